@@ -1,0 +1,3 @@
+//! `vslice-agent`: the guest side of vslice.
+
+fn main() {}

@@ -1,0 +1,10 @@
+//! The host side of vslice, as a library: recording, clocks, timelines, the join and the report.
+//!
+//! Data flows one way: [`perf`] and [`guest`] record into a [`store`]d run directory; [`timeline`],
+//! [`clock`], [`join`] and [`report`] are pure functions of what was recorded.
+
+pub mod clock;
+pub mod join;
+pub mod sched;
+pub mod timeline;
+pub mod units;

@@ -1,0 +1,3 @@
+//! `vslice`: the collector's command line.
+
+fn main() {}
