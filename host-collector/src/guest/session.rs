@@ -1,0 +1,411 @@
+//! The conversation with one guest, from `Hello` to `Bye`.
+//!
+//! A session runs on a thread of its own and reads top-down as the conversation does. Everything
+//! that arrives meanwhile (requests, pongs, signs of life) is recorded by [`Session::pump`], which
+//! every phase calls; a phase only says what it waits for.
+
+use super::connection::Connection;
+use super::exchange::{Exchanger, host_now};
+use super::live::Live;
+use crate::clock::Exchange;
+use crate::units::{HostNs, VcpuId};
+use std::error::Error;
+use std::io;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::time::{Duration, Instant};
+use vslice_wire::{
+    Deframer, Done, Dropped, GuestFrame, Hello, HogCount, HostFrame, Notice, PROTOCOL_VERSION,
+    Ping, Ready, Request,
+};
+
+/// How long a guest may take to answer when nothing slow is asked of it.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it may take to check, or create, the reader's target.
+const PREPARE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Between two pings of a running guest: often enough to renew a lease of a second many times
+/// over, rare enough to cost the guest's housekeeping vCPU next to nothing.
+const PING_INTERVAL: Duration = Duration::from_millis(100);
+/// Exchanges on each vCPU before the run, and again after it.
+const CALIBRATION_EXCHANGES: u32 = 100;
+/// Notices kept of one guest; the rest are counted.
+const NOTICES_MAX: usize = 100;
+/// Longest wait in one turn of the loop: how late a command or a ping may be.
+const TURN: Duration = Duration::from_millis(20);
+
+/// Takes what a guest delivers, in the order in which it arrives.
+pub trait GuestSink: Send {
+    /// Requests, in order of completion.
+    ///
+    /// # Errors
+    /// When they cannot be kept, on a full disk for instance; this ends the session.
+    fn requests(&mut self, requests: &[Request]) -> Result<(), SinkError>;
+    /// An interval in which the guest made requests without recording them.
+    ///
+    /// # Errors
+    /// As `requests`.
+    fn dropped(&mut self, dropped: &Dropped) -> Result<(), SinkError>;
+    /// A completed clock exchange.
+    ///
+    /// # Errors
+    /// As `requests`.
+    fn exchange(&mut self, vcpu: VcpuId, exchange: &Exchange) -> Result<(), SinkError>;
+}
+
+/// Why a sink could not keep something.
+pub type SinkError = Box<dyn Error + Send + Sync>;
+
+/// What the run tells a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Start the workload.
+    Start,
+    /// Stop it before its end.
+    Stop,
+    /// Every guest has stopped: close the clock map and let the guest go.
+    Close,
+}
+
+/// What a session tells the run.
+#[derive(Debug)]
+pub enum Progress {
+    /// The guest is there.
+    Connected(Hello),
+    /// The guest has prepared its plan and its clock is calibrated.
+    Ready(Ready),
+    /// The guest's workload has ended.
+    Done(Done),
+}
+
+/// What a session recorded, and why it ended early if it did.
+pub type Conversation = (SessionRecord, Result<(), SessionError>);
+
+/// What is left of a session when it is over.
+#[derive(Debug, Default)]
+pub struct SessionRecord {
+    /// What the guest said of itself.
+    pub hello: Option<Hello>,
+    /// What it said it would run.
+    pub ready: Option<Ready>,
+    /// How its workload ended.
+    pub done: Option<Done>,
+    /// The last sign of life of each hog.
+    pub hogs: Vec<HogCount>,
+    /// What the guest had to say, the first [`NOTICES_MAX`].
+    pub notices: Vec<Notice>,
+    /// Requests that were recorded.
+    pub requests_count: u64,
+    /// Requests that the guest reported as not recorded.
+    pub dropped_count: u64,
+}
+
+/// Why a session ended before its end.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant is said in full by its message")]
+pub enum SessionError {
+    #[error("the guest's connection failed: {0}")]
+    Connection(#[from] io::Error),
+    #[error("the guest closed its connection while {while_waiting_for}")]
+    Closed { while_waiting_for: &'static str },
+    #[error("the guest said nothing for {seconds} s while {while_waiting_for}")]
+    Silent { seconds: u64, while_waiting_for: &'static str },
+    #[error("the guest sent bytes that are no frame: {0}")]
+    Frame(#[from] vslice_wire::DecodeError),
+    #[error("the guest's agent speaks protocol {theirs}, this vslice {ours}: rebuild the image")]
+    Version { theirs: u16, ours: u16 },
+    #[error("the guest sent {frame} while {while_waiting_for}")]
+    OutOfTurn { frame: &'static str, while_waiting_for: &'static str },
+    #[error("the guest sent more than the {max} requests that its plan allows")]
+    TooManyRequests { max: u64 },
+    #[error("the guest could not run its plan: {0}")]
+    GuestFailed(String),
+    #[error("what the guest sent could not be kept: {0}")]
+    Sink(#[source] SinkError),
+    #[error("the run was given up")]
+    GivenUp,
+}
+
+/// What a session needs to know of the plan.
+#[derive(Debug, Clone)]
+pub struct SessionPlan {
+    /// The workload as JSON.
+    pub plan_json: Vec<u8>,
+    /// More requests than this are not the plan's.
+    pub requests_max: u64,
+    /// The vCPUs that stamp requests; each is calibrated on its own.
+    pub stamping_vcpus: Vec<VcpuId>,
+}
+
+/// One conversation.
+#[derive(Debug)]
+pub struct Session<'a, S> {
+    connection: Connection,
+    deframer: Deframer<GuestFrame>,
+    buffer: Vec<u8>,
+    out: Vec<u8>,
+    exchanger: Exchanger,
+    plan: SessionPlan,
+    sink: S,
+    commands: Receiver<Command>,
+    progress: Sender<Progress>,
+    live: &'a Live,
+    record: SessionRecord,
+    stop_sent: bool,
+    pinged_at: Instant,
+}
+
+impl<'a, S: GuestSink> Session<'a, S> {
+    /// A session over `connection`, before its first byte.
+    #[must_use]
+    pub fn new(
+        connection: Connection,
+        plan: SessionPlan,
+        sink: S,
+        commands: Receiver<Command>,
+        progress: Sender<Progress>,
+        live: &'a Live,
+    ) -> Self {
+        Session {
+            connection,
+            deframer: Deframer::new(),
+            buffer: vec![0; 64 * 1024],
+            out: Vec::new(),
+            exchanger: Exchanger::default(),
+            plan,
+            sink,
+            commands,
+            progress,
+            live,
+            record: SessionRecord::default(),
+            stop_sent: false,
+            pinged_at: Instant::now(),
+        }
+    }
+
+    /// Holds the whole conversation. What was recorded until an error is in the record beside it.
+    pub fn converse(mut self, hello_timeout: Duration) -> Conversation {
+        let result = self.phases(hello_timeout);
+        (self.record, result)
+    }
+
+    fn phases(&mut self, hello_timeout: Duration) -> Result<(), SessionError> {
+        let hello = self.wait_for(hello_timeout, "its hello was awaited", |session| {
+            session.record.hello.clone()
+        })?;
+        self.tell(Progress::Connected(hello));
+        self.send(&HostFrame::Plan(self.plan.plan_json.clone()))?;
+        let ready = self.wait_for(PREPARE_TIMEOUT, "it prepared its plan", |session| {
+            session.record.ready.clone()
+        })?;
+        self.calibrate()?;
+        self.tell(Progress::Ready(ready));
+        if self.await_command()? != Command::Close {
+            self.run()?;
+        }
+        self.calibrate()?;
+        self.send(&HostFrame::Bye)
+    }
+
+    /// From `Start` to `Done` and on until the run says `Close`.
+    fn run(&mut self) -> Result<(), SessionError> {
+        self.send(&HostFrame::Start)?;
+        let mut told = false;
+        loop {
+            match self.commands.try_recv() {
+                Ok(Command::Stop) => self.stop()?,
+                Ok(Command::Close) => return Ok(()),
+                Ok(Command::Start) | Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => return Err(SessionError::GivenUp),
+            }
+            self.keep_alive()?;
+            self.pump(TURN, "it ran")?;
+            if let (Some(done), false) = (self.record.done, told) {
+                told = true;
+                self.tell(Progress::Done(done));
+            }
+        }
+    }
+
+    fn stop(&mut self) -> Result<(), SessionError> {
+        if !self.stop_sent && self.record.done.is_none() {
+            self.stop_sent = true;
+            self.send(&HostFrame::Stop)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the run's next command, keeping the guest's lease alive. A `Stop` before the
+    /// `Start` leaves nothing to run.
+    fn await_command(&mut self) -> Result<Command, SessionError> {
+        loop {
+            match self.commands.recv_timeout(TURN) {
+                Ok(Command::Start) => return Ok(Command::Start),
+                Ok(Command::Stop | Command::Close) => return Ok(Command::Close),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(SessionError::GivenUp),
+            }
+            self.keep_alive()?;
+            self.pump(Duration::ZERO, "it waited for the start")?;
+        }
+    }
+
+    /// Exchanges pings one at a time on each vCPU that stamps: the fewer there are in flight, the
+    /// shorter the round trips and the tighter the bound.
+    fn calibrate(&mut self) -> Result<(), SessionError> {
+        for vcpu in self.plan.stamping_vcpus.clone() {
+            for _ in 0..CALIBRATION_EXCHANGES {
+                self.ping(Some(vcpu))?;
+                self.wait_for(ANSWER_TIMEOUT, "its clock was calibrated", |session| {
+                    (session.exchanger.outstanding_count() == 0).then_some(())
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Pumps until `found` finds something, for `timeout` at most.
+    fn wait_for<T>(
+        &mut self,
+        timeout: Duration,
+        what: &'static str,
+        found: impl Fn(&Self) -> Option<T>,
+    ) -> Result<T, SessionError> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            if let Some(value) = found(self) {
+                return Ok(value);
+            }
+            self.check_given_up()?;
+            if Instant::now() >= deadline {
+                let seconds = timeout.as_secs();
+                return Err(SessionError::Silent { seconds, while_waiting_for: what });
+            }
+            self.pump(TURN, what)?;
+        }
+    }
+
+    /// While a phase waits for the guest, the run says nothing but that it is given up, by dropping
+    /// its end of the channel.
+    fn check_given_up(&self) -> Result<(), SessionError> {
+        match self.commands.try_recv() {
+            Err(TryRecvError::Disconnected) => Err(SessionError::GivenUp),
+            Ok(_) | Err(TryRecvError::Empty) => Ok(()),
+        }
+    }
+
+    fn keep_alive(&mut self) -> Result<(), SessionError> {
+        if self.pinged_at.elapsed() >= PING_INTERVAL {
+            self.ping(None)?;
+        }
+        Ok(())
+    }
+
+    fn ping(&mut self, vcpu: Option<VcpuId>) -> Result<(), SessionError> {
+        self.pinged_at = Instant::now();
+        let ping: Ping = self.exchanger.ping(vcpu, host_now());
+        self.send(&HostFrame::Ping(ping))
+    }
+
+    fn send(&mut self, frame: &HostFrame) -> Result<(), SessionError> {
+        self.out.clear();
+        frame.encode(&mut self.out);
+        self.connection.write_all(&self.out, ANSWER_TIMEOUT)?;
+        Ok(())
+    }
+
+    /// A run that no longer listens is noticed at the next command; nothing is lost here.
+    fn tell(&self, progress: Progress) {
+        drop(self.progress.send(progress));
+    }
+
+    /// Reads once, if something comes within `timeout`, and records every whole frame.
+    fn pump(&mut self, timeout: Duration, what: &'static str) -> Result<(), SessionError> {
+        if !self.connection.wait_readable(timeout)? {
+            return Ok(());
+        }
+        let length = match self.connection.read_available(&mut self.buffer)? {
+            None => return Ok(()),
+            Some(0) => return Err(SessionError::Closed { while_waiting_for: what }),
+            Some(length) => length,
+        };
+        let read_at = host_now();
+        self.deframer.push(&self.buffer[..length]);
+        while let Some(frame) = self.deframer.next_frame()? {
+            self.take(frame, read_at, what)?;
+        }
+        Ok(())
+    }
+
+    fn take(
+        &mut self,
+        frame: GuestFrame,
+        read_at: HostNs,
+        what: &'static str,
+    ) -> Result<(), SessionError> {
+        match frame {
+            GuestFrame::Hello(hello) => self.take_hello(hello, what),
+            GuestFrame::Ready(ready) => {
+                self.record.ready = Some(ready);
+                Ok(())
+            }
+            GuestFrame::Pong(pong) => match self.exchanger.pong(&pong, read_at) {
+                Some((vcpu, exchange)) => {
+                    self.live.exchanged(&exchange);
+                    self.sink.exchange(vcpu, &exchange).map_err(SessionError::Sink)
+                }
+                None => Ok(()),
+            },
+            GuestFrame::Requests(requests) => self.take_requests(&requests),
+            GuestFrame::Dropped(dropped) => {
+                self.record.dropped_count =
+                    self.record.dropped_count.saturating_add(dropped.count);
+                self.sink.dropped(&dropped).map_err(SessionError::Sink)
+            }
+            GuestFrame::Hogs(hogs) => {
+                self.record.hogs = hogs;
+                Ok(())
+            }
+            GuestFrame::Notice(notice) => {
+                self.take_notice(notice);
+                Ok(())
+            }
+            GuestFrame::Done(done) => self.take_done(done),
+        }
+    }
+
+    fn take_hello(&mut self, hello: Hello, what: &'static str) -> Result<(), SessionError> {
+        if self.record.hello.is_some() {
+            return Err(SessionError::OutOfTurn { frame: "a second hello", while_waiting_for: what });
+        }
+        if hello.protocol_version != PROTOCOL_VERSION {
+            let (theirs, ours) = (hello.protocol_version, PROTOCOL_VERSION);
+            return Err(SessionError::Version { theirs, ours });
+        }
+        self.record.hello = Some(hello);
+        Ok(())
+    }
+
+    fn take_requests(&mut self, requests: &[Request]) -> Result<(), SessionError> {
+        self.record.requests_count += requests.len() as u64;
+        if self.record.requests_count > self.plan.requests_max {
+            return Err(SessionError::TooManyRequests { max: self.plan.requests_max });
+        }
+        self.live.requested(requests);
+        self.sink.requests(requests).map_err(SessionError::Sink)
+    }
+
+    fn take_notice(&mut self, mut notice: Notice) {
+        if self.record.notices.len() < NOTICES_MAX {
+            notice.text.retain(|character| !character.is_control());
+            self.record.notices.push(notice);
+        }
+    }
+
+    fn take_done(&mut self, done: Done) -> Result<(), SessionError> {
+        self.record.done = Some(done);
+        if done.reason == vslice_wire::DoneReason::Failed {
+            let text = self.record.notices.last().map_or("it did not say why", |n| &n.text);
+            return Err(SessionError::GuestFailed(text.to_owned()));
+        }
+        Ok(())
+    }
+}

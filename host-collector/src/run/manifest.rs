@@ -1,0 +1,138 @@
+//! `run.json`: everything about a run that is not a stream of events.
+
+use crate::units::{HostNs, PcpuId, Tid, VcpuId};
+use serde::{Deserialize, Serialize};
+
+/// The schema of `run.json`; a reader refuses any other.
+pub const SCHEMA: &str = "vslice.run/1";
+
+/// The manifest of one run directory. It is written when recording starts and again at its end, so
+/// that a run whose collector was killed says so.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// How far the run came.
+    pub status: Status,
+    /// The plan as it was run, overrides applied.
+    pub plan: serde_json::Value,
+    /// The plan's name.
+    pub plan_name: String,
+    /// `kvm` or `tcg`.
+    pub accelerator: String,
+    /// Why that accelerator.
+    pub accelerator_reason: String,
+    /// How the guests were reached.
+    pub vsock_way: String,
+    /// Facts about the host, as they were recorded.
+    pub environment: serde_json::Value,
+    /// The versions and checksums of the guest image.
+    pub image: serde_json::Value,
+    /// Between the start of the workloads and the end of the first reader.
+    pub window: Option<Window>,
+    /// The guests.
+    pub vms: Vec<VmRecord>,
+    /// What recording cost.
+    pub cost: Cost,
+}
+
+/// How far a run came.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Status {
+    /// It is being recorded, or its collector was killed.
+    Recording,
+    /// It came to its planned end.
+    Complete,
+    /// It ended before that.
+    Partial {
+        /// What happened, as a sentence.
+        why: String,
+    },
+}
+
+/// The interval that is reported on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// The workloads were told to start.
+    pub start_ns: HostNs,
+    /// The first reader had ended, or the run was stopped.
+    pub end_ns: HostNs,
+}
+
+/// One guest of the run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmRecord {
+    /// Its name in the plan.
+    pub name: String,
+    /// The pid of its VMM, which is also the tid of the main loop.
+    pub pid: Tid,
+    /// The threads of its VMM when the workload started.
+    pub threads: Vec<ThreadRecord>,
+    /// The reader's vCPU, if it has one.
+    pub reader_vcpu: Option<VcpuId>,
+    /// What the guest said of itself; `None` if it never connected.
+    pub guest: Option<GuestRecord>,
+}
+
+/// One thread of a VMM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThreadRecord {
+    /// The thread.
+    pub tid: Tid,
+    /// Its name.
+    pub comm: String,
+    /// What it does: `vcpu`, `main_loop`, `iothread`, ...
+    pub role: String,
+    /// The vCPU it runs, if it runs one.
+    pub vcpu: Option<VcpuId>,
+    /// The pCPU that it was pinned to for the run, if it was.
+    pub pinned: Option<PcpuId>,
+}
+
+/// What a guest said, and how its part ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestRecord {
+    /// The guest kernel's release.
+    pub kernel_release: String,
+    /// The agent's version.
+    pub agent_version: String,
+    /// vCPUs that the guest has online.
+    pub vcpu_count: u16,
+    /// `tsc` or `monotonic_raw`; empty if it never was ready.
+    pub clock: String,
+    /// What the reader read.
+    pub target: String,
+    /// Requests that were recorded.
+    pub requests_count: u64,
+    /// Requests that the guest made but did not record.
+    pub dropped_count: u64,
+    /// How often each hog had counted at its last sign of life.
+    pub hogs: Vec<HogRecord>,
+    /// What the guest had to say, control characters removed.
+    pub notices: Vec<String>,
+    /// How its workload ended: `completed`, `stopped`, `failed`, or empty if nobody knows.
+    pub ended: String,
+}
+
+/// A hog's last sign of life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HogRecord {
+    /// The vCPU that it was pinned to.
+    pub vcpu: VcpuId,
+    /// How often its loop had counted.
+    pub count: u64,
+}
+
+/// What recording cost the host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Host events recorded.
+    pub events_count: u64,
+    /// Records that the kernel dropped.
+    pub lost_count: u64,
+    /// CPU time of the collector, all threads, from the start of the workloads to their end.
+    pub cpu_ns: u64,
+    /// Bytes written to the run directory's streams.
+    pub written_bytes: u64,
+}

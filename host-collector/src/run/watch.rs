@@ -1,0 +1,135 @@
+//! What a run shows while it goes on.
+
+use crate::guest::live::Glance;
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+/// Plain lines of progress come this far apart.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Is told how a run goes on.
+pub trait Watcher {
+    /// The run has come to a new stage, said as `booting two guests`.
+    fn stage(&mut self, text: &str);
+    /// The guests read; `expected_count` is what they will come to.
+    fn progress(&mut self, glance: &Glance, expected_count: u64);
+}
+
+/// A watcher for a terminal: the stages, and a bar with the time left and live percentiles.
+#[derive(Debug)]
+pub struct BarWatcher {
+    bar: ProgressBar,
+}
+
+impl BarWatcher {
+    /// Draws on standard error.
+    #[must_use]
+    pub fn new() -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        bar.set_style(
+            ProgressStyle::with_template("{spinner} {elapsed_precise} {msg}")
+                .expect("the template is a constant"),
+        );
+        bar.enable_steady_tick(Duration::from_millis(250));
+        BarWatcher { bar }
+    }
+}
+
+impl Default for BarWatcher {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Watcher for BarWatcher {
+    fn stage(&mut self, text: &str) {
+        self.bar.set_message(text.to_owned());
+        self.bar.println(format!("  {text}"));
+    }
+
+    fn progress(&mut self, glance: &Glance, expected_count: u64) {
+        if self.bar.length() != Some(expected_count) {
+            self.bar.set_length(expected_count);
+            let template = "{spinner} {elapsed_precise} [{bar:28}] {human_pos}/{human_len} reads, \
+                            {eta} left, {msg}";
+            self.bar.set_style(
+                ProgressStyle::with_template(template)
+                    .expect("the template is a constant")
+                    .progress_chars("=> "),
+            );
+            self.bar.reset_eta();
+        }
+        self.bar.set_position(glance.requests_count);
+        self.bar.set_message(percentiles(glance));
+    }
+}
+
+impl Drop for BarWatcher {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// A watcher for logs: a line for each stage, and one of progress every few seconds.
+#[derive(Debug)]
+pub struct LineWatcher<W> {
+    out: W,
+    line_at: Option<Instant>,
+}
+
+impl<W: Write> LineWatcher<W> {
+    /// Writes its lines to `out`; a line that cannot be written is not worth a run.
+    #[must_use]
+    pub fn new(out: W) -> Self {
+        LineWatcher { out, line_at: None }
+    }
+}
+
+impl<W: Write> Watcher for LineWatcher<W> {
+    fn stage(&mut self, text: &str) {
+        drop(writeln!(self.out, "vslice: {text}"));
+    }
+
+    fn progress(&mut self, glance: &Glance, expected_count: u64) {
+        if self.line_at.is_some_and(|at| at.elapsed() < LINE_INTERVAL) {
+            return;
+        }
+        self.line_at = Some(Instant::now());
+        let done = HumanCount(glance.requests_count);
+        let expected = HumanCount(expected_count);
+        let percentiles = percentiles(glance);
+        drop(writeln!(self.out, "vslice: {done}/{expected} reads, {percentiles}"));
+    }
+}
+
+/// The live percentiles, which are rough: the report's come from the clock map.
+fn percentiles(glance: &Glance) -> String {
+    match (glance.p50_ns, glance.p99_ns) {
+        (Some(p50_ns), Some(p99_ns)) => {
+            format!("p50 {:.2} ms, p99 {:.2} ms", p50_ns / 1e6, p99_ns / 1e6)
+        }
+        _ => String::from("no percentiles yet"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_tell_stages_and_do_not_flood() {
+        let mut out = Vec::new();
+        let mut watcher = LineWatcher::new(&mut out);
+        watcher.stage("booting two guests");
+        for count in 0..1000 {
+            let glance =
+                Glance { requests_count: count, p50_ns: Some(250_000.0), p99_ns: Some(4e6) };
+            watcher.progress(&glance, 16_384);
+        }
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.starts_with("vslice: booting two guests\n"), "{text}");
+        assert!(text.contains("0/16,384 reads, p50 0.25 ms, p99 4.00 ms"), "{text}");
+        assert_eq!(text.lines().count(), 2);
+    }
+}
