@@ -56,7 +56,7 @@ pub trait Frame: Sized {
 /// let mut stream = Vec::new();
 /// HostFrame::Start.encode(&mut stream)?;
 /// HostFrame::Stop.encode(&mut stream)?;
-/// let mut deframer = Deframer::new();
+/// let mut deframer = Deframer::<HostFrame>::new();
 /// let mut frames = Vec::new();
 /// for mut piece in stream.chunks(3) {
 ///     while let Some(frame) = deframer.next_frame(&mut piece)? {
