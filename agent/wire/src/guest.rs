@@ -1,0 +1,226 @@
+//! The bytes of what a guest says.
+
+use crate::block::{put_block, take_block};
+use crate::bytes::{Cursor, bound, put_count, put_string, put_u16, put_u64, put_varint};
+use crate::{
+    ClockKind, DecodeError, Done, DoneReason, Dropped, EncodeError, Frame, GuestFrame, GuestTicks,
+    HOGS_MAX, Hello, HogCount, NAME_BYTES_MAX, NOTICE_BYTES_MAX, Notice, Pong, Ready, Severity,
+    TARGET_BYTES_MAX,
+};
+
+/// The kinds of a guest's frames lie below 0x80 and those of a host above, so that an end which is
+/// connected to its like notices at the first frame.
+const HELLO: u8 = 0x01;
+const READY: u8 = 0x02;
+const PONG: u8 = 0x03;
+const REQUESTS: u8 = 0x04;
+const DROPPED: u8 = 0x05;
+const HOGS: u8 = 0x06;
+const NOTICE: u8 = 0x07;
+const DONE: u8 = 0x08;
+
+impl Frame for GuestFrame {
+    fn encode_body(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        match self {
+            Self::Hello(hello) => put_hello(out, hello),
+            Self::Ready(ready) => put_ready(out, ready),
+            Self::Pong(pong) => {
+                put_pong(out, pong);
+                Ok(())
+            }
+            Self::Requests(requests) => {
+                out.push(REQUESTS);
+                put_block(out, requests)
+            }
+            Self::Dropped(dropped) => {
+                put_dropped(out, dropped);
+                Ok(())
+            }
+            Self::Hogs(hogs) => put_hogs(out, hogs),
+            Self::Notice(notice) => put_notice(out, notice),
+            Self::Done(done) => {
+                put_done(out, done);
+                Ok(())
+            }
+        }
+    }
+
+    fn decode_body(kind: u8, payload: &[u8]) -> Result<Self, DecodeError> {
+        let mut cursor = Cursor::new(payload);
+        let frame = match kind {
+            HELLO => Self::Hello(take_hello(&mut cursor)?),
+            READY => Self::Ready(take_ready(&mut cursor)?),
+            PONG => Self::Pong(take_pong(&mut cursor)?),
+            REQUESTS => Self::Requests(take_block(&mut cursor)?),
+            DROPPED => Self::Dropped(take_dropped(&mut cursor)?),
+            HOGS => Self::Hogs(take_hogs(&mut cursor)?),
+            NOTICE => Self::Notice(take_notice(&mut cursor)?),
+            DONE => Self::Done(take_done(&mut cursor)?),
+            kind => return Err(DecodeError::UnknownKind { kind }),
+        };
+        cursor.finish()?;
+        Ok(frame)
+    }
+}
+
+/// ```text
+/// 0x01 protocol_version:u16 agent_version:string kernel_release:string vcpu_count:u16
+///      tsc_invariant:u8 (0 | 1)
+/// ```
+/// This layout is for all versions of the protocol.
+fn put_hello(out: &mut Vec<u8>, hello: &Hello) -> Result<(), EncodeError> {
+    out.push(HELLO);
+    put_u16(out, hello.protocol_version);
+    put_string(out, "bytes of agent version", &hello.agent_version, NAME_BYTES_MAX)?;
+    put_string(out, "bytes of kernel release", &hello.kernel_release, NAME_BYTES_MAX)?;
+    put_u16(out, hello.vcpu_count);
+    out.push(u8::from(hello.tsc_invariant));
+    Ok(())
+}
+
+fn take_hello(cursor: &mut Cursor<'_>) -> Result<Hello, DecodeError> {
+    Ok(Hello {
+        protocol_version: cursor.u16()?,
+        agent_version: cursor.string("bytes of agent version", NAME_BYTES_MAX)?,
+        kernel_release: cursor.string("bytes of kernel release", NAME_BYTES_MAX)?,
+        vcpu_count: cursor.u16()?,
+        tsc_invariant: cursor.bool("TSC property")?,
+    })
+}
+
+/// ```text
+/// 0x02 clock:u8 (0 TSC | 1 CLOCK_MONOTONIC_RAW) target:string target_bytes:u64
+/// ```
+fn put_ready(out: &mut Vec<u8>, ready: &Ready) -> Result<(), EncodeError> {
+    out.push(READY);
+    out.push(match ready.clock {
+        ClockKind::Tsc => 0,
+        ClockKind::MonotonicRaw => 1,
+    });
+    put_string(out, "bytes of target", &ready.target, TARGET_BYTES_MAX)?;
+    put_u64(out, ready.target_bytes);
+    Ok(())
+}
+
+fn take_ready(cursor: &mut Cursor<'_>) -> Result<Ready, DecodeError> {
+    Ok(Ready {
+        clock: match cursor.u8()? {
+            0 => ClockKind::Tsc,
+            1 => ClockKind::MonotonicRaw,
+            value => return Err(DecodeError::UnknownCase { what: "clock", value }),
+        },
+        target: cursor.string("bytes of target", TARGET_BYTES_MAX)?,
+        target_bytes: cursor.u64()?,
+    })
+}
+
+/// ```text
+/// 0x03 id:u64 vcpu:u16 received:u64 sent:u64
+/// ```
+fn put_pong(out: &mut Vec<u8>, pong: &Pong) {
+    out.push(PONG);
+    put_u64(out, pong.id);
+    put_u16(out, pong.vcpu);
+    put_u64(out, pong.received.0);
+    put_u64(out, pong.sent.0);
+}
+
+fn take_pong(cursor: &mut Cursor<'_>) -> Result<Pong, DecodeError> {
+    Ok(Pong {
+        id: cursor.u64()?,
+        vcpu: cursor.u16()?,
+        received: GuestTicks(cursor.u64()?),
+        sent: GuestTicks(cursor.u64()?),
+    })
+}
+
+/// ```text
+/// 0x05 count:u64 first:u64 last:u64
+/// ```
+fn put_dropped(out: &mut Vec<u8>, dropped: &Dropped) {
+    out.push(DROPPED);
+    put_u64(out, dropped.count);
+    put_u64(out, dropped.first.0);
+    put_u64(out, dropped.last.0);
+}
+
+fn take_dropped(cursor: &mut Cursor<'_>) -> Result<Dropped, DecodeError> {
+    Ok(Dropped {
+        count: cursor.u64()?,
+        first: GuestTicks(cursor.u64()?),
+        last: GuestTicks(cursor.u64()?),
+    })
+}
+
+/// ```text
+/// 0x06 length:varint (at most HOGS_MAX) length x { vcpu:u16 count:varint }
+/// ```
+fn put_hogs(out: &mut Vec<u8>, hogs: &[HogCount]) -> Result<(), EncodeError> {
+    bound("hogs", hogs.len(), HOGS_MAX)?;
+    out.push(HOGS);
+    put_count(out, hogs.len());
+    for hog in hogs {
+        put_u16(out, hog.vcpu);
+        put_varint(out, hog.count);
+    }
+    Ok(())
+}
+
+fn take_hogs(cursor: &mut Cursor<'_>) -> Result<Vec<HogCount>, DecodeError> {
+    let length = cursor.count("hogs", HOGS_MAX)?;
+    let mut hogs = Vec::with_capacity(length);
+    for _ in 0..length {
+        hogs.push(HogCount { vcpu: cursor.u16()?, count: cursor.varint()? });
+    }
+    Ok(hogs)
+}
+
+/// ```text
+/// 0x07 severity:u8 (0 warning | 1 error) text:string
+/// ```
+fn put_notice(out: &mut Vec<u8>, notice: &Notice) -> Result<(), EncodeError> {
+    out.push(NOTICE);
+    out.push(match notice.severity {
+        Severity::Warning => 0,
+        Severity::Error => 1,
+    });
+    put_string(out, "bytes of notice", &notice.text, NOTICE_BYTES_MAX)
+}
+
+fn take_notice(cursor: &mut Cursor<'_>) -> Result<Notice, DecodeError> {
+    Ok(Notice {
+        severity: match cursor.u8()? {
+            0 => Severity::Warning,
+            1 => Severity::Error,
+            value => return Err(DecodeError::UnknownCase { what: "severity", value }),
+        },
+        text: cursor.string("bytes of notice", NOTICE_BYTES_MAX)?,
+    })
+}
+
+/// ```text
+/// 0x08 reason:u8 (0 completed | 1 stopped | 2 failed) requests:u64 dropped:u64
+/// ```
+fn put_done(out: &mut Vec<u8>, done: &Done) {
+    out.push(DONE);
+    out.push(match done.reason {
+        DoneReason::Completed => 0,
+        DoneReason::Stopped => 1,
+        DoneReason::Failed => 2,
+    });
+    put_u64(out, done.requests);
+    put_u64(out, done.dropped);
+}
+
+fn take_done(cursor: &mut Cursor<'_>) -> Result<Done, DecodeError> {
+    Ok(Done {
+        reason: match cursor.u8()? {
+            0 => DoneReason::Completed,
+            1 => DoneReason::Stopped,
+            2 => DoneReason::Failed,
+            value => return Err(DecodeError::UnknownCase { what: "reason", value }),
+        },
+        requests: cursor.u64()?,
+        dropped: cursor.u64()?,
+    })
+}
