@@ -4,7 +4,9 @@
 //! [`clock`], [`join`] and [`report`] are pure functions of what was recorded.
 
 pub mod clock;
+pub mod guest;
 pub mod join;
+pub mod run;
 pub mod sched;
 pub mod timeline;
 pub mod units;

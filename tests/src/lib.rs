@@ -1,1 +1,210 @@
-//! End-to-end tests of vslice; the tests themselves are the targets beside this file.
+//! What the end-to-end tests need: `vslice` as a user runs it, and a look at what it left behind.
+
+use serde_json::Value;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// The built `vslice` and a guest image; a lab that lacks one of them says which.
+#[derive(Debug, Clone)]
+pub struct Lab {
+    vslice: PathBuf,
+    image: PathBuf,
+}
+
+impl Lab {
+    /// Finds the lab by the environment variables `VSLICE_BIN` and `VSLICE_IMAGE`, which
+    /// `make test` sets.
+    ///
+    /// # Errors
+    /// Why guests cannot be booted here, for the ignored tests to say.
+    pub fn find() -> Result<Lab, String> {
+        let find = |variable: &str, file: &str| {
+            let path = std::env::var_os(variable).map(PathBuf::from);
+            let path = path.ok_or(format!("{variable} is not set, see make test"))?;
+            if path.join(file).exists() || (file.is_empty() && path.exists()) {
+                Ok(path)
+            } else {
+                Err(format!("{} is not there, see make test", path.join(file).display()))
+            }
+        };
+        if !nix::unistd::geteuid().is_root() {
+            return Err(String::from("recording needs root"));
+        }
+        Ok(Lab { vslice: find("VSLICE_BIN", "")?, image: find("VSLICE_IMAGE", "vmlinuz")? })
+    }
+
+    /// The image directory.
+    #[must_use]
+    pub fn image(&self) -> &Path {
+        &self.image
+    }
+
+    /// `vslice` with `arguments`, to be changed and started by the test.
+    #[must_use]
+    pub fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
+        let mut command = Command::new(&self.vslice);
+        command.args(arguments).env("VSLICE_IMAGE", &self.image).env("NO_COLOR", "1");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs a plan to its end, into a directory that goes with the result.
+    ///
+    /// # Errors
+    /// If there is no directory for it, or `vslice` cannot be started.
+    pub fn run(&self, arguments: &[&str]) -> io::Result<Run> {
+        let dir = scratch()?;
+        let output = self.command(&["run"]).args(arguments).arg("--output").arg(run_dir(&dir));
+        let output = output.output()?;
+        Ok(Run { dir, output })
+    }
+
+    /// Starts a plan and returns while it goes on.
+    ///
+    /// # Errors
+    /// As [`Lab::run`].
+    pub fn start(&self, arguments: &[&str]) -> io::Result<Started> {
+        let dir = scratch()?;
+        let child = self.command(&["run"]).args(arguments).arg("--output").arg(run_dir(&dir)).spawn();
+        Ok(Started { child: child?, dir })
+    }
+}
+
+/// On the disk that the workspace is on: a `/tmp` in memory has no `O_DIRECT`.
+fn scratch() -> io::Result<TempDir> {
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tmp");
+    fs::create_dir_all(&target)?;
+    tempfile::Builder::new().prefix("lab-").tempdir_in(target.canonicalize()?)
+}
+
+fn run_dir(dir: &TempDir) -> PathBuf {
+    dir.path().join("run")
+}
+
+/// A run that goes on.
+#[derive(Debug)]
+pub struct Started {
+    child: Child,
+    dir: TempDir,
+}
+
+impl Started {
+    /// The collector's pid.
+    #[must_use]
+    pub fn pid(&self) -> nix::unistd::Pid {
+        let pid = i32::try_from(self.child.id()).expect("Linux pids fit 22 bits");
+        nix::unistd::Pid::from_raw(pid)
+    }
+
+    /// The run directory, which may not be there yet.
+    #[must_use]
+    pub fn run_dir(&self) -> PathBuf {
+        run_dir(&self.dir)
+    }
+
+    /// Waits until `seen` says so.
+    ///
+    /// # Errors
+    /// When the run ends before that, or nothing is seen for `timeout`.
+    pub fn wait_until(
+        &mut self,
+        timeout: Duration,
+        seen: impl Fn(&Path) -> bool,
+    ) -> Result<(), String> {
+        let deadline = Instant::now() + timeout;
+        while !seen(&self.run_dir()) {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Err(format!("the run ended too early: {status}"));
+            }
+            if Instant::now() > deadline {
+                return Err(format!("nothing was seen for {timeout:?}"));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// If its output cannot be read.
+    pub fn finish(self) -> io::Result<Run> {
+        Ok(Run { output: self.child.wait_with_output()?, dir: self.dir })
+    }
+}
+
+/// A run that has ended.
+#[derive(Debug)]
+pub struct Run {
+    output: Output,
+    dir: TempDir,
+}
+
+impl Run {
+    /// The exit code; `None` after a signal.
+    #[must_use]
+    pub fn code(&self) -> Option<i32> {
+        self.output.status.code()
+    }
+
+    /// What it said on standard error.
+    #[must_use]
+    pub fn said(&self) -> String {
+        String::from_utf8_lossy(&self.output.stderr).into_owned()
+    }
+
+    /// What it printed on standard output.
+    #[must_use]
+    pub fn printed(&self) -> String {
+        String::from_utf8_lossy(&self.output.stdout).into_owned()
+    }
+
+    /// The run directory.
+    #[must_use]
+    pub fn run_dir(&self) -> PathBuf {
+        run_dir(&self.dir)
+    }
+
+    /// The run's `summary.json`.
+    ///
+    /// # Errors
+    /// That there is none, with all that the run said.
+    pub fn summary(&self) -> Result<Value, String> {
+        let path = self.run_dir().join("summary.json");
+        let text = fs::read_to_string(&path);
+        let text = text.map_err(|error| {
+            format!("{}: {error}; {}; the run said:\n{}", path.display(), self.output.status, self.said())
+        })?;
+        serde_json::from_str(&text).map_err(|error| error.to_string())
+    }
+
+    /// Processes that have the run directory on their command line: QEMU and what serves it.
+    ///
+    /// # Errors
+    /// The command lines of those that are still there.
+    pub fn nothing_is_left(&self) -> Result<(), String> {
+        let processes = processes_with(self.dir.path());
+        if processes.is_empty() { Ok(()) } else { Err(format!("left behind: {processes:#?}")) }
+    }
+}
+
+/// The pids and command lines of processes whose command line names `path`.
+#[must_use]
+pub fn processes_with(path: &Path) -> Vec<(i32, String)> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let needle = path.to_string_lossy().into_owned();
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let bytes = fs::read(entry.path().join("cmdline")).ok()?;
+            let line = String::from_utf8_lossy(&bytes).replace('\0', " ");
+            line.contains(&needle).then_some((pid, line))
+        })
+        .collect()
+}

@@ -64,7 +64,8 @@ impl Live {
     pub fn glance(&self) -> Glance {
         let figures = self.lock();
         let rate = figures.ns_per_tick();
-        let quantile = |q| rate.map(|rate| figures.latency_ticks.value_at_quantile(q) as f64 * rate);
+        let quantile =
+            |q| rate.map(|rate| figures.latency_ticks.value_at_quantile(q) as f64 * rate);
         let requests_count = figures.latency_ticks.len();
         let some = requests_count > 0;
         Glance {

@@ -14,8 +14,8 @@ use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 use vslice_wire::{
-    Deframer, Done, Dropped, GuestFrame, Hello, HogCount, HostFrame, Notice, PROTOCOL_VERSION,
-    Ping, Ready, Request,
+    Deframer, Done, DoneReason, Dropped, Frame, GuestFrame, Hello, HogCount, HostFrame, Notice,
+    PROTOCOL_VERSION, Ready, Request,
 };
 
 /// How long a guest may take to answer when nothing slow is asked of it.
@@ -110,6 +110,8 @@ pub enum SessionError {
     Silent { seconds: u64, while_waiting_for: &'static str },
     #[error("the guest sent bytes that are no frame: {0}")]
     Frame(#[from] vslice_wire::DecodeError),
+    #[error("the plan does not fit the protocol: {0}")]
+    Plan(#[from] vslice_wire::EncodeError),
     #[error("the guest's agent speaks protocol {theirs}, this vslice {ours}: rebuild the image")]
     Version { theirs: u16, ours: u16 },
     #[error("the guest sent {frame} while {while_waiting_for}")]
@@ -137,7 +139,7 @@ pub struct SessionPlan {
 
 /// One conversation.
 #[derive(Debug)]
-pub struct Session<'a, S> {
+pub struct Session<'a, S: GuestSink> {
     connection: Connection,
     deframer: Deframer<GuestFrame>,
     buffer: Vec<u8>,
@@ -301,13 +303,13 @@ impl<'a, S: GuestSink> Session<'a, S> {
 
     fn ping(&mut self, vcpu: Option<VcpuId>) -> Result<(), SessionError> {
         self.pinged_at = Instant::now();
-        let ping: Ping = self.exchanger.ping(vcpu, host_now());
+        let ping = self.exchanger.ping(vcpu, host_now());
         self.send(&HostFrame::Ping(ping))
     }
 
     fn send(&mut self, frame: &HostFrame) -> Result<(), SessionError> {
         self.out.clear();
-        frame.encode(&mut self.out);
+        frame.encode(&mut self.out)?;
         self.connection.write_all(&self.out, ANSWER_TIMEOUT)?;
         Ok(())
     }
@@ -328,10 +330,13 @@ impl<'a, S: GuestSink> Session<'a, S> {
             Some(length) => length,
         };
         let read_at = host_now();
-        self.deframer.push(&self.buffer[..length]);
-        while let Some(frame) = self.deframer.next_frame()? {
+        // Taken out for the time of the loop, so that the frames' takers can have all of `self`.
+        let buffer = std::mem::take(&mut self.buffer);
+        let mut input = &buffer[..length];
+        while let Some(frame) = self.deframer.next_frame(&mut input)? {
             self.take(frame, read_at, what)?;
         }
+        self.buffer = buffer;
         Ok(())
     }
 
@@ -356,8 +361,7 @@ impl<'a, S: GuestSink> Session<'a, S> {
             },
             GuestFrame::Requests(requests) => self.take_requests(&requests),
             GuestFrame::Dropped(dropped) => {
-                self.record.dropped_count =
-                    self.record.dropped_count.saturating_add(dropped.count);
+                self.record.dropped_count = self.record.dropped_count.saturating_add(dropped.count);
                 self.sink.dropped(&dropped).map_err(SessionError::Sink)
             }
             GuestFrame::Hogs(hogs) => {
@@ -374,7 +378,10 @@ impl<'a, S: GuestSink> Session<'a, S> {
 
     fn take_hello(&mut self, hello: Hello, what: &'static str) -> Result<(), SessionError> {
         if self.record.hello.is_some() {
-            return Err(SessionError::OutOfTurn { frame: "a second hello", while_waiting_for: what });
+            return Err(SessionError::OutOfTurn {
+                frame: "a second hello",
+                while_waiting_for: what,
+            });
         }
         if hello.protocol_version != PROTOCOL_VERSION {
             let (theirs, ours) = (hello.protocol_version, PROTOCOL_VERSION);
@@ -402,10 +409,14 @@ impl<'a, S: GuestSink> Session<'a, S> {
 
     fn take_done(&mut self, done: Done) -> Result<(), SessionError> {
         self.record.done = Some(done);
-        if done.reason == vslice_wire::DoneReason::Failed {
+        if done.reason == DoneReason::Failed {
             let text = self.record.notices.last().map_or("it did not say why", |n| &n.text);
             return Err(SessionError::GuestFailed(text.to_owned()));
         }
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

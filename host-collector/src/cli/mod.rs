@@ -1,0 +1,58 @@
+//! The command line: what it understands, and one file for each command.
+
+pub mod doctor;
+pub mod plan;
+pub mod report;
+pub mod run;
+
+use clap::{Parser, Subcommand};
+
+/// Says, for every slow request of a guest, what the host was doing to its vCPU, and who did it.
+///
+/// A run boots guests as a plan says, loads their vCPUs with hogs, reads 4 KiB blocks by O_DIRECT
+/// and records every request in the guest and every scheduling event on the host. It ends in a run
+/// directory; reports are made from that alone, here or elsewhere, now or later.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  vslice doctor                         what this host offers, and what is missing
+  vslice run demo                       two guests on two pCPUs, about a minute
+  vslice run demo --iothread true       the same with the disk in an iothread
+  vslice run demo --bus ide --json      the summary as JSON
+  vslice plan show seed > my.toml       a plan to start from
+  vslice report runs/demo-20261123      the report of a run once more";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a plan: boot its guests, record, report
+    Run(run::RunArgs),
+    /// Print the report of a run directory
+    Report(report::ReportArgs),
+    /// Say what this host offers for vslice, what is missing, and how to get it
+    Doctor(doctor::DoctorArgs),
+    /// List the built-in plans, or print one as a start for your own
+    Plan(plan::PlanArgs),
+}
+
+impl Cli {
+    /// Does what the command says; the exit code is the process's.
+    ///
+    /// # Errors
+    /// A chain of sentences for the person who gave the command.
+    pub fn execute(self) -> anyhow::Result<u8> {
+        match self.command {
+            Command::Run(args) => run::execute(&args),
+            Command::Report(args) => report::execute(&args),
+            Command::Doctor(args) => doctor::execute(&args),
+            Command::Plan(args) => plan::execute(&args),
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Everything that can go wrong around a run: a sentence, an exit code that is not 0, nothing left
+//! behind, and what was recorded until then still there.
+
+use crate::Case;
+use libtest_mimic::Failed;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+use vslice_tests::{Lab, Run, Started, processes_with};
+
+pub(crate) const CASES: &[Case] = &[
+    ("a_guest_that_dies_midway_leaves_a_partial_report", dying_guest),
+    ("ctrl_c_leaves_a_partial_report", interrupted),
+    ("a_killed_collector_leaves_no_guest_behind", killed_collector),
+    ("a_guest_that_never_connects_is_said", mute_guest),
+    ("a_full_disk_is_said", full_disk),
+    ("a_missing_kernel_is_said", missing_kernel),
+    ("an_impossible_pin_is_said", impossible_pin),
+    ("an_unknown_key_is_said", unknown_key),
+];
+
+/// Long enough to be interrupted at any time.
+const LONG: &[&str] = &["demo", "--total", "4GiB"];
+const UNTIL_RECORDING: Duration = Duration::from_secs(120);
+
+/// The run has failed with `sentence`, and has left nothing behind.
+fn failed_with(run: &Run, code: i32, sentence: &str) -> Result<(), Failed> {
+    run.nothing_is_left()?;
+    if run.code() != Some(code) {
+        return Err(format!("exit code {:?}, not {code}:\n{}", run.code(), run.said()).into());
+    }
+    if !run.said().contains(sentence) {
+        return Err(format!("'{sentence}' was not said:\n{}", run.said()).into());
+    }
+    Ok(())
+}
+
+/// The run is reported as partial, with requests that were recorded before its end.
+fn is_partial(run: &Run) -> Result<(), Failed> {
+    let summary = run.summary()?;
+    let partial = summary["status"]["state"] == "partial";
+    let some = summary["requests"]["count"].as_u64().is_some_and(|count| count > 0);
+    if partial && some { Ok(()) } else { Err(format!("not partial: {summary:#}").into()) }
+}
+
+/// A long run, a moment after the first block of requests has been stored.
+fn recording(lab: &Lab) -> Result<Started, Failed> {
+    let mut started = lab.start(LONG)?;
+    started.wait_until(UNTIL_RECORDING, |dir| {
+        fs::metadata(dir.join("requests-vm1.vsr")).is_ok_and(|file| file.len() > 4096)
+    })?;
+    Ok(started)
+}
+
+fn qemu_of(vm: &str, dir: &Path) -> Result<Pid, Failed> {
+    let processes = processes_with(dir);
+    let qemu = processes.iter().find(|(_, line)| line.contains(&format!("-name {vm},")));
+    Ok(Pid::from_raw(qemu.ok_or(format!("no QEMU of {vm} in {processes:#?}"))?.0))
+}
+
+fn dying_guest(lab: &Lab) -> Result<(), Failed> {
+    let started = recording(lab)?;
+    kill(qemu_of("vm1", &started.run_dir())?, Signal::SIGKILL)?;
+    let run = started.finish()?;
+    failed_with(&run, 1, "vm1")?;
+    is_partial(&run)
+}
+
+fn interrupted(lab: &Lab) -> Result<(), Failed> {
+    let started = recording(lab)?;
+    kill(started.pid(), Signal::SIGINT)?;
+    let run = started.finish()?;
+    failed_with(&run, 130, "interrupted")?;
+    is_partial(&run)
+}
+
+fn killed_collector(lab: &Lab) -> Result<(), Failed> {
+    let started = recording(lab)?;
+    kill(started.pid(), Signal::SIGKILL)?;
+    let run = started.finish()?;
+    // The kernel kills the guests right after their parent; it takes a moment to free their memory.
+    std::thread::sleep(Duration::from_secs(2));
+    run.nothing_is_left()?;
+    let report = lab.command(&["report", "--json"]).arg(run.run_dir()).output()?;
+    let text = String::from_utf8_lossy(&report.stdout).into_owned();
+    if text.contains("\"partial\"") { Ok(()) } else { Err(format!("not partial: {text}").into()) }
+}
+
+/// An image whose init is no agent.
+fn mute_guest(lab: &Lab) -> Result<(), Failed> {
+    let image = tempfile::tempdir()?;
+    for file in ["vmlinuz", "manifest.json"] {
+        symlink(lab.image().join(file), image.path().join(file))?;
+    }
+    fs::write(image.path().join("initramfs.cpio.gz"), b"")?;
+    let plan = image.path().join("mute.toml");
+    let toml = lab.command(&["plan", "show", "demo"]).output()?.stdout;
+    let toml = format!("boot_timeout = \"8s\"\n{}", String::from_utf8_lossy(&toml));
+    fs::write(&plan, toml)?;
+    let output = image.path().join("run");
+    let output = lab
+        .command(&["run", "--accelerator", "tcg", "--image"])
+        .args([image.path(), &plan, Path::new("--output"), &output])
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.code() != Some(1) || !said.contains("vm1") {
+        return Err(format!("{}:\n{said}", output.status).into());
+    }
+    let left = processes_with(image.path());
+    if left.is_empty() { Ok(()) } else { Err(format!("left behind: {left:#?}").into()) }
+}
+
+/// A file system of 3 MiB for the run directory; the guests' scratch disks are elsewhere.
+fn full_disk(lab: &Lab) -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=512k", "vslice-test"])
+        .arg(dir.path())
+        .status()?;
+    if !mounted.success() {
+        return Err("tmpfs cannot be mounted".into());
+    }
+    let run = dir.path().join("run");
+    let output = lab.command(&["run", "demo", "--output"]).arg(&run).output();
+    let left = processes_with(&run);
+    let unmounted = Command::new("umount").arg(dir.path()).status()?;
+    let output = output?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.code() != Some(1) || !said.contains("No space left") {
+        return Err(format!("{}:\n{said}", output.status).into());
+    }
+    if !unmounted.success() || !left.is_empty() {
+        return Err(format!("left behind: {left:#?}").into());
+    }
+    Ok(())
+}
+
+fn missing_kernel(lab: &Lab) -> Result<(), Failed> {
+    let run = lab.run(&["demo", "--image", "/nonexistent"])?;
+    failed_with(&run, 1, "make image")
+}
+
+fn impossible_pin(lab: &Lab) -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    let plan = dir.path().join("far.toml");
+    let toml = lab.command(&["plan", "show", "demo"]).output()?.stdout;
+    let toml = String::from_utf8_lossy(&toml).replace("vcpu_pcpus = [0, 1]", "vcpu_pcpus = [0, 4000]");
+    fs::write(&plan, toml)?;
+    let run = lab.run(&[&plan.to_string_lossy()])?;
+    failed_with(&run, 1, "pCPU4000")
+}
+
+fn unknown_key(lab: &Lab) -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    let plan = dir.path().join("wrong.toml");
+    fs::write(&plan, "name = \"wrong\"\ncollector_pcpu = 0\nhogz = 1\n")?;
+    let run = lab.run(&[&plan.to_string_lossy()])?;
+    failed_with(&run, 1, "hogz")
+}

@@ -1,0 +1,32 @@
+//! Real guests: a stock kernel in QEMU, the agent in it, vsock, perf, from the command line to the
+//! summary. One test for one behaviour.
+//!
+//! Without the built binary and image, or without the rights to record, every test here is
+//! reported as ignored, with the reason where its kind stands.
+
+mod bad_luck;
+mod experiment;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::process::ExitCode;
+use vslice_tests::Lab;
+
+/// One test: what it shows, and how.
+type Case = (&'static str, fn(&Lab) -> Result<(), Failed>);
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // The guests of two tests would contend for the same pCPUs.
+    arguments.test_threads = Some(1);
+    let lab = Lab::find();
+    let cases = experiment::CASES.iter().chain(bad_luck::CASES);
+    let trials = cases.map(|case| trial(*case, lab.clone())).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn trial((name, case): Case, lab: Result<Lab, String>) -> Trial {
+    match lab {
+        Ok(lab) => Trial::test(name, move || case(&lab)),
+        Err(reason) => Trial::test(name, || Ok(())).with_kind(reason).with_ignored_flag(true),
+    }
+}
