@@ -1,6 +1,21 @@
 //! What to run, as a value: it arrives in the guest as JSON and appears in the run directory.
 
 use serde::{Deserialize, Serialize};
+use std::ops::RangeInclusive;
+
+/// The block sizes that a reader can be asked for, in bytes. The smallest is a sector; the largest
+/// bounds the memory of an agent, which has 8 MiB in all.
+pub const BLOCK_BYTES: RangeInclusive<u32> = 512..=1 << 20;
+
+/// The queue depths that a reader can be asked for.
+pub const DEPTH: RangeInclusive<u16> = 1..=4096;
+
+/// The leases that make sense, in milliseconds: shorter than the least, a busy collector loses its
+/// guests; longer than the most, a hog outlives its collector for too long.
+pub const LEASE_MS: RangeInclusive<u32> = 200..=60_000;
+
+/// The target that stands for the machine's only disk.
+pub const AUTO_TARGET: &str = "auto";
 
 /// Everything one machine is asked to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,13 +52,14 @@ pub enum ClockChoice {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReaderSpec {
-    /// A file, a block device, or `auto` for the machine's only disk.
+    /// A file, a block device, or [`AUTO_TARGET`] for the machine's only disk.
     pub target: String,
     /// Create the target, a file, with `total_bytes` of real data first if it is not there.
     pub create: bool,
-    /// The size of one read in bytes: a power of two of at least 512.
+    /// The size of one read in bytes: a power of two in [`BLOCK_BYTES`].
     pub block_bytes: u32,
-    /// What all reads come to; a reader starts over at the end of a shorter target.
+    /// What all reads come to, rounded up to whole blocks; a reader starts over at the end of a
+    /// shorter target. Blocks that could not be read count as well.
     pub total_bytes: u64,
     /// Stop after this long even if there is more to read.
     pub duration_ms: Option<u64>,
@@ -51,7 +67,7 @@ pub struct ReaderSpec {
     pub pattern: Pattern,
     /// How they are read.
     pub engine: Engine,
-    /// Requests in flight at once; only `io_uring` can do more than 1. In [1, 4096].
+    /// Requests in flight at once; only `io_uring` can do more than 1. In [`DEPTH`].
     pub depth: u16,
     /// The vCPU that the reader is pinned to.
     pub vcpu: u16,
@@ -75,4 +91,292 @@ pub enum Engine {
     Psync,
     /// `io_uring(7)`, `depth` at a time.
     IoUring,
+}
+
+/// Why a [`WorkloadSpec`] cannot run on a machine, with what to change.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields are what the messages say they are")]
+pub enum SpecError {
+    /// A pin names a vCPU that the machine does not have.
+    #[error(
+        "{what} is pinned to vCPU{vcpu}, but the machine has {vcpu_count} vCPUs, numbered from 0: \
+         pin it to another or give the machine more"
+    )]
+    NoSuchVcpu { what: &'static str, vcpu: u16, vcpu_count: u16 },
+    /// Two hogs on one vCPU.
+    #[error("vCPU{vcpu} has more than one hog: name every vCPU once")]
+    HogTwice { vcpu: u16 },
+    /// The reader would share its vCPU with the threads that must not disturb it.
+    #[error(
+        "the reader is pinned to vCPU{vcpu}, where the housekeeping runs: pin one of them to \
+         another of the {vcpu_count} vCPUs, so that the sending does not disturb the measuring"
+    )]
+    ReaderOnHousekeeping { vcpu: u16, vcpu_count: u16 },
+    /// The lease is out of [`LEASE_MS`].
+    #[error(
+        "a lease of {lease_ms} ms is out of [{}, {}] ms", LEASE_MS.start(), LEASE_MS.end()
+    )]
+    Lease { lease_ms: u32 },
+    /// The block size is out of [`BLOCK_BYTES`] or no power of two.
+    #[error(
+        "blocks of {block_bytes} bytes cannot be read: take a power of two in [{}, {}], 4096 for \
+         instance",
+        BLOCK_BYTES.start(),
+        BLOCK_BYTES.end()
+    )]
+    BlockBytes { block_bytes: u32 },
+    /// Not even one block is to be read.
+    #[error("{total_bytes} bytes in total are less than one block of {block_bytes} bytes")]
+    TotalBytes { total_bytes: u64, block_bytes: u32 },
+    /// No time to read anything.
+    #[error("a duration of 0 ms leaves no time to read: leave it out to read all of total_bytes")]
+    NoDuration,
+    /// The depth is out of [`DEPTH`].
+    #[error("a depth of {depth} is out of [{}, {}]", DEPTH.start(), DEPTH.end())]
+    Depth { depth: u16 },
+    /// More than one request in flight with an engine that can only do one.
+    #[error(
+        "a depth of {depth} needs the engine io_uring: psync waits for each read, its depth is 1"
+    )]
+    PsyncDepth { depth: u16 },
+    /// No target, or one that no path can be.
+    #[error("the target {target:?} is no path: name a file, a block device, or {AUTO_TARGET:?}")]
+    Target { target: String },
+    /// A disk cannot be created.
+    #[error(
+        "the target {AUTO_TARGET:?} is a disk, which cannot be created: name a file, or say \
+         create = false"
+    )]
+    CreateDisk,
+    /// What stands for the scheduler cannot be the name of one.
+    #[error(
+        "{name:?} is no name of an I/O scheduler: take none, mq-deadline, kyber or bfq, or leave it \
+         out"
+    )]
+    IoScheduler { name: String },
+}
+
+impl WorkloadSpec {
+    /// Checks everything that can be known before the machine's disks are looked at.
+    ///
+    /// A hog may share a vCPU with the reader or the housekeeping: that contention is what the
+    /// experiment is about. The reader may share one with the housekeeping only where there is no
+    /// other.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that cannot be run on a machine of `vcpu_count` vCPUs.
+    pub fn validate(&self, vcpu_count: u16) -> Result<(), SpecError> {
+        let exists = |what, vcpu| {
+            if vcpu < vcpu_count {
+                Ok(())
+            } else {
+                Err(SpecError::NoSuchVcpu { what, vcpu, vcpu_count })
+            }
+        };
+        exists("the housekeeping", self.housekeeping_vcpu)?;
+        for (position, &vcpu) in self.hogs.iter().enumerate() {
+            exists("a hog", vcpu)?;
+            if self.hogs[..position].contains(&vcpu) {
+                return Err(SpecError::HogTwice { vcpu });
+            }
+        }
+        if !LEASE_MS.contains(&self.lease_ms) {
+            return Err(SpecError::Lease { lease_ms: self.lease_ms });
+        }
+        if let Some(name) = &self.io_scheduler {
+            validate_io_scheduler(name)?;
+        }
+        if let Some(reader) = &self.reader {
+            reader.validate()?;
+            exists("the reader", reader.vcpu)?;
+            if reader.vcpu == self.housekeeping_vcpu && vcpu_count > 1 {
+                return Err(SpecError::ReaderOnHousekeeping { vcpu: reader.vcpu, vcpu_count });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ReaderSpec {
+    /// Checks what does not depend on the machine.
+    ///
+    /// # Errors
+    ///
+    /// The first value that no machine could run.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        let &ReaderSpec { block_bytes, total_bytes, depth, .. } = self;
+        if !block_bytes.is_power_of_two() || !BLOCK_BYTES.contains(&block_bytes) {
+            return Err(SpecError::BlockBytes { block_bytes });
+        }
+        if total_bytes < u64::from(block_bytes) {
+            return Err(SpecError::TotalBytes { total_bytes, block_bytes });
+        }
+        if self.duration_ms == Some(0) {
+            return Err(SpecError::NoDuration);
+        }
+        if !DEPTH.contains(&depth) {
+            return Err(SpecError::Depth { depth });
+        }
+        if self.engine == Engine::Psync && depth > 1 {
+            return Err(SpecError::PsyncDepth { depth });
+        }
+        if self.target.is_empty() || self.target.contains('\0') {
+            return Err(SpecError::Target { target: self.target.clone() });
+        }
+        if self.create && self.target == AUTO_TARGET {
+            return Err(SpecError::CreateDisk);
+        }
+        Ok(())
+    }
+}
+
+/// Refuses what the kernel would not take for a name either, so that a file in sysfs gets nothing
+/// else. The kernel's own names have at most 15 bytes (`ELV_NAME_MAX` is 16).
+pub(crate) fn validate_io_scheduler(name: &str) -> Result<(), SpecError> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    if (1..16).contains(&name.len()) && name.bytes().all(plain) {
+        Ok(())
+    } else {
+        Err(SpecError::IoScheduler { name: name.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reader() -> ReaderSpec {
+        ReaderSpec {
+            target: AUTO_TARGET.to_owned(),
+            create: false,
+            block_bytes: 4096,
+            total_bytes: 8 << 30,
+            duration_ms: None,
+            pattern: Pattern::Seq,
+            engine: Engine::Psync,
+            depth: 1,
+            vcpu: 2,
+        }
+    }
+
+    /// VM1 of the seed: five vCPUs, a hog on each, the reader beside the one on vCPU2.
+    fn seed() -> WorkloadSpec {
+        WorkloadSpec {
+            hogs: vec![0, 1, 2, 3, 4],
+            reader: Some(reader()),
+            housekeeping_vcpu: 0,
+            clock: ClockChoice::Auto,
+            io_scheduler: Some("none".to_owned()),
+            lease_ms: 2000,
+        }
+    }
+
+    fn with(change: impl FnOnce(&mut WorkloadSpec)) -> Result<(), SpecError> {
+        let mut spec = seed();
+        change(&mut spec);
+        spec.validate(5)
+    }
+
+    fn with_reader(change: impl FnOnce(&mut ReaderSpec)) -> Result<(), SpecError> {
+        with(|spec| change(spec.reader.as_mut().unwrap()))
+    }
+
+    #[test]
+    fn the_seed_is_fine() {
+        assert_eq!(seed().validate(5), Ok(()));
+        assert_eq!(with(|spec| spec.hogs.clear()), Ok(()));
+        assert_eq!(with(|spec| spec.reader = None), Ok(()));
+        assert_eq!(with(|spec| spec.io_scheduler = None), Ok(()));
+    }
+
+    #[test]
+    fn pins_must_exist() {
+        let no_such = |what, vcpu| Err(SpecError::NoSuchVcpu { what, vcpu, vcpu_count: 5 });
+        assert_eq!(with(|spec| spec.hogs.push(5)), no_such("a hog", 5));
+        assert_eq!(with(|spec| spec.housekeeping_vcpu = 5), no_such("the housekeeping", 5));
+        assert_eq!(with_reader(|reader| reader.vcpu = 7), no_such("the reader", 7));
+        assert_eq!(with(|spec| spec.hogs.push(3)), Err(SpecError::HogTwice { vcpu: 3 }));
+    }
+
+    #[test]
+    fn the_reader_leaves_the_housekeeping_alone_unless_it_cannot() {
+        assert_eq!(
+            with_reader(|reader| reader.vcpu = 0),
+            Err(SpecError::ReaderOnHousekeeping { vcpu: 0, vcpu_count: 5 })
+        );
+        let mut spec = seed();
+        spec.hogs = vec![0];
+        spec.reader.as_mut().unwrap().vcpu = 0;
+        assert_eq!(spec.validate(1), Ok(()));
+    }
+
+    #[test]
+    fn numbers_keep_their_bounds() {
+        for lease_ms in [0, 199, 60_001] {
+            assert_eq!(with(|spec| spec.lease_ms = lease_ms), Err(SpecError::Lease { lease_ms }));
+        }
+        for lease_ms in [200, 60_000] {
+            assert_eq!(with(|spec| spec.lease_ms = lease_ms), Ok(()));
+        }
+        for block_bytes in [0, 256, 511, 513, 4095, 6144, 1 << 21, 1 << 31] {
+            assert_eq!(
+                with_reader(|reader| reader.block_bytes = block_bytes),
+                Err(SpecError::BlockBytes { block_bytes })
+            );
+        }
+        for block_bytes in [512, 1024, 1 << 20] {
+            assert_eq!(with_reader(|reader| reader.block_bytes = block_bytes), Ok(()));
+        }
+        assert_eq!(with_reader(|reader| reader.total_bytes = 4096), Ok(()));
+        assert_eq!(
+            with_reader(|reader| reader.total_bytes = 4095),
+            Err(SpecError::TotalBytes { total_bytes: 4095, block_bytes: 4096 })
+        );
+        assert_eq!(with_reader(|reader| reader.duration_ms = Some(0)), Err(SpecError::NoDuration));
+        assert_eq!(with_reader(|reader| reader.duration_ms = Some(1)), Ok(()));
+    }
+
+    #[test]
+    fn only_io_uring_goes_deep() {
+        assert_eq!(with_reader(|reader| reader.depth = 2), Err(SpecError::PsyncDepth { depth: 2 }));
+        for (depth, expected) in [
+            (0, Err(SpecError::Depth { depth: 0 })),
+            (1, Ok(())),
+            (4096, Ok(())),
+            (4097, Err(SpecError::Depth { depth: 4097 })),
+        ] {
+            let deep = with_reader(|reader| {
+                reader.engine = Engine::IoUring;
+                reader.depth = depth;
+            });
+            assert_eq!(deep, expected);
+        }
+    }
+
+    #[test]
+    fn names_are_names() {
+        for target in ["", "a\0b"] {
+            assert_eq!(
+                with_reader(|reader| target.clone_into(&mut reader.target)),
+                Err(SpecError::Target { target: target.to_owned() })
+            );
+        }
+        assert_eq!(with_reader(|reader| reader.create = true), Err(SpecError::CreateDisk));
+        for name in ["", "none\n", "../none", "a-name-too-long-"] {
+            assert_eq!(
+                with(|spec| spec.io_scheduler = Some(name.to_owned())),
+                Err(SpecError::IoScheduler { name: name.to_owned() })
+            );
+        }
+        assert_eq!(with(|spec| spec.io_scheduler = Some("mq-deadline".to_owned())), Ok(()));
+    }
+
+    #[test]
+    fn every_message_says_the_bounds() {
+        let lease = SpecError::Lease { lease_ms: 1 }.to_string();
+        assert_eq!(lease, "a lease of 1 ms is out of [200, 60000] ms");
+        let target = SpecError::Target { target: String::new() }.to_string();
+        assert!(target.contains("\"auto\""), "{target}");
+    }
 }

@@ -1,0 +1,167 @@
+//! The clock that stamps the requests.
+//!
+//! The TSC is worth its unsafe code: where a guest's clock source is not the TSC (`hpet` under
+//! QEMU's TCG), every `clock_gettime` is an exit to the VMM, which takes QEMU's big lock: the
+//! measurement would cause what it measures. `rdtsc` never leaves the guest.
+#![cfg_attr(
+    target_arch = "x86_64",
+    expect(unsafe_code, reason = "the TSC and the fences around it have no safe interface")
+)]
+
+use crate::spec::ClockChoice;
+use nix::time::{ClockId, clock_gettime};
+
+/// A clock whose readings compare across the threads of one machine, and never step back on one
+/// vCPU. Two vCPUs of one guest may disagree; whoever maps the readings maps each vCPU by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    /// The time stamp counter, in ticks.
+    #[cfg(target_arch = "x86_64")]
+    Tsc,
+    /// `CLOCK_MONOTONIC_RAW`, in nanoseconds.
+    MonotonicRaw,
+}
+
+impl Clock {
+    /// The clock that `choice` comes to on this machine: the TSC only on x86-64, and with
+    /// [`ClockChoice::Auto`] only if CPUID says that it is invariant.
+    #[must_use]
+    pub fn choose(choice: ClockChoice) -> Clock {
+        match choice {
+            #[cfg(target_arch = "x86_64")]
+            ClockChoice::Tsc => Clock::Tsc,
+            #[cfg(target_arch = "x86_64")]
+            ClockChoice::Auto if Clock::tsc_is_invariant() => Clock::Tsc,
+            _ => Clock::MonotonicRaw,
+        }
+    }
+
+    /// The time now, in the unit of this clock.
+    #[inline]
+    #[must_use]
+    pub fn now(self) -> u64 {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Clock::Tsc => read_tsc(),
+            Clock::MonotonicRaw => read_clock_ns(ClockId::CLOCK_MONOTONIC_RAW),
+        }
+    }
+
+    /// Whether this is the TSC, also where the variant does not exist.
+    #[must_use]
+    pub fn is_tsc(self) -> bool {
+        self != Clock::MonotonicRaw
+    }
+
+    /// Whether CPUID says that the TSC runs at one rate in every P-, C- and T-state: leaf
+    /// 0x8000_0007, EDX bit 8 (Intel SDM volume 3, "Invariant TSC"; AMD APM volume 2, "TscInvariant").
+    #[must_use]
+    pub fn tsc_is_invariant() -> bool {
+        #[cfg(target_arch = "x86_64")]
+        {
+            const POWER_MANAGEMENT_LEAF: u32 = 0x8000_0007;
+            const INVARIANT_TSC_BIT: u32 = 1 << 8;
+            use std::arch::x86_64::__cpuid;
+            __cpuid(0x8000_0000).eax >= POWER_MANAGEMENT_LEAF
+                && __cpuid(POWER_MANAGEMENT_LEAF).edx & INVARIANT_TSC_BIT != 0
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+}
+
+/// `CLOCK_MONOTONIC_COARSE` in nanoseconds: as fine as a tick, but never an exit, because it only
+/// reads what the kernel's last tick wrote to the vDSO page. For deadlines, not for stamps.
+pub(crate) fn coarse_now_ns() -> u64 {
+    read_clock_ns(ClockId::CLOCK_MONOTONIC_COARSE)
+}
+
+/// Reads the TSC so that what the program does before it is done before it, and what comes after
+/// starts after it.
+///
+/// `rdtsc` by itself is not ordered with its neighbours. `rdtscp` waits for what comes before, but
+/// lets what comes after start early. The first fence keeps the stamp of a completion from being
+/// taken before the load that saw it, the second keeps a request from starting before its stamp
+/// (Intel SDM volume 2, RDTSC; Linux makes `lfence` dispatch-serialising on AMD at boot).
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn read_tsc() -> u64 {
+    use std::arch::x86_64::{_mm_lfence, _rdtsc};
+    // SAFETY: `lfence` is part of SSE2, which every x86-64 has.
+    unsafe { _mm_lfence() };
+    // SAFETY: `rdtsc` faults only under CR4.TSD, which Linux sets only for a thread that asked for
+    // it by `prctl(PR_SET_TSC, PR_TSC_SIGSEGV)`; nothing in this workspace does.
+    let ticks = unsafe { _rdtsc() };
+    // SAFETY: `lfence` is part of SSE2, which every x86-64 has.
+    unsafe { _mm_lfence() };
+    ticks
+}
+
+fn read_clock_ns(clock: ClockId) -> u64 {
+    const NS_PER_S: u64 = 1_000_000_000;
+    let time = clock_gettime(clock).expect("Linux has had this clock since 2.6.32");
+    let seconds = u64::try_from(time.tv_sec()).expect("a monotonic clock starts at 0");
+    let ns = u64::try_from(time.tv_nsec()).expect("tv_nsec is in [0, 1e9)");
+    seconds * NS_PER_S + ns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clocks() -> Vec<Clock> {
+        vec![Clock::choose(ClockChoice::Tsc), Clock::MonotonicRaw]
+    }
+
+    #[test]
+    fn no_clock_steps_back_on_one_vcpu() {
+        let vcpu = crate::pin::current_vcpu();
+        std::thread::spawn(move || {
+            crate::pin::pin_current_thread(vcpu).unwrap();
+            for clock in clocks() {
+                let mut last = clock.now();
+                for _ in 0..10_000 {
+                    let now = clock.now();
+                    assert!(now >= last, "{clock:?} went from {last} to {now}");
+                    last = now;
+                }
+            }
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn every_clock_advances() {
+        for clock in clocks() {
+            let before = clock.now();
+            std::thread::sleep(std::time::Duration::from_millis(2));
+            assert!(clock.now() > before, "{clock:?} stands still");
+        }
+    }
+
+    #[test]
+    fn monotonic_raw_is_in_nanoseconds() {
+        let sleep = std::time::Duration::from_millis(20);
+        let before = Clock::MonotonicRaw.now();
+        std::thread::sleep(sleep);
+        let elapsed_ns = Clock::MonotonicRaw.now() - before;
+        // A sleep ends late at will, but never early; the margin is for the raw clock's own rate.
+        assert!(elapsed_ns >= 19_000_000, "{elapsed_ns} ns");
+    }
+
+    #[test]
+    fn the_choice_is_kept() {
+        assert_eq!(Clock::choose(ClockChoice::MonotonicRaw), Clock::MonotonicRaw);
+        assert_eq!(Clock::choose(ClockChoice::Tsc).is_tsc(), cfg!(target_arch = "x86_64"));
+        assert_eq!(Clock::choose(ClockChoice::Auto).is_tsc(), Clock::tsc_is_invariant());
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn invariance_is_what_the_kernel_says_too() {
+        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+        let nonstop = cpuinfo.split_ascii_whitespace().any(|flag| flag == "nonstop_tsc");
+        assert_eq!(Clock::tsc_is_invariant(), nonstop);
+    }
+}

@@ -1,0 +1,109 @@
+//! Where each read goes: a pure sequence, the same in every run.
+
+use crate::spec::Pattern;
+
+/// Endless offsets in bytes, each one the start of a block of the target.
+///
+/// The last block of a target that is no multiple of the block size is one of them: reading it
+/// gives less than a block.
+#[derive(Debug, Clone)]
+pub(super) struct Offsets {
+    pattern: Pattern,
+    block_bytes: u64,
+    /// At least 1.
+    block_count: u64,
+    /// How many offsets were given out.
+    position: u64,
+}
+
+impl Offsets {
+    /// The offsets in a target of `target_bytes`, at least 1, for blocks of `block_bytes`.
+    pub(super) fn new(pattern: Pattern, block_bytes: u32, target_bytes: u64) -> Offsets {
+        let block_bytes = u64::from(block_bytes);
+        let block_count = target_bytes.div_ceil(block_bytes).max(1);
+        Offsets { pattern, block_bytes, block_count, position: 0 }
+    }
+}
+
+impl Iterator for Offsets {
+    type Item = u64;
+
+    fn next(&mut self) -> Option<u64> {
+        let block = match self.pattern {
+            Pattern::Seq => self.position % self.block_count,
+            Pattern::Rand => scale(scramble(self.position), self.block_count),
+        };
+        self.position += 1;
+        Some(block * self.block_bytes)
+    }
+}
+
+/// The `position`th number of SplitMix64 from seed 0: 64 even and independent bits (Steele, Lea,
+/// Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014; constants of
+/// <https://prng.di.unimi.it/splitmix64.c>).
+pub(super) fn scramble(position: u64) -> u64 {
+    let mut bits = position.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
+/// Maps 64 random bits to `[0, count)`, as evenly as `count` / 2^64 allows, without a division.
+fn scale(bits: u64, count: u64) -> u64 {
+    u64::try_from((u128::from(bits) * u128::from(count)) >> 64)
+        .expect("a product of two 64-bit numbers has 128 bits")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn first(count: usize, pattern: Pattern, block_bytes: u32, target_bytes: u64) -> Vec<u64> {
+        Offsets::new(pattern, block_bytes, target_bytes).take(count).collect()
+    }
+
+    #[test]
+    fn sequential_offsets_start_over_at_the_end() {
+        assert_eq!(first(5, Pattern::Seq, 4096, 12288), [0, 4096, 8192, 0, 4096]);
+    }
+
+    #[test]
+    fn the_unaligned_end_is_a_block_too() {
+        assert_eq!(first(4, Pattern::Seq, 4096, 8193), [0, 4096, 8192, 0]);
+        assert_eq!(first(2, Pattern::Seq, 4096, 4095), [0, 0]);
+    }
+
+    /// The reference values are those of `splitmix64.c` with `x = 0`.
+    #[test]
+    fn the_random_sequence_is_splitmix64() {
+        let numbers: Vec<u64> = (0..3).map(scramble).collect();
+        assert_eq!(numbers, [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4, 0x06c4_5d18_8009_454f]);
+        // 0xe2 / 0x100 of 1000 blocks, and so on.
+        assert_eq!(first(3, Pattern::Rand, 512, 512_000), [883 * 512, 431 * 512, 26 * 512]);
+    }
+
+    #[test]
+    fn random_offsets_reach_every_block_about_equally() {
+        let mut reads_per_block = [0_u32; 16];
+        for offset in first(16_000, Pattern::Rand, 4096, 16 * 4096) {
+            reads_per_block[usize::try_from(offset / 4096).unwrap()] += 1;
+        }
+        assert!(reads_per_block.iter().all(|reads| (900..1100).contains(reads)));
+    }
+
+    proptest! {
+        #[test]
+        fn every_offset_is_an_aligned_block_within_the_target(
+            random: bool,
+            block_shift in 9_u32..=20,
+            target_bytes in 1_u64..1 << 50,
+        ) {
+            let pattern = if random { Pattern::Rand } else { Pattern::Seq };
+            for offset in first(100, pattern, 1 << block_shift, target_bytes) {
+                prop_assert_eq!(offset % (1 << block_shift), 0);
+                prop_assert!(offset < target_bytes);
+            }
+        }
+    }
+}
