@@ -5,7 +5,7 @@ use crate::stamper::Stamper;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use std::os::fd::{AsFd, OwnedFd};
-use vslice_wire::{DecodeError, Deframer, EncodeError, GuestFrame, GuestTicks, HostFrame};
+use vslice_wire::{DecodeError, Deframer, GuestFrame, GuestTicks, HostFrame};
 
 /// What one read takes at most: all that a collector sends but a plan fits in much less.
 const READ_BYTES: usize = 4096;
@@ -43,12 +43,7 @@ pub(crate) struct Link {
 impl Link {
     /// `socket` must be non-blocking.
     pub(crate) fn new(socket: OwnedFd) -> Self {
-        Self {
-            socket,
-            deframer: Deframer::new(),
-            outbox: Outbox::default(),
-            write_error: None,
-        }
+        Self { socket, deframer: Deframer::new(), outbox: Outbox::default(), write_error: None }
     }
 
     /// Waits until there is something to read, or something to write and room for it, but not
@@ -78,9 +73,7 @@ impl Link {
         let received = stamper.now();
         let mut input = &buffer[..count];
         let mut frames = Vec::new();
-        while let Some(frame) =
-            self.deframer.next_frame(&mut input).map_err(LinkError::Garbled)?
-        {
+        while let Some(frame) = self.deframer.next_frame(&mut input).map_err(LinkError::Garbled)? {
             frames.push(frame);
         }
         Ok(Some(Arrival { received, frames }))
@@ -92,8 +85,8 @@ impl Link {
     }
 
     /// Puts a frame into the outbox.
-    pub(crate) fn send(&mut self, frame: &GuestFrame) -> Result<(), EncodeError> {
-        self.outbox.push(frame)
+    pub(crate) fn send(&mut self, frame: &GuestFrame) {
+        self.outbox.push(frame);
     }
 
     /// Answers a ping at once if the kernel takes it, before everything else otherwise.

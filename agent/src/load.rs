@@ -151,7 +151,7 @@ impl Load {
 
     /// Stops everything and waits for the reader to put back what it set, but not longer than
     /// `patience`: a read may hang, and the end of the process must not.
-    pub(crate) fn end(mut self, patience: Duration) {
+    pub(crate) fn end(&mut self, patience: Duration) {
         const STEP: Duration = Duration::from_millis(5);
         self.stop();
         let Some(reader) = &mut self.reader else { return };

@@ -32,6 +32,10 @@ impl Stamper {
         Ok(())
     }
 
+    pub(crate) fn clock(&self) -> Clock {
+        self.clock
+    }
+
     pub(crate) fn now(&self) -> GuestTicks {
         GuestTicks(self.clock.now())
     }
