@@ -1,3 +1,81 @@
 //! `vslice-agent`: the guest side of vslice.
+//!
+//! ```text
+//! main        the command line, and the exit code
+//! init        the agent as a guest's first process; modules are what it loads
+//! endpoint    where the collector is, and the way to it
+//! session     the conversation that vslice-wire draws, in one thread
+//! link        frames in and out, never waiting; outbox is what waits to be sent
+//! stamper     on which vCPU the control thread is, and what it stamps pongs with
+//! streaming   from the reader's ring to the outbox
+//! load        hogs and reader, as vslice-workload has them
+//! ```
 
-fn main() {}
+mod endpoint;
+mod guest;
+mod init;
+mod link;
+mod load;
+mod modules;
+mod outbox;
+mod session;
+mod stamper;
+mod streaming;
+mod uptime;
+
+use clap::{Args, Parser, Subcommand};
+use endpoint::Endpoint;
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// The guest side of vslice: runs the load that a collector on the host asks for, and streams every
+/// request of it.
+///
+/// As a guest's init (process 1) it needs no arguments: it reads `vslice.connect=...` from the
+/// kernel command line and powers the guest off at the end.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve one collector: take its plan, run it, end when it says so or is gone
+    Run(Run),
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// Where the collector listens: vsock:CID:PORT (the host is CID 2), unix:PATH, or virtio:NAME
+    /// for a virtio-serial port
+    #[arg(long, value_name = "ENDPOINT")]
+    connect: Endpoint,
+    /// Keep trying to connect for so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    connect_timeout_s: u16,
+}
+
+fn main() -> ExitCode {
+    if init::is_init(std::env::args_os().nth(1).as_deref()) {
+        init::run();
+        return ExitCode::FAILURE;
+    }
+    let Command::Run(run) = Cli::parse().command;
+    match serve(&run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // There is nobody to tell if standard error is closed.
+            let _ = writeln!(std::io::stderr(), "vslice-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(run: &Run) -> anyhow::Result<()> {
+    let socket = run.connect.connect(Duration::from_secs(run.connect_timeout_s.into()))?;
+    session::run(socket)?;
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! What the agent says about the machine it runs on.
+
+use crate::load::{Clock, Target};
+use nix::unistd::{SysconfVar, sysconf};
+use vslice_wire::{ClockKind, Hello, NAME_BYTES_MAX, PROTOCOL_VERSION, Ready, TARGET_BYTES_MAX};
+
+/// How many vCPUs are online.
+pub(crate) fn vcpu_count() -> u16 {
+    let count = sysconf(SysconfVar::_NPROCESSORS_ONLN).ok().flatten();
+    count.and_then(|count| u16::try_from(count).ok()).unwrap_or(1)
+}
+
+pub(crate) fn hello() -> Hello {
+    let kernel_release = nix::sys::utsname::uname()
+        .map(|names| names.release().to_string_lossy().into_owned())
+        .unwrap_or_default();
+    Hello {
+        protocol_version: PROTOCOL_VERSION,
+        agent_version: cut(env!("CARGO_PKG_VERSION"), NAME_BYTES_MAX),
+        kernel_release: cut(&kernel_release, NAME_BYTES_MAX),
+        vcpu_count: vcpu_count(),
+        tsc_invariant: Clock::tsc_is_invariant(),
+    }
+}
+
+pub(crate) fn ready(clock: Clock, target: &Target) -> Ready {
+    Ready {
+        clock: if clock.is_tsc() { ClockKind::Tsc } else { ClockKind::MonotonicRaw },
+        target: cut(&target.path.to_string_lossy(), TARGET_BYTES_MAX),
+        target_bytes: target.bytes,
+    }
+}
+
+/// A path that is no UTF-8 gets longer when it is made so.
+fn cut(text: &str, max_bytes: usize) -> String {
+    text[..text.floor_char_boundary(max_bytes)].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use vslice_wire::{Frame, GuestFrame};
+    use vslice_workload::spec::ClockChoice;
+
+    #[test]
+    fn hello_can_be_sent() {
+        let hello = hello();
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        assert_eq!(hello.kernel_release, release.trim());
+        assert!(hello.vcpu_count >= 1);
+        GuestFrame::Hello(hello).encode(&mut Vec::new()).unwrap();
+    }
+
+    #[test]
+    fn a_path_that_is_no_utf8_can_be_sent() {
+        let path = OsStr::from_bytes(&[0xff; TARGET_BYTES_MAX]).into();
+        let ready = ready(Clock::choose(ClockChoice::MonotonicRaw), &Target { path, bytes: 1 });
+        assert_eq!(ready.clock, ClockKind::MonotonicRaw);
+        assert_eq!(ready.target.len(), TARGET_BYTES_MAX - 1);
+        GuestFrame::Ready(ready).encode(&mut Vec::new()).unwrap();
+    }
+}

@@ -1,0 +1,299 @@
+//! The agent's part of the conversation that vslice-wire draws, in one thread.
+//!
+//! The reader never waits for this thread, and this thread never waits for the collector: when the
+//! outbox has no room, records stay in the ring, and when the ring has none, they are counted as
+//! dropped. So it always comes back, within [`POLL_MS`] at the latest, to look at the lease.
+
+use crate::guest::{hello, ready, vcpu_count};
+use crate::link::{Link, LinkError};
+use crate::load::{Clock, Load};
+use crate::outbox::PendingPong;
+use crate::stamper::Stamper;
+use crate::streaming::Streaming;
+use crate::uptime::uptime;
+use std::fmt;
+use std::mem;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+use vslice_wire::{Done, DoneReason, GuestFrame, GuestTicks, HostFrame, Notice, Ping, Severity};
+use vslice_workload::spec::WorkloadSpec;
+
+/// How often the ring is drained and the lease looked at while a load runs. Pings wake the thread
+/// at once; this is only for what does not arrive on the socket, and each of it is a wakeup of the
+/// housekeeping vCPU.
+const POLL_MS: u16 = 10;
+
+/// The same while nothing runs.
+const IDLE_POLL_MS: u16 = 50;
+
+/// How long a collector may take to say `Bye` to a guest that has failed before its lease began.
+const FAILED_LEASE: Duration = Duration::from_secs(10);
+
+/// How long the end of the session waits for the reader to put back what it set.
+const END_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Why a session did not end with `Bye` after a load that ran.
+#[derive(Debug)]
+pub(crate) enum SessionError {
+    /// The connection is of no use any more.
+    Link(LinkError),
+    /// The collector has said nothing for as long as the lease allows.
+    LeaseExpired { lease: Duration },
+    /// The collector said what does not belong here.
+    OutOfTurn { said: &'static str, stage: &'static str },
+    /// The load failed, and the collector knows why.
+    Failed { reason: String },
+}
+
+impl fmt::Display for SessionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Link(LinkError::Closed) => write!(f, "the collector closed the connection"),
+            Self::Link(LinkError::Broken(errno)) => {
+                write!(f, "the connection to the collector broke: {}", errno.desc())
+            }
+            Self::Link(LinkError::Garbled(error)) => {
+                write!(f, "what the collector says is not understood: {error}")
+            }
+            Self::LeaseExpired { lease } => {
+                write!(f, "the collector has been silent for {} ms", lease.as_millis())
+            }
+            Self::OutOfTurn { said, stage } => {
+                write!(f, "the collector said {said} while the agent {stage}")
+            }
+            Self::Failed { reason } => write!(f, "{reason}"),
+        }
+    }
+}
+
+impl std::error::Error for SessionError {}
+
+impl From<LinkError> for SessionError {
+    fn from(error: LinkError) -> Self {
+        Self::Link(error)
+    }
+}
+
+/// How far the conversation has come.
+#[derive(Debug)]
+enum Stage {
+    AwaitingPlan,
+    Preparing(Load),
+    Prepared(Load),
+    Running(Streaming),
+    /// `Done` has been said: pings are answered until `Bye`.
+    Ended,
+}
+
+impl Stage {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::AwaitingPlan => "was waiting for a plan",
+            Self::Preparing(_) => "was preparing its load",
+            Self::Prepared(_) => "was waiting for the start",
+            Self::Running(_) => "was running its load",
+            Self::Ended => "had ended its load",
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Session {
+    link: Link,
+    stamper: Stamper,
+    stage: Stage,
+    /// The lease of the plan, which runs from the start on.
+    plan_lease: Duration,
+    /// The lease that runs now.
+    lease: Option<Duration>,
+    last_heard: Duration,
+    failure: Option<String>,
+}
+
+/// Speaks with the collector at the other end of `socket`, which must be non-blocking, until the
+/// end. Whatever the end is, hogs and reader have been told to stop when this returns.
+pub(crate) fn run(socket: OwnedFd) -> Result<(), SessionError> {
+    let mut session = Session {
+        link: Link::new(socket),
+        stamper: Stamper::new(),
+        stage: Stage::AwaitingPlan,
+        plan_lease: FAILED_LEASE,
+        lease: None,
+        last_heard: uptime(),
+        failure: None,
+    };
+    session.link.send(&GuestFrame::Hello(hello()));
+    let ended = session.converse();
+    match mem::replace(&mut session.stage, Stage::Ended) {
+        Stage::Preparing(mut load) | Stage::Prepared(mut load) => load.end(END_PATIENCE),
+        Stage::Running(streaming) => streaming.end(END_PATIENCE),
+        Stage::AwaitingPlan | Stage::Ended => {}
+    }
+    ended
+}
+
+impl Session {
+    fn converse(&mut self) -> Result<(), SessionError> {
+        loop {
+            self.link.flush(&mut self.stamper);
+            let timeout_ms =
+                if matches!(self.stage, Stage::Running(_)) { POLL_MS } else { IDLE_POLL_MS };
+            self.link.wait(timeout_ms)?;
+            if let Some(arrival) = self.link.receive(&self.stamper)? {
+                self.last_heard = uptime();
+                for frame in arrival.frames {
+                    match frame {
+                        HostFrame::Ping(ping) => self.answer(ping, arrival.received),
+                        HostFrame::Plan(json) => self.plan(&json)?,
+                        HostFrame::Start => self.start()?,
+                        HostFrame::Stop => self.stop(),
+                        HostFrame::Bye => return self.farewell(),
+                    }
+                }
+            }
+            self.advance();
+            self.check_lease()?;
+        }
+    }
+
+    fn answer(&mut self, ping: Ping, read: GuestTicks) {
+        let received = match ping.vcpu {
+            None => read,
+            // A stamp of the housekeeping vCPU would be of another clock than this ping asks for.
+            Some(vcpu) => {
+                self.stamper.visit(vcpu);
+                self.stamper.now()
+            }
+        };
+        let pong = PendingPong { id: ping.id, named_vcpu: ping.vcpu, received };
+        self.link.answer(pong, &mut self.stamper);
+    }
+
+    fn plan(&mut self, json: &[u8]) -> Result<(), SessionError> {
+        if !matches!(self.stage, Stage::AwaitingPlan) {
+            return Err(self.out_of_turn("Plan"));
+        }
+        match self.prepare(json) {
+            Ok(load) => self.stage = Stage::Preparing(load),
+            Err(error) => self.fail(&error),
+        }
+        Ok(())
+    }
+
+    fn prepare(&mut self, json: &[u8]) -> anyhow::Result<Load> {
+        let spec: WorkloadSpec = serde_json::from_slice(json)
+            .map_err(|error| anyhow::anyhow!("the plan cannot be read: {error}"))?;
+        spec.validate(vcpu_count())?;
+        self.plan_lease = Duration::from_millis(u64::from(spec.lease_ms));
+        let clock = Clock::choose(spec.clock);
+        // Before any thread is started: threads inherit the affinity.
+        self.stamper.settle(clock, spec.housekeeping_vcpu)?;
+        Load::prepare(&spec, clock)
+    }
+
+    fn start(&mut self) -> Result<(), SessionError> {
+        match mem::replace(&mut self.stage, Stage::Ended) {
+            Stage::Prepared(mut load) => {
+                self.lease = Some(self.plan_lease);
+                let started = load.start();
+                self.stage = Stage::Running(Streaming::new(load));
+                if let Err(error) = started {
+                    self.fail(&error);
+                }
+                Ok(())
+            }
+            stage => {
+                self.stage = stage;
+                // A load that has failed to prepare has said so already.
+                if self.failure.is_some() { Ok(()) } else { Err(self.out_of_turn("Start")) }
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        match mem::replace(&mut self.stage, Stage::Ended) {
+            Stage::Running(mut streaming) => {
+                streaming.stop();
+                self.stage = Stage::Running(streaming);
+            }
+            Stage::Preparing(mut load) | Stage::Prepared(mut load) => {
+                load.end(END_PATIENCE);
+                self.done(DoneReason::Stopped, 0, 0);
+            }
+            Stage::AwaitingPlan => self.done(DoneReason::Stopped, 0, 0),
+            Stage::Ended => {}
+        }
+    }
+
+    fn farewell(&mut self) -> Result<(), SessionError> {
+        match self.failure.take() {
+            Some(reason) => Err(SessionError::Failed { reason }),
+            None => Ok(()),
+        }
+    }
+
+    /// Does what is due without being asked.
+    fn advance(&mut self) {
+        match mem::replace(&mut self.stage, Stage::Ended) {
+            Stage::Preparing(load) => match load.prepared() {
+                None => self.stage = Stage::Preparing(load),
+                Some(Ok(target)) => {
+                    self.link.send(&GuestFrame::Ready(ready(self.stamper.clock(), &target)));
+                    self.stage = Stage::Prepared(load);
+                }
+                Some(Err(error)) => {
+                    self.stage = Stage::Preparing(load);
+                    self.fail(&error);
+                }
+            },
+            Stage::Running(mut streaming) => match streaming.advance(&mut self.link) {
+                None => self.stage = Stage::Running(streaming),
+                Some(Ok(end)) => {
+                    let stopped = streaming.stop_wanted() && !end.completed;
+                    let reason = if stopped { DoneReason::Stopped } else { DoneReason::Completed };
+                    self.done(reason, end.requests, end.dropped);
+                }
+                Some(Err(error)) => {
+                    self.stage = Stage::Running(streaming);
+                    self.fail(&error);
+                }
+            },
+            stage => self.stage = stage,
+        }
+    }
+
+    fn check_lease(&self) -> Result<(), SessionError> {
+        match self.lease {
+            Some(lease) if uptime().saturating_sub(self.last_heard) > lease => {
+                Err(SessionError::LeaseExpired { lease })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends the load, whatever stage it is in, and says why it cannot go on.
+    fn fail(&mut self, error: &anyhow::Error) {
+        let (mut requests, mut dropped) = (0, 0);
+        match mem::replace(&mut self.stage, Stage::Ended) {
+            Stage::Preparing(mut load) | Stage::Prepared(mut load) => load.end(END_PATIENCE),
+            Stage::Running(streaming) => {
+                (requests, dropped) = streaming.abandon(&mut self.link, END_PATIENCE);
+            }
+            Stage::AwaitingPlan | Stage::Ended => {}
+        }
+        let reason = format!("{error:#}");
+        self.link.send(&GuestFrame::Notice(Notice::new(Severity::Error, reason.clone())));
+        self.failure = Some(reason);
+        self.lease.get_or_insert(FAILED_LEASE);
+        self.done(DoneReason::Failed, requests, dropped);
+    }
+
+    fn done(&mut self, reason: DoneReason, requests: u64, dropped: u64) {
+        self.link.send(&GuestFrame::Done(Done { reason, requests, dropped }));
+        self.stage = Stage::Ended;
+    }
+
+    fn out_of_turn(&self, said: &'static str) -> SessionError {
+        SessionError::OutOfTurn { said, stage: self.stage.name() }
+    }
+}

@@ -1,0 +1,62 @@
+//! Where the control thread runs, and what it stamps pongs with.
+
+use crate::load::Clock;
+use vslice_wire::GuestTicks;
+use vslice_workload::error::WorkloadError;
+use vslice_workload::pin::{current_vcpu, pin_current_thread};
+use vslice_workload::spec::ClockChoice;
+
+/// Stamps on behalf of the thread that made it: the control thread, which lives on the
+/// housekeeping vCPU and visits another one only for the moment of a stamp.
+#[derive(Debug)]
+pub(crate) struct Stamper {
+    clock: Clock,
+    /// The housekeeping vCPU, once the plan has named it.
+    home: Option<u16>,
+    /// Where the thread was last pinned to.
+    at: Option<u16>,
+}
+
+impl Stamper {
+    /// Before a plan the thread runs anywhere, and its stamps are of no use but for round trips.
+    pub(crate) fn new() -> Self {
+        Self { clock: Clock::choose(ClockChoice::Auto), home: None, at: None }
+    }
+
+    /// Takes the plan's clock and settles on its housekeeping vCPU.
+    pub(crate) fn settle(&mut self, clock: Clock, home: u16) -> Result<(), WorkloadError> {
+        self.clock = clock;
+        pin_current_thread(home)?;
+        self.home = Some(home);
+        self.at = self.home;
+        Ok(())
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    pub(crate) fn now(&self) -> GuestTicks {
+        GuestTicks(self.clock.now())
+    }
+
+    /// The vCPU that a stamp taken now is of.
+    pub(crate) fn vcpu(&self) -> u16 {
+        current_vcpu()
+    }
+
+    /// Moves to `vcpu`. Where the machine has no such vCPU the thread stays where it is; the pong
+    /// says which vCPU stamped it, so the collector sees that.
+    pub(crate) fn visit(&mut self, vcpu: u16) {
+        if self.at != Some(vcpu) && pin_current_thread(vcpu).is_ok() {
+            self.at = Some(vcpu);
+        }
+    }
+
+    /// Moves back after a visit.
+    pub(crate) fn go_home(&mut self) {
+        if let Some(home) = self.home {
+            self.visit(home);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The conversation that vslice-wire draws, from end to end and with a stop at every stage.
+
+use crate::collector::{BLOCK_BYTES, Pair, Told, last_vcpu};
+use vslice_wire::{ClockKind, DoneReason, HostFrame, PROTOCOL_VERSION, Ping};
+use vslice_workload::spec::ClockChoice;
+
+/// Every index once, in order, none missing but the dropped.
+fn assert_complete(told: &Told) {
+    let done = told.done();
+    assert_eq!(told.sent_count() + told.dropped_count(), done.requests);
+    assert_eq!(told.dropped_count(), done.dropped);
+    assert!(told.requests.is_sorted_by(|one, next| one.index < next.index));
+    assert!(told.requests.iter().all(|request| request.submitted <= request.completed));
+    assert!(told.requests.is_sorted_by(|one, next| one.completed <= next.submitted));
+}
+
+#[test]
+fn a_whole_conversation() {
+    let (mut pair, hello) = Pair::connect();
+    assert_eq!(hello.protocol_version, PROTOCOL_VERSION);
+    assert_eq!(hello.vcpu_count, last_vcpu() + 1);
+
+    let mut spec = pair.spec();
+    spec.hogs = vec![last_vcpu()];
+    pair.plan(&spec);
+    let ready = pair.listen_to_ready();
+    assert_eq!(ready.clock, ClockKind::MonotonicRaw);
+    assert_eq!(ready.target, pair.target().to_str().unwrap());
+    assert_eq!(ready.target_bytes, 256 * u64::from(BLOCK_BYTES));
+
+    let before = pair.ping(1, None);
+    assert_eq!(pair.thread_names().len(), 2, "no hog before the start");
+    pair.say(&HostFrame::Start);
+    let told = pair.listen_to_done();
+    let after = pair.ping(2, None);
+
+    assert_eq!(told.done().reason, DoneReason::Completed);
+    assert_eq!((told.done().requests, told.done().dropped), (256, 0));
+    assert_complete(&told);
+    for request in &told.requests {
+        assert_eq!(request.result, i32::try_from(BLOCK_BYTES).unwrap());
+        assert_eq!((request.vcpu_submitted, request.vcpu_completed), (last_vcpu(), last_vcpu()));
+        assert!(before.sent < request.submitted && request.completed < after.received);
+    }
+    let last_hogs = told.hogs.last().expect("the hogs' last counts");
+    assert_eq!(last_hogs.iter().map(|hog| hog.vcpu).collect::<Vec<_>>(), [last_vcpu()]);
+    assert!(last_hogs[0].count > 0);
+    assert!(told.notices.is_empty());
+    pair.wait_for_end_of_thread(&format!("hog-{}", last_vcpu()));
+
+    pair.say(&HostFrame::Bye);
+    let (status, said) = pair.wait();
+    assert!(status.success(), "{said}");
+    assert_eq!(said, "");
+}
+
+#[test]
+fn pings_are_stamped_where_they_say() {
+    let (mut pair, _) = Pair::prepare(|spec| spec.clock = ClockChoice::Auto);
+    for vcpu in 0..=last_vcpu() {
+        let pong = pair.ping(u64::from(vcpu), Some(vcpu));
+        assert_eq!((pong.id, pong.vcpu), (u64::from(vcpu), vcpu));
+        assert!(pong.received <= pong.sent);
+        assert_eq!(pair.ping(100, None).vcpu, 0, "the control is back on its vCPU");
+    }
+    let pong = pair.ping(200, Some(9999));
+    assert_eq!(pong.vcpu, 0, "what is not there cannot be visited, and the pong says so");
+}
+
+#[test]
+fn pings_are_answered_while_a_load_runs() {
+    let mut pair = Pair::prepare_flood(u32::MAX);
+    pair.say(&HostFrame::Start);
+    let mut told = Told::default();
+    while told.requests.is_empty() {
+        assert!(pair.listen(&mut told), "it was to run for longer");
+    }
+    for id in 0..3 {
+        pair.say(&HostFrame::Ping(Ping { id, vcpu: Some(0) }));
+        while told.pongs.last().is_none_or(|pong| pong.id < id) {
+            assert!(pair.listen(&mut told), "a pong does not wait for the load");
+        }
+    }
+    pair.say(&HostFrame::Stop);
+    while pair.listen(&mut told) {}
+    assert_eq!(told.done().reason, DoneReason::Stopped);
+    assert_complete(&told);
+}
+
+#[test]
+fn hogs_alone_run_until_they_are_stopped() {
+    let (mut pair, ready) = Pair::prepare(|spec| {
+        spec.reader = None;
+        spec.hogs = vec![last_vcpu()];
+    });
+    assert_eq!((ready.target.as_str(), ready.target_bytes), ("", 0));
+    pair.say(&HostFrame::Start);
+    let mut told = Told::default();
+    while told.hogs.len() < 2 {
+        assert!(pair.listen(&mut told), "hogs do not end by themselves");
+    }
+    assert!(told.hogs[0][0].count < told.hogs[1][0].count, "the hog does not count");
+    pair.say(&HostFrame::Stop);
+    while pair.listen(&mut told) {}
+    assert_eq!(told.done().reason, DoneReason::Stopped);
+    assert_eq!(told.done().requests, 0);
+    pair.wait_for_end_of_thread(&format!("hog-{}", last_vcpu()));
+}
+
+#[test]
+fn a_stop_before_the_start_ends_the_load() {
+    let (mut pair, _) = Pair::prepare(|_| {});
+    pair.say(&HostFrame::Stop);
+    let told = pair.listen_to_done();
+    assert_eq!(told.done().reason, DoneReason::Stopped);
+    assert_eq!(pair.thread_names(), ["vslice-agent"]);
+    pair.say(&HostFrame::Bye);
+    assert!(pair.wait().0.success());
+}
