@@ -234,8 +234,8 @@ impl ClockMap {
         })?;
         let end = |x: i128| Point {
             x,
-            // y = (steepest(x) + shallowest(x)) / 2, cut to an integer
-            y: (band.steepest.floor_at(x) + band.shallowest.floor_at(x)).div_euclid(2),
+            // y = (steepest(x) + shallowest(x)) / 2
+            y: (band.steepest.round_at(x) + band.shallowest.round_at(x)).div_euclid(2),
         };
         let chosen = Line { from: end(0), to: end(anchor.x(anchor.guest_last)) };
         Ok(ClockMap { anchor, band, chosen, exchange_count: count })

@@ -67,6 +67,11 @@ impl Line {
         self.from.y - (-self.dy() * (x - self.from.x)).div_euclid(self.dx())
     }
 
+    /// The integer that is nearest to the line at `x`, for |x| up to 2^60.
+    pub(super) fn round_at(&self, x: i128) -> i128 {
+        self.from.y + (2 * self.dy() * (x - self.from.x) + self.dx()).div_euclid(2 * self.dx())
+    }
+
     /// Compares the slopes of two lines: dy/dx with dx > 0, multiplied out.
     fn cmp_slope(&self, other: &Line) -> Ordering {
         (self.dy() * other.dx()).cmp(&(other.dy() * self.dx()))
