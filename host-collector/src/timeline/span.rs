@@ -14,8 +14,10 @@ pub struct Span {
     pub end: HostNs,
     /// The state.
     pub state: ThreadState,
-    /// Who ran on the pCPU while the thread waited for it, the longest first; empty unless the
-    /// thread was runnable. What they ran adds up to at most the length of the span.
+    /// Who ran on the pCPU while the thread waited for it, the longest first and at most
+    /// [`ANTAGONISTS_MAX`](super::ANTAGONISTS_MAX); empty unless the thread was runnable. What they
+    /// ran adds up to at most the length of the span, and to exactly that where every switch of the
+    /// pCPU was recorded and all of them fit.
     pub antagonists: Vec<Antagonist>,
 }
 
@@ -88,9 +90,10 @@ pub enum BlockReason {
 /// Why nothing is known of a thread for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum UnknownCause {
-    /// Before the first event that tells of the thread.
+    /// No event tells of it: before the thread's first one, or after its last one where only a next
+    /// one could have told.
     NotYetSeen,
-    /// Records were lost.
+    /// Records were lost, or one is proven to be missing by events that contradict each other.
     Lost,
     /// The thread has ended.
     Ended,
