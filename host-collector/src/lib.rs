@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod join;
+pub mod report;
 pub mod sched;
 pub mod timeline;
 pub mod units;
