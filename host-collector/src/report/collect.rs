@@ -442,3 +442,6 @@ fn why_unknown(state: &ThreadState) -> Option<WhyUnknown> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -190,7 +190,7 @@ mod tests {
             ("pp=====p", 1, 5),
             ("p==p===ff====", 2, 3),
             ("p==?p===p", 1, 3),
-            ("p==p?===p==w", 1, 2),
+            ("p==p?===p=w", 2, 2),
             ("p=====|===p", 2, 5),
         ] {
             let timeslices = tally(drawing).timeslices();

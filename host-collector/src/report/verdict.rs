@@ -148,3 +148,129 @@ pub fn label(part: Part) -> &'static str {
         Part::Unknown => "unknown",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::join::Attribution;
+    use crate::report::example::{self, blocked, preempted, request, running, woken};
+    use crate::report::{Summary, SummaryBuilder};
+    use crate::timeline::{BlockReason, Span};
+    use crate::units::HostNs;
+
+    /// 990 requests of 100 us and 10 slow ones, of these spans.
+    fn run(slow: &[Span], attribution: Attribution) -> Summary {
+        let mut builder = SummaryBuilder::new(example::START, example::vms());
+        for index in 0..1000 {
+            let is_slow = index >= 990;
+            let spans = if is_slow { slow.to_vec() } else { vec![running(100_000)] };
+            let mut breakdown = request(index, HostNs(2_000_000_000), spans);
+            if is_slow {
+                breakdown.attribution = attribution;
+            }
+            builder.breakdown(example::VM1, breakdown);
+        }
+        builder.finish(example::facts(), &example::names())
+    }
+
+    fn tail(slow: &[Span]) -> String {
+        let verdict = verdict(&run(slow, Attribution::Attributed));
+        let (opening, tail) = verdict.split_once(". ").unwrap();
+        assert_eq!(opening, "99th percentile: 100 us");
+        tail.to_owned()
+    }
+
+    #[test]
+    fn one_antagonist_is_named_with_what_it_ran() {
+        let slow = [running(500_000), preempted(5_500_000, &[(201, 5_400_000), (7, 100_000)])];
+        assert_eq!(
+            tail(&slow),
+            "Above it, 90 % of the requests' time vm1 vCPU1 was runnable but vm2 vCPU1 had pCPU1."
+        );
+    }
+
+    #[test]
+    fn an_antagonist_counts_over_both_kinds_of_wait() {
+        let mut late = preempted(4_000_000, &[(201, 4_000_000)]);
+        late.state = woken(0).state;
+        let slow = [preempted(4_000_000, &[(201, 4_000_000)]), late, running(2_000_000)];
+        assert!(tail(&slow).contains("80 % of the requests' time vm1 vCPU1 was runnable but vm2"));
+    }
+
+    #[test]
+    fn a_pcpu_that_idled_is_nobodys_fault() {
+        let slow = [preempted(6_000_000, &[(0, 6_000_000)])];
+        assert_eq!(
+            tail(&slow),
+            "Above it, 100 % of the requests' time vm1 vCPU1 was runnable while pCPU1 was idle."
+        );
+    }
+
+    #[test]
+    fn waits_shared_by_many_are_no_ones() {
+        let ran: Vec<(u32, u64)> = (300..310).map(|tid| (tid, 600_000)).collect();
+        assert_eq!(
+            tail(&[preempted(6_000_000, &ran)]),
+            "Above it, 100 % of the requests' time vm1 vCPU1 was runnable but had lost its pCPU \
+             (tid 300 ran for 10 % of the waits)."
+        );
+    }
+
+    #[test]
+    fn a_part_that_dominates_is_said_in_words() {
+        let slow = [running(1_000_000), blocked(BlockReason::Futex, 3_000_000)];
+        assert_eq!(
+            tail(&slow),
+            "Above it, 75 % of the requests' time vm1 vCPU1 slept on a futex, a lock or a condition \
+             of the VMM."
+        );
+    }
+
+    #[test]
+    fn a_tie_names_both_and_blames_neither() {
+        let slow = [running(3_000_000), preempted(3_000_000, &[(201, 3_000_000)])];
+        assert_eq!(
+            tail(&slow),
+            "Above it, no single cause dominates: 50 % on a pCPU, 50 % preemption wait."
+        );
+        let slow = [
+            running(4_500_000),
+            blocked(BlockReason::Futex, 4_000_000),
+            blocked(BlockReason::Halt, 1_000_000),
+            woken(500_000),
+        ];
+        assert_eq!(
+            tail(&slow),
+            "Above it, no single cause dominates: 45 % on a pCPU, 40 % futex, 10 % halt."
+        );
+    }
+
+    #[test]
+    fn what_could_not_be_attributed_is_not_explained() {
+        let slow = [preempted(6_000_000, &[(201, 6_000_000)])];
+        assert_eq!(
+            verdict(&run(&slow, Attribution::Lost)),
+            "99th percentile: 100 us. Above it, no request could be given to causes: they touch \
+             losses or lie outside of what was recorded."
+        );
+    }
+
+    #[test]
+    fn where_nothing_is_above_the_percentile_all_requests_are_told_of() {
+        assert_eq!(
+            verdict(&run(&[running(100_000)], Attribution::Attributed)),
+            "99th percentile: 100 us. No request was slower than that. Over all of them, 100 % of \
+             the requests' time vm1 vCPU1 was on a pCPU: in the guest, in KVM or in the VMM."
+        );
+    }
+
+    #[test]
+    fn an_empty_run_has_nothing_to_explain() {
+        let builder = SummaryBuilder::new(example::START, example::vms());
+        let summary = builder.finish(example::facts(), &example::names());
+        assert_eq!(
+            verdict(&summary),
+            "No request was recorded, so there is no latency to explain."
+        );
+    }
+}

@@ -1,7 +1,7 @@
 //! What the reader of a report should know before believing it.
 
 use super::model::{Relation, Summary, Vcpu, share};
-use super::text::units::{count, duration, percent};
+use super::text::units::{counted, duration, percent};
 use crate::join::Part;
 use crate::units::VcpuId;
 use serde::{Deserialize, Serialize};
@@ -106,25 +106,23 @@ impl fmt::Display for Warning {
         let text = match self {
             Warning::NoRequests => "no request was recorded".to_owned(),
             Warning::LostRecords { records, intervals } => format!(
-                "the kernel dropped {} scheduler records in {} intervals; requests that touch one \
-                 are unattributable",
-                count(*records),
-                count(*intervals)
+                "the kernel dropped {} in {}; requests that touch one are unattributable",
+                counted(*records, "scheduler event"),
+                counted(*intervals, "interval")
             ),
             Warning::DroppedRequests { count: dropped, intervals } => format!(
-                "the guests could not record {} requests, in {} intervals; no latency here knows \
-                 of them",
-                count(*dropped),
-                count(*intervals)
+                "the guests could not record {}, in {}; no latency here knows of them",
+                counted(*dropped, "request"),
+                counted(*intervals, "interval")
             ),
             Warning::Unattributable { count: requests, share } => format!(
-                "{} requests ({}) could not be given to causes; their latency counts, their parts \
-                 do not",
-                count(*requests),
+                "{} ({}) could not be given to causes: among the latencies, not among the parts",
+                counted(*requests, "request"),
                 percent(*share)
             ),
             Warning::FailedRequests { errors, short } => {
-                format!("{} requests failed and {} read too little", count(*errors), count(*short))
+                let errors = counted(*errors, "request");
+                format!("{errors} failed, {short} read less than asked for")
             }
             Warning::UnknownTail { share } => format!(
                 "of the time of the requests above the 99th percentile, {} is unknown",
@@ -133,9 +131,8 @@ impl fmt::Display for Warning {
             Warning::ThinTail { class, count: requests } => {
                 let percentile = if class == "p999" { "99.9th" } else { "99th" };
                 format!(
-                    "only {} requests are slower than the {percentile} percentile: its figures \
-                     may be chance",
-                    count(*requests)
+                    "above the {percentile} percentile only {}: what is said of it may be chance",
+                    counted(*requests, "request")
                 )
             }
             Warning::ClockBound { bound_ns, p99_ns } => format!(
@@ -231,4 +228,117 @@ fn outside_plan(vcpu: &Vcpu) -> Option<Warning> {
         name,
         share,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::example;
+    use crate::report::model::Hog;
+    use crate::units::Tid;
+
+    /// The example without anything that it would be warned of.
+    fn sound() -> Summary {
+        let mut summary = example::summary();
+        summary.lost = Default::default();
+        summary.requests.unattributable = 0;
+        summary.classes.p999.count = CLASS_COUNT_MIN;
+        summary
+    }
+
+    fn warned(change: impl FnOnce(&mut Summary)) -> Vec<Warning> {
+        let mut summary = sound();
+        change(&mut summary);
+        warnings(&summary)
+    }
+
+    #[test]
+    fn a_sound_run_is_not_warned_of() {
+        assert_eq!(warned(|_| {}), []);
+    }
+
+    #[test]
+    fn losses_of_every_kind_are_warned_of() {
+        assert_eq!(
+            warned(|summary| {
+                summary.lost = crate::report::model::Lost { records: 3, intervals: 2, total_ns: 9 };
+                summary.requests.dropped = 7;
+                summary.requests.dropped_intervals = 1;
+                summary.requests.unattributable = 200;
+                summary.requests.errors = 4;
+                summary.requests.short = 5;
+            }),
+            [
+                Warning::LostRecords { records: 3, intervals: 2 },
+                Warning::DroppedRequests { count: 7, intervals: 1 },
+                Warning::Unattributable { count: 200, share: 0.1 },
+                Warning::FailedRequests { errors: 4, short: 5 },
+            ]
+        );
+    }
+
+    #[test]
+    fn an_unknown_tail_is_warned_of_from_just_above_five_percent() {
+        let unknown = |unknown_ns| {
+            warned(move |summary| {
+                summary.parts.p99.add(Part::Unknown, unknown_ns);
+                summary.classes.p99.latency_ns = 100_000;
+            })
+        };
+        assert_eq!(unknown(5_000), []);
+        assert_eq!(unknown(5_100), [Warning::UnknownTail { share: 0.051 }]);
+    }
+
+    #[test]
+    fn a_coarse_clock_is_warned_of_from_just_above_a_tenth_of_p99() {
+        let bound = |bound_ns| {
+            warned(move |summary| {
+                summary.latency_ns.p99 = 1_000_000;
+                summary.clock.bound_ns = Some(bound_ns);
+            })
+        };
+        assert_eq!(bound(100_000), []);
+        let warning = Warning::ClockBound { bound_ns: 100_001, p99_ns: 1_000_000 };
+        assert_eq!(bound(100_001), [warning]);
+    }
+
+    #[test]
+    fn a_hog_that_stood_still_is_warned_of() {
+        let hog = Hog { vm: "vm2".into(), vcpu: VcpuId(3), count: 0 };
+        let warning = Warning::HogDidNotCount { vm: "vm2".into(), vcpu: VcpuId(3) };
+        assert_eq!(warned(|summary| summary.hogs.push(hog)), [warning]);
+    }
+
+    #[test]
+    fn threads_outside_the_plan_are_warned_of_where_waits_matter() {
+        let outside = |observed_ns, ran_ns| {
+            warned(move |summary| {
+                let vcpu = &mut summary.vcpus[1];
+                vcpu.observed_ns = observed_ns;
+                vcpu.wait_ns = 100_000;
+                vcpu.antagonists.retain(|row| row.thread.tid == Tid(7));
+                vcpu.antagonists[0].ran_ns = ran_ns;
+            })
+        };
+        let warning = Warning::OutsidePlan {
+            vm: "vm1".into(),
+            vcpu: VcpuId(1),
+            name: "kworker/1:1".into(),
+            share: 0.011,
+        };
+        assert_eq!(outside(1_000_000, 1_000), []);
+        assert_eq!(outside(1_000_000, 1_100), [warning]);
+        assert_eq!(outside(100_000_000, 1_100), [], "it waited for 0.1 % of its time");
+    }
+
+    #[test]
+    fn few_requests_above_a_percentile_are_warned_of() {
+        let thin = |class: &str, count| Warning::ThinTail { class: class.into(), count };
+        assert_eq!(warned(|summary| summary.classes.p999.count = 9), [thin("p999", 9)]);
+        let warnings = warned(|summary| {
+            summary.classes.p99.count = 1;
+            summary.classes.p99.unattributable = 0;
+        });
+        assert_eq!(warnings, [thin("p99", 1)]);
+    }
 }

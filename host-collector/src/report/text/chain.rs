@@ -52,7 +52,7 @@ fn heading(page: &mut Page, rank: usize, request: &WorstRequest) {
     page.paragraph(
         &format!("  {rank}. "),
         &format!(
-            "{latency}  request {} of {vm} {} at {}{failure}: {shares}{attribution}",
+            "{latency}: request {} of {vm} {} at {}{failure}; {shares}{attribution}",
             count(request.index),
             request.vcpu,
             since_start(request.start_ns),
@@ -123,10 +123,10 @@ fn shorter(page: &mut Page, passed_over: &mut Vec<&ChainSpan>) {
     passed_over.clear();
 }
 
-const LEAD_WIDTH: usize = 31;
+const LEAD_WIDTH: usize = 28;
 
 fn lead(offset_ns: u64, length_ns: u64) -> String {
-    format!("{:>15}{:>14}  ", format!("+{}", milliseconds(offset_ns)), milliseconds(length_ns))
+    format!("{:>14}{:>12}  ", format!("+{}", milliseconds(offset_ns)), milliseconds(length_ns))
 }
 
 /// Milliseconds to the microsecond: one unit, so that a timeline reads downwards.

@@ -9,7 +9,7 @@ use super::model::{ClockMethod, RunStatus, Summary};
 use super::verdict::{self, verdict};
 use crate::join::Part;
 use page::{Page, Tone, shorten};
-use units::{bytes, count, duration};
+use units::{bytes, count, counted, duration};
 
 /// Characters of a name that are printed; the JSON has it whole.
 const NAME_CHARS_MAX: usize = 40;
@@ -86,17 +86,20 @@ fn title(page: &mut Page, summary: &Summary) {
 
 fn requests(page: &mut Page, summary: &Summary) {
     let requests = &summary.requests;
-    let text = format!(
-        "{} recorded, {} IOPS, {} in {}; {} dropped, {} unattributable, {} failed, {} short",
+    let mut text = format!(
+        "{} recorded, {} IOPS, {} in {}; {} dropped, {} unattributable",
         count(requests.count),
         iops(requests.iops),
         bytes(requests.bytes),
         duration(requests.elapsed_ns),
         count(requests.dropped),
-        count(requests.unattributable),
-        count(requests.errors),
-        count(requests.short)
+        count(requests.unattributable)
     );
+    for (number, what) in [(requests.errors, "failed"), (requests.short, "short")] {
+        if number > 0 {
+            text.push_str(&format!(", {} {what}", count(number)));
+        }
+    }
     page.paragraph("Requests  ", &text, Tone::Plain);
 }
 
@@ -108,27 +111,18 @@ fn iops(iops: f64) -> String {
 fn footing(page: &mut Page, summary: &Summary) {
     page.blank();
     let method = match summary.clock.method {
-        ClockMethod::Exchange => "exchange of round trips",
+        ClockMethod::Exchange => "exchange",
     };
     let exchanges: u64 = summary.clock.vcpus.iter().map(|vcpu| vcpu.exchanges).sum();
     let bound = match summary.clock.bound_ns {
         Some(bound_ns) => format!("request times are within {} of the host's", duration(bound_ns)),
         None => "no request to place".to_owned(),
     };
-    let vcpus = summary.clock.vcpus.len();
-    let maps = if vcpus == 1 { "map" } else { "maps" };
-    let clock = format!("{method}: {bound}; {vcpus} vCPU {maps} of {} exchanges", count(exchanges));
+    let maps = summary.clock.vcpus.len();
+    let maps = if maps == 1 { "1 map".to_owned() } else { format!("{maps} maps") };
+    let clock = format!("{method}: {bound}; {maps} from {}", counted(exchanges, "round trip"));
     page.paragraph("Clock     ", &clock, Tone::Plain);
-    let (lost, requests) = (&summary.lost, &summary.requests);
-    let losses = format!(
-        "{} host records in {} intervals ({}); {} requests dropped in {} intervals",
-        count(lost.records),
-        count(lost.intervals),
-        duration(lost.total_ns),
-        count(requests.dropped),
-        count(requests.dropped_intervals)
-    );
-    page.paragraph("Losses    ", &losses, Tone::Plain);
+    page.paragraph("Losses    ", &losses(summary), Tone::Plain);
     let cost = &summary.cost;
     let cost = format!(
         "{} of CPU time for the collector, {} scheduler events, {} written",
@@ -137,6 +131,24 @@ fn footing(page: &mut Page, summary: &Summary) {
         bytes(cost.bytes)
     );
     page.paragraph("Own cost  ", &cost, Tone::Plain);
+}
+
+fn losses(summary: &Summary) -> String {
+    let (lost, requests) = (&summary.lost, &summary.requests);
+    let host = if lost.records == 0 && lost.intervals == 0 {
+        "no scheduler event".to_owned()
+    } else {
+        let events = counted(lost.records, "scheduler event");
+        let intervals = counted(lost.intervals, "interval");
+        format!("{events} in {intervals}, {} in all", duration(lost.total_ns))
+    };
+    let guests = if requests.dropped == 0 {
+        "no request".to_owned()
+    } else {
+        let intervals = counted(requests.dropped_intervals, "interval");
+        format!("{} in {intervals}", counted(requests.dropped, "request"))
+    };
+    format!("on the host {host}; in the guests {guests}")
 }
 
 fn warnings(page: &mut Page, summary: &Summary) {

@@ -4,7 +4,7 @@ use super::page::{Page, Table, Tone, shorten};
 use super::units::{count, duration, percent};
 use super::{BARS_WIDTH_MIN, NAME_CHARS_MAX, reason_label};
 use crate::join::Part;
-use crate::report::model::{Class, ClassAntagonist, Relation, Summary, Vcpu, share};
+use crate::report::model::{Class, ClassAntagonist, Relation, StackTotal, Summary, Vcpu, share};
 use crate::units::{PcpuId, Tid, VcpuId};
 
 /// Characters of a bar that stands for 100 %.
@@ -282,7 +282,12 @@ pub(super) fn stacks(page: &mut Page, summary: &Summary) {
     for part in Part::ALL {
         let is_unexplained = matches!(part, Part::OtherSleep | Part::Unknown);
         let stacks_max = if is_unexplained { STACKS_UNEXPLAINED_MAX } else { STACKS_EXPLAINED_MAX };
-        let of_part = summary.stacks.iter().filter(|stack| stack.reason == part);
+        let is_told = |stack: &&StackTotal| stack.reason == part;
+        // Only where a stack could have explained something is it worth a line that there is none.
+        let has_frames = |stack: &&StackTotal| {
+            is_unexplained || stack.frames.first().is_some_and(|frame| !frame.starts_with('('))
+        };
+        let of_part = summary.stacks.iter().filter(is_told).filter(has_frames);
         shown.extend(of_part.take(stacks_max));
     }
     if shown.is_empty() {

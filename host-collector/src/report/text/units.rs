@@ -29,6 +29,13 @@ pub fn count(number: u64) -> String {
     text
 }
 
+/// So many things: `1 request`, `2,000 requests`.
+#[must_use]
+pub fn counted(number: u64, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {thing}{plural}", count(number))
+}
+
 /// A share in [0, 1] to a tenth of a percent. What is not nothing never reads as nothing, and what
 /// is not all never reads as all.
 #[must_use]
@@ -104,6 +111,8 @@ mod tests {
         assert_eq!(count(999), "999");
         assert_eq!(count(1_000), "1,000");
         assert_eq!(count(2_097_152), "2,097,152");
+        assert_eq!(counted(0, "request"), "0 requests");
+        assert_eq!(counted(1, "request"), "1 request");
     }
 
     #[test]
