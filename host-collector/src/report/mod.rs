@@ -24,3 +24,5 @@ pub use warning::Warning;
 
 #[cfg(test)]
 mod example;
+#[cfg(test)]
+mod schema_tests;
