@@ -233,6 +233,11 @@ mod tests {
             tail(&slow),
             "Above it, no single cause dominates: 50 % on a pCPU, 50 % preemption wait."
         );
+        let slow = [running(5_200_000), preempted(4_800_000, &[(201, 4_800_000)])];
+        assert_eq!(
+            tail(&slow),
+            "Above it, no single cause dominates: 52 % on a pCPU, 48 % preemption wait."
+        );
         let slow = [
             running(4_500_000),
             blocked(BlockReason::Futex, 4_000_000),

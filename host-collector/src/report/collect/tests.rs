@@ -85,6 +85,7 @@ fn requests_are_counted_by_what_became_of_them() {
         let mut breakdown = request(index, at(index), vec![running(400_000)]);
         breakdown.request.result = result;
         breakdown.attribution = attribution;
+        breakdown.bound_ns = if index == 3 { 45_000 } else { 20_000 };
         builder.breakdown(VM1, breakdown);
     }
     builder.dropped(9);
@@ -107,7 +108,7 @@ fn requests_are_counted_by_what_became_of_them() {
     );
     assert_eq!((summary.classes.all.count, summary.classes.all.unattributable), (4, 3));
     assert_eq!(summary.parts.all.total_ns(), 4 * 400_000);
-    assert_eq!(summary.clock.bound_ns, Some(20_006), "the largest that a request got");
+    assert_eq!(summary.clock.bound_ns, Some(45_000), "the largest that a request got");
 }
 
 #[test]
@@ -249,6 +250,22 @@ fn the_callers_warnings_follow_those_of_the_numbers() {
     facts.warnings = vec![notice.clone()];
     let summary = builder().finish(facts, &names());
     assert_eq!(summary.warnings, [Warning::NoRequests, notice]);
+}
+
+#[test]
+fn antagonists_beyond_the_list_are_others() {
+    let mut builder = builder();
+    let ran: Vec<(u32, u64)> = (300..310).map(|tid| (tid, u64::from(tid))).collect();
+    let breakdown = request(0, START, vec![preempted(4_000, &ran)]);
+    builder.span(&breakdown.chain[0]);
+    builder.breakdown(VM1, breakdown);
+    let summary = finish(builder);
+    let (class, vcpu) = (&summary.classes.all, &summary.vcpus[1]);
+    assert_eq!((class.antagonists.len(), vcpu.antagonists.len()), (8, 8));
+    assert_eq!(vcpu.antagonists[0].thread.name, "tid 309", "the longest is first");
+    assert_eq!((class.others_ns, vcpu.others_ns), (601, 601), "the two shortest");
+    let ran_ns: u64 = (300..310).sum();
+    assert_eq!((class.unseen_ns, vcpu.unseen_ns), (4_000 - ran_ns, 4_000 - ran_ns));
 }
 
 /// Spans of any kind, of up to 3 ms.

@@ -5,7 +5,7 @@ mod page;
 mod tables;
 pub mod units;
 
-use super::model::{ClockMethod, RunStatus, Summary};
+use super::model::{ClockMethod, Lost, RunStatus, Summary};
 use super::verdict::{self, verdict};
 use crate::join::Part;
 use page::{Page, Tone, shorten};
@@ -135,6 +135,9 @@ fn footing(page: &mut Page, summary: &Summary) {
 
 fn losses(summary: &Summary) -> String {
     let (lost, requests) = (&summary.lost, &summary.requests);
+    if *lost == Lost::default() && requests.dropped == 0 {
+        return "none: every scheduler event and every request was recorded".to_owned();
+    }
     let host = if lost.records == 0 && lost.intervals == 0 {
         "no scheduler event".to_owned()
     } else {

@@ -56,6 +56,29 @@ fn a_narrow_page_has_no_bars_and_wraps_its_sentences() {
     assert!(page.lines().all(|line| line.len() <= 100), "{page}");
 }
 
+#[test]
+fn a_long_chain_shows_its_longest_spans_and_how_much_is_between() {
+    use crate::report::example::{preempted, request, running};
+    let mut builder = SummaryBuilder::new(example::START, example::vms());
+    // 20 times 10 us on and 1 ms off; of the 12 longest spans the last 12 waits are a little longer.
+    let spans = (0..20).flat_map(|turn| {
+        let length_ns = if turn < 8 { 1_000_000 } else { 1_100_000 };
+        [running(10_000), preempted(length_ns, &[(201, length_ns)])]
+    });
+    let mut breakdown = request(0, example::START, spans.collect());
+    breakdown.chain_cut_count = 24;
+    builder.breakdown(example::VM1, breakdown);
+    let page = render(&builder.finish(example::facts(), &example::names()), PLAIN);
+    let (_, chain) = page.split_once("  1. ").unwrap();
+    let (chain, _) = chain.split_once("\n\n").unwrap();
+    let lines: Vec<&str> = chain.lines().collect();
+    assert_eq!(lines[1], "     +0.000 ms    8.090 ms  (17 shorter spans)");
+    assert_eq!(lines[2], "     +8.090 ms    1.100 ms  preempted on pCPU1 by vm2 vCPU1 (1.100 ms)");
+    assert_eq!(lines[3], "     +9.190 ms    0.010 ms  (1 shorter span)");
+    assert_eq!(lines.last().unwrap().trim(), "and 24 more spans that were not kept");
+    assert_eq!(lines.iter().filter(|line| line.contains("preempted")).count(), 12);
+}
+
 /// Puts `name` wherever a string of a summary can come from a guest, a host task or a file.
 fn with_every_string(name: &str) -> Summary {
     fn replace(value: &mut serde_json::Value, name: &str) {
