@@ -1,12 +1,18 @@
 //! The host side of vslice, as a library: recording, clocks, timelines, the join and the report.
 //!
 //! Data flows one way: [`perf`] and [`guest`] record into a [`store`]d run directory; [`timeline`],
-//! [`clock`], [`join`] and [`report`] are pure functions of what was recorded.
+//! [`clock`], [`join`] and [`report`] are pure functions of what was recorded. [`lab`] and [`vmm`]
+//! start guests and find their threads; [`run`] puts everything together.
 
 pub mod clock;
 pub mod guest;
 pub mod join;
+pub mod lab;
+pub mod perf;
+pub mod report;
 pub mod run;
 pub mod sched;
+pub mod store;
 pub mod timeline;
 pub mod units;
+pub mod vmm;

@@ -1,0 +1,447 @@
+//! Adds up a run, one span and one request at a time.
+
+use super::latency::{ClassTotals, Encounter, LatencyTally};
+use super::ledger::Ledger;
+use super::model::{
+    ANTAGONISTS_MAX, Accelerator, Antagonist, ByClass, CHAIN_FRAMES_MAX, ChainSpan, Class,
+    ClassAntagonist, Clock, ClockMethod, Cost, Environment, Hog, Lost, PartTotals, Requests,
+    RunStatus, SCHEMA, STACKS_PER_REASON_MAX, StackTotal, Summary, Vcpu, VcpuClock, WORST_MAX,
+    WhyUnknown, WorstRequest, share,
+};
+use super::names::{Directory, Names};
+use super::timeslice::VcpuTally;
+use super::warning::{self, Warning};
+use crate::join::{Attribution, Breakdown, Part};
+use crate::sched::StackId;
+use crate::timeline::{BlockReason, Span, ThreadState, UnknownCause};
+use crate::units::{HostNs, Tid, VcpuId};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+
+/// Distinct stacks that are told apart; the host's kernel has some hundreds of places to sleep in.
+const STACKS_MAX: usize = 4096;
+
+/// A VM by its position in the list that [`SummaryBuilder::new`] was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VmIndex(pub usize);
+
+/// A VM of the run, and the threads of its vCPUs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmThreads {
+    /// Its name in the plan.
+    pub name: String,
+    /// What its reader asks for in one request; `None` if it has no reader.
+    pub block_bytes: Option<u32>,
+    /// Its vCPUs with the host threads that run them.
+    pub vcpus: Vec<(VcpuId, Tid)>,
+}
+
+/// What of a run is known without looking at spans and requests.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Facts {
+    /// The name of the plan.
+    pub plan: String,
+    /// Whether the run came to its end.
+    pub status: RunStatus,
+    /// What ran the guests.
+    pub accelerator: Accelerator,
+    /// Where it ran.
+    pub environment: Environment,
+    /// Length of the measured window.
+    pub measured_ns: u64,
+    /// How guest times became host times.
+    pub clock_method: ClockMethod,
+    /// The clock map of each vCPU that has one.
+    pub clocks: Vec<VcpuClock>,
+    /// Every hog that the plan asked for.
+    pub hogs: Vec<Hog>,
+    /// What the kernel dropped while it recorded.
+    pub lost: Lost,
+    /// What the collector itself took.
+    pub cost: Cost,
+    /// What the run has to say beside what its numbers say: [`Warning::Notice`], for instance.
+    pub warnings: Vec<Warning>,
+}
+
+/// Adds up a run. Its memory depends on the number of vCPUs and on how far latencies spread, not on
+/// the number of spans or requests.
+#[derive(Debug)]
+pub struct SummaryBuilder {
+    start: HostNs,
+    vms: Vec<VmThreads>,
+    vcpu_of_tid: HashMap<Tid, usize>,
+    /// In the order of the VMs and their vCPUs.
+    vcpus: Vec<(VmIndex, VcpuId, Tid, VcpuTally)>,
+    stacks: BTreeMap<(Part, StackKey), (u64, u64)>,
+    latencies: LatencyTally,
+    requests: Requests,
+    first_submitted: Option<HostNs>,
+    last_completed: HostNs,
+    clock_bound_ns: Option<u64>,
+    /// The slowest first.
+    worst: Vec<(VmIndex, Breakdown)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum StackKey {
+    Recorded(StackId),
+    NotRecorded,
+    BeyondLimit,
+}
+
+impl SummaryBuilder {
+    /// A run whose measured window starts at `start`.
+    #[must_use]
+    pub fn new(start: HostNs, vms: Vec<VmThreads>) -> Self {
+        let mut vcpu_of_tid = HashMap::new();
+        let mut vcpus = Vec::new();
+        for (index, vm) in vms.iter().enumerate() {
+            for (vcpu, tid) in &vm.vcpus {
+                vcpu_of_tid.insert(*tid, vcpus.len());
+                vcpus.push((VmIndex(index), *vcpu, *tid, VcpuTally::new()));
+            }
+        }
+        SummaryBuilder {
+            start,
+            vms,
+            vcpu_of_tid,
+            vcpus,
+            stacks: BTreeMap::new(),
+            latencies: LatencyTally::new(),
+            requests: Requests::default(),
+            first_submitted: None,
+            last_completed: HostNs(0),
+            clock_bound_ns: None,
+            worst: Vec::with_capacity(WORST_MAX + 1),
+        }
+    }
+
+    /// Takes a span that overlaps the measured window. The spans of one thread come in order of
+    /// time; those of threads that are not vCPUs are passed over.
+    pub fn span(&mut self, span: &Span) {
+        let Some(index) = self.vcpu_of_tid.get(&span.tid) else { return };
+        self.vcpus[*index].3.span(span);
+        let stack = match span.state {
+            ThreadState::Blocked { stack, .. } | ThreadState::PreemptWait { stack, .. } => stack,
+            ThreadState::Running { .. }
+            | ThreadState::WakeupDelay { .. }
+            | ThreadState::Unknown { .. } => return,
+        };
+        let part = Part::of(&span.state);
+        let mut key = (part, stack.map_or(StackKey::NotRecorded, StackKey::Recorded));
+        if self.stacks.len() >= STACKS_MAX && !self.stacks.contains_key(&key) {
+            key = (part, StackKey::BeyondLimit);
+        }
+        let (count, total_ns) = self.stacks.entry(key).or_insert((0, 0));
+        *count += 1;
+        *total_ns = total_ns.saturating_add(span.length_ns());
+    }
+
+    /// Takes a request of a VM.
+    pub fn breakdown(&mut self, vm: VmIndex, breakdown: Breakdown) {
+        self.count_request(vm, &breakdown);
+        let latency_ns = breakdown.latency_ns();
+        if breakdown.attribution == Attribution::Attributed {
+            let encounters = encounters(vm, &breakdown);
+            self.latencies.record_attributed(latency_ns, &breakdown.parts, encounters);
+        } else {
+            self.latencies.record_unattributable(latency_ns);
+        }
+        self.keep_if_slow(vm, breakdown);
+    }
+
+    /// Takes a stretch of time in which a guest could not record `count` requests.
+    pub fn dropped(&mut self, count: u64) {
+        self.requests.dropped = self.requests.dropped.saturating_add(count);
+        self.requests.dropped_intervals += 1;
+    }
+
+    fn count_request(&mut self, vm: VmIndex, breakdown: &Breakdown) {
+        let requests = &mut self.requests;
+        match breakdown.attribution {
+            Attribution::Attributed => {}
+            Attribution::Lost => requests.unattributable_by.lost += 1,
+            Attribution::Moved => requests.unattributable_by.moved += 1,
+            Attribution::NotRecorded => requests.unattributable_by.not_recorded += 1,
+        }
+        let block_bytes = self.vms.get(vm.0).and_then(|vm| vm.block_bytes).unwrap_or(0);
+        match u32::try_from(breakdown.request.result) {
+            Err(_) => requests.errors += 1,
+            Ok(bytes) => {
+                requests.bytes = requests.bytes.saturating_add(u64::from(bytes));
+                requests.short += u64::from(bytes < block_bytes);
+            }
+        }
+        let first = self.first_submitted.map_or(breakdown.start, |at| at.min(breakdown.start));
+        self.first_submitted = Some(first);
+        self.last_completed = self.last_completed.max(breakdown.end);
+        self.clock_bound_ns = self.clock_bound_ns.max(Some(breakdown.bound_ns));
+    }
+
+    fn keep_if_slow(&mut self, vm: VmIndex, breakdown: Breakdown) {
+        let rank = |vm: VmIndex, breakdown: &Breakdown| {
+            (Reverse(breakdown.latency_ns()), vm, breakdown.request.index)
+        };
+        let own_rank = rank(vm, &breakdown);
+        let position = self.worst.partition_point(|(vm, kept)| rank(*vm, kept) < own_rank);
+        if position < WORST_MAX {
+            self.worst.insert(position, (vm, breakdown));
+            self.worst.truncate(WORST_MAX);
+        }
+    }
+
+    /// The summary of all that was taken.
+    #[must_use]
+    pub fn finish(self, facts: Facts, names: &Names) -> Summary {
+        let directory = Directory::new(names, &self.vms);
+        let latency_ns = self.latencies.latency_ns();
+        let all = self.latencies.class(None);
+        let p99 = self.latencies.class(Some(latency_ns.p99));
+        let p999 = self.latencies.class(Some(latency_ns.p999));
+        let class = |totals: &ClassTotals, threshold_ns| class(totals, threshold_ns, &directory);
+        let mut summary = Summary {
+            schema: SCHEMA.to_owned(),
+            plan: facts.plan,
+            status: facts.status,
+            accelerator: facts.accelerator,
+            environment: facts.environment,
+            measured_ns: facts.measured_ns,
+            requests: self.requests(),
+            latency_ns,
+            classes: ByClass {
+                all: class(&all, None),
+                p99: class(&p99, Some(latency_ns.p99)),
+                p999: class(&p999, Some(latency_ns.p999)),
+            },
+            parts: ByClass { all: all.parts, p99: p99.parts, p999: p999.parts },
+            vcpus: self.vcpus.iter().map(|vcpu| vcpu_row(vcpu, &directory)).collect(),
+            stacks: self.stacks(&directory),
+            worst: self
+                .worst
+                .iter()
+                .map(|(vm, breakdown)| worst(self.start, *vm, breakdown, &directory))
+                .collect(),
+            clock: Clock {
+                method: facts.clock_method,
+                bound_ns: self.clock_bound_ns,
+                vcpus: facts.clocks,
+            },
+            hogs: facts.hogs,
+            lost: facts.lost,
+            cost: facts.cost,
+            warnings: facts.warnings,
+        };
+        let derived = warning::warnings(&summary);
+        summary.warnings.splice(0..0, derived);
+        summary
+    }
+
+    fn requests(&self) -> Requests {
+        let by = self.requests.unattributable_by;
+        let count = self.latencies.count();
+        let elapsed_ns =
+            self.first_submitted.map_or(0, |submitted| self.last_completed.since_ns(submitted));
+        let made = count.saturating_add(self.requests.dropped);
+        let iops = if elapsed_ns == 0 { 0.0 } else { made as f64 * 1e9 / elapsed_ns as f64 };
+        Requests {
+            count,
+            unattributable: by.lost + by.moved + by.not_recorded,
+            elapsed_ns,
+            // A tenth of a request in a second is more than a run can tell.
+            iops: (iops * 10.0).round() / 10.0,
+            ..self.requests.clone()
+        }
+    }
+
+    fn stacks(&self, directory: &Directory<'_>) -> Vec<StackTotal> {
+        let mut rows = Vec::new();
+        for reason in Part::ALL {
+            let of_reason = self.stacks.iter().filter(|((part, _), _)| *part == reason);
+            let mut of_reason: Vec<_> = of_reason.collect();
+            of_reason.sort_by_key(|(key, (_, total_ns))| (Reverse(*total_ns), **key));
+            for ((_, key), (count, total_ns)) in of_reason.into_iter().take(STACKS_PER_REASON_MAX) {
+                let frames = frames(*key, directory);
+                rows.push(StackTotal { reason, count: *count, total_ns: *total_ns, frames });
+            }
+        }
+        rows
+    }
+}
+
+fn frames(key: StackKey, directory: &Directory<'_>) -> Vec<String> {
+    match key {
+        StackKey::Recorded(stack) => match directory.frames(Some(stack)) {
+            [] => vec![format!("(stack {} has no symbols)", stack.0)],
+            frames => frames.to_vec(),
+        },
+        StackKey::NotRecorded => vec!["(no stack recorded)".to_owned()],
+        StackKey::BeyondLimit => vec!["(further stacks)".to_owned()],
+    }
+}
+
+/// Who ran while a request's vCPU thread waited, by the spans that its chain has.
+fn encounters(vm: VmIndex, breakdown: &Breakdown) -> impl Iterator<Item = (Encounter, u64)> {
+    let victim_vcpu = breakdown.vcpu;
+    breakdown.chain.iter().flat_map(move |span| {
+        let pcpu = match span.state {
+            ThreadState::PreemptWait { pcpu, .. } | ThreadState::WakeupDelay { pcpu } => Some(pcpu),
+            ThreadState::Running { .. }
+            | ThreadState::Blocked { .. }
+            | ThreadState::Unknown { .. } => None,
+        };
+        pcpu.into_iter().flat_map(move |pcpu| {
+            span.antagonists.iter().map(move |ran| {
+                let antagonist = ran.tid;
+                (Encounter { victim_vm: vm, victim_vcpu, pcpu, antagonist }, ran.ran_ns)
+            })
+        })
+    })
+}
+
+fn class(totals: &ClassTotals, threshold_ns: Option<u64>, directory: &Directory<'_>) -> Class {
+    let wait_ns =
+        totals.parts.get(Part::PreemptWait).saturating_add(totals.parts.get(Part::WakeupDelay));
+    let (rows, others_ns) = totals.encounters.longest(ANTAGONISTS_MAX);
+    let antagonists: Vec<ClassAntagonist> = rows
+        .into_iter()
+        .map(|(met, ran_ns)| ClassAntagonist {
+            victim_vm: directory.vm_name(met.victim_vm),
+            victim_vcpu: met.victim_vcpu,
+            pcpu: met.pcpu,
+            antagonist: antagonist(met.antagonist, ran_ns, wait_ns, met.victim_vm, directory),
+        })
+        .collect();
+    let seen_ns = antagonists.iter().map(|row| row.antagonist.ran_ns);
+    Class {
+        threshold_ns,
+        count: totals.count,
+        unattributable: totals.unattributable,
+        latency_ns: totals.latency_ns,
+        wait_ns,
+        unseen_ns: unseen_ns(wait_ns, seen_ns, others_ns),
+        antagonists,
+        others_ns,
+    }
+}
+
+fn vcpu_row(
+    (vm, vcpu, tid, tally): &(VmIndex, VcpuId, Tid, VcpuTally),
+    directory: &Directory<'_>,
+) -> Vcpu {
+    let off_cpu = tally.off_cpu().to_vec();
+    let off_ns = |reason: Part| -> u64 {
+        off_cpu.iter().filter(|row| row.reason == reason).map(|row| row.total_ns).sum()
+    };
+    let wait_ns = off_ns(Part::PreemptWait).saturating_add(off_ns(Part::WakeupDelay));
+    let observed_ns =
+        off_cpu.iter().fold(tally.on_pcpu_ns(), |sum_ns, row| sum_ns.saturating_add(row.total_ns));
+    let antagonists = antagonists(tally.waits(), wait_ns, *vm, directory);
+    let seen_ns = antagonists.0.iter().map(|row| row.ran_ns);
+    Vcpu {
+        vm: directory.vm_name(*vm),
+        vcpu: *vcpu,
+        tid: *tid,
+        observed_ns,
+        on_pcpu_ns: tally.on_pcpu_ns(),
+        timeslices: tally.timeslices(),
+        wait_ns,
+        unseen_ns: unseen_ns(wait_ns, seen_ns, antagonists.1),
+        antagonists: antagonists.0,
+        others_ns: antagonists.1,
+        off_cpu,
+    }
+}
+
+fn unseen_ns(wait_ns: u64, seen_ns: impl Iterator<Item = u64>, others_ns: u64) -> u64 {
+    wait_ns.saturating_sub(seen_ns.fold(others_ns, u64::saturating_add))
+}
+
+fn antagonists(
+    ran: &Ledger<Tid>,
+    wait_ns: u64,
+    victim: VmIndex,
+    directory: &Directory<'_>,
+) -> (Vec<Antagonist>, u64) {
+    let (rows, others_ns) = ran.longest(ANTAGONISTS_MAX);
+    let rows = rows
+        .into_iter()
+        .map(|(tid, ran_ns)| antagonist(tid, ran_ns, wait_ns, victim, directory))
+        .collect();
+    (rows, others_ns)
+}
+
+fn antagonist(
+    tid: Tid,
+    ran_ns: u64,
+    wait_ns: u64,
+    victim: VmIndex,
+    directory: &Directory<'_>,
+) -> Antagonist {
+    Antagonist { thread: directory.thread(tid, victim), ran_ns, share: share(ran_ns, wait_ns) }
+}
+
+fn worst(
+    start: HostNs,
+    vm: VmIndex,
+    breakdown: &Breakdown,
+    directory: &Directory<'_>,
+) -> WorstRequest {
+    let start_ns = i128::from(breakdown.start.0) - i128::from(start.0);
+    let saturated = if start_ns < 0 { i64::MIN } else { i64::MAX };
+    WorstRequest {
+        vm: directory.vm_name(vm),
+        vcpu: breakdown.vcpu,
+        index: breakdown.request.index,
+        start_ns: i64::try_from(start_ns).unwrap_or(saturated),
+        latency_ns: breakdown.latency_ns(),
+        result: breakdown.request.result,
+        clock_bound_ns: breakdown.bound_ns,
+        attribution: breakdown.attribution.into(),
+        parts: PartTotals::from(&breakdown.parts),
+        chain: breakdown
+            .chain
+            .iter()
+            .map(|span| chain_span(breakdown.start, span, vm, directory))
+            .collect(),
+        chain_cut_count: breakdown.chain_cut_count,
+    }
+}
+
+fn chain_span(submitted: HostNs, span: &Span, vm: VmIndex, directory: &Directory<'_>) -> ChainSpan {
+    let (pcpu, waker, stack) = match span.state {
+        ThreadState::Running { pcpu } | ThreadState::WakeupDelay { pcpu } => {
+            (Some(pcpu), None, None)
+        }
+        ThreadState::PreemptWait { pcpu, stack } => (Some(pcpu), None, stack),
+        ThreadState::Blocked { stack, waker, .. } => (None, waker, stack),
+        ThreadState::Unknown { .. } => (None, None, None),
+    };
+    let length_ns = span.length_ns();
+    let frames = directory.frames(stack).iter().take(CHAIN_FRAMES_MAX);
+    let antagonists = span.antagonists.iter().take(ANTAGONISTS_MAX);
+    ChainSpan {
+        offset_ns: span.start.since_ns(submitted),
+        length_ns,
+        part: Part::of(&span.state),
+        pcpu,
+        waker: waker.map(|tid| directory.thread(tid, vm)),
+        antagonists: antagonists
+            .map(|ran| antagonist(ran.tid, ran.ran_ns, length_ns, vm, directory))
+            .collect(),
+        stack: frames.cloned().collect(),
+        why_unknown: why_unknown(&span.state),
+    }
+}
+
+fn why_unknown(state: &ThreadState) -> Option<WhyUnknown> {
+    match state {
+        ThreadState::Unknown { cause: UnknownCause::NotYetSeen } => Some(WhyUnknown::NotYetSeen),
+        ThreadState::Unknown { cause: UnknownCause::Lost } => Some(WhyUnknown::Lost),
+        ThreadState::Unknown { cause: UnknownCause::Ended } => Some(WhyUnknown::Ended),
+        ThreadState::Blocked { reason: BlockReason::Unknown, .. } => Some(WhyUnknown::NoStack),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,332 @@
+use super::*;
+use crate::report::example::{
+    self, BLOCK_BYTES, START, VM1, blocked, facts, laid_out, lost, names, preempted, request,
+    running, vms, woken,
+};
+use crate::report::model::{NamedThread, Relation, UnattributableBy};
+use proptest::prelude::*;
+
+fn builder() -> SummaryBuilder {
+    SummaryBuilder::new(START, vms())
+}
+
+fn finish(builder: SummaryBuilder) -> Summary {
+    builder.finish(facts(), &names())
+}
+
+/// 1000 requests: 989 of 1 us, 9 of 2 ms on a futex, 2 of 6 ms behind vm2's vCPU1.
+fn thousand() -> Summary {
+    let mut builder = builder();
+    for index in 0..1000 {
+        let spans = match index {
+            0..989 => vec![running(1_000)],
+            989..998 => vec![running(500_000), blocked(BlockReason::Futex, 1_500_000)],
+            _ => vec![running(1_000_000), preempted(5_000_000, &[(201, 4_500_000)])],
+        };
+        builder.breakdown(VM1, request(index, HostNs(START.0 + index * 10_000_000), spans));
+    }
+    finish(builder)
+}
+
+#[test]
+fn each_class_sums_the_parts_of_its_requests() {
+    let summary = thousand();
+    let parts = |part| {
+        let parts = &summary.parts;
+        [parts.all.get(part), parts.p99.get(part), parts.p999.get(part)]
+    };
+    assert_eq!((summary.latency_ns.p50, summary.latency_ns.max), (1_000, 6_000_000));
+    assert_eq!(summary.latency_ns.mean, (989_000 + 9 * 2_000_000 + 2 * 6_000_000) / 1000);
+    // The 990th and the 999th of 1000: one of 2 ms and one of 6 ms, to the bucket.
+    assert_eq!((summary.latency_ns.p99, summary.latency_ns.p999), (2_000_895, 6_000_000));
+    assert_eq!(parts(Part::OnPcpu), [989_000 + 4_500_000 + 2_000_000, 2_000_000, 0]);
+    assert_eq!(parts(Part::Futex), [13_500_000, 0, 0]);
+    assert_eq!(parts(Part::PreemptWait), [10_000_000, 10_000_000, 0]);
+    let classes = &summary.classes;
+    assert_eq!([classes.all.count, classes.p99.count, classes.p999.count], [1000, 2, 0]);
+    assert_eq!(classes.p99.latency_ns, 12_000_000);
+    assert_eq!((classes.all.threshold_ns, classes.p99.threshold_ns), (None, Some(2_000_895)));
+}
+
+#[test]
+fn a_class_names_who_ran_while_its_requests_waited() {
+    let summary = thousand();
+    let class = &summary.classes.p99;
+    let antagonist = Antagonist {
+        thread: NamedThread {
+            tid: Tid(201),
+            name: "vm2 vCPU1".to_owned(),
+            kind: Relation::OtherVmVcpu,
+        },
+        ran_ns: 9_000_000,
+        share: 0.9,
+    };
+    assert_eq!(class.antagonists.len(), 1);
+    assert_eq!(class.antagonists[0].antagonist, antagonist);
+    assert_eq!((class.antagonists[0].victim_vm.as_str(), class.antagonists[0].pcpu.0), ("vm1", 1));
+    assert_eq!((class.wait_ns, class.others_ns, class.unseen_ns), (10_000_000, 0, 1_000_000));
+}
+
+#[test]
+fn requests_are_counted_by_what_became_of_them() {
+    let mut builder = builder();
+    let at = |index: u64| HostNs(START.0 + index * 1_000_000);
+    let results = [4096, 512, 0, -5, 4096, 4096, 4096];
+    let attributions = [
+        Attribution::Attributed,
+        Attribution::Attributed,
+        Attribution::Attributed,
+        Attribution::Attributed,
+        Attribution::Lost,
+        Attribution::Moved,
+        Attribution::NotRecorded,
+    ];
+    for (index, (result, attribution)) in (0_u64..).zip(results.into_iter().zip(attributions)) {
+        let mut breakdown = request(index, at(index), vec![running(400_000)]);
+        breakdown.request.result = result;
+        breakdown.attribution = attribution;
+        breakdown.bound_ns = if index == 3 { 45_000 } else { 20_000 };
+        builder.breakdown(VM1, breakdown);
+    }
+    builder.dropped(9);
+    builder.dropped(4);
+    let summary = finish(builder);
+    assert_eq!(
+        summary.requests,
+        Requests {
+            count: 7,
+            dropped: 13,
+            dropped_intervals: 2,
+            unattributable: 3,
+            unattributable_by: UnattributableBy { lost: 1, moved: 1, not_recorded: 1 },
+            errors: 1,
+            short: 2,
+            bytes: 4 * u64::from(BLOCK_BYTES) + 512,
+            elapsed_ns: 6_400_000,
+            iops: 3125.0,
+        }
+    );
+    assert_eq!((summary.classes.all.count, summary.classes.all.unattributable), (4, 3));
+    assert_eq!(summary.parts.all.total_ns(), 4 * 400_000);
+    assert_eq!(summary.clock.bound_ns, Some(45_000), "the largest that a request got");
+}
+
+#[test]
+fn the_worst_are_the_slowest_whether_attributed_or_not() {
+    let mut builder = builder();
+    for (index, length_us) in (0_u64..).zip([3, 9, 1, 7, 9, 8, 2, 5]) {
+        let mut breakdown = request(index, START, vec![running(length_us * 1_000)]);
+        if index == 3 {
+            breakdown.attribution = Attribution::Moved;
+        }
+        builder.breakdown(VM1, breakdown);
+    }
+    let summary = finish(builder);
+    let worst: Vec<_> = summary.worst.iter().map(|worst| (worst.index, worst.latency_ns)).collect();
+    assert_eq!(worst, [(1, 9_000), (4, 9_000), (5, 8_000), (3, 7_000), (7, 5_000)]);
+}
+
+#[test]
+fn a_worst_request_tells_what_happened_to_it() {
+    let mut builder = builder();
+    let spans = vec![
+        running(13_000),
+        blocked(BlockReason::Futex, 70_000),
+        woken(2_000),
+        preempted(3_998_000, &[(201, 3_990_000), (7, 8_000)]),
+        lost(500),
+    ];
+    let mut breakdown = request(42, HostNs(START.0 - 5_000), spans);
+    breakdown.chain_cut_count = 3;
+    builder.breakdown(VM1, breakdown);
+    let summary = finish(builder);
+    let worst = &summary.worst[0];
+    assert_eq!((worst.vm.as_str(), worst.vcpu, worst.start_ns), ("vm1", VcpuId(1), -5_000));
+    assert_eq!((worst.latency_ns, worst.parts.total_ns()), (4_083_500, 4_083_500));
+    assert_eq!(worst.chain_cut_count, 3);
+    let rows: Vec<_> = worst
+        .chain
+        .iter()
+        .map(|span| (span.offset_ns, span.length_ns, span.part, span.pcpu.map(|pcpu| pcpu.0)))
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            (0, 13_000, Part::OnPcpu, Some(1)),
+            (13_000, 70_000, Part::Futex, None),
+            (83_000, 2_000, Part::WakeupDelay, Some(1)),
+            (85_000, 3_998_000, Part::PreemptWait, Some(1)),
+            (4_083_000, 500, Part::Unknown, None),
+        ]
+    );
+    let asleep = &worst.chain[1];
+    assert_eq!(asleep.stack[0], "futex_wait_queue");
+    assert_eq!(asleep.waker.as_ref().map(|waker| waker.name.as_str()), Some("vm1 main loop"));
+    let ran: Vec<_> = worst.chain[3]
+        .antagonists
+        .iter()
+        .map(|ran| (ran.thread.name.as_str(), ran.ran_ns))
+        .collect();
+    assert_eq!(ran, [("vm2 vCPU1", 3_990_000), ("kworker/1:1", 8_000)]);
+    assert_eq!(worst.chain[4].why_unknown, Some(WhyUnknown::Lost));
+}
+
+#[test]
+fn spans_count_for_the_vcpu_whose_thread_they_are() {
+    let mut builder = builder();
+    let spans = laid_out(
+        START,
+        vec![
+            woken(1_000),
+            running(7_000),
+            preempted(4_000, &[(201, 3_000)]),
+            running(5_000),
+            blocked(BlockReason::Other, 2_000),
+        ],
+    );
+    spans.iter().for_each(|span| builder.span(span));
+    builder.span(&Span { tid: Tid(4711), ..spans[1].clone() });
+    let summary = finish(builder);
+    let [other, vcpu, ..] = summary.vcpus.as_slice() else { panic!("four vCPUs were given") };
+    assert_eq!((other.tid, other.observed_ns), (Tid(100), 0));
+    assert_eq!((vcpu.vm.as_str(), vcpu.vcpu, vcpu.tid), ("vm1", VcpuId(1), Tid(101)));
+    assert_eq!((vcpu.observed_ns, vcpu.on_pcpu_ns), (19_000, 12_000));
+    assert_eq!((vcpu.timeslices.count, vcpu.timeslices.mean_ns), (2, 6_000));
+    assert_eq!((vcpu.wait_ns, vcpu.unseen_ns), (5_000, 2_000));
+    assert_eq!((vcpu.antagonists[0].ran_ns, vcpu.antagonists[0].share), (3_000, 0.6));
+    let reasons: Vec<_> = vcpu.off_cpu.iter().map(|row| row.reason).collect();
+    assert_eq!(reasons, Part::ALL[1..]);
+    let stacks: Vec<_> = summary
+        .stacks
+        .iter()
+        .map(|stack| (stack.reason, stack.count, stack.total_ns, stack.frames[0].as_str()))
+        .collect();
+    assert_eq!(
+        stacks,
+        [
+            (Part::PreemptWait, 1, 4_000, "(no stack recorded)"),
+            (Part::OtherSleep, 1, 2_000, "do_sys_poll"),
+        ]
+    );
+}
+
+#[test]
+fn distinct_stacks_are_bounded() {
+    let mut builder = builder();
+    let stacks_count = u32::try_from(STACKS_MAX).unwrap() + 10;
+    for stack in 0..stacks_count {
+        let mut span = blocked(BlockReason::Other, 1_000);
+        span.state = ThreadState::Blocked {
+            reason: BlockReason::Other,
+            stack: Some(StackId(stack)),
+            waker: None,
+        };
+        builder.span(&span);
+    }
+    assert_eq!(builder.stacks.len(), STACKS_MAX + 1);
+    assert_eq!(builder.stacks[&(Part::OtherSleep, StackKey::BeyondLimit)], (10, 10_000));
+}
+
+#[test]
+fn the_longest_request_there_could_be_does_no_harm() {
+    let mut builder = builder();
+    for index in 0..3 {
+        let mut breakdown = request(index, HostNs(0), vec![running(u64::MAX)]);
+        breakdown.bound_ns = u64::MAX;
+        builder.span(&breakdown.chain[0]);
+        builder.breakdown(VmIndex(99), breakdown);
+    }
+    let summary = finish(builder);
+    assert_eq!(summary.parts.all.get(Part::OnPcpu), u64::MAX, "saturated");
+    assert_eq!(summary.worst[0].vm, "VM number 99");
+    assert!(!crate::report::render(&summary, Default::default()).is_empty());
+}
+
+#[test]
+fn the_callers_warnings_follow_those_of_the_numbers() {
+    let mut facts = facts();
+    let notice = Warning::Notice { text: "the hypervisor stole 3 %".to_owned() };
+    facts.lost = Lost::default();
+    facts.warnings = vec![notice.clone()];
+    let summary = builder().finish(facts, &names());
+    assert_eq!(summary.warnings, [Warning::NoRequests, notice]);
+}
+
+#[test]
+fn antagonists_beyond_the_list_are_others() {
+    let mut builder = builder();
+    let ran: Vec<(u32, u64)> = (300..310).map(|tid| (tid, u64::from(tid))).collect();
+    let breakdown = request(0, START, vec![preempted(4_000, &ran)]);
+    builder.span(&breakdown.chain[0]);
+    builder.breakdown(VM1, breakdown);
+    let summary = finish(builder);
+    let (class, vcpu) = (&summary.classes.all, &summary.vcpus[1]);
+    assert_eq!((class.antagonists.len(), vcpu.antagonists.len()), (8, 8));
+    assert_eq!(vcpu.antagonists[0].thread.name, "tid 309", "the longest is first");
+    assert_eq!((class.others_ns, vcpu.others_ns), (601, 601), "the two shortest");
+    let ran_ns: u64 = (300..310).sum();
+    assert_eq!((class.unseen_ns, vcpu.unseen_ns), (4_000 - ran_ns, 4_000 - ran_ns));
+}
+
+/// Spans of any kind, of up to 3 ms.
+fn spans() -> impl Strategy<Value = Vec<Span>> {
+    let span = (0..9_u8, 0..3_000_000_u64).prop_map(|(kind, length_ns)| match kind {
+        0 => running(length_ns),
+        1 => preempted(length_ns, &[(201, length_ns / 2), (7, length_ns / 3)]),
+        2 => woken(length_ns),
+        3 => blocked(BlockReason::Futex, length_ns),
+        4 => blocked(BlockReason::Halt, length_ns),
+        5 => blocked(BlockReason::Other, length_ns),
+        6 => blocked(BlockReason::Unknown, length_ns),
+        7 => lost(length_ns),
+        _ => running(length_ns / 1_000),
+    });
+    prop::collection::vec(span, 0..6)
+}
+
+proptest! {
+    /// Conservation: in every class the parts are the latency, the waits are the antagonists, the
+    /// others and the unseen, and the classes lie in each other.
+    #[test]
+    fn nothing_is_lost_and_nothing_is_made_up(requests in prop::collection::vec(spans(), 0..150)) {
+        let mut builder = builder();
+        let mut total_ns = 0;
+        for (index, spans) in (0..).zip(requests) {
+            let breakdown = request(index, HostNs(START.0 + index * 20_000_000), spans);
+            total_ns += breakdown.latency_ns();
+            breakdown.chain.iter().for_each(|span| builder.span(span));
+            builder.breakdown(VM1, breakdown);
+        }
+        let summary = finish(builder);
+        prop_assert_eq!(summary.parts.all.total_ns(), total_ns);
+        let (classes, parts) = (&summary.classes, &summary.parts);
+        for (class, parts) in
+            [(&classes.all, &parts.all), (&classes.p99, &parts.p99), (&classes.p999, &parts.p999)]
+        {
+            prop_assert_eq!(parts.total_ns(), class.latency_ns);
+            let ran_ns: u64 = class.antagonists.iter().map(|row| row.antagonist.ran_ns).sum();
+            prop_assert_eq!(ran_ns + class.others_ns + class.unseen_ns, class.wait_ns);
+        }
+        for part in Part::ALL {
+            prop_assert!(parts.all.get(part) >= parts.p99.get(part));
+            prop_assert!(parts.p99.get(part) >= parts.p999.get(part));
+        }
+        let vcpu = &summary.vcpus[1];
+        prop_assert_eq!(vcpu.observed_ns, total_ns);
+        prop_assert_eq!(vcpu.on_pcpu_ns, parts.all.get(Part::OnPcpu));
+        for row in &vcpu.off_cpu {
+            prop_assert_eq!(row.total_ns, parts.all.get(row.reason));
+        }
+        let json = serde_json::to_string(&summary).unwrap();
+        prop_assert_eq!(&serde_json::from_str::<Summary>(&json).unwrap(), &summary);
+        let page = crate::report::render(&summary, Default::default());
+        prop_assert!(!page.contains("NaN"));
+    }
+}
+
+#[test]
+fn the_example_comes_back_from_its_json() {
+    let summary = example::summary();
+    let json = serde_json::to_string_pretty(&summary).unwrap();
+    assert_eq!(serde_json::from_str::<Summary>(&json).unwrap(), summary);
+}

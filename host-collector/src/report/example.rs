@@ -1,0 +1,215 @@
+//! A small run made by hand, for the tests of this module.
+//!
+//! Two guests of two vCPUs; vCPU1 of both share pCPU1, and vm1 reads on it. Of 2000 requests, 1975
+//! take a third of a millisecond, 20 meet vm2's vCPU1, 5 meet more than that.
+
+use super::collect::{Facts, SummaryBuilder, VmIndex, VmThreads};
+use super::model::{
+    Accelerator, ClockMethod, Cost, Environment, Hog, Lost, RunStatus, Summary, VcpuClock,
+};
+use super::names::{Names, ThreadIdentity, ThreadKind};
+use crate::join::{Attribution, Breakdown, Part, PartsNs};
+use crate::sched::StackId;
+use crate::timeline::{Antagonist, BlockReason, Span, ThreadState, UnknownCause};
+use crate::units::{HostNs, PcpuId, Tid, VcpuId};
+use vslice_wire::{GuestTicks, Request};
+
+pub(super) const START: HostNs = HostNs(1_000_000_000);
+pub(super) const VM1: VmIndex = VmIndex(0);
+pub(super) const BLOCK_BYTES: u32 = 4096;
+
+const PCPU: PcpuId = PcpuId(1);
+const MAIN_LOOP: Tid = Tid(102);
+const VM1_VCPU1: Tid = Tid(101);
+const VM2_VCPU1: Tid = Tid(201);
+const KWORKER: Tid = Tid(7);
+const FUTEX_STACK: StackId = StackId(0);
+const OTHER_STACK: StackId = StackId(1);
+
+pub(super) fn running(length_ns: u64) -> Span {
+    span(ThreadState::Running { pcpu: PCPU }, length_ns)
+}
+
+/// Preempted, while each of `ran` (a tid and for how long) ran.
+pub(super) fn preempted(length_ns: u64, ran: &[(u32, u64)]) -> Span {
+    let antagonists =
+        ran.iter().map(|(tid, ran_ns)| Antagonist { tid: Tid(*tid), ran_ns: *ran_ns }).collect();
+    Span { antagonists, ..span(ThreadState::PreemptWait { pcpu: PCPU, stack: None }, length_ns) }
+}
+
+pub(super) fn woken(length_ns: u64) -> Span {
+    span(ThreadState::WakeupDelay { pcpu: PCPU }, length_ns)
+}
+
+pub(super) fn blocked(reason: BlockReason, length_ns: u64) -> Span {
+    let stack = match reason {
+        BlockReason::Futex => Some(FUTEX_STACK),
+        BlockReason::Other => Some(OTHER_STACK),
+        BlockReason::Halt | BlockReason::Unknown => None,
+    };
+    span(ThreadState::Blocked { reason, stack, waker: Some(MAIN_LOOP) }, length_ns)
+}
+
+pub(super) fn lost(length_ns: u64) -> Span {
+    span(ThreadState::Unknown { cause: UnknownCause::Lost }, length_ns)
+}
+
+/// A span of vm1's vCPU1 that starts at 0; [`laid_out`] puts it in its place.
+fn span(state: ThreadState, length_ns: u64) -> Span {
+    let (start, end) = (HostNs(0), HostNs(length_ns));
+    Span { tid: VM1_VCPU1, start, end, state, antagonists: vec![] }
+}
+
+/// The spans one after the other from `start` on.
+pub(super) fn laid_out(start: HostNs, spans: Vec<Span>) -> Vec<Span> {
+    let mut at = start;
+    let place = |span: Span| {
+        let (start, end) = (at, HostNs(at.0 + span.length_ns()));
+        at = end;
+        Span { start, end, ..span }
+    };
+    spans.into_iter().map(place).collect()
+}
+
+/// A request on vm1's vCPU1 over these spans.
+pub(super) fn request(index: u64, start: HostNs, spans: Vec<Span>) -> Breakdown {
+    let chain = laid_out(start, spans);
+    let mut parts = PartsNs::default();
+    for span in &chain {
+        parts.add(Part::of(&span.state), span.length_ns());
+    }
+    Breakdown {
+        request: Request {
+            index,
+            submitted: GuestTicks(0),
+            completed: GuestTicks(0),
+            vcpu_submitted: 1,
+            vcpu_completed: 1,
+            result: i32::try_from(BLOCK_BYTES).unwrap(),
+        },
+        vcpu: VcpuId(1),
+        start,
+        end: HostNs(start.0 + parts.total_ns()),
+        bound_ns: 20_000 + index,
+        parts,
+        attribution: Attribution::Attributed,
+        chain,
+        chain_cut_count: 0,
+    }
+}
+
+pub(super) fn vms() -> Vec<VmThreads> {
+    let vm = |name: &str, first_tid| VmThreads {
+        name: name.to_owned(),
+        block_bytes: (name == "vm1").then_some(BLOCK_BYTES),
+        vcpus: vec![(VcpuId(0), Tid(first_tid)), (VcpuId(1), Tid(first_tid + 1))],
+    };
+    vec![vm("vm1", 100), vm("vm2", 200)]
+}
+
+pub(super) fn names() -> Names {
+    let mut names = Names::default();
+    let mut thread = |tid, name: &str, kind| {
+        names.threads.insert(tid, ThreadIdentity { name: name.to_owned(), kind });
+    };
+    thread(MAIN_LOOP, "main loop", ThreadKind::Vmm { vm: VM1 });
+    thread(KWORKER, "kworker/1:1", ThreadKind::Kernel);
+    let stack = |frames: &[&str]| frames.iter().map(|frame| (*frame).to_owned()).collect();
+    names.stacks.insert(
+        FUTEX_STACK,
+        stack(&["futex_wait_queue", "futex_wait", "do_futex", "__x64_sys_futex"]),
+    );
+    names.stacks.insert(
+        OTHER_STACK,
+        stack(&["do_sys_poll", "__x64_sys_ppoll", "do_syscall_64", "entry_SYSCALL_64"]),
+    );
+    names
+}
+
+pub(super) fn facts() -> Facts {
+    let clock = |vm: &str, vcpu, bound_ns| VcpuClock {
+        vm: vm.to_owned(),
+        vcpu: VcpuId(vcpu),
+        exchanges: 40,
+        bound_ns,
+    };
+    let hog = |vm: &str, count| Hog { vm: vm.to_owned(), vcpu: VcpuId(1), count };
+    Facts {
+        plan: "demo".to_owned(),
+        status: RunStatus::Complete,
+        accelerator: Accelerator {
+            name: "tcg".to_owned(),
+            reason: "/dev/kvm is there, but a stock kernel did not boot in it within 20 s"
+                .to_owned(),
+        },
+        environment: Environment {
+            lines: vec!["Linux 6.18.5, 2 pCPUs; QEMU 7.2.22; guests Linux 6.1.0-40".to_owned()],
+            details: serde_json::json!({ "qemu": "7.2.22", "pcpus": [0, 1] }),
+        },
+        measured_ns: 1_000_000_000,
+        clock_method: ClockMethod::Exchange,
+        clocks: vec![clock("vm1", 1, 31_000), clock("vm2", 1, 28_000)],
+        hogs: vec![hog("vm1", 812_345_678), hog("vm2", 798_765_432)],
+        lost: Lost { records: 12, intervals: 1, total_ns: 8_000_000 },
+        cost: Cost { collector_cpu_ns: 61_000_000, events: 24_310, bytes: 1_234_567 },
+        warnings: vec![],
+    }
+}
+
+/// What the vCPU's thread does in the `index`th request.
+fn spans_of(index: u64) -> Vec<Span> {
+    match index {
+        1980..2000 => vec![
+            running(13_000),
+            preempted(3_998_000, &[(201, 3_990_000), (7, 8_000)]),
+            running(500_000 + (index - 1980) * 10_000),
+        ],
+        500 | 600 | 700 => vec![
+            running(100_000),
+            blocked(BlockReason::Futex, 1_400_000),
+            woken(500_000),
+            running(3_000_000),
+            preempted(4_002_000, &[(201, 4_000_000), (0, 2_000)]),
+            running(index * 1_000),
+        ],
+        800 => vec![running(200_000), blocked(BlockReason::Other, 9_000_000), running(50_000)],
+        900 => vec![running(200_000), lost(8_000_000), running(1_000_000)],
+        _ => vec![running(210_000), blocked(BlockReason::Halt, 120_000 + index), woken(3_000)],
+    }
+}
+
+/// The builder after all spans and requests of the example.
+pub(super) fn builder() -> SummaryBuilder {
+    let mut builder = SummaryBuilder::new(START, vms());
+    let mut at = HostNs(START.0 + 500_000);
+    for index in 0..2000 {
+        let mut breakdown = request(index, at, spans_of(index));
+        let pause = laid_out(breakdown.end, vec![blocked(BlockReason::Halt, 5_000)]);
+        at = pause[0].end;
+        if index == 900 {
+            breakdown.attribution = Attribution::Lost;
+        }
+        for span in breakdown.chain.iter().chain(&pause) {
+            builder.span(span);
+        }
+        builder.breakdown(VM1, breakdown);
+    }
+    let hog = |length_ns, state| Span { tid: VM2_VCPU1, ..span(state, length_ns) };
+    for span in laid_out(
+        START,
+        vec![
+            hog(9_000_000, ThreadState::PreemptWait { pcpu: PCPU, stack: None }),
+            hog(4_000_000, ThreadState::Running { pcpu: PCPU }),
+            hog(3_000_000, ThreadState::PreemptWait { pcpu: PCPU, stack: None }),
+        ],
+    ) {
+        let antagonists = vec![Antagonist { tid: VM1_VCPU1, ran_ns: span.length_ns() / 2 }];
+        let is_running = matches!(span.state, ThreadState::Running { .. });
+        builder.span(&Span { antagonists: if is_running { vec![] } else { antagonists }, ..span });
+    }
+    builder
+}
+
+pub(super) fn summary() -> Summary {
+    builder().finish(facts(), &names())
+}

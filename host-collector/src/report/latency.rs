@@ -1,0 +1,203 @@
+//! Latencies and where they went, per bucket of latency: see [`super::model`], "What the classes
+//! are".
+
+use super::distribution::Distribution;
+use super::ledger::Ledger;
+use super::model::{LatencyNs, PartTotals};
+use crate::join::{Part, PartsNs};
+use crate::units::{PcpuId, Tid, VcpuId};
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use super::collect::VmIndex;
+
+/// Antagonists that one bucket of latency tells apart. Requests that took equally long to three
+/// digits seldom met more; what further ones ran is kept as others.
+const BUCKET_ANTAGONISTS_MAX: usize = 16;
+
+/// Antagonists that a whole class tells apart.
+const CLASS_ANTAGONISTS_MAX: usize = 4096;
+
+/// Somebody ran on a pCPU where a vCPU thread waited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Encounter {
+    pub(super) victim_vm: VmIndex,
+    pub(super) victim_vcpu: VcpuId,
+    pub(super) pcpu: PcpuId,
+    pub(super) antagonist: Tid,
+}
+
+/// What the requests of one bucket or one class come to.
+#[derive(Debug, Clone)]
+pub(super) struct ClassTotals {
+    pub(super) count: u64,
+    pub(super) unattributable: u64,
+    pub(super) latency_ns: u64,
+    pub(super) parts: PartTotals,
+    pub(super) encounters: Ledger<Encounter>,
+}
+
+impl ClassTotals {
+    fn new(encounters_max: usize) -> Self {
+        ClassTotals {
+            count: 0,
+            unattributable: 0,
+            latency_ns: 0,
+            parts: PartTotals::default(),
+            encounters: Ledger::new(encounters_max),
+        }
+    }
+
+    fn add_all(&mut self, other: &ClassTotals) {
+        self.count += other.count;
+        self.unattributable += other.unattributable;
+        self.latency_ns = self.latency_ns.saturating_add(other.latency_ns);
+        for part in Part::ALL {
+            self.parts.add(part, other.parts.get(part));
+        }
+        self.encounters.add_all(&other.encounters);
+    }
+}
+
+/// The latencies of a run.
+#[derive(Debug)]
+pub(super) struct LatencyTally {
+    distribution: Distribution,
+    buckets: BTreeMap<u64, ClassTotals>,
+}
+
+impl LatencyTally {
+    pub(super) fn new() -> Self {
+        LatencyTally { distribution: Distribution::new(), buckets: BTreeMap::new() }
+    }
+
+    pub(super) fn record_unattributable(&mut self, latency_ns: u64) {
+        self.record(latency_ns).unattributable += 1;
+    }
+
+    pub(super) fn record_attributed(
+        &mut self,
+        latency_ns: u64,
+        parts: &PartsNs,
+        encounters: impl IntoIterator<Item = (Encounter, u64)>,
+    ) {
+        let bucket = self.record(latency_ns);
+        bucket.count += 1;
+        bucket.latency_ns = bucket.latency_ns.saturating_add(latency_ns);
+        for part in Part::ALL {
+            bucket.parts.add(part, parts.get(part));
+        }
+        for (encounter, ran_ns) in encounters {
+            bucket.encounters.add(encounter, ran_ns);
+        }
+    }
+
+    fn record(&mut self, latency_ns: u64) -> &mut ClassTotals {
+        self.distribution.record(latency_ns);
+        self.buckets
+            .entry(self.distribution.bucket_ns(latency_ns))
+            .or_insert_with(|| ClassTotals::new(BUCKET_ANTAGONISTS_MAX))
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.distribution.count()
+    }
+
+    pub(super) fn latency_ns(&self) -> LatencyNs {
+        let quantile_ns = |quantile| self.distribution.quantile_ns(quantile);
+        LatencyNs {
+            min: self.distribution.min_ns(),
+            mean: self.distribution.mean_ns(),
+            p50: quantile_ns(0.5),
+            p90: quantile_ns(0.9),
+            p99: quantile_ns(0.99),
+            p999: quantile_ns(0.999),
+            p9999: quantile_ns(0.9999),
+            max: self.distribution.max_ns(),
+        }
+    }
+
+    /// The requests slower than `threshold_ns`, which has to be a quantile of [`Self::latency_ns`];
+    /// all of them for `None`.
+    pub(super) fn class(&self, threshold_ns: Option<u64>) -> ClassTotals {
+        let lower = threshold_ns.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut totals = ClassTotals::new(CLASS_ANTAGONISTS_MAX);
+        for bucket in self.buckets.range((lower, Bound::Unbounded)).map(|(_, bucket)| bucket) {
+            totals.add_all(bucket);
+        }
+        totals
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parts_of(lengths_ns: &[u64]) -> PartsNs {
+        let mut parts = PartsNs::default();
+        for (part, length_ns) in Part::ALL.into_iter().zip(lengths_ns) {
+            parts.add(part, *length_ns);
+        }
+        parts
+    }
+
+    /// The parts of a request, and whether it is attributed.
+    fn requests() -> impl Strategy<Value = Vec<(Vec<u64>, bool)>> {
+        let lengths = prop::collection::vec(0..3_000_000_u64, Part::ALL.len());
+        prop::collection::vec((lengths, prop::bool::weighted(0.9)), 1..300)
+    }
+
+    proptest! {
+        /// Against the definition, with every request kept.
+        #[test]
+        fn a_class_holds_exactly_the_slower_requests(requests in requests()) {
+            let mut tally = LatencyTally::new();
+            for (lengths, is_attributed) in &requests {
+                let parts = parts_of(lengths);
+                if *is_attributed {
+                    tally.record_attributed(parts.total_ns(), &parts, []);
+                } else {
+                    tally.record_unattributable(parts.total_ns());
+                }
+            }
+            let latency_ns = tally.latency_ns();
+            for threshold_ns in [None, Some(latency_ns.p99), Some(latency_ns.p50)] {
+                let class = tally.class(threshold_ns);
+                let slower = requests.iter().map(|(lengths, attributed)| {
+                    (parts_of(lengths), attributed)
+                }).filter(|(parts, _)| threshold_ns.is_none_or(|edge| parts.total_ns() > edge));
+                let (mut expected, mut count, mut unattributable) = (PartsNs::default(), 0, 0);
+                for (parts, is_attributed) in slower {
+                    if *is_attributed {
+                        expected.add_all(&parts);
+                        count += 1;
+                    } else {
+                        unattributable += 1;
+                    }
+                }
+                prop_assert_eq!((class.count, class.unattributable), (count, unattributable));
+                prop_assert_eq!(&class.parts, &PartTotals::from(&expected));
+                prop_assert_eq!(class.parts.total_ns(), class.latency_ns);
+            }
+        }
+    }
+
+    #[test]
+    fn alike_requests_have_none_above_the_percentile() {
+        let mut tally = LatencyTally::new();
+        (0..50).for_each(|_| tally.record_attributed(7, &parts_of(&[7]), []));
+        let latency_ns = tally.latency_ns();
+        assert_eq!((latency_ns.p99, latency_ns.max), (7, 7));
+        assert_eq!(tally.class(Some(latency_ns.p99)).count, 0);
+        assert_eq!(tally.class(None).count, 50);
+    }
+
+    #[test]
+    fn memory_is_bounded_by_the_digits_not_by_the_requests() {
+        let mut tally = LatencyTally::new();
+        (0..200_000_u64).for_each(|index| tally.record_unattributable(index * 1_000));
+        assert!(tally.buckets.len() < 20_000, "{} buckets", tally.buckets.len());
+        assert_eq!(tally.count(), 200_000);
+    }
+}

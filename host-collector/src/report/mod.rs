@@ -1,0 +1,28 @@
+//! What a run comes to: the numbers, and the pages that show them.
+//!
+//! One model, many renderers. [`SummaryBuilder`] takes the spans of the vCPU threads and the
+//! broken-down requests one by one and keeps no more of them than a bounded number of totals;
+//! [`model::Summary`] is what is left at the end and what `summary.json` holds; [`text`] prints it.
+//! Everything here is pure: no clock, file, environment variable or thread.
+
+pub mod collect;
+mod distribution;
+mod latency;
+mod ledger;
+pub mod model;
+pub mod names;
+pub mod text;
+mod timeslice;
+pub mod verdict;
+pub mod warning;
+
+pub use collect::{Facts, SummaryBuilder, VmIndex, VmThreads};
+pub use model::Summary;
+pub use names::{Names, ThreadIdentity, ThreadKind};
+pub use text::{Style, render};
+pub use warning::Warning;
+
+#[cfg(test)]
+mod example;
+#[cfg(test)]
+mod schema_tests;

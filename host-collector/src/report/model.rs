@@ -1,0 +1,561 @@
+//! The summary of a run as a value: what `summary.json` holds and what every renderer reads.
+//!
+//! The schema is [`SCHEMA`]; `schema.md` beside this file lists every key, and a test keeps the two
+//! together. Keys may be added within a version; renaming or removing one, or changing what it
+//! means, makes a new version. Times are whole nanoseconds. The few ratios are rounded to four
+//! decimals, so that they read the same on every machine and survive a round trip through JSON.
+//!
+//! # What the classes are
+//!
+//! `parts` and `classes` look at three sets of requests: `all`, those above the 99th percentile
+//! (`p99`) and those above the 99.9th (`p999`). A percentile is known only at the end of a run, and
+//! the memory of a run is bounded, so requests are not kept: their parts are summed per bucket of
+//! latency, and the buckets are those of the HDR histogram that gives the percentiles (log-linear,
+//! three significant digits). A percentile of that histogram is the upper edge of a bucket, so
+//! "slower than `threshold_ns`" is a union of whole buckets and its sums are exact: what is rounded
+//! is where the line is drawn (up to 0.1 % above the percentile), never what lies behind it.
+//!
+//! Percentiles are taken over every recorded request; sums of parts over those requests only that
+//! could be attributed. `classes.*.unattributable` says how many were left out.
+
+use super::warning::Warning;
+use crate::join::{Attribution, Part, PartsNs};
+use crate::units::{PcpuId, Tid, VcpuId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The value of [`Summary::schema`].
+pub const SCHEMA: &str = "vslice.summary/1";
+
+/// Requests in [`Summary::worst`] at most.
+pub const WORST_MAX: usize = 5;
+
+/// Antagonists in any list of the summary at most, the longest first.
+pub const ANTAGONISTS_MAX: usize = 8;
+
+/// Stacks in [`Summary::stacks`] for each reason at most, the longest first.
+pub const STACKS_PER_REASON_MAX: usize = 5;
+
+/// Frames of a stack in [`ChainSpan::stack`] at most, the innermost first.
+pub const CHAIN_FRAMES_MAX: usize = 6;
+
+/// One run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// The name of the plan.
+    pub plan: String,
+    /// Whether the run came to its end.
+    pub status: RunStatus,
+    /// What ran the guests.
+    pub accelerator: Accelerator,
+    /// Where it ran.
+    pub environment: Environment,
+    /// Length of the measured window on the host's clock.
+    pub measured_ns: u64,
+    /// What became of the requests.
+    pub requests: Requests,
+    /// How long they took.
+    pub latency_ns: LatencyNs,
+    /// Where their time went: total nanoseconds by part, over the attributed requests of each
+    /// class. The parts of a class add up to its `classes.*.latency_ns`.
+    pub parts: ByClass<PartTotals>,
+    /// What the classes of `parts` are, and who ran while their requests waited.
+    pub classes: ByClass<Class>,
+    /// How each vCPU's thread was scheduled.
+    pub vcpus: Vec<Vcpu>,
+    /// Where in the kernel the vCPU threads went off their pCPUs, at most
+    /// [`STACKS_PER_REASON_MAX`] for each reason.
+    pub stacks: Vec<StackTotal>,
+    /// The slowest requests, the slowest first; at most [`WORST_MAX`].
+    pub worst: Vec<WorstRequest>,
+    /// How guest times became host times.
+    pub clock: Clock,
+    /// Every hog that the plan asked for.
+    pub hogs: Vec<Hog>,
+    /// What the kernel dropped while it recorded.
+    pub lost: Lost,
+    /// What the collector itself took.
+    pub cost: Cost,
+    /// What the reader of the report should know before believing it.
+    pub warnings: Vec<Warning>,
+}
+
+/// Whether a run came to its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum RunStatus {
+    /// It did all that the plan asked for.
+    Complete,
+    /// It ended early; what was recorded until then is here.
+    Partial {
+        /// Why it ended.
+        reason: String,
+    },
+}
+
+/// What ran the guests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accelerator {
+    /// `kvm` or `tcg`.
+    pub name: String,
+    /// Why this one.
+    pub reason: String,
+}
+
+/// Where a run was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Environment {
+    /// The few lines of it that a page shows.
+    pub lines: Vec<String>,
+    /// All of it, as whoever looked put it down.
+    pub details: serde_json::Value,
+}
+
+/// What became of the requests.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Requests {
+    /// Requests recorded, attributed or not.
+    pub count: u64,
+    /// Requests that the guests made but could not record; they are in no other number but `iops`.
+    pub dropped: u64,
+    /// In how many stretches of time they were dropped.
+    pub dropped_intervals: u64,
+    /// Recorded requests whose latency cannot be given to causes.
+    pub unattributable: u64,
+    /// The same by the reason why; adds up to `unattributable`.
+    pub unattributable_by: UnattributableBy,
+    /// Recorded requests that ended with an error.
+    pub errors: u64,
+    /// Recorded requests that read fewer bytes than they asked for.
+    pub short: u64,
+    /// Bytes that the recorded requests read.
+    pub bytes: u64,
+    /// From the first submission to the last completion that were recorded, on the host's clock.
+    pub elapsed_ns: u64,
+    /// Requests made (recorded or dropped) in a second of `elapsed_ns`; 0 if that is 0.
+    pub iops: f64,
+}
+
+/// Unattributable requests by reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct UnattributableBy {
+    /// They touch an interval in which records were lost.
+    pub lost: u64,
+    /// Their thread moved between vCPUs meanwhile.
+    pub moved: u64,
+    /// They lie, at least in part, outside what was recorded on the host.
+    pub not_recorded: u64,
+}
+
+/// Latencies of all recorded requests; all 0 if there are none. `min`, `mean` (rounded) and `max`
+/// are exact, the percentiles are upper edges of buckets that are at most 0.1 % wide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LatencyNs {
+    /// The shortest.
+    pub min: u64,
+    /// The arithmetic mean.
+    pub mean: u64,
+    /// The median.
+    pub p50: u64,
+    /// The 90th percentile.
+    pub p90: u64,
+    /// The 99th percentile.
+    pub p99: u64,
+    /// The 99.9th percentile.
+    pub p999: u64,
+    /// The 99.99th percentile.
+    pub p9999: u64,
+    /// The longest.
+    pub max: u64,
+}
+
+/// One value for each class of requests.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ByClass<T> {
+    /// Every request.
+    pub all: T,
+    /// Those slower than `latency_ns.p99`.
+    pub p99: T,
+    /// Those slower than `latency_ns.p999`.
+    pub p999: T,
+}
+
+/// Nanoseconds by part; every part is there, also when it is 0.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PartTotals(BTreeMap<Part, u64>);
+
+impl PartTotals {
+    /// Nanoseconds in `part`.
+    #[must_use]
+    pub fn get(&self, part: Part) -> u64 {
+        self.0.get(&part).copied().unwrap_or(0)
+    }
+
+    /// Adds nanoseconds to `part`. Stays at 584 years, which only a lying guest can reach.
+    pub fn add(&mut self, part: Part, length_ns: u64) {
+        let total_ns = self.0.entry(part).or_insert(0);
+        *total_ns = total_ns.saturating_add(length_ns);
+    }
+
+    /// The sum over all parts.
+    #[must_use]
+    pub fn total_ns(&self) -> u64 {
+        self.0.values().fold(0, |total_ns, part_ns| total_ns.saturating_add(*part_ns))
+    }
+}
+
+impl Default for PartTotals {
+    fn default() -> Self {
+        PartTotals(Part::ALL.into_iter().map(|part| (part, 0)).collect())
+    }
+}
+
+impl From<&PartsNs> for PartTotals {
+    fn from(parts: &PartsNs) -> Self {
+        PartTotals(Part::ALL.into_iter().map(|part| (part, parts.get(part))).collect())
+    }
+}
+
+/// A class of requests.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Class {
+    /// The class holds the requests slower than this; `None` for the class of all.
+    pub threshold_ns: Option<u64>,
+    /// Attributed requests in the class: those that `parts` sums.
+    pub count: u64,
+    /// Requests in the class that `parts` leaves out.
+    pub unattributable: u64,
+    /// Total latency of the `count` requests.
+    pub latency_ns: u64,
+    /// How long they waited for a pCPU: `preempt_wait` plus `wakeup_delay`.
+    pub wait_ns: u64,
+    /// Who ran there meanwhile, the longest first, at most [`ANTAGONISTS_MAX`].
+    pub antagonists: Vec<ClassAntagonist>,
+    /// What threads beyond those listed ran.
+    pub others_ns: u64,
+    /// The part of `wait_ns` for which it is not known who ran.
+    pub unseen_ns: u64,
+}
+
+/// Who ran on a pCPU while requests of a class waited for it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClassAntagonist {
+    /// The VM that waited.
+    pub victim_vm: String,
+    /// The vCPU of that VM that waited.
+    pub victim_vcpu: VcpuId,
+    /// The pCPU that it waited for.
+    pub pcpu: PcpuId,
+    /// Who ran there, for how long, and the share of the class's `wait_ns`.
+    #[serde(flatten)]
+    pub antagonist: Antagonist,
+}
+
+/// Who ran while somebody else waited.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Antagonist {
+    /// Who.
+    #[serde(flatten)]
+    pub thread: NamedThread,
+    /// For how long.
+    pub ran_ns: u64,
+    /// The share of the wait, in [0, 1].
+    pub share: f64,
+}
+
+/// A host thread as a person knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedThread {
+    /// The thread.
+    pub tid: Tid,
+    /// `vm2 vCPU1`, `vm1 main loop`, `kworker/1:1`, `idle`; `tid 4711` where no name is known.
+    pub name: String,
+    /// What it is to the vCPU that it is mentioned with.
+    pub kind: Relation,
+}
+
+/// What a thread is to a vCPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Relation {
+    /// Nobody: the pCPU was idle.
+    Idle,
+    /// The thread of another VM's vCPU.
+    OtherVmVcpu,
+    /// Another thread of another VM's VMM.
+    OtherVmThread,
+    /// The thread of another vCPU of the same VM, or of this vCPU itself.
+    OwnVmVcpu,
+    /// Another thread of the same VM's VMM.
+    OwnVmThread,
+    /// A thread of vslice.
+    Collector,
+    /// A thread of the host's kernel.
+    KernelThread,
+    /// Any other task of the host.
+    HostTask,
+    /// Its name was never recorded.
+    Unknown,
+}
+
+impl Relation {
+    /// Whether the plan did not bring this thread: neither a guest nor nobody.
+    #[must_use]
+    pub fn is_outside_plan(self) -> bool {
+        match self {
+            Relation::Collector
+            | Relation::KernelThread
+            | Relation::HostTask
+            | Relation::Unknown => true,
+            Relation::Idle
+            | Relation::OtherVmVcpu
+            | Relation::OtherVmThread
+            | Relation::OwnVmVcpu
+            | Relation::OwnVmThread => false,
+        }
+    }
+}
+
+/// How the thread of one vCPU was scheduled in the measured window.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Vcpu {
+    /// The VM's name.
+    pub vm: String,
+    /// The vCPU.
+    pub vcpu: VcpuId,
+    /// Its thread on the host.
+    pub tid: Tid,
+    /// How much of the window has spans, whatever their state.
+    pub observed_ns: u64,
+    /// How long the thread was on a pCPU, cut timeslices included.
+    pub on_pcpu_ns: u64,
+    /// Its timeslices.
+    pub timeslices: Timeslices,
+    /// Why it was off; one entry for every reason, also when it is 0.
+    pub off_cpu: Vec<OffCpu>,
+    /// How long it waited for a pCPU: `preempt_wait` plus `wakeup_delay`.
+    pub wait_ns: u64,
+    /// Who ran there meanwhile, the longest first, at most [`ANTAGONISTS_MAX`].
+    pub antagonists: Vec<Antagonist>,
+    /// What threads beyond those listed ran.
+    pub others_ns: u64,
+    /// The part of `wait_ns` for which it is not known who ran.
+    pub unseen_ns: u64,
+}
+
+/// The timeslices of one vCPU thread: its stays on a pCPU of which both ends were seen. All 0 if
+/// there are none. Percentiles are upper edges of buckets that are at most 0.1 % wide.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Timeslices {
+    /// How many.
+    pub count: u64,
+    /// Their mean, rounded.
+    pub mean_ns: u64,
+    /// Coefficient of variation: sample standard deviation over mean. `None` for fewer than two
+    /// timeslices, or a mean of 0.
+    pub cv: Option<f64>,
+    /// The 10th percentile.
+    pub p10_ns: u64,
+    /// The median.
+    pub p50_ns: u64,
+    /// The 90th percentile.
+    pub p90_ns: u64,
+    /// The 99th percentile.
+    pub p99_ns: u64,
+    /// The longest.
+    pub max_ns: u64,
+}
+
+/// One reason for being off a pCPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OffCpu {
+    /// The reason: any [`Part`] but [`Part::OnPcpu`].
+    pub reason: Part,
+    /// How many spans.
+    pub count: u64,
+    /// Their total length.
+    pub total_ns: u64,
+    /// The longest of them.
+    pub max_ns: u64,
+}
+
+/// One place in the kernel where vCPU threads went off their pCPUs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StackTotal {
+    /// What the stays off counted as.
+    pub reason: Part,
+    /// How many.
+    pub count: u64,
+    /// Their total length.
+    pub total_ns: u64,
+    /// Symbols, the innermost first; a single one in parentheses where there is no stack to show.
+    pub frames: Vec<String>,
+}
+
+/// One of the slowest requests.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorstRequest {
+    /// The VM that made it.
+    pub vm: String,
+    /// The vCPU that it was submitted on.
+    pub vcpu: VcpuId,
+    /// Its index in order of submission.
+    pub index: u64,
+    /// Its submission, since the start of the measured window; negative if it was made before.
+    pub start_ns: i64,
+    /// How long it took.
+    pub latency_ns: u64,
+    /// Bytes read, or the negated errno.
+    pub result: i32,
+    /// How far its ends may be off on the host's clock.
+    pub clock_bound_ns: u64,
+    /// Whether the parts may be believed.
+    pub attribution: AttributionName,
+    /// Its latency by part.
+    pub parts: PartTotals,
+    /// What the vCPU's thread did meanwhile, in order of time.
+    pub chain: Vec<ChainSpan>,
+    /// Spans that the chain leaves out at its end.
+    pub chain_cut_count: u64,
+}
+
+/// [`Attribution`] as it is written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttributionName {
+    /// All of it lies on a known timeline.
+    Attributed,
+    /// It touches an interval in which records were lost.
+    Lost,
+    /// Its thread moved between vCPUs meanwhile.
+    Moved,
+    /// It lies, at least in part, outside what was recorded on the host.
+    NotRecorded,
+}
+
+impl From<Attribution> for AttributionName {
+    fn from(attribution: Attribution) -> Self {
+        match attribution {
+            Attribution::Attributed => AttributionName::Attributed,
+            Attribution::Lost => AttributionName::Lost,
+            Attribution::Moved => AttributionName::Moved,
+            Attribution::NotRecorded => AttributionName::NotRecorded,
+        }
+    }
+}
+
+/// One span of a [`WorstRequest`]: what the host was doing to the vCPU.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChainSpan {
+    /// Its beginning, since the submission of the request.
+    pub offset_ns: u64,
+    /// Its length.
+    pub length_ns: u64,
+    /// What it counts as.
+    pub part: Part,
+    /// The pCPU that the thread was on, was taken from or was woken for.
+    pub pcpu: Option<PcpuId>,
+    /// Who woke the thread, where it slept and the waking was seen.
+    pub waker: Option<NamedThread>,
+    /// Who ran while the thread waited, the longest first, at most [`ANTAGONISTS_MAX`].
+    pub antagonists: Vec<Antagonist>,
+    /// Where in the kernel it went off, innermost frame first, at most [`CHAIN_FRAMES_MAX`].
+    pub stack: Vec<String>,
+    /// Why nothing is known, where `part` is `unknown`.
+    pub why_unknown: Option<WhyUnknown>,
+}
+
+/// Why a span is unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhyUnknown {
+    /// Before the first event that tells of the thread.
+    NotYetSeen,
+    /// Records were lost.
+    Lost,
+    /// The thread had ended.
+    Ended,
+    /// The thread slept, but no stack says where.
+    NoStack,
+}
+
+/// How guest times became host times.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clock {
+    /// The way.
+    pub method: ClockMethod,
+    /// Each recorded request's ends are within this many nanoseconds of the truth; `None` if there
+    /// was no request.
+    pub bound_ns: Option<u64>,
+    /// The map of each vCPU.
+    pub vcpus: Vec<VcpuClock>,
+}
+
+/// A way from guest times to host times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClockMethod {
+    /// Round trips between the collector and the guest.
+    Exchange,
+}
+
+/// The clock map of one vCPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VcpuClock {
+    /// The VM's name.
+    pub vm: String,
+    /// The vCPU.
+    pub vcpu: VcpuId,
+    /// Round trips that the map was made from.
+    pub exchanges: u64,
+    /// The map's bound at its worst within the measured window.
+    pub bound_ns: u64,
+}
+
+/// One hog.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hog {
+    /// The VM's name.
+    pub vm: String,
+    /// The vCPU that it is pinned to.
+    pub vcpu: VcpuId,
+    /// How often its loop counted within the run.
+    pub count: u64,
+}
+
+/// What the kernel dropped while it recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Lost {
+    /// Records dropped.
+    pub records: u64,
+    /// In how many stretches of time.
+    pub intervals: u64,
+    /// Total length of those.
+    pub total_ns: u64,
+}
+
+/// What the collector itself took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Cost {
+    /// CPU time of the collector's threads in the measured window.
+    pub collector_cpu_ns: u64,
+    /// Scheduler events recorded.
+    pub events: u64,
+    /// Bytes written to the run directory.
+    pub bytes: u64,
+}
+
+/// `part / whole` rounded to four decimals; 0 if `whole` is 0.
+#[must_use]
+pub(super) fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { round_4(part as f64 / whole as f64) }
+}
+
+/// Rounded to four decimals: few enough digits that every JSON parser reads the same number back.
+#[must_use]
+pub(super) fn round_4(value: f64) -> f64 {
+    (value * 1e4).round() / 1e4
+}

@@ -1,0 +1,155 @@
+//! Names for what the host numbers: threads and kernel stacks.
+
+use super::collect::{VmIndex, VmThreads};
+use super::model::{NamedThread, Relation};
+use crate::sched::StackId;
+use crate::units::{Tid, VcpuId};
+use std::collections::HashMap;
+
+/// What the caller knows of the threads and stacks of a run. The threads of vCPUs need not be in
+/// it: [`VmThreads`] names them.
+#[derive(Debug, Clone, Default)]
+pub struct Names {
+    /// Threads; one that is missing is called by its number.
+    pub threads: HashMap<Tid, ThreadIdentity>,
+    /// Kernel symbols of a stack, the innermost first.
+    pub stacks: HashMap<StackId, Vec<String>>,
+}
+
+/// One host thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ThreadIdentity {
+    /// Its role where it is a VMM's (`main loop`, `worker`, `IO iothread0`), else its comm.
+    pub name: String,
+    /// What it belongs to.
+    pub kind: ThreadKind,
+}
+
+/// What a host thread belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ThreadKind {
+    /// It runs a vCPU.
+    Vcpu {
+        /// The VM.
+        vm: VmIndex,
+        /// The vCPU.
+        vcpu: VcpuId,
+    },
+    /// Another thread of a VM's VMM, or of a process that serves that VM alone.
+    Vmm {
+        /// The VM.
+        vm: VmIndex,
+    },
+    /// It is one of vslice's own.
+    Collector,
+    /// A thread of the host's kernel.
+    Kernel,
+    /// Any other task of the host.
+    Host,
+}
+
+/// Answers who a thread is, seen from a vCPU.
+#[derive(Debug)]
+pub(super) struct Directory<'a> {
+    names: &'a Names,
+    vms: &'a [VmThreads],
+    vcpu_threads: HashMap<Tid, (VmIndex, VcpuId)>,
+}
+
+impl<'a> Directory<'a> {
+    pub(super) fn new(names: &'a Names, vms: &'a [VmThreads]) -> Self {
+        let mut vcpu_threads = HashMap::new();
+        for (index, vm) in vms.iter().enumerate() {
+            for (vcpu, tid) in &vm.vcpus {
+                vcpu_threads.insert(*tid, (VmIndex(index), *vcpu));
+            }
+        }
+        Directory { names, vms, vcpu_threads }
+    }
+
+    /// The name of a VM; a caller that invents an index gets a name that says so.
+    pub(super) fn vm_name(&self, vm: VmIndex) -> String {
+        self.vms.get(vm.0).map_or_else(|| format!("VM number {}", vm.0), |vm| vm.name.clone())
+    }
+
+    /// Who `tid` is to a vCPU of `victim`.
+    pub(super) fn thread(&self, tid: Tid, victim: VmIndex) -> NamedThread {
+        let named = |name: String, kind: Relation| NamedThread { tid, name, kind };
+        if tid == Tid::IDLE {
+            return named("idle".to_owned(), Relation::Idle);
+        }
+        if let Some((vm, vcpu)) = self.vcpu_threads.get(&tid) {
+            return self.vcpu(tid, *vm, *vcpu, victim);
+        }
+        let Some(identity) = self.names.threads.get(&tid) else {
+            return named(format!("tid {tid}"), Relation::Unknown);
+        };
+        let name = identity.name.clone();
+        match identity.kind {
+            ThreadKind::Vcpu { vm, vcpu } => self.vcpu(tid, vm, vcpu, victim),
+            ThreadKind::Vmm { vm } => {
+                let name = format!("{} {name}", self.vm_name(vm));
+                let is_own = vm == victim;
+                let kind = if is_own { Relation::OwnVmThread } else { Relation::OtherVmThread };
+                named(name, kind)
+            }
+            ThreadKind::Collector => named(name, Relation::Collector),
+            ThreadKind::Kernel => named(name, Relation::KernelThread),
+            ThreadKind::Host => named(name, Relation::HostTask),
+        }
+    }
+
+    fn vcpu(&self, tid: Tid, vm: VmIndex, vcpu: VcpuId, victim: VmIndex) -> NamedThread {
+        let kind = if vm == victim { Relation::OwnVmVcpu } else { Relation::OtherVmVcpu };
+        NamedThread { tid, name: format!("{} {vcpu}", self.vm_name(vm)), kind }
+    }
+
+    /// The symbols of a stack; empty where there is none.
+    pub(super) fn frames(&self, stack: Option<StackId>) -> &[String] {
+        stack.and_then(|stack| self.names.stacks.get(&stack)).map_or(&[], Vec::as_slice)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(tid: Tid, kind: Relation, name: &str) -> NamedThread {
+        NamedThread { tid, name: name.to_owned(), kind }
+    }
+
+    #[test]
+    fn a_thread_is_named_as_seen_from_the_vcpu_that_waits() {
+        let vms = [
+            VmThreads { name: "vm1".into(), block_bytes: None, vcpus: vec![(VcpuId(1), Tid(11))] },
+            VmThreads { name: "vm2".into(), block_bytes: None, vcpus: vec![(VcpuId(1), Tid(21))] },
+        ];
+        let mut names = Names::default();
+        for (tid, name, kind) in [
+            (12, "main loop", ThreadKind::Vmm { vm: VmIndex(0) }),
+            (22, "worker", ThreadKind::Vmm { vm: VmIndex(1) }),
+            (30, "kworker/1:1", ThreadKind::Kernel),
+            (31, "cargo", ThreadKind::Host),
+            (32, "vslice", ThreadKind::Collector),
+        ] {
+            names.threads.insert(Tid(tid), ThreadIdentity { name: name.into(), kind });
+        }
+        let directory = Directory::new(&names, &vms);
+        let seen_from_vm1 = |tid| directory.thread(Tid(tid), VmIndex(0));
+        for (tid, kind, name) in [
+            (0, Relation::Idle, "idle"),
+            (11, Relation::OwnVmVcpu, "vm1 vCPU1"),
+            (12, Relation::OwnVmThread, "vm1 main loop"),
+            (21, Relation::OtherVmVcpu, "vm2 vCPU1"),
+            (22, Relation::OtherVmThread, "vm2 worker"),
+            (30, Relation::KernelThread, "kworker/1:1"),
+            (31, Relation::HostTask, "cargo"),
+            (32, Relation::Collector, "vslice"),
+            (99, Relation::Unknown, "tid 99"),
+        ] {
+            assert_eq!(seen_from_vm1(tid), named(Tid(tid), kind, name));
+        }
+        assert_eq!(directory.thread(Tid(21), VmIndex(1)).kind, Relation::OwnVmVcpu);
+        assert_eq!(directory.thread(Tid(12), VmIndex(1)).kind, Relation::OtherVmThread);
+    }
+}

@@ -1,0 +1,184 @@
+//! Holds `schema.md` and the model together.
+
+use super::example;
+use super::model::{RunStatus, SCHEMA, Summary};
+use super::warning::Warning;
+use crate::join::Part;
+use crate::units::VcpuId;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+const SCHEMA_MD: &str = include_str!("schema.md");
+
+/// Key to JSON types, as `schema.md` says.
+fn documented() -> BTreeMap<String, BTreeSet<String>> {
+    let rows = SCHEMA_MD.lines().filter(|line| line.starts_with("| `"));
+    let rows = rows.filter_map(|line| {
+        let [_, key, types, _, _] = line.split('|').collect::<Vec<_>>()[..] else { return None };
+        let types = types.trim().split(" or ").map(str::to_owned).collect();
+        Some((key.trim().trim_matches('`').to_owned(), types))
+    });
+    rows.collect()
+}
+
+/// Adds the keys below `value` with the JSON types that they are seen with.
+fn visit(key: &str, value: &Value, seen: &mut BTreeMap<String, BTreeSet<String>>) {
+    let mut note = |name: &str| {
+        seen.entry(key.to_owned()).or_default().insert(name.to_owned());
+    };
+    if key == "environment.details" {
+        return note("any");
+    }
+    match value {
+        Value::Null => note("null"),
+        Value::Bool(_) => note("boolean"),
+        Value::String(_) => note("string"),
+        Value::Number(number) if number.is_f64() => note("number"),
+        Value::Number(_) => note("integer"),
+        Value::Array(values) => {
+            values.iter().for_each(|value| visit(&format!("{key}[]"), value, seen));
+        }
+        Value::Object(fields) => {
+            if key.ends_with("waker") {
+                note("object");
+            }
+            for (name, value) in fields {
+                let is_part = Part::ALL.iter().any(|part| part.name() == name);
+                let is_class = ["classes", "parts"].contains(&key);
+                let name = match name.as_str() {
+                    _ if is_part => "<part>",
+                    _ if is_class => "<class>",
+                    name => name,
+                };
+                let is_warning = key == "warnings[]" && name != "kind";
+                let child = if key.is_empty() { name.to_owned() } else { format!("{key}.{name}") };
+                if !is_warning {
+                    visit(&child, value, seen);
+                }
+            }
+        }
+    }
+}
+
+/// Two runs that between them have every key and every null.
+fn summaries() -> [Summary; 2] {
+    let mut partial = example::summary();
+    partial.status = RunStatus::Partial { reason: "interrupted".to_owned() };
+    partial.clock.bound_ns = None;
+    [example::summary(), partial]
+}
+
+#[test]
+fn every_key_is_documented_with_its_type_and_none_beside() {
+    let mut seen = BTreeMap::new();
+    for summary in summaries() {
+        visit("", &serde_json::to_value(&summary).unwrap(), &mut seen);
+    }
+    let documented = documented();
+    for (key, types) in &seen {
+        assert_eq!(documented.get(key), Some(types), "`{key}` in schema.md");
+    }
+    let unseen: Vec<_> = documented.keys().filter(|key| !seen.contains_key(*key)).collect();
+    assert!(unseen.is_empty(), "documented but not there: {unseen:?}");
+}
+
+#[test]
+fn the_keys_that_users_rely_on_are_there() {
+    let json = serde_json::to_value(example::summary()).unwrap();
+    assert_eq!(json["schema"], SCHEMA);
+    for pointer in [
+        "/requests/count",
+        "/requests/dropped",
+        "/requests/unattributable",
+        "/latency_ns/p50",
+        "/latency_ns/p99",
+        "/latency_ns/p999",
+        "/latency_ns/max",
+        "/vcpus/0/vcpu",
+        "/vcpus/0/timeslices/count",
+        "/vcpus/0/timeslices/mean_ns",
+        "/vcpus/0/timeslices/p50_ns",
+        "/vcpus/0/timeslices/p99_ns",
+        "/vcpus/0/timeslices/max_ns",
+        "/vcpus/0/off_cpu/0/count",
+        "/vcpus/0/off_cpu/0/total_ns",
+        "/clock/bound_ns",
+        "/lost/records",
+        "/lost/intervals",
+    ] {
+        assert!(json.pointer(pointer).is_some_and(Value::is_u64), "{pointer}");
+    }
+    for pointer in ["/vcpus/0/vm", "/vcpus/0/off_cpu/0/reason", "/clock/method"] {
+        assert!(json.pointer(pointer).is_some_and(Value::is_string), "{pointer}");
+    }
+    assert!(json["vcpus"][1]["timeslices"]["cv"].is_f64());
+    for class in ["all", "p99", "p999"] {
+        for part in Part::ALL {
+            assert!(json["parts"][class][part.name()].is_u64(), "parts.{class}.{}", part.name());
+        }
+        let parts_ns: u64 =
+            json["parts"][class].as_object().unwrap().values().filter_map(Value::as_u64).sum();
+        assert_eq!(json["classes"][class]["latency_ns"], parts_ns);
+    }
+}
+
+/// One warning of every kind.
+fn warnings() -> Vec<Warning> {
+    let (count, records, intervals, share) = (1, 1, 1, 0.5);
+    let (vm, vcpu, name) = ("vm1".to_owned(), VcpuId(0), "cargo".to_owned());
+    vec![
+        Warning::NoRequests,
+        Warning::LostRecords { records, intervals },
+        Warning::DroppedRequests { count, intervals },
+        Warning::Unattributable { count, share },
+        Warning::FailedRequests { errors: count, short: 0 },
+        Warning::UnknownTail { share },
+        Warning::ThinTail { class: "p99".to_owned(), count },
+        Warning::ClockBound { bound_ns: 1_000, p99_ns: 2_000 },
+        Warning::HogDidNotCount { vm: vm.clone(), vcpu },
+        Warning::OutsidePlan { vm, vcpu, name, share },
+        Warning::Notice { text: "vm1: the disk is slow".to_owned() },
+    ]
+}
+
+#[test]
+fn every_warning_is_documented_with_its_fields() {
+    let rows: Vec<String> = warnings()
+        .iter()
+        .map(|warning| {
+            let json = serde_json::to_value(warning).unwrap();
+            let fields = json.as_object().unwrap().keys().filter(|key| *key != "kind");
+            let fields: Vec<_> = fields.map(|key| format!("`{key}`")).collect();
+            let row = format!("| `{}` | {} |", json["kind"].as_str().unwrap(), fields.join(", "));
+            row.replace("|  |", "| |")
+        })
+        .collect();
+    let (_, table) = SCHEMA_MD.split_once("| kind | fields |").unwrap();
+    let table: Vec<&str> = table.lines().filter(|line| line.starts_with("| `")).collect();
+    assert_eq!(table, rows);
+}
+
+#[test]
+fn every_warning_reads_as_a_sentence() {
+    let sentences: Vec<String> = warnings().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        sentences,
+        [
+            "no request was recorded",
+            "the kernel dropped 1 scheduler event in 1 interval; requests that touch one are \
+             unattributable",
+            "the guests could not record 1 request, in 1 interval; no latency here knows of them",
+            "1 request (50.0 %) could not be given to causes: among the latencies, not among the \
+             parts",
+            "1 request failed, 0 read less than asked for",
+            "of the time of the requests above the 99th percentile, 50.0 % is unknown",
+            "above the 99th percentile only 1 request: what is said of it may be chance",
+            "request times may be off by 1.00 us on the host's clock, which is a lot beside a 99th \
+             percentile of 2.00 us",
+            "the hog on vm1 vCPU0 never counted: this vCPU was not kept busy",
+            "of the time that vm1 vCPU0 waited for its pCPU, 50.0 % went to threads outside the \
+             plan, most of it to cargo",
+            "vm1: the disk is slow",
+        ]
+    );
+}

@@ -1,0 +1,197 @@
+//! The slowest requests, each with what happened to it, as lines that read as sentences.
+
+use super::page::{Page, Tone, shorten};
+use super::units::{count, duration, percent};
+use super::{NAME_CHARS_MAX, reason_label};
+use crate::join::Part;
+use crate::report::model::{
+    Antagonist, AttributionName, ChainSpan, NamedThread, Summary, WhyUnknown, WorstRequest, share,
+};
+use crate::units::PcpuId;
+use std::cmp::Reverse;
+
+/// Spans of a chain that get a line of their own, the longest ones; the JSON has them all.
+const CHAIN_LINES_MAX: usize = 12;
+
+/// Antagonists that a line names.
+const LINE_ANTAGONISTS_MAX: usize = 3;
+
+/// Frames of a stack that a line shows.
+const LINE_FRAMES_MAX: usize = 3;
+
+pub(super) fn worst(page: &mut Page, summary: &Summary) {
+    if summary.worst.is_empty() {
+        return;
+    }
+    page.blank();
+    page.line(&[
+        (Tone::Strong, "Slowest requests"),
+        (Tone::Dim, "  offset since submission, length, what the vCPU's thread did"),
+    ]);
+    for (index, request) in summary.worst.iter().enumerate() {
+        heading(page, index + 1, request);
+        chain(page, request);
+    }
+}
+
+fn heading(page: &mut Page, rank: usize, request: &WorstRequest) {
+    let shares = largest_parts(request);
+    let vm = shorten(&request.vm, NAME_CHARS_MAX);
+    let attribution = match request.attribution {
+        AttributionName::Attributed => "",
+        AttributionName::Lost => " (unattributable: it touches lost records)",
+        AttributionName::Moved => " (unattributable: its thread moved between vCPUs)",
+        AttributionName::NotRecorded => " (unattributable: not all of it was recorded)",
+    };
+    let failure = if request.result < 0 {
+        format!(", failed with errno {}", request.result.unsigned_abs())
+    } else {
+        String::new()
+    };
+    let latency = duration(request.latency_ns);
+    page.paragraph(
+        &format!("  {rank}. "),
+        &format!(
+            "{latency}: request {} of {vm} {} at {}{failure}; {shares}{attribution}",
+            count(request.index),
+            request.vcpu,
+            since_start(request.start_ns),
+        ),
+        Tone::Strong,
+    );
+}
+
+/// "at 1.234 s": seconds since the run began, to the microsecond, as logs have them.
+fn since_start(start_ns: i64) -> String {
+    let sign = if start_ns < 0 { "-" } else { "" };
+    let start_us = start_ns.unsigned_abs() / 1_000;
+    format!("{sign}{}.{:06} s", start_us / 1_000_000, start_us % 1_000_000)
+}
+
+/// The parts that take at least 1 % of a request, the largest first.
+fn largest_parts(request: &WorstRequest) -> String {
+    let mut parts: Vec<(Part, u64)> = Part::ALL
+        .into_iter()
+        .map(|part| (part, request.parts.get(part)))
+        .filter(|(_, part_ns)| part_ns.saturating_mul(100) >= request.latency_ns && *part_ns > 0)
+        .collect();
+    parts.sort_by_key(|(_, part_ns)| Reverse(*part_ns));
+    let named: Vec<String> = parts
+        .iter()
+        .map(|(part, part_ns)| {
+            format!("{} {}", percent(share(*part_ns, request.latency_ns)), reason_label(*part))
+        })
+        .collect();
+    if named.is_empty() { "nothing is known".to_owned() } else { named.join(", ") }
+}
+
+fn chain(page: &mut Page, request: &WorstRequest) {
+    let shown = longest(&request.chain);
+    let mut passed_over: Vec<&ChainSpan> = Vec::new();
+    for (index, span) in request.chain.iter().enumerate() {
+        if shown.contains(&index) {
+            shorter(page, &mut passed_over);
+            let lead = lead(span.offset_ns, span.length_ns);
+            let tone = if span.part == Part::OnPcpu { Tone::Dim } else { Tone::Plain };
+            page.paragraph(&lead, &sentence(span), tone);
+        } else {
+            passed_over.push(span);
+        }
+    }
+    shorter(page, &mut passed_over);
+    if request.chain_cut_count > 0 {
+        let cut = format!("and {} more spans that were not kept", count(request.chain_cut_count));
+        page.paragraph(&" ".repeat(LEAD_WIDTH), &cut, Tone::Dim);
+    }
+}
+
+/// Which spans get a line: the longest, the earlier ones first among equals.
+fn longest(chain: &[ChainSpan]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..chain.len()).collect();
+    order.sort_by_key(|index| (Reverse(chain[*index].length_ns), *index));
+    order.truncate(CHAIN_LINES_MAX);
+    order
+}
+
+fn shorter(page: &mut Page, passed_over: &mut Vec<&ChainSpan>) {
+    if let Some(first) = passed_over.first() {
+        let total_ns = passed_over.iter().map(|span| span.length_ns).sum();
+        let spans = if passed_over.len() == 1 { "shorter span" } else { "shorter spans" };
+        let text = format!("({} {spans})", passed_over.len());
+        page.paragraph(&lead(first.offset_ns, total_ns), &text, Tone::Dim);
+    }
+    passed_over.clear();
+}
+
+const LEAD_WIDTH: usize = 28;
+
+fn lead(offset_ns: u64, length_ns: u64) -> String {
+    format!("{:>14}{:>12}  ", format!("+{}", milliseconds(offset_ns)), milliseconds(length_ns))
+}
+
+/// Milliseconds to the microsecond: one unit, so that a timeline reads downwards.
+fn milliseconds(length_ns: u64) -> String {
+    let rounded_us = length_ns.saturating_add(500) / 1_000;
+    format!("{}.{:03} ms", rounded_us / 1_000, rounded_us % 1_000)
+}
+
+fn sentence(span: &ChainSpan) -> String {
+    let pcpu = span.pcpu.map_or_else(|| "a pCPU".to_owned(), |pcpu: PcpuId| pcpu.to_string());
+    match span.part {
+        Part::OnPcpu => format!("on {pcpu}"),
+        Part::PreemptWait if span.antagonists.is_empty() => {
+            format!("preempted on {pcpu}, by whom is not known")
+        }
+        Part::PreemptWait => format!("preempted on {pcpu} by {}", antagonists(&span.antagonists)),
+        Part::WakeupDelay if span.antagonists.is_empty() => format!("woken, on its way to {pcpu}"),
+        Part::WakeupDelay => {
+            format!("woken for {pcpu}, where {} ran", antagonists(&span.antagonists))
+        }
+        Part::Futex => asleep("asleep on a futex", span),
+        Part::Halt => asleep("halted, the guest was idle", span),
+        Part::OtherSleep => asleep("asleep in the host's kernel", span),
+        Part::Unknown => match span.why_unknown {
+            Some(WhyUnknown::NoStack) => asleep("asleep, no stack says where", span),
+            Some(WhyUnknown::Lost) => "unknown: records were lost".to_owned(),
+            Some(WhyUnknown::NotYetSeen) => {
+                "unknown: nothing was seen of the thread yet".to_owned()
+            }
+            Some(WhyUnknown::Ended) => "the thread had ended".to_owned(),
+            None => "unknown".to_owned(),
+        },
+    }
+}
+
+fn antagonists(antagonists: &[Antagonist]) -> String {
+    let mut named: Vec<String> = antagonists
+        .iter()
+        .take(LINE_ANTAGONISTS_MAX)
+        .map(|ran| format!("{} ({})", name(&ran.thread), milliseconds(ran.ran_ns)))
+        .collect();
+    let more = antagonists.len().saturating_sub(LINE_ANTAGONISTS_MAX);
+    if more > 0 {
+        named.push(format!("{more} more"));
+    }
+    named.join(", ")
+}
+
+fn asleep(what: &str, span: &ChainSpan) -> String {
+    let mut sentence = what.to_owned();
+    if let Some(waker) = &span.waker {
+        sentence.push_str(&format!(", woken by {}", name(waker)));
+    }
+    if !span.stack.is_empty() {
+        let frames: Vec<String> = span
+            .stack
+            .iter()
+            .take(LINE_FRAMES_MAX)
+            .map(|frame| shorten(frame, NAME_CHARS_MAX))
+            .collect();
+        sentence.push_str(&format!("; {}", frames.join(" < ")));
+    }
+    sentence
+}
+
+fn name(thread: &NamedThread) -> String {
+    shorten(&thread.name, NAME_CHARS_MAX)
+}

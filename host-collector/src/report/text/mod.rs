@@ -1,0 +1,168 @@
+//! The summary as a page of text: what an engineer wants at a glance, in the order of the questions.
+
+mod chain;
+mod page;
+mod tables;
+pub mod units;
+
+use super::model::{ClockMethod, Lost, RunStatus, Summary};
+use super::verdict::{self, verdict};
+use crate::join::Part;
+use page::{Page, Tone, shorten};
+use units::{bytes, count, counted, duration};
+
+/// Characters of a name that are printed; the JSON has it whole.
+const NAME_CHARS_MAX: usize = 40;
+
+/// How a page looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Style {
+    /// Columns of the terminal. Sentences are wrapped to it; tables lose their bars below
+    /// [`BARS_WIDTH_MIN`] and are never narrower than their numbers.
+    pub width: usize,
+    /// Whether to use the terminal's colours.
+    pub colour: bool,
+}
+
+/// The narrowest page that has bars.
+pub const BARS_WIDTH_MIN: usize = 96;
+
+impl Default for Style {
+    fn default() -> Self {
+        Style { width: 100, colour: false }
+    }
+}
+
+/// The summary as text. Whatever names it holds, the only control characters in the result are line
+/// feeds and, with [`Style::colour`], the renderer's own colours.
+#[must_use]
+pub fn render(summary: &Summary, style: Style) -> String {
+    let mut page = Page::new(style);
+    title(&mut page, summary);
+    page.blank();
+    page.paragraph("", &verdict(summary), Tone::Strong);
+    page.blank();
+    requests(&mut page, summary);
+    if summary.requests.count > 0 {
+        tables::latency(&mut page, summary);
+        tables::parts(&mut page, summary);
+        tables::class_antagonists(&mut page, summary);
+    }
+    tables::timeslices(&mut page, summary);
+    tables::off_cpu(&mut page, summary);
+    tables::antagonists(&mut page, summary);
+    tables::stacks(&mut page, summary);
+    chain::worst(&mut page, summary);
+    footing(&mut page, summary);
+    warnings(&mut page, summary);
+    page.into_text()
+}
+
+fn reason_label(part: Part) -> &'static str {
+    verdict::label(part)
+}
+
+fn title(page: &mut Page, summary: &Summary) {
+    let mut vms: Vec<&str> = summary.vcpus.iter().map(|vcpu| vcpu.vm.as_str()).collect();
+    vms.dedup();
+    let guests = if vms.len() == 1 { "guest" } else { "guests" };
+    let title = format!(
+        "vslice {}: {} {guests} under {}, {} measured",
+        shorten(&summary.plan, NAME_CHARS_MAX),
+        vms.len(),
+        shorten(&summary.accelerator.name, NAME_CHARS_MAX),
+        duration(summary.measured_ns)
+    );
+    page.line(&[(Tone::Strong, &title)]);
+    if let RunStatus::Partial { reason } = &summary.status {
+        page.paragraph("", &format!("PARTIAL RUN: {reason}"), Tone::Alarm);
+    }
+    let accelerator = &summary.accelerator;
+    page.paragraph("  ", &format!("{}: {}", accelerator.name, accelerator.reason), Tone::Dim);
+    for line in &summary.environment.lines {
+        page.paragraph("  ", line, Tone::Dim);
+    }
+}
+
+fn requests(page: &mut Page, summary: &Summary) {
+    let requests = &summary.requests;
+    let mut text = format!(
+        "{} recorded, {} IOPS, {} in {}; {} dropped, {} unattributable",
+        count(requests.count),
+        iops(requests.iops),
+        bytes(requests.bytes),
+        duration(requests.elapsed_ns),
+        count(requests.dropped),
+        count(requests.unattributable)
+    );
+    for (number, what) in [(requests.errors, "failed"), (requests.short, "short")] {
+        if number > 0 {
+            text.push_str(&format!(", {} {what}", count(number)));
+        }
+    }
+    page.paragraph("Requests  ", &text, Tone::Plain);
+}
+
+/// Whole requests are enough from 100 on.
+fn iops(iops: f64) -> String {
+    if iops < 100.0 { format!("{iops:.1}") } else { format!("{iops:.0}") }
+}
+
+fn footing(page: &mut Page, summary: &Summary) {
+    page.blank();
+    let method = match summary.clock.method {
+        ClockMethod::Exchange => "exchange",
+    };
+    let exchanges: u64 = summary.clock.vcpus.iter().map(|vcpu| vcpu.exchanges).sum();
+    let bound = match summary.clock.bound_ns {
+        Some(bound_ns) => format!("request times are within {} of the host's", duration(bound_ns)),
+        None => "no request to place".to_owned(),
+    };
+    let maps = summary.clock.vcpus.len();
+    let maps = if maps == 1 { "1 map".to_owned() } else { format!("{maps} maps") };
+    let clock = format!("{method}: {bound}; {maps} from {}", counted(exchanges, "round trip"));
+    page.paragraph("Clock     ", &clock, Tone::Plain);
+    page.paragraph("Losses    ", &losses(summary), Tone::Plain);
+    let cost = &summary.cost;
+    let cost = format!(
+        "{} of CPU time for the collector, {} scheduler events, {} written",
+        duration(cost.collector_cpu_ns),
+        count(cost.events),
+        bytes(cost.bytes)
+    );
+    page.paragraph("Own cost  ", &cost, Tone::Plain);
+}
+
+fn losses(summary: &Summary) -> String {
+    let (lost, requests) = (&summary.lost, &summary.requests);
+    if *lost == Lost::default() && requests.dropped == 0 {
+        return "none: every scheduler event and every request was recorded".to_owned();
+    }
+    let host = if lost.records == 0 && lost.intervals == 0 {
+        "no scheduler event".to_owned()
+    } else {
+        let events = counted(lost.records, "scheduler event");
+        let intervals = counted(lost.intervals, "interval");
+        format!("{events} in {intervals}, {} in all", duration(lost.total_ns))
+    };
+    let guests = if requests.dropped == 0 {
+        "no request".to_owned()
+    } else {
+        let intervals = counted(requests.dropped_intervals, "interval");
+        format!("{} in {intervals}", counted(requests.dropped, "request"))
+    };
+    format!("on the host {host}; in the guests {guests}")
+}
+
+fn warnings(page: &mut Page, summary: &Summary) {
+    if summary.warnings.is_empty() {
+        return;
+    }
+    page.blank();
+    for warning in &summary.warnings {
+        page.paragraph("warning: ", &warning.to_string(), Tone::Alarm);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,312 @@
+//! The tables of the page.
+
+use super::page::{Page, Table, Tone, shorten};
+use super::units::{count, duration, percent};
+use super::{BARS_WIDTH_MIN, NAME_CHARS_MAX, reason_label};
+use crate::join::Part;
+use crate::report::model::{Class, ClassAntagonist, Relation, StackTotal, Summary, Vcpu, share};
+use crate::units::{PcpuId, Tid, VcpuId};
+
+/// Characters of a bar that stands for 100 %.
+const BAR_CHARS: usize = 12;
+
+/// Below this share of the waits of every class an antagonist is counted with the others.
+const LISTED_SHARE_MIN: f64 = 0.01;
+
+/// Antagonists listed for one vCPU.
+const VCPU_ANTAGONISTS_MAX: usize = 4;
+
+/// Frames of a stack that are shown.
+const STACK_FRAMES_MAX: usize = 6;
+
+/// Stacks shown of a reason that its name does not explain, and of one that it does.
+const STACKS_UNEXPLAINED_MAX: usize = 3;
+const STACKS_EXPLAINED_MAX: usize = 1;
+
+fn heading(page: &mut Page, title: &str, note: &str) {
+    page.blank();
+    page.line(&[(Tone::Strong, title), (Tone::Dim, "  "), (Tone::Dim, note)]);
+}
+
+fn vcpu_name(vm: &str, vcpu: VcpuId) -> String {
+    format!("{} {vcpu}", shorten(vm, NAME_CHARS_MAX))
+}
+
+fn share_percent(part: u64, whole: u64) -> String {
+    percent(share(part, whole))
+}
+
+pub(super) fn latency(page: &mut Page, summary: &Summary) {
+    heading(page, "Latency", "of every recorded request");
+    let latency_ns = &summary.latency_ns;
+    let columns = [
+        ("min", latency_ns.min),
+        ("mean", latency_ns.mean),
+        ("p50", latency_ns.p50),
+        ("p90", latency_ns.p90),
+        ("p99", latency_ns.p99),
+        ("p99.9", latency_ns.p999),
+        ("p99.99", latency_ns.p9999),
+        ("max", latency_ns.max),
+    ];
+    let mut table = Table::new("rrrrrrrr");
+    table.row(Tone::Dim, columns.map(|(name, _)| name));
+    table.row(Tone::Plain, columns.map(|(_, length_ns)| duration(length_ns)));
+    page.table(&table);
+}
+
+pub(super) fn parts(page: &mut Page, summary: &Summary) {
+    heading(page, "Where the time went", "total, share of the requests' latency");
+    let classes = [
+        (&summary.classes.all, &summary.parts.all),
+        (&summary.classes.p99, &summary.parts.p99),
+        (&summary.classes.p999, &summary.parts.p999),
+    ];
+    let has_bars = page.width() >= BARS_WIDTH_MIN;
+    let mut table = Table::new("lrrlrrlrrl");
+    let mut row = |tone, name: &str, cells: [(String, String, String); 3]| {
+        let cells = cells.into_iter().flat_map(|(total, share, bar)| {
+            let bar = if has_bars { bar } else { String::new() };
+            [total, share, bar]
+        });
+        table.row(tone, [name.to_owned()].into_iter().chain(cells));
+    };
+    let only = |text: String| (text, String::new(), String::new());
+    let names = ["all", "above p99", "above p99.9"];
+    row(Tone::Dim, "", names.map(|name| only(name.to_owned())));
+    for part in Part::ALL {
+        row(
+            Tone::Plain,
+            reason_label(part),
+            classes.map(|(class, parts)| {
+                let part_ns = parts.get(part);
+                let share = share(part_ns, class.latency_ns);
+                (duration(part_ns), percent(share), bar(share))
+            }),
+        );
+    }
+    row(Tone::Dim, "latency", classes.map(|(class, _)| only(duration(class.latency_ns))));
+    row(Tone::Dim, "slower than", classes.map(|(class, _)| only(threshold(class))));
+    row(Tone::Dim, "requests", classes.map(|(class, _)| only(count(class.count))));
+    if summary.requests.unattributable > 0 {
+        let left_out = classes.map(|(class, _)| only(count(class.unattributable)));
+        row(Tone::Dim, "left out", left_out);
+    }
+    page.table(&table);
+}
+
+fn threshold(class: &Class) -> String {
+    class.threshold_ns.map_or_else(|| "-".to_owned(), duration)
+}
+
+/// A share in [0, 1] as a bar; what is there but too little for a `#` is a dot.
+fn bar(share: f64) -> String {
+    let filled = (1..=BAR_CHARS).filter(|step| share * BAR_CHARS as f64 >= *step as f64 - 0.5);
+    match filled.count() {
+        0 if share > 0.0 => ".".to_owned(),
+        filled => "#".repeat(filled),
+    }
+}
+
+/// What tells a row of [`class_antagonists`] from another.
+type Met<'a> = (&'a str, VcpuId, PcpuId, Tid);
+
+fn met(row: &ClassAntagonist) -> Met<'_> {
+    (&row.victim_vm, row.victim_vcpu, row.pcpu, row.antagonist.thread.tid)
+}
+
+pub(super) fn class_antagonists(page: &mut Page, summary: &Summary) {
+    let classes = [&summary.classes.all, &summary.classes.p99, &summary.classes.p999];
+    let mut listed: Vec<&ClassAntagonist> = Vec::new();
+    for row in classes.iter().flat_map(|class| &class.antagonists) {
+        let is_new = listed.iter().all(|known| met(known) != met(row));
+        if is_new && row.antagonist.share >= LISTED_SHARE_MIN {
+            listed.push(row);
+        }
+    }
+    if classes.iter().all(|class| class.wait_ns == 0) {
+        return;
+    }
+    heading(page, "Who ran while requests waited for a pCPU", "total, share of the waits");
+    let mut table = Table::new("lrrrrrr");
+    table.row(Tone::Dim, ["", "all", "", "above p99", "", "above p99.9", ""]);
+    let ran_ns = |class: &Class, wanted: &ClassAntagonist| -> u64 {
+        let rows = class.antagonists.iter().filter(|row| met(row) == met(wanted));
+        rows.map(|row| row.antagonist.ran_ns).sum()
+    };
+    let cells = |name: String, of_class: &dyn Fn(&Class) -> u64| {
+        let figures = classes.into_iter().flat_map(|class| {
+            let length_ns = of_class(class);
+            [duration(length_ns), share_percent(length_ns, class.wait_ns)]
+        });
+        [name].into_iter().chain(figures).collect::<Vec<_>>()
+    };
+    for row in &listed {
+        let tone =
+            if row.antagonist.thread.kind == Relation::Idle { Tone::Dim } else { Tone::Plain };
+        let name = format!(
+            "{} on {}, {} waiting",
+            shorten(&row.antagonist.thread.name, NAME_CHARS_MAX),
+            row.pcpu,
+            vcpu_name(&row.victim_vm, row.victim_vcpu)
+        );
+        table.row(tone, cells(name, &|class| ran_ns(class, row)));
+    }
+    let rest_ns = |class: &Class| {
+        let listed_ns: u64 = listed.iter().map(|row| ran_ns(class, row)).sum();
+        class.wait_ns.saturating_sub(class.unseen_ns).saturating_sub(listed_ns)
+    };
+    for (name, of_class) in
+        [("others", &rest_ns as &dyn Fn(&Class) -> u64), ("not seen", &|class| class.unseen_ns)]
+    {
+        if classes.iter().any(|class| of_class(class) > 0) {
+            table.row(Tone::Dim, cells(name.to_owned(), of_class));
+        }
+    }
+    page.table(&table);
+}
+
+pub(super) fn timeslices(page: &mut Page, summary: &Summary) {
+    if summary.vcpus.is_empty() {
+        return;
+    }
+    heading(page, "Timeslices", "stays on a pCPU of which both ends were seen");
+    let mut table = Table::new("lrrrrrrrrrr");
+    table.row(
+        Tone::Dim,
+        ["", "tid", "on pCPU", "count", "mean", "CV", "p10", "p50", "p90", "p99", "max"],
+    );
+    for vcpu in &summary.vcpus {
+        let slices = &vcpu.timeslices;
+        let mut cells = vec![
+            vcpu_name(&vcpu.vm, vcpu.vcpu),
+            vcpu.tid.to_string(),
+            share_percent(vcpu.on_pcpu_ns, vcpu.observed_ns),
+            count(slices.count),
+        ];
+        if slices.count > 0 {
+            cells.push(duration(slices.mean_ns));
+            cells.push(slices.cv.map_or_else(|| "-".to_owned(), |cv| format!("{cv:.2}")));
+            let lengths =
+                [slices.p10_ns, slices.p50_ns, slices.p90_ns, slices.p99_ns, slices.max_ns];
+            cells.extend(lengths.map(duration));
+        }
+        table.row(Tone::Plain, cells);
+    }
+    page.table(&table);
+}
+
+pub(super) fn off_cpu(page: &mut Page, summary: &Summary) {
+    let was_off = |vcpu: &Vcpu| vcpu.off_cpu.iter().any(|row| row.count > 0);
+    if !summary.vcpus.iter().any(was_off) {
+        return;
+    }
+    heading(page, "Off-CPU", "share of the vCPU's time");
+    let mut table = Table::new("llrrrrr");
+    table.row(Tone::Dim, ["", "reason", "count", "total", "share", "mean", "max"]);
+    for vcpu in &summary.vcpus {
+        let mut name = vcpu_name(&vcpu.vm, vcpu.vcpu);
+        for row in vcpu.off_cpu.iter().filter(|row| row.count > 0) {
+            table.row(
+                Tone::Plain,
+                [
+                    std::mem::take(&mut name),
+                    reason_label(row.reason).to_owned(),
+                    count(row.count),
+                    duration(row.total_ns),
+                    share_percent(row.total_ns, vcpu.observed_ns),
+                    duration(row.total_ns / row.count),
+                    duration(row.max_ns),
+                ],
+            );
+        }
+    }
+    page.table(&table);
+}
+
+pub(super) fn antagonists(page: &mut Page, summary: &Summary) {
+    if summary.vcpus.iter().all(|vcpu| vcpu.wait_ns == 0) {
+        return;
+    }
+    heading(page, "Antagonists", "who ran while the vCPU waited, share of its waits");
+    let mut table = Table::new("lllrrr");
+    table.row(Tone::Dim, ["", "who", "", "tid", "ran", "share"]);
+    for vcpu in summary.vcpus.iter().filter(|vcpu| vcpu.wait_ns > 0) {
+        let mut name = vcpu_name(&vcpu.vm, vcpu.vcpu);
+        let (listed, cut) =
+            vcpu.antagonists.split_at(vcpu.antagonists.len().min(VCPU_ANTAGONISTS_MAX));
+        for row in listed {
+            let thread = &row.thread;
+            table.row(
+                Tone::Plain,
+                [
+                    std::mem::take(&mut name),
+                    shorten(&thread.name, NAME_CHARS_MAX),
+                    relation(thread.kind).to_owned(),
+                    thread.tid.to_string(),
+                    duration(row.ran_ns),
+                    percent(row.share),
+                ],
+            );
+        }
+        let others_ns =
+            cut.iter().fold(vcpu.others_ns, |sum_ns, row| sum_ns.saturating_add(row.ran_ns));
+        for (who, length_ns) in [("others", others_ns), ("not seen", vcpu.unseen_ns)] {
+            if length_ns > 0 {
+                let (ran, share) = (duration(length_ns), share_percent(length_ns, vcpu.wait_ns));
+                let first = std::mem::take(&mut name);
+                table.row(
+                    Tone::Dim,
+                    [first, who.to_owned(), String::new(), String::new(), ran, share],
+                );
+            }
+        }
+    }
+    page.table(&table);
+}
+
+fn relation(kind: Relation) -> &'static str {
+    match kind {
+        Relation::Idle => "nobody",
+        Relation::OtherVmVcpu | Relation::OtherVmThread => "other VM",
+        Relation::OwnVmVcpu | Relation::OwnVmThread => "own VM",
+        Relation::Collector => "vslice",
+        Relation::KernelThread => "kernel thread",
+        Relation::HostTask => "host task",
+        Relation::Unknown => "unknown",
+    }
+}
+
+pub(super) fn stacks(page: &mut Page, summary: &Summary) {
+    let mut shown = Vec::new();
+    for part in Part::ALL {
+        let is_unexplained = matches!(part, Part::OtherSleep | Part::Unknown);
+        let stacks_max = if is_unexplained { STACKS_UNEXPLAINED_MAX } else { STACKS_EXPLAINED_MAX };
+        let is_told = |stack: &&StackTotal| stack.reason == part;
+        // Only where a stack could have explained something is it worth a line that there is none.
+        let has_frames = |stack: &&StackTotal| {
+            is_unexplained || stack.frames.first().is_some_and(|frame| !frame.starts_with('('))
+        };
+        let of_part = summary.stacks.iter().filter(is_told).filter(has_frames);
+        shown.extend(of_part.take(stacks_max));
+    }
+    if shown.is_empty() {
+        return;
+    }
+    heading(page, "Kernel stacks", "where the vCPU threads went off, innermost frame first");
+    for stack in shown {
+        let frames: Vec<String> = stack
+            .frames
+            .iter()
+            .take(STACK_FRAMES_MAX)
+            .map(|frame| shorten(frame, NAME_CHARS_MAX))
+            .collect();
+        let lead = format!(
+            "  {:<15}  {:>9}  {:>8}  ",
+            reason_label(stack.reason),
+            count(stack.count),
+            duration(stack.total_ns)
+        );
+        page.paragraph(&lead, &frames.join(" < "), Tone::Plain);
+    }
+}

@@ -1,0 +1,132 @@
+use super::*;
+use crate::report::example;
+use crate::report::model::Summary;
+use crate::report::{SummaryBuilder, Warning};
+use std::path::Path;
+
+const PLAIN: Style = Style { width: 100, colour: false };
+
+/// Compares with a file beside this one; with `VSLICE_BLESS=1` writes it.
+fn assert_golden(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/report/text").join(name);
+    if std::env::var_os("VSLICE_BLESS").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let golden = std::fs::read_to_string(&path).unwrap();
+    assert!(text == golden, "differs from {name}; VSLICE_BLESS=1 accepts this:\n{text}");
+}
+
+fn empty() -> Summary {
+    let mut facts = example::facts();
+    facts.status = RunStatus::Partial { reason: "vm1 never connected".to_owned() };
+    SummaryBuilder::new(example::START, example::vms()).finish(facts, &example::names())
+}
+
+#[test]
+fn the_page_of_the_example() {
+    assert_golden("example.golden", &render(&example::summary(), PLAIN));
+}
+
+#[test]
+fn the_page_of_a_run_without_requests() {
+    let page = render(&empty(), PLAIN);
+    assert_golden("empty.golden", &page);
+    assert!(!page.contains("NaN") && !page.contains("inf"));
+    let no_vms = SummaryBuilder::new(example::START, vec![]);
+    let page = render(&no_vms.finish(example::facts(), &example::names()), PLAIN);
+    assert!(page.contains("0 guests"));
+}
+
+#[test]
+fn colours_change_nothing_but_the_colours() {
+    let summary = example::summary();
+    let coloured = render(&summary, Style { colour: true, ..PLAIN });
+    assert!(coloured.contains('\x1b'));
+    let mut stripped = coloured;
+    for escape in ["\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[1;31m"] {
+        stripped = stripped.replace(escape, "");
+    }
+    assert_eq!(stripped, render(&summary, PLAIN));
+}
+
+#[test]
+fn a_narrow_page_has_no_bars_and_wraps_its_sentences() {
+    let page = render(&example::summary(), Style { width: 80, colour: false });
+    assert!(!page.contains('#'));
+    assert!(page.lines().all(|line| line.len() <= 100), "{page}");
+}
+
+#[test]
+fn a_long_chain_shows_its_longest_spans_and_how_much_is_between() {
+    use crate::report::example::{preempted, request, running};
+    let mut builder = SummaryBuilder::new(example::START, example::vms());
+    // 20 times 10 us on and 1 ms off; of the 12 longest spans the last 12 waits are a little longer.
+    let spans = (0..20).flat_map(|turn| {
+        let length_ns = if turn < 8 { 1_000_000 } else { 1_100_000 };
+        [running(10_000), preempted(length_ns, &[(201, length_ns)])]
+    });
+    let mut breakdown = request(0, example::START, spans.collect());
+    breakdown.chain_cut_count = 24;
+    builder.breakdown(example::VM1, breakdown);
+    let page = render(&builder.finish(example::facts(), &example::names()), PLAIN);
+    let (_, chain) = page.split_once("  1. ").unwrap();
+    let (chain, _) = chain.split_once("\n\n").unwrap();
+    let lines: Vec<&str> = chain.lines().collect();
+    assert_eq!(lines[1], "     +0.000 ms    8.090 ms  (17 shorter spans)");
+    assert_eq!(lines[2], "     +8.090 ms    1.100 ms  preempted on pCPU1 by vm2 vCPU1 (1.100 ms)");
+    assert_eq!(lines[3], "     +9.190 ms    0.010 ms  (1 shorter span)");
+    assert_eq!(lines.last().unwrap().trim(), "and 24 more spans that were not kept");
+    assert_eq!(lines.iter().filter(|line| line.contains("preempted")).count(), 12);
+}
+
+/// Puts `name` wherever a string of a summary can come from a guest, a host task or a file.
+fn with_every_string(name: &str) -> Summary {
+    fn replace(value: &mut serde_json::Value, name: &str) {
+        const ENUMS: [&str; 8] =
+            ["kind", "state", "reason", "part", "method", "attribution", "why_unknown", "class"];
+        match value {
+            serde_json::Value::String(text) => name.clone_into(text),
+            serde_json::Value::Array(values) => {
+                values.iter_mut().for_each(|value| replace(value, name));
+            }
+            serde_json::Value::Object(fields) => {
+                for (key, value) in fields {
+                    if !(ENUMS.contains(&key.as_str()) && value.is_string()) {
+                        replace(value, name);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut summary = example::summary();
+    summary.warnings = vec![
+        Warning::Notice { text: String::new() },
+        Warning::HogDidNotCount { vm: String::new(), vcpu: crate::units::VcpuId(1) },
+    ];
+    let mut value = serde_json::to_value(&summary).unwrap();
+    replace(&mut value, name);
+    let mut summary: Summary = serde_json::from_value(value).unwrap();
+    summary.status = RunStatus::Partial { reason: name.to_owned() };
+    name.clone_into(&mut summary.accelerator.reason);
+    summary
+}
+
+#[test]
+fn no_name_reaches_the_terminal_as_a_command() {
+    let page = render(&with_every_string("x\x1b]0;owned\x07\r\n\u{9b}2J\u{202e}y"), PLAIN);
+    assert!(page.contains("x?]0;owned????2J?y"));
+    let forbidden = |letter: char| letter != '\n' && (letter.is_control() || letter == '\u{202e}');
+    assert!(!page.contains(forbidden), "{page:?}");
+    assert_eq!(
+        page.lines().count(),
+        render(&with_every_string("x?]0;owned????2J?y"), PLAIN).lines().count(),
+        "a name adds no lines"
+    );
+}
+
+#[test]
+fn a_long_name_does_not_flood_the_page() {
+    let page = render(&with_every_string(&"n".repeat(100_000)), PLAIN);
+    assert!(page.len() < 40_000, "{} bytes", page.len());
+}

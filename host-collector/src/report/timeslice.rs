@@ -1,0 +1,264 @@
+//! How the thread of one vCPU was scheduled: its timeslices, and why it was off.
+
+use super::distribution::Distribution;
+use super::ledger::Ledger;
+use super::model::{OffCpu, Timeslices, round_4};
+use crate::join::Part;
+use crate::timeline::{Span, ThreadState};
+use crate::units::{HostNs, Tid};
+
+/// Antagonists of one vCPU that are told apart.
+const VCPU_ANTAGONISTS_MAX: usize = 4096;
+
+/// The spans of one vCPU thread, in bounded memory.
+///
+/// A timeslice counts only if both its ends were seen, and a span does not say so itself: the
+/// first may be cut by the beginning of the window, the last by its end, any by a loss. So a stay
+/// on a pCPU is a timeslice if the spans right before and right after it are there and are known.
+#[derive(Debug)]
+pub(super) struct VcpuTally {
+    timeslices: Distribution,
+    /// Welford's running mean and sum of squared deviations, as in Knuth, TAOCP vol. 2, 4.2.2,
+    /// (15) and (16): one pass, and no difference of large squares.
+    mean_ns: f64,
+    squares_ns2: f64,
+    off_cpu: Vec<OffCpu>,
+    waits: Ledger<Tid>,
+    on_pcpu_ns: u64,
+    /// Where the last span ended, if what it said is known.
+    known_until: Option<HostNs>,
+    /// A timeslice of which only the beginning is certain so far.
+    open_ns: Option<u64>,
+}
+
+impl VcpuTally {
+    pub(super) fn new() -> Self {
+        let reasons = Part::ALL.into_iter().filter(|part| *part != Part::OnPcpu);
+        VcpuTally {
+            timeslices: Distribution::new(),
+            mean_ns: 0.0,
+            squares_ns2: 0.0,
+            off_cpu: reasons
+                .map(|reason| OffCpu { reason, count: 0, total_ns: 0, max_ns: 0 })
+                .collect(),
+            waits: Ledger::new(VCPU_ANTAGONISTS_MAX),
+            on_pcpu_ns: 0,
+            known_until: None,
+            open_ns: None,
+        }
+    }
+
+    /// Takes the thread's next span.
+    pub(super) fn span(&mut self, span: &Span) {
+        let length_ns = span.length_ns();
+        let is_known = !matches!(span.state, ThreadState::Unknown { .. });
+        let follows_known = self.known_until == Some(span.start);
+        if let Some(timeslice_ns) = self.open_ns.take()
+            && follows_known
+            && is_known
+        {
+            self.timeslice(timeslice_ns);
+        }
+        if matches!(span.state, ThreadState::Running { .. }) {
+            self.on_pcpu_ns = self.on_pcpu_ns.saturating_add(length_ns);
+            self.open_ns = follows_known.then_some(length_ns);
+        } else {
+            self.off(Part::of(&span.state), length_ns);
+        }
+        for antagonist in &span.antagonists {
+            self.waits.add(antagonist.tid, antagonist.ran_ns);
+        }
+        self.known_until = is_known.then_some(span.end);
+    }
+
+    fn timeslice(&mut self, length_ns: u64) {
+        self.timeslices.record(length_ns);
+        let deviation_ns = length_ns as f64 - self.mean_ns;
+        self.mean_ns += deviation_ns / self.timeslices.count() as f64;
+        self.squares_ns2 += deviation_ns * (length_ns as f64 - self.mean_ns);
+    }
+
+    fn off(&mut self, reason: Part, length_ns: u64) {
+        for row in self.off_cpu.iter_mut().filter(|row| row.reason == reason) {
+            row.count += 1;
+            row.total_ns = row.total_ns.saturating_add(length_ns);
+            row.max_ns = row.max_ns.max(length_ns);
+        }
+    }
+
+    pub(super) fn on_pcpu_ns(&self) -> u64 {
+        self.on_pcpu_ns
+    }
+
+    pub(super) fn off_cpu(&self) -> &[OffCpu] {
+        &self.off_cpu
+    }
+
+    /// Who ran while the thread was runnable.
+    pub(super) fn waits(&self) -> &Ledger<Tid> {
+        &self.waits
+    }
+
+    pub(super) fn timeslices(&self) -> Timeslices {
+        let slices = &self.timeslices;
+        Timeslices {
+            count: slices.count(),
+            mean_ns: slices.mean_ns(),
+            cv: self.variation(),
+            p10_ns: slices.quantile_ns(0.1),
+            p50_ns: slices.quantile_ns(0.5),
+            p90_ns: slices.quantile_ns(0.9),
+            p99_ns: slices.quantile_ns(0.99),
+            max_ns: slices.max_ns(),
+        }
+    }
+
+    fn variation(&self) -> Option<f64> {
+        let count = self.timeslices.count();
+        if count < 2 || self.mean_ns <= 0.0 {
+            return None;
+        }
+        let deviation_ns = (self.squares_ns2 / (count - 1) as f64).sqrt();
+        Some(round_4(deviation_ns / self.mean_ns))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::timeline::{Antagonist, BlockReason, UnknownCause};
+    use crate::units::PcpuId;
+    use proptest::prelude::*;
+
+    const PCPU: PcpuId = PcpuId(1);
+
+    /// Draws the spans of a thread, a nanosecond a character: `=` running, `p` preempted, `w`
+    /// woken, `f` on a futex, `h` halted, `o` asleep elsewhere, `s` asleep without a stack, `?`
+    /// lost. A `|` begins a new span of the same kind.
+    fn drawn(drawing: &str) -> Vec<Span> {
+        let mut spans: Vec<(char, Span)> = Vec::new();
+        let mut now = HostNs(100);
+        let mut is_cut = true;
+        for letter in drawing.chars() {
+            if letter == '|' {
+                is_cut = true;
+                continue;
+            }
+            let end = HostNs(now.0 + 1);
+            match spans.last_mut() {
+                Some((last, span)) if *last == letter && !is_cut => span.end = end,
+                _ => {
+                    let state = state(letter);
+                    let span = Span { tid: Tid(7), start: now, end, state, antagonists: vec![] };
+                    spans.push((letter, span));
+                }
+            }
+            is_cut = false;
+            now = end;
+        }
+        spans.into_iter().map(|(_, span)| span).collect()
+    }
+
+    fn state(letter: char) -> ThreadState {
+        let blocked = |reason| ThreadState::Blocked { reason, stack: None, waker: None };
+        match letter {
+            '=' => ThreadState::Running { pcpu: PCPU },
+            'p' => ThreadState::PreemptWait { pcpu: PCPU, stack: None },
+            'w' => ThreadState::WakeupDelay { pcpu: PCPU },
+            'f' => blocked(BlockReason::Futex),
+            'h' => blocked(BlockReason::Halt),
+            'o' => blocked(BlockReason::Other),
+            's' => blocked(BlockReason::Unknown),
+            '?' => ThreadState::Unknown { cause: UnknownCause::Lost },
+            other => panic!("no state is drawn as {other}"),
+        }
+    }
+
+    fn tally(drawing: &str) -> VcpuTally {
+        let mut tally = VcpuTally::new();
+        drawn(drawing).iter().for_each(|span| tally.span(span));
+        tally
+    }
+
+    #[test]
+    fn only_stays_with_both_ends_seen_are_timeslices() {
+        for (drawing, count, max_ns) in [
+            ("", 0, 0),
+            ("=====", 0, 0),
+            ("=====pp", 0, 0),
+            ("pp=====", 0, 0),
+            ("pp=====p", 1, 5),
+            ("p==p===ff====", 2, 3),
+            ("p==?p===p", 1, 3),
+            ("p==p?===p=w", 2, 2),
+            ("p=====|===p", 2, 5),
+        ] {
+            let timeslices = tally(drawing).timeslices();
+            assert_eq!((timeslices.count, timeslices.max_ns), (count, max_ns), "{drawing}");
+        }
+    }
+
+    #[test]
+    fn a_gap_between_spans_hides_an_end() {
+        let mut spans = drawn("p===f==p");
+        spans.remove(2);
+        let mut tally = VcpuTally::new();
+        spans.iter().for_each(|span| tally.span(span));
+        assert_eq!(tally.timeslices().count, 0);
+        assert_eq!(tally.on_pcpu_ns(), 5);
+    }
+
+    #[test]
+    fn off_cpu_time_is_counted_by_reason() {
+        let tally = tally("=pp=p=www=ff=hhh=o=ss=??=pppp");
+        let rows: Vec<_> = tally
+            .off_cpu()
+            .iter()
+            .map(|row| (row.reason.name(), row.count, row.total_ns, row.max_ns))
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                ("preempt_wait", 3, 7, 4),
+                ("wakeup_delay", 1, 3, 3),
+                ("futex", 1, 2, 2),
+                ("halt", 1, 3, 3),
+                ("other_sleep", 1, 1, 1),
+                ("unknown", 2, 4, 2),
+            ]
+        );
+        assert_eq!(tally.on_pcpu_ns(), 9);
+    }
+
+    #[test]
+    fn the_variation_of_two_four_four_four_five_five_seven_nine() {
+        let slices = tally("p==p====p====p====p=====p=====p=======p=========p").timeslices();
+        assert_eq!((slices.count, slices.mean_ns), (8, 5));
+        assert_eq!(slices.cv, Some(0.4276), "sqrt(32 / 7) / 5");
+        assert_eq!((slices.p10_ns, slices.p50_ns, slices.p99_ns), (2, 4, 9));
+        assert_eq!(tally("p===p===p===p").timeslices().cv, Some(0.0));
+        assert_eq!(tally("p===p").timeslices().cv, None);
+    }
+
+    #[test]
+    fn antagonists_of_all_waits_are_added_up() {
+        let mut spans = drawn("=ppp=www=");
+        let ran = |tid, ran_ns| Antagonist { tid: Tid(tid), ran_ns };
+        spans[1].antagonists = vec![ran(2, 2), ran(3, 1)];
+        spans[3].antagonists = vec![ran(3, 3)];
+        let mut tally = VcpuTally::new();
+        spans.iter().for_each(|span| tally.span(span));
+        assert_eq!(tally.waits().longest(8), (vec![(Tid(3), 4), (Tid(2), 2)], 0));
+    }
+
+    proptest! {
+        #[test]
+        fn every_nanosecond_is_on_or_off(drawing in "[=pwfhos?]{0,120}") {
+            let tally = tally(&drawing);
+            let off_ns: u64 = tally.off_cpu().iter().map(|row| row.total_ns).sum();
+            let drawn_ns = u64::try_from(drawing.len()).unwrap();
+            prop_assert_eq!(tally.on_pcpu_ns() + off_ns, drawn_ns);
+            prop_assert!(tally.timeslices().count <= tally.on_pcpu_ns());
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! What the reader of a report should know before believing it.
+
+use super::model::{Relation, Summary, Vcpu, share};
+use super::text::units::{counted, duration, percent};
+use crate::join::Part;
+use crate::units::VcpuId;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Above this share of the tail's time that is unknown, [`Warning::UnknownTail`] is given.
+pub const UNKNOWN_SHARE_MAX: f64 = 0.05;
+
+/// Above this share of the 99th percentile, the clock's bound brings [`Warning::ClockBound`].
+pub const CLOCK_SHARE_MAX: f64 = 0.1;
+
+/// Above this share of a vCPU's waits, threads outside the plan bring [`Warning::OutsidePlan`].
+pub const OUTSIDE_SHARE_MAX: f64 = 0.01;
+
+/// A vCPU that waited for less than this share of its time is not looked at for
+/// [`Warning::OutsidePlan`]: of next to nothing, anybody can be 1 %.
+pub const WAIT_SHARE_MIN: f64 = 0.01;
+
+/// A class of fewer requests than this brings [`Warning::ThinTail`].
+pub const CLASS_COUNT_MIN: u64 = 10;
+
+/// One thing to know.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Warning {
+    /// No request was recorded.
+    NoRequests,
+    /// The kernel dropped records.
+    LostRecords {
+        /// How many.
+        records: u64,
+        /// In how many stretches of time.
+        intervals: u64,
+    },
+    /// Guests dropped requests, which no latency knows of.
+    DroppedRequests {
+        /// How many.
+        count: u64,
+        /// In how many stretches of time.
+        intervals: u64,
+    },
+    /// Requests were recorded but could not be given to causes.
+    Unattributable {
+        /// How many.
+        count: u64,
+        /// Their share of all recorded requests.
+        share: f64,
+    },
+    /// Requests failed or came back short; their latency counts like any other.
+    FailedRequests {
+        /// How many failed.
+        errors: u64,
+        /// How many read fewer bytes than they asked for.
+        short: u64,
+    },
+    /// Too much of the tail's time is unknown.
+    UnknownTail {
+        /// Its share of the time of the requests above the 99th percentile.
+        share: f64,
+    },
+    /// A percentile rests on few requests.
+    ThinTail {
+        /// `p99` or `p999`.
+        class: String,
+        /// The requests above it.
+        count: u64,
+    },
+    /// The clocks are not known well enough for latencies this short.
+    ClockBound {
+        /// The clock map's bound.
+        bound_ns: u64,
+        /// The 99th percentile that it is too large for.
+        p99_ns: u64,
+    },
+    /// A hog never counted, so its vCPU was not kept busy.
+    HogDidNotCount {
+        /// The VM.
+        vm: String,
+        /// The vCPU that it is pinned to.
+        vcpu: VcpuId,
+    },
+    /// Threads that the plan did not bring took a vCPU's pCPU.
+    OutsidePlan {
+        /// The VM.
+        vm: String,
+        /// The vCPU that waited.
+        vcpu: VcpuId,
+        /// The one that ran longest.
+        name: String,
+        /// What all of them ran, as a share of the vCPU's waits.
+        share: f64,
+    },
+    /// Something that the run or a guest has to say.
+    Notice {
+        /// The sentence.
+        text: String,
+    },
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self {
+            Warning::NoRequests => "no request was recorded".to_owned(),
+            Warning::LostRecords { records, intervals } => format!(
+                "the kernel dropped {} in {}; requests that touch one are unattributable",
+                counted(*records, "scheduler event"),
+                counted(*intervals, "interval")
+            ),
+            Warning::DroppedRequests { count: dropped, intervals } => format!(
+                "the guests could not record {}, in {}; no latency here knows of them",
+                counted(*dropped, "request"),
+                counted(*intervals, "interval")
+            ),
+            Warning::Unattributable { count: requests, share } => format!(
+                "{} ({}) could not be given to causes: among the latencies, not among the parts",
+                counted(*requests, "request"),
+                percent(*share)
+            ),
+            Warning::FailedRequests { errors, short } => {
+                let errors = counted(*errors, "request");
+                format!("{errors} failed, {short} read less than asked for")
+            }
+            Warning::UnknownTail { share } => format!(
+                "of the time of the requests above the 99th percentile, {} is unknown",
+                percent(*share)
+            ),
+            Warning::ThinTail { class, count: requests } => {
+                let percentile = if class == "p999" { "99.9th" } else { "99th" };
+                format!(
+                    "above the {percentile} percentile only {}: what is said of it may be chance",
+                    counted(*requests, "request")
+                )
+            }
+            Warning::ClockBound { bound_ns, p99_ns } => format!(
+                "request times may be off by {} on the host's clock, which is a lot beside a 99th \
+                 percentile of {}",
+                duration(*bound_ns),
+                duration(*p99_ns)
+            ),
+            Warning::HogDidNotCount { vm, vcpu } => {
+                format!("the hog on {vm} {vcpu} never counted: this vCPU was not kept busy")
+            }
+            Warning::OutsidePlan { vm, vcpu, name, share } => format!(
+                "of the time that {vm} {vcpu} waited for its pCPU, {} went to threads outside the \
+                 plan, most of it to {name}",
+                percent(*share)
+            ),
+            Warning::Notice { text } => text.clone(),
+        };
+        formatter.write_str(&text)
+    }
+}
+
+/// What the numbers of a summary say against themselves.
+pub(super) fn warnings(summary: &Summary) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    recording(summary, &mut warnings);
+    if summary.requests.count > 0 {
+        tail(summary, &mut warnings);
+    }
+    let idle_hogs = summary.hogs.iter().filter(|hog| hog.count == 0);
+    warnings.extend(
+        idle_hogs.map(|hog| Warning::HogDidNotCount { vm: hog.vm.clone(), vcpu: hog.vcpu }),
+    );
+    warnings.extend(summary.vcpus.iter().filter_map(outside_plan));
+    warnings
+}
+
+fn recording(summary: &Summary, warnings: &mut Vec<Warning>) {
+    let requests = &summary.requests;
+    if requests.count == 0 {
+        warnings.push(Warning::NoRequests);
+    }
+    if summary.lost.records > 0 || summary.lost.intervals > 0 {
+        let (records, intervals) = (summary.lost.records, summary.lost.intervals);
+        warnings.push(Warning::LostRecords { records, intervals });
+    }
+    if requests.dropped > 0 {
+        let (count, intervals) = (requests.dropped, requests.dropped_intervals);
+        warnings.push(Warning::DroppedRequests { count, intervals });
+    }
+    if requests.unattributable > 0 {
+        let count = requests.unattributable;
+        warnings.push(Warning::Unattributable { count, share: share(count, requests.count) });
+    }
+    if requests.errors > 0 || requests.short > 0 {
+        let (errors, short) = (requests.errors, requests.short);
+        warnings.push(Warning::FailedRequests { errors, short });
+    }
+}
+
+fn tail(summary: &Summary, warnings: &mut Vec<Warning>) {
+    let unknown_ns = summary.parts.p99.get(Part::Unknown);
+    let unknown_share = share(unknown_ns, summary.classes.p99.latency_ns);
+    if unknown_share > UNKNOWN_SHARE_MAX {
+        warnings.push(Warning::UnknownTail { share: unknown_share });
+    }
+    for (name, class) in [("p99", &summary.classes.p99), ("p999", &summary.classes.p999)] {
+        let count = class.count + class.unattributable;
+        if count < CLASS_COUNT_MIN {
+            warnings.push(Warning::ThinTail { class: name.to_owned(), count });
+        }
+    }
+    let p99_ns = summary.latency_ns.p99;
+    if let Some(bound_ns) = summary.clock.bound_ns
+        && bound_ns as f64 > CLOCK_SHARE_MAX * p99_ns as f64
+    {
+        warnings.push(Warning::ClockBound { bound_ns, p99_ns });
+    }
+}
+
+fn outside_plan(vcpu: &Vcpu) -> Option<Warning> {
+    if share(vcpu.wait_ns, vcpu.observed_ns) < WAIT_SHARE_MIN {
+        return None;
+    }
+    let is_outside = |kind: Relation| kind.is_outside_plan();
+    let mut outside = vcpu.antagonists.iter().filter(|row| is_outside(row.thread.kind)).peekable();
+    let name = outside.peek()?.thread.name.clone();
+    let outside_ns = outside.fold(0_u64, |sum_ns, row| sum_ns.saturating_add(row.ran_ns));
+    let share = share(outside_ns, vcpu.wait_ns);
+    (share > OUTSIDE_SHARE_MAX).then(|| Warning::OutsidePlan {
+        vm: vcpu.vm.clone(),
+        vcpu: vcpu.vcpu,
+        name,
+        share,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::example;
+    use crate::report::model::Hog;
+    use crate::units::Tid;
+
+    /// The example without anything that it would be warned of.
+    fn sound() -> Summary {
+        let mut summary = example::summary();
+        summary.lost = Default::default();
+        summary.requests.unattributable = 0;
+        summary.classes.p999.count = CLASS_COUNT_MIN;
+        summary
+    }
+
+    fn warned(change: impl FnOnce(&mut Summary)) -> Vec<Warning> {
+        let mut summary = sound();
+        change(&mut summary);
+        warnings(&summary)
+    }
+
+    #[test]
+    fn a_sound_run_is_not_warned_of() {
+        assert_eq!(warned(|_| {}), []);
+    }
+
+    #[test]
+    fn losses_of_every_kind_are_warned_of() {
+        assert_eq!(
+            warned(|summary| {
+                summary.lost = crate::report::model::Lost { records: 3, intervals: 2, total_ns: 9 };
+                summary.requests.dropped = 7;
+                summary.requests.dropped_intervals = 1;
+                summary.requests.unattributable = 200;
+                summary.requests.errors = 4;
+                summary.requests.short = 5;
+            }),
+            [
+                Warning::LostRecords { records: 3, intervals: 2 },
+                Warning::DroppedRequests { count: 7, intervals: 1 },
+                Warning::Unattributable { count: 200, share: 0.1 },
+                Warning::FailedRequests { errors: 4, short: 5 },
+            ]
+        );
+    }
+
+    #[test]
+    fn an_unknown_tail_is_warned_of_from_just_above_five_percent() {
+        let unknown = |unknown_ns| {
+            warned(move |summary| {
+                summary.parts.p99.add(Part::Unknown, unknown_ns);
+                summary.classes.p99.latency_ns = 100_000;
+            })
+        };
+        assert_eq!(unknown(5_000), []);
+        assert_eq!(unknown(5_100), [Warning::UnknownTail { share: 0.051 }]);
+    }
+
+    #[test]
+    fn a_coarse_clock_is_warned_of_from_just_above_a_tenth_of_p99() {
+        let bound = |bound_ns| {
+            warned(move |summary| {
+                summary.latency_ns.p99 = 1_000_000;
+                summary.clock.bound_ns = Some(bound_ns);
+            })
+        };
+        assert_eq!(bound(100_000), []);
+        let warning = Warning::ClockBound { bound_ns: 100_001, p99_ns: 1_000_000 };
+        assert_eq!(bound(100_001), [warning]);
+    }
+
+    #[test]
+    fn a_hog_that_stood_still_is_warned_of() {
+        let hog = Hog { vm: "vm2".into(), vcpu: VcpuId(3), count: 0 };
+        let warning = Warning::HogDidNotCount { vm: "vm2".into(), vcpu: VcpuId(3) };
+        assert_eq!(warned(|summary| summary.hogs.push(hog)), [warning]);
+    }
+
+    #[test]
+    fn threads_outside_the_plan_are_warned_of_where_waits_matter() {
+        let outside = |observed_ns, ran_ns| {
+            warned(move |summary| {
+                let vcpu = &mut summary.vcpus[1];
+                vcpu.observed_ns = observed_ns;
+                vcpu.wait_ns = 100_000;
+                vcpu.antagonists.retain(|row| row.thread.tid == Tid(7));
+                vcpu.antagonists[0].ran_ns = ran_ns;
+            })
+        };
+        let warning = Warning::OutsidePlan {
+            vm: "vm1".into(),
+            vcpu: VcpuId(1),
+            name: "kworker/1:1".into(),
+            share: 0.011,
+        };
+        assert_eq!(outside(1_000_000, 1_000), []);
+        assert_eq!(outside(1_000_000, 1_100), [warning]);
+        assert_eq!(outside(100_000_000, 1_100), [], "it waited for 0.1 % of its time");
+    }
+
+    #[test]
+    fn few_requests_above_a_percentile_are_warned_of() {
+        let thin = |class: &str, count| Warning::ThinTail { class: class.into(), count };
+        assert_eq!(warned(|summary| summary.classes.p999.count = 9), [thin("p999", 9)]);
+        let warnings = warned(|summary| {
+            summary.classes.p99.count = 1;
+            summary.classes.p99.unattributable = 0;
+        });
+        assert_eq!(warnings, [thin("p99", 1)]);
+    }
+}
