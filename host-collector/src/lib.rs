@@ -5,6 +5,8 @@
 
 pub mod clock;
 pub mod join;
+pub mod lab;
 pub mod sched;
 pub mod timeline;
 pub mod units;
+pub mod vmm;
