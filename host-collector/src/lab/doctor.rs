@@ -1,0 +1,315 @@
+//! What this host offers to a run, what is missing, and how to get it.
+
+use super::accelerator;
+use super::image::MicroImage;
+use super::plan::{Accelerator, BUILT_IN, Plan, VsockSetting};
+use super::scratch;
+use super::tools;
+use super::vsock::{VsockOffer, VsockWay};
+use crate::vmm::host::{self, HostPcpus};
+use nix::unistd::geteuid;
+use serde::{Deserialize, Serialize};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+/// How good a thing is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// As good as it gets.
+    Ok,
+    /// A run is possible, by a slower or poorer way.
+    Degraded,
+    /// No run is possible.
+    Missing,
+}
+
+/// One thing that a run needs, and how this host stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What it is about, in a word or two.
+    pub name: String,
+    /// How good it is.
+    pub status: Status,
+    /// What was seen.
+    pub seen: String,
+    /// What to do, unless the status is [`Status::Ok`].
+    pub advice: Option<String>,
+}
+
+impl Finding {
+    fn ok(name: &str, seen: impl Into<String>) -> Finding {
+        Finding { name: name.into(), status: Status::Ok, seen: seen.into(), advice: None }
+    }
+
+    fn degraded(name: &str, seen: impl Into<String>, advice: impl Into<String>) -> Finding {
+        let advice = Some(advice.into());
+        Finding { name: name.into(), status: Status::Degraded, seen: seen.into(), advice }
+    }
+
+    fn missing(name: &str, seen: impl Into<String>, advice: impl Into<String>) -> Finding {
+        let advice = Some(advice.into());
+        Finding { name: name.into(), status: Status::Missing, seen: seen.into(), advice }
+    }
+}
+
+/// Looks at everything that a run needs. Boots a guest for a moment if there are QEMU, an image
+/// and KVM; changes nothing.
+#[must_use]
+pub fn examine(image_directory: &Path) -> Vec<Finding> {
+    let image = MicroImage::in_directory(image_directory);
+    let qemu = tools::find(tools::QEMU);
+    let mut findings = vec![
+        qemu_finding(qemu.as_deref()),
+        kvm_finding(qemu.as_deref(), image.as_ref().ok()),
+        vsock_finding(VsockOffer::of_host()),
+        match &image {
+            Ok(image) => Finding::ok("guest image", describe_image(image)),
+            Err(error) => Finding::missing("guest image", error.to_string(), "make demo builds it"),
+        },
+        build_tools_finding(),
+        tracefs_finding(),
+        perf_finding(),
+        disk_finding(&scratch::parent_dir()),
+    ];
+    match HostPcpus::online() {
+        Ok(pcpus) => findings.extend(plan_findings(&pcpus)),
+        Err(error) => {
+            findings.push(Finding::missing("pCPUs", error.to_string(), "mount sysfs on /sys"));
+        }
+    }
+    findings
+}
+
+/// The findings as lines for a terminal.
+#[must_use]
+pub fn render(findings: &[Finding]) -> String {
+    let width = findings.iter().map(|finding| finding.name.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for finding in findings {
+        let mark = match finding.status {
+            Status::Ok => "ok      ",
+            Status::Degraded => "degraded",
+            Status::Missing => "MISSING ",
+        };
+        let _ = writeln!(text, "{mark}  {:width$}  {}", finding.name, finding.seen);
+        if let Some(advice) = &finding.advice {
+            let _ = writeln!(text, "{:8}  {:width$}  -> {advice}", "", "");
+        }
+    }
+    text
+}
+
+fn qemu_finding(qemu: Option<&Path>) -> Finding {
+    let advice = "apt-get install qemu-system-x86";
+    let Some(qemu) = qemu else {
+        return Finding::missing("QEMU", format!("{} is not on the path", tools::QEMU), advice);
+    };
+    match host::qemu_version(qemu) {
+        Some(version) => Finding::ok("QEMU", format!("{} ({})", version, qemu.display())),
+        None => Finding::missing("QEMU", format!("{} does not run", qemu.display()), advice),
+    }
+}
+
+fn kvm_finding(qemu: Option<&Path>, image: Option<&MicroImage>) -> Finding {
+    let name = "accelerator";
+    let advice = "the guests run in TCG: reasons and shares hold, absolute times do not";
+    if let Err(error) = accelerator::open_kvm() {
+        return Finding::degraded(name, format!("{}: {error}", accelerator::KVM), advice);
+    }
+    let (Some(qemu), Some(image)) = (qemu, image) else {
+        let seen =
+            format!("{} is there; not tried, for want of QEMU or an image", accelerator::KVM);
+        return Finding::degraded(name, seen, "build the image, then ask again");
+    };
+    match accelerator::probe(qemu, image, &scratch::parent_dir()) {
+        Ok(choice) if choice.accelerator == Accelerator::Kvm => Finding::ok(name, choice.reason),
+        Ok(choice) => Finding::degraded(name, choice.reason, advice),
+        Err(error) => Finding::degraded(name, error.to_string(), advice),
+    }
+}
+
+fn vsock_finding(offer: VsockOffer) -> Finding {
+    let name = "vsock";
+    match offer.choose(VsockSetting::Auto) {
+        Ok(choice) => match choice.way {
+            VsockWay::Vhost => Finding::ok(name, choice.reason),
+            VsockWay::VhostUser { .. } => Finding::degraded(
+                name,
+                choice.reason,
+                "guests connect through a process; modprobe vhost_vsock for the kernel's way",
+            ),
+            VsockWay::VirtioSerial => Finding::degraded(
+                name,
+                format!("{}; guests connect by virtio-serial", choice.reason),
+                "modprobe vhost_vsock, or cargo install vhost-device-vsock --locked",
+            ),
+        },
+        Err(error) => Finding::missing(name, error.to_string(), "modprobe vhost_vsock"),
+    }
+}
+
+fn describe_image(image: &MicroImage) -> String {
+    let kernel = &image.manifest["kernel"];
+    let text = |key: &str| kernel[key].as_str().unwrap_or("unknown").to_owned();
+    format!("{} {}", text("package"), text("version"))
+}
+
+fn build_tools_finding() -> Finding {
+    let name = "image tools";
+    let needed = ["apt-get", "dpkg", "cpio", "gzip", "modprobe", "depmod"];
+    let missing: Vec<&str> =
+        needed.into_iter().filter(|tool| tools::find(tool).is_none()).collect();
+    if missing.is_empty() {
+        return Finding::ok(name, needed.join(", "));
+    }
+    let seen = format!("{} not found", missing.join(", "));
+    Finding::degraded(name, seen, "no image can be built here: apt-get install cpio gzip kmod")
+}
+
+fn tracefs_finding() -> Finding {
+    let name = "tracefs";
+    for root in ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"] {
+        if fs::metadata(format!("{root}/events/sched/sched_switch/id")).is_ok() {
+            return Finding::ok(name, format!("{root}/events/sched/sched_switch is there"));
+        }
+    }
+    Finding::missing(
+        name,
+        "no sched_switch below /sys/kernel/tracing",
+        "as root: mount -t tracefs tracefs /sys/kernel/tracing",
+    )
+}
+
+/// Bits of `CapEff`, linux/capability.h.
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_PERFMON: u32 = 38;
+
+fn perf_finding() -> Finding {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let paranoid = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").ok();
+    let paranoid = paranoid.and_then(|text| text.trim().parse::<i32>().ok());
+    perf_rights(effective_capabilities(&status), paranoid, geteuid().as_raw())
+}
+
+/// What the capabilities and `perf_event_paranoid` allow; perf_event_open(2) and
+/// Documentation/admin-guide/perf-security.rst.
+fn perf_rights(capabilities: u64, paranoid: Option<i32>, uid: u32) -> Finding {
+    let name = "perf rights";
+    let Some(paranoid) = paranoid else {
+        let seen = "/proc/sys/kernel/perf_event_paranoid is not there";
+        return Finding::missing(name, seen, "a kernel with CONFIG_PERF_EVENTS");
+    };
+    let has = |bit: u32| capabilities >> bit & 1 == 1;
+    if has(CAP_PERFMON) || has(CAP_SYS_ADMIN) {
+        return Finding::ok(name, format!("uid {uid} may record (CAP_PERFMON or CAP_SYS_ADMIN)"));
+    }
+    let seen = format!("uid {uid} has no CAP_PERFMON, perf_event_paranoid is {paranoid}");
+    if paranoid < 0 {
+        return Finding::ok(name, seen);
+    }
+    Finding::missing(name, seen, "run as root, or setcap cap_perfmon,cap_sys_nice+ep on vslice")
+}
+
+fn effective_capabilities(status: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
+}
+
+fn disk_finding(directory: &Path) -> Finding {
+    let name = "host disk";
+    let Some(disk) = host::disk_facts(directory) else {
+        return Finding::degraded(
+            name,
+            format!("{} is on no single block device", directory.display()),
+            "set VSLICE_TMP to a directory on a disk",
+        );
+    };
+    let scheduler = disk.scheduler.as_deref().unwrap_or("unknown");
+    let seen = format!(
+        "{} is on {}, scheduler {scheduler} of {}",
+        directory.display(),
+        disk.device,
+        disk.schedulers.join(" ")
+    );
+    Finding::ok(name, seen)
+}
+
+fn plan_findings(pcpus: &HostPcpus) -> Vec<Finding> {
+    let finding = |(name, text): &(&str, &str)| {
+        let title = format!("plan {name}");
+        match Plan::parse(name, text).and_then(|plan| plan.check_host(pcpus).map(|()| plan)) {
+            Ok(plan) => Finding::ok(&title, format!("fits {pcpus}: {}", plan.description)),
+            Err(error) => Finding::degraded(&title, error.to_string(), "use another plan here"),
+        }
+    };
+    BUILT_IN.iter().map(finding).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn rights_come_from_a_capability_or_an_open_kernel() {
+        let status = "Name:\tx\nCapPrm:\t0000000000000000\nCapEff:\t0000004000000000\n";
+        assert_eq!(effective_capabilities(status), 1 << CAP_PERFMON);
+        assert_eq!(effective_capabilities("Name:\tx\n"), 0);
+        let table = [
+            (1 << CAP_PERFMON, Some(3), Status::Ok),
+            (1 << CAP_SYS_ADMIN, Some(2), Status::Ok),
+            (0, Some(-1), Status::Ok),
+            (0, Some(1), Status::Missing),
+            (!(1 << CAP_PERFMON | 1 << CAP_SYS_ADMIN), Some(2), Status::Missing),
+            (u64::MAX, None, Status::Missing),
+        ];
+        for (capabilities, paranoid, status) in table {
+            let finding = perf_rights(capabilities, paranoid, 1000);
+            assert_eq!(finding.status, status, "{capabilities:x} {paranoid:?}");
+        }
+    }
+
+    #[test]
+    fn each_way_to_the_guests_has_its_status() {
+        let none = || Err(io::ErrorKind::NotFound.into());
+        let table = [
+            (VsockOffer { vhost: Ok(()), vhost_user: None }, Status::Ok),
+            (VsockOffer { vhost: none(), vhost_user: Some("/d".into()) }, Status::Degraded),
+            (VsockOffer { vhost: none(), vhost_user: None }, Status::Degraded),
+        ];
+        for (offer, status) in table {
+            assert_eq!(vsock_finding(offer).status, status);
+        }
+    }
+
+    #[test]
+    fn plans_that_do_not_fit_say_what_they_miss() {
+        let findings = plan_findings(&HostPcpus::parse("0-1").expect("a list"));
+        let seed = findings.iter().find(|finding| finding.name == "plan seed").expect("built in");
+        assert_eq!(seed.status, Status::Degraded);
+        assert!(seed.seen.contains("needs pCPU2, pCPU3, pCPU4 and pCPU5"), "{}", seed.seen);
+        let demo = findings.iter().find(|finding| finding.name == "plan demo").expect("built in");
+        assert_eq!((demo.status, &demo.advice), (Status::Ok, &None));
+    }
+
+    #[test]
+    fn findings_are_lines_with_advice_below() {
+        let findings =
+            [Finding::ok("QEMU", "7.2"), Finding::missing("guest image", "none", "build it")];
+        assert_eq!(
+            render(&findings),
+            "ok        QEMU         7.2\n\
+             MISSING   guest image  none\n                       -> build it\n"
+        );
+    }
+
+    #[test]
+    fn a_host_without_an_image_is_told_so() {
+        let findings = examine(Path::new("/nonexistent"));
+        let image = findings.iter().find(|finding| finding.name == "guest image").expect("always");
+        assert_eq!(image.status, Status::Missing);
+        assert!(findings.iter().all(|f| (f.status == Status::Ok) == f.advice.is_none()));
+    }
+}

@@ -1,0 +1,14 @@
+//! Labs: guests that vslice starts itself, by a plan, and takes down again without a trace.
+
+pub mod accelerator;
+pub mod disk;
+pub mod doctor;
+pub mod image;
+pub mod launch;
+pub mod plan;
+pub mod process;
+pub mod qemu;
+pub mod quantity;
+pub mod scratch;
+pub mod tools;
+pub mod vsock;

@@ -1,0 +1,279 @@
+//! What a plan must hold for it to be possible on any host.
+
+use super::{Aio, DiskBus, DiskPlan, Plan, PlanError, Problem, ReaderPlan, VmPlan};
+use crate::units::VcpuId;
+use std::collections::BTreeSet;
+use vslice_workload::spec::Engine;
+
+/// Readers allocate their blocks, `depth` of them, in a guest that is small.
+const BLOCK_BYTES_MAX: u64 = 16 << 20;
+const MIB: u64 = 1 << 20;
+
+impl Plan {
+    /// Checks what does not depend on the host; [`Plan::load`] has done it, an override undoes it.
+    ///
+    /// # Errors
+    /// [`PlanError::Impossible`] with the first problem.
+    pub fn check(&self) -> Result<(), PlanError> {
+        self.first_problem()
+            .map_err(|problem| PlanError::Impossible { plan: self.name.clone(), problem })
+    }
+
+    fn first_problem(&self) -> Result<(), Problem> {
+        check_name(&self.name)?;
+        if self.vms.is_empty() {
+            return Err(Problem::NoVm);
+        }
+        let mut names = BTreeSet::new();
+        for vm in &self.vms {
+            if !names.insert(&vm.name) {
+                return Err(Problem::VmTwice(vm.name.clone()));
+            }
+            vm.check()?;
+        }
+        if self.vms.iter().all(|vm| vm.reader.is_none()) {
+            return Err(Problem::NoReader);
+        }
+        Ok(())
+    }
+}
+
+fn check_name(name: &str) -> Result<(), Problem> {
+    let characters_fit = name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+    if characters_fit && (1..=32).contains(&name.len()) && !name.starts_with('-') {
+        Ok(())
+    } else {
+        Err(Problem::Name(name.to_owned()))
+    }
+}
+
+impl VmPlan {
+    fn check(&self) -> Result<(), Problem> {
+        check_name(&self.name)?;
+        self.check_range("vcpus", u64::from(self.vcpus), 1, 64)?;
+        self.check_range("memory_mib", u64::from(self.memory_mib), 128, 65_536)?;
+        if self.vcpu_pcpus.len() != usize::from(self.vcpus) {
+            return Err(Problem::PinCount {
+                vm: self.name.clone(),
+                pins: self.vcpu_pcpus.len(),
+                vcpus: self.vcpus,
+            });
+        }
+        let mut hogs = BTreeSet::new();
+        for &vcpu in &self.hogs {
+            self.check_vcpu("hogs", vcpu)?;
+            if !hogs.insert(vcpu) {
+                return Err(Problem::HogTwice { vm: self.name.clone(), vcpu });
+            }
+        }
+        self.check_vcpu("housekeeping_vcpu", self.housekeeping_vcpu)?;
+        if let Some(disk) = &self.disk {
+            self.check_disk(disk)?;
+        }
+        if let Some(reader) = &self.reader {
+            self.check_reader(reader)?;
+        }
+        Ok(())
+    }
+
+    fn check_range(
+        &self,
+        key: &'static str,
+        value: u64,
+        min: u64,
+        max: u64,
+    ) -> Result<(), Problem> {
+        if (min..=max).contains(&value) {
+            return Ok(());
+        }
+        Err(Problem::Range { vm: self.name.clone(), key, value, min, max })
+    }
+
+    fn check_vcpu(&self, key: &'static str, vcpu: VcpuId) -> Result<(), Problem> {
+        if vcpu.0 < self.vcpus {
+            return Ok(());
+        }
+        Err(Problem::NoSuchVcpu { vm: self.name.clone(), key, vcpu, vcpus: self.vcpus })
+    }
+
+    fn check_disk(&self, disk: &DiskPlan) -> Result<(), Problem> {
+        if disk.bus == DiskBus::Ide && disk.iothread {
+            return Err(Problem::IdeIothread(self.name.clone()));
+        }
+        if disk.bus == DiskBus::Ide && disk.queues.is_some() {
+            return Err(Problem::IdeQueues(self.name.clone()));
+        }
+        if disk.aio == Aio::Native && !disk.cache.is_direct() {
+            return Err(Problem::NativeNeedsDirect(self.name.clone()));
+        }
+        if disk.size_bytes < MIB || !disk.size_bytes.is_multiple_of(MIB) {
+            return Err(Problem::DiskSize { vm: self.name.clone(), size_bytes: disk.size_bytes });
+        }
+        disk.queues.map_or(Ok(()), |queues| self.check_range("queues", u64::from(queues), 1, 64))
+    }
+
+    fn check_reader(&self, reader: &ReaderPlan) -> Result<(), Problem> {
+        let vm = || self.name.clone();
+        let Some(disk) = &self.disk else {
+            return Err(Problem::NoDisk(vm()));
+        };
+        self.check_vcpu("reader.vcpu", reader.vcpu)?;
+        let block_bytes = reader.block_bytes;
+        if !block_bytes.is_power_of_two() || !(512..=BLOCK_BYTES_MAX).contains(&block_bytes) {
+            return Err(Problem::Block { vm: vm(), block_bytes });
+        }
+        if disk.size_bytes < block_bytes {
+            return Err(Problem::DiskSize { vm: vm(), size_bytes: disk.size_bytes });
+        }
+        let total_bytes = reader.total_bytes;
+        if total_bytes < block_bytes {
+            return Err(Problem::Total { vm: vm(), total_bytes, block_bytes });
+        }
+        self.check_range("depth", u64::from(reader.depth), 1, 4096)?;
+        if reader.engine == Engine::Psync && reader.depth > 1 {
+            return Err(Problem::PsyncDepth { vm: vm(), depth: reader.depth });
+        }
+        if reader.duration_ms == Some(0) {
+            return Err(Problem::NoTime(vm()));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::plan::Overrides;
+
+    /// The demo plan with one text replaced by another.
+    fn changed(from: &str, to: &str) -> Result<Plan, PlanError> {
+        let demo = super::super::BUILT_IN[0].1;
+        assert!(demo.contains(from), "the demo plan does not have {from}");
+        Plan::parse("test.toml", &demo.replacen(from, to, 1))
+    }
+
+    fn sentence(from: &str, to: &str) -> String {
+        changed(from, to).expect_err("this plan is impossible").to_string()
+    }
+
+    /// A change of the demo plan, and what is wrong with it then.
+    const IMPOSSIBLE: &[(&str, &str, &str)] = &[
+        (
+            "name = \"vm1\"",
+            "name = \"VM 1\"",
+            "name = \"VM 1\": use 1 to 32 of the characters a-z, 0-9 and -",
+        ),
+        ("name = \"vm2\"", "name = \"vm1\"", "two vms have the name 'vm1'"),
+        ("vcpus = 2", "vcpus = 0", "vm 'vm1': vcpus = 0 is not in [1, 64]"),
+        (
+            "vcpus = 2",
+            "vcpus = 2\nmemory_mib = 16",
+            "vm 'vm1': memory_mib = 16 is not in [128, 65536]",
+        ),
+        (
+            "vcpu_pcpus = [0, 1]",
+            "vcpu_pcpus = [0, 1, 0]",
+            "vm 'vm1': vcpu_pcpus names 3 pCPUs for vcpus = 2; it needs one for each",
+        ),
+        ("hogs = [1]", "hogs = [2]", "vm 'vm1': hogs names vCPU2, but the vm has vCPU0 to vCPU1"),
+        ("hogs = [1]", "hogs = [1, 1]", "vm 'vm1': hogs names vCPU1 twice"),
+        (
+            "housekeeping_vcpu = 0",
+            "housekeeping_vcpu = 7",
+            "vm 'vm1': housekeeping_vcpu names vCPU7, but the vm has vCPU0 to vCPU1",
+        ),
+        (
+            "vcpu = 1\npattern",
+            "vcpu = 3\npattern",
+            "vm 'vm1': reader.vcpu names vCPU3, but the vm has vCPU0 to vCPU1",
+        ),
+        (
+            "bus = \"virtio-blk\"\niothread = false",
+            "bus = \"ide\"\niothread = true",
+            "vm 'vm1': iothread = true needs a virtio disk, QEMU serves IDE in its main loop only",
+        ),
+        (
+            "bus = \"virtio-blk\"",
+            "bus = \"ide\"\nqueues = 2",
+            "vm 'vm1': queues is for virtio disks, IDE has one",
+        ),
+        (
+            "cache = \"none\"",
+            "cache = \"writeback\"",
+            "vm 'vm1': aio = \"native\" needs cache = \"none\" or \"directsync\", QEMU refuses it otherwise",
+        ),
+        (
+            "block = \"4KiB\"",
+            "block = \"3KiB\"",
+            "vm 'vm1': block is 3072 bytes, it must be a power of two from 512B to 16MiB",
+        ),
+        (
+            "total = \"64MiB\"",
+            "total = \"1KiB\"",
+            "vm 'vm1': total is 1024 bytes, less than one block of 4096 bytes",
+        ),
+        (
+            "size = \"64MiB\"",
+            "size = \"100KiB\"",
+            "vm 'vm1': size is 102400 bytes, it must be whole MiB and hold a block",
+        ),
+        (
+            "engine = \"psync\"",
+            "engine = \"psync\"\ndepth = 8",
+            "vm 'vm1': depth = 8 needs engine = \"io_uring\", psync has one request in flight",
+        ),
+        (
+            "engine = \"psync\"",
+            "engine = \"io_uring\"\ndepth = 5000",
+            "vm 'vm1': depth = 5000 is not in [1, 4096]",
+        ),
+        ("total = \"64MiB\"", "total = \"64MiB\"\nduration = \"0s\"", "vm 'vm1': duration is 0"),
+    ];
+
+    #[test]
+    fn every_impossible_plan_is_refused_with_its_sentence() {
+        for (from, to, problem) in IMPOSSIBLE {
+            assert_eq!(sentence(from, to), format!("plan 'demo': {problem}"));
+        }
+    }
+
+    #[test]
+    fn a_plan_needs_a_guest_a_reader_and_a_disk_for_it() {
+        let without_vms = Plan::parse("t", "name = \"t\"\ncollector_pcpu = 0\n");
+        assert_eq!(without_vms.expect_err("no vm").to_string(), "plan 't': it has no [[vm]]");
+
+        let mut plan = Plan::load("demo").expect("the demo plan is sound");
+        plan.vms[0].disk = None;
+        let message = plan.check().expect_err("no disk").to_string();
+        assert_eq!(message, "plan 'demo': vm 'vm1' has a [vm.reader] but no [vm.disk] to read");
+        plan.vms[0].reader = None;
+        let message = plan.check().expect_err("no reader").to_string();
+        assert!(message.contains("no vm has a [vm.reader]"), "{message}");
+        let overrides = Overrides { total_bytes: Some(1 << 20), ..Overrides::default() };
+        let message = overrides.apply(&mut plan).expect_err("nothing to change").to_string();
+        assert_eq!(message, "plan 'demo': --total changes a [vm.reader], and no vm has one");
+    }
+
+    #[test]
+    fn what_does_not_parse_is_refused_with_line_and_key() {
+        let table = [
+            ("hogs = [1]", "hogz = [1]", "line 13, key 'hogz': unknown field `hogz`"),
+            (
+                "bus = \"virtio-blk\"",
+                "bus = \"scsi\"",
+                "key 'bus': unknown variant `scsi`, expected one of `virtio-blk`, `virtio-scsi`, `ide`",
+            ),
+            ("block = \"4KiB\"", "block = \"4kb\"", "key 'block': '4kb' is not a size"),
+            ("vcpus = 2", "vcpus = -2", "line 11, key 'vcpus': invalid value: integer `-2`"),
+            ("[vm.disk]", "[vm.disc]", "key '[vm.disc]': unknown field `disc`"),
+            ("vcpus = 2", "vcpus = ", "line 11, key 'vcpus':"),
+            ("vcpus = 2\n", "", "key '[[vm]]': missing field `vcpus`"),
+        ];
+        for (from, to, part) in table {
+            let message = sentence(from, to);
+            assert!(message.starts_with("plan test.toml, line "), "{message}");
+            assert!(message.contains(part), "'{message}' does not have '{part}'");
+            assert!(!message.contains('\n'), "{message}");
+        }
+    }
+}

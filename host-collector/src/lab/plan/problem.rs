@@ -1,0 +1,224 @@
+//! What can be wrong with a plan, said so that its author knows what to change.
+
+use crate::units::{PcpuId, VcpuId};
+use crate::vmm::host::HostPcpus;
+use thiserror::Error;
+
+/// Why a plan cannot be used.
+#[derive(Debug, Error)]
+pub enum PlanError {
+    /// Neither a built-in plan nor a file.
+    #[error(
+        "there is no plan '{name}': built in are {}, anything else is taken for a file's path, \
+         and there is no such file",
+        built_in_names()
+    )]
+    NotFound {
+        /// What was asked for.
+        name: String,
+    },
+    /// The file cannot be read.
+    #[error("the plan {path} cannot be read: {source}")]
+    Read {
+        /// Its path.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The text is not TOML, or not that of a plan.
+    #[error("plan {origin}, line {line}{}: {message}", key.as_ref().map(|key| format!(", key '{key}'")).unwrap_or_default())]
+    Syntax {
+        /// The plan's name or path.
+        origin: String,
+        /// The line, from 1.
+        line: usize,
+        /// The key on that line, if there is one.
+        key: Option<String>,
+        /// What is wrong, in the parser's words.
+        message: String,
+    },
+    /// It contradicts itself.
+    #[error("plan '{plan}': {problem}")]
+    Impossible {
+        /// The plan's name.
+        plan: String,
+        /// What is wrong.
+        problem: Problem,
+    },
+    /// The host is too small for it.
+    #[error(
+        "plan '{plan}' needs {}; this host has {host} online (nproc={})",
+        pcpu_list(missing),
+        host.count()
+    )]
+    DoesNotFit {
+        /// The plan's name.
+        plan: String,
+        /// The pCPUs that the host does not have.
+        missing: Vec<PcpuId>,
+        /// Those that it has.
+        host: HostPcpus,
+    },
+}
+
+/// What a plan says that cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Problem {
+    /// A name that cannot be a thread's, a file's and a socket's.
+    #[error("name = \"{0}\": use 1 to 32 of the characters a-z, 0-9 and -")]
+    Name(String),
+    /// No guest.
+    #[error("it has no [[vm]]")]
+    NoVm,
+    /// No guest has a reader.
+    #[error("no vm has a [vm.reader], so there would be no request to explain")]
+    NoReader,
+    /// Two guests of one name.
+    #[error("two vms have the name '{0}'")]
+    VmTwice(String),
+    /// The number of a key is out of its range.
+    #[error("vm '{vm}': {key} = {value} is not in [{min}, {max}]")]
+    Range {
+        /// The guest.
+        vm: String,
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: u64,
+        /// The least that is possible.
+        min: u64,
+        /// The most that is possible.
+        max: u64,
+    },
+    /// Not as many pins as vCPUs.
+    #[error("vm '{vm}': vcpu_pcpus names {pins} pCPUs for vcpus = {vcpus}; it needs one for each")]
+    PinCount {
+        /// The guest.
+        vm: String,
+        /// The length of `vcpu_pcpus`.
+        pins: usize,
+        /// The number of vCPUs.
+        vcpus: u16,
+    },
+    /// A vCPU that the guest does not have.
+    #[error("vm '{vm}': {key} names {vcpu}, but the vm has vCPU0 to vCPU{}", vcpus - 1)]
+    NoSuchVcpu {
+        /// The guest.
+        vm: String,
+        /// The key.
+        key: &'static str,
+        /// What it names.
+        vcpu: VcpuId,
+        /// The number of vCPUs.
+        vcpus: u16,
+    },
+    /// Two hogs on a vCPU.
+    #[error("vm '{vm}': hogs names {vcpu} twice")]
+    HogTwice {
+        /// The guest.
+        vm: String,
+        /// The vCPU.
+        vcpu: VcpuId,
+    },
+    /// Nothing to read.
+    #[error("vm '{0}' has a [vm.reader] but no [vm.disk] to read")]
+    NoDisk(String),
+    /// IDE in an iothread.
+    #[error("vm '{0}': iothread = true needs a virtio disk, QEMU serves IDE in its main loop only")]
+    IdeIothread(String),
+    /// IDE with queues.
+    #[error("vm '{0}': queues is for virtio disks, IDE has one")]
+    IdeQueues(String),
+    /// Linux AIO through the page cache.
+    #[error(
+        "vm '{0}': aio = \"native\" needs cache = \"none\" or \"directsync\", QEMU refuses it otherwise"
+    )]
+    NativeNeedsDirect(String),
+    /// A block size that no disk reads.
+    #[error(
+        "vm '{vm}': block is {block_bytes} bytes, it must be a power of two from 512B to 16MiB"
+    )]
+    Block {
+        /// The guest.
+        vm: String,
+        /// The size in bytes.
+        block_bytes: u64,
+    },
+    /// Less than one block in all.
+    #[error("vm '{vm}': total is {total_bytes} bytes, less than one block of {block_bytes} bytes")]
+    Total {
+        /// The guest.
+        vm: String,
+        /// What is to be read in bytes.
+        total_bytes: u64,
+        /// The size of a block in bytes.
+        block_bytes: u64,
+    },
+    /// A disk that does not hold whole blocks.
+    #[error("vm '{vm}': size is {size_bytes} bytes, it must be whole MiB and hold a block")]
+    DiskSize {
+        /// The guest.
+        vm: String,
+        /// The size in bytes.
+        size_bytes: u64,
+    },
+    /// psync with depth.
+    #[error(
+        "vm '{vm}': depth = {depth} needs engine = \"io_uring\", psync has one request in flight"
+    )]
+    PsyncDepth {
+        /// The guest.
+        vm: String,
+        /// The depth.
+        depth: u16,
+    },
+    /// No time to run.
+    #[error("vm '{0}': duration is 0")]
+    NoTime(String),
+    /// An override for something that no VM has.
+    #[error("{flag} changes a [vm.{table}], and no vm has one")]
+    NothingToOverride {
+        /// The command line's flag.
+        flag: &'static str,
+        /// `disk` or `reader`.
+        table: &'static str,
+    },
+}
+
+impl PlanError {
+    /// From a TOML error: the line, and the key on it, in words.
+    pub(super) fn syntax(origin: &str, text: &str, error: &toml::de::Error) -> PlanError {
+        let start = error.span().map_or(0, |span| span.start.min(text.len()));
+        let before = text.get(..start).unwrap_or("");
+        let line_index = before.matches('\n').count();
+        let key = text.lines().nth(line_index).and_then(key_of).map(str::to_owned);
+        // The parser's message may span lines; a sentence does not.
+        let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
+        PlanError::Syntax { origin: origin.to_owned(), line: line_index + 1, key, message }
+    }
+}
+
+/// The key of a TOML line `key = value`, or the header of a table.
+fn key_of(line: &str) -> Option<&str> {
+    let line = line.trim();
+    if line.starts_with('[') {
+        return Some(line);
+    }
+    let (key, _) = line.split_once('=')?;
+    let key = key.trim();
+    (!key.is_empty() && !key.starts_with('#')).then_some(key)
+}
+
+fn built_in_names() -> String {
+    super::BUILT_IN.map(|(name, _)| name).join(", ")
+}
+
+/// `pCPU2, pCPU3 and pCPU4`.
+fn pcpu_list(pcpus: &[PcpuId]) -> String {
+    let names: Vec<String> = pcpus.iter().map(PcpuId::to_string).collect();
+    match names.split_last() {
+        None => String::new(),
+        Some((only, [])) => only.clone(),
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+    }
+}

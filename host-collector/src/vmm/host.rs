@@ -1,0 +1,288 @@
+//! The host itself: the facts that a run's numbers depend on, as far as the host tells them.
+
+use crate::units::PcpuId;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use thiserror::Error;
+
+/// The pCPUs that are online, in the form of `/sys/devices/system/cpu/online`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct HostPcpus(BTreeSet<PcpuId>);
+
+/// Why the online pCPUs are not known.
+#[derive(Debug, Error)]
+pub enum HostPcpusError {
+    /// The file cannot be read.
+    #[error("{ONLINE_PATH} cannot be read: {0}")]
+    Read(io::Error),
+    /// The text is not a list of pCPUs.
+    #[error("'{0}' is not a list of pCPUs such as 0-3,5")]
+    Parse(String),
+}
+
+const ONLINE_PATH: &str = "/sys/devices/system/cpu/online";
+
+/// More than the kernel can be built for (`CONFIG_NR_CPUS`), and a bound for a range.
+const PCPU_COUNT_MAX: u32 = 8192;
+
+impl HostPcpus {
+    /// Those of this host.
+    ///
+    /// # Errors
+    /// [`HostPcpusError`].
+    pub fn online() -> Result<HostPcpus, HostPcpusError> {
+        let text = fs::read_to_string(ONLINE_PATH).map_err(HostPcpusError::Read)?;
+        HostPcpus::parse(text.trim())
+    }
+
+    /// Reads a list such as `0-3,5`.
+    ///
+    /// # Errors
+    /// [`HostPcpusError::Parse`] if it is not one.
+    pub fn parse(text: &str) -> Result<HostPcpus, HostPcpusError> {
+        let mut pcpus = BTreeSet::new();
+        for part in text.split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            match (first.parse::<u32>(), last.parse::<u32>()) {
+                (Ok(first), Ok(last)) if first <= last && last < PCPU_COUNT_MAX => {
+                    pcpus.extend((first..=last).map(PcpuId));
+                }
+                _ => return Err(HostPcpusError::Parse(text.to_owned())),
+            }
+        }
+        Ok(HostPcpus(pcpus))
+    }
+
+    /// Whether this pCPU is online.
+    #[must_use]
+    pub fn contains(&self, pcpu: PcpuId) -> bool {
+        self.0.contains(&pcpu)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Each of them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = PcpuId> {
+        self.0.iter().copied()
+    }
+
+    /// `0-3,5`.
+    fn ranges(&self) -> String {
+        let mut ranges: Vec<(u32, u32)> = Vec::new();
+        for pcpu in &self.0 {
+            match ranges.last_mut() {
+                Some((_, last)) if *last + 1 == pcpu.0 => *last = pcpu.0,
+                _ => ranges.push((pcpu.0, pcpu.0)),
+            }
+        }
+        let texts = ranges.into_iter().map(|(first, last)| {
+            if first == last { first.to_string() } else { format!("{first}-{last}") }
+        });
+        texts.collect::<Vec<_>>().join(",")
+    }
+}
+
+impl fmt::Display for HostPcpus {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "pCPU{}", self.ranges())
+    }
+}
+
+impl From<HostPcpus> for String {
+    fn from(pcpus: HostPcpus) -> String {
+        pcpus.ranges()
+    }
+}
+
+impl TryFrom<String> for HostPcpus {
+    type Error = HostPcpusError;
+    fn try_from(text: String) -> Result<HostPcpus, HostPcpusError> {
+        HostPcpus::parse(&text)
+    }
+}
+
+/// What a run's manifest says about its host. What the host does not tell is `None`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostFacts {
+    /// As `uname -r` prints it.
+    pub kernel_release: Option<String>,
+    /// `model name` of `/proc/cpuinfo`.
+    pub processor_model: Option<String>,
+    /// The pCPUs online.
+    pub pcpus_online: Option<HostPcpus>,
+    /// Memory in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Ticks per second of the host's kernel, `CONFIG_HZ`: with two busy threads on a pCPU, a
+    /// timeslice is a whole number of ticks.
+    pub tick_hz: Option<u32>,
+    /// The frequency governor of pCPU0.
+    pub governor: Option<String>,
+    /// The kernel's clock source.
+    pub clocksource: Option<String>,
+    /// The first line of `qemu-system-x86_64 --version`.
+    pub qemu_version: Option<String>,
+    /// The device under the guests' disks.
+    pub disk: Option<DiskFacts>,
+}
+
+/// The block device under a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskFacts {
+    /// Its name, `vda` for instance.
+    pub device: String,
+    /// The I/O scheduler in use.
+    pub scheduler: Option<String>,
+    /// Those that it could use.
+    pub schedulers: Vec<String>,
+    /// Whether the kernel takes it for a rotating disk.
+    pub rotational: Option<bool>,
+}
+
+/// Asks this host; `disk_path` is any file or directory on the guests' disk.
+#[must_use]
+pub fn facts(qemu: &Path, disk_path: &Path) -> HostFacts {
+    let kernel_release = read_trimmed("/proc/sys/kernel/osrelease");
+    HostFacts {
+        tick_hz: kernel_release.as_deref().and_then(tick_hz),
+        kernel_release,
+        processor_model: fs::read_to_string("/proc/cpuinfo")
+            .ok()
+            .and_then(|text| value_of(&text, "model name")),
+        pcpus_online: HostPcpus::online().ok(),
+        memory_bytes: fs::read_to_string("/proc/meminfo").ok().and_then(|text| memory(&text)),
+        governor: read_trimmed("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        clocksource: read_trimmed(
+            "/sys/devices/system/clocksource/clocksource0/current_clocksource",
+        ),
+        qemu_version: qemu_version(qemu),
+        disk: disk_facts(disk_path),
+    }
+}
+
+/// The first line that this QEMU prints of its version.
+#[must_use]
+pub fn qemu_version(qemu: &Path) -> Option<String> {
+    let output = Command::new(qemu).arg("--version").output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().next().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned)
+}
+
+/// The block device that holds a file, if it is one with a queue; a file system in memory or
+/// over several devices has none.
+#[must_use]
+pub fn disk_facts(path: &Path) -> Option<DiskFacts> {
+    let device_number = fs::metadata(path).ok()?.dev();
+    let (major, minor) =
+        (nix::sys::stat::major(device_number), nix::sys::stat::minor(device_number));
+    let device = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()?;
+    // A partition has its queue in the directory of its disk.
+    let disk: PathBuf = [Some(device.as_path()), device.parent()]
+        .into_iter()
+        .flatten()
+        .find(|candidate| candidate.join("queue").is_dir())?
+        .to_owned();
+    let line = read_trimmed(disk.join("queue/scheduler")).unwrap_or_default();
+    let (scheduler, schedulers) = parse_schedulers(&line);
+    Some(DiskFacts {
+        device: disk.file_name()?.to_string_lossy().into_owned(),
+        scheduler,
+        schedulers,
+        rotational: read_trimmed(disk.join("queue/rotational")).map(|text| text == "1"),
+    })
+}
+
+/// Reads `none [mq-deadline] kyber`: the one in use, and all.
+fn parse_schedulers(line: &str) -> (Option<String>, Vec<String>) {
+    let bare = |word: &str| word.trim_matches(['[', ']']).to_owned();
+    let in_use = line.split_whitespace().find(|word| word.starts_with('[')).map(bare);
+    (in_use, line.split_whitespace().map(bare).collect())
+}
+
+/// `CONFIG_HZ` of the running kernel, from wherever its configuration is.
+fn tick_hz(kernel_release: &str) -> Option<u32> {
+    let files =
+        [format!("/boot/config-{kernel_release}"), format!("/lib/modules/{kernel_release}/config")];
+    let text = files.iter().find_map(|path| fs::read_to_string(path).ok()).or_else(|| {
+        // Compressed in the kernel itself; gzip is on every host that has dpkg.
+        let output = Command::new("gzip").args(["-dc", "/proc/config.gz"]).output().ok()?;
+        String::from_utf8(output.stdout).ok()
+    })?;
+    text.lines().find_map(|line| line.strip_prefix("CONFIG_HZ=")?.trim().parse().ok())
+}
+
+/// The value of the first line `key : value`.
+fn value_of(text: &str, key: &str) -> Option<String> {
+    text.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        (name.trim() == key).then(|| value.trim().to_owned())
+    })
+}
+
+/// `MemTotal` of `/proc/meminfo`, which counts in KiB and says kB.
+fn memory(text: &str) -> Option<u64> {
+    let value = value_of(text, "MemTotal")?;
+    value.strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+fn read_trimmed(path: impl AsRef<Path>) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn lists_of_pcpus_as_the_kernel_writes_them() {
+        let pcpus = HostPcpus::parse("0-2,5,7-8").expect("a list");
+        assert_eq!(pcpus.count(), 6);
+        assert!(pcpus.contains(PcpuId(5)) && !pcpus.contains(PcpuId(6)));
+        assert_eq!(pcpus.to_string(), "pCPU0-2,5,7-8");
+        for text in ["", "a", "3-1", "0-", "0,,1", "0-99999999"] {
+            assert!(HostPcpus::parse(text).is_err(), "'{text}' was taken for a list");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn reading_a_list_that_was_written_gives_it_back(
+            numbers in proptest::collection::btree_set(0_u32..300, 1..40)
+        ) {
+            let pcpus = HostPcpus(numbers.into_iter().map(PcpuId).collect());
+            let json = serde_json::to_string(&pcpus).expect("a string");
+            prop_assert_eq!(serde_json::from_str::<HostPcpus>(&json).expect("a list"), pcpus);
+        }
+    }
+
+    #[test]
+    fn files_of_the_kernel_are_read_as_documented() {
+        let (in_use, all) = parse_schedulers("none [mq-deadline] kyber bfq");
+        assert_eq!(in_use.as_deref(), Some("mq-deadline"));
+        assert_eq!(all, ["none", "mq-deadline", "kyber", "bfq"]);
+        assert_eq!(parse_schedulers("[none]"), (Some("none".to_owned()), vec!["none".to_owned()]));
+        assert_eq!(memory("MemTotal:       24560000 kB\nMemFree: 1 kB\n"), Some(24_560_000 * 1024));
+        let cpuinfo = "processor\t: 0\nmodel name\t: AMD EPYC: one\nmodel name\t: two\n";
+        assert_eq!(value_of(cpuinfo, "model name").as_deref(), Some("AMD EPYC: one"));
+    }
+
+    #[test]
+    fn this_host_has_a_kernel_and_pcpus_and_no_qemu_at_a_path_without_one() {
+        let facts = facts(Path::new("/nonexistent/qemu"), Path::new("/"));
+        assert!(facts.kernel_release.is_some());
+        assert!(facts.pcpus_online.is_some_and(|pcpus| pcpus.count() > 0));
+        assert_eq!(facts.qemu_version, None);
+    }
+}

@@ -1,0 +1,90 @@
+//! The few facts about threads that `/proc` tells.
+
+use crate::units::Tid;
+use std::fs;
+use std::io;
+
+/// When a thread began, in clock ticks since the host's boot. Together with the thread's id this
+/// names one thread for as long as the host runs: the kernel uses an id again, but not in the past.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct StartTicks(pub u64);
+
+/// The start of a thread, or `None` if there is no such thread now.
+#[must_use]
+pub fn start_ticks(tid: Tid) -> Option<StartTicks> {
+    let stat = fs::read_to_string(format!("/proc/{tid}/stat")).ok()?;
+    parse_start_ticks(&stat)
+}
+
+/// Whether this very thread, and not a later one of its id, still exists. A zombie does not: it
+/// runs nothing any more, and waits only to be asked for its status.
+#[must_use]
+pub fn is_alive(tid: Tid, start: StartTicks) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{tid}/stat")) else {
+        return false;
+    };
+    let zombie = matches!(fields_after_comm(&stat).and_then(|mut f| f.next()), Some("Z" | "X"));
+    parse_start_ticks(&stat) == Some(start) && !zombie
+}
+
+/// A thread's name without the final newline, if the thread is there.
+///
+/// # Errors
+/// Those of reading `/proc/PID/task/TID/comm`.
+pub fn comm(pid: Tid, tid: Tid) -> io::Result<String> {
+    let bytes = fs::read(format!("/proc/{pid}/task/{tid}/comm"))?;
+    Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
+}
+
+/// All threads of a process.
+///
+/// # Errors
+/// Those of reading the directory `/proc/PID/task`.
+pub fn tids(pid: Tid) -> io::Result<Vec<Tid>> {
+    let mut tids = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
+        if let Some(tid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
+            tids.push(Tid(tid));
+        }
+    }
+    tids.sort_unstable();
+    Ok(tids)
+}
+
+/// Field 22 of `/proc/TID/stat`, `starttime`, see proc_pid_stat(5).
+fn parse_start_ticks(stat: &str) -> Option<StartTicks> {
+    // The first field after the name is number 3.
+    fields_after_comm(stat)?.nth(22 - 3)?.parse().ok().map(StartTicks)
+}
+
+/// The name, field 2, stands in parentheses and may itself hold spaces and parentheses: what
+/// follows the last one is the rest.
+fn fields_after_comm(stat: &str) -> Option<std::str::SplitWhitespace<'_>> {
+    stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_and_spaces_does_not_shift_the_fields() {
+        let stat = "13139 (CPU 0) R 9 (x) R 13125 13125 5004 0 -1 4194304 99 0 0 0 0 0 0 0 20 0 1 0 \
+                    180777 3133440 358";
+        assert_eq!(parse_start_ticks(stat), Some(StartTicks(180_777)));
+        assert_eq!(parse_start_ticks("13139 (cat"), None);
+        assert_eq!(parse_start_ticks("13139 (cat) R 1 2"), None);
+    }
+
+    #[test]
+    fn this_process_is_alive_and_an_earlier_one_of_its_id_is_not() {
+        let pid = Tid(std::process::id());
+        let start = start_ticks(pid).expect("this process runs");
+        assert!(is_alive(pid, start));
+        assert!(!is_alive(pid, StartTicks(start.0 - 1)));
+        assert!(tids(pid).expect("its own threads").contains(&pid));
+    }
+}

@@ -1,0 +1,172 @@
+//! What each thread of a virtual machine monitor is for, from its name.
+//!
+//! QEMU names its threads where it runs with `-name ...,debug-threads=on`, which vslice and libvirt
+//! always give; Firecracker, Cloud Hypervisor and crosvm always do. A name has at most 15 bytes.
+
+use crate::units::{Tid, VcpuId};
+use crate::vmm::procfs;
+use std::io;
+use thiserror::Error;
+
+/// What a thread is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ThreadRole {
+    /// It runs this vCPU.
+    Vcpu(VcpuId),
+    /// The thread that the process began with; in QEMU, the main loop.
+    MainLoop,
+    /// It serves devices outside the main loop; QEMU's id of it, or another VMM's name.
+    Iothread(String),
+    /// It does blocking calls for other threads.
+    Worker,
+    /// The host kernel's own, for a vhost device.
+    Vhost,
+    /// Anything else.
+    Other,
+}
+
+/// A thread of a VMM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmmThread {
+    /// Its id.
+    pub tid: Tid,
+    /// Its name.
+    pub comm: String,
+    /// What it is for.
+    pub role: ThreadRole,
+}
+
+/// Why the threads of a process could not be listed.
+#[derive(Debug, Error)]
+#[error("the threads of process {pid} cannot be listed: {source}")]
+pub struct ThreadsError {
+    /// The process.
+    pub pid: Tid,
+    /// Why.
+    pub source: io::Error,
+}
+
+/// The threads of a process, in order of their ids. Those that end meanwhile are left out.
+///
+/// # Errors
+/// [`ThreadsError`], above all if there is no such process.
+pub fn list(pid: Tid) -> Result<Vec<VmmThread>, ThreadsError> {
+    let tids = procfs::tids(pid).map_err(|source| ThreadsError { pid, source })?;
+    Ok(tids
+        .into_iter()
+        .filter_map(|tid| {
+            let comm = procfs::comm(pid, tid).ok()?;
+            let role = role(pid, tid, &comm);
+            Some(VmmThread { tid, comm, role })
+        })
+        .collect())
+}
+
+/// What a thread with this id and name is for.
+#[must_use]
+pub fn role(pid: Tid, tid: Tid, comm: &str) -> ThreadRole {
+    if tid == pid {
+        return ThreadRole::MainLoop;
+    }
+    if let Some(vcpu) = vcpu_of(comm) {
+        return ThreadRole::Vcpu(vcpu);
+    }
+    if let Some(id) = comm.strip_prefix("IO ") {
+        // The iothread of the out-of-band monitor serves no device.
+        return if id == "mon_iothread" {
+            ThreadRole::Other
+        } else {
+            ThreadRole::Iothread(id.to_owned())
+        };
+    }
+    // Cloud Hypervisor: `_disk0_q0`; crosvm: `virtio_blk`.
+    if (comm.starts_with("_disk") && comm.contains("_q")) || comm == "virtio_blk" {
+        return ThreadRole::Iothread(comm.to_owned());
+    }
+    match comm {
+        "worker" => ThreadRole::Worker,
+        _ if comm.strip_prefix("vhost-").is_some_and(is_number) => ThreadRole::Vhost,
+        _ => ThreadRole::Other,
+    }
+}
+
+/// The vCPU in `CPU 3/KVM`, `CPU 3/TCG` (QEMU), `fc_vcpu 3` (Firecracker), `vcpu3` (Cloud
+/// Hypervisor) and `crosvm_vcpu3`. QEMU's `ALL CPUs/TCG` runs all of them by turns: it is none's.
+fn vcpu_of(comm: &str) -> Option<VcpuId> {
+    let digits = comm
+        .strip_prefix("CPU ")
+        .and_then(|rest| rest.strip_suffix("/KVM").or_else(|| rest.strip_suffix("/TCG")))
+        .or_else(|| comm.strip_prefix("fc_vcpu "))
+        .or_else(|| comm.strip_prefix("vcpu"))
+        .or_else(|| comm.strip_prefix("crosvm_vcpu"))?;
+    is_number(digits).then(|| digits.parse().ok().map(VcpuId))?
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_threads_say_what_they_are_for() {
+        let iothread = |id: &str| ThreadRole::Iothread(id.to_owned());
+        let table = [
+            ("CPU 0/KVM", ThreadRole::Vcpu(VcpuId(0))),
+            ("CPU 12/TCG", ThreadRole::Vcpu(VcpuId(12))),
+            ("fc_vcpu 3", ThreadRole::Vcpu(VcpuId(3))),
+            ("vcpu4", ThreadRole::Vcpu(VcpuId(4))),
+            ("crosvm_vcpu5", ThreadRole::Vcpu(VcpuId(5))),
+            ("IO io0", iothread("io0")),
+            ("IO iothread1", iothread("iothread1")),
+            ("_disk0_q0", iothread("_disk0_q0")),
+            ("virtio_blk", iothread("virtio_blk")),
+            ("worker", ThreadRole::Worker),
+            ("vhost-4242", ThreadRole::Vhost),
+            ("IO mon_iothread", ThreadRole::Other),
+            ("ALL CPUs/TCG", ThreadRole::Other),
+            ("CPU x/KVM", ThreadRole::Other),
+            ("CPU /KVM", ThreadRole::Other),
+            ("CPU +1/KVM", ThreadRole::Other),
+            ("vcpu", ThreadRole::Other),
+            ("vhost-", ThreadRole::Other),
+            ("call_rcu", ThreadRole::Other),
+            ("kvm-nx-lpage-re", ThreadRole::Other),
+            ("qemu-system-x86", ThreadRole::Other),
+        ];
+        for (comm, expected) in table {
+            assert_eq!(role(Tid(100), Tid(101), comm), expected, "{comm}");
+        }
+        assert_eq!(role(Tid(100), Tid(100), "qemu-system-x86"), ThreadRole::MainLoop);
+    }
+
+    #[test]
+    fn the_threads_of_this_process_are_listed_by_their_names() {
+        let (report, reported) = std::sync::mpsc::channel();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::Builder::new()
+            .name("CPU 7/TCG".to_owned())
+            .spawn(move || {
+                report.send(nix::unistd::gettid()).expect("the test waits for it");
+                let _ = released.recv();
+            })
+            .expect("a thread");
+        let tid =
+            Tid(u32::try_from(reported.recv().expect("it began").as_raw()).expect("positive"));
+        let pid = Tid(std::process::id());
+        let threads = list(pid).expect("its own threads");
+        drop(release);
+        thread.join().expect("it ends");
+        let found = threads.iter().find(|thread| thread.tid == tid).expect("it is listed");
+        assert_eq!(found.role, ThreadRole::Vcpu(VcpuId(7)));
+        assert!(threads.iter().any(|thread| thread.role == ThreadRole::MainLoop));
+    }
+
+    #[test]
+    fn a_process_that_is_not_there_is_named() {
+        let message = list(Tid(u32::MAX)).expect_err("no such process").to_string();
+        assert!(message.starts_with("the threads of process 4294967295 cannot be listed"));
+    }
+}
