@@ -26,6 +26,8 @@ pub(crate) enum LinkError {
 pub(crate) struct Arrival {
     /// Taken right after the bytes were read.
     pub(crate) received: GuestTicks,
+    /// The vCPU of that stamp.
+    pub(crate) vcpu: u16,
     pub(crate) frames: Vec<HostFrame>,
 }
 
@@ -71,12 +73,13 @@ impl Link {
             Err(errno) => return Err(LinkError::Broken(errno)),
         };
         let received = stamper.now();
+        let vcpu = stamper.vcpu();
         let mut input = &buffer[..count];
         let mut frames = Vec::new();
         while let Some(frame) = self.deframer.next_frame(&mut input).map_err(LinkError::Garbled)? {
             frames.push(frame);
         }
-        Ok(Some(Arrival { received, frames }))
+        Ok(Some(Arrival { received, vcpu, frames }))
     }
 
     /// Whether the outbox has room for another block.

@@ -20,9 +20,9 @@ const PONGS_MAX: usize = 64;
 pub(crate) struct PendingPong {
     /// The ping's id.
     pub(crate) id: u64,
-    /// The vCPU that the ping named.
-    pub(crate) named_vcpu: Option<u16>,
-    /// When it was read.
+    /// The vCPU that took the first stamp and must take the second: each has a clock of its own.
+    pub(crate) vcpu: u16,
+    /// The first stamp: when the ping had been read.
     pub(crate) received: GuestTicks,
 }
 
@@ -77,7 +77,7 @@ impl Outbox {
         stamper: &mut Stamper,
     ) -> Result<(), Errno> {
         let flushed = self.write_all(socket, stamper);
-        stamper.go_home();
+        stamper.leave();
         flushed
     }
 
@@ -110,14 +110,10 @@ impl Outbox {
         pong: PendingPong,
         stamper: &mut Stamper,
     ) -> Result<bool, Errno> {
-        if let Some(vcpu) = pong.named_vcpu {
-            stamper.visit(vcpu);
-        } else {
-            stamper.go_home();
-        }
+        let PendingPong { id, vcpu, received } = pong;
         let mut bytes = Vec::with_capacity(64);
-        let vcpu = stamper.vcpu();
-        let frame = Pong { id: pong.id, vcpu, received: pong.received, sent: stamper.now() };
+        stamper.visit(vcpu);
+        let frame = Pong { id, vcpu, received, sent: stamper.now() };
         GuestFrame::Pong(frame).encode(&mut bytes).expect("a pong has a fixed size");
         let written_bytes = write(socket, &bytes)?;
         if written_bytes == 0 {
@@ -167,7 +163,7 @@ mod tests {
     }
 
     fn pending(id: u64) -> PendingPong {
-        PendingPong { id, named_vcpu: None, received: GuestTicks(1) }
+        PendingPong { id, vcpu: 0, received: GuestTicks(1) }
     }
 
     /// A congested outbox: the socket is full, in the middle of the first frame.

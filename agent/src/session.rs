@@ -141,9 +141,10 @@ impl Session {
             self.link.wait(timeout_ms)?;
             if let Some(arrival) = self.link.receive(&self.stamper)? {
                 self.last_heard = uptime();
+                let (received, vcpu) = (arrival.received, arrival.vcpu);
                 for frame in arrival.frames {
                     match frame {
-                        HostFrame::Ping(ping) => self.answer(ping, arrival.received),
+                        HostFrame::Ping(ping) => self.answer(ping, received, vcpu),
                         HostFrame::Plan(json) => self.plan(&json)?,
                         HostFrame::Start => self.start()?,
                         HostFrame::Stop => self.stop(),
@@ -156,17 +157,14 @@ impl Session {
         }
     }
 
-    fn answer(&mut self, ping: Ping, read: GuestTicks) {
-        let received = match ping.vcpu {
-            None => read,
-            // A stamp of the housekeeping vCPU would be of another clock than this ping asks for.
-            Some(vcpu) => {
-                self.stamper.visit(vcpu);
-                self.stamper.now()
-            }
-        };
-        let pong = PendingPong { id: ping.id, named_vcpu: ping.vcpu, received };
-        self.link.answer(pong, &mut self.stamper);
+    fn answer(&mut self, ping: Ping, read: GuestTicks, read_vcpu: u16) {
+        if let Some(named_vcpu) = ping.vcpu {
+            self.stamper.visit(named_vcpu);
+        }
+        let vcpu = self.stamper.vcpu();
+        // The stamp of the read is the better one, but on another vCPU it is of another clock.
+        let received = if vcpu == read_vcpu { read } else { self.stamper.now() };
+        self.link.answer(PendingPong { id: ping.id, vcpu, received }, &mut self.stamper);
     }
 
     fn plan(&mut self, json: &[u8]) -> Result<(), SessionError> {
@@ -195,6 +193,7 @@ impl Session {
         match mem::replace(&mut self.stage, Stage::Ended) {
             Stage::Prepared(mut load) => {
                 self.lease = Some(self.plan_lease);
+                self.stamper.begin_load();
                 let started = load.start();
                 self.stage = Stage::Running(Streaming::new(load));
                 if let Err(error) = started {
@@ -290,6 +289,7 @@ impl Session {
 
     fn done(&mut self, reason: DoneReason, requests: u64, dropped: u64) {
         self.link.send(&GuestFrame::Done(Done { reason, requests, dropped }));
+        self.stamper.end_load();
         self.stage = Stage::Ended;
     }
 

@@ -7,7 +7,12 @@ use vslice_workload::pin::{current_vcpu, pin_current_thread};
 use vslice_workload::spec::ClockChoice;
 
 /// Stamps on behalf of the thread that made it: the control thread, which lives on the
-/// housekeeping vCPU and visits another one only for the moment of a stamp.
+/// housekeeping vCPU.
+///
+/// A ping may ask for a stamp of another vCPU. While a load runs, the thread visits that vCPU for
+/// the moment of the stamp. While nothing runs, it stays there until it is asked elsewhere, so that
+/// the next ping wakes it there: then the way to the vCPU is no part of the round trip, and the
+/// clock map of every vCPU is as good as that of the housekeeping one.
 #[derive(Debug)]
 pub(crate) struct Stamper {
     clock: Clock,
@@ -15,12 +20,14 @@ pub(crate) struct Stamper {
     home: Option<u16>,
     /// Where the thread was last pinned to.
     at: Option<u16>,
+    /// Whether a load runs.
+    is_busy: bool,
 }
 
 impl Stamper {
     /// Before a plan the thread runs anywhere, and its stamps are of no use but for round trips.
     pub(crate) fn new() -> Self {
-        Self { clock: Clock::choose(ClockChoice::Auto), home: None, at: None }
+        Self { clock: Clock::choose(ClockChoice::Auto), home: None, at: None, is_busy: false }
     }
 
     /// Takes the plan's clock and settles on its housekeeping vCPU.
@@ -30,6 +37,17 @@ impl Stamper {
         self.home = Some(home);
         self.at = self.home;
         Ok(())
+    }
+
+    /// A load begins: the control belongs on the housekeeping vCPU.
+    pub(crate) fn begin_load(&mut self) {
+        self.is_busy = true;
+        self.leave();
+    }
+
+    /// The load has ended.
+    pub(crate) fn end_load(&mut self) {
+        self.is_busy = false;
     }
 
     pub(crate) fn clock(&self) -> Clock {
@@ -53,9 +71,9 @@ impl Stamper {
         }
     }
 
-    /// Moves back after a visit.
-    pub(crate) fn go_home(&mut self) {
-        if let Some(home) = self.home {
+    /// Ends a visit if there is a load to which it would be in the way.
+    pub(crate) fn leave(&mut self) {
+        if let Some(home) = self.home.filter(|_| self.is_busy) {
             self.visit(home);
         }
     }

@@ -57,14 +57,15 @@ fn a_whole_conversation() {
 #[test]
 fn pings_are_stamped_where_they_say() {
     let (mut pair, _) = Pair::prepare(|spec| spec.clock = ClockChoice::Auto);
+    assert_eq!(pair.ping(300, None).vcpu, 0, "on the housekeeping vCPU if not asked elsewhere");
     for vcpu in 0..=last_vcpu() {
         let pong = pair.ping(u64::from(vcpu), Some(vcpu));
         assert_eq!((pong.id, pong.vcpu), (u64::from(vcpu), vcpu));
         assert!(pong.received <= pong.sent);
-        assert_eq!(pair.ping(100, None).vcpu, 0, "the control is back on its vCPU");
+        assert_eq!(pair.ping(100, None).vcpu, vcpu, "the agent is left where it is");
     }
     let pong = pair.ping(200, Some(9999));
-    assert_eq!(pong.vcpu, 0, "what is not there cannot be visited, and the pong says so");
+    assert_eq!(pong.vcpu, last_vcpu(), "what is not there cannot be visited: the pong says so");
 }
 
 #[test]
@@ -75,11 +76,13 @@ fn pings_are_answered_while_a_load_runs() {
     while told.requests.is_empty() {
         assert!(pair.listen(&mut told), "it was to run for longer");
     }
-    for id in 0..3 {
-        pair.say(&HostFrame::Ping(Ping { id, vcpu: Some(0) }));
+    for (id, vcpu, stamped_on) in [(1, None, 0), (2, Some(last_vcpu()), last_vcpu()), (3, None, 0)]
+    {
+        pair.say(&HostFrame::Ping(Ping { id, vcpu }));
         while told.pongs.last().is_none_or(|pong| pong.id < id) {
             assert!(pair.listen(&mut told), "a pong does not wait for the load");
         }
+        assert_eq!(told.pongs.last().map(|pong| pong.vcpu), Some(stamped_on), "ping {id}");
     }
     pair.say(&HostFrame::Stop);
     while pair.listen(&mut told) {}

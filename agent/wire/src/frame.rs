@@ -46,6 +46,9 @@ pub struct Ping {
     /// Comes back in the [`Pong`].
     pub id: u64,
     /// The vCPU to stamp on; `None` leaves the agent where it is, so that nothing is disturbed.
+    /// Between `Start` and `Done` the agent is back on its housekeeping vCPU after each ping; else
+    /// it stays on the one that it was last asked to, so that of several pings to one vCPU only
+    /// the first pays for the way there.
     pub vcpu: Option<u16>,
 }
 
