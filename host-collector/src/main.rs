@@ -9,12 +9,13 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     match cli::Cli::parse().execute() {
         Ok(code) => ExitCode::from(code),
-        // Whoever reads our output has had enough of it, as `vslice report RUN | head` does.
+        // Whoever reads our output has had enough of it, as in `vslice report RUN | head`.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // With standard error gone as well there is nobody left to tell.
             drop(writeln!(std::io::stderr(), "vslice: {error:#}"));
-            ExitCode::FAILURE
+            let interrupted = error.downcast_ref::<cli::run::Interrupted>();
+            interrupted.map_or(ExitCode::FAILURE, |error| ExitCode::from(error.code()))
         }
     }
 }

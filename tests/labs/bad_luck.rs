@@ -148,7 +148,8 @@ fn impossible_pin(lab: &Lab) -> Result<(), Failed> {
     let dir = tempfile::tempdir()?;
     let plan = dir.path().join("far.toml");
     let toml = lab.command(&["plan", "show", "demo"]).output()?.stdout;
-    let toml = String::from_utf8_lossy(&toml).replace("vcpu_pcpus = [0, 1]", "vcpu_pcpus = [0, 4000]");
+    let toml =
+        String::from_utf8_lossy(&toml).replace("vcpu_pcpus = [0, 1]", "vcpu_pcpus = [0, 4000]");
     fs::write(&plan, toml)?;
     let run = lab.run(&[&plan.to_string_lossy()])?;
     failed_with(&run, 1, "pCPU4000")

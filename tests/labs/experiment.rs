@@ -79,5 +79,9 @@ fn reported_again(lab: &Lab) -> Result<(), Failed> {
     }
     let text = lab.command(&["report"]).arg(&dir).output()?;
     let text = String::from_utf8_lossy(&text.stdout).into_owned();
-    if text.contains("vm2 vCPU1") { Ok(()) } else { Err(format!("no antagonist in\n{text}").into()) }
+    if text.contains("vm2 vCPU1") {
+        Ok(())
+    } else {
+        Err(format!("no antagonist in\n{text}").into())
+    }
 }

@@ -70,7 +70,8 @@ impl Lab {
     /// As [`Lab::run`].
     pub fn start(&self, arguments: &[&str]) -> io::Result<Started> {
         let dir = scratch()?;
-        let child = self.command(&["run"]).args(arguments).arg("--output").arg(run_dir(&dir)).spawn();
+        let child =
+            self.command(&["run"]).args(arguments).arg("--output").arg(run_dir(&dir)).spawn();
         Ok(Started { child: child?, dir })
     }
 }
@@ -178,7 +179,12 @@ impl Run {
         let path = self.run_dir().join("summary.json");
         let text = fs::read_to_string(&path);
         let text = text.map_err(|error| {
-            format!("{}: {error}; {}; the run said:\n{}", path.display(), self.output.status, self.said())
+            format!(
+                "{}: {error}; {}; the run said:\n{}",
+                path.display(),
+                self.output.status,
+                self.said()
+            )
         })?;
         serde_json::from_str(&text).map_err(|error| error.to_string())
     }

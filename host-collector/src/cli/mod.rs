@@ -1,9 +1,9 @@
 //! The command line: what it understands, and one file for each command.
 
-pub mod doctor;
-pub mod plan;
-pub mod report;
-pub mod run;
+pub(crate) mod doctor;
+pub(crate) mod plan;
+pub(crate) mod report;
+pub(crate) mod run;
 
 use clap::{Parser, Subcommand};
 
@@ -14,10 +14,10 @@ use clap::{Parser, Subcommand};
 /// directory; reports are made from that alone, here or elsewhere, now or later.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, after_help = EXAMPLES)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 const EXAMPLES: &str = "\
@@ -31,7 +31,7 @@ Examples:
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Run a plan: boot its guests, record, report
     Run(run::RunArgs),
     /// Print the report of a run directory
@@ -47,7 +47,7 @@ impl Cli {
     ///
     /// # Errors
     /// A chain of sentences for the person who gave the command.
-    pub fn execute(self) -> anyhow::Result<u8> {
+    pub(crate) fn execute(self) -> anyhow::Result<u8> {
         match self.command {
             Command::Run(args) => run::execute(&args),
             Command::Report(args) => report::execute(&args),

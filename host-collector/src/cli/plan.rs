@@ -6,7 +6,7 @@ use vslice::lab::plan::{BUILT_IN, Plan};
 
 /// The arguments of `vslice plan`.
 #[derive(Debug, Args)]
-pub struct PlanArgs {
+pub(crate) struct PlanArgs {
     #[command(subcommand)]
     action: Action,
 }

@@ -4,13 +4,13 @@ use anyhow::Context;
 use clap::Args;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
-use vslice::report::text::{Style, render};
 use vslice::report::Summary;
+use vslice::report::text::{Style, render};
 use vslice::run::analyse::analyse;
 
 /// The arguments of `vslice report`.
 #[derive(Debug, Args)]
-pub struct ReportArgs {
+pub(crate) struct ReportArgs {
     /// A run directory, as `vslice run` leaves it
     run: PathBuf,
     /// Print the summary as JSON (schema vslice.summary/1)

@@ -104,6 +104,11 @@ pub struct SessionRecord {
 pub enum SessionError {
     #[error("the guest's connection failed: {0}")]
     Connection(#[from] io::Error),
+    #[error(
+        "the guest did not connect within {seconds} s: its console log in the run directory says \
+         how far it came; a plan's `boot_timeout` gives it more time"
+    )]
+    NeverConnected { seconds: u64 },
     #[error("the guest closed its connection while {while_waiting_for}")]
     Closed { while_waiting_for: &'static str },
     #[error("the guest said nothing for {seconds} s while {while_waiting_for}")]

@@ -1,7 +1,9 @@
 //! `run.json`: everything about a run that is not a stream of events.
 
+use crate::guest::session::SessionRecord;
 use crate::units::{HostNs, PcpuId, Tid, VcpuId};
 use serde::{Deserialize, Serialize};
+use vslice_wire::{ClockKind, DoneReason, Hello};
 
 /// The schema of `run.json`; a reader refuses any other.
 pub const SCHEMA: &str = "vslice.run/1";
@@ -24,11 +26,15 @@ pub struct Manifest {
     pub accelerator_reason: String,
     /// How the guests were reached.
     pub vsock_way: String,
-    /// Facts about the host, as they were recorded.
+    /// Facts about the host and the guests' command lines, as they were recorded.
     pub environment: serde_json::Value,
+    /// The few lines of it that a report shows.
+    pub environment_lines: Vec<String>,
+    /// The collector's own process.
+    pub collector_pid: Tid,
     /// The versions and checksums of the guest image.
     pub image: serde_json::Value,
-    /// Between the start of the workloads and the end of the first reader.
+    /// Between the start of the workloads and the end of the readers.
     pub window: Option<Window>,
     /// The guests.
     pub vms: Vec<VmRecord>,
@@ -56,8 +62,8 @@ pub enum Status {
 pub struct Window {
     /// The workloads were told to start.
     pub start_ns: HostNs,
-    /// The first reader had ended, or the run was stopped.
-    pub end_ns: HostNs,
+    /// Every reader had ended, or the run was stopped; `None` if the collector was killed.
+    pub end_ns: Option<HostNs>,
 }
 
 /// One guest of the run.
@@ -67,10 +73,16 @@ pub struct VmRecord {
     pub name: String,
     /// The pid of its VMM, which is also the tid of the main loop.
     pub pid: Tid,
+    /// The process that serves its vsock device, if there is one.
+    pub device_pid: Option<Tid>,
+    /// What its reader asks for in one request.
+    pub block_bytes: Option<u32>,
     /// The threads of its VMM when the workload started.
     pub threads: Vec<ThreadRecord>,
     /// The reader's vCPU, if it has one.
     pub reader_vcpu: Option<VcpuId>,
+    /// The vCPUs that have a hog by the plan.
+    pub hogs: Vec<VcpuId>,
     /// What the guest said of itself; `None` if it never connected.
     pub guest: Option<GuestRecord>,
 }
@@ -99,8 +111,10 @@ pub struct GuestRecord {
     pub agent_version: String,
     /// vCPUs that the guest has online.
     pub vcpu_count: u16,
-    /// `tsc` or `monotonic_raw`; empty if it never was ready.
-    pub clock: String,
+    /// Whether the guest's CPUID calls its TSC invariant.
+    pub tsc_invariant: bool,
+    /// The clock that stamped the requests; `None` if the guest never was ready.
+    pub clock: Option<GuestClock>,
     /// What the reader read.
     pub target: String,
     /// Requests that were recorded.
@@ -111,8 +125,30 @@ pub struct GuestRecord {
     pub hogs: Vec<HogRecord>,
     /// What the guest had to say, control characters removed.
     pub notices: Vec<String>,
-    /// How its workload ended: `completed`, `stopped`, `failed`, or empty if nobody knows.
-    pub ended: String,
+    /// How its workload ended; `None` if nobody knows.
+    pub ended: Option<GuestEnd>,
+}
+
+/// Which clock a guest stamps with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GuestClock {
+    /// The time stamp counter.
+    Tsc,
+    /// `CLOCK_MONOTONIC_RAW`.
+    MonotonicRaw,
+}
+
+/// How a guest's workload ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GuestEnd {
+    /// It did what its plan says.
+    Completed,
+    /// It was told to stop, as guests without a reader always are.
+    Stopped,
+    /// It could not go on; its notices say why.
+    Failed,
 }
 
 /// A hog's last sign of life.
@@ -133,6 +169,39 @@ pub struct Cost {
     pub lost_count: u64,
     /// CPU time of the collector, all threads, from the start of the workloads to their end.
     pub cpu_ns: u64,
-    /// Bytes written to the run directory's streams.
-    pub written_bytes: u64,
+    /// Bytes that the kernel wrote into the rings for them.
+    pub ring_bytes: u64,
+}
+
+impl GuestRecord {
+    /// What a session recorded of a guest that has said hello.
+    #[must_use]
+    pub fn new(record: &SessionRecord, hello: &Hello) -> GuestRecord {
+        let clock = |kind| match kind {
+            ClockKind::Tsc => GuestClock::Tsc,
+            ClockKind::MonotonicRaw => GuestClock::MonotonicRaw,
+        };
+        let end = |reason| match reason {
+            DoneReason::Completed => GuestEnd::Completed,
+            DoneReason::Stopped => GuestEnd::Stopped,
+            DoneReason::Failed => GuestEnd::Failed,
+        };
+        GuestRecord {
+            kernel_release: hello.kernel_release.clone(),
+            agent_version: hello.agent_version.clone(),
+            vcpu_count: hello.vcpu_count,
+            tsc_invariant: hello.tsc_invariant,
+            clock: record.ready.as_ref().map(|ready| clock(ready.clock)),
+            target: record.ready.as_ref().map(|ready| ready.target.clone()).unwrap_or_default(),
+            requests_count: record.requests_count,
+            dropped_count: record.dropped_count,
+            hogs: record
+                .hogs
+                .iter()
+                .map(|hog| HogRecord { vcpu: VcpuId(hog.vcpu), count: hog.count })
+                .collect(),
+            notices: record.notices.iter().map(|notice| notice.text.clone()).collect(),
+            ended: record.done.map(|done| end(done.reason)),
+        }
+    }
 }

@@ -1,4 +1,18 @@
 //! One run of a plan: guests up, recording on, workload through, everything down again.
+//!
+//! [`conduct`] makes the run and leaves a run directory; [`analyse`] makes a summary of one, from
+//! nothing but what is in it.
 
+pub mod analyse;
+pub mod census;
+pub mod conduct;
+pub mod error;
 pub mod manifest;
+mod seat;
+mod sink;
+mod stage;
 pub mod watch;
+
+pub use analyse::analyse;
+pub use conduct::{RunOptions, conduct};
+pub use error::RunError;

@@ -136,6 +136,26 @@ pub struct HostFacts {
     pub disk: Option<DiskFacts>,
 }
 
+impl HostFacts {
+    /// What a report says of the host, in a few lines.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let known = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
+        let pcpus = self.pcpus_online.as_ref().map_or(0, HostPcpus::count);
+        let tick = self.tick_hz.map_or(String::new(), |hz| format!(", HZ={hz}"));
+        let mut lines = vec![
+            format!("host kernel {}{tick}, {pcpus} pCPUs", known(&self.kernel_release)),
+            format!("{}, clock source {}", known(&self.processor_model), known(&self.clocksource)),
+            known(&self.qemu_version),
+        ];
+        if let Some(disk) = &self.disk {
+            let scheduler = known(&disk.scheduler);
+            lines.push(format!("host disk {}, I/O scheduler {scheduler}", disk.device));
+        }
+        lines
+    }
+}
+
 /// The block device under a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskFacts {

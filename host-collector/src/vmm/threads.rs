@@ -5,6 +5,7 @@
 
 use crate::units::{Tid, VcpuId};
 use crate::vmm::procfs;
+use std::fmt;
 use std::io;
 use thiserror::Error;
 
@@ -23,6 +24,19 @@ pub enum ThreadRole {
     Vhost,
     /// Anything else.
     Other,
+}
+
+impl fmt::Display for ThreadRole {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ThreadRole::Vcpu(vcpu) => vcpu.fmt(formatter),
+            ThreadRole::MainLoop => formatter.write_str("main loop"),
+            ThreadRole::Iothread(id) => write!(formatter, "iothread {id}"),
+            ThreadRole::Worker => formatter.write_str("worker"),
+            ThreadRole::Vhost => formatter.write_str("vhost"),
+            ThreadRole::Other => formatter.write_str("other thread"),
+        }
+    }
 }
 
 /// A thread of a VMM.

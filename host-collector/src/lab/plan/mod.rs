@@ -148,7 +148,7 @@ pub struct ReaderPlan {
 }
 
 /// What a plan says about the accelerator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum AcceleratorSetting {
     /// KVM where a stock kernel boots in it, else TCG.
@@ -161,7 +161,7 @@ pub enum AcceleratorSetting {
 }
 
 /// What a plan says about the way between guest and collector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum VsockSetting {
     /// The first of the others that this host has.

@@ -1,0 +1,126 @@
+//! `vslice run`: from a plan to a run directory and its report.
+
+use super::report::print;
+use anyhow::Context;
+use clap::Args;
+use nix::time::{ClockId, clock_gettime};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use vslice::lab::plan::{AcceleratorSetting, Overrides, Plan, VsockSetting};
+use vslice::report::{Style, Summary, render};
+use vslice::run::watch::{BarWatcher, LineWatcher, Watcher};
+use vslice::run::{RunError, RunOptions, analyse, conduct};
+use vslice::store::RunDir;
+
+/// The exit code of a run that was interrupted, as a shell reports SIGINT.
+const INTERRUPTED: u8 = 130;
+
+/// The arguments of `vslice run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// A built-in plan's name (see `vslice plan list`) or a TOML file
+    plan: String,
+    /// Make the run directory here, instead of runs/PLAN-SECONDS
+    #[arg(long, short, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Boot this guest image, as `make image` builds it
+    #[arg(long, value_name = "DIR", env = "VSLICE_IMAGE", default_value = "target/images/micro")]
+    image: PathBuf,
+    /// Print the summary as JSON (schema vslice.summary/1)
+    #[arg(long)]
+    json: bool,
+    /// Run the guests under this
+    #[arg(long, help_heading = PLAN_HEADING)]
+    accelerator: Option<AcceleratorSetting>,
+    /// Reach the guests in this way
+    #[arg(long, help_heading = PLAN_HEADING)]
+    vsock: Option<VsockSetting>,
+    #[command(flatten, next_help_heading = PLAN_HEADING)]
+    overrides: Overrides,
+}
+
+const PLAN_HEADING: &str = "Instead of what the plan says";
+
+pub(super) fn execute(args: &RunArgs) -> anyhow::Result<u8> {
+    let plan = plan_of(args)?;
+    let output = match &args.output {
+        Some(output) => output.clone(),
+        None => default_output(&plan.name)?,
+    };
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
+    }
+    let options = RunOptions { output: &output, image: &args.image, interrupted: &interrupted };
+    let conducted = conduct(&plan, &options, watcher().as_mut());
+    // Whatever was recorded is reported, also after a run that went wrong, but what went wrong is
+    // what the exit code and the last line are about.
+    let reported = report(&output, args.json);
+    match conducted {
+        Ok(()) => reported.map(|()| 0),
+        Err(RunError::Interrupted) => {
+            drop(reported);
+            anyhow::bail!(Interrupted { output })
+        }
+        Err(error) => Err(anyhow::Error::new(error).context(format!(
+            "the run of plan '{}' failed, see {}",
+            plan.name,
+            output.display()
+        ))),
+    }
+}
+
+/// That the run was interrupted; `main` turns it into the exit code that a shell expects.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted; what was recorded until then is in {}", output.display())]
+pub(crate) struct Interrupted {
+    output: PathBuf,
+}
+
+impl Interrupted {
+    /// The exit code for it.
+    #[must_use]
+    pub(crate) fn code(&self) -> u8 {
+        INTERRUPTED
+    }
+}
+
+fn plan_of(args: &RunArgs) -> anyhow::Result<Plan> {
+    let mut plan = Plan::load(&args.plan)?;
+    args.overrides.apply(&mut plan)?;
+    plan.accelerator = args.accelerator.unwrap_or(plan.accelerator);
+    plan.vsock = args.vsock.unwrap_or(plan.vsock);
+    Ok(plan)
+}
+
+/// Named by the time in seconds since 1970, which sorts and needs no time zone.
+fn default_output(plan: &str) -> anyhow::Result<PathBuf> {
+    let seconds = clock_gettime(ClockId::CLOCK_REALTIME)?.tv_sec();
+    Ok(PathBuf::from(format!("runs/{plan}-{seconds}")))
+}
+
+fn watcher() -> Box<dyn Watcher> {
+    let stderr = std::io::stderr();
+    if stderr.is_terminal() {
+        Box::new(BarWatcher::new())
+    } else {
+        Box::new(LineWatcher::new(stderr))
+    }
+}
+
+/// Leaves the report in the run directory and prints it.
+fn report(output: &Path, json: bool) -> anyhow::Result<()> {
+    if !output.join("run.json").exists() {
+        return Ok(());
+    }
+    let summary: Summary = analyse(output)?;
+    let dir = RunDir::open(output)?;
+    dir.write_json("summary.json", &summary)?;
+    let text = output.join("report.txt");
+    std::fs::write(&text, render(&summary, Style::default()))
+        .with_context(|| format!("cannot write {}", text.display()))?;
+    print(&summary, json)
+}

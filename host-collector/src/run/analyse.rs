@@ -1,0 +1,363 @@
+//! From a run directory to its summary: the pure layers, fed with what was recorded.
+
+use super::census::HostThread;
+use super::manifest::{Manifest, SCHEMA, Status, VmRecord};
+use crate::clock::{ClockError, ClockMap, Exchange};
+use crate::join::{Join, SubmissionOrder};
+use crate::report::model::{
+    Accelerator, ClockMethod, Cost, Environment, Hog, Lost, RunStatus, VcpuClock,
+};
+use crate::report::{
+    Facts, Names, Summary, SummaryBuilder, ThreadIdentity, ThreadKind, VmIndex, VmThreads, Warning,
+};
+use crate::sched::{SchedEvent, SchedKind, StackId};
+use crate::store::{
+    ClockSample, RequestItem, RunDir, SchedMerge, StackNames, StoreError, StreamReader, VmName,
+    read_all,
+};
+use crate::timeline::{Span, StackTable, Timeline};
+use crate::units::{HostNs, Tid, VcpuId};
+use std::collections::HashMap;
+use std::path::Path;
+use vslice_wire::Request;
+
+/// Why there is no summary of a run directory.
+#[derive(Debug, thiserror::Error)]
+pub enum AnalyseError {
+    /// See [`StoreError`].
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The run was recorded by a vslice that described runs in another way.
+    #[error("its run.json has schema {found}, this vslice reads {SCHEMA}")]
+    Schema {
+        /// What it says.
+        found: String,
+    },
+}
+
+/// The summary of a run.
+///
+/// # Errors
+/// When the directory is not a run's, or its files cannot be read. A run that ended early, or whose
+/// collector was killed, has a summary that says so.
+pub fn analyse(path: &Path) -> Result<Summary, AnalyseError> {
+    let run = RunDir::open(path)?;
+    let manifest: Manifest = run.read_json("run.json")?;
+    if manifest.schema != SCHEMA {
+        return Err(AnalyseError::Schema { found: manifest.schema });
+    }
+    let stacks = optional(run.read_stack_names())?;
+    let threads: Vec<HostThread> = optional(run.read_json("threads.json"))?;
+    let mut analysis = Analysis::new(&run, &manifest, threads)?;
+    let end = analysis.lay_out(&manifest, &stacks)?;
+    Ok(analysis.finish(&manifest, &stacks, end))
+}
+
+/// A file that a run writes late is not there when the run ended early.
+fn optional<T: Default>(read: Result<T, StoreError>) -> Result<T, StoreError> {
+    match read {
+        Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Ok(T::default())
+        }
+        other => other,
+    }
+}
+
+/// The requests of one VM on their way to the join.
+type Requests = SubmissionOrder<Box<dyn Iterator<Item = Request>>>;
+
+/// A run directory while it is read.
+struct Analysis<'a> {
+    run: &'a RunDir,
+    builder: SummaryBuilder,
+    joins: Vec<(VmIndex, Join<Requests>)>,
+    clocks: Vec<VcpuClock>,
+    names: Names,
+    /// Whose threads a process's newborns are.
+    processes: HashMap<Tid, ThreadKind>,
+    lost: Lost,
+    warnings: Vec<Warning>,
+}
+
+impl<'a> Analysis<'a> {
+    fn new(
+        run: &'a RunDir,
+        manifest: &Manifest,
+        threads: Vec<HostThread>,
+    ) -> Result<Self, AnalyseError> {
+        let vms = manifest.vms.iter().map(vm_threads).collect();
+        let start = manifest.window.map_or(HostNs(0), |window| window.start_ns);
+        let mut analysis = Analysis {
+            run,
+            builder: SummaryBuilder::new(start, vms),
+            joins: Vec::new(),
+            clocks: Vec::new(),
+            names: Names::default(),
+            processes: HashMap::from([(manifest.collector_pid, ThreadKind::Collector)]),
+            lost: Lost::default(),
+            warnings: Vec::new(),
+        };
+        analysis.know_threads(manifest, threads);
+        for (index, vm) in manifest.vms.iter().enumerate() {
+            analysis.read_guest(VmIndex(index), vm)?;
+        }
+        Ok(analysis)
+    }
+
+    fn know_threads(&mut self, manifest: &Manifest, threads: Vec<HostThread>) {
+        for (index, vm) in manifest.vms.iter().enumerate() {
+            let kind = ThreadKind::Vmm { vm: VmIndex(index) };
+            self.processes.insert(vm.pid, kind);
+            self.processes.extend(vm.device_pid.map(|pid| (pid, kind)));
+        }
+        for thread in threads {
+            let other = if thread.is_kernel { ThreadKind::Kernel } else { ThreadKind::Host };
+            let kind = self.processes.get(&thread.pid).copied().unwrap_or(other);
+            self.names.threads.insert(thread.tid, ThreadIdentity { name: thread.comm, kind });
+        }
+        for (index, vm) in manifest.vms.iter().enumerate() {
+            let kind = ThreadKind::Vmm { vm: VmIndex(index) };
+            for thread in vm.threads.iter().filter(|thread| thread.vcpu.is_none()) {
+                let name = thread.role.clone();
+                self.names.threads.insert(thread.tid, ThreadIdentity { name, kind });
+            }
+        }
+    }
+
+    /// Prepares the join of one guest's requests, and what its clock needs for it.
+    fn read_guest(&mut self, index: VmIndex, vm: &VmRecord) -> Result<(), AnalyseError> {
+        for notice in vm.guest.iter().flat_map(|guest| &guest.notices) {
+            self.warnings.push(Warning::Notice { text: format!("{}: {notice}", vm.name) });
+        }
+        let name = VmName::try_from(vm.name.as_str())?;
+        let Some(vcpu) = vm.reader_vcpu else { return Ok(()) };
+        let thread = vm.threads.iter().find(|thread| thread.vcpu == Some(vcpu));
+        let Some(tid) = thread.map(|thread| thread.tid) else { return Ok(()) };
+        let samples = match read_all::<ClockSample>(&self.run.clock_path(&name)) {
+            Ok((samples, _tail)) => samples,
+            Err(error) => return optional(Err(error)).map_err(AnalyseError::from),
+        };
+        let map = match self.clock_map(vm, vcpu, &samples) {
+            Ok(map) => map,
+            Err(error) => {
+                let text = format!(
+                    "{} {vcpu} has no clock map, so its requests are left out: {error}",
+                    vm.name
+                );
+                self.warnings.push(Warning::Notice { text });
+                return Ok(());
+            }
+        };
+        self.clocks.push(VcpuClock {
+            vm: vm.name.clone(),
+            vcpu,
+            exchanges: map.exchange_count() as u64,
+            bound_ns: map.bound_ns(),
+        });
+        self.read_drops(&name)?;
+        let requests = SubmissionOrder::new(requests(self.run, &name)?);
+        self.joins.push((index, Join::new(vcpu, tid, map, requests)));
+        Ok(())
+    }
+
+    /// The map of one vCPU from the exchanges on it. Of a guest that went away before its clock map
+    /// was closed there are none after its last request: then those on its other vCPUs, which went
+    /// on during the run, must do, if they do not contradict each other.
+    fn clock_map(
+        &mut self,
+        vm: &VmRecord,
+        vcpu: VcpuId,
+        samples: &[ClockSample],
+    ) -> Result<ClockMap, ClockError> {
+        let last = |wanted: &dyn Fn(VcpuId) -> bool| {
+            let wanted = samples.iter().filter(|sample| wanted(sample.vcpu));
+            wanted.map(|sample| sample.exchange.host_sent).max()
+        };
+        let is_closed = last(&|other| other == vcpu) >= last(&|_| true);
+        let exchanges = samples.iter().filter(|sample| !is_closed || sample.vcpu == vcpu);
+        let exchanges: Vec<Exchange> = exchanges.map(|sample| sample.exchange).collect();
+        if !is_closed {
+            let text = format!(
+                "{}: its clock was not read again on {vcpu} after the run; the map rests on all of \
+                 its vCPUs and takes their clocks for one",
+                vm.name
+            );
+            self.warnings.push(Warning::Notice { text });
+        }
+        ClockMap::estimate(&exchanges)
+    }
+
+    fn read_drops(&mut self, vm: &VmName) -> Result<(), StoreError> {
+        let mut stream = StreamReader::<RequestItem>::open(&self.run.requests_path(vm))?;
+        while let Some(block) = stream.next_block()? {
+            for item in block {
+                if let RequestItem::Dropped(dropped) = item {
+                    self.builder.dropped(dropped.count);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the events through the timelines and the joins; returns the end of the window.
+    fn lay_out(
+        &mut self,
+        manifest: &Manifest,
+        stacks: &[StackNames],
+    ) -> Result<HostNs, AnalyseError> {
+        let mut table = StackTable::default();
+        for stack in stacks {
+            table.push(stack.frames.clone());
+        }
+        let threads = manifest.vms.iter().flat_map(|vm| &vm.threads);
+        let vcpus = threads.filter(|thread| thread.vcpu.is_some()).map(|thread| thread.tid);
+        let mut timeline = Timeline::new(vcpus, table);
+        let start = manifest.window.map_or(HostNs(0), |window| window.start_ns);
+        let planned_end = manifest.window.and_then(|window| window.end_ns);
+        let end = planned_end.unwrap_or(HostNs(u64::MAX));
+        let mut now = start;
+        for event in SchedMerge::open(self.run)? {
+            let event = event?;
+            now = event.time;
+            self.learn(&event);
+            timeline.push(&event, &mut |span| self.span(&span, start, end));
+        }
+        timeline.finish(now, &mut |span| self.span(&span, start, end));
+        let contradictions = timeline.contradictions().count();
+        if contradictions > 0 {
+            let text = format!(
+                "{contradictions} scheduler events contradict the ones before them; the time \
+                 between counts as unknown"
+            );
+            self.warnings.push(Warning::Notice { text });
+        }
+        for (vm, join) in self.joins.drain(..) {
+            join.finish(&mut |breakdown| self.builder.breakdown(vm, breakdown));
+        }
+        Ok(planned_end.unwrap_or(now))
+    }
+
+    /// A span that touches the window counts whole: cut at its edges, it would be a timeslice that
+    /// never was.
+    fn span(&mut self, span: &Span, start: HostNs, end: HostNs) {
+        if span.end > start && span.start < end {
+            self.builder.span(span);
+        }
+        for (vm, join) in &mut self.joins {
+            join.push_span(span, &mut |breakdown| self.builder.breakdown(*vm, breakdown));
+        }
+    }
+
+    /// Names of threads, and losses.
+    fn learn(&mut self, event: &SchedEvent) {
+        match &event.kind {
+            SchedKind::Comm { tid, comm } => {
+                let identity = self.names.threads.entry(*tid);
+                let identity = identity.or_insert_with(|| ThreadIdentity {
+                    name: String::new(),
+                    kind: ThreadKind::Host,
+                });
+                // The role of a VMM's thread says more than its name.
+                if !matches!(identity.kind, ThreadKind::Vmm { .. }) || identity.name.is_empty() {
+                    identity.name.clone_from(comm);
+                }
+            }
+            SchedKind::Fork { pid, tid, parent_pid } => {
+                let inherited = self.processes.get(pid).or_else(|| {
+                    let parent = self.names.threads.get(parent_pid);
+                    parent.map(|parent| &parent.kind).filter(|kind| **kind == ThreadKind::Kernel)
+                });
+                let kind = inherited.copied().unwrap_or(ThreadKind::Host);
+                let name = String::new();
+                self.names.threads.insert(*tid, ThreadIdentity { name, kind });
+            }
+            SchedKind::Lost { until, count } => {
+                self.lost.records += count;
+                self.lost.intervals += 1;
+                self.lost.total_ns += until.since_ns(event.time);
+            }
+            SchedKind::Switch { .. } | SchedKind::Waking { .. } | SchedKind::Exit { .. } => {}
+        }
+    }
+
+    fn finish(mut self, manifest: &Manifest, stacks: &[StackNames], end: HostNs) -> Summary {
+        self.names.stacks =
+            stacks.iter().map(|stack| (StackId(stack.id), stack.frames.clone())).collect();
+        let start = manifest.window.map_or(end, |window| window.start_ns);
+        let facts = Facts {
+            plan: manifest.plan_name.clone(),
+            status: status(&manifest.status),
+            accelerator: Accelerator {
+                name: manifest.accelerator.clone(),
+                reason: manifest.accelerator_reason.clone(),
+            },
+            environment: environment(manifest),
+            measured_ns: end.since_ns(start),
+            clock_method: ClockMethod::Exchange,
+            clocks: self.clocks,
+            hogs: manifest.vms.iter().flat_map(hogs).collect(),
+            lost: self.lost,
+            cost: Cost {
+                collector_cpu_ns: manifest.cost.cpu_ns,
+                events: manifest.cost.events_count,
+                bytes: manifest.cost.ring_bytes,
+            },
+            warnings: self.warnings,
+        };
+        self.builder.finish(facts, &self.names)
+    }
+}
+
+fn vm_threads(vm: &VmRecord) -> VmThreads {
+    let vcpus = vm.threads.iter().filter_map(|thread| Some((thread.vcpu?, thread.tid)));
+    let mut vcpus: Vec<_> = vcpus.collect();
+    vcpus.sort_unstable();
+    VmThreads { name: vm.name.clone(), block_bytes: vm.block_bytes, vcpus }
+}
+
+/// The requests of one guest as they are stored. A stream that turns out to be unreadable midway
+/// ends there; `read_drops`, which has read it before, has said so.
+fn requests(run: &RunDir, vm: &VmName) -> Result<Box<dyn Iterator<Item = Request>>, StoreError> {
+    let mut stream = StreamReader::<RequestItem>::open(&run.requests_path(vm))?;
+    let blocks = std::iter::from_fn(move || stream.next_block().ok().flatten());
+    let requests = blocks.flatten().filter_map(|item| match item {
+        RequestItem::Request(request) => Some(request),
+        RequestItem::Dropped(_) => None,
+    });
+    Ok(Box::new(requests))
+}
+
+fn status(status: &Status) -> RunStatus {
+    match status {
+        Status::Complete => RunStatus::Complete,
+        Status::Partial { why } => RunStatus::Partial { reason: why.clone() },
+        Status::Recording => RunStatus::Partial {
+            reason: String::from(
+                "its collector ended without closing it: it was killed, or it still runs",
+            ),
+        },
+    }
+}
+
+fn environment(manifest: &Manifest) -> Environment {
+    let mut lines = manifest.environment_lines.clone();
+    let guest = manifest.vms.iter().find_map(|vm| vm.guest.as_ref());
+    lines.extend(guest.map(|guest| format!("guest kernel {}", guest.kernel_release)));
+    lines.push(format!("vsock: {}", manifest.vsock_way));
+    let details = serde_json::json!({
+        "host": manifest.environment,
+        "image": manifest.image,
+        "plan": manifest.plan,
+        "vms": manifest.vms,
+    });
+    Environment { lines, details }
+}
+
+/// The hogs by the plan; one that the guest never mentioned has not counted.
+fn hogs(vm: &VmRecord) -> impl Iterator<Item = Hog> {
+    vm.hogs.iter().map(|vcpu| {
+        let records = vm.guest.iter().flat_map(|guest| &guest.hogs);
+        let count = records.filter(|hog| hog.vcpu == *vcpu).map(|hog| hog.count).max();
+        Hog { vm: vm.name.clone(), vcpu: *vcpu, count: count.unwrap_or(0) }
+    })
+}

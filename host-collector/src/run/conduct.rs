@@ -1,0 +1,255 @@
+//! Conducts a run: every step in its order, and everything undone whichever way it ends.
+
+use super::error::RunError;
+use super::manifest::{Cost, GuestRecord, Manifest, SCHEMA, Status};
+use super::seat::{Seat, SeatPlan};
+use super::sink::GuestStreams;
+use super::stage::Stage;
+use super::watch::Watcher;
+use crate::guest::connection::GuestListener;
+use crate::guest::live::Live;
+use crate::guest::session::SessionPlan;
+use crate::lab::accelerator::{self, AcceleratorChoice};
+use crate::lab::image::MicroImage;
+use crate::lab::launch::{Lab, LabConfig};
+use crate::lab::plan::{Accelerator, Plan, VmPlan};
+use crate::lab::vsock::{GuestEndpoint, VsockChoice, VsockOffer};
+use crate::lab::{scratch, tools};
+use crate::perf;
+use crate::store::{RunDir, VmName};
+use crate::units::{PcpuId, Tid};
+use crate::vmm::host::{self, HostPcpus};
+use crate::vmm::pin;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::Duration;
+
+/// How long guests may take to power off before QEMU is ended.
+const POWER_OFF_GRACE: Duration = Duration::from_secs(3);
+/// Requests that a guest may make beyond its plan: what is in flight when it stops.
+const REQUESTS_SLACK: u64 = 4096;
+
+/// What a run is told beside its plan.
+#[derive(Debug, Clone, Copy)]
+pub struct RunOptions<'a> {
+    /// The run directory, made by the run.
+    pub output: &'a Path,
+    /// The guest image's directory.
+    pub image: &'a Path,
+    /// Set from outside when the run shall end early.
+    pub interrupted: &'a AtomicBool,
+}
+
+/// Makes a run of `plan`.
+///
+/// # Errors
+/// Why it could not be made or ended early. What was recorded until then is in the run directory,
+/// which says so and can be reported on; guests, sockets, affinities and tracing are as before.
+pub fn conduct(
+    plan: &Plan,
+    options: &RunOptions<'_>,
+    watcher: &mut dyn Watcher,
+) -> Result<(), RunError> {
+    plan.check_host(&HostPcpus::online()?)?;
+    perf::check_rights()?;
+    let image =
+        MicroImage::in_directory(options.image).map_err(|source| RunError::Image { source })?;
+    let qemu = tools::find(tools::QEMU).ok_or(RunError::NoQemu)?;
+    let vsock = VsockOffer::of_host().choose(plan.vsock)?;
+    let scratch = scratch::parent_dir();
+    scratch::sweep_stale(&scratch);
+    // A journal that cannot be read is one that cannot be undone either; the run is not hurt by it.
+    drop(pin::undo_stale_journals(&scratch));
+    let dir = RunDir::create(options.output)?;
+    watcher.stage("asking whether KVM runs a stock kernel here");
+    let choice = accelerator::choose(plan.accelerator, &qemu, &image, &scratch)?;
+    watcher.stage(&format!("guests run under {}: {}", name_of(choice.accelerator), choice.reason));
+    let mut manifest = new_manifest(plan, &choice, &vsock, &image, &qemu, &scratch);
+    let config = LabConfig {
+        plan,
+        image: &image,
+        qemu: &qemu,
+        accelerator: choice.accelerator,
+        way: &vsock.way,
+        logs: dir.path(),
+        scratch: &scratch,
+    };
+    let run = Run { plan, options, config: &config, dir: &dir };
+    let result = run.make(&mut manifest, watcher);
+    manifest.status = match &result {
+        Ok(()) => Status::Complete,
+        Err(error) => Status::Partial { why: chain_of(error) },
+    };
+    let written = dir.write_json("run.json", &manifest);
+    result?;
+    Ok(written?)
+}
+
+/// An error with all that caused it, in one line.
+fn chain_of(error: &RunError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        let part = error.to_string();
+        // Transparent errors say what their source says.
+        if !text.contains(&part) {
+            text = format!("{text}: {part}");
+        }
+        source = error.source();
+    }
+    text
+}
+
+fn name_of(accelerator: Accelerator) -> &'static str {
+    match accelerator {
+        Accelerator::Kvm => "KVM",
+        Accelerator::Tcg => "TCG",
+    }
+}
+
+/// What does not change during a run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Run<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) options: &'a RunOptions<'a>,
+    pub(super) config: &'a LabConfig<'a>,
+    pub(super) dir: &'a RunDir,
+}
+
+impl Run<'_> {
+    fn make(&self, manifest: &mut Manifest, watcher: &mut dyn Watcher) -> Result<(), RunError> {
+        self.dir.write_json("run.json", manifest)?;
+        watcher.stage("writing the guests' disks");
+        let mut lab = Lab::prepare(self.config)?;
+        let mut seats = self.listeners(&lab)?;
+        watcher.stage(&format!(
+            "booting {} guests, which takes {} or so",
+            lab.guests().len(),
+            if self.config.accelerator == Accelerator::Tcg { "15 s" } else { "3 s" }
+        ));
+        lab.start()?;
+        // The sessions' threads inherit it, QEMU's do not: they are there already.
+        let home = HomePcpu::move_to(self.plan.collector_pcpu);
+        let mut streams = Vec::new();
+        for guest in lab.guests() {
+            streams.push(GuestStreams::create(self.dir, &VmName::try_from(guest.name())?)?);
+        }
+        let lives: Vec<Live> = lab.guests().iter().map(|_| Live::default()).collect();
+        let result = thread::scope(|scope| {
+            let plans = seats.drain(..).zip(&mut streams).zip(&lives);
+            let seats: Vec<Seat<'_>> = plans
+                .map(|((plan, streams), live)| Seat::take(scope, plan, streams, live))
+                .collect();
+            let mut stage = Stage { run: self, lab: &mut lab, seats, lives: &lives };
+            let result = stage.play(manifest, watcher);
+            let result = stage.end(result);
+            for (vm, seat) in manifest.vms.iter_mut().zip(&stage.seats) {
+                let hello = seat.record.hello.as_ref();
+                vm.guest = hello.map(|hello| GuestRecord::new(&seat.record, hello));
+            }
+            result
+        });
+        drop(home);
+        watcher.stage("ending the guests");
+        lab.stop(POWER_OFF_GRACE);
+        let finished = streams.into_iter().try_for_each(GuestStreams::finish);
+        result?;
+        Ok(finished?)
+    }
+
+    /// Binds what the guests connect to, before they start.
+    fn listeners(&self, lab: &Lab) -> Result<Vec<SeatPlan>, RunError> {
+        let seats = self.plan.vms.iter().zip(lab.guests());
+        seats.map(|(vm, guest)| self.seat_plan(vm, guest.endpoint())).collect()
+    }
+
+    fn seat_plan(&self, vm: &VmPlan, endpoint: &GuestEndpoint) -> Result<SeatPlan, RunError> {
+        let (listener, path) = match endpoint {
+            GuestEndpoint::UnixListener { path } => {
+                (GuestListener::hybrid_unix(path), path.clone())
+            }
+            GuestEndpoint::Vsock { cid, port } => {
+                (GuestListener::vsock(*port, *cid), format!("vsock port {port}").into())
+            }
+            GuestEndpoint::VirtioSerial { path } => {
+                (Ok(GuestListener::VirtioSerial(path.clone())), path.clone())
+            }
+        };
+        let vm_name = || vm.name.clone();
+        let listener =
+            listener.map_err(|source| RunError::Listen { vm: vm_name(), path, source })?;
+        let spec = self.plan.workload_spec(vm, self.config.accelerator);
+        let requests_max = vm.reader.as_ref().map_or(0, |reader| {
+            reader.total_bytes.div_ceil(reader.block_bytes.max(1)) + REQUESTS_SLACK
+        });
+        let session = SessionPlan {
+            plan_json: serde_json::to_vec(&spec).expect("a spec has only strings and numbers"),
+            requests_max,
+            stamping_vcpus: vm.reader.iter().map(|reader| reader.vcpu).collect(),
+        };
+        Ok(SeatPlan {
+            vm: vm_name(),
+            listener,
+            session,
+            boot_timeout: Duration::from_millis(self.plan.boot_timeout_ms),
+            has_reader: vm.reader.is_some(),
+        })
+    }
+}
+
+fn new_manifest(
+    plan: &Plan,
+    choice: &AcceleratorChoice,
+    vsock: &VsockChoice,
+    image: &MicroImage,
+    qemu: &Path,
+    scratch: &Path,
+) -> Manifest {
+    let facts = host::facts(qemu, scratch);
+    Manifest {
+        schema: SCHEMA.to_owned(),
+        status: Status::Recording,
+        plan: serde_json::to_value(plan).unwrap_or_default(),
+        plan_name: plan.name.clone(),
+        accelerator: name_of(choice.accelerator).to_lowercase(),
+        accelerator_reason: choice.reason.clone(),
+        vsock_way: vsock.reason.clone(),
+        environment_lines: facts.lines(),
+        environment: serde_json::to_value(facts).unwrap_or_default(),
+        collector_pid: Tid(std::process::id()),
+        image: image.manifest.clone(),
+        window: None,
+        vms: Vec::new(),
+        cost: Cost::default(),
+    }
+}
+
+/// Keeps the calling thread, and those that it starts, on one pCPU until it is dropped.
+#[derive(Debug)]
+struct HomePcpu {
+    previous: Vec<PcpuId>,
+}
+
+impl HomePcpu {
+    /// A thread that cannot be moved disturbs the run, but does not spoil it: it is recorded like
+    /// any other.
+    fn move_to(pcpu: PcpuId) -> HomePcpu {
+        let own = own_tid();
+        let previous = pin::affinity(own).unwrap_or_default();
+        let _may_fail = pin::set_affinity(own, &[pcpu]);
+        HomePcpu { previous }
+    }
+}
+
+impl Drop for HomePcpu {
+    fn drop(&mut self) {
+        if !self.previous.is_empty() {
+            let _may_fail = pin::set_affinity(own_tid(), &self.previous);
+        }
+    }
+}
+
+fn own_tid() -> Tid {
+    Tid(u32::try_from(nix::unistd::gettid().as_raw()).unwrap_or(0))
+}

@@ -1,0 +1,149 @@
+//! A guest's place in a run: its session's thread, and what the run knows of it so far.
+
+use super::error::RunError;
+use super::sink::GuestStreams;
+use crate::guest::connection::GuestListener;
+use crate::guest::live::Live;
+use crate::guest::session::{
+    Command, Conversation, Progress, Session, SessionError, SessionPlan, SessionRecord,
+};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread::{Scope, ScopedJoinHandle};
+use std::time::{Duration, Instant};
+use vslice_wire::Done;
+
+/// Between two looks for a guest that has not connected yet.
+const ACCEPT_INTERVAL: Duration = Duration::from_millis(20);
+
+/// What a session's thread needs.
+#[derive(Debug)]
+pub(super) struct SeatPlan {
+    pub(super) vm: String,
+    pub(super) listener: GuestListener,
+    pub(super) session: SessionPlan,
+    pub(super) boot_timeout: Duration,
+    pub(super) has_reader: bool,
+}
+
+/// One guest of a running plan.
+#[derive(Debug)]
+pub(super) struct Seat<'scope> {
+    pub(super) vm: String,
+    pub(super) has_reader: bool,
+    pub(super) is_ready: bool,
+    pub(super) done: Option<Done>,
+    /// Dropping it gives the session up.
+    commands: Option<Sender<Command>>,
+    progress: Receiver<Progress>,
+    thread: Option<ScopedJoinHandle<'scope, Conversation>>,
+    /// What the session recorded, once it is over.
+    pub(super) record: SessionRecord,
+}
+
+impl<'scope> Seat<'scope> {
+    /// Starts the session's thread.
+    pub(super) fn take<'env>(
+        scope: &'scope Scope<'scope, 'env>,
+        plan: SeatPlan,
+        streams: &'env mut GuestStreams,
+        live: &'env Live,
+    ) -> Seat<'scope> {
+        let (commands, session_commands) = channel();
+        let (session_progress, progress) = channel();
+        let (vm, has_reader) = (plan.vm.clone(), plan.has_reader);
+        let thread = scope.spawn(move || {
+            let deadline = Instant::now() + plan.boot_timeout;
+            let waited = wait_for_guest(&plan.listener, deadline, &session_commands);
+            let connection = match waited {
+                Ok(connection) => connection,
+                Err(error) => return (SessionRecord::default(), Err(error)),
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            Session::new(
+                connection,
+                plan.session,
+                streams,
+                session_commands,
+                session_progress,
+                live,
+            )
+            .converse(left.max(Duration::from_secs(1)))
+        });
+        Seat {
+            vm,
+            has_reader,
+            is_ready: false,
+            done: None,
+            commands: Some(commands),
+            progress,
+            thread: Some(thread),
+            record: SessionRecord::default(),
+        }
+    }
+
+    /// Takes the session's news.
+    ///
+    /// # Errors
+    /// Why the session has ended, if it ended before its end.
+    pub(super) fn look(&mut self) -> Result<(), RunError> {
+        loop {
+            match self.progress.try_recv() {
+                Ok(Progress::Connected(_)) => {}
+                Ok(Progress::Ready(_)) => self.is_ready = true,
+                Ok(Progress::Done(done)) => self.done = Some(done),
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => return self.join(),
+            }
+        }
+    }
+
+    /// Tells the session; one that is over is found at the next look.
+    pub(super) fn tell(&self, command: Command) {
+        if let Some(commands) = &self.commands {
+            let _session_may_be_over = commands.send(command);
+        }
+    }
+
+    /// Gives the session up: it ends at its next turn.
+    pub(super) fn give_up(&mut self) {
+        self.commands = None;
+    }
+
+    /// Whether the session is over and its record taken.
+    pub(super) fn is_over(&self) -> bool {
+        self.thread.is_none()
+    }
+
+    /// Waits for the session's end and takes its record.
+    ///
+    /// # Errors
+    /// Why it ended before its end.
+    pub(super) fn join(&mut self) -> Result<(), RunError> {
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        let vm = self.vm.clone();
+        let (record, result) =
+            thread.join().map_err(|_| RunError::SessionPanicked { vm: vm.clone() })?;
+        self.record = record;
+        result.map_err(|source| RunError::Session { vm, source })
+    }
+}
+
+fn wait_for_guest(
+    listener: &GuestListener,
+    deadline: Instant,
+    commands: &Receiver<Command>,
+) -> Result<crate::guest::connection::Connection, SessionError> {
+    let started = Instant::now();
+    loop {
+        if let Some(connection) = listener.try_accept()? {
+            return Ok(connection);
+        }
+        if let Err(TryRecvError::Disconnected) = commands.try_recv() {
+            return Err(SessionError::GivenUp);
+        }
+        if Instant::now() >= deadline {
+            return Err(SessionError::NeverConnected { seconds: started.elapsed().as_secs() });
+        }
+        std::thread::sleep(ACCEPT_INTERVAL);
+    }
+}

@@ -1,0 +1,47 @@
+//! Where a session's deliveries go: the streams of its guest in the run directory.
+
+use crate::clock::Exchange;
+use crate::guest::session::{GuestSink, SinkError};
+use crate::store::{ClockSample, RequestItem, RunDir, StoreError, StreamWriter, VmName};
+use crate::units::VcpuId;
+use vslice_wire::{Dropped, Request};
+
+/// The two streams of one guest.
+#[derive(Debug)]
+pub(super) struct GuestStreams {
+    requests: StreamWriter<RequestItem>,
+    clock: StreamWriter<ClockSample>,
+}
+
+impl GuestStreams {
+    pub(super) fn create(run: &RunDir, vm: &VmName) -> Result<GuestStreams, StoreError> {
+        Ok(GuestStreams {
+            requests: StreamWriter::create(&run.requests_path(vm))?,
+            clock: StreamWriter::create(&run.clock_path(vm))?,
+        })
+    }
+
+    /// Says that the streams are whole.
+    pub(super) fn finish(self) -> Result<(), StoreError> {
+        self.requests.finish()?;
+        self.clock.finish()
+    }
+}
+
+impl GuestSink for &mut GuestStreams {
+    fn requests(&mut self, requests: &[Request]) -> Result<(), SinkError> {
+        for request in requests {
+            self.requests.push(RequestItem::Request(*request))?;
+        }
+        Ok(self.requests.tick()?)
+    }
+
+    fn dropped(&mut self, dropped: &Dropped) -> Result<(), SinkError> {
+        Ok(self.requests.push(RequestItem::Dropped(*dropped))?)
+    }
+
+    fn exchange(&mut self, vcpu: VcpuId, exchange: &Exchange) -> Result<(), SinkError> {
+        self.clock.push(ClockSample { vcpu, exchange: *exchange })?;
+        Ok(self.clock.tick()?)
+    }
+}

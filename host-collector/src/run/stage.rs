@@ -1,0 +1,261 @@
+//! Guests on stage: from the first boot message to the last request.
+
+use super::census::host_threads;
+use super::conduct::Run;
+use super::error::RunError;
+use super::manifest::{Cost, Manifest, ThreadRecord, VmRecord, Window};
+use super::seat::Seat;
+use super::watch::Watcher;
+use crate::guest::exchange::host_now;
+use crate::guest::live::{Glance, Live};
+use crate::guest::session::Command;
+use crate::lab::launch::{self, Lab};
+use crate::lab::plan::{Plan, VmPlan};
+use crate::lab::scratch;
+use crate::perf::{RecordPlan, RecordTotals, Recorder, Symbols};
+use crate::store::{SchedWriters, StackNames};
+use crate::units::{Tid, VcpuId};
+use crate::vmm::pin::Pinning;
+use crate::vmm::threads::{self, ThreadRole};
+use nix::sys::resource::{UsageWho, getrusage};
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Between two looks at guests, sessions and the recorder.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// Between two looks for threads that QEMU has started meanwhile.
+const THREADS_INTERVAL: Duration = Duration::from_millis(500);
+/// How long the workloads may take to stop, and the sessions to end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Guests that have been started, with a session each.
+pub(super) struct Stage<'run, 'scope> {
+    pub(super) run: &'run Run<'run>,
+    pub(super) lab: &'run mut Lab,
+    pub(super) seats: Vec<Seat<'scope>>,
+    pub(super) lives: &'run [Live],
+}
+
+impl Stage<'_, '_> {
+    /// From the first boot message to the last request.
+    pub(super) fn play(
+        &mut self,
+        manifest: &mut Manifest,
+        watcher: &mut dyn Watcher,
+    ) -> Result<(), RunError> {
+        self.wait(|seats| seats.iter().all(|seat| seat.is_ready), None)?;
+        watcher.stage("pinning threads, starting to record");
+        let mut pinning = Pinning::new(&scratch::parent_dir())?;
+        self.pin(&mut pinning)?;
+        manifest.vms = self.vm_records()?;
+        self.run.dir.write_json("threads.json", &host_threads())?;
+        let recorder = self.record(manifest)?;
+        let cpu_before_ns = own_cpu_ns();
+        manifest.window = Some(Window { start_ns: host_now(), end_ns: None });
+        self.run.dir.write_json("run.json", manifest)?;
+        watcher.stage("running the workloads");
+        let workload = self.run_workloads(&recorder, &mut pinning, watcher);
+        if let Some(window) = &mut manifest.window {
+            window.end_ns = Some(host_now());
+        }
+        let stopped = self.stop_workloads();
+        let cpu_ns = own_cpu_ns().saturating_sub(cpu_before_ns);
+        let totals = recorder.stop()?;
+        manifest.cost = cost_of(&totals, cpu_ns);
+        let names = StackNames::resolve(&totals.stacks, &Symbols::load()?);
+        self.run.dir.write_stack_names(&names)?;
+        workload?;
+        stopped?;
+        totals.ended_early.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    fn run_workloads(
+        &mut self,
+        recorder: &Recorder,
+        pinning: &mut Pinning,
+        watcher: &mut dyn Watcher,
+    ) -> Result<(), RunError> {
+        self.seats.iter().for_each(|seat| seat.tell(Command::Start));
+        let expected_count = self.expected_count();
+        let mut threads_at = Instant::now();
+        loop {
+            self.look()?;
+            watcher.progress(&self.glance(), expected_count);
+            if self.seats.iter().filter(|seat| seat.has_reader).all(|seat| seat.done.is_some()) {
+                return Ok(());
+            }
+            if recorder.has_ended() {
+                // `Recorder::stop` says why.
+                return Ok(());
+            }
+            if threads_at.elapsed() >= THREADS_INTERVAL {
+                threads_at = Instant::now();
+                self.pin(pinning)?;
+            }
+            thread::sleep(LOOK_INTERVAL);
+        }
+    }
+
+    fn stop_workloads(&mut self) -> Result<(), RunError> {
+        self.seats.iter().for_each(|seat| seat.tell(Command::Stop));
+        let ended =
+            |seats: &[Seat<'_>]| seats.iter().all(|seat| seat.done.is_some() || seat.is_over());
+        self.wait(ended, Some(STOP_TIMEOUT))
+    }
+
+    /// Closes the sessions, in peace after a good run, at once after a bad one. The first error is
+    /// the one that counts.
+    pub(super) fn end(&mut self, result: Result<(), RunError>) -> Result<(), RunError> {
+        let interrupted = matches!(result, Err(RunError::Interrupted));
+        if result.is_ok() || interrupted {
+            self.seats.iter().for_each(|seat| seat.tell(Command::Close));
+            let deadline = Instant::now() + STOP_TIMEOUT;
+            while !self.seats.iter().all(Seat::is_over) && Instant::now() < deadline {
+                self.seats.iter_mut().try_for_each(Seat::look)?;
+                thread::sleep(LOOK_INTERVAL);
+            }
+        }
+        self.seats.iter_mut().for_each(Seat::give_up);
+        let joined: Vec<_> = self.seats.iter_mut().map(Seat::join).collect();
+        result?;
+        joined.into_iter().collect()
+    }
+
+    /// Looks again and again until `reached`.
+    fn wait(
+        &mut self,
+        reached: impl Fn(&[Seat<'_>]) -> bool,
+        timeout: Option<Duration>,
+    ) -> Result<(), RunError> {
+        let started = Instant::now();
+        loop {
+            // After a stop, neither an interrupt nor a dead guest is news.
+            match timeout {
+                None => self.look()?,
+                Some(_) => drop(self.seats.iter_mut().try_for_each(Seat::look)),
+            }
+            if reached(&self.seats) {
+                return Ok(());
+            }
+            if let Some(limit) = timeout.filter(|limit| started.elapsed() > *limit) {
+                let waiting = self.seats.iter().filter(|seat| seat.done.is_none());
+                let waiting: Vec<_> = waiting.map(|seat| seat.vm.as_str()).collect();
+                let (waiting, seconds) = (waiting.join(" and "), limit.as_secs());
+                return Err(RunError::NotStopped { waiting, seconds });
+            }
+            thread::sleep(LOOK_INTERVAL);
+        }
+    }
+
+    /// Whether everything is still as it should be.
+    fn look(&mut self) -> Result<(), RunError> {
+        if self.run.options.interrupted.load(Ordering::Relaxed) {
+            return Err(RunError::Interrupted);
+        }
+        // QEMU first: why it ended says more than that its connection did.
+        self.lab.check()?;
+        self.seats.iter_mut().try_for_each(Seat::look)
+    }
+
+    fn pin(&self, pinning: &mut Pinning) -> Result<(), RunError> {
+        for (vm, pid) in self.guests() {
+            pinning.apply(&launch::pins(self.run.plan, vm, pid, &threads::list(pid)?))?;
+        }
+        Ok(())
+    }
+
+    /// The plan's VMs with the processes of their QEMUs.
+    fn guests(&self) -> impl Iterator<Item = (&VmPlan, Tid)> {
+        let guests = self.run.plan.vms.iter().zip(self.lab.guests());
+        guests.filter_map(|(vm, guest)| Some((vm, guest.qemu_pid()?)))
+    }
+
+    fn vm_records(&self) -> Result<Vec<VmRecord>, RunError> {
+        let devices = self.lab.guests().iter().map(launch::Guest::device_pid);
+        let records = self.guests().zip(devices);
+        records.map(|((vm, pid), device)| vm_record(self.run.plan, vm, pid, device)).collect()
+    }
+
+    fn record(&self, manifest: &Manifest) -> Result<Recorder, RunError> {
+        let threads = || manifest.vms.iter().flat_map(|vm| &vm.threads);
+        let plan = RecordPlan {
+            vcpu_tids: threads().filter(|thread| thread.vcpu.is_some()).map(|t| t.tid).collect(),
+            vm_tids: threads().map(|thread| thread.tid).collect(),
+            pcpus: self.run.plan.pcpus().into_iter().collect(),
+            reader_pcpu: Some(self.run.plan.collector_pcpu),
+            ..RecordPlan::default()
+        };
+        Ok(Recorder::start(&plan, SchedWriters::create(self.run.dir)?)?)
+    }
+
+    fn expected_count(&self) -> u64 {
+        let readers = self.run.plan.vms.iter().filter_map(|vm| vm.reader.as_ref());
+        readers.map(|reader| reader.total_bytes.div_ceil(reader.block_bytes.max(1))).sum()
+    }
+
+    /// All readers together: their requests, and the percentiles of the slowest.
+    fn glance(&self) -> Glance {
+        let later = |a: Option<f64>, b: Option<f64>| a.into_iter().chain(b).reduce(f64::max);
+        self.lives.iter().map(Live::glance).fold(Glance::default(), |sum, one| Glance {
+            requests_count: sum.requests_count + one.requests_count,
+            p50_ns: later(sum.p50_ns, one.p50_ns),
+            p99_ns: later(sum.p99_ns, one.p99_ns),
+        })
+    }
+}
+
+/// The threads of one VM as they are now, with what the plan says of them.
+fn vm_record(
+    plan: &Plan,
+    vm: &VmPlan,
+    pid: Tid,
+    device_pid: Option<Tid>,
+) -> Result<VmRecord, RunError> {
+    let threads = threads::list(pid)?;
+    let pins = launch::pins(plan, vm, pid, &threads);
+    let pinned = |tid| pins.iter().find(|pin| pin.tid == tid).map(|pin| pin.pcpu);
+    let has = |vcpu| threads.iter().any(|thread| thread.role == ThreadRole::Vcpu(vcpu));
+    if let Some(vcpu) = (0..vm.vcpus).map(VcpuId).find(|vcpu| !has(*vcpu)) {
+        return Err(RunError::NoVcpuThread { vm: vm.name.clone(), missing: vcpu.to_string() });
+    }
+    let threads = threads.iter().map(|thread| ThreadRecord {
+        tid: thread.tid,
+        comm: thread.comm.clone(),
+        role: thread.role.to_string(),
+        vcpu: match &thread.role {
+            ThreadRole::Vcpu(vcpu) => Some(*vcpu),
+            _ => None,
+        },
+        pinned: pinned(thread.tid),
+    });
+    Ok(VmRecord {
+        name: vm.name.clone(),
+        pid,
+        device_pid,
+        block_bytes: vm.reader.as_ref().and_then(|r| u32::try_from(r.block_bytes).ok()),
+        threads: threads.collect(),
+        reader_vcpu: vm.reader.as_ref().map(|reader| reader.vcpu),
+        hogs: vm.hogs.clone(),
+        guest: None,
+    })
+}
+
+fn cost_of(totals: &RecordTotals, cpu_ns: u64) -> Cost {
+    Cost {
+        events_count: totals.counters.events_count,
+        lost_count: totals.counters.lost_count,
+        cpu_ns,
+        ring_bytes: totals.counters.ring_bytes,
+    }
+}
+
+/// CPU time that this process has used, user and system.
+fn own_cpu_ns() -> u64 {
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return 0 };
+    let ns = |time: nix::sys::time::TimeVal| {
+        u64::try_from(time.tv_sec()).unwrap_or(0) * 1_000_000_000
+            + u64::try_from(time.tv_usec()).unwrap_or(0) * 1000
+    };
+    ns(usage.user_time()) + ns(usage.system_time())
+}
