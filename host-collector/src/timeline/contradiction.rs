@@ -4,8 +4,8 @@
 //! proves that a record is missing, although no loss was reported (a filter that is too narrow, or
 //! a defect in the recorder). The time that it puts in doubt becomes `Unknown`.
 //!
-//! It does happen: on one machine with Linux 6.18 `perf record -a` missed every switch away from
-//! two threads of the machine's own supervisor, some five a second, and reported no loss.
+//! It does happen: on one machine with Linux 6.18 `perf record -a` missed several switches a second
+//! away from two threads of the machine's own supervisor, and reported no loss.
 
 use crate::units::{HostNs, PcpuId, Tid};
 use std::fmt;
