@@ -38,7 +38,8 @@
 //! that they ended, and no sleep had two.
 //!
 //! In kernels before about 6.15 (until `try_to_block_task` handed the changed state back) a thread
-//! that `__schedule` finds with a signal pending stays runnable but is reported in its sleeping state, without a waking; it shows as `Blocked` without a `waker`.
+//! that `__schedule` finds with a signal pending stays runnable but is reported in its sleeping
+//! state, without a waking; it shows as `Blocked` without a `waker`.
 
 use super::antagonist::Wait;
 use super::contradiction::ContradictionKind;
