@@ -146,7 +146,19 @@ fn attribution_says_what_must_not_be_believed() {
         assert_eq!(out[0].attribution, expected, "{what}");
         assert_eq!(out[0].parts.get(Part::Unknown), unknown_ns, "{what}");
         assert_eq!(out[0].parts.total_ns(), out[0].latency_ns(), "{what}");
+        assert!(out[0].start <= out[0].end, "{what}");
     }
+    let out = join(&spans(10, "???"), &[request(0, 5, 8)]);
+    assert_eq!(out[0].attribution, Attribution::NotRecorded, "a loss after it is of no concern");
+}
+
+#[test]
+fn the_bound_is_that_of_the_end_that_is_known_worse() {
+    let beyond = 1 << 42;
+    let out = join(&spans(0, "===="), &[request(0, 1, beyond)]);
+    let bound_ns = |ticks| identity().to_host(GuestTicks(ticks)).bound_ns;
+    assert!(bound_ns(1) < bound_ns(beyond));
+    assert_eq!(out[0].bound_ns, bound_ns(beyond));
 }
 
 #[test]

@@ -67,12 +67,14 @@ mod tests {
             now_ns += u64::from(tid);
             wait.credit(Some(Tid(tid)), HostNs(now_ns));
         }
+        now_ns += 1;
+        wait.credit(Some(Tid(99)), HostNs(now_ns));
         let ran = wait.take();
         assert_eq!(ran.len(), ANTAGONISTS_MAX);
         assert_eq!(ran[0], Antagonist { tid: Tid(40), ran_ns: 40 });
         assert!(ran.iter().all(|antagonist| antagonist.ran_ns == u64::from(antagonist.tid.0)));
         assert!(ran.iter().map(|antagonist| antagonist.ran_ns).sum::<u64>() <= now_ns);
-        assert!(!ran.iter().any(|antagonist| antagonist.tid == Tid(1)));
+        assert!(!ran.iter().any(|antagonist| [Tid(1), Tid(99)].contains(&antagonist.tid)));
     }
 
     #[test]

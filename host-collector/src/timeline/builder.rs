@@ -15,7 +15,8 @@ use std::collections::HashMap;
 ///
 /// # Input
 /// The events of all pCPUs, merged in order of `time`. An event that is older than one before it is
-/// taken to have happened at the time of that one, so that spans never overlap.
+/// taken to have happened at the time of that one, so that spans never overlap. So a loss must come
+/// in order of its *start*: what went out before it cannot be taken back.
 ///
 /// # Loss
 /// A loss on *any* pCPU makes *every* watched thread unknown from its start, until the thread's own
@@ -110,9 +111,7 @@ impl Timeline {
                 self.switch(&switch, sink);
             }
             SchedKind::Waking { tid, target, waker } => {
-                if time >= self.lost_until
-                    && let Some(&index) = self.index_by_tid.get(&tid)
-                {
+                if let Some(&index) = self.index_by_tid.get(&tid) {
                     self.update(index, time, |thread| thread.waking(time, target, waker, sink));
                 }
             }

@@ -3,6 +3,9 @@
 //! The kernel cannot switch a thread in twice without switching it out in between, so each of these
 //! proves that a record is missing, although no loss was reported (a filter that is too narrow, or
 //! a defect in the recorder). The time that it puts in doubt becomes `Unknown`.
+//!
+//! It does happen: on one machine with Linux 6.18 `perf record -a` missed several switches a second
+//! away from two threads of the machine's own supervisor, and reported no loss.
 
 use crate::units::{HostNs, PcpuId, Tid};
 use std::fmt;

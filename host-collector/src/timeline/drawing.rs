@@ -380,3 +380,40 @@ fn a_missing_switch_of_the_pcpu_leaves_its_time_to_nobody() {
     assert_eq!(draw(&spans), "=ppppp=");
     assert_eq!(spans[1].antagonists, [Antagonist { tid: hog, ran_ns: 20 }]);
 }
+
+#[test]
+fn who_ran_before_a_loss_gets_no_credit_after_it() {
+    let (hog, kworker, elsewhere) = (Tid(200), Tid(30), PcpuId(0));
+    let before = switch(0, HOME, Tid(1), PrevState::Sleep, hog);
+    let loss = SchedEvent { pcpu: HOME, ..lost(10, 40) };
+    // A switch that was still recorded within the loss tells no more than the one before it.
+    let within = switch(20, HOME, hog, PrevState::Sleep, Tid(3));
+    let after = [
+        switch(50, elsewhere, DRAWN, PrevState::Sleep, Tid::IDLE),
+        waking(60, DRAWN, HOME),
+        // The first that is seen of the pCPU again: whoever leaves had been there since the loss.
+        switch(80, HOME, kworker, PrevState::Sleep, DRAWN),
+    ];
+    for recorded in [vec![before.clone(), loss.clone()], vec![before, loss, within]] {
+        let events = [&recorded[..], &after[..]].concat();
+        let (spans, _) = spans_of(&events, 9);
+        assert_eq!(draw(&spans), "?????_ww=");
+        let wait = spans.iter().find(|span| matches!(span.state, ThreadState::WakeupDelay { .. }));
+        assert_eq!(wait.unwrap().antagonists, [Antagonist { tid: kworker, ran_ns: 20 }]);
+    }
+}
+
+#[test]
+fn nobody_is_in_his_own_way() {
+    // The loss hides that the thread left HOME; the next switch there is missing too.
+    let events = [
+        switch_in(0),
+        lost(10, 20),
+        switch(30, PcpuId(4), DRAWN, PrevState::Sleep, Tid::IDLE),
+        waking(40, DRAWN, HOME),
+        switch(60, PcpuId(4), Tid::IDLE, PrevState::Runnable, DRAWN),
+    ];
+    let (spans, _) = spans_of(&events, 7);
+    assert_eq!(draw(&spans), "=??_ww=");
+    assert!(spans.iter().all(|span| span.antagonists.is_empty()));
+}

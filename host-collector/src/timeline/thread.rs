@@ -33,8 +33,13 @@
 //! `Asleep` with a `raced_waker` until then, and only its next event decides. Where none comes,
 //! the time is unknown.
 //!
-//! Up to Linux 6.14 a thread that `__schedule` finds with a signal pending stays runnable but is
-//! reported in its sleeping state, without a waking; it shows as `Blocked` without a `waker`.
+//! Seen on Linux 6.18 with 2 pCPUs under load: of 150 697 sleeps 77 were ended by a waking recorded
+//! up to 9 us before the switch-out, 3 more wakings of a running thread were not followed by a sleep
+//! that they ended, and no sleep had two.
+//!
+//! In kernels before about 6.15 (until `try_to_block_task` handed the changed state back) a thread
+//! that `__schedule` finds with a signal pending stays runnable but is reported in its sleeping
+//! state, without a waking; it shows as `Blocked` without a `waker`.
 
 use super::antagonist::Wait;
 use super::contradiction::ContradictionKind;
