@@ -89,7 +89,7 @@ pub fn probe(
         args: qemu::probe_args(Accelerator::Kvm, &files),
         log: directory.path().join("qemu.log"),
         pcpu: None,
-        file_bytes_max: None,
+        file_bytes_max: Some(process::LOG_BYTES_MAX),
     };
     Ok(match boots(&spec, &console, PROBE_LIMIT) {
         Ok(took) => AcceleratorChoice {
@@ -127,7 +127,8 @@ fn boots(spec: &ChildSpec, console: &Path, limit: Duration) -> Result<Duration, 
                 return Err(format!("no sign of life within {} s: {console}", limit.as_secs()));
             }
             Err(ProcessError::Ended { how, last_words, .. }) => {
-                return Err(format!("QEMU {how}: {last_words}"));
+                let cause = process::first_complaint(&spec.log).unwrap_or(last_words);
+                return Err(format!("QEMU {how}: {cause}"));
             }
             Err(error) => return Err(error.to_string()),
         }
@@ -165,7 +166,10 @@ mod tests {
         );
         assert!(run("echo 'vslice-probe: guest is up' > CONSOLE", long).is_ok());
         assert_eq!(
-            run("echo 'error: failed to set MSR 0x10a' >&2; exit 1", long),
+            run(
+                "echo 'warning: old'; echo 'error: failed to set MSR 0x10a'; echo Aborted; exit 1",
+                long
+            ),
             Err("QEMU ended with status 1: error: failed to set MSR 0x10a".to_owned())
         );
         let hangs = run("exec sleep 600", Duration::ZERO);

@@ -25,9 +25,6 @@ use thiserror::Error;
 /// How long a device process may take to make its socket: it only has to start.
 const DEVICE_START_LIMIT: Duration = Duration::from_secs(10);
 
-/// More than any log or console needs; see [`ChildSpec::file_bytes_max`].
-const LOG_BYTES_MAX: u64 = 64 << 20;
-
 /// What a lab is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct LabConfig<'a> {
@@ -186,7 +183,7 @@ impl Guest {
             log: log("qemu"),
             // Its threads are pinned once they exist.
             pcpu: None,
-            file_bytes_max: Some(disk_bytes.max(memory_bytes).max(LOG_BYTES_MAX)),
+            file_bytes_max: Some(disk_bytes.max(memory_bytes).max(process::LOG_BYTES_MAX)),
         };
         let device = transport.device_command().map(|(program, args)| ChildSpec {
             title: format!("vhost-device-vsock of {}", vm.name),
@@ -195,7 +192,7 @@ impl Guest {
             log: log("vsock"),
             // It carries what the collector reads: away from the vCPUs.
             pcpu: Some(config.plan.collector_pcpu),
-            file_bytes_max: None,
+            file_bytes_max: Some(process::LOG_BYTES_MAX),
         });
         let device_socket = match &transport {
             Transport::VhostUser { device_socket, .. } => Some(device_socket.clone()),
@@ -302,7 +299,7 @@ mod tests {
     use super::*;
     use crate::units::VcpuId;
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
+    use std::process::Command;
 
     #[test]
     fn every_thread_goes_where_the_plan_wants_it() {
@@ -329,8 +326,14 @@ mod tests {
     /// A lab whose QEMU is this shell script.
     fn lab(directory: &Path, script: &str) -> Result<Lab, LaunchError> {
         let qemu = directory.join("qemu");
-        fs::write(&qemu, format!("#!/bin/sh\n{script}\n")).expect("scratch is writable");
-        fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755)).expect("its own file");
+        // Written by a child: a descriptor of this process could be inherited by what another test
+        // forks at this moment, and a program that is open for writing cannot be executed.
+        let written = Command::new("/bin/sh")
+            .args(["-c", "printf '#!/bin/sh\\n%s\\n' \"$1\" > \"$0\" && chmod 755 \"$0\""])
+            .arg(&qemu)
+            .arg(script)
+            .status();
+        assert!(written.expect("a shell").success());
         let mut plan = Plan::load("demo").expect("built in");
         for disk in plan.vms.iter_mut().filter_map(|vm| vm.disk.as_mut()) {
             // A test's scratch may be in memory.
@@ -402,7 +405,10 @@ mod tests {
     fn a_guest_that_panics_is_quoted() {
         let directory = tempfile::tempdir().expect("scratch");
         let console = directory.path().join("vm1.console.log");
-        let script = format!("echo 'Kernel panic - not syncing' > {}", console.display());
+        let script = format!(
+            "case $2 in vm2,*) exec sleep 600;; esac; echo 'Kernel panic - not syncing' > {}",
+            console.display()
+        );
         let mut lab = lab(directory.path(), &script).expect("prepared");
         lab.start().expect("shells");
         let message = wait(&mut lab);

@@ -21,6 +21,9 @@ use thiserror::Error;
 /// How often a process that should end is asked whether it has.
 const POLL: Duration = Duration::from_millis(10);
 
+/// More than any log or console needs, in bytes; see [`ChildSpec::file_bytes_max`].
+pub const LOG_BYTES_MAX: u64 = 64 << 20;
+
 /// What to start.
 #[derive(Debug, Clone)]
 pub struct ChildSpec {
@@ -201,6 +204,8 @@ fn prepare_child(
     if getppid() != collector {
         return Err(Errno::ESRCH);
     }
+    // A core file would be left in whatever directory the collector was started in.
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     if let Some(set) = affinity {
         sched_setaffinity(Pid::from_raw(0), set)?;
     }
@@ -231,15 +236,35 @@ fn describe(status: ExitStatus) -> String {
 /// end of the file, however long it is.
 #[must_use]
 pub fn last_line(path: &Path) -> Option<String> {
-    const TAIL_BYTES: u64 = 4096;
-    let mut file = File::open(path).ok()?;
-    let size_bytes = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(size_bytes.saturating_sub(TAIL_BYTES))).ok()?;
-    let mut tail = Vec::new();
-    file.take(TAIL_BYTES).read_to_end(&mut tail).ok()?;
-    let text = String::from_utf8_lossy(&tail);
+    let size_bytes = fs::metadata(path).ok()?.len();
+    lines_from(path, size_bytes.saturating_sub(EXCERPT_BYTES)).pop()
+}
+
+/// The first line of a file that is neither blank nor a warning, without what could steer a
+/// terminal. Of a program that ended at once this is the cause, and what follows it are effects.
+#[must_use]
+pub fn first_complaint(path: &Path) -> Option<String> {
+    lines_from(path, 0).into_iter().find(|line| !line.contains("warning:"))
+}
+
+/// How much of a log is looked at from either end, in bytes.
+const EXCERPT_BYTES: u64 = 4096;
+
+fn lines_from(path: &Path, offset_bytes: u64) -> Vec<String> {
+    let mut excerpt = Vec::new();
+    let read = File::open(path).and_then(|mut file| {
+        file.seek(SeekFrom::Start(offset_bytes))?;
+        file.take(EXCERPT_BYTES).read_to_end(&mut excerpt)
+    });
+    if read.is_err() {
+        return Vec::new();
+    }
     let printable = |line: &str| line.chars().filter(|c| !c.is_control()).collect::<String>();
-    text.lines().map(printable).map(|line| line.trim().to_owned()).rfind(|line| !line.is_empty())
+    String::from_utf8_lossy(&excerpt)
+        .lines()
+        .map(|line| printable(line).trim().to_owned())
+        .filter(|line| !line.is_empty())
+        .collect()
 }
 
 /// Waits until `path` exists, as long as `child` is there to make it.
@@ -325,7 +350,7 @@ mod tests {
     #[test]
     fn a_child_ends_with_the_thread_that_started_it() {
         let directory = tempfile::tempdir().expect("scratch");
-        let spec = shell(directory.path(), "exec sleep 600");
+        let spec = shell(directory.path(), "exec sleep 10");
         let start = move || SupervisedChild::start(&spec).expect("a shell");
         let mut child = thread::spawn(start).join().expect("it started the child and ended");
         let message = wait(&mut child).to_string();

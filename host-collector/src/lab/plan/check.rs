@@ -24,6 +24,9 @@ impl Plan {
         if self.vms.is_empty() {
             return Err(Problem::NoVm);
         }
+        if self.vms.len() > 64 {
+            return Err(Problem::TooManyVms(self.vms.len()));
+        }
         let mut names = BTreeSet::new();
         for vm in &self.vms {
             if !names.insert(&vm.name) {
@@ -241,6 +244,11 @@ mod tests {
     fn a_plan_needs_a_guest_a_reader_and_a_disk_for_it() {
         let without_vms = Plan::parse("t", "name = \"t\"\ncollector_pcpu = 0\n");
         assert_eq!(without_vms.expect_err("no vm").to_string(), "plan 't': it has no [[vm]]");
+
+        let mut crowd = Plan::load("demo").expect("the demo plan is sound");
+        crowd.vms = vec![crowd.vms[0].clone(); 65];
+        let message = crowd.check().expect_err("too many").to_string();
+        assert_eq!(message, "plan 'demo': it has 65 [[vm]], at most 64 are possible");
 
         let mut plan = Plan::load("demo").expect("the demo plan is sound");
         plan.vms[0].disk = None;

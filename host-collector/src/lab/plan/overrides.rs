@@ -133,6 +133,7 @@ mod tests {
     use super::*;
     use clap::Parser;
 
+    /// The command's own words.
     #[derive(Debug, Parser)]
     struct CommandLine {
         #[command(flatten)]
@@ -163,6 +164,12 @@ mod tests {
             (true, DiskBus::VirtioScsi, Aio::IoUring, Cache::Directsync)
         );
         assert_eq!((&plan.vms[1].reader, &plan.vms[1].disk), (&None, &None));
+    }
+
+    #[test]
+    fn the_overrides_leave_the_commands_own_help_alone() {
+        let about = <CommandLine as clap::CommandFactory>::command().get_about().cloned();
+        assert_eq!(about.map(|text| text.to_string()).as_deref(), Some("The command's own words"));
     }
 
     #[test]

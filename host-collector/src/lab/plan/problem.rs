@@ -70,6 +70,9 @@ pub enum Problem {
     /// No guest.
     #[error("it has no [[vm]]")]
     NoVm,
+    /// More guests than vslice numbers.
+    #[error("it has {0} [[vm]], at most 64 are possible")]
+    TooManyVms(usize),
     /// No guest has a reader.
     #[error("no vm has a [vm.reader], so there would be no request to explain")]
     NoReader,
