@@ -49,6 +49,11 @@ fn partial_path(path: &Path) -> PathBuf {
 }
 
 fn write_whole(partial: &Path, path: &Path, total_bytes: u64) -> io::Result<()> {
+    let space = statvfs(directory_of(path))?;
+    if total_bytes > space.blocks_available() * space.fragment_size() {
+        // Not by trying: until it fails, the attempt would leave no room for anybody else.
+        return Err(Errno::ENOSPC.into());
+    }
     let mut file = File::create(partial)?;
     reserve(&file, total_bytes)?;
     write_data(&mut file, total_bytes)?;
@@ -59,7 +64,8 @@ fn write_whole(partial: &Path, path: &Path, total_bytes: u64) -> io::Result<()> 
     File::open(directory_of(path))?.sync_all()
 }
 
-/// Asks for all the room at once: a disk that is too small says so now and not after minutes.
+/// Asks for all the room at once: a quota or another writer that leaves too little shows now and
+/// not after minutes.
 fn reserve(file: &File, total_bytes: u64) -> io::Result<()> {
     let length = i64::try_from(total_bytes).map_err(|_| io::Error::from(Errno::EFBIG))?;
     match fallocate(file, FallocateFlags::empty(), 0, length) {

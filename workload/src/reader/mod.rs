@@ -131,3 +131,70 @@ impl Reader {
         Ok(session.end())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::{Recorded, recording_ring};
+    use crate::spec::{ClockChoice, Pattern};
+    use std::fs::OpenOptions;
+
+    /// A file that is open for writing only: every read of it fails with `EBADF`.
+    fn unreadable() -> std::fs::File {
+        OpenOptions::new().write(true).open("/dev/null").unwrap()
+    }
+
+    fn spec(engine: Engine, depth: u16) -> ReaderSpec {
+        ReaderSpec {
+            target: "unused".to_owned(),
+            create: false,
+            block_bytes: 4096,
+            total_bytes: 20 * 4096,
+            duration_ms: None,
+            pattern: Pattern::Seq,
+            engine,
+            depth,
+            vcpu: 0,
+        }
+    }
+
+    fn read_unreadable(spec: &ReaderSpec, engine: &mut PreparedEngine) -> (ReaderEnd, Vec<i32>) {
+        let (producer, mut consumer) = recording_ring(64);
+        let stop = AtomicBool::new(false);
+        let clock = Clock::choose(ClockChoice::MonotonicRaw);
+        let mut session = Session::start(spec, 1 << 20, clock, producer, &stop);
+        match engine {
+            PreparedEngine::Psync(psync) => psync.run(&unreadable(), &mut session),
+            PreparedEngine::IoUring(uring) => uring.run(&unreadable(), &mut session).unwrap(),
+        }
+        let end = session.end();
+        let results = std::iter::from_fn(|| consumer.pop()).map(|recorded| match recorded {
+            Recorded::Request(record) => record.result,
+            Recorded::Dropped(dropped) => panic!("{dropped:?}"),
+        });
+        (end, results.collect())
+    }
+
+    /// Failing reads are results, and a target that only fails is done after as many of them.
+    #[test]
+    fn a_target_that_always_fails_ends_after_its_total() {
+        let psync = PreparedEngine::Psync(Psync::prepare(4096));
+        let mut engines = vec![(spec(Engine::Psync, 1), psync)];
+        // Where io_uring is forbidden, the integration tests say that they were ignored.
+        if let Ok(uring) = Uring::prepare(4096, 8) {
+            engines.push((spec(Engine::IoUring, 8), PreparedEngine::IoUring(Box::new(uring))));
+        }
+        for (spec, mut engine) in engines {
+            let (end, results) = read_unreadable(&spec, &mut engine);
+            let expected = ReaderEnd {
+                requests: 20,
+                dropped: 0,
+                completed: true,
+                io_errors: 20,
+                short_reads: 0,
+            };
+            assert_eq!(end, expected, "{engine:?}");
+            assert_eq!(results, [-libc::EBADF; 20], "{engine:?}");
+        }
+    }
+}
