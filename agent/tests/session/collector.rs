@@ -16,7 +16,7 @@ use vslice_wire::{
 use vslice_workload::spec::{ClockChoice, Engine, Pattern, ReaderSpec, WorkloadSpec};
 
 /// No test waits this long unless something is wrong.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The block size of every reader here.
 pub(crate) const BLOCK_BYTES: u32 = 4096;
@@ -35,7 +35,8 @@ pub(crate) struct Pair {
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     pub(crate) requests: Vec<Request>,
-    pub(crate) dropped: Vec<Dropped>,
+    /// Each loss, with the number of requests that were sent before it.
+    pub(crate) dropped: Vec<(usize, Dropped)>,
     pub(crate) hogs: Vec<Vec<HogCount>>,
     pub(crate) notices: Vec<Notice>,
     pub(crate) pongs: Vec<Pong>,
@@ -47,13 +48,21 @@ impl Told {
         self.done.expect("the agent said Done")
     }
 
-    /// The requests that were sent, as opposed to dropped.
-    pub(crate) fn sent_count(&self) -> u64 {
-        u64::try_from(self.requests.len()).expect("fewer than 2^64")
-    }
-
-    pub(crate) fn dropped_count(&self) -> u64 {
-        self.dropped.iter().map(|dropped| dropped.count).sum()
+    /// Every request of one in flight was told once, in order, or was counted in the loss that
+    /// stands in its place.
+    pub(crate) fn assert_complete(&self) {
+        let count = |length| u64::try_from(length).expect("fewer than 2^64");
+        let dropped_count: u64 = self.dropped.iter().map(|(_, dropped)| dropped.count).sum();
+        assert_eq!(dropped_count, self.done().dropped);
+        assert_eq!(count(self.requests.len()) + dropped_count, self.done().requests);
+        assert!(self.requests.is_sorted_by(|one, next| one.index < next.index));
+        assert!(self.requests.is_sorted_by(|one, next| one.completed <= next.submitted));
+        assert!(self.requests.iter().all(|request| request.submitted <= request.completed));
+        for (place, dropped) in &self.dropped {
+            let (before, after) = self.requests.split_at(*place);
+            assert!(before.last().is_none_or(|last| last.completed <= dropped.first));
+            assert!(after.first().is_none_or(|next| dropped.last <= next.submitted));
+        }
     }
 }
 
@@ -187,7 +196,7 @@ impl Pair {
     pub(crate) fn listen(&mut self, told: &mut Told) -> bool {
         match self.next_frame().expect("the agent says Done before it goes") {
             GuestFrame::Requests(requests) => told.requests.extend(requests),
-            GuestFrame::Dropped(dropped) => told.dropped.push(dropped),
+            GuestFrame::Dropped(dropped) => told.dropped.push((told.requests.len(), dropped)),
             GuestFrame::Hogs(hogs) => told.hogs.push(hogs),
             GuestFrame::Notice(notice) => told.notices.push(notice),
             GuestFrame::Pong(pong) => told.pongs.push(pong),

@@ -4,16 +4,6 @@ use crate::collector::{BLOCK_BYTES, Pair, Told, last_vcpu};
 use vslice_wire::{ClockKind, DoneReason, HostFrame, PROTOCOL_VERSION, Ping};
 use vslice_workload::spec::ClockChoice;
 
-/// Every index once, in order, none missing but the dropped.
-fn assert_complete(told: &Told) {
-    let done = told.done();
-    assert_eq!(told.sent_count() + told.dropped_count(), done.requests);
-    assert_eq!(told.dropped_count(), done.dropped);
-    assert!(told.requests.is_sorted_by(|one, next| one.index < next.index));
-    assert!(told.requests.iter().all(|request| request.submitted <= request.completed));
-    assert!(told.requests.is_sorted_by(|one, next| one.completed <= next.submitted));
-}
-
 #[test]
 fn a_whole_conversation() {
     let (mut pair, hello) = Pair::connect();
@@ -36,7 +26,7 @@ fn a_whole_conversation() {
 
     assert_eq!(told.done().reason, DoneReason::Completed);
     assert_eq!((told.done().requests, told.done().dropped), (256, 0));
-    assert_complete(&told);
+    told.assert_complete();
     for request in &told.requests {
         assert_eq!(request.result, i32::try_from(BLOCK_BYTES).unwrap());
         assert_eq!((request.vcpu_submitted, request.vcpu_completed), (last_vcpu(), last_vcpu()));
@@ -87,7 +77,7 @@ fn pings_are_answered_while_a_load_runs() {
     pair.say(&HostFrame::Stop);
     while pair.listen(&mut told) {}
     assert_eq!(told.done().reason, DoneReason::Stopped);
-    assert_complete(&told);
+    told.assert_complete();
 }
 
 #[test]
