@@ -15,7 +15,6 @@ RUN    := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 .PHONY: demo test lint build image needs clean
 
 demo: build image
-	$(VSLICE) doctor --brief
 	$(VSLICE) run demo --output $(RUN)
 
 test: lint build image
