@@ -5,6 +5,8 @@
 
 pub mod clock;
 pub mod join;
+pub mod perf;
 pub mod sched;
+pub mod store;
 pub mod timeline;
 pub mod units;
