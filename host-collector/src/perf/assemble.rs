@@ -1,0 +1,290 @@
+//! Records of the rings -> scheduling events in order of time. Pure: a batch of bytes in, events
+//! out.
+//!
+//! A ring is almost in order of time, but not quite: a record's time is taken before its place in
+//! the ring is, so whatever an interrupt writes in between overtakes it. Switches and wakings have
+//! interrupts off; births, deaths and names do not. A batch is therefore sorted, and a record that
+//! was overtaken by one of an earlier batch is moved up to it, by less than the interrupt took.
+
+use super::comms::Comms;
+use super::event::{Chain, Record, Records, Sample};
+use super::format::Formats;
+use super::ring::RingError;
+use super::stacks::{Interned, StackTable};
+use crate::sched::{SchedEvent, SchedKind, StackId};
+use crate::units::{HostNs, PcpuId, Tid};
+use perf_event_open_sys::bindings::PERF_RECORD_SAMPLE;
+use std::collections::BTreeSet;
+
+/// What is known of one ring from batch to batch.
+#[derive(Debug)]
+pub(super) struct RingOrder {
+    pcpu: PcpuId,
+    /// The latest time of any record so far; at first, when recording started.
+    latest: HostNs,
+    /// Records that the ring itself said were lost.
+    pub(super) lost_count: u64,
+}
+
+impl RingOrder {
+    pub(super) fn new(pcpu: PcpuId, started: HostNs) -> RingOrder {
+        RingOrder { pcpu, latest: started, lost_count: 0 }
+    }
+
+    /// The loss that lasted until the end of recording, so that no record in the ring tells of it.
+    pub(super) fn lost_at_the_end(&mut self, until: HostNs, count: u64) -> SchedEvent {
+        self.lost_count += count;
+        let loss = Loss { since: self.latest, until, count };
+        loss.event(self.pcpu, until)
+    }
+}
+
+/// Records that found no room, and since when.
+#[derive(Debug, Clone, Copy)]
+struct Loss {
+    since: HostNs,
+    until: HostNs,
+    count: u64,
+}
+
+impl Loss {
+    /// A record of `next` was written, so from then on recording worked. The kernel writes the
+    /// loss in front of the first record that finds room again, with a slightly later time.
+    fn event(self, pcpu: PcpuId, next: HostNs) -> SchedEvent {
+        let until = self.until.min(next).max(self.since);
+        SchedEvent { time: self.since, pcpu, kind: SchedKind::Lost { until, count: self.count } }
+    }
+}
+
+/// What came out of one batch.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// In order of time, and not before any earlier batch of the ring.
+    pub(super) events: Vec<SchedEvent>,
+    /// Stacks that the events name for the first time.
+    pub(super) new_stacks: Vec<StackId>,
+    /// Threads of the VMs' processes that were born.
+    pub(super) born: Vec<Tid>,
+    /// Threads that have ended.
+    pub(super) ended: Vec<Tid>,
+    /// Records that were moved up to the end of the batch before.
+    pub(super) moved_count: u64,
+    /// Records of kinds that were not asked for.
+    pub(super) unknown_count: u64,
+}
+
+impl Batch {
+    /// Empties it but keeps its memory.
+    pub(super) fn clear(&mut self) {
+        let Batch { events, new_stacks, born, ended, moved_count, unknown_count } = self;
+        events.clear();
+        new_stacks.clear();
+        born.clear();
+        ended.clear();
+        (*moved_count, *unknown_count) = (0, 0);
+    }
+}
+
+/// Turns records into events; holds what all rings have in common.
+#[derive(Debug)]
+pub(super) struct Assembler {
+    formats: Formats,
+    /// The processes of the VMs.
+    processes: BTreeSet<u32>,
+    comms: Comms,
+    pub(super) stacks: StackTable,
+    /// Reused from stack to stack.
+    frames: Vec<u64>,
+}
+
+impl Assembler {
+    pub(super) fn new(formats: Formats, processes: BTreeSet<u32>) -> Assembler {
+        let (comms, stacks) = (Comms::default(), StackTable::default());
+        Assembler { formats, processes, comms, stacks, frames: Vec::new() }
+    }
+
+    /// Also treats this process as a VM's.
+    pub(super) fn add_process(&mut self, pid: u32) {
+        self.processes.insert(pid);
+    }
+
+    /// The processes of the VMs.
+    pub(super) fn processes(&self) -> impl Iterator<Item = u32> {
+        self.processes.iter().copied()
+    }
+
+    /// Appends the events of a batch of one ring to `batch`.
+    pub(super) fn assemble(
+        &mut self,
+        bytes: &[u8],
+        order: &mut RingOrder,
+        batch: &mut Batch,
+    ) -> Result<(), RingError> {
+        let floor = order.latest;
+        let first = batch.events.len();
+        let mut loss: Option<Loss> = None;
+        for record in Records::new(bytes) {
+            let record = record?;
+            let Some(time) = time_of(&record) else {
+                batch.unknown_count += 1;
+                continue;
+            };
+            if let Record::Lost { count, .. } = record {
+                order.lost_count += count;
+                let earlier = loss.map_or(0, |loss| loss.count);
+                loss = Some(Loss { since: order.latest, until: time, count: earlier + count });
+                continue;
+            }
+            batch.events.extend(loss.take().map(|loss| loss.event(order.pcpu, time)));
+            self.record(&record, order.pcpu, batch)?;
+            order.latest = order.latest.max(time);
+        }
+        batch.events.extend(loss.map(|loss| loss.event(order.pcpu, loss.until)));
+        batch.moved_count += settle(&mut batch.events[first..], floor);
+        if let Some(SchedEvent { time, .. }) = batch.events.last() {
+            order.latest = order.latest.max(*time);
+        }
+        Ok(())
+    }
+
+    fn record(
+        &mut self,
+        record: &Record<'_>,
+        pcpu: PcpuId,
+        batch: &mut Batch,
+    ) -> Result<(), RingError> {
+        match *record {
+            Record::Sample(sample) => {
+                let size_bytes = sample.raw.len();
+                let short = RingError::RecordShort { kind: PERF_RECORD_SAMPLE, size_bytes };
+                self.sample(&sample, pcpu, batch).ok_or(short)?;
+            }
+            Record::Comm { time, pid, tid, comm } => {
+                // A thread that was in no switch yet is named by its first one.
+                if self.comms.knows(Tid(tid)) || self.processes.contains(&pid) {
+                    self.name(Tid(tid), time, comm, pcpu, batch);
+                }
+            }
+            Record::Fork { time, pid, tid, parent_pid } => {
+                self.comms.born(Tid(tid));
+                if self.processes.contains(&pid) {
+                    batch.born.push(Tid(tid));
+                }
+                if self.concerns(pid) || self.concerns(parent_pid) {
+                    let (pid, tid, parent_pid) = (Tid(pid), Tid(tid), Tid(parent_pid));
+                    let kind = SchedKind::Fork { pid, tid, parent_pid };
+                    batch.events.push(SchedEvent { time, pcpu, kind });
+                }
+            }
+            Record::Exit { time, pid, tid } => {
+                batch.ended.push(Tid(tid));
+                if self.processes.contains(&pid) || self.comms.knows(Tid(tid)) {
+                    let kind = SchedKind::Exit { tid: Tid(tid) };
+                    batch.events.push(SchedEvent { time, pcpu, kind });
+                }
+            }
+            Record::Lost { .. } | Record::Other => {}
+        }
+        Ok(())
+    }
+
+    /// Whether a process is one of the VMs' or has been seen on a pCPU. All others on the machine
+    /// are nobody's business, and their births are many.
+    fn concerns(&self, pid: u32) -> bool {
+        self.processes.contains(&pid) || self.comms.knows(Tid(pid))
+    }
+
+    /// `None` where the raw data is too short for its fields.
+    fn sample(&mut self, sample: &Sample<'_>, pcpu: PcpuId, batch: &mut Batch) -> Option<()> {
+        let id = self.formats.switch.common_type.number(sample.raw)?;
+        if id == u64::from(self.formats.switch.id) {
+            self.switch(sample, pcpu, batch)
+        } else if id == u64::from(self.formats.waking.id) {
+            self.waking(sample, pcpu, batch)
+        } else {
+            batch.unknown_count += 1;
+            Some(())
+        }
+    }
+
+    fn switch(&mut self, sample: &Sample<'_>, pcpu: PcpuId, batch: &mut Batch) -> Option<()> {
+        let Sample { time, chain, raw } = *sample;
+        let format = &self.formats.switch;
+        let prev = thread(format.prev_pid.number(raw)?)?;
+        let next = thread(format.next_pid.number(raw)?)?;
+        let prev_state = format.states.state(format.prev_state.number(raw)?);
+        let (prev_comm, next_comm) = (format.prev_comm.bytes(raw)?, format.next_comm.bytes(raw)?);
+        self.name(prev, time, prev_comm, pcpu, batch);
+        self.name(next, time, next_comm, pcpu, batch);
+        let stack = self.stack(chain, batch);
+        let kind = SchedKind::Switch { prev, prev_state, next, stack };
+        batch.events.push(SchedEvent { time, pcpu, kind });
+        Some(())
+    }
+
+    fn waking(&mut self, sample: &Sample<'_>, pcpu: PcpuId, batch: &mut Batch) -> Option<()> {
+        let Sample { time, raw, .. } = *sample;
+        let format = &self.formats.waking;
+        let tid = thread(format.pid.number(raw)?)?;
+        let waker = thread(format.common_pid.number(raw)?)?;
+        let target = PcpuId(u32::try_from(format.target_cpu.number(raw)?).ok()?);
+        let comm = format.comm.bytes(raw)?;
+        self.name(tid, time, comm, pcpu, batch);
+        let kind = SchedKind::Waking { tid, target, waker };
+        batch.events.push(SchedEvent { time, pcpu, kind });
+        Some(())
+    }
+
+    fn name(&mut self, tid: Tid, time: HostNs, comm: &[u8], pcpu: PcpuId, batch: &mut Batch) {
+        if let Some(comm) = self.comms.sighted(tid, time, comm) {
+            batch.events.push(SchedEvent { time, pcpu, kind: SchedKind::Comm { tid, comm } });
+        }
+    }
+
+    fn stack(&mut self, chain: Chain<'_>, batch: &mut Batch) -> Option<StackId> {
+        if chain.is_empty() {
+            return None;
+        }
+        self.frames.clear();
+        self.frames.extend(chain.frames());
+        match self.stacks.intern(&self.frames) {
+            Interned::Known(id) => Some(id),
+            Interned::New(id) => {
+                batch.new_stacks.push(id);
+                Some(id)
+            }
+            Interned::Refused => None,
+        }
+    }
+}
+
+fn thread(number: u64) -> Option<Tid> {
+    u32::try_from(number).ok().map(Tid)
+}
+
+fn time_of(record: &Record<'_>) -> Option<HostNs> {
+    match record {
+        Record::Sample(Sample { time, .. })
+        | Record::Lost { time, .. }
+        | Record::Comm { time, .. }
+        | Record::Fork { time, .. }
+        | Record::Exit { time, .. } => Some(*time),
+        Record::Other => None,
+    }
+}
+
+/// Sorts the events of one batch and moves those up that lie before the batch's beginning; says
+/// how many those were. Equal times keep their order: a name stays before its switch, and a loss
+/// behind the last event before it.
+fn settle(events: &mut [SchedEvent], floor: HostNs) -> u64 {
+    events.sort_by_key(|event| event.time);
+    let mut moved_count = 0;
+    for event in events.iter_mut().take_while(|event| event.time < floor) {
+        event.time = floor;
+        moved_count += 1;
+    }
+    moved_count
+}
+
+#[cfg(test)]
+mod tests;

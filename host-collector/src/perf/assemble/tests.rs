@@ -1,0 +1,174 @@
+//! Rings are written record by record in the kernel's layout (offsets as kernel 6.18 prints them),
+//! and read as events.
+
+use super::*;
+use crate::perf::event::tests::{Bytes, words};
+use crate::perf::format::tests::{SWITCH_6_18, WAKING_6_18};
+use crate::perf::format::{SwitchFormat, WakingFormat};
+use crate::sched::PrevState;
+use perf_event_open_sys::bindings::{PERF_RECORD_EXIT, PERF_RECORD_FORK};
+
+const PCPU: PcpuId = PcpuId(3);
+const VM: u32 = 900;
+
+fn assembler() -> Assembler {
+    let switch = SwitchFormat::parse(SWITCH_6_18).unwrap();
+    let waking = WakingFormat::parse(WAKING_6_18).unwrap();
+    Assembler::new(Formats { switch, waking }, BTreeSet::from([VM]))
+}
+
+fn comm(name: &str) -> Vec<u8> {
+    let mut bytes = name.as_bytes().to_vec();
+    bytes.resize(16, 0);
+    bytes
+}
+
+/// common_type u16, flags u8, preempt u8, common_pid u32, then the fields.
+fn switch(prev: (u32, &str), state: u64, next: (u32, &str)) -> Vec<u8> {
+    let mut raw = words(&[372, prev.0]);
+    raw.extend(comm(prev.1));
+    raw.extend(words(&[prev.0, 120]));
+    // The state is below 2^32 here, and this test runs on little-endian machines.
+    raw.extend(state.to_le_bytes());
+    raw.extend(comm(next.1));
+    raw.extend(words(&[next.0, 120]));
+    raw
+}
+
+fn waking(waker: u32, tid: (u32, &str), target: u32) -> Vec<u8> {
+    let mut raw = words(&[375, waker]);
+    raw.extend(comm(tid.1));
+    raw.extend(words(&[tid.0, 120, target]));
+    raw
+}
+
+fn read(assembler: &mut Assembler, order: &mut RingOrder, bytes: &Bytes) -> Batch {
+    let mut batch = Batch::default();
+    assembler.assemble(&bytes.0, order, &mut batch).unwrap();
+    batch
+}
+
+fn times_and_kinds(batch: &Batch) -> Vec<(u64, SchedKind)> {
+    assert!(batch.events.iter().all(|event| event.pcpu == PCPU));
+    batch.events.iter().map(|event| (event.time.0, event.kind.clone())).collect()
+}
+
+fn name(tid: u32, comm: &str) -> SchedKind {
+    SchedKind::Comm { tid: Tid(tid), comm: comm.into() }
+}
+
+fn switched(prev: u32, prev_state: PrevState, next: u32, stack: Option<u32>) -> SchedKind {
+    let (prev, next, stack) = (Tid(prev), Tid(next), stack.map(StackId));
+    SchedKind::Switch { prev, prev_state, next, stack }
+}
+
+#[test]
+fn switches_and_wakings_are_told_with_names_once() {
+    let chain = [u64::MAX - 127, 0xffff_ffff_8100_0010, 0xffff_ffff_8100_0020];
+    let mut bytes = Bytes::default();
+    bytes.sample(100, &chain, &switch((5, "CPU 0/KVM"), 1, (0, "swapper/3")));
+    bytes.sample(150, &[], &waking(0, (5, "CPU 0/KVM"), 3));
+    bytes.sample(160, &[], &switch((0, "swapper/3"), 0, (5, "CPU 0/KVM")));
+    bytes.sample(200, &chain, &switch((5, "CPU 0/KVM"), 0x100, (6, "sh")));
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(1)));
+    let batch = read(&mut assembler, &mut order, &bytes);
+    let waking = SchedKind::Waking { tid: Tid(5), target: PcpuId(3), waker: Tid(0) };
+    let expected = [
+        (100, name(5, "CPU 0/KVM")),
+        (100, switched(5, PrevState::Sleep, 0, Some(0))),
+        (150, waking),
+        (160, switched(0, PrevState::Runnable, 5, None)),
+        (200, name(6, "sh")),
+        (200, switched(5, PrevState::RunnablePreempted, 6, Some(0))),
+    ];
+    assert_eq!(times_and_kinds(&batch), expected);
+    assert_eq!(batch.new_stacks, [StackId(0)]);
+    assert_eq!(assembler.stacks.frames(StackId(0)), Some(&chain[1..]));
+}
+
+#[test]
+fn a_loss_lasts_from_the_last_record_before_it_to_the_first_one_after_it() {
+    let idle = |prev| switch((prev, "a"), 1, (0, ""));
+    let mut bytes = Bytes::default();
+    bytes.sample(100, &[], &idle(5));
+    // The kernel takes the time of the loss after that of the record that it is written with.
+    bytes.lost(501, 7);
+    bytes.sample(500, &[], &idle(5));
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(40)));
+    let batch = read(&mut assembler, &mut order, &bytes);
+    let expected = [
+        (100, name(5, "a")),
+        (100, switched(5, PrevState::Sleep, 0, None)),
+        (100, SchedKind::Lost { until: HostNs(500), count: 7 }),
+        (500, switched(5, PrevState::Sleep, 0, None)),
+    ];
+    assert_eq!(times_and_kinds(&batch), expected);
+    assert_eq!(order.lost_count, 7);
+    let last = order.lost_at_the_end(HostNs(900), 2);
+    let kind = SchedKind::Lost { until: HostNs(900), count: 2 };
+    assert_eq!(last, SchedEvent { time: HostNs(500), pcpu: PCPU, kind });
+}
+
+#[test]
+fn a_loss_before_any_record_begins_where_recording_began() {
+    let mut bytes = Bytes::default();
+    bytes.lost(60, 1);
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(40)));
+    let batch = read(&mut assembler, &mut order, &bytes);
+    let expected = [(40, SchedKind::Lost { until: HostNs(60), count: 1 })];
+    assert_eq!(times_and_kinds(&batch), expected);
+}
+
+#[test]
+fn overtaken_records_are_put_in_order_within_and_between_batches() {
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(1)));
+    let mut first = Bytes::default();
+    first.sample(100, &[], &waking(0, (5, "a"), 3));
+    first.life(PERF_RECORD_FORK, 90, [VM, 1, 901, 1]);
+    let batch = read(&mut assembler, &mut order, &first);
+    let times: Vec<u64> = batch.events.iter().map(|event| event.time.0).collect();
+    assert_eq!((times, batch.moved_count), (vec![90, 100, 100], 0));
+    let mut second = Bytes::default();
+    second.life(PERF_RECORD_FORK, 95, [VM, 1, 902, 1]);
+    let batch = read(&mut assembler, &mut order, &second);
+    assert_eq!((batch.events[0].time, batch.moved_count), (HostNs(100), 1));
+}
+
+#[test]
+fn births_deaths_and_names_are_told_of_vms_and_of_those_who_were_seen() {
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(1)));
+    let mut bytes = Bytes::default();
+    bytes.life(PERF_RECORD_FORK, 10, [VM, VM, 901, VM]);
+    bytes.comm(11, 901, b"worker\0");
+    bytes.life(PERF_RECORD_FORK, 12, [70, 69, 70, 69]);
+    bytes.life(PERF_RECORD_EXIT, 13, [70, 69, 70, 69]);
+    bytes.sample(14, &[], &switch((901, "worker"), 1, (0, "")));
+    bytes.comm(15, 901, b"new\0");
+    bytes.life(PERF_RECORD_EXIT, 16, [VM, VM, 901, VM]);
+    let batch = read(&mut assembler, &mut order, &bytes);
+    let expected = [
+        (10, SchedKind::Fork { pid: Tid(VM), tid: Tid(901), parent_pid: Tid(VM) }),
+        (14, name(901, "worker")),
+        (14, switched(901, PrevState::Sleep, 0, None)),
+        (15, name(901, "new")),
+        (16, SchedKind::Exit { tid: Tid(901) }),
+    ];
+    assert_eq!(times_and_kinds(&batch), expected);
+    assert_eq!(batch.born, [Tid(901)]);
+    assert_eq!(batch.ended, [Tid(70), Tid(901)]);
+}
+
+#[test]
+fn what_was_not_asked_for_is_counted_and_what_is_cut_is_an_error() {
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(1)));
+    let mut bytes = Bytes::default();
+    bytes.sample(10, &[], &words(&[999, 0]));
+    bytes.record(13, &[0; 32]);
+    let batch = read(&mut assembler, &mut order, &bytes);
+    assert_eq!((batch.events.len(), batch.unknown_count), (0, 2));
+    let mut cut = Bytes::default();
+    cut.sample(10, &[], &switch((1, "a"), 0, (2, "b"))[..40]);
+    let error = assembler.assemble(&cut.0, &mut order, &mut Batch::default()).unwrap_err();
+    let size_bytes = 44;
+    assert_eq!(error, RingError::RecordShort { kind: PERF_RECORD_SAMPLE, size_bytes });
+}

@@ -1,0 +1,80 @@
+//! What is asked of `perf_event_open(2)`, as plain attributes. Pure.
+//!
+//! All events of a ring write samples of one layout, so that a record says by itself what it is:
+//! the raw data begins with the tracepoint's id, and an event without a stack asks for a callchain
+//! from which both halves are excluded, which is a count of 0 (as large as an event id would be).
+
+use perf_event_open_sys::bindings::{
+    PERF_COUNT_SW_DUMMY, PERF_FORMAT_LOST, PERF_SAMPLE_CALLCHAIN, PERF_SAMPLE_CPU, PERF_SAMPLE_RAW,
+    PERF_SAMPLE_TID, PERF_SAMPLE_TIME, PERF_TYPE_SOFTWARE, PERF_TYPE_TRACEPOINT, perf_event_attr,
+};
+
+/// Frames of a kernel stack at most; the innermost are kept. What tells why a vCPU thread sleeps
+/// (`futex_wait`, `kvm_vcpu_block`) is within the first ten.
+const STACK_FRAMES_MAX: u16 = 24;
+
+/// Whether the kernel counts lost records for each event (since 6.0).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LostCount {
+    /// `read(2)` of an event says how many records of it were lost.
+    Readable,
+    /// Only `PERF_RECORD_LOST` in the ring does.
+    InRingOnly,
+}
+
+/// Whether a sample has the kernel stack of the current task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stack {
+    /// With the innermost frames, at most `frames_max` as the machine allows.
+    Kernel {
+        /// `/proc/sys/kernel/perf_event_max_stack`; more is refused.
+        frames_max: u16,
+    },
+    /// With none.
+    None,
+}
+
+fn common(lost: LostCount) -> perf_event_attr {
+    let mut attr = perf_event_attr {
+        size: u32::try_from(size_of::<perf_event_attr>()).expect("the struct has some 140 bytes"),
+        sample_type: (PERF_SAMPLE_TID | PERF_SAMPLE_TIME | PERF_SAMPLE_CPU).into(),
+        clockid: libc::CLOCK_MONOTONIC_RAW,
+        ..Default::default()
+    };
+    if lost == LostCount::Readable {
+        attr.read_format = PERF_FORMAT_LOST.into();
+    }
+    attr.set_use_clockid(1);
+    attr.set_sample_id_all(1);
+    attr
+}
+
+/// The event that owns a ring: it counts nothing, but its ring gets the records of births, deaths
+/// and new names of threads. It starts disabled, and all events grouped under it with it.
+pub(super) fn lives(ring_bytes: usize, lost: LostCount) -> perf_event_attr {
+    let mut attr = common(lost);
+    attr.type_ = PERF_TYPE_SOFTWARE;
+    attr.config = PERF_COUNT_SW_DUMMY.into();
+    attr.set_disabled(1);
+    attr.set_comm(1);
+    attr.set_task(1);
+    // The ring's wake-ups follow the event that maps it: one a quarter, the timeout does the rest.
+    attr.set_watermark(1);
+    attr.wakeup_watermark = u32::try_from(ring_bytes / 4).unwrap_or(u32::MAX);
+    attr
+}
+
+/// Every occurrence of a tracepoint that its filter lets through.
+pub(super) fn tracepoint(id: u16, stack: Stack, lost: LostCount) -> perf_event_attr {
+    let mut attr = common(lost);
+    attr.type_ = PERF_TYPE_TRACEPOINT;
+    attr.config = id.into();
+    attr.sample_period = 1;
+    attr.sample_type |= u64::from(PERF_SAMPLE_CALLCHAIN | PERF_SAMPLE_RAW);
+    attr.set_exclude_callchain_user(1);
+    match stack {
+        Stack::Kernel { frames_max } => attr.sample_max_stack = frames_max.min(STACK_FRAMES_MAX),
+        Stack::None => attr.set_exclude_callchain_kernel(1),
+    }
+    attr
+}

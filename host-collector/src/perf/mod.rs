@@ -1,0 +1,158 @@
+//! Records what the host's scheduler does, through `perf_event_open(2)`.
+//!
+//! ```text
+//! tracefs, format   which tracepoints there are and where their fields lie
+//! filter, attr      what is asked of the kernel
+//! sys, ring         the system calls and the shared memory: all that is unsafe
+//! event             bytes -> records                           (pure)
+//! assemble          records of one ring -> SchedEvents in order (pure)
+//! comms, stacks     thread names and kernel stacks, said once
+//! rings             the events and the ring of each pCPU
+//! reader, recorder  threads and rings together
+//! symbols           addresses -> names, after the run
+//! ```
+//!
+//! # What is recorded
+//!
+//! Each online pCPU has one ring. On a *watched* pCPU (one that the plan names, because VM threads
+//! are pinned to it) every context switch is recorded, so that it is known who ran while a vCPU
+//! thread waited. On the others only the switches from or to a VM's thread are, and the filter
+//! that says so runs in the kernel. Wakings of VM threads, and of whoever last ran on a watched
+//! pCPU, are recorded wherever the waker is. A switch or a waking is recorded exactly once; one
+//! where a vCPU thread leaves has its kernel stack.
+//!
+//! # Threads that are born during the run
+//!
+//! A thread inherits the affinity of its creator, so the children of threads that are pinned to
+//! watched pCPUs stay on watched pCPUs, where every switch and every waking is recorded anyhow. A
+//! newborn of a VM's process that may run elsewhere gets events of its own, as soon as the reader
+//! has seen its birth: at most [`READ_INTERVAL`](reader::READ_INTERVAL) late. What it did before,
+//! on unwatched pCPUs and with threads of no VM, is not recorded; it has no timeline there, rather
+//! than a wrong one. It is never a vCPU thread to the filters, so its stacks are not asked for.
+
+mod assemble;
+mod attr;
+mod comms;
+mod event;
+mod filter;
+mod format;
+mod reader;
+mod recorder;
+mod ring;
+mod rings;
+mod stacks;
+mod symbols;
+mod sys;
+mod tracefs;
+
+pub use reader::{READ_INTERVAL, SchedSink, SinkError};
+pub use recorder::{RecordCounters, RecordPlan, RecordTotals, Recorder, check_rights};
+pub use ring::RingError;
+pub use stacks::StackTable;
+pub use symbols::{SymbolError, Symbols};
+pub use tracefs::Tracefs;
+
+use crate::units::PcpuId;
+use std::io;
+
+/// Why nothing can be recorded, or why recording ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The kernel does not let this process see the whole machine.
+    #[error(
+        "not allowed to record the scheduler: run as root or with CAP_PERFMON, or lower \
+         kernel.perf_event_paranoid to -1 (now {})", paranoid_text(*.paranoid)
+    )]
+    NotPermitted {
+        /// `/proc/sys/kernel/perf_event_paranoid`, where it can be read.
+        paranoid: Option<i32>,
+    },
+    /// The kernel was built without perf events.
+    #[error("this kernel has no perf events (CONFIG_PERF_EVENTS)")]
+    NoPerf,
+    /// There is no tracefs, and none could be mounted.
+    #[error(
+        "no tracefs is mounted and mounting one failed: run as root or \
+         `mount -t tracefs tracefs /sys/kernel/tracing`"
+    )]
+    NoTracefs(#[source] io::Error),
+    /// A tracepoint that every kernel with CONFIG_SCHED_TRACER or the like has.
+    #[error("this kernel has no tracepoint {name}, or it cannot be read")]
+    NoTracepoint {
+        /// Group and name.
+        name: &'static str,
+        /// Why its files cannot be read.
+        source: io::Error,
+    },
+    /// A tracepoint's format is not what any known kernel prints.
+    #[error("the format of tracepoint {name} is not understood: {what}")]
+    BadFormat {
+        /// Group and name.
+        name: &'static str,
+        /// What is missing or wrong.
+        what: String,
+    },
+    /// Pids in perf records would not be those of tracepoints.
+    #[error("vslice runs in a pid namespace, where the host's thread ids cannot be seen")]
+    PidNamespace,
+    /// A pCPU of the plan that cannot be recorded.
+    #[error("{0} is not online")]
+    PcpuOffline(PcpuId),
+    /// File descriptors ran out: one is needed for each event on each pCPU.
+    #[error("too many open files after {opened} perf events; raise `ulimit -n` (now {limit})")]
+    TooManyFiles {
+        /// Events that were open by then.
+        opened: usize,
+        /// The soft limit.
+        limit: u64,
+    },
+    /// The rings are locked memory, and that is limited.
+    #[error(
+        "no more locked memory for a ring of {ring_bytes} bytes on {pcpu}; use smaller rings, \
+         raise kernel.perf_event_mlock_kb (now {mlock_kib} KiB for each pCPU) or `ulimit -l`"
+    )]
+    MlockLimit {
+        /// Bytes of one ring.
+        ring_bytes: usize,
+        /// Where it was refused.
+        pcpu: PcpuId,
+        /// `/proc/sys/kernel/perf_event_mlock_kb`, 0 where it cannot be read.
+        mlock_kib: u64,
+    },
+    /// An event, its filter or its ring was refused for another reason.
+    #[error("cannot {doing} on {pcpu}")]
+    Kernel {
+        /// What was tried, as a verb.
+        doing: &'static str,
+        /// Where.
+        pcpu: PcpuId,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The machine itself cannot be asked.
+    #[error("cannot {doing}")]
+    Host {
+        /// What was tried, as a verb.
+        doing: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A ring holds bytes that no kernel writes.
+    #[error("the ring of {pcpu} is corrupt")]
+    CorruptRing {
+        /// Whose ring.
+        pcpu: PcpuId,
+        /// What is wrong.
+        source: RingError,
+    },
+    /// Whoever takes the events could not.
+    #[error("what was recorded could not be kept")]
+    Sink(#[source] SinkError),
+    /// The reader thread is gone: it panicked, or it ended after an error.
+    #[error("the thread that reads the rings has ended")]
+    ReaderGone,
+}
+
+fn paranoid_text(paranoid: Option<i32>) -> String {
+    paranoid.map_or_else(|| "unknown".into(), |level| level.to_string())
+}

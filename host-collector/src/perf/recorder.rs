@@ -1,0 +1,284 @@
+//! The recorder as others see it: a plan goes in, events go to a sink, totals come out.
+
+use super::assemble::Assembler;
+use super::filter::Numbers;
+use super::reader::{Command, Reader, SchedSink, Scratch};
+use super::rings::{Machine, PcpuRing, Watch};
+use super::stacks::StackTable;
+use super::{RecordError, SinkError};
+use crate::sched::{SchedEvent, SchedKind};
+use crate::units::{HostNs, PcpuId, Tid};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::Pid;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel, sync_channel};
+use std::thread::{Builder, JoinHandle};
+
+/// Whom to record, and with what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordPlan {
+    /// The vCPU threads: where one of them leaves a pCPU, its kernel stack is recorded.
+    pub vcpu_tids: Vec<Tid>,
+    /// All threads of the VMs; the vCPU threads may be left out.
+    pub vm_tids: Vec<Tid>,
+    /// The pCPUs to watch: every switch on them is recorded.
+    pub pcpus: Vec<PcpuId>,
+    /// Memory for each online pCPU's ring in bytes, rounded up to a power of two of pages.
+    pub ring_bytes: usize,
+    /// Where the thread that reads the rings shall run; `None` lets the scheduler choose.
+    pub reader_pcpu: Option<PcpuId>,
+}
+
+impl RecordPlan {
+    /// Holds some 40 000 switches of one pCPU: half a second of the busiest one seen.
+    pub const RING_BYTES_DEFAULT: usize = 4 << 20;
+}
+
+impl Default for RecordPlan {
+    fn default() -> Self {
+        RecordPlan {
+            vcpu_tids: Vec::new(),
+            vm_tids: Vec::new(),
+            pcpus: Vec::new(),
+            ring_bytes: RecordPlan::RING_BYTES_DEFAULT,
+            reader_pcpu: None,
+        }
+    }
+}
+
+/// How much has been recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RecordCounters {
+    /// Events that went to the sink.
+    pub events_count: u64,
+    /// Records that found no room in a ring.
+    pub lost_count: u64,
+    /// Intervals in which that happened, of all pCPUs.
+    pub lost_intervals_count: u64,
+    /// Bytes that the kernel wrote into the rings.
+    pub ring_bytes: u64,
+}
+
+/// What a recording came to.
+#[derive(Debug, Default)]
+pub struct RecordTotals {
+    /// From here on every event was enabled.
+    pub started: HostNs,
+    /// Up to here every event was enabled.
+    pub stopped: HostNs,
+    /// How much was recorded.
+    pub counters: RecordCounters,
+    /// CPU time of the thread that read the rings.
+    pub reader_cpu_ns: u64,
+    /// Births, deaths and names whose time was moved up to keep the order, by microseconds.
+    pub moved_count: u64,
+    /// Records of kinds that nobody asked for.
+    pub unknown_count: u64,
+    /// Newborn threads of the VMs that could not be watched on pCPUs that are not watched.
+    pub uncovered_threads_count: u64,
+    /// Every kernel stack that an event names.
+    pub stacks: StackTable,
+    /// Why recording ended before it was told to. What came before has gone to the sink.
+    pub ended_early: Option<RecordError>,
+}
+
+/// Counters that the reader moves and others look at.
+#[derive(Debug, Default)]
+pub(super) struct SharedCounters {
+    events_count: AtomicU64,
+    lost_count: AtomicU64,
+    lost_intervals_count: AtomicU64,
+    ring_bytes: AtomicU64,
+}
+
+impl SharedCounters {
+    pub(super) fn count(&self, events: &[SchedEvent], ring_bytes: usize) {
+        // ATOMICS: relaxed, because each counter stands for itself and orders nothing else.
+        self.events_count.fetch_add(events.len() as u64, Ordering::Relaxed);
+        self.ring_bytes.fetch_add(ring_bytes as u64, Ordering::Relaxed);
+        for event in events {
+            if let SchedKind::Lost { count, .. } = event.kind {
+                self.lost_count.fetch_add(count, Ordering::Relaxed);
+                self.lost_intervals_count.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> RecordCounters {
+        RecordCounters {
+            events_count: self.events_count.load(Ordering::Relaxed),
+            lost_count: self.lost_count.load(Ordering::Relaxed),
+            lost_intervals_count: self.lost_intervals_count.load(Ordering::Relaxed),
+            ring_bytes: self.ring_bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A recording under way. Dropping it stops it and throws the totals away.
+#[derive(Debug)]
+pub struct Recorder {
+    commands: Sender<Command>,
+    wake: Arc<EventFd>,
+    counters: Arc<SharedCounters>,
+    /// `None` once it is joined.
+    reader: Option<JoinHandle<RecordTotals>>,
+}
+
+impl Recorder {
+    /// Opens everything, starts the reader's thread and then enables all events.
+    ///
+    /// # Errors
+    /// When the machine or its rights do not allow it; nothing is left open then.
+    pub fn start(plan: &RecordPlan, sink: impl SchedSink) -> Result<Recorder, RecordError> {
+        let machine = Machine::ask()?;
+        let watch = watch_of(plan);
+        let offline = plan.pcpus.iter().chain(&plan.reader_pcpu);
+        if let Some(pcpu) = offline.into_iter().find(|pcpu| !machine.online.contains(pcpu)) {
+            return Err(RecordError::PcpuOffline(*pcpu));
+        }
+        let mut opened = 0;
+        let ring_bytes = machine.ring_bytes(plan.ring_bytes);
+        let open = |pcpu: &PcpuId| PcpuRing::open(&machine, &watch, *pcpu, ring_bytes, &mut opened);
+        let mut rings = machine.online.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        let processes = watch.threads.iter().filter_map(|tid| process_of(Tid(*tid))).collect();
+        let assembler = Assembler::new(machine.formats.clone(), processes);
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
+        let wake = Arc::new(wake.map_err(|error| host("make an eventfd", error.into()))?);
+        let (commands, orders) = channel();
+        let counters = Arc::new(SharedCounters::default());
+        for ring in &mut rings {
+            ring.enable(now())?;
+        }
+        let totals = RecordTotals { started: now(), ..RecordTotals::default() };
+        let reader = Reader {
+            machine,
+            rings,
+            assembler,
+            sink,
+            watch,
+            commands: orders,
+            wake: Arc::clone(&wake),
+            counters: Arc::clone(&counters),
+            totals,
+            opened,
+            scratch: Scratch::default(),
+        };
+        let reader = spawn(reader, plan.reader_pcpu)?;
+        Ok(Recorder { commands, wake, counters, reader: Some(reader) })
+    }
+
+    /// Also records these threads on pCPUs that are not watched, without stacks. Threads that are
+    /// born to the VMs' processes need no call. Each call costs up to two events on each pCPU, so
+    /// say many threads at once.
+    ///
+    /// # Errors
+    /// When the events cannot be opened; the recording goes on without them.
+    pub fn add_threads(&self, tids: &[Tid]) -> Result<(), RecordError> {
+        let (answer, answered) = sync_channel(1);
+        self.send(Command::AddThreads(tids.to_vec(), answer))?;
+        answered.recv().map_err(|_| RecordError::ReaderGone)?
+    }
+
+    /// How much has been recorded so far, as of the last time that the rings were read.
+    #[must_use]
+    pub fn counters(&self) -> RecordCounters {
+        self.counters.snapshot()
+    }
+
+    /// Whether recording has ended by itself; [`Recorder::stop`] then says why.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.reader.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Disables all events, hands the rest to the sink, finishes it and closes everything.
+    ///
+    /// # Errors
+    /// [`RecordError::ReaderGone`] if the reader's thread has panicked. Other failures are in
+    /// [`RecordTotals::ended_early`], because what was recorded before them is worth keeping.
+    pub fn stop(mut self) -> Result<RecordTotals, RecordError> {
+        self.join().ok_or(RecordError::ReaderGone)
+    }
+
+    fn join(&mut self) -> Option<RecordTotals> {
+        // A reader that has ended by itself takes no command, and needs none.
+        let _ = self.send(Command::Stop);
+        self.reader.take()?.join().ok()
+    }
+
+    fn send(&self, command: Command) -> Result<(), RecordError> {
+        self.commands.send(command).map_err(|_| RecordError::ReaderGone)?;
+        self.wake.write(1).map_err(|error| host("wake the reader", error.into()))?;
+        Ok(())
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+/// Whether this process may record what [`Recorder::start`] records: tries it with one small ring
+/// for each pCPU and no threads, and undoes it.
+///
+/// # Errors
+/// What is missing, as a sentence.
+pub fn check_rights() -> Result<(), RecordError> {
+    let nobody = |_: PcpuId, _: &[SchedEvent]| -> Result<(), SinkError> { Ok(()) };
+    let plan = RecordPlan { ring_bytes: 1, ..RecordPlan::default() };
+    Recorder::start(&plan, nobody)?.stop().map(drop)
+}
+
+fn watch_of(plan: &RecordPlan) -> Watch {
+    let numbers = |tids: &[Tid]| tids.iter().map(|tid| tid.0).collect::<Numbers>();
+    let vcpus = numbers(&plan.vcpu_tids);
+    let threads = &numbers(&plan.vm_tids) | &vcpus;
+    Watch { vcpus, threads, pcpus: plan.pcpus.iter().map(|pcpu| pcpu.0).collect() }
+}
+
+fn spawn<S: SchedSink>(
+    reader: Reader<S>,
+    pcpu: Option<PcpuId>,
+) -> Result<JoinHandle<RecordTotals>, RecordError> {
+    let builder = Builder::new().name("vslice-perf".into());
+    let run = move || {
+        if let Some(pcpu) = pcpu {
+            pin(pcpu);
+        }
+        reader.run()
+    };
+    builder.spawn(run).map_err(|source| host("start the reader's thread", source))
+}
+
+/// Pins the calling thread. The pCPU was online a moment ago; where that fails nevertheless, the
+/// reader runs anywhere rather than not at all.
+fn pin(pcpu: PcpuId) {
+    let mut pcpus = CpuSet::new();
+    let place = usize::try_from(pcpu.0).unwrap_or(usize::MAX);
+    if pcpus.set(place).is_ok() {
+        let _ = sched_setaffinity(Pid::from_raw(0), &pcpus);
+    }
+}
+
+/// The process (thread group) that a thread belongs to.
+pub(super) fn process_of(tid: Tid) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
+}
+
+/// The time on the clock of every record.
+pub(super) fn now() -> HostNs {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC_RAW)
+        .expect("every kernel that has perf events has this clock");
+    let seconds = u64::try_from(time.tv_sec()).unwrap_or(0);
+    HostNs(seconds * 1_000_000_000 + u64::try_from(time.tv_nsec()).unwrap_or(0))
+}
+
+fn host(doing: &'static str, source: io::Error) -> RecordError {
+    RecordError::Host { doing, source }
+}

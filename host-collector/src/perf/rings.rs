@@ -1,0 +1,305 @@
+//! The events and the ring of each pCPU: opening, enabling, reading what was lost.
+
+use super::assemble::RingOrder;
+use super::attr::{self, LostCount, Stack};
+use super::filter::{self, Numbers};
+use super::format::{Formats, SwitchFormat, WakingFormat};
+use super::ring::Ring;
+use super::{RecordError, Tracefs, sys};
+use crate::units::{HostNs, PcpuId};
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit};
+use nix::unistd::{SysconfVar, sysconf};
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+const SWITCH: &str = "sched/sched_switch";
+const WAKING: &str = "sched/sched_waking";
+
+/// What this machine offers, asked once.
+#[derive(Debug)]
+pub(super) struct Machine {
+    pub(super) formats: Formats,
+    pub(super) online: BTreeSet<PcpuId>,
+    frames_max: u16,
+    lost: LostCount,
+    page_bytes: usize,
+}
+
+impl Machine {
+    pub(super) fn ask() -> Result<Machine, RecordError> {
+        check_pid_namespace()?;
+        let tracefs = Tracefs::find().map_err(RecordError::NoTracefs)?;
+        let text = |name| {
+            tracefs.format(name).map_err(|source| RecordError::NoTracepoint { name, source })
+        };
+        let bad = |name| move |what| RecordError::BadFormat { name, what };
+        let switch = SwitchFormat::parse(&text(SWITCH)?).map_err(bad(SWITCH))?;
+        let waking = WakingFormat::parse(&text(WAKING)?).map_err(bad(WAKING))?;
+        let host = |doing| move |source| RecordError::Host { doing, source };
+        let online = std::fs::read_to_string("/sys/devices/system/cpu/online")
+            .and_then(|list| cpu_list(&list).ok_or_else(|| io::ErrorKind::InvalidData.into()))
+            .map_err(host("list the online CPUs"))?;
+        let page_bytes = sysconf(SysconfVar::PAGE_SIZE)
+            .map_err(io::Error::from)
+            .and_then(|size| {
+                size.and_then(|size| usize::try_from(size).ok())
+                    .ok_or_else(|| io::ErrorKind::Unsupported.into())
+            })
+            .map_err(host("ask for the page size"))?;
+        let frames_max = sysctl("perf_event_max_stack").unwrap_or(u16::MAX);
+        let lost = lost_count(&online);
+        Ok(Machine { formats: Formats { switch, waking }, online, frames_max, lost, page_bytes })
+    }
+
+    /// The size of a ring: a power of two of pages, at least `wanted_bytes`.
+    pub(super) fn ring_bytes(&self, wanted_bytes: usize) -> usize {
+        wanted_bytes.div_ceil(self.page_bytes).max(1).next_power_of_two() * self.page_bytes
+    }
+
+    fn switch(&self, stack: Stack) -> perf_event_open_sys::bindings::perf_event_attr {
+        attr::tracepoint(self.formats.switch.id, stack, self.lost)
+    }
+
+    fn waking(&self) -> perf_event_open_sys::bindings::perf_event_attr {
+        attr::tracepoint(self.formats.waking.id, Stack::None, self.lost)
+    }
+}
+
+/// Records of births have pids of the reader's namespace, tracepoints those of the initial one.
+fn check_pid_namespace() -> Result<(), RecordError> {
+    // PROC_PID_INIT_INO in include/linux/proc_ns.h
+    const INITIAL: &str = "pid:[4026531836]";
+    match std::fs::read_link("/proc/self/ns/pid") {
+        Ok(link) if link.as_os_str() != INITIAL => Err(RecordError::PidNamespace),
+        _ => Ok(()),
+    }
+}
+
+/// `0-3,8` as pCPUs; `None` for anything else.
+fn cpu_list(list: &str) -> Option<BTreeSet<PcpuId>> {
+    let mut pcpus = BTreeSet::new();
+    for range in list.trim().split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        pcpus.extend((first..=last).map(PcpuId));
+    }
+    Some(pcpus)
+}
+
+pub(super) fn sysctl<T: std::str::FromStr>(name: &str) -> Option<T> {
+    std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).ok()?.trim().parse().ok()
+}
+
+/// Older kernels refuse an event that asks for what they do not know.
+fn lost_count(online: &BTreeSet<PcpuId>) -> LostCount {
+    let pcpu = online.first().copied().unwrap_or_default();
+    match sys::open(attr::lives(0, LostCount::Readable), pcpu, None) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => LostCount::InRingOnly,
+        _ => LostCount::Readable,
+    }
+}
+
+/// Who is recorded.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Watch {
+    /// The vCPU threads; all of them are among `threads`.
+    pub(super) vcpus: Numbers,
+    /// All threads of the VMs.
+    pub(super) threads: Numbers,
+    /// The pCPUs where every switch is recorded.
+    pub(super) pcpus: Numbers,
+}
+
+/// One pCPU's ring and the events that write into it.
+#[derive(Debug)]
+pub(super) struct PcpuRing {
+    pub(super) pcpu: PcpuId,
+    pub(super) order: RingOrder,
+    pub(super) ring: Ring,
+    /// Leads the group of `events` and owns the ring.
+    leader: OwnedFd,
+    events: Vec<OwnedFd>,
+    lost: LostCount,
+    /// What events that are closed by now had lost.
+    closed_lost_count: u64,
+}
+
+impl PcpuRing {
+    /// Opens all events of a pCPU, disabled. `opened` counts the machine's events.
+    pub(super) fn open(
+        machine: &Machine,
+        watch: &Watch,
+        pcpu: PcpuId,
+        ring_bytes: usize,
+        opened: &mut usize,
+    ) -> Result<PcpuRing, RecordError> {
+        let leader = sys::open(attr::lives(ring_bytes, machine.lost), pcpu, None)
+            .map_err(|error| open_error(error, pcpu, *opened))?;
+        *opened += 1;
+        let ring = Ring::map(&leader, machine.page_bytes, ring_bytes)
+            .map_err(|error| map_error(error, pcpu, ring_bytes))?;
+        let order = RingOrder::new(pcpu, HostNs(0));
+        let mut events = Vec::new();
+        let mut add = |attr, filters: Vec<String>| -> Result<(), RecordError> {
+            for filter in filters {
+                let group = Some(leader.as_fd());
+                events.push(open_filtered(attr, pcpu, group, leader.as_fd(), &filter, *opened)?);
+                *opened += 1;
+            }
+            Ok(())
+        };
+        let with_stack = Stack::Kernel { frames_max: machine.frames_max };
+        add(machine.switch(with_stack), filter::vcpu_leaves(&watch.vcpus))?;
+        let others = if watch.pcpus.contains(&pcpu.0) {
+            filter::others_leave(&watch.vcpus)
+        } else {
+            filter::threads_switch(&watch.vcpus, &watch.threads)
+        };
+        add(machine.switch(Stack::None), others)?;
+        add(machine.waking(), filter::wakings(&watch.threads, &watch.pcpus))?;
+        let (lost, closed_lost_count) = (machine.lost, 0);
+        Ok(PcpuRing { pcpu, order, ring, leader, events, lost, closed_lost_count })
+    }
+
+    /// Opens the events of threads that were born during the run, and enables them.
+    pub(super) fn open_more(
+        &self,
+        machine: &Machine,
+        watch: &Watch,
+        new: &Numbers,
+        opened: &mut usize,
+    ) -> Result<Vec<OwnedFd>, RecordError> {
+        let mut wanted = Vec::new();
+        if !watch.pcpus.contains(&self.pcpu.0) {
+            let filters = filter::new_threads_switch(new, &watch.threads);
+            wanted.extend(filters.into_iter().map(|filter| (machine.switch(Stack::None), filter)));
+        }
+        let filters = filter::new_wakings(new, &watch.pcpus);
+        wanted.extend(filters.into_iter().map(|filter| (machine.waking(), filter)));
+        let mut events = Vec::new();
+        for (mut attr, filter) in wanted {
+            attr.set_disabled(1);
+            let owner = self.leader.as_fd();
+            events.push(open_filtered(attr, self.pcpu, None, owner, &filter, *opened)?);
+            *opened += 1;
+        }
+        for event in &events {
+            sys::enable(event.as_fd()).map_err(kernel("enable an event", self.pcpu))?;
+        }
+        Ok(events)
+    }
+
+    /// Enables all events of the group at one instant.
+    pub(super) fn enable(&mut self, now: HostNs) -> Result<(), RecordError> {
+        self.order = RingOrder::new(self.pcpu, now);
+        sys::enable(self.leader.as_fd()).map_err(kernel("enable events", self.pcpu))
+    }
+
+    /// Disables all events of the group at one instant.
+    pub(super) fn disable(&self) -> Result<(), RecordError> {
+        sys::disable(self.leader.as_fd()).map_err(kernel("disable events", self.pcpu))
+    }
+
+    /// What `poll(2)` waits for.
+    pub(super) fn poll_fd(&self) -> BorrowedFd<'_> {
+        self.leader.as_fd()
+    }
+
+    /// Takes note of what events had lost that are about to be closed.
+    pub(super) fn note_closing(&mut self, events: &[OwnedFd]) {
+        if self.lost == LostCount::Readable {
+            self.closed_lost_count += events.iter().map(lost_of).sum::<u64>();
+        }
+    }
+
+    /// Records that were lost without a record in the ring that says so; 0 where the kernel cannot
+    /// tell. To be asked after the last drain.
+    pub(super) fn untold_lost_count(&self) -> u64 {
+        if self.lost == LostCount::InRingOnly {
+            return 0;
+        }
+        let lost: u64 = self.events.iter().map(lost_of).sum();
+        let all = lost + lost_of(&self.leader) + self.closed_lost_count;
+        all.saturating_sub(self.order.lost_count)
+    }
+}
+
+/// With PERF_FORMAT_LOST alone, an event reads as its value and its lost records.
+fn lost_of(event: &OwnedFd) -> u64 {
+    let mut values = [0; 16];
+    match nix::unistd::read(event, &mut values) {
+        Ok(16) => super::event::u64_at(&values, 8).unwrap_or(0),
+        _ => 0,
+    }
+}
+
+fn open_filtered(
+    attr: perf_event_open_sys::bindings::perf_event_attr,
+    pcpu: PcpuId,
+    group: Option<BorrowedFd<'_>>,
+    owner: BorrowedFd<'_>,
+    filter: &str,
+    opened: usize,
+) -> Result<OwnedFd, RecordError> {
+    let event = sys::open(attr, pcpu, group).map_err(|error| open_error(error, pcpu, opened))?;
+    sys::set_filter(event.as_fd(), filter).map_err(kernel("set a filter", pcpu))?;
+    sys::set_output(event.as_fd(), owner).map_err(kernel("join a ring", pcpu))?;
+    Ok(event)
+}
+
+fn kernel(doing: &'static str, pcpu: PcpuId) -> impl Fn(io::Error) -> RecordError {
+    move |source| RecordError::Kernel { doing, pcpu, source }
+}
+
+fn open_error(source: io::Error, pcpu: PcpuId, opened: usize) -> RecordError {
+    match Errno::from_raw(source.raw_os_error().unwrap_or(0)) {
+        Errno::EPERM | Errno::EACCES => {
+            RecordError::NotPermitted { paranoid: sysctl("perf_event_paranoid") }
+        }
+        Errno::ENOSYS => RecordError::NoPerf,
+        Errno::ENODEV => RecordError::PcpuOffline(pcpu),
+        Errno::EMFILE | Errno::ENFILE => {
+            let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+            RecordError::TooManyFiles { opened, limit }
+        }
+        _ => RecordError::Kernel { doing: "open an event", pcpu, source },
+    }
+}
+
+fn map_error(source: io::Error, pcpu: PcpuId, ring_bytes: usize) -> RecordError {
+    match source.raw_os_error() {
+        Some(libc::EPERM) => {
+            let mlock_kib = sysctl("perf_event_mlock_kb").unwrap_or(0);
+            RecordError::MlockLimit { ring_bytes, pcpu, mlock_kib }
+        }
+        _ => RecordError::Kernel { doing: "map a ring", pcpu, source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_lists_are_read() {
+        let list = |list| cpu_list(list).map(|pcpus| pcpus.iter().map(|pcpu| pcpu.0).collect());
+        assert_eq!(list("0-2,8\n"), Some(vec![0, 1, 2, 8]));
+        assert_eq!(list("5"), Some(vec![5]));
+        assert_eq!(list("x"), None);
+    }
+
+    #[test]
+    fn refusals_say_what_to_do() {
+        let error = |errno| {
+            let source = io::Error::from_raw_os_error(errno);
+            open_error(source, PcpuId(1), 77).to_string()
+        };
+        assert!(error(libc::EACCES).contains("CAP_PERFMON"));
+        assert!(error(libc::EMFILE).starts_with("too many open files after 77 perf events"));
+        assert_eq!(error(libc::ENODEV), "pCPU1 is not online");
+        let locked = map_error(io::Error::from_raw_os_error(libc::EPERM), PcpuId(1), 4096);
+        assert!(locked.to_string().contains("perf_event_mlock_kb"));
+    }
+}

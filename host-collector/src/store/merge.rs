@@ -1,0 +1,179 @@
+//! All pCPUs' events as one sequence in order of time.
+
+use super::{RunDir, StoreError, StreamReader, Tail};
+use crate::sched::SchedEvent;
+use crate::units::{HostNs, PcpuId};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::vec::IntoIter;
+
+/// Merges the `sched-*.vsr` of a run, block by block: one block of each pCPU is in memory.
+///
+/// Events of equal time come in order of their pCPUs, and of one pCPU in the order in which they
+/// were recorded. A [`Lost`](crate::sched::SchedKind::Lost) comes where the loss began. After the
+/// first error nothing more comes.
+#[derive(Debug)]
+pub struct SchedMerge {
+    streams: Vec<Stream>,
+    /// The time of the next event of each stream that has one, with the stream's place.
+    next: BinaryHeap<Reverse<(HostNs, usize)>>,
+}
+
+#[derive(Debug)]
+struct Stream {
+    pcpu: PcpuId,
+    reader: StreamReader<SchedEvent>,
+    block: IntoIter<SchedEvent>,
+    head: Option<SchedEvent>,
+}
+
+impl SchedMerge {
+    /// Opens every pCPU's stream of the run.
+    ///
+    /// # Errors
+    /// When one of them cannot be read or is not such a stream.
+    pub fn open(run: &RunDir) -> Result<SchedMerge, StoreError> {
+        let mut merge = SchedMerge { streams: Vec::new(), next: BinaryHeap::new() };
+        for pcpu in run.sched_pcpus()? {
+            let reader = StreamReader::open(&run.sched_path(pcpu))?;
+            let mut stream = Stream { pcpu, reader, block: Vec::new().into_iter(), head: None };
+            stream.advance()?;
+            merge.streams.push(stream);
+            merge.queue(merge.streams.len() - 1);
+        }
+        Ok(merge)
+    }
+
+    /// How each pCPU's stream ends, as far as that has been reached. Where one is
+    /// [`Tail::Torn`], nothing is known of that pCPU after its last event.
+    #[must_use]
+    pub fn tails(&self) -> Vec<(PcpuId, Tail)> {
+        let tail = |stream: &Stream| stream.reader.tail().map(|tail| (stream.pcpu, tail));
+        self.streams.iter().filter_map(tail).collect()
+    }
+
+    fn queue(&mut self, place: usize) {
+        if let Some(event) = &self.streams[place].head {
+            self.next.push(Reverse((event.time, place)));
+        }
+    }
+}
+
+impl Stream {
+    /// Takes the head and puts the event after it in its place.
+    fn advance(&mut self) -> Result<Option<SchedEvent>, StoreError> {
+        if self.block.len() == 0
+            && let Some(items) = self.reader.next_block()?
+        {
+            self.block = items.into_iter();
+        }
+        let event = std::mem::replace(&mut self.head, self.block.next());
+        if let (Some(before), Some(after)) = (&event, &self.head)
+            && after.time < before.time
+        {
+            return Err(StoreError::Disorder {
+                path: self.reader.path().into(),
+                before_ns: before.time.0,
+                after_ns: after.time.0,
+            });
+        }
+        Ok(event)
+    }
+}
+
+impl Iterator for SchedMerge {
+    type Item = Result<SchedEvent, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let Reverse((_, place)) = self.next.pop()?;
+        match self.streams[place].advance() {
+            Ok(event) => {
+                self.queue(place);
+                event.map(Ok)
+            }
+            Err(error) => {
+                self.next.clear();
+                Some(Err(error))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sched::SchedKind;
+    use crate::store::{BLOCK_ITEMS_MAX, StreamWriter};
+    use crate::units::Tid;
+    use proptest::prelude::*;
+
+    fn event(time: u64, pcpu: u32, tid: u32) -> SchedEvent {
+        SchedEvent {
+            time: HostNs(time),
+            pcpu: PcpuId(pcpu),
+            kind: SchedKind::Exit { tid: Tid(tid) },
+        }
+    }
+
+    fn write(run: &RunDir, pcpu: u32, events: impl IntoIterator<Item = SchedEvent>) {
+        let mut writer = StreamWriter::create(&run.sched_path(PcpuId(pcpu))).unwrap();
+        events.into_iter().for_each(|event| writer.push(event).unwrap());
+        writer.finish().unwrap();
+    }
+
+    #[test]
+    fn blocks_are_read_on_and_ends_are_reported() {
+        let scratch = tempfile::tempdir().unwrap();
+        let run = RunDir::create(scratch.path()).unwrap();
+        let count = 2 * BLOCK_ITEMS_MAX as u64 + 10;
+        write(&run, 0, (0..count).map(|time| event(time * 2, 0, 1)));
+        write(&run, 7, (0..count).map(|time| event(time * 2 + 1, 7, 2)));
+        let mut writer = StreamWriter::create(&run.sched_path(PcpuId(9))).unwrap();
+        writer.push(event(5, 9, 3)).unwrap();
+        drop(writer);
+        let mut merge = SchedMerge::open(&run).unwrap();
+        let times: Vec<u64> = merge.by_ref().map(|event| event.unwrap().time.0).collect();
+        assert_eq!(times.len() as u64, 2 * count + 1);
+        assert!(times.is_sorted());
+        let tails = merge.tails();
+        let torn = Tail::Torn { bytes: 0 };
+        let expected = [(0, Tail::Finished), (7, Tail::Finished), (9, torn)];
+        assert_eq!(tails, expected.map(|(pcpu, tail)| (PcpuId(pcpu), tail)));
+    }
+
+    #[test]
+    fn time_that_goes_back_between_blocks_is_an_error() {
+        let scratch = tempfile::tempdir().unwrap();
+        let run = RunDir::create(scratch.path()).unwrap();
+        let mut writer = StreamWriter::create(&run.sched_path(PcpuId(0))).unwrap();
+        writer.push(event(9, 0, 1)).unwrap();
+        writer.flush().unwrap();
+        writer.push(event(8, 0, 1)).unwrap();
+        writer.finish().unwrap();
+        let read: Vec<_> = SchedMerge::open(&run).unwrap().collect();
+        assert_eq!(read.len(), 1);
+        assert!(matches!(read[0], Err(StoreError::Disorder { before_ns: 9, after_ns: 8, .. })));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn nothing_is_lost_and_all_is_in_order(
+            times in prop::collection::vec(prop::collection::vec(0..50u64, 0..30), 1..5),
+        ) {
+            let scratch = tempfile::tempdir().unwrap();
+            let run = RunDir::create(scratch.path()).unwrap();
+            let mut expected = Vec::new();
+            for (pcpu, times) in (0u32..).zip(&times) {
+                let numbered = (0u32..).zip(times);
+                let events: Vec<_> = numbered.map(|(tid, time)| event(*time, pcpu, tid)).collect();
+                write(&run, pcpu, events.clone());
+                expected.extend(events);
+            }
+            // A stable sort of the pCPUs in a row is the very order that the merge promises.
+            expected.sort_by_key(|event| event.time);
+            let merged: Vec<_> = SchedMerge::open(&run).unwrap().map(Result::unwrap).collect();
+            prop_assert_eq!(merged, expected);
+        }
+    }
+}

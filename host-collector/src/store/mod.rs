@@ -1,0 +1,156 @@
+//! The run directory: everything that a run recorded, and the only module that knows bytes on disk.
+//!
+//! ```text
+//! run.json              the manifest, JSON, replaced atomically (tmp + fsync + rename)
+//! sched-<pcpu>.vsr      SchedEvent, one stream for each pCPU, in order of time
+//! requests-<vm>.vsr     RequestItem: the requests of one guest and the drops between them
+//! clock-<vm>.vsr        ClockSample: the clock exchanges with one guest
+//! stacks.vsr            StackFrames: kernel stacks as addresses, each written before its first use
+//! stacks.json           the same stacks as symbol names, written once at the end of a run
+//! ```
+//!
+//! Stacks are kept twice on purpose. The addresses are streamed while the run goes on, so that a
+//! crash leaves every event with its stack; the names need `/proc/kallsyms` of the same boot, so
+//! they are looked up once, when the run has ended.
+//!
+//! # The bytes of a stream (`*.vsr`)
+//!
+//! All numbers are little-endian. A file is a file header, then blocks.
+//!
+//! ```text
+//! file header, 16 bytes
+//!   0  8  magic 89 56 53 52 0d 0a 1a 0a   (like PNG's: a text-mode copy breaks it visibly)
+//!   8  2  format version, 1
+//!  10  2  stream kind, see StreamKind
+//!  12  4  CRC32 (IEEE) of the 12 bytes before
+//! block
+//!   0  4  payload length in bytes, at most BLOCK_BYTES_MAX
+//!   4  4  items in the block, at most BLOCK_ITEMS_MAX
+//!   8  4  CRC32 of the 8 bytes before and of the payload
+//!  12  n  payload
+//! ```
+//!
+//! The last block of a stream whose writer finished has no items and no payload. A file without it,
+//! or with anything after the last whole block, was cut off: see [`Tail`].
+//!
+//! A payload holds one column after the other; each column covers all items of the block, or all
+//! those of one kind. No block refers to another one, so a reader may start at any block. There
+//! are four encodings of a column:
+//!
+//! - *byte*: one byte an item;
+//! - *varint*: LEB128, 7 bits a byte, low bits first, at most 10 bytes;
+//! - *delta*: the wrapping difference from the item before (from 0 for the first), zigzag, varint;
+//! - *runs*: pairs of varints (length of the run minus 1, value) until all items are covered.
+//!
+//! | stream | columns |
+//! |---|---|
+//! | sched | kind: byte; time: delta; pcpu: runs; then for each kind its columns, see `sched.rs` |
+//! | requests | kind: runs; then the columns of requests, then those of drops, see `requests.rs` |
+//! | clock | vcpu: runs; host sent: delta; guest received: delta; guest sent minus received: varint; host received minus sent: varint |
+//! | stacks | id: delta; frame count: varint; frames, of all stacks in a row: delta |
+//!
+//! A change of any of this needs a new format version; `tests` in each file hold the bytes.
+
+mod block;
+mod clock;
+mod column;
+mod merge;
+mod requests;
+mod run_dir;
+mod sched;
+mod sched_writers;
+mod stacks;
+
+pub use block::{StreamReader, StreamWriter, Tail, read_all};
+pub use clock::ClockSample;
+pub use column::{CodecError, ColumnReader, Columnar, StreamKind};
+pub use merge::SchedMerge;
+pub use requests::RequestItem;
+pub use run_dir::{RunDir, VmName};
+pub use sched_writers::SchedWriters;
+pub use stacks::{FRAMES_MAX, StackFrames, StackNames};
+
+use std::path::PathBuf;
+
+/// The version of the stream format that this module writes, and the newest that it reads.
+pub const FORMAT_VERSION: u16 = 1;
+
+/// Items in one block at most; a writer closes a block when it has this many.
+pub const BLOCK_ITEMS_MAX: usize = 4096;
+
+/// Bytes in the payload of one block at most.
+pub const BLOCK_BYTES_MAX: usize = 8 << 20;
+
+/// Why a run directory could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The operating system refused.
+    #[error("cannot {doing} {}", path.display())]
+    Io {
+        /// What was tried, as a verb.
+        doing: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What it said.
+        source: std::io::Error,
+    },
+    /// A new run was to be written over something.
+    #[error("{} exists and is not empty; give a run a directory of its own", .0.display())]
+    NotEmpty(PathBuf),
+    /// This is not something that `vslice run` has written.
+    #[error("{} is not a run directory: it holds neither run.json nor a *.vsr stream", .0.display())]
+    NotARun(PathBuf),
+    /// The file does not begin as a stream does.
+    #[error("{} is not a vslice stream", .0.display())]
+    NotAStream(PathBuf),
+    /// A later vslice has written it.
+    #[error("{} has format version {found}, this vslice reads up to {FORMAT_VERSION}; use a newer vslice", path.display())]
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u16,
+    },
+    /// The stream holds something else than its name says.
+    #[error("{} holds a stream of kind {found}, expected {expected:?}", path.display())]
+    WrongKind {
+        /// The file.
+        path: PathBuf,
+        /// The kind in its header.
+        found: u16,
+        /// The kind that its name promises.
+        expected: StreamKind,
+    },
+    /// The events of one pCPU go back in time from one block to the next.
+    #[error("{} goes back in time, from {before_ns} ns to {after_ns} ns", path.display())]
+    Disorder {
+        /// The file.
+        path: PathBuf,
+        /// The time of an event.
+        before_ns: u64,
+        /// The earlier time of the event after it.
+        after_ns: u64,
+    },
+    /// An earlier write to this stream failed, so no later one is tried.
+    #[error("{} is incomplete: an earlier write to it failed", .0.display())]
+    WriteFailedBefore(PathBuf),
+    /// A VM's name that could not be part of a file's name.
+    #[error("{0:?} cannot name a VM: use 1 to 32 of a-z, 0-9 and '-'")]
+    BadVmName(String),
+    /// JSON that is not what was expected.
+    #[error("{} does not hold the expected JSON", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// A JSON file that is larger than any that vslice writes.
+    #[error("{} is larger than {limit_bytes} bytes", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The limit.
+        limit_bytes: u64,
+    },
+}

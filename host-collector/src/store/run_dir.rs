@@ -1,0 +1,273 @@
+//! The directory itself: which files it has, what may be in their names, and its JSON files.
+
+use super::StoreError;
+use crate::units::PcpuId;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// No JSON file of a run comes near this size.
+const JSON_BYTES_MAX: u64 = 64 << 20;
+
+/// A VM's name as it may appear in a file's name: 1 to 32 of `a-z`, `0-9` and `-`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct VmName(String);
+
+impl VmName {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<&str> for VmName {
+    type Error = StoreError;
+
+    fn try_from(name: &str) -> Result<Self, StoreError> {
+        let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+        if (1..=32).contains(&name.len()) && name.bytes().all(allowed) {
+            Ok(VmName(name.to_owned()))
+        } else {
+            // The name may come from anywhere and the message goes to a terminal: `{:?}` escapes,
+            // and the length is cut.
+            Err(StoreError::BadVmName(name.chars().take(40).collect()))
+        }
+    }
+}
+
+impl TryFrom<String> for VmName {
+    type Error = StoreError;
+
+    fn try_from(name: String) -> Result<Self, StoreError> {
+        VmName::try_from(name.as_str())
+    }
+}
+
+impl From<VmName> for String {
+    fn from(name: VmName) -> String {
+        name.0
+    }
+}
+
+impl std::fmt::Display for VmName {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// A directory that holds one run.
+#[derive(Debug, Clone)]
+pub struct RunDir {
+    path: PathBuf,
+}
+
+impl RunDir {
+    /// Makes a directory, and its parents, for a new run.
+    ///
+    /// # Errors
+    /// [`StoreError::NotEmpty`] if there is something in it already.
+    pub fn create(path: &Path) -> Result<RunDir, StoreError> {
+        let error = |doing| move |source| StoreError::Io { doing, path: path.into(), source };
+        fs::create_dir_all(path).map_err(error("create the directory"))?;
+        let mut entries = fs::read_dir(path).map_err(error("list"))?;
+        if entries.next().is_some() {
+            return Err(StoreError::NotEmpty(path.into()));
+        }
+        Ok(RunDir { path: path.into() })
+    }
+
+    /// Opens the directory of a run, finished or not.
+    ///
+    /// # Errors
+    /// [`StoreError::NotARun`] if nothing in it looks like one.
+    pub fn open(path: &Path) -> Result<RunDir, StoreError> {
+        let run = RunDir { path: path.into() };
+        let names = run.file_names()?;
+        if names.iter().any(|name| name == "run.json" || name.ends_with(".vsr")) {
+            Ok(run)
+        } else {
+            Err(StoreError::NotARun(path.into()))
+        }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file of one pCPU's scheduling events.
+    #[must_use]
+    pub fn sched_path(&self, pcpu: PcpuId) -> PathBuf {
+        self.path.join(format!("sched-{}.vsr", pcpu.0))
+    }
+
+    /// The file of one guest's requests.
+    #[must_use]
+    pub fn requests_path(&self, vm: &VmName) -> PathBuf {
+        self.path.join(format!("requests-{vm}.vsr"))
+    }
+
+    /// The file of one guest's clock exchanges.
+    #[must_use]
+    pub fn clock_path(&self, vm: &VmName) -> PathBuf {
+        self.path.join(format!("clock-{vm}.vsr"))
+    }
+
+    /// The file of the kernel stacks' addresses.
+    #[must_use]
+    pub fn stacks_path(&self) -> PathBuf {
+        self.path.join("stacks.vsr")
+    }
+
+    /// The pCPUs that have a stream, in ascending order.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if the directory cannot be listed.
+    pub fn sched_pcpus(&self) -> Result<Vec<PcpuId>, StoreError> {
+        let number = |name: &String| between(name, "sched-", ".vsr")?.parse().ok().map(PcpuId);
+        let mut pcpus: Vec<PcpuId> = self.file_names()?.iter().filter_map(number).collect();
+        pcpus.sort_unstable();
+        Ok(pcpus)
+    }
+
+    /// The guests that have a stream of requests, in order of their names.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if the directory cannot be listed.
+    pub fn request_vms(&self) -> Result<Vec<VmName>, StoreError> {
+        let vm = |name: &String| VmName::try_from(between(name, "requests-", ".vsr")?).ok();
+        let mut vms: Vec<VmName> = self.file_names()?.iter().filter_map(vm).collect();
+        vms.sort_unstable();
+        Ok(vms)
+    }
+
+    /// Writes a JSON file so that a reader sees the old one or the new one, whole, whatever
+    /// happens. `name` is a constant of the caller, such as `"run.json"`.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] with the path; the file that was there before is untouched then.
+    ///
+    /// # Panics
+    /// If `name` is not a plain file name: names from outside never come here.
+    pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), StoreError> {
+        assert!(is_plain(name), "{name:?} is not a plain file name");
+        let path = self.path.join(name);
+        let part = self.path.join(format!(".{name}.tmp"));
+        let mut json = serde_json::to_vec_pretty(value)
+            .map_err(|source| StoreError::Json { path: path.clone(), source })?;
+        json.push(b'\n');
+        let result = write_synced(&part, &json).and_then(|()| fs::rename(&part, &path));
+        let result = result.and_then(|()| File::open(&self.path)?.sync_all());
+        result.map_err(|source| {
+            // The half-written file would only fill the disk further.
+            let _ = fs::remove_file(&part);
+            StoreError::Io { doing: "write", path, source }
+        })
+    }
+
+    /// Reads a JSON file of the run.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], [`StoreError::TooLarge`] or [`StoreError::Json`], each with the path.
+    pub fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<T, StoreError> {
+        let path = self.path.join(name);
+        let error = |source| StoreError::Io { doing: "read", path: path.clone(), source };
+        let mut json = Vec::new();
+        let file = File::open(&path).map_err(error)?;
+        file.take(JSON_BYTES_MAX + 1).read_to_end(&mut json).map_err(error)?;
+        if json.len() as u64 > JSON_BYTES_MAX {
+            return Err(StoreError::TooLarge { path, limit_bytes: JSON_BYTES_MAX });
+        }
+        serde_json::from_slice(&json).map_err(|source| StoreError::Json { path, source })
+    }
+
+    /// The names in the directory that are UTF-8; all that vslice writes are.
+    fn file_names(&self) -> Result<Vec<String>, StoreError> {
+        let error = |source| StoreError::Io { doing: "list", path: self.path.clone(), source };
+        let entries = fs::read_dir(&self.path).map_err(error)?;
+        let name = |entry: io::Result<fs::DirEntry>| match entry {
+            Ok(entry) => entry.file_name().into_string().ok().map(Ok),
+            Err(source) => Some(Err(error(source))),
+        };
+        entries.filter_map(name).collect()
+    }
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn between<'a>(name: &'a str, before: &str, after: &str) -> Option<&'a str> {
+    name.strip_prefix(before)?.strip_suffix(after)
+}
+
+fn is_plain(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    !name.is_empty() && !name.starts_with('.') && name.bytes().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_never_overwrites_another_one() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("a/b");
+        let run = RunDir::create(&path).unwrap();
+        assert!(matches!(RunDir::open(&path), Err(StoreError::NotARun(_))));
+        RunDir::create(&path).expect("an empty directory is fine");
+        run.write_json("run.json", &1).unwrap();
+        assert!(matches!(RunDir::create(&path), Err(StoreError::NotEmpty(_))));
+        RunDir::open(&path).unwrap();
+    }
+
+    #[test]
+    fn json_is_replaced_whole_and_nothing_else_is_left() {
+        let scratch = tempfile::tempdir().unwrap();
+        let run = RunDir::create(scratch.path()).unwrap();
+        run.write_json("run.json", &vec![1, 2]).unwrap();
+        run.write_json("run.json", &vec![3]).unwrap();
+        assert_eq!(run.read_json::<Vec<u32>>("run.json").unwrap(), [3]);
+        assert_eq!(run.file_names().unwrap(), ["run.json"]);
+        assert!(matches!(run.read_json::<String>("run.json"), Err(StoreError::Json { .. })));
+        assert!(matches!(run.read_json::<String>("none.json"), Err(StoreError::Io { .. })));
+    }
+
+    #[test]
+    fn names_from_guests_never_become_paths() {
+        let too_long = "a".repeat(33);
+        for name in ["", "..", "a/b", "A", "vm 1", "vm\u{1b}", "vm.vsr", &too_long] {
+            assert!(VmName::try_from(name).is_err(), "{name:?}");
+        }
+        assert_eq!(VmName::try_from("vm-1").unwrap().as_str(), "vm-1");
+        assert!(serde_json::from_str::<VmName>("\"../etc\"").is_err());
+        let message = VmName::try_from("\u{1b}[2J").unwrap_err().to_string();
+        assert!(!message.contains('\u{1b}'), "{message}");
+    }
+
+    #[test]
+    fn streams_are_found_by_their_names() {
+        let scratch = tempfile::tempdir().unwrap();
+        let run = RunDir::create(scratch.path()).unwrap();
+        let vm = VmName::try_from("vm1").unwrap();
+        for path in [
+            run.sched_path(PcpuId(10)),
+            run.sched_path(PcpuId(2)),
+            run.requests_path(&vm),
+            run.path().join("sched-x.vsr"),
+            run.path().join("requests-A B.vsr"),
+        ] {
+            File::create(path).unwrap();
+        }
+        assert_eq!(run.sched_pcpus().unwrap(), [PcpuId(2), PcpuId(10)]);
+        assert_eq!(run.request_vms().unwrap(), [vm]);
+    }
+}

@@ -1,0 +1,348 @@
+//! The columns of scheduling events.
+//!
+//! After kind (byte), time (delta) and pcpu (runs) come, for the items of each kind in turn:
+//!
+//! - switches: state (varint, see [`state_code`]); prev, next (delta each, interleaved in one
+//!   column: the thread that comes on is mostly the one that leaves next); stack (varint, 0 for
+//!   none, else the id plus 1)
+//! - wakings: tid (delta); target (runs); waker (delta)
+//! - comms: tid (delta); length in bytes (varint); the names' bytes
+//! - forks: pid, tid, parent pid (delta each)
+//! - exits: tid (delta)
+//! - losses: until (delta); count (varint)
+
+use super::column::{
+    CodecError, ColumnReader, Columnar, StreamKind, narrow, put_deltas, put_runs, put_varints,
+};
+use crate::sched::{PrevState, SchedEvent, SchedKind, StackId};
+use crate::units::{HostNs, PcpuId, Tid};
+use std::vec::IntoIter;
+
+/// A thread's name has at most this many bytes (`TASK_COMM_LEN` less the NUL).
+const COMM_BYTES_MAX: usize = 15;
+
+const SWITCH: u8 = 0;
+const WAKING: u8 = 1;
+const COMM: u8 = 2;
+const FORK: u8 = 3;
+const EXIT: u8 = 4;
+const LOST: u8 = 5;
+
+impl Columnar for SchedEvent {
+    const KIND: StreamKind = StreamKind::Sched;
+
+    /// Sorts by time. Equal times keep their order, so that a loss stays behind the last event
+    /// that came before it.
+    fn arrange(items: &mut [Self]) {
+        items.sort_by_key(|event| event.time);
+    }
+
+    fn encode(items: &[Self], payload: &mut Vec<u8>) {
+        payload.extend(items.iter().map(|event| kind_code(&event.kind)));
+        put_deltas(items.iter().map(|event| event.time.0), payload);
+        put_runs(items.iter().map(|event| event.pcpu.0.into()), payload);
+        encode_switches(items, payload);
+        encode_wakings(items, payload);
+        encode_comms(items, payload);
+        encode_lives(items, payload);
+        encode_losses(items, payload);
+    }
+
+    fn decode(count: usize, columns: &mut ColumnReader<'_>) -> Result<Vec<Self>, CodecError> {
+        let codes = columns.bytes(count)?;
+        let times = columns.deltas::<u64>(count)?;
+        let pcpus = columns.runs::<u32>(count)?;
+        let of = |wanted: u8| codes.iter().filter(|code| **code == wanted).count();
+        let mut kinds: [IntoIter<SchedKind>; 6] = [
+            decode_switches(of(SWITCH), columns)?.into_iter(),
+            decode_wakings(of(WAKING), columns)?.into_iter(),
+            decode_comms(of(COMM), columns)?.into_iter(),
+            decode_forks(of(FORK), columns)?.into_iter(),
+            decode_exits(of(EXIT), columns)?.into_iter(),
+            decode_losses(of(LOST), columns)?.into_iter(),
+        ];
+        let event = |((code, time), pcpu): ((&u8, u64), u32)| {
+            let kind = kinds.get_mut(usize::from(*code)).and_then(Iterator::next);
+            let kind = kind.ok_or(CodecError::OutOfRange(u64::from(*code)))?;
+            Ok(SchedEvent { time: HostNs(time), pcpu: PcpuId(pcpu), kind })
+        };
+        codes.iter().zip(times).zip(pcpus).map(event).collect()
+    }
+}
+
+fn kind_code(kind: &SchedKind) -> u8 {
+    match kind {
+        SchedKind::Switch { .. } => SWITCH,
+        SchedKind::Waking { .. } => WAKING,
+        SchedKind::Comm { .. } => COMM,
+        SchedKind::Fork { .. } => FORK,
+        SchedKind::Exit { .. } => EXIT,
+        SchedKind::Lost { .. } => LOST,
+    }
+}
+
+/// 0 to 5 are the named states, 6 and above are [`PrevState::Other`], the kernel's bit plus 6.
+fn state_code(state: PrevState) -> u64 {
+    match state {
+        PrevState::Runnable => 0,
+        PrevState::RunnablePreempted => 1,
+        PrevState::Sleep => 2,
+        PrevState::DiskSleep => 3,
+        PrevState::Stopped => 4,
+        PrevState::Dead => 5,
+        PrevState::Other(bit) => 6 + u64::from(bit),
+    }
+}
+
+fn state_of(code: u64) -> Result<PrevState, CodecError> {
+    Ok(match code {
+        0 => PrevState::Runnable,
+        1 => PrevState::RunnablePreempted,
+        2 => PrevState::Sleep,
+        3 => PrevState::DiskSleep,
+        4 => PrevState::Stopped,
+        5 => PrevState::Dead,
+        other => PrevState::Other(narrow(other - 6)?),
+    })
+}
+
+fn encode_switches(items: &[SchedEvent], payload: &mut Vec<u8>) {
+    let switches = || {
+        items.iter().filter_map(|event| match event.kind {
+            SchedKind::Switch { prev, prev_state, next, stack } => {
+                Some((prev, prev_state, next, stack))
+            }
+            _ => None,
+        })
+    };
+    put_varints(switches().map(|(_, state, _, _)| state_code(state)), payload);
+    put_deltas(switches().flat_map(|(prev, _, next, _)| [prev.0, next.0]).map(u64::from), payload);
+    let stacks = switches().map(|(_, _, _, stack)| stack.map_or(0, |id| u64::from(id.0) + 1));
+    put_varints(stacks, payload);
+}
+
+fn decode_switches(
+    count: usize,
+    columns: &mut ColumnReader<'_>,
+) -> Result<Vec<SchedKind>, CodecError> {
+    let states = columns.varints::<u64>(count)?;
+    let threads = columns.deltas::<u32>(2 * count)?;
+    let stacks = columns.varints::<u64>(count)?;
+    let switch = |((state, pair), stack): ((u64, &[u32]), u64)| {
+        Ok(SchedKind::Switch {
+            prev: Tid(pair[0]),
+            prev_state: state_of(state)?,
+            next: Tid(pair[1]),
+            stack: match stack.checked_sub(1) {
+                None => None,
+                Some(id) => Some(StackId(narrow(id)?)),
+            },
+        })
+    };
+    states.into_iter().zip(threads.chunks_exact(2)).zip(stacks).map(switch).collect()
+}
+
+fn encode_wakings(items: &[SchedEvent], payload: &mut Vec<u8>) {
+    let wakings = || {
+        items.iter().filter_map(|event| match event.kind {
+            SchedKind::Waking { tid, target, waker } => Some((tid, target, waker)),
+            _ => None,
+        })
+    };
+    put_deltas(wakings().map(|(tid, _, _)| tid.0.into()), payload);
+    put_runs(wakings().map(|(_, target, _)| target.0.into()), payload);
+    put_deltas(wakings().map(|(_, _, waker)| waker.0.into()), payload);
+}
+
+fn decode_wakings(
+    count: usize,
+    columns: &mut ColumnReader<'_>,
+) -> Result<Vec<SchedKind>, CodecError> {
+    let tids = columns.deltas::<u32>(count)?;
+    let targets = columns.runs::<u32>(count)?;
+    let wakers = columns.deltas::<u32>(count)?;
+    let waking = |((tid, target), waker): ((u32, u32), u32)| SchedKind::Waking {
+        tid: Tid(tid),
+        target: PcpuId(target),
+        waker: Tid(waker),
+    };
+    Ok(tids.into_iter().zip(targets).zip(wakers).map(waking).collect())
+}
+
+fn encode_comms(items: &[SchedEvent], payload: &mut Vec<u8>) {
+    let comms = || {
+        items.iter().filter_map(|event| match &event.kind {
+            SchedKind::Comm { tid, comm } => Some((*tid, short_comm(comm))),
+            _ => None,
+        })
+    };
+    put_deltas(comms().map(|(tid, _)| tid.0.into()), payload);
+    put_varints(comms().map(|(_, comm)| comm.len() as u64), payload);
+    payload.extend(comms().flat_map(|(_, comm)| comm.bytes()));
+}
+
+/// A name as the kernel would hold it. Names from the kernel are never longer.
+fn short_comm(comm: &str) -> &str {
+    &comm[..comm.floor_char_boundary(COMM_BYTES_MAX)]
+}
+
+fn decode_comms(
+    count: usize,
+    columns: &mut ColumnReader<'_>,
+) -> Result<Vec<SchedKind>, CodecError> {
+    let tids = columns.deltas::<u32>(count)?;
+    let lengths = columns.varints::<u64>(count)?;
+    let comm = |(tid, length): (u32, u64)| {
+        if length > COMM_BYTES_MAX as u64 {
+            return Err(CodecError::OutOfRange(length));
+        }
+        let bytes = columns.bytes(narrow(length)?)?;
+        let comm = str::from_utf8(bytes).map_err(|_| CodecError::NotText)?;
+        Ok(SchedKind::Comm { tid: Tid(tid), comm: comm.to_owned() })
+    };
+    tids.into_iter().zip(lengths).map(comm).collect()
+}
+
+/// Forks, then exits.
+fn encode_lives(items: &[SchedEvent], payload: &mut Vec<u8>) {
+    let forks = || {
+        items.iter().filter_map(|event| match event.kind {
+            SchedKind::Fork { pid, tid, parent_pid } => Some((pid, tid, parent_pid)),
+            _ => None,
+        })
+    };
+    put_deltas(forks().map(|(pid, _, _)| pid.0.into()), payload);
+    put_deltas(forks().map(|(_, tid, _)| tid.0.into()), payload);
+    put_deltas(forks().map(|(_, _, parent_pid)| parent_pid.0.into()), payload);
+    let exits = items.iter().filter_map(|event| match event.kind {
+        SchedKind::Exit { tid } => Some(u64::from(tid.0)),
+        _ => None,
+    });
+    put_deltas(exits, payload);
+}
+
+fn decode_forks(
+    count: usize,
+    columns: &mut ColumnReader<'_>,
+) -> Result<Vec<SchedKind>, CodecError> {
+    let pids = columns.deltas::<u32>(count)?;
+    let tids = columns.deltas::<u32>(count)?;
+    let parents = columns.deltas::<u32>(count)?;
+    let fork = |((pid, tid), parent_pid): ((u32, u32), u32)| SchedKind::Fork {
+        pid: Tid(pid),
+        tid: Tid(tid),
+        parent_pid: Tid(parent_pid),
+    };
+    Ok(pids.into_iter().zip(tids).zip(parents).map(fork).collect())
+}
+
+fn decode_exits(
+    count: usize,
+    columns: &mut ColumnReader<'_>,
+) -> Result<Vec<SchedKind>, CodecError> {
+    let tids = columns.deltas::<u32>(count)?;
+    Ok(tids.into_iter().map(|tid| SchedKind::Exit { tid: Tid(tid) }).collect())
+}
+
+fn encode_losses(items: &[SchedEvent], payload: &mut Vec<u8>) {
+    let losses = || {
+        items.iter().filter_map(|event| match event.kind {
+            SchedKind::Lost { until, count } => Some((until, count)),
+            _ => None,
+        })
+    };
+    put_deltas(losses().map(|(until, _)| until.0), payload);
+    put_varints(losses().map(|(_, count)| count), payload);
+}
+
+fn decode_losses(
+    count: usize,
+    columns: &mut ColumnReader<'_>,
+) -> Result<Vec<SchedKind>, CodecError> {
+    let untils = columns.deltas::<u64>(count)?;
+    let counts = columns.varints::<u64>(count)?;
+    let lost = |(until, count)| SchedKind::Lost { until: HostNs(until), count };
+    Ok(untils.into_iter().zip(counts).map(lost).collect())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    pub(in crate::store) fn any_event() -> impl Strategy<Value = SchedEvent> {
+        let tid = || any::<u32>().prop_map(Tid);
+        let state = (0..7u64, any::<u16>()).prop_map(|(code, bit)| {
+            if code == 6 { PrevState::Other(bit) } else { state_of(code).unwrap() }
+        });
+        let stack = prop::option::of(any::<u32>().prop_map(StackId));
+        let switch = (tid(), state, tid(), stack).prop_map(|(prev, prev_state, next, stack)| {
+            SchedKind::Switch { prev, prev_state, next, stack }
+        });
+        let waking = (tid(), any::<u32>(), tid()).prop_map(|(tid, target, waker)| {
+            SchedKind::Waking { tid, target: PcpuId(target), waker }
+        });
+        let comm =
+            (tid(), "[a-z/:\u{e9}]{0,7}").prop_map(|(tid, comm)| SchedKind::Comm { tid, comm });
+        let fork = (tid(), tid(), tid()).prop_map(|(pid, tid, parent_pid)| SchedKind::Fork {
+            pid,
+            tid,
+            parent_pid,
+        });
+        let exit = tid().prop_map(|tid| SchedKind::Exit { tid });
+        let lost = (any::<u64>(), any::<u64>())
+            .prop_map(|(until, count)| SchedKind::Lost { until: HostNs(until), count });
+        let kind = prop_oneof![switch, waking, comm, fork, exit, lost];
+        (any::<u64>(), any::<u32>(), kind).prop_map(|(time, pcpu, kind)| SchedEvent {
+            time: HostNs(time),
+            pcpu: PcpuId(pcpu),
+            kind,
+        })
+    }
+
+    #[test]
+    fn a_switch_has_these_bytes() {
+        let event = SchedEvent {
+            time: HostNs(3),
+            pcpu: PcpuId(1),
+            kind: SchedKind::Switch {
+                prev: Tid(10),
+                prev_state: PrevState::Sleep,
+                next: Tid(9),
+                stack: Some(StackId(4)),
+            },
+        };
+        let mut payload = Vec::new();
+        SchedEvent::encode(&[event], &mut payload);
+        // kind | time | pcpu: run of 1, value 1 | state | prev, next | stack
+        assert_eq!(payload, [0, 6, 0, 1, 2, 20, 1, 5]);
+    }
+
+    #[test]
+    fn an_unknown_kind_or_a_long_name_is_an_error() {
+        let unknown = [6, 0, 0, 0];
+        let error = SchedEvent::decode(1, &mut ColumnReader::new(&unknown)).unwrap_err();
+        assert_eq!(error, CodecError::OutOfRange(6));
+        let mut long = vec![COMM, 0, 0, 0, 2, 16];
+        long.extend([b'x'; 16]);
+        let error = SchedEvent::decode(1, &mut ColumnReader::new(&long)).unwrap_err();
+        assert_eq!(error, CodecError::OutOfRange(16));
+    }
+
+    #[test]
+    fn a_name_that_is_too_long_is_cut_between_characters() {
+        assert_eq!(short_comm("12345678901234\u{e9}"), "12345678901234");
+        assert_eq!(short_comm("123456789012345"), "123456789012345");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_comes_back(events in prop::collection::vec(any_event(), 0..80)) {
+            let mut payload = Vec::new();
+            SchedEvent::encode(&events, &mut payload);
+            let mut columns = ColumnReader::new(&payload);
+            prop_assert_eq!(SchedEvent::decode(events.len(), &mut columns).unwrap(), events);
+            prop_assert_eq!(columns.finish(), Ok(()));
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Where the recorder's events go: one stream for each pCPU, and one for the stacks.
+
+use super::{RunDir, StackFrames, StoreError, StreamWriter};
+use crate::perf::{SchedSink, SinkError};
+use crate::sched::{SchedEvent, StackId};
+use crate::units::PcpuId;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+/// Writes scheduling events into a run directory. Streams are made when their first event comes.
+#[derive(Debug)]
+pub struct SchedWriters {
+    run: RunDir,
+    events: BTreeMap<PcpuId, StreamWriter<SchedEvent>>,
+    /// `None` once it is finished.
+    stacks: Option<StreamWriter<StackFrames>>,
+}
+
+impl SchedWriters {
+    /// Writers for a new run.
+    ///
+    /// # Errors
+    /// When `stacks.vsr` cannot be created.
+    pub fn create(run: &RunDir) -> Result<SchedWriters, StoreError> {
+        let stacks = Some(StreamWriter::create(&run.stacks_path())?);
+        Ok(SchedWriters { run: run.clone(), events: BTreeMap::new(), stacks })
+    }
+
+    fn writer(&mut self, pcpu: PcpuId) -> Result<&mut StreamWriter<SchedEvent>, StoreError> {
+        Ok(match self.events.entry(pcpu) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(StreamWriter::create(&self.run.sched_path(pcpu))?),
+        })
+    }
+}
+
+impl SchedSink for SchedWriters {
+    fn batch(&mut self, pcpu: PcpuId, events: &[SchedEvent]) -> Result<(), SinkError> {
+        let writer = self.writer(pcpu)?;
+        for event in events {
+            writer.push(event.clone())?;
+        }
+        Ok(())
+    }
+
+    fn stack(&mut self, id: StackId, frames: &[u64]) -> Result<(), SinkError> {
+        if let Some(stacks) = &mut self.stacks {
+            stacks.push(StackFrames { id, frames: frames.to_vec() })?;
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self) -> Result<(), SinkError> {
+        // Stacks first, so that no event on disk names a stack that is not there yet.
+        if let Some(stacks) = &mut self.stacks {
+            stacks.tick()?;
+        }
+        for writer in self.events.values_mut() {
+            writer.tick()?;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), SinkError> {
+        if let Some(stacks) = self.stacks.take() {
+            stacks.finish()?;
+        }
+        while let Some((_, writer)) = self.events.pop_first() {
+            writer.finish()?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sched::SchedKind;
+    use crate::store::{SchedMerge, Tail, read_all};
+    use crate::units::{HostNs, Tid};
+
+    #[test]
+    fn what_a_recorder_hands_over_is_read_back() {
+        let scratch = tempfile::tempdir().unwrap();
+        let run = RunDir::create(scratch.path()).unwrap();
+        let exit = |time, pcpu| SchedEvent {
+            time: HostNs(time),
+            pcpu: PcpuId(pcpu),
+            kind: SchedKind::Exit { tid: Tid(1) },
+        };
+        let mut writers = SchedWriters::create(&run).unwrap();
+        writers.stack(StackId(0), &[1, 2]).unwrap();
+        writers.batch(PcpuId(1), &[exit(10, 1), exit(30, 1)]).unwrap();
+        writers.batch(PcpuId(0), &[exit(20, 0)]).unwrap();
+        writers.finish().unwrap();
+        let merged: Vec<_> = SchedMerge::open(&run).unwrap().map(Result::unwrap).collect();
+        assert_eq!(merged, [exit(10, 1), exit(20, 0), exit(30, 1)]);
+        let (stacks, tail) = read_all::<StackFrames>(&run.stacks_path()).unwrap();
+        assert_eq!(stacks, [StackFrames { id: StackId(0), frames: vec![1, 2] }]);
+        assert_eq!(tail, Tail::Finished);
+    }
+}

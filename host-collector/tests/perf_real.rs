@@ -1,0 +1,469 @@
+//! The recorder against the running kernel, with threads of this process in the place of vCPUs.
+//!
+//! Needs the right to record the whole machine; where that is missing, each test is reported as
+//! ignored and says why. Tests wait for what they expect to see, never for a time; the deadline
+//! only keeps a broken recorder from hanging the run.
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::{Pid, gettid};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{channel, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::{self, Builder, JoinHandle};
+use std::time::{Duration, Instant};
+use vslice::perf::{
+    RecordError, RecordPlan, RecordTotals, Recorder, SchedSink, SinkError, Symbols, check_rights,
+};
+use vslice::sched::{PrevState, SchedEvent, SchedKind, StackId};
+use vslice::store::{RunDir, SchedMerge, SchedWriters, StackFrames, Tail, read_all};
+use vslice::units::{HostNs, PcpuId, Tid};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+type Outcome = Result<(), Failed>;
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    // The tests record each other's threads and share two pCPUs: one at a time.
+    arguments.test_threads = Some(1);
+    let missing = check_rights().err().map(|error| error.to_string());
+    let tests: [(&str, fn() -> Outcome); 8] = [
+        ("two_busy_threads_alternate_on_their_pcpu", two_busy_threads_alternate),
+        ("a_sleeping_thread_shows_where_it_sleeps", a_sleeping_thread_shows_where),
+        ("a_newborn_is_named_and_seen_on_an_unwatched_pcpu", a_newborn_is_seen),
+        ("threads_that_are_added_are_seen_on_an_unwatched_pcpu", added_threads_are_seen),
+        ("a_ring_that_nobody_reads_tells_its_losses", a_full_ring_tells_its_losses),
+        ("a_sink_that_fails_ends_the_recording", a_failing_sink_ends_it),
+        ("a_run_is_stored_and_read_back", a_run_is_stored),
+        ("nothing_is_left_behind", nothing_is_left_behind),
+    ];
+    let trial = |(name, test): (&str, fn() -> Outcome)| match &missing {
+        None => Trial::test(name, test),
+        Some(reason) => Trial::test(name, test).with_kind(reason).with_ignored_flag(true),
+    };
+    libtest_mimic::run(&arguments, tests.into_iter().map(trial).collect()).exit();
+}
+
+/// What a recording has told so far.
+#[derive(Clone, Default)]
+struct Seen(Arc<Mutex<Vec<SchedEvent>>>);
+
+impl Seen {
+    fn sink(&self) -> impl SchedSink + use<> {
+        let seen = self.clone();
+        move |pcpu: PcpuId, events: &[SchedEvent]| -> Result<(), SinkError> {
+            assert!(events.iter().all(|event| event.pcpu == pcpu));
+            seen.events().extend_from_slice(events);
+            Ok(())
+        }
+    }
+
+    fn events(&self) -> MutexGuard<'_, Vec<SchedEvent>> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+
+    fn wait_for(&self, what: &str, mut is_there: impl FnMut(&[SchedEvent]) -> bool) -> Outcome {
+        let start = Instant::now();
+        while !is_there(&self.events()) {
+            if start.elapsed() > DEADLINE {
+                return Err(format!("{what} was not seen within {DEADLINE:?}").into());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    fn of(&self, pcpu: PcpuId) -> Vec<SchedEvent> {
+        self.events().iter().filter(|event| event.pcpu == pcpu).cloned().collect()
+    }
+}
+
+/// A thread of this process that runs `step` again and again until it is dropped.
+struct Worker {
+    tid: Tid,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    fn start(name: &str, pcpu: PcpuId, step: impl Fn() + Send + 'static) -> Worker {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (told, tid) = channel();
+        let stopped = Arc::clone(&stop);
+        let run = move || {
+            let mut pcpus = CpuSet::new();
+            pcpus.set(pcpu.0 as usize).expect("tests use the first 1024 pCPUs");
+            sched_setaffinity(Pid::from_raw(0), &pcpus).expect("the pCPU is online");
+            told.send(Tid(gettid().as_raw().cast_unsigned())).expect("the test waits for it");
+            while !stopped.load(Ordering::Relaxed) {
+                step();
+            }
+        };
+        let thread = Builder::new().name(name.into()).spawn(run).expect("threads can be made");
+        let tid = tid.recv().expect("the thread sends it first");
+        Worker { tid, stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn online() -> Vec<PcpuId> {
+    let list = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    let range = |range: &str| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        first.parse::<u32>().unwrap_or(0)..=last.parse::<u32>().unwrap_or(0)
+    };
+    list.trim().split(',').flat_map(range).map(PcpuId).collect()
+}
+
+/// The last pCPU: the first one has the machine's interrupts.
+fn watched() -> PcpuId {
+    *online().last().expect("this runs on one")
+}
+
+fn nap() {
+    thread::sleep(Duration::from_micros(200));
+}
+
+fn switches(events: &[SchedEvent]) -> impl Iterator<Item = (HostNs, Tid, PrevState, Tid, bool)> {
+    events.iter().filter_map(|event| match event.kind {
+        SchedKind::Switch { prev, prev_state, next, stack } => {
+            Some((event.time, prev, prev_state, next, stack.is_some()))
+        }
+        _ => None,
+    })
+}
+
+fn check(condition: bool, what: impl FnOnce() -> String) -> Outcome {
+    if condition { Ok(()) } else { Err(what().into()) }
+}
+
+/// On a watched pCPU every switch begins with the thread that the one before it ended with, unless
+/// records were lost in between.
+fn check_chain(events: &[SchedEvent]) -> Outcome {
+    let lost = |event: &SchedEvent| matches!(event.kind, SchedKind::Lost { .. });
+    let mut before: Option<Tid> = None;
+    for (place, event) in events.iter().enumerate() {
+        if lost(event) {
+            before = None;
+        }
+        if let SchedKind::Switch { prev, next, .. } = event.kind {
+            let chained = before.is_none_or(|before| before == prev);
+            let around = &events[place.saturating_sub(5)..events.len().min(place + 3)];
+            check(chained, || format!("{before:?} was on the pCPU, but {prev:?} left: {around:#?}"))?;
+            before = Some(next);
+        }
+    }
+    check(events.is_sorted_by_key(|event| event.time), || "times go back".into())
+}
+
+fn stop(recorder: Recorder) -> Result<RecordTotals, Failed> {
+    let totals = recorder.stop()?;
+    match totals.ended_early {
+        None => Ok(totals),
+        Some(error) => Err(error.into()),
+    }
+}
+
+fn two_busy_threads_alternate() -> Outcome {
+    let pcpu = watched();
+    let busy = || (0..1000).for_each(|_| std::hint::spin_loop());
+    let (one, two) = (Worker::start("vs-one", pcpu, busy), Worker::start("vs-two", pcpu, busy));
+    let plan = RecordPlan {
+        vcpu_tids: vec![one.tid],
+        vm_tids: vec![one.tid, two.tid],
+        pcpus: vec![pcpu],
+        reader_pcpu: Some(online()[0]),
+        ..RecordPlan::default()
+    };
+    let seen = Seen::default();
+    let recorder = Recorder::start(&plan, seen.sink())?;
+    let pairs = |events: &[SchedEvent], from: Tid, to: Tid| {
+        switches(events).filter(|(_, prev, _, next, _)| (*prev, *next) == (from, to)).count()
+    };
+    seen.wait_for("10 switches each way", |events| {
+        pairs(events, one.tid, two.tid) >= 10 && pairs(events, two.tid, one.tid) >= 10
+    })?;
+    let totals = stop(recorder)?;
+    let events = seen.of(pcpu);
+    check_chain(&events)?;
+    for (time, prev, state, _, has_stack) in switches(&events) {
+        check(has_stack == (prev == one.tid), || format!("{prev} at {time:?}: {has_stack}"))?;
+        let ran = prev == one.tid || prev == two.tid;
+        check(!ran || state.is_runnable(), || format!("{prev} left as {state:?}"))?;
+    }
+    for (tid, name) in [(one.tid, "vs-one"), (two.tid, "vs-two")] {
+        let comm = SchedKind::Comm { tid, comm: name.into() };
+        let said = events.iter().filter(|event| event.kind == comm).count();
+        check(said == 1, || format!("{name} was said {said} times"))?;
+    }
+    check(totals.started < totals.stopped && totals.reader_cpu_ns > 0, || format!("{totals:?}"))?;
+    let count = totals.counters.events_count;
+    check(count == seen.events().len() as u64, || format!("{count} events were counted"))?;
+    check(totals.unknown_count == 0, || format!("{} unknown records", totals.unknown_count))
+}
+
+fn a_sleeping_thread_shows_where() -> Outcome {
+    let pcpu = watched();
+    let napper = Worker::start("vs-nap", pcpu, nap);
+    let (lock, changed) = (Mutex::new(()), Condvar::new());
+    let wait = move || {
+        let guard = lock.lock().expect("no holder of this lock panics");
+        drop(changed.wait_timeout(guard, Duration::from_micros(200)));
+    };
+    let waiter = Worker::start("vs-futex", pcpu, wait);
+    let tids = vec![napper.tid, waiter.tid];
+    let plan = RecordPlan { vcpu_tids: tids, pcpus: vec![pcpu], ..RecordPlan::default() };
+    let seen = Seen::default();
+    let recorder = Recorder::start(&plan, seen.sink())?;
+    let stack_of = |events: &[SchedEvent], tid: Tid| {
+        events.iter().find_map(|event| match event.kind {
+            SchedKind::Switch { prev, prev_state: PrevState::Sleep, stack, .. } if prev == tid => {
+                stack
+            }
+            _ => None,
+        })
+    };
+    let woken = |events: &[SchedEvent], woken: Tid| {
+        events.iter().any(
+            |event| matches!(event.kind, SchedKind::Waking { tid, target, .. } if tid == woken && target == pcpu),
+        )
+    };
+    seen.wait_for("a sleep and a waking of each", |events| {
+        [napper.tid, waiter.tid]
+            .iter()
+            .all(|tid| stack_of(events, *tid).is_some() && woken(events, *tid))
+    })?;
+    let totals = stop(recorder)?;
+    check_chain(&seen.of(pcpu))?;
+    let symbols = Symbols::load()?;
+    for (tid, function) in [(napper.tid, "hrtimer_nanosleep"), (waiter.tid, "futex_wait")] {
+        let id = stack_of(&seen.events(), tid).ok_or("no stack")?;
+        let names = symbols.frame_names(totals.stacks.frames(id).ok_or("no frames")?);
+        let found = names.iter().any(|name| name.contains(function));
+        check(found, || format!("{function} is not in {names:?}"))?;
+        let schedules = names.iter().any(|name| name.contains("schedule"));
+        check(schedules, || format!("no schedule in {names:?}"))?;
+    }
+    Ok(())
+}
+
+/// Every stay of a thread on a pCPU that is not watched begins and ends with one switch.
+fn check_stays(events: &[SchedEvent], tid: Tid) -> Outcome {
+    let mut is_on: Option<bool> = None;
+    for (time, prev, _, next, _) in switches(events) {
+        if prev == tid || next == tid {
+            let comes = next == tid;
+            check(is_on != Some(comes), || format!("{tid} twice the same way at {time:?}"))?;
+            is_on = Some(comes);
+        }
+    }
+    Ok(())
+}
+
+fn concerns(event: &SchedEvent, thread: Tid) -> bool {
+    match event.kind {
+        SchedKind::Switch { prev, next, .. } => prev == thread || next == thread,
+        SchedKind::Waking { tid, .. } => tid == thread,
+        _ => false,
+    }
+}
+
+fn a_newborn_is_seen() -> Outcome {
+    let [elsewhere, .., pcpu] = online()[..] else { return Ok(()) };
+    let parent = Worker::start("vs-parent", pcpu, nap);
+    let (tids, pcpus) = (vec![parent.tid], vec![pcpu]);
+    let plan = RecordPlan { vm_tids: tids, pcpus, ..RecordPlan::default() };
+    let seen = Seen::default();
+    let recorder = Recorder::start(&plan, seen.sink())?;
+    let child = Worker::start("vs-newborn", elsewhere, nap);
+    let tid = child.tid;
+    seen.wait_for("the newborn's switches", |events| {
+        let there = |event: &&SchedEvent| event.pcpu == elsewhere && concerns(event, tid);
+        events.iter().filter(there).count() >= 20
+    })?;
+    drop(child);
+    seen.wait_for("its end", |events| {
+        events.iter().any(|event| event.kind == SchedKind::Exit { tid })
+    })?;
+    let totals = stop(recorder)?;
+    check(totals.uncovered_threads_count == 0, || format!("{totals:?}"))?;
+    let pid = Tid(std::process::id());
+    let fork = SchedKind::Fork { pid, tid, parent_pid: pid };
+    let comm = SchedKind::Comm { tid, comm: "vs-newborn".into() };
+    for kind in [fork, comm] {
+        let is_there = seen.events().iter().any(|event| event.kind == kind);
+        check(is_there, || format!("no {kind:?}"))?;
+    }
+    check_stays(&seen.of(elsewhere), tid)
+}
+
+fn added_threads_are_seen() -> Outcome {
+    let [elsewhere, .., pcpu] = online()[..] else { return Ok(()) };
+    let worker = Worker::start("vs-added", elsewhere, nap);
+    let seen = Seen::default();
+    let plan = RecordPlan { pcpus: vec![pcpu], ..RecordPlan::default() };
+    let recorder = Recorder::start(&plan, seen.sink())?;
+    recorder.add_threads(&[worker.tid])?;
+    // A second time changes nothing, and above all records nothing twice.
+    recorder.add_threads(&[worker.tid])?;
+    seen.wait_for("its switches and wakings", |events| {
+        events.iter().filter(|event| concerns(event, worker.tid)).count() >= 20
+    })?;
+    stop(recorder)?;
+    let events = seen.of(elsewhere);
+    check_stays(&events, worker.tid)?;
+    let mut wakings = BTreeSet::new();
+    for event in seen.events().iter() {
+        if matches!(event.kind, SchedKind::Waking { .. }) {
+            let new = wakings.insert((event.time, event.pcpu));
+            check(new, || format!("told twice: {event:?}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn a_full_ring_tells_its_losses() -> Outcome {
+    let pcpu = watched();
+    let worker = Worker::start("vs-fast", pcpu, nap);
+    let seen = Seen::default();
+    let mut inner = seen.sink();
+    let (entered, reader_waits) = sync_channel(1);
+    let (release, released) = channel::<()>();
+    let mut waited = false;
+    let sink = move |of: PcpuId, events: &[SchedEvent]| -> Result<(), SinkError> {
+        inner.batch(of, events)?;
+        if of == pcpu && !waited {
+            waited = true;
+            entered.send(())?;
+            released.recv()?;
+        }
+        Ok(())
+    };
+    let tids = vec![worker.tid];
+    let plan =
+        RecordPlan { vcpu_tids: tids, pcpus: vec![pcpu], ring_bytes: 1, ..RecordPlan::default() };
+    let recorder = Recorder::start(&plan, sink)?;
+    reader_waits.recv_timeout(DEADLINE)?;
+    // The reader stands still. A page holds some 30 switches; the kernel says how many there were.
+    let before = switch_count(worker.tid)?;
+    let start = Instant::now();
+    while switch_count(worker.tid)? < before + 300 && start.elapsed() < DEADLINE {
+        thread::sleep(Duration::from_millis(5));
+    }
+    release.send(())?;
+    let totals = stop(recorder)?;
+    let events = seen.of(pcpu);
+    check_chain(&events)?;
+    let losses: Vec<(HostNs, HostNs, u64)> = events
+        .iter()
+        .filter_map(|event| match event.kind {
+            SchedKind::Lost { until, count } => Some((event.time, until, count)),
+            _ => None,
+        })
+        .collect();
+    check(!losses.is_empty(), || "nothing was lost".into())?;
+    for (start, end, count) in &losses {
+        let sensible =
+            start < end && *count > 0 && *end <= HostNs(totals.stopped.0 + 1_000_000_000);
+        check(sensible, || format!("{losses:?}"))?;
+        // Nothing is known of the time between; what is known lies outside.
+        let inside = switches(&events).find(|(time, ..)| start < time && time < end);
+        check(inside.is_none(), || format!("{inside:?} in {start:?} to {end:?}"))?;
+    }
+    let lost: u64 = losses.iter().map(|(_, _, count)| count).sum();
+    check(lost >= 200, || format!("only {lost} of 300 were lost in a ring of a page"))?;
+    let counted = totals.counters;
+    check(counted.lost_count >= lost && counted.lost_intervals_count > 0, || format!("{counted:?}"))
+}
+
+/// How often a thread of this process has left its pCPU, by the scheduler's own count.
+fn switch_count(tid: Tid) -> Result<u64, Failed> {
+    let status = std::fs::read_to_string(format!("/proc/self/task/{tid}/status"))?;
+    let line = |name| status.lines().find_map(|line| line.strip_prefix(name));
+    let count = line("voluntary_ctxt_switches:").ok_or("no count of switches")?;
+    Ok(count.trim().parse()?)
+}
+
+fn a_failing_sink_ends_it() -> Outcome {
+    let pcpu = watched();
+    let worker = Worker::start("vs-busy", pcpu, nap);
+    let sink = |_: PcpuId, _: &[SchedEvent]| -> Result<(), SinkError> { Err("disk full".into()) };
+    let tids = vec![worker.tid];
+    let plan = RecordPlan { vm_tids: tids, pcpus: vec![pcpu], ..RecordPlan::default() };
+    let recorder = Recorder::start(&plan, sink)?;
+    let start = Instant::now();
+    while !recorder.has_ended() && start.elapsed() < DEADLINE {
+        thread::sleep(Duration::from_millis(10));
+    }
+    check(recorder.has_ended(), || "it goes on".into())?;
+    let added = recorder.add_threads(&[worker.tid]);
+    check(matches!(added, Err(RecordError::ReaderGone)), || format!("{added:?}"))?;
+    let totals = recorder.stop()?;
+    let failed = matches!(&totals.ended_early, Some(RecordError::Sink(error)) if error.to_string() == "disk full");
+    check(failed, || format!("{:?}", totals.ended_early))
+}
+
+fn a_run_is_stored() -> Outcome {
+    let pcpu = watched();
+    let worker = Worker::start("vs-store", pcpu, nap);
+    let scratch = tempfile::tempdir()?;
+    let run = RunDir::create(scratch.path())?;
+    let tids = vec![worker.tid];
+    let plan = RecordPlan { vcpu_tids: tids, pcpus: vec![pcpu], ..RecordPlan::default() };
+    let recorder = Recorder::start(&plan, SchedWriters::create(&run)?)?;
+    let start = Instant::now();
+    while recorder.counters().events_count < 100 && start.elapsed() < DEADLINE {
+        thread::sleep(Duration::from_millis(10));
+    }
+    let totals = stop(recorder)?;
+    let (stacks, tail) = read_all::<StackFrames>(&run.stacks_path())?;
+    check(tail == Tail::Finished, || format!("{tail:?}"))?;
+    let expected = totals.stacks.iter().map(|(id, frames)| (id, frames.to_vec()));
+    check(stacks.into_iter().map(|stack| (stack.id, stack.frames)).eq(expected), || {
+        "the stacks differ".into()
+    })?;
+    let mut merge = SchedMerge::open(&run)?;
+    let events = merge.by_ref().collect::<Result<Vec<SchedEvent>, _>>()?;
+    let count = totals.counters.events_count;
+    check(count >= 100 && events.len() as u64 == count, || format!("{} of {count}", events.len()))?;
+    check(events.is_sorted_by_key(|event| event.time), || "times go back".into())?;
+    let finished = merge.tails().iter().all(|(_, tail)| *tail == Tail::Finished);
+    check(finished, || format!("{:?}", merge.tails()))?;
+    let known = |id: StackId| totals.stacks.frames(id).is_some();
+    let stacks_known = events.iter().all(|event| match event.kind {
+        SchedKind::Switch { stack, .. } => stack.is_none_or(known),
+        _ => true,
+    });
+    check(stacks_known, || "an event names a stack that is not there".into())
+}
+
+fn nothing_is_left_behind() -> Outcome {
+    let descriptors =
+        || -> Result<usize, Failed> { Ok(std::fs::read_dir("/proc/self/fd")?.count()) };
+    let maps = || -> Result<usize, Failed> {
+        let maps = std::fs::read_to_string("/proc/self/maps")?;
+        Ok(maps.lines().filter(|line| line.contains("perf_event")).count())
+    };
+    let mounts = || std::fs::read_to_string("/proc/self/mounts");
+    let before = (descriptors()?, maps()?, mounts()?);
+    let plan = RecordPlan { pcpus: vec![watched()], ..RecordPlan::default() };
+    let recorder = Recorder::start(&plan, Seen::default().sink())?;
+    let during = (descriptors()?, maps()?);
+    check(during.0 > before.0 && during.1 >= before.1, || format!("{during:?}"))?;
+    drop(recorder);
+    let offline = RecordPlan { pcpus: vec![PcpuId(9999)], ..RecordPlan::default() };
+    let refused = Recorder::start(&offline, Seen::default().sink());
+    check(matches!(refused, Err(RecordError::PcpuOffline(PcpuId(9999)))), || "accepted".into())?;
+    let after = (descriptors()?, maps()?, mounts()?);
+    check(before == after, || format!("before {before:?}, after {after:?}"))
+}
