@@ -159,7 +159,9 @@ fn check_chain(events: &[SchedEvent]) -> Outcome {
         if let SchedKind::Switch { prev, next, .. } = event.kind {
             let chained = before.is_none_or(|before| before == prev);
             let around = &events[place.saturating_sub(5)..events.len().min(place + 3)];
-            check(chained, || format!("{before:?} was on the pCPU, but {prev:?} left: {around:#?}"))?;
+            check(chained, || {
+                format!("{before:?} was on the pCPU, but {prev:?} left: {around:#?}")
+            })?;
             before = Some(next);
         }
     }

@@ -26,10 +26,11 @@ impl Lab {
         let find = |variable: &str, file: &str| {
             let path = std::env::var_os(variable).map(PathBuf::from);
             let path = path.ok_or(format!("{variable} is not set, see make test"))?;
-            if path.join(file).exists() || (file.is_empty() && path.exists()) {
+            let file = if file.is_empty() { path.clone() } else { path.join(file) };
+            if file.exists() {
                 Ok(path)
             } else {
-                Err(format!("{} is not there, see make test", path.join(file).display()))
+                Err(format!("{} is not there, see make test", file.display()))
             }
         };
         if !nix::unistd::geteuid().is_root() {
@@ -59,8 +60,8 @@ impl Lab {
     /// If there is no directory for it, or `vslice` cannot be started.
     pub fn run(&self, arguments: &[&str]) -> io::Result<Run> {
         let dir = scratch()?;
-        let output = self.command(&["run"]).args(arguments).arg("--output").arg(run_dir(&dir));
-        let output = output.output()?;
+        let mut command = self.command(&["run"]);
+        let output = command.args(arguments).arg("--output").arg(run_dir(&dir)).output()?;
         Ok(Run { dir, output })
     }
 
