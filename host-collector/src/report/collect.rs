@@ -8,7 +8,7 @@ use super::model::{
     RunStatus, SCHEMA, STACKS_PER_REASON_MAX, StackTotal, Summary, Vcpu, VcpuClock, WORST_MAX,
     WhyUnknown, WorstRequest, share,
 };
-use super::names::{Directory, Names};
+use super::names::{Directory, Names, VmIndex, VmThreads};
 use super::timeslice::VcpuTally;
 use super::warning::{self, Warning};
 use crate::join::{Attribution, Breakdown, Part};
@@ -20,21 +20,6 @@ use std::collections::{BTreeMap, HashMap};
 
 /// Distinct stacks that are told apart; the host's kernel has some hundreds of places to sleep in.
 const STACKS_MAX: usize = 4096;
-
-/// A VM by its position in the list that [`SummaryBuilder::new`] was given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct VmIndex(pub usize);
-
-/// A VM of the run, and the threads of its vCPUs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VmThreads {
-    /// Its name in the plan.
-    pub name: String,
-    /// What its reader asks for in one request; `None` if it has no reader.
-    pub block_bytes: Option<u32>,
-    /// Its vCPUs with the host threads that run them.
-    pub vcpus: Vec<(VcpuId, Tid)>,
-}
 
 /// What of a run is known without looking at spans and requests.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,11 +3,11 @@
 //! Two guests of two vCPUs; vCPU1 of both share pCPU1, and vm1 reads on it. Of 2000 requests, 1975
 //! take a third of a millisecond, 20 meet vm2's vCPU1, 5 meet more than that.
 
-use super::collect::{Facts, SummaryBuilder, VmIndex, VmThreads};
+use super::collect::{Facts, SummaryBuilder};
 use super::model::{
     Accelerator, ClockMethod, Cost, Environment, Hog, Lost, RunStatus, Summary, VcpuClock,
 };
-use super::names::{Names, ThreadIdentity, ThreadKind};
+use super::names::{Names, ThreadIdentity, ThreadKind, VmIndex, VmThreads};
 use crate::join::{Attribution, Breakdown, Part, PartsNs};
 use crate::sched::StackId;
 use crate::timeline::{Antagonist, BlockReason, Span, ThreadState, UnknownCause};

@@ -9,7 +9,7 @@ use crate::units::{PcpuId, Tid, VcpuId};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use super::collect::VmIndex;
+use super::names::VmIndex;
 
 /// Antagonists that one bucket of latency tells apart. Requests that took equally long to three
 /// digits seldom met more; what further ones ran is kept as others.

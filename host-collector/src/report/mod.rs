@@ -16,9 +16,9 @@ mod timeslice;
 pub mod verdict;
 pub mod warning;
 
-pub use collect::{Facts, SummaryBuilder, VmIndex, VmThreads};
+pub use collect::{Facts, SummaryBuilder};
 pub use model::Summary;
-pub use names::{Names, ThreadIdentity, ThreadKind};
+pub use names::{Names, ThreadIdentity, ThreadKind, VmIndex, VmThreads};
 pub use text::{Style, render};
 pub use warning::Warning;
 

@@ -1,10 +1,24 @@
 //! Names for what the host numbers: threads and kernel stacks.
 
-use super::collect::{VmIndex, VmThreads};
 use super::model::{NamedThread, Relation};
 use crate::sched::StackId;
 use crate::units::{Tid, VcpuId};
 use std::collections::HashMap;
+
+/// A VM by its position in the list that [`SummaryBuilder::new`](super::SummaryBuilder::new) was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VmIndex(pub usize);
+
+/// A VM of the run, and the threads of its vCPUs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmThreads {
+    /// Its name in the plan.
+    pub name: String,
+    /// What its reader asks for in one request; `None` if it has no reader.
+    pub block_bytes: Option<u32>,
+    /// Its vCPUs with the host threads that run them.
+    pub vcpus: Vec<(VcpuId, Tid)>,
+}
 
 /// What the caller knows of the threads and stacks of a run. The threads of vCPUs need not be in
 /// it: [`VmThreads`] names them.
