@@ -23,13 +23,14 @@ use vslice::units::{HostNs, PcpuId, Tid};
 const DEADLINE: Duration = Duration::from_secs(20);
 
 type Outcome = Result<(), Failed>;
+type Test = fn() -> Outcome;
 
 fn main() {
     let mut arguments = Arguments::from_args();
     // The tests record each other's threads and share two pCPUs: one at a time.
     arguments.test_threads = Some(1);
     let missing = check_rights().err().map(|error| error.to_string());
-    let tests: [(&str, fn() -> Outcome); 8] = [
+    let tests: [(&str, Test); 8] = [
         ("two_busy_threads_alternate_on_their_pcpu", two_busy_threads_alternate),
         ("a_sleeping_thread_shows_where_it_sleeps", a_sleeping_thread_shows_where),
         ("a_newborn_is_named_and_seen_on_an_unwatched_pcpu", a_newborn_is_seen),
@@ -39,7 +40,7 @@ fn main() {
         ("a_run_is_stored_and_read_back", a_run_is_stored),
         ("nothing_is_left_behind", nothing_is_left_behind),
     ];
-    let trial = |(name, test): (&str, fn() -> Outcome)| match &missing {
+    let trial = |(name, test): (&str, Test)| match &missing {
         None => Trial::test(name, test),
         Some(reason) => Trial::test(name, test).with_kind(reason).with_ignored_flag(true),
     };
@@ -159,7 +160,9 @@ fn check_chain(events: &[SchedEvent]) -> Outcome {
         if let SchedKind::Switch { prev, next, .. } = event.kind {
             let chained = before.is_none_or(|before| before == prev);
             let around = &events[place.saturating_sub(5)..events.len().min(place + 3)];
-            check(chained, || format!("{before:?} was on the pCPU, but {prev:?} left: {around:#?}"))?;
+            check(chained, || {
+                format!("{before:?} was on the pCPU, but {prev:?} left: {around:#?}")
+            })?;
             before = Some(next);
         }
     }

@@ -5,13 +5,22 @@
 //! the ring is, so whatever an interrupt writes in between overtakes it. Switches and wakings have
 //! interrupts off; births, deaths and names do not. A batch is therefore sorted, and a record that
 //! was overtaken by one of an earlier batch is moved up to it, by less than the interrupt took.
+//!
+//! # The second witness
+//!
+//! A tracepoint may stay silent: perf drops what hits it while it is at work, without counting, and
+//! there are kernels on which nothing is traced while the idle task of some pCPU is current (seen
+//! on a 6.18 guest kernel with paravirtual idle: no switch from idle on pCPU1, in perf and ftrace
+//! alike). So on watched pCPUs the scheduler's own record of who came on is checked against the
+//! switches. An arrival after idle that no switch told of is told as a switch: it is known who came
+//! and when, and idle has no state to know. Any other one is a loss since the last switch.
 
 use super::comms::Comms;
 use super::event::{Chain, Record, Records, Sample};
 use super::format::Formats;
 use super::ring::RingError;
 use super::stacks::{Interned, StackTable};
-use crate::sched::{SchedEvent, SchedKind, StackId};
+use crate::sched::{PrevState, SchedEvent, SchedKind, StackId};
 use crate::units::{HostNs, PcpuId, Tid};
 use perf_event_open_sys::bindings::PERF_RECORD_SAMPLE;
 use std::collections::BTreeSet;
@@ -24,11 +33,13 @@ pub(super) struct RingOrder {
     latest: HostNs,
     /// Records that the ring itself said were lost.
     pub(super) lost_count: u64,
+    /// Who came on by the last switch, and when. `None` after a loss, and before the first one.
+    on: Option<(Tid, HostNs)>,
 }
 
 impl RingOrder {
     pub(super) fn new(pcpu: PcpuId, started: HostNs) -> RingOrder {
-        RingOrder { pcpu, latest: started, lost_count: 0 }
+        RingOrder { pcpu, latest: started, lost_count: 0, on: None }
     }
 
     /// The loss that lasted until the end of recording, so that no record in the ring tells of it.
@@ -71,17 +82,20 @@ pub(super) struct Batch {
     pub(super) moved_count: u64,
     /// Records of kinds that were not asked for.
     pub(super) unknown_count: u64,
+    /// Switches from idle that the tracepoint did not tell.
+    pub(super) idle_filled_count: u64,
 }
 
 impl Batch {
     /// Empties it but keeps its memory.
     pub(super) fn clear(&mut self) {
-        let Batch { events, new_stacks, born, ended, moved_count, unknown_count } = self;
-        events.clear();
-        new_stacks.clear();
-        born.clear();
-        ended.clear();
-        (*moved_count, *unknown_count) = (0, 0);
+        let mut kept = std::mem::take(self);
+        kept.events.clear();
+        kept.new_stacks.clear();
+        kept.born.clear();
+        kept.ended.clear();
+        let Batch { events, new_stacks, born, ended, .. } = kept;
+        *self = Batch { events, new_stacks, born, ended, ..Batch::default() };
     }
 }
 
@@ -126,17 +140,18 @@ impl Assembler {
         for record in Records::new(bytes) {
             let record = record?;
             let Some(time) = time_of(&record) else {
-                batch.unknown_count += 1;
+                batch.unknown_count += u64::from(matches!(record, Record::Other));
                 continue;
             };
             if let Record::Lost { count, .. } = record {
                 order.lost_count += count;
                 let earlier = loss.map_or(0, |loss| loss.count);
                 loss = Some(Loss { since: order.latest, until: time, count: earlier + count });
+                order.on = None;
                 continue;
             }
             batch.events.extend(loss.take().map(|loss| loss.event(order.pcpu, time)));
-            self.record(&record, order.pcpu, batch)?;
+            self.record(&record, order, batch)?;
             order.latest = order.latest.max(time);
         }
         batch.events.extend(loss.map(|loss| loss.event(order.pcpu, loss.until)));
@@ -150,14 +165,15 @@ impl Assembler {
     fn record(
         &mut self,
         record: &Record<'_>,
-        pcpu: PcpuId,
+        order: &mut RingOrder,
         batch: &mut Batch,
     ) -> Result<(), RingError> {
+        let pcpu = order.pcpu;
         match *record {
             Record::Sample(sample) => {
                 let size_bytes = sample.raw.len();
                 let short = RingError::RecordShort { kind: PERF_RECORD_SAMPLE, size_bytes };
-                self.sample(&sample, pcpu, batch).ok_or(short)?;
+                self.sample(&sample, order, batch).ok_or(short)?;
             }
             Record::Comm { time, pid, tid, comm } => {
                 // A thread that was in no switch yet is named by its first one.
@@ -183,7 +199,8 @@ impl Assembler {
                     batch.events.push(SchedEvent { time, pcpu, kind });
                 }
             }
-            Record::Lost { .. } | Record::Other => {}
+            Record::Arrival { time, tid, prev } => arrived(time, Tid(tid), Tid(prev), order, batch),
+            Record::Lost { .. } | Record::Departure | Record::Other => {}
         }
         Ok(())
     }
@@ -195,20 +212,31 @@ impl Assembler {
     }
 
     /// `None` where the raw data is too short for its fields.
-    fn sample(&mut self, sample: &Sample<'_>, pcpu: PcpuId, batch: &mut Batch) -> Option<()> {
+    fn sample(
+        &mut self,
+        sample: &Sample<'_>,
+        order: &mut RingOrder,
+        batch: &mut Batch,
+    ) -> Option<()> {
         let id = self.formats.switch.common_type.number(sample.raw)?;
         if id == u64::from(self.formats.switch.id) {
-            self.switch(sample, pcpu, batch)
+            self.switch(sample, order, batch)
         } else if id == u64::from(self.formats.waking.id) {
-            self.waking(sample, pcpu, batch)
+            self.waking(sample, order.pcpu, batch)
         } else {
             batch.unknown_count += 1;
             Some(())
         }
     }
 
-    fn switch(&mut self, sample: &Sample<'_>, pcpu: PcpuId, batch: &mut Batch) -> Option<()> {
+    fn switch(
+        &mut self,
+        sample: &Sample<'_>,
+        order: &mut RingOrder,
+        batch: &mut Batch,
+    ) -> Option<()> {
         let Sample { time, chain, raw } = *sample;
+        let pcpu = order.pcpu;
         let format = &self.formats.switch;
         let prev = thread(format.prev_pid.number(raw)?)?;
         let next = thread(format.next_pid.number(raw)?)?;
@@ -219,6 +247,7 @@ impl Assembler {
         let stack = self.stack(chain, batch);
         let kind = SchedKind::Switch { prev, prev_state, next, stack };
         batch.events.push(SchedEvent { time, pcpu, kind });
+        order.on = Some((next, time));
         Some(())
     }
 
@@ -258,6 +287,31 @@ impl Assembler {
     }
 }
 
+/// The scheduler says that `tid` came on after `prev`: is that what the last switch said?
+///
+/// A loss that is found here began with the last switch. Where that is in an earlier batch, it is
+/// told from the end of that batch on (see `settle`): what was handed over stays as it is.
+fn arrived(time: HostNs, tid: Tid, prev: Tid, order: &mut RingOrder, batch: &mut Batch) {
+    let pcpu = order.pcpu;
+    let before = order.on.replace((tid, time));
+    let told = before.is_some_and(|(on, _)| on == tid);
+    if told {
+        return;
+    }
+    if let Some((on, since)) = before
+        && (on != prev || prev != Tid::IDLE)
+    {
+        let loss = Loss { since, until: time, count: 1 };
+        batch.events.push(loss.event(pcpu, time));
+    }
+    if prev == Tid::IDLE {
+        let (prev_state, stack) = (PrevState::Runnable, None);
+        let kind = SchedKind::Switch { prev, prev_state, next: tid, stack };
+        batch.events.push(SchedEvent { time, pcpu, kind });
+        batch.idle_filled_count += 1;
+    }
+}
+
 fn thread(number: u64) -> Option<Tid> {
     u32::try_from(number).ok().map(Tid)
 }
@@ -268,8 +322,9 @@ fn time_of(record: &Record<'_>) -> Option<HostNs> {
         | Record::Lost { time, .. }
         | Record::Comm { time, .. }
         | Record::Fork { time, .. }
-        | Record::Exit { time, .. } => Some(*time),
-        Record::Other => None,
+        | Record::Exit { time, .. }
+        | Record::Arrival { time, .. } => Some(*time),
+        Record::Departure | Record::Other => None,
     }
 }
 
@@ -281,6 +336,9 @@ fn settle(events: &mut [SchedEvent], floor: HostNs) -> u64 {
     let mut moved_count = 0;
     for event in events.iter_mut().take_while(|event| event.time < floor) {
         event.time = floor;
+        if let SchedKind::Lost { until, .. } = &mut event.kind {
+            *until = (*until).max(floor);
+        }
         moved_count += 1;
     }
     moved_count

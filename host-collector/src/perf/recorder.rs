@@ -78,6 +78,9 @@ pub struct RecordTotals {
     pub moved_count: u64,
     /// Records of kinds that nobody asked for.
     pub unknown_count: u64,
+    /// Switches from idle that the tracepoint did not tell, but the scheduler's own record of who
+    /// came on; their time is that of the record, a microsecond or so late.
+    pub idle_filled_count: u64,
     /// Newborn threads of the VMs that could not be watched on pCPUs that are not watched.
     pub uncovered_threads_count: u64,
     /// Every kernel stack that an event names.

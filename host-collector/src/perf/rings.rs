@@ -1,7 +1,7 @@
 //! The events and the ring of each pCPU: opening, enabling, reading what was lost.
 
 use super::assemble::RingOrder;
-use super::attr::{self, LostCount, Stack};
+use super::attr::{self, Arrivals, LostCount, Stack};
 use super::filter::{self, Numbers};
 use super::format::{Formats, SwitchFormat, WakingFormat};
 use super::ring::Ring;
@@ -95,7 +95,7 @@ pub(super) fn sysctl<T: std::str::FromStr>(name: &str) -> Option<T> {
 /// Older kernels refuse an event that asks for what they do not know.
 fn lost_count(online: &BTreeSet<PcpuId>) -> LostCount {
     let pcpu = online.first().copied().unwrap_or_default();
-    match sys::open(attr::lives(0, LostCount::Readable), pcpu, None) {
+    match sys::open(attr::lives(0, Arrivals::Untold, LostCount::Readable), pcpu, None) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => LostCount::InRingOnly,
         _ => LostCount::Readable,
     }
@@ -135,7 +135,9 @@ impl PcpuRing {
         ring_bytes: usize,
         opened: &mut usize,
     ) -> Result<PcpuRing, RecordError> {
-        let leader = sys::open(attr::lives(ring_bytes, machine.lost), pcpu, None)
+        let is_watched = watch.pcpus.contains(&pcpu.0);
+        let arrivals = if is_watched { Arrivals::Told } else { Arrivals::Untold };
+        let leader = sys::open(attr::lives(ring_bytes, arrivals, machine.lost), pcpu, None)
             .map_err(|error| open_error(error, pcpu, *opened))?;
         *opened += 1;
         let ring = Ring::map(&leader, machine.page_bytes, ring_bytes)
@@ -152,7 +154,7 @@ impl PcpuRing {
         };
         let with_stack = Stack::Kernel { frames_max: machine.frames_max };
         add(machine.switch(with_stack), filter::vcpu_leaves(&watch.vcpus))?;
-        let others = if watch.pcpus.contains(&pcpu.0) {
+        let others = if is_watched {
             filter::others_leave(&watch.vcpus)
         } else {
             filter::threads_switch(&watch.vcpus, &watch.threads)

@@ -5,7 +5,6 @@ use super::*;
 use crate::perf::event::tests::{Bytes, words};
 use crate::perf::format::tests::{SWITCH_6_18, WAKING_6_18};
 use crate::perf::format::{SwitchFormat, WakingFormat};
-use crate::sched::PrevState;
 use perf_event_open_sys::bindings::{PERF_RECORD_EXIT, PERF_RECORD_FORK};
 
 const PCPU: PcpuId = PcpuId(3);
@@ -156,6 +155,41 @@ fn births_deaths_and_names_are_told_of_vms_and_of_those_who_were_seen() {
     assert_eq!(times_and_kinds(&batch), expected);
     assert_eq!(batch.born, [Tid(901)]);
     assert_eq!(batch.ended, [Tid(70), Tid(901)]);
+}
+
+#[test]
+fn arrivals_fill_in_what_idle_did_not_tell_and_find_silent_losses() {
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(1)));
+    let mut bytes = Bytes::default();
+    // Each switch is followed by its arrival: nothing new.
+    bytes.sample(10, &[], &switch((5, "a"), 1, (6, "b")));
+    bytes.came(11, 6, 5, 0);
+    bytes.sample(20, &[], &switch((6, "b"), 1, (0, "")));
+    bytes.came(21, 0, 6, 0);
+    // The tracepoint did not tell of this one.
+    bytes.came(30, 5, 0, 0);
+    bytes.sample(40, &[], &switch((5, "a"), 1, (0, "")));
+    // Nor of two switches here: the first one's thread and state are not known.
+    bytes.came(60, 6, 7, 0);
+    bytes.sample(70, &[], &switch((6, "b"), 1, (0, "")));
+    // What the ring says was lost is not said again.
+    bytes.lost(90, 4);
+    bytes.came(89, 9, 8, 0);
+    let batch = read(&mut assembler, &mut order, &bytes);
+    let events = times_and_kinds(&batch).into_iter();
+    let events: Vec<_> =
+        events.filter(|(_, kind)| !matches!(kind, SchedKind::Comm { .. })).collect();
+    let expected = [
+        (10, switched(5, PrevState::Sleep, 6, None)),
+        (20, switched(6, PrevState::Sleep, 0, None)),
+        (30, switched(0, PrevState::Runnable, 5, None)),
+        (40, switched(5, PrevState::Sleep, 0, None)),
+        (40, SchedKind::Lost { until: HostNs(60), count: 1 }),
+        (70, switched(6, PrevState::Sleep, 0, None)),
+        (70, SchedKind::Lost { until: HostNs(89), count: 4 }),
+    ];
+    assert_eq!(events, expected);
+    assert_eq!(batch.idle_filled_count, 1);
 }
 
 #[test]
