@@ -9,11 +9,15 @@
 //! # The second witness
 //!
 //! A tracepoint may stay silent: perf drops what hits it while it is at work, without counting, and
-//! there are kernels on which nothing is traced while the idle task of some pCPU is current (seen
-//! on a 6.18 guest kernel with paravirtual idle: no switch from idle on pCPU1, in perf and ftrace
-//! alike). So on watched pCPUs the scheduler's own record of who came on is checked against the
-//! switches. An arrival after idle that no switch told of is told as a switch: it is known who came
-//! and when, and idle has no state to know. Any other one is a loss since the last switch.
+//! there are kernels that trace nothing while certain tasks are current (seen in a sandbox's 6.18
+//! guest kernel: the idle task of pCPU1 and threads of init, in perf and ftrace alike). So on
+//! watched pCPUs the scheduler's own record of who came on is checked against the switches.
+//!
+//! An arrival that no switch told of is told as a switch, in the name of the one who left: who left
+//! for whom and when is known, and in which state a stranger left does not matter. If one stranger
+//! followed another in silence, both switches are told at the time of the arrival; when exactly
+//! the one took over from the other is not known, but no thread of a VM was on the pCPU. Where a
+//! VM's thread left in silence, its state is missing, and that is a loss.
 
 use super::comms::Comms;
 use super::event::{Chain, Record, Records, Sample};
@@ -82,11 +86,21 @@ pub(super) struct Batch {
     pub(super) moved_count: u64,
     /// Records of kinds that were not asked for.
     pub(super) unknown_count: u64,
-    /// Switches from idle that the tracepoint did not tell.
-    pub(super) idle_filled_count: u64,
+    /// Switches that the tracepoint did not tell, but an arrival.
+    pub(super) filled_count: u64,
 }
 
 impl Batch {
+    /// Tells an arrival as the switch that it was.
+    fn fill(&mut self, arrival: Arrival, pcpu: PcpuId) {
+        let Arrival { time, tid: next, prev } = arrival;
+        let idle = prev == Tid::IDLE;
+        let prev_state = if idle { PrevState::Runnable } else { PrevState::Other(0) };
+        let kind = SchedKind::Switch { prev, prev_state, next, stack: None };
+        self.events.push(SchedEvent { time, pcpu, kind });
+        self.filled_count += 1;
+    }
+
     /// Empties it but keeps its memory.
     pub(super) fn clear(&mut self) {
         let mut kept = std::mem::take(self);
@@ -99,12 +113,22 @@ impl Batch {
     }
 }
 
+/// The scheduler says that `tid` came on after `prev`.
+#[derive(Debug, Clone, Copy)]
+struct Arrival {
+    time: HostNs,
+    tid: Tid,
+    prev: Tid,
+}
+
 /// Turns records into events; holds what all rings have in common.
 #[derive(Debug)]
 pub(super) struct Assembler {
     formats: Formats,
     /// The processes of the VMs.
     processes: BTreeSet<u32>,
+    /// The threads of the VMs, those that have ended included.
+    threads: BTreeSet<u32>,
     comms: Comms,
     pub(super) stacks: StackTable,
     /// Reused from stack to stack.
@@ -112,14 +136,16 @@ pub(super) struct Assembler {
 }
 
 impl Assembler {
-    pub(super) fn new(formats: Formats, processes: BTreeSet<u32>) -> Assembler {
+    pub(super) fn new(formats: Formats) -> Assembler {
         let (comms, stacks) = (Comms::default(), StackTable::default());
-        Assembler { formats, processes, comms, stacks, frames: Vec::new() }
+        let (processes, threads) = (BTreeSet::new(), BTreeSet::new());
+        Assembler { formats, processes, threads, comms, stacks, frames: Vec::new() }
     }
 
-    /// Also treats this process as a VM's.
-    pub(super) fn add_process(&mut self, pid: u32) {
-        self.processes.insert(pid);
+    /// A thread is a VM's, and so is its process, where that is known.
+    pub(super) fn add_thread(&mut self, tid: u32, process: Option<u32>) {
+        self.threads.insert(tid);
+        self.processes.extend(process);
     }
 
     /// The processes of the VMs.
@@ -184,6 +210,7 @@ impl Assembler {
             Record::Fork { time, pid, tid, parent_pid } => {
                 self.comms.born(Tid(tid));
                 if self.processes.contains(&pid) {
+                    self.threads.insert(tid);
                     batch.born.push(Tid(tid));
                 }
                 if self.concerns(pid) || self.concerns(parent_pid) {
@@ -199,7 +226,10 @@ impl Assembler {
                     batch.events.push(SchedEvent { time, pcpu, kind });
                 }
             }
-            Record::Arrival { time, tid, prev } => arrived(time, Tid(tid), Tid(prev), order, batch),
+            Record::Arrival { time, tid, prev } => {
+                let arrival = Arrival { time, tid: Tid(tid), prev: Tid(prev) };
+                self.arrival(arrival, order, batch);
+            }
             Record::Lost { .. } | Record::Departure | Record::Other => {}
         }
         Ok(())
@@ -264,6 +294,33 @@ impl Assembler {
         Some(())
     }
 
+    /// Is this what the last switch said?
+    ///
+    /// A loss that is found here began with the last switch. Where that is in an earlier batch, it
+    /// is told from the end of that batch on (see `settle`): what was handed over stays as it is.
+    fn arrival(&self, arrival: Arrival, order: &mut RingOrder, batch: &mut Batch) {
+        let Arrival { time, tid, prev } = arrival;
+        let pcpu = order.pcpu;
+        let before = order.on.replace((tid, time));
+        if before.is_some_and(|(on, _)| on == tid) {
+            return;
+        }
+        let is_vm = |tid: Tid| self.threads.contains(&tid.0);
+        if let Some((on, since)) = before {
+            if is_vm(on) || is_vm(prev) {
+                let loss = Loss { since, until: time, count: 1 };
+                batch.events.push(loss.event(pcpu, time));
+                return;
+            }
+            if on != prev {
+                batch.fill(Arrival { time, tid: prev, prev: on }, pcpu);
+            }
+        }
+        if !is_vm(prev) {
+            batch.fill(arrival, pcpu);
+        }
+    }
+
     fn name(&mut self, tid: Tid, time: HostNs, comm: &[u8], pcpu: PcpuId, batch: &mut Batch) {
         if let Some(comm) = self.comms.sighted(tid, time, comm) {
             batch.events.push(SchedEvent { time, pcpu, kind: SchedKind::Comm { tid, comm } });
@@ -284,31 +341,6 @@ impl Assembler {
             }
             Interned::Refused => None,
         }
-    }
-}
-
-/// The scheduler says that `tid` came on after `prev`: is that what the last switch said?
-///
-/// A loss that is found here began with the last switch. Where that is in an earlier batch, it is
-/// told from the end of that batch on (see `settle`): what was handed over stays as it is.
-fn arrived(time: HostNs, tid: Tid, prev: Tid, order: &mut RingOrder, batch: &mut Batch) {
-    let pcpu = order.pcpu;
-    let before = order.on.replace((tid, time));
-    let told = before.is_some_and(|(on, _)| on == tid);
-    if told {
-        return;
-    }
-    if let Some((on, since)) = before
-        && (on != prev || prev != Tid::IDLE)
-    {
-        let loss = Loss { since, until: time, count: 1 };
-        batch.events.push(loss.event(pcpu, time));
-    }
-    if prev == Tid::IDLE {
-        let (prev_state, stack) = (PrevState::Runnable, None);
-        let kind = SchedKind::Switch { prev, prev_state, next: tid, stack };
-        batch.events.push(SchedEvent { time, pcpu, kind });
-        batch.idle_filled_count += 1;
     }
 }
 

@@ -209,7 +209,7 @@ impl<S: SchedSink> Reader<S> {
             ended.extend(batch.ended.iter().map(|tid| tid.0));
             self.totals.moved_count += batch.moved_count;
             self.totals.unknown_count += batch.unknown_count;
-            self.totals.idle_filled_count += batch.idle_filled_count;
+            self.totals.filled_count += batch.filled_count;
             self.counters.count(&batch.events, bytes.len());
             for id in &batch.new_stacks {
                 let frames = self.assembler.stacks.frames(*id).unwrap_or_default();
@@ -229,8 +229,8 @@ impl<S: SchedSink> Reader<S> {
                 Command::Stop => return Ok(true),
                 Command::AddThreads(tids, answer) => {
                     let new = tids.iter().map(|tid| tid.0).collect();
-                    for process in tids.iter().filter_map(|tid| process_of(*tid)) {
-                        self.assembler.add_process(process);
+                    for tid in &tids {
+                        self.assembler.add_thread(tid.0, process_of(*tid));
                     }
                     // Whoever asked may have given up waiting.
                     let _ = answer.send(self.add(new));

@@ -31,9 +31,7 @@ impl Machine {
     pub(super) fn ask() -> Result<Machine, RecordError> {
         check_pid_namespace()?;
         let tracefs = Tracefs::find().map_err(RecordError::NoTracefs)?;
-        let text = |name| {
-            tracefs.format(name).map_err(|source| RecordError::NoTracepoint { name, source })
-        };
+        let text = |name| tracefs.format(name).map_err(|source| format_error(name, source));
         let bad = |name| move |what| RecordError::BadFormat { name, what };
         let switch = SwitchFormat::parse(&text(SWITCH)?).map_err(bad(SWITCH))?;
         let waking = WakingFormat::parse(&text(WAKING)?).map_err(bad(WAKING))?;
@@ -253,6 +251,16 @@ fn open_filtered(
 
 fn kernel(doing: &'static str, pcpu: PcpuId) -> impl Fn(io::Error) -> RecordError {
     move |source| RecordError::Kernel { doing, pcpu, source }
+}
+
+/// Only root may look into tracefs, unless somebody has changed its rights.
+fn format_error(name: &'static str, source: io::Error) -> RecordError {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => {
+            RecordError::NotPermitted { paranoid: sysctl("perf_event_paranoid") }
+        }
+        _ => RecordError::NoTracepoint { name, source },
+    }
 }
 
 fn open_error(source: io::Error, pcpu: PcpuId, opened: usize) -> RecordError {
