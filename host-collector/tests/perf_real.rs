@@ -8,7 +8,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::{Pid, gettid};
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{channel, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, Builder, JoinHandle};
@@ -405,7 +405,12 @@ fn switch_count(tid: Tid) -> Result<u64, Failed> {
 fn a_failing_sink_ends_it() -> Outcome {
     let pcpu = watched();
     let worker = Worker::start("vs-busy", pcpu, nap);
-    let sink = |_: PcpuId, _: &[SchedEvent]| -> Result<(), SinkError> { Err("disk full".into()) };
+    let calls = Arc::new(AtomicUsize::new(0));
+    let called = Arc::clone(&calls);
+    let sink = move |_: PcpuId, _: &[SchedEvent]| -> Result<(), SinkError> {
+        called.fetch_add(1, Ordering::Relaxed);
+        Err("disk full".into())
+    };
     let tids = vec![worker.tid];
     let plan = RecordPlan { vm_tids: tids, pcpus: vec![pcpu], ..RecordPlan::default() };
     let recorder = Recorder::start(&plan, sink)?;
@@ -418,7 +423,9 @@ fn a_failing_sink_ends_it() -> Outcome {
     check(matches!(added, Err(RecordError::ReaderGone)), || format!("{added:?}"))?;
     let totals = recorder.stop()?;
     let failed = matches!(&totals.ended_early, Some(RecordError::Sink(error)) if error.to_string() == "disk full");
-    check(failed, || format!("{:?}", totals.ended_early))
+    check(failed, || format!("{:?}", totals.ended_early))?;
+    let calls = calls.load(Ordering::Relaxed);
+    check(calls == 1, || format!("a sink that failed was called {calls} times"))
 }
 
 fn a_run_is_stored() -> Outcome {

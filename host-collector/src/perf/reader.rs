@@ -121,9 +121,12 @@ impl<S: SchedSink> Reader<S> {
     /// Reads until it is told to stop or something fails; everything that was opened is closed
     /// when this returns.
     pub(super) fn run(mut self) -> RecordTotals {
-        let mut failure = self.read_until_stopped().err();
-        // Whatever failed, the events are stopped and the sink is finished.
-        failure = failure.or(self.stop().err());
+        let reading = self.read_until_stopped();
+        self.totals.stopped = now();
+        // Whatever failed, the events are disabled and the sink is finished; but a sink that has
+        // failed gets nothing more, and a ring that is corrupt is not read again.
+        let disabled = self.disable();
+        let failure = reading.and(disabled).and_then(|()| self.drain_the_end()).err();
         let finished = self.sink.finish().map_err(RecordError::Sink);
         self.totals.ended_early = failure.or(finished.err());
         self.totals.counters = self.counters.snapshot();
@@ -146,16 +149,19 @@ impl<S: SchedSink> Reader<S> {
         }
     }
 
-    /// Disables everything, drains what is left and tells the losses that no record tells of.
-    fn stop(&mut self) -> Result<(), RecordError> {
-        self.totals.stopped = now();
+    /// Disables everything; where that fails, still all the others.
+    fn disable(&mut self) -> Result<(), RecordError> {
         let disabled: Vec<_> = self.rings.iter().map(PcpuRing::disable).collect();
-        disabled.into_iter().collect::<Result<(), _>>()?;
         for group in self.scratch.newborns.drain(..) {
             for (ring, events) in self.rings.iter_mut().zip(&group.events) {
                 ring.note_closing(events);
             }
         }
+        disabled.into_iter().collect()
+    }
+
+    /// Drains what is left and tells the losses that no record tells of.
+    fn drain_the_end(&mut self) -> Result<(), RecordError> {
         self.drain()?;
         let until = now();
         for ring in &mut self.rings {
