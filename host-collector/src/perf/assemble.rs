@@ -5,13 +5,26 @@
 //! the ring is, so whatever an interrupt writes in between overtakes it. Switches and wakings have
 //! interrupts off; births, deaths and names do not. A batch is therefore sorted, and a record that
 //! was overtaken by one of an earlier batch is moved up to it, by less than the interrupt took.
+//!
+//! # The second witness
+//!
+//! A tracepoint may stay silent: perf drops what hits it while it is at work, without counting, and
+//! there are kernels that trace nothing while certain tasks are current (seen in a sandbox's 6.18
+//! guest kernel: the idle task of pCPU1 and threads of init, in perf and ftrace alike). So on
+//! watched pCPUs the scheduler's own record of who came on is checked against the switches.
+//!
+//! An arrival that no switch told of is told as a switch, in the name of the one who left: who left
+//! for whom and when is known, and in which state a stranger left does not matter. If one stranger
+//! followed another in silence, both switches are told at the time of the arrival; when exactly
+//! the one took over from the other is not known, but no thread of a VM was on the pCPU. Where a
+//! VM's thread left in silence, its state is missing, and that is a loss.
 
 use super::comms::Comms;
 use super::event::{Chain, Record, Records, Sample};
 use super::format::Formats;
 use super::ring::RingError;
 use super::stacks::{Interned, StackTable};
-use crate::sched::{SchedEvent, SchedKind, StackId};
+use crate::sched::{PrevState, SchedEvent, SchedKind, StackId};
 use crate::units::{HostNs, PcpuId, Tid};
 use perf_event_open_sys::bindings::PERF_RECORD_SAMPLE;
 use std::collections::BTreeSet;
@@ -24,11 +37,13 @@ pub(super) struct RingOrder {
     latest: HostNs,
     /// Records that the ring itself said were lost.
     pub(super) lost_count: u64,
+    /// Who came on by the last switch, and when. `None` after a loss, and before the first one.
+    on: Option<(Tid, HostNs)>,
 }
 
 impl RingOrder {
     pub(super) fn new(pcpu: PcpuId, started: HostNs) -> RingOrder {
-        RingOrder { pcpu, latest: started, lost_count: 0 }
+        RingOrder { pcpu, latest: started, lost_count: 0, on: None }
     }
 
     /// The loss that lasted until the end of recording, so that no record in the ring tells of it.
@@ -71,18 +86,39 @@ pub(super) struct Batch {
     pub(super) moved_count: u64,
     /// Records of kinds that were not asked for.
     pub(super) unknown_count: u64,
+    /// Switches that the tracepoint did not tell, but an arrival.
+    pub(super) filled_count: u64,
 }
 
 impl Batch {
+    /// Tells an arrival as the switch that it was.
+    fn fill(&mut self, arrival: Arrival, pcpu: PcpuId) {
+        let Arrival { time, tid: next, prev } = arrival;
+        let idle = prev == Tid::IDLE;
+        let prev_state = if idle { PrevState::Runnable } else { PrevState::Other(0) };
+        let kind = SchedKind::Switch { prev, prev_state, next, stack: None };
+        self.events.push(SchedEvent { time, pcpu, kind });
+        self.filled_count += 1;
+    }
+
     /// Empties it but keeps its memory.
     pub(super) fn clear(&mut self) {
-        let Batch { events, new_stacks, born, ended, moved_count, unknown_count } = self;
-        events.clear();
-        new_stacks.clear();
-        born.clear();
-        ended.clear();
-        (*moved_count, *unknown_count) = (0, 0);
+        let mut kept = std::mem::take(self);
+        kept.events.clear();
+        kept.new_stacks.clear();
+        kept.born.clear();
+        kept.ended.clear();
+        let Batch { events, new_stacks, born, ended, .. } = kept;
+        *self = Batch { events, new_stacks, born, ended, ..Batch::default() };
     }
+}
+
+/// The scheduler says that `tid` came on after `prev`.
+#[derive(Debug, Clone, Copy)]
+struct Arrival {
+    time: HostNs,
+    tid: Tid,
+    prev: Tid,
 }
 
 /// Turns records into events; holds what all rings have in common.
@@ -91,6 +127,8 @@ pub(super) struct Assembler {
     formats: Formats,
     /// The processes of the VMs.
     processes: BTreeSet<u32>,
+    /// The threads of the VMs, those that have ended included.
+    threads: BTreeSet<u32>,
     comms: Comms,
     pub(super) stacks: StackTable,
     /// Reused from stack to stack.
@@ -98,14 +136,16 @@ pub(super) struct Assembler {
 }
 
 impl Assembler {
-    pub(super) fn new(formats: Formats, processes: BTreeSet<u32>) -> Assembler {
+    pub(super) fn new(formats: Formats) -> Assembler {
         let (comms, stacks) = (Comms::default(), StackTable::default());
-        Assembler { formats, processes, comms, stacks, frames: Vec::new() }
+        let (processes, threads) = (BTreeSet::new(), BTreeSet::new());
+        Assembler { formats, processes, threads, comms, stacks, frames: Vec::new() }
     }
 
-    /// Also treats this process as a VM's.
-    pub(super) fn add_process(&mut self, pid: u32) {
-        self.processes.insert(pid);
+    /// A thread is a VM's, and so is its process, where that is known.
+    pub(super) fn add_thread(&mut self, tid: u32, process: Option<u32>) {
+        self.threads.insert(tid);
+        self.processes.extend(process);
     }
 
     /// The processes of the VMs.
@@ -126,17 +166,18 @@ impl Assembler {
         for record in Records::new(bytes) {
             let record = record?;
             let Some(time) = time_of(&record) else {
-                batch.unknown_count += 1;
+                batch.unknown_count += u64::from(matches!(record, Record::Other));
                 continue;
             };
             if let Record::Lost { count, .. } = record {
                 order.lost_count += count;
                 let earlier = loss.map_or(0, |loss| loss.count);
                 loss = Some(Loss { since: order.latest, until: time, count: earlier + count });
+                order.on = None;
                 continue;
             }
             batch.events.extend(loss.take().map(|loss| loss.event(order.pcpu, time)));
-            self.record(&record, order.pcpu, batch)?;
+            self.record(&record, order, batch)?;
             order.latest = order.latest.max(time);
         }
         batch.events.extend(loss.map(|loss| loss.event(order.pcpu, loss.until)));
@@ -150,14 +191,15 @@ impl Assembler {
     fn record(
         &mut self,
         record: &Record<'_>,
-        pcpu: PcpuId,
+        order: &mut RingOrder,
         batch: &mut Batch,
     ) -> Result<(), RingError> {
+        let pcpu = order.pcpu;
         match *record {
             Record::Sample(sample) => {
                 let size_bytes = sample.raw.len();
                 let short = RingError::RecordShort { kind: PERF_RECORD_SAMPLE, size_bytes };
-                self.sample(&sample, pcpu, batch).ok_or(short)?;
+                self.sample(&sample, order, batch).ok_or(short)?;
             }
             Record::Comm { time, pid, tid, comm } => {
                 // A thread that was in no switch yet is named by its first one.
@@ -168,6 +210,7 @@ impl Assembler {
             Record::Fork { time, pid, tid, parent_pid } => {
                 self.comms.born(Tid(tid));
                 if self.processes.contains(&pid) {
+                    self.threads.insert(tid);
                     batch.born.push(Tid(tid));
                 }
                 if self.concerns(pid) || self.concerns(parent_pid) {
@@ -183,7 +226,11 @@ impl Assembler {
                     batch.events.push(SchedEvent { time, pcpu, kind });
                 }
             }
-            Record::Lost { .. } | Record::Other => {}
+            Record::Arrival { time, tid, prev } => {
+                let arrival = Arrival { time, tid: Tid(tid), prev: Tid(prev) };
+                self.arrival(arrival, order, batch);
+            }
+            Record::Lost { .. } | Record::Departure | Record::Other => {}
         }
         Ok(())
     }
@@ -195,20 +242,31 @@ impl Assembler {
     }
 
     /// `None` where the raw data is too short for its fields.
-    fn sample(&mut self, sample: &Sample<'_>, pcpu: PcpuId, batch: &mut Batch) -> Option<()> {
+    fn sample(
+        &mut self,
+        sample: &Sample<'_>,
+        order: &mut RingOrder,
+        batch: &mut Batch,
+    ) -> Option<()> {
         let id = self.formats.switch.common_type.number(sample.raw)?;
         if id == u64::from(self.formats.switch.id) {
-            self.switch(sample, pcpu, batch)
+            self.switch(sample, order, batch)
         } else if id == u64::from(self.formats.waking.id) {
-            self.waking(sample, pcpu, batch)
+            self.waking(sample, order.pcpu, batch)
         } else {
             batch.unknown_count += 1;
             Some(())
         }
     }
 
-    fn switch(&mut self, sample: &Sample<'_>, pcpu: PcpuId, batch: &mut Batch) -> Option<()> {
+    fn switch(
+        &mut self,
+        sample: &Sample<'_>,
+        order: &mut RingOrder,
+        batch: &mut Batch,
+    ) -> Option<()> {
         let Sample { time, chain, raw } = *sample;
+        let pcpu = order.pcpu;
         let format = &self.formats.switch;
         let prev = thread(format.prev_pid.number(raw)?)?;
         let next = thread(format.next_pid.number(raw)?)?;
@@ -219,6 +277,7 @@ impl Assembler {
         let stack = self.stack(chain, batch);
         let kind = SchedKind::Switch { prev, prev_state, next, stack };
         batch.events.push(SchedEvent { time, pcpu, kind });
+        order.on = Some((next, time));
         Some(())
     }
 
@@ -233,6 +292,33 @@ impl Assembler {
         let kind = SchedKind::Waking { tid, target, waker };
         batch.events.push(SchedEvent { time, pcpu, kind });
         Some(())
+    }
+
+    /// Is this what the last switch said?
+    ///
+    /// A loss that is found here began with the last switch. Where that is in an earlier batch, it
+    /// is told from the end of that batch on (see `settle`): what was handed over stays as it is.
+    fn arrival(&self, arrival: Arrival, order: &mut RingOrder, batch: &mut Batch) {
+        let Arrival { time, tid, prev } = arrival;
+        let pcpu = order.pcpu;
+        let before = order.on.replace((tid, time));
+        if before.is_some_and(|(on, _)| on == tid) {
+            return;
+        }
+        let is_vm = |tid: Tid| self.threads.contains(&tid.0);
+        if let Some((on, since)) = before {
+            if is_vm(on) || is_vm(prev) {
+                let loss = Loss { since, until: time, count: 1 };
+                batch.events.push(loss.event(pcpu, time));
+                return;
+            }
+            if on != prev {
+                batch.fill(Arrival { time, tid: prev, prev: on }, pcpu);
+            }
+        }
+        if !is_vm(prev) {
+            batch.fill(arrival, pcpu);
+        }
     }
 
     fn name(&mut self, tid: Tid, time: HostNs, comm: &[u8], pcpu: PcpuId, batch: &mut Batch) {
@@ -268,8 +354,9 @@ fn time_of(record: &Record<'_>) -> Option<HostNs> {
         | Record::Lost { time, .. }
         | Record::Comm { time, .. }
         | Record::Fork { time, .. }
-        | Record::Exit { time, .. } => Some(*time),
-        Record::Other => None,
+        | Record::Exit { time, .. }
+        | Record::Arrival { time, .. } => Some(*time),
+        Record::Departure | Record::Other => None,
     }
 }
 
@@ -281,6 +368,9 @@ fn settle(events: &mut [SchedEvent], floor: HostNs) -> u64 {
     let mut moved_count = 0;
     for event in events.iter_mut().take_while(|event| event.time < floor) {
         event.time = floor;
+        if let SchedKind::Lost { until, .. } = &mut event.kind {
+            *until = (*until).max(floor);
+        }
         moved_count += 1;
     }
     moved_count

@@ -8,7 +8,8 @@
 use super::ring::RingError;
 use crate::units::HostNs;
 use perf_event_open_sys::bindings::{
-    PERF_RECORD_COMM, PERF_RECORD_EXIT, PERF_RECORD_FORK, PERF_RECORD_LOST, PERF_RECORD_SAMPLE,
+    PERF_RECORD_COMM, PERF_RECORD_EXIT, PERF_RECORD_FORK, PERF_RECORD_LOST,
+    PERF_RECORD_MISC_SWITCH_OUT, PERF_RECORD_SAMPLE, PERF_RECORD_SWITCH_CPU_WIDE,
 };
 
 const HEADER_BYTES: usize = 8;
@@ -27,6 +28,10 @@ pub(super) enum Record<'a> {
     Fork { time: HostNs, pid: u32, tid: u32, parent_pid: u32 },
     /// A thread has ended.
     Exit { time: HostNs, pid: u32, tid: u32 },
+    /// A thread came onto the pCPU after another one.
+    Arrival { time: HostNs, tid: u32, prev: u32 },
+    /// A thread left the pCPU; the tracepoint says that better.
+    Departure,
     /// Anything else; nothing else was asked for.
     Other,
 }
@@ -89,31 +94,43 @@ impl<'a> Iterator for Records<'a> {
         self.rest = rest;
         let kind = u32_at(record, 0).unwrap_or_default();
         let short = RingError::RecordShort { kind, size_bytes };
-        Some(parse(kind, &record[HEADER_BYTES..]).ok_or(short))
+        let misc = u16_at(record, 4).unwrap_or_default();
+        Some(parse(kind, misc, &record[HEADER_BYTES..]).ok_or(short))
     }
 }
 
 /// A record's body; `None` where it is too short for its type.
-fn parse(kind: u32, body: &[u8]) -> Option<Record<'_>> {
+fn parse(kind: u32, misc: u16, body: &[u8]) -> Option<Record<'_>> {
     if kind == PERF_RECORD_SAMPLE {
         return parse_sample(body).map(Record::Sample);
     }
-    if ![PERF_RECORD_LOST, PERF_RECORD_COMM, PERF_RECORD_FORK, PERF_RECORD_EXIT].contains(&kind) {
-        return Some(Record::Other);
-    }
-    let (body, id) = body.split_at_checked(body.len().checked_sub(SAMPLE_ID_BYTES)?)?;
-    let time = HostNs(u64_at(id, 8)?);
+    let own = || body.split_at_checked(body.len().checked_sub(SAMPLE_ID_BYTES)?);
+    let time_of = |id| u64_at(id, 8).map(HostNs);
     Some(match kind {
-        PERF_RECORD_LOST => Record::Lost { time, count: u64_at(body, 8)? },
+        PERF_RECORD_LOST => {
+            let (own, id) = own()?;
+            Record::Lost { time: time_of(id)?, count: u64_at(own, 8)? }
+        }
         PERF_RECORD_COMM => {
-            let (pid, tid) = (u32_at(body, 0)?, u32_at(body, 4)?);
-            Record::Comm { time, pid, tid, comm: body.get(8..)? }
+            let (own, id) = own()?;
+            let (pid, tid, comm) = (u32_at(own, 0)?, u32_at(own, 4)?, own.get(8..)?);
+            Record::Comm { time: time_of(id)?, pid, tid, comm }
         }
         PERF_RECORD_FORK => {
-            let (pid, tid, parent_pid) = (u32_at(body, 0)?, u32_at(body, 8)?, u32_at(body, 4)?);
-            Record::Fork { time, pid, tid, parent_pid }
+            let (own, id) = own()?;
+            let (pid, parent_pid, tid) = (u32_at(own, 0)?, u32_at(own, 4)?, u32_at(own, 8)?);
+            Record::Fork { time: time_of(id)?, pid, tid, parent_pid }
         }
-        _ => Record::Exit { time, pid: u32_at(body, 0)?, tid: u32_at(body, 8)? },
+        PERF_RECORD_EXIT => {
+            let (own, id) = own()?;
+            Record::Exit { time: time_of(id)?, pid: u32_at(own, 0)?, tid: u32_at(own, 8)? }
+        }
+        PERF_RECORD_SWITCH_CPU_WIDE if u32::from(misc) & PERF_RECORD_MISC_SWITCH_OUT == 0 => {
+            let (own, id) = own()?;
+            Record::Arrival { time: time_of(id)?, tid: u32_at(id, 4)?, prev: u32_at(own, 4)? }
+        }
+        PERF_RECORD_SWITCH_CPU_WIDE => Record::Departure,
+        _ => Record::Other,
     })
 }
 
@@ -153,10 +170,14 @@ pub(super) mod tests {
 
     impl Bytes {
         pub(in crate::perf) fn record(&mut self, kind: u32, body: &[u8]) {
+            self.record_with_misc(kind, 0, body);
+        }
+
+        fn record_with_misc(&mut self, kind: u32, misc: u16, body: &[u8]) {
             let size = u16::try_from(HEADER_BYTES + body.len()).unwrap();
             assert_eq!(size % 8, 0, "the kernel aligns records");
             self.0.extend(kind.to_ne_bytes());
-            self.0.extend(0u16.to_ne_bytes());
+            self.0.extend(misc.to_ne_bytes());
             self.0.extend(size.to_ne_bytes());
             self.0.extend(body);
         }
@@ -182,6 +203,14 @@ pub(super) mod tests {
             body.extend(time.to_ne_bytes());
             body.extend(words(&[1, 0]));
             self.record(kind, &body);
+        }
+
+        /// `PERF_RECORD_SWITCH_CPU_WIDE`, misc 0 for an arrival and 1 << 13 for a departure.
+        pub(in crate::perf) fn came(&mut self, time: u64, tid: u32, prev: u32, misc: u16) {
+            let mut body = words(&[prev, prev, tid, tid]);
+            body.extend(time.to_ne_bytes());
+            body.extend(words(&[1, 0]));
+            self.record_with_misc(PERF_RECORD_SWITCH_CPU_WIDE, misc, &body);
         }
 
         pub(in crate::perf) fn lost(&mut self, time: u64, count: u64) {
@@ -216,6 +245,8 @@ pub(super) mod tests {
         bytes.comm(102, 61, b"worker\0");
         bytes.life(PERF_RECORD_FORK, 103, [60, 40, 61, 41]);
         bytes.life(PERF_RECORD_EXIT, 104, [60, 40, 61, 41]);
+        bytes.came(105, 61, 0, 0);
+        bytes.came(106, 61, 0, 1 << 13);
         bytes.record(10, &[0; 8]);
         let records: Vec<Record<'_>> = Records::new(&bytes.0).map(Result::unwrap).collect();
         let Record::Sample(sample) = records[0] else { panic!("{:?}", records[0]) };
@@ -227,6 +258,8 @@ pub(super) mod tests {
             Record::Comm { time: HostNs(102), pid: 61, tid: 61, comm: b"worker\0\0" },
             Record::Fork { time: HostNs(103), pid: 60, tid: 61, parent_pid: 40 },
             Record::Exit { time: HostNs(104), pid: 60, tid: 61 },
+            Record::Arrival { time: HostNs(105), tid: 61, prev: 0 },
+            Record::Departure,
             Record::Other,
         ];
         assert_eq!(records[1..], rest);

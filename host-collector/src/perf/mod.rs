@@ -60,8 +60,8 @@ use std::io;
 pub enum RecordError {
     /// The kernel does not let this process see the whole machine.
     #[error(
-        "not allowed to record the scheduler: run as root or with CAP_PERFMON, or lower \
-         kernel.perf_event_paranoid to -1 (now {})", paranoid_text(*.paranoid)
+        "not allowed to record the scheduler: run as root, or with CAP_PERFMON and the right to \
+         read tracefs (kernel.perf_event_paranoid is {})", paranoid_text(*.paranoid)
     )]
     NotPermitted {
         /// `/proc/sys/kernel/perf_event_paranoid`, where it can be read.

@@ -121,9 +121,12 @@ impl<S: SchedSink> Reader<S> {
     /// Reads until it is told to stop or something fails; everything that was opened is closed
     /// when this returns.
     pub(super) fn run(mut self) -> RecordTotals {
-        let mut failure = self.read_until_stopped().err();
-        // Whatever failed, the events are stopped and the sink is finished.
-        failure = failure.or(self.stop().err());
+        let reading = self.read_until_stopped();
+        self.totals.stopped = now();
+        // Whatever failed, the events are disabled and the sink is finished; but a sink that has
+        // failed gets nothing more, and a ring that is corrupt is not read again.
+        let disabled = self.disable();
+        let failure = reading.and(disabled).and_then(|()| self.drain_the_end()).err();
         let finished = self.sink.finish().map_err(RecordError::Sink);
         self.totals.ended_early = failure.or(finished.err());
         self.totals.counters = self.counters.snapshot();
@@ -146,16 +149,19 @@ impl<S: SchedSink> Reader<S> {
         }
     }
 
-    /// Disables everything, drains what is left and tells the losses that no record tells of.
-    fn stop(&mut self) -> Result<(), RecordError> {
-        self.totals.stopped = now();
+    /// Disables everything; where that fails, still all the others.
+    fn disable(&mut self) -> Result<(), RecordError> {
         let disabled: Vec<_> = self.rings.iter().map(PcpuRing::disable).collect();
-        disabled.into_iter().collect::<Result<(), _>>()?;
         for group in self.scratch.newborns.drain(..) {
             for (ring, events) in self.rings.iter_mut().zip(&group.events) {
                 ring.note_closing(events);
             }
         }
+        disabled.into_iter().collect()
+    }
+
+    /// Drains what is left and tells the losses that no record tells of.
+    fn drain_the_end(&mut self) -> Result<(), RecordError> {
         self.drain()?;
         let until = now();
         for ring in &mut self.rings {
@@ -209,6 +215,7 @@ impl<S: SchedSink> Reader<S> {
             ended.extend(batch.ended.iter().map(|tid| tid.0));
             self.totals.moved_count += batch.moved_count;
             self.totals.unknown_count += batch.unknown_count;
+            self.totals.filled_count += batch.filled_count;
             self.counters.count(&batch.events, bytes.len());
             for id in &batch.new_stacks {
                 let frames = self.assembler.stacks.frames(*id).unwrap_or_default();
@@ -228,8 +235,8 @@ impl<S: SchedSink> Reader<S> {
                 Command::Stop => return Ok(true),
                 Command::AddThreads(tids, answer) => {
                     let new = tids.iter().map(|tid| tid.0).collect();
-                    for process in tids.iter().filter_map(|tid| process_of(*tid)) {
-                        self.assembler.add_process(process);
+                    for tid in &tids {
+                        self.assembler.add_thread(tid.0, process_of(*tid));
                     }
                     // Whoever asked may have given up waiting.
                     let _ = answer.send(self.add(new));

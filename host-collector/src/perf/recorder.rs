@@ -78,6 +78,10 @@ pub struct RecordTotals {
     pub moved_count: u64,
     /// Records of kinds that nobody asked for.
     pub unknown_count: u64,
+    /// Switches that the tracepoint did not tell, but the scheduler's own record of who came on.
+    /// Their time is that of the record, a microsecond or so late; the state in which a thread
+    /// left, other than idle, is [`PrevState::Other`](crate::sched::PrevState) of 0.
+    pub filled_count: u64,
     /// Newborn threads of the VMs that could not be watched on pCPUs that are not watched.
     pub uncovered_threads_count: u64,
     /// Every kernel stack that an event names.
@@ -144,8 +148,10 @@ impl Recorder {
         let ring_bytes = machine.ring_bytes(plan.ring_bytes);
         let open = |pcpu: &PcpuId| PcpuRing::open(&machine, &watch, *pcpu, ring_bytes, &mut opened);
         let mut rings = machine.online.iter().map(open).collect::<Result<Vec<_>, _>>()?;
-        let processes = watch.threads.iter().filter_map(|tid| process_of(Tid(*tid))).collect();
-        let assembler = Assembler::new(machine.formats.clone(), processes);
+        let mut assembler = Assembler::new(machine.formats.clone());
+        for tid in &watch.threads {
+            assembler.add_thread(*tid, process_of(Tid(*tid)));
+        }
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
         let wake = Arc::new(wake.map_err(|error| host("make an eventfd", error.into()))?);
         let (commands, orders) = channel();

@@ -1,7 +1,7 @@
 //! The events and the ring of each pCPU: opening, enabling, reading what was lost.
 
 use super::assemble::RingOrder;
-use super::attr::{self, LostCount, Stack};
+use super::attr::{self, Arrivals, LostCount, Stack};
 use super::filter::{self, Numbers};
 use super::format::{Formats, SwitchFormat, WakingFormat};
 use super::ring::Ring;
@@ -31,9 +31,7 @@ impl Machine {
     pub(super) fn ask() -> Result<Machine, RecordError> {
         check_pid_namespace()?;
         let tracefs = Tracefs::find().map_err(RecordError::NoTracefs)?;
-        let text = |name| {
-            tracefs.format(name).map_err(|source| RecordError::NoTracepoint { name, source })
-        };
+        let text = |name| tracefs.format(name).map_err(|source| format_error(name, source));
         let bad = |name| move |what| RecordError::BadFormat { name, what };
         let switch = SwitchFormat::parse(&text(SWITCH)?).map_err(bad(SWITCH))?;
         let waking = WakingFormat::parse(&text(WAKING)?).map_err(bad(WAKING))?;
@@ -95,7 +93,7 @@ pub(super) fn sysctl<T: std::str::FromStr>(name: &str) -> Option<T> {
 /// Older kernels refuse an event that asks for what they do not know.
 fn lost_count(online: &BTreeSet<PcpuId>) -> LostCount {
     let pcpu = online.first().copied().unwrap_or_default();
-    match sys::open(attr::lives(0, LostCount::Readable), pcpu, None) {
+    match sys::open(attr::lives(0, Arrivals::Untold, LostCount::Readable), pcpu, None) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => LostCount::InRingOnly,
         _ => LostCount::Readable,
     }
@@ -135,7 +133,9 @@ impl PcpuRing {
         ring_bytes: usize,
         opened: &mut usize,
     ) -> Result<PcpuRing, RecordError> {
-        let leader = sys::open(attr::lives(ring_bytes, machine.lost), pcpu, None)
+        let is_watched = watch.pcpus.contains(&pcpu.0);
+        let arrivals = if is_watched { Arrivals::Told } else { Arrivals::Untold };
+        let leader = sys::open(attr::lives(ring_bytes, arrivals, machine.lost), pcpu, None)
             .map_err(|error| open_error(error, pcpu, *opened))?;
         *opened += 1;
         let ring = Ring::map(&leader, machine.page_bytes, ring_bytes)
@@ -152,7 +152,7 @@ impl PcpuRing {
         };
         let with_stack = Stack::Kernel { frames_max: machine.frames_max };
         add(machine.switch(with_stack), filter::vcpu_leaves(&watch.vcpus))?;
-        let others = if watch.pcpus.contains(&pcpu.0) {
+        let others = if is_watched {
             filter::others_leave(&watch.vcpus)
         } else {
             filter::threads_switch(&watch.vcpus, &watch.threads)
@@ -251,6 +251,16 @@ fn open_filtered(
 
 fn kernel(doing: &'static str, pcpu: PcpuId) -> impl Fn(io::Error) -> RecordError {
     move |source| RecordError::Kernel { doing, pcpu, source }
+}
+
+/// Only root may look into tracefs, unless somebody has changed its rights.
+fn format_error(name: &'static str, source: io::Error) -> RecordError {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => {
+            RecordError::NotPermitted { paranoid: sysctl("perf_event_paranoid") }
+        }
+        _ => RecordError::NoTracepoint { name, source },
+    }
 }
 
 fn open_error(source: io::Error, pcpu: PcpuId, opened: usize) -> RecordError {

@@ -5,7 +5,6 @@ use super::*;
 use crate::perf::event::tests::{Bytes, words};
 use crate::perf::format::tests::{SWITCH_6_18, WAKING_6_18};
 use crate::perf::format::{SwitchFormat, WakingFormat};
-use crate::sched::PrevState;
 use perf_event_open_sys::bindings::{PERF_RECORD_EXIT, PERF_RECORD_FORK};
 
 const PCPU: PcpuId = PcpuId(3);
@@ -14,7 +13,9 @@ const VM: u32 = 900;
 fn assembler() -> Assembler {
     let switch = SwitchFormat::parse(SWITCH_6_18).unwrap();
     let waking = WakingFormat::parse(WAKING_6_18).unwrap();
-    Assembler::new(Formats { switch, waking }, BTreeSet::from([VM]))
+    let mut assembler = Assembler::new(Formats { switch, waking });
+    assembler.add_thread(VM, Some(VM));
+    assembler
 }
 
 fn comm(name: &str) -> Vec<u8> {
@@ -51,6 +52,12 @@ fn read(assembler: &mut Assembler, order: &mut RingOrder, bytes: &Bytes) -> Batc
 fn times_and_kinds(batch: &Batch) -> Vec<(u64, SchedKind)> {
     assert!(batch.events.iter().all(|event| event.pcpu == PCPU));
     batch.events.iter().map(|event| (event.time.0, event.kind.clone())).collect()
+}
+
+fn without_names(batch: &Batch) -> Vec<(u64, SchedKind)> {
+    let mut events = times_and_kinds(batch);
+    events.retain(|(_, kind)| !matches!(kind, SchedKind::Comm { .. }));
+    events
 }
 
 fn name(tid: u32, comm: &str) -> SchedKind {
@@ -156,6 +163,64 @@ fn births_deaths_and_names_are_told_of_vms_and_of_those_who_were_seen() {
     assert_eq!(times_and_kinds(&batch), expected);
     assert_eq!(batch.born, [Tid(901)]);
     assert_eq!(batch.ended, [Tid(70), Tid(901)]);
+}
+
+#[test]
+fn arrivals_fill_in_what_the_tracepoint_did_not_tell() {
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(1)));
+    let mut bytes = Bytes::default();
+    // Each switch is followed by its arrival: nothing new.
+    bytes.sample(10, &[], &switch((5, "a"), 1, (6, "b")));
+    bytes.came(11, 6, 5, 0);
+    bytes.sample(20, &[], &switch((6, "b"), 1, (0, "")));
+    bytes.came(21, 0, 6, 0);
+    // Silence while idle was on, then while 7 was.
+    bytes.came(30, 5, 0, 0);
+    bytes.sample(40, &[], &switch((5, "a"), 1, (7, "c")));
+    bytes.came(60, 6, 7, 0);
+    bytes.sample(70, &[], &switch((6, "b"), 1, (0, "")));
+    // From idle to 8 and on to 6.
+    bytes.came(80, 6, 8, 0);
+    let batch = read(&mut assembler, &mut order, &bytes);
+    let expected = [
+        (10, switched(5, PrevState::Sleep, 6, None)),
+        (20, switched(6, PrevState::Sleep, 0, None)),
+        (30, switched(0, PrevState::Runnable, 5, None)),
+        (40, switched(5, PrevState::Sleep, 7, None)),
+        (60, switched(7, PrevState::Other(0), 6, None)),
+        (70, switched(6, PrevState::Sleep, 0, None)),
+        (80, switched(0, PrevState::Runnable, 8, None)),
+        (80, switched(8, PrevState::Other(0), 6, None)),
+    ];
+    assert_eq!(without_names(&batch), expected);
+    assert_eq!(batch.filled_count, 4);
+}
+
+#[test]
+fn arrivals_find_losses_that_nobody_tells() {
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(1)));
+    let mut bytes = Bytes::default();
+    // The VM's thread left, but it is not known when.
+    bytes.sample(20, &[], &switch((5, "a"), 1, (VM, "vm")));
+    bytes.came(60, 6, 8, 0);
+    // The VM's thread left, but it is not known in which state.
+    bytes.sample(70, &[], &switch((6, "b"), 1, (VM, "vm")));
+    bytes.came(80, 5, VM, 0);
+    bytes.sample(85, &[], &switch((5, "a"), 1, (0, "")));
+    // What the ring says was lost is not said again.
+    bytes.lost(90, 4);
+    bytes.came(89, 9, 8, 0);
+    let batch = read(&mut assembler, &mut order, &bytes);
+    let expected = [
+        (20, switched(5, PrevState::Sleep, VM, None)),
+        (20, SchedKind::Lost { until: HostNs(60), count: 1 }),
+        (70, switched(6, PrevState::Sleep, VM, None)),
+        (70, SchedKind::Lost { until: HostNs(80), count: 1 }),
+        (85, switched(5, PrevState::Sleep, 0, None)),
+        (85, SchedKind::Lost { until: HostNs(89), count: 4 }),
+        (89, switched(8, PrevState::Other(0), 9, None)),
+    ];
+    assert_eq!(without_names(&batch), expected);
 }
 
 #[test]

@@ -100,6 +100,22 @@ fn a_block_that_claims_too_much_allocates_nothing() {
 }
 
 #[test]
+fn a_block_with_too_many_items_is_refused_even_if_they_are_there() {
+    let block = |count: usize| {
+        let events: Vec<SchedEvent> = (0..count as u64).map(event).collect();
+        let mut payload = Vec::new();
+        SchedEvent::encode(&events, &mut payload);
+        let lengths = [payload.len(), count].map(|length| u32::try_from(length).unwrap());
+        let lengths = lengths.map(u32::to_le_bytes).concat();
+        let crc = block_crc(&lengths, &payload).to_le_bytes();
+        let bytes = [&file_header(StreamKind::Sched)[..], &lengths, &crc, &payload].concat();
+        read(&bytes).unwrap().0.len()
+    };
+    assert_eq!(block(BLOCK_ITEMS_MAX), BLOCK_ITEMS_MAX);
+    assert_eq!(block(BLOCK_ITEMS_MAX + 1), 0);
+}
+
+#[test]
 fn a_block_is_sorted_when_it_is_written_and_losses_stay_behind() {
     let lost = SchedEvent {
         time: HostNs(5),
