@@ -18,9 +18,8 @@ demo: build image
 	$(VSLICE) run demo --output $(RUN)
 
 test: lint build image
-	cargo test --workspace --locked
 	VSLICE_IMAGE=$(abspath $(IMAGE)) VSLICE_BIN=$(abspath $(VSLICE)) \
-		cargo test --locked -p vslice-tests --test labs
+		cargo test --workspace --locked
 
 lint: needs
 	cargo fmt --all --check

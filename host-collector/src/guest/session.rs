@@ -1,7 +1,7 @@
 //! The conversation with one guest, from `Hello` to `Bye`.
 //!
 //! A session runs on a thread of its own and reads top-down as the conversation does. Everything
-//! that arrives meanwhile (requests, pongs, signs of life) is recorded by [`Session::pump`], which
+//! that arrives meanwhile (requests, pongs, signs of life) is recorded by `Session::pump`, which
 //! every phase calls; a phase only says what it waits for.
 
 use super::connection::Connection;
@@ -90,7 +90,7 @@ pub struct SessionRecord {
     pub done: Option<Done>,
     /// The last sign of life of each hog.
     pub hogs: Vec<HogCount>,
-    /// What the guest had to say, the first [`NOTICES_MAX`].
+    /// What the guest had to say, the first hundred notices.
     pub notices: Vec<Notice>,
     /// Requests that were recorded.
     pub requests_count: u64,

@@ -26,7 +26,7 @@
 //! A thread inherits the affinity of its creator, so the children of threads that are pinned to
 //! watched pCPUs stay on watched pCPUs, where every switch and every waking is recorded anyhow. A
 //! newborn of a VM's process that may run elsewhere gets events of its own, as soon as the reader
-//! has seen its birth: at most [`READ_INTERVAL`](reader::READ_INTERVAL) late. What it did before,
+//! has seen its birth: at most [`READ_INTERVAL`] late. What it did before,
 //! on unwatched pCPUs and with threads of no VM, is not recorded; it has no timeline there, rather
 //! than a wrong one. It is never a vCPU thread to the filters, so its stacks are not asked for.
 

@@ -1,6 +1,6 @@
 //! One run of a plan: guests up, recording on, workload through, everything down again.
 //!
-//! [`conduct`] makes the run and leaves a run directory; [`analyse`] makes a summary of one, from
+//! [`conduct()`] makes the run and leaves a run directory; [`analyse()`] makes a summary of one, from
 //! nothing but what is in it.
 
 pub mod analyse;
