@@ -17,7 +17,7 @@ pub enum ClockKind {
 /// The first frame from a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
-    /// The sender's [`PROTOCOL_VERSION`].
+    /// The sender's [`PROTOCOL_VERSION`](crate::PROTOCOL_VERSION).
     pub protocol_version: u16,
     /// The agent's own version, for the report.
     pub agent_version: String,
