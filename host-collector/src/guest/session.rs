@@ -109,9 +109,15 @@ pub enum SessionError {
          how far it came; a plan's `boot_timeout` gives it more time"
     )]
     NeverConnected { seconds: u64 },
-    #[error("the guest closed its connection while {while_waiting_for}")]
+    #[error(
+        "the guest closed its connection while {while_waiting_for}; its console log in the run \
+         directory may say why"
+    )]
     Closed { while_waiting_for: &'static str },
-    #[error("the guest said nothing for {seconds} s while {while_waiting_for}")]
+    #[error(
+        "the guest said nothing for {seconds} s while {while_waiting_for}; its console log in the \
+         run directory may say why"
+    )]
     Silent { seconds: u64, while_waiting_for: &'static str },
     #[error("the guest sent bytes that are no frame: {0}")]
     Frame(#[from] vslice_wire::DecodeError),
@@ -140,6 +146,8 @@ pub struct SessionPlan {
     pub requests_max: u64,
     /// The vCPUs that stamp requests; each is calibrated on its own.
     pub stamping_vcpus: Vec<VcpuId>,
+    /// A guest that runs and says nothing for so long, not even an answer to a ping, is given up.
+    pub silence_max: Duration,
 }
 
 /// One conversation.
@@ -158,6 +166,7 @@ pub struct Session<'a, S: GuestSink> {
     record: SessionRecord,
     stop_sent: bool,
     pinged_at: Instant,
+    heard_at: Instant,
 }
 
 impl<'a, S: GuestSink> Session<'a, S> {
@@ -185,6 +194,7 @@ impl<'a, S: GuestSink> Session<'a, S> {
             record: SessionRecord::default(),
             stop_sent: false,
             pinged_at: Instant::now(),
+            heard_at: Instant::now(),
         }
     }
 
@@ -225,6 +235,7 @@ impl<'a, S: GuestSink> Session<'a, S> {
             }
             self.keep_alive()?;
             self.pump(TURN, "it ran")?;
+            self.check_silence("it ran")?;
             if let (Some(done), false) = (self.record.done, told) {
                 told = true;
                 self.tell(Progress::Done(done));
@@ -299,6 +310,17 @@ impl<'a, S: GuestSink> Session<'a, S> {
         }
     }
 
+    /// To be called right after [`Session::pump`]: of a collector that was stopped itself, the silence
+    /// was its own.
+    fn check_silence(&self, what: &'static str) -> Result<(), SessionError> {
+        let limit = self.plan.silence_max;
+        if self.heard_at.elapsed() > limit {
+            let seconds = limit.as_secs();
+            return Err(SessionError::Silent { seconds, while_waiting_for: what });
+        }
+        Ok(())
+    }
+
     fn keep_alive(&mut self) -> Result<(), SessionError> {
         if self.pinged_at.elapsed() >= PING_INTERVAL {
             self.ping(None)?;
@@ -329,6 +351,7 @@ impl<'a, S: GuestSink> Session<'a, S> {
         if !self.connection.wait_readable(timeout)? {
             return Ok(());
         }
+        self.heard_at = Instant::now();
         let length = match self.connection.read_available(&mut self.buffer)? {
             None => return Ok(()),
             Some(0) => return Err(SessionError::Closed { while_waiting_for: what }),

@@ -103,6 +103,16 @@ fn converse(
     guest: impl FnOnce(FakeGuest) + Send,
     director: impl FnOnce(Sender<Command>, Receiver<Progress>) + Send,
 ) -> Conversation {
+    converse_within(Duration::from_secs(30), kept, guest, director)
+}
+
+/// As [`converse`]; a guest that runs may be silent for `silence_max`.
+fn converse_within(
+    silence_max: Duration,
+    kept: &mut Kept,
+    guest: impl FnOnce(FakeGuest) + Send,
+    director: impl FnOnce(Sender<Command>, Receiver<Progress>) + Send,
+) -> Conversation {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let fake = FakeGuest { stream: theirs, deframer: Deframer::new(), ticks: 0 };
     let (command_sender, commands) = channel();
@@ -111,6 +121,7 @@ fn converse(
         plan_json: b"{}".to_vec(),
         requests_max: 3,
         stamping_vcpus: vec![VcpuId(0), VcpuId(1)],
+        silence_max,
     };
     let live = Live::default();
     thread::scope(|scope| {
@@ -307,4 +318,22 @@ fn a_run_that_is_given_up_does_not_wait_for_its_guest() {
         |commands, _progress| drop(commands),
     );
     assert!(matches!(result, Err(SessionError::GivenUp)), "{result:?}");
+}
+
+#[test]
+fn a_guest_that_hangs_is_given_up() {
+    let (_, result) = converse_within(
+        Duration::from_millis(300),
+        &mut Kept::default(),
+        |mut guest| {
+            guest.say(&hello());
+            guest.hear();
+            guest.say(&ready());
+            assert_eq!(guest.hear(), Some(HostFrame::Start));
+            // Takes pings, answers none.
+            std::io::copy(&mut guest.stream, &mut std::io::sink()).unwrap();
+        },
+        direct,
+    );
+    assert!(matches!(result, Err(SessionError::Silent { .. })), "{result:?}");
 }
