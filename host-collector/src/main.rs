@@ -5,6 +5,7 @@ mod cli;
 use clap::Parser;
 use std::io::Write;
 use std::process::ExitCode;
+use vslice::run::sentence;
 
 fn main() -> ExitCode {
     match cli::Cli::parse().execute() {
@@ -13,7 +14,7 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // With standard error gone as well there is nobody left to tell.
-            drop(writeln!(std::io::stderr(), "vslice: {error:#}"));
+            drop(writeln!(std::io::stderr(), "vslice: {}", sentence(error.as_ref())));
             let interrupted = error.downcast_ref::<cli::run::Interrupted>();
             interrupted.map_or(ExitCode::FAILURE, |error| ExitCode::from(error.code()))
         }
@@ -21,7 +22,9 @@ fn main() -> ExitCode {
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<std::io::Error>()
-        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    let kind = match error.downcast_ref::<serde_json::Error>() {
+        Some(error) => error.io_error_kind(),
+        None => error.downcast_ref::<std::io::Error>().map(std::io::Error::kind),
+    };
+    kind == Some(std::io::ErrorKind::BrokenPipe)
 }

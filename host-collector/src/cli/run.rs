@@ -5,6 +5,7 @@ use anyhow::Context;
 use clap::Args;
 use nix::time::{ClockId, clock_gettime};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::fmt;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::sync::atomic::AtomicBool;
 use vslice::lab::plan::{AcceleratorSetting, Overrides, Plan, VsockSetting};
 use vslice::report::{Style, Summary, render};
 use vslice::run::watch::{BarWatcher, LineWatcher, Watcher};
-use vslice::run::{RunError, RunOptions, analyse, conduct};
+use vslice::run::{RunError, RunOptions, analyse, prepare, sentence};
 use vslice::store::RunDir;
 
 /// The exit code of a run that was interrupted, as a shell reports SIGINT.
@@ -55,30 +56,57 @@ pub(super) fn execute(args: &RunArgs) -> anyhow::Result<u8> {
         signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
     }
     let options = RunOptions { output: &output, image: &args.image, interrupted: &interrupted };
-    let conducted = conduct(&plan, &options, watcher().as_mut());
+    let conducted = {
+        let mut watcher = watcher();
+        let prepared = match prepare(&plan, options, watcher.as_mut()) {
+            Ok(prepared) => prepared,
+            Err(RunError::Interrupted) => anyhow::bail!(Interrupted { output: None }),
+            Err(error) => {
+                let context = format!("plan '{}' cannot be run here", plan.name);
+                return Err(anyhow::Error::new(error).context(context));
+            }
+        };
+        prepared.conduct(watcher.as_mut())
+    };
     // Whatever was recorded is reported, also after a run that went wrong, but what went wrong is
     // what the exit code and the last line are about.
     let reported = report(&output, args.json);
     match conducted {
         Ok(()) => reported.map(|()| 0),
-        Err(RunError::Interrupted) => {
-            drop(reported);
-            anyhow::bail!(Interrupted { output })
+        Err(RunError::Interrupted) => anyhow::bail!(Interrupted { output: Some(output) }),
+        Err(error) => {
+            let (plan, output) = (&plan.name, output.display());
+            let what_is_left = match reported {
+                Ok(()) => format!("what there is of it is in {output}"),
+                Err(error) => format!("{output} has no report ({})", sentence(error.as_ref())),
+            };
+            let context = format!("the run of plan '{plan}' ended early, {what_is_left}");
+            Err(anyhow::Error::new(error).context(context))
         }
-        Err(error) => Err(anyhow::Error::new(error).context(format!(
-            "the run of plan '{}' failed, see {}",
-            plan.name,
-            output.display()
-        ))),
     }
 }
 
 /// That the run was interrupted; `main` turns it into the exit code that a shell expects.
-#[derive(Debug, thiserror::Error)]
-#[error("interrupted; what was recorded until then is in {}", output.display())]
+#[derive(Debug)]
 pub(crate) struct Interrupted {
-    output: PathBuf,
+    /// The run directory, if there is one.
+    output: Option<PathBuf>,
 }
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.output {
+            Some(output) => write!(
+                formatter,
+                "interrupted; what was recorded until then is in {}",
+                output.display()
+            ),
+            None => formatter.write_str("interrupted before anything was recorded"),
+        }
+    }
+}
+
+impl std::error::Error for Interrupted {}
 
 impl Interrupted {
     /// The exit code for it.
@@ -111,16 +139,14 @@ fn watcher() -> Box<dyn Watcher> {
     }
 }
 
-/// Leaves the report in the run directory and prints it.
+/// Prints the report and leaves it in the run directory. It is printed first: a full disk ends runs,
+/// and then there is no room for it.
 fn report(output: &Path, json: bool) -> anyhow::Result<()> {
-    if !output.join("run.json").exists() {
-        return Ok(());
-    }
     let summary: Summary = analyse(output)?;
-    let dir = RunDir::open(output)?;
-    dir.write_json("summary.json", &summary)?;
+    let printed = print(&summary, json);
+    RunDir::open(output)?.write_json("summary.json", &summary)?;
     let text = output.join("report.txt");
     std::fs::write(&text, render(&summary, Style::default()))
         .with_context(|| format!("cannot write {}", text.display()))?;
-    print(&summary, json)
+    printed
 }

@@ -30,9 +30,6 @@ const PING_INTERVAL: Duration = Duration::from_millis(100);
 const CALIBRATION_EXCHANGES: u32 = 100;
 /// How long the exchanges before the run, or those after it, may take together.
 const CALIBRATION_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a guest that is pinged all the time may say nothing at all. An agent that is alive
-/// ends by itself well before that, when its lease is over.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Notices kept of one guest; what it has to say beyond them is passed over.
 const NOTICES_MAX: usize = 100;
 /// Longest wait in one turn of the loop: how late a command or a ping may be.
@@ -115,9 +112,15 @@ pub enum SessionError {
          how far it came; a plan's `boot_timeout` gives it more time"
     )]
     NeverConnected { seconds: u64 },
-    #[error("the guest closed its connection while {while_waiting_for}")]
+    #[error(
+        "the guest closed its connection while {while_waiting_for}; its console log in the run \
+         directory may say why"
+    )]
     Closed { while_waiting_for: &'static str },
-    #[error("the guest said nothing for {seconds} s while {while_waiting_for}")]
+    #[error(
+        "the guest said nothing for {seconds} s while {while_waiting_for}; its console log in the \
+         run directory may say why"
+    )]
     Silent { seconds: u64, while_waiting_for: &'static str },
     #[error("the guest sent bytes that are no frame: {0}")]
     Frame(#[from] vslice_wire::DecodeError),
@@ -149,6 +152,8 @@ pub struct SessionPlan {
     pub requests_max: u64,
     /// The vCPUs that stamp requests; each is calibrated on its own.
     pub stamping_vcpus: Vec<VcpuId>,
+    /// A guest that runs and says nothing for so long, not even an answer to a ping, is given up.
+    pub silence_max: Duration,
 }
 
 /// How far the conversation has come; what a guest may say depends on it.
@@ -255,8 +260,9 @@ impl<'a, S: GuestSink> Session<'a, S> {
                 Ok(Command::Start) | Err(TryRecvError::Empty) => {}
                 Err(TryRecvError::Disconnected) => return Err(SessionError::GivenUp),
             }
-            self.keep_alive("it ran")?;
+            self.keep_alive()?;
             self.pump(TURN, "it ran")?;
+            self.check_silence("it ran")?;
             if let (Some(done), false) = (self.record.done, told) {
                 told = true;
                 self.tell(Progress::Done(done));
@@ -282,8 +288,9 @@ impl<'a, S: GuestSink> Session<'a, S> {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(SessionError::GivenUp),
             }
-            self.keep_alive("it waited for the start")?;
+            self.keep_alive()?;
             self.pump(Duration::ZERO, "it waited for the start")?;
+            self.check_silence("it waited for the start")?;
         }
     }
 
@@ -334,12 +341,18 @@ impl<'a, S: GuestSink> Session<'a, S> {
         }
     }
 
-    /// Renews the guest's lease, and ours: a guest that is frozen keeps its connection open.
-    fn keep_alive(&mut self, what: &'static str) -> Result<(), SessionError> {
-        if self.heard_at.elapsed() >= SILENCE_MAX {
-            let seconds = SILENCE_MAX.as_secs();
+    /// To be called right after [`Session::pump`]: of a collector that was stopped itself, the silence
+    /// was its own.
+    fn check_silence(&self, what: &'static str) -> Result<(), SessionError> {
+        let limit = self.plan.silence_max;
+        if self.heard_at.elapsed() > limit {
+            let seconds = limit.as_secs();
             return Err(SessionError::Silent { seconds, while_waiting_for: what });
         }
+        Ok(())
+    }
+
+    fn keep_alive(&mut self) -> Result<(), SessionError> {
         if self.pinged_at.elapsed() >= PING_INTERVAL {
             self.ping(None)?;
         }

@@ -104,6 +104,16 @@ fn converse(
     guest: impl FnOnce(FakeGuest) + Send,
     director: impl FnOnce(Sender<Command>, Receiver<Progress>) + Send,
 ) -> Conversation {
+    converse_within(Duration::from_secs(30), kept, guest, director)
+}
+
+/// As [`converse`]; a guest that runs may be silent for `silence_max`.
+fn converse_within(
+    silence_max: Duration,
+    kept: &mut Kept,
+    guest: impl FnOnce(FakeGuest) + Send,
+    director: impl FnOnce(Sender<Command>, Receiver<Progress>) + Send,
+) -> Conversation {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let fake = FakeGuest { stream: theirs, deframer: Deframer::new(), ticks: 0 };
     let (command_sender, commands) = channel();
@@ -112,6 +122,7 @@ fn converse(
         plan_json: b"{}".to_vec(),
         requests_max: 3,
         stamping_vcpus: vec![VcpuId(0), VcpuId(1)],
+        silence_max,
     };
     let live = Live::default();
     thread::scope(|scope| {
@@ -453,21 +464,6 @@ fn a_pong_that_got_lost_during_the_run_does_not_keep_the_clock_from_being_closed
     result.unwrap();
 }
 
-#[test]
-fn a_guest_that_is_frozen_is_given_up() {
-    let (ours, _theirs) = UnixStream::pair().unwrap();
-    let (_commands, session_commands) = channel();
-    let (progress, _news) = channel();
-    let plan = SessionPlan { plan_json: Vec::new(), requests_max: 0, stamping_vcpus: Vec::new() };
-    let (mut kept, live) = (Kept::default(), Live::default());
-    let connection = Connection::from_unix(ours).unwrap();
-    let mut session = Session::new(connection, plan, &mut kept, session_commands, progress, &live);
-    session.keep_alive("it ran").unwrap();
-    session.heard_at = Instant::now().checked_sub(SILENCE_MAX).unwrap();
-    let result = session.keep_alive("it ran");
-    assert!(matches!(result, Err(SessionError::Silent { .. })), "{result:?}");
-}
-
 /// Any frame that the protocol can carry, the ones that an agent sends as likely as the others.
 fn any_frame() -> impl Strategy<Value = GuestFrame> {
     let ticks = || any::<u64>().prop_map(GuestTicks);
@@ -542,4 +538,22 @@ proptest! {
             prop_assert!(!text.contains(char::is_control), "{:?}", text);
         }
     }
+}
+
+#[test]
+fn a_guest_that_hangs_is_given_up() {
+    let (_, result) = converse_within(
+        Duration::from_millis(300),
+        &mut Kept::default(),
+        |mut guest| {
+            guest.say(&hello());
+            guest.hear();
+            guest.say(&ready());
+            assert_eq!(guest.hear(), Some(HostFrame::Start));
+            // Takes pings, answers none.
+            std::io::copy(&mut guest.stream, &mut std::io::sink()).unwrap();
+        },
+        direct,
+    );
+    assert!(matches!(result, Err(SessionError::Silent { .. })), "{result:?}");
 }

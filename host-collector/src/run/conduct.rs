@@ -1,6 +1,6 @@
 //! Conducts a run: every step in its order, and everything undone whichever way it ends.
 
-use super::error::RunError;
+use super::error::{RunError, sentence};
 use super::manifest::{Cost, GuestRecord, Manifest, SCHEMA, Status};
 use super::seat::{Seat, SeatPlan};
 use super::sink::GuestStreams;
@@ -20,8 +20,8 @@ use crate::store::{RunDir, VmName};
 use crate::units::{PcpuId, Tid};
 use crate::vmm::host::{self, HostPcpus};
 use crate::vmm::pin;
-use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -30,6 +30,10 @@ const POWER_OFF_GRACE: Duration = Duration::from_secs(3);
 /// Requests that a guest may make beyond its plan: what is in flight when it stops.
 const REQUESTS_SLACK: u64 = 4096;
 
+/// How long a running guest may leave all pings unanswered: far longer than any contention makes a
+/// housekeeping vCPU wait.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
 /// What a run is told beside its plan.
 #[derive(Debug, Clone, Copy)]
 pub struct RunOptions<'a> {
@@ -37,20 +41,40 @@ pub struct RunOptions<'a> {
     pub output: &'a Path,
     /// The guest image's directory.
     pub image: &'a Path,
-    /// Set from outside when the run shall end early.
+    /// Set from outside when the run shall end early; see [`RunOptions::take_interrupt`].
     pub interrupted: &'a AtomicBool,
 }
 
-/// Makes a run of `plan`.
+impl RunOptions<'_> {
+    /// Whether the run was interrupted since the last call. The first interrupt ends the run in
+    /// order; one more, while it ends, makes it give up what the order takes time for.
+    pub(super) fn take_interrupt(&self) -> bool {
+        self.interrupted.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// A run that this host can make, and the directory that is now its own.
+#[derive(Debug)]
+pub struct Prepared<'a> {
+    plan: &'a Plan,
+    options: RunOptions<'a>,
+    image: MicroImage,
+    qemu: PathBuf,
+    vsock: VsockChoice,
+    scratch: PathBuf,
+    choice: AcceleratorChoice,
+    dir: RunDir,
+}
+
+/// Finds out whether `plan` can be run here, and how; makes the run directory last.
 ///
 /// # Errors
-/// Why it could not be made or ended early. What was recorded until then is in the run directory,
-/// which says so and can be reported on; guests, sockets, affinities and tracing are as before.
-pub fn conduct(
-    plan: &Plan,
-    options: &RunOptions<'_>,
+/// Why it cannot be run. Nothing was made then, and nothing is there to report on.
+pub fn prepare<'a>(
+    plan: &'a Plan,
+    options: RunOptions<'a>,
     watcher: &mut dyn Watcher,
-) -> Result<(), RunError> {
+) -> Result<Prepared<'a>, RunError> {
     plan.check_host(&HostPcpus::online()?)?;
     perf::check_rights()?;
     let image =
@@ -61,44 +85,63 @@ pub fn conduct(
     scratch::sweep_stale(&scratch);
     // A journal that cannot be read is one that cannot be undone either; the run is not hurt by it.
     drop(pin::undo_stale_journals(&scratch));
-    let dir = RunDir::create(options.output)?;
     watcher.stage("asking whether KVM runs a stock kernel here");
     let choice = accelerator::choose(plan.accelerator, &qemu, &image, &scratch)?;
     watcher.stage(&format!("guests run under {}: {}", name_of(choice.accelerator), choice.reason));
-    let mut manifest = new_manifest(plan, &choice, &vsock, &image, &qemu, &scratch);
-    let config = LabConfig {
-        plan,
-        image: &image,
-        qemu: &qemu,
-        accelerator: choice.accelerator,
-        way: &vsock.way,
-        logs: dir.path(),
-        scratch: &scratch,
-    };
-    let run = Run { plan, options, config: &config, dir: &dir };
-    let result = run.make(&mut manifest, watcher);
-    manifest.status = match &result {
-        Ok(()) => Status::Complete,
-        Err(error) => Status::Partial { why: chain_of(error) },
-    };
-    let written = dir.write_json("run.json", &manifest);
-    result?;
-    Ok(written?)
+    if options.take_interrupt() {
+        return Err(RunError::Interrupted);
+    }
+    let dir = RunDir::create(options.output)?;
+    Ok(Prepared { plan, options, image, qemu, vsock, scratch, choice, dir })
 }
 
-/// An error with all that caused it, in one line.
-fn chain_of(error: &RunError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        let part = error.to_string();
-        // Transparent errors say what their source says.
-        if !text.contains(&part) {
-            text = format!("{text}: {part}");
-        }
-        source = error.source();
+impl Prepared<'_> {
+    /// Makes the run.
+    ///
+    /// # Errors
+    /// Why it ended early. What was recorded until then is in the run directory, which says so and
+    /// can be reported on; guests, sockets, affinities and tracing are as before.
+    pub fn conduct(&self, watcher: &mut dyn Watcher) -> Result<(), RunError> {
+        let config = LabConfig {
+            plan: self.plan,
+            image: &self.image,
+            qemu: &self.qemu,
+            accelerator: self.choice.accelerator,
+            way: &self.vsock.way,
+            logs: self.dir.path(),
+            scratch: &self.scratch,
+        };
+        let mut manifest = self.manifest();
+        let run = Run { plan: self.plan, options: &self.options, config: &config, dir: &self.dir };
+        let result = run.make(&mut manifest, watcher);
+        manifest.status = match &result {
+            Ok(()) => Status::Complete,
+            Err(error) => Status::Partial { why: sentence(error) },
+        };
+        let written = self.dir.write_json("run.json", &manifest);
+        result?;
+        Ok(written?)
     }
-    text
+
+    fn manifest(&self) -> Manifest {
+        let facts = host::facts(&self.qemu, &self.scratch);
+        Manifest {
+            schema: SCHEMA.to_owned(),
+            status: Status::Recording,
+            plan: serde_json::to_value(self.plan).unwrap_or_default(),
+            plan_name: self.plan.name.clone(),
+            accelerator: name_of(self.choice.accelerator).to_lowercase(),
+            accelerator_reason: self.choice.reason.clone(),
+            vsock_way: self.vsock.reason.clone(),
+            environment_lines: facts.lines(),
+            environment: serde_json::to_value(facts).unwrap_or_default(),
+            collector_pid: Tid(std::process::id()),
+            image: self.image.manifest.clone(),
+            window: None,
+            vms: Vec::new(),
+            cost: Cost::default(),
+        }
+    }
 }
 
 fn name_of(accelerator: Accelerator) -> &'static str {
@@ -122,7 +165,10 @@ impl Run<'_> {
         self.dir.write_json("run.json", manifest)?;
         watcher.stage("writing the guests' disks");
         let mut lab = Lab::prepare(self.config)?;
-        let mut seats = self.listeners(&lab)?;
+        if self.options.take_interrupt() {
+            return Err(RunError::Interrupted);
+        }
+        let seats = self.listeners(&lab)?;
         watcher.stage(&format!(
             "booting {} guests, which takes {} or so",
             lab.guests().len(),
@@ -137,7 +183,7 @@ impl Run<'_> {
         }
         let lives: Vec<Live> = lab.guests().iter().map(|_| Live::default()).collect();
         let result = thread::scope(|scope| {
-            let plans = seats.drain(..).zip(&mut streams).zip(&lives);
+            let plans = seats.into_iter().zip(&mut streams).zip(&lives);
             let seats: Vec<Seat<'_>> = plans
                 .map(|((plan, streams), live)| Seat::take(scope, plan, streams, live))
                 .collect();
@@ -187,6 +233,7 @@ impl Run<'_> {
             plan_json: serde_json::to_vec(&spec).expect("a spec has only strings and numbers"),
             requests_max,
             stamping_vcpus: vm.reader.iter().map(|reader| reader.vcpu).collect(),
+            silence_max: SILENCE_MAX,
         };
         Ok(SeatPlan {
             vm: vm_name(),
@@ -195,33 +242,6 @@ impl Run<'_> {
             boot_timeout: Duration::from_millis(self.plan.boot_timeout_ms),
             has_reader: vm.reader.is_some(),
         })
-    }
-}
-
-fn new_manifest(
-    plan: &Plan,
-    choice: &AcceleratorChoice,
-    vsock: &VsockChoice,
-    image: &MicroImage,
-    qemu: &Path,
-    scratch: &Path,
-) -> Manifest {
-    let facts = host::facts(qemu, scratch);
-    Manifest {
-        schema: SCHEMA.to_owned(),
-        status: Status::Recording,
-        plan: serde_json::to_value(plan).unwrap_or_default(),
-        plan_name: plan.name.clone(),
-        accelerator: name_of(choice.accelerator).to_lowercase(),
-        accelerator_reason: choice.reason.clone(),
-        vsock_way: vsock.reason.clone(),
-        environment_lines: facts.lines(),
-        environment: serde_json::to_value(facts).unwrap_or_default(),
-        collector_pid: Tid(std::process::id()),
-        image: image.manifest.clone(),
-        window: None,
-        vms: Vec::new(),
-        cost: Cost::default(),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::store::StoreError;
 use crate::vmm::host::HostPcpusError;
 use crate::vmm::pin::PinError;
 use crate::vmm::threads::ThreadsError;
+use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
@@ -45,7 +46,7 @@ pub enum RunError {
          `vslice doctor`"
     )]
     NoQemu,
-    #[error("{vm}: nobody listens for it at {}", path.display())]
+    #[error("{vm}: the collector cannot wait for it at {}", path.display())]
     Listen { vm: String, path: PathBuf, source: io::Error },
     #[error("{vm}: {source}")]
     Session { vm: String, source: SessionError },
@@ -56,8 +57,49 @@ pub enum RunError {
     NoVcpuThread { vm: String, missing: String },
     #[error("the thread of {vm}'s session has panicked")]
     SessionPanicked { vm: String },
-    #[error("{waiting} did not end their workload within {seconds} s after they were told to")]
-    NotStopped { waiting: String, seconds: u64 },
+    #[error(
+        "{waiting} did not {task} within {seconds} s: the console logs in the run directory may say why"
+    )]
+    Unresponsive { waiting: String, task: &'static str, seconds: u64 },
     #[error("interrupted")]
     Interrupted,
+}
+
+impl RunError {
+    /// Whether a guest's connection is gone, which may be the effect of something else.
+    pub(super) fn is_lost_connection(&self) -> bool {
+        let RunError::Session { source, .. } = self else { return false };
+        matches!(source, SessionError::Closed { .. } | SessionError::Connection(_))
+    }
+}
+
+/// An error with all that caused it, in one line. Messages that include their source's, as most
+/// here do, are not said twice.
+#[must_use]
+pub fn sentence(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let part = error.to_string();
+        if !text.contains(&part) {
+            text = format!("{text}: {part}");
+        }
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let closed = SessionError::Connection(io::Error::other("reset by peer"));
+        let error = RunError::Session { vm: String::from("vm1"), source: closed };
+        assert_eq!(sentence(&error), "vm1: the guest's connection failed: reset by peer");
+        let (vm, path) = (String::from("vm1"), PathBuf::from("/s"));
+        let error = RunError::Listen { vm, path, source: io::Error::other("in use") };
+        assert_eq!(sentence(&error), "vm1: the collector cannot wait for it at /s: in use");
+    }
 }

@@ -14,5 +14,5 @@ mod stage;
 pub mod watch;
 
 pub use analyse::analyse;
-pub use conduct::{RunOptions, conduct};
-pub use error::RunError;
+pub use conduct::{Prepared, RunOptions, prepare};
+pub use error::{RunError, sentence};

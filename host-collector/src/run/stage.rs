@@ -12,13 +12,12 @@ use crate::guest::session::Command;
 use crate::lab::launch::{self, Lab};
 use crate::lab::plan::{Plan, VmPlan};
 use crate::lab::scratch;
-use crate::perf::{RecordPlan, RecordTotals, Recorder, Symbols};
+use crate::perf::{RecordPlan, Recorder, StackTable, Symbols};
 use crate::store::{SchedWriters, StackNames};
 use crate::units::{Tid, VcpuId};
 use crate::vmm::pin::Pinning;
 use crate::vmm::threads::{self, ThreadRole};
 use nix::sys::resource::{UsageWho, getrusage};
-use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,8 +25,10 @@ use std::time::{Duration, Instant};
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// Between two looks for threads that QEMU has started meanwhile.
 const THREADS_INTERVAL: Duration = Duration::from_millis(500);
-/// How long the workloads may take to stop, and the sessions to end.
+/// How long the workloads may take to stop, and after that the sessions to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a process may take from closing its connections to its end.
+const ENDING_TIME: Duration = Duration::from_secs(2);
 
 /// Guests that have been started, with a session each.
 pub(super) struct Stage<'run, 'scope> {
@@ -44,7 +45,7 @@ impl Stage<'_, '_> {
         manifest: &mut Manifest,
         watcher: &mut dyn Watcher,
     ) -> Result<(), RunError> {
-        self.wait(|seats| seats.iter().all(|seat| seat.is_ready), None)?;
+        self.wait_until_ready()?;
         watcher.stage("pinning threads, starting to record");
         let mut pinning = Pinning::new(&scratch::parent_dir())?;
         self.pin(&mut pinning)?;
@@ -60,14 +61,20 @@ impl Stage<'_, '_> {
             window.end_ns = Some(host_now());
         }
         let stopped = self.stop_workloads();
-        let cpu_ns = own_cpu_ns().saturating_sub(cpu_before_ns);
-        let totals = recorder.stop()?;
-        manifest.cost = cost_of(&totals, cpu_ns);
-        let names = StackNames::resolve(&totals.stacks, &Symbols::load()?);
-        self.run.dir.write_stack_names(&names)?;
-        workload?;
-        stopped?;
-        totals.ended_early.map_or(Ok(()), |error| Err(error.into()))
+        manifest.cost.cpu_ns = own_cpu_ns().saturating_sub(cpu_before_ns);
+        let recorded = self.finish_recording(recorder, &mut manifest.cost);
+        // What happened first is what the others follow from.
+        workload.and(stopped).and(recorded)
+    }
+
+    fn wait_until_ready(&mut self) -> Result<(), RunError> {
+        loop {
+            self.look()?;
+            if self.seats.iter().all(|seat| seat.is_ready) {
+                return Ok(());
+            }
+            thread::sleep(LOOK_INTERVAL);
+        }
     }
 
     fn run_workloads(
@@ -99,50 +106,62 @@ impl Stage<'_, '_> {
 
     fn stop_workloads(&mut self) -> Result<(), RunError> {
         self.seats.iter().for_each(|seat| seat.tell(Command::Stop));
-        let ended =
-            |seats: &[Seat<'_>]| seats.iter().all(|seat| seat.done.is_some() || seat.is_over());
-        self.wait(ended, Some(STOP_TIMEOUT))
+        self.wait_for_all("end its workload", |seat| seat.done.is_some() || seat.is_over())
     }
 
-    /// Closes the sessions, in peace after a good run, at once after a bad one. The first error is
-    /// the one that counts.
+    fn finish_recording(&self, recorder: Recorder, cost: &mut Cost) -> Result<(), RunError> {
+        let totals = recorder.stop()?;
+        cost.events_count = totals.counters.events_count;
+        cost.lost_count = totals.counters.lost_count;
+        cost.ring_bytes = totals.counters.ring_bytes;
+        let named = self.name_stacks(&totals.stacks);
+        totals.ended_early.map_or(named, |error| Err(error.into()))
+    }
+
+    fn name_stacks(&self, stacks: &StackTable) -> Result<(), RunError> {
+        let names = StackNames::resolve(stacks, &Symbols::load()?);
+        Ok(self.run.dir.write_stack_names(&names)?)
+    }
+
+    /// Ends the sessions: in peace with guests that were ready, at once with those that were not.
+    /// The first error is the one that counts.
     pub(super) fn end(&mut self, result: Result<(), RunError>) -> Result<(), RunError> {
-        let interrupted = matches!(result, Err(RunError::Interrupted));
-        if result.is_ok() || interrupted {
-            self.seats.iter().for_each(|seat| seat.tell(Command::Close));
-            let deadline = Instant::now() + STOP_TIMEOUT;
-            while !self.seats.iter().all(Seat::is_over) && Instant::now() < deadline {
-                self.seats.iter_mut().try_for_each(Seat::look)?;
-                thread::sleep(LOOK_INTERVAL);
+        for seat in &mut self.seats {
+            if seat.is_ready {
+                seat.tell(Command::Close);
+            } else {
+                seat.give_up();
             }
         }
+        let closed = self.wait_for_all("close its clock map", |seat| seat.is_over());
         self.seats.iter_mut().for_each(Seat::give_up);
-        let joined: Vec<_> = self.seats.iter_mut().map(Seat::join).collect();
-        result?;
-        joined.into_iter().collect()
+        let joined = self.seats.iter_mut().map(Seat::join).fold(Ok(()), Result::and);
+        result.and(closed).and(joined)
     }
 
-    /// Looks again and again until `reached`.
-    fn wait(
+    /// Waits until every guest has done what it was told, for [`STOP_TIMEOUT`] at most. A guest that
+    /// fails meanwhile does not hinder the others. An interrupt ends the waiting: either it is the
+    /// second one, or all that is left to do is to close what has been recorded.
+    fn wait_for_all(
         &mut self,
-        reached: impl Fn(&[Seat<'_>]) -> bool,
-        timeout: Option<Duration>,
+        task: &'static str,
+        has_done: impl Fn(&Seat<'_>) -> bool,
     ) -> Result<(), RunError> {
-        let started = Instant::now();
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        let mut result = Ok(());
         loop {
-            // After a stop, neither an interrupt nor a dead guest is news.
-            match timeout {
-                None => self.look()?,
-                Some(_) => drop(self.seats.iter_mut().try_for_each(Seat::look)),
+            result = result.and(self.look_at_sessions());
+            let waiting = self.seats.iter().filter(|seat| !has_done(seat));
+            let waiting: Vec<&str> = waiting.map(|seat| seat.vm.as_str()).collect();
+            if waiting.is_empty() {
+                return result;
             }
-            if reached(&self.seats) {
-                return Ok(());
+            if self.run.options.take_interrupt() {
+                return result.and(Err(RunError::Interrupted));
             }
-            if let Some(limit) = timeout.filter(|limit| started.elapsed() > *limit) {
-                let waiting = self.seats.iter().filter(|seat| seat.done.is_none());
-                let waiting: Vec<_> = waiting.map(|seat| seat.vm.as_str()).collect();
-                let (waiting, seconds) = (waiting.join(" and "), limit.as_secs());
-                return Err(RunError::NotStopped { waiting, seconds });
+            if Instant::now() >= deadline {
+                let (waiting, seconds) = (waiting.join(" and "), STOP_TIMEOUT.as_secs());
+                return result.and(Err(RunError::Unresponsive { waiting, task, seconds }));
             }
             thread::sleep(LOOK_INTERVAL);
         }
@@ -150,12 +169,24 @@ impl Stage<'_, '_> {
 
     /// Whether everything is still as it should be.
     fn look(&mut self) -> Result<(), RunError> {
-        if self.run.options.interrupted.load(Ordering::Relaxed) {
+        if self.run.options.take_interrupt() {
             return Err(RunError::Interrupted);
         }
         // QEMU first: why it ended says more than that its connection did.
         self.lab.check()?;
-        self.seats.iter_mut().try_for_each(Seat::look)
+        let Err(error) = self.look_at_sessions() else { return Ok(()) };
+        // A QEMU that is ending closes its connections before its end can be seen.
+        let deadline = Instant::now() + ENDING_TIME;
+        while error.is_lost_connection() && Instant::now() < deadline {
+            self.lab.check()?;
+            thread::sleep(LOOK_INTERVAL);
+        }
+        Err(error)
+    }
+
+    /// Takes all sessions' news; the first error of one that has ended before its end.
+    fn look_at_sessions(&mut self) -> Result<(), RunError> {
+        self.seats.iter_mut().map(Seat::look).fold(Ok(()), Result::and)
     }
 
     fn pin(&self, pinning: &mut Pinning) -> Result<(), RunError> {
@@ -239,15 +270,6 @@ fn vm_record(
         hogs: vm.hogs.clone(),
         guest: None,
     })
-}
-
-fn cost_of(totals: &RecordTotals, cpu_ns: u64) -> Cost {
-    Cost {
-        events_count: totals.counters.events_count,
-        lost_count: totals.counters.lost_count,
-        cpu_ns,
-        ring_bytes: totals.counters.ring_bytes,
-    }
 }
 
 /// CPU time that this process has used, user and system.
