@@ -1,6 +1,7 @@
 //! Conducts a run: every step in its order, and everything undone whichever way it ends.
 
 use super::error::{RunError, sentence};
+use super::home::HomePcpu;
 use super::manifest::{Cost, GuestRecord, Manifest, SCHEMA, Status};
 use super::seat::{Seat, SeatPlan};
 use super::sink::GuestStreams;
@@ -17,7 +18,7 @@ use crate::lab::vsock::{GuestEndpoint, VsockChoice, VsockOffer};
 use crate::lab::{scratch, tools};
 use crate::perf;
 use crate::store::{RunDir, VmName};
-use crate::units::{PcpuId, Tid};
+use crate::units::Tid;
 use crate::vmm::host::{self, HostPcpus};
 use crate::vmm::pin;
 use std::path::{Path, PathBuf};
@@ -175,7 +176,7 @@ impl Run<'_> {
             if self.config.accelerator == Accelerator::Tcg { "15 s" } else { "3 s" }
         ));
         lab.start()?;
-        // The sessions' threads inherit it, QEMU's do not: they are there already.
+        // The sessions' threads inherit it; QEMU's are there already, and boot on all pCPUs.
         let home = HomePcpu::move_to(self.plan.collector_pcpu);
         let mut streams = Vec::new();
         for guest in lab.guests() {
@@ -243,33 +244,4 @@ impl Run<'_> {
             has_reader: vm.reader.is_some(),
         })
     }
-}
-
-/// Keeps the calling thread, and those that it starts, on one pCPU until it is dropped.
-#[derive(Debug)]
-struct HomePcpu {
-    previous: Vec<PcpuId>,
-}
-
-impl HomePcpu {
-    /// A thread that cannot be moved disturbs the run, but does not spoil it: it is recorded like
-    /// any other.
-    fn move_to(pcpu: PcpuId) -> HomePcpu {
-        let own = own_tid();
-        let previous = pin::affinity(own).unwrap_or_default();
-        let _may_fail = pin::set_affinity(own, &[pcpu]);
-        HomePcpu { previous }
-    }
-}
-
-impl Drop for HomePcpu {
-    fn drop(&mut self) {
-        if !self.previous.is_empty() {
-            let _may_fail = pin::set_affinity(own_tid(), &self.previous);
-        }
-    }
-}
-
-fn own_tid() -> Tid {
-    Tid(u32::try_from(nix::unistd::gettid().as_raw()).unwrap_or(0))
 }

@@ -7,6 +7,7 @@ pub mod analyse;
 pub mod census;
 pub mod conduct;
 pub mod error;
+mod home;
 pub mod manifest;
 mod seat;
 mod sink;
