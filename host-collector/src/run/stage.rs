@@ -27,6 +27,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 const THREADS_INTERVAL: Duration = Duration::from_millis(500);
 /// How long the workloads may take to stop, and after that the sessions to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+/// Readers that have read nothing for so long are given up: a disk may be slow, but a recording must
+/// not go on for ever because a guest says that it lives and never that it is done.
+const STALL_MAX: Duration = Duration::from_secs(300);
 /// How long a process may take from closing its connections to its end.
 const ENDING_TIME: Duration = Duration::from_secs(2);
 
@@ -86,9 +89,16 @@ impl Stage<'_, '_> {
         self.seats.iter().for_each(|seat| seat.tell(Command::Start));
         let expected_count = self.expected_count();
         let mut threads_at = Instant::now();
+        let mut read = (0, Instant::now());
         loop {
             self.look()?;
-            watcher.progress(&self.glance(), expected_count);
+            let glance = self.glance();
+            watcher.progress(&glance, expected_count);
+            if glance.requests_count > read.0 {
+                read = (glance.requests_count, Instant::now());
+            } else if read.1.elapsed() > STALL_MAX {
+                return Err(RunError::Stalled { seconds: STALL_MAX.as_secs() });
+            }
             if self.seats.iter().filter(|seat| seat.has_reader).all(|seat| seat.done.is_some()) {
                 return Ok(());
             }
