@@ -277,7 +277,7 @@ impl Guest {
 
 /// Where each thread of a VM's QEMU is to run by the plan.
 #[must_use]
-pub fn pins(plan: &Plan, vm: &VmPlan, pid: Tid, threads: &[VmmThread]) -> Vec<Pin> {
+pub fn pins(plan: &Plan, vm: &VmPlan, threads: &[VmmThread]) -> Vec<Pin> {
     let pcpu_of = |role: &ThreadRole| -> Option<PcpuId> {
         match role {
             ThreadRole::Vcpu(vcpu) => vm.vcpu_pcpus.get(usize::from(vcpu.0)).copied(),
@@ -290,7 +290,10 @@ pub fn pins(plan: &Plan, vm: &VmPlan, pid: Tid, threads: &[VmmThread]) -> Vec<Pi
     };
     threads
         .iter()
-        .filter_map(|thread| Some(Pin { pid, tid: thread.tid, pcpu: pcpu_of(&thread.role)? }))
+        .filter_map(|thread| {
+            let pcpu = pcpu_of(&thread.role)?;
+            Some(Pin { pid: thread.pid, tid: thread.tid, pcpu })
+        })
         .collect()
 }
 
@@ -307,7 +310,8 @@ mod tests {
         plan.vms[0].iothread_pcpu = Some(PcpuId(7));
         plan.vms[0].worker_pcpu = Some(PcpuId(8));
         plan.collector_pcpu = PcpuId(9);
-        let thread = |tid, role| VmmThread { tid: Tid(tid), comm: String::new(), role };
+        let thread =
+            |tid, role| VmmThread { pid: Tid(10), tid: Tid(tid), comm: String::new(), role };
         let threads = [
             thread(10, ThreadRole::MainLoop),
             thread(11, ThreadRole::Other),
@@ -318,7 +322,7 @@ mod tests {
             thread(16, ThreadRole::Vhost),
             thread(17, ThreadRole::Vcpu(VcpuId(5))),
         ];
-        let pins = pins(&plan, &plan.vms[0], Tid(10), &threads);
+        let pins = pins(&plan, &plan.vms[0], &threads);
         let places: Vec<(u32, u32)> = pins.iter().map(|pin| (pin.tid.0, pin.pcpu.0)).collect();
         assert_eq!(places, [(10, 5), (11, 8), (12, 0), (13, 4), (14, 7), (15, 8), (16, 9)]);
     }

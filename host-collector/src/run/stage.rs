@@ -16,7 +16,7 @@ use crate::perf::{RecordPlan, Recorder, StackTable, Symbols};
 use crate::store::{SchedWriters, StackNames};
 use crate::units::{Tid, VcpuId};
 use crate::vmm::pin::Pinning;
-use crate::vmm::threads::{self, ThreadRole};
+use crate::vmm::threads::{self, ThreadRole, ThreadsError, VmmThread};
 use nix::sys::resource::{UsageWho, getrusage};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -51,7 +51,7 @@ impl Stage<'_, '_> {
         self.wait_until_ready()?;
         watcher.stage("pinning threads, starting to record");
         let mut pinning = Pinning::new(&scratch::parent_dir())?;
-        self.pin(&mut pinning)?;
+        self.pin(&mut pinning, threads::list_with_kernel)?;
         manifest.vms = self.vm_records()?;
         self.run.dir.write_json("threads.json", &host_threads())?;
         let recorder = self.record(manifest)?;
@@ -108,7 +108,7 @@ impl Stage<'_, '_> {
             }
             if threads_at.elapsed() >= THREADS_INTERVAL {
                 threads_at = Instant::now();
-                self.pin(pinning)?;
+                self.pin(pinning, threads::list)?;
             }
             thread::sleep(LOOK_INTERVAL);
         }
@@ -199,9 +199,13 @@ impl Stage<'_, '_> {
         self.seats.iter_mut().map(Seat::look).fold(Ok(()), Result::and)
     }
 
-    fn pin(&self, pinning: &mut Pinning) -> Result<(), RunError> {
+    fn pin(
+        &self,
+        pinning: &mut Pinning,
+        list: impl Fn(Tid) -> Result<Vec<VmmThread>, ThreadsError>,
+    ) -> Result<(), RunError> {
         for (vm, pid) in self.guests() {
-            pinning.apply(&launch::pins(self.run.plan, vm, pid, &threads::list(pid)?))?;
+            pinning.apply(&launch::pins(self.run.plan, vm, &list(pid)?))?;
         }
         Ok(())
     }
@@ -253,8 +257,8 @@ fn vm_record(
     pid: Tid,
     device_pid: Option<Tid>,
 ) -> Result<VmRecord, RunError> {
-    let threads = threads::list(pid)?;
-    let pins = launch::pins(plan, vm, pid, &threads);
+    let threads = threads::list_with_kernel(pid)?;
+    let pins = launch::pins(plan, vm, &threads);
     let pinned = |tid| pins.iter().find(|pin| pin.tid == tid).map(|pin| pin.pcpu);
     let has = |vcpu| threads.iter().any(|thread| thread.role == ThreadRole::Vcpu(vcpu));
     if let Some(vcpu) = (0..vm.vcpus).map(VcpuId).find(|vcpu| !has(*vcpu)) {

@@ -39,6 +39,28 @@ pub fn comm(pid: Tid, tid: Tid) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
 }
 
+/// `PF_KTHREAD` of `include/linux/sched.h`: the task is the kernel's own. Field 9 (`flags`) of
+/// proc_pid_stat(5) has it.
+const PF_KTHREAD: u64 = 0x0020_0000;
+
+/// Whether a process is the kernel's own: of all that `/proc` tells of a thread, its name above all,
+/// this is what no other can pretend to.
+#[must_use]
+pub fn is_kernel(pid: Tid) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| flags(&stat).is_some_and(|flags| flags & PF_KTHREAD != 0))
+}
+
+/// All processes of the host, the kernel's own among them; none if `/proc` is not there.
+#[must_use]
+pub fn pids() -> Vec<Tid> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut pids: Vec<Tid> = pids.map(Tid).collect();
+    pids.sort_unstable();
+    pids
+}
+
 /// All threads of a process.
 ///
 /// # Errors
@@ -52,6 +74,11 @@ pub fn tids(pid: Tid) -> io::Result<Vec<Tid>> {
     }
     tids.sort_unstable();
     Ok(tids)
+}
+
+/// Field 9 of `/proc/PID/stat`, see proc_pid_stat(5).
+fn flags(stat: &str) -> Option<u64> {
+    fields_after_comm(stat)?.nth(9 - 3)?.parse().ok()
 }
 
 /// Field 22 of `/proc/TID/stat`, `starttime`, see proc_pid_stat(5).
@@ -75,6 +102,8 @@ mod tests {
         let stat = "13139 (CPU 0) R 9 (x) R 13125 13125 5004 0 -1 4194304 99 0 0 0 0 0 0 0 20 0 1 0 \
                     180777 3133440 358";
         assert_eq!(parse_start_ticks(stat), Some(StartTicks(180_777)));
+        assert_eq!(flags(stat), Some(4_194_304));
+        assert_eq!(flags("13139 (cat"), None);
         assert_eq!(parse_start_ticks("13139 (cat"), None);
         assert_eq!(parse_start_ticks("13139 (cat) R 1 2"), None);
     }
@@ -86,5 +115,10 @@ mod tests {
         assert!(is_alive(pid, start));
         assert!(!is_alive(pid, StartTicks(start.0 - 1)));
         assert!(tids(pid).expect("its own threads").contains(&pid));
+        assert!(pids().contains(&pid) && !is_kernel(pid));
+        // kthreadd; a container has another process of this id, or none.
+        if comm(Tid(2), Tid(2)).is_ok_and(|name| name == "kthreadd") {
+            assert!(is_kernel(Tid(2)));
+        }
     }
 }

@@ -42,6 +42,8 @@ impl fmt::Display for ThreadRole {
 /// A thread of a VMM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VmmThread {
+    /// Its process: the VMM's, or the thread's own if it is the kernel's.
+    pub pid: Tid,
     /// Its id.
     pub tid: Tid,
     /// Its name.
@@ -71,9 +73,33 @@ pub fn list(pid: Tid) -> Result<Vec<VmmThread>, ThreadsError> {
         .filter_map(|tid| {
             let comm = procfs::comm(pid, tid).ok()?;
             let role = role(pid, tid, &comm);
-            Some(VmmThread { tid, comm, role })
+            Some(VmmThread { pid, tid, comm, role })
         })
         .collect())
+}
+
+/// The threads of a process and those that the kernel runs for its vhost devices.
+///
+/// Before Linux 6.4 the latter are processes of their own, to be found by their names among all the
+/// host's (linux: drivers/vhost/vhost.c, `vhost_dev_set_owner`). That takes milliseconds on a large
+/// host, and they are there from the start of the VMM, so it is not for every look.
+///
+/// # Errors
+/// As [`list`].
+pub fn list_with_kernel(pid: Tid) -> Result<Vec<VmmThread>, ThreadsError> {
+    let mut threads = list(pid)?;
+    let name = format!("vhost-{pid}");
+    // Any process may take such a name, and should not be pinned for it.
+    let is_vhost = |&other: &Tid| {
+        procfs::comm(other, other).is_ok_and(|comm| comm == name) && procfs::is_kernel(other)
+    };
+    threads.extend(procfs::pids().into_iter().filter(is_vhost).map(|own| VmmThread {
+        pid: own,
+        tid: own,
+        comm: name.clone(),
+        role: ThreadRole::Vhost,
+    }));
+    Ok(threads)
 }
 
 /// What a thread with this id and name is for.
@@ -176,6 +202,28 @@ mod tests {
         let found = threads.iter().find(|thread| thread.tid == tid).expect("it is listed");
         assert_eq!(found.role, ThreadRole::Vcpu(VcpuId(7)));
         assert!(threads.iter().any(|thread| thread.role == ThreadRole::MainLoop));
+    }
+
+    #[test]
+    fn nobody_becomes_a_vhost_thread_by_its_name() {
+        let own = Tid(std::process::id());
+        let mut impostor = std::process::Command::new("/bin/sh")
+            .args(["-c", "printf vhost-$PPID > /proc/$$/comm; echo named; read end"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        let mut said = [0; 6];
+        let out = impostor.stdout.as_mut().expect("piped");
+        std::io::Read::read_exact(out, &mut said).expect("it says that it has the name");
+        let pid = Tid(impostor.id());
+        let comm = procfs::comm(pid, pid).expect("it waits");
+        let threads = list_with_kernel(own).expect("its own threads");
+        drop(impostor.stdin.take());
+        impostor.wait().expect("it ends");
+        assert_eq!(comm, format!("vhost-{own}"));
+        assert!(threads.iter().any(|thread| thread.tid == own));
+        assert!(threads.iter().all(|thread| thread.tid != pid));
     }
 
     #[test]
