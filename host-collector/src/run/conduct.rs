@@ -182,7 +182,7 @@ impl Run<'_> {
             streams.push(GuestStreams::create(self.dir, &VmName::try_from(guest.name())?)?);
         }
         let lives: Vec<Live> = lab.guests().iter().map(|_| Live::default()).collect();
-        let result = thread::scope(|scope| {
+        let (result, grace) = thread::scope(|scope| {
             let plans = seats.into_iter().zip(&mut streams).zip(&lives);
             let seats: Vec<Seat<'_>> = plans
                 .map(|((plan, streams), live)| Seat::take(scope, plan, streams, live))
@@ -194,11 +194,13 @@ impl Run<'_> {
                 let hello = seat.record.hello.as_ref();
                 vm.guest = hello.map(|hello| GuestRecord::new(&seat.record, hello));
             }
-            result
+            // Who was never ready has not been told to power off.
+            let was_told = stage.seats.iter().all(|seat| seat.is_ready);
+            (result, if was_told { POWER_OFF_GRACE } else { Duration::ZERO })
         });
         drop(home);
         watcher.stage("ending the guests");
-        lab.stop(POWER_OFF_GRACE);
+        lab.stop(grace);
         let finished = streams.into_iter().try_for_each(GuestStreams::finish);
         result?;
         Ok(finished?)
