@@ -13,6 +13,7 @@ use std::fs;
 use std::io::Write;
 use std::panic;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// What the host waits for when it only wants to know whether a stock kernel runs here at all.
@@ -60,7 +61,8 @@ fn serve() -> anyhow::Result<()> {
     let endpoint = endpoint::from_command_line(&command_line)?;
     modules::load_all(Path::new(modules::ORDER), |warning| say(&warning));
     let socket = endpoint.connect(CONNECT_PATIENCE)?;
-    session::run(socket)?;
+    // Nobody but the collector can end it: the kernel keeps signals from init.
+    session::run(socket, &AtomicBool::new(false))?;
     Ok(())
 }
 

@@ -23,10 +23,14 @@ mod stamper;
 mod streaming;
 mod uptime;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use endpoint::Endpoint;
+use signal_hook::consts::TERM_SIGNALS;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// The guest side of vslice: runs the load that a collector on the host asks for, and streams every
@@ -76,6 +80,12 @@ fn main() -> ExitCode {
 
 fn serve(run: &Run) -> anyhow::Result<()> {
     let socket = run.connect.connect(Duration::from_secs(run.connect_timeout_s.into()))?;
-    session::run(socket)?;
+    // From here on there may be an I/O scheduler to put back, which a plain death would not do.
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for &signal in TERM_SIGNALS {
+        signal_hook::flag::register(signal, Arc::clone(&interrupted))
+            .context("cannot prepare for being interrupted")?;
+    }
+    session::run(socket, &interrupted)?;
     Ok(())
 }

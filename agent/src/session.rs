@@ -14,6 +14,7 @@ use crate::uptime::uptime;
 use std::fmt;
 use std::mem;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use vslice_wire::{Done, DoneReason, GuestFrame, GuestTicks, HostFrame, Notice, Ping, Severity};
 use vslice_workload::spec::WorkloadSpec;
@@ -39,6 +40,8 @@ pub(crate) enum SessionError {
     Link(LinkError),
     /// The collector has said nothing for as long as the lease allows.
     LeaseExpired { lease: Duration },
+    /// A signal asked the agent to end.
+    Interrupted,
     /// The collector said what does not belong here.
     OutOfTurn { said: &'static str, stage: &'static str },
     /// The load failed, and the collector knows why.
@@ -58,6 +61,7 @@ impl fmt::Display for SessionError {
             Self::LeaseExpired { lease } => {
                 write!(f, "the collector has been silent for {} ms", lease.as_millis())
             }
+            Self::Interrupted => write!(f, "interrupted by a signal"),
             Self::OutOfTurn { said, stage } => {
                 write!(f, "the collector said {said} while the agent {stage}")
             }
@@ -111,8 +115,9 @@ struct Session {
 }
 
 /// Speaks with the collector at the other end of `socket`, which must be non-blocking, until the
-/// end. Whatever the end is, hogs and reader have been told to stop when this returns.
-pub(crate) fn run(socket: OwnedFd) -> Result<(), SessionError> {
+/// end, or until `interrupted` is set. Whatever the end is, hogs and reader have been told to stop
+/// when this returns.
+pub(crate) fn run(socket: OwnedFd, interrupted: &AtomicBool) -> Result<(), SessionError> {
     let mut session = Session {
         link: Link::new(socket),
         stamper: Stamper::new(),
@@ -123,7 +128,7 @@ pub(crate) fn run(socket: OwnedFd) -> Result<(), SessionError> {
         failure: None,
     };
     session.link.send(&GuestFrame::Hello(hello()));
-    let ended = session.converse();
+    let ended = session.converse(interrupted);
     match mem::replace(&mut session.stage, Stage::Ended) {
         Stage::Preparing(mut load) | Stage::Prepared(mut load) => load.end(END_PATIENCE),
         Stage::Running(streaming) => streaming.end(END_PATIENCE),
@@ -133,8 +138,8 @@ pub(crate) fn run(socket: OwnedFd) -> Result<(), SessionError> {
 }
 
 impl Session {
-    fn converse(&mut self) -> Result<(), SessionError> {
-        loop {
+    fn converse(&mut self, interrupted: &AtomicBool) -> Result<(), SessionError> {
+        while !interrupted.load(Ordering::Relaxed) {
             self.link.flush(&mut self.stamper);
             let timeout_ms =
                 if matches!(self.stage, Stage::Running(_)) { POLL_MS } else { IDLE_POLL_MS };
@@ -155,6 +160,7 @@ impl Session {
             self.advance();
             self.check_lease()?;
         }
+        Err(SessionError::Interrupted)
     }
 
     fn answer(&mut self, ping: Ping, read: GuestTicks, read_vcpu: u16) {

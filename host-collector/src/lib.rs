@@ -13,6 +13,7 @@ pub mod report;
 pub mod run;
 pub mod sched;
 pub mod store;
+pub mod text;
 pub mod timeline;
 pub mod units;
 pub mod vmm;

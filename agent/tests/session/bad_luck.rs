@@ -92,6 +92,17 @@ fn a_lost_connection_ends_everything() {
     assert!(said.contains("connection"), "{said}");
 }
 
+/// It ends by itself, so that what its threads have set is put back.
+#[test]
+fn a_signal_ends_everything_in_order() {
+    let (mut pair, _) = Pair::prepare(|spec| spec.hogs = vec![last_vcpu()]);
+    pair.say(&HostFrame::Start);
+    pair.terminate();
+    let (status, said) = pair.wait();
+    assert_eq!(status.code(), Some(1));
+    assert_eq!(said, "vslice-agent: interrupted by a signal\n");
+}
+
 #[test]
 fn a_collector_that_goes_away_before_the_plan_is_noticed() {
     let (mut pair, _) = Pair::connect();

@@ -8,6 +8,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 use vslice_wire::{
     Deframer, Done, Dropped, Frame, GuestFrame, Hello, HogCount, HostFrame, Notice, Ping, Pong,
@@ -115,6 +117,12 @@ impl Pair {
         pair.listen_to_ready();
         target.set_len(0).expect("our own file");
         pair
+    }
+
+    /// Asks the agent to end, as a service manager would.
+    pub(crate) fn terminate(&self) {
+        let agent = Pid::from_raw(self.agent.id().cast_signed());
+        kill(agent, Signal::SIGTERM).expect("our own child");
     }
 
     pub(crate) fn listen_to_ready(&mut self) -> Ready {

@@ -138,7 +138,7 @@ pub enum Severity {
 pub struct Notice {
     /// How bad it is.
     pub severity: Severity,
-    /// The sentence; the receiver strips control characters before it prints it.
+    /// The sentence; the receiver replaces what a terminal could obey.
     pub text: String,
 }
 

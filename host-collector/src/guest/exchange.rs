@@ -55,10 +55,10 @@ impl Exchanger {
         Some((VcpuId(pong.vcpu), exchange))
     }
 
-    /// Pings that are still without an answer.
+    /// Whether the ping with this id is still without an answer, and not given up.
     #[must_use]
-    pub fn outstanding_count(&self) -> usize {
-        self.outstanding.len()
+    pub fn awaits(&self, id: u64) -> bool {
+        self.outstanding.iter().any(|(outstanding, _)| *outstanding == id)
     }
 }
 
@@ -80,7 +80,7 @@ mod tests {
         let (vcpu, exchange) = exchanger.pong(&pong(second.id, 7, 8), HostNs(30)).unwrap();
         assert_eq!(vcpu, VcpuId(1));
         assert_eq!((exchange.host_sent, exchange.host_received), (HostNs(20), HostNs(30)));
-        assert_eq!(exchanger.outstanding_count(), 1);
+        assert!(exchanger.awaits(first.id) && !exchanger.awaits(second.id));
         assert!(exchanger.pong(&pong(first.id, 7, 8), HostNs(31)).is_some());
     }
 
@@ -107,7 +107,7 @@ mod tests {
         for at in 2..200 {
             exchanger.ping(None, HostNs(at));
         }
-        assert_eq!(exchanger.outstanding_count(), OUTSTANDING_MAX);
+        assert_eq!(exchanger.outstanding.len(), OUTSTANDING_MAX);
         assert!(exchanger.pong(&pong(first.id, 1, 1), HostNs(300)).is_none());
     }
 }

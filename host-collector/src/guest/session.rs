@@ -8,6 +8,7 @@ use super::connection::Connection;
 use super::exchange::{Exchanger, host_now};
 use super::live::Live;
 use crate::clock::Exchange;
+use crate::text::harmless;
 use crate::units::{HostNs, VcpuId};
 use std::error::Error;
 use std::io;
@@ -15,7 +16,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 use vslice_wire::{
     Deframer, Done, DoneReason, Dropped, Frame, GuestFrame, Hello, HogCount, HostFrame, Notice,
-    PROTOCOL_VERSION, Ready, Request,
+    PROTOCOL_VERSION, Ready, Request, Severity,
 };
 
 /// How long a guest may take to answer when nothing slow is asked of it.
@@ -27,7 +28,9 @@ const PREPARE_TIMEOUT: Duration = Duration::from_secs(120);
 const PING_INTERVAL: Duration = Duration::from_millis(100);
 /// Exchanges on each vCPU before the run, and again after it.
 const CALIBRATION_EXCHANGES: u32 = 100;
-/// Notices kept of one guest; the rest are counted.
+/// How long the exchanges before the run, or those after it, may take together.
+const CALIBRATION_TIMEOUT: Duration = Duration::from_secs(60);
+/// Notices kept of one guest; what it has to say beyond them is passed over.
 const NOTICES_MAX: usize = 100;
 /// Longest wait in one turn of the loop: how late a command or a ping may be.
 const TURN: Duration = Duration::from_millis(20);
@@ -127,6 +130,8 @@ pub enum SessionError {
     Version { theirs: u16, ours: u16 },
     #[error("the guest sent {frame} while {while_waiting_for}")]
     OutOfTurn { frame: &'static str, while_waiting_for: &'static str },
+    #[error("the guest sent {frame} that tells of nothing")]
+    Empty { frame: &'static str },
     #[error("the guest sent more than the {max} requests that its plan allows")]
     TooManyRequests { max: u64 },
     #[error("the guest could not run its plan: {0}")]
@@ -142,12 +147,30 @@ pub enum SessionError {
 pub struct SessionPlan {
     /// The workload as JSON.
     pub plan_json: Vec<u8>,
-    /// More requests than this are not the plan's.
+    /// More requests than this, the dropped ones included, are not the plan's. It bounds what a
+    /// sink is given.
     pub requests_max: u64,
     /// The vCPUs that stamp requests; each is calibrated on its own.
     pub stamping_vcpus: Vec<VcpuId>,
     /// A guest that runs and says nothing for so long, not even an answer to a ping, is given up.
     pub silence_max: Duration,
+}
+
+/// How far the conversation has come; what a guest may say depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Nothing has been said.
+    Hello,
+    /// The guest has said hello.
+    Greeted,
+    /// The plan is on its way to the guest, or has arrived.
+    Preparing,
+    /// The guest has said that it is ready.
+    Prepared,
+    /// The start is on its way to the guest, or has arrived.
+    Running,
+    /// The guest's workload has ended.
+    Over,
 }
 
 /// One conversation.
@@ -164,6 +187,7 @@ pub struct Session<'a, S: GuestSink> {
     progress: Sender<Progress>,
     live: &'a Live,
     record: SessionRecord,
+    turn: Turn,
     stop_sent: bool,
     pinged_at: Instant,
     heard_at: Instant,
@@ -192,6 +216,7 @@ impl<'a, S: GuestSink> Session<'a, S> {
             progress,
             live,
             record: SessionRecord::default(),
+            turn: Turn::Hello,
             stop_sent: false,
             pinged_at: Instant::now(),
             heard_at: Instant::now(),
@@ -210,6 +235,7 @@ impl<'a, S: GuestSink> Session<'a, S> {
         })?;
         self.tell(Progress::Connected(hello));
         self.send(&HostFrame::Plan(self.plan.plan_json.clone()))?;
+        self.turn = Turn::Preparing;
         let ready = self.wait_for(PREPARE_TIMEOUT, "it prepared its plan", |session| {
             session.record.ready.clone()
         })?;
@@ -225,6 +251,7 @@ impl<'a, S: GuestSink> Session<'a, S> {
     /// From `Start` to `Done` and on until the run says `Close`.
     fn run(&mut self) -> Result<(), SessionError> {
         self.send(&HostFrame::Start)?;
+        self.turn = Turn::Running;
         let mut told = false;
         loop {
             match self.commands.try_recv() {
@@ -263,17 +290,21 @@ impl<'a, S: GuestSink> Session<'a, S> {
             }
             self.keep_alive()?;
             self.pump(Duration::ZERO, "it waited for the start")?;
+            self.check_silence("it waited for the start")?;
         }
     }
 
     /// Exchanges pings one at a time on each vCPU that stamps: the fewer there are in flight, the
-    /// shorter the round trips and the tighter the bound.
+    /// shorter the round trips and the tighter the bound. A ping that was never answered, for
+    /// instance because the guest had no room for its pong, is not waited for.
     fn calibrate(&mut self) -> Result<(), SessionError> {
+        let deadline = Instant::now() + CALIBRATION_TIMEOUT;
         for vcpu in self.plan.stamping_vcpus.clone() {
             for _ in 0..CALIBRATION_EXCHANGES {
-                self.ping(Some(vcpu))?;
-                self.wait_for(ANSWER_TIMEOUT, "its clock was calibrated", |session| {
-                    (session.exchanger.outstanding_count() == 0).then_some(())
+                let id = self.ping(Some(vcpu))?;
+                let left = deadline.saturating_duration_since(Instant::now());
+                self.wait_for(left.min(ANSWER_TIMEOUT), "its clock was calibrated", |session| {
+                    (!session.exchanger.awaits(id)).then_some(())
                 })?;
             }
         }
@@ -328,10 +359,12 @@ impl<'a, S: GuestSink> Session<'a, S> {
         Ok(())
     }
 
-    fn ping(&mut self, vcpu: Option<VcpuId>) -> Result<(), SessionError> {
+    /// Sends a ping; returns its id.
+    fn ping(&mut self, vcpu: Option<VcpuId>) -> Result<u64, SessionError> {
         self.pinged_at = Instant::now();
         let ping = self.exchanger.ping(vcpu, host_now());
-        self.send(&HostFrame::Ping(ping))
+        self.send(&HostFrame::Ping(ping))?;
+        Ok(ping.id)
     }
 
     fn send(&mut self, frame: &HostFrame) -> Result<(), SessionError> {
@@ -351,13 +384,13 @@ impl<'a, S: GuestSink> Session<'a, S> {
         if !self.connection.wait_readable(timeout)? {
             return Ok(());
         }
-        self.heard_at = Instant::now();
         let length = match self.connection.read_available(&mut self.buffer)? {
             None => return Ok(()),
             Some(0) => return Err(SessionError::Closed { while_waiting_for: what }),
             Some(length) => length,
         };
         let read_at = host_now();
+        self.heard_at = Instant::now();
         // Taken out for the time of the loop, so that the frames' takers can have all of `self`.
         let buffer = std::mem::take(&mut self.buffer);
         let mut input = &buffer[..length];
@@ -374,10 +407,12 @@ impl<'a, S: GuestSink> Session<'a, S> {
         read_at: HostNs,
         what: &'static str,
     ) -> Result<(), SessionError> {
+        self.check_turn(&frame, what)?;
         match frame {
-            GuestFrame::Hello(hello) => self.take_hello(hello, what),
+            GuestFrame::Hello(hello) => self.take_hello(hello),
             GuestFrame::Ready(ready) => {
-                self.record.ready = Some(ready);
+                self.turn = Turn::Prepared;
+                self.record.ready = Some(Ready { target: harmless(&ready.target), ..ready });
                 Ok(())
             }
             GuestFrame::Pong(pong) => match self.exchanger.pong(&pong, read_at) {
@@ -388,57 +423,98 @@ impl<'a, S: GuestSink> Session<'a, S> {
                 None => Ok(()),
             },
             GuestFrame::Requests(requests) => self.take_requests(&requests),
-            GuestFrame::Dropped(dropped) => {
-                self.record.dropped_count = self.record.dropped_count.saturating_add(dropped.count);
-                self.sink.dropped(&dropped).map_err(SessionError::Sink)
-            }
+            GuestFrame::Dropped(dropped) => self.take_dropped(&dropped),
             GuestFrame::Hogs(hogs) => {
                 self.record.hogs = hogs;
                 Ok(())
             }
             GuestFrame::Notice(notice) => {
-                self.take_notice(notice);
+                self.take_notice(&notice);
                 Ok(())
             }
             GuestFrame::Done(done) => self.take_done(done),
         }
     }
 
-    fn take_hello(&mut self, hello: Hello, what: &'static str) -> Result<(), SessionError> {
-        if self.record.hello.is_some() {
-            return Err(SessionError::OutOfTurn {
-                frame: "a second hello",
-                while_waiting_for: what,
-            });
+    /// What an agent would not say now, a hostile guest does not get recorded.
+    fn check_turn(&self, frame: &GuestFrame, what: &'static str) -> Result<(), SessionError> {
+        let turn = self.turn;
+        let (frame, is_in_turn) = match frame {
+            GuestFrame::Hello(_) => ("a second hello", turn == Turn::Hello),
+            GuestFrame::Ready(_) => ("that it is ready", turn == Turn::Preparing),
+            GuestFrame::Requests(_) => ("requests", turn == Turn::Running),
+            GuestFrame::Dropped(_) => ("a count of dropped requests", turn == Turn::Running),
+            GuestFrame::Hogs(_) => ("the counts of hogs", turn == Turn::Running),
+            GuestFrame::Pong(_) => ("a pong", turn != Turn::Hello),
+            GuestFrame::Notice(_) => ("a notice", turn != Turn::Hello),
+            GuestFrame::Done(done) => {
+                let has_plan = matches!(turn, Turn::Preparing | Turn::Prepared);
+                let may_fail = has_plan && done.reason == DoneReason::Failed;
+                ("that it is done", turn == Turn::Running || may_fail)
+            }
+        };
+        if is_in_turn {
+            return Ok(());
         }
+        Err(SessionError::OutOfTurn { frame, while_waiting_for: what })
+    }
+
+    fn take_hello(&mut self, hello: Hello) -> Result<(), SessionError> {
         if hello.protocol_version != PROTOCOL_VERSION {
             let (theirs, ours) = (hello.protocol_version, PROTOCOL_VERSION);
             return Err(SessionError::Version { theirs, ours });
         }
-        self.record.hello = Some(hello);
+        self.turn = Turn::Greeted;
+        self.record.hello = Some(Hello {
+            agent_version: harmless(&hello.agent_version),
+            kernel_release: harmless(&hello.kernel_release),
+            ..hello
+        });
         Ok(())
     }
 
     fn take_requests(&mut self, requests: &[Request]) -> Result<(), SessionError> {
-        self.record.requests_count += requests.len() as u64;
-        if self.record.requests_count > self.plan.requests_max {
-            return Err(SessionError::TooManyRequests { max: self.plan.requests_max });
-        }
+        let count = requests.len() as u64;
+        self.check_allowance(count, "a block of requests")?;
+        self.sink.requests(requests).map_err(SessionError::Sink)?;
         self.live.requested(requests);
-        self.sink.requests(requests).map_err(SessionError::Sink)
+        self.record.requests_count += count;
+        Ok(())
     }
 
-    fn take_notice(&mut self, mut notice: Notice) {
+    fn take_dropped(&mut self, dropped: &Dropped) -> Result<(), SessionError> {
+        self.check_allowance(dropped.count, "a count of dropped requests")?;
+        self.sink.dropped(dropped).map_err(SessionError::Sink)?;
+        self.record.dropped_count += dropped.count;
+        Ok(())
+    }
+
+    /// Every frame that goes to the sink uses up some of what the plan allows, so that no flood of
+    /// them fills the disk.
+    fn check_allowance(&self, count: u64, frame: &'static str) -> Result<(), SessionError> {
+        let max = self.plan.requests_max;
+        let left = max - self.record.requests_count - self.record.dropped_count;
+        match count {
+            0 => Err(SessionError::Empty { frame }),
+            count if count > left => Err(SessionError::TooManyRequests { max }),
+            _ => Ok(()),
+        }
+    }
+
+    fn take_notice(&mut self, notice: &Notice) {
         if self.record.notices.len() < NOTICES_MAX {
-            notice.text.retain(|character| !character.is_control());
-            self.record.notices.push(notice);
+            let Notice { severity, text } = notice;
+            self.record.notices.push(Notice { severity: *severity, text: harmless(text) });
         }
     }
 
     fn take_done(&mut self, done: Done) -> Result<(), SessionError> {
+        self.turn = Turn::Over;
         self.record.done = Some(done);
         if done.reason == DoneReason::Failed {
-            let text = self.record.notices.last().map_or("it did not say why", |n| &n.text);
+            let is_error = |notice: &&Notice| notice.severity == Severity::Error;
+            let why = self.record.notices.iter().rev().find(is_error);
+            let text = why.map_or("it did not say why", |notice| &notice.text);
             return Err(SessionError::GuestFailed(text.to_owned()));
         }
         Ok(())

@@ -8,8 +8,8 @@ use vslice_wire::Request;
 
 /// Requests that are open at a time at most.
 ///
-/// More than any agent has in flight. A guest whose requests overlap more than that is lying; the
-/// one that would end last is then given up, so that neither memory nor time per span grows.
+/// More than any agent has in flight. A guest whose requests overlap more than that is lying; those
+/// that come while so many are open are given up, so that neither memory nor time per span grows.
 pub const OPEN_REQUESTS_MAX: usize = 8192;
 
 /// Splits the requests of one vCPU by what its thread was doing meanwhile.
@@ -99,13 +99,11 @@ impl<Requests: Iterator<Item = Request>> Join<Requests> {
         })
     }
 
-    fn keep(&mut self, open: Open, sink: &mut impl FnMut(Breakdown)) {
-        self.open.push(open);
-        if self.open.len() > OPEN_REQUESTS_MAX {
-            let ends = self.open.iter().map(|open| open.breakdown.end).enumerate();
-            if let Some((last, _)) = ends.max_by_key(|(_, end)| *end) {
-                sink(self.open.remove(last).abandon());
-            }
+    fn keep(&mut self, mut open: Open, sink: &mut impl FnMut(Breakdown)) {
+        if self.open.len() < OPEN_REQUESTS_MAX {
+            self.open.push(open);
+        } else {
+            sink(open.abandon());
         }
     }
 }
@@ -166,7 +164,7 @@ impl Open {
             | ThreadState::PreemptWait { .. } => {}
         }
         if until > self.covered_until {
-            self.add(clip(span, self.covered_until, until));
+            self.add(span, until);
         }
     }
 
@@ -175,16 +173,16 @@ impl Open {
         if until > self.covered_until {
             let state = ThreadState::Unknown { cause: UnknownCause::NotYetSeen };
             let (tid, start) = (self.thread, self.covered_until);
-            self.add(Span { tid, start, end: until, state, antagonists: Vec::new() });
+            self.add(&Span { tid, start, end: until, state, antagonists: Vec::new() }, until);
         }
     }
 
-    /// Takes a span that starts where the request is covered to.
-    fn add(&mut self, span: Span) {
-        self.covered_until = span.end;
-        self.breakdown.parts.add(Part::of(&span.state), span.length_ns());
+    /// Takes what a span says from where the request is covered to on, as far as `until`.
+    fn add(&mut self, span: &Span, until: HostNs) {
+        let from = std::mem::replace(&mut self.covered_until, until);
+        self.breakdown.parts.add(Part::of(&span.state), until.since_ns(from));
         if self.breakdown.chain.len() < CHAIN_SPANS_MAX {
-            self.breakdown.chain.push(span);
+            self.breakdown.chain.push(clip(span, from, until));
         } else {
             self.breakdown.chain_cut_count += 1;
         }

@@ -1,6 +1,7 @@
 //! Child processes that never outlive the collector, and whose end never goes unnoticed.
 #![expect(unsafe_code, reason = "Command::pre_exec: what a child does between fork and exec")]
 
+use crate::text::harmless;
 use crate::units::{PcpuId, Tid};
 use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -259,10 +260,9 @@ fn lines_from(path: &Path, offset_bytes: u64) -> Vec<String> {
     if read.is_err() {
         return Vec::new();
     }
-    let printable = |line: &str| line.chars().filter(|c| !c.is_control()).collect::<String>();
     String::from_utf8_lossy(&excerpt)
         .lines()
-        .map(|line| printable(line).trim().to_owned())
+        .map(|line| harmless(line.trim()))
         .filter(|line| !line.is_empty())
         .collect()
 }
@@ -327,7 +327,7 @@ mod tests {
         let script = "echo first; printf 'qemu: \\033[31mno such disk\\n\\n' >&2; exit 3";
         let mut child = SupervisedChild::start(&shell(directory.path(), script)).expect("a shell");
         let message = wait(&mut child).to_string();
-        assert_eq!(message, "the test's shell ended with status 3: qemu: [31mno such disk");
+        assert_eq!(message, "the test's shell ended with status 3: qemu: ?[31mno such disk");
 
         let script = "kill -KILL $$";
         let mut child = SupervisedChild::start(&shell(directory.path(), script)).expect("a shell");

@@ -37,7 +37,8 @@ impl GuestSink for &mut GuestStreams {
     }
 
     fn dropped(&mut self, dropped: &Dropped) -> Result<(), SinkError> {
-        Ok(self.requests.push(RequestItem::Dropped(*dropped))?)
+        self.requests.push(RequestItem::Dropped(*dropped))?;
+        Ok(self.requests.tick()?)
     }
 
     fn exchange(&mut self, vcpu: VcpuId, exchange: &Exchange) -> Result<(), SinkError> {

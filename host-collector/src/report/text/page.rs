@@ -2,6 +2,7 @@
 //! character out: names come from guests and from `comm`s, and a terminal obeys what it is sent.
 
 use super::Style;
+use crate::text::harmless;
 
 /// How a piece of text stands out, where colour was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +55,7 @@ impl Page {
     /// One line; what it ends in of blanks is left out.
     pub(super) fn line(&mut self, pieces: &[(Tone, &str)]) {
         let cleaned: Vec<(Tone, String)> =
-            pieces.iter().map(|(tone, text)| (*tone, clean(text))).collect();
+            pieces.iter().map(|(tone, text)| (*tone, harmless(text))).collect();
         let printed = cleaned.iter().rposition(|(_, text)| !text.trim_end().is_empty());
         for (index, (tone, text)) in cleaned.iter().enumerate().take(printed.map_or(0, |at| at + 1))
         {
@@ -76,7 +77,7 @@ impl Page {
         let indent = " ".repeat(lead.chars().count());
         let room = self.style.width.saturating_sub(indent.len()).max(20);
         let mut lead = lead;
-        for line in wrap(&shorten(&clean(text), PARAGRAPH_CHARS_MAX), room) {
+        for line in wrap(&shorten(&harmless(text), PARAGRAPH_CHARS_MAX), room) {
             self.line(&[(Tone::Dim, lead), (tone, &line)]);
             lead = &indent;
         }
@@ -140,18 +141,6 @@ impl Table {
     }
 }
 
-/// The text without anything that a terminal could obey or that could reorder a line: control
-/// characters, format characters (bidirectional overrides, zero-width ones) and whatever else is
-/// not a letter, a digit or a sign of ASCII become `?`, one for one.
-pub(super) fn clean(text: &str) -> String {
-    let is_harmless = |letter: char| {
-        letter == ' '
-            || letter.is_ascii_graphic()
-            || (!letter.is_ascii() && letter.is_alphanumeric())
-    };
-    text.chars().map(|letter| if is_harmless(letter) { letter } else { '?' }).collect()
-}
-
 /// The first `chars_max` characters, the last of them a `~` if there are more.
 pub(super) fn shorten(text: &str, chars_max: usize) -> String {
     if text.chars().count() <= chars_max {
@@ -201,20 +190,6 @@ mod tests {
     }
 
     const PLAIN: Style = Style { width: 24, colour: false };
-
-    #[test]
-    fn nothing_that_a_terminal_obeys_gets_out() {
-        for (raw, cleaned) in [
-            ("worker", "worker"),
-            ("a\x1b[2Jb", "a?[2Jb"),
-            ("a\nb\rc\td\x07", "a?b?c?d?"),
-            ("\u{9b}31m", "?31m"),
-            ("\u{202e}evil\u{200b}", "?evil?"),
-            ("gr\u{fc}n", "gr\u{fc}n"),
-        ] {
-            assert_eq!(clean(raw), cleaned);
-        }
-    }
 
     #[test]
     fn a_paragraph_is_wrapped_under_its_lead() {
