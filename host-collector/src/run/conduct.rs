@@ -110,6 +110,7 @@ impl Prepared<'_> {
             way: &self.vsock.way,
             logs: self.dir.path(),
             scratch: &self.scratch,
+            interrupted: self.options.interrupted,
         };
         let mut manifest = self.manifest();
         let run = Run { plan: self.plan, options: &self.options, config: &config, dir: &self.dir };
@@ -164,10 +165,11 @@ impl Run<'_> {
     fn make(&self, manifest: &mut Manifest, watcher: &mut dyn Watcher) -> Result<(), RunError> {
         self.dir.write_json("run.json", manifest)?;
         watcher.stage("writing the guests' disks");
-        let mut lab = Lab::prepare(self.config)?;
+        let lab = Lab::prepare(self.config);
         if self.options.take_interrupt() {
             return Err(RunError::Interrupted);
         }
+        let mut lab = lab?;
         let seats = self.listeners(&lab)?;
         watcher.stage(&format!(
             "booting {} guests, which takes {} or so",

@@ -60,6 +60,9 @@ impl Stage<'_, '_> {
         if let Some(window) = &mut manifest.window {
             window.end_ns = Some(host_now());
         }
+        if matches!(workload, Err(RunError::Interrupted)) {
+            watcher.stage("interrupted, closing the run; interrupt once more not to wait for that");
+        }
         let stopped = self.stop_workloads();
         manifest.cost.cpu_ns = own_cpu_ns().saturating_sub(cpu_before_ns);
         let recorded = self.finish_recording(recorder, &mut manifest.cost);
