@@ -2,6 +2,7 @@
 
 use super::error::{RunError, sentence};
 use super::manifest::{Cost, GuestRecord, Manifest, SCHEMA, Status};
+use super::reserve;
 use super::seat::{Seat, SeatPlan};
 use super::sink::GuestStreams;
 use super::stage::Stage;
@@ -119,6 +120,7 @@ impl Prepared<'_> {
             Ok(()) => Status::Complete,
             Err(error) => Status::Partial { why: sentence(error) },
         };
+        reserve::release(&self.dir);
         let written = self.dir.write_json("run.json", &manifest);
         result?;
         Ok(written?)
@@ -164,6 +166,7 @@ pub(super) struct Run<'a> {
 impl Run<'_> {
     fn make(&self, manifest: &mut Manifest, watcher: &mut dyn Watcher) -> Result<(), RunError> {
         self.dir.write_json("run.json", manifest)?;
+        reserve::take(self.dir)?;
         watcher.stage("writing the guests' disks");
         let lab = Lab::prepare(self.config);
         if self.options.take_interrupt() {

@@ -8,6 +8,7 @@ pub mod census;
 pub mod conduct;
 pub mod error;
 pub mod manifest;
+mod reserve;
 mod seat;
 mod sink;
 mod stage;

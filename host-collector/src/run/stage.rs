@@ -4,6 +4,7 @@ use super::census::host_threads;
 use super::conduct::Run;
 use super::error::RunError;
 use super::manifest::{Cost, Manifest, ThreadRecord, VmRecord, Window};
+use super::reserve;
 use super::seat::Seat;
 use super::watch::Watcher;
 use crate::guest::exchange::host_now;
@@ -113,7 +114,10 @@ impl Stage<'_, '_> {
     }
 
     fn finish_recording(&self, recorder: Recorder, cost: &mut Cost) -> Result<(), RunError> {
-        let totals = recorder.stop()?;
+        let totals = recorder.stop();
+        // What follows is the run's last words.
+        reserve::release(self.run.dir);
+        let totals = totals?;
         cost.events_count = totals.counters.events_count;
         cost.lost_count = totals.counters.lost_count;
         cost.ring_bytes = totals.counters.ring_bytes;
