@@ -27,7 +27,7 @@ Examples:
   vslice run demo --iothread true       the same with the disk in an iothread
   vslice run demo --bus ide --json      the summary as JSON
   vslice plan show seed > my.toml       a plan to start from
-  vslice report runs/demo-20261123      the report of a run once more";
+  vslice report runs/demo-1795471866    the report of a run once more";
 
 /// The commands.
 #[derive(Debug, Subcommand)]

@@ -12,12 +12,12 @@ use crate::report::{
 };
 use crate::sched::{SchedEvent, SchedKind, StackId};
 use crate::store::{
-    ClockSample, RequestItem, RunDir, SchedMerge, StackNames, StoreError, StreamReader, VmName,
-    read_all,
+    ClockSample, RequestItem, RunDir, SchedMerge, StackNames, StoreError, StreamReader, Tail,
+    VmName, read_all,
 };
 use crate::timeline::{Span, StackTable, Timeline};
-use crate::units::{HostNs, Tid, VcpuId};
-use std::collections::HashMap;
+use crate::units::{HostNs, PcpuId, Tid, VcpuId};
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use vslice_wire::Request;
 
@@ -216,11 +216,24 @@ impl<'a> Analysis<'a> {
         let planned_end = manifest.window.and_then(|window| window.end_ns);
         let end = planned_end.unwrap_or(HostNs(u64::MAX));
         let mut now = start;
-        for event in SchedMerge::open(self.run)? {
+        let mut events = SchedMerge::open(self.run)?;
+        let watched = watched_pcpus(manifest);
+        let mut cut = None;
+        while let Some(event) = events.next() {
             let event = event?;
             now = event.time;
             self.learn(&event);
             timeline.push(&event, &mut |span| self.span(&span, start, end));
+            if cut.is_none() {
+                cut = cut_pcpu(&events, &watched);
+                if let Some(pcpu) = cut {
+                    // From here on it is as if the kernel had lost everything.
+                    let kind = SchedKind::Lost { until: HostNs(u64::MAX), count: 0 };
+                    let loss = SchedEvent { time: now, pcpu, kind };
+                    timeline.push(&loss, &mut |span| self.span(&span, start, end));
+                    self.warn_of_cut(pcpu, now.since_ns(start));
+                }
+            }
         }
         timeline.finish(now, &mut |span| self.span(&span, start, end));
         let contradictions = timeline.contradictions().count();
@@ -235,6 +248,15 @@ impl<'a> Analysis<'a> {
             join.finish(&mut |breakdown| self.builder.breakdown(vm, breakdown));
         }
         Ok(planned_end.unwrap_or(now))
+    }
+
+    fn warn_of_cut(&mut self, pcpu: PcpuId, after_ns: u64) {
+        let text = format!(
+            "the scheduler events of {pcpu} were cut off after {:.3} s; the time after that counts as \
+             lost",
+            after_ns as f64 / 1e9
+        );
+        self.warnings.push(Warning::Notice { text });
     }
 
     /// A span that touches the window counts whole: cut at its edges, it would be a timeslice that
@@ -315,6 +337,20 @@ fn vm_threads(vm: &VmRecord) -> VmThreads {
     VmThreads { name: vm.name.clone(), block_bytes: vm.block_bytes, vcpus }
 }
 
+/// The pCPUs on which every switch is recorded.
+fn watched_pcpus(manifest: &Manifest) -> HashSet<PcpuId> {
+    manifest.vms.iter().flat_map(|vm| &vm.threads).filter_map(|thread| thread.pinned).collect()
+}
+
+/// A watched pCPU whose record has come to its end, but not to the one that its writer makes. The
+/// others' records of a run that was killed may go on for a second or so. On pCPUs that are not
+/// watched next to nothing happens, so the end of their record says little.
+fn cut_pcpu(events: &SchedMerge, watched: &HashSet<PcpuId>) -> Option<PcpuId> {
+    let tails = events.tails().into_iter();
+    let mut cut = tails.filter(|(pcpu, tail)| *tail != Tail::Finished && watched.contains(pcpu));
+    cut.next().map(|(pcpu, _)| pcpu)
+}
+
 /// The requests of one guest as they are stored. A stream that turns out to be unreadable midway
 /// ends there; `read_drops`, which has read it before, has said so.
 fn requests(run: &RunDir, vm: &VmName) -> Result<Box<dyn Iterator<Item = Request>>, StoreError> {
@@ -353,11 +389,16 @@ fn environment(manifest: &Manifest) -> Environment {
     Environment { lines, details }
 }
 
-/// The hogs by the plan; one that the guest never mentioned has not counted.
+/// The hogs by the plan; one that the guest never mentioned has not counted. Of a guest whose word
+/// was not kept, as its collector was killed, nobody knows.
 fn hogs(vm: &VmRecord) -> impl Iterator<Item = Hog> {
-    vm.hogs.iter().map(|vcpu| {
-        let records = vm.guest.iter().flat_map(|guest| &guest.hogs);
-        let count = records.filter(|hog| hog.vcpu == *vcpu).map(|hog| hog.count).max();
-        Hog { vm: vm.name.clone(), vcpu: *vcpu, count: count.unwrap_or(0) }
+    let pairs = vm.guest.iter().flat_map(|guest| vm.hogs.iter().map(move |vcpu| (guest, *vcpu)));
+    pairs.map(|(guest, vcpu)| {
+        let records = guest.hogs.iter().filter(|hog| hog.vcpu == vcpu);
+        let count = records.map(|hog| hog.count).max().unwrap_or(0);
+        Hog { vm: vm.name.clone(), vcpu, count }
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 use super::error::{RunError, sentence};
 use super::home::HomePcpu;
 use super::manifest::{Cost, GuestRecord, Manifest, SCHEMA, Status};
+use super::reserve;
 use super::seat::{Seat, SeatPlan};
 use super::sink::GuestStreams;
 use super::stage::Stage;
@@ -111,6 +112,7 @@ impl Prepared<'_> {
             way: &self.vsock.way,
             logs: self.dir.path(),
             scratch: &self.scratch,
+            interrupted: self.options.interrupted,
         };
         let mut manifest = self.manifest();
         let run = Run { plan: self.plan, options: &self.options, config: &config, dir: &self.dir };
@@ -119,6 +121,7 @@ impl Prepared<'_> {
             Ok(()) => Status::Complete,
             Err(error) => Status::Partial { why: sentence(error) },
         };
+        reserve::release(&self.dir);
         let written = self.dir.write_json("run.json", &manifest);
         result?;
         Ok(written?)
@@ -164,11 +167,13 @@ pub(super) struct Run<'a> {
 impl Run<'_> {
     fn make(&self, manifest: &mut Manifest, watcher: &mut dyn Watcher) -> Result<(), RunError> {
         self.dir.write_json("run.json", manifest)?;
+        reserve::take(self.dir)?;
         watcher.stage("writing the guests' disks");
-        let mut lab = Lab::prepare(self.config)?;
+        let lab = Lab::prepare(self.config);
         if self.options.take_interrupt() {
             return Err(RunError::Interrupted);
         }
+        let mut lab = lab?;
         let seats = self.listeners(&lab)?;
         watcher.stage(&format!(
             "booting {} guests, which takes {} or so",
@@ -183,7 +188,7 @@ impl Run<'_> {
             streams.push(GuestStreams::create(self.dir, &VmName::try_from(guest.name())?)?);
         }
         let lives: Vec<Live> = lab.guests().iter().map(|_| Live::default()).collect();
-        let result = thread::scope(|scope| {
+        let (result, grace) = thread::scope(|scope| {
             let plans = seats.into_iter().zip(&mut streams).zip(&lives);
             let seats: Vec<Seat<'_>> = plans
                 .map(|((plan, streams), live)| Seat::take(scope, plan, streams, live))
@@ -195,11 +200,13 @@ impl Run<'_> {
                 let hello = seat.record.hello.as_ref();
                 vm.guest = hello.map(|hello| GuestRecord::new(&seat.record, hello));
             }
-            result
+            // Who was never ready has not been told to power off.
+            let was_told = stage.seats.iter().all(|seat| seat.is_ready);
+            (result, if was_told { POWER_OFF_GRACE } else { Duration::ZERO })
         });
         drop(home);
         watcher.stage("ending the guests");
-        lab.stop(POWER_OFF_GRACE);
+        lab.stop(grace);
         let finished = streams.into_iter().try_for_each(GuestStreams::finish);
         result?;
         Ok(finished?)

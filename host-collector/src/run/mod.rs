@@ -9,6 +9,7 @@ pub mod conduct;
 pub mod error;
 mod home;
 pub mod manifest;
+mod reserve;
 mod seat;
 mod sink;
 mod stage;

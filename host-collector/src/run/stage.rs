@@ -4,6 +4,7 @@ use super::census::host_threads;
 use super::conduct::Run;
 use super::error::RunError;
 use super::manifest::{Cost, Manifest, ThreadRecord, VmRecord, Window};
+use super::reserve;
 use super::seat::Seat;
 use super::watch::Watcher;
 use crate::guest::exchange::host_now;
@@ -63,6 +64,9 @@ impl Stage<'_, '_> {
         if let Some(window) = &mut manifest.window {
             window.end_ns = Some(host_now());
         }
+        if matches!(workload, Err(RunError::Interrupted)) {
+            watcher.stage("interrupted, closing the run; interrupt once more not to wait for that");
+        }
         let stopped = self.stop_workloads();
         manifest.cost.cpu_ns = own_cpu_ns().saturating_sub(cpu_before_ns);
         let recorded = self.finish_recording(recorder, &mut manifest.cost);
@@ -120,7 +124,10 @@ impl Stage<'_, '_> {
     }
 
     fn finish_recording(&self, recorder: Recorder, cost: &mut Cost) -> Result<(), RunError> {
-        let totals = recorder.stop()?;
+        let totals = recorder.stop();
+        // What follows is the run's last words.
+        reserve::release(self.run.dir);
+        let totals = totals?;
         cost.events_count = totals.counters.events_count;
         cost.lost_count = totals.counters.lost_count;
         cost.ring_bytes = totals.counters.ring_bytes;
