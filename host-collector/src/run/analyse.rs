@@ -1,5 +1,8 @@
 //! From a run directory to its summary: the pure layers, fed with what was recorded.
 
+mod threads;
+
+use self::threads::Threads;
 use super::census::HostThread;
 use super::manifest::{Manifest, SCHEMA, Status, VmRecord};
 use crate::clock::{ClockError, ClockMap, Exchange};
@@ -7,17 +10,15 @@ use crate::join::{Join, SubmissionOrder};
 use crate::report::model::{
     Accelerator, ClockMethod, Cost, Environment, Hog, Lost, RunStatus, VcpuClock,
 };
-use crate::report::{
-    Facts, Names, Summary, SummaryBuilder, ThreadIdentity, ThreadKind, VmIndex, VmThreads, Warning,
-};
+use crate::report::{Facts, Names, Summary, SummaryBuilder, VmIndex, VmThreads, Warning};
 use crate::sched::{SchedEvent, SchedKind, StackId};
 use crate::store::{
     ClockSample, RequestItem, RunDir, SchedMerge, StackNames, StoreError, StreamReader, Tail,
     VmName, read_all,
 };
 use crate::timeline::{Span, StackTable, Timeline};
-use crate::units::{HostNs, PcpuId, Tid, VcpuId};
-use std::collections::{HashMap, HashSet};
+use crate::units::{HostNs, PcpuId, VcpuId};
+use std::collections::HashSet;
 use std::path::Path;
 use vslice_wire::Request;
 
@@ -72,9 +73,7 @@ struct Analysis<'a> {
     builder: SummaryBuilder,
     joins: Vec<(VmIndex, Join<Requests>)>,
     clocks: Vec<VcpuClock>,
-    names: Names,
-    /// Whose threads a process's newborns are.
-    processes: HashMap<Tid, ThreadKind>,
+    threads: Threads,
     lost: Lost,
     warnings: Vec<Warning>,
 }
@@ -92,36 +91,14 @@ impl<'a> Analysis<'a> {
             builder: SummaryBuilder::new(start, vms),
             joins: Vec::new(),
             clocks: Vec::new(),
-            names: Names::default(),
-            processes: HashMap::from([(manifest.collector_pid, ThreadKind::Collector)]),
+            threads: Threads::new(manifest, threads),
             lost: Lost::default(),
             warnings: Vec::new(),
         };
-        analysis.know_threads(manifest, threads);
         for (index, vm) in manifest.vms.iter().enumerate() {
             analysis.read_guest(VmIndex(index), vm)?;
         }
         Ok(analysis)
-    }
-
-    fn know_threads(&mut self, manifest: &Manifest, threads: Vec<HostThread>) {
-        for (index, vm) in manifest.vms.iter().enumerate() {
-            let kind = ThreadKind::Vmm { vm: VmIndex(index) };
-            self.processes.insert(vm.pid, kind);
-            self.processes.extend(vm.device_pid.map(|pid| (pid, kind)));
-        }
-        for thread in threads {
-            let other = if thread.is_kernel { ThreadKind::Kernel } else { ThreadKind::Host };
-            let kind = self.processes.get(&thread.pid).copied().unwrap_or(other);
-            self.names.threads.insert(thread.tid, ThreadIdentity { name: thread.comm, kind });
-        }
-        for (index, vm) in manifest.vms.iter().enumerate() {
-            let kind = ThreadKind::Vmm { vm: VmIndex(index) };
-            for thread in vm.threads.iter().filter(|thread| thread.vcpu.is_none()) {
-                let name = thread.role.clone();
-                self.names.threads.insert(thread.tid, ThreadIdentity { name, kind });
-            }
-        }
     }
 
     /// Prepares the join of one guest's requests, and what its clock needs for it.
@@ -134,7 +111,10 @@ impl<'a> Analysis<'a> {
         let thread = vm.threads.iter().find(|thread| thread.vcpu == Some(vcpu));
         let Some(tid) = thread.map(|thread| thread.tid) else { return Ok(()) };
         let samples = match read_all::<ClockSample>(&self.run.clock_path(&name)) {
-            Ok((samples, _tail)) => samples,
+            Ok((samples, tail)) => {
+                self.warn_of_tail(vm, "clock exchanges", tail);
+                samples
+            }
             Err(error) => return optional(Err(error)).map_err(AnalyseError::from),
         };
         let map = match self.clock_map(vm, vcpu, &samples) {
@@ -154,7 +134,7 @@ impl<'a> Analysis<'a> {
             exchanges: map.exchange_count() as u64,
             bound_ns: map.bound_ns(),
         });
-        self.read_drops(&name)?;
+        self.read_drops(vm, &name)?;
         let requests = SubmissionOrder::new(requests(self.run, &name)?);
         self.joins.push((index, Join::new(vcpu, tid, map, requests)));
         Ok(())
@@ -187,14 +167,28 @@ impl<'a> Analysis<'a> {
         ClockMap::estimate(&exchanges)
     }
 
-    fn read_drops(&mut self, vm: &VmName) -> Result<(), StoreError> {
-        let mut stream = StreamReader::<RequestItem>::open(&self.run.requests_path(vm))?;
+    fn warn_of_tail(&mut self, vm: &VmRecord, what: &str, tail: Tail) {
+        if let Tail::Torn { bytes } = tail {
+            let text = format!(
+                "{}: the stored {what} were cut off; {bytes} bytes after the last whole block were \
+                 left out",
+                vm.name
+            );
+            self.warnings.push(Warning::Notice { text });
+        }
+    }
+
+    fn read_drops(&mut self, vm: &VmRecord, name: &VmName) -> Result<(), StoreError> {
+        let mut stream = StreamReader::<RequestItem>::open(&self.run.requests_path(name))?;
         while let Some(block) = stream.next_block()? {
             for item in block {
                 if let RequestItem::Dropped(dropped) = item {
                     self.builder.dropped(dropped.count);
                 }
             }
+        }
+        if let Some(tail) = stream.tail() {
+            self.warn_of_tail(vm, "requests", tail);
         }
         Ok(())
     }
@@ -222,7 +216,12 @@ impl<'a> Analysis<'a> {
         while let Some(event) = events.next() {
             let event = event?;
             now = event.time;
-            self.learn(&event);
+            self.threads.learn(&event);
+            if let SchedKind::Lost { until, count } = event.kind {
+                self.lost.records += count;
+                self.lost.intervals += 1;
+                self.lost.total_ns += until.since_ns(event.time);
+            }
             timeline.push(&event, &mut |span| self.span(&span, start, end));
             if cut.is_none() {
                 cut = cut_pcpu(&events, &watched);
@@ -270,41 +269,9 @@ impl<'a> Analysis<'a> {
         }
     }
 
-    /// Names of threads, and losses.
-    fn learn(&mut self, event: &SchedEvent) {
-        match &event.kind {
-            SchedKind::Comm { tid, comm } => {
-                let identity = self.names.threads.entry(*tid);
-                let identity = identity.or_insert_with(|| ThreadIdentity {
-                    name: String::new(),
-                    kind: ThreadKind::Host,
-                });
-                // The role of a VMM's thread says more than its name.
-                if !matches!(identity.kind, ThreadKind::Vmm { .. }) || identity.name.is_empty() {
-                    identity.name.clone_from(comm);
-                }
-            }
-            SchedKind::Fork { pid, tid, parent_pid } => {
-                let inherited = self.processes.get(pid).or_else(|| {
-                    let parent = self.names.threads.get(parent_pid);
-                    parent.map(|parent| &parent.kind).filter(|kind| **kind == ThreadKind::Kernel)
-                });
-                let kind = inherited.copied().unwrap_or(ThreadKind::Host);
-                let name = String::new();
-                self.names.threads.insert(*tid, ThreadIdentity { name, kind });
-            }
-            SchedKind::Lost { until, count } => {
-                self.lost.records += count;
-                self.lost.intervals += 1;
-                self.lost.total_ns += until.since_ns(event.time);
-            }
-            SchedKind::Switch { .. } | SchedKind::Waking { .. } | SchedKind::Exit { .. } => {}
-        }
-    }
-
     fn finish(mut self, manifest: &Manifest, stacks: &[StackNames], end: HostNs) -> Summary {
-        self.names.stacks =
-            stacks.iter().map(|stack| (StackId(stack.id), stack.frames.clone())).collect();
+        let stacks = stacks.iter().map(|stack| (StackId(stack.id), stack.frames.clone()));
+        let names = Names { threads: self.threads.into_identities(), stacks: stacks.collect() };
         let start = manifest.window.map_or(end, |window| window.start_ns);
         let facts = Facts {
             plan: manifest.plan_name.clone(),
@@ -326,7 +293,7 @@ impl<'a> Analysis<'a> {
             },
             warnings: self.warnings,
         };
-        self.builder.finish(facts, &self.names)
+        self.builder.finish(facts, &names)
     }
 }
 

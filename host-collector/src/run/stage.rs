@@ -21,6 +21,7 @@ use crate::vmm::threads::{self, ThreadRole};
 use nix::sys::resource::{UsageWho, getrusage};
 use std::thread;
 use std::time::{Duration, Instant};
+use vslice_wire::DoneReason;
 
 /// Between two looks at guests, sessions and the recorder.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -103,8 +104,8 @@ impl Stage<'_, '_> {
             } else if read.1.elapsed() > STALL_MAX {
                 return Err(RunError::Stalled { seconds: STALL_MAX.as_secs() });
             }
-            if self.seats.iter().filter(|seat| seat.has_reader).all(|seat| seat.done.is_some()) {
-                return Ok(());
+            if let Some(result) = self.readers_are_done() {
+                return result;
             }
             if recorder.has_ended() {
                 // `Recorder::stop` says why.
@@ -116,6 +117,16 @@ impl Stage<'_, '_> {
             }
             thread::sleep(LOOK_INTERVAL);
         }
+    }
+
+    /// `None` while a reader reads. One that was stopped, and not by this run, has not read all.
+    fn readers_are_done(&self) -> Option<Result<(), RunError>> {
+        for seat in self.seats.iter().filter(|seat| seat.has_reader) {
+            if seat.done?.reason != DoneReason::Completed {
+                return Some(Err(RunError::StoppedItself { vm: seat.vm.clone() }));
+            }
+        }
+        Some(Ok(()))
     }
 
     fn stop_workloads(&mut self) -> Result<(), RunError> {

@@ -12,7 +12,7 @@ use crate::join::Part;
 use crate::run::manifest::{GuestClock, GuestEnd, GuestRecord, HogRecord, ThreadRecord, Window};
 use crate::sched::PrevState;
 use crate::store::StreamWriter;
-use crate::units::PcpuId;
+use crate::units::{PcpuId, Tid};
 use tempfile::TempDir;
 use vslice_wire::{Dropped, GuestTicks};
 
