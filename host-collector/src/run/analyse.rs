@@ -269,7 +269,7 @@ impl<'a> Analysis<'a> {
         }
     }
 
-    fn finish(mut self, manifest: &Manifest, stacks: &[StackNames], end: HostNs) -> Summary {
+    fn finish(self, manifest: &Manifest, stacks: &[StackNames], end: HostNs) -> Summary {
         let stacks = stacks.iter().map(|stack| (StackId(stack.id), stack.frames.clone()));
         let names = Names { threads: self.threads.into_identities(), stacks: stacks.collect() };
         let start = manifest.window.map_or(end, |window| window.start_ns);

@@ -3,10 +3,11 @@
 use super::error::{RunError, sentence};
 use super::home::HomePcpu;
 use super::manifest::{Cost, GuestRecord, Manifest, SCHEMA, Status};
+use super::options::RunOptions;
 use super::reserve;
 use super::seat::{Seat, SeatPlan};
 use super::sink::GuestStreams;
-use super::stage::Stage;
+use super::stage::{Run, Stage};
 use super::watch::Watcher;
 use crate::guest::connection::GuestListener;
 use crate::guest::live::Live;
@@ -22,8 +23,7 @@ use crate::store::{RunDir, VmName};
 use crate::units::Tid;
 use crate::vmm::host::{self, HostPcpus};
 use crate::vmm::pin;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -35,25 +35,6 @@ const REQUESTS_SLACK: u64 = 4096;
 /// How long a running guest may leave all pings unanswered: far longer than any contention makes a
 /// housekeeping vCPU wait.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
-
-/// What a run is told beside its plan.
-#[derive(Debug, Clone, Copy)]
-pub struct RunOptions<'a> {
-    /// The run directory, made by the run.
-    pub output: &'a Path,
-    /// The guest image's directory.
-    pub image: &'a Path,
-    /// Set from outside when the run shall end early; see [`RunOptions::take_interrupt`].
-    pub interrupted: &'a AtomicBool,
-}
-
-impl RunOptions<'_> {
-    /// Whether the run was interrupted since the last call. The first interrupt ends the run in
-    /// order; one more, while it ends, makes it give up what the order takes time for.
-    pub(super) fn take_interrupt(&self) -> bool {
-        self.interrupted.swap(false, Ordering::Relaxed)
-    }
-}
 
 /// A run that this host can make, and the directory that is now its own.
 #[derive(Debug)]
@@ -153,15 +134,6 @@ fn name_of(accelerator: Accelerator) -> &'static str {
         Accelerator::Kvm => "KVM",
         Accelerator::Tcg => "TCG",
     }
-}
-
-/// What does not change during a run.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Run<'a> {
-    pub(super) plan: &'a Plan,
-    pub(super) options: &'a RunOptions<'a>,
-    pub(super) config: &'a LabConfig<'a>,
-    pub(super) dir: &'a RunDir,
 }
 
 impl Run<'_> {

@@ -1,20 +1,20 @@
 //! Guests on stage: from the first boot message to the last request.
 
 use super::census::host_threads;
-use super::conduct::Run;
 use super::error::RunError;
 use super::manifest::{Cost, Manifest, ThreadRecord, VmRecord, Window};
+use super::options::RunOptions;
 use super::reserve;
 use super::seat::Seat;
 use super::watch::Watcher;
 use crate::guest::exchange::host_now;
 use crate::guest::live::{Glance, Live};
 use crate::guest::session::Command;
-use crate::lab::launch::{self, Lab};
+use crate::lab::launch::{self, Lab, LabConfig};
 use crate::lab::plan::{Plan, VmPlan};
 use crate::lab::scratch;
 use crate::perf::{RecordPlan, Recorder, StackTable, Symbols};
-use crate::store::{SchedWriters, StackNames};
+use crate::store::{RunDir, SchedWriters, StackNames};
 use crate::units::{Tid, VcpuId};
 use crate::vmm::pin::Pinning;
 use crate::vmm::threads::{self, ThreadRole};
@@ -34,6 +34,15 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 const STALL_MAX: Duration = Duration::from_secs(300);
 /// How long a process may take from closing its connections to its end.
 const ENDING_TIME: Duration = Duration::from_secs(2);
+
+/// What does not change during a run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Run<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) options: &'a RunOptions<'a>,
+    pub(super) config: &'a LabConfig<'a>,
+    pub(super) dir: &'a RunDir,
+}
 
 /// Guests that have been started, with a session each.
 pub(super) struct Stage<'run, 'scope> {
