@@ -1,7 +1,7 @@
 //! One run of a plan: guests up, recording on, workload through, everything down again.
 //!
-//! [`prepare`] and [`Prepared::conduct`] make the run and leave a run directory; [`analyse()`] makes a summary of one, from
-//! nothing but what is in it.
+//! [`prepare`] and [`Prepared::conduct`] make the run and leave a run directory; [`analyse()`] makes
+//! a summary of one, from nothing but what is in it.
 
 pub mod analyse;
 pub mod census;

@@ -10,7 +10,7 @@ pub struct RunOptions<'a> {
     pub output: &'a Path,
     /// The guest image's directory.
     pub image: &'a Path,
-    /// Set from outside when the run shall end early; see [`RunOptions::take_interrupt`].
+    /// Set from outside when the run shall end early; a second time, while it ends, makes it end at once.
     pub interrupted: &'a AtomicBool,
 }
 
