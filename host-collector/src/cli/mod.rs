@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand};
 /// and records every request in the guest and every scheduling event on the host. It ends in a run
 /// directory; reports are made from that alone, here or elsewhere, now or later.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(version, after_help = EXAMPLES)]
 pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
