@@ -62,10 +62,7 @@ pub(super) fn execute(args: &RunArgs) -> anyhow::Result<u8> {
         let prepared = match prepare(&plan, options, watcher.as_mut()) {
             Ok(prepared) => prepared,
             Err(RunError::Interrupted) => anyhow::bail!(Interrupted { output: None }),
-            Err(error) => {
-                let context = format!("plan '{}' cannot be run here", plan.name);
-                return Err(anyhow::Error::new(error).context(context));
-            }
+            Err(error) => anyhow::bail!("nothing was run: {}", sentence(&error)),
         };
         prepared.conduct(watcher.as_mut())
     };
