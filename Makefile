@@ -5,35 +5,39 @@
 #   make lint    what CI demands of the sources
 #   make clean   the build and the image; what was downloaded stays in the cache
 
-CACHE  := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vslice
 TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
-AGENT  := target/$(TRIPLE)/release/vslice-agent
+AGENT  := target/$(TRIPLE)/guest/vslice-agent
 VSLICE := target/release/vslice
 IMAGE  := target/images/micro
 RUN    := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test lint build image needs clean
+# What is downloaded and what is compiled need not wait for each other.
+MAKEFLAGS += --jobs=2
 
-demo: build image
+.PHONY: demo test lint build image kernel needs clean
+
+demo: image
 	$(VSLICE) run demo --output $(RUN)
 
-test: lint build image
+test: lint image
 	VSLICE_IMAGE=$(abspath $(IMAGE)) VSLICE_BIN=$(abspath $(VSLICE)) \
 		cargo test --workspace --locked
 
-lint: needs
+lint:
 	cargo fmt --all --check
 	cargo lint
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
 
-build: needs
+build:
 	cargo build --release --locked -p vslice
 	RUSTFLAGS="-C target-feature=+crt-static" \
-		cargo build --release --locked --target $(TRIPLE) -p vslice-agent
+		cargo build --profile guest --locked --target $(TRIPLE) -p vslice-agent
 
-image: build
-	images/fetch-kernel
+image: build kernel
 	images/build-micro $(AGENT) $(IMAGE)
+
+kernel: needs
+	images/fetch-kernel
 
 needs:
 	.ci/install-needs

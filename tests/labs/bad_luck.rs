@@ -5,6 +5,7 @@ use crate::Case;
 use libtest_mimic::Failed;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -15,6 +16,8 @@ use vslice_tests::{Lab, Run, Started, processes_with};
 pub(crate) const CASES: &[Case] = &[
     ("a_guest_that_dies_midway_leaves_a_partial_report", dying_guest),
     ("ctrl_c_leaves_a_partial_report", interrupted),
+    ("ctrl_c_during_the_boot_is_said", interrupted_boot),
+    ("ctrl_c_twice_leaves_a_partial_report", interrupted_twice),
     ("a_killed_collector_leaves_no_guest_behind", killed_collector),
     ("a_guest_that_does_not_connect_in_time_is_said", late_guest),
     ("a_guest_that_panics_is_said", panicking_guest),
@@ -22,10 +25,12 @@ pub(crate) const CASES: &[Case] = &[
     ("a_missing_kernel_is_said", missing_kernel),
     ("an_impossible_pin_is_said", impossible_pin),
     ("an_unknown_key_is_said", unknown_key),
+    ("a_run_directory_is_never_used_twice", used_directory),
 ];
 
 /// Long enough to be interrupted at any time.
 const LONG: &[&str] = &["demo", "--total", "4GiB"];
+const LONG_AS_JSON: &[&str] = &["run", "demo", "--total", "4GiB", "--json"];
 const UNTIL_RECORDING: Duration = Duration::from_secs(120);
 
 /// The run has failed with `sentence`, and has left nothing behind.
@@ -79,13 +84,34 @@ fn interrupted(lab: &Lab) -> Result<(), Failed> {
     is_partial(&run)
 }
 
+/// Nothing is there to be waited for, and nothing was measured.
+fn interrupted_boot(lab: &Lab) -> Result<(), Failed> {
+    let mut started = lab.start(LONG)?;
+    started.wait_until(UNTIL_RECORDING, |dir| dir.join("vm1.qemu.log").exists())?;
+    kill(started.pid(), Signal::SIGINT)?;
+    let run = started.finish()?;
+    failed_with(&run, 130, "interrupted")?;
+    if run.summary()?["measured_ns"] == 0 { Ok(()) } else { Err("it has recorded".into()) }
+}
+
+/// As somebody does who has no patience, or a shell that tells the whole group.
+fn interrupted_twice(lab: &Lab) -> Result<(), Failed> {
+    let started = recording(lab)?;
+    kill(started.pid(), Signal::SIGINT)?;
+    std::thread::sleep(Duration::from_millis(100));
+    kill(started.pid(), Signal::SIGINT)?;
+    let run = started.finish()?;
+    failed_with(&run, 130, "interrupted")?;
+    is_partial(&run)
+}
+
 fn killed_collector(lab: &Lab) -> Result<(), Failed> {
     let started = recording(lab)?;
     kill(started.pid(), Signal::SIGKILL)?;
     let run = started.finish()?;
     // The kernel kills the guests right after their parent; it takes a moment to free their memory.
     std::thread::sleep(Duration::from_secs(2));
-    run.nothing_is_left()?;
+    run.no_process_is_left()?;
     let report = lab.command(&["report", "--json"]).arg(run.run_dir()).output()?;
     let text = String::from_utf8_lossy(&report.stdout).into_owned();
     if text.contains("\"partial\"") { Ok(()) } else { Err(format!("not partial: {text}").into()) }
@@ -113,24 +139,30 @@ fn panicking_guest(lab: &Lab) -> Result<(), Failed> {
     failed_with(&run, 1, "the last line of the guest's console is")
 }
 
-/// A file system of 512 KiB for the run directory; the guests' scratch disks are elsewhere.
+/// A file system of 768 KiB for the run directory; the guests' scratch disks are elsewhere.
 fn full_disk(lab: &Lab) -> Result<(), Failed> {
     let dir = tempfile::tempdir()?;
     let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=512k", "vslice-test"])
+        .args(["-t", "tmpfs", "-o", "size=768k", "vslice-test"])
         .arg(dir.path())
         .status()?;
     if !mounted.success() {
         return Err("tmpfs cannot be mounted".into());
     }
     let run = dir.path().join("run");
-    let output = lab.command(&["run", "demo", "--output"]).arg(&run).output();
+    let output = lab.command(&[LONG_AS_JSON, &["--output"]].concat()).arg(&run).output();
     let left = processes_with(&run);
     let unmounted = Command::new("umount").arg(dir.path()).status()?;
     let output = output?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     if output.status.code() != Some(1) || !said.contains("No space left") {
         return Err(format!("{}:\n{said}", output.status).into());
+    }
+    let summary: Value = serde_json::from_slice(&output.stdout)
+        .map_err(|error| format!("no report ({error}):\n{said}"))?;
+    let reason = summary["status"]["reason"].as_str().unwrap_or_default();
+    if !reason.contains("No space left") || summary["requests"]["count"] == 0 {
+        return Err(format!("not what was recorded: {summary:#}").into());
     }
     if !unmounted.success() || !left.is_empty() {
         return Err(format!("left behind: {left:#?}").into());
@@ -160,4 +192,19 @@ fn unknown_key(lab: &Lab) -> Result<(), Failed> {
     fs::write(&plan, "name = \"wrong\"\ncollector_pcpu = 0\nhogz = 1\n")?;
     let run = lab.run(&[&plan.to_string_lossy()])?;
     failed_with(&run, 1, "hogz")
+}
+
+/// What is in it stays as it is, and is not reported as if it were the new run's.
+fn used_directory(lab: &Lab) -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    fs::write(dir.path().join("run.json"), "precious")?;
+    let output = lab.command(&["run", "demo", "--output"]).arg(dir.path()).output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let is_untouched = fs::read(dir.path().join("run.json"))? == b"precious"
+        && fs::read_dir(dir.path())?.count() == 1
+        && output.stdout.is_empty();
+    if output.status.code() != Some(1) || !said.contains("is not empty") || !is_untouched {
+        return Err(format!("{}:\n{said}", output.status).into());
+    }
+    Ok(())
 }

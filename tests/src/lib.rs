@@ -59,10 +59,7 @@ impl Lab {
     /// # Errors
     /// If there is no directory for it, or `vslice` cannot be started.
     pub fn run(&self, arguments: &[&str]) -> io::Result<Run> {
-        let dir = scratch()?;
-        let mut command = self.command(&["run"]);
-        let output = command.args(arguments).arg("--output").arg(run_dir(&dir)).output()?;
-        Ok(Run { dir, output })
+        self.start(arguments)?.finish()
     }
 
     /// Starts a plan and returns while it goes on.
@@ -136,7 +133,8 @@ impl Started {
     /// # Errors
     /// If its output cannot be read.
     pub fn finish(self) -> io::Result<Run> {
-        Ok(Run { output: self.child.wait_with_output()?, dir: self.dir })
+        let collector = self.child.id();
+        Ok(Run { output: self.child.wait_with_output()?, dir: self.dir, collector })
     }
 }
 
@@ -145,6 +143,8 @@ impl Started {
 pub struct Run {
     output: Output,
     dir: TempDir,
+    /// The collector's pid, which is in the names of what it makes for the time of a run.
+    collector: u32,
 }
 
 impl Run {
@@ -190,13 +190,33 @@ impl Run {
         serde_json::from_str(&text).map_err(|error| error.to_string())
     }
 
-    /// Processes that have the run directory on their command line: QEMU and what serves it.
+    /// That no process of the run is there: QEMU has the run directory on its command line, what
+    /// serves it the private directory.
     ///
     /// # Errors
     /// The command lines of those that are still there.
-    pub fn nothing_is_left(&self) -> Result<(), String> {
-        let processes = processes_with(self.dir.path());
+    pub fn no_process_is_left(&self) -> Result<(), String> {
+        let mut processes = processes_with(self.dir.path());
+        processes.extend(processes_with(Path::new(&format!("/vslice-{}-", self.collector))));
         if processes.is_empty() { Ok(()) } else { Err(format!("left behind: {processes:#?}")) }
+    }
+
+    /// That neither a process of the run nor its private directory with sockets and disks nor its
+    /// journal of affinities is there.
+    ///
+    /// # Errors
+    /// What is.
+    pub fn nothing_is_left(&self) -> Result<(), String> {
+        self.no_process_is_left()?;
+        let parent = std::env::var_os("VSLICE_TMP").map_or("/var/tmp".into(), PathBuf::from);
+        let entries = fs::read_dir(&parent).map_err(|error| error.to_string())?.flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let of_run = |name: &String| {
+            let owned = name.strip_prefix("vslice-").or(name.strip_prefix("affinity-"));
+            owned.is_some_and(|owned| owned.starts_with(&format!("{}-", self.collector)))
+        };
+        let left: Vec<String> = names.filter(of_run).collect();
+        if left.is_empty() { Ok(()) } else { Err(format!("left in {parent:?}: {left:?}")) }
     }
 }
 

@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand};
 /// and records every request in the guest and every scheduling event on the host. It ends in a run
 /// directory; reports are made from that alone, here or elsewhere, now or later.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(version, after_help = EXAMPLES)]
 pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -27,7 +27,7 @@ Examples:
   vslice run demo --iothread true       the same with the disk in an iothread
   vslice run demo --bus ide --json      the summary as JSON
   vslice plan show seed > my.toml       a plan to start from
-  vslice report runs/demo-20261123      the report of a run once more";
+  vslice report runs/demo-1795471866    the report of a run once more";
 
 /// The commands.
 #[derive(Debug, Subcommand)]

@@ -52,7 +52,8 @@ pub(super) fn execute(args: &RunArgs) -> anyhow::Result<u8> {
         None => default_output(&plan.name)?,
     };
     let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
+    let hangup = (!ignores_hangup()).then_some(SIGHUP);
+    for signal in [SIGINT, SIGTERM].into_iter().chain(hangup) {
         signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
     }
     let options = RunOptions { output: &output, image: &args.image, interrupted: &interrupted };
@@ -61,10 +62,7 @@ pub(super) fn execute(args: &RunArgs) -> anyhow::Result<u8> {
         let prepared = match prepare(&plan, options, watcher.as_mut()) {
             Ok(prepared) => prepared,
             Err(RunError::Interrupted) => anyhow::bail!(Interrupted { output: None }),
-            Err(error) => {
-                let context = format!("plan '{}' cannot be run here", plan.name);
-                return Err(anyhow::Error::new(error).context(context));
-            }
+            Err(error) => anyhow::bail!("nothing was run: {}", sentence(&error)),
         };
         prepared.conduct(watcher.as_mut())
     };
@@ -114,6 +112,15 @@ impl Interrupted {
     pub(crate) fn code(&self) -> u8 {
         INTERRUPTED
     }
+}
+
+/// Whether whoever started this process wants it to outlive its terminal, as nohup(1) does: the mask
+/// of ignored signals in proc_pid_status(5), of which bit 0 is signal 1, SIGHUP.
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & 1 == 1)
 }
 
 fn plan_of(args: &RunArgs) -> anyhow::Result<Plan> {

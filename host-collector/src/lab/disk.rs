@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use thiserror::Error;
 
 /// Why there is no image.
@@ -49,12 +50,18 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// Writes an image for this disk with real data, on storage, the same in every run. A sparse file
 /// would be answered by the file system alone, and equal blocks can be compressed or joined away.
 ///
+/// Gives up soon after `interrupted` is set: a large image takes minutes.
+///
 /// # Errors
 /// [`DiskError`].
-pub fn create_scratch(path: &Path, disk: &DiskPlan) -> Result<(), DiskError> {
+pub fn create_scratch(
+    path: &Path,
+    disk: &DiskPlan,
+    interrupted: &AtomicBool,
+) -> Result<(), DiskError> {
     let size_bytes = disk.size_bytes;
     let write_error = |source| DiskError::Write { path: path.to_owned(), size_bytes, source };
-    let allocated_bytes = write_data(path, size_bytes).map_err(write_error)?;
+    let allocated_bytes = write_data(path, size_bytes, interrupted).map_err(write_error)?;
     if allocated_bytes < size_bytes / 2 {
         return Err(DiskError::Sparse { path: path.to_owned(), size_bytes, allocated_bytes });
     }
@@ -69,12 +76,15 @@ pub fn create_scratch(path: &Path, disk: &DiskPlan) -> Result<(), DiskError> {
 }
 
 /// Returns what the file system has allocated, in bytes.
-fn write_data(path: &Path, size_bytes: u64) -> io::Result<u64> {
+fn write_data(path: &Path, size_bytes: u64, interrupted: &AtomicBool) -> io::Result<u64> {
     let mut file = File::create_new(path)?;
     let mut chunk = vec![0_u8; CHUNK_BYTES];
     let mut state = SplitMix64(0);
     let mut left_bytes = size_bytes;
     while left_bytes > 0 {
+        if interrupted.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
         for word in chunk.chunks_exact_mut(8) {
             word.copy_from_slice(&state.next().to_le_bytes());
         }
@@ -108,6 +118,16 @@ mod tests {
     use std::collections::HashSet;
     use std::fs;
 
+    static NEVER: AtomicBool = AtomicBool::new(false);
+
+    #[test]
+    fn an_interrupted_image_is_given_up() {
+        let directory = tempfile::tempdir().expect("scratch");
+        let path = directory.path().join("vm1.raw");
+        let error = create_scratch(&path, &disk(1 << 40), &AtomicBool::new(true));
+        assert!(matches!(error, Err(DiskError::Write { .. })), "{error:?}");
+    }
+
     fn disk(size_bytes: u64) -> DiskPlan {
         let plan = Plan::load("demo").expect("built in");
         let disk = plan.vms[0].disk.clone().expect("vm1 has a disk");
@@ -119,7 +139,7 @@ mod tests {
     fn an_image_has_its_size_and_no_two_equal_sectors() {
         let directory = tempfile::tempdir().expect("scratch");
         let path = directory.path().join("vm1.raw");
-        create_scratch(&path, &disk((3 << 20) + 512)).expect("scratch is writable");
+        create_scratch(&path, &disk((3 << 20) + 512), &NEVER).expect("scratch is writable");
         let bytes = fs::read(&path).expect("it was written");
         assert_eq!(bytes.len(), (3 << 20) + 512);
         let sectors: HashSet<&[u8]> = bytes.chunks(512).collect();
@@ -131,7 +151,8 @@ mod tests {
         let directory = tempfile::tempdir().expect("scratch");
         let path = directory.path().join("vm1.raw");
         fs::write(&path, "precious").expect("scratch is writable");
-        let message = create_scratch(&path, &disk(1 << 20)).expect_err("it exists").to_string();
+        let message =
+            create_scratch(&path, &disk(1 << 20), &NEVER).expect_err("it exists").to_string();
         assert!(message.contains("of 1048576 bytes cannot be written"), "{message}");
         assert_eq!(fs::read(&path).expect("it is there"), b"precious");
     }

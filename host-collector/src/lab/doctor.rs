@@ -6,11 +6,10 @@ use super::plan::{Accelerator, BUILT_IN, Plan, VsockSetting};
 use super::scratch;
 use super::tools;
 use super::vsock::{VsockOffer, VsockWay};
+use crate::perf::{self, Tracefs};
 use crate::vmm::host::{self, HostPcpus};
-use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
 
 /// How good a thing is here.
@@ -169,52 +168,25 @@ fn build_tools_finding() -> Finding {
 }
 
 fn tracefs_finding() -> Finding {
-    let name = "tracefs";
-    for root in ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"] {
-        if fs::metadata(format!("{root}/events/sched/sched_switch/id")).is_ok() {
-            return Finding::ok(name, format!("{root}/events/sched/sched_switch is there"));
+    match Tracefs::find() {
+        Ok(tracefs) if tracefs.is_private() => {
+            Finding::ok("tracefs", "not mounted; vslice mounts one for itself while it records")
         }
+        Ok(_) => Finding::ok("tracefs", "mounted"),
+        Err(error) => Finding::missing(
+            "tracefs",
+            format!("not mounted, and it cannot be mounted: {error}"),
+            "run as root, or mount -t tracefs tracefs /sys/kernel/tracing",
+        ),
     }
-    Finding::missing(
-        name,
-        "no sched_switch below /sys/kernel/tracing",
-        "as root: mount -t tracefs tracefs /sys/kernel/tracing",
-    )
 }
 
-/// Bits of `CapEff`, linux/capability.h.
-const CAP_SYS_ADMIN: u32 = 21;
-const CAP_PERFMON: u32 = 38;
-
+/// Tried rather than derived from capabilities and sysctls: the kernel has more ways to say no.
 fn perf_finding() -> Finding {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let paranoid = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").ok();
-    let paranoid = paranoid.and_then(|text| text.trim().parse::<i32>().ok());
-    perf_rights(effective_capabilities(&status), paranoid, geteuid().as_raw())
-}
-
-/// What the capabilities and `perf_event_paranoid` allow; perf_event_open(2) and
-/// Documentation/admin-guide/perf-security.rst.
-fn perf_rights(capabilities: u64, paranoid: Option<i32>, uid: u32) -> Finding {
-    let name = "perf rights";
-    let Some(paranoid) = paranoid else {
-        let seen = "/proc/sys/kernel/perf_event_paranoid is not there";
-        return Finding::missing(name, seen, "a kernel with CONFIG_PERF_EVENTS");
-    };
-    let has = |bit: u32| capabilities >> bit & 1 == 1;
-    if has(CAP_PERFMON) || has(CAP_SYS_ADMIN) {
-        return Finding::ok(name, format!("uid {uid} may record (CAP_PERFMON or CAP_SYS_ADMIN)"));
+    match perf::check_rights() {
+        Ok(()) => Finding::ok("recording", "sched_switch and sched_waking can be recorded here"),
+        Err(error) => Finding::missing("recording", error.to_string(), "run as root"),
     }
-    let seen = format!("uid {uid} has no CAP_PERFMON, perf_event_paranoid is {paranoid}");
-    if paranoid < 0 {
-        return Finding::ok(name, seen);
-    }
-    Finding::missing(name, seen, "run as root, or setcap cap_perfmon,cap_sys_nice+ep on vslice")
-}
-
-fn effective_capabilities(status: &str) -> u64 {
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
 }
 
 fn disk_finding(directory: &Path) -> Finding {
@@ -251,25 +223,6 @@ fn plan_findings(pcpus: &HostPcpus) -> Vec<Finding> {
 mod tests {
     use super::*;
     use std::io;
-
-    #[test]
-    fn rights_come_from_a_capability_or_an_open_kernel() {
-        let status = "Name:\tx\nCapPrm:\t0000000000000000\nCapEff:\t0000004000000000\n";
-        assert_eq!(effective_capabilities(status), 1 << CAP_PERFMON);
-        assert_eq!(effective_capabilities("Name:\tx\n"), 0);
-        let table = [
-            (1 << CAP_PERFMON, Some(3), Status::Ok),
-            (1 << CAP_SYS_ADMIN, Some(2), Status::Ok),
-            (0, Some(-1), Status::Ok),
-            (0, Some(1), Status::Missing),
-            (!(1 << CAP_PERFMON | 1 << CAP_SYS_ADMIN), Some(2), Status::Missing),
-            (u64::MAX, None, Status::Missing),
-        ];
-        for (capabilities, paranoid, status) in table {
-            let finding = perf_rights(capabilities, paranoid, 1000);
-            assert_eq!(finding.status, status, "{capabilities:x} {paranoid:?}");
-        }
-    }
 
     #[test]
     fn each_way_to_the_guests_has_its_status() {

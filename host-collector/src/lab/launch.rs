@@ -19,6 +19,7 @@ use crate::units::{PcpuId, Tid};
 use crate::vmm::pin::Pin;
 use crate::vmm::threads::{ThreadRole, VmmThread};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -42,6 +43,8 @@ pub struct LabConfig<'a> {
     pub logs: &'a Path,
     /// Where the lab makes its [`PrivateDir`]; see [`super::scratch::parent_dir`].
     pub scratch: &'a Path,
+    /// Ends the writing of disks early when it is set.
+    pub interrupted: &'a AtomicBool,
 }
 
 /// Why a lab does not run.
@@ -163,7 +166,7 @@ impl Guest {
         let transport = config.way.transport(directory, &vm.name, index, std::process::id())?;
         let image = directory.join(format!("{}.raw", vm.name));
         if let Some(disk) = &vm.disk {
-            disk::create_scratch(&image, disk)?;
+            disk::create_scratch(&image, disk, config.interrupted)?;
         }
         let log = |kind: &str| config.logs.join(format!("{}.{kind}.log", vm.name));
         let console = log("console");
@@ -358,6 +361,7 @@ mod tests {
             way: &VsockWay::VirtioSerial,
             logs: directory,
             scratch: directory,
+            interrupted: &AtomicBool::new(false),
         })
     }
 

@@ -1,5 +1,8 @@
 //! From a run directory to its summary: the pure layers, fed with what was recorded.
 
+mod threads;
+
+use self::threads::Threads;
 use super::census::HostThread;
 use super::manifest::{Manifest, SCHEMA, Status, VmRecord};
 use crate::clock::{ClockError, ClockMap, Exchange};
@@ -7,17 +10,15 @@ use crate::join::{Join, SubmissionOrder};
 use crate::report::model::{
     Accelerator, ClockMethod, Cost, Environment, Hog, Lost, RunStatus, VcpuClock,
 };
-use crate::report::{
-    Facts, Names, Summary, SummaryBuilder, ThreadIdentity, ThreadKind, VmIndex, VmThreads, Warning,
-};
+use crate::report::{Facts, Names, Summary, SummaryBuilder, VmIndex, VmThreads, Warning};
 use crate::sched::{SchedEvent, SchedKind, StackId};
 use crate::store::{
-    ClockSample, RequestItem, RunDir, SchedMerge, StackNames, StoreError, StreamReader, VmName,
-    read_all,
+    ClockSample, RequestItem, RunDir, SchedMerge, StackNames, StoreError, StreamReader, Tail,
+    VmName, read_all,
 };
 use crate::timeline::{Span, StackTable, Timeline};
-use crate::units::{HostNs, Tid, VcpuId};
-use std::collections::HashMap;
+use crate::units::{HostNs, PcpuId, VcpuId};
+use std::collections::HashSet;
 use std::path::Path;
 use vslice_wire::Request;
 
@@ -72,9 +73,7 @@ struct Analysis<'a> {
     builder: SummaryBuilder,
     joins: Vec<(VmIndex, Join<Requests>)>,
     clocks: Vec<VcpuClock>,
-    names: Names,
-    /// Whose threads a process's newborns are.
-    processes: HashMap<Tid, ThreadKind>,
+    threads: Threads,
     lost: Lost,
     warnings: Vec<Warning>,
 }
@@ -92,36 +91,14 @@ impl<'a> Analysis<'a> {
             builder: SummaryBuilder::new(start, vms),
             joins: Vec::new(),
             clocks: Vec::new(),
-            names: Names::default(),
-            processes: HashMap::from([(manifest.collector_pid, ThreadKind::Collector)]),
+            threads: Threads::new(manifest, threads),
             lost: Lost::default(),
             warnings: Vec::new(),
         };
-        analysis.know_threads(manifest, threads);
         for (index, vm) in manifest.vms.iter().enumerate() {
             analysis.read_guest(VmIndex(index), vm)?;
         }
         Ok(analysis)
-    }
-
-    fn know_threads(&mut self, manifest: &Manifest, threads: Vec<HostThread>) {
-        for (index, vm) in manifest.vms.iter().enumerate() {
-            let kind = ThreadKind::Vmm { vm: VmIndex(index) };
-            self.processes.insert(vm.pid, kind);
-            self.processes.extend(vm.device_pid.map(|pid| (pid, kind)));
-        }
-        for thread in threads {
-            let other = if thread.is_kernel { ThreadKind::Kernel } else { ThreadKind::Host };
-            let kind = self.processes.get(&thread.pid).copied().unwrap_or(other);
-            self.names.threads.insert(thread.tid, ThreadIdentity { name: thread.comm, kind });
-        }
-        for (index, vm) in manifest.vms.iter().enumerate() {
-            let kind = ThreadKind::Vmm { vm: VmIndex(index) };
-            for thread in vm.threads.iter().filter(|thread| thread.vcpu.is_none()) {
-                let name = thread.role.clone();
-                self.names.threads.insert(thread.tid, ThreadIdentity { name, kind });
-            }
-        }
     }
 
     /// Prepares the join of one guest's requests, and what its clock needs for it.
@@ -134,7 +111,10 @@ impl<'a> Analysis<'a> {
         let thread = vm.threads.iter().find(|thread| thread.vcpu == Some(vcpu));
         let Some(tid) = thread.map(|thread| thread.tid) else { return Ok(()) };
         let samples = match read_all::<ClockSample>(&self.run.clock_path(&name)) {
-            Ok((samples, _tail)) => samples,
+            Ok((samples, tail)) => {
+                self.warn_of_tail(vm, "clock exchanges", tail);
+                samples
+            }
             Err(error) => return optional(Err(error)).map_err(AnalyseError::from),
         };
         let map = match self.clock_map(vm, vcpu, &samples) {
@@ -154,7 +134,7 @@ impl<'a> Analysis<'a> {
             exchanges: map.exchange_count() as u64,
             bound_ns: map.bound_ns(),
         });
-        self.read_drops(&name)?;
+        self.read_drops(vm, &name)?;
         let requests = SubmissionOrder::new(requests(self.run, &name)?);
         self.joins.push((index, Join::new(vcpu, tid, map, requests)));
         Ok(())
@@ -187,14 +167,28 @@ impl<'a> Analysis<'a> {
         ClockMap::estimate(&exchanges)
     }
 
-    fn read_drops(&mut self, vm: &VmName) -> Result<(), StoreError> {
-        let mut stream = StreamReader::<RequestItem>::open(&self.run.requests_path(vm))?;
+    fn warn_of_tail(&mut self, vm: &VmRecord, what: &str, tail: Tail) {
+        if let Tail::Torn { bytes } = tail {
+            let text = format!(
+                "{}: the stored {what} were cut off; {bytes} bytes after the last whole block were \
+                 left out",
+                vm.name
+            );
+            self.warnings.push(Warning::Notice { text });
+        }
+    }
+
+    fn read_drops(&mut self, vm: &VmRecord, name: &VmName) -> Result<(), StoreError> {
+        let mut stream = StreamReader::<RequestItem>::open(&self.run.requests_path(name))?;
         while let Some(block) = stream.next_block()? {
             for item in block {
                 if let RequestItem::Dropped(dropped) = item {
                     self.builder.dropped(dropped.count);
                 }
             }
+        }
+        if let Some(tail) = stream.tail() {
+            self.warn_of_tail(vm, "requests", tail);
         }
         Ok(())
     }
@@ -216,11 +210,29 @@ impl<'a> Analysis<'a> {
         let planned_end = manifest.window.and_then(|window| window.end_ns);
         let end = planned_end.unwrap_or(HostNs(u64::MAX));
         let mut now = start;
-        for event in SchedMerge::open(self.run)? {
+        let mut events = SchedMerge::open(self.run)?;
+        let watched = watched_pcpus(manifest);
+        let mut cut = None;
+        while let Some(event) = events.next() {
             let event = event?;
             now = event.time;
-            self.learn(&event);
+            self.threads.learn(&event);
+            if let SchedKind::Lost { until, count } = event.kind {
+                self.lost.records += count;
+                self.lost.intervals += 1;
+                self.lost.total_ns += until.since_ns(event.time);
+            }
             timeline.push(&event, &mut |span| self.span(&span, start, end));
+            if cut.is_none() {
+                cut = cut_pcpu(&events, &watched);
+                if let Some(pcpu) = cut {
+                    // From here on it is as if the kernel had lost everything.
+                    let kind = SchedKind::Lost { until: HostNs(u64::MAX), count: 0 };
+                    let loss = SchedEvent { time: now, pcpu, kind };
+                    timeline.push(&loss, &mut |span| self.span(&span, start, end));
+                    self.warn_of_cut(pcpu, now.since_ns(start));
+                }
+            }
         }
         timeline.finish(now, &mut |span| self.span(&span, start, end));
         let contradictions = timeline.contradictions().count();
@@ -237,6 +249,15 @@ impl<'a> Analysis<'a> {
         Ok(planned_end.unwrap_or(now))
     }
 
+    fn warn_of_cut(&mut self, pcpu: PcpuId, after_ns: u64) {
+        let text = format!(
+            "the scheduler events of {pcpu} were cut off after {:.3} s; the time after that counts as \
+             lost",
+            after_ns as f64 / 1e9
+        );
+        self.warnings.push(Warning::Notice { text });
+    }
+
     /// A span that touches the window counts whole: cut at its edges, it would be a timeslice that
     /// never was.
     fn span(&mut self, span: &Span, start: HostNs, end: HostNs) {
@@ -248,41 +269,9 @@ impl<'a> Analysis<'a> {
         }
     }
 
-    /// Names of threads, and losses.
-    fn learn(&mut self, event: &SchedEvent) {
-        match &event.kind {
-            SchedKind::Comm { tid, comm } => {
-                let identity = self.names.threads.entry(*tid);
-                let identity = identity.or_insert_with(|| ThreadIdentity {
-                    name: String::new(),
-                    kind: ThreadKind::Host,
-                });
-                // The role of a VMM's thread says more than its name.
-                if !matches!(identity.kind, ThreadKind::Vmm { .. }) || identity.name.is_empty() {
-                    identity.name.clone_from(comm);
-                }
-            }
-            SchedKind::Fork { pid, tid, parent_pid } => {
-                let inherited = self.processes.get(pid).or_else(|| {
-                    let parent = self.names.threads.get(parent_pid);
-                    parent.map(|parent| &parent.kind).filter(|kind| **kind == ThreadKind::Kernel)
-                });
-                let kind = inherited.copied().unwrap_or(ThreadKind::Host);
-                let name = String::new();
-                self.names.threads.insert(*tid, ThreadIdentity { name, kind });
-            }
-            SchedKind::Lost { until, count } => {
-                self.lost.records += count;
-                self.lost.intervals += 1;
-                self.lost.total_ns += until.since_ns(event.time);
-            }
-            SchedKind::Switch { .. } | SchedKind::Waking { .. } | SchedKind::Exit { .. } => {}
-        }
-    }
-
-    fn finish(mut self, manifest: &Manifest, stacks: &[StackNames], end: HostNs) -> Summary {
-        self.names.stacks =
-            stacks.iter().map(|stack| (StackId(stack.id), stack.frames.clone())).collect();
+    fn finish(self, manifest: &Manifest, stacks: &[StackNames], end: HostNs) -> Summary {
+        let stacks = stacks.iter().map(|stack| (StackId(stack.id), stack.frames.clone()));
+        let names = Names { threads: self.threads.into_identities(), stacks: stacks.collect() };
         let start = manifest.window.map_or(end, |window| window.start_ns);
         let facts = Facts {
             plan: manifest.plan_name.clone(),
@@ -304,7 +293,7 @@ impl<'a> Analysis<'a> {
             },
             warnings: self.warnings,
         };
-        self.builder.finish(facts, &self.names)
+        self.builder.finish(facts, &names)
     }
 }
 
@@ -313,6 +302,20 @@ fn vm_threads(vm: &VmRecord) -> VmThreads {
     let mut vcpus: Vec<_> = vcpus.collect();
     vcpus.sort_unstable();
     VmThreads { name: vm.name.clone(), block_bytes: vm.block_bytes, vcpus }
+}
+
+/// The pCPUs on which every switch is recorded.
+fn watched_pcpus(manifest: &Manifest) -> HashSet<PcpuId> {
+    manifest.vms.iter().flat_map(|vm| &vm.threads).filter_map(|thread| thread.pinned).collect()
+}
+
+/// A watched pCPU whose record has come to its end, but not to the one that its writer makes. The
+/// others' records of a run that was killed may go on for a second or so. On pCPUs that are not
+/// watched next to nothing happens, so the end of their record says little.
+fn cut_pcpu(events: &SchedMerge, watched: &HashSet<PcpuId>) -> Option<PcpuId> {
+    let tails = events.tails().into_iter();
+    let mut cut = tails.filter(|(pcpu, tail)| *tail != Tail::Finished && watched.contains(pcpu));
+    cut.next().map(|(pcpu, _)| pcpu)
 }
 
 /// The requests of one guest as they are stored. A stream that turns out to be unreadable midway
@@ -353,11 +356,16 @@ fn environment(manifest: &Manifest) -> Environment {
     Environment { lines, details }
 }
 
-/// The hogs by the plan; one that the guest never mentioned has not counted.
+/// The hogs by the plan; one that the guest never mentioned has not counted. Of a guest whose word
+/// was not kept, as its collector was killed, nobody knows.
 fn hogs(vm: &VmRecord) -> impl Iterator<Item = Hog> {
-    vm.hogs.iter().map(|vcpu| {
-        let records = vm.guest.iter().flat_map(|guest| &guest.hogs);
-        let count = records.filter(|hog| hog.vcpu == *vcpu).map(|hog| hog.count).max();
-        Hog { vm: vm.name.clone(), vcpu: *vcpu, count: count.unwrap_or(0) }
+    let pairs = vm.guest.iter().flat_map(|guest| vm.hogs.iter().map(move |vcpu| (guest, *vcpu)));
+    pairs.map(|(guest, vcpu)| {
+        let records = guest.hogs.iter().filter(|hog| hog.vcpu == vcpu);
+        let count = records.map(|hog| hog.count).max().unwrap_or(0);
+        Hog { vm: vm.name.clone(), vcpu, count }
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,9 +3,11 @@
 use super::error::{RunError, sentence};
 use super::home::HomePcpu;
 use super::manifest::{Cost, GuestRecord, Manifest, SCHEMA, Status};
+use super::options::RunOptions;
+use super::reserve;
 use super::seat::{Seat, SeatPlan};
 use super::sink::GuestStreams;
-use super::stage::Stage;
+use super::stage::{Run, Stage};
 use super::watch::Watcher;
 use crate::guest::connection::GuestListener;
 use crate::guest::live::Live;
@@ -21,8 +23,7 @@ use crate::store::{RunDir, VmName};
 use crate::units::Tid;
 use crate::vmm::host::{self, HostPcpus};
 use crate::vmm::pin;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -34,25 +35,6 @@ const REQUESTS_SLACK: u64 = 4096;
 /// How long a running guest may leave all pings unanswered: far longer than any contention makes a
 /// housekeeping vCPU wait.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
-
-/// What a run is told beside its plan.
-#[derive(Debug, Clone, Copy)]
-pub struct RunOptions<'a> {
-    /// The run directory, made by the run.
-    pub output: &'a Path,
-    /// The guest image's directory.
-    pub image: &'a Path,
-    /// Set from outside when the run shall end early; see [`RunOptions::take_interrupt`].
-    pub interrupted: &'a AtomicBool,
-}
-
-impl RunOptions<'_> {
-    /// Whether the run was interrupted since the last call. The first interrupt ends the run in
-    /// order; one more, while it ends, makes it give up what the order takes time for.
-    pub(super) fn take_interrupt(&self) -> bool {
-        self.interrupted.swap(false, Ordering::Relaxed)
-    }
-}
 
 /// A run that this host can make, and the directory that is now its own.
 #[derive(Debug)]
@@ -111,6 +93,7 @@ impl Prepared<'_> {
             way: &self.vsock.way,
             logs: self.dir.path(),
             scratch: &self.scratch,
+            interrupted: self.options.interrupted,
         };
         let mut manifest = self.manifest();
         let run = Run { plan: self.plan, options: &self.options, config: &config, dir: &self.dir };
@@ -119,6 +102,7 @@ impl Prepared<'_> {
             Ok(()) => Status::Complete,
             Err(error) => Status::Partial { why: sentence(error) },
         };
+        reserve::release(&self.dir);
         let written = self.dir.write_json("run.json", &manifest);
         result?;
         Ok(written?)
@@ -152,23 +136,16 @@ fn name_of(accelerator: Accelerator) -> &'static str {
     }
 }
 
-/// What does not change during a run.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Run<'a> {
-    pub(super) plan: &'a Plan,
-    pub(super) options: &'a RunOptions<'a>,
-    pub(super) config: &'a LabConfig<'a>,
-    pub(super) dir: &'a RunDir,
-}
-
 impl Run<'_> {
     fn make(&self, manifest: &mut Manifest, watcher: &mut dyn Watcher) -> Result<(), RunError> {
         self.dir.write_json("run.json", manifest)?;
+        reserve::take(self.dir)?;
         watcher.stage("writing the guests' disks");
-        let mut lab = Lab::prepare(self.config)?;
+        let lab = Lab::prepare(self.config);
         if self.options.take_interrupt() {
             return Err(RunError::Interrupted);
         }
+        let mut lab = lab?;
         let seats = self.listeners(&lab)?;
         watcher.stage(&format!(
             "booting {} guests, which takes {} or so",
@@ -183,7 +160,7 @@ impl Run<'_> {
             streams.push(GuestStreams::create(self.dir, &VmName::try_from(guest.name())?)?);
         }
         let lives: Vec<Live> = lab.guests().iter().map(|_| Live::default()).collect();
-        let result = thread::scope(|scope| {
+        let (result, grace) = thread::scope(|scope| {
             let plans = seats.into_iter().zip(&mut streams).zip(&lives);
             let seats: Vec<Seat<'_>> = plans
                 .map(|((plan, streams), live)| Seat::take(scope, plan, streams, live))
@@ -195,11 +172,13 @@ impl Run<'_> {
                 let hello = seat.record.hello.as_ref();
                 vm.guest = hello.map(|hello| GuestRecord::new(&seat.record, hello));
             }
-            result
+            // Who was never ready has not been told to power off.
+            let was_told = stage.seats.iter().all(|seat| seat.is_ready);
+            (result, if was_told { POWER_OFF_GRACE } else { Duration::ZERO })
         });
         drop(home);
         watcher.stage("ending the guests");
-        lab.stop(POWER_OFF_GRACE);
+        lab.stop(grace);
         let finished = streams.into_iter().try_for_each(GuestStreams::finish);
         result?;
         Ok(finished?)

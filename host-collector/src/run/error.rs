@@ -61,6 +61,10 @@ pub enum RunError {
         "{waiting} did not {task} within {seconds} s: the console logs in the run directory may say why"
     )]
     Unresponsive { waiting: String, task: &'static str, seconds: u64 },
+    #[error(
+        "the agent of {vm} has stopped before its reader had read all: was it told to, in the guest?"
+    )]
+    StoppedItself { vm: String },
     #[error("no reader has read anything for {seconds} s: is the host's disk stuck?")]
     Stalled { seconds: u64 },
     #[error("interrupted")]

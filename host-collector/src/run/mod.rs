@@ -1,7 +1,7 @@
 //! One run of a plan: guests up, recording on, workload through, everything down again.
 //!
-//! [`conduct()`] makes the run and leaves a run directory; [`analyse()`] makes a summary of one, from
-//! nothing but what is in it.
+//! [`prepare`] and [`Prepared::conduct`] make the run and leave a run directory; [`analyse()`] makes
+//! a summary of one, from nothing but what is in it.
 
 pub mod analyse;
 pub mod census;
@@ -9,11 +9,14 @@ pub mod conduct;
 pub mod error;
 mod home;
 pub mod manifest;
+mod options;
+mod reserve;
 mod seat;
 mod sink;
 mod stage;
 pub mod watch;
 
 pub use analyse::analyse;
-pub use conduct::{Prepared, RunOptions, prepare};
+pub use conduct::{Prepared, prepare};
 pub use error::{RunError, sentence};
+pub use options::RunOptions;

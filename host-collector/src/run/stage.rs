@@ -1,25 +1,27 @@
 //! Guests on stage: from the first boot message to the last request.
 
 use super::census::host_threads;
-use super::conduct::Run;
 use super::error::RunError;
 use super::manifest::{Cost, Manifest, ThreadRecord, VmRecord, Window};
+use super::options::RunOptions;
+use super::reserve;
 use super::seat::Seat;
 use super::watch::Watcher;
 use crate::guest::exchange::host_now;
 use crate::guest::live::{Glance, Live};
 use crate::guest::session::Command;
-use crate::lab::launch::{self, Lab};
+use crate::lab::launch::{self, Lab, LabConfig};
 use crate::lab::plan::{Plan, VmPlan};
 use crate::lab::scratch;
 use crate::perf::{RecordPlan, Recorder, StackTable, Symbols};
-use crate::store::{SchedWriters, StackNames};
+use crate::store::{RunDir, SchedWriters, StackNames};
 use crate::units::{Tid, VcpuId};
 use crate::vmm::pin::Pinning;
 use crate::vmm::threads::{self, ThreadRole, ThreadsError, VmmThread};
 use nix::sys::resource::{UsageWho, getrusage};
 use std::thread;
 use std::time::{Duration, Instant};
+use vslice_wire::DoneReason;
 
 /// Between two looks at guests, sessions and the recorder.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -32,6 +34,15 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 const STALL_MAX: Duration = Duration::from_secs(300);
 /// How long a process may take from closing its connections to its end.
 const ENDING_TIME: Duration = Duration::from_secs(2);
+
+/// What does not change during a run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Run<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) options: &'a RunOptions<'a>,
+    pub(super) config: &'a LabConfig<'a>,
+    pub(super) dir: &'a RunDir,
+}
 
 /// Guests that have been started, with a session each.
 pub(super) struct Stage<'run, 'scope> {
@@ -62,6 +73,9 @@ impl Stage<'_, '_> {
         let workload = self.run_workloads(&recorder, &mut pinning, watcher);
         if let Some(window) = &mut manifest.window {
             window.end_ns = Some(host_now());
+        }
+        if matches!(workload, Err(RunError::Interrupted)) {
+            watcher.stage("interrupted, closing the run; interrupt once more not to wait for that");
         }
         let stopped = self.stop_workloads();
         manifest.cost.cpu_ns = own_cpu_ns().saturating_sub(cpu_before_ns);
@@ -99,8 +113,8 @@ impl Stage<'_, '_> {
             } else if read.1.elapsed() > STALL_MAX {
                 return Err(RunError::Stalled { seconds: STALL_MAX.as_secs() });
             }
-            if self.seats.iter().filter(|seat| seat.has_reader).all(|seat| seat.done.is_some()) {
-                return Ok(());
+            if let Some(result) = self.readers_are_done() {
+                return result;
             }
             if recorder.has_ended() {
                 // `Recorder::stop` says why.
@@ -114,13 +128,26 @@ impl Stage<'_, '_> {
         }
     }
 
+    /// `None` while a reader reads. One that was stopped, and not by this run, has not read all.
+    fn readers_are_done(&self) -> Option<Result<(), RunError>> {
+        for seat in self.seats.iter().filter(|seat| seat.has_reader) {
+            if seat.done?.reason != DoneReason::Completed {
+                return Some(Err(RunError::StoppedItself { vm: seat.vm.clone() }));
+            }
+        }
+        Some(Ok(()))
+    }
+
     fn stop_workloads(&mut self) -> Result<(), RunError> {
         self.seats.iter().for_each(|seat| seat.tell(Command::Stop));
         self.wait_for_all("end its workload", |seat| seat.done.is_some() || seat.is_over())
     }
 
     fn finish_recording(&self, recorder: Recorder, cost: &mut Cost) -> Result<(), RunError> {
-        let totals = recorder.stop()?;
+        let totals = recorder.stop();
+        // What follows is the run's last words.
+        reserve::release(self.run.dir);
+        let totals = totals?;
         cost.events_count = totals.counters.events_count;
         cost.lost_count = totals.counters.lost_count;
         cost.ring_bytes = totals.counters.ring_bytes;

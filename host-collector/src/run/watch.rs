@@ -27,13 +27,16 @@ impl BarWatcher {
     #[must_use]
     pub fn new() -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        bar.set_style(
-            ProgressStyle::with_template("{spinner} {elapsed_precise} {msg}")
-                .expect("the template is a constant"),
-        );
+        bar.set_style(stage_style());
         bar.enable_steady_tick(Duration::from_millis(250));
         BarWatcher { bar }
     }
+}
+
+/// The message is cut at the terminal's edge; its whole text stands in the line above.
+fn stage_style() -> ProgressStyle {
+    ProgressStyle::with_template("{spinner} {elapsed_precise} {wide_msg}")
+        .expect("the template is a constant")
 }
 
 impl Default for BarWatcher {
@@ -44,11 +47,18 @@ impl Default for BarWatcher {
 
 impl Watcher for BarWatcher {
     fn stage(&mut self, text: &str) {
+        // A bar that was counting goes on as a spinner.
+        self.bar.unset_length();
+        self.bar.set_style(stage_style());
         self.bar.set_message(text.to_owned());
         self.bar.println(format!("  {text}"));
     }
 
     fn progress(&mut self, glance: &Glance, expected_count: u64) {
+        // Before the first one there is no time left to be told.
+        if glance.requests_count == 0 {
+            return;
+        }
         if self.bar.length() != Some(expected_count) {
             self.bar.set_length(expected_count);
             let template = "{spinner} {elapsed_precise} [{bar:28}] {human_pos}/{human_len} reads, \

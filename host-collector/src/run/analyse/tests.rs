@@ -1,0 +1,301 @@
+//! A run drawn by hand, stored by the writers of a real run, whose figures are known beforehand.
+//!
+//! ```text
+//! us        20  50  100         400  450   550  600     700    750  800       1000      1200
+//! pCPU1     |vm1 vCPU1 |vm2 vCPU1 |vm1 vCPU1    |vm2 vCPU1      |vm1 vCPU1     |vm2 vCPU1 |vm1
+//! vm1 vCPU1 |runs      |preempted |runs         |futex  |woken  |runs          |preempted |
+//! request       <-------- 0 ------------->  <-------- 1 ------------->
+//! ```
+
+use super::*;
+use crate::join::Part;
+use crate::run::manifest::{GuestClock, GuestEnd, GuestRecord, HogRecord, ThreadRecord, Window};
+use crate::sched::PrevState;
+use crate::store::StreamWriter;
+use crate::units::{PcpuId, Tid};
+use tempfile::TempDir;
+use vslice_wire::{Dropped, GuestTicks};
+
+const START_NS: u64 = 1_000_000_000;
+/// What the guest's clock shows less than the host's; both count nanoseconds.
+const OFFSET_NS: u64 = 999_000_000;
+
+const VM1_LOOP: Tid = Tid(100);
+const VM1_VCPU1: Tid = Tid(101);
+const VM2_LOOP: Tid = Tid(200);
+const VM2_VCPU1: Tid = Tid(201);
+
+fn host_at(us: u64) -> HostNs {
+    HostNs(START_NS + us * 1000)
+}
+
+fn guest_at(us: u64) -> GuestTicks {
+    GuestTicks(host_at(us).0 - OFFSET_NS)
+}
+
+fn switch(us: u64, prev: Tid, prev_state: PrevState, next: Tid) -> SchedEvent {
+    let stack = (prev_state == PrevState::Sleep).then_some(StackId(0));
+    let kind = SchedKind::Switch { prev, prev_state, next, stack };
+    SchedEvent { time: host_at(us), pcpu: PcpuId(1), kind }
+}
+
+fn waking(us: u64) -> SchedEvent {
+    let kind = SchedKind::Waking { tid: VM1_VCPU1, target: PcpuId(1), waker: VM1_LOOP };
+    SchedEvent { time: host_at(us), pcpu: PcpuId(0), kind }
+}
+
+fn vm(name: &str, pid: Tid, vcpu1: Tid, reads: bool) -> VmRecord {
+    let thread = |tid, role: &str, vcpu, pcpu| ThreadRecord {
+        tid,
+        comm: String::from("qemu"),
+        role: role.to_owned(),
+        vcpu,
+        pinned: Some(PcpuId(pcpu)),
+    };
+    VmRecord {
+        name: name.to_owned(),
+        pid,
+        device_pid: None,
+        block_bytes: reads.then_some(4096),
+        threads: vec![
+            thread(pid, "main loop", None, 0),
+            thread(vcpu1, "vCPU1", Some(VcpuId(1)), 1),
+        ],
+        reader_vcpu: reads.then_some(VcpuId(1)),
+        hogs: vec![VcpuId(1)],
+        guest: Some(GuestRecord {
+            kernel_release: String::from("6.1.0"),
+            agent_version: String::from("0.1.0"),
+            vcpu_count: 2,
+            tsc_invariant: true,
+            clock: Some(GuestClock::Tsc),
+            target: String::from("/dev/vda"),
+            requests_count: 2,
+            dropped_count: 0,
+            hogs: vec![HogRecord { vcpu: VcpuId(1), count: 77 }],
+            notices: vec![],
+            ended: Some(GuestEnd::Completed),
+        }),
+    }
+}
+
+fn manifest() -> Manifest {
+    Manifest {
+        schema: SCHEMA.to_owned(),
+        status: Status::Complete,
+        plan: serde_json::Value::Null,
+        plan_name: String::from("drawn"),
+        accelerator: String::from("kvm"),
+        accelerator_reason: String::from("drawn by hand"),
+        vsock_way: String::from("none"),
+        environment: serde_json::Value::Null,
+        environment_lines: vec![],
+        collector_pid: Tid(1),
+        image: serde_json::Value::Null,
+        window: Some(Window { start_ns: host_at(0), end_ns: Some(host_at(1100)) }),
+        vms: vec![vm("vm1", VM1_LOOP, VM1_VCPU1, true), vm("vm2", VM2_LOOP, VM2_VCPU1, false)],
+        cost: crate::run::manifest::Cost::default(),
+    }
+}
+
+/// The run as its collector was killed: no end of the window, no word of the guests.
+fn killed_manifest() -> Manifest {
+    let mut manifest = Manifest { status: Status::Recording, ..manifest() };
+    manifest.window = Some(Window { start_ns: host_at(0), end_ns: None });
+    manifest.vms.iter_mut().for_each(|vm| vm.guest = None);
+    manifest
+}
+
+/// A stream as a run leaves it: `finished`, or cut off as its writer was killed.
+fn stream<T: crate::store::Columnar>(path: &Path, items: Vec<T>, finished: bool) {
+    let mut writer = StreamWriter::create(path).unwrap();
+    for item in items {
+        writer.push(item).unwrap();
+    }
+    if finished {
+        writer.finish().unwrap();
+    }
+}
+
+/// What the collector records while the run goes on.
+fn streams(run: &RunDir, clock_us: &[u64], finished: bool) {
+    let (runs, preempted) = (PrevState::Runnable, PrevState::RunnablePreempted);
+    let events = vec![
+        switch(20, VM2_VCPU1, preempted, VM1_VCPU1),
+        switch(100, VM1_VCPU1, preempted, VM2_VCPU1),
+        switch(400, VM2_VCPU1, runs, VM1_VCPU1),
+        switch(600, VM1_VCPU1, PrevState::Sleep, VM2_VCPU1),
+        switch(750, VM2_VCPU1, preempted, VM1_VCPU1),
+        switch(1000, VM1_VCPU1, preempted, VM2_VCPU1),
+        switch(1200, VM2_VCPU1, preempted, VM1_VCPU1),
+    ];
+    stream(&run.sched_path(PcpuId(1)), events, finished);
+    stream(&run.sched_path(PcpuId(0)), vec![waking(700)], true);
+    let request = |index, from_us, to_us| Request {
+        index,
+        submitted: guest_at(from_us),
+        completed: guest_at(to_us),
+        vcpu_submitted: 1,
+        vcpu_completed: 1,
+        result: 4096,
+    };
+    let requests =
+        vec![RequestItem::Request(request(0, 50, 450)), RequestItem::Request(request(1, 550, 800))];
+    let vm1 = VmName::try_from("vm1").unwrap();
+    stream(&run.requests_path(&vm1), requests, finished);
+    let sample = |us: &u64| {
+        let (host_sent, host_received) = (host_at(*us), host_at(*us));
+        let (guest_received, guest_sent) = (guest_at(*us), guest_at(*us));
+        let exchange = Exchange { host_sent, guest_received, guest_sent, host_received };
+        ClockSample { vcpu: VcpuId(1), exchange }
+    };
+    stream(&run.clock_path(&vm1), clock_us.iter().map(sample).collect(), finished);
+}
+
+fn run_dir(manifest: &Manifest) -> (TempDir, RunDir) {
+    let scratch = tempfile::tempdir().unwrap();
+    let run = RunDir::create(&scratch.path().join("run")).unwrap();
+    run.write_json("run.json", manifest).unwrap();
+    (scratch, run)
+}
+
+/// What a run writes at its start and at its end.
+fn names(run: &RunDir) {
+    run.write_json("threads.json", &Vec::<HostThread>::new()).unwrap();
+    let frames = vec![String::from("futex_wait_queue"), String::from("do_futex")];
+    run.write_stack_names(&[StackNames { id: 0, frames }]).unwrap();
+}
+
+fn parts(summary: &Summary) -> Vec<(Part, u64)> {
+    let parts = Part::ALL.map(|part| (part, summary.parts.all.get(part)));
+    parts.into_iter().filter(|(_, ns)| *ns > 0).collect()
+}
+
+fn notices(summary: &Summary) -> String {
+    let texts: Vec<String> = summary.warnings.iter().map(ToString::to_string).collect();
+    texts.join("\n")
+}
+
+#[test]
+fn a_whole_run_has_the_figures_that_were_drawn() {
+    let (_scratch, run) = run_dir(&manifest());
+    names(&run);
+    streams(&run, &[0, 500, 1150], true);
+    let summary = analyse(run.path()).unwrap();
+    assert_eq!(summary.status, RunStatus::Complete);
+    assert_eq!(summary.measured_ns, 1_100_000);
+    assert_eq!((summary.requests.count, summary.requests.unattributable), (2, 0));
+    let drawn = [
+        (Part::OnPcpu, 200_000),
+        (Part::PreemptWait, 300_000),
+        (Part::WakeupDelay, 50_000),
+        (Part::Futex, 100_000),
+    ];
+    // The clock rounds each end to a nanosecond.
+    let summed = parts(&summary);
+    assert_eq!(summed.len(), drawn.len(), "{summed:?}");
+    for ((part, ns), (drawn_part, drawn_ns)) in summed.into_iter().zip(drawn) {
+        assert!(part == drawn_part && ns.abs_diff(drawn_ns) <= 4, "{part:?}: {ns} of {drawn_ns}");
+    }
+    let vcpu = summary.vcpus.iter().find(|vcpu| vcpu.tid == VM1_VCPU1).unwrap();
+    // 400 to 600 and 750 to 1000; the record begins with the one before them.
+    assert_eq!((vcpu.timeslices.count, vcpu.timeslices.mean_ns), (2, 225_000));
+    assert_eq!(vcpu.antagonists[0].thread.name, "vm2 vCPU1");
+    // 100 to 400, 700 to 750, and 1000 to 1200, which touches the window and counts whole.
+    assert_eq!(vcpu.antagonists[0].ran_ns, 550_000);
+    assert_eq!(summary.hogs.iter().map(|hog| hog.count).collect::<Vec<_>>(), [77, 77]);
+    assert_eq!(summary.clock.bound_ns, Some(2));
+}
+
+#[test]
+fn drops_of_the_guest_are_counted() {
+    let (_scratch, run) = run_dir(&manifest());
+    names(&run);
+    streams(&run, &[0, 1150], true);
+    let vm1 = VmName::try_from("vm1").unwrap();
+    std::fs::remove_file(run.requests_path(&vm1)).unwrap();
+    let dropped = Dropped { count: 3, first: guest_at(50), last: guest_at(60) };
+    stream(&run.requests_path(&vm1), vec![RequestItem::Dropped(dropped)], true);
+    let summary = analyse(run.path()).unwrap();
+    assert_eq!((summary.requests.count, summary.requests.dropped), (0, 3));
+}
+
+#[test]
+fn a_killed_run_is_partial_and_its_sleeps_have_no_reason() {
+    let (_scratch, run) = run_dir(&killed_manifest());
+    streams(&run, &[0, 500, 1150], false);
+    let summary = analyse(run.path()).unwrap();
+    assert!(matches!(summary.status, RunStatus::Partial { .. }));
+    assert_eq!(summary.measured_ns, 1_200_000, "up to the last event");
+    assert_eq!((summary.requests.count, summary.requests.unattributable), (2, 0));
+    assert_eq!(summary.parts.all.get(Part::Futex), 0);
+    let unknown_ns = summary.parts.all.get(Part::Unknown);
+    assert!(unknown_ns.abs_diff(100_000) <= 4, "the sleep: {unknown_ns}");
+    assert!(summary.hogs.is_empty(), "nobody knows whether they counted: {:?}", summary.hogs);
+}
+
+/// Nothing is known of a pCPU after the end of its record, however long others' records are.
+#[test]
+fn what_comes_after_a_cut_is_unknown() {
+    let (_scratch, run) = run_dir(&killed_manifest());
+    names(&run);
+    streams(&run, &[0, 500, 1150], false);
+    let path = run.sched_path(PcpuId(1));
+    std::fs::remove_file(&path).unwrap();
+    let (preempted, runs) = (PrevState::RunnablePreempted, PrevState::Runnable);
+    let events = vec![
+        switch(20, VM2_VCPU1, preempted, VM1_VCPU1),
+        switch(100, VM1_VCPU1, preempted, VM2_VCPU1),
+        switch(400, VM2_VCPU1, runs, VM1_VCPU1),
+    ];
+    stream(&path, events, false);
+    let summary = analyse(run.path()).unwrap();
+    assert_eq!((summary.requests.count, summary.requests.unattributable), (2, 2));
+    assert_eq!(summary.lost.records, 0, "the kernel has dropped none");
+    assert!(notices(&summary).contains("pCPU1"), "{}", notices(&summary));
+}
+
+#[test]
+fn a_run_that_ended_before_it_recorded_has_an_empty_report() {
+    let why = String::from("vm1: the guest did not connect");
+    let status = Status::Partial { why };
+    let (_scratch, run) = run_dir(&Manifest { status, window: None, vms: vec![], ..manifest() });
+    let summary = analyse(run.path()).unwrap();
+    assert_eq!((summary.requests.count, summary.measured_ns), (0, 0));
+    assert!(matches!(summary.status, RunStatus::Partial { reason } if reason.contains("vm1")));
+}
+
+#[test]
+fn requests_without_a_clock_are_left_out_and_that_is_said() {
+    let (_scratch, run) = run_dir(&manifest());
+    names(&run);
+    streams(&run, &[500], true);
+    let summary = analyse(run.path()).unwrap();
+    assert_eq!(summary.requests.count, 0);
+    assert!(notices(&summary).contains("vm1 vCPU1 has no clock map"), "{}", notices(&summary));
+}
+
+#[test]
+fn a_clock_that_was_never_closed_rests_on_the_other_vcpus() {
+    let (_scratch, run) = run_dir(&manifest());
+    names(&run);
+    streams(&run, &[0], true);
+    let path = run.clock_path(&VmName::try_from("vm1").unwrap());
+    let (mut samples, _) = read_all::<ClockSample>(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let (host, guest) = (host_at(1150), guest_at(1150));
+    let exchange =
+        Exchange { host_sent: host, guest_received: guest, guest_sent: guest, host_received: host };
+    samples.push(ClockSample { vcpu: VcpuId(0), exchange });
+    stream(&path, samples, true);
+    let summary = analyse(run.path()).unwrap();
+    assert_eq!(summary.requests.count, 2);
+    assert!(notices(&summary).contains("was not read again on vCPU1"), "{}", notices(&summary));
+}
+
+#[test]
+fn another_schema_is_refused() {
+    let schema = String::from("vslice.run/0");
+    let (_scratch, run) = run_dir(&Manifest { schema, ..manifest() });
+    assert!(matches!(analyse(run.path()), Err(AnalyseError::Schema { .. })));
+}

@@ -1,0 +1,23 @@
+//! What a run is told beside its plan.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Where a run reads and writes, and how it is interrupted.
+#[derive(Debug, Clone, Copy)]
+pub struct RunOptions<'a> {
+    /// The run directory, made by the run.
+    pub output: &'a Path,
+    /// The guest image's directory.
+    pub image: &'a Path,
+    /// Set from outside when the run shall end early; a second time, while it ends, makes it end at once.
+    pub interrupted: &'a AtomicBool,
+}
+
+impl RunOptions<'_> {
+    /// Whether the run was interrupted since the last call. The first interrupt ends the run in
+    /// order; one more, while it ends, makes it give up what the order takes time for.
+    pub(super) fn take_interrupt(&self) -> bool {
+        self.interrupted.swap(false, Ordering::Relaxed)
+    }
+}
