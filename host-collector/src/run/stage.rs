@@ -64,8 +64,9 @@ impl Stage<'_, '_> {
         let mut pinning = Pinning::new(&scratch::parent_dir())?;
         self.pin(&mut pinning, threads::list_with_kernel)?;
         manifest.vms = self.vm_records()?;
-        self.run.dir.write_json("threads.json", &host_threads())?;
         let recorder = self.record(manifest)?;
+        // After the start, so that the recorder's own threads are in it, and nobody is born between.
+        self.run.dir.write_json("threads.json", &host_threads())?;
         let cpu_before_ns = own_cpu_ns();
         manifest.window = Some(Window { start_ns: host_now(), end_ns: None });
         self.run.dir.write_json("run.json", manifest)?;
