@@ -11,13 +11,15 @@
 //! A tracepoint may stay silent: perf drops what hits it while it is at work, without counting, and
 //! there are kernels that trace nothing while certain tasks are current (seen in a sandbox's 6.18
 //! guest kernel: the idle task of pCPU1 and threads of init, in perf and ftrace alike). So on
-//! watched pCPUs the scheduler's own record of who came on is checked against the switches.
+//! watched pCPUs the scheduler's own record of who came on is checked against the switches
+//! (`PERF_RECORD_SWITCH_CPU_WIDE`, perf_event_open(2)).
 //!
 //! An arrival that no switch told of is told as a switch, in the name of the one who left: who left
 //! for whom and when is known, and in which state a stranger left does not matter. If one stranger
 //! followed another in silence, both switches are told at the time of the arrival; when exactly
 //! the one took over from the other is not known, but no thread of a VM was on the pCPU. Where a
-//! VM's thread left in silence, its state is missing, and that is a loss.
+//! VM's thread left in silence, the scheduler's record of its departure says whether it slept or was
+//! preempted, though not where; if there is none, its state is missing, and that is a loss.
 
 use super::comms::Comms;
 use super::event::{Chain, Record, Records, Sample};
@@ -39,11 +41,13 @@ pub(super) struct RingOrder {
     pub(super) lost_count: u64,
     /// Who came on by the last switch, and when. `None` after a loss, and before the first one.
     on: Option<(Tid, HostNs)>,
+    /// Who left by the scheduler's last record of a departure, and in which state.
+    left: Option<(Tid, PrevState)>,
 }
 
 impl RingOrder {
     pub(super) fn new(pcpu: PcpuId, started: HostNs) -> RingOrder {
-        RingOrder { pcpu, latest: started, lost_count: 0, on: None }
+        RingOrder { pcpu, latest: started, lost_count: 0, on: None, left: None }
     }
 
     /// The loss that lasted until the end of recording, so that no record in the ring tells of it.
@@ -92,10 +96,8 @@ pub(super) struct Batch {
 
 impl Batch {
     /// Tells an arrival as the switch that it was.
-    fn fill(&mut self, arrival: Arrival, pcpu: PcpuId) {
+    fn fill(&mut self, arrival: Arrival, prev_state: PrevState, pcpu: PcpuId) {
         let Arrival { time, tid: next, prev } = arrival;
-        let idle = prev == Tid::IDLE;
-        let prev_state = if idle { PrevState::Runnable } else { PrevState::Other(0) };
         let kind = SchedKind::Switch { prev, prev_state, next, stack: None };
         self.events.push(SchedEvent { time, pcpu, kind });
         self.filled_count += 1;
@@ -173,7 +175,7 @@ impl Assembler {
                 order.lost_count += count;
                 let earlier = loss.map_or(0, |loss| loss.count);
                 loss = Some(Loss { since: order.latest, until: time, count: earlier + count });
-                order.on = None;
+                (order.on, order.left) = (None, None);
                 continue;
             }
             batch.events.extend(loss.take().map(|loss| loss.event(order.pcpu, time)));
@@ -230,7 +232,11 @@ impl Assembler {
                 let arrival = Arrival { time, tid: Tid(tid), prev: Tid(prev) };
                 self.arrival(arrival, order, batch);
             }
-            Record::Lost { .. } | Record::Departure | Record::Other => {}
+            Record::Departure { tid, is_runnable, .. } => {
+                let runnable = if is_runnable { PrevState::Runnable } else { PrevState::Sleep };
+                order.left = Some((Tid(tid), runnable));
+            }
+            Record::Lost { .. } | Record::Other => {}
         }
         Ok(())
     }
@@ -306,6 +312,13 @@ impl Assembler {
             return;
         }
         let is_vm = |tid: Tid| self.threads.contains(&tid.0);
+        let departed = order.left.take().filter(|(left, _)| *left == prev);
+        if let Some((_, state)) = departed
+            && before.is_none_or(|(on, _)| on == prev)
+        {
+            batch.fill(arrival, state, pcpu);
+            return;
+        }
         if let Some((on, since)) = before {
             if is_vm(on) || is_vm(prev) {
                 let loss = Loss { since, until: time, count: 1 };
@@ -313,11 +326,11 @@ impl Assembler {
                 return;
             }
             if on != prev {
-                batch.fill(Arrival { time, tid: prev, prev: on }, pcpu);
+                batch.fill(Arrival { time, tid: prev, prev: on }, strangers_state(on), pcpu);
             }
         }
         if !is_vm(prev) {
-            batch.fill(arrival, pcpu);
+            batch.fill(arrival, strangers_state(prev), pcpu);
         }
     }
 
@@ -344,6 +357,11 @@ impl Assembler {
     }
 }
 
+/// Idle is always runnable; the state of any other thread that is no VM's does not matter.
+fn strangers_state(tid: Tid) -> PrevState {
+    if tid == Tid::IDLE { PrevState::Runnable } else { PrevState::Other(0) }
+}
+
 fn thread(number: u64) -> Option<Tid> {
     u32::try_from(number).ok().map(Tid)
 }
@@ -355,8 +373,9 @@ fn time_of(record: &Record<'_>) -> Option<HostNs> {
         | Record::Comm { time, .. }
         | Record::Fork { time, .. }
         | Record::Exit { time, .. }
-        | Record::Arrival { time, .. } => Some(*time),
-        Record::Departure | Record::Other => None,
+        | Record::Arrival { time, .. }
+        | Record::Departure { time, .. } => Some(*time),
+        Record::Other => None,
     }
 }
 

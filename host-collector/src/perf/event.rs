@@ -9,7 +9,8 @@ use super::ring::RingError;
 use crate::units::HostNs;
 use perf_event_open_sys::bindings::{
     PERF_RECORD_COMM, PERF_RECORD_EXIT, PERF_RECORD_FORK, PERF_RECORD_LOST,
-    PERF_RECORD_MISC_SWITCH_OUT, PERF_RECORD_SAMPLE, PERF_RECORD_SWITCH_CPU_WIDE,
+    PERF_RECORD_MISC_SWITCH_OUT, PERF_RECORD_MISC_SWITCH_OUT_PREEMPT, PERF_RECORD_SAMPLE,
+    PERF_RECORD_SWITCH_CPU_WIDE,
 };
 
 const HEADER_BYTES: usize = 8;
@@ -30,8 +31,8 @@ pub(super) enum Record<'a> {
     Exit { time: HostNs, pid: u32, tid: u32 },
     /// A thread came onto the pCPU after another one.
     Arrival { time: HostNs, tid: u32, prev: u32 },
-    /// A thread left the pCPU; the tracepoint says that better.
-    Departure,
+    /// The scheduler's own record that `tid` left a watched pCPU, and whether it was runnable.
+    Departure { time: HostNs, tid: u32, is_runnable: bool },
     /// Anything else; nothing else was asked for.
     Other,
 }
@@ -129,7 +130,11 @@ fn parse(kind: u32, misc: u16, body: &[u8]) -> Option<Record<'_>> {
             let (own, id) = own()?;
             Record::Arrival { time: time_of(id)?, tid: u32_at(id, 4)?, prev: u32_at(own, 4)? }
         }
-        PERF_RECORD_SWITCH_CPU_WIDE => Record::Departure,
+        PERF_RECORD_SWITCH_CPU_WIDE => {
+            let (_, id) = own()?;
+            let is_runnable = u32::from(misc) & PERF_RECORD_MISC_SWITCH_OUT_PREEMPT != 0;
+            Record::Departure { time: time_of(id)?, tid: u32_at(id, 4)?, is_runnable }
+        }
         _ => Record::Other,
     })
 }
@@ -205,7 +210,8 @@ pub(super) mod tests {
             self.record(kind, &body);
         }
 
-        /// `PERF_RECORD_SWITCH_CPU_WIDE`, misc 0 for an arrival and 1 << 13 for a departure.
+        /// `PERF_RECORD_SWITCH_CPU_WIDE`, misc 0 for an arrival; bit 13 for a departure, with bit 14
+        /// of a thread that is runnable.
         pub(in crate::perf) fn came(&mut self, time: u64, tid: u32, prev: u32, misc: u16) {
             let mut body = words(&[prev, prev, tid, tid]);
             body.extend(time.to_ne_bytes());
@@ -247,6 +253,7 @@ pub(super) mod tests {
         bytes.life(PERF_RECORD_EXIT, 104, [60, 40, 61, 41]);
         bytes.came(105, 61, 0, 0);
         bytes.came(106, 61, 0, 1 << 13);
+        bytes.came(107, 61, 0, 3 << 13);
         bytes.record(10, &[0; 8]);
         let records: Vec<Record<'_>> = Records::new(&bytes.0).map(Result::unwrap).collect();
         let Record::Sample(sample) = records[0] else { panic!("{:?}", records[0]) };
@@ -259,7 +266,8 @@ pub(super) mod tests {
             Record::Fork { time: HostNs(103), pid: 60, tid: 61, parent_pid: 40 },
             Record::Exit { time: HostNs(104), pid: 60, tid: 61 },
             Record::Arrival { time: HostNs(105), tid: 61, prev: 0 },
-            Record::Departure,
+            Record::Departure { time: HostNs(106), tid: 61, is_runnable: false },
+            Record::Departure { time: HostNs(107), tid: 61, is_runnable: true },
             Record::Other,
         ];
         assert_eq!(records[1..], rest);

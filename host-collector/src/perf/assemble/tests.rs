@@ -203,7 +203,8 @@ fn arrivals_find_losses_that_nobody_tells() {
     // The VM's thread left, but it is not known when.
     bytes.sample(20, &[], &switch((5, "a"), 1, (VM, "vm")));
     bytes.came(60, 6, 8, 0);
-    // The VM's thread left, but it is not known in which state.
+    // The VM's thread left, but it is not known in which state: another one's departure tells not.
+    bytes.came(65, 9, 0, 1 << 13);
     bytes.sample(70, &[], &switch((6, "b"), 1, (VM, "vm")));
     bytes.came(80, 5, VM, 0);
     bytes.sample(85, &[], &switch((5, "a"), 1, (0, "")));
@@ -221,6 +222,27 @@ fn arrivals_find_losses_that_nobody_tells() {
         (89, switched(8, PrevState::Other(0), 9, None)),
     ];
     assert_eq!(without_names(&batch), expected);
+}
+
+#[test]
+fn departures_tell_how_a_vms_thread_left_in_silence() {
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(1)));
+    let mut bytes = Bytes::default();
+    bytes.sample(10, &[], &switch((5, "a"), 1, (VM, "vm")));
+    bytes.came(20, VM, 5, 1 << 13);
+    bytes.came(21, 5, VM, 0);
+    bytes.sample(30, &[], &switch((5, "a"), 1, (VM, "vm")));
+    bytes.came(40, VM, 5, 3 << 13);
+    bytes.came(41, 5, VM, 0);
+    let batch = read(&mut assembler, &mut order, &bytes);
+    let expected = [
+        (10, switched(5, PrevState::Sleep, VM, None)),
+        (21, switched(VM, PrevState::Sleep, 5, None)),
+        (30, switched(5, PrevState::Sleep, VM, None)),
+        (41, switched(VM, PrevState::Runnable, 5, None)),
+    ];
+    assert_eq!(without_names(&batch), expected);
+    assert_eq!(batch.filled_count, 2);
 }
 
 #[test]
