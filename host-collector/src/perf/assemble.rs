@@ -307,6 +307,9 @@ impl Assembler {
     fn arrival(&self, arrival: Arrival, order: &mut RingOrder, batch: &mut Batch) {
         let Arrival { time, tid, prev } = arrival;
         let pcpu = order.pcpu;
+        if tid == GONE || prev == GONE {
+            return;
+        }
         let before = order.on.replace((tid, time));
         if before.is_some_and(|(on, _)| on == tid) {
             return;
@@ -356,6 +359,10 @@ impl Assembler {
         }
     }
 }
+
+/// What perf calls a thread on its last stay, when its id has been taken from it already: -1, see
+/// `perf_event_pid_type` in kernel/events/core.c. Such a record bears no witness.
+const GONE: Tid = Tid(u32::MAX);
 
 /// Idle is always runnable; the state of any other thread that is no VM's does not matter.
 fn strangers_state(tid: Tid) -> PrevState {

@@ -225,6 +225,23 @@ fn arrivals_find_losses_that_nobody_tells() {
 }
 
 #[test]
+fn a_thread_on_its_last_stay_bears_no_witness() {
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(1)));
+    let mut bytes = Bytes::default();
+    bytes.sample(10, &[], &switch((5, "a"), 1, (VM, "vm")));
+    bytes.came(11, u32::MAX, 5, 0);
+    bytes.sample(20, &[], &switch((VM, "vm"), 0x10, (6, "b")));
+    bytes.came(21, 6, u32::MAX, 0);
+    let batch = read(&mut assembler, &mut order, &bytes);
+    let expected = [
+        (10, switched(5, PrevState::Sleep, VM, None)),
+        (20, switched(VM, PrevState::Dead, 6, None)),
+    ];
+    assert_eq!(without_names(&batch), expected);
+    assert_eq!(batch.filled_count, 0);
+}
+
+#[test]
 fn departures_tell_how_a_vms_thread_left_in_silence() {
     let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(1)));
     let mut bytes = Bytes::default();
