@@ -289,7 +289,7 @@ impl<'a> Analysis<'a> {
             cost: Cost {
                 collector_cpu_ns: manifest.cost.cpu_ns,
                 events: manifest.cost.events_count,
-                bytes: manifest.cost.ring_bytes,
+                bytes: manifest.cost.written_bytes,
             },
             warnings: self.warnings,
         };

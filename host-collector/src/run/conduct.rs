@@ -103,6 +103,7 @@ impl Prepared<'_> {
             Err(error) => Status::Partial { why: sentence(error) },
         };
         reserve::release(&self.dir);
+        manifest.cost.written_bytes = self.dir.streams_bytes().unwrap_or(0);
         let written = self.dir.write_json("run.json", &manifest);
         result?;
         Ok(written?)

@@ -171,6 +171,8 @@ pub struct Cost {
     pub cpu_ns: u64,
     /// Bytes that the kernel wrote into the rings for them.
     pub ring_bytes: u64,
+    /// Bytes of the streams in the run directory.
+    pub written_bytes: u64,
 }
 
 impl GuestRecord {

@@ -146,6 +146,17 @@ impl RunDir {
         Ok(vms)
     }
 
+    /// The size of all streams together, in bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if the directory cannot be listed.
+    pub fn streams_bytes(&self) -> Result<u64, StoreError> {
+        let names = self.file_names()?;
+        let streams = names.iter().filter(|name| name.ends_with(".vsr"));
+        let sizes = streams.map(|name| fs::metadata(self.path.join(name)).map_or(0, |m| m.len()));
+        Ok(sizes.sum())
+    }
+
     /// Writes a JSON file so that a reader sees the old one or the new one, whole, whatever
     /// happens. `name` is a constant of the caller, such as `"run.json"`.
     ///
@@ -216,6 +227,16 @@ fn is_plain(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_streams_count_as_streams() {
+        let scratch = tempfile::tempdir().unwrap();
+        let run = RunDir::create(scratch.path()).unwrap();
+        for (name, bytes) in [("sched-0.vsr", 3), ("stacks.vsr", 4), ("run.json", 100)] {
+            fs::write(run.path().join(name), vec![0; bytes]).unwrap();
+        }
+        assert_eq!(run.streams_bytes().unwrap(), 7);
+    }
 
     #[test]
     fn a_run_never_overwrites_another_one() {
