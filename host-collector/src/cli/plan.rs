@@ -9,6 +9,9 @@ use vslice::lab::plan::{BUILT_IN, Plan};
 pub(crate) struct PlanArgs {
     #[command(subcommand)]
     action: Action,
+    /// Print JSON: all plans in full, or the one that is named
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -26,9 +29,15 @@ pub(super) fn execute(args: &PlanArgs) -> anyhow::Result<u8> {
     let mut out = std::io::stdout().lock();
     match &args.action {
         Action::List => {
-            for (name, toml) in BUILT_IN {
-                let plan = Plan::parse(name, toml)?;
-                writeln!(out, "{name:8} {}", plan.description)?;
+            let plans = BUILT_IN.iter().map(|(name, toml)| Plan::parse(name, toml));
+            let plans = plans.collect::<Result<Vec<Plan>, _>>()?;
+            if args.json {
+                serde_json::to_writer_pretty(&mut out, &plans)?;
+                writeln!(out)?;
+            } else {
+                for plan in plans {
+                    writeln!(out, "{:8} {}", plan.name, plan.description)?;
+                }
             }
         }
         Action::Show { name } => {
@@ -36,7 +45,12 @@ pub(super) fn execute(args: &PlanArgs) -> anyhow::Result<u8> {
                 let names: Vec<_> = BUILT_IN.iter().map(|(name, _)| *name).collect();
                 anyhow::bail!("there is no built-in plan '{name}', only {}", names.join(" and "));
             };
-            write!(out, "{toml}")?;
+            if args.json {
+                serde_json::to_writer_pretty(&mut out, &Plan::parse(name, toml)?)?;
+                writeln!(out)?;
+            } else {
+                write!(out, "{toml}")?;
+            }
         }
     }
     Ok(0)
