@@ -3,13 +3,13 @@
 
 use crate::Case;
 use libtest_mimic::Failed;
+use nix::mount::{MsFlags, mount, umount};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 use vslice_tests::{Lab, Run, Started, processes_with};
 
@@ -142,17 +142,12 @@ fn panicking_guest(lab: &Lab) -> Result<(), Failed> {
 /// A file system of 768 KiB for the run directory; the guests' scratch disks are elsewhere.
 fn full_disk(lab: &Lab) -> Result<(), Failed> {
     let dir = tempfile::tempdir()?;
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=768k", "vslice-test"])
-        .arg(dir.path())
-        .status()?;
-    if !mounted.success() {
-        return Err("tmpfs cannot be mounted".into());
-    }
+    let (source, kind, size) = (Some("vslice-test"), Some("tmpfs"), Some("size=768k"));
+    mount(source, dir.path(), kind, MsFlags::empty(), size)?;
     let run = dir.path().join("run");
     let output = lab.command(&[LONG_AS_JSON, &["--output"]].concat()).arg(&run).output();
     let left = processes_with(&run);
-    let unmounted = Command::new("umount").arg(dir.path()).status()?;
+    let unmounted = umount(dir.path());
     let output = output?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     if output.status.code() != Some(1) || !said.contains("No space left") {
@@ -164,10 +159,10 @@ fn full_disk(lab: &Lab) -> Result<(), Failed> {
     if !reason.contains("No space left") || summary["requests"]["count"] == 0 {
         return Err(format!("not what was recorded: {summary:#}").into());
     }
-    if !unmounted.success() || !left.is_empty() {
+    if !left.is_empty() {
         return Err(format!("left behind: {left:#?}").into());
     }
-    Ok(())
+    Ok(unmounted?)
 }
 
 fn missing_kernel(lab: &Lab) -> Result<(), Failed> {
