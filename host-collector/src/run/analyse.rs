@@ -95,6 +95,14 @@ impl<'a> Analysis<'a> {
             lost: Lost::default(),
             warnings: Vec::new(),
         };
+        let uncovered = manifest.cost.uncovered_threads_count;
+        if uncovered > 0 {
+            let text = format!(
+                "{uncovered} threads of the VMs were born during the run and could not be watched \
+                 on every pCPU"
+            );
+            analysis.warnings.push(Warning::Notice { text });
+        }
         for (index, vm) in manifest.vms.iter().enumerate() {
             analysis.read_guest(VmIndex(index), vm)?;
         }

@@ -169,6 +169,10 @@ pub struct Cost {
     pub lost_count: u64,
     /// CPU time of the collector, all threads, from the start of the workloads to their end.
     pub cpu_ns: u64,
+    /// Switches that no tracepoint told of and the scheduler's second record did.
+    pub filled_count: u64,
+    /// Threads of the VMs, born during the run, that could not be watched everywhere.
+    pub uncovered_threads_count: u64,
     /// Bytes that the kernel wrote into the rings for them.
     pub ring_bytes: u64,
     /// Bytes of the streams in the run directory.

@@ -151,6 +151,8 @@ impl Stage<'_, '_> {
         let totals = totals?;
         cost.events_count = totals.counters.events_count;
         cost.lost_count = totals.counters.lost_count;
+        cost.filled_count = totals.filled_count;
+        cost.uncovered_threads_count = totals.uncovered_threads_count;
         cost.ring_bytes = totals.counters.ring_bytes;
         let named = self.name_stacks(&totals.stacks);
         totals.ended_early.map_or(named, |error| Err(error.into()))

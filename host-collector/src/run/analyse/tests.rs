@@ -221,6 +221,15 @@ fn drops_of_the_guest_are_counted() {
 }
 
 #[test]
+fn threads_that_were_not_watched_everywhere_are_said() {
+    let mut manifest = manifest();
+    manifest.cost.uncovered_threads_count = 3;
+    let (_scratch, run) = run_dir(&manifest);
+    let summary = analyse(run.path()).unwrap();
+    assert!(notices(&summary).contains("3 threads of the VMs"), "{}", notices(&summary));
+}
+
+#[test]
 fn a_killed_run_is_partial_and_its_sleeps_have_no_reason() {
     let (_scratch, run) = run_dir(&killed_manifest());
     streams(&run, &[0, 500, 1150], false);
