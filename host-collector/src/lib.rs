@@ -6,12 +6,12 @@
 
 pub mod clock;
 pub mod guest;
+pub mod host_event;
 pub mod join;
 pub mod lab;
 pub mod perf;
 pub mod report;
 pub mod run;
-pub mod sched;
 pub mod store;
 pub mod text;
 pub mod timeline;

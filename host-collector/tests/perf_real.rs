@@ -13,11 +13,11 @@ use std::sync::mpsc::{channel, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, Builder, JoinHandle};
 use std::time::{Duration, Instant};
+use vslice::host_event::{HostEvent, HostEventKind, PrevState, StackId};
 use vslice::perf::{
-    RecordError, RecordPlan, RecordTotals, Recorder, SchedSink, SinkError, Symbols, check_rights,
+    EventSink, RecordError, RecordPlan, RecordTotals, Recorder, SinkError, Symbols, check_rights,
 };
-use vslice::sched::{PrevState, SchedEvent, SchedKind, StackId};
-use vslice::store::{RunDir, SchedMerge, SchedWriters, StackFrames, Tail, read_all};
+use vslice::store::{EventMerge, EventWriters, RunDir, StackFrames, Tail, read_all};
 use vslice::units::{HostNs, PcpuId, Tid};
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -49,23 +49,23 @@ fn main() {
 
 /// What a recording has told so far.
 #[derive(Clone, Default)]
-struct Seen(Arc<Mutex<Vec<SchedEvent>>>);
+struct Seen(Arc<Mutex<Vec<HostEvent>>>);
 
 impl Seen {
-    fn sink(&self) -> impl SchedSink + use<> {
+    fn sink(&self) -> impl EventSink + use<> {
         let seen = self.clone();
-        move |pcpu: PcpuId, events: &[SchedEvent]| -> Result<(), SinkError> {
+        move |pcpu: PcpuId, events: &[HostEvent]| -> Result<(), SinkError> {
             assert!(events.iter().all(|event| event.pcpu == pcpu));
             seen.events().extend_from_slice(events);
             Ok(())
         }
     }
 
-    fn events(&self) -> MutexGuard<'_, Vec<SchedEvent>> {
+    fn events(&self) -> MutexGuard<'_, Vec<HostEvent>> {
         self.0.lock().expect("no holder of this lock panics")
     }
 
-    fn wait_for(&self, what: &str, mut is_there: impl FnMut(&[SchedEvent]) -> bool) -> Outcome {
+    fn wait_for(&self, what: &str, mut is_there: impl FnMut(&[HostEvent]) -> bool) -> Outcome {
         let start = Instant::now();
         while !is_there(&self.events()) {
             if start.elapsed() > DEADLINE {
@@ -76,7 +76,7 @@ impl Seen {
         Ok(())
     }
 
-    fn of(&self, pcpu: PcpuId) -> Vec<SchedEvent> {
+    fn of(&self, pcpu: PcpuId) -> Vec<HostEvent> {
         self.events().iter().filter(|event| event.pcpu == pcpu).cloned().collect()
     }
 }
@@ -135,9 +135,9 @@ fn nap() {
     thread::sleep(Duration::from_micros(200));
 }
 
-fn switches(events: &[SchedEvent]) -> impl Iterator<Item = (HostNs, Tid, PrevState, Tid, bool)> {
+fn switches(events: &[HostEvent]) -> impl Iterator<Item = (HostNs, Tid, PrevState, Tid, bool)> {
     events.iter().filter_map(|event| match event.kind {
-        SchedKind::Switch { prev, prev_state, next, stack } => {
+        HostEventKind::Switch { prev, prev_state, next, stack } => {
             Some((event.time, prev, prev_state, next, stack.is_some()))
         }
         _ => None,
@@ -150,14 +150,14 @@ fn check(condition: bool, what: impl FnOnce() -> String) -> Outcome {
 
 /// On a watched pCPU every switch begins with the thread that the one before it ended with, unless
 /// records were lost in between.
-fn check_chain(events: &[SchedEvent]) -> Outcome {
-    let lost = |event: &SchedEvent| matches!(event.kind, SchedKind::Lost { .. });
+fn check_chain(events: &[HostEvent]) -> Outcome {
+    let lost = |event: &HostEvent| matches!(event.kind, HostEventKind::Lost { .. });
     let mut before: Option<Tid> = None;
     for (place, event) in events.iter().enumerate() {
         if lost(event) {
             before = None;
         }
-        if let SchedKind::Switch { prev, next, .. } = event.kind {
+        if let HostEventKind::Switch { prev, next, .. } = event.kind {
             let chained = before.is_none_or(|before| before == prev);
             let around = &events[place.saturating_sub(5)..events.len().min(place + 3)];
             check(chained, || {
@@ -190,7 +190,7 @@ fn two_busy_threads_alternate() -> Outcome {
     };
     let seen = Seen::default();
     let recorder = Recorder::start(&plan, seen.sink())?;
-    let pairs = |events: &[SchedEvent], from: Tid, to: Tid| {
+    let pairs = |events: &[HostEvent], from: Tid, to: Tid| {
         switches(events).filter(|(_, prev, _, next, _)| (*prev, *next) == (from, to)).count()
     };
     seen.wait_for("10 switches each way", |events| {
@@ -205,7 +205,7 @@ fn two_busy_threads_alternate() -> Outcome {
         check(!ran || state.is_runnable(), || format!("{prev} left as {state:?}"))?;
     }
     for (tid, name) in [(one.tid, "vs-one"), (two.tid, "vs-two")] {
-        let comm = SchedKind::Comm { tid, comm: name.into() };
+        let comm = HostEventKind::Comm { tid, comm: name.into() };
         let said = events.iter().filter(|event| event.kind == comm).count();
         check(said == 1, || format!("{name} was said {said} times"))?;
     }
@@ -228,17 +228,19 @@ fn a_sleeping_thread_shows_where() -> Outcome {
     let plan = RecordPlan { vcpu_tids: tids, pcpus: vec![pcpu], ..RecordPlan::default() };
     let seen = Seen::default();
     let recorder = Recorder::start(&plan, seen.sink())?;
-    let stack_of = |events: &[SchedEvent], tid: Tid| {
+    let stack_of = |events: &[HostEvent], tid: Tid| {
         events.iter().find_map(|event| match event.kind {
-            SchedKind::Switch { prev, prev_state: PrevState::Sleep, stack, .. } if prev == tid => {
+            HostEventKind::Switch { prev, prev_state: PrevState::Sleep, stack, .. }
+                if prev == tid =>
+            {
                 stack
             }
             _ => None,
         })
     };
-    let woken = |events: &[SchedEvent], woken: Tid| {
+    let woken = |events: &[HostEvent], woken: Tid| {
         events.iter().any(
-            |event| matches!(event.kind, SchedKind::Waking { tid, target, .. } if tid == woken && target == pcpu),
+            |event| matches!(event.kind, HostEventKind::Waking { tid, target, .. } if tid == woken && target == pcpu),
         )
     };
     seen.wait_for("a sleep and a waking of each", |events| {
@@ -264,7 +266,7 @@ fn a_sleeping_thread_shows_where() -> Outcome {
 /// On a pCPU that is not watched, a thread leaves before it comes again, and no switch is told
 /// twice. It may seem to leave twice: sandboxes have tasks that no tracepoint tells of, and where
 /// the thread follows one of those, only a watched pCPU has a second witness (see `assemble`).
-fn check_stays(events: &[SchedEvent], tid: Tid) -> Outcome {
+fn check_stays(events: &[HostEvent], tid: Tid) -> Outcome {
     let mut is_on = false;
     let mut last: Option<HostNs> = None;
     for (time, prev, _, next, _) in switches(events) {
@@ -278,10 +280,10 @@ fn check_stays(events: &[SchedEvent], tid: Tid) -> Outcome {
     Ok(())
 }
 
-fn concerns(event: &SchedEvent, thread: Tid) -> bool {
+fn concerns(event: &HostEvent, thread: Tid) -> bool {
     match event.kind {
-        SchedKind::Switch { prev, next, .. } => prev == thread || next == thread,
-        SchedKind::Waking { tid, .. } => tid == thread,
+        HostEventKind::Switch { prev, next, .. } => prev == thread || next == thread,
+        HostEventKind::Waking { tid, .. } => tid == thread,
         _ => false,
     }
 }
@@ -296,18 +298,18 @@ fn a_newborn_is_seen() -> Outcome {
     let child = Worker::start("vs-newborn", elsewhere, nap);
     let tid = child.tid;
     seen.wait_for("the newborn's switches", |events| {
-        let there = |event: &&SchedEvent| event.pcpu == elsewhere && concerns(event, tid);
+        let there = |event: &&HostEvent| event.pcpu == elsewhere && concerns(event, tid);
         events.iter().filter(there).count() >= 20
     })?;
     drop(child);
     seen.wait_for("its end", |events| {
-        events.iter().any(|event| event.kind == SchedKind::Exit { tid })
+        events.iter().any(|event| event.kind == HostEventKind::Exit { tid })
     })?;
     let totals = stop(recorder)?;
     check(totals.uncovered_threads_count == 0, || format!("{totals:?}"))?;
     let pid = Tid(std::process::id());
-    let fork = SchedKind::Fork { pid, tid, parent_pid: pid };
-    let comm = SchedKind::Comm { tid, comm: "vs-newborn".into() };
+    let fork = HostEventKind::Fork { pid, tid, parent_pid: pid };
+    let comm = HostEventKind::Comm { tid, comm: "vs-newborn".into() };
     for kind in [fork, comm] {
         let is_there = seen.events().iter().any(|event| event.kind == kind);
         check(is_there, || format!("no {kind:?}"))?;
@@ -332,7 +334,7 @@ fn added_threads_are_seen() -> Outcome {
     check_stays(&events, worker.tid)?;
     let mut wakings = BTreeSet::new();
     for event in seen.events().iter() {
-        if matches!(event.kind, SchedKind::Waking { .. }) {
+        if matches!(event.kind, HostEventKind::Waking { .. }) {
             let new = wakings.insert((event.time, event.pcpu));
             check(new, || format!("told twice: {event:?}"))?;
         }
@@ -348,7 +350,7 @@ fn a_full_ring_tells_its_losses() -> Outcome {
     let (entered, reader_waits) = sync_channel(1);
     let (release, released) = channel::<()>();
     let mut waited = false;
-    let sink = move |of: PcpuId, events: &[SchedEvent]| -> Result<(), SinkError> {
+    let sink = move |of: PcpuId, events: &[HostEvent]| -> Result<(), SinkError> {
         inner.batch(of, events)?;
         if of == pcpu && !waited {
             waited = true;
@@ -375,7 +377,7 @@ fn a_full_ring_tells_its_losses() -> Outcome {
     let losses: Vec<(HostNs, HostNs, u64)> = events
         .iter()
         .filter_map(|event| match event.kind {
-            SchedKind::Lost { until, count } => Some((event.time, until, count)),
+            HostEventKind::Lost { until, count } => Some((event.time, until, count)),
             _ => None,
         })
         .collect();
@@ -407,7 +409,7 @@ fn a_failing_sink_ends_it() -> Outcome {
     let worker = Worker::start("vs-busy", pcpu, nap);
     let calls = Arc::new(AtomicUsize::new(0));
     let called = Arc::clone(&calls);
-    let sink = move |_: PcpuId, _: &[SchedEvent]| -> Result<(), SinkError> {
+    let sink = move |_: PcpuId, _: &[HostEvent]| -> Result<(), SinkError> {
         called.fetch_add(1, Ordering::Relaxed);
         Err("disk full".into())
     };
@@ -435,7 +437,7 @@ fn a_run_is_stored() -> Outcome {
     let run = RunDir::create(scratch.path())?;
     let tids = vec![worker.tid];
     let plan = RecordPlan { vcpu_tids: tids, pcpus: vec![pcpu], ..RecordPlan::default() };
-    let recorder = Recorder::start(&plan, SchedWriters::create(&run)?)?;
+    let recorder = Recorder::start(&plan, EventWriters::create(&run)?)?;
     let start = Instant::now();
     while recorder.counters().events_count < 100 && start.elapsed() < DEADLINE {
         thread::sleep(Duration::from_millis(10));
@@ -447,8 +449,8 @@ fn a_run_is_stored() -> Outcome {
     check(stacks.into_iter().map(|stack| (stack.id, stack.frames)).eq(expected), || {
         "the stacks differ".into()
     })?;
-    let mut merge = SchedMerge::open(&run)?;
-    let events = merge.by_ref().collect::<Result<Vec<SchedEvent>, _>>()?;
+    let mut merge = EventMerge::open(&run)?;
+    let events = merge.by_ref().collect::<Result<Vec<HostEvent>, _>>()?;
     let count = totals.counters.events_count;
     check(count >= 100 && events.len() as u64 == count, || format!("{} of {count}", events.len()))?;
     check(events.is_sorted_by_key(|event| event.time), || "times go back".into())?;
@@ -456,7 +458,7 @@ fn a_run_is_stored() -> Outcome {
     check(finished, || format!("{:?}", merge.tails()))?;
     let known = |id: StackId| totals.stacks.frames(id).is_some();
     let stacks_known = events.iter().all(|event| match event.kind {
-        SchedKind::Switch { stack, .. } => stack.is_none_or(known),
+        HostEventKind::Switch { stack, .. } => stack.is_none_or(known),
         _ => true,
     });
     check(stacks_known, || "an event names a stack that is not there".into())

@@ -26,7 +26,7 @@ use super::event::{Chain, Record, Records, Sample};
 use super::format::Formats;
 use super::ring::RingError;
 use super::stacks::{Interned, StackTable};
-use crate::sched::{PrevState, SchedEvent, SchedKind, StackId};
+use crate::host_event::{HostEvent, HostEventKind, PrevState, StackId};
 use crate::units::{HostNs, PcpuId, Tid};
 use perf_event_open_sys::bindings::PERF_RECORD_SAMPLE;
 use std::collections::BTreeSet;
@@ -51,7 +51,7 @@ impl RingOrder {
     }
 
     /// The loss that lasted until the end of recording, so that no record in the ring tells of it.
-    pub(super) fn lost_at_the_end(&mut self, until: HostNs, count: u64) -> SchedEvent {
+    pub(super) fn lost_at_the_end(&mut self, until: HostNs, count: u64) -> HostEvent {
         self.lost_count += count;
         let loss = Loss { since: self.latest, until, count };
         loss.event(self.pcpu, until)
@@ -69,9 +69,9 @@ struct Loss {
 impl Loss {
     /// A record of `next` was written, so from then on recording worked. The kernel writes the
     /// loss in front of the first record that finds room again, with a slightly later time.
-    fn event(self, pcpu: PcpuId, next: HostNs) -> SchedEvent {
+    fn event(self, pcpu: PcpuId, next: HostNs) -> HostEvent {
         let until = self.until.min(next).max(self.since);
-        SchedEvent { time: self.since, pcpu, kind: SchedKind::Lost { until, count: self.count } }
+        HostEvent { time: self.since, pcpu, kind: HostEventKind::Lost { until, count: self.count } }
     }
 }
 
@@ -79,7 +79,7 @@ impl Loss {
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     /// In order of time, and not before any earlier batch of the ring.
-    pub(super) events: Vec<SchedEvent>,
+    pub(super) events: Vec<HostEvent>,
     /// Stacks that the events name for the first time.
     pub(super) new_stacks: Vec<StackId>,
     /// Threads of the VMs' processes that were born.
@@ -98,8 +98,8 @@ impl Batch {
     /// Tells an arrival as the switch that it was.
     fn fill(&mut self, arrival: Arrival, prev_state: PrevState, pcpu: PcpuId) {
         let Arrival { time, tid: next, prev } = arrival;
-        let kind = SchedKind::Switch { prev, prev_state, next, stack: None };
-        self.events.push(SchedEvent { time, pcpu, kind });
+        let kind = HostEventKind::Switch { prev, prev_state, next, stack: None };
+        self.events.push(HostEvent { time, pcpu, kind });
         self.filled_count += 1;
     }
 
@@ -184,7 +184,7 @@ impl Assembler {
         }
         batch.events.extend(loss.map(|loss| loss.event(order.pcpu, loss.until)));
         batch.moved_count += settle(&mut batch.events[first..], floor);
-        if let Some(SchedEvent { time, .. }) = batch.events.last() {
+        if let Some(HostEvent { time, .. }) = batch.events.last() {
             order.latest = order.latest.max(*time);
         }
         Ok(())
@@ -217,15 +217,15 @@ impl Assembler {
                 }
                 if self.concerns(pid) || self.concerns(parent_pid) {
                     let (pid, tid, parent_pid) = (Tid(pid), Tid(tid), Tid(parent_pid));
-                    let kind = SchedKind::Fork { pid, tid, parent_pid };
-                    batch.events.push(SchedEvent { time, pcpu, kind });
+                    let kind = HostEventKind::Fork { pid, tid, parent_pid };
+                    batch.events.push(HostEvent { time, pcpu, kind });
                 }
             }
             Record::Exit { time, pid, tid } => {
                 batch.ended.push(Tid(tid));
                 if self.processes.contains(&pid) || self.comms.knows(Tid(tid)) {
-                    let kind = SchedKind::Exit { tid: Tid(tid) };
-                    batch.events.push(SchedEvent { time, pcpu, kind });
+                    let kind = HostEventKind::Exit { tid: Tid(tid) };
+                    batch.events.push(HostEvent { time, pcpu, kind });
                 }
             }
             Record::Arrival { time, tid, prev } => {
@@ -281,8 +281,8 @@ impl Assembler {
         self.name(prev, time, prev_comm, pcpu, batch);
         self.name(next, time, next_comm, pcpu, batch);
         let stack = self.stack(chain, batch);
-        let kind = SchedKind::Switch { prev, prev_state, next, stack };
-        batch.events.push(SchedEvent { time, pcpu, kind });
+        let kind = HostEventKind::Switch { prev, prev_state, next, stack };
+        batch.events.push(HostEvent { time, pcpu, kind });
         order.on = Some((next, time));
         Some(())
     }
@@ -295,8 +295,8 @@ impl Assembler {
         let target = PcpuId(u32::try_from(format.target_cpu.number(raw)?).ok()?);
         let comm = format.comm.bytes(raw)?;
         self.name(tid, time, comm, pcpu, batch);
-        let kind = SchedKind::Waking { tid, target, waker };
-        batch.events.push(SchedEvent { time, pcpu, kind });
+        let kind = HostEventKind::Waking { tid, target, waker };
+        batch.events.push(HostEvent { time, pcpu, kind });
         Some(())
     }
 
@@ -339,7 +339,7 @@ impl Assembler {
 
     fn name(&mut self, tid: Tid, time: HostNs, comm: &[u8], pcpu: PcpuId, batch: &mut Batch) {
         if let Some(comm) = self.comms.sighted(tid, time, comm) {
-            batch.events.push(SchedEvent { time, pcpu, kind: SchedKind::Comm { tid, comm } });
+            batch.events.push(HostEvent { time, pcpu, kind: HostEventKind::Comm { tid, comm } });
         }
     }
 
@@ -389,12 +389,12 @@ fn time_of(record: &Record<'_>) -> Option<HostNs> {
 /// Sorts the events of one batch and moves those up that lie before the batch's beginning; says
 /// how many those were. Equal times keep their order: a name stays before its switch, and a loss
 /// behind the last event before it.
-fn settle(events: &mut [SchedEvent], floor: HostNs) -> u64 {
+fn settle(events: &mut [HostEvent], floor: HostNs) -> u64 {
     events.sort_by_key(|event| event.time);
     let mut moved_count = 0;
     for event in events.iter_mut().take_while(|event| event.time < floor) {
         event.time = floor;
-        if let SchedKind::Lost { until, .. } = &mut event.kind {
+        if let HostEventKind::Lost { until, .. } = &mut event.kind {
             *until = (*until).max(floor);
         }
         moved_count += 1;

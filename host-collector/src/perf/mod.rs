@@ -45,7 +45,7 @@ mod symbols;
 mod sys;
 mod tracefs;
 
-pub use reader::{READ_INTERVAL, SchedSink, SinkError};
+pub use reader::{EventSink, READ_INTERVAL, SinkError};
 pub use recorder::{RecordCounters, RecordPlan, RecordTotals, Recorder, check_rights};
 pub use ring::RingError;
 pub use stacks::StackTable;

@@ -6,7 +6,7 @@ use super::assemble::{Assembler, Batch};
 use super::filter::Numbers;
 use super::recorder::{RecordTotals, SharedCounters, now, process_of};
 use super::rings::{Machine, PcpuRing, Watch};
-use crate::sched::{SchedEvent, StackId};
+use crate::host_event::{HostEvent, StackId};
 use crate::units::{PcpuId, Tid};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -28,13 +28,13 @@ pub type SinkError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Whoever takes the recorded events. Called on the reader's thread: while it is busy, rings fill.
 ///
-/// After an error it is not called again, but for [`SchedSink::finish`].
-pub trait SchedSink: Send + 'static {
+/// After an error it is not called again, but for [`EventSink::finish`].
+pub trait EventSink: Send + 'static {
     /// Takes events of one pCPU, in order of time and after all that were given of it before.
     ///
     /// # Errors
     /// Ends the recording.
-    fn batch(&mut self, pcpu: PcpuId, events: &[SchedEvent]) -> Result<(), SinkError>;
+    fn batch(&mut self, pcpu: PcpuId, events: &[HostEvent]) -> Result<(), SinkError>;
 
     /// Takes a stack, innermost frame first, before the first event that names it.
     ///
@@ -61,11 +61,11 @@ pub trait SchedSink: Send + 'static {
     }
 }
 
-impl<F> SchedSink for F
+impl<F> EventSink for F
 where
-    F: FnMut(PcpuId, &[SchedEvent]) -> Result<(), SinkError> + Send + 'static,
+    F: FnMut(PcpuId, &[HostEvent]) -> Result<(), SinkError> + Send + 'static,
 {
-    fn batch(&mut self, pcpu: PcpuId, events: &[SchedEvent]) -> Result<(), SinkError> {
+    fn batch(&mut self, pcpu: PcpuId, events: &[HostEvent]) -> Result<(), SinkError> {
         self(pcpu, events)
     }
 }
@@ -117,7 +117,7 @@ pub(super) struct Scratch {
     batch: Batch,
 }
 
-impl<S: SchedSink> Reader<S> {
+impl<S: EventSink> Reader<S> {
     /// Reads until it is told to stop or something fails; everything that was opened is closed
     /// when this returns.
     pub(super) fn run(mut self) -> RecordTotals {

@@ -2,11 +2,11 @@
 
 use super::assemble::Assembler;
 use super::filter::Numbers;
-use super::reader::{Command, Reader, SchedSink, Scratch};
+use super::reader::{Command, EventSink, Reader, Scratch};
 use super::rings::{Machine, PcpuRing, Watch};
 use super::stacks::StackTable;
 use super::{RecordError, SinkError};
-use crate::sched::{SchedEvent, SchedKind};
+use crate::host_event::{HostEvent, HostEventKind};
 use crate::units::{HostNs, PcpuId, Tid};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -80,7 +80,7 @@ pub struct RecordTotals {
     pub unknown_count: u64,
     /// Switches that the tracepoint did not tell, but the scheduler's own record of who came on.
     /// Their time is that of the record, a microsecond or so late; the state in which a thread
-    /// left, other than idle, is [`PrevState::Other`](crate::sched::PrevState) of 0.
+    /// left, other than idle, is [`PrevState::Other`](crate::host_event::PrevState) of 0.
     pub filled_count: u64,
     /// Newborn threads of the VMs that could not be watched on pCPUs that are not watched.
     pub uncovered_threads_count: u64,
@@ -100,12 +100,12 @@ pub(super) struct SharedCounters {
 }
 
 impl SharedCounters {
-    pub(super) fn count(&self, events: &[SchedEvent], ring_bytes: usize) {
+    pub(super) fn count(&self, events: &[HostEvent], ring_bytes: usize) {
         // ATOMICS: relaxed, because each counter stands for itself and orders nothing else.
         self.events_count.fetch_add(events.len() as u64, Ordering::Relaxed);
         self.ring_bytes.fetch_add(ring_bytes as u64, Ordering::Relaxed);
         for event in events {
-            if let SchedKind::Lost { count, .. } = event.kind {
+            if let HostEventKind::Lost { count, .. } = event.kind {
                 self.lost_count.fetch_add(count, Ordering::Relaxed);
                 self.lost_intervals_count.fetch_add(1, Ordering::Relaxed);
             }
@@ -137,7 +137,7 @@ impl Recorder {
     ///
     /// # Errors
     /// When the machine or its rights do not allow it; nothing is left open then.
-    pub fn start(plan: &RecordPlan, sink: impl SchedSink) -> Result<Recorder, RecordError> {
+    pub fn start(plan: &RecordPlan, sink: impl EventSink) -> Result<Recorder, RecordError> {
         let machine = Machine::ask()?;
         let watch = watch_of(plan);
         let offline = plan.pcpus.iter().chain(&plan.reader_pcpu);
@@ -235,7 +235,7 @@ impl Drop for Recorder {
 /// # Errors
 /// What is missing, as a sentence.
 pub fn check_rights() -> Result<(), RecordError> {
-    let nobody = |_: PcpuId, _: &[SchedEvent]| -> Result<(), SinkError> { Ok(()) };
+    let nobody = |_: PcpuId, _: &[HostEvent]| -> Result<(), SinkError> { Ok(()) };
     let plan = RecordPlan { ring_bytes: 1, ..RecordPlan::default() };
     Recorder::start(&plan, nobody)?.stop().map(drop)
 }
@@ -247,7 +247,7 @@ fn watch_of(plan: &RecordPlan) -> Watch {
     Watch { vcpus, threads, pcpus: plan.pcpus.iter().map(|pcpu| pcpu.0).collect() }
 }
 
-fn spawn<S: SchedSink>(
+fn spawn<S: EventSink>(
     reader: Reader<S>,
     pcpu: Option<PcpuId>,
 ) -> Result<JoinHandle<RecordTotals>, RecordError> {

@@ -1,6 +1,6 @@
 //! Kernel stacks, each kept once.
 
-use crate::sched::StackId;
+use crate::host_event::StackId;
 use std::collections::HashMap;
 
 /// Different stacks that are kept at most. Real runs have some hundred.

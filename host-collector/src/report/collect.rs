@@ -11,8 +11,8 @@ use super::model::{
 use super::names::{Directory, Names, VmIndex, VmThreads};
 use super::timeslice::VcpuTally;
 use super::warning::{self, Warning};
+use crate::host_event::StackId;
 use crate::join::{Attribution, Breakdown, Part};
-use crate::sched::StackId;
 use crate::timeline::{BlockReason, Span, ThreadState, UnknownCause};
 use crate::units::{HostNs, Tid, VcpuId};
 use std::cmp::Reverse;

@@ -8,8 +8,8 @@ use super::model::{
     Accelerator, ClockMethod, Cost, Environment, Hog, Lost, RunStatus, Summary, VcpuClock,
 };
 use super::names::{Names, ThreadIdentity, ThreadKind, VmIndex, VmThreads};
+use crate::host_event::StackId;
 use crate::join::{Attribution, Breakdown, Part, PartsNs};
-use crate::sched::StackId;
 use crate::timeline::{Antagonist, BlockReason, Span, ThreadState, UnknownCause};
 use crate::units::{HostNs, PcpuId, Tid, VcpuId};
 use vslice_wire::{GuestTicks, Request};

@@ -1,7 +1,7 @@
 //! Names for what the host numbers: threads and kernel stacks.
 
 use super::model::{NamedThread, Relation};
-use crate::sched::StackId;
+use crate::host_event::StackId;
 use crate::units::{Tid, VcpuId};
 use std::collections::HashMap;
 

@@ -6,14 +6,14 @@ use self::threads::Threads;
 use super::census::HostThread;
 use super::manifest::{Manifest, SCHEMA, Status, VmRecord};
 use crate::clock::{ClockError, ClockMap, Exchange};
+use crate::host_event::{HostEvent, HostEventKind, StackId};
 use crate::join::{Join, SubmissionOrder};
 use crate::report::model::{
     Accelerator, ClockMethod, Cost, Environment, Hog, Lost, RunStatus, VcpuClock,
 };
 use crate::report::{Facts, Names, Summary, SummaryBuilder, VmIndex, VmThreads, Warning};
-use crate::sched::{SchedEvent, SchedKind, StackId};
 use crate::store::{
-    ClockSample, RequestItem, RunDir, SchedMerge, StackNames, StoreError, StreamReader, Tail,
+    ClockSample, EventMerge, RequestItem, RunDir, StackNames, StoreError, StreamReader, Tail,
     VmName, read_all,
 };
 use crate::timeline::{Span, StackTable, Timeline};
@@ -218,14 +218,14 @@ impl<'a> Analysis<'a> {
         let planned_end = manifest.window.and_then(|window| window.end_ns);
         let end = planned_end.unwrap_or(HostNs(u64::MAX));
         let mut now = start;
-        let mut events = SchedMerge::open(self.run)?;
+        let mut events = EventMerge::open(self.run)?;
         let watched = watched_pcpus(manifest);
         let mut cut = None;
         while let Some(event) = events.next() {
             let event = event?;
             now = event.time;
             self.threads.learn(&event);
-            if let SchedKind::Lost { until, count } = event.kind {
+            if let HostEventKind::Lost { until, count } = event.kind {
                 self.lost.records += count;
                 self.lost.intervals += 1;
                 self.lost.total_ns += until.since_ns(event.time);
@@ -235,8 +235,8 @@ impl<'a> Analysis<'a> {
                 cut = cut_pcpu(&events, &watched);
                 if let Some(pcpu) = cut {
                     // From here on it is as if the kernel had lost everything.
-                    let kind = SchedKind::Lost { until: HostNs(u64::MAX), count: 0 };
-                    let loss = SchedEvent { time: now, pcpu, kind };
+                    let kind = HostEventKind::Lost { until: HostNs(u64::MAX), count: 0 };
+                    let loss = HostEvent { time: now, pcpu, kind };
                     timeline.push(&loss, &mut |span| self.span(&span, start, end));
                     self.warn_of_cut(pcpu, now.since_ns(start));
                 }
@@ -320,7 +320,7 @@ fn watched_pcpus(manifest: &Manifest) -> HashSet<PcpuId> {
 /// A watched pCPU whose record has come to its end, but not to the one that its writer makes. The
 /// others' records of a run that was killed may go on for a second or so. On pCPUs that are not
 /// watched next to nothing happens, so the end of their record says little.
-fn cut_pcpu(events: &SchedMerge, watched: &HashSet<PcpuId>) -> Option<PcpuId> {
+fn cut_pcpu(events: &EventMerge, watched: &HashSet<PcpuId>) -> Option<PcpuId> {
     let tails = events.tails().into_iter();
     let mut cut = tails.filter(|(pcpu, tail)| *tail != Tail::Finished && watched.contains(pcpu));
     cut.next().map(|(pcpu, _)| pcpu)

@@ -14,7 +14,7 @@ use crate::lab::launch::{self, Lab, LabConfig};
 use crate::lab::plan::{Plan, VmPlan};
 use crate::lab::scratch;
 use crate::perf::{RecordPlan, Recorder, StackTable, Symbols};
-use crate::store::{RunDir, SchedWriters, StackNames};
+use crate::store::{EventWriters, RunDir, StackNames};
 use crate::units::{Tid, VcpuId};
 use crate::vmm::pin::Pinning;
 use crate::vmm::threads::{self, ThreadRole, ThreadsError, VmmThread};
@@ -261,7 +261,7 @@ impl Stage<'_, '_> {
             reader_pcpu: Some(self.run.plan.collector_pcpu),
             ..RecordPlan::default()
         };
-        Ok(Recorder::start(&plan, SchedWriters::create(self.run.dir)?)?)
+        Ok(Recorder::start(&plan, EventWriters::create(self.run.dir)?)?)
     }
 
     fn expected_count(&self) -> u64 {

@@ -6,8 +6,8 @@
 /// What a stream holds, as written in its header. The numbers never change their meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamKind {
-    /// Scheduling events of one pCPU.
-    Sched = 1,
+    /// The host kernel's events of one pCPU.
+    Events = 1,
     /// Requests of one guest.
     Requests = 2,
     /// Clock exchanges with one guest.

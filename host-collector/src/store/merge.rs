@@ -1,19 +1,19 @@
 //! All pCPUs' events as one sequence in order of time.
 
 use super::{RunDir, StoreError, StreamReader, Tail};
-use crate::sched::SchedEvent;
+use crate::host_event::HostEvent;
 use crate::units::{HostNs, PcpuId};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::vec::IntoIter;
 
-/// Merges the `sched-*.vsr` of a run, block by block: one block of each pCPU is in memory.
+/// Merges the `events-*.vsr` of a run, block by block: one block of each pCPU is in memory.
 ///
 /// Events of equal time come in order of their pCPUs, and of one pCPU in the order in which they
-/// were recorded. A [`Lost`](crate::sched::SchedKind::Lost) comes where the loss began. After the
+/// were recorded. A [`Lost`](crate::host_event::HostEventKind::Lost) comes where the loss began. After the
 /// first error nothing more comes.
 #[derive(Debug)]
-pub struct SchedMerge {
+pub struct EventMerge {
     streams: Vec<Stream>,
     /// The time of the next event of each stream that has one, with the stream's place.
     next: BinaryHeap<Reverse<(HostNs, usize)>>,
@@ -22,20 +22,20 @@ pub struct SchedMerge {
 #[derive(Debug)]
 struct Stream {
     pcpu: PcpuId,
-    reader: StreamReader<SchedEvent>,
-    block: IntoIter<SchedEvent>,
-    head: Option<SchedEvent>,
+    reader: StreamReader<HostEvent>,
+    block: IntoIter<HostEvent>,
+    head: Option<HostEvent>,
 }
 
-impl SchedMerge {
+impl EventMerge {
     /// Opens every pCPU's stream of the run.
     ///
     /// # Errors
     /// When one of them cannot be read or is not such a stream.
-    pub fn open(run: &RunDir) -> Result<SchedMerge, StoreError> {
-        let mut merge = SchedMerge { streams: Vec::new(), next: BinaryHeap::new() };
-        for pcpu in run.sched_pcpus()? {
-            let reader = StreamReader::open(&run.sched_path(pcpu))?;
+    pub fn open(run: &RunDir) -> Result<EventMerge, StoreError> {
+        let mut merge = EventMerge { streams: Vec::new(), next: BinaryHeap::new() };
+        for pcpu in run.event_pcpus()? {
+            let reader = StreamReader::open(&run.events_path(pcpu))?;
             let mut stream = Stream { pcpu, reader, block: Vec::new().into_iter(), head: None };
             stream.advance()?;
             merge.streams.push(stream);
@@ -61,7 +61,7 @@ impl SchedMerge {
 
 impl Stream {
     /// Takes the head and puts the event after it in its place.
-    fn advance(&mut self) -> Result<Option<SchedEvent>, StoreError> {
+    fn advance(&mut self) -> Result<Option<HostEvent>, StoreError> {
         if self.block.len() == 0
             && let Some(items) = self.reader.next_block()?
         {
@@ -81,8 +81,8 @@ impl Stream {
     }
 }
 
-impl Iterator for SchedMerge {
-    type Item = Result<SchedEvent, StoreError>;
+impl Iterator for EventMerge {
+    type Item = Result<HostEvent, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let Reverse((_, place)) = self.next.pop()?;
@@ -102,21 +102,21 @@ impl Iterator for SchedMerge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sched::SchedKind;
+    use crate::host_event::HostEventKind;
     use crate::store::{BLOCK_ITEMS_MAX, StreamWriter};
     use crate::units::Tid;
     use proptest::prelude::*;
 
-    fn event(time: u64, pcpu: u32, tid: u32) -> SchedEvent {
-        SchedEvent {
+    fn event(time: u64, pcpu: u32, tid: u32) -> HostEvent {
+        HostEvent {
             time: HostNs(time),
             pcpu: PcpuId(pcpu),
-            kind: SchedKind::Exit { tid: Tid(tid) },
+            kind: HostEventKind::Exit { tid: Tid(tid) },
         }
     }
 
-    fn write(run: &RunDir, pcpu: u32, events: impl IntoIterator<Item = SchedEvent>) {
-        let mut writer = StreamWriter::create(&run.sched_path(PcpuId(pcpu))).unwrap();
+    fn write(run: &RunDir, pcpu: u32, events: impl IntoIterator<Item = HostEvent>) {
+        let mut writer = StreamWriter::create(&run.events_path(PcpuId(pcpu))).unwrap();
         events.into_iter().for_each(|event| writer.push(event).unwrap());
         writer.finish().unwrap();
     }
@@ -128,10 +128,10 @@ mod tests {
         let count = 2 * BLOCK_ITEMS_MAX as u64 + 10;
         write(&run, 0, (0..count).map(|time| event(time * 2, 0, 1)));
         write(&run, 7, (0..count).map(|time| event(time * 2 + 1, 7, 2)));
-        let mut writer = StreamWriter::create(&run.sched_path(PcpuId(9))).unwrap();
+        let mut writer = StreamWriter::create(&run.events_path(PcpuId(9))).unwrap();
         writer.push(event(5, 9, 3)).unwrap();
         drop(writer);
-        let mut merge = SchedMerge::open(&run).unwrap();
+        let mut merge = EventMerge::open(&run).unwrap();
         let times: Vec<u64> = merge.by_ref().map(|event| event.unwrap().time.0).collect();
         assert_eq!(times.len() as u64, 2 * count + 1);
         assert!(times.is_sorted());
@@ -145,12 +145,12 @@ mod tests {
     fn time_that_goes_back_between_blocks_is_an_error() {
         let scratch = tempfile::tempdir().unwrap();
         let run = RunDir::create(scratch.path()).unwrap();
-        let mut writer = StreamWriter::create(&run.sched_path(PcpuId(0))).unwrap();
+        let mut writer = StreamWriter::create(&run.events_path(PcpuId(0))).unwrap();
         writer.push(event(9, 0, 1)).unwrap();
         writer.flush().unwrap();
         writer.push(event(8, 0, 1)).unwrap();
         writer.finish().unwrap();
-        let read: Vec<_> = SchedMerge::open(&run).unwrap().collect();
+        let read: Vec<_> = EventMerge::open(&run).unwrap().collect();
         assert_eq!(read.len(), 1);
         assert!(matches!(read[0], Err(StoreError::Disorder { before_ns: 9, after_ns: 8, .. })));
     }
@@ -172,7 +172,7 @@ mod tests {
             }
             // A stable sort of the pCPUs in a row is the very order that the merge promises.
             expected.sort_by_key(|event| event.time);
-            let merged: Vec<_> = SchedMerge::open(&run).unwrap().map(Result::unwrap).collect();
+            let merged: Vec<_> = EventMerge::open(&run).unwrap().map(Result::unwrap).collect();
             prop_assert_eq!(merged, expected);
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! run.json              the manifest, JSON, replaced atomically (tmp + fsync + rename)
-//! sched-<pcpu>.vsr      SchedEvent, one stream for each pCPU, in order of time
+//! events-<pcpu>.vsr      HostEvent, one stream for each pCPU, in order of time
 //! requests-<vm>.vsr     RequestItem: the requests of one guest and the drops between them
 //! clock-<vm>.vsr        ClockSample: the clock exchanges with one guest
 //! stacks.vsr            StackFrames: kernel stacks as addresses, each written before its first use
@@ -44,7 +44,7 @@
 //!
 //! | stream | columns |
 //! |---|---|
-//! | sched | kind: byte; time: delta; pcpu: runs; then for each kind its columns, see `sched.rs` |
+//! | events | kind: byte; time: delta; pcpu: runs; then for each kind its columns, see `events.rs` |
 //! | requests | kind: runs; then the columns of requests, then those of drops, see `requests.rs` |
 //! | clock | vcpu: runs; host sent: delta; guest received: delta; guest sent minus received: varint; host received minus sent: varint |
 //! | stacks | id: delta; frame count: varint; frames, of all stacks in a row: delta |
@@ -54,20 +54,20 @@
 mod block;
 mod clock;
 mod column;
+mod event_writers;
+mod events;
 mod merge;
 mod requests;
 mod run_dir;
-mod sched;
-mod sched_writers;
 mod stacks;
 
 pub use block::{StreamReader, StreamWriter, Tail, read_all};
 pub use clock::ClockSample;
 pub use column::{CodecError, ColumnReader, Columnar, StreamKind};
-pub use merge::SchedMerge;
+pub use event_writers::EventWriters;
+pub use merge::EventMerge;
 pub use requests::RequestItem;
 pub use run_dir::{RunDir, VmName};
-pub use sched_writers::SchedWriters;
 pub use stacks::{FRAMES_MAX, StackFrames, StackNames};
 
 use std::path::PathBuf;

@@ -102,8 +102,8 @@ impl RunDir {
 
     /// The file of one pCPU's scheduling events.
     #[must_use]
-    pub fn sched_path(&self, pcpu: PcpuId) -> PathBuf {
-        self.path.join(format!("sched-{}.vsr", pcpu.0))
+    pub fn events_path(&self, pcpu: PcpuId) -> PathBuf {
+        self.path.join(format!("events-{}.vsr", pcpu.0))
     }
 
     /// The file of one guest's requests.
@@ -128,8 +128,8 @@ impl RunDir {
     ///
     /// # Errors
     /// [`StoreError::Io`] if the directory cannot be listed.
-    pub fn sched_pcpus(&self) -> Result<Vec<PcpuId>, StoreError> {
-        let number = |name: &String| between(name, "sched-", ".vsr")?.parse().ok().map(PcpuId);
+    pub fn event_pcpus(&self) -> Result<Vec<PcpuId>, StoreError> {
+        let number = |name: &String| between(name, "events-", ".vsr")?.parse().ok().map(PcpuId);
         let mut pcpus: Vec<PcpuId> = self.file_names()?.iter().filter_map(number).collect();
         pcpus.sort_unstable();
         Ok(pcpus)
@@ -232,7 +232,7 @@ mod tests {
     fn only_streams_count_as_streams() {
         let scratch = tempfile::tempdir().unwrap();
         let run = RunDir::create(scratch.path()).unwrap();
-        for (name, bytes) in [("sched-0.vsr", 3), ("stacks.vsr", 4), ("run.json", 100)] {
+        for (name, bytes) in [("events-0.vsr", 3), ("stacks.vsr", 4), ("run.json", 100)] {
             fs::write(run.path().join(name), vec![0; bytes]).unwrap();
         }
         assert_eq!(run.streams_bytes().unwrap(), 7);
@@ -280,15 +280,15 @@ mod tests {
         let run = RunDir::create(scratch.path()).unwrap();
         let vm = VmName::try_from("vm1").unwrap();
         for path in [
-            run.sched_path(PcpuId(10)),
-            run.sched_path(PcpuId(2)),
+            run.events_path(PcpuId(10)),
+            run.events_path(PcpuId(2)),
             run.requests_path(&vm),
-            run.path().join("sched-x.vsr"),
+            run.path().join("events-x.vsr"),
             run.path().join("requests-A B.vsr"),
         ] {
             File::create(path).unwrap();
         }
-        assert_eq!(run.sched_pcpus().unwrap(), [PcpuId(2), PcpuId(10)]);
+        assert_eq!(run.event_pcpus().unwrap(), [PcpuId(2), PcpuId(10)]);
         assert_eq!(run.request_vms().unwrap(), [vm]);
     }
 }

@@ -2,8 +2,8 @@
 
 use super::column::{CodecError, ColumnReader, Columnar, StreamKind, put_deltas, put_varints};
 use super::{RunDir, StoreError};
+use crate::host_event::StackId;
 use crate::perf::{StackTable, Symbols};
-use crate::sched::StackId;
 use serde::{Deserialize, Serialize};
 
 /// Frames of one stack at most: `PERF_MAX_STACK_DEPTH`, the kernel's own default limit.

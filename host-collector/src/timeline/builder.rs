@@ -4,7 +4,7 @@ use super::classify::StackTable;
 use super::contradiction::{Contradiction, ContradictionKind, Contradictions};
 use super::span::{Span, UnknownCause};
 use super::thread::{SwitchOut, Thread};
-use crate::sched::{PrevState, SchedEvent, SchedKind, StackId};
+use crate::host_event::{HostEvent, HostEventKind, PrevState, StackId};
 use crate::units::{HostNs, PcpuId, Tid};
 use std::collections::HashMap;
 
@@ -55,7 +55,7 @@ struct Pcpu {
     waiting: Vec<usize>,
 }
 
-/// The payload of [`SchedKind::Switch`].
+/// The payload of [`HostEventKind::Switch`].
 struct Switch {
     time: HostNs,
     pcpu: PcpuId,
@@ -103,27 +103,27 @@ impl Timeline {
     }
 
     /// Takes the next event; the spans that it ends go to `sink`.
-    pub fn push(&mut self, event: &SchedEvent, sink: &mut impl FnMut(Span)) {
+    pub fn push(&mut self, event: &HostEvent, sink: &mut impl FnMut(Span)) {
         let time = self.begin(event.time);
         match event.kind {
-            SchedKind::Switch { prev, prev_state, next, stack } => {
+            HostEventKind::Switch { prev, prev_state, next, stack } => {
                 let switch = Switch { time, pcpu: event.pcpu, prev, prev_state, next, stack };
                 self.switch(&switch, sink);
             }
-            SchedKind::Waking { tid, target, waker } => {
+            HostEventKind::Waking { tid, target, waker } => {
                 if let Some(&index) = self.index_by_tid.get(&tid) {
                     self.update(index, time, |thread| thread.waking(time, target, waker, sink));
                 }
             }
-            SchedKind::Exit { tid } => {
+            HostEventKind::Exit { tid } => {
                 if let Some(&index) = self.index_by_tid.get(&tid) {
                     self.update(index, time, |thread| {
                         thread.forget(time, UnknownCause::Ended, sink);
                     });
                 }
             }
-            SchedKind::Lost { until, .. } => self.lost(time, event.pcpu, until, sink),
-            SchedKind::Comm { .. } | SchedKind::Fork { .. } => {}
+            HostEventKind::Lost { until, .. } => self.lost(time, event.pcpu, until, sink),
+            HostEventKind::Comm { .. } | HostEventKind::Fork { .. } => {}
         }
     }
 

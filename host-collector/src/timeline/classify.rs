@@ -3,7 +3,7 @@
 //! A first cut: one table of rules, tried from the top, the first match wins.
 
 use super::span::BlockReason;
-use crate::sched::StackId;
+use crate::host_event::StackId;
 
 /// A reason, and the functions of which any one on the stack proves it.
 struct Rule {

@@ -7,7 +7,7 @@
 //! `?` unknown. The thread is on [`HOME`]; while it is off, [`Tid::IDLE`] runs there.
 
 use super::*;
-use crate::sched::{PrevState, SchedEvent, SchedKind};
+use crate::host_event::{HostEvent, HostEventKind, PrevState};
 use crate::units::{HostNs, PcpuId, Tid};
 
 /// The length of one character.
@@ -25,26 +25,26 @@ pub(super) fn switch(
     prev: Tid,
     state: PrevState,
     next: Tid,
-) -> SchedEvent {
-    let kind = SchedKind::Switch { prev, prev_state: state, next, stack: None };
-    SchedEvent { time: HostNs(time_ns), pcpu, kind }
+) -> HostEvent {
+    let kind = HostEventKind::Switch { prev, prev_state: state, next, stack: None };
+    HostEvent { time: HostNs(time_ns), pcpu, kind }
 }
 
-pub(super) fn waking(time_ns: u64, tid: Tid, target: PcpuId) -> SchedEvent {
-    let kind = SchedKind::Waking { tid, target, waker: WAKER };
-    SchedEvent { time: HostNs(time_ns), pcpu: PcpuId(0), kind }
+pub(super) fn waking(time_ns: u64, tid: Tid, target: PcpuId) -> HostEvent {
+    let kind = HostEventKind::Waking { tid, target, waker: WAKER };
+    HostEvent { time: HostNs(time_ns), pcpu: PcpuId(0), kind }
 }
 
-pub(super) fn lost(time_ns: u64, until_ns: u64) -> SchedEvent {
-    let kind = SchedKind::Lost { until: HostNs(until_ns), count: 1 };
-    SchedEvent { time: HostNs(time_ns), pcpu: PcpuId(0), kind }
+pub(super) fn lost(time_ns: u64, until_ns: u64) -> HostEvent {
+    let kind = HostEventKind::Lost { until: HostNs(until_ns), count: 1 };
+    HostEvent { time: HostNs(time_ns), pcpu: PcpuId(0), kind }
 }
 
-fn switch_in(time_ns: u64) -> SchedEvent {
+fn switch_in(time_ns: u64) -> HostEvent {
     switch(time_ns, HOME, Tid::IDLE, PrevState::Runnable, DRAWN)
 }
 
-fn switch_out(time_ns: u64, state: PrevState) -> SchedEvent {
+fn switch_out(time_ns: u64, state: PrevState) -> HostEvent {
     switch(time_ns, HOME, DRAWN, state, Tid::IDLE)
 }
 
@@ -52,7 +52,7 @@ fn switch_out(time_ns: u64, state: PrevState) -> SchedEvent {
 ///
 /// Where the kernel has no single event from one state to the next, the thread passes through the
 /// states between in no time: from `p` to `_` it comes on and goes to sleep at one moment.
-pub(super) fn events(drawing: &str) -> Vec<SchedEvent> {
+pub(super) fn events(drawing: &str) -> Vec<HostEvent> {
     let states: Vec<char> = drawing.chars().collect();
     let mut events = Vec::new();
     let mut before = '?';
@@ -106,7 +106,7 @@ pub(super) fn draw(spans: &[Span]) -> String {
 }
 
 /// The spans that the events of one drawn thread give.
-pub(super) fn spans_of(events: &[SchedEvent], length: usize) -> (Vec<Span>, Contradictions) {
+pub(super) fn spans_of(events: &[HostEvent], length: usize) -> (Vec<Span>, Contradictions) {
     let mut spans = Vec::new();
     let mut timeline = Timeline::new([DRAWN], StackTable::default()).starting_at(HostNs(0));
     for event in events {
@@ -181,10 +181,10 @@ fn who_woke_it_and_why_it_slept_are_kept() {
     table.push(vec!["futex_do_wait".to_owned()]);
     let mut timeline = Timeline::new([DRAWN], table).starting_at(HostNs(0));
     let mut spans = Vec::new();
-    let stack = Some(crate::sched::StackId(0));
+    let stack = Some(crate::host_event::StackId(0));
     timeline.push(&switch_in(0), &mut |span| spans.push(span));
     let mut sleep = switch_out(10, PrevState::Sleep);
-    if let SchedKind::Switch { stack: its_stack, .. } = &mut sleep.kind {
+    if let HostEventKind::Switch { stack: its_stack, .. } = &mut sleep.kind {
         *its_stack = stack;
     }
     timeline.push(&sleep, &mut |span| spans.push(span));
@@ -264,10 +264,10 @@ fn after_a_loss_only_a_switch_of_its_own_tells() {
 
 #[test]
 fn an_ended_thread_stays_ended() {
-    let exit = |time_ns| SchedEvent {
+    let exit = |time_ns| HostEvent {
         time: HostNs(time_ns),
         pcpu: HOME,
-        kind: SchedKind::Exit { tid: DRAWN },
+        kind: HostEventKind::Exit { tid: DRAWN },
     };
     let ended = ThreadState::Unknown { cause: UnknownCause::Ended };
     // A later thread may be given the same id; it is not the one that is watched.
@@ -385,7 +385,7 @@ fn a_missing_switch_of_the_pcpu_leaves_its_time_to_nobody() {
 fn who_ran_before_a_loss_gets_no_credit_after_it() {
     let (hog, kworker, elsewhere) = (Tid(200), Tid(30), PcpuId(0));
     let before = switch(0, HOME, Tid(1), PrevState::Sleep, hog);
-    let loss = SchedEvent { pcpu: HOME, ..lost(10, 40) };
+    let loss = HostEvent { pcpu: HOME, ..lost(10, 40) };
     // A switch that was still recorded within the loss tells no more than the one before it.
     let within = switch(20, HOME, hog, PrevState::Sleep, Tid(3));
     let after = [

@@ -2,7 +2,7 @@
 
 use super::drawing::{UNIT_NS, draw, events, lost, spans_of, switch, waking};
 use super::*;
-use crate::sched::{PrevState, SchedEvent, SchedKind};
+use crate::host_event::{HostEvent, HostEventKind, PrevState};
 use crate::units::{HostNs, PcpuId, Tid};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -56,7 +56,7 @@ struct Model {
     occupant: [Tid; PCPUS],
     threads: BTreeMap<Tid, Truth>,
     seen: BTreeMap<Tid, bool>,
-    events: Vec<SchedEvent>,
+    events: Vec<HostEvent>,
     diary: BTreeMap<Tid, Vec<char>>,
     /// For each thread and unit of time that it waited: who ran where it waited.
     ran: BTreeMap<Tid, Vec<Option<Tid>>>,
@@ -177,7 +177,7 @@ impl Model {
     }
 }
 
-fn spans_by_tid(events: &[SchedEvent], end: u64) -> BTreeMap<Tid, Vec<Span>> {
+fn spans_by_tid(events: &[HostEvent], end: u64) -> BTreeMap<Tid, Vec<Span>> {
     let mut spans: BTreeMap<Tid, Vec<Span>> = BTreeMap::new();
     let mut sink = |span: Span| spans.entry(span.tid).or_default().push(span);
     let mut timeline = Timeline::new(WATCHED, StackTable::default()).starting_at(HostNs(0));
@@ -242,15 +242,15 @@ proptest! {
     fn any_events_at_all_give_a_tiling(
         raw in prop::collection::vec((0..400_u64, 0..3_u32, 0..4_u32, 0..4_u32, 0..6_u32), 0..80),
     ) {
-        let events: Vec<SchedEvent> = raw
+        let events: Vec<HostEvent> = raw
             .into_iter()
             .map(|(time_ns, pcpu, one, other, kind)| match kind {
                 0 => waking(time_ns, Tid(one), PcpuId(pcpu)),
                 1 => lost(time_ns, time_ns + 20),
-                2 if one == 3 => SchedEvent {
+                2 if one == 3 => HostEvent {
                     time: HostNs(time_ns),
                     pcpu: PcpuId(pcpu),
-                    kind: SchedKind::Exit { tid: Tid(other) },
+                    kind: HostEventKind::Exit { tid: Tid(other) },
                 },
                 3 => switch(time_ns, PcpuId(pcpu), Tid(one), PrevState::Sleep, Tid(other)),
                 _ => switch(time_ns, PcpuId(pcpu), Tid(one), PrevState::Runnable, Tid(other)),

@@ -1,7 +1,7 @@
 //! What each watched thread was doing at every instant. Pure: events in, spans out.
 //!
 //! ```text
-//! SchedEvent* --> Timeline (builder) --> Span*
+//! HostEvent* --> Timeline (builder) --> Span*
 //!                   |-- thread       one thread's state machine
 //!                   |-- antagonist   who ran where a thread waited
 //!                   `-- classify     kernel stack --> why it blocked

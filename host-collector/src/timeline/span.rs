@@ -1,6 +1,6 @@
 //! The values that a timeline is made of.
 
-use crate::sched::StackId;
+use crate::host_event::StackId;
 use crate::units::{HostNs, PcpuId, Tid};
 
 /// One stay of one thread in one state. The spans of a thread follow each other without a gap.

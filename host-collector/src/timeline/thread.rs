@@ -44,7 +44,7 @@
 use super::antagonist::Wait;
 use super::contradiction::ContradictionKind;
 use super::span::{BlockReason, Span, ThreadState, UnknownCause};
-use crate::sched::{PrevState, StackId};
+use crate::host_event::{PrevState, StackId};
 use crate::units::{HostNs, PcpuId, Tid};
 
 /// What a thread is doing, as far as its last event tells.

@@ -49,24 +49,24 @@ fn read(assembler: &mut Assembler, order: &mut RingOrder, bytes: &Bytes) -> Batc
     batch
 }
 
-fn times_and_kinds(batch: &Batch) -> Vec<(u64, SchedKind)> {
+fn times_and_kinds(batch: &Batch) -> Vec<(u64, HostEventKind)> {
     assert!(batch.events.iter().all(|event| event.pcpu == PCPU));
     batch.events.iter().map(|event| (event.time.0, event.kind.clone())).collect()
 }
 
-fn without_names(batch: &Batch) -> Vec<(u64, SchedKind)> {
+fn without_names(batch: &Batch) -> Vec<(u64, HostEventKind)> {
     let mut events = times_and_kinds(batch);
-    events.retain(|(_, kind)| !matches!(kind, SchedKind::Comm { .. }));
+    events.retain(|(_, kind)| !matches!(kind, HostEventKind::Comm { .. }));
     events
 }
 
-fn name(tid: u32, comm: &str) -> SchedKind {
-    SchedKind::Comm { tid: Tid(tid), comm: comm.into() }
+fn name(tid: u32, comm: &str) -> HostEventKind {
+    HostEventKind::Comm { tid: Tid(tid), comm: comm.into() }
 }
 
-fn switched(prev: u32, prev_state: PrevState, next: u32, stack: Option<u32>) -> SchedKind {
+fn switched(prev: u32, prev_state: PrevState, next: u32, stack: Option<u32>) -> HostEventKind {
     let (prev, next, stack) = (Tid(prev), Tid(next), stack.map(StackId));
-    SchedKind::Switch { prev, prev_state, next, stack }
+    HostEventKind::Switch { prev, prev_state, next, stack }
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn switches_and_wakings_are_told_with_names_once() {
     bytes.sample(200, &chain, &switch((5, "CPU 0/KVM"), 0x100, (6, "sh")));
     let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(1)));
     let batch = read(&mut assembler, &mut order, &bytes);
-    let waking = SchedKind::Waking { tid: Tid(5), target: PcpuId(3), waker: Tid(0) };
+    let waking = HostEventKind::Waking { tid: Tid(5), target: PcpuId(3), waker: Tid(0) };
     let expected = [
         (100, name(5, "CPU 0/KVM")),
         (100, switched(5, PrevState::Sleep, 0, Some(0))),
@@ -106,14 +106,14 @@ fn a_loss_lasts_from_the_last_record_before_it_to_the_first_one_after_it() {
     let expected = [
         (100, name(5, "a")),
         (100, switched(5, PrevState::Sleep, 0, None)),
-        (100, SchedKind::Lost { until: HostNs(500), count: 7 }),
+        (100, HostEventKind::Lost { until: HostNs(500), count: 7 }),
         (500, switched(5, PrevState::Sleep, 0, None)),
     ];
     assert_eq!(times_and_kinds(&batch), expected);
     assert_eq!(order.lost_count, 7);
     let last = order.lost_at_the_end(HostNs(900), 2);
-    let kind = SchedKind::Lost { until: HostNs(900), count: 2 };
-    assert_eq!(last, SchedEvent { time: HostNs(500), pcpu: PCPU, kind });
+    let kind = HostEventKind::Lost { until: HostNs(900), count: 2 };
+    assert_eq!(last, HostEvent { time: HostNs(500), pcpu: PCPU, kind });
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn a_loss_before_any_record_begins_where_recording_began() {
     bytes.lost(60, 1);
     let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(40)));
     let batch = read(&mut assembler, &mut order, &bytes);
-    let expected = [(40, SchedKind::Lost { until: HostNs(60), count: 1 })];
+    let expected = [(40, HostEventKind::Lost { until: HostNs(60), count: 1 })];
     assert_eq!(times_and_kinds(&batch), expected);
 }
 
@@ -154,11 +154,11 @@ fn births_deaths_and_names_are_told_of_vms_and_of_those_who_were_seen() {
     bytes.life(PERF_RECORD_EXIT, 16, [VM, VM, 901, VM]);
     let batch = read(&mut assembler, &mut order, &bytes);
     let expected = [
-        (10, SchedKind::Fork { pid: Tid(VM), tid: Tid(901), parent_pid: Tid(VM) }),
+        (10, HostEventKind::Fork { pid: Tid(VM), tid: Tid(901), parent_pid: Tid(VM) }),
         (14, name(901, "worker")),
         (14, switched(901, PrevState::Sleep, 0, None)),
         (15, name(901, "new")),
-        (16, SchedKind::Exit { tid: Tid(901) }),
+        (16, HostEventKind::Exit { tid: Tid(901) }),
     ];
     assert_eq!(times_and_kinds(&batch), expected);
     assert_eq!(batch.born, [Tid(901)]);
@@ -214,11 +214,11 @@ fn arrivals_find_losses_that_nobody_tells() {
     let batch = read(&mut assembler, &mut order, &bytes);
     let expected = [
         (20, switched(5, PrevState::Sleep, VM, None)),
-        (20, SchedKind::Lost { until: HostNs(60), count: 1 }),
+        (20, HostEventKind::Lost { until: HostNs(60), count: 1 }),
         (70, switched(6, PrevState::Sleep, VM, None)),
-        (70, SchedKind::Lost { until: HostNs(80), count: 1 }),
+        (70, HostEventKind::Lost { until: HostNs(80), count: 1 }),
         (85, switched(5, PrevState::Sleep, 0, None)),
-        (85, SchedKind::Lost { until: HostNs(89), count: 4 }),
+        (85, HostEventKind::Lost { until: HostNs(89), count: 4 }),
         (89, switched(8, PrevState::Other(0), 9, None)),
     ];
     assert_eq!(without_names(&batch), expected);

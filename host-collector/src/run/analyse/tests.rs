@@ -8,9 +8,9 @@
 //! ```
 
 use super::*;
+use crate::host_event::PrevState;
 use crate::join::Part;
 use crate::run::manifest::{GuestClock, GuestEnd, GuestRecord, HogRecord, ThreadRecord, Window};
-use crate::sched::PrevState;
 use crate::store::StreamWriter;
 use crate::units::{PcpuId, Tid};
 use tempfile::TempDir;
@@ -33,15 +33,15 @@ fn guest_at(us: u64) -> GuestTicks {
     GuestTicks(host_at(us).0 - OFFSET_NS)
 }
 
-fn switch(us: u64, prev: Tid, prev_state: PrevState, next: Tid) -> SchedEvent {
+fn switch(us: u64, prev: Tid, prev_state: PrevState, next: Tid) -> HostEvent {
     let stack = (prev_state == PrevState::Sleep).then_some(StackId(0));
-    let kind = SchedKind::Switch { prev, prev_state, next, stack };
-    SchedEvent { time: host_at(us), pcpu: PcpuId(1), kind }
+    let kind = HostEventKind::Switch { prev, prev_state, next, stack };
+    HostEvent { time: host_at(us), pcpu: PcpuId(1), kind }
 }
 
-fn waking(us: u64) -> SchedEvent {
-    let kind = SchedKind::Waking { tid: VM1_VCPU1, target: PcpuId(1), waker: VM1_LOOP };
-    SchedEvent { time: host_at(us), pcpu: PcpuId(0), kind }
+fn waking(us: u64) -> HostEvent {
+    let kind = HostEventKind::Waking { tid: VM1_VCPU1, target: PcpuId(1), waker: VM1_LOOP };
+    HostEvent { time: host_at(us), pcpu: PcpuId(0), kind }
 }
 
 fn vm(name: &str, pid: Tid, vcpu1: Tid, reads: bool) -> VmRecord {
@@ -129,8 +129,8 @@ fn streams(run: &RunDir, clock_us: &[u64], finished: bool) {
         switch(1000, VM1_VCPU1, preempted, VM2_VCPU1),
         switch(1200, VM2_VCPU1, preempted, VM1_VCPU1),
     ];
-    stream(&run.sched_path(PcpuId(1)), events, finished);
-    stream(&run.sched_path(PcpuId(0)), vec![waking(700)], true);
+    stream(&run.events_path(PcpuId(1)), events, finished);
+    stream(&run.events_path(PcpuId(0)), vec![waking(700)], true);
     let request = |index, from_us, to_us| Request {
         index,
         submitted: guest_at(from_us),
@@ -249,7 +249,7 @@ fn what_comes_after_a_cut_is_unknown() {
     let (_scratch, run) = run_dir(&killed_manifest());
     names(&run);
     streams(&run, &[0, 500, 1150], false);
-    let path = run.sched_path(PcpuId(1));
+    let path = run.events_path(PcpuId(1));
     std::fs::remove_file(&path).unwrap();
     let (preempted, runs) = (PrevState::RunnablePreempted, PrevState::Runnable);
     let events = vec![

@@ -1,9 +1,9 @@
 //! Who is who: the threads of the host, from the census, the manifest and what was recorded.
 
+use crate::host_event::{HostEvent, HostEventKind};
 use crate::report::{ThreadIdentity, ThreadKind, VmIndex};
 use crate::run::census::HostThread;
 use crate::run::manifest::Manifest;
-use crate::sched::{SchedEvent, SchedKind};
 use crate::units::Tid;
 use std::collections::HashMap;
 
@@ -41,20 +41,20 @@ impl Threads {
     }
 
     /// Takes what an event says of a thread's name or birth.
-    pub(super) fn learn(&mut self, event: &SchedEvent) {
+    pub(super) fn learn(&mut self, event: &HostEvent) {
         match &event.kind {
-            SchedKind::Comm { tid, comm } => self.name(*tid, comm),
-            SchedKind::Fork { pid, tid, parent_pid } => {
+            HostEventKind::Comm { tid, comm } => self.name(*tid, comm),
+            HostEventKind::Fork { pid, tid, parent_pid } => {
                 let of_process = self.kind_of_process.get(pid).copied();
                 let parent = self.by_tid.get(parent_pid).map(|parent| parent.kind);
                 let of_kernel = parent.filter(|kind| *kind == ThreadKind::Kernel);
                 let kind = of_process.or(of_kernel).unwrap_or(ThreadKind::Host);
                 self.by_tid.insert(*tid, ThreadIdentity { name: String::new(), kind });
             }
-            SchedKind::Switch { .. }
-            | SchedKind::Waking { .. }
-            | SchedKind::Exit { .. }
-            | SchedKind::Lost { .. } => {}
+            HostEventKind::Switch { .. }
+            | HostEventKind::Waking { .. }
+            | HostEventKind::Exit { .. }
+            | HostEventKind::Lost { .. } => {}
         }
     }
 

@@ -1,32 +1,32 @@
 //! Streams that are whole, cut, corrupt, foreign, or that met a full disk.
 
 use super::*;
-use crate::sched::{SchedEvent, SchedKind};
-use crate::store::sched::tests::any_event;
+use crate::host_event::{HostEvent, HostEventKind};
+use crate::store::events::tests::any_event;
 use crate::units::{HostNs, PcpuId, Tid};
 use proptest::prelude::*;
 
-fn event(time: u64) -> SchedEvent {
-    let kind = SchedKind::Comm { tid: Tid(4), comm: "CPU 0/KVM".into() };
-    SchedEvent { time: HostNs(time), pcpu: PcpuId(1), kind }
+fn event(time: u64) -> HostEvent {
+    let kind = HostEventKind::Comm { tid: Tid(4), comm: "CPU 0/KVM".into() };
+    HostEvent { time: HostNs(time), pcpu: PcpuId(1), kind }
 }
 
 /// A finished stream of three blocks: two events, three events, one event.
 fn three_blocks() -> (Vec<u8>, [usize; 5]) {
-    let mut bytes = file_header(StreamKind::Sched).to_vec();
+    let mut bytes = file_header(StreamKind::Events).to_vec();
     let mut ends = [bytes.len(); 5];
     let blocks = [vec![event(1), event(2)], vec![event(3), event(4), event(5)], vec![event(6)]];
     for (place, block) in blocks.iter().enumerate() {
         bytes.extend(block_bytes(block));
         ends[place + 1] = bytes.len();
     }
-    bytes.extend(block_bytes::<SchedEvent>(&[]));
+    bytes.extend(block_bytes::<HostEvent>(&[]));
     ends[4] = bytes.len();
     (bytes, ends)
 }
 
-fn read(bytes: &[u8]) -> Result<(Vec<SchedEvent>, Tail), StoreError> {
-    let mut reader = StreamReader::<SchedEvent, _>::new(bytes, Path::new("x.vsr"))?;
+fn read(bytes: &[u8]) -> Result<(Vec<HostEvent>, Tail), StoreError> {
+    let mut reader = StreamReader::<HostEvent, _>::new(bytes, Path::new("x.vsr"))?;
     let mut all = Vec::new();
     while let Some(mut items) = reader.next_block()? {
         all.append(&mut items);
@@ -40,7 +40,7 @@ fn the_header_has_these_bytes() {
     let expected = b"\x89VSR\r\n\x1a\n\x01\x00\x02\x00\xab\x85\x9b\x42";
     assert_eq!(header[..12], expected[..12]);
     assert_eq!(header[12..], crc32fast::hash(&expected[..12]).to_le_bytes());
-    let end = block_bytes::<SchedEvent>(&[]);
+    let end = block_bytes::<HostEvent>(&[]);
     assert_eq!(end[..8], [0; 8]);
     assert_eq!(end.len(), BLOCK_HEADER_BYTES);
 }
@@ -77,7 +77,7 @@ fn a_foreign_file_is_a_sentence() {
     assert_eq!(not.to_string(), "x.vsr is not a vslice stream");
     let kind = read(&file_header(StreamKind::Clock)).unwrap_err();
     assert_eq!(kind.to_string(), "x.vsr holds a stream of kind 3, expected Sched");
-    let mut newer = file_header(StreamKind::Sched);
+    let mut newer = file_header(StreamKind::Events);
     newer[8] = 2;
     let crc = crc32fast::hash(&newer[..12]);
     newer[12..].copy_from_slice(&crc.to_le_bytes());
@@ -91,7 +91,7 @@ fn a_foreign_file_is_a_sentence() {
 #[test]
 fn a_block_that_claims_too_much_allocates_nothing() {
     for (payload_bytes, count) in [(u32::MAX, 1), (1, u32::MAX), (0, 4096)] {
-        let mut bytes = file_header(StreamKind::Sched).to_vec();
+        let mut bytes = file_header(StreamKind::Events).to_vec();
         let lengths = [payload_bytes.to_le_bytes(), count.to_le_bytes()].concat();
         bytes.extend(&lengths);
         bytes.extend(block_crc(&lengths, &[]).to_le_bytes());
@@ -102,13 +102,13 @@ fn a_block_that_claims_too_much_allocates_nothing() {
 #[test]
 fn a_block_with_too_many_items_is_refused_even_if_they_are_there() {
     let block = |count: usize| {
-        let events: Vec<SchedEvent> = (0..count as u64).map(event).collect();
+        let events: Vec<HostEvent> = (0..count as u64).map(event).collect();
         let mut payload = Vec::new();
-        SchedEvent::encode(&events, &mut payload);
+        HostEvent::encode(&events, &mut payload);
         let lengths = [payload.len(), count].map(|length| u32::try_from(length).unwrap());
         let lengths = lengths.map(u32::to_le_bytes).concat();
         let crc = block_crc(&lengths, &payload).to_le_bytes();
-        let bytes = [&file_header(StreamKind::Sched)[..], &lengths, &crc, &payload].concat();
+        let bytes = [&file_header(StreamKind::Events)[..], &lengths, &crc, &payload].concat();
         read(&bytes).unwrap().0.len()
     };
     assert_eq!(block(BLOCK_ITEMS_MAX), BLOCK_ITEMS_MAX);
@@ -117,10 +117,10 @@ fn a_block_with_too_many_items_is_refused_even_if_they_are_there() {
 
 #[test]
 fn a_block_is_sorted_when_it_is_written_and_losses_stay_behind() {
-    let lost = SchedEvent {
+    let lost = HostEvent {
         time: HostNs(5),
         pcpu: PcpuId(1),
-        kind: SchedKind::Lost { until: HostNs(9), count: 1 },
+        kind: HostEventKind::Lost { until: HostNs(9), count: 1 },
     };
     let mut bytes = Vec::new();
     let mut writer = StreamWriter::new(&mut bytes, Path::new("x.vsr")).unwrap();
@@ -166,12 +166,12 @@ impl Write for &mut SmallDisk {
 fn a_full_disk_names_the_file_and_what_was_written_stays_readable() {
     let first_block_bytes = FILE_HEADER_BYTES + block_bytes(&[event(1)]).len();
     let mut disk = SmallDisk { bytes: Vec::new(), left: first_block_bytes + 7 };
-    let mut writer = StreamWriter::new(&mut disk, Path::new("run/sched-1.vsr")).unwrap();
+    let mut writer = StreamWriter::new(&mut disk, Path::new("run/events-1.vsr")).unwrap();
     writer.push(event(1)).unwrap();
     writer.flush().unwrap();
     writer.push(event(2)).unwrap();
     let error = writer.flush().unwrap_err();
-    assert_eq!(error.to_string(), "cannot write run/sched-1.vsr");
+    assert_eq!(error.to_string(), "cannot write run/events-1.vsr");
     let StoreError::Io { source, .. } = error else { panic!("{error}") };
     assert_eq!(source.raw_os_error(), Some(libc::ENOSPC));
     assert!(matches!(writer.push(event(3)), Err(StoreError::WriteFailedBefore(_))));
@@ -182,7 +182,7 @@ fn a_full_disk_names_the_file_and_what_was_written_stays_readable() {
 #[test]
 fn a_device_that_is_full_refuses_the_header() {
     let full = File::options().write(true).open("/dev/full").unwrap();
-    let error = StreamWriter::<SchedEvent>::new(full, Path::new("run/a.vsr")).unwrap_err();
+    let error = StreamWriter::<HostEvent>::new(full, Path::new("run/a.vsr")).unwrap_err();
     assert_eq!(error.to_string(), "cannot write run/a.vsr");
 }
 
@@ -223,7 +223,7 @@ proptest! {
     ) {
         let length = u32::try_from(payload.len()).unwrap();
         let lengths = [length.to_le_bytes(), count.to_le_bytes()].concat();
-        let mut bytes = file_header(StreamKind::Sched).to_vec();
+        let mut bytes = file_header(StreamKind::Events).to_vec();
         bytes.extend(&lengths);
         bytes.extend(block_crc(&lengths, &payload).to_le_bytes());
         bytes.extend(&payload);

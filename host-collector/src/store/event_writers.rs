@@ -1,41 +1,43 @@
 //! Where the recorder's events go: one stream for each pCPU, and one for the stacks.
 
 use super::{RunDir, StackFrames, StoreError, StreamWriter};
-use crate::perf::{SchedSink, SinkError};
-use crate::sched::{SchedEvent, StackId};
+use crate::host_event::{HostEvent, StackId};
+use crate::perf::{EventSink, SinkError};
 use crate::units::PcpuId;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 /// Writes scheduling events into a run directory. Streams are made when their first event comes.
 #[derive(Debug)]
-pub struct SchedWriters {
+pub struct EventWriters {
     run: RunDir,
-    events: BTreeMap<PcpuId, StreamWriter<SchedEvent>>,
+    events: BTreeMap<PcpuId, StreamWriter<HostEvent>>,
     /// `None` once it is finished.
     stacks: Option<StreamWriter<StackFrames>>,
 }
 
-impl SchedWriters {
+impl EventWriters {
     /// Writers for a new run.
     ///
     /// # Errors
     /// When `stacks.vsr` cannot be created.
-    pub fn create(run: &RunDir) -> Result<SchedWriters, StoreError> {
+    pub fn create(run: &RunDir) -> Result<EventWriters, StoreError> {
         let stacks = Some(StreamWriter::create(&run.stacks_path())?);
-        Ok(SchedWriters { run: run.clone(), events: BTreeMap::new(), stacks })
+        Ok(EventWriters { run: run.clone(), events: BTreeMap::new(), stacks })
     }
 
-    fn writer(&mut self, pcpu: PcpuId) -> Result<&mut StreamWriter<SchedEvent>, StoreError> {
+    fn writer(&mut self, pcpu: PcpuId) -> Result<&mut StreamWriter<HostEvent>, StoreError> {
         Ok(match self.events.entry(pcpu) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(StreamWriter::create(&self.run.sched_path(pcpu))?),
+            Entry::Vacant(entry) => {
+                entry.insert(StreamWriter::create(&self.run.events_path(pcpu))?)
+            }
         })
     }
 }
 
-impl SchedSink for SchedWriters {
-    fn batch(&mut self, pcpu: PcpuId, events: &[SchedEvent]) -> Result<(), SinkError> {
+impl EventSink for EventWriters {
+    fn batch(&mut self, pcpu: PcpuId, events: &[HostEvent]) -> Result<(), SinkError> {
         let writer = self.writer(pcpu)?;
         for event in events {
             writer.push(event.clone())?;
@@ -75,25 +77,25 @@ impl SchedSink for SchedWriters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sched::SchedKind;
-    use crate::store::{SchedMerge, Tail, read_all};
+    use crate::host_event::HostEventKind;
+    use crate::store::{EventMerge, Tail, read_all};
     use crate::units::{HostNs, Tid};
 
     #[test]
     fn what_a_recorder_hands_over_is_read_back() {
         let scratch = tempfile::tempdir().unwrap();
         let run = RunDir::create(scratch.path()).unwrap();
-        let exit = |time, pcpu| SchedEvent {
+        let exit = |time, pcpu| HostEvent {
             time: HostNs(time),
             pcpu: PcpuId(pcpu),
-            kind: SchedKind::Exit { tid: Tid(1) },
+            kind: HostEventKind::Exit { tid: Tid(1) },
         };
-        let mut writers = SchedWriters::create(&run).unwrap();
+        let mut writers = EventWriters::create(&run).unwrap();
         writers.stack(StackId(0), &[1, 2]).unwrap();
         writers.batch(PcpuId(1), &[exit(10, 1), exit(30, 1)]).unwrap();
         writers.batch(PcpuId(0), &[exit(20, 0)]).unwrap();
         writers.finish().unwrap();
-        let merged: Vec<_> = SchedMerge::open(&run).unwrap().map(Result::unwrap).collect();
+        let merged: Vec<_> = EventMerge::open(&run).unwrap().map(Result::unwrap).collect();
         assert_eq!(merged, [exit(10, 1), exit(20, 0), exit(30, 1)]);
         let (stacks, tail) = read_all::<StackFrames>(&run.stacks_path()).unwrap();
         assert_eq!(stacks, [StackFrames { id: StackId(0), frames: vec![1, 2] }]);

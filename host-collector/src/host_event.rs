@@ -4,22 +4,22 @@ use crate::units::{HostNs, PcpuId, Tid};
 
 /// One recorded event. The events of one pCPU are in order of `time`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SchedEvent {
+pub struct HostEvent {
     /// When it happened; of a loss, when the loss began.
     pub time: HostNs,
     /// The pCPU on which it was recorded.
     pub pcpu: PcpuId,
     /// What happened.
-    pub kind: SchedKind,
+    pub kind: HostEventKind,
 }
 
 /// An index into the run's table of kernel stacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StackId(pub u32);
 
-/// What a [`SchedEvent`] says.
+/// What a [`HostEvent`] says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SchedKind {
+pub enum HostEventKind {
     /// `sched_switch`: `prev` left the pCPU and `next` came on.
     Switch {
         /// The thread that left.

@@ -14,7 +14,7 @@
 use super::column::{
     CodecError, ColumnReader, Columnar, StreamKind, narrow, put_deltas, put_runs, put_varints,
 };
-use crate::sched::{PrevState, SchedEvent, SchedKind, StackId};
+use crate::host_event::{HostEvent, HostEventKind, PrevState, StackId};
 use crate::units::{HostNs, PcpuId, Tid};
 use std::vec::IntoIter;
 
@@ -28,8 +28,8 @@ const FORK: u8 = 3;
 const EXIT: u8 = 4;
 const LOST: u8 = 5;
 
-impl Columnar for SchedEvent {
-    const KIND: StreamKind = StreamKind::Sched;
+impl Columnar for HostEvent {
+    const KIND: StreamKind = StreamKind::Events;
 
     /// Sorts by time. Equal times keep their order, so that a loss stays behind the last event
     /// that came before it.
@@ -53,7 +53,7 @@ impl Columnar for SchedEvent {
         let times = columns.deltas::<u64>(count)?;
         let pcpus = columns.runs::<u32>(count)?;
         let of = |wanted: u8| codes.iter().filter(|code| **code == wanted).count();
-        let mut kinds: [IntoIter<SchedKind>; 6] = [
+        let mut kinds: [IntoIter<HostEventKind>; 6] = [
             decode_switches(of(SWITCH), columns)?.into_iter(),
             decode_wakings(of(WAKING), columns)?.into_iter(),
             decode_comms(of(COMM), columns)?.into_iter(),
@@ -64,20 +64,20 @@ impl Columnar for SchedEvent {
         let event = |((code, time), pcpu): ((&u8, u64), u32)| {
             let kind = kinds.get_mut(usize::from(*code)).and_then(Iterator::next);
             let kind = kind.ok_or(CodecError::OutOfRange(u64::from(*code)))?;
-            Ok(SchedEvent { time: HostNs(time), pcpu: PcpuId(pcpu), kind })
+            Ok(HostEvent { time: HostNs(time), pcpu: PcpuId(pcpu), kind })
         };
         codes.iter().zip(times).zip(pcpus).map(event).collect()
     }
 }
 
-fn kind_code(kind: &SchedKind) -> u8 {
+fn kind_code(kind: &HostEventKind) -> u8 {
     match kind {
-        SchedKind::Switch { .. } => SWITCH,
-        SchedKind::Waking { .. } => WAKING,
-        SchedKind::Comm { .. } => COMM,
-        SchedKind::Fork { .. } => FORK,
-        SchedKind::Exit { .. } => EXIT,
-        SchedKind::Lost { .. } => LOST,
+        HostEventKind::Switch { .. } => SWITCH,
+        HostEventKind::Waking { .. } => WAKING,
+        HostEventKind::Comm { .. } => COMM,
+        HostEventKind::Fork { .. } => FORK,
+        HostEventKind::Exit { .. } => EXIT,
+        HostEventKind::Lost { .. } => LOST,
     }
 }
 
@@ -106,10 +106,10 @@ fn state_of(code: u64) -> Result<PrevState, CodecError> {
     })
 }
 
-fn encode_switches(items: &[SchedEvent], payload: &mut Vec<u8>) {
+fn encode_switches(items: &[HostEvent], payload: &mut Vec<u8>) {
     let switches = || {
         items.iter().filter_map(|event| match event.kind {
-            SchedKind::Switch { prev, prev_state, next, stack } => {
+            HostEventKind::Switch { prev, prev_state, next, stack } => {
                 Some((prev, prev_state, next, stack))
             }
             _ => None,
@@ -124,12 +124,12 @@ fn encode_switches(items: &[SchedEvent], payload: &mut Vec<u8>) {
 fn decode_switches(
     count: usize,
     columns: &mut ColumnReader<'_>,
-) -> Result<Vec<SchedKind>, CodecError> {
+) -> Result<Vec<HostEventKind>, CodecError> {
     let states = columns.varints::<u64>(count)?;
     let threads = columns.deltas::<u32>(2 * count)?;
     let stacks = columns.varints::<u64>(count)?;
     let switch = |((state, pair), stack): ((u64, &[u32]), u64)| {
-        Ok(SchedKind::Switch {
+        Ok(HostEventKind::Switch {
             prev: Tid(pair[0]),
             prev_state: state_of(state)?,
             next: Tid(pair[1]),
@@ -142,10 +142,10 @@ fn decode_switches(
     states.into_iter().zip(threads.chunks_exact(2)).zip(stacks).map(switch).collect()
 }
 
-fn encode_wakings(items: &[SchedEvent], payload: &mut Vec<u8>) {
+fn encode_wakings(items: &[HostEvent], payload: &mut Vec<u8>) {
     let wakings = || {
         items.iter().filter_map(|event| match event.kind {
-            SchedKind::Waking { tid, target, waker } => Some((tid, target, waker)),
+            HostEventKind::Waking { tid, target, waker } => Some((tid, target, waker)),
             _ => None,
         })
     };
@@ -157,11 +157,11 @@ fn encode_wakings(items: &[SchedEvent], payload: &mut Vec<u8>) {
 fn decode_wakings(
     count: usize,
     columns: &mut ColumnReader<'_>,
-) -> Result<Vec<SchedKind>, CodecError> {
+) -> Result<Vec<HostEventKind>, CodecError> {
     let tids = columns.deltas::<u32>(count)?;
     let targets = columns.runs::<u32>(count)?;
     let wakers = columns.deltas::<u32>(count)?;
-    let waking = |((tid, target), waker): ((u32, u32), u32)| SchedKind::Waking {
+    let waking = |((tid, target), waker): ((u32, u32), u32)| HostEventKind::Waking {
         tid: Tid(tid),
         target: PcpuId(target),
         waker: Tid(waker),
@@ -169,10 +169,10 @@ fn decode_wakings(
     Ok(tids.into_iter().zip(targets).zip(wakers).map(waking).collect())
 }
 
-fn encode_comms(items: &[SchedEvent], payload: &mut Vec<u8>) {
+fn encode_comms(items: &[HostEvent], payload: &mut Vec<u8>) {
     let comms = || {
         items.iter().filter_map(|event| match &event.kind {
-            SchedKind::Comm { tid, comm } => Some((*tid, short_comm(comm))),
+            HostEventKind::Comm { tid, comm } => Some((*tid, short_comm(comm))),
             _ => None,
         })
     };
@@ -189,7 +189,7 @@ fn short_comm(comm: &str) -> &str {
 fn decode_comms(
     count: usize,
     columns: &mut ColumnReader<'_>,
-) -> Result<Vec<SchedKind>, CodecError> {
+) -> Result<Vec<HostEventKind>, CodecError> {
     let tids = columns.deltas::<u32>(count)?;
     let lengths = columns.varints::<u64>(count)?;
     let comm = |(tid, length): (u32, u64)| {
@@ -198,16 +198,16 @@ fn decode_comms(
         }
         let bytes = columns.bytes(narrow(length)?)?;
         let comm = str::from_utf8(bytes).map_err(|_| CodecError::NotText)?;
-        Ok(SchedKind::Comm { tid: Tid(tid), comm: comm.to_owned() })
+        Ok(HostEventKind::Comm { tid: Tid(tid), comm: comm.to_owned() })
     };
     tids.into_iter().zip(lengths).map(comm).collect()
 }
 
 /// Forks, then exits.
-fn encode_lives(items: &[SchedEvent], payload: &mut Vec<u8>) {
+fn encode_lives(items: &[HostEvent], payload: &mut Vec<u8>) {
     let forks = || {
         items.iter().filter_map(|event| match event.kind {
-            SchedKind::Fork { pid, tid, parent_pid } => Some((pid, tid, parent_pid)),
+            HostEventKind::Fork { pid, tid, parent_pid } => Some((pid, tid, parent_pid)),
             _ => None,
         })
     };
@@ -215,7 +215,7 @@ fn encode_lives(items: &[SchedEvent], payload: &mut Vec<u8>) {
     put_deltas(forks().map(|(_, tid, _)| tid.0.into()), payload);
     put_deltas(forks().map(|(_, _, parent_pid)| parent_pid.0.into()), payload);
     let exits = items.iter().filter_map(|event| match event.kind {
-        SchedKind::Exit { tid } => Some(u64::from(tid.0)),
+        HostEventKind::Exit { tid } => Some(u64::from(tid.0)),
         _ => None,
     });
     put_deltas(exits, payload);
@@ -224,11 +224,11 @@ fn encode_lives(items: &[SchedEvent], payload: &mut Vec<u8>) {
 fn decode_forks(
     count: usize,
     columns: &mut ColumnReader<'_>,
-) -> Result<Vec<SchedKind>, CodecError> {
+) -> Result<Vec<HostEventKind>, CodecError> {
     let pids = columns.deltas::<u32>(count)?;
     let tids = columns.deltas::<u32>(count)?;
     let parents = columns.deltas::<u32>(count)?;
-    let fork = |((pid, tid), parent_pid): ((u32, u32), u32)| SchedKind::Fork {
+    let fork = |((pid, tid), parent_pid): ((u32, u32), u32)| HostEventKind::Fork {
         pid: Tid(pid),
         tid: Tid(tid),
         parent_pid: Tid(parent_pid),
@@ -239,15 +239,15 @@ fn decode_forks(
 fn decode_exits(
     count: usize,
     columns: &mut ColumnReader<'_>,
-) -> Result<Vec<SchedKind>, CodecError> {
+) -> Result<Vec<HostEventKind>, CodecError> {
     let tids = columns.deltas::<u32>(count)?;
-    Ok(tids.into_iter().map(|tid| SchedKind::Exit { tid: Tid(tid) }).collect())
+    Ok(tids.into_iter().map(|tid| HostEventKind::Exit { tid: Tid(tid) }).collect())
 }
 
-fn encode_losses(items: &[SchedEvent], payload: &mut Vec<u8>) {
+fn encode_losses(items: &[HostEvent], payload: &mut Vec<u8>) {
     let losses = || {
         items.iter().filter_map(|event| match event.kind {
-            SchedKind::Lost { until, count } => Some((until, count)),
+            HostEventKind::Lost { until, count } => Some((until, count)),
             _ => None,
         })
     };
@@ -258,10 +258,10 @@ fn encode_losses(items: &[SchedEvent], payload: &mut Vec<u8>) {
 fn decode_losses(
     count: usize,
     columns: &mut ColumnReader<'_>,
-) -> Result<Vec<SchedKind>, CodecError> {
+) -> Result<Vec<HostEventKind>, CodecError> {
     let untils = columns.deltas::<u64>(count)?;
     let counts = columns.varints::<u64>(count)?;
-    let lost = |(until, count)| SchedKind::Lost { until: HostNs(until), count };
+    let lost = |(until, count)| HostEventKind::Lost { until: HostNs(until), count };
     Ok(untils.into_iter().zip(counts).map(lost).collect())
 }
 
@@ -270,30 +270,30 @@ pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    pub(in crate::store) fn any_event() -> impl Strategy<Value = SchedEvent> {
+    pub(in crate::store) fn any_event() -> impl Strategy<Value = HostEvent> {
         let tid = || any::<u32>().prop_map(Tid);
         let state = (0..7u64, any::<u16>()).prop_map(|(code, bit)| {
             if code == 6 { PrevState::Other(bit) } else { state_of(code).unwrap() }
         });
         let stack = prop::option::of(any::<u32>().prop_map(StackId));
         let switch = (tid(), state, tid(), stack).prop_map(|(prev, prev_state, next, stack)| {
-            SchedKind::Switch { prev, prev_state, next, stack }
+            HostEventKind::Switch { prev, prev_state, next, stack }
         });
         let waking = (tid(), any::<u32>(), tid()).prop_map(|(tid, target, waker)| {
-            SchedKind::Waking { tid, target: PcpuId(target), waker }
+            HostEventKind::Waking { tid, target: PcpuId(target), waker }
         });
         let comm =
-            (tid(), "[a-z/:\u{e9}]{0,7}").prop_map(|(tid, comm)| SchedKind::Comm { tid, comm });
-        let fork = (tid(), tid(), tid()).prop_map(|(pid, tid, parent_pid)| SchedKind::Fork {
+            (tid(), "[a-z/:\u{e9}]{0,7}").prop_map(|(tid, comm)| HostEventKind::Comm { tid, comm });
+        let fork = (tid(), tid(), tid()).prop_map(|(pid, tid, parent_pid)| HostEventKind::Fork {
             pid,
             tid,
             parent_pid,
         });
-        let exit = tid().prop_map(|tid| SchedKind::Exit { tid });
+        let exit = tid().prop_map(|tid| HostEventKind::Exit { tid });
         let lost = (any::<u64>(), any::<u64>())
-            .prop_map(|(until, count)| SchedKind::Lost { until: HostNs(until), count });
+            .prop_map(|(until, count)| HostEventKind::Lost { until: HostNs(until), count });
         let kind = prop_oneof![switch, waking, comm, fork, exit, lost];
-        (any::<u64>(), any::<u32>(), kind).prop_map(|(time, pcpu, kind)| SchedEvent {
+        (any::<u64>(), any::<u32>(), kind).prop_map(|(time, pcpu, kind)| HostEvent {
             time: HostNs(time),
             pcpu: PcpuId(pcpu),
             kind,
@@ -302,10 +302,10 @@ pub(super) mod tests {
 
     #[test]
     fn a_switch_has_these_bytes() {
-        let event = SchedEvent {
+        let event = HostEvent {
             time: HostNs(3),
             pcpu: PcpuId(1),
-            kind: SchedKind::Switch {
+            kind: HostEventKind::Switch {
                 prev: Tid(10),
                 prev_state: PrevState::Sleep,
                 next: Tid(9),
@@ -313,7 +313,7 @@ pub(super) mod tests {
             },
         };
         let mut payload = Vec::new();
-        SchedEvent::encode(&[event], &mut payload);
+        HostEvent::encode(&[event], &mut payload);
         // kind | time | pcpu: run of 1, value 1 | state | prev, next | stack
         assert_eq!(payload, [0, 6, 0, 1, 2, 20, 1, 5]);
     }
@@ -321,11 +321,11 @@ pub(super) mod tests {
     #[test]
     fn an_unknown_kind_or_a_long_name_is_an_error() {
         let unknown = [6, 0, 0, 0];
-        let error = SchedEvent::decode(1, &mut ColumnReader::new(&unknown)).unwrap_err();
+        let error = HostEvent::decode(1, &mut ColumnReader::new(&unknown)).unwrap_err();
         assert_eq!(error, CodecError::OutOfRange(6));
         let mut long = vec![COMM, 0, 0, 0, 2, 16];
         long.extend([b'x'; 16]);
-        let error = SchedEvent::decode(1, &mut ColumnReader::new(&long)).unwrap_err();
+        let error = HostEvent::decode(1, &mut ColumnReader::new(&long)).unwrap_err();
         assert_eq!(error, CodecError::OutOfRange(16));
     }
 
@@ -339,9 +339,9 @@ pub(super) mod tests {
         #[test]
         fn what_is_encoded_comes_back(events in prop::collection::vec(any_event(), 0..80)) {
             let mut payload = Vec::new();
-            SchedEvent::encode(&events, &mut payload);
+            HostEvent::encode(&events, &mut payload);
             let mut columns = ColumnReader::new(&payload);
-            prop_assert_eq!(SchedEvent::decode(events.len(), &mut columns).unwrap(), events);
+            prop_assert_eq!(HostEvent::decode(events.len(), &mut columns).unwrap(), events);
             prop_assert_eq!(columns.finish(), Ok(()));
         }
     }
