@@ -84,6 +84,7 @@ pub fn probe(
         initramfs: &image.initramfs,
         disk: Path::new(""),
         console: &console,
+        qmp: None,
     };
     let spec = ChildSpec {
         title: "QEMU".to_owned(),

@@ -7,6 +7,7 @@ use super::scratch;
 use super::tools;
 use super::vsock::{VsockOffer, VsockWay};
 use crate::perf::{self, Tracefs};
+use crate::vmm::bql;
 use crate::vmm::host::{self, HostPcpus};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
@@ -61,6 +62,7 @@ pub fn examine(image_directory: &Path) -> Vec<Finding> {
     let qemu = tools::find(tools::QEMU);
     let mut findings = vec![
         qemu_finding(qemu.as_deref()),
+        big_lock_finding(qemu.as_deref()),
         kvm_finding(qemu.as_deref(), image.as_ref().ok()),
         vsock_finding(VsockOffer::of_host()),
         match &image {
@@ -108,6 +110,22 @@ fn qemu_finding(qemu: Option<&Path>) -> Finding {
     match host::qemu_version(qemu) {
         Some(version) => Finding::ok("QEMU", format!("{} ({})", version, qemu.display())),
         None => Finding::missing("QEMU", format!("{} does not run", qemu.display()), advice),
+    }
+}
+
+/// Looked for in the file: where a running QEMU has it, its run says.
+fn big_lock_finding(qemu: Option<&Path>) -> Finding {
+    let name = "QEMU's big lock";
+    let advice = "waits for it are told from QEMU's other waits by inference; a QEMU with modules, \
+                  as distributions build it, exports what is needed";
+    let Some(qemu) = qemu else {
+        return Finding::degraded(name, "not looked for, for want of QEMU", advice);
+    };
+    match bql::find_in_file(qemu) {
+        Ok(found) => {
+            Finding::ok(name, format!("{} names it, at {:#x}", found.symbol, found.address))
+        }
+        Err(error) => Finding::degraded(name, error.to_string(), advice),
     }
 }
 
@@ -235,6 +253,17 @@ mod tests {
         for (offer, status) in table {
             assert_eq!(vsock_finding(offer).status, status);
         }
+    }
+
+    #[test]
+    fn a_qemu_without_the_symbol_is_poorer_and_not_useless() {
+        let directory = tempfile::tempdir().expect("scratch");
+        let script = directory.path().join("qemu");
+        std::fs::write(&script, "#!/bin/sh\n").expect("scratch is writable");
+        let finding = big_lock_finding(Some(&script));
+        assert_eq!(finding.status, Status::Degraded);
+        assert!(finding.seen.starts_with("the program is not a 64-bit ELF"), "{}", finding.seen);
+        assert!(big_lock_finding(None).seen.starts_with("not looked for"));
     }
 
     #[test]

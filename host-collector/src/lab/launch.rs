@@ -13,7 +13,7 @@ use super::image::MicroImage;
 use super::plan::{Accelerator, Plan, VmPlan};
 use super::process::{self, ChildSpec, ProcessError, SupervisedChild};
 use super::qemu::{self, GuestFiles};
-use super::scratch::{PrivateDir, ScratchError};
+use super::scratch::{PrivateDir, SOCKET_PATH_BYTES_MAX, ScratchError};
 use super::vsock::{GuestEndpoint, Transport, VsockError, VsockWay};
 use crate::units::{PcpuId, Tid};
 use crate::vmm::pin::Pin;
@@ -81,6 +81,7 @@ pub struct Guest {
     device_socket: Option<PathBuf>,
     qemu: ChildSpec,
     console: PathBuf,
+    qmp: Option<PathBuf>,
     /// Both, once started. QEMU comes first: fields are dropped in order, and the device should
     /// outlive it.
     qemu_child: Option<SupervisedChild>,
@@ -170,11 +171,15 @@ impl Guest {
         }
         let log = |kind: &str| config.logs.join(format!("{}.{kind}.log", vm.name));
         let console = log("console");
+        // A run can do without a monitor, but a QEMU that cannot make its socket does not start.
+        let qmp = Some(directory.join(format!("{}.qmp", vm.name)))
+            .filter(|path| path.as_os_str().len() <= SOCKET_PATH_BYTES_MAX);
         let files = GuestFiles {
             kernel: &config.image.kernel,
             initramfs: &config.image.initramfs,
             disk: &image,
             console: &console,
+            qmp: qmp.as_deref(),
         };
         // The limit is also one for the disk and, under vhost-user, for the memory: both are files.
         let disk_bytes = vm.disk.as_ref().map_or(0, |disk| disk.size_bytes);
@@ -208,6 +213,7 @@ impl Guest {
             device_socket,
             qemu,
             console,
+            qmp,
             qemu_child: None,
             device_child: None,
         })
@@ -245,6 +251,13 @@ impl Guest {
     #[must_use]
     pub fn device_pid(&self) -> Option<Tid> {
         self.device_child.as_ref().map(SupervisedChild::pid)
+    }
+
+    /// The socket of QEMU's monitor, see [`crate::vmm::qmp`]: not for use while requests are
+    /// measured. `None` if its path in this lab's directory is longer than a socket's may be.
+    #[must_use]
+    pub fn qmp_path(&self) -> Option<&Path> {
+        self.qmp.as_deref()
     }
 
     /// QEMU's command line, for the run's manifest.

@@ -26,6 +26,8 @@ pub struct GuestFiles<'a> {
     pub disk: &'a Path,
     /// Where its console goes.
     pub console: &'a Path,
+    /// The socket of its monitor, if it is to have one.
+    pub qmp: Option<&'a Path>,
 }
 
 /// The arguments of a guest that runs a workload.
@@ -43,6 +45,9 @@ pub fn guest_args(
     args.extend(size_args(vm.vcpus, vm.memory_mib, transport));
     args.extend(boot_args(files, &connect));
     args.extend(console_args(files.console));
+    if let Some(socket) = files.qmp {
+        args.extend(monitor_args(socket));
+    }
     args.extend(transport_args(transport));
     if let Some(disk) = &vm.disk {
         args.extend(disk_args(disk, files.disk));
@@ -113,6 +118,15 @@ fn console_args(console: &Path) -> Vec<OsString> {
     let mut args = words(["-chardev"]);
     args.push(option("file,id=console,path=", console, ""));
     args.extend(words(["-serial", "chardev:console"]));
+    args
+}
+
+/// A monitor for questions before and after a measured window, see [`crate::vmm::qmp`]. It costs a
+/// thread, `IO mon_iothread`, that sleeps for as long as nobody asks.
+fn monitor_args(socket: &Path) -> Vec<OsString> {
+    let mut args = words(["-chardev"]);
+    args.push(option("socket,id=qmp,path=", socket, ",server=on,wait=off"));
+    args.extend(words(["-mon", "chardev=qmp,mode=control"]));
     args
 }
 
@@ -211,6 +225,7 @@ mod tests {
             initramfs: Path::new("/image/initramfs.cpio.gz"),
             disk: Path::new("/tmp/d/vm1.raw"),
             console: Path::new("/run/vm1.console.log"),
+            qmp: Some(Path::new("/tmp/d/vm1.qmp")),
         }
     }
 
@@ -244,6 +259,8 @@ mod tests {
              -no-reboot -kernel /image/vmlinuz -initrd /image/initramfs.cpio.gz \
              -append console=ttyS0 quiet panic=-1 vslice.connect=vsock:2:1024 \
              -chardev file,id=console,path=/run/vm1.console.log -serial chardev:console \
+             -chardev socket,id=qmp,path=/tmp/d/vm1.qmp,server=on,wait=off \
+             -mon chardev=qmp,mode=control \
              -chardev socket,id=vsock,path=/tmp/d/vm1.device \
              -device vhost-user-vsock-pci,chardev=vsock \
              -blockdev driver=raw,node-name=disk0,file.driver=file,file.filename=/tmp/d/vm1.raw,\
@@ -268,6 +285,8 @@ mod tests {
              -no-reboot -kernel /image/vmlinuz -initrd /image/initramfs.cpio.gz \
              -append console=ttyS0 quiet panic=-1 vslice.connect=vsock:2:5000 \
              -chardev file,id=console,path=/run/vm1.console.log -serial chardev:console \
+             -chardev socket,id=qmp,path=/tmp/d/vm1.qmp,server=on,wait=off \
+             -mon chardev=qmp,mode=control \
              -device vhost-vsock-pci,guest-cid=77 \
              -object iothread,id=io0,poll-max-ns=0 \
              -blockdev driver=raw,node-name=disk0,file.driver=file,file.filename=/tmp/d/vm1.raw,\

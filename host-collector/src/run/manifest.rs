@@ -2,6 +2,8 @@
 
 use crate::guest::session::SessionRecord;
 use crate::units::{HostNs, PcpuId, Tid, VcpuId};
+use crate::vmm::bql::{Bql, ExeData};
+use crate::vmm::memory_map::MemoryMap;
 use serde::{Deserialize, Serialize};
 use vslice_wire::{ClockKind, DoneReason, Hello};
 
@@ -85,6 +87,26 @@ pub struct VmRecord {
     pub hogs: Vec<VcpuId>,
     /// What the guest said of itself; `None` if it never connected.
     pub guest: Option<GuestRecord>,
+    /// What proves that a futex wait was one for QEMU's big lock.
+    #[serde(default)]
+    pub lock: LockRecord,
+    /// The names of its devices; empty if they are not known.
+    #[serde(default)]
+    pub memory_map: MemoryMap,
+    /// Why the devices are not known, as a sentence without its end; `None` if they are.
+    #[serde(default)]
+    pub memory_map_missing: Option<String>,
+}
+
+/// Where one QEMU has its big lock, as it was just before recording began.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockRecord {
+    /// The lock; `None` if it was not found, or nobody has looked.
+    pub bql: Option<Bql>,
+    /// Why it was not found, as a sentence without its end.
+    pub bql_missing: Option<String>,
+    /// Where QEMU has its variables, for what can be said without knowing the lock's address.
+    pub exe_data: Option<ExeData>,
 }
 
 /// One thread of a VMM.

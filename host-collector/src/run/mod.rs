@@ -8,6 +8,7 @@ pub mod census;
 pub mod conduct;
 pub mod error;
 mod home;
+mod lock_facts;
 pub mod manifest;
 mod options;
 mod reserve;

@@ -2,7 +2,8 @@
 
 use super::census::host_threads;
 use super::error::RunError;
-use super::manifest::{Cost, Manifest, ThreadRecord, VmRecord, Window};
+use super::lock_facts;
+use super::manifest::{Cost, LockRecord, Manifest, ThreadRecord, VmRecord, Window};
 use super::options::RunOptions;
 use super::reserve;
 use super::seat::Seat;
@@ -16,6 +17,7 @@ use crate::lab::scratch;
 use crate::perf::{RecordPlan, Recorder, StackTable, Symbols};
 use crate::store::{EventWriters, RunDir, StackNames};
 use crate::units::{Tid, VcpuId};
+use crate::vmm::memory_map::MemoryMap;
 use crate::vmm::pin::Pinning;
 use crate::vmm::threads::{self, ThreadRole, ThreadsError, VmmThread};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -64,6 +66,7 @@ impl Stage<'_, '_> {
         let mut pinning = Pinning::new(&scratch::parent_dir())?;
         self.pin(&mut pinning, threads::list_with_kernel)?;
         manifest.vms = self.vm_records()?;
+        lock_facts::note(&mut manifest.vms, self.lab.guests());
         let recorder = self.record(manifest)?;
         // After the start, so that the recorder's own threads are in it, and nobody is born between.
         self.run.dir.write_json("threads.json", &host_threads())?;
@@ -313,6 +316,9 @@ fn vm_record(
         reader_vcpu: vm.reader.as_ref().map(|reader| reader.vcpu),
         hogs: vm.hogs.clone(),
         guest: None,
+        lock: LockRecord::default(),
+        memory_map: MemoryMap::default(),
+        memory_map_missing: None,
     })
 }
 

@@ -1,6 +1,10 @@
-//! Virtual machine monitors on this host: their threads, where those run, and the host itself.
+//! Virtual machine monitors on this host: their threads, where those run, QEMU's big lock and its
+//! devices' addresses, and the host itself.
 
+pub mod bql;
 pub mod host;
+pub mod memory_map;
 pub mod pin;
 pub mod procfs;
+pub mod qmp;
 pub mod threads;

@@ -10,9 +10,12 @@
 use super::*;
 use crate::host_event::PrevState;
 use crate::join::Part;
-use crate::run::manifest::{GuestClock, GuestEnd, GuestRecord, HogRecord, ThreadRecord, Window};
+use crate::run::manifest::{
+    GuestClock, GuestEnd, GuestRecord, HogRecord, LockRecord, ThreadRecord, Window,
+};
 use crate::store::StreamWriter;
 use crate::units::{PcpuId, Tid};
+use crate::vmm::memory_map::MemoryMap;
 use tempfile::TempDir;
 use vslice_wire::{Dropped, GuestTicks};
 
@@ -76,6 +79,9 @@ fn vm(name: &str, pid: Tid, vcpu1: Tid, reads: bool) -> VmRecord {
             notices: vec![],
             ended: Some(GuestEnd::Completed),
         }),
+        lock: LockRecord::default(),
+        memory_map: MemoryMap::default(),
+        memory_map_missing: None,
     }
 }
 

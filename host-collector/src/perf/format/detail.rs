@@ -1,0 +1,166 @@
+//! Tracepoints that tell more than the scheduler: what KVM did for a vCPU, what the disk did.
+//!
+//! A recording goes without any of them that the kernel lacks, and says so.
+
+use super::{Field, Format};
+use crate::host_event::{BlockEvent, BlockStep, HostEventKind, KvmEvent};
+use crate::units::Tid;
+
+/// One of these tracepoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::perf) enum Detail {
+    /// The VMM is asked to go on.
+    UserspaceExit,
+    /// The guest touched a port.
+    Port,
+    /// The guest touched a device's memory.
+    Memory,
+    /// The guest runs.
+    GuestEntry,
+    /// The guest stopped running.
+    GuestExit,
+    /// A step of an I/O.
+    Block(BlockStep),
+}
+
+impl Detail {
+    /// What names the device that a vCPU needed: few records, as each stands for an exit.
+    pub(in crate::perf) const DEVICE_ACCESS: [Detail; 3] =
+        [Detail::UserspaceExit, Detail::Port, Detail::Memory];
+
+    /// What tells guest from KVM from VMM: two records for each exit, of which there may be a
+    /// hundred thousand a second.
+    pub(in crate::perf) const EXITS: [Detail; 2] = [Detail::GuestEntry, Detail::GuestExit];
+
+    /// What the host's disk did.
+    pub(in crate::perf) const DISK: [Detail; 3] = [
+        Detail::Block(BlockStep::Submitted),
+        Detail::Block(BlockStep::Issued),
+        Detail::Block(BlockStep::Completed),
+    ];
+
+    /// Group and name, as tracefs has them.
+    pub(in crate::perf) fn name(self) -> &'static str {
+        match self {
+            Detail::UserspaceExit => "kvm/kvm_userspace_exit",
+            Detail::Port => "kvm/kvm_pio",
+            Detail::Memory => "kvm/kvm_mmio",
+            Detail::GuestEntry => "kvm/kvm_entry",
+            Detail::GuestExit => "kvm/kvm_exit",
+            Detail::Block(BlockStep::Submitted) => "block/block_bio_queue",
+            Detail::Block(BlockStep::Issued) => "block/block_rq_issue",
+            Detail::Block(BlockStep::Completed) => "block/block_rq_complete",
+        }
+    }
+
+    /// The fields that are read, at most three.
+    fn field_names(self) -> &'static [&'static str] {
+        match self {
+            Detail::UserspaceExit => &["reason", "errno"],
+            Detail::Port => &["port"],
+            Detail::Memory => &["gpa"],
+            Detail::GuestEntry => &[],
+            Detail::GuestExit => &["isa", "exit_reason"],
+            Detail::Block(_) => &["dev", "sector", "nr_sector"],
+        }
+    }
+}
+
+/// Where one of these tracepoints has its fields.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::perf) struct DetailFormat {
+    pub(in crate::perf) id: u16,
+    pub(in crate::perf) detail: Detail,
+    common_pid: Field,
+    fields: Vec<Field>,
+}
+
+impl DetailFormat {
+    /// From the text of the `format` file; the error says what is missing.
+    pub(in crate::perf) fn parse(detail: Detail, text: &str) -> Result<DetailFormat, String> {
+        let format = Format { text };
+        let fields = detail.field_names().iter().map(|name| format.field(name));
+        Ok(DetailFormat {
+            id: format.id()?,
+            detail,
+            common_pid: format.field("common_pid")?,
+            fields: fields.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// What a record says; `None` where it is too short.
+    pub(in crate::perf) fn event(&self, raw: &[u8]) -> Option<HostEventKind> {
+        let tid = Tid(u32::try_from(self.common_pid.number(raw)?).ok()?);
+        let number = |place: usize| self.fields.get(place)?.number(raw);
+        let short = |place| u32::try_from(number(place)?).ok();
+        let event = match self.detail {
+            Detail::UserspaceExit => {
+                KvmEvent::UserspaceExit { reason: short(0)?, errno: short(1)?.cast_signed() }
+            }
+            Detail::Port => KvmEvent::Port { port: u16::try_from(number(0)?).ok()? },
+            Detail::Memory => KvmEvent::Memory { address: number(0)? },
+            Detail::GuestEntry => KvmEvent::GuestEntry,
+            Detail::GuestExit => KvmEvent::GuestExit { isa: short(0)?, reason: short(1)? },
+            Detail::Block(step) => {
+                let (device, sector, sectors) = (short(0)?, number(1)?, short(2)?);
+                let event = BlockEvent { step, tid, device, sector, sectors };
+                return Some(HostEventKind::Block(event));
+            }
+        };
+        Some(HostEventKind::Kvm { tid, event })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::perf::event::tests::words;
+
+    /// Lines of the `format` files of Linux 6.18.
+    const HEAD: &str = "ID: 42\nformat:\n\
+        \tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\
+        \tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;\n\n";
+    const USERSPACE_EXIT: &str = "\tfield:__u32 reason;\toffset:8;\tsize:4;\tsigned:0;\n\
+        \tfield:int errno;\toffset:12;\tsize:4;\tsigned:1;\n";
+    const MMIO: &str = "\tfield:u32 type;\toffset:8;\tsize:4;\tsigned:0;\n\
+        \tfield:u32 len;\toffset:12;\tsize:4;\tsigned:0;\n\
+        \tfield:u64 gpa;\toffset:16;\tsize:8;\tsigned:0;\n";
+    const BLOCK: &str = "\tfield:dev_t dev;\toffset:8;\tsize:4;\tsigned:0;\n\
+        \tfield:sector_t sector;\toffset:16;\tsize:8;\tsigned:0;\n\
+        \tfield:unsigned int nr_sector;\toffset:24;\tsize:4;\tsigned:0;\n";
+
+    fn event(detail: Detail, fields: &str, own: &[u32]) -> Option<HostEventKind> {
+        let format = DetailFormat::parse(detail, &format!("{HEAD}{fields}")).unwrap();
+        format.event(&[words(&[42, 900]), words(own)].concat())
+    }
+
+    #[test]
+    fn records_are_read() {
+        let kvm = |event| Some(HostEventKind::Kvm { tid: Tid(900), event });
+        let kicked = KvmEvent::UserspaceExit { reason: 10, errno: -4 };
+        let minus_four = (-4_i32).cast_unsigned();
+        assert_eq!(event(Detail::UserspaceExit, USERSPACE_EXIT, &[10, minus_four]), kvm(kicked));
+        // Little-endian: the low half of the address comes first.
+        let memory = KvmEvent::Memory { address: 0xfe00_3004 };
+        assert_eq!(event(Detail::Memory, MMIO, &[2, 2, 0xfe00_3004, 0]), kvm(memory));
+        assert_eq!(event(Detail::GuestEntry, "", &[]), kvm(KvmEvent::GuestEntry));
+        let block = BlockEvent {
+            step: BlockStep::Completed,
+            tid: Tid(900),
+            device: 254 << 20,
+            sector: 4096,
+            sectors: 8,
+        };
+        assert_eq!(
+            event(Detail::Block(BlockStep::Completed), BLOCK, &[254 << 20, 0, 4096, 0, 8]),
+            Some(HostEventKind::Block(block))
+        );
+    }
+
+    #[test]
+    fn a_record_that_is_too_short_or_a_format_without_a_field_says_so() {
+        assert_eq!(event(Detail::Memory, MMIO, &[2, 2, 7]), None);
+        let missing = DetailFormat::parse(Detail::Port, HEAD).unwrap_err();
+        assert_eq!(missing, "no field port");
+    }
+}

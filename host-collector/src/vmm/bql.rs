@@ -1,0 +1,192 @@
+//! QEMU's big lock (BQL) in a running, stripped QEMU: the address that a vCPU's futex wait must show
+//! to be a wait for this lock and for no other.
+//!
+//! The lock is a static variable without a symbol. The function that takes it has one, because QEMU
+//! exports its symbols to its modules: `bql_lock_impl` since 9.0, `qemu_mutex_lock_iothread_impl`
+//! from 2.12 to 8.2 (qemu: system/cpus.c, softmmu/cpus.c). It hands the lock's address to the mutex
+//! function, and these instructions are searched ([`find_in_elf`]). Where the program lies in
+//! memory, the kernel's auxiliary vector says ([`locate`]).
+//!
+//! Nothing is written to QEMU and it is not stopped: all reads are of `/proc`.
+
+mod elf;
+mod memory;
+
+pub use elf::{LinkTimeBql, find_in_elf};
+pub use memory::{exe_data, find_in_file, locate};
+
+use crate::units::Tid;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// The BQL of one running QEMU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bql {
+    /// Its address in QEMU's memory, and with that the `uaddr` of every futex(2) call for it:
+    /// `pthread_mutex_t` begins with the lock word (glibc: sysdeps/x86/nptl/bits/struct_mutex.h).
+    pub address: u64,
+    /// The exported function whose instructions name it.
+    pub symbol: String,
+    /// A thread of this QEMU, by its id on the host, that held it when it was looked at: proof that
+    /// this is a mutex of QEMU. `None` if nobody did at any look; then what was checked is that
+    /// QEMU's memory holds the function that was searched, and a free mutex.
+    pub owner_seen: Option<Tid>,
+    /// How often it was looked at, at most until an owner was seen.
+    pub looks_count: u32,
+}
+
+impl Bql {
+    /// What was checked, as the end of a sentence that begins with the address.
+    #[must_use]
+    pub fn check(&self) -> String {
+        let code = format!("{} is in QEMU's memory as in its file", self.symbol);
+        match self.owner_seen {
+            Some(owner) => format!("{code}, and the lock was seen held by QEMU's thread {owner}"),
+            None => format!("{code}, and the lock was free at each of {} looks", self.looks_count),
+        }
+    }
+}
+
+/// Where a running QEMU has its variables: the writable part of its executable, from the first byte
+/// of `.data` to the last of `.bss`, without what is read-only after relocation. A mutex in it
+/// belongs to QEMU itself and not to a device, whose memory is on the heap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExeData {
+    /// The first address.
+    pub start: u64,
+    /// The first address behind it.
+    pub end: u64,
+}
+
+impl ExeData {
+    /// Whether an address is in it.
+    #[must_use]
+    pub fn contains(&self, address: u64) -> bool {
+        (self.start..self.end).contains(&address)
+    }
+}
+
+/// Why the BQL of a process is not known.
+#[derive(Debug, Error)]
+pub enum BqlError {
+    /// A file cannot be read.
+    #[error("{path} cannot be read: {source}{}", advice(path, source))]
+    Read {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is not such a program as is understood here.
+    #[error("the program is not a 64-bit ELF file that can be read: {0}")]
+    Elf(#[from] object::Error),
+    /// The instructions of this machine are not known here.
+    #[error(
+        "the program is for ELF machine {machine} (byte order {order}); the BQL is searched only in \
+         x86-64 code (machine 62)"
+    )]
+    OtherMachine {
+        /// `e_machine`, see elf(5).
+        machine: u16,
+        /// `little` or `big`.
+        order: &'static str,
+    },
+    /// Its mutexes have another form.
+    #[error(
+        "the program's loader is {interpreter}, not glibc's: where the owner of a mutex stands is \
+         known of glibc only"
+    )]
+    OtherLibc {
+        /// `PT_INTERP`.
+        interpreter: String,
+    },
+    /// It is another program.
+    #[error("the program is not a QEMU: \"QEMU emulator version\" is nowhere in its constants")]
+    NotQemu,
+    /// It was built so that it exports nothing.
+    #[error(
+        "none of QEMU's {symbols_count} exported symbols is bql_lock_impl (since 9.0) or \
+         qemu_mutex_lock_iothread_impl (2.12 to 8.2): this build is older, or has no modules and so \
+         exports none"
+    )]
+    NoSymbol {
+        /// Entries of `.dynsym`.
+        symbols_count: usize,
+    },
+    /// Its function is there but looks different.
+    #[error(
+        "{symbol} at {address:#x} has no `lea variable(%rip),%rdi` directly before a call in its \
+         first {scanned_bytes} bytes: this compiler arranged it differently"
+    )]
+    NoPair {
+        /// The function.
+        symbol: String,
+        /// Its link-time address.
+        address: u64,
+        /// How much of it was searched.
+        scanned_bytes: usize,
+    },
+    /// The program has no variables.
+    #[error("the program has no writable segment")]
+    NoData,
+    /// The kernel does not say where the program is.
+    #[error(
+        "/proc/{pid}/auxv has no entry point (AT_ENTRY): where the program was loaded is unknown"
+    )]
+    NoEntry {
+        /// The process.
+        pid: Tid,
+    },
+    /// The process runs something else than its file.
+    #[error(
+        "what process {pid} has at {address:#x} is not {symbol} of its executable file: it was not \
+         loaded where its auxiliary vector says, or a debugger has changed it"
+    )]
+    OtherCode {
+        /// The process.
+        pid: Tid,
+        /// Where the function should be.
+        address: u64,
+        /// The function.
+        symbol: String,
+    },
+    /// The word found is no mutex.
+    #[error("the word at {address:#x} is {word}, a mutex has 0, 1 or 2: this is not the BQL")]
+    NotALock {
+        /// The supposed BQL.
+        address: u64,
+        /// What is there.
+        word: u32,
+    },
+    /// The mutex found has a strange owner.
+    #[error(
+        "the owner of the mutex at {address:#x} is {owner}, none of the {threads_count} threads of \
+         process {pid}: this is not the BQL"
+    )]
+    NotAnOwner {
+        /// The supposed BQL.
+        address: u64,
+        /// What stands where a mutex has its owner.
+        owner: u32,
+        /// The process.
+        pid: Tid,
+        /// How many threads it has.
+        threads_count: usize,
+    },
+}
+
+/// What a failed read asks for.
+fn advice(path: &Path, error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "; run as root, or with CAP_SYS_PTRACE",
+        io::ErrorKind::NotFound if path.starts_with("/proc") => {
+            "; the process has ended, or there never was one"
+        }
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,328 @@
+//! QEMU's big lock and its devices in the QEMU of this host.
+//!
+//! The lock's address is compared with two witnesses that know nothing of how it was found: QEMU's
+//! own trace of its mutexes, which prints address and source line, and the kernel, which shows on
+//! which futex a thread sleeps (`/proc/PID/task/TID/syscall`). Where QEMU is missing, or one of the
+//! witnesses, a test is reported as ignored and says why.
+//!
+//! Tests wait for what they expect to see; the deadline only keeps a broken one from hanging.
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use vslice::lab::tools;
+use vslice::units::{Tid, VcpuId};
+use vslice::vmm::bql::{self, Bql, BqlError};
+use vslice::vmm::memory_map::MemoryMap;
+use vslice::vmm::qmp::{Qmp, QmpError};
+use vslice::vmm::threads::{self, ThreadRole};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const NAP: Duration = Duration::from_millis(20);
+
+type Outcome = Result<(), Failed>;
+type Test = fn() -> Outcome;
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    // Each QEMU keeps a pCPU busy.
+    arguments.test_threads = Some(1);
+    let tests: [(&str, Test, Option<String>); 5] = [
+        ("qemu_traces_the_lock_at_the_address_that_was_found", qemu_is_a_witness, no_trace()),
+        ("a_vcpu_sleeps_on_the_address_that_was_found", the_kernel_is_a_witness, no_syscalls()),
+        ("a_lock_is_found_in_another_pid_namespace", a_container_is_no_obstacle, no_unshare()),
+        ("the_variables_are_where_the_kernel_maps_them", the_mappings_agree, no_qemu()),
+        ("the_monitor_names_devices_to_one_client_at_a_time", the_monitor_answers, no_qemu()),
+    ];
+    let trial = |(name, test, missing): (&str, Test, Option<String>)| match missing {
+        None => Trial::test(name, test),
+        Some(reason) => Trial::test(name, test).with_kind(reason).with_ignored_flag(true),
+    };
+    libtest_mimic::run(&arguments, tests.into_iter().map(trial).collect()).exit();
+}
+
+fn no_qemu() -> Option<String> {
+    let missing = format!("no {} on the path: apt-get install qemu-system-x86", tools::QEMU);
+    tools::find(tools::QEMU).is_none().then_some(missing)
+}
+
+fn no_trace() -> Option<String> {
+    let qemu = match tools::find(tools::QEMU) {
+        Some(qemu) => qemu,
+        None => return no_qemu(),
+    };
+    let events = Command::new(qemu).args(["-trace", "help"]).output().ok()?;
+    let can = String::from_utf8_lossy(&events.stdout).lines().any(|line| line == TRACE_EVENT);
+    (!can).then(|| format!("this QEMU cannot trace {TRACE_EVENT}"))
+}
+
+fn no_syscalls() -> Option<String> {
+    let error = fs::read("/proc/self/syscall").err();
+    no_qemu().or(error.map(|error| format!("/proc/self/syscall: {error}")))
+}
+
+/// Whether another pid namespace can be made here, by trying it.
+fn no_unshare() -> Option<String> {
+    let mut tried = Command::new("unshare");
+    let status = tried.args(["--pid", "--fork", "true"]).stderr(Stdio::null()).status();
+    let failed = !status.is_ok_and(|status| status.success());
+    no_qemu().or(failed.then(|| "no pid namespace can be made here, or unshare is missing".into()))
+}
+
+const TRACE_EVENT: &str = "qemu_mutex_locked";
+
+/// A guest of 64 KiB: a BIOS that does nothing but read the port of the real-time clock, each time
+/// under the big lock. Its first instruction is 16 bytes below 4 GiB (Intel SDM volume 3, "First
+/// Instruction Executed").
+fn port_reader() -> Vec<u8> {
+    let mut rom = vec![0; 64 << 10];
+    // mov $0x71,%dx; 1: in (%dx),%al; jmp 1b
+    let code = [0xba, 0x71, 0x00, 0xec, 0xeb, 0xfd];
+    let at = rom.len() - 16;
+    rom[at..at + code.len()].copy_from_slice(&code);
+    rom
+}
+
+/// A QEMU that ends with the test.
+struct Qemu {
+    directory: tempfile::TempDir,
+    child: Child,
+    /// The process of QEMU, where `child` is only its parent.
+    pid: Tid,
+}
+
+impl Qemu {
+    fn start(before: &[&str], args: &[&str]) -> Result<Qemu, Failed> {
+        let directory = tempfile::tempdir()?;
+        let qemu = tools::find(tools::QEMU).ok_or("QEMU was there a moment ago")?;
+        fs::write(directory.path().join("rom"), port_reader())?;
+        let mut words = before.iter().map(PathBuf::from).chain([qemu]);
+        let child = Command::new(words.next().ok_or("a program")?)
+            .args(words)
+            .args(["-name", "test,debug-threads=on", "-nodefaults", "-no-user-config"])
+            .args(["-display", "none", "-m", "16M", "-accel", "tcg,thread=multi"])
+            .args(["-chardev", "socket,id=qmp,path=qmp,server=on,wait=off"])
+            .args(["-mon", "chardev=qmp,mode=control"])
+            .args(args)
+            .current_dir(directory.path())
+            .stdin(Stdio::null())
+            .spawn()?;
+        let mut qemu = Qemu { pid: Tid(child.id()), directory, child };
+        qemu.wait_for("its monitor socket", |qemu| Ok(qemu.qmp_path().exists().then_some(())))?;
+        Ok(qemu)
+    }
+
+    fn qmp_path(&self) -> PathBuf {
+        self.directory.path().join("qmp")
+    }
+
+    fn wait_for<T>(
+        &mut self,
+        what: &str,
+        mut look: impl FnMut(&Qemu) -> Result<Option<T>, Failed>,
+    ) -> Result<T, Failed> {
+        let start = Instant::now();
+        loop {
+            if let Some(found) = look(self)? {
+                return Ok(found);
+            }
+            if let Some(status) = self.child.try_wait()? {
+                return Err(format!("QEMU has ended ({status}) before {what}").into());
+            }
+            if start.elapsed() > DEADLINE {
+                return Err(format!("no sign of {what} within {DEADLINE:?}").into());
+            }
+            thread::sleep(NAP);
+        }
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn check(condition: bool, what: impl FnOnce() -> String) -> Outcome {
+    if condition { Ok(()) } else { Err(what().into()) }
+}
+
+fn file_of(pid: Tid, name: &str) -> PathBuf {
+    Path::new("/proc").join(pid.to_string()).join(name)
+}
+
+/// The only mutex that QEMU's util/main-loop.c takes is the big lock, after each wait for events
+/// (`os_host_main_loop_wait`).
+fn qemu_is_a_witness() -> Outcome {
+    let trace = format!("enable={TRACE_EVENT}");
+    let args = ["-machine", "none", "-S", "-trace", &trace, "-D", "trace.log"];
+    let mut qemu = Qemu::start(&[], &args)?;
+    // Something for the main loop to wake up for.
+    drop(Qmp::connect(&qemu.qmp_path())?);
+    let traced = qemu.wait_for("a trace of the main loop", |qemu| {
+        let log = fs::read_to_string(qemu.directory.path().join("trace.log"))?;
+        let line = log.lines().find(|line| line.contains("/util/main-loop.c:"));
+        // qemu_mutex_locked taken mutex 0x55d12b615b40 (../../util/main-loop.c:303)
+        Ok(line
+            .and_then(|line| line.split_once("mutex 0x")?.1.split_once(' '))
+            .and_then(|(digits, _)| u64::from_str_radix(digits, 16).ok()))
+    })?;
+    let bql = bql::locate(qemu.pid)?;
+    check(bql.address == traced, || format!("QEMU traces {traced:#x}, found was {bql:x?}"))
+}
+
+/// Asks QEMU for its longest answer again and again, until it is dropped.
+struct Storm {
+    stop: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<Result<(), QmpError>>>,
+}
+
+impl Storm {
+    fn start(qemu: &Qemu) -> Result<Storm, Failed> {
+        let mut qmp = Qmp::connect(&qemu.qmp_path())?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let ask = move || {
+            while !stopped.load(Ordering::Relaxed) {
+                qmp.execute("query-qmp-schema", json!({}))?;
+            }
+            Ok(())
+        };
+        Ok(Storm { stop, thread: Some(thread::spawn(ask)) })
+    }
+}
+
+impl Drop for Storm {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The address of the mutex that a thread sleeps on: futex(2) is system call 202 on x86-64, 0x80 is
+/// `FUTEX_WAIT_PRIVATE`, and glibc's mutexes wait while their word is 2.
+fn mutex_slept_on(pid: Tid, tid: Tid) -> Option<u64> {
+    let path = file_of(pid, &format!("task/{tid}/syscall"));
+    let text = fs::read_to_string(path).ok()?;
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let ["202", address, "0x80", "0x2", ..] = words[..] else { return None };
+    u64::from_str_radix(address.strip_prefix("0x")?, 16).ok()
+}
+
+/// A vCPU that reads ports and a main loop that answers questions have nothing to wait for but
+/// each other.
+fn the_kernel_is_a_witness() -> Outcome {
+    let mut qemu = Qemu::start(&[], &["-machine", "pc", "-bios", "rom"])?;
+    let vcpu = qemu.wait_for("its vCPU", |qemu| {
+        let threads = threads::list(qemu.pid)?;
+        let vcpu = threads.iter().find(|thread| thread.role == ThreadRole::Vcpu(VcpuId(0)));
+        Ok(vcpu.map(|thread| thread.tid))
+    })?;
+    let _storm = Storm::start(&qemu)?;
+    let mut sleeps: BTreeMap<u64, u32> = BTreeMap::new();
+    let start = Instant::now();
+    while sleeps.values().sum::<u32>() < 20 {
+        if let Some(address) = mutex_slept_on(qemu.pid, vcpu) {
+            *sleeps.entry(address).or_default() += 1;
+        }
+        check(start.elapsed() < DEADLINE, || format!("the vCPU slept on {sleeps:x?} only"))?;
+        thread::sleep(Duration::from_micros(100));
+    }
+    let held = qemu.wait_for("an owner of the lock", |qemu| {
+        Ok(Some(bql::locate(qemu.pid)?).filter(|bql| bql.owner_seen.is_some()))
+    })?;
+    let most = sleeps.iter().max_by_key(|(_, count)| **count).map(|(address, _)| *address);
+    check(most == Some(held.address), || format!("it slept on {sleeps:x?}, found was {held:x?}"))?;
+    check_owner(&qemu, &held)
+}
+
+fn check_owner(qemu: &Qemu, bql: &Bql) -> Outcome {
+    let threads = threads::list(qemu.pid)?;
+    let owner = threads.iter().find(|thread| Some(thread.tid) == bql.owner_seen);
+    check(owner.is_some(), || format!("{:?} is none of {threads:?}", bql.owner_seen))
+}
+
+/// There the owner's word has an id that means nothing, or somebody else, on this side.
+fn a_container_is_no_obstacle() -> Outcome {
+    let unshare = ["unshare", "--pid", "--fork", "--kill-child"];
+    let mut qemu = Qemu::start(&unshare, &["-machine", "pc", "-bios", "rom"])?;
+    let parent = qemu.pid;
+    qemu.pid = qemu
+        .wait_for("QEMU below unshare", |_| {
+            let children = file_of(parent, &format!("task/{parent}/children"));
+            Ok(fs::read_to_string(children)?.split_whitespace().next().map(str::to_owned))
+        })?
+        .parse()
+        .map(Tid)?;
+    let error = bql::locate(parent).expect_err("unshare is no QEMU");
+    check(matches!(error, BqlError::NotQemu), || error.to_string())?;
+    let _storm = Storm::start(&qemu)?;
+    let held = qemu.wait_for("an owner of the lock", |qemu| {
+        Ok(Some(bql::locate(qemu.pid)?).filter(|bql| bql.owner_seen.is_some()))
+    })?;
+    check_owner(&qemu, &held)
+}
+
+/// The kernel's list: the executable's last writable mapping, and what follows it without a name.
+fn the_mappings_agree() -> Outcome {
+    let qemu = Qemu::start(&[], &["-machine", "none", "-S"])?;
+    let name = fs::read_link(file_of(qemu.pid, "exe"))?;
+    let maps = fs::read_to_string(file_of(qemu.pid, "maps"))?;
+    let range = |line: &str| -> Option<(u64, u64)> {
+        let (start, end) = line.split(' ').next()?.split_once('-')?;
+        Some((u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?))
+    };
+    let is_data = |line: &&str| line.contains(" rw-p ") && line.ends_with(&*name.to_string_lossy());
+    let mut lines = maps.lines().skip_while(|line| !is_data(line));
+    let (start, mut end) = lines.next().and_then(range).ok_or("no writable mapping")?;
+    if let Some((tail_start, tail_end)) =
+        lines.next().filter(|l| l.ends_with(" 0 ")).and_then(range)
+    {
+        check(tail_start == end, || maps.clone())?;
+        end = tail_end;
+    }
+    let data = bql::exe_data(qemu.pid)?;
+    check(data.start == start && data.end <= end && data.end + 4096 > end, || {
+        format!("{data:x?}")
+    })?;
+    let bql = bql::locate(qemu.pid)?;
+    check(data.contains(bql.address), || format!("{bql:x?} is not in {data:x?}"))
+}
+
+fn the_monitor_answers() -> Outcome {
+    let mut qemu = Qemu::start(&[], &["-machine", "pc", "-device", "virtio-scsi-pci"])?;
+    let mut qmp = Qmp::connect(&qemu.qmp_path())?;
+    let version = qmp.execute("query-version", json!({}))?;
+    check(version["qemu"]["major"].is_u64(), || version.to_string())?;
+    let busy = Qmp::connect_within(&qemu.qmp_path(), Duration::from_millis(100));
+    let error = busy.expect_err("one client at a time");
+    check(matches!(error, QmpError::Timeout { .. }), || error.to_string())?;
+    let refused = qmp.execute("x-unknown", json!({})).expect_err("no such command");
+    check(refused.to_string().contains("CommandNotFound"), || refused.to_string())?;
+    // SeaBIOS has to find the device and give it an address.
+    let map = qemu.wait_for("an address of the disk controller", |_| {
+        let map = MemoryMap::parse(&qmp.human_monitor_command("info mtree -f")?);
+        let mut bars = (0xfe00_0000_u64..0xff00_0000).step_by(4096);
+        Ok(bars
+            .any(|at| map.device_at_memory(at) == Some("virtio-pci-notify-virtio-scsi"))
+            .then_some(map))
+    })?;
+    for (port, name) in [(0x1f0, "ide"), (0x71, "rtc"), (0xcfc, "pci-conf-data")] {
+        check(map.device_at_port(port) == Some(name), || format!("{port:#x} is not {name}"))?;
+    }
+    check(map.device_at_memory(0).is_none(), || "RAM is a device".into())?;
+    drop(qmp);
+    // Now the next one is served.
+    Qmp::connect(&qemu.qmp_path())?;
+    Ok(())
+}
