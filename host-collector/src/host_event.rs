@@ -20,18 +20,9 @@ pub struct StackId(pub u32);
 /// What a [`HostEvent`] says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostEventKind {
-    /// `sched_switch`: `prev` left the pCPU and `next` came on.
-    Switch {
-        /// The thread that left.
-        prev: Tid,
-        /// The state in which it left.
-        prev_state: PrevState,
-        /// The thread that came on.
-        next: Tid,
-        /// The kernel stack of `prev`, where it was asked for.
-        stack: Option<StackId>,
-    },
-    /// `sched_waking`: `waker`, running here, wakes `tid`.
+    /// `sched:sched_switch`.
+    Switch(Switch),
+    /// `sched:sched_waking`: `waker`, running here, wakes `tid`.
     Waking {
         /// The thread that becomes runnable.
         tid: Tid,
@@ -68,6 +59,100 @@ pub enum HostEventKind {
         /// How many records the kernel says it dropped.
         count: u64,
     },
+    /// What KVM did for a vCPU thread.
+    Kvm {
+        /// The thread, which was running here.
+        tid: Tid,
+        /// What KVM did.
+        event: KvmEvent,
+    },
+    /// What the block layer did.
+    Block(BlockEvent),
+}
+
+/// `sched:sched_switch`: `prev` left the pCPU and `next` came on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Switch {
+    /// The thread that left.
+    pub prev: Tid,
+    /// The state in which it left.
+    pub prev_state: PrevState,
+    /// The thread that came on.
+    pub next: Tid,
+    /// The kernel's priority of `next` (`task_struct.prio`), where it was recorded: below 0 for
+    /// deadline tasks, 0 to 99 for real-time tasks and the stopper, 100 to 139 for all others.
+    pub next_priority: Option<i16>,
+    /// The kernel stack of `prev`, where it was asked for.
+    pub stack: Option<StackId>,
+    /// The first three arguments of the system call that `prev` was in, where its stack was asked
+    /// for and it seemed to be in one: its stack says in which.
+    pub call_args: Option<[u64; 3]>,
+}
+
+impl Switch {
+    /// A switch of which no more is known than who left, in which state, and who came on.
+    #[must_use]
+    pub fn new(prev: Tid, prev_state: PrevState, next: Tid) -> Switch {
+        Switch { prev, prev_state, next, next_priority: None, stack: None, call_args: None }
+    }
+}
+
+/// What KVM did for a vCPU thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvmEvent {
+    /// `kvm:kvm_entry`: the guest runs from here on.
+    GuestEntry,
+    /// `kvm:kvm_exit`: the guest stopped running.
+    GuestExit {
+        /// Whose numbers `reason` has: `KVM_ISA_VMX` (1) or `KVM_ISA_SVM` (2), `arch/x86/kvm/trace.h`;
+        /// others are backends of their own.
+        isa: u32,
+        /// The hardware's reason.
+        reason: u32,
+    },
+    /// `kvm:kvm_userspace_exit`: the VMM is asked to go on.
+    UserspaceExit {
+        /// `KVM_EXIT_*` of `include/uapi/linux/kvm.h`.
+        reason: u32,
+        /// 0, or a negated errno: `-EINTR` (-4) where the VMM kicked the vCPU.
+        errno: i32,
+    },
+    /// `kvm:kvm_pio`: the guest touched a port.
+    Port {
+        /// Its number.
+        port: u16,
+    },
+    /// `kvm:kvm_mmio`: the guest touched memory that a device serves.
+    Memory {
+        /// The guest-physical address.
+        address: u64,
+    },
+}
+
+/// What the block layer did with sectors of 512 bytes of a whole disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockEvent {
+    /// What it did.
+    pub step: BlockStep,
+    /// The current task: the submitter of a bio; in an interrupt that is whoever was interrupted.
+    pub tid: Tid,
+    /// The disk's `dev_t` as the kernel prints it: major in bits 20 and above, minor below.
+    pub device: u32,
+    /// The first sector.
+    pub sector: u64,
+    /// How many sectors.
+    pub sectors: u32,
+}
+
+/// Which step of an I/O.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockStep {
+    /// `block:block_bio_queue`: handed to the block layer.
+    Submitted,
+    /// `block:block_rq_issue`: handed to the driver.
+    Issued,
+    /// `block:block_rq_complete`: the driver says that it is done.
+    Completed,
 }
 
 /// The state in which a thread left its pCPU, from `prev_state` of `sched_switch`

@@ -13,7 +13,7 @@ use std::sync::mpsc::{channel, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, Builder, JoinHandle};
 use std::time::{Duration, Instant};
-use vslice::host_event::{HostEvent, HostEventKind, PrevState, StackId};
+use vslice::host_event::{HostEvent, HostEventKind, PrevState, StackId, Switch};
 use vslice::perf::{
     EventSink, RecordError, RecordPlan, RecordTotals, Recorder, SinkError, Symbols, check_rights,
 };
@@ -137,7 +137,7 @@ fn nap() {
 
 fn switches(events: &[HostEvent]) -> impl Iterator<Item = (HostNs, Tid, PrevState, Tid, bool)> {
     events.iter().filter_map(|event| match event.kind {
-        HostEventKind::Switch { prev, prev_state, next, stack } => {
+        HostEventKind::Switch(Switch { prev, prev_state, next, stack, .. }) => {
             Some((event.time, prev, prev_state, next, stack.is_some()))
         }
         _ => None,
@@ -157,7 +157,7 @@ fn check_chain(events: &[HostEvent]) -> Outcome {
         if lost(event) {
             before = None;
         }
-        if let HostEventKind::Switch { prev, next, .. } = event.kind {
+        if let HostEventKind::Switch(Switch { prev, next, .. }) = event.kind {
             let chained = before.is_none_or(|before| before == prev);
             let around = &events[place.saturating_sub(5)..events.len().min(place + 3)];
             check(chained, || {
@@ -228,16 +228,17 @@ fn a_sleeping_thread_shows_where() -> Outcome {
     let plan = RecordPlan { vcpu_tids: tids, pcpus: vec![pcpu], ..RecordPlan::default() };
     let seen = Seen::default();
     let recorder = Recorder::start(&plan, seen.sink())?;
-    let stack_of = |events: &[HostEvent], tid: Tid| {
+    let sleep_of = |events: &[HostEvent], tid: Tid| {
         events.iter().find_map(|event| match event.kind {
-            HostEventKind::Switch { prev, prev_state: PrevState::Sleep, stack, .. }
-                if prev == tid =>
+            HostEventKind::Switch(switch)
+                if switch.prev == tid && switch.prev_state == PrevState::Sleep =>
             {
-                stack
+                Some(switch)
             }
             _ => None,
         })
     };
+    let stack_of = |events: &[HostEvent], tid: Tid| sleep_of(events, tid)?.stack;
     let woken = |events: &[HostEvent], woken: Tid| {
         events.iter().any(
             |event| matches!(event.kind, HostEventKind::Waking { tid, target, .. } if tid == woken && target == pcpu),
@@ -260,7 +261,17 @@ fn a_sleeping_thread_shows_where() -> Outcome {
         let schedules = names.iter().any(|name| name.contains("schedule"));
         check(schedules, || format!("no schedule in {names:?}"))?;
     }
-    Ok(())
+    // The standard library waits with FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG.
+    let args = sleep_of(&seen.events(), waiter.tid).and_then(|switch| switch.call_args);
+    let is_wait = args.is_some_and(|[address, operation, _]| address != 0 && operation == 0x89);
+    check(is_wait, || format!("the futex's arguments are {args:x?}"))?;
+    let has_priority = seen.events().iter().any(|event| match event.kind {
+        HostEventKind::Switch(switch) => {
+            switch.next == waiter.tid && switch.next_priority == Some(120)
+        }
+        _ => false,
+    });
+    check(has_priority, || "no switch says the waiter's priority".into())
 }
 
 /// On a pCPU that is not watched, a thread leaves before it comes again, and no switch is told
@@ -282,7 +293,7 @@ fn check_stays(events: &[HostEvent], tid: Tid) -> Outcome {
 
 fn concerns(event: &HostEvent, thread: Tid) -> bool {
     match event.kind {
-        HostEventKind::Switch { prev, next, .. } => prev == thread || next == thread,
+        HostEventKind::Switch(switch) => switch.prev == thread || switch.next == thread,
         HostEventKind::Waking { tid, .. } => tid == thread,
         _ => false,
     }
@@ -458,7 +469,7 @@ fn a_run_is_stored() -> Outcome {
     check(finished, || format!("{:?}", merge.tails()))?;
     let known = |id: StackId| totals.stacks.frames(id).is_some();
     let stacks_known = events.iter().all(|event| match event.kind {
-        HostEventKind::Switch { stack, .. } => stack.is_none_or(known),
+        HostEventKind::Switch(switch) => switch.stack.is_none_or(known),
         _ => true,
     });
     check(stacks_known, || "an event names a stack that is not there".into())

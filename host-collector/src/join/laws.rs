@@ -4,7 +4,7 @@ use super::breakdown::CHAIN_SPANS_MAX;
 use super::stream::OPEN_REQUESTS_MAX;
 use super::*;
 use crate::clock::{ClockMap, Exchange};
-use crate::timeline::{Antagonist, BlockReason, Span, ThreadState, UnknownCause};
+use crate::timeline::{Antagonist, Reason, RunMode, Sleep, Span, ThreadState, UnknownCause};
 use crate::units::{HostNs, PcpuId, Tid, VcpuId};
 use proptest::prelude::*;
 use vslice_wire::{GuestTicks, Request};
@@ -33,15 +33,19 @@ fn request(index: u64, submitted: u64, completed: u64) -> Request {
 
 fn state(character: char) -> ThreadState {
     let pcpu = PcpuId(1);
-    let blocked = |reason| ThreadState::Blocked { reason, stack: None, waker: None };
+    let blocked = |reason| ThreadState::Blocked(Sleep::new(reason));
+    let running = |mode| ThreadState::Running { pcpu, mode };
     match character {
-        '=' => ThreadState::Running { pcpu },
-        'p' => ThreadState::PreemptWait { pcpu, stack: None },
+        '=' => running(RunMode::Unsplit),
+        'g' => running(RunMode::Guest),
+        'k' => running(RunMode::Kvm),
+        'p' => ThreadState::PreemptWait { pcpu, reason: Reason::Timeslice, stack: None },
+        't' => ThreadState::PreemptWait { pcpu, reason: Reason::Throttle, stack: None },
         'w' => ThreadState::WakeupDelay { pcpu },
-        'f' => blocked(BlockReason::Futex),
-        'h' => blocked(BlockReason::Halt),
-        '_' => blocked(BlockReason::Other),
-        's' => blocked(BlockReason::Unknown),
+        'f' => blocked(Reason::Bql),
+        'h' => blocked(Reason::Halt),
+        '_' => blocked(Reason::PollSleep),
+        's' => blocked(Reason::Unknown),
         '?' => ThreadState::Unknown { cause: UnknownCause::Lost },
         '.' => ThreadState::Unknown { cause: UnknownCause::NotYetSeen },
         other => panic!("{other} is not in the legend"),
@@ -213,7 +217,8 @@ fn requests_that_never_end_are_given_up_beyond_the_limit() {
 }
 
 fn a_drawing() -> impl Strategy<Value = String> {
-    let character = prop::sample::select(vec!['=', 'p', 'w', 'f', 'h', '_', 's', '?', '.']);
+    let character =
+        prop::sample::select(vec!['=', 'g', 'k', 'p', 't', 'w', 'f', 'h', '_', 's', '?', '.']);
     prop::collection::vec((character, 1..8_usize), 1..40).prop_map(|runs| {
         runs.into_iter().map(|(character, length)| character.to_string().repeat(length)).collect()
     })

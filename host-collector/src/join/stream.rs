@@ -159,7 +159,7 @@ impl Open {
                 self.touches_unrecorded |= touches;
             }
             ThreadState::Running { .. }
-            | ThreadState::Blocked { .. }
+            | ThreadState::Blocked(_)
             | ThreadState::WakeupDelay { .. }
             | ThreadState::PreemptWait { .. } => {}
         }

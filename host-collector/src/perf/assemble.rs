@@ -26,7 +26,7 @@ use super::event::{Chain, Record, Records, Sample};
 use super::format::Formats;
 use super::ring::RingError;
 use super::stacks::{Interned, StackTable};
-use crate::host_event::{HostEvent, HostEventKind, PrevState, StackId};
+use crate::host_event::{HostEvent, HostEventKind, PrevState, StackId, Switch};
 use crate::units::{HostNs, PcpuId, Tid};
 use perf_event_open_sys::bindings::PERF_RECORD_SAMPLE;
 use std::collections::BTreeSet;
@@ -98,7 +98,7 @@ impl Batch {
     /// Tells an arrival as the switch that it was.
     fn fill(&mut self, arrival: Arrival, prev_state: PrevState, pcpu: PcpuId) {
         let Arrival { time, tid: next, prev } = arrival;
-        let kind = HostEventKind::Switch { prev, prev_state, next, stack: None };
+        let kind = HostEventKind::Switch(Switch::new(prev, prev_state, next));
         self.events.push(HostEvent { time, pcpu, kind });
         self.filled_count += 1;
     }
@@ -259,6 +259,12 @@ impl Assembler {
             self.switch(sample, order, batch)
         } else if id == u64::from(self.formats.waking.id) {
             self.waking(sample, order.pcpu, batch)
+        } else if let Some(format) =
+            self.formats.details.iter().find(|format| u64::from(format.id) == id)
+        {
+            let kind = format.event(sample.raw)?;
+            batch.events.push(HostEvent { time: sample.time, pcpu: order.pcpu, kind });
+            Some(())
         } else {
             batch.unknown_count += 1;
             Some(())
@@ -271,18 +277,19 @@ impl Assembler {
         order: &mut RingOrder,
         batch: &mut Batch,
     ) -> Option<()> {
-        let Sample { time, chain, raw } = *sample;
+        let Sample { time, chain, raw, call_args } = *sample;
         let pcpu = order.pcpu;
         let format = &self.formats.switch;
         let prev = thread(format.prev_pid.number(raw)?)?;
         let next = thread(format.next_pid.number(raw)?)?;
         let prev_state = format.states.state(format.prev_state.number(raw)?);
+        let next_priority = priority(format.next_prio.number(raw)?);
         let (prev_comm, next_comm) = (format.prev_comm.bytes(raw)?, format.next_comm.bytes(raw)?);
         self.name(prev, time, prev_comm, pcpu, batch);
         self.name(next, time, next_comm, pcpu, batch);
         let stack = self.stack(chain, batch);
-        let kind = HostEventKind::Switch { prev, prev_state, next, stack };
-        batch.events.push(HostEvent { time, pcpu, kind });
+        let switch = Switch { prev, prev_state, next, next_priority, stack, call_args };
+        batch.events.push(HostEvent { time, pcpu, kind: HostEventKind::Switch(switch) });
         order.on = Some((next, time));
         Some(())
     }
@@ -367,6 +374,11 @@ const GONE: Tid = Tid(u32::MAX);
 /// Idle is always runnable; the state of any other thread that is no VM's does not matter.
 fn strangers_state(tid: Tid) -> PrevState {
     if tid == Tid::IDLE { PrevState::Runnable } else { PrevState::Other(0) }
+}
+
+/// A priority is a C int; none of the kernel's is out of range.
+fn priority(number: u64) -> Option<i16> {
+    i16::try_from(u32::try_from(number).ok()?.cast_signed()).ok()
 }
 
 fn thread(number: u64) -> Option<Tid> {

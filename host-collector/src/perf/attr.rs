@@ -3,10 +3,14 @@
 //! All events of a ring write samples of one layout, so that a record says by itself what it is:
 //! the raw data begins with the tracepoint's id, and an event without a stack asks for a callchain
 //! from which both halves are excluded, which is a count of 0 (as large as an event id would be).
+//! Only events with a stack ask for user registers; they come last, so that a record which ends
+//! with its raw data has none.
 
+use super::registers;
 use perf_event_open_sys::bindings::{
     PERF_COUNT_SW_DUMMY, PERF_FORMAT_LOST, PERF_SAMPLE_CALLCHAIN, PERF_SAMPLE_CPU, PERF_SAMPLE_RAW,
-    PERF_SAMPLE_TID, PERF_SAMPLE_TIME, PERF_TYPE_SOFTWARE, PERF_TYPE_TRACEPOINT, perf_event_attr,
+    PERF_SAMPLE_REGS_USER, PERF_SAMPLE_TID, PERF_SAMPLE_TIME, PERF_TYPE_SOFTWARE,
+    PERF_TYPE_TRACEPOINT, perf_event_attr,
 };
 
 /// Frames of a kernel stack at most; the innermost are kept. What tells why a vCPU thread sleeps
@@ -25,7 +29,8 @@ pub(super) enum LostCount {
 /// Whether a sample has the kernel stack of the current task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stack {
-    /// With the innermost frames, at most `frames_max` as the machine allows.
+    /// With the innermost frames, at most `frames_max` as the machine allows, and with the user
+    /// registers that hold a system call's arguments.
     Kernel {
         /// `/proc/sys/kernel/perf_event_max_stack`; more is refused.
         frames_max: u16,
@@ -83,7 +88,13 @@ pub(super) fn tracepoint(id: u16, stack: Stack, lost: LostCount) -> perf_event_a
     attr.sample_type |= u64::from(PERF_SAMPLE_CALLCHAIN | PERF_SAMPLE_RAW);
     attr.set_exclude_callchain_user(1);
     match stack {
-        Stack::Kernel { frames_max } => attr.sample_max_stack = frames_max.min(STACK_FRAMES_MAX),
+        Stack::Kernel { frames_max } => {
+            attr.sample_max_stack = frames_max.min(STACK_FRAMES_MAX);
+            if registers::MASK != 0 {
+                attr.sample_type |= u64::from(PERF_SAMPLE_REGS_USER);
+                attr.sample_regs_user = registers::MASK;
+            }
+        }
         Stack::None => attr.set_exclude_callchain_kernel(1),
     }
     attr

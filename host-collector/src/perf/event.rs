@@ -5,6 +5,7 @@
 //! reserved u32 (`perf_event_open(2)`, for sample_type TID|TIME|CPU).
 #![expect(clippy::host_endian_bytes, reason = "the kernel writes in the machine's own order")]
 
+use super::registers;
 use super::ring::RingError;
 use crate::units::HostNs;
 use perf_event_open_sys::bindings::{
@@ -45,6 +46,8 @@ pub(super) struct Sample<'a> {
     pub(super) chain: Chain<'a>,
     /// The tracepoint's own data, see `format`.
     pub(super) raw: &'a [u8],
+    /// The first three arguments of the system call that the current task is in.
+    pub(super) call_args: Option<[u64; 3]>,
 }
 
 /// A callchain as the ring holds it.
@@ -139,14 +142,15 @@ fn parse(kind: u32, misc: u16, body: &[u8]) -> Option<Record<'_>> {
     })
 }
 
-/// pid u32, tid u32, time u64, cpu u32, reserved u32, frames u64, frames, raw size u32, raw.
+/// pid u32, tid u32, time u64, cpu u32, reserved u32, frames u64, frames, raw size u32, raw; of an
+/// event that asks for user registers then abi u64, registers (see `registers`).
 fn parse_sample(body: &[u8]) -> Option<Sample<'_>> {
     let time = HostNs(u64_at(body, 8)?);
     let chain_bytes = usize::try_from(u64_at(body, 24)?).ok()?.checked_mul(8)?;
     let (chain, rest) = body.get(32..)?.split_at_checked(chain_bytes)?;
     let raw_bytes = usize::try_from(u32_at(rest, 0)?).ok()?;
-    let raw = rest.get(4..)?.get(..raw_bytes)?;
-    Some(Sample { time, chain: Chain(chain), raw })
+    let (raw, registers) = rest.get(4..)?.split_at_checked(raw_bytes)?;
+    Some(Sample { time, chain: Chain(chain), raw, call_args: registers::call_args(registers) })
 }
 
 /// The u16 at `offset`, in the machine's byte order.
@@ -188,6 +192,17 @@ pub(super) mod tests {
         }
 
         pub(in crate::perf) fn sample(&mut self, time: u64, chain: &[u64], raw: &[u8]) {
+            self.sample_in_call(time, chain, raw, &[]);
+        }
+
+        /// `registers` are the words that follow the raw data: the ABI and the registers.
+        pub(in crate::perf) fn sample_in_call(
+            &mut self,
+            time: u64,
+            chain: &[u64],
+            raw: &[u8],
+            registers: &[u64],
+        ) {
             let mut body = words(&[50, 51]);
             body.extend(time.to_ne_bytes());
             body.extend(words(&[1, 0]));
@@ -198,6 +213,7 @@ pub(super) mod tests {
             body.extend(words(&[u32::try_from(padded).unwrap()]));
             body.extend(raw);
             body.resize(body.len() + padded - raw.len(), 0);
+            body.extend(registers.iter().flat_map(|word| word.to_ne_bytes()));
             self.record(PERF_RECORD_SAMPLE, &body);
         }
 

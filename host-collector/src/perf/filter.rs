@@ -19,22 +19,23 @@ pub(super) type Numbers = BTreeSet<u32>;
 /// Filters of which every record matches at most one.
 type Filters = Vec<String>;
 
-/// Switches where a vCPU thread leaves; they are recorded with a stack. For every pCPU.
-pub(super) fn vcpu_leaves(vcpus: &Numbers) -> Filters {
-    joined(one_of("prev_pid", vcpus))
+/// Switches where one of `stacked` leaves; they are recorded with a stack. For every pCPU.
+pub(super) fn stacked_leave(stacked: &Numbers) -> Filters {
+    joined(one_of("prev_pid", stacked))
 }
 
 /// All other switches. For a watched pCPU.
-pub(super) fn others_leave(vcpus: &Numbers) -> Filters {
-    none_of("prev_pid", vcpus)
+pub(super) fn others_leave(stacked: &Numbers) -> Filters {
+    none_of("prev_pid", stacked)
 }
 
-/// Switches from or to a VM's thread where no vCPU thread leaves. For a pCPU that is not watched.
+/// Switches from or to one of `threads` where none of `stacked` leaves. For a pCPU that is not
+/// watched.
 ///
-/// Together with [`vcpu_leaves`] these are the switches from or to a VM's thread, if all of `vcpus`
-/// are among `threads`.
-pub(super) fn threads_switch(vcpus: &Numbers, threads: &Numbers) -> Filters {
-    let others = threads.difference(vcpus).copied().collect();
+/// Together with [`stacked_leave`] these are the switches from or to one of `threads`, if all of
+/// `stacked` are among them.
+pub(super) fn threads_switch(stacked: &Numbers, threads: &Numbers) -> Filters {
+    let others = threads.difference(stacked).copied().collect();
     let leave = one_of("prev_pid", &others);
     let come = both(&one_of("next_pid", threads), &none_of("prev_pid", threads));
     joined(leave.into_iter().chain(come))
@@ -58,6 +59,16 @@ pub(super) fn wakings(threads: &Numbers, watched: &Numbers) -> Filters {
 /// Wakings of `new` that nobody asked for. For every pCPU.
 pub(super) fn new_wakings(new: &Numbers, watched: &Numbers) -> Filters {
     joined(both(&one_of("pid", new), &none_of("target_cpu", watched)))
+}
+
+/// What one of `threads` does. For every pCPU.
+pub(super) fn current_is(threads: &Numbers) -> Filters {
+    joined(one_of("common_pid", threads))
+}
+
+/// What `disks` do. For every pCPU.
+pub(super) fn disks(disks: &Numbers) -> Filters {
+    joined(one_of("dev", disks))
 }
 
 /// As few filters as will hold all of the pieces, which exclude each other.

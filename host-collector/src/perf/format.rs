@@ -4,8 +4,10 @@
 //! are what the running kernel says. They differ: until 5.14 `sched_waking` has a field `success`
 //! before `target_cpu`, and until 4.13 the bits of `prev_state` are others.
 
+mod detail;
 mod state;
 
+pub(super) use detail::{Detail, DetailFormat};
 pub(super) use state::StateBits;
 
 /// Where one field lies in a tracepoint's raw data.
@@ -80,6 +82,7 @@ pub(super) struct SwitchFormat {
     pub(super) prev_state: Field,
     pub(super) next_comm: Field,
     pub(super) next_pid: Field,
+    pub(super) next_prio: Field,
     pub(super) states: StateBits,
 }
 
@@ -95,6 +98,7 @@ impl SwitchFormat {
             prev_state: format.field("prev_state")?,
             next_comm: format.field("next_comm")?,
             next_pid: format.field("next_pid")?,
+            next_prio: format.field("next_prio")?,
             states: StateBits::parse(format.print_fmt()?)?,
         })
     }
@@ -125,11 +129,13 @@ impl WakingFormat {
     }
 }
 
-/// The two formats that records are read with.
+/// The formats that records are read with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Formats {
     pub(super) switch: SwitchFormat,
     pub(super) waking: WakingFormat,
+    /// Of the tracepoints beyond the scheduler's that this kernel has and the plan asks for.
+    pub(super) details: Vec<DetailFormat>,
 }
 
 #[cfg(test)]

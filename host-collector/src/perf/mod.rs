@@ -5,6 +5,7 @@
 //! filter, attr      what is asked of the kernel
 //! sys, ring         the system calls and the shared memory: all that is unsafe
 //! event             bytes -> records                           (pure)
+//! registers         user registers -> a system call's arguments (pure)
 //! assemble          records of one ring -> SchedEvents in order (pure)
 //! comms, stacks     thread names and kernel stacks, said once
 //! rings             the events and the ring of each pCPU
@@ -19,7 +20,11 @@
 //! thread waited. On the others only the switches from or to a VM's thread are, and the filter
 //! that says so runs in the kernel. Wakings of VM threads, and of whoever last ran on a watched
 //! pCPU, are recorded wherever the waker is. A switch or a waking is recorded exactly once; one
-//! where a vCPU thread leaves has its kernel stack.
+//! where a VM's thread leaves has its kernel stack and, if it is in a system call, its arguments,
+//! which name the lock that it sleeps on.
+//!
+//! Beyond the scheduler's events a plan may ask for what KVM does for vCPU threads (which device
+//! the VMM has to serve; on demand every exit) and for the steps of I/O on disks.
 //!
 //! # Threads that are born during the run
 //!
@@ -28,7 +33,7 @@
 //! newborn of a VM's process that may run elsewhere gets events of its own, as soon as the reader
 //! has seen its birth: at most [`READ_INTERVAL`] late. What it did before,
 //! on unwatched pCPUs and with threads of no VM, is not recorded; it has no timeline there, rather
-//! than a wrong one. It is never a vCPU thread to the filters, so its stacks are not asked for.
+//! than a wrong one. Its stacks are not asked for.
 
 mod assemble;
 mod attr;
@@ -38,6 +43,7 @@ mod filter;
 mod format;
 mod reader;
 mod recorder;
+mod registers;
 mod ring;
 mod rings;
 mod stacks;
@@ -46,7 +52,7 @@ mod sys;
 mod tracefs;
 
 pub use reader::{EventSink, READ_INTERVAL, SinkError};
-pub use recorder::{RecordCounters, RecordPlan, RecordTotals, Recorder, check_rights};
+pub use recorder::{KvmDetail, RecordCounters, RecordPlan, RecordTotals, Recorder, check_rights};
 pub use ring::RingError;
 pub use stacks::StackTable;
 pub use symbols::{SymbolError, Symbols};

@@ -2,6 +2,7 @@
 
 use super::assemble::Assembler;
 use super::filter::Numbers;
+use super::format::Detail;
 use super::reader::{Command, EventSink, Reader, Scratch};
 use super::rings::{Machine, PcpuRing, Watch};
 use super::stacks::StackTable;
@@ -21,10 +22,16 @@ use std::thread::{Builder, JoinHandle};
 /// Whom to record, and with what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordPlan {
-    /// The vCPU threads: where one of them leaves a pCPU, its kernel stack is recorded.
+    /// The vCPU threads, of which it is also recorded what KVM does for them.
     pub vcpu_tids: Vec<Tid>,
-    /// All threads of the VMs; the vCPU threads may be left out.
+    /// All threads of the VMs; the vCPU threads may be left out. Where one of them leaves a pCPU,
+    /// its kernel stack and the arguments of its system call are recorded.
     pub vm_tids: Vec<Tid>,
+    /// What is recorded of KVM.
+    pub kvm: KvmDetail,
+    /// The disks whose I/O is recorded, as `dev_t` in the kernel's own form: the major number in
+    /// bits 20 and above, the minor number below.
+    pub disks: Vec<u32>,
     /// The pCPUs to watch: every switch on them is recorded.
     pub pcpus: Vec<PcpuId>,
     /// Memory for each online pCPU's ring in bytes, rounded up to a power of two of pages.
@@ -33,7 +40,34 @@ pub struct RecordPlan {
     pub reader_pcpu: Option<PcpuId>,
 }
 
+/// How much is recorded of what KVM does for vCPU threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KvmDetail {
+    /// Nothing: the guests do not run under KVM.
+    #[default]
+    None,
+    /// Each time that the VMM is asked to serve a device, and where that device was touched.
+    DeviceAccess,
+    /// Also each entry into the guest and each exit from it, which costs two records for each.
+    Exits,
+}
+
 impl RecordPlan {
+    /// The tracepoints beyond the scheduler's that it needs.
+    fn details(&self) -> Vec<Detail> {
+        let mut details = Vec::new();
+        if self.kvm != KvmDetail::None {
+            details.extend(Detail::DEVICE_ACCESS);
+        }
+        if self.kvm == KvmDetail::Exits {
+            details.extend(Detail::EXITS);
+        }
+        if !self.disks.is_empty() {
+            details.extend(Detail::DISK);
+        }
+        details
+    }
+
     /// Holds some 40 000 switches of one pCPU: half a second of the busiest one seen.
     pub const RING_BYTES_DEFAULT: usize = 4 << 20;
 }
@@ -43,6 +77,8 @@ impl Default for RecordPlan {
         RecordPlan {
             vcpu_tids: Vec::new(),
             vm_tids: Vec::new(),
+            kvm: KvmDetail::None,
+            disks: Vec::new(),
             pcpus: Vec::new(),
             ring_bytes: RecordPlan::RING_BYTES_DEFAULT,
             reader_pcpu: None,
@@ -86,6 +122,8 @@ pub struct RecordTotals {
     pub uncovered_threads_count: u64,
     /// Every kernel stack that an event names.
     pub stacks: StackTable,
+    /// Tracepoints that were asked for and that this kernel lacks, by group and name.
+    pub missing: Vec<&'static str>,
     /// Why recording ended before it was told to. What came before has gone to the sink.
     pub ended_early: Option<RecordError>,
 }
@@ -138,7 +176,7 @@ impl Recorder {
     /// # Errors
     /// When the machine or its rights do not allow it; nothing is left open then.
     pub fn start(plan: &RecordPlan, sink: impl EventSink) -> Result<Recorder, RecordError> {
-        let machine = Machine::ask()?;
+        let machine = Machine::ask(&plan.details())?;
         let watch = watch_of(plan);
         let offline = plan.pcpus.iter().chain(&plan.reader_pcpu);
         if let Some(pcpu) = offline.into_iter().find(|pcpu| !machine.online.contains(pcpu)) {
@@ -159,7 +197,8 @@ impl Recorder {
         for ring in &mut rings {
             ring.enable(now())?;
         }
-        let totals = RecordTotals { started: now(), ..RecordTotals::default() };
+        let missing = machine.missing.clone();
+        let totals = RecordTotals { started: now(), missing, ..RecordTotals::default() };
         let reader = Reader {
             machine,
             rings,
@@ -244,7 +283,9 @@ fn watch_of(plan: &RecordPlan) -> Watch {
     let numbers = |tids: &[Tid]| tids.iter().map(|tid| tid.0).collect::<Numbers>();
     let vcpus = numbers(&plan.vcpu_tids);
     let threads = &numbers(&plan.vm_tids) | &vcpus;
-    Watch { vcpus, threads, pcpus: plan.pcpus.iter().map(|pcpu| pcpu.0).collect() }
+    let pcpus = plan.pcpus.iter().map(|pcpu| pcpu.0).collect();
+    let disks = plan.disks.iter().copied().collect();
+    Watch { vcpus, stacked: threads.clone(), threads, disks, pcpus }
 }
 
 fn spawn<S: EventSink>(

@@ -3,7 +3,7 @@
 use super::assemble::RingOrder;
 use super::attr::{self, Arrivals, LostCount, Stack};
 use super::filter::{self, Numbers};
-use super::format::{Formats, SwitchFormat, WakingFormat};
+use super::format::{Detail, DetailFormat, Formats, SwitchFormat, WakingFormat};
 use super::ring::Ring;
 use super::{RecordError, Tracefs, sys};
 use crate::units::{HostNs, PcpuId};
@@ -25,10 +25,13 @@ pub(super) struct Machine {
     frames_max: u16,
     lost: LostCount,
     page_bytes: usize,
+    /// Tracepoints that were wanted and cannot be had, by group and name.
+    pub(super) missing: Vec<&'static str>,
 }
 
 impl Machine {
-    pub(super) fn ask() -> Result<Machine, RecordError> {
+    /// Asks, among other things, for the formats of the details that are wanted.
+    pub(super) fn ask(wanted: &[Detail]) -> Result<Machine, RecordError> {
         check_pid_namespace()?;
         let tracefs = Tracefs::find().map_err(RecordError::NoTracefs)?;
         let text = |name| tracefs.format(name).map_err(|source| format_error(name, source));
@@ -48,7 +51,17 @@ impl Machine {
             .map_err(host("ask for the page size"))?;
         let frames_max = sysctl("perf_event_max_stack").unwrap_or(u16::MAX);
         let lost = lost_count(&online);
-        Ok(Machine { formats: Formats { switch, waking }, online, frames_max, lost, page_bytes })
+        let (mut details, mut missing) = (Vec::new(), Vec::new());
+        for &detail in wanted {
+            let text = tracefs.format(detail.name()).map_err(|error| error.to_string());
+            match text.and_then(|text| DetailFormat::parse(detail, &text)) {
+                Ok(format) => details.push(format),
+                // The KVM modules need not be loaded, say. The recording goes without.
+                Err(_) => missing.push(detail.name()),
+            }
+        }
+        let formats = Formats { switch, waking, details };
+        Ok(Machine { formats, online, frames_max, lost, page_bytes, missing })
     }
 
     /// The size of a ring: a power of two of pages, at least `wanted_bytes`.
@@ -58,6 +71,10 @@ impl Machine {
 
     fn switch(&self, stack: Stack) -> perf_event_open_sys::bindings::perf_event_attr {
         attr::tracepoint(self.formats.switch.id, stack, self.lost)
+    }
+
+    fn detail(&self, id: u16) -> perf_event_open_sys::bindings::perf_event_attr {
+        attr::tracepoint(id, Stack::None, self.lost)
     }
 
     fn waking(&self) -> perf_event_open_sys::bindings::perf_event_attr {
@@ -102,10 +119,15 @@ fn lost_count(online: &BTreeSet<PcpuId>) -> LostCount {
 /// Who is recorded.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Watch {
-    /// The vCPU threads; all of them are among `threads`.
+    /// The vCPU threads; all of them are among `stacked`.
     pub(super) vcpus: Numbers,
+    /// The threads whose kernel stacks are recorded where they leave; all of them are among
+    /// `threads`.
+    pub(super) stacked: Numbers,
     /// All threads of the VMs.
     pub(super) threads: Numbers,
+    /// The disks, as `dev_t` in the kernel's own form, whose I/O is recorded.
+    pub(super) disks: Numbers,
     /// The pCPUs where every switch is recorded.
     pub(super) pcpus: Numbers,
 }
@@ -151,14 +173,21 @@ impl PcpuRing {
             Ok(())
         };
         let with_stack = Stack::Kernel { frames_max: machine.frames_max };
-        add(machine.switch(with_stack), filter::vcpu_leaves(&watch.vcpus))?;
+        add(machine.switch(with_stack), filter::stacked_leave(&watch.stacked))?;
         let others = if is_watched {
-            filter::others_leave(&watch.vcpus)
+            filter::others_leave(&watch.stacked)
         } else {
-            filter::threads_switch(&watch.vcpus, &watch.threads)
+            filter::threads_switch(&watch.stacked, &watch.threads)
         };
         add(machine.switch(Stack::None), others)?;
         add(machine.waking(), filter::wakings(&watch.threads, &watch.pcpus))?;
+        for format in &machine.formats.details {
+            let filters = match format.detail {
+                Detail::Block(_) => filter::disks(&watch.disks),
+                _ => filter::current_is(&watch.vcpus),
+            };
+            add(machine.detail(format.id), filters)?;
+        }
         let (lost, closed_lost_count) = (machine.lost, 0);
         Ok(PcpuRing { pcpu, order, ring, leader, events, lost, closed_lost_count })
     }

@@ -2,6 +2,7 @@
 
 use super::latency::{ClassTotals, Encounter, LatencyTally};
 use super::ledger::Ledger;
+use super::locks::LockTally;
 use super::model::{
     ANTAGONISTS_MAX, Accelerator, Antagonist, ByClass, CHAIN_FRAMES_MAX, ChainSpan, Class,
     ClassAntagonist, Clock, ClockMethod, Cost, Environment, Hog, Lost, PartTotals, Requests,
@@ -9,11 +10,12 @@ use super::model::{
     WhyUnknown, WorstRequest, share,
 };
 use super::names::{Directory, Names, VmIndex, VmThreads};
+use super::reason::OffReason;
 use super::timeslice::VcpuTally;
 use super::warning::{self, Warning};
 use crate::host_event::StackId;
 use crate::join::{Attribution, Breakdown, Part};
-use crate::timeline::{BlockReason, Span, ThreadState, UnknownCause};
+use crate::timeline::{LockWait, Reason, Sleep, Span, ThreadState, UnknownCause};
 use crate::units::{HostNs, Tid, VcpuId};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -57,7 +59,8 @@ pub struct SummaryBuilder {
     vcpu_of_tid: HashMap<Tid, usize>,
     /// In the order of the VMs and their vCPUs.
     vcpus: Vec<(VmIndex, VcpuId, Tid, VcpuTally)>,
-    stacks: BTreeMap<(Part, StackKey), (u64, u64)>,
+    stacks: BTreeMap<(OffReason, StackKey), (u64, u64)>,
+    lock_waits: LockTally,
     latencies: LatencyTally,
     requests: Requests,
     first_submitted: Option<HostNs>,
@@ -92,6 +95,7 @@ impl SummaryBuilder {
             vcpu_of_tid,
             vcpus,
             stacks: BTreeMap::new(),
+            lock_waits: LockTally::default(),
             latencies: LatencyTally::new(),
             requests: Requests::default(),
             first_submitted: None,
@@ -107,19 +111,29 @@ impl SummaryBuilder {
         let Some(index) = self.vcpu_of_tid.get(&span.tid) else { return };
         self.vcpus[*index].3.span(span);
         let stack = match span.state {
-            ThreadState::Blocked { stack, .. } | ThreadState::PreemptWait { stack, .. } => stack,
+            ThreadState::Blocked(Sleep { stack, .. }) | ThreadState::PreemptWait { stack, .. } => {
+                stack
+            }
             ThreadState::Running { .. }
             | ThreadState::WakeupDelay { .. }
             | ThreadState::Unknown { .. } => return,
         };
-        let part = Part::of(&span.state);
-        let mut key = (part, stack.map_or(StackKey::NotRecorded, StackKey::Recorded));
+        let Some(reason) = OffReason::of(&span.state) else { return };
+        let mut key = (reason, stack.map_or(StackKey::NotRecorded, StackKey::Recorded));
         if self.stacks.len() >= STACKS_MAX && !self.stacks.contains_key(&key) {
-            key = (part, StackKey::BeyondLimit);
+            key = (reason, StackKey::BeyondLimit);
         }
         let (count, total_ns) = self.stacks.entry(key).or_insert((0, 0));
         *count += 1;
         *total_ns = total_ns.saturating_add(span.length_ns());
+    }
+
+    /// Takes a wait for a lock; those of threads that are not vCPUs are passed over.
+    pub fn lock_wait(&mut self, wait: &LockWait) {
+        if let Some(index) = self.vcpu_of_tid.get(&wait.tid) {
+            let (vm, vcpu, ..) = &self.vcpus[*index];
+            self.lock_waits.add(*vm, *vcpu, wait);
+        }
     }
 
     /// Takes a request of a VM.
@@ -200,6 +214,7 @@ impl SummaryBuilder {
             },
             parts: ByClass { all: all.parts, p99: p99.parts, p999: p999.parts },
             vcpus: self.vcpus.iter().map(|vcpu| vcpu_row(vcpu, &directory)).collect(),
+            lock_waits: self.lock_waits.rows(&directory),
             stacks: self.stacks(&directory),
             worst: self
                 .worst
@@ -240,8 +255,8 @@ impl SummaryBuilder {
 
     fn stacks(&self, directory: &Directory<'_>) -> Vec<StackTotal> {
         let mut rows = Vec::new();
-        for reason in Part::ALL {
-            let of_reason = self.stacks.iter().filter(|((part, _), _)| *part == reason);
+        for reason in OffReason::all() {
+            let of_reason = self.stacks.iter().filter(|((of, _), _)| *of == reason);
             let mut of_reason: Vec<_> = of_reason.collect();
             of_reason.sort_by_key(|(key, (_, total_ns))| (Reverse(*total_ns), **key));
             for ((_, key), (count, total_ns)) in of_reason.into_iter().take(STACKS_PER_REASON_MAX) {
@@ -270,9 +285,9 @@ fn encounters(vm: VmIndex, breakdown: &Breakdown) -> impl Iterator<Item = (Encou
     breakdown.chain.iter().flat_map(move |span| {
         let pcpu = match span.state {
             ThreadState::PreemptWait { pcpu, .. } | ThreadState::WakeupDelay { pcpu } => Some(pcpu),
-            ThreadState::Running { .. }
-            | ThreadState::Blocked { .. }
-            | ThreadState::Unknown { .. } => None,
+            ThreadState::Running { .. } | ThreadState::Blocked(_) | ThreadState::Unknown { .. } => {
+                None
+            }
         };
         pcpu.into_iter().flat_map(move |pcpu| {
             span.antagonists.iter().map(move |ran| {
@@ -314,10 +329,7 @@ fn vcpu_row(
     directory: &Directory<'_>,
 ) -> Vcpu {
     let off_cpu = tally.off_cpu().to_vec();
-    let off_ns = |reason: Part| -> u64 {
-        off_cpu.iter().filter(|row| row.reason == reason).map(|row| row.total_ns).sum()
-    };
-    let wait_ns = off_ns(Part::PreemptWait).saturating_add(off_ns(Part::WakeupDelay));
+    let wait_ns = tally.wait_ns();
     let observed_ns =
         off_cpu.iter().fold(tally.on_pcpu_ns(), |sum_ns, row| sum_ns.saturating_add(row.total_ns));
     let antagonists = antagonists(tally.waits(), wait_ns, *vm, directory);
@@ -393,12 +405,12 @@ fn worst(
 }
 
 fn chain_span(submitted: HostNs, span: &Span, vm: VmIndex, directory: &Directory<'_>) -> ChainSpan {
-    let (pcpu, waker, stack) = match span.state {
-        ThreadState::Running { pcpu } | ThreadState::WakeupDelay { pcpu } => {
+    let (pcpu, sleep, stack) = match span.state {
+        ThreadState::Running { pcpu, .. } | ThreadState::WakeupDelay { pcpu } => {
             (Some(pcpu), None, None)
         }
-        ThreadState::PreemptWait { pcpu, stack } => (Some(pcpu), None, stack),
-        ThreadState::Blocked { stack, waker, .. } => (None, waker, stack),
+        ThreadState::PreemptWait { pcpu, stack, .. } => (Some(pcpu), None, stack),
+        ThreadState::Blocked(sleep) => (None, Some(sleep), sleep.stack),
         ThreadState::Unknown { .. } => (None, None, None),
     };
     let length_ns = span.length_ns();
@@ -408,8 +420,11 @@ fn chain_span(submitted: HostNs, span: &Span, vm: VmIndex, directory: &Directory
         offset_ns: span.start.since_ns(submitted),
         length_ns,
         part: Part::of(&span.state),
+        reason: OffReason::of(&span.state),
+        lock_address: sleep.and_then(|sleep| sleep.lock),
+        device: sleep.and_then(|sleep| sleep.device).map(|at| directory.device(vm, at)),
         pcpu,
-        waker: waker.map(|tid| directory.thread(tid, vm)),
+        waker: sleep.and_then(|sleep| sleep.waker).map(|tid| directory.thread(tid, vm)),
         antagonists: antagonists
             .map(|ran| antagonist(ran.tid, ran.ran_ns, length_ns, vm, directory))
             .collect(),
@@ -423,7 +438,9 @@ fn why_unknown(state: &ThreadState) -> Option<WhyUnknown> {
         ThreadState::Unknown { cause: UnknownCause::NotYetSeen } => Some(WhyUnknown::NotYetSeen),
         ThreadState::Unknown { cause: UnknownCause::Lost } => Some(WhyUnknown::Lost),
         ThreadState::Unknown { cause: UnknownCause::Ended } => Some(WhyUnknown::Ended),
-        ThreadState::Blocked { reason: BlockReason::Unknown, .. } => Some(WhyUnknown::NoStack),
+        ThreadState::Blocked(Sleep { reason: Reason::Unknown, stack, .. }) => {
+            Some(if stack.is_some() { WhyUnknown::NoRule } else { WhyUnknown::NoStack })
+        }
         _ => None,
     }
 }

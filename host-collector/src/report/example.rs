@@ -10,7 +10,9 @@ use super::model::{
 use super::names::{Names, ThreadIdentity, ThreadKind, VmIndex, VmThreads};
 use crate::host_event::StackId;
 use crate::join::{Attribution, Breakdown, Part, PartsNs};
-use crate::timeline::{Antagonist, BlockReason, Span, ThreadState, UnknownCause};
+use crate::timeline::{
+    Antagonist, DeviceAddress, LockWait, Reason, RunMode, Sleep, Span, ThreadState, UnknownCause,
+};
 use crate::units::{HostNs, PcpuId, Tid, VcpuId};
 use vslice_wire::{GuestTicks, Request};
 
@@ -26,28 +28,54 @@ const KWORKER: Tid = Tid(7);
 const FUTEX_STACK: StackId = StackId(0);
 const OTHER_STACK: StackId = StackId(1);
 
+const RUNNING: ThreadState = ThreadState::Running { pcpu: PCPU, mode: RunMode::Unsplit };
+const PREEMPTED: ThreadState =
+    ThreadState::PreemptWait { pcpu: PCPU, reason: Reason::Timeslice, stack: None };
+
 pub(super) fn running(length_ns: u64) -> Span {
-    span(ThreadState::Running { pcpu: PCPU }, length_ns)
+    span(RUNNING, length_ns)
 }
 
 /// Preempted, while each of `ran` (a tid and for how long) ran.
 pub(super) fn preempted(length_ns: u64, ran: &[(u32, u64)]) -> Span {
     let antagonists =
         ran.iter().map(|(tid, ran_ns)| Antagonist { tid: Tid(*tid), ran_ns: *ran_ns }).collect();
-    Span { antagonists, ..span(ThreadState::PreemptWait { pcpu: PCPU, stack: None }, length_ns) }
+    Span { antagonists, ..span(PREEMPTED, length_ns) }
 }
 
 pub(super) fn woken(length_ns: u64) -> Span {
     span(ThreadState::WakeupDelay { pcpu: PCPU }, length_ns)
 }
 
-pub(super) fn blocked(reason: BlockReason, length_ns: u64) -> Span {
-    let stack = match reason {
-        BlockReason::Futex => Some(FUTEX_STACK),
-        BlockReason::Other => Some(OTHER_STACK),
-        BlockReason::Halt | BlockReason::Unknown => None,
+pub(super) fn blocked(reason: Reason, length_ns: u64) -> Span {
+    let is_bql = reason == Reason::Bql;
+    let sleep = Sleep {
+        reason,
+        stack: match reason {
+            Reason::Bql => Some(FUTEX_STACK),
+            Reason::PollSleep => Some(OTHER_STACK),
+            _ => None,
+        },
+        waker: Some(MAIN_LOOP),
+        lock: is_bql.then_some(0x55a8_e2e7_eb40),
+        device: is_bql.then_some(DeviceAddress::Port(0x1f7)),
     };
-    span(ThreadState::Blocked { reason, stack, waker: Some(MAIN_LOOP) }, length_ns)
+    span(ThreadState::Blocked(sleep), length_ns)
+}
+
+/// The wait that a span on the big lock is.
+fn lock_wait(span: &Span) -> Option<LockWait> {
+    let ThreadState::Blocked(sleep) = span.state else { return None };
+    Some(LockWait {
+        tid: span.tid,
+        start: span.start,
+        end: span.end,
+        reason: sleep.reason,
+        address: Some(sleep.lock?),
+        released_by: sleep.waker?,
+        held_ns: Some(span.length_ns() / 2),
+        device: sleep.device,
+    })
 }
 
 pub(super) fn lost(length_ns: u64) -> Span {
@@ -166,15 +194,15 @@ fn spans_of(index: u64) -> Vec<Span> {
         ],
         500 | 600 | 700 => vec![
             running(100_000),
-            blocked(BlockReason::Futex, 1_400_000),
+            blocked(Reason::Bql, 1_400_000),
             woken(500_000),
             running(3_000_000),
             preempted(4_002_000, &[(201, 4_000_000), (0, 2_000)]),
             running(index * 1_000),
         ],
-        800 => vec![running(200_000), blocked(BlockReason::Other, 9_000_000), running(50_000)],
+        800 => vec![running(200_000), blocked(Reason::PollSleep, 9_000_000), running(50_000)],
         900 => vec![running(200_000), lost(8_000_000), running(1_000_000)],
-        _ => vec![running(210_000), blocked(BlockReason::Halt, 120_000 + index), woken(3_000)],
+        _ => vec![running(210_000), blocked(Reason::Halt, 120_000 + index), woken(3_000)],
     }
 }
 
@@ -184,24 +212,23 @@ pub(super) fn builder() -> SummaryBuilder {
     let mut at = HostNs(START.0 + 500_000);
     for index in 0..2000 {
         let mut breakdown = request(index, at, spans_of(index));
-        let pause = laid_out(breakdown.end, vec![blocked(BlockReason::Halt, 5_000)]);
+        let pause = laid_out(breakdown.end, vec![blocked(Reason::Halt, 5_000)]);
         at = pause[0].end;
         if index == 900 {
             breakdown.attribution = Attribution::Lost;
         }
         for span in breakdown.chain.iter().chain(&pause) {
             builder.span(span);
+            if let Some(wait) = lock_wait(span) {
+                builder.lock_wait(&wait);
+            }
         }
         builder.breakdown(VM1, breakdown);
     }
     let hog = |length_ns, state| Span { tid: VM2_VCPU1, ..span(state, length_ns) };
     for span in laid_out(
         START,
-        vec![
-            hog(9_000_000, ThreadState::PreemptWait { pcpu: PCPU, stack: None }),
-            hog(4_000_000, ThreadState::Running { pcpu: PCPU }),
-            hog(3_000_000, ThreadState::PreemptWait { pcpu: PCPU, stack: None }),
-        ],
+        vec![hog(9_000_000, PREEMPTED), hog(4_000_000, RUNNING), hog(3_000_000, PREEMPTED)],
     ) {
         let antagonists = vec![Antagonist { tid: VM1_VCPU1, ran_ns: span.length_ns() / 2 }];
         let is_running = matches!(span.state, ThreadState::Running { .. });

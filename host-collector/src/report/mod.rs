@@ -9,8 +9,10 @@ pub mod collect;
 mod distribution;
 mod latency;
 mod ledger;
+mod locks;
 pub mod model;
 pub mod names;
+mod reason;
 pub mod text;
 mod timeslice;
 pub mod verdict;
@@ -19,6 +21,7 @@ pub mod warning;
 pub use collect::{Facts, SummaryBuilder};
 pub use model::Summary;
 pub use names::{Names, ThreadIdentity, ThreadKind, VmIndex, VmThreads};
+pub use reason::OffReason;
 pub use text::{Style, render};
 pub use warning::Warning;
 

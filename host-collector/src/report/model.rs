@@ -18,14 +18,16 @@
 //! Percentiles are taken over every recorded request; sums of parts over those requests only that
 //! could be attributed. `classes.*.unattributable` says how many were left out.
 
+use super::reason::OffReason;
 use super::warning::Warning;
 use crate::join::{Attribution, Part, PartsNs};
+use crate::timeline::Reason;
 use crate::units::{PcpuId, Tid, VcpuId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The value of [`Summary::schema`].
-pub const SCHEMA: &str = "vslice.summary/1";
+pub const SCHEMA: &str = "vslice.summary/2";
 
 /// Requests in [`Summary::worst`] at most.
 pub const WORST_MAX: usize = 5;
@@ -35,6 +37,9 @@ pub const ANTAGONISTS_MAX: usize = 8;
 
 /// Stacks in [`Summary::stacks`] for each reason at most, the longest first.
 pub const STACKS_PER_REASON_MAX: usize = 5;
+
+/// Entries of [`Summary::lock_waits`] at most.
+pub const LOCK_WAITS_MAX: usize = 16;
 
 /// Frames of a stack in [`ChainSpan::stack`] at most, the innermost first.
 pub const CHAIN_FRAMES_MAX: usize = 6;
@@ -65,6 +70,9 @@ pub struct Summary {
     pub classes: ByClass<Class>,
     /// How each vCPU's thread was scheduled.
     pub vcpus: Vec<Vcpu>,
+    /// What the vCPU threads' waits for locks of their VMMs come to, the longest total first, at most
+    /// [`LOCK_WAITS_MAX`].
+    pub lock_waits: Vec<LockWaits>,
     /// Where in the kernel the vCPU threads went off their pCPUs, at most
     /// [`STACKS_PER_REASON_MAX`] for each reason.
     pub stacks: Vec<StackTotal>,
@@ -372,8 +380,8 @@ pub struct Timeslices {
 /// One reason for being off a pCPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OffCpu {
-    /// The reason: any [`Part`] but [`Part::OnPcpu`].
-    pub reason: Part,
+    /// The reason.
+    pub reason: OffReason,
     /// How many spans.
     pub count: u64,
     /// Their total length.
@@ -382,11 +390,37 @@ pub struct OffCpu {
     pub max_ns: u64,
 }
 
+/// The waits of one vCPU for one kind of lock, by who let go and for which device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LockWaits {
+    /// The VM.
+    pub vm: String,
+    /// The vCPU that waited.
+    pub vcpu: VcpuId,
+    /// `bql`, `bql_inferred`, `qemu_lock` or `vmm_lock`.
+    pub reason: Reason,
+    /// Who let go of the lock.
+    pub released_by: NamedThread,
+    /// The device that made the vCPU need the lock: its name where QEMU's memory map tells, else
+    /// its address; `None` where it was not recorded.
+    pub device: Option<String>,
+    /// How many waits.
+    pub count: u64,
+    /// Their total length, from going to sleep to being woken.
+    pub total_ns: u64,
+    /// The longest of them.
+    pub max_ns: u64,
+    /// Of how many it is certain for how long the releaser had held the lock.
+    pub held_count: u64,
+    /// For how long it had, in total of those.
+    pub held_ns: u64,
+}
+
 /// One place in the kernel where vCPU threads went off their pCPUs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StackTotal {
-    /// What the stays off counted as.
-    pub reason: Part,
+    /// Why the threads left.
+    pub reason: OffReason,
     /// How many.
     pub count: u64,
     /// Their total length.
@@ -456,6 +490,12 @@ pub struct ChainSpan {
     pub length_ns: u64,
     /// What it counts as.
     pub part: Part,
+    /// Why the thread left its pCPU, where it had left.
+    pub reason: Option<OffReason>,
+    /// The lock that it slept on, as an address in the VMM.
+    pub lock_address: Option<u64>,
+    /// The device that the guest had touched, if that is why the VMM ran: its name or its address.
+    pub device: Option<String>,
     /// The pCPU that the thread was on, was taken from or was woken for.
     pub pcpu: Option<PcpuId>,
     /// Who woke the thread, where it slept and the waking was seen.
@@ -480,6 +520,8 @@ pub enum WhyUnknown {
     Ended,
     /// The thread slept, but no stack says where.
     NoStack,
+    /// The thread slept where no rule knows what for; the stack is kept.
+    NoRule,
 }
 
 /// How guest times became host times.

@@ -2,7 +2,9 @@
 
 use super::model::{NamedThread, Relation};
 use crate::host_event::StackId;
+use crate::timeline::DeviceAddress;
 use crate::units::{Tid, VcpuId};
+use crate::vmm::memory_map::MemoryMap;
 use std::collections::HashMap;
 
 /// A VM by its position in the list that [`SummaryBuilder::new`](super::SummaryBuilder::new) was given.
@@ -28,6 +30,8 @@ pub struct Names {
     pub threads: HashMap<Tid, ThreadIdentity>,
     /// Kernel symbols of a stack, the innermost first.
     pub stacks: HashMap<StackId, Vec<String>>,
+    /// The devices of each VM, in the order of the VMs; one that is missing is called by its address.
+    pub devices: Vec<MemoryMap>,
 }
 
 /// One host thread.
@@ -116,6 +120,22 @@ impl<'a> Directory<'a> {
     fn vcpu(&self, tid: Tid, vm: VmIndex, vcpu: VcpuId, victim: VmIndex) -> NamedThread {
         let kind = if vm == victim { Relation::OwnVmVcpu } else { Relation::OtherVmVcpu };
         NamedThread { tid, name: format!("{} {vcpu}", self.vm_name(vm)), kind }
+    }
+
+    /// The device of a VM at an address: its name where the VM's memory map tells, else the address.
+    pub(super) fn device(&self, vm: VmIndex, at: DeviceAddress) -> String {
+        let map = self.names.devices.get(vm.0);
+        let name = map.and_then(|map| match at {
+            DeviceAddress::Port(port) => map.device_at_port(port),
+            DeviceAddress::Memory(address) => map.device_at_memory(address),
+        });
+        name.map_or_else(
+            || match at {
+                DeviceAddress::Port(port) => format!("port {port:#x}"),
+                DeviceAddress::Memory(address) => format!("memory {address:#x}"),
+            },
+            str::to_owned,
+        )
     }
 
     /// The symbols of a stack; empty where there is none.

@@ -65,6 +65,7 @@ fn summaries() -> [Summary; 2] {
     let mut partial = example::summary();
     partial.status = RunStatus::Partial { reason: "interrupted".to_owned() };
     partial.clock.bound_ns = None;
+    partial.lock_waits.iter_mut().for_each(|waits| waits.device = None);
     [example::summary(), partial]
 }
 

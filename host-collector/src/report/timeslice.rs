@@ -3,6 +3,7 @@
 use super::distribution::Distribution;
 use super::ledger::Ledger;
 use super::model::{OffCpu, Timeslices, round_4};
+use super::reason::OffReason;
 use crate::join::Part;
 use crate::timeline::{Span, ThreadState};
 use crate::units::{HostNs, Tid};
@@ -24,26 +25,30 @@ pub(super) struct VcpuTally {
     squares_ns2: f64,
     off_cpu: Vec<OffCpu>,
     waits: Ledger<Tid>,
+    wait_ns: u64,
     on_pcpu_ns: u64,
     /// Where the last span ended, if what it said is known.
     known_until: Option<HostNs>,
+    /// Whether the last span was on a pCPU, whatever is known of its ends.
+    was_running: bool,
     /// A timeslice of which only the beginning is certain so far.
     open_ns: Option<u64>,
 }
 
 impl VcpuTally {
     pub(super) fn new() -> Self {
-        let reasons = Part::ALL.into_iter().filter(|part| *part != Part::OnPcpu);
         VcpuTally {
             timeslices: Distribution::new(),
             mean_ns: 0.0,
             squares_ns2: 0.0,
-            off_cpu: reasons
+            off_cpu: OffReason::all()
                 .map(|reason| OffCpu { reason, count: 0, total_ns: 0, max_ns: 0 })
                 .collect(),
             waits: Ledger::new(VCPU_ANTAGONISTS_MAX),
+            wait_ns: 0,
             on_pcpu_ns: 0,
             known_until: None,
+            was_running: false,
             open_ns: None,
         }
     }
@@ -53,18 +58,31 @@ impl VcpuTally {
         let length_ns = span.length_ns();
         let is_known = !matches!(span.state, ThreadState::Unknown { .. });
         let follows_known = self.known_until == Some(span.start);
-        if let Some(timeslice_ns) = self.open_ns.take()
+        let off_reason = OffReason::of(&span.state);
+        // A stay may come in several spans, one for each stretch in the guest, in KVM, in the VMM.
+        let goes_on = follows_known && self.was_running && off_reason.is_none();
+        let open_ns = self.open_ns.take();
+        if let Some(timeslice_ns) = open_ns
             && follows_known
             && is_known
+            && !goes_on
         {
             self.timeslice(timeslice_ns);
         }
-        if matches!(span.state, ThreadState::Running { .. }) {
-            self.on_pcpu_ns = self.on_pcpu_ns.saturating_add(length_ns);
-            self.open_ns = follows_known.then_some(length_ns);
+        if let Some(reason) = off_reason {
+            self.off(reason, length_ns);
         } else {
-            self.off(Part::of(&span.state), length_ns);
+            self.on_pcpu_ns = self.on_pcpu_ns.saturating_add(length_ns);
+            self.open_ns = if goes_on {
+                open_ns.map(|open_ns| open_ns.saturating_add(length_ns))
+            } else {
+                follows_known.then_some(length_ns)
+            };
         }
+        if matches!(Part::of(&span.state), Part::PreemptWait | Part::WakeupDelay) {
+            self.wait_ns = self.wait_ns.saturating_add(length_ns);
+        }
+        self.was_running = off_reason.is_none();
         for antagonist in &span.antagonists {
             self.waits.add(antagonist.tid, antagonist.ran_ns);
         }
@@ -78,12 +96,17 @@ impl VcpuTally {
         self.squares_ns2 += deviation_ns * (length_ns as f64 - self.mean_ns);
     }
 
-    fn off(&mut self, reason: Part, length_ns: u64) {
+    fn off(&mut self, reason: OffReason, length_ns: u64) {
         for row in self.off_cpu.iter_mut().filter(|row| row.reason == reason) {
             row.count += 1;
             row.total_ns = row.total_ns.saturating_add(length_ns);
             row.max_ns = row.max_ns.max(length_ns);
         }
+    }
+
+    /// How long the thread waited for a pCPU.
+    pub(super) fn wait_ns(&self) -> u64 {
+        self.wait_ns
     }
 
     pub(super) fn on_pcpu_ns(&self) -> u64 {
@@ -126,14 +149,14 @@ impl VcpuTally {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::timeline::{Antagonist, BlockReason, UnknownCause};
+    use crate::timeline::{Antagonist, Reason, RunMode, Sleep, UnknownCause};
     use crate::units::PcpuId;
     use proptest::prelude::*;
 
     const PCPU: PcpuId = PcpuId(1);
 
     /// Draws the spans of a thread, a nanosecond a character: `=` running, `p` preempted, `w`
-    /// woken, `f` on a futex, `h` halted, `o` asleep elsewhere, `s` asleep without a stack, `?`
+    /// woken, `g` and `k` running in the guest and in KVM, `f` on the big lock, `h` halted, `o` asleep elsewhere, `s` asleep without a stack, `?`
     /// lost. A `|` begins a new span of the same kind.
     fn drawn(drawing: &str) -> Vec<Span> {
         let mut spans: Vec<(char, Span)> = Vec::new();
@@ -160,15 +183,18 @@ mod tests {
     }
 
     fn state(letter: char) -> ThreadState {
-        let blocked = |reason| ThreadState::Blocked { reason, stack: None, waker: None };
+        let blocked = |reason| ThreadState::Blocked(Sleep::new(reason));
+        let running = |mode| ThreadState::Running { pcpu: PCPU, mode };
         match letter {
-            '=' => ThreadState::Running { pcpu: PCPU },
-            'p' => ThreadState::PreemptWait { pcpu: PCPU, stack: None },
+            '=' => running(RunMode::Unsplit),
+            'g' => running(RunMode::Guest),
+            'k' => running(RunMode::Kvm),
+            'p' => ThreadState::PreemptWait { pcpu: PCPU, reason: Reason::Timeslice, stack: None },
             'w' => ThreadState::WakeupDelay { pcpu: PCPU },
-            'f' => blocked(BlockReason::Futex),
-            'h' => blocked(BlockReason::Halt),
-            'o' => blocked(BlockReason::Other),
-            's' => blocked(BlockReason::Unknown),
+            'f' => blocked(Reason::Bql),
+            'h' => blocked(Reason::Halt),
+            'o' => blocked(Reason::PollSleep),
+            's' => blocked(Reason::Unknown),
             '?' => ThreadState::Unknown { cause: UnknownCause::Lost },
             other => panic!("no state is drawn as {other}"),
         }
@@ -191,7 +217,9 @@ mod tests {
             ("p==p===ff====", 2, 3),
             ("p==?p===p", 1, 3),
             ("p==p?===p=w", 2, 2),
-            ("p=====|===p", 2, 5),
+            ("p=====|===p", 1, 8),
+            ("p==gg=kkkp==p", 2, 8),
+            ("==gg=kkkp", 0, 0),
         ] {
             let timeslices = tally(drawing).timeslices();
             assert_eq!((timeslices.count, timeslices.max_ns), (count, max_ns), "{drawing}");
@@ -214,20 +242,23 @@ mod tests {
         let rows: Vec<_> = tally
             .off_cpu()
             .iter()
+            .filter(|row| row.count > 0)
             .map(|row| (row.reason.name(), row.count, row.total_ns, row.max_ns))
             .collect();
         assert_eq!(
             rows,
             [
-                ("preempt_wait", 3, 7, 4),
-                ("wakeup_delay", 1, 3, 3),
-                ("futex", 1, 2, 2),
+                ("bql", 1, 2, 2),
                 ("halt", 1, 3, 3),
-                ("other_sleep", 1, 1, 1),
-                ("unknown", 2, 4, 2),
+                ("timeslice", 3, 7, 4),
+                ("poll_sleep", 1, 1, 1),
+                ("unknown", 1, 2, 2),
+                ("wakeup_delay", 1, 3, 3),
+                ("not_recorded", 1, 2, 2),
             ]
         );
         assert_eq!(tally.on_pcpu_ns(), 9);
+        assert_eq!(tally.wait_ns(), 10, "preempted and woken");
     }
 
     #[test]

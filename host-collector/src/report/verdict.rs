@@ -128,7 +128,14 @@ fn state(part: Part, who: &str) -> String {
         Part::OnPcpu => format!("{who} was on a pCPU: in the guest, in KVM or in the VMM"),
         Part::PreemptWait => format!("{who} was runnable but had lost its pCPU"),
         Part::WakeupDelay => format!("{who} had been woken but was not yet on a pCPU"),
-        Part::Futex => format!("{who} slept on a futex, a lock or a condition of the VMM"),
+        Part::Guest => format!("{who} was on a pCPU, in the guest"),
+        Part::Kvm => format!("{who} was on a pCPU, in KVM"),
+        Part::VmmUser => format!("{who} was on a pCPU, in the VMM"),
+        Part::Throttled => format!("{who} was kept off its pCPU by its control group's quota"),
+        Part::BqlWait => format!("{who} slept on QEMU's big lock"),
+        Part::LockWait => format!("{who} slept on a lock of the VMM"),
+        Part::HostFault => format!("{who} waited for memory of the host"),
+        Part::IoSubmit => format!("{who} waited for disk I/O that it did itself"),
         Part::Halt => format!("{who} was halted: the guest was idle, normally for the device"),
         Part::OtherSleep => format!("{who} slept somewhere else in the host's kernel"),
         Part::Unknown => format!("it is not known what {who} did"),
@@ -142,7 +149,14 @@ pub fn label(part: Part) -> &'static str {
         Part::OnPcpu => "on a pCPU",
         Part::PreemptWait => "preemption wait",
         Part::WakeupDelay => "wakeup delay",
-        Part::Futex => "futex",
+        Part::Guest => "in the guest",
+        Part::Kvm => "in KVM",
+        Part::VmmUser => "in the VMM",
+        Part::Throttled => "quota used up",
+        Part::BqlWait => "BQL wait",
+        Part::LockWait => "lock wait",
+        Part::HostFault => "host fault",
+        Part::IoSubmit => "own disk I/O",
         Part::Halt => "halt",
         Part::OtherSleep => "other sleep",
         Part::Unknown => "unknown",
@@ -155,7 +169,7 @@ mod tests {
     use crate::join::Attribution;
     use crate::report::example::{self, blocked, preempted, request, running, woken};
     use crate::report::{Summary, SummaryBuilder};
-    use crate::timeline::{BlockReason, Span};
+    use crate::timeline::{Reason, Span};
     use crate::units::HostNs;
 
     /// 990 requests of 100 us and 10 slow ones, of these spans.
@@ -218,11 +232,10 @@ mod tests {
 
     #[test]
     fn a_part_that_dominates_is_said_in_words() {
-        let slow = [running(1_000_000), blocked(BlockReason::Futex, 3_000_000)];
+        let slow = [running(1_000_000), blocked(Reason::Bql, 3_000_000)];
         assert_eq!(
             tail(&slow),
-            "Above it, 75 % of the requests' time vm1 vCPU1 slept on a futex, a lock or a condition \
-             of the VMM."
+            "Above it, 75 % of the requests' time vm1 vCPU1 slept on QEMU's big lock."
         );
     }
 
@@ -240,13 +253,13 @@ mod tests {
         );
         let slow = [
             running(4_500_000),
-            blocked(BlockReason::Futex, 4_000_000),
-            blocked(BlockReason::Halt, 1_000_000),
+            blocked(Reason::Bql, 4_000_000),
+            blocked(Reason::Halt, 1_000_000),
             woken(500_000),
         ];
         assert_eq!(
             tail(&slow),
-            "Above it, no single cause dominates: 45 % on a pCPU, 40 % futex, 10 % halt."
+            "Above it, no single cause dominates: 45 % on a pCPU, 40 % BQL wait, 10 % halt."
         );
     }
 

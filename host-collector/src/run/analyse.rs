@@ -1,5 +1,6 @@
 //! From a run directory to its summary: the pure layers, fed with what was recorded.
 
+mod facts;
 mod threads;
 
 use self::threads::Threads;
@@ -211,9 +212,7 @@ impl<'a> Analysis<'a> {
         for stack in stacks {
             table.push(stack.frames.clone());
         }
-        let threads = manifest.vms.iter().flat_map(|vm| &vm.threads);
-        let vcpus = threads.filter(|thread| thread.vcpu.is_some()).map(|thread| thread.tid);
-        let mut timeline = Timeline::new(vcpus, table);
+        let mut timeline = facts::timeline(manifest, table);
         let start = manifest.window.map_or(HostNs(0), |window| window.start_ns);
         let planned_end = manifest.window.and_then(|window| window.end_ns);
         let end = planned_end.unwrap_or(HostNs(u64::MAX));
@@ -231,6 +230,7 @@ impl<'a> Analysis<'a> {
                 self.lost.total_ns += until.since_ns(event.time);
             }
             timeline.push(&event, &mut |span| self.span(&span, start, end));
+            self.lock_waits(&mut timeline, start, end);
             if cut.is_none() {
                 cut = cut_pcpu(&events, &watched);
                 if let Some(pcpu) = cut {
@@ -243,6 +243,7 @@ impl<'a> Analysis<'a> {
             }
         }
         timeline.finish(now, &mut |span| self.span(&span, start, end));
+        self.lock_waits(&mut timeline, start, end);
         let contradictions = timeline.contradictions().count();
         if contradictions > 0 {
             let text = format!(
@@ -277,9 +278,21 @@ impl<'a> Analysis<'a> {
         }
     }
 
+    fn lock_waits(&mut self, timeline: &mut Timeline, start: HostNs, end: HostNs) {
+        for wait in timeline.take_lock_waits() {
+            if wait.end > start && wait.start < end {
+                self.builder.lock_wait(&wait);
+            }
+        }
+    }
+
     fn finish(self, manifest: &Manifest, stacks: &[StackNames], end: HostNs) -> Summary {
         let stacks = stacks.iter().map(|stack| (StackId(stack.id), stack.frames.clone()));
-        let names = Names { threads: self.threads.into_identities(), stacks: stacks.collect() };
+        let names = Names {
+            threads: self.threads.into_identities(),
+            stacks: stacks.collect(),
+            devices: manifest.vms.iter().map(|vm| vm.memory_map.clone()).collect(),
+        };
         let start = manifest.window.map_or(end, |window| window.start_ns);
         let facts = Facts {
             plan: manifest.plan_name.clone(),

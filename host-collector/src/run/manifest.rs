@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use vslice_wire::{ClockKind, DoneReason, Hello};
 
 /// The schema of `run.json`; a reader refuses any other.
-pub const SCHEMA: &str = "vslice.run/1";
+pub const SCHEMA: &str = "vslice.run/2";
 
 /// The manifest of one run directory. It is written when recording starts and again at its end, so
 /// that a run whose collector was killed says so.

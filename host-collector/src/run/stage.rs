@@ -12,9 +12,9 @@ use crate::guest::exchange::host_now;
 use crate::guest::live::{Glance, Live};
 use crate::guest::session::Command;
 use crate::lab::launch::{self, Lab, LabConfig};
-use crate::lab::plan::{Plan, VmPlan};
+use crate::lab::plan::{Accelerator, Plan, VmPlan};
 use crate::lab::scratch;
-use crate::perf::{RecordPlan, Recorder, StackTable, Symbols};
+use crate::perf::{KvmDetail, RecordPlan, Recorder, StackTable, Symbols};
 use crate::store::{EventWriters, RunDir, StackNames};
 use crate::units::{Tid, VcpuId};
 use crate::vmm::memory_map::MemoryMap;
@@ -261,6 +261,10 @@ impl Stage<'_, '_> {
             vcpu_tids: threads().filter(|thread| thread.vcpu.is_some()).map(|t| t.tid).collect(),
             vm_tids: threads().map(|thread| thread.tid).collect(),
             pcpus: self.run.plan.pcpus().into_iter().collect(),
+            kvm: match self.run.config.accelerator {
+                Accelerator::Kvm => KvmDetail::DeviceAccess,
+                Accelerator::Tcg => KvmDetail::None,
+            },
             reader_pcpu: Some(self.run.plan.collector_pcpu),
             ..RecordPlan::default()
         };

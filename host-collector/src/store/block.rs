@@ -289,6 +289,9 @@ impl<T: Columnar, R: Read> StreamReader<T, R> {
         if version > FORMAT_VERSION {
             return Err(StoreError::NewerFormat { path: self.path.clone(), found: version });
         }
+        if version < FORMAT_VERSION {
+            return Err(StoreError::OlderFormat { path: self.path.clone(), found: version });
+        }
         let found = u16::from_le_bytes([k0, k1]);
         Err(StoreError::WrongKind { path: self.path.clone(), found, expected: T::KIND })
     }

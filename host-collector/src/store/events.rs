@@ -1,20 +1,26 @@
-//! The columns of scheduling events.
+//! The columns of the host kernel's events.
 //!
 //! After kind (byte), time (delta) and pcpu (runs) come, for the items of each kind in turn:
 //!
 //! - switches: state (varint, see [`state_code`]); prev, next (delta each, interleaved in one
-//!   column: the thread that comes on is mostly the one that leaves next); stack (varint, 0 for
-//!   none, else the id plus 1)
+//!   column: the thread that comes on is mostly the one that leaves next); priority of next (runs,
+//!   0 for none, else the priority plus 32769); stack (varint, 0 for none, else the id plus 1);
+//!   whether there are call arguments (runs, 0 or 1); of those that have them first, second and
+//!   third (delta each, a column each)
 //! - wakings: tid (delta); target (runs); waker (delta)
 //! - comms: tid (delta); length in bytes (varint); the names' bytes
 //! - forks: pid, tid, parent pid (delta each)
 //! - exits: tid (delta)
 //! - losses: until (delta); count (varint)
+//! - kvm: tid (delta); what (byte, see [`kvm_columns`]); first number (delta), second (varint)
+//! - block: step (runs); tid (delta); device (runs); sector (delta); sectors (runs)
 
 use super::column::{
     CodecError, ColumnReader, Columnar, StreamKind, narrow, put_deltas, put_runs, put_varints,
 };
-use crate::host_event::{HostEvent, HostEventKind, PrevState, StackId};
+use crate::host_event::{
+    BlockEvent, BlockStep, HostEvent, HostEventKind, KvmEvent, PrevState, StackId, Switch,
+};
 use crate::units::{HostNs, PcpuId, Tid};
 use std::vec::IntoIter;
 
@@ -27,6 +33,8 @@ const COMM: u8 = 2;
 const FORK: u8 = 3;
 const EXIT: u8 = 4;
 const LOST: u8 = 5;
+const KVM: u8 = 6;
+const BLOCK: u8 = 7;
 
 impl Columnar for HostEvent {
     const KIND: StreamKind = StreamKind::Events;
@@ -46,6 +54,8 @@ impl Columnar for HostEvent {
         encode_comms(items, payload);
         encode_lives(items, payload);
         encode_losses(items, payload);
+        encode_kvm(items, payload);
+        encode_blocks(items, payload);
     }
 
     fn decode(count: usize, columns: &mut ColumnReader<'_>) -> Result<Vec<Self>, CodecError> {
@@ -53,13 +63,15 @@ impl Columnar for HostEvent {
         let times = columns.deltas::<u64>(count)?;
         let pcpus = columns.runs::<u32>(count)?;
         let of = |wanted: u8| codes.iter().filter(|code| **code == wanted).count();
-        let mut kinds: [IntoIter<HostEventKind>; 6] = [
+        let mut kinds: [IntoIter<HostEventKind>; 8] = [
             decode_switches(of(SWITCH), columns)?.into_iter(),
             decode_wakings(of(WAKING), columns)?.into_iter(),
             decode_comms(of(COMM), columns)?.into_iter(),
             decode_forks(of(FORK), columns)?.into_iter(),
             decode_exits(of(EXIT), columns)?.into_iter(),
             decode_losses(of(LOST), columns)?.into_iter(),
+            decode_kvm(of(KVM), columns)?.into_iter(),
+            decode_blocks(of(BLOCK), columns)?.into_iter(),
         ];
         let event = |((code, time), pcpu): ((&u8, u64), u32)| {
             let kind = kinds.get_mut(usize::from(*code)).and_then(Iterator::next);
@@ -72,12 +84,14 @@ impl Columnar for HostEvent {
 
 fn kind_code(kind: &HostEventKind) -> u8 {
     match kind {
-        HostEventKind::Switch { .. } => SWITCH,
+        HostEventKind::Switch(_) => SWITCH,
         HostEventKind::Waking { .. } => WAKING,
         HostEventKind::Comm { .. } => COMM,
         HostEventKind::Fork { .. } => FORK,
         HostEventKind::Exit { .. } => EXIT,
         HostEventKind::Lost { .. } => LOST,
+        HostEventKind::Kvm { .. } => KVM,
+        HostEventKind::Block(_) => BLOCK,
     }
 }
 
@@ -108,17 +122,22 @@ fn state_of(code: u64) -> Result<PrevState, CodecError> {
 
 fn encode_switches(items: &[HostEvent], payload: &mut Vec<u8>) {
     let switches = || {
-        items.iter().filter_map(|event| match event.kind {
-            HostEventKind::Switch { prev, prev_state, next, stack } => {
-                Some((prev, prev_state, next, stack))
-            }
+        items.iter().filter_map(|event| match &event.kind {
+            HostEventKind::Switch(switch) => Some(switch),
             _ => None,
         })
     };
-    put_varints(switches().map(|(_, state, _, _)| state_code(state)), payload);
-    put_deltas(switches().flat_map(|(prev, _, next, _)| [prev.0, next.0]).map(u64::from), payload);
-    let stacks = switches().map(|(_, _, _, stack)| stack.map_or(0, |id| u64::from(id.0) + 1));
+    put_varints(switches().map(|switch| state_code(switch.prev_state)), payload);
+    let threads = switches().flat_map(|switch| [switch.prev.0, switch.next.0]);
+    put_deltas(threads.map(u64::from), payload);
+    put_runs(switches().map(|switch| priority_code(switch.next_priority)), payload);
+    let stacks = switches().map(|switch| switch.stack.map_or(0, |id| u64::from(id.0) + 1));
     put_varints(stacks, payload);
+    put_runs(switches().map(|switch| switch.call_args.is_some().into()), payload);
+    for place in 0..3 {
+        let args = switches().filter_map(|switch| switch.call_args);
+        put_deltas(args.map(|args| args[place]), payload);
+    }
 }
 
 fn decode_switches(
@@ -127,19 +146,54 @@ fn decode_switches(
 ) -> Result<Vec<HostEventKind>, CodecError> {
     let states = columns.varints::<u64>(count)?;
     let threads = columns.deltas::<u32>(2 * count)?;
+    let priorities = columns.runs::<u64>(count)?;
     let stacks = columns.varints::<u64>(count)?;
-    let switch = |((state, pair), stack): ((u64, &[u32]), u64)| {
-        Ok(HostEventKind::Switch {
+    let mut call_args = decode_call_args(count, columns)?.into_iter();
+    let ends = states.into_iter().zip(threads.chunks_exact(2));
+    let rest = priorities.into_iter().zip(stacks);
+    let switch = |((state, pair), (priority, stack)): ((u64, &[u32]), (u64, u64))| {
+        Ok(HostEventKind::Switch(Switch {
             prev: Tid(pair[0]),
             prev_state: state_of(state)?,
             next: Tid(pair[1]),
+            next_priority: priority_of(priority)?,
             stack: match stack.checked_sub(1) {
                 None => None,
                 Some(id) => Some(StackId(narrow(id)?)),
             },
-        })
+            call_args: call_args.next().flatten(),
+        }))
     };
-    states.into_iter().zip(threads.chunks_exact(2)).zip(stacks).map(switch).collect()
+    ends.zip(rest).map(switch).collect()
+}
+
+fn decode_call_args(
+    count: usize,
+    columns: &mut ColumnReader<'_>,
+) -> Result<Vec<Option<[u64; 3]>>, CodecError> {
+    let are_there = columns.runs::<u8>(count)?;
+    if let Some(code) = are_there.iter().find(|code| **code > 1) {
+        return Err(CodecError::OutOfRange((*code).into()));
+    }
+    let there_count = are_there.iter().filter(|code| **code == 1).count();
+    let mut args = vec![[0; 3]; there_count];
+    for place in 0..3 {
+        for (args, value) in args.iter_mut().zip(columns.deltas::<u64>(there_count)?) {
+            args[place] = value;
+        }
+    }
+    let mut args = args.into_iter();
+    Ok(are_there.into_iter().map(|code| if code == 1 { args.next() } else { None }).collect())
+}
+
+/// 0 is none; all others are moved up so that none is negative.
+fn priority_code(priority: Option<i16>) -> u64 {
+    priority.map_or(0, |priority| u64::from(priority.cast_unsigned() ^ 0x8000) + 1)
+}
+
+fn priority_of(code: u64) -> Result<Option<i16>, CodecError> {
+    let Some(moved) = code.checked_sub(1) else { return Ok(None) };
+    Ok(Some((narrow::<u16>(moved)? ^ 0x8000).cast_signed()))
 }
 
 fn encode_wakings(items: &[HostEvent], payload: &mut Vec<u8>) {
@@ -265,6 +319,105 @@ fn decode_losses(
     Ok(untils.into_iter().zip(counts).map(lost).collect())
 }
 
+/// What KVM did, as a code and two numbers; the second has 32 bits.
+fn kvm_columns(event: KvmEvent) -> (u8, u64, u64) {
+    match event {
+        KvmEvent::GuestEntry => (0, 0, 0),
+        KvmEvent::GuestExit { isa, reason } => (1, reason.into(), isa.into()),
+        KvmEvent::UserspaceExit { reason, errno } => {
+            (2, reason.into(), errno.cast_unsigned().into())
+        }
+        KvmEvent::Port { port } => (3, port.into(), 0),
+        KvmEvent::Memory { address } => (4, address, 0),
+    }
+}
+
+fn kvm_of(code: u8, first: u64, second: u64) -> Result<KvmEvent, CodecError> {
+    Ok(match code {
+        0 => KvmEvent::GuestEntry,
+        1 => KvmEvent::GuestExit { isa: narrow(second)?, reason: narrow(first)? },
+        2 => KvmEvent::UserspaceExit {
+            reason: narrow(first)?,
+            errno: narrow::<u32>(second)?.cast_signed(),
+        },
+        3 => KvmEvent::Port { port: narrow(first)? },
+        4 => KvmEvent::Memory { address: first },
+        other => return Err(CodecError::OutOfRange(other.into())),
+    })
+}
+
+fn encode_kvm(items: &[HostEvent], payload: &mut Vec<u8>) {
+    let events = || {
+        items.iter().filter_map(|event| match event.kind {
+            HostEventKind::Kvm { tid, event } => Some((tid, kvm_columns(event))),
+            _ => None,
+        })
+    };
+    put_deltas(events().map(|(tid, _)| tid.0.into()), payload);
+    payload.extend(events().map(|(_, (code, _, _))| code));
+    put_deltas(events().map(|(_, (_, first, _))| first), payload);
+    put_varints(events().map(|(_, (_, _, second))| second), payload);
+}
+
+fn decode_kvm(
+    count: usize,
+    columns: &mut ColumnReader<'_>,
+) -> Result<Vec<HostEventKind>, CodecError> {
+    let tids = columns.deltas::<u32>(count)?;
+    let codes = columns.bytes(count)?;
+    let firsts = columns.deltas::<u64>(count)?;
+    let seconds = columns.varints::<u64>(count)?;
+    let kvm = |((tid, code), (first, second)): ((u32, &u8), (u64, u64))| {
+        Ok(HostEventKind::Kvm { tid: Tid(tid), event: kvm_of(*code, first, second)? })
+    };
+    tids.into_iter().zip(codes).zip(firsts.into_iter().zip(seconds)).map(kvm).collect()
+}
+
+fn step_of(code: u8) -> Result<BlockStep, CodecError> {
+    Ok(match code {
+        0 => BlockStep::Submitted,
+        1 => BlockStep::Issued,
+        2 => BlockStep::Completed,
+        other => return Err(CodecError::OutOfRange(other.into())),
+    })
+}
+
+fn encode_blocks(items: &[HostEvent], payload: &mut Vec<u8>) {
+    let blocks = || {
+        items.iter().filter_map(|event| match &event.kind {
+            HostEventKind::Block(block) => Some(block),
+            _ => None,
+        })
+    };
+    let step = |block: &BlockEvent| match block.step {
+        BlockStep::Submitted => 0,
+        BlockStep::Issued => 1,
+        BlockStep::Completed => 2,
+    };
+    put_runs(blocks().map(step), payload);
+    put_deltas(blocks().map(|block| block.tid.0.into()), payload);
+    put_runs(blocks().map(|block| block.device.into()), payload);
+    put_deltas(blocks().map(|block| block.sector), payload);
+    put_runs(blocks().map(|block| block.sectors.into()), payload);
+}
+
+fn decode_blocks(
+    count: usize,
+    columns: &mut ColumnReader<'_>,
+) -> Result<Vec<HostEventKind>, CodecError> {
+    let steps = columns.runs::<u8>(count)?;
+    let tids = columns.deltas::<u32>(count)?;
+    let devices = columns.runs::<u32>(count)?;
+    let sectors = columns.deltas::<u64>(count)?;
+    let lengths = columns.runs::<u32>(count)?;
+    let places = devices.into_iter().zip(sectors.into_iter().zip(lengths));
+    let block = |((step, tid), (device, (sector, sectors))): ((u8, u32), (u32, (u64, u32)))| {
+        let step = step_of(step)?;
+        Ok(HostEventKind::Block(BlockEvent { step, tid: Tid(tid), device, sector, sectors }))
+    };
+    steps.into_iter().zip(tids).zip(places).map(block).collect()
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -276,9 +429,34 @@ pub(super) mod tests {
             if code == 6 { PrevState::Other(bit) } else { state_of(code).unwrap() }
         });
         let stack = prop::option::of(any::<u32>().prop_map(StackId));
-        let switch = (tid(), state, tid(), stack).prop_map(|(prev, prev_state, next, stack)| {
-            HostEventKind::Switch { prev, prev_state, next, stack }
-        });
+        let more = (prop::option::of(any::<i16>()), prop::option::of(any::<[u64; 3]>()));
+        let switch = (tid(), state, tid(), stack, more).prop_map(
+            |(prev, prev_state, next, stack, (next_priority, call_args))| {
+                HostEventKind::Switch(Switch {
+                    prev,
+                    prev_state,
+                    next,
+                    next_priority,
+                    stack,
+                    call_args,
+                })
+            },
+        );
+        let kvm =
+            (tid(), 0..5_u8, any::<u64>(), any::<u32>()).prop_map(|(tid, code, first, second)| {
+                let first = match code {
+                    3 => first & 0xffff,
+                    4 => first,
+                    _ => first & 0xffff_ffff,
+                };
+                HostEventKind::Kvm { tid, event: kvm_of(code, first, second.into()).unwrap() }
+            });
+        let block = (0..3_u8, tid(), any::<u32>(), any::<u64>(), any::<u32>()).prop_map(
+            |(step, tid, device, sector, sectors)| {
+                let step = step_of(step).unwrap();
+                HostEventKind::Block(BlockEvent { step, tid, device, sector, sectors })
+            },
+        );
         let waking = (tid(), any::<u32>(), tid()).prop_map(|(tid, target, waker)| {
             HostEventKind::Waking { tid, target: PcpuId(target), waker }
         });
@@ -292,7 +470,7 @@ pub(super) mod tests {
         let exit = tid().prop_map(|tid| HostEventKind::Exit { tid });
         let lost = (any::<u64>(), any::<u64>())
             .prop_map(|(until, count)| HostEventKind::Lost { until: HostNs(until), count });
-        let kind = prop_oneof![switch, waking, comm, fork, exit, lost];
+        let kind = prop_oneof![switch, waking, comm, fork, exit, lost, kvm, block];
         (any::<u64>(), any::<u32>(), kind).prop_map(|(time, pcpu, kind)| HostEvent {
             time: HostNs(time),
             pcpu: PcpuId(pcpu),
@@ -305,24 +483,26 @@ pub(super) mod tests {
         let event = HostEvent {
             time: HostNs(3),
             pcpu: PcpuId(1),
-            kind: HostEventKind::Switch {
-                prev: Tid(10),
-                prev_state: PrevState::Sleep,
-                next: Tid(9),
+            kind: HostEventKind::Switch(Switch {
+                next_priority: Some(-1),
                 stack: Some(StackId(4)),
-            },
+                call_args: Some([1, 2, 3]),
+                ..Switch::new(Tid(10), PrevState::Sleep, Tid(9))
+            }),
         };
         let mut payload = Vec::new();
         HostEvent::encode(&[event], &mut payload);
-        // kind | time | pcpu: run of 1, value 1 | state | prev, next | stack
-        assert_eq!(payload, [0, 6, 0, 1, 2, 20, 1, 5]);
+        // kind | time | pcpu: run of 1, value 1 | state | prev, next | priority: run of 1,
+        // 32767 + 1 | stack | arguments: run of 1, there | first | second | third
+        let expected = [0, 6, 0, 1, 2, 20, 1, 0, 0x80, 0x80, 2, 5, 0, 1, 2, 4, 6];
+        assert_eq!(payload, expected);
     }
 
     #[test]
     fn an_unknown_kind_or_a_long_name_is_an_error() {
-        let unknown = [6, 0, 0, 0];
+        let unknown = [8, 0, 0, 0];
         let error = HostEvent::decode(1, &mut ColumnReader::new(&unknown)).unwrap_err();
-        assert_eq!(error, CodecError::OutOfRange(6));
+        assert_eq!(error, CodecError::OutOfRange(8));
         let mut long = vec![COMM, 0, 0, 0, 2, 16];
         long.extend([b'x'; 16]);
         let error = HostEvent::decode(1, &mut ColumnReader::new(&long)).unwrap_err();

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! run.json              the manifest, JSON, replaced atomically (tmp + fsync + rename)
-//! events-<pcpu>.vsr      HostEvent, one stream for each pCPU, in order of time
+//! events-<pcpu>.vsr    HostEvent, one stream for each pCPU, in order of time
 //! requests-<vm>.vsr     RequestItem: the requests of one guest and the drops between them
 //! clock-<vm>.vsr        ClockSample: the clock exchanges with one guest
 //! stacks.vsr            StackFrames: kernel stacks as addresses, each written before its first use
@@ -20,7 +20,7 @@
 //! ```text
 //! file header, 16 bytes
 //!   0  8  magic 89 56 53 52 0d 0a 1a 0a   (like PNG's: a text-mode copy breaks it visibly)
-//!   8  2  format version, 1
+//!   8  2  format version, 2
 //!  10  2  stream kind, see StreamKind
 //!  12  4  CRC32 (IEEE) of the 12 bytes before
 //! block
@@ -72,8 +72,8 @@ pub use stacks::{FRAMES_MAX, StackFrames, StackNames};
 
 use std::path::PathBuf;
 
-/// The version of the stream format that this module writes, and the newest that it reads.
-pub const FORMAT_VERSION: u16 = 1;
+/// The version of the stream format that this module writes, and the one that it reads.
+pub const FORMAT_VERSION: u16 = 2;
 
 /// Items in one block at most; a writer closes a block when it has this many.
 pub const BLOCK_ITEMS_MAX: usize = 4096;
@@ -106,6 +106,14 @@ pub enum StoreError {
     /// A later vslice has written it.
     #[error("{} has format version {found}, this vslice reads up to {FORMAT_VERSION}; use a newer vslice", path.display())]
     NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u16,
+    },
+    /// A vslice before this format has written it.
+    #[error("{} has format version {found}, this vslice reads {FORMAT_VERSION}; use the vslice that recorded it", path.display())]
+    OlderFormat {
         /// The file.
         path: PathBuf,
         /// Its version.

@@ -1,10 +1,14 @@
 //! The timelines of all watched threads, from the merged events of all pCPUs.
 
-use super::classify::StackTable;
+use super::classify::Evidence;
+use super::coming::Comings;
 use super::contradiction::{Contradiction, ContradictionKind, Contradictions};
+use super::futex::{FutexCall, FutexWait, LockFacts};
+use super::lock::{LockUser, LockUsers, LockWait};
 use super::span::{Span, UnknownCause};
-use super::thread::{SwitchOut, Thread};
-use crate::host_event::{HostEvent, HostEventKind, PrevState, StackId};
+use super::stack::{Mark, Marks, StackTable};
+use super::thread::{SwitchOut, Thread, Waker};
+use crate::host_event::{HostEvent, HostEventKind, KvmEvent, Switch};
 use crate::units::{HostNs, PcpuId, Tid};
 use std::collections::HashMap;
 
@@ -35,7 +39,15 @@ use std::collections::HashMap;
 pub struct Timeline {
     stacks: StackTable,
     threads: Vec<Thread>,
+    /// What each of `threads` is, in the same order.
+    watched: Vec<Watched>,
     index_by_tid: HashMap<Tid, usize>,
+    vms: Vec<VmFacts>,
+    /// Who waits for the locks of each VM.
+    lock_users: Vec<LockUsers>,
+    slice_ns: Option<u64>,
+    comings: Comings,
+    lock_waits: Vec<LockWait>,
     pcpus: HashMap<PcpuId, Pcpu>,
     /// The latest time seen, or the explicit start.
     now: Option<HostNs>,
@@ -43,6 +55,8 @@ pub struct Timeline {
     lost_until: HostNs,
     contradictions: Contradictions,
 }
+
+const FUTEX: Marks = Marks::of(&[Mark::FutexSleep]);
 
 /// What is known of one pCPU.
 #[derive(Debug, Default)]
@@ -55,24 +69,67 @@ struct Pcpu {
     waiting: Vec<usize>,
 }
 
-/// The payload of [`HostEventKind::Switch`].
-struct Switch {
+/// A thread to watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watched {
+    /// The thread.
+    pub tid: Tid,
+    /// Its VM, as an index into the [`VmFacts`].
+    pub vm: usize,
+    /// What it is in its VMM.
+    pub user: LockUser,
+}
+
+/// A vCPU's thread of the only VM.
+impl From<Tid> for Watched {
+    fn from(tid: Tid) -> Watched {
+        Watched { tid, vm: 0, user: LockUser::Vcpu }
+    }
+}
+
+/// What is known of one VM beside its events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct VmFacts {
+    /// Its VMM's locks.
+    pub locks: LockFacts,
+    /// Whether the control group of its vCPU threads has a quota and was seen to use it up.
+    pub is_throttled: bool,
+}
+
+/// A switch, when it happened and where.
+#[derive(Debug, Clone, Copy)]
+struct Switched {
     time: HostNs,
     pcpu: PcpuId,
-    prev: Tid,
-    prev_state: PrevState,
-    next: Tid,
-    stack: Option<StackId>,
+    switch: Switch,
 }
 
 impl Timeline {
     /// Watches these threads; their timelines start with the first event.
     ///
     /// The idle task is not one thread but one for each pCPU: it cannot be watched.
-    pub fn new(watched: impl IntoIterator<Item = Tid>, stacks: StackTable) -> Timeline {
+    pub fn new(
+        watched: impl IntoIterator<Item = impl Into<Watched>>,
+        stacks: StackTable,
+    ) -> Timeline {
         let mut timeline = Timeline { stacks, ..Timeline::default() };
-        watched.into_iter().for_each(|tid| timeline.watch(tid));
+        watched.into_iter().for_each(|thread| timeline.watch(thread));
         timeline
+    }
+
+    /// Knows this of the VMs; without it no lock can be named.
+    #[must_use]
+    pub fn knowing(mut self, vms: Vec<VmFacts>) -> Timeline {
+        self.vms = vms;
+        self
+    }
+
+    /// Knows the shortest timeslice that the scheduler gives to a thread that others wait for,
+    /// rounded up to whole ticks.
+    #[must_use]
+    pub fn with_slice(mut self, slice_ns: Option<u64>) -> Timeline {
+        self.slice_ns = slice_ns;
+        self
     }
 
     /// Starts every timeline at `start` instead; earlier events only tell the states at `start`.
@@ -83,12 +140,21 @@ impl Timeline {
     }
 
     /// Watches one more thread, from the latest event on.
-    pub fn watch(&mut self, tid: Tid) {
+    pub fn watch(&mut self, watched: impl Into<Watched>) {
+        let watched = watched.into();
+        let tid = watched.tid;
         if tid == Tid::IDLE || self.index_by_tid.contains_key(&tid) {
             return;
         }
         self.index_by_tid.insert(tid, self.threads.len());
         self.threads.push(Thread::new(tid, self.now.unwrap_or_default()));
+        self.watched.push(watched);
+    }
+
+    /// The waits for locks that have become known since this was last asked; they are kept until
+    /// then. In order of the time at which they became known, which is not quite that of their ends.
+    pub fn take_lock_waits(&mut self) -> Vec<LockWait> {
+        std::mem::take(&mut self.lock_waits)
     }
 
     /// The kernel stacks that events refer to; a live recording adds to them as it goes.
@@ -106,15 +172,20 @@ impl Timeline {
     pub fn push(&mut self, event: &HostEvent, sink: &mut impl FnMut(Span)) {
         let time = self.begin(event.time);
         match event.kind {
-            HostEventKind::Switch { prev, prev_state, next, stack } => {
-                let switch = Switch { time, pcpu: event.pcpu, prev, prev_state, next, stack };
-                self.switch(&switch, sink);
+            HostEventKind::Switch(switch) => {
+                self.switch(&Switched { time, pcpu: event.pcpu, switch }, sink);
             }
             HostEventKind::Waking { tid, target, waker } => {
+                self.comings.woken(tid, time);
                 if let Some(&index) = self.index_by_tid.get(&tid) {
+                    let waker_index = self.index_by_tid.get(&waker);
+                    let acquired = waker_index.and_then(|index| self.threads[*index].acquired());
+                    let waker = Waker { tid: waker, acquired };
                     self.update(index, time, |thread| thread.waking(time, target, waker, sink));
+                    self.threads[index].take_lock_waits(&mut self.lock_waits);
                 }
             }
+            HostEventKind::Kvm { tid, event } => self.kvm(time, tid, event, sink),
             HostEventKind::Exit { tid } => {
                 if let Some(&index) = self.index_by_tid.get(&tid) {
                     self.update(index, time, |thread| {
@@ -123,7 +194,7 @@ impl Timeline {
                 }
             }
             HostEventKind::Lost { until, .. } => self.lost(time, event.pcpu, until, sink),
-            HostEventKind::Comm { .. } | HostEventKind::Fork { .. } => {}
+            HostEventKind::Comm { .. } | HostEventKind::Fork { .. } | HostEventKind::Block(_) => {}
         }
     }
 
@@ -138,6 +209,7 @@ impl Timeline {
         let time = self.begin(end);
         for index in 0..self.threads.len() {
             self.update(index, time, |thread| thread.finish(time, sink));
+            self.threads[index].take_lock_waits(&mut self.lock_waits);
         }
     }
 
@@ -153,29 +225,74 @@ impl Timeline {
         now
     }
 
-    fn switch(&mut self, switch: &Switch, sink: &mut impl FnMut(Span)) {
-        let &Switch { time, pcpu, prev, prev_state, next, stack } = switch;
-        self.occupy(switch, sink);
-        if time < self.lost_until {
-            // Whatever this says of a watched thread, a lost record may already have undone it.
-            return;
-        }
-        if let Some(&index) = self.index_by_tid.get(&prev) {
-            let reason = self.stacks.reason(stack);
-            let event = SwitchOut { time, pcpu, prev_state, reason, stack };
+    fn switch(&mut self, switched: &Switched, sink: &mut impl FnMut(Span)) {
+        let &Switched { time, pcpu, switch } = switched;
+        let Switch { prev, next, .. } = switch;
+        self.occupy(switched, sink);
+        // Whatever a switch within a loss says of a watched thread, a lost record may already have
+        // undone it.
+        let is_believed = time >= self.lost_until;
+        if is_believed && let Some(&index) = self.index_by_tid.get(&prev) {
+            let event = self.switch_out(index, switched);
             let observed = self.update(index, time, |thread| thread.switch_out(event, sink));
             self.observe(index, time, observed);
         }
-        if let Some(&index) = self.index_by_tid.get(&next) {
+        self.comings.left(prev, switch.prev_state.is_runnable());
+        if is_believed && let Some(&index) = self.index_by_tid.get(&next) {
             let observed = self.update(index, time, |thread| thread.switch_in(time, pcpu, sink));
             self.observe(index, time, observed);
         }
     }
 
+    /// Why a watched thread left.
+    fn switch_out(&mut self, index: usize, switched: &Switched) -> SwitchOut {
+        let &Switched { time, pcpu, switch } = switched;
+        let Watched { vm, user, .. } = self.watched[index];
+        let facts = self.vms.get(vm).copied().unwrap_or_default();
+        let marks = self.stacks.marks(switch.stack);
+        let is_futex = marks.is_some_and(|marks| marks.intersects(FUTEX));
+        let call = switch.call_args.filter(|_| is_futex).map(FutexCall::new);
+        let futex = call.map_or(FutexWait::Unknown, |call| call.wait(&facts.locks));
+        let is_mutex = matches!(futex, FutexWait::Bql | FutexWait::StaticMutex | FutexWait::Mutex);
+        let mutex = call.filter(|_| is_mutex).map(|call| call.address);
+        let evidence = Evidence {
+            state: switch.prev_state,
+            marks,
+            futex,
+            is_shared: mutex.is_some_and(|address| self.lock_users(vm).wait(address, user)),
+            mode: facts.locks.mode.filter(|_| user == LockUser::Vcpu),
+            next: self.comings.next(switch.next, switch.next_priority, time),
+            ran_ns: self.threads[index].ran_ns(time),
+            slice_ns: self.slice_ns,
+            is_throttled_group: facts.is_throttled && user == LockUser::Vcpu,
+        };
+        let reason = evidence.reason();
+        let lock = call.map(|call| call.address).filter(|_| reason.is_lock());
+        let Switch { prev_state, stack, .. } = switch;
+        SwitchOut { time, pcpu, prev_state, reason, stack, lock }
+    }
+
+    fn lock_users(&mut self, vm: usize) -> &mut LockUsers {
+        if self.lock_users.len() <= vm {
+            self.lock_users.resize_with(vm + 1, LockUsers::default);
+        }
+        &mut self.lock_users[vm]
+    }
+
+    fn kvm(&mut self, time: HostNs, tid: Tid, event: KvmEvent, sink: &mut impl FnMut(Span)) {
+        if time < self.lost_until {
+            return;
+        }
+        if let Some(&index) = self.index_by_tid.get(&tid) {
+            self.threads[index].kvm(time, event, sink);
+            self.threads[index].take_lock_waits(&mut self.lock_waits);
+        }
+    }
+
     /// Changes the occupant of a pCPU, and credits the one who leaves with the time that the
     /// threads that wait there have waited for it.
-    fn occupy(&mut self, switch: &Switch, sink: &mut impl FnMut(Span)) {
-        let &Switch { time, pcpu: id, prev, next, .. } = switch;
+    fn occupy(&mut self, switched: &Switched, sink: &mut impl FnMut(Span)) {
+        let &Switched { time, pcpu: id, switch: Switch { prev, next, .. } } = switched;
         let pcpu = self.pcpus.entry(id).or_default();
         let missed = pcpu.occupant.filter(|occupant| *occupant != prev);
         let ran = if missed.is_some() { None } else { Some(prev) };

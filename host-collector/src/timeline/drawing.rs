@@ -7,7 +7,7 @@
 //! `?` unknown. The thread is on [`HOME`]; while it is off, [`Tid::IDLE`] runs there.
 
 use super::*;
-use crate::host_event::{HostEvent, HostEventKind, PrevState};
+use crate::host_event::{HostEvent, HostEventKind, PrevState, Switch};
 use crate::units::{HostNs, PcpuId, Tid};
 
 /// The length of one character.
@@ -26,7 +26,7 @@ pub(super) fn switch(
     state: PrevState,
     next: Tid,
 ) -> HostEvent {
-    let kind = HostEventKind::Switch { prev, prev_state: state, next, stack: None };
+    let kind = HostEventKind::Switch(Switch::new(prev, state, next));
     HostEvent { time: HostNs(time_ns), pcpu, kind }
 }
 
@@ -178,20 +178,20 @@ fn nothing_recorded_gives_unknown_from_the_explicit_start() {
 #[test]
 fn who_woke_it_and_why_it_slept_are_kept() {
     let mut table = StackTable::default();
-    table.push(vec!["futex_do_wait".to_owned()]);
+    table.push(vec!["kvm_vcpu_block".to_owned()]);
     let mut timeline = Timeline::new([DRAWN], table).starting_at(HostNs(0));
     let mut spans = Vec::new();
     let stack = Some(crate::host_event::StackId(0));
     timeline.push(&switch_in(0), &mut |span| spans.push(span));
     let mut sleep = switch_out(10, PrevState::Sleep);
-    if let HostEventKind::Switch { stack: its_stack, .. } = &mut sleep.kind {
-        *its_stack = stack;
+    if let HostEventKind::Switch(switch) = &mut sleep.kind {
+        switch.stack = stack;
     }
     timeline.push(&sleep, &mut |span| spans.push(span));
     timeline.push(&waking(20, DRAWN, PcpuId(3)), &mut |span| spans.push(span));
     timeline.finish(HostNs(30), &mut |span| spans.push(span));
-    let reason = BlockReason::Futex;
-    assert_eq!(spans[1].state, ThreadState::Blocked { reason, stack, waker: Some(WAKER) });
+    let slept = Sleep { stack, waker: Some(WAKER), ..Sleep::new(Reason::Halt) };
+    assert_eq!(spans[1].state, ThreadState::Blocked(slept));
     assert_eq!(spans[2].state, ThreadState::WakeupDelay { pcpu: PcpuId(3) });
 }
 
@@ -363,7 +363,7 @@ fn a_thread_that_comes_on_elsewhere_keeps_the_credits_of_where_it_waited() {
     let (spans, _) = spans_of(&events, 6);
     assert_eq!(draw(&spans), "=ppp==");
     assert_eq!(spans[1].antagonists, [Antagonist { tid: hog, ran_ns: 30 }]);
-    assert_eq!(spans[2].state, ThreadState::Running { pcpu: PcpuId(9) });
+    assert_eq!(spans[2].state, ThreadState::Running { pcpu: PcpuId(9), mode: RunMode::Unsplit });
 }
 
 #[test]

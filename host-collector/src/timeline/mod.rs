@@ -1,25 +1,37 @@
 //! What each watched thread was doing at every instant. Pure: events in, spans out.
 //!
 //! ```text
-//! HostEvent* --> Timeline (builder) --> Span*
-//!                   |-- thread       one thread's state machine
-//!                   |-- antagonist   who ran where a thread waited
-//!                   `-- classify     kernel stack --> why it blocked
+//! HostEvent* --> Timeline (builder) --> Span*, LockWait*
+//!                  |-- thread       one thread's state machine
+//!                  |-- antagonist   who ran where a thread waited
+//!                  |-- coming       how a thread came onto a pCPU
+//!                  |-- stack        what a kernel stack proves
+//!                  |-- futex        what a futex's address and arguments prove
+//!                  |-- lock         who let go of a lock
+//!                  `-- classify     all of that --> reason: why a thread left its pCPU
 //! ```
 
 mod antagonist;
 pub mod builder;
 pub mod classify;
+mod coming;
 pub mod contradiction;
 #[cfg(test)]
 mod drawing;
+pub mod futex;
 #[cfg(test)]
 mod laws;
+mod lock;
+mod reason;
 pub mod span;
+pub mod stack;
 mod thread;
 
 pub use antagonist::ANTAGONISTS_MAX;
-pub use builder::Timeline;
-pub use classify::StackTable;
+pub use builder::{Timeline, VmFacts, Watched};
 pub use contradiction::{Contradiction, ContradictionKind, Contradictions};
-pub use span::{Antagonist, BlockReason, Span, ThreadState, UnknownCause};
+pub use futex::{GuestMode, LockFacts, Vmm};
+pub use lock::{LockUser, LockWait};
+pub use reason::Reason;
+pub use span::{Antagonist, DeviceAddress, RunMode, Sleep, Span, ThreadState, UnknownCause};
+pub use stack::StackTable;

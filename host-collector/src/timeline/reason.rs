@@ -4,9 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// One reason for which a thread left its pCPU. The rules that tell them apart are in
 /// [`classify`](super::classify).
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// Asleep on QEMU's big lock: the futex's address is the lock's.

@@ -1,5 +1,6 @@
 //! The values that a timeline is made of.
 
+use super::reason::Reason;
 use crate::host_event::StackId;
 use crate::units::{HostNs, PcpuId, Tid};
 
@@ -41,20 +42,15 @@ pub struct Antagonist {
 /// What a thread was doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ThreadState {
-    /// On a pCPU: one timeslice.
+    /// On a pCPU. A timeslice is one such span, or several in a row that differ in their mode.
     Running {
         /// Which one.
         pcpu: PcpuId,
+        /// In whose code it was.
+        mode: RunMode,
     },
     /// Off, not runnable, until somebody woke it.
-    Blocked {
-        /// What it waited for.
-        reason: BlockReason,
-        /// Where in the kernel it went to sleep.
-        stack: Option<StackId>,
-        /// Who woke it, where the waking was seen.
-        waker: Option<Tid>,
-    },
+    Blocked(Sleep),
     /// Woken and runnable, but not yet on a pCPU.
     WakeupDelay {
         /// The pCPU that it was woken for.
@@ -64,6 +60,8 @@ pub enum ThreadState {
     PreemptWait {
         /// The pCPU that it was taken from.
         pcpu: PcpuId,
+        /// Why it was.
+        reason: Reason,
         /// Where in the kernel it gave way.
         stack: Option<StackId>,
     },
@@ -74,17 +72,49 @@ pub enum ThreadState {
     },
 }
 
-/// Why a thread blocked. A first cut: the kernel stack is kept with every span.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum BlockReason {
-    /// Asleep in `futex_wait`: a lock or a condition of the VMM.
-    Futex,
-    /// The guest is idle: asleep in `kvm_vcpu_block`.
-    Halt,
-    /// Asleep somewhere else; the stack says where.
-    Other,
-    /// Asleep, but no stack was recorded.
-    Unknown,
+/// In whose code a thread on a pCPU was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RunMode {
+    /// Entries into the guest and exits from it were not recorded.
+    Unsplit,
+    /// In the guest.
+    Guest,
+    /// In KVM, from a guest's exit until the VMM is asked or the guest is entered again.
+    Kvm,
+    /// In the VMM's userspace; the way back through KVM to the guest's next entry is counted here.
+    Vmm,
+}
+
+/// A sleep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sleep {
+    /// What it waited for.
+    pub reason: Reason,
+    /// Where in the kernel it went to sleep.
+    pub stack: Option<StackId>,
+    /// Who woke it, where the waking was seen.
+    pub waker: Option<Tid>,
+    /// The address of the lock, if it is one and was recorded.
+    pub lock: Option<u64>,
+    /// The device that the guest had touched, if that is why the VMM ran and it was recorded.
+    pub device: Option<DeviceAddress>,
+}
+
+impl Sleep {
+    /// A sleep of which no more is known than its reason.
+    #[must_use]
+    pub fn new(reason: Reason) -> Sleep {
+        Sleep { reason, stack: None, waker: None, lock: None, device: None }
+    }
+}
+
+/// Where a guest touched a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DeviceAddress {
+    /// A port.
+    Port(u16),
+    /// A guest-physical address.
+    Memory(u64),
 }
 
 /// Why nothing is known of a thread for a while.

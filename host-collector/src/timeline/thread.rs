@@ -43,17 +43,27 @@
 
 use super::antagonist::Wait;
 use super::contradiction::ContradictionKind;
-use super::span::{BlockReason, Span, ThreadState, UnknownCause};
-use crate::host_event::{PrevState, StackId};
+use super::lock::LockWait;
+use super::reason::Reason;
+use super::span::{DeviceAddress, RunMode, Sleep, Span, ThreadState, UnknownCause};
+use crate::host_event::{KvmEvent, PrevState, StackId};
 use crate::units::{HostNs, PcpuId, Tid};
+
+/// `KVM_EXIT_IO` and `KVM_EXIT_MMIO`, include/uapi/linux/kvm.h.
+const EXIT_IO: u32 = 2;
+const EXIT_MMIO: u32 = 6;
+
+/// Waits for locks within one request of the VMM that are held back for its port; there are one or
+/// two, unless the kernel never tells the port.
+const LOCK_WAITS_MAX: usize = 16;
 
 /// What a thread is doing, as far as its last event tells.
 #[derive(Debug, Clone, Copy)]
 enum State {
     Unknown(UnknownCause),
     Running { pcpu: PcpuId },
-    Preempted { pcpu: PcpuId, stack: Option<StackId> },
-    Asleep { pcpu: PcpuId, reason: BlockReason, stack: Option<StackId>, raced_waker: Option<Tid> },
+    Preempted { pcpu: PcpuId, reason: Reason, stack: Option<StackId> },
+    Asleep { pcpu: PcpuId, sleep: Sleep, raced_waker: Option<Tid> },
     Woken { pcpu: PcpuId },
 }
 
@@ -68,6 +78,40 @@ pub(super) struct Thread {
     raced_waker: Option<Tid>,
     /// Who runs where it waits; of use only while it waits.
     wait: Wait,
+    /// When it last came onto a pCPU.
+    on_since: HostNs,
+    /// In whose code it runs, or ran when it was last on a pCPU.
+    mode: RunMode,
+    device: Device,
+    /// The lock that it last slept on.
+    acquired: Option<Acquired>,
+    /// Waits for locks that are over and not taken yet.
+    lock_waits: Vec<LockWait>,
+}
+
+/// A lock that a thread slept on, and has got by the time that it runs again.
+#[derive(Debug, Clone, Copy)]
+struct Acquired {
+    address: u64,
+    /// `None` while it sleeps or waits for a pCPU.
+    since: Option<HostNs>,
+}
+
+/// Which device a vCPU's thread serves.
+///
+/// The kernel tells a write, or an access to memory, before it asks the VMM; a read from a port
+/// only when the VMM has given it the value (`complete_emulator_pio_in`, arch/x86/kvm/x86.c). So
+/// what the VMM is asked for may become known only after it has done it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Device {
+    /// The VMM was asked for something else, or nothing is known.
+    None,
+    /// The guest touched it, and the VMM has not been asked yet.
+    Touched(DeviceAddress),
+    /// The VMM was asked to serve it.
+    Served(DeviceAddress),
+    /// The VMM was asked to serve a port that is not known yet.
+    ServedUntold,
 }
 
 /// A switch-out of a thread.
@@ -76,18 +120,59 @@ pub(super) struct SwitchOut {
     pub(super) time: HostNs,
     pub(super) pcpu: PcpuId,
     pub(super) prev_state: PrevState,
-    pub(super) reason: BlockReason,
+    pub(super) reason: Reason,
     pub(super) stack: Option<StackId>,
+    /// The lock that it sleeps on.
+    pub(super) lock: Option<u64>,
+}
+
+/// Who wakes a thread.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waker {
+    pub(super) tid: Tid,
+    /// The lock that it got last, and when.
+    pub(super) acquired: Option<(u64, HostNs)>,
 }
 
 impl Thread {
     pub(super) fn new(tid: Tid, since: HostNs) -> Thread {
-        let state = State::Unknown(UnknownCause::NotYetSeen);
-        Thread { tid, since, state, raced_waker: None, wait: Wait::default() }
+        Thread {
+            tid,
+            since,
+            state: State::Unknown(UnknownCause::NotYetSeen),
+            raced_waker: None,
+            wait: Wait::default(),
+            on_since: since,
+            mode: RunMode::Unsplit,
+            device: Device::None,
+            acquired: None,
+            lock_waits: Vec::new(),
+        }
     }
 
     pub(super) fn tid(&self) -> Tid {
         self.tid
+    }
+
+    /// The lock that it got last after it had slept on it, and when.
+    pub(super) fn acquired(&self) -> Option<(u64, HostNs)> {
+        let acquired = self.acquired?;
+        Some((acquired.address, acquired.since?))
+    }
+
+    /// For how long it has been on its pCPU; 0 if it is not known to be on one.
+    pub(super) fn ran_ns(&self, now: HostNs) -> u64 {
+        match self.state {
+            State::Running { .. } => now.since_ns(self.on_since),
+            _ => 0,
+        }
+    }
+
+    /// Moves the waits for locks to `taken` of which no more will become known.
+    pub(super) fn take_lock_waits(&mut self, taken: &mut Vec<LockWait>) {
+        if self.device != Device::ServedUntold || self.lock_waits.len() >= LOCK_WAITS_MAX {
+            taken.append(&mut self.lock_waits);
+        }
     }
 
     /// The pCPU whose occupants keep the thread waiting, or would if it turns out to be runnable.
@@ -131,9 +216,13 @@ impl Thread {
             State::Asleep { pcpu: left, raced_waker: Some(_), .. } => {
                 ThreadState::WakeupDelay { pcpu: left }
             }
-            state => observed(state),
+            _ => self.observed(),
         };
         self.change(time, ended, State::Running { pcpu }, sink);
+        self.on_since = time;
+        if let Some(Acquired { since, .. }) = &mut self.acquired {
+            since.get_or_insert(time);
+        }
         contradiction
     }
 
@@ -143,7 +232,7 @@ impl Thread {
         event: SwitchOut,
         sink: &mut impl FnMut(Span),
     ) -> Option<ContradictionKind> {
-        let SwitchOut { time, pcpu, prev_state, reason, stack } = event;
+        let SwitchOut { time, pcpu, prev_state, reason, stack, lock } = event;
         let mut contradiction = None;
         let ended = match self.state {
             State::Unknown(UnknownCause::Ended) => return None,
@@ -158,16 +247,22 @@ impl Thread {
                 contradiction = Some(ContradictionKind::SwitchedOutTwice { switched_out_on: pcpu });
                 ThreadState::Unknown { cause: UnknownCause::Lost }
             }
-            state => observed(state),
+            _ => self.observed(),
         };
         let next = match prev_state {
-            PrevState::Runnable | PrevState::RunnablePreempted => State::Preempted { pcpu, stack },
+            PrevState::Runnable | PrevState::RunnablePreempted => {
+                State::Preempted { pcpu, reason, stack }
+            }
             PrevState::Dead => State::Unknown(UnknownCause::Ended),
             PrevState::Sleep | PrevState::DiskSleep | PrevState::Stopped | PrevState::Other(_) => {
-                State::Asleep { pcpu, reason, stack, raced_waker: self.raced_waker }
+                let sleep = Sleep { reason, stack, waker: None, lock, device: self.served() };
+                State::Asleep { pcpu, sleep, raced_waker: self.raced_waker }
             }
         };
         self.change(time, ended, next, sink);
+        if let Some(address) = lock {
+            self.acquired = Some(Acquired { address, since: None });
+        }
         contradiction
     }
 
@@ -176,22 +271,83 @@ impl Thread {
         &mut self,
         time: HostNs,
         target: PcpuId,
-        waker: Tid,
+        waker: Waker,
         sink: &mut impl FnMut(Span),
     ) {
         match self.state {
-            State::Asleep { reason, stack, .. } => {
-                let blocked = ThreadState::Blocked { reason, stack, waker: Some(waker) };
+            State::Asleep { sleep, .. } => {
+                self.lock_waits.extend(self.lock_wait_of(&sleep, time, waker));
+                let blocked = ThreadState::Blocked(Sleep { waker: Some(waker.tid), ..sleep });
                 self.change(time, blocked, State::Woken { pcpu: target }, sink);
             }
             State::Running { .. }
             | State::Unknown(UnknownCause::NotYetSeen | UnknownCause::Lost) => {
-                self.raced_waker = Some(waker);
+                self.raced_waker = Some(waker.tid);
             }
             // It is on a runqueue: it had set a sleeping state and was preempted before it could
             // sleep, and the waker has only to change that state back (`ttwu_runnable`).
             State::Preempted { .. } | State::Woken { .. } => {}
             State::Unknown(UnknownCause::Ended) => {}
+        }
+    }
+
+    fn lock_wait_of(&self, sleep: &Sleep, end: HostNs, waker: Waker) -> Option<LockWait> {
+        if !sleep.reason.is_lock() {
+            return None;
+        }
+        let held = waker
+            .acquired
+            .filter(|(address, since)| sleep.lock == Some(*address) && *since >= self.since);
+        Some(LockWait {
+            tid: self.tid,
+            start: self.since,
+            end,
+            reason: sleep.reason,
+            address: sleep.lock,
+            released_by: waker.tid,
+            held_ns: held.map(|(_, since)| end.since_ns(since)),
+            device: sleep.device,
+        })
+    }
+
+    /// KVM did something for the thread, which is on a pCPU.
+    pub(super) fn kvm(&mut self, time: HostNs, event: KvmEvent, sink: &mut impl FnMut(Span)) {
+        let mode = match event {
+            KvmEvent::GuestEntry => RunMode::Guest,
+            KvmEvent::GuestExit { .. } => RunMode::Kvm,
+            KvmEvent::UserspaceExit { .. } if self.mode != RunMode::Unsplit => RunMode::Vmm,
+            _ => self.mode,
+        };
+        self.device = match (event, self.device) {
+            (KvmEvent::UserspaceExit { reason: EXIT_IO | EXIT_MMIO, .. }, Device::Touched(at)) => {
+                Device::Served(at)
+            }
+            (KvmEvent::UserspaceExit { reason: EXIT_IO, .. }, _) => Device::ServedUntold,
+            (KvmEvent::UserspaceExit { .. }, _) => Device::None,
+            (KvmEvent::Port { port }, Device::ServedUntold) => {
+                for wait in &mut self.lock_waits {
+                    wait.device = Some(DeviceAddress::Port(port));
+                }
+                Device::None
+            }
+            (KvmEvent::Port { port }, _) => Device::Touched(DeviceAddress::Port(port)),
+            (KvmEvent::Memory { address }, _) => Device::Touched(DeviceAddress::Memory(address)),
+            (_, device) => device,
+        };
+        if mode == self.mode {
+            return;
+        }
+        if matches!(self.state, State::Running { .. }) {
+            self.change(time, self.observed(), self.state, sink);
+        }
+        self.mode = mode;
+    }
+
+    /// The device that the VMM has been asked to serve.
+    fn served(&self) -> Option<DeviceAddress> {
+        match self.device {
+            Device::Served(at) => Some(at),
+            _ => None,
         }
     }
 
@@ -206,8 +362,12 @@ impl Thread {
             return;
         }
         let undecided = matches!(self.state, State::Asleep { raced_waker: Some(_), .. });
-        let ended = if undecided { ThreadState::Unknown { cause } } else { observed(self.state) };
+        let ended = if undecided { ThreadState::Unknown { cause } } else { self.observed() };
         self.change(time, ended, State::Unknown(cause), sink);
+        // What KVM did meanwhile is not known either, nor which locks changed hands.
+        self.mode = RunMode::Unsplit;
+        self.device = Device::None;
+        self.acquired = None;
     }
 
     /// Somebody else was seen leaving the pCPU that the thread was thought to run on: it must have
@@ -223,9 +383,10 @@ impl Thread {
         let ended = if undecided {
             ThreadState::Unknown { cause: UnknownCause::NotYetSeen }
         } else {
-            observed(self.state)
+            self.observed()
         };
         self.change(time, ended, self.state, sink);
+        self.device = Device::None;
     }
 
     /// Closes the open span as one of `ended` and opens the next one.
@@ -250,15 +411,17 @@ impl Thread {
         self.raced_waker = None;
         self.wait.restart(time);
     }
-}
 
-/// The state of a span that ended as it was to be expected.
-fn observed(state: State) -> ThreadState {
-    match state {
-        State::Unknown(cause) => ThreadState::Unknown { cause },
-        State::Running { pcpu } => ThreadState::Running { pcpu },
-        State::Preempted { pcpu, stack } => ThreadState::PreemptWait { pcpu, stack },
-        State::Asleep { reason, stack, .. } => ThreadState::Blocked { reason, stack, waker: None },
-        State::Woken { pcpu } => ThreadState::WakeupDelay { pcpu },
+    /// The state of the open span if it ends as is to be expected.
+    fn observed(&self) -> ThreadState {
+        match self.state {
+            State::Unknown(cause) => ThreadState::Unknown { cause },
+            State::Running { pcpu } => ThreadState::Running { pcpu, mode: self.mode },
+            State::Preempted { pcpu, reason, stack } => {
+                ThreadState::PreemptWait { pcpu, reason, stack }
+            }
+            State::Asleep { sleep, .. } => ThreadState::Blocked(sleep),
+            State::Woken { pcpu } => ThreadState::WakeupDelay { pcpu },
+        }
     }
 }

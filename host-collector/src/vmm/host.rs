@@ -1,6 +1,7 @@
 //! The host itself: the facts that a run's numbers depend on, as far as the host tells them.
 
 use crate::units::PcpuId;
+use crate::vmm::slice::Slice;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -126,6 +127,9 @@ pub struct HostFacts {
     /// Ticks per second of the host's kernel, `CONFIG_HZ`: with two busy threads on a pCPU, a
     /// timeslice is a whole number of ticks.
     pub tick_hz: Option<u32>,
+    /// For how long a thread may keep a pCPU that others wait for.
+    #[serde(default)]
+    pub slice: Option<Slice>,
     /// The frequency governor of pCPU0.
     pub governor: Option<String>,
     /// The kernel's clock source.
@@ -173,13 +177,17 @@ pub struct DiskFacts {
 #[must_use]
 pub fn facts(qemu: &Path, disk_path: &Path) -> HostFacts {
     let kernel_release = read_trimmed("/proc/sys/kernel/osrelease");
+    let tick_hz = kernel_release.as_deref().and_then(tick_hz);
+    let pcpus_online = HostPcpus::online().ok();
+    let pcpus_count = pcpus_online.as_ref().map(HostPcpus::count);
     HostFacts {
-        tick_hz: kernel_release.as_deref().and_then(tick_hz),
+        tick_hz,
+        slice: tick_hz.zip(pcpus_count).map(|(hz, count)| Slice::of_host(hz, count)),
         kernel_release,
         processor_model: fs::read_to_string("/proc/cpuinfo")
             .ok()
             .and_then(|text| value_of(&text, "model name")),
-        pcpus_online: HostPcpus::online().ok(),
+        pcpus_online,
         memory_bytes: fs::read_to_string("/proc/meminfo").ok().and_then(|text| memory(&text)),
         governor: read_trimmed("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         clocksource: read_trimmed(

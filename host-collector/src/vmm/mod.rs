@@ -7,4 +7,5 @@ pub mod memory_map;
 pub mod pin;
 pub mod procfs;
 pub mod qmp;
+pub mod slice;
 pub mod threads;

@@ -13,7 +13,7 @@ const VM: u32 = 900;
 fn assembler() -> Assembler {
     let switch = SwitchFormat::parse(SWITCH_6_18).unwrap();
     let waking = WakingFormat::parse(WAKING_6_18).unwrap();
-    let mut assembler = Assembler::new(Formats { switch, waking });
+    let mut assembler = Assembler::new(Formats { switch, waking, details: Vec::new() });
     assembler.add_thread(VM, Some(VM));
     assembler
 }
@@ -66,7 +66,13 @@ fn name(tid: u32, comm: &str) -> HostEventKind {
 
 fn switched(prev: u32, prev_state: PrevState, next: u32, stack: Option<u32>) -> HostEventKind {
     let (prev, next, stack) = (Tid(prev), Tid(next), stack.map(StackId));
-    HostEventKind::Switch { prev, prev_state, next, stack }
+    let next_priority = Some(120);
+    HostEventKind::Switch(Switch { next_priority, stack, ..Switch::new(prev, prev_state, next) })
+}
+
+/// A switch that only the scheduler's second record told of.
+fn filled(prev: u32, prev_state: PrevState, next: u32) -> HostEventKind {
+    HostEventKind::Switch(Switch::new(Tid(prev), prev_state, Tid(next)))
 }
 
 #[test]
@@ -185,12 +191,12 @@ fn arrivals_fill_in_what_the_tracepoint_did_not_tell() {
     let expected = [
         (10, switched(5, PrevState::Sleep, 6, None)),
         (20, switched(6, PrevState::Sleep, 0, None)),
-        (30, switched(0, PrevState::Runnable, 5, None)),
+        (30, filled(0, PrevState::Runnable, 5)),
         (40, switched(5, PrevState::Sleep, 7, None)),
-        (60, switched(7, PrevState::Other(0), 6, None)),
+        (60, filled(7, PrevState::Other(0), 6)),
         (70, switched(6, PrevState::Sleep, 0, None)),
-        (80, switched(0, PrevState::Runnable, 8, None)),
-        (80, switched(8, PrevState::Other(0), 6, None)),
+        (80, filled(0, PrevState::Runnable, 8)),
+        (80, filled(8, PrevState::Other(0), 6)),
     ];
     assert_eq!(without_names(&batch), expected);
     assert_eq!(batch.filled_count, 4);
@@ -219,7 +225,7 @@ fn arrivals_find_losses_that_nobody_tells() {
         (70, HostEventKind::Lost { until: HostNs(80), count: 1 }),
         (85, switched(5, PrevState::Sleep, 0, None)),
         (85, HostEventKind::Lost { until: HostNs(89), count: 4 }),
-        (89, switched(8, PrevState::Other(0), 9, None)),
+        (89, filled(8, PrevState::Other(0), 9)),
     ];
     assert_eq!(without_names(&batch), expected);
 }
@@ -254,9 +260,9 @@ fn departures_tell_how_a_vms_thread_left_in_silence() {
     let batch = read(&mut assembler, &mut order, &bytes);
     let expected = [
         (10, switched(5, PrevState::Sleep, VM, None)),
-        (21, switched(VM, PrevState::Sleep, 5, None)),
+        (21, filled(VM, PrevState::Sleep, 5)),
         (30, switched(5, PrevState::Sleep, VM, None)),
-        (41, switched(VM, PrevState::Runnable, 5, None)),
+        (41, filled(VM, PrevState::Runnable, 5)),
     ];
     assert_eq!(without_names(&batch), expected);
     assert_eq!(batch.filled_count, 2);
@@ -275,4 +281,23 @@ fn what_was_not_asked_for_is_counted_and_what_is_cut_is_an_error() {
     let error = assembler.assemble(&cut.0, &mut order, &mut Batch::default()).unwrap_err();
     let size_bytes = 44;
     assert_eq!(error, RingError::RecordShort { kind: PERF_RECORD_SAMPLE, size_bytes });
+}
+
+/// The words after the raw data: the ABI, then ax, dx, si, di.
+#[test]
+fn a_switch_in_a_system_call_tells_its_arguments() {
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(1)));
+    let mut bytes = Bytes::default();
+    let registers = [2, 0xffff_ffff_ffff_ffda, 2, 0x80, 0x5616_45c0_3060];
+    bytes.sample_in_call(10, &[0xffff_ffff_8100_0010], &switch((VM, "vm"), 1, (0, "")), &registers);
+    bytes.sample_in_call(20, &[0xffff_ffff_8100_0010], &switch((VM, "vm"), 0, (0, "")), &[0]);
+    let batch = read(&mut assembler, &mut order, &bytes);
+    let args: Vec<_> = without_names(&batch)
+        .into_iter()
+        .map(|(_, kind)| match kind {
+            HostEventKind::Switch(switch) => switch.call_args,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(args, [Some([0x5616_45c0_3060, 0x80, 2]), None]);
 }

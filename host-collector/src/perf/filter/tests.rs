@@ -79,7 +79,7 @@ fn numbers(list: &[u32]) -> Numbers {
 #[test]
 fn filters_have_these_texts() {
     let (vcpus, threads) = (numbers(&[7]), numbers(&[4, 5, 6, 7, 9]));
-    assert_eq!(vcpu_leaves(&vcpus), ["(prev_pid==7)"]);
+    assert_eq!(stacked_leave(&vcpus), ["(prev_pid==7)"]);
     assert_eq!(others_leave(&vcpus), ["(prev_pid!=7)"]);
     assert_eq!(others_leave(&numbers(&[])), ["prev_pid>=0"]);
     assert_eq!(
@@ -88,14 +88,14 @@ fn filters_have_these_texts() {
           &&((prev_pid<4||prev_pid>7)&&prev_pid!=9))"]
     );
     assert_eq!(wakings(&vcpus, &numbers(&[1])), ["(target_cpu==1)||((pid==7)&&(target_cpu!=1))"]);
-    assert!(vcpu_leaves(&numbers(&[])).is_empty());
+    assert!(stacked_leave(&numbers(&[])).is_empty());
 }
 
 #[test]
 fn a_thousand_scattered_threads_are_split_and_still_matched_once() {
     let vcpus: Numbers = (0..1000).map(|n| 1_000_000 + 3 * n).collect();
     let threads: Numbers = (0..2000).map(|n| 1_000_000 + 3 * n).collect();
-    let (leave, others) = (vcpu_leaves(&vcpus), others_leave(&vcpus));
+    let (leave, others) = (stacked_leave(&vcpus), others_leave(&vcpus));
     let elsewhere = threads_switch(&vcpus, &threads);
     assert!(leave.len() > 1 && others.len() > 1 && elsewhere.len() > 1);
     for prev in (999_990..1_006_010).step_by(601).chain([0, 1_000_000, 1_002_997]) {
@@ -124,7 +124,7 @@ proptest! {
         for prev in 0..13 {
             for next in (0..13).filter(|next| *next != prev) {
                 let fields = switch(prev, next);
-                let with_stack = count(&vcpu_leaves(&vcpus), &fields);
+                let with_stack = count(&stacked_leave(&vcpus), &fields);
                 prop_assert_eq!(with_stack, usize::from(vcpus.contains(&prev)));
                 prop_assert_eq!(with_stack + count(&others_leave(&vcpus), &fields), 1);
                 let either = |set: &Numbers| set.contains(&prev) || set.contains(&next);

@@ -20,7 +20,7 @@ fn thousand() -> Summary {
     for index in 0..1000 {
         let spans = match index {
             0..989 => vec![running(1_000)],
-            989..998 => vec![running(500_000), blocked(BlockReason::Futex, 1_500_000)],
+            989..998 => vec![running(500_000), blocked(Reason::Bql, 1_500_000)],
             _ => vec![running(1_000_000), preempted(5_000_000, &[(201, 4_500_000)])],
         };
         builder.breakdown(VM1, request(index, HostNs(START.0 + index * 10_000_000), spans));
@@ -40,7 +40,7 @@ fn each_class_sums_the_parts_of_its_requests() {
     // The 990th and the 999th of 1000: one of 2 ms and one of 6 ms, to the bucket.
     assert_eq!((summary.latency_ns.p99, summary.latency_ns.p999), (2_000_895, 6_000_000));
     assert_eq!(parts(Part::OnPcpu), [989_000 + 4_500_000 + 2_000_000, 2_000_000, 0]);
-    assert_eq!(parts(Part::Futex), [13_500_000, 0, 0]);
+    assert_eq!(parts(Part::BqlWait), [13_500_000, 0, 0]);
     assert_eq!(parts(Part::PreemptWait), [10_000_000, 10_000_000, 0]);
     let classes = &summary.classes;
     assert_eq!([classes.all.count, classes.p99.count, classes.p999.count], [1000, 2, 0]);
@@ -131,7 +131,7 @@ fn a_worst_request_tells_what_happened_to_it() {
     let mut builder = builder();
     let spans = vec![
         running(13_000),
-        blocked(BlockReason::Futex, 70_000),
+        blocked(Reason::Bql, 70_000),
         woken(2_000),
         preempted(3_998_000, &[(201, 3_990_000), (7, 8_000)]),
         lost(500),
@@ -153,7 +153,7 @@ fn a_worst_request_tells_what_happened_to_it() {
         rows,
         [
             (0, 13_000, Part::OnPcpu, Some(1)),
-            (13_000, 70_000, Part::Futex, None),
+            (13_000, 70_000, Part::BqlWait, None),
             (83_000, 2_000, Part::WakeupDelay, Some(1)),
             (85_000, 3_998_000, Part::PreemptWait, Some(1)),
             (4_083_000, 500, Part::Unknown, None),
@@ -181,7 +181,7 @@ fn spans_count_for_the_vcpu_whose_thread_they_are() {
             running(7_000),
             preempted(4_000, &[(201, 3_000)]),
             running(5_000),
-            blocked(BlockReason::Other, 2_000),
+            blocked(Reason::PollSleep, 2_000),
         ],
     );
     spans.iter().for_each(|span| builder.span(span));
@@ -195,7 +195,7 @@ fn spans_count_for_the_vcpu_whose_thread_they_are() {
     assert_eq!((vcpu.wait_ns, vcpu.unseen_ns), (5_000, 2_000));
     assert_eq!((vcpu.antagonists[0].ran_ns, vcpu.antagonists[0].share), (3_000, 0.6));
     let reasons: Vec<_> = vcpu.off_cpu.iter().map(|row| row.reason).collect();
-    assert_eq!(reasons, Part::ALL[1..]);
+    assert!(reasons.into_iter().eq(OffReason::all()));
     let stacks: Vec<_> = summary
         .stacks
         .iter()
@@ -204,8 +204,8 @@ fn spans_count_for_the_vcpu_whose_thread_they_are() {
     assert_eq!(
         stacks,
         [
-            (Part::PreemptWait, 1, 4_000, "(no stack recorded)"),
-            (Part::OtherSleep, 1, 2_000, "do_sys_poll"),
+            (OffReason::Left(Reason::Timeslice), 1, 4_000, "(no stack recorded)"),
+            (OffReason::Left(Reason::PollSleep), 1, 2_000, "do_sys_poll"),
         ]
     );
 }
@@ -215,16 +215,14 @@ fn distinct_stacks_are_bounded() {
     let mut builder = builder();
     let stacks_count = u32::try_from(STACKS_MAX).unwrap() + 10;
     for stack in 0..stacks_count {
-        let mut span = blocked(BlockReason::Other, 1_000);
-        span.state = ThreadState::Blocked {
-            reason: BlockReason::Other,
-            stack: Some(StackId(stack)),
-            waker: None,
-        };
+        let mut span = blocked(Reason::PollSleep, 1_000);
+        let sleep = Sleep { stack: Some(StackId(stack)), ..Sleep::new(Reason::PollSleep) };
+        span.state = ThreadState::Blocked(sleep);
         builder.span(&span);
     }
     assert_eq!(builder.stacks.len(), STACKS_MAX + 1);
-    assert_eq!(builder.stacks[&(Part::OtherSleep, StackKey::BeyondLimit)], (10, 10_000));
+    let beyond = (OffReason::Left(Reason::PollSleep), StackKey::BeyondLimit);
+    assert_eq!(builder.stacks[&beyond], (10, 10_000));
 }
 
 #[test]
@@ -274,10 +272,10 @@ fn spans() -> impl Strategy<Value = Vec<Span>> {
         0 => running(length_ns),
         1 => preempted(length_ns, &[(201, length_ns / 2), (7, length_ns / 3)]),
         2 => woken(length_ns),
-        3 => blocked(BlockReason::Futex, length_ns),
-        4 => blocked(BlockReason::Halt, length_ns),
-        5 => blocked(BlockReason::Other, length_ns),
-        6 => blocked(BlockReason::Unknown, length_ns),
+        3 => blocked(Reason::Bql, length_ns),
+        4 => blocked(Reason::Halt, length_ns),
+        5 => blocked(Reason::PollSleep, length_ns),
+        6 => blocked(Reason::Unknown, length_ns),
         7 => lost(length_ns),
         _ => running(length_ns / 1_000),
     });
@@ -314,9 +312,11 @@ proptest! {
         let vcpu = &summary.vcpus[1];
         prop_assert_eq!(vcpu.observed_ns, total_ns);
         prop_assert_eq!(vcpu.on_pcpu_ns, parts.all.get(Part::OnPcpu));
-        for row in &vcpu.off_cpu {
-            prop_assert_eq!(row.total_ns, parts.all.get(row.reason));
-        }
+        let off_ns: u64 = vcpu.off_cpu.iter().map(|row| row.total_ns).sum();
+        prop_assert_eq!(off_ns + vcpu.on_pcpu_ns, total_ns);
+        let of = |wanted| vcpu.off_cpu.iter().find(|row| row.reason == wanted).unwrap().total_ns;
+        prop_assert_eq!(of(OffReason::Left(Reason::Bql)), parts.all.get(Part::BqlWait));
+        prop_assert_eq!(of(OffReason::WakeupDelay), parts.all.get(Part::WakeupDelay));
         let json = serde_json::to_string(&summary).unwrap();
         prop_assert_eq!(&serde_json::from_str::<Summary>(&json).unwrap(), &summary);
         let page = crate::report::render(&summary, Default::default());

@@ -1,12 +1,13 @@
 //! The slowest requests, each with what happened to it, as lines that read as sentences.
 
+use super::NAME_CHARS_MAX;
 use super::page::{Page, Tone, shorten};
 use super::units::{count, duration, percent};
-use super::{NAME_CHARS_MAX, reason_label};
 use crate::join::Part;
 use crate::report::model::{
     Antagonist, AttributionName, ChainSpan, NamedThread, Summary, WhyUnknown, WorstRequest, share,
 };
+use crate::report::verdict::label;
 use crate::units::PcpuId;
 use std::cmp::Reverse;
 
@@ -79,7 +80,7 @@ fn largest_parts(request: &WorstRequest) -> String {
     let named: Vec<String> = parts
         .iter()
         .map(|(part, part_ns)| {
-            format!("{} {}", percent(share(*part_ns, request.latency_ns)), reason_label(*part))
+            format!("{} {}", percent(share(*part_ns, request.latency_ns)), label(*part))
         })
         .collect();
     if named.is_empty() { "nothing is known".to_owned() } else { named.join(", ") }
@@ -92,7 +93,7 @@ fn chain(page: &mut Page, request: &WorstRequest) {
         if shown.contains(&index) {
             shorter(page, &mut passed_over);
             let lead = lead(span.offset_ns, span.length_ns);
-            let tone = if span.part == Part::OnPcpu { Tone::Dim } else { Tone::Plain };
+            let tone = if span.part.is_on_pcpu() { Tone::Dim } else { Tone::Plain };
             page.paragraph(&lead, &sentence(span), tone);
         } else {
             passed_over.push(span);
@@ -139,6 +140,9 @@ fn sentence(span: &ChainSpan) -> String {
     let pcpu = span.pcpu.map_or_else(|| "a pCPU".to_owned(), |pcpu: PcpuId| pcpu.to_string());
     match span.part {
         Part::OnPcpu => format!("on {pcpu}"),
+        Part::Guest => format!("on {pcpu}, in the guest"),
+        Part::Kvm => format!("on {pcpu}, in KVM"),
+        Part::VmmUser => format!("on {pcpu}, in the VMM"),
         Part::PreemptWait if span.antagonists.is_empty() => {
             format!("preempted on {pcpu}, by whom is not known")
         }
@@ -147,10 +151,15 @@ fn sentence(span: &ChainSpan) -> String {
         Part::WakeupDelay => {
             format!("woken for {pcpu}, where {} ran", antagonists(&span.antagonists))
         }
-        Part::Futex => asleep("asleep on a futex", span),
+        Part::Throttled => format!("kept off {pcpu}: its control group's quota was used up"),
+        Part::BqlWait => locked("asleep on QEMU's big lock", span),
+        Part::LockWait => locked("asleep on a lock of the VMM", span),
+        Part::HostFault => asleep("waiting for memory of the host", span),
+        Part::IoSubmit => asleep("waiting for disk I/O of its own", span),
         Part::Halt => asleep("halted, the guest was idle", span),
         Part::OtherSleep => asleep("asleep in the host's kernel", span),
         Part::Unknown => match span.why_unknown {
+            Some(WhyUnknown::NoRule) => asleep("asleep, no rule says what for", span),
             Some(WhyUnknown::NoStack) => asleep("asleep, no stack says where", span),
             Some(WhyUnknown::Lost) => "unknown: records were lost".to_owned(),
             Some(WhyUnknown::NotYetSeen) => {
@@ -173,6 +182,21 @@ fn antagonists(antagonists: &[Antagonist]) -> String {
         named.push(format!("{more} more"));
     }
     named.join(", ")
+}
+
+/// A wait for a lock: the address proves which one, and who woke the thread let go of it.
+fn locked(what: &str, span: &ChainSpan) -> String {
+    let mut sentence = what.to_owned();
+    if let Some(address) = span.lock_address {
+        sentence.push_str(&format!(" at {address:#x}"));
+    }
+    if let Some(device) = &span.device {
+        sentence.push_str(&format!(" for {}", shorten(device, NAME_CHARS_MAX)));
+    }
+    if let Some(waker) = &span.waker {
+        sentence.push_str(&format!(", released by {}", name(waker)));
+    }
+    sentence
 }
 
 fn asleep(what: &str, span: &ChainSpan) -> String {

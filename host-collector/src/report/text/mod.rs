@@ -6,8 +6,7 @@ mod tables;
 pub mod units;
 
 use super::model::{ClockMethod, Lost, RunStatus, Summary};
-use super::verdict::{self, verdict};
-use crate::join::Part;
+use super::verdict::verdict;
 use page::{Page, Tone, shorten};
 use units::{bytes, count, counted, duration};
 
@@ -50,16 +49,13 @@ pub fn render(summary: &Summary, style: Style) -> String {
     }
     tables::timeslices(&mut page, summary);
     tables::off_cpu(&mut page, summary);
+    tables::lock_waits(&mut page, summary);
     tables::antagonists(&mut page, summary);
     tables::stacks(&mut page, summary);
     chain::worst(&mut page, summary);
     footing(&mut page, summary);
     warnings(&mut page, summary);
     page.into_text()
-}
-
-fn reason_label(part: Part) -> &'static str {
-    verdict::label(part)
 }
 
 fn title(page: &mut Page, summary: &Summary) {

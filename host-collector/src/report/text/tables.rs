@@ -2,9 +2,12 @@
 
 use super::page::{Page, Table, Tone, shorten};
 use super::units::{count, duration, percent};
-use super::{BARS_WIDTH_MIN, NAME_CHARS_MAX, reason_label};
+use super::{BARS_WIDTH_MIN, NAME_CHARS_MAX};
 use crate::join::Part;
 use crate::report::model::{Class, ClassAntagonist, Relation, StackTotal, Summary, Vcpu, share};
+use crate::report::reason::OffReason;
+use crate::report::verdict::label;
+use crate::timeline::Reason;
 use crate::units::{PcpuId, Tid, VcpuId};
 
 /// Characters of a bar that stands for 100 %.
@@ -15,6 +18,9 @@ const LISTED_SHARE_MIN: f64 = 0.01;
 
 /// Antagonists listed for one vCPU.
 const VCPU_ANTAGONISTS_MAX: usize = 4;
+
+/// Rows of the table of lock waits; the JSON has more.
+const LOCK_WAITS_SHOWN_MAX: usize = 8;
 
 /// Frames of a stack that are shown.
 const STACK_FRAMES_MAX: usize = 6;
@@ -74,10 +80,12 @@ pub(super) fn parts(page: &mut Page, summary: &Summary) {
     let only = |text: String| (text, String::new(), String::new());
     let names = ["all", "above p99", "above p99.9"];
     row(Tone::Dim, "", names.map(|name| only(name.to_owned())));
-    for part in Part::ALL {
+    let took_time = |part: &Part| classes.iter().any(|(_, parts)| parts.get(*part) > 0);
+    // The one that says how far the others may be believed is always there.
+    for part in Part::ALL.into_iter().filter(|part| took_time(part) || *part == Part::Unknown) {
         row(
             Tone::Plain,
-            reason_label(part),
+            label(part),
             classes.map(|(class, parts)| {
                 let part_ns = parts.get(part);
                 let share = share(part_ns, class.latency_ns);
@@ -211,7 +219,7 @@ pub(super) fn off_cpu(page: &mut Page, summary: &Summary) {
                 Tone::Plain,
                 [
                     std::mem::take(&mut name),
-                    reason_label(row.reason).to_owned(),
+                    row.reason.label().to_owned(),
                     count(row.count),
                     duration(row.total_ns),
                     share_percent(row.total_ns, vcpu.observed_ns),
@@ -220,6 +228,33 @@ pub(super) fn off_cpu(page: &mut Page, summary: &Summary) {
                 ],
             );
         }
+    }
+    page.table(&table);
+}
+
+pub(super) fn lock_waits(page: &mut Page, summary: &Summary) {
+    if summary.lock_waits.is_empty() {
+        return;
+    }
+    heading(page, "Lock waits", "from going to sleep to being woken by whoever let go");
+    let mut table = Table::new("lllrrrrl");
+    let columns = ["", "lock", "released by", "count", "total", "mean", "max", "for"];
+    table.row(Tone::Dim, columns);
+    for row in summary.lock_waits.iter().take(LOCK_WAITS_SHOWN_MAX) {
+        let device = row.device.as_deref().unwrap_or("");
+        table.row(
+            Tone::Plain,
+            [
+                vcpu_name(&row.vm, row.vcpu),
+                OffReason::Left(row.reason).label().to_owned(),
+                shorten(&row.released_by.name, NAME_CHARS_MAX),
+                count(row.count),
+                duration(row.total_ns),
+                duration(row.total_ns / row.count.max(1)),
+                duration(row.max_ns),
+                shorten(device, NAME_CHARS_MAX),
+            ],
+        );
     }
     page.table(&table);
 }
@@ -279,16 +314,16 @@ fn relation(kind: Relation) -> &'static str {
 
 pub(super) fn stacks(page: &mut Page, summary: &Summary) {
     let mut shown = Vec::new();
-    for part in Part::ALL {
-        let is_unexplained = matches!(part, Part::OtherSleep | Part::Unknown);
+    for reason in OffReason::all() {
+        let is_unexplained = matches!(reason, OffReason::Left(Reason::Unknown | Reason::PollSleep));
         let stacks_max = if is_unexplained { STACKS_UNEXPLAINED_MAX } else { STACKS_EXPLAINED_MAX };
-        let is_told = |stack: &&StackTotal| stack.reason == part;
+        let is_told = |stack: &&StackTotal| stack.reason == reason;
         // Only where a stack could have explained something is it worth a line that there is none.
         let has_frames = |stack: &&StackTotal| {
             is_unexplained || stack.frames.first().is_some_and(|frame| !frame.starts_with('('))
         };
-        let of_part = summary.stacks.iter().filter(is_told).filter(has_frames);
-        shown.extend(of_part.take(stacks_max));
+        let of_reason = summary.stacks.iter().filter(is_told).filter(has_frames);
+        shown.extend(of_reason.take(stacks_max));
     }
     if shown.is_empty() {
         return;
@@ -303,7 +338,7 @@ pub(super) fn stacks(page: &mut Page, summary: &Summary) {
             .collect();
         let lead = format!(
             "  {:<15}  {:>9}  {:>8}  ",
-            reason_label(stack.reason),
+            stack.reason.label(),
             count(stack.count),
             duration(stack.total_ns)
         );

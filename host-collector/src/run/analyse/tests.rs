@@ -8,13 +8,15 @@
 //! ```
 
 use super::*;
-use crate::host_event::PrevState;
+use crate::host_event::{PrevState, Switch};
 use crate::join::Part;
 use crate::run::manifest::{
     GuestClock, GuestEnd, GuestRecord, HogRecord, LockRecord, ThreadRecord, Window,
 };
 use crate::store::StreamWriter;
+use crate::timeline::Reason;
 use crate::units::{PcpuId, Tid};
+use crate::vmm::bql::Bql;
 use crate::vmm::memory_map::MemoryMap;
 use tempfile::TempDir;
 use vslice_wire::{Dropped, GuestTicks};
@@ -22,6 +24,9 @@ use vslice_wire::{Dropped, GuestTicks};
 const START_NS: u64 = 1_000_000_000;
 /// What the guest's clock shows less than the host's; both count nanoseconds.
 const OFFSET_NS: u64 = 999_000_000;
+
+/// Where vm1's QEMU has its big lock.
+const BQL: u64 = 0x55a8_e2e7_eb40;
 
 const VM1_LOOP: Tid = Tid(100);
 const VM1_VCPU1: Tid = Tid(101);
@@ -38,7 +43,10 @@ fn guest_at(us: u64) -> GuestTicks {
 
 fn switch(us: u64, prev: Tid, prev_state: PrevState, next: Tid) -> HostEvent {
     let stack = (prev_state == PrevState::Sleep).then_some(StackId(0));
-    let kind = HostEventKind::Switch { prev, prev_state, next, stack };
+    // `pthread_mutex_lock` of a lock that is taken: FUTEX_WAIT_PRIVATE, value 2.
+    let call_args = stack.map(|_| [BQL, 0x80, 2]);
+    let switch = Switch { stack, call_args, ..Switch::new(prev, prev_state, next) };
+    let kind = HostEventKind::Switch(switch);
     HostEvent { time: host_at(us), pcpu: PcpuId(1), kind }
 }
 
@@ -54,6 +62,12 @@ fn vm(name: &str, pid: Tid, vcpu1: Tid, reads: bool) -> VmRecord {
         role: role.to_owned(),
         vcpu,
         pinned: Some(PcpuId(pcpu)),
+    };
+    let bql = Bql {
+        address: BQL,
+        symbol: String::from("bql_lock_impl"),
+        owner_seen: None,
+        looks_count: 1,
     };
     VmRecord {
         name: name.to_owned(),
@@ -79,7 +93,7 @@ fn vm(name: &str, pid: Tid, vcpu1: Tid, reads: bool) -> VmRecord {
             notices: vec![],
             ended: Some(GuestEnd::Completed),
         }),
-        lock: LockRecord::default(),
+        lock: LockRecord { bql: Some(bql), ..LockRecord::default() },
         memory_map: MemoryMap::default(),
         memory_map_missing: None,
     }
@@ -195,7 +209,7 @@ fn a_whole_run_has_the_figures_that_were_drawn() {
         (Part::OnPcpu, 200_000),
         (Part::PreemptWait, 300_000),
         (Part::WakeupDelay, 50_000),
-        (Part::Futex, 100_000),
+        (Part::BqlWait, 100_000),
     ];
     // The clock rounds each end to a nanosecond.
     let summed = parts(&summary);
@@ -211,6 +225,9 @@ fn a_whole_run_has_the_figures_that_were_drawn() {
     assert_eq!(vcpu.antagonists[0].ran_ns, 550_000);
     assert_eq!(summary.hogs.iter().map(|hog| hog.count).collect::<Vec<_>>(), [77, 77]);
     assert_eq!(summary.clock.bound_ns, Some(2));
+    let [waits] = &summary.lock_waits[..] else { panic!("{:?}", summary.lock_waits) };
+    assert_eq!((waits.reason, waits.count, waits.total_ns), (Reason::Bql, 1, 100_000));
+    assert_eq!(waits.released_by.name, "vm1 main loop");
 }
 
 #[test]
@@ -243,7 +260,7 @@ fn a_killed_run_is_partial_and_its_sleeps_have_no_reason() {
     assert!(matches!(summary.status, RunStatus::Partial { .. }));
     assert_eq!(summary.measured_ns, 1_200_000, "up to the last event");
     assert_eq!((summary.requests.count, summary.requests.unattributable), (2, 0));
-    assert_eq!(summary.parts.all.get(Part::Futex), 0);
+    assert_eq!(summary.parts.all.get(Part::BqlWait), 0);
     let unknown_ns = summary.parts.all.get(Part::Unknown);
     assert!(unknown_ns.abs_diff(100_000) <= 4, "the sleep: {unknown_ns}");
     assert!(summary.hogs.is_empty(), "nobody knows whether they counted: {:?}", summary.hogs);

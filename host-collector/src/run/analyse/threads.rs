@@ -51,9 +51,11 @@ impl Threads {
                 let kind = of_process.or(of_kernel).unwrap_or(ThreadKind::Host);
                 self.by_tid.insert(*tid, ThreadIdentity { name: String::new(), kind });
             }
-            HostEventKind::Switch { .. }
+            HostEventKind::Switch(_)
             | HostEventKind::Waking { .. }
             | HostEventKind::Exit { .. }
+            | HostEventKind::Kvm { .. }
+            | HostEventKind::Block(_)
             | HostEventKind::Lost { .. } => {}
         }
     }

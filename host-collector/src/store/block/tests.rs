@@ -37,7 +37,7 @@ fn read(bytes: &[u8]) -> Result<(Vec<HostEvent>, Tail), StoreError> {
 #[test]
 fn the_header_has_these_bytes() {
     let header = file_header(StreamKind::Requests);
-    let expected = b"\x89VSR\r\n\x1a\n\x01\x00\x02\x00\xab\x85\x9b\x42";
+    let expected = b"\x89VSR\r\n\x1a\n\x02\x00\x02\x00\xab\x85\x9b\x42";
     assert_eq!(header[..12], expected[..12]);
     assert_eq!(header[12..], crc32fast::hash(&expected[..12]).to_le_bytes());
     let end = block_bytes::<HostEvent>(&[]);
@@ -76,15 +76,23 @@ fn a_foreign_file_is_a_sentence() {
     let not = read(b"MZ").unwrap_err();
     assert_eq!(not.to_string(), "x.vsr is not a vslice stream");
     let kind = read(&file_header(StreamKind::Clock)).unwrap_err();
-    assert_eq!(kind.to_string(), "x.vsr holds a stream of kind 3, expected Sched");
+    assert_eq!(kind.to_string(), "x.vsr holds a stream of kind 3, expected Events");
     let mut newer = file_header(StreamKind::Events);
-    newer[8] = 2;
+    newer[8] = 3;
     let crc = crc32fast::hash(&newer[..12]);
     newer[12..].copy_from_slice(&crc.to_le_bytes());
     let newer = read(&newer).unwrap_err();
     assert_eq!(
         newer.to_string(),
-        "x.vsr has format version 2, this vslice reads up to 1; use a newer vslice"
+        "x.vsr has format version 3, this vslice reads up to 2; use a newer vslice"
+    );
+    let mut older = file_header(StreamKind::Events);
+    older[8] = 1;
+    let crc = crc32fast::hash(&older[..12]);
+    older[12..].copy_from_slice(&crc.to_le_bytes());
+    assert_eq!(
+        read(&older).unwrap_err().to_string(),
+        "x.vsr has format version 1, this vslice reads 2; use the vslice that recorded it"
     );
 }
 

@@ -122,7 +122,10 @@ fn sleeps_in_the_kernel() {
             "blk_mq_get_tag <- blk_mq_submit_bio <- submit_bio_noacct <- io_submit_one <- \
              __x64_sys_io_submit",
         ),
-        (Reason::IoSubmit, "io_schedule <- __iomap_dio_rw <- ext4_file_read_iter <- __x64_sys_pread64"),
+        (
+            Reason::IoSubmit,
+            "io_schedule <- __iomap_dio_rw <- ext4_file_read_iter <- __x64_sys_pread64",
+        ),
         (Reason::PollSleep, "poll_schedule_timeout <- do_sys_poll <- __x64_sys_ppoll"),
         (Reason::PollSleep, "do_nanosleep <- hrtimer_nanosleep <- __x64_sys_clock_nanosleep"),
         (Reason::Unknown, "pipe_read <- vfs_read <- ksys_read"),
