@@ -200,8 +200,8 @@ fn two_busy_threads_alternate() -> Outcome {
     let events = seen.of(pcpu);
     check_chain(&events)?;
     for (time, prev, state, _, has_stack) in switches(&events) {
-        check(has_stack == (prev == one.tid), || format!("{prev} at {time:?}: {has_stack}"))?;
         let ran = prev == one.tid || prev == two.tid;
+        check(has_stack == ran, || format!("{prev} at {time:?}: {has_stack}"))?;
         check(!ran || state.is_runnable(), || format!("{prev} left as {state:?}"))?;
     }
     for (tid, name) in [(one.tid, "vs-one"), (two.tid, "vs-two")] {
