@@ -18,6 +18,8 @@ mod coming;
 pub mod contradiction;
 #[cfg(test)]
 mod drawing;
+#[cfg(test)]
+mod evidence_tests;
 pub mod futex;
 #[cfg(test)]
 mod laws;
