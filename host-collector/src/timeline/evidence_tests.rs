@@ -191,10 +191,10 @@ fn waits_that_are_held_back_for_their_port_are_bounded() {
     let mut timeline = timeline(known());
     let mut push = |event: &HostEvent| {
         timeline.push(event, &mut |_| {});
-        timeline.take_lock_waits().len()
+        timeline.take_lock_waits().len() as u64
     };
     assert_eq!(push(&comes(0, VCPU)) + push(&kvm(1, IO)), 0);
-    let mut taken = 0;
+    let mut taken = 0_u64;
     for round in 0..40 {
         let at_ns = 10 + round * 10;
         push(&locks(at_ns, VCPU, BQL));
