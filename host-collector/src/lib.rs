@@ -10,6 +10,7 @@ pub mod join;
 pub mod lab;
 pub mod perf;
 pub mod report;
+pub mod rig;
 pub mod run;
 pub mod sched;
 pub mod store;
