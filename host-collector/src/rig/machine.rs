@@ -174,6 +174,11 @@ impl Machine {
             machine.place(placement)?;
         }
         machine.wait_until_it_counts(deadline, config.start_limit)?;
+        if let Some(placement) = config.placement {
+            // The first KVM_RUN makes a thread of the kernel's in QEMU, `kvm-nx-lpage-re`, which
+            // has inherited the vCPU's place (linux: arch/x86/kvm/mmu/mmu.c, kvm_mmu_post_init_vm).
+            machine.place(placement)?;
+        }
         Ok(machine)
     }
 
