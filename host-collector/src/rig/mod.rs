@@ -14,3 +14,7 @@ pub mod frontend;
 pub mod inject;
 pub mod machine;
 mod monitor;
+mod own_thread;
+pub mod puppet;
+
+use own_thread::{pin_self, sleep_for, spin_until};

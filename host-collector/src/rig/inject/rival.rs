@@ -1,8 +1,9 @@
 //! A rival: a thread that always wants the pCPU, so that the scheduler shares it out by timeslices.
 
-use super::thread::{PinnedThread, spin_until};
+use super::thread::PinnedThread;
 use super::{Episode, InjectError, ThreadLog};
 use crate::guest::exchange::host_now;
+use crate::rig::spin_until;
 use crate::units::{HostNs, PcpuId, Tid};
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -2,11 +2,8 @@
 
 use super::{Episode, InjectError, ThreadLog};
 use crate::guest::exchange::host_now;
+use crate::rig::{pin_self, sleep_for, spin_until};
 use crate::units::{HostNs, PcpuId, Tid};
-use crate::vmm::pin::set_affinity;
-use nix::errno::Errno;
-use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
-use nix::unistd::gettid;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -91,20 +88,6 @@ impl<T> Drop for PinnedThread<T> {
     }
 }
 
-fn pin_self(name: &'static str, pcpu: PcpuId) -> Result<Tid, InjectError> {
-    let tid = Tid(gettid().as_raw().cast_unsigned());
-    set_affinity(tid, &[pcpu]).map_err(|errno| InjectError::Scheduling {
-        name,
-        what: format!("pinned to {pcpu}"),
-        errno,
-        hint: match errno {
-            Errno::EINVAL => ": the pCPU is offline or outside this process's cpuset",
-            _ => "",
-        },
-    })?;
-    Ok(tid)
-}
-
 /// Sleeps and runs in turn until `stop` is set; one episode for each time that it ran.
 pub(super) fn wake_and_run(stop: &AtomicBool, sleep: Duration, run: Duration) -> Vec<Episode> {
     let mut episodes = Vec::with_capacity(EPISODES_ROOM);
@@ -115,23 +98,6 @@ pub(super) fn wake_and_run(stop: &AtomicBool, sleep: Duration, run: Duration) ->
         episodes.push(Episode { start, end });
     }
     episodes
-}
-
-/// Runs until this time; returns when it saw that it was over.
-pub(super) fn spin_until(until: HostNs) -> HostNs {
-    loop {
-        let now = host_now();
-        if now >= until {
-            return now;
-        }
-        std::hint::spin_loop();
-    }
-}
-
-/// Sleeps on `CLOCK_MONOTONIC`, less if a signal comes.
-pub(super) fn sleep_for(duration: Duration) {
-    let _ =
-        clock_nanosleep(ClockId::CLOCK_MONOTONIC, ClockNanosleepFlags::empty(), &duration.into());
 }
 
 fn nanoseconds(duration: Duration) -> u64 {
