@@ -11,6 +11,7 @@ pub mod join;
 pub mod lab;
 pub mod perf;
 pub mod report;
+pub mod rig;
 pub mod run;
 pub mod store;
 pub mod text;

@@ -2,6 +2,7 @@
 
 pub(crate) mod doctor;
 pub(crate) mod plan;
+pub(crate) mod puppet;
 pub(crate) mod report;
 pub(crate) mod run;
 
@@ -40,6 +41,9 @@ pub(crate) enum Command {
     Doctor(doctor::DoctorArgs),
     /// List the built-in plans, or print one as a start for your own
     Plan(plan::PlanArgs),
+    /// Block in ways that are known; a part of the self-test
+    #[command(hide = true)]
+    SelftestPuppet(puppet::PuppetArgs),
 }
 
 impl Cli {
@@ -53,6 +57,7 @@ impl Cli {
             Command::Report(args) => report::execute(&args),
             Command::Doctor(args) => doctor::execute(&args),
             Command::Plan(args) => plan::execute(&args),
+            Command::SelftestPuppet(args) => puppet::execute(&args),
         }
     }
 }
