@@ -13,6 +13,7 @@ pub mod perf;
 pub mod report;
 pub mod rig;
 pub mod run;
+pub mod selftest;
 pub mod store;
 pub mod text;
 pub mod timeline;

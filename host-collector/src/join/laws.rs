@@ -39,8 +39,10 @@ fn state(character: char) -> ThreadState {
         '=' => running(RunMode::Unsplit),
         'g' => running(RunMode::Guest),
         'k' => running(RunMode::Kvm),
-        'p' => ThreadState::PreemptWait { pcpu, reason: Reason::Timeslice, stack: None },
-        't' => ThreadState::PreemptWait { pcpu, reason: Reason::Throttle, stack: None },
+        'p' => {
+            ThreadState::PreemptWait { pcpu, reason: Reason::Timeslice, stack: None, lock: None }
+        }
+        't' => ThreadState::PreemptWait { pcpu, reason: Reason::Throttle, stack: None, lock: None },
         'w' => ThreadState::WakeupDelay { pcpu },
         'f' => blocked(Reason::Bql),
         'h' => blocked(Reason::Halt),

@@ -30,7 +30,7 @@ const OTHER_STACK: StackId = StackId(1);
 
 const RUNNING: ThreadState = ThreadState::Running { pcpu: PCPU, mode: RunMode::Unsplit };
 const PREEMPTED: ThreadState =
-    ThreadState::PreemptWait { pcpu: PCPU, reason: Reason::Timeslice, stack: None };
+    ThreadState::PreemptWait { pcpu: PCPU, reason: Reason::Timeslice, stack: None, lock: None };
 
 pub(super) fn running(length_ns: u64) -> Span {
     span(RUNNING, length_ns)

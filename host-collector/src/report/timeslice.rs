@@ -189,7 +189,12 @@ mod tests {
             '=' => running(RunMode::Unsplit),
             'g' => running(RunMode::Guest),
             'k' => running(RunMode::Kvm),
-            'p' => ThreadState::PreemptWait { pcpu: PCPU, reason: Reason::Timeslice, stack: None },
+            'p' => ThreadState::PreemptWait {
+                pcpu: PCPU,
+                reason: Reason::Timeslice,
+                stack: None,
+                lock: None,
+            },
             'w' => ThreadState::WakeupDelay { pcpu: PCPU },
             'f' => blocked(Reason::Bql),
             'h' => blocked(Reason::Halt),

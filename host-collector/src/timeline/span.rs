@@ -64,6 +64,8 @@ pub enum ThreadState {
         reason: Reason,
         /// Where in the kernel it gave way.
         stack: Option<StackId>,
+        /// The lock that it was about to sleep on when it was woken.
+        lock: Option<u64>,
     },
     /// Not known, and not guessed.
     Unknown {

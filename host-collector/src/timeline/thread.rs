@@ -62,7 +62,7 @@ const LOCK_WAITS_MAX: usize = 16;
 enum State {
     Unknown(UnknownCause),
     Running { pcpu: PcpuId },
-    Preempted { pcpu: PcpuId, reason: Reason, stack: Option<StackId> },
+    Preempted { pcpu: PcpuId, reason: Reason, stack: Option<StackId>, lock: Option<u64> },
     Asleep { pcpu: PcpuId, sleep: Sleep, raced_waker: Option<Tid> },
     Woken { pcpu: PcpuId },
 }
@@ -251,7 +251,7 @@ impl Thread {
         };
         let next = match prev_state {
             PrevState::Runnable | PrevState::RunnablePreempted => {
-                State::Preempted { pcpu, reason, stack }
+                State::Preempted { pcpu, reason, stack, lock }
             }
             PrevState::Dead => State::Unknown(UnknownCause::Ended),
             PrevState::Sleep | PrevState::DiskSleep | PrevState::Stopped | PrevState::Other(_) => {
@@ -417,8 +417,8 @@ impl Thread {
         match self.state {
             State::Unknown(cause) => ThreadState::Unknown { cause },
             State::Running { pcpu } => ThreadState::Running { pcpu, mode: self.mode },
-            State::Preempted { pcpu, reason, stack } => {
-                ThreadState::PreemptWait { pcpu, reason, stack }
+            State::Preempted { pcpu, reason, stack, lock } => {
+                ThreadState::PreemptWait { pcpu, reason, stack, lock }
             }
             State::Asleep { sleep, .. } => ThreadState::Blocked(sleep),
             State::Woken { pcpu } => ThreadState::WakeupDelay { pcpu },
