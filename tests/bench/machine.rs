@@ -4,6 +4,7 @@ use anyhow::Context;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 use std::fs;
+use std::process::{Command, Stdio};
 use vslice::units::PcpuId;
 
 /// Where the ping-pong runs and where everybody else does.
@@ -54,6 +55,18 @@ impl Drop for Pinned {
     fn drop(&mut self) {
         let _ = sched_setaffinity(Pid::from_raw(0), &self.before);
     }
+}
+
+/// Gives this thread, and whatever it starts from now on, 87 times the weight of a normal thread:
+/// other work on the machine then disturbs the ping-pong less, and no rival loses records because
+/// its reader waits. For all of them alike.
+pub(crate) fn raise_priority() -> anyhow::Result<()> {
+    let pid = std::process::id().to_string();
+    let mut renice = Command::new("renice");
+    let status = renice.args(["-n", "-20", "-p", &pid]).stdout(Stdio::null()).status();
+    let status = status.context("cannot run renice (package bsdutils)")?;
+    anyhow::ensure!(status.success(), "not allowed to raise the own priority: run as root");
+    Ok(())
 }
 
 /// What the hypervisor took from a pCPU since the start, from `/proc/stat` (proc_stat(5)).

@@ -178,15 +178,12 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn start(role: Role, pcpu: PcpuId, threads: u32) -> anyhow::Result<Process> {
-        // With a weight of 87 times a normal thread's, other work on the pCPU disturbs less.
-        let mut child = Command::new("nice")
-            .args(["-n", "-20"])
-            .arg(std::env::current_exe()?)
+        let mut child = Command::new(std::env::current_exe()?)
             .args([role.argument(), &pcpu.0.to_string(), &threads.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .context("cannot start this binary again through nice(1)")?;
+            .context("cannot start this binary again")?;
         let orders = child.stdin.take();
         let answers = BufReader::new(child.stdout.take().context("its output is a pipe")?);
         let mut process = Process { child, orders, answers, pcpu, tids: Vec::new() };

@@ -148,6 +148,7 @@ impl Bench {
     /// Pins this thread, so that all that it starts is away from the ping-pong.
     pub(crate) fn start() -> anyhow::Result<Bench> {
         let places = Places::choose()?;
+        machine::raise_priority()?;
         let players = Process::start(Role::PingPong, places.measured, 0)?;
         let idle_vm = Process::start(Role::IdleVm, places.others, IDLE_THREADS)?;
         let pinned = Pinned::to(places.others)?;

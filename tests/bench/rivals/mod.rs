@@ -36,12 +36,25 @@ pub(crate) const ALL: [Rival; 11] = [
     Rival::TraceCmd(trace_cmd::Stacks::With),
 ];
 
+/// What the costs of vslice are made of, as far as perf can be asked for the parts.
+pub(crate) const PARTS: [Rival; 9] = [
+    Rival::Vslice(vslice::Watched::OtherPcpu),
+    Rival::Perf(perf::Asked::NothingPasses),
+    Rival::Perf(perf::Asked::NothingPassesOfThree),
+    Rival::Perf(perf::Asked::ArrivalsElsewhere),
+    Rival::Vslice(vslice::Watched::Pcpu),
+    Rival::Perf(perf::Asked::Switches),
+    Rival::Perf(perf::Asked::SwitchesAndWakings),
+    Rival::Perf(perf::Asked::Arrivals),
+    Rival::Perf(perf::Asked::AsVslice),
+];
+
 /// What a rival is to record of the ping-pong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expected {
     /// Nothing: it looks elsewhere, or rejects everything.
     Nothing,
-    /// Every switch.
+    /// Every switch, without a stack.
     Switches,
     /// Every switch, with the kernel stack of the thread that leaves.
     Stacks,
@@ -106,9 +119,13 @@ impl Rival {
 
     pub(crate) fn expected(self) -> Expected {
         match self {
-            Rival::Vslice(vslice::Watched::OtherPcpu) | Rival::Perf(perf::Asked::NothingPasses) => {
-                Expected::Nothing
-            }
+            Rival::Vslice(vslice::Watched::OtherPcpu)
+            | Rival::Perf(
+                perf::Asked::NothingPasses
+                | perf::Asked::NothingPassesOfThree
+                | perf::Asked::ArrivalsElsewhere
+                | perf::Asked::Arrivals,
+            ) => Expected::Nothing,
             Rival::Vslice(vslice::Watched::VcpuThreads)
             | Rival::Perf(perf::Asked::Stacks | perf::Asked::StacksAsVslice)
             | Rival::TraceCmd(trace_cmd::Stacks::With) => Expected::Stacks,
@@ -118,9 +135,13 @@ impl Rival {
 
     pub(crate) fn aftermath(self) -> Aftermath {
         match self {
-            Rival::Vslice(_) | Rival::Perf(perf::Asked::AsVslice | perf::Asked::StacksAsVslice) => {
-                Aftermath::OneSecond
-            }
+            Rival::Vslice(_)
+            | Rival::Perf(
+                perf::Asked::AsVslice
+                | perf::Asked::StacksAsVslice
+                | perf::Asked::Arrivals
+                | perf::Asked::ArrivalsElsewhere,
+            ) => Aftermath::OneSecond,
             _ => Aftermath::Brief,
         }
     }
@@ -148,6 +169,9 @@ impl fmt::Display for Rival {
             Rival::Perf(perf::Asked::AsVslice) => "perf, all that vslice asks for [1]",
             Rival::Perf(perf::Asked::Stacks) => "perf -g, switches, stacks",
             Rival::Perf(perf::Asked::StacksAsVslice) => "perf -g, all that vslice asks for [1]",
+            Rival::Perf(perf::Asked::NothingPassesOfThree) => "perf, 3 events, filters reject all",
+            Rival::Perf(perf::Asked::Arrivals) => "perf, PERF_RECORD_SWITCH alone",
+            Rival::Perf(perf::Asked::ArrivalsElsewhere) => "perf, the same on the other pCPU",
             Rival::TraceCmd(trace_cmd::Stacks::Without) => "trace-cmd, switches",
             Rival::TraceCmd(trace_cmd::Stacks::With) => "trace-cmd -T, switches, stacks",
         })

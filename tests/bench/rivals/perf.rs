@@ -2,6 +2,7 @@
 
 use super::tool::Tool;
 use super::{Recorded, Recording, Setting};
+use crate::machine::Places;
 use anyhow::{Context, bail};
 use nix::sys::stat::Mode;
 use std::fs::{File, OpenOptions};
@@ -9,6 +10,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use vslice::units::PcpuId;
 
 /// What perf is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +27,14 @@ pub(crate) enum Asked {
     Stacks,
     /// [`Asked::AsVslice`], the switches with the kernel's stack.
     StacksAsVslice,
+    /// As many events as vslice has on a pCPU that it does not watch, whose filters reject all: the
+    /// price of its tracepoints there.
+    NothingPassesOfThree,
+    /// The kernel's own record of who comes and leaves, on the other pCPU: the price of the slow
+    /// path that it puts all pCPUs on.
+    ArrivalsElsewhere,
+    /// The kernel's own record of who comes and leaves.
+    Arrivals,
 }
 
 impl Asked {
@@ -34,6 +44,21 @@ impl Asked {
         match self {
             // No thread has this number: kernel.pid_max is at most 2^22.
             Asked::NothingPasses => &["-e", SWITCH, "--filter", "prev_pid==2147483647"],
+            Asked::NothingPassesOfThree => &[
+                "-e",
+                SWITCH,
+                "--filter",
+                "prev_pid==2147483647",
+                "-e",
+                SWITCH,
+                "--filter",
+                "prev_pid==2147483647||(next_pid==2147483647&&prev_pid!=2147483647)",
+                "-e",
+                WAKING,
+                "--filter",
+                "target_cpu==4095||(pid==2147483647&&target_cpu!=4095)",
+            ],
+            Asked::Arrivals | Asked::ArrivalsElsewhere => &["--switch-events", "-e", "dummy"],
             Asked::Switches => &["-e", SWITCH],
             Asked::SwitchesAndWakings => &["-e", SWITCH, "-e", WAKING],
             Asked::AsVslice => &["--switch-events", "-e", SWITCH, "-e", WAKING],
@@ -46,6 +71,13 @@ impl Asked {
                 "-e",
                 "sched:sched_waking/call-graph=no/",
             ],
+        }
+    }
+
+    fn pcpu(self, places: Places) -> PcpuId {
+        match self {
+            Asked::ArrivalsElsewhere => places.others,
+            _ => places.measured,
         }
     }
 
@@ -68,9 +100,9 @@ pub(super) fn start(asked: Asked, setting: &Setting<'_>) -> anyhow::Result<Box<d
     let mut command = Command::new("perf");
     command.args(["record", "--clockid", "monotonic_raw", "--mmap-pages", "4M"]);
     command.args(["--no-buildid", "--no-buildid-cache", "--synth=no", &control]);
-    command.args(["--cpu", &setting.places.measured.0.to_string()]);
+    command.args(["--cpu", &asked.pcpu(setting.places).0.to_string()]);
     command.args(asked.arguments()).arg("--output").arg(&data);
-    let mut tool = Tool::start(&mut command, &said)?;
+    let mut tool = Tool::start(&command, &said)?;
     // It answers from its main loop, when all events are enabled.
     order.write_all(b"ping\n")?;
     tool.wait_until("it recorded", || match answer.read(&mut [0; 16]) {
@@ -102,7 +134,10 @@ impl Recording for Running {
         }
         let switches_count = switches_of(&text);
         let stacks_count = if self.asked.has_stacks() { switches_count } else { 0 };
-        Ok(Recorded { switches_count, stacks_count, lost_count: count_of(&text, "LOST_SAMPLES") })
+        // These count the records that tell of losses; how many were lost they know, but not perf's
+        // statistics. The share of switches that were recorded shows it.
+        let lost_count = count_of(&text, "LOST") + count_of(&text, "LOST_SAMPLES");
+        Ok(Recorded { switches_count, stacks_count, lost_count })
     }
 }
 

@@ -34,16 +34,20 @@ pub(super) struct Tool {
 }
 
 impl Tool {
-    /// Starts a program; what it says goes to `said`.
-    pub(super) fn start(command: &mut Command, said: &Path) -> anyhow::Result<Tool> {
+    /// Starts a program; what it says goes to `said`. When the bench is killed, it is interrupted:
+    /// `setpriv` asks for that before it becomes the program.
+    pub(super) fn start(program: &Command, said: &Path) -> anyhow::Result<Tool> {
         let output = File::create(said)?;
-        let child = command
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "INT", "--"])
+            .arg(program.get_program())
+            .args(program.get_args())
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
             .process_group(0)
             .spawn()
-            .with_context(|| format!("cannot start {command:?}"))?;
+            .with_context(|| format!("cannot start {program:?} through setpriv (util-linux)"))?;
         Ok(Tool { child, said: said.to_owned() })
     }
 

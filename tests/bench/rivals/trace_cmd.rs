@@ -20,6 +20,9 @@ pub(crate) enum Stacks {
     Without,
 }
 
+/// The names of instances: this, and the process id of the bench.
+const PREFIX: &str = "vslice-bench-";
+
 struct Running {
     tool: Tool,
     instance: Instance,
@@ -28,12 +31,9 @@ struct Running {
 }
 
 pub(super) fn start(stacks: Stacks, setting: &Setting<'_>) -> anyhow::Result<Box<dyn Recording>> {
-    let name = format!("vslice-bench-{}", std::process::id());
+    let name = format!("{PREFIX}{}", std::process::id());
+    remove_what_is_left()?;
     let instance = Instance { path: instances()?.join(&name) };
-    // trace-cmd takes one that is there, with the settings of whoever made it.
-    if instance.path.exists() {
-        instance.remove().context("an instance of an earlier window is in the way")?;
-    }
     let measured = setting.places.measured;
     let mut command = Command::new("trace-cmd");
     // -d leaves the function tracer alone, which is off here and whose switch is at the top level.
@@ -44,8 +44,7 @@ pub(super) fn start(stacks: Stacks, setting: &Setting<'_>) -> anyhow::Result<Box
         command.arg("-T");
     }
     command.arg("-o").arg(setting.scratch.join("trace.dat"));
-    command.current_dir(setting.scratch);
-    let tool = Tool::start(&mut command, &setting.scratch.join("trace-cmd.said"))?;
+    let tool = Tool::start(&command, &setting.scratch.join("trace-cmd.said"))?;
     let mut running = Box::new(Running { tool, instance, stacks, measured });
     let instance = running.instance.path.clone();
     let is_one =
@@ -55,6 +54,19 @@ pub(super) fn start(stacks: Stacks, setting: &Setting<'_>) -> anyhow::Result<Box
         Ok(is_one("events/sched/sched_switch/enable") && is_one("tracing_on"))
     })?;
     Ok(running)
+}
+
+/// Removes the instances of benches that were killed.
+fn remove_what_is_left() -> anyhow::Result<()> {
+    for entry in fs::read_dir(instances()?)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let Some(pid) = name.and_then(|name| name.strip_prefix(PREFIX)) else { continue };
+        if !Path::new("/proc").join(pid).exists() {
+            Instance { path }.remove().context("left behind by a bench that was killed")?;
+        }
+    }
+    Ok(())
 }
 
 fn instances() -> anyhow::Result<PathBuf> {
