@@ -43,6 +43,10 @@ fn write(text: &mut String, results: &Results) -> std::fmt::Result {
         )?;
     }
     writeln!(text, "two threads over pipes on {}; readers on {}", places.measured, places.others)?;
+    writeln!(
+        text,
+        "where others run on the ping-pong's pCPU, by chance or load, look at the CPU time"
+    )?;
     writeln!(text, "load average {} at the start, {} at the end", load[0], load[1])?;
     writeln!(
         text,

@@ -80,16 +80,11 @@ impl Asked {
             _ => places.measured,
         }
     }
-
-    fn has_stacks(self) -> bool {
-        matches!(self, Asked::Stacks | Asked::StacksAsVslice)
-    }
 }
 
 struct Running {
     tool: Tool,
     data: PathBuf,
-    asked: Asked,
 }
 
 pub(super) fn start(asked: Asked, setting: &Setting<'_>) -> anyhow::Result<Box<dyn Recording>> {
@@ -110,7 +105,7 @@ pub(super) fn start(asked: Asked, setting: &Setting<'_>) -> anyhow::Result<Box<d
         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
         Err(error) => Err(error.into()),
     })?;
-    Ok(Box::new(Running { tool, data, asked }))
+    Ok(Box::new(Running { tool, data }))
 }
 
 /// Opened for both ways, a named pipe waits for nobody.
@@ -126,19 +121,32 @@ fn fifo(path: &Path) -> anyhow::Result<File> {
 impl Recording for Running {
     fn stop(mut self: Box<Self>) -> anyhow::Result<Recorded> {
         self.tool.interrupt()?;
-        let report =
-            Command::new("perf").args(["report", "--stats", "--input"]).arg(&self.data).output()?;
-        let text = String::from_utf8_lossy(&report.stdout);
-        if !report.status.success() {
-            bail!("perf cannot read its recording: {}", String::from_utf8_lossy(&report.stderr));
-        }
+        let text = self.perf(&["report", "--stats"])?;
         let switches_count = switches_of(&text);
-        let stacks_count = if self.asked.has_stacks() { switches_count } else { 0 };
+        let stacks_count =
+            if has_stacks(&self.perf(&["evlist", "-v"])?) { switches_count } else { 0 };
         // These count the records that tell of losses; how many were lost they know, but not perf's
         // statistics. The share of switches that were recorded shows it.
         let lost_count = count_of(&text, "LOST") + count_of(&text, "LOST_SAMPLES");
         Ok(Recorded { switches_count, stacks_count, lost_count })
     }
+}
+
+impl Running {
+    /// What perf says of its recording.
+    fn perf(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let said = Command::new("perf").args(arguments).arg("--input").arg(&self.data).output()?;
+        if !said.status.success() {
+            bail!("perf cannot read its recording: {}", String::from_utf8_lossy(&said.stderr));
+        }
+        Ok(String::from_utf8_lossy(&said.stdout).into_owned())
+    }
+}
+
+/// Whether switches were recorded with a callchain, from `perf evlist -v`.
+pub(crate) fn has_stacks(events: &str) -> bool {
+    let mut switches = events.lines().filter(|line| line.starts_with("sched:sched_switch:"));
+    switches.any(|line| line.contains("CALLCHAIN|"))
 }
 
 /// From the part `sched:sched_switch stats:`, which is left out if there are none.
