@@ -3,7 +3,8 @@
 
 use crate::host_event::{HostEvent, HostEventKind, PrevState, StackId};
 use crate::perf::{
-    EventSink, RecordError, RecordPlan, RecordTotals, Recorder, SinkError, SymbolError, Symbols,
+    EventSink, RecordError, RecordPlan, RecordTotals, Recorder, SETTLE_TIME, SinkError,
+    SymbolError, Symbols,
 };
 use crate::timeline::{Reason, Span, StackTable, ThreadState, Timeline, VmFacts, Watched};
 use crate::units::{HostNs, PcpuId, Tid};
@@ -104,6 +105,7 @@ pub fn observe<T, E: From<ObserveError>>(
 ) -> Result<(Observed, T), E> {
     let memory = Memory::default();
     let recorder = Recorder::start(plan, memory.clone()).map_err(ObserveError::from)?;
+    std::thread::sleep(SETTLE_TIME);
     let result = during()?;
     let totals = recorder.stop().map_err(ObserveError::from)?;
     let observed = observed(totals, &memory)?;

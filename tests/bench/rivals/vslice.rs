@@ -3,8 +3,8 @@
 use super::{Recorded, Recording, Setting};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use vslice::perf::{RecordPlan, Recorder, SchedSink, SinkError, check_rights};
-use vslice::sched::{SchedEvent, SchedKind};
+use vslice::host_event::{HostEvent, HostEventKind};
+use vslice::perf::{EventSink, RecordPlan, Recorder, SinkError, check_rights};
 use vslice::units::PcpuId;
 
 /// What the plan is about.
@@ -52,13 +52,13 @@ struct Counts {
     stacks_count: AtomicU64,
 }
 
-fn sink(measured: PcpuId, counts: Arc<Counts>) -> impl SchedSink {
-    move |pcpu: PcpuId, events: &[SchedEvent]| -> Result<(), SinkError> {
+fn sink(measured: PcpuId, counts: Arc<Counts>) -> impl EventSink {
+    move |pcpu: PcpuId, events: &[HostEvent]| -> Result<(), SinkError> {
         for event in events.iter().filter(|_| pcpu == measured) {
-            if let SchedKind::Switch { stack, .. } = event.kind {
+            if let HostEventKind::Switch(switch) = &event.kind {
                 // ATOMICS: relaxed, because they are read after the thread that counts is joined.
                 counts.switches_count.fetch_add(1, Ordering::Relaxed);
-                counts.stacks_count.fetch_add(stack.is_some().into(), Ordering::Relaxed);
+                counts.stacks_count.fetch_add(switch.stack.is_some().into(), Ordering::Relaxed);
             }
         }
         Ok(())
