@@ -6,8 +6,10 @@ use std::io::Write;
 use std::time::Duration;
 use vslice::lab::plan::Accelerator;
 use vslice::lab::tools;
+use vslice::rig::frontend::Frontend;
 use vslice::rig::machine::choose_accelerator;
-use vslice::selftest::{Outcome, Score, SelftestConfig, Skipped, render, run};
+use vslice::selftest::disks::{DiskCount, render_disks};
+use vslice::selftest::{Outcome, Score, SelftestConfig, Skipped, Stage, render, run};
 use vslice::vmm::host::{self, HostPcpus};
 
 /// The arguments of `vslice selftest`.
@@ -19,6 +21,10 @@ pub(crate) struct SelftestArgs {
     /// Seconds for which each cause is injected
     #[arg(long, value_name = "SECONDS", default_value_t = 1.5)]
     window: f64,
+    /// Instead, count the sleeps on QEMU's big lock on each kind of disk, by vslice and from an
+    /// instance of tracefs at the same time
+    #[arg(long)]
+    disks: bool,
     /// Print scenarios and matrix as JSON
     #[arg(long)]
     json: bool,
@@ -58,12 +64,36 @@ pub(super) fn execute(args: &SelftestArgs) -> anyhow::Result<u8> {
         window: Duration::from_secs_f64(args.window),
         slice_ns: slice.map(|slice| slice.expected_ns),
     };
+    if args.disks {
+        return count_disks(&config, args.json);
+    }
     let mut progress = |name: &str| drop(writeln!(std::io::stderr(), "vslice: {name}"));
     let (outcomes, skipped) = run(&config, &mut progress)?;
     print(args.json, &outcomes, &skipped)?;
     let mut total = Score::default();
     outcomes.iter().for_each(|outcome| total.merge(&outcome.score));
     Ok(u8::from(!total.shortfalls().is_empty()))
+}
+
+fn count_disks(config: &SelftestConfig, json: bool) -> anyhow::Result<u8> {
+    let qemu = config.qemu.as_deref().context("there is no qemu-system-x86_64")?;
+    let mut counts = Vec::new();
+    for accelerator in &config.accelerators {
+        let stage = Stage { config, qemu, accelerator: *accelerator };
+        for frontend in Frontend::ALL {
+            drop(writeln!(std::io::stderr(), "vslice: {}", frontend.name()));
+            counts.push(stage.count(frontend)?);
+        }
+    }
+    let mut out = std::io::stdout().lock();
+    if json {
+        let value = serde_json::json!({ "schema": "vslice.selftest-disks/1", "disks": counts });
+        serde_json::to_writer_pretty(&mut out, &value)?;
+        writeln!(out)?;
+    } else {
+        write!(out, "{}", render_disks(&counts))?;
+    }
+    Ok(u8::from(!counts.iter().all(DiskCount::agrees)))
 }
 
 fn accelerators(choice: Choice, qemu: Option<&std::path::Path>) -> Vec<Accelerator> {

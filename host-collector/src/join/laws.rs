@@ -43,7 +43,7 @@ fn state(character: char) -> ThreadState {
             ThreadState::PreemptWait { pcpu, reason: Reason::Timeslice, stack: None, lock: None }
         }
         't' => ThreadState::PreemptWait { pcpu, reason: Reason::Throttle, stack: None, lock: None },
-        'w' => ThreadState::WakeupDelay { pcpu },
+        'w' => ThreadState::WakeupDelay { pcpu, raced: None },
         'f' => blocked(Reason::Bql),
         'h' => blocked(Reason::Halt),
         '_' => blocked(Reason::PollSleep),

@@ -44,7 +44,7 @@ pub(super) fn preempted(length_ns: u64, ran: &[(u32, u64)]) -> Span {
 }
 
 pub(super) fn woken(length_ns: u64) -> Span {
-    span(ThreadState::WakeupDelay { pcpu: PCPU }, length_ns)
+    span(ThreadState::WakeupDelay { pcpu: PCPU, raced: None }, length_ns)
 }
 
 pub(super) fn blocked(reason: Reason, length_ns: u64) -> Span {

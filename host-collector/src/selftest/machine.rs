@@ -48,10 +48,10 @@ pub struct Stage<'a> {
 }
 
 /// A machine, and what is known of it for the timelines.
-struct Subject {
-    machine: Machine,
-    watched: Vec<Watched>,
-    facts: VmFacts,
+pub(super) struct Subject {
+    pub(super) machine: Machine,
+    pub(super) watched: Vec<Watched>,
+    pub(super) facts: VmFacts,
 }
 
 /// Everything that can be injected into guests under one accelerator.
@@ -202,14 +202,14 @@ impl Stage<'_> {
         }
     }
 
-    fn named(&self, name: &str) -> String {
+    pub(super) fn named(&self, name: &str) -> String {
         match self.accelerator {
             Accelerator::Kvm => format!("{name}, KVM"),
             Accelerator::Tcg => format!("{name}, TCG"),
         }
     }
 
-    fn start(&self, guest: Guest, frontend: Frontend) -> Result<Subject, SelftestError> {
+    pub(super) fn start(&self, guest: Guest, frontend: Frontend) -> Result<Subject, SelftestError> {
         let config = self.config;
         let machine = Machine::start(&MachineConfig {
             qemu: self.qemu.to_owned(),
@@ -241,7 +241,7 @@ impl Stage<'_> {
     }
 
     /// Records while `during` goes on; the window is what it was busy for, less its edges.
-    fn watch(
+    pub(super) fn watch(
         &self,
         subject: &Subject,
         during: impl FnOnce(),
@@ -266,7 +266,7 @@ impl Stage<'_> {
         Ok((observed, truth::settled(Episode { start, end }, MARGIN_NS)))
     }
 
-    fn wait(&self) {
+    pub(super) fn wait(&self) {
         thread::sleep(self.config.window);
     }
 

@@ -11,6 +11,7 @@
 //! says of that moment, and for locks what the kernel's tracepoint of `futex(2)` says in an instance
 //! of tracefs, which shares nothing with the recorder. What vslice concludes never goes into it.
 
+pub mod disks;
 mod machine;
 mod observe;
 mod puppet;
@@ -19,7 +20,7 @@ mod text;
 mod truth;
 pub mod witness;
 
-pub use machine::machine_scenarios;
+pub use machine::{Stage, machine_scenarios};
 pub use observe::{Departure, ObserveError, Observed, UnknownStack, observe};
 pub use puppet::puppet_scenarios;
 pub use score::Score;
@@ -114,7 +115,7 @@ pub fn run(
         }),
         Some(qemu) => {
             for accelerator in &config.accelerators {
-                let mut stage = machine::Stage { config, qemu, accelerator: *accelerator };
+                let mut stage = Stage { config, qemu, accelerator: *accelerator };
                 machine_scenarios(&mut stage, progress, &mut outcomes, &mut skipped)?;
             }
         }

@@ -154,6 +154,21 @@ impl Observed {
         departures
     }
 
+    /// How much of an interval lies in losses, of whatever pCPU.
+    #[must_use]
+    pub fn lost_ns(&self, start: HostNs, end: HostNs) -> u64 {
+        let mut covered = start;
+        let mut lost_ns = 0;
+        for event in &self.events {
+            if let HostEventKind::Lost { until, .. } = event.kind {
+                let (from, until) = (event.time.max(covered), until.min(end));
+                lost_ns += until.since_ns(from);
+                covered = covered.max(until);
+            }
+        }
+        lost_ns
+    }
+
     /// The stacks of departures that no rule knows, the most frequent first.
     #[must_use]
     pub fn unknown_stacks(&self, departures: &[Departure]) -> Vec<UnknownStack> {
@@ -188,7 +203,10 @@ fn take(
     let (said, lock, stack) = match span.state {
         ThreadState::PreemptWait { reason, lock, stack, .. } => (reason, lock, stack),
         ThreadState::Blocked(sleep) => (sleep.reason, sleep.lock, sleep.stack),
-        ThreadState::WakeupDelay { .. } => {
+        ThreadState::WakeupDelay { raced: Some(sleep), .. } => {
+            (sleep.reason, sleep.lock, sleep.stack)
+        }
+        ThreadState::WakeupDelay { raced: None, .. } => {
             if let Some(last) = departures.last_mut()
                 && last.until == span.start
             {

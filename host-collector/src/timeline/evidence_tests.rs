@@ -95,6 +95,20 @@ fn a_wait_for_the_big_lock_is_proven_by_its_address() {
     }
 }
 
+/// Woken while it was on its way to sleep: it left for the lock, but waited for a pCPU only.
+#[test]
+fn a_wait_that_was_over_before_it_began_is_one_of_no_length() {
+    let events = [comes(0, VCPU), wakes(9, MAIN_LOOP, VCPU), locks(10, VCPU, BQL), comes(30, VCPU)];
+    let (spans, waits) = run(known(), &events);
+    let [wait] = waits[..] else { panic!("{waits:?}") };
+    assert_eq!((wait.start, wait.end, wait.reason), (HostNs(10), HostNs(10), Reason::Bql));
+    assert_eq!(wait.released_by, MAIN_LOOP);
+    let ThreadState::WakeupDelay { raced: Some(sleep), .. } = of_vcpu(&spans)[1].1 else {
+        panic!("{spans:?}")
+    };
+    assert_eq!((sleep.reason, sleep.lock), (Reason::Bql, Some(BQL)));
+}
+
 /// The main loop gets the lock at 22, while the vCPU waits, and lets go at 30.
 #[test]
 fn how_long_a_lock_was_held_is_told_where_it_is_certain() {

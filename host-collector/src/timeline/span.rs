@@ -55,6 +55,9 @@ pub enum ThreadState {
     WakeupDelay {
         /// The pCPU that it was woken for.
         pcpu: PcpuId,
+        /// The sleep that it had begun when it was woken already: it left for this, but the sleep
+        /// itself lasted no time.
+        raced: Option<Sleep>,
     },
     /// Runnable, but somebody else was given the pCPU.
     PreemptWait {

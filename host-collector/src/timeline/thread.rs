@@ -213,8 +213,11 @@ impl Thread {
                     Some(ContradictionKind::SwitchedInTwice { running_on, switched_in_on: pcpu });
                 ThreadState::Unknown { cause: UnknownCause::Lost }
             }
-            State::Asleep { pcpu: left, raced_waker: Some(_), .. } => {
-                ThreadState::WakeupDelay { pcpu: left }
+            State::Asleep { pcpu: left, sleep, raced_waker: Some(waker) } => {
+                let waker = Waker { tid: waker, acquired: None };
+                self.lock_waits.extend(self.lock_wait_of(&sleep, self.since, waker));
+                let raced = Some(Sleep { waker: Some(waker.tid), ..sleep });
+                ThreadState::WakeupDelay { pcpu: left, raced }
             }
             _ => self.observed(),
         };
@@ -421,7 +424,7 @@ impl Thread {
                 ThreadState::PreemptWait { pcpu, reason, stack, lock }
             }
             State::Asleep { sleep, .. } => ThreadState::Blocked(sleep),
-            State::Woken { pcpu } => ThreadState::WakeupDelay { pcpu },
+            State::Woken { pcpu } => ThreadState::WakeupDelay { pcpu, raced: None },
         }
     }
 }
