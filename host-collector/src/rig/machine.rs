@@ -20,10 +20,13 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// The disk: large enough that a guest needs seconds to read it once.
-pub const DISK_BYTES: u64 = 16 << 20;
+const DISK_SECTORS: u32 = 0x8000;
+
+/// The same in bytes: 16 MiB.
+const DISK_BYTES: u64 = 512 * DISK_SECTORS as u64;
 
 /// A [`Guest::Reader`] of the whole disk.
-pub const READER: Guest = Guest::Reader { disk_sectors: (DISK_BYTES / 512) as u32 };
+pub const READER: Guest = Guest::Reader { disk_sectors: DISK_SECTORS };
 
 /// How long a guest may take to boot and count. About 1 s is usual, and 5 s where KVM is emulated.
 pub const START_LIMIT: Duration = Duration::from_secs(30);
@@ -167,7 +170,7 @@ impl Machine {
             file_bytes_max: Some(process::LOG_BYTES_MAX.max(DISK_BYTES)),
         })?;
         process::wait_for_file(&mut child, &monitor_socket, config.start_limit)?;
-        let monitor = connect(&mut child, &monitor_socket)?;
+        let monitor = connect(&mut child, &monitor_socket, deadline)?;
         let (vcpu, iothread) = find_threads(&child, config.frontend)?;
         let mut machine = Machine { monitor, child, directory, vcpu, iothread };
         if let Some(placement) = config.placement {
@@ -364,8 +367,25 @@ fn write_disk(path: &Path, guest: Guest) -> Result<(), MachineError> {
     write().map_err(|source| MachineError::BootSector { path: path.to_owned(), source })
 }
 
-fn connect(child: &mut SupervisedChild, socket: &Path) -> Result<Monitor, MachineError> {
-    Monitor::connect(socket, ANSWER_LIMIT).map_err(|source| monitor_error(child, socket, source))
+fn connect(
+    child: &mut SupervisedChild,
+    socket: &Path,
+    deadline: Instant,
+) -> Result<Monitor, MachineError> {
+    loop {
+        match Monitor::connect(socket, ANSWER_LIMIT) {
+            // The file is there from bind(2) on, and refuses until listen(2).
+            Err(error)
+                if error.kind() == io::ErrorKind::ConnectionRefused
+                    && Instant::now() < deadline
+                    && child.check().is_ok() =>
+            {
+                std::thread::sleep(POLL);
+            }
+            Ok(monitor) => return Ok(monitor),
+            Err(source) => return Err(monitor_error(child, socket, source)),
+        }
+    }
 }
 
 /// A QEMU that has ended does not answer either, and then its last words say more.
