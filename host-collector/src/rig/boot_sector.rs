@@ -322,6 +322,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "not 12 sectors")]
     fn a_disk_that_ends_within_a_read_is_no_disk() {
-        Guest::Reader { disk_sectors: 12 }.boot_sector();
+        let _ = Guest::Reader { disk_sectors: 12 }.boot_sector();
     }
 }
