@@ -1,29 +1,35 @@
 //! One QEMU with one boot-sector guest, from its start until it is dropped.
 
+mod error;
+
 use super::boot_sector::{COUNTER_ADDRESS, ERROR_COUNTER_ADDRESS, Guest};
 use super::frontend::{Frontend, MachineFiles, machine_args};
 use super::monitor::Monitor;
 use crate::lab::accelerator::{AcceleratorChoice, KVM, open_kvm};
-use crate::lab::disk::{self, DiskError};
+use crate::lab::disk;
 use crate::lab::plan::{Accelerator, Aio, Cache, DiskBus, DiskPlan};
-use crate::lab::process::{self, ChildSpec, ProcessError, SupervisedChild};
-use crate::lab::scratch::{self, PrivateDir, ScratchError};
+use crate::lab::process::{self, ChildSpec, SupervisedChild};
+use crate::lab::scratch::{self, PrivateDir};
 use crate::units::{PcpuId, Tid};
 use crate::vmm::pin::{PinError, set_affinity};
-use crate::vmm::threads::{self, ThreadRole, ThreadsError, VmmThread};
+use crate::vmm::threads::{self, ThreadRole, VmmThread};
 use nix::errno::Errno;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
-use thiserror::Error;
+
+pub use error::MachineError;
 
 /// The disk: large enough that a guest needs seconds to read it once.
-pub const DISK_BYTES: u64 = 16 << 20;
+const DISK_SECTORS: u32 = 0x8000;
+
+/// The same in bytes: 16 MiB.
+const DISK_BYTES: u64 = 512 * DISK_SECTORS as u64;
 
 /// A [`Guest::Reader`] of the whole disk.
-pub const READER: Guest = Guest::Reader { disk_sectors: (DISK_BYTES / 512) as u32 };
+pub const READER: Guest = Guest::Reader { disk_sectors: DISK_SECTORS };
 
 /// How long a guest may take to boot and count. About 1 s is usual, and 5 s where KVM is emulated.
 pub const START_LIMIT: Duration = Duration::from_secs(30);
@@ -61,71 +67,6 @@ pub struct Placement {
     pub vcpu: PcpuId,
     /// All the others.
     pub others: PcpuId,
-}
-
-/// Why a machine does not run.
-#[derive(Debug, Error)]
-pub enum MachineError {
-    /// See [`ScratchError`].
-    #[error(transparent)]
-    Scratch(#[from] ScratchError),
-    /// See [`DiskError`].
-    #[error(transparent)]
-    Disk(#[from] DiskError),
-    /// The guest cannot be put on its disk.
-    #[error("the boot sector cannot be written to {path}: {source}")]
-    BootSector {
-        /// The disk.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// See [`ProcessError`]; QEMU's last words are in it.
-    #[error(transparent)]
-    Process(#[from] ProcessError),
-    /// See [`ThreadsError`].
-    #[error(transparent)]
-    Threads(#[from] ThreadsError),
-    /// QEMU's threads are not those that were expected.
-    #[error("{title} has no thread for its {role}, only {found}")]
-    NoThread {
-        /// The machine.
-        title: String,
-        /// What is missing.
-        role: &'static str,
-        /// The names that there are.
-        found: String,
-    },
-    /// See [`PinError`].
-    #[error(transparent)]
-    Pin(#[from] PinError),
-    /// QMP.
-    #[error("{title} does not answer on {socket}: {source}")]
-    Monitor {
-        /// The machine.
-        title: String,
-        /// The socket.
-        socket: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The guest does not count.
-    #[error(
-        "{title} did not begin to count within {} s (counter {counter}, failed reads {error_count}); QEMU's last words: {last_words}",
-        limit.as_secs()
-    )]
-    NotRunning {
-        /// The machine.
-        title: String,
-        /// How long it had.
-        limit: Duration,
-        /// Its counter.
-        counter: u32,
-        /// How many reads failed in it.
-        error_count: u32,
-        /// The last line that QEMU printed, or what there is instead.
-        last_words: String,
-    },
 }
 
 /// A guest that runs. Dropping it kills QEMU and removes the disk.
@@ -167,7 +108,7 @@ impl Machine {
             file_bytes_max: Some(process::LOG_BYTES_MAX.max(DISK_BYTES)),
         })?;
         process::wait_for_file(&mut child, &monitor_socket, config.start_limit)?;
-        let monitor = connect(&mut child, &monitor_socket)?;
+        let monitor = connect(&mut child, &monitor_socket, deadline)?;
         let (vcpu, iothread) = find_threads(&child, config.frontend)?;
         let mut machine = Machine { monitor, child, directory, vcpu, iothread };
         if let Some(placement) = config.placement {
@@ -364,8 +305,25 @@ fn write_disk(path: &Path, guest: Guest) -> Result<(), MachineError> {
     write().map_err(|source| MachineError::BootSector { path: path.to_owned(), source })
 }
 
-fn connect(child: &mut SupervisedChild, socket: &Path) -> Result<Monitor, MachineError> {
-    Monitor::connect(socket, ANSWER_LIMIT).map_err(|source| monitor_error(child, socket, source))
+fn connect(
+    child: &mut SupervisedChild,
+    socket: &Path,
+    deadline: Instant,
+) -> Result<Monitor, MachineError> {
+    loop {
+        match Monitor::connect(socket, ANSWER_LIMIT) {
+            // The file is there from bind(2) on, and refuses until listen(2).
+            Err(error)
+                if error.kind() == io::ErrorKind::ConnectionRefused
+                    && Instant::now() < deadline
+                    && child.check().is_ok() =>
+            {
+                std::thread::sleep(POLL);
+            }
+            Ok(monitor) => return Ok(monitor),
+            Err(source) => return Err(monitor_error(child, socket, source)),
+        }
+    }
 }
 
 /// A QEMU that has ended does not answer either, and then its last words say more.

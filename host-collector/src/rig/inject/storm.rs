@@ -11,8 +11,25 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// The command: its answer is long (170 KB in QEMU 7.2), and so is the time that the lock is held.
-const COMMAND: &[u8] = b"{\"execute\":\"query-qmp-schema\"}\n";
+/// What QEMU is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StormCommand {
+    /// `query-qmp-schema`: its answer has 207,000 bytes in QEMU 7.2, and the lock is held for
+    /// milliseconds each time.
+    Schema,
+    /// `query-version`: a short answer, and the lock is held for microseconds, often.
+    Version,
+}
+
+impl StormCommand {
+    fn line(self) -> &'static [u8] {
+        match self {
+            StormCommand::Schema => b"{\"execute\":\"query-qmp-schema\"}\n",
+            StormCommand::Version => b"{\"execute\":\"query-version\"}\n",
+        }
+    }
+}
 
 /// How long QEMU may take for an answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -56,10 +73,14 @@ impl QmpStorm {
     ///
     /// # Errors
     /// [`InjectError::Monitor`], [`InjectError::Thread`] and [`InjectError::Scheduling`].
-    pub fn start(socket: &Path, pcpu: PcpuId) -> Result<QmpStorm, InjectError> {
+    pub fn start(
+        socket: &Path,
+        pcpu: PcpuId,
+        command: StormCommand,
+    ) -> Result<QmpStorm, InjectError> {
         let error = |source| InjectError::Monitor { path: socket.to_owned(), source };
         let monitor = Monitor::connect(socket, ANSWER_LIMIT).map_err(error)?;
-        let work = move |stop: &_| ask(monitor, stop);
+        let work = move |stop: &_| ask(monitor, command, stop);
         Ok(QmpStorm { thread: PinnedThread::start("rig-storm", pcpu, || Ok(()), work)? })
     }
 
@@ -85,12 +106,12 @@ impl QmpStorm {
     }
 }
 
-fn ask(mut monitor: Monitor, stop: &AtomicBool) -> Storm {
+fn ask(mut monitor: Monitor, command: StormCommand, stop: &AtomicBool) -> Storm {
     let start = host_now();
     let episode = Episode { start, end: start };
     let mut storm = Storm { answer_count: 0, answer_bytes: 0, episode, failure: None };
     while !stop.load(Ordering::Relaxed) {
-        match monitor.execute_unread(COMMAND) {
+        match monitor.execute_unread(command.line()) {
             Ok(bytes) => {
                 storm.answer_count += 1;
                 storm.answer_bytes += bytes as u64;

@@ -47,7 +47,15 @@ impl<T: Send + 'static> PinnedThread<T> {
         };
         let error = |source| InjectError::Thread { name, source };
         let thread = Builder::new().name(name.to_owned()).spawn(run).map_err(error)?;
-        let tid = told.recv().map_err(|gone| error(io::Error::other(gone)))??;
+        let ready = told.recv().map_err(|gone| error(io::Error::other(gone))).flatten();
+        let tid = match ready {
+            Ok(tid) => tid,
+            Err(error) => {
+                // It ends by itself; nothing of it should be left when the caller hears of it.
+                let _ = thread.join();
+                return Err(error);
+            }
+        };
         Ok(PinnedThread { tid, pcpu, stop, thread: Some(thread) })
     }
 

@@ -167,12 +167,18 @@ impl Actor<'_> {
         match act {
             Act::PthreadLock => {
                 props.ask_to_hold(Request::HoldPthreadLock);
-                observe(act, || Ok(drop(props.pthread_lock.lock())))
+                observe(act, || {
+                    drop(props.pthread_lock.lock());
+                    Ok(())
+                })
             }
             Act::RustLock => {
                 props.ask_to_hold(Request::HoldRustLock);
                 let lock = || props.rust_lock.lock().unwrap_or_else(PoisonError::into_inner);
-                observe(act, || Ok(drop(lock())))
+                observe(act, || {
+                    drop(lock());
+                    Ok(())
+                })
             }
             Act::Condition => wait_for_signal(props),
             Act::TimedCondition => wait_in_vain(props),
