@@ -11,17 +11,18 @@ use vslice::lab::tools;
 use vslice::perf::check_rights;
 
 type Outcome = Result<(), Failed>;
+type Test = fn() -> Outcome;
 
 fn main() {
     let mut arguments = Arguments::from_args();
     // Both have the pCPUs to themselves.
     arguments.test_threads = Some(1);
-    let tests: [(&str, fn() -> Outcome); 2] = [
+    let tests: [(&str, Test); 2] = [
         ("injected_causes_are_named", causes_are_named),
         ("sleeps_on_the_big_lock_agree_with_tracefs", sleeps_agree),
     ];
     let missing = missing();
-    let trial = |(name, test): (&str, fn() -> Outcome)| match &missing {
+    let trial = |(name, test): (&str, Test)| match &missing {
         None => Trial::test(name, test),
         Some(reason) => {
             Trial::test(name, || Ok(())).with_kind(reason.clone()).with_ignored_flag(true)
