@@ -45,7 +45,8 @@ pub enum Next {
         /// From the waking to the switch.
         ago_ns: u64,
     },
-    /// A thread that had been runnable for long: it had been preempted itself.
+    /// A thread that had been runnable since before the other one came on: it had been preempted
+    /// itself, or woken while no VM's thread was there.
     Waiting,
     /// A thread of which neither a waking nor a preemption was recorded.
     Unseen,
