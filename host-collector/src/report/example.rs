@@ -9,7 +9,7 @@ use super::model::{
 };
 use super::names::{Names, ThreadIdentity, ThreadKind, VmIndex, VmThreads};
 use crate::host_event::StackId;
-use crate::join::{Attribution, Breakdown, Part, PartsNs};
+use crate::join::{Attribution, Breakdown, NoPhase, Part, PartsNs, PhaseParts};
 use crate::timeline::{
     Antagonist, DeviceAddress, LockWait, Reason, RunMode, Sleep, Span, ThreadState, UnknownCause,
 };
@@ -123,6 +123,8 @@ pub(super) fn request(index: u64, start: HostNs, spans: Vec<Span>) -> Breakdown 
         attribution: Attribution::Attributed,
         chain,
         chain_cut_count: 0,
+        io: Err(NoPhase::NotRecorded),
+        phases: PhaseParts::unknown(parts),
     }
 }
 

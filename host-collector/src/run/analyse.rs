@@ -5,10 +5,11 @@ mod threads;
 
 use self::threads::Threads;
 use super::census::HostThread;
+use super::disk_notes;
 use super::manifest::{Manifest, SCHEMA, Status, VmRecord};
 use crate::clock::{ClockError, ClockMap, Exchange};
 use crate::host_event::{HostEvent, HostEventKind, StackId};
-use crate::join::{Join, SubmissionOrder};
+use crate::join::{Join, SubmissionOrder, Submitter};
 use crate::report::model::{
     Accelerator, ClockMethod, Cost, Environment, Hog, Lost, RunStatus, VcpuClock,
 };
@@ -145,7 +146,11 @@ impl<'a> Analysis<'a> {
         });
         self.read_drops(vm, &name)?;
         let requests = SubmissionOrder::new(requests(self.run, &name)?);
-        self.joins.push((index, Join::new(vcpu, tid, map, requests)));
+        let mut join = Join::new(vcpu, tid, map, requests);
+        if let Some(target) = disk_notes::target(vm) {
+            join = join.with_target(target);
+        }
+        self.joins.push((index, join));
         Ok(())
     }
 
@@ -224,6 +229,7 @@ impl<'a> Analysis<'a> {
             let event = event?;
             now = event.time;
             self.threads.learn(&event);
+            self.io(manifest, &event);
             if let HostEventKind::Lost { until, count } = event.kind {
                 self.lost.records += count;
                 self.lost.intervals += 1;
@@ -237,6 +243,7 @@ impl<'a> Analysis<'a> {
                     // From here on it is as if the kernel had lost everything.
                     let kind = HostEventKind::Lost { until: HostNs(u64::MAX), count: 0 };
                     let loss = HostEvent { time: now, pcpu, kind };
+                    self.io(manifest, &loss);
                     timeline.push(&loss, &mut |span| self.span(&span, start, end));
                     self.warn_of_cut(pcpu, now.since_ns(start));
                 }
@@ -275,6 +282,26 @@ impl<'a> Analysis<'a> {
         }
         for (vm, join) in &mut self.joins {
             join.push_span(span, &mut |breakdown| self.builder.breakdown(*vm, breakdown));
+        }
+    }
+
+    /// Tells the joins how far recording has come, and what their disks did.
+    fn io(&mut self, manifest: &Manifest, event: &HostEvent) {
+        for (vm, join) in &mut self.joins {
+            match &event.kind {
+                HostEventKind::Block(block) => {
+                    let disk = manifest.vms.get(vm.0).and_then(|vm| vm.disk.as_ref());
+                    let whole = disk.and_then(|disk| disk.whole_disk.as_ref());
+                    if whole.is_some_and(|whole| whole.device == block.device) {
+                        let is_own = self.threads.vm_of(block.tid) == Some(*vm);
+                        let submitter = if is_own { Submitter::OwnVm } else { Submitter::Other };
+                        join.push_io(event.time, block, submitter);
+                    }
+                }
+                HostEventKind::Lost { until, .. } => join.lost(event.time, *until),
+                _ => {}
+            }
+            join.advance(event.time);
         }
     }
 
@@ -364,6 +391,9 @@ fn status(status: &Status) -> RunStatus {
 }
 
 fn environment(manifest: &Manifest) -> Environment {
+    let mut vms = manifest.vms.clone();
+    // A file may be in thousands of pieces, of which nobody wants to read.
+    vms.iter_mut().filter_map(|vm| vm.disk.as_mut()).for_each(|disk| disk.extents.clear());
     let mut lines = manifest.environment_lines.clone();
     let guest = manifest.vms.iter().find_map(|vm| vm.guest.as_ref());
     lines.extend(guest.map(|guest| format!("guest kernel {}", guest.kernel_release)));
@@ -372,7 +402,7 @@ fn environment(manifest: &Manifest) -> Environment {
         "host": manifest.environment,
         "image": manifest.image,
         "plan": manifest.plan,
-        "vms": manifest.vms,
+        "vms": vms,
     });
     Environment { lines, details }
 }

@@ -1,9 +1,10 @@
 //! Guests on stage: from the first boot message to the last request.
 
 use super::census::host_threads;
+use super::disk_notes;
 use super::error::RunError;
 use super::lock_facts;
-use super::manifest::{Cost, LockRecord, Manifest, ThreadRecord, VmRecord, Window};
+use super::manifest::{LockRecord, Manifest, ThreadRecord, VmRecord, Window};
 use super::options::RunOptions;
 use super::reserve;
 use super::seat::Seat;
@@ -67,6 +68,7 @@ impl Stage<'_, '_> {
         self.pin(&mut pinning, threads::list_with_kernel)?;
         manifest.vms = self.vm_records()?;
         lock_facts::note(&mut manifest.vms, self.lab.guests());
+        disk_notes::note(&mut manifest.vms, self.run.plan, self.lab.guests());
         let recorder = self.record(manifest)?;
         // After the start, so that the recorder's own threads are in it, and nobody is born between.
         self.run.dir.write_json("threads.json", &host_threads())?;
@@ -83,7 +85,7 @@ impl Stage<'_, '_> {
         }
         let stopped = self.stop_workloads();
         manifest.cost.cpu_ns = own_cpu_ns().saturating_sub(cpu_before_ns);
-        let recorded = self.finish_recording(recorder, &mut manifest.cost);
+        let recorded = self.finish_recording(recorder, manifest);
         // What happened first is what the others follow from.
         workload.and(stopped).and(recorded)
     }
@@ -147,11 +149,17 @@ impl Stage<'_, '_> {
         self.wait_for_all("end its workload", |seat| seat.done.is_some() || seat.is_over())
     }
 
-    fn finish_recording(&self, recorder: Recorder, cost: &mut Cost) -> Result<(), RunError> {
+    fn finish_recording(
+        &self,
+        recorder: Recorder,
+        manifest: &mut Manifest,
+    ) -> Result<(), RunError> {
         let totals = recorder.stop();
         // What follows is the run's last words.
         reserve::release(self.run.dir);
         let totals = totals?;
+        disk_notes::take_back(manifest, &totals.missing);
+        let cost = &mut manifest.cost;
         cost.events_count = totals.counters.events_count;
         cost.lost_count = totals.counters.lost_count;
         cost.filled_count = totals.filled_count;
@@ -265,6 +273,7 @@ impl Stage<'_, '_> {
                 Accelerator::Kvm => KvmDetail::DeviceAccess,
                 Accelerator::Tcg => KvmDetail::None,
             },
+            disks: disk_notes::devices(&manifest.vms),
             reader_pcpu: Some(self.run.plan.collector_pcpu),
             ..RecordPlan::default()
         };
@@ -323,6 +332,7 @@ fn vm_record(
         lock: LockRecord::default(),
         memory_map: MemoryMap::default(),
         memory_map_missing: None,
+        disk: None,
     })
 }
 

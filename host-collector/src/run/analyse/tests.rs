@@ -96,6 +96,7 @@ fn vm(name: &str, pid: Tid, vcpu1: Tid, reads: bool) -> VmRecord {
         lock: LockRecord { bql: Some(bql), ..LockRecord::default() },
         memory_map: MemoryMap::default(),
         memory_map_missing: None,
+        disk: None,
     }
 }
 
