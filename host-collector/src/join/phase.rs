@@ -108,8 +108,8 @@ impl PhaseParts {
         self.of(Phase::Completed).get(Part::PreemptWait)
     }
 
-    /// Adds a stretch of one part, cut at the marks.
-    fn add(&mut self, from: HostNs, until: HostNs, part: Part, marks: &IoMarks) {
+    /// Adds what the thread did from one time until another, cut at the marks.
+    pub fn add(&mut self, from: HostNs, until: HostNs, part: Part, marks: &IoMarks) {
         let edges = [HostNs(0), marks.submitted, marks.completed, HostNs(u64::MAX)];
         for (phase, edge) in Phase::ALL.into_iter().zip(edges.windows(2)) {
             let (from, until) = (from.max(edge[0]), until.min(edge[1]));

@@ -10,6 +10,7 @@ use super::manifest::{Manifest, SCHEMA, Status, VmRecord};
 use crate::clock::{ClockError, ClockMap, Exchange};
 use crate::host_event::{HostEvent, HostEventKind, StackId};
 use crate::join::{Join, SubmissionOrder, Submitter};
+use crate::report::io::IoDisk;
 use crate::report::model::{
     Accelerator, ClockMethod, Cost, Environment, Hog, Lost, RunStatus, VcpuClock,
 };
@@ -332,6 +333,7 @@ impl<'a> Analysis<'a> {
             measured_ns: end.since_ns(start),
             clock_method: ClockMethod::Exchange,
             clocks: self.clocks,
+            disks: manifest.vms.iter().filter_map(io_disk).collect(),
             hogs: manifest.vms.iter().flat_map(hogs).collect(),
             lost: self.lost,
             cost: Cost {
@@ -405,6 +407,17 @@ fn environment(manifest: &Manifest) -> Environment {
         "vms": vms,
     });
     Environment { lines, details }
+}
+
+fn io_disk(vm: &VmRecord) -> Option<IoDisk> {
+    let disk = vm.disk.as_ref()?;
+    let whole = disk.whole_disk.as_ref().filter(|_| disk.missing.is_none());
+    Some(IoDisk {
+        vm: vm.name.clone(),
+        device: whole.map(|whole| whole.name.clone()),
+        reason: disk.missing.clone(),
+        unmapped_reason: disk.extents_missing.clone(),
+    })
 }
 
 /// The hogs by the plan; one that the guest never mentioned has not counted. Of a guest whose word
