@@ -163,6 +163,8 @@ impl Matching {
                     return Err(NoPhase::Ambiguous);
                 }
                 own.push(io);
+            } else if io.completed.is_none() && request.sectors.is_some() && request.meets(io) {
+                return Err(NoPhase::Unfinished);
             } else if self.contradicts(io, request) {
                 return Err(NoPhase::Contradiction);
             }

@@ -47,6 +47,8 @@ pub enum NoPhase {
     NoIo,
     /// There was I/O, but it may be another request's.
     Ambiguous,
+    /// There was I/O for its data whose end was not seen.
+    Unfinished,
     /// There was I/O for its data that does not lie within it, clock errors allowed for.
     Contradiction,
     /// More was under way than is kept.
@@ -55,11 +57,12 @@ pub enum NoPhase {
 
 impl NoPhase {
     /// Every reason, in the order in which they are printed.
-    pub const ALL: [NoPhase; 6] = [
+    pub const ALL: [NoPhase; 7] = [
         NoPhase::NotRecorded,
         NoPhase::Lost,
         NoPhase::NoIo,
         NoPhase::Ambiguous,
+        NoPhase::Unfinished,
         NoPhase::Contradiction,
         NoPhase::Forgotten,
     ];

@@ -172,7 +172,7 @@ fn what_is_not_certain_is_not_known() {
         ([io(11, 14, 3), io(15, 18, 3)].concat(), marks(11, 18), "in two goes"),
         (io(8, 16, 3).to_vec(), Err(NoPhase::Contradiction), "submitted before it"),
         (io(12, 22, 3).to_vec(), Err(NoPhase::Contradiction), "done after it"),
-        (vec![own[0]], Err(NoPhase::Contradiction), "never done"),
+        (vec![own[0]], Err(NoPhase::Unfinished), "never done"),
         (io(2, 8, 3).to_vec(), Err(NoPhase::NoIo), "over before it"),
         (io(22, 25, 3).to_vec(), Err(NoPhase::NoIo), "begun after it"),
         (vec![(9_999, '>', 24, 8), own[1]], marks(10, 16), "before it, within the bound"),

@@ -62,6 +62,8 @@ pub struct UnphasedBy {
     pub no_io: u64,
     /// There was I/O, but it may be another request's.
     pub ambiguous: u64,
+    /// There was I/O for their data whose end was not seen.
+    pub unfinished: u64,
     /// There was I/O for their data beyond their ends, and by more than those may be off.
     pub contradiction: u64,
     /// More was under way than is kept.
@@ -75,6 +77,7 @@ impl UnphasedBy {
             NoPhase::Lost => &mut self.lost,
             NoPhase::NoIo => &mut self.no_io,
             NoPhase::Ambiguous => &mut self.ambiguous,
+            NoPhase::Unfinished => &mut self.unfinished,
             NoPhase::Contradiction => &mut self.contradiction,
             NoPhase::Forgotten => &mut self.forgotten,
         }

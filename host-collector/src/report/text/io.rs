@@ -95,6 +95,7 @@ pub(super) fn why(reason: NoPhase) -> &'static str {
         NoPhase::Lost => "touch lost records",
         NoPhase::NoIo => "for which the host did no I/O that was seen",
         NoPhase::Ambiguous => "whose I/O may be another's",
+        NoPhase::Unfinished => "whose I/O was not seen to end",
         NoPhase::Contradiction => "whose I/O lies beyond them, clock errors allowed for",
         NoPhase::Forgotten => "with too much under way",
     }
