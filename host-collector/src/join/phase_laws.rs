@@ -361,3 +361,49 @@ fn check_submission(
     prop_assert!(deeds.iter().any(is_it), "{:?} of {:?}", marks, deeds);
     Ok(())
 }
+
+/// Over all phases each part is what the join says of it.
+fn adds_up(breakdown: &Breakdown) {
+    assert!(breakdown.io.is_ok(), "{:?}", breakdown.io);
+    for part in Part::ALL {
+        let of_part = Phase::ALL.map(|phase| breakdown.phases.of(phase).get(part));
+        let over_phases: u64 = of_part.iter().sum();
+        assert_eq!(over_phases, breakdown.parts.get(part), "{part:?}");
+    }
+}
+
+#[test]
+fn spans_that_a_late_request_missed_are_unknown_in_its_phases_too() {
+    let arrived = std::cell::RefCell::new(Vec::new());
+    let requests = std::iter::from_fn(|| arrived.borrow_mut().pop());
+    let mut join =
+        Join::new(VcpuId(2), THREAD, identity(), requests).with_target(target(HostAccess::Direct));
+    let timeline = spans("==========pppppppppp");
+    join.push_span(&timeline[0], &mut |_| unreachable!("none has come"));
+    arrived.borrow_mut().push(request(0, 2, 18));
+    io(4, 14, 0).into_iter().for_each(|deed| push_deed(&mut join, deed));
+    let mut out = Vec::new();
+    join.push_span(&timeline[1], &mut |breakdown| out.push(breakdown));
+    join.finish(&mut |breakdown| out.push(breakdown));
+    adds_up(&out[0]);
+    let expected = [
+        (Phase::Queued, Part::Unknown, 2),
+        (Phase::Device, Part::PreemptWait, 4),
+        (Phase::Device, Part::Unknown, 6),
+        (Phase::Completed, Part::PreemptWait, 4),
+    ];
+    assert_eq!(drawn(&out[0]), expected);
+}
+
+#[test]
+fn spans_after_a_request_was_given_up_are_unknown_in_its_phases_too() {
+    let count = super::stream::OPEN_REQUESTS_MAX as u64 + 1;
+    let requests: Vec<Request> = (0..count).map(|index| request(index, 2, 18)).collect();
+    let deeds = io(4, 14, (count - 1) % 16);
+    let out = join(target(HostAccess::Cached), "==========pppppppppp", &requests, &deeds);
+    let given_up = &out[usize::try_from(count - 1).unwrap()];
+    assert_eq!(given_up.attribution, Attribution::NotRecorded);
+    adds_up(given_up);
+    let unknown_ns = given_up.phases.of(Phase::Completed).get(Part::Unknown);
+    assert_eq!(unknown_ns, 4 * UNIT_NS);
+}
