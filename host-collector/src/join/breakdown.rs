@@ -1,5 +1,6 @@
 //! The parts that a request's latency is split into.
 
+use super::phase::{IoMarks, NoPhase, PhaseParts};
 use crate::timeline::{Reason, RunMode, Span, ThreadState};
 use crate::units::{HostNs, VcpuId};
 use serde::{Deserialize, Serialize};
@@ -191,6 +192,10 @@ pub struct Breakdown {
     pub chain: Vec<Span>,
     /// How many spans the window had beyond those in `chain`.
     pub chain_cut_count: u64,
+    /// When the host had its I/O, or why that is not known.
+    pub io: Result<IoMarks, NoPhase>,
+    /// Its parts by I/O phase; over all phases they are `parts`.
+    pub phases: PhaseParts,
 }
 
 impl Breakdown {

@@ -1,7 +1,12 @@
 //! The join of one vCPU's requests with the timeline of its thread.
 
 use super::breakdown::{Attribution, Breakdown, CHAIN_SPANS_MAX, Part, PartsNs};
+use super::ios::Submitter;
+use super::matching::{Matching, Window};
+use super::phase::{History, IoMarks, NoPhase, PhaseParts};
+use super::target::Target;
 use crate::clock::ClockMap;
+use crate::host_event::BlockEvent;
 use crate::timeline::{Antagonist, Span, ThreadState, UnknownCause};
 use crate::units::{HostNs, Tid, VcpuId};
 use vslice_wire::Request;
@@ -33,6 +38,12 @@ pub const OPEN_REQUESTS_MAX: usize = 8192;
 /// `Moved` where it completed on another vCPU (its whole latency still lies on the thread of the
 /// vCPU that submitted it); else `Attributed`.
 ///
+/// # I/O phases
+/// With [`Join::with_target`] a request also says when the host had its I/O, see
+/// `matching.rs`. It is held back until everything up to its end, and as far beyond
+/// as its end may be off, has come by [`Join::push_io`], [`Join::lost`] or [`Join::advance`]. Without
+/// it, or where that is not known, all of it is in [`Phase::Unknown`](super::Phase::Unknown).
+///
 /// # Hostile input
 /// A request that completes before it was submitted has a latency of 0. One that ends beyond the
 /// recording stays open until [`Join::finish`].
@@ -46,12 +57,51 @@ pub struct Join<Requests> {
     next: Option<Open>,
     /// Under way at the end of the last span, in order of submission.
     open: Vec<Open>,
+    io: Option<IoSide>,
+}
+
+/// What a join keeps for the I/O phases.
+#[derive(Debug)]
+struct IoSide {
+    matching: Matching,
+    history: History,
+    /// Covered to their ends, but more I/O may be theirs.
+    settling: Vec<Open>,
 }
 
 impl<Requests: Iterator<Item = Request>> Join<Requests> {
     /// Joins `requests` of `vcpu`, whose thread on the host is `thread`.
     pub fn new(vcpu: VcpuId, thread: Tid, clock: ClockMap, requests: Requests) -> Self {
-        Join { vcpu, thread, clock, requests, next: None, open: Vec::new() }
+        Join { vcpu, thread, clock, requests, next: None, open: Vec::new(), io: None }
+    }
+
+    /// Splits them by I/O phase too; they read this disk.
+    #[must_use]
+    pub fn with_target(mut self, target: Target) -> Self {
+        let (matching, history) = (Matching::new(target), History::default());
+        self.io = Some(IoSide { matching, history, settling: Vec::new() });
+        self
+    }
+
+    /// Takes what the disk under the VM's image did, whoever's I/O it is; in order of time.
+    pub fn push_io(&mut self, time: HostNs, event: &BlockEvent, submitter: Submitter) {
+        if let Some(io) = &mut self.io {
+            io.matching.push(time, event, submitter);
+        }
+    }
+
+    /// On some pCPU events between `from` and `until` were lost, perhaps the disk's.
+    pub fn lost(&mut self, from: HostNs, until: HostNs) {
+        if let Some(io) = &mut self.io {
+            io.matching.lost(from, until);
+        }
+    }
+
+    /// Nothing will come any more that happened before `time`.
+    pub fn advance(&mut self, time: HostNs) {
+        if let Some(io) = &mut self.io {
+            io.matching.advance(time);
+        }
     }
 
     /// Lays the next span over the requests; those that it completes go to `sink`.
@@ -61,11 +111,15 @@ impl<Requests: Iterator<Item = Request>> Join<Requests> {
         if span.tid != self.thread {
             return;
         }
+        if let Some(io) = &mut self.io {
+            io.history.push(span.start, span.end, Part::of(&span.state));
+        }
+        let io = &mut self.io;
         self.open.retain_mut(|open| {
             open.cover(span);
             let goes_on = open.breakdown.end > span.end;
             if !goes_on {
-                sink(open.close());
+                close(io, open, sink);
             }
             goes_on
         });
@@ -73,38 +127,103 @@ impl<Requests: Iterator<Item = Request>> Join<Requests> {
             // One that starts just as the span ends belongs to the next span.
             if open.breakdown.start >= span.end {
                 self.next = Some(open);
-                return;
+                break;
             }
             open.cover(span);
             if open.breakdown.end <= span.end {
-                sink(open.close());
+                close(&mut self.io, &mut open, sink);
             } else {
                 self.keep(open, sink);
             }
         }
+        self.settle(sink);
     }
 
     /// No span will come any more: what is left goes to `sink`, its uncovered rest as unknown.
     pub fn finish(mut self, sink: &mut impl FnMut(Breakdown)) {
-        self.open.iter_mut().for_each(|open| sink(open.abandon()));
+        for open in &mut self.open {
+            open.abandon();
+            close(&mut self.io, open, sink);
+        }
         while let Some(mut open) = self.pull() {
-            sink(open.abandon());
+            open.abandon();
+            close(&mut self.io, &mut open, sink);
+        }
+        if let Some(io) = &mut self.io {
+            let settling = std::mem::take(&mut io.settling);
+            settling.into_iter().for_each(|mut open| sink(io.breakdown(&mut open)));
         }
     }
 
     fn pull(&mut self) -> Option<Open> {
         self.next.take().or_else(|| {
             let request = self.requests.next()?;
-            Some(Open::new(self.vcpu, self.thread, &self.clock, request))
+            let mut open = Open::new(self.vcpu, self.thread, &self.clock, request);
+            if let Some(io) = &mut self.io {
+                let window = open.window(&io.matching);
+                io.matching.note(window.clone());
+                open.window = Some(window);
+            }
+            Some(open)
         })
+    }
+
+    /// Gives out those of which all is known, and lets go of what was kept for them.
+    fn settle(&mut self, sink: &mut impl FnMut(Breakdown)) {
+        let Some(io) = &mut self.io else { return };
+        let mut settling = std::mem::take(&mut io.settling);
+        settling.retain_mut(|open| {
+            let window = open.window.as_ref();
+            let is_due = window.is_none_or(|window| io.matching.has_seen_all_of(window));
+            if is_due {
+                sink(io.breakdown(open));
+            }
+            !is_due
+        });
+        io.settling = settling;
+        let pending = || self.open.iter().chain(&io.settling).chain(&self.next);
+        if let Some(first) = pending().min_by_key(|open| open.breakdown.start) {
+            io.history.forget_before(first.breakdown.start);
+        }
+        // What may be off by most need not be what began first.
+        let windows = pending().filter_map(|open| open.window.as_ref());
+        if let Some(first) = windows.min_by_key(|window| window.earliest()) {
+            io.matching.forget_before(first);
+        }
     }
 
     fn keep(&mut self, mut open: Open, sink: &mut impl FnMut(Breakdown)) {
         if self.open.len() < OPEN_REQUESTS_MAX {
             self.open.push(open);
         } else {
-            sink(open.abandon());
+            open.abandon();
+            close(&mut self.io, &mut open, sink);
         }
+    }
+}
+
+/// A request that is covered to its end goes out, or waits for the I/O that may be its own.
+fn close(io: &mut Option<IoSide>, open: &mut Open, sink: &mut impl FnMut(Breakdown)) {
+    match io {
+        None => sink(open.close(Err(NoPhase::NotRecorded), None)),
+        Some(io) if io.settling.len() < OPEN_REQUESTS_MAX => io.settling.push(open.take()),
+        Some(io) => sink(io.breakdown(open)),
+    }
+}
+
+impl IoSide {
+    fn breakdown(&self, open: &mut Open) -> Breakdown {
+        let breakdown = &open.breakdown;
+        let marks = match &open.window {
+            None => Err(NoPhase::NotRecorded),
+            Some(_) if self.history.has_forgotten(breakdown.start) => Err(NoPhase::Forgotten),
+            Some(window) => self.matching.marks(window),
+        };
+        let phases = marks.ok().map(|marks| {
+            let believed = (open.spans_from, open.spans_until);
+            self.history.product((breakdown.start, breakdown.end), believed, &marks)
+        });
+        open.close(marks, phases)
     }
 }
 
@@ -117,6 +236,11 @@ struct Open {
     covered_until: HostNs,
     touches_loss: bool,
     touches_unrecorded: bool,
+    /// Only of what lies between these two do the spans count.
+    spans_from: HostNs,
+    spans_until: HostNs,
+    /// Where its I/O may be, if that is asked for.
+    window: Option<Window>,
 }
 
 impl Open {
@@ -134,6 +258,8 @@ impl Open {
             attribution: Attribution::Attributed,
             chain: Vec::new(),
             chain_cut_count: 0,
+            io: Err(NoPhase::NotRecorded),
+            phases: PhaseParts::default(),
         };
         Open {
             breakdown,
@@ -141,7 +267,22 @@ impl Open {
             covered_until: start,
             touches_loss: false,
             touches_unrecorded: false,
+            spans_from: start,
+            spans_until: HostNs(u64::MAX),
+            window: None,
         }
+    }
+
+    fn window(&self, matching: &Matching) -> Window {
+        let Breakdown { request, start, end, bound_ns, .. } = &self.breakdown;
+        matching.window(request.index, *start, *end, *bound_ns)
+    }
+
+    /// Takes all out of `self`.
+    fn take(&mut self) -> Open {
+        let chain = std::mem::take(&mut self.breakdown.chain);
+        let breakdown = Breakdown { chain, ..self.breakdown };
+        Open { breakdown, window: self.window.take(), ..*self }
     }
 
     /// Covers what lies between the span and what is covered already as not recorded, and what lies
@@ -149,7 +290,12 @@ impl Open {
     fn cover(&mut self, span: &Span) {
         let until = self.breakdown.end.min(span.end);
         if span.start > self.covered_until {
-            self.cover_unrecorded(self.breakdown.end.min(span.start));
+            let until = self.breakdown.end.min(span.start);
+            if self.covered_until == self.spans_from {
+                // Spans of its beginning there may have been, before it came.
+                self.spans_from = until;
+            }
+            self.cover_unrecorded(until);
         }
         // A request of no length touches the span that it lies in. (None starts after the span.)
         let touches = self.breakdown.end > span.start || self.breakdown.start >= span.start;
@@ -189,7 +335,7 @@ impl Open {
     }
 
     /// The breakdown of a request that is covered to its end; takes it out of `self`.
-    fn close(&mut self) -> Breakdown {
+    fn close(&mut self, io: Result<IoMarks, NoPhase>, phases: Option<PhaseParts>) -> Breakdown {
         let request = self.breakdown.request;
         let attribution = if self.touches_loss {
             Attribution::Lost
@@ -201,13 +347,14 @@ impl Open {
             Attribution::Attributed
         };
         let chain = std::mem::take(&mut self.breakdown.chain);
-        Breakdown { attribution, chain, ..self.breakdown }
+        let phases = phases.unwrap_or_else(|| PhaseParts::unknown(self.breakdown.parts));
+        Breakdown { attribution, chain, io, phases, ..self.breakdown }
     }
 
-    /// Closes a request whose rest no span will cover.
-    fn abandon(&mut self) -> Breakdown {
+    /// Gives up a request whose rest no span will cover.
+    fn abandon(&mut self) {
+        self.spans_until = self.covered_until;
         self.cover_unrecorded(self.breakdown.end);
-        self.close()
     }
 }
 

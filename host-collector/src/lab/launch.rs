@@ -82,6 +82,7 @@ pub struct Guest {
     qemu: ChildSpec,
     console: PathBuf,
     qmp: Option<PathBuf>,
+    disk_image: Option<PathBuf>,
     /// Both, once started. QEMU comes first: fields are dropped in order, and the device should
     /// outlive it.
     qemu_child: Option<SupervisedChild>,
@@ -214,6 +215,7 @@ impl Guest {
             qemu,
             console,
             qmp,
+            disk_image: vm.disk.is_some().then_some(image),
             qemu_child: None,
             device_child: None,
         })
@@ -251,6 +253,12 @@ impl Guest {
     #[must_use]
     pub fn device_pid(&self) -> Option<Tid> {
         self.device_child.as_ref().map(SupervisedChild::pid)
+    }
+
+    /// The file that is its disk, if it has one.
+    #[must_use]
+    pub fn disk_image(&self) -> Option<&Path> {
+        self.disk_image.as_deref()
     }
 
     /// The socket of QEMU's monitor, see [`crate::vmm::qmp`]: not for use while requests are

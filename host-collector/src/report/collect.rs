@@ -1,5 +1,6 @@
 //! Adds up a run, one span and one request at a time.
 
+use super::io::{Io, IoDisk, WorstIo};
 use super::latency::{ClassTotals, Encounter, LatencyTally};
 use super::ledger::Ledger;
 use super::locks::LockTally;
@@ -40,6 +41,8 @@ pub struct Facts {
     pub clock_method: ClockMethod,
     /// The clock map of each vCPU that has one.
     pub clocks: Vec<VcpuClock>,
+    /// The disk of each VM that reads one.
+    pub disks: Vec<IoDisk>,
     /// Every hog that the plan asked for.
     pub hogs: Vec<Hog>,
     /// What the kernel dropped while it recorded.
@@ -143,6 +146,7 @@ impl SummaryBuilder {
         if breakdown.attribution == Attribution::Attributed {
             let encounters = encounters(vm, &breakdown);
             self.latencies.record_attributed(latency_ns, &breakdown.parts, encounters);
+            self.latencies.add_io(&breakdown);
         } else {
             self.latencies.record_unattributable(latency_ns);
         }
@@ -211,6 +215,14 @@ impl SummaryBuilder {
                 all: class(&all, None),
                 p99: class(&p99, Some(latency_ns.p99)),
                 p999: class(&p999, Some(latency_ns.p999)),
+            },
+            io: Io {
+                disks: facts.disks,
+                classes: ByClass {
+                    all: all.io.class(all.latency_ns),
+                    p99: p99.io.class(p99.latency_ns),
+                    p999: p999.io.class(p999.latency_ns),
+                },
             },
             parts: ByClass { all: all.parts, p99: p99.parts, p999: p999.parts },
             vcpus: self.vcpus.iter().map(|vcpu| vcpu_row(vcpu, &directory)).collect(),
@@ -397,6 +409,8 @@ fn worst(
         clock_bound_ns: breakdown.bound_ns,
         attribution: breakdown.attribution.into(),
         parts: PartTotals::from(&breakdown.parts),
+        io: WorstIo::of(breakdown),
+        io_unknown: breakdown.io.err(),
         chain: breakdown
             .chain
             .iter()

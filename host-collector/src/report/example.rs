@@ -4,12 +4,13 @@
 //! take a third of a millisecond, 20 meet vm2's vCPU1, 5 meet more than that.
 
 use super::collect::{Facts, SummaryBuilder};
+use super::io::IoDisk;
 use super::model::{
     Accelerator, ClockMethod, Cost, Environment, Hog, Lost, RunStatus, Summary, VcpuClock,
 };
 use super::names::{Names, ThreadIdentity, ThreadKind, VmIndex, VmThreads};
 use crate::host_event::StackId;
-use crate::join::{Attribution, Breakdown, Part, PartsNs};
+use crate::join::{Attribution, Breakdown, IoMarks, NoPhase, Part, PartsNs, PhaseParts};
 use crate::timeline::{
     Antagonist, DeviceAddress, LockWait, Reason, RunMode, Sleep, Span, ThreadState, UnknownCause,
 };
@@ -123,6 +124,19 @@ pub(super) fn request(index: u64, start: HostNs, spans: Vec<Span>) -> Breakdown 
         attribution: Attribution::Attributed,
         chain,
         chain_cut_count: 0,
+        io: Err(NoPhase::NotRecorded),
+        phases: PhaseParts::unknown(parts),
+    }
+}
+
+/// The host has the request's I/O from and until so long after its submission.
+pub(super) fn set_io(breakdown: &mut Breakdown, submitted_ns: u64, completed_ns: u64) {
+    let at = |offset_ns| HostNs(breakdown.start.0 + offset_ns);
+    let marks = IoMarks { submitted: at(submitted_ns), completed: at(completed_ns) };
+    breakdown.io = Ok(marks);
+    breakdown.phases = PhaseParts::default();
+    for span in &breakdown.chain {
+        breakdown.phases.add(span.start, span.end, Part::of(&span.state), &marks);
     }
 }
 
@@ -178,6 +192,12 @@ pub(super) fn facts() -> Facts {
         clock_method: ClockMethod::Exchange,
         clocks: vec![clock("vm1", 1, 31_000), clock("vm2", 1, 28_000)],
         hogs: vec![hog("vm1", 812_345_678), hog("vm2", 798_765_432)],
+        disks: vec![IoDisk {
+            vm: "vm1".to_owned(),
+            device: Some("vda".to_owned()),
+            reason: None,
+            unmapped_reason: None,
+        }],
         lost: Lost { records: 12, intervals: 1, total_ns: 8_000_000 },
         cost: Cost { collector_cpu_ns: 61_000_000, events: 24_310, bytes: 1_234_567 },
         warnings: vec![],
@@ -214,8 +234,12 @@ pub(super) fn builder() -> SummaryBuilder {
         let mut breakdown = request(index, at, spans_of(index));
         let pause = laid_out(breakdown.end, vec![blocked(Reason::Halt, 5_000)]);
         at = pause[0].end;
-        if index == 900 {
-            breakdown.attribution = Attribution::Lost;
+        match index {
+            800 => breakdown.io = Err(NoPhase::NoIo),
+            900 => {
+                (breakdown.attribution, breakdown.io) = (Attribution::Lost, Err(NoPhase::Lost));
+            }
+            _ => set_io(&mut breakdown, 12_000, 210_000),
         }
         for span in breakdown.chain.iter().chain(&pause) {
             builder.span(span);

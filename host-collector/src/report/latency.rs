@@ -2,9 +2,10 @@
 //! are".
 
 use super::distribution::Distribution;
+use super::io::IoTotals;
 use super::ledger::Ledger;
 use super::model::{LatencyNs, PartTotals};
-use crate::join::{Part, PartsNs};
+use crate::join::{Breakdown, Part, PartsNs};
 use crate::units::{PcpuId, Tid, VcpuId};
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -34,6 +35,7 @@ pub(super) struct ClassTotals {
     pub(super) unattributable: u64,
     pub(super) latency_ns: u64,
     pub(super) parts: PartTotals,
+    pub(super) io: IoTotals,
     pub(super) encounters: Ledger<Encounter>,
 }
 
@@ -44,6 +46,7 @@ impl ClassTotals {
             unattributable: 0,
             latency_ns: 0,
             parts: PartTotals::default(),
+            io: IoTotals::default(),
             encounters: Ledger::new(encounters_max),
         }
     }
@@ -55,6 +58,7 @@ impl ClassTotals {
         for part in Part::ALL {
             self.parts.add(part, other.parts.get(part));
         }
+        self.io.add_all(&other.io);
         self.encounters.add_all(&other.encounters);
     }
 }
@@ -92,8 +96,17 @@ impl LatencyTally {
         }
     }
 
+    /// Takes the I/O of a request that [`Self::record_attributed`] has taken.
+    pub(super) fn add_io(&mut self, breakdown: &Breakdown) {
+        self.bucket(breakdown.latency_ns()).io.add(breakdown);
+    }
+
     fn record(&mut self, latency_ns: u64) -> &mut ClassTotals {
         self.distribution.record(latency_ns);
+        self.bucket(latency_ns)
+    }
+
+    fn bucket(&mut self, latency_ns: u64) -> &mut ClassTotals {
         self.buckets
             .entry(self.distribution.bucket_ns(latency_ns))
             .or_insert_with(|| ClassTotals::new(BUCKET_ANTAGONISTS_MAX))

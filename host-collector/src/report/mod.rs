@@ -7,6 +7,7 @@
 
 pub mod collect;
 mod distribution;
+pub mod io;
 mod latency;
 mod ledger;
 mod locks;

@@ -18,9 +18,10 @@
 //! Percentiles are taken over every recorded request; sums of parts over those requests only that
 //! could be attributed. `classes.*.unattributable` says how many were left out.
 
+use super::io::{Io, WorstIo};
 use super::reason::OffReason;
 use super::warning::Warning;
-use crate::join::{Attribution, Part, PartsNs};
+use crate::join::{Attribution, NoPhase, Part, PartsNs};
 use crate::timeline::Reason;
 use crate::units::{PcpuId, Tid, VcpuId};
 use serde::{Deserialize, Serialize};
@@ -68,6 +69,8 @@ pub struct Summary {
     pub parts: ByClass<PartTotals>,
     /// What the classes of `parts` are, and who ran while their requests waited.
     pub classes: ByClass<Class>,
+    /// How far the host had come with their I/O meanwhile.
+    pub io: Io,
     /// How each vCPU's thread was scheduled.
     pub vcpus: Vec<Vcpu>,
     /// What the vCPU threads' waits for locks of their VMMs come to, the longest total first, at most
@@ -450,6 +453,10 @@ pub struct WorstRequest {
     pub attribution: AttributionName,
     /// Its latency by part.
     pub parts: PartTotals,
+    /// When the host had its I/O.
+    pub io: Option<WorstIo>,
+    /// Why that is not known; `None` if it is.
+    pub io_unknown: Option<NoPhase>,
     /// What the vCPU's thread did meanwhile, in order of time.
     pub chain: Vec<ChainSpan>,
     /// Spans that the chain leaves out at its end.

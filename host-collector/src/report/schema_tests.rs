@@ -3,7 +3,7 @@
 use super::example;
 use super::model::{RunStatus, SCHEMA, Summary};
 use super::warning::Warning;
-use crate::join::Part;
+use crate::join::{Part, Phase};
 use crate::units::VcpuId;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,13 +39,15 @@ fn visit(key: &str, value: &Value, seen: &mut BTreeMap<String, BTreeSet<String>>
             values.iter().for_each(|value| visit(&format!("{key}[]"), value, seen));
         }
         Value::Object(fields) => {
-            if key.ends_with("waker") {
+            if key.ends_with("waker") || key == "worst[].io" {
                 note("object");
             }
             for (name, value) in fields {
                 let is_part = Part::ALL.iter().any(|part| part.name() == name);
-                let is_class = ["classes", "parts"].contains(&key);
+                let is_class = ["classes", "parts", "io.classes"].contains(&key);
+                let is_phase = ["phases_ns", "parts_ns"].iter().any(|end| key.ends_with(end));
                 let name = match name.as_str() {
+                    _ if is_phase => "<phase>",
                     _ if is_part => "<part>",
                     _ if is_class => "<class>",
                     name => name,
@@ -65,6 +67,9 @@ fn summaries() -> [Summary; 2] {
     let mut partial = example::summary();
     partial.status = RunStatus::Partial { reason: "interrupted".to_owned() };
     partial.clock.bound_ns = None;
+    let disk = &mut partial.io.disks[0];
+    (disk.reason, disk.device) = (Some("it is in memory".to_owned()), None);
+    disk.unmapped_reason = Some("the file system does not map it".to_owned());
     partial.lock_waits.iter_mut().for_each(|waits| waits.device = None);
     [example::summary(), partial]
 }
@@ -120,6 +125,15 @@ fn the_keys_that_users_rely_on_are_there() {
         let parts_ns: u64 =
             json["parts"][class].as_object().unwrap().values().filter_map(Value::as_u64).sum();
         assert_eq!(json["classes"][class]["latency_ns"], parts_ns);
+        let io = &json["io"]["classes"][class];
+        for part in Part::ALL {
+            let of_phase = |phase: Phase| io["parts_ns"][phase.name()][part.name()].as_u64();
+            let over_phases = Phase::ALL.into_iter().filter_map(of_phase).sum::<u64>();
+            assert_eq!(json["parts"][class][part.name()], over_phases, "{class} {part:?}");
+        }
+        let phases_ns: u64 =
+            io["phases_ns"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
+        assert_eq!(phases_ns, parts_ns);
     }
 }
 

@@ -1,5 +1,6 @@
 //! One sentence on where the tail went, made of the numbers and of nothing else.
 
+use super::io::IoClass;
 use super::model::{Class, ClassAntagonist, PartTotals, Relation, Summary, share};
 use super::text::units::{duration, whole_percent};
 use crate::join::Part;
@@ -13,6 +14,9 @@ pub const DOMINANT_LEAD: f64 = 0.1;
 /// A part with at least this share is named where nothing dominates.
 const NAMED_SHARE: f64 = 0.1;
 
+/// I/O inactivity is named if it takes at least this share of the tail's time.
+pub const INACTIVITY_SHARE: f64 = 0.25;
+
 /// What the run says of its slow requests. The names in it come from guests and hosts: whoever
 /// prints it sanitises it.
 #[must_use]
@@ -24,7 +28,8 @@ pub fn verdict(summary: &Summary) -> String {
     let tail = &summary.classes.p99;
     if tail.count > 0 {
         let because = because(summary, tail, &summary.parts.p99);
-        return format!("{opening} Above it, {because}{}", left_out(tail));
+        let inactivity = inactivity(summary, &summary.io.classes.p99);
+        return format!("{opening} Above it, {because}{inactivity}{}", left_out(tail));
     }
     if tail.unattributable > 0 {
         let lost = "no request could be given to causes: they touch losses or lie outside of what \
@@ -37,9 +42,20 @@ pub fn verdict(summary: &Summary) -> String {
     }
     let because = because(summary, all, &summary.parts.all);
     format!(
-        "{opening} No request was slower than that. Over all of them, {because}{}",
+        "{opening} No request was slower than that. Over all of them, {because}{}{}",
+        inactivity(summary, &summary.io.classes.all),
         left_out(all)
     )
+}
+
+/// A wait for a pCPU while the data is there is one that a faster disk does not help.
+fn inactivity(summary: &Summary, io: &IoClass) -> String {
+    if io.inactivity_share < INACTIVITY_SHARE {
+        return String::new();
+    }
+    let percent = whole_percent(io.inactivity_share);
+    let who = who(summary);
+    format!("; {percent} is I/O inactivity: the host had the data, and {who} no pCPU to take it")
 }
 
 fn left_out(class: &Class) -> String {
@@ -280,6 +296,29 @@ mod tests {
             "99th percentile: 100 us. No request was slower than that. Over all of them, 100 % of \
              the requests' time vm1 vCPU1 was on a pCPU: in the guest, in KVM or in the VMM."
         );
+    }
+
+    #[test]
+    fn inactivity_is_said_if_it_is_a_large_share_of_the_tail() {
+        let inactive = |completed_ns| {
+            let mut builder = SummaryBuilder::new(example::START, example::vms());
+            for index in 0..1000 {
+                let wait = preempted(6_000_000, &[(201, 6_000_000)]);
+                let spans = if index >= 990 { vec![running(10_000), wait] } else { vec![woken(9)] };
+                let mut breakdown = request(index, HostNs(2_000_000_000), spans);
+                if index >= 990 {
+                    example::set_io(&mut breakdown, 5_000, completed_ns);
+                }
+                builder.breakdown(example::VM1, breakdown);
+            }
+            let summary = builder.finish(example::facts(), &example::names());
+            assert_eq!(summary.io.classes.p99.inactive, 10);
+            verdict(&summary)
+        };
+        let said =
+            "; 83 % is I/O inactivity: the host had the data, and vm1 vCPU1 no pCPU to take it.";
+        assert!(inactive(1_010_000).ends_with(said), "{}", inactive(1_010_000));
+        assert!(!inactive(5_000_000).contains("inactivity"));
     }
 
     #[test]

@@ -5,10 +5,12 @@ mod threads;
 
 use self::threads::Threads;
 use super::census::HostThread;
+use super::disk_notes;
 use super::manifest::{Manifest, SCHEMA, Status, VmRecord};
 use crate::clock::{ClockError, ClockMap, Exchange};
 use crate::host_event::{HostEvent, HostEventKind, StackId};
-use crate::join::{Join, SubmissionOrder};
+use crate::join::{Join, SubmissionOrder, Submitter};
+use crate::report::io::IoDisk;
 use crate::report::model::{
     Accelerator, ClockMethod, Cost, Environment, Hog, Lost, RunStatus, VcpuClock,
 };
@@ -154,7 +156,11 @@ impl<'a> Analysis<'a> {
         });
         self.read_drops(vm, &name)?;
         let requests = SubmissionOrder::new(requests(self.run, &name)?);
-        self.joins.push((index, Join::new(vcpu, tid, map, requests)));
+        let mut join = Join::new(vcpu, tid, map, requests);
+        if let Some(target) = disk_notes::target(vm) {
+            join = join.with_target(target);
+        }
+        self.joins.push((index, join));
         Ok(())
     }
 
@@ -233,6 +239,7 @@ impl<'a> Analysis<'a> {
             let event = event?;
             now = event.time;
             self.threads.learn(&event);
+            self.io(manifest, &event);
             if let HostEventKind::Lost { until, count } = event.kind
                 && until > start
                 && event.time < end
@@ -249,6 +256,7 @@ impl<'a> Analysis<'a> {
                     // From here on it is as if the kernel had lost everything.
                     let kind = HostEventKind::Lost { until: HostNs(u64::MAX), count: 0 };
                     let loss = HostEvent { time: now, pcpu, kind };
+                    self.io(manifest, &loss);
                     timeline.push(&loss, &mut |span| self.span(&span, start, end));
                     self.warn_of_cut(pcpu, now.since_ns(start));
                 }
@@ -290,6 +298,26 @@ impl<'a> Analysis<'a> {
         }
     }
 
+    /// Tells the joins how far recording has come, and what their disks did.
+    fn io(&mut self, manifest: &Manifest, event: &HostEvent) {
+        for (vm, join) in &mut self.joins {
+            match &event.kind {
+                HostEventKind::Block(block) => {
+                    let disk = manifest.vms.get(vm.0).and_then(|vm| vm.disk.as_ref());
+                    let whole = disk.and_then(|disk| disk.whole_disk.as_ref());
+                    if whole.is_some_and(|whole| whole.device == block.device) {
+                        let is_own = self.threads.vm_of(block.tid) == Some(*vm);
+                        let submitter = if is_own { Submitter::OwnVm } else { Submitter::Other };
+                        join.push_io(event.time, block, submitter);
+                    }
+                }
+                HostEventKind::Lost { until, .. } => join.lost(event.time, *until),
+                _ => {}
+            }
+            join.advance(event.time);
+        }
+    }
+
     fn lock_waits(&mut self, timeline: &mut Timeline, start: HostNs, end: HostNs) {
         for wait in timeline.take_lock_waits() {
             if wait.end > start && wait.start < end {
@@ -317,6 +345,7 @@ impl<'a> Analysis<'a> {
             measured_ns: end.since_ns(start),
             clock_method: ClockMethod::Exchange,
             clocks: self.clocks,
+            disks: manifest.vms.iter().filter_map(io_disk).collect(),
             hogs: manifest.vms.iter().flat_map(hogs).collect(),
             lost: self.lost,
             cost: Cost {
@@ -376,6 +405,9 @@ fn status(status: &Status) -> RunStatus {
 }
 
 fn environment(manifest: &Manifest) -> Environment {
+    let mut vms = manifest.vms.clone();
+    // A file may be in thousands of pieces, of which nobody wants to read.
+    vms.iter_mut().filter_map(|vm| vm.disk.as_mut()).for_each(|disk| disk.extents.clear());
     let mut lines = manifest.environment_lines.clone();
     let guest = manifest.vms.iter().find_map(|vm| vm.guest.as_ref());
     lines.extend(guest.map(|guest| format!("guest kernel {}", guest.kernel_release)));
@@ -384,9 +416,20 @@ fn environment(manifest: &Manifest) -> Environment {
         "host": manifest.environment,
         "image": manifest.image,
         "plan": manifest.plan,
-        "vms": manifest.vms,
+        "vms": vms,
     });
     Environment { lines, details }
+}
+
+fn io_disk(vm: &VmRecord) -> Option<IoDisk> {
+    let disk = vm.disk.as_ref()?;
+    let whole = disk.whole_disk.as_ref().filter(|_| disk.missing.is_none());
+    Some(IoDisk {
+        vm: vm.name.clone(),
+        device: whole.map(|whole| whole.name.clone()),
+        reason: disk.missing.clone(),
+        unmapped_reason: disk.extents_missing.clone(),
+    })
 }
 
 /// The hogs by the plan; one that the guest never mentioned has not counted. Of a guest whose word

@@ -3,9 +3,12 @@
 use crate::guest::session::SessionRecord;
 use crate::units::{HostNs, PcpuId, Tid, VcpuId};
 use crate::vmm::bql::{Bql, ExeData};
+use crate::vmm::extents::Extent;
+use crate::vmm::host::WholeDisk;
 use crate::vmm::memory_map::MemoryMap;
 use serde::{Deserialize, Serialize};
 use vslice_wire::{ClockKind, DoneReason, Hello};
+use vslice_workload::spec::Pattern;
 
 /// The schema of `run.json`; a reader refuses any other.
 pub const SCHEMA: &str = "vslice.run/2";
@@ -99,6 +102,28 @@ pub struct VmRecord {
     /// Why the devices are not known, as a sentence without its end; `None` if they are.
     #[serde(default)]
     pub memory_map_missing: Option<String>,
+    /// The disk that its reader reads, if it has one.
+    #[serde(default)]
+    pub disk: Option<DiskRecord>,
+}
+
+/// What the host's I/O for a reader is told by, as it was just before recording began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskRecord {
+    /// Whether the VMM reads it with `O_DIRECT`.
+    pub is_direct: bool,
+    /// In which order the reader reads it.
+    pub pattern: Pattern,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// The host's disk whose I/O was recorded.
+    pub whole_disk: Option<WholeDisk>,
+    /// Why none was, as a sentence without its end.
+    pub missing: Option<String>,
+    /// Where on the host's disk its bytes lie.
+    pub extents: Vec<Extent>,
+    /// Why that is not known, as a sentence without its end.
+    pub extents_missing: Option<String>,
 }
 
 /// Where one QEMU has its big lock, as it was just before recording began.

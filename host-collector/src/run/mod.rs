@@ -6,6 +6,7 @@
 pub mod analyse;
 pub mod census;
 pub mod conduct;
+mod disk_notes;
 pub mod error;
 mod home;
 mod lock_facts;

@@ -1,6 +1,7 @@
 //! Guests on stage: from the first boot message to the last request.
 
 use super::census::host_threads;
+use super::disk_notes;
 use super::error::RunError;
 use super::lock_facts;
 use super::manifest::{LockRecord, Manifest, ThreadRecord, VmRecord, Window};
@@ -67,6 +68,7 @@ impl Stage<'_, '_> {
         self.pin(&mut pinning, threads::list_with_kernel)?;
         manifest.vms = self.vm_records()?;
         lock_facts::note(&mut manifest.vms, self.lab.guests());
+        disk_notes::note(&mut manifest.vms, self.run.plan, self.lab.guests());
         let recorder = self.record(manifest)?;
         // After the start, so that the recorder's own threads are in it, and nobody is born between.
         self.run.dir.write_json("threads.json", &host_threads())?;
@@ -158,6 +160,7 @@ impl Stage<'_, '_> {
         reserve::release(self.run.dir);
         let totals = totals?;
         manifest.silent_pcpus.clone_from(&totals.silent_pcpus);
+        disk_notes::take_back(manifest, &totals.missing);
         let cost = &mut manifest.cost;
         cost.events_count = totals.counters.events_count;
         cost.lost_count = totals.counters.lost_count;
@@ -272,6 +275,7 @@ impl Stage<'_, '_> {
                 Accelerator::Kvm => KvmDetail::DeviceAccess,
                 Accelerator::Tcg => KvmDetail::None,
             },
+            disks: disk_notes::devices(&manifest.vms),
             reader_pcpu: Some(self.run.plan.collector_pcpu),
             ..RecordPlan::default()
         };
@@ -330,6 +334,7 @@ fn vm_record(
         lock: LockRecord::default(),
         memory_map: MemoryMap::default(),
         memory_map_missing: None,
+        disk: None,
     })
 }
 

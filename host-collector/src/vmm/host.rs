@@ -206,20 +206,78 @@ pub fn qemu_version(qemu: &Path) -> Option<String> {
     text.lines().next().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned)
 }
 
-/// The block device that holds a file, if it is one with a queue; a file system in memory or
-/// over several devices has none.
-#[must_use]
-pub fn disk_facts(path: &Path) -> Option<DiskFacts> {
-    let device_number = fs::metadata(path).ok()?.dev();
-    let (major, minor) =
-        (nix::sys::stat::major(device_number), nix::sys::stat::minor(device_number));
+/// A whole disk whose I/O can be recorded, and where on it a file system begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WholeDisk {
+    /// Its name, `vda` for instance.
+    pub name: String,
+    /// Its `dev_t` as the kernel prints it: major in bits 20 and above, minor below.
+    pub device: u32,
+    /// The disk's sector, of 512 bytes, at which the file system's device begins: that of its
+    /// partition, or 0.
+    pub first_sector: u64,
+}
+
+/// The whole disk under a file.
+///
+/// # Errors
+/// Why its I/O could not be told of, as a sentence without its end.
+pub fn whole_disk(path: &Path) -> Result<WholeDisk, String> {
+    let shown = path.display();
+    let number =
+        fs::metadata(path).map_err(|error| format!("{shown} cannot be looked at: {error}"))?.dev();
+    let (major, minor) = (nix::sys::stat::major(number), nix::sys::stat::minor(number));
+    let Some((device, disk)) = device_and_disk(major, minor) else {
+        return Err(format!(
+            "{shown} is on a file system that is not on one block device (device {major}:{minor})"
+        ));
+    };
+    let name = disk.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    // Only drivers with blk-mq have this directory. The others (device mapper, md, the head of an
+    // NVMe multipath) pass bios on to other disks: no request of their own is ever issued or
+    // completed, see `blk_mq_sysfs_register` of
+    // linux/block/blk-mq-sysfs.c, which blk-sysfs.c calls for queues of blk-mq only.
+    if !disk.join("mq").is_dir() {
+        return Err(format!(
+            "{shown} is on {name}, which passes I/O on to other disks and completes none itself"
+        ));
+    }
+    let text = read_trimmed(disk.join("dev")).unwrap_or_default();
+    let device_number =
+        kernel_device(&text).ok_or_else(|| format!("the device number of {name} is '{text}'"))?;
+    let first_sector = match read_trimmed(device.join("start")) {
+        Some(text) => text.parse().map_err(|_| format!("{name} has a partition at '{text}'"))?,
+        None => 0,
+    };
+    Ok(WholeDisk { name, device: device_number, first_sector })
+}
+
+/// Reads `254:1` as the kernel's own `dev_t` (linux/include/linux/kdev_t.h, `MKDEV`: 20 bits for
+/// the minor number).
+fn kernel_device(text: &str) -> Option<u32> {
+    let (major, minor) = text.split_once(':')?;
+    let (major, minor) = (major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?);
+    (major < 1 << 12 && minor < 1 << 20).then_some(major << 20 | minor)
+}
+
+/// The directories in sysfs of a block device and of the whole disk that it is (a part of).
+fn device_and_disk(major: u64, minor: u64) -> Option<(PathBuf, PathBuf)> {
     let device = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()?;
     // A partition has its queue in the directory of its disk.
-    let disk: PathBuf = [Some(device.as_path()), device.parent()]
+    let disk = [Some(device.as_path()), device.parent()]
         .into_iter()
         .flatten()
         .find(|candidate| candidate.join("queue").is_dir())?
         .to_owned();
+    Some((device, disk))
+}
+
+/// The block device that holds a file, if it is one with a queue; a file system in memory or
+/// over several devices has none.
+#[must_use]
+pub fn disk_facts(path: &Path) -> Option<DiskFacts> {
+    let number = fs::metadata(path).ok()?.dev();
+    let (_, disk) = device_and_disk(nix::sys::stat::major(number), nix::sys::stat::minor(number))?;
     let line = read_trimmed(disk.join("queue/scheduler")).unwrap_or_default();
     let (scheduler, schedulers) = parse_schedulers(&line);
     Some(DiskFacts {
@@ -304,6 +362,23 @@ mod tests {
         assert_eq!(memory("MemTotal:       24560000 kB\nMemFree: 1 kB\n"), Some(24_560_000 * 1024));
         let cpuinfo = "processor\t: 0\nmodel name\t: AMD EPYC: one\nmodel name\t: two\n";
         assert_eq!(value_of(cpuinfo, "model name").as_deref(), Some("AMD EPYC: one"));
+    }
+
+    #[test]
+    fn device_numbers_become_the_kernels_own() {
+        assert_eq!(kernel_device("254:1"), Some(254 << 20 | 1));
+        assert_eq!(kernel_device("259:1048575"), Some(259 << 20 | 0xf_ffff));
+        for text in ["", "254", "254:", "a:1", "4096:0", "1:1048576"] {
+            assert_eq!(kernel_device(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_on_a_disk_is_a_reason() {
+        let reason = whole_disk(Path::new("/proc/self/stat")).expect_err("not a disk");
+        assert!(reason.contains("not on one block device"), "{reason}");
+        let reason = whole_disk(Path::new("/nonexistent")).expect_err("no file");
+        assert!(reason.starts_with("/nonexistent cannot be looked at: No such file"), "{reason}");
     }
 
     #[test]

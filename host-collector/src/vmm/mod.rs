@@ -2,6 +2,7 @@
 //! devices' addresses, and the host itself.
 
 pub mod bql;
+pub mod extents;
 pub mod host;
 pub mod memory_map;
 pub mod pin;

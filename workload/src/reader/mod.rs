@@ -25,6 +25,7 @@ use crate::pin::pin_current_thread;
 use crate::ring::Producer;
 use crate::spec::{Engine, ReaderSpec, validate_io_scheduler};
 use disk::SchedulerSetting;
+pub use offsets::offset_of;
 use psync::Psync;
 use session::Session;
 use std::path::Path;

@@ -23,19 +23,31 @@ impl Offsets {
         let block_count = target_bytes.div_ceil(block_bytes).max(1);
         Offsets { pattern, block_bytes, block_count, position: 0 }
     }
+
+    fn at(&self, position: u64) -> u64 {
+        let block = match self.pattern {
+            Pattern::Seq => position % self.block_count,
+            Pattern::Rand => scale(scramble(position), self.block_count),
+        };
+        block * self.block_bytes
+    }
 }
 
 impl Iterator for Offsets {
     type Item = u64;
 
     fn next(&mut self) -> Option<u64> {
-        let block = match self.pattern {
-            Pattern::Seq => self.position % self.block_count,
-            Pattern::Rand => scale(scramble(self.position), self.block_count),
-        };
+        let offset = self.at(self.position);
         self.position += 1;
-        Some(block * self.block_bytes)
+        Some(offset)
     }
+}
+
+/// Where a reader's request goes, as an offset in bytes into its target of `target_bytes`: the
+/// `index`th in order of submission, from 0 on.
+#[must_use]
+pub fn offset_of(pattern: Pattern, block_bytes: u32, target_bytes: u64, index: u64) -> u64 {
+    Offsets::new(pattern, block_bytes.max(1), target_bytes).at(index)
 }
 
 /// The `position`th number of SplitMix64 from seed 0: 64 even and independent bits (Steele, Lea,
@@ -66,6 +78,15 @@ mod tests {
     #[test]
     fn sequential_offsets_start_over_at_the_end() {
         assert_eq!(first(5, Pattern::Seq, 4096, 12288), [0, 4096, 8192, 0, 4096]);
+    }
+
+    #[test]
+    fn each_offset_follows_from_its_index_alone() {
+        for pattern in [Pattern::Seq, Pattern::Rand] {
+            let all = first(40, pattern, 4096, 10 * 4096);
+            let single = (0..40).map(|index| offset_of(pattern, 4096, 10 * 4096, index));
+            assert_eq!(single.collect::<Vec<_>>(), all);
+        }
     }
 
     #[test]

@@ -88,8 +88,13 @@ fn largest_parts(request: &WorstRequest) -> String {
 
 fn chain(page: &mut Page, request: &WorstRequest) {
     let shown = longest(&request.chain);
+    let mut marks = marks(request).into_iter().peekable();
     let mut passed_over: Vec<&ChainSpan> = Vec::new();
     for (index, span) in request.chain.iter().enumerate() {
+        while let Some((offset_ns, text)) = marks.next_if(|(at, _)| *at <= span.offset_ns) {
+            shorter(page, &mut passed_over);
+            mark(page, offset_ns, text);
+        }
         if shown.contains(&index) {
             shorter(page, &mut passed_over);
             let lead = lead(span.offset_ns, span.length_ns);
@@ -100,10 +105,23 @@ fn chain(page: &mut Page, request: &WorstRequest) {
         }
     }
     shorter(page, &mut passed_over);
+    marks.for_each(|(offset_ns, text)| mark(page, offset_ns, text));
     if request.chain_cut_count > 0 {
         let cut = format!("and {} more spans that were not kept", count(request.chain_cut_count));
         page.paragraph(&" ".repeat(LEAD_WIDTH), &cut, Tone::Dim);
     }
+}
+
+/// What the host did for the request, with when.
+fn marks(request: &WorstRequest) -> Vec<(u64, &'static str)> {
+    request.io.map_or_else(Vec::new, |io| {
+        vec![(io.submitted_ns, "-> I/O to the disk"), (io.completed_ns, "<- I/O done")]
+    })
+}
+
+fn mark(page: &mut Page, offset_ns: u64, text: &str) {
+    let lead = format!("{:>14}{:>12}  ", format!("+{}", milliseconds(offset_ns)), "");
+    page.paragraph(&lead, text, Tone::Dim);
 }
 
 /// Which spans get a line: the longest, the earlier ones first among equals.

@@ -1,6 +1,7 @@
 //! The summary as a page of text: what an engineer wants at a glance, in the order of the questions.
 
 mod chain;
+mod io;
 mod page;
 mod tables;
 pub mod units;
@@ -45,6 +46,7 @@ pub fn render(summary: &Summary, style: Style) -> String {
     if summary.requests.count > 0 {
         tables::latency(&mut page, summary);
         tables::parts(&mut page, summary);
+        io::phases(&mut page, summary);
         tables::class_antagonists(&mut page, summary);
     }
     tables::timeslices(&mut page, summary);

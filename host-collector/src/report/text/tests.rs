@@ -1,5 +1,6 @@
 use super::*;
 use crate::report::example;
+use crate::report::io::IoDisk;
 use crate::report::model::Summary;
 use crate::report::{SummaryBuilder, Warning};
 use std::path::Path;
@@ -79,11 +80,36 @@ fn a_long_chain_shows_its_longest_spans_and_how_much_is_between() {
     assert_eq!(lines.iter().filter(|line| line.contains("preempted")).count(), 12);
 }
 
+#[test]
+fn a_disk_without_a_record_is_said_and_has_no_table() {
+    let mut summary = example::summary();
+    let disk = &mut summary.io.disks[0];
+    disk.reason = Some("/tmp/vm1.raw is in memory".to_owned());
+    let page = render(&summary, PLAIN);
+    assert!(page.contains("vm1: not known, as /tmp/vm1.raw is in memory"), "{page}");
+    assert!(!page.contains("Phases known"));
+    let disk = &mut summary.io.disks[0];
+    (disk.reason, disk.unmapped_reason) = (None, Some("it is in pieces".to_owned()));
+    let page = render(&summary, PLAIN);
+    assert!(page.contains("vm1: only of requests that were alone in flight, as it is in pieces"));
+    summary.io.disks.clear();
+    assert!(!render(&summary, PLAIN).contains("I/O phase"));
+}
+
 /// Puts `name` wherever a string of a summary can come from a guest, a host task or a file.
 fn with_every_string(name: &str) -> Summary {
     fn replace(value: &mut serde_json::Value, name: &str) {
-        const ENUMS: [&str; 8] =
-            ["kind", "state", "reason", "part", "method", "attribution", "why_unknown", "class"];
+        const ENUMS: [&str; 9] = [
+            "kind",
+            "state",
+            "reason",
+            "part",
+            "method",
+            "attribution",
+            "why_unknown",
+            "io_unknown",
+            "class",
+        ];
         match value {
             serde_json::Value::String(text) => name.clone_into(text),
             serde_json::Value::Array(values) => {
@@ -108,6 +134,9 @@ fn with_every_string(name: &str) -> Summary {
     replace(&mut value, name);
     let mut summary: Summary = serde_json::from_value(value).unwrap();
     summary.status = RunStatus::Partial { reason: name.to_owned() };
+    let unmapped = summary.io.disks[0].clone();
+    summary.io.disks.push(IoDisk { reason: Some(name.to_owned()), ..unmapped.clone() });
+    summary.io.disks.push(IoDisk { unmapped_reason: Some(name.to_owned()), ..unmapped });
     name.clone_into(&mut summary.accelerator.reason);
     summary
 }

@@ -60,6 +60,16 @@ impl Threads {
         }
     }
 
+    /// The VM that a thread is of, if it is a thread of a VM's process: the kernel's helpers of
+    /// io_uring are (linux: kernel/fork.c, `create_io_thread`, `CLONE_THREAD`), its worker pools are
+    /// nobody's.
+    pub(super) fn vm_of(&self, tid: Tid) -> Option<VmIndex> {
+        match self.by_tid.get(&tid)?.kind {
+            ThreadKind::Vmm { vm } => Some(vm),
+            _ => None,
+        }
+    }
+
     /// All of them, by tid.
     pub(super) fn into_identities(self) -> HashMap<Tid, ThreadIdentity> {
         self.by_tid

@@ -1,0 +1,107 @@
+//! Where on the host's disk a request's data lies.
+
+use crate::vmm::extents::Extent;
+use std::ops::Range;
+use vslice_workload::reader::offset_of;
+use vslice_workload::spec::Pattern;
+
+const SECTOR_BYTES: u64 = 512;
+
+/// How the VMM reads its image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostAccess {
+    /// With `O_DIRECT`: the host's I/O for a request lies within the request.
+    Direct,
+    /// Through the page cache: read ahead, or not at all.
+    Cached,
+}
+
+/// The disk that a VM's requests read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// How the VMM reads it.
+    pub access: HostAccess,
+    /// In which order the requests read it.
+    pub pattern: Pattern,
+    /// What a request asks for, in bytes; at least 1.
+    pub block_bytes: u32,
+    /// The size of the disk in bytes.
+    pub size_bytes: u64,
+    /// Where its bytes lie, in order of their offsets; `None` if that is not known.
+    pub extents: Option<Vec<Extent>>,
+}
+
+impl Target {
+    /// The sectors of 512 bytes that the request of this index reads; `None` if that is not known
+    /// of all of them.
+    #[must_use]
+    pub fn sectors_of(&self, index: u64) -> Option<Vec<Range<u64>>> {
+        let extents = self.extents.as_ref()?;
+        let mut at = offset_of(self.pattern, self.block_bytes, self.size_bytes, index);
+        let end = at.saturating_add(u64::from(self.block_bytes)).min(self.size_bytes);
+        let mut sectors = Vec::new();
+        let first = extents.partition_point(|extent| end_of(extent) <= at);
+        for extent in &extents[first..] {
+            if at >= end || extent.offset_bytes > at {
+                break;
+            }
+            let until = end.min(end_of(extent));
+            let place = |offset: u64| offset - extent.offset_bytes;
+            sectors.push(Range {
+                start: extent.sector.saturating_add(place(at) / SECTOR_BYTES),
+                end: extent.sector.saturating_add(place(until).div_ceil(SECTOR_BYTES)),
+            });
+            at = until;
+        }
+        (at >= end && !sectors.is_empty()).then_some(sectors)
+    }
+}
+
+fn end_of(extent: &Extent) -> u64 {
+    extent.offset_bytes.saturating_add(extent.length_bytes)
+}
+
+/// Whether two ranges have a sector in common.
+pub(super) fn overlap(left: &Range<u64>, right: &Range<u64>) -> bool {
+    left.start < right.end && right.start < left.end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 12 KiB: 6 KiB at sector 1000, 2 KiB at 50, a hole, 2 KiB at 70.
+    fn target() -> Target {
+        let extent =
+            |offset_bytes, sector, length_bytes| Extent { offset_bytes, sector, length_bytes };
+        Target {
+            access: HostAccess::Direct,
+            pattern: Pattern::Seq,
+            block_bytes: 4096,
+            size_bytes: 12 << 10,
+            extents: Some(vec![
+                extent(0, 1000, 6 << 10),
+                extent(6 << 10, 50, 2 << 10),
+                extent(10 << 10, 70, 2 << 10),
+            ]),
+        }
+    }
+
+    #[test]
+    fn a_request_lies_in_as_many_pieces_as_its_file() {
+        let sectors = [0, 1, 2, 3].map(|index| target().sectors_of(index));
+        let whole = 1000..1008;
+        assert_eq!(sectors[0], Some(Vec::from([whole])));
+        assert_eq!(sectors[1], Some(vec![1008..1012, 50..54]));
+        assert_eq!(sectors[2], None, "a hole");
+        assert_eq!(sectors[3], sectors[0], "it starts over");
+    }
+
+    #[test]
+    fn the_last_block_may_be_short_and_a_file_may_have_no_map() {
+        let short = Target { size_bytes: 7 << 10, ..target() };
+        assert_eq!(short.sectors_of(1), Some(vec![1008..1012, 50..52]));
+        assert_eq!(Target { extents: None, ..target() }.sectors_of(0), None);
+        assert_eq!(Target { extents: Some(vec![]), ..target() }.sectors_of(0), None);
+    }
+}

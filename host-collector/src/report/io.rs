@@ -1,0 +1,165 @@
+//! How far the host had come with the requests' I/O, and what the vCPUs did meanwhile.
+
+use super::model::{ByClass, PartTotals, share};
+use crate::join::{Breakdown, NoPhase, Part, Phase, PhaseParts};
+use crate::units::HostNs;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The requests' I/O on the host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Io {
+    /// The disk of each VM that reads one.
+    pub disks: Vec<IoDisk>,
+    /// What it comes to, over the attributed requests of each class.
+    pub classes: ByClass<IoClass>,
+}
+
+/// The disk that a VM's requests read, as the host has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IoDisk {
+    /// The VM.
+    pub vm: String,
+    /// The host's disk whose I/O was recorded.
+    pub device: Option<String>,
+    /// Why none was, as a sentence without its end.
+    pub reason: Option<String>,
+    /// Why it is not known where on it the VM's image lies, as a sentence without its end: then the
+    /// phases of requests that were in flight together are not known.
+    pub unmapped_reason: Option<String>,
+}
+
+/// The I/O of one class of requests.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct IoClass {
+    /// Attributed requests of the class whose phases are known.
+    pub known: u64,
+    /// Those whose phases are not.
+    pub unphased: u64,
+    /// The same by the reason why; adds up to `unphased`.
+    pub unphased_by: UnphasedBy,
+    /// Their latency by phase; adds up to the class's `latency_ns`.
+    pub phases_ns: BTreeMap<Phase, u64>,
+    /// Their latency by phase and part: over all phases, the class's parts.
+    pub parts_ns: BTreeMap<Phase, PartTotals>,
+    /// I/O inactivity: `completed` and `preempt_wait` at once.
+    pub inactivity_ns: u64,
+    /// Its share of the class's `latency_ns`, in [0, 1]. Of requests whose phases are not known it
+    /// has nothing, so it is at least that.
+    pub inactivity_share: f64,
+    /// Requests that have any of it.
+    pub inactive: u64,
+}
+
+/// Requests whose phases are not known, by reason; see [`NoPhase`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct UnphasedBy {
+    /// The host's I/O was not recorded.
+    pub not_recorded: u64,
+    /// Records were lost meanwhile.
+    pub lost: u64,
+    /// No host I/O was seen for them.
+    pub no_io: u64,
+    /// There was I/O, but it may be another request's.
+    pub ambiguous: u64,
+    /// There was I/O for their data whose end was not seen.
+    pub unfinished: u64,
+    /// There was I/O for their data beyond their ends, and by more than those may be off.
+    pub contradiction: u64,
+    /// More was under way than is kept.
+    pub forgotten: u64,
+}
+
+impl UnphasedBy {
+    fn count(&mut self, reason: NoPhase) -> &mut u64 {
+        match reason {
+            NoPhase::NotRecorded => &mut self.not_recorded,
+            NoPhase::Lost => &mut self.lost,
+            NoPhase::NoIo => &mut self.no_io,
+            NoPhase::Ambiguous => &mut self.ambiguous,
+            NoPhase::Unfinished => &mut self.unfinished,
+            NoPhase::Contradiction => &mut self.contradiction,
+            NoPhase::Forgotten => &mut self.forgotten,
+        }
+    }
+
+    /// How many of them there are for this reason.
+    #[must_use]
+    pub fn get(mut self, reason: NoPhase) -> u64 {
+        *self.count(reason)
+    }
+}
+
+/// When the host had the I/O of one of the slowest requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorstIo {
+    /// The first I/O was handed to the block layer, since the submission of the request.
+    pub submitted_ns: u64,
+    /// The last one was done, since the submission of the request.
+    pub completed_ns: u64,
+}
+
+impl WorstIo {
+    pub(super) fn of(breakdown: &Breakdown) -> Option<WorstIo> {
+        let marks = breakdown.io.ok()?;
+        let since_start = |time: HostNs| time.since_ns(breakdown.start);
+        Some(WorstIo {
+            submitted_ns: since_start(marks.submitted),
+            completed_ns: since_start(marks.completed),
+        })
+    }
+}
+
+/// What the attributed requests of one bucket or one class come to.
+#[derive(Debug, Clone, Default)]
+pub(super) struct IoTotals {
+    phases: PhaseParts,
+    known: u64,
+    unphased_by: UnphasedBy,
+    inactive: u64,
+}
+
+impl IoTotals {
+    pub(super) fn add(&mut self, breakdown: &Breakdown) {
+        self.phases.add_all(&breakdown.phases);
+        match breakdown.io {
+            Ok(_) => self.known += 1,
+            Err(reason) => *self.unphased_by.count(reason) += 1,
+        }
+        self.inactive += u64::from(breakdown.phases.inactivity_ns() > 0);
+    }
+
+    pub(super) fn add_all(&mut self, other: &IoTotals) {
+        self.phases.add_all(&other.phases);
+        self.known += other.known;
+        for reason in NoPhase::ALL {
+            *self.unphased_by.count(reason) += other.unphased_by.get(reason);
+        }
+        self.inactive += other.inactive;
+    }
+
+    /// Of a class of this total latency.
+    pub(super) fn class(&self, latency_ns: u64) -> IoClass {
+        let parts = |phase| (phase, PartTotals::from(self.phases.of(phase)));
+        let total = |phase| (phase, self.phases.of(phase).total_ns());
+        let inactivity_ns = self.phases.inactivity_ns();
+        IoClass {
+            known: self.known,
+            unphased: NoPhase::ALL.into_iter().map(|reason| self.unphased_by.get(reason)).sum(),
+            unphased_by: self.unphased_by,
+            phases_ns: Phase::ALL.into_iter().map(total).collect(),
+            parts_ns: Phase::ALL.into_iter().map(parts).collect(),
+            inactivity_ns,
+            inactivity_share: share(inactivity_ns, latency_ns),
+            inactive: self.inactive,
+        }
+    }
+}
+
+impl IoClass {
+    /// Nanoseconds of one phase and one part.
+    #[must_use]
+    pub fn get(&self, phase: Phase, part: Part) -> u64 {
+        self.parts_ns.get(&phase).map_or(0, |parts| parts.get(part))
+    }
+}
