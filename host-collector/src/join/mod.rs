@@ -9,11 +9,13 @@
 //! ```
 
 pub mod breakdown;
+pub mod chain;
 #[cfg(test)]
 mod laws;
 pub mod order;
 pub mod stream;
 
 pub use breakdown::{Attribution, Breakdown, Part, PartsNs};
+pub use chain::{CHAIN_SPANS_MAX, Chain, Link, StaySplit};
 pub use order::SubmissionOrder;
 pub use stream::Join;

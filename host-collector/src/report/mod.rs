@@ -7,6 +7,7 @@
 
 pub mod collect;
 mod distribution;
+mod exits;
 mod latency;
 mod ledger;
 mod locks;

@@ -39,7 +39,7 @@ fn visit(key: &str, value: &Value, seen: &mut BTreeMap<String, BTreeSet<String>>
             values.iter().for_each(|value| visit(&format!("{key}[]"), value, seen));
         }
         Value::Object(fields) => {
-            if key.ends_with("waker") {
+            if key.ends_with("waker") || key.ends_with("split") {
                 note("object");
             }
             for (name, value) in fields {
@@ -60,13 +60,13 @@ fn visit(key: &str, value: &Value, seen: &mut BTreeMap<String, BTreeSet<String>>
     }
 }
 
-/// Two runs that between them have every key and every null.
-fn summaries() -> [Summary; 2] {
+/// Runs that between them have every key and every null.
+fn summaries() -> [Summary; 3] {
     let mut partial = example::summary();
     partial.status = RunStatus::Partial { reason: "interrupted".to_owned() };
     partial.clock.bound_ns = None;
     partial.lock_waits.iter_mut().for_each(|waits| waits.device = None);
-    [example::summary(), partial]
+    [example::summary(), partial, example::with_exits()]
 }
 
 #[test]

@@ -76,6 +76,8 @@ struct Analysis<'a> {
     clocks: Vec<VcpuClock>,
     threads: Threads,
     lost: Lost,
+    kvm_events_count: u64,
+    has_exits: bool,
     warnings: Vec<Warning>,
 }
 
@@ -94,6 +96,8 @@ impl<'a> Analysis<'a> {
             clocks: Vec::new(),
             threads: Threads::new(manifest, threads),
             lost: Lost::default(),
+            kvm_events_count: 0,
+            has_exits: false,
             warnings: Vec::new(),
         };
         let uncovered = manifest.cost.uncovered_threads_count;
@@ -229,7 +233,9 @@ impl<'a> Analysis<'a> {
                 self.lost.intervals += 1;
                 self.lost.total_ns += until.since_ns(event.time);
             }
+            self.kvm_events_count += u64::from(matches!(event.kind, HostEventKind::Kvm { .. }));
             timeline.push(&event, &mut |span| self.span(&span, start, end));
+            self.exits(&mut timeline, start, end);
             self.lock_waits(&mut timeline, start, end);
             if cut.is_none() {
                 cut = cut_pcpu(&events, &watched);
@@ -252,6 +258,7 @@ impl<'a> Analysis<'a> {
             );
             self.warnings.push(Warning::Notice { text });
         }
+        self.warnings.extend(facts::no_exits(manifest, self.has_exits));
         for (vm, join) in self.joins.drain(..) {
             join.finish(&mut |breakdown| self.builder.breakdown(vm, breakdown));
         }
@@ -286,6 +293,16 @@ impl<'a> Analysis<'a> {
         }
     }
 
+    /// An exit that touches the window counts whole, as spans do.
+    fn exits(&mut self, timeline: &mut Timeline, start: HostNs, end: HostNs) {
+        for exit in timeline.take_exits() {
+            if exit.end > start && exit.start < end {
+                self.builder.exit(&exit);
+                self.has_exits = true;
+            }
+        }
+    }
+
     fn finish(self, manifest: &Manifest, stacks: &[StackNames], end: HostNs) -> Summary {
         let stacks = stacks.iter().map(|stack| (StackId(stack.id), stack.frames.clone()));
         let names = Names {
@@ -310,6 +327,7 @@ impl<'a> Analysis<'a> {
             cost: Cost {
                 collector_cpu_ns: manifest.cost.cpu_ns,
                 events: manifest.cost.events_count,
+                kvm_events: self.kvm_events_count,
                 bytes: manifest.cost.written_bytes,
             },
             warnings: self.warnings,

@@ -17,6 +17,10 @@ mod sink;
 mod stage;
 pub mod watch;
 
+/// What a run says whose plan asks for exits where there are none.
+const NO_EXITS_UNDER_TCG: &str = "exits were asked for, but guests under TCG have none: QEMU \
+    translates their code and never leaves it for the hardware's sake";
+
 pub use analyse::analyse;
 pub use conduct::{Prepared, prepare};
 pub use error::{RunError, sentence};

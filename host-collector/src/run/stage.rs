@@ -262,6 +262,7 @@ impl Stage<'_, '_> {
             vm_tids: threads().map(|thread| thread.tid).collect(),
             pcpus: self.run.plan.pcpus().into_iter().collect(),
             kvm: match self.run.config.accelerator {
+                Accelerator::Kvm if self.run.plan.exits => KvmDetail::Exits,
                 Accelerator::Kvm => KvmDetail::DeviceAccess,
                 Accelerator::Tcg => KvmDetail::None,
             },

@@ -1,5 +1,7 @@
 //! What a manifest knows beside the events, as the timelines need it.
 
+use crate::report::Warning;
+use crate::run::NO_EXITS_UNDER_TCG;
 use crate::run::manifest::{Manifest, ThreadRecord, VmRecord};
 use crate::timeline::{
     GuestMode, LockFacts, LockUser, StackTable, Timeline, VmFacts, Vmm, Watched,
@@ -22,6 +24,21 @@ pub(super) fn timeline(manifest: &Manifest, stacks: StackTable) -> Timeline {
     Timeline::new(threads, stacks)
         .knowing(manifest.vms.iter().map(|vm| vm_facts(vm, mode)).collect())
         .with_slice(slice.map(|slice| slice.expected_ns))
+}
+
+/// Why there are no exits, where the plan asks for them and there are none.
+pub(super) fn no_exits(manifest: &Manifest, has_exits: bool) -> Option<Warning> {
+    if has_exits || manifest.plan.get("exits") != Some(&serde_json::Value::Bool(true)) {
+        return None;
+    }
+    let text = match manifest.accelerator.as_str() {
+        "tcg" => NO_EXITS_UNDER_TCG,
+        _ => {
+            "exits were asked for, but none was recorded: this host's KVM has not traced any (no \
+             kvm_exit and kvm_entry in its tracefs, or a backend that does not use them)"
+        }
+    };
+    Some(Warning::Notice { text: text.to_owned() })
 }
 
 fn user(thread: &ThreadRecord) -> LockUser {

@@ -8,7 +8,7 @@
 //! ```
 
 use super::*;
-use crate::host_event::{PrevState, Switch};
+use crate::host_event::{KvmEvent, PrevState, Switch};
 use crate::join::Part;
 use crate::run::manifest::{
     GuestClock, GuestEnd, GuestRecord, HogRecord, LockRecord, ThreadRecord, Window,
@@ -228,6 +228,66 @@ fn a_whole_run_has_the_figures_that_were_drawn() {
     let [waits] = &summary.lock_waits[..] else { panic!("{:?}", summary.lock_waits) };
     assert_eq!((waits.reason, waits.count, waits.total_ns), (Reason::Bql, 1, 100_000));
     assert_eq!(waits.released_by.name, "vm1 main loop");
+}
+
+#[test]
+fn exits_split_the_time_on_a_pcpu_and_are_counted_by_reason() {
+    let (_scratch, run) = run_dir(&manifest());
+    names(&run);
+    streams(&run, &[0, 500, 1150], true);
+    let path = run.events_path(PcpuId(1));
+    std::fs::remove_file(&path).unwrap();
+    let kvm = |us, event| {
+        let kind = HostEventKind::Kvm { tid: VM1_VCPU1, event };
+        HostEvent { time: host_at(us), pcpu: PcpuId(1), kind }
+    };
+    let io = KvmEvent::UserspaceExit { reason: 2, errno: 0 };
+    let preempted = PrevState::RunnablePreempted;
+    let events = vec![
+        switch(20, VM2_VCPU1, preempted, VM1_VCPU1),
+        kvm(30, KvmEvent::GuestEntry),
+        kvm(70, KvmEvent::GuestExit { isa: 2, reason: 0x7b }),
+        kvm(80, io),
+        switch(100, VM1_VCPU1, preempted, VM2_VCPU1),
+        switch(400, VM2_VCPU1, PrevState::Runnable, VM1_VCPU1),
+        kvm(420, KvmEvent::GuestEntry),
+        switch(600, VM1_VCPU1, preempted, VM2_VCPU1),
+    ];
+    stream(&path, events, true);
+    let summary = analyse(run.path()).unwrap();
+    let rows: Vec<_> = summary
+        .exits
+        .iter()
+        .map(|row| (row.reason.as_str(), row.count, [row.kvm_ns, row.vmm_ns, row.off_ns]))
+        .collect();
+    let us = |us: [u64; 3]| us.map(|us| us * 1_000);
+    let expected = [("io", 1, us([10, 40, 300])), ("KVM_EXIT_IO", 1, us([0, 40, 300]))];
+    assert_eq!(rows, expected);
+    assert_eq!(summary.cost.kvm_events, 4);
+    // Request 0 from 50 to 450.
+    let split = summary.worst[0].chain[0].split.unwrap();
+    let split_ns = [split.guest_ns, split.kvm_ns, split.vmm_ns];
+    let drawn_ns = us([20, 10, 20]);
+    assert!(split_ns.iter().zip(drawn_ns).all(|(ns, drawn)| ns.abs_diff(drawn) <= 2), "{split:?}");
+    assert_eq!(split.exits, 1);
+}
+
+#[test]
+fn exits_that_were_asked_for_and_are_not_there_are_said() {
+    for (accelerator, plan, said) in [
+        ("tcg", serde_json::json!({ "exits": true }), "guests under TCG have none"),
+        ("kvm", serde_json::json!({ "exits": true }), "KVM has not traced any"),
+        ("kvm", serde_json::json!({ "exits": false }), ""),
+        ("tcg", serde_json::Value::Null, ""),
+    ] {
+        let (_scratch, run) =
+            run_dir(&Manifest { accelerator: accelerator.to_owned(), plan, ..manifest() });
+        names(&run);
+        streams(&run, &[0, 500, 1150], true);
+        let notices = notices(&analyse(run.path()).unwrap());
+        assert_eq!(notices.contains("exits were asked for"), !said.is_empty(), "{notices}");
+        assert!(notices.contains(said), "{notices}");
+    }
 }
 
 #[test]
