@@ -137,7 +137,15 @@ fn warnings() -> Vec<Warning> {
         Warning::ThinTail { class: "p99".to_owned(), count },
         Warning::ClockBound { bound_ns: 1_000, p99_ns: 2_000 },
         Warning::HogDidNotCount { vm: vm.clone(), vcpu },
-        Warning::OutsidePlan { vm, vcpu, name, share },
+        Warning::OutsidePlan { vm: vm.clone(), vcpu, name, share },
+        Warning::Throttled {
+            vm,
+            count: 37,
+            throttled_ns: 1_200_000_000,
+            group: "/sys/fs/cgroup/vm1".to_owned(),
+            quota_ns: Some(20_000_000),
+            period_ns: Some(50_000_000),
+        },
         Warning::Notice { text: "vm1: the disk is slow".to_owned() },
     ]
 }
@@ -179,6 +187,8 @@ fn every_warning_reads_as_a_sentence() {
             "the hog on vm1 vCPU0 never counted: this vCPU was not kept busy",
             "of the time that vm1 vCPU0 waited for its pCPU, 50.0 % went to threads outside the \
              plan, most of it to cargo",
+            "the quota of vm1 (20.0 ms in every 50.0 ms, /sys/fs/cgroup/vm1) was used up 37 times; \
+             threads were kept off for 1.20 s, all pCPUs together",
             "vm1: the disk is slow",
         ]
     );

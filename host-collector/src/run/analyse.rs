@@ -108,6 +108,7 @@ impl<'a> Analysis<'a> {
             );
             analysis.warnings.push(Warning::Notice { text });
         }
+        analysis.warnings.extend(manifest.vms.iter().filter_map(facts::throttled));
         for (index, vm) in manifest.vms.iter().enumerate() {
             analysis.read_guest(VmIndex(index), vm)?;
         }

@@ -11,6 +11,7 @@ mod home;
 mod lock_facts;
 pub mod manifest;
 mod options;
+mod quota;
 mod reserve;
 mod seat;
 mod sink;

@@ -5,6 +5,7 @@ use super::error::RunError;
 use super::lock_facts;
 use super::manifest::{Cost, LockRecord, Manifest, ThreadRecord, VmRecord, Window};
 use super::options::RunOptions;
+use super::quota;
 use super::reserve;
 use super::seat::Seat;
 use super::watch::Watcher;
@@ -70,6 +71,7 @@ impl Stage<'_, '_> {
         let recorder = self.record(manifest)?;
         // After the start, so that the recorder's own threads are in it, and nobody is born between.
         self.run.dir.write_json("threads.json", &host_threads())?;
+        quota::note_start(&mut manifest.vms);
         let cpu_before_ns = own_cpu_ns();
         manifest.window = Some(Window { start_ns: host_now(), end_ns: None });
         self.run.dir.write_json("run.json", manifest)?;
@@ -78,6 +80,7 @@ impl Stage<'_, '_> {
         if let Some(window) = &mut manifest.window {
             window.end_ns = Some(host_now());
         }
+        quota::note_end(&mut manifest.vms);
         if matches!(workload, Err(RunError::Interrupted)) {
             watcher.stage("interrupted, closing the run; interrupt once more not to wait for that");
         }
@@ -324,6 +327,8 @@ fn vm_record(
         lock: LockRecord::default(),
         memory_map: MemoryMap::default(),
         memory_map_missing: None,
+        groups: Vec::new(),
+        groups_missing: None,
     })
 }
 

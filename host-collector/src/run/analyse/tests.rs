@@ -11,12 +11,13 @@ use super::*;
 use crate::host_event::{KvmEvent, PrevState, Switch};
 use crate::join::Part;
 use crate::run::manifest::{
-    GuestClock, GuestEnd, GuestRecord, HogRecord, LockRecord, ThreadRecord, Window,
+    GroupRecord, GuestClock, GuestEnd, GuestRecord, HogRecord, LockRecord, ThreadRecord, Window,
 };
 use crate::store::StreamWriter;
 use crate::timeline::Reason;
 use crate::units::{PcpuId, Tid};
 use crate::vmm::bql::Bql;
+use crate::vmm::cgroup::{Quota, Throttling};
 use crate::vmm::memory_map::MemoryMap;
 use tempfile::TempDir;
 use vslice_wire::{Dropped, GuestTicks};
@@ -96,6 +97,8 @@ fn vm(name: &str, pid: Tid, vcpu1: Tid, reads: bool) -> VmRecord {
         lock: LockRecord { bql: Some(bql), ..LockRecord::default() },
         memory_map: MemoryMap::default(),
         memory_map_missing: None,
+        groups: vec![],
+        groups_missing: None,
     }
 }
 
@@ -383,6 +386,52 @@ fn a_clock_that_was_never_closed_rests_on_the_other_vcpus() {
     let summary = analyse(run.path()).unwrap();
     assert_eq!(summary.requests.count, 2);
     assert!(notices(&summary).contains("was not read again on vCPU1"), "{}", notices(&summary));
+}
+
+#[test]
+fn a_quota_that_was_used_up_is_said_and_tells_a_throttled_wait() {
+    let throttling = |throttled_count, throttled_ns| Throttling { throttled_count, throttled_ns };
+    let group = |path: &str, before, after| GroupRecord {
+        path: path.to_owned(),
+        vcpus: vec![VcpuId(1)],
+        quota: Some(Quota { quota_us: 20_000, period_us: 50_000 }),
+        before,
+        after,
+    };
+    for (groups, expected) in [
+        (vec![group("/a", throttling(5, 900), Some(throttling(5, 900)))], None),
+        (vec![group("/a", throttling(5, 900), None)], None),
+        (
+            vec![
+                group("/a/b", throttling(5, 1_000), Some(throttling(7, 301_000))),
+                group("/a", throttling(0, 0), Some(throttling(3, 100_000))),
+            ],
+            Some((5, 400_000, "/a")),
+        ),
+    ] {
+        let mut manifest = manifest();
+        manifest.vms[0].groups = groups;
+        let (_scratch, run) = run_dir(&manifest);
+        names(&run);
+        streams(&run, &[0, 500, 1150], true);
+        let throttled: Vec<Warning> = analyse(run.path())
+            .unwrap()
+            .warnings
+            .into_iter()
+            .filter(|warning| matches!(warning, Warning::Throttled { .. }))
+            .collect();
+        let expected = expected.map(|(count, throttled_ns, group)| Warning::Throttled {
+            vm: "vm1".to_owned(),
+            count,
+            throttled_ns,
+            group: group.to_owned(),
+            quota_ns: Some(20_000_000),
+            period_ns: Some(50_000_000),
+        });
+        assert_eq!(throttled, expected.as_slice());
+        let is_throttled = |vm: usize| facts::is_throttled(&manifest.vms[vm]);
+        assert_eq!((is_throttled(0), is_throttled(1)), (expected.is_some(), false));
+    }
 }
 
 #[test]
