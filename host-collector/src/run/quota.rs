@@ -51,11 +51,11 @@ mod tests {
     use crate::vmm::memory_map::MemoryMap;
 
     fn vm(tid: Tid) -> VmRecord {
-        let thread = ThreadRecord {
+        let thread = |vcpu: Option<u16>| ThreadRecord {
             tid,
             comm: String::from("qemu"),
-            role: String::from("vCPU0"),
-            vcpu: Some(VcpuId(0)),
+            role: String::from("any"),
+            vcpu: vcpu.map(VcpuId),
             pinned: None,
         };
         VmRecord {
@@ -63,7 +63,7 @@ mod tests {
             pid: tid,
             device_pid: None,
             block_bytes: None,
-            threads: vec![thread],
+            threads: [None, Some(0), Some(1)].map(thread).into(),
             reader_vcpu: None,
             hogs: vec![],
             guest: None,
@@ -82,7 +82,7 @@ mod tests {
         note_end(&mut vms);
         let [own, gone] = &vms;
         for group in &own.groups {
-            assert_eq!(group.vcpus, [VcpuId(0)]);
+            assert_eq!(group.vcpus, [VcpuId(0), VcpuId(1)], "each once, whichever thread");
             assert!(group.after >= Some(group.before), "{group:?}");
         }
         assert!(gone.groups.is_empty() && gone.groups_missing.is_some());

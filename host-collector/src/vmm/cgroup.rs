@@ -99,7 +99,7 @@ impl Hierarchy {
             let (id, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
             let is_it = match self.version {
                 Version::V1 => controllers.split(',').any(|name| name == "cpu"),
-                Version::V2 => id == "0" && controllers.is_empty(),
+                Version::V2 => id == "0",
             };
             is_it.then_some(path)
         })?;
