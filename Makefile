@@ -2,6 +2,7 @@
 #
 #   make demo    two real guests, one contended pCPU, and where the slow requests' time went
 #   make test    every test, among them those that boot guests
+#   make bench   what recording costs, beside perf and trace-cmd: some seven minutes
 #   make lint    what CI demands of the sources
 #   make clean   the build and the image; what was downloaded stays in the cache
 
@@ -14,7 +15,7 @@ RUN    := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 # What is downloaded and what is compiled need not wait for each other.
 MAKEFLAGS += --jobs=2
 
-.PHONY: demo test lint build image kernel needs clean
+.PHONY: demo test bench lint build image kernel needs clean
 
 demo: image
 	$(VSLICE) run demo --output $(RUN)
@@ -22,6 +23,11 @@ demo: image
 test: lint image
 	VSLICE_IMAGE=$(abspath $(IMAGE)) VSLICE_BIN=$(abspath $(VSLICE)) \
 		cargo test --workspace --locked
+
+# BENCH takes options: `make bench BENCH=--quick`, `BENCH=--json`, `BENCH=--help`.
+bench:
+	@.ci/install-needs bench >&2
+	@cargo bench --quiet --locked -p vslice-tests --bench recording_cost -- $(BENCH)
 
 lint:
 	cargo fmt --all --check

@@ -34,11 +34,12 @@ fn main() {
     let mut arguments = Arguments::from_args();
     // Each QEMU keeps a pCPU busy.
     arguments.test_threads = Some(1);
-    let tests: [(&str, Test, Option<String>); 5] = [
+    let tests: [(&str, Test, Option<String>); 6] = [
         ("qemu_traces_the_lock_at_the_address_that_was_found", qemu_is_a_witness, no_trace()),
         ("a_vcpu_sleeps_on_the_address_that_was_found", the_kernel_is_a_witness, no_syscalls()),
         ("a_lock_is_found_in_another_pid_namespace", a_container_is_no_obstacle, no_unshare()),
         ("the_variables_are_where_the_kernel_maps_them", the_mappings_agree, no_qemu()),
+        ("a_program_with_fixed_addresses_has_them", fixed_addresses_agree, no_fixed_program()),
         ("the_monitor_names_devices_to_one_client_at_a_time", the_monitor_answers, no_qemu()),
     ];
     let trial = |(name, test, missing): (&str, Test, Option<String>)| match missing {
@@ -169,7 +170,7 @@ fn qemu_is_a_witness() -> Outcome {
     drop(Qmp::connect(&qemu.qmp_path())?);
     let traced = qemu.wait_for("a trace of the main loop", |qemu| {
         let log = fs::read_to_string(qemu.directory.path().join("trace.log"))?;
-        let line = log.lines().find(|line| line.contains("/util/main-loop.c:"));
+        let line = log.lines().find(|line| line.contains("util/main-loop.c:"));
         // qemu_mutex_locked taken mutex 0x55d12b615b40 (../../util/main-loop.c:303)
         Ok(line
             .and_then(|line| line.split_once("mutex 0x")?.1.split_once(' '))
@@ -273,11 +274,42 @@ fn a_container_is_no_obstacle() -> Outcome {
     check_owner(&qemu, &held)
 }
 
-/// The kernel's list: the executable's last writable mapping, and what follows it without a name.
 fn the_mappings_agree() -> Outcome {
     let qemu = Qemu::start(&[], &["-machine", "none", "-S"])?;
-    let name = fs::read_link(file_of(qemu.pid, "exe"))?;
-    let maps = fs::read_to_string(file_of(qemu.pid, "maps"))?;
+    check_mappings(qemu.pid)?;
+    let (data, bql) = (bql::exe_data(qemu.pid)?, bql::locate(qemu.pid)?);
+    check(data.contains(bql.address), || format!("{bql:x?} is not in {data:x?}"))
+}
+
+/// Debian builds its Python without position independence, which no QEMU here is.
+const FIXED_PROGRAM: &str = "/usr/bin/python3";
+
+fn no_fixed_program() -> Option<String> {
+    // `e_type` of elf(5): 2 is ET_EXEC.
+    let is_fixed = fs::read(FIXED_PROGRAM).is_ok_and(|file| file.get(16..18) == Some(&[2, 0]));
+    (!is_fixed).then(|| format!("{FIXED_PROGRAM} is no program with fixed addresses"))
+}
+
+fn fixed_addresses_agree() -> Outcome {
+    let mut python = Command::new(FIXED_PROGRAM);
+    let mut child = python
+        .args(["-c", "print('up', flush=True); input()"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut said = [0; 2];
+    let up = child.stdout.as_mut().map(|out| std::io::Read::read_exact(out, &mut said));
+    let checked = check_mappings(Tid(child.id()));
+    let _ = child.kill();
+    let _ = child.wait();
+    up.transpose()?;
+    checked
+}
+
+/// The kernel's list: the executable's last writable mapping, and what follows it without a name.
+fn check_mappings(pid: Tid) -> Outcome {
+    let name = fs::read_link(file_of(pid, "exe"))?;
+    let maps = fs::read_to_string(file_of(pid, "maps"))?;
     let range = |line: &str| -> Option<(u64, u64)> {
         let (start, end) = line.split(' ').next()?.split_once('-')?;
         Some((u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?))
@@ -291,12 +323,8 @@ fn the_mappings_agree() -> Outcome {
         check(tail_start == end, || maps.clone())?;
         end = tail_end;
     }
-    let data = bql::exe_data(qemu.pid)?;
-    check(data.start == start && data.end <= end && data.end + 4096 > end, || {
-        format!("{data:x?}")
-    })?;
-    let bql = bql::locate(qemu.pid)?;
-    check(data.contains(bql.address), || format!("{bql:x?} is not in {data:x?}"))
+    let data = bql::exe_data(pid)?;
+    check(data.start == start && data.end <= end && data.end + 4096 > end, || format!("{data:x?}"))
 }
 
 fn the_monitor_answers() -> Outcome {

@@ -33,7 +33,9 @@ fn run(lab: &Lab, arguments: &[&str]) -> Result<Run, Failed> {
 
 /// What the issue demands of every demo.
 fn holds(lab: &Lab, arguments: &[&str]) -> Result<(), Failed> {
-    let summary = run(lab, arguments)?.summary()?;
+    let run = run(lab, arguments)?;
+    locks_and_devices_are_known(&run)?;
+    let summary = run.summary()?;
     let check = |what: &str, holds: bool| {
         if holds { Ok(()) } else { Err(Failed::from(format!("{what} in {summary:#}"))) }
     };
@@ -58,6 +60,23 @@ fn holds(lab: &Lab, arguments: &[&str]) -> Result<(), Failed> {
     check("at most 5 % of the tail is unknown", unknown_ns * 20 <= tail_ns)?;
     check("vm2's vCPU1 is named", antagonists(&summary).any(|name| name == "vm2 vCPU1"))?;
     check("the clock has a bound", summary["clock"]["bound_ns"].as_u64().is_some_and(|ns| ns > 0))
+}
+
+/// What proves a wait for QEMU's big lock is in the manifest, and what names the devices.
+fn locks_and_devices_are_known(run: &Run) -> Result<(), Failed> {
+    let manifest = std::fs::read_to_string(run.run_dir().join("run.json"))?;
+    let manifest: Value = serde_json::from_str(&manifest)?;
+    for vm in manifest["vms"].as_array().into_iter().flatten() {
+        let lock = vm["lock"]["bql"]["address"].as_u64().ok_or(format!("no lock in {vm:#}"))?;
+        let data = &vm["lock"]["exe_data"];
+        let is_in_data = data["start"].as_u64() <= Some(lock) && Some(lock) < data["end"].as_u64();
+        let ports = vm["memory_map"]["ports"].as_array().into_iter().flatten();
+        let has_timer = ports.into_iter().any(|range| range["name"] == "acpi-tmr");
+        if !is_in_data || !has_timer || !vm["memory_map_missing"].is_null() {
+            return Err(format!("the lock or the devices of {vm:#}").into());
+        }
+    }
+    Ok(())
 }
 
 fn parts<'a>(summary: &'a Value, class: &str) -> impl Iterator<Item = (&'a str, u64)> {

@@ -2,8 +2,10 @@
 
 pub(crate) mod doctor;
 pub(crate) mod plan;
+pub(crate) mod puppet;
 pub(crate) mod report;
 pub(crate) mod run;
+pub(crate) mod selftest;
 
 use clap::{Parser, Subcommand};
 
@@ -40,6 +42,11 @@ pub(crate) enum Command {
     Doctor(doctor::DoctorArgs),
     /// List the built-in plans, or print one as a start for your own
     Plan(plan::PlanArgs),
+    /// Inject known causes on this host and count how often vslice names them right
+    Selftest(selftest::SelftestArgs),
+    /// Block in ways that are known; a part of the self-test
+    #[command(hide = true)]
+    SelftestPuppet(puppet::PuppetArgs),
 }
 
 impl Cli {
@@ -53,6 +60,8 @@ impl Cli {
             Command::Report(args) => report::execute(&args),
             Command::Doctor(args) => doctor::execute(&args),
             Command::Plan(args) => plan::execute(&args),
+            Command::Selftest(args) => selftest::execute(&args),
+            Command::SelftestPuppet(args) => puppet::execute(&args),
         }
     }
 }

@@ -39,9 +39,11 @@ fn state(character: char) -> ThreadState {
         'g' => running(RunMode::Guest),
         'k' => running(RunMode::Kvm),
         'v' => running(RunMode::Vmm),
-        'p' => ThreadState::PreemptWait { pcpu, reason: Reason::Timeslice, stack: None },
-        't' => ThreadState::PreemptWait { pcpu, reason: Reason::Throttle, stack: None },
-        'w' => ThreadState::WakeupDelay { pcpu },
+        'p' => {
+            ThreadState::PreemptWait { pcpu, reason: Reason::Timeslice, stack: None, lock: None }
+        }
+        't' => ThreadState::PreemptWait { pcpu, reason: Reason::Throttle, stack: None, lock: None },
+        'w' => ThreadState::WakeupDelay { pcpu, raced: None },
         'f' => blocked(Reason::Bql),
         'h' => blocked(Reason::Halt),
         '_' => blocked(Reason::PollSleep),

@@ -398,6 +398,10 @@ mod tests {
         let mut lab = lab(directory.path(), "exec sleep 600").expect("prepared");
         assert_eq!(private_dirs(directory.path()), 1);
         assert_eq!(lab.guests()[0].qemu_pid(), None);
+        let socket = lab.guests()[0].qmp_path().expect("a short path").to_owned();
+        let option = format!("path={},server=on,wait=off", socket.display());
+        let line = lab.guests()[0].command_line();
+        assert!(line.iter().any(|argument| argument.ends_with(&option)), "{line:?}");
         lab.start().expect("shells");
         lab.check().expect("they sleep");
         let pids: Vec<Tid> = lab.guests().iter().filter_map(Guest::qemu_pid).collect();
@@ -408,6 +412,33 @@ mod tests {
             assert!(crate::vmm::procfs::start_ticks(pid).is_none(), "{pid} is still there");
         }
         assert!(directory.path().join("vm2.qemu.log").exists());
+    }
+
+    #[test]
+    fn a_path_that_is_too_long_for_a_monitor_costs_the_monitor_only() {
+        let directory = tempfile::tempdir().expect("scratch");
+        let deep = directory.path().join("d".repeat(100));
+        fs::create_dir(&deep).expect("scratch is writable");
+        let plan = Plan::load("demo").expect("built in");
+        let vm = &plan.vms[1];
+        let image = MicroImage {
+            kernel: PathBuf::new(),
+            initramfs: PathBuf::new(),
+            manifest: serde_json::Value::Null,
+        };
+        let config = LabConfig {
+            plan: &plan,
+            image: &image,
+            qemu: Path::new("qemu"),
+            accelerator: Accelerator::Kvm,
+            way: &VsockWay::Vhost,
+            logs: &deep,
+            scratch: &deep,
+            interrupted: &AtomicBool::new(false),
+        };
+        let guest = Guest::prepare(&config, vm, 1, &deep).expect("vhost needs no socket");
+        assert_eq!(guest.qmp_path(), None);
+        assert!(!guest.command_line().iter().any(|argument| argument == "-mon"));
     }
 
     #[test]

@@ -10,9 +10,12 @@
 //!
 //! A tracepoint may stay silent: perf drops what hits it while it is at work, without counting, and
 //! there are kernels that trace nothing while certain tasks are current (seen in a sandbox's 6.18
-//! guest kernel: the idle task of pCPU1 and threads of init, in perf and ftrace alike). So on
-//! watched pCPUs the scheduler's own record of who came on is checked against the switches
-//! (`PERF_RECORD_SWITCH_CPU_WIDE`, perf_event_open(2)).
+//! guest kernel: the idle task of pCPU1 and threads of init, in perf and ftrace alike). On a watched
+//! pCPU that shows: a thread leaves that had not come on. From the first such break on the
+//! scheduler's own record of who came on is recorded there as well (`PERF_RECORD_SWITCH_CPU_WIDE`,
+//! perf_event_open(2)) and checked against the switches. It is not recorded from the start because
+//! it doubles what a switch costs, and most kernels are never silent. What the first silence hid is
+//! a loss, if it was about a VM's thread.
 //!
 //! An arrival that no switch told of is told as a switch, in the name of the one who left: who left
 //! for whom and when is known, and in which state a stranger left does not matter. If one stranger
@@ -35,6 +38,8 @@ use std::collections::BTreeSet;
 #[derive(Debug)]
 pub(super) struct RingOrder {
     pcpu: PcpuId,
+    /// Whether every switch of the pCPU is recorded.
+    is_watched: bool,
     /// The latest time of any record so far; at first, when recording started.
     latest: HostNs,
     /// Records that the ring itself said were lost.
@@ -46,8 +51,8 @@ pub(super) struct RingOrder {
 }
 
 impl RingOrder {
-    pub(super) fn new(pcpu: PcpuId, started: HostNs) -> RingOrder {
-        RingOrder { pcpu, latest: started, lost_count: 0, on: None, left: None }
+    pub(super) fn new(pcpu: PcpuId, is_watched: bool, started: HostNs) -> RingOrder {
+        RingOrder { pcpu, is_watched, latest: started, lost_count: 0, on: None, left: None }
     }
 
     /// The loss that lasted until the end of recording, so that no record in the ring tells of it.
@@ -92,6 +97,8 @@ pub(super) struct Batch {
     pub(super) unknown_count: u64,
     /// Switches that the tracepoint did not tell, but an arrival.
     pub(super) filled_count: u64,
+    /// Whether a thread left that had not come on, and nothing said so before.
+    pub(super) was_silent: bool,
 }
 
 impl Batch {
@@ -285,6 +292,7 @@ impl Assembler {
         let prev_state = format.states.state(format.prev_state.number(raw)?);
         let next_priority = priority(format.next_prio.number(raw)?);
         let (prev_comm, next_comm) = (format.prev_comm.bytes(raw)?, format.next_comm.bytes(raw)?);
+        self.check_chain(prev, time, order, batch);
         self.name(prev, time, prev_comm, pcpu, batch);
         self.name(next, time, next_comm, pcpu, batch);
         let stack = self.stack(chain, batch);
@@ -292,6 +300,19 @@ impl Assembler {
         batch.events.push(HostEvent { time, pcpu, kind: HostEventKind::Switch(switch) });
         order.on = Some((next, time));
         Some(())
+    }
+
+    /// Had the one who leaves come on? Only every switch of a pCPU makes a chain.
+    fn check_chain(&self, prev: Tid, time: HostNs, order: &mut RingOrder, batch: &mut Batch) {
+        let Some((on, since)) = order.on.filter(|(on, _)| order.is_watched && *on != prev) else {
+            return;
+        };
+        batch.was_silent = true;
+        let is_vm = |tid: Tid| self.threads.contains(&tid.0);
+        if is_vm(on) || is_vm(prev) {
+            let loss = Loss { since, until: time, count: 1 };
+            batch.events.push(loss.event(order.pcpu, time));
+        }
     }
 
     fn waking(&mut self, sample: &Sample<'_>, pcpu: PcpuId, batch: &mut Batch) -> Option<()> {

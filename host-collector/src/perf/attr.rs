@@ -54,28 +54,30 @@ fn common(lost: LostCount) -> perf_event_attr {
     attr
 }
 
-/// Whether a ring also gets the kernel's own record of each thread that comes onto the pCPU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Arrivals {
-    /// With every switch, as a second witness of the tracepoint: see `assemble`.
-    Told,
-    /// Never; there is no filter for them.
-    Untold,
-}
-
 /// The event that owns a ring: it counts nothing, but its ring gets the records of births, deaths
 /// and new names of threads. It starts disabled, and all events grouped under it with it.
-pub(super) fn lives(ring_bytes: usize, arrivals: Arrivals, lost: LostCount) -> perf_event_attr {
+pub(super) fn lives(ring_bytes: usize, lost: LostCount) -> perf_event_attr {
     let mut attr = common(lost);
     attr.type_ = PERF_TYPE_SOFTWARE;
     attr.config = PERF_COUNT_SW_DUMMY.into();
     attr.set_disabled(1);
     attr.set_comm(1);
     attr.set_task(1);
-    attr.set_context_switch((arrivals == Arrivals::Told).into());
     // The ring's wake-ups follow the event that maps it: one a quarter, the timeout does the rest.
     attr.set_watermark(1);
     attr.wakeup_watermark = u32::try_from(ring_bytes / 4).unwrap_or(u32::MAX);
+    attr
+}
+
+/// The scheduler's own record of each thread that comes onto the pCPU and leaves it, as a second
+/// witness of the tracepoint (see `assemble`). It starts disabled and is not of the leader's group:
+/// there is no filter for it, and it costs about as much as the tracepoint itself.
+pub(super) fn witness(lost: LostCount) -> perf_event_attr {
+    let mut attr = common(lost);
+    attr.type_ = PERF_TYPE_SOFTWARE;
+    attr.config = PERF_COUNT_SW_DUMMY.into();
+    attr.set_disabled(1);
+    attr.set_context_switch(1);
     attr
 }
 

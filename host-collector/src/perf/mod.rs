@@ -51,7 +51,7 @@ mod symbols;
 mod sys;
 mod tracefs;
 
-pub use reader::{EventSink, READ_INTERVAL, SinkError};
+pub use reader::{EventSink, READ_INTERVAL, SETTLE_TIME, SinkError};
 pub use recorder::{KvmDetail, RecordCounters, RecordPlan, RecordTotals, Recorder, check_rights};
 pub use ring::RingError;
 pub use stacks::StackTable;

@@ -23,6 +23,10 @@ use std::time::Duration;
 /// The rings are read at least this often; earlier when one is a quarter full.
 pub const READ_INTERVAL: Duration = Duration::from_millis(100);
 
+/// After so long, a tracepoint that is silent on a watched pCPU has shown that it is, where anything
+/// happens there at all: whoever measures waits for it first.
+pub const SETTLE_TIME: Duration = Duration::from_millis(250);
+
 /// Why a sink could not keep what it was given.
 pub type SinkError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -216,6 +220,9 @@ impl<S: EventSink> Reader<S> {
             self.totals.moved_count += batch.moved_count;
             self.totals.unknown_count += batch.unknown_count;
             self.totals.filled_count += batch.filled_count;
+            if batch.was_silent && ring.call_witness()? {
+                self.totals.silent_pcpus.push(pcpu);
+            }
             self.counters.count(&batch.events, bytes.len());
             for id in &batch.new_stacks {
                 let frames = self.assembler.stacks.frames(*id).unwrap_or_default();

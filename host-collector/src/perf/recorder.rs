@@ -122,6 +122,9 @@ pub struct RecordTotals {
     pub uncovered_threads_count: u64,
     /// Every kernel stack that an event names.
     pub stacks: StackTable,
+    /// Watched pCPUs on which the tracepoint was silent about a switch, so that the scheduler's own
+    /// record was asked for from then on.
+    pub silent_pcpus: Vec<PcpuId>,
     /// Tracepoints that were asked for and that this kernel lacks, by group and name.
     pub missing: Vec<&'static str>,
     /// Why recording ended before it was told to. What came before has gone to the sink.

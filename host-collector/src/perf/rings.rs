@@ -1,7 +1,7 @@
 //! The events and the ring of each pCPU: opening, enabling, reading what was lost.
 
 use super::assemble::RingOrder;
-use super::attr::{self, Arrivals, LostCount, Stack};
+use super::attr::{self, LostCount, Stack};
 use super::filter::{self, Numbers};
 use super::format::{Detail, DetailFormat, Formats, SwitchFormat, WakingFormat};
 use super::ring::Ring;
@@ -110,7 +110,7 @@ pub(super) fn sysctl<T: std::str::FromStr>(name: &str) -> Option<T> {
 /// Older kernels refuse an event that asks for what they do not know.
 fn lost_count(online: &BTreeSet<PcpuId>) -> LostCount {
     let pcpu = online.first().copied().unwrap_or_default();
-    match sys::open(attr::lives(0, Arrivals::Untold, LostCount::Readable), pcpu, None) {
+    match sys::open(attr::lives(0, LostCount::Readable), pcpu, None) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => LostCount::InRingOnly,
         _ => LostCount::Readable,
     }
@@ -132,6 +132,13 @@ pub(super) struct Watch {
     pub(super) pcpus: Numbers,
 }
 
+/// The event that records the scheduler's own word of who comes and goes.
+#[derive(Debug)]
+struct Witness {
+    event: OwnedFd,
+    is_called: bool,
+}
+
 /// One pCPU's ring and the events that write into it.
 #[derive(Debug)]
 pub(super) struct PcpuRing {
@@ -141,6 +148,8 @@ pub(super) struct PcpuRing {
     /// Leads the group of `events` and owns the ring.
     leader: OwnedFd,
     events: Vec<OwnedFd>,
+    /// Of a watched pCPU.
+    witness: Option<Witness>,
     lost: LostCount,
     /// What events that are closed by now had lost.
     closed_lost_count: u64,
@@ -156,13 +165,12 @@ impl PcpuRing {
         opened: &mut usize,
     ) -> Result<PcpuRing, RecordError> {
         let is_watched = watch.pcpus.contains(&pcpu.0);
-        let arrivals = if is_watched { Arrivals::Told } else { Arrivals::Untold };
-        let leader = sys::open(attr::lives(ring_bytes, arrivals, machine.lost), pcpu, None)
+        let leader = sys::open(attr::lives(ring_bytes, machine.lost), pcpu, None)
             .map_err(|error| open_error(error, pcpu, *opened))?;
         *opened += 1;
         let ring = Ring::map(&leader, machine.page_bytes, ring_bytes)
             .map_err(|error| map_error(error, pcpu, ring_bytes))?;
-        let order = RingOrder::new(pcpu, HostNs(0));
+        let order = RingOrder::new(pcpu, is_watched, HostNs(0));
         let mut events = Vec::new();
         let mut add = |attr, filters: Vec<String>| -> Result<(), RecordError> {
             for filter in filters {
@@ -188,8 +196,29 @@ impl PcpuRing {
             };
             add(machine.detail(format.id), filters)?;
         }
+        let mut witness = None;
+        if is_watched {
+            let event = sys::open(attr::witness(machine.lost), pcpu, None)
+                .map_err(|error| open_error(error, pcpu, *opened))?;
+            sys::set_output(event.as_fd(), leader.as_fd()).map_err(kernel("join a ring", pcpu))?;
+            *opened += 1;
+            witness = Some(Witness { event, is_called: false });
+        }
         let (lost, closed_lost_count) = (machine.lost, 0);
-        Ok(PcpuRing { pcpu, order, ring, leader, events, lost, closed_lost_count })
+        Ok(PcpuRing { pcpu, order, ring, leader, events, witness, lost, closed_lost_count })
+    }
+
+    /// The tracepoint was silent: from now on the scheduler's own record is asked for as well. Says
+    /// whether it was not before.
+    pub(super) fn call_witness(&mut self) -> Result<bool, RecordError> {
+        match &mut self.witness {
+            Some(witness) if !witness.is_called => {
+                sys::enable(witness.event.as_fd()).map_err(kernel("enable an event", self.pcpu))?;
+                witness.is_called = true;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
     }
 
     /// Opens the events of threads that were born during the run, and enables them.
@@ -222,13 +251,15 @@ impl PcpuRing {
 
     /// Enables all events of the group at one instant.
     pub(super) fn enable(&mut self, now: HostNs) -> Result<(), RecordError> {
-        self.order = RingOrder::new(self.pcpu, now);
+        self.order = RingOrder::new(self.pcpu, self.witness.is_some(), now);
         sys::enable(self.leader.as_fd()).map_err(kernel("enable events", self.pcpu))
     }
 
     /// Disables all events of the group at one instant.
     pub(super) fn disable(&self) -> Result<(), RecordError> {
-        sys::disable(self.leader.as_fd()).map_err(kernel("disable events", self.pcpu))
+        let leader = sys::disable(self.leader.as_fd());
+        let witness = self.witness.as_ref().map_or(Ok(()), |it| sys::disable(it.event.as_fd()));
+        leader.and(witness).map_err(kernel("disable events", self.pcpu))
     }
 
     /// What `poll(2)` waits for.
@@ -250,7 +281,8 @@ impl PcpuRing {
             return 0;
         }
         let lost: u64 = self.events.iter().map(lost_of).sum();
-        let all = lost + lost_of(&self.leader) + self.closed_lost_count;
+        let witness = self.witness.as_ref().map_or(0, |witness| lost_of(&witness.event));
+        let all = lost + witness + lost_of(&self.leader) + self.closed_lost_count;
         all.saturating_sub(self.order.lost_count)
     }
 }

@@ -79,10 +79,14 @@ fn function(line: &str) -> Option<(u64, Box<str>)> {
 }
 
 /// Smaller is better: a name without leading underscores, then one that no tool made up (those
-/// have dots or dollars, such as `foo.cold`), then the longest, then the first by alphabet.
-fn rank(name: &str) -> (usize, bool, Reverse<usize>, &str) {
+/// have dots or dollars, such as `foo.cold`), then one that is not the 32-bit entry of a system
+/// call, then the longest, then the first by alphabet.
+fn rank(name: &str) -> (usize, bool, bool, Reverse<usize>, &str) {
     let underscores = name.len() - name.trim_start_matches('_').len();
-    (underscores, name.contains(['.', '$']), Reverse(name.len()), name)
+    // A system call without arguments is one function by both names (`SYSCALL_DEFINE0`,
+    // arch/x86/include/asm/syscall_wrapper.h).
+    let is_compat = name.starts_with("__ia32_");
+    (underscores, name.contains(['.', '$']), is_compat, Reverse(name.len()), name)
 }
 
 #[cfg(test)]
@@ -96,6 +100,8 @@ ffffffff81000100 t futex_wait_queue
 ffffffff81000180 d some_data
 ffffffff81000200 T do_exit
 ffffffff81000300 t kvm_vcpu_block\t[kvm]
+ffffffff81000400 T __ia32_sys_sched_yield
+ffffffff81000400 T __x64_sys_sched_yield
 ";
 
     #[test]
@@ -104,6 +110,7 @@ ffffffff81000300 t kvm_vcpu_block\t[kvm]
         assert_eq!(symbols.name(0xffff_ffff_8100_0000), Some("secondary_startup"));
         assert_eq!(symbols.name(0xffff_ffff_8100_01ff), Some("futex_wait_queue"));
         assert_eq!(symbols.name(0xffff_ffff_8100_0301), Some("kvm_vcpu_block"));
+        assert_eq!(symbols.name(0xffff_ffff_8100_0400), Some("__x64_sys_sched_yield"));
         assert_eq!(symbols.name(5), None);
         // The second frame returns to the very start of do_exit: its caller is what lies before.
         let frames = [0xffff_ffff_8100_0200, 0xffff_ffff_8100_0200, 5];

@@ -11,7 +11,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
 use nix::unistd::mkdtemp;
 
-/// Access to tracefs for as long as this lives. Nothing in it is ever written.
+/// Access to tracefs for as long as this lives. The recorder writes nothing in it.
 #[derive(Debug)]
 pub struct Tracefs {
     root: PathBuf,
@@ -28,16 +28,34 @@ impl Tracefs {
         let mounts = fs::read("/proc/self/mounts")?;
         match mounted_at(&mounts) {
             Some(root) => Ok(Tracefs { root, private: None }),
-            None => Tracefs::mount(),
+            None => Tracefs::mount(MsFlags::MS_RDONLY),
         }
+    }
+
+    /// The same for whoever makes an instance of its own: a mount that can be written.
+    ///
+    /// # Errors
+    /// As [`Tracefs::find`].
+    pub fn find_writable() -> io::Result<Tracefs> {
+        let mounts = fs::read("/proc/self/mounts")?;
+        match mounted_at(&mounts) {
+            Some(root) => Ok(Tracefs { root, private: None }),
+            None => Tracefs::mount(MsFlags::empty()),
+        }
+    }
+
+    /// Where it is, for as long as this lives.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.root
     }
 
     /// Mounts tracefs on a temporary directory, keeps hold of it by a file descriptor and takes it
     /// off again at once: the kernel drops the mount with the descriptor, so nothing is left
     /// behind even after SIGKILL.
-    fn mount() -> io::Result<Tracefs> {
+    fn mount(more: MsFlags) -> io::Result<Tracefs> {
         let place = mkdtemp(&std::env::temp_dir().join("vslice-tracefs-XXXXXX"))?;
-        let result = mount_and_detach(&place);
+        let result = mount_and_detach(&place, more);
         fs::remove_dir(&place)?;
         let private = result?;
         let root = PathBuf::from(format!("/proc/self/fd/{}", private.as_raw_fd()));
@@ -59,8 +77,8 @@ impl Tracefs {
     }
 }
 
-fn mount_and_detach(place: &Path) -> io::Result<OwnedFd> {
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
+fn mount_and_detach(place: &Path, more: MsFlags) -> io::Result<OwnedFd> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | more;
     mount(Some("tracefs"), place, Some("tracefs"), flags, None::<&str>)?;
     let directory = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let held = open(place, directory, Mode::empty());

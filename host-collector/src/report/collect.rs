@@ -296,7 +296,9 @@ fn encounters(vm: VmIndex, breakdown: &Breakdown) -> impl Iterator<Item = (Encou
     let victim_vcpu = breakdown.vcpu;
     breakdown.chain.spans().flat_map(move |span| {
         let pcpu = match span.state {
-            ThreadState::PreemptWait { pcpu, .. } | ThreadState::WakeupDelay { pcpu } => Some(pcpu),
+            ThreadState::PreemptWait { pcpu, .. } | ThreadState::WakeupDelay { pcpu, .. } => {
+                Some(pcpu)
+            }
             ThreadState::Running { .. } | ThreadState::Blocked(_) | ThreadState::Unknown { .. } => {
                 None
             }
@@ -420,7 +422,7 @@ fn worst(
 fn chain_span(submitted: HostNs, link: &Link, vm: VmIndex, directory: &Directory<'_>) -> ChainSpan {
     let span = &link.span;
     let (pcpu, sleep, stack) = match span.state {
-        ThreadState::Running { pcpu, .. } | ThreadState::WakeupDelay { pcpu } => {
+        ThreadState::Running { pcpu, .. } | ThreadState::WakeupDelay { pcpu, .. } => {
             (Some(pcpu), None, None)
         }
         ThreadState::PreemptWait { pcpu, stack, .. } => (Some(pcpu), None, stack),

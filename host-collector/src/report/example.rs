@@ -31,7 +31,7 @@ const OTHER_STACK: StackId = StackId(1);
 
 const RUNNING: ThreadState = ThreadState::Running { pcpu: PCPU, mode: RunMode::Unsplit };
 const PREEMPTED: ThreadState =
-    ThreadState::PreemptWait { pcpu: PCPU, reason: Reason::Timeslice, stack: None };
+    ThreadState::PreemptWait { pcpu: PCPU, reason: Reason::Timeslice, stack: None, lock: None };
 
 pub(super) fn running(length_ns: u64) -> Span {
     span(RUNNING, length_ns)
@@ -45,7 +45,7 @@ pub(super) fn preempted(length_ns: u64, ran: &[(u32, u64)]) -> Span {
 }
 
 pub(super) fn woken(length_ns: u64) -> Span {
-    span(ThreadState::WakeupDelay { pcpu: PCPU }, length_ns)
+    span(ThreadState::WakeupDelay { pcpu: PCPU, raced: None }, length_ns)
 }
 
 pub(super) fn blocked(reason: Reason, length_ns: u64) -> Span {

@@ -69,6 +69,9 @@ impl VcpuTally {
         {
             self.timeslice(timeslice_ns);
         }
+        if let ThreadState::WakeupDelay { raced: Some(sleep), .. } = span.state {
+            self.off(OffReason::Left(sleep.reason), 0);
+        }
         if let Some(reason) = off_reason {
             self.off(reason, length_ns);
         } else {
@@ -189,8 +192,13 @@ mod tests {
             '=' => running(RunMode::Unsplit),
             'g' => running(RunMode::Guest),
             'k' => running(RunMode::Kvm),
-            'p' => ThreadState::PreemptWait { pcpu: PCPU, reason: Reason::Timeslice, stack: None },
-            'w' => ThreadState::WakeupDelay { pcpu: PCPU },
+            'p' => ThreadState::PreemptWait {
+                pcpu: PCPU,
+                reason: Reason::Timeslice,
+                stack: None,
+                lock: None,
+            },
+            'w' => ThreadState::WakeupDelay { pcpu: PCPU, raced: None },
             'f' => blocked(Reason::Bql),
             'h' => blocked(Reason::Halt),
             'o' => blocked(Reason::PollSleep),
@@ -259,6 +267,19 @@ mod tests {
         );
         assert_eq!(tally.on_pcpu_ns(), 9);
         assert_eq!(tally.wait_ns(), 10, "preempted and woken");
+    }
+
+    #[test]
+    fn a_sleep_that_was_over_before_it_began_counts_and_takes_no_time() {
+        let mut tally = VcpuTally::new();
+        let raced = Some(Sleep::new(Reason::Bql));
+        let state = ThreadState::WakeupDelay { pcpu: PCPU, raced };
+        let (start, end) = (HostNs(10), HostNs(15));
+        tally.span(&Span { tid: Tid(7), start, end, state, antagonists: vec![] });
+        let row = |wanted| *tally.off_cpu().iter().find(|row| row.reason == wanted).unwrap();
+        let (lock, delay) = (row(OffReason::Left(Reason::Bql)), row(OffReason::WakeupDelay));
+        assert_eq!((lock.count, lock.total_ns), (1, 0));
+        assert_eq!((delay.count, delay.total_ns), (1, 5));
     }
 
     #[test]

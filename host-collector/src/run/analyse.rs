@@ -108,6 +108,15 @@ impl<'a> Analysis<'a> {
             );
             analysis.warnings.push(Warning::Notice { text });
         }
+        if !manifest.silent_pcpus.is_empty() {
+            let pcpus: Vec<String> = manifest.silent_pcpus.iter().map(PcpuId::to_string).collect();
+            let text = format!(
+                "the kernel's sched_switch tracepoint does not tell every switch on {}; the \
+                 scheduler's own records filled in, at about twice the cost",
+                pcpus.join(", ")
+            );
+            analysis.warnings.push(Warning::Notice { text });
+        }
         analysis.warnings.extend(manifest.vms.iter().filter_map(facts::throttled));
         for (index, vm) in manifest.vms.iter().enumerate() {
             analysis.read_guest(VmIndex(index), vm)?;
@@ -229,7 +238,10 @@ impl<'a> Analysis<'a> {
             let event = event?;
             now = event.time;
             self.threads.learn(&event);
-            if let HostEventKind::Lost { until, count } = event.kind {
+            if let HostEventKind::Lost { until, count } = event.kind
+                && until > start
+                && event.time < end
+            {
                 self.lost.records += count;
                 self.lost.intervals += 1;
                 self.lost.total_ns += until.since_ns(event.time);

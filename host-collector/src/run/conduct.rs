@@ -130,6 +130,7 @@ impl Prepared<'_> {
             window: None,
             vms: Vec::new(),
             cost: Cost::default(),
+            silent_pcpus: Vec::new(),
         }
     }
 }

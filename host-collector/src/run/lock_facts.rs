@@ -70,6 +70,14 @@ mod tests {
     }
 
     #[test]
+    fn a_manifest_from_before_these_facts_is_still_read() {
+        let old = r#"{"name": "vm1", "pid": 7, "device_pid": null, "block_bytes": null,
+            "threads": [], "reader_vcpu": null, "hogs": [], "guest": null}"#;
+        let vm: VmRecord = serde_json::from_str(old).expect("the new fields have defaults");
+        assert_eq!((vm.lock, vm.memory_map.is_empty()), (LockRecord::default(), true));
+    }
+
+    #[test]
     fn this_process_has_variables_though_it_is_no_qemu() {
         let own = lock(Tid(std::process::id()));
         assert!(own.exe_data.is_some() && own.bql.is_none() && own.bql_missing.is_some());

@@ -43,6 +43,9 @@ pub struct Manifest {
     pub vms: Vec<VmRecord>,
     /// What recording cost.
     pub cost: Cost,
+    /// Watched pCPUs on which the kernel's tracepoint did not tell every switch.
+    #[serde(default)]
+    pub silent_pcpus: Vec<PcpuId>,
 }
 
 /// How far a run came.

@@ -3,7 +3,7 @@
 use super::census::host_threads;
 use super::error::RunError;
 use super::lock_facts;
-use super::manifest::{Cost, LockRecord, Manifest, ThreadRecord, VmRecord, Window};
+use super::manifest::{LockRecord, Manifest, ThreadRecord, VmRecord, Window};
 use super::options::RunOptions;
 use super::quota;
 use super::reserve;
@@ -15,7 +15,7 @@ use crate::guest::session::Command;
 use crate::lab::launch::{self, Lab, LabConfig};
 use crate::lab::plan::{Accelerator, Plan, VmPlan};
 use crate::lab::scratch;
-use crate::perf::{KvmDetail, RecordPlan, Recorder, StackTable, Symbols};
+use crate::perf::{KvmDetail, RecordPlan, Recorder, SETTLE_TIME, StackTable, Symbols};
 use crate::store::{EventWriters, RunDir, StackNames};
 use crate::units::{Tid, VcpuId};
 use crate::vmm::memory_map::MemoryMap;
@@ -71,6 +71,7 @@ impl Stage<'_, '_> {
         let recorder = self.record(manifest)?;
         // After the start, so that the recorder's own threads are in it, and nobody is born between.
         self.run.dir.write_json("threads.json", &host_threads())?;
+        thread::sleep(SETTLE_TIME);
         quota::note_start(&mut manifest.vms);
         let cpu_before_ns = own_cpu_ns();
         manifest.window = Some(Window { start_ns: host_now(), end_ns: None });
@@ -86,7 +87,7 @@ impl Stage<'_, '_> {
         }
         let stopped = self.stop_workloads();
         manifest.cost.cpu_ns = own_cpu_ns().saturating_sub(cpu_before_ns);
-        let recorded = self.finish_recording(recorder, &mut manifest.cost);
+        let recorded = self.finish_recording(recorder, manifest);
         // What happened first is what the others follow from.
         workload.and(stopped).and(recorded)
     }
@@ -150,11 +151,17 @@ impl Stage<'_, '_> {
         self.wait_for_all("end its workload", |seat| seat.done.is_some() || seat.is_over())
     }
 
-    fn finish_recording(&self, recorder: Recorder, cost: &mut Cost) -> Result<(), RunError> {
+    fn finish_recording(
+        &self,
+        recorder: Recorder,
+        manifest: &mut Manifest,
+    ) -> Result<(), RunError> {
         let totals = recorder.stop();
         // What follows is the run's last words.
         reserve::release(self.run.dir);
         let totals = totals?;
+        manifest.silent_pcpus.clone_from(&totals.silent_pcpus);
+        let cost = &mut manifest.cost;
         cost.events_count = totals.counters.events_count;
         cost.lost_count = totals.counters.lost_count;
         cost.filled_count = totals.filled_count;

@@ -249,6 +249,7 @@ impl Timeline {
         if is_believed && let Some(&index) = self.index_by_tid.get(&next) {
             let observed = self.update(index, time, |thread| thread.switch_in(time, pcpu, sink));
             self.observe(index, time, observed);
+            self.threads[index].take_lock_waits(&mut self.lock_waits);
         }
     }
 

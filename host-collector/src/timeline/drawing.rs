@@ -192,7 +192,7 @@ fn who_woke_it_and_why_it_slept_are_kept() {
     timeline.finish(HostNs(30), &mut |span| spans.push(span));
     let slept = Sleep { stack, waker: Some(WAKER), ..Sleep::new(Reason::Halt) };
     assert_eq!(spans[1].state, ThreadState::Blocked(slept));
-    assert_eq!(spans[2].state, ThreadState::WakeupDelay { pcpu: PcpuId(3) });
+    assert_eq!(spans[2].state, ThreadState::WakeupDelay { pcpu: PcpuId(3), raced: None });
 }
 
 #[test]
@@ -203,6 +203,8 @@ fn a_waking_recorded_before_the_sleep_that_it_ends() {
     let (spans, _) = spans_of(&events, 8);
     assert_eq!(draw(&spans), "===wwww=");
     assert_eq!(spans[1].antagonists, [Antagonist { tid: Tid::IDLE, ran_ns: 40 }]);
+    let raced = Some(Sleep { waker: Some(WAKER), ..Sleep::new(Reason::Unknown) });
+    assert_eq!(spans[1].state, ThreadState::WakeupDelay { pcpu: HOME, raced });
 }
 
 #[test]

@@ -19,6 +19,8 @@ mod coming;
 pub mod contradiction;
 #[cfg(test)]
 mod drawing;
+#[cfg(test)]
+mod evidence_tests;
 pub mod exit_reason;
 mod exits;
 pub mod futex;

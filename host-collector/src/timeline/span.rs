@@ -55,6 +55,9 @@ pub enum ThreadState {
     WakeupDelay {
         /// The pCPU that it was woken for.
         pcpu: PcpuId,
+        /// The sleep that it had begun when it was woken already: it left for this, but the sleep
+        /// itself lasted no time.
+        raced: Option<Sleep>,
     },
     /// Runnable, but somebody else was given the pCPU.
     PreemptWait {
@@ -64,6 +67,8 @@ pub enum ThreadState {
         reason: Reason,
         /// Where in the kernel it gave way.
         stack: Option<StackId>,
+        /// The lock that it was about to sleep on when it was woken.
+        lock: Option<u64>,
     },
     /// Not known, and not guessed.
     Unknown {

@@ -63,7 +63,7 @@ const LOCK_WAITS_MAX: usize = 16;
 enum State {
     Unknown(UnknownCause),
     Running { pcpu: PcpuId },
-    Preempted { pcpu: PcpuId, reason: Reason, stack: Option<StackId> },
+    Preempted { pcpu: PcpuId, reason: Reason, stack: Option<StackId>, lock: Option<u64> },
     Asleep { pcpu: PcpuId, sleep: Sleep, raced_waker: Option<Tid> },
     Woken { pcpu: PcpuId },
 }
@@ -221,8 +221,11 @@ impl Thread {
                     Some(ContradictionKind::SwitchedInTwice { running_on, switched_in_on: pcpu });
                 ThreadState::Unknown { cause: UnknownCause::Lost }
             }
-            State::Asleep { pcpu: left, raced_waker: Some(_), .. } => {
-                ThreadState::WakeupDelay { pcpu: left }
+            State::Asleep { pcpu: left, sleep, raced_waker: Some(waker) } => {
+                let waker = Waker { tid: waker, acquired: None };
+                self.lock_waits.extend(self.lock_wait_of(&sleep, self.since, waker));
+                let raced = Some(Sleep { waker: Some(waker.tid), ..sleep });
+                ThreadState::WakeupDelay { pcpu: left, raced }
             }
             _ => self.observed(),
         };
@@ -259,7 +262,7 @@ impl Thread {
         };
         let next = match prev_state {
             PrevState::Runnable | PrevState::RunnablePreempted => {
-                State::Preempted { pcpu, reason, stack }
+                State::Preempted { pcpu, reason, stack, lock }
             }
             PrevState::Dead => State::Unknown(UnknownCause::Ended),
             PrevState::Sleep | PrevState::DiskSleep | PrevState::Stopped | PrevState::Other(_) => {
@@ -432,11 +435,11 @@ impl Thread {
         match self.state {
             State::Unknown(cause) => ThreadState::Unknown { cause },
             State::Running { pcpu } => ThreadState::Running { pcpu, mode: self.mode },
-            State::Preempted { pcpu, reason, stack } => {
-                ThreadState::PreemptWait { pcpu, reason, stack }
+            State::Preempted { pcpu, reason, stack, lock } => {
+                ThreadState::PreemptWait { pcpu, reason, stack, lock }
             }
             State::Asleep { sleep, .. } => ThreadState::Blocked(sleep),
-            State::Woken { pcpu } => ThreadState::WakeupDelay { pcpu },
+            State::Woken { pcpu } => ThreadState::WakeupDelay { pcpu, raced: None },
         }
     }
 }

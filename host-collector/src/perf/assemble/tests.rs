@@ -83,7 +83,7 @@ fn switches_and_wakings_are_told_with_names_once() {
     bytes.sample(150, &[], &waking(0, (5, "CPU 0/KVM"), 3));
     bytes.sample(160, &[], &switch((0, "swapper/3"), 0, (5, "CPU 0/KVM")));
     bytes.sample(200, &chain, &switch((5, "CPU 0/KVM"), 0x100, (6, "sh")));
-    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(1)));
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(1)));
     let batch = read(&mut assembler, &mut order, &bytes);
     let waking = HostEventKind::Waking { tid: Tid(5), target: PcpuId(3), waker: Tid(0) };
     let expected = [
@@ -107,7 +107,7 @@ fn a_loss_lasts_from_the_last_record_before_it_to_the_first_one_after_it() {
     // The kernel takes the time of the loss after that of the record that it is written with.
     bytes.lost(501, 7);
     bytes.sample(500, &[], &idle(5));
-    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(40)));
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(40)));
     let batch = read(&mut assembler, &mut order, &bytes);
     let expected = [
         (100, name(5, "a")),
@@ -126,7 +126,7 @@ fn a_loss_lasts_from_the_last_record_before_it_to_the_first_one_after_it() {
 fn a_loss_before_any_record_begins_where_recording_began() {
     let mut bytes = Bytes::default();
     bytes.lost(60, 1);
-    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(40)));
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(40)));
     let batch = read(&mut assembler, &mut order, &bytes);
     let expected = [(40, HostEventKind::Lost { until: HostNs(60), count: 1 })];
     assert_eq!(times_and_kinds(&batch), expected);
@@ -134,7 +134,7 @@ fn a_loss_before_any_record_begins_where_recording_began() {
 
 #[test]
 fn overtaken_records_are_put_in_order_within_and_between_batches() {
-    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(1)));
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(1)));
     let mut first = Bytes::default();
     first.sample(100, &[], &waking(0, (5, "a"), 3));
     first.life(PERF_RECORD_FORK, 90, [VM, 1, 901, 1]);
@@ -149,7 +149,7 @@ fn overtaken_records_are_put_in_order_within_and_between_batches() {
 
 #[test]
 fn births_deaths_and_names_are_told_of_vms_and_of_those_who_were_seen() {
-    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(1)));
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(1)));
     let mut bytes = Bytes::default();
     bytes.life(PERF_RECORD_FORK, 10, [VM, VM, 901, VM]);
     bytes.comm(11, 901, b"worker\0");
@@ -173,7 +173,7 @@ fn births_deaths_and_names_are_told_of_vms_and_of_those_who_were_seen() {
 
 #[test]
 fn arrivals_fill_in_what_the_tracepoint_did_not_tell() {
-    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(1)));
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(1)));
     let mut bytes = Bytes::default();
     // Each switch is followed by its arrival: nothing new.
     bytes.sample(10, &[], &switch((5, "a"), 1, (6, "b")));
@@ -204,7 +204,7 @@ fn arrivals_fill_in_what_the_tracepoint_did_not_tell() {
 
 #[test]
 fn arrivals_find_losses_that_nobody_tells() {
-    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(1)));
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(1)));
     let mut bytes = Bytes::default();
     // The VM's thread left, but it is not known when.
     bytes.sample(20, &[], &switch((5, "a"), 1, (VM, "vm")));
@@ -232,7 +232,7 @@ fn arrivals_find_losses_that_nobody_tells() {
 
 #[test]
 fn a_thread_on_its_last_stay_bears_no_witness() {
-    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(1)));
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(1)));
     let mut bytes = Bytes::default();
     bytes.sample(10, &[], &switch((5, "a"), 1, (VM, "vm")));
     bytes.came(11, u32::MAX, 5, 0);
@@ -249,7 +249,7 @@ fn a_thread_on_its_last_stay_bears_no_witness() {
 
 #[test]
 fn departures_tell_how_a_vms_thread_left_in_silence() {
-    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(1)));
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(1)));
     let mut bytes = Bytes::default();
     bytes.sample(10, &[], &switch((5, "a"), 1, (VM, "vm")));
     bytes.came(20, VM, 5, 1 << 13);
@@ -270,7 +270,7 @@ fn departures_tell_how_a_vms_thread_left_in_silence() {
 
 #[test]
 fn what_was_not_asked_for_is_counted_and_what_is_cut_is_an_error() {
-    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(1)));
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(1)));
     let mut bytes = Bytes::default();
     bytes.sample(10, &[], &words(&[999, 0]));
     bytes.record(13, &[0; 32]);
@@ -286,10 +286,11 @@ fn what_was_not_asked_for_is_counted_and_what_is_cut_is_an_error() {
 /// The words after the raw data: the ABI, then ax, dx, si, di.
 #[test]
 fn a_switch_in_a_system_call_tells_its_arguments() {
-    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(1)));
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(1)));
     let mut bytes = Bytes::default();
     let registers = [2, 0xffff_ffff_ffff_ffda, 2, 0x80, 0x5616_45c0_3060];
     bytes.sample_in_call(10, &[0xffff_ffff_8100_0010], &switch((VM, "vm"), 1, (0, "")), &registers);
+    bytes.sample(15, &[], &switch((0, ""), 0, (VM, "vm")));
     bytes.sample_in_call(20, &[0xffff_ffff_8100_0010], &switch((VM, "vm"), 0, (0, "")), &[0]);
     let batch = read(&mut assembler, &mut order, &bytes);
     let args: Vec<_> = without_names(&batch)
@@ -299,5 +300,34 @@ fn a_switch_in_a_system_call_tells_its_arguments() {
             other => panic!("{other:?}"),
         })
         .collect();
-    assert_eq!(args, [Some([0x5616_45c0_3060, 0x80, 2]), None]);
+    assert_eq!(args, [Some([0x5616_45c0_3060, 0x80, 2]), None, None]);
+}
+
+#[test]
+fn a_thread_that_leaves_without_having_come_shows_that_the_tracepoint_was_silent() {
+    let read_on = |is_watched, switches: &[(u32, u32)]| {
+        let (mut assembler, mut bytes) = (assembler(), Bytes::default());
+        let mut order = RingOrder::new(PCPU, is_watched, HostNs(1));
+        for (time, (prev, next)) in (1..).zip(switches) {
+            bytes.sample(time * 10, &[], &switch((*prev, "a"), 1, (*next, "b")));
+        }
+        read(&mut assembler, &mut order, &bytes)
+    };
+    let losses = |batch: &Batch| {
+        let kinds = without_names(batch).into_iter();
+        let losses = kinds.filter(|(_, kind)| matches!(kind, HostEventKind::Lost { .. }));
+        losses.collect::<Vec<_>>()
+    };
+    let whole = read_on(true, &[(5, 6), (6, VM), (VM, 5)]);
+    assert!(!whole.was_silent && losses(&whole).is_empty());
+    let strangers = read_on(true, &[(5, 6), (7, 8)]);
+    assert!(strangers.was_silent && losses(&strangers).is_empty());
+    let lost = [(10, HostEventKind::Lost { until: HostNs(20), count: 1 })];
+    for about_a_vm in [[(5, 6), (VM, 8)], [(5, VM), (7, 8)]] {
+        let batch = read_on(true, &about_a_vm);
+        assert!(batch.was_silent);
+        assert_eq!(losses(&batch), lost);
+    }
+    let unwatched = read_on(false, &[(5, VM), (7, VM)]);
+    assert!(!unwatched.was_silent && losses(&unwatched).is_empty());
 }

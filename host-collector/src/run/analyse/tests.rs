@@ -118,6 +118,7 @@ fn manifest() -> Manifest {
         window: Some(Window { start_ns: host_at(0), end_ns: Some(host_at(1100)) }),
         vms: vec![vm("vm1", VM1_LOOP, VM1_VCPU1, true), vm("vm2", VM2_LOOP, VM2_VCPU1, false)],
         cost: crate::run::manifest::Cost::default(),
+        silent_pcpus: Vec::new(),
     }
 }
 

@@ -8,20 +8,18 @@ use object::ReadCache;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How often the lock is looked at for an owner, and the time in between. An idle QEMU holds it for
-/// microseconds between sleeps, a working one most of the time.
-const LOOKS_MAX: u32 = 20;
-const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+/// How long the lock is looked at for an owner. An idle QEMU holds it for some microseconds at each
+/// timer, a hundred times a second or so: long enough to see that, if one looks without a pause.
+const LOOK_TIME: Duration = Duration::from_millis(50);
 
 /// `AT_ENTRY` of the auxiliary vector, getauxval(3): the program's entry point in memory.
 const AT_ENTRY: u64 = 9;
 /// No kernel's auxiliary vector is as long: it has some twenty entries of 16 bytes.
 const AUXV_BYTES_MAX: usize = 4096;
 
-/// Finds the BQL of a running QEMU and checks it. Takes up to 20 ms.
+/// Finds the BQL of a running QEMU and checks it. Keeps the caller's pCPU busy for up to 50 ms.
 ///
 /// # Errors
 /// [`BqlError`].
@@ -32,14 +30,13 @@ pub fn locate(pid: Tid) -> Result<Bql, BqlError> {
     let memory = File::open(&path).map_err(|source| BqlError::Read { path, source })?;
     check_code(pid, &memory, &found, bias)?;
     let address = found.address.wrapping_add(bias);
-    let mut looks_count = 0;
+    let (start, mut looks_count) = (Instant::now(), 0);
     let owner_seen = loop {
         looks_count += 1;
         let owner = look(pid, &memory, address)?;
-        if owner.is_some() || looks_count == LOOKS_MAX {
+        if owner.is_some() || start.elapsed() >= LOOK_TIME {
             break owner;
         }
-        thread::sleep(LOOK_INTERVAL);
     };
     Ok(Bql { address, symbol: found.symbol, owner_seen, looks_count })
 }

@@ -139,6 +139,13 @@ fn silence_and_an_end_are_two_things() {
 }
 
 #[test]
+fn time_that_is_over_is_no_error_of_the_socket() {
+    let monitor = Monitor::start(GREETING, |_| None);
+    let error = Qmp::connect_within(&monitor.path(), Duration::ZERO).expect_err("no time");
+    assert!(matches!(error, QmpError::Timeout { .. }), "{error}");
+}
+
+#[test]
 fn a_line_without_end_and_events_without_end_have_one() {
     let monitor = Monitor::start(GREETING, |command| {
         Some(if command["execute"] == "long" {

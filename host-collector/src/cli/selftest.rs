@@ -1,0 +1,129 @@
+//! `vslice selftest`: how often vslice is right on this host.
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use std::io::Write;
+use std::time::Duration;
+use vslice::lab::plan::Accelerator;
+use vslice::lab::tools;
+use vslice::rig::frontend::Frontend;
+use vslice::rig::machine::choose_accelerator;
+use vslice::selftest::disks::{DiskCount, render_disks};
+use vslice::selftest::{Outcome, Score, SelftestConfig, Skipped, Stage, render, run};
+use vslice::vmm::host::{self, HostPcpus};
+
+/// The arguments of `vslice selftest`.
+#[derive(Debug, Args)]
+pub(crate) struct SelftestArgs {
+    /// What runs the guests of one boot sector into which causes are injected
+    #[arg(long, value_enum, default_value_t = Choice::Auto)]
+    accelerator: Choice,
+    /// Seconds for which each cause is injected
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.5)]
+    window: f64,
+    /// Instead, count the sleeps on QEMU's big lock on each kind of disk, by vslice and from an
+    /// instance of tracefs at the same time
+    #[arg(long)]
+    disks: bool,
+    /// Print scenarios and matrix as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Choice {
+    /// KVM if it runs a boot sector here, else TCG
+    Auto,
+    /// KVM only
+    Kvm,
+    /// TCG only
+    Tcg,
+    /// TCG, and KVM if it runs a boot sector here
+    Both,
+}
+
+/// Exits with 1 if vslice falls short of what it promises.
+pub(super) fn execute(args: &SelftestArgs) -> anyhow::Result<u8> {
+    anyhow::ensure!(
+        (0.2..=60.0).contains(&args.window),
+        "--window must be between 0.2 and 60 seconds, not {}",
+        args.window
+    );
+    let pcpus: Vec<_> = HostPcpus::online()?.iter().collect();
+    let [other_pcpu, .., vcpu_pcpu] = pcpus[..] else {
+        anyhow::bail!("a self-test needs two pCPUs: one for the vCPU, one for everything else");
+    };
+    let qemu = tools::find(tools::QEMU);
+    let slice = qemu.as_deref().and_then(|qemu| host::facts(qemu, "/".as_ref()).slice);
+    let config = SelftestConfig {
+        program: std::env::current_exe().context("this program's own file cannot be found")?,
+        accelerators: accelerators(args.accelerator, qemu.as_deref()),
+        qemu,
+        vcpu_pcpu,
+        other_pcpu,
+        window: Duration::from_secs_f64(args.window),
+        slice_ns: slice.map(|slice| slice.expected_ns),
+    };
+    if args.disks {
+        return count_disks(&config, args.json);
+    }
+    let mut progress = |name: &str| drop(writeln!(std::io::stderr(), "vslice: {name}"));
+    let (outcomes, skipped) = run(&config, &mut progress)?;
+    print(args.json, &outcomes, &skipped)?;
+    let mut total = Score::default();
+    outcomes.iter().for_each(|outcome| total.merge(&outcome.score));
+    Ok(u8::from(!total.shortfalls().is_empty()))
+}
+
+fn count_disks(config: &SelftestConfig, json: bool) -> anyhow::Result<u8> {
+    let qemu = config.qemu.as_deref().context("there is no qemu-system-x86_64")?;
+    let mut counts = Vec::new();
+    for accelerator in &config.accelerators {
+        let stage = Stage { config, qemu, accelerator: *accelerator };
+        for frontend in Frontend::ALL {
+            drop(writeln!(std::io::stderr(), "vslice: {}", frontend.name()));
+            counts.push(stage.count(frontend)?);
+        }
+    }
+    let mut out = std::io::stdout().lock();
+    if json {
+        let value = serde_json::json!({ "schema": "vslice.selftest-disks/1", "disks": counts });
+        serde_json::to_writer_pretty(&mut out, &value)?;
+        writeln!(out)?;
+    } else {
+        write!(out, "{}", render_disks(&counts))?;
+    }
+    Ok(u8::from(!counts.iter().all(DiskCount::agrees)))
+}
+
+fn accelerators(choice: Choice, qemu: Option<&std::path::Path>) -> Vec<Accelerator> {
+    let Some(qemu) = qemu else { return Vec::new() };
+    match choice {
+        Choice::Kvm => vec![Accelerator::Kvm],
+        Choice::Tcg => vec![Accelerator::Tcg],
+        Choice::Auto | Choice::Both => {
+            let chosen = choose_accelerator(qemu);
+            drop(writeln!(std::io::stderr(), "vslice: {}", chosen.reason));
+            match (choice, chosen.accelerator) {
+                (Choice::Both, Accelerator::Kvm) => vec![Accelerator::Kvm, Accelerator::Tcg],
+                (_, accelerator) => vec![accelerator],
+            }
+        }
+    }
+}
+
+fn print(json: bool, outcomes: &[Outcome], skipped: &[Skipped]) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if json {
+        let value = serde_json::json!({
+            "schema": "vslice.selftest/1",
+            "scenarios": outcomes,
+            "skipped": skipped,
+        });
+        serde_json::to_writer_pretty(&mut out, &value)?;
+        writeln!(out)?;
+    } else {
+        write!(out, "{}", render(outcomes, skipped))?;
+    }
+    Ok(())
+}

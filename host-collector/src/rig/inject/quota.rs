@@ -1,0 +1,103 @@
+//! A cgroup with a quota: the threads in it may run for so long in each period, and then wait.
+
+pub mod hierarchy;
+
+use super::{Episode, InjectError};
+use crate::guest::exchange::host_now;
+use crate::units::{HostNs, Tid};
+use hierarchy::{Group, Hierarchy};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::time::Duration;
+
+/// Whose time is limited, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuotaConfig {
+    /// The thread's process.
+    pub pid: Tid,
+    /// The thread; the others of its process keep all their time.
+    pub tid: Tid,
+    /// How long it may run in each period, at least 1 ms.
+    pub quota: Duration,
+    /// The period, in [1 ms, 1 s].
+    pub period: Duration,
+}
+
+impl QuotaConfig {
+    /// 20 ms of every 50 ms.
+    #[must_use]
+    pub fn new(pid: Tid, tid: Tid) -> QuotaConfig {
+        let (quota, period) = (Duration::from_millis(20), Duration::from_millis(50));
+        QuotaConfig { pid, tid, quota, period }
+    }
+}
+
+/// What a cgroup's `cpu.stat` says (linux: Documentation/scheduler/sched-bwc.rst, and
+/// Documentation/admin-guide/cgroup-v2.rst).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Throttling {
+    /// Periods that have gone by while something wanted to run.
+    pub period_count: u64,
+    /// Periods in which the quota ran out.
+    pub throttled_count: u64,
+    /// For how long threads were kept from running, in nanoseconds, of all pCPUs together.
+    pub throttled_ns: u64,
+}
+
+/// What a quota has done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaLog {
+    /// From before the thread was in the group until after it had left.
+    pub episode: Episode,
+    /// The group's counts at the start.
+    pub before: Throttling,
+    /// The same at the end.
+    pub after: Throttling,
+}
+
+/// A thread's quota. Dropping it puts the thread back and removes the group.
+#[derive(Debug)]
+pub struct CgroupQuota {
+    group: Group,
+    start: HostNs,
+    before: Throttling,
+}
+
+impl CgroupQuota {
+    /// Makes a group, and puts the thread into it.
+    ///
+    /// # Errors
+    /// [`InjectError::NoCgroup`] and [`InjectError::Cgroup`]; nothing is changed then.
+    pub fn start(config: &QuotaConfig) -> Result<CgroupQuota, InjectError> {
+        let hierarchy = Hierarchy::find()?;
+        let group = Group::create(&hierarchy, config)?;
+        let before = group.throttling()?;
+        let start = host_now();
+        group.enter(config.tid)?;
+        Ok(CgroupQuota { group, start, before })
+    }
+
+    /// Where the group is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.group.path()
+    }
+
+    /// The group's counts now.
+    ///
+    /// # Errors
+    /// [`InjectError::Cgroup`].
+    pub fn throttling(&self) -> Result<Throttling, InjectError> {
+        self.group.throttling()
+    }
+
+    /// Puts the thread back, and removes the group.
+    ///
+    /// # Errors
+    /// [`InjectError::Cgroup`]; what could be undone is undone.
+    pub fn stop(self) -> Result<QuotaLog, InjectError> {
+        self.group.leave()?;
+        let episode = Episode { start: self.start, end: host_now() };
+        Ok(QuotaLog { episode, before: self.before, after: self.group.throttling()? })
+    }
+}

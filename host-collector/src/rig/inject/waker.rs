@@ -1,0 +1,87 @@
+//! A thread that wakes often and preempts whoever runs on its pCPU.
+//!
+//! Whether a waking thread preempts is the scheduler's choice. Under EEVDF (Linux 6.6 and later) the
+//! running thread is protected until its slice is over, unless the waking one has a shorter slice
+//! (`PREEMPT_SHORT`; linux: kernel/sched/fair.c, `check_preempt_wakeup_fair`). So the waker asks for
+//! the shortest slice there is, and for the highest weight, by which its deadline is the earliest.
+
+use super::scheduling::{NICE_MIN, SLICE_NS_MIN, become_normal};
+use super::thread::{PinnedThread, wake_and_run};
+use super::{Episode, InjectError, ThreadLog};
+use crate::units::{PcpuId, Tid};
+use nix::sys::prctl;
+use std::time::Duration;
+
+/// What a waker does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WakerConfig {
+    /// Where.
+    pub pcpu: PcpuId,
+    /// How long it sleeps.
+    pub sleep: Duration,
+    /// How long it runs after that.
+    pub run: Duration,
+    /// Its nice value, [`NICE_MIN`] for the highest weight.
+    pub nice: i32,
+    /// The slice that it asks for, [`SLICE_NS_MIN`] for the shortest; 0 for the kernel's default.
+    pub slice_ns: u64,
+}
+
+impl WakerConfig {
+    /// One that preempts as reliably as a normal thread can: 2 ms asleep, 80 us running.
+    #[must_use]
+    pub fn new(pcpu: PcpuId) -> WakerConfig {
+        WakerConfig {
+            pcpu,
+            sleep: Duration::from_millis(2),
+            run: Duration::from_micros(80),
+            nice: NICE_MIN,
+            slice_ns: SLICE_NS_MIN,
+        }
+    }
+}
+
+/// A thread of this process that wakes often.
+#[derive(Debug)]
+pub struct Waker {
+    thread: PinnedThread<Vec<Episode>>,
+}
+
+impl Waker {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// [`InjectError::Thread`] and [`InjectError::Scheduling`].
+    pub fn start(config: WakerConfig) -> Result<Waker, InjectError> {
+        let prepare = move || prepare(&config);
+        let work = move |stop: &_| wake_and_run(stop, config.sleep, config.run);
+        Ok(Waker { thread: PinnedThread::start("rig-waker", config.pcpu, prepare, work)? })
+    }
+
+    /// The thread.
+    #[must_use]
+    pub fn tid(&self) -> Tid {
+        self.thread.tid()
+    }
+
+    /// Ends it; its log has one episode for each waking.
+    #[must_use]
+    pub fn stop(self) -> ThreadLog {
+        self.thread.log()
+    }
+}
+
+fn prepare(config: &WakerConfig) -> Result<(), InjectError> {
+    let error = |what: String| {
+        move |errno| InjectError::Scheduling {
+            name: "rig-waker",
+            what,
+            errno,
+            hint: ": a negative nice value needs root or CAP_SYS_NICE",
+        }
+    };
+    become_normal(config.nice, config.slice_ns)
+        .map_err(error(format!("given nice {} and a slice", config.nice)))?;
+    // Timers of a normal thread may be late by 50 us otherwise, PR_SET_TIMERSLACK of prctl(2).
+    prctl::set_timerslack(1).map_err(error("woken on time".to_owned()))
+}

@@ -1,0 +1,20 @@
+//! A rig in which known causes take a vCPU thread off its pCPU, to measure vslice itself by.
+//!
+//! ```text
+//! machine    QEMU with a guest of one boot sector, or
+//! puppet     a process that acts as a VMM and blocks its "vCPU" thread on purpose
+//! inject     rivals, quotas, stops and storms, each undone when it is dropped
+//! ```
+//!
+//! Everything here says exactly what it did and when, in [`crate::units::HostNs`]; nothing here
+//! looks at what a recorder saw. Comparing the two is somebody else's work.
+
+pub mod boot_sector;
+pub mod frontend;
+pub mod inject;
+pub mod machine;
+mod monitor;
+mod own_thread;
+pub mod puppet;
+
+use own_thread::{pin_self, sleep_for, spin_until};

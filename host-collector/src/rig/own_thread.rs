@@ -1,0 +1,42 @@
+//! What a thread of this process does to itself.
+
+use super::inject::InjectError;
+use crate::guest::exchange::host_now;
+use crate::units::{HostNs, PcpuId, Tid};
+use crate::vmm::pin::set_affinity;
+use nix::errno::Errno;
+use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
+use nix::unistd::gettid;
+use std::time::Duration;
+
+/// Pins the calling thread; `name` is for the error.
+pub(super) fn pin_self(name: &'static str, pcpu: PcpuId) -> Result<Tid, InjectError> {
+    let tid = Tid(gettid().as_raw().cast_unsigned());
+    set_affinity(tid, &[pcpu]).map_err(|errno| InjectError::Scheduling {
+        name,
+        what: format!("pinned to {pcpu}"),
+        errno,
+        hint: match errno {
+            Errno::EINVAL => ": the pCPU is offline or outside this process's cpuset",
+            _ => "",
+        },
+    })?;
+    Ok(tid)
+}
+
+/// Runs until this time; returns when it saw that it was over.
+pub(super) fn spin_until(until: HostNs) -> HostNs {
+    loop {
+        let now = host_now();
+        if now >= until {
+            return now;
+        }
+        std::hint::spin_loop();
+    }
+}
+
+/// Sleeps on `CLOCK_MONOTONIC`, less if a signal comes.
+pub(super) fn sleep_for(duration: Duration) {
+    let _ =
+        clock_nanosleep(ClockId::CLOCK_MONOTONIC, ClockNanosleepFlags::empty(), &duration.into());
+}

@@ -1,0 +1,170 @@
+//! Causes that a process plays which acts as a VMM: those that a real QEMU shows too rarely.
+
+use super::observe::{Departure, observe};
+use super::truth;
+use super::{Outcome, SelftestConfig, SelftestError};
+use crate::guest::exchange::host_now;
+use crate::perf::RecordPlan;
+use crate::rig::inject::Episode;
+use crate::rig::puppet::{Act, Occurrence, Puppet, PuppetLog, Script, Step};
+use crate::timeline::{LockFacts, LockUser, Reason, VmFacts, Vmm, Watched};
+use crate::units::Tid;
+use std::time::Duration;
+
+/// How often each cause is played.
+const COUNT: u32 = 200;
+
+/// All steps of a script together take some seconds.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A VMM's way with locks, and what its thread is called.
+struct Role {
+    name: &'static str,
+    thread_name: &'static str,
+    vmm: Vmm,
+    acts: &'static [Act],
+}
+
+const ROLES: [Role; 2] = [
+    Role {
+        name: "process that acts as QEMU",
+        thread_name: "CPU 0/KVM",
+        vmm: Vmm::Qemu,
+        acts: &[
+            Act::PthreadLock,
+            Act::Condition,
+            Act::TimedCondition,
+            Act::Poll,
+            Act::Nanosleep,
+            Act::Yield,
+            Act::DirectRead,
+            Act::Fault,
+        ],
+    },
+    Role {
+        name: "process that acts as Firecracker",
+        thread_name: "fc_vcpu 0",
+        vmm: Vmm::Rust,
+        acts: &[Act::RustLock, Act::Poll],
+    },
+];
+
+/// Everything that the puppet plays.
+///
+/// # Errors
+/// [`SelftestError`].
+pub fn puppet_scenarios(
+    config: &SelftestConfig,
+    progress: &mut dyn FnMut(&str),
+    outcomes: &mut Vec<Outcome>,
+) -> Result<(), SelftestError> {
+    for role in &ROLES {
+        progress(role.name);
+        outcomes.extend(play(config, role)?);
+    }
+    Ok(())
+}
+
+fn play(config: &SelftestConfig, role: &Role) -> Result<Vec<Outcome>, SelftestError> {
+    let script = Script {
+        thread_name: role.thread_name.to_owned(),
+        pcpu: config.vcpu_pcpu,
+        main_pcpu: config.other_pcpu,
+        steps: role.acts.iter().map(|act| Step { act: *act, count: COUNT }).collect(),
+    };
+    let puppet = Puppet::start(&config.program, &script)?;
+    let (vcpu, main_loop) = (puppet.vcpu(), puppet.pid());
+    let watched = [
+        Watched { tid: vcpu, vm: 0, user: LockUser::Vcpu },
+        Watched { tid: main_loop, vm: 0, user: LockUser::MainLoop },
+    ];
+    let plan = RecordPlan {
+        vcpu_tids: vec![vcpu],
+        vm_tids: vec![vcpu, main_loop],
+        pcpus: vec![config.vcpu_pcpu, config.other_pcpu],
+        reader_pcpu: Some(config.other_pcpu),
+        ..RecordPlan::default()
+    };
+    let perform = || -> Result<(PuppetLog, Episode), SelftestError> {
+        let start = host_now();
+        puppet.go()?;
+        let log = puppet.finish(LIMIT)?;
+        Ok((log, Episode { start, end: host_now() }))
+    };
+    let (observed, (log, window)) = observe(&plan, perform)?;
+    let score = |bql: Option<u64>| {
+        let locks = LockFacts { vmm: role.vmm, bql, ..LockFacts::default() };
+        let facts = VmFacts { locks, is_throttled: false };
+        let departures = observed.departures(vcpu, &watched, facts, config.slice_ns);
+        let truth = |it: &Departure| of_act(it, &log.occurrences, bql.is_some());
+        let score = truth::score(&departures, window, bql, &truth);
+        (score, observed.unknown_stacks(&departures))
+    };
+    let (first, unknown_stacks) = score(None);
+    let mut outcomes = vec![Outcome { name: role.name.to_owned(), score: first, unknown_stacks }];
+    if role.vmm == Vmm::Qemu {
+        // The same record once more, with the puppet's lock taken for the big one.
+        let name = format!("{}, its lock taken for the big one", role.name);
+        let (score, unknown_stacks) = score(Some(log.cast.pthread_lock_address));
+        outcomes.push(Outcome { name, score, unknown_stacks });
+    }
+    Ok(outcomes)
+}
+
+/// What the puppet was doing by its own log.
+fn of_act(departure: &Departure, occurrences: &[Occurrence], is_big_lock: bool) -> Option<Reason> {
+    let after = occurrences.partition_point(|it| it.start <= departure.time);
+    let occurrence = occurrences.get(after.checked_sub(1)?)?;
+    if departure.time > occurrence.end {
+        return None;
+    }
+    let is_runnable = departure.state.is_runnable();
+    let reason = match occurrence.act {
+        Act::PthreadLock if is_big_lock => Reason::Bql,
+        Act::PthreadLock => Reason::QemuLock,
+        Act::Condition | Act::TimedCondition => Reason::HaltUser,
+        Act::RustLock => Reason::VmmLock,
+        Act::Poll | Act::Nanosleep => Reason::PollSleep,
+        Act::DirectRead => Reason::IoSubmit,
+        Act::Fault => Reason::HostFault,
+        Act::Yield => return (is_runnable && departure.next != Tid::IDLE).then_some(Reason::Yield),
+        Act::Spin => return None,
+    };
+    (!is_runnable).then_some(reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host_event::PrevState;
+    use crate::units::HostNs;
+
+    fn occurrence(act: Act, start: u64, end: u64) -> Occurrence {
+        let (start, end) = (HostNs(start), HostNs(end));
+        Occurrence { act, start, end, voluntary_switches: 1, involuntary_switches: 0 }
+    }
+
+    #[test]
+    fn a_departure_is_what_the_puppet_was_doing_then() {
+        let log = [occurrence(Act::PthreadLock, 10, 20), occurrence(Act::Yield, 30, 40)];
+        let of = |time, state, is_big_lock| {
+            let departure = Departure {
+                time: HostNs(time),
+                until: HostNs(time + 5),
+                state,
+                next: Tid(9),
+                said: Reason::Unknown,
+                lock: None,
+                stack: None,
+            };
+            of_act(&departure, &log, is_big_lock)
+        };
+        assert_eq!(of(5, PrevState::Sleep, false), None);
+        assert_eq!(of(12, PrevState::Sleep, false), Some(Reason::QemuLock));
+        assert_eq!(of(12, PrevState::Sleep, true), Some(Reason::Bql));
+        assert_eq!(of(12, PrevState::Runnable, false), None, "somebody took its pCPU");
+        assert_eq!(of(25, PrevState::Sleep, false), None);
+        assert_eq!(of(35, PrevState::Runnable, false), Some(Reason::Yield));
+        assert_eq!(of(35, PrevState::Sleep, false), None);
+    }
+}

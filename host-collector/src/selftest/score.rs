@@ -1,0 +1,209 @@
+//! How often vslice is right. Pure.
+
+use crate::report::OffReason;
+use crate::timeline::Reason;
+use serde::{Serialize, Serializer};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A confusion matrix, and what it leaves out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Score {
+    /// Departures by what was injected and what vslice says.
+    #[serde(serialize_with = "cells")]
+    counts: BTreeMap<(Reason, Reason), u64>,
+    /// Departures in the windows whose cause nobody injected.
+    pub unlabelled_count: u64,
+    /// Time off the pCPU in the windows, labelled or not.
+    pub off_ns: u64,
+    /// Of it, time for which vslice knows no reason.
+    pub unknown_ns: u64,
+    /// Departures that vslice says were waits for the big lock.
+    pub bql_count: u64,
+    /// Of them, those whose address is not the lock's.
+    pub bql_unproven_count: u64,
+}
+
+/// Rows of `{injected, said, count}`: JSON has no pairs as keys.
+fn cells<S: Serializer>(
+    counts: &BTreeMap<(Reason, Reason), u64>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Cell {
+        injected: Reason,
+        said: Reason,
+        count: u64,
+    }
+    let cell = |((injected, said), count): (&(Reason, Reason), &u64)| Cell {
+        injected: *injected,
+        said: *said,
+        count: *count,
+    };
+    serializer.collect_seq(counts.iter().map(cell))
+}
+
+impl Score {
+    /// A departure that was caused by `injected` and of which vslice says `said`.
+    pub fn add(&mut self, injected: Reason, said: Reason) {
+        *self.counts.entry((injected, said)).or_default() += 1;
+    }
+
+    /// Adds all of another one.
+    pub fn merge(&mut self, other: &Score) {
+        for (cell, count) in &other.counts {
+            *self.counts.entry(*cell).or_default() += count;
+        }
+        self.unlabelled_count += other.unlabelled_count;
+        self.off_ns += other.off_ns;
+        self.unknown_ns += other.unknown_ns;
+        self.bql_count += other.bql_count;
+        self.bql_unproven_count += other.bql_unproven_count;
+    }
+
+    /// How often `injected` was called `said`.
+    #[must_use]
+    pub fn count(&self, injected: Reason, said: Reason) -> u64 {
+        self.counts.get(&(injected, said)).copied().unwrap_or(0)
+    }
+
+    /// How often a reason was injected.
+    #[must_use]
+    pub fn injected(&self, reason: Reason) -> u64 {
+        self.sum(|injected, _| injected == reason)
+    }
+
+    /// How often vslice said it.
+    #[must_use]
+    pub fn said(&self, reason: Reason) -> u64 {
+        self.sum(|_, said| said == reason)
+    }
+
+    fn sum(&self, wanted: impl Fn(Reason, Reason) -> bool) -> u64 {
+        let counts = self.counts.iter().filter(|((injected, said), _)| wanted(*injected, *said));
+        counts.map(|(_, count)| count).sum()
+    }
+
+    /// Of the departures that vslice gives this reason, the share that had it; `None` if there is
+    /// none.
+    #[must_use]
+    pub fn precision(&self, reason: Reason) -> Option<f64> {
+        ratio(self.count(reason, reason), self.said(reason))
+    }
+
+    /// Of the departures that had this reason, the share that vslice gives it; `None` if there is
+    /// none.
+    #[must_use]
+    pub fn recall(&self, reason: Reason) -> Option<f64> {
+        ratio(self.count(reason, reason), self.injected(reason))
+    }
+
+    /// The share of the time off the pCPU for which vslice knows no reason.
+    #[must_use]
+    pub fn unknown_share(&self) -> f64 {
+        ratio(self.unknown_ns, self.off_ns).unwrap_or(0.0)
+    }
+
+    /// The reasons that were injected, in order.
+    #[must_use]
+    pub fn injected_reasons(&self) -> Vec<Reason> {
+        self.reasons(|(injected, _)| *injected)
+    }
+
+    /// The reasons that vslice said, in order.
+    #[must_use]
+    pub fn said_reasons(&self) -> Vec<Reason> {
+        self.reasons(|(_, said)| *said)
+    }
+
+    fn reasons(&self, which: impl Fn(&(Reason, Reason)) -> Reason) -> Vec<Reason> {
+        self.counts.keys().map(which).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// What falls short of what vslice promises, as sentences; none if all is well.
+    #[must_use]
+    pub fn shortfalls(&self) -> Vec<String> {
+        let mut shortfalls = Vec::new();
+        for reason in self.injected_reasons() {
+            let label = OffReason::Left(reason).label();
+            for (what, value) in
+                [("precision", self.precision(reason)), ("recall", self.recall(reason))]
+            {
+                // Injected and never said is a recall of 0, with no precision to speak of.
+                let value = value.unwrap_or(0.0);
+                if value < RATE_MIN {
+                    shortfalls.push(format!("{label}: {what} {value:.4}, below {RATE_MIN}"));
+                }
+            }
+        }
+        let unknown = self.unknown_share();
+        if unknown > UNKNOWN_SHARE_MAX {
+            let (percent, limit) = (unknown * 100.0, UNKNOWN_SHARE_MAX * 100.0);
+            shortfalls.push(format!("{percent:.2} % of the time off is unknown, above {limit} %"));
+        }
+        if self.bql_unproven_count > 0 {
+            let count = self.bql_unproven_count;
+            shortfalls.push(format!("{count} waits for the big lock have another lock's address"));
+        }
+        shortfalls
+    }
+}
+
+/// Precision and recall that vslice promises for each reason.
+pub const RATE_MIN: f64 = 0.99;
+
+/// The share of the time off a pCPU that may be unknown.
+pub const UNKNOWN_SHARE_MAX: f64 = 0.01;
+
+fn ratio(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn score(cells: &[(Reason, Reason, u64)]) -> Score {
+        let mut score = Score { off_ns: 1000, ..Score::default() };
+        for (injected, said, count) in cells {
+            (0..*count).for_each(|_| score.add(*injected, *said));
+        }
+        score
+    }
+
+    #[test]
+    fn precision_looks_down_a_column_and_recall_along_a_row() {
+        let score = score(&[
+            (Reason::Bql, Reason::Bql, 98),
+            (Reason::Bql, Reason::QemuLock, 2),
+            (Reason::QemuLock, Reason::QemuLock, 6),
+            (Reason::Halt, Reason::Bql, 2),
+        ]);
+        assert_eq!(score.recall(Reason::Bql), Some(0.98));
+        assert_eq!(score.precision(Reason::Bql), Some(0.98));
+        assert_eq!(score.precision(Reason::QemuLock), Some(0.75));
+        assert_eq!(score.recall(Reason::QemuLock), Some(1.0));
+        assert_eq!((score.recall(Reason::Yield), score.precision(Reason::Yield)), (None, None));
+        let sentences = score.shortfalls().join("; ");
+        assert!(sentences.contains("BQL: precision 0.98"), "{sentences}");
+        assert!(sentences.contains("halt: recall 0.0000"), "{sentences}");
+    }
+
+    #[test]
+    fn a_score_that_holds_has_no_shortfall() {
+        let good = score(&[(Reason::Halt, Reason::Halt, 99), (Reason::Halt, Reason::Unknown, 1)]);
+        assert_eq!(good.shortfalls(), Vec::<String>::new());
+        let unknown = Score { unknown_ns: 11, ..good.clone() };
+        assert_eq!(unknown.shortfalls(), ["1.10 % of the time off is unknown, above 1 %"]);
+        let unproven = Score { bql_unproven_count: 1, ..good };
+        assert_eq!(unproven.shortfalls().len(), 1);
+    }
+
+    #[test]
+    fn scores_add_up() {
+        let mut sum = score(&[(Reason::Halt, Reason::Halt, 2)]);
+        sum.merge(&score(&[(Reason::Halt, Reason::Halt, 1), (Reason::Bql, Reason::Halt, 1)]));
+        assert_eq!((sum.injected(Reason::Halt), sum.said(Reason::Halt), sum.off_ns), (3, 4, 2000));
+        let json = serde_json::to_value(&sum).unwrap();
+        assert_eq!(json["counts"][0]["injected"], "bql");
+    }
+}

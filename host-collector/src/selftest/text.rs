@@ -1,0 +1,124 @@
+//! The outcome as a page. Pure.
+
+use super::score::Score;
+use super::{Outcome, Skipped};
+use crate::report::OffReason;
+use crate::timeline::Reason;
+use std::fmt::Write;
+
+/// Stacks that no rule knows, of one scenario, that are shown, and frames of each.
+const UNKNOWN_STACKS_MAX: usize = 4;
+const UNKNOWN_FRAMES_MAX: usize = 8;
+
+/// The confusion matrix of all scenarios, each scenario's part in it, and what falls short.
+#[must_use]
+pub fn render(outcomes: &[Outcome], skipped: &[Skipped]) -> String {
+    let mut page = String::new();
+    let mut total = Score::default();
+    page.push_str("Injected causes  departures of the vCPU thread whose cause is known\n");
+    for outcome in outcomes {
+        total.merge(&outcome.score);
+        line(&mut page, outcome);
+    }
+    for scenario in skipped {
+        put(&mut page, format_args!("  {:<58}left out: {}\n", scenario.name, scenario.reason));
+    }
+    page.push_str("\nConfusion matrix  rows: what was injected; columns: what vslice says\n");
+    matrix(&mut page, &total);
+    let unknown = total.unknown_share() * 100.0;
+    put(
+        &mut page,
+        format_args!(
+            "\n{:.3} % of the time off the pCPU is unknown; {} departures had causes that nobody \
+             injected\n{} waits for the big lock, {} of them without its address\n",
+            unknown, total.unlabelled_count, total.bql_count, total.bql_unproven_count
+        ),
+    );
+    unknown_stacks(&mut page, outcomes);
+    for shortfall in total.shortfalls() {
+        put(&mut page, format_args!("FALLS SHORT  {shortfall}\n"));
+    }
+    page
+}
+
+fn unknown_stacks(page: &mut String, outcomes: &[Outcome]) {
+    for outcome in outcomes {
+        for stack in outcome.unknown_stacks.iter().take(UNKNOWN_STACKS_MAX) {
+            let state = if stack.is_runnable { "runnable" } else { "asleep" };
+            let frames: Vec<&str> =
+                stack.frames.iter().take(UNKNOWN_FRAMES_MAX).map(String::as_str).collect();
+            let frames = if frames.is_empty() { "no stack".into() } else { frames.join(" < ") };
+            put(
+                page,
+                format_args!("no rule, {}: {} {state}: {frames}\n", outcome.name, stack.count),
+            );
+        }
+    }
+}
+
+/// Writing to a string does not fail.
+fn put(page: &mut String, text: std::fmt::Arguments<'_>) {
+    let written = page.write_fmt(text);
+    debug_assert!(written.is_ok());
+}
+
+fn label(reason: Reason) -> &'static str {
+    OffReason::Left(reason).label()
+}
+
+fn line(page: &mut String, outcome: &Outcome) {
+    let score = &outcome.score;
+    let of_reason = |reason: Reason| {
+        let (right, injected) = (score.count(reason, reason), score.injected(reason));
+        format!("{} {right}/{injected}", label(reason))
+    };
+    let parts: Vec<String> = score.injected_reasons().into_iter().map(of_reason).collect();
+    let parts = if parts.is_empty() { "nothing happened".to_owned() } else { parts.join(", ") };
+    put(page, format_args!("  {:<58}{parts}\n", outcome.name));
+}
+
+fn matrix(page: &mut String, score: &Score) {
+    let columns = score.said_reasons();
+    put(page, format_args!("  {:<16}", ""));
+    for reason in &columns {
+        put(page, format_args!("{:>17}", label(*reason)));
+    }
+    page.push_str("   precision     recall\n");
+    let rate = |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.4}"));
+    for injected in score.injected_reasons() {
+        put(page, format_args!("  {:<16}", label(injected)));
+        for said in &columns {
+            match score.count(injected, *said) {
+                0 => put(page, format_args!("{:>17}", ".")),
+                count => put(page, format_args!("{count:>17}")),
+            }
+        }
+        let (precision, recall) = (rate(score.precision(injected)), rate(score.recall(injected)));
+        put(page, format_args!("{precision:>12}{recall:>11}\n"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::selftest::UnknownStack;
+
+    #[test]
+    fn the_matrix_shows_where_it_went_wrong() {
+        let mut score = Score::default();
+        (0..99).for_each(|_| score.add(Reason::Halt, Reason::Halt));
+        score.add(Reason::Halt, Reason::Unknown);
+        score.add(Reason::Yield, Reason::Timeslice);
+        let frames = vec!["schedule".into(), "a_new_function".into()];
+        let unknown_stacks = vec![UnknownStack { count: 7, is_runnable: false, frames }];
+        let outcome = Outcome { name: "idle guest, KVM".into(), score, unknown_stacks };
+        let skipped = Skipped { name: "real-time task, KVM".into(), reason: "not allowed".into() };
+        let page = render(&[outcome], &[skipped]);
+        assert!(page.contains("halt 99/100, yield 0/1"), "{page}");
+        assert!(page.contains("left out: not allowed"), "{page}");
+        assert!(page.contains("7 asleep: schedule < a_new_function"), "{page}");
+        assert!(page.contains("FALLS SHORT  yield: recall 0.0000"), "{page}");
+        let halt = page.lines().find(|line| line.starts_with("  halt ")).unwrap();
+        assert!(halt.ends_with("1.0000     0.9900"), "{halt}");
+    }
+}

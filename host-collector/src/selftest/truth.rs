@@ -1,0 +1,219 @@
+//! What a departure was really caused by, from what was injected. Pure.
+
+use super::observe::Departure;
+use super::score::Score;
+use super::witness::FutexEntry;
+use crate::rig::inject::Episode;
+use crate::timeline::{GuestMode, Reason};
+use crate::units::{HostNs, Tid};
+
+/// The truth of one departure; `None` if nobody injected it.
+pub(super) type Truth<'a> = &'a dyn Fn(&Departure) -> Option<Reason>;
+
+/// Scores the departures of a window. `bql` is the lock that a wait for the big lock must name.
+pub(super) fn score(
+    departures: &[Departure],
+    window: Episode,
+    bql: Option<u64>,
+    truth: Truth<'_>,
+) -> Score {
+    let mut score = Score::default();
+    let is_inside =
+        |departure: &&Departure| departure.time >= window.start && departure.until <= window.end;
+    for departure in departures.iter().filter(is_inside) {
+        score.off_ns += departure.off_ns();
+        if departure.said == Reason::Unknown {
+            score.unknown_ns += departure.off_ns();
+        }
+        if departure.said == Reason::Bql {
+            score.bql_count += 1;
+            score.bql_unproven_count += u64::from(departure.lock != bql || bql.is_none());
+        }
+        match truth(departure) {
+            Some(injected) => score.add(injected, departure.said),
+            None => score.unlabelled_count += 1,
+        }
+    }
+    score
+}
+
+/// It was still runnable, and this thread came on.
+pub(super) fn taken_by(departure: &Departure, rival: Tid, reason: Reason) -> Option<Reason> {
+    (departure.state.is_runnable() && departure.next == rival).then_some(reason)
+}
+
+/// It was still runnable, and a thread came on that had just woken: by its own log, which has when it
+/// ran and for how long it meant to sleep before, it did not have to wait for the pCPU.
+pub(super) fn woken_by(
+    departure: &Departure,
+    waker: Tid,
+    episodes: &[Episode],
+    sleep_ns: u64,
+) -> Option<Reason> {
+    taken_by(departure, waker, Reason::PreemptWakeup)?;
+    let after = episodes.partition_point(|it| it.start < departure.time);
+    let (before, episode) = (episodes.get(after.checked_sub(1)?)?, episodes.get(after)?);
+    let late_ns = episode.start.since_ns(HostNs(before.end.0 + sleep_ns));
+    (late_ns <= LATE_MAX_NS).then_some(Reason::PreemptWakeup)
+}
+
+/// Timers of normal threads may be late by their slack of 50 us (prctl(2), `PR_SET_TIMERSLACK`), and
+/// the interrupt, the switch and the thread's way to its clock take their time.
+const LATE_MAX_NS: u64 = 120_000;
+
+/// It was stopped: the departure that lasted until the end of a stop.
+pub(super) fn stopped(departure: &Departure, stops: &[Episode]) -> Option<Reason> {
+    let lasted = |stop: &Episode| departure.time <= stop.end && departure.until >= stop.end;
+    // One that was runnable but off when it was stopped had left for another reason.
+    (!departure.state.is_runnable() && stops.iter().any(lasted)).then_some(Reason::Stopped)
+}
+
+/// It was runnable, nobody came on, and it was off for far longer than anything but its quota keeps
+/// a thread off an idle pCPU.
+pub(super) fn throttled(departure: &Departure, shortest_ns: u64) -> Option<Reason> {
+    let is_idle = departure.next == Tid::IDLE;
+    (departure.state.is_runnable() && is_idle && departure.off_ns() >= shortest_ns)
+        .then_some(Reason::Throttle)
+}
+
+/// Traces are printed in microseconds.
+const ROUNDING_NS: u64 = 1_000;
+
+/// What the kernel's own tracepoint says of the call that the thread was in: the last one before the
+/// departure. `bql` is the lock that different threads of this QEMU were seen to wait for.
+pub(super) fn futex(
+    departure: &Departure,
+    entries: &[FutexEntry],
+    bql: Option<u64>,
+) -> Option<Reason> {
+    if departure.state.is_runnable() {
+        return None;
+    }
+    let after = entries.partition_point(|entry| entry.time.0 <= departure.time.0 + ROUNDING_NS);
+    let entry = entries.get(after.checked_sub(1)?)?;
+    // Left without a futex: the call before was long ago, or it has been left already.
+    let is_current = entry.left.is_none_or(|left| left.0 + ROUNDING_NS >= departure.time.0);
+    is_current.then(|| of_call(entry, bql))
+}
+
+fn of_call(entry: &FutexEntry, bql: Option<u64>) -> Reason {
+    // FUTEX_WAIT | FUTEX_PRIVATE_FLAG with the value of a contended mutex; all other waits of a
+    // vCPU thread of QEMU are for conditions.
+    match (entry.operation, entry.value) {
+        (0x80, 2) if bql == Some(entry.address) => Reason::Bql,
+        (0x80, 2) | (0, _) => Reason::QemuLock,
+        _ => Reason::HaltUser,
+    }
+}
+
+/// A guest that does nothing but halt: under KVM all its sleeps are halts, as a vCPU thread is in
+/// the kernel all the time.
+pub(super) fn idle(departure: &Departure, mode: GuestMode) -> Option<Reason> {
+    (mode == GuestMode::Kvm && !departure.state.is_runnable()).then_some(Reason::Halt)
+}
+
+/// The first time of a window from which on everything is settled: what was in flight when the
+/// injection began says nothing of it.
+pub(super) fn settled(episode: Episode, margin_ns: u64) -> Episode {
+    let end_ns = episode.end.0.saturating_sub(margin_ns);
+    Episode { start: HostNs(episode.start.0 + margin_ns), end: HostNs(end_ns) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host_event::PrevState;
+
+    const RIVAL: Tid = Tid(7);
+
+    fn departure(from: u64, until: u64, state: PrevState, next: Tid) -> Departure {
+        let (time, until) = (HostNs(from), HostNs(until));
+        Departure { time, until, state, next, said: Reason::Timeslice, lock: None, stack: None }
+    }
+
+    fn episode(start: u64, end: u64) -> Episode {
+        Episode { start: HostNs(start), end: HostNs(end) }
+    }
+
+    #[test]
+    fn departures_at_the_edges_of_the_window_do_not_count() {
+        let departures = [
+            departure(5, 15, PrevState::Runnable, RIVAL),
+            departure(15, 20, PrevState::Runnable, RIVAL),
+            departure(25, 27, PrevState::Runnable, Tid(3)),
+            departure(28, 35, PrevState::Runnable, RIVAL),
+        ];
+        let truth = |it: &Departure| taken_by(it, RIVAL, Reason::Timeslice);
+        let score = score(&departures, episode(10, 30), None, &truth);
+        assert_eq!(score.injected(Reason::Timeslice), 1);
+        assert_eq!((score.unlabelled_count, score.off_ns), (1, 7));
+    }
+
+    #[test]
+    fn a_wait_for_the_big_lock_must_name_it() {
+        let mut waits = [departure(10, 12, PrevState::Sleep, Tid::IDLE); 2];
+        waits.iter_mut().for_each(|wait| wait.said = Reason::Bql);
+        waits[0].lock = Some(0x40);
+        let of = |bql| score(&waits, episode(0, 99), bql, &|_| None).bql_unproven_count;
+        assert_eq!((of(Some(0x40)), of(Some(0x80)), of(None)), (1, 2, 2));
+    }
+
+    #[test]
+    fn a_thread_that_had_to_wait_did_not_preempt() {
+        let episodes = [episode(0, 100_000), episode(2_150_000, 2_200_000)];
+        let of = |sleep_ns| {
+            let departure = departure(2_140_000, 2_300_000, PrevState::Runnable, RIVAL);
+            woken_by(&departure, RIVAL, &episodes, sleep_ns)
+        };
+        assert_eq!(of(2_000_000), Some(Reason::PreemptWakeup), "50 us late");
+        assert_eq!(of(1_000_000), None, "a millisecond late");
+    }
+
+    #[test]
+    fn a_stop_is_the_departure_that_lasts_until_its_end() {
+        let stops = [episode(100, 200)];
+        let of = |from, until| {
+            stopped(&departure(from, until, PrevState::Stopped, Tid::IDLE), &stops).is_some()
+        };
+        assert!(of(105, 201) && of(95, 203));
+        assert!(!of(50, 99) && !of(101, 150) && !of(201, 300));
+    }
+
+    #[test]
+    fn a_quota_leaves_the_pcpu_idle_for_long() {
+        let of = |state, next, until| throttled(&departure(0, until, state, next), 10).is_some();
+        assert!(of(PrevState::Runnable, Tid::IDLE, 10));
+        assert!(!of(PrevState::Runnable, RIVAL, 10));
+        assert!(!of(PrevState::Sleep, Tid::IDLE, 10));
+        assert!(!of(PrevState::Runnable, Tid::IDLE, 9));
+    }
+
+    #[test]
+    fn a_futex_is_the_call_that_the_thread_is_in() {
+        let entry = |time, operation, value, left| FutexEntry {
+            time: HostNs(time),
+            tid: Tid(1),
+            address: 0x40,
+            operation,
+            value,
+            left: Some(HostNs(left)),
+        };
+        let at = |entry: FutexEntry, scale| {
+            let left = entry.left.map(|left| HostNs(left.0 * scale));
+            FutexEntry { time: HostNs(entry.time.0 * scale), left, ..entry }
+        };
+        let entries = [entry(10, 0x80, 2, 20), entry(30, 0x189, 0, 40), entry(50, 0x80, 2, 60)];
+        let entries = entries.map(|entry| at(entry, 1000));
+        let of = |time_us: u64, bql| {
+            let departure = departure(time_us * 1000, 99_000, PrevState::Sleep, Tid::IDLE);
+            futex(&departure, &entries, bql)
+        };
+        assert_eq!(of(5, None), None);
+        assert_eq!(of(9, None), Some(Reason::QemuLock), "within what is rounded");
+        assert_eq!(of(15, None), Some(Reason::QemuLock));
+        assert_eq!(of(15, Some(0x40)), Some(Reason::Bql));
+        assert_eq!(of(25, None), None, "it has come back from the call");
+        assert_eq!(of(35, Some(0x40)), Some(Reason::HaltUser));
+        assert_eq!(of(55, Some(0x99)), Some(Reason::QemuLock));
+    }
+}

@@ -1,0 +1,239 @@
+//! What the kernel's own tracepoints say of `futex(2)`, in an instance of tracefs of its own: a
+//! witness that shares neither buffers nor parsing with the recorder.
+
+use crate::perf::Tracefs;
+use crate::units::{HostNs, Tid};
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+/// Each pCPU's buffer of the instance.
+const BUFFER_KIB: u32 = 16 << 10;
+
+/// Why there is no witness.
+#[derive(Debug, thiserror::Error)]
+#[error("the tracefs instance {path} cannot be {action}")]
+pub struct WitnessError {
+    /// The file.
+    path: PathBuf,
+    /// `made`, `set up`, `read`.
+    action: &'static str,
+    /// Why.
+    source: io::Error,
+}
+
+/// One call of `futex(2)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FutexEntry {
+    /// When it was entered.
+    pub time: HostNs,
+    /// By whom.
+    pub tid: Tid,
+    /// Its first argument.
+    pub address: u64,
+    /// Its second one.
+    pub operation: u32,
+    /// Its third one.
+    pub value: u32,
+    /// When it was left, if that was seen.
+    pub left: Option<HostNs>,
+}
+
+/// An instance that traces. Dropping it removes it.
+#[derive(Debug)]
+pub struct Witness {
+    /// Keeps a private mount alive.
+    _tracefs: Tracefs,
+    path: PathBuf,
+}
+
+impl Witness {
+    /// Begins to trace the futex calls of these threads, and with `switches` also when they leave
+    /// their pCPUs.
+    ///
+    /// # Errors
+    /// When there is no tracefs, or it has no such tracepoints.
+    pub fn start(tids: &[Tid]) -> Result<Witness, WitnessError> {
+        let tracefs = Tracefs::find_writable().map_err(|source| WitnessError {
+            path: "tracefs".into(),
+            action: "found",
+            source,
+        })?;
+        let name = format!("instances/vslice-{}", std::process::id());
+        let path = tracefs.path().join(name);
+        fs::create_dir(&path).map_err(|source| WitnessError {
+            path: path.clone(),
+            action: "made",
+            source,
+        })?;
+        let witness = Witness { _tracefs: tracefs, path };
+        // New instances inherit the options of the top one.
+        let _ = witness.write("options/stacktrace", "0");
+        witness.write("trace_clock", "mono_raw")?;
+        witness.write("buffer_size_kb", &BUFFER_KIB.to_string())?;
+        let terms: Vec<String> = tids.iter().map(|tid| format!("common_pid=={tid}")).collect();
+        let filter = terms.join("||");
+        for event in ["sys_enter_futex", "sys_exit_futex"] {
+            witness.write(&format!("events/syscalls/{event}/filter"), &filter)?;
+            witness.write(&format!("events/syscalls/{event}/enable"), "1")?;
+        }
+        let leaves: Vec<String> = tids.iter().map(|tid| format!("prev_pid=={tid}")).collect();
+        witness.write("events/sched/sched_switch/filter", &leaves.join("||"))?;
+        witness.write("events/sched/sched_switch/enable", "1")?;
+        witness.write("tracing_on", "1")?;
+        Ok(witness)
+    }
+
+    fn write(&self, file: &str, text: &str) -> Result<(), WitnessError> {
+        let path = self.path.join(file);
+        fs::write(&path, text).map_err(|source| WitnessError {
+            path: path.clone(),
+            action: "set up",
+            source,
+        })
+    }
+
+    /// Ends tracing and says what was traced, in order of time.
+    ///
+    /// # Errors
+    /// When the trace cannot be read.
+    pub fn finish(self) -> Result<Testimony, WitnessError> {
+        self.write("tracing_on", "0")?;
+        let path = self.path.join("trace");
+        let text = fs::read_to_string(&path).map_err(|source| WitnessError {
+            path,
+            action: "read",
+            source,
+        })?;
+        Ok(Testimony::parse(&text))
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        for event in ["syscalls/sys_enter_futex", "syscalls/sys_exit_futex", "sched/sched_switch"] {
+            let _ = self.write(&format!("events/{event}/enable"), "0");
+        }
+        // An instance that is still being read cannot be removed; nobody else reads this one.
+        let _ = fs::remove_dir(&self.path);
+    }
+}
+
+/// What was traced.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Testimony {
+    /// Calls of `futex(2)`, by the time at which they were entered.
+    pub calls: Vec<FutexEntry>,
+    /// Sleeps of threads that were in such a call then: time, thread, the call's address, operation
+    /// and value.
+    pub sleeps: Vec<FutexSleep>,
+}
+
+/// A sleep in `futex(2)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FutexSleep {
+    /// When it began.
+    pub time: HostNs,
+    /// Who slept.
+    pub tid: Tid,
+    /// On which futex.
+    pub address: u64,
+    /// With which operation.
+    pub operation: u32,
+    /// With which value.
+    pub value: u32,
+}
+
+impl Testimony {
+    /// Reads what the file `trace` of an instance holds.
+    #[must_use]
+    pub fn parse(text: &str) -> Testimony {
+        let mut testimony = Testimony::default();
+        let mut open: HashMap<Tid, usize> = HashMap::new();
+        for line in text.lines() {
+            let Some((tid, time, event)) = line_of(line) else { continue };
+            if let Some(arguments) = event.strip_prefix("sys_futex(") {
+                if let Some(entry) = entry(tid, time, arguments) {
+                    open.insert(tid, testimony.calls.len());
+                    testimony.calls.push(entry);
+                }
+            } else if event.starts_with("sys_futex -> ") {
+                if let Some(place) = open.remove(&tid) {
+                    testimony.calls[place].left = Some(time);
+                }
+            } else if let Some(switch) = event.strip_prefix("sched_switch: ")
+                && let Some(place) = open.get(&tid)
+                && is_sleep(switch)
+            {
+                let FutexEntry { address, operation, value, .. } = testimony.calls[*place];
+                testimony.sleeps.push(FutexSleep { time, tid, address, operation, value });
+            }
+        }
+        testimony
+    }
+
+    /// The lock, a contended glibc mutex, that the main loop and the vCPU thread were both seen to
+    /// wait for, and most often: QEMU's big lock, by what it is for.
+    #[must_use]
+    pub fn most_shared_mutex(&self, main_loop: Tid, vcpu: Tid) -> Option<u64> {
+        let mut counts: HashMap<u64, [u64; 2]> = HashMap::new();
+        for sleep in self.sleeps.iter().filter(|sleep| (sleep.operation, sleep.value) == (0x80, 2))
+        {
+            let counts = counts.entry(sleep.address).or_default();
+            counts[0] += u64::from(sleep.tid == main_loop);
+            counts[1] += u64::from(sleep.tid == vcpu);
+        }
+        let shared =
+            counts.into_iter().filter(|(_, [main_loop, vcpu])| *main_loop > 0 && *vcpu > 0);
+        shared.max_by_key(|(_, [main_loop, vcpu])| main_loop + vcpu).map(|(address, _)| address)
+    }
+}
+
+/// `           CPU 0/KVM-1234    [001] d..2.  1234.567890: sched_switch: ...`: who, when, what. The
+/// name may have blanks and dashes in it.
+fn line_of(line: &str) -> Option<(Tid, HostNs, &str)> {
+    if line.starts_with('#') {
+        return None;
+    }
+    let (who, rest) = line.split_once(" [")?;
+    let tid = who.trim_end().rsplit('-').next()?.parse().ok().map(Tid)?;
+    let (_, rest) = rest.split_once("] ")?;
+    let mut words = rest.split_whitespace();
+    let time = words.find_map(|word| word.strip_suffix(':').and_then(nanoseconds))?;
+    let event = rest.split_once(": ")?.1.trim_start();
+    Some((tid, time, event))
+}
+
+/// `1234.567890`, seconds and microseconds.
+fn nanoseconds(word: &str) -> Option<HostNs> {
+    let (seconds, fraction) = word.split_once('.')?;
+    let digits = u32::try_from(fraction.len()).ok().filter(|digits| *digits <= 9)?;
+    let fraction: u64 = fraction.parse().ok()?;
+    Some(HostNs(seconds.parse::<u64>().ok()? * 1_000_000_000 + fraction * 10_u64.pow(9 - digits)))
+}
+
+/// `uaddr: 55d120000000, op: 80, val: 2, ...)`, all in hex.
+fn entry(tid: Tid, time: HostNs, arguments: &str) -> Option<FutexEntry> {
+    let argument = |name: &str| {
+        let (_, rest) = arguments.split_once(name)?;
+        let end = rest.find([',', ')']).unwrap_or(rest.len());
+        // From 6.18 on a name follows some numbers: `op: 0x80 (FUTEX_WAIT|...)`.
+        let number = rest[..end].trim().split(' ').next()?;
+        u64::from_str_radix(number.trim_start_matches("0x"), 16).ok()
+    };
+    Some(FutexEntry {
+        time,
+        tid,
+        address: argument("uaddr: ")?,
+        operation: u32::try_from(argument("op: ")?).ok()?,
+        value: u32::try_from(argument("val: ")?).ok()?,
+        left: None,
+    })
+}
+
+/// Whether the thread of `prev_comm=... prev_state=S ==> ...` went to sleep.
+fn is_sleep(switch: &str) -> bool {
+    let state = switch.split(" prev_state=").nth(1).and_then(|rest| rest.chars().next());
+    matches!(state, Some('S' | 'D'))
+}

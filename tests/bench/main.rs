@@ -1,0 +1,98 @@
+//! What recording costs the threads that are recorded: vslice, perf and trace-cmd in one run.
+//!
+//! ```text
+//! processes    a ping-pong over two pipes, and an idle VM whose threads are watched (children)
+//! rivals       nothing, vslice, perf and trace-cmd: started, stopped, and what they recorded
+//! rounds       rivals between windows of nothing, forwards and backwards in turn
+//! statistics   differences of neighbours, their median and its interval        (pure)
+//! table, json  the result
+//! trials       what `cargo test` checks: every rival records; no time is asserted
+//! ```
+//!
+//! `cargo bench` passes `--bench`, and then this measures; otherwise it is a test like any other.
+//! It is no criterion benchmark because that measures one thing after the other, while a machine
+//! that is shared is faster in one minute than in the next: here each difference is between
+//! neighbours of half a second.
+#![expect(clippy::print_stdout, reason = "the table is what this program is for")]
+#![expect(clippy::print_stderr, reason = "a run takes minutes and says how far it is")]
+
+mod json;
+mod machine;
+mod processes;
+mod rivals;
+mod rounds;
+mod statistics;
+mod table;
+mod trials;
+
+use clap::Parser;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Measures what recording a context switch costs, beside perf and trace-cmd.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Rounds; in each one, every rival has one window.
+    #[arg(long, default_value_t = 15)]
+    rounds: usize,
+    /// Length of a window.
+    #[arg(long, default_value_t = 400, value_name = "MILLISECONDS")]
+    window_ms: u64,
+    /// Two rounds of short windows: shows that everything works, and no more.
+    #[arg(long)]
+    quick: bool,
+    /// Only vslice, and what perf says of the parts of its costs.
+    #[arg(long)]
+    parts: bool,
+    /// Print every window and the result as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Only rivals whose name contains this.
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// What cargo passes.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let first = arguments.next();
+    if let Some(role) = first.as_deref().and_then(processes::Role::of) {
+        return exit_code(processes::run(role, arguments));
+    }
+    if std::env::args().any(|argument| argument == "--bench") {
+        return exit_code(measure(&Arguments::parse()));
+    }
+    trials::run()
+}
+
+fn exit_code(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("recording_cost: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(arguments: &Arguments) -> anyhow::Result<()> {
+    let (rounds, window_ms) =
+        if arguments.quick { (2, 50) } else { (arguments.rounds, arguments.window_ms) };
+    let wanted = |rival: &rivals::Rival| {
+        arguments.only.as_ref().is_none_or(|text| rival.to_string().contains(text))
+    };
+    let all = if arguments.parts { &rivals::PARTS[..] } else { &rivals::ALL };
+    let rivals = all.iter().copied().filter(wanted).collect();
+    let schedule = rounds::Schedule { rivals, rounds, window: Duration::from_millis(window_ms) };
+    let mut told = |round| eprint!("\rround {round} of {rounds}");
+    let results = schedule.run(&mut told)?;
+    eprint!("\r                              \r");
+    if arguments.json {
+        println!("{:#}", json::of(&results));
+    } else {
+        print!("{}", table::of(&results));
+    }
+    Ok(())
+}

@@ -1,0 +1,179 @@
+//! Who is measured, how each one is started and stopped, and what it recorded.
+
+pub(crate) mod perf;
+mod tool;
+pub(crate) mod trace_cmd;
+mod vslice;
+
+use crate::machine::Places;
+use ::vslice::units::Tid;
+use std::fmt;
+use std::path::Path;
+
+/// One way to record; or the price of a recording that is about others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rival {
+    /// vslice.
+    Vslice(vslice::Watched),
+    /// `perf record` on the ping-pong's pCPU.
+    Perf(perf::Asked),
+    /// `trace-cmd record` on the ping-pong's pCPU, in a tracefs instance of its own.
+    TraceCmd(trace_cmd::Stacks),
+}
+
+/// In the order of the table.
+pub(crate) const ALL: [Rival; 11] = [
+    Rival::Vslice(vslice::Watched::OtherPcpu),
+    Rival::Perf(perf::Asked::NothingPasses),
+    Rival::Vslice(vslice::Watched::Pcpu),
+    Rival::Perf(perf::Asked::Switches),
+    Rival::Perf(perf::Asked::SwitchesAndWakings),
+    Rival::Perf(perf::Asked::AsVslice),
+    Rival::TraceCmd(trace_cmd::Stacks::Without),
+    Rival::Vslice(vslice::Watched::VcpuThreads),
+    Rival::Perf(perf::Asked::Stacks),
+    Rival::Perf(perf::Asked::StacksAsVslice),
+    Rival::TraceCmd(trace_cmd::Stacks::With),
+];
+
+/// What the costs of vslice are made of, as far as perf can be asked for the parts.
+pub(crate) const PARTS: [Rival; 9] = [
+    Rival::Vslice(vslice::Watched::OtherPcpu),
+    Rival::Perf(perf::Asked::NothingPasses),
+    Rival::Perf(perf::Asked::NothingPassesOfThree),
+    Rival::Perf(perf::Asked::ArrivalsElsewhere),
+    Rival::Vslice(vslice::Watched::Pcpu),
+    Rival::Perf(perf::Asked::Switches),
+    Rival::Perf(perf::Asked::SwitchesAndWakings),
+    Rival::Perf(perf::Asked::Arrivals),
+    Rival::Perf(perf::Asked::AsVslice),
+];
+
+/// What a rival is to record of the ping-pong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Expected {
+    /// Nothing: it looks elsewhere, or rejects everything.
+    Nothing,
+    /// Every switch, without a stack.
+    Switches,
+    /// Every switch, with the kernel stack of the thread that leaves.
+    Stacks,
+}
+
+/// Whether a closed recording still costs for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Aftermath {
+    /// For a second after an event with `context_switch` is closed, every switch of the machine
+    /// still takes perf's slow path (`perf_sched_work` in kernel/events/core.c).
+    OneSecond,
+    /// None to speak of.
+    Brief,
+}
+
+/// What a rival needs to know.
+#[derive(Debug)]
+pub(crate) struct Setting<'a> {
+    pub(crate) places: Places,
+    /// The two threads of the ping-pong.
+    pub(crate) players: &'a [Tid],
+    /// Threads of a VM that sleeps; half of them are vCPU threads.
+    pub(crate) idle_vm: &'a [Tid],
+    /// Where recordings go.
+    pub(crate) scratch: &'a Path,
+}
+
+/// What was recorded on the ping-pong's pCPU.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Recorded {
+    pub(crate) switches_count: u64,
+    /// Of those, or of all kernel stacks where the tool keeps them apart.
+    pub(crate) stacks_count: u64,
+    /// Records that found no room.
+    pub(crate) lost_count: u64,
+}
+
+/// A rival at work; dropping it ends it too.
+pub(crate) trait Recording {
+    /// Ends it and says what it recorded.
+    fn stop(self: Box<Self>) -> anyhow::Result<Recorded>;
+}
+
+impl Rival {
+    /// Why it cannot be measured here.
+    pub(crate) fn missing(self) -> Option<String> {
+        match self {
+            Rival::Vslice(_) => vslice::missing(),
+            Rival::Perf(_) => tool::missing("perf", "linux-perf"),
+            Rival::TraceCmd(_) => tool::missing("trace-cmd", "trace-cmd"),
+        }
+    }
+
+    /// Returns once it records.
+    pub(crate) fn start(self, setting: &Setting<'_>) -> anyhow::Result<Box<dyn Recording>> {
+        match self {
+            Rival::Vslice(watched) => vslice::start(watched, setting),
+            Rival::Perf(asked) => perf::start(asked, setting),
+            Rival::TraceCmd(stacks) => trace_cmd::start(stacks, setting),
+        }
+    }
+
+    pub(crate) fn expected(self) -> Expected {
+        match self {
+            Rival::Vslice(vslice::Watched::OtherPcpu)
+            | Rival::Perf(
+                perf::Asked::NothingPasses
+                | perf::Asked::NothingPassesOfThree
+                | perf::Asked::ArrivalsElsewhere
+                | perf::Asked::Arrivals,
+            ) => Expected::Nothing,
+            Rival::Vslice(vslice::Watched::VcpuThreads)
+            | Rival::Perf(perf::Asked::Stacks | perf::Asked::StacksAsVslice)
+            | Rival::TraceCmd(trace_cmd::Stacks::With) => Expected::Stacks,
+            _ => Expected::Switches,
+        }
+    }
+
+    pub(crate) fn aftermath(self) -> Aftermath {
+        match self {
+            Rival::Vslice(_)
+            | Rival::Perf(
+                perf::Asked::AsVslice
+                | perf::Asked::StacksAsVslice
+                | perf::Asked::Arrivals
+                | perf::Asked::ArrivalsElsewhere,
+            ) => Aftermath::OneSecond,
+            _ => Aftermath::Brief,
+        }
+    }
+
+    /// What issue 3 allows vslice.
+    pub(crate) fn limit_ns(self) -> Option<f64> {
+        match self {
+            Rival::Vslice(vslice::Watched::OtherPcpu) => Some(100.0),
+            Rival::Vslice(vslice::Watched::Pcpu) => Some(1200.0),
+            Rival::Vslice(vslice::Watched::VcpuThreads) => Some(3100.0),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Rival {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Rival::Vslice(vslice::Watched::OtherPcpu) => "vslice, unrelated threads",
+            Rival::Vslice(vslice::Watched::Pcpu) => "vslice, watched pCPU [1]",
+            Rival::Vslice(vslice::Watched::VcpuThreads) => "vslice, vCPU threads, stacks [1]",
+            Rival::Perf(perf::Asked::NothingPasses) => "perf, filter rejects all",
+            Rival::Perf(perf::Asked::Switches) => "perf, switches",
+            Rival::Perf(perf::Asked::SwitchesAndWakings) => "perf, switches + wakings",
+            Rival::Perf(perf::Asked::AsVslice) => "perf, all that vslice asks for [1]",
+            Rival::Perf(perf::Asked::Stacks) => "perf -g, switches, stacks",
+            Rival::Perf(perf::Asked::StacksAsVslice) => "perf -g, all that vslice asks for [1]",
+            Rival::Perf(perf::Asked::NothingPassesOfThree) => "perf, 3 events, filters reject all",
+            Rival::Perf(perf::Asked::Arrivals) => "perf, PERF_RECORD_SWITCH alone",
+            Rival::Perf(perf::Asked::ArrivalsElsewhere) => "perf, the same on the other pCPU",
+            Rival::TraceCmd(trace_cmd::Stacks::Without) => "trace-cmd, switches",
+            Rival::TraceCmd(trace_cmd::Stacks::With) => "trace-cmd -T, switches, stacks",
+        })
+    }
+}

@@ -1,0 +1,180 @@
+//! Rivals between windows of nothing, forwards in one round and backwards in the next.
+
+use crate::machine::{self, Pinned, Places};
+use crate::processes::{Process, Role, Window};
+use crate::rivals::{Aftermath, Recorded, Rival, Setting};
+use crate::statistics::{Middle, middle};
+use anyhow::Context;
+use std::thread::sleep;
+use std::time::Duration;
+
+/// Threads of the VM that is watched and sleeps; half of them are vCPU threads.
+pub(crate) const IDLE_THREADS: u32 = 8;
+
+/// What is to be measured.
+#[derive(Debug)]
+pub(crate) struct Schedule {
+    pub(crate) rivals: Vec<Rival>,
+    pub(crate) rounds: usize,
+    pub(crate) window: Duration,
+}
+
+/// A rival's window and its two neighbours, in which nobody recorded.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    pub(crate) before: Window,
+    pub(crate) during: Window,
+    pub(crate) after: Window,
+    pub(crate) recorded: Recorded,
+}
+
+impl Measured {
+    fn difference(&self, of: fn(&Window) -> f64) -> f64 {
+        of(&self.during) - f64::midpoint(of(&self.before), of(&self.after))
+    }
+}
+
+/// All windows of a rival, or why there are none.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) rival: Rival,
+    pub(crate) measured: Result<Vec<Measured>, String>,
+}
+
+impl Row {
+    fn windows(&self) -> &[Measured] {
+        self.measured.as_deref().unwrap_or_default()
+    }
+
+    /// What a switch costs more, in ns by the clock.
+    pub(crate) fn wall_ns(&self) -> Option<Middle> {
+        middle(self.windows().iter().map(|one| one.difference(Window::wall_ns_per_switch)))
+    }
+
+    /// What a switch costs more, in ns of CPU time.
+    pub(crate) fn processor_ns(&self) -> Option<Middle> {
+        middle(self.windows().iter().map(|one| one.difference(Window::processor_ns_per_switch)))
+    }
+
+    /// What was recorded, all windows together.
+    pub(crate) fn recorded(&self) -> Recorded {
+        let mut sum = Recorded::default();
+        for one in self.windows() {
+            sum.switches_count += one.recorded.switches_count;
+            sum.stacks_count += one.recorded.stacks_count;
+            sum.lost_count += one.recorded.lost_count;
+        }
+        sum
+    }
+
+    /// What the ping-pong switched meanwhile.
+    pub(crate) fn switches_count(&self) -> u64 {
+        self.windows().iter().map(|one| one.during.switches_count).sum()
+    }
+
+    /// Stolen of each thousand ns of its windows.
+    pub(crate) fn steal_permille(&self) -> u64 {
+        let windows = || self.windows().iter().map(|one| &one.during);
+        let wall_ns: u64 = windows().map(|window| window.wall_ns).sum();
+        windows().map(|window| window.steal_ns).sum::<u64>() * 1000 / wall_ns.max(1)
+    }
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub(crate) struct Results {
+    pub(crate) rows: Vec<Row>,
+    /// Every window in which nobody recorded.
+    pub(crate) nothing: Vec<Window>,
+    pub(crate) window: Duration,
+    pub(crate) rounds: usize,
+    pub(crate) places: Places,
+    /// Load averages at the start and at the end.
+    pub(crate) load: [String; 2],
+}
+
+impl Schedule {
+    /// Measures everything; `told` hears of each round. Whoever is missing or fails has a row that
+    /// says why.
+    pub(crate) fn run(&self, told: &mut dyn FnMut(usize)) -> anyhow::Result<Results> {
+        let mut bench = Bench::start()?;
+        let load = machine::load()?;
+        let row = |rival: &Rival| Row {
+            rival: *rival,
+            measured: rival.missing().map_or_else(|| Ok(Vec::new()), Err),
+        };
+        let mut rows: Vec<Row> = self.rivals.iter().map(row).collect();
+        let mut nothing = Vec::new();
+        for round in 0..self.rounds {
+            told(round + 1);
+            let mut before = bench.players.window(self.window)?;
+            nothing.push(before);
+            for place in order(rows.len(), round) {
+                let row = &mut rows[place];
+                let Ok(measured) = &mut row.measured else { continue };
+                match bench.record(row.rival, self.window) {
+                    Ok((during, recorded)) => {
+                        let after = bench.players.window(self.window)?;
+                        measured.push(Measured { before, during, after, recorded });
+                        nothing.push(after);
+                        before = after;
+                    }
+                    Err(error) => row.measured = Err(format!("{error:#}")),
+                }
+            }
+        }
+        let load = [load, machine::load()?];
+        let (window, rounds, places) = (self.window, self.rounds, bench.places);
+        Ok(Results { rows, nothing, window, rounds, places, load })
+    }
+}
+
+/// Forwards in even rounds, backwards in odd ones, so that what grows with time cancels out.
+pub(crate) fn order(count: usize, round: usize) -> Vec<usize> {
+    if round.is_multiple_of(2) { (0..count).collect() } else { (0..count).rev().collect() }
+}
+
+/// The processes of a run.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    pub(crate) places: Places,
+    pub(crate) players: Process,
+    idle_vm: Process,
+    scratch: tempfile::TempDir,
+    _pinned: Pinned,
+}
+
+impl Bench {
+    /// Pins this thread, so that all that it starts is away from the ping-pong.
+    pub(crate) fn start() -> anyhow::Result<Bench> {
+        let places = Places::choose()?;
+        machine::raise_priority()?;
+        let players = Process::start(Role::PingPong, places.measured, 0)?;
+        let idle_vm = Process::start(Role::IdleVm, places.others, IDLE_THREADS)?;
+        let pinned = Pinned::to(places.others)?;
+        let scratch = tempfile::tempdir_in("/var/tmp").context("cannot make a directory")?;
+        Ok(Bench { places, players, idle_vm, scratch, _pinned: pinned })
+    }
+
+    /// One window with a rival, from its start to the end of what it leaves behind.
+    pub(crate) fn record(
+        &mut self,
+        rival: Rival,
+        window: Duration,
+    ) -> anyhow::Result<(Window, Recorded)> {
+        let setting = Setting {
+            places: self.places,
+            players: &self.players.tids,
+            idle_vm: &self.idle_vm.tids,
+            scratch: self.scratch.path(),
+        };
+        let recording = rival.start(&setting)?;
+        let window = self.players.window(window)?;
+        let recorded = recording.stop()?;
+        sleep(match rival.aftermath() {
+            Aftermath::OneSecond => Duration::from_millis(1100),
+            Aftermath::Brief => Duration::from_millis(100),
+        });
+        Ok((window, recorded))
+    }
+}

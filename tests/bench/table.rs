@@ -1,0 +1,89 @@
+//! The result for people.
+
+use crate::processes::Window;
+use crate::rounds::{IDLE_THREADS, Results, Row};
+use crate::statistics::{Middle, middle};
+use std::fmt::Write as _;
+
+/// The whole text.
+pub(crate) fn of(results: &Results) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = write(&mut text, results);
+    text
+}
+
+fn write(text: &mut String, results: &Results) -> std::fmt::Result {
+    let Results { rounds, window, places, load, nothing, .. } = results;
+    writeln!(
+        text,
+        "What recording one context switch costs, in ns: the median of {rounds} rounds"
+    )?;
+    writeln!(text, "and its 95 % interval, each against the windows of {window:?} around it.\n")?;
+    writeln!(
+        text,
+        "{:<38}{:>7} {:>15} {:>9} {:>6} {:>11} {:>9} {:>7}",
+        "", "clock", "[95 %]", "CPU time", "limit", "recorded", "lost", "steal"
+    )?;
+    for row in &results.rows {
+        write_row(text, row)?;
+    }
+    let all = |of: fn(&Window) -> f64| middle(nothing.iter().map(of));
+    if let (Some(wall), Some(processor)) =
+        (all(Window::wall_ns_per_switch), all(Window::processor_ns_per_switch))
+    {
+        let [slowest, fastest] = extremes(nothing);
+        writeln!(
+            text,
+            "\nnothing: {:.0} ns a switch by the clock ({:.0} a second), {:.0} ns of CPU time; \
+             windows from {fastest:.0} to {slowest:.0} ns",
+            wall.median,
+            1e9 / wall.median,
+            processor.median
+        )?;
+    }
+    writeln!(text, "two threads over pipes on {}; readers on {}", places.measured, places.others)?;
+    writeln!(
+        text,
+        "where others run on the ping-pong's pCPU, by chance or load, look at the CPU time"
+    )?;
+    writeln!(text, "load average {} at the start, {} at the end", load[0], load[1])?;
+    writeln!(
+        text,
+        "vslice also watches a sleeping VM of {IDLE_THREADS} threads, half of them vCPUs"
+    )?;
+    writeln!(
+        text,
+        "[1] includes sched_waking and PERF_RECORD_SWITCH_CPU_WIDE, which vslice records on watched \
+         pCPUs"
+    )
+}
+
+fn extremes(windows: &[Window]) -> [f64; 2] {
+    let values = || windows.iter().map(Window::wall_ns_per_switch);
+    [values().fold(0.0, f64::max), values().fold(f64::INFINITY, f64::min)]
+}
+
+fn write_row(text: &mut String, row: &Row) -> std::fmt::Result {
+    let (wall, processor) = (row.wall_ns(), row.processor_ns());
+    if let Err(reason) = &row.measured {
+        return writeln!(text, "{:<38}not measured: {reason}", row.rival);
+    }
+    let (Some(wall), Some(processor)) = (wall, processor) else { return Ok(()) };
+    let Middle { median, interval: (low, high) } = wall;
+    let limit = row.rival.limit_ns().map_or_else(String::new, |limit| format!("{limit:.0}"));
+    let recorded = row.recorded();
+    let share = recorded.switches_count * 100 / row.switches_count().max(1);
+    let steal = row.steal_permille();
+    writeln!(
+        text,
+        "{:<38}{median:>7.0} {:>15} {:>9.0} {limit:>6} {:>9} % {:>9} {:>5}.{} %",
+        row.rival,
+        format!("[{low:.0}, {high:.0}]"),
+        processor.median,
+        share,
+        recorded.lost_count,
+        steal / 10,
+        steal % 10
+    )
+}

@@ -1,0 +1,141 @@
+//! What `cargo test` checks: that every rival records what its row says. No time is asserted.
+
+use crate::machine::Places;
+use crate::rivals::{self, Expected, Rival, perf, trace_cmd};
+use crate::rounds::{Bench, Schedule, order};
+use crate::statistics::middle;
+use crate::{json, table};
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::process::ExitCode;
+use std::time::Duration;
+
+type Outcome = Result<(), Failed>;
+
+const WINDOW: Duration = Duration::from_millis(50);
+
+pub(crate) fn run() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Rivals would record each other.
+    arguments.test_threads = Some(1);
+    let mut trials = vec![
+        Trial::test("medians_and_intervals", medians_and_intervals),
+        Trial::test("rounds_go_to_and_fro", rounds_go_to_and_fro),
+        Trial::test("counts_are_read", counts_are_read),
+    ];
+    let named =
+        |rival: Rival| rival.to_string().replace([',', '[', ']', '+'], "").replace(' ', "_");
+    let nowhere = Places::choose().err().map(|error| error.to_string());
+    let more = rivals::PARTS.iter().filter(|rival| !rivals::ALL.contains(rival));
+    for rival in rivals::ALL.iter().chain(more).copied() {
+        let test = move || records(rival);
+        let missing = nowhere.clone().or_else(|| rival.missing());
+        trials.push(may_be_ignored(&named(rival), missing, test));
+    }
+    let missing = nowhere.or_else(|| rivals::ALL[0].missing());
+    trials.push(may_be_ignored("a_run_has_a_row_for_everyone", missing, everyone_has_a_row));
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn may_be_ignored(
+    name: &str,
+    missing: Option<String>,
+    test: impl FnOnce() -> Outcome + Send + 'static,
+) -> Trial {
+    let trial = Trial::test(name, test);
+    match missing {
+        None => trial,
+        Some(reason) => trial.with_kind(reason).with_ignored_flag(true),
+    }
+}
+
+fn check(condition: bool, what: impl FnOnce() -> String) -> Outcome {
+    if condition { Ok(()) } else { Err(what().into()) }
+}
+
+fn records(rival: Rival) -> Outcome {
+    let before = instances();
+    let mut bench = Bench::start().map_err(|error| format!("{error:#}"))?;
+    let result = bench.record(rival, WINDOW);
+    let (window, recorded) = result.map_err(|error| format!("{error:#}"))?;
+    // Switches of others, and of the ping-pong before and after its window, may be there too; on a
+    // full pCPU records may be lost. So it is about magnitudes; half would be all of one direction,
+    // or of trace-cmd without stacks.
+    let many = window.switches_count * 3 / 4;
+    let of = || format!("{recorded:?} of {window:?}");
+    let (switches, stacks) = (recorded.switches_count, recorded.stacks_count);
+    match rival.expected() {
+        Expected::Nothing => check(switches == 0, of)?,
+        Expected::Switches => {
+            check(switches + recorded.lost_count >= many && switches > 0 && stacks == 0, of)?;
+        }
+        Expected::Stacks => check(stacks + recorded.lost_count >= many && stacks > 0, of)?,
+    }
+    let after = instances();
+    check(before == after, || format!("tracefs instances were {before:?}, are {after:?}"))
+}
+
+/// Those of the bench; others come and go as they like.
+fn instances() -> Vec<String> {
+    let entries = std::fs::read_dir("/sys/kernel/tracing/instances").into_iter().flatten();
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter(|name| name.contains(&std::process::id().to_string())).collect()
+}
+
+fn everyone_has_a_row() -> Outcome {
+    let rivals = rivals::ALL.to_vec();
+    let schedule = Schedule { rivals, rounds: 2, window: Duration::from_millis(20) };
+    let results = schedule.run(&mut |_| {}).map_err(|error| format!("{error:#}"))?;
+    let (text, json) = (table::of(&results), json::of(&results));
+    for (rival, row) in rivals::ALL.iter().zip(&results.rows) {
+        check(text.contains(&rival.to_string()), || format!("no {rival} in {text}"))?;
+        match (&row.measured, rival.missing()) {
+            (Ok(windows), None) => check(windows.len() == 2, || format!("{windows:?}"))?,
+            (Err(_), Some(_)) => {}
+            (measured, missing) => return Err(format!("{measured:?}, {missing:?}").into()),
+        }
+    }
+    check(json["rows"].as_array().is_some_and(|rows| rows.len() == rivals::ALL.len()), || {
+        json.to_string()
+    })
+}
+
+fn medians_and_intervals() -> Outcome {
+    let of = |count: u32| middle((1..=count).rev().map(f64::from));
+    check(of(0).is_none(), || "a median of nothing".into())?;
+    // Tables of the sign test: ranks 1 of 5 (no interval of 95 %), 1 of 6, 4 of 15, 6 of 20.
+    for (count, median, interval) in [
+        (1, 1.0, (1.0, 1.0)),
+        (5, 3.0, (1.0, 5.0)),
+        (6, 3.5, (1.0, 6.0)),
+        (15, 8.0, (4.0, 12.0)),
+        (20, 10.5, (6.0, 15.0)),
+    ] {
+        let found = of(count);
+        let right = found.is_some_and(|found| found.median == median && found.interval == interval);
+        check(right, || format!("of {count}: {found:?}"))?;
+    }
+    Ok(())
+}
+
+fn rounds_go_to_and_fro() -> Outcome {
+    let orders = [order(3, 0), order(3, 1)];
+    check(orders == [vec![0, 1, 2], vec![2, 1, 0]], || format!("{orders:?}"))
+}
+
+fn counts_are_read() -> Outcome {
+    let report = "Aggregated stats:\n  SAMPLE events: 9 (1.0%)\n\
+        sched:sched_waking stats:\n   SAMPLE events:   4\n\
+        sched:sched_switch stats:\n   SAMPLE events:   5\n\
+        dummy:HG stats:\n   SAMPLE events: 7\n";
+    let found =
+        (perf::switches_of(report), perf::switches_of("Aggregated stats:\n SAMPLE events: 9"));
+    check(found == (5, 0), || format!("{found:?}"))?;
+    let events =
+        |kinds| format!("sched:sched_switch: type: 2, sample_type: IP|{kinds}RAW, disabled: 1");
+    let found = (perf::has_stacks(&events("CALLCHAIN|")), perf::has_stacks(&events("")));
+    check(found == (true, false), || format!("{found:?}"))?;
+    let stats = "entries: 2\noverrun: 3\ncommit overrun: 0\nread events: 7\n";
+    let found =
+        ["entries", "overrun", "read events", "none"].map(|name| trace_cmd::count_of(stats, name));
+    check(found == [2, 3, 7, 0], || format!("{found:?}"))
+}
