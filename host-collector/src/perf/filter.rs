@@ -50,15 +50,35 @@ pub(super) fn new_threads_switch(new: &Numbers, known: &Numbers) -> Filters {
     joined(leave.into_iter().chain(come))
 }
 
-/// Wakings of `threads`, and of whoever last ran on a watched pCPU. For every pCPU.
-pub(super) fn wakings(threads: &Numbers, watched: &Numbers) -> Filters {
-    let elsewhere = both(&one_of("pid", threads), &none_of("target_cpu", watched));
-    joined(one_of("target_cpu", watched).into_iter().chain(elsewhere))
+/// Wakings on the pCPU `here`: of `threads`, and of strangers who may take a watched pCPU from one
+/// of `threads`.
+///
+/// A stranger may if the pCPU that it last ran on is a watched one, and one of `threads` runs there.
+/// Who runs on another pCPU no filter can tell, so all such wakings are asked for; who runs here is
+/// the current task. So strangers who wake each other on a watched pCPU cost a filter and no record.
+pub(super) fn wakings(threads: &Numbers, watched: &Numbers, here: u32) -> Filters {
+    let strangers = both(&none_of("pid", threads), &strangers(threads, watched, here));
+    joined(one_of("pid", threads).into_iter().chain(strangers))
 }
 
-/// Wakings of `new` that nobody asked for. For every pCPU.
-pub(super) fn new_wakings(new: &Numbers, watched: &Numbers) -> Filters {
-    joined(both(&one_of("pid", new), &none_of("target_cpu", watched)))
+/// Wakings of `new` on the pCPU `here` that nobody asked for while `known` were asked for.
+pub(super) fn new_wakings(new: &Numbers, known: &Numbers, watched: &Numbers, here: u32) -> Filters {
+    let mut unasked = none_of("target_cpu", watched);
+    if watched.contains(&here) {
+        unasked.extend(both(&[format!("target_cpu=={here}")], &none_of("common_pid", known)));
+    }
+    joined(both(&one_of("pid", new), &unasked))
+}
+
+/// That a woken thread, which is none of `threads`, may take a watched pCPU from one of them.
+fn strangers(threads: &Numbers, watched: &Numbers, here: u32) -> Vec<String> {
+    let mut elsewhere = watched.clone();
+    let is_watched = elsewhere.remove(&here);
+    let mut pieces = one_of("target_cpu", &elsewhere);
+    if is_watched {
+        pieces.extend(both(&[format!("target_cpu=={here}")], &one_of("common_pid", threads)));
+    }
+    pieces
 }
 
 /// What one of `threads` does. For every pCPU.

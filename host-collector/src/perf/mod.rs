@@ -18,8 +18,8 @@
 //! Each online pCPU has one ring. On a *watched* pCPU (one that the plan names, because VM threads
 //! are pinned to it) every context switch is recorded, so that it is known who ran while a vCPU
 //! thread waited. On the others only the switches from or to a VM's thread are, and the filter
-//! that says so runs in the kernel. Wakings of VM threads, and of whoever last ran on a watched
-//! pCPU, are recorded wherever the waker is. A switch or a waking is recorded exactly once; one
+//! that says so runs in the kernel. Wakings of VM threads are recorded wherever the waker is, and
+//! those of strangers where they may take a watched pCPU from a VM's thread. A switch or a waking is recorded exactly once; one
 //! where a VM's thread leaves has its kernel stack and, if it is in a system call, its arguments,
 //! which name the lock that it sleeps on.
 //!

@@ -188,7 +188,7 @@ impl PcpuRing {
             filter::threads_switch(&watch.stacked, &watch.threads)
         };
         add(machine.switch(Stack::None), others)?;
-        add(machine.waking(), filter::wakings(&watch.threads, &watch.pcpus))?;
+        add(machine.waking(), filter::wakings(&watch.threads, &watch.pcpus, pcpu.0))?;
         for format in &machine.formats.details {
             let filters = match format.detail {
                 Detail::Block(_) => filter::disks(&watch.disks),
@@ -234,7 +234,8 @@ impl PcpuRing {
             let filters = filter::new_threads_switch(new, &watch.threads);
             wanted.extend(filters.into_iter().map(|filter| (machine.switch(Stack::None), filter)));
         }
-        let filters = filter::new_wakings(new, &watch.pcpus);
+        // `stacked` are the threads that were there at the start, by whom the first filters go.
+        let filters = filter::new_wakings(new, &watch.stacked, &watch.pcpus, self.pcpu.0);
         wanted.extend(filters.into_iter().map(|filter| (machine.waking(), filter)));
         let mut events = Vec::new();
         for (mut attr, filter) in wanted {

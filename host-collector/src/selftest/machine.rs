@@ -14,7 +14,7 @@ use crate::rig::inject::quota::{CgroupQuota, QuotaConfig};
 use crate::rig::inject::realtime::{RealtimeConfig, RealtimeTask};
 use crate::rig::inject::rival::RivalHog;
 use crate::rig::inject::stopper::Stopper;
-use crate::rig::inject::storm::QmpStorm;
+use crate::rig::inject::storm::{QmpStorm, StormCommand};
 use crate::rig::inject::waker::{Waker, WakerConfig};
 use crate::rig::inject::{Episode, InjectError};
 use crate::rig::machine::{Machine, MachineConfig, Placement, READER, START_LIMIT};
@@ -169,7 +169,10 @@ fn asleep(
 ) -> Result<Scored, SelftestError> {
     let tids: Vec<Tid> = subject.watched.iter().map(|watched| watched.tid).collect();
     let storm = has_storm
-        .then(|| QmpStorm::start(&subject.machine.second_monitor(), stage.config.other_pcpu))
+        .then(|| {
+            let socket = subject.machine.second_monitor();
+            QmpStorm::start(&socket, stage.config.other_pcpu, StormCommand::Version)
+        })
         .transpose()?;
     let witness = Witness::start(&tids)?;
     let (observed, window) = stage.watch(subject, || stage.wait())?;

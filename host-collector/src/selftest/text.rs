@@ -77,24 +77,27 @@ fn line(page: &mut String, outcome: &Outcome) {
     put(page, format_args!("  {:<58}{parts}\n", outcome.name));
 }
 
+/// Rows and columns are the same reasons in the same order, so a letter names each column.
 fn matrix(page: &mut String, score: &Score) {
-    let columns = score.said_reasons();
-    put(page, format_args!("  {:<16}", ""));
-    for reason in &columns {
-        put(page, format_args!("{:>17}", label(*reason)));
+    let (injected, said) = (score.injected_reasons(), score.said_reasons());
+    let is_there = |reason: &Reason| injected.contains(reason) || said.contains(reason);
+    let reasons: Vec<Reason> = Reason::ALL.into_iter().filter(is_there).collect();
+    put(page, format_args!("  {:<20}", ""));
+    for (letter, _) in ('a'..='z').zip(&reasons) {
+        put(page, format_args!("{letter:>6}"));
     }
-    page.push_str("   precision     recall\n");
+    page.push_str("  precision  recall\n");
     let rate = |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.4}"));
-    for injected in score.injected_reasons() {
-        put(page, format_args!("  {:<16}", label(injected)));
-        for said in &columns {
-            match score.count(injected, *said) {
-                0 => put(page, format_args!("{:>17}", ".")),
-                count => put(page, format_args!("{count:>17}")),
+    for (letter, row) in ('a'..='z').zip(&reasons) {
+        put(page, format_args!("  {letter} {:<18}", label(*row)));
+        for column in &reasons {
+            match score.count(*row, *column) {
+                0 => put(page, format_args!("{:>6}", ".")),
+                count => put(page, format_args!("{count:>6}")),
             }
         }
-        let (precision, recall) = (rate(score.precision(injected)), rate(score.recall(injected)));
-        put(page, format_args!("{precision:>12}{recall:>11}\n"));
+        let (precision, recall) = (rate(score.precision(*row)), rate(score.recall(*row)));
+        put(page, format_args!("{precision:>11}{recall:>8}\n"));
     }
 }
 
@@ -118,7 +121,9 @@ mod tests {
         assert!(page.contains("left out: not allowed"), "{page}");
         assert!(page.contains("7 asleep: schedule < a_new_function"), "{page}");
         assert!(page.contains("FALLS SHORT  yield: recall 0.0000"), "{page}");
-        let halt = page.lines().find(|line| line.starts_with("  halt ")).unwrap();
-        assert!(halt.ends_with("1.0000     0.9900"), "{halt}");
+        let halt = page.lines().find(|line| line.starts_with("  a halt ")).unwrap();
+        assert!(halt.ends_with("1.0000  0.9900"), "{halt}");
+        let columns: Vec<&str> = halt.split_whitespace().skip(2).collect();
+        assert_eq!(columns[..4], ["99", ".", ".", "1"], "halt, timeslice over, yield, unknown");
     }
 }

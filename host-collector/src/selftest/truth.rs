@@ -4,6 +4,7 @@ use super::observe::Departure;
 use super::score::Score;
 use super::witness::FutexEntry;
 use crate::rig::inject::Episode;
+use crate::rig::inject::stopper::Stop;
 use crate::timeline::{GuestMode, Reason};
 use crate::units::{HostNs, Tid};
 
@@ -62,8 +63,8 @@ pub(super) fn woken_by(
 const LATE_MAX_NS: u64 = 120_000;
 
 /// It was stopped: the departure that lasted until the end of a stop.
-pub(super) fn stopped(departure: &Departure, stops: &[Episode]) -> Option<Reason> {
-    let lasted = |stop: &Episode| departure.time <= stop.end && departure.until >= stop.end;
+pub(super) fn stopped(departure: &Departure, stops: &[Stop]) -> Option<Reason> {
+    let lasted = |stop: &Stop| departure.time <= stop.end && departure.until >= stop.end;
     // One that was runnable but off when it was stopped had left for another reason.
     (!departure.state.is_runnable() && stops.iter().any(lasted)).then_some(Reason::Stopped)
 }
@@ -171,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_stop_is_the_departure_that_lasts_until_its_end() {
-        let stops = [episode(100, 200)];
+        let stops = [Stop { start: HostNs(100), complete: HostNs(104), end: HostNs(200) }];
         let of = |from, until| {
             stopped(&departure(from, until, PrevState::Stopped, Tid::IDLE), &stops).is_some()
         };

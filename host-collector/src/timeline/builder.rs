@@ -245,7 +245,7 @@ impl Timeline {
             let observed = self.update(index, time, |thread| thread.switch_out(event, sink));
             self.observe(index, time, observed);
         }
-        self.comings.left(prev, switch.prev_state.is_runnable());
+        self.comings.left(prev, pcpu, switch.prev_state.is_runnable());
         if is_believed && let Some(&index) = self.index_by_tid.get(&next) {
             let observed = self.update(index, time, |thread| thread.switch_in(time, pcpu, sink));
             self.observe(index, time, observed);
@@ -270,7 +270,7 @@ impl Timeline {
             futex,
             is_shared: mutex.is_some_and(|address| self.lock_users(vm).wait(address, user)),
             mode: facts.locks.mode.filter(|_| user == LockUser::Vcpu),
-            next: self.comings.next(switch.next, switch.next_priority, time),
+            next: self.comings.next(switch.next, switch.next_priority, time, pcpu),
             ran_ns: self.threads[index].ran_ns(time),
             slice_ns: self.slice_ns,
             is_throttled_group: facts.is_throttled && user == LockUser::Vcpu,

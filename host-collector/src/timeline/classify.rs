@@ -45,7 +45,8 @@ pub enum Next {
         /// From the waking to the switch.
         ago_ns: u64,
     },
-    /// A thread that had been runnable for long: it had been preempted itself.
+    /// A thread that had been runnable since before the other one came on: it had been preempted
+    /// itself, or woken while no VM's thread was there.
     Waiting,
     /// A thread of which neither a waking nor a preemption was recorded.
     Unseen,
@@ -62,10 +63,9 @@ const SLICE_TENTHS_MIN: u64 = 8;
 /// In which state a thread must have left.
 #[derive(Debug, Clone, Copy)]
 enum Left {
-    /// Asleep, in whatever way.
+    /// Asleep, in whatever way; also woken just before it could be: then it is still runnable, but
+    /// nobody made it leave.
     Asleep,
-    /// Asleep, or woken just before it could.
-    AsleepOrWoken,
     /// Still runnable.
     Runnable,
     /// By a stop.
@@ -89,7 +89,9 @@ enum Futex {
 enum Scheduler {
     Any,
     NextIsRealtime,
-    /// Nobody else was there to run, though the thread was runnable and its group has a quota.
+    /// The thread's group has used up a quota.
+    Quota,
+    /// The same, and nobody else was there to run, though the thread was runnable.
     NobodyAndQuota,
     NextWasWoken,
     SliceOver,
@@ -111,7 +113,7 @@ const fn row(reason: Reason, left: Left, stack: &'static [Marks]) -> Row {
 }
 
 const fn futex(reason: Reason, futex: Futex) -> Row {
-    Row { futex, ..row(reason, Left::AsleepOrWoken, FUTEX) }
+    Row { futex, ..row(reason, Left::Asleep, FUTEX) }
 }
 
 const fn scheduled(reason: Reason, stack: &'static [Marks], scheduler: Scheduler) -> Row {
@@ -123,12 +125,13 @@ const FAULT_WAIT: &[Marks] =
     &[Marks::of(&[Mark::Fault]), Marks::of(&[Mark::PageWait, Mark::KernelLock])];
 const KVM_LOCK: &[Marks] = &[Marks::of(&[Mark::Kvm]), Marks::of(&[Mark::KernelLock])];
 const DISK: &[Marks] = &[Marks::of(&[Mark::DiskCall])];
+const TASK_WORK: &[Marks] = &[Marks::of(&[Mark::TaskWork]), Marks::of(&[Mark::KernelPreempted])];
 const PREEMPTED: &[Marks] = &[Marks::of(&[Mark::ReturnPreempted, Mark::KernelPreempted])];
 
 /// The rows, in order of precedence.
 const ROWS: &[Row] = &[
     row(Reason::Stopped, Left::Stopped, &[]),
-    // A thread that was woken before it slept is still on its way into `futex(2)`.
+    row(Reason::Stopped, Left::Asleep, &[Marks::of(&[Mark::Stop])]),
     futex(Reason::Bql, Futex::Is(&[FutexWait::Bql])),
     futex(Reason::BqlInferred, Futex::SharedStatic),
     futex(Reason::BqlInferred, Futex::UnrecordedUnderKvm),
@@ -144,6 +147,9 @@ const ROWS: &[Row] = &[
     row(Reason::IoSubmit, Left::Asleep, DISK),
     row(Reason::PollSleep, Left::Asleep, &[Marks::of(&[Mark::PollSleep])]),
     row(Reason::Throttle, Left::Runnable, &[Marks::of(&[Mark::Throttle])]),
+    // Whoever is preempted in such work is hard to tell from whoever is throttled in it, but for the
+    // quota; and preempted it hardly ever is, as the work takes a microsecond.
+    scheduled(Reason::Throttle, TASK_WORK, Scheduler::Quota),
     scheduled(Reason::PreemptRtOrStop, PREEMPTED, Scheduler::NextIsRealtime),
     row(Reason::Yield, Left::Runnable, &[Marks::of(&[Mark::Yield])]),
     scheduled(Reason::Throttle, PREEMPTED, Scheduler::NobodyAndQuota),
@@ -168,16 +174,16 @@ impl Evidence {
     }
 
     fn left(&self, left: Left) -> bool {
-        let is_asleep =
-            matches!(self.state, PrevState::Sleep | PrevState::DiskSleep | PrevState::Other(_));
         match left {
-            Left::Asleep => is_asleep,
-            Left::AsleepOrWoken => {
-                let preempted = PREEMPTED
-                    .iter()
-                    .all(|set| self.marks.is_some_and(|marks| marks.intersects(*set)));
-                is_asleep || (self.state == PrevState::Runnable && !preempted)
-            }
+            Left::Asleep => match self.state {
+                PrevState::Sleep | PrevState::DiskSleep | PrevState::Other(_) => true,
+                PrevState::Runnable => {
+                    let was_preempted =
+                        |marks: Marks| PREEMPTED.iter().all(|set| marks.intersects(*set));
+                    !self.marks.is_some_and(was_preempted)
+                }
+                PrevState::RunnablePreempted | PrevState::Stopped | PrevState::Dead => false,
+            },
             Left::Runnable => self.state.is_runnable(),
             Left::Stopped => self.state == PrevState::Stopped,
         }
@@ -199,7 +205,9 @@ impl Evidence {
             self.slice_ns.map(|slice_ns| self.ran_ns * 10 >= slice_ns * SLICE_TENTHS_MIN);
         match (scheduler, self.next) {
             (Scheduler::Any, _) | (Scheduler::NextIsRealtime, Next::Realtime) => true,
-            (Scheduler::NobodyAndQuota, Next::Idle) => self.is_throttled_group,
+            (Scheduler::Quota, _) | (Scheduler::NobodyAndQuota, Next::Idle) => {
+                self.is_throttled_group
+            }
             (Scheduler::NextWasWoken, Next::Woken { ago_ns }) => ago_ns <= WAKING_AGO_MAX_NS,
             (Scheduler::SliceOver, Next::Woken { ago_ns }) => ago_ns > WAKING_AGO_MAX_NS,
             (Scheduler::SliceOver, Next::Waiting) => true,

@@ -1,7 +1,7 @@
 //! How a thread came onto a pCPU: because it was woken, or because it was its turn.
 
 use super::classify::Next;
-use crate::units::{HostNs, Tid};
+use crate::units::{HostNs, PcpuId, Tid};
 use std::collections::HashMap;
 
 /// Threads that are remembered at most; beyond that all are forgotten, and how the next ones come
@@ -14,7 +14,7 @@ const REALTIME_PRIORITY_END: i16 = 100;
 /// The last that was seen of a thread that is off.
 #[derive(Debug, Clone, Copy)]
 enum Last {
-    LeftAsleep,
+    LeftAsleep { pcpu: PcpuId },
     LeftRunnable,
     Woken(HostNs),
 }
@@ -35,13 +35,16 @@ impl Comings {
     }
 
     /// A thread left its pCPU.
-    pub(super) fn left(&mut self, tid: Tid, is_runnable: bool) {
-        let last = if is_runnable { Last::LeftRunnable } else { Last::LeftAsleep };
+    pub(super) fn left(&mut self, tid: Tid, pcpu: PcpuId, is_runnable: bool) {
+        let last = if is_runnable { Last::LeftRunnable } else { Last::LeftAsleep { pcpu } };
         self.remember(tid, last);
     }
 
-    /// A thread comes on now.
-    pub(super) fn next(&self, tid: Tid, priority: Option<i16>, now: HostNs) -> Next {
+    /// A thread comes onto a pCPU now, and a VM's thread leaves it.
+    ///
+    /// Every waking of a thread that last ran here is recorded if a VM's thread runs here meanwhile.
+    /// So one that went to sleep here, and whose waking was not recorded, was woken before that.
+    pub(super) fn next(&self, tid: Tid, priority: Option<i16>, now: HostNs, here: PcpuId) -> Next {
         if tid == Tid::IDLE {
             return Next::Idle;
         }
@@ -51,7 +54,8 @@ impl Comings {
         match self.last.get(&tid) {
             Some(Last::Woken(at)) => Next::Woken { ago_ns: now.since_ns(*at) },
             Some(Last::LeftRunnable) => Next::Waiting,
-            Some(Last::LeftAsleep) | None => Next::Unseen,
+            Some(Last::LeftAsleep { pcpu }) if *pcpu == here => Next::Waiting,
+            Some(Last::LeftAsleep { .. }) | None => Next::Unseen,
         }
     }
 
@@ -69,28 +73,34 @@ impl Comings {
 mod tests {
     use super::*;
 
+    const HERE: PcpuId = PcpuId(1);
+
     #[test]
     fn the_last_that_was_seen_tells() {
         let (hog, sleeper) = (Tid(1), Tid(2));
         let mut comings = Comings::default();
-        assert_eq!(comings.next(hog, Some(120), HostNs(5)), Next::Unseen);
-        comings.left(hog, true);
+        let next =
+            |comings: &Comings, tid, priority, now| comings.next(tid, priority, HostNs(now), HERE);
+        assert_eq!(next(&comings, hog, Some(120), 5), Next::Unseen);
+        comings.left(hog, HERE, true);
         comings.woken(hog, HostNs(6));
-        assert_eq!(comings.next(hog, Some(120), HostNs(9)), Next::Waiting);
-        comings.left(sleeper, false);
-        assert_eq!(comings.next(sleeper, None, HostNs(9)), Next::Unseen);
+        assert_eq!(next(&comings, hog, Some(120), 9), Next::Waiting);
+        comings.left(sleeper, PcpuId(7), false);
+        assert_eq!(next(&comings, sleeper, None, 9), Next::Unseen, "it slept elsewhere");
+        comings.left(sleeper, HERE, false);
+        assert_eq!(next(&comings, sleeper, None, 9), Next::Waiting, "woken by a stranger");
         comings.woken(sleeper, HostNs(12));
-        assert_eq!(comings.next(sleeper, Some(120), HostNs(20)), Next::Woken { ago_ns: 8 });
-        assert_eq!(comings.next(sleeper, Some(99), HostNs(20)), Next::Realtime);
-        assert_eq!(comings.next(sleeper, Some(-1), HostNs(20)), Next::Realtime);
-        assert_eq!(comings.next(Tid::IDLE, Some(120), HostNs(20)), Next::Idle);
+        assert_eq!(next(&comings, sleeper, Some(120), 20), Next::Woken { ago_ns: 8 });
+        assert_eq!(next(&comings, sleeper, Some(99), 20), Next::Realtime);
+        assert_eq!(next(&comings, sleeper, Some(-1), 20), Next::Realtime);
+        assert_eq!(next(&comings, Tid::IDLE, Some(120), 20), Next::Idle);
     }
 
     #[test]
     fn memory_is_bounded() {
         let mut comings = Comings::default();
         for tid in 1..=u32::try_from(THREADS_MAX).unwrap() + 1 {
-            comings.left(Tid(tid), true);
+            comings.left(Tid(tid), HERE, true);
         }
         assert_eq!(comings.last.len(), 1);
     }

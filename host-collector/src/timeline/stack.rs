@@ -26,6 +26,8 @@ pub enum Mark {
     DiskCall,
     /// Its control group's quota is used up.
     Throttle,
+    /// It does work that was left for its way back to user space or to the guest.
+    TaskWork,
     /// It sleeps in `poll`, `epoll_wait`, or for a time.
     PollSleep,
     /// It asked to give way.
@@ -173,9 +175,11 @@ const FUNCTIONS: &[(Mark, Place, &[&str])] = &[
             "submit_bio_wait",
         ],
     ),
-    // From 6.18 on a throttled thread takes itself off its runqueue on its way to user space or to
-    // the guest; before that nothing on the stack tells.
+    // From 6.18 on a throttled thread takes itself off its runqueue in work that it does on its way
+    // to user space or to the guest (kernel/sched/fair.c). Seen there is `__cond_resched <-
+    // task_work_run`, after that work; before 6.18 nothing on the stack tells.
     (Mark::Throttle, Place::Anywhere, &["throttle_cfs_rq_work"]),
+    (Mark::TaskWork, Place::Anywhere, &["task_work_run"]),
     (
         Mark::PollSleep,
         Place::Anywhere,

@@ -68,8 +68,8 @@ fn switch(prev: u32, next: u32) -> [(&'static str, u32); 2] {
     [("prev_pid", prev), ("next_pid", next)]
 }
 
-fn waking(pid: u32, target: u32) -> [(&'static str, u32); 2] {
-    [("pid", pid), ("target_cpu", target)]
+fn waking(waker: u32, pid: u32, target: u32) -> [(&'static str, u32); 3] {
+    [("common_pid", waker), ("pid", pid), ("target_cpu", target)]
 }
 
 fn numbers(list: &[u32]) -> Numbers {
@@ -87,7 +87,12 @@ fn filters_have_these_texts() {
         ["((prev_pid>=4&&prev_pid<=6)||prev_pid==9)||(((next_pid>=4&&next_pid<=7)||next_pid==9)\
           &&((prev_pid<4||prev_pid>7)&&prev_pid!=9))"]
     );
-    assert_eq!(wakings(&vcpus, &numbers(&[1])), ["(target_cpu==1)||((pid==7)&&(target_cpu!=1))"]);
+    let stranger_elsewhere = ["(pid==7)||((pid!=7)&&(target_cpu==1))"];
+    assert_eq!(wakings(&vcpus, &numbers(&[1]), 0), stranger_elsewhere);
+    assert_eq!(
+        wakings(&vcpus, &numbers(&[1]), 1),
+        ["(pid==7)||((pid!=7)&&(target_cpu==1&&(common_pid==7)))"]
+    );
     assert!(stacked_leave(&numbers(&[])).is_empty());
 }
 
@@ -109,6 +114,12 @@ fn a_thousand_scattered_threads_are_split_and_still_matched_once() {
             assert_eq!(found, usize::from(wanted), "{prev} to {next}");
         }
     }
+}
+
+/// Every target, recording pCPU and waker.
+fn places() -> impl Iterator<Item = (u32, u32, u32)> {
+    (0..4)
+        .flat_map(|target| (0..4).flat_map(move |here| (0..13).map(move |pid| (target, here, pid))))
 }
 
 proptest! {
@@ -133,12 +144,15 @@ proptest! {
                 let later = count(&new_threads_switch(&new, &threads), &fields);
                 prop_assert_eq!(first + later, usize::from(either(&threads) || either(&new)));
             }
-            for target in 0..4 {
-                let fields = waking(prev, target);
-                let first = count(&wakings(&threads, &watched), &fields);
-                let wanted = threads.contains(&prev) || watched.contains(&target);
+            for (target, here, waker) in places() {
+                let fields = waking(waker, prev, target);
+                let first = count(&wakings(&threads, &watched, here), &fields);
+                // Whether a VM's thread runs there; of another pCPU it is not known.
+                let may_be_taken = target != here || threads.contains(&waker);
+                let wanted =
+                    threads.contains(&prev) || (watched.contains(&target) && may_be_taken);
                 prop_assert_eq!(first, usize::from(wanted));
-                let later = count(&new_wakings(&new, &watched), &fields);
+                let later = count(&new_wakings(&new, &threads, &watched, here), &fields);
                 prop_assert_eq!(first + later, usize::from(wanted || new.contains(&prev)));
             }
         }

@@ -126,14 +126,26 @@ fn sleeps_in_the_kernel() {
             Reason::IoSubmit,
             "io_schedule <- __iomap_dio_rw <- ext4_file_read_iter <- __x64_sys_pread64",
         ),
+        (
+            Reason::IoSubmit,
+            "schedule_timeout <- io_schedule_timeout <- __iomap_dio_rw <- iomap_dio_rw <- \
+             ext4_file_read_iter <- vfs_read <- __x64_sys_pread64",
+        ),
+        (Reason::Stopped, "do_signal_stop <- get_signal <- arch_do_signal_or_restart"),
         (Reason::PollSleep, "poll_schedule_timeout <- do_sys_poll <- __x64_sys_ppoll"),
         (Reason::PollSleep, "do_nanosleep <- hrtimer_nanosleep <- __x64_sys_clock_nanosleep"),
         (Reason::Unknown, "pipe_read <- vfs_read <- ksys_read"),
     ] {
-        for state in [PrevState::Sleep, PrevState::DiskSleep] {
+        // Woken before it slept, it counts as the same.
+        for state in [PrevState::Sleep, PrevState::DiskSleep, PrevState::Runnable] {
             let evidence = Evidence { state, ..asleep(stack) };
             assert_eq!(evidence.reason(), reason, "{state:?} {stack}");
         }
+        // But not if somebody made it leave there.
+        let preempted = format!("__schedule <- preempt_schedule_irq <- irqentry_exit <- {stack}");
+        let state = PrevState::RunnablePreempted;
+        let evidence = Evidence { state, next: Next::Waiting, ..asleep(&preempted) };
+        assert_eq!(evidence.reason(), Reason::Timeslice, "{preempted}");
     }
     let unrecorded = Evidence { marks: None, ..asleep("") };
     assert_eq!(unrecorded.reason(), Reason::Unknown);
@@ -169,10 +181,23 @@ fn a_timeslice_is_told_from_a_preemption_by_who_came_on() {
 
 #[test]
 fn a_quota_that_is_used_up() {
-    let work = "__schedule <- schedule <- throttle_cfs_rq_work <- task_work_run <- \
-        xfer_to_guest_mode_handle_work <- kvm_arch_vcpu_ioctl_run";
-    assert_eq!(runnable(work, Next::Waiting).reason(), Reason::Throttle, "from 6.18 on");
     let is_throttled_group = true;
+    let inside = "__schedule <- schedule <- throttle_cfs_rq_work <- task_work_run <- \
+        xfer_to_guest_mode_handle_work <- kvm_arch_vcpu_ioctl_run";
+    assert_eq!(runnable(inside, Next::Waiting).reason(), Reason::Throttle);
+    // Linux 6.18, a hog under TCG and one under KVM, each with 20 of 50 ms.
+    for work in [
+        "__schedule <- __cond_resched <- task_work_run <- irqentry_exit_to_user_mode <- \
+         asm_sysvec_apic_timer_interrupt",
+        "__schedule <- __cond_resched <- task_work_run <- xfer_to_guest_mode_handle_work <- \
+         kvm_arch_vcpu_ioctl_run",
+    ] {
+        for next in [Next::Idle, Next::Waiting, Next::Woken { ago_ns: 1 }] {
+            let state = PrevState::RunnablePreempted;
+            let throttled = Evidence { state, is_throttled_group, ..runnable(work, next) };
+            assert_eq!(throttled.reason(), Reason::Throttle, "{next:?}");
+        }
+    }
     let idle = Evidence { is_throttled_group, ..runnable(GUEST_6_18, Next::Idle) };
     assert_eq!(idle.reason(), Reason::Throttle, "up to 6.17");
     let other = Evidence { is_throttled_group, ..runnable(GUEST_6_18, Next::Waiting) };
