@@ -1,7 +1,8 @@
 //! The parts that a request's latency is split into.
 
+use super::chain::Chain;
 use super::phase::{IoMarks, NoPhase, PhaseParts};
-use crate::timeline::{Reason, RunMode, Span, ThreadState};
+use crate::timeline::{Reason, RunMode, ThreadState};
 use crate::units::{HostNs, VcpuId};
 use serde::{Deserialize, Serialize};
 use vslice_wire::Request;
@@ -188,10 +189,8 @@ pub struct Breakdown {
     /// Whether the parts may be believed.
     pub attribution: Attribution,
     /// The vCPU thread's spans over the window, clipped to it (antagonists scaled down to what
-    /// fits), the first [`CHAIN_SPANS_MAX`] of them.
-    pub chain: Vec<Span>,
-    /// How many spans the window had beyond those in `chain`.
-    pub chain_cut_count: u64,
+    /// fits).
+    pub chain: Chain,
     /// When the host had its I/O, or why that is not known.
     pub io: Result<IoMarks, NoPhase>,
     /// Its parts by I/O phase; over all phases they are `parts`.
@@ -205,6 +204,3 @@ impl Breakdown {
         self.end.since_ns(self.start)
     }
 }
-
-/// Spans that a [`Breakdown`] keeps at most.
-pub const CHAIN_SPANS_MAX: usize = 64;

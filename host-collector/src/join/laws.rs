@@ -1,6 +1,5 @@
 //! The join, on drawn timelines and by its laws.
 
-use super::breakdown::CHAIN_SPANS_MAX;
 use super::stream::OPEN_REQUESTS_MAX;
 use super::*;
 use crate::clock::{ClockMap, Exchange};
@@ -39,6 +38,7 @@ fn state(character: char) -> ThreadState {
         '=' => running(RunMode::Unsplit),
         'g' => running(RunMode::Guest),
         'k' => running(RunMode::Kvm),
+        'v' => running(RunMode::Vmm),
         'p' => {
             ThreadState::PreemptWait { pcpu, reason: Reason::Timeslice, stack: None, lock: None }
         }
@@ -105,9 +105,9 @@ fn a_drawn_request_adds_up() {
     assert_eq!((out[0].start, out[0].end, out[0].vcpu), (HostNs(2), HostNs(25), VCPU));
     assert_eq!(out[0].latency_ns(), 23);
     assert_eq!(out[0].attribution, Attribution::Attributed);
-    assert_eq!(out[0].chain.len(), 6);
-    assert_eq!(out[0].chain[0].start, HostNs(2));
-    assert_eq!(out[0].chain[5].end, HostNs(25));
+    assert_eq!(out[0].chain.links().len(), 6);
+    assert_eq!(out[0].chain.links()[0].span.start, HostNs(2));
+    assert_eq!(out[0].chain.links()[5].span.end, HostNs(25));
 }
 
 #[test]
@@ -117,8 +117,12 @@ fn antagonists_are_scaled_to_the_part_that_is_inside() {
     timeline[0].antagonists =
         vec![antagonist(HOG, 7), antagonist(Tid(3), 2), antagonist(Tid(4), 1)];
     let out = join(&timeline, &[request(0, 6, 11), request(1, 0, 10)]);
-    assert_eq!(out[0].chain[0].antagonists, [antagonist(HOG, 2)], "4 of 10 ns: 2.8, 0.8, 0.4");
-    assert_eq!(out[1].chain[0].antagonists, timeline[0].antagonists);
+    assert_eq!(
+        out[0].chain.links()[0].span.antagonists,
+        [antagonist(HOG, 2)],
+        "4 of 10 ns: 2.8, 0.8, 0.4"
+    );
+    assert_eq!(out[1].chain.links()[0].span.antagonists, timeline[0].antagonists);
 }
 
 #[test]
@@ -196,8 +200,8 @@ fn spans_of_other_threads_are_passed_over() {
 fn a_long_chain_is_cut_and_still_adds_up() {
     let drawing = "=p".repeat(50);
     let out = join(&spans(0, &drawing), &[request(0, 0, 100)]);
-    assert_eq!(out[0].chain.len(), CHAIN_SPANS_MAX);
-    assert_eq!(out[0].chain_cut_count, 100 - CHAIN_SPANS_MAX as u64);
+    assert_eq!(out[0].chain.links().len(), CHAIN_SPANS_MAX);
+    assert_eq!(out[0].chain.cut_count(), 100 - CHAIN_SPANS_MAX as u64);
     assert_eq!(parts(&out[0]), [(Part::OnPcpu, 50), (Part::PreemptWait, 50)]);
 }
 
@@ -220,7 +224,7 @@ fn requests_that_never_end_are_given_up_beyond_the_limit() {
 
 fn a_drawing() -> impl Strategy<Value = String> {
     let character =
-        prop::sample::select(vec!['=', 'g', 'k', 'p', 't', 'w', 'f', 'h', '_', 's', '?', '.']);
+        prop::sample::select(vec!['=', 'g', 'k', 'v', 'p', 't', 'w', 'f', 'h', '_', 's', '?', '.']);
     prop::collection::vec((character, 1..8_usize), 1..40).prop_map(|runs| {
         runs.into_iter().map(|(character, length)| character.to_string().repeat(length)).collect()
     })
@@ -285,14 +289,21 @@ fn check_against_drawing(
 
 /// The chain tiles the window and credits no more than it holds.
 fn check_chain(breakdown: &Breakdown) -> Result<(), TestCaseError> {
-    let chain = &breakdown.chain;
-    prop_assert_eq!(breakdown.chain_cut_count, 0);
+    let chain: Vec<&Span> = breakdown.chain.spans().collect();
+    prop_assert_eq!(breakdown.chain.cut_count(), 0);
     prop_assert!(chain.windows(2).all(|pair| pair[0].end == pair[1].start));
     let mut parts = PartsNs::default();
-    for span in chain {
+    for link in breakdown.chain.links() {
+        let (span, split) = (&link.span, link.split);
         prop_assert_eq!(span.tid, THREAD);
         prop_assert!(span.length_ns() > 0);
-        parts.add(Part::of(&span.state), span.length_ns());
+        let told_ns = [split.guest_ns, split.kvm_ns, split.vmm_ns];
+        for (part, told_ns) in [Part::Guest, Part::Kvm, Part::VmmUser].into_iter().zip(told_ns) {
+            parts.add(part, told_ns);
+        }
+        let untold_ns = span.length_ns().checked_sub(told_ns.iter().sum());
+        prop_assert!(untold_ns.is_some());
+        parts.add(Part::of(&span.state), untold_ns.unwrap());
         let ran_ns: u64 = span.antagonists.iter().map(|who| who.ran_ns).sum();
         prop_assert!(ran_ns <= span.length_ns());
     }

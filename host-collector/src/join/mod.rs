@@ -11,6 +11,7 @@
 //! ```
 
 pub mod breakdown;
+pub mod chain;
 mod ios;
 #[cfg(test)]
 mod laws;
@@ -23,6 +24,7 @@ pub mod stream;
 pub mod target;
 
 pub use breakdown::{Attribution, Breakdown, Part, PartsNs};
+pub use chain::{CHAIN_SPANS_MAX, Chain, Link, StaySplit};
 pub use ios::Submitter;
 pub use order::SubmissionOrder;
 pub use phase::{IoMarks, NoPhase, Phase, PhaseParts};

@@ -1,6 +1,7 @@
 //! The join of one vCPU's requests with the timeline of its thread.
 
-use super::breakdown::{Attribution, Breakdown, CHAIN_SPANS_MAX, Part, PartsNs};
+use super::breakdown::{Attribution, Breakdown, Part, PartsNs};
+use super::chain::Chain;
 use super::ios::Submitter;
 use super::matching::{Matching, Window};
 use super::phase::{History, IoMarks, NoPhase, PhaseParts};
@@ -256,8 +257,7 @@ impl Open {
             bound_ns: submitted.bound_ns.max(completed.bound_ns),
             parts: PartsNs::default(),
             attribution: Attribution::Attributed,
-            chain: Vec::new(),
-            chain_cut_count: 0,
+            chain: Chain::default(),
             io: Err(NoPhase::NotRecorded),
             phases: PhaseParts::default(),
         };
@@ -327,11 +327,7 @@ impl Open {
     fn add(&mut self, span: &Span, until: HostNs) {
         let from = std::mem::replace(&mut self.covered_until, until);
         self.breakdown.parts.add(Part::of(&span.state), until.since_ns(from));
-        if self.breakdown.chain.len() < CHAIN_SPANS_MAX {
-            self.breakdown.chain.push(clip(span, from, until));
-        } else {
-            self.breakdown.chain_cut_count += 1;
-        }
+        self.breakdown.chain.push(clip(span, from, until));
     }
 
     /// The breakdown of a request that is covered to its end; takes it out of `self`.

@@ -1,5 +1,6 @@
 //! Adds up a run, one span and one request at a time.
 
+use super::exits::ExitTally;
 use super::io::{Io, IoDisk, WorstIo};
 use super::latency::{ClassTotals, Encounter, LatencyTally};
 use super::ledger::Ledger;
@@ -7,16 +8,16 @@ use super::locks::LockTally;
 use super::model::{
     ANTAGONISTS_MAX, Accelerator, Antagonist, ByClass, CHAIN_FRAMES_MAX, ChainSpan, Class,
     ClassAntagonist, Clock, ClockMethod, Cost, Environment, Hog, Lost, PartTotals, Requests,
-    RunStatus, SCHEMA, STACKS_PER_REASON_MAX, StackTotal, Summary, Vcpu, VcpuClock, WORST_MAX,
-    WhyUnknown, WorstRequest, share,
+    RunStatus, SCHEMA, STACKS_PER_REASON_MAX, StackTotal, StaySplit, Summary, Vcpu, VcpuClock,
+    WORST_MAX, WhyUnknown, WorstRequest, share,
 };
 use super::names::{Directory, Names, VmIndex, VmThreads};
 use super::reason::OffReason;
 use super::timeslice::VcpuTally;
 use super::warning::{self, Warning};
 use crate::host_event::StackId;
-use crate::join::{Attribution, Breakdown, Part};
-use crate::timeline::{LockWait, Reason, Sleep, Span, ThreadState, UnknownCause};
+use crate::join::{self, Attribution, Breakdown, Link, Part};
+use crate::timeline::{Exit, LockWait, Reason, Sleep, Span, ThreadState, UnknownCause};
 use crate::units::{HostNs, Tid, VcpuId};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -64,6 +65,7 @@ pub struct SummaryBuilder {
     vcpus: Vec<(VmIndex, VcpuId, Tid, VcpuTally)>,
     stacks: BTreeMap<(OffReason, StackKey), (u64, u64)>,
     lock_waits: LockTally,
+    exits: ExitTally,
     latencies: LatencyTally,
     requests: Requests,
     first_submitted: Option<HostNs>,
@@ -99,6 +101,7 @@ impl SummaryBuilder {
             vcpus,
             stacks: BTreeMap::new(),
             lock_waits: LockTally::default(),
+            exits: ExitTally::default(),
             latencies: LatencyTally::new(),
             requests: Requests::default(),
             first_submitted: None,
@@ -136,6 +139,14 @@ impl SummaryBuilder {
         if let Some(index) = self.vcpu_of_tid.get(&wait.tid) {
             let (vm, vcpu, ..) = &self.vcpus[*index];
             self.lock_waits.add(*vm, *vcpu, wait);
+        }
+    }
+
+    /// Takes an exit; those of threads that are not vCPUs are passed over.
+    pub fn exit(&mut self, exit: &Exit) {
+        if let Some(index) = self.vcpu_of_tid.get(&exit.tid) {
+            let (vm, vcpu, ..) = &self.vcpus[*index];
+            self.exits.add(*vm, *vcpu, exit);
         }
     }
 
@@ -227,6 +238,7 @@ impl SummaryBuilder {
             parts: ByClass { all: all.parts, p99: p99.parts, p999: p999.parts },
             vcpus: self.vcpus.iter().map(|vcpu| vcpu_row(vcpu, &directory)).collect(),
             lock_waits: self.lock_waits.rows(&directory),
+            exits: self.exits.rows(&directory),
             stacks: self.stacks(&directory),
             worst: self
                 .worst
@@ -294,7 +306,7 @@ fn frames(key: StackKey, directory: &Directory<'_>) -> Vec<String> {
 /// Who ran while a request's vCPU thread waited, by the spans that its chain has.
 fn encounters(vm: VmIndex, breakdown: &Breakdown) -> impl Iterator<Item = (Encounter, u64)> {
     let victim_vcpu = breakdown.vcpu;
-    breakdown.chain.iter().flat_map(move |span| {
+    breakdown.chain.spans().flat_map(move |span| {
         let pcpu = match span.state {
             ThreadState::PreemptWait { pcpu, .. } | ThreadState::WakeupDelay { pcpu, .. } => {
                 Some(pcpu)
@@ -413,14 +425,16 @@ fn worst(
         io_unknown: breakdown.io.err(),
         chain: breakdown
             .chain
+            .links()
             .iter()
-            .map(|span| chain_span(breakdown.start, span, vm, directory))
+            .map(|link| chain_span(breakdown.start, link, vm, directory))
             .collect(),
-        chain_cut_count: breakdown.chain_cut_count,
+        chain_cut_count: breakdown.chain.cut_count(),
     }
 }
 
-fn chain_span(submitted: HostNs, span: &Span, vm: VmIndex, directory: &Directory<'_>) -> ChainSpan {
+fn chain_span(submitted: HostNs, link: &Link, vm: VmIndex, directory: &Directory<'_>) -> ChainSpan {
+    let span = &link.span;
     let (pcpu, sleep, stack) = match span.state {
         ThreadState::Running { pcpu, .. } | ThreadState::WakeupDelay { pcpu, .. } => {
             (Some(pcpu), None, None)
@@ -436,6 +450,7 @@ fn chain_span(submitted: HostNs, span: &Span, vm: VmIndex, directory: &Directory
         offset_ns: span.start.since_ns(submitted),
         length_ns,
         part: Part::of(&span.state),
+        split: stay_split(link.split),
         reason: OffReason::of(&span.state),
         lock_address: sleep.and_then(|sleep| sleep.lock),
         device: sleep.and_then(|sleep| sleep.device).map(|at| directory.device(vm, at)),
@@ -447,6 +462,17 @@ fn chain_span(submitted: HostNs, span: &Span, vm: VmIndex, directory: &Directory
         stack: frames.cloned().collect(),
         why_unknown: why_unknown(&span.state),
     }
+}
+
+/// In whose code a stay on a pCPU was, where that was recorded.
+fn stay_split(split: join::StaySplit) -> Option<StaySplit> {
+    let join::StaySplit { guest_ns, kvm_ns, vmm_ns, exits_count } = split;
+    (guest_ns > 0 || kvm_ns > 0 || vmm_ns > 0).then_some(StaySplit {
+        guest_ns,
+        kvm_ns,
+        vmm_ns,
+        exits: exits_count,
+    })
 }
 
 fn why_unknown(state: &ThreadState) -> Option<WhyUnknown> {

@@ -12,7 +12,8 @@ use super::names::{Names, ThreadIdentity, ThreadKind, VmIndex, VmThreads};
 use crate::host_event::StackId;
 use crate::join::{Attribution, Breakdown, IoMarks, NoPhase, Part, PartsNs, PhaseParts};
 use crate::timeline::{
-    Antagonist, DeviceAddress, LockWait, Reason, RunMode, Sleep, Span, ThreadState, UnknownCause,
+    Antagonist, DeviceAddress, Exit, ExitReason, ExitTime, HardwareExit, LockWait, Reason, RunMode,
+    Sleep, Span, ThreadState, UnknownCause, UserspaceExit,
 };
 use crate::units::{HostNs, PcpuId, Tid, VcpuId};
 use vslice_wire::{GuestTicks, Request};
@@ -122,8 +123,7 @@ pub(super) fn request(index: u64, start: HostNs, spans: Vec<Span>) -> Breakdown 
         bound_ns: 20_000 + index,
         parts,
         attribution: Attribution::Attributed,
-        chain,
-        chain_cut_count: 0,
+        chain: chain.into_iter().collect(),
         io: Err(NoPhase::NotRecorded),
         phases: PhaseParts::unknown(parts),
     }
@@ -135,7 +135,7 @@ pub(super) fn set_io(breakdown: &mut Breakdown, submitted_ns: u64, completed_ns:
     let marks = IoMarks { submitted: at(submitted_ns), completed: at(completed_ns) };
     breakdown.io = Ok(marks);
     breakdown.phases = PhaseParts::default();
-    for span in &breakdown.chain {
+    for span in breakdown.chain.spans() {
         breakdown.phases.add(span.start, span.end, Part::of(&span.state), &marks);
     }
 }
@@ -199,7 +199,12 @@ pub(super) fn facts() -> Facts {
             unmapped_reason: None,
         }],
         lost: Lost { records: 12, intervals: 1, total_ns: 8_000_000 },
-        cost: Cost { collector_cpu_ns: 61_000_000, events: 24_310, bytes: 1_234_567 },
+        cost: Cost {
+            collector_cpu_ns: 61_000_000,
+            events: 24_310,
+            kvm_events: 0,
+            bytes: 1_234_567,
+        },
         warnings: vec![],
     }
 }
@@ -241,7 +246,7 @@ pub(super) fn builder() -> SummaryBuilder {
             }
             _ => set_io(&mut breakdown, 12_000, 210_000),
         }
-        for span in breakdown.chain.iter().chain(&pause) {
+        for span in breakdown.chain.spans().chain(&pause) {
             builder.span(span);
             if let Some(wait) = lock_wait(span) {
                 builder.lock_wait(&wait);
@@ -259,6 +264,44 @@ pub(super) fn builder() -> SummaryBuilder {
         builder.span(&Span { antagonists: if is_running { vec![] } else { antagonists }, ..span });
     }
     builder
+}
+
+/// A few requests of a run under KVM whose exits were recorded.
+pub(super) fn with_exits() -> Summary {
+    let mut builder = SummaryBuilder::new(START, vms());
+    let on = |mode, length_ns| span(ThreadState::Running { pcpu: PCPU, mode }, length_ns);
+    for index in 0..20 {
+        let mut spans = Vec::new();
+        for _ in 0..40 {
+            spans.extend([on(RunMode::Guest, 1_000), on(RunMode::Kvm, 500)]);
+        }
+        spans.extend([on(RunMode::Vmm, 2_000 + index), blocked(Reason::Halt, 90_000)]);
+        spans.extend([woken(3_000), on(RunMode::Kvm, 700), on(RunMode::Guest, 5_000)]);
+        let breakdown = request(index, HostNs(START.0 + index * 1_000_000), spans);
+        breakdown.chain.spans().for_each(|span| builder.span(span));
+        builder.breakdown(VM1, breakdown);
+    }
+    let mut exit = |tid, reason, count: u64, kvm_ns, vmm_ns, off_ns| {
+        let time = ExitTime { kvm_ns, vmm_ns, off_ns };
+        let (start, end) = (START, HostNs(START.0 + time.total_ns()));
+        (0..count).for_each(|_| builder.exit(&Exit { tid, reason, start, end, time }));
+    };
+    let svm = |reason| ExitReason::Hardware(HardwareExit::new(2, reason));
+    exit(VM1_VCPU1, svm(0x78), 20, 1_200, 0, 93_000);
+    exit(VM1_VCPU1, svm(0x7b), 20, 500, 2_010, 0);
+    exit(VM1_VCPU1, svm(0x400), 760, 500, 0, 0);
+    for reason in 0x60..0x67 {
+        exit(VM1_VCPU1, svm(reason), 1, 100, 0, 0);
+    }
+    exit(VM1_VCPU1, ExitReason::Userspace(UserspaceExit::new(2, 0)), 20, 0, 2_010, 0);
+    exit(VM2_VCPU1, ExitReason::Hardware(HardwareExit::new(3, 7)), 2, 400, 0, 3_000);
+    let mut facts = facts();
+    facts.cost.kvm_events = 1_658;
+    facts.accelerator = Accelerator {
+        name: "kvm".to_owned(),
+        reason: "a stock kernel boots in it, in 3.1 s".to_owned(),
+    };
+    builder.finish(facts, &names())
 }
 
 pub(super) fn summary() -> Summary {

@@ -7,6 +7,7 @@
 
 pub mod collect;
 mod distribution;
+mod exits;
 pub mod io;
 mod latency;
 mod ledger;

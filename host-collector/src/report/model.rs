@@ -42,6 +42,9 @@ pub const STACKS_PER_REASON_MAX: usize = 5;
 /// Entries of [`Summary::lock_waits`] at most.
 pub const LOCK_WAITS_MAX: usize = 16;
 
+/// Reasons in [`Summary::exits`] for each vCPU and kind at most; what is beyond is one row more.
+pub const EXITS_MAX: usize = 32;
+
 /// Frames of a stack in [`ChainSpan::stack`] at most, the innermost first.
 pub const CHAIN_FRAMES_MAX: usize = 6;
 
@@ -76,6 +79,8 @@ pub struct Summary {
     /// What the vCPU threads' waits for locks of their VMMs come to, the longest total first, at most
     /// [`LOCK_WAITS_MAX`].
     pub lock_waits: Vec<LockWaits>,
+    /// Exits by vCPU and reason, the longest total first; empty where they were not recorded.
+    pub exits: Vec<Exits>,
     /// Where in the kernel the vCPU threads went off their pCPUs, at most
     /// [`STACKS_PER_REASON_MAX`] for each reason.
     pub stacks: Vec<StackTotal>,
@@ -419,6 +424,41 @@ pub struct LockWaits {
     pub held_ns: u64,
 }
 
+/// The exits of one vCPU for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exits {
+    /// The VM.
+    pub vm: String,
+    /// The vCPU.
+    pub vcpu: VcpuId,
+    /// Out of what.
+    pub kind: ExitKind,
+    /// The kernel's name of the reason, or its number; `others` for those beyond [`EXITS_MAX`].
+    pub reason: String,
+    /// How many, of those that saw the guest entered again.
+    pub count: u64,
+    /// Their total length, until then: `kvm_ns`, `vmm_ns` and `off_ns` together.
+    pub total_ns: u64,
+    /// The longest of them.
+    pub max_ns: u64,
+    /// Of their time, that on a pCPU in KVM.
+    pub kvm_ns: u64,
+    /// That on a pCPU in the VMM, and in KVM on the way back from there.
+    pub vmm_ns: u64,
+    /// That off the pCPU.
+    pub off_ns: u64,
+}
+
+/// Out of what an exit goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitKind {
+    /// Out of the guest, by a reason of the hardware.
+    Hardware,
+    /// Out of KVM to the VMM, within a hardware exit.
+    Userspace,
+}
+
 /// One place in the kernel where vCPU threads went off their pCPUs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StackTotal {
@@ -495,8 +535,10 @@ pub struct ChainSpan {
     pub offset_ns: u64,
     /// Its length.
     pub length_ns: u64,
-    /// What it counts as.
+    /// What it counts as; `on_pcpu` also for a stay of which `split` tells more.
     pub part: Part,
+    /// In whose code the thread was while it stayed on its pCPU, where that was recorded.
+    pub split: Option<StaySplit>,
     /// Why the thread left its pCPU, where it had left.
     pub reason: Option<OffReason>,
     /// The lock that it slept on, as an address in the VMM.
@@ -513,6 +555,20 @@ pub struct ChainSpan {
     pub stack: Vec<String>,
     /// Why nothing is known, where `part` is `unknown`.
     pub why_unknown: Option<WhyUnknown>,
+}
+
+/// In whose code a thread was while it stayed on a pCPU. What is left of the stay's length was not
+/// recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StaySplit {
+    /// In the guest.
+    pub guest_ns: u64,
+    /// In KVM.
+    pub kvm_ns: u64,
+    /// In the VMM.
+    pub vmm_ns: u64,
+    /// How often it left the guest within the stay.
+    pub exits: u64,
 }
 
 /// Why a span is unknown.
@@ -591,8 +647,10 @@ pub struct Lost {
 pub struct Cost {
     /// CPU time of the collector's threads in the measured window.
     pub collector_cpu_ns: u64,
-    /// Scheduler events recorded.
+    /// Host events recorded.
     pub events: u64,
+    /// Those of them that tell what KVM did: most of them exits and entries, if those were recorded.
+    pub kvm_events: u64,
     /// Bytes written to the run directory.
     pub bytes: u64,
 }

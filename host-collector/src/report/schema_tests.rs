@@ -39,7 +39,8 @@ fn visit(key: &str, value: &Value, seen: &mut BTreeMap<String, BTreeSet<String>>
             values.iter().for_each(|value| visit(&format!("{key}[]"), value, seen));
         }
         Value::Object(fields) => {
-            if key.ends_with("waker") || key == "worst[].io" {
+            let is_nullable = ["waker", "split"].iter().any(|end| key.ends_with(end));
+            if is_nullable || key == "worst[].io" {
                 note("object");
             }
             for (name, value) in fields {
@@ -62,8 +63,8 @@ fn visit(key: &str, value: &Value, seen: &mut BTreeMap<String, BTreeSet<String>>
     }
 }
 
-/// Two runs that between them have every key and every null.
-fn summaries() -> [Summary; 2] {
+/// Runs that between them have every key and every null.
+fn summaries() -> [Summary; 3] {
     let mut partial = example::summary();
     partial.status = RunStatus::Partial { reason: "interrupted".to_owned() };
     partial.clock.bound_ns = None;
@@ -71,7 +72,7 @@ fn summaries() -> [Summary; 2] {
     (disk.reason, disk.device) = (Some("it is in memory".to_owned()), None);
     disk.unmapped_reason = Some("the file system does not map it".to_owned());
     partial.lock_waits.iter_mut().for_each(|waits| waits.device = None);
-    [example::summary(), partial]
+    [example::summary(), partial, example::with_exits()]
 }
 
 #[test]
@@ -151,7 +152,15 @@ fn warnings() -> Vec<Warning> {
         Warning::ThinTail { class: "p99".to_owned(), count },
         Warning::ClockBound { bound_ns: 1_000, p99_ns: 2_000 },
         Warning::HogDidNotCount { vm: vm.clone(), vcpu },
-        Warning::OutsidePlan { vm, vcpu, name, share },
+        Warning::OutsidePlan { vm: vm.clone(), vcpu, name, share },
+        Warning::Throttled {
+            vm,
+            count: 37,
+            throttled_ns: 1_200_000_000,
+            group: "/sys/fs/cgroup/vm1".to_owned(),
+            quota_ns: Some(20_000_000),
+            period_ns: Some(50_000_000),
+        },
         Warning::Notice { text: "vm1: the disk is slow".to_owned() },
     ]
 }
@@ -193,6 +202,8 @@ fn every_warning_reads_as_a_sentence() {
             "the hog on vm1 vCPU0 never counted: this vCPU was not kept busy",
             "of the time that vm1 vCPU0 waited for its pCPU, 50.0 % went to threads outside the \
              plan, most of it to cargo",
+            "the quota of vm1 (20.0 ms in every 50.0 ms, /sys/fs/cgroup/vm1) was used up 37 times; \
+             threads were kept off for 1.20 s, all pCPUs together",
             "vm1: the disk is slow",
         ]
     );

@@ -94,6 +94,21 @@ pub enum Warning {
         /// What all of them ran, as a share of the vCPU's waits.
         share: f64,
     },
+    /// The quota of a VM's control groups was used up in the measured window.
+    Throttled {
+        /// The VM.
+        vm: String,
+        /// In how many periods, of all groups that its vCPU threads are in or below.
+        count: u64,
+        /// For how long runnable threads of those groups were kept off, their pCPUs' times added up.
+        throttled_ns: u64,
+        /// The directory of the group whose quota was used up most often.
+        group: String,
+        /// That group's quota, if it had one when the window began.
+        quota_ns: Option<u64>,
+        /// The period of that quota.
+        period_ns: Option<u64>,
+    },
     /// Something that the run or a guest has to say.
     Notice {
         /// The sentence.
@@ -149,6 +164,20 @@ impl fmt::Display for Warning {
                  plan, most of it to {name}",
                 percent(*share)
             ),
+            Warning::Throttled { vm, count: times, throttled_ns, group, quota_ns, period_ns } => {
+                let quota = match (quota_ns, period_ns) {
+                    (Some(quota_ns), Some(period_ns)) => {
+                        format!("{} in every {}", duration(*quota_ns), duration(*period_ns))
+                    }
+                    _ => "set during the run".to_owned(),
+                };
+                format!(
+                    "the quota of {vm} ({quota}, {group}) was used up {}; threads were kept off for \
+                     {}, all pCPUs together",
+                    counted(*times, "time"),
+                    duration(*throttled_ns)
+                )
+            }
             Warning::Notice { text } => text.clone(),
         };
         formatter.write_str(&text)

@@ -78,6 +78,8 @@ struct Analysis<'a> {
     clocks: Vec<VcpuClock>,
     threads: Threads,
     lost: Lost,
+    kvm_events_count: u64,
+    has_exits: bool,
     warnings: Vec<Warning>,
 }
 
@@ -96,6 +98,8 @@ impl<'a> Analysis<'a> {
             clocks: Vec::new(),
             threads: Threads::new(manifest, threads),
             lost: Lost::default(),
+            kvm_events_count: 0,
+            has_exits: false,
             warnings: Vec::new(),
         };
         let uncovered = manifest.cost.uncovered_threads_count;
@@ -115,6 +119,7 @@ impl<'a> Analysis<'a> {
             );
             analysis.warnings.push(Warning::Notice { text });
         }
+        analysis.warnings.extend(manifest.vms.iter().filter_map(facts::throttled));
         for (index, vm) in manifest.vms.iter().enumerate() {
             analysis.read_guest(VmIndex(index), vm)?;
         }
@@ -248,7 +253,9 @@ impl<'a> Analysis<'a> {
                 self.lost.intervals += 1;
                 self.lost.total_ns += until.since_ns(event.time);
             }
+            self.kvm_events_count += u64::from(matches!(event.kind, HostEventKind::Kvm { .. }));
             timeline.push(&event, &mut |span| self.span(&span, start, end));
+            self.exits(&mut timeline, start, end);
             self.lock_waits(&mut timeline, start, end);
             if cut.is_none() {
                 cut = cut_pcpu(&events, &watched);
@@ -272,6 +279,7 @@ impl<'a> Analysis<'a> {
             );
             self.warnings.push(Warning::Notice { text });
         }
+        self.warnings.extend(facts::no_exits(manifest, self.has_exits));
         for (vm, join) in self.joins.drain(..) {
             join.finish(&mut |breakdown| self.builder.breakdown(vm, breakdown));
         }
@@ -326,6 +334,16 @@ impl<'a> Analysis<'a> {
         }
     }
 
+    /// An exit that touches the window counts whole, as spans do.
+    fn exits(&mut self, timeline: &mut Timeline, start: HostNs, end: HostNs) {
+        for exit in timeline.take_exits() {
+            if exit.end > start && exit.start < end {
+                self.builder.exit(&exit);
+                self.has_exits = true;
+            }
+        }
+    }
+
     fn finish(self, manifest: &Manifest, stacks: &[StackNames], end: HostNs) -> Summary {
         let stacks = stacks.iter().map(|stack| (StackId(stack.id), stack.frames.clone()));
         let names = Names {
@@ -351,6 +369,7 @@ impl<'a> Analysis<'a> {
             cost: Cost {
                 collector_cpu_ns: manifest.cost.cpu_ns,
                 events: manifest.cost.events_count,
+                kvm_events: self.kvm_events_count,
                 bytes: manifest.cost.written_bytes,
             },
             warnings: self.warnings,

@@ -1,5 +1,6 @@
 //! Conducts a run: every step in its order, and everything undone whichever way it ends.
 
+use super::NO_EXITS_UNDER_TCG;
 use super::error::{RunError, sentence};
 use super::home::HomePcpu;
 use super::manifest::{Cost, GuestRecord, Manifest, SCHEMA, Status};
@@ -71,6 +72,9 @@ pub fn prepare<'a>(
     watcher.stage("asking whether KVM runs a stock kernel here");
     let choice = accelerator::choose(plan.accelerator, &qemu, &image, &scratch)?;
     watcher.stage(&format!("guests run under {}: {}", name_of(choice.accelerator), choice.reason));
+    if plan.exits && choice.accelerator == Accelerator::Tcg {
+        watcher.stage(NO_EXITS_UNDER_TCG);
+    }
     if options.take_interrupt() {
         return Err(RunError::Interrupted);
     }

@@ -3,6 +3,7 @@
 use crate::guest::session::SessionRecord;
 use crate::units::{HostNs, PcpuId, Tid, VcpuId};
 use crate::vmm::bql::{Bql, ExeData};
+use crate::vmm::cgroup::{Quota, Throttling};
 use crate::vmm::extents::Extent;
 use crate::vmm::host::WholeDisk;
 use crate::vmm::memory_map::MemoryMap;
@@ -105,6 +106,12 @@ pub struct VmRecord {
     /// The disk that its reader reads, if it has one.
     #[serde(default)]
     pub disk: Option<DiskRecord>,
+    /// The control groups whose quotas limit its vCPU threads, ancestors included.
+    #[serde(default)]
+    pub groups: Vec<GroupRecord>,
+    /// Why those are not known, as a sentence without its end; `None` if they are.
+    #[serde(default)]
+    pub groups_missing: Option<String>,
 }
 
 /// What the host's I/O for a reader is told by, as it was just before recording began.
@@ -124,6 +131,32 @@ pub struct DiskRecord {
     pub extents: Vec<Extent>,
     /// Why that is not known, as a sentence without its end.
     pub extents_missing: Option<String>,
+}
+
+/// One control group, and what its quota did in the measured window.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupRecord {
+    /// Its directory.
+    pub path: String,
+    /// The vCPUs whose threads are in it, or in a group below it.
+    pub vcpus: Vec<VcpuId>,
+    /// Its quota just before the window; `None` if it has none.
+    pub quota: Option<Quota>,
+    /// What its quota had done just before the window.
+    pub before: Throttling,
+    /// The same just after it; `None` if the collector was killed, or the group is gone.
+    pub after: Option<Throttling>,
+}
+
+impl GroupRecord {
+    /// What its quota did in between; `None` if it was never used up, or nobody knows.
+    #[must_use]
+    pub fn throttled(&self) -> Option<Throttling> {
+        let after = self.after?;
+        let throttled_count = after.throttled_count.checked_sub(self.before.throttled_count)?;
+        let throttled_ns = after.throttled_ns.saturating_sub(self.before.throttled_ns);
+        (throttled_count > 0).then_some(Throttling { throttled_count, throttled_ns })
+    }
 }
 
 /// Where one QEMU has its big lock, as it was just before recording began.

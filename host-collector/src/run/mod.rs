@@ -12,11 +12,16 @@ mod home;
 mod lock_facts;
 pub mod manifest;
 mod options;
+mod quota;
 mod reserve;
 mod seat;
 mod sink;
 mod stage;
 pub mod watch;
+
+/// What a run says whose plan asks for exits where there are none.
+const NO_EXITS_UNDER_TCG: &str = "exits were asked for, but guests under TCG have none: QEMU \
+    translates their code and never leaves it for the hardware's sake";
 
 pub use analyse::analyse;
 pub use conduct::{Prepared, prepare};

@@ -6,6 +6,7 @@ use super::error::RunError;
 use super::lock_facts;
 use super::manifest::{LockRecord, Manifest, ThreadRecord, VmRecord, Window};
 use super::options::RunOptions;
+use super::quota;
 use super::reserve;
 use super::seat::Seat;
 use super::watch::Watcher;
@@ -73,6 +74,7 @@ impl Stage<'_, '_> {
         // After the start, so that the recorder's own threads are in it, and nobody is born between.
         self.run.dir.write_json("threads.json", &host_threads())?;
         thread::sleep(SETTLE_TIME);
+        quota::note_start(&mut manifest.vms);
         let cpu_before_ns = own_cpu_ns();
         manifest.window = Some(Window { start_ns: host_now(), end_ns: None });
         self.run.dir.write_json("run.json", manifest)?;
@@ -81,6 +83,7 @@ impl Stage<'_, '_> {
         if let Some(window) = &mut manifest.window {
             window.end_ns = Some(host_now());
         }
+        quota::note_end(&mut manifest.vms);
         if matches!(workload, Err(RunError::Interrupted)) {
             watcher.stage("interrupted, closing the run; interrupt once more not to wait for that");
         }
@@ -272,6 +275,7 @@ impl Stage<'_, '_> {
             vm_tids: threads().map(|thread| thread.tid).collect(),
             pcpus: self.run.plan.pcpus().into_iter().collect(),
             kvm: match self.run.config.accelerator {
+                Accelerator::Kvm if self.run.plan.exits => KvmDetail::Exits,
                 Accelerator::Kvm => KvmDetail::DeviceAccess,
                 Accelerator::Tcg => KvmDetail::None,
             },
@@ -335,6 +339,8 @@ fn vm_record(
         memory_map: MemoryMap::default(),
         memory_map_missing: None,
         disk: None,
+        groups: Vec::new(),
+        groups_missing: None,
     })
 }
 

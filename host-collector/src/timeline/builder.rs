@@ -3,6 +3,7 @@
 use super::classify::Evidence;
 use super::coming::Comings;
 use super::contradiction::{Contradiction, ContradictionKind, Contradictions};
+use super::exits::Exit;
 use super::futex::{FutexCall, FutexWait, LockFacts};
 use super::lock::{LockUser, LockUsers, LockWait};
 use super::span::{Span, UnknownCause};
@@ -48,6 +49,7 @@ pub struct Timeline {
     slice_ns: Option<u64>,
     comings: Comings,
     lock_waits: Vec<LockWait>,
+    exits: Vec<Exit>,
     pcpus: HashMap<PcpuId, Pcpu>,
     /// The latest time seen, or the explicit start.
     now: Option<HostNs>,
@@ -155,6 +157,12 @@ impl Timeline {
     /// then. In order of the time at which they became known, which is not quite that of their ends.
     pub fn take_lock_waits(&mut self) -> Vec<LockWait> {
         std::mem::take(&mut self.lock_waits)
+    }
+
+    /// The exits that are over since this was last asked, in order of their ends; they are kept until
+    /// then. None where entries into the guest and exits from it are not recorded.
+    pub fn take_exits(&mut self) -> Vec<Exit> {
+        std::mem::take(&mut self.exits)
     }
 
     /// The kernel stacks that events refer to; a live recording adds to them as it goes.
@@ -286,6 +294,7 @@ impl Timeline {
         }
         if let Some(&index) = self.index_by_tid.get(&tid) {
             self.threads[index].kvm(time, event, sink);
+            self.threads[index].take_exits(&mut self.exits);
             self.threads[index].take_lock_waits(&mut self.lock_waits);
         }
     }

@@ -1,12 +1,13 @@
 //! What each watched thread was doing at every instant. Pure: events in, spans out.
 //!
 //! ```text
-//! HostEvent* --> Timeline (builder) --> Span*, LockWait*
+//! HostEvent* --> Timeline (builder) --> Span*, LockWait*, Exit*
 //!                  |-- thread       one thread's state machine
 //!                  |-- antagonist   who ran where a thread waited
 //!                  |-- coming       how a thread came onto a pCPU
 //!                  |-- stack        what a kernel stack proves
 //!                  |-- futex        what a futex's address and arguments prove
+//!                  |-- exits        exits from the guest and from KVM, exit_reason their names
 //!                  |-- lock         who let go of a lock
 //!                  `-- classify     all of that --> reason: why a thread left its pCPU
 //! ```
@@ -20,6 +21,8 @@ pub mod contradiction;
 mod drawing;
 #[cfg(test)]
 mod evidence_tests;
+pub mod exit_reason;
+mod exits;
 pub mod futex;
 #[cfg(test)]
 mod laws;
@@ -32,6 +35,8 @@ mod thread;
 pub use antagonist::ANTAGONISTS_MAX;
 pub use builder::{Timeline, VmFacts, Watched};
 pub use contradiction::{Contradiction, ContradictionKind, Contradictions};
+pub use exit_reason::{ExitReason, HardwareExit, UserspaceExit};
+pub use exits::{Exit, ExitTime};
 pub use futex::{GuestMode, LockFacts, Vmm};
 pub use lock::{LockUser, LockWait};
 pub use reason::Reason;

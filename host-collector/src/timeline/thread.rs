@@ -43,6 +43,7 @@
 
 use super::antagonist::Wait;
 use super::contradiction::ContradictionKind;
+use super::exits::{Exit, OpenExits};
 use super::lock::LockWait;
 use super::reason::Reason;
 use super::span::{DeviceAddress, RunMode, Sleep, Span, ThreadState, UnknownCause};
@@ -82,6 +83,7 @@ pub(super) struct Thread {
     on_since: HostNs,
     /// In whose code it runs, or ran when it was last on a pCPU.
     mode: RunMode,
+    exits: OpenExits,
     device: Device,
     /// The lock that it last slept on.
     acquired: Option<Acquired>,
@@ -144,6 +146,7 @@ impl Thread {
             wait: Wait::default(),
             on_since: since,
             mode: RunMode::Unsplit,
+            exits: OpenExits::default(),
             device: Device::None,
             acquired: None,
             lock_waits: Vec::new(),
@@ -173,6 +176,11 @@ impl Thread {
         if self.device != Device::ServedUntold || self.lock_waits.len() >= LOCK_WAITS_MAX {
             taken.append(&mut self.lock_waits);
         }
+    }
+
+    /// Moves the exits to `taken` that are over.
+    pub(super) fn take_exits(&mut self, taken: &mut Vec<Exit>) {
+        self.exits.take(taken);
     }
 
     /// The pCPU whose occupants keep the thread waiting, or would if it turns out to be runnable.
@@ -321,7 +329,13 @@ impl Thread {
             KvmEvent::UserspaceExit { .. } if self.mode != RunMode::Unsplit => RunMode::Vmm,
             _ => self.mode,
         };
+        self.exits.pass(time, &self.observed());
+        self.exits.event(self.tid, event, self.mode != RunMode::Unsplit);
         self.device = match (event, self.device) {
+            // Whatever its reason says, the VMM was asked for nothing.
+            (KvmEvent::UserspaceExit { errno: ..0, .. }, _) => Device::None,
+            // What KVM has served by itself, or the VMM, is over.
+            (KvmEvent::GuestEntry, _) => Device::None,
             (KvmEvent::UserspaceExit { reason: EXIT_IO | EXIT_MMIO, .. }, Device::Touched(at)) => {
                 Device::Served(at)
             }
@@ -405,6 +419,7 @@ impl Thread {
         let waited =
             matches!(ended, ThreadState::PreemptWait { .. } | ThreadState::WakeupDelay { .. });
         let time = time.max(self.since);
+        self.exits.pass(time, &ended);
         if time > self.since {
             let antagonists = if waited { self.wait.take() } else { Vec::new() };
             sink(Span { tid: self.tid, start: self.since, end: time, state: ended, antagonists });

@@ -1,7 +1,8 @@
 //! Virtual machine monitors on this host: their threads, where those run, QEMU's big lock and its
-//! devices' addresses, and the host itself.
+//! devices' addresses, quotas of their control groups, and the host itself.
 
 pub mod bql;
+pub mod cgroup;
 pub mod extents;
 pub mod host;
 pub mod memory_map;

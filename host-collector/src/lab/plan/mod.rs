@@ -51,6 +51,10 @@ pub struct Plan {
         with = "quantity::duration_text"
     )]
     pub boot_timeout_ms: u64,
+    /// Whether every exit of the guests is recorded, which tells the guest's own time from KVM's and
+    /// QEMU's. Each costs two or three records more, made on the vCPU's time; there are none under TCG.
+    #[serde(default)]
+    pub exits: bool,
     /// Where the collector runs, and where QEMU's own threads do unless a VM says otherwise.
     pub collector_pcpu: PcpuId,
     /// The guests.

@@ -7,7 +7,7 @@ use serde::de::IntoDeserializer;
 use serde::de::value::Error as ValueError;
 use vslice_workload::spec::{Engine, Pattern};
 
-/// Values that replace a plan's, in every VM that has a reader or a disk.
+/// Values that replace a plan's; those of readers and disks do so in every VM that has one.
 #[derive(Debug, Clone, PartialEq, Eq, Default, clap::Args)]
 pub struct Overrides {
     /// Read this much in all, as in 64MiB
@@ -40,6 +40,15 @@ pub struct Overrides {
     /// Let QEMU cache the image in this way
     #[arg(long)]
     pub cache: Option<Cache>,
+    /// Record every exit of the guests under KVM, which costs: --exits, --exits=false
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub exits: Option<bool>,
 }
 
 /// Reads an enum of another crate by the word that a plan has for it.
@@ -68,6 +77,7 @@ impl Overrides {
         {
             return Err(nothing(flag, "disk"));
         }
+        replace(&mut plan.exits, self.exits);
         for vm in &mut plan.vms {
             if let Some(reader) = &mut vm.reader {
                 self.change_reader(reader);
@@ -170,6 +180,22 @@ mod tests {
     fn the_overrides_leave_the_commands_own_help_alone() {
         let about = <CommandLine as clap::CommandFactory>::command().get_about().cloned();
         assert_eq!(about.map(|text| text.to_string()).as_deref(), Some("The command's own words"));
+    }
+
+    #[test]
+    fn exits_are_a_flag_that_can_also_be_taken_back() {
+        for (words, before, after) in [
+            (&["--exits"][..], false, true),
+            (&["--exits=true"], false, true),
+            (&["--exits=false"], true, false),
+            (&[], true, true),
+            (&[], false, false),
+        ] {
+            let mut plan = Plan { exits: before, ..Plan::load("demo").expect("built in") };
+            parse(words).expect("known").apply(&mut plan).expect("possible");
+            assert_eq!(plan.exits, after, "{words:?}");
+        }
+        assert!(!Plan::load("demo").expect("built in").exits, "off unless asked for");
     }
 
     #[test]

@@ -137,7 +137,7 @@ fn a_worst_request_tells_what_happened_to_it() {
         lost(500),
     ];
     let mut breakdown = request(42, HostNs(START.0 - 5_000), spans);
-    breakdown.chain_cut_count = 3;
+    breakdown.chain.cut_count = 3;
     builder.breakdown(VM1, breakdown);
     let summary = finish(builder);
     let worst = &summary.worst[0];
@@ -231,7 +231,7 @@ fn the_longest_request_there_could_be_does_no_harm() {
     for index in 0..3 {
         let mut breakdown = request(index, HostNs(0), vec![running(u64::MAX)]);
         breakdown.bound_ns = u64::MAX;
-        builder.span(&breakdown.chain[0]);
+        builder.span(&breakdown.chain.links()[0].span);
         builder.breakdown(VmIndex(99), breakdown);
     }
     let summary = finish(builder);
@@ -255,7 +255,7 @@ fn antagonists_beyond_the_list_are_others() {
     let mut builder = builder();
     let ran: Vec<(u32, u64)> = (300..310).map(|tid| (tid, u64::from(tid))).collect();
     let breakdown = request(0, START, vec![preempted(4_000, &ran)]);
-    builder.span(&breakdown.chain[0]);
+    builder.span(&breakdown.chain.links()[0].span);
     builder.breakdown(VM1, breakdown);
     let summary = finish(builder);
     let (class, vcpu) = (&summary.classes.all, &summary.vcpus[1]);
@@ -292,7 +292,7 @@ proptest! {
         for (index, spans) in (0..).zip(requests) {
             let breakdown = request(index, HostNs(START.0 + index * 20_000_000), spans);
             total_ns += breakdown.latency_ns();
-            breakdown.chain.iter().for_each(|span| builder.span(span));
+            breakdown.chain.spans().for_each(|span| builder.span(span));
             builder.breakdown(VM1, breakdown);
         }
         let summary = finish(builder);

@@ -2,10 +2,11 @@
 
 use super::NAME_CHARS_MAX;
 use super::page::{Page, Tone, shorten};
-use super::units::{count, duration, percent};
+use super::units::{count, counted, duration, percent};
 use crate::join::Part;
 use crate::report::model::{
-    Antagonist, AttributionName, ChainSpan, NamedThread, Summary, WhyUnknown, WorstRequest, share,
+    Antagonist, AttributionName, ChainSpan, NamedThread, StaySplit, Summary, WhyUnknown,
+    WorstRequest, share,
 };
 use crate::report::verdict::label;
 use crate::units::PcpuId;
@@ -157,10 +158,10 @@ fn milliseconds(length_ns: u64) -> String {
 fn sentence(span: &ChainSpan) -> String {
     let pcpu = span.pcpu.map_or_else(|| "a pCPU".to_owned(), |pcpu: PcpuId| pcpu.to_string());
     match span.part {
-        Part::OnPcpu => format!("on {pcpu}"),
-        Part::Guest => format!("on {pcpu}, in the guest"),
-        Part::Kvm => format!("on {pcpu}, in KVM"),
-        Part::VmmUser => format!("on {pcpu}, in the VMM"),
+        Part::OnPcpu | Part::Guest | Part::Kvm | Part::VmmUser => match span.split {
+            Some(split) => format!("on {pcpu}: {}", split_up(split, span.length_ns)),
+            None => format!("on {pcpu}"),
+        },
         Part::PreemptWait if span.antagonists.is_empty() => {
             format!("preempted on {pcpu}, by whom is not known")
         }
@@ -187,6 +188,25 @@ fn sentence(span: &ChainSpan) -> String {
             None => "unknown".to_owned(),
         },
     }
+}
+
+/// "1.200 ms in the guest, 0.300 ms in KVM, 0.100 ms in the VMM, 14 exits".
+fn split_up(split: StaySplit, length_ns: u64) -> String {
+    let StaySplit { guest_ns, kvm_ns, vmm_ns, exits } = split;
+    let told_ns = guest_ns.saturating_add(kvm_ns).saturating_add(vmm_ns);
+    let places = [
+        (guest_ns, "in the guest"),
+        (kvm_ns, "in KVM"),
+        (vmm_ns, "in the VMM"),
+        (length_ns.saturating_sub(told_ns), "not recorded where"),
+    ];
+    let spent = places.into_iter().filter(|(spent_ns, _)| *spent_ns > 0);
+    let mut text: Vec<String> =
+        spent.map(|(spent_ns, place)| format!("{} {place}", milliseconds(spent_ns))).collect();
+    if exits > 0 {
+        text.push(counted(exits, "exit"));
+    }
+    text.join(", ")
 }
 
 fn antagonists(antagonists: &[Antagonist]) -> String {

@@ -1,6 +1,7 @@
 //! The summary as a page of text: what an engineer wants at a glance, in the order of the questions.
 
 mod chain;
+mod exits;
 mod io;
 mod page;
 mod tables;
@@ -52,6 +53,7 @@ pub fn render(summary: &Summary, style: Style) -> String {
     tables::timeslices(&mut page, summary);
     tables::off_cpu(&mut page, summary);
     tables::lock_waits(&mut page, summary);
+    exits::exits(&mut page, summary);
     tables::antagonists(&mut page, summary);
     tables::stacks(&mut page, summary);
     chain::worst(&mut page, summary);
@@ -122,8 +124,12 @@ fn footing(page: &mut Page, summary: &Summary) {
     page.paragraph("Clock     ", &clock, Tone::Plain);
     page.paragraph("Losses    ", &losses(summary), Tone::Plain);
     let cost = &summary.cost;
+    let of_kvm = match cost.kvm_events {
+        0 => String::new(),
+        kvm_events => format!(" ({} of KVM)", count(kvm_events)),
+    };
     let cost = format!(
-        "{} of CPU time for the collector, {} scheduler events, {} written",
+        "{} of CPU time for the collector, {} host events{of_kvm}, {} written",
         duration(cost.collector_cpu_ns),
         count(cost.events),
         bytes(cost.bytes)

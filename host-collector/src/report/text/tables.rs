@@ -34,7 +34,7 @@ pub(super) fn heading(page: &mut Page, title: &str, note: &str) {
     page.line(&[(Tone::Strong, title), (Tone::Dim, "  "), (Tone::Dim, note)]);
 }
 
-fn vcpu_name(vm: &str, vcpu: VcpuId) -> String {
+pub(super) fn vcpu_name(vm: &str, vcpu: VcpuId) -> String {
     format!("{} {vcpu}", shorten(vm, NAME_CHARS_MAX))
 }
 

@@ -29,6 +29,13 @@ fn the_page_of_the_example() {
 }
 
 #[test]
+fn the_page_of_a_run_with_exits() {
+    let page = render(&example::with_exits(), PLAIN);
+    assert_golden("exits.golden", &page);
+    assert!(!render(&example::summary(), PLAIN).contains("Exits"), "they were not recorded");
+}
+
+#[test]
 fn the_page_of_a_run_without_requests() {
     let page = render(&empty(), PLAIN);
     assert_golden("empty.golden", &page);
@@ -67,7 +74,7 @@ fn a_long_chain_shows_its_longest_spans_and_how_much_is_between() {
         [running(10_000), preempted(length_ns, &[(201, length_ns)])]
     });
     let mut breakdown = request(0, example::START, spans.collect());
-    breakdown.chain_cut_count = 24;
+    breakdown.chain.cut_count = 24;
     builder.breakdown(example::VM1, breakdown);
     let page = render(&builder.finish(example::facts(), &example::names()), PLAIN);
     let (_, chain) = page.split_once("  1. ").unwrap();

@@ -1,9 +1,12 @@
 //! What a manifest knows beside the events, as the timelines need it.
 
+use crate::report::Warning;
+use crate::run::NO_EXITS_UNDER_TCG;
 use crate::run::manifest::{Manifest, ThreadRecord, VmRecord};
 use crate::timeline::{
     GuestMode, LockFacts, LockUser, StackTable, Timeline, VmFacts, Vmm, Watched,
 };
+use crate::vmm::cgroup::Throttling;
 use crate::vmm::host::HostFacts;
 
 /// The timelines of all threads of the VMs: those of other threads than vCPUs tell for how long
@@ -24,6 +27,21 @@ pub(super) fn timeline(manifest: &Manifest, stacks: StackTable) -> Timeline {
         .with_slice(slice.map(|slice| slice.expected_ns))
 }
 
+/// Why there are no exits, where the plan asks for them and there are none.
+pub(super) fn no_exits(manifest: &Manifest, has_exits: bool) -> Option<Warning> {
+    if has_exits || manifest.plan.get("exits") != Some(&serde_json::Value::Bool(true)) {
+        return None;
+    }
+    let text = match manifest.accelerator.as_str() {
+        "tcg" => NO_EXITS_UNDER_TCG,
+        _ => {
+            "exits were asked for, but none was recorded: this host's KVM has not traced any (no \
+             kvm_exit and kvm_entry in its tracefs, or a backend that does not use them)"
+        }
+    };
+    Some(Warning::Notice { text: text.to_owned() })
+}
+
 fn user(thread: &ThreadRecord) -> LockUser {
     match thread.role.as_str() {
         _ if thread.vcpu.is_some() => LockUser::Vcpu,
@@ -39,5 +57,29 @@ fn vm_facts(vm: &VmRecord, mode: Option<GuestMode>) -> VmFacts {
         bql: vm.lock.bql.as_ref().map(|bql| bql.address),
         exe_data: vm.lock.exe_data.map(|data| (data.start, data.end)),
     };
-    VmFacts { locks, is_throttled: false }
+    VmFacts { locks, is_throttled: is_throttled(vm) }
+}
+
+/// Whether a quota of its vCPU threads was used up in the measured window.
+pub(super) fn is_throttled(vm: &VmRecord) -> bool {
+    vm.groups.iter().any(|group| group.throttled().is_some())
+}
+
+/// What the quotas of a VM's vCPU threads did, if they were used up.
+pub(super) fn throttled(vm: &VmRecord) -> Option<Warning> {
+    let groups = vm.groups.iter().filter_map(|group| Some((group, group.throttled()?)));
+    let groups: Vec<_> = groups.collect();
+    let (most, _) = groups.iter().max_by_key(|(_, throttled)| throttled.throttled_count)?;
+    let sum = |of: fn(&Throttling) -> u64| -> u64 {
+        groups.iter().fold(0, |sum, (_, throttled)| sum.saturating_add(of(throttled)))
+    };
+    let ns = |us: u64| us.saturating_mul(1000);
+    Some(Warning::Throttled {
+        vm: vm.name.clone(),
+        count: sum(|throttled| throttled.throttled_count),
+        throttled_ns: sum(|throttled| throttled.throttled_ns),
+        group: most.path.clone(),
+        quota_ns: most.quota.map(|quota| ns(quota.quota_us)),
+        period_ns: most.quota.map(|quota| ns(quota.period_us)),
+    })
 }

@@ -8,15 +8,17 @@
 //! ```
 
 use super::*;
-use crate::host_event::{BlockEvent, BlockStep, PrevState, Switch};
+use crate::host_event::{BlockEvent, BlockStep, KvmEvent, PrevState, Switch};
 use crate::join::{NoPhase, Part, Phase};
 use crate::run::manifest::{
-    DiskRecord, GuestClock, GuestEnd, GuestRecord, HogRecord, LockRecord, ThreadRecord, Window,
+    DiskRecord, GroupRecord, GuestClock, GuestEnd, GuestRecord, HogRecord, LockRecord,
+    ThreadRecord, Window,
 };
 use crate::store::StreamWriter;
 use crate::timeline::Reason;
 use crate::units::{PcpuId, Tid};
 use crate::vmm::bql::Bql;
+use crate::vmm::cgroup::{Quota, Throttling};
 use crate::vmm::extents::Extent;
 use crate::vmm::host::WholeDisk;
 use crate::vmm::memory_map::MemoryMap;
@@ -98,6 +100,8 @@ fn vm(name: &str, pid: Tid, vcpu1: Tid, reads: bool) -> VmRecord {
         lock: LockRecord { bql: Some(bql), ..LockRecord::default() },
         memory_map: MemoryMap::default(),
         memory_map_missing: None,
+        groups: vec![],
+        groups_missing: None,
         disk: None,
     }
 }
@@ -346,6 +350,66 @@ fn a_loss_on_any_pcpu_hides_the_io_of_its_time() {
 }
 
 #[test]
+fn exits_split_the_time_on_a_pcpu_and_are_counted_by_reason() {
+    let (_scratch, run) = run_dir(&manifest());
+    names(&run);
+    streams(&run, &[0, 500, 1150], true);
+    let path = run.events_path(PcpuId(1));
+    std::fs::remove_file(&path).unwrap();
+    let kvm = |us, event| {
+        let kind = HostEventKind::Kvm { tid: VM1_VCPU1, event };
+        HostEvent { time: host_at(us), pcpu: PcpuId(1), kind }
+    };
+    let io = KvmEvent::UserspaceExit { reason: 2, errno: 0 };
+    let preempted = PrevState::RunnablePreempted;
+    let events = vec![
+        switch(20, VM2_VCPU1, preempted, VM1_VCPU1),
+        kvm(30, KvmEvent::GuestEntry),
+        kvm(70, KvmEvent::GuestExit { isa: 2, reason: 0x7b }),
+        kvm(80, io),
+        switch(100, VM1_VCPU1, preempted, VM2_VCPU1),
+        switch(400, VM2_VCPU1, PrevState::Runnable, VM1_VCPU1),
+        kvm(420, KvmEvent::GuestEntry),
+        switch(600, VM1_VCPU1, preempted, VM2_VCPU1),
+    ];
+    stream(&path, events, true);
+    let summary = analyse(run.path()).unwrap();
+    let rows: Vec<_> = summary
+        .exits
+        .iter()
+        .map(|row| (row.reason.as_str(), row.count, [row.kvm_ns, row.vmm_ns, row.off_ns]))
+        .collect();
+    let us = |us: [u64; 3]| us.map(|us| us * 1_000);
+    let expected = [("io", 1, us([10, 40, 300])), ("KVM_EXIT_IO", 1, us([0, 40, 300]))];
+    assert_eq!(rows, expected);
+    assert_eq!(summary.cost.kvm_events, 4);
+    // Request 0 from 50 to 450.
+    let split = summary.worst[0].chain[0].split.unwrap();
+    let split_ns = [split.guest_ns, split.kvm_ns, split.vmm_ns];
+    let drawn_ns = us([20, 10, 20]);
+    assert!(split_ns.iter().zip(drawn_ns).all(|(ns, drawn)| ns.abs_diff(drawn) <= 2), "{split:?}");
+    assert_eq!(split.exits, 1);
+}
+
+#[test]
+fn exits_that_were_asked_for_and_are_not_there_are_said() {
+    for (accelerator, plan, said) in [
+        ("tcg", serde_json::json!({ "exits": true }), "guests under TCG have none"),
+        ("kvm", serde_json::json!({ "exits": true }), "KVM has not traced any"),
+        ("kvm", serde_json::json!({ "exits": false }), ""),
+        ("tcg", serde_json::Value::Null, ""),
+    ] {
+        let (_scratch, run) =
+            run_dir(&Manifest { accelerator: accelerator.to_owned(), plan, ..manifest() });
+        names(&run);
+        streams(&run, &[0, 500, 1150], true);
+        let notices = notices(&analyse(run.path()).unwrap());
+        assert_eq!(notices.contains("exits were asked for"), !said.is_empty(), "{notices}");
+        assert!(notices.contains(said), "{notices}");
+    }
+}
+
+#[test]
 fn drops_of_the_guest_are_counted() {
     let (_scratch, run) = run_dir(&manifest());
     names(&run);
@@ -438,6 +502,52 @@ fn a_clock_that_was_never_closed_rests_on_the_other_vcpus() {
     let summary = analyse(run.path()).unwrap();
     assert_eq!(summary.requests.count, 2);
     assert!(notices(&summary).contains("was not read again on vCPU1"), "{}", notices(&summary));
+}
+
+#[test]
+fn a_quota_that_was_used_up_is_said_and_tells_a_throttled_wait() {
+    let throttling = |throttled_count, throttled_ns| Throttling { throttled_count, throttled_ns };
+    let group = |path: &str, before, after| GroupRecord {
+        path: path.to_owned(),
+        vcpus: vec![VcpuId(1)],
+        quota: Some(Quota { quota_us: 20_000, period_us: 50_000 }),
+        before,
+        after,
+    };
+    for (groups, expected) in [
+        (vec![group("/a", throttling(5, 900), Some(throttling(5, 900)))], None),
+        (vec![group("/a", throttling(5, 900), None)], None),
+        (
+            vec![
+                group("/a/b", throttling(5, 1_000), Some(throttling(7, 301_000))),
+                group("/a", throttling(0, 0), Some(throttling(3, 100_000))),
+            ],
+            Some((5, 400_000, "/a")),
+        ),
+    ] {
+        let mut manifest = manifest();
+        manifest.vms[0].groups = groups;
+        let (_scratch, run) = run_dir(&manifest);
+        names(&run);
+        streams(&run, &[0, 500, 1150], true);
+        let throttled: Vec<Warning> = analyse(run.path())
+            .unwrap()
+            .warnings
+            .into_iter()
+            .filter(|warning| matches!(warning, Warning::Throttled { .. }))
+            .collect();
+        let expected = expected.map(|(count, throttled_ns, group)| Warning::Throttled {
+            vm: "vm1".to_owned(),
+            count,
+            throttled_ns,
+            group: group.to_owned(),
+            quota_ns: Some(20_000_000),
+            period_ns: Some(50_000_000),
+        });
+        assert_eq!(throttled, expected.as_slice());
+        let is_throttled = |vm: usize| facts::is_throttled(&manifest.vms[vm]);
+        assert_eq!((is_throttled(0), is_throttled(1)), (expected.is_some(), false));
+    }
 }
 
 #[test]
