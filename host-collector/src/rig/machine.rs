@@ -4,7 +4,6 @@ mod error;
 
 use super::boot_sector::{COUNTER_ADDRESS, ERROR_COUNTER_ADDRESS, Guest};
 use super::frontend::{Frontend, MachineFiles, machine_args};
-use super::monitor::Monitor;
 use crate::lab::accelerator::{AcceleratorChoice, KVM, open_kvm};
 use crate::lab::disk;
 use crate::lab::plan::{Accelerator, Aio, Cache, DiskBus, DiskPlan};
@@ -12,6 +11,7 @@ use crate::lab::process::{self, ChildSpec, SupervisedChild};
 use crate::lab::scratch::{self, PrivateDir};
 use crate::units::{PcpuId, Tid};
 use crate::vmm::pin::{PinError, set_affinity};
+use crate::vmm::qmp::{Qmp, QmpError};
 use crate::vmm::threads::{self, ThreadRole, VmmThread};
 use nix::errno::Errno;
 use std::fs::OpenOptions;
@@ -72,7 +72,7 @@ pub struct Placement {
 /// A guest that runs. Dropping it kills QEMU and removes the disk.
 #[derive(Debug)]
 pub struct Machine {
-    monitor: Monitor,
+    monitor: Qmp,
     /// Before the directory: fields are dropped in order.
     child: SupervisedChild,
     directory: PrivateDir,
@@ -202,10 +202,12 @@ impl Machine {
     }
 
     fn word(&mut self, address: u16) -> Result<u32, MachineError> {
-        let answer = self.monitor.word(address);
-        answer.map_err(|source| {
-            let socket = self.directory.path().join("qmp");
-            monitor_error(&mut self.child, &socket, source)
+        let answer = self.monitor.human_monitor_command(&format!("xp /1xw {address:#x}"));
+        let said = answer.map_err(|source| monitor_error(&mut self.child, source))?;
+        parse_word(&said).ok_or_else(|| MachineError::Word {
+            title: self.child.title().to_owned(),
+            address,
+            said: said.trim().to_owned(),
         })
     }
 
@@ -309,30 +311,35 @@ fn connect(
     child: &mut SupervisedChild,
     socket: &Path,
     deadline: Instant,
-) -> Result<Monitor, MachineError> {
+) -> Result<Qmp, MachineError> {
     loop {
-        match Monitor::connect(socket, ANSWER_LIMIT) {
+        match Qmp::connect_within(socket, ANSWER_LIMIT) {
             // The file is there from bind(2) on, and refuses until listen(2).
-            Err(error)
-                if error.kind() == io::ErrorKind::ConnectionRefused
+            Err(QmpError::Connect { source, .. })
+                if source.kind() == io::ErrorKind::ConnectionRefused
                     && Instant::now() < deadline
                     && child.check().is_ok() =>
             {
                 std::thread::sleep(POLL);
             }
             Ok(monitor) => return Ok(monitor),
-            Err(source) => return Err(monitor_error(child, socket, source)),
+            Err(source) => return Err(monitor_error(child, source)),
         }
     }
 }
 
 /// A QEMU that has ended does not answer either, and then its last words say more.
-fn monitor_error(child: &mut SupervisedChild, socket: &Path, source: io::Error) -> MachineError {
+fn monitor_error(child: &mut SupervisedChild, source: QmpError) -> MachineError {
     if let Err(ended) = child.check() {
         return ended.into();
     }
-    let title = child.title().to_owned();
-    MachineError::Monitor { title, socket: socket.to_owned(), source }
+    MachineError::Monitor { title: child.title().to_owned(), source }
+}
+
+/// Reads `0000000000007e00: 0x0000002a`.
+fn parse_word(text: &str) -> Option<u32> {
+    let (_, number) = text.trim().split_once(": 0x")?;
+    u32::from_str_radix(number, 16).ok()
 }
 
 /// They are all there once QMP answers: QEMU makes its devices and vCPUs before its main loop runs.
@@ -355,4 +362,15 @@ fn find_threads(
         return Err(missing("iothread"));
     }
     Ok((vcpu, iothread))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_human_monitor_prints_memory_as_hexadecimal() {
+        assert_eq!(parse_word("0000000000007e00: 0x0000002a\r\n"), Some(42));
+        assert_eq!(parse_word("Cannot access memory\r\n"), None);
+    }
 }

@@ -13,7 +13,6 @@ pub mod boot_sector;
 pub mod frontend;
 pub mod inject;
 pub mod machine;
-mod monitor;
 mod own_thread;
 pub mod puppet;
 

@@ -14,7 +14,7 @@ use crate::rig::inject::quota::{CgroupQuota, QuotaConfig};
 use crate::rig::inject::realtime::{RealtimeConfig, RealtimeTask};
 use crate::rig::inject::rival::RivalHog;
 use crate::rig::inject::stopper::Stopper;
-use crate::rig::inject::storm::{QmpStorm, StormCommand};
+use crate::rig::inject::storm::QmpStorm;
 use crate::rig::inject::waker::{Waker, WakerConfig};
 use crate::rig::inject::{Episode, InjectError};
 use crate::rig::machine::{Machine, MachineConfig, Placement, READER, START_LIMIT};
@@ -171,7 +171,7 @@ fn asleep(
     let storm = has_storm
         .then(|| {
             let socket = subject.machine.second_monitor();
-            QmpStorm::start(&socket, stage.config.other_pcpu, StormCommand::Version)
+            QmpStorm::start(&socket, stage.config.other_pcpu)
         })
         .transpose()?;
     let witness = Witness::start(&tids)?;

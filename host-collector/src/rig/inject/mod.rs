@@ -11,6 +11,7 @@ mod thread;
 pub mod waker;
 
 use crate::units::{HostNs, PcpuId, Tid};
+use crate::vmm::qmp::QmpError;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -82,12 +83,7 @@ pub enum InjectError {
         /// What the kernel said.
         errno: Errno,
     },
-    /// QMP.
-    #[error("QEMU does not answer on {path}: {source}")]
-    Monitor {
-        /// The socket.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    /// See [`QmpError`].
+    #[error(transparent)]
+    Monitor(#[from] QmpError),
 }

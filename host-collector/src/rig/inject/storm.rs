@@ -3,33 +3,16 @@
 use super::thread::PinnedThread;
 use super::{Episode, InjectError};
 use crate::guest::exchange::host_now;
-use crate::rig::monitor::Monitor;
 use crate::units::{PcpuId, Tid};
+use crate::vmm::qmp::{Qmp, QmpError};
 use serde::{Deserialize, Serialize};
-use std::io;
+use serde_json::json;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// What QEMU is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StormCommand {
-    /// `query-qmp-schema`: its answer has 207,000 bytes in QEMU 7.2, and the lock is held for
-    /// milliseconds each time.
-    Schema,
-    /// `query-version`: a short answer, and the lock is held for microseconds, often.
-    Version,
-}
-
-impl StormCommand {
-    fn line(self) -> &'static [u8] {
-        match self {
-            StormCommand::Schema => b"{\"execute\":\"query-qmp-schema\"}\n",
-            StormCommand::Version => b"{\"execute\":\"query-version\"}\n",
-        }
-    }
-}
+/// What QEMU is asked: its answer is short, and the lock is held for microseconds, often.
+const COMMAND: &str = "query-version";
 
 /// How long QEMU may take for an answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -43,8 +26,6 @@ pub struct StormLog {
     pub pcpu: PcpuId,
     /// How many answers there were.
     pub answer_count: u64,
-    /// Their bytes.
-    pub answer_bytes: u64,
     /// From the first question to the last answer.
     pub episode: Episode,
     /// Why it ended early, if it did.
@@ -61,9 +42,8 @@ pub struct QmpStorm {
 #[derive(Debug)]
 struct Storm {
     answer_count: u64,
-    answer_bytes: u64,
     episode: Episode,
-    failure: Option<io::Error>,
+    failure: Option<QmpError>,
 }
 
 impl QmpStorm {
@@ -73,14 +53,9 @@ impl QmpStorm {
     ///
     /// # Errors
     /// [`InjectError::Monitor`], [`InjectError::Thread`] and [`InjectError::Scheduling`].
-    pub fn start(
-        socket: &Path,
-        pcpu: PcpuId,
-        command: StormCommand,
-    ) -> Result<QmpStorm, InjectError> {
-        let error = |source| InjectError::Monitor { path: socket.to_owned(), source };
-        let monitor = Monitor::connect(socket, ANSWER_LIMIT).map_err(error)?;
-        let work = move |stop: &_| ask(monitor, command, stop);
+    pub fn start(socket: &Path, pcpu: PcpuId) -> Result<QmpStorm, InjectError> {
+        let monitor = Qmp::connect_within(socket, ANSWER_LIMIT)?;
+        let work = move |stop: &_| ask(monitor, stop);
         Ok(QmpStorm { thread: PinnedThread::start("rig-storm", pcpu, || Ok(()), work)? })
     }
 
@@ -99,23 +74,19 @@ impl QmpStorm {
             tid,
             pcpu,
             answer_count: storm.answer_count,
-            answer_bytes: storm.answer_bytes,
             episode: storm.episode,
             failure: storm.failure.map(|error| error.to_string()),
         })
     }
 }
 
-fn ask(mut monitor: Monitor, command: StormCommand, stop: &AtomicBool) -> Storm {
+fn ask(mut monitor: Qmp, stop: &AtomicBool) -> Storm {
     let start = host_now();
     let episode = Episode { start, end: start };
-    let mut storm = Storm { answer_count: 0, answer_bytes: 0, episode, failure: None };
+    let mut storm = Storm { answer_count: 0, episode, failure: None };
     while !stop.load(Ordering::Relaxed) {
-        match monitor.execute_unread(command.line()) {
-            Ok(bytes) => {
-                storm.answer_count += 1;
-                storm.answer_bytes += bytes as u64;
-            }
+        match monitor.execute(COMMAND, json!({})) {
+            Ok(_) => storm.answer_count += 1,
             Err(error) => {
                 storm.failure = Some(error);
                 break;

@@ -4,6 +4,7 @@ use crate::lab::disk::DiskError;
 use crate::lab::process::ProcessError;
 use crate::lab::scratch::ScratchError;
 use crate::vmm::pin::PinError;
+use crate::vmm::qmp::QmpError;
 use crate::vmm::threads::ThreadsError;
 use std::io;
 use std::path::PathBuf;
@@ -47,14 +48,22 @@ pub enum MachineError {
     #[error(transparent)]
     Pin(#[from] PinError),
     /// QMP.
-    #[error("{title} does not answer on {socket}: {source}")]
+    #[error("{title} does not answer: {source}")]
     Monitor {
         /// The machine.
         title: String,
-        /// The socket.
-        socket: PathBuf,
         /// Why.
-        source: io::Error,
+        source: QmpError,
+    },
+    /// What QEMU says of its guest's memory.
+    #[error("{title} says '{said}' of the word at {address:#x}, not a number")]
+    Word {
+        /// The machine.
+        title: String,
+        /// Where.
+        address: u16,
+        /// What it says.
+        said: String,
     },
     /// The guest does not count.
     #[error(
