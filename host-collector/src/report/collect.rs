@@ -1,5 +1,6 @@
 //! Adds up a run, one span and one request at a time.
 
+use super::evidence::{Evidence, Sampled, ScheduledVcpu};
 use super::latency::{ClassTotals, Encounter, LatencyTally};
 use super::ledger::Ledger;
 use super::locks::LockTally;
@@ -42,6 +43,12 @@ pub struct Facts {
     pub clocks: Vec<VcpuClock>,
     /// Every hog that the plan asked for.
     pub hogs: Vec<Hog>,
+    /// What the numbers rest on.
+    pub evidence: Evidence,
+    /// What the vCPUs were seen to do, if the run was sampled.
+    pub sampled: Option<Sampled>,
+    /// What the scheduler counted, if the run was not recorded.
+    pub scheduled: Vec<ScheduledVcpu>,
     /// What the kernel dropped while it recorded.
     pub lost: Lost,
     /// What the collector itself took.
@@ -227,6 +234,9 @@ impl SummaryBuilder {
                 vcpus: facts.clocks,
             },
             hogs: facts.hogs,
+            evidence: facts.evidence,
+            sampled: facts.sampled,
+            scheduled: facts.scheduled,
             lost: facts.lost,
             cost: facts.cost,
             warnings: facts.warnings,

@@ -7,6 +7,7 @@
 
 pub mod collect;
 mod distribution;
+pub mod evidence;
 mod latency;
 mod ledger;
 mod locks;

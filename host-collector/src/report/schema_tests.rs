@@ -1,5 +1,6 @@
 //! Holds `schema.md` and the model together.
 
+use super::evidence::EvidenceLevel;
 use super::example;
 use super::model::{RunStatus, SCHEMA, Summary};
 use super::warning::Warning;
@@ -39,7 +40,7 @@ fn visit(key: &str, value: &Value, seen: &mut BTreeMap<String, BTreeSet<String>>
             values.iter().for_each(|value| visit(&format!("{key}[]"), value, seen));
         }
         Value::Object(fields) => {
-            if key.ends_with("waker") {
+            if key.ends_with("waker") || key == "sampled" {
                 note("object");
             }
             for (name, value) in fields {
@@ -60,13 +61,13 @@ fn visit(key: &str, value: &Value, seen: &mut BTreeMap<String, BTreeSet<String>>
     }
 }
 
-/// Two runs that between them have every key and every null.
-fn summaries() -> [Summary; 2] {
+/// Three runs that between them have every key and every null.
+fn summaries() -> [Summary; 3] {
     let mut partial = example::summary();
     partial.status = RunStatus::Partial { reason: "interrupted".to_owned() };
     partial.clock.bound_ns = None;
     partial.lock_waits.iter_mut().for_each(|waits| waits.device = None);
-    [example::summary(), partial]
+    [example::summary(), partial, example::sampled()]
 }
 
 #[test]
@@ -131,6 +132,11 @@ fn warnings() -> Vec<Warning> {
         Warning::NoRequests,
         Warning::LostRecords { records, intervals },
         Warning::DroppedRequests { count, intervals },
+        Warning::NotRecorded { level: EvidenceLevel::Sampled, reason: "not allowed".to_owned() },
+        Warning::MissingEvidence {
+            name: "kvm/kvm_pio".to_owned(),
+            costs: "devices have no names".to_owned(),
+        },
         Warning::Unattributable { count, share },
         Warning::FailedRequests { errors: count, short: 0 },
         Warning::UnknownTail { share },
@@ -169,6 +175,9 @@ fn every_warning_reads_as_a_sentence() {
             "the kernel dropped 1 scheduler event in 1 interval; requests that touch one are \
              unattributable",
             "the guests could not record 1 request, in 1 interval; no latency here knows of them",
+            "no event was recorded, only sampled: shares are estimates, lengths and counts of waits \
+             are not known, nor what happened to single requests (not allowed)",
+            "kvm/kvm_pio is missing: devices have no names",
             "1 request (50.0 %) could not be given to causes: among the latencies, not among the \
              parts",
             "1 request failed, 0 read less than asked for",

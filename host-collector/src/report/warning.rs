@@ -1,5 +1,6 @@
 //! What the reader of a report should know before believing it.
 
+use super::evidence::EvidenceLevel;
 use super::model::{Relation, Summary, Vcpu, share};
 use super::text::units::{counted, duration, percent};
 use crate::join::Part;
@@ -42,6 +43,20 @@ pub enum Warning {
         count: u64,
         /// In how many stretches of time.
         intervals: u64,
+    },
+    /// No event was recorded: what is said of vCPUs rests on less.
+    NotRecorded {
+        /// On what.
+        level: EvidenceLevel,
+        /// Why.
+        reason: String,
+    },
+    /// The run went without something that this kernel lacks or does not show.
+    MissingEvidence {
+        /// What.
+        name: String,
+        /// What the report goes without.
+        costs: String,
     },
     /// Requests were recorded but could not be given to causes.
     Unattributable {
@@ -115,6 +130,15 @@ impl fmt::Display for Warning {
                 counted(*dropped, "request"),
                 counted(*intervals, "interval")
             ),
+            Warning::NotRecorded { level: EvidenceLevel::Totals, reason } => format!(
+                "no event was recorded and nothing sampled: there are totals of the vCPUs' threads, \
+                 no reasons, and nothing is known of single requests ({reason})"
+            ),
+            Warning::NotRecorded { reason, .. } => format!(
+                "no event was recorded, only sampled: shares are estimates, lengths and counts of \
+                 waits are not known, nor what happened to single requests ({reason})"
+            ),
+            Warning::MissingEvidence { name, costs } => format!("{name} is missing: {costs}"),
             Warning::Unattributable { count: requests, share } => format!(
                 "{} ({}) could not be given to causes: among the latencies, not among the parts",
                 counted(*requests, "request"),
@@ -183,7 +207,16 @@ fn recording(summary: &Summary, warnings: &mut Vec<Warning>) {
         let (count, intervals) = (requests.dropped, requests.dropped_intervals);
         warnings.push(Warning::DroppedRequests { count, intervals });
     }
-    if requests.unattributable > 0 {
+    let evidence = &summary.evidence;
+    if evidence.level != EvidenceLevel::Recorded {
+        let (level, reason) = (evidence.level, evidence.reason.clone());
+        warnings.push(Warning::NotRecorded { level, reason });
+    }
+    warnings.extend(evidence.missing.iter().map(|missing| Warning::MissingEvidence {
+        name: missing.name.clone(),
+        costs: missing.costs.clone(),
+    }));
+    if requests.unattributable > 0 && evidence.level == EvidenceLevel::Recorded {
         let count = requests.unattributable;
         warnings.push(Warning::Unattributable { count, share: share(count, requests.count) });
     }

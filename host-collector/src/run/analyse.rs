@@ -1,8 +1,10 @@
 //! From a run directory to its summary: the pure layers, fed with what was recorded.
 
 mod facts;
+mod samples;
 mod threads;
 
+use self::samples::Samples;
 use self::threads::Threads;
 use super::census::HostThread;
 use super::manifest::{Manifest, SCHEMA, Status, VmRecord};
@@ -76,6 +78,7 @@ struct Analysis<'a> {
     clocks: Vec<VcpuClock>,
     threads: Threads,
     lost: Lost,
+    samples: Samples,
     warnings: Vec<Warning>,
 }
 
@@ -94,6 +97,7 @@ impl<'a> Analysis<'a> {
             clocks: Vec::new(),
             threads: Threads::new(manifest, threads),
             lost: Lost::default(),
+            samples: samples::read(run, manifest)?,
             warnings: Vec::new(),
         };
         let uncovered = manifest.cost.uncovered_threads_count;
@@ -255,7 +259,7 @@ impl<'a> Analysis<'a> {
         for (vm, join) in self.joins.drain(..) {
             join.finish(&mut |breakdown| self.builder.breakdown(vm, breakdown));
         }
-        Ok(planned_end.unwrap_or(now))
+        Ok(planned_end.unwrap_or(now.max(self.samples.last)))
     }
 
     fn warn_of_cut(&mut self, pcpu: PcpuId, after_ns: u64) {
@@ -307,6 +311,9 @@ impl<'a> Analysis<'a> {
             clocks: self.clocks,
             hogs: manifest.vms.iter().flat_map(hogs).collect(),
             lost: self.lost,
+            evidence: manifest.evidence.clone(),
+            sampled: self.samples.sampled,
+            scheduled: self.samples.scheduled,
             cost: Cost {
                 collector_cpu_ns: manifest.cost.cpu_ns,
                 events: manifest.cost.events_count,

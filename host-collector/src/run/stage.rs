@@ -2,10 +2,11 @@
 
 use super::census::host_threads;
 use super::error::RunError;
+use super::evidence::EvidencePlan;
 use super::lock_facts;
-use super::manifest::{Cost, LockRecord, Manifest, ThreadRecord, VmRecord, Window};
+use super::manifest::{LockRecord, Manifest, ThreadRecord, VmRecord, Window};
+use super::observer::Observer;
 use super::options::RunOptions;
-use super::reserve;
 use super::seat::Seat;
 use super::watch::Watcher;
 use crate::guest::exchange::host_now;
@@ -14,8 +15,9 @@ use crate::guest::session::Command;
 use crate::lab::launch::{self, Lab, LabConfig};
 use crate::lab::plan::{Accelerator, Plan, VmPlan};
 use crate::lab::scratch;
-use crate::perf::{KvmDetail, RecordPlan, Recorder, StackTable, Symbols};
-use crate::store::{EventWriters, RunDir, StackNames};
+use crate::perf::{KvmDetail, RecordPlan, Recorder};
+use crate::report::evidence::{Evidence, EvidenceLevel};
+use crate::store::{EventWriters, RunDir};
 use crate::units::{Tid, VcpuId};
 use crate::vmm::memory_map::MemoryMap;
 use crate::vmm::pin::Pinning;
@@ -43,6 +45,7 @@ pub(super) struct Run<'a> {
     pub(super) plan: &'a Plan,
     pub(super) options: &'a RunOptions<'a>,
     pub(super) config: &'a LabConfig<'a>,
+    pub(super) evidence: &'a EvidencePlan,
     pub(super) dir: &'a RunDir,
 }
 
@@ -67,14 +70,20 @@ impl Stage<'_, '_> {
         self.pin(&mut pinning, threads::list_with_kernel)?;
         manifest.vms = self.vm_records()?;
         lock_facts::note(&mut manifest.vms, self.lab.guests());
-        let recorder = self.record(manifest)?;
+        let evidence = self.run.evidence.clone();
+        let record = |manifest: &Manifest| self.record(manifest);
+        let observer = Observer::start(self.run, evidence, manifest, record)?;
+        let Evidence { level, reason, .. } = &manifest.evidence;
+        if *level != EvidenceLevel::Recorded {
+            watcher.stage(&format!("no events are recorded, only {}: {reason}", level.name()));
+        }
         // After the start, so that the recorder's own threads are in it, and nobody is born between.
         self.run.dir.write_json("threads.json", &host_threads())?;
         let cpu_before_ns = own_cpu_ns();
         manifest.window = Some(Window { start_ns: host_now(), end_ns: None });
         self.run.dir.write_json("run.json", manifest)?;
         watcher.stage("running the workloads");
-        let workload = self.run_workloads(&recorder, &mut pinning, watcher);
+        let workload = self.run_workloads(&observer, &mut pinning, watcher);
         if let Some(window) = &mut manifest.window {
             window.end_ns = Some(host_now());
         }
@@ -83,7 +92,7 @@ impl Stage<'_, '_> {
         }
         let stopped = self.stop_workloads();
         manifest.cost.cpu_ns = own_cpu_ns().saturating_sub(cpu_before_ns);
-        let recorded = self.finish_recording(recorder, &mut manifest.cost);
+        let recorded = observer.finish(self.run.dir, manifest);
         // What happened first is what the others follow from.
         workload.and(stopped).and(recorded)
     }
@@ -100,7 +109,7 @@ impl Stage<'_, '_> {
 
     fn run_workloads(
         &mut self,
-        recorder: &Recorder,
+        observer: &Observer,
         pinning: &mut Pinning,
         watcher: &mut dyn Watcher,
     ) -> Result<(), RunError> {
@@ -120,8 +129,8 @@ impl Stage<'_, '_> {
             if let Some(result) = self.readers_are_done() {
                 return result;
             }
-            if recorder.has_ended() {
-                // `Recorder::stop` says why.
+            if observer.has_ended() {
+                // `Observer::finish` says why.
                 return Ok(());
             }
             if threads_at.elapsed() >= THREADS_INTERVAL {
@@ -145,25 +154,6 @@ impl Stage<'_, '_> {
     fn stop_workloads(&mut self) -> Result<(), RunError> {
         self.seats.iter().for_each(|seat| seat.tell(Command::Stop));
         self.wait_for_all("end its workload", |seat| seat.done.is_some() || seat.is_over())
-    }
-
-    fn finish_recording(&self, recorder: Recorder, cost: &mut Cost) -> Result<(), RunError> {
-        let totals = recorder.stop();
-        // What follows is the run's last words.
-        reserve::release(self.run.dir);
-        let totals = totals?;
-        cost.events_count = totals.counters.events_count;
-        cost.lost_count = totals.counters.lost_count;
-        cost.filled_count = totals.filled_count;
-        cost.uncovered_threads_count = totals.uncovered_threads_count;
-        cost.ring_bytes = totals.counters.ring_bytes;
-        let named = self.name_stacks(&totals.stacks);
-        totals.ended_early.map_or(named, |error| Err(error.into()))
-    }
-
-    fn name_stacks(&self, stacks: &StackTable) -> Result<(), RunError> {
-        let names = StackNames::resolve(stacks, &Symbols::load()?);
-        Ok(self.run.dir.write_stack_names(&names)?)
     }
 
     /// Ends the sessions: in peace with guests that were ready, at once with those that were not.

@@ -29,16 +29,16 @@ const STACK_FRAMES_MAX: usize = 6;
 const STACKS_UNEXPLAINED_MAX: usize = 3;
 const STACKS_EXPLAINED_MAX: usize = 1;
 
-fn heading(page: &mut Page, title: &str, note: &str) {
+pub(super) fn heading(page: &mut Page, title: &str, note: &str) {
     page.blank();
     page.line(&[(Tone::Strong, title), (Tone::Dim, "  "), (Tone::Dim, note)]);
 }
 
-fn vcpu_name(vm: &str, vcpu: VcpuId) -> String {
+pub(super) fn vcpu_name(vm: &str, vcpu: VcpuId) -> String {
     format!("{} {vcpu}", shorten(vm, NAME_CHARS_MAX))
 }
 
-fn share_percent(part: u64, whole: u64) -> String {
+pub(super) fn share_percent(part: u64, whole: u64) -> String {
     percent(share(part, whole))
 }
 

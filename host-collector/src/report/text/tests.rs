@@ -38,6 +38,23 @@ fn the_page_of_a_run_without_requests() {
 }
 
 #[test]
+fn the_page_of_a_sampled_run() {
+    let mut summary = example::sampled();
+    let page = render(&summary, PLAIN);
+    assert_golden("sampled.golden", &page);
+    // Nobody shall take a share for a count, or a run without events for one with none.
+    assert!(page.lines().next().unwrap().contains("(sampled)"));
+    for absent in ["Where the time went", "Off-CPU", "Timeslices ", "every scheduler event"] {
+        assert!(!page.contains(absent), "{absent}");
+    }
+    summary.sampled = None;
+    summary.evidence.level = crate::report::evidence::EvidenceLevel::Totals;
+    let page = render(&summary, PLAIN);
+    assert!(page.lines().next().unwrap().contains("(totals only)"));
+    assert!(!page.contains("Sampled reasons") && page.contains("Run delay"));
+}
+
+#[test]
 fn colours_change_nothing_but_the_colours() {
     let summary = example::summary();
     let coloured = render(&summary, Style { colour: true, ..PLAIN });
@@ -82,8 +99,18 @@ fn a_long_chain_shows_its_longest_spans_and_how_much_is_between() {
 /// Puts `name` wherever a string of a summary can come from a guest, a host task or a file.
 fn with_every_string(name: &str) -> Summary {
     fn replace(value: &mut serde_json::Value, name: &str) {
-        const ENUMS: [&str; 8] =
-            ["kind", "state", "reason", "part", "method", "attribution", "why_unknown", "class"];
+        const ENUMS: [&str; 10] = [
+            "kind",
+            "state",
+            "reason",
+            "part",
+            "method",
+            "attribution",
+            "why_unknown",
+            "class",
+            "level",
+            "what",
+        ];
         match value {
             serde_json::Value::String(text) => name.clone_into(text),
             serde_json::Value::Array(values) => {

@@ -9,11 +9,7 @@ use crate::vmm::host::HostFacts;
 /// The timelines of all threads of the VMs: those of other threads than vCPUs tell for how long
 /// locks were held.
 pub(super) fn timeline(manifest: &Manifest, stacks: StackTable) -> Timeline {
-    let mode = match manifest.accelerator.as_str() {
-        "kvm" => Some(GuestMode::Kvm),
-        "tcg" => Some(GuestMode::Tcg),
-        _ => None,
-    };
+    let mode = mode(manifest);
     let threads = manifest.vms.iter().enumerate().flat_map(|(vm, record)| {
         record.threads.iter().map(move |thread| Watched { tid: thread.tid, vm, user: user(thread) })
     });
@@ -24,7 +20,17 @@ pub(super) fn timeline(manifest: &Manifest, stacks: StackTable) -> Timeline {
         .with_slice(slice.map(|slice| slice.expected_ns))
 }
 
-fn user(thread: &ThreadRecord) -> LockUser {
+/// What runs the guests.
+pub(super) fn mode(manifest: &Manifest) -> Option<GuestMode> {
+    match manifest.accelerator.as_str() {
+        "kvm" => Some(GuestMode::Kvm),
+        "tcg" => Some(GuestMode::Tcg),
+        _ => None,
+    }
+}
+
+/// What a thread is in its VMM.
+pub(super) fn user(thread: &ThreadRecord) -> LockUser {
     match thread.role.as_str() {
         _ if thread.vcpu.is_some() => LockUser::Vcpu,
         "main loop" => LockUser::MainLoop,
@@ -32,7 +38,8 @@ fn user(thread: &ThreadRecord) -> LockUser {
     }
 }
 
-fn vm_facts(vm: &VmRecord, mode: Option<GuestMode>) -> VmFacts {
+/// What is known of one VMM.
+pub(super) fn vm_facts(vm: &VmRecord, mode: Option<GuestMode>) -> VmFacts {
     let locks = LockFacts {
         vmm: Vmm::Qemu,
         mode,
