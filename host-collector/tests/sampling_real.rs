@@ -6,6 +6,7 @@
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::sys::prctl;
+use std::cell::{Cell, RefCell};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
@@ -159,11 +160,6 @@ impl Puppet {
     fn shown(&self) -> Shown {
         shown_of(&self.tids())
     }
-
-    fn end_mortal(&mut self) {
-        let input = self.child.stdin.as_mut().expect("piped");
-        writeln!(input, "end").expect("the puppet reads it");
-    }
 }
 
 impl Drop for Puppet {
@@ -294,16 +290,20 @@ fn hidden_child() -> Outcome {
 
 fn ended_thread() -> Outcome {
     let mut puppet = Puppet::start(&[])?;
-    let (mortal, _) = puppet.thread("mortal");
-    let (lock, _) = puppet.thread("lock");
-    puppet.end_mortal();
-    let start = Instant::now();
-    while std::path::Path::new(&format!("/proc/{mortal}")).exists() {
-        check("the thread ends", start.elapsed() < DEADLINE, mortal)?;
-        thread::sleep(Duration::from_millis(5));
-    }
-    let enough = |items: &[SampleItem]| looks(items, lock) >= 20;
-    let (items, totals) = sample(&puppet, Sight::LooksAndTotals, enough)?;
-    check("nobody looks at it", looks(&items, mortal) == 0, &totals)?;
+    let ((mortal, _), (lock, _)) = (puppet.thread("mortal"), puppet.thread("lock"));
+    let input = RefCell::new(puppet.child.stdin.take().expect("piped"));
+    let mut told = Cell::new(None);
+    // It is told to end once it has been looked at, and the others are looked at after that.
+    let enough = |items: &[SampleItem]| {
+        let seen = looks(items, mortal);
+        if seen >= 5 && told.get().is_none() {
+            writeln!(input.borrow_mut(), "end").expect("the puppet reads it");
+            told.set(Some(()));
+        }
+        let is_gone = !std::path::Path::new(&format!("/proc/{mortal}")).exists();
+        is_gone && looks(items, lock) >= seen + 50
+    };
+    let (_, totals) = sample(&puppet, Sight::LooksAndTotals, enough)?;
+    check("it was told to end", told.get_mut().is_some(), &totals)?;
     check("that is no error", totals.ended_early.is_none(), &totals)
 }

@@ -133,6 +133,7 @@ fn warnings() -> Vec<Warning> {
         Warning::LostRecords { records, intervals },
         Warning::DroppedRequests { count, intervals },
         Warning::NotRecorded { level: EvidenceLevel::Sampled, reason: "not allowed".to_owned() },
+        Warning::SampleBias { vm: vm.clone(), vcpu, sampled: 0.25, counted: 0.5 },
         Warning::MissingEvidence {
             name: "kvm/kvm_pio".to_owned(),
             costs: "devices have no names".to_owned(),
@@ -177,6 +178,8 @@ fn every_warning_reads_as_a_sentence() {
             "the guests could not record 1 request, in 1 interval; no latency here knows of them",
             "no event was recorded, only sampled: shares are estimates, lengths and counts of waits \
              are not known, nor what happened to single requests (not allowed)",
+            "the samples of vm1 vCPU0 are biased: they show it running or waiting for 25.0 % of its \
+             time, the kernel counted 50.0 %; does it share the collector's pCPU?",
             "kvm/kvm_pio is missing: devices have no names",
             "1 request (50.0 %) could not be given to causes: among the latencies, not among the \
              parts",

@@ -10,11 +10,12 @@ use crate::units::{PcpuId, Tid};
 use crate::vmm::procfs::{self, StartTicks};
 use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, geteuid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -172,6 +173,11 @@ pub fn undo_stale_journals(directory: &Path) -> io::Result<usize> {
     for entry in entries {
         let path = entry?.path();
         let Some((owner, start)) = owner_of(&path) else { continue };
+        // The directory is open to everybody: what somebody else has written there is not for us to
+        // do, and above all not for root.
+        if !is_own_file(&path) {
+            continue;
+        }
         if procfs::is_alive(owner, start) {
             continue;
         }
@@ -184,6 +190,12 @@ pub fn undo_stale_journals(directory: &Path) -> io::Result<usize> {
         fs::remove_file(&path)?;
     }
     Ok(restored_count)
+}
+
+/// Whether this user wrote it; a link is nobody's.
+fn is_own_file(path: &Path) -> bool {
+    fs::symlink_metadata(path)
+        .is_ok_and(|metadata| metadata.is_file() && metadata.uid() == geteuid().as_raw())
 }
 
 /// The collector that wrote a journal, from its name `affinity-PID-START-NUMBER.journal`.
@@ -337,6 +349,23 @@ mod tests {
         stale_journal(directory.path(), &[entry(&sleeper, elsewhere, &before[..1])]);
         assert_eq!(undo_stale_journals(directory.path()).expect("readable"), 0);
         assert_eq!(affinity(sleeper.tid), Ok(before));
+    }
+
+    #[test]
+    fn a_journal_that_somebody_else_may_have_written_is_not_done() {
+        let (directory, elsewhere) =
+            (tempfile::tempdir().expect("a"), tempfile::tempdir().expect("b"));
+        let sleeper = Sleeper::new();
+        let previous = affinity(sleeper.tid).expect("it waits");
+        set_affinity(sleeper.tid, &previous[..1]).expect("a pCPU that it may use");
+        stale_journal(elsewhere.path(), &[entry(&sleeper, previous[0], &previous)]);
+        let journals = fs::read_dir(elsewhere.path()).expect("readable");
+        let journal = journals.flatten().next().expect("just written").path();
+        let link = directory.path().join(journal.file_name().expect("it has one"));
+        std::os::unix::fs::symlink(&journal, &link).expect("writable");
+        assert_eq!(undo_stale_journals(directory.path()).expect("readable"), 0);
+        assert!(link.is_symlink(), "it is not ours to remove");
+        assert_eq!(affinity(sleeper.tid).expect("it waits"), previous[..1]);
     }
 
     #[test]
