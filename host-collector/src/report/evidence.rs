@@ -75,10 +75,10 @@ pub struct ScheduledVcpu {
 /// What was seen by looking at the threads now and then.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sampled {
-    /// Rounds of looks in a second, as they were achieved.
+    /// How often in a second each vCPU was looked at, as it was achieved.
     pub rounds_hz: f64,
-    /// The share of one pCPU that looking took, in [0, 1].
-    pub own_share: f64,
+    /// The share of one pCPU that looking took, in [0, 1]; `None` if the collector was killed.
+    pub own_share: Option<f64>,
     /// In how many stretches of time looks that were due were not taken.
     pub gaps: u64,
     /// Rounds of looks that were due in them.

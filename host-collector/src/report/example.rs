@@ -286,7 +286,7 @@ pub(super) fn sampled() -> Summary {
     };
     facts.sampled = Some(Sampled {
         rounds_hz: 921.4,
-        own_share: 0.0612,
+        own_share: Some(0.0612),
         gaps: 2,
         gap_rounds: 9,
         gaps_ns: 9_400_000,

@@ -61,13 +61,15 @@ fn visit(key: &str, value: &Value, seen: &mut BTreeMap<String, BTreeSet<String>>
     }
 }
 
-/// Three runs that between them have every key and every null.
-fn summaries() -> [Summary; 3] {
+/// Some runs that between them have every key and every null.
+fn summaries() -> [Summary; 4] {
+    let mut killed = example::sampled();
+    killed.sampled.iter_mut().for_each(|sampled| sampled.own_share = None);
     let mut partial = example::summary();
     partial.status = RunStatus::Partial { reason: "interrupted".to_owned() };
     partial.clock.bound_ns = None;
     partial.lock_waits.iter_mut().for_each(|waits| waits.device = None);
-    [example::summary(), partial, example::sampled()]
+    [example::summary(), partial, example::sampled(), killed]
 }
 
 #[test]

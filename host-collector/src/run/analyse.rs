@@ -396,4 +396,6 @@ fn hogs(vm: &VmRecord) -> impl Iterator<Item = Hog> {
 }
 
 #[cfg(test)]
+mod sampled_tests;
+#[cfg(test)]
 mod tests;

@@ -19,7 +19,6 @@ use crate::lab::launch::{Lab, LabConfig};
 use crate::lab::plan::{Accelerator, Plan, VmPlan};
 use crate::lab::vsock::{GuestEndpoint, VsockChoice, VsockOffer};
 use crate::lab::{scratch, tools};
-use crate::report::evidence::Evidence;
 use crate::store::{RunDir, VmName};
 use crate::units::Tid;
 use crate::vmm::host::{self, HostPcpus};
@@ -133,7 +132,7 @@ impl Prepared<'_> {
             image: self.image.manifest.clone(),
             window: None,
             vms: Vec::new(),
-            evidence: Evidence::default(),
+            evidence: self.evidence.planned(),
             sampling: None,
             cost: Cost::default(),
         }

@@ -104,6 +104,11 @@ impl EvidencePlan {
         Ok(Evidence { level, reason, missing })
     }
 
+    /// What is said of a run that ended before it could see anything.
+    pub(super) fn planned(&self) -> Evidence {
+        Evidence { level: self.level, reason: self.reason.clone(), missing: Vec::new() }
+    }
+
     /// What to try.
     pub(super) fn level(&self) -> EvidenceLevel {
         self.level

@@ -117,9 +117,6 @@ pub(super) fn losses(summary: &Summary) -> String {
 
 /// How it was sampled, for the line on the run's own cost.
 pub(super) fn rate(sampled: &Sampled) -> String {
-    format!(
-        "sampled {:.0} times a second for {} of a pCPU",
-        sampled.rounds_hz,
-        percent(sampled.own_share)
-    )
+    let cost = sampled.own_share.map(|share| format!(" for {} of a pCPU", percent(share)));
+    format!("sampled {:.0} times a second{}", sampled.rounds_hz, cost.unwrap_or_default())
 }

@@ -6,7 +6,7 @@ use crate::report::evidence::{
     EvidenceLevel, Sampled, SampledDoing, SampledShare, SampledVcpu, ScheduledVcpu,
 };
 use crate::report::model::round_4;
-use crate::run::manifest::{Manifest, VmRecord};
+use crate::run::manifest::{Manifest, SamplingRecord, VmRecord};
 use crate::sampling::{Gaps, SampleItem, Scheduled, Share, Tally, ThreadShares};
 use crate::store::{RunDir, StreamReader, VmName};
 use crate::timeline::LockUser;
@@ -47,11 +47,12 @@ pub(super) fn read(run: &RunDir, manifest: &Manifest) -> Result<Samples, Analyse
         }
     }
     if manifest.evidence.level == EvidenceLevel::Sampled {
-        let record = manifest.sampling.unwrap_or_default();
-        let per_second = |count: u64| count as f64 * 1e9 / record.elapsed_ns.max(1) as f64;
+        let own_share = |record: SamplingRecord| {
+            round_4(record.own_ns as f64 / record.elapsed_ns.max(1) as f64)
+        };
         samples.sampled = Some(Sampled {
-            rounds_hz: (per_second(record.rounds_count) * 10.0).round() / 10.0,
-            own_share: round_4(record.own_ns as f64 / record.elapsed_ns.max(1) as f64),
+            rounds_hz: rounds_hz(manifest, &vcpus, samples.last),
+            own_share: manifest.sampling.map(own_share),
             gaps: gaps.count,
             gap_rounds: gaps.rounds_count,
             gaps_ns: gaps.total_ns,
@@ -59,6 +60,14 @@ pub(super) fn read(run: &RunDir, manifest: &Manifest) -> Result<Samples, Analyse
         });
     }
     Ok(samples)
+}
+
+/// How often in a second each vCPU was looked at, of those that were there all the time.
+fn rounds_hz(manifest: &Manifest, vcpus: &[SampledVcpu], last: HostNs) -> f64 {
+    let Some(window) = manifest.window else { return 0.0 };
+    let length_ns = window.end_ns.unwrap_or(last).since_ns(window.start_ns);
+    let looks = vcpus.iter().map(|vcpu| vcpu.looks).max().unwrap_or(0);
+    (looks as f64 * 1e10 / length_ns.max(1) as f64).round() / 10.0
 }
 
 /// Adds up one VM's stream; returns the time of its last item.
