@@ -14,6 +14,7 @@ mod locks;
 pub mod model;
 pub mod names;
 mod reason;
+mod sampled;
 pub mod text;
 mod timeslice;
 pub mod verdict;

@@ -4,7 +4,7 @@
 //! ```text
 //! item              one look at a thread, and its scheduler's totals
 //! files, parse      /proc/PID/task/TID/{syscall,wchan,stat,schedstat} -> items
-//! sampler           a thread that looks, at random intervals and a bounded cost
+//! sampler, rounds   a thread that looks, at random intervals and a bounded cost
 //! evidence          one look -> the reason for being off a pCPU          (pure)
 //! tally             all looks -> shares of each thread's time           (pure)
 //! interval          how far a share can be trusted                      (pure)
@@ -32,6 +32,7 @@ mod files;
 pub mod interval;
 pub mod item;
 mod parse;
+mod rounds;
 pub mod sampler;
 pub mod tally;
 
