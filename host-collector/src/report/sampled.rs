@@ -80,4 +80,15 @@ mod tests {
         };
         assert_eq!(biased(530_000_000), [warning]);
     }
+
+    #[test]
+    fn what_may_be_chance_is_no_bias() {
+        let mut summary = example::sampled();
+        summary.scheduled[0].on_pcpu_ns = 530_000_000;
+        let vcpu = &mut summary.sampled.as_mut().unwrap().vcpus[0];
+        vcpu.looks = 40;
+        (vcpu.shares[0].low, vcpu.shares[0].high) = (0.59, 0.86);
+        let is_bias = |warning: &Warning| matches!(warning, Warning::SampleBias { .. });
+        assert!(!warnings(&summary).iter().any(is_bias));
+    }
 }
