@@ -117,8 +117,15 @@ pub enum KvmEvent {
         /// 0, or a negated errno: `-EINTR` (-4) where the VMM kicked the vCPU.
         errno: i32,
     },
-    /// `kvm:kvm_pio`: the guest touched a port.
-    Port {
+    /// `kvm:kvm_pio` of an access that the kernel tells before it is served: the guest writes to a
+    /// port.
+    PortWrite {
+        /// Its number.
+        port: u16,
+    },
+    /// `kvm:kvm_pio` of an access that the kernel tells after it was served: the guest has read from
+    /// a port (`complete_emulator_pio_in`, arch/x86/kvm/x86.c).
+    PortRead {
         /// Its number.
         port: u16,
     },

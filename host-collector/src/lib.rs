@@ -1,6 +1,6 @@
 //! The host side of vslice, as a library: recording, clocks, timelines, the join and the report.
 //!
-//! Data flows one way: [`perf`] and [`guest`] record into a [`store`]d run directory; [`timeline`],
+//! Data flows one way: [`perf`] (or, without its rights, [`sampling`]) and [`guest`] record into a [`store`]d run directory; [`timeline`],
 //! [`clock`], [`join`] and [`report`] are pure functions of what was recorded. [`lab`] and [`vmm`]
 //! start guests and find their threads; [`run`] puts everything together.
 
@@ -13,6 +13,7 @@ pub mod perf;
 pub mod report;
 pub mod rig;
 pub mod run;
+pub mod sampling;
 pub mod selftest;
 pub mod store;
 pub mod text;

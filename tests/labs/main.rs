@@ -5,6 +5,7 @@
 //! reported as ignored, with the reason where its kind stands.
 
 mod bad_luck;
+mod evidence;
 mod experiment;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -19,8 +20,10 @@ fn main() -> ExitCode {
     // The guests of two tests would contend for the same pCPUs.
     arguments.test_threads = Some(1);
     let lab = Lab::find();
-    let cases = experiment::CASES.iter().chain(bad_luck::CASES);
-    let trials = cases.map(|case| trial(*case, lab.clone())).collect();
+    let user_lab = lab.clone().and_then(|lab| lab.may_be_used_by_anybody().map(|()| lab));
+    let cases = experiment::CASES.iter().chain(bad_luck::CASES).chain(evidence::CASES);
+    let mut trials: Vec<Trial> = cases.map(|case| trial(*case, lab.clone())).collect();
+    trials.extend(evidence::USER_CASES.iter().map(|case| trial(*case, user_lab.clone())));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

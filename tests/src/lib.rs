@@ -4,10 +4,14 @@ use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+
+/// The overflow uid, which every Linux has (`/proc/sys/kernel/overflowuid`), and which owns nothing.
+const NOBODY: u32 = 65_534;
 
 /// The built `vslice` and a guest image; a lab that lacks one of them says which.
 #[derive(Debug, Clone)]
@@ -60,6 +64,40 @@ impl Lab {
     /// If there is no directory for it, or `vslice` cannot be started.
     pub fn run(&self, arguments: &[&str]) -> io::Result<Run> {
         self.start(arguments)?.finish()
+    }
+
+    /// Whether a user without any rights can run this `vslice` with this image.
+    ///
+    /// # Errors
+    /// What is out of that user's reach, for the ignored tests to say.
+    pub fn may_be_used_by_anybody(&self) -> Result<(), String> {
+        let reaches = |program: &Path, arguments: &[&OsStr]| {
+            let mut command = Command::new(program);
+            command.args(arguments).uid(NOBODY).gid(NOBODY).stdin(Stdio::null());
+            command.output().is_ok_and(|output| output.status.success())
+        };
+        if !reaches(&self.vslice, &[OsStr::new("--version")]) {
+            return Err(format!("{} is out of an ordinary user's reach", self.vslice.display()));
+        }
+        let kernel = self.image.join("vmlinuz");
+        if !reaches(Path::new("test"), &[OsStr::new("-r"), kernel.as_os_str()]) {
+            return Err(format!("{} is out of an ordinary user's reach", kernel.display()));
+        }
+        Ok(())
+    }
+
+    /// Runs a plan to its end as a user without any rights.
+    ///
+    /// # Errors
+    /// As [`Lab::run`].
+    pub fn run_as_nobody(&self, arguments: &[&str]) -> io::Result<Run> {
+        let dir = tempfile::Builder::new().prefix("lab-").tempdir_in("/var/tmp")?;
+        std::os::unix::fs::chown(dir.path(), Some(NOBODY), Some(NOBODY))?;
+        let mut command = self.command(&["run"]);
+        command.args(arguments).arg("--output").arg(run_dir(&dir));
+        // Without a home of its own it would look for programs in the caller's.
+        command.uid(NOBODY).gid(NOBODY).env("HOME", dir.path()).current_dir(dir.path());
+        Started { child: command.spawn()?, dir }.finish()
     }
 
     /// Starts a plan and returns while it goes on.

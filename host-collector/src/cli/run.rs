@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicBool;
 use vslice::lab::plan::{AcceleratorSetting, Overrides, Plan, VsockSetting};
 use vslice::report::{Style, Summary, render};
 use vslice::run::watch::{BarWatcher, LineWatcher, Watcher};
-use vslice::run::{RunError, RunOptions, analyse, prepare, sentence};
+use vslice::run::{EvidenceSetting, RunError, RunOptions, analyse, prepare, sentence};
 use vslice::store::RunDir;
 
 /// The exit code of a run that was interrupted, as a shell reports SIGINT.
@@ -39,6 +39,9 @@ pub(crate) struct RunArgs {
     /// Reach the guests in this way
     #[arg(long, help_heading = PLAN_HEADING)]
     vsock: Option<VsockSetting>,
+    /// See the guests' threads as well as this, or end with an error; labelled in the report
+    #[arg(long, value_name = "LEVEL", default_value = "auto")]
+    evidence: EvidenceSetting,
     #[command(flatten, next_help_heading = PLAN_HEADING)]
     overrides: Overrides,
 }
@@ -56,7 +59,12 @@ pub(super) fn execute(args: &RunArgs) -> anyhow::Result<u8> {
     for signal in [SIGINT, SIGTERM].into_iter().chain(hangup) {
         signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
     }
-    let options = RunOptions { output: &output, image: &args.image, interrupted: &interrupted };
+    let options = RunOptions {
+        output: &output,
+        image: &args.image,
+        evidence: args.evidence,
+        interrupted: &interrupted,
+    };
     let conducted = {
         let mut watcher = watcher();
         let prepared = match prepare(&plan, options, watcher.as_mut()) {

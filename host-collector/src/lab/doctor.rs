@@ -1,12 +1,12 @@
 //! What this host offers to a run, what is missing, and how to get it.
 
 use super::accelerator;
+use super::doctor_evidence;
 use super::image::MicroImage;
 use super::plan::{Accelerator, BUILT_IN, Plan, VsockSetting};
 use super::scratch;
 use super::tools;
 use super::vsock::{VsockOffer, VsockWay};
-use crate::perf::{self, Tracefs};
 use crate::vmm::bql;
 use crate::vmm::host::{self, HostPcpus};
 use serde::{Deserialize, Serialize};
@@ -39,11 +39,15 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn ok(name: &str, seen: impl Into<String>) -> Finding {
+    pub(super) fn ok(name: &str, seen: impl Into<String>) -> Finding {
         Finding { name: name.into(), status: Status::Ok, seen: seen.into(), advice: None }
     }
 
-    fn degraded(name: &str, seen: impl Into<String>, advice: impl Into<String>) -> Finding {
+    pub(super) fn degraded(
+        name: &str,
+        seen: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Finding {
         let advice = Some(advice.into());
         Finding { name: name.into(), status: Status::Degraded, seen: seen.into(), advice }
     }
@@ -70,10 +74,9 @@ pub fn examine(image_directory: &Path) -> Vec<Finding> {
             Err(error) => Finding::missing("guest image", error.to_string(), "make demo builds it"),
         },
         build_tools_finding(),
-        tracefs_finding(),
-        perf_finding(),
         disk_finding(&scratch::parent_dir()),
     ];
+    findings.extend(doctor_evidence::findings());
     match HostPcpus::online() {
         Ok(pcpus) => findings.extend(plan_findings(&pcpus)),
         Err(error) => {
@@ -183,28 +186,6 @@ fn build_tools_finding() -> Finding {
     }
     let seen = format!("{} not found", missing.join(", "));
     Finding::degraded(name, seen, "no image can be built here: apt-get install cpio gzip kmod")
-}
-
-fn tracefs_finding() -> Finding {
-    match Tracefs::find() {
-        Ok(tracefs) if tracefs.is_private() => {
-            Finding::ok("tracefs", "not mounted; vslice mounts one for itself while it records")
-        }
-        Ok(_) => Finding::ok("tracefs", "mounted"),
-        Err(error) => Finding::missing(
-            "tracefs",
-            format!("not mounted, and it cannot be mounted: {error}"),
-            "run as root, or mount -t tracefs tracefs /sys/kernel/tracing",
-        ),
-    }
-}
-
-/// Tried rather than derived from capabilities and sysctls: the kernel has more ways to say no.
-fn perf_finding() -> Finding {
-    match perf::check_rights() {
-        Ok(()) => Finding::ok("recording", "sched_switch and sched_waking can be recorded here"),
-        Err(error) => Finding::missing("recording", error.to_string(), "run as root"),
-    }
 }
 
 fn disk_finding(directory: &Path) -> Finding {

@@ -3,6 +3,7 @@
 pub mod accelerator;
 pub mod disk;
 pub mod doctor;
+mod doctor_evidence;
 pub mod image;
 pub mod launch;
 pub mod plan;

@@ -11,6 +11,7 @@
 //! rings             the events and the ring of each pCPU
 //! reader, recorder  threads and rings together
 //! symbols           addresses -> names, after the run
+//! offer             what of all that this host has
 //! ```
 //!
 //! # What is recorded
@@ -41,6 +42,7 @@ mod comms;
 mod event;
 mod filter;
 mod format;
+pub mod offer;
 mod reader;
 mod recorder;
 mod registers;

@@ -14,8 +14,8 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-const SWITCH: &str = "sched/sched_switch";
-const WAKING: &str = "sched/sched_waking";
+pub(super) const SWITCH: &str = "sched/sched_switch";
+pub(super) const WAKING: &str = "sched/sched_waking";
 
 /// What this machine offers, asked once.
 #[derive(Debug)]

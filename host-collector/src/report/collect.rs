@@ -1,5 +1,6 @@
 //! Adds up a run, one span and one request at a time.
 
+use super::evidence::{Evidence, Sampled, ScheduledVcpu};
 use super::exits::ExitTally;
 use super::io::{Io, IoDisk, WorstIo};
 use super::latency::{ClassTotals, Encounter, LatencyTally};
@@ -46,6 +47,12 @@ pub struct Facts {
     pub disks: Vec<IoDisk>,
     /// Every hog that the plan asked for.
     pub hogs: Vec<Hog>,
+    /// What the numbers rest on.
+    pub evidence: Evidence,
+    /// What the vCPUs were seen to do, if the run was sampled.
+    pub sampled: Option<Sampled>,
+    /// What the scheduler counted, if the run was not recorded.
+    pub scheduled: Vec<ScheduledVcpu>,
     /// What the kernel dropped while it recorded.
     pub lost: Lost,
     /// What the collector itself took.
@@ -251,6 +258,9 @@ impl SummaryBuilder {
                 vcpus: facts.clocks,
             },
             hogs: facts.hogs,
+            evidence: facts.evidence,
+            sampled: facts.sampled,
+            scheduled: facts.scheduled,
             lost: facts.lost,
             cost: facts.cost,
             warnings: facts.warnings,

@@ -4,13 +4,14 @@
 //! take a third of a millisecond, 20 meet vm2's vCPU1, 5 meet more than that.
 
 use super::collect::{Facts, SummaryBuilder};
+use super::evidence::Evidence;
 use super::io::IoDisk;
 use super::model::{
     Accelerator, ClockMethod, Cost, Environment, Hog, Lost, RunStatus, Summary, VcpuClock,
 };
 use super::names::{Names, ThreadIdentity, ThreadKind, VmIndex, VmThreads};
 use crate::host_event::StackId;
-use crate::join::{Attribution, Breakdown, IoMarks, NoPhase, Part, PartsNs, PhaseParts};
+use crate::join::{Attribution, Breakdown, Chain, IoMarks, NoPhase, Part, PartsNs, PhaseParts};
 use crate::timeline::{
     Antagonist, DeviceAddress, Exit, ExitReason, ExitTime, HardwareExit, LockWait, Reason, RunMode,
     Sleep, Span, ThreadState, UnknownCause, UserspaceExit,
@@ -192,6 +193,12 @@ pub(super) fn facts() -> Facts {
         clock_method: ClockMethod::Exchange,
         clocks: vec![clock("vm1", 1, 31_000), clock("vm2", 1, 28_000)],
         hogs: vec![hog("vm1", 812_345_678), hog("vm2", 798_765_432)],
+        evidence: Evidence {
+            reason: "the scheduler's events can be recorded here".to_owned(),
+            ..Evidence::default()
+        },
+        sampled: None,
+        scheduled: vec![],
         disks: vec![IoDisk {
             vm: "vm1".to_owned(),
             device: Some("vda".to_owned()),
@@ -306,4 +313,70 @@ pub(super) fn with_exits() -> Summary {
 
 pub(super) fn summary() -> Summary {
     builder().finish(facts(), &names())
+}
+
+/// The same requests, of which no event was recorded.
+pub(super) fn sampled() -> Summary {
+    use super::evidence::{
+        EvidenceLevel, Missing, Sampled, SampledDoing, SampledShare, SampledVcpu, ScheduledVcpu,
+    };
+    use crate::sampling::Doing;
+    let share = |doing, lock_address, looks: u64, share, low, high| SampledShare {
+        what: SampledDoing(doing),
+        lock_address,
+        looks,
+        share,
+        low,
+        high,
+    };
+    let mut facts = facts();
+    facts.lost = Lost::default();
+    facts.cost.events = 0;
+    facts.evidence = Evidence {
+        level: EvidenceLevel::Sampled,
+        reason: "not allowed to record the scheduler".to_owned(),
+        missing: vec![Missing {
+            name: "/proc/PID/wchan".to_owned(),
+            costs: "what a vCPU waits for in KVM is unknown".to_owned(),
+        }],
+    };
+    let vcpu = SampledVcpu {
+        vm: "vm1".to_owned(),
+        vcpu: VcpuId(1),
+        tid: VM1_VCPU1,
+        looks: 2000,
+        shares: vec![
+            share(Doing::Runnable, None, 1499, 0.7495, 0.73, 0.768),
+            share(Doing::Off(Reason::Bql), Some(0x55a8_e2e7_eb40), 500, 0.25, 0.2315, 0.2694),
+            share(Doing::Off(Reason::PollSleep), None, 1, 0.0005, 0.0001, 0.0028),
+        ],
+    };
+    facts.sampled = Some(Sampled {
+        rounds_hz: 921.4,
+        own_share: Some(0.0612),
+        gaps: 2,
+        gap_rounds: 9,
+        gaps_ns: 9_400_000,
+        vcpus: vec![vcpu],
+    });
+    facts.scheduled = vec![ScheduledVcpu {
+        vm: "vm1".to_owned(),
+        vcpu: VcpuId(1),
+        tid: VM1_VCPU1,
+        observed_ns: 1_000_000_000,
+        on_pcpu_ns: 500_000_000,
+        run_delay_ns: 250_000_000,
+        timeslices: 1000,
+        timeslice_mean_ns: 500_000,
+    }];
+    let mut builder = SummaryBuilder::new(START, vms());
+    let mut at = HostNs(START.0 + 500_000);
+    for index in 0..2000 {
+        let mut breakdown = request(index, at, spans_of(index));
+        at = breakdown.end;
+        breakdown.attribution = Attribution::NotRecorded;
+        breakdown.chain = Chain::default();
+        builder.breakdown(VM1, breakdown);
+    }
+    builder.finish(facts, &names())
 }

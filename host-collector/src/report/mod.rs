@@ -7,6 +7,7 @@
 
 pub mod collect;
 mod distribution;
+pub mod evidence;
 mod exits;
 pub mod io;
 mod latency;
@@ -15,6 +16,7 @@ mod locks;
 pub mod model;
 pub mod names;
 mod reason;
+mod sampled;
 pub mod text;
 mod timeslice;
 pub mod verdict;

@@ -18,6 +18,7 @@
 //! Percentiles are taken over every recorded request; sums of parts over those requests only that
 //! could be attributed. `classes.*.unattributable` says how many were left out.
 
+use super::evidence::{Evidence, Sampled, ScheduledVcpu};
 use super::io::{Io, WorstIo};
 use super::reason::OffReason;
 use super::warning::Warning;
@@ -90,6 +91,13 @@ pub struct Summary {
     pub clock: Clock,
     /// Every hog that the plan asked for.
     pub hogs: Vec<Hog>,
+    /// What the numbers rest on. Only of a run that was recorded do requests have parts, and vCPUs
+    /// timeslices and reasons.
+    pub evidence: Evidence,
+    /// What the vCPUs were seen to do, if the run was sampled.
+    pub sampled: Option<Sampled>,
+    /// What the scheduler counted of each vCPU's thread, if the run was not recorded.
+    pub scheduled: Vec<ScheduledVcpu>,
     /// What the kernel dropped while it recorded.
     pub lost: Lost,
     /// What the collector itself took.
@@ -663,6 +671,6 @@ pub(super) fn share(part: u64, whole: u64) -> f64 {
 
 /// Rounded to four decimals: few enough digits that every JSON parser reads the same number back.
 #[must_use]
-pub(super) fn round_4(value: f64) -> f64 {
+pub(crate) fn round_4(value: f64) -> f64 {
     (value * 1e4).round() / 1e4
 }

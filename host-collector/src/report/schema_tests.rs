@@ -1,5 +1,6 @@
 //! Holds `schema.md` and the model together.
 
+use super::evidence::EvidenceLevel;
 use super::example;
 use super::model::{RunStatus, SCHEMA, Summary};
 use super::warning::Warning;
@@ -40,7 +41,7 @@ fn visit(key: &str, value: &Value, seen: &mut BTreeMap<String, BTreeSet<String>>
         }
         Value::Object(fields) => {
             let is_nullable = ["waker", "split"].iter().any(|end| key.ends_with(end));
-            if is_nullable || key == "worst[].io" {
+            if is_nullable || ["worst[].io", "sampled"].contains(&key) {
                 note("object");
             }
             for (name, value) in fields {
@@ -63,8 +64,10 @@ fn visit(key: &str, value: &Value, seen: &mut BTreeMap<String, BTreeSet<String>>
     }
 }
 
-/// Runs that between them have every key and every null.
-fn summaries() -> [Summary; 3] {
+/// Some runs that between them have every key and every null.
+fn summaries() -> [Summary; 5] {
+    let mut killed = example::sampled();
+    killed.sampled.iter_mut().for_each(|sampled| sampled.own_share = None);
     let mut partial = example::summary();
     partial.status = RunStatus::Partial { reason: "interrupted".to_owned() };
     partial.clock.bound_ns = None;
@@ -72,7 +75,7 @@ fn summaries() -> [Summary; 3] {
     (disk.reason, disk.device) = (Some("it is in memory".to_owned()), None);
     disk.unmapped_reason = Some("the file system does not map it".to_owned());
     partial.lock_waits.iter_mut().for_each(|waits| waits.device = None);
-    [example::summary(), partial, example::with_exits()]
+    [example::summary(), partial, example::with_exits(), example::sampled(), killed]
 }
 
 #[test]
@@ -146,6 +149,12 @@ fn warnings() -> Vec<Warning> {
         Warning::NoRequests,
         Warning::LostRecords { records, intervals },
         Warning::DroppedRequests { count, intervals },
+        Warning::NotRecorded { level: EvidenceLevel::Sampled, reason: "not allowed".to_owned() },
+        Warning::SampleBias { vm: vm.clone(), vcpu, sampled: 0.25, counted: 0.5 },
+        Warning::MissingEvidence {
+            name: "kvm/kvm_pio".to_owned(),
+            costs: "devices have no names".to_owned(),
+        },
         Warning::Unattributable { count, share },
         Warning::FailedRequests { errors: count, short: 0 },
         Warning::UnknownTail { share },
@@ -192,6 +201,11 @@ fn every_warning_reads_as_a_sentence() {
             "the kernel dropped 1 scheduler event in 1 interval; requests that touch one are \
              unattributable",
             "the guests could not record 1 request, in 1 interval; no latency here knows of them",
+            "no event was recorded, only sampled: shares are estimates, lengths and counts of waits \
+             are not known, nor what happened to single requests (not allowed)",
+            "the samples of vm1 vCPU0 are biased: they show it running or waiting for 25.0 % of its \
+             time, the kernel counted 50.0 %; does it share the collector's pCPU?",
+            "kvm/kvm_pio is missing: devices have no names",
             "1 request (50.0 %) could not be given to causes: among the latencies, not among the \
              parts",
             "1 request failed, 0 read less than asked for",

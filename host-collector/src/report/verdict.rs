@@ -1,9 +1,13 @@
 //! One sentence on where the tail went, made of the numbers and of nothing else.
 
+use super::evidence::EvidenceLevel;
 use super::io::IoClass;
 use super::model::{Class, ClassAntagonist, PartTotals, Relation, Summary, share};
+use super::text::sampled::seen;
 use super::text::units::{duration, whole_percent};
 use crate::join::Part;
+use crate::sampling::Doing;
+use std::fmt::Write as _;
 
 /// Something explains the tail if it takes at least this share of its time ...
 pub const DOMINANT_SHARE: f64 = 0.5;
@@ -16,6 +20,8 @@ const NAMED_SHARE: f64 = 0.1;
 
 /// I/O inactivity is named if it takes at least this share of the tail's time.
 pub const INACTIVITY_SHARE: f64 = 0.25;
+/// A sampled reason with at least this share is named.
+const SAMPLED_SHARE_NAMED: f64 = 0.02;
 
 /// What the run says of its slow requests. The names in it come from guests and hosts: whoever
 /// prints it sanitises it.
@@ -25,6 +31,9 @@ pub fn verdict(summary: &Summary) -> String {
         return "No request was recorded, so there is no latency to explain.".to_owned();
     }
     let opening = format!("99th percentile: {}.", duration(summary.latency_ns.p99));
+    if summary.evidence.level != EvidenceLevel::Recorded {
+        return format!("{opening} {}", without_events(summary));
+    }
     let tail = &summary.classes.p99;
     if tail.count > 0 {
         let because = because(summary, tail, &summary.parts.p99);
@@ -56,6 +65,41 @@ fn inactivity(summary: &Summary, io: &IoClass) -> String {
     let percent = whole_percent(io.inactivity_share);
     let who = who(summary);
     format!("; {percent} is I/O inactivity: the host had the data, and {who} no pCPU to take it")
+}
+
+/// Of a run without events: nothing about single requests, and of the vCPUs what is known. The vCPUs
+/// named are those that made requests.
+fn without_events(summary: &Summary) -> String {
+    let mut text = "What happened to single requests was not recorded.".to_owned();
+    let is_reader = |vm: &str, vcpu| {
+        summary.clock.vcpus.iter().any(|clock| clock.vm == vm && clock.vcpu == vcpu)
+    };
+    for row in summary.scheduled.iter().filter(|row| is_reader(&row.vm, row.vcpu)) {
+        let of_time = |length_ns| whole_percent(share(length_ns, row.observed_ns));
+        let (on, waiting) = (of_time(row.on_pcpu_ns), of_time(row.run_delay_ns));
+        let _ = write!(
+            text,
+            " In the whole run {} {} was on a pCPU for {on} of the time and waited for one for \
+             {waiting}",
+            row.vm, row.vcpu
+        );
+        let sampled = summary.sampled.iter().flat_map(|sampled| &sampled.vcpus);
+        let of_vcpu = sampled.filter(|seen| (&seen.vm, seen.vcpu) == (&row.vm, row.vcpu));
+        let shares = of_vcpu.flat_map(|seen| &seen.shares);
+        let asleep = shares.filter(|share| share.what.0 != Doing::Runnable);
+        let named: Vec<String> = asleep
+            .filter(|share| share.share >= SAMPLED_SHARE_NAMED)
+            .map(|row| {
+                let (low, high) = (whole_percent(row.low), whole_percent(row.high));
+                format!("{} {low} to {high}", seen(row))
+            })
+            .collect();
+        if !named.is_empty() {
+            let _ = write!(text, "; asleep, sampled: {}", named.join(", "));
+        }
+        text.push('.');
+    }
+    text
 }
 
 fn left_out(class: &Class) -> String {

@@ -1,6 +1,8 @@
 //! What the reader of a report should know before believing it.
 
+use super::evidence::EvidenceLevel;
 use super::model::{Relation, Summary, Vcpu, share};
+use super::sampled;
 use super::text::units::{counted, duration, percent};
 use crate::join::Part;
 use crate::units::VcpuId;
@@ -42,6 +44,31 @@ pub enum Warning {
         count: u64,
         /// In how many stretches of time.
         intervals: u64,
+    },
+    /// No event was recorded: what is said of vCPUs rests on less.
+    NotRecorded {
+        /// On what.
+        level: EvidenceLevel,
+        /// Why.
+        reason: String,
+    },
+    /// A vCPU was sampled at moments that are not like its others.
+    SampleBias {
+        /// The VM.
+        vm: String,
+        /// The vCPU.
+        vcpu: VcpuId,
+        /// The share of looks that showed it running or waiting for a pCPU.
+        sampled: f64,
+        /// The same share by the kernel's totals.
+        counted: f64,
+    },
+    /// The run went without something that this kernel lacks or does not show.
+    MissingEvidence {
+        /// What.
+        name: String,
+        /// What the report goes without.
+        costs: String,
     },
     /// Requests were recorded but could not be given to causes.
     Unattributable {
@@ -130,6 +157,16 @@ impl fmt::Display for Warning {
                 counted(*dropped, "request"),
                 counted(*intervals, "interval")
             ),
+            Warning::NotRecorded { level, reason } => {
+                format!("no event was recorded{} ({reason})", instead(*level))
+            }
+            Warning::SampleBias { vm, vcpu, sampled, counted } => format!(
+                "the samples of {vm} {vcpu} are biased: they show it running or waiting for {} of its \
+                 time, the kernel counted {}; does it share the collector's pCPU?",
+                percent(*sampled),
+                percent(*counted)
+            ),
+            Warning::MissingEvidence { name, costs } => format!("{name} is missing: {costs}"),
             Warning::Unattributable { count: requests, share } => format!(
                 "{} ({}) could not be given to causes: among the latencies, not among the parts",
                 counted(*requests, "request"),
@@ -165,12 +202,7 @@ impl fmt::Display for Warning {
                 percent(*share)
             ),
             Warning::Throttled { vm, count: times, throttled_ns, group, quota_ns, period_ns } => {
-                let quota = match (quota_ns, period_ns) {
-                    (Some(quota_ns), Some(period_ns)) => {
-                        format!("{} in every {}", duration(*quota_ns), duration(*period_ns))
-                    }
-                    _ => "set during the run".to_owned(),
-                };
+                let quota = quota(*quota_ns, *period_ns);
                 format!(
                     "the quota of {vm} ({quota}, {group}) was used up {}; threads were kept off for \
                      {}, all pCPUs together",
@@ -181,6 +213,30 @@ impl fmt::Display for Warning {
             Warning::Notice { text } => text.clone(),
         };
         formatter.write_str(&text)
+    }
+}
+
+/// A quota in words.
+fn quota(quota_ns: Option<u64>, period_ns: Option<u64>) -> String {
+    match (quota_ns, period_ns) {
+        (Some(quota_ns), Some(period_ns)) => {
+            format!("{} in every {}", duration(quota_ns), duration(period_ns))
+        }
+        _ => "set during the run".to_owned(),
+    }
+}
+
+/// What there is instead of events, and what that cannot tell.
+fn instead(level: EvidenceLevel) -> &'static str {
+    match level {
+        EvidenceLevel::Totals => {
+            " and nothing sampled: there are totals of the vCPUs' threads, no reasons, and nothing is \
+             known of single requests"
+        }
+        EvidenceLevel::Sampled | EvidenceLevel::Recorded => {
+            ", only sampled: shares are estimates, lengths and counts of waits are not known, nor \
+             what happened to single requests"
+        }
     }
 }
 
@@ -212,7 +268,8 @@ fn recording(summary: &Summary, warnings: &mut Vec<Warning>) {
         let (count, intervals) = (requests.dropped, requests.dropped_intervals);
         warnings.push(Warning::DroppedRequests { count, intervals });
     }
-    if requests.unattributable > 0 {
+    sampled::warn(summary, warnings);
+    if requests.unattributable > 0 && summary.evidence.level == EvidenceLevel::Recorded {
         let count = requests.unattributable;
         warnings.push(Warning::Unattributable { count, share: share(count, requests.count) });
     }

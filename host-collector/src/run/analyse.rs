@@ -1,8 +1,10 @@
 //! From a run directory to its summary: the pure layers, fed with what was recorded.
 
 mod facts;
+mod samples;
 mod threads;
 
+use self::samples::Samples;
 use self::threads::Threads;
 use super::census::HostThread;
 use super::disk_notes;
@@ -80,6 +82,7 @@ struct Analysis<'a> {
     lost: Lost,
     kvm_events_count: u64,
     has_exits: bool,
+    samples: Samples,
     warnings: Vec<Warning>,
 }
 
@@ -100,6 +103,7 @@ impl<'a> Analysis<'a> {
             lost: Lost::default(),
             kvm_events_count: 0,
             has_exits: false,
+            samples: samples::read(run, manifest)?,
             warnings: Vec::new(),
         };
         let uncovered = manifest.cost.uncovered_threads_count;
@@ -283,7 +287,7 @@ impl<'a> Analysis<'a> {
         for (vm, join) in self.joins.drain(..) {
             join.finish(&mut |breakdown| self.builder.breakdown(vm, breakdown));
         }
-        Ok(planned_end.unwrap_or(now))
+        Ok(planned_end.unwrap_or(now.max(self.samples.last)))
     }
 
     fn warn_of_cut(&mut self, pcpu: PcpuId, after_ns: u64) {
@@ -366,6 +370,9 @@ impl<'a> Analysis<'a> {
             disks: manifest.vms.iter().filter_map(io_disk).collect(),
             hogs: manifest.vms.iter().flat_map(hogs).collect(),
             lost: self.lost,
+            evidence: manifest.evidence.clone(),
+            sampled: self.samples.sampled,
+            scheduled: self.samples.scheduled,
             cost: Cost {
                 collector_cpu_ns: manifest.cost.cpu_ns,
                 events: manifest.cost.events_count,
@@ -462,5 +469,7 @@ fn hogs(vm: &VmRecord) -> impl Iterator<Item = Hog> {
     })
 }
 
+#[cfg(test)]
+mod sampled_tests;
 #[cfg(test)]
 mod tests;

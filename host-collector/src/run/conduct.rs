@@ -2,6 +2,7 @@
 
 use super::NO_EXITS_UNDER_TCG;
 use super::error::{RunError, sentence};
+use super::evidence::EvidencePlan;
 use super::home::HomePcpu;
 use super::manifest::{Cost, GuestRecord, Manifest, SCHEMA, Status};
 use super::options::RunOptions;
@@ -19,7 +20,6 @@ use crate::lab::launch::{Lab, LabConfig};
 use crate::lab::plan::{Accelerator, Plan, VmPlan};
 use crate::lab::vsock::{GuestEndpoint, VsockChoice, VsockOffer};
 use crate::lab::{scratch, tools};
-use crate::perf;
 use crate::store::{RunDir, VmName};
 use crate::units::Tid;
 use crate::vmm::host::{self, HostPcpus};
@@ -47,6 +47,7 @@ pub struct Prepared<'a> {
     vsock: VsockChoice,
     scratch: PathBuf,
     choice: AcceleratorChoice,
+    evidence: EvidencePlan,
     dir: RunDir,
 }
 
@@ -60,7 +61,7 @@ pub fn prepare<'a>(
     watcher: &mut dyn Watcher,
 ) -> Result<Prepared<'a>, RunError> {
     plan.check_host(&HostPcpus::online()?)?;
-    perf::check_rights()?;
+    let evidence = EvidencePlan::of_host(options.evidence)?;
     let image =
         MicroImage::in_directory(options.image).map_err(|source| RunError::Image { source })?;
     let qemu = tools::find(tools::QEMU).ok_or(RunError::NoQemu)?;
@@ -79,7 +80,7 @@ pub fn prepare<'a>(
         return Err(RunError::Interrupted);
     }
     let dir = RunDir::create(options.output)?;
-    Ok(Prepared { plan, options, image, qemu, vsock, scratch, choice, dir })
+    Ok(Prepared { plan, options, image, qemu, vsock, scratch, choice, evidence, dir })
 }
 
 impl Prepared<'_> {
@@ -100,7 +101,13 @@ impl Prepared<'_> {
             interrupted: self.options.interrupted,
         };
         let mut manifest = self.manifest();
-        let run = Run { plan: self.plan, options: &self.options, config: &config, dir: &self.dir };
+        let run = Run {
+            plan: self.plan,
+            options: &self.options,
+            config: &config,
+            evidence: &self.evidence,
+            dir: &self.dir,
+        };
         let result = run.make(&mut manifest, watcher);
         manifest.status = match &result {
             Ok(()) => Status::Complete,
@@ -129,6 +136,8 @@ impl Prepared<'_> {
             image: self.image.manifest.clone(),
             window: None,
             vms: Vec::new(),
+            evidence: self.evidence.planned(),
+            sampling: None,
             cost: Cost::default(),
             silent_pcpus: Vec::new(),
         }

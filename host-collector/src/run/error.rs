@@ -6,7 +6,9 @@ use crate::lab::image::ImageError;
 use crate::lab::launch::LaunchError;
 use crate::lab::plan::PlanError;
 use crate::lab::vsock::VsockError;
-use crate::perf::{RecordError, SymbolError};
+use crate::perf::RecordError;
+use crate::run::evidence::NOTHING_SHOWN;
+use crate::sampling::SampleError;
 use crate::store::StoreError;
 use crate::vmm::host::HostPcpusError;
 use crate::vmm::pin::PinError;
@@ -31,8 +33,10 @@ pub enum RunError {
     Launch(#[from] LaunchError),
     #[error(transparent)]
     Record(#[from] RecordError),
-    #[error("kernel stacks cannot be named")]
-    Symbols(#[from] SymbolError),
+    #[error(transparent)]
+    Sample(#[from] SampleError),
+    #[error("the run cannot be sampled: {NOTHING_SHOWN}; `--evidence totals` needs no right")]
+    NothingShown,
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]

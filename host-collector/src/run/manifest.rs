@@ -1,6 +1,7 @@
 //! `run.json`: everything about a run that is not a stream of events.
 
 use crate::guest::session::SessionRecord;
+use crate::report::evidence::Evidence;
 use crate::units::{HostNs, PcpuId, Tid, VcpuId};
 use crate::vmm::bql::{Bql, ExeData};
 use crate::vmm::cgroup::{Quota, Throttling};
@@ -44,6 +45,12 @@ pub struct Manifest {
     pub window: Option<Window>,
     /// The guests.
     pub vms: Vec<VmRecord>,
+    /// What the run's statements rest on.
+    #[serde(default)]
+    pub evidence: Evidence,
+    /// What sampling came to, if the run was sampled and came to its end.
+    #[serde(default)]
+    pub sampling: Option<SamplingRecord>,
     /// What recording cost.
     pub cost: Cost,
     /// Watched pCPUs on which the kernel's tracepoint did not tell every switch.
@@ -241,6 +248,19 @@ pub struct HogRecord {
     pub vcpu: VcpuId,
     /// How often its loop had counted.
     pub count: u64,
+}
+
+/// What sampling came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SamplingRecord {
+    /// Rounds of looks, or of reads of totals where nobody looked.
+    pub rounds_count: u64,
+    /// Looks at all threads together.
+    pub looks_count: u64,
+    /// How long it went on.
+    pub elapsed_ns: u64,
+    /// What the sampling thread took of a pCPU.
+    pub own_ns: u64,
 }
 
 /// What recording cost the host.

@@ -8,9 +8,11 @@ pub mod census;
 pub mod conduct;
 mod disk_notes;
 pub mod error;
+pub mod evidence;
 mod home;
 mod lock_facts;
 pub mod manifest;
+mod observer;
 mod options;
 mod quota;
 mod reserve;
@@ -26,4 +28,5 @@ const NO_EXITS_UNDER_TCG: &str = "exits were asked for, but guests under TCG hav
 pub use analyse::analyse;
 pub use conduct::{Prepared, prepare};
 pub use error::{RunError, sentence};
+pub use evidence::EvidenceSetting;
 pub use options::RunOptions;

@@ -1,5 +1,6 @@
 //! What a run is told beside its plan.
 
+use super::evidence::EvidenceSetting;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,6 +11,8 @@ pub struct RunOptions<'a> {
     pub output: &'a Path,
     /// The guest image's directory.
     pub image: &'a Path,
+    /// How well the guests' threads must be seen.
+    pub evidence: EvidenceSetting,
     /// Set from outside when the run shall end early; a second time, while it ends, makes it end at once.
     pub interrupted: &'a AtomicBool,
 }

@@ -3,11 +3,12 @@
 use super::census::host_threads;
 use super::disk_notes;
 use super::error::RunError;
+use super::evidence::EvidencePlan;
 use super::lock_facts;
 use super::manifest::{LockRecord, Manifest, ThreadRecord, VmRecord, Window};
+use super::observer::Observer;
 use super::options::RunOptions;
 use super::quota;
-use super::reserve;
 use super::seat::Seat;
 use super::watch::Watcher;
 use crate::guest::exchange::host_now;
@@ -16,8 +17,9 @@ use crate::guest::session::Command;
 use crate::lab::launch::{self, Lab, LabConfig};
 use crate::lab::plan::{Accelerator, Plan, VmPlan};
 use crate::lab::scratch;
-use crate::perf::{KvmDetail, RecordPlan, Recorder, SETTLE_TIME, StackTable, Symbols};
-use crate::store::{EventWriters, RunDir, StackNames};
+use crate::perf::{KvmDetail, RecordPlan, Recorder, SETTLE_TIME};
+use crate::report::evidence::{Evidence, EvidenceLevel};
+use crate::store::{EventWriters, RunDir};
 use crate::units::{Tid, VcpuId};
 use crate::vmm::memory_map::MemoryMap;
 use crate::vmm::pin::Pinning;
@@ -45,6 +47,7 @@ pub(super) struct Run<'a> {
     pub(super) plan: &'a Plan,
     pub(super) options: &'a RunOptions<'a>,
     pub(super) config: &'a LabConfig<'a>,
+    pub(super) evidence: &'a EvidencePlan,
     pub(super) dir: &'a RunDir,
 }
 
@@ -70,7 +73,13 @@ impl Stage<'_, '_> {
         manifest.vms = self.vm_records()?;
         lock_facts::note(&mut manifest.vms, self.lab.guests());
         disk_notes::note(&mut manifest.vms, self.run.plan, self.lab.guests());
-        let recorder = self.record(manifest)?;
+        let evidence = self.run.evidence.clone();
+        let record = |manifest: &Manifest| self.record(manifest);
+        let observer = Observer::start(self.run, evidence, manifest, record)?;
+        let Evidence { level, reason, .. } = &manifest.evidence;
+        if *level != EvidenceLevel::Recorded {
+            watcher.stage(&format!("no events are recorded, only {}: {reason}", level.name()));
+        }
         // After the start, so that the recorder's own threads are in it, and nobody is born between.
         self.run.dir.write_json("threads.json", &host_threads())?;
         thread::sleep(SETTLE_TIME);
@@ -79,7 +88,7 @@ impl Stage<'_, '_> {
         manifest.window = Some(Window { start_ns: host_now(), end_ns: None });
         self.run.dir.write_json("run.json", manifest)?;
         watcher.stage("running the workloads");
-        let workload = self.run_workloads(&recorder, &mut pinning, watcher);
+        let workload = self.run_workloads(&observer, &mut pinning, watcher);
         if let Some(window) = &mut manifest.window {
             window.end_ns = Some(host_now());
         }
@@ -89,7 +98,7 @@ impl Stage<'_, '_> {
         }
         let stopped = self.stop_workloads();
         manifest.cost.cpu_ns = own_cpu_ns().saturating_sub(cpu_before_ns);
-        let recorded = self.finish_recording(recorder, manifest);
+        let recorded = observer.finish(self.run.dir, manifest);
         // What happened first is what the others follow from.
         workload.and(stopped).and(recorded)
     }
@@ -106,7 +115,7 @@ impl Stage<'_, '_> {
 
     fn run_workloads(
         &mut self,
-        recorder: &Recorder,
+        observer: &Observer,
         pinning: &mut Pinning,
         watcher: &mut dyn Watcher,
     ) -> Result<(), RunError> {
@@ -126,8 +135,8 @@ impl Stage<'_, '_> {
             if let Some(result) = self.readers_are_done() {
                 return result;
             }
-            if recorder.has_ended() {
-                // `Recorder::stop` says why.
+            if observer.has_ended() {
+                // `Observer::finish` says why.
                 return Ok(());
             }
             if threads_at.elapsed() >= THREADS_INTERVAL {
@@ -151,32 +160,6 @@ impl Stage<'_, '_> {
     fn stop_workloads(&mut self) -> Result<(), RunError> {
         self.seats.iter().for_each(|seat| seat.tell(Command::Stop));
         self.wait_for_all("end its workload", |seat| seat.done.is_some() || seat.is_over())
-    }
-
-    fn finish_recording(
-        &self,
-        recorder: Recorder,
-        manifest: &mut Manifest,
-    ) -> Result<(), RunError> {
-        let totals = recorder.stop();
-        // What follows is the run's last words.
-        reserve::release(self.run.dir);
-        let totals = totals?;
-        manifest.silent_pcpus.clone_from(&totals.silent_pcpus);
-        disk_notes::take_back(manifest, &totals.missing);
-        let cost = &mut manifest.cost;
-        cost.events_count = totals.counters.events_count;
-        cost.lost_count = totals.counters.lost_count;
-        cost.filled_count = totals.filled_count;
-        cost.uncovered_threads_count = totals.uncovered_threads_count;
-        cost.ring_bytes = totals.counters.ring_bytes;
-        let named = self.name_stacks(&totals.stacks);
-        totals.ended_early.map_or(named, |error| Err(error.into()))
-    }
-
-    fn name_stacks(&self, stacks: &StackTable) -> Result<(), RunError> {
-        let names = StackNames::resolve(stacks, &Symbols::load()?);
-        Ok(self.run.dir.write_stack_names(&names)?)
     }
 
     /// Ends the sessions: in peace with guests that were ready, at once with those that were not.

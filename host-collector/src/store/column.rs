@@ -14,6 +14,8 @@ pub enum StreamKind {
     Clock = 3,
     /// Kernel stacks.
     Stacks = 4,
+    /// Looks at the threads of one VM.
+    Samples = 5,
 }
 
 /// A payload that passed its CRC but says nothing sensible, or one that ends too early.

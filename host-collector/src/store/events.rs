@@ -327,8 +327,9 @@ fn kvm_columns(event: KvmEvent) -> (u8, u64, u64) {
         KvmEvent::UserspaceExit { reason, errno } => {
             (2, reason.into(), errno.cast_unsigned().into())
         }
-        KvmEvent::Port { port } => (3, port.into(), 0),
+        KvmEvent::PortWrite { port } => (3, port.into(), 0),
         KvmEvent::Memory { address } => (4, address, 0),
+        KvmEvent::PortRead { port } => (5, port.into(), 0),
     }
 }
 
@@ -340,8 +341,9 @@ fn kvm_of(code: u8, first: u64, second: u64) -> Result<KvmEvent, CodecError> {
             reason: narrow(first)?,
             errno: narrow::<u32>(second)?.cast_signed(),
         },
-        3 => KvmEvent::Port { port: narrow(first)? },
+        3 => KvmEvent::PortWrite { port: narrow(first)? },
         4 => KvmEvent::Memory { address: first },
+        5 => KvmEvent::PortRead { port: narrow(first)? },
         other => return Err(CodecError::OutOfRange(other.into())),
     })
 }
@@ -443,9 +445,9 @@ pub(super) mod tests {
             },
         );
         let kvm =
-            (tid(), 0..5_u8, any::<u64>(), any::<u32>()).prop_map(|(tid, code, first, second)| {
+            (tid(), 0..6_u8, any::<u64>(), any::<u32>()).prop_map(|(tid, code, first, second)| {
                 let first = match code {
-                    3 => first & 0xffff,
+                    3 | 5 => first & 0xffff,
                     4 => first,
                     _ => first & 0xffff_ffff,
                 };

@@ -5,6 +5,7 @@
 //! events-<pcpu>.vsr    HostEvent, one stream for each pCPU, in order of time
 //! requests-<vm>.vsr     RequestItem: the requests of one guest and the drops between them
 //! clock-<vm>.vsr        ClockSample: the clock exchanges with one guest
+//! samples-<vm>.vsr      SampleItem: looks at the threads of one VM, where events could not be recorded
 //! stacks.vsr            StackFrames: kernel stacks as addresses, each written before its first use
 //! stacks.json           the same stacks as symbol names, written once at the end of a run
 //! ```
@@ -47,6 +48,7 @@
 //! | events | kind: byte; time: delta; pcpu: runs; then for each kind its columns, see `events.rs` |
 //! | requests | kind: runs; then the columns of requests, then those of drops, see `requests.rs` |
 //! | clock | vcpu: runs; host sent: delta; guest received: delta; guest sent minus received: varint; host received minus sent: varint |
+//! | samples | kind: runs; time: delta; of the looks: tid: delta; state: byte; call: varint; three arguments of those in a call: delta each; the block's names: count, lengths, bytes; name, counted from 1: varint; of the schedstats: tid, on pCPU, run delay, timeslices: delta each; of the gaps: length, rounds: varint each |
 //! | stacks | id: delta; frame count: varint; frames, of all stacks in a row: delta |
 //!
 //! A change of any of this needs a new format version; `tests` in each file hold the bytes.
@@ -59,6 +61,7 @@ mod events;
 mod merge;
 mod requests;
 mod run_dir;
+mod samples;
 mod stacks;
 
 pub use block::{StreamReader, StreamWriter, Tail, read_all};

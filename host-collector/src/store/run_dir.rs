@@ -118,6 +118,12 @@ impl RunDir {
         self.path.join(format!("clock-{vm}.vsr"))
     }
 
+    /// The file of the looks at one VM's threads.
+    #[must_use]
+    pub fn samples_path(&self, vm: &VmName) -> PathBuf {
+        self.path.join(format!("samples-{vm}.vsr"))
+    }
+
     /// The file of the kernel stacks' addresses.
     #[must_use]
     pub fn stacks_path(&self) -> PathBuf {

@@ -185,17 +185,20 @@ fn the_device_is_the_one_that_the_vmm_was_asked_for() {
         (slept.unwrap(), waits[0].device)
     };
     let (port, memory) = (DeviceAddress::Port(0x1f7), DeviceAddress::Memory(0xfe00_3004));
-    let told = |at| (Some(at), Some(at));
     let touched = KvmEvent::Memory { address: 0xfe00_3004 };
-    let outside = KvmEvent::Port { port: 0x1f7 };
-    assert_eq!(sleep(&[touched, MMIO], &[]), told(memory));
-    assert_eq!(sleep(&[outside, IO], &[]), told(port));
-    // A read from a port is told when it is done: too late for the span.
-    assert_eq!(sleep(&[IO], &[outside]), (None, Some(port)));
+    let (wrote, read) = (KvmEvent::PortWrite { port: 0x1f7 }, KvmEvent::PortRead { port: 0x1f7 });
+    assert_eq!(sleep(&[touched, MMIO], &[]), (Some(memory), Some(memory)));
+    // Which port it is becomes certain too late for the span.
+    assert_eq!(sleep(&[wrote, IO], &[touched]), (None, Some(port)));
+    assert_eq!(sleep(&[IO], &[read]), (None, Some(port)));
+    // A write that KVM served by itself, before a read that it did not.
+    let timer = KvmEvent::PortWrite { port: 0x43 };
+    assert_eq!(sleep(&[timer, IO], &[read]), (None, Some(port)));
     assert_eq!(sleep(&[IO], &[IO]), (None, None), "the kernel never told it");
     // A doorbell that KVM rang itself; then the VMM kicked the vCPU.
     let kicked = KvmEvent::UserspaceExit { reason: 10, errno: -4 };
     assert_eq!(sleep(&[touched, kicked], &[]), (None, None));
+    assert_eq!(sleep(&[touched, IO], &[]).0, None, "memory is no port");
     // What was served before is over.
     assert_eq!(sleep(&[touched, MMIO, kicked], &[]), (None, None));
 }

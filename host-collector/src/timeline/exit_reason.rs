@@ -130,7 +130,10 @@ impl ExitReason {
             KvmEvent::UserspaceExit { reason, errno } => {
                 Some(ExitReason::Userspace(UserspaceExit::new(reason, errno)))
             }
-            KvmEvent::GuestEntry | KvmEvent::Port { .. } | KvmEvent::Memory { .. } => None,
+            KvmEvent::GuestEntry
+            | KvmEvent::PortWrite { .. }
+            | KvmEvent::PortRead { .. }
+            | KvmEvent::Memory { .. } => None,
         }
     }
 }

@@ -122,7 +122,10 @@ impl OpenExits {
                 }
                 self.userspace = begun;
             }
-            KvmEvent::UserspaceExit { .. } | KvmEvent::Port { .. } | KvmEvent::Memory { .. } => {}
+            KvmEvent::UserspaceExit { .. }
+            | KvmEvent::PortWrite { .. }
+            | KvmEvent::PortRead { .. }
+            | KvmEvent::Memory { .. } => {}
         }
     }
 

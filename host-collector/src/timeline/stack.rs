@@ -57,6 +57,12 @@ impl Marks {
         Marks(bits)
     }
 
+    /// The marks of both.
+    #[must_use]
+    pub const fn and(self, other: Marks) -> Marks {
+        Marks(self.0 | other.0)
+    }
+
     /// Whether there is a mark that both have.
     #[must_use]
     pub fn intersects(self, other: Marks) -> bool {

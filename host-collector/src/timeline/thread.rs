@@ -102,18 +102,20 @@ struct Acquired {
 /// Which device a vCPU's thread serves.
 ///
 /// The kernel tells a write, or an access to memory, before it asks the VMM; a read from a port
-/// only when the VMM has given it the value (`complete_emulator_pio_in`, arch/x86/kvm/x86.c). So
-/// what the VMM is asked for may become known only after it has done it.
+/// only when the VMM has given it the value (`complete_emulator_pio_in`, arch/x86/kvm/x86.c). A
+/// write that KVM serves by itself is told as well, without anybody being asked. So which port the
+/// VMM is asked for is certain only from what comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Device {
     /// The VMM was asked for something else, or nothing is known.
     None,
     /// The guest touched it, and the VMM has not been asked yet.
     Touched(DeviceAddress),
-    /// The VMM was asked to serve it.
-    Served(DeviceAddress),
-    /// The VMM was asked to serve a port that is not known yet.
-    ServedUntold,
+    /// The VMM was asked to serve this address of memory.
+    Memory(u64),
+    /// The VMM was asked to serve a port: the one that the guest wrote to last, unless the kernel
+    /// says next that the guest has read from another.
+    Port(Option<u16>),
 }
 
 /// A switch-out of a thread.
@@ -173,7 +175,8 @@ impl Thread {
 
     /// Moves the waits for locks to `taken` of which no more will become known.
     pub(super) fn take_lock_waits(&mut self, taken: &mut Vec<LockWait>) {
-        if self.device != Device::ServedUntold || self.lock_waits.len() >= LOCK_WAITS_MAX {
+        let is_held_back = matches!(self.device, Device::Port(_));
+        if !is_held_back || self.lock_waits.len() >= LOCK_WAITS_MAX {
             taken.append(&mut self.lock_waits);
         }
     }
@@ -331,26 +334,8 @@ impl Thread {
         };
         self.exits.pass(time, &self.observed());
         self.exits.event(self.tid, event, self.mode != RunMode::Unsplit);
-        self.device = match (event, self.device) {
-            // Whatever its reason says, the VMM was asked for nothing.
-            (KvmEvent::UserspaceExit { errno: ..0, .. }, _) => Device::None,
-            // What KVM has served by itself, or the VMM, is over.
-            (KvmEvent::GuestEntry, _) => Device::None,
-            (KvmEvent::UserspaceExit { reason: EXIT_IO | EXIT_MMIO, .. }, Device::Touched(at)) => {
-                Device::Served(at)
-            }
-            (KvmEvent::UserspaceExit { reason: EXIT_IO, .. }, _) => Device::ServedUntold,
-            (KvmEvent::UserspaceExit { .. }, _) => Device::None,
-            (KvmEvent::Port { port }, Device::ServedUntold) => {
-                for wait in &mut self.lock_waits {
-                    wait.device = Some(DeviceAddress::Port(port));
-                }
-                Device::None
-            }
-            (KvmEvent::Port { port }, _) => Device::Touched(DeviceAddress::Port(port)),
-            (KvmEvent::Memory { address }, _) => Device::Touched(DeviceAddress::Memory(address)),
-            (_, device) => device,
-        };
+        self.settle_port(event);
+        self.device = device_after(event, self.device);
         if mode == self.mode {
             return;
         }
@@ -360,10 +345,22 @@ impl Thread {
         self.mode = mode;
     }
 
-    /// The device that the VMM has been asked to serve.
+    /// Waits for locks that were held back get the port that the VMM was asked for.
+    fn settle_port(&mut self, next: KvmEvent) {
+        let Device::Port(written) = self.device else { return };
+        let port = match next {
+            KvmEvent::PortRead { port } => Some(port),
+            _ => written,
+        };
+        for wait in &mut self.lock_waits {
+            wait.device = port.map(DeviceAddress::Port);
+        }
+    }
+
+    /// The device that the VMM has been asked to serve, where that is certain already.
     fn served(&self) -> Option<DeviceAddress> {
         match self.device {
-            Device::Served(at) => Some(at),
+            Device::Memory(address) => Some(DeviceAddress::Memory(address)),
             _ => None,
         }
     }
@@ -441,5 +438,28 @@ impl Thread {
             State::Asleep { sleep, .. } => ThreadState::Blocked(sleep),
             State::Woken { pcpu } => ThreadState::WakeupDelay { pcpu, raced: None },
         }
+    }
+}
+
+fn device_after(event: KvmEvent, before: Device) -> Device {
+    match (event, before) {
+        // Whatever its reason says, the VMM was asked for nothing.
+        (KvmEvent::UserspaceExit { errno: ..0, .. }, _) => Device::None,
+        (KvmEvent::UserspaceExit { reason: EXIT_IO, .. }, Device::Touched(at)) => match at {
+            DeviceAddress::Port(port) => Device::Port(Some(port)),
+            DeviceAddress::Memory(_) => Device::Port(None),
+        },
+        (KvmEvent::UserspaceExit { reason: EXIT_IO, .. }, _) => Device::Port(None),
+        (
+            KvmEvent::UserspaceExit { reason: EXIT_MMIO, .. },
+            Device::Touched(DeviceAddress::Memory(address)),
+        ) => Device::Memory(address),
+        // What KVM has served by itself, or the VMM, is over.
+        (KvmEvent::UserspaceExit { .. } | KvmEvent::GuestEntry | KvmEvent::PortRead { .. }, _) => {
+            Device::None
+        }
+        (KvmEvent::PortWrite { port }, _) => Device::Touched(DeviceAddress::Port(port)),
+        (KvmEvent::Memory { address }, _) => Device::Touched(DeviceAddress::Memory(address)),
+        (KvmEvent::GuestExit { .. }, device) => device,
     }
 }

@@ -57,7 +57,7 @@ impl Detail {
     fn field_names(self) -> &'static [&'static str] {
         match self {
             Detail::UserspaceExit => &["reason", "errno"],
-            Detail::Port => &["port"],
+            Detail::Port => &["rw", "port"],
             Detail::Memory => &["gpa"],
             Detail::GuestEntry => &[],
             Detail::GuestExit => &["isa", "exit_reason"],
@@ -97,7 +97,15 @@ impl DetailFormat {
             Detail::UserspaceExit => {
                 KvmEvent::UserspaceExit { reason: short(0)?, errno: short(1)?.cast_signed() }
             }
-            Detail::Port => KvmEvent::Port { port: u16::try_from(number(0)?).ok()? },
+            Detail::Port => {
+                let port = u16::try_from(number(1)?).ok()?;
+                // KVM_PIO_IN and KVM_PIO_OUT, arch/x86/kvm/trace.h.
+                if number(0)? == 0 {
+                    KvmEvent::PortRead { port }
+                } else {
+                    KvmEvent::PortWrite { port }
+                }
+            }
             Detail::Memory => KvmEvent::Memory { address: number(0)? },
             Detail::GuestEntry => KvmEvent::GuestEntry,
             Detail::GuestExit => KvmEvent::GuestExit { isa: short(0)?, reason: short(1)? },
@@ -122,6 +130,8 @@ mod tests {
         \tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;\n\n";
     const USERSPACE_EXIT: &str = "\tfield:__u32 reason;\toffset:8;\tsize:4;\tsigned:0;\n\
         \tfield:int errno;\toffset:12;\tsize:4;\tsigned:1;\n";
+    const PIO: &str = "\tfield:unsigned int rw;\toffset:8;\tsize:4;\tsigned:0;\n\
+        \tfield:unsigned int port;\toffset:12;\tsize:4;\tsigned:0;\n";
     const MMIO: &str = "\tfield:u32 type;\toffset:8;\tsize:4;\tsigned:0;\n\
         \tfield:u32 len;\toffset:12;\tsize:4;\tsigned:0;\n\
         \tfield:u64 gpa;\toffset:16;\tsize:8;\tsigned:0;\n";
@@ -143,6 +153,8 @@ mod tests {
         // Little-endian: the low half of the address comes first.
         let memory = KvmEvent::Memory { address: 0xfe00_3004 };
         assert_eq!(event(Detail::Memory, MMIO, &[2, 2, 0xfe00_3004, 0]), kvm(memory));
+        assert_eq!(event(Detail::Port, PIO, &[0, 0x1f7]), kvm(KvmEvent::PortRead { port: 0x1f7 }));
+        assert_eq!(event(Detail::Port, PIO, &[1, 0x1f7]), kvm(KvmEvent::PortWrite { port: 0x1f7 }));
         assert_eq!(event(Detail::GuestEntry, "", &[]), kvm(KvmEvent::GuestEntry));
         let block = BlockEvent {
             step: BlockStep::Completed,
@@ -161,6 +173,6 @@ mod tests {
     fn a_record_that_is_too_short_or_a_format_without_a_field_says_so() {
         assert_eq!(event(Detail::Memory, MMIO, &[2, 2, 7]), None);
         let missing = DetailFormat::parse(Detail::Port, HEAD).unwrap_err();
-        assert_eq!(missing, "no field port");
+        assert_eq!(missing, "no field rw");
     }
 }

@@ -4,9 +4,11 @@ mod chain;
 mod exits;
 mod io;
 mod page;
+pub(super) mod sampled;
 mod tables;
 pub mod units;
 
+use super::evidence::EvidenceLevel;
 use super::model::{ClockMethod, Lost, RunStatus, Summary};
 use super::verdict::verdict;
 use page::{Page, Tone, shorten};
@@ -46,20 +48,32 @@ pub fn render(summary: &Summary, style: Style) -> String {
     requests(&mut page, summary);
     if summary.requests.count > 0 {
         tables::latency(&mut page, summary);
-        tables::parts(&mut page, summary);
-        io::phases(&mut page, summary);
-        tables::class_antagonists(&mut page, summary);
     }
-    tables::timeslices(&mut page, summary);
-    tables::off_cpu(&mut page, summary);
-    tables::lock_waits(&mut page, summary);
-    exits::exits(&mut page, summary);
-    tables::antagonists(&mut page, summary);
-    tables::stacks(&mut page, summary);
-    chain::worst(&mut page, summary);
+    if summary.evidence.level == EvidenceLevel::Recorded {
+        recorded(&mut page, summary);
+    } else {
+        sampled::scheduled(&mut page, summary);
+        sampled::shares(&mut page, summary);
+    }
     footing(&mut page, summary);
     warnings(&mut page, summary);
     page.into_text()
+}
+
+/// What only events can tell.
+fn recorded(page: &mut Page, summary: &Summary) {
+    if summary.requests.count > 0 {
+        tables::parts(page, summary);
+        io::phases(page, summary);
+        tables::class_antagonists(page, summary);
+    }
+    tables::timeslices(page, summary);
+    tables::off_cpu(page, summary);
+    tables::lock_waits(page, summary);
+    exits::exits(page, summary);
+    tables::antagonists(page, summary);
+    tables::stacks(page, summary);
+    chain::worst(page, summary);
 }
 
 fn title(page: &mut Page, summary: &Summary) {
@@ -67,8 +81,9 @@ fn title(page: &mut Page, summary: &Summary) {
     vms.dedup();
     let guests = if vms.len() == 1 { "guest" } else { "guests" };
     let title = format!(
-        "vslice {}: {} {guests} under {}, {} measured",
+        "vslice {}{}: {} {guests} under {}, {} measured",
         shorten(&summary.plan, NAME_CHARS_MAX),
+        sampled::label(summary.evidence.level),
         vms.len(),
         shorten(&summary.accelerator.name, NAME_CHARS_MAX),
         duration(summary.measured_ns)
@@ -128,16 +143,23 @@ fn footing(page: &mut Page, summary: &Summary) {
         0 => String::new(),
         kvm_events => format!(" ({} of KVM)", count(kvm_events)),
     };
+    let events = match (&summary.sampled, summary.evidence.level) {
+        (Some(sampled), _) => sampled::rate(sampled),
+        (None, EvidenceLevel::Recorded) => format!("{} host events{of_kvm}", count(cost.events)),
+        (None, _) => "no events".to_owned(),
+    };
     let cost = format!(
-        "{} of CPU time for the collector, {} host events{of_kvm}, {} written",
+        "{} of CPU time for the collector, {events}, {} written",
         duration(cost.collector_cpu_ns),
-        count(cost.events),
         bytes(cost.bytes)
     );
     page.paragraph("Own cost  ", &cost, Tone::Plain);
 }
 
 fn losses(summary: &Summary) -> String {
+    if summary.evidence.level != EvidenceLevel::Recorded {
+        return sampled::losses(summary);
+    }
     let (lost, requests) = (&summary.lost, &summary.requests);
     if *lost == Lost::default() && requests.dropped == 0 {
         return "none: every scheduler event and every request was recorded".to_owned();

@@ -46,6 +46,23 @@ fn the_page_of_a_run_without_requests() {
 }
 
 #[test]
+fn the_page_of_a_sampled_run() {
+    let mut summary = example::sampled();
+    let page = render(&summary, PLAIN);
+    assert_golden("sampled.golden", &page);
+    // Nobody shall take a share for a count, or a run without events for one with none.
+    assert!(page.lines().next().unwrap().contains("(sampled)"));
+    for absent in ["Where the time went", "Off-CPU", "Timeslices ", "every scheduler event"] {
+        assert!(!page.contains(absent), "{absent}");
+    }
+    summary.sampled = None;
+    summary.evidence.level = crate::report::evidence::EvidenceLevel::Totals;
+    let page = render(&summary, PLAIN);
+    assert!(page.lines().next().unwrap().contains("(totals only)"));
+    assert!(!page.contains("Sampled reasons") && page.contains("Run delay"));
+}
+
+#[test]
 fn colours_change_nothing_but_the_colours() {
     let summary = example::summary();
     let coloured = render(&summary, Style { colour: true, ..PLAIN });
@@ -106,7 +123,7 @@ fn a_disk_without_a_record_is_said_and_has_no_table() {
 /// Puts `name` wherever a string of a summary can come from a guest, a host task or a file.
 fn with_every_string(name: &str) -> Summary {
     fn replace(value: &mut serde_json::Value, name: &str) {
-        const ENUMS: [&str; 9] = [
+        const ENUMS: [&str; 11] = [
             "kind",
             "state",
             "reason",
@@ -116,6 +133,8 @@ fn with_every_string(name: &str) -> Summary {
             "why_unknown",
             "io_unknown",
             "class",
+            "level",
+            "what",
         ];
         match value {
             serde_json::Value::String(text) => name.clone_into(text),

@@ -12,11 +12,7 @@ use crate::vmm::host::HostFacts;
 /// The timelines of all threads of the VMs: those of other threads than vCPUs tell for how long
 /// locks were held.
 pub(super) fn timeline(manifest: &Manifest, stacks: StackTable) -> Timeline {
-    let mode = match manifest.accelerator.as_str() {
-        "kvm" => Some(GuestMode::Kvm),
-        "tcg" => Some(GuestMode::Tcg),
-        _ => None,
-    };
+    let mode = mode(manifest);
     let threads = manifest.vms.iter().enumerate().flat_map(|(vm, record)| {
         record.threads.iter().map(move |thread| Watched { tid: thread.tid, vm, user: user(thread) })
     });
@@ -42,7 +38,17 @@ pub(super) fn no_exits(manifest: &Manifest, has_exits: bool) -> Option<Warning> 
     Some(Warning::Notice { text: text.to_owned() })
 }
 
-fn user(thread: &ThreadRecord) -> LockUser {
+/// What runs the guests.
+pub(super) fn mode(manifest: &Manifest) -> Option<GuestMode> {
+    match manifest.accelerator.as_str() {
+        "kvm" => Some(GuestMode::Kvm),
+        "tcg" => Some(GuestMode::Tcg),
+        _ => None,
+    }
+}
+
+/// What a thread is in its VMM.
+pub(super) fn user(thread: &ThreadRecord) -> LockUser {
     match thread.role.as_str() {
         _ if thread.vcpu.is_some() => LockUser::Vcpu,
         "main loop" => LockUser::MainLoop,
@@ -50,7 +56,8 @@ fn user(thread: &ThreadRecord) -> LockUser {
     }
 }
 
-fn vm_facts(vm: &VmRecord, mode: Option<GuestMode>) -> VmFacts {
+/// What is known of one VMM.
+pub(super) fn vm_facts(vm: &VmRecord, mode: Option<GuestMode>) -> VmFacts {
     let locks = LockFacts {
         vmm: Vmm::Qemu,
         mode,

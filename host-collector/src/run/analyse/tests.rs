@@ -30,14 +30,14 @@ const START_NS: u64 = 1_000_000_000;
 const OFFSET_NS: u64 = 999_000_000;
 
 /// Where vm1's QEMU has its big lock.
-const BQL: u64 = 0x55a8_e2e7_eb40;
+pub(super) const BQL: u64 = 0x55a8_e2e7_eb40;
 
 const VM1_LOOP: Tid = Tid(100);
-const VM1_VCPU1: Tid = Tid(101);
+pub(super) const VM1_VCPU1: Tid = Tid(101);
 const VM2_LOOP: Tid = Tid(200);
 const VM2_VCPU1: Tid = Tid(201);
 
-fn host_at(us: u64) -> HostNs {
+pub(super) fn host_at(us: u64) -> HostNs {
     HostNs(START_NS + us * 1000)
 }
 
@@ -106,7 +106,7 @@ fn vm(name: &str, pid: Tid, vcpu1: Tid, reads: bool) -> VmRecord {
     }
 }
 
-fn manifest() -> Manifest {
+pub(super) fn manifest() -> Manifest {
     Manifest {
         schema: SCHEMA.to_owned(),
         status: Status::Complete,
@@ -121,13 +121,15 @@ fn manifest() -> Manifest {
         image: serde_json::Value::Null,
         window: Some(Window { start_ns: host_at(0), end_ns: Some(host_at(1100)) }),
         vms: vec![vm("vm1", VM1_LOOP, VM1_VCPU1, true), vm("vm2", VM2_LOOP, VM2_VCPU1, false)],
+        evidence: crate::report::evidence::Evidence::default(),
+        sampling: None,
         cost: crate::run::manifest::Cost::default(),
         silent_pcpus: Vec::new(),
     }
 }
 
 /// The run as its collector was killed: no end of the window, no word of the guests.
-fn killed_manifest() -> Manifest {
+pub(super) fn killed_manifest() -> Manifest {
     let mut manifest = Manifest { status: Status::Recording, ..manifest() };
     manifest.window = Some(Window { start_ns: host_at(0), end_ns: None });
     manifest.vms.iter_mut().for_each(|vm| vm.guest = None);
@@ -135,7 +137,7 @@ fn killed_manifest() -> Manifest {
 }
 
 /// A stream as a run leaves it: `finished`, or cut off as its writer was killed.
-fn stream<T: crate::store::Columnar>(path: &Path, items: Vec<T>, finished: bool) {
+pub(super) fn stream<T: crate::store::Columnar>(path: &Path, items: Vec<T>, finished: bool) {
     let mut writer = StreamWriter::create(path).unwrap();
     for item in items {
         writer.push(item).unwrap();
@@ -146,7 +148,7 @@ fn stream<T: crate::store::Columnar>(path: &Path, items: Vec<T>, finished: bool)
 }
 
 /// What the collector records while the run goes on.
-fn streams(run: &RunDir, clock_us: &[u64], finished: bool) {
+pub(super) fn streams(run: &RunDir, clock_us: &[u64], finished: bool) {
     let (runs, preempted) = (PrevState::Runnable, PrevState::RunnablePreempted);
     let events = vec![
         switch(20, VM2_VCPU1, preempted, VM1_VCPU1),
@@ -180,7 +182,7 @@ fn streams(run: &RunDir, clock_us: &[u64], finished: bool) {
     stream(&run.clock_path(&vm1), clock_us.iter().map(sample).collect(), finished);
 }
 
-fn run_dir(manifest: &Manifest) -> (TempDir, RunDir) {
+pub(super) fn run_dir(manifest: &Manifest) -> (TempDir, RunDir) {
     let scratch = tempfile::tempdir().unwrap();
     let run = RunDir::create(&scratch.path().join("run")).unwrap();
     run.write_json("run.json", manifest).unwrap();

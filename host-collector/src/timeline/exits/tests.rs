@@ -98,13 +98,14 @@ fn what_is_not_known_whole_is_not_counted() {
 
 #[test]
 fn a_sleep_is_for_the_device_that_the_vmm_was_asked_to_serve() {
-    let port = kvm(1, KvmEvent::Port { port: 0x1f7 });
-    let kick = kvm(3, KvmEvent::UserspaceExit { reason: 2, errno: -4 });
+    let access = kvm(1, KvmEvent::Memory { address: 0xfe00_3004 });
+    let asked = kvm(3, KvmEvent::UserspaceExit { reason: 6, errno: 0 });
+    let kick = kvm(3, KvmEvent::UserspaceExit { reason: 6, errno: -4 });
     for (what, event, expected) in [
-        ("asked", kvm(3, IO), Some(DeviceAddress::Port(0x1f7))),
+        ("asked", asked, Some(DeviceAddress::Memory(0xfe00_3004))),
         ("kicked, with a reason that is left from before", kick, None),
     ] {
-        let events = [on(0), port.clone(), event.clone(), off(4, PrevState::Sleep)];
+        let events = [on(0), access.clone(), event.clone(), off(4, PrevState::Sleep)];
         let device_of = |events: &[HostEvent]| match run(events, 9).0.last().unwrap().state {
             ThreadState::Blocked(sleep) => sleep.device,
             other => panic!("{other:?}"),
@@ -112,7 +113,7 @@ fn a_sleep_is_for_the_device_that_the_vmm_was_asked_to_serve() {
         assert_eq!(device_of(&events), expected, "{what}");
         // What KVM served itself before the guest ran on is not what the VMM is asked for.
         let entry = kvm(2, KvmEvent::GuestEntry);
-        let events = [on(0), port.clone(), entry, event, off(4, PrevState::Sleep)];
+        let events = [on(0), access.clone(), entry, event, off(4, PrevState::Sleep)];
         assert_eq!(device_of(&events), None, "{what}, after an entry");
     }
 }

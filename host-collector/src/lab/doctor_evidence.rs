@@ -1,0 +1,147 @@
+//! How well runs can see their guests' threads on this host.
+
+use super::doctor::Finding;
+use crate::perf::offer::offers;
+use crate::perf::{self, Tracefs};
+use crate::sampling::{Shown, shown_of};
+use crate::units::Tid;
+use std::io;
+use std::process::{Command, Stdio};
+
+/// The level that a run gets now, and each thing that recording can use.
+pub(super) fn findings() -> Vec<Finding> {
+    // Tried rather than derived from capabilities and sysctls: the kernel has more ways to say no.
+    let recordable = perf::check_rights().map_err(|error| error.to_string());
+    let mut findings = vec![evidence_finding(recordable, shown_of_child)];
+    findings.extend(tracefs_findings(Tracefs::find()));
+    findings
+}
+
+fn evidence_finding(
+    recordable: Result<(), String>,
+    shown: impl FnOnce() -> io::Result<Shown>,
+) -> Finding {
+    let name = "evidence";
+    let reason = match recordable {
+        Ok(()) => {
+            return Finding::ok(
+                name,
+                "recorded: sched_switch and sched_waking can be recorded here",
+            );
+        }
+        Err(reason) => reason,
+    };
+    let as_root = "run as root for counts, lengths and the causes of single requests";
+    match shown() {
+        Ok(Shown::Both) => {
+            let seen = format!("sampled: shares of the reasons, no counts; {reason}");
+            Finding::degraded(name, seen, as_root)
+        }
+        Ok(Shown::CallsOnly) => {
+            let seen =
+                format!("sampled, without /proc/PID/wchan: reasons in KVM are unknown; {reason}");
+            Finding::degraded(name, seen, as_root)
+        }
+        Ok(Shown::FunctionsOnly) => {
+            let seen =
+                format!("sampled, without /proc/PID/syscall: locks are not told apart; {reason}");
+            Finding::degraded(name, seen, as_root)
+        }
+        Ok(Shown::Nothing) => Finding::degraded(
+            name,
+            format!("totals: run delays of the vCPUs, no reasons; {reason}"),
+            "run as root, or set kernel.yama.ptrace_scope to 0 or 1 for shares",
+        ),
+        Err(error) => Finding::degraded(
+            name,
+            format!("sampled or totals, not tried, as no child can be started: {error}; {reason}"),
+            as_root,
+        ),
+    }
+}
+
+/// What the kernel shows of a child that sleeps: for an own thread it would show everything.
+fn shown_of_child() -> io::Result<Shown> {
+    let mut child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn()?;
+    let shown = shown_of(&[Tid(child.id())]);
+    child.kill()?;
+    child.wait()?;
+    Ok(shown)
+}
+
+fn tracefs_findings(tracefs: io::Result<Tracefs>) -> Vec<Finding> {
+    let name = "tracefs";
+    let tracefs = match tracefs {
+        Ok(tracefs) => tracefs,
+        Err(error) => {
+            return vec![Finding::degraded(
+                name,
+                format!("not mounted, and it cannot be mounted: {error}"),
+                "runs are sampled; run as root, or mount -t tracefs tracefs /sys/kernel/tracing",
+            )];
+        }
+    };
+    // Then every tracepoint would be, and it would not be known which of them there are.
+    if let Err(error) = tracefs.format("sched/sched_switch")
+        && error.kind() == io::ErrorKind::PermissionDenied
+    {
+        return vec![Finding::degraded(
+            name,
+            format!("mounted, but this user may not read it: {error}"),
+            "runs are sampled, and which tracepoints there are is not known; run as root",
+        )];
+    }
+    let seen = if tracefs.is_private() {
+        "not mounted; vslice mounts one for itself while it records"
+    } else {
+        "mounted"
+    };
+    let offers = offers(&tracefs).into_iter().map(|offer| match offer.missing {
+        None => Finding::ok(offer.name, "there"),
+        Some(why) => Finding::degraded(offer.name, why, offer.costs),
+    });
+    [Finding::ok(name, seen)].into_iter().chain(offers).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::doctor::Status;
+
+    #[test]
+    fn the_level_is_said_with_what_it_costs() {
+        let denied = || Err("not allowed".to_owned());
+        let recorded = evidence_finding(Ok(()), || unreachable!("it is not asked for"));
+        assert!(recorded.status == Status::Ok && recorded.seen.starts_with("recorded"));
+        for (shown, start) in [
+            (Ok(Shown::Both), "sampled: "),
+            (Ok(Shown::CallsOnly), "sampled, without /proc/PID/wchan"),
+            (Ok(Shown::FunctionsOnly), "sampled, without /proc/PID/syscall"),
+            (Ok(Shown::Nothing), "totals: "),
+            (Err(io::ErrorKind::NotFound.into()), "sampled or totals, not tried"),
+        ] {
+            let finding = evidence_finding(denied(), || shown);
+            assert_eq!(finding.status, Status::Degraded);
+            assert!(finding.seen.starts_with(start), "{}", finding.seen);
+            assert!(finding.seen.ends_with("not allowed"), "{}", finding.seen);
+        }
+    }
+
+    #[test]
+    fn without_tracefs_a_run_is_still_possible() {
+        let findings = tracefs_findings(Err(io::ErrorKind::PermissionDenied.into()));
+        assert_eq!((findings.len(), findings[0].status), (1, Status::Degraded));
+    }
+
+    #[test]
+    fn every_tracepoint_has_a_line_where_there_is_tracefs() {
+        let findings = tracefs_findings(Tracefs::find());
+        if findings[0].status == Status::Ok {
+            for name in
+                ["sched/sched_switch", "kvm/kvm_pio", "block/block_rq_issue", "user registers"]
+            {
+                assert!(findings.iter().any(|finding| finding.name == name), "{name}");
+            }
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What of the things that recording can use this host offers, and what a run goes without where one
+//! is missing.
+
+use super::format::Detail;
+use super::registers;
+use super::rings::{SWITCH, WAKING};
+use super::symbols::Symbols;
+use super::tracefs::Tracefs;
+
+/// The user registers, as [`costs_of`] knows them.
+pub const USER_REGISTERS: &str = "user registers";
+
+/// The kernel's symbols, as [`costs_of`] knows them.
+pub const KERNEL_SYMBOLS: &str = "kernel symbols";
+
+/// One thing that recording can use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// A tracepoint as `group/name`, [`USER_REGISTERS`] or [`KERNEL_SYMBOLS`].
+    pub name: &'static str,
+    /// Why it cannot be used here; `None` if it can.
+    pub missing: Option<String>,
+    /// What a report goes without where it is missing; a sentence without its end.
+    pub costs: &'static str,
+}
+
+/// Everything that recording can use, in the order of its importance.
+#[must_use]
+pub fn offers(tracefs: &Tracefs) -> Vec<Offer> {
+    let tracepoints = [SWITCH, WAKING].into_iter().chain(details().map(Detail::name));
+    let tracepoints = tracepoints.map(|name| Offer {
+        name,
+        missing: tracefs.format(name).err().map(|error| error.to_string()),
+        costs: costs_of(name),
+    });
+    let registers = (registers::MASK == 0)
+        .then(|| "this architecture's calling convention is not known here".to_owned());
+    let symbols = Symbols::load().err().map(|error| error.to_string());
+    let others = [(USER_REGISTERS, registers), (KERNEL_SYMBOLS, symbols)];
+    let others =
+        others.into_iter().map(|(name, missing)| Offer { name, missing, costs: costs_of(name) });
+    tracepoints.chain(others).collect()
+}
+
+fn details() -> impl Iterator<Item = Detail> {
+    Detail::DEVICE_ACCESS.into_iter().chain(Detail::EXITS).chain(Detail::DISK)
+}
+
+/// What a report goes without where this is missing; a sentence without its end.
+#[must_use]
+pub fn costs_of(name: &str) -> &'static str {
+    let detail = details().find(|detail| detail.name() == name);
+    match (name, detail) {
+        (SWITCH | WAKING, _) => "no event can be recorded: runs are sampled",
+        (USER_REGISTERS, _) => "locks are not told apart by their addresses",
+        (KERNEL_SYMBOLS, _) => "stacks have no names, so the reasons for sleeps are unknown",
+        (_, Some(Detail::UserspaceExit | Detail::Port | Detail::Memory)) => {
+            "under KVM, waits for locks go without the device that caused them"
+        }
+        (_, Some(Detail::GuestEntry | Detail::GuestExit)) => {
+            "under KVM, time on a pCPU is not split into guest, KVM and VMM"
+        }
+        (_, Some(Detail::Block(_))) => "I/O is not split into queued, device and completed",
+        (_, None) => "what it would tell is unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_tracepoint_has_its_price() {
+        for name in details().map(Detail::name).chain([SWITCH, WAKING]) {
+            assert_ne!(costs_of(name), costs_of("no/such"), "{name}");
+        }
+        assert_ne!(costs_of(USER_REGISTERS), costs_of(KERNEL_SYMBOLS));
+    }
+}

@@ -1,0 +1,178 @@
+//! What a run's statements rest on: recorded events, looks at threads, or totals.
+
+use crate::sampling::Doing;
+use crate::timeline::Reason;
+use crate::units::{Tid, VcpuId};
+use serde::{Deserialize, Serialize};
+
+/// How much of the host was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EvidenceLevel {
+    /// What the scheduler counts of each thread: for how long it ran and waited, and no reasons.
+    Totals,
+    /// Looks at the threads some hundred times a second: shares of the reasons, and the totals.
+    Sampled,
+    /// Every event of the scheduler: counts, lengths, and what happened to each request.
+    #[default]
+    Recorded,
+}
+
+impl EvidenceLevel {
+    /// Its name in `run.json` and `summary.json`, and for `--evidence`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            EvidenceLevel::Totals => "totals",
+            EvidenceLevel::Sampled => "sampled",
+            EvidenceLevel::Recorded => "recorded",
+        }
+    }
+}
+
+/// What a run rests on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// How much of the host was seen.
+    pub level: EvidenceLevel,
+    /// Why not more, or why so much; a sentence without its end.
+    pub reason: String,
+    /// What the run went without.
+    pub missing: Vec<Missing>,
+}
+
+/// Something that this kernel lacks, or does not show.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// A tracepoint, a file, or what else it is.
+    pub name: String,
+    /// What the report goes without; a sentence without its end.
+    pub costs: String,
+}
+
+/// How the thread of one vCPU was scheduled, from `/proc/TID/schedstat`: the kernel's own totals, not
+/// samples, brought up to date at each switch and tick.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScheduledVcpu {
+    /// The VM's name.
+    pub vm: String,
+    /// The vCPU.
+    pub vcpu: VcpuId,
+    /// Its thread on the host.
+    pub tid: Tid,
+    /// Time between the first and the last read in the measured window.
+    pub observed_ns: u64,
+    /// Of it, time on a pCPU.
+    pub on_pcpu_ns: u64,
+    /// Time in which it was runnable and had no pCPU.
+    pub run_delay_ns: u64,
+    /// How often it came on a pCPU.
+    pub timeslices: u64,
+    /// `on_pcpu_ns` over `timeslices`; 0 without timeslices.
+    pub timeslice_mean_ns: u64,
+}
+
+/// What was seen by looking at the threads now and then.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sampled {
+    /// How often in a second each vCPU was looked at, as it was achieved.
+    pub rounds_hz: f64,
+    /// The share of one pCPU that looking took, in [0, 1]; `None` if the collector was killed.
+    pub own_share: Option<f64>,
+    /// In how many stretches of time looks that were due were not taken.
+    pub gaps: u64,
+    /// Rounds of looks that were due in them.
+    pub gap_rounds: u64,
+    /// Their total length.
+    pub gaps_ns: u64,
+    /// What each vCPU was seen to do.
+    pub vcpus: Vec<SampledVcpu>,
+}
+
+/// What one vCPU was seen to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SampledVcpu {
+    /// The VM's name.
+    pub vm: String,
+    /// The vCPU.
+    pub vcpu: VcpuId,
+    /// Its thread on the host.
+    pub tid: Tid,
+    /// How often it was looked at.
+    pub looks: u64,
+    /// What it did, the largest share first; they add up to 1 but for rounding.
+    pub shares: Vec<SampledShare>,
+}
+
+/// How much of its time a vCPU did one thing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SampledShare {
+    /// `runnable`, or the name of a reason for being off a pCPU.
+    pub what: SampledDoing,
+    /// The lock that it slept on, if that is what it did.
+    pub lock_address: Option<u64>,
+    /// Looks that showed it.
+    pub looks: u64,
+    /// Their share of all looks at the vCPU, in [0, 1].
+    pub share: f64,
+    /// The lower end of the share's 95 % interval.
+    pub low: f64,
+    /// The upper end.
+    pub high: f64,
+}
+
+/// [`Doing`] as it is written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "&'static str", try_from = "String")]
+pub struct SampledDoing(pub Doing);
+
+impl SampledDoing {
+    /// Its name in `summary.json`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Doing::Runnable => "runnable",
+            Doing::Off(reason) => reason.name(),
+        }
+    }
+}
+
+impl From<SampledDoing> for &'static str {
+    fn from(doing: SampledDoing) -> &'static str {
+        doing.name()
+    }
+}
+
+impl TryFrom<String> for SampledDoing {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<SampledDoing, String> {
+        let mut all =
+            Reason::ALL.into_iter().map(Doing::Off).chain([Doing::Runnable]).map(SampledDoing);
+        all.find(|doing| doing.name() == name)
+            .ok_or_else(|| format!("{name:?} is nothing that a vCPU is seen to do"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_back() {
+        for doing in Reason::ALL.into_iter().map(Doing::Off).chain([Doing::Runnable]) {
+            let json = serde_json::to_value(SampledDoing(doing)).unwrap();
+            assert_eq!(serde_json::from_value::<SampledDoing>(json).unwrap().0, doing);
+        }
+        assert!(serde_json::from_value::<SampledDoing>("bored".into()).is_err());
+        for level in [EvidenceLevel::Totals, EvidenceLevel::Sampled, EvidenceLevel::Recorded] {
+            assert_eq!(serde_json::to_value(level).unwrap(), level.name());
+        }
+    }
+
+    #[test]
+    fn more_evidence_is_more() {
+        assert!(EvidenceLevel::Totals < EvidenceLevel::Sampled);
+        assert!(EvidenceLevel::Sampled < EvidenceLevel::Recorded);
+    }
+}

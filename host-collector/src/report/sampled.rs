@@ -1,0 +1,94 @@
+//! What the reader of a run without events should know before believing it.
+
+use super::evidence::{EvidenceLevel, SampledShare, ScheduledVcpu};
+use super::model::{Summary, share};
+use super::warning::Warning;
+use crate::sampling::Doing;
+use crate::sampling::interval::wilson_95;
+
+/// Sampled shares that are off by more than this, and by more than chance, bring
+/// [`Warning::SampleBias`].
+const BIAS_MAX: f64 = 0.02;
+
+/// Adds what a run goes without, whatever its level.
+pub(super) fn warn(summary: &Summary, warnings: &mut Vec<Warning>) {
+    let evidence = &summary.evidence;
+    if evidence.level != EvidenceLevel::Recorded {
+        let (level, reason) = (evidence.level, evidence.reason.clone());
+        warnings.push(Warning::NotRecorded { level, reason });
+    }
+    warnings.extend(summary.scheduled.iter().filter_map(|row| sample_bias(summary, row)));
+    warnings.extend(evidence.missing.iter().map(|missing| Warning::MissingEvidence {
+        name: missing.name.clone(),
+        costs: missing.costs.clone(),
+    }));
+}
+
+/// The one share that is known in two ways: looks, and what the scheduler counted.
+fn sample_bias(summary: &Summary, row: &ScheduledVcpu) -> Option<Warning> {
+    let mut sampled = summary.sampled.iter().flat_map(|sampled| &sampled.vcpus);
+    let seen = sampled.find(|seen| seen.tid == row.tid && seen.looks > 0)?;
+    let is_runnable = |share: &&SampledShare| share.what.0 == Doing::Runnable;
+    let runnable = seen.shares.iter().find(is_runnable);
+    let (sampled, low, high) = runnable.map_or_else(
+        || (0.0, 0.0, wilson_95(0, seen.looks).1),
+        |share| (share.share, share.low, share.high),
+    );
+    let counted = share(row.on_pcpu_ns.saturating_add(row.run_delay_ns), row.observed_ns);
+    let is_outside = counted < low || counted > high;
+    (is_outside && (counted - sampled).abs() > BIAS_MAX).then(|| Warning::SampleBias {
+        vm: row.vm.clone(),
+        vcpu: row.vcpu,
+        sampled,
+        counted,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::example;
+    use crate::report::warning::warnings;
+    use crate::units::VcpuId;
+
+    #[test]
+    fn a_sampled_run_says_so_and_its_requests_are_no_losses() {
+        let summary = example::sampled();
+        let warnings = warnings(&summary);
+        let is_missing = |warning: &Warning| matches!(warning, Warning::MissingEvidence { .. });
+        assert!(matches!(&warnings[0], Warning::NotRecorded { level: EvidenceLevel::Sampled, .. }));
+        assert!(is_missing(&warnings[1]));
+        let is_loss = |warning: &Warning| matches!(warning, Warning::Unattributable { .. });
+        assert!(summary.requests.unattributable > 0 && !warnings.iter().any(is_loss));
+    }
+
+    #[test]
+    fn samples_that_contradict_the_totals_are_warned_of() {
+        let biased = |on_pcpu_ns| {
+            let mut summary = example::sampled();
+            summary.scheduled[0].on_pcpu_ns = on_pcpu_ns;
+            let all = warnings(&summary).into_iter();
+            all.filter(|warning| matches!(warning, Warning::SampleBias { .. })).collect::<Vec<_>>()
+        };
+        // 74.95 % of the looks showed it runnable; it waited for 25 % of its time.
+        assert_eq!(biased(500_000_000), []);
+        let warning = Warning::SampleBias {
+            vm: "vm1".into(),
+            vcpu: VcpuId(1),
+            sampled: 0.7495,
+            counted: 0.78,
+        };
+        assert_eq!(biased(530_000_000), [warning]);
+    }
+
+    #[test]
+    fn what_may_be_chance_is_no_bias() {
+        let mut summary = example::sampled();
+        summary.scheduled[0].on_pcpu_ns = 530_000_000;
+        let vcpu = &mut summary.sampled.as_mut().unwrap().vcpus[0];
+        vcpu.looks = 40;
+        (vcpu.shares[0].low, vcpu.shares[0].high) = (0.59, 0.86);
+        let is_bias = |warning: &Warning| matches!(warning, Warning::SampleBias { .. });
+        assert!(!warnings(&summary).iter().any(is_bias));
+    }
+}

@@ -1,0 +1,122 @@
+//! The tables of a run of which no events were recorded. Every one says in its heading what it rests
+//! on, so that no share is taken for a count.
+
+use super::page::{Page, Table, Tone};
+use super::tables::{heading, share_percent, vcpu_name};
+use super::units::{count, duration, percent};
+use crate::report::evidence::{EvidenceLevel, Sampled, SampledShare};
+use crate::report::model::Summary;
+use crate::report::reason::OffReason;
+use crate::sampling::Doing;
+
+/// Shares below this are added up in one line; the JSON has them all.
+const SHARE_SHOWN_MIN: f64 = 0.001;
+
+/// What a page calls the level in its title; nothing where events were recorded.
+pub(super) fn label(level: EvidenceLevel) -> &'static str {
+    match level {
+        EvidenceLevel::Recorded => "",
+        EvidenceLevel::Sampled => " (sampled)",
+        EvidenceLevel::Totals => " (totals only)",
+    }
+}
+
+pub(super) fn scheduled(page: &mut Page, summary: &Summary) {
+    if summary.scheduled.is_empty() {
+        return;
+    }
+    let note = "the kernel's own totals, neither recorded nor sampled; share of the vCPU's time";
+    heading(page, "Run delay", note);
+    let mut table = Table::new("lrrrrrrr");
+    table.row(
+        Tone::Dim,
+        ["", "tid", "on pCPU", "share", "run delay", "share", "timeslices", "mean"],
+    );
+    for vcpu in &summary.scheduled {
+        table.row(
+            Tone::Plain,
+            [
+                vcpu_name(&vcpu.vm, vcpu.vcpu),
+                vcpu.tid.to_string(),
+                duration(vcpu.on_pcpu_ns),
+                share_percent(vcpu.on_pcpu_ns, vcpu.observed_ns),
+                duration(vcpu.run_delay_ns),
+                share_percent(vcpu.run_delay_ns, vcpu.observed_ns),
+                count(vcpu.timeslices),
+                duration(vcpu.timeslice_mean_ns),
+            ],
+        );
+    }
+    page.table(&table);
+}
+
+pub(super) fn shares(page: &mut Page, summary: &Summary) {
+    let Some(sampled) = &summary.sampled else { return };
+    let note = "sampled: shares of looks at the vCPU, not counts of events";
+    heading(page, "Sampled reasons", note);
+    let mut table = Table::new("llrrrrl");
+    table.row(Tone::Dim, ["", "seen", "sampled", "95 % from", "to", "looks", "lock"]);
+    for vcpu in &sampled.vcpus {
+        let mut name = vcpu_name(&vcpu.vm, vcpu.vcpu);
+        let is_shown = |row: &&SampledShare| row.share >= SHARE_SHOWN_MIN;
+        for row in vcpu.shares.iter().filter(is_shown) {
+            let lock = row.lock_address.map_or_else(String::new, |at| format!("{at:#x}"));
+            table.row(
+                Tone::Plain,
+                [
+                    std::mem::take(&mut name),
+                    seen(row).to_owned(),
+                    percent(row.share),
+                    percent(row.low),
+                    percent(row.high),
+                    count(row.looks),
+                    lock,
+                ],
+            );
+        }
+        let rest = vcpu.shares.iter().filter(|row| !is_shown(row)).map(|row| row.looks);
+        let rest: u64 = rest.sum();
+        if rest > 0 {
+            let share = share_percent(rest, vcpu.looks);
+            let first = std::mem::take(&mut name);
+            let empty = String::new;
+            table.row(
+                Tone::Dim,
+                [first, "others".to_owned(), share, empty(), empty(), count(rest), empty()],
+            );
+        }
+    }
+    page.table(&table);
+}
+
+/// What a row was seen to be about.
+pub(in crate::report) fn seen(row: &SampledShare) -> &'static str {
+    match row.what.0 {
+        Doing::Runnable => "running or waiting",
+        Doing::Off(reason) => OffReason::Left(reason).label(),
+    }
+}
+
+/// What sampling left out, and what it took.
+pub(super) fn losses(summary: &Summary) -> String {
+    let requests = if summary.requests.dropped == 0 { "no request" } else { "requests" };
+    match &summary.sampled {
+        None => format!("no event was recorded and nothing sampled; {requests} dropped"),
+        Some(sampled) if sampled.gaps == 0 => {
+            format!("no event was recorded; no sample came late; {requests} dropped")
+        }
+        Some(sampled) => format!(
+            "no event was recorded; {} rounds of samples were left out in {} gaps, {} in all; \
+             {requests} dropped",
+            count(sampled.gap_rounds),
+            count(sampled.gaps),
+            duration(sampled.gaps_ns)
+        ),
+    }
+}
+
+/// How it was sampled, for the line on the run's own cost.
+pub(super) fn rate(sampled: &Sampled) -> String {
+    let cost = sampled.own_share.map(|share| format!(" for {} of a pCPU", percent(share)));
+    format!("sampled {:.0} times a second{}", sampled.rounds_hz, cost.unwrap_or_default())
+}

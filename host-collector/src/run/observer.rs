@@ -1,0 +1,168 @@
+//! Who watches the guests' threads while the workloads run: the recorder of events, or a sampler.
+
+use super::disk_notes;
+use super::error::RunError;
+use super::evidence::{EvidencePlan, note_missing};
+use super::manifest::{Cost, Manifest, SamplingRecord};
+use super::reserve;
+use super::stage::Run;
+use crate::perf::offer::KERNEL_SYMBOLS;
+use crate::perf::{RecordError, Recorder, StackTable, Symbols};
+use crate::report::evidence::EvidenceLevel;
+use crate::sampling::sampler::SinkError;
+use crate::sampling::{
+    Pace, SampleItem, SampleSink, SampledThread, Sampler, SamplerPlan, Shown, Sight, shown_of,
+};
+use crate::store::{RunDir, StackNames, StoreError, StreamWriter, VmName};
+use crate::units::Tid;
+
+/// One of the two, at work.
+#[derive(Debug)]
+pub(super) enum Observer {
+    Recorder(Recorder),
+    Sampler(Sampler),
+}
+
+impl Observer {
+    /// Starts the best one that `plan` allows and the host lets; the manifest is told which. `record`
+    /// starts a recorder.
+    pub(super) fn start(
+        run: &Run<'_>,
+        mut plan: EvidencePlan,
+        manifest: &mut Manifest,
+        record: impl FnOnce(&Manifest) -> Result<Recorder, RunError>,
+    ) -> Result<Observer, RunError> {
+        if plan.level() == EvidenceLevel::Recorded {
+            match record(manifest) {
+                Ok(recorder) => {
+                    manifest.evidence = plan.settle(Shown::Both)?;
+                    return Ok(Observer::Recorder(recorder));
+                }
+                Err(RunError::Record(error)) => plan.fall(error)?,
+                Err(error) => return Err(error),
+            }
+        }
+        let threads = sampled_threads(manifest);
+        let tids: Vec<Tid> = threads.iter().map(|thread| thread.tid).collect();
+        let shown = match plan.level() {
+            EvidenceLevel::Sampled => shown_of(&tids),
+            EvidenceLevel::Totals | EvidenceLevel::Recorded => Shown::Nothing,
+        };
+        manifest.evidence = plan.settle(shown)?;
+        let sight = match manifest.evidence.level {
+            EvidenceLevel::Totals => Sight::TotalsOnly,
+            EvidenceLevel::Sampled | EvidenceLevel::Recorded => Sight::LooksAndTotals,
+        };
+        let pcpu = Some(run.plan.collector_pcpu);
+        let streams = SampleStreams::create(run.dir, manifest)?;
+        let sampler = Sampler::start(&SamplerPlan { threads, sight, pcpu }, streams)?;
+        Ok(Observer::Sampler(sampler))
+    }
+
+    /// Whether it has ended by itself; [`Observer::finish`] says why.
+    pub(super) fn has_ended(&self) -> bool {
+        match self {
+            Observer::Recorder(recorder) => recorder.has_ended(),
+            Observer::Sampler(sampler) => sampler.has_ended(),
+        }
+    }
+
+    /// Ends it, and notes what it came to.
+    pub(super) fn finish(self, dir: &RunDir, manifest: &mut Manifest) -> Result<(), RunError> {
+        match self {
+            Observer::Recorder(recorder) => finish_recording(recorder, dir, manifest),
+            Observer::Sampler(sampler) => finish_sampling(sampler, dir, manifest),
+        }
+    }
+}
+
+fn finish_recording(
+    recorder: Recorder,
+    dir: &RunDir,
+    manifest: &mut Manifest,
+) -> Result<(), RunError> {
+    let totals = recorder.stop();
+    // What follows is the run's last words.
+    reserve::release(dir);
+    let totals = totals?;
+    manifest.silent_pcpus.clone_from(&totals.silent_pcpus);
+    disk_notes::take_back(manifest, &totals.missing);
+    let cost: &mut Cost = &mut manifest.cost;
+    cost.events_count = totals.counters.events_count;
+    cost.lost_count = totals.counters.lost_count;
+    cost.filled_count = totals.filled_count;
+    cost.uncovered_threads_count = totals.uncovered_threads_count;
+    cost.ring_bytes = totals.counters.ring_bytes;
+    note_missing(&mut manifest.evidence, &totals.missing);
+    let named = name_stacks(dir, &totals.stacks, manifest);
+    totals.ended_early.map_or(named, |error: RecordError| Err(error.into()))
+}
+
+/// Stacks without names are less, and not a reason to throw away a run.
+fn name_stacks(dir: &RunDir, stacks: &StackTable, manifest: &mut Manifest) -> Result<(), RunError> {
+    match Symbols::load() {
+        Ok(symbols) => Ok(dir.write_stack_names(&StackNames::resolve(stacks, &symbols))?),
+        Err(_) => {
+            note_missing(&mut manifest.evidence, &[KERNEL_SYMBOLS]);
+            Ok(())
+        }
+    }
+}
+
+fn finish_sampling(
+    sampler: Sampler,
+    dir: &RunDir,
+    manifest: &mut Manifest,
+) -> Result<(), RunError> {
+    let totals = sampler.stop();
+    reserve::release(dir);
+    let totals = totals?;
+    manifest.sampling = Some(SamplingRecord {
+        rounds_count: totals.rounds_count,
+        looks_count: totals.looks_count,
+        elapsed_ns: totals.elapsed_ns,
+        own_ns: totals.own_ns,
+    });
+    totals.ended_early.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// All threads of the VMs: those that are no vCPUs may share a lock with them.
+fn sampled_threads(manifest: &Manifest) -> Vec<SampledThread> {
+    let of_vms = manifest.vms.iter().enumerate();
+    let threads = of_vms.flat_map(|(vm, record)| {
+        record.threads.iter().map(move |thread| {
+            let pace = if thread.vcpu.is_some() { Pace::EveryRound } else { Pace::Seldom };
+            SampledThread { vm, tid: thread.tid, pace }
+        })
+    });
+    threads.collect()
+}
+
+/// The streams of all VMs in the run directory.
+#[derive(Debug)]
+struct SampleStreams(Vec<StreamWriter<SampleItem>>);
+
+impl SampleStreams {
+    fn create(dir: &RunDir, manifest: &Manifest) -> Result<SampleStreams, StoreError> {
+        let create = |name: &String| {
+            StreamWriter::create(&dir.samples_path(&VmName::try_from(name.as_str())?))
+        };
+        manifest.vms.iter().map(|vm| create(&vm.name)).collect::<Result<_, _>>().map(SampleStreams)
+    }
+}
+
+impl SampleSink for SampleStreams {
+    fn item(&mut self, vm: usize, item: SampleItem) -> Result<(), SinkError> {
+        Ok(self.0[vm].push(item)?)
+    }
+
+    fn tick(&mut self) -> Result<(), SinkError> {
+        self.0.iter_mut().try_for_each(StreamWriter::tick)?;
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), SinkError> {
+        self.0.drain(..).try_for_each(StreamWriter::finish)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,277 @@
+//! A thread that looks at other threads, again and again.
+
+use super::files::{Functions, ThreadFiles};
+use super::item::{Call, SampleItem};
+use super::rounds::Rounds;
+use crate::units::{PcpuId, Tid};
+use crate::vmm::pin;
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, Builder, JoinHandle};
+use std::time::Duration;
+
+/// From one round of looks to the next, on average.
+pub const PERIOD: Duration = Duration::from_millis(1);
+
+/// Looking never takes more than this share of a pCPU: where a round takes long, because there are
+/// many threads, the next one comes later, and the rate is lower.
+pub const PCPU_SHARE_MAX: f64 = 0.2;
+
+/// Threads that are no vCPU's are looked at in every so many rounds only.
+pub(super) const OTHERS_ROUNDS: u64 = 10;
+
+/// Between two reads of what the scheduler has counted.
+pub(super) const TOTALS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How often it is tried what can be seen of threads: one that is running shows nothing.
+const RIGHTS_TRIES: usize = 20;
+
+/// Why whoever takes the items could not.
+pub type SinkError = Box<dyn Error + Send + Sync>;
+
+/// Takes what is sampled, item by item, in order of time.
+pub trait SampleSink: Send + 'static {
+    /// Takes an item of the VM with this index.
+    ///
+    /// # Errors
+    /// What ends the sampling.
+    fn item(&mut self, vm: usize, item: SampleItem) -> Result<(), SinkError>;
+
+    /// Is called now and then, for what has waited to be written.
+    ///
+    /// # Errors
+    /// As [`SampleSink::item`].
+    fn tick(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    /// No more items will come.
+    ///
+    /// # Errors
+    /// As [`SampleSink::item`].
+    fn finish(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+impl<F: FnMut(usize, SampleItem) -> Result<(), SinkError> + Send + 'static> SampleSink for F {
+    fn item(&mut self, vm: usize, item: SampleItem) -> Result<(), SinkError> {
+        self(vm, item)
+    }
+}
+
+/// Why sampling cannot begin, or why it ended.
+#[derive(Debug, thiserror::Error)]
+pub enum SampleError {
+    /// A thread's totals cannot be read.
+    #[error(
+        "what the scheduler has counted of thread {tid} cannot be read: {source}; the kernel needs CONFIG_SCHED_INFO"
+    )]
+    NoSchedstat {
+        /// The thread.
+        tid: Tid,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is no thread for it.
+    #[error("the sampling thread cannot be started")]
+    NoThread(#[source] io::Error),
+    /// Whoever takes the items could not.
+    #[error("what was sampled could not be kept")]
+    Sink(#[source] SinkError),
+    /// The sampling thread has panicked.
+    #[error("the sampling thread has panicked")]
+    Panicked,
+}
+
+/// What is read of the threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    /// What they are doing, and what the scheduler has counted.
+    LooksAndTotals,
+    /// What the scheduler has counted.
+    TotalsOnly,
+}
+
+/// What the kernel shows of threads to this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// Calls and functions.
+    Both,
+    /// In which call they sleep, with its arguments.
+    CallsOnly,
+    /// In which function of the kernel they sleep.
+    FunctionsOnly,
+    /// Neither, or none of them slept.
+    Nothing,
+}
+
+/// One thread to sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SampledThread {
+    /// The index of its VM, as the sink is told it.
+    pub vm: usize,
+    /// The thread.
+    pub tid: Tid,
+    /// How often it is looked at.
+    pub pace: Pace,
+}
+
+/// How often a thread is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// In every round: a vCPU's thread.
+    EveryRound,
+    /// In every tenth.
+    Seldom,
+}
+
+/// Whom to sample, and what of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SamplerPlan {
+    /// The threads; those that are born later are not looked at.
+    pub threads: Vec<SampledThread>,
+    /// What is read of them.
+    pub sight: Sight,
+    /// Where the sampling thread shall run; `None` lets the scheduler choose.
+    pub pcpu: Option<PcpuId>,
+}
+
+/// What a sampling came to.
+#[derive(Debug, Default)]
+pub struct SamplerTotals {
+    /// Rounds of looks, or of reads of totals if nothing else was read.
+    pub rounds_count: u64,
+    /// Looks taken, of all threads.
+    pub looks_count: u64,
+    /// How long it went on.
+    pub elapsed_ns: u64,
+    /// What it took of a pCPU.
+    pub own_ns: u64,
+    /// Why it ended before it was stopped, if it did.
+    pub ended_early: Option<SampleError>,
+}
+
+/// A sampling that goes on, until it is stopped or dropped.
+#[derive(Debug)]
+pub struct Sampler {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<SamplerTotals>>,
+}
+
+impl Sampler {
+    /// Opens the files of all threads and starts to sample. Threads that have ended are left out.
+    ///
+    /// # Errors
+    /// [`SampleError::NoSchedstat`] or [`SampleError::NoThread`].
+    pub fn start(plan: &SamplerPlan, sink: impl SampleSink) -> Result<Sampler, SampleError> {
+        let mut threads = Vec::new();
+        for thread in &plan.threads {
+            match ThreadFiles::open(thread.tid) {
+                Ok(files) => threads.push((*thread, files)),
+                Err(_) if !exists(thread.tid) => {}
+                Err(source) => return Err(SampleError::NoSchedstat { tid: thread.tid, source }),
+            }
+        }
+        let mut vms: Vec<usize> = threads.iter().map(|(thread, _)| thread.vm).collect();
+        vms.sort_unstable();
+        vms.dedup();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, sight, pcpu) = (Arc::clone(&stop), plan.sight, plan.pcpu);
+        let run = move || {
+            if let Some(pcpu) = pcpu {
+                // Where that fails it samples from anywhere rather than not at all.
+                let _anywhere = pin::set_affinity(own_tid(), &[pcpu]);
+            }
+            let functions = Functions::default();
+            let totals = SamplerTotals::default();
+            Rounds { threads, vms, sight, sink, functions, totals }.repeat(&stopped)
+        };
+        let thread = Builder::new().name("vslice-sample".into()).spawn(run);
+        Ok(Sampler { stop, thread: Some(thread.map_err(SampleError::NoThread)?) })
+    }
+
+    /// Whether it has ended by itself; [`Sampler::stop`] then says why.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Takes the totals once more, hands the rest to the sink and finishes it.
+    ///
+    /// # Errors
+    /// [`SampleError::Panicked`]. Other failures are in [`SamplerTotals::ended_early`], because what
+    /// was sampled before them is worth keeping.
+    pub fn stop(mut self) -> Result<SamplerTotals, SampleError> {
+        self.join().ok_or(SampleError::Panicked)
+    }
+
+    fn join(&mut self) -> Option<SamplerTotals> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take()?.join().ok()
+    }
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+/// What the kernel shows of these threads, found out by looking. Takes up to a tenth of a second
+/// where it shows nothing.
+#[must_use]
+pub fn shown_of(tids: &[Tid]) -> Shown {
+    let mut files: Vec<_> = tids.iter().filter_map(|tid| ThreadFiles::open(*tid).ok()).collect();
+    let mut functions = Functions::default();
+    let (mut calls, mut names) = (false, false);
+    for _ in 0..RIGHTS_TRIES {
+        for file in &mut files {
+            if let Some(look) = file.look(&mut functions) {
+                calls |= look.call != Call::Hidden;
+                names |= look.wchan.is_some();
+            }
+        }
+        if calls && names {
+            break;
+        }
+        thread::sleep(TOTALS_INTERVAL / 20);
+    }
+    match (calls, names) {
+        (true, true) => Shown::Both,
+        (true, false) => Shown::CallsOnly,
+        (false, true) => Shown::FunctionsOnly,
+        (false, false) => Shown::Nothing,
+    }
+}
+
+fn exists(tid: Tid) -> bool {
+    std::path::Path::new(&format!("/proc/{tid}")).exists()
+}
+
+fn own_tid() -> Tid {
+    Tid(nix::unistd::gettid().as_raw().cast_unsigned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sink_that_fails_ends_it_and_says_why() {
+        let plan = SamplerPlan {
+            threads: vec![SampledThread { vm: 0, tid: own_tid(), pace: Pace::EveryRound }],
+            sight: Sight::TotalsOnly,
+            pcpu: None,
+        };
+        let full = |_: usize, _: SampleItem| -> Result<(), SinkError> { Err("full".into()) };
+        let sampler = Sampler::start(&plan, full).unwrap();
+        while !sampler.has_ended() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let ended = sampler.stop().unwrap().ended_early.unwrap();
+        assert_eq!(ended.source().unwrap().to_string(), "full");
+    }
+}
