@@ -103,10 +103,12 @@ fn sleeps_agree() -> Outcome {
     };
     for disk in disks {
         let is_read = disk["reads_count"].as_u64() > Some(0);
-        // Under TCG every request takes the lock, so an address by what the lock is for is known.
-        let is_known =
+        // Where main loop and vCPU were both seen to wait for a lock, it is the one that was found.
+        let is_same =
             disk["shared_address"].is_null() || disk["shared_address"] == disk["found_address"];
-        if !is_read || !is_known {
+        let is_known = disk["found_address"].is_u64() && is_same;
+        let is_whole = disk["witness_lost_count"] == 0;
+        if !is_read || !is_known || !is_whole {
             return Err(format!("{disk:#}").into());
         }
     }

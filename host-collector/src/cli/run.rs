@@ -54,11 +54,7 @@ pub(super) fn execute(args: &RunArgs) -> anyhow::Result<u8> {
         Some(output) => output.clone(),
         None => default_output(&plan.name)?,
     };
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let hangup = (!ignores_hangup()).then_some(SIGHUP);
-    for signal in [SIGINT, SIGTERM].into_iter().chain(hangup) {
-        signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
-    }
+    let interrupted = interrupts()?;
     let options = RunOptions {
         output: &output,
         image: &args.image,
@@ -120,6 +116,17 @@ impl Interrupted {
     pub(crate) fn code(&self) -> u8 {
         INTERRUPTED
     }
+}
+
+/// A flag that is set by the signals that mean "end": Ctrl-C, `kill`, and a terminal that goes away
+/// unless `nohup` said that it does not matter.
+pub(super) fn interrupts() -> std::io::Result<Arc<AtomicBool>> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let hangup = (!ignores_hangup()).then_some(SIGHUP);
+    for signal in [SIGINT, SIGTERM].into_iter().chain(hangup) {
+        signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
+    }
+    Ok(interrupted)
 }
 
 /// Whether whoever started this process wants it to outlive its terminal, as nohup(1) does: the mask

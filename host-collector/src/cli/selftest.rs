@@ -62,6 +62,7 @@ pub(super) fn execute(args: &SelftestArgs) -> anyhow::Result<u8> {
         vcpu_pcpu,
         other_pcpu,
         window: Duration::from_secs_f64(args.window),
+        interrupted: super::run::interrupts()?,
         slice_ns: slice.map(|slice| slice.expected_ns),
     };
     if args.disks {
@@ -81,6 +82,7 @@ fn count_disks(config: &SelftestConfig, json: bool) -> anyhow::Result<u8> {
     for accelerator in &config.accelerators {
         let stage = Stage { config, qemu, accelerator: *accelerator };
         for frontend in Frontend::ALL {
+            config.check()?;
             drop(writeln!(std::io::stderr(), "vslice: {}", frontend.name()));
             counts.push(stage.count(frontend)?);
         }

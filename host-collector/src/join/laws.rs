@@ -1,6 +1,6 @@
 //! The join, on drawn timelines and by its laws.
 
-use super::stream::OPEN_REQUESTS_MAX;
+use super::OPEN_REQUESTS_MAX;
 use super::*;
 use crate::clock::{ClockMap, Exchange};
 use crate::timeline::{Antagonist, Reason, RunMode, Sleep, Span, ThreadState, UnknownCause};

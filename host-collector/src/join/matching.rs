@@ -13,9 +13,9 @@
 //!
 //! Everything else is a [`NoPhase`].
 
+use super::OPEN_REQUESTS_MAX;
 use super::ios::{HostIo, Ios, Submitter};
 use super::phase::{IoMarks, NoPhase};
-use super::stream::OPEN_REQUESTS_MAX;
 use super::target::{HostAccess, Target, overlap};
 use crate::host_event::BlockEvent;
 use crate::units::HostNs;

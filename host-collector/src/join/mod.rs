@@ -10,6 +10,12 @@
 //! I/O of the VM's disk --> ios ------> matching, phase
 //! ```
 
+/// Requests of one vCPU that are open at a time at most.
+///
+/// More than any agent has in flight. A guest whose requests overlap more than that is lying; those
+/// that come while so many are open are given up, so that neither memory nor time per span grows.
+pub const OPEN_REQUESTS_MAX: usize = 8192;
+
 pub mod breakdown;
 pub mod chain;
 mod ios;
@@ -17,16 +23,18 @@ mod ios;
 mod laws;
 mod matching;
 pub mod order;
+pub mod part;
 pub mod phase;
 #[cfg(test)]
 mod phase_laws;
 pub mod stream;
 pub mod target;
 
-pub use breakdown::{Attribution, Breakdown, Part, PartsNs};
+pub use breakdown::{Attribution, Breakdown};
 pub use chain::{CHAIN_SPANS_MAX, Chain, Link, StaySplit};
 pub use ios::Submitter;
 pub use order::SubmissionOrder;
+pub use part::{Part, PartsNs};
 pub use phase::{IoMarks, NoPhase, Phase, PhaseParts};
 pub use stream::Join;
 pub use target::{HostAccess, Target};

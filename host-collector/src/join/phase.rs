@@ -1,6 +1,6 @@
 //! The phases of a request's I/O, crossed with what the vCPU's thread was doing.
 
-use super::breakdown::{Part, PartsNs};
+use super::part::{Part, PartsNs};
 use crate::units::HostNs;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;

@@ -402,7 +402,7 @@ fn spans_that_a_late_request_missed_are_unknown_in_its_phases_too() {
 
 #[test]
 fn spans_after_a_request_was_given_up_are_unknown_in_its_phases_too() {
-    let count = super::stream::OPEN_REQUESTS_MAX as u64 + 1;
+    let count = super::OPEN_REQUESTS_MAX as u64 + 1;
     let requests: Vec<Request> = (0..count).map(|index| request(index, 2, 18)).collect();
     let deeds = io(4, 14, (count - 1) % 16);
     let out = join(target(HostAccess::Cached), "==========pppppppppp", &requests, &deeds);

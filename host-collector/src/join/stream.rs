@@ -1,9 +1,11 @@
 //! The join of one vCPU's requests with the timeline of its thread.
 
-use super::breakdown::{Attribution, Breakdown, Part, PartsNs};
+use super::OPEN_REQUESTS_MAX;
+use super::breakdown::{Attribution, Breakdown};
 use super::chain::Chain;
 use super::ios::Submitter;
 use super::matching::{Matching, Window};
+use super::part::{Part, PartsNs};
 use super::phase::{History, IoMarks, NoPhase, PhaseParts};
 use super::target::Target;
 use crate::clock::ClockMap;
@@ -11,12 +13,6 @@ use crate::host_event::BlockEvent;
 use crate::timeline::{Antagonist, Span, ThreadState, UnknownCause};
 use crate::units::{HostNs, Tid, VcpuId};
 use vslice_wire::Request;
-
-/// Requests that are open at a time at most.
-///
-/// More than any agent has in flight. A guest whose requests overlap more than that is lying; those
-/// that come while so many are open are given up, so that neither memory nor time per span grows.
-pub const OPEN_REQUESTS_MAX: usize = 8192;
 
 /// Splits the requests of one vCPU by what its thread was doing meanwhile.
 ///

@@ -14,8 +14,8 @@
 //! pCPU that shows: a thread leaves that had not come on. From the first such break on the
 //! scheduler's own record of who came on is recorded there as well (`PERF_RECORD_SWITCH_CPU_WIDE`,
 //! perf_event_open(2)) and checked against the switches. It is not recorded from the start because
-//! it doubles what a switch costs, and most kernels are never silent. What the first silence hid is
-//! a loss, if it was about a VM's thread.
+//! it doubles what a switch costs, and most kernels are never silent. What the first silence hid
+//! contradicts what comes next, and is unknown in the timelines.
 //!
 //! An arrival that no switch told of is told as a switch, in the name of the one who left: who left
 //! for whom and when is known, and in which state a stranger left does not matter. If one stranger
@@ -292,7 +292,9 @@ impl Assembler {
         let prev_state = format.states.state(format.prev_state.number(raw)?);
         let next_priority = priority(format.next_prio.number(raw)?);
         let (prev_comm, next_comm) = (format.prev_comm.bytes(raw)?, format.next_comm.bytes(raw)?);
-        self.check_chain(prev, time, order, batch);
+        // Had the one who leaves come on? Only every switch of a watched pCPU makes a chain. Whom the
+        // break is about, and since when nothing is known of it, the timelines see for themselves.
+        batch.was_silent |= order.is_watched && order.on.is_some_and(|(on, _)| on != prev);
         self.name(prev, time, prev_comm, pcpu, batch);
         self.name(next, time, next_comm, pcpu, batch);
         let stack = self.stack(chain, batch);
@@ -300,19 +302,6 @@ impl Assembler {
         batch.events.push(HostEvent { time, pcpu, kind: HostEventKind::Switch(switch) });
         order.on = Some((next, time));
         Some(())
-    }
-
-    /// Had the one who leaves come on? Only every switch of a pCPU makes a chain.
-    fn check_chain(&self, prev: Tid, time: HostNs, order: &mut RingOrder, batch: &mut Batch) {
-        let Some((on, since)) = order.on.filter(|(on, _)| order.is_watched && *on != prev) else {
-            return;
-        };
-        batch.was_silent = true;
-        let is_vm = |tid: Tid| self.threads.contains(&tid.0);
-        if is_vm(on) || is_vm(prev) {
-            let loss = Loss { since, until: time, count: 1 };
-            batch.events.push(loss.event(order.pcpu, time));
-        }
     }
 
     fn waking(&mut self, sample: &Sample<'_>, pcpu: PcpuId, batch: &mut Batch) -> Option<()> {

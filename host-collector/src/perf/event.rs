@@ -3,8 +3,9 @@
 //! Every record begins with `perf_event_header` (type u32, misc u16, size u16) and is 8-byte
 //! aligned. With `sample_id_all` all but samples end with pid u32, tid u32, time u64, cpu u32,
 //! reserved u32 (`perf_event_open(2)`, for sample_type TID|TIME|CPU).
-#![expect(clippy::host_endian_bytes, reason = "the kernel writes in the machine's own order")]
+#![cfg_attr(test, expect(clippy::host_endian_bytes, reason = "the tests write as the kernel does"))]
 
+use super::bytes::{u16_at, u32_at, u64_at};
 use super::registers;
 use super::ring::RingError;
 use crate::units::HostNs;
@@ -151,21 +152,6 @@ fn parse_sample(body: &[u8]) -> Option<Sample<'_>> {
     let raw_bytes = usize::try_from(u32_at(rest, 0)?).ok()?;
     let (raw, registers) = rest.get(4..)?.split_at_checked(raw_bytes)?;
     Some(Sample { time, chain: Chain(chain), raw, call_args: registers::call_args(registers) })
-}
-
-/// The u16 at `offset`, in the machine's byte order.
-pub(super) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    Some(u16::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
-}
-
-/// The u32 at `offset`, in the machine's byte order.
-pub(super) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
-}
-
-/// The u64 at `offset`, in the machine's byte order.
-pub(super) fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
-    Some(u64::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
 
 #[cfg(test)]

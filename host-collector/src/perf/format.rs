@@ -27,9 +27,9 @@ impl Field {
     pub(super) fn number(&self, raw: &[u8]) -> Option<u64> {
         let bytes = self.bytes(raw)?;
         match bytes.len() {
-            2 => Some(super::event::u16_at(bytes, 0)?.into()),
-            4 => Some(super::event::u32_at(bytes, 0)?.into()),
-            8 => super::event::u64_at(bytes, 0),
+            2 => Some(super::bytes::u16_at(bytes, 0)?.into()),
+            4 => Some(super::bytes::u32_at(bytes, 0)?.into()),
+            8 => super::bytes::u64_at(bytes, 0),
             _ => None,
         }
     }

@@ -6,7 +6,7 @@
 //! sys, ring         the system calls and the shared memory: all that is unsafe
 //! event             bytes -> records                           (pure)
 //! registers         user registers -> a system call's arguments (pure)
-//! assemble          records of one ring -> SchedEvents in order (pure)
+//! assemble          records of one ring -> HostEvents in order (pure)
 //! comms, stacks     thread names and kernel stacks, said once
 //! rings             the events and the ring of each pCPU
 //! reader, recorder  threads and rings together
@@ -38,6 +38,7 @@
 
 mod assemble;
 mod attr;
+mod bytes;
 mod comms;
 mod event;
 mod filter;

@@ -220,7 +220,7 @@ impl<S: EventSink> Reader<S> {
             self.totals.moved_count += batch.moved_count;
             self.totals.unknown_count += batch.unknown_count;
             self.totals.filled_count += batch.filled_count;
-            if batch.was_silent && ring.call_witness()? {
+            if batch.was_silent && !self.totals.silent_pcpus.contains(&pcpu) {
                 self.totals.silent_pcpus.push(pcpu);
             }
             self.counters.count(&batch.events, bytes.len());
@@ -230,6 +230,12 @@ impl<S: EventSink> Reader<S> {
             }
             if !batch.events.is_empty() {
                 self.sink.batch(pcpu, &batch.events).map_err(RecordError::Sink)?;
+            }
+        }
+        // A kernel that is silent on one pCPU is so on the others, sooner or later.
+        if !self.totals.silent_pcpus.is_empty() {
+            for ring in &mut self.rings {
+                ring.call_witness()?;
             }
         }
         Ok(())

@@ -60,6 +60,11 @@ impl Machine {
                 Err(_) => missing.push(detail.name()),
             }
         }
+        // Without what says when the VMM is asked, its time would be told as KVM's.
+        let has = |detail| details.iter().any(|format: &DetailFormat| format.detail == detail);
+        if !has(Detail::UserspaceExit) {
+            details.retain(|format| !Detail::EXITS.contains(&format.detail));
+        }
         let formats = Formats { switch, waking, details };
         Ok(Machine { formats, online, frames_max, lost, page_bytes, missing })
     }
@@ -208,17 +213,15 @@ impl PcpuRing {
         Ok(PcpuRing { pcpu, order, ring, leader, events, witness, lost, closed_lost_count })
     }
 
-    /// The tracepoint was silent: from now on the scheduler's own record is asked for as well. Says
-    /// whether it was not before.
-    pub(super) fn call_witness(&mut self) -> Result<bool, RecordError> {
-        match &mut self.witness {
-            Some(witness) if !witness.is_called => {
-                sys::enable(witness.event.as_fd()).map_err(kernel("enable an event", self.pcpu))?;
-                witness.is_called = true;
-                Ok(true)
-            }
-            _ => Ok(false),
+    /// The tracepoint was silent: from now on the scheduler's own record is asked for as well.
+    pub(super) fn call_witness(&mut self) -> Result<(), RecordError> {
+        if let Some(witness) = &mut self.witness
+            && !witness.is_called
+        {
+            sys::enable(witness.event.as_fd()).map_err(kernel("enable an event", self.pcpu))?;
+            witness.is_called = true;
         }
+        Ok(())
     }
 
     /// Opens the events of threads that were born during the run, and enables them.
@@ -292,7 +295,7 @@ impl PcpuRing {
 fn lost_of(event: &OwnedFd) -> u64 {
     let mut values = [0; 16];
     match nix::unistd::read(event, &mut values) {
-        Ok(16) => super::event::u64_at(&values, 8).unwrap_or(0),
+        Ok(16) => super::bytes::u64_at(&values, 8).unwrap_or(0),
         _ => 0,
     }
 }

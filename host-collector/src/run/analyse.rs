@@ -114,6 +114,14 @@ impl<'a> Analysis<'a> {
             );
             analysis.warnings.push(Warning::Notice { text });
         }
+        let refused_count = manifest.cost.stacks_refused_count;
+        if refused_count > 0 {
+            let text = format!(
+                "{refused_count} switches had too many different kernel stacks to keep; why those \
+                 threads left is unknown"
+            );
+            analysis.warnings.push(Warning::Notice { text });
+        }
         if !manifest.silent_pcpus.is_empty() {
             let pcpus: Vec<String> = manifest.silent_pcpus.iter().map(PcpuId::to_string).collect();
             let text = format!(
@@ -244,9 +252,14 @@ impl<'a> Analysis<'a> {
         let mut events = EventMerge::open(self.run)?;
         let watched = watched_pcpus(manifest);
         let mut cut = None;
+        // A tracepoint that is silent shows itself before the window, by contradictions.
+        let mut contradictions_before = 0;
         while let Some(event) = events.next() {
             let event = event?;
             now = event.time;
+            if now < start {
+                contradictions_before = timeline.contradictions().count();
+            }
             self.threads.learn(&event);
             self.io(manifest, &event);
             if let HostEventKind::Lost { until, count } = event.kind
@@ -275,7 +288,7 @@ impl<'a> Analysis<'a> {
         }
         timeline.finish(now, &mut |span| self.span(&span, start, end));
         self.lock_waits(&mut timeline, start, end);
-        let contradictions = timeline.contradictions().count();
+        let contradictions = timeline.contradictions().count() - contradictions_before;
         if contradictions > 0 {
             let text = format!(
                 "{contradictions} scheduler events contradict the ones before them; the time \

@@ -276,6 +276,9 @@ pub struct Cost {
     pub filled_count: u64,
     /// Threads of the VMs, born during the run, that could not be watched everywhere.
     pub uncovered_threads_count: u64,
+    /// Switches whose kernel stack found no room in the table of stacks.
+    #[serde(default)]
+    pub stacks_refused_count: u64,
     /// Bytes that the kernel wrote into the rings for them.
     pub ring_bytes: u64,
     /// Bytes of the streams in the run directory.

@@ -92,6 +92,7 @@ fn finish_recording(
     cost.lost_count = totals.counters.lost_count;
     cost.filled_count = totals.filled_count;
     cost.uncovered_threads_count = totals.uncovered_threads_count;
+    cost.stacks_refused_count = totals.stacks.refused_count();
     cost.ring_bytes = totals.counters.ring_bytes;
     note_missing(&mut manifest.evidence, &totals.missing);
     let named = name_stacks(dir, &totals.stacks, manifest);

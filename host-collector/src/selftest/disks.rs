@@ -27,6 +27,8 @@ pub struct DiskCount {
     pub lost_ns: u64,
     /// Reads that the guest finished in the window.
     pub reads_count: u64,
+    /// What the witness could not keep.
+    pub witness_lost_count: u64,
     /// The lock that vslice found in QEMU's code.
     pub found_address: Option<u64>,
     /// The lock that the main loop and the vCPU thread both waited for most, by the witness.
@@ -63,7 +65,7 @@ impl Stage<'_> {
         let after = subject.machine.counter()?;
         let testimony = witness.finish()?;
         let (pid, vcpu) = (subject.machine.pid(), subject.machine.vcpu());
-        let found_address = subject.facts.locks.bql;
+        let found_address = subject.facts.bql;
         let shared_address = testimony.most_shared_mutex(pid, vcpu);
         let is_inside = |time: HostNs| time >= window.start && time <= window.end;
         let departures =
@@ -84,6 +86,7 @@ impl Stage<'_> {
             departures_count: departures.len() as u64,
             lost_ns: observed.lost_ns(window.start, window.end),
             reads_count: after.wrapping_sub(before).into(),
+            witness_lost_count: testimony.lost_count,
             found_address,
             shared_address,
         })
@@ -125,6 +128,7 @@ mod tests {
             departures_count: 10,
             lost_ns: 0,
             reads_count: 10,
+            witness_lost_count: 0,
             found_address: None,
             shared_address: None,
         }

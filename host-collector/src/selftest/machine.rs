@@ -18,7 +18,7 @@ use crate::rig::inject::storm::QmpStorm;
 use crate::rig::inject::waker::{Waker, WakerConfig};
 use crate::rig::inject::{Episode, InjectError};
 use crate::rig::machine::{Machine, MachineConfig, Placement, READER, START_LIMIT};
-use crate::timeline::{GuestMode, LockFacts, LockUser, Reason, VmFacts, Vmm, Watched};
+use crate::timeline::{GuestMode, LockFacts, LockUser, Reason, Vmm, Watched};
 use crate::units::{HostNs, Tid};
 use crate::vmm::bql;
 use crate::vmm::threads::ThreadRole;
@@ -51,7 +51,16 @@ pub struct Stage<'a> {
 pub(super) struct Subject {
     pub(super) machine: Machine,
     pub(super) watched: Vec<Watched>,
-    pub(super) facts: VmFacts,
+    pub(super) facts: LockFacts,
+}
+
+impl Subject {
+    /// Whether the quota of the vCPU thread's group was used up.
+    fn throttle(&mut self, was_used_up: bool) {
+        for watched in self.watched.iter_mut().filter(|it| it.user == LockUser::Vcpu) {
+            watched.is_throttled = was_used_up;
+        }
+    }
 }
 
 /// Everything that can be injected into guests under one accelerator.
@@ -66,6 +75,7 @@ pub fn machine_scenarios(
 ) -> Result<(), SelftestError> {
     let mut hog = stage.start(Guest::Hog, Frontend::VirtioBlk)?;
     for injection in [rival, waker, realtime, quota, stops] {
+        stage.config.check()?;
         let (name, result) = injection(stage, &mut hog);
         let name = stage.named(name);
         progress(&name);
@@ -84,6 +94,7 @@ pub fn machine_scenarios(
         ("guest that reads from IDE", READER, Frontend::Ide, false),
     ];
     for (name, guest, frontend, has_storm) in sleeps {
+        stage.config.check()?;
         let name = stage.named(name);
         progress(&name);
         let mut subject = stage.start(guest, frontend)?;
@@ -139,10 +150,11 @@ fn quota(stage: &Stage<'_>, subject: &mut Subject) -> Injected {
         let quota = CgroupQuota::start(&config)?;
         let (observed, window) = stage.watch(subject, || stage.wait())?;
         let log = quota.stop()?;
-        subject.facts.is_throttled = log.after.throttled_count > log.before.throttled_count;
+        let was_used_up = log.after.throttled_count > log.before.throttled_count;
+        subject.throttle(was_used_up);
         let truth = |it: &Departure| truth::throttled(it, THROTTLED_MIN_NS);
         let score = stage.score(subject, &observed, window, &truth);
-        subject.facts.is_throttled = false;
+        subject.throttle(false);
         Ok(score)
     };
     ("control group with a quota", inject())
@@ -192,9 +204,7 @@ fn asleep(
 /// The big lock by what it is for: the one that the main loop and the vCPU both wait for. Where they
 /// did not both wait, the one that was found in QEMU's code must do.
 fn big_lock(subject: &Subject, testimony: &Testimony) -> Option<u64> {
-    testimony
-        .most_shared_mutex(subject.machine.pid(), subject.machine.vcpu())
-        .or(subject.facts.locks.bql)
+    testimony.most_shared_mutex(subject.machine.pid(), subject.machine.vcpu()).or(subject.facts.bql)
 }
 
 impl Stage<'_> {
@@ -232,14 +242,15 @@ impl Stage<'_> {
             tid: thread.tid,
             vm: 0,
             user: user(&thread.role),
+            is_throttled: false,
         });
-        let locks = LockFacts {
+        let facts = LockFacts {
             vmm: Vmm::Qemu,
             mode: Some(self.mode()),
             bql: bql::locate(machine.pid()).ok().map(|bql| bql.address),
             exe_data: bql::exe_data(machine.pid()).ok().map(|data| (data.start, data.end)),
         };
-        let (watched, facts) = (watched.collect(), VmFacts { locks, is_throttled: false });
+        let watched = watched.collect();
         Ok(Subject { machine, watched, facts })
     }
 
@@ -282,7 +293,10 @@ impl Stage<'_> {
     ) -> Scored {
         let (vcpu, slice_ns) = (subject.machine.vcpu(), self.config.slice_ns);
         let departures = observed.departures(vcpu, &subject.watched, subject.facts, slice_ns);
-        let score = truth::score(&departures, window, subject.facts.locks.bql, truth);
+        let mut score = truth::score(&departures, window, subject.facts.bql, truth);
+        let lost_ns = observed.lost_ns(window.start, window.end);
+        score.off_ns += lost_ns;
+        score.unknown_ns += lost_ns;
         (score, observed.unknown_stacks(&departures))
     }
 }

@@ -29,11 +29,14 @@ pub use text::render;
 use crate::lab::plan::Accelerator;
 use crate::perf::RecordError;
 use crate::rig::inject::InjectError;
+use crate::rig::inject::quota::group::sweep_stale;
 use crate::rig::machine::MachineError;
 use crate::rig::puppet::PuppetError;
 use crate::units::PcpuId;
 use serde::Serialize;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What a self-test needs to know.
@@ -51,8 +54,24 @@ pub struct SelftestConfig {
     pub other_pcpu: PcpuId,
     /// How long each cause is injected.
     pub window: Duration,
+    /// Is set when the self-test shall end; it does before the next scenario.
+    pub interrupted: Arc<AtomicBool>,
     /// The shortest slice of this host's scheduler in whole ticks, where it is known.
     pub slice_ns: Option<u64>,
+}
+
+impl SelftestConfig {
+    /// Whether to go on.
+    ///
+    /// # Errors
+    /// [`SelftestError::Interrupted`].
+    pub fn check(&self) -> Result<(), SelftestError> {
+        // ATOMICS: relaxed, because the flag stands for itself.
+        if self.interrupted.load(Ordering::Relaxed) {
+            return Err(SelftestError::Interrupted);
+        }
+        Ok(())
+    }
 }
 
 /// What one scenario came to.
@@ -78,6 +97,9 @@ pub struct Skipped {
 /// Why a self-test ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum SelftestError {
+    /// It was told to end.
+    #[error("interrupted; what was injected is undone")]
+    Interrupted,
     /// See [`RecordError`].
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -107,6 +129,8 @@ pub fn run(
     progress: &mut dyn FnMut(&str),
 ) -> Result<(Vec<Outcome>, Vec<Skipped>), SelftestError> {
     let (mut outcomes, mut skipped) = (Vec::new(), Vec::new());
+    // What a self-test that was killed has left.
+    let _ = sweep_stale();
     puppet_scenarios(config, progress, &mut outcomes)?;
     match &config.qemu {
         None => skipped.push(Skipped {

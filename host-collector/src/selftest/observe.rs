@@ -6,7 +6,7 @@ use crate::perf::{
     EventSink, RecordError, RecordPlan, RecordTotals, Recorder, SETTLE_TIME, SinkError,
     SymbolError, Symbols,
 };
-use crate::timeline::{Reason, Span, StackTable, ThreadState, Timeline, VmFacts, Watched};
+use crate::timeline::{LockFacts, Reason, Span, StackTable, ThreadState, Timeline, Watched};
 use crate::units::{HostNs, PcpuId, Tid};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -134,7 +134,7 @@ impl Observed {
         &self,
         vcpu: Tid,
         watched: &[Watched],
-        facts: VmFacts,
+        facts: LockFacts,
         slice_ns: Option<u64>,
     ) -> Vec<Departure> {
         let mut timeline = Timeline::new(watched.iter().copied(), self.stacks.clone())

@@ -1,13 +1,14 @@
 //! Causes that a process plays which acts as a VMM: those that a real QEMU shows too rarely.
 
 use super::observe::{Departure, observe};
+use super::score::Score;
 use super::truth;
 use super::{Outcome, SelftestConfig, SelftestError};
 use crate::guest::exchange::host_now;
 use crate::perf::RecordPlan;
 use crate::rig::inject::Episode;
 use crate::rig::puppet::{Act, Occurrence, Puppet, PuppetLog, Script, Step};
-use crate::timeline::{LockFacts, LockUser, Reason, VmFacts, Vmm, Watched};
+use crate::timeline::{LockFacts, LockUser, Reason, Vmm, Watched};
 use crate::units::Tid;
 use std::time::Duration;
 
@@ -59,6 +60,7 @@ pub fn puppet_scenarios(
     outcomes: &mut Vec<Outcome>,
 ) -> Result<(), SelftestError> {
     for role in &ROLES {
+        config.check()?;
         progress(role.name);
         outcomes.extend(play(config, role)?);
     }
@@ -74,10 +76,8 @@ fn play(config: &SelftestConfig, role: &Role) -> Result<Vec<Outcome>, SelftestEr
     };
     let puppet = Puppet::start(&config.program, &script)?;
     let (vcpu, main_loop) = (puppet.vcpu(), puppet.pid());
-    let watched = [
-        Watched { tid: vcpu, vm: 0, user: LockUser::Vcpu },
-        Watched { tid: main_loop, vm: 0, user: LockUser::MainLoop },
-    ];
+    let watched =
+        [Watched::from(vcpu), Watched { user: LockUser::MainLoop, ..Watched::from(main_loop) }];
     let plan = RecordPlan {
         vcpu_tids: vec![vcpu],
         vm_tids: vec![vcpu, main_loop],
@@ -93,11 +93,11 @@ fn play(config: &SelftestConfig, role: &Role) -> Result<Vec<Outcome>, SelftestEr
     };
     let (observed, (log, window)) = observe(&plan, perform)?;
     let score = |bql: Option<u64>| {
-        let locks = LockFacts { vmm: role.vmm, bql, ..LockFacts::default() };
-        let facts = VmFacts { locks, is_throttled: false };
+        let facts = LockFacts { vmm: role.vmm, bql, ..LockFacts::default() };
         let departures = observed.departures(vcpu, &watched, facts, config.slice_ns);
         let truth = |it: &Departure| of_act(it, &log.occurrences, bql.is_some());
-        let score = truth::score(&departures, window, bql, &truth);
+        let mut score = truth::score(&departures, window, bql, &truth);
+        missed(&mut score, &departures, &log.occurrences, bql.is_some());
         (score, observed.unknown_stacks(&departures))
     };
     let (first, unknown_stacks) = score(None);
@@ -111,6 +111,30 @@ fn play(config: &SelftestConfig, role: &Role) -> Result<Vec<Outcome>, SelftestEr
     Ok(outcomes)
 }
 
+/// Occurrences in which the thread left by the kernel's own count, but not by the record, are missed.
+fn missed(
+    score: &mut Score,
+    departures: &[Departure],
+    occurrences: &[Occurrence],
+    is_big_lock: bool,
+) {
+    for occurrence in occurrences {
+        let is_yield = occurrence.act == Act::Yield;
+        let left_count =
+            if is_yield { occurrence.involuntary_switches } else { occurrence.voluntary_switches };
+        let is_seen = departures.iter().any(|departure| {
+            (occurrence.start..=occurrence.end).contains(&departure.time)
+                && of_act(departure, occurrences, is_big_lock).is_some()
+        });
+        if left_count > 0
+            && !is_seen
+            && let Some(reason) = reason_of(occurrence.act, is_big_lock)
+        {
+            score.add(reason, Reason::Unknown);
+        }
+    }
+}
+
 /// What the puppet was doing by its own log.
 fn of_act(departure: &Departure, occurrences: &[Occurrence], is_big_lock: bool) -> Option<Reason> {
     let after = occurrences.partition_point(|it| it.start <= departure.time);
@@ -119,7 +143,16 @@ fn of_act(departure: &Departure, occurrences: &[Occurrence], is_big_lock: bool) 
         return None;
     }
     let is_runnable = departure.state.is_runnable();
-    let reason = match occurrence.act {
+    let is_it = match occurrence.act {
+        Act::Yield => is_runnable && departure.next != Tid::IDLE,
+        _ => !is_runnable,
+    };
+    reason_of(occurrence.act, is_big_lock).filter(|_| is_it)
+}
+
+/// For what reason a thread leaves that does this.
+fn reason_of(act: Act, is_big_lock: bool) -> Option<Reason> {
+    Some(match act {
         Act::PthreadLock if is_big_lock => Reason::Bql,
         Act::PthreadLock => Reason::QemuLock,
         Act::Condition | Act::TimedCondition => Reason::HaltUser,
@@ -127,10 +160,9 @@ fn of_act(departure: &Departure, occurrences: &[Occurrence], is_big_lock: bool) 
         Act::Poll | Act::Nanosleep => Reason::PollSleep,
         Act::DirectRead => Reason::IoSubmit,
         Act::Fault => Reason::HostFault,
-        Act::Yield => return (is_runnable && departure.next != Tid::IDLE).then_some(Reason::Yield),
+        Act::Yield => Reason::Yield,
         Act::Spin => return None,
-    };
-    (!is_runnable).then_some(reason)
+    })
 }
 
 #[cfg(test)]
@@ -166,5 +198,9 @@ mod tests {
         assert_eq!(of(25, PrevState::Sleep, false), None);
         assert_eq!(of(35, PrevState::Runnable, false), Some(Reason::Yield));
         assert_eq!(of(35, PrevState::Sleep, false), None);
+        let mut score = Score::default();
+        missed(&mut score, &[], &log, false);
+        assert_eq!(score.count(Reason::QemuLock, Reason::Unknown), 1);
+        assert_eq!(score.count(Reason::Yield, Reason::Unknown), 0, "it never left");
     }
 }

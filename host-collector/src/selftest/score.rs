@@ -11,9 +11,10 @@ pub struct Score {
     /// Departures by what was injected and what vslice says.
     #[serde(serialize_with = "cells")]
     counts: BTreeMap<(Reason, Reason), u64>,
-    /// Departures in the windows whose cause nobody injected.
-    pub unlabelled_count: u64,
-    /// Time off the pCPU in the windows, labelled or not.
+    /// Departures in the windows whose cause nobody injected, by what vslice says.
+    pub not_injected: BTreeMap<Reason, u64>,
+    /// Time off the pCPU in the windows, labelled or not; with it counts time in which records were
+    /// lost, so that it is not known whether the thread was off.
     pub off_ns: u64,
     /// Of it, time for which vslice knows no reason.
     pub unknown_ns: u64,
@@ -53,7 +54,9 @@ impl Score {
         for (cell, count) in &other.counts {
             *self.counts.entry(*cell).or_default() += count;
         }
-        self.unlabelled_count += other.unlabelled_count;
+        for (said, count) in &other.not_injected {
+            *self.not_injected.entry(*said).or_default() += count;
+        }
         self.off_ns += other.off_ns;
         self.unknown_ns += other.unknown_ns;
         self.bql_count += other.bql_count;

@@ -29,9 +29,9 @@ pub fn render(outcomes: &[Outcome], skipped: &[Skipped]) -> String {
     put(
         &mut page,
         format_args!(
-            "\n{:.3} % of the time off the pCPU is unknown; {} departures had causes that nobody \
-             injected\n{} waits for the big lock, {} of them without its address\n",
-            unknown, total.unlabelled_count, total.bql_count, total.bql_unproven_count
+            "\n{:.3} % of the time off the pCPU is unknown\n{} waits for the big lock, {} of them \
+             without its address\n",
+            unknown, total.bql_count, total.bql_unproven_count
         ),
     );
     unknown_stacks(&mut page, outcomes);
@@ -80,7 +80,10 @@ fn line(page: &mut String, outcome: &Outcome) {
 /// Rows and columns are the same reasons in the same order, so a letter names each column.
 fn matrix(page: &mut String, score: &Score) {
     let (injected, said) = (score.injected_reasons(), score.said_reasons());
-    let is_there = |reason: &Reason| injected.contains(reason) || said.contains(reason);
+    let is_there = |reason: &Reason| {
+        let is_said = said.contains(reason) || score.not_injected.contains_key(reason);
+        injected.contains(reason) || is_said
+    };
     let reasons: Vec<Reason> = Reason::ALL.into_iter().filter(is_there).collect();
     put(page, format_args!("  {:<20}", ""));
     for (letter, _) in ('a'..='z').zip(&reasons) {
@@ -99,6 +102,14 @@ fn matrix(page: &mut String, score: &Score) {
         let (precision, recall) = (rate(score.precision(*row)), rate(score.recall(*row)));
         put(page, format_args!("{precision:>11}{recall:>8}\n"));
     }
+    put(page, format_args!("    {:<18}", "not injected"));
+    for column in &reasons {
+        match score.not_injected.get(column) {
+            None => put(page, format_args!("{:>6}", ".")),
+            Some(count) => put(page, format_args!("{count:>6}")),
+        }
+    }
+    page.push('\n');
 }
 
 #[cfg(test)]

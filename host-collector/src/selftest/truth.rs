@@ -32,7 +32,7 @@ pub(super) fn score(
         }
         match truth(departure) {
             Some(injected) => score.add(injected, departure.said),
-            None => score.unlabelled_count += 1,
+            None => *score.not_injected.entry(departure.said).or_default() += 1,
         }
     }
     score
@@ -147,7 +147,7 @@ mod tests {
         let truth = |it: &Departure| taken_by(it, RIVAL, Reason::Timeslice);
         let score = score(&departures, episode(10, 30), None, &truth);
         assert_eq!(score.injected(Reason::Timeslice), 1);
-        assert_eq!((score.unlabelled_count, score.off_ns), (1, 7));
+        assert_eq!((score.not_injected[&Reason::Timeslice], score.off_ns), (1, 7));
     }
 
     #[test]

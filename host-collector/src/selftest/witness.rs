@@ -3,10 +3,14 @@
 
 use crate::perf::Tracefs;
 use crate::units::{HostNs, Tid};
+use crate::vmm::procfs;
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// How the names of instances begin.
+const PREFIX: &str = "vslice-";
 
 /// Each pCPU's buffer of the instance.
 const BUFFER_KIB: u32 = 16 << 10;
@@ -60,8 +64,8 @@ impl Witness {
             action: "found",
             source,
         })?;
-        let name = format!("instances/vslice-{}", std::process::id());
-        let path = tracefs.path().join(name);
+        sweep_stale(&tracefs);
+        let path = tracefs.path().join("instances").join(name());
         fs::create_dir(&path).map_err(|source| WitnessError {
             path: path.clone(),
             action: "made",
@@ -120,11 +124,38 @@ impl Drop for Witness {
     }
 }
 
+/// The name of an instance: who made it.
+fn name() -> String {
+    let own = Tid(std::process::id());
+    let start = procfs::start_ticks(own).map_or(0, |start| start.0);
+    format!("{PREFIX}{own}-{start}")
+}
+
+/// Removes instances that killed processes of vslice have left: their tracepoints would go on to cost
+/// every system call of the host.
+fn sweep_stale(tracefs: &Tracefs) {
+    let Ok(entries) = fs::read_dir(tracefs.path().join("instances")) else { return };
+    for path in entries.flatten().map(|entry| entry.path()).filter(|path| is_stale(path)) {
+        // The kernel ends the tracing of an instance that is removed.
+        let _ = fs::remove_dir(path);
+    }
+}
+
+fn is_stale(path: &Path) -> bool {
+    let owner = path.file_name().and_then(|name| {
+        let (pid, start) = name.to_str()?.strip_prefix(PREFIX)?.split_once('-')?;
+        Some((Tid(pid.parse().ok()?), procfs::StartTicks(start.parse().ok()?)))
+    });
+    owner.is_some_and(|(pid, start)| !procfs::is_alive(pid, start))
+}
+
 /// What was traced.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Testimony {
     /// Calls of `futex(2)`, by the time at which they were entered.
     pub calls: Vec<FutexEntry>,
+    /// Entries that were written and that the buffers no longer have.
+    pub lost_count: u64,
     /// Sleeps of threads that were in such a call then: time, thread, the call's address, operation
     /// and value.
     pub sleeps: Vec<FutexSleep>,
@@ -152,6 +183,7 @@ impl Testimony {
         let mut testimony = Testimony::default();
         let mut open: HashMap<Tid, usize> = HashMap::new();
         for line in text.lines() {
+            testimony.lost_count += lost_in(line);
             let Some((tid, time, event)) = line_of(line) else { continue };
             if let Some(arguments) = event.strip_prefix("sys_futex(") {
                 if let Some(entry) = entry(tid, time, arguments) {
@@ -205,6 +237,16 @@ fn line_of(line: &str) -> Option<(Tid, HostNs, &str)> {
     Some((tid, time, event))
 }
 
+/// `# entries-in-buffer/entries-written: 140/150   #P:2`: how many are gone.
+fn lost_in(line: &str) -> u64 {
+    let counts = || {
+        let (_, counts) = line.split_once("entries-in-buffer/entries-written: ")?;
+        let (kept, written) = counts.split_whitespace().next()?.split_once('/')?;
+        written.parse::<u64>().ok()?.checked_sub(kept.parse().ok()?)
+    };
+    counts().unwrap_or(0)
+}
+
 /// `1234.567890`, seconds and microseconds.
 fn nanoseconds(word: &str) -> Option<HostNs> {
     let (seconds, fraction) = word.split_once('.')?;
@@ -236,4 +278,59 @@ fn entry(tid: Tid, time: HostNs, arguments: &str) -> Option<FutexEntry> {
 fn is_sleep(switch: &str) -> bool {
     let state = switch.split(" prev_state=").nth(1).and_then(|rest| rest.chars().next());
     matches!(state, Some('S' | 'D'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As Linux 6.18 prints an instance with the clock `mono_raw`.
+    const TRACE: &str = "\
+# tracer: nop
+# entries-in-buffer/entries-written: 5/8   #P:2
+       CPU 0/KVM-101     [001] .....  2579.120813: sys_futex(uaddr: 0x40, op: 0x80, val: 0x2, utime: 0)
+       CPU 0/KVM-101     [001] d..2.  2579.120815: sched_switch: prev_comm=CPU 0/KVM prev_pid=101 \
+prev_prio=120 prev_state=S ==> next_comm=swapper/1 next_pid=0 next_prio=120
+ qemu-system-x86-100     [000] .....  2579.120900: sys_futex(uaddr: 0x40, op: 0x81, val: 0x1, utime: 0)
+ qemu-system-x86-100     [000] .....  2579.120901: sys_futex -> 0x1
+       CPU 0/KVM-101     [001] .....  2579.120910: sys_futex -> 0x0
+";
+
+    #[test]
+    fn a_trace_tells_calls_and_sleeps() {
+        let testimony = Testimony::parse(TRACE);
+        assert_eq!((testimony.calls.len(), testimony.lost_count), (2, 3));
+        let call = testimony.calls[0];
+        assert_eq!((call.tid, call.address, call.operation, call.value), (Tid(101), 0x40, 0x80, 2));
+        assert_eq!(call.time, HostNs(2_579_120_813_000));
+        assert_eq!(call.left, Some(HostNs(2_579_120_910_000)));
+        let [sleep] = testimony.sleeps[..] else { panic!("{:?}", testimony.sleeps) };
+        assert_eq!(
+            (sleep.tid, sleep.address, sleep.time),
+            (Tid(101), 0x40, HostNs(2_579_120_815_000))
+        );
+    }
+
+    #[test]
+    fn the_big_lock_is_the_one_that_both_wait_for() {
+        let sleep = |tid, address| FutexSleep {
+            time: HostNs(1),
+            tid: Tid(tid),
+            address,
+            operation: 0x80,
+            value: 2,
+        };
+        let sleeps =
+            vec![sleep(101, 8), sleep(101, 8), sleep(101, 8), sleep(101, 16), sleep(100, 16)];
+        let testimony = Testimony { sleeps, ..Testimony::default() };
+        assert_eq!(testimony.most_shared_mutex(Tid(100), Tid(101)), Some(16));
+        assert_eq!(testimony.most_shared_mutex(Tid(99), Tid(101)), None);
+    }
+
+    #[test]
+    fn only_instances_whose_maker_is_gone_are_stale() {
+        assert!(!is_stale(&Path::new("/x").join(name())));
+        assert!(is_stale(Path::new("/x/vslice-4194304-1")));
+        assert!(!is_stale(Path::new("/x/somebody-1-1")));
+    }
 }

@@ -12,16 +12,17 @@
 //! - forks: pid, tid, parent pid (delta each)
 //! - exits: tid (delta)
 //! - losses: until (delta); count (varint)
-//! - kvm: tid (delta); what (byte, see [`kvm_columns`]); first number (delta), second (varint)
+//! - kvm: tid (delta); what (byte, see `detail`); first number (delta), second (varint)
 //! - block: step (runs); tid (delta); device (runs); sector (delta); sectors (runs)
+
+mod detail;
 
 use super::column::{
     CodecError, ColumnReader, Columnar, StreamKind, narrow, put_deltas, put_runs, put_varints,
 };
-use crate::host_event::{
-    BlockEvent, BlockStep, HostEvent, HostEventKind, KvmEvent, PrevState, StackId, Switch,
-};
+use crate::host_event::{HostEvent, HostEventKind, PrevState, StackId, Switch};
 use crate::units::{HostNs, PcpuId, Tid};
+use detail::{decode_blocks, decode_kvm, encode_blocks, encode_kvm};
 use std::vec::IntoIter;
 
 /// A thread's name has at most this many bytes (`TASK_COMM_LEN` less the NUL).
@@ -319,110 +320,11 @@ fn decode_losses(
     Ok(untils.into_iter().zip(counts).map(lost).collect())
 }
 
-/// What KVM did, as a code and two numbers; the second has 32 bits.
-fn kvm_columns(event: KvmEvent) -> (u8, u64, u64) {
-    match event {
-        KvmEvent::GuestEntry => (0, 0, 0),
-        KvmEvent::GuestExit { isa, reason } => (1, reason.into(), isa.into()),
-        KvmEvent::UserspaceExit { reason, errno } => {
-            (2, reason.into(), errno.cast_unsigned().into())
-        }
-        KvmEvent::PortWrite { port } => (3, port.into(), 0),
-        KvmEvent::Memory { address } => (4, address, 0),
-        KvmEvent::PortRead { port } => (5, port.into(), 0),
-    }
-}
-
-fn kvm_of(code: u8, first: u64, second: u64) -> Result<KvmEvent, CodecError> {
-    Ok(match code {
-        0 => KvmEvent::GuestEntry,
-        1 => KvmEvent::GuestExit { isa: narrow(second)?, reason: narrow(first)? },
-        2 => KvmEvent::UserspaceExit {
-            reason: narrow(first)?,
-            errno: narrow::<u32>(second)?.cast_signed(),
-        },
-        3 => KvmEvent::PortWrite { port: narrow(first)? },
-        4 => KvmEvent::Memory { address: first },
-        5 => KvmEvent::PortRead { port: narrow(first)? },
-        other => return Err(CodecError::OutOfRange(other.into())),
-    })
-}
-
-fn encode_kvm(items: &[HostEvent], payload: &mut Vec<u8>) {
-    let events = || {
-        items.iter().filter_map(|event| match event.kind {
-            HostEventKind::Kvm { tid, event } => Some((tid, kvm_columns(event))),
-            _ => None,
-        })
-    };
-    put_deltas(events().map(|(tid, _)| tid.0.into()), payload);
-    payload.extend(events().map(|(_, (code, _, _))| code));
-    put_deltas(events().map(|(_, (_, first, _))| first), payload);
-    put_varints(events().map(|(_, (_, _, second))| second), payload);
-}
-
-fn decode_kvm(
-    count: usize,
-    columns: &mut ColumnReader<'_>,
-) -> Result<Vec<HostEventKind>, CodecError> {
-    let tids = columns.deltas::<u32>(count)?;
-    let codes = columns.bytes(count)?;
-    let firsts = columns.deltas::<u64>(count)?;
-    let seconds = columns.varints::<u64>(count)?;
-    let kvm = |((tid, code), (first, second)): ((u32, &u8), (u64, u64))| {
-        Ok(HostEventKind::Kvm { tid: Tid(tid), event: kvm_of(*code, first, second)? })
-    };
-    tids.into_iter().zip(codes).zip(firsts.into_iter().zip(seconds)).map(kvm).collect()
-}
-
-fn step_of(code: u8) -> Result<BlockStep, CodecError> {
-    Ok(match code {
-        0 => BlockStep::Submitted,
-        1 => BlockStep::Issued,
-        2 => BlockStep::Completed,
-        other => return Err(CodecError::OutOfRange(other.into())),
-    })
-}
-
-fn encode_blocks(items: &[HostEvent], payload: &mut Vec<u8>) {
-    let blocks = || {
-        items.iter().filter_map(|event| match &event.kind {
-            HostEventKind::Block(block) => Some(block),
-            _ => None,
-        })
-    };
-    let step = |block: &BlockEvent| match block.step {
-        BlockStep::Submitted => 0,
-        BlockStep::Issued => 1,
-        BlockStep::Completed => 2,
-    };
-    put_runs(blocks().map(step), payload);
-    put_deltas(blocks().map(|block| block.tid.0.into()), payload);
-    put_runs(blocks().map(|block| block.device.into()), payload);
-    put_deltas(blocks().map(|block| block.sector), payload);
-    put_runs(blocks().map(|block| block.sectors.into()), payload);
-}
-
-fn decode_blocks(
-    count: usize,
-    columns: &mut ColumnReader<'_>,
-) -> Result<Vec<HostEventKind>, CodecError> {
-    let steps = columns.runs::<u8>(count)?;
-    let tids = columns.deltas::<u32>(count)?;
-    let devices = columns.runs::<u32>(count)?;
-    let sectors = columns.deltas::<u64>(count)?;
-    let lengths = columns.runs::<u32>(count)?;
-    let places = devices.into_iter().zip(sectors.into_iter().zip(lengths));
-    let block = |((step, tid), (device, (sector, sectors))): ((u8, u32), (u32, (u64, u32)))| {
-        let step = step_of(step)?;
-        Ok(HostEventKind::Block(BlockEvent { step, tid: Tid(tid), device, sector, sectors }))
-    };
-    steps.into_iter().zip(tids).zip(places).map(block).collect()
-}
-
 #[cfg(test)]
 pub(super) mod tests {
+    use super::detail::{kvm_of, step_of};
     use super::*;
+    use crate::host_event::BlockEvent;
     use proptest::prelude::*;
 
     pub(in crate::store) fn any_event() -> impl Strategy<Value = HostEvent> {

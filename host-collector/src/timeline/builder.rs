@@ -32,7 +32,7 @@ use std::collections::HashMap;
 ///
 /// # Antagonists
 /// While a thread is runnable but off, every nanosecond is credited to whoever ran on the pCPU that
-/// it was taken from or woken for ([`Tid::IDLE`] if nobody did). The occupant is known from the
+/// it was taken from or last ran on before it was woken ([`Tid::IDLE`] if nobody did). The occupant is known from the
 /// switch that brought it or from the switch that took it away; where the two disagree a record is
 /// missing, and the time is credited to nobody. A thread that then comes on elsewhere keeps the
 /// credits of where it waited: when it was moved is not recorded.
@@ -43,7 +43,7 @@ pub struct Timeline {
     /// What each of `threads` is, in the same order.
     watched: Vec<Watched>,
     index_by_tid: HashMap<Tid, usize>,
-    vms: Vec<VmFacts>,
+    vms: Vec<LockFacts>,
     /// Who waits for the locks of each VM.
     lock_users: Vec<LockUsers>,
     slice_ns: Option<u64>,
@@ -76,26 +76,19 @@ struct Pcpu {
 pub struct Watched {
     /// The thread.
     pub tid: Tid,
-    /// Its VM, as an index into the [`VmFacts`].
+    /// Its VM, as an index into the [`LockFacts`] that are known.
     pub vm: usize,
     /// What it is in its VMM.
     pub user: LockUser,
+    /// Whether its control group has a quota and was seen to use it up.
+    pub is_throttled: bool,
 }
 
 /// A vCPU's thread of the only VM.
 impl From<Tid> for Watched {
     fn from(tid: Tid) -> Watched {
-        Watched { tid, vm: 0, user: LockUser::Vcpu }
+        Watched { tid, vm: 0, user: LockUser::Vcpu, is_throttled: false }
     }
-}
-
-/// What is known of one VM beside its events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct VmFacts {
-    /// Its VMM's locks.
-    pub locks: LockFacts,
-    /// Whether the control group of its vCPU threads has a quota and was seen to use it up.
-    pub is_throttled: bool,
 }
 
 /// A switch, when it happened and where.
@@ -119,9 +112,9 @@ impl Timeline {
         timeline
     }
 
-    /// Knows this of the VMs; without it no lock can be named.
+    /// Knows this of the VMs' locks; without it none can be named.
     #[must_use]
-    pub fn knowing(mut self, vms: Vec<VmFacts>) -> Timeline {
+    pub fn knowing(mut self, vms: Vec<LockFacts>) -> Timeline {
         self.vms = vms;
         self
     }
@@ -188,8 +181,13 @@ impl Timeline {
                 if let Some(&index) = self.index_by_tid.get(&tid) {
                     let waker_index = self.index_by_tid.get(&waker);
                     let acquired = waker_index.and_then(|index| self.threads[*index].acquired());
+                    let waker_thread = waker_index.copied();
                     let waker = Waker { tid: waker, acquired };
+                    let lock = self.threads[index].sleeps_on();
                     self.update(index, time, |thread| thread.waking(time, target, waker, sink));
+                    if let (Some(waker), Some(lock)) = (waker_thread, lock) {
+                        self.threads[waker].lets_go_of(lock);
+                    }
                     self.threads[index].take_lock_waits(&mut self.lock_waits);
                 }
             }
@@ -245,7 +243,7 @@ impl Timeline {
             let observed = self.update(index, time, |thread| thread.switch_out(event, sink));
             self.observe(index, time, observed);
         }
-        self.comings.left(prev, pcpu, switch.prev_state.is_runnable());
+        self.comings.left(prev, time, pcpu, switch.prev_state.is_runnable());
         if is_believed && let Some(&index) = self.index_by_tid.get(&next) {
             let observed = self.update(index, time, |thread| thread.switch_in(time, pcpu, sink));
             self.observe(index, time, observed);
@@ -256,12 +254,12 @@ impl Timeline {
     /// Why a watched thread left.
     fn switch_out(&mut self, index: usize, switched: &Switched) -> SwitchOut {
         let &Switched { time, pcpu, switch } = switched;
-        let Watched { vm, user, .. } = self.watched[index];
+        let Watched { vm, user, is_throttled, .. } = self.watched[index];
         let facts = self.vms.get(vm).copied().unwrap_or_default();
         let marks = self.stacks.marks(switch.stack);
         let is_futex = marks.is_some_and(|marks| marks.intersects(FUTEX));
         let call = switch.call_args.filter(|_| is_futex).map(FutexCall::new);
-        let futex = call.map_or(FutexWait::Unknown, |call| call.wait(&facts.locks));
+        let futex = call.map_or(FutexWait::Unknown, |call| call.wait(&facts));
         let is_mutex = matches!(futex, FutexWait::Bql | FutexWait::StaticMutex | FutexWait::Mutex);
         let mutex = call.filter(|_| is_mutex).map(|call| call.address);
         let evidence = Evidence {
@@ -269,11 +267,11 @@ impl Timeline {
             marks,
             futex,
             is_shared: mutex.is_some_and(|address| self.lock_users(vm).wait(address, user)),
-            mode: facts.locks.mode.filter(|_| user == LockUser::Vcpu),
+            mode: facts.mode.filter(|_| user == LockUser::Vcpu),
             next: self.comings.next(switch.next, switch.next_priority, time, pcpu),
             ran_ns: self.threads[index].ran_ns(time),
             slice_ns: self.slice_ns,
-            is_throttled_group: facts.is_throttled && user == LockUser::Vcpu,
+            is_throttled_group: is_throttled,
         };
         let reason = evidence.reason();
         let lock = call.map(|call| call.address).filter(|_| reason.is_lock());

@@ -124,6 +124,7 @@ const FUTEX: &[Marks] = &[Marks::of(&[Mark::FutexSleep])];
 const FAULT_WAIT: &[Marks] =
     &[Marks::of(&[Mark::Fault]), Marks::of(&[Mark::PageWait, Mark::KernelLock])];
 const KVM_LOCK: &[Marks] = &[Marks::of(&[Mark::Kvm]), Marks::of(&[Mark::KernelLock])];
+const CACHED_FILE: &[Marks] = &[Marks::of(&[Mark::FileCall]), Marks::of(&[Mark::PageWait])];
 const DISK: &[Marks] = &[Marks::of(&[Mark::DiskCall])];
 const TASK_WORK: &[Marks] = &[Marks::of(&[Mark::TaskWork]), Marks::of(&[Mark::KernelPreempted])];
 const PREEMPTED: &[Marks] = &[Marks::of(&[Mark::ReturnPreempted, Mark::KernelPreempted])];
@@ -145,12 +146,13 @@ const ROWS: &[Row] = &[
     row(Reason::HostFault, Left::Asleep, FAULT_WAIT),
     row(Reason::KvmKernelLock, Left::Asleep, KVM_LOCK),
     row(Reason::IoSubmit, Left::Asleep, DISK),
+    row(Reason::IoSubmit, Left::Asleep, CACHED_FILE),
     row(Reason::PollSleep, Left::Asleep, &[Marks::of(&[Mark::PollSleep])]),
     row(Reason::Throttle, Left::Runnable, &[Marks::of(&[Mark::Throttle])]),
+    scheduled(Reason::PreemptRtOrStop, PREEMPTED, Scheduler::NextIsRealtime),
     // Whoever is preempted in such work is hard to tell from whoever is throttled in it, but for the
     // quota; and preempted it hardly ever is, as the work takes a microsecond.
     scheduled(Reason::Throttle, TASK_WORK, Scheduler::Quota),
-    scheduled(Reason::PreemptRtOrStop, PREEMPTED, Scheduler::NextIsRealtime),
     row(Reason::Yield, Left::Runnable, &[Marks::of(&[Mark::Yield])]),
     scheduled(Reason::Throttle, PREEMPTED, Scheduler::NobodyAndQuota),
     scheduled(Reason::PreemptWakeup, PREEMPTED, Scheduler::NextWasWoken),
@@ -208,8 +210,14 @@ impl Evidence {
             (Scheduler::Quota, _) | (Scheduler::NobodyAndQuota, Next::Idle) => {
                 self.is_throttled_group
             }
-            (Scheduler::NextWasWoken, Next::Woken { ago_ns }) => ago_ns <= WAKING_AGO_MAX_NS,
-            (Scheduler::SliceOver, Next::Woken { ago_ns }) => ago_ns > WAKING_AGO_MAX_NS,
+            (Scheduler::NextWasWoken, Next::Woken { ago_ns }) => {
+                // A lazy kernel lets the one who runs go on until the next tick.
+                let was_lazy = ago_ns < self.ran_ns && ran_its_slice == Some(false);
+                ago_ns <= WAKING_AGO_MAX_NS || was_lazy
+            }
+            (Scheduler::SliceOver, Next::Woken { ago_ns }) => {
+                ago_ns >= self.ran_ns || ran_its_slice == Some(true)
+            }
             (Scheduler::SliceOver, Next::Waiting) => true,
             // Somebody who was not there before: how long the thread had run must tell.
             (Scheduler::NextWasWoken, Next::Unseen) => ran_its_slice == Some(false),

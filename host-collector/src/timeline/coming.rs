@@ -15,9 +15,13 @@ const REALTIME_PRIORITY_END: i16 = 100;
 #[derive(Debug, Clone, Copy)]
 enum Last {
     LeftAsleep { pcpu: PcpuId },
-    LeftRunnable,
-    Woken(HostNs),
+    LeftRunnable { at: HostNs },
+    Woken { at: HostNs },
 }
+
+/// A thread that was last seen so long ago has been somewhere else since, where it was not recorded:
+/// nobody waits for a pCPU for so long.
+const STALE_NS: u64 = 1_000_000_000;
 
 /// What was last seen of every thread that is off.
 #[derive(Debug, Default)]
@@ -29,14 +33,18 @@ impl Comings {
     /// A thread was woken.
     pub(super) fn woken(&mut self, tid: Tid, time: HostNs) {
         // Whoever is runnable already does not come on because of it.
-        if !matches!(self.last.get(&tid), Some(Last::LeftRunnable)) {
-            self.remember(tid, Last::Woken(time));
+        let is_waiting = match self.last.get(&tid) {
+            Some(Last::LeftRunnable { at }) => time.since_ns(*at) < STALE_NS,
+            _ => false,
+        };
+        if !is_waiting {
+            self.remember(tid, Last::Woken { at: time });
         }
     }
 
     /// A thread left its pCPU.
-    pub(super) fn left(&mut self, tid: Tid, pcpu: PcpuId, is_runnable: bool) {
-        let last = if is_runnable { Last::LeftRunnable } else { Last::LeftAsleep { pcpu } };
+    pub(super) fn left(&mut self, tid: Tid, at: HostNs, pcpu: PcpuId, is_runnable: bool) {
+        let last = if is_runnable { Last::LeftRunnable { at } } else { Last::LeftAsleep { pcpu } };
         self.remember(tid, last);
     }
 
@@ -52,10 +60,12 @@ impl Comings {
             return Next::Realtime;
         }
         match self.last.get(&tid) {
-            Some(Last::Woken(at)) => Next::Woken { ago_ns: now.since_ns(*at) },
-            Some(Last::LeftRunnable) => Next::Waiting,
+            Some(Last::Woken { at }) if now.since_ns(*at) < STALE_NS => {
+                Next::Woken { ago_ns: now.since_ns(*at) }
+            }
+            Some(Last::LeftRunnable { at }) if now.since_ns(*at) < STALE_NS => Next::Waiting,
             Some(Last::LeftAsleep { pcpu }) if *pcpu == here => Next::Waiting,
-            Some(Last::LeftAsleep { .. }) | None => Next::Unseen,
+            _ => Next::Unseen,
         }
     }
 
@@ -82,25 +92,31 @@ mod tests {
         let next =
             |comings: &Comings, tid, priority, now| comings.next(tid, priority, HostNs(now), HERE);
         assert_eq!(next(&comings, hog, Some(120), 5), Next::Unseen);
-        comings.left(hog, HERE, true);
+        comings.left(hog, HostNs(5), HERE, true);
         comings.woken(hog, HostNs(6));
         assert_eq!(next(&comings, hog, Some(120), 9), Next::Waiting);
-        comings.left(sleeper, PcpuId(7), false);
+        comings.left(sleeper, HostNs(9), PcpuId(7), false);
         assert_eq!(next(&comings, sleeper, None, 9), Next::Unseen, "it slept elsewhere");
-        comings.left(sleeper, HERE, false);
+        comings.left(sleeper, HostNs(9), HERE, false);
         assert_eq!(next(&comings, sleeper, None, 9), Next::Waiting, "woken by a stranger");
         comings.woken(sleeper, HostNs(12));
         assert_eq!(next(&comings, sleeper, Some(120), 20), Next::Woken { ago_ns: 8 });
         assert_eq!(next(&comings, sleeper, Some(99), 20), Next::Realtime);
         assert_eq!(next(&comings, sleeper, Some(-1), 20), Next::Realtime);
         assert_eq!(next(&comings, Tid::IDLE, Some(120), 20), Next::Idle);
+        // Where they were since then was not recorded.
+        let late = STALE_NS + 20;
+        assert_eq!(next(&comings, sleeper, Some(120), late), Next::Unseen);
+        assert_eq!(next(&comings, hog, Some(120), late), Next::Unseen);
+        comings.woken(hog, HostNs(late));
+        assert_eq!(next(&comings, hog, Some(120), late + 3), Next::Woken { ago_ns: 3 });
     }
 
     #[test]
     fn memory_is_bounded() {
         let mut comings = Comings::default();
         for tid in 1..=u32::try_from(THREADS_MAX).unwrap() + 1 {
-            comings.left(Tid(tid), HERE, true);
+            comings.left(Tid(tid), HostNs(1), HERE, true);
         }
         assert_eq!(comings.last.len(), 1);
     }

@@ -44,12 +44,12 @@ fn known() -> LockFacts {
 
 fn timeline(facts: LockFacts) -> Timeline {
     let watched = [
-        Watched { tid: VCPU, vm: 0, user: LockUser::Vcpu },
-        Watched { tid: MAIN_LOOP, vm: 0, user: LockUser::MainLoop },
+        Watched::from(VCPU),
+        Watched { user: LockUser::MainLoop, ..Watched::from(MAIN_LOOP) },
+        Watched { user: LockUser::Other, ..Watched::from(Tid(98)) },
     ];
     let stacks = StackTable::from(vec![vec!["futex_do_wait".to_owned(), "do_futex".to_owned()]]);
-    let vms = vec![VmFacts { locks: facts, ..VmFacts::default() }];
-    Timeline::new(watched, stacks).knowing(vms).starting_at(HostNs(0))
+    Timeline::new(watched, stacks).knowing(vec![facts]).starting_at(HostNs(0))
 }
 
 fn run(facts: LockFacts, events: &[HostEvent]) -> (Vec<Span>, Vec<LockWait>) {
@@ -134,6 +134,22 @@ fn how_long_a_lock_was_held_is_told_where_it_is_certain() {
     ];
     let (_, waits) = run(known(), &earlier);
     assert_eq!(waits.last().map(|wait| (wait.tid, wait.held_ns)), Some((VCPU, None)));
+
+    // Let go of for another one, and got again without having to wait.
+    let third = Tid(98);
+    let shared = [
+        comes(0, VCPU),
+        locks(10, VCPU, BQL),
+        locks(12, MAIN_LOOP, BQL),
+        locks(14, third, BQL),
+        wakes(20, Tid(7), MAIN_LOOP),
+        comes(22, MAIN_LOOP),
+        wakes(24, MAIN_LOOP, third),
+        wakes(30, MAIN_LOOP, VCPU),
+    ];
+    let (_, waits) = run(known(), &shared);
+    let held: Vec<_> = waits.iter().map(|wait| (wait.tid, wait.held_ns)).collect();
+    assert_eq!(held, [(MAIN_LOOP, None), (third, Some(2)), (VCPU, None)]);
 
     // Got another lock.
     let mut other = handed_over;

@@ -22,10 +22,12 @@ pub struct LockWait {
     pub reason: Reason,
     /// The lock's address, where it was recorded.
     pub address: Option<u64>,
-    /// Who let go of it, by waking the sleeper.
+    /// Who let go of it, by waking the sleeper. (A signal to the sleeper, such as the kick of a vCPU,
+    /// wakes it as well: then it is who sent that, and the sleeper waits once more.)
     pub released_by: Tid,
     /// For how long that one had held it, where that is certain: it got the lock while the sleeper
-    /// waited, so it cannot have let go in between without waking the sleeper.
+    /// waited, and woke nobody else who waits for it since. To let go of a lock that somebody waits
+    /// for is to wake one of them.
     pub held_ns: Option<u64>,
     /// The device that the guest had touched, where that was recorded.
     pub device: Option<DeviceAddress>,

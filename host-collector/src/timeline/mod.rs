@@ -33,7 +33,7 @@ pub mod stack;
 mod thread;
 
 pub use antagonist::ANTAGONISTS_MAX;
-pub use builder::{Timeline, VmFacts, Watched};
+pub use builder::{Timeline, Watched};
 pub use contradiction::{Contradiction, ContradictionKind, Contradictions};
 pub use exit_reason::{ExitReason, HardwareExit, UserspaceExit};
 pub use exits::{Exit, ExitTime};

@@ -53,7 +53,7 @@ pub enum ThreadState {
     Blocked(Sleep),
     /// Woken and runnable, but not yet on a pCPU.
     WakeupDelay {
-        /// The pCPU that it was woken for.
+        /// The pCPU that it last ran on, and was woken for if the scheduler did not choose another.
         pcpu: PcpuId,
         /// The sleep that it had begun when it was woken already: it left for this, but the sleep
         /// itself lasted no time.

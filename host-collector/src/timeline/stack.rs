@@ -24,6 +24,8 @@ pub enum Mark {
     Fault,
     /// It reads, writes or submits I/O.
     DiskCall,
+    /// It reads or writes a file of whatever kind: a pipe or a terminal as well as one on a disk.
+    FileCall,
     /// Its control group's quota is used up.
     Throttle,
     /// It does work that was left for its way back to user space or to the guest.
@@ -77,6 +79,9 @@ enum Place {
     Anywhere,
     /// Right under the scheduler's own functions: it is what called the scheduler.
     Innermost,
+    /// What called the one that is innermost. (Balancing of NUMA nodes is task work as well, but gives
+    /// way in functions of its own.)
+    Beneath,
 }
 
 /// The functions that prove something. A name that ends in `*` stands for all that begin so.
@@ -167,10 +172,6 @@ const FUNCTIONS: &[(Mark, Place, &[&str])] = &[
             "__x64_sys_fdatasync",
             "SyS_fsync",
             "__x64_sys_fsync",
-            "__x64_sys_read",
-            "SyS_read",
-            "__x64_sys_write",
-            "SyS_write",
             // What waits in them.
             "blk_mq_get_tag",
             "wbt_wait",
@@ -181,11 +182,12 @@ const FUNCTIONS: &[(Mark, Place, &[&str])] = &[
             "submit_bio_wait",
         ],
     ),
+    (Mark::FileCall, Place::Anywhere, &["SyS_read", "SyS_write", "ksys_read", "ksys_write"]),
     // From 6.18 on a throttled thread takes itself off its runqueue in work that it does on its way
     // to user space or to the guest (kernel/sched/fair.c). Seen there is `__cond_resched <-
     // task_work_run`, after that work; before 6.18 nothing on the stack tells.
     (Mark::Throttle, Place::Anywhere, &["throttle_cfs_rq_work"]),
-    (Mark::TaskWork, Place::Anywhere, &["task_work_run"]),
+    (Mark::TaskWork, Place::Beneath, &["task_work_run"]),
     (
         Mark::PollSleep,
         Place::Anywhere,
@@ -289,10 +291,12 @@ pub fn symbol(frame: &str) -> Option<&str> {
 #[must_use]
 pub fn marks_of<Frame: AsRef<str>>(frames: &[Frame]) -> Option<Marks> {
     let symbols: Vec<&str> = frames.iter().filter_map(|frame| symbol(frame.as_ref())).collect();
-    let innermost = symbols.iter().find(|name| !is_one_of(name, SCHEDULER));
+    let mut callers = symbols.iter().filter(|name| !is_one_of(name, SCHEDULER));
+    let (innermost, beneath) = (callers.next(), callers.next());
     let holds = |place: Place, names: &[&str]| match place {
         Place::Anywhere => symbols.iter().any(|name| is_one_of(name, names)),
         Place::Innermost => innermost.is_some_and(|name| is_one_of(name, names)),
+        Place::Beneath => beneath.is_some_and(|name| is_one_of(name, names)),
     };
     let marks = FUNCTIONS.iter().filter(|(_, place, names)| holds(*place, names));
     let bits = marks.fold(0, |bits, (mark, _, _)| bits | 1 << *mark as u32);

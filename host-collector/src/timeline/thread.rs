@@ -165,6 +165,22 @@ impl Thread {
         Some((acquired.address, acquired.since?))
     }
 
+    /// The lock that it sleeps on.
+    pub(super) fn sleeps_on(&self) -> Option<u64> {
+        match self.state {
+            State::Asleep { sleep, .. } => sleep.lock,
+            _ => None,
+        }
+    }
+
+    /// It wakes somebody who waits for a lock, so it has let go of it; whether it gets it again
+    /// without having to wait is not seen.
+    pub(super) fn lets_go_of(&mut self, lock: u64) {
+        if self.acquired.is_some_and(|acquired| acquired.address == lock) {
+            self.acquired = None;
+        }
+    }
+
     /// For how long it has been on its pCPU; 0 if it is not known to be on one.
     pub(super) fn ran_ns(&self, now: HostNs) -> u64 {
         match self.state {

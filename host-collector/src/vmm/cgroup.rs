@@ -61,6 +61,18 @@ impl Hierarchy {
             .ok_or_else(|| String::from("no control groups with the cpu controller are mounted"))
     }
 
+    /// Which kind it is.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The directory that it is mounted on.
+    #[must_use]
+    pub fn mount(&self) -> &Path {
+        &self.mount
+    }
+
     /// From `/proc/PID/mountinfo`, see proc_pid_mountinfo(5).
     fn parse(mounts: &str) -> Option<Hierarchy> {
         let mounted = mounts.lines().filter_map(|line| {

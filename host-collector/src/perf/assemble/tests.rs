@@ -315,19 +315,13 @@ fn a_thread_that_leaves_without_having_come_shows_that_the_tracepoint_was_silent
     };
     let losses = |batch: &Batch| {
         let kinds = without_names(batch).into_iter();
-        let losses = kinds.filter(|(_, kind)| matches!(kind, HostEventKind::Lost { .. }));
-        losses.collect::<Vec<_>>()
+        kinds.filter(|(_, kind)| matches!(kind, HostEventKind::Lost { .. })).count()
     };
-    let whole = read_on(true, &[(5, 6), (6, VM), (VM, 5)]);
-    assert!(!whole.was_silent && losses(&whole).is_empty());
-    let strangers = read_on(true, &[(5, 6), (7, 8)]);
-    assert!(strangers.was_silent && losses(&strangers).is_empty());
-    let lost = [(10, HostEventKind::Lost { until: HostNs(20), count: 1 })];
-    for about_a_vm in [[(5, 6), (VM, 8)], [(5, VM), (7, 8)]] {
-        let batch = read_on(true, &about_a_vm);
+    assert!(!read_on(true, &[(5, 6), (6, VM), (VM, 5)]).was_silent);
+    for broken in [[(5, 6), (7, 8)], [(5, 6), (VM, 8)], [(5, VM), (7, 8)]] {
+        let batch = read_on(true, &broken);
         assert!(batch.was_silent);
-        assert_eq!(losses(&batch), lost);
+        assert_eq!(losses(&batch), 0, "the timelines find what is contradicted");
     }
-    let unwatched = read_on(false, &[(5, VM), (7, VM)]);
-    assert!(!unwatched.was_silent && losses(&unwatched).is_empty());
+    assert!(!read_on(false, &[(5, VM), (7, VM)]).was_silent);
 }

@@ -1,11 +1,12 @@
 //! A cgroup with a quota: the threads in it may run for so long in each period, and then wait.
 
-pub mod hierarchy;
+pub mod group;
 
 use super::{Episode, InjectError};
 use crate::guest::exchange::host_now;
 use crate::units::{HostNs, Tid};
-use hierarchy::{Group, Hierarchy};
+use crate::vmm::cgroup::Throttling;
+use group::Group;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::Duration;
@@ -30,18 +31,6 @@ impl QuotaConfig {
         let (quota, period) = (Duration::from_millis(20), Duration::from_millis(50));
         QuotaConfig { pid, tid, quota, period }
     }
-}
-
-/// What a cgroup's `cpu.stat` says (linux: Documentation/scheduler/sched-bwc.rst, and
-/// Documentation/admin-guide/cgroup-v2.rst).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Throttling {
-    /// Periods that have gone by while something wanted to run.
-    pub period_count: u64,
-    /// Periods in which the quota ran out.
-    pub throttled_count: u64,
-    /// For how long threads were kept from running, in nanoseconds, of all pCPUs together.
-    pub throttled_ns: u64,
 }
 
 /// What a quota has done.
@@ -69,7 +58,7 @@ impl CgroupQuota {
     /// # Errors
     /// [`InjectError::NoCgroup`] and [`InjectError::Cgroup`]; nothing is changed then.
     pub fn start(config: &QuotaConfig) -> Result<CgroupQuota, InjectError> {
-        let hierarchy = Hierarchy::find()?;
+        let hierarchy = group::find()?;
         let group = Group::create(&hierarchy, config)?;
         let before = group.throttling()?;
         let start = host_now();

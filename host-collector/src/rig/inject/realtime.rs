@@ -1,6 +1,6 @@
 //! A realtime thread: it preempts every normal one, whatever slice that has left.
 
-use super::quota::hierarchy;
+use super::quota::group;
 use super::scheduling::become_fifo;
 use super::thread::{PinnedThread, wake_and_run};
 use super::{Episode, InjectError, ThreadLog};
@@ -70,7 +70,7 @@ fn prepare(priority: i32) -> Result<(), InjectError> {
     // With CONFIG_RT_GROUP_SCHED a v1 group begins with cpu.rt_runtime_us = 0, and its threads get
     // EPERM (linux: Documentation/scheduler/sched-rt-group.rst).
     let result = match first {
-        Err(Errno::EPERM) if hierarchy::own_thread_to_root().is_ok() => become_fifo(priority),
+        Err(Errno::EPERM) if group::own_thread_to_root().is_ok() => become_fifo(priority),
         other => other,
     };
     result.map_err(|errno| InjectError::Scheduling {

@@ -3,9 +3,8 @@
 use crate::report::Warning;
 use crate::run::NO_EXITS_UNDER_TCG;
 use crate::run::manifest::{Manifest, ThreadRecord, VmRecord};
-use crate::timeline::{
-    GuestMode, LockFacts, LockUser, StackTable, Timeline, VmFacts, Vmm, Watched,
-};
+use crate::timeline::{GuestMode, LockFacts, LockUser, StackTable, Timeline, Vmm, Watched};
+use crate::units::VcpuId;
 use crate::vmm::cgroup::Throttling;
 use crate::vmm::host::HostFacts;
 
@@ -14,12 +13,17 @@ use crate::vmm::host::HostFacts;
 pub(super) fn timeline(manifest: &Manifest, stacks: StackTable) -> Timeline {
     let mode = mode(manifest);
     let threads = manifest.vms.iter().enumerate().flat_map(|(vm, record)| {
-        record.threads.iter().map(move |thread| Watched { tid: thread.tid, vm, user: user(thread) })
+        record.threads.iter().map(move |thread| Watched {
+            tid: thread.tid,
+            vm,
+            user: user(thread),
+            is_throttled: is_throttled(record, thread),
+        })
     });
     let host = serde_json::from_value::<HostFacts>(manifest.environment.clone()).ok();
     let slice = host.and_then(|host| host.slice);
     Timeline::new(threads, stacks)
-        .knowing(manifest.vms.iter().map(|vm| vm_facts(vm, mode)).collect())
+        .knowing(manifest.vms.iter().map(|vm| lock_facts(vm, mode)).collect())
         .with_slice(slice.map(|slice| slice.expected_ns))
 }
 
@@ -56,20 +60,20 @@ pub(super) fn user(thread: &ThreadRecord) -> LockUser {
     }
 }
 
-/// What is known of one VMM.
-pub(super) fn vm_facts(vm: &VmRecord, mode: Option<GuestMode>) -> VmFacts {
-    let locks = LockFacts {
+/// What is known of the locks of one VMM.
+pub(super) fn lock_facts(vm: &VmRecord, mode: Option<GuestMode>) -> LockFacts {
+    LockFacts {
         vmm: Vmm::Qemu,
         mode,
         bql: vm.lock.bql.as_ref().map(|bql| bql.address),
         exe_data: vm.lock.exe_data.map(|data| (data.start, data.end)),
-    };
-    VmFacts { locks, is_throttled: is_throttled(vm) }
+    }
 }
 
-/// Whether a quota of its vCPU threads was used up in the measured window.
-pub(super) fn is_throttled(vm: &VmRecord) -> bool {
-    vm.groups.iter().any(|group| group.throttled().is_some())
+/// Whether a quota of a vCPU's thread was used up in the measured window.
+pub(super) fn is_throttled(vm: &VmRecord, thread: &ThreadRecord) -> bool {
+    let of_thread = |vcpus: &[VcpuId]| thread.vcpu.is_some_and(|vcpu| vcpus.contains(&vcpu));
+    vm.groups.iter().any(|group| of_thread(&group.vcpus) && group.throttled().is_some())
 }
 
 /// What the quotas of a VM's vCPU threads did, if they were used up.

@@ -1,6 +1,6 @@
 //! What was sampled of each VM's threads, as the summary has it.
 
-use super::facts::{mode, user, vm_facts};
+use super::facts::{lock_facts, mode, user};
 use super::{AnalyseError, optional};
 use crate::report::evidence::{
     EvidenceLevel, Sampled, SampledDoing, SampledShare, SampledVcpu, ScheduledVcpu,
@@ -38,7 +38,7 @@ pub(super) fn read(run: &RunDir, manifest: &Manifest) -> Result<Samples, Analyse
         let mut tally = Tally::new(start, end);
         samples.last = samples.last.max(fill(run, vm, &mut tally)?);
         samples.scheduled.extend(scheduled(vm, &tally.scheduled()));
-        let facts = vm_facts(vm, mode(manifest)).locks;
+        let facts = lock_facts(vm, mode(manifest));
         let shares = tally.shares(&facts, |tid| user_of(vm, tid));
         vcpus.extend(sampled_vcpus(vm, &shares));
         // One thread looks at all VMs: its gaps are in the stream of each.

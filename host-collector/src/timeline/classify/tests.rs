@@ -134,6 +134,12 @@ fn sleeps_in_the_kernel() {
         (Reason::Stopped, "do_signal_stop <- get_signal <- arch_do_signal_or_restart"),
         (Reason::PollSleep, "poll_schedule_timeout <- do_sys_poll <- __x64_sys_ppoll"),
         (Reason::PollSleep, "do_nanosleep <- hrtimer_nanosleep <- __x64_sys_clock_nanosleep"),
+        (
+            Reason::IoSubmit,
+            "io_schedule <- folio_wait_bit_common <- filemap_read <- vfs_read <- ksys_read",
+        ),
+        // The VMM writes what the guest prints, and whoever reads it is slow.
+        (Reason::Unknown, "pipe_write <- vfs_write <- ksys_write <- __x64_sys_write"),
         (Reason::Unknown, "pipe_read <- vfs_read <- ksys_read"),
     ] {
         // Woken before it slept, it counts as the same.
@@ -164,6 +170,10 @@ fn a_timeslice_is_told_from_a_preemption_by_who_came_on() {
             (woken(16_000), SLICE_NS / 10, Reason::PreemptWakeup),
             (woken(100_000), SLICE_NS, Reason::PreemptWakeup),
             (woken(100_001), SLICE_NS, Reason::Timeslice),
+            // Woken while the other one ran, which had not had its slice: a lazy kernel.
+            (woken(300_000), SLICE_NS / 10, Reason::PreemptWakeup),
+            // Woken before the other one came on.
+            (woken(SLICE_NS / 10), SLICE_NS / 10, Reason::Timeslice),
             (Next::Unseen, SLICE_NS * 8 / 10, Reason::Timeslice),
             (Next::Unseen, SLICE_NS * 8 / 10 - 1, Reason::PreemptWakeup),
             (Next::Realtime, SLICE_NS, Reason::PreemptRtOrStop),

@@ -5,9 +5,10 @@
 //! only if those are `threaded` (linux: Documentation/admin-guide/cgroup-v2.rst, "Threads"): so the
 //! process goes into a group of its own, and the thread into one below it.
 
-use super::{QuotaConfig, Throttling};
+use super::QuotaConfig;
 use crate::rig::inject::InjectError;
 use crate::units::Tid;
+use crate::vmm::cgroup::{Hierarchy, Throttling, Version};
 use crate::vmm::procfs;
 use std::fs;
 use std::io;
@@ -15,86 +16,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// Which cgroups have the `cpu` controller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Version {
-    /// A hierarchy of its own.
-    V1,
-    /// The unified one.
-    V2,
-}
-
-/// Where the `cpu` controller is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hierarchy {
-    version: Version,
-    mount: PathBuf,
-}
-
-impl Hierarchy {
-    /// That of this host: version 1 if the controller is mounted there, as it can be in one place
-    /// only.
-    ///
-    /// # Errors
-    /// [`InjectError::NoCgroup`].
-    pub fn find() -> Result<Hierarchy, InjectError> {
-        let path = Path::new("/proc/self/mounts");
-        let mounts = read(path)?;
-        let found = find_in(&mounts).ok_or_else(|| {
-            InjectError::NoCgroup("no cgroup file system is mounted in /sys/fs/cgroup".to_owned())
-        })?;
-        if found.version == Version::V2 {
-            let controllers = read(&found.mount.join("cgroup.controllers"))?;
-            if !controllers.split_whitespace().any(|name| name == "cpu") {
-                let mount = found.mount.display();
-                return Err(InjectError::NoCgroup(format!("{mount} has no cpu controller")));
-            }
-        }
-        Ok(found)
-    }
-
-    /// The directory of the group that a thread is in.
-    fn group_of(&self, pid: Tid, tid: Tid) -> Result<PathBuf, InjectError> {
-        let path = PathBuf::from(format!("/proc/{pid}/task/{tid}/cgroup"));
-        let text = read(&path)?;
-        let group = group_in(&text, self.version)
-            .ok_or_else(|| InjectError::NoCgroup(format!("{} has no cpu line", path.display())))?;
-        Ok(self.mount.join(group.trim_start_matches('/')))
-    }
-}
-
-/// Finds the controller in `/proc/self/mounts`: device, directory, type, options.
-fn find_in(mounts: &str) -> Option<Hierarchy> {
-    let find = |kind: &str, option: &str| {
-        mounts.lines().find_map(|line| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            let [_, mount, found_kind, options, ..] = fields[..] else { return None };
-            let has_option = option.is_empty() || options.split(',').any(|found| found == option);
-            (found_kind == kind && has_option).then(|| PathBuf::from(mount))
-        })
-    };
-    find("cgroup", "cpu")
-        .map(|mount| Hierarchy { version: Version::V1, mount })
-        .or_else(|| find("cgroup2", "").map(|mount| Hierarchy { version: Version::V2, mount }))
-}
-
-/// The group in `/proc/PID/task/TID/cgroup`, lines of `number:controllers:group`.
-fn group_in(text: &str, version: Version) -> Option<&str> {
-    text.lines().find_map(|line| {
-        let mut parts = line.splitn(3, ':');
-        let (number, controllers, group) = (parts.next()?, parts.next()?, parts.next()?);
-        let is_it = match version {
-            Version::V1 => controllers.split(',').any(|name| name == "cpu"),
-            Version::V2 => number == "0",
-        };
-        is_it.then_some(group)
-    })
-}
-
 /// A group that was made for one thread. Dropping it puts back who is in it, and removes it.
 #[derive(Debug)]
 pub(super) struct Group {
-    version: Version,
+    hierarchy: Hierarchy,
     pid: Tid,
     /// The group with the quota.
     path: PathBuf,
@@ -109,20 +34,20 @@ impl Group {
         hierarchy: &Hierarchy,
         config: &QuotaConfig,
     ) -> Result<Group, InjectError> {
-        let former = hierarchy.group_of(config.pid, config.tid)?;
+        let former = group_of(hierarchy, config.tid)?;
         let name = name();
-        let group = match hierarchy.version {
+        let group = match hierarchy.version() {
             Version::V1 => Group {
-                version: Version::V1,
+                hierarchy: hierarchy.clone(),
                 pid: config.pid,
                 path: former.join(name),
                 process_path: None,
                 former,
             },
             Version::V2 => {
-                let process_path = hierarchy.mount.join(name);
+                let process_path = hierarchy.mount().join(name);
                 Group {
-                    version: Version::V2,
+                    hierarchy: hierarchy.clone(),
                     pid: config.pid,
                     path: process_path.join("vcpu"),
                     process_path: Some(process_path),
@@ -137,8 +62,12 @@ impl Group {
     fn prepare(&self, hierarchy: &Hierarchy, config: &QuotaConfig) -> Result<(), InjectError> {
         let (quota_us, period_us) = (microseconds(config.quota), microseconds(config.period));
         if let Some(process_path) = &self.process_path {
-            // Mostly so already; systemd needs it itself, so that it is not undone.
-            write(&hierarchy.mount.join("cgroup.subtree_control"), "+cpu")?;
+            // To switch it on for all groups of the host would change how they share it.
+            let shared = hierarchy.mount().join("cgroup.subtree_control");
+            if !read(&shared)?.split_whitespace().any(|controller| controller == "cpu") {
+                let what = format!("{} does not hand on the cpu controller", shared.display());
+                return Err(InjectError::NoCgroup(what));
+            }
             make(process_path)?;
             make(&self.path)?;
             write(&process_path.join("cgroup.procs"), &self.pid.to_string())?;
@@ -160,7 +89,8 @@ impl Group {
     }
 
     pub(super) fn throttling(&self) -> Result<Throttling, InjectError> {
-        Ok(parse_stat(&read(&self.path.join("cpu.stat"))?))
+        let missing = || InjectError::NoCgroup(format!("{} has no counts", self.path.display()));
+        self.hierarchy.throttling(&self.path).ok_or_else(missing)
     }
 
     /// Puts back who is in the group: threads that the thread has made are there as well.
@@ -179,7 +109,7 @@ impl Group {
     }
 
     fn threads_file(&self) -> &'static str {
-        match self.version {
+        match self.hierarchy.version() {
             Version::V1 => "tasks",
             Version::V2 => "cgroup.threads",
         }
@@ -199,11 +129,11 @@ impl Drop for Group {
 
 /// Puts the calling thread into the root group of a version 1 hierarchy.
 pub(in crate::rig::inject) fn own_thread_to_root() -> Result<(), InjectError> {
-    let hierarchy = Hierarchy::find()?;
-    match hierarchy.version {
+    let hierarchy = find()?;
+    match hierarchy.version() {
         Version::V1 => {
             let own = nix::unistd::gettid().to_string();
-            write(&hierarchy.mount.join("tasks"), &own)
+            write(&hierarchy.mount().join("tasks"), &own)
         }
         // Version 2 does not divide realtime among groups.
         Version::V2 => Err(InjectError::NoCgroup("the cpu controller is in version 2".to_owned())),
@@ -214,9 +144,9 @@ pub(in crate::rig::inject) fn own_thread_to_root() -> Result<(), InjectError> {
 /// the guests of a process end with it.
 #[must_use]
 pub fn sweep_stale() -> usize {
-    let Ok(hierarchy) = Hierarchy::find() else { return 0 };
+    let Ok(hierarchy) = find() else { return 0 };
     let own = Tid(std::process::id());
-    let parents = [Some(hierarchy.mount.clone()), hierarchy.group_of(own, own).ok()];
+    let parents = [Some(hierarchy.mount().to_owned()), group_of(&hierarchy, own).ok()];
     let mut removed_count = 0;
     for parent in parents.into_iter().flatten() {
         let Ok(entries) = fs::read_dir(parent) else { continue };
@@ -245,19 +175,15 @@ fn is_stale(path: &Path) -> bool {
     owner.is_some_and(|(pid, start)| !procfs::is_alive(pid, start))
 }
 
-/// Reads `cpu.stat` of either version; what it does not say is 0.
-fn parse_stat(text: &str) -> Throttling {
-    let value = |key: &str| {
-        let mut lines = text.lines().filter_map(|line| line.split_once(' '));
-        lines.find(|(name, _)| *name == key).and_then(|(_, value)| value.trim().parse::<u64>().ok())
-    };
-    Throttling {
-        period_count: value("nr_periods").unwrap_or(0),
-        throttled_count: value("nr_throttled").unwrap_or(0),
-        throttled_ns: value("throttled_time")
-            .or_else(|| value("throttled_usec").map(|us| us * 1000))
-            .unwrap_or(0),
-    }
+pub(super) fn find() -> Result<Hierarchy, InjectError> {
+    Hierarchy::of_host().map_err(InjectError::NoCgroup)
+}
+
+/// The directory of the group that a thread is in.
+fn group_of(hierarchy: &Hierarchy, tid: Tid) -> Result<PathBuf, InjectError> {
+    let groups = hierarchy.groups_of(tid).map_err(InjectError::NoCgroup)?;
+    let none = || InjectError::NoCgroup(format!("thread {tid} is in no group"));
+    groups.into_iter().next().ok_or_else(none)
 }
 
 fn microseconds(duration: Duration) -> u128 {
@@ -284,37 +210,6 @@ fn cgroup_error(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_controller_is_found_where_it_is_mounted() {
-        let v1 = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\n\
-                  cgroup /sys/fs/cgroup/cpuset cgroup rw,cpuset 0 0\n\
-                  cgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,cpu,cpuacct 0 0\n\
-                  cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
-        let mount = PathBuf::from("/sys/fs/cgroup/cpu,cpuacct");
-        assert_eq!(find_in(v1), Some(Hierarchy { version: Version::V1, mount }));
-        let v2 = "cgroup2 /sys/fs/cgroup cgroup2 rw,nosuid,nsdelegate 0 0\n";
-        let mount = PathBuf::from("/sys/fs/cgroup");
-        assert_eq!(find_in(v2), Some(Hierarchy { version: Version::V2, mount }));
-        assert_eq!(find_in("proc /proc proc rw 0 0\n"), None);
-    }
-
-    #[test]
-    fn a_threads_group_is_the_one_of_its_version() {
-        let text = "4:memory:/a\n3:cpuset:/b\n2:cpuacct,cpu:/c:d\n0::/e\n";
-        assert_eq!(group_in(text, Version::V1), Some("/c:d"));
-        assert_eq!(group_in(text, Version::V2), Some("/e"));
-        assert_eq!(group_in("3:cpuset:/b\n", Version::V1), None);
-    }
-
-    #[test]
-    fn both_versions_of_cpu_stat_are_read_in_nanoseconds() {
-        let expected = Throttling { period_count: 40, throttled_count: 38, throttled_ns: 5_000 };
-        let v1 = "nr_periods 40\nnr_throttled 38\nthrottled_time 5000\nnr_bursts 0\n";
-        let v2 = "usage_usec 7\nnr_periods 40\nnr_throttled 38\nthrottled_usec 5\n";
-        assert_eq!(parse_stat(v1), expected);
-        assert_eq!(parse_stat(v2), expected);
-    }
 
     #[test]
     fn only_groups_whose_maker_is_gone_are_stale() {
