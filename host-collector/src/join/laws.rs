@@ -12,8 +12,9 @@ const VCPU: VcpuId = VcpuId(2);
 const THREAD: Tid = Tid(100);
 const HOG: Tid = Tid(200);
 
-/// A map on which guest tick n is host nanosecond n, as long as both are below 2^40.
-fn identity() -> ClockMap {
+/// A map on which guest tick n is host nanosecond n, as long as both are below 2^40, and which is
+/// less than 100 ns from sure of it early on.
+pub(super) fn identity() -> ClockMap {
     let exchange = |at: u64| Exchange {
         host_sent: HostNs(at),
         guest_received: GuestTicks(at),
@@ -22,6 +23,7 @@ fn identity() -> ClockMap {
     };
     let map = ClockMap::estimate(&[exchange(0), exchange(1 << 40)]).unwrap();
     assert_eq!(map.to_host(GuestTicks(12_345)).at, HostNs(12_345));
+    assert!(map.to_host(GuestTicks(300_000)).bound_ns < 100);
     map
 }
 

@@ -3,8 +3,8 @@
 //! A character of a drawing is a microsecond. The first line is the vCPU's thread, as in
 //! [`super::laws`]; request and I/O are given by their beginnings and ends.
 
+use super::laws::identity;
 use super::*;
-use crate::clock::{ClockMap, Exchange};
 use crate::host_event::{BlockEvent, BlockStep};
 use crate::timeline::{Reason, RunMode, Sleep, Span, ThreadState};
 use crate::units::{HostNs, PcpuId, Tid, VcpuId};
@@ -20,19 +20,6 @@ const SLIGHTLY_NS: u64 = 100;
 
 fn at(units: u64) -> HostNs {
     HostNs(units * UNIT_NS)
-}
-
-/// A map on which guest tick n is host nanosecond n.
-fn identity() -> ClockMap {
-    let exchange = |at: u64| Exchange {
-        host_sent: HostNs(at),
-        guest_received: GuestTicks(at),
-        guest_sent: GuestTicks(at),
-        host_received: HostNs(at),
-    };
-    let map = ClockMap::estimate(&[exchange(0), exchange(1 << 40)]).unwrap();
-    assert!(map.to_host(GuestTicks(300 * UNIT_NS)).bound_ns < SLIGHTLY_NS);
-    map
 }
 
 fn request(index: u64, from: u64, to: u64) -> Request {

@@ -257,9 +257,6 @@ impl<'a> Analysis<'a> {
         while let Some(event) = events.next() {
             let event = event?;
             now = event.time;
-            if now < start {
-                contradictions_before = timeline.contradictions().count();
-            }
             self.threads.learn(&event);
             self.io(manifest, &event);
             if let HostEventKind::Lost { until, count } = event.kind
@@ -272,6 +269,9 @@ impl<'a> Analysis<'a> {
             }
             self.kvm_events_count += u64::from(matches!(event.kind, HostEventKind::Kvm { .. }));
             timeline.push(&event, &mut |span| self.span(&span, start, end));
+            if now < start {
+                contradictions_before = timeline.contradictions().count();
+            }
             self.exits(&mut timeline, start, end);
             self.lock_waits(&mut timeline, start, end);
             if cut.is_none() {

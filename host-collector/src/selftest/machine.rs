@@ -11,11 +11,11 @@ use crate::perf::{KvmDetail, RecordPlan};
 use crate::rig::boot_sector::Guest;
 use crate::rig::frontend::Frontend;
 use crate::rig::inject::quota::{CgroupQuota, QuotaConfig};
-use crate::rig::inject::realtime::{RealtimeConfig, RealtimeTask};
-use crate::rig::inject::rival::RivalHog;
+use crate::rig::inject::realtime::{self, RealtimeConfig};
+use crate::rig::inject::rival;
 use crate::rig::inject::stopper::Stopper;
 use crate::rig::inject::storm::QmpStorm;
-use crate::rig::inject::waker::{Waker, WakerConfig};
+use crate::rig::inject::waker::{self, WakerConfig};
 use crate::rig::inject::{Episode, InjectError};
 use crate::rig::machine::{Machine, MachineConfig, Placement, READER, START_LIMIT};
 use crate::timeline::{GuestMode, LockFacts, LockUser, Reason, Vmm, Watched};
@@ -109,7 +109,7 @@ type Injected = (&'static str, Result<Scored, SelftestError>);
 
 fn rival(stage: &Stage<'_>, subject: &mut Subject) -> Injected {
     let inject = || {
-        let rival = RivalHog::start(stage.config.vcpu_pcpu)?;
+        let rival = rival::start(stage.config.vcpu_pcpu)?;
         let tid = rival.tid();
         let (observed, window) = stage.watch(subject, || stage.wait())?;
         drop(rival);
@@ -122,9 +122,9 @@ fn rival(stage: &Stage<'_>, subject: &mut Subject) -> Injected {
 fn waker(stage: &Stage<'_>, subject: &mut Subject) -> Injected {
     let inject = || {
         let config = WakerConfig::new(stage.config.vcpu_pcpu);
-        let waker = Waker::start(config)?;
+        let waker = waker::start(config)?;
         let (observed, window) = stage.watch(subject, || stage.wait())?;
-        let log = waker.stop();
+        let log = waker.log();
         let sleep_ns = u64::try_from(config.sleep.as_nanos()).unwrap_or(u64::MAX);
         let truth = |it: &Departure| truth::woken_by(it, log.tid, &log.episodes, sleep_ns);
         Ok(stage.score(subject, &observed, window, &truth))
@@ -134,7 +134,7 @@ fn waker(stage: &Stage<'_>, subject: &mut Subject) -> Injected {
 
 fn realtime(stage: &Stage<'_>, subject: &mut Subject) -> Injected {
     let inject = || {
-        let task = RealtimeTask::start(RealtimeConfig::new(stage.config.vcpu_pcpu))?;
+        let task = realtime::start(RealtimeConfig::new(stage.config.vcpu_pcpu))?;
         let tid = task.tid();
         let (observed, window) = stage.watch(subject, || stage.wait())?;
         drop(task);

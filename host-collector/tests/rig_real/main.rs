@@ -18,11 +18,11 @@ use vslice::lab::tools;
 use vslice::rig::boot_sector::Guest;
 use vslice::rig::frontend::Frontend;
 use vslice::rig::inject::quota::{CgroupQuota, QuotaConfig};
-use vslice::rig::inject::realtime::{RealtimeConfig, RealtimeTask};
-use vslice::rig::inject::rival::RivalHog;
+use vslice::rig::inject::realtime::{self, RealtimeConfig};
+use vslice::rig::inject::rival;
 use vslice::rig::inject::stopper::Stopper;
 use vslice::rig::inject::storm::QmpStorm;
-use vslice::rig::inject::waker::{Waker, WakerConfig};
+use vslice::rig::inject::waker::{self, WakerConfig};
 use vslice::rig::machine::{self, Machine, MachineConfig, Placement, READER, START_LIMIT};
 use vslice::units::{PcpuId, Tid};
 use vslice::vmm::host::HostPcpus;
@@ -100,9 +100,9 @@ type Needs = fn() -> Option<String>;
 /// Under an emulated KVM a guest takes seconds to boot, so that these share one.
 fn injectors(guest: Guest) -> Vec<(&'static str, Needs, InjectorTest)> {
     let nothing: Needs = || None;
-    let nice: Needs = || Waker::start(WakerConfig::new(pcpus().0)).err().map(|e| e.to_string());
+    let nice: Needs = || waker::start(WakerConfig::new(pcpus().0)).err().map(|e| e.to_string());
     let fifo: Needs =
-        || RealtimeTask::start(RealtimeConfig::new(pcpus().0)).err().map(|e| e.to_string());
+        || realtime::start(RealtimeConfig::new(pcpus().0)).err().map(|e| e.to_string());
     let group: Needs = || {
         let own = Tid(std::process::id());
         CgroupQuota::start(&QuotaConfig::new(own, own)).err().map(|e| e.to_string())
@@ -224,13 +224,13 @@ fn out_of_time(config: &MachineConfig) -> Outcome {
 }
 
 fn rival(machine: &mut Machine) -> Outcome {
-    let rival = RivalHog::start(pcpus().0)?;
+    let rival = rival::start(pcpus().0)?;
     let own = Tid(std::process::id());
     let before = Counts::of(own, rival.tid())?;
     let counts = during(machine, wait)?;
     let rival_counts = Counts::of(own, rival.tid())?.since(before);
     let tid = rival.tid();
-    let log = rival.stop();
+    let log = rival.log();
     check(rival_counts.run_ns > 0 && rival_counts.voluntary == 0, || {
         format!("the rival did not run, or slept: {rival_counts:?}")
     })?;
@@ -244,24 +244,24 @@ fn rival(machine: &mut Machine) -> Outcome {
 }
 
 fn waker(machine: &mut Machine) -> Outcome {
-    let waker = Waker::start(WakerConfig::new(pcpus().0))?;
+    let waker = waker::start(WakerConfig::new(pcpus().0))?;
     let tid = waker.tid();
     let counts = during(machine, wait)?;
-    let log = waker.stop();
+    let log = waker.log();
     preempted(&counts, log.episodes.len())?;
     check(log.episodes.is_sorted_by(|a, b| a.end < b.start), || "they overlap".to_owned())?;
     is_gone(tid)
 }
 
 fn realtime(machine: &mut Machine) -> Outcome {
-    let task = RealtimeTask::start(RealtimeConfig::new(pcpus().0))?;
+    let task = realtime::start(RealtimeConfig::new(pcpus().0))?;
     let tid = task.tid();
     let stat = fs::read_to_string(format!("/proc/self/task/{tid}/stat"))?;
     // The 41st field is the policy, proc_pid_stat(5); the name before the third may have spaces.
     let policy = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(38));
     check(policy == Some("1"), || format!("its policy is {policy:?}, not SCHED_FIFO"))?;
     let counts = during(machine, wait)?;
-    let log = task.stop();
+    let log = task.log();
     preempted(&counts, log.episodes.len())?;
     is_gone(tid)
 }
@@ -339,7 +339,7 @@ fn a_failed_start() -> Outcome {
     let before = threads()?;
     // It ends by itself, but the caller should not hear of the failure before that.
     for _ in 0..200 {
-        let error = Waker::start(WakerConfig::new(PcpuId(1000))).err();
+        let error = waker::start(WakerConfig::new(PcpuId(1000))).err();
         let message = error.ok_or("there is no pCPU1000")?.to_string();
         check(message.contains("pinned to pCPU1000"), || message)?;
         check(threads()? <= before, || "its thread is still there".to_owned())?;

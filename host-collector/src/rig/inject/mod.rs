@@ -7,7 +7,7 @@ pub mod rival;
 pub mod scheduling;
 pub mod stopper;
 pub mod storm;
-mod thread;
+pub mod thread;
 pub mod waker;
 
 use crate::units::{HostNs, PcpuId, Tid};

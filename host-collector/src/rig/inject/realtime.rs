@@ -1,10 +1,10 @@
 //! A realtime thread: it preempts every normal one, whatever slice that has left.
 
+use super::InjectError;
 use super::quota::group;
 use super::scheduling::become_fifo;
-use super::thread::{PinnedThread, wake_and_run};
-use super::{Episode, InjectError, ThreadLog};
-use crate::units::{PcpuId, Tid};
+use super::thread::{LoggedThread, PinnedThread, wake_and_run};
+use crate::units::PcpuId;
 use nix::errno::Errno;
 use std::time::Duration;
 
@@ -34,35 +34,17 @@ impl RealtimeConfig {
     }
 }
 
-/// A thread of this process that is `SCHED_FIFO`.
-#[derive(Debug)]
-pub struct RealtimeTask {
-    thread: PinnedThread<Vec<Episode>>,
-}
-
-impl RealtimeTask {
-    /// Starts it. Where this process is in a v1 `cpu` cgroup that has no realtime, the new thread,
-    /// and it alone, goes to the root group, which always has some.
-    ///
-    /// # Errors
-    /// [`InjectError::Thread`] and [`InjectError::Scheduling`].
-    pub fn start(config: RealtimeConfig) -> Result<RealtimeTask, InjectError> {
-        let prepare = move || prepare(config.priority);
-        let work = move |stop: &_| wake_and_run(stop, config.sleep, config.run);
-        Ok(RealtimeTask { thread: PinnedThread::start("rig-fifo", config.pcpu, prepare, work)? })
-    }
-
-    /// The thread.
-    #[must_use]
-    pub fn tid(&self) -> Tid {
-        self.thread.tid()
-    }
-
-    /// Ends it; its log has one episode for each waking.
-    #[must_use]
-    pub fn stop(self) -> ThreadLog {
-        self.thread.log()
-    }
+/// Starts a thread of this process that is `SCHED_FIFO`. Its log has one episode for each waking.
+///
+/// Where this process is in a v1 `cpu` cgroup that has no realtime, the new thread, and it alone,
+/// goes to the root group, which always has some.
+///
+/// # Errors
+/// [`InjectError::Thread`] and [`InjectError::Scheduling`].
+pub fn start(config: RealtimeConfig) -> Result<LoggedThread, InjectError> {
+    let prepare = move || prepare(config.priority);
+    let work = move |stop: &_| wake_and_run(stop, config.sleep, config.run);
+    PinnedThread::start("rig-fifo", config.pcpu, prepare, work)
 }
 
 fn prepare(priority: i32) -> Result<(), InjectError> {

@@ -16,12 +16,15 @@ const EPISODES_ROOM: usize = 1 << 16;
 
 /// A thread that is pinned before it does anything, and ended and waited for when this is dropped.
 #[derive(Debug)]
-pub(super) struct PinnedThread<T> {
+pub struct PinnedThread<T> {
     tid: Tid,
     pcpu: PcpuId,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Option<T>>>,
 }
+
+/// One that writes down when it ran.
+pub type LoggedThread = PinnedThread<Vec<Episode>>;
 
 impl<T: Send + 'static> PinnedThread<T> {
     /// Starts `work` on the pCPU, after `prepare` has succeeded on the same thread. `work` has to
@@ -60,7 +63,8 @@ impl<T: Send + 'static> PinnedThread<T> {
     }
 
     /// The thread.
-    pub(super) fn tid(&self) -> Tid {
+    #[must_use]
+    pub fn tid(&self) -> Tid {
         self.tid
     }
 
@@ -75,9 +79,10 @@ impl<T: Send + 'static> PinnedThread<T> {
     }
 }
 
-impl PinnedThread<Vec<Episode>> {
+impl LoggedThread {
     /// Ends the thread, and returns its log.
-    pub(super) fn log(self) -> ThreadLog {
+    #[must_use]
+    pub fn log(self) -> ThreadLog {
         let (tid, pcpu) = (self.tid(), self.pcpu());
         ThreadLog { tid, pcpu, episodes: self.stop().unwrap_or_default() }
     }

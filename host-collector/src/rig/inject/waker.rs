@@ -5,10 +5,10 @@
 //! (`PREEMPT_SHORT`; linux: kernel/sched/fair.c, `check_preempt_wakeup_fair`). So the waker asks for
 //! the shortest slice there is, and for the highest weight, by which its deadline is the earliest.
 
+use super::InjectError;
 use super::scheduling::{NICE_MIN, SLICE_NS_MIN, become_normal};
-use super::thread::{PinnedThread, wake_and_run};
-use super::{Episode, InjectError, ThreadLog};
-use crate::units::{PcpuId, Tid};
+use super::thread::{LoggedThread, PinnedThread, wake_and_run};
+use crate::units::PcpuId;
 use nix::sys::prctl;
 use std::time::Duration;
 
@@ -41,34 +41,14 @@ impl WakerConfig {
     }
 }
 
-/// A thread of this process that wakes often.
-#[derive(Debug)]
-pub struct Waker {
-    thread: PinnedThread<Vec<Episode>>,
-}
-
-impl Waker {
-    /// Starts it.
-    ///
-    /// # Errors
-    /// [`InjectError::Thread`] and [`InjectError::Scheduling`].
-    pub fn start(config: WakerConfig) -> Result<Waker, InjectError> {
-        let prepare = move || prepare(&config);
-        let work = move |stop: &_| wake_and_run(stop, config.sleep, config.run);
-        Ok(Waker { thread: PinnedThread::start("rig-waker", config.pcpu, prepare, work)? })
-    }
-
-    /// The thread.
-    #[must_use]
-    pub fn tid(&self) -> Tid {
-        self.thread.tid()
-    }
-
-    /// Ends it; its log has one episode for each waking.
-    #[must_use]
-    pub fn stop(self) -> ThreadLog {
-        self.thread.log()
-    }
+/// Starts a thread of this process that wakes often. Its log has one episode for each waking.
+///
+/// # Errors
+/// [`InjectError::Thread`] and [`InjectError::Scheduling`].
+pub fn start(config: WakerConfig) -> Result<LoggedThread, InjectError> {
+    let prepare = move || prepare(&config);
+    let work = move |stop: &_| wake_and_run(stop, config.sleep, config.run);
+    PinnedThread::start("rig-waker", config.pcpu, prepare, work)
 }
 
 fn prepare(config: &WakerConfig) -> Result<(), InjectError> {

@@ -3,7 +3,7 @@
 use super::sys::{Clock, Condition, Lock, MappedFile};
 use super::{Act, Cast, FILE_BYTES, Occurrence, PuppetError, Script};
 use crate::guest::exchange::host_now;
-use crate::rig::inject::rival::RivalHog;
+use crate::rig::inject::rival;
 use crate::rig::{sleep_for, spin_until};
 use crate::units::{HostNs, Tid};
 use nix::errno::Errno;
@@ -143,7 +143,7 @@ pub(super) fn perform(script: &Script, props: &Props) -> Result<Vec<Occurrence>,
     let mut actor = Actor { props, buffer: AlignedPage::new(), next_page: 0 };
     for step in &script.steps {
         // It is there for the whole step, and yields are to it.
-        let rival = (step.act == Act::Yield).then(|| RivalHog::start(script.pcpu)).transpose()?;
+        let rival = (step.act == Act::Yield).then(|| rival::start(script.pcpu)).transpose()?;
         for index in 0..step.count {
             spin_until(HostNs(host_now().0 + GAP_NS));
             occurrences.push(actor.act(step.act, index)?);

@@ -433,6 +433,25 @@ fn threads_that_were_not_watched_everywhere_are_said() {
     assert!(notices(&summary).contains("3 threads of the VMs"), "{}", notices(&summary));
 }
 
+/// vm2's vCPU leaves at 20 and at 100 without having come on between.
+#[test]
+fn only_what_contradicts_itself_in_the_window_is_warned_of() {
+    let warned = |window_start_us| {
+        let mut manifest = manifest();
+        let end_ns = Some(host_at(1100));
+        manifest.window = Some(Window { start_ns: host_at(window_start_us), end_ns });
+        let (_scratch, run) = run_dir(&manifest);
+        names(&run);
+        streams(&run, &[0, 1150], true);
+        std::fs::remove_file(run.events_path(PcpuId(1))).unwrap();
+        let events = [20, 100].map(|us| switch(us, VM2_VCPU1, PrevState::Runnable, VM1_VCPU1));
+        stream(&run.events_path(PcpuId(1)), events.into(), true);
+        notices(&analyse(run.path()).unwrap()).contains("events contradict the ones")
+    };
+    assert!(warned(100));
+    assert!(!warned(101));
+}
+
 #[test]
 fn a_killed_run_is_partial_and_its_sleeps_have_no_reason() {
     let (_scratch, run) = run_dir(&killed_manifest());
