@@ -5,12 +5,15 @@
 //! from which both halves are excluded, which is a count of 0 (as large as an event id would be).
 //! Only events with a stack ask for user registers; they come last, so that a record which ends
 //! with its raw data has none.
+//!
+//! Nothing is asked for that is known otherwise, since each field costs the thread that is recorded:
+//! the pCPU is the ring's, and the threads are in the tracepoint's own data.
 
 use super::registers;
 use perf_event_open_sys::bindings::{
-    PERF_COUNT_SW_DUMMY, PERF_FORMAT_LOST, PERF_SAMPLE_CALLCHAIN, PERF_SAMPLE_CPU, PERF_SAMPLE_RAW,
-    PERF_SAMPLE_REGS_USER, PERF_SAMPLE_TID, PERF_SAMPLE_TIME, PERF_TYPE_SOFTWARE,
-    PERF_TYPE_TRACEPOINT, perf_event_attr,
+    PERF_COUNT_SW_DUMMY, PERF_FORMAT_LOST, PERF_SAMPLE_CALLCHAIN, PERF_SAMPLE_RAW,
+    PERF_SAMPLE_REGS_USER, PERF_SAMPLE_TIME, PERF_TYPE_SOFTWARE, PERF_TYPE_TRACEPOINT,
+    perf_event_attr,
 };
 
 /// Frames of a kernel stack at most; the innermost are kept. What tells why a vCPU thread sleeps
@@ -42,7 +45,7 @@ pub(super) enum Stack {
 fn common(lost: LostCount) -> perf_event_attr {
     let mut attr = perf_event_attr {
         size: u32::try_from(size_of::<perf_event_attr>()).expect("the struct has some 140 bytes"),
-        sample_type: (PERF_SAMPLE_TID | PERF_SAMPLE_TIME | PERF_SAMPLE_CPU).into(),
+        sample_type: PERF_SAMPLE_TIME.into(),
         clockid: libc::CLOCK_MONOTONIC_RAW,
         ..Default::default()
     };
@@ -70,13 +73,13 @@ pub(super) fn lives(ring_bytes: usize, lost: LostCount) -> perf_event_attr {
 }
 
 /// The scheduler's own record of each thread that comes onto the pCPU and leaves it, as a second
-/// witness of the tracepoint (see `assemble`). It starts disabled and is not of the leader's group:
-/// there is no filter for it, and it costs about as much as the tracepoint itself.
+/// witness of the tracepoint (see `assemble`). There is no filter for it, it costs about as much as
+/// the tracepoint itself, and as long as it is open, even disabled, every switch on every pCPU takes
+/// perf's slow path (`account_event` in kernel/events/core.c).
 pub(super) fn witness(lost: LostCount) -> perf_event_attr {
     let mut attr = common(lost);
     attr.type_ = PERF_TYPE_SOFTWARE;
     attr.config = PERF_COUNT_SW_DUMMY.into();
-    attr.set_disabled(1);
     attr.set_context_switch(1);
     attr
 }

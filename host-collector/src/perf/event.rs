@@ -1,8 +1,8 @@
 //! Bytes of a ring -> records. Pure: the bytes are those of a batch, copied out by `ring`.
 //!
 //! Every record begins with `perf_event_header` (type u32, misc u16, size u16) and is 8-byte
-//! aligned. With `sample_id_all` all but samples end with pid u32, tid u32, time u64, cpu u32,
-//! reserved u32 (`perf_event_open(2)`, for sample_type TID|TIME|CPU).
+//! aligned. With `sample_id_all` all but samples end with time u64 (`perf_event_open(2)`, for
+//! sample_type TIME).
 #![cfg_attr(test, expect(clippy::host_endian_bytes, reason = "the tests write as the kernel does"))]
 
 use super::bytes::{u16_at, u32_at, u64_at};
@@ -16,7 +16,7 @@ use perf_event_open_sys::bindings::{
 };
 
 const HEADER_BYTES: usize = 8;
-const SAMPLE_ID_BYTES: usize = 24;
+const SAMPLE_ID_BYTES: usize = 8;
 
 /// One record, borrowed from a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,10 +31,11 @@ pub(super) enum Record<'a> {
     Fork { time: HostNs, pid: u32, tid: u32, parent_pid: u32 },
     /// A thread has ended.
     Exit { time: HostNs, pid: u32, tid: u32 },
-    /// A thread came onto the pCPU after another one.
-    Arrival { time: HostNs, tid: u32, prev: u32 },
-    /// The scheduler's own record that `tid` left a watched pCPU, and whether it was runnable.
-    Departure { time: HostNs, tid: u32, is_runnable: bool },
+    /// The scheduler's own record that somebody left a watched pCPU for `next`, and whether the one
+    /// who left was runnable.
+    Departure { time: HostNs, next: u32, is_runnable: bool },
+    /// The other half of it: somebody came onto the pCPU, after `prev`.
+    Arrival { time: HostNs, prev: u32 },
     /// Anything else; nothing else was asked for.
     Other,
 }
@@ -110,7 +111,7 @@ fn parse(kind: u32, misc: u16, body: &[u8]) -> Option<Record<'_>> {
         return parse_sample(body).map(Record::Sample);
     }
     let own = || body.split_at_checked(body.len().checked_sub(SAMPLE_ID_BYTES)?);
-    let time_of = |id| u64_at(id, 8).map(HostNs);
+    let time_of = |id| u64_at(id, 0).map(HostNs);
     Some(match kind {
         PERF_RECORD_LOST => {
             let (own, id) = own()?;
@@ -130,25 +131,26 @@ fn parse(kind: u32, misc: u16, body: &[u8]) -> Option<Record<'_>> {
             let (own, id) = own()?;
             Record::Exit { time: time_of(id)?, pid: u32_at(own, 0)?, tid: u32_at(own, 8)? }
         }
-        PERF_RECORD_SWITCH_CPU_WIDE if u32::from(misc) & PERF_RECORD_MISC_SWITCH_OUT == 0 => {
-            let (own, id) = own()?;
-            Record::Arrival { time: time_of(id)?, tid: u32_at(id, 4)?, prev: u32_at(own, 4)? }
-        }
         PERF_RECORD_SWITCH_CPU_WIDE => {
-            let (_, id) = own()?;
-            let is_runnable = u32::from(misc) & PERF_RECORD_MISC_SWITCH_OUT_PREEMPT != 0;
-            Record::Departure { time: time_of(id)?, tid: u32_at(id, 4)?, is_runnable }
+            let (own, id) = own()?;
+            let (time, misc, other) = (time_of(id)?, u32::from(misc), u32_at(own, 4)?);
+            if misc & PERF_RECORD_MISC_SWITCH_OUT == 0 {
+                Record::Arrival { time, prev: other }
+            } else {
+                let is_runnable = misc & PERF_RECORD_MISC_SWITCH_OUT_PREEMPT != 0;
+                Record::Departure { time, next: other, is_runnable }
+            }
         }
         _ => Record::Other,
     })
 }
 
-/// pid u32, tid u32, time u64, cpu u32, reserved u32, frames u64, frames, raw size u32, raw; of an
-/// event that asks for user registers then abi u64, registers (see `registers`).
+/// time u64, frames u64, frames, raw size u32, raw; of an event that asks for user registers then
+/// abi u64, registers (see `registers`).
 fn parse_sample(body: &[u8]) -> Option<Sample<'_>> {
-    let time = HostNs(u64_at(body, 8)?);
-    let chain_bytes = usize::try_from(u64_at(body, 24)?).ok()?.checked_mul(8)?;
-    let (chain, rest) = body.get(32..)?.split_at_checked(chain_bytes)?;
+    let time = HostNs(u64_at(body, 0)?);
+    let chain_bytes = usize::try_from(u64_at(body, 8)?).ok()?.checked_mul(8)?;
+    let (chain, rest) = body.get(16..)?.split_at_checked(chain_bytes)?;
     let raw_bytes = usize::try_from(u32_at(rest, 0)?).ok()?;
     let (raw, registers) = rest.get(4..)?.split_at_checked(raw_bytes)?;
     Some(Sample { time, chain: Chain(chain), raw, call_args: registers::call_args(registers) })
@@ -189,9 +191,7 @@ pub(super) mod tests {
             raw: &[u8],
             registers: &[u64],
         ) {
-            let mut body = words(&[50, 51]);
-            body.extend(time.to_ne_bytes());
-            body.extend(words(&[1, 0]));
+            let mut body = time.to_ne_bytes().to_vec();
             body.extend((chain.len() as u64).to_ne_bytes());
             body.extend(chain.iter().flat_map(|address| address.to_ne_bytes()));
             // The kernel pads raw data so that its size and itself fill whole words.
@@ -205,19 +205,15 @@ pub(super) mod tests {
 
         /// A record that is no sample: its own words, then the sample id.
         pub(in crate::perf) fn other(&mut self, kind: u32, time: u64, own: &[u8]) {
-            let mut body = own.to_vec();
-            body.extend(words(&[50, 51]));
-            body.extend(time.to_ne_bytes());
-            body.extend(words(&[1, 0]));
+            let body = [own, &time.to_ne_bytes()].concat();
             self.record(kind, &body);
         }
 
-        /// `PERF_RECORD_SWITCH_CPU_WIDE`, misc 0 for an arrival; bit 13 for a departure, with bit 14
-        /// of a thread that is runnable.
-        pub(in crate::perf) fn came(&mut self, time: u64, tid: u32, prev: u32, misc: u16) {
-            let mut body = words(&[prev, prev, tid, tid]);
+        /// Half a `PERF_RECORD_SWITCH_CPU_WIDE`: `misc` 0 for an arrival after `other`; bit 13 for a
+        /// departure for `other`, with bit 14 of a thread that is runnable.
+        pub(in crate::perf) fn half(&mut self, time: u64, other: u32, misc: u16) {
+            let mut body = words(&[other, other]);
             body.extend(time.to_ne_bytes());
-            body.extend(words(&[1, 0]));
             self.record_with_misc(PERF_RECORD_SWITCH_CPU_WIDE, misc, &body);
         }
 
@@ -253,9 +249,9 @@ pub(super) mod tests {
         bytes.comm(102, 61, b"worker\0");
         bytes.life(PERF_RECORD_FORK, 103, [60, 40, 61, 41]);
         bytes.life(PERF_RECORD_EXIT, 104, [60, 40, 61, 41]);
-        bytes.came(105, 61, 0, 0);
-        bytes.came(106, 61, 0, 1 << 13);
-        bytes.came(107, 61, 0, 3 << 13);
+        bytes.half(105, 61, 0);
+        bytes.half(106, 61, 1 << 13);
+        bytes.half(107, 61, 3 << 13);
         bytes.record(10, &[0; 8]);
         let records: Vec<Record<'_>> = Records::new(&bytes.0).map(Result::unwrap).collect();
         let Record::Sample(sample) = records[0] else { panic!("{:?}", records[0]) };
@@ -267,9 +263,9 @@ pub(super) mod tests {
             Record::Comm { time: HostNs(102), pid: 61, tid: 61, comm: b"worker\0\0" },
             Record::Fork { time: HostNs(103), pid: 60, tid: 61, parent_pid: 40 },
             Record::Exit { time: HostNs(104), pid: 60, tid: 61 },
-            Record::Arrival { time: HostNs(105), tid: 61, prev: 0 },
-            Record::Departure { time: HostNs(106), tid: 61, is_runnable: false },
-            Record::Departure { time: HostNs(107), tid: 61, is_runnable: true },
+            Record::Arrival { time: HostNs(105), prev: 61 },
+            Record::Departure { time: HostNs(106), next: 61, is_runnable: false },
+            Record::Departure { time: HostNs(107), next: 61, is_runnable: true },
             Record::Other,
         ];
         assert_eq!(records[1..], rest);
@@ -297,7 +293,7 @@ pub(super) mod tests {
         assert_eq!(Records::new(&short.0).next(), Some(Err(expected)));
         let mut endless = Bytes::default();
         endless.sample(1, &[], b"abcd");
-        let count_at = HEADER_BYTES + 24;
+        let count_at = HEADER_BYTES + 8;
         endless.0[count_at..count_at + 8].copy_from_slice(&u64::MAX.to_ne_bytes());
         assert!(matches!(Records::new(&endless.0).next(), Some(Err(_))));
     }

@@ -55,7 +55,9 @@ mod sys;
 mod tracefs;
 
 pub use reader::{EventSink, READ_INTERVAL, SETTLE_TIME, SinkError};
-pub use recorder::{KvmDetail, RecordCounters, RecordPlan, RecordTotals, Recorder, check_rights};
+pub use recorder::{
+    KvmDetail, RecordCounters, RecordPlan, RecordTotals, Recorder, SecondWitness, check_rights,
+};
 pub use ring::RingError;
 pub use stacks::StackTable;
 pub use symbols::{SymbolError, Symbols};

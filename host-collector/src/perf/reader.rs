@@ -4,7 +4,7 @@
 use super::RecordError;
 use super::assemble::{Assembler, Batch};
 use super::filter::Numbers;
-use super::recorder::{RecordTotals, SharedCounters, now, process_of};
+use super::recorder::{RecordTotals, SecondWitness, SharedCounters, now, process_of};
 use super::rings::{Machine, PcpuRing, Watch};
 use crate::host_event::{HostEvent, StackId};
 use crate::units::{PcpuId, Tid};
@@ -233,9 +233,10 @@ impl<S: EventSink> Reader<S> {
             }
         }
         // A kernel that is silent on one pCPU is so on the others, sooner or later.
-        if !self.totals.silent_pcpus.is_empty() {
+        let is_silent = !self.totals.silent_pcpus.is_empty();
+        if is_silent && self.watch.second_witness == SecondWitness::OnceSilent {
             for ring in &mut self.rings {
-                ring.call_witness()?;
+                ring.call_witness(&mut self.opened)?;
             }
         }
         Ok(())

@@ -38,6 +38,19 @@ pub struct RecordPlan {
     pub ring_bytes: usize,
     /// Where the thread that reads the rings shall run; `None` lets the scheduler choose.
     pub reader_pcpu: Option<PcpuId>,
+    /// When the tracepoint's second witness is asked.
+    pub second_witness: SecondWitness,
+}
+
+/// When the scheduler's own record of each switch (`PERF_RECORD_SWITCH_CPU_WIDE`) is asked for on
+/// watched pCPUs, beside the tracepoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SecondWitness {
+    /// Once the tracepoint was caught silent about a switch: some kernels do not tell them all.
+    #[default]
+    OnceSilent,
+    /// Never, to know what recording costs without it. What a silent tracepoint hides is unknown.
+    Never,
 }
 
 /// How much is recorded of what KVM does for vCPU threads.
@@ -82,6 +95,7 @@ impl Default for RecordPlan {
             pcpus: Vec::new(),
             ring_bytes: RecordPlan::RING_BYTES_DEFAULT,
             reader_pcpu: None,
+            second_witness: SecondWitness::default(),
         }
     }
 }
@@ -114,10 +128,9 @@ pub struct RecordTotals {
     pub moved_count: u64,
     /// Records of kinds that nobody asked for.
     pub unknown_count: u64,
-    /// Switches that the tracepoint did not tell, but the scheduler's own record of who came on.
-    /// Their time is that of the record, a microsecond or so late. The state in which a stranger
-    /// left, other than idle, is [`PrevState::Other`](crate::host_event::PrevState) of 0; of a VM's
-    /// thread it is known whether it slept.
+    /// Switches that the tracepoint did not tell, but the scheduler's own record. Their time is that
+    /// of the record, a fraction of a microsecond late. Whether the one who left was runnable or
+    /// slept is known, but not where it slept.
     pub filled_count: u64,
     /// Newborn threads of the VMs that could not be watched on pCPUs that are not watched.
     pub uncovered_threads_count: u64,
@@ -289,7 +302,8 @@ fn watch_of(plan: &RecordPlan) -> Watch {
     let threads = &numbers(&plan.vm_tids) | &vcpus;
     let pcpus = plan.pcpus.iter().map(|pcpu| pcpu.0).collect();
     let disks = plan.disks.iter().copied().collect();
-    Watch { vcpus, stacked: threads.clone(), threads, disks, pcpus }
+    let second_witness = plan.second_witness;
+    Watch { vcpus, stacked: threads.clone(), threads, disks, pcpus, second_witness }
 }
 
 fn spawn<S: EventSink>(

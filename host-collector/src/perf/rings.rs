@@ -4,6 +4,7 @@ use super::assemble::RingOrder;
 use super::attr::{self, LostCount, Stack};
 use super::filter::{self, Numbers};
 use super::format::{Detail, DetailFormat, Formats, SwitchFormat, WakingFormat};
+use super::recorder::SecondWitness;
 use super::ring::Ring;
 use super::{RecordError, Tracefs, sys};
 use crate::units::{HostNs, PcpuId};
@@ -33,7 +34,7 @@ impl Machine {
     /// Asks, among other things, for the formats of the details that are wanted.
     pub(super) fn ask(wanted: &[Detail]) -> Result<Machine, RecordError> {
         check_pid_namespace()?;
-        let tracefs = Tracefs::find().map_err(RecordError::NoTracefs)?;
+        let tracefs = Tracefs::find().map_err(tracefs_error)?;
         let text = |name| tracefs.format(name).map_err(|source| format_error(name, source));
         let bad = |name| move |what| RecordError::BadFormat { name, what };
         let switch = SwitchFormat::parse(&text(SWITCH)?).map_err(bad(SWITCH))?;
@@ -135,13 +136,8 @@ pub(super) struct Watch {
     pub(super) disks: Numbers,
     /// The pCPUs where every switch is recorded.
     pub(super) pcpus: Numbers,
-}
-
-/// The event that records the scheduler's own word of who comes and goes.
-#[derive(Debug)]
-struct Witness {
-    event: OwnedFd,
-    is_called: bool,
+    /// Who else is asked of those switches, and when.
+    pub(super) second_witness: SecondWitness,
 }
 
 /// One pCPU's ring and the events that write into it.
@@ -153,8 +149,9 @@ pub(super) struct PcpuRing {
     /// Leads the group of `events` and owns the ring.
     leader: OwnedFd,
     events: Vec<OwnedFd>,
-    /// Of a watched pCPU.
-    witness: Option<Witness>,
+    is_watched: bool,
+    /// Of a watched pCPU, once the tracepoint was caught silent.
+    witness: Option<OwnedFd>,
     lost: LostCount,
     /// What events that are closed by now had lost.
     closed_lost_count: u64,
@@ -201,25 +198,31 @@ impl PcpuRing {
             };
             add(machine.detail(format.id), filters)?;
         }
-        let mut witness = None;
-        if is_watched {
-            let event = sys::open(attr::witness(machine.lost), pcpu, None)
-                .map_err(|error| open_error(error, pcpu, *opened))?;
-            sys::set_output(event.as_fd(), leader.as_fd()).map_err(kernel("join a ring", pcpu))?;
-            *opened += 1;
-            witness = Some(Witness { event, is_called: false });
-        }
+        let witness = None;
         let (lost, closed_lost_count) = (machine.lost, 0);
-        Ok(PcpuRing { pcpu, order, ring, leader, events, witness, lost, closed_lost_count })
+        Ok(PcpuRing {
+            pcpu,
+            order,
+            ring,
+            leader,
+            events,
+            is_watched,
+            witness,
+            lost,
+            closed_lost_count,
+        })
     }
 
-    /// The tracepoint was silent: from now on the scheduler's own record is asked for as well.
-    pub(super) fn call_witness(&mut self) -> Result<(), RecordError> {
-        if let Some(witness) = &mut self.witness
-            && !witness.is_called
-        {
-            sys::enable(witness.event.as_fd()).map_err(kernel("enable an event", self.pcpu))?;
-            witness.is_called = true;
+    /// The tracepoint was silent: from now on the scheduler's own record is asked for as well. Not
+    /// before, because it costs all pCPUs something once it is open.
+    pub(super) fn call_witness(&mut self, opened: &mut usize) -> Result<(), RecordError> {
+        if self.is_watched && self.witness.is_none() {
+            let event = sys::open(attr::witness(self.lost), self.pcpu, None)
+                .map_err(|error| open_error(error, self.pcpu, *opened))?;
+            let joined = sys::set_output(event.as_fd(), self.leader.as_fd());
+            joined.map_err(kernel("join a ring", self.pcpu))?;
+            *opened += 1;
+            self.witness = Some(event);
         }
         Ok(())
     }
@@ -255,14 +258,14 @@ impl PcpuRing {
 
     /// Enables all events of the group at one instant.
     pub(super) fn enable(&mut self, now: HostNs) -> Result<(), RecordError> {
-        self.order = RingOrder::new(self.pcpu, self.witness.is_some(), now);
+        self.order = RingOrder::new(self.pcpu, self.is_watched, now);
         sys::enable(self.leader.as_fd()).map_err(kernel("enable events", self.pcpu))
     }
 
     /// Disables all events of the group at one instant.
     pub(super) fn disable(&self) -> Result<(), RecordError> {
         let leader = sys::disable(self.leader.as_fd());
-        let witness = self.witness.as_ref().map_or(Ok(()), |it| sys::disable(it.event.as_fd()));
+        let witness = self.witness.as_ref().map_or(Ok(()), |event| sys::disable(event.as_fd()));
         leader.and(witness).map_err(kernel("disable events", self.pcpu))
     }
 
@@ -285,7 +288,7 @@ impl PcpuRing {
             return 0;
         }
         let lost: u64 = self.events.iter().map(lost_of).sum();
-        let witness = self.witness.as_ref().map_or(0, |witness| lost_of(&witness.event));
+        let witness = self.witness.as_ref().map_or(0, lost_of);
         let all = lost + witness + lost_of(&self.leader) + self.closed_lost_count;
         all.saturating_sub(self.order.lost_count)
     }
@@ -318,21 +321,29 @@ fn kernel(doing: &'static str, pcpu: PcpuId) -> impl Fn(io::Error) -> RecordErro
     move |source| RecordError::Kernel { doing, pcpu, source }
 }
 
+/// Whoever may not mount tracefs could not record with it either.
+fn tracefs_error(source: io::Error) -> RecordError {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => not_permitted(),
+        _ => RecordError::NoTracefs(source),
+    }
+}
+
+fn not_permitted() -> RecordError {
+    RecordError::NotPermitted { paranoid: sysctl("perf_event_paranoid") }
+}
+
 /// Only root may look into tracefs, unless somebody has changed its rights.
 fn format_error(name: &'static str, source: io::Error) -> RecordError {
     match source.kind() {
-        io::ErrorKind::PermissionDenied => {
-            RecordError::NotPermitted { paranoid: sysctl("perf_event_paranoid") }
-        }
+        io::ErrorKind::PermissionDenied => not_permitted(),
         _ => RecordError::NoTracepoint { name, source },
     }
 }
 
 fn open_error(source: io::Error, pcpu: PcpuId, opened: usize) -> RecordError {
     match Errno::from_raw(source.raw_os_error().unwrap_or(0)) {
-        Errno::EPERM | Errno::EACCES => {
-            RecordError::NotPermitted { paranoid: sysctl("perf_event_paranoid") }
-        }
+        Errno::EPERM | Errno::EACCES => not_permitted(),
         Errno::ENOSYS => RecordError::NoPerf,
         Errno::ENODEV => RecordError::PcpuOffline(pcpu),
         Errno::EMFILE | Errno::ENFILE => {
@@ -363,6 +374,13 @@ mod tests {
         assert_eq!(list("0-2,8\n"), Some(vec![0, 1, 2, 8]));
         assert_eq!(list("5"), Some(vec![5]));
         assert_eq!(list("x"), None);
+    }
+
+    #[test]
+    fn whoever_may_not_mount_tracefs_may_not_record() {
+        let refused = |errno| tracefs_error(io::Error::from_raw_os_error(errno));
+        assert!(matches!(refused(libc::EPERM), RecordError::NotPermitted { .. }));
+        assert!(matches!(refused(libc::ENODEV), RecordError::NoTracefs(_)));
     }
 
     #[test]
