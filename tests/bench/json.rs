@@ -23,6 +23,7 @@ fn window(window: &Window) -> Value {
     json!({
         "switches_count": window.switches_count,
         "wall_ns": window.wall_ns,
+        "quiet_switch_ps": window.quiet_switch_ps,
         "processor_ns": window.processor_ns,
         "steal_ns": window.steal_ns,
     })
@@ -36,6 +37,7 @@ fn row(row: &Row) -> Value {
     json!({
         "rival": row.rival.to_string(),
         "limit_ns": row.rival.limit_ns(),
+        "cost_quiet_ns": row.quiet_ns().map(middle),
         "cost_wall_ns": row.wall_ns().map(middle),
         "cost_processor_ns": row.processor_ns().map(middle),
         "windows": windows.iter().map(measured).collect::<Vec<_>>(),
@@ -51,6 +53,7 @@ fn measured(measured: &Measured) -> Value {
         "before": window(&measured.before),
         "during": window(&measured.during),
         "after": window(&measured.after),
+        "switches_count": measured.switches_count,
         "recorded_switches_count": measured.recorded.switches_count,
         "recorded_stacks_count": measured.recorded.stacks_count,
         "lost_count": measured.recorded.lost_count,

@@ -26,6 +26,8 @@ pub(crate) struct Measured {
     pub(crate) during: Window,
     pub(crate) after: Window,
     pub(crate) recorded: Recorded,
+    /// What the ping-pong switched while all that was recorded.
+    pub(crate) switches_count: u64,
 }
 
 impl Measured {
@@ -44,6 +46,11 @@ pub(crate) struct Row {
 impl Row {
     fn windows(&self) -> &[Measured] {
         self.measured.as_deref().unwrap_or_default()
+    }
+
+    /// What a switch costs more in a quiet slice, in ns by the clock.
+    pub(crate) fn quiet_ns(&self) -> Option<Middle> {
+        middle(self.windows().iter().map(|one| one.difference(Window::quiet_ns_per_switch)))
     }
 
     /// What a switch costs more, in ns by the clock.
@@ -69,7 +76,7 @@ impl Row {
 
     /// What the ping-pong switched meanwhile.
     pub(crate) fn switches_count(&self) -> u64 {
-        self.windows().iter().map(|one| one.during.switches_count).sum()
+        self.windows().iter().map(|one| one.switches_count).sum()
     }
 
     /// Stolen of each thousand ns of its windows.
@@ -113,9 +120,9 @@ impl Schedule {
                 let row = &mut rows[place];
                 let Ok(measured) = &mut row.measured else { continue };
                 match bench.record(row.rival, self.window) {
-                    Ok((during, recorded)) => {
+                    Ok(Played { during, switches_count, recorded }) => {
                         let after = bench.players.window(self.window)?;
-                        measured.push(Measured { before, during, after, recorded });
+                        measured.push(Measured { before, during, after, recorded, switches_count });
                         nothing.push(after);
                         before = after;
                     }
@@ -132,6 +139,21 @@ impl Schedule {
 /// Forwards in even rounds, backwards in odd ones, so that what grows with time cancels out.
 pub(crate) fn order(count: usize, round: usize) -> Vec<usize> {
     if round.is_multiple_of(2) { (0..count).collect() } else { (0..count).rev().collect() }
+}
+
+/// Before its window a rival records so long: a recorder that looks at its rings every 100 ms may do
+/// more once it has seen what they hold.
+const LEAD: Duration = Duration::from_millis(150);
+
+/// What was played while a rival recorded.
+#[derive(Debug)]
+pub(crate) struct Played {
+    /// The window.
+    pub(crate) during: Window,
+    /// Switches of the window and its lead.
+    pub(crate) switches_count: u64,
+    /// What the rival recorded of them.
+    pub(crate) recorded: Recorded,
 }
 
 /// The processes of a run.
@@ -157,11 +179,7 @@ impl Bench {
     }
 
     /// One window with a rival, from its start to the end of what it leaves behind.
-    pub(crate) fn record(
-        &mut self,
-        rival: Rival,
-        window: Duration,
-    ) -> anyhow::Result<(Window, Recorded)> {
+    pub(crate) fn record(&mut self, rival: Rival, window: Duration) -> anyhow::Result<Played> {
         let setting = Setting {
             places: self.places,
             players: &self.players.tids,
@@ -169,12 +187,14 @@ impl Bench {
             scratch: self.scratch.path(),
         };
         let recording = rival.start(&setting)?;
-        let window = self.players.window(window)?;
+        let lead = self.players.window(LEAD)?;
+        let during = self.players.window(window)?;
         let recorded = recording.stop()?;
         sleep(match rival.aftermath() {
             Aftermath::OneSecond => Duration::from_millis(1100),
             Aftermath::Brief => Duration::from_millis(100),
         });
-        Ok((window, recorded))
+        let switches_count = lead.switches_count + during.switches_count;
+        Ok(Played { during, switches_count, recorded })
     }
 }

@@ -17,36 +17,33 @@ fn write(text: &mut String, results: &Results) -> std::fmt::Result {
     let Results { rounds, window, places, load, nothing, .. } = results;
     writeln!(
         text,
-        "What recording one context switch costs, in ns: the median of {rounds} rounds"
+        "What recording one context switch costs, in ns by the clock: the median of {rounds} rounds, \
+         each\nagainst the windows of {window:?} around it. Quiet: in the slice at the lower quartile \
+         of each window.\n"
     )?;
-    writeln!(text, "and its 95 % interval, each against the windows of {window:?} around it.\n")?;
     writeln!(
         text,
-        "{:<38}{:>7} {:>15} {:>9} {:>6} {:>11} {:>9} {:>7}",
-        "", "clock", "[95 %]", "CPU time", "limit", "recorded", "lost", "steal"
+        "{:<38}{:>7} {:>15} {:>7} {:>6} {:>11} {:>9} {:>7}",
+        "", "quiet", "[95 %]", "mean", "limit", "recorded", "lost", "steal"
     )?;
     for row in &results.rows {
         write_row(text, row)?;
     }
     let all = |of: fn(&Window) -> f64| middle(nothing.iter().map(of));
-    if let (Some(wall), Some(processor)) =
-        (all(Window::wall_ns_per_switch), all(Window::processor_ns_per_switch))
+    if let (Some(quiet), Some(mean)) =
+        (all(Window::quiet_ns_per_switch), all(Window::wall_ns_per_switch))
     {
         let [slowest, fastest] = extremes(nothing);
         writeln!(
             text,
-            "\nnothing: {:.0} ns a switch by the clock ({:.0} a second), {:.0} ns of CPU time; \
+            "\nnothing: {:.0} ns a switch in quiet slices, {:.0} ns ({:.0} a second) on the whole; \
              windows from {fastest:.0} to {slowest:.0} ns",
-            wall.median,
-            1e9 / wall.median,
-            processor.median
+            quiet.median,
+            mean.median,
+            1e9 / mean.median,
         )?;
     }
     writeln!(text, "two threads over pipes on {}; readers on {}", places.measured, places.others)?;
-    writeln!(
-        text,
-        "where others run on the ping-pong's pCPU, by chance or load, look at the CPU time"
-    )?;
     writeln!(text, "load average {} at the start, {} at the end", load[0], load[1])?;
     writeln!(
         text,
@@ -54,8 +51,8 @@ fn write(text: &mut String, results: &Results) -> std::fmt::Result {
     )?;
     writeln!(
         text,
-        "[1] includes sched_waking and PERF_RECORD_SWITCH_CPU_WIDE, which vslice records on watched \
-         pCPUs"
+        "[1] where the tracepoint was caught silent, as on some kernels, vslice also records \
+         PERF_RECORD_SWITCH_CPU_WIDE"
     )
 }
 
@@ -65,22 +62,21 @@ fn extremes(windows: &[Window]) -> [f64; 2] {
 }
 
 fn write_row(text: &mut String, row: &Row) -> std::fmt::Result {
-    let (wall, processor) = (row.wall_ns(), row.processor_ns());
     if let Err(reason) = &row.measured {
         return writeln!(text, "{:<38}not measured: {reason}", row.rival);
     }
-    let (Some(wall), Some(processor)) = (wall, processor) else { return Ok(()) };
-    let Middle { median, interval: (low, high) } = wall;
+    let (Some(quiet), Some(mean)) = (row.quiet_ns(), row.wall_ns()) else { return Ok(()) };
+    let Middle { median, interval: (low, high) } = quiet;
     let limit = row.rival.limit_ns().map_or_else(String::new, |limit| format!("{limit:.0}"));
     let recorded = row.recorded();
     let share = recorded.switches_count * 100 / row.switches_count().max(1);
     let steal = row.steal_permille();
     writeln!(
         text,
-        "{:<38}{median:>7.0} {:>15} {:>9.0} {limit:>6} {:>9} % {:>9} {:>5}.{} %",
+        "{:<38}{median:>7.0} {:>15} {:>7.0} {limit:>6} {:>9} % {:>9} {:>5}.{} %",
         row.rival,
         format!("[{low:.0}, {high:.0}]"),
-        processor.median,
+        mean.median,
         share,
         recorded.lost_count,
         steal / 10,

@@ -56,12 +56,13 @@ fn records(rival: Rival) -> Outcome {
     let before = instances();
     let mut bench = Bench::start().map_err(|error| format!("{error:#}"))?;
     let result = bench.record(rival, WINDOW);
-    let (window, recorded) = result.map_err(|error| format!("{error:#}"))?;
+    let played = result.map_err(|error| format!("{error:#}"))?;
     // Switches of others, and of the ping-pong before and after its window, may be there too; on a
     // full pCPU records may be lost. So it is about magnitudes; half would be all of one direction,
     // or of trace-cmd without stacks.
-    let many = window.switches_count * 3 / 4;
-    let of = || format!("{recorded:?} of {window:?}");
+    let many = played.switches_count * 3 / 4;
+    let recorded = played.recorded;
+    let of = || format!("{played:?}");
     let (switches, stacks) = (recorded.switches_count, recorded.stacks_count);
     match rival.expected() {
         Expected::Nothing => check(switches == 0, of)?,

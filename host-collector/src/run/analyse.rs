@@ -126,7 +126,7 @@ impl<'a> Analysis<'a> {
             let pcpus: Vec<String> = manifest.silent_pcpus.iter().map(PcpuId::to_string).collect();
             let text = format!(
                 "the kernel's sched_switch tracepoint does not tell every switch on {}; the \
-                 scheduler's own records filled in, at about twice the cost",
+                 scheduler's own records filled in, at up to twice the cost",
                 pcpus.join(", ")
             );
             analysis.warnings.push(Warning::Notice { text });

@@ -6,15 +6,17 @@ pub(crate) mod trace_cmd;
 mod vslice;
 
 use crate::machine::Places;
+use ::vslice::perf::SecondWitness;
 use ::vslice::units::Tid;
 use std::fmt;
 use std::path::Path;
+use vslice::Watched;
 
 /// One way to record; or the price of a recording that is about others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rival {
     /// vslice.
-    Vslice(vslice::Watched),
+    Vslice(Watched, SecondWitness),
     /// `perf record` on the ping-pong's pCPU.
     Perf(perf::Asked),
     /// `trace-cmd record` on the ping-pong's pCPU, in a tracefs instance of its own.
@@ -22,31 +24,32 @@ pub(crate) enum Rival {
 }
 
 /// In the order of the table.
-pub(crate) const ALL: [Rival; 11] = [
-    Rival::Vslice(vslice::Watched::OtherPcpu),
+pub(crate) const ALL: [Rival; 13] = [
+    Rival::Vslice(Watched::OtherPcpu, SecondWitness::Never),
     Rival::Perf(perf::Asked::NothingPasses),
-    Rival::Vslice(vslice::Watched::Pcpu),
+    Rival::Vslice(Watched::Pcpu, SecondWitness::Never),
     Rival::Perf(perf::Asked::Switches),
-    Rival::Perf(perf::Asked::SwitchesAndWakings),
-    Rival::Perf(perf::Asked::AsVslice),
     Rival::TraceCmd(trace_cmd::Stacks::Without),
-    Rival::Vslice(vslice::Watched::VcpuThreads),
+    Rival::Vslice(Watched::Pcpu, SecondWitness::OnceSilent),
+    Rival::Perf(perf::Asked::SwitchesTwice),
+    Rival::Vslice(Watched::VcpuThreads, SecondWitness::Never),
     Rival::Perf(perf::Asked::Stacks),
-    Rival::Perf(perf::Asked::StacksAsVslice),
+    Rival::Perf(perf::Asked::StacksAndWakings),
     Rival::TraceCmd(trace_cmd::Stacks::With),
+    Rival::Vslice(Watched::VcpuThreads, SecondWitness::OnceSilent),
+    Rival::Perf(perf::Asked::StacksAndWakingsTwice),
 ];
 
 /// What the costs of vslice are made of, as far as perf can be asked for the parts.
-pub(crate) const PARTS: [Rival; 9] = [
-    Rival::Vslice(vslice::Watched::OtherPcpu),
+pub(crate) const PARTS: [Rival; 8] = [
+    Rival::Vslice(Watched::OtherPcpu, SecondWitness::Never),
     Rival::Perf(perf::Asked::NothingPasses),
     Rival::Perf(perf::Asked::NothingPassesOfThree),
     Rival::Perf(perf::Asked::ArrivalsElsewhere),
-    Rival::Vslice(vslice::Watched::Pcpu),
+    Rival::Vslice(Watched::Pcpu, SecondWitness::Never),
     Rival::Perf(perf::Asked::Switches),
     Rival::Perf(perf::Asked::SwitchesAndWakings),
     Rival::Perf(perf::Asked::Arrivals),
-    Rival::Perf(perf::Asked::AsVslice),
 ];
 
 /// What a rival is to record of the ping-pong.
@@ -102,7 +105,7 @@ impl Rival {
     /// Why it cannot be measured here.
     pub(crate) fn missing(self) -> Option<String> {
         match self {
-            Rival::Vslice(_) => vslice::missing(),
+            Rival::Vslice(..) => vslice::missing(),
             Rival::Perf(_) => tool::missing("perf", "linux-perf"),
             Rival::TraceCmd(_) => tool::missing("trace-cmd", "trace-cmd"),
         }
@@ -111,7 +114,7 @@ impl Rival {
     /// Returns once it records.
     pub(crate) fn start(self, setting: &Setting<'_>) -> anyhow::Result<Box<dyn Recording>> {
         match self {
-            Rival::Vslice(watched) => vslice::start(watched, setting),
+            Rival::Vslice(watched, witness) => vslice::start(watched, witness, setting),
             Rival::Perf(asked) => perf::start(asked, setting),
             Rival::TraceCmd(stacks) => trace_cmd::start(stacks, setting),
         }
@@ -119,15 +122,19 @@ impl Rival {
 
     pub(crate) fn expected(self) -> Expected {
         match self {
-            Rival::Vslice(vslice::Watched::OtherPcpu)
+            Rival::Vslice(Watched::OtherPcpu, _)
             | Rival::Perf(
                 perf::Asked::NothingPasses
                 | perf::Asked::NothingPassesOfThree
                 | perf::Asked::ArrivalsElsewhere
                 | perf::Asked::Arrivals,
             ) => Expected::Nothing,
-            Rival::Vslice(vslice::Watched::VcpuThreads)
-            | Rival::Perf(perf::Asked::Stacks | perf::Asked::StacksAsVslice)
+            Rival::Vslice(Watched::VcpuThreads, _)
+            | Rival::Perf(
+                perf::Asked::Stacks
+                | perf::Asked::StacksAndWakings
+                | perf::Asked::StacksAndWakingsTwice,
+            )
             | Rival::TraceCmd(trace_cmd::Stacks::With) => Expected::Stacks,
             _ => Expected::Switches,
         }
@@ -135,10 +142,10 @@ impl Rival {
 
     pub(crate) fn aftermath(self) -> Aftermath {
         match self {
-            Rival::Vslice(_)
+            Rival::Vslice(_, SecondWitness::OnceSilent)
             | Rival::Perf(
-                perf::Asked::AsVslice
-                | perf::Asked::StacksAsVslice
+                perf::Asked::SwitchesTwice
+                | perf::Asked::StacksAndWakingsTwice
                 | perf::Asked::Arrivals
                 | perf::Asked::ArrivalsElsewhere,
             ) => Aftermath::OneSecond,
@@ -148,32 +155,43 @@ impl Rival {
 
     /// What issue 3 allows vslice.
     pub(crate) fn limit_ns(self) -> Option<f64> {
-        match self {
-            Rival::Vslice(vslice::Watched::OtherPcpu) => Some(100.0),
-            Rival::Vslice(vslice::Watched::Pcpu) => Some(1200.0),
-            Rival::Vslice(vslice::Watched::VcpuThreads) => Some(3100.0),
-            _ => None,
-        }
+        let Rival::Vslice(watched, SecondWitness::Never) = self else { return None };
+        Some(match watched {
+            Watched::OtherPcpu => 100.0,
+            Watched::Pcpu => 1200.0,
+            Watched::VcpuThreads => 3100.0,
+        })
     }
 }
 
 impl fmt::Display for Rival {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.pad(match self {
-            Rival::Vslice(vslice::Watched::OtherPcpu) => "vslice, unrelated threads",
-            Rival::Vslice(vslice::Watched::Pcpu) => "vslice, watched pCPU [1]",
-            Rival::Vslice(vslice::Watched::VcpuThreads) => "vslice, vCPU threads, stacks [1]",
+        formatter.pad(match *self {
+            Rival::Vslice(watched, witness) => name_of(watched, witness),
             Rival::Perf(perf::Asked::NothingPasses) => "perf, filter rejects all",
             Rival::Perf(perf::Asked::Switches) => "perf, switches",
             Rival::Perf(perf::Asked::SwitchesAndWakings) => "perf, switches + wakings",
-            Rival::Perf(perf::Asked::AsVslice) => "perf, all that vslice asks for [1]",
-            Rival::Perf(perf::Asked::Stacks) => "perf -g, switches, stacks",
-            Rival::Perf(perf::Asked::StacksAsVslice) => "perf -g, all that vslice asks for [1]",
+            Rival::Perf(perf::Asked::SwitchesTwice) => "perf --switch-events, switches",
+            Rival::Perf(perf::Asked::Stacks) => "perf -g, switches",
+            Rival::Perf(perf::Asked::StacksAndWakings) => "perf -g, switches; wakings",
+            Rival::Perf(perf::Asked::StacksAndWakingsTwice) => "perf -g --switch-events, both",
             Rival::Perf(perf::Asked::NothingPassesOfThree) => "perf, 3 events, filters reject all",
-            Rival::Perf(perf::Asked::Arrivals) => "perf, PERF_RECORD_SWITCH alone",
+            Rival::Perf(perf::Asked::Arrivals) => "perf --switch-events alone",
             Rival::Perf(perf::Asked::ArrivalsElsewhere) => "perf, the same on the other pCPU",
             Rival::TraceCmd(trace_cmd::Stacks::Without) => "trace-cmd, switches",
-            Rival::TraceCmd(trace_cmd::Stacks::With) => "trace-cmd -T, switches, stacks",
+            Rival::TraceCmd(trace_cmd::Stacks::With) => "trace-cmd -T, switches",
         })
+    }
+}
+
+fn name_of(watched: Watched, witness: SecondWitness) -> &'static str {
+    match (watched, witness) {
+        (Watched::OtherPcpu, _) => "vslice, unrelated threads",
+        (Watched::Pcpu, SecondWitness::Never) => "vslice, strangers on a watched pCPU",
+        (Watched::Pcpu, SecondWitness::OnceSilent) => "vslice, strangers, 2nd witness [1]",
+        (Watched::VcpuThreads, SecondWitness::Never) => "vslice, vCPU threads: stacks, wakings",
+        (Watched::VcpuThreads, SecondWitness::OnceSilent) => {
+            "vslice, vCPU threads, 2nd witness [1]"
+        }
     }
 }

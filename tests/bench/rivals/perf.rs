@@ -21,12 +21,14 @@ pub(crate) enum Asked {
     Switches,
     /// Every switch and every waking.
     SwitchesAndWakings,
-    /// Every switch and waking, and the kernel's own record of who comes and who leaves.
-    AsVslice,
+    /// [`Asked::Switches`] and the kernel's own record of who comes and who leaves.
+    SwitchesTwice,
     /// Every switch with the kernel's stack.
     Stacks,
-    /// [`Asked::AsVslice`], the switches with the kernel's stack.
-    StacksAsVslice,
+    /// Every waking, and every switch with the kernel's stack.
+    StacksAndWakings,
+    /// [`Asked::StacksAndWakings`] and the kernel's own record of who comes and who leaves.
+    StacksAndWakingsTwice,
     /// As many events as vslice has on a pCPU that it does not watch, whose filters reject all: the
     /// price of its tracepoints there.
     NothingPassesOfThree,
@@ -61,9 +63,16 @@ impl Asked {
             Asked::Arrivals | Asked::ArrivalsElsewhere => &["--switch-events", "-e", "dummy"],
             Asked::Switches => &["-e", SWITCH],
             Asked::SwitchesAndWakings => &["-e", SWITCH, "-e", WAKING],
-            Asked::AsVslice => &["--switch-events", "-e", SWITCH, "-e", WAKING],
+            Asked::SwitchesTwice => &["--switch-events", "-e", SWITCH],
             Asked::Stacks => &["--kernel-callchains", "--call-graph", "fp", "-e", SWITCH],
-            Asked::StacksAsVslice => &[
+            Asked::StacksAndWakings => &[
+                "--kernel-callchains",
+                "-e",
+                "sched:sched_switch/call-graph=fp/",
+                "-e",
+                "sched:sched_waking/call-graph=no/",
+            ],
+            Asked::StacksAndWakingsTwice => &[
                 "--switch-events",
                 "--kernel-callchains",
                 "-e",

@@ -4,7 +4,7 @@ use super::{Recorded, Recording, Setting};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use vslice::host_event::{HostEvent, HostEventKind};
-use vslice::perf::{EventSink, RecordPlan, Recorder, SinkError, check_rights};
+use vslice::perf::{EventSink, RecordPlan, Recorder, SecondWitness, SinkError, check_rights};
 use vslice::units::PcpuId;
 
 /// What the plan is about.
@@ -22,7 +22,11 @@ pub(super) fn missing() -> Option<String> {
     check_rights().err().map(|error| error.to_string())
 }
 
-pub(super) fn start(watched: Watched, setting: &Setting<'_>) -> anyhow::Result<Box<dyn Recording>> {
+pub(super) fn start(
+    watched: Watched,
+    second_witness: SecondWitness,
+    setting: &Setting<'_>,
+) -> anyhow::Result<Box<dyn Recording>> {
     let (vcpus, _) = setting.idle_vm.split_at(setting.idle_vm.len() / 2);
     let (vcpu_tids, vm_tids) = match watched {
         Watched::OtherPcpu | Watched::Pcpu => (vcpus.to_vec(), setting.idle_vm.to_vec()),
@@ -39,6 +43,7 @@ pub(super) fn start(watched: Watched, setting: &Setting<'_>) -> anyhow::Result<B
         vm_tids,
         pcpus: vec![pcpu],
         reader_pcpu: Some(setting.places.others),
+        second_witness,
         ..RecordPlan::default()
     };
     let counts = Arc::new(Counts::default());
