@@ -14,8 +14,8 @@
 //! pCPU that shows: a thread leaves that had not come on. From the first such break on the
 //! scheduler's own record of who came on is recorded there as well (`PERF_RECORD_SWITCH_CPU_WIDE`,
 //! perf_event_open(2)) and checked against the switches. It is not recorded from the start because
-//! it makes a switch cost up to twice as much, and most kernels are never silent. What the first silence hid
-//! contradicts what comes next, and is unknown in the timelines.
+//! it makes a switch cost up to twice as much, and most kernels are never silent. What the first
+//! silence hid contradicts what comes next, and is unknown in the timelines.
 //!
 //! The record has two halves: who leaves says for whom and whether it is runnable, who comes on says
 //! after whom. Together they are a switch, without the stack; where no tracepoint told it, it is
