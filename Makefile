@@ -22,7 +22,7 @@ demo: image
 
 test: lint image
 	VSLICE_IMAGE=$(abspath $(IMAGE)) VSLICE_BIN=$(abspath $(VSLICE)) \
-		cargo test --workspace --locked
+		cargo test --workspace --locked --no-fail-fast
 
 # BENCH takes options: `make bench BENCH=--quick`, `BENCH=--json`, `BENCH=--help`.
 bench:

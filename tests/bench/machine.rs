@@ -57,6 +57,38 @@ impl Drop for Pinned {
     }
 }
 
+/// Where tracefs and debugfs were mounted when this was made. perf and trace-cmd mount them and leave
+/// them there; whatever came after is unmounted when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Mounts {
+    before: Vec<String>,
+}
+
+impl Mounts {
+    pub(crate) fn note() -> Mounts {
+        Mounts { before: trace_mounts() }
+    }
+}
+
+impl Drop for Mounts {
+    fn drop(&mut self) {
+        // Last in, first out: a tracefs may lie inside a debugfs.
+        for place in trace_mounts().iter().rev().filter(|place| !self.before.contains(place)) {
+            // Whoever still looks into it may keep it.
+            let _ = nix::mount::umount(place.as_str());
+        }
+    }
+}
+
+/// Of proc_pid_mounts(5): device, place, type. Blanks in a place would be octal; the tools' own
+/// places have none.
+fn trace_mounts() -> Vec<String> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let traces = fields.filter(|fields| matches!(fields[..], [_, _, "tracefs" | "debugfs", ..]));
+    traces.map(|fields| fields[1].to_owned()).collect()
+}
+
 /// Gives this thread, and whatever it starts from now on, 87 times the weight of a normal thread:
 /// other work on the machine then disturbs the ping-pong less, and no rival loses records because
 /// its reader waits. For all of them alike.

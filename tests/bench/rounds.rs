@@ -1,6 +1,6 @@
 //! Rivals between windows of nothing, forwards in one round and backwards in the next.
 
-use crate::machine::{self, Pinned, Places};
+use crate::machine::{self, Mounts, Pinned, Places};
 use crate::processes::{Process, Role, Window};
 use crate::rivals::{Aftermath, Recorded, Rival, Setting};
 use crate::statistics::{Middle, middle};
@@ -164,18 +164,20 @@ pub(crate) struct Bench {
     idle_vm: Process,
     scratch: tempfile::TempDir,
     _pinned: Pinned,
+    _mounts: Mounts,
 }
 
 impl Bench {
     /// Pins this thread, so that all that it starts is away from the ping-pong.
     pub(crate) fn start() -> anyhow::Result<Bench> {
         let places = Places::choose()?;
+        let mounts = Mounts::note();
         machine::raise_priority()?;
         let players = Process::start(Role::PingPong, places.measured, 0)?;
         let idle_vm = Process::start(Role::IdleVm, places.others, IDLE_THREADS)?;
         let pinned = Pinned::to(places.others)?;
         let scratch = tempfile::tempdir_in("/var/tmp").context("cannot make a directory")?;
-        Ok(Bench { places, players, idle_vm, scratch, _pinned: pinned })
+        Ok(Bench { places, players, idle_vm, scratch, _pinned: pinned, _mounts: mounts })
     }
 
     /// One window with a rival, from its start to the end of what it leaves behind.

@@ -4,6 +4,8 @@ use crate::{Outcome, check};
 use libtest_mimic::Failed;
 use std::fs;
 use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 use vslice::rig::machine::Machine;
 use vslice::units::Tid;
 
@@ -53,7 +55,20 @@ impl Counts {
 /// A thread of this process that has been dropped is gone.
 pub(crate) fn is_gone(tid: Tid) -> Outcome {
     let path = PathBuf::from(format!("/proc/self/task/{tid}"));
-    check(!path.exists(), || format!("thread {tid} is still there"))
+    check(soon(|| !path.exists()), || format!("thread {tid} is still there"))
+}
+
+/// The kernel lets whoever joins a thread go a moment before it takes the thread off the list
+/// (`mm_release` comes before `exit_notify`, kernel/exit.c).
+pub(crate) fn soon(mut is_so: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while !is_so() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        sleep(Duration::from_millis(1));
+    }
+    true
 }
 
 pub(crate) fn state(pid: Tid) -> Result<char, Failed> {

@@ -3,12 +3,12 @@
 use super::tool::Tool;
 use super::{Recorded, Recording, Setting};
 use anyhow::{Context, bail};
+use nix::mount::{MsFlags, mount};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
-use vslice::perf::Tracefs;
 use vslice::units::PcpuId;
 
 /// Whether every switch has the kernel's stack.
@@ -69,12 +69,22 @@ fn remove_what_is_left() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Mounts tracefs, where nobody has, in the place where trace-cmd would; the bench unmounts it.
 fn instances() -> anyhow::Result<PathBuf> {
-    let path = ["/sys/kernel/tracing/instances", "/sys/kernel/debug/tracing/instances"];
-    // Mounts it where nobody has.
-    Tracefs::find()?;
-    let found = path.into_iter().map(Path::new).find(|path| path.exists());
-    Ok(found.context("tracefs has no instances")?.to_owned())
+    const PLACES: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+    let found = || {
+        PLACES
+            .map(|place| Path::new(place).join("instances"))
+            .into_iter()
+            .find(|path| path.exists())
+    };
+    if let Some(path) = found() {
+        return Ok(path);
+    }
+    let nothing = None::<&str>;
+    mount(Some("tracefs"), PLACES[0], Some("tracefs"), MsFlags::empty(), nothing)
+        .context("cannot mount tracefs")?;
+    found().context("tracefs has no instances")
 }
 
 impl Recording for Running {
