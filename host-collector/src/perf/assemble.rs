@@ -17,11 +17,16 @@
 //! it makes a switch cost up to twice as much, and most kernels are never silent. What the first
 //! silence hid contradicts what comes next, and is unknown in the timelines.
 //!
-//! The record has two halves: who leaves says for whom and whether it is runnable, who comes on says
-//! after whom. Together they are a switch, without the stack; where no tracepoint told it, it is
-//! told by them. If one thread followed another before that in silence, and both are strangers, that
-//! is told too, at the same time; when exactly the one took over from the other is not known, but no
-//! thread of a VM was on the pCPU. Where it was one of a VM's, the time in between is a loss.
+//! The record has two halves, by the one who leaves and by the one who comes on. In the name of a task
+//! that is silent perf writes nothing at all, the first half neither: so each half must say by itself
+//! who writes it.
+//!
+//! An arrival that no switch told of is told as a switch, in the name of the one who left: who left
+//! for whom and when is known, and in which state a stranger left does not matter. If one stranger
+//! followed another in silence, both switches are told at the time of the arrival; when exactly
+//! the one took over from the other is not known, but no thread of a VM was on the pCPU. Where a
+//! VM's thread left in silence, the scheduler's record of its departure says whether it slept or was
+//! preempted, though not where; if there is none, its state is missing, and that is a loss.
 
 use super::comms::Comms;
 use super::event::{Chain, Record, Records, Sample};
@@ -45,13 +50,13 @@ pub(super) struct RingOrder {
     pub(super) lost_count: u64,
     /// Who came on by the last switch, and when. `None` after a loss, and before the first one.
     on: Option<(Tid, HostNs)>,
-    /// Of a switch by the scheduler's own record, the half that came first.
-    leaving: Option<Leaving>,
+    /// Who left by the scheduler's last record of a departure, and in which state.
+    left: Option<(Tid, PrevState)>,
 }
 
 impl RingOrder {
     pub(super) fn new(pcpu: PcpuId, is_watched: bool, started: HostNs) -> RingOrder {
-        RingOrder { pcpu, is_watched, latest: started, lost_count: 0, on: None, leaving: None }
+        RingOrder { pcpu, is_watched, latest: started, lost_count: 0, on: None, left: None }
     }
 
     /// The loss that lasted until the end of recording, so that no record in the ring tells of it.
@@ -101,8 +106,9 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Tells a switch that no tracepoint told.
-    fn fill(&mut self, time: HostNs, pcpu: PcpuId, prev: Tid, prev_state: PrevState, next: Tid) {
+    /// Tells an arrival as the switch that it was.
+    fn fill(&mut self, arrival: Arrival, prev_state: PrevState, pcpu: PcpuId) {
+        let Arrival { time, tid: next, prev } = arrival;
         let kind = HostEventKind::Switch(Switch::new(prev, prev_state, next));
         self.events.push(HostEvent { time, pcpu, kind });
         self.filled_count += 1;
@@ -120,12 +126,12 @@ impl Batch {
     }
 }
 
-/// Somebody left for `next`, in this state.
+/// The scheduler says that `tid` came on after `prev`.
 #[derive(Debug, Clone, Copy)]
-struct Leaving {
+struct Arrival {
     time: HostNs,
-    next: Tid,
-    state: PrevState,
+    tid: Tid,
+    prev: Tid,
 }
 
 /// Turns records into events; holds what all rings have in common.
@@ -180,7 +186,7 @@ impl Assembler {
                 order.lost_count += count;
                 let earlier = loss.map_or(0, |loss| loss.count);
                 loss = Some(Loss { since: order.latest, until: time, count: earlier + count });
-                (order.on, order.leaving) = (None, None);
+                (order.on, order.left) = (None, None);
                 continue;
             }
             batch.events.extend(loss.take().map(|loss| loss.event(order.pcpu, time)));
@@ -233,15 +239,13 @@ impl Assembler {
                     batch.events.push(HostEvent { time, pcpu, kind });
                 }
             }
-            Record::Departure { time, next, is_runnable } => {
-                let state = if is_runnable { PrevState::Runnable } else { PrevState::Sleep };
-                order.leaving = Some(Leaving { time, next: Tid(next), state });
+            Record::Arrival { time, tid, prev } => {
+                let arrival = Arrival { time, tid: Tid(tid), prev: Tid(prev) };
+                self.arrival(arrival, order, batch);
             }
-            Record::Arrival { time, prev } => {
-                // Without its first half, which came before recording began, it says too little.
-                if let Some(leaving) = order.leaving.take() {
-                    self.witnessed(leaving, Tid(prev), time, order, batch);
-                }
+            Record::Departure { tid, is_runnable, .. } => {
+                let runnable = if is_runnable { PrevState::Runnable } else { PrevState::Sleep };
+                order.left = Some((Tid(tid), runnable));
             }
             Record::Lost { .. } | Record::Other => {}
         }
@@ -317,39 +321,41 @@ impl Assembler {
         Some(())
     }
 
-    /// By the scheduler's own record `prev` left, and the one whom it left for was on at `arrived`.
     /// Is this what the last switch said?
     ///
     /// A loss that is found here began with the last switch. Where that is in an earlier batch, it
     /// is told from the end of that batch on (see `settle`): what was handed over stays as it is.
-    fn witnessed(
-        &self,
-        leaving: Leaving,
-        prev: Tid,
-        arrived: HostNs,
-        order: &mut RingOrder,
-        batch: &mut Batch,
-    ) {
-        let Leaving { time, next, state } = leaving;
+    fn arrival(&self, arrival: Arrival, order: &mut RingOrder, batch: &mut Batch) {
+        let Arrival { time, tid, prev } = arrival;
         let pcpu = order.pcpu;
-        if next == GONE || prev == GONE {
+        if tid == GONE || prev == GONE {
             return;
         }
-        let before = order.on.replace((next, arrived));
-        match before {
-            Some((on, _)) if on == next => return,
-            Some((on, since)) if on != prev => {
-                let is_vm = |tid: Tid| self.threads.contains(&tid.0);
-                if is_vm(on) || is_vm(prev) {
-                    let loss = Loss { since, until: arrived, count: 1 };
-                    batch.events.push(loss.event(pcpu, arrived));
-                    return;
-                }
-                batch.fill(time, pcpu, on, strangers_state(on), prev);
-            }
-            _ => {}
+        let before = order.on.replace((tid, time));
+        if before.is_some_and(|(on, _)| on == tid) {
+            return;
         }
-        batch.fill(time, pcpu, prev, state, next);
+        let is_vm = |tid: Tid| self.threads.contains(&tid.0);
+        let departed = order.left.take().filter(|(left, _)| *left == prev);
+        if let Some((_, state)) = departed
+            && before.is_none_or(|(on, _)| on == prev)
+        {
+            batch.fill(arrival, state, pcpu);
+            return;
+        }
+        if let Some((on, since)) = before {
+            if is_vm(on) || is_vm(prev) {
+                let loss = Loss { since, until: time, count: 1 };
+                batch.events.push(loss.event(pcpu, time));
+                return;
+            }
+            if on != prev {
+                batch.fill(Arrival { time, tid: prev, prev: on }, strangers_state(on), pcpu);
+            }
+        }
+        if !is_vm(prev) {
+            batch.fill(arrival, strangers_state(prev), pcpu);
+        }
     }
 
     fn name(&mut self, tid: Tid, time: HostNs, comm: &[u8], pcpu: PcpuId, batch: &mut Batch) {

@@ -7,13 +7,14 @@
 //! with its raw data has none.
 //!
 //! Nothing is asked for that is known otherwise, since each field costs the thread that is recorded:
-//! the pCPU is the ring's, and the threads are in the tracepoint's own data.
+//! the pCPU is the ring's, and the threads are in the tracepoint's own data. Only the second witness
+//! asks for more, and writes no samples.
 
 use super::registers;
 use perf_event_open_sys::bindings::{
     PERF_COUNT_SW_DUMMY, PERF_FORMAT_LOST, PERF_SAMPLE_CALLCHAIN, PERF_SAMPLE_RAW,
-    PERF_SAMPLE_REGS_USER, PERF_SAMPLE_TIME, PERF_TYPE_SOFTWARE, PERF_TYPE_TRACEPOINT,
-    perf_event_attr,
+    PERF_SAMPLE_REGS_USER, PERF_SAMPLE_TID, PERF_SAMPLE_TIME, PERF_TYPE_SOFTWARE,
+    PERF_TYPE_TRACEPOINT, perf_event_attr,
 };
 
 /// Frames of a kernel stack at most; the innermost are kept. What tells why a vCPU thread sleeps
@@ -80,6 +81,8 @@ pub(super) fn witness(lost: LostCount) -> perf_event_attr {
     let mut attr = common(lost);
     attr.type_ = PERF_TYPE_SOFTWARE;
     attr.config = PERF_COUNT_SW_DUMMY.into();
+    // Who writes: the record itself has only the other one.
+    attr.sample_type |= u64::from(PERF_SAMPLE_TID);
     attr.set_context_switch(1);
     attr
 }

@@ -1,8 +1,8 @@
 //! Bytes of a ring -> records. Pure: the bytes are those of a batch, copied out by `ring`.
 //!
 //! Every record begins with `perf_event_header` (type u32, misc u16, size u16) and is 8-byte
-//! aligned. With `sample_id_all` all but samples end with time u64 (`perf_event_open(2)`, for
-//! sample_type TIME).
+//! aligned. With `sample_id_all` all but samples end with time u64, before which the second witness
+//! has pid u32, tid u32 (`perf_event_open(2)`, for sample_type TIME and TID|TIME).
 #![cfg_attr(test, expect(clippy::host_endian_bytes, reason = "the tests write as the kernel does"))]
 
 use super::bytes::{u16_at, u32_at, u64_at};
@@ -16,7 +16,7 @@ use perf_event_open_sys::bindings::{
 };
 
 const HEADER_BYTES: usize = 8;
-const SAMPLE_ID_BYTES: usize = 8;
+const TIME_BYTES: usize = 8;
 
 /// One record, borrowed from a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,11 +31,10 @@ pub(super) enum Record<'a> {
     Fork { time: HostNs, pid: u32, tid: u32, parent_pid: u32 },
     /// A thread has ended.
     Exit { time: HostNs, pid: u32, tid: u32 },
-    /// The scheduler's own record that somebody left a watched pCPU for `next`, and whether the one
-    /// who left was runnable.
-    Departure { time: HostNs, next: u32, is_runnable: bool },
-    /// The other half of it: somebody came onto the pCPU, after `prev`.
-    Arrival { time: HostNs, prev: u32 },
+    /// A thread came onto the pCPU after another one.
+    Arrival { time: HostNs, tid: u32, prev: u32 },
+    /// The scheduler's own record that `tid` left a watched pCPU, and whether it was runnable.
+    Departure { time: HostNs, tid: u32, is_runnable: bool },
     /// Anything else; nothing else was asked for.
     Other,
 }
@@ -110,35 +109,38 @@ fn parse(kind: u32, misc: u16, body: &[u8]) -> Option<Record<'_>> {
     if kind == PERF_RECORD_SAMPLE {
         return parse_sample(body).map(Record::Sample);
     }
-    let own = || body.split_at_checked(body.len().checked_sub(SAMPLE_ID_BYTES)?);
-    let time_of = |id| u64_at(id, 0).map(HostNs);
+    let own = || {
+        let (own, time) = body.split_at_checked(body.len().checked_sub(TIME_BYTES)?)?;
+        Some((own, HostNs(u64_at(time, 0)?)))
+    };
     Some(match kind {
         PERF_RECORD_LOST => {
-            let (own, id) = own()?;
-            Record::Lost { time: time_of(id)?, count: u64_at(own, 8)? }
+            let (own, time) = own()?;
+            Record::Lost { time, count: u64_at(own, 8)? }
         }
         PERF_RECORD_COMM => {
-            let (own, id) = own()?;
+            let (own, time) = own()?;
             let (pid, tid, comm) = (u32_at(own, 0)?, u32_at(own, 4)?, own.get(8..)?);
-            Record::Comm { time: time_of(id)?, pid, tid, comm }
+            Record::Comm { time, pid, tid, comm }
         }
         PERF_RECORD_FORK => {
-            let (own, id) = own()?;
+            let (own, time) = own()?;
             let (pid, parent_pid, tid) = (u32_at(own, 0)?, u32_at(own, 4)?, u32_at(own, 8)?);
-            Record::Fork { time: time_of(id)?, pid, tid, parent_pid }
+            Record::Fork { time, pid, tid, parent_pid }
         }
         PERF_RECORD_EXIT => {
-            let (own, id) = own()?;
-            Record::Exit { time: time_of(id)?, pid: u32_at(own, 0)?, tid: u32_at(own, 8)? }
+            let (own, time) = own()?;
+            Record::Exit { time, pid: u32_at(own, 0)?, tid: u32_at(own, 8)? }
         }
         PERF_RECORD_SWITCH_CPU_WIDE => {
-            let (own, id) = own()?;
-            let (time, misc, other) = (time_of(id)?, u32::from(misc), u32_at(own, 4)?);
+            // The other one's pid and tid, then those of the one who writes.
+            let (own, time) = own()?;
+            let (other, tid, misc) = (u32_at(own, 4)?, u32_at(own, 12)?, u32::from(misc));
             if misc & PERF_RECORD_MISC_SWITCH_OUT == 0 {
-                Record::Arrival { time, prev: other }
+                Record::Arrival { time, tid, prev: other }
             } else {
                 let is_runnable = misc & PERF_RECORD_MISC_SWITCH_OUT_PREEMPT != 0;
-                Record::Departure { time, next: other, is_runnable }
+                Record::Departure { time, tid, is_runnable }
             }
         }
         _ => Record::Other,
@@ -209,10 +211,10 @@ pub(super) mod tests {
             self.record(kind, &body);
         }
 
-        /// Half a `PERF_RECORD_SWITCH_CPU_WIDE`: `misc` 0 for an arrival after `other`; bit 13 for a
-        /// departure for `other`, with bit 14 of a thread that is runnable.
-        pub(in crate::perf) fn half(&mut self, time: u64, other: u32, misc: u16) {
-            let mut body = words(&[other, other]);
+        /// `PERF_RECORD_SWITCH_CPU_WIDE`, misc 0 for an arrival; bit 13 for a departure, with bit 14
+        /// of a thread that is runnable.
+        pub(in crate::perf) fn came(&mut self, time: u64, tid: u32, prev: u32, misc: u16) {
+            let mut body = words(&[prev, prev, tid, tid]);
             body.extend(time.to_ne_bytes());
             self.record_with_misc(PERF_RECORD_SWITCH_CPU_WIDE, misc, &body);
         }
@@ -249,9 +251,9 @@ pub(super) mod tests {
         bytes.comm(102, 61, b"worker\0");
         bytes.life(PERF_RECORD_FORK, 103, [60, 40, 61, 41]);
         bytes.life(PERF_RECORD_EXIT, 104, [60, 40, 61, 41]);
-        bytes.half(105, 61, 0);
-        bytes.half(106, 61, 1 << 13);
-        bytes.half(107, 61, 3 << 13);
+        bytes.came(105, 61, 0, 0);
+        bytes.came(106, 61, 0, 1 << 13);
+        bytes.came(107, 61, 0, 3 << 13);
         bytes.record(10, &[0; 8]);
         let records: Vec<Record<'_>> = Records::new(&bytes.0).map(Result::unwrap).collect();
         let Record::Sample(sample) = records[0] else { panic!("{:?}", records[0]) };
@@ -263,9 +265,9 @@ pub(super) mod tests {
             Record::Comm { time: HostNs(102), pid: 61, tid: 61, comm: b"worker\0\0" },
             Record::Fork { time: HostNs(103), pid: 60, tid: 61, parent_pid: 40 },
             Record::Exit { time: HostNs(104), pid: 60, tid: 61 },
-            Record::Arrival { time: HostNs(105), prev: 61 },
-            Record::Departure { time: HostNs(106), next: 61, is_runnable: false },
-            Record::Departure { time: HostNs(107), next: 61, is_runnable: true },
+            Record::Arrival { time: HostNs(105), tid: 61, prev: 0 },
+            Record::Departure { time: HostNs(106), tid: 61, is_runnable: false },
+            Record::Departure { time: HostNs(107), tid: 61, is_runnable: true },
             Record::Other,
         ];
         assert_eq!(records[1..], rest);

@@ -128,9 +128,10 @@ pub struct RecordTotals {
     pub moved_count: u64,
     /// Records of kinds that nobody asked for.
     pub unknown_count: u64,
-    /// Switches that the tracepoint did not tell, but the scheduler's own record. Their time is that
-    /// of the record, a fraction of a microsecond late. Whether the one who left was runnable or
-    /// slept is known, but not where it slept.
+    /// Switches that the tracepoint did not tell, but the scheduler's own record of who came on.
+    /// Their time is that of the record, a microsecond or so late. The state in which a stranger
+    /// left, other than idle, is [`PrevState::Other`](crate::host_event::PrevState) of 0; of a VM's
+    /// thread it is known whether it slept.
     pub filled_count: u64,
     /// Newborn threads of the VMs that could not be watched on pCPUs that are not watched.
     pub uncovered_threads_count: u64,

@@ -171,86 +171,61 @@ fn births_deaths_and_names_are_told_of_vms_and_of_those_who_were_seen() {
     assert_eq!(batch.ended, [Tid(70), Tid(901)]);
 }
 
-/// Both halves of the scheduler's own record of a switch, a nanosecond apart; misc as
-/// `include/uapi/linux/perf_event.h` has it.
-fn witness(bytes: &mut Bytes, time: u64, prev: u32, misc: u16, next: u32) {
-    bytes.half(time, next, misc);
-    bytes.half(time + 1, prev, 0);
-}
-
-const SLEEPS: u16 = 1 << 13;
-const RUNNABLE: u16 = 3 << 13;
-
 #[test]
-fn the_witness_fills_in_what_the_tracepoint_did_not_tell() {
+fn arrivals_fill_in_what_the_tracepoint_did_not_tell() {
     let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(1)));
     let mut bytes = Bytes::default();
-    // Recording began in between: half a record.
-    bytes.half(5, 7, 0);
-    // Each switch is followed by its witness: nothing new.
+    // Each switch is followed by its arrival: nothing new.
     bytes.sample(10, &[], &switch((5, "a"), 1, (6, "b")));
-    witness(&mut bytes, 11, 5, SLEEPS, 6);
+    bytes.came(11, 6, 5, 0);
     bytes.sample(20, &[], &switch((6, "b"), 1, (0, "")));
-    witness(&mut bytes, 21, 6, SLEEPS, 0);
+    bytes.came(21, 0, 6, 0);
     // Silence while idle was on, then while 7 was.
-    witness(&mut bytes, 30, 0, RUNNABLE, 5);
+    bytes.came(30, 5, 0, 0);
     bytes.sample(40, &[], &switch((5, "a"), 1, (7, "c")));
-    witness(&mut bytes, 60, 7, SLEEPS, 6);
+    bytes.came(60, 6, 7, 0);
     bytes.sample(70, &[], &switch((6, "b"), 1, (0, "")));
-    // From idle to 8, which nobody tells, and on to 6.
-    witness(&mut bytes, 80, 8, RUNNABLE, 6);
+    // From idle to 8 and on to 6.
+    bytes.came(80, 6, 8, 0);
     let batch = read(&mut assembler, &mut order, &bytes);
     let expected = [
         (10, switched(5, PrevState::Sleep, 6, None)),
         (20, switched(6, PrevState::Sleep, 0, None)),
         (30, filled(0, PrevState::Runnable, 5)),
         (40, switched(5, PrevState::Sleep, 7, None)),
-        (60, filled(7, PrevState::Sleep, 6)),
+        (60, filled(7, PrevState::Other(0), 6)),
         (70, switched(6, PrevState::Sleep, 0, None)),
         (80, filled(0, PrevState::Runnable, 8)),
-        (80, filled(8, PrevState::Runnable, 6)),
+        (80, filled(8, PrevState::Other(0), 6)),
     ];
     assert_eq!(without_names(&batch), expected);
     assert_eq!(batch.filled_count, 4);
 }
 
 #[test]
-fn the_halves_of_a_switch_may_come_in_two_batches() {
-    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(1)));
-    let [mut first, mut second] = [Bytes::default(), Bytes::default()];
-    first.sample(10, &[], &switch((5, "a"), 1, (VM, "vm")));
-    first.half(20, 6, RUNNABLE);
-    second.half(22, VM, 0);
-    read(&mut assembler, &mut order, &first);
-    let batch = read(&mut assembler, &mut order, &second);
-    assert_eq!(without_names(&batch), [(20, filled(VM, PrevState::Runnable, 6))]);
-}
-
-#[test]
-fn the_witness_finds_losses_that_nobody_tells() {
+fn arrivals_find_losses_that_nobody_tells() {
     let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(1)));
     let mut bytes = Bytes::default();
     // The VM's thread left, but it is not known when.
     bytes.sample(20, &[], &switch((5, "a"), 1, (VM, "vm")));
-    witness(&mut bytes, 59, 8, SLEEPS, 6);
-    // The VM's thread came, but it is not known when.
-    bytes.sample(70, &[], &switch((6, "b"), 1, (9, "d")));
-    witness(&mut bytes, 79, VM, SLEEPS, 5);
+    bytes.came(60, 6, 8, 0);
+    // The VM's thread left, but it is not known in which state: another one's departure tells not.
+    bytes.came(65, 9, 0, 1 << 13);
+    bytes.sample(70, &[], &switch((6, "b"), 1, (VM, "vm")));
+    bytes.came(80, 5, VM, 0);
     bytes.sample(85, &[], &switch((5, "a"), 1, (0, "")));
-    // What the ring says was lost is not said again; half a record is none.
-    bytes.half(88, VM, SLEEPS);
+    // What the ring says was lost is not said again.
     bytes.lost(90, 4);
-    bytes.half(91, VM, 0);
-    witness(&mut bytes, 92, 8, SLEEPS, 9);
+    bytes.came(89, 9, 8, 0);
     let batch = read(&mut assembler, &mut order, &bytes);
     let expected = [
         (20, switched(5, PrevState::Sleep, VM, None)),
         (20, HostEventKind::Lost { until: HostNs(60), count: 1 }),
-        (70, switched(6, PrevState::Sleep, 9, None)),
+        (70, switched(6, PrevState::Sleep, VM, None)),
         (70, HostEventKind::Lost { until: HostNs(80), count: 1 }),
         (85, switched(5, PrevState::Sleep, 0, None)),
-        (88, HostEventKind::Lost { until: HostNs(90), count: 4 }),
-        (92, filled(8, PrevState::Sleep, 9)),
+        (85, HostEventKind::Lost { until: HostNs(89), count: 4 }),
+        (89, filled(8, PrevState::Other(0), 9)),
     ];
     assert_eq!(without_names(&batch), expected);
 }
@@ -260,9 +235,9 @@ fn a_thread_on_its_last_stay_bears_no_witness() {
     let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(1)));
     let mut bytes = Bytes::default();
     bytes.sample(10, &[], &switch((5, "a"), 1, (VM, "vm")));
-    witness(&mut bytes, 11, 5, SLEEPS, u32::MAX);
+    bytes.came(11, u32::MAX, 5, 0);
     bytes.sample(20, &[], &switch((VM, "vm"), 0x10, (6, "b")));
-    witness(&mut bytes, 21, u32::MAX, SLEEPS, 6);
+    bytes.came(21, 6, u32::MAX, 0);
     let batch = read(&mut assembler, &mut order, &bytes);
     let expected = [
         (10, switched(5, PrevState::Sleep, VM, None)),
@@ -273,19 +248,21 @@ fn a_thread_on_its_last_stay_bears_no_witness() {
 }
 
 #[test]
-fn the_witness_tells_how_a_vms_thread_left_in_silence() {
+fn departures_tell_how_a_vms_thread_left_in_silence() {
     let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(1)));
     let mut bytes = Bytes::default();
     bytes.sample(10, &[], &switch((5, "a"), 1, (VM, "vm")));
-    witness(&mut bytes, 20, VM, SLEEPS, 5);
+    bytes.came(20, VM, 5, 1 << 13);
+    bytes.came(21, 5, VM, 0);
     bytes.sample(30, &[], &switch((5, "a"), 1, (VM, "vm")));
-    witness(&mut bytes, 40, VM, RUNNABLE, 5);
+    bytes.came(40, VM, 5, 3 << 13);
+    bytes.came(41, 5, VM, 0);
     let batch = read(&mut assembler, &mut order, &bytes);
     let expected = [
         (10, switched(5, PrevState::Sleep, VM, None)),
-        (20, filled(VM, PrevState::Sleep, 5)),
+        (21, filled(VM, PrevState::Sleep, 5)),
         (30, switched(5, PrevState::Sleep, VM, None)),
-        (40, filled(VM, PrevState::Runnable, 5)),
+        (41, filled(VM, PrevState::Runnable, 5)),
     ];
     assert_eq!(without_names(&batch), expected);
     assert_eq!(batch.filled_count, 2);
