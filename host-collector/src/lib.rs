@@ -10,6 +10,7 @@ pub mod host_event;
 pub mod join;
 pub mod lab;
 pub mod perf;
+mod private_mount;
 pub mod report;
 pub mod rig;
 pub mod run;

@@ -152,6 +152,10 @@ pub struct SessionPlan {
     pub requests_max: u64,
     /// The vCPUs that stamp requests; each is calibrated on its own.
     pub stamping_vcpus: Vec<VcpuId>,
+    /// While the guest runs, one of these vCPUs in turn is visited for an exchange so often. Each
+    /// visit takes the vCPU from its hog or its reader for a moment, so it must be seldom; without
+    /// visits a clock that steps in the middle of a run would be noticed only at its end.
+    pub visit_interval: Duration,
     /// A guest that runs and says nothing for so long, not even an answer to a ping, is given up.
     pub silence_max: Duration,
 }
@@ -190,6 +194,8 @@ pub struct Session<'a, S: GuestSink> {
     turn: Turn,
     stop_sent: bool,
     pinged_at: Instant,
+    visited_at: Instant,
+    visits_count: usize,
     heard_at: Instant,
 }
 
@@ -219,6 +225,8 @@ impl<'a, S: GuestSink> Session<'a, S> {
             turn: Turn::Hello,
             stop_sent: false,
             pinged_at: Instant::now(),
+            visited_at: Instant::now(),
+            visits_count: 0,
             heard_at: Instant::now(),
         }
     }
@@ -252,6 +260,7 @@ impl<'a, S: GuestSink> Session<'a, S> {
     fn run(&mut self) -> Result<(), SessionError> {
         self.send(&HostFrame::Start)?;
         self.turn = Turn::Running;
+        self.visited_at = Instant::now();
         let mut told = false;
         loop {
             match self.commands.try_recv() {
@@ -260,6 +269,7 @@ impl<'a, S: GuestSink> Session<'a, S> {
                 Ok(Command::Start) | Err(TryRecvError::Empty) => {}
                 Err(TryRecvError::Disconnected) => return Err(SessionError::GivenUp),
             }
+            self.visit()?;
             self.keep_alive()?;
             self.pump(TURN, "it ran")?;
             self.check_silence("it ran")?;
@@ -348,6 +358,18 @@ impl<'a, S: GuestSink> Session<'a, S> {
         if self.heard_at.elapsed() > limit {
             let seconds = limit.as_secs();
             return Err(SessionError::Silent { seconds, while_waiting_for: what });
+        }
+        Ok(())
+    }
+
+    /// Exchanges stamps with the next of the vCPUs that stamp, if it is time to.
+    fn visit(&mut self) -> Result<(), SessionError> {
+        let vcpus = &self.plan.stamping_vcpus;
+        if self.visited_at.elapsed() >= self.plan.visit_interval && !vcpus.is_empty() {
+            let vcpu = vcpus[self.visits_count % vcpus.len()];
+            self.visited_at = Instant::now();
+            self.visits_count += 1;
+            self.ping(Some(vcpu))?;
         }
         Ok(())
     }

@@ -53,17 +53,29 @@ impl FakeGuest {
 
     /// The next frame that is no ping; `None` when the collector has closed the connection.
     fn hear(&mut self) -> Option<HostFrame> {
+        loop {
+            match self.hear_any()? {
+                HostFrame::Ping(_) => {}
+                frame => return Some(frame),
+            }
+        }
+    }
+
+    /// The next frame; a ping has been answered.
+    fn hear_any(&mut self) -> Option<HostFrame> {
         let mut byte = [0; 1];
         loop {
             if self.stream.read(&mut byte).unwrap_or(0) == 0 {
                 return None;
             }
             let Some(frame) = self.deframer.next_frame(&mut &byte[..]).unwrap() else { continue };
-            let HostFrame::Ping(ping) = frame else { return Some(frame) };
-            self.ticks += 10;
-            let now = GuestTicks(self.ticks);
-            let vcpu = ping.vcpu.unwrap_or(0);
-            self.say(&GuestFrame::Pong(Pong { id: ping.id, vcpu, received: now, sent: now }));
+            if let HostFrame::Ping(ping) = frame {
+                self.ticks += 10;
+                let now = GuestTicks(self.ticks);
+                let vcpu = ping.vcpu.unwrap_or(0);
+                self.say(&GuestFrame::Pong(Pong { id: ping.id, vcpu, received: now, sent: now }));
+            }
+            return Some(frame);
         }
     }
 }
@@ -98,18 +110,28 @@ fn done(reason: DoneReason) -> GuestFrame {
     GuestFrame::Done(Done { reason, requests: 2, dropped: 0 })
 }
 
+fn plan() -> SessionPlan {
+    SessionPlan {
+        plan_json: b"{}".to_vec(),
+        requests_max: 3,
+        stamping_vcpus: vec![VcpuId(0), VcpuId(1)],
+        visit_interval: Duration::from_secs(60),
+        silence_max: Duration::from_secs(30),
+    }
+}
+
 /// Runs a session over a socket pair against `guest`, with `director` as the run.
 fn converse(
     kept: &mut Kept,
     guest: impl FnOnce(FakeGuest) + Send,
     director: impl FnOnce(Sender<Command>, Receiver<Progress>) + Send,
 ) -> Conversation {
-    converse_within(Duration::from_secs(30), kept, guest, director)
+    converse_by(plan(), kept, guest, director)
 }
 
-/// As [`converse`]; a guest that runs may be silent for `silence_max`.
-fn converse_within(
-    silence_max: Duration,
+/// As [`converse`], by another plan.
+fn converse_by(
+    plan: SessionPlan,
     kept: &mut Kept,
     guest: impl FnOnce(FakeGuest) + Send,
     director: impl FnOnce(Sender<Command>, Receiver<Progress>) + Send,
@@ -118,12 +140,6 @@ fn converse_within(
     let fake = FakeGuest { stream: theirs, deframer: Deframer::new(), ticks: 0 };
     let (command_sender, commands) = channel();
     let (progress, progress_receiver) = channel();
-    let plan = SessionPlan {
-        plan_json: b"{}".to_vec(),
-        requests_max: 3,
-        stamping_vcpus: vec![VcpuId(0), VcpuId(1)],
-        silence_max,
-    };
     let live = Live::default();
     thread::scope(|scope| {
         scope.spawn(|| guest(fake));
@@ -170,6 +186,30 @@ fn a_whole_conversation_is_recorded() {
     assert_eq!(record.hogs, [HogCount { vcpu: 1, count: 77 }]);
     assert_eq!(record.done.unwrap().reason, DoneReason::Completed);
     assert_eq!(record.requests_count, 2);
+}
+
+#[test]
+fn each_vcpu_that_stamps_is_visited_in_turn_while_the_guest_runs() {
+    let mut kept = Kept::default();
+    let visit_interval = Duration::from_millis(1);
+    let guest = |mut guest: FakeGuest| {
+        guest.say(&hello());
+        guest.hear();
+        guest.say(&ready());
+        assert_eq!(guest.hear(), Some(HostFrame::Start));
+        let mut visited = Vec::new();
+        while visited.len() < 4 {
+            match guest.hear_any().unwrap() {
+                HostFrame::Ping(ping) => visited.extend(ping.vcpu),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(visited, [0, 1, 0, 1]);
+        guest.say(&done(DoneReason::Completed));
+        guest.hear();
+    };
+    let plan = SessionPlan { visit_interval, ..plan() };
+    converse_by(plan, &mut kept, guest, direct).1.unwrap();
 }
 
 #[test]
@@ -542,8 +582,9 @@ proptest! {
 
 #[test]
 fn a_guest_that_hangs_is_given_up() {
-    let (_, result) = converse_within(
-        Duration::from_millis(300),
+    let silence_max = Duration::from_millis(300);
+    let (_, result) = converse_by(
+        SessionPlan { silence_max, ..plan() },
         &mut Kept::default(),
         |mut guest| {
             guest.say(&hello());

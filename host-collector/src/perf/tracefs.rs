@@ -1,22 +1,18 @@
 //! Where tracefs is, and the two kinds of file in it that are needed.
 
+use crate::private_mount::PrivateMount;
+use nix::mount::MsFlags;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-
-use nix::fcntl::{OFlag, open};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::Mode;
-use nix::unistd::mkdtemp;
 
 /// Access to tracefs for as long as this lives. The recorder writes nothing in it.
 #[derive(Debug)]
 pub struct Tracefs {
     root: PathBuf,
-    /// Keeps a mount alive that has no place in the file system.
-    private: Option<OwnedFd>,
+    /// `None` where somebody has mounted it.
+    private: Option<PrivateMount>,
 }
 
 impl Tracefs {
@@ -50,16 +46,9 @@ impl Tracefs {
         &self.root
     }
 
-    /// Mounts tracefs on a temporary directory, keeps hold of it by a file descriptor and takes it
-    /// off again at once: the kernel drops the mount with the descriptor, so nothing is left
-    /// behind even after SIGKILL.
     fn mount(more: MsFlags) -> io::Result<Tracefs> {
-        let place = mkdtemp(&std::env::temp_dir().join("vslice-tracefs-XXXXXX"))?;
-        let result = mount_and_detach(&place, more);
-        fs::remove_dir(&place)?;
-        let private = result?;
-        let root = PathBuf::from(format!("/proc/self/fd/{}", private.as_raw_fd()));
-        Ok(Tracefs { root, private: Some(private) })
+        let private = PrivateMount::new("tracefs", more)?;
+        Ok(Tracefs { root: private.path().to_owned(), private: Some(private) })
     }
 
     /// Whether this tracefs was mounted for this process alone.
@@ -75,15 +64,6 @@ impl Tracefs {
     pub fn format(&self, name: &str) -> io::Result<String> {
         fs::read_to_string(self.root.join("events").join(name).join("format"))
     }
-}
-
-fn mount_and_detach(place: &Path, more: MsFlags) -> io::Result<OwnedFd> {
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | more;
-    mount(Some("tracefs"), place, Some("tracefs"), flags, None::<&str>)?;
-    let directory = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let held = open(place, directory, Mode::empty());
-    umount2(place, MntFlags::MNT_DETACH)?;
-    Ok(held?)
 }
 
 /// The first tracefs in the text of `/proc/self/mounts`, or the one inside a debugfs.

@@ -33,6 +33,10 @@ const POWER_OFF_GRACE: Duration = Duration::from_secs(3);
 /// Requests that a guest may make beyond its plan: what is in flight when it stops.
 const REQUESTS_SLACK: u64 = 4096;
 
+/// Between two exchanges with a vCPU that has work to do: a visit costs it some tens of microseconds,
+/// of a million.
+const VISIT_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How long a running guest may leave all pings unanswered: far longer than any contention makes a
 /// housekeeping vCPU wait.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -140,6 +144,7 @@ impl Prepared<'_> {
             sampling: None,
             cost: Cost::default(),
             silent_pcpus: Vec::new(),
+            host_tsc: Vec::new(),
         }
     }
 }
@@ -228,6 +233,7 @@ impl Run<'_> {
             plan_json: serde_json::to_vec(&spec).expect("a spec has only strings and numbers"),
             requests_max,
             stamping_vcpus: vm.reader.iter().map(|reader| reader.vcpu).collect(),
+            visit_interval: VISIT_INTERVAL,
             silence_max: SILENCE_MAX,
         };
         Ok(SeatPlan {

@@ -8,6 +8,7 @@ use crate::vmm::cgroup::{Quota, Throttling};
 use crate::vmm::extents::Extent;
 use crate::vmm::host::WholeDisk;
 use crate::vmm::memory_map::MemoryMap;
+use crate::vmm::tsc::{HostTscSample, TscRelation};
 use serde::{Deserialize, Serialize};
 use vslice_wire::{ClockKind, DoneReason, Hello};
 use vslice_workload::spec::Pattern;
@@ -56,6 +57,9 @@ pub struct Manifest {
     /// Watched pCPUs on which the kernel's tracepoint did not tell every switch.
     #[serde(default)]
     pub silent_pcpus: Vec<PcpuId>,
+    /// The host's TSC beside its clock, if KVM relates a guest's TSC to it.
+    #[serde(default)]
+    pub host_tsc: Vec<HostTscSample>,
 }
 
 /// How far a run came.
@@ -119,6 +123,38 @@ pub struct VmRecord {
     /// Why those are not known, as a sentence without its end; `None` if they are.
     #[serde(default)]
     pub groups_missing: Option<String>,
+    /// What KVM says of its vCPUs' TSCs.
+    #[serde(default)]
+    pub tsc: TscRecord,
+}
+
+/// How the TSCs of a guest's vCPUs followed from the host's.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TscRecord {
+    /// Each vCPU of which it is known.
+    pub vcpus: Vec<VcpuTsc>,
+    /// Why it is known of none, as a sentence without its end.
+    pub missing: Option<String>,
+}
+
+/// The same of one vCPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VcpuTsc {
+    /// The vCPU.
+    pub vcpu: VcpuId,
+    /// In order of time; there are several if a TSC was written to.
+    pub readings: Vec<TscReading>,
+}
+
+/// What was read of a vCPU at each sample of the host's TSC from `from` until `until`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TscReading {
+    /// Just before the first of these samples.
+    pub from: HostNs,
+    /// Just after the last one.
+    pub until: HostNs,
+    /// What was read.
+    pub relation: TscRelation,
 }
 
 /// What the host's I/O for a reader is told by, as it was just before recording began.

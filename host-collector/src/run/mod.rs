@@ -19,6 +19,7 @@ mod reserve;
 mod seat;
 mod sink;
 mod stage;
+mod tsc_watch;
 pub mod watch;
 
 /// What a run says whose plan asks for exits where there are none.

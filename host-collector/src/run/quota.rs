@@ -46,7 +46,7 @@ fn groups(hierarchy: &Hierarchy, vm: &VmRecord) -> Result<Vec<GroupRecord>, Stri
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::manifest::{LockRecord, ThreadRecord};
+    use crate::run::manifest::{LockRecord, ThreadRecord, TscRecord};
     use crate::units::{Tid, VcpuId};
     use crate::vmm::memory_map::MemoryMap;
 
@@ -73,6 +73,7 @@ mod tests {
             disk: None,
             groups: vec![],
             groups_missing: None,
+            tsc: TscRecord::default(),
         }
     }
 

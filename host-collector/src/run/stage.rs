@@ -5,11 +5,12 @@ use super::disk_notes;
 use super::error::RunError;
 use super::evidence::EvidencePlan;
 use super::lock_facts;
-use super::manifest::{LockRecord, Manifest, ThreadRecord, VmRecord, Window};
+use super::manifest::{LockRecord, Manifest, ThreadRecord, TscRecord, VmRecord, Window};
 use super::observer::Observer;
 use super::options::RunOptions;
 use super::quota;
 use super::seat::Seat;
+use super::tsc_watch::TscWatch;
 use super::watch::Watcher;
 use crate::guest::exchange::host_now;
 use crate::guest::live::{Glance, Live};
@@ -84,15 +85,18 @@ impl Stage<'_, '_> {
         self.run.dir.write_json("threads.json", &host_threads())?;
         thread::sleep(SETTLE_TIME);
         quota::note_start(&mut manifest.vms);
+        let mut tscs = TscWatch::start(&manifest.vms, self.run.config.accelerator);
+        tscs.write(manifest);
         let cpu_before_ns = own_cpu_ns();
         manifest.window = Some(Window { start_ns: host_now(), end_ns: None });
         self.run.dir.write_json("run.json", manifest)?;
         watcher.stage("running the workloads");
-        let workload = self.run_workloads(&observer, &mut pinning, watcher);
+        let workload = self.run_workloads(&observer, &mut pinning, &mut tscs, watcher);
         if let Some(window) = &mut manifest.window {
             window.end_ns = Some(host_now());
         }
         quota::note_end(&mut manifest.vms);
+        tscs.finish(manifest);
         if matches!(workload, Err(RunError::Interrupted)) {
             watcher.stage("interrupted, closing the run; interrupt once more not to wait for that");
         }
@@ -117,6 +121,7 @@ impl Stage<'_, '_> {
         &mut self,
         observer: &Observer,
         pinning: &mut Pinning,
+        tscs: &mut TscWatch,
         watcher: &mut dyn Watcher,
     ) -> Result<(), RunError> {
         self.seats.iter().for_each(|seat| seat.tell(Command::Start));
@@ -143,6 +148,7 @@ impl Stage<'_, '_> {
                 threads_at = Instant::now();
                 self.pin(pinning, threads::list)?;
             }
+            tscs.turn();
             thread::sleep(LOOK_INTERVAL);
         }
     }
@@ -324,6 +330,7 @@ fn vm_record(
         disk: None,
         groups: Vec::new(),
         groups_missing: None,
+        tsc: TscRecord::default(),
     })
 }
 

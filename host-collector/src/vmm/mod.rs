@@ -11,3 +11,4 @@ pub mod procfs;
 pub mod qmp;
 pub mod slice;
 pub mod threads;
+pub mod tsc;

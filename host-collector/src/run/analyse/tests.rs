@@ -12,7 +12,7 @@ use crate::host_event::{BlockEvent, BlockStep, KvmEvent, PrevState, Switch};
 use crate::join::{NoPhase, Part, Phase};
 use crate::run::manifest::{
     DiskRecord, GroupRecord, GuestClock, GuestEnd, GuestRecord, HogRecord, LockRecord,
-    ThreadRecord, Window,
+    ThreadRecord, TscRecord, Window,
 };
 use crate::store::StreamWriter;
 use crate::timeline::Reason;
@@ -102,6 +102,7 @@ fn vm(name: &str, pid: Tid, vcpu1: Tid, reads: bool) -> VmRecord {
         memory_map_missing: None,
         groups: vec![],
         groups_missing: None,
+        tsc: TscRecord::default(),
         disk: None,
     }
 }
@@ -125,6 +126,7 @@ pub(super) fn manifest() -> Manifest {
         sampling: None,
         cost: crate::run::manifest::Cost::default(),
         silent_pcpus: Vec::new(),
+        host_tsc: Vec::new(),
     }
 }
 

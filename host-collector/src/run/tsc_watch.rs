@@ -1,0 +1,161 @@
+//! The TSCs of guests under KVM, as KVM relates them to the host's: read before, during and after
+//! the measured window. Nothing of it is needed for a run: what cannot be found becomes the reason
+//! why, and the clock maps rest on exchanges with the guests alone.
+
+use super::manifest::{Manifest, TscReading, TscRecord, VcpuTsc, VmRecord};
+use crate::lab::plan::Accelerator;
+use crate::units::{Tid, VcpuId};
+use crate::vmm::tsc::{HostTscSample, KvmDebugfs, TscRelation};
+use std::time::{Duration, Instant};
+
+/// Between two looks. A look reads a few small files, each in some microseconds and without a lock.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Samples of the host's TSC at most: an hour of them, and then every other one is let go.
+const SAMPLES_MAX: usize = 3600;
+
+/// Readings kept of one vCPU: of a TSC that is written to more often, the first ones tell enough.
+const READINGS_MAX: usize = 1000;
+
+/// Whom it watches, and what it has seen.
+#[derive(Debug)]
+pub(super) struct TscWatch {
+    /// `None` where nothing can be seen of any VM.
+    debugfs: Option<KvmDebugfs>,
+    vms: Vec<(Tid, TscRecord)>,
+    samples: Vec<HostTscSample>,
+    looked_at: Instant,
+}
+
+impl TscWatch {
+    /// Looks for the first time.
+    pub(super) fn start(vms: &[VmRecord], accelerator: Accelerator) -> TscWatch {
+        let debugfs = match accelerator {
+            Accelerator::Kvm => KvmDebugfs::find().map_err(|error| {
+                format!("KVM's directory in debugfs cannot be looked into ({error})")
+            }),
+            Accelerator::Tcg => Err(String::from("only KVM says how a guest's TSC is made")),
+        };
+        let record = |vm: &VmRecord| {
+            let missing = debugfs.as_ref().err().cloned();
+            (vm.pid, TscRecord { missing, ..TscRecord::default() })
+        };
+        let vms = vms.iter().map(record).collect();
+        let (samples, looked_at) = (Vec::new(), Instant::now());
+        let mut watch = TscWatch { debugfs: debugfs.ok(), vms, samples, looked_at };
+        watch.look();
+        watch
+    }
+
+    /// Looks again, if it is time to.
+    pub(super) fn turn(&mut self) {
+        if self.looked_at.elapsed() >= INTERVAL {
+            self.look();
+        }
+    }
+
+    /// What KVM says of a vCPU holds for the sample if it says the same before and after it: on hosts
+    /// whose TSC is not stable, KVM writes a new offset each time that a vCPU comes onto a pCPU
+    /// (`kvm_arch_vcpu_load`).
+    fn look(&mut self) {
+        self.looked_at = Instant::now();
+        let Some(debugfs) = &self.debugfs else { return };
+        let read =
+            || self.vms.iter().map(|(vmm, _)| debugfs.relations_of(*vmm)).collect::<Vec<_>>();
+        let before = read();
+        let Some(sample) = HostTscSample::take() else { return };
+        let after = read();
+        for ((_, record), looks) in self.vms.iter_mut().zip(before.into_iter().zip(after)) {
+            match looks {
+                (Ok(before), Ok(after)) => {
+                    let same = before.iter().filter(|relation| after.contains(relation));
+                    same.for_each(|(vcpu, relation)| note(record, *vcpu, *relation, &sample));
+                }
+                // What was read before stays true of its time.
+                (Err(error), _) | (_, Err(error)) if record.vcpus.is_empty() => {
+                    record.missing = Some(error.to_string());
+                }
+                _ => {}
+            }
+        }
+        if self.samples.len() >= SAMPLES_MAX {
+            let mut keep = false;
+            self.samples.retain(|_| {
+                keep = !keep;
+                keep
+            });
+        }
+        self.samples.push(sample);
+    }
+
+    /// Looks for the last time.
+    pub(super) fn finish(mut self, manifest: &mut Manifest) {
+        self.look();
+        self.write(manifest);
+    }
+
+    /// Tells the manifest what has been seen so far.
+    pub(super) fn write(&self, manifest: &mut Manifest) {
+        for (vm, (_, record)) in manifest.vms.iter_mut().zip(&self.vms) {
+            vm.tsc.clone_from(record);
+        }
+        if self.vms.iter().any(|(_, record)| !record.vcpus.is_empty()) {
+            manifest.host_tsc.clone_from(&self.samples);
+        }
+    }
+}
+
+/// A relation that is new is a reading of its own; one that was seen last time lasts until now.
+fn note(record: &mut TscRecord, vcpu: VcpuId, relation: TscRelation, sample: &HostTscSample) {
+    record.missing = None;
+    let place = record.vcpus.iter().position(|known| known.vcpu == vcpu);
+    let place = place.unwrap_or_else(|| {
+        record.vcpus.push(VcpuTsc { vcpu, readings: Vec::new() });
+        record.vcpus.len() - 1
+    });
+    let readings = &mut record.vcpus[place].readings;
+    let has_room = readings.len() < READINGS_MAX;
+    match readings.last_mut() {
+        Some(last) if last.relation == relation => last.until = sample.after,
+        _ if has_room => {
+            readings.push(TscReading { from: sample.before, until: sample.after, relation });
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::HostNs;
+
+    fn relation(offset_ticks: i64) -> TscRelation {
+        TscRelation { offset_ticks, scaling: None }
+    }
+
+    #[test]
+    fn a_relation_lasts_until_another_is_read() {
+        let mut record = TscRecord { missing: Some(String::from("x")), ..TscRecord::default() };
+        let at = |ns| HostTscSample { before: HostNs(ns), ticks: ns, after: HostNs(ns + 1) };
+        for (time_ns, offset) in [(10, -5), (20, -5), (30, 7)] {
+            note(&mut record, VcpuId(1), relation(offset), &at(time_ns));
+        }
+        note(&mut record, VcpuId(0), relation(-5), &at(30));
+        assert_eq!(record.missing, None);
+        let [one, zero] = &record.vcpus[..] else { panic!("{record:?}") };
+        assert_eq!((one.vcpu, zero.vcpu), (VcpuId(1), VcpuId(0)));
+        let reading = |from, until, offset| TscReading {
+            from: HostNs(from),
+            until: HostNs(until),
+            relation: relation(offset),
+        };
+        assert_eq!(one.readings, [reading(10, 21, -5), reading(30, 31, 7)]);
+        assert_eq!(zero.readings, [reading(30, 31, -5)]);
+    }
+
+    #[test]
+    fn a_guest_without_kvm_has_a_reason() {
+        let watch = TscWatch::start(&[], Accelerator::Tcg);
+        assert!(watch.debugfs.is_none() && watch.samples.is_empty());
+    }
+}

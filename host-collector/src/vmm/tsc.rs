@@ -1,0 +1,217 @@
+//! What KVM adds to the host's TSC for each vCPU of a guest, and the host's TSC beside its clock.
+//!
+//! Together they say what a guest's TSC reads at a host time, without asking the guest: KVM shows
+//! the offset, and where the hardware scales the TSC the ratio, in debugfs (`arch/x86/kvm/debugfs.c`):
+//!
+//! ```text
+//! kvm/<pid of the VMM>-<fd of its VM>/vcpu<number>/tsc-offset                    signed ticks
+//!                                                 /tsc-scaling-ratio             fixed point ...
+//!                                                 /tsc-scaling-ratio-frac-bits   ... with so many bits
+//! ```
+//!
+//! By `kvm_read_l1_tsc` and `kvm_scale_tsc` (`arch/x86/kvm/x86.c`) a guest reads
+//! `host_tsc * ratio / 2^bits + offset`, where the product is cut to whole ticks.
+
+use crate::guest::exchange::host_now;
+use crate::private_mount::PrivateMount;
+use crate::units::{HostNs, Tid, VcpuId};
+use nix::mount::MsFlags;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use vslice_workload::clock::Clock;
+use vslice_workload::spec::ClockChoice;
+
+/// Readings of which the quickest is kept: an interrupt may come into one of them, hardly into all.
+const TRIES: usize = 10;
+
+/// The host's TSC between two readings of its clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostTscSample {
+    /// The clock, just before.
+    pub before: HostNs,
+    /// The TSC.
+    pub ticks: u64,
+    /// The clock, just after.
+    pub after: HostNs,
+}
+
+impl HostTscSample {
+    /// The quickest of a few readings; `None` where there is no TSC.
+    #[must_use]
+    pub fn take() -> Option<HostTscSample> {
+        let clock = Clock::choose(ClockChoice::Tsc);
+        let read = |_| HostTscSample { before: host_now(), ticks: clock.now(), after: host_now() };
+        let samples = (0..TRIES).filter(|_| clock.is_tsc()).map(read);
+        samples.min_by_key(|sample| sample.after.since_ns(sample.before))
+    }
+}
+
+/// How a guest's TSC follows from the host's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TscRelation {
+    /// Added to the host's ticks after scaling; the sum wraps at 2^64.
+    pub offset_ticks: i64,
+    /// Where the hardware scales; `None` is a ratio of 1.
+    pub scaling: Option<TscScaling>,
+}
+
+/// The ratio of a guest's TSC to the host's, in fixed point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TscScaling {
+    /// The ratio times 2^`fraction_bits`.
+    pub ratio: u64,
+    /// 32 on AMD, 48 on Intel; below 64.
+    pub fraction_bits: u32,
+}
+
+/// KVM's part of debugfs.
+#[derive(Debug)]
+pub struct KvmDebugfs {
+    root: PathBuf,
+    /// `None` where somebody has mounted debugfs.
+    _private: Option<PrivateMount>,
+}
+
+impl KvmDebugfs {
+    /// Finds debugfs, or mounts one that nobody else sees.
+    ///
+    /// # Errors
+    /// Why it cannot be looked into: no rights, no debugfs, or no KVM.
+    pub fn find() -> io::Result<KvmDebugfs> {
+        // debugfs(8) has no other customary place; looked for first, because it needs no mount.
+        let usual = Path::new("/sys/kernel/debug/kvm");
+        if usual.is_dir() {
+            return Ok(KvmDebugfs { root: usual.to_owned(), _private: None });
+        }
+        let private = PrivateMount::new("debugfs", MsFlags::MS_RDONLY)?;
+        let root = private.path().join("kvm");
+        fs::read_dir(&root)?;
+        Ok(KvmDebugfs { root, _private: Some(private) })
+    }
+
+    /// The relation of each vCPU of a VMM that runs one VM, by vCPU.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] if the process has no VM, or this KVM shows no offset of it (it
+    /// does on x86 only); [`io::ErrorKind::InvalidData`] if it has several VMs, or a file holds no
+    /// number.
+    pub fn relations_of(&self, vmm: Tid) -> io::Result<Vec<(VcpuId, TscRelation)>> {
+        let vm = self.vm_of(vmm)?;
+        let mut relations = Vec::new();
+        for entry in fs::read_dir(vm)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix("vcpu")?.parse().ok());
+            if let Some(vcpu) = number {
+                relations.push((VcpuId(vcpu), relation(&entry.path())?));
+            }
+        }
+        if relations.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the VM has no vCPU in debugfs"));
+        }
+        relations.sort_by_key(|(vcpu, _)| *vcpu);
+        Ok(relations)
+    }
+
+    fn vm_of(&self, vmm: Tid) -> io::Result<PathBuf> {
+        let prefix = format!("{vmm}-");
+        let mut found = None;
+        for entry in fs::read_dir(&self.root)? {
+            let entry = entry?;
+            if entry.file_name().to_str().is_some_and(|name| name.starts_with(&prefix))
+                && found.replace(entry.path()).is_some()
+            {
+                let several = format!("process {vmm} has several VMs");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, several));
+            }
+        }
+        let none = || format!("process {vmm} has no VM in KVM's debugfs");
+        found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, none()))
+    }
+}
+
+fn relation(vcpu: &Path) -> io::Result<TscRelation> {
+    let scaling = match number(&vcpu.join("tsc-scaling-ratio")) {
+        Ok(ratio) => {
+            let fraction_bits = number(&vcpu.join("tsc-scaling-ratio-frac-bits"))?;
+            Some(TscScaling { ratio, fraction_bits })
+        }
+        // The hardware cannot scale, so KVM has no such file.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    Ok(TscRelation { offset_ticks: number(&vcpu.join("tsc-offset"))?, scaling })
+}
+
+fn number<T: std::str::FromStr>(path: &Path) -> io::Result<T> {
+    let text = fs::read_to_string(path)?;
+    let bad = || format!("{} holds {:?}, no number", path.display(), text.trim());
+    text.trim().parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, bad()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn debugfs(files: &[(&str, &str)]) -> (tempfile::TempDir, KvmDebugfs) {
+        let scratch = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = scratch.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let root = scratch.path().to_owned();
+        (scratch, KvmDebugfs { root, _private: None })
+    }
+
+    fn kind<T: std::fmt::Debug>(result: io::Result<T>) -> io::ErrorKind {
+        result.unwrap_err().kind()
+    }
+
+    /// The two vCPUs of one guest as shared/labs.md has them, from a Debian host in a box.
+    #[test]
+    fn each_vcpu_has_its_own_offset() {
+        let (_scratch, kvm) = debugfs(&[
+            ("31-9/vcpu1/tsc-offset", "-28661016509\n"),
+            ("31-9/vcpu0/tsc-offset", "-28701722408\n"),
+            ("31-9/vcpu0/tsc-scaling-ratio", "8589934592\n"),
+            ("31-9/vcpu0/tsc-scaling-ratio-frac-bits", "32\n"),
+            ("31-9/remote_tlb_flush", "7\n"),
+            ("311-9/vcpu0/tsc-offset", "1\n"),
+            ("tlb_flush", "7\n"),
+        ]);
+        let scaling = Some(TscScaling { ratio: 2 << 32, fraction_bits: 32 });
+        let expected = [
+            (VcpuId(0), TscRelation { offset_ticks: -28_701_722_408, scaling }),
+            (VcpuId(1), TscRelation { offset_ticks: -28_661_016_509, scaling: None }),
+        ];
+        assert_eq!(kvm.relations_of(Tid(31)).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_is_not_there_is_an_error() {
+        let (_scratch, kvm) = debugfs(&[
+            ("31-9/vcpu0/pid", "32\n"),
+            ("41-9/vcpu0/tsc-offset", "x\n"),
+            ("51-9/vcpu0/tsc-offset", "1\n"),
+            ("51-10/vcpu0/tsc-offset", "1\n"),
+            ("61-9/remote_tlb_flush", "1\n"),
+        ]);
+        assert_eq!(kind(kvm.relations_of(Tid(31))), io::ErrorKind::NotFound);
+        assert_eq!(kind(kvm.relations_of(Tid(41))), io::ErrorKind::InvalidData);
+        assert_eq!(kind(kvm.relations_of(Tid(51))), io::ErrorKind::InvalidData);
+        assert_eq!(kind(kvm.relations_of(Tid(61))), io::ErrorKind::NotFound);
+        assert_eq!(kind(kvm.relations_of(Tid(99))), io::ErrorKind::NotFound);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn the_hosts_tsc_runs_beside_its_clock() {
+        let first = HostTscSample::take().unwrap();
+        let second = HostTscSample::take().unwrap();
+        assert!(first.before <= first.after && first.after <= second.before);
+        assert!(first.ticks < second.ticks);
+    }
+}
