@@ -110,11 +110,14 @@ fn done(reason: DoneReason) -> GuestFrame {
     GuestFrame::Done(Done { reason, requests: 2, dropped: 0 })
 }
 
+const CALIBRATION_EXCHANGES: u32 = 100;
+
 fn plan() -> SessionPlan {
     SessionPlan {
         plan_json: b"{}".to_vec(),
         requests_max: 3,
         stamping_vcpus: vec![VcpuId(0), VcpuId(1)],
+        calibration_exchanges: CALIBRATION_EXCHANGES,
         visit_interval: Duration::from_secs(60),
         silence_max: Duration::from_secs(30),
     }
