@@ -26,6 +26,10 @@ const PREPARE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Between two pings of a running guest: often enough to renew a lease of a second many times
 /// over, rare enough to cost the guest's housekeeping vCPU next to nothing.
 const PING_INTERVAL: Duration = Duration::from_millis(100);
+/// Where a round trip takes long, so many exchanges must do once a vCPU has taken up its time.
+const CALIBRATION_EXCHANGES_MIN: u32 = 100;
+/// The time of one vCPU.
+const CALIBRATION_TIME: Duration = Duration::from_secs(2);
 /// How long the exchanges before the run, or those after it, may take together.
 const CALIBRATION_TIMEOUT: Duration = Duration::from_secs(60);
 /// Notices kept of one guest; what it has to say beyond them is passed over.
@@ -150,7 +154,8 @@ pub struct SessionPlan {
     pub requests_max: u64,
     /// The vCPUs that stamp requests; each is calibrated on its own.
     pub stamping_vcpus: Vec<VcpuId>,
-    /// Exchanges on each of these vCPUs before the run, and again after it.
+    /// Exchanges on each of these vCPUs before the run, and again after it; fewer where that would
+    /// take seconds.
     pub calibration_exchanges: u32,
     /// While the guest runs, one of these vCPUs in turn is visited for an exchange so often. Each
     /// visit takes the vCPU from its hog or its reader for a moment, so it must be seldom; without
@@ -310,7 +315,11 @@ impl<'a, S: GuestSink> Session<'a, S> {
     fn calibrate(&mut self) -> Result<(), SessionError> {
         let deadline = Instant::now() + CALIBRATION_TIMEOUT;
         for vcpu in self.plan.stamping_vcpus.clone() {
-            for _ in 0..self.plan.calibration_exchanges {
+            let began = Instant::now();
+            for count in 0..self.plan.calibration_exchanges {
+                if count >= CALIBRATION_EXCHANGES_MIN && began.elapsed() > CALIBRATION_TIME {
+                    break;
+                }
                 let id = self.ping(Some(vcpu))?;
                 let left = deadline.saturating_duration_since(Instant::now());
                 self.wait_for(left.min(ANSWER_TIMEOUT), "its clock was calibrated", |session| {
