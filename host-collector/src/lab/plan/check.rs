@@ -3,7 +3,7 @@
 use super::{Aio, DiskBus, DiskPlan, Plan, PlanError, Problem, ReaderPlan, VmPlan};
 use crate::units::VcpuId;
 use std::collections::BTreeSet;
-use vslice_workload::spec::Engine;
+use vslice_workload::spec::{Engine, LEASE_MS};
 
 /// Readers allocate their blocks, `depth` of them, in a guest that is small.
 const BLOCK_BYTES_MAX: u64 = 16 << 20;
@@ -26,6 +26,9 @@ impl Plan {
         }
         if self.vms.len() > 64 {
             return Err(Problem::TooManyVms(self.vms.len()));
+        }
+        if !u32::try_from(self.lease_ms).is_ok_and(|lease_ms| LEASE_MS.contains(&lease_ms)) {
+            return Err(Problem::Lease { lease_ms: self.lease_ms });
         }
         let mut names = BTreeSet::new();
         for vm in &self.vms {
@@ -165,6 +168,11 @@ mod tests {
             "name = \"vm1\"",
             "name = \"VM 1\"",
             "name = \"VM 1\": use 1 to 32 of the characters a-z, 0-9 and -",
+        ),
+        (
+            "collector_pcpu = 0",
+            "collector_pcpu = 0\nlease = \"2m\"",
+            "lease = 120000 ms is not in [200, 60000] ms",
         ),
         ("name = \"vm2\"", "name = \"vm1\"", "two vms have the name 'vm1'"),
         ("vcpus = 2", "vcpus = 0", "vm 'vm1': vcpus = 0 is not in [1, 64]"),

@@ -22,9 +22,9 @@ pub use problem::{PlanError, Problem};
 pub const BUILT_IN: [(&str, &str); 2] =
     [("demo", include_str!("../plans/demo.toml")), ("seed", include_str!("../plans/seed.toml"))];
 
-/// How long an agent goes on without a sign of life of its collector. Shorter than the 2 s within
-/// which everything must have stopped, and long enough for a ping that a busy host delays.
-pub const LEASE_MS: u32 = 1_500;
+/// The lease of a plan that says nothing of it. Shorter than the 2 s within which everything must have
+/// stopped, and long enough for a ping that a busy host delays.
+const LEASE_MS_DEFAULT: u64 = 1_500;
 
 /// An experiment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +51,10 @@ pub struct Plan {
         with = "quantity::duration_text"
     )]
     pub boot_timeout_ms: u64,
+    /// How long an agent goes on without a sign of life of its collector, in [200 ms, 60 s]. A host
+    /// that keeps its collector waiting for longer ends its runs early.
+    #[serde(rename = "lease", default = "lease_default", with = "quantity::duration_text")]
+    pub lease_ms: u64,
     /// Whether every exit of the guests is recorded, which tells the guest's own time from KVM's and
     /// QEMU's. Each costs two or three records more, made on the vCPU's time; there are none under TCG.
     #[serde(default)]
@@ -248,6 +252,9 @@ fn clock_default() -> ClockChoice {
 fn boot_timeout_default() -> u64 {
     120_000
 }
+fn lease_default() -> u64 {
+    LEASE_MS_DEFAULT
+}
 fn memory_default() -> u32 {
     256
 }
@@ -359,7 +366,7 @@ impl Plan {
             housekeeping_vcpu: vm.housekeeping_vcpu.0,
             clock,
             io_scheduler: vm.disk.as_ref().map(|disk| disk.guest_io_scheduler.clone()),
-            lease_ms: LEASE_MS,
+            lease_ms: u32::try_from(self.lease_ms).unwrap_or(u32::MAX),
         }
     }
 }
@@ -445,7 +452,7 @@ mod tests {
         let plan = built_in("demo");
         let spec = plan.workload_spec(&plan.vms[0], Accelerator::Tcg);
         assert_eq!((spec.hogs.as_slice(), spec.housekeeping_vcpu), (&[1][..], 0));
-        assert_eq!(spec.clock, ClockChoice::Tsc);
+        assert_eq!((spec.clock, spec.lease_ms), (ClockChoice::Tsc, 1_500));
         assert_eq!(spec.io_scheduler.as_deref(), Some("none"));
         let reader = spec.reader.expect("vm1 reads");
         assert_eq!((reader.target.as_str(), reader.create), ("auto", false));
@@ -457,9 +464,10 @@ mod tests {
             (None, None, ClockChoice::Auto)
         );
         let mut plan = plan;
-        plan.clock = ClockChoice::MonotonicRaw;
+        (plan.clock, plan.lease_ms) = (ClockChoice::MonotonicRaw, 20_000);
         let spec = plan.workload_spec(&plan.vms[0], Accelerator::Tcg);
-        assert_eq!(spec.clock, ClockChoice::MonotonicRaw, "a plan that chose a clock keeps it");
+        let chosen = (spec.clock, spec.lease_ms);
+        assert_eq!(chosen, (ClockChoice::MonotonicRaw, 20_000), "what a plan chose it keeps");
     }
 
     #[test]

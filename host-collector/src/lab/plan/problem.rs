@@ -3,6 +3,7 @@
 use crate::units::{PcpuId, VcpuId};
 use crate::vmm::host::HostPcpus;
 use thiserror::Error;
+use vslice_workload::spec::LEASE_MS;
 
 /// Why a plan cannot be used.
 #[derive(Debug, Error)]
@@ -79,6 +80,12 @@ pub enum Problem {
     /// Two guests of one name.
     #[error("two vms have the name '{0}'")]
     VmTwice(String),
+    /// An agent would give up at once, or never.
+    #[error("lease = {lease_ms} ms is not in [{}, {}] ms", LEASE_MS.start(), LEASE_MS.end())]
+    Lease {
+        /// The lease.
+        lease_ms: u64,
+    },
     /// The number of a key is out of its range.
     #[error("vm '{vm}': {key} = {value} is not in [{min}, {max}]")]
     Range {
