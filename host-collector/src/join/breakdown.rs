@@ -3,6 +3,7 @@
 use super::chain::Chain;
 use super::part::PartsNs;
 use super::phase::{IoMarks, NoPhase, PhaseParts};
+use super::uncertainty::ClockError;
 use crate::units::{HostNs, VcpuId};
 use vslice_wire::Request;
 
@@ -36,11 +37,17 @@ pub struct Breakdown {
     pub parts: PartsNs,
     /// Whether the parts may be believed.
     pub attribution: Attribution,
+    /// By how much each part may be off, as `start` and `end` may be; nothing unless it is
+    /// [`Attribution::Attributed`].
+    pub clock_error: ClockError,
     /// The vCPU thread's spans over the window, clipped to it (antagonists scaled down to what
     /// fits).
     pub chain: Chain,
     /// When the host had its I/O, or why that is not known.
     pub io: Result<IoMarks, NoPhase>,
+    /// By how much its I/O lies beyond it, `bound_ns` allowed for: 0 if it does not. `None` if no I/O
+    /// could have shown that its times are wrong.
+    pub io_beyond_ns: Option<u64>,
     /// Its parts by I/O phase; over all phases they are `parts`.
     pub phases: PhaseParts,
 }

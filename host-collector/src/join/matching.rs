@@ -69,6 +69,12 @@ impl Window {
         began && completed <= self.latest
     }
 
+    /// How far the I/O reaches beyond the request.
+    fn excess_ns(&self, io: &HostIo) -> u64 {
+        let too_late_ns = io.completed.map_or(0, |completed| completed.since_ns(self.latest));
+        self.earliest.since_ns(io.submitted).max(too_late_ns)
+    }
+
     fn meets(&self, io: &HostIo) -> bool {
         let had_ended = io.completed.is_some_and(|completed| completed < self.earliest);
         io.submitted <= self.latest && !had_ended
@@ -178,6 +184,27 @@ impl Matching {
         let completed = own.iter().filter_map(|io| io.completed).max().ok_or(NoPhase::NoIo)?;
         let within = |time: HostNs| time.clamp(request.start, request.end);
         Ok(IoMarks { submitted: within(submitted), completed: within(completed) })
+    }
+
+    /// By how much the request's I/O lies beyond it, however wrong the clock map is; 0 if it does not.
+    /// `None` if it could not have been seen to: only where the request's sectors are known, and read
+    /// past the page cache, is I/O known to be its own before its times are looked at.
+    pub(super) fn beyond_ns(
+        &self,
+        request: &Window,
+        marks: Result<IoMarks, NoPhase>,
+    ) -> Option<u64> {
+        let is_known = self.target.access == HostAccess::Direct && request.sectors.is_some();
+        match marks {
+            Ok(_) => is_known.then_some(0),
+            Err(NoPhase::Contradiction) => {
+                let own = self.ios.since(request.earliest);
+                let own =
+                    own.filter(|io| request.reads(&io.sectors) && self.contradicts(io, request));
+                own.map(|io| request.excess_ns(io)).max()
+            }
+            Err(_) => None,
+        }
     }
 
     /// Whether the I/O may have been for another request instead. One that reads other sectors is

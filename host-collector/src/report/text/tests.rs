@@ -36,6 +36,16 @@ fn the_page_of_a_run_with_exits() {
 }
 
 #[test]
+fn the_page_of_a_run_whose_clock_is_not_sound() {
+    let summary = example::unsound_clock();
+    let page = render(&summary, PLAIN);
+    assert_golden("unsound_clock.golden", &page);
+    let coloured = render(&summary, Style { colour: true, ..PLAIN });
+    assert!(coloured.contains("\x1b[1;31mVIOLATED, exchange"), "it is red");
+    assert!(!render(&example::summary(), Style { colour: true, ..PLAIN }).contains("\x1b[1;31mok"));
+}
+
+#[test]
 fn the_page_of_a_run_without_requests() {
     let page = render(&empty(), PLAIN);
     assert_golden("empty.golden", &page);
