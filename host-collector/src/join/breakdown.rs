@@ -20,6 +20,26 @@ pub enum Attribution {
     NotRecorded,
 }
 
+/// What a request's I/O on the host says of the request's times.
+///
+/// Only where its sectors are known, and read past the page cache, is I/O known to be its own before
+/// the times are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IoCheck {
+    /// Nothing: whose I/O is whose is not known, or it was not recorded.
+    Unchecked,
+    /// All of it lies within the request, as far as its ends may be off.
+    Within,
+    /// Some of it was handed to the block layer before the guest submitted the request, or was done
+    /// after the guest saw it completed.
+    Beyond {
+        /// By so many nanoseconds more than the ends may be off; at least 1.
+        excess_ns: u64,
+    },
+    /// There must have been some, but none was seen near the request.
+    Unseen,
+}
+
 /// One request, split.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Breakdown {
@@ -45,9 +65,8 @@ pub struct Breakdown {
     pub chain: Chain,
     /// When the host had its I/O, or why that is not known.
     pub io: Result<IoMarks, NoPhase>,
-    /// By how much its I/O lies beyond it, `bound_ns` allowed for: 0 if it does not. `None` if no I/O
-    /// could have shown that its times are wrong.
-    pub io_beyond_ns: Option<u64>,
+    /// Whether its I/O lies within it.
+    pub io_check: IoCheck,
     /// Its parts by I/O phase; over all phases they are `parts`.
     pub phases: PhaseParts,
 }

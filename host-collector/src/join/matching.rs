@@ -14,6 +14,7 @@
 //! Everything else is a [`NoPhase`].
 
 use super::OPEN_REQUESTS_MAX;
+use super::breakdown::IoCheck;
 use super::ios::{HostIo, Ios, Submitter};
 use super::phase::{IoMarks, NoPhase};
 use super::target::{HostAccess, Target, overlap};
@@ -186,24 +187,21 @@ impl Matching {
         Ok(IoMarks { submitted: within(submitted), completed: within(completed) })
     }
 
-    /// By how much the request's I/O lies beyond it, however wrong the clock map is; 0 if it does not.
-    /// `None` if it could not have been seen to: only where the request's sectors are known, and read
-    /// past the page cache, is I/O known to be its own before its times are looked at.
-    pub(super) fn beyond_ns(
-        &self,
-        request: &Window,
-        marks: Result<IoMarks, NoPhase>,
-    ) -> Option<u64> {
+    /// What the request's I/O, which has these marks, says of the request's times.
+    pub(super) fn check(&self, request: &Window, marks: Result<IoMarks, NoPhase>) -> IoCheck {
         let is_known = self.target.access == HostAccess::Direct && request.sectors.is_some();
         match marks {
-            Ok(_) => is_known.then_some(0),
+            Ok(_) if is_known => IoCheck::Within,
+            Err(NoPhase::NoIo) if is_known => IoCheck::Unseen,
             Err(NoPhase::Contradiction) => {
-                let own = self.ios.since(request.earliest);
-                let own =
-                    own.filter(|io| request.reads(&io.sectors) && self.contradicts(io, request));
-                own.map(|io| request.excess_ns(io)).max()
+                let own = self
+                    .ios
+                    .since(request.earliest)
+                    .filter(|io| request.reads(&io.sectors) && self.contradicts(io, request));
+                let excess_ns = own.map(|io| request.excess_ns(io)).max().unwrap_or(0);
+                IoCheck::Beyond { excess_ns: excess_ns.max(1) }
             }
-            Err(_) => None,
+            _ => IoCheck::Unchecked,
         }
     }
 

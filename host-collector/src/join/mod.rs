@@ -35,7 +35,7 @@ pub mod uncertainty;
 #[cfg(test)]
 mod uncertainty_laws;
 
-pub use breakdown::{Attribution, Breakdown};
+pub use breakdown::{Attribution, Breakdown, IoCheck};
 pub use chain::{CHAIN_SPANS_MAX, Chain, Link, StaySplit};
 pub use ios::Submitter;
 pub use order::SubmissionOrder;

@@ -196,22 +196,24 @@ fn what_is_not_certain_is_not_known() {
 
 #[test]
 fn io_beyond_its_request_is_measured_where_it_could_be_seen() {
-    let beyond_ns = |target, deeds: &[Deed]| {
-        join(target, &"=".repeat(40), &[request(3, 10, 20)], deeds)[0].io_beyond_ns
+    let check = |target, deeds: &[Deed]| {
+        join(target, &"=".repeat(40), &[request(3, 10, 20)], deeds)[0].io_check
     };
     // Less what the ends may be off by.
-    let is_about = |found: Option<u64>, units: u64| {
-        found.is_some_and(|ns| (units * UNIT_NS - SLIGHTLY_NS..=units * UNIT_NS).contains(&ns))
+    let is_about = |found: IoCheck, units: u64| {
+        let IoCheck::Beyond { excess_ns } = found else { return false };
+        (units * UNIT_NS - SLIGHTLY_NS..=units * UNIT_NS).contains(&excess_ns)
     };
-    let direct = |deeds: &[Deed]| beyond_ns(target(HostAccess::Direct), deeds);
-    assert_eq!(direct(&io(12, 16, 3)), Some(0));
-    assert_eq!(direct(&[(9_999, '>', 24, 8), (16_000, '<', 24, 8)]), Some(0), "within the bound");
+    let direct = |deeds: &[Deed]| check(target(HostAccess::Direct), deeds);
+    assert_eq!(direct(&io(12, 16, 3)), IoCheck::Within);
+    let slightly = [(9_999, '>', 24, 8), (16_000, '<', 24, 8)];
+    assert_eq!(direct(&slightly), IoCheck::Within, "within the bound");
     assert!(is_about(direct(&io(7, 16, 3)), 3), "submitted before it");
     assert!(is_about(direct(&io(12, 25, 3)), 5), "done after it");
     assert!(is_about(direct(&io(8, 26, 3)), 6), "the larger one of both");
-    assert_eq!(direct(&io(12, 16, 4)), None, "no I/O for it was seen");
-    assert_eq!(beyond_ns(target(HostAccess::Cached), &io(12, 16, 3)), None);
-    assert_eq!(beyond_ns(unmapped(HostAccess::Direct), &io(12, 16, 3)), None);
+    assert_eq!(direct(&io(12, 16, 4)), IoCheck::Unseen, "only for another block");
+    assert_eq!(check(target(HostAccess::Cached), &io(12, 16, 3)), IoCheck::Unchecked);
+    assert_eq!(check(unmapped(HostAccess::Direct), &io(12, 16, 3)), IoCheck::Unchecked);
 }
 
 #[test]

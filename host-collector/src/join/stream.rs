@@ -1,7 +1,7 @@
 //! The join of one vCPU's requests with the timeline of its thread.
 
 use super::OPEN_REQUESTS_MAX;
-use super::breakdown::{Attribution, Breakdown};
+use super::breakdown::{Attribution, Breakdown, IoCheck};
 use super::chain::Chain;
 use super::history::History;
 use super::ios::Submitter;
@@ -225,9 +225,9 @@ impl<Requests: Iterator<Item = Placed>> Join<Requests> {
     /// The breakdown of a request that is covered to its end; takes it out of `open`.
     fn breakdown(&self, open: &mut Open) -> Breakdown {
         let marks = self.marks(open);
-        let beyond = match (&self.io, &open.window) {
-            (Some(io), Some(window)) => io.beyond_ns(window, marks),
-            _ => None,
+        let io_check = match (&self.io, &open.window) {
+            (Some(io), Some(window)) => io.check(window, marks),
+            _ => IoCheck::Unchecked,
         };
         let breakdown = &open.breakdown;
         let phases = marks.ok().map(|marks| {
@@ -235,7 +235,7 @@ impl<Requests: Iterator<Item = Placed>> Join<Requests> {
             self.history.product((breakdown.start, breakdown.end), believed, &marks)
         });
         let mut breakdown = open.close(marks, phases);
-        breakdown.io_beyond_ns = beyond;
+        breakdown.io_check = io_check;
         if breakdown.attribution == Attribution::Attributed {
             breakdown.clock_error = uncertainty::clock_error(&self.history, &open.placed);
         }
@@ -287,7 +287,7 @@ impl Open {
             clock_error: ClockError::default(),
             chain: Chain::default(),
             io: Err(NoPhase::NotRecorded),
-            io_beyond_ns: None,
+            io_check: IoCheck::Unchecked,
             phases: PhaseParts::default(),
         };
         Open {

@@ -1,7 +1,7 @@
 //! How guest times became host times, and what speaks against it.
 
 use crate::clock::{ClockMap, Cut};
-use crate::join::Breakdown;
+use crate::join::{Breakdown, IoCheck};
 use crate::units::{HostNs, VcpuId};
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +42,8 @@ pub struct ClockCheck {
     pub violations: u64,
     /// By how much more, at worst.
     pub worst_ns: u64,
+    /// Requests, not among `requests`, of which there must have been I/O and none was seen near them.
+    pub unseen: u64,
 }
 
 /// The clock map of one vCPU.
@@ -136,10 +138,17 @@ pub(super) struct ClockTally {
 impl ClockTally {
     pub(super) fn add(&mut self, breakdown: &Breakdown) {
         self.bound_ns = self.bound_ns.max(Some(breakdown.bound_ns));
-        let Some(beyond_ns) = breakdown.io_beyond_ns else { return };
-        self.check.requests += 1;
-        self.check.violations += u64::from(beyond_ns > 0);
-        self.check.worst_ns = self.check.worst_ns.max(beyond_ns);
+        let check = &mut self.check;
+        match breakdown.io_check {
+            IoCheck::Unchecked => {}
+            IoCheck::Unseen => check.unseen += 1,
+            IoCheck::Within => check.requests += 1,
+            IoCheck::Beyond { excess_ns } => {
+                check.requests += 1;
+                check.violations += 1;
+                check.worst_ns = check.worst_ns.max(excess_ns);
+            }
+        }
     }
 }
 

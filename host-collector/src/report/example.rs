@@ -11,7 +11,7 @@ use super::model::{Accelerator, Cost, Environment, Hog, Lost, RunStatus, Summary
 use super::names::{Names, ThreadIdentity, ThreadKind, VmIndex, VmThreads};
 use crate::host_event::StackId;
 use crate::join::{
-    Attribution, Breakdown, Chain, ClockError, IoMarks, NoPhase, Part, PartsNs, PhaseParts,
+    Attribution, Breakdown, Chain, ClockError, IoCheck, IoMarks, NoPhase, Part, PartsNs, PhaseParts,
 };
 use crate::timeline::{
     Antagonist, DeviceAddress, Exit, ExitReason, ExitTime, HardwareExit, LockWait, Reason, RunMode,
@@ -128,7 +128,7 @@ pub(super) fn request(index: u64, start: HostNs, spans: Vec<Span>) -> Breakdown 
         clock_error: ClockError::default(),
         chain: chain.into_iter().collect(),
         io: Err(NoPhase::NotRecorded),
-        io_beyond_ns: None,
+        io_check: IoCheck::Unchecked,
         phases: PhaseParts::unknown(parts),
     }
 }
@@ -138,7 +138,7 @@ pub(super) fn set_io(breakdown: &mut Breakdown, submitted_ns: u64, completed_ns:
     let at = |offset_ns| HostNs(breakdown.start.0 + offset_ns);
     let marks = IoMarks { submitted: at(submitted_ns), completed: at(completed_ns) };
     breakdown.io = Ok(marks);
-    breakdown.io_beyond_ns = Some(0);
+    breakdown.io_check = IoCheck::Within;
     breakdown.phases = PhaseParts::default();
     for span in breakdown.chain.spans() {
         breakdown.phases.add(span.start, span.end, Part::of(&span.state), &marks);
@@ -163,7 +163,8 @@ pub(super) fn unsound_clock() -> Summary {
     use crate::join::Unplaced;
     let mut builder = builder();
     let mut beyond = request(2000, HostNs(START.0 + 900_000_000), spans_of(0));
-    (beyond.io, beyond.io_beyond_ns) = (Err(NoPhase::Contradiction), Some(1_230_000));
+    (beyond.io, beyond.io_check) =
+        (Err(NoPhase::Contradiction), IoCheck::Beyond { excess_ns: 1_230_000 });
     let request = beyond.request;
     builder.breakdown(VM1, beyond);
     for why in [Unplaced::NoClock, Unplaced::ClockStepped, Unplaced::ClockAmbiguous] {
@@ -292,7 +293,7 @@ pub(super) fn builder() -> SummaryBuilder {
         let pause = laid_out(breakdown.end, vec![blocked(Reason::Halt, 5_000)]);
         at = pause[0].end;
         match index {
-            800 => breakdown.io = Err(NoPhase::NoIo),
+            800 => (breakdown.io, breakdown.io_check) = (Err(NoPhase::NoIo), IoCheck::Unseen),
             900 => {
                 (breakdown.attribution, breakdown.io) = (Attribution::Lost, Err(NoPhase::Lost));
             }

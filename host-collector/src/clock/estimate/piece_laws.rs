@@ -151,6 +151,24 @@ fn a_clock_that_steps_all_the_time_has_no_map() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_is_no_clock_that_runs_backwards() {
+    // A falling line fits the first two; with the third one nothing fits.
+    let read = |host: u64, guest: u64| Exchange {
+        host_sent: HostNs(host),
+        guest_received: GuestTicks(guest),
+        guest_sent: GuestTicks(guest),
+        host_received: HostNs(host + 10),
+    };
+    let back = [read(500, 1_000), read(600, 990), read(700, 1_090)];
+    let error = ClockMap::estimate(&back[..2]).unwrap_err();
+    assert!(matches!(error, ClockError::TooClose { cut_count: 1, .. }), "{error}");
+    let map = ClockMap::estimate(&back).unwrap();
+    let [cut] = map.cuts() else { panic!("{:?}", map.cuts()) };
+    assert_eq!((cut.after, cut.before), (HostNs(500), HostNs(610)));
+    assert!((80..=110).contains(&cut.step_ns), "{cut:?}");
+}
+
+#[test]
 fn guest_stamps_that_run_backwards_are_a_step() {
     let read = |host: u64, received: u64, sent: u64| Exchange {
         host_sent: HostNs(host),

@@ -1,4 +1,5 @@
 use super::*;
+use crate::join::IoCheck;
 use crate::report::clock::ClockCheck;
 use crate::report::example::{
     self, BLOCK_BYTES, START, VM1, blocked, facts, laid_out, lost, names, preempted, request,
@@ -133,11 +134,12 @@ fn errors_of_the_clock_are_summed_by_class_and_its_violations_counted() {
         breakdown.clock_error.parts.add(Part::OnPcpu, 7);
         breakdown.clock_error.parts.add(Part::PreemptWait, index / 995);
         breakdown.clock_error.can_move = !(10..995).contains(&index);
-        breakdown.io_beyond_ns = match index {
-            0..500 => None,
-            600 => Some(30),
-            700 => Some(40),
-            _ => Some(0),
+        breakdown.io_check = match index {
+            0..400 => IoCheck::Unchecked,
+            400..500 => IoCheck::Unseen,
+            600 => IoCheck::Beyond { excess_ns: 30 },
+            700 => IoCheck::Beyond { excess_ns: 40 },
+            _ => IoCheck::Within,
         };
         builder.breakdown(VM1, breakdown);
     }
@@ -151,7 +153,7 @@ fn errors_of_the_clock_are_summed_by_class_and_its_violations_counted() {
     assert_eq!((error_ns(&errors.all), error_ns(&errors.p99)), ((7_000, 5), (35, 5)));
     let classes = &summary.classes;
     assert_eq!((classes.all.clock_uncertain, classes.p99.clock_uncertain), (15, 5));
-    let check = ClockCheck { requests: 500, violations: 2, worst_ns: 40 };
+    let check = ClockCheck { requests: 500, violations: 2, worst_ns: 40, unseen: 100 };
     assert_eq!(summary.clock.check, check);
 }
 

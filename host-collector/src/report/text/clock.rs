@@ -46,18 +46,23 @@ pub(super) fn clock(page: &mut Page, summary: &Summary) {
 /// What the requests' I/O says: in a word, in a sentence, and how loud.
 fn check(clock: &Clock) -> (&'static str, String, Tone) {
     let check = clock.check;
+    let unseen = match check.unseen {
+        0 => String::new(),
+        unseen => format!("; that of {} more was not seen", count(unseen)),
+    };
+    let requests = counted(check.requests, "request");
     if check.violations > 0 {
+        let (violations, worst) = (count(check.violations), duration(check.worst_ns));
         let text = format!(
-            "the host's I/O of {} of {} lies beyond them, by up to {} more than that",
-            count(check.violations),
-            counted(check.requests, "request"),
-            duration(check.worst_ns)
+            "the host's I/O of {violations} of {requests} lies beyond them, by up to {worst} more than \
+             that{unseen}"
         );
         ("VIOLATED", text, Tone::Alarm)
     } else if check.requests > 0 {
-        let text =
-            format!("the host's I/O of {} lies within them", counted(check.requests, "request"));
-        ("ok", text, Tone::Plain)
+        ("ok", format!("the host's I/O of {requests} lies within them{unseen}"), Tone::Plain)
+    } else if check.unseen > 0 {
+        let requests = counted(check.unseen, "request");
+        ("not checked", format!("no host I/O was seen near any of {requests}"), Tone::Alarm)
     } else {
         ("not checked", "no host I/O that could contradict it".to_owned(), Tone::Plain)
     }
