@@ -21,7 +21,7 @@
 //! one side. See `band` for the geometry.
 //!
 //! # What is chosen
-//! *One* line serves the whole run, so that a difference of two mapped times is exact up to the
+//! *One* line serves the whole run, as long as there is one, so that a difference of two mapped times is exact up to the
 //! error of the rate alone: a map that followed the samples piece by piece would add their jitter
 //! to every latency. It is the middle between the steepest feasible line and the shallowest one,
 //! which makes the largest bound over the run the smallest possible:
@@ -41,15 +41,26 @@
 //! within it. Both lines that enclose it are convex, so that within the window the bound is largest
 //! at one of its ends.
 //!
+//! # Steps
+//! A clock that is written to, a guest that is suspended or moved, a rate that changes: then no line
+//! fits, and the map is cut into as few pieces as the exchanges allow, see `pieces`. Times that may
+//! have been read between two pieces have no host time, see `owners`.
+//!
 //! # Arithmetic
 //! All of it is in integers, relative to the first exchange, and every bound is rounded outwards.
 //! A stamp is a clock reading that was cut to whole units, so that the event came within the unit
 //! after it; each inequality is widened by the one unit that this may cost.
 
 mod band;
+mod line;
+mod owners;
+mod pieces;
 
 use crate::units::{GuestTicks, HostNs};
-use band::{Band, COORDINATE_MAX, Line, NoBand, Point};
+use line::{Anchor, LineMap, Stamp};
+use owners::{Owners, Reading};
+use pieces::Step;
+use std::ops::Range;
 
 /// One round trip between the collector and a guest's vCPU: four stamps on two clocks.
 ///
@@ -74,15 +85,52 @@ pub struct Mapped {
     pub at: HostNs,
     /// The true time is within this many nanoseconds of `at`, on either side.
     pub bound_ns: u64,
+    /// The piece of the map that it lies on, from 0: times on one piece are off alike.
+    pub piece: usize,
+}
+
+/// Two guest times on the host's clock, on one piece of a map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MappedLength {
+    /// The first.
+    pub from: Mapped,
+    /// The second.
+    pub to: Mapped,
+    /// The length between them is off by so many nanoseconds at most. That is much less than the
+    /// bounds, as both ends are off alike.
+    pub error_ns: u64,
+}
+
+/// Why a guest time has no host time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unmapped {
+    /// It lies between two pieces of the map, where the clock stepped.
+    BetweenPieces,
+    /// The clock may have read it more than once: it was set back.
+    Ambiguous,
+    /// Of a length: the clock stepped between its ends.
+    AcrossCut,
+}
+
+/// A step of the guest's clock, or a change of its rate: the map is in two pieces there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// It was not before this time ...
+    pub after: HostNs,
+    /// ... and not after that.
+    pub before: HostNs,
+    /// How large the step was at least, in nanoseconds of the host's clock; 0 if it may have been the
+    /// rate alone that changed.
+    pub step_ns: u64,
 }
 
 /// Turns the times of one vCPU into host times.
 #[derive(Debug, Clone)]
 pub struct ClockMap {
-    anchor: Anchor,
-    band: Band,
-    /// The chosen line, through integer points at both ends of the window.
-    chosen: Line,
+    /// Those pieces that have a map, in order of time; at least one.
+    pieces: Vec<LineMap>,
+    owners: Owners,
+    cuts: Vec<Cut>,
     exchange_count: usize,
 }
 
@@ -95,190 +143,113 @@ pub enum ClockError {
         /// How many exchanges there are.
         count: usize,
     },
-    /// One exchange contradicts itself: a clock ran backwards while it was under way.
+    /// The exchanges lie within one round trip of each other, so that any rate would fit; or they
+    /// contradict each other wherever they do not.
     #[error(
-        "exchange {index} ran backwards: sent at {} ns and answered at {} ns by the host's clock, \
-         received at {} and answered at {} ticks by the guest's",
-        .exchange.host_sent.0, .exchange.host_received.0,
-        .exchange.guest_received.0, .exchange.guest_sent.0
-    )]
-    Backwards {
-        /// Its place among the exchanges, from 0.
-        index: usize,
-        /// The exchange.
-        exchange: Exchange,
-    },
-    /// The stamps are further apart than any run can be.
-    #[error(
-        "the exchanges span {guest_span_ticks} guest ticks and {host_span_ns} ns, more than 2^60"
-    )]
-    TooFarApart {
-        /// From the earliest to the latest guest stamp.
-        guest_span_ticks: u64,
-        /// From the earliest to the latest host stamp.
-        host_span_ns: u64,
-    },
-    /// The exchanges lie within one round trip of each other: any rate would fit.
-    #[error(
-        "the exchanges span only {guest_span_ticks} guest ticks and {host_span_ns} ns, too close \
-         together for their round trips to tell the rate"
+        "the exchanges span {guest_span_ticks} guest ticks and {host_span_ns} ns and contradict each \
+         other {cut_count} times: between two contradictions they are too close together for their \
+         round trips to tell the rate"
     )]
     TooClose {
         /// From the earliest to the latest guest stamp.
         guest_span_ticks: u64,
         /// From the earliest to the latest host stamp.
         host_span_ns: u64,
-    },
-    /// No constant rate and offset fit: a clock stepped, or its rate changed.
-    #[error(
-        "no constant rate and offset fit the exchanges: near guest time {} they contradict each \
-         other by {violation_ns} ns (a clock stepped, or its rate changed)",
-        .near.0
-    )]
-    NoLine {
-        /// How far any line that obeys the other exchanges is off there, in nanoseconds; a step
-        /// of the clock is at least this large.
-        violation_ns: u64,
-        /// Where the contradiction is largest.
-        near: GuestTicks,
+        /// How often they contradict each other.
+        cut_count: usize,
     },
 }
 
-/// The earliest stamps on both clocks, from which all coordinates count, and the latest ones.
-#[derive(Debug, Clone, Copy)]
-struct Anchor {
-    guest_first: GuestTicks,
-    guest_last: GuestTicks,
-    host_first: HostNs,
-    host_last: HostNs,
-}
-
-impl Anchor {
-    fn of(exchanges: &[Exchange]) -> Option<Anchor> {
-        Some(Anchor {
-            guest_first: exchanges.iter().map(|exchange| exchange.guest_received).min()?,
-            guest_last: exchanges.iter().map(|exchange| exchange.guest_sent).max()?,
-            host_first: exchanges.iter().map(|exchange| exchange.host_sent).min()?,
-            host_last: exchanges.iter().map(|exchange| exchange.host_received).max()?,
-        })
-    }
-
-    fn guest_span_ticks(&self) -> u64 {
-        self.guest_last.0.saturating_sub(self.guest_first.0)
-    }
-
-    fn host_span_ns(&self) -> u64 {
-        self.host_last.since_ns(self.host_first)
-    }
-
-    fn x(&self, guest: GuestTicks) -> i128 {
-        i128::from(guest.0) - i128::from(self.guest_first.0)
-    }
-
-    fn y(&self, host: HostNs) -> i128 {
-        i128::from(host.0) - i128::from(self.host_first.0)
-    }
-
-    fn guest(&self, x: i128) -> GuestTicks {
-        GuestTicks(saturated(x + i128::from(self.guest_first.0)))
-    }
-
-    fn host(&self, y: i128) -> HostNs {
-        HostNs(saturated(y + i128::from(self.host_first.0)))
-    }
-}
-
-/// The nearest `u64`.
-fn saturated(value: i128) -> u64 {
-    u64::try_from(value.max(0)).unwrap_or(u64::MAX)
+/// A piece that has a map.
+struct Piece {
+    line: LineMap,
+    /// The stamps that are certainly its own.
+    certain: Range<usize>,
+    /// Which one it is of all pieces, those without a map among them.
+    number: usize,
 }
 
 impl ClockMap {
     /// The map of one vCPU from exchanges with it, in any order.
     ///
-    /// Exchanges at both ends of the run matter most: they fix the rate.
+    /// Exchanges at both ends of the run matter most: they fix the rate. For n of them it takes
+    /// O(n (log n)^2), whatever they say.
     ///
     /// # Errors
-    /// See [`ClockError`]: too few, too close together, or contradicting each other.
+    /// See [`ClockError`]: too few, or too close together.
     pub fn estimate(exchanges: &[Exchange]) -> Result<ClockMap, ClockError> {
         let count = exchanges.len();
-        let anchor =
-            Anchor::of(exchanges).filter(|_| count >= 2).ok_or(ClockError::TooFew { count })?;
-        if let Some((index, exchange)) = exchanges.iter().enumerate().find(|(_, exchange)| {
-            exchange.guest_sent < exchange.guest_received
-                || exchange.host_received < exchange.host_sent
-        }) {
-            return Err(ClockError::Backwards { index, exchange: *exchange });
+        if count < 2 {
+            return Err(ClockError::TooFew { count });
         }
-        let (guest_span_ticks, host_span_ns) = (anchor.guest_span_ticks(), anchor.host_span_ns());
-        // One less than the most, for the units by which the inequalities are widened.
-        if i128::from(guest_span_ticks.max(host_span_ns)) >= COORDINATE_MAX {
-            return Err(ClockError::TooFarApart { guest_span_ticks, host_span_ns });
-        }
-        // floor:    h(guest_received + 1) >= host_sent
-        let floors = exchanges.iter().map(|exchange| Point {
-            x: anchor.x(exchange.guest_received) + 1,
-            y: anchor.y(exchange.host_sent),
-        });
-        // ceiling:  h(guest_sent) <= host_received + 1
-        let ceilings = exchanges.iter().map(|exchange| Point {
-            x: anchor.x(exchange.guest_sent),
-            y: anchor.y(exchange.host_received) + 1,
-        });
-        let band = Band::between(floors.collect(), ceilings.collect()).map_err(|no| match no {
-            NoBand::TooClose => ClockError::TooClose { guest_span_ticks, host_span_ns },
-            NoBand::Conflict(conflict) => ClockError::NoLine {
-                violation_ns: saturated(conflict.excess),
-                near: anchor.guest(conflict.x),
-            },
-        })?;
-        let end = |x: i128| Point {
-            x,
-            // y = (steepest(x) + shallowest(x)) / 2
-            y: (band.steepest.round_at(x) + band.shallowest.round_at(x)).div_euclid(2),
+        let mut exchanges = exchanges.to_vec();
+        exchanges.sort_by_key(|exchange| (exchange.host_sent, exchange.host_received));
+        let stamps = line::stamps(&exchanges);
+        let (certain, steps) = pieces::pieces(&stamps);
+        let of_piece = |(number, certain): (usize, Range<usize>)| {
+            let line = LineMap::of(&stamps[certain.clone()])?;
+            Some(Piece { line, certain, number })
         };
-        let chosen = Line { from: end(0), to: end(anchor.x(anchor.guest_last)) };
-        Ok(ClockMap { anchor, band, chosen, exchange_count: count })
+        let pieces: Vec<Option<Piece>> = certain.into_iter().enumerate().map(of_piece).collect();
+        let cuts = steps.iter().enumerate().map(|(number, step)| {
+            let line = |number: usize| pieces[number].as_ref().map(|piece| &piece.line);
+            cut(&stamps, step, line(number), line(number + 1))
+        });
+        let cuts: Vec<Cut> = cuts.collect();
+        let pieces: Vec<Piece> = pieces.into_iter().flatten().collect();
+        if pieces.is_empty() {
+            let anchor = Anchor::of(&stamps);
+            return Err(ClockError::TooClose {
+                guest_span_ticks: anchor.map_or(0, |anchor| anchor.guest_span_ticks()),
+                host_span_ns: anchor.map_or(0, |anchor| anchor.host_span_ns()),
+                cut_count: cuts.len(),
+            });
+        }
+        let owners = Owners::of(&readings(&stamps, &pieces, cuts.len()));
+        let pieces = pieces.into_iter().map(|piece| piece.line).collect();
+        Ok(ClockMap { pieces, owners, cuts, exchange_count: count })
     }
 
-    /// A guest time on the host's clock, for any guest time: outside of [`ClockMap::window`] the
-    /// bound grows with the distance.
+    /// A guest time on the host's clock, for guest times from the first exchange on. Beyond the last
+    /// one, and for a map in one piece also before the first one, the bound grows with the distance.
     ///
-    /// Later guest times never map to earlier host times. Host times before 0 and beyond `u64` are
-    /// cut to these.
-    #[must_use]
-    pub fn to_host(&self, guest: GuestTicks) -> Mapped {
-        let x = self.anchor.x(guest);
-        let at = self.chosen.floor_at(x);
-        // The clock read `guest` from h(guest) until h(guest + 1).
-        let above = self.band.highest_at(x + 1) - at;
-        let below = at - self.band.lowest_at(x);
-        Mapped { at: self.anchor.host(at), bound_ns: saturated(above.max(below)) }
+    /// On one piece, later guest times never map to earlier host times. Host times before 0 and
+    /// beyond `u64` are cut to these.
+    ///
+    /// # Errors
+    /// See [`Unmapped`]. A map in one piece has none.
+    pub fn to_host(&self, guest: GuestTicks) -> Result<Mapped, Unmapped> {
+        let piece = self.owners.piece(guest)?;
+        Ok(self.pieces[piece].to_host(guest, piece))
     }
 
-    /// The largest bound of any guest time within [`ClockMap::window`].
+    /// Two guest times on the host's clock.
+    ///
+    /// # Errors
+    /// See [`Unmapped`]: as for each of them, or as they lie on different pieces.
+    pub fn length_to_host(
+        &self,
+        from: GuestTicks,
+        to: GuestTicks,
+    ) -> Result<MappedLength, Unmapped> {
+        let mapped = (self.to_host(from)?, self.to_host(to)?);
+        if mapped.0.piece != mapped.1.piece {
+            return Err(Unmapped::AcrossCut);
+        }
+        let error_ns = self.pieces[mapped.0.piece].length_error_ns(from, to);
+        Ok(MappedLength { from: mapped.0, to: mapped.1, error_ns })
+    }
+
+    /// The largest bound of any guest time between the stamps of a piece.
     #[must_use]
     pub fn bound_ns(&self) -> u64 {
-        let (first, last) = self.window();
-        self.to_host(first).bound_ns.max(self.to_host(last).bound_ns)
+        self.pieces.iter().map(LineMap::bound_ns).max().unwrap_or(0)
     }
 
-    /// The guest times between which the map was measured: the first and the last stamp.
+    /// Where the clock stepped, in order of time.
     #[must_use]
-    pub fn window(&self) -> (GuestTicks, GuestTicks) {
-        (self.anchor.guest_first, self.anchor.guest_last)
-    }
-
-    /// The estimated length of one guest tick in nanoseconds of the host's clock.
-    #[must_use]
-    pub fn ns_per_tick(&self) -> f64 {
-        ratio(&self.chosen)
-    }
-
-    /// Between which values the length of one guest tick in nanoseconds must lie.
-    #[must_use]
-    pub fn ns_per_tick_range(&self) -> (f64, f64) {
-        (ratio(&self.band.shallowest), ratio(&self.band.steepest))
+    pub fn cuts(&self) -> &[Cut] {
+        &self.cuts
     }
 
     /// How many exchanges the map was made from.
@@ -286,12 +257,120 @@ impl ClockMap {
     pub fn exchange_count(&self) -> usize {
         self.exchange_count
     }
+
+    /// How far two vCPUs' clocks are apart where they are furthest, at least: what lies between their
+    /// bounds at the same guest time, in nanoseconds. 0 if they may be one clock.
+    ///
+    /// Compares pieces that share host time. It tells as well whether two maps of the same clock, made
+    /// in different ways, contradict each other.
+    #[must_use]
+    pub fn apart_ns(&self, other: &ClockMap) -> u64 {
+        let (mut one, mut two) = (self.pieces.iter().peekable(), other.pieces.iter().peekable());
+        let mut apart_ns = 0;
+        while let (Some(left), Some(right)) = (one.peek(), two.peek()) {
+            let (left_last, right_last) = (left.anchor.host_last, right.anchor.host_last);
+            let share_time =
+                left.anchor.host_first <= right_last && right.anchor.host_first <= left_last;
+            if share_time {
+                apart_ns = apart_ns.max(left.apart_ns(right));
+            }
+            if left_last <= right_last {
+                one.next()
+            } else {
+                two.next()
+            };
+        }
+        apart_ns
+    }
 }
 
-/// The slope of a line, for people to read.
-fn ratio(line: &Line) -> f64 {
-    line.dy() as f64 / line.dx() as f64
+/// What is known of a step between two pieces.
+fn cut(stamps: &[Stamp], step: &Step, left: Option<&LineMap>, right: Option<&LineMap>) -> Cut {
+    let after = step.before.and_then(|before| stamps.get(before)).map(|stamp| stamp.not_before);
+    let before = stamps.get(step.after).map(|stamp| stamp.not_after);
+    // Two units by which stamps are cut, and one for rounding.
+    let mut step_ns = step.excess_ns.saturating_sub(3);
+    if let (Some(left), Some(right)) = (left, right) {
+        // What is between two lines is largest or smallest at an end of any stretch.
+        let ends = [left.anchor.guest_last, right.anchor.guest_first];
+        let [one, two] = ends.map(|guest| right.later_ns(left, guest));
+        if one.signum() == two.signum() {
+            step_ns = step_ns.max(line::saturated(one.abs().min(two.abs())));
+        }
+    }
+    Cut { after: after.unwrap_or_default(), before: before.unwrap_or_default(), step_ns }
 }
 
+/// Every guest time.
+const EVER: (i128, i128) = (0, u64::MAX as i128);
+
+/// What the clock may have read, on each piece and between them.
+fn readings(stamps: &[Stamp], pieces: &[Piece], cut_count: usize) -> Vec<Reading> {
+    if cut_count == 0 {
+        return vec![Reading { first: EVER.0, last: EVER.1, piece: Some(0) }];
+    }
+    let mut readings = Vec::new();
+    for (piece, Piece { line, number, .. }) in pieces.iter().enumerate() {
+        let (first, last) = ends(line);
+        // The last piece goes on beyond its last stamp.
+        let last = if *number == cut_count { EVER.1 } else { last };
+        readings.push(Reading { first, last, piece: Some(piece) });
+    }
+    let lefts = std::iter::once(None).chain(pieces.iter().map(Some));
+    let rights = pieces.iter().map(Some).chain([None]);
+    for (left, right) in lefts.zip(rights) {
+        let skipped_count = right.map_or(cut_count + 1, |piece| piece.number)
+            - left.map_or(0, |piece| piece.number + 1);
+        between(stamps, left, right, skipped_count, &mut readings);
+    }
+    readings
+}
+
+/// The guest times of a line's first and last stamp.
+fn ends(line: &LineMap) -> (i128, i128) {
+    (i128::from(line.anchor.guest_first.0), i128::from(line.anchor.guest_last.0))
+}
+
+/// What the clock may have read between two pieces that have a map, before the first one, or after the
+/// last one, where so many pieces without a map were skipped.
+fn between(
+    stamps: &[Stamp],
+    left: Option<&Piece>,
+    right: Option<&Piece>,
+    skipped_count: usize,
+    readings: &mut Vec<Reading>,
+) {
+    if skipped_count == 0 && (left.is_none() || right.is_none()) {
+        return;
+    }
+    let from = left.map_or(0, |piece| piece.certain.end);
+    let until = right.map_or(stamps.len(), |piece| piece.certain.start);
+    let left_edge = stamps.get(from.saturating_sub(1)).map_or(HostNs(0), |edge| edge.not_before);
+    let right_edge = stamps.get(until).or(stamps.last()).map_or(HostNs(0), |edge| edge.not_after);
+    let ticks = |piece: &Piece| piece.line.ticks_max(right_edge.since_ns(left_edge));
+    let mut stray = |first, last| readings.push(Reading { first, last, piece: None });
+    // Either line may have gone on until the clock stepped, or from there on.
+    if let Some(piece) = left {
+        let last = ends(&piece.line).1;
+        stray(last + 1, last + ticks(piece));
+    }
+    if let Some(piece) = right {
+        let first = ends(&piece.line).0;
+        stray(first - ticks(piece), first - 1);
+    }
+    if skipped_count > 0 {
+        // Steps in quick succession: the rates between them are not known, and taken for no more than
+        // twice those around. What came after the last piece may have gone on for ever.
+        let neighbours = [left, right].into_iter().flatten();
+        let around = 2 * neighbours.map(ticks).max().unwrap_or(0);
+        for stamp in stamps.get(from..until).unwrap_or(&[]) {
+            let guest = i128::from(stamp.guest.0);
+            stray(guest - around, if right.is_none() { EVER.1 } else { guest + around });
+        }
+    }
+}
+
+#[cfg(test)]
+mod piece_laws;
 #[cfg(test)]
 mod tests;

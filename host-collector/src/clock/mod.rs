@@ -1,5 +1,6 @@
 //! From a guest's clock to the host's, with a bound on the error.
 
 pub mod estimate;
+pub mod tsc;
 
-pub use estimate::{ClockError, ClockMap, Exchange, Mapped};
+pub use estimate::{ClockError, ClockMap, Cut, Exchange, Mapped, MappedLength, Unmapped};

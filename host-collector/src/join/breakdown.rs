@@ -3,6 +3,7 @@
 use super::chain::Chain;
 use super::part::PartsNs;
 use super::phase::{IoMarks, NoPhase, PhaseParts};
+use super::uncertainty::ClockError;
 use crate::units::{HostNs, VcpuId};
 use vslice_wire::Request;
 
@@ -17,6 +18,26 @@ pub enum Attribution {
     Moved,
     /// It lies, at least in part, outside what was recorded on the host.
     NotRecorded,
+}
+
+/// What a request's I/O on the host says of the request's times.
+///
+/// Only where its sectors are known, and read past the page cache, is I/O known to be its own before
+/// the times are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IoCheck {
+    /// Nothing: whose I/O is whose is not known, or it was not recorded.
+    Unchecked,
+    /// All of it lies within the request, as far as its ends may be off.
+    Within,
+    /// Some of it was handed to the block layer before the guest submitted the request, or was done
+    /// after the guest saw it completed.
+    Beyond {
+        /// By so many nanoseconds more than the ends may be off; at least 1.
+        excess_ns: u64,
+    },
+    /// There must have been some, but none was seen near the request.
+    Unseen,
 }
 
 /// One request, split.
@@ -36,11 +57,16 @@ pub struct Breakdown {
     pub parts: PartsNs,
     /// Whether the parts may be believed.
     pub attribution: Attribution,
+    /// By how much each part may be off, as `start` and `end` may be; nothing unless it is
+    /// [`Attribution::Attributed`].
+    pub clock_error: ClockError,
     /// The vCPU thread's spans over the window, clipped to it (antagonists scaled down to what
     /// fits).
     pub chain: Chain,
     /// When the host had its I/O, or why that is not known.
     pub io: Result<IoMarks, NoPhase>,
+    /// Whether its I/O lies within it.
+    pub io_check: IoCheck,
     /// Its parts by I/O phase; over all phases they are `parts`.
     pub phases: PhaseParts,
 }

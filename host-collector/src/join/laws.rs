@@ -22,9 +22,20 @@ pub(super) fn identity() -> ClockMap {
         host_received: HostNs(at),
     };
     let map = ClockMap::estimate(&[exchange(0), exchange(1 << 40)]).unwrap();
-    assert_eq!(map.to_host(GuestTicks(12_345)).at, HostNs(12_345));
-    assert!(map.to_host(GuestTicks(300_000)).bound_ns < 100);
+    assert_eq!(map.to_host(GuestTicks(12_345)).unwrap().at, HostNs(12_345));
+    assert!(map.to_host(GuestTicks(300_000)).unwrap().bound_ns < 100);
     map
+}
+
+/// Requests of vCPUs 2 and 3 on that map.
+pub(super) fn placed(request: Request) -> Placed {
+    static CLOCKS: std::sync::LazyLock<Clocks> = std::sync::LazyLock::new(|| {
+        let mut clocks = Clocks::default();
+        clocks.insert(VcpuId(2), identity());
+        clocks.insert(VcpuId(3), identity());
+        clocks
+    });
+    CLOCKS.place(request).unwrap()
 }
 
 fn request(index: u64, submitted: u64, completed: u64) -> Request {
@@ -32,7 +43,7 @@ fn request(index: u64, submitted: u64, completed: u64) -> Request {
     Request { index, submitted, completed, vcpu_submitted: 2, vcpu_completed: 2, result: 4096 }
 }
 
-fn state(character: char) -> ThreadState {
+pub(super) fn state(character: char) -> ThreadState {
     let pcpu = PcpuId(1);
     let blocked = |reason| ThreadState::Blocked(Sleep::new(reason));
     let running = |mode| ThreadState::Running { pcpu, mode };
@@ -58,7 +69,7 @@ fn state(character: char) -> ThreadState {
 
 /// One span for each run of equal characters, a nanosecond each, from `start_ns` on; in `p` and
 /// `w` the hog runs all the time.
-fn spans(start_ns: u64, drawing: &str) -> Vec<Span> {
+pub(super) fn spans(start_ns: u64, drawing: &str) -> Vec<Span> {
     let characters: Vec<char> = drawing.chars().collect();
     let mut start = HostNs(start_ns);
     let mut spans = Vec::new();
@@ -76,7 +87,7 @@ fn spans(start_ns: u64, drawing: &str) -> Vec<Span> {
 
 fn join(spans: &[Span], requests: &[Request]) -> Vec<Breakdown> {
     let mut out = Vec::new();
-    let mut join = Join::new(VCPU, THREAD, identity(), requests.iter().copied());
+    let mut join = Join::new(VCPU, THREAD, requests.iter().copied().map(placed));
     for span in spans {
         join.push_span(span, &mut |breakdown| out.push(breakdown));
     }
@@ -168,7 +179,7 @@ fn attribution_says_what_must_not_be_believed() {
 fn the_bound_is_that_of_the_end_that_is_known_worse() {
     let beyond = 1 << 42;
     let out = join(&spans(0, "===="), &[request(0, 1, beyond)]);
-    let bound_ns = |ticks| identity().to_host(GuestTicks(ticks)).bound_ns;
+    let bound_ns = |ticks| identity().to_host(GuestTicks(ticks)).unwrap().bound_ns;
     assert!(bound_ns(1) < bound_ns(beyond));
     assert_eq!(out[0].bound_ns, bound_ns(beyond));
 }
@@ -180,7 +191,7 @@ fn a_request_that_comes_too_late_is_split_from_where_the_spans_are() {
     let arrived = std::cell::RefCell::new(Vec::new());
     let requests = std::iter::from_fn(|| arrived.borrow_mut().pop());
     let mut out = Vec::new();
-    let mut join = Join::new(VCPU, THREAD, identity(), requests);
+    let mut join = Join::new(VCPU, THREAD, requests.map(placed));
     join.push_span(&timeline[0], &mut |breakdown| out.push(breakdown));
     arrived.borrow_mut().push(request(1, 1, 8));
     join.push_span(&timeline[1], &mut |breakdown| out.push(breakdown));
@@ -213,7 +224,7 @@ fn requests_that_never_end_are_given_up_beyond_the_limit() {
     let endless: Vec<Request> =
         (0..count).map(|index| request(index, 1, u64::MAX - index)).collect();
     let mut before_finish = 0;
-    let mut join = Join::new(VCPU, THREAD, identity(), endless.into_iter());
+    let mut join = Join::new(VCPU, THREAD, endless.into_iter().map(placed));
     join.push_span(&spans(0, "====")[0], &mut |breakdown| {
         assert_eq!(breakdown.attribution, Attribution::NotRecorded);
         assert_eq!(breakdown.parts.total_ns(), breakdown.latency_ns());

@@ -14,6 +14,7 @@
 //! Everything else is a [`NoPhase`].
 
 use super::OPEN_REQUESTS_MAX;
+use super::breakdown::IoCheck;
 use super::ios::{HostIo, Ios, Submitter};
 use super::phase::{IoMarks, NoPhase};
 use super::target::{HostAccess, Target, overlap};
@@ -67,6 +68,12 @@ impl Window {
             HostAccess::Cached => completed >= self.earliest,
         };
         began && completed <= self.latest
+    }
+
+    /// How far the I/O reaches beyond the request.
+    fn excess_ns(&self, io: &HostIo) -> u64 {
+        let too_late_ns = io.completed.map_or(0, |completed| completed.since_ns(self.latest));
+        self.earliest.since_ns(io.submitted).max(too_late_ns)
     }
 
     fn meets(&self, io: &HostIo) -> bool {
@@ -178,6 +185,24 @@ impl Matching {
         let completed = own.iter().filter_map(|io| io.completed).max().ok_or(NoPhase::NoIo)?;
         let within = |time: HostNs| time.clamp(request.start, request.end);
         Ok(IoMarks { submitted: within(submitted), completed: within(completed) })
+    }
+
+    /// What the request's I/O, which has these marks, says of the request's times.
+    pub(super) fn check(&self, request: &Window, marks: Result<IoMarks, NoPhase>) -> IoCheck {
+        let is_known = self.target.access == HostAccess::Direct && request.sectors.is_some();
+        match marks {
+            Ok(_) if is_known => IoCheck::Within,
+            Err(NoPhase::NoIo) if is_known => IoCheck::Unseen,
+            Err(NoPhase::Contradiction) => {
+                let own = self
+                    .ios
+                    .since(request.earliest)
+                    .filter(|io| request.reads(&io.sectors) && self.contradicts(io, request));
+                let excess_ns = own.map(|io| request.excess_ns(io)).max().unwrap_or(0);
+                IoCheck::Beyond { excess_ns: excess_ns.max(1) }
+            }
+            _ => IoCheck::Unchecked,
+        }
     }
 
     /// Whether the I/O may have been for another request instead. One that reads other sectors is

@@ -3,11 +3,11 @@
 //! Pure and streaming: requests and spans come in order of time, breakdowns go out.
 //!
 //! ```text
-//! requests, as they completed --> order --.
-//!                                         v
-//! spans of the vCPU's thread ---------> stream (Join) --> Breakdown*
-//!                                         ^
-//! I/O of the VM's disk --> ios ------> matching, phase
+//! requests, as they completed --> order --> place --.
+//!                                                   v
+//! spans of the vCPU's thread --> history ------> stream (Join) --> Breakdown*
+//!                                                   ^
+//! I/O of the VM's disk --------> ios ----------> matching, phase
 //! ```
 
 /// Requests of one vCPU that are open at a time at most.
@@ -18,6 +18,7 @@ pub const OPEN_REQUESTS_MAX: usize = 8192;
 
 pub mod breakdown;
 pub mod chain;
+mod history;
 mod ios;
 #[cfg(test)]
 mod laws;
@@ -27,14 +28,20 @@ pub mod part;
 pub mod phase;
 #[cfg(test)]
 mod phase_laws;
+pub mod place;
 pub mod stream;
 pub mod target;
+pub mod uncertainty;
+#[cfg(test)]
+mod uncertainty_laws;
 
-pub use breakdown::{Attribution, Breakdown};
+pub use breakdown::{Attribution, Breakdown, IoCheck};
 pub use chain::{CHAIN_SPANS_MAX, Chain, Link, StaySplit};
 pub use ios::Submitter;
 pub use order::SubmissionOrder;
 pub use part::{Part, PartsNs};
 pub use phase::{IoMarks, NoPhase, Phase, PhaseParts};
+pub use place::{Clocks, Placed, Unplaced};
 pub use stream::Join;
 pub use target::{HostAccess, Target};
+pub use uncertainty::ClockError;

@@ -3,7 +3,7 @@
 //! A character of a drawing is a microsecond. The first line is the vCPU's thread, as in
 //! [`super::laws`]; request and I/O are given by their beginnings and ends.
 
-use super::laws::identity;
+use super::laws::placed;
 use super::*;
 use crate::host_event::{BlockEvent, BlockStep};
 use crate::timeline::{Reason, RunMode, Sleep, Span, ThreadState};
@@ -76,7 +76,7 @@ fn io(from: u64, to: u64, block: u64) -> [Deed; 2] {
     [(from * UNIT_NS, '>', block * 8, 8), (to * UNIT_NS, '<', block * 8, 8)]
 }
 
-fn push_deed<Requests: Iterator<Item = Request>>(
+fn push_deed<Requests: Iterator<Item = Placed>>(
     join: &mut Join<Requests>,
     (time, kind, sector, sectors): Deed,
 ) {
@@ -94,7 +94,7 @@ fn push_deed<Requests: Iterator<Item = Request>>(
 fn join(target: Target, drawing: &str, requests: &[Request], deeds: &[Deed]) -> Vec<Breakdown> {
     let mut out = Vec::new();
     let mut join =
-        Join::new(VcpuId(2), THREAD, identity(), requests.iter().copied()).with_target(target);
+        Join::new(VcpuId(2), THREAD, requests.iter().copied().map(placed)).with_target(target);
     let mut deeds = deeds.to_vec();
     deeds.sort_by_key(|deed| deed.0);
     let mut deeds = deeds.into_iter().peekable();
@@ -195,6 +195,28 @@ fn what_is_not_certain_is_not_known() {
 }
 
 #[test]
+fn io_beyond_its_request_is_measured_where_it_could_be_seen() {
+    let check = |target, deeds: &[Deed]| {
+        join(target, &"=".repeat(40), &[request(3, 10, 20)], deeds)[0].io_check
+    };
+    // Less what the ends may be off by.
+    let is_about = |found: IoCheck, units: u64| {
+        let IoCheck::Beyond { excess_ns } = found else { return false };
+        (units * UNIT_NS - SLIGHTLY_NS..=units * UNIT_NS).contains(&excess_ns)
+    };
+    let direct = |deeds: &[Deed]| check(target(HostAccess::Direct), deeds);
+    assert_eq!(direct(&io(12, 16, 3)), IoCheck::Within);
+    let slightly = [(9_999, '>', 24, 8), (16_000, '<', 24, 8)];
+    assert_eq!(direct(&slightly), IoCheck::Within, "within the bound");
+    assert!(is_about(direct(&io(7, 16, 3)), 3), "submitted before it");
+    assert!(is_about(direct(&io(12, 25, 3)), 5), "done after it");
+    assert!(is_about(direct(&io(8, 26, 3)), 6), "the larger one of both");
+    assert_eq!(direct(&io(12, 16, 4)), IoCheck::Unseen, "only for another block");
+    assert_eq!(check(target(HostAccess::Cached), &io(12, 16, 3)), IoCheck::Unchecked);
+    assert_eq!(check(unmapped(HostAccess::Direct), &io(12, 16, 3)), IoCheck::Unchecked);
+}
+
+#[test]
 fn several_in_flight_are_told_apart_by_their_sectors() {
     let requests = [request(0, 2, 20), request(1, 3, 22), request(2, 4, 30)];
     let deeds = [io(6, 12, 0), io(7, 9, 1), io(8, 25, 2)].concat();
@@ -254,7 +276,7 @@ fn through_the_page_cache_whoever_needs_the_sectors_waits_for_them() {
 #[test]
 fn a_request_waits_for_the_io_that_may_be_its_own_and_no_longer() {
     let requests = vec![request(0, 2, 10), request(1, 12, 14)];
-    let mut join = Join::new(VcpuId(2), THREAD, identity(), requests.into_iter())
+    let mut join = Join::new(VcpuId(2), THREAD, requests.into_iter().map(placed))
         .with_target(target(HostAccess::Direct));
     let mut out = 0;
     for deed in io(4, 8, 0) {
@@ -276,7 +298,7 @@ fn a_request_waits_for_the_io_that_may_be_its_own_and_no_longer() {
 fn without_a_target_all_is_in_no_phase() {
     let mut out = Vec::new();
     let requests = vec![request(0, 2, 10)].into_iter();
-    let mut join = Join::new(VcpuId(2), THREAD, identity(), requests);
+    let mut join = Join::new(VcpuId(2), THREAD, requests.map(placed));
     io(4, 8, 0).into_iter().for_each(|deed| push_deed(&mut join, deed));
     join.push_span(&spans(&"=".repeat(20))[0], &mut |breakdown| out.push(breakdown));
     assert_eq!(out[0].io, Err(NoPhase::NotRecorded));
@@ -369,7 +391,7 @@ fn spans_that_a_late_request_missed_are_unknown_in_its_phases_too() {
     let arrived = std::cell::RefCell::new(Vec::new());
     let requests = std::iter::from_fn(|| arrived.borrow_mut().pop());
     let mut join =
-        Join::new(VcpuId(2), THREAD, identity(), requests).with_target(target(HostAccess::Direct));
+        Join::new(VcpuId(2), THREAD, requests.map(placed)).with_target(target(HostAccess::Direct));
     let timeline = spans("==========pppppppppp");
     join.push_span(&timeline[0], &mut |_| unreachable!("none has come"));
     arrived.borrow_mut().push(request(0, 2, 18));

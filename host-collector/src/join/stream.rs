@@ -1,18 +1,19 @@
 //! The join of one vCPU's requests with the timeline of its thread.
 
 use super::OPEN_REQUESTS_MAX;
-use super::breakdown::{Attribution, Breakdown};
+use super::breakdown::{Attribution, Breakdown, IoCheck};
 use super::chain::Chain;
+use super::history::History;
 use super::ios::Submitter;
 use super::matching::{Matching, Window};
 use super::part::{Part, PartsNs};
-use super::phase::{History, IoMarks, NoPhase, PhaseParts};
+use super::phase::{IoMarks, NoPhase, PhaseParts};
+use super::place::Placed;
 use super::target::Target;
-use crate::clock::ClockMap;
+use super::uncertainty::{self, ClockError};
 use crate::host_event::BlockEvent;
 use crate::timeline::{Antagonist, Span, ThreadState, UnknownCause};
 use crate::units::{HostNs, Tid, VcpuId};
-use vslice_wire::Request;
 
 /// Splits the requests of one vCPU by what its thread was doing meanwhile.
 ///
@@ -21,10 +22,11 @@ use vslice_wire::Request;
 /// once, and everything after that is subtraction of host times.
 ///
 /// # Input
-/// `requests` are those that were submitted on this vCPU, in order of submission (see
+/// `requests` are those of the whole VM, placed on the host's clock, in order of submission (see
 /// [`SubmissionOrder`](super::SubmissionOrder)). They are pulled as the spans reach them: only
-/// those under way are kept. `None` means that there is none *now*: a live source is asked again at
-/// the next span. Spans come by [`Join::push_span`], in order.
+/// those under way are kept. Those that were submitted on other vCPUs only lay claim to I/O.
+/// `None` means that there is none *now*: a live source is asked again at the next span. Spans come
+/// by [`Join::push_span`], in order.
 ///
 /// A request that comes when the spans of its beginning have passed is still split, but what was
 /// missed counts as unknown and [`Attribution::NotRecorded`].
@@ -35,11 +37,15 @@ use vslice_wire::Request;
 /// `Moved` where it completed on another vCPU (its whole latency still lies on the thread of the
 /// vCPU that submitted it); else `Attributed`.
 ///
+/// # Error of the clock
+/// A breakdown says by how much each part may be off, see `uncertainty.rs`. So a request is held back
+/// until the spans have come as far beyond its end as its end may be off.
+///
 /// # I/O phases
 /// With [`Join::with_target`] a request also says when the host had its I/O, see
-/// `matching.rs`. It is held back until everything up to its end, and as far beyond
-/// as its end may be off, has come by [`Join::push_io`], [`Join::lost`] or [`Join::advance`]. Without
-/// it, or where that is not known, all of it is in [`Phase::Unknown`](super::Phase::Unknown).
+/// `matching.rs`. It is held back until that, as far beyond its end, has come by [`Join::push_io`],
+/// [`Join::lost`] or [`Join::advance`]. Without it, or where that is not known, all of it is in
+/// [`Phase::Unknown`](super::Phase::Unknown).
 ///
 /// # Hostile input
 /// A request that completes before it was submitted has a latency of 0. One that ends beyond the
@@ -48,56 +54,57 @@ use vslice_wire::Request;
 pub struct Join<Requests> {
     vcpu: VcpuId,
     thread: Tid,
-    clock: ClockMap,
     requests: Requests,
     /// Pulled, but not reached by a span yet.
     next: Option<Open>,
     /// Under way at the end of the last span, in order of submission.
     open: Vec<Open>,
-    io: Option<IoSide>,
-}
-
-/// What a join keeps for the I/O phases.
-#[derive(Debug)]
-struct IoSide {
-    matching: Matching,
-    history: History,
-    /// Covered to their ends, but more I/O may be theirs.
+    /// Covered to their ends, but not known to all sides of them.
     settling: Vec<Open>,
+    history: History,
+    io: Option<Matching>,
 }
 
-impl<Requests: Iterator<Item = Request>> Join<Requests> {
-    /// Joins `requests` of `vcpu`, whose thread on the host is `thread`.
-    pub fn new(vcpu: VcpuId, thread: Tid, clock: ClockMap, requests: Requests) -> Self {
-        Join { vcpu, thread, clock, requests, next: None, open: Vec::new(), io: None }
+impl<Requests: Iterator<Item = Placed>> Join<Requests> {
+    /// Joins those of `requests` that were submitted on `vcpu`, whose thread on the host is `thread`.
+    pub fn new(vcpu: VcpuId, thread: Tid, requests: Requests) -> Self {
+        Join {
+            vcpu,
+            thread,
+            requests,
+            next: None,
+            open: Vec::new(),
+            settling: Vec::new(),
+            history: History::default(),
+            io: None,
+        }
     }
 
     /// Splits them by I/O phase too; they read this disk.
     #[must_use]
     pub fn with_target(mut self, target: Target) -> Self {
-        let (matching, history) = (Matching::new(target), History::default());
-        self.io = Some(IoSide { matching, history, settling: Vec::new() });
+        self.io = Some(Matching::new(target));
         self
     }
 
     /// Takes what the disk under the VM's image did, whoever's I/O it is; in order of time.
     pub fn push_io(&mut self, time: HostNs, event: &BlockEvent, submitter: Submitter) {
         if let Some(io) = &mut self.io {
-            io.matching.push(time, event, submitter);
+            io.push(time, event, submitter);
         }
     }
 
     /// On some pCPU events between `from` and `until` were lost, perhaps the disk's.
     pub fn lost(&mut self, from: HostNs, until: HostNs) {
         if let Some(io) = &mut self.io {
-            io.matching.lost(from, until);
+            io.lost(from, until);
         }
     }
 
     /// Nothing will come any more that happened before `time`.
     pub fn advance(&mut self, time: HostNs) {
         if let Some(io) = &mut self.io {
-            io.matching.advance(time);
+            io.advance(time);
         }
     }
 
@@ -108,29 +115,34 @@ impl<Requests: Iterator<Item = Request>> Join<Requests> {
         if span.tid != self.thread {
             return;
         }
-        if let Some(io) = &mut self.io {
-            io.history.push(span.start, span.end, Part::of(&span.state));
-        }
-        let io = &mut self.io;
+        self.history.push(span.start, span.end, Part::of(&span.state));
+        let mut covered = Vec::new();
         self.open.retain_mut(|open| {
             open.cover(span);
             let goes_on = open.breakdown.end > span.end;
             if !goes_on {
-                close(io, open, sink);
+                covered.push(open.take());
             }
             goes_on
         });
+        covered.into_iter().for_each(|open| self.close(open, sink));
         while let Some(mut open) = self.pull() {
             // One that starts just as the span ends belongs to the next span.
             if open.breakdown.start >= span.end {
                 self.next = Some(open);
                 break;
             }
+            if open.breakdown.vcpu != self.vcpu {
+                continue;
+            }
             open.cover(span);
             if open.breakdown.end <= span.end {
-                close(&mut self.io, &mut open, sink);
+                self.close(open, sink);
+            } else if self.open.len() < OPEN_REQUESTS_MAX {
+                self.open.push(open);
             } else {
-                self.keep(open, sink);
+                open.abandon();
+                self.close(open, sink);
             }
         }
         self.settle(sink);
@@ -138,97 +150,118 @@ impl<Requests: Iterator<Item = Request>> Join<Requests> {
 
     /// No span will come any more: what is left goes to `sink`, its uncovered rest as unknown.
     pub fn finish(mut self, sink: &mut impl FnMut(Breakdown)) {
-        for open in &mut self.open {
+        let settling = std::mem::take(&mut self.settling);
+        settling.into_iter().for_each(|mut open| sink(self.breakdown(&mut open)));
+        for mut open in std::mem::take(&mut self.open) {
             open.abandon();
-            close(&mut self.io, open, sink);
+            sink(self.breakdown(&mut open));
         }
         while let Some(mut open) = self.pull() {
-            open.abandon();
-            close(&mut self.io, &mut open, sink);
-        }
-        if let Some(io) = &mut self.io {
-            let settling = std::mem::take(&mut io.settling);
-            settling.into_iter().for_each(|mut open| sink(io.breakdown(&mut open)));
+            if open.breakdown.vcpu == self.vcpu {
+                open.abandon();
+                sink(self.breakdown(&mut open));
+            }
         }
     }
 
     fn pull(&mut self) -> Option<Open> {
         self.next.take().or_else(|| {
-            let request = self.requests.next()?;
-            let mut open = Open::new(self.vcpu, self.thread, &self.clock, request);
+            let mut open = Open::new(self.thread, self.requests.next()?);
             if let Some(io) = &mut self.io {
-                let window = open.window(&io.matching);
-                io.matching.note(window.clone());
+                let window = open.window(io);
+                io.note(window.clone());
                 open.window = Some(window);
             }
             Some(open)
         })
     }
 
+    /// A request that is covered to its end goes out, or waits for what is beyond that.
+    fn close(&mut self, mut open: Open, sink: &mut impl FnMut(Breakdown)) {
+        if self.settling.len() < OPEN_REQUESTS_MAX {
+            self.settling.push(open);
+            return;
+        }
+        let is_due = self.is_due(&open);
+        let mut breakdown = self.breakdown(&mut open);
+        if !is_due && breakdown.attribution == Attribution::Attributed {
+            breakdown.clock_error = uncertainty::anything(&open.placed);
+        }
+        sink(breakdown);
+    }
+
+    /// Whether all has come that a request's breakdown depends on.
+    fn is_due(&self, open: &Open) -> bool {
+        let io = self.io.as_ref().zip(open.window.as_ref());
+        // The clock's error is told only of those that can be attributed.
+        let is_known_around =
+            open.touches_loss || open.touches_unrecorded || self.history.until() >= open.latest;
+        is_known_around && io.is_none_or(|(io, window)| io.has_seen_all_of(window))
+    }
+
     /// Gives out those of which all is known, and lets go of what was kept for them.
     fn settle(&mut self, sink: &mut impl FnMut(Breakdown)) {
-        let Some(io) = &mut self.io else { return };
-        let mut settling = std::mem::take(&mut io.settling);
+        let mut settling = std::mem::take(&mut self.settling);
         settling.retain_mut(|open| {
-            let window = open.window.as_ref();
-            let is_due = window.is_none_or(|window| io.matching.has_seen_all_of(window));
+            let is_due = self.is_due(open);
             if is_due {
-                sink(io.breakdown(open));
+                sink(self.breakdown(open));
             }
             !is_due
         });
-        io.settling = settling;
-        let pending = || self.open.iter().chain(&io.settling).chain(&self.next);
-        if let Some(first) = pending().min_by_key(|open| open.breakdown.start) {
-            io.history.forget_before(first.breakdown.start);
+        self.settling = settling;
+        let pending = || self.open.iter().chain(&self.settling).chain(&self.next);
+        if let Some(first) = pending().map(|open| open.earliest).min() {
+            self.history.forget_before(first);
         }
         // What may be off by most need not be what began first.
         let windows = pending().filter_map(|open| open.window.as_ref());
-        if let Some(first) = windows.min_by_key(|window| window.earliest()) {
-            io.matching.forget_before(first);
+        let first = windows.min_by_key(|window| window.earliest());
+        if let (Some(io), Some(first)) = (&mut self.io, first) {
+            io.forget_before(first);
         }
     }
 
-    fn keep(&mut self, mut open: Open, sink: &mut impl FnMut(Breakdown)) {
-        if self.open.len() < OPEN_REQUESTS_MAX {
-            self.open.push(open);
-        } else {
-            open.abandon();
-            close(&mut self.io, &mut open, sink);
-        }
-    }
-}
-
-/// A request that is covered to its end goes out, or waits for the I/O that may be its own.
-fn close(io: &mut Option<IoSide>, open: &mut Open, sink: &mut impl FnMut(Breakdown)) {
-    match io {
-        None => sink(open.close(Err(NoPhase::NotRecorded), None)),
-        Some(io) if io.settling.len() < OPEN_REQUESTS_MAX => io.settling.push(open.take()),
-        Some(io) => sink(io.breakdown(open)),
-    }
-}
-
-impl IoSide {
+    /// The breakdown of a request that is covered to its end; takes it out of `open`.
     fn breakdown(&self, open: &mut Open) -> Breakdown {
-        let breakdown = &open.breakdown;
-        let marks = match &open.window {
-            None => Err(NoPhase::NotRecorded),
-            Some(_) if self.history.has_forgotten(breakdown.start) => Err(NoPhase::Forgotten),
-            Some(window) => self.matching.marks(window),
+        let marks = self.marks(open);
+        let io_check = match (&self.io, &open.window) {
+            (Some(io), Some(window)) => io.check(window, marks),
+            _ => IoCheck::Unchecked,
         };
+        let breakdown = &open.breakdown;
         let phases = marks.ok().map(|marks| {
             let believed = (open.spans_from, open.spans_until);
             self.history.product((breakdown.start, breakdown.end), believed, &marks)
         });
-        open.close(marks, phases)
+        let mut breakdown = open.close(marks, phases);
+        breakdown.io_check = io_check;
+        if breakdown.attribution == Attribution::Attributed {
+            breakdown.clock_error = uncertainty::clock_error(&self.history, &open.placed);
+        }
+        breakdown
+    }
+
+    fn marks(&self, open: &Open) -> Result<IoMarks, NoPhase> {
+        match (&self.io, &open.window) {
+            (Some(_), Some(_)) if self.history.has_forgotten(open.breakdown.start) => {
+                Err(NoPhase::Forgotten)
+            }
+            (Some(io), Some(window)) => io.marks(window),
+            _ => Err(NoPhase::NotRecorded),
+        }
     }
 }
 
 /// A request that is not fully covered yet.
 #[derive(Debug)]
 struct Open {
+    placed: Placed,
     breakdown: Breakdown,
     thread: Tid,
+    /// However wrong the clock map is, it lies between these.
+    earliest: HostNs,
+    latest: HostNs,
     /// Up to here the request is covered.
     covered_until: HostNs,
     touches_loss: bool,
@@ -241,25 +274,28 @@ struct Open {
 }
 
 impl Open {
-    fn new(vcpu: VcpuId, thread: Tid, clock: &ClockMap, request: Request) -> Open {
-        let submitted = clock.to_host(request.submitted);
-        let completed = clock.to_host(request.completed);
-        let start = submitted.at;
+    fn new(thread: Tid, placed: Placed) -> Open {
+        let Placed { request, start, end, bound_ns, length_error_ns } = placed;
         let breakdown = Breakdown {
             request,
-            vcpu,
+            vcpu: VcpuId(request.vcpu_submitted),
             start,
-            end: completed.at.max(start),
-            bound_ns: submitted.bound_ns.max(completed.bound_ns),
+            end,
+            bound_ns,
             parts: PartsNs::default(),
             attribution: Attribution::Attributed,
+            clock_error: ClockError::default(),
             chain: Chain::default(),
             io: Err(NoPhase::NotRecorded),
+            io_check: IoCheck::Unchecked,
             phases: PhaseParts::default(),
         };
         Open {
+            placed,
             breakdown,
             thread,
+            earliest: HostNs(start.0.saturating_sub(bound_ns)),
+            latest: HostNs(end.0.saturating_add(bound_ns).saturating_add(length_error_ns)),
             covered_until: start,
             touches_loss: false,
             touches_unrecorded: false,

@@ -1,5 +1,6 @@
 //! Adds up a run, one span and one request at a time.
 
+use super::clock::{Clock, ClockMethod, ClockTally, ClocksApart, VcpuClock, offset_ns};
 use super::evidence::{Evidence, Sampled, ScheduledVcpu};
 use super::exits::ExitTally;
 use super::io::{Io, IoDisk, WorstIo};
@@ -8,20 +9,21 @@ use super::ledger::Ledger;
 use super::locks::LockTally;
 use super::model::{
     ANTAGONISTS_MAX, Accelerator, Antagonist, ByClass, CHAIN_FRAMES_MAX, ChainSpan, Class,
-    ClassAntagonist, Clock, ClockMethod, Cost, Environment, Hog, Lost, PartTotals, Requests,
-    RunStatus, SCHEMA, STACKS_PER_REASON_MAX, StackTotal, StaySplit, Summary, Vcpu, VcpuClock,
-    WORST_MAX, WhyUnknown, WorstRequest, share,
+    ClassAntagonist, Cost, Environment, Hog, Lost, PartTotals, Requests, RunStatus, SCHEMA,
+    STACKS_PER_REASON_MAX, StackTotal, StaySplit, Summary, Vcpu, WORST_MAX, WhyUnknown,
+    WorstRequest, share,
 };
 use super::names::{Directory, Names, VmIndex, VmThreads};
 use super::reason::OffReason;
 use super::timeslice::VcpuTally;
 use super::warning::{self, Warning};
 use crate::host_event::StackId;
-use crate::join::{self, Attribution, Breakdown, Link, Part};
+use crate::join::{self, Attribution, Breakdown, Link, Part, Unplaced};
 use crate::timeline::{Exit, LockWait, Reason, Sleep, Span, ThreadState, UnknownCause};
 use crate::units::{HostNs, Tid, VcpuId};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
+use vslice_wire::Request;
 
 /// Distinct stacks that are told apart; the host's kernel has some hundreds of places to sleep in.
 const STACKS_MAX: usize = 4096;
@@ -43,6 +45,8 @@ pub struct Facts {
     pub clock_method: ClockMethod,
     /// The clock map of each vCPU that has one.
     pub clocks: Vec<VcpuClock>,
+    /// Guests of which two vCPUs cannot have the same clock.
+    pub clocks_apart: Vec<ClocksApart>,
     /// The disk of each VM that reads one.
     pub disks: Vec<IoDisk>,
     /// Every hog that the plan asked for.
@@ -77,7 +81,7 @@ pub struct SummaryBuilder {
     requests: Requests,
     first_submitted: Option<HostNs>,
     last_completed: HostNs,
-    clock_bound_ns: Option<u64>,
+    clock: ClockTally,
     /// The slowest first.
     worst: Vec<(VmIndex, Breakdown)>,
 }
@@ -113,7 +117,7 @@ impl SummaryBuilder {
             requests: Requests::default(),
             first_submitted: None,
             last_completed: HostNs(0),
-            clock_bound_ns: None,
+            clock: ClockTally::default(),
             worst: Vec::with_capacity(WORST_MAX + 1),
         }
     }
@@ -164,11 +168,22 @@ impl SummaryBuilder {
         if breakdown.attribution == Attribution::Attributed {
             let encounters = encounters(vm, &breakdown);
             self.latencies.record_attributed(latency_ns, &breakdown.parts, encounters);
-            self.latencies.add_io(&breakdown);
+            self.latencies.add_io_and_clock(&breakdown);
         } else {
             self.latencies.record_unattributable(latency_ns);
         }
         self.keep_if_slow(vm, breakdown);
+    }
+
+    /// Takes a request of a VM that has no place on the host's clock.
+    pub fn unplaced(&mut self, vm: VmIndex, request: &Request, why: Unplaced) {
+        let by = &mut self.requests.unattributable_by;
+        match why {
+            Unplaced::NoClock => by.no_clock += 1,
+            Unplaced::ClockStepped => by.clock_stepped += 1,
+            Unplaced::ClockAmbiguous => by.clock_ambiguous += 1,
+        }
+        self.count_result(vm, request);
     }
 
     /// Takes a stretch of time in which a guest could not record `count` requests.
@@ -185,18 +200,23 @@ impl SummaryBuilder {
             Attribution::Moved => requests.unattributable_by.moved += 1,
             Attribution::NotRecorded => requests.unattributable_by.not_recorded += 1,
         }
+        self.count_result(vm, &breakdown.request);
+        let first = self.first_submitted.map_or(breakdown.start, |at| at.min(breakdown.start));
+        self.first_submitted = Some(first);
+        self.last_completed = self.last_completed.max(breakdown.end);
+        self.clock.add(breakdown);
+    }
+
+    fn count_result(&mut self, vm: VmIndex, request: &Request) {
+        let requests = &mut self.requests;
         let block_bytes = self.vms.get(vm.0).and_then(|vm| vm.block_bytes).unwrap_or(0);
-        match u32::try_from(breakdown.request.result) {
+        match u32::try_from(request.result) {
             Err(_) => requests.errors += 1,
             Ok(bytes) => {
                 requests.bytes = requests.bytes.saturating_add(u64::from(bytes));
                 requests.short += u64::from(bytes < block_bytes);
             }
         }
-        let first = self.first_submitted.map_or(breakdown.start, |at| at.min(breakdown.start));
-        self.first_submitted = Some(first);
-        self.last_completed = self.last_completed.max(breakdown.end);
-        self.clock_bound_ns = self.clock_bound_ns.max(Some(breakdown.bound_ns));
     }
 
     fn keep_if_slow(&mut self, vm: VmIndex, breakdown: Breakdown) {
@@ -243,6 +263,11 @@ impl SummaryBuilder {
                 },
             },
             parts: ByClass { all: all.parts, p99: p99.parts, p999: p999.parts },
+            clock_error_ns: ByClass {
+                all: PartTotals::from(&all.clock_error),
+                p99: PartTotals::from(&p99.clock_error),
+                p999: PartTotals::from(&p999.clock_error),
+            },
             vcpus: self.vcpus.iter().map(|vcpu| vcpu_row(vcpu, &directory)).collect(),
             lock_waits: self.lock_waits.rows(&directory),
             exits: self.exits.rows(&directory),
@@ -254,8 +279,10 @@ impl SummaryBuilder {
                 .collect(),
             clock: Clock {
                 method: facts.clock_method,
-                bound_ns: self.clock_bound_ns,
+                bound_ns: self.clock.bound_ns,
+                check: self.clock.check,
                 vcpus: facts.clocks,
+                apart: facts.clocks_apart,
             },
             hogs: facts.hogs,
             evidence: facts.evidence,
@@ -272,14 +299,14 @@ impl SummaryBuilder {
 
     fn requests(&self) -> Requests {
         let by = self.requests.unattributable_by;
-        let count = self.latencies.count();
+        let count = self.latencies.count() + by.unplaced();
         let elapsed_ns =
             self.first_submitted.map_or(0, |submitted| self.last_completed.since_ns(submitted));
         let made = count.saturating_add(self.requests.dropped);
         let iops = if elapsed_ns == 0 { 0.0 } else { made as f64 * 1e9 / elapsed_ns as f64 };
         Requests {
             count,
-            unattributable: by.lost + by.moved + by.not_recorded,
+            unattributable: by.total(),
             elapsed_ns,
             // A tenth of a request in a second is more than a run can tell.
             iops: (iops * 10.0).round() / 10.0,
@@ -353,6 +380,7 @@ fn class(totals: &ClassTotals, threshold_ns: Option<u64>, directory: &Directory<
         count: totals.count,
         unattributable: totals.unattributable,
         latency_ns: totals.latency_ns,
+        clock_uncertain: totals.clock_uncertain,
         wait_ns,
         unseen_ns: unseen_ns(wait_ns, seen_ns, others_ns),
         antagonists,
@@ -419,13 +447,11 @@ fn worst(
     breakdown: &Breakdown,
     directory: &Directory<'_>,
 ) -> WorstRequest {
-    let start_ns = i128::from(breakdown.start.0) - i128::from(start.0);
-    let saturated = if start_ns < 0 { i64::MIN } else { i64::MAX };
     WorstRequest {
         vm: directory.vm_name(vm),
         vcpu: breakdown.vcpu,
         index: breakdown.request.index,
-        start_ns: i64::try_from(start_ns).unwrap_or(saturated),
+        start_ns: offset_ns(breakdown.start, start),
         latency_ns: breakdown.latency_ns(),
         result: breakdown.request.result,
         clock_bound_ns: breakdown.bound_ns,

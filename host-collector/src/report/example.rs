@@ -3,15 +3,16 @@
 //! Two guests of two vCPUs; vCPU1 of both share pCPU1, and vm1 reads on it. Of 2000 requests, 1975
 //! take a third of a millisecond, 20 meet vm2's vCPU1, 5 meet more than that.
 
+use super::clock::{ClockCut, ClockMethod, VcpuClock};
 use super::collect::{Facts, SummaryBuilder};
 use super::evidence::Evidence;
 use super::io::IoDisk;
-use super::model::{
-    Accelerator, ClockMethod, Cost, Environment, Hog, Lost, RunStatus, Summary, VcpuClock,
-};
+use super::model::{Accelerator, Cost, Environment, Hog, Lost, RunStatus, Summary};
 use super::names::{Names, ThreadIdentity, ThreadKind, VmIndex, VmThreads};
 use crate::host_event::StackId;
-use crate::join::{Attribution, Breakdown, Chain, IoMarks, NoPhase, Part, PartsNs, PhaseParts};
+use crate::join::{
+    Attribution, Breakdown, Chain, ClockError, IoCheck, IoMarks, NoPhase, Part, PartsNs, PhaseParts,
+};
 use crate::timeline::{
     Antagonist, DeviceAddress, Exit, ExitReason, ExitTime, HardwareExit, LockWait, Reason, RunMode,
     Sleep, Span, ThreadState, UnknownCause, UserspaceExit,
@@ -124,8 +125,10 @@ pub(super) fn request(index: u64, start: HostNs, spans: Vec<Span>) -> Breakdown 
         bound_ns: 20_000 + index,
         parts,
         attribution: Attribution::Attributed,
+        clock_error: ClockError::default(),
         chain: chain.into_iter().collect(),
         io: Err(NoPhase::NotRecorded),
+        io_check: IoCheck::Unchecked,
         phases: PhaseParts::unknown(parts),
     }
 }
@@ -135,10 +138,49 @@ pub(super) fn set_io(breakdown: &mut Breakdown, submitted_ns: u64, completed_ns:
     let at = |offset_ns| HostNs(breakdown.start.0 + offset_ns);
     let marks = IoMarks { submitted: at(submitted_ns), completed: at(completed_ns) };
     breakdown.io = Ok(marks);
+    breakdown.io_check = IoCheck::Within;
     breakdown.phases = PhaseParts::default();
     for span in breakdown.chain.spans() {
         breakdown.phases.add(span.start, span.end, Part::of(&span.state), &marks);
     }
+}
+
+/// Off by 20 us, a request that ends as it began gains what it loses; one that met another guest could
+/// have waited a little less, or more.
+fn set_clock_error(breakdown: &mut Breakdown) {
+    let error = &mut breakdown.clock_error;
+    error.parts.add(Part::OnPcpu, 12);
+    if breakdown.parts.get(Part::PreemptWait) > 0 {
+        error.parts.add(Part::OnPcpu, 9_000);
+        error.parts.add(Part::PreemptWait, 9_000);
+        error.can_move = true;
+    }
+}
+
+/// The same with clocks that are not sound: steps, vCPUs that differ, I/O beyond its requests.
+pub(super) fn unsound_clock() -> Summary {
+    use super::clock::ClocksApart;
+    use crate::join::Unplaced;
+    let mut builder = builder();
+    let mut beyond = request(2000, HostNs(START.0 + 900_000_000), spans_of(0));
+    (beyond.io, beyond.io_check) =
+        (Err(NoPhase::Contradiction), IoCheck::Beyond { excess_ns: 1_230_000 });
+    let request = beyond.request;
+    builder.breakdown(VM1, beyond);
+    for why in [Unplaced::NoClock, Unplaced::ClockStepped, Unplaced::ClockAmbiguous] {
+        builder.unplaced(VM1, &request, why);
+    }
+    let mut facts = facts();
+    let cut = |after_ns, step_ns| ClockCut { after_ns, before_ns: after_ns + 100_000_000, step_ns };
+    let clock = &mut facts.clocks[0];
+    (clock.cut_count, clock.cuts) = (2, vec![cut(-10_000_000, 15_700_000), cut(520_000_000, 0)]);
+    facts.clocks_apart = vec![ClocksApart {
+        vm: "vm1".to_owned(),
+        vcpu: VcpuId(0),
+        other_vcpu: VcpuId(1),
+        apart_ns: 15_700_000,
+    }];
+    builder.finish(facts, &names())
 }
 
 pub(super) fn vms() -> Vec<VmThreads> {
@@ -174,7 +216,10 @@ pub(super) fn facts() -> Facts {
         vm: vm.to_owned(),
         vcpu: VcpuId(vcpu),
         exchanges: 40,
+        requests: if vm == "vm1" { 2000 } else { 0 },
         bound_ns,
+        cut_count: 0,
+        cuts: vec![],
     };
     let hog = |vm: &str, count| Hog { vm: vm.to_owned(), vcpu: VcpuId(1), count };
     Facts {
@@ -192,6 +237,7 @@ pub(super) fn facts() -> Facts {
         measured_ns: 1_000_000_000,
         clock_method: ClockMethod::Exchange,
         clocks: vec![clock("vm1", 1, 31_000), clock("vm2", 1, 28_000)],
+        clocks_apart: vec![],
         hogs: vec![hog("vm1", 812_345_678), hog("vm2", 798_765_432)],
         evidence: Evidence {
             reason: "the scheduler's events can be recorded here".to_owned(),
@@ -247,11 +293,14 @@ pub(super) fn builder() -> SummaryBuilder {
         let pause = laid_out(breakdown.end, vec![blocked(Reason::Halt, 5_000)]);
         at = pause[0].end;
         match index {
-            800 => breakdown.io = Err(NoPhase::NoIo),
+            800 => (breakdown.io, breakdown.io_check) = (Err(NoPhase::NoIo), IoCheck::Unseen),
             900 => {
                 (breakdown.attribution, breakdown.io) = (Attribution::Lost, Err(NoPhase::Lost));
             }
             _ => set_io(&mut breakdown, 12_000, 210_000),
+        }
+        if breakdown.attribution == Attribution::Attributed {
+            set_clock_error(&mut breakdown);
         }
         for span in breakdown.chain.spans().chain(&pause) {
             builder.span(span);

@@ -35,6 +35,8 @@ pub(super) struct ClassTotals {
     pub(super) unattributable: u64,
     pub(super) latency_ns: u64,
     pub(super) parts: PartTotals,
+    pub(super) clock_error: PartsNs,
+    pub(super) clock_uncertain: u64,
     pub(super) io: IoTotals,
     pub(super) encounters: Ledger<Encounter>,
 }
@@ -46,6 +48,8 @@ impl ClassTotals {
             unattributable: 0,
             latency_ns: 0,
             parts: PartTotals::default(),
+            clock_error: PartsNs::default(),
+            clock_uncertain: 0,
             io: IoTotals::default(),
             encounters: Ledger::new(encounters_max),
         }
@@ -58,6 +62,8 @@ impl ClassTotals {
         for part in Part::ALL {
             self.parts.add(part, other.parts.get(part));
         }
+        self.clock_error.add_all(&other.clock_error);
+        self.clock_uncertain += other.clock_uncertain;
         self.io.add_all(&other.io);
         self.encounters.add_all(&other.encounters);
     }
@@ -96,9 +102,12 @@ impl LatencyTally {
         }
     }
 
-    /// Takes the I/O of a request that [`Self::record_attributed`] has taken.
-    pub(super) fn add_io(&mut self, breakdown: &Breakdown) {
-        self.bucket(breakdown.latency_ns()).io.add(breakdown);
+    /// Takes the I/O of a request that [`Self::record_attributed`] has taken, and its clock's error.
+    pub(super) fn add_io_and_clock(&mut self, breakdown: &Breakdown) {
+        let bucket = self.bucket(breakdown.latency_ns());
+        bucket.io.add(breakdown);
+        bucket.clock_error.add_all(&breakdown.clock_error.parts);
+        bucket.clock_uncertain += u64::from(breakdown.clock_error.can_move);
     }
 
     fn record(&mut self, latency_ns: u64) -> &mut ClassTotals {

@@ -15,9 +15,10 @@
 //! "slower than `threshold_ns`" is a union of whole buckets and its sums are exact: what is rounded
 //! is where the line is drawn (up to 0.1 % above the percentile), never what lies behind it.
 //!
-//! Percentiles are taken over every recorded request; sums of parts over those requests only that
+//! Percentiles are taken over every recorded request that has a place on the host's clock; sums of parts over those requests only that
 //! could be attributed. `classes.*.unattributable` says how many were left out.
 
+use super::clock::Clock;
 use super::evidence::{Evidence, Sampled, ScheduledVcpu};
 use super::io::{Io, WorstIo};
 use super::reason::OffReason;
@@ -71,6 +72,9 @@ pub struct Summary {
     /// Where their time went: total nanoseconds by part, over the attributed requests of each
     /// class. The parts of a class add up to its `classes.*.latency_ns`.
     pub parts: ByClass<PartTotals>,
+    /// By how much each part of `parts` may be off, as the clocks may be: what the requests' own
+    /// errors add up to.
+    pub clock_error_ns: ByClass<PartTotals>,
     /// What the classes of `parts` are, and who ran while their requests waited.
     pub classes: ByClass<Class>,
     /// How far the host had come with their I/O meanwhile.
@@ -171,9 +175,30 @@ pub struct UnattributableBy {
     pub moved: u64,
     /// They lie, at least in part, outside what was recorded on the host.
     pub not_recorded: u64,
+    /// They were stamped on a vCPU whose clock is not known. They have no latency, as those of the
+    /// next two.
+    pub no_clock: u64,
+    /// A clock stepped, and they were stamped on both sides, or on which one is not known.
+    pub clock_stepped: u64,
+    /// They were stamped at times that a clock may have shown twice.
+    pub clock_ambiguous: u64,
 }
 
-/// Latencies of all recorded requests; all 0 if there are none. `min`, `mean` (rounded) and `max`
+impl UnattributableBy {
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.lost + self.moved + self.not_recorded + self.unplaced()
+    }
+
+    /// Those that have no place on the host's clock.
+    #[must_use]
+    pub fn unplaced(&self) -> u64 {
+        self.no_clock + self.clock_stepped + self.clock_ambiguous
+    }
+}
+
+/// Latencies of all recorded requests that have a place on the host's clock; all 0 if there are none. `min`, `mean` (rounded) and `max`
 /// are exact, the percentiles are upper edges of buckets that are at most 0.1 % wide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LatencyNs {
@@ -254,6 +279,9 @@ pub struct Class {
     pub unattributable: u64,
     /// Total latency of the `count` requests.
     pub latency_ns: u64,
+    /// Of the `count` requests, those whose time could be of other parts as well, within the error of
+    /// the clock.
+    pub clock_uncertain: u64,
     /// How long they waited for a pCPU: `preempt_wait` plus `wakeup_delay`.
     pub wait_ns: u64,
     /// Who ran there meanwhile, the longest first, at most [`ANTAGONISTS_MAX`].
@@ -593,39 +621,6 @@ pub enum WhyUnknown {
     NoStack,
     /// The thread slept where no rule knows what for; the stack is kept.
     NoRule,
-}
-
-/// How guest times became host times.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Clock {
-    /// The way.
-    pub method: ClockMethod,
-    /// Each recorded request's ends are within this many nanoseconds of the truth; `None` if there
-    /// was no request.
-    pub bound_ns: Option<u64>,
-    /// The map of each vCPU.
-    pub vcpus: Vec<VcpuClock>,
-}
-
-/// A way from guest times to host times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ClockMethod {
-    /// Round trips between the collector and the guest.
-    Exchange,
-}
-
-/// The clock map of one vCPU.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VcpuClock {
-    /// The VM's name.
-    pub vm: String,
-    /// The vCPU.
-    pub vcpu: VcpuId,
-    /// Round trips that the map was made from.
-    pub exchanges: u64,
-    /// The map's bound at its worst within the measured window.
-    pub bound_ns: u64,
 }
 
 /// One hog.

@@ -46,7 +46,7 @@ fn visit(key: &str, value: &Value, seen: &mut BTreeMap<String, BTreeSet<String>>
             }
             for (name, value) in fields {
                 let is_part = Part::ALL.iter().any(|part| part.name() == name);
-                let is_class = ["classes", "parts", "io.classes"].contains(&key);
+                let is_class = ["classes", "parts", "clock_error_ns", "io.classes"].contains(&key);
                 let is_phase = ["phases_ns", "parts_ns"].iter().any(|end| key.ends_with(end));
                 let name = match name.as_str() {
                     _ if is_phase => "<phase>",
@@ -65,7 +65,7 @@ fn visit(key: &str, value: &Value, seen: &mut BTreeMap<String, BTreeSet<String>>
 }
 
 /// Some runs that between them have every key and every null.
-fn summaries() -> [Summary; 5] {
+fn summaries() -> [Summary; 6] {
     let mut killed = example::sampled();
     killed.sampled.iter_mut().for_each(|sampled| sampled.own_share = None);
     let mut partial = example::summary();
@@ -75,7 +75,8 @@ fn summaries() -> [Summary; 5] {
     (disk.reason, disk.device) = (Some("it is in memory".to_owned()), None);
     disk.unmapped_reason = Some("the file system does not map it".to_owned());
     partial.lock_waits.iter_mut().for_each(|waits| waits.device = None);
-    [example::summary(), partial, example::with_exits(), example::sampled(), killed]
+    let unsound = example::unsound_clock();
+    [example::summary(), partial, example::with_exits(), example::sampled(), killed, unsound]
 }
 
 #[test]
@@ -156,10 +157,14 @@ fn warnings() -> Vec<Warning> {
             costs: "devices have no names".to_owned(),
         },
         Warning::Unattributable { count, share },
+        Warning::Unplaced { count },
         Warning::FailedRequests { errors: count, short: 0 },
         Warning::UnknownTail { share },
         Warning::ThinTail { class: "p99".to_owned(), count },
         Warning::ClockBound { bound_ns: 1_000, p99_ns: 2_000 },
+        Warning::ClockViolated { count, worst_ns: 1_000 },
+        Warning::ClockStepped { vm: vm.clone(), vcpu, count, step_ns: 0 },
+        Warning::ClocksApart { vm: vm.clone(), vcpu, other_vcpu: VcpuId(1), apart_ns: 15_700_000 },
         Warning::HogDidNotCount { vm: vm.clone(), vcpu },
         Warning::OutsidePlan { vm: vm.clone(), vcpu, name, share },
         Warning::Throttled {
@@ -208,11 +213,17 @@ fn every_warning_reads_as_a_sentence() {
             "kvm/kvm_pio is missing: devices have no names",
             "1 request (50.0 %) could not be given to causes: among the latencies, not among the \
              parts",
+            "no latency is known of 1 request: a guest's clock stepped, or is not known",
             "1 request failed, 0 read less than asked for",
             "of the time of the requests above the 99th percentile, 50.0 % is unknown",
             "above the 99th percentile only 1 request: what is said of it may be chance",
             "request times may be off by 1.00 us on the host's clock, which is a lot beside a 99th \
              percentile of 2.00 us",
+            "the clock is wrong: the host's I/O of 1 request lies beyond what the guest saw of it, by \
+             up to 1.00 us more than request times may be off",
+            "the clock of vm1 vCPU0 stepped 1 time, or its rate changed; requests at a step are \
+             left out",
+            "the clocks of vm1 vCPU0 and vCPU1 are at least 15.7 ms apart",
             "the hog on vm1 vCPU0 never counted: this vCPU was not kept busy",
             "of the time that vm1 vCPU0 waited for its pCPU, 50.0 % went to threads outside the \
              plan, most of it to cargo",

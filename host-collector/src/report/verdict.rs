@@ -30,6 +30,11 @@ pub fn verdict(summary: &Summary) -> String {
     if summary.requests.count == 0 {
         return "No request was recorded, so there is no latency to explain.".to_owned();
     }
+    let unplaced = summary.requests.unattributable_by.unplaced();
+    if summary.requests.count == unplaced {
+        return "No request has a place on the host's clock, so there is no latency to explain."
+            .to_owned();
+    }
     let opening = format!("99th percentile: {}.", duration(summary.latency_ns.p99));
     if summary.evidence.level != EvidenceLevel::Recorded {
         return format!("{opening} {}", without_events(summary));
@@ -72,7 +77,8 @@ fn inactivity(summary: &Summary, io: &IoClass) -> String {
 fn without_events(summary: &Summary) -> String {
     let mut text = "What happened to single requests was not recorded.".to_owned();
     let is_reader = |vm: &str, vcpu| {
-        summary.clock.vcpus.iter().any(|clock| clock.vm == vm && clock.vcpu == vcpu)
+        let mut clocks = summary.clock.vcpus.iter().filter(|clock| clock.requests > 0);
+        clocks.any(|clock| clock.vm == vm && clock.vcpu == vcpu)
     };
     for row in summary.scheduled.iter().filter(|row| is_reader(&row.vm, row.vcpu)) {
         let of_time = |length_ns| whole_percent(share(length_ns, row.observed_ns));

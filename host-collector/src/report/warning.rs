@@ -77,6 +77,11 @@ pub enum Warning {
         /// Their share of all recorded requests.
         share: f64,
     },
+    /// Requests were recorded but have no place on the host's clock.
+    Unplaced {
+        /// How many.
+        count: u64,
+    },
     /// Requests failed or came back short; their latency counts like any other.
     FailedRequests {
         /// How many failed.
@@ -102,6 +107,35 @@ pub enum Warning {
         bound_ns: u64,
         /// The 99th percentile that it is too large for.
         p99_ns: u64,
+    },
+    /// The host's I/O for some requests lies beyond them: the clocks are not what they are taken for.
+    ClockViolated {
+        /// How many requests.
+        count: u64,
+        /// By how much at worst, beside what the clocks may be off.
+        worst_ns: u64,
+    },
+    /// A vCPU's clock stepped, or changed its rate.
+    ClockStepped {
+        /// The VM.
+        vm: String,
+        /// The vCPU.
+        vcpu: VcpuId,
+        /// How often.
+        count: u64,
+        /// The largest step, at least; 0 if it may have been the rate alone.
+        step_ns: u64,
+    },
+    /// Two vCPUs of a guest have different clocks.
+    ClocksApart {
+        /// The VM.
+        vm: String,
+        /// One of the two that are furthest apart.
+        vcpu: VcpuId,
+        /// The other.
+        other_vcpu: VcpuId,
+        /// How far they are apart, at least.
+        apart_ns: u64,
     },
     /// A hog never counted, so its vCPU was not kept busy.
     HogDidNotCount {
@@ -160,17 +194,18 @@ impl fmt::Display for Warning {
             Warning::NotRecorded { level, reason } => {
                 format!("no event was recorded{} ({reason})", instead(*level))
             }
-            Warning::SampleBias { vm, vcpu, sampled, counted } => format!(
-                "the samples of {vm} {vcpu} are biased: they show it running or waiting for {} of its \
-                 time, the kernel counted {}; does it share the collector's pCPU?",
-                percent(*sampled),
-                percent(*counted)
-            ),
+            Warning::SampleBias { vm, vcpu, sampled, counted } => {
+                biased(vm, *vcpu, *sampled, *counted)
+            }
             Warning::MissingEvidence { name, costs } => format!("{name} is missing: {costs}"),
             Warning::Unattributable { count: requests, share } => format!(
                 "{} ({}) could not be given to causes: among the latencies, not among the parts",
                 counted(*requests, "request"),
                 percent(*share)
+            ),
+            Warning::Unplaced { count } => format!(
+                "no latency is known of {}: a guest's clock stepped, or is not known",
+                counted(*count, "request")
             ),
             Warning::FailedRequests { errors, short } => {
                 let errors = counted(*errors, "request");
@@ -187,12 +222,14 @@ impl fmt::Display for Warning {
                     counted(*requests, "request")
                 )
             }
-            Warning::ClockBound { bound_ns, p99_ns } => format!(
-                "request times may be off by {} on the host's clock, which is a lot beside a 99th \
-                 percentile of {}",
-                duration(*bound_ns),
-                duration(*p99_ns)
-            ),
+            Warning::ClockBound { bound_ns, p99_ns } => coarse(*bound_ns, *p99_ns),
+            Warning::ClockViolated { count, worst_ns } => violated(*count, *worst_ns),
+            Warning::ClockStepped { vm, vcpu, count, step_ns } => {
+                stepped(vm, *vcpu, *count, *step_ns)
+            }
+            Warning::ClocksApart { vm, vcpu, other_vcpu, apart_ns } => {
+                apart(vm, *vcpu, *other_vcpu, *apart_ns)
+            }
             Warning::HogDidNotCount { vm, vcpu } => {
                 format!("the hog on {vm} {vcpu} never counted: this vCPU was not kept busy")
             }
@@ -201,19 +238,59 @@ impl fmt::Display for Warning {
                  plan, most of it to {name}",
                 percent(*share)
             ),
-            Warning::Throttled { vm, count: times, throttled_ns, group, quota_ns, period_ns } => {
+            Warning::Throttled { vm, count, throttled_ns, group, quota_ns, period_ns } => {
                 let quota = quota(*quota_ns, *period_ns);
+                let (times, kept_off) = (counted(*count, "time"), duration(*throttled_ns));
                 format!(
-                    "the quota of {vm} ({quota}, {group}) was used up {}; threads were kept off for \
-                     {}, all pCPUs together",
-                    counted(*times, "time"),
-                    duration(*throttled_ns)
+                    "the quota of {vm} ({quota}, {group}) was used up {times}; threads were kept off \
+                     for {kept_off}, all pCPUs together"
                 )
             }
             Warning::Notice { text } => text.clone(),
         };
         formatter.write_str(&text)
     }
+}
+
+fn biased(vm: &str, vcpu: VcpuId, sampled: f64, counted: f64) -> String {
+    format!(
+        "the samples of {vm} {vcpu} are biased: they show it running or waiting for {} of its time, the \
+         kernel counted {}; does it share the collector's pCPU?",
+        percent(sampled),
+        percent(counted)
+    )
+}
+
+fn apart(vm: &str, vcpu: VcpuId, other_vcpu: VcpuId, apart_ns: u64) -> String {
+    let apart = duration(apart_ns);
+    format!("the clocks of {vm} {vcpu} and {other_vcpu} are at least {apart} apart")
+}
+
+fn coarse(bound_ns: u64, p99_ns: u64) -> String {
+    format!(
+        "request times may be off by {} on the host's clock, which is a lot beside a 99th percentile \
+         of {}",
+        duration(bound_ns),
+        duration(p99_ns)
+    )
+}
+
+fn violated(count: u64, worst_ns: u64) -> String {
+    format!(
+        "the clock is wrong: the host's I/O of {} lies beyond what the guest saw of it, by up to {} \
+         more than request times may be off",
+        counted(count, "request"),
+        duration(worst_ns)
+    )
+}
+
+fn stepped(vm: &str, vcpu: VcpuId, count: u64, step_ns: u64) -> String {
+    let times = counted(count, "time");
+    let how = match step_ns {
+        0 => "or its rate changed".to_owned(),
+        step_ns => format!("by {} or more at worst", duration(step_ns)),
+    };
+    format!("the clock of {vm} {vcpu} stepped {times}, {how}; requests at a step are left out")
 }
 
 /// A quota in words.
@@ -244,7 +321,8 @@ fn instead(level: EvidenceLevel) -> &'static str {
 pub(super) fn warnings(summary: &Summary) -> Vec<Warning> {
     let mut warnings = Vec::new();
     recording(summary, &mut warnings);
-    if summary.requests.count > 0 {
+    clock(summary, &mut warnings);
+    if summary.requests.count > summary.requests.unattributable_by.unplaced() {
         tail(summary, &mut warnings);
     }
     let idle_hogs = summary.hogs.iter().filter(|hog| hog.count == 0);
@@ -269,14 +347,40 @@ fn recording(summary: &Summary, warnings: &mut Vec<Warning>) {
         warnings.push(Warning::DroppedRequests { count, intervals });
     }
     sampled::warn(summary, warnings);
-    if requests.unattributable > 0 && summary.evidence.level == EvidenceLevel::Recorded {
-        let count = requests.unattributable;
+    let unplaced = requests.unattributable_by.unplaced();
+    let count = requests.unattributable.saturating_sub(unplaced);
+    if count > 0 && summary.evidence.level == EvidenceLevel::Recorded {
         warnings.push(Warning::Unattributable { count, share: share(count, requests.count) });
+    }
+    if unplaced > 0 {
+        warnings.push(Warning::Unplaced { count: unplaced });
     }
     if requests.errors > 0 || requests.short > 0 {
         let (errors, short) = (requests.errors, requests.short);
         warnings.push(Warning::FailedRequests { errors, short });
     }
+}
+
+fn clock(summary: &Summary, warnings: &mut Vec<Warning>) {
+    let clock = &summary.clock;
+    let check = clock.check;
+    if check.violations > 0 {
+        let (count, worst_ns) = (check.violations, check.worst_ns);
+        warnings.push(Warning::ClockViolated { count, worst_ns });
+    }
+    let stepped = clock.vcpus.iter().filter(|vcpu| vcpu.cut_count > 0);
+    warnings.extend(stepped.map(|vcpu| Warning::ClockStepped {
+        vm: vcpu.vm.clone(),
+        vcpu: vcpu.vcpu,
+        count: vcpu.cut_count,
+        step_ns: vcpu.step_max_ns(),
+    }));
+    warnings.extend(clock.apart.iter().map(|apart| Warning::ClocksApart {
+        vm: apart.vm.clone(),
+        vcpu: apart.vcpu,
+        other_vcpu: apart.other_vcpu,
+        apart_ns: apart.apart_ns,
+    }));
 }
 
 fn tail(summary: &Summary, warnings: &mut Vec<Warning>) {
@@ -386,6 +490,29 @@ mod tests {
         assert_eq!(bound(100_000), []);
         let warning = Warning::ClockBound { bound_ns: 100_001, p99_ns: 1_000_000 };
         assert_eq!(bound(100_001), [warning]);
+    }
+
+    #[test]
+    fn a_clock_that_is_not_sound_is_warned_of() {
+        let example = example::unsound_clock();
+        let of_clock = |warning: &Warning| {
+            matches!(
+                warning,
+                Warning::Unplaced { .. }
+                    | Warning::ClockViolated { .. }
+                    | Warning::ClockStepped { .. }
+                    | Warning::ClocksApart { .. }
+            )
+        };
+        let found: Vec<Warning> = warnings(&example).into_iter().filter(of_clock).collect();
+        let (vm, vcpu, worst_ns) = ("vm1".to_owned(), VcpuId(1), 1_230_000);
+        let expected = [
+            Warning::Unplaced { count: 3 },
+            Warning::ClockViolated { count: 1, worst_ns },
+            Warning::ClockStepped { vm: vm.clone(), vcpu, count: 2, step_ns: 15_700_000 },
+            Warning::ClocksApart { vm, vcpu: VcpuId(0), other_vcpu: vcpu, apart_ns: 15_700_000 },
+        ];
+        assert_eq!(found, expected);
     }
 
     #[test]

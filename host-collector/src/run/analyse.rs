@@ -1,5 +1,6 @@
 //! From a run directory to its summary: the pure layers, fed with what was recorded.
 
+mod clocks;
 mod facts;
 mod samples;
 mod threads;
@@ -9,13 +10,11 @@ use self::threads::Threads;
 use super::census::HostThread;
 use super::disk_notes;
 use super::manifest::{Manifest, SCHEMA, Status, VmRecord};
-use crate::clock::{ClockError, ClockMap, Exchange};
 use crate::host_event::{HostEvent, HostEventKind, StackId};
-use crate::join::{Join, SubmissionOrder, Submitter};
+use crate::join::{Clocks, Join, Placed, SubmissionOrder, Submitter};
+use crate::report::clock::{ClockMethod, ClocksApart, VcpuClock};
 use crate::report::io::IoDisk;
-use crate::report::model::{
-    Accelerator, ClockMethod, Cost, Environment, Hog, Lost, RunStatus, VcpuClock,
-};
+use crate::report::model::{Accelerator, Cost, Environment, Hog, Lost, RunStatus};
 use crate::report::{Facts, Names, Summary, SummaryBuilder, VmIndex, VmThreads, Warning};
 use crate::store::{
     ClockSample, EventMerge, RequestItem, RunDir, StackNames, StoreError, StreamReader, Tail,
@@ -23,8 +22,9 @@ use crate::store::{
 };
 use crate::timeline::{Span, StackTable, Timeline};
 use crate::units::{HostNs, PcpuId, VcpuId};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
+use std::rc::Rc;
 use vslice_wire::Request;
 
 /// Why there is no summary of a run directory.
@@ -70,7 +70,7 @@ fn optional<T: Default>(read: Result<T, StoreError>) -> Result<T, StoreError> {
 }
 
 /// The requests of one VM on their way to the join.
-type Requests = SubmissionOrder<Box<dyn Iterator<Item = Request>>>;
+type Requests = Box<dyn Iterator<Item = Placed>>;
 
 /// A run directory while it is read.
 struct Analysis<'a> {
@@ -78,6 +78,7 @@ struct Analysis<'a> {
     builder: SummaryBuilder,
     joins: Vec<(VmIndex, Join<Requests>)>,
     clocks: Vec<VcpuClock>,
+    clocks_apart: Vec<ClocksApart>,
     threads: Threads,
     lost: Lost,
     kvm_events_count: u64,
@@ -99,6 +100,7 @@ impl<'a> Analysis<'a> {
             builder: SummaryBuilder::new(start, vms),
             joins: Vec::new(),
             clocks: Vec::new(),
+            clocks_apart: Vec::new(),
             threads: Threads::new(manifest, threads),
             lost: Lost::default(),
             kvm_events_count: 0,
@@ -133,20 +135,22 @@ impl<'a> Analysis<'a> {
         }
         analysis.warnings.extend(manifest.vms.iter().filter_map(facts::throttled));
         for (index, vm) in manifest.vms.iter().enumerate() {
-            analysis.read_guest(VmIndex(index), vm)?;
+            analysis.read_guest(VmIndex(index), vm, start)?;
         }
         Ok(analysis)
     }
 
-    /// Prepares the join of one guest's requests, and what its clock needs for it.
-    fn read_guest(&mut self, index: VmIndex, vm: &VmRecord) -> Result<(), AnalyseError> {
+    /// Prepares the joins of one guest's requests, and what its clocks need for it.
+    fn read_guest(
+        &mut self,
+        index: VmIndex,
+        vm: &VmRecord,
+        start: HostNs,
+    ) -> Result<(), AnalyseError> {
         for notice in vm.guest.iter().flat_map(|guest| &guest.notices) {
             self.warnings.push(Warning::Notice { text: format!("{}: {notice}", vm.name) });
         }
         let name = VmName::try_from(vm.name.as_str())?;
-        let Some(vcpu) = vm.reader_vcpu else { return Ok(()) };
-        let thread = vm.threads.iter().find(|thread| thread.vcpu == Some(vcpu));
-        let Some(tid) = thread.map(|thread| thread.tid) else { return Ok(()) };
         let samples = match read_all::<ClockSample>(&self.run.clock_path(&name)) {
             Ok((samples, tail)) => {
                 self.warn_of_tail(vm, "clock exchanges", tail);
@@ -154,58 +158,32 @@ impl<'a> Analysis<'a> {
             }
             Err(error) => return optional(Err(error)).map_err(AnalyseError::from),
         };
-        let map = match self.clock_map(vm, vcpu, &samples) {
-            Ok(map) => map,
-            Err(error) => {
-                let text = format!(
-                    "{} {vcpu} has no clock map, so its requests are left out: {error}",
-                    vm.name
-                );
-                self.warnings.push(Warning::Notice { text });
-                return Ok(());
+        let clocks = clocks::read(vm, &samples, start);
+        self.warnings.extend(clocks.notices.into_iter().map(|text| Warning::Notice { text }));
+        self.clocks_apart.extend(clocks.apart);
+        let first_row = self.clocks.len();
+        self.clocks.extend(clocks.rows);
+        if vm.reader_vcpu.is_none() {
+            return Ok(());
+        }
+        let clocks = Rc::new(clocks.clocks);
+        let submitted_on = self.read_requests(index, vm, &name, &clocks)?;
+        for row in &mut self.clocks[first_row..] {
+            row.requests = submitted_on.get(&row.vcpu).copied().unwrap_or(0);
+        }
+        for vcpu in submitted_on.into_keys() {
+            let thread = vm.threads.iter().find(|thread| thread.vcpu == Some(vcpu));
+            let Some(tid) = thread.map(|thread| thread.tid) else { continue };
+            let requests = SubmissionOrder::new(requests(self.run, &name)?);
+            let clocks = Rc::clone(&clocks);
+            let placed = requests.filter_map(move |request| clocks.place(request).ok());
+            let mut join = Join::new(vcpu, tid, Box::new(placed) as Requests);
+            if let Some(target) = disk_notes::target(vm) {
+                join = join.with_target(target);
             }
-        };
-        self.clocks.push(VcpuClock {
-            vm: vm.name.clone(),
-            vcpu,
-            exchanges: map.exchange_count() as u64,
-            bound_ns: map.bound_ns(),
-        });
-        self.read_drops(vm, &name)?;
-        let requests = SubmissionOrder::new(requests(self.run, &name)?);
-        let mut join = Join::new(vcpu, tid, map, requests);
-        if let Some(target) = disk_notes::target(vm) {
-            join = join.with_target(target);
+            self.joins.push((index, join));
         }
-        self.joins.push((index, join));
         Ok(())
-    }
-
-    /// The map of one vCPU from the exchanges on it. Of a guest that went away before its clock map
-    /// was closed there are none after its last request: then those on its other vCPUs, which went
-    /// on during the run, must do, if they do not contradict each other.
-    fn clock_map(
-        &mut self,
-        vm: &VmRecord,
-        vcpu: VcpuId,
-        samples: &[ClockSample],
-    ) -> Result<ClockMap, ClockError> {
-        let last = |wanted: &dyn Fn(VcpuId) -> bool| {
-            let wanted = samples.iter().filter(|sample| wanted(sample.vcpu));
-            wanted.map(|sample| sample.exchange.host_sent).max()
-        };
-        let is_closed = last(&|other| other == vcpu) >= last(&|_| true);
-        let exchanges = samples.iter().filter(|sample| !is_closed || sample.vcpu == vcpu);
-        let exchanges: Vec<Exchange> = exchanges.map(|sample| sample.exchange).collect();
-        if !is_closed {
-            let text = format!(
-                "{}: its clock was not read again on {vcpu} after the run; the map rests on all of \
-                 its vCPUs and takes their clocks for one",
-                vm.name
-            );
-            self.warnings.push(Warning::Notice { text });
-        }
-        ClockMap::estimate(&exchanges)
     }
 
     fn warn_of_tail(&mut self, vm: &VmRecord, what: &str, tail: Tail) {
@@ -219,19 +197,35 @@ impl<'a> Analysis<'a> {
         }
     }
 
-    fn read_drops(&mut self, vm: &VmRecord, name: &VmName) -> Result<(), StoreError> {
+    /// Counts what no join will see: requests that were dropped, and those that have no place on the
+    /// host's clock. Returns how many of the others were submitted on each vCPU.
+    fn read_requests(
+        &mut self,
+        index: VmIndex,
+        vm: &VmRecord,
+        name: &VmName,
+        clocks: &Clocks,
+    ) -> Result<BTreeMap<VcpuId, u64>, StoreError> {
+        let mut submitted_on = BTreeMap::new();
         let mut stream = StreamReader::<RequestItem>::open(&self.run.requests_path(name))?;
         while let Some(block) = stream.next_block()? {
             for item in block {
-                if let RequestItem::Dropped(dropped) = item {
-                    self.builder.dropped(dropped.count);
+                match item {
+                    RequestItem::Dropped(dropped) => self.builder.dropped(dropped.count),
+                    RequestItem::Request(request) => match clocks.place(request) {
+                        Ok(placed) => {
+                            let vcpu = VcpuId(placed.request.vcpu_submitted);
+                            *submitted_on.entry(vcpu).or_insert(0) += 1;
+                        }
+                        Err(why) => self.builder.unplaced(index, &request, why),
+                    },
                 }
             }
         }
         if let Some(tail) = stream.tail() {
             self.warn_of_tail(vm, "requests", tail);
         }
-        Ok(())
+        Ok(submitted_on)
     }
 
     /// Runs the events through the timelines and the joins; returns the end of the window.
@@ -380,6 +374,7 @@ impl<'a> Analysis<'a> {
             measured_ns: end.since_ns(start),
             clock_method: ClockMethod::Exchange,
             clocks: self.clocks,
+            clocks_apart: self.clocks_apart,
             disks: manifest.vms.iter().filter_map(io_disk).collect(),
             hogs: manifest.vms.iter().flat_map(hogs).collect(),
             lost: self.lost,
@@ -420,7 +415,7 @@ fn cut_pcpu(events: &EventMerge, watched: &HashSet<PcpuId>) -> Option<PcpuId> {
 }
 
 /// The requests of one guest as they are stored. A stream that turns out to be unreadable midway
-/// ends there; `read_drops`, which has read it before, has said so.
+/// ends there; `read_requests`, which has read it before, has said so.
 fn requests(run: &RunDir, vm: &VmName) -> Result<Box<dyn Iterator<Item = Request>>, StoreError> {
     let mut stream = StreamReader::<RequestItem>::open(&run.requests_path(vm))?;
     let blocks = std::iter::from_fn(move || stream.next_block().ok().flatten());

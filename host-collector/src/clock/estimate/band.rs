@@ -143,6 +143,23 @@ impl Band {
         Ok(Band { steepest, shallowest, lowest, highest })
     }
 
+    /// By how much these floors and ceilings contradict each other: with so much more room between
+    /// them there is a line that does not fall. `None` if there is one as it is.
+    ///
+    /// Costs what sorting the points costs.
+    pub(super) fn excess(floors: Vec<Point>, ceilings: Vec<Point>) -> Option<i128> {
+        let fall = fall(&floors, &ceilings);
+        let conflict = conflict(&hull(floors, Ordering::Greater), &hull(ceilings, Ordering::Less));
+        let excess = conflict.map_or(0, |conflict| conflict.excess).max(fall);
+        (excess > 0).then_some(excess)
+    }
+
+    /// Between the first and the last of these places both edges are made of the lines between
+    /// neighbouring ones.
+    pub(super) fn joints(&self) -> impl Iterator<Item = i128> {
+        self.lowest.joints.iter().chain(&self.highest.joints).copied()
+    }
+
     /// What the lowest feasible line has at `x`, rounded down.
     pub(super) fn lowest_at(&self, x: i128) -> i128 {
         self.lowest.piece(x).floor_at(x)
@@ -196,6 +213,24 @@ fn conflict(floors: &[Point], ceilings: &[Point]) -> Option<Conflict> {
         .max_by_key(|conflict| conflict.excess)
 }
 
+/// How far a line falls at least from a floor to a ceiling that is not left of it, if it must; else
+/// not more than 0. (The steepest feasible line passes through one of each, so no other points can
+/// force it to.)
+fn fall(floors: &[Point], ceilings: &[Point]) -> i128 {
+    let (mut floors, mut ceilings) = (floors.to_vec(), ceilings.to_vec());
+    floors.sort_unstable();
+    ceilings.sort_unstable();
+    let mut floors = floors.into_iter().peekable();
+    let (mut highest, mut fall) = (None, 0);
+    for ceiling in ceilings {
+        while let Some(floor) = floors.next_if(|floor| floor.x <= ceiling.x) {
+            highest = highest.max(Some(floor.y));
+        }
+        fall = highest.map_or(fall, |highest| fall.max(highest - ceiling.y));
+    }
+    fall
+}
+
 /// The piece of a hull that spans `x`; none outside of the hull.
 fn on_hull(hull: &[Point], x: i128) -> Option<Line> {
     let right = hull.partition_point(|point| point.x < x);
@@ -212,11 +247,15 @@ fn on_hull(hull: &[Point], x: i128) -> Option<Line> {
 /// further right. With `Less` the slope is made as small as the points allow, with `Greater` as
 /// large. None where no corner of `left` lies left of one of `right`.
 ///
-/// Alternately picks the best partner of either corner. Where that comes to rest no point of
-/// `left` that lies left of the right corner is beyond the line, and no point of `right` that lies
-/// right of the left one. A point beyond it on the other stretch would leave no line feasible at
-/// all, and that was checked before. So the line is feasible; and no feasible line can be more
-/// extreme than a line through one point of each kind.
+/// Starts with the outermost corners and moves either inwards while that is better. Seen from a
+/// corner outside of it, the slopes to the corners of a hull fall and then rise, so that the first
+/// that is no better ends the search; and a corner that is moved inwards, to beyond the line, never
+/// makes an outer partner better again. So no corner is looked at twice.
+///
+/// Where that comes to rest no point of `left` that lies left of the right corner is beyond the line,
+/// and no point of `right` that lies right of the left one. A point beyond it on the other stretch
+/// would leave no line feasible at all, and that was checked before. So the line is feasible; and no
+/// feasible line can be more extreme than a line through one point of each kind.
 fn extreme(left: &[Point], right: &[Point], better: Ordering) -> Option<(usize, usize)> {
     let is_better = |one: Line, other: Line| one.cmp_slope(&other) == better;
     let (mut from, mut to) = (0, right.len().checked_sub(1)?);
@@ -224,24 +263,19 @@ fn extreme(left: &[Point], right: &[Point], better: Ordering) -> Option<(usize, 
         return None;
     }
     loop {
-        let (from_before, to_before) = (from, to);
-        let mut best = Line { from: left[from], to: right[to] };
-        for (index, &candidate) in left.iter().enumerate() {
-            let line = Line { from: candidate, ..best };
-            if candidate.x < best.to.x && is_better(line, best) {
-                (from, best) = (index, line);
-            }
+        let line = Line { from: left[from], to: right[to] };
+        let inner = left.get(from + 1).filter(|corner| corner.x < line.to.x);
+        if inner.is_some_and(|corner| is_better(Line { from: *corner, ..line }, line)) {
+            from += 1;
+            continue;
         }
-        for (index, &candidate) in right.iter().enumerate() {
-            let line = Line { to: candidate, ..best };
-            if candidate.x > best.from.x && is_better(line, best) {
-                (to, best) = (index, line);
-            }
+        let inner = to.checked_sub(1).map(|inner| right[inner]);
+        let inner = inner.filter(|corner| corner.x > line.from.x);
+        if inner.is_some_and(|corner| is_better(Line { to: corner, ..line }, line)) {
+            to -= 1;
+            continue;
         }
-        // Each change makes the slope strictly better, so this ends.
-        if (from, to) == (from_before, to_before) {
-            return Some((from, to));
-        }
+        return Some((from, to));
     }
 }
 

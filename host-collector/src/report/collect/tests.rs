@@ -1,4 +1,6 @@
 use super::*;
+use crate::join::IoCheck;
+use crate::report::clock::ClockCheck;
 use crate::report::example::{
     self, BLOCK_BYTES, START, VM1, blocked, facts, laid_out, lost, names, preempted, request,
     running, vms, woken,
@@ -88,27 +90,71 @@ fn requests_are_counted_by_what_became_of_them() {
         breakdown.bound_ns = if index == 3 { 45_000 } else { 20_000 };
         builder.breakdown(VM1, breakdown);
     }
+    for why in [Unplaced::NoClock, Unplaced::ClockStepped, Unplaced::ClockStepped] {
+        let mut request = request(8, START, vec![]).request;
+        request.result = 512;
+        builder.unplaced(VM1, &request, why);
+    }
     builder.dropped(9);
     builder.dropped(4);
     let summary = finish(builder);
     assert_eq!(
         summary.requests,
         Requests {
-            count: 7,
+            count: 10,
             dropped: 13,
             dropped_intervals: 2,
-            unattributable: 3,
-            unattributable_by: UnattributableBy { lost: 1, moved: 1, not_recorded: 1 },
+            unattributable: 6,
+            unattributable_by: UnattributableBy {
+                lost: 1,
+                moved: 1,
+                not_recorded: 1,
+                no_clock: 1,
+                clock_stepped: 2,
+                clock_ambiguous: 0
+            },
             errors: 1,
-            short: 2,
-            bytes: 4 * u64::from(BLOCK_BYTES) + 512,
+            short: 5,
+            bytes: 4 * u64::from(BLOCK_BYTES) + 4 * 512,
             elapsed_ns: 6_400_000,
-            iops: 3125.0,
+            iops: 3593.8,
         }
     );
     assert_eq!((summary.classes.all.count, summary.classes.all.unattributable), (4, 3));
     assert_eq!(summary.parts.all.total_ns(), 4 * 400_000);
     assert_eq!(summary.clock.bound_ns, Some(45_000), "the largest that a request got");
+}
+
+#[test]
+fn errors_of_the_clock_are_summed_by_class_and_its_violations_counted() {
+    let mut builder = builder();
+    for index in 0..1000 {
+        let length_ns = if index < 995 { 1_000 } else { 9_000_000 };
+        let mut breakdown = request(index, START, vec![running(length_ns)]);
+        breakdown.clock_error.parts.add(Part::OnPcpu, 7);
+        breakdown.clock_error.parts.add(Part::PreemptWait, index / 995);
+        breakdown.clock_error.can_move = !(10..995).contains(&index);
+        breakdown.io_check = match index {
+            0..400 => IoCheck::Unchecked,
+            400..500 => IoCheck::Unseen,
+            600 => IoCheck::Beyond { excess_ns: 30 },
+            700 => IoCheck::Beyond { excess_ns: 40 },
+            _ => IoCheck::Within,
+        };
+        builder.breakdown(VM1, breakdown);
+    }
+    let mut lost = request(1000, START, vec![running(10)]);
+    lost.attribution = Attribution::Lost;
+    lost.clock_error.parts.add(Part::OnPcpu, 1_000);
+    builder.breakdown(VM1, lost);
+    let summary = finish(builder);
+    let error_ns = |parts: &PartTotals| (parts.get(Part::OnPcpu), parts.get(Part::PreemptWait));
+    let errors = &summary.clock_error_ns;
+    assert_eq!((error_ns(&errors.all), error_ns(&errors.p99)), ((7_000, 5), (35, 5)));
+    let classes = &summary.classes;
+    assert_eq!((classes.all.clock_uncertain, classes.p99.clock_uncertain), (15, 5));
+    let check = ClockCheck { requests: 500, violations: 2, worst_ns: 40, unseen: 100 };
+    assert_eq!(summary.clock.check, check);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The summary as a page of text: what an engineer wants at a glance, in the order of the questions.
 
 mod chain;
+mod clock;
 mod exits;
 mod io;
 mod page;
@@ -9,7 +10,7 @@ mod tables;
 pub mod units;
 
 use super::evidence::EvidenceLevel;
-use super::model::{ClockMethod, Lost, RunStatus, Summary};
+use super::model::{Lost, RunStatus, Summary};
 use super::verdict::verdict;
 use page::{Page, Tone, shorten};
 use units::{bytes, count, counted, duration};
@@ -125,18 +126,7 @@ fn iops(iops: f64) -> String {
 
 fn footing(page: &mut Page, summary: &Summary) {
     page.blank();
-    let method = match summary.clock.method {
-        ClockMethod::Exchange => "exchange",
-    };
-    let exchanges: u64 = summary.clock.vcpus.iter().map(|vcpu| vcpu.exchanges).sum();
-    let bound = match summary.clock.bound_ns {
-        Some(bound_ns) => format!("request times are within {} of the host's", duration(bound_ns)),
-        None => "no request to place".to_owned(),
-    };
-    let maps = summary.clock.vcpus.len();
-    let maps = if maps == 1 { "1 map".to_owned() } else { format!("{maps} maps") };
-    let clock = format!("{method}: {bound}; {maps} from {}", counted(exchanges, "round trip"));
-    page.paragraph("Clock     ", &clock, Tone::Plain);
+    clock::clock(page, summary);
     page.paragraph("Losses    ", &losses(summary), Tone::Plain);
     let cost = &summary.cost;
     let of_kvm = match cost.kvm_events {

@@ -13,6 +13,9 @@ use crate::units::{PcpuId, Tid, VcpuId};
 /// Characters of a bar that stands for 100 %.
 const BAR_CHARS: usize = 12;
 
+/// How much wider clock errors make the table of parts.
+const ERRORS_CHARS: usize = 24;
+
 /// Below this share of the waits of every class an antagonist is counted with the others.
 const LISTED_SHARE_MIN: f64 = 0.01;
 
@@ -43,7 +46,14 @@ pub(super) fn share_percent(part: u64, whole: u64) -> String {
 }
 
 pub(super) fn latency(page: &mut Page, summary: &Summary) {
-    heading(page, "Latency", "of every recorded request");
+    let note = match summary.requests.unattributable_by.unplaced() {
+        0 => "of every recorded request".to_owned(),
+        unplaced => format!(
+            "of every recorded request but {} that have no place on the host's clock",
+            count(unplaced)
+        ),
+    };
+    heading(page, "Latency", &note);
     let latency_ns = &summary.latency_ns;
     let columns = [
         ("min", latency_ns.min),
@@ -62,45 +72,66 @@ pub(super) fn latency(page: &mut Page, summary: &Summary) {
 }
 
 pub(super) fn parts(page: &mut Page, summary: &Summary) {
-    heading(page, "Where the time went", "total, share of the requests' latency");
+    let errors = &summary.clock_error_ns;
     let classes = [
-        (&summary.classes.all, &summary.parts.all),
-        (&summary.classes.p99, &summary.parts.p99),
-        (&summary.classes.p999, &summary.parts.p999),
+        (&summary.classes.all, &summary.parts.all, &errors.all),
+        (&summary.classes.p99, &summary.parts.p99, &errors.p99),
+        (&summary.classes.p999, &summary.parts.p999, &errors.p999),
     ];
-    let has_bars = page.width() >= BARS_WIDTH_MIN;
-    let mut table = Table::new("lrrlrrlrrl");
-    let mut row = |tone, name: &str, cells: [(String, String, String); 3]| {
-        let cells = cells.into_iter().flat_map(|(total, share, bar)| {
+    let has_errors = errors.all.total_ns() > 0;
+    let note = if has_errors {
+        "total, share of the requests' latency, what clock errors could make of it"
+    } else {
+        "total, share of the requests' latency"
+    };
+    heading(page, "Where the time went", note);
+    let width_min = BARS_WIDTH_MIN + if has_errors { ERRORS_CHARS } else { 0 };
+    let has_bars = page.width() >= width_min;
+    let mut table = Table::new(if has_errors { "lrrllrrllrrll" } else { "lrrlrrlrrl" });
+    let mut row = |tone, name: &str, cells: [[String; 4]; 3]| {
+        let cells = cells.into_iter().flat_map(|[total, share, error, bar]| {
             let bar = if has_bars { bar } else { String::new() };
-            [total, share, bar]
+            let error = has_errors.then_some(error);
+            [total, share].into_iter().chain(error).chain([bar])
         });
         table.row(tone, [name.to_owned()].into_iter().chain(cells));
     };
-    let only = |text: String| (text, String::new(), String::new());
+    let only = |text: String| [text, String::new(), String::new(), String::new()];
     let names = ["all", "above p99", "above p99.9"];
     row(Tone::Dim, "", names.map(|name| only(name.to_owned())));
-    let took_time = |part: &Part| classes.iter().any(|(_, parts)| parts.get(*part) > 0);
+    let took_time = |part: &Part| {
+        classes.iter().any(|(_, parts, errors)| parts.get(*part) > 0 || errors.get(*part) > 0)
+    };
     // The one that says how far the others may be believed is always there.
     for part in Part::ALL.into_iter().filter(|part| took_time(part) || *part == Part::Unknown) {
         row(
             Tone::Plain,
             label(part),
-            classes.map(|(class, parts)| {
+            classes.map(|(class, parts, errors)| {
                 let part_ns = parts.get(part);
                 let share = share(part_ns, class.latency_ns);
-                (duration(part_ns), percent(share), bar(share))
+                let error = plus_minus(errors.get(part), class.latency_ns);
+                [duration(part_ns), percent(share), error, bar(share)]
             }),
         );
     }
-    row(Tone::Dim, "latency", classes.map(|(class, _)| only(duration(class.latency_ns))));
-    row(Tone::Dim, "slower than", classes.map(|(class, _)| only(threshold(class))));
-    row(Tone::Dim, "requests", classes.map(|(class, _)| only(count(class.count))));
+    row(Tone::Dim, "latency", classes.map(|(class, ..)| only(duration(class.latency_ns))));
+    row(Tone::Dim, "slower than", classes.map(|(class, ..)| only(threshold(class))));
+    row(Tone::Dim, "requests", classes.map(|(class, ..)| only(count(class.count))));
     if summary.requests.unattributable > 0 {
-        let left_out = classes.map(|(class, _)| only(count(class.unattributable)));
+        let left_out = classes.map(|(class, ..)| only(count(class.unattributable)));
         row(Tone::Dim, "left out", left_out);
     }
     page.table(&table);
+}
+
+/// So many percent more or less, rounded up to a tenth; nothing if it is nothing.
+fn plus_minus(error_ns: u64, whole_ns: u64) -> String {
+    if error_ns == 0 || whole_ns == 0 {
+        return String::new();
+    }
+    let tenths = (error_ns as f64 * 1000.0 / whole_ns as f64).ceil();
+    format!("+-{:.1}", tenths / 10.0)
 }
 
 fn threshold(class: &Class) -> String {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::report::clock::ClockCheck;
 use crate::report::example;
 use crate::report::io::IoDisk;
 use crate::report::model::Summary;
@@ -33,6 +34,21 @@ fn the_page_of_a_run_with_exits() {
     let page = render(&example::with_exits(), PLAIN);
     assert_golden("exits.golden", &page);
     assert!(!render(&example::summary(), PLAIN).contains("Exits"), "they were not recorded");
+}
+
+#[test]
+fn the_page_of_a_run_whose_clock_is_not_sound() {
+    let summary = example::unsound_clock();
+    let page = render(&summary, PLAIN);
+    assert_golden("unsound_clock.golden", &page);
+    let coloured = render(&summary, Style { colour: true, ..PLAIN });
+    assert!(coloured.contains("\x1b[1;31mVIOLATED, exchange"), "it is red");
+    assert!(!render(&example::summary(), Style { colour: true, ..PLAIN }).contains("\x1b[1;31mok"));
+    let mut unseen = summary;
+    unseen.clock.check = ClockCheck { unseen: 7, ..ClockCheck::default() };
+    assert!(render(&unseen, PLAIN).contains("not checked, exchange: request times are within"));
+    unseen.clock.vcpus[0].cut_count = 9;
+    assert!(render(&unseen, PLAIN).contains("          and 7 more steps\n"));
 }
 
 #[test]

@@ -175,12 +175,7 @@ pub(super) fn streams(run: &RunDir, clock_us: &[u64], finished: bool) {
         vec![RequestItem::Request(request(0, 50, 450)), RequestItem::Request(request(1, 550, 800))];
     let vm1 = VmName::try_from("vm1").unwrap();
     stream(&run.requests_path(&vm1), requests, finished);
-    let sample = |us: &u64| {
-        let (host_sent, host_received) = (host_at(*us), host_at(*us));
-        let (guest_received, guest_sent) = (guest_at(*us), guest_at(*us));
-        let exchange = Exchange { host_sent, guest_received, guest_sent, host_received };
-        ClockSample { vcpu: VcpuId(1), exchange }
-    };
+    let sample = |us: &u64| clock_sample(1, *us, *us);
     stream(&run.clock_path(&vm1), clock_us.iter().map(sample).collect(), finished);
 }
 
@@ -505,7 +500,9 @@ fn requests_without_a_clock_are_left_out_and_that_is_said() {
     names(&run);
     streams(&run, &[500], true);
     let summary = analyse(run.path()).unwrap();
-    assert_eq!(summary.requests.count, 0);
+    assert_eq!((summary.requests.count, summary.requests.unattributable_by.no_clock), (2, 2));
+    assert_eq!((summary.classes.all.count, summary.latency_ns.max), (0, 0));
+    assert!(crate::report::verdict::verdict(&summary).contains("No request has a place"));
     assert!(notices(&summary).contains("vm1 vCPU1 has no clock map"), "{}", notices(&summary));
 }
 
@@ -517,14 +514,100 @@ fn a_clock_that_was_never_closed_rests_on_the_other_vcpus() {
     let path = run.clock_path(&VmName::try_from("vm1").unwrap());
     let (mut samples, _) = read_all::<ClockSample>(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
-    let (host, guest) = (host_at(1150), guest_at(1150));
-    let exchange =
-        Exchange { host_sent: host, guest_received: guest, guest_sent: guest, host_received: host };
-    samples.push(ClockSample { vcpu: VcpuId(0), exchange });
+    samples.push(clock_sample(0, 1150, 1150));
     stream(&path, samples, true);
     let summary = analyse(run.path()).unwrap();
     assert_eq!(summary.requests.count, 2);
     assert!(notices(&summary).contains("was not read again on vCPU1"), "{}", notices(&summary));
+}
+
+fn clock_sample(vcpu: u16, host_us: u64, guest_us: u64) -> ClockSample {
+    let (host, guest) = (host_at(host_us), guest_at(guest_us));
+    let exchange = crate::clock::Exchange {
+        host_sent: host,
+        guest_received: guest,
+        guest_sent: guest,
+        host_received: host,
+    };
+    ClockSample { vcpu: VcpuId(vcpu), exchange }
+}
+
+#[test]
+fn a_clock_that_stepped_leaves_out_what_lies_at_the_step() {
+    let (_scratch, run) = run_dir(&manifest());
+    names(&run);
+    // Request 0 ends at 450, request 1 goes from 550 to 800; the clock is set on between 480 and 520.
+    streams(&run, &[0, 100, 200, 300, 460, 480], true);
+    let path = run.clock_path(&VmName::try_from("vm1").unwrap());
+    let (mut samples, _) = read_all::<ClockSample>(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let after = [600, 700, 800, 900, 1000, 1150];
+    samples.extend(after.map(|us| clock_sample(1, us, us + 50_000)));
+    stream(&path, samples, true);
+    let summary = analyse(run.path()).unwrap();
+    let by = summary.requests.unattributable_by;
+    assert_eq!((summary.requests.count, by.clock_stepped), (2, 1));
+    assert_eq!((summary.classes.all.count, summary.requests.unattributable), (1, 1));
+    let [clock] = &summary.clock.vcpus[..] else { panic!("{:?}", summary.clock) };
+    assert_eq!((clock.cut_count, clock.requests), (1, 1));
+    assert_eq!((clock.cuts[0].after_ns, clock.cuts[0].before_ns), (480_000, 600_000));
+    assert!((49_000_000..=50_000_000).contains(&clock.cuts[0].step_ns), "{clock:?}");
+    assert!(notices(&summary).contains("the clock of vm1 vCPU1 stepped 1 time"));
+}
+
+#[test]
+fn each_vcpu_has_its_own_clock_and_those_that_differ_are_named() {
+    let mut manifest = manifest();
+    let vcpu0 = ThreadRecord {
+        tid: Tid(150),
+        role: String::from("vCPU0"),
+        vcpu: Some(VcpuId(0)),
+        ..manifest.vms[0].threads[1].clone()
+    };
+    manifest.vms[0].threads.push(vcpu0);
+    let (_scratch, run) = run_dir(&manifest);
+    names(&run);
+    streams(&run, &[0, 500, 1150], true);
+    let vm1 = VmName::try_from("vm1").unwrap();
+    let path = run.clock_path(&vm1);
+    let (mut samples, _) = read_all::<ClockSample>(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    samples.extend([10, 400, 1140].map(|us| clock_sample(0, us, us + 15_700)));
+    // A vCPU that the VMM does not have: whatever the guest says of it is passed over.
+    samples.extend([20, 600].map(|us| clock_sample(9, us, us * 2)));
+    stream(&path, samples, true);
+    std::fs::remove_file(run.requests_path(&vm1)).unwrap();
+    let request = |index, (from, from_vcpu): (u64, u16), (to, to_vcpu): (u64, u16)| {
+        let ahead = |vcpu| if vcpu == 0 { 15_700 } else { 0 };
+        RequestItem::Request(Request {
+            index,
+            submitted: guest_at(from + ahead(from_vcpu)),
+            completed: guest_at(to + ahead(to_vcpu)),
+            vcpu_submitted: from_vcpu,
+            vcpu_completed: to_vcpu,
+            result: 4096,
+        })
+    };
+    let requests = vec![
+        request(0, (50, 1), (450, 1)),
+        request(1, (500, 0), (600, 1)),
+        request(2, (610, 0), (620, 0)),
+        request(3, (630, 9), (640, 9)),
+    ];
+    stream(&run.requests_path(&vm1), requests, true);
+    let summary = analyse(run.path()).unwrap();
+    let by = summary.requests.unattributable_by;
+    // Nothing was recorded of vCPU0's thread.
+    assert_eq!((summary.requests.count, by.no_clock, by.not_recorded), (4, 1, 2));
+    assert_eq!(summary.classes.all.count, 1);
+    let lengths_ns: Vec<u64> = summary.worst.iter().map(|worst| worst.latency_ns).collect();
+    let drawn_ns = [400_000_u64, 100_000, 10_000];
+    assert!(lengths_ns.iter().zip(drawn_ns).all(|(ns, drawn)| ns.abs_diff(drawn) <= 8));
+    let clocks: Vec<_> = summary.clock.vcpus.iter().map(|row| (row.vcpu.0, row.requests)).collect();
+    assert_eq!(clocks, [(0, 2), (1, 1)]);
+    let [apart] = &summary.clock.apart[..] else { panic!("{:?}", summary.clock.apart) };
+    assert_eq!((apart.vcpu, apart.other_vcpu), (VcpuId(0), VcpuId(1)));
+    assert!((15_699_000..=15_700_000).contains(&apart.apart_ns), "{apart:?}");
 }
 
 #[test]

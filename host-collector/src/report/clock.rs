@@ -1,0 +1,180 @@
+//! How guest times became host times, and what speaks against it.
+
+use crate::clock::{ClockMap, Cut};
+use crate::join::{Breakdown, IoCheck};
+use crate::units::{HostNs, VcpuId};
+use serde::{Deserialize, Serialize};
+
+/// Entries of [`VcpuClock::cuts`] at most, the first ones.
+pub const CUTS_MAX: usize = 16;
+
+/// How guest times became host times.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clock {
+    /// The way.
+    pub method: ClockMethod,
+    /// Each recorded request's ends are within this many nanoseconds of the truth; `None` if there
+    /// was no request.
+    pub bound_ns: Option<u64>,
+    /// Whether the requests' I/O on the host lies within them.
+    pub check: ClockCheck,
+    /// The map of each vCPU.
+    pub vcpus: Vec<VcpuClock>,
+    /// Guests of which two vCPUs cannot have the same clock.
+    pub apart: Vec<ClocksApart>,
+}
+
+/// A way from guest times to host times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClockMethod {
+    /// Round trips between the collector and the guest.
+    Exchange,
+}
+
+/// A check that can fail: no I/O is handed to the host's block layer before the guest submitted its
+/// request, and none is done after the guest saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ClockCheck {
+    /// Requests whose I/O could have shown that the clock is wrong.
+    pub requests: u64,
+    /// Of them, those whose I/O lies beyond them, and by more than their ends may be off.
+    pub violations: u64,
+    /// By how much more, at worst.
+    pub worst_ns: u64,
+    /// Requests, not among `requests`, of which there must have been I/O and none was seen near them.
+    pub unseen: u64,
+}
+
+/// The clock map of one vCPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VcpuClock {
+    /// The VM's name.
+    pub vm: String,
+    /// The vCPU.
+    pub vcpu: VcpuId,
+    /// Round trips that the map was made from.
+    pub exchanges: u64,
+    /// Requests that were submitted on it, and have a place on the host's clock.
+    pub requests: u64,
+    /// The map's bound at its worst within the measured window.
+    pub bound_ns: u64,
+    /// How often the clock stepped, or changed its rate.
+    pub cut_count: u64,
+    /// Where, in order of time; at most [`CUTS_MAX`].
+    pub cuts: Vec<ClockCut>,
+}
+
+/// A step of a vCPU's clock, or a change of its rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockCut {
+    /// It was not before this, since the start of the measured window; negative if before that ...
+    pub after_ns: i64,
+    /// ... and not after this.
+    pub before_ns: i64,
+    /// How large the step was at least; 0 if it may have been the rate alone.
+    pub step_ns: u64,
+}
+
+/// Two vCPUs of one guest whose clocks differ: those that do most.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClocksApart {
+    /// The VM's name.
+    pub vm: String,
+    /// One of them.
+    pub vcpu: VcpuId,
+    /// The other.
+    pub other_vcpu: VcpuId,
+    /// How far they are apart, at least.
+    pub apart_ns: u64,
+}
+
+impl VcpuClock {
+    /// What is told of a map, in a window that starts at `start`; without requests.
+    #[must_use]
+    pub fn of(vm: &str, vcpu: VcpuId, map: &ClockMap, start: HostNs) -> VcpuClock {
+        let cuts = map.cuts().iter().take(CUTS_MAX);
+        VcpuClock {
+            vm: vm.to_owned(),
+            vcpu,
+            exchanges: map.exchange_count() as u64,
+            requests: 0,
+            bound_ns: map.bound_ns(),
+            cut_count: map.cuts().len() as u64,
+            cuts: cuts.map(|cut| ClockCut::of(cut, start)).collect(),
+        }
+    }
+
+    /// The largest of the steps that are kept.
+    #[must_use]
+    pub fn step_max_ns(&self) -> u64 {
+        self.cuts.iter().map(|cut| cut.step_ns).max().unwrap_or(0)
+    }
+}
+
+impl ClockCut {
+    fn of(cut: &Cut, start: HostNs) -> ClockCut {
+        ClockCut {
+            after_ns: offset_ns(cut.after, start),
+            before_ns: offset_ns(cut.before, start),
+            step_ns: cut.step_ns,
+        }
+    }
+}
+
+/// From `start` to `time`, negative if `time` is earlier, cut to what an `i64` holds.
+pub(super) fn offset_ns(time: HostNs, start: HostNs) -> i64 {
+    let offset_ns = i128::from(time.0) - i128::from(start.0);
+    i64::try_from(offset_ns).unwrap_or(if offset_ns < 0 { i64::MIN } else { i64::MAX })
+}
+
+/// What the requests say of the clock.
+#[derive(Debug, Default)]
+pub(super) struct ClockTally {
+    pub(super) bound_ns: Option<u64>,
+    pub(super) check: ClockCheck,
+}
+
+impl ClockTally {
+    pub(super) fn add(&mut self, breakdown: &Breakdown) {
+        self.bound_ns = self.bound_ns.max(Some(breakdown.bound_ns));
+        let check = &mut self.check;
+        match breakdown.io_check {
+            IoCheck::Unchecked => {}
+            IoCheck::Unseen => check.unseen += 1,
+            IoCheck::Within => check.requests += 1,
+            IoCheck::Beyond { excess_ns } => {
+                check.requests += 1;
+                check.violations += 1;
+                check.worst_ns = check.worst_ns.max(excess_ns);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Exchange;
+    use crate::units::GuestTicks;
+
+    #[test]
+    fn cuts_are_told_relative_to_the_window_and_not_all_of_them() {
+        // Set on by 1 ms between every two pairs of readings.
+        let read = |turn: u64| Exchange {
+            host_sent: HostNs(turn * 1_000),
+            guest_received: GuestTicks(turn * 1_000 + turn / 4 * 1_000_000),
+            guest_sent: GuestTicks(turn * 1_000 + turn / 4 * 1_000_000),
+            host_received: HostNs(turn * 1_000 + 10),
+        };
+        let exchanges: Vec<Exchange> = (0..80).map(read).collect();
+        let map = ClockMap::estimate(&exchanges).unwrap();
+        let clock = VcpuClock::of("vm1", VcpuId(3), &map, HostNs(10_000));
+        assert_eq!((clock.cut_count, clock.cuts.len(), clock.exchanges), (19, CUTS_MAX, 80));
+        assert_eq!((clock.cuts[0].after_ns, clock.cuts[0].before_ns), (-7_000, -5_990));
+        assert_eq!((clock.cuts[3].after_ns, clock.cuts[3].before_ns), (5_000, 6_010));
+        assert!(clock.step_max_ns() >= 900_000, "{}", clock.step_max_ns());
+        assert_eq!(offset_ns(HostNs(u64::MAX), HostNs(0)), i64::MAX);
+        assert_eq!(offset_ns(HostNs(0), HostNs(u64::MAX)), i64::MIN);
+    }
+}

@@ -1,0 +1,78 @@
+//! What the page says of the clocks.
+
+use super::NAME_CHARS_MAX;
+use super::page::{Page, Tone, shorten};
+use super::units::{count, counted, duration};
+use crate::report::clock::{Clock, ClockCut, ClockMethod};
+use crate::report::model::Summary;
+
+/// Steps that are shown; the JSON has more.
+const CUTS_SHOWN_MAX: usize = 4;
+
+const INDENT: &str = "          ";
+
+/// How exact request times are, whether anything speaks against that, and where clocks stepped.
+pub(super) fn clock(page: &mut Page, summary: &Summary) {
+    let clock = &summary.clock;
+    let method = match clock.method {
+        ClockMethod::Exchange => "exchange",
+    };
+    let exchanges: u64 = clock.vcpus.iter().map(|vcpu| vcpu.exchanges).sum();
+    let bound = match clock.bound_ns {
+        Some(bound_ns) => format!("request times are within {} of the host's", duration(bound_ns)),
+        None => "no request to place".to_owned(),
+    };
+    let maps = counted(clock.vcpus.len() as u64, "map");
+    let (verdict, check, tone) = check(clock);
+    let text = format!(
+        "{verdict}, {method}: {bound}; {maps} from {}; {check}",
+        counted(exchanges, "round trip")
+    );
+    page.paragraph("Clock     ", &text, tone);
+    let cuts = clock.vcpus.iter().flat_map(|vcpu| vcpu.cuts.iter().map(move |cut| (vcpu, cut)));
+    let cut_count: u64 = clock.vcpus.iter().map(|vcpu| vcpu.cut_count).sum();
+    let mut shown_count = 0;
+    for (vcpu, cut) in cuts.take(CUTS_SHOWN_MAX) {
+        let vm = shorten(&vcpu.vm, NAME_CHARS_MAX);
+        page.paragraph(INDENT, &format!("{vm} {} {}", vcpu.vcpu, step(cut)), Tone::Alarm);
+        shown_count += 1;
+    }
+    if cut_count > shown_count {
+        let more = counted(cut_count - shown_count, "more step");
+        page.paragraph(INDENT, &format!("and {more}"), Tone::Alarm);
+    }
+}
+
+/// What the requests' I/O says: in a word, in a sentence, and how loud.
+fn check(clock: &Clock) -> (&'static str, String, Tone) {
+    let check = clock.check;
+    let unseen = match check.unseen {
+        0 => String::new(),
+        unseen => format!("; that of {} more was not seen", count(unseen)),
+    };
+    let requests = counted(check.requests, "request");
+    if check.violations > 0 {
+        let (violations, worst) = (count(check.violations), duration(check.worst_ns));
+        let text = format!(
+            "the host's I/O of {violations} of {requests} lies beyond them, by up to {worst} more than \
+             that{unseen}"
+        );
+        ("VIOLATED", text, Tone::Alarm)
+    } else if check.requests > 0 {
+        ("ok", format!("the host's I/O of {requests} lies within them{unseen}"), Tone::Plain)
+    } else if check.unseen > 0 {
+        let requests = counted(check.unseen, "request");
+        ("not checked", format!("no host I/O was seen near any of {requests}"), Tone::Alarm)
+    } else {
+        ("not checked", "no host I/O that could contradict it".to_owned(), Tone::Plain)
+    }
+}
+
+fn step(cut: &ClockCut) -> String {
+    let seconds = |offset_ns: i64| format!("{:.3} s", offset_ns as f64 / 1e9);
+    let between = format!("between {} and {}", seconds(cut.after_ns), seconds(cut.before_ns));
+    match cut.step_ns {
+        0 => format!("stepped or changed its rate {between}"),
+        step_ns => format!("stepped by {} or more {between}", duration(step_ns)),
+    }
+}

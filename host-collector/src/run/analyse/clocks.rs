@@ -1,0 +1,96 @@
+//! The clocks of one guest, from the exchanges that were stored.
+
+use crate::clock::{ClockError, ClockMap, Exchange};
+use crate::join::Clocks;
+use crate::report::clock::{ClocksApart, VcpuClock};
+use crate::run::manifest::VmRecord;
+use crate::store::ClockSample;
+use crate::units::{HostNs, VcpuId};
+
+/// A vCPU whose last exchange came so long before that of another was not read again after the run.
+const CLOSED_WITHIN_NS: u64 = 1_000_000_000;
+
+/// What the exchanges with one guest come to.
+#[derive(Debug, Default)]
+pub(super) struct GuestClocks {
+    /// The maps.
+    pub(super) clocks: Clocks,
+    /// What the summary says of each.
+    pub(super) rows: Vec<VcpuClock>,
+    /// The two that are furthest apart, if any two cannot be one clock.
+    pub(super) apart: Option<ClocksApart>,
+    /// What there is to say of them.
+    pub(super) notices: Vec<String>,
+}
+
+/// The clocks of a guest's vCPUs, as far as there are exchanges with them. Those that a guest says it
+/// has beyond the VMM's are passed over. `start` is that of the measured window.
+pub(super) fn read(vm: &VmRecord, samples: &[ClockSample], start: HostNs) -> GuestClocks {
+    let mut all = GuestClocks::default();
+    let mut vcpus: Vec<VcpuId> = vm.threads.iter().filter_map(|thread| thread.vcpu).collect();
+    vcpus.sort_unstable();
+    vcpus.dedup();
+    for vcpu in vcpus {
+        let is_reader = vm.reader_vcpu == Some(vcpu);
+        let own = exchanges(samples, &|other| other == vcpu);
+        let map = match ClockMap::estimate(&own) {
+            map if !is_reader => map,
+            map => closed(vm, vcpu, map, samples, &mut all.notices),
+        };
+        match map {
+            Ok(map) => {
+                all.rows.push(VcpuClock::of(&vm.name, vcpu, &map, start));
+                all.clocks.insert(vcpu, map);
+            }
+            Err(error) if is_reader => all.notices.push(format!(
+                "{} {vcpu} has no clock map, so its requests are left out: {error}",
+                vm.name
+            )),
+            Err(_) => {}
+        }
+    }
+    all.apart = all.clocks.furthest_apart().map(|(vcpu, other_vcpu, apart_ns)| ClocksApart {
+        vm: vm.name.clone(),
+        vcpu,
+        other_vcpu,
+        apart_ns,
+    });
+    all
+}
+
+/// The map of the vCPU that reads. Of a guest that went away before its clock map was closed there are
+/// no exchanges on it after its last request: then those on its other vCPUs, which went on during the
+/// run, must do, if all of them fit one clock.
+fn closed(
+    vm: &VmRecord,
+    vcpu: VcpuId,
+    own: Result<ClockMap, ClockError>,
+    samples: &[ClockSample],
+    notices: &mut Vec<String>,
+) -> Result<ClockMap, ClockError> {
+    let last = |wanted: &dyn Fn(VcpuId) -> bool| {
+        let wanted = samples.iter().filter(|sample| wanted(sample.vcpu));
+        wanted.map(|sample| sample.exchange.host_sent).max().unwrap_or_default()
+    };
+    let open_ns = last(&|_| true).since_ns(last(&|other| other == vcpu));
+    if own.is_ok() && open_ns <= CLOSED_WITHIN_NS {
+        return own;
+    }
+    let of_all = ClockMap::estimate(&exchanges(samples, &|_| true));
+    match of_all {
+        Ok(map) if open_ns > 0 && map.cuts().is_empty() => {
+            notices.push(format!(
+                "{}: its clock was not read again on {vcpu} after the run; the map rests on all of \
+                 its vCPUs and takes their clocks for one",
+                vm.name
+            ));
+            Ok(map)
+        }
+        _ => own,
+    }
+}
+
+fn exchanges(samples: &[ClockSample], wanted: &dyn Fn(VcpuId) -> bool) -> Vec<Exchange> {
+    let wanted = samples.iter().filter(|sample| wanted(sample.vcpu));
+    wanted.map(|sample| sample.exchange).collect()
+}
