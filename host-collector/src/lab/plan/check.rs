@@ -171,7 +171,7 @@ mod tests {
         ),
         (
             "collector_pcpu = 0",
-            "collector_pcpu = 0\nlease = \"2m\"",
+            "collector_pcpu = 0\nlease = \"2min\"",
             "lease = 120000 ms is not in [200, 60000] ms",
         ),
         ("name = \"vm2\"", "name = \"vm1\"", "two vms have the name 'vm1'"),
