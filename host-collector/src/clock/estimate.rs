@@ -240,6 +240,23 @@ impl ClockMap {
         Ok(MappedLength { from: mapped.0, to: mapped.1, error_ns })
     }
 
+    /// By how much an exchange that is no part of the map lies beyond the map's bounds, in nanoseconds;
+    /// 0 if it may be true as well.
+    ///
+    /// # Errors
+    /// See [`Unmapped`].
+    pub fn beyond_ns(&self, exchange: &Exchange) -> Result<u64, Unmapped> {
+        let received = self.to_host(exchange.guest_received)?;
+        let sent = self.to_host(exchange.guest_sent)?;
+        // The ping was received after it was sent, the answer sent before it was received; a stamp is
+        // cut to the unit that it lies in.
+        let latest_ns = received.at.0.saturating_add(received.bound_ns);
+        let earliest_ns = sent.at.0.saturating_sub(sent.bound_ns);
+        let early_ns = exchange.host_sent.0.saturating_sub(latest_ns.saturating_add(1));
+        let late_ns = earliest_ns.saturating_sub(exchange.host_received.0.saturating_add(1));
+        Ok(early_ns.max(late_ns))
+    }
+
     /// The largest bound of any guest time between the stamps of a piece.
     #[must_use]
     pub fn bound_ns(&self) -> u64 {

@@ -8,9 +8,10 @@
 
 use super::Exchange;
 use crate::units::{GuestTicks, HostNs};
+use serde::{Deserialize, Serialize};
 
 /// A reading of the host's TSC between two readings of the host's clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TscSample {
     /// The host's clock just before.
     pub before: HostNs,
@@ -20,8 +21,17 @@ pub struct TscSample {
     pub after: HostNs,
 }
 
+/// How a vCPU's TSC follows from the host's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TscRelation {
+    /// `tsc-offset`, in guest ticks.
+    pub offset_ticks: i64,
+    /// Where the hardware scales; `None` is a ratio of 1.
+    pub scaling: Option<TscScaling>,
+}
+
 /// By how much the hardware scales the host's TSC for a guest: `ratio / 2^fraction_bits`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TscScaling {
     /// `tsc-scaling-ratio`.
     pub ratio: u64,
@@ -29,28 +39,22 @@ pub struct TscScaling {
     pub fraction_bits: u8,
 }
 
-/// What a vCPU would have read and answered at once, each time the host's TSC was read. `offset` is
-/// `tsc-offset`, in guest ticks.
-///
-/// The arithmetic is that of the hardware: the product is cut to whole ticks, and both product and
-/// sum wrap at 2^64 (linux: `kvm_scale_tsc` and `kvm_read_l1_tsc` in arch/x86/kvm/x86.c).
-#[must_use]
-pub fn exchanges_from_offset(
-    samples: &[TscSample],
-    offset: i64,
-    scaling: Option<TscScaling>,
-) -> Vec<Exchange> {
-    let exchange = |sample: &TscSample| {
-        let scaled = scaling.map_or(sample.tsc, |scaling| scaled(sample.tsc, scaling));
-        let guest = GuestTicks(scaled.wrapping_add_signed(offset));
+impl TscRelation {
+    /// What the vCPU would have read and answered at once, when the host's TSC was read.
+    ///
+    /// The arithmetic is that of the hardware: the product is cut to whole ticks, and both product
+    /// and sum wrap at 2^64 (linux: `kvm_scale_tsc` and `kvm_read_l1_tsc` in arch/x86/kvm/x86.c).
+    #[must_use]
+    pub fn exchange(&self, sample: &TscSample) -> Exchange {
+        let scaled = self.scaling.map_or(sample.tsc, |scaling| scaled(sample.tsc, scaling));
+        let guest = GuestTicks(scaled.wrapping_add_signed(self.offset_ticks));
         Exchange {
             host_sent: sample.before,
             guest_received: guest,
             guest_sent: guest,
             host_received: sample.after,
         }
-    };
-    samples.iter().map(exchange).collect()
+    }
 }
 
 /// tsc * ratio / 2^fraction_bits, its low 64 bits.
@@ -65,6 +69,15 @@ mod tests {
     use super::*;
     use crate::clock::ClockMap;
     use proptest::prelude::*;
+
+    fn exchanges_from_offset(
+        samples: &[TscSample],
+        offset_ticks: i64,
+        scaling: Option<TscScaling>,
+    ) -> Vec<Exchange> {
+        let relation = TscRelation { offset_ticks, scaling };
+        samples.iter().map(|sample| relation.exchange(sample)).collect()
+    }
 
     #[test]
     fn the_arithmetic_is_that_of_the_hardware() {

@@ -11,7 +11,7 @@ pub const CUTS_MAX: usize = 16;
 /// How guest times became host times.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clock {
-    /// The way.
+    /// The way, the poorest of those by which requests were placed.
     pub method: ClockMethod,
     /// Each recorded request's ends are within this many nanoseconds of the truth; `None` if there
     /// was no request.
@@ -30,6 +30,8 @@ pub struct Clock {
 pub enum ClockMethod {
     /// Round trips between the collector and the guest.
     Exchange,
+    /// The offset from the host's TSC that KVM tells, and round trips.
+    TscOffset,
 }
 
 /// A check that can fail: no I/O is handed to the host's block layer before the guest submitted its
@@ -53,8 +55,12 @@ pub struct VcpuClock {
     pub vm: String,
     /// The vCPU.
     pub vcpu: VcpuId,
-    /// Round trips that the map was made from.
+    /// What the map was made from.
+    pub method: ClockMethod,
+    /// Round trips among that.
     pub exchanges: u64,
+    /// What KVM's word says of the round trips.
+    pub kvm_check: KvmCheck,
     /// Requests that were submitted on it, and have a place on the host's clock.
     pub requests: u64,
     /// The map's bound at its worst within the measured window.
@@ -63,6 +69,18 @@ pub struct VcpuClock {
     pub cut_count: u64,
     /// Where, in order of time; at most [`CUTS_MAX`].
     pub cuts: Vec<ClockCut>,
+}
+
+/// Another check that can fail: what KVM says that a vCPU's TSC reads at a host time is within the
+/// bounds of the map that round trips alone make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct KvmCheck {
+    /// Times at which KVM was asked, and the map has a host time for.
+    pub readings: u64,
+    /// Those at which it is not.
+    pub violations: u64,
+    /// By how much it is not, at worst.
+    pub worst_ns: u64,
 }
 
 /// A step of a vCPU's clock, or a change of its rate.
@@ -89,6 +107,32 @@ pub struct ClocksApart {
     pub apart_ns: u64,
 }
 
+impl ClockMethod {
+    /// That of the maps by which requests were placed: the poorest of them.
+    #[must_use]
+    pub fn of(vcpus: &[VcpuClock]) -> ClockMethod {
+        let used = || vcpus.iter().filter(|vcpu| vcpu.requests > 0);
+        if used().count() > 0 && used().all(|vcpu| vcpu.method == ClockMethod::TscOffset) {
+            ClockMethod::TscOffset
+        } else {
+            ClockMethod::Exchange
+        }
+    }
+}
+
+impl Clock {
+    /// What KVM says of all vCPUs.
+    #[must_use]
+    pub fn kvm_check(&self) -> KvmCheck {
+        let checks = self.vcpus.iter().map(|vcpu| vcpu.kvm_check);
+        checks.fold(KvmCheck::default(), |sum, check| KvmCheck {
+            readings: sum.readings + check.readings,
+            violations: sum.violations + check.violations,
+            worst_ns: sum.worst_ns.max(check.worst_ns),
+        })
+    }
+}
+
 impl VcpuClock {
     /// What is told of a map, in a window that starts at `start`; without requests.
     #[must_use]
@@ -97,7 +141,9 @@ impl VcpuClock {
         VcpuClock {
             vm: vm.to_owned(),
             vcpu,
+            method: ClockMethod::Exchange,
             exchanges: map.exchange_count() as u64,
+            kvm_check: KvmCheck::default(),
             requests: 0,
             bound_ns: map.bound_ns(),
             cut_count: map.cuts().len() as u64,

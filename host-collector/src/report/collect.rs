@@ -41,8 +41,6 @@ pub struct Facts {
     pub environment: Environment,
     /// Length of the measured window.
     pub measured_ns: u64,
-    /// How guest times became host times.
-    pub clock_method: ClockMethod,
     /// The clock map of each vCPU that has one.
     pub clocks: Vec<VcpuClock>,
     /// Guests of which two vCPUs cannot have the same clock.
@@ -278,7 +276,7 @@ impl SummaryBuilder {
                 .map(|(vm, breakdown)| worst(self.start, *vm, breakdown, &directory))
                 .collect(),
             clock: Clock {
-                method: facts.clock_method,
+                method: ClockMethod::of(&facts.clocks),
                 bound_ns: self.clock.bound_ns,
                 check: self.clock.check,
                 vcpus: facts.clocks,

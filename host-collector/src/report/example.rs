@@ -3,7 +3,7 @@
 //! Two guests of two vCPUs; vCPU1 of both share pCPU1, and vm1 reads on it. Of 2000 requests, 1975
 //! take a third of a millisecond, 20 meet vm2's vCPU1, 5 meet more than that.
 
-use super::clock::{ClockCut, ClockMethod, VcpuClock};
+use super::clock::{ClockCut, ClockMethod, KvmCheck, VcpuClock};
 use super::collect::{Facts, SummaryBuilder};
 use super::evidence::Evidence;
 use super::io::IoDisk;
@@ -215,7 +215,9 @@ pub(super) fn facts() -> Facts {
     let clock = |vm: &str, vcpu, bound_ns| VcpuClock {
         vm: vm.to_owned(),
         vcpu: VcpuId(vcpu),
+        method: ClockMethod::Exchange,
         exchanges: 40,
+        kvm_check: KvmCheck::default(),
         requests: if vm == "vm1" { 2000 } else { 0 },
         bound_ns,
         cut_count: 0,
@@ -235,7 +237,6 @@ pub(super) fn facts() -> Facts {
             details: serde_json::json!({ "qemu": "7.2.22", "pcpus": [0, 1] }),
         },
         measured_ns: 1_000_000_000,
-        clock_method: ClockMethod::Exchange,
         clocks: vec![clock("vm1", 1, 31_000), clock("vm2", 1, 28_000)],
         clocks_apart: vec![],
         hogs: vec![hog("vm1", 812_345_678), hog("vm2", 798_765_432)],

@@ -115,6 +115,13 @@ pub enum Warning {
         /// By how much at worst, beside what the clocks may be off.
         worst_ns: u64,
     },
+    /// What KVM says of the guests' TSCs is not what round trips with the guests allow.
+    KvmClockViolated {
+        /// How often.
+        count: u64,
+        /// By how much at worst.
+        worst_ns: u64,
+    },
     /// A vCPU's clock stepped, or changed its rate.
     ClockStepped {
         /// The VM.
@@ -224,15 +231,14 @@ impl fmt::Display for Warning {
             }
             Warning::ClockBound { bound_ns, p99_ns } => coarse(*bound_ns, *p99_ns),
             Warning::ClockViolated { count, worst_ns } => violated(*count, *worst_ns),
+            Warning::KvmClockViolated { count, worst_ns } => kvm_violated(*count, *worst_ns),
             Warning::ClockStepped { vm, vcpu, count, step_ns } => {
                 stepped(vm, *vcpu, *count, *step_ns)
             }
             Warning::ClocksApart { vm, vcpu, other_vcpu, apart_ns } => {
                 apart(vm, *vcpu, *other_vcpu, *apart_ns)
             }
-            Warning::HogDidNotCount { vm, vcpu } => {
-                format!("the hog on {vm} {vcpu} never counted: this vCPU was not kept busy")
-            }
+            Warning::HogDidNotCount { vm, vcpu } => idle_hog(vm, *vcpu),
             Warning::OutsidePlan { vm, vcpu, name, share } => format!(
                 "of the time that {vm} {vcpu} waited for its pCPU, {} went to threads outside the \
                  plan, most of it to {name}",
@@ -250,6 +256,19 @@ impl fmt::Display for Warning {
         };
         formatter.write_str(&text)
     }
+}
+
+fn idle_hog(vm: &str, vcpu: VcpuId) -> String {
+    format!("the hog on {vm} {vcpu} never counted: this vCPU was not kept busy")
+}
+
+fn kvm_violated(count: u64, worst_ns: u64) -> String {
+    format!(
+        "KVM's offsets of the guests' TSCs contradict the round trips with the guests {}, by up to {}: \
+         request times may be off by more than they say",
+        counted(count, "time"),
+        duration(worst_ns)
+    )
 }
 
 fn biased(vm: &str, vcpu: VcpuId, sampled: f64, counted: f64) -> String {
@@ -367,6 +386,11 @@ fn clock(summary: &Summary, warnings: &mut Vec<Warning>) {
     if check.violations > 0 {
         let (count, worst_ns) = (check.violations, check.worst_ns);
         warnings.push(Warning::ClockViolated { count, worst_ns });
+    }
+    let kvm = clock.kvm_check();
+    if kvm.violations > 0 {
+        let (count, worst_ns) = (kvm.violations, kvm.worst_ns);
+        warnings.push(Warning::KvmClockViolated { count, worst_ns });
     }
     let stepped = clock.vcpus.iter().filter(|vcpu| vcpu.cut_count > 0);
     warnings.extend(stepped.map(|vcpu| Warning::ClockStepped {

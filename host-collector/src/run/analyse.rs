@@ -2,17 +2,20 @@
 
 mod clocks;
 mod facts;
+mod kvm_word;
 mod samples;
 mod threads;
 
+use self::kvm_word::KvmWord;
 use self::samples::Samples;
 use self::threads::Threads;
 use super::census::HostThread;
 use super::disk_notes;
 use super::manifest::{Manifest, SCHEMA, Status, VmRecord};
+use crate::clock::tsc::TscSample;
 use crate::host_event::{HostEvent, HostEventKind, StackId};
 use crate::join::{Clocks, Join, Placed, SubmissionOrder, Submitter};
-use crate::report::clock::{ClockMethod, ClocksApart, VcpuClock};
+use crate::report::clock::{ClocksApart, VcpuClock};
 use crate::report::io::IoDisk;
 use crate::report::model::{Accelerator, Cost, Environment, Hog, Lost, RunStatus};
 use crate::report::{Facts, Names, Summary, SummaryBuilder, VmIndex, VmThreads, Warning};
@@ -79,6 +82,8 @@ struct Analysis<'a> {
     joins: Vec<(VmIndex, Join<Requests>)>,
     clocks: Vec<VcpuClock>,
     clocks_apart: Vec<ClocksApart>,
+    /// With the place of each vCPU among the clocks.
+    kvm_words: Vec<(usize, KvmWord)>,
     threads: Threads,
     lost: Lost,
     kvm_events_count: u64,
@@ -101,6 +106,7 @@ impl<'a> Analysis<'a> {
             joins: Vec::new(),
             clocks: Vec::new(),
             clocks_apart: Vec::new(),
+            kvm_words: Vec::new(),
             threads: Threads::new(manifest, threads),
             lost: Lost::default(),
             kvm_events_count: 0,
@@ -135,7 +141,7 @@ impl<'a> Analysis<'a> {
         }
         analysis.warnings.extend(manifest.vms.iter().filter_map(facts::throttled));
         for (index, vm) in manifest.vms.iter().enumerate() {
-            analysis.read_guest(VmIndex(index), vm, start)?;
+            analysis.read_guest(VmIndex(index), vm, &manifest.host_tsc, start)?;
         }
         Ok(analysis)
     }
@@ -145,6 +151,7 @@ impl<'a> Analysis<'a> {
         &mut self,
         index: VmIndex,
         vm: &VmRecord,
+        host_tsc: &[TscSample],
         start: HostNs,
     ) -> Result<(), AnalyseError> {
         for notice in vm.guest.iter().flat_map(|guest| &guest.notices) {
@@ -158,10 +165,11 @@ impl<'a> Analysis<'a> {
             }
             Err(error) => return optional(Err(error)).map_err(AnalyseError::from),
         };
-        let clocks = clocks::read(vm, &samples, start);
+        let clocks = clocks::read(vm, &samples, host_tsc, start);
         self.warnings.extend(clocks.notices.into_iter().map(|text| Warning::Notice { text }));
         self.clocks_apart.extend(clocks.apart);
         let first_row = self.clocks.len();
+        self.kvm_words.extend(clocks.words.into_iter().map(|(row, word)| (first_row + row, word)));
         self.clocks.extend(clocks.rows);
         if vm.reader_vcpu.is_none() {
             return Ok(());
@@ -315,6 +323,7 @@ impl<'a> Analysis<'a> {
         for (vm, join) in &mut self.joins {
             join.push_span(span, &mut |breakdown| self.builder.breakdown(*vm, breakdown));
         }
+        self.kvm_words.iter_mut().for_each(|(_, word)| word.push(span));
     }
 
     /// Tells the joins how far recording has come, and what their disks did.
@@ -355,7 +364,10 @@ impl<'a> Analysis<'a> {
         }
     }
 
-    fn finish(self, manifest: &Manifest, stacks: &[StackNames], end: HostNs) -> Summary {
+    fn finish(mut self, manifest: &Manifest, stacks: &[StackNames], end: HostNs) -> Summary {
+        for (row, word) in self.kvm_words {
+            self.clocks[row].kvm_check = word.check;
+        }
         let stacks = stacks.iter().map(|stack| (StackId(stack.id), stack.frames.clone()));
         let names = Names {
             threads: self.threads.into_identities(),
@@ -372,7 +384,6 @@ impl<'a> Analysis<'a> {
             },
             environment: environment(manifest),
             measured_ns: end.since_ns(start),
-            clock_method: ClockMethod::Exchange,
             clocks: self.clocks,
             clocks_apart: self.clocks_apart,
             disks: manifest.vms.iter().filter_map(io_disk).collect(),

@@ -1,5 +1,6 @@
 //! `run.json`: everything about a run that is not a stream of events.
 
+use crate::clock::tsc::{TscRelation, TscSample};
 use crate::guest::session::SessionRecord;
 use crate::report::evidence::Evidence;
 use crate::units::{HostNs, PcpuId, Tid, VcpuId};
@@ -8,7 +9,6 @@ use crate::vmm::cgroup::{Quota, Throttling};
 use crate::vmm::extents::Extent;
 use crate::vmm::host::WholeDisk;
 use crate::vmm::memory_map::MemoryMap;
-use crate::vmm::tsc::{HostTscSample, TscRelation};
 use serde::{Deserialize, Serialize};
 use vslice_wire::{ClockKind, DoneReason, Hello};
 use vslice_workload::spec::Pattern;
@@ -59,7 +59,7 @@ pub struct Manifest {
     pub silent_pcpus: Vec<PcpuId>,
     /// The host's TSC beside its clock, if KVM relates a guest's TSC to it.
     #[serde(default)]
-    pub host_tsc: Vec<HostTscSample>,
+    pub host_tsc: Vec<TscSample>,
 }
 
 /// How far a run came.

@@ -3,13 +3,18 @@
 //! why, and the clock maps rest on exchanges with the guests alone.
 
 use super::manifest::{Manifest, TscReading, TscRecord, VcpuTsc, VmRecord};
+use crate::clock::tsc::{TscRelation, TscSample};
 use crate::lab::plan::Accelerator;
 use crate::units::{Tid, VcpuId};
-use crate::vmm::tsc::{HostTscSample, KvmDebugfs, TscRelation};
+use crate::vmm::tsc::{self, KvmDebugfs};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Between two looks. A look reads a few small files, each in some microseconds and without a lock.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// So long before a sample KVM must have said the same.
+pub(super) const STEADY_TIME: Duration = Duration::from_millis(1);
 
 /// Samples of the host's TSC at most: an hour of them, and then every other one is let go.
 const SAMPLES_MAX: usize = 3600;
@@ -23,7 +28,7 @@ pub(super) struct TscWatch {
     /// `None` where nothing can be seen of any VM.
     debugfs: Option<KvmDebugfs>,
     vms: Vec<(Tid, TscRecord)>,
-    samples: Vec<HostTscSample>,
+    samples: Vec<TscSample>,
     looked_at: Instant,
 }
 
@@ -54,16 +59,18 @@ impl TscWatch {
         }
     }
 
-    /// What KVM says of a vCPU holds for the sample if it says the same before and after it: on hosts
-    /// whose TSC is not stable, KVM writes a new offset each time that a vCPU comes onto a pCPU
-    /// (`kvm_arch_vcpu_load`).
+    /// What KVM says of a vCPU holds for the sample if it says the same some time before it and after
+    /// it: on hosts whose TSC is not stable, KVM writes a passing offset each time that it takes up a
+    /// vCPU, and the one that lasts on the way into the guest (`kvm_arch_vcpu_load`,
+    /// `kvm_guest_time_update`).
     fn look(&mut self) {
         self.looked_at = Instant::now();
         let Some(debugfs) = &self.debugfs else { return };
         let read =
             || self.vms.iter().map(|(vmm, _)| debugfs.relations_of(*vmm)).collect::<Vec<_>>();
         let before = read();
-        let Some(sample) = HostTscSample::take() else { return };
+        thread::sleep(STEADY_TIME);
+        let Some(sample) = tsc::sample() else { return };
         let after = read();
         for ((_, record), looks) in self.vms.iter_mut().zip(before.into_iter().zip(after)) {
             match looks {
@@ -106,7 +113,7 @@ impl TscWatch {
 }
 
 /// A relation that is new is a reading of its own; one that was seen last time lasts until now.
-fn note(record: &mut TscRecord, vcpu: VcpuId, relation: TscRelation, sample: &HostTscSample) {
+fn note(record: &mut TscRecord, vcpu: VcpuId, relation: TscRelation, sample: &TscSample) {
     record.missing = None;
     let place = record.vcpus.iter().position(|known| known.vcpu == vcpu);
     let place = place.unwrap_or_else(|| {
@@ -136,7 +143,7 @@ mod tests {
     #[test]
     fn a_relation_lasts_until_another_is_read() {
         let mut record = TscRecord { missing: Some(String::from("x")), ..TscRecord::default() };
-        let at = |ns| HostTscSample { before: HostNs(ns), ticks: ns, after: HostNs(ns + 1) };
+        let at = |ns| TscSample { before: HostNs(ns), tsc: ns, after: HostNs(ns + 1) };
         for (time_ns, offset) in [(10, -5), (20, -5), (30, 7)] {
             note(&mut record, VcpuId(1), relation(offset), &at(time_ns));
         }

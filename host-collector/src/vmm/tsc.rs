@@ -9,14 +9,13 @@
 //!                                                 /tsc-scaling-ratio-frac-bits   ... with so many bits
 //! ```
 //!
-//! By `kvm_read_l1_tsc` and `kvm_scale_tsc` (`arch/x86/kvm/x86.c`) a guest reads
-//! `host_tsc * ratio / 2^bits + offset`, where the product is cut to whole ticks.
+//! What follows from them is [`crate::clock::tsc`]'s.
 
+use crate::clock::tsc::{TscRelation, TscSample, TscScaling};
 use crate::guest::exchange::host_now;
 use crate::private_mount::PrivateMount;
-use crate::units::{HostNs, Tid, VcpuId};
+use crate::units::{Tid, VcpuId};
 use nix::mount::MsFlags;
-use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,44 +25,14 @@ use vslice_workload::spec::ClockChoice;
 /// Readings of which the quickest is kept: an interrupt may come into one of them, hardly into all.
 const TRIES: usize = 10;
 
-/// The host's TSC between two readings of its clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HostTscSample {
-    /// The clock, just before.
-    pub before: HostNs,
-    /// The TSC.
-    pub ticks: u64,
-    /// The clock, just after.
-    pub after: HostNs,
-}
-
-impl HostTscSample {
-    /// The quickest of a few readings; `None` where there is no TSC.
-    #[must_use]
-    pub fn take() -> Option<HostTscSample> {
-        let clock = Clock::choose(ClockChoice::Tsc);
-        let read = |_| HostTscSample { before: host_now(), ticks: clock.now(), after: host_now() };
-        let samples = (0..TRIES).filter(|_| clock.is_tsc()).map(read);
-        samples.min_by_key(|sample| sample.after.since_ns(sample.before))
-    }
-}
-
-/// How a guest's TSC follows from the host's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TscRelation {
-    /// Added to the host's ticks after scaling; the sum wraps at 2^64.
-    pub offset_ticks: i64,
-    /// Where the hardware scales; `None` is a ratio of 1.
-    pub scaling: Option<TscScaling>,
-}
-
-/// The ratio of a guest's TSC to the host's, in fixed point.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TscScaling {
-    /// The ratio times 2^`fraction_bits`.
-    pub ratio: u64,
-    /// 32 on AMD, 48 on Intel; below 64.
-    pub fraction_bits: u32,
+/// The host's TSC between two readings of its clock: the quickest of a few; `None` where there is no
+/// TSC.
+#[must_use]
+pub fn sample() -> Option<TscSample> {
+    let clock = Clock::choose(ClockChoice::Tsc);
+    let read = |_| TscSample { before: host_now(), tsc: clock.now(), after: host_now() };
+    let samples = (0..TRIES).filter(|_| clock.is_tsc()).map(read);
+    samples.min_by_key(|sample| sample.after.since_ns(sample.before))
 }
 
 /// KVM's part of debugfs.
@@ -209,9 +178,9 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     #[test]
     fn the_hosts_tsc_runs_beside_its_clock() {
-        let first = HostTscSample::take().unwrap();
-        let second = HostTscSample::take().unwrap();
+        let first = sample().unwrap();
+        let second = sample().unwrap();
         assert!(first.before <= first.after && first.after <= second.before);
-        assert!(first.ticks < second.ticks);
+        assert!(first.tsc < second.tsc);
     }
 }

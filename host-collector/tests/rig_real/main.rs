@@ -26,7 +26,7 @@ use vslice::rig::inject::waker::{self, WakerConfig};
 use vslice::rig::machine::{self, Machine, MachineConfig, Placement, READER, START_LIMIT};
 use vslice::units::{PcpuId, Tid, VcpuId};
 use vslice::vmm::host::HostPcpus;
-use vslice::vmm::tsc::{HostTscSample, KvmDebugfs};
+use vslice::vmm::tsc::{self, KvmDebugfs};
 use witness::{Counts, is_gone, read_bytes, soon, state};
 
 const WINDOW: Duration = Duration::from_millis(200);
@@ -205,7 +205,7 @@ fn boots(config: &MachineConfig, injectors: &[(&str, InjectorTest)]) -> Outcome 
         let affinity = vslice::vmm::pin::affinity(thread.tid)?;
         check(affinity == [pcpu], || format!("{} may run on {affinity:?}", thread.comm))?;
     }
-    tsc(&machine, config.accelerator)?;
+    own_tsc(&machine, config.accelerator)?;
     for (title, test) in injectors {
         in_some_window(|| test(&mut machine)).map_err(|failed| {
             format!("{title}: {}", failed.message().unwrap_or("it failed and says nothing"))
@@ -217,7 +217,7 @@ fn boots(config: &MachineConfig, injectors: &[(&str, InjectorTest)]) -> Outcome 
 }
 
 /// KVM says how the guest's TSC follows from the host's: it began when the guest did.
-fn tsc(machine: &Machine, accelerator: Accelerator) -> Outcome {
+fn own_tsc(machine: &Machine, accelerator: Accelerator) -> Outcome {
     let relations = KvmDebugfs::find().and_then(|debugfs| debugfs.relations_of(machine.pid()));
     if accelerator == Accelerator::Tcg {
         return check(relations.is_err(), || format!("KVM knows a guest of TCG: {relations:?}"));
@@ -226,10 +226,10 @@ fn tsc(machine: &Machine, accelerator: Accelerator) -> Outcome {
     check(relation.scaling.is_none_or(|scaling| scaling.fraction_bits < 64), || {
         format!("{relation:?}")
     })?;
-    let host = HostTscSample::take().ok_or("KVM without a TSC")?;
-    let guest_ticks = host.ticks.wrapping_add_signed(relation.offset_ticks);
+    let host = tsc::sample().ok_or("KVM without a TSC")?;
+    let guest_ticks = host.tsc.wrapping_add_signed(relation.offset_ticks);
     // Either the guest began at 0, some seconds ago, or it was given the host's TSC as it is.
-    check(guest_ticks <= host.ticks, || format!("{host:?} and {relation:?}"))
+    check(guest_ticks <= host.tsc, || format!("{host:?} and {relation:?}"))
 }
 
 fn out_of_time(config: &MachineConfig) -> Outcome {

@@ -210,6 +210,30 @@ proptest! {
     }
 
     #[test]
+    fn an_exchange_lies_beyond_the_bounds_only_if_it_is_not_true(
+        clocks in clocks(),
+        delays in prop::collection::vec(delays(), 2..40),
+        (sent_ns, ping_ns, pong_ns) in (0..10_000_000_000_u64, 0..1_000_u64, 0..1_000_u64),
+        step_ns in 1..10_000_000_u64,
+    ) {
+        let map = ClockMap::estimate(&exchanges(clocks, &delays)).unwrap();
+        let other = clocks.exchange(sent_ns, ping_ns, 0, pong_ns);
+        prop_assert_eq!(map.beyond_ns(&other), Ok(0));
+        // Half a microsecond is what this one leaves open, and a unit or two of each clock.
+        let open_ns = 2 * to_host(&map, other.guest_sent).bound_ns + ping_ns + pong_ns + 6;
+        for by_ns in [step_ns.cast_signed(), -step_ns.cast_signed()] {
+            let moved = |time: HostNs| HostNs(time.0.saturating_add_signed(by_ns));
+            let wrong = Exchange {
+                host_sent: moved(other.host_sent),
+                host_received: moved(other.host_received),
+                ..other
+            };
+            let beyond_ns = map.beyond_ns(&wrong).unwrap();
+            prop_assert!(beyond_ns <= step_ns && beyond_ns + open_ns >= step_ns, "{beyond_ns}");
+        }
+    }
+
+    #[test]
     fn the_chosen_line_is_monotone_and_not_wider_than_the_window_says(
         clocks in clocks(), delays in prop::collection::vec(delays(), 2..40),
     ) {

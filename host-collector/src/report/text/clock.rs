@@ -3,7 +3,7 @@
 use super::NAME_CHARS_MAX;
 use super::page::{Page, Tone, shorten};
 use super::units::{count, counted, duration};
-use crate::report::clock::{Clock, ClockCut, ClockMethod};
+use crate::report::clock::{Clock, ClockCut, ClockMethod, KvmCheck};
 use crate::report::model::Summary;
 
 /// Steps that are shown; the JSON has more.
@@ -16,6 +16,7 @@ pub(super) fn clock(page: &mut Page, summary: &Summary) {
     let clock = &summary.clock;
     let method = match clock.method {
         ClockMethod::Exchange => "exchange",
+        ClockMethod::TscOffset => "KVM's TSC offset",
     };
     let exchanges: u64 = clock.vcpus.iter().map(|vcpu| vcpu.exchanges).sum();
     let bound = match clock.bound_ns {
@@ -24,11 +25,17 @@ pub(super) fn clock(page: &mut Page, summary: &Summary) {
     };
     let maps = counted(clock.vcpus.len() as u64, "map");
     let (verdict, check, tone) = check(clock);
+    let kvm = clock.kvm_check();
+    let verdict = if kvm.violations > 0 { VIOLATED } else { verdict };
     let text = format!(
         "{verdict}, {method}: {bound}; {maps} from {}; {check}",
         counted(exchanges, "round trip")
     );
     page.paragraph("Clock     ", &text, tone);
+    if kvm.readings > 0 {
+        let (text, tone) = told_by_kvm(kvm);
+        page.paragraph(INDENT, &text, tone);
+    }
     let cuts = clock.vcpus.iter().flat_map(|vcpu| vcpu.cuts.iter().map(move |cut| (vcpu, cut)));
     let cut_count: u64 = clock.vcpus.iter().map(|vcpu| vcpu.cut_count).sum();
     let mut shown_count = 0;
@@ -41,6 +48,24 @@ pub(super) fn clock(page: &mut Page, summary: &Summary) {
         let more = counted(cut_count - shown_count, "more step");
         page.paragraph(INDENT, &format!("and {more}"), Tone::Alarm);
     }
+}
+
+const VIOLATED: &str = "VIOLATED";
+
+/// What KVM says of the maps that round trips alone make.
+fn told_by_kvm(kvm: KvmCheck) -> (String, Tone) {
+    let readings = counted(kvm.readings, "time");
+    if kvm.violations == 0 {
+        let text =
+            format!("KVM's word of the guests' TSCs was asked {readings} and lies within them");
+        return (text, Tone::Plain);
+    }
+    let (violations, worst) = (count(kvm.violations), duration(kvm.worst_ns));
+    let text = format!(
+        "KVM's word of the guests' TSCs was asked {readings} and {violations} times lies beyond what \
+         round trips allow, by up to {worst}"
+    );
+    (text, Tone::Alarm)
 }
 
 /// What the requests' I/O says: in a word, in a sentence, and how loud.
@@ -57,7 +82,7 @@ fn check(clock: &Clock) -> (&'static str, String, Tone) {
             "the host's I/O of {violations} of {requests} lies beyond them, by up to {worst} more than \
              that{unseen}"
         );
-        ("VIOLATED", text, Tone::Alarm)
+        (VIOLATED, text, Tone::Alarm)
     } else if check.requests > 0 {
         ("ok", format!("the host's I/O of {requests} lies within them{unseen}"), Tone::Plain)
     } else if check.unseen > 0 {

@@ -1,9 +1,11 @@
 //! The clocks of one guest, from the exchanges that were stored.
 
+use super::kvm_word::KvmWord;
+use crate::clock::tsc::TscSample;
 use crate::clock::{ClockError, ClockMap, Exchange};
 use crate::join::Clocks;
-use crate::report::clock::{ClocksApart, VcpuClock};
-use crate::run::manifest::VmRecord;
+use crate::report::clock::{ClockMethod, ClocksApart, VcpuClock};
+use crate::run::manifest::{GuestClock, VmRecord};
 use crate::store::ClockSample;
 use crate::units::{HostNs, VcpuId};
 
@@ -17,6 +19,8 @@ pub(super) struct GuestClocks {
     pub(super) clocks: Clocks,
     /// What the summary says of each.
     pub(super) rows: Vec<VcpuClock>,
+    /// What KVM says of some of them, and the place of each among the rows.
+    pub(super) words: Vec<(usize, KvmWord)>,
     /// The two that are furthest apart, if any two cannot be one clock.
     pub(super) apart: Option<ClocksApart>,
     /// What there is to say of them.
@@ -24,8 +28,14 @@ pub(super) struct GuestClocks {
 }
 
 /// The clocks of a guest's vCPUs, as far as there are exchanges with them. Those that a guest says it
-/// has beyond the VMM's are passed over. `start` is that of the measured window.
-pub(super) fn read(vm: &VmRecord, samples: &[ClockSample], start: HostNs) -> GuestClocks {
+/// has beyond the VMM's are passed over. `host_tsc` are readings of the host's own TSC; `start` is that of the measured
+/// window.
+pub(super) fn read(
+    vm: &VmRecord,
+    samples: &[ClockSample],
+    host_tsc: &[TscSample],
+    start: HostNs,
+) -> GuestClocks {
     let mut all = GuestClocks::default();
     let mut vcpus: Vec<VcpuId> = vm.threads.iter().filter_map(|thread| thread.vcpu).collect();
     vcpus.sort_unstable();
@@ -39,7 +49,17 @@ pub(super) fn read(vm: &VmRecord, samples: &[ClockSample], start: HostNs) -> Gue
         };
         match map {
             Ok(map) => {
-                all.rows.push(VcpuClock::of(&vm.name, vcpu, &map, start));
+                let exchanges = map.exchange_count() as u64;
+                let told = told_by_kvm(vm, vcpu, host_tsc);
+                let thread = vm.threads.iter().find(|thread| thread.vcpu == Some(vcpu));
+                let word = thread.map(|thread| KvmWord::new(thread.tid, &map, &told));
+                all.words.extend(word.map(|word| (all.rows.len(), word)));
+                let exact = exact(&map, &own, &told);
+                let method =
+                    exact.as_ref().map_or(ClockMethod::Exchange, |_| ClockMethod::TscOffset);
+                let map = exact.unwrap_or(map);
+                let row = VcpuClock::of(&vm.name, vcpu, &map, start);
+                all.rows.push(VcpuClock { method, exchanges, ..row });
                 all.clocks.insert(vcpu, map);
             }
             Err(error) if is_reader => all.notices.push(format!(
@@ -56,6 +76,32 @@ pub(super) fn read(vm: &VmRecord, samples: &[ClockSample], start: HostNs) -> Gue
         apart_ns,
     });
     all
+}
+
+/// What the vCPU's TSC read by KVM's word, each time that the host's was read and KVM said the same
+/// before and after. Nothing of a guest that stamps with another clock.
+fn told_by_kvm(vm: &VmRecord, vcpu: VcpuId, host_tsc: &[TscSample]) -> Vec<Exchange> {
+    let clock = vm.guest.as_ref().and_then(|guest| guest.clock);
+    let own = vm.tsc.vcpus.iter().find(|own| own.vcpu == vcpu && clock == Some(GuestClock::Tsc));
+    let readings = own.map_or(&[][..], |own| &own.readings);
+    let exchange = |sample: &TscSample| {
+        let reading = readings
+            .iter()
+            .find(|reading| reading.from <= sample.before && sample.after <= reading.until)?;
+        Some(reading.relation.exchange(sample))
+    };
+    host_tsc.iter().filter_map(exchange).collect()
+}
+
+/// The map of all that is known, much the more exact one; if one line fits all of it. Where a host's
+/// TSC is not stable KVM writes a new offset each time that a vCPU comes onto a pCPU
+/// (`kvm_arch_vcpu_load`), and none does.
+fn exact(by_exchange: &ClockMap, own: &[Exchange], told: &[Exchange]) -> Option<ClockMap> {
+    if told.len() < 2 || !by_exchange.cuts().is_empty() {
+        return None;
+    }
+    let map = ClockMap::estimate(&[own, told].concat()).ok()?;
+    map.cuts().is_empty().then_some(map)
 }
 
 /// The map of the vCPU that reads. Of a guest that went away before its clock map was closed there are

@@ -8,11 +8,13 @@
 //! ```
 
 use super::*;
+use crate::clock::tsc::TscRelation;
 use crate::host_event::{BlockEvent, BlockStep, KvmEvent, PrevState, Switch};
 use crate::join::{NoPhase, Part, Phase};
+use crate::report::clock::{ClockMethod, KvmCheck};
 use crate::run::manifest::{
     DiskRecord, GroupRecord, GuestClock, GuestEnd, GuestRecord, HogRecord, LockRecord,
-    ThreadRecord, TscRecord, Window,
+    ThreadRecord, TscReading, TscRecord, VcpuTsc, Window,
 };
 use crate::store::StreamWriter;
 use crate::timeline::Reason;
@@ -428,6 +430,54 @@ fn threads_that_were_not_watched_everywhere_are_said() {
     let (_scratch, run) = run_dir(&manifest);
     let summary = analyse(run.path()).unwrap();
     assert!(notices(&summary).contains("3 threads of the VMs"), "{}", notices(&summary));
+}
+
+/// The host's TSC counts nanoseconds as well. vm1's vCPU runs from 20 us to 5 ms.
+#[test]
+fn kvms_word_makes_the_clock_exact_or_violates_it() {
+    let summary = |offsets: [i64; 2]| {
+        let mut manifest = manifest();
+        manifest.window = Some(Window { start_ns: host_at(0), end_ns: Some(host_at(6000)) });
+        let sample = |us| TscSample {
+            before: host_at(us),
+            tsc: host_at(us).0 + 20,
+            after: HostNs(host_at(us).0 + 40),
+        };
+        manifest.host_tsc = [10, 3100, 3300, 3500, 4000].map(sample).into();
+        let reading = |(from, until, offset_ticks): (u64, u64, i64)| TscReading {
+            from: host_at(from),
+            until: host_at(until + 1),
+            relation: TscRelation { offset_ticks, scaling: None },
+        };
+        let readings = [(10, 3300, offsets[0]), (4000, 4000, offsets[1])].map(reading).into();
+        let vcpus = vec![VcpuTsc { vcpu: VcpuId(1), readings }];
+        manifest.vms[0].tsc = TscRecord { vcpus, missing: None };
+        let (_scratch, run) = run_dir(&manifest);
+        names(&run);
+        streams(&run, &[0, 6000], true);
+        std::fs::remove_file(run.events_path(PcpuId(1))).unwrap();
+        let preempted = PrevState::RunnablePreempted;
+        let events = vec![
+            switch(20, VM2_VCPU1, preempted, VM1_VCPU1),
+            switch(5000, VM1_VCPU1, preempted, VM2_VCPU1),
+        ];
+        stream(&run.events_path(PcpuId(1)), events, true);
+        analyse(run.path()).unwrap()
+    };
+    let truth = -OFFSET_NS.cast_signed();
+    let exact = summary([truth, truth]);
+    assert_eq!(exact.clock.method, ClockMethod::TscOffset);
+    // At 10 us the vCPU was not running. At 3.5 ms KVM said one thing before and another after.
+    assert_eq!(
+        exact.clock.vcpus[0].kvm_check,
+        KvmCheck { readings: 3, violations: 0, worst_ns: 0 }
+    );
+    let off = summary([truth, truth + 5_000]);
+    assert_eq!(off.clock.method, ClockMethod::Exchange);
+    let check = off.clock.vcpus[0].kvm_check;
+    assert_eq!((check.readings, check.violations), (3, 1));
+    assert!(check.worst_ns.abs_diff(5_000) < 50, "{check:?}");
+    assert!(notices(&off).contains("contradict the round trips"), "{}", notices(&off));
 }
 
 /// vm2's vCPU leaves at 20 and at 100 without having come on between.
