@@ -261,17 +261,18 @@ impl ClockMap {
     /// How far two vCPUs' clocks are apart where they are furthest, at least: what lies between their
     /// bounds at the same guest time, in nanoseconds. 0 if they may be one clock.
     ///
-    /// Compares pieces that share host time. It tells as well whether two maps of the same clock, made
+    /// Compares pieces that share host time, or are all there is. It tells as well whether two maps of the same clock, made
     /// in different ways, contradict each other.
     #[must_use]
     pub fn apart_ns(&self, other: &ClockMap) -> u64 {
         let (mut one, mut two) = (self.pieces.iter().peekable(), other.pieces.iter().peekable());
+        let are_whole = self.cuts.is_empty() && other.cuts.is_empty();
         let mut apart_ns = 0;
         while let (Some(left), Some(right)) = (one.peek(), two.peek()) {
             let (left_last, right_last) = (left.anchor.host_last, right.anchor.host_last);
             let share_time =
                 left.anchor.host_first <= right_last && right.anchor.host_first <= left_last;
-            if share_time {
+            if share_time || are_whole {
                 apart_ns = apart_ns.max(left.apart_ns(right));
             }
             if left_last <= right_last {

@@ -529,6 +529,8 @@ pub struct WorstRequest {
     pub attribution: AttributionName,
     /// Its latency by part.
     pub parts: PartTotals,
+    /// By how much each part may be off, as the clocks may be; 0 unless it is attributed.
+    pub clock_error_ns: PartTotals,
     /// When the host had its I/O.
     pub io: Option<WorstIo>,
     /// Why that is not known; `None` if it is.

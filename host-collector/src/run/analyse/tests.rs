@@ -519,7 +519,7 @@ fn a_clock_that_was_never_closed_rests_on_the_other_vcpus() {
     assert!(notices(&summary).contains("was not read again on vCPU1"), "{}", notices(&summary));
 }
 
-fn clock_sample(vcpu: u16, host_us: u64, guest_us: u64) -> ClockSample {
+pub(super) fn clock_sample(vcpu: u16, host_us: u64, guest_us: u64) -> ClockSample {
     let (host, guest) = (host_at(host_us), guest_at(guest_us));
     let exchange = crate::clock::Exchange {
         host_sent: host,
