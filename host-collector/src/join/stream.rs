@@ -39,8 +39,8 @@ use std::collections::BTreeMap;
 /// vCPU that submitted it); else `Attributed`.
 ///
 /// # Error of the clock
-/// A breakdown says by how much each part may be off, see `uncertainty.rs`. So a request is held back
-/// until the spans have come as far beyond its end as its end may be off.
+/// A breakdown says by how much each part may be off, see `uncertainty.rs`. So a request is held
+/// back until the spans have come as far beyond its end as its end may be off.
 ///
 /// # I/O phases
 /// With [`Join::with_target`] a request also says when the host had its I/O, see
@@ -71,7 +71,8 @@ pub struct Join<Requests> {
 }
 
 impl<Requests: Iterator<Item = Placed>> Join<Requests> {
-    /// Joins those of `requests` that were submitted on `vcpu`, whose thread on the host is `thread`.
+    /// Joins those of `requests` that were submitted on `vcpu`, whose thread on the host is
+    /// `thread`.
     pub fn new(vcpu: VcpuId, thread: Tid, requests: Requests) -> Self {
         Join {
             vcpu,

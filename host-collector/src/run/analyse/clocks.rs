@@ -23,8 +23,8 @@ pub(super) struct GuestClocks {
     pub(super) notices: Vec<String>,
 }
 
-/// The clocks of a guest's vCPUs, as far as there are exchanges with them. Those that a guest says it
-/// has beyond the VMM's are passed over. `start` is that of the measured window.
+/// The clocks of a guest's vCPUs, as far as there are exchanges with them. Those that a guest says
+/// it has beyond the VMM's are passed over. `start` is that of the measured window.
 pub(super) fn read(vm: &VmRecord, samples: &[ClockSample], start: HostNs) -> GuestClocks {
     let mut all = GuestClocks::default();
     let mut vcpus: Vec<VcpuId> = vm.threads.iter().filter_map(|thread| thread.vcpu).collect();
@@ -58,9 +58,9 @@ pub(super) fn read(vm: &VmRecord, samples: &[ClockSample], start: HostNs) -> Gue
     all
 }
 
-/// The map of the vCPU that reads. Of a guest that went away before its clock map was closed there are
-/// no exchanges on it after its last request: then those on its other vCPUs, which went on during the
-/// run, must do, if all of them fit one clock.
+/// The map of the vCPU that reads. Of a guest that went away before its clock map was closed there
+/// are no exchanges on it after its last request: then those on its other vCPUs, which went on
+/// during the run, must do, if all of them fit one clock.
 fn closed(
     vm: &VmRecord,
     vcpu: VcpuId,
