@@ -21,10 +21,10 @@
 //! one side. See `band` for the geometry.
 //!
 //! # What is chosen
-//! *One* line serves the whole run, as long as there is one, so that a difference of two mapped times is exact up to the
-//! error of the rate alone: a map that followed the samples piece by piece would add their jitter
-//! to every latency. It is the middle between the steepest feasible line and the shallowest one,
-//! which makes the largest bound over the run the smallest possible:
+//! *One* line serves the whole run, as long as one fits, so that a difference of two mapped times
+//! is exact up to the error of the rate alone: a map that followed the samples piece by piece would
+//! add their jitter to every latency. It is the middle between the steepest feasible line and the
+//! shallowest one, which makes the largest bound over the run the smallest possible:
 //!
 //! ```text
 //!   host |                                 /  ..' highest feasible
@@ -42,9 +42,9 @@
 //! at one of its ends.
 //!
 //! # Steps
-//! A clock that is written to, a guest that is suspended or moved, a rate that changes: then no line
-//! fits, and the map is cut into as few pieces as the exchanges allow, see `pieces`. Times that may
-//! have been read between two pieces have no host time, see `owners`.
+//! A clock that is written to, a guest that is suspended or moved, a rate that changes: then no
+//! line fits, and the map is cut into as few pieces as the exchanges allow, see `pieces`. Times
+//! that may have been read between two pieces have no host time, see `owners`.
 //!
 //! # Arithmetic
 //! All of it is in integers, relative to the first exchange, and every bound is rounded outwards.
@@ -119,8 +119,8 @@ pub struct Cut {
     pub after: HostNs,
     /// ... and not after that.
     pub before: HostNs,
-    /// How large the step was at least, in nanoseconds of the host's clock; 0 if it may have been the
-    /// rate alone that changed.
+    /// How large the step was at least, in nanoseconds of the host's clock; 0 if it may have been
+    /// the rate alone that changed.
     pub step_ns: u64,
 }
 
@@ -210,8 +210,9 @@ impl ClockMap {
         Ok(ClockMap { pieces, owners, cuts, exchange_count: count })
     }
 
-    /// A guest time on the host's clock, for guest times from the first exchange on. Beyond the last
-    /// one, and for a map in one piece also before the first one, the bound grows with the distance.
+    /// A guest time on the host's clock, for guest times from the first exchange on. Beyond the
+    /// last one, and for a map in one piece also before the first one, the bound grows with the
+    /// distance.
     ///
     /// On one piece, later guest times never map to earlier host times. Host times before 0 and
     /// beyond `u64` are cut to these.
@@ -275,20 +276,21 @@ impl ClockMap {
         self.exchange_count
     }
 
-    /// How far two vCPUs' clocks are apart where they are furthest, at least: what lies between their
-    /// bounds at the same guest time, in nanoseconds. 0 if they may be one clock.
+    /// How far two vCPUs' clocks are apart where they are furthest, at least: what lies between
+    /// their bounds at the same guest time, in nanoseconds. 0 if they may be one clock.
     ///
-    /// Compares pieces that share host time. It tells as well whether two maps of the same clock, made
-    /// in different ways, contradict each other.
+    /// Compares pieces that share host time, or are all there is. It tells as well whether two maps
+    /// of the same clock, made in different ways, contradict each other.
     #[must_use]
     pub fn apart_ns(&self, other: &ClockMap) -> u64 {
         let (mut one, mut two) = (self.pieces.iter().peekable(), other.pieces.iter().peekable());
+        let are_whole = self.cuts.is_empty() && other.cuts.is_empty();
         let mut apart_ns = 0;
         while let (Some(left), Some(right)) = (one.peek(), two.peek()) {
             let (left_last, right_last) = (left.anchor.host_last, right.anchor.host_last);
             let share_time =
                 left.anchor.host_first <= right_last && right.anchor.host_first <= left_last;
-            if share_time {
+            if share_time || are_whole {
                 apart_ns = apart_ns.max(left.apart_ns(right));
             }
             if left_last <= right_last {
@@ -348,8 +350,8 @@ fn ends(line: &LineMap) -> (i128, i128) {
     (i128::from(line.anchor.guest_first.0), i128::from(line.anchor.guest_last.0))
 }
 
-/// What the clock may have read between two pieces that have a map, before the first one, or after the
-/// last one, where so many pieces without a map were skipped.
+/// What the clock may have read between two pieces that have a map, before the first one, or after
+/// the last one, where so many pieces without a map were skipped.
 fn between(
     stamps: &[Stamp],
     left: Option<&Piece>,
@@ -376,8 +378,8 @@ fn between(
         stray(first - ticks(piece), first - 1);
     }
     if skipped_count > 0 {
-        // Steps in quick succession: the rates between them are not known, and taken for no more than
-        // twice those around. What came after the last piece may have gone on for ever.
+        // Steps in quick succession: the rates between them are not known, and taken for no more
+        // than twice those around. What came after the last piece may have gone on for ever.
         let neighbours = [left, right].into_iter().flatten();
         let around = 2 * neighbours.map(ticks).max().unwrap_or(0);
         for stamp in stamps.get(from..until).unwrap_or(&[]) {

@@ -22,8 +22,8 @@ pub enum Attribution {
 
 /// What a request's I/O on the host says of the request's times.
 ///
-/// Only where its sectors are known, and read past the page cache, is I/O known to be its own before
-/// the times are looked at.
+/// Only where its sectors are known, and read past the page cache, is I/O known to be its own
+/// before the times are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IoCheck {
     /// Nothing: whose I/O is whose is not known, or it was not recorded.

@@ -86,8 +86,8 @@ impl History {
         product.add(at, end, Part::Unknown, marks);
         product
     }
-    /// What it did from `at` on, as far as `length_ns`; what is not here is unknown. `None` if it did
-    /// too much.
+    /// What it did from `at` on, as far as `length_ns`; what is not here is unknown. `None` if it
+    /// did too much.
     pub(super) fn after(&self, at: HostNs, length_ns: u64) -> Option<Away> {
         let first = self.stretches.partition_point(|stretch| stretch.end <= at);
         let until = HostNs(at.0.saturating_add(length_ns));

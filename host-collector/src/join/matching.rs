@@ -141,9 +141,9 @@ impl Matching {
         self.windows.push_back(window);
     }
 
-    /// Whether all I/O that can be for the request has been seen.
-    pub(super) fn has_seen_all_of(&self, window: &Window) -> bool {
-        self.ios.now() > window.latest
+    /// Whether all I/O has been seen that was done up to this time.
+    pub(super) fn has_come_to(&self, time: HostNs) -> bool {
+        self.ios.now() > time
     }
 
     /// Lets go of all that is over before the request, which is the first that is still to come.

@@ -32,8 +32,8 @@ pub struct Placed {
 pub enum Unplaced {
     /// It was stamped on a vCPU whose clock is not known.
     NoClock,
-    /// A clock stepped, and which side of the step it was stamped on is not known; or it was stamped
-    /// on both.
+    /// A clock stepped, and which side of the step it was stamped on is not known; or it was
+    /// stamped on both.
     ClockStepped,
     /// It was stamped at times that the clock may have shown more than once.
     ClockAmbiguous,

@@ -14,6 +14,7 @@ use super::uncertainty::{self, ClockError};
 use crate::host_event::BlockEvent;
 use crate::timeline::{Antagonist, Span, ThreadState, UnknownCause};
 use crate::units::{HostNs, Tid, VcpuId};
+use std::collections::BTreeMap;
 
 /// Splits the requests of one vCPU by what its thread was doing meanwhile.
 ///
@@ -38,8 +39,8 @@ use crate::units::{HostNs, Tid, VcpuId};
 /// vCPU that submitted it); else `Attributed`.
 ///
 /// # Error of the clock
-/// A breakdown says by how much each part may be off, see `uncertainty.rs`. So a request is held back
-/// until the spans have come as far beyond its end as its end may be off.
+/// A breakdown says by how much each part may be off, see `uncertainty.rs`. So a request is held
+/// back until the spans have come as far beyond its end as its end may be off.
 ///
 /// # I/O phases
 /// With [`Join::with_target`] a request also says when the host had its I/O, see
@@ -59,14 +60,19 @@ pub struct Join<Requests> {
     next: Option<Open>,
     /// Under way at the end of the last span, in order of submission.
     open: Vec<Open>,
-    /// Covered to their ends, but not known to all sides of them.
-    settling: Vec<Open>,
+    /// Covered to their ends, but not known to all sides of them: by the time up to which all must
+    /// have come, and a number to tell them apart.
+    settling: BTreeMap<(HostNs, u64), Open>,
+    settling_number: u64,
     history: History,
+    /// Spans since something was let go of.
+    kept_spans_count: u32,
     io: Option<Matching>,
 }
 
 impl<Requests: Iterator<Item = Placed>> Join<Requests> {
-    /// Joins those of `requests` that were submitted on `vcpu`, whose thread on the host is `thread`.
+    /// Joins those of `requests` that were submitted on `vcpu`, whose thread on the host is
+    /// `thread`.
     pub fn new(vcpu: VcpuId, thread: Tid, requests: Requests) -> Self {
         Join {
             vcpu,
@@ -74,8 +80,10 @@ impl<Requests: Iterator<Item = Placed>> Join<Requests> {
             requests,
             next: None,
             open: Vec::new(),
-            settling: Vec::new(),
+            settling: BTreeMap::new(),
+            settling_number: 0,
             history: History::default(),
+            kept_spans_count: 0,
             io: None,
         }
     }
@@ -151,7 +159,7 @@ impl<Requests: Iterator<Item = Placed>> Join<Requests> {
     /// No span will come any more: what is left goes to `sink`, its uncovered rest as unknown.
     pub fn finish(mut self, sink: &mut impl FnMut(Breakdown)) {
         let settling = std::mem::take(&mut self.settling);
-        settling.into_iter().for_each(|mut open| sink(self.breakdown(&mut open)));
+        settling.into_values().for_each(|mut open| sink(self.breakdown(&mut open)));
         for mut open in std::mem::take(&mut self.open) {
             open.abandon();
             sink(self.breakdown(&mut open));
@@ -178,39 +186,49 @@ impl<Requests: Iterator<Item = Placed>> Join<Requests> {
 
     /// A request that is covered to its end goes out, or waits for what is beyond that.
     fn close(&mut self, mut open: Open, sink: &mut impl FnMut(Breakdown)) {
-        if self.settling.len() < OPEN_REQUESTS_MAX {
-            self.settling.push(open);
-            return;
+        let is_attributed = !open.touches_loss && !open.touches_unrecorded;
+        if self.io.is_none() && !is_attributed {
+            // The error of the clock is told only of those that can be attributed.
+            sink(self.breakdown(&mut open));
+        } else if self.settling.len() < OPEN_REQUESTS_MAX {
+            self.settling_number += 1;
+            self.settling.insert((open.latest, self.settling_number), open);
+        } else {
+            let is_due = self.has_come_to(open.latest);
+            let mut breakdown = self.breakdown(&mut open);
+            if !is_due && breakdown.attribution == Attribution::Attributed {
+                breakdown.clock_error = uncertainty::anything(&open.placed);
+            }
+            sink(breakdown);
         }
-        let is_due = self.is_due(&open);
-        let mut breakdown = self.breakdown(&mut open);
-        if !is_due && breakdown.attribution == Attribution::Attributed {
-            breakdown.clock_error = uncertainty::anything(&open.placed);
-        }
-        sink(breakdown);
     }
 
-    /// Whether all has come that a request's breakdown depends on.
-    fn is_due(&self, open: &Open) -> bool {
-        let io = self.io.as_ref().zip(open.window.as_ref());
-        // The clock's error is told only of those that can be attributed.
-        let is_known_around =
-            open.touches_loss || open.touches_unrecorded || self.history.until() >= open.latest;
-        is_known_around && io.is_none_or(|(io, window)| io.has_seen_all_of(window))
+    /// Whether all has come that happened up to this time.
+    fn has_come_to(&self, time: HostNs) -> bool {
+        self.history.until() >= time && self.io.as_ref().is_none_or(|io| io.has_come_to(time))
     }
 
     /// Gives out those of which all is known, and lets go of what was kept for them.
     fn settle(&mut self, sink: &mut impl FnMut(Breakdown)) {
-        let mut settling = std::mem::take(&mut self.settling);
-        settling.retain_mut(|open| {
-            let is_due = self.is_due(open);
-            if is_due {
-                sink(self.breakdown(open));
+        self.kept_spans_count += 1;
+        let latest = |settling: &BTreeMap<(HostNs, u64), Open>| {
+            settling.first_key_value().map(|((latest, _), _)| *latest)
+        };
+        while latest(&self.settling).is_some_and(|latest| self.has_come_to(latest)) {
+            if let Some((_, mut open)) = self.settling.pop_first() {
+                sink(self.breakdown(&mut open));
+                self.kept_spans_count = KEPT_SPANS_MAX;
             }
-            !is_due
-        });
-        self.settling = settling;
-        let pending = || self.open.iter().chain(&self.settling).chain(&self.next);
+        }
+        if self.kept_spans_count >= KEPT_SPANS_MAX {
+            self.kept_spans_count = 0;
+            self.forget();
+        }
+    }
+
+    /// Lets go of what no request that is under way or to come needs.
+    fn forget(&mut self) {
+        let pending = || self.open.iter().chain(self.settling.values()).chain(&self.next);
         if let Some(first) = pending().map(|open| open.earliest).min() {
             self.history.forget_before(first);
         }
@@ -252,6 +270,9 @@ impl<Requests: Iterator<Item = Placed>> Join<Requests> {
         }
     }
 }
+
+/// Spans after which it is looked for what can be let go of.
+const KEPT_SPANS_MAX: u32 = 64;
 
 /// A request that is not fully covered yet.
 #[derive(Debug)]

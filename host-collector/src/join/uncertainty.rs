@@ -1,7 +1,7 @@
 //! What of a breakdown could change within the error of the clock.
 //!
-//! The ends of a request are off alike, as one line maps both: the request was at `[start + d,
-//! end + d)` for some d within the bound. So its parts gain what the vCPU's thread did from `end` to
+//! The ends of a request are off alike, as one line maps both: the request was at `[start + d, end
+//! + d)` for some d within the bound. So its parts gain what the vCPU's thread did from `end` to
 //! `end + d`, and lose what it did from `start` to `start + d`:
 //!
 //! ```text

@@ -44,7 +44,8 @@ pub struct ClockCheck {
     pub violations: u64,
     /// By how much more, at worst.
     pub worst_ns: u64,
-    /// Requests, not among `requests`, of which there must have been I/O and none was seen near them.
+    /// Requests, not among `requests`, of which there must have been I/O and none was seen near
+    /// them.
     pub unseen: u64,
 }
 

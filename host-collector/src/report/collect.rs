@@ -455,6 +455,7 @@ fn worst(
         clock_bound_ns: breakdown.bound_ns,
         attribution: breakdown.attribution.into(),
         parts: PartTotals::from(&breakdown.parts),
+        clock_error_ns: PartTotals::from(&breakdown.clock_error.parts),
         io: WorstIo::of(breakdown),
         io_unknown: breakdown.io.err(),
         chain: breakdown

@@ -145,8 +145,8 @@ pub(super) fn set_io(breakdown: &mut Breakdown, submitted_ns: u64, completed_ns:
     }
 }
 
-/// Off by 20 us, a request that ends as it began gains what it loses; one that met another guest could
-/// have waited a little less, or more.
+/// Off by 20 us, a request that ends as it began gains what it loses; one that met another guest
+/// could have waited a little less, or more.
 fn set_clock_error(breakdown: &mut Breakdown) {
     let error = &mut breakdown.clock_error;
     error.parts.add(Part::OnPcpu, 12);

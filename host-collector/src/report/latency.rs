@@ -102,7 +102,8 @@ impl LatencyTally {
         }
     }
 
-    /// Takes the I/O of a request that [`Self::record_attributed`] has taken, and its clock's error.
+    /// Takes the I/O of a request that [`Self::record_attributed`] has taken, and its clock's
+    /// error.
     pub(super) fn add_io_and_clock(&mut self, breakdown: &Breakdown) {
         let bucket = self.bucket(breakdown.latency_ns());
         bucket.io.add(breakdown);

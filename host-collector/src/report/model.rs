@@ -15,8 +15,9 @@
 //! "slower than `threshold_ns`" is a union of whole buckets and its sums are exact: what is rounded
 //! is where the line is drawn (up to 0.1 % above the percentile), never what lies behind it.
 //!
-//! Percentiles are taken over every recorded request that has a place on the host's clock; sums of parts over those requests only that
-//! could be attributed. `classes.*.unattributable` says how many were left out.
+//! Percentiles are taken over every recorded request that has a place on the host's clock; sums of
+//! parts over those requests only that could be attributed. `classes.*.unattributable` says how
+//! many were left out.
 
 use super::clock::Clock;
 use super::evidence::{Evidence, Sampled, ScheduledVcpu};
@@ -198,8 +199,9 @@ impl UnattributableBy {
     }
 }
 
-/// Latencies of all recorded requests that have a place on the host's clock; all 0 if there are none. `min`, `mean` (rounded) and `max`
-/// are exact, the percentiles are upper edges of buckets that are at most 0.1 % wide.
+/// Latencies of all recorded requests that have a place on the host's clock; all 0 if there are
+/// none. `min`, `mean` (rounded) and `max` are exact, the percentiles are upper edges of buckets
+/// that are at most 0.1 % wide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LatencyNs {
     /// The shortest.
@@ -279,8 +281,8 @@ pub struct Class {
     pub unattributable: u64,
     /// Total latency of the `count` requests.
     pub latency_ns: u64,
-    /// Of the `count` requests, those whose time could be of other parts as well, within the error of
-    /// the clock.
+    /// Of the `count` requests, those whose time could be of other parts as well, within the error
+    /// of the clock.
     pub clock_uncertain: u64,
     /// How long they waited for a pCPU: `preempt_wait` plus `wakeup_delay`.
     pub wait_ns: u64,
@@ -529,6 +531,8 @@ pub struct WorstRequest {
     pub attribution: AttributionName,
     /// Its latency by part.
     pub parts: PartTotals,
+    /// By how much each part may be off, as the clocks may be; 0 unless it is attributed.
+    pub clock_error_ns: PartTotals,
     /// When the host had its I/O.
     pub io: Option<WorstIo>,
     /// Why that is not known; `None` if it is.

@@ -108,7 +108,8 @@ pub enum Warning {
         /// The 99th percentile that it is too large for.
         p99_ns: u64,
     },
-    /// The host's I/O for some requests lies beyond them: the clocks are not what they are taken for.
+    /// The host's I/O for some requests lies beyond them: the clocks are not what they are taken
+    /// for.
     ClockViolated {
         /// How many requests.
         count: u64,

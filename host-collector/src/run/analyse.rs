@@ -205,8 +205,8 @@ impl<'a> Analysis<'a> {
         }
     }
 
-    /// Counts what no join will see: requests that were dropped, and those that have no place on the
-    /// host's clock. Returns how many of the others were submitted on each vCPU.
+    /// Counts what no join will see: requests that were dropped, and those that have no place on
+    /// the host's clock. Returns how many of the others were submitted on each vCPU.
     fn read_requests(
         &mut self,
         index: VmIndex,

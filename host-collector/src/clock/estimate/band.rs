@@ -252,10 +252,10 @@ fn on_hull(hull: &[Point], x: i128) -> Option<Line> {
 /// that is no better ends the search; and a corner that is moved inwards, to beyond the line, never
 /// makes an outer partner better again. So no corner is looked at twice.
 ///
-/// Where that comes to rest no point of `left` that lies left of the right corner is beyond the line,
-/// and no point of `right` that lies right of the left one. A point beyond it on the other stretch
-/// would leave no line feasible at all, and that was checked before. So the line is feasible; and no
-/// feasible line can be more extreme than a line through one point of each kind.
+/// Where that comes to rest no point of `left` that lies left of the right corner is beyond the
+/// line, and no point of `right` that lies right of the left one. A point beyond it on the other
+/// stretch would leave no line feasible at all, and that was checked before. So the line is
+/// feasible; and no feasible line can be more extreme than a line through one point of each kind.
 fn extreme(left: &[Point], right: &[Point], better: Ordering) -> Option<(usize, usize)> {
     let is_better = |one: Line, other: Line| one.cmp_slope(&other) == better;
     let (mut from, mut to) = (0, right.len().checked_sub(1)?);

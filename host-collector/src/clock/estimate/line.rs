@@ -192,8 +192,8 @@ impl LineMap {
     /// How far two lines are apart at the guest time where they are furthest, at least. Looks
     /// between their common first and last guest times.
     ///
-    /// The lowest feasible line is concave, the highest convex, so that what is between one's lowest
-    /// and the other's highest is largest at a joint of one of them, or at an end.
+    /// The lowest feasible line is concave, the highest convex, so that what is between one's
+    /// lowest and the other's highest is largest at a joint of one of them, or at an end.
     pub(super) fn apart_ns(&self, other: &LineMap) -> u64 {
         let (one, two) = (&self.anchor, &other.anchor);
         let first = one.guest_first.max(two.guest_first);

@@ -40,12 +40,12 @@ impl Stepping {
 /// milliseconds, and by how many ppm its rate changes.
 type Part = (Vec<(u64, u64, u64, u64)>, i64, i64);
 
-fn part() -> impl Strategy<Value = Part> {
+fn part(exchanges_min: usize) -> impl Strategy<Value = Part> {
     let delay = || prop_oneof![3 => 0..3_000_u64, 2 => 0..200_000_u64];
     let exchange = (20_000_000..120_000_000_u64, delay(), 0..2_000_u64, delay());
     let step_ms = prop_oneof![-900..-5_i64, 5..900_i64, -90_000..-5_000_i64];
     let drift_ppm = prop_oneof![3 => Just(0), 1 => -100..=100_i64];
-    (prop::collection::vec(exchange, 6..30), step_ms, drift_ppm)
+    (prop::collection::vec(exchange, exchanges_min..30), step_ms, drift_ppm)
 }
 
 /// The exchanges, and the clock. Steps come within the pause before the next exchange.
@@ -135,6 +135,27 @@ fn times_that_are_read_twice_are_of_no_piece() {
 }
 
 #[test]
+fn what_was_read_between_two_quick_steps_is_not_taken_for_what_it_looks_like() {
+    // One tick is a nanosecond. Set back to 1500 at 2100, and far on before 2200.
+    let read = |host: u64, guest: u64| Exchange {
+        host_sent: HostNs(host),
+        guest_received: GuestTicks(guest + 5),
+        guest_sent: GuestTicks(guest + 5),
+        host_received: HostNs(host + 10),
+    };
+    let before = (1..=20).map(|turn| read(turn * 100, turn * 100));
+    let after = (22..=30).map(|turn| read(turn * 100, turn * 100 + 10_000));
+    let exchanges: Vec<Exchange> = before.chain([read(2_100, 1_500)]).chain(after).collect();
+    let map = ClockMap::estimate(&exchanges).unwrap();
+    assert_eq!((map.cuts().len(), map.pieces.len()), (2, 2));
+    for guest in [1_500, 1_550, 1_950] {
+        assert_eq!(map.to_host(GuestTicks(guest)), Err(Unmapped::Ambiguous), "{guest}");
+    }
+    assert_eq!(map.to_host(GuestTicks(500)).unwrap().piece, 0);
+    assert_eq!(map.to_host(GuestTicks(12_900)).unwrap().piece, 1);
+}
+
+#[test]
 fn a_clock_that_steps_all_the_time_has_no_map() {
     let wild: Vec<Exchange> = (0..2_000_u64)
         .map(|turn| Exchange {
@@ -214,7 +235,7 @@ proptest! {
     #[test]
     fn the_truth_is_within_the_bound_of_every_piece(
         clocks in clocks(),
-        parts in prop::collection::vec(part(), 1..5),
+        parts in prop::collection::vec(part(6), 1..5),
         in_pause in any::<u64>(),
         asked in prop::collection::vec(any::<prop::sample::Index>(), 60),
     ) {
@@ -245,10 +266,35 @@ proptest! {
         }
     }
 
+    /// Also where the clock stepped so often that some pieces have no map.
+    #[test]
+    fn the_truth_is_within_the_bound_around_pieces_without_a_map(
+        clocks in clocks(),
+        long in part(6),
+        parts in prop::collection::vec(part(1), 1..5),
+        in_pause in any::<u64>(),
+        asked in prop::collection::vec(any::<prop::sample::Index>(), 60),
+    ) {
+        let parts = [vec![long], parts].concat();
+        let (exchanges, stepping) = run(clocks, &parts, in_pause);
+        let map = ClockMap::estimate(&exchanges).unwrap();
+        prop_assume!(map.cuts().len() + 1 == parts.len());
+        let zero_ns = exchanges[0].host_received.since_ns(stepping.host(0));
+        let last_ns = exchanges[exchanges.len() - 1].host_received.since_ns(stepping.host(0));
+        let length_ns = usize::try_from(last_ns - zero_ns).unwrap();
+        for asked in asked {
+            let at_ns = zero_ns + u64::try_from(asked.index(length_ns)).unwrap();
+            if let Ok(mapped) = map.to_host(stepping.guest(at_ns)) {
+                let off_ns = mapped.at.0.abs_diff(stepping.host(at_ns).0);
+                prop_assert!(off_ns <= mapped.bound_ns + 2, "{at_ns}: off by {off_ns}, {mapped:?}");
+            }
+        }
+    }
+
     /// A step is told to be no larger than it was, and it is told to be there.
     #[test]
     fn a_step_is_at_least_as_large_as_is_said(
-        clocks in clocks(), parts in prop::collection::vec(part(), 2..3), in_pause in any::<u64>(),
+        clocks in clocks(), parts in prop::collection::vec(part(6), 2..3), in_pause in any::<u64>(),
     ) {
         let still = |(delays, step_ms, _): &Part| (delays.clone(), *step_ms, 0);
         let parts: Vec<Part> = parts.iter().map(still).collect();
@@ -266,7 +312,7 @@ proptest! {
     /// A length between two mapped times is as exact as is said, whatever the ends are off by.
     #[test]
     fn a_length_is_within_its_error(
-        clocks in clocks(), parts in prop::collection::vec(part(), 1..2),
+        clocks in clocks(), parts in prop::collection::vec(part(6), 1..2),
         asked in prop::collection::vec(any::<[prop::sample::Index; 2]>(), 40),
     ) {
         let (exchanges, stepping) = run(clocks, &parts, 0);
@@ -289,7 +335,7 @@ proptest! {
     /// vCPUs whose clocks are one are not told apart; others are, and by no more than they are.
     #[test]
     fn clocks_are_told_apart_by_no_more_than_they_are(
-        clocks in clocks(), one in part(), two in part(), apart_ms in 5..500_u64,
+        clocks in clocks(), one in part(6), two in part(6), apart_ms in 5..500_u64,
     ) {
         let map = |clocks, part: &Part| {
             ClockMap::estimate(&run(clocks, std::slice::from_ref(part), 0).0).unwrap()

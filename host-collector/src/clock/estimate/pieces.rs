@@ -1,10 +1,10 @@
 //! Where a clock stepped: exchanges cut into as few pieces as causality allows.
 //!
 //! A piece is a stretch of stamps that one line fits. They are taken in the order in which the host
-//! sent, which is that in which a guest answers. What fits a
-//! stretch fits every part of it. So taking the longest piece possible, again and again, makes as few
-//! as possible, from the front as well as from the back; and every division into as few has its k-th
-//! cut between the two places at which these have theirs:
+//! sent, which is that in which a guest answers. What fits a stretch fits every part of it. So
+//! taking the longest piece possible, again and again, makes as few as possible, from the front as
+//! well as from the back; and every division into as few has its k-th cut between the two places at
+//! which these have theirs:
 //!
 //! ```text
 //!   stamps          . . . . . . . . . . . . . . . . .
@@ -13,9 +13,9 @@
 //!   certain         [ first     ]       [ second    ]   the step was somewhere between
 //! ```
 //!
-//! Only what is certain is made into lines: stamps between the two places may be from either side of
-//! the step. So the truth is within the lines' bounds if the clock did not step more often than it
-//! must have. (A step that is smaller than what delays leave open cannot be seen, by anybody.)
+//! Only what is certain is made into lines: stamps between the two places may be from either side
+//! of the step. So the truth is within the lines' bounds if the clock did not step more often than
+//! it must have. (A step that is smaller than what delays leave open cannot be seen, by anybody.)
 //!
 //! # Cost
 //! A piece of n stamps is found by doubling its length until it no longer fits, and then by

@@ -241,7 +241,8 @@ proptest! {
         let map = ClockMap::estimate(&exchanges).unwrap();
         let (first, last) = window(&map);
         let probes: Vec<GuestTicks> = probes(&map).collect();
-        prop_assert!(probes.windows(2).all(|pair| to_host(&map, pair[0]).at <= to_host(&map, pair[1]).at));
+        let at = |guest: GuestTicks| to_host(&map, guest).at;
+        prop_assert!(probes.windows(2).all(|pair| at(pair[0]) <= at(pair[1])));
         for probe in probes.iter().filter(|probe| (first..=last).contains(probe)) {
             // Rounding outwards may cost a nanosecond where the bounds at the ends did not pay it.
             prop_assert!(to_host(&map, *probe).bound_ns <= map.bound_ns() + 1);

@@ -153,6 +153,7 @@ fn errors_of_the_clock_are_summed_by_class_and_its_violations_counted() {
     assert_eq!((error_ns(&errors.all), error_ns(&errors.p99)), ((7_000, 5), (35, 5)));
     let classes = &summary.classes;
     assert_eq!((classes.all.clock_uncertain, classes.p99.clock_uncertain), (15, 5));
+    assert_eq!(error_ns(&summary.worst[0].clock_error_ns), (7, 1));
     let check = ClockCheck { requests: 500, violations: 2, worst_ns: 40, unseen: 100 };
     assert_eq!(summary.clock.check, check);
 }

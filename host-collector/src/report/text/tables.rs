@@ -118,6 +118,10 @@ pub(super) fn parts(page: &mut Page, summary: &Summary) {
     row(Tone::Dim, "latency", classes.map(|(class, ..)| only(duration(class.latency_ns))));
     row(Tone::Dim, "slower than", classes.map(|(class, ..)| only(threshold(class))));
     row(Tone::Dim, "requests", classes.map(|(class, ..)| only(count(class.count))));
+    if has_errors {
+        let unsure = classes.map(|(class, ..)| only(count(class.clock_uncertain)));
+        row(Tone::Dim, "clock unsure", unsure);
+    }
     if summary.requests.unattributable > 0 {
         let left_out = classes.map(|(class, ..)| only(count(class.unattributable)));
         row(Tone::Dim, "left out", left_out);

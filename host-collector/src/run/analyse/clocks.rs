@@ -27,9 +27,9 @@ pub(super) struct GuestClocks {
     pub(super) notices: Vec<String>,
 }
 
-/// The clocks of a guest's vCPUs, as far as there are exchanges with them. Those that a guest says it
-/// has beyond the VMM's are passed over. `host_tsc` are readings of the host's own TSC; `start` is that of the measured
-/// window.
+/// The clocks of a guest's vCPUs, as far as there are exchanges with them. Those that a guest says
+/// it has beyond the VMM's are passed over. `host_tsc` are readings of the host's own TSC; `start` is
+/// that of the measured window.
 pub(super) fn read(
     vm: &VmRecord,
     samples: &[ClockSample],
@@ -104,9 +104,9 @@ fn exact(by_exchange: &ClockMap, own: &[Exchange], told: &[Exchange]) -> Option<
     map.cuts().is_empty().then_some(map)
 }
 
-/// The map of the vCPU that reads. Of a guest that went away before its clock map was closed there are
-/// no exchanges on it after its last request: then those on its other vCPUs, which went on during the
-/// run, must do, if all of them fit one clock.
+/// The map of the vCPU that reads. Of a guest that went away before its clock map was closed there
+/// are no exchanges on it after its last request: then those on its other vCPUs, which went on
+/// during the run, must do, if all of them fit one clock.
 fn closed(
     vm: &VmRecord,
     vcpu: VcpuId,
@@ -139,4 +139,43 @@ fn closed(
 fn exchanges(samples: &[ClockSample], wanted: &dyn Fn(VcpuId) -> bool) -> Vec<Exchange> {
     let wanted = samples.iter().filter(|sample| wanted(sample.vcpu));
     wanted.map(|sample| sample.exchange).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{clock_sample, host_at, manifest};
+    use super::*;
+
+    /// The reader is vCPU1.
+    fn read_samples(samples: &[ClockSample]) -> GuestClocks {
+        let mut vm = manifest().vms.remove(0);
+        let mut vcpu0 = vm.threads[1].clone();
+        vcpu0.vcpu = Some(VcpuId(0));
+        vm.threads.push(vcpu0);
+        read(&vm, samples, &[], host_at(0))
+    }
+
+    #[test]
+    fn a_clock_that_was_not_read_again_rests_on_the_others_if_they_are_one() {
+        let stale = [clock_sample(1, 0, 0), clock_sample(1, 100, 100)];
+        let others = |last_us, ahead_us| {
+            [500, 600_000, last_us].map(|us| clock_sample(0, us, us + ahead_us))
+        };
+        let of = |last_us, ahead_us| {
+            let clocks = read_samples(&[&stale[..], &others(last_us, ahead_us)].concat());
+            let reader = clocks.rows.iter().find(|row| row.vcpu == VcpuId(1)).unwrap().clone();
+            (reader.exchanges, clocks.notices.len(), clocks.apart.is_some())
+        };
+        assert_eq!(of(2_000_000, 0), (5, 1, false), "it rests on all of them");
+        assert_eq!(of(1_000_000, 0), (2, 0, false), "it was read a second before");
+        assert_eq!(of(2_000_000, 15_700), (2, 0, true), "they are not one clock");
+    }
+
+    #[test]
+    fn a_vcpu_without_a_map_is_said_only_if_it_reads() {
+        let clocks = read_samples(&[clock_sample(0, 500, 500)]);
+        assert!(clocks.rows.is_empty() && clocks.clocks.iter().next().is_none());
+        assert_eq!(clocks.notices.len(), 1);
+        assert!(clocks.notices[0].contains("vm1 vCPU1 has no clock map"), "{:?}", clocks.notices);
+    }
 }

@@ -571,7 +571,7 @@ fn a_clock_that_was_never_closed_rests_on_the_other_vcpus() {
     assert!(notices(&summary).contains("was not read again on vCPU1"), "{}", notices(&summary));
 }
 
-fn clock_sample(vcpu: u16, host_us: u64, guest_us: u64) -> ClockSample {
+pub(super) fn clock_sample(vcpu: u16, host_us: u64, guest_us: u64) -> ClockSample {
     let (host, guest) = (host_at(host_us), guest_at(guest_us));
     let exchange = crate::clock::Exchange {
         host_sent: host,
@@ -586,7 +586,8 @@ fn clock_sample(vcpu: u16, host_us: u64, guest_us: u64) -> ClockSample {
 fn a_clock_that_stepped_leaves_out_what_lies_at_the_step() {
     let (_scratch, run) = run_dir(&manifest());
     names(&run);
-    // Request 0 ends at 450, request 1 goes from 550 to 800; the clock is set on between 480 and 520.
+    // Request 0 ends at 450, request 1 goes from 550 to 800; the clock is set on between 480 and
+    // 520.
     streams(&run, &[0, 100, 200, 300, 460, 480], true);
     let path = run.clock_path(&VmName::try_from("vm1").unwrap());
     let (mut samples, _) = read_all::<ClockSample>(&path).unwrap();
