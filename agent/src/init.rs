@@ -3,7 +3,7 @@
 //! Whatever happens here ends in the guest's power being switched off: a guest that hangs would be
 //! waited for, and its hogs with it.
 
-use crate::{endpoint, modules, session};
+use crate::{endpoint, modules, session, solo};
 use anyhow::Context;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -22,6 +22,13 @@ const PROBE_LINE: &str = "vslice-probe: guest is up";
 /// The word on the kernel command line that asks for it.
 const PROBE_WORD: &str = "vslice.probe";
 
+/// The word that asks for a measurement without a collector; its value is [`solo::Solo`]'s options.
+const SOLO_KEY: &str = "vslice.solo";
+
+/// The lines on the console between which the report stands.
+const SOLO_BEGIN: &str = "vslice-solo: begin";
+const SOLO_END: &str = "vslice-solo: end";
+
 /// How long the devices and the collector may take to appear.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -31,7 +38,7 @@ const MOUNTS: [(&str, &str); 3] = [("/proc", "proc"), ("/sys", "sysfs"), ("/dev"
 /// Whether this process is a guest's init and not a program in a container, which may well be
 /// process 1 too: the kernel starts init without a subcommand.
 pub(crate) fn is_init(subcommand: Option<&OsStr>) -> bool {
-    std::process::id() == 1 && subcommand.is_none_or(|word| word != "run")
+    std::process::id() == 1 && subcommand.is_none_or(|word| word != "run" && word != "solo")
 }
 
 /// Does what an init of a guest does, and powers off. It returns only if the kernel refuses to.
@@ -58,12 +65,33 @@ fn serve() -> anyhow::Result<()> {
         print(&format!("\n{PROBE_LINE}\n"));
         return Ok(());
     }
+    if let Some(value) = solo_options(&command_line) {
+        modules::load_all(Path::new(modules::ORDER), |warning| say(&warning));
+        return alone(value);
+    }
     let endpoint = endpoint::from_command_line(&command_line)?;
     modules::load_all(Path::new(modules::ORDER), |warning| say(&warning));
     let socket = endpoint.connect(CONNECT_PATIENCE)?;
     // Nobody but the collector can end it: the kernel keeps signals from init.
     session::run(socket, &AtomicBool::new(false))?;
     Ok(())
+}
+
+/// Measures without a collector, and prints the report on the console.
+fn alone(options: &str) -> anyhow::Result<()> {
+    let solo = solo::Solo::from_kernel_parameter(options)
+        .map_err(|error| anyhow::anyhow!("{SOLO_KEY}={options}: {error}"))?;
+    // The kernel keeps signals from init, and a line in between would cost what is measured.
+    let page = solo::run(&solo, &AtomicBool::new(false), &mut |_| {})?;
+    print(&format!("\n{SOLO_BEGIN}\n{page}{SOLO_END}\n"));
+    Ok(())
+}
+
+fn solo_options(command_line: &str) -> Option<&str> {
+    command_line.split_ascii_whitespace().find_map(|word| {
+        let (key, value) = word.split_once('=').unwrap_or((word, ""));
+        (key == SOLO_KEY).then_some(value)
+    })
 }
 
 fn wants_probe(command_line: &str) -> bool {
@@ -114,6 +142,17 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(wants_probe(command_line), expected, "{command_line:?}");
+        }
+    }
+
+    #[test]
+    fn solo_has_options_or_none() {
+        for (command_line, expected) in [
+            ("quiet vslice.solo=duration=5s,json console=ttyS0\n", Some("duration=5s,json")),
+            ("vslice.solo", Some("")),
+            ("vslice.solos=1 xvslice.solo", None),
+        ] {
+            assert_eq!(solo_options(command_line), expected, "{command_line:?}");
         }
     }
 

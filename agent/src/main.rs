@@ -9,6 +9,7 @@
 //! stamper     on which vCPU the control thread is, and what it stamps pongs with
 //! streaming   from the reader's ring to the outbox
 //! load        hogs and reader, as vslice-workload has them
+//! solo        the agent alone: when its vCPUs were taken away, told by the guest itself
 //! ```
 
 mod endpoint;
@@ -19,6 +20,7 @@ mod load;
 mod modules;
 mod outbox;
 mod session;
+mod solo;
 mod stamper;
 mod streaming;
 mod uptime;
@@ -27,7 +29,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use endpoint::Endpoint;
 use signal_hook::consts::TERM_SIGNALS;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -49,6 +51,8 @@ struct Cli {
 enum Command {
     /// Serve one collector: take its plan, run it, end when it says so or is gone
     Run(Run),
+    /// Measure alone, without a collector, when and for how long this guest's vCPUs are taken away
+    Solo(solo::Solo),
 }
 
 #[derive(Debug, Args)]
@@ -67,8 +71,11 @@ fn main() -> ExitCode {
         init::run();
         return ExitCode::FAILURE;
     }
-    let Command::Run(run) = Cli::parse().command;
-    match serve(&run) {
+    let outcome = match Cli::parse().command {
+        Command::Run(run) => serve(&run),
+        Command::Solo(solo) => alone(&solo),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // There is nobody to tell if standard error is closed.
@@ -81,11 +88,31 @@ fn main() -> ExitCode {
 fn serve(run: &Run) -> anyhow::Result<()> {
     let socket = run.connect.connect(Duration::from_secs(run.connect_timeout_s.into()))?;
     // From here on there may be an I/O scheduler to put back, which a plain death would not do.
+    let interrupted = interrupted_by_signals()?;
+    session::run(socket, &interrupted)?;
+    Ok(())
+}
+
+fn alone(solo: &solo::Solo) -> anyhow::Result<()> {
+    // Whoever ends it early wants to see what was measured.
+    let interrupted = interrupted_by_signals()?;
+    let is_terminal = std::io::stderr().is_terminal();
+    let mut progress = |line: &str| {
+        if is_terminal {
+            let _ = write!(std::io::stderr(), "\r{line}\x1b[K");
+        }
+    };
+    let page = solo::run(solo, &interrupted, &mut progress);
+    progress("");
+    std::io::stdout().write_all(page?.as_bytes()).context("cannot print the report")
+}
+
+/// A flag that a request to end raises.
+fn interrupted_by_signals() -> anyhow::Result<Arc<AtomicBool>> {
     let interrupted = Arc::new(AtomicBool::new(false));
     for &signal in TERM_SIGNALS {
         signal_hook::flag::register(signal, Arc::clone(&interrupted))
             .context("cannot prepare for being interrupted")?;
     }
-    session::run(socket, &interrupted)?;
-    Ok(())
+    Ok(interrupted)
 }

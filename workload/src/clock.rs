@@ -53,6 +53,34 @@ impl Clock {
         self != Clock::MonotonicRaw
     }
 
+    /// The clock for a thread that only compares its own readings, on one vCPU: as with
+    /// [`ClockChoice::Auto`], and the TSC also under QEMU's TCG, whose guests read the host's TSC
+    /// plus a constant but are not told that it is invariant.
+    #[must_use]
+    pub fn choose_for_one_vcpu() -> Clock {
+        let tcg = Clock::is_under_tcg();
+        Clock::choose(if tcg { ClockChoice::Tsc } else { ClockChoice::Auto })
+    }
+
+    /// Whether the hypervisor calls itself `TCGTCGTCGTCG` (leaf 0x4000_0000, which is there if leaf
+    /// 1, ECX bit 31 says so; QEMU: target/i386/cpu.c).
+    #[must_use]
+    pub fn is_under_tcg() -> bool {
+        #[cfg(target_arch = "x86_64")]
+        {
+            const HYPERVISOR_BIT: u32 = 1 << 31;
+            const TCGT: u32 = u32::from_le_bytes(*b"TCGT");
+            const CGTC: u32 = u32::from_le_bytes(*b"CGTC");
+            const GTCG: u32 = u32::from_le_bytes(*b"GTCG");
+            use std::arch::x86_64::__cpuid;
+            let leaf = __cpuid(0x4000_0000);
+            __cpuid(1).ecx & HYPERVISOR_BIT != 0
+                && (leaf.ebx, leaf.ecx, leaf.edx) == (TCGT, CGTC, GTCG)
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
     /// Whether CPUID says that the TSC runs at one rate in every P-, C- and T-state: leaf
     /// 0x8000_0007, EDX bit 8 (Intel SDM volume 3, "Invariant TSC"; AMD APM volume 2, "TscInvariant").
     #[must_use]

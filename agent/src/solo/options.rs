@@ -1,0 +1,166 @@
+//! The command line of `vslice-agent solo`.
+
+use anyhow::bail;
+use clap::{Args, Parser};
+use std::path::PathBuf;
+use std::time::Duration;
+use vslice_workload::clock::Clock;
+use vslice_workload::spec::ClockChoice;
+
+/// Shorter, and the loop's own jitter is all gaps.
+const THRESHOLD_MIN: Duration = Duration::from_nanos(500);
+
+/// Is my vCPU being taken away, for how long, how regularly? Answered inside the guest alone.
+///
+/// On each vCPU a loop reads a clock as fast as it can. When two readings are further apart than the
+/// threshold, something took the vCPU: the guest's own scheduler or interrupts, or the host. What
+/// the guest's kernel counts about the loop's thread tells them apart; what nothing tells apart is
+/// called unknown. The vCPUs are fully busy for the time of the run.
+///
+/// No rights are needed. On bare metal the "host" is the firmware.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Solo {
+    /// Measure for so long; Ctrl-C ends it earlier, with a report
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_time)]
+    pub(crate) duration: Duration,
+    /// Watch these vCPUs, `1,2` for instance [default: all that this process may use]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_vcpu)]
+    pub(crate) vcpus: Vec<u16>,
+    /// Readings of the clock that are further apart are a gap
+    #[arg(long, value_name = "TIME", default_value = "20us", value_parser = parse_time)]
+    pub(crate) threshold: Duration,
+    /// A gap in which the loop's thread was running, and which is longer than this, is the host's
+    /// and no interrupt
+    #[arg(long, value_name = "TIME", default_value = "100us", value_parser = parse_time)]
+    pub(crate) interrupt_max: Duration,
+    /// What the loop reads: auto, tsc or raw (CLOCK_MONOTONIC_RAW)
+    #[arg(long, value_name = "CLOCK", default_value = "auto", value_parser = parse_clock)]
+    pub(crate) clock: Clock,
+    /// Print JSON (schema `vslice.solo/1`: times are integers in nanoseconds)
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// List every gap in the JSON
+    #[arg(long, requires = "json")]
+    pub(crate) gaps: bool,
+    /// Write gap and timeslice lengths to FILE as an HdrHistogram interval log
+    #[arg(long, value_name = "FILE")]
+    pub(crate) hlog: Option<PathBuf>,
+    /// Also read FILE or a disk (`auto` for the only one), by O_DIRECT in blocks of 4 KiB, on the last of the
+    /// vCPUs, and lay the gaps over the slow requests
+    #[arg(long, value_name = "FILE")]
+    pub(crate) read: Option<String>,
+    /// A request that took longer is slow [default: the 99th percentile]
+    #[arg(long, value_name = "TIME", requires = "read", value_parser = parse_time)]
+    pub(crate) slow: Option<Duration>,
+    /// Only measure how fine the loop is here, and what reading the counters costs
+    #[arg(long, conflicts_with_all = ["read", "hlog", "gaps"])]
+    pub(crate) calibrate: bool,
+}
+
+impl Solo {
+    /// What clap does not check.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        if self.duration < Duration::from_millis(10) {
+            bail!("a duration below 10 ms measures nothing: take seconds");
+        }
+        if self.threshold < THRESHOLD_MIN {
+            bail!("a threshold below {THRESHOLD_MIN:?} is within the loop's own jitter");
+        }
+        if self.interrupt_max < self.threshold {
+            bail!("--interrupt-max is below --threshold: no gap could be an interrupt");
+        }
+        for (index, vcpu) in self.vcpus.iter().enumerate() {
+            if self.vcpus[..index].contains(vcpu) {
+                bail!("vCPU{vcpu} is named twice");
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the value of `vslice.solo=` on a kernel command line: options by their names without
+    /// dashes, separated by commas, so that a list of vCPUs is joined by `+`.
+    pub(crate) fn from_kernel_parameter(value: &str) -> Result<Solo, clap::Error> {
+        #[derive(Debug, Parser)]
+        #[command(name = "vslice.solo", no_binary_name = true)]
+        struct Line {
+            #[command(flatten)]
+            solo: Solo,
+        }
+        let options = value.split(',').filter(|option| !option.is_empty());
+        let arguments = options.map(|option| match option.split_once('=') {
+            Some(("vcpus", list)) => format!("--vcpus={}", list.replace('+', ",")),
+            _ => format!("--{option}"),
+        });
+        Line::try_parse_from(arguments).map(|line| line.solo)
+    }
+}
+
+/// A whole number with its unit: `20us`, `10s`.
+fn parse_time(text: &str) -> Result<Duration, String> {
+    const UNITS: [(&str, u64); 5] = [
+        ("ns", 1),
+        ("us", 1_000),
+        ("ms", 1_000_000),
+        ("s", 1_000_000_000),
+        ("min", 60_000_000_000),
+    ];
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let unit = UNITS.into_iter().find(|(unit, _)| *unit == &text[digits.len()..]);
+    let ns = digits.parse::<u64>().ok().zip(unit);
+    ns.and_then(|(number, (_, unit_ns))| number.checked_mul(unit_ns))
+        .map(Duration::from_nanos)
+        .ok_or_else(|| format!("{text:?} is no time: say 20us, 5ms, 10s or 2min"))
+}
+
+fn parse_vcpu(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| format!("{text:?} is no number of a vCPU"))
+}
+
+fn parse_clock(text: &str) -> Result<Clock, String> {
+    match text {
+        "auto" => Ok(Clock::choose_for_one_vcpu()),
+        "tsc" => Ok(Clock::choose(ClockChoice::Tsc)),
+        "raw" => Ok(Clock::MonotonicRaw),
+        _ => Err(format!("{text:?} is no clock: say auto, tsc or raw")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units() {
+        for (text, ns) in
+            [("20us", 20_000), ("0ns", 0), ("3s", 3_000_000_000), ("2min", 120_000_000_000)]
+        {
+            assert_eq!(parse_time(text), Ok(Duration::from_nanos(ns)));
+        }
+        for text in ["", "20", "us", "-1s", "1.5s", "5 s", "9999999999999s", "1h"] {
+            assert!(parse_time(text).unwrap_err().contains("20us"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_kernel_parameter_is_the_command_line() {
+        let solo =
+            Solo::from_kernel_parameter("duration=5s,vcpus=0+1,json,threshold=30us").unwrap();
+        assert_eq!(solo.duration, Duration::from_secs(5));
+        assert_eq!(solo.vcpus, [0, 1]);
+        assert!(solo.json && !solo.gaps);
+        assert_eq!(solo.threshold, Duration::from_micros(30));
+        assert_eq!(Solo::from_kernel_parameter("").unwrap().duration, Duration::from_secs(10));
+        assert!(Solo::from_kernel_parameter("nonsense=1").is_err());
+    }
+
+    #[test]
+    fn what_measures_nothing_is_refused() {
+        for value in ["duration=9ms", "threshold=499ns", "threshold=200us", "vcpus=1+2+1"] {
+            let solo = Solo::from_kernel_parameter(value).unwrap();
+            assert!(solo.check().is_err(), "{value}");
+        }
+        assert!(
+            Solo::from_kernel_parameter("duration=10ms,threshold=100us").unwrap().check().is_ok()
+        );
+    }
+}

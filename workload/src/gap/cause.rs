@@ -1,0 +1,325 @@
+//! Who took the time of a gap.
+
+use super::evidence::{Evidence, Split};
+
+/// Who had the largest part of a gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// The host took the vCPU's pCPU, and the steal clock says so.
+    HostSteal,
+    /// The vCPU made no progress, and the steal clock says that it was not waiting for a pCPU: a
+    /// wait in the VMM, on QEMU's big lock for instance.
+    HostNoSteal,
+    /// The vCPU made no progress, and this guest is not told of steal gap by gap.
+    Host,
+    /// The guest's own scheduler ran another thread.
+    GuestSwitch,
+    /// The loop's thread was not runnable: stopped by a signal, frozen, waiting for memory.
+    GuestStopped,
+    /// The guest's own kernel: an interrupt, a tick, a switch.
+    GuestInterrupt,
+    /// Short, and nothing tells an interrupt from the host.
+    Unknown,
+}
+
+impl Kind {
+    /// Every kind, as reports list them.
+    pub const ALL: [Kind; 7] = [
+        Kind::HostSteal,
+        Kind::HostNoSteal,
+        Kind::Host,
+        Kind::GuestSwitch,
+        Kind::GuestStopped,
+        Kind::GuestInterrupt,
+        Kind::Unknown,
+    ];
+
+    /// The name in JSON and in tags.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::HostSteal => "host_steal",
+            Kind::HostNoSteal => "host_no_steal",
+            Kind::Host => "host",
+            Kind::GuestSwitch => "guest_switch",
+            Kind::GuestStopped => "guest_stopped",
+            Kind::GuestInterrupt => "guest_interrupt",
+            Kind::Unknown => "unknown",
+        }
+    }
+
+    /// Whether the host took the vCPU, by steal or by a wait in the VMM.
+    #[must_use]
+    pub fn is_host(self) -> bool {
+        matches!(self, Kind::HostSteal | Kind::HostNoSteal | Kind::Host)
+    }
+}
+
+/// What this guest's steal clock tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StealTold {
+    /// Gap by gap: the kernel leaves steal out of a thread's CPU time
+    /// (`CONFIG_PARAVIRT_TIME_ACCOUNTING`).
+    PerGap,
+    /// The clock works, and stood still while the host took the vCPU: there was no steal.
+    StoodStill,
+    /// The clock works, but only its total is told.
+    Total,
+    /// It has never moved since the guest's boot: it may not exist.
+    Never,
+}
+
+/// What holds for all gaps of a vCPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// What is longer is no interrupt.
+    pub interrupt_max_ns: u64,
+    /// What the steal clock tells.
+    pub steal: StealTold,
+    /// Whether the kernel may leave interrupts out of CPU time as well
+    /// (`CONFIG_IRQ_TIME_ACCOUNTING`), so that a short uncounted part may be either.
+    pub interrupts_may_be_uncounted: bool,
+}
+
+/// What the steal clock of one vCPU is worth, from how far it moved and what the gaps held.
+///
+/// The clock is read from `/proc/stat`, in steps of `step_ns`, and each of its two readings may be
+/// one step late.
+///
+/// - `since_boot_ns` and `moved_ns`: what it showed at the end, and how far it moved in the run.
+/// - `uncounted_ns`: the sum of all [`Split::uncounted_ns`].
+/// - `counted_ns`: the sum of all [`Split::counted_ns`] above the longest interrupt.
+#[must_use]
+pub fn steal_told(
+    since_boot_ns: u64,
+    moved_ns: u64,
+    step_ns: u64,
+    uncounted_ns: u64,
+    counted_ns: u64,
+) -> StealTold {
+    if since_boot_ns == 0 {
+        return StealTold::Never;
+    }
+    let is_in_cpu_time = uncounted_ns.saturating_mul(2) >= moved_ns.saturating_sub(step_ns);
+    if moved_ns > step_ns && is_in_cpu_time {
+        return StealTold::PerGap;
+    }
+    if moved_ns == 0 && counted_ns > step_ns.saturating_mul(3) {
+        return StealTold::StoodStill;
+    }
+    StealTold::Total
+}
+
+/// How much of a gap was whose, in nanoseconds. The parts add up to the gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Parts([u64; Kind::ALL.len()]);
+
+impl Parts {
+    /// Decides. Every nanosecond of the gap goes to exactly one kind.
+    #[must_use]
+    pub fn of(evidence: &Evidence, told: &Told) -> Parts {
+        let Split { switch_ns, stopped_ns, uncounted_ns, counted_ns } = evidence.split();
+        let mut parts = Parts::default();
+        parts.add(Kind::GuestSwitch, switch_ns);
+        parts.add(Kind::GuestStopped, stopped_ns);
+        parts.add(uncounted_kind(uncounted_ns, told), uncounted_ns);
+        parts.add(counted_kind(counted_ns, evidence, told), counted_ns);
+        parts
+    }
+
+    /// The part of one kind.
+    #[must_use]
+    pub fn ns(&self, kind: Kind) -> u64 {
+        self.0[kind as usize]
+    }
+
+    /// What the host took.
+    #[must_use]
+    pub fn host_ns(&self) -> u64 {
+        Kind::ALL.into_iter().filter(|kind| kind.is_host()).map(|kind| self.ns(kind)).sum()
+    }
+
+    /// The kind that has the largest part; of equal ones the first of [`Kind::ALL`].
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        let mut largest = Kind::HostSteal;
+        for kind in Kind::ALL {
+            if self.ns(kind) > self.ns(largest) {
+                largest = kind;
+            }
+        }
+        largest
+    }
+
+    fn add(&mut self, kind: Kind, ns: u64) {
+        self.0[kind as usize] += ns;
+    }
+}
+
+fn uncounted_kind(uncounted_ns: u64, told: &Told) -> Kind {
+    let is_short = uncounted_ns <= told.interrupt_max_ns;
+    match told.steal {
+        StealTold::PerGap if is_short && told.interrupts_may_be_uncounted => Kind::Unknown,
+        StealTold::PerGap => Kind::HostSteal,
+        _ if is_short && told.interrupts_may_be_uncounted => Kind::GuestInterrupt,
+        _ => Kind::Unknown,
+    }
+}
+
+fn counted_kind(counted_ns: u64, evidence: &Evidence, told: &Told) -> Kind {
+    let switched = evidence.voluntary + evidence.involuntary > 0;
+    if counted_ns > told.interrupt_max_ns {
+        return match told.steal {
+            StealTold::PerGap | StealTold::StoodStill => Kind::HostNoSteal,
+            StealTold::Total | StealTold::Never => Kind::Host,
+        };
+    }
+    if switched || evidence.ticked == Some(true) { Kind::GuestInterrupt } else { Kind::Unknown }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const US: u64 = 1_000;
+    const MS: u64 = 1_000 * US;
+
+    fn told(steal: StealTold) -> Told {
+        Told { interrupt_max_ns: 100 * US, steal, interrupts_may_be_uncounted: false }
+    }
+
+    /// A gap that was all counted as CPU time.
+    fn counted(length_ns: u64, ticked: bool) -> Evidence {
+        Evidence {
+            length_ns,
+            window_ns: length_ns,
+            cpu_ns: length_ns,
+            run_delay_ns: Some(0),
+            ticked: Some(ticked),
+            ..Evidence::default()
+        }
+    }
+
+    fn kind(evidence: &Evidence, steal: StealTold) -> Kind {
+        Parts::of(evidence, &told(steal)).kind()
+    }
+
+    #[test]
+    fn a_long_gap_in_which_the_thread_ran_is_the_hosts() {
+        for (steal, expected) in [
+            (StealTold::PerGap, Kind::HostNoSteal),
+            (StealTold::StoodStill, Kind::HostNoSteal),
+            (StealTold::Total, Kind::Host),
+            (StealTold::Never, Kind::Host),
+        ] {
+            assert_eq!(kind(&counted(4 * MS, true), steal), expected);
+            assert_eq!(kind(&counted(4 * MS, false), steal), expected);
+        }
+    }
+
+    #[test]
+    fn a_short_gap_is_an_interrupt_only_if_one_was_seen() {
+        for steal in [StealTold::PerGap, StealTold::Never] {
+            assert_eq!(kind(&counted(100 * US, true), steal), Kind::GuestInterrupt);
+            assert_eq!(kind(&counted(100 * US, false), steal), Kind::Unknown);
+            assert_eq!(
+                kind(&Evidence { ticked: None, ..counted(40 * US, false) }, steal),
+                Kind::Unknown
+            );
+            let switched = Evidence { involuntary: 1, ticked: None, ..counted(40 * US, false) };
+            assert_eq!(kind(&switched, steal), Kind::GuestInterrupt);
+        }
+    }
+
+    #[test]
+    fn uncounted_time_is_steal_only_where_steal_is_left_out() {
+        let missing = |length_ns| Evidence { cpu_ns: 0, ..counted(length_ns, false) };
+        assert_eq!(kind(&missing(4 * MS), StealTold::PerGap), Kind::HostSteal);
+        assert_eq!(kind(&missing(50 * US), StealTold::PerGap), Kind::HostSteal);
+        assert_eq!(kind(&missing(4 * MS), StealTold::Never), Kind::Unknown);
+        let told = Told { interrupts_may_be_uncounted: true, ..told(StealTold::PerGap) };
+        assert_eq!(Parts::of(&missing(50 * US), &told).kind(), Kind::Unknown);
+        assert_eq!(Parts::of(&missing(4 * MS), &told).kind(), Kind::HostSteal);
+        let told = Told { steal: StealTold::Never, ..told };
+        assert_eq!(Parts::of(&missing(50 * US), &told).kind(), Kind::GuestInterrupt);
+    }
+
+    #[test]
+    fn the_guests_own_gaps() {
+        let waited = Evidence {
+            cpu_ns: 10 * US,
+            run_delay_ns: Some(4 * MS - 10 * US),
+            involuntary: 1,
+            ..counted(4 * MS, false)
+        };
+        assert_eq!(kind(&waited, StealTold::Never), Kind::GuestSwitch);
+        let stopped = Evidence { cpu_ns: 0, voluntary: 1, ..counted(50 * MS, false) };
+        assert_eq!(kind(&stopped, StealTold::PerGap), Kind::GuestStopped);
+    }
+
+    #[test]
+    fn a_mixed_gap_is_told_in_numbers() {
+        let mixed = Evidence {
+            cpu_ns: 3 * MS,
+            run_delay_ns: Some(MS),
+            involuntary: 1,
+            ..counted(4 * MS, false)
+        };
+        let parts = Parts::of(&mixed, &told(StealTold::Never));
+        assert_eq!((parts.ns(Kind::GuestSwitch), parts.ns(Kind::Host)), (MS, 3 * MS));
+        assert_eq!((parts.kind(), parts.host_ns()), (Kind::Host, 3 * MS));
+    }
+
+    #[test]
+    fn what_a_steal_clock_is_worth() {
+        let told = |since_boot, moved, uncounted, counted| {
+            steal_told(since_boot * MS, moved * MS, 10 * MS, uncounted * MS, counted * MS)
+        };
+        assert_eq!(told(0, 0, 0, 900), StealTold::Never);
+        assert_eq!(told(500, 300, 280, 0), StealTold::PerGap);
+        assert_eq!(told(500, 300, 20, 280), StealTold::Total, "counted to the thread");
+        assert_eq!(told(500, 0, 0, 900), StealTold::StoodStill);
+        assert_eq!(told(500, 0, 0, 30), StealTold::Total, "too little to be sure");
+        assert_eq!(told(500, 10, 0, 900), StealTold::Total, "one step is no evidence");
+    }
+
+    #[test]
+    fn kinds_are_in_the_order_of_their_numbers() {
+        for (index, kind) in Kind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, index);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_parts_add_up_and_their_kind_has_one(
+            length_ns in 1_u64..1 << 36,
+            around_ns in 0_u64..1 << 26,
+            cpu_ns in 0_u64..1 << 37,
+            run_delay_ns in proptest::option::of(0_u64..1 << 37),
+            voluntary in 0_u64..2,
+            involuntary in 0_u64..2,
+            ticked in proptest::option::of(any::<bool>()),
+            steal in prop_oneof![
+                Just(StealTold::PerGap),
+                Just(StealTold::StoodStill),
+                Just(StealTold::Total),
+                Just(StealTold::Never),
+            ],
+            interrupts_may_be_uncounted in any::<bool>(),
+        ) {
+            let window_ns = length_ns + around_ns;
+            let evidence = Evidence {
+                length_ns, window_ns, cpu_ns, run_delay_ns, voluntary, involuntary, ticked,
+            };
+            let told = Told { interrupt_max_ns: 100 * US, steal, interrupts_may_be_uncounted };
+            let parts = Parts::of(&evidence, &told);
+            let sum_ns: u64 = Kind::ALL.into_iter().map(|kind| parts.ns(kind)).sum();
+            prop_assert_eq!(sum_ns, length_ns);
+            let largest_ns = parts.ns(parts.kind());
+            prop_assert!(Kind::ALL.into_iter().all(|kind| parts.ns(kind) <= largest_ns));
+            prop_assert!(largest_ns > 0);
+        }
+    }
+}

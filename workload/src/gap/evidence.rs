@@ -1,0 +1,220 @@
+//! A gap and the counters around it, in nanoseconds.
+
+use super::probe::RawGap;
+use super::rate::TickRate;
+
+/// Clocks differ in rate, and counters are not read at one instant: a difference between clocks
+/// below this is none. 2 us, and 200 ppm of the time between the two readings, which is more than
+/// any two clocks of one machine drift apart.
+fn slack_ns(window_ns: u64) -> u64 {
+    2_000 + window_ns / 5_000
+}
+
+/// What is known about one gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Evidence {
+    /// The gap's length.
+    pub length_ns: u64,
+    /// The time between the two readings of the counters, in which the gap lies.
+    pub window_ns: u64,
+    /// What of it the thread's CPU clock counted.
+    pub cpu_ns: u64,
+    /// What of it the thread was runnable and not running; `None` if the kernel does not tell.
+    pub run_delay_ns: Option<u64>,
+    /// Switches away from the thread when it was not runnable.
+    pub voluntary: u64,
+    /// Switches away from the thread when it was.
+    pub involuntary: u64,
+    /// Whether the last tick was inside the gap; `None` if the kernel does not tell, or the thread
+    /// was switched, which looks the same.
+    pub ticked: Option<bool>,
+}
+
+/// What the loop left behind about a gap, in nanoseconds.
+#[must_use]
+pub fn evidence_of(gap: &RawGap, rate: TickRate) -> Evidence {
+    let (before, after) = (&gap.before, &gap.after);
+    let window_ns = rate.ns(after.at.saturating_sub(before.at));
+    let voluntary = after.voluntary.saturating_sub(before.voluntary);
+    let involuntary = after.involuntary.saturating_sub(before.involuntary);
+    let run_delay_ns = before.schedstat.zip(after.schedstat).map(|(before, after)| {
+        // The kernel adds up; a counter that went back is a kernel's bug and tells nothing.
+        after.run_delay_ns.saturating_sub(before.run_delay_ns)
+    });
+    let ticked = after.schedstat.filter(|_| voluntary + involuntary == 0).map(|schedstat| {
+        let since_tick_ns = after.cpu_ns.saturating_sub(schedstat.ran_ns);
+        let since_end_ns = rate.ns(after.at.saturating_sub(gap.end));
+        let since_start_ns = rate.ns(after.at.saturating_sub(gap.start));
+        let slack_ns = slack_ns(since_start_ns);
+        schedstat.ran_ns > before.cpu_ns
+            && since_tick_ns + slack_ns >= since_end_ns
+            && since_tick_ns <= since_start_ns + slack_ns
+    });
+    Evidence {
+        length_ns: rate.ns(gap.end.saturating_sub(gap.start)),
+        window_ns,
+        cpu_ns: after.cpu_ns.saturating_sub(before.cpu_ns),
+        run_delay_ns,
+        voluntary,
+        involuntary,
+        ticked,
+    }
+}
+
+/// A gap by what the guest's kernel said the loop's thread was doing. The parts add up to the
+/// gap's length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Split {
+    /// Runnable, but the guest's scheduler ran somebody else.
+    pub switch_ns: u64,
+    /// Neither running nor runnable, though the loop never sleeps: stopped or frozen.
+    pub stopped_ns: u64,
+    /// Current on its vCPU, but the time was not counted to it: steal or interrupts, in kernels that
+    /// leave these out.
+    pub uncounted_ns: u64,
+    /// Running, as far as the guest's kernel knew.
+    pub counted_ns: u64,
+}
+
+impl Evidence {
+    /// Splits the gap. What the counters cannot tell from the time around the gap (at most one
+    /// window) is cut to the gap's length.
+    #[must_use]
+    pub fn split(&self) -> Split {
+        let length_ns = self.length_ns;
+        let missing_ns = self.window_ns.saturating_sub(self.cpu_ns);
+        let missing_ns = if missing_ns > slack_ns(self.window_ns) { missing_ns } else { 0 };
+        let switch_ns = match self.run_delay_ns {
+            Some(run_delay_ns) => run_delay_ns.min(length_ns),
+            // Without run delays: a thread that was only ever switched while runnable has waited.
+            None if self.voluntary == 0 && self.involuntary > 0 => missing_ns.min(length_ns),
+            None => 0,
+        };
+        let rest_ns = missing_ns.saturating_sub(switch_ns).min(length_ns - switch_ns);
+        let (stopped_ns, uncounted_ns) =
+            if self.voluntary > 0 { (rest_ns, 0) } else { (0, rest_ns) };
+        let counted_ns = length_ns - switch_ns - rest_ns;
+        Split { switch_ns, stopped_ns, uncounted_ns, counted_ns }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::probe::{Counters, SchedStat};
+    use super::*;
+    use proptest::prelude::*;
+
+    const US: u64 = 1_000;
+
+    /// A gap of 4 ms after 1 ms in which the loop ran, in a kernel that counts all as CPU time.
+    fn plain() -> Evidence {
+        let window_ns = 5_000 * US;
+        Evidence {
+            length_ns: 4_000 * US,
+            window_ns,
+            cpu_ns: window_ns,
+            run_delay_ns: Some(0),
+            ..Evidence::default()
+        }
+    }
+
+    #[test]
+    fn time_that_was_counted_stays_with_the_thread() {
+        assert_eq!(plain().split(), Split { counted_ns: 4_000 * US, ..Split::default() });
+        let drifted = Evidence { cpu_ns: 4_997 * US + 1, ..plain() };
+        assert_eq!(drifted.split().counted_ns, 4_000 * US, "3 us of 5 ms are clocks");
+    }
+
+    #[test]
+    fn a_rival_in_the_guest_is_a_run_delay() {
+        let waited = Evidence {
+            cpu_ns: 1_010 * US,
+            run_delay_ns: Some(3_990 * US),
+            involuntary: 1,
+            ..plain()
+        };
+        let expected = Split { switch_ns: 3_990 * US, counted_ns: 10 * US, ..Split::default() };
+        assert_eq!(waited.split(), expected);
+        let untold = Evidence { run_delay_ns: None, ..waited };
+        assert_eq!(untold.split(), expected);
+    }
+
+    #[test]
+    fn a_mixed_gap_keeps_both_parts() {
+        let mixed = Evidence {
+            cpu_ns: 3_000 * US,
+            run_delay_ns: Some(2_000 * US),
+            involuntary: 1,
+            ..plain()
+        };
+        assert_eq!(
+            mixed.split(),
+            Split { switch_ns: 2_000 * US, counted_ns: 2_000 * US, ..Split::default() }
+        );
+    }
+
+    #[test]
+    fn what_was_neither_counted_nor_waited_for() {
+        let missing = Evidence { cpu_ns: 1_000 * US, ..plain() };
+        assert_eq!(missing.split(), Split { uncounted_ns: 4_000 * US, ..Split::default() });
+        let stopped = Evidence { voluntary: 1, ..missing };
+        assert_eq!(stopped.split(), Split { stopped_ns: 4_000 * US, ..Split::default() });
+    }
+
+    /// Ticks are nanoseconds; the counters were read 10 us before the gap and 5 us after it.
+    fn raw(last_tick_ran_ns: u64) -> RawGap {
+        let schedstat = |ran_ns| Some(SchedStat { ran_ns, run_delay_ns: 7 });
+        let before = Counters {
+            at: 990 * US,
+            cpu_ns: 500 * US,
+            schedstat: schedstat(499 * US),
+            ..Counters::default()
+        };
+        let after = Counters {
+            at: 1_105 * US,
+            cpu_ns: 615 * US,
+            schedstat: schedstat(last_tick_ran_ns),
+            ..before
+        };
+        RawGap { start: 1_000 * US, end: 1_100 * US, before, after }
+    }
+
+    #[test]
+    fn a_tick_is_seen_by_the_runtime_it_left_behind() {
+        let ticked = |ran_ns| evidence_of(&raw(ran_ns), TickRate::new(1, 1)).ticked;
+        // At 515 us of CPU time the gap was 5 us old, at 608 it was almost over.
+        assert_eq!(ticked(515 * US), Some(true));
+        assert_eq!(ticked(608 * US), Some(true));
+        assert_eq!(ticked(503 * US), Some(false), "7 us before the gap");
+        assert_eq!(ticked(500 * US), Some(false), "what reading the clock itself left");
+        // Counters that were read right before the gap brought the runtime up to date themselves.
+        let mut fresh = raw(500 * US);
+        (fresh.start, fresh.end) = (990 * US, 1_105 * US);
+        assert_eq!(evidence_of(&fresh, TickRate::new(1, 1)).ticked, Some(false));
+        let mut switched = raw(515 * US);
+        switched.after.involuntary = 1;
+        let evidence = evidence_of(&switched, TickRate::new(1, 1));
+        assert_eq!((evidence.ticked, evidence.involuntary), (None, 1));
+        assert_eq!((evidence.length_ns, evidence.window_ns), (100 * US, 115 * US));
+        assert_eq!((evidence.cpu_ns, evidence.run_delay_ns), (115 * US, Some(0)));
+    }
+
+    proptest! {
+        #[test]
+        fn a_split_adds_up(
+            length_ns in 0_u64..1 << 40,
+            around_ns in 0_u64..1 << 30,
+            cpu_ns in 0_u64..1 << 41,
+            run_delay_ns in proptest::option::of(0_u64..1 << 41),
+            voluntary in 0_u64..3,
+            involuntary in 0_u64..3,
+        ) {
+            let window_ns = length_ns + around_ns;
+            let evidence = Evidence {
+                length_ns, window_ns, cpu_ns, run_delay_ns, voluntary, involuntary, ticked: None,
+            };
+            let Split { switch_ns, stopped_ns, uncounted_ns, counted_ns } = evidence.split();
+            prop_assert_eq!(switch_ns + stopped_ns + uncounted_ns + counted_ns, length_ns);
+        }
+    }
+}
