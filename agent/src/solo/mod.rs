@@ -49,7 +49,10 @@ pub(crate) fn run(
         std::fs::write(path, hlog::render(&analysed, measured.wall_start_ms))
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    if solo.json {
+    if solo.gaps {
+        // Thousands of gaps are for programs, and may have to go over a slow console.
+        Ok(serde_json::to_string(&analysed.report)? + "\n")
+    } else if solo.json {
         Ok(serde_json::to_string_pretty(&analysed.report)? + "\n")
     } else {
         Ok(text::render(&analysed.report))
