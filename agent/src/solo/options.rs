@@ -45,8 +45,8 @@ pub(crate) struct Solo {
     /// Write gap and timeslice lengths to FILE as an HdrHistogram interval log
     #[arg(long, value_name = "FILE")]
     pub(crate) hlog: Option<PathBuf>,
-    /// Also read FILE or a disk (`auto` for the only one), by O_DIRECT in blocks of 4 KiB, on the last of the
-    /// vCPUs, and lay the gaps over the slow requests
+    /// Also read FILE or a disk (`auto` for the only one), by O_DIRECT in blocks of 4 KiB, on the
+    /// last of the vCPUs, and lay the gaps over the slow requests
     #[arg(long, value_name = "FILE")]
     pub(crate) read: Option<String>,
     /// A request that took longer is slow [default: the 99th percentile]

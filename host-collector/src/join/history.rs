@@ -86,6 +86,7 @@ impl History {
         product.add(at, end, Part::Unknown, marks);
         product
     }
+
     /// What it did from `at` on, as far as `length_ns`; what is not here is unknown. `None` if it
     /// did too much.
     pub(super) fn after(&self, at: HostNs, length_ns: u64) -> Option<Away> {

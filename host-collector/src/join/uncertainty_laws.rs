@@ -115,7 +115,7 @@ proptest! {
     #[test]
     fn no_part_changes_by_more_than_is_said(
         drawing in a_drawing(),
-        windows in prop::collection::vec((20..200_u64, 0..60_u64), 1..8),
+        windows in prop::collection::vec((40..200_u64, 0..60_u64), 1..8),
         bound_ns in 0..20_u64,
         length_error_ns in prop_oneof![Just(0), 0..5_u64],
     ) {

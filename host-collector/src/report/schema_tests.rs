@@ -163,6 +163,7 @@ fn warnings() -> Vec<Warning> {
         Warning::ThinTail { class: "p99".to_owned(), count },
         Warning::ClockBound { bound_ns: 1_000, p99_ns: 2_000 },
         Warning::ClockViolated { count, worst_ns: 1_000 },
+        Warning::KvmClockViolated { count, worst_ns: 1_000 },
         Warning::ClockStepped { vm: vm.clone(), vcpu, count, step_ns: 0 },
         Warning::ClocksApart { vm: vm.clone(), vcpu, other_vcpu: VcpuId(1), apart_ns: 15_700_000 },
         Warning::HogDidNotCount { vm: vm.clone(), vcpu },
@@ -221,6 +222,8 @@ fn every_warning_reads_as_a_sentence() {
              percentile of 2.00 us",
             "the clock is wrong: the host's I/O of 1 request lies beyond what the guest saw of it, by \
              up to 1.00 us more than request times may be off",
+            "KVM's offsets of the guests' TSCs contradict the round trips with the guests 1 time, by up to \
+             1.00 us: request times may be off by more than they say",
             "the clock of vm1 vCPU0 stepped 1 time, or its rate changed; requests at a step are \
              left out",
             "the clocks of vm1 vCPU0 and vCPU1 are at least 15.7 ms apart",

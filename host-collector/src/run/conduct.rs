@@ -34,12 +34,11 @@ const POWER_OFF_GRACE: Duration = Duration::from_secs(3);
 const REQUESTS_SLACK: u64 = 4096;
 
 /// Exchanges on each vCPU before the run, and after it. What counts is the shortest way there and the
-/// shortest way back of all of them: with 100 of them a guest under TCG was known to 95 us, with 1000
-/// to 65, and they take half a second.
+/// shortest way back of all of them, so the more there are the tighter is the bound.
 const CALIBRATION_EXCHANGES: u32 = 1000;
 
-/// Between two exchanges with a vCPU that has work to do: a visit costs it some tens of microseconds,
-/// of a million.
+/// Between two exchanges with a vCPU that has work to do: seldom, because a visit takes the vCPU from
+/// its hog or its reader. What it costs a request has not been measured.
 const VISIT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a running guest may leave all pings unanswered: far longer than any contention makes a

@@ -72,11 +72,14 @@ impl TscWatch {
         thread::sleep(STEADY_TIME);
         let Some(sample) = tsc::sample() else { return };
         let after = read();
+        let previous = self.samples.last().copied();
         for ((_, record), looks) in self.vms.iter_mut().zip(before.into_iter().zip(after)) {
             match looks {
                 (Ok(before), Ok(after)) => {
                     let same = before.iter().filter(|relation| after.contains(relation));
-                    same.for_each(|(vcpu, relation)| note(record, *vcpu, *relation, &sample));
+                    same.for_each(|(vcpu, relation)| {
+                        note(record, *vcpu, *relation, &sample, previous.as_ref());
+                    });
                 }
                 // What was read before stays true of its time.
                 (Err(error), _) | (_, Err(error)) if record.vcpus.is_empty() => {
@@ -112,8 +115,16 @@ impl TscWatch {
     }
 }
 
-/// A relation that is new is a reading of its own; one that was seen last time lasts until now.
-fn note(record: &mut TscRecord, vcpu: VcpuId, relation: TscRelation, sample: &TscSample) {
+/// A relation that is new is a reading of its own; one that held at the previous sample lasts until
+/// now. One that held only before that is a new reading, so that the sample in between, of which KVM
+/// said no one thing, is in none.
+fn note(
+    record: &mut TscRecord,
+    vcpu: VcpuId,
+    relation: TscRelation,
+    sample: &TscSample,
+    previous: Option<&TscSample>,
+) {
     record.missing = None;
     let place = record.vcpus.iter().position(|known| known.vcpu == vcpu);
     let place = place.unwrap_or_else(|| {
@@ -123,7 +134,12 @@ fn note(record: &mut TscRecord, vcpu: VcpuId, relation: TscRelation, sample: &Ts
     let readings = &mut record.vcpus[place].readings;
     let has_room = readings.len() < READINGS_MAX;
     match readings.last_mut() {
-        Some(last) if last.relation == relation => last.until = sample.after,
+        Some(last)
+            if last.relation == relation
+                && previous.is_some_and(|previous| previous.after == last.until) =>
+        {
+            last.until = sample.after;
+        }
         _ if has_room => {
             readings.push(TscReading { from: sample.before, until: sample.after, relation });
         }
@@ -144,10 +160,12 @@ mod tests {
     fn a_relation_lasts_until_another_is_read() {
         let mut record = TscRecord { missing: Some(String::from("x")), ..TscRecord::default() };
         let at = |ns| TscSample { before: HostNs(ns), tsc: ns, after: HostNs(ns + 1) };
-        for (time_ns, offset) in [(10, -5), (20, -5), (30, 7)] {
-            note(&mut record, VcpuId(1), relation(offset), &at(time_ns));
+        for (time_ns, previous_ns, offset) in [(10, 5, -5), (20, 10, -5), (30, 20, 7)] {
+            note(&mut record, VcpuId(1), relation(offset), &at(time_ns), Some(&at(previous_ns)));
         }
-        note(&mut record, VcpuId(0), relation(-5), &at(30));
+        // At 40 it was not the same before and after.
+        note(&mut record, VcpuId(1), relation(7), &at(50), Some(&at(40)));
+        note(&mut record, VcpuId(0), relation(-5), &at(30), None);
         assert_eq!(record.missing, None);
         let [one, zero] = &record.vcpus[..] else { panic!("{record:?}") };
         assert_eq!((one.vcpu, zero.vcpu), (VcpuId(1), VcpuId(0)));
@@ -156,7 +174,7 @@ mod tests {
             until: HostNs(until),
             relation: relation(offset),
         };
-        assert_eq!(one.readings, [reading(10, 21, -5), reading(30, 31, 7)]);
+        assert_eq!(one.readings, [reading(10, 21, -5), reading(30, 31, 7), reading(50, 51, 7)]);
         assert_eq!(zero.readings, [reading(30, 31, -5)]);
     }
 

@@ -155,7 +155,7 @@ impl Rival {
 
     /// What issue 3 allows vslice.
     pub(crate) fn limit_ns(self) -> Option<f64> {
-        let Rival::Vslice(watched, SecondWitness::Never) = self else { return None };
+        let Rival::Vslice(watched, _) = self else { return None };
         Some(match watched {
             Watched::OtherPcpu => 100.0,
             Watched::Pcpu => 1200.0,

@@ -60,9 +60,9 @@ fn told_by_kvm(kvm: KvmCheck) -> (String, Tone) {
             format!("KVM's word of the guests' TSCs was asked {readings} and lies within them");
         return (text, Tone::Plain);
     }
-    let (violations, worst) = (count(kvm.violations), duration(kvm.worst_ns));
+    let (violations, worst) = (counted(kvm.violations, "time"), duration(kvm.worst_ns));
     let text = format!(
-        "KVM's word of the guests' TSCs was asked {readings} and {violations} times lies beyond what \
+        "KVM's word of the guests' TSCs was asked {readings} and {violations} lies beyond what \
          round trips allow, by up to {worst}"
     );
     (text, Tone::Alarm)

@@ -5,7 +5,7 @@ use crate::clock::tsc::TscSample;
 use crate::clock::{ClockError, ClockMap, Exchange};
 use crate::join::Clocks;
 use crate::report::clock::{ClockMethod, ClocksApart, VcpuClock};
-use crate::run::manifest::{GuestClock, VmRecord};
+use crate::run::manifest::{GuestClock, VcpuTsc, VmRecord};
 use crate::store::ClockSample;
 use crate::units::{HostNs, VcpuId};
 
@@ -100,8 +100,12 @@ fn told_by_kvm(vm: &VmRecord, vcpu: VcpuId, host_tsc: &[TscSample]) -> Vec<Excha
 /// That KVM wrote new offsets all the time. A TSC that is written to once is a step, which the map
 /// shows; this one stands while its vCPU waits and catches up when it runs, so that it is no line.
 fn restless(vm: &VmRecord) -> Option<String> {
-    let most = vm.tsc.vcpus.iter().max_by_key(|vcpu| vcpu.readings.len())?;
-    let changes = most.readings.len().saturating_sub(1);
+    let changes_of = |vcpu: &VcpuTsc| {
+        let pairs = vcpu.readings.windows(2);
+        pairs.filter(|pair| pair[0].relation != pair[1].relation).count()
+    };
+    let most = vm.tsc.vcpus.iter().max_by_key(|vcpu| changes_of(vcpu))?;
+    let changes = changes_of(most);
     (changes >= RESTLESS_COUNT).then(|| {
         format!(
             "{}: KVM changed the offset of {}'s TSC at least {changes} times, as it does on a host \
@@ -164,7 +168,7 @@ mod tests {
     use super::super::tests::{clock_sample, host_at, manifest};
     use super::*;
     use crate::clock::tsc::TscRelation;
-    use crate::run::manifest::{TscReading, VcpuTsc};
+    use crate::run::manifest::TscReading;
 
     /// The reader is vCPU1.
     fn read_samples(samples: &[ClockSample]) -> GuestClocks {
