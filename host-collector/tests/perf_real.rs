@@ -15,8 +15,8 @@ use std::thread::{self, Builder, JoinHandle};
 use std::time::{Duration, Instant};
 use vslice::host_event::{HostEvent, HostEventKind, PrevState, StackId, Switch};
 use vslice::perf::{
-    EventSink, RecordError, RecordPlan, RecordTotals, Recorder, SETTLE_TIME, SinkError, Symbols,
-    check_rights,
+    EventSink, RecordError, RecordPlan, RecordTotals, Recorder, SETTLE_TIME, SchedulerSource,
+    SinkError, Symbols, check_programs, check_rights,
 };
 use vslice::store::{EventMerge, EventWriters, RunDir, StackFrames, Tail, read_all};
 use vslice::units::{HostNs, PcpuId, Tid};
@@ -24,7 +24,7 @@ use vslice::units::{HostNs, PcpuId, Tid};
 const DEADLINE: Duration = Duration::from_secs(20);
 
 type Outcome = Result<(), Failed>;
-type Test = fn() -> Outcome;
+type Test = fn(SchedulerSource) -> Outcome;
 
 fn main() {
     let mut arguments = Arguments::from_args();
@@ -41,11 +41,24 @@ fn main() {
         ("a_run_is_stored_and_read_back", a_run_is_stored),
         ("nothing_is_left_behind", nothing_is_left_behind),
     ];
-    let trial = |(name, test): (&str, Test)| match &missing {
-        None => Trial::test(name, test),
-        Some(reason) => Trial::test(name, test).with_kind(reason).with_ignored_flag(true),
+    let programs = missing.clone().or_else(|| check_programs().err());
+    let with = |source, how: &str, missing: &Option<String>| {
+        let trial = |(name, test): (&str, Test)| {
+            let trial = Trial::test(format!("{name}_{how}"), move || test(source));
+            match missing {
+                None => trial,
+                Some(reason) => trial.with_kind(reason).with_ignored_flag(true),
+            }
+        };
+        tests.into_iter().map(trial).collect::<Vec<_>>()
     };
-    libtest_mimic::run(&arguments, tests.into_iter().map(trial).collect()).exit();
+    let mut trials = with(SchedulerSource::Programs, "by_programs", &programs);
+    trials.extend(with(SchedulerSource::Tracepoints, "by_tracepoints", &missing));
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+fn plan(scheduler_source: SchedulerSource) -> RecordPlan {
+    RecordPlan { scheduler_source, ..RecordPlan::default() }
 }
 
 /// What a recording has told so far.
@@ -178,13 +191,14 @@ fn check_chain(events: &[HostEvent]) -> Outcome {
 
 fn stop(recorder: Recorder) -> Result<RecordTotals, Failed> {
     let totals = recorder.stop()?;
+    check(totals.missing.is_empty(), || format!("without {:?}", totals.missing))?;
     match totals.ended_early {
         None => Ok(totals),
         Some(error) => Err(error.into()),
     }
 }
 
-fn two_busy_threads_alternate() -> Outcome {
+fn two_busy_threads_alternate(source: SchedulerSource) -> Outcome {
     let pcpu = watched();
     let busy = || (0..1000).for_each(|_| std::hint::spin_loop());
     let (one, two) = (Worker::start("vs-one", pcpu, busy), Worker::start("vs-two", pcpu, busy));
@@ -193,7 +207,7 @@ fn two_busy_threads_alternate() -> Outcome {
         vm_tids: vec![one.tid, two.tid],
         pcpus: vec![pcpu],
         reader_pcpu: Some(online()[0]),
-        ..RecordPlan::default()
+        ..plan(source)
     };
     let seen = Seen::default();
     let recorder = Recorder::start(&plan, seen.sink())?;
@@ -222,7 +236,7 @@ fn two_busy_threads_alternate() -> Outcome {
     check(totals.unknown_count == 0, || format!("{} unknown records", totals.unknown_count))
 }
 
-fn a_sleeping_thread_shows_where() -> Outcome {
+fn a_sleeping_thread_shows_where(source: SchedulerSource) -> Outcome {
     let pcpu = watched();
     let napper = Worker::start("vs-nap", pcpu, nap);
     let (lock, changed) = (Mutex::new(()), Condvar::new());
@@ -232,7 +246,7 @@ fn a_sleeping_thread_shows_where() -> Outcome {
     };
     let waiter = Worker::start("vs-futex", pcpu, wait);
     let tids = vec![napper.tid, waiter.tid];
-    let plan = RecordPlan { vcpu_tids: tids, pcpus: vec![pcpu], ..RecordPlan::default() };
+    let plan = RecordPlan { vcpu_tids: tids, pcpus: vec![pcpu], ..plan(source) };
     let seen = Seen::default();
     let recorder = Recorder::start(&plan, seen.sink())?;
     let sleep_of = |events: &[HostEvent], tid: Tid| {
@@ -312,11 +326,11 @@ fn concerns(event: &HostEvent, thread: Tid) -> bool {
     }
 }
 
-fn a_newborn_is_seen() -> Outcome {
+fn a_newborn_is_seen(source: SchedulerSource) -> Outcome {
     let [elsewhere, .., pcpu] = online()[..] else { return Ok(()) };
     let parent = Worker::start("vs-parent", pcpu, nap);
     let (tids, pcpus) = (vec![parent.tid], vec![pcpu]);
-    let plan = RecordPlan { vm_tids: tids, pcpus, ..RecordPlan::default() };
+    let plan = RecordPlan { vm_tids: tids, pcpus, ..plan(source) };
     let seen = Seen::default();
     let recorder = Recorder::start(&plan, seen.sink())?;
     let child = Worker::start("vs-newborn", elsewhere, nap);
@@ -341,11 +355,11 @@ fn a_newborn_is_seen() -> Outcome {
     check_stays(&seen.of(elsewhere), tid)
 }
 
-fn added_threads_are_seen() -> Outcome {
+fn added_threads_are_seen(source: SchedulerSource) -> Outcome {
     let [elsewhere, .., pcpu] = online()[..] else { return Ok(()) };
     let worker = Worker::start("vs-added", elsewhere, nap);
     let seen = Seen::default();
-    let plan = RecordPlan { pcpus: vec![pcpu], ..RecordPlan::default() };
+    let plan = RecordPlan { pcpus: vec![pcpu], ..plan(source) };
     let recorder = Recorder::start(&plan, seen.sink())?;
     recorder.add_threads(&[worker.tid])?;
     // A second time changes nothing, and above all records nothing twice.
@@ -366,7 +380,7 @@ fn added_threads_are_seen() -> Outcome {
     Ok(())
 }
 
-fn a_full_ring_tells_its_losses() -> Outcome {
+fn a_full_ring_tells_its_losses(source: SchedulerSource) -> Outcome {
     let pcpu = watched();
     let worker = Worker::start("vs-fast", pcpu, nap);
     let seen = Seen::default();
@@ -384,8 +398,7 @@ fn a_full_ring_tells_its_losses() -> Outcome {
         Ok(())
     };
     let tids = vec![worker.tid];
-    let plan =
-        RecordPlan { vcpu_tids: tids, pcpus: vec![pcpu], ring_bytes: 1, ..RecordPlan::default() };
+    let plan = RecordPlan { vcpu_tids: tids, pcpus: vec![pcpu], ring_bytes: 1, ..plan(source) };
     let recorder = Recorder::start(&plan, sink)?;
     reader_waits.recv_timeout(DEADLINE)?;
     // The reader stands still. A page holds some 30 switches; the kernel says how many there were.
@@ -428,7 +441,7 @@ fn switch_count(tid: Tid) -> Result<u64, Failed> {
     Ok(count.trim().parse()?)
 }
 
-fn a_failing_sink_ends_it() -> Outcome {
+fn a_failing_sink_ends_it(source: SchedulerSource) -> Outcome {
     let pcpu = watched();
     let worker = Worker::start("vs-busy", pcpu, nap);
     let calls = Arc::new(AtomicUsize::new(0));
@@ -438,7 +451,7 @@ fn a_failing_sink_ends_it() -> Outcome {
         Err("disk full".into())
     };
     let tids = vec![worker.tid];
-    let plan = RecordPlan { vm_tids: tids, pcpus: vec![pcpu], ..RecordPlan::default() };
+    let plan = RecordPlan { vm_tids: tids, pcpus: vec![pcpu], ..plan(source) };
     let recorder = Recorder::start(&plan, sink)?;
     let start = Instant::now();
     while !recorder.has_ended() && start.elapsed() < DEADLINE {
@@ -454,13 +467,13 @@ fn a_failing_sink_ends_it() -> Outcome {
     check(calls == 1, || format!("a sink that failed was called {calls} times"))
 }
 
-fn a_run_is_stored() -> Outcome {
+fn a_run_is_stored(source: SchedulerSource) -> Outcome {
     let pcpu = watched();
     let worker = Worker::start("vs-store", pcpu, nap);
     let scratch = tempfile::tempdir()?;
     let run = RunDir::create(scratch.path())?;
     let tids = vec![worker.tid];
-    let plan = RecordPlan { vcpu_tids: tids, pcpus: vec![pcpu], ..RecordPlan::default() };
+    let plan = RecordPlan { vcpu_tids: tids, pcpus: vec![pcpu], ..plan(source) };
     let recorder = Recorder::start(&plan, EventWriters::create(&run)?)?;
     let start = Instant::now();
     while recorder.counters().events_count < 100 && start.elapsed() < DEADLINE {
@@ -488,7 +501,7 @@ fn a_run_is_stored() -> Outcome {
     check(stacks_known, || "an event names a stack that is not there".into())
 }
 
-fn nothing_is_left_behind() -> Outcome {
+fn nothing_is_left_behind(source: SchedulerSource) -> Outcome {
     let descriptors =
         || -> Result<usize, Failed> { Ok(std::fs::read_dir("/proc/self/fd")?.count()) };
     let maps = || -> Result<usize, Failed> {
@@ -497,12 +510,12 @@ fn nothing_is_left_behind() -> Outcome {
     };
     let mounts = || std::fs::read_to_string("/proc/self/mounts");
     let before = (descriptors()?, maps()?, mounts()?);
-    let plan = RecordPlan { pcpus: vec![watched()], ..RecordPlan::default() };
-    let recorder = Recorder::start(&plan, Seen::default().sink())?;
+    let watching = RecordPlan { pcpus: vec![watched()], ..plan(source) };
+    let recorder = Recorder::start(&watching, Seen::default().sink())?;
     let during = (descriptors()?, maps()?);
     check(during.0 > before.0 && during.1 >= before.1, || format!("{during:?}"))?;
     drop(recorder);
-    let offline = RecordPlan { pcpus: vec![PcpuId(9999)], ..RecordPlan::default() };
+    let offline = RecordPlan { pcpus: vec![PcpuId(9999)], ..plan(source) };
     let refused = Recorder::start(&offline, Seen::default().sink());
     check(matches!(refused, Err(RecordError::PcpuOffline(PcpuId(9999)))), || "accepted".into())?;
     let after = (descriptors()?, maps()?, mounts()?);

@@ -41,9 +41,6 @@ struct Arguments {
     /// Two rounds of short windows: shows that everything works, and no more.
     #[arg(long)]
     quick: bool,
-    /// Only vslice, and what perf says of the parts of its costs.
-    #[arg(long)]
-    parts: bool,
     /// Print every window and the result as JSON.
     #[arg(long)]
     json: bool,
@@ -83,8 +80,7 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     let wanted = |rival: &rivals::Rival| {
         arguments.only.as_ref().is_none_or(|text| rival.to_string().contains(text))
     };
-    let all = if arguments.parts { &rivals::PARTS[..] } else { &rivals::ALL };
-    let rivals = all.iter().copied().filter(wanted).collect();
+    let rivals = rivals::ALL.into_iter().filter(wanted).collect();
     let schedule = rounds::Schedule { rivals, rounds, window: Duration::from_millis(window_ms) };
     let mut told = |round| eprint!("\rround {round} of {rounds}");
     let results = schedule.run(&mut told)?;

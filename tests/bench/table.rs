@@ -51,7 +51,7 @@ fn write(text: &mut String, results: &Results) -> std::fmt::Result {
     )?;
     writeln!(
         text,
-        "[1] where the tracepoint was caught silent, as on some kernels, vslice also records \
+        "[1] perf's tracepoint events, and where those were caught silent, as on some kernels, also \
          PERF_RECORD_SWITCH_CPU_WIDE"
     )
 }

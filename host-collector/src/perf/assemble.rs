@@ -31,12 +31,14 @@
 use super::comms::Comms;
 use super::event::{Chain, Record, Records, Sample};
 use super::format::Formats;
+use super::registers;
 use super::ring::RingError;
 use super::stacks::{Interned, StackTable};
 use crate::host_event::{HostEvent, HostEventKind, PrevState, StackId, Switch};
 use crate::units::{HostNs, PcpuId, Tid};
 use perf_event_open_sys::bindings::PERF_RECORD_SAMPLE;
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 /// What is known of one ring from batch to batch.
 #[derive(Debug)]
@@ -144,15 +146,18 @@ pub(super) struct Assembler {
     threads: BTreeSet<u32>,
     comms: Comms,
     pub(super) stacks: StackTable,
+    /// Where the machine code of our own recording is, if that is programs.
+    own_code: Vec<Range<u64>>,
     /// Reused from stack to stack.
     frames: Vec<u64>,
 }
 
 impl Assembler {
-    pub(super) fn new(formats: Formats) -> Assembler {
+    pub(super) fn new(formats: Formats, own_code: Vec<Range<u64>>) -> Assembler {
         let (comms, stacks) = (Comms::default(), StackTable::default());
         let (processes, threads) = (BTreeSet::new(), BTreeSet::new());
-        Assembler { formats, processes, threads, comms, stacks, frames: Vec::new() }
+        let frames = Vec::new();
+        Assembler { formats, processes, threads, comms, stacks, own_code, frames }
     }
 
     /// A thread is a VM's, and so is its process, where that is known.
@@ -291,6 +296,7 @@ impl Assembler {
         let Sample { time, chain, raw, call_args } = *sample;
         let pcpu = order.pcpu;
         let format = &self.formats.switch;
+        let format_bytes = format.bytes();
         let prev = thread(format.prev_pid.number(raw)?)?;
         let next = thread(format.next_pid.number(raw)?)?;
         let prev_state = format.states.state(format.prev_state.number(raw)?);
@@ -302,6 +308,9 @@ impl Assembler {
         self.name(prev, time, prev_comm, pcpu, batch);
         self.name(next, time, next_comm, pcpu, batch);
         let stack = self.stack(chain, batch);
+        // A program writes them behind the tracepoint's own data.
+        let call_args =
+            call_args.or_else(|| registers::call_args(raw.get(format_bytes..).unwrap_or_default()));
         let switch = Switch { prev, prev_state, next, next_priority, stack, call_args };
         batch.events.push(HostEvent { time, pcpu, kind: HostEventKind::Switch(switch) });
         order.on = Some((next, time));
@@ -370,6 +379,10 @@ impl Assembler {
         }
         self.frames.clear();
         self.frames.extend(chain.frames());
+        let is_own = |frame: &u64| self.own_code.iter().any(|code| code.contains(frame));
+        if let Some(last) = self.frames.iter().rposition(is_own) {
+            self.frames.drain(..=last);
+        }
         match self.stacks.intern(&self.frames) {
             Interned::Known(id) => Some(id),
             Interned::New(id) => {

@@ -23,6 +23,16 @@ impl Field {
         raw.get(self.offset..)?.get(..self.size)
     }
 
+    /// Where it begins, in bytes.
+    pub(super) fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// How many bytes it has.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
     /// The field as a number without a sign.
     pub(super) fn number(&self, raw: &[u8]) -> Option<u64> {
         let bytes = self.bytes(raw)?;
@@ -33,6 +43,11 @@ impl Field {
             _ => None,
         }
     }
+}
+
+fn whole_words(fields: impl IntoIterator<Item = Field>) -> usize {
+    let ends = fields.into_iter().map(|field| field.offset + field.size);
+    ends.max().unwrap_or(0).next_multiple_of(8)
 }
 
 /// The text of a `format` file, taken apart.
@@ -102,6 +117,13 @@ impl SwitchFormat {
             states: StateBits::parse(format.print_fmt()?)?,
         })
     }
+
+    /// The length of the fields in whole words of 8 bytes.
+    pub(super) fn bytes(&self) -> usize {
+        let fields =
+            [self.prev_comm, self.prev_pid, self.prev_state, self.next_comm, self.next_pid];
+        whole_words(fields.into_iter().chain([self.common_type, self.next_prio]))
+    }
 }
 
 /// `sched:sched_waking`.
@@ -126,6 +148,11 @@ impl WakingFormat {
             pid: format.field("pid")?,
             target_cpu: format.field("target_cpu")?,
         })
+    }
+
+    /// The length of the fields in whole words of 8 bytes.
+    pub(super) fn bytes(&self) -> usize {
+        whole_words([self.common_pid, self.comm, self.pid, self.target_cpu])
     }
 }
 

@@ -3,11 +3,13 @@
 //! ```text
 //! tracefs, format   which tracepoints there are and where their fields lie
 //! filter, attr      what is asked of the kernel
+//! bpf               programs that record the scheduler's events, where they may
 //! sys, ring         the system calls and the shared memory: all that is unsafe
 //! event             bytes -> records                           (pure)
 //! registers         user registers -> a system call's arguments (pure)
 //! assemble          records of one ring -> HostEvents in order (pure)
 //! comms, stacks     thread names and kernel stacks, said once
+//! source            who writes the scheduler's events: bpf, or perf's own tracepoint events
 //! rings             the events and the ring of each pCPU
 //! reader, recorder  threads and rings together
 //! symbols           addresses -> names, after the run
@@ -38,6 +40,7 @@
 
 mod assemble;
 mod attr;
+mod bpf;
 mod bytes;
 mod comms;
 mod event;
@@ -49,16 +52,16 @@ mod recorder;
 mod registers;
 mod ring;
 mod rings;
+mod source;
 mod stacks;
 mod symbols;
 mod sys;
 mod tracefs;
 
 pub use reader::{EventSink, READ_INTERVAL, SETTLE_TIME, SinkError};
-pub use recorder::{
-    KvmDetail, RecordCounters, RecordPlan, RecordTotals, Recorder, SecondWitness, check_rights,
-};
+pub use recorder::{KvmDetail, RecordCounters, RecordPlan, RecordTotals, Recorder, check_rights};
 pub use ring::RingError;
+pub use source::{SchedulerSource, check_programs};
 pub use stacks::StackTable;
 pub use symbols::{SymbolError, Symbols};
 pub use tracefs::Tracefs;

@@ -4,6 +4,7 @@
 use super::format::Detail;
 use super::registers;
 use super::rings::{SWITCH, WAKING};
+use super::source::check_programs;
 use super::symbols::Symbols;
 use super::tracefs::Tracefs;
 
@@ -13,10 +14,13 @@ pub const USER_REGISTERS: &str = "user registers";
 /// The kernel's symbols, as [`costs_of`] knows them.
 pub const KERNEL_SYMBOLS: &str = "kernel symbols";
 
+/// Programs on the scheduler's tracepoints, as [`costs_of`] knows them.
+pub const BPF_PROGRAMS: &str = "BPF programs";
+
 /// One thing that recording can use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
-    /// A tracepoint as `group/name`, [`USER_REGISTERS`] or [`KERNEL_SYMBOLS`].
+    /// A tracepoint as `group/name`, [`BPF_PROGRAMS`], [`USER_REGISTERS`] or [`KERNEL_SYMBOLS`].
     pub name: &'static str,
     /// Why it cannot be used here; `None` if it can.
     pub missing: Option<String>,
@@ -36,7 +40,8 @@ pub fn offers(tracefs: &Tracefs) -> Vec<Offer> {
     let registers = (registers::MASK == 0)
         .then(|| "this architecture's calling convention is not known here".to_owned());
     let symbols = Symbols::load().err().map(|error| error.to_string());
-    let others = [(USER_REGISTERS, registers), (KERNEL_SYMBOLS, symbols)];
+    let programs = check_programs().err();
+    let others = [(BPF_PROGRAMS, programs), (USER_REGISTERS, registers), (KERNEL_SYMBOLS, symbols)];
     let others =
         others.into_iter().map(|(name, missing)| Offer { name, missing, costs: costs_of(name) });
     tracepoints.chain(others).collect()
@@ -52,6 +57,9 @@ pub fn costs_of(name: &str) -> &'static str {
     let detail = details().find(|detail| detail.name() == name);
     match (name, detail) {
         (SWITCH | WAKING, _) => "no event can be recorded: runs are sampled",
+        (BPF_PROGRAMS, _) => {
+            "perf's tracepoint events record switches instead, at two to four times the cost"
+        }
         (USER_REGISTERS, _) => "locks are not told apart by their addresses",
         (KERNEL_SYMBOLS, _) => "stacks have no names, so the reasons for sleeps are unknown",
         (_, Some(Detail::UserspaceExit | Detail::Port | Detail::Memory)) => {
@@ -74,6 +82,8 @@ mod tests {
         for name in details().map(Detail::name).chain([SWITCH, WAKING]) {
             assert_ne!(costs_of(name), costs_of("no/such"), "{name}");
         }
-        assert_ne!(costs_of(USER_REGISTERS), costs_of(KERNEL_SYMBOLS));
+        for name in [BPF_PROGRAMS, USER_REGISTERS, KERNEL_SYMBOLS] {
+            assert_ne!(costs_of(name), costs_of("no/such"), "{name}");
+        }
     }
 }

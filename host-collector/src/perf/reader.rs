@@ -4,8 +4,9 @@
 use super::RecordError;
 use super::assemble::{Assembler, Batch};
 use super::filter::Numbers;
-use super::recorder::{RecordTotals, SecondWitness, SharedCounters, now, process_of};
+use super::recorder::{RecordTotals, SharedCounters, now, process_of};
 use super::rings::{Machine, PcpuRing, Watch};
+use super::source::Source;
 use crate::host_event::{HostEvent, StackId};
 use crate::units::{PcpuId, Tid};
 use nix::errno::Errno;
@@ -94,6 +95,7 @@ struct Newborns {
 /// The state of the reader's thread.
 pub(super) struct Reader<S> {
     pub(super) machine: Machine,
+    pub(super) source: Source,
     pub(super) rings: Vec<PcpuRing>,
     pub(super) assembler: Assembler,
     pub(super) sink: S,
@@ -233,8 +235,7 @@ impl<S: EventSink> Reader<S> {
             }
         }
         // A kernel that is silent on one pCPU is so on the others, sooner or later.
-        let is_silent = !self.totals.silent_pcpus.is_empty();
-        if is_silent && self.watch.second_witness == SecondWitness::OnceSilent {
+        if !self.totals.silent_pcpus.is_empty() {
             for ring in &mut self.rings {
                 ring.call_witness(&mut self.opened)?;
             }
@@ -266,11 +267,12 @@ impl<S: EventSink> Reader<S> {
         if tids.is_empty() {
             return Ok(());
         }
+        self.source.want(&tids)?;
         let before = self.opened;
-        let opened = self
-            .rings
-            .iter()
-            .map(|ring| ring.open_more(&self.machine, &self.watch, &tids, &mut self.opened));
+        let (machine, source, watch) = (&self.machine, &self.source, &self.watch);
+        let open =
+            |ring: &PcpuRing| ring.open_more(machine, source, watch, &tids, &mut self.opened);
+        let opened = self.rings.iter().map(open);
         let events = opened.collect::<Result<Vec<_>, _>>().inspect_err(|_| {
             // Those that could be opened are closed again: all or nothing.
             self.opened = before;
@@ -290,6 +292,7 @@ impl<S: EventSink> Reader<S> {
                 self.watch.threads.remove(&tid);
             }
         }
+        self.source.forget(&ended);
         let over = self.scratch.newborns.extract_if(.., |group| group.tids.is_empty());
         for group in over {
             self.opened -= group.events.iter().map(Vec::len).sum::<usize>();
@@ -298,7 +301,9 @@ impl<S: EventSink> Reader<S> {
             }
         }
         born.retain(|tid| !self.watch.threads.contains(tid));
-        born.retain(|tid| may_leave(*tid, &self.watch, &self.machine));
+        if matches!(self.source, Source::Tracepoints) {
+            born.retain(|tid| may_leave(*tid, &self.watch, &self.machine));
+        }
         let count = born.len() as u64;
         if self.add(born).is_err() {
             // No descriptors are left, say. The run goes on; those threads are not told of.

@@ -3,8 +3,10 @@
 use super::assemble::Assembler;
 use super::filter::Numbers;
 use super::format::Detail;
+use super::offer::BPF_PROGRAMS;
 use super::reader::{Command, EventSink, Reader, Scratch};
 use super::rings::{Machine, PcpuRing, Watch};
+use super::source::{SchedulerSource, Source};
 use super::stacks::StackTable;
 use super::{RecordError, SinkError};
 use crate::host_event::{HostEvent, HostEventKind};
@@ -38,19 +40,8 @@ pub struct RecordPlan {
     pub ring_bytes: usize,
     /// Where the thread that reads the rings shall run; `None` lets the scheduler choose.
     pub reader_pcpu: Option<PcpuId>,
-    /// When the tracepoint's second witness is asked.
-    pub second_witness: SecondWitness,
-}
-
-/// When the scheduler's own record of each switch (`PERF_RECORD_SWITCH_CPU_WIDE`) is asked for on
-/// watched pCPUs, beside the tracepoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum SecondWitness {
-    /// Once the tracepoint was caught silent about a switch: some kernels do not tell them all.
-    #[default]
-    OnceSilent,
-    /// Never, to know what recording costs without it. What a silent tracepoint hides is unknown.
-    Never,
+    /// Who records the scheduler's events.
+    pub scheduler_source: SchedulerSource,
 }
 
 /// How much is recorded of what KVM does for vCPU threads.
@@ -95,7 +86,7 @@ impl Default for RecordPlan {
             pcpus: Vec::new(),
             ring_bytes: RecordPlan::RING_BYTES_DEFAULT,
             reader_pcpu: None,
-            second_witness: SecondWitness::default(),
+            scheduler_source: SchedulerSource::default(),
         }
     }
 }
@@ -140,7 +131,8 @@ pub struct RecordTotals {
     /// Watched pCPUs on which the tracepoint was silent about a switch; from the first one on the
     /// scheduler's own record was asked for on all watched pCPUs.
     pub silent_pcpus: Vec<PcpuId>,
-    /// Tracepoints that were asked for and that this kernel lacks, by group and name.
+    /// Tracepoints that were asked for and that this kernel lacks, by group and name, and
+    /// [`BPF_PROGRAMS`] if they were wanted and could not be had.
     pub missing: Vec<&'static str>,
     /// Why recording ended before it was told to. What came before has gone to the sink.
     pub ended_early: Option<RecordError>,
@@ -202,9 +194,15 @@ impl Recorder {
         }
         let mut opened = 0;
         let ring_bytes = machine.ring_bytes(plan.ring_bytes);
-        let open = |pcpu: &PcpuId| PcpuRing::open(&machine, &watch, *pcpu, ring_bytes, &mut opened);
+        let (mut source, mut refusal) = Source::choose(&machine, &watch, plan.scheduler_source);
+        if let Err(error) = source.attach() {
+            (source, refusal) = (Source::Tracepoints, Some(error));
+        }
+        let open = |pcpu: &PcpuId| {
+            PcpuRing::open(&machine, &source, &watch, *pcpu, ring_bytes, &mut opened)
+        };
         let mut rings = machine.online.iter().map(open).collect::<Result<Vec<_>, _>>()?;
-        let mut assembler = Assembler::new(machine.formats.clone());
+        let mut assembler = Assembler::new(machine.formats.clone(), source.code());
         for tid in &watch.threads {
             assembler.add_thread(*tid, process_of(Tid(*tid)));
         }
@@ -215,10 +213,12 @@ impl Recorder {
         for ring in &mut rings {
             ring.enable(now())?;
         }
-        let missing = machine.missing.clone();
+        let mut missing = machine.missing.clone();
+        missing.extend(refusal.map(|_| BPF_PROGRAMS));
         let totals = RecordTotals { started: now(), missing, ..RecordTotals::default() };
         let reader = Reader {
             machine,
+            source,
             rings,
             assembler,
             sink,
@@ -303,8 +303,7 @@ fn watch_of(plan: &RecordPlan) -> Watch {
     let threads = &numbers(&plan.vm_tids) | &vcpus;
     let pcpus = plan.pcpus.iter().map(|pcpu| pcpu.0).collect();
     let disks = plan.disks.iter().copied().collect();
-    let second_witness = plan.second_witness;
-    Watch { vcpus, stacked: threads.clone(), threads, disks, pcpus, second_witness }
+    Watch { vcpus, stacked: threads.clone(), threads, disks, pcpus }
 }
 
 fn spawn<S: EventSink>(

@@ -4,13 +4,14 @@ use super::assemble::RingOrder;
 use super::attr::{self, LostCount, Stack};
 use super::filter::{self, Numbers};
 use super::format::{Detail, DetailFormat, Formats, SwitchFormat, WakingFormat};
-use super::recorder::SecondWitness;
 use super::ring::Ring;
+use super::source::Source;
 use super::{RecordError, Tracefs, sys};
 use crate::units::{HostNs, PcpuId};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{SysconfVar, sysconf};
+use perf_event_open_sys::bindings::perf_event_attr;
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,8 +24,8 @@ pub(super) const WAKING: &str = "sched/sched_waking";
 pub(super) struct Machine {
     pub(super) formats: Formats,
     pub(super) online: BTreeSet<PcpuId>,
-    frames_max: u16,
-    lost: LostCount,
+    pub(super) frames_max: u16,
+    pub(super) lost: LostCount,
     page_bytes: usize,
     /// Tracepoints that were wanted and cannot be had, by group and name.
     pub(super) missing: Vec<&'static str>,
@@ -75,15 +76,15 @@ impl Machine {
         wanted_bytes.div_ceil(self.page_bytes).max(1).next_power_of_two() * self.page_bytes
     }
 
-    fn switch(&self, stack: Stack) -> perf_event_open_sys::bindings::perf_event_attr {
+    pub(super) fn switch(&self, stack: Stack) -> perf_event_attr {
         attr::tracepoint(self.formats.switch.id, stack, self.lost)
     }
 
-    fn detail(&self, id: u16) -> perf_event_open_sys::bindings::perf_event_attr {
+    fn detail(&self, id: u16) -> perf_event_attr {
         attr::tracepoint(id, Stack::None, self.lost)
     }
 
-    fn waking(&self) -> perf_event_open_sys::bindings::perf_event_attr {
+    pub(super) fn waking(&self) -> perf_event_attr {
         attr::tracepoint(self.formats.waking.id, Stack::None, self.lost)
     }
 }
@@ -136,8 +137,6 @@ pub(super) struct Watch {
     pub(super) disks: Numbers,
     /// The pCPUs where every switch is recorded.
     pub(super) pcpus: Numbers,
-    /// Who else is asked of those switches, and when.
-    pub(super) second_witness: SecondWitness,
 }
 
 /// One pCPU's ring and the events that write into it.
@@ -161,55 +160,43 @@ impl PcpuRing {
     /// Opens all events of a pCPU, disabled. `opened` counts the machine's events.
     pub(super) fn open(
         machine: &Machine,
+        source: &Source,
         watch: &Watch,
         pcpu: PcpuId,
         ring_bytes: usize,
         opened: &mut usize,
     ) -> Result<PcpuRing, RecordError> {
-        let is_watched = watch.pcpus.contains(&pcpu.0);
         let leader = sys::open(attr::lives(ring_bytes, machine.lost), pcpu, None)
             .map_err(|error| open_error(error, pcpu, *opened))?;
         *opened += 1;
         let ring = Ring::map(&leader, machine.page_bytes, ring_bytes)
             .map_err(|error| map_error(error, pcpu, ring_bytes))?;
-        let order = RingOrder::new(pcpu, is_watched, HostNs(0));
-        let mut events = Vec::new();
-        let mut add = |attr, filters: Vec<String>| -> Result<(), RecordError> {
-            for filter in filters {
-                let group = Some(leader.as_fd());
-                events.push(open_filtered(attr, pcpu, group, leader.as_fd(), &filter, *opened)?);
-                *opened += 1;
-            }
-            Ok(())
+        let mut events = Events {
+            pcpu,
+            group: Some(leader.as_fd()),
+            owner: leader.as_fd(),
+            count: opened,
+            opened: Vec::new(),
         };
-        let with_stack = Stack::Kernel { frames_max: machine.frames_max };
-        add(machine.switch(with_stack), filter::stacked_leave(&watch.stacked))?;
-        let others = if is_watched {
-            filter::others_leave(&watch.stacked)
-        } else {
-            filter::threads_switch(&watch.stacked, &watch.threads)
-        };
-        add(machine.switch(Stack::None), others)?;
-        add(machine.waking(), filter::wakings(&watch.threads, &watch.pcpus, pcpu.0))?;
+        source.open(machine, watch, &mut events)?;
         for format in &machine.formats.details {
             let filters = match format.detail {
                 Detail::Block(_) => filter::disks(&watch.disks),
                 _ => filter::current_is(&watch.vcpus),
             };
-            add(machine.detail(format.id), filters)?;
+            events.add(machine.detail(format.id), filters)?;
         }
-        let witness = None;
-        let (lost, closed_lost_count) = (machine.lost, 0);
+        let is_watched = watch.pcpus.contains(&pcpu.0);
         Ok(PcpuRing {
             pcpu,
-            order,
+            order: RingOrder::new(pcpu, is_watched, HostNs(0)),
             ring,
+            events: events.opened,
             leader,
-            events,
             is_watched,
-            witness,
-            lost,
-            closed_lost_count,
+            witness: None,
+            lost: machine.lost,
+            closed_lost_count: 0,
         })
     }
 
@@ -231,29 +218,19 @@ impl PcpuRing {
     pub(super) fn open_more(
         &self,
         machine: &Machine,
+        source: &Source,
         watch: &Watch,
         new: &Numbers,
         opened: &mut usize,
     ) -> Result<Vec<OwnedFd>, RecordError> {
-        let mut wanted = Vec::new();
-        if !watch.pcpus.contains(&self.pcpu.0) {
-            let filters = filter::new_threads_switch(new, &watch.threads);
-            wanted.extend(filters.into_iter().map(|filter| (machine.switch(Stack::None), filter)));
-        }
-        // `stacked` are the threads that were there at the start, by whom the first filters go.
-        let filters = filter::new_wakings(new, &watch.stacked, &watch.pcpus, self.pcpu.0);
-        wanted.extend(filters.into_iter().map(|filter| (machine.waking(), filter)));
-        let mut events = Vec::new();
-        for (mut attr, filter) in wanted {
-            attr.set_disabled(1);
-            let owner = self.leader.as_fd();
-            events.push(open_filtered(attr, self.pcpu, None, owner, &filter, *opened)?);
-            *opened += 1;
-        }
-        for event in &events {
+        let owner = self.leader.as_fd();
+        let mut events =
+            Events { pcpu: self.pcpu, group: None, owner, count: opened, opened: Vec::new() };
+        source.open_more(machine, watch, new, &mut events)?;
+        for event in &events.opened {
             sys::enable(event.as_fd()).map_err(kernel("enable an event", self.pcpu))?;
         }
-        Ok(events)
+        Ok(events.opened)
     }
 
     /// Enables all events of the group at one instant.
@@ -303,21 +280,59 @@ fn lost_of(event: &OwnedFd) -> u64 {
     }
 }
 
-fn open_filtered(
-    attr: perf_event_open_sys::bindings::perf_event_attr,
-    pcpu: PcpuId,
-    group: Option<BorrowedFd<'_>>,
-    owner: BorrowedFd<'_>,
-    filter: &str,
-    opened: usize,
-) -> Result<OwnedFd, RecordError> {
-    let event = sys::open(attr, pcpu, group).map_err(|error| open_error(error, pcpu, opened))?;
-    sys::set_filter(event.as_fd(), filter).map_err(kernel("set a filter", pcpu))?;
-    sys::set_output(event.as_fd(), owner).map_err(kernel("join a ring", pcpu))?;
-    Ok(event)
+/// Events of one pCPU that are being opened.
+#[derive(Debug)]
+pub(super) struct Events<'a> {
+    pub(super) pcpu: PcpuId,
+    /// Who leads their group, with whom they are enabled; without one they start disabled.
+    group: Option<BorrowedFd<'a>>,
+    /// Whose ring they write into.
+    owner: BorrowedFd<'a>,
+    /// The machine's events that are open.
+    count: &'a mut usize,
+    opened: Vec<OwnedFd>,
 }
 
-fn kernel(doing: &'static str, pcpu: PcpuId) -> impl Fn(io::Error) -> RecordError {
+impl Events<'_> {
+    /// Opens one event for each filter.
+    pub(super) fn add(
+        &mut self,
+        attr: perf_event_attr,
+        filters: Vec<String>,
+    ) -> Result<(), RecordError> {
+        for filter in filters {
+            let event = self.open(attr, Some(&filter))?;
+            self.keep(event);
+        }
+        Ok(())
+    }
+
+    /// Opens an event that is yet to be kept.
+    pub(super) fn open(
+        &self,
+        mut attr: perf_event_attr,
+        filter: Option<&str>,
+    ) -> Result<OwnedFd, RecordError> {
+        attr.set_disabled(u64::from(self.group.is_none()));
+        let event = sys::open(attr, self.pcpu, self.group)
+            .map_err(|error| open_error(error, self.pcpu, *self.count))?;
+        if let Some(filter) = filter {
+            let set = sys::set_filter(event.as_fd(), filter);
+            set.map_err(kernel("set a filter", self.pcpu))?;
+        }
+        let joined = sys::set_output(event.as_fd(), self.owner);
+        joined.map_err(kernel("join a ring", self.pcpu))?;
+        Ok(event)
+    }
+
+    /// Keeps an event open.
+    pub(super) fn keep(&mut self, event: OwnedFd) {
+        self.opened.push(event);
+        *self.count += 1;
+    }
+}
+
+pub(super) fn kernel(doing: &'static str, pcpu: PcpuId) -> impl Fn(io::Error) -> RecordError {
     move |source| RecordError::Kernel { doing, pcpu, source }
 }
 

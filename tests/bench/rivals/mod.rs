@@ -6,7 +6,7 @@ pub(crate) mod trace_cmd;
 mod vslice;
 
 use crate::machine::Places;
-use ::vslice::perf::SecondWitness;
+use ::vslice::perf::SchedulerSource;
 use ::vslice::units::Tid;
 use std::fmt;
 use std::path::Path;
@@ -15,8 +15,8 @@ use vslice::Watched;
 /// One way to record; or the price of a recording that is about others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rival {
-    /// vslice.
-    Vslice(Watched, SecondWitness),
+    /// vslice, with BPF programs or as where there are none.
+    Vslice(Watched, SchedulerSource),
     /// `perf record` on the ping-pong's pCPU.
     Perf(perf::Asked),
     /// `trace-cmd record` on the ping-pong's pCPU, in a tracefs instance of its own.
@@ -24,32 +24,19 @@ pub(crate) enum Rival {
 }
 
 /// In the order of the table.
-pub(crate) const ALL: [Rival; 13] = [
-    Rival::Vslice(Watched::OtherPcpu, SecondWitness::Never),
+pub(crate) const ALL: [Rival; 12] = [
+    Rival::Vslice(Watched::OtherPcpu, SchedulerSource::Programs),
+    Rival::Vslice(Watched::OtherPcpu, SchedulerSource::Tracepoints),
     Rival::Perf(perf::Asked::NothingPasses),
-    Rival::Vslice(Watched::Pcpu, SecondWitness::Never),
+    Rival::Vslice(Watched::Pcpu, SchedulerSource::Programs),
+    Rival::Vslice(Watched::Pcpu, SchedulerSource::Tracepoints),
     Rival::Perf(perf::Asked::Switches),
     Rival::TraceCmd(trace_cmd::Stacks::Without),
-    Rival::Vslice(Watched::Pcpu, SecondWitness::OnceSilent),
-    Rival::Perf(perf::Asked::SwitchesTwice),
-    Rival::Vslice(Watched::VcpuThreads, SecondWitness::Never),
+    Rival::Vslice(Watched::VcpuThreads, SchedulerSource::Programs),
+    Rival::Vslice(Watched::VcpuThreads, SchedulerSource::Tracepoints),
     Rival::Perf(perf::Asked::Stacks),
     Rival::Perf(perf::Asked::StacksAndWakings),
     Rival::TraceCmd(trace_cmd::Stacks::With),
-    Rival::Vslice(Watched::VcpuThreads, SecondWitness::OnceSilent),
-    Rival::Perf(perf::Asked::StacksAndWakingsTwice),
-];
-
-/// What the costs of vslice are made of, as far as perf can be asked for the parts.
-pub(crate) const PARTS: [Rival; 8] = [
-    Rival::Vslice(Watched::OtherPcpu, SecondWitness::Never),
-    Rival::Perf(perf::Asked::NothingPasses),
-    Rival::Perf(perf::Asked::NothingPassesOfThree),
-    Rival::Perf(perf::Asked::ArrivalsElsewhere),
-    Rival::Vslice(Watched::Pcpu, SecondWitness::Never),
-    Rival::Perf(perf::Asked::Switches),
-    Rival::Perf(perf::Asked::SwitchesAndWakings),
-    Rival::Perf(perf::Asked::Arrivals),
 ];
 
 /// What a rival is to record of the ping-pong.
@@ -105,7 +92,7 @@ impl Rival {
     /// Why it cannot be measured here.
     pub(crate) fn missing(self) -> Option<String> {
         match self {
-            Rival::Vslice(..) => vslice::missing(),
+            Rival::Vslice(_, source) => vslice::missing(source),
             Rival::Perf(_) => tool::missing("perf", "linux-perf"),
             Rival::TraceCmd(_) => tool::missing("trace-cmd", "trace-cmd"),
         }
@@ -114,7 +101,7 @@ impl Rival {
     /// Returns once it records.
     pub(crate) fn start(self, setting: &Setting<'_>) -> anyhow::Result<Box<dyn Recording>> {
         match self {
-            Rival::Vslice(watched, witness) => vslice::start(watched, witness, setting),
+            Rival::Vslice(watched, source) => vslice::start(watched, source, setting),
             Rival::Perf(asked) => perf::start(asked, setting),
             Rival::TraceCmd(stacks) => trace_cmd::start(stacks, setting),
         }
@@ -122,19 +109,11 @@ impl Rival {
 
     pub(crate) fn expected(self) -> Expected {
         match self {
-            Rival::Vslice(Watched::OtherPcpu, _)
-            | Rival::Perf(
-                perf::Asked::NothingPasses
-                | perf::Asked::NothingPassesOfThree
-                | perf::Asked::ArrivalsElsewhere
-                | perf::Asked::Arrivals,
-            ) => Expected::Nothing,
+            Rival::Vslice(Watched::OtherPcpu, _) | Rival::Perf(perf::Asked::NothingPasses) => {
+                Expected::Nothing
+            }
             Rival::Vslice(Watched::VcpuThreads, _)
-            | Rival::Perf(
-                perf::Asked::Stacks
-                | perf::Asked::StacksAndWakings
-                | perf::Asked::StacksAndWakingsTwice,
-            )
+            | Rival::Perf(perf::Asked::Stacks | perf::Asked::StacksAndWakings)
             | Rival::TraceCmd(trace_cmd::Stacks::With) => Expected::Stacks,
             _ => Expected::Switches,
         }
@@ -142,20 +121,14 @@ impl Rival {
 
     pub(crate) fn aftermath(self) -> Aftermath {
         match self {
-            Rival::Vslice(_, SecondWitness::OnceSilent)
-            | Rival::Perf(
-                perf::Asked::SwitchesTwice
-                | perf::Asked::StacksAndWakingsTwice
-                | perf::Asked::Arrivals
-                | perf::Asked::ArrivalsElsewhere,
-            ) => Aftermath::OneSecond,
+            Rival::Vslice(_, SchedulerSource::Tracepoints) => Aftermath::OneSecond,
             _ => Aftermath::Brief,
         }
     }
 
     /// What issue 3 allows vslice.
     pub(crate) fn limit_ns(self) -> Option<f64> {
-        let Rival::Vslice(watched, _) = self else { return None };
+        let Rival::Vslice(watched, SchedulerSource::Programs) = self else { return None };
         Some(match watched {
             Watched::OtherPcpu => 100.0,
             Watched::Pcpu => 1200.0,
@@ -167,31 +140,28 @@ impl Rival {
 impl fmt::Display for Rival {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.pad(match *self {
-            Rival::Vslice(watched, witness) => name_of(watched, witness),
+            Rival::Vslice(watched, source) => name_of(watched, source),
             Rival::Perf(perf::Asked::NothingPasses) => "perf, filter rejects all",
             Rival::Perf(perf::Asked::Switches) => "perf, switches",
-            Rival::Perf(perf::Asked::SwitchesAndWakings) => "perf, switches + wakings",
-            Rival::Perf(perf::Asked::SwitchesTwice) => "perf --switch-events, switches",
             Rival::Perf(perf::Asked::Stacks) => "perf -g, switches",
             Rival::Perf(perf::Asked::StacksAndWakings) => "perf -g, switches; wakings",
-            Rival::Perf(perf::Asked::StacksAndWakingsTwice) => "perf -g --switch-events, both",
-            Rival::Perf(perf::Asked::NothingPassesOfThree) => "perf, 3 events, filters reject all",
-            Rival::Perf(perf::Asked::Arrivals) => "perf --switch-events alone",
-            Rival::Perf(perf::Asked::ArrivalsElsewhere) => "perf, the same on the other pCPU",
             Rival::TraceCmd(trace_cmd::Stacks::Without) => "trace-cmd, switches",
             Rival::TraceCmd(trace_cmd::Stacks::With) => "trace-cmd -T, switches",
         })
     }
 }
 
-fn name_of(watched: Watched, witness: SecondWitness) -> &'static str {
-    match (watched, witness) {
-        (Watched::OtherPcpu, _) => "vslice, unrelated threads",
-        (Watched::Pcpu, SecondWitness::Never) => "vslice, strangers on a watched pCPU",
-        (Watched::Pcpu, SecondWitness::OnceSilent) => "vslice, strangers, 2nd witness [1]",
-        (Watched::VcpuThreads, SecondWitness::Never) => "vslice, vCPU threads: stacks, wakings",
-        (Watched::VcpuThreads, SecondWitness::OnceSilent) => {
-            "vslice, vCPU threads, 2nd witness [1]"
+fn name_of(watched: Watched, source: SchedulerSource) -> &'static str {
+    match (watched, source) {
+        (Watched::OtherPcpu, SchedulerSource::Programs) => "vslice, unrelated threads",
+        (Watched::OtherPcpu, SchedulerSource::Tracepoints) => "vslice without BPF, unrelated [1]",
+        (Watched::Pcpu, SchedulerSource::Programs) => "vslice, strangers on a watched pCPU",
+        (Watched::Pcpu, SchedulerSource::Tracepoints) => "vslice without BPF, strangers [1]",
+        (Watched::VcpuThreads, SchedulerSource::Programs) => {
+            "vslice, vCPU threads: stacks, wakings"
+        }
+        (Watched::VcpuThreads, SchedulerSource::Tracepoints) => {
+            "vslice without BPF, vCPU threads [1]"
         }
     }
 }

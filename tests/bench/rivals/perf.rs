@@ -2,7 +2,6 @@
 
 use super::tool::Tool;
 use super::{Recorded, Recording, Setting};
-use crate::machine::Places;
 use anyhow::{Context, bail};
 use nix::sys::stat::Mode;
 use std::fs::{File, OpenOptions};
@@ -10,7 +9,6 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use vslice::units::PcpuId;
 
 /// What perf is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,51 +17,19 @@ pub(crate) enum Asked {
     NothingPasses,
     /// Every switch.
     Switches,
-    /// Every switch and every waking.
-    SwitchesAndWakings,
-    /// [`Asked::Switches`] and the kernel's own record of who comes and who leaves.
-    SwitchesTwice,
     /// Every switch with the kernel's stack.
     Stacks,
     /// Every waking, and every switch with the kernel's stack.
     StacksAndWakings,
-    /// [`Asked::StacksAndWakings`] and the kernel's own record of who comes and who leaves.
-    StacksAndWakingsTwice,
-    /// As many events as vslice has on a pCPU that it does not watch, whose filters reject all: the
-    /// price of its tracepoints there.
-    NothingPassesOfThree,
-    /// The kernel's own record of who comes and leaves, on the other pCPU: the price of the slow
-    /// path that it puts all pCPUs on.
-    ArrivalsElsewhere,
-    /// The kernel's own record of who comes and leaves.
-    Arrivals,
 }
 
 impl Asked {
     fn arguments(self) -> &'static [&'static str] {
         const SWITCH: &str = "sched:sched_switch";
-        const WAKING: &str = "sched:sched_waking";
         match self {
             // No thread has this number: kernel.pid_max is at most 2^22.
             Asked::NothingPasses => &["-e", SWITCH, "--filter", "prev_pid==2147483647"],
-            Asked::NothingPassesOfThree => &[
-                "-e",
-                SWITCH,
-                "--filter",
-                "prev_pid==2147483647",
-                "-e",
-                SWITCH,
-                "--filter",
-                "prev_pid==2147483647||(next_pid==2147483647&&prev_pid!=2147483647)",
-                "-e",
-                WAKING,
-                "--filter",
-                "target_cpu==4095||(pid==2147483647&&target_cpu!=4095)",
-            ],
-            Asked::Arrivals | Asked::ArrivalsElsewhere => &["--switch-events", "-e", "dummy"],
             Asked::Switches => &["-e", SWITCH],
-            Asked::SwitchesAndWakings => &["-e", SWITCH, "-e", WAKING],
-            Asked::SwitchesTwice => &["--switch-events", "-e", SWITCH],
             Asked::Stacks => &["--kernel-callchains", "--call-graph", "fp", "-e", SWITCH],
             Asked::StacksAndWakings => &[
                 "--kernel-callchains",
@@ -72,21 +38,6 @@ impl Asked {
                 "-e",
                 "sched:sched_waking/call-graph=no/",
             ],
-            Asked::StacksAndWakingsTwice => &[
-                "--switch-events",
-                "--kernel-callchains",
-                "-e",
-                "sched:sched_switch/call-graph=fp/",
-                "-e",
-                "sched:sched_waking/call-graph=no/",
-            ],
-        }
-    }
-
-    fn pcpu(self, places: Places) -> PcpuId {
-        match self {
-            Asked::ArrivalsElsewhere => places.others,
-            _ => places.measured,
         }
     }
 }
@@ -104,7 +55,7 @@ pub(super) fn start(asked: Asked, setting: &Setting<'_>) -> anyhow::Result<Box<d
     let mut command = Command::new("perf");
     command.args(["record", "--clockid", "monotonic_raw", "--mmap-pages", "4M"]);
     command.args(["--no-buildid", "--no-buildid-cache", "--synth=no", &control]);
-    command.args(["--cpu", &asked.pcpu(setting.places).0.to_string()]);
+    command.args(["--cpu", &setting.places.measured.0.to_string()]);
     command.args(asked.arguments()).arg("--output").arg(&data);
     let mut tool = Tool::start(&command, &said)?;
     // It answers from its main loop, when all events are enabled.

@@ -4,7 +4,9 @@ use super::{Recorded, Recording, Setting};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use vslice::host_event::{HostEvent, HostEventKind};
-use vslice::perf::{EventSink, RecordPlan, Recorder, SecondWitness, SinkError, check_rights};
+use vslice::perf::{
+    EventSink, RecordPlan, Recorder, SchedulerSource, SinkError, check_programs, check_rights,
+};
 use vslice::units::PcpuId;
 
 /// What the plan is about.
@@ -18,13 +20,17 @@ pub(crate) enum Watched {
     VcpuThreads,
 }
 
-pub(super) fn missing() -> Option<String> {
-    check_rights().err().map(|error| error.to_string())
+pub(super) fn missing(source: SchedulerSource) -> Option<String> {
+    let rights = check_rights().err().map(|error| error.to_string());
+    match source {
+        SchedulerSource::Programs => rights.or_else(|| check_programs().err()),
+        SchedulerSource::Tracepoints => rights,
+    }
 }
 
 pub(super) fn start(
     watched: Watched,
-    second_witness: SecondWitness,
+    scheduler_source: SchedulerSource,
     setting: &Setting<'_>,
 ) -> anyhow::Result<Box<dyn Recording>> {
     let (vcpus, _) = setting.idle_vm.split_at(setting.idle_vm.len() / 2);
@@ -43,7 +49,7 @@ pub(super) fn start(
         vm_tids,
         pcpus: vec![pcpu],
         reader_pcpu: Some(setting.places.others),
-        second_witness,
+        scheduler_source,
         ..RecordPlan::default()
     };
     let counts = Arc::new(Counts::default());

@@ -13,7 +13,7 @@ const VM: u32 = 900;
 fn assembler() -> Assembler {
     let switch = SwitchFormat::parse(SWITCH_6_18).unwrap();
     let waking = WakingFormat::parse(WAKING_6_18).unwrap();
-    let mut assembler = Assembler::new(Formats { switch, waking, details: Vec::new() });
+    let mut assembler = Assembler::new(Formats { switch, waking, details: Vec::new() }, Vec::new());
     assembler.add_thread(VM, Some(VM));
     assembler
 }

@@ -39,6 +39,11 @@ impl StateBits {
         Ok(StateBits { mask: evaluate(mask)?, preempted: evaluate(plus)?, letters })
     }
 
+    /// The bit of a thread that was preempted.
+    pub(in crate::perf) fn preempted(&self) -> u64 {
+        self.preempted
+    }
+
     /// The state in which a thread left.
     pub(in crate::perf) fn state(&self, value: u64) -> PrevState {
         if value & self.preempted != 0 {

@@ -1,0 +1,144 @@
+//! BPF programs that record the scheduler's events: a fraction of the cost of perf's own tracepoint
+//! events, and they see what those miss.
+//!
+//! ```text
+//! kernel_types   where the running kernel keeps what is read      (its BTF)
+//! assembly       instructions                                     (pure)
+//! programs       what is recorded, and how                        (pure)
+//! sys            bpf(2): all that is unsafe
+//! ```
+//!
+//! A program decides in the kernel whether a switch or a waking is wanted, and writes it with
+//! `bpf_perf_event_output` into the ring of the pCPU that `rings` reads anyhow, in the tracepoint's
+//! own layout. So losses, the order of records and everything behind them are the same whoever wrote
+//! them.
+//!
+//! Needs Linux 5.15 (`bpf_task_pt_regs`), BTF, and CAP_BPF with CAP_PERFMON. Where that is not to be
+//! had, perf's tracepoint events do the same for two to four times the cost. They also drop what hits
+//! them while the task's recursion counter is taken (`perf_swevent_get_recursion_context`), without
+//! counting; programs have no such counter.
+
+mod assembly;
+mod kernel_types;
+mod programs;
+mod sys;
+
+use super::format::Formats;
+use kernel_types::KernelTypes;
+use programs::{Maps, PCPUS_COUNT, TIDS_COUNT, WORD_BITS};
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Why programs cannot record here; a sentence without its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ProgramError {
+    /// The kernel's types are not there, or not as they are known.
+    #[error("{0}")]
+    Types(String),
+    /// Something was refused.
+    #[error("cannot {doing}: {source}")]
+    Refused {
+        /// What was tried, as a verb.
+        doing: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+fn refused(doing: &'static str) -> impl Fn(io::Error) -> ProgramError {
+    move |source| ProgramError::Refused { doing, source }
+}
+
+/// The programs, loaded; attached with [`Programs::attach`] until this is dropped.
+#[derive(Debug)]
+pub(super) struct Programs {
+    wanted: OwnedFd,
+    /// The words of `wanted` that are not zero: nobody else writes them.
+    words: BTreeMap<u32, u64>,
+    plain: OwnedFd,
+    stacked: OwnedFd,
+    programs: [OwnedFd; 2],
+    links: Vec<OwnedFd>,
+}
+
+impl Programs {
+    /// Loads them for a machine whose pCPUs have numbers below `pcpus_count`.
+    pub(super) fn load(formats: &Formats, pcpus_count: u32) -> Result<Programs, ProgramError> {
+        let types = KernelTypes::read().map_err(ProgramError::Types)?;
+        let words_count = (TIDS_COUNT + PCPUS_COUNT) / WORD_BITS;
+        let wanted = sys::make_map(sys::MapKind::Array, WORD_BITS / 8, words_count)
+            .map_err(refused("make a BPF map"))?;
+        let events = || {
+            sys::make_map(sys::MapKind::PerfEvents, 4, pcpus_count)
+                .map_err(refused("make a BPF map"))
+        };
+        let (plain, stacked) = (events()?, events()?);
+        let maps = Maps { wanted: wanted.as_fd(), plain: plain.as_fd(), stacked: stacked.as_fd() };
+        let unknown = || ProgramError::Types("records of the tracepoints are too large".to_owned());
+        let switch = programs::switch(&types, formats, maps).ok_or_else(unknown)?;
+        let waking = programs::waking(&types, formats, maps).ok_or_else(unknown)?;
+        let load = |name, code: &[_], type_id| {
+            sys::load(name, code, type_id).map_err(refused("load a BPF program"))
+        };
+        let programs = [
+            load("vslice_switch", &switch, types.switch.type_id)?,
+            load("vslice_waking", &waking, types.waking.type_id)?,
+        ];
+        let words = BTreeMap::new();
+        Ok(Programs { wanted, words, plain, stacked, programs, links: Vec::new() })
+    }
+
+    /// Says which events write into a pCPU's ring: one without stacks and one with them.
+    pub(super) fn write_to(
+        &self,
+        pcpu: u32,
+        plain: BorrowedFd<'_>,
+        stacked: BorrowedFd<'_>,
+    ) -> io::Result<()> {
+        sys::set_event(self.plain.as_fd(), pcpu, plain)?;
+        sys::set_event(self.stacked.as_fd(), pcpu, stacked)
+    }
+
+    /// From now on the switches and wakings of these threads are wanted.
+    pub(super) fn want_tids(&mut self, tids: impl IntoIterator<Item = u32>) -> io::Result<()> {
+        self.change(tids.into_iter().filter_map(programs::place_of_tid), true)
+    }
+
+    /// Threads that have ended: their numbers may become others'.
+    pub(super) fn forget_tids(&mut self, tids: impl IntoIterator<Item = u32>) -> io::Result<()> {
+        self.change(tids.into_iter().filter_map(programs::place_of_tid), false)
+    }
+
+    /// From now on every switch on these pCPUs is wanted.
+    pub(super) fn want_pcpus(&mut self, pcpus: impl IntoIterator<Item = u32>) -> io::Result<()> {
+        self.change(pcpus.into_iter().filter_map(programs::place_of_pcpu), true)
+    }
+
+    fn change(&mut self, places: impl Iterator<Item = u32>, is_wanted: bool) -> io::Result<()> {
+        for place in places {
+            let (key, bit) = (place / WORD_BITS, 1_u64 << (place % WORD_BITS));
+            let word = self.words.entry(key).or_default();
+            *word = if is_wanted { *word | bit } else { *word & !bit };
+            sys::set_word(self.wanted.as_fd(), key, *word)?;
+        }
+        Ok(())
+    }
+
+    /// Runs them from now on.
+    pub(super) fn attach(&mut self) -> Result<(), ProgramError> {
+        for program in &self.programs {
+            let link = sys::attach(program.as_fd()).map_err(refused("attach a BPF program"))?;
+            self.links.push(link);
+        }
+        Ok(())
+    }
+
+    /// The addresses of their machine code, where the kernel tells them: the frames of a stack up to
+    /// there are those of recording itself.
+    pub(super) fn code(&self) -> Vec<Range<u64>> {
+        let code = self.programs.iter().filter_map(|program| sys::machine_code(program.as_fd()));
+        code.map(|(start, bytes)| start..start + bytes).collect()
+    }
+}

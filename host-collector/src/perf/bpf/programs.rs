@@ -1,0 +1,351 @@
+//! The programs themselves. Pure.
+//!
+//! They run in the kernel where `sched_switch` and `sched_waking` are traced, decide whether the
+//! event is wanted, and write it into the pCPU's ring in the layout of the tracepoint's own record,
+//! as its `format` file says it. So whoever reads the ring need not know who wrote it.
+//!
+//! Who is wanted is a row of bits: one for each thread number that there can be, then one for each
+//! pCPU. To look a bit up takes a few instructions and no hashing, which is what makes a switch of
+//! threads that nobody asked for cheap.
+
+use super::super::format::{Field, Formats, SwitchFormat, WakingFormat};
+use super::super::registers::WORDS;
+use super::assembly::Register::{R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10};
+use super::assembly::{Assembly, Condition, Helper, Instruction, Label, Operation, Register, Size};
+use super::kernel_types::{KernelTypes, UserRegisters};
+use std::os::fd::BorrowedFd;
+
+/// Thread numbers are below this: `PID_MAX_LIMIT` in include/linux/threads.h.
+pub(super) const TIDS_COUNT: u32 = 4 << 20;
+
+/// pCPU numbers are below this: the most that `CONFIG_NR_CPUS` may be, x86's `MAXSMP`.
+pub(super) const PCPUS_COUNT: u32 = 8192;
+
+/// Bits in one value of the map.
+pub(super) const WORD_BITS: u32 = 64;
+
+/// `WORD_BITS` as a shift.
+const WORD_SHIFT: i32 = 6;
+
+/// Where on the stack the place in the row of bits is.
+const KEY_AT: i16 = -8;
+
+/// `BPF_F_CURRENT_CPU`: a ring of the pCPU that the program runs on.
+const THIS_PCPU: u64 = 0xffff_ffff;
+
+/// Why a thread does not run, of `__state` and `exit_state`: `TASK_REPORT` in
+/// include/linux/sched.h, since 4.14.
+const REPORTED: i32 = 0x7f;
+/// `TASK_NOLOAD`; with `TASK_UNINTERRUPTIBLE` it is `TASK_IDLE`.
+const NO_LOAD: i32 = 0x400;
+const UNINTERRUPTIBLE: i32 = 0x2;
+/// How `TASK_IDLE` is reported.
+const REPORTED_IDLE: i32 = 0x80;
+/// `TASK_RTLOCK_WAIT` and `TASK_FROZEN`, reported as `TASK_UNINTERRUPTIBLE`.
+const UNINTERRUPTIBLE_TOO: i32 = 0x1000 | 0x8000;
+
+/// The code segment of 32-bit code: `__USER32_CS` in arch/x86/include/asm/segment.h.
+const CODE_32_BIT: i32 = 0x23;
+/// `PERF_SAMPLE_REGS_ABI_32` and `_64`.
+const ABI_32: i32 = 1;
+const ABI_64: i32 = 2;
+
+/// What the programs use.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Maps<'a> {
+    /// Who is wanted: bits of threads, then of pCPUs.
+    pub(super) wanted: BorrowedFd<'a>,
+    /// For each pCPU the event that writes records without stacks.
+    pub(super) plain: BorrowedFd<'a>,
+    /// For each pCPU the event that writes records with stacks.
+    pub(super) stacked: BorrowedFd<'a>,
+}
+
+/// Where in the row of bits a thread or a pCPU is.
+pub(super) fn place_of_pcpu(pcpu: u32) -> Option<u32> {
+    (pcpu < PCPUS_COUNT).then_some(TIDS_COUNT + pcpu)
+}
+
+/// Where in the row of bits a thread is.
+pub(super) fn place_of_tid(tid: u32) -> Option<u32> {
+    (tid < TIDS_COUNT).then_some(tid)
+}
+
+/// `sched_switch(preempt, prev, next[, prev_state])`; the state is told since 5.18.
+///
+/// A switch where a wanted thread leaves is recorded with its stack and user registers; one where a
+/// wanted thread comes, or that happens on a wanted pCPU, without. `None` where the record is larger
+/// than a program's stack.
+pub(super) fn switch(
+    types: &KernelTypes,
+    formats: &Formats,
+    maps: Maps<'_>,
+) -> Option<Vec<Instruction>> {
+    let format = &formats.switch;
+    let record = Record::with_words(format.bytes())?;
+    let mut code = Assembly::default();
+    let [with_stack, without, write, write_plain, out] = labels(&mut code);
+    code.copy(R6, R1);
+    code.load(Size::B8, R7, R1, 8);
+    code.load(Size::B8, R8, R1, 16);
+    code.load(Size::B4, R9, R7, types.pid);
+    look_up(&mut code, maps, 0);
+    code.jump_if(R0, Condition::NotEqual, 0, with_stack);
+    code.load(Size::B4, R9, R8, types.pid);
+    look_up(&mut code, maps, 0);
+    code.jump_if(R0, Condition::NotEqual, 0, without);
+    code.call(Helper::PcpuId);
+    code.copy(R9, R0);
+    look_up(&mut code, maps, TIDS_COUNT);
+    code.jump_if(R0, Condition::Equal, 0, out);
+    code.place(without);
+    code.set(R9, 0);
+    code.jump(write);
+    code.place(with_stack);
+    code.set(R9, 1);
+    code.place(write);
+    record.clear(&mut code);
+    record.set(&mut code, format.common_type, format.id.into())?;
+    for (task, pid, comm) in
+        [(R7, format.prev_pid, format.prev_comm), (R8, format.next_pid, format.next_comm)]
+    {
+        code.load(Size::B4, R1, task, types.pid);
+        record.put(&mut code, pid, R1)?;
+        record.put_name(&mut code, comm, task, types.comm)?;
+    }
+    code.load(Size::B4, R1, R8, types.prio);
+    record.put(&mut code, format.next_prio, R1)?;
+    put_state(&mut code, types, format, &record)?;
+    code.jump_if(R9, Condition::Equal, 0, write_plain);
+    if let Some(registers) = types.registers {
+        record.put_registers(&mut code, types, registers);
+    }
+    record.write(&mut code, maps.stacked, record.bytes);
+    code.jump(out);
+    code.place(write_plain);
+    record.write(&mut code, maps.plain, record.words_at);
+    code.place(out);
+    code.set(R0, 0);
+    code.exit();
+    code.finish()
+}
+
+/// `sched_waking(p)`.
+///
+/// Recorded are wakings of wanted threads, and those of strangers who may take a wanted pCPU from a
+/// wanted thread: they last ran there, and the waker is elsewhere or is itself wanted. So strangers
+/// who wake each other on a wanted pCPU are not.
+pub(super) fn waking(
+    types: &KernelTypes,
+    formats: &Formats,
+    maps: Maps<'_>,
+) -> Option<Vec<Instruction>> {
+    let format: &WakingFormat = &formats.waking;
+    let record = Record::with_words(format.bytes())?;
+    let mut code = Assembly::default();
+    let [write, out] = labels(&mut code);
+    code.copy(R6, R1);
+    code.load(Size::B8, R7, R1, 0);
+    code.load(Size::B4, R8, R7, types.pcpu);
+    code.load(Size::B4, R9, R7, types.pid);
+    look_up(&mut code, maps, 0);
+    code.jump_if(R0, Condition::NotEqual, 0, write);
+    code.copy(R9, R8);
+    look_up(&mut code, maps, TIDS_COUNT);
+    code.jump_if(R0, Condition::Equal, 0, out);
+    code.call(Helper::PcpuId);
+    code.jump_if_differ(R0, R8, write);
+    current_tid(&mut code, R9);
+    look_up(&mut code, maps, 0);
+    code.jump_if(R0, Condition::Equal, 0, out);
+    code.place(write);
+    record.clear(&mut code);
+    record.set(&mut code, formats.switch.common_type, format.id.into())?;
+    current_tid(&mut code, R1);
+    record.put(&mut code, format.common_pid, R1)?;
+    code.load(Size::B4, R1, R7, types.pid);
+    record.put(&mut code, format.pid, R1)?;
+    record.put_name(&mut code, format.comm, R7, types.comm)?;
+    record.put(&mut code, format.target_cpu, R8)?;
+    record.write(&mut code, maps.plain, record.words_at);
+    code.place(out);
+    code.set(R0, 0);
+    code.exit();
+    code.finish()
+}
+
+fn labels<const COUNT: usize>(code: &mut Assembly) -> [Label; COUNT] {
+    std::array::from_fn(|_| code.label())
+}
+
+/// R0 = whether the bit `first + R9` is set. R9 is below `TIDS_COUNT` and `PCPUS_COUNT`, because the
+/// kernel's numbers are; what is not in the map is not wanted.
+fn look_up(code: &mut Assembly, maps: Maps<'_>, first: u32) {
+    let missing = code.label();
+    code.copy(R1, R9);
+    code.calculate(R1, Operation::ShiftRight, WORD_SHIFT);
+    if first > 0 {
+        code.calculate(R1, Operation::Add, (first / WORD_BITS).cast_signed());
+    }
+    code.store(Size::B4, R10, KEY_AT, R1);
+    code.set_map(R1, maps.wanted);
+    code.copy(R2, R10);
+    code.calculate(R2, Operation::Add, KEY_AT.into());
+    code.call(Helper::MapLookup);
+    code.jump_if(R0, Condition::Equal, 0, missing);
+    code.load(Size::B8, R0, R0, 0);
+    code.copy(R1, R9);
+    code.calculate(R1, Operation::And, (WORD_BITS - 1).cast_signed());
+    code.combine(R0, Operation::ShiftRight, R1);
+    code.calculate(R0, Operation::And, 1);
+    code.place(missing);
+}
+
+/// The thread number of the current task, in the initial namespace.
+fn current_tid(code: &mut Assembly, to: Register) {
+    code.call(Helper::CurrentIds);
+    // The lower half: moved through the stack, since arithmetic here is of 64 bits.
+    code.store(Size::B4, R10, KEY_AT, R0);
+    code.load(Size::B4, to, R10, KEY_AT);
+}
+
+/// The state in which prev leaves, as the tracepoint tells it: `__trace_sched_switch_state` in
+/// include/trace/events/sched.h, `__task_state_index` in include/linux/sched.h. Where several bits
+/// are set the tracepoint tells the highest one; here all of them are.
+fn put_state(
+    code: &mut Assembly,
+    types: &KernelTypes,
+    format: &SwitchFormat,
+    record: &Record,
+) -> Option<()> {
+    let [asleep, not_idle, plain, known] = labels(code);
+    code.load(Size::B8, R1, R6, 0);
+    code.jump_if(R1, Condition::Equal, 0, asleep);
+    code.set(R2, i32::try_from(format.states.preempted()).ok()?);
+    code.jump(known);
+    code.place(asleep);
+    if types.switch.arguments_count > 3 {
+        code.load(Size::B8, R1, R6, 24);
+    } else {
+        code.load(Size::B4, R1, R7, types.state);
+    }
+    code.load(Size::B4, R2, R7, types.exit_state);
+    code.combine(R2, Operation::Or, R1);
+    code.calculate(R2, Operation::And, REPORTED);
+    code.copy(R3, R1);
+    code.calculate(R3, Operation::And, NO_LOAD | UNINTERRUPTIBLE);
+    code.copy(R4, R3);
+    code.calculate(R4, Operation::And, NO_LOAD);
+    code.jump_if(R4, Condition::Equal, 0, not_idle);
+    code.calculate(R3, Operation::And, UNINTERRUPTIBLE);
+    code.jump_if(R3, Condition::Equal, 0, not_idle);
+    code.set(R2, REPORTED_IDLE);
+    code.place(not_idle);
+    code.calculate(R1, Operation::And, UNINTERRUPTIBLE_TOO);
+    code.jump_if(R1, Condition::Equal, 0, plain);
+    code.set(R2, UNINTERRUPTIBLE);
+    code.place(plain);
+    code.place(known);
+    record.put(code, format.prev_state, R2)
+}
+
+/// A record on the stack of a program.
+#[derive(Debug, Clone, Copy)]
+struct Record {
+    /// Where it begins, below R10.
+    start: i16,
+    /// The length of the tracepoint's own data, in whole words; behind it are the registers.
+    words_at: i32,
+    /// The length with the registers.
+    bytes: i32,
+}
+
+impl Record {
+    /// With room for the words that `registers` reads behind the tracepoint's own data.
+    fn with_words(own_bytes: usize) -> Option<Record> {
+        let words_at = i32::try_from(own_bytes).ok()?;
+        let bytes = words_at + i32::try_from(WORDS * 8).ok()?;
+        let start = i16::try_from(i32::from(KEY_AT) - bytes).ok()?;
+        // `MAX_BPF_STACK`.
+        (start >= -512).then_some(Record { start, words_at, bytes })
+    }
+
+    fn at(&self, offset: i32) -> i16 {
+        self.start + i16::try_from(offset).unwrap_or_default()
+    }
+
+    fn field(&self, field: Field) -> Option<(i16, Size)> {
+        let size = match field.size() {
+            2 => Size::B2,
+            4 => Size::B4,
+            8 => Size::B8,
+            _ => return None,
+        };
+        Some((self.at(i32::try_from(field.offset()).ok()?), size))
+    }
+
+    fn clear(&self, code: &mut Assembly) {
+        for word in (0..self.bytes).step_by(8) {
+            code.store_value(Size::B8, R10, self.at(word), 0);
+        }
+    }
+
+    fn set(&self, code: &mut Assembly, field: Field, value: i32) -> Option<()> {
+        let (at, size) = self.field(field)?;
+        code.store_value(size, R10, at, value);
+        Some(())
+    }
+
+    fn put(&self, code: &mut Assembly, field: Field, from: Register) -> Option<()> {
+        let (at, size) = self.field(field)?;
+        code.store(size, R10, at, from);
+        Some(())
+    }
+
+    /// Copies a task's name, which has 16 bytes everywhere.
+    fn put_name(&self, code: &mut Assembly, field: Field, task: Register, comm: i16) -> Option<()> {
+        if field.size() != 16 {
+            return None;
+        }
+        let at = self.at(i32::try_from(field.offset()).ok()?);
+        for half in [0, 8] {
+            code.load(Size::B8, R1, task, comm + half);
+            code.store(Size::B8, R10, at + half, R1);
+        }
+        Some(())
+    }
+
+    /// The current task's ABI and user registers, in the layout of `PERF_SAMPLE_REGS_USER`. A kernel
+    /// thread has none, which is an ABI of 0.
+    fn put_registers(&self, code: &mut Assembly, types: &KernelTypes, registers: UserRegisters) {
+        let [none, abi_known] = labels(code);
+        let at = |word: i32| self.at(self.words_at + word * 8);
+        code.load(Size::B8, R1, R7, types.memory);
+        code.jump_if(R1, Condition::Equal, 0, none);
+        code.call(Helper::CurrentTask);
+        code.copy(R1, R0);
+        code.call(Helper::TaskUserRegisters);
+        for (word, offset) in (1..).zip(registers.offsets) {
+            code.load(Size::B8, R1, R0, offset);
+            code.store(Size::B8, R10, at(word), R1);
+        }
+        code.load(Size::B2, R1, R0, registers.code_segment);
+        code.set(R2, ABI_32);
+        code.jump_if(R1, Condition::Equal, CODE_32_BIT, abi_known);
+        code.set(R2, ABI_64);
+        code.place(abi_known);
+        code.store(Size::B8, R10, at(0), R2);
+        code.place(none);
+    }
+
+    /// Writes its first `bytes` into the ring of this pCPU.
+    fn write(&self, code: &mut Assembly, events: BorrowedFd<'_>, bytes: i32) {
+        code.copy(R1, R6);
+        code.set_map(R2, events);
+        code.set_wide(R3, THIS_PCPU);
+        code.copy(R4, R10);
+        code.calculate(R4, Operation::Add, self.start.into());
+        code.set(R5, bytes);
+        code.call(Helper::PerfEventOutput);
+    }
+}

@@ -1,0 +1,153 @@
+//! Who writes the scheduler's events into the rings: BPF programs where that is allowed, otherwise
+//! perf's own tracepoint events.
+
+use super::RecordError;
+use super::attr::{self, Stack};
+use super::bpf::{ProgramError, Programs};
+use super::filter::{self, Numbers};
+use super::rings::{Events, Machine, Watch, kernel};
+use std::ops::Range;
+use std::os::fd::AsFd;
+
+/// What may be refused while recording, as a verb.
+const SET_MAP: &str = "set a value of a BPF map";
+
+/// Who shall record the scheduler's events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SchedulerSource {
+    /// BPF programs; perf's tracepoint events where programs cannot be had.
+    #[default]
+    Programs,
+    /// perf's tracepoint events, also where programs could be had.
+    Tracepoints,
+}
+
+/// Who records them.
+#[derive(Debug)]
+pub(super) enum Source {
+    Programs(Programs),
+    Tracepoints,
+}
+
+impl Source {
+    /// Programs if they are wanted and can be had, and otherwise why not.
+    pub(super) fn choose(
+        machine: &Machine,
+        watch: &Watch,
+        wanted: SchedulerSource,
+    ) -> (Source, Option<ProgramError>) {
+        if wanted == SchedulerSource::Tracepoints {
+            return (Source::Tracepoints, None);
+        }
+        match load(machine, watch) {
+            Ok(programs) => (Source::Programs(programs), None),
+            Err(error) => (Source::Tracepoints, Some(error)),
+        }
+    }
+
+    /// Opens what writes the scheduler's events into a pCPU's ring.
+    pub(super) fn open(
+        &self,
+        machine: &Machine,
+        watch: &Watch,
+        events: &mut Events<'_>,
+    ) -> Result<(), RecordError> {
+        let pcpu = events.pcpu;
+        let with_stack = Stack::Kernel { frames_max: machine.frames_max };
+        if let Source::Programs(programs) = self {
+            let output = |stack| attr::program_output(stack, machine.lost);
+            let plain = events.open(output(Stack::None), None)?;
+            let stacked = events.open(output(with_stack), None)?;
+            let joined = programs.write_to(pcpu.0, plain.as_fd(), stacked.as_fd());
+            joined.map_err(kernel("join a BPF program", pcpu))?;
+            [plain, stacked].into_iter().for_each(|event| events.keep(event));
+            return Ok(());
+        }
+        events.add(machine.switch(with_stack), filter::stacked_leave(&watch.stacked))?;
+        let others = if watch.pcpus.contains(&pcpu.0) {
+            filter::others_leave(&watch.stacked)
+        } else {
+            filter::threads_switch(&watch.stacked, &watch.threads)
+        };
+        events.add(machine.switch(Stack::None), others)?;
+        events.add(machine.waking(), filter::wakings(&watch.threads, &watch.pcpus, pcpu.0))
+    }
+
+    /// Lets programs run. Nothing is recorded before the events that they write to are enabled.
+    pub(super) fn attach(&mut self) -> Result<(), ProgramError> {
+        match self {
+            Source::Programs(programs) => programs.attach(),
+            Source::Tracepoints => Ok(()),
+        }
+    }
+
+    /// Opens on one pCPU what records threads that were born during the run, disabled; programs need
+    /// nothing.
+    pub(super) fn open_more(
+        &self,
+        machine: &Machine,
+        watch: &Watch,
+        new: &Numbers,
+        events: &mut Events<'_>,
+    ) -> Result<(), RecordError> {
+        if let Source::Programs(_) = self {
+            return Ok(());
+        }
+        let pcpu = events.pcpu;
+        if !watch.pcpus.contains(&pcpu.0) {
+            let filters = filter::new_threads_switch(new, &watch.threads);
+            events.add(machine.switch(Stack::None), filters)?;
+        }
+        // `stacked` are the threads that were there at the start, by whom the first filters go.
+        let filters = filter::new_wakings(new, &watch.stacked, &watch.pcpus, pcpu.0);
+        events.add(machine.waking(), filters)
+    }
+
+    /// Threads that were born during the run are wanted too; tracepoint events are opened for them.
+    pub(super) fn want(&mut self, tids: &Numbers) -> Result<(), RecordError> {
+        match self {
+            Source::Programs(programs) => {
+                let wanted = programs.want_tids(tids.iter().copied());
+                wanted.map_err(|source| RecordError::Host { doing: SET_MAP, source })
+            }
+            Source::Tracepoints => Ok(()),
+        }
+    }
+
+    /// Threads have ended, and their numbers may become strangers'. Where that cannot be said, those
+    /// are recorded though nobody asked for them.
+    pub(super) fn forget(&mut self, tids: &Numbers) {
+        if let Source::Programs(programs) = self {
+            let _ = programs.forget_tids(tids.iter().copied());
+        }
+    }
+
+    /// Where recording's own code is in the kernel.
+    pub(super) fn code(&self) -> Vec<Range<u64>> {
+        match self {
+            Source::Programs(programs) => programs.code(),
+            Source::Tracepoints => Vec::new(),
+        }
+    }
+}
+
+/// Whether BPF programs may record here: loads them, lets them run and undoes it.
+///
+/// # Errors
+/// Why not, as a sentence without its end.
+pub fn check_programs() -> Result<(), String> {
+    let machine = Machine::ask(&[]).map_err(|error| error.to_string())?;
+    load(&machine, &Watch::default())
+        .and_then(|mut programs| programs.attach())
+        .map_err(|error| error.to_string())
+}
+
+fn load(machine: &Machine, watch: &Watch) -> Result<Programs, ProgramError> {
+    let last = machine.online.last().copied().unwrap_or_default();
+    let mut programs = Programs::load(&machine.formats, last.0 + 1)?;
+    programs
+        .want_tids(watch.threads.iter().copied())
+        .and_then(|()| programs.want_pcpus(watch.pcpus.iter().copied()))
+        .map_err(|source| ProgramError::Refused { doing: SET_MAP, source })?;
+    Ok(programs)
+}
