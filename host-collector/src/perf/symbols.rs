@@ -64,8 +64,17 @@ impl Symbols {
             let at = if depth == 0 { *address } else { address.saturating_sub(1) };
             self.name(at).map_or_else(|| format!("{address:#x}"), str::to_owned)
         };
-        frames.iter().enumerate().map(name).collect()
+        let names = frames.iter().enumerate().map(name);
+        names.skip_while(|name| is_recording(name)).collect()
     }
+}
+
+/// Whether a function is on the way from where a tracepoint is hit to whoever records it: BPF
+/// (kernel/trace/bpf_trace.c), perf or ftrace.
+fn is_recording(name: &str) -> bool {
+    const WAYS: [&str; 5] =
+        ["bpf_trace_run", "__bpf_trace_", "__traceiter_", "perf_trace_", "trace_event_raw_event_"];
+    WAYS.iter().any(|way| name.starts_with(way))
 }
 
 /// A function's address and name, `None` for data and for addresses that are not shown.
@@ -102,6 +111,8 @@ ffffffff81000200 T do_exit
 ffffffff81000300 t kvm_vcpu_block\t[kvm]
 ffffffff81000400 T __ia32_sys_sched_yield
 ffffffff81000400 T __x64_sys_sched_yield
+ffffffff81000500 T bpf_trace_run4
+ffffffff81000600 t __schedule
 ";
 
     #[test]
@@ -115,6 +126,9 @@ ffffffff81000400 T __x64_sys_sched_yield
         // The second frame returns to the very start of do_exit: its caller is what lies before.
         let frames = [0xffff_ffff_8100_0200, 0xffff_ffff_8100_0200, 5];
         assert_eq!(symbols.frame_names(&frames), ["do_exit", "futex_wait_queue", "0x5"]);
+        // How a program was called does not belong to the thread.
+        let recorded = [0xffff_ffff_8100_05fc, 0xffff_ffff_8100_0618, 0xffff_ffff_8100_0110];
+        assert_eq!(symbols.frame_names(&recorded), ["__schedule", "futex_wait_queue"]);
     }
 
     #[test]

@@ -36,15 +36,17 @@ pub(super) enum Register {
 /// How many bytes are moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Size {
+    B1,
     B2,
     B4,
     B8,
 }
 
 impl Size {
-    /// `BPF_H`, `BPF_W`, `BPF_DW`.
+    /// `BPF_B`, `BPF_H`, `BPF_W`, `BPF_DW`.
     fn bits(self) -> u8 {
         match self {
+            Size::B1 => 0x10,
             Size::B2 => 0x08,
             Size::B4 => 0x00,
             Size::B8 => 0x18,
@@ -71,7 +73,6 @@ pub(super) enum Condition {
 /// Functions of the kernel that a program may call, by their numbers in include/uapi/linux/bpf.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Helper {
-    MapLookup = 1,
     PcpuId = 8,
     /// The process id in the upper half, the thread id in the lower one.
     CurrentIds = 14,
@@ -102,6 +103,9 @@ const EXIT: u8 = 0x90;
 const LOAD_WIDE: u8 = 0x18;
 /// In place of the source register: the immediate is a map's descriptor.
 const PSEUDO_MAP: u8 = 1;
+/// The same, and what is loaded is the address of the map's first value; the second immediate is an
+/// offset into it.
+const PSEUDO_MAP_VALUE: u8 = 2;
 
 /// A program being written.
 #[derive(Debug, Default)]
@@ -168,6 +172,12 @@ impl Assembly {
     pub(super) fn set_map(&mut self, to: Register, map: BorrowedFd<'_>) {
         self.push(LOAD_WIDE, to, PSEUDO_MAP, 0, map.as_raw_fd());
         self.code.push(Instruction::default());
+    }
+
+    /// `to = address of byte OFFSET of the first value of map`.
+    pub(super) fn set_map_value(&mut self, to: Register, map: BorrowedFd<'_>, offset: i32) {
+        self.push(LOAD_WIDE, to, PSEUDO_MAP_VALUE, 0, map.as_raw_fd());
+        self.code.push(Instruction { immediate: offset, ..Instruction::default() });
     }
 
     /// `R0 = helper(R1, ..., R5)`.

@@ -25,8 +25,7 @@ mod sys;
 
 use super::format::Formats;
 use kernel_types::KernelTypes;
-use programs::{Maps, PCPUS_COUNT, TIDS_COUNT, WORD_BITS};
-use std::collections::BTreeMap;
+use programs::{Maps, ROW_BYTES};
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -54,9 +53,9 @@ fn refused(doing: &'static str) -> impl Fn(io::Error) -> ProgramError {
 /// The programs, loaded; attached with [`Programs::attach`] until this is dropped.
 #[derive(Debug)]
 pub(super) struct Programs {
+    /// Its only value is `row`.
     wanted: OwnedFd,
-    /// The words of `wanted` that are not zero: nobody else writes them.
-    words: BTreeMap<u32, u64>,
+    row: Vec<u8>,
     plain: OwnedFd,
     stacked: OwnedFd,
     programs: [OwnedFd; 2],
@@ -67,9 +66,8 @@ impl Programs {
     /// Loads them for a machine whose pCPUs have numbers below `pcpus_count`.
     pub(super) fn load(formats: &Formats, pcpus_count: u32) -> Result<Programs, ProgramError> {
         let types = KernelTypes::read().map_err(ProgramError::Types)?;
-        let words_count = (TIDS_COUNT + PCPUS_COUNT) / WORD_BITS;
-        let wanted = sys::make_map(sys::MapKind::Array, WORD_BITS / 8, words_count)
-            .map_err(refused("make a BPF map"))?;
+        let wanted = sys::make_map(sys::MapKind::Array, ROW_BYTES, 1);
+        let wanted = wanted.map_err(refused("make a BPF map"))?;
         let events = || {
             sys::make_map(sys::MapKind::PerfEvents, 4, pcpus_count)
                 .map_err(refused("make a BPF map"))
@@ -86,8 +84,8 @@ impl Programs {
             load("vslice_switch", &switch, types.switch.type_id)?,
             load("vslice_waking", &waking, types.waking.type_id)?,
         ];
-        let words = BTreeMap::new();
-        Ok(Programs { wanted, words, plain, stacked, programs, links: Vec::new() })
+        let row = vec![0; ROW_BYTES as usize];
+        Ok(Programs { wanted, row, plain, stacked, programs, links: Vec::new() })
     }
 
     /// Says which events write into a pCPU's ring: one without stacks and one with them.
@@ -116,14 +114,17 @@ impl Programs {
         self.change(pcpus.into_iter().filter_map(programs::place_of_pcpu), true)
     }
 
+    /// Sets or clears bits of the row, and tells the kernel if that changed any.
     fn change(&mut self, places: impl Iterator<Item = u32>, is_wanted: bool) -> io::Result<()> {
+        let mut has_changed = false;
         for place in places {
-            let (key, bit) = (place / WORD_BITS, 1_u64 << (place % WORD_BITS));
-            let word = self.words.entry(key).or_default();
-            *word = if is_wanted { *word | bit } else { *word & !bit };
-            sys::set_word(self.wanted.as_fd(), key, *word)?;
+            let bit = 1 << (place % 8);
+            let Some(byte) = self.row.get_mut((place / 8) as usize) else { continue };
+            let before =
+                std::mem::replace(byte, if is_wanted { *byte | bit } else { *byte & !bit });
+            has_changed |= before != *byte;
         }
-        Ok(())
+        if has_changed { sys::set_value(self.wanted.as_fd(), &self.row) } else { Ok(()) }
     }
 
     /// Runs them from now on.

@@ -5,8 +5,8 @@
 //! as its `format` file says it. So whoever reads the ring need not know who wrote it.
 //!
 //! Who is wanted is a row of bits: one for each thread number that there can be, then one for each
-//! pCPU. To look a bit up takes a few instructions and no hashing, which is what makes a switch of
-//! threads that nobody asked for cheap.
+//! pCPU. To look a bit up takes nine instructions and no call, which is what makes a switch of threads
+//! that nobody asked for cheap.
 
 use super::super::format::{Field, Formats, SwitchFormat, WakingFormat};
 use super::super::registers::WORDS;
@@ -21,14 +21,11 @@ pub(super) const TIDS_COUNT: u32 = 4 << 20;
 /// pCPU numbers are below this: the most that `CONFIG_NR_CPUS` may be, x86's `MAXSMP`.
 pub(super) const PCPUS_COUNT: u32 = 8192;
 
-/// Bits in one value of the map.
-pub(super) const WORD_BITS: u32 = 64;
+/// Bytes of the row of bits.
+pub(super) const ROW_BYTES: u32 = (TIDS_COUNT + PCPUS_COUNT) / 8;
 
-/// `WORD_BITS` as a shift.
-const WORD_SHIFT: i32 = 6;
-
-/// Where on the stack the place in the row of bits is.
-const KEY_AT: i16 = -8;
+/// Where on the stack a number is cut to 4 bytes.
+const SCRATCH_AT: i16 = -8;
 
 /// `BPF_F_CURRENT_CPU`: a ring of the pCPU that the program runs on.
 const THIS_PCPU: u64 = 0xffff_ffff;
@@ -89,14 +86,14 @@ pub(super) fn switch(
     code.load(Size::B8, R7, R1, 8);
     code.load(Size::B8, R8, R1, 16);
     code.load(Size::B4, R9, R7, types.pid);
-    look_up(&mut code, maps, 0);
+    look_up(&mut code, maps, Who::Thread);
     code.jump_if(R0, Condition::NotEqual, 0, with_stack);
     code.load(Size::B4, R9, R8, types.pid);
-    look_up(&mut code, maps, 0);
+    look_up(&mut code, maps, Who::Thread);
     code.jump_if(R0, Condition::NotEqual, 0, without);
     code.call(Helper::PcpuId);
     code.copy(R9, R0);
-    look_up(&mut code, maps, TIDS_COUNT);
+    look_up(&mut code, maps, Who::Pcpu);
     code.jump_if(R0, Condition::Equal, 0, out);
     code.place(without);
     code.set(R9, 0);
@@ -148,15 +145,15 @@ pub(super) fn waking(
     code.load(Size::B8, R7, R1, 0);
     code.load(Size::B4, R8, R7, types.pcpu);
     code.load(Size::B4, R9, R7, types.pid);
-    look_up(&mut code, maps, 0);
+    look_up(&mut code, maps, Who::Thread);
     code.jump_if(R0, Condition::NotEqual, 0, write);
     code.copy(R9, R8);
-    look_up(&mut code, maps, TIDS_COUNT);
+    look_up(&mut code, maps, Who::Pcpu);
     code.jump_if(R0, Condition::Equal, 0, out);
     code.call(Helper::PcpuId);
     code.jump_if_differ(R0, R8, write);
     current_tid(&mut code, R9);
-    look_up(&mut code, maps, 0);
+    look_up(&mut code, maps, Who::Thread);
     code.jump_if(R0, Condition::Equal, 0, out);
     code.place(write);
     record.clear(&mut code);
@@ -178,35 +175,38 @@ fn labels<const COUNT: usize>(code: &mut Assembly) -> [Label; COUNT] {
     std::array::from_fn(|_| code.label())
 }
 
-/// R0 = whether the bit `first + R9` is set. R9 is below `TIDS_COUNT` and `PCPUS_COUNT`, because the
-/// kernel's numbers are; what is not in the map is not wanted.
-fn look_up(code: &mut Assembly, maps: Maps<'_>, first: u32) {
-    let missing = code.label();
+/// Of whom it is asked whether they are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Thread,
+    Pcpu,
+}
+
+/// R0 = whether the thread or the pCPU R9 is wanted. The number is cut to the row, as the verifier
+/// demands; none of the kernel's is beyond it.
+fn look_up(code: &mut Assembly, maps: Maps<'_>, who: Who) {
+    let (first, count) = match who {
+        Who::Thread => (0, TIDS_COUNT),
+        Who::Pcpu => (TIDS_COUNT, PCPUS_COUNT),
+    };
     code.copy(R1, R9);
-    code.calculate(R1, Operation::ShiftRight, WORD_SHIFT);
-    if first > 0 {
-        code.calculate(R1, Operation::Add, (first / WORD_BITS).cast_signed());
-    }
-    code.store(Size::B4, R10, KEY_AT, R1);
-    code.set_map(R1, maps.wanted);
-    code.copy(R2, R10);
-    code.calculate(R2, Operation::Add, KEY_AT.into());
-    code.call(Helper::MapLookup);
-    code.jump_if(R0, Condition::Equal, 0, missing);
-    code.load(Size::B8, R0, R0, 0);
+    code.calculate(R1, Operation::ShiftRight, 3);
+    code.calculate(R1, Operation::And, (count / 8 - 1).cast_signed());
+    code.set_map_value(R2, maps.wanted, (first / 8).cast_signed());
+    code.combine(R2, Operation::Add, R1);
+    code.load(Size::B1, R0, R2, 0);
     code.copy(R1, R9);
-    code.calculate(R1, Operation::And, (WORD_BITS - 1).cast_signed());
+    code.calculate(R1, Operation::And, 7);
     code.combine(R0, Operation::ShiftRight, R1);
     code.calculate(R0, Operation::And, 1);
-    code.place(missing);
 }
 
 /// The thread number of the current task, in the initial namespace.
 fn current_tid(code: &mut Assembly, to: Register) {
     code.call(Helper::CurrentIds);
     // The lower half: moved through the stack, since arithmetic here is of 64 bits.
-    code.store(Size::B4, R10, KEY_AT, R0);
-    code.load(Size::B4, to, R10, KEY_AT);
+    code.store(Size::B4, R10, SCRATCH_AT, R0);
+    code.load(Size::B4, to, R10, SCRATCH_AT);
 }
 
 /// The state in which prev leaves, as the tracepoint tells it: `__trace_sched_switch_state` in
@@ -265,7 +265,7 @@ impl Record {
     fn with_words(own_bytes: usize) -> Option<Record> {
         let words_at = i32::try_from(own_bytes).ok()?;
         let bytes = words_at + i32::try_from(WORDS * 8).ok()?;
-        let start = i16::try_from(i32::from(KEY_AT) - bytes).ok()?;
+        let start = i16::try_from(i32::from(SCRATCH_AT) - bytes).ok()?;
         // `MAX_BPF_STACK`.
         (start >= -512).then_some(Record { start, words_at, bytes })
     }

@@ -127,7 +127,7 @@ impl Attributes for InfoAttributes {}
 fn bpf<A: Attributes>(command: libc::c_int, attributes: &mut A) -> io::Result<libc::c_long> {
     // SAFETY: the kernel reads and writes `attributes` within the size that is passed, which is that
     // of a live `repr(C)` struct of integers; addresses in it are of buffers that the callers of this
-    // function hold while it runs, with their lengths beside them.
+    // function hold while it runs, of the lengths that stand beside them or that the map was made with.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<A>())
     };
@@ -155,9 +155,9 @@ pub(super) fn make_map(kind: MapKind, value_bytes: u32, entries_count: u32) -> i
     owned(bpf(MAP_CREATE, &mut MapAttributes { kind, key_bytes: 4, value_bytes, entries_count })?)
 }
 
-/// Sets a value of 8 bytes.
-pub(super) fn set_word(map: BorrowedFd<'_>, key: u32, value: u64) -> io::Result<()> {
-    set(map, &key, std::ptr::from_ref(&value).addr())
+/// Sets the only value of a map, which has as many bytes; programs that read it meanwhile see each byte as it was or as it is.
+pub(super) fn set_value(map: BorrowedFd<'_>, value: &[u8]) -> io::Result<()> {
+    set(map, &0, value.as_ptr().addr())
 }
 
 /// Sets which event programs write to on a pCPU.
