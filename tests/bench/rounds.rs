@@ -2,7 +2,7 @@
 
 use crate::machine::{self, Mounts, Pinned, Places};
 use crate::processes::{Process, Role, Window};
-use crate::rivals::{Aftermath, Recorded, Rival, Setting};
+use crate::rivals::{Recorded, Rival, Setting};
 use crate::statistics::{Middle, middle};
 use anyhow::Context;
 use std::thread::sleep;
@@ -145,6 +145,9 @@ pub(crate) fn order(count: usize, round: usize) -> Vec<usize> {
 /// more once it has seen what they hold.
 const LEAD: Duration = Duration::from_millis(150);
 
+/// After a recording has ended, until its end costs nothing any more.
+const AFTERMATH: Duration = Duration::from_millis(100);
+
 /// What was played while a rival recorded.
 #[derive(Debug)]
 pub(crate) struct Played {
@@ -192,10 +195,7 @@ impl Bench {
         let lead = self.players.window(LEAD)?;
         let during = self.players.window(window)?;
         let recorded = recording.stop()?;
-        sleep(match rival.aftermath() {
-            Aftermath::OneSecond => Duration::from_millis(1100),
-            Aftermath::Brief => Duration::from_millis(100),
-        });
+        sleep(AFTERMATH);
         let switches_count = lead.switches_count + during.switches_count;
         Ok(Played { during, switches_count, recorded })
     }

@@ -48,11 +48,6 @@ fn write(text: &mut String, results: &Results) -> std::fmt::Result {
     writeln!(
         text,
         "vslice also watches a sleeping VM of {IDLE_THREADS} threads, half of them vCPUs"
-    )?;
-    writeln!(
-        text,
-        "[1] perf's tracepoint events, and where those were caught silent, as on some kernels, also \
-         PERF_RECORD_SWITCH_CPU_WIDE"
     )
 }
 

@@ -6,27 +6,10 @@
 //! interrupts off; births, deaths and names do not. A batch is therefore sorted, and a record that
 //! was overtaken by one of an earlier batch is moved up to it, by less than the interrupt took.
 //!
-//! # The second witness
-//!
-//! A tracepoint may stay silent: perf drops what hits it while it is at work, without counting, and
-//! there are kernels that trace nothing while certain tasks are current (seen in a sandbox's 6.18
-//! guest kernel: the idle task of pCPU1 and threads of init, in perf and ftrace alike). On a watched
-//! pCPU that shows: a thread leaves that had not come on. From the first such break on the
-//! scheduler's own record of who came on is recorded there as well (`PERF_RECORD_SWITCH_CPU_WIDE`,
-//! perf_event_open(2)) and checked against the switches. It is not recorded from the start because
-//! it makes a switch cost up to twice as much, and most kernels are never silent. What the first
-//! silence hid contradicts what comes next, and is unknown in the timelines.
-//!
-//! The record has two halves, by the one who leaves and by the one who comes on. In the name of a task
-//! that is silent perf writes nothing at all, the first half neither: so each half must say by itself
-//! who writes it.
-//!
-//! An arrival that no switch told of is told as a switch, in the name of the one who left: who left
-//! for whom and when is known, and in which state a stranger left does not matter. If one stranger
-//! followed another in silence, both switches are told at the time of the arrival; when exactly
-//! the one took over from the other is not known, but no thread of a VM was on the pCPU. Where a
-//! VM's thread left in silence, the scheduler's record of its departure says whether it slept or was
-//! preempted, though not where; if there is none, its state is missing, and that is a loss.
+//! There are kernels that trace nothing while certain tasks are current (seen in a sandbox's 6.18 guest
+//! kernel: threads of init, in perf, ftrace and BPF alike, and for perf's tracepoint events the idle
+//! task of one pCPU too). Then a thread leaves that had not come on. That is no loss that the kernel
+//! tells of; the timelines see the contradiction, and what lies between is unknown.
 
 use super::comms::Comms;
 use super::event::{Chain, Record, Records, Sample};
@@ -34,7 +17,7 @@ use super::format::Formats;
 use super::registers;
 use super::ring::RingError;
 use super::stacks::{Interned, StackTable};
-use crate::host_event::{HostEvent, HostEventKind, PrevState, StackId, Switch};
+use crate::host_event::{HostEvent, HostEventKind, StackId, Switch};
 use crate::units::{HostNs, PcpuId, Tid};
 use perf_event_open_sys::bindings::PERF_RECORD_SAMPLE;
 use std::collections::BTreeSet;
@@ -44,21 +27,15 @@ use std::ops::Range;
 #[derive(Debug)]
 pub(super) struct RingOrder {
     pcpu: PcpuId,
-    /// Whether every switch of the pCPU is recorded.
-    is_watched: bool,
     /// The latest time of any record so far; at first, when recording started.
     latest: HostNs,
     /// Records that the ring itself said were lost.
     pub(super) lost_count: u64,
-    /// Who came on by the last switch, and when. `None` after a loss, and before the first one.
-    on: Option<(Tid, HostNs)>,
-    /// Who left by the scheduler's last record of a departure, and in which state.
-    left: Option<(Tid, PrevState)>,
 }
 
 impl RingOrder {
-    pub(super) fn new(pcpu: PcpuId, is_watched: bool, started: HostNs) -> RingOrder {
-        RingOrder { pcpu, is_watched, latest: started, lost_count: 0, on: None, left: None }
+    pub(super) fn new(pcpu: PcpuId, started: HostNs) -> RingOrder {
+        RingOrder { pcpu, latest: started, lost_count: 0 }
     }
 
     /// The loss that lasted until the end of recording, so that no record in the ring tells of it.
@@ -101,21 +78,9 @@ pub(super) struct Batch {
     pub(super) moved_count: u64,
     /// Records of kinds that were not asked for.
     pub(super) unknown_count: u64,
-    /// Switches that the tracepoint did not tell, but an arrival.
-    pub(super) filled_count: u64,
-    /// Whether a thread left that had not come on, and nothing said so before.
-    pub(super) was_silent: bool,
 }
 
 impl Batch {
-    /// Tells an arrival as the switch that it was.
-    fn fill(&mut self, arrival: Arrival, prev_state: PrevState, pcpu: PcpuId) {
-        let Arrival { time, tid: next, prev } = arrival;
-        let kind = HostEventKind::Switch(Switch::new(prev, prev_state, next));
-        self.events.push(HostEvent { time, pcpu, kind });
-        self.filled_count += 1;
-    }
-
     /// Empties it but keeps its memory.
     pub(super) fn clear(&mut self) {
         let mut kept = std::mem::take(self);
@@ -126,14 +91,6 @@ impl Batch {
         let Batch { events, new_stacks, born, ended, .. } = kept;
         *self = Batch { events, new_stacks, born, ended, ..Batch::default() };
     }
-}
-
-/// The scheduler says that `tid` came on after `prev`.
-#[derive(Debug, Clone, Copy)]
-struct Arrival {
-    time: HostNs,
-    tid: Tid,
-    prev: Tid,
 }
 
 /// Turns records into events; holds what all rings have in common.
@@ -191,7 +148,6 @@ impl Assembler {
                 order.lost_count += count;
                 let earlier = loss.map_or(0, |loss| loss.count);
                 loss = Some(Loss { since: order.latest, until: time, count: earlier + count });
-                (order.on, order.left) = (None, None);
                 continue;
             }
             batch.events.extend(loss.take().map(|loss| loss.event(order.pcpu, time)));
@@ -244,14 +200,6 @@ impl Assembler {
                     batch.events.push(HostEvent { time, pcpu, kind });
                 }
             }
-            Record::Arrival { time, tid, prev } => {
-                let arrival = Arrival { time, tid: Tid(tid), prev: Tid(prev) };
-                self.arrival(arrival, order, batch);
-            }
-            Record::Departure { tid, is_runnable, .. } => {
-                let runnable = if is_runnable { PrevState::Runnable } else { PrevState::Sleep };
-                order.left = Some((Tid(tid), runnable));
-            }
             Record::Lost { .. } | Record::Other => {}
         }
         Ok(())
@@ -302,9 +250,6 @@ impl Assembler {
         let prev_state = format.states.state(format.prev_state.number(raw)?);
         let next_priority = priority(format.next_prio.number(raw)?);
         let (prev_comm, next_comm) = (format.prev_comm.bytes(raw)?, format.next_comm.bytes(raw)?);
-        // Had the one who leaves come on? Only every switch of a watched pCPU makes a chain. Whom the
-        // break is about, and since when nothing is known of it, the timelines see for themselves.
-        batch.was_silent |= order.is_watched && order.on.is_some_and(|(on, _)| on != prev);
         self.name(prev, time, prev_comm, pcpu, batch);
         self.name(next, time, next_comm, pcpu, batch);
         let stack = self.stack(chain, batch);
@@ -313,7 +258,6 @@ impl Assembler {
             call_args.or_else(|| registers::call_args(raw.get(format_bytes..).unwrap_or_default()));
         let switch = Switch { prev, prev_state, next, next_priority, stack, call_args };
         batch.events.push(HostEvent { time, pcpu, kind: HostEventKind::Switch(switch) });
-        order.on = Some((next, time));
         Some(())
     }
 
@@ -328,43 +272,6 @@ impl Assembler {
         let kind = HostEventKind::Waking { tid, target, waker };
         batch.events.push(HostEvent { time, pcpu, kind });
         Some(())
-    }
-
-    /// Is this what the last switch said?
-    ///
-    /// A loss that is found here began with the last switch. Where that is in an earlier batch, it
-    /// is told from the end of that batch on (see `settle`): what was handed over stays as it is.
-    fn arrival(&self, arrival: Arrival, order: &mut RingOrder, batch: &mut Batch) {
-        let Arrival { time, tid, prev } = arrival;
-        let pcpu = order.pcpu;
-        if tid == GONE || prev == GONE {
-            return;
-        }
-        let before = order.on.replace((tid, time));
-        if before.is_some_and(|(on, _)| on == tid) {
-            return;
-        }
-        let is_vm = |tid: Tid| self.threads.contains(&tid.0);
-        let departed = order.left.take().filter(|(left, _)| *left == prev);
-        if let Some((_, state)) = departed
-            && before.is_none_or(|(on, _)| on == prev)
-        {
-            batch.fill(arrival, state, pcpu);
-            return;
-        }
-        if let Some((on, since)) = before {
-            if is_vm(on) || is_vm(prev) {
-                let loss = Loss { since, until: time, count: 1 };
-                batch.events.push(loss.event(pcpu, time));
-                return;
-            }
-            if on != prev {
-                batch.fill(Arrival { time, tid: prev, prev: on }, strangers_state(on), pcpu);
-            }
-        }
-        if !is_vm(prev) {
-            batch.fill(arrival, strangers_state(prev), pcpu);
-        }
     }
 
     fn name(&mut self, tid: Tid, time: HostNs, comm: &[u8], pcpu: PcpuId, batch: &mut Batch) {
@@ -394,15 +301,6 @@ impl Assembler {
     }
 }
 
-/// What perf calls a thread on its last stay, when its id has been taken from it already: -1, see
-/// `perf_event_pid_type` in kernel/events/core.c. Such a record bears no witness.
-const GONE: Tid = Tid(u32::MAX);
-
-/// Idle is always runnable; the state of any other thread that is no VM's does not matter.
-fn strangers_state(tid: Tid) -> PrevState {
-    if tid == Tid::IDLE { PrevState::Runnable } else { PrevState::Other(0) }
-}
-
 /// A priority is a C int; none of the kernel's is out of range.
 fn priority(number: u64) -> Option<i16> {
     i16::try_from(u32::try_from(number).ok()?.cast_signed()).ok()
@@ -418,9 +316,7 @@ fn time_of(record: &Record<'_>) -> Option<HostNs> {
         | Record::Lost { time, .. }
         | Record::Comm { time, .. }
         | Record::Fork { time, .. }
-        | Record::Exit { time, .. }
-        | Record::Arrival { time, .. }
-        | Record::Departure { time, .. } => Some(*time),
+        | Record::Exit { time, .. } => Some(*time),
         Record::Other => None,
     }
 }

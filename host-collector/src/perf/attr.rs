@@ -7,13 +7,12 @@
 //! with its raw data has none.
 //!
 //! Nothing is asked for that is known otherwise, since each field costs the thread that is recorded:
-//! the pCPU is the ring's, and the threads are in the tracepoint's own data. Only the second witness
-//! asks for more, and writes no samples.
+//! the pCPU is the ring's, and the threads are in the tracepoint's own data.
 
 use super::registers;
 use perf_event_open_sys::bindings::{
     PERF_COUNT_SW_BPF_OUTPUT, PERF_COUNT_SW_DUMMY, PERF_FORMAT_LOST, PERF_SAMPLE_CALLCHAIN,
-    PERF_SAMPLE_RAW, PERF_SAMPLE_REGS_USER, PERF_SAMPLE_TID, PERF_SAMPLE_TIME, PERF_TYPE_SOFTWARE,
+    PERF_SAMPLE_RAW, PERF_SAMPLE_REGS_USER, PERF_SAMPLE_TIME, PERF_TYPE_SOFTWARE,
     PERF_TYPE_TRACEPOINT, perf_event_attr,
 };
 
@@ -70,20 +69,6 @@ pub(super) fn lives(ring_bytes: usize, lost: LostCount) -> perf_event_attr {
     // The ring's wake-ups follow the event that maps it: one a quarter, the timeout does the rest.
     attr.set_watermark(1);
     attr.wakeup_watermark = u32::try_from(ring_bytes / 4).unwrap_or(u32::MAX);
-    attr
-}
-
-/// The scheduler's own record of each thread that comes onto the pCPU and leaves it, as a second
-/// witness of the tracepoint (see `assemble`). There is no filter for it, it costs about as much as
-/// the tracepoint itself, and as long as it is open, even disabled, every switch on every pCPU takes
-/// perf's slow path (`account_event` in kernel/events/core.c).
-pub(super) fn witness(lost: LostCount) -> perf_event_attr {
-    let mut attr = common(lost);
-    attr.type_ = PERF_TYPE_SOFTWARE;
-    attr.config = PERF_COUNT_SW_DUMMY.into();
-    // Who writes: the record itself has only the other one.
-    attr.sample_type |= u64::from(PERF_SAMPLE_TID);
-    attr.set_context_switch(1);
     attr
 }
 

@@ -1,8 +1,8 @@
 //! Bytes of a ring -> records. Pure: the bytes are those of a batch, copied out by `ring`.
 //!
 //! Every record begins with `perf_event_header` (type u32, misc u16, size u16) and is 8-byte
-//! aligned. With `sample_id_all` all but samples end with time u64, before which the second witness
-//! has pid u32, tid u32 (`perf_event_open(2)`, for sample_type TIME and TID|TIME).
+//! aligned. With `sample_id_all` all but samples end with time u64 (`perf_event_open(2)`, for
+//! sample_type TIME).
 #![cfg_attr(test, expect(clippy::host_endian_bytes, reason = "the tests write as the kernel does"))]
 
 use super::bytes::{u16_at, u32_at, u64_at};
@@ -10,9 +10,7 @@ use super::registers;
 use super::ring::RingError;
 use crate::units::HostNs;
 use perf_event_open_sys::bindings::{
-    PERF_RECORD_COMM, PERF_RECORD_EXIT, PERF_RECORD_FORK, PERF_RECORD_LOST,
-    PERF_RECORD_MISC_SWITCH_OUT, PERF_RECORD_MISC_SWITCH_OUT_PREEMPT, PERF_RECORD_SAMPLE,
-    PERF_RECORD_SWITCH_CPU_WIDE,
+    PERF_RECORD_COMM, PERF_RECORD_EXIT, PERF_RECORD_FORK, PERF_RECORD_LOST, PERF_RECORD_SAMPLE,
 };
 
 const HEADER_BYTES: usize = 8;
@@ -31,10 +29,6 @@ pub(super) enum Record<'a> {
     Fork { time: HostNs, pid: u32, tid: u32, parent_pid: u32 },
     /// A thread has ended.
     Exit { time: HostNs, pid: u32, tid: u32 },
-    /// A thread came onto the pCPU after another one.
-    Arrival { time: HostNs, tid: u32, prev: u32 },
-    /// The scheduler's own record that `tid` left a watched pCPU, and whether it was runnable.
-    Departure { time: HostNs, tid: u32, is_runnable: bool },
     /// Anything else; nothing else was asked for.
     Other,
 }
@@ -99,13 +93,12 @@ impl<'a> Iterator for Records<'a> {
         self.rest = rest;
         let kind = u32_at(record, 0).unwrap_or_default();
         let short = RingError::RecordShort { kind, size_bytes };
-        let misc = u16_at(record, 4).unwrap_or_default();
-        Some(parse(kind, misc, &record[HEADER_BYTES..]).ok_or(short))
+        Some(parse(kind, &record[HEADER_BYTES..]).ok_or(short))
     }
 }
 
 /// A record's body; `None` where it is too short for its type.
-fn parse(kind: u32, misc: u16, body: &[u8]) -> Option<Record<'_>> {
+fn parse(kind: u32, body: &[u8]) -> Option<Record<'_>> {
     if kind == PERF_RECORD_SAMPLE {
         return parse_sample(body).map(Record::Sample);
     }
@@ -131,17 +124,6 @@ fn parse(kind: u32, misc: u16, body: &[u8]) -> Option<Record<'_>> {
         PERF_RECORD_EXIT => {
             let (own, time) = own()?;
             Record::Exit { time, pid: u32_at(own, 0)?, tid: u32_at(own, 8)? }
-        }
-        PERF_RECORD_SWITCH_CPU_WIDE => {
-            // The other one's pid and tid, then those of the one who writes.
-            let (own, time) = own()?;
-            let (other, tid, misc) = (u32_at(own, 4)?, u32_at(own, 12)?, u32::from(misc));
-            if misc & PERF_RECORD_MISC_SWITCH_OUT == 0 {
-                Record::Arrival { time, tid, prev: other }
-            } else {
-                let is_runnable = misc & PERF_RECORD_MISC_SWITCH_OUT_PREEMPT != 0;
-                Record::Departure { time, tid, is_runnable }
-            }
         }
         _ => Record::Other,
     })
@@ -169,14 +151,10 @@ pub(super) mod tests {
 
     impl Bytes {
         pub(in crate::perf) fn record(&mut self, kind: u32, body: &[u8]) {
-            self.record_with_misc(kind, 0, body);
-        }
-
-        fn record_with_misc(&mut self, kind: u32, misc: u16, body: &[u8]) {
             let size = u16::try_from(HEADER_BYTES + body.len()).unwrap();
             assert_eq!(size % 8, 0, "the kernel aligns records");
             self.0.extend(kind.to_ne_bytes());
-            self.0.extend(misc.to_ne_bytes());
+            self.0.extend([0; 2]);
             self.0.extend(size.to_ne_bytes());
             self.0.extend(body);
         }
@@ -211,14 +189,6 @@ pub(super) mod tests {
             self.record(kind, &body);
         }
 
-        /// `PERF_RECORD_SWITCH_CPU_WIDE`, misc 0 for an arrival; bit 13 for a departure, with bit 14
-        /// of a thread that is runnable.
-        pub(in crate::perf) fn came(&mut self, time: u64, tid: u32, prev: u32, misc: u16) {
-            let mut body = words(&[prev, prev, tid, tid]);
-            body.extend(time.to_ne_bytes());
-            self.record_with_misc(PERF_RECORD_SWITCH_CPU_WIDE, misc, &body);
-        }
-
         pub(in crate::perf) fn lost(&mut self, time: u64, count: u64) {
             let own = [7u64.to_ne_bytes(), count.to_ne_bytes()].concat();
             self.other(PERF_RECORD_LOST, time, &own);
@@ -251,9 +221,6 @@ pub(super) mod tests {
         bytes.comm(102, 61, b"worker\0");
         bytes.life(PERF_RECORD_FORK, 103, [60, 40, 61, 41]);
         bytes.life(PERF_RECORD_EXIT, 104, [60, 40, 61, 41]);
-        bytes.came(105, 61, 0, 0);
-        bytes.came(106, 61, 0, 1 << 13);
-        bytes.came(107, 61, 0, 3 << 13);
         bytes.record(10, &[0; 8]);
         let records: Vec<Record<'_>> = Records::new(&bytes.0).map(Result::unwrap).collect();
         let Record::Sample(sample) = records[0] else { panic!("{:?}", records[0]) };
@@ -265,9 +232,6 @@ pub(super) mod tests {
             Record::Comm { time: HostNs(102), pid: 61, tid: 61, comm: b"worker\0\0" },
             Record::Fork { time: HostNs(103), pid: 60, tid: 61, parent_pid: 40 },
             Record::Exit { time: HostNs(104), pid: 60, tid: 61 },
-            Record::Arrival { time: HostNs(105), tid: 61, prev: 0 },
-            Record::Departure { time: HostNs(106), tid: 61, is_runnable: false },
-            Record::Departure { time: HostNs(107), tid: 61, is_runnable: true },
             Record::Other,
         ];
         assert_eq!(records[1..], rest);

@@ -58,7 +58,7 @@ mod symbols;
 mod sys;
 mod tracefs;
 
-pub use reader::{EventSink, READ_INTERVAL, SETTLE_TIME, SinkError};
+pub use reader::{EventSink, READ_INTERVAL, SinkError};
 pub use recorder::{KvmDetail, RecordCounters, RecordPlan, RecordTotals, Recorder, check_rights};
 pub use ring::RingError;
 pub use source::{SchedulerSource, check_programs};

@@ -24,10 +24,6 @@ use std::time::Duration;
 /// The rings are read at least this often; earlier when one is a quarter full.
 pub const READ_INTERVAL: Duration = Duration::from_millis(100);
 
-/// After so long, a tracepoint that is silent on a watched pCPU has shown that it is, where anything
-/// happens there at all: whoever measures waits for it first.
-pub const SETTLE_TIME: Duration = Duration::from_millis(250);
-
 /// Why a sink could not keep what it was given.
 pub type SinkError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -221,10 +217,6 @@ impl<S: EventSink> Reader<S> {
             ended.extend(batch.ended.iter().map(|tid| tid.0));
             self.totals.moved_count += batch.moved_count;
             self.totals.unknown_count += batch.unknown_count;
-            self.totals.filled_count += batch.filled_count;
-            if batch.was_silent && !self.totals.silent_pcpus.contains(&pcpu) {
-                self.totals.silent_pcpus.push(pcpu);
-            }
             self.counters.count(&batch.events, bytes.len());
             for id in &batch.new_stacks {
                 let frames = self.assembler.stacks.frames(*id).unwrap_or_default();
@@ -232,12 +224,6 @@ impl<S: EventSink> Reader<S> {
             }
             if !batch.events.is_empty() {
                 self.sink.batch(pcpu, &batch.events).map_err(RecordError::Sink)?;
-            }
-        }
-        // A kernel that is silent on one pCPU is so on the others, sooner or later.
-        if !self.totals.silent_pcpus.is_empty() {
-            for ring in &mut self.rings {
-                ring.call_witness(&mut self.opened)?;
             }
         }
         Ok(())

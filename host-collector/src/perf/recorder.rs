@@ -119,18 +119,10 @@ pub struct RecordTotals {
     pub moved_count: u64,
     /// Records of kinds that nobody asked for.
     pub unknown_count: u64,
-    /// Switches that the tracepoint did not tell, but the scheduler's own record of who came on.
-    /// Their time is that of the record, a microsecond or so late. The state in which a stranger
-    /// left, other than idle, is [`PrevState::Other`](crate::host_event::PrevState) of 0; of a VM's
-    /// thread it is known whether it slept.
-    pub filled_count: u64,
     /// Newborn threads of the VMs that could not be watched on pCPUs that are not watched.
     pub uncovered_threads_count: u64,
     /// Every kernel stack that an event names.
     pub stacks: StackTable,
-    /// Watched pCPUs on which the tracepoint was silent about a switch; from the first one on the
-    /// scheduler's own record was asked for on all watched pCPUs.
-    pub silent_pcpus: Vec<PcpuId>,
     /// Tracepoints that were asked for and that this kernel lacks, by group and name, and
     /// [`BPF_PROGRAMS`] if they were wanted and could not be had.
     pub missing: Vec<&'static str>,

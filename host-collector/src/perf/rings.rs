@@ -148,9 +148,6 @@ pub(super) struct PcpuRing {
     /// Leads the group of `events` and owns the ring.
     leader: OwnedFd,
     events: Vec<OwnedFd>,
-    is_watched: bool,
-    /// Of a watched pCPU, once the tracepoint was caught silent.
-    witness: Option<OwnedFd>,
     lost: LostCount,
     /// What events that are closed by now had lost.
     closed_lost_count: u64,
@@ -186,32 +183,15 @@ impl PcpuRing {
             };
             events.add(machine.detail(format.id), filters)?;
         }
-        let is_watched = watch.pcpus.contains(&pcpu.0);
         Ok(PcpuRing {
             pcpu,
-            order: RingOrder::new(pcpu, is_watched, HostNs(0)),
+            order: RingOrder::new(pcpu, HostNs(0)),
             ring,
             events: events.opened,
             leader,
-            is_watched,
-            witness: None,
             lost: machine.lost,
             closed_lost_count: 0,
         })
-    }
-
-    /// The tracepoint was silent: from now on the scheduler's own record is asked for as well. Not
-    /// before, because it costs all pCPUs something once it is open.
-    pub(super) fn call_witness(&mut self, opened: &mut usize) -> Result<(), RecordError> {
-        if self.is_watched && self.witness.is_none() {
-            let event = sys::open(attr::witness(self.lost), self.pcpu, None)
-                .map_err(|error| open_error(error, self.pcpu, *opened))?;
-            let joined = sys::set_output(event.as_fd(), self.leader.as_fd());
-            joined.map_err(kernel("join a ring", self.pcpu))?;
-            *opened += 1;
-            self.witness = Some(event);
-        }
-        Ok(())
     }
 
     /// Opens the events of threads that were born during the run, and enables them.
@@ -235,15 +215,13 @@ impl PcpuRing {
 
     /// Enables all events of the group at one instant.
     pub(super) fn enable(&mut self, now: HostNs) -> Result<(), RecordError> {
-        self.order = RingOrder::new(self.pcpu, self.is_watched, now);
+        self.order = RingOrder::new(self.pcpu, now);
         sys::enable(self.leader.as_fd()).map_err(kernel("enable events", self.pcpu))
     }
 
     /// Disables all events of the group at one instant.
     pub(super) fn disable(&self) -> Result<(), RecordError> {
-        let leader = sys::disable(self.leader.as_fd());
-        let witness = self.witness.as_ref().map_or(Ok(()), |event| sys::disable(event.as_fd()));
-        leader.and(witness).map_err(kernel("disable events", self.pcpu))
+        sys::disable(self.leader.as_fd()).map_err(kernel("disable events", self.pcpu))
     }
 
     /// What `poll(2)` waits for.
@@ -265,8 +243,7 @@ impl PcpuRing {
             return 0;
         }
         let lost: u64 = self.events.iter().map(lost_of).sum();
-        let witness = self.witness.as_ref().map_or(0, lost_of);
-        let all = lost + witness + lost_of(&self.leader) + self.closed_lost_count;
+        let all = lost + lost_of(&self.leader) + self.closed_lost_count;
         all.saturating_sub(self.order.lost_count)
     }
 }

@@ -130,15 +130,6 @@ impl<'a> Analysis<'a> {
             );
             analysis.warnings.push(Warning::Notice { text });
         }
-        if !manifest.silent_pcpus.is_empty() {
-            let pcpus: Vec<String> = manifest.silent_pcpus.iter().map(PcpuId::to_string).collect();
-            let text = format!(
-                "the kernel's sched_switch tracepoint does not tell every switch on {}; the \
-                 scheduler's own records filled in, at up to twice the cost",
-                pcpus.join(", ")
-            );
-            analysis.warnings.push(Warning::Notice { text });
-        }
         analysis.warnings.extend(manifest.vms.iter().filter_map(facts::throttled));
         for (index, vm) in manifest.vms.iter().enumerate() {
             analysis.read_guest(VmIndex(index), vm, &manifest.host_tsc, start)?;
@@ -254,7 +245,7 @@ impl<'a> Analysis<'a> {
         let mut events = EventMerge::open(self.run)?;
         let watched = watched_pcpus(manifest);
         let mut cut = None;
-        // A tracepoint that is silent shows itself before the window, by contradictions.
+        // What was contradicted before the window concerns no request.
         let mut contradictions_before = 0;
         while let Some(event) = events.next() {
             let event = event?;

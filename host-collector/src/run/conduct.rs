@@ -147,7 +147,6 @@ impl Prepared<'_> {
             evidence: self.evidence.planned(),
             sampling: None,
             cost: Cost::default(),
-            silent_pcpus: Vec::new(),
             host_tsc: Vec::new(),
         }
     }

@@ -54,9 +54,6 @@ pub struct Manifest {
     pub sampling: Option<SamplingRecord>,
     /// What recording cost.
     pub cost: Cost,
-    /// Watched pCPUs on which the kernel's tracepoint did not tell every switch.
-    #[serde(default)]
-    pub silent_pcpus: Vec<PcpuId>,
     /// The host's TSC beside its clock, if KVM relates a guest's TSC to it.
     #[serde(default)]
     pub host_tsc: Vec<TscSample>,
@@ -308,8 +305,6 @@ pub struct Cost {
     pub lost_count: u64,
     /// CPU time of the collector, all threads, from the start of the workloads to their end.
     pub cpu_ns: u64,
-    /// Switches that no tracepoint told of and the scheduler's second record did.
-    pub filled_count: u64,
     /// Threads of the VMs, born during the run, that could not be watched everywhere.
     pub uncovered_threads_count: u64,
     /// Switches whose kernel stack found no room in the table of stacks.

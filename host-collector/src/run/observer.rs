@@ -85,12 +85,10 @@ fn finish_recording(
     // What follows is the run's last words.
     reserve::release(dir);
     let totals = totals?;
-    manifest.silent_pcpus.clone_from(&totals.silent_pcpus);
     disk_notes::take_back(manifest, &totals.missing);
     let cost: &mut Cost = &mut manifest.cost;
     cost.events_count = totals.counters.events_count;
     cost.lost_count = totals.counters.lost_count;
-    cost.filled_count = totals.filled_count;
     cost.uncovered_threads_count = totals.uncovered_threads_count;
     cost.stacks_refused_count = totals.stacks.refused_count();
     cost.ring_bytes = totals.counters.ring_bytes;

@@ -18,7 +18,7 @@ use crate::guest::session::Command;
 use crate::lab::launch::{self, Lab, LabConfig};
 use crate::lab::plan::{Accelerator, Plan, VmPlan};
 use crate::lab::scratch;
-use crate::perf::{KvmDetail, RecordPlan, Recorder, SETTLE_TIME};
+use crate::perf::{KvmDetail, RecordPlan, Recorder};
 use crate::report::evidence::{Evidence, EvidenceLevel};
 use crate::store::{EventWriters, RunDir};
 use crate::units::{Tid, VcpuId};
@@ -83,7 +83,6 @@ impl Stage<'_, '_> {
         }
         // After the start, so that the recorder's own threads are in it, and nobody is born between.
         self.run.dir.write_json("threads.json", &host_threads())?;
-        thread::sleep(SETTLE_TIME);
         quota::note_start(&mut manifest.vms);
         let mut tscs = TscWatch::start(&manifest.vms, self.run.config.accelerator);
         tscs.write(manifest);

@@ -3,8 +3,7 @@
 
 use crate::host_event::{HostEvent, HostEventKind, PrevState, StackId};
 use crate::perf::{
-    EventSink, RecordError, RecordPlan, RecordTotals, Recorder, SETTLE_TIME, SinkError,
-    SymbolError, Symbols,
+    EventSink, RecordError, RecordPlan, RecordTotals, Recorder, SinkError, SymbolError, Symbols,
 };
 use crate::timeline::{LockFacts, Reason, Span, StackTable, ThreadState, Timeline, Watched};
 use crate::units::{HostNs, PcpuId, Tid};
@@ -105,7 +104,6 @@ pub fn observe<T, E: From<ObserveError>>(
 ) -> Result<(Observed, T), E> {
     let memory = Memory::default();
     let recorder = Recorder::start(plan, memory.clone()).map_err(ObserveError::from)?;
-    std::thread::sleep(SETTLE_TIME);
     let result = during()?;
     let totals = recorder.stop().map_err(ObserveError::from)?;
     let observed = observed(totals, &memory)?;

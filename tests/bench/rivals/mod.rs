@@ -50,16 +50,6 @@ pub(crate) enum Expected {
     Stacks,
 }
 
-/// Whether a closed recording still costs for a while.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Aftermath {
-    /// For a second after an event with `context_switch` is closed, every switch of the machine
-    /// still takes perf's slow path (`perf_sched_work` in kernel/events/core.c).
-    OneSecond,
-    /// None to speak of.
-    Brief,
-}
-
 /// What a rival needs to know.
 #[derive(Debug)]
 pub(crate) struct Setting<'a> {
@@ -119,13 +109,6 @@ impl Rival {
         }
     }
 
-    pub(crate) fn aftermath(self) -> Aftermath {
-        match self {
-            Rival::Vslice(_, SchedulerSource::Tracepoints) => Aftermath::OneSecond,
-            _ => Aftermath::Brief,
-        }
-    }
-
     /// What issue 3 allows vslice.
     pub(crate) fn limit_ns(self) -> Option<f64> {
         let Rival::Vslice(watched, SchedulerSource::Programs) = self else { return None };
@@ -154,14 +137,12 @@ impl fmt::Display for Rival {
 fn name_of(watched: Watched, source: SchedulerSource) -> &'static str {
     match (watched, source) {
         (Watched::OtherPcpu, SchedulerSource::Programs) => "vslice, unrelated threads",
-        (Watched::OtherPcpu, SchedulerSource::Tracepoints) => "vslice without BPF, unrelated [1]",
+        (Watched::OtherPcpu, SchedulerSource::Tracepoints) => "vslice without BPF, unrelated",
         (Watched::Pcpu, SchedulerSource::Programs) => "vslice, strangers on a watched pCPU",
-        (Watched::Pcpu, SchedulerSource::Tracepoints) => "vslice without BPF, strangers [1]",
+        (Watched::Pcpu, SchedulerSource::Tracepoints) => "vslice without BPF, strangers",
         (Watched::VcpuThreads, SchedulerSource::Programs) => {
             "vslice, vCPU threads: stacks, wakings"
         }
-        (Watched::VcpuThreads, SchedulerSource::Tracepoints) => {
-            "vslice without BPF, vCPU threads [1]"
-        }
+        (Watched::VcpuThreads, SchedulerSource::Tracepoints) => "vslice without BPF, vCPU threads",
     }
 }

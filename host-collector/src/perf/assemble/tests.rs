@@ -2,6 +2,7 @@
 //! and read as events.
 
 use super::*;
+use crate::host_event::PrevState;
 use crate::perf::event::tests::{Bytes, words};
 use crate::perf::format::tests::{SWITCH_6_18, WAKING_6_18};
 use crate::perf::format::{SwitchFormat, WakingFormat};
@@ -70,11 +71,6 @@ fn switched(prev: u32, prev_state: PrevState, next: u32, stack: Option<u32>) -> 
     HostEventKind::Switch(Switch { next_priority, stack, ..Switch::new(prev, prev_state, next) })
 }
 
-/// A switch that only the scheduler's second record told of.
-fn filled(prev: u32, prev_state: PrevState, next: u32) -> HostEventKind {
-    HostEventKind::Switch(Switch::new(Tid(prev), prev_state, Tid(next)))
-}
-
 #[test]
 fn switches_and_wakings_are_told_with_names_once() {
     let chain = [u64::MAX - 127, 0xffff_ffff_8100_0010, 0xffff_ffff_8100_0020];
@@ -83,7 +79,7 @@ fn switches_and_wakings_are_told_with_names_once() {
     bytes.sample(150, &[], &waking(0, (5, "CPU 0/KVM"), 3));
     bytes.sample(160, &[], &switch((0, "swapper/3"), 0, (5, "CPU 0/KVM")));
     bytes.sample(200, &chain, &switch((5, "CPU 0/KVM"), 0x100, (6, "sh")));
-    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(1)));
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(1)));
     let batch = read(&mut assembler, &mut order, &bytes);
     let waking = HostEventKind::Waking { tid: Tid(5), target: PcpuId(3), waker: Tid(0) };
     let expected = [
@@ -107,7 +103,7 @@ fn a_loss_lasts_from_the_last_record_before_it_to_the_first_one_after_it() {
     // The kernel takes the time of the loss after that of the record that it is written with.
     bytes.lost(501, 7);
     bytes.sample(500, &[], &idle(5));
-    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(40)));
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(40)));
     let batch = read(&mut assembler, &mut order, &bytes);
     let expected = [
         (100, name(5, "a")),
@@ -126,7 +122,7 @@ fn a_loss_lasts_from_the_last_record_before_it_to_the_first_one_after_it() {
 fn a_loss_before_any_record_begins_where_recording_began() {
     let mut bytes = Bytes::default();
     bytes.lost(60, 1);
-    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(40)));
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(40)));
     let batch = read(&mut assembler, &mut order, &bytes);
     let expected = [(40, HostEventKind::Lost { until: HostNs(60), count: 1 })];
     assert_eq!(times_and_kinds(&batch), expected);
@@ -134,7 +130,7 @@ fn a_loss_before_any_record_begins_where_recording_began() {
 
 #[test]
 fn overtaken_records_are_put_in_order_within_and_between_batches() {
-    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(1)));
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(1)));
     let mut first = Bytes::default();
     first.sample(100, &[], &waking(0, (5, "a"), 3));
     first.life(PERF_RECORD_FORK, 90, [VM, 1, 901, 1]);
@@ -149,7 +145,7 @@ fn overtaken_records_are_put_in_order_within_and_between_batches() {
 
 #[test]
 fn births_deaths_and_names_are_told_of_vms_and_of_those_who_were_seen() {
-    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(1)));
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(1)));
     let mut bytes = Bytes::default();
     bytes.life(PERF_RECORD_FORK, 10, [VM, VM, 901, VM]);
     bytes.comm(11, 901, b"worker\0");
@@ -172,105 +168,8 @@ fn births_deaths_and_names_are_told_of_vms_and_of_those_who_were_seen() {
 }
 
 #[test]
-fn arrivals_fill_in_what_the_tracepoint_did_not_tell() {
-    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(1)));
-    let mut bytes = Bytes::default();
-    // Each switch is followed by its arrival: nothing new.
-    bytes.sample(10, &[], &switch((5, "a"), 1, (6, "b")));
-    bytes.came(11, 6, 5, 0);
-    bytes.sample(20, &[], &switch((6, "b"), 1, (0, "")));
-    bytes.came(21, 0, 6, 0);
-    // Silence while idle was on, then while 7 was.
-    bytes.came(30, 5, 0, 0);
-    bytes.sample(40, &[], &switch((5, "a"), 1, (7, "c")));
-    bytes.came(60, 6, 7, 0);
-    bytes.sample(70, &[], &switch((6, "b"), 1, (0, "")));
-    // From idle to 8 and on to 6.
-    bytes.came(80, 6, 8, 0);
-    let batch = read(&mut assembler, &mut order, &bytes);
-    let expected = [
-        (10, switched(5, PrevState::Sleep, 6, None)),
-        (20, switched(6, PrevState::Sleep, 0, None)),
-        (30, filled(0, PrevState::Runnable, 5)),
-        (40, switched(5, PrevState::Sleep, 7, None)),
-        (60, filled(7, PrevState::Other(0), 6)),
-        (70, switched(6, PrevState::Sleep, 0, None)),
-        (80, filled(0, PrevState::Runnable, 8)),
-        (80, filled(8, PrevState::Other(0), 6)),
-    ];
-    assert_eq!(without_names(&batch), expected);
-    assert_eq!(batch.filled_count, 4);
-}
-
-#[test]
-fn arrivals_find_losses_that_nobody_tells() {
-    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(1)));
-    let mut bytes = Bytes::default();
-    // The VM's thread left, but it is not known when.
-    bytes.sample(20, &[], &switch((5, "a"), 1, (VM, "vm")));
-    bytes.came(60, 6, 8, 0);
-    // The VM's thread left, but it is not known in which state: another one's departure tells not.
-    bytes.came(65, 9, 0, 1 << 13);
-    bytes.sample(70, &[], &switch((6, "b"), 1, (VM, "vm")));
-    bytes.came(80, 5, VM, 0);
-    bytes.sample(85, &[], &switch((5, "a"), 1, (0, "")));
-    // What the ring says was lost is not said again.
-    bytes.lost(90, 4);
-    bytes.came(89, 9, 8, 0);
-    let batch = read(&mut assembler, &mut order, &bytes);
-    let expected = [
-        (20, switched(5, PrevState::Sleep, VM, None)),
-        (20, HostEventKind::Lost { until: HostNs(60), count: 1 }),
-        (70, switched(6, PrevState::Sleep, VM, None)),
-        (70, HostEventKind::Lost { until: HostNs(80), count: 1 }),
-        (85, switched(5, PrevState::Sleep, 0, None)),
-        (85, HostEventKind::Lost { until: HostNs(89), count: 4 }),
-        (89, filled(8, PrevState::Other(0), 9)),
-    ];
-    assert_eq!(without_names(&batch), expected);
-}
-
-#[test]
-fn a_thread_on_its_last_stay_bears_no_witness() {
-    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(1)));
-    let mut bytes = Bytes::default();
-    bytes.sample(10, &[], &switch((5, "a"), 1, (VM, "vm")));
-    bytes.came(11, u32::MAX, 5, 0);
-    bytes.sample(20, &[], &switch((VM, "vm"), 0x10, (6, "b")));
-    bytes.came(21, 6, u32::MAX, 0);
-    let batch = read(&mut assembler, &mut order, &bytes);
-    let expected = [
-        (10, switched(5, PrevState::Sleep, VM, None)),
-        (20, switched(VM, PrevState::Dead, 6, None)),
-    ];
-    assert_eq!(without_names(&batch), expected);
-    assert_eq!(batch.filled_count, 0);
-}
-
-#[test]
-fn departures_tell_how_a_vms_thread_left_in_silence() {
-    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(1)));
-    let mut bytes = Bytes::default();
-    bytes.sample(10, &[], &switch((5, "a"), 1, (VM, "vm")));
-    bytes.came(20, VM, 5, 1 << 13);
-    bytes.came(21, 5, VM, 0);
-    bytes.sample(30, &[], &switch((5, "a"), 1, (VM, "vm")));
-    bytes.came(40, VM, 5, 3 << 13);
-    bytes.came(41, 5, VM, 0);
-    let batch = read(&mut assembler, &mut order, &bytes);
-    let expected = [
-        (10, switched(5, PrevState::Sleep, VM, None)),
-        (21, filled(VM, PrevState::Sleep, 5)),
-        (30, switched(5, PrevState::Sleep, VM, None)),
-        (41, filled(VM, PrevState::Runnable, 5)),
-    ];
-    assert_eq!(without_names(&batch), expected);
-    assert_eq!(batch.filled_count, 2);
-}
-
-#[test]
 fn what_was_not_asked_for_is_counted_and_what_is_cut_is_an_error() {
-    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(1)));
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(1)));
     let mut bytes = Bytes::default();
     bytes.sample(10, &[], &words(&[999, 0]));
     bytes.record(13, &[0; 32]);
@@ -286,7 +185,7 @@ fn what_was_not_asked_for_is_counted_and_what_is_cut_is_an_error() {
 /// The words after the raw data: the ABI, then ax, dx, si, di.
 #[test]
 fn a_switch_in_a_system_call_tells_its_arguments() {
-    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(1)));
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(1)));
     let mut bytes = Bytes::default();
     let registers = [2, 0xffff_ffff_ffff_ffda, 2, 0x80, 0x5616_45c0_3060];
     bytes.sample_in_call(10, &[0xffff_ffff_8100_0010], &switch((VM, "vm"), 1, (0, "")), &registers);
@@ -304,24 +203,31 @@ fn a_switch_in_a_system_call_tells_its_arguments() {
 }
 
 #[test]
-fn a_thread_that_leaves_without_having_come_shows_that_the_tracepoint_was_silent() {
-    let read_on = |is_watched, switches: &[(u32, u32)]| {
-        let (mut assembler, mut bytes) = (assembler(), Bytes::default());
-        let mut order = RingOrder::new(PCPU, is_watched, HostNs(1));
-        for (time, (prev, next)) in (1..).zip(switches) {
-            bytes.sample(time * 10, &[], &switch((*prev, "a"), 1, (*next, "b")));
-        }
-        read(&mut assembler, &mut order, &bytes)
+fn a_program_writes_registers_behind_its_record_and_is_no_part_of_the_stack() {
+    let own_code = 0xffff_ffff_c002_2000..0xffff_ffff_c002_2200;
+    let mut assembler = Assembler { own_code: vec![own_code], ..assembler() };
+    let mut order = RingOrder::new(PCPU, HostNs(1));
+    let (schedule, futex) = (0xffff_ffff_8100_0618, 0xffff_ffff_8200_0051);
+    let chain = [u64::MAX - 127, 0xffff_ffff_c002_2128, schedule, futex];
+    let words = |abi: u64| [abi, 0xffff_ffff_ffff_ffda, 2, 0x80, 0x5616_45c0_3060];
+    let record = |abi: u64| {
+        let own = switch((VM, "vm"), 1, (0, ""));
+        assert_eq!(own.len(), assembler.formats.switch.bytes());
+        let words = words(abi).into_iter().flat_map(u64::to_ne_bytes);
+        own.into_iter().chain(words).collect::<Vec<u8>>()
     };
-    let losses = |batch: &Batch| {
-        let kinds = without_names(batch).into_iter();
-        kinds.filter(|(_, kind)| matches!(kind, HostEventKind::Lost { .. })).count()
-    };
-    assert!(!read_on(true, &[(5, 6), (6, VM), (VM, 5)]).was_silent);
-    for broken in [[(5, 6), (7, 8)], [(5, 6), (VM, 8)], [(5, VM), (7, 8)]] {
-        let batch = read_on(true, &broken);
-        assert!(batch.was_silent);
-        assert_eq!(losses(&batch), 0, "the timelines find what is contradicted");
-    }
-    assert!(!read_on(false, &[(5, VM), (7, VM)]).was_silent);
+    let mut bytes = Bytes::default();
+    bytes.sample(10, &chain, &record(2));
+    bytes.sample(20, &chain, &record(0));
+    let batch = read(&mut assembler, &mut order, &bytes);
+    let args: Vec<_> = without_names(&batch)
+        .into_iter()
+        .map(|(_, kind)| match kind {
+            HostEventKind::Switch(switch) => (switch.stack, switch.call_args),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let stack = Some(StackId(0));
+    assert_eq!(args, [(stack, Some([0x5616_45c0_3060, 0x80, 2])), (stack, None)]);
+    assert_eq!(assembler.stacks.frames(StackId(0)), Some(&[schedule, futex][..]));
 }

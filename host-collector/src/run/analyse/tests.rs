@@ -127,7 +127,6 @@ pub(super) fn manifest() -> Manifest {
         evidence: crate::report::evidence::Evidence::default(),
         sampling: None,
         cost: crate::run::manifest::Cost::default(),
-        silent_pcpus: Vec::new(),
         host_tsc: Vec::new(),
     }
 }
