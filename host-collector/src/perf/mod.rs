@@ -20,23 +20,24 @@
 //!
 //! Each online pCPU has one ring. On a *watched* pCPU (one that the plan names, because VM threads
 //! are pinned to it) every context switch is recorded, so that it is known who ran while a vCPU
-//! thread waited. On the others only the switches from or to a VM's thread are, and the filter
-//! that says so runs in the kernel. Wakings of VM threads are recorded wherever the waker is, and
-//! those of strangers where they may take a watched pCPU from a VM's thread. A switch or a waking is recorded exactly once; one
-//! where a VM's thread leaves has its kernel stack and, if it is in a system call, its arguments,
-//! which name the lock that it sleeps on.
+//! thread waited. On the others only the switches from or to a VM's thread are. Wakings of VM threads
+//! are recorded wherever the waker is, and those of strangers where they may take a watched pCPU from
+//! a VM's thread. What is not wanted is turned away in the kernel. A switch or a waking is recorded
+//! exactly once; one where a VM's thread leaves has its kernel stack and, if it is in a system call,
+//! its arguments, which name the lock that it sleeps on.
+//!
+//! BPF programs write these records where they may ([`SchedulerSource`]), and otherwise perf's own
+//! tracepoint events with filters.
 //!
 //! Beyond the scheduler's events a plan may ask for what KVM does for vCPU threads (which device
 //! the VMM has to serve; on demand every exit) and for the steps of I/O on disks.
 //!
 //! # Threads that are born during the run
 //!
-//! A thread inherits the affinity of its creator, so the children of threads that are pinned to
-//! watched pCPUs stay on watched pCPUs, where every switch and every waking is recorded anyhow. A
-//! newborn of a VM's process that may run elsewhere gets events of its own, as soon as the reader
-//! has seen its birth: at most [`READ_INTERVAL`] late. What it did before,
-//! on unwatched pCPUs and with threads of no VM, is not recorded; it has no timeline there, rather
-//! than a wrong one. Its stacks are not asked for.
+//! A thread of a VM's process is wanted as soon as the reader has seen its birth: at most
+//! [`READ_INTERVAL`] late. What it did before, on unwatched pCPUs and with threads of no VM, is not
+//! recorded; it has no timeline there, rather than a wrong one. Without programs it takes events of
+//! its own on each unwatched pCPU that it may run on, and its stacks are not asked for.
 
 mod assemble;
 mod attr;

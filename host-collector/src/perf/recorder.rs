@@ -226,9 +226,9 @@ impl Recorder {
         Ok(Recorder { commands, wake, counters, reader: Some(reader) })
     }
 
-    /// Also records these threads on pCPUs that are not watched, without stacks. Threads that are
-    /// born to the VMs' processes need no call. Each call costs up to two events on each pCPU, so
-    /// say many threads at once.
+    /// Also records these threads wherever they are. Threads that are born to the VMs' processes need
+    /// no call. Without programs each call costs up to two events on each pCPU, so say many threads at
+    /// once.
     ///
     /// # Errors
     /// When the events cannot be opened; the recording goes on without them.
