@@ -58,7 +58,7 @@ pub fn costs_of(name: &str) -> &'static str {
     match (name, detail) {
         (SWITCH | WAKING, _) => "no event can be recorded: runs are sampled",
         (BPF_PROGRAMS, _) => {
-            "perf's tracepoint events record switches instead, at two to four times the cost"
+            "perf's tracepoint events record switches instead, at up to twice the cost"
         }
         (USER_REGISTERS, _) => "locks are not told apart by their addresses",
         (KERNEL_SYMBOLS, _) => "stacks have no names, so the reasons for sleeps are unknown",

@@ -1,5 +1,5 @@
-//! BPF programs that record the scheduler's events: a fraction of the cost of perf's own tracepoint
-//! events, and they see what those miss.
+//! BPF programs that record the scheduler's events: for less than perf's own tracepoint events cost, and
+//! they see what those miss.
 //!
 //! ```text
 //! kernel_types   where the running kernel keeps what is read      (its BTF)
@@ -14,9 +14,10 @@
 //! them.
 //!
 //! Needs Linux 5.15 (`bpf_task_pt_regs`), BTF, and CAP_BPF with CAP_PERFMON. Where that is not to be
-//! had, perf's tracepoint events do the same for two to four times the cost. They also drop what hits
-//! them while the task's recursion counter is taken (`perf_swevent_get_recursion_context`), without
-//! counting; programs have no such counter.
+//! had, perf's tracepoint events do the same for up to twice the cost (`make bench`). Those drop what
+//! hits them while perf is at work for the same task, without counting
+//! (`perf_swevent_get_recursion_context` in kernel/events/core.c), and on one kernel all that the idle
+//! task of one pCPU did.
 
 mod assembly;
 mod kernel_types;
