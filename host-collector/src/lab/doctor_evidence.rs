@@ -5,6 +5,7 @@ use crate::perf::offer::offers;
 use crate::perf::{self, Tracefs};
 use crate::sampling::{Shown, shown_of};
 use crate::units::Tid;
+use crate::vmm::tsc::KvmDebugfs;
 use std::io;
 use std::process::{Command, Stdio};
 
@@ -14,7 +15,22 @@ pub(super) fn findings() -> Vec<Finding> {
     let recordable = perf::check_rights().map_err(|error| error.to_string());
     let mut findings = vec![evidence_finding(recordable, shown_of_child)];
     findings.extend(tracefs_findings(Tracefs::find()));
+    findings.push(tsc_finding(KvmDebugfs::find().map(drop)));
     findings
+}
+
+/// Whether KVM's word of its guests' TSCs can be read. Without it clocks rest on round trips, which is
+/// no worse where guests run under TCG.
+fn tsc_finding(debugfs: io::Result<()>) -> Finding {
+    let name = "TSC offsets";
+    match debugfs {
+        Ok(()) => Finding::ok(name, "KVM's directory in debugfs can be read"),
+        Err(error) => Finding::degraded(
+            name,
+            format!("KVM's directory in debugfs cannot be read: {error}"),
+            "run as root and load kvm; without it guests' clocks rest on round trips alone",
+        ),
+    }
 }
 
 fn evidence_finding(
@@ -131,6 +147,14 @@ mod tests {
     fn without_tracefs_a_run_is_still_possible() {
         let findings = tracefs_findings(Err(io::ErrorKind::PermissionDenied.into()));
         assert_eq!((findings.len(), findings[0].status), (1, Status::Degraded));
+    }
+
+    #[test]
+    fn without_kvms_word_clocks_are_still_known() {
+        assert_eq!(tsc_finding(Ok(())).status, Status::Ok);
+        let finding = tsc_finding(Err(io::ErrorKind::PermissionDenied.into()));
+        assert_eq!(finding.status, Status::Degraded);
+        assert!(finding.advice.is_some_and(|advice| advice.contains("round trips")));
     }
 
     #[test]

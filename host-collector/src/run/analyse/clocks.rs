@@ -12,6 +12,9 @@ use crate::units::{HostNs, VcpuId};
 /// A vCPU whose last exchange came so long before that of another was not read again after the run.
 const CLOSED_WITHIN_NS: u64 = 1_000_000_000;
 
+/// So many changes of an offset are not somebody who writes to the TSC.
+const RESTLESS_COUNT: usize = 10;
+
 /// What the exchanges with one guest come to.
 #[derive(Debug, Default)]
 pub(super) struct GuestClocks {
@@ -69,6 +72,7 @@ pub(super) fn read(
             Err(_) => {}
         }
     }
+    all.notices.extend(restless(vm));
     all.apart = all.clocks.furthest_apart().map(|(vcpu, other_vcpu, apart_ns)| ClocksApart {
         vm: vm.name.clone(),
         vcpu,
@@ -91,6 +95,20 @@ fn told_by_kvm(vm: &VmRecord, vcpu: VcpuId, host_tsc: &[TscSample]) -> Vec<Excha
         Some(reading.relation.exchange(sample))
     };
     host_tsc.iter().filter_map(exchange).collect()
+}
+
+/// That KVM wrote new offsets all the time. A TSC that is written to once is a step, which the map
+/// shows; this one stands while its vCPU waits and catches up when it runs, so that it is no line.
+fn restless(vm: &VmRecord) -> Option<String> {
+    let most = vm.tsc.vcpus.iter().max_by_key(|vcpu| vcpu.readings.len())?;
+    let changes = most.readings.len().saturating_sub(1);
+    (changes >= RESTLESS_COUNT).then(|| {
+        format!(
+            "{}: KVM changed the offset of {}'s TSC at least {changes} times, as it does on a host \
+             whose TSC is not stable: at times its clock may be off by more than round trips show",
+            vm.name, most.vcpu
+        )
+    })
 }
 
 /// The map of all that is known, much the more exact one; if one line fits all of it. Where a host's
@@ -145,6 +163,8 @@ fn exchanges(samples: &[ClockSample], wanted: &dyn Fn(VcpuId) -> bool) -> Vec<Ex
 mod tests {
     use super::super::tests::{clock_sample, host_at, manifest};
     use super::*;
+    use crate::clock::tsc::TscRelation;
+    use crate::run::manifest::{TscReading, VcpuTsc};
 
     /// The reader is vCPU1.
     fn read_samples(samples: &[ClockSample]) -> GuestClocks {
@@ -169,6 +189,23 @@ mod tests {
         assert_eq!(of(2_000_000, 0), (5, 1, false), "it rests on all of them");
         assert_eq!(of(1_000_000, 0), (2, 0, false), "it was read a second before");
         assert_eq!(of(2_000_000, 15_700), (2, 0, true), "they are not one clock");
+    }
+
+    #[test]
+    fn an_offset_that_never_rests_is_said_and_a_step_is_not() {
+        let notice = |changes_count: u64| {
+            let mut vm = manifest().vms.remove(0);
+            let reading = |turn: u64| TscReading {
+                from: host_at(turn),
+                until: host_at(turn),
+                relation: TscRelation { offset_ticks: turn.cast_signed(), scaling: None },
+            };
+            let readings = (0..=changes_count).map(reading).collect();
+            vm.tsc.vcpus = vec![VcpuTsc { vcpu: VcpuId(1), readings }];
+            restless(&vm)
+        };
+        assert_eq!((notice(0), notice(9)), (None, None));
+        assert!(notice(10).unwrap().contains("vCPU1's TSC at least 10 times"));
     }
 
     #[test]
