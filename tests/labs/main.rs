@@ -7,6 +7,7 @@
 mod bad_luck;
 mod evidence;
 mod experiment;
+mod solo;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::process::ExitCode;
@@ -21,7 +22,8 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let lab = Lab::find();
     let user_lab = lab.clone().and_then(|lab| lab.may_be_used_by_anybody().map(|()| lab));
-    let cases = experiment::CASES.iter().chain(bad_luck::CASES).chain(evidence::CASES);
+    let cases =
+        experiment::CASES.iter().chain(bad_luck::CASES).chain(evidence::CASES).chain(solo::CASES);
     let mut trials: Vec<Trial> = cases.map(|case| trial(*case, lab.clone())).collect();
     trials.extend(evidence::USER_CASES.iter().map(|case| trial(*case, user_lab.clone())));
     libtest_mimic::run(&arguments, trials).exit_code()

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use vslice_workload::clock::Clock;
 use vslice_workload::gap::{
-    Evidence, Figures, Kind, Parts, RawGap, Span, StealTold, TickRate, Told, evidence_of,
-    shares_of_cells, steal_told, taken_within, timeslices,
+    Evidence, Figures, Kind, Parts, RawGap, Span, StealTold, Tick, TickRate, Told, evidence_of,
+    handler_ns, shares_of_cells, slow_tick_max_ns, steal_told, taken_within, timeslices,
 };
 
 /// Cells of the timeline.
@@ -50,6 +50,9 @@ struct Judged {
     start_ticks: u64,
     span: Span,
     length_ns: u64,
+    tick: Tick,
+    /// The guest's own handler at the end of a gap of the host's, in which the vCPU was back.
+    handler_ns: u64,
     parts: Parts,
 }
 
@@ -86,6 +89,8 @@ fn analyse_vcpu(solo: &Solo, measured: &Measured, vcpu: &MeasuredVcpu) -> (VcpuR
             end_ns: rate.ns(gap.end.saturating_sub(outcome.begun)),
         },
         length_ns: evidence.length_ns,
+        tick: evidence.tick,
+        handler_ns: handler_ns(evidence, &told),
         parts: Parts::of(evidence, &told),
     };
     let judged: Vec<Judged> = outcome.gaps.iter().zip(&evidence).map(judge).collect();
@@ -98,6 +103,7 @@ fn analyse_vcpu(solo: &Solo, measured: &Measured, vcpu: &MeasuredVcpu) -> (VcpuR
     let report = VcpuReport {
         vcpu: vcpu.vcpu,
         measured_ns,
+        slow_tick_max_ns: told.slow_tick_max_ns,
         host_gaps: host_gaps.into(),
         host_gaps_per_s: per(host_gaps.count as f64 * 1e9, measured_ns),
         host_share: per(host_ns as f64, measured_ns),
@@ -145,9 +151,14 @@ fn told_of(
     let counted = splits().map(|split| split.counted_ns);
     let counted_ns: u64 = counted.filter(|ns| *ns > interrupt_max_ns).sum();
     let step_ns = measured.step_ns;
+    let slow_tick_max_ns = slow_tick_max_ns(evidence, interrupt_max_ns);
     let Some((before, after)) = vcpu.times else {
-        let told =
-            Told { interrupt_max_ns, steal: StealTold::Never, interrupts_may_be_uncounted: true };
+        let told = Told {
+            interrupt_max_ns,
+            slow_tick_max_ns,
+            steal: StealTold::Never,
+            interrupts_may_be_uncounted: true,
+        };
         return (told, StealReport { told: "untold", moved_ns: None, step_ns });
     };
     let moved_ns = after.steal_ns.saturating_sub(before.steal_ns);
@@ -159,7 +170,7 @@ fn told_of(
         StealTold::Never => "never",
     };
     let interrupts_may_be_uncounted = after.irq_ns > 0;
-    let told = Told { interrupt_max_ns, steal, interrupts_may_be_uncounted };
+    let told = Told { interrupt_max_ns, slow_tick_max_ns, steal, interrupts_may_be_uncounted };
     (told, StealReport { told: name, moved_ns: Some(moved_ns), step_ns })
 }
 
@@ -171,8 +182,13 @@ fn spans_of(
     rate: TickRate,
 ) -> VcpuSpans {
     let gaps: Vec<(Kind, Span)> = judged.iter().map(|gap| (gap.parts.kind(), gap.span)).collect();
-    let host: Vec<Span> =
-        gaps.iter().filter(|(kind, _)| kind.is_host()).map(|(_, span)| *span).collect();
+    // The vCPU was back before its handler of the pending tick let the loop see that.
+    let taken = |gap: &Judged| Span {
+        end_ns: gap.span.end_ns.saturating_sub(gap.handler_ns).max(gap.span.start_ns),
+        ..gap.span
+    };
+    let host = judged.iter().filter(|gap| gap.parts.kind().is_host()).map(taken);
+    let host: Vec<Span> = host.collect();
     let measured_ns = rate.ns(known_until.saturating_sub(begun));
     VcpuSpans { vcpu, gaps, timeslices: timeslices(&host), begun, measured_ns, host }
 }
@@ -192,6 +208,10 @@ fn gap_report(gap: &Judged) -> GapReport {
         start_ns: gap.span.start_ns,
         length_ns: gap.length_ns,
         kind: gap.parts.kind().name(),
+        tick_after_ns: match gap.tick {
+            Tick::After { start_ns } => Some(start_ns),
+            Tick::Outside | Tick::Untold => None,
+        },
         parts_ns: by_kind(|kind| Some(gap.parts.ns(kind)).filter(|ns| *ns > 0)),
     }
 }

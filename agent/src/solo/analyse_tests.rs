@@ -108,6 +108,20 @@ fn a_timeslice_is_not_ended_by_the_guest() {
 }
 
 #[test]
+fn a_timeslice_begins_before_the_handler_of_a_pending_tick() {
+    // The tick came 40 us before the first gap's end: by then the vCPU was back.
+    let mut first = host_gap(10 * MS, 4 * MS);
+    let ran_ns = 14 * MS - 40 * US;
+    first.after.schedstat = Some(SchedStat { ran_ns, run_delay_ns: 0 });
+    let measured = measured(outcome(vec![first, host_gap(50 * MS, 6 * MS)], None));
+    let report = report("", &measured);
+    let vcpu = &report.vcpus[0];
+    assert_eq!(vcpu.timeslices.p50_ns, 36 * MS + 40 * US);
+    assert_eq!(vcpu.parts_ns["guest_interrupt"], 40 * US);
+    assert_eq!(vcpu.parts_ns["host"], 10 * MS - 40 * US);
+}
+
+#[test]
 fn bins_have_no_holes() {
     let report = report("", &contended());
     let bins = &report.vcpus[0].bins;

@@ -37,6 +37,8 @@ pub(super) struct VcpuReport {
     pub(super) vcpu: u16,
     /// From the loop's first reading to its last, or to the first gap that found no room.
     pub(super) measured_ns: u64,
+    /// Up to here a gap with a tick may be a slow tick, and is unknown; 0 if that is not known.
+    pub(super) slow_tick_max_ns: u64,
     /// Gaps whose largest part the host took.
     pub(super) host_gaps: Distribution,
     pub(super) host_gaps_per_s: f64,
@@ -130,6 +132,8 @@ pub(super) struct GapReport {
     pub(super) start_ns: u64,
     pub(super) length_ns: u64,
     pub(super) kind: &'static str,
+    /// Where in the gap the guest's last tick was; `null` if there was none, or it is not told.
+    pub(super) tick_after_ns: Option<u64>,
     /// Kinds that have a part; they add up to `length_ns`.
     pub(super) parts_ns: BTreeMap<&'static str, u64>,
 }

@@ -113,6 +113,13 @@ fn of_vcpu(page: &mut String, vcpu: &VcpuReport) {
     };
     line(page, &format!("  steal      {told}"));
     line(page, &format!("  run delay  {run_delay}"));
+    if vcpu.slow_tick_max_ns > 0 {
+        let slow = duration(vcpu.slow_tick_max_ns);
+        line(
+            page,
+            &format!("  slow tick  a gap up to {slow} with a tick in it may be one: unknown"),
+        );
+    }
     let mean_ns = vcpu.measured_ns / blind.iterations.max(1);
     line(
         page,
@@ -136,6 +143,10 @@ fn of_vcpu(page: &mut String, vcpu: &VcpuReport) {
         line(page, &text);
     }
     histogram(page, &vcpu.bins);
+    timeline(page, vcpu);
+}
+
+fn timeline(page: &mut String, vcpu: &VcpuReport) {
     line(
         page,
         &format!(

@@ -25,9 +25,23 @@ pub struct Evidence {
     pub voluntary: u64,
     /// Switches away from the thread when it was.
     pub involuntary: u64,
-    /// Whether the last tick was inside the gap; `None` if the kernel does not tell, or the thread
-    /// was switched, which looks the same.
-    pub ticked: Option<bool>,
+    /// Where the last tick was.
+    pub tick: Tick,
+}
+
+/// The last tick before the counters were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Tick {
+    /// The kernel does not tell, or the thread was switched, which looks the same.
+    #[default]
+    Untold,
+    /// Not in the gap.
+    Outside,
+    /// In the gap, so long after its start, as far as the gap's time was counted to the thread.
+    After {
+        /// The time from the gap's start to the tick.
+        start_ns: u64,
+    },
 }
 
 /// What the loop left behind about a gap, in nanoseconds.
@@ -41,15 +55,10 @@ pub fn evidence_of(gap: &RawGap, rate: TickRate) -> Evidence {
         // The kernel adds up; a counter that went back is a kernel's bug and tells nothing.
         after.run_delay_ns.saturating_sub(before.run_delay_ns)
     });
-    let ticked = after.schedstat.filter(|_| voluntary + involuntary == 0).map(|schedstat| {
-        let since_tick_ns = after.cpu_ns.saturating_sub(schedstat.ran_ns);
-        let since_end_ns = rate.ns(after.at.saturating_sub(gap.end));
-        let since_start_ns = rate.ns(after.at.saturating_sub(gap.start));
-        let slack_ns = slack_ns(since_start_ns);
-        schedstat.ran_ns > before.cpu_ns
-            && since_tick_ns + slack_ns >= since_end_ns
-            && since_tick_ns <= since_start_ns + slack_ns
-    });
+    let tick = match after.schedstat {
+        Some(schedstat) if voluntary + involuntary == 0 => tick_of(gap, schedstat.ran_ns, rate),
+        _ => Tick::Untold,
+    };
     Evidence {
         length_ns: rate.ns(gap.end.saturating_sub(gap.start)),
         window_ns,
@@ -57,7 +66,24 @@ pub fn evidence_of(gap: &RawGap, rate: TickRate) -> Evidence {
         run_delay_ns,
         voluntary,
         involuntary,
-        ticked,
+        tick,
+    }
+}
+
+/// Where the tick was that left the thread's runtime at `ran_ns`.
+fn tick_of(gap: &RawGap, ran_ns: u64, rate: TickRate) -> Tick {
+    let (before, after) = (&gap.before, &gap.after);
+    let since_tick_ns = after.cpu_ns.saturating_sub(ran_ns);
+    let since_end_ns = rate.ns(after.at.saturating_sub(gap.end));
+    let since_start_ns = rate.ns(after.at.saturating_sub(gap.start));
+    let slack_ns = slack_ns(since_start_ns);
+    let is_inside = ran_ns > before.cpu_ns
+        && since_tick_ns + slack_ns >= since_end_ns
+        && since_tick_ns <= since_start_ns + slack_ns;
+    if is_inside {
+        Tick::After { start_ns: since_start_ns.saturating_sub(since_tick_ns) }
+    } else {
+        Tick::Outside
     }
 }
 
@@ -181,20 +207,21 @@ mod tests {
 
     #[test]
     fn a_tick_is_seen_by_the_runtime_it_left_behind() {
-        let ticked = |ran_ns| evidence_of(&raw(ran_ns), TickRate::new(1, 1)).ticked;
+        let tick = |ran_ns| evidence_of(&raw(ran_ns), TickRate::new(1, 1)).tick;
+        let after_us = |us: u64| Tick::After { start_ns: us * US };
         // At 515 us of CPU time the gap was 5 us old, at 608 it was almost over.
-        assert_eq!(ticked(515 * US), Some(true));
-        assert_eq!(ticked(608 * US), Some(true));
-        assert_eq!(ticked(503 * US), Some(false), "7 us before the gap");
-        assert_eq!(ticked(500 * US), Some(false), "what reading the clock itself left");
+        assert_eq!(tick(515 * US), after_us(5));
+        assert_eq!(tick(608 * US), after_us(98));
+        assert_eq!(tick(503 * US), Tick::Outside, "7 us before the gap");
+        assert_eq!(tick(500 * US), Tick::Outside, "what reading the clock itself left");
         // Counters that were read right before the gap brought the runtime up to date themselves.
         let mut fresh = raw(500 * US);
         (fresh.start, fresh.end) = (990 * US, 1_105 * US);
-        assert_eq!(evidence_of(&fresh, TickRate::new(1, 1)).ticked, Some(false));
+        assert_eq!(evidence_of(&fresh, TickRate::new(1, 1)).tick, Tick::Outside);
         let mut switched = raw(515 * US);
         switched.after.involuntary = 1;
         let evidence = evidence_of(&switched, TickRate::new(1, 1));
-        assert_eq!((evidence.ticked, evidence.involuntary), (None, 1));
+        assert_eq!((evidence.tick, evidence.involuntary), (Tick::Untold, 1));
         assert_eq!((evidence.length_ns, evidence.window_ns), (100 * US, 115 * US));
         assert_eq!((evidence.cpu_ns, evidence.run_delay_ns), (115 * US, Some(0)));
     }
@@ -211,7 +238,7 @@ mod tests {
         ) {
             let window_ns = length_ns + around_ns;
             let evidence = Evidence {
-                length_ns, window_ns, cpu_ns, run_delay_ns, voluntary, involuntary, ticked: None,
+                length_ns, window_ns, cpu_ns, run_delay_ns, voluntary, involuntary, tick: Tick::Untold,
             };
             let Split { switch_ns, stopped_ns, uncounted_ns, counted_ns } = evidence.split();
             prop_assert_eq!(switch_ns + stopped_ns + uncounted_ns + counted_ns, length_ns);

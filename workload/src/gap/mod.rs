@@ -21,8 +21,8 @@ mod figures;
 mod probe;
 mod rate;
 
-pub use cause::{Kind, Parts, StealTold, Told, steal_told};
-pub use evidence::{Evidence, Split, evidence_of};
+pub use cause::{Kind, Parts, StealTold, Told, handler_ns, slow_tick_max_ns, steal_told};
+pub use evidence::{Evidence, Split, Tick, evidence_of};
 pub use figures::{Figures, Span, shares_of_cells, taken_within, timeslices};
 pub use probe::{
     Counters, LostGaps, Outcome, Probe, RawGap, SchedStat, Settings, Witness, watch_for_gaps,
