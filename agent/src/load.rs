@@ -9,9 +9,10 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use vslice_wire::{Dropped, GuestTicks, HogCount, Request};
+use vslice_wire::{Dropped, GuestTicks, HOG_GAPS_MAX, HogCount, HogGap, HogGaps, Request};
 use vslice_workload::error::WorkloadError;
-use vslice_workload::hog::Hog;
+use vslice_workload::gap::{TickRate, TickSample};
+use vslice_workload::hog::{self, Hog, Lookout};
 use vslice_workload::reader::{Reader, ReaderEnd};
 use vslice_workload::ring::{Consumer, Producer, Record, Recorded, recording_ring};
 use vslice_workload::spec::WorkloadSpec;
@@ -52,9 +53,32 @@ pub(crate) struct LoadEnd {
 pub(crate) struct Load {
     hog_vcpus: Vec<u16>,
     hogs: Vec<Hog>,
+    lookout: Option<LookoutPlan>,
     reader: Option<ReaderThread>,
     /// One store ends all hogs and the reader.
     stop: Arc<AtomicBool>,
+}
+
+/// How the hogs shall look at the clock, whose rate is known by the time they start.
+#[derive(Debug, Clone, Copy)]
+struct LookoutPlan {
+    clock: Clock,
+    threshold_ns: u64,
+    prepared: TickSample,
+}
+
+impl LookoutPlan {
+    /// Only the TSC never leaves the guest.
+    fn of(spec: &WorkloadSpec, clock: Clock) -> Option<LookoutPlan> {
+        let threshold_ns = u64::from(spec.hog_gap_us?) * 1_000;
+        let prepared = TickSample::take(clock);
+        clock.is_tsc().then_some(LookoutPlan { clock, threshold_ns, prepared })
+    }
+
+    fn lookout(self) -> Option<Lookout> {
+        let rate = TickRate::between(self.prepared, TickSample::take(self.clock))?;
+        Some(Lookout { clock: self.clock, threshold_ticks: rate.ticks(self.threshold_ns) })
+    }
 }
 
 /// The thread that prepares the reader, waits for the start, and then is the reader.
@@ -76,7 +100,8 @@ impl Load {
             Some(_) => Some(ReaderThread::spawn(spec.clone(), clock, Arc::clone(&stop))?),
             None => None,
         };
-        Ok(Load { hog_vcpus: spec.hogs.clone(), hogs: Vec::new(), reader, stop })
+        let lookout = LookoutPlan::of(spec, clock);
+        Ok(Load { hog_vcpus: spec.hogs.clone(), hogs: Vec::new(), lookout, reader, stop })
     }
 
     /// Whether preparing has ended, and how. To be asked until it says something.
@@ -91,8 +116,9 @@ impl Load {
 
     /// Starts the hogs, then the reader: its first request meets the contention that its last will.
     pub(crate) fn start(&mut self) -> anyhow::Result<()> {
+        let lookout = self.lookout.and_then(LookoutPlan::lookout);
         for &vcpu in &self.hog_vcpus {
-            self.hogs.push(Hog::start(vcpu, Arc::clone(&self.stop))?);
+            self.hogs.push(Hog::start(vcpu, Arc::clone(&self.stop), lookout)?);
         }
         if let Some(reader) = &mut self.reader {
             let (producer, consumer) = recording_ring(RING_RECORDS);
@@ -124,6 +150,17 @@ impl Load {
     /// How far each hog has counted.
     pub(crate) fn hog_counts(&self) -> Vec<HogCount> {
         self.hogs.iter().map(|hog| HogCount { vcpu: hog.vcpu(), count: hog.count() }).collect()
+    }
+
+    /// What each hog has missed since it was last asked, where it missed anything.
+    pub(crate) fn hog_gaps(&mut self) -> Vec<HogGaps> {
+        let wire =
+            |gap: hog::HogGap| HogGap { start: GuestTicks(gap.start), end: GuestTicks(gap.end) };
+        let taken = self.hogs.iter_mut().map(|hog| HogGaps {
+            vcpu: hog.vcpu(),
+            gaps: std::iter::from_fn(|| hog.take_gap()).take(HOG_GAPS_MAX).map(wire).collect(),
+        });
+        taken.filter(|taken| !taken.gaps.is_empty()).collect()
     }
 
     /// Whether a started load has ended and everything has been taken from it, and how it ended.

@@ -11,6 +11,9 @@ const BLOCK_AGE: Duration = Duration::from_millis(200);
 
 const HOGS_PERIOD: Duration = Duration::from_secs(1);
 
+/// A hog that is taken off its pCPU every 4 ms has 50 gaps in this time.
+const GAPS_PERIOD: Duration = Duration::from_millis(200);
+
 /// A load that runs, and what has been taken from it and not sent yet.
 #[derive(Debug)]
 pub(crate) struct Streaming {
@@ -19,6 +22,7 @@ pub(crate) struct Streaming {
     /// When the first request of the block was taken.
     block_begun: Duration,
     hogs_sent: Duration,
+    gaps_sent: Duration,
     /// Requests taken so far, the dropped ones included.
     requests: u64,
     dropped: u64,
@@ -32,6 +36,7 @@ impl Streaming {
             block: Vec::with_capacity(BLOCK_REQUESTS_MAX),
             block_begun: Duration::ZERO,
             hogs_sent: uptime(),
+            gaps_sent: uptime(),
             requests: 0,
             dropped: 0,
             stop_wanted: false,
@@ -61,8 +66,13 @@ impl Streaming {
             self.hogs_sent = now;
             self.send_hogs(link);
         }
+        if now.saturating_sub(self.gaps_sent) >= GAPS_PERIOD && link.has_room() {
+            self.gaps_sent = now;
+            self.send_gaps(link);
+        }
         let end = self.load.ended()?;
         self.send_block(link);
+        self.send_gaps(link);
         self.send_hogs(link);
         Some(end)
     }
@@ -115,6 +125,10 @@ impl Streaming {
             block.clear();
             self.block = block;
         }
+    }
+
+    fn send_gaps(&mut self, link: &mut Link) {
+        self.load.hog_gaps().into_iter().for_each(|gaps| link.send(&GuestFrame::HogGaps(gaps)));
     }
 
     fn send_hogs(&mut self, link: &mut Link) {

@@ -60,7 +60,11 @@ fn holds(lab: &Lab, arguments: &[&str]) -> Result<(), Failed> {
     check("at most 5 % of the tail is unknown", unknown_ns * 20 <= tail_ns)?;
     check("vm2's vCPU1 is named", antagonists(&summary).any(|name| name == "vm2 vCPU1"))?;
     phases(&summary)?;
-    check("the clock has a bound", summary["clock"]["bound_ns"].as_u64().is_some_and(|ns| ns > 0))
+    check("the clock has a bound", summary["clock"]["bound_ns"].as_u64().is_some_and(|ns| ns > 0))?;
+    let hogs = summary["clock"]["vcpus"].as_array().map_or(&[][..], |vcpus| &vcpus[..]);
+    let count = |key| hogs.iter().filter_map(|vcpu| vcpu["hog_check"][key].as_u64()).sum::<u64>();
+    check("hogs missed when their vCPUs were off", count("absences") >= 50)?;
+    check("no hog ran while its vCPU was off", count("violations") == 0)
 }
 
 /// What proves a wait for QEMU's big lock is in the manifest, and what names the devices.

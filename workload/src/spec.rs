@@ -33,6 +33,9 @@ pub struct WorkloadSpec {
     pub io_scheduler: Option<String>,
     /// Without a sign of life of the collector for this long, everything stops.
     pub lease_ms: u32,
+    /// Hogs look at the clock, and tell of looks further apart than this many microseconds; not where
+    /// reading the clock may leave the guest. `None`: they only count.
+    pub hog_gap_us: Option<u32>,
 }
 
 /// Which clock the requests are stamped with.
@@ -269,6 +272,7 @@ mod tests {
             clock: ClockChoice::Auto,
             io_scheduler: Some("none".to_owned()),
             lease_ms: 2000,
+            hog_gap_us: Some(50),
         }
     }
 

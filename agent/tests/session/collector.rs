@@ -12,8 +12,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 use vslice_wire::{
-    Deframer, Done, Dropped, Frame, GuestFrame, Hello, HogCount, HostFrame, Notice, Ping, Pong,
-    Ready, Request,
+    Deframer, Done, Dropped, Frame, GuestFrame, Hello, HogCount, HogGaps, HostFrame, Notice, Ping,
+    Pong, Ready, Request,
 };
 use vslice_workload::spec::{ClockChoice, Engine, Pattern, ReaderSpec, WorkloadSpec};
 
@@ -40,6 +40,7 @@ pub(crate) struct Told {
     /// Each loss, with the number of requests that were sent before it.
     pub(crate) dropped: Vec<(usize, Dropped)>,
     pub(crate) hogs: Vec<Vec<HogCount>>,
+    pub(crate) hog_gaps: Vec<HogGaps>,
     pub(crate) notices: Vec<Notice>,
     pub(crate) pongs: Vec<Pong>,
     pub(crate) done: Option<Done>,
@@ -151,6 +152,7 @@ impl Pair {
             clock: ClockChoice::MonotonicRaw,
             io_scheduler: None,
             lease_ms: 60_000,
+            hog_gap_us: None,
         }
     }
 
@@ -206,6 +208,7 @@ impl Pair {
             GuestFrame::Requests(requests) => told.requests.extend(requests),
             GuestFrame::Dropped(dropped) => told.dropped.push((told.requests.len(), dropped)),
             GuestFrame::Hogs(hogs) => told.hogs.push(hogs),
+            GuestFrame::HogGaps(gaps) => told.hog_gaps.push(gaps),
             GuestFrame::Notice(notice) => told.notices.push(notice),
             GuestFrame::Pong(pong) => told.pongs.push(pong),
             GuestFrame::Done(done) => told.done = Some(done),
@@ -218,6 +221,14 @@ impl Pair {
         let mut told = Told::default();
         while self.listen(&mut told) {}
         told
+    }
+
+    /// Stops the agent, all its threads, for a while.
+    pub(crate) fn pause(&self, time: Duration) {
+        let agent = Pid::from_raw(self.agent.id().cast_signed());
+        kill(agent, Signal::SIGSTOP).expect("our own child");
+        std::thread::sleep(time);
+        kill(agent, Signal::SIGCONT).expect("our own child");
     }
 
     /// The collector is gone, as after SIGKILL.

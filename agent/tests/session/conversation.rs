@@ -1,7 +1,9 @@
 //! The conversation that vslice-wire draws, from end to end and with a stop at every stage.
 
 use crate::collector::{BLOCK_BYTES, Pair, Told, last_vcpu};
-use vslice_wire::{ClockKind, DoneReason, HostFrame, PROTOCOL_VERSION, Ping};
+use std::time::Duration;
+use vslice_wire::{ClockKind, DoneReason, HogGap, HostFrame, PROTOCOL_VERSION, Ping};
+use vslice_workload::clock::Clock;
 use vslice_workload::spec::ClockChoice;
 
 #[test]
@@ -98,6 +100,41 @@ fn hogs_alone_run_until_they_are_stopped() {
     assert_eq!(told.done().reason, DoneReason::Stopped);
     assert_eq!(told.done().requests, 0);
     pair.wait_for_end_of_thread(&format!("hog-{}", last_vcpu()));
+}
+
+#[test]
+fn a_hog_tells_when_it_did_not_run() {
+    let (mut pair, _) = Pair::prepare(|spec| {
+        spec.reader = None;
+        spec.clock = ClockChoice::Tsc;
+        spec.hogs = vec![last_vcpu()];
+        spec.hog_gap_us = Some(10_000);
+    });
+    pair.say(&HostFrame::Start);
+    let mut told = Told::default();
+    while told.hogs.is_empty() {
+        assert!(pair.listen(&mut told), "hogs do not end by themselves");
+    }
+    // The agent is a process of this machine, so its clock is this thread's too.
+    let clock = Clock::choose(ClockChoice::Tsc);
+    for _ in 0..3 {
+        let before = clock.now();
+        pair.pause(Duration::from_millis(50));
+        let after = clock.now();
+        let is_it = |gap: &HogGap| {
+            let overlap = gap.end.0.min(after).saturating_sub(gap.start.0.max(before));
+            overlap * 2 > after - before
+        };
+        while !told.hog_gaps.iter().flat_map(|gaps| &gaps.gaps).any(is_it) {
+            assert!(pair.listen(&mut told), "hogs do not end by themselves");
+        }
+    }
+    let gaps: Vec<HogGap> = told.hog_gaps.iter().flat_map(|gaps| gaps.gaps.clone()).collect();
+    assert!(told.hog_gaps.iter().all(|gaps| gaps.vcpu == last_vcpu()));
+    assert!(gaps.is_sorted_by(|one, next| one.end <= next.start));
+    assert!(gaps.iter().all(|gap| gap.start < gap.end));
+    pair.say(&HostFrame::Stop);
+    while pair.listen(&mut told) {}
 }
 
 #[test]

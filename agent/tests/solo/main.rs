@@ -95,7 +95,7 @@ fn a_rival_is_the_guests_own_switch() {
     let _alone = alone();
     let pcpu = last_pcpu();
     let stop = Arc::new(AtomicBool::new(false));
-    let rival = Hog::start(pcpu, Arc::clone(&stop)).unwrap();
+    let rival = Hog::start(pcpu, Arc::clone(&stop), None).unwrap();
     let child = solo(&["--duration", "2s", "--vcpus", &pcpu.to_string(), "--json", "--gaps"]);
     let file = wait_for_loop(&child, pcpu);
     // The last of these readings is the nearest to the loop's own last.

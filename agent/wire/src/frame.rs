@@ -102,6 +102,24 @@ pub struct HogCount {
     pub count: u64,
 }
 
+/// A time in which a hog did not look at its clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HogGap {
+    /// The last look before.
+    pub start: GuestTicks,
+    /// The first one after.
+    pub end: GuestTicks,
+}
+
+/// Gaps of one hog, in order of time and after all that it told before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HogGaps {
+    /// The vCPU that the hog is pinned to.
+    pub vcpu: u16,
+    /// At most [`HOG_GAPS_MAX`](crate::HOG_GAPS_MAX).
+    pub gaps: Vec<HogGap>,
+}
+
 /// Why a guest's part of the run is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DoneReason {
@@ -167,6 +185,8 @@ pub enum GuestFrame {
     Dropped(Dropped),
     /// See [`HogCount`]; one for each hog, at most [`HOGS_MAX`](crate::HOGS_MAX).
     Hogs(Vec<HogCount>),
+    /// See [`HogGaps`].
+    HogGaps(HogGaps),
     /// See [`Notice`].
     Notice(Notice),
     /// See [`Done`].

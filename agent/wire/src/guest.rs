@@ -4,8 +4,8 @@ use crate::block::{put_block, take_block};
 use crate::bytes::{Cursor, bound, put_count, put_string, put_u16, put_u64, put_varint};
 use crate::{
     ClockKind, DecodeError, Done, DoneReason, Dropped, EncodeError, Frame, GuestFrame, GuestTicks,
-    HOGS_MAX, Hello, HogCount, NAME_BYTES_MAX, NOTICE_BYTES_MAX, Notice, Pong, Ready, Severity,
-    TARGET_BYTES_MAX,
+    HOG_GAPS_MAX, HOGS_MAX, Hello, HogCount, HogGap, HogGaps, NAME_BYTES_MAX, NOTICE_BYTES_MAX,
+    Notice, Pong, Ready, Severity, TARGET_BYTES_MAX,
 };
 
 /// The kinds of a guest's frames lie below 0x80 and those of a host above, so that an end which is
@@ -18,6 +18,7 @@ const DROPPED: u8 = 0x05;
 const HOGS: u8 = 0x06;
 const NOTICE: u8 = 0x07;
 const DONE: u8 = 0x08;
+const HOG_GAPS: u8 = 0x09;
 
 impl Frame for GuestFrame {
     fn encode_body(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
@@ -37,6 +38,7 @@ impl Frame for GuestFrame {
                 Ok(())
             }
             Self::Hogs(hogs) => put_hogs(out, hogs),
+            Self::HogGaps(gaps) => put_hog_gaps(out, gaps),
             Self::Notice(notice) => put_notice(out, notice),
             Self::Done(done) => {
                 put_done(out, done);
@@ -54,6 +56,7 @@ impl Frame for GuestFrame {
             REQUESTS => Self::Requests(take_block(&mut cursor)?),
             DROPPED => Self::Dropped(take_dropped(&mut cursor)?),
             HOGS => Self::Hogs(take_hogs(&mut cursor)?),
+            HOG_GAPS => Self::HogGaps(take_hog_gaps(&mut cursor)?),
             NOTICE => Self::Notice(take_notice(&mut cursor)?),
             DONE => Self::Done(take_done(&mut cursor)?),
             kind => return Err(DecodeError::UnknownKind { kind }),
@@ -173,6 +176,39 @@ fn take_hogs(cursor: &mut Cursor<'_>) -> Result<Vec<HogCount>, DecodeError> {
         hogs.push(HogCount { vcpu: cursor.u16()?, count: cursor.varint()? });
     }
     Ok(hogs)
+}
+
+/// ```text
+/// 0x09 vcpu:u16 length:varint (at most HOG_GAPS_MAX)
+///      length x { since the end of the one before, or 0:varint  end - start:varint }
+/// ```
+/// Differences wrap around 2^64.
+fn put_hog_gaps(out: &mut Vec<u8>, gaps: &HogGaps) -> Result<(), EncodeError> {
+    bound("hog gaps", gaps.gaps.len(), HOG_GAPS_MAX)?;
+    out.push(HOG_GAPS);
+    put_u16(out, gaps.vcpu);
+    put_count(out, gaps.gaps.len());
+    let mut before = 0;
+    for gap in &gaps.gaps {
+        put_varint(out, gap.start.0.wrapping_sub(before));
+        put_varint(out, gap.end.0.wrapping_sub(gap.start.0));
+        before = gap.end.0;
+    }
+    Ok(())
+}
+
+fn take_hog_gaps(cursor: &mut Cursor<'_>) -> Result<HogGaps, DecodeError> {
+    let vcpu = cursor.u16()?;
+    let length = cursor.count("hog gaps", HOG_GAPS_MAX)?;
+    let mut gaps = Vec::with_capacity(length);
+    let mut before = 0_u64;
+    for _ in 0..length {
+        let start = before.wrapping_add(cursor.varint()?);
+        let end = start.wrapping_add(cursor.varint()?);
+        gaps.push(HogGap { start: GuestTicks(start), end: GuestTicks(end) });
+        before = end;
+    }
+    Ok(HogGaps { vcpu, gaps })
 }
 
 /// ```text

@@ -11,7 +11,7 @@
 //!   | -- Ready ---------------------------> |   file checked, clock chosen
 //!   | <-- Ping ... Pong ------------------> |   the clock exchange; every Ping renews the lease
 //!   | <-------------------------- Start --- |
-//!   | -- Requests, Dropped, Hogs ... -----> |
+//!   | -- Requests, Dropped, Hogs, HogGaps > |
 //!   | <-- Ping ... Pong ------------------> |
 //!   | -- Done ----------------------------> |
 //!   | <-- Ping ... Pong ------------------> |   the exchange that closes the clock map
@@ -45,15 +45,15 @@ mod host;
 
 pub use error::{DecodeError, EncodeError};
 pub use frame::{
-    ClockKind, Done, DoneReason, Dropped, GuestFrame, GuestTicks, Hello, HogCount, HostFrame,
-    Notice, Ping, Pong, Ready, Request, Severity,
+    ClockKind, Done, DoneReason, Dropped, GuestFrame, GuestTicks, Hello, HogCount, HogGap, HogGaps,
+    HostFrame, Notice, Ping, Pong, Ready, Request, Severity,
 };
 pub use framing::{Deframer, Frame};
 
 /// The version of the protocol that this crate speaks; a collector refuses any other in `Hello`.
 ///
 /// The layout of `Hello` is the same in every version, so that a mismatch can always be told.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// What a frame's length field may say at most: its kind and payload in bytes.
 pub const FRAME_BYTES_MAX: usize = 64 * 1024;
@@ -64,6 +64,9 @@ pub const BLOCK_REQUESTS_MAX: usize = 1024;
 
 /// Hogs in one [`GuestFrame::Hogs`] at most.
 pub const HOGS_MAX: usize = 4096;
+
+/// Gaps in one [`GuestFrame::HogGaps`] at most: at 20 bytes each they fit [`FRAME_BYTES_MAX`].
+pub const HOG_GAPS_MAX: usize = 1024;
 
 /// The JSON of a [`HostFrame::Plan`] in bytes at most.
 pub const PLAN_BYTES_MAX: usize = 48 * 1024;

@@ -3,8 +3,9 @@
 
 use vslice_wire::{
     ClockKind, DecodeError, Done, DoneReason, Dropped, EncodeError, Frame, GuestFrame, GuestTicks,
-    HOGS_MAX, Hello, HogCount, HostFrame, NAME_BYTES_MAX, NOTICE_BYTES_MAX, Notice, PLAN_BYTES_MAX,
-    PROTOCOL_VERSION, Ping, Pong, Ready, Request, Severity, TARGET_BYTES_MAX,
+    HOG_GAPS_MAX, HOGS_MAX, Hello, HogCount, HogGap, HogGaps, HostFrame, NAME_BYTES_MAX,
+    NOTICE_BYTES_MAX, Notice, PLAN_BYTES_MAX, PROTOCOL_VERSION, Ping, Pong, Ready, Request,
+    Severity, TARGET_BYTES_MAX,
 };
 
 fn encoded(frame: &impl Frame) -> Vec<u8> {
@@ -25,7 +26,7 @@ fn check<F: Frame + PartialEq + std::fmt::Debug>(frame: F, hex: &str) {
 
 #[test]
 fn the_version_is_that_of_these_bytes() {
-    assert_eq!(PROTOCOL_VERSION, 1);
+    assert_eq!(PROTOCOL_VERSION, 2);
 }
 
 #[test]
@@ -142,6 +143,21 @@ fn hogs() {
 }
 
 #[test]
+fn hog_gaps() {
+    let gap = |start, end| HogGap { start: GuestTicks(start), end: GuestTicks(end) };
+    let gaps = HogGaps { vcpu: 0x0102, gaps: vec![gap(300, 301), gap(311, 611)] };
+    check(GuestFrame::HogGaps(gaps), "0a000000 | 09 | 0201 | 02 | ac02 01 | 0a ac02");
+    // What a clock that went back would leave.
+    let back = HogGaps { vcpu: 0, gaps: vec![gap(9, 5), gap(3, 3)] };
+    let wrapped = "fcffffffffffffffff01";
+    let wrapped_start = "feffffffffffffffff01";
+    check(
+        GuestFrame::HogGaps(back),
+        &format!("1a000000 | 09 | 0000 | 02 | 09 {wrapped} | {wrapped_start} 00"),
+    );
+}
+
+#[test]
 fn notice() {
     check(
         GuestFrame::Notice(Notice::new(Severity::Warning, "hi")),
@@ -210,6 +226,9 @@ fn what_is_above_a_bound_is_not_encoded() {
     refused(&GuestFrame::Notice(notice), "bytes of notice", NOTICE_BYTES_MAX);
     let hogs = vec![HogCount { vcpu: 0, count: 0 }; HOGS_MAX + 1];
     refused(&GuestFrame::Hogs(hogs), "hogs", HOGS_MAX);
+    let gap = HogGap { start: GuestTicks(0), end: GuestTicks(0) };
+    let gaps = HogGaps { vcpu: 0, gaps: vec![gap; HOG_GAPS_MAX + 1] };
+    refused(&GuestFrame::HogGaps(gaps), "hog gaps", HOG_GAPS_MAX);
     let count = PLAN_BYTES_MAX + 1;
     assert_eq!(
         HostFrame::Plan(vec![0; count]).encode(&mut Vec::new()),
@@ -222,6 +241,9 @@ fn the_largest_frames_fit() {
     let hogs = vec![HogCount { vcpu: u16::MAX, count: u64::MAX }; HOGS_MAX];
     assert!(encoded(&GuestFrame::Hogs(hogs)).len() > 49_000);
     assert!(encoded(&HostFrame::Plan(vec![b' '; PLAN_BYTES_MAX])).len() > 40_000);
+    let gap = HogGap { start: GuestTicks(u64::MAX), end: GuestTicks(u64::MAX - 1) };
+    let gaps = HogGaps { vcpu: u16::MAX, gaps: vec![gap; HOG_GAPS_MAX] };
+    assert!(encoded(&GuestFrame::HogGaps(gaps)).len() > 10_000);
 }
 
 #[test]
@@ -239,7 +261,7 @@ fn bytes_that_are_no_frame_are_refused() {
     let unknown = |kind| DecodeError::UnknownKind { kind };
     for (kind, payload, error) in [
         (0x00, &[][..], unknown(0x00)),
-        (0x09, &[], unknown(0x09)),
+        (0x0a, &[], unknown(0x0a)),
         (0x83, &[], unknown(0x83)),
         (0x01, &[1], Truncated { needed_bytes: 2, left_bytes: 1 }),
         (

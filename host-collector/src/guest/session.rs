@@ -15,8 +15,8 @@ use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 use vslice_wire::{
-    Deframer, Done, DoneReason, Dropped, Frame, GuestFrame, Hello, HogCount, HostFrame, Notice,
-    PROTOCOL_VERSION, Ready, Request, Severity,
+    Deframer, Done, DoneReason, Dropped, Frame, GuestFrame, Hello, HogCount, HogGap, HogGaps,
+    HostFrame, Notice, PROTOCOL_VERSION, Ready, Request, Severity,
 };
 
 /// How long a guest may take to answer when nothing slow is asked of it.
@@ -34,6 +34,9 @@ const CALIBRATION_TIME: Duration = Duration::from_secs(2);
 const CALIBRATION_TIMEOUT: Duration = Duration::from_secs(60);
 /// Notices kept of one guest; what it has to say beyond them is passed over.
 const NOTICES_MAX: usize = 100;
+/// Gaps kept of the hogs of one guest: 64 MiB in memory when they are read. Those beyond are passed
+/// over, and the clock is not checked by them.
+const HOG_GAPS_MAX: u64 = 4 << 20;
 /// Longest wait in one turn of the loop: how late a command or a ping may be.
 const TURN: Duration = Duration::from_millis(20);
 
@@ -54,6 +57,11 @@ pub trait GuestSink: Send {
     /// # Errors
     /// As `requests`.
     fn exchange(&mut self, vcpu: VcpuId, exchange: &Exchange) -> Result<(), SinkError>;
+    /// Gaps of one vCPU's hog, in the order in which they were told.
+    ///
+    /// # Errors
+    /// As `requests`.
+    fn hog_gaps(&mut self, vcpu: VcpuId, gaps: &[HogGap]) -> Result<(), SinkError>;
 }
 
 /// Why a sink could not keep something.
@@ -101,6 +109,8 @@ pub struct SessionRecord {
     pub requests_count: u64,
     /// Requests that the guest reported as not recorded.
     pub dropped_count: u64,
+    /// Gaps of hogs that were recorded.
+    pub hog_gaps_count: u64,
 }
 
 /// Why a session ended before its end.
@@ -459,6 +469,7 @@ impl<'a, S: GuestSink> Session<'a, S> {
                 self.record.hogs = hogs;
                 Ok(())
             }
+            GuestFrame::HogGaps(gaps) => self.take_hog_gaps(&gaps),
             GuestFrame::Notice(notice) => {
                 self.take_notice(&notice);
                 Ok(())
@@ -476,6 +487,7 @@ impl<'a, S: GuestSink> Session<'a, S> {
             GuestFrame::Requests(_) => ("requests", turn == Turn::Running),
             GuestFrame::Dropped(_) => ("a count of dropped requests", turn == Turn::Running),
             GuestFrame::Hogs(_) => ("the counts of hogs", turn == Turn::Running),
+            GuestFrame::HogGaps(_) => ("the gaps of a hog", turn == Turn::Running),
             GuestFrame::Pong(_) => ("a pong", turn != Turn::Hello),
             GuestFrame::Notice(_) => ("a notice", turn != Turn::Hello),
             GuestFrame::Done(done) => {
@@ -518,6 +530,17 @@ impl<'a, S: GuestSink> Session<'a, S> {
         self.sink.dropped(dropped).map_err(SessionError::Sink)?;
         self.record.dropped_count += dropped.count;
         Ok(())
+    }
+
+    fn take_hog_gaps(&mut self, gaps: &HogGaps) -> Result<(), SessionError> {
+        if gaps.gaps.is_empty() {
+            return Err(SessionError::Empty { frame: "the gaps of a hog" });
+        }
+        let left = HOG_GAPS_MAX - self.record.hog_gaps_count;
+        let kept = gaps.gaps.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        self.record.hog_gaps_count += kept as u64;
+        let kept = &gaps.gaps[..kept];
+        self.sink.hog_gaps(VcpuId(gaps.vcpu), kept).map_err(SessionError::Sink)
     }
 
     /// Every frame that goes to the sink uses up some of what the plan allows, so that no flood of

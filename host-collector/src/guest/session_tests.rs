@@ -14,6 +14,7 @@ struct Kept {
     requests: Vec<Request>,
     dropped: Vec<Dropped>,
     exchanges: Vec<VcpuId>,
+    hog_gaps: Vec<(VcpuId, HogGap)>,
     disk_is_full: bool,
 }
 
@@ -33,6 +34,11 @@ impl GuestSink for &mut Kept {
 
     fn exchange(&mut self, vcpu: VcpuId, _exchange: &Exchange) -> Result<(), SinkError> {
         self.exchanges.push(vcpu);
+        Ok(())
+    }
+
+    fn hog_gaps(&mut self, vcpu: VcpuId, gaps: &[HogGap]) -> Result<(), SinkError> {
+        self.hog_gaps.extend(gaps.iter().map(|gap| (vcpu, *gap)));
         Ok(())
     }
 }
@@ -177,6 +183,7 @@ fn a_whole_conversation_is_recorded() {
             assert_eq!(guest.hear(), Some(HostFrame::Start));
             guest.say(&GuestFrame::Requests(vec![request(0), request(1)]));
             guest.say(&GuestFrame::Hogs(vec![HogCount { vcpu: 1, count: 77 }]));
+            guest.say(&hog_gaps(1));
             guest.say(&done(DoneReason::Completed));
             assert_eq!(guest.hear(), Some(HostFrame::Bye));
         },
@@ -187,6 +194,8 @@ fn a_whole_conversation_is_recorded() {
     let on_vcpu1 = kept.exchanges.iter().filter(|vcpu| **vcpu == VcpuId(1)).count();
     assert_eq!(on_vcpu1, 2 * CALIBRATION_EXCHANGES as usize, "before the run and after it");
     assert_eq!(record.hogs, [HogCount { vcpu: 1, count: 77 }]);
+    let gap = HogGap { start: GuestTicks(3), end: GuestTicks(9) };
+    assert_eq!((kept.hog_gaps, record.hog_gaps_count), (vec![(VcpuId(1), gap)], 1));
     assert_eq!(record.done.unwrap().reason, DoneReason::Completed);
     assert_eq!(record.requests_count, 2);
 }
@@ -414,11 +423,25 @@ fn dropped_requests_use_up_the_allowance_too() {
 
 #[test]
 fn what_tells_of_nothing_is_not_recorded_for_ever() {
-    for nothing in [dropped(0), GuestFrame::Requests(Vec::new())] {
+    for nothing in [dropped(0), GuestFrame::Requests(Vec::new()), hog_gaps(0)] {
         let (kept, (_, result)) = after_the_start(&[nothing]);
         assert!(matches!(result, Err(SessionError::Empty { .. })), "{result:?}");
-        assert!(kept.dropped.is_empty());
+        assert!(kept.dropped.is_empty() && kept.hog_gaps.is_empty());
     }
+}
+
+fn hog_gaps(count: usize) -> GuestFrame {
+    let gap = HogGap { start: GuestTicks(3), end: GuestTicks(9) };
+    GuestFrame::HogGaps(HogGaps { vcpu: 1, gaps: vec![gap; count] })
+}
+
+#[test]
+fn a_flood_of_gaps_is_passed_over() {
+    let enough = usize::try_from(HOG_GAPS_MAX).unwrap() / vslice_wire::HOG_GAPS_MAX + 3;
+    let frames: Vec<GuestFrame> =
+        (0..enough).map(|_| hog_gaps(vslice_wire::HOG_GAPS_MAX)).collect();
+    let (kept, (record, _)) = after_the_start(&frames);
+    assert_eq!((kept.hog_gaps.len() as u64, record.hog_gaps_count), (HOG_GAPS_MAX, HOG_GAPS_MAX));
 }
 
 #[test]
@@ -443,6 +466,7 @@ fn what_is_said_out_of_turn_ends_the_session() {
         vec![done(), requests()],
         vec![done(), dropped(1)],
         vec![done(), hogs()],
+        vec![done(), hog_gaps(1)],
         vec![done(), done()],
     ] {
         let (kept, (_, result)) = after_the_start(&frames);
@@ -545,6 +569,9 @@ fn any_frame() -> impl Strategy<Value = GuestFrame> {
         })),
         (any::<u16>(), count())
             .prop_map(|(vcpu, count)| GuestFrame::Hogs(vec![HogCount { vcpu, count }])),
+        (any::<u16>(), ticks(), ticks()).prop_map(|(vcpu, start, end)| {
+            GuestFrame::HogGaps(HogGaps { vcpu, gaps: vec![HogGap { start, end }] })
+        }),
         text().prop_map(|text| GuestFrame::Notice(Notice::new(Severity::Error, text))),
         (reason, count(), count()).prop_map(|(reason, requests, dropped)| {
             GuestFrame::Done(Done { reason, requests, dropped })

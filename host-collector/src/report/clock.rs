@@ -62,6 +62,8 @@ pub struct VcpuClock {
     pub exchanges: u64,
     /// What KVM's word says of the round trips.
     pub kvm_check: KvmCheck,
+    /// What its hog says of the map.
+    pub hog_check: HogCheck,
     /// Requests that were submitted on it, and have a place on the host's clock.
     pub requests: u64,
     /// The map's bound at its worst within the measured window.
@@ -81,6 +83,18 @@ pub struct KvmCheck {
     /// Those at which it is not.
     pub violations: u64,
     /// By how much it is not, at worst.
+    pub worst_ns: u64,
+}
+
+/// A third check that can fail: a hog does not look at its clock while the host has its vCPU off the
+/// pCPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HogCheck {
+    /// Times that a vCPU was off its pCPU for so long that its hog must have missed them.
+    pub absences: u64,
+    /// Those in which the hog looked at its clock nevertheless, by more than the map may be off.
+    pub violations: u64,
+    /// By how much more, at worst.
     pub worst_ns: u64,
 }
 
@@ -132,6 +146,17 @@ impl Clock {
             worst_ns: sum.worst_ns.max(check.worst_ns),
         })
     }
+
+    /// What the hogs of all vCPUs say.
+    #[must_use]
+    pub fn hog_check(&self) -> HogCheck {
+        let checks = self.vcpus.iter().map(|vcpu| vcpu.hog_check);
+        checks.fold(HogCheck::default(), |sum, check| HogCheck {
+            absences: sum.absences + check.absences,
+            violations: sum.violations + check.violations,
+            worst_ns: sum.worst_ns.max(check.worst_ns),
+        })
+    }
 }
 
 impl VcpuClock {
@@ -145,6 +170,7 @@ impl VcpuClock {
             method: ClockMethod::Exchange,
             exchanges: map.exchange_count() as u64,
             kvm_check: KvmCheck::default(),
+            hog_check: HogCheck::default(),
             requests: 0,
             bound_ns: map.bound_ns(),
             cut_count: map.cuts().len() as u64,

@@ -123,6 +123,13 @@ pub enum Warning {
         /// By how much at worst.
         worst_ns: u64,
     },
+    /// Hogs looked at their clocks while the host had their vCPUs off their pCPUs.
+    HogClockViolated {
+        /// How often.
+        count: u64,
+        /// By how much at worst, beside what the clocks may be off.
+        worst_ns: u64,
+    },
     /// A vCPU's clock stepped, or changed its rate.
     ClockStepped {
         /// The VM.
@@ -233,6 +240,7 @@ impl fmt::Display for Warning {
             Warning::ClockBound { bound_ns, p99_ns } => coarse(*bound_ns, *p99_ns),
             Warning::ClockViolated { count, worst_ns } => violated(*count, *worst_ns),
             Warning::KvmClockViolated { count, worst_ns } => kvm_violated(*count, *worst_ns),
+            Warning::HogClockViolated { count, worst_ns } => hogs_violated(*count, *worst_ns),
             Warning::ClockStepped { vm, vcpu, count, step_ns } => {
                 stepped(vm, *vcpu, *count, *step_ns)
             }
@@ -267,6 +275,15 @@ fn kvm_violated(count: u64, worst_ns: u64) -> String {
     format!(
         "KVM's offsets of the guests' TSCs contradict the round trips with the guests {}, by up to {}: \
          request times may be off by more than they say",
+        counted(count, "time"),
+        duration(worst_ns)
+    )
+}
+
+fn hogs_violated(count: u64, worst_ns: u64) -> String {
+    format!(
+        "the clock is wrong: hogs ran in their guests {} that the host had their vCPUs off their pCPUs, by \
+         up to {} more than request times may be off",
         counted(count, "time"),
         duration(worst_ns)
     )
@@ -392,6 +409,11 @@ fn clock(summary: &Summary, warnings: &mut Vec<Warning>) {
     if kvm.violations > 0 {
         let (count, worst_ns) = (kvm.violations, kvm.worst_ns);
         warnings.push(Warning::KvmClockViolated { count, worst_ns });
+    }
+    let hogs = clock.hog_check();
+    if hogs.violations > 0 {
+        let (count, worst_ns) = (hogs.violations, hogs.worst_ns);
+        warnings.push(Warning::HogClockViolated { count, worst_ns });
     }
     let stepped = clock.vcpus.iter().filter(|vcpu| vcpu.cut_count > 0);
     warnings.extend(stepped.map(|vcpu| Warning::ClockStepped {

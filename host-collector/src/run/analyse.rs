@@ -2,10 +2,12 @@
 
 mod clocks;
 mod facts;
+mod hog_word;
 mod kvm_word;
 mod samples;
 mod threads;
 
+use self::hog_word::HogWord;
 use self::kvm_word::KvmWord;
 use self::samples::Samples;
 use self::threads::Threads;
@@ -15,13 +17,14 @@ use super::manifest::{Manifest, SCHEMA, Status, VmRecord};
 use crate::clock::tsc::TscSample;
 use crate::host_event::{HostEvent, HostEventKind, StackId};
 use crate::join::{Clocks, Join, Placed, SubmissionOrder, Submitter};
+use crate::lab::plan::HOG_GAP_US;
 use crate::report::clock::{ClocksApart, VcpuClock};
 use crate::report::io::IoDisk;
 use crate::report::model::{Accelerator, Cost, Environment, Hog, Lost, RunStatus};
 use crate::report::{Facts, Names, Summary, SummaryBuilder, VmIndex, VmThreads, Warning};
 use crate::store::{
-    ClockSample, EventMerge, RequestItem, RunDir, StackNames, StoreError, StreamReader, Tail,
-    VmName, read_all,
+    ClockSample, EventMerge, HogGapItem, RequestItem, RunDir, StackNames, StoreError, StreamReader,
+    Tail, VmName, read_all,
 };
 use crate::timeline::{Span, StackTable, Timeline};
 use crate::units::{HostNs, PcpuId, VcpuId};
@@ -84,6 +87,8 @@ struct Analysis<'a> {
     clocks_apart: Vec<ClocksApart>,
     /// With the place of each vCPU among the clocks.
     kvm_words: Vec<(usize, KvmWord)>,
+    /// The same.
+    hog_words: Vec<(usize, HogWord)>,
     threads: Threads,
     lost: Lost,
     kvm_events_count: u64,
@@ -107,6 +112,7 @@ impl<'a> Analysis<'a> {
             clocks: Vec::new(),
             clocks_apart: Vec::new(),
             kvm_words: Vec::new(),
+            hog_words: Vec::new(),
             threads: Threads::new(manifest, threads),
             lost: Lost::default(),
             kvm_events_count: 0,
@@ -137,6 +143,31 @@ impl<'a> Analysis<'a> {
         Ok(analysis)
     }
 
+    /// What the hogs say of those of the clocks, from `first_row` on, that their vCPUs have.
+    fn read_hogs(
+        &mut self,
+        vm: &VmRecord,
+        name: &VmName,
+        clocks: &Clocks,
+        first_row: usize,
+    ) -> Result<(), AnalyseError> {
+        // Runs of a vslice before this check have none.
+        let read = read_all::<HogGapItem>(&self.run.hog_gaps_path(name)).map(|(gaps, _)| gaps);
+        let gaps = optional(read)?;
+        for (vcpu, map) in clocks.iter() {
+            let own: Vec<HogGapItem> =
+                gaps.iter().filter(|gap| gap.vcpu == vcpu).copied().collect();
+            let thread = vm.threads.iter().find(|thread| thread.vcpu == Some(vcpu));
+            let mut rows = (first_row..).zip(&self.clocks[first_row..]);
+            let row = rows.find(|(_, row)| row.vcpu == vcpu).map(|(place, _)| place);
+            if let (Some(thread), Some(row)) = (thread, row) {
+                let threshold_ns = u64::from(HOG_GAP_US) * 1_000;
+                self.hog_words.push((row, HogWord::new(thread.tid, map, &own, threshold_ns)));
+            }
+        }
+        Ok(())
+    }
+
     /// Prepares the joins of one guest's requests, and what its clocks need for it.
     fn read_guest(
         &mut self,
@@ -162,6 +193,7 @@ impl<'a> Analysis<'a> {
         let first_row = self.clocks.len();
         self.kvm_words.extend(clocks.words.into_iter().map(|(row, word)| (first_row + row, word)));
         self.clocks.extend(clocks.rows);
+        self.read_hogs(vm, &name, &clocks.clocks, first_row)?;
         if vm.reader_vcpu.is_none() {
             return Ok(());
         }
@@ -315,6 +347,7 @@ impl<'a> Analysis<'a> {
             join.push_span(span, &mut |breakdown| self.builder.breakdown(*vm, breakdown));
         }
         self.kvm_words.iter_mut().for_each(|(_, word)| word.push(span));
+        self.hog_words.iter_mut().for_each(|(_, word)| word.push(span));
     }
 
     /// Tells the joins how far recording has come, and what their disks did.
@@ -358,6 +391,9 @@ impl<'a> Analysis<'a> {
     fn finish(mut self, manifest: &Manifest, stacks: &[StackNames], end: HostNs) -> Summary {
         for (row, word) in self.kvm_words {
             self.clocks[row].kvm_check = word.check;
+        }
+        for (row, word) in self.hog_words {
+            self.clocks[row].hog_check = word.check;
         }
         let stacks = stacks.iter().map(|stack| (StackId(stack.id), stack.frames.clone()));
         let names = Names {

@@ -2,15 +2,18 @@
 
 use crate::clock::Exchange;
 use crate::guest::session::{GuestSink, SinkError};
-use crate::store::{ClockSample, RequestItem, RunDir, StoreError, StreamWriter, VmName};
+use crate::store::{
+    ClockSample, HogGapItem, RequestItem, RunDir, StoreError, StreamWriter, VmName,
+};
 use crate::units::VcpuId;
-use vslice_wire::{Dropped, Request};
+use vslice_wire::{Dropped, HogGap, Request};
 
-/// The two streams of one guest.
+/// The streams of one guest.
 #[derive(Debug)]
 pub(super) struct GuestStreams {
     requests: StreamWriter<RequestItem>,
     clock: StreamWriter<ClockSample>,
+    hog_gaps: StreamWriter<HogGapItem>,
 }
 
 impl GuestStreams {
@@ -18,13 +21,15 @@ impl GuestStreams {
         Ok(GuestStreams {
             requests: StreamWriter::create(&run.requests_path(vm))?,
             clock: StreamWriter::create(&run.clock_path(vm))?,
+            hog_gaps: StreamWriter::create(&run.hog_gaps_path(vm))?,
         })
     }
 
     /// Says that the streams are whole.
     pub(super) fn finish(self) -> Result<(), StoreError> {
         self.requests.finish()?;
-        self.clock.finish()
+        self.clock.finish()?;
+        self.hog_gaps.finish()
     }
 }
 
@@ -44,5 +49,12 @@ impl GuestSink for &mut GuestStreams {
     fn exchange(&mut self, vcpu: VcpuId, exchange: &Exchange) -> Result<(), SinkError> {
         self.clock.push(ClockSample { vcpu, exchange: *exchange })?;
         Ok(self.clock.tick()?)
+    }
+
+    fn hog_gaps(&mut self, vcpu: VcpuId, gaps: &[HogGap]) -> Result<(), SinkError> {
+        for gap in gaps {
+            self.hog_gaps.push(HogGapItem { vcpu, start: gap.start, end: gap.end })?;
+        }
+        Ok(self.hog_gaps.tick()?)
     }
 }

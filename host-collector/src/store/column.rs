@@ -16,6 +16,8 @@ pub enum StreamKind {
     Stacks = 4,
     /// Looks at the threads of one VM.
     Samples = 5,
+    /// Gaps of the hogs of one guest.
+    HogGaps = 6,
 }
 
 /// A payload that passed its CRC but says nothing sensible, or one that ends too early.

@@ -5,6 +5,7 @@
 //! events-<pcpu>.vsr    HostEvent, one stream for each pCPU, in order of time
 //! requests-<vm>.vsr     RequestItem: the requests of one guest and the drops between them
 //! clock-<vm>.vsr        ClockSample: the clock exchanges with one guest
+//! gaps-<vm>.vsr         HogGapItem: when the hogs of one guest did not run
 //! samples-<vm>.vsr      SampleItem: looks at the threads of one VM, where events could not be recorded
 //! stacks.vsr            StackFrames: kernel stacks as addresses, each written before its first use
 //! stacks.json           the same stacks as symbol names, written once at the end of a run
@@ -48,6 +49,7 @@
 //! | events | kind: byte; time: delta; pcpu: runs; then for each kind its columns, see `events.rs` |
 //! | requests | kind: runs; then the columns of requests, then those of drops, see `requests.rs` |
 //! | clock | vcpu: runs; host sent: delta; guest received: delta; guest sent minus received: varint; host received minus sent: varint |
+//! | gaps | vcpu: runs; start: delta; length: varint |
 //! | samples | kind: runs; time: delta; of the looks: tid: delta; state: byte; call: varint; three arguments of those in a call: delta each; the block's names: count, lengths, bytes; name, counted from 1: varint; of the schedstats: tid, on pCPU, run delay, timeslices: delta each; of the gaps: length, rounds: varint each |
 //! | stacks | id: delta; frame count: varint; frames, of all stacks in a row: delta |
 //!
@@ -58,6 +60,7 @@ mod clock;
 mod column;
 mod event_writers;
 mod events;
+mod hog_gaps;
 mod merge;
 mod requests;
 mod run_dir;
@@ -68,6 +71,7 @@ pub use block::{StreamReader, StreamWriter, Tail, read_all};
 pub use clock::ClockSample;
 pub use column::{CodecError, ColumnReader, Columnar, StreamKind};
 pub use event_writers::EventWriters;
+pub use hog_gaps::HogGapItem;
 pub use merge::EventMerge;
 pub use requests::RequestItem;
 pub use run_dir::{RunDir, VmName};

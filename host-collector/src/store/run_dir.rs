@@ -118,6 +118,12 @@ impl RunDir {
         self.path.join(format!("clock-{vm}.vsr"))
     }
 
+    /// The file of the gaps of one guest's hogs.
+    #[must_use]
+    pub fn hog_gaps_path(&self, vm: &VmName) -> PathBuf {
+        self.path.join(format!("gaps-{vm}.vsr"))
+    }
+
     /// The file of the looks at one VM's threads.
     #[must_use]
     pub fn samples_path(&self, vm: &VmName) -> PathBuf {

@@ -26,6 +26,10 @@ pub const BUILT_IN: [(&str, &str); 2] =
 /// stopped, and long enough for a ping that a busy host delays.
 const LEASE_MS_DEFAULT: u64 = 1_500;
 
+/// Hogs tell of looks at their clock that are further apart than this, in microseconds: ten times what
+/// lies between two looks where a guest is slow, and a tenth of the shortest timeslice.
+pub const HOG_GAP_US: u32 = 50;
+
 /// An experiment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -367,6 +371,7 @@ impl Plan {
             clock,
             io_scheduler: vm.disk.as_ref().map(|disk| disk.guest_io_scheduler.clone()),
             lease_ms: u32::try_from(self.lease_ms).unwrap_or(u32::MAX),
+            hog_gap_us: Some(HOG_GAP_US),
         }
     }
 }

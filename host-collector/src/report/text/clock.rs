@@ -3,7 +3,7 @@
 use super::NAME_CHARS_MAX;
 use super::page::{Page, Tone, shorten};
 use super::units::{count, counted, duration};
-use crate::report::clock::{Clock, ClockCut, ClockMethod, KvmCheck};
+use crate::report::clock::{Clock, ClockCut, ClockMethod, HogCheck, KvmCheck};
 use crate::report::model::Summary;
 
 /// Steps that are shown; the JSON has more.
@@ -25,8 +25,12 @@ pub(super) fn clock(page: &mut Page, summary: &Summary) {
     };
     let maps = counted(clock.vcpus.len() as u64, "map");
     let (verdict, check, tone) = check(clock);
-    let kvm = clock.kvm_check();
-    let verdict = if kvm.violations > 0 { VIOLATED } else { verdict };
+    let (kvm, hogs) = (clock.kvm_check(), clock.hog_check());
+    let verdict = match verdict {
+        _ if kvm.violations + hogs.violations > 0 => VIOLATED,
+        NOT_CHECKED if hogs.absences > 0 => OK,
+        verdict => verdict,
+    };
     let text = format!(
         "{verdict}, {method}: {bound}; {maps} from {}; {check}",
         counted(exchanges, "round trip")
@@ -34,6 +38,10 @@ pub(super) fn clock(page: &mut Page, summary: &Summary) {
     page.paragraph("Clock     ", &text, tone);
     if kvm.readings > 0 {
         let (text, tone) = told_by_kvm(kvm);
+        page.paragraph(INDENT, &text, tone);
+    }
+    if hogs.absences > 0 {
+        let (text, tone) = told_by_hogs(hogs);
         page.paragraph(INDENT, &text, tone);
     }
     let cuts = clock.vcpus.iter().flat_map(|vcpu| vcpu.cuts.iter().map(move |cut| (vcpu, cut)));
@@ -51,6 +59,24 @@ pub(super) fn clock(page: &mut Page, summary: &Summary) {
 }
 
 const VIOLATED: &str = "VIOLATED";
+const OK: &str = "ok";
+const NOT_CHECKED: &str = "not checked";
+
+/// What the hogs say of when the host had their vCPUs off their pCPUs.
+fn told_by_hogs(hogs: HogCheck) -> (String, Tone) {
+    let absences = counted(hogs.absences, "time");
+    if hogs.violations == 0 {
+        let text =
+            format!("hogs missed each of the {absences} that their vCPUs were off their pCPUs");
+        return (text, Tone::Plain);
+    }
+    let (violations, worst) = (count(hogs.violations), duration(hogs.worst_ns));
+    let text = format!(
+        "hogs ran in {violations} of the {absences} that their vCPUs were off their pCPUs, by up to \
+         {worst} more than times may be off"
+    );
+    (text, Tone::Alarm)
+}
 
 /// What KVM says of the maps that round trips alone make.
 fn told_by_kvm(kvm: KvmCheck) -> (String, Tone) {
@@ -84,12 +110,12 @@ fn check(clock: &Clock) -> (&'static str, String, Tone) {
         );
         (VIOLATED, text, Tone::Alarm)
     } else if check.requests > 0 {
-        ("ok", format!("the host's I/O of {requests} lies within them{unseen}"), Tone::Plain)
+        (OK, format!("the host's I/O of {requests} lies within them{unseen}"), Tone::Plain)
     } else if check.unseen > 0 {
         let requests = counted(check.unseen, "request");
-        ("not checked", format!("no host I/O was seen near any of {requests}"), Tone::Alarm)
+        (NOT_CHECKED, format!("no host I/O was seen near any of {requests}"), Tone::Alarm)
     } else {
-        ("not checked", "no host I/O that could contradict it".to_owned(), Tone::Plain)
+        (NOT_CHECKED, "no host I/O that could contradict it".to_owned(), Tone::Plain)
     }
 }
 

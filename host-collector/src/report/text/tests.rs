@@ -1,5 +1,5 @@
 use super::*;
-use crate::report::clock::ClockCheck;
+use crate::report::clock::{ClockCheck, HogCheck};
 use crate::report::example;
 use crate::report::io::IoDisk;
 use crate::report::model::Summary;
@@ -46,7 +46,11 @@ fn the_page_of_a_run_whose_clock_is_not_sound() {
     assert!(!render(&example::summary(), Style { colour: true, ..PLAIN }).contains("\x1b[1;31mok"));
     let mut unseen = summary;
     unseen.clock.check = ClockCheck { unseen: 7, ..ClockCheck::default() };
+    let hogs = std::mem::take(&mut unseen.clock.vcpus[0].hog_check);
     assert!(render(&unseen, PLAIN).contains("not checked, exchange: request times are within"));
+    // What the hogs say is a check of its own.
+    unseen.clock.vcpus[0].hog_check = HogCheck { violations: 0, ..hogs };
+    assert!(render(&unseen, PLAIN).contains("ok, exchange: request times are within"));
     unseen.clock.vcpus[0].cut_count = 9;
     assert!(render(&unseen, PLAIN).contains("          and 7 more steps\n"));
 }

@@ -11,12 +11,12 @@ use super::*;
 use crate::clock::tsc::TscRelation;
 use crate::host_event::{BlockEvent, BlockStep, KvmEvent, PrevState, Switch};
 use crate::join::{NoPhase, Part, Phase};
-use crate::report::clock::{ClockMethod, KvmCheck};
+use crate::report::clock::{ClockMethod, HogCheck, KvmCheck};
 use crate::run::manifest::{
     DiskRecord, GroupRecord, GuestClock, GuestEnd, GuestRecord, HogRecord, LockRecord,
     ThreadRecord, TscReading, TscRecord, VcpuTsc, Window,
 };
-use crate::store::StreamWriter;
+use crate::store::{HogGapItem, StreamWriter};
 use crate::timeline::Reason;
 use crate::units::{PcpuId, Tid};
 use crate::vmm::bql::Bql;
@@ -477,6 +477,34 @@ fn kvms_word_makes_the_clock_exact_or_violates_it() {
     assert_eq!((check.readings, check.violations), (3, 1));
     assert!(check.worst_ns.abs_diff(5_000) < 50, "{check:?}");
     assert!(notices(&off).contains("contradict the round trips"), "{}", notices(&off));
+}
+
+/// vm1's vCPU is off its pCPU from 100 to 400 and from 600 to 750 us, and from 1000 to 1200, where the
+/// record ends.
+#[test]
+fn a_hog_that_ran_while_its_vcpu_was_off_its_pcpu_violates_the_clock() {
+    let summary = |gaps_us: &[(u64, u64)]| {
+        let (_scratch, run) = run_dir(&manifest());
+        names(&run);
+        streams(&run, &[0, 500, 1150], true);
+        let gap = |(start, end): &(u64, u64)| HogGapItem {
+            vcpu: VcpuId(1),
+            start: guest_at(*start),
+            end: guest_at(*end),
+        };
+        let path = run.hog_gaps_path(&VmName::try_from("vm1").unwrap());
+        stream(&path, gaps_us.iter().map(gap).collect(), true);
+        analyse(run.path()).unwrap()
+    };
+    let sound = summary(&[(30, 90), (99, 401), (599, 752), (999, 1201), (1400, 1500)]);
+    let told = |absences, violations| HogCheck { absences, violations, worst_ns: 0 };
+    assert_eq!(sound.clock.vcpus[0].hog_check, told(2, 0));
+    let unsound = summary(&[(30, 90), (99, 401), (640, 760), (999, 1201), (1400, 1500)]);
+    let check = unsound.clock.vcpus[0].hog_check;
+    assert_eq!((check.absences, check.violations), (2, 1));
+    assert!((38_000..40_000).contains(&check.worst_ns), "{check:?}");
+    assert!(notices(&unsound).contains("hogs ran in their guests 1 time"), "{}", notices(&unsound));
+    assert_eq!(summary(&[]).clock.vcpus[0].hog_check, told(0, 0));
 }
 
 /// vm2's vCPU leaves at 20 and at 100 without having come on between.
