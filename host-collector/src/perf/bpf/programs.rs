@@ -33,9 +33,9 @@ const THIS_PCPU: u64 = 0xffff_ffff;
 /// Why a thread does not run, of `__state` and `exit_state`: `TASK_REPORT` in
 /// include/linux/sched.h, since 4.14.
 const REPORTED: i32 = 0x7f;
-/// `TASK_NOLOAD`; with `TASK_UNINTERRUPTIBLE` it is `TASK_IDLE`.
-const NO_LOAD: i32 = 0x400;
 const UNINTERRUPTIBLE: i32 = 0x2;
+/// `TASK_IDLE`: uninterruptible, and no load.
+const IDLE: i32 = 0x402;
 /// How `TASK_IDLE` is reported.
 const REPORTED_IDLE: i32 = 0x80;
 /// `TASK_RTLOCK_WAIT` and `TASK_FROZEN`, reported as `TASK_UNINTERRUPTIBLE`.
@@ -218,7 +218,7 @@ fn put_state(
     format: &SwitchFormat,
     record: &Record,
 ) -> Option<()> {
-    let [asleep, not_idle, plain, known] = labels(code);
+    let [asleep, not_idle, known] = labels(code);
     code.load(Size::B8, R1, R6, 0);
     code.jump_if(R1, Condition::Equal, 0, asleep);
     code.set(R2, i32::try_from(format.states.preempted()).ok()?);
@@ -233,18 +233,13 @@ fn put_state(
     code.combine(R2, Operation::Or, R1);
     code.calculate(R2, Operation::And, REPORTED);
     code.copy(R3, R1);
-    code.calculate(R3, Operation::And, NO_LOAD | UNINTERRUPTIBLE);
-    code.copy(R4, R3);
-    code.calculate(R4, Operation::And, NO_LOAD);
-    code.jump_if(R4, Condition::Equal, 0, not_idle);
-    code.calculate(R3, Operation::And, UNINTERRUPTIBLE);
-    code.jump_if(R3, Condition::Equal, 0, not_idle);
+    code.calculate(R3, Operation::And, IDLE);
+    code.jump_if(R3, Condition::NotEqual, IDLE, not_idle);
     code.set(R2, REPORTED_IDLE);
     code.place(not_idle);
     code.calculate(R1, Operation::And, UNINTERRUPTIBLE_TOO);
-    code.jump_if(R1, Condition::Equal, 0, plain);
+    code.jump_if(R1, Condition::Equal, 0, known);
     code.set(R2, UNINTERRUPTIBLE);
-    code.place(plain);
     code.place(known);
     record.put(code, format.prev_state, R2)
 }
