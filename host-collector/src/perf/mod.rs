@@ -4,12 +4,14 @@
 //! tracefs, format   which tracepoints there are and where their fields lie
 //! filter, attr      what is asked of the kernel
 //! bpf               programs that record the scheduler's events, where they may
-//! sys, ring         the system calls and the shared memory: all that is unsafe
+//! sys, ring         the system calls and the shared memory: with bpf/sys all that is unsafe
 //! event             bytes -> records                           (pure)
 //! registers         user registers -> a system call's arguments (pure)
 //! assemble          records of one ring -> HostEvents in order (pure)
 //! comms, stacks     thread names and kernel stacks, said once
 //! source            who writes the scheduler's events: bpf, or perf's own tracepoint events
+//! machine           what this machine offers, and who is to be recorded on it
+//! events            events of one pCPU: opening them, and what may be refused
 //! rings             the events and the ring of each pCPU
 //! reader, recorder  threads and rings together
 //! symbols           addresses -> names, after the run
@@ -45,8 +47,10 @@ mod bpf;
 mod bytes;
 mod comms;
 mod event;
+mod events;
 mod filter;
 mod format;
+mod machine;
 pub mod offer;
 mod reader;
 mod recorder;

@@ -2,8 +2,8 @@
 //! is missing.
 
 use super::format::Detail;
+use super::machine::{SWITCH, WAKING};
 use super::registers;
-use super::rings::{SWITCH, WAKING};
 use super::source::check_programs;
 use super::symbols::Symbols;
 use super::tracefs::Tracefs;

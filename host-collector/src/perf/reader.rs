@@ -4,8 +4,9 @@
 use super::RecordError;
 use super::assemble::{Assembler, Batch};
 use super::filter::Numbers;
+use super::machine::{Machine, Watch};
 use super::recorder::{RecordTotals, SharedCounters, now, process_of};
-use super::rings::{Machine, PcpuRing, Watch};
+use super::rings::PcpuRing;
 use super::source::Source;
 use crate::host_event::{HostEvent, StackId};
 use crate::units::{PcpuId, Tid};

@@ -3,9 +3,10 @@
 use super::assemble::Assembler;
 use super::filter::Numbers;
 use super::format::Detail;
+use super::machine::{Machine, Watch};
 use super::offer::BPF_PROGRAMS;
 use super::reader::{Command, EventSink, Reader, Scratch};
-use super::rings::{Machine, PcpuRing, Watch};
+use super::rings::PcpuRing;
 use super::source::{SchedulerSource, Source};
 use super::stacks::StackTable;
 use super::{RecordError, SinkError};
