@@ -64,7 +64,9 @@ fn holds(lab: &Lab, arguments: &[&str]) -> Result<(), Failed> {
     let hogs = summary["clock"]["vcpus"].as_array().map_or(&[][..], |vcpus| &vcpus[..]);
     let count = |key| hogs.iter().filter_map(|vcpu| vcpu["hog_check"][key].as_u64()).sum::<u64>();
     check("hogs missed when their vCPUs were off", count("absences") >= 50)?;
-    check("no hog ran while its vCPU was off", count("violations") == 0)
+    check("no hog ran while its vCPU was off", count("violations") == 0)?;
+    let stays = hogs.iter().filter_map(|vcpu| vcpu["stays"].as_u64()).sum::<u64>();
+    check("their stays bound the clock", stays >= 20)
 }
 
 /// What proves a wait for QEMU's big lock is in the manifest, and what names the devices.

@@ -54,6 +54,12 @@ impl Clocks {
         self.maps.insert(vcpu, map);
     }
 
+    /// The map of a vCPU.
+    #[must_use]
+    pub fn get(&self, vcpu: VcpuId) -> Option<&ClockMap> {
+        self.maps.get(&vcpu)
+    }
+
     /// The vCPUs that have a map, with it.
     pub fn iter(&self) -> impl Iterator<Item = (VcpuId, &ClockMap)> {
         self.maps.iter().map(|(vcpu, map)| (*vcpu, map))

@@ -60,6 +60,8 @@ pub struct VcpuClock {
     pub method: ClockMethod,
     /// Round trips among that.
     pub exchanges: u64,
+    /// Stays of the vCPU's hog on its pCPU among that: each bounds the clock as a round trip does.
+    pub stays: u64,
     /// What KVM's word says of the round trips.
     pub kvm_check: KvmCheck,
     /// What its hog says of the map.
@@ -169,6 +171,7 @@ impl VcpuClock {
             vcpu,
             method: ClockMethod::Exchange,
             exchanges: map.exchange_count() as u64,
+            stays: 0,
             kvm_check: KvmCheck::default(),
             hog_check: HogCheck::default(),
             requests: 0,

@@ -218,6 +218,7 @@ pub(super) fn facts() -> Facts {
         vcpu: VcpuId(vcpu),
         method: ClockMethod::Exchange,
         exchanges: 40,
+        stays: 0,
         kvm_check: KvmCheck::default(),
         hog_check: HogCheck::default(),
         requests: if vm == "vm1" { 2000 } else { 0 },

@@ -3,8 +3,10 @@
 mod clocks;
 mod facts;
 mod hog_word;
+mod hogs;
 mod kvm_word;
 mod samples;
+mod stays;
 mod threads;
 
 use self::hog_word::HogWord;
@@ -17,14 +19,13 @@ use super::manifest::{Manifest, SCHEMA, Status, VmRecord};
 use crate::clock::tsc::TscSample;
 use crate::host_event::{HostEvent, HostEventKind, StackId};
 use crate::join::{Clocks, Join, Placed, SubmissionOrder, Submitter};
-use crate::lab::plan::HOG_GAP_US;
 use crate::report::clock::{ClocksApart, VcpuClock};
 use crate::report::io::IoDisk;
 use crate::report::model::{Accelerator, Cost, Environment, Hog, Lost, RunStatus};
 use crate::report::{Facts, Names, Summary, SummaryBuilder, VmIndex, VmThreads, Warning};
 use crate::store::{
-    ClockSample, EventMerge, HogGapItem, RequestItem, RunDir, StackNames, StoreError, StreamReader,
-    Tail, VmName, read_all,
+    ClockSample, EventMerge, RequestItem, RunDir, StackNames, StoreError, StreamReader, Tail,
+    VmName, read_all,
 };
 use crate::timeline::{Span, StackTable, Timeline};
 use crate::units::{HostNs, PcpuId, VcpuId};
@@ -143,31 +144,6 @@ impl<'a> Analysis<'a> {
         Ok(analysis)
     }
 
-    /// What the hogs say of those of the clocks, from `first_row` on, that their vCPUs have.
-    fn read_hogs(
-        &mut self,
-        vm: &VmRecord,
-        name: &VmName,
-        clocks: &Clocks,
-        first_row: usize,
-    ) -> Result<(), AnalyseError> {
-        // Runs of a vslice before this check have none.
-        let read = read_all::<HogGapItem>(&self.run.hog_gaps_path(name)).map(|(gaps, _)| gaps);
-        let gaps = optional(read)?;
-        for (vcpu, map) in clocks.iter() {
-            let own: Vec<HogGapItem> =
-                gaps.iter().filter(|gap| gap.vcpu == vcpu).copied().collect();
-            let thread = vm.threads.iter().find(|thread| thread.vcpu == Some(vcpu));
-            let mut rows = (first_row..).zip(&self.clocks[first_row..]);
-            let row = rows.find(|(_, row)| row.vcpu == vcpu).map(|(place, _)| place);
-            if let (Some(thread), Some(row)) = (thread, row) {
-                let threshold_ns = u64::from(HOG_GAP_US) * 1_000;
-                self.hog_words.push((row, HogWord::new(thread.tid, map, &own, threshold_ns)));
-            }
-        }
-        Ok(())
-    }
-
     /// Prepares the joins of one guest's requests, and what its clocks need for it.
     fn read_guest(
         &mut self,
@@ -187,13 +163,13 @@ impl<'a> Analysis<'a> {
             }
             Err(error) => return optional(Err(error)).map_err(AnalyseError::from),
         };
-        let clocks = clocks::read(vm, &samples, host_tsc, start);
+        let mut clocks = clocks::read(vm, &samples, host_tsc, start);
+        let first_row = self.clocks.len();
+        self.read_hogs(vm, &name, &samples, &mut clocks, first_row)?;
         self.warnings.extend(clocks.notices.into_iter().map(|text| Warning::Notice { text }));
         self.clocks_apart.extend(clocks.apart);
-        let first_row = self.clocks.len();
         self.kvm_words.extend(clocks.words.into_iter().map(|(row, word)| (first_row + row, word)));
         self.clocks.extend(clocks.rows);
-        self.read_hogs(vm, &name, &clocks.clocks, first_row)?;
         if vm.reader_vcpu.is_none() {
             return Ok(());
         }

@@ -31,8 +31,12 @@ pub(super) fn clock(page: &mut Page, summary: &Summary) {
         NOT_CHECKED if hogs.absences > 0 => OK,
         verdict => verdict,
     };
+    let stays = match clock.vcpus.iter().map(|vcpu| vcpu.stays).sum() {
+        0 => String::new(),
+        stays => format!(" and {}", counted(stays, "hog stay")),
+    };
     let text = format!(
-        "{verdict}, {method}: {bound}; {maps} from {}; {check}",
+        "{verdict}, {method}: {bound}; {maps} from {}{stays}; {check}",
         counted(exchanges, "round trip")
     );
     page.paragraph("Clock     ", &text, tone);

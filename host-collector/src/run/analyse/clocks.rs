@@ -30,6 +30,34 @@ pub(super) struct GuestClocks {
     pub(super) notices: Vec<String>,
 }
 
+impl GuestClocks {
+    /// Makes the map of one vCPU, whose place among the rows is `place`, from a hog's stays as well. Not
+    /// where it rests on more than the vCPU's own round trips, or where no one line fits all: then one of
+    /// them is wrong, and that is for the checks to say.
+    pub(super) fn narrow(
+        &mut self,
+        place: usize,
+        vcpu: VcpuId,
+        samples: &[ClockSample],
+        stays: &[Exchange],
+    ) {
+        let own = exchanges(samples, &|other| other == vcpu);
+        let (Some(map), Some(row)) = (self.clocks.get(vcpu), self.rows.get_mut(place)) else {
+            return;
+        };
+        let is_own = row.method == ClockMethod::Exchange && map.exchange_count() == own.len();
+        if !is_own || !map.cuts().is_empty() || stays.is_empty() {
+            return;
+        }
+        if let Ok(map) = ClockMap::estimate(&[&own, stays].concat())
+            && map.cuts().is_empty()
+        {
+            (row.bound_ns, row.stays) = (map.bound_ns(), stays.len() as u64);
+            self.clocks.insert(vcpu, map);
+        }
+    }
+}
+
 /// The clocks of a guest's vCPUs, as far as there are exchanges with them. Those that a guest says
 /// it has beyond the VMM's are passed over. `host_tsc` are readings of the host's own TSC; `start` is
 /// that of the measured window.

@@ -23,7 +23,24 @@ struct Gap {
     latest_end: HostNs,
 }
 
-/// All that one hog told.
+/// What one hog told.
+#[derive(Debug)]
+pub(super) struct HogTold<'a> {
+    /// In order of time.
+    pub(super) gaps: &'a [HogGapItem],
+    /// Gaps that are not longer were not told.
+    pub(super) threshold_ns: u64,
+}
+
+impl HogTold<'_> {
+    /// How long a thread must be off its pCPU before its hog must have told of it, by a map with this
+    /// bound: what the map makes longer or shorter of a gap is its bound at both ends.
+    pub(super) fn judged_from_ns(&self, bound_ns: u64) -> u64 {
+        self.threshold_ns.saturating_mul(2).saturating_add(bound_ns.saturating_mul(4))
+    }
+}
+
+/// All that one hog told, and what came of it.
 #[derive(Debug)]
 pub(super) struct HogWord {
     tid: Tid,
@@ -40,11 +57,11 @@ pub(super) struct HogWord {
 }
 
 impl HogWord {
-    /// `gaps` are those of the vCPU with this thread, in order of time; gaps that are not longer than
-    /// `threshold_ns` were not told. Those behind one that the map has no host time for say nothing.
-    pub(super) fn new(tid: Tid, map: &ClockMap, gaps: &[HogGapItem], threshold_ns: u64) -> HogWord {
+    /// `told` is of the vCPU with this thread; `map` rests on nothing of it. Gaps behind one that the
+    /// map has no host time for say nothing.
+    pub(super) fn new(tid: Tid, map: &ClockMap, told: &HogTold<'_>) -> HogWord {
         let mut bound_ns = 0;
-        let placed = gaps.iter().map_while(|gap| {
+        let placed = told.gaps.iter().map_while(|gap| {
             let (start, end) = (map.to_host(gap.start).ok()?, map.to_host(gap.end).ok()?);
             bound_ns = bound_ns.max(start.bound_ns).max(end.bound_ns);
             Some(Gap {
@@ -55,8 +72,7 @@ impl HogWord {
         let gaps: VecDeque<Gap> = placed.collect();
         let first = gaps.front().map_or(HostNs(u64::MAX), |gap| gap.latest_end);
         let last = gaps.back().map_or(HostNs(0), |gap| gap.earliest_start);
-        // What the map makes longer or shorter of a gap is its bound at both ends.
-        let judged_from_ns = threshold_ns.saturating_mul(2).saturating_add(4 * bound_ns);
+        let judged_from_ns = told.judged_from_ns(bound_ns);
         let check = HogCheck::default();
         HogWord { tid, gaps, known: (first, last), judged_from_ns, absence: None, check }
     }
@@ -142,7 +158,7 @@ mod tests {
 
     /// The thread is off its pCPU between these times, in microseconds, and runs in between.
     fn check(gaps: &[HogGapItem], absences_us: &[(u64, u64)]) -> HogCheck {
-        let mut word = HogWord::new(TID, &map(), gaps, THRESHOLD_NS);
+        let mut word = HogWord::new(TID, &map(), &HogTold { gaps, threshold_ns: THRESHOLD_NS });
         let running = ThreadState::Running { pcpu: PcpuId(1), mode: RunMode::Unsplit };
         let waiting = ThreadState::WakeupDelay { pcpu: PcpuId(1), raced: None };
         let mut now = 0;
@@ -190,7 +206,8 @@ mod tests {
     #[test]
     fn nothing_is_judged_by_what_is_unknown() {
         let gaps = [FIRST, gap(90_000, 90_100)];
-        let mut word = HogWord::new(TID, &map(), &gaps, THRESHOLD_NS);
+        let mut word =
+            HogWord::new(TID, &map(), &HogTold { gaps: &gaps, threshold_ns: THRESHOLD_NS });
         let running = ThreadState::Running { pcpu: PcpuId(1), mode: RunMode::Unsplit };
         let waiting = ThreadState::WakeupDelay { pcpu: PcpuId(1), raced: None };
         let cause = crate::timeline::UnknownCause::Lost;

@@ -499,10 +499,12 @@ fn a_hog_that_ran_while_its_vcpu_was_off_its_pcpu_violates_the_clock() {
     let sound = summary(&[(30, 90), (99, 401), (599, 752), (999, 1201), (1400, 1500)]);
     let told = |absences, violations| HogCheck { absences, violations, worst_ns: 0 };
     assert_eq!(sound.clock.vcpus[0].hog_check, told(2, 0));
+    assert_eq!(sound.clock.vcpus[0].stays, 2, "from 400 to 600 us, and from 750 to 1000");
     let unsound = summary(&[(30, 90), (99, 401), (640, 760), (999, 1201), (1400, 1500)]);
     let check = unsound.clock.vcpus[0].hog_check;
     assert_eq!((check.absences, check.violations), (2, 1));
     assert!((38_000..40_000).contains(&check.worst_ns), "{check:?}");
+    assert_eq!(unsound.clock.vcpus[0].stays, 1, "nothing rests on the gap that does not fit");
     assert!(notices(&unsound).contains("hogs ran in their guests 1 time"), "{}", notices(&unsound));
     assert_eq!(summary(&[]).clock.vcpus[0].hog_check, told(0, 0));
 }

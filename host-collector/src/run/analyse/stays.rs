@@ -1,0 +1,222 @@
+//! A hog's stays on its pCPU, as round trips that bound its clock.
+//!
+//! While the host lets a vCPU's thread run, from when it came on to when it left, its hog looks at the
+//! guest's clock: for the first time after the thread came, for the last time before it left. That is
+//! what a round trip tells, a message that was there between two host times, and some of the many stays
+//! of a run are much shorter on their way than any message: the hog looks within microseconds.
+//!
+//! ```text
+//! host    left      came                      left      came
+//!   ------|          |-------------------------|          |-----
+//! guest   : gap      : . . . . . . . . . . . . : gap      :
+//!                       first look    last look
+//! ```
+//!
+//! Which look belongs to which stay is told by the gaps: an absence of the thread lies within one. The
+//! map that round trips make says where the gaps are, well enough to see which.
+
+use super::hog_word::HogTold;
+use crate::clock::{ClockMap, Exchange};
+use crate::host_event::{HostEvent, HostEventKind};
+use crate::store::HogGapItem;
+use crate::units::{HostNs, Tid};
+use std::collections::HashMap;
+
+/// A time in which a thread was off its pCPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Absence {
+    /// When it left.
+    pub(super) left: HostNs,
+    /// When it came back.
+    pub(super) came: HostNs,
+}
+
+/// When threads were off their pCPUs, from switches alone.
+#[derive(Debug)]
+pub(super) struct Absences {
+    left: HashMap<Tid, Option<HostNs>>,
+    of: HashMap<Tid, Vec<Absence>>,
+}
+
+impl Absences {
+    pub(super) fn of(tids: impl IntoIterator<Item = Tid>) -> Absences {
+        Absences { left: tids.into_iter().map(|tid| (tid, None)).collect(), of: HashMap::new() }
+    }
+
+    /// Takes the next event, in order of time.
+    pub(super) fn push(&mut self, event: &HostEvent) {
+        match &event.kind {
+            HostEventKind::Switch(switch) => {
+                if let Some(left) = self.left.get_mut(&switch.prev) {
+                    *left = Some(event.time);
+                }
+                let left = self.left.get_mut(&switch.next).and_then(Option::take);
+                if let Some(left) = left {
+                    let absence = Absence { left, came: event.time };
+                    self.of.entry(switch.next).or_default().push(absence);
+                }
+            }
+            // Whoever left before may have come and left again meanwhile.
+            HostEventKind::Lost { .. } => self.left.values_mut().for_each(|left| *left = None),
+            _ => {}
+        }
+    }
+
+    /// Those of one thread, in order of time.
+    pub(super) fn take(&mut self, tid: Tid) -> Vec<Absence> {
+        self.of.remove(&tid).unwrap_or_default()
+    }
+}
+
+/// A gap, and an absence that it is certainly that of.
+#[derive(Debug, Clone, Copy)]
+struct Matched {
+    gap: HogGapItem,
+    absence: Absence,
+}
+
+/// The stays between absences and gaps that certainly belong together, as exchanges.
+pub(super) fn stays(map: &ClockMap, told: &HogTold<'_>, absences: &[Absence]) -> Vec<Exchange> {
+    let matched = matched(map, told, absences);
+    let stays = matched.windows(2).filter_map(|pair| {
+        let (before, after) = (pair[0], pair[1]);
+        let is_stay =
+            before.gap.end <= after.gap.start && before.absence.came <= after.absence.left;
+        is_stay.then_some(Exchange {
+            host_sent: before.absence.came,
+            guest_received: before.gap.end,
+            guest_sent: after.gap.start,
+            host_received: after.absence.left,
+        })
+    });
+    stays.collect()
+}
+
+/// A gap that overlaps an absence holds all of it, because nobody looks while the thread is absent. One
+/// that seems to hold an absence which is longer than the map may be off at both ends does overlap it.
+fn matched(map: &ClockMap, told: &HogTold<'_>, absences: &[Absence]) -> Vec<Matched> {
+    let judged_from_ns = told.judged_from_ns(map.bound_ns());
+    let place = |gap: &HogGapItem| {
+        let (start, end) = (map.to_host(gap.start).ok()?, map.to_host(gap.end).ok()?);
+        let earliest_start = start.at.0.saturating_sub(start.bound_ns);
+        Some((*gap, earliest_start, end.at.0.saturating_add(end.bound_ns)))
+    };
+    let placed: Vec<(HogGapItem, u64, u64)> = told.gaps.iter().filter_map(place).collect();
+    let mut first = 0;
+    let mut matched = Vec::new();
+    for absence in absences {
+        if absence.came.since_ns(absence.left) <= judged_from_ns {
+            continue;
+        }
+        while placed.get(first).is_some_and(|(_, _, latest_end)| *latest_end < absence.left.0) {
+            first += 1;
+        }
+        let near = placed[first.min(placed.len())..].iter();
+        let mut near = near.take_while(|(_, earliest_start, _)| *earliest_start <= absence.came.0);
+        // If two gaps touch it within what the map may be off, either may be its own.
+        if let (Some((gap, earliest_start, latest_end)), None) = (near.next(), near.next())
+            && *earliest_start <= absence.left.0
+            && absence.came.0 <= *latest_end
+        {
+            matched.push(Matched { gap: *gap, absence: *absence });
+        }
+    }
+    matched
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host_event::{PrevState, Switch};
+    use crate::units::{GuestTicks, PcpuId, VcpuId};
+
+    /// The guest's clock is the host's; round trips take 200 us.
+    fn slow_map() -> (Vec<Exchange>, ClockMap) {
+        let exchange = |ms: u64| {
+            let sent = ms * 1_000_000;
+            let stamped = GuestTicks(sent + 100_000);
+            Exchange {
+                host_sent: HostNs(sent),
+                guest_received: stamped,
+                guest_sent: stamped,
+                host_received: HostNs(sent + 200_000),
+            }
+        };
+        let exchanges: Vec<Exchange> = (0..100).map(exchange).collect();
+        let map = ClockMap::estimate(&exchanges).unwrap();
+        (exchanges, map)
+    }
+
+    fn absence(left_us: u64, came_us: u64) -> Absence {
+        Absence { left: HostNs(left_us * 1_000), came: HostNs(came_us * 1_000) }
+    }
+
+    /// The hog looks `late_us` after it came and as long before it left.
+    fn gap(absence: Absence, late_us: u64) -> HogGapItem {
+        HogGapItem {
+            vcpu: VcpuId(1),
+            start: GuestTicks(absence.left.0 - late_us * 1_000),
+            end: GuestTicks(absence.came.0 + late_us * 1_000),
+        }
+    }
+
+    #[test]
+    fn stays_bound_a_clock_better_than_slow_round_trips() {
+        let (exchanges, map) = slow_map();
+        let absences: Vec<Absence> =
+            (1..12).map(|turn| absence(turn * 8_000, turn * 8_000 + 4_000)).collect();
+        let gaps: Vec<HogGapItem> = absences.iter().map(|absence| gap(*absence, 5)).collect();
+        let stays = stays(&map, &HogTold { gaps: &gaps, threshold_ns: 50_000 }, &absences);
+        assert_eq!(stays.len(), 10);
+        let better = ClockMap::estimate(&[exchanges, stays].concat()).unwrap();
+        assert!(map.bound_ns() >= 99_000, "{}", map.bound_ns());
+        assert!(better.bound_ns() < 8_000, "{}", better.bound_ns());
+        let mapped = better.to_host(GuestTicks(50_000_000)).unwrap();
+        assert!(mapped.at.0.abs_diff(50_000_000) <= mapped.bound_ns, "{mapped:?}");
+    }
+
+    #[test]
+    fn what_is_not_certain_is_no_stay() {
+        let (_, map) = slow_map();
+        let (one, two, three) =
+            (absence(8_000, 12_000), absence(12_050, 16_000), absence(20_000, 24_000));
+        let gaps = |list: &[Absence]| list.iter().map(|one| gap(*one, 5)).collect::<Vec<_>>();
+        let count = |gaps: &[HogGapItem], absences: &[Absence]| {
+            stays(&map, &HogTold { gaps, threshold_ns: 50_000 }, absences).len()
+        };
+        assert_eq!(count(&gaps(&[one, three]), &[one, three]), 1);
+        // Within the bound both gaps may be that of either absence.
+        assert_eq!(count(&gaps(&[one, two, three]), &[one, two, three]), 0);
+        assert_eq!(count(&gaps(&[three]), &[one, three]), 0, "told of one only");
+        let short = absence(30_000, 30_100);
+        assert_eq!(count(&gaps(&[one, short]), &[one, short]), 0, "need not be told");
+        let half = HogGapItem { end: GuestTicks(22_000_000), ..gap(three, 5) };
+        assert_eq!(count(&[gap(one, 5), half], &[one, three]), 0, "the hog looked in between");
+    }
+
+    #[test]
+    fn absences_are_from_leaving_to_coming() {
+        let event = |us: u64, kind| HostEvent { time: HostNs(us * 1_000), pcpu: PcpuId(1), kind };
+        let switch = |us, prev, next| {
+            let switch = Switch::new(Tid(prev), PrevState::Runnable, Tid(next));
+            event(us, HostEventKind::Switch(switch))
+        };
+        let lost =
+            |us: u64| event(us, HostEventKind::Lost { until: HostNs(us * 1_000 + 1), count: 1 });
+        let mut absences = Absences::of([Tid(7)]);
+        for event in [
+            switch(10, 6, 7),
+            switch(20, 7, 6),
+            switch(30, 6, 7),
+            switch(40, 7, 6),
+            lost(45),
+            switch(50, 6, 7),
+            switch(60, 7, 8),
+            switch(70, 8, 7),
+        ] {
+            absences.push(&event);
+        }
+        assert_eq!(absences.take(Tid(7)), [absence(20, 30), absence(60, 70)]);
+        assert_eq!(absences.take(Tid(6)), []);
+    }
+}
