@@ -8,8 +8,10 @@
 //!
 //! There are kernels that trace nothing while certain tasks are current (seen in a sandbox's 6.18 guest
 //! kernel: threads of init, in perf, ftrace and BPF alike, and for perf's tracepoint events the idle
-//! task of one pCPU too). Then a thread leaves that had not come on. That is no loss that the kernel
-//! tells of; the timelines see the contradiction, and what lies between is unknown.
+//! task of one pCPU too). Then a thread leaves that had not come on. Of a VM's thread a program says how
+//! long it was there, so its arrival is told as the switch that it was: from whoever was on last, or from
+//! another such task that came after it. Otherwise the timelines see the contradiction, and what lies
+//! between is unknown.
 
 use super::comms::Comms;
 use super::event::{Chain, Record, Records, Sample};
@@ -17,7 +19,7 @@ use super::format::Formats;
 use super::registers;
 use super::ring::RingError;
 use super::stacks::{Interned, StackTable};
-use crate::host_event::{HostEvent, HostEventKind, StackId, Switch};
+use crate::host_event::{HostEvent, HostEventKind, PrevState, StackId, Switch};
 use crate::units::{HostNs, PcpuId, Tid};
 use perf_event_open_sys::bindings::PERF_RECORD_SAMPLE;
 use std::collections::BTreeSet;
@@ -31,11 +33,25 @@ pub(super) struct RingOrder {
     latest: HostNs,
     /// Records that the ring itself said were lost.
     pub(super) lost_count: u64,
+    /// Whether every switch of the pCPU is recorded.
+    is_watched: bool,
+    /// Who came on by the last switch, and when. `None` after a loss, and before the first one.
+    on: Option<(Tid, HostNs)>,
 }
 
 impl RingOrder {
-    pub(super) fn new(pcpu: PcpuId, started: HostNs) -> RingOrder {
-        RingOrder { pcpu, latest: started, lost_count: 0 }
+    pub(super) fn new(pcpu: PcpuId, is_watched: bool, started: HostNs) -> RingOrder {
+        RingOrder { pcpu, latest: started, lost_count: 0, is_watched, on: None }
+    }
+
+    /// The switch by which a thread came on that leaves now, after `stay_ns`, if nothing told of it.
+    fn hidden_arrival(&self, tid: Tid, now: HostNs, stay_ns: u64) -> Option<HostEvent> {
+        let (on, since) = self.on.filter(|(on, _)| self.is_watched && *on != tid)?;
+        let time = HostNs(now.0.checked_sub(stay_ns).filter(|_| stay_ns > 0)?);
+        // Idle is always runnable; in which state another stranger left does not matter.
+        let state = if on == Tid::IDLE { PrevState::Runnable } else { PrevState::Other(0) };
+        let kind = HostEventKind::Switch(Switch::new(on, state, tid));
+        (time >= since).then_some(HostEvent { time, pcpu: self.pcpu, kind })
     }
 
     /// The loss that lasted until the end of recording, so that no record in the ring tells of it.
@@ -148,6 +164,7 @@ impl Assembler {
                 order.lost_count += count;
                 let earlier = loss.map_or(0, |loss| loss.count);
                 loss = Some(Loss { since: order.latest, until: time, count: earlier + count });
+                order.on = None;
                 continue;
             }
             batch.events.extend(loss.take().map(|loss| loss.event(order.pcpu, time)));
@@ -256,8 +273,15 @@ impl Assembler {
         // A program writes them behind the tracepoint's own data.
         let call_args =
             call_args.or_else(|| registers::call_args(raw.get(format_bytes..).unwrap_or_default()));
+        // A VM's thread is never hidden where it leaves, so whoever was on before was none.
+        let stay_ns = super::bytes::u64_at(raw, format_bytes + registers::WORDS * 8);
+        let is_hidden = order.on.is_some_and(|(on, _)| !self.threads.contains(&on.0));
+        if let Some(stay_ns) = stay_ns.filter(|_| is_hidden && self.threads.contains(&prev.0)) {
+            batch.events.extend(order.hidden_arrival(prev, time, stay_ns));
+        }
         let switch = Switch { prev, prev_state, next, next_priority, stack, call_args };
         batch.events.push(HostEvent { time, pcpu, kind: HostEventKind::Switch(switch) });
+        order.on = Some((next, time));
         Some(())
     }
 

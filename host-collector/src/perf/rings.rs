@@ -21,6 +21,7 @@ pub(super) struct PcpuRing {
     /// Leads the group of `events` and owns the ring.
     leader: OwnedFd,
     events: Vec<OwnedFd>,
+    is_watched: bool,
     lost: LostCount,
     /// What events that are closed by now had lost.
     closed_lost_count: u64,
@@ -42,6 +43,7 @@ impl PcpuRing {
         let ring = Ring::map(&leader, machine.page_bytes, ring_bytes)
             .map_err(|error| map_error(error, pcpu, ring_bytes))?;
         let mut events = Events::new(pcpu, Some(leader.as_fd()), leader.as_fd(), opened);
+        let is_watched = watch.pcpus.contains(&pcpu.0);
         source.open(machine, watch, &mut events)?;
         for format in &machine.formats.details {
             let filters = match format.detail {
@@ -52,10 +54,11 @@ impl PcpuRing {
         }
         Ok(PcpuRing {
             pcpu,
-            order: RingOrder::new(pcpu, HostNs(0)),
+            order: RingOrder::new(pcpu, is_watched, HostNs(0)),
             ring,
             events: events.opened(),
             leader,
+            is_watched,
             lost: machine.lost,
             closed_lost_count: 0,
         })
@@ -81,7 +84,7 @@ impl PcpuRing {
 
     /// Enables all events of the group at one instant.
     pub(super) fn enable(&mut self, now: HostNs) -> Result<(), RecordError> {
-        self.order = RingOrder::new(self.pcpu, now);
+        self.order = RingOrder::new(self.pcpu, self.is_watched, now);
         sys::enable(self.leader.as_fd()).map_err(kernel("enable events", self.pcpu))
     }
 

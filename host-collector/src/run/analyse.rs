@@ -9,7 +9,6 @@ mod samples;
 mod stays;
 mod threads;
 
-use self::hog_word::HogWord;
 use self::kvm_word::KvmWord;
 use self::samples::Samples;
 use self::threads::Threads;
@@ -88,8 +87,6 @@ struct Analysis<'a> {
     clocks_apart: Vec<ClocksApart>,
     /// With the place of each vCPU among the clocks.
     kvm_words: Vec<(usize, KvmWord)>,
-    /// The same.
-    hog_words: Vec<(usize, HogWord)>,
     threads: Threads,
     lost: Lost,
     kvm_events_count: u64,
@@ -113,7 +110,6 @@ impl<'a> Analysis<'a> {
             clocks: Vec::new(),
             clocks_apart: Vec::new(),
             kvm_words: Vec::new(),
-            hog_words: Vec::new(),
             threads: Threads::new(manifest, threads),
             lost: Lost::default(),
             kvm_events_count: 0,
@@ -165,7 +161,7 @@ impl<'a> Analysis<'a> {
         };
         let mut clocks = clocks::read(vm, &samples, host_tsc, start);
         let first_row = self.clocks.len();
-        self.read_hogs(vm, &name, &samples, &mut clocks, first_row)?;
+        self.read_hogs(vm, &name, &samples, &mut clocks)?;
         self.warnings.extend(clocks.notices.into_iter().map(|text| Warning::Notice { text }));
         self.clocks_apart.extend(clocks.apart);
         self.kvm_words.extend(clocks.words.into_iter().map(|(row, word)| (first_row + row, word)));
@@ -323,7 +319,6 @@ impl<'a> Analysis<'a> {
             join.push_span(span, &mut |breakdown| self.builder.breakdown(*vm, breakdown));
         }
         self.kvm_words.iter_mut().for_each(|(_, word)| word.push(span));
-        self.hog_words.iter_mut().for_each(|(_, word)| word.push(span));
     }
 
     /// Tells the joins how far recording has come, and what their disks did.
@@ -367,9 +362,6 @@ impl<'a> Analysis<'a> {
     fn finish(mut self, manifest: &Manifest, stacks: &[StackNames], end: HostNs) -> Summary {
         for (row, word) in self.kvm_words {
             self.clocks[row].kvm_check = word.check;
-        }
-        for (row, word) in self.hog_words {
-            self.clocks[row].hog_check = word.check;
         }
         let stacks = stacks.iter().map(|stack| (StackId(stack.id), stack.frames.clone()));
         let names = Names {

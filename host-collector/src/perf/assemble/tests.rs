@@ -2,7 +2,6 @@
 //! and read as events.
 
 use super::*;
-use crate::host_event::PrevState;
 use crate::perf::event::tests::{Bytes, words};
 use crate::perf::format::tests::{SWITCH_6_18, WAKING_6_18};
 use crate::perf::format::{SwitchFormat, WakingFormat};
@@ -79,7 +78,7 @@ fn switches_and_wakings_are_told_with_names_once() {
     bytes.sample(150, &[], &waking(0, (5, "CPU 0/KVM"), 3));
     bytes.sample(160, &[], &switch((0, "swapper/3"), 0, (5, "CPU 0/KVM")));
     bytes.sample(200, &chain, &switch((5, "CPU 0/KVM"), 0x100, (6, "sh")));
-    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(1)));
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(1)));
     let batch = read(&mut assembler, &mut order, &bytes);
     let waking = HostEventKind::Waking { tid: Tid(5), target: PcpuId(3), waker: Tid(0) };
     let expected = [
@@ -103,7 +102,7 @@ fn a_loss_lasts_from_the_last_record_before_it_to_the_first_one_after_it() {
     // The kernel takes the time of the loss after that of the record that it is written with.
     bytes.lost(501, 7);
     bytes.sample(500, &[], &idle(5));
-    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(40)));
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(40)));
     let batch = read(&mut assembler, &mut order, &bytes);
     let expected = [
         (100, name(5, "a")),
@@ -122,7 +121,7 @@ fn a_loss_lasts_from_the_last_record_before_it_to_the_first_one_after_it() {
 fn a_loss_before_any_record_begins_where_recording_began() {
     let mut bytes = Bytes::default();
     bytes.lost(60, 1);
-    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(40)));
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(40)));
     let batch = read(&mut assembler, &mut order, &bytes);
     let expected = [(40, HostEventKind::Lost { until: HostNs(60), count: 1 })];
     assert_eq!(times_and_kinds(&batch), expected);
@@ -130,7 +129,7 @@ fn a_loss_before_any_record_begins_where_recording_began() {
 
 #[test]
 fn overtaken_records_are_put_in_order_within_and_between_batches() {
-    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(1)));
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(1)));
     let mut first = Bytes::default();
     first.sample(100, &[], &waking(0, (5, "a"), 3));
     first.life(PERF_RECORD_FORK, 90, [VM, 1, 901, 1]);
@@ -145,7 +144,7 @@ fn overtaken_records_are_put_in_order_within_and_between_batches() {
 
 #[test]
 fn births_deaths_and_names_are_told_of_vms_and_of_those_who_were_seen() {
-    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(1)));
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(1)));
     let mut bytes = Bytes::default();
     bytes.life(PERF_RECORD_FORK, 10, [VM, VM, 901, VM]);
     bytes.comm(11, 901, b"worker\0");
@@ -169,7 +168,7 @@ fn births_deaths_and_names_are_told_of_vms_and_of_those_who_were_seen() {
 
 #[test]
 fn what_was_not_asked_for_is_counted_and_what_is_cut_is_an_error() {
-    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(1)));
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(1)));
     let mut bytes = Bytes::default();
     bytes.sample(10, &[], &words(&[999, 0]));
     bytes.record(13, &[0; 32]);
@@ -185,7 +184,7 @@ fn what_was_not_asked_for_is_counted_and_what_is_cut_is_an_error() {
 /// The words after the raw data: the ABI, then ax, dx, si, di.
 #[test]
 fn a_switch_in_a_system_call_tells_its_arguments() {
-    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, HostNs(1)));
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(1)));
     let mut bytes = Bytes::default();
     let registers = [2, 0xffff_ffff_ffff_ffda, 2, 0x80, 0x5616_45c0_3060];
     bytes.sample_in_call(10, &[0xffff_ffff_8100_0010], &switch((VM, "vm"), 1, (0, "")), &registers);
@@ -206,7 +205,7 @@ fn a_switch_in_a_system_call_tells_its_arguments() {
 fn a_program_writes_registers_behind_its_record_and_is_no_part_of_the_stack() {
     let own_code = 0xffff_ffff_c002_2000..0xffff_ffff_c002_2200;
     let mut assembler = Assembler { own_code: vec![own_code], ..assembler() };
-    let mut order = RingOrder::new(PCPU, HostNs(1));
+    let mut order = RingOrder::new(PCPU, true, HostNs(1));
     let (schedule, futex) = (0xffff_ffff_8100_0618, 0xffff_ffff_8200_0051);
     let chain = [u64::MAX - 127, 0xffff_ffff_c002_2128, schedule, futex];
     let words = |abi: u64| [abi, 0xffff_ffff_ffff_ffda, 2, 0x80, 0x5616_45c0_3060];
@@ -230,4 +229,36 @@ fn a_program_writes_registers_behind_its_record_and_is_no_part_of_the_stack() {
     let stack = Some(StackId(0));
     assert_eq!(args, [(stack, Some([0x5616_45c0_3060, 0x80, 2])), (stack, None)]);
     assert_eq!(assembler.stacks.frames(StackId(0)), Some(&[schedule, futex][..]));
+}
+
+#[test]
+fn a_vms_thread_whose_arrival_was_hidden_says_how_long_it_was_there() {
+    let read_on = |is_watched, first: (u32, u32), stay_ns: u64| {
+        let (mut assembler, mut bytes) = (assembler(), Bytes::default());
+        let mut order = RingOrder::new(PCPU, is_watched, HostNs(1));
+        bytes.sample(100, &[], &switch((first.0, "a"), 1, (first.1, "b")));
+        let words = [0, 0, 0, 0, 0, stay_ns].into_iter().flat_map(u64::to_ne_bytes);
+        let record = switch((VM, "vm"), 1, (6, "c")).into_iter().chain(words);
+        bytes.sample(500, &[], &record.collect::<Vec<u8>>());
+        without_names(&read(&mut assembler, &mut order, &bytes))
+    };
+    let told = |from: (u32, u32)| (100, switched(from.0, PrevState::Sleep, from.1, None));
+    let left = (500, switched(VM, PrevState::Sleep, 6, None));
+    let came = |on, state, time: u64| {
+        let kind = HostEventKind::Switch(Switch::new(Tid(on), state, Tid(VM)));
+        (time, kind)
+    };
+    let hidden = [told((5, 7)), came(7, PrevState::Other(0), 200), left.clone()];
+    assert_eq!(read_on(true, (5, 7), 300), hidden);
+    let idle = [told((5, 0)), came(0, PrevState::Runnable, 200), left.clone()];
+    assert_eq!(read_on(true, (5, 0), 300), idle);
+    // It had come, it was there longer than is possible, or nothing says how long.
+    for (first, stay_ns) in [((5, VM), 300), ((5, 7), 401), ((5, 7), 0)] {
+        assert_eq!(
+            read_on(true, first, stay_ns),
+            [told(first), left.clone()],
+            "{first:?} {stay_ns}"
+        );
+    }
+    assert_eq!(read_on(false, (5, 7), 300), [told((5, 7)), left], "not every switch is told");
 }

@@ -58,6 +58,7 @@ impl Size {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operation {
     Add = 0x00,
+    Subtract = 0x10,
     Or = 0x40,
     And = 0x50,
     ShiftRight = 0x70,

@@ -35,6 +35,8 @@ pub(super) struct KernelTypes {
     pub(super) exit_state: i16,
     /// Null of a kernel thread.
     pub(super) memory: i16,
+    /// Where the kernel keeps it (`CONFIG_SCHED_INFO`, `CONFIG_FAIR_GROUP_SCHED`).
+    pub(super) arrival: Option<Arrival>,
     /// Where this architecture's registers are known.
     pub(super) registers: Option<UserRegisters>,
 }
@@ -46,6 +48,30 @@ pub(super) struct UserRegisters {
     pub(super) offsets: [i16; 4],
     /// The code segment, which tells 64-bit code.
     pub(super) code_segment: i16,
+}
+
+/// When a task came onto its pCPU, and what time it is there, by the clock of the run queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Arrival {
+    /// Of a task, when it came.
+    pub(super) arrived: i16,
+    /// Of a task, its queue of the fair class; of any task, whatever its class is.
+    pub(super) fair_queue: i16,
+    /// Of that, the pCPU's run queue.
+    pub(super) run_queue: i16,
+    /// Of that, the clock.
+    pub(super) clock: i16,
+}
+
+impl Arrival {
+    fn of(types: &TypeInformation) -> Result<Arrival, String> {
+        Ok(Arrival {
+            arrived: offset_of(types, "task_struct", "sched_info.last_arrival")?,
+            fair_queue: offset_of(types, "task_struct", "se.cfs_rq")?,
+            run_queue: offset_of(types, "cfs_rq", "rq")?,
+            clock: offset_of(types, "rq", "clock")?,
+        })
+    }
 }
 
 impl KernelTypes {
@@ -74,6 +100,7 @@ impl KernelTypes {
             state: task("__state").or_else(|_| task("state"))?,
             exit_state: task("exit_state")?,
             memory: task("mm")?,
+            arrival: Arrival::of(&types).ok(),
             registers: if super::super::registers::MASK == 0 { None } else { Some(registers()?) },
         })
     }

@@ -12,7 +12,7 @@ use super::super::format::{Field, Formats, SwitchFormat, WakingFormat};
 use super::super::registers::WORDS;
 use super::assembly::Register::{R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10};
 use super::assembly::{Assembly, Condition, Helper, Instruction, Label, Operation, Register, Size};
-use super::kernel_types::{KernelTypes, UserRegisters};
+use super::kernel_types::{Arrival, KernelTypes, UserRegisters};
 use std::os::fd::BorrowedFd;
 
 /// Thread numbers are below this: `PID_MAX_LIMIT` in include/linux/threads.h.
@@ -70,7 +70,8 @@ pub(super) fn place_of_tid(tid: u32) -> Option<u32> {
 
 /// `sched_switch(preempt, prev, next[, prev_state])`; the state is told since 5.18.
 ///
-/// A switch where a wanted thread leaves is recorded with its stack and user registers; one where a
+/// A switch where a wanted thread leaves is recorded with its stack, its user registers and how long it
+/// was on the pCPU; one where a
 /// wanted thread comes, or that happens on a wanted pCPU, without. `None` where the record is larger
 /// than a program's stack.
 pub(super) fn switch(
@@ -116,6 +117,9 @@ pub(super) fn switch(
     code.jump_if(R9, Condition::Equal, 0, write_plain);
     if let Some(registers) = types.registers {
         record.put_registers(&mut code, types, registers);
+    }
+    if let Some(arrival) = types.arrival {
+        record.put_stay(&mut code, arrival);
     }
     record.write(&mut code, maps.stacked, record.bytes);
     code.jump(out);
@@ -259,7 +263,8 @@ impl Record {
     /// With room for the words that `registers` reads behind the tracepoint's own data.
     fn with_words(own_bytes: usize) -> Option<Record> {
         let words_at = i32::try_from(own_bytes).ok()?;
-        let bytes = words_at + i32::try_from(WORDS * 8).ok()?;
+        // And behind those the length of the stay.
+        let bytes = words_at + i32::try_from(WORDS * 8).ok()? + 8;
         let start = i16::try_from(i32::from(SCRATCH_AT) - bytes).ok()?;
         // `MAX_BPF_STACK`.
         (start >= -512).then_some(Record { start, words_at, bytes })
@@ -331,6 +336,18 @@ impl Record {
         code.place(abi_known);
         code.store(Size::B8, R10, at(0), R2);
         code.place(none);
+    }
+
+    /// How long the current task has been on the pCPU: by the run queue's clock, which `__schedule` has
+    /// just brought up to date (kernel/sched/core.c), and by which `sched_info_arrive` took the time of
+    /// its arrival (kernel/sched/stats.h).
+    fn put_stay(&self, code: &mut Assembly, arrival: Arrival) {
+        code.load(Size::B8, R1, R7, arrival.fair_queue);
+        code.load(Size::B8, R1, R1, arrival.run_queue);
+        code.load(Size::B8, R1, R1, arrival.clock);
+        code.load(Size::B8, R2, R7, arrival.arrived);
+        code.combine(R1, Operation::Subtract, R2);
+        code.store(Size::B8, R10, self.at(self.bytes - 8), R1);
     }
 
     /// Writes its first `bytes` into the ring of this pCPU.

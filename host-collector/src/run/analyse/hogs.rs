@@ -1,7 +1,7 @@
 //! What a run's hogs say of its clocks.
 
 use super::clocks::GuestClocks;
-use super::hog_word::{HogTold, HogWord};
+use super::hog_word::{HogTold, hog_check};
 use super::stays::{Absences, stays};
 use super::{AnalyseError, Analysis, optional};
 use crate::lab::plan::HOG_GAP_US;
@@ -11,14 +11,13 @@ use crate::units::{Tid, VcpuId};
 
 impl Analysis<'_> {
     /// What the hogs say of the clocks of their vCPUs: whether they are right, and how much better they
-    /// can be known. `first_row` is the place of the first of these clocks among all.
+    /// can be known.
     pub(super) fn read_hogs(
-        &mut self,
+        &self,
         vm: &VmRecord,
         name: &VmName,
         samples: &[ClockSample],
         clocks: &mut GuestClocks,
-        first_row: usize,
     ) -> Result<(), AnalyseError> {
         // Runs of a vslice before this check have none.
         let read = read_all::<HogGapItem>(&self.run.hog_gaps_path(name)).map(|(gaps, _)| gaps);
@@ -42,8 +41,9 @@ impl Analysis<'_> {
                 gaps.iter().filter(|gap| gap.vcpu == vcpu).copied().collect();
             let told = HogTold { gaps: &own, threshold_ns: u64::from(HOG_GAP_US) * 1_000 };
             let Some(map) = clocks.clocks.get(vcpu) else { continue };
-            self.hog_words.push((first_row + place, HogWord::new(tid, map, &told)));
-            let stays = stays(map, &told, &absences.take(tid));
+            let absences = absences.take(tid);
+            let (check, stays) = (hog_check(map, &told, &absences), stays(map, &told, &absences));
+            clocks.rows[place].hog_check = check;
             clocks.narrow(place, vcpu, samples, &stays);
         }
         Ok(())

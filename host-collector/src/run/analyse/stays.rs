@@ -51,7 +51,9 @@ impl Absences {
                     *left = Some(event.time);
                 }
                 let left = self.left.get_mut(&switch.next).and_then(Option::take);
-                if let Some(left) = left {
+                // A switch without a priority is one that was not recorded but made up for: its time is
+                // no bound (`perf/assemble.rs`).
+                if let Some(left) = left.filter(|_| switch.next_priority.is_some()) {
                     let absence = Absence { left, came: event.time };
                     self.of.entry(switch.next).or_default().push(absence);
                 }
@@ -199,6 +201,10 @@ mod tests {
         let event = |us: u64, kind| HostEvent { time: HostNs(us * 1_000), pcpu: PcpuId(1), kind };
         let switch = |us, prev, next| {
             let switch = Switch::new(Tid(prev), PrevState::Runnable, Tid(next));
+            event(us, HostEventKind::Switch(Switch { next_priority: Some(120), ..switch }))
+        };
+        let made_up = |us| {
+            let switch = Switch::new(Tid(8), PrevState::Runnable, Tid(7));
             event(us, HostEventKind::Switch(switch))
         };
         let lost =
@@ -213,10 +219,14 @@ mod tests {
             switch(50, 6, 7),
             switch(60, 7, 8),
             switch(70, 8, 7),
+            switch(80, 7, 8),
+            made_up(90),
+            switch(95, 7, 8),
+            switch(99, 8, 7),
         ] {
             absences.push(&event);
         }
-        assert_eq!(absences.take(Tid(7)), [absence(20, 30), absence(60, 70)]);
+        assert_eq!(absences.take(Tid(7)), [absence(20, 30), absence(60, 70), absence(95, 99)]);
         assert_eq!(absences.take(Tid(6)), []);
     }
 }
