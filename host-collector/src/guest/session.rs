@@ -36,7 +36,7 @@ const CALIBRATION_TIMEOUT: Duration = Duration::from_secs(60);
 const NOTICES_MAX: usize = 100;
 /// Gaps kept of the hogs of one guest: 64 MiB in memory when they are read. Those beyond are passed
 /// over, and the clock is not checked by them.
-const HOG_GAPS_MAX: u64 = 4 << 20;
+const HOG_GAPS_KEPT_MAX: u64 = 4 << 20;
 /// Longest wait in one turn of the loop: how late a command or a ping may be.
 const TURN: Duration = Duration::from_millis(20);
 
@@ -536,7 +536,7 @@ impl<'a, S: GuestSink> Session<'a, S> {
         if gaps.gaps.is_empty() {
             return Err(SessionError::Empty { frame: "the gaps of a hog" });
         }
-        let left = HOG_GAPS_MAX - self.record.hog_gaps_count;
+        let left = HOG_GAPS_KEPT_MAX - self.record.hog_gaps_count;
         let kept = gaps.gaps.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         self.record.hog_gaps_count += kept as u64;
         let kept = &gaps.gaps[..kept];

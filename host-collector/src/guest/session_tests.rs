@@ -437,11 +437,14 @@ fn hog_gaps(count: usize) -> GuestFrame {
 
 #[test]
 fn a_flood_of_gaps_is_passed_over() {
-    let enough = usize::try_from(HOG_GAPS_MAX).unwrap() / vslice_wire::HOG_GAPS_MAX + 3;
+    let enough = usize::try_from(HOG_GAPS_KEPT_MAX).unwrap() / vslice_wire::HOG_GAPS_MAX + 3;
     let frames: Vec<GuestFrame> =
         (0..enough).map(|_| hog_gaps(vslice_wire::HOG_GAPS_MAX)).collect();
     let (kept, (record, _)) = after_the_start(&frames);
-    assert_eq!((kept.hog_gaps.len() as u64, record.hog_gaps_count), (HOG_GAPS_MAX, HOG_GAPS_MAX));
+    assert_eq!(
+        (kept.hog_gaps.len() as u64, record.hog_gaps_count),
+        (HOG_GAPS_KEPT_MAX, HOG_GAPS_KEPT_MAX)
+    );
 }
 
 #[test]

@@ -44,6 +44,11 @@ impl RingOrder {
         RingOrder { pcpu, latest: started, lost_count: 0, is_watched, on: None }
     }
 
+    /// Recording starts.
+    pub(super) fn begin(&mut self, started: HostNs) {
+        self.latest = started;
+    }
+
     /// The switch by which a thread came on that leaves now, after `stay_ns`, if nothing told of it.
     fn hidden_arrival(&self, tid: Tid, now: HostNs, stay_ns: u64) -> Option<HostEvent> {
         let (on, since) = self.on.filter(|(on, _)| self.is_watched && *on != tid)?;

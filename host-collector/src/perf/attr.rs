@@ -84,7 +84,7 @@ pub(super) fn tracepoint(id: u16, stack: Stack, lost: LostCount) -> perf_event_a
     attr
 }
 
-/// What a BPF program writes; it writes user registers itself, for a fifth of what perf takes.
+/// What a BPF program writes; it writes user registers itself, which costs less than to ask perf.
 pub(super) fn program_output(stack: Stack, lost: LostCount) -> perf_event_attr {
     let mut attr = samples(stack, lost);
     attr.type_ = PERF_TYPE_SOFTWARE;

@@ -1,9 +1,9 @@
 //! What this machine offers, and who is to be recorded on it.
 
 use super::attr::{self, LostCount, Stack};
-use super::events::not_permitted;
 use super::filter::Numbers;
 use super::format::{Detail, DetailFormat, Formats, SwitchFormat, WakingFormat};
+use super::opening::not_permitted;
 use super::{RecordError, Tracefs, sys};
 use crate::units::PcpuId;
 use nix::unistd::{SysconfVar, sysconf};

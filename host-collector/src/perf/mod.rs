@@ -11,7 +11,7 @@
 //! comms, stacks     thread names and kernel stacks, said once
 //! source            who writes the scheduler's events: bpf, or perf's own tracepoint events
 //! machine           what this machine offers, and who is to be recorded on it
-//! events            events of one pCPU: opening them, and what may be refused
+//! opening           events of one pCPU: opening them, and what may be refused
 //! rings             the events and the ring of each pCPU
 //! reader, recorder  threads and rings together
 //! symbols           addresses -> names, after the run
@@ -47,11 +47,11 @@ mod bpf;
 mod bytes;
 mod comms;
 mod event;
-mod events;
 mod filter;
 mod format;
 mod machine;
 pub mod offer;
+mod opening;
 mod reader;
 mod recorder;
 mod registers;

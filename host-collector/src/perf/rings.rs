@@ -2,10 +2,10 @@
 
 use super::assemble::RingOrder;
 use super::attr::{self, LostCount};
-use super::events::{Events, kernel, lost_of, map_error, open_error};
 use super::filter::{self, Numbers};
 use super::format::Detail;
 use super::machine::{Machine, Watch};
+use super::opening::{Events, kernel, lost_of, map_error, open_error};
 use super::ring::Ring;
 use super::source::Source;
 use super::{RecordError, sys};
@@ -21,7 +21,6 @@ pub(super) struct PcpuRing {
     /// Leads the group of `events` and owns the ring.
     leader: OwnedFd,
     events: Vec<OwnedFd>,
-    is_watched: bool,
     lost: LostCount,
     /// What events that are closed by now had lost.
     closed_lost_count: u64,
@@ -58,7 +57,6 @@ impl PcpuRing {
             ring,
             events: events.opened(),
             leader,
-            is_watched,
             lost: machine.lost,
             closed_lost_count: 0,
         })
@@ -84,7 +82,7 @@ impl PcpuRing {
 
     /// Enables all events of the group at one instant.
     pub(super) fn enable(&mut self, now: HostNs) -> Result<(), RecordError> {
-        self.order = RingOrder::new(self.pcpu, self.is_watched, now);
+        self.order.begin(now);
         sys::enable(self.leader.as_fd()).map_err(kernel("enable events", self.pcpu))
     }
 

@@ -4,9 +4,9 @@
 use super::RecordError;
 use super::attr::{self, Stack};
 use super::bpf::{ProgramError, Programs};
-use super::events::{Events, kernel};
 use super::filter::{self, Numbers};
 use super::machine::{Machine, Watch};
+use super::opening::{Events, kernel};
 use std::ops::Range;
 use std::os::fd::AsFd;
 

@@ -1,5 +1,6 @@
 //! From a run directory to its summary: the pure layers, fed with what was recorded.
 
+mod absences;
 mod clocks;
 mod facts;
 mod hog_word;

@@ -71,9 +71,8 @@ pub(super) fn place_of_tid(tid: u32) -> Option<u32> {
 /// `sched_switch(preempt, prev, next[, prev_state])`; the state is told since 5.18.
 ///
 /// A switch where a wanted thread leaves is recorded with its stack, its user registers and how long it
-/// was on the pCPU; one where a
-/// wanted thread comes, or that happens on a wanted pCPU, without. `None` where the record is larger
-/// than a program's stack.
+/// was on the pCPU; one where a wanted thread comes, or that happens on a wanted pCPU, without. `None`
+/// where the record is larger than a program's stack.
 pub(super) fn switch(
     types: &KernelTypes,
     formats: &Formats,
@@ -255,7 +254,7 @@ struct Record {
     start: i16,
     /// The length of the tracepoint's own data, in whole words; behind it are the registers.
     words_at: i32,
-    /// The length with the registers.
+    /// The length with the registers and the length of the stay.
     bytes: i32,
 }
 

@@ -7,7 +7,7 @@
 //! its bound puts a look where there can have been none. Whatever else keeps the hog from looking only
 //! makes its gaps longer.
 
-use super::stays::Absence;
+use super::absences::Absence;
 use crate::clock::ClockMap;
 use crate::report::clock::HogCheck;
 use crate::store::HogGapItem;
@@ -15,11 +15,13 @@ use crate::units::HostNs;
 
 /// A gap on the host's clock, as long as it may have been.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Gap {
+pub(super) struct Gap {
+    /// What the hog told.
+    pub(super) told: HogGapItem,
     /// The last look before was not before this.
-    earliest_start: HostNs,
+    pub(super) earliest_start: HostNs,
     /// The first look after was not after this.
-    latest_end: HostNs,
+    pub(super) latest_end: HostNs,
 }
 
 /// What one hog told.
@@ -37,23 +39,25 @@ impl HogTold<'_> {
     pub(super) fn judged_from_ns(&self, bound_ns: u64) -> u64 {
         self.threshold_ns.saturating_mul(2).saturating_add(bound_ns.saturating_mul(4))
     }
+
+    /// The gaps on the host's clock, up to the first one that the map has no host time for.
+    pub(super) fn placed(&self, map: &ClockMap) -> Vec<Gap> {
+        let place = |told: &HogGapItem| {
+            let (start, end) = (map.to_host(told.start).ok()?, map.to_host(told.end).ok()?);
+            let earliest_start = HostNs(start.at.0.saturating_sub(start.bound_ns));
+            let latest_end = HostNs(end.at.0.saturating_add(end.bound_ns));
+            Some(Gap { told: *told, earliest_start, latest_end })
+        };
+        self.gaps.iter().map_while(place).collect()
+    }
 }
 
 /// Whether the hog missed each time that the thread of its vCPU was off its pCPU. `map` rests on nothing
-/// that it told. Gaps behind one that the map has no host time for say nothing.
+/// that it told.
 pub(super) fn hog_check(map: &ClockMap, told: &HogTold<'_>, absences: &[Absence]) -> HogCheck {
-    let mut bound_ns = 0;
-    let placed = told.gaps.iter().map_while(|gap| {
-        let (start, end) = (map.to_host(gap.start).ok()?, map.to_host(gap.end).ok()?);
-        bound_ns = bound_ns.max(start.bound_ns).max(end.bound_ns);
-        Some(Gap {
-            earliest_start: HostNs(start.at.0.saturating_sub(start.bound_ns)),
-            latest_end: HostNs(end.at.0.saturating_add(end.bound_ns)),
-        })
-    });
-    let gaps: Vec<Gap> = placed.collect();
+    let gaps = told.placed(map);
     let (Some(first), Some(last)) = (gaps.first(), gaps.last()) else { return HogCheck::default() };
-    let judged_from_ns = told.judged_from_ns(bound_ns);
+    let judged_from_ns = told.judged_from_ns(map.bound_ns());
     // In between the hog is known to have looked.
     let is_judged = |absence: &&Absence| {
         first.latest_end <= absence.left
@@ -127,7 +131,7 @@ mod tests {
         HogCheck { absences, violations, worst_ns: worst_us * 1_000 }
     }
 
-    /// With these every other one lies within what the hog told.
+    /// From here on the hog is known to have looked.
     const FIRST: HogGapItem =
         HogGapItem { vcpu: VcpuId(1), start: GuestTicks(1), end: GuestTicks(2) };
 

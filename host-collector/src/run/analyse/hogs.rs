@@ -1,8 +1,9 @@
 //! What a run's hogs say of its clocks.
 
+use super::absences::Absences;
 use super::clocks::GuestClocks;
 use super::hog_word::{HogTold, hog_check};
-use super::stays::{Absences, stays};
+use super::stays::stays;
 use super::{AnalyseError, Analysis, optional};
 use crate::lab::plan::HOG_GAP_US;
 use crate::run::manifest::VmRecord;

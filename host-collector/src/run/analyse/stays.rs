@@ -15,60 +15,10 @@
 //! Which look belongs to which stay is told by the gaps: an absence of the thread lies within one. The
 //! map that round trips make says where the gaps are, well enough to see which.
 
+use super::absences::Absence;
 use super::hog_word::HogTold;
 use crate::clock::{ClockMap, Exchange};
-use crate::host_event::{HostEvent, HostEventKind};
 use crate::store::HogGapItem;
-use crate::units::{HostNs, Tid};
-use std::collections::HashMap;
-
-/// A time in which a thread was off its pCPU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Absence {
-    /// When it left.
-    pub(super) left: HostNs,
-    /// When it came back.
-    pub(super) came: HostNs,
-}
-
-/// When threads were off their pCPUs, from switches alone.
-#[derive(Debug)]
-pub(super) struct Absences {
-    left: HashMap<Tid, Option<HostNs>>,
-    of: HashMap<Tid, Vec<Absence>>,
-}
-
-impl Absences {
-    pub(super) fn of(tids: impl IntoIterator<Item = Tid>) -> Absences {
-        Absences { left: tids.into_iter().map(|tid| (tid, None)).collect(), of: HashMap::new() }
-    }
-
-    /// Takes the next event, in order of time.
-    pub(super) fn push(&mut self, event: &HostEvent) {
-        match &event.kind {
-            HostEventKind::Switch(switch) => {
-                if let Some(left) = self.left.get_mut(&switch.prev) {
-                    *left = Some(event.time);
-                }
-                let left = self.left.get_mut(&switch.next).and_then(Option::take);
-                // A switch without a priority is one that was not recorded but made up for: its time is
-                // no bound (`perf/assemble.rs`).
-                if let Some(left) = left.filter(|_| switch.next_priority.is_some()) {
-                    let absence = Absence { left, came: event.time };
-                    self.of.entry(switch.next).or_default().push(absence);
-                }
-            }
-            // Whoever left before may have come and left again meanwhile.
-            HostEventKind::Lost { .. } => self.left.values_mut().for_each(|left| *left = None),
-            _ => {}
-        }
-    }
-
-    /// Those of one thread, in order of time.
-    pub(super) fn take(&mut self, tid: Tid) -> Vec<Absence> {
-        self.of.remove(&tid).unwrap_or_default()
-    }
-}
 
 /// A gap, and an absence that it is certainly that of.
 #[derive(Debug, Clone, Copy)]
@@ -98,29 +48,24 @@ pub(super) fn stays(map: &ClockMap, told: &HogTold<'_>, absences: &[Absence]) ->
 /// that seems to hold an absence which is longer than the map may be off at both ends does overlap it.
 fn matched(map: &ClockMap, told: &HogTold<'_>, absences: &[Absence]) -> Vec<Matched> {
     let judged_from_ns = told.judged_from_ns(map.bound_ns());
-    let place = |gap: &HogGapItem| {
-        let (start, end) = (map.to_host(gap.start).ok()?, map.to_host(gap.end).ok()?);
-        let earliest_start = start.at.0.saturating_sub(start.bound_ns);
-        Some((*gap, earliest_start, end.at.0.saturating_add(end.bound_ns)))
-    };
-    let placed: Vec<(HogGapItem, u64, u64)> = told.gaps.iter().filter_map(place).collect();
+    let placed = told.placed(map);
     let mut first = 0;
     let mut matched = Vec::new();
     for absence in absences {
         if absence.came.since_ns(absence.left) <= judged_from_ns {
             continue;
         }
-        while placed.get(first).is_some_and(|(_, _, latest_end)| *latest_end < absence.left.0) {
+        while placed.get(first).is_some_and(|gap| gap.latest_end < absence.left) {
             first += 1;
         }
         let near = placed[first.min(placed.len())..].iter();
-        let mut near = near.take_while(|(_, earliest_start, _)| *earliest_start <= absence.came.0);
+        let mut near = near.take_while(|gap| gap.earliest_start <= absence.came);
         // If two gaps touch it within what the map may be off, either may be its own.
-        if let (Some((gap, earliest_start, latest_end)), None) = (near.next(), near.next())
-            && *earliest_start <= absence.left.0
-            && absence.came.0 <= *latest_end
+        if let (Some(gap), None) = (near.next(), near.next())
+            && gap.earliest_start <= absence.left
+            && absence.came <= gap.latest_end
         {
-            matched.push(Matched { gap: *gap, absence: *absence });
+            matched.push(Matched { gap: gap.told, absence: *absence });
         }
     }
     matched
@@ -129,8 +74,7 @@ fn matched(map: &ClockMap, told: &HogTold<'_>, absences: &[Absence]) -> Vec<Matc
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host_event::{PrevState, Switch};
-    use crate::units::{GuestTicks, PcpuId, VcpuId};
+    use crate::units::{GuestTicks, HostNs, VcpuId};
 
     /// The guest's clock is the host's; round trips take 200 us.
     fn slow_map() -> (Vec<Exchange>, ClockMap) {
@@ -194,39 +138,5 @@ mod tests {
         assert_eq!(count(&gaps(&[one, short]), &[one, short]), 0, "need not be told");
         let half = HogGapItem { end: GuestTicks(22_000_000), ..gap(three, 5) };
         assert_eq!(count(&[gap(one, 5), half], &[one, three]), 0, "the hog looked in between");
-    }
-
-    #[test]
-    fn absences_are_from_leaving_to_coming() {
-        let event = |us: u64, kind| HostEvent { time: HostNs(us * 1_000), pcpu: PcpuId(1), kind };
-        let switch = |us, prev, next| {
-            let switch = Switch::new(Tid(prev), PrevState::Runnable, Tid(next));
-            event(us, HostEventKind::Switch(Switch { next_priority: Some(120), ..switch }))
-        };
-        let made_up = |us| {
-            let switch = Switch::new(Tid(8), PrevState::Runnable, Tid(7));
-            event(us, HostEventKind::Switch(switch))
-        };
-        let lost =
-            |us: u64| event(us, HostEventKind::Lost { until: HostNs(us * 1_000 + 1), count: 1 });
-        let mut absences = Absences::of([Tid(7)]);
-        for event in [
-            switch(10, 6, 7),
-            switch(20, 7, 6),
-            switch(30, 6, 7),
-            switch(40, 7, 6),
-            lost(45),
-            switch(50, 6, 7),
-            switch(60, 7, 8),
-            switch(70, 8, 7),
-            switch(80, 7, 8),
-            made_up(90),
-            switch(95, 7, 8),
-            switch(99, 8, 7),
-        ] {
-            absences.push(&event);
-        }
-        assert_eq!(absences.take(Tid(7)), [absence(20, 30), absence(60, 70), absence(95, 99)]);
-        assert_eq!(absences.take(Tid(6)), []);
     }
 }

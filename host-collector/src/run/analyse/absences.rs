@@ -1,0 +1,98 @@
+//! When threads were off their pCPUs, as exactly as the kernel told it.
+
+use crate::host_event::{HostEvent, HostEventKind};
+use crate::units::{HostNs, Tid};
+use std::collections::HashMap;
+
+/// A time in which a thread was off its pCPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Absence {
+    /// When it left.
+    pub(super) left: HostNs,
+    /// When it came back.
+    pub(super) came: HostNs,
+}
+
+/// When threads were off their pCPUs, from switches alone.
+#[derive(Debug)]
+pub(super) struct Absences {
+    left: HashMap<Tid, Option<HostNs>>,
+    of: HashMap<Tid, Vec<Absence>>,
+}
+
+impl Absences {
+    pub(super) fn of(tids: impl IntoIterator<Item = Tid>) -> Absences {
+        Absences { left: tids.into_iter().map(|tid| (tid, None)).collect(), of: HashMap::new() }
+    }
+
+    /// Takes the next event, in order of time.
+    pub(super) fn push(&mut self, event: &HostEvent) {
+        match &event.kind {
+            HostEventKind::Switch(switch) => {
+                if let Some(left) = self.left.get_mut(&switch.prev) {
+                    *left = Some(event.time);
+                }
+                let left = self.left.get_mut(&switch.next).and_then(Option::take);
+                // A switch without a priority is one that was not recorded but made up for: its time is
+                // no bound (`perf/assemble.rs`).
+                if let Some(left) = left.filter(|_| switch.next_priority.is_some()) {
+                    let absence = Absence { left, came: event.time };
+                    self.of.entry(switch.next).or_default().push(absence);
+                }
+            }
+            // Whoever left before may have come and left again meanwhile.
+            HostEventKind::Lost { .. } => self.left.values_mut().for_each(|left| *left = None),
+            _ => {}
+        }
+    }
+
+    /// Those of one thread, in order of time.
+    pub(super) fn take(&mut self, tid: Tid) -> Vec<Absence> {
+        self.of.remove(&tid).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host_event::{PrevState, Switch};
+    use crate::units::PcpuId;
+
+    fn absence(left_us: u64, came_us: u64) -> Absence {
+        Absence { left: HostNs(left_us * 1_000), came: HostNs(came_us * 1_000) }
+    }
+
+    #[test]
+    fn absences_are_from_leaving_to_coming() {
+        let event = |us: u64, kind| HostEvent { time: HostNs(us * 1_000), pcpu: PcpuId(1), kind };
+        let switch = |us, prev, next| {
+            let switch = Switch::new(Tid(prev), PrevState::Runnable, Tid(next));
+            event(us, HostEventKind::Switch(Switch { next_priority: Some(120), ..switch }))
+        };
+        let made_up = |us| {
+            let switch = Switch::new(Tid(8), PrevState::Runnable, Tid(7));
+            event(us, HostEventKind::Switch(switch))
+        };
+        let lost =
+            |us: u64| event(us, HostEventKind::Lost { until: HostNs(us * 1_000 + 1), count: 1 });
+        let mut absences = Absences::of([Tid(7)]);
+        for event in [
+            switch(10, 6, 7),
+            switch(20, 7, 6),
+            switch(30, 6, 7),
+            switch(40, 7, 6),
+            lost(45),
+            switch(50, 6, 7),
+            switch(60, 7, 8),
+            switch(70, 8, 7),
+            switch(80, 7, 8),
+            made_up(90),
+            switch(95, 7, 8),
+            switch(99, 8, 7),
+        ] {
+            absences.push(&event);
+        }
+        assert_eq!(absences.take(Tid(7)), [absence(20, 30), absence(60, 70), absence(95, 99)]);
+        assert_eq!(absences.take(Tid(6)), []);
+    }
+}
