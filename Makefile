@@ -20,9 +20,13 @@ MAKEFLAGS += --jobs=2
 demo: image
 	$(VSLICE) run demo --output $(RUN)
 
+# What failed is printed once more at the end, where it is found.
+test: SHELL := /bin/bash
+test: .SHELLFLAGS := -o pipefail -c
 test: lint image
-	VSLICE_IMAGE=$(abspath $(IMAGE)) VSLICE_BIN=$(abspath $(VSLICE)) \
-		cargo test --workspace --locked --no-fail-fast
+	@VSLICE_IMAGE=$(abspath $(IMAGE)) VSLICE_BIN=$(abspath $(VSLICE)) \
+		cargo test --workspace --locked --no-fail-fast 2>&1 | tee target/test.log || \
+		{ sed -n '/^failures:$$/,/^test result/p' target/test.log; exit 1; }
 
 # BENCH takes options: `make bench BENCH=--quick`, `BENCH=--json`, `BENCH=--help`.
 bench:

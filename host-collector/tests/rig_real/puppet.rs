@@ -65,8 +65,10 @@ pub(crate) fn puppet_stopped() -> Outcome {
         stops.iter().all(|stop| stop.start < stop.complete && stop.complete <= stop.end),
         || format!("{stops:?}"),
     )?;
-    // One may have hit between two spins, and one before the first.
-    check(stop_count > 0 && sleep_count.abs_diff(stop_count) <= 2, || {
+    // A stop that hits between two spins is counted in neither. And the kernel says that the last
+    // thread has stopped just before that gives up its pCPU (do_signal_stop, kernel/signal.c), so
+    // that one which is let go at once need not leave it: 10 sleeps of 13 stops were seen.
+    check(stop_count > 0 && sleep_count * 2 >= stop_count && sleep_count <= stop_count + 2, || {
         format!("{stop_count} stops, {sleep_count} sleeps")
     })
 }
