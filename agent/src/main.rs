@@ -14,6 +14,7 @@
 
 mod endpoint;
 mod guest;
+mod host_clock;
 mod init;
 mod link;
 mod load;

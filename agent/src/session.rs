@@ -183,6 +183,9 @@ impl Session {
         let vcpu = self.stamper.vcpu();
         // The stamp of the read is the better one, but on another vCPU it is of another clock.
         let received = if vcpu == read_vcpu { read } else { self.stamper.now() };
+        if let Some(told) = ping.vcpu.and_then(|_| self.stamper.host_time()) {
+            self.link.send(&GuestFrame::HostTime(told));
+        }
         self.link.answer(PendingPong { id: ping.id, vcpu, received }, &mut self.stamper);
         self.looks_left = LOOKS_FOR_PING;
     }

@@ -1,10 +1,17 @@
 //! Where the control thread runs, and what it stamps pongs with.
 
+use crate::host_clock::HostClock;
 use crate::load::Clock;
-use vslice_wire::GuestTicks;
+use crate::uptime::uptime;
+use std::path::Path;
+use std::time::Duration;
+use vslice_wire::{GuestTicks, HostTime};
 use vslice_workload::error::WorkloadError;
 use vslice_workload::pin::{current_vcpu, pin_current_thread};
 use vslice_workload::spec::ClockChoice;
+
+/// The host is asked for its time on another vCPU than the last time, or after so long.
+const HOST_TIME_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Stamps on behalf of the thread that made it: the control thread, which lives on the
 /// housekeeping vCPU.
@@ -22,12 +29,23 @@ pub(crate) struct Stamper {
     at: Option<u16>,
     /// Whether a load runs.
     is_busy: bool,
+    /// How the host tells its time, if it does.
+    host_clock: Option<HostClock>,
+    /// Where and when it was last asked.
+    asked: Option<(u16, Duration)>,
 }
 
 impl Stamper {
     /// Before a plan the thread runs anywhere, and its stamps are of no use but for round trips.
     pub(crate) fn new() -> Self {
-        Self { clock: Clock::choose(ClockChoice::Auto), home: None, at: None, is_busy: false }
+        Self {
+            clock: Clock::choose(ClockChoice::Auto),
+            home: None,
+            at: None,
+            is_busy: false,
+            host_clock: None,
+            asked: None,
+        }
     }
 
     /// Takes the plan's clock and settles on its housekeeping vCPU.
@@ -36,6 +54,7 @@ impl Stamper {
         pin_current_thread(home)?;
         self.home = Some(home);
         self.at = self.home;
+        self.host_clock = HostClock::find(Path::new("/sys/class/ptp"), Path::new("/dev"));
         Ok(())
     }
 
@@ -56,6 +75,25 @@ impl Stamper {
 
     pub(crate) fn now(&self) -> GuestTicks {
         GuestTicks(self.clock.now())
+    }
+
+    /// What the host says of its time, if it is time to ask. A host that refuses is not asked again.
+    pub(crate) fn host_time(&mut self) -> Option<HostTime> {
+        let vcpu = self.at?;
+        let clock = self.host_clock.as_ref()?;
+        let now = uptime();
+        let is_asked = |(last, at): (u16, Duration)| {
+            last == vcpu && now.saturating_sub(at) < HOST_TIME_INTERVAL
+        };
+        if self.asked.is_some_and(is_asked) {
+            return None;
+        }
+        self.asked = Some((vcpu, now));
+        let told = clock.ask(vcpu, || self.now());
+        if told.is_none() {
+            self.host_clock = None;
+        }
+        told
     }
 
     /// The vCPU that a stamp taken now is of.

@@ -136,7 +136,7 @@ fn panicking_guest(lab: &Lab) -> Result<(), Failed> {
     fs::write(image.path().join("initramfs.cpio.gz"), b"")?;
     let image = image.path().to_string_lossy().into_owned();
     let run = lab.run(&["demo", "--accelerator", "tcg", "--image", &image])?;
-    failed_with(&run, 1, "the last line of the guest's console is")
+    failed_with(&run, 1, "the guest's console says")
 }
 
 /// A file system of 768 KiB for the run directory; the guests' scratch disks are elsewhere.

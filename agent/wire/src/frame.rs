@@ -93,6 +93,20 @@ pub struct Dropped {
     pub last: GuestTicks,
 }
 
+/// What the hypervisor told a guest of its host's clock: KVM's device `KVM virtual PTP` (linux:
+/// drivers/ptp/ptp_kvm_common.c).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostTime {
+    /// The vCPU that asked.
+    pub vcpu: u16,
+    /// Just before it asked.
+    pub before: GuestTicks,
+    /// What it was told: the host's `CLOCK_REALTIME`, in nanoseconds.
+    pub realtime_ns: u64,
+    /// Just after it was told.
+    pub after: GuestTicks,
+}
+
 /// A sign of life of one hog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HogCount {
@@ -179,6 +193,8 @@ pub enum GuestFrame {
     Ready(Ready),
     /// See [`Pong`].
     Pong(Pong),
+    /// See [`HostTime`].
+    HostTime(HostTime),
     /// Up to [`BLOCK_REQUESTS_MAX`](crate::BLOCK_REQUESTS_MAX) requests in order of completion.
     Requests(Vec<Request>),
     /// See [`Dropped`].

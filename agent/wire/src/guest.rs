@@ -4,8 +4,8 @@ use crate::block::{put_block, take_block};
 use crate::bytes::{Cursor, bound, put_count, put_string, put_u16, put_u64, put_varint};
 use crate::{
     ClockKind, DecodeError, Done, DoneReason, Dropped, EncodeError, Frame, GuestFrame, GuestTicks,
-    HOG_GAPS_MAX, HOGS_MAX, Hello, HogCount, HogGap, HogGaps, NAME_BYTES_MAX, NOTICE_BYTES_MAX,
-    Notice, Pong, Ready, Severity, TARGET_BYTES_MAX,
+    HOG_GAPS_MAX, HOGS_MAX, Hello, HogCount, HogGap, HogGaps, HostTime, NAME_BYTES_MAX,
+    NOTICE_BYTES_MAX, Notice, Pong, Ready, Severity, TARGET_BYTES_MAX,
 };
 
 /// The kinds of a guest's frames lie below 0x80 and those of a host above, so that an end which is
@@ -19,6 +19,7 @@ const HOGS: u8 = 0x06;
 const NOTICE: u8 = 0x07;
 const DONE: u8 = 0x08;
 const HOG_GAPS: u8 = 0x09;
+const HOST_TIME: u8 = 0x0a;
 
 impl Frame for GuestFrame {
     fn encode_body(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
@@ -27,6 +28,10 @@ impl Frame for GuestFrame {
             Self::Ready(ready) => put_ready(out, ready),
             Self::Pong(pong) => {
                 put_pong(out, pong);
+                Ok(())
+            }
+            Self::HostTime(told) => {
+                put_host_time(out, told);
                 Ok(())
             }
             Self::Requests(requests) => {
@@ -53,6 +58,7 @@ impl Frame for GuestFrame {
             HELLO => Self::Hello(take_hello(&mut cursor)?),
             READY => Self::Ready(take_ready(&mut cursor)?),
             PONG => Self::Pong(take_pong(&mut cursor)?),
+            HOST_TIME => Self::HostTime(take_host_time(&mut cursor)?),
             REQUESTS => Self::Requests(take_block(&mut cursor)?),
             DROPPED => Self::Dropped(take_dropped(&mut cursor)?),
             HOGS => Self::Hogs(take_hogs(&mut cursor)?),
@@ -134,6 +140,26 @@ fn take_pong(cursor: &mut Cursor<'_>) -> Result<Pong, DecodeError> {
         vcpu: cursor.u16()?,
         received: GuestTicks(cursor.u64()?),
         sent: GuestTicks(cursor.u64()?),
+    })
+}
+
+/// ```text
+/// 0x0a vcpu:u16 before:u64 realtime_ns:u64 after:u64
+/// ```
+fn put_host_time(out: &mut Vec<u8>, told: &HostTime) {
+    out.push(HOST_TIME);
+    put_u16(out, told.vcpu);
+    put_u64(out, told.before.0);
+    put_u64(out, told.realtime_ns);
+    put_u64(out, told.after.0);
+}
+
+fn take_host_time(cursor: &mut Cursor<'_>) -> Result<HostTime, DecodeError> {
+    Ok(HostTime {
+        vcpu: cursor.u16()?,
+        before: GuestTicks(cursor.u64()?),
+        realtime_ns: cursor.u64()?,
+        after: GuestTicks(cursor.u64()?),
     })
 }
 

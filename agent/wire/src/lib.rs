@@ -10,6 +10,7 @@
 //!   | <--------------------------- Plan --- |   what to run (JSON, see vslice_workload::spec)
 //!   | -- Ready ---------------------------> |   file checked, clock chosen
 //!   | <-- Ping ... Pong ------------------> |   the clock exchange; every Ping renews the lease
+//!   | -- HostTime ------------------------> |   beside a Pong, where KVM tells the host's clock
 //!   | <-------------------------- Start --- |
 //!   | -- Requests, Dropped, Hogs, HogGaps > |
 //!   | <-- Ping ... Pong ------------------> |
@@ -46,14 +47,14 @@ mod host;
 pub use error::{DecodeError, EncodeError};
 pub use frame::{
     ClockKind, Done, DoneReason, Dropped, GuestFrame, GuestTicks, Hello, HogCount, HogGap, HogGaps,
-    HostFrame, Notice, Ping, Pong, Ready, Request, Severity,
+    HostFrame, HostTime, Notice, Ping, Pong, Ready, Request, Severity,
 };
 pub use framing::{Deframer, Frame};
 
 /// The version of the protocol that this crate speaks; a collector refuses any other in `Hello`.
 ///
 /// The layout of `Hello` is the same in every version, so that a mismatch can always be told.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 /// What a frame's length field may say at most: its kind and payload in bytes.
 pub const FRAME_BYTES_MAX: usize = 64 * 1024;

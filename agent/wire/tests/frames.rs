@@ -3,7 +3,7 @@
 
 use vslice_wire::{
     ClockKind, DecodeError, Done, DoneReason, Dropped, EncodeError, Frame, GuestFrame, GuestTicks,
-    HOG_GAPS_MAX, HOGS_MAX, Hello, HogCount, HogGap, HogGaps, HostFrame, NAME_BYTES_MAX,
+    HOG_GAPS_MAX, HOGS_MAX, Hello, HogCount, HogGap, HogGaps, HostFrame, HostTime, NAME_BYTES_MAX,
     NOTICE_BYTES_MAX, Notice, PLAN_BYTES_MAX, PROTOCOL_VERSION, Ping, Pong, Ready, Request,
     Severity, TARGET_BYTES_MAX,
 };
@@ -26,7 +26,7 @@ fn check<F: Frame + PartialEq + std::fmt::Debug>(frame: F, hex: &str) {
 
 #[test]
 fn the_version_is_that_of_these_bytes() {
-    assert_eq!(PROTOCOL_VERSION, 2);
+    assert_eq!(PROTOCOL_VERSION, 3);
 }
 
 #[test]
@@ -139,6 +139,20 @@ fn hogs() {
             HogCount { vcpu: 0x0102, count: 1 },
         ]),
         "09000000 | 06 | 02 | 0000 ac02 | 0201 01",
+    );
+}
+
+#[test]
+fn host_time() {
+    let told = HostTime {
+        vcpu: 0x0102,
+        before: GuestTicks(3),
+        realtime_ns: 0x0102_0304_0506_0708,
+        after: GuestTicks(4),
+    };
+    check(
+        GuestFrame::HostTime(told),
+        "1b000000 | 0a | 0201 | 0300000000000000 | 0807060504030201 | 0400000000000000",
     );
 }
 

@@ -5,9 +5,10 @@
 //! every phase calls; a phase only says what it waits for.
 
 use super::connection::Connection;
-use super::exchange::{Exchanger, host_now};
+use super::exchange::{Exchanger, host_clocks_now, host_now};
 use super::live::Live;
 use crate::clock::Exchange;
+use crate::clock::host_time::ToldTime;
 use crate::text::harmless;
 use crate::units::{HostNs, VcpuId};
 use std::error::Error;
@@ -16,7 +17,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 use vslice_wire::{
     Deframer, Done, DoneReason, Dropped, Frame, GuestFrame, Hello, HogCount, HogGap, HogGaps,
-    HostFrame, Notice, PROTOCOL_VERSION, Ready, Request, Severity,
+    HostFrame, HostTime, Notice, PROTOCOL_VERSION, Ready, Request, Severity,
 };
 
 /// How long a guest may take to answer when nothing slow is asked of it.
@@ -37,6 +38,8 @@ const NOTICES_MAX: usize = 100;
 /// Gaps kept of the hogs of one guest: 64 MiB in memory when they are read. Those beyond are passed
 /// over, and the clock is not checked by them.
 const HOG_GAPS_KEPT_MAX: u64 = 4 << 20;
+/// Times kept that KVM told one guest: of a longer run, the first hour or so.
+const HOST_TIMES_MAX: usize = 4096;
 /// Longest wait in one turn of the loop: how late a command or a ping may be.
 const TURN: Duration = Duration::from_millis(20);
 
@@ -105,6 +108,8 @@ pub struct SessionRecord {
     pub hogs: Vec<HogCount>,
     /// What the guest had to say, the first hundred notices.
     pub notices: Vec<Notice>,
+    /// What KVM told it of the host's clock, the first few thousand times.
+    pub host_times: Vec<ToldTime>,
     /// Requests that were recorded.
     pub requests_count: u64,
     /// Requests that the guest reported as not recorded.
@@ -176,7 +181,7 @@ pub struct SessionPlan {
 }
 
 /// How far the conversation has come; what a guest may say depends on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Turn {
     /// Nothing has been said.
     Hello,
@@ -463,6 +468,10 @@ impl<'a, S: GuestSink> Session<'a, S> {
                 }
                 None => Ok(()),
             },
+            GuestFrame::HostTime(told) => {
+                self.take_host_time(&told);
+                Ok(())
+            }
             GuestFrame::Requests(requests) => self.take_requests(&requests),
             GuestFrame::Dropped(dropped) => self.take_dropped(&dropped),
             GuestFrame::Hogs(hogs) => {
@@ -489,6 +498,7 @@ impl<'a, S: GuestSink> Session<'a, S> {
             GuestFrame::Hogs(_) => ("the counts of hogs", turn == Turn::Running),
             GuestFrame::HogGaps(_) => ("the gaps of a hog", turn == Turn::Running),
             GuestFrame::Pong(_) => ("a pong", turn != Turn::Hello),
+            GuestFrame::HostTime(_) => ("the host's time", turn >= Turn::Preparing),
             GuestFrame::Notice(_) => ("a notice", turn != Turn::Hello),
             GuestFrame::Done(done) => {
                 let has_plan = matches!(turn, Turn::Preparing | Turn::Prepared);
@@ -514,6 +524,12 @@ impl<'a, S: GuestSink> Session<'a, S> {
             ..hello
         });
         Ok(())
+    }
+
+    fn take_host_time(&mut self, told: &HostTime) {
+        if self.record.host_times.len() < HOST_TIMES_MAX {
+            self.record.host_times.extend(ToldTime::place(told, &host_clocks_now()));
+        }
     }
 
     fn take_requests(&mut self, requests: &[Request]) -> Result<(), SessionError> {

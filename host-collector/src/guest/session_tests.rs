@@ -184,6 +184,7 @@ fn a_whole_conversation_is_recorded() {
             guest.say(&GuestFrame::Requests(vec![request(0), request(1)]));
             guest.say(&GuestFrame::Hogs(vec![HogCount { vcpu: 1, count: 77 }]));
             guest.say(&hog_gaps(1));
+            guest.say(&host_time());
             guest.say(&done(DoneReason::Completed));
             assert_eq!(guest.hear(), Some(HostFrame::Bye));
         },
@@ -196,6 +197,9 @@ fn a_whole_conversation_is_recorded() {
     assert_eq!(record.hogs, [HogCount { vcpu: 1, count: 77 }]);
     let gap = HogGap { start: GuestTicks(3), end: GuestTicks(9) };
     assert_eq!((kept.hog_gaps, record.hog_gaps_count), (vec![(VcpuId(1), gap)], 1));
+    let [time] = &record.host_times[..] else { panic!("{:?}", record.host_times) };
+    assert_eq!((time.vcpu, time.asked_ticks, time.answered_ticks), (VcpuId(1), 3, 9));
+    assert!(time.earliest < time.latest && time.latest <= host_now());
     assert_eq!(record.done.unwrap().reason, DoneReason::Completed);
     assert_eq!(record.requests_count, 2);
 }
@@ -430,6 +434,20 @@ fn what_tells_of_nothing_is_not_recorded_for_ever() {
     }
 }
 
+/// KVM has just told it.
+fn host_time() -> GuestFrame {
+    let realtime_ns = super::host_clocks_now().realtime_ns;
+    let (before, after) = (GuestTicks(3), GuestTicks(9));
+    GuestFrame::HostTime(HostTime { vcpu: 1, before, realtime_ns, after })
+}
+
+#[test]
+fn times_beyond_the_bound_are_passed_over() {
+    let frames = vec![host_time(); HOST_TIMES_MAX + 2];
+    let (_, (record, _)) = after_the_start(&frames);
+    assert_eq!(record.host_times.len(), HOST_TIMES_MAX);
+}
+
 fn hog_gaps(count: usize) -> GuestFrame {
     let gap = HogGap { start: GuestTicks(3), end: GuestTicks(9) };
     GuestFrame::HogGaps(HogGaps { vcpu: 1, gaps: vec![gap; count] })
@@ -452,7 +470,9 @@ fn what_is_said_out_of_turn_ends_the_session() {
     let requests = || GuestFrame::Requests(vec![request(0)]);
     let notice = || GuestFrame::Notice(Notice::new(Severity::Warning, "hm"));
     let hogs = || GuestFrame::Hogs(Vec::new());
-    for frames in [vec![ready()], vec![notice()], vec![requests()], vec![hello(), ready()]] {
+    for frames in
+        [vec![ready()], vec![notice()], vec![requests()], vec![host_time()], vec![hello(), ready()]]
+    {
         let (_, result) = converse(
             &mut Kept::default(),
             |guest| guest.say_all(&frames),
@@ -575,6 +595,11 @@ fn any_frame() -> impl Strategy<Value = GuestFrame> {
         (any::<u16>(), ticks(), ticks()).prop_map(|(vcpu, start, end)| {
             GuestFrame::HogGaps(HogGaps { vcpu, gaps: vec![HogGap { start, end }] })
         }),
+        (any::<u16>(), ticks(), any::<u64>(), ticks()).prop_map(
+            |(vcpu, before, realtime_ns, after)| {
+                GuestFrame::HostTime(HostTime { vcpu, before, realtime_ns, after })
+            }
+        ),
         text().prop_map(|text| GuestFrame::Notice(Notice::new(Severity::Error, text))),
         (reason, count(), count()).prop_map(|(reason, requests, dropped)| {
             GuestFrame::Done(Done { reason, requests, dropped })

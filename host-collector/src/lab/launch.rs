@@ -63,7 +63,7 @@ pub enum LaunchError {
     #[error(transparent)]
     Process(#[from] ProcessError),
     /// QEMU ended, and said nothing itself.
-    #[error("{error}; the last line of the guest's console is: {console}")]
+    #[error("{error}; the guest's console says: {console}")]
     Guest {
         /// That it ended.
         error: ProcessError,
@@ -285,7 +285,9 @@ impl Guest {
             && let Err(error) = child.check()
         {
             // A QEMU that fails says why; one whose guest ended says nothing.
-            return Err(match process::last_line(&self.console) {
+            // What the kernel says of a power off that the agent asked for explains nothing.
+            let agent = process::last_line_with(&self.console, "vslice-agent: ");
+            return Err(match agent.or_else(|| process::last_line(&self.console)) {
                 Some(console) if process::last_line(&self.qemu.log).is_none() => {
                     LaunchError::Guest { error, console }
                 }
@@ -462,17 +464,22 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_panics_is_quoted() {
-        let directory = tempfile::tempdir().expect("scratch");
-        let console = directory.path().join("vm1.console.log");
-        let script = format!(
-            "case $2 in vm2,*) exec sleep 600;; esac; echo 'Kernel panic - not syncing' > {}",
-            console.display()
-        );
-        let mut lab = lab(directory.path(), &script).expect("prepared");
-        lab.start().expect("shells");
-        let message = wait(&mut lab);
-        assert!(message.starts_with("QEMU of vm1 ended with status 0"), "{message}");
-        assert!(message.ends_with("console is: Kernel panic - not syncing"), "{message}");
+    fn a_guest_that_ends_is_quoted() {
+        for (console_text, quoted) in [
+            ("up\nKernel panic - not syncing\n", "Kernel panic - not syncing"),
+            ("vslice-agent: no lease\nreboot: Power down\n", "vslice-agent: no lease"),
+        ] {
+            let directory = tempfile::tempdir().expect("scratch");
+            let console = directory.path().join("vm1.console.log");
+            let script = format!(
+                "case $2 in vm2,*) exec sleep 600;; esac; printf '{console_text}' > {}",
+                console.display()
+            );
+            let mut lab = lab(directory.path(), &script).expect("prepared");
+            lab.start().expect("shells");
+            let message = wait(&mut lab);
+            assert!(message.starts_with("QEMU of vm1 ended with status 0"), "{message}");
+            assert!(message.ends_with(&format!("console says: {quoted}")), "{message}");
+        }
     }
 }

@@ -241,6 +241,14 @@ pub fn last_line(path: &Path) -> Option<String> {
     lines_from(path, size_bytes.saturating_sub(EXCERPT_BYTES)).pop()
 }
 
+/// The last line near the end of a file that has `part` in it, in the same way.
+#[must_use]
+pub fn last_line_with(path: &Path, part: &str) -> Option<String> {
+    let size_bytes = fs::metadata(path).ok()?.len();
+    let lines = lines_from(path, size_bytes.saturating_sub(EXCERPT_BYTES));
+    lines.into_iter().rfind(|line| line.contains(part))
+}
+
 /// The first line of a file that is neither blank nor a warning, without what could steer a
 /// terminal. Of a program that ended at once this is the cause, and what follows it are effects.
 #[must_use]

@@ -63,7 +63,9 @@ pub struct VcpuClock {
     /// Stays of the vCPU's hog on its pCPU among that: each bounds the clock as a round trip does.
     pub stays: u64,
     /// What KVM's word says of the round trips.
-    pub kvm_check: KvmCheck,
+    pub kvm_check: WordCheck,
+    /// What the times say that KVM told the guest of the host's clock.
+    pub ptp_check: WordCheck,
     /// What its hog says of the map.
     pub hog_check: HogCheck,
     /// Requests that were submitted on it, and have a place on the host's clock.
@@ -76,10 +78,10 @@ pub struct VcpuClock {
     pub cuts: Vec<ClockCut>,
 }
 
-/// Another check that can fail: what KVM says that a vCPU's TSC reads at a host time is within the
-/// bounds of the map that round trips alone make.
+/// Another check that can fail: what KVM says, to the host of a vCPU's TSC or to the guest of the
+/// host's clock, is within the bounds of the map that round trips alone make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct KvmCheck {
+pub struct WordCheck {
     /// Times at which KVM was asked, and the map has a host time for.
     pub readings: u64,
     /// Those at which it is not.
@@ -140,13 +142,14 @@ impl ClockMethod {
 impl Clock {
     /// What KVM says of all vCPUs.
     #[must_use]
-    pub fn kvm_check(&self) -> KvmCheck {
-        let checks = self.vcpus.iter().map(|vcpu| vcpu.kvm_check);
-        checks.fold(KvmCheck::default(), |sum, check| KvmCheck {
-            readings: sum.readings + check.readings,
-            violations: sum.violations + check.violations,
-            worst_ns: sum.worst_ns.max(check.worst_ns),
-        })
+    pub fn kvm_check(&self) -> WordCheck {
+        self.vcpus.iter().map(|vcpu| vcpu.kvm_check).fold(WordCheck::default(), WordCheck::and)
+    }
+
+    /// What KVM told all guests.
+    #[must_use]
+    pub fn ptp_check(&self) -> WordCheck {
+        self.vcpus.iter().map(|vcpu| vcpu.ptp_check).fold(WordCheck::default(), WordCheck::and)
     }
 
     /// What the hogs of all vCPUs say.
@@ -161,6 +164,25 @@ impl Clock {
     }
 }
 
+impl WordCheck {
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: WordCheck) -> WordCheck {
+        WordCheck {
+            readings: self.readings + other.readings,
+            violations: self.violations + other.violations,
+            worst_ns: self.worst_ns.max(other.worst_ns),
+        }
+    }
+
+    /// With one more reading, which lies so far beyond the map.
+    #[must_use]
+    pub fn with(self, beyond_ns: u64) -> WordCheck {
+        let violations = u64::from(beyond_ns > 0);
+        self.and(WordCheck { readings: 1, violations, worst_ns: beyond_ns })
+    }
+}
+
 impl VcpuClock {
     /// What is told of a map, in a window that starts at `start`; without requests.
     #[must_use]
@@ -172,7 +194,8 @@ impl VcpuClock {
             method: ClockMethod::Exchange,
             exchanges: map.exchange_count() as u64,
             stays: 0,
-            kvm_check: KvmCheck::default(),
+            kvm_check: WordCheck::default(),
+            ptp_check: WordCheck::default(),
             hog_check: HogCheck::default(),
             requests: 0,
             bound_ns: map.bound_ns(),

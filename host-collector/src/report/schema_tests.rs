@@ -164,6 +164,7 @@ fn warnings() -> Vec<Warning> {
         Warning::ClockBound { bound_ns: 1_000, p99_ns: 2_000 },
         Warning::ClockViolated { count, worst_ns: 1_000 },
         Warning::KvmClockViolated { count, worst_ns: 1_000 },
+        Warning::PtpClockViolated { count, worst_ns: 1_000 },
         Warning::HogClockViolated { count, worst_ns: 1_000 },
         Warning::ClockStepped { vm: vm.clone(), vcpu, count, step_ns: 0 },
         Warning::ClocksApart { vm: vm.clone(), vcpu, other_vcpu: VcpuId(1), apart_ns: 15_700_000 },
@@ -225,6 +226,8 @@ fn every_warning_reads_as_a_sentence() {
              up to 1.00 us more than request times may be off",
             "KVM's offsets of the guests' TSCs contradict the round trips with the guests 1 time, by up to \
              1.00 us: request times may be off by more than they say",
+            "the host's clock, as KVM told it to the guests, contradicts the round trips with them 1 time, \
+             by up to 1.00 us: request times may be off by more than they say",
             "the clock is wrong: hogs ran in their guests 1 time that the host had their vCPUs off their \
              pCPUs, by up to 1.00 us more than request times may be off",
             "the clock of vm1 vCPU0 stepped 1 time, or its rate changed; requests at a step are \

@@ -123,6 +123,13 @@ pub enum Warning {
         /// By how much at worst.
         worst_ns: u64,
     },
+    /// What KVM told the guests of the host's clock is not what round trips with them allow.
+    PtpClockViolated {
+        /// How often.
+        count: u64,
+        /// By how much at worst.
+        worst_ns: u64,
+    },
     /// Hogs looked at their clocks while the host had their vCPUs off their pCPUs.
     HogClockViolated {
         /// How often.
@@ -240,6 +247,7 @@ impl fmt::Display for Warning {
             Warning::ClockBound { bound_ns, p99_ns } => coarse(*bound_ns, *p99_ns),
             Warning::ClockViolated { count, worst_ns } => violated(*count, *worst_ns),
             Warning::KvmClockViolated { count, worst_ns } => kvm_violated(*count, *worst_ns),
+            Warning::PtpClockViolated { count, worst_ns } => ptp_violated(*count, *worst_ns),
             Warning::HogClockViolated { count, worst_ns } => hogs_violated(*count, *worst_ns),
             Warning::ClockStepped { vm, vcpu, count, step_ns } => {
                 stepped(vm, *vcpu, *count, *step_ns)
@@ -275,6 +283,15 @@ fn kvm_violated(count: u64, worst_ns: u64) -> String {
     format!(
         "KVM's offsets of the guests' TSCs contradict the round trips with the guests {}, by up to {}: \
          request times may be off by more than they say",
+        counted(count, "time"),
+        duration(worst_ns)
+    )
+}
+
+fn ptp_violated(count: u64, worst_ns: u64) -> String {
+    format!(
+        "the host's clock, as KVM told it to the guests, contradicts the round trips with them {}, by up \
+         to {}: request times may be off by more than they say",
         counted(count, "time"),
         duration(worst_ns)
     )
@@ -409,6 +426,11 @@ fn clock(summary: &Summary, warnings: &mut Vec<Warning>) {
     if kvm.violations > 0 {
         let (count, worst_ns) = (kvm.violations, kvm.worst_ns);
         warnings.push(Warning::KvmClockViolated { count, worst_ns });
+    }
+    let ptp = clock.ptp_check();
+    if ptp.violations > 0 {
+        let (count, worst_ns) = (ptp.violations, ptp.worst_ns);
+        warnings.push(Warning::PtpClockViolated { count, worst_ns });
     }
     let hogs = clock.hog_check();
     if hogs.violations > 0 {

@@ -1,5 +1,6 @@
 //! `run.json`: everything about a run that is not a stream of events.
 
+use crate::clock::host_time::ToldTime;
 use crate::clock::tsc::{TscRelation, TscSample};
 use crate::guest::session::SessionRecord;
 use crate::report::evidence::Evidence;
@@ -248,6 +249,9 @@ pub struct GuestRecord {
     pub hogs: Vec<HogRecord>,
     /// What the guest had to say, control characters removed.
     pub notices: Vec<String>,
+    /// What KVM told it of the host's clock.
+    #[serde(default)]
+    pub host_times: Vec<ToldTime>,
     /// How its workload ended; `None` if nobody knows.
     pub ended: Option<GuestEnd>,
 }
@@ -344,6 +348,7 @@ impl GuestRecord {
                 .map(|hog| HogRecord { vcpu: VcpuId(hog.vcpu), count: hog.count })
                 .collect(),
             notices: record.notices.iter().map(|notice| notice.text.clone()).collect(),
+            host_times: record.host_times.clone(),
             ended: record.done.map(|done| end(done.reason)),
         }
     }

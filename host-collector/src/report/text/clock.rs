@@ -3,7 +3,7 @@
 use super::NAME_CHARS_MAX;
 use super::page::{Page, Tone, shorten};
 use super::units::{count, counted, duration};
-use crate::report::clock::{Clock, ClockCut, ClockMethod, HogCheck, KvmCheck};
+use crate::report::clock::{Clock, ClockCut, ClockMethod, HogCheck, WordCheck};
 use crate::report::model::Summary;
 
 /// Steps that are shown; the JSON has more.
@@ -25,9 +25,9 @@ pub(super) fn clock(page: &mut Page, summary: &Summary) {
     };
     let maps = counted(clock.vcpus.len() as u64, "map");
     let (verdict, check, tone) = check(clock);
-    let (kvm, hogs) = (clock.kvm_check(), clock.hog_check());
+    let (kvm, ptp, hogs) = (clock.kvm_check(), clock.ptp_check(), clock.hog_check());
     let verdict = match verdict {
-        _ if kvm.violations + hogs.violations > 0 => VIOLATED,
+        _ if kvm.violations + ptp.violations + hogs.violations > 0 => VIOLATED,
         NOT_CHECKED if hogs.absences > 0 => OK,
         verdict => verdict,
     };
@@ -42,6 +42,10 @@ pub(super) fn clock(page: &mut Page, summary: &Summary) {
     page.paragraph("Clock     ", &text, tone);
     if kvm.readings > 0 {
         let (text, tone) = told_by_kvm(kvm);
+        page.paragraph(INDENT, &text, tone);
+    }
+    if ptp.readings > 0 {
+        let (text, tone) = told_to_guests(ptp);
         page.paragraph(INDENT, &text, tone);
     }
     if hogs.absences > 0 {
@@ -83,7 +87,7 @@ fn told_by_hogs(hogs: HogCheck) -> (String, Tone) {
 }
 
 /// What KVM says of the maps that round trips alone make.
-fn told_by_kvm(kvm: KvmCheck) -> (String, Tone) {
+fn told_by_kvm(kvm: WordCheck) -> (String, Tone) {
     let readings = counted(kvm.readings, "time");
     if kvm.violations == 0 {
         let text =
@@ -94,6 +98,21 @@ fn told_by_kvm(kvm: KvmCheck) -> (String, Tone) {
     let text = format!(
         "KVM's word of the guests' TSCs was asked {readings} and {violations} lies beyond what \
          round trips allow, by up to {worst}"
+    );
+    (text, Tone::Alarm)
+}
+
+/// What KVM told the guests of the host's clock.
+fn told_to_guests(ptp: WordCheck) -> (String, Tone) {
+    let readings = counted(ptp.readings, "time");
+    if ptp.violations == 0 {
+        let text = format!("KVM told the guests the host's clock {readings}, within them");
+        return (text, Tone::Plain);
+    }
+    let (violations, worst) = (counted(ptp.violations, "time"), duration(ptp.worst_ns));
+    let text = format!(
+        "KVM told the guests the host's clock {readings}, and {violations} beyond what round trips \
+         allow, by up to {worst}"
     );
     (text, Tone::Alarm)
 }

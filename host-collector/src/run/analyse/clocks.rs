@@ -4,7 +4,7 @@ use super::kvm_word::KvmWord;
 use crate::clock::tsc::TscSample;
 use crate::clock::{ClockError, ClockMap, Exchange};
 use crate::join::Clocks;
-use crate::report::clock::{ClockMethod, ClocksApart, VcpuClock};
+use crate::report::clock::{ClockMethod, ClocksApart, VcpuClock, WordCheck};
 use crate::run::manifest::{GuestClock, VcpuTsc, VmRecord};
 use crate::store::ClockSample;
 use crate::units::{HostNs, VcpuId};
@@ -85,12 +85,13 @@ pub(super) fn read(
                 let thread = vm.threads.iter().find(|thread| thread.vcpu == Some(vcpu));
                 let word = thread.map(|thread| KvmWord::new(thread.tid, &map, &told));
                 all.words.extend(word.map(|word| (all.rows.len(), word)));
+                let ptp_check = told_to_guest(vm, vcpu, &map);
                 let exact = exact(&map, &own, &told);
                 let method =
                     exact.as_ref().map_or(ClockMethod::Exchange, |_| ClockMethod::TscOffset);
                 let map = exact.unwrap_or(map);
                 let row = VcpuClock::of(&vm.name, vcpu, &map, start);
-                all.rows.push(VcpuClock { method, exchanges, ..row });
+                all.rows.push(VcpuClock { method, exchanges, ptp_check, ..row });
                 all.clocks.insert(vcpu, map);
             }
             Err(error) if is_reader => all.notices.push(format!(
@@ -123,6 +124,14 @@ fn told_by_kvm(vm: &VmRecord, vcpu: VcpuId, host_tsc: &[TscSample]) -> Vec<Excha
         Some(reading.relation.exchange(sample))
     };
     host_tsc.iter().filter_map(exchange).collect()
+}
+
+/// What KVM told the guest on this vCPU of the host's clock, held against the map of its round trips.
+fn told_to_guest(vm: &VmRecord, vcpu: VcpuId, map: &ClockMap) -> WordCheck {
+    let told = vm.guest.iter().flat_map(|guest| &guest.host_times);
+    let own = told.filter(|time| time.vcpu == vcpu);
+    let beyond = own.filter_map(|time| map.beyond_ns(&time.exchange()).ok());
+    beyond.fold(WordCheck::default(), WordCheck::with)
 }
 
 /// That KVM wrote new offsets all the time. A TSC that is written to once is a step, which the map

@@ -7,7 +7,7 @@
 //! that time an offset that its guest never sees.
 
 use crate::clock::{ClockMap, Exchange};
-use crate::report::clock::KvmCheck;
+use crate::report::clock::WordCheck;
 use crate::timeline::{Span, ThreadState};
 use crate::units::{HostNs, Tid};
 use std::collections::VecDeque;
@@ -34,7 +34,7 @@ pub(super) struct KvmWord {
     /// The thread is on a pCPU since then, up to the second time.
     stay: Option<(HostNs, HostNs)>,
     /// What came of it so far.
-    pub(super) check: KvmCheck,
+    pub(super) check: WordCheck,
 }
 
 impl KvmWord {
@@ -47,7 +47,7 @@ impl KvmWord {
             Some(Reading { before, after, beyond_ns })
         };
         let readings = told.iter().filter_map(reading).collect();
-        KvmWord { tid, readings, stay: None, check: KvmCheck::default() }
+        KvmWord { tid, readings, stay: None, check: WordCheck::default() }
     }
 
     /// Takes the next span of any thread.
@@ -63,9 +63,7 @@ impl KvmWord {
         while let Some(reading) = self.readings.front().filter(|next| next.after <= span.end) {
             let entered = |(since, _): (HostNs, HostNs)| since.0.saturating_add(ENTERED_NS);
             if stay.is_some_and(|stay| entered(stay) <= reading.before.0) {
-                self.check.readings += 1;
-                self.check.violations += u64::from(reading.beyond_ns > 0);
-                self.check.worst_ns = self.check.worst_ns.max(reading.beyond_ns);
+                self.check = self.check.with(reading.beyond_ns);
             }
             self.readings.pop_front();
         }

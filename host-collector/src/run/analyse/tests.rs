@@ -8,10 +8,11 @@
 //! ```
 
 use super::*;
+use crate::clock::host_time::ToldTime;
 use crate::clock::tsc::TscRelation;
 use crate::host_event::{BlockEvent, BlockStep, KvmEvent, PrevState, Switch};
 use crate::join::{NoPhase, Part, Phase};
-use crate::report::clock::{ClockMethod, HogCheck, KvmCheck};
+use crate::report::clock::{ClockMethod, HogCheck, WordCheck};
 use crate::run::manifest::{
     DiskRecord, GroupRecord, GuestClock, GuestEnd, GuestRecord, HogRecord, LockRecord,
     ThreadRecord, TscReading, TscRecord, VcpuTsc, Window,
@@ -98,6 +99,7 @@ fn vm(name: &str, pid: Tid, vcpu1: Tid, reads: bool) -> VmRecord {
             dropped_count: 0,
             hogs: vec![HogRecord { vcpu: VcpuId(1), count: 77 }],
             notices: vec![],
+            host_times: vec![],
             ended: Some(GuestEnd::Completed),
         }),
         lock: LockRecord { bql: Some(bql), ..LockRecord::default() },
@@ -470,7 +472,7 @@ fn kvms_word_makes_the_clock_exact_or_violates_it() {
     // At 10 us the vCPU was not running. At 3.5 ms KVM said one thing before and another after.
     assert_eq!(
         exact.clock.vcpus[0].kvm_check,
-        KvmCheck { readings: 3, violations: 0, worst_ns: 0 }
+        WordCheck { readings: 3, violations: 0, worst_ns: 0 }
     );
     let off = summary([truth, truth + 5_000]);
     assert_eq!(off.clock.method, ClockMethod::Exchange);
@@ -478,6 +480,34 @@ fn kvms_word_makes_the_clock_exact_or_violates_it() {
     assert_eq!((check.readings, check.violations), (3, 1));
     assert!(check.worst_ns.abs_diff(5_000) < 50, "{check:?}");
     assert!(notices(&off).contains("contradict the round trips"), "{}", notices(&off));
+}
+
+#[test]
+fn what_kvm_told_the_guest_of_the_hosts_clock_is_held_against_the_map() {
+    let summary = |late_ns: u64| {
+        let mut manifest = manifest();
+        let time = |us: u64, late_ns: u64| ToldTime {
+            vcpu: VcpuId(1),
+            asked_ticks: guest_at(us).0,
+            answered_ticks: guest_at(us + 2).0,
+            earliest: HostNs(host_at(us + 1).0 + late_ns),
+            latest: HostNs(host_at(us + 1).0 + late_ns),
+        };
+        let other = ToldTime { vcpu: VcpuId(0), ..time(100, 900_000) };
+        let times = vec![time(100, 0), other, time(300, late_ns)];
+        manifest.vms[0].guest.as_mut().unwrap().host_times = times;
+        let (_scratch, run) = run_dir(&manifest);
+        names(&run);
+        streams(&run, &[0, 500], true);
+        analyse(run.path()).unwrap()
+    };
+    let check = summary(0).clock.vcpus[0].ptp_check;
+    assert_eq!(check, WordCheck { readings: 2, violations: 0, worst_ns: 0 });
+    let late = summary(80_000);
+    let check = late.clock.vcpus[0].ptp_check;
+    assert_eq!((check.readings, check.violations), (2, 1));
+    assert!((60_000..80_000).contains(&check.worst_ns), "{check:?}");
+    assert!(notices(&late).contains("as KVM told it to the guests"), "{}", notices(&late));
 }
 
 /// vm1's vCPU is off its pCPU from 100 to 400 and from 600 to 750 us, and from 1000 to 1200, where the
