@@ -11,7 +11,8 @@ use std::time::Duration;
 use vslice_workload::clock::Clock;
 use vslice_workload::gap::{
     Evidence, Figures, Kind, Parts, RawGap, Span, StealTold, Tick, TickRate, Told, evidence_of,
-    handler_ns, shares_of_cells, slow_tick_max_ns, steal_told, taken_within, timeslices,
+    handler_ns, shares_of_cells, slow_tick_max_ns, steal_told, taken_within, tick_lead_ns,
+    timeslices,
 };
 
 /// Cells of the timeline.
@@ -152,10 +153,12 @@ fn told_of(
     let counted_ns: u64 = counted.filter(|ns| *ns > interrupt_max_ns).sum();
     let step_ns = measured.step_ns;
     let slow_tick_max_ns = slow_tick_max_ns(evidence, interrupt_max_ns);
+    let tick_lead_ns = tick_lead_ns(evidence, interrupt_max_ns.max(slow_tick_max_ns));
     let Some((before, after)) = vcpu.times else {
         let told = Told {
             interrupt_max_ns,
             slow_tick_max_ns,
+            tick_lead_ns,
             steal: StealTold::Never,
             interrupts_may_be_uncounted: true,
         };
@@ -170,7 +173,13 @@ fn told_of(
         StealTold::Never => "never",
     };
     let interrupts_may_be_uncounted = after.irq_ns > 0;
-    let told = Told { interrupt_max_ns, slow_tick_max_ns, steal, interrupts_may_be_uncounted };
+    let told = Told {
+        interrupt_max_ns,
+        slow_tick_max_ns,
+        tick_lead_ns,
+        steal,
+        interrupts_may_be_uncounted,
+    };
     (told, StealReport { told: name, moved_ns: Some(moved_ns), step_ns })
 }
 

@@ -117,7 +117,9 @@ fn of_vcpu(page: &mut String, vcpu: &VcpuReport) {
         let slow = duration(vcpu.slow_tick_max_ns);
         line(
             page,
-            &format!("  slow tick  a gap up to {slow} with a tick in it may be one: unknown"),
+            &format!(
+                "  slow tick  a gap up to {slow} may be one, or another slow interrupt: unknown"
+            ),
         );
     }
     let mean_ns = vcpu.measured_ns / blind.iterations.max(1);

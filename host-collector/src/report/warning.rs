@@ -256,11 +256,7 @@ impl fmt::Display for Warning {
                 apart(vm, *vcpu, *other_vcpu, *apart_ns)
             }
             Warning::HogDidNotCount { vm, vcpu } => idle_hog(vm, *vcpu),
-            Warning::OutsidePlan { vm, vcpu, name, share } => format!(
-                "of the time that {vm} {vcpu} waited for its pCPU, {} went to threads outside the \
-                 plan, most of it to {name}",
-                percent(*share)
-            ),
+            Warning::OutsidePlan { vm, vcpu, name, share } => outside(vm, *vcpu, name, *share),
             Warning::Throttled { vm, count, throttled_ns, group, quota_ns, period_ns } => {
                 let quota = quota(*quota_ns, *period_ns);
                 let (times, kept_off) = (counted(*count, "time"), duration(*throttled_ns));
@@ -277,6 +273,14 @@ impl fmt::Display for Warning {
 
 fn idle_hog(vm: &str, vcpu: VcpuId) -> String {
     format!("the hog on {vm} {vcpu} never counted: this vCPU was not kept busy")
+}
+
+fn outside(vm: &str, vcpu: VcpuId, name: &str, share: f64) -> String {
+    format!(
+        "of the time that {vm} {vcpu} waited for its pCPU, {} went to threads outside the plan, most of it \
+         to {name}",
+        percent(share)
+    )
 }
 
 fn kvm_violated(count: u64, worst_ns: u64) -> String {

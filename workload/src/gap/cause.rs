@@ -72,10 +72,12 @@ pub enum StealTold {
 /// What holds for all gaps of a vCPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Told {
-    /// What is longer is no interrupt, unless it is a slow tick.
+    /// What is longer is no interrupt, unless it is a slow one.
     pub interrupt_max_ns: u64,
-    /// A gap with a tick in it may be a slow tick up to this length, see [`slow_tick_max_ns`].
+    /// A gap may be a slow tick, or another slow interrupt, up to this length: [`slow_tick_max_ns`].
     pub slow_tick_max_ns: u64,
+    /// So long before a tick left its time behind its handler began: [`tick_lead_ns`].
+    pub tick_lead_ns: u64,
     /// What the steal clock tells.
     pub steal: StealTold,
     /// Whether the kernel may leave interrupts out of CPU time as well
@@ -93,21 +95,40 @@ const SLOW_TICK_FACTOR: u64 = 5;
 /// the median of the gaps with a tick that are not longer than an interrupt. 0 if there are too few.
 ///
 /// Under TCG a tick reads an emulated timer, for which the vCPU waits in the VMM now and then, mostly
-/// on its pCPU: gaps of 100 to 200 us, a tenth of all above 100 us where this was measured. A host
-/// gap that ends with a pending tick looks the same from inside, so short of this length it is not
-/// known whose they are. The factor was chosen by looking at such runs. Ticks below the loop's
+/// on its pCPU: gaps of 100 to 200 us, a tenth of all above 100 us where this was measured. So may an
+/// interrupt that leaves no trace, and what is around a switch. A host gap of that length looks the same
+/// from inside, so it is not known whose they are. The factor was chosen by looking at such runs. Ticks below the loop's
 /// threshold are not seen, so that the median is rather too long.
 #[must_use]
 pub fn slow_tick_max_ns(evidence: &[Evidence], interrupt_max_ns: u64) -> u64 {
-    let is_tick = |one: &&Evidence| {
-        matches!(one.tick, Tick::After { .. }) && one.length_ns <= interrupt_max_ns
-    };
-    let mut ticks_ns: Vec<u64> = evidence.iter().filter(is_tick).map(|one| one.length_ns).collect();
-    if ticks_ns.len() < TICKS_MIN {
+    let lengths = plain_ticks(evidence, interrupt_max_ns).map(|(length_ns, _)| length_ns);
+    usual_ns(lengths.collect()).saturating_mul(SLOW_TICK_FACTOR)
+}
+
+/// How long after its beginning the handler of a tick leaves its time behind: the median of those gaps
+/// that are not longer than a tick may be. Until then it programs the next one and reads clocks, which
+/// under TCG are devices: some tens of microseconds. 0 if there are too few.
+#[must_use]
+pub fn tick_lead_ns(evidence: &[Evidence], tick_max_ns: u64) -> u64 {
+    usual_ns(plain_ticks(evidence, tick_max_ns).map(|(_, start_ns)| start_ns).collect())
+}
+
+/// The gaps with a tick that are not longer than `max_ns`: their lengths, and when in them the tick
+/// left its time behind.
+fn plain_ticks(evidence: &[Evidence], max_ns: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
+    evidence.iter().filter_map(move |one| match one.tick {
+        Tick::After { start_ns } if one.length_ns <= max_ns => Some((one.length_ns, start_ns)),
+        _ => None,
+    })
+}
+
+/// The median, if there are enough to tell; else 0.
+fn usual_ns(mut times_ns: Vec<u64>) -> u64 {
+    if times_ns.len() < TICKS_MIN {
         return 0;
     }
-    ticks_ns.sort_unstable();
-    ticks_ns[ticks_ns.len() / 2].saturating_mul(SLOW_TICK_FACTOR)
+    times_ns.sort_unstable();
+    times_ns[times_ns.len() / 2]
 }
 
 /// What the steal clock of one vCPU is worth, from how far it moved and what the gaps held.
@@ -189,14 +210,15 @@ impl Parts {
 }
 
 /// How long the guest's own handler of a pending tick ran at the end of a gap, once the host had
-/// given the vCPU back: known to the nanosecond, because the tick left its time behind. What is too
-/// long for that is none: then the host took the vCPU during the handler.
+/// given the vCPU back: known because the tick left its time behind, and it is known how long it usually
+/// takes to come to that. What is too long even for a slow tick is none: then the host took the vCPU during the handler.
 #[must_use]
 pub fn handler_ns(evidence: &Evidence, told: &Told) -> u64 {
     match evidence.tick {
         Tick::After { start_ns } => {
             let after_ns = evidence.length_ns.saturating_sub(start_ns);
-            if after_ns <= told.interrupt_max_ns { after_ns } else { 0 }
+            let max_ns = told.interrupt_max_ns.max(told.slow_tick_max_ns);
+            if after_ns <= max_ns { after_ns + told.tick_lead_ns.min(start_ns) } else { 0 }
         }
         Tick::Outside | Tick::Untold => 0,
     }
@@ -218,7 +240,7 @@ fn counted_kind(counted_ns: u64, evidence: &Evidence, told: &Told) -> Kind {
         let switched = evidence.voluntary + evidence.involuntary > 0;
         return if switched || has_tick { Kind::GuestInterrupt } else { Kind::Unknown };
     }
-    if has_tick && counted_ns <= told.slow_tick_max_ns {
+    if counted_ns <= told.slow_tick_max_ns {
         return Kind::Unknown;
     }
     match told.steal {
@@ -239,6 +261,7 @@ mod tests {
         Told {
             interrupt_max_ns: 100 * US,
             slow_tick_max_ns: 0,
+            tick_lead_ns: 0,
             steal,
             interrupts_may_be_uncounted: false,
         }
@@ -293,8 +316,9 @@ mod tests {
         let told = Told { slow_tick_max_ns: 200 * US, ..told(StealTold::Never) };
         let kind = |evidence: &Evidence| Parts::of(evidence, &told).kind();
         assert_eq!(kind(&counted(200 * US, true)), Kind::Unknown);
-        assert_eq!(kind(&counted(201 * US, true)), Kind::Host);
-        assert_eq!(kind(&counted(150 * US, false)), Kind::Host, "no tick that could be slow");
+        assert_eq!(kind(&counted(203 * US, true)), Kind::Host);
+        assert_eq!(kind(&counted(200 * US, false)), Kind::Unknown, "another slow interrupt");
+        assert_eq!(kind(&counted(201 * US, false)), Kind::Host);
         assert_eq!(kind(&counted(100 * US, true)), Kind::GuestInterrupt);
     }
 
@@ -303,6 +327,11 @@ mod tests {
         let at = |start_ns| Evidence { tick: Tick::After { start_ns }, ..counted(4 * MS, true) };
         let parts = Parts::of(&at(4 * MS - 60 * US), &told(StealTold::Never));
         assert_eq!((parts.host_ns(), parts.ns(Kind::GuestInterrupt)), (4 * MS - 60 * US, 60 * US));
+        let slow = Told { slow_tick_max_ns: 200 * US, ..told(StealTold::Never) };
+        assert_eq!(Parts::of(&at(4 * MS - 200 * US), &slow).ns(Kind::GuestInterrupt), 200 * US);
+        let led = Told { tick_lead_ns: 30 * US, ..told(StealTold::Never) };
+        assert_eq!(handler_ns(&at(4 * MS - 60 * US), &led), 90 * US);
+        assert_eq!(handler_ns(&at(10 * US), &led), 0, "too long a time after it");
         let parts = Parts::of(&at(4 * MS - 101 * US), &told(StealTold::Never));
         assert_eq!(parts.host_ns(), 4 * MS, "too long for a handler");
         assert_eq!(handler_ns(&counted(4 * MS, false), &told(StealTold::Never)), 0);
@@ -312,6 +341,7 @@ mod tests {
     fn how_slow_a_tick_may_be_is_learnt() {
         let mut evidence: Vec<Evidence> = (0..19).map(|_| counted(40 * US, true)).collect();
         assert_eq!(slow_tick_max_ns(&evidence, 100 * US), 0, "too few");
+        assert_eq!(tick_lead_ns(&evidence, 100 * US), 0, "too few");
         evidence.push(counted(60 * US, true));
         assert_eq!(slow_tick_max_ns(&evidence, 100 * US), 200 * US);
         evidence.extend([counted(4 * MS, true); 30]);
@@ -321,6 +351,7 @@ mod tests {
             200 * US,
             "neither long nor without a tick"
         );
+        assert_eq!(tick_lead_ns(&evidence, 100 * US), 2 * US);
     }
 
     #[test]
@@ -404,6 +435,7 @@ mod tests {
             ],
             interrupts_may_be_uncounted in any::<bool>(),
             slow_tick_max_ns in 0_u64..1 << 36,
+            tick_lead_ns in 0_u64..1 << 36,
         ) {
             let window_ns = length_ns + around_ns;
             let evidence = Evidence {
@@ -412,6 +444,7 @@ mod tests {
             let told = Told {
                 interrupt_max_ns: 100 * US,
                 slow_tick_max_ns,
+                tick_lead_ns,
                 steal,
                 interrupts_may_be_uncounted,
             };

@@ -21,7 +21,9 @@ mod figures;
 mod probe;
 mod rate;
 
-pub use cause::{Kind, Parts, StealTold, Told, handler_ns, slow_tick_max_ns, steal_told};
+pub use cause::{
+    Kind, Parts, StealTold, Told, handler_ns, slow_tick_max_ns, steal_told, tick_lead_ns,
+};
 pub use evidence::{Evidence, Split, Tick, evidence_of};
 pub use figures::{Figures, Span, shares_of_cells, taken_within, timeslices};
 pub use probe::{
