@@ -11,6 +11,7 @@ pub mod join;
 pub mod lab;
 pub mod perf;
 mod private_mount;
+pub mod ps;
 pub mod report;
 pub mod rig;
 pub mod run;

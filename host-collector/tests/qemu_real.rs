@@ -18,9 +18,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use vslice::lab::tools;
-use vslice::units::{Tid, VcpuId};
+use vslice::units::{PcpuId, Tid, VcpuId};
 use vslice::vmm::bql::{self, Bql, BqlError};
+use vslice::vmm::found::{self, Vmm};
 use vslice::vmm::memory_map::MemoryMap;
+use vslice::vmm::pin::{affinity, set_affinity};
 use vslice::vmm::qmp::{Qmp, QmpError};
 use vslice::vmm::threads::{self, ThreadRole};
 
@@ -34,12 +36,14 @@ fn main() {
     let mut arguments = Arguments::from_args();
     // Each QEMU keeps a pCPU busy.
     arguments.test_threads = Some(1);
-    let tests: [(&str, Test, Option<String>); 6] = [
+    let tests: [(&str, Test, Option<String>); 8] = [
         ("qemu_traces_the_lock_at_the_address_that_was_found", qemu_is_a_witness, no_trace()),
         ("a_vcpu_sleeps_on_the_address_that_was_found", the_kernel_is_a_witness, no_syscalls()),
         ("a_lock_is_found_in_another_pid_namespace", a_container_is_no_obstacle, no_unshare()),
         ("the_variables_are_where_the_kernel_maps_them", the_mappings_agree, no_qemu()),
         ("a_program_with_fixed_addresses_has_them", fixed_addresses_agree, no_fixed_program()),
+        ("a_vm_is_found_with_its_threads_and_disks", a_vm_is_found, no_qemu()),
+        ("a_vm_whose_threads_have_no_names_is_found", a_nameless_vm_is_found, no_qemu()),
         ("the_monitor_names_devices_to_one_client_at_a_time", the_monitor_answers, no_qemu()),
     ];
     let trial = |(name, test, missing): (&str, Test, Option<String>)| match missing {
@@ -325,6 +329,55 @@ fn check_mappings(pid: Tid) -> Outcome {
     }
     let data = bql::exe_data(pid)?;
     check(data.start == start && data.end <= end && data.end + 4096 > end, || format!("{data:x?}"))
+}
+
+fn a_vm_is_found() -> Outcome {
+    let io = ["-object", "iothread,id=io0", "-device", "virtio-blk-pci,drive=n,id=d0,iothread=io0"];
+    let node = ["-blockdev", "driver=file,filename=rom,node-name=n"];
+    let mut qemu = Qemu::start(&[], &[&node[..], &io[..], &["-smp", "2"]].concat())?;
+    let pcpus = [PcpuId(0)];
+    let vm = qemu.wait_for("its vCPU threads", |qemu| {
+        Ok(found::look_at(qemu.pid, None).filter(|vm| vm.vcpus().count() == 2))
+    })?;
+    set_affinity(vm.threads[1].tid, &pcpus)?;
+    let vm = found::look_at(qemu.pid, None).ok_or("it was there a moment ago")?;
+    let what = || format!("{vm:#?}");
+    check(vm.name.as_deref() == Some("test") && vm.vmm == Vmm::Qemu, what)?;
+    check(vm.accelerator.as_deref() == Some("tcg") && vm.manager.is_none(), what)?;
+    check(vm.qmp_sockets == [qemu.qmp_path()], what)?;
+    let vcpus: Vec<Option<VcpuId>> = vm.vcpus().map(|thread| thread.vcpu).collect();
+    check(vcpus == [Some(VcpuId(0)), Some(VcpuId(1))], what)?;
+    // By the kernel's word and not the plan's: the other vCPU may run anywhere that this test may.
+    check(vm.threads[1].affinity == pcpus, what)?;
+    check(vm.threads[0].affinity == affinity(Tid(std::process::id()))?, what)?;
+    check(vm.threads.iter().any(|thread| thread.iothread.as_deref() == Some("io0")), what)?;
+    let disks = vm.disks.as_deref().ok_or("its disks are not known")?;
+    let [disk] = disks else { return Err(what().into()) };
+    check(disk.bus == "virtio-blk" && !disk.is_direct && disk.iothreads == ["io0"], what)?;
+    let pid = qemu.pid.to_string();
+    let listed = Command::new(env!("CARGO_BIN_EXE_vslice")).args(["ps", &pid]).output()?;
+    let page = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let first = format!("test  QEMU (process {pid}), tcg, 2 vCPUs\n");
+    check(listed.status.success() && page.starts_with(&first), || page.clone())?;
+    check(page.contains("iothread io0") && page.contains("  pCPU0\n"), || page.clone())
+}
+
+fn a_nameless_vm_is_found() -> Outcome {
+    let mut qemu = Qemu::start(&[], &["-name", "plain,debug-threads=off"])?;
+    let vm = qemu.wait_for("the VM", |qemu| Ok(found::look_at(qemu.pid, None)))?;
+    check(vm.name.as_deref() == Some("plain"), || format!("{vm:#?}"))?;
+    // Under TCG nobody but QEMU itself knows which thread is whose.
+    check(vm.vcpus().count() == 0 && vm.threads.len() > 1, || format!("{vm:#?}"))?;
+    let pid = qemu.pid.to_string();
+    let listed =
+        Command::new(env!("CARGO_BIN_EXE_vslice")).args(["ps", &pid, "--json"]).output()?;
+    let said: serde_json::Value = serde_json::from_slice(&listed.stdout)?;
+    check(said["warnings"][0]["kind"] == "unknown_vcpus", || format!("{said:#}"))?;
+    let missing = Command::new(env!("CARGO_BIN_EXE_vslice")).args(["ps", "nobody"]).output()?;
+    let error = String::from_utf8_lossy(&missing.stderr).into_owned();
+    check(missing.status.code() == Some(1) && error.contains("there is no VM 'nobody'"), || {
+        error.clone()
+    })
 }
 
 fn the_monitor_answers() -> Outcome {

@@ -275,7 +275,7 @@ fn bytes_that_are_no_frame_are_refused() {
     let unknown = |kind| DecodeError::UnknownKind { kind };
     for (kind, payload, error) in [
         (0x00, &[][..], unknown(0x00)),
-        (0x0a, &[], unknown(0x0a)),
+        (0x0b, &[], unknown(0x0b)),
         (0x83, &[], unknown(0x83)),
         (0x01, &[1], Truncated { needed_bytes: 2, left_bytes: 1 }),
         (

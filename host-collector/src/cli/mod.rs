@@ -2,6 +2,7 @@
 
 pub(crate) mod doctor;
 pub(crate) mod plan;
+pub(crate) mod ps;
 pub(crate) mod puppet;
 pub(crate) mod report;
 pub(crate) mod run;
@@ -38,6 +39,8 @@ pub(crate) enum Command {
     Run(run::RunArgs),
     /// Print the report of a run directory
     Report(report::ReportArgs),
+    /// List the virtual machines of this host: threads, pCPUs, disks, and what bites
+    Ps(ps::PsArgs),
     /// Say what this host offers for vslice, what is missing, and how to get it
     Doctor(doctor::DoctorArgs),
     /// List the built-in plans, or print one as a start for your own
@@ -58,6 +61,7 @@ impl Cli {
         match self.command {
             Command::Run(args) => run::execute(&args),
             Command::Report(args) => report::execute(&args),
+            Command::Ps(args) => ps::execute(&args),
             Command::Doctor(args) => doctor::execute(&args),
             Command::Plan(args) => plan::execute(&args),
             Command::Selftest(args) => selftest::execute(&args),

@@ -4,10 +4,12 @@
 pub mod bql;
 pub mod cgroup;
 pub mod extents;
+pub mod found;
 pub mod host;
 pub mod memory_map;
 pub mod pin;
 pub mod procfs;
+pub mod qemu_args;
 pub mod qmp;
 pub mod slice;
 pub mod threads;

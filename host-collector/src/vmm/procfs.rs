@@ -39,6 +39,20 @@ pub fn comm(pid: Tid, tid: Tid) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
 }
 
+/// The words of a process's command line; none of the kernel's own.
+///
+/// # Errors
+/// Those of reading `/proc/PID/cmdline`.
+pub fn command_line(pid: Tid) -> io::Result<Vec<String>> {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline"))?;
+    let words =
+        bytes.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
+    let mut words: Vec<String> = words.collect();
+    // Each word ends in a zero.
+    words.pop();
+    Ok(words)
+}
+
 /// `PF_KTHREAD` of `include/linux/sched.h`: the task is the kernel's own. Field 9 (`flags`) of
 /// proc_pid_stat(5) has it.
 const PF_KTHREAD: u64 = 0x0020_0000;
@@ -116,6 +130,8 @@ mod tests {
         assert!(!is_alive(pid, StartTicks(start.0 - 1)));
         assert!(tids(pid).expect("its own threads").contains(&pid));
         assert!(pids().contains(&pid) && !is_kernel(pid));
+        let words = command_line(pid).expect("its own");
+        assert_eq!(words, std::env::args().collect::<Vec<_>>());
         // kthreadd; a container has another process of this id, or none.
         if comm(Tid(2), Tid(2)).is_ok_and(|name| name == "kthreadd") {
             assert!(is_kernel(Tid(2)));

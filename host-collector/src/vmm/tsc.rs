@@ -67,21 +67,28 @@ impl KvmDebugfs {
     /// does on x86 only); [`io::ErrorKind::InvalidData`] if it has several VMs, or a file holds no
     /// number.
     pub fn relations_of(&self, vmm: Tid) -> io::Result<Vec<(VcpuId, TscRelation)>> {
-        let vm = self.vm_of(vmm)?;
-        let mut relations = Vec::new();
-        for entry in fs::read_dir(vm)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let number = name.to_str().and_then(|name| name.strip_prefix("vcpu")?.parse().ok());
-            if let Some(vcpu) = number {
-                relations.push((VcpuId(vcpu), relation(&entry.path())?));
-            }
-        }
-        if relations.is_empty() {
+        let vcpus = vcpus_of(&self.vm_of(vmm)?)?;
+        if vcpus.is_empty() {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the VM has no vCPU in debugfs"));
         }
-        relations.sort_by_key(|(vcpu, _)| *vcpu);
-        Ok(relations)
+        vcpus.into_iter().map(|(vcpu, path)| Ok((vcpu, relation(&path)?))).collect()
+    }
+
+    /// The threads of the vCPUs of a VMM that runs one VM, by vCPU: `vcpuN/pid`.
+    ///
+    /// # Errors
+    /// As [`KvmDebugfs::relations_of`], but that vCPUs without the file (before Linux 6.0) are left
+    /// out.
+    pub fn vcpu_tids(&self, vmm: Tid) -> io::Result<Vec<(VcpuId, Tid)>> {
+        let mut tids = Vec::new();
+        for (vcpu, path) in vcpus_of(&self.vm_of(vmm)?)? {
+            match number(&path.join("pid")) {
+                Ok(tid) => tids.push((vcpu, Tid(tid))),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(tids)
     }
 
     fn vm_of(&self, vmm: Tid) -> io::Result<PathBuf> {
@@ -99,6 +106,19 @@ impl KvmDebugfs {
         let none = || format!("process {vmm} has no VM in KVM's debugfs");
         found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, none()))
     }
+}
+
+/// The vCPUs of a VM with their directories, in order.
+fn vcpus_of(vm: &Path) -> io::Result<Vec<(VcpuId, PathBuf)>> {
+    let mut vcpus = Vec::new();
+    for entry in fs::read_dir(vm)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix("vcpu")?.parse().ok());
+        vcpus.extend(number.map(|vcpu| (VcpuId(vcpu), entry.path())));
+    }
+    vcpus.sort_by_key(|(vcpu, _)| *vcpu);
+    Ok(vcpus)
 }
 
 fn relation(vcpu: &Path) -> io::Result<TscRelation> {
@@ -144,6 +164,7 @@ mod tests {
     fn each_vcpu_has_its_own_offset() {
         let (_scratch, kvm) = debugfs(&[
             ("31-9/vcpu1/tsc-offset", "-28661016509\n"),
+            ("31-9/vcpu1/pid", "34\n"),
             ("31-9/vcpu0/tsc-offset", "-28701722408\n"),
             ("31-9/vcpu0/tsc-scaling-ratio", "8589934592\n"),
             ("31-9/vcpu0/tsc-scaling-ratio-frac-bits", "32\n"),
@@ -157,6 +178,7 @@ mod tests {
             (VcpuId(1), TscRelation { offset_ticks: -28_661_016_509, scaling: None }),
         ];
         assert_eq!(kvm.relations_of(Tid(31)).unwrap(), expected);
+        assert_eq!(kvm.vcpu_tids(Tid(31)).unwrap(), [(VcpuId(1), Tid(34))]);
     }
 
     #[test]

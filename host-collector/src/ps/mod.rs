@@ -1,0 +1,56 @@
+//! What `vslice ps` tells: the VMs of this host, and what of their placement bites. Pure but for
+//! [`Listing::of_this_host`].
+
+pub mod text;
+mod warning;
+
+pub use warning::Bite;
+
+use crate::units::PcpuId;
+use crate::vmm::found::{FoundVm, find_all};
+use crate::vmm::host::HostPcpus;
+use serde::Serialize;
+
+/// The schema of the JSON.
+pub const SCHEMA: &str = "vslice.ps/1";
+
+/// The VMs of a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Listing {
+    /// [`SCHEMA`].
+    pub schema: &'static str,
+    /// The pCPUs that are online.
+    pub pcpus: Vec<PcpuId>,
+    /// The VMs, by the ids of their processes.
+    pub vms: Vec<FoundVm>,
+    /// What bites.
+    pub warnings: Vec<Bite>,
+}
+
+impl Listing {
+    /// Of what is known.
+    #[must_use]
+    pub fn new(pcpus: Vec<PcpuId>, vms: Vec<FoundVm>) -> Listing {
+        let warnings = warning::all(&pcpus, &vms);
+        Listing { schema: SCHEMA, pcpus, vms, warnings }
+    }
+
+    /// Of this host, as far as this process may look.
+    #[must_use]
+    pub fn of_this_host() -> Listing {
+        let online = HostPcpus::online().map(|pcpus| pcpus.iter().collect()).unwrap_or_default();
+        Listing::new(online, find_all())
+    }
+
+    /// Of one VM, by its name or its process's id; the warnings are those that name it.
+    #[must_use]
+    pub fn only(mut self, wanted: &str) -> Listing {
+        let is_wanted =
+            |vm: &FoundVm| vm.name.as_deref() == Some(wanted) || vm.pid.to_string() == wanted;
+        let labels: Vec<String> =
+            self.vms.iter().filter(|vm| is_wanted(vm)).map(FoundVm::label).collect();
+        self.vms.retain(is_wanted);
+        self.warnings.retain(|bite| labels.iter().any(|label| bite.concerns(label)));
+        self
+    }
+}

@@ -1,0 +1,219 @@
+//! The listing as text.
+
+use super::Listing;
+use crate::text::harmless;
+use crate::units::PcpuId;
+use crate::vmm::found::{FoundThread, FoundVm, Manager, Vmm};
+use crate::vmm::qemu_args::Disk;
+use std::fmt::Write as _;
+
+/// A page for people. Every text in it that somebody else chose is made harmless.
+#[must_use]
+pub fn render(listing: &Listing) -> String {
+    let mut page = String::new();
+    if listing.vms.is_empty() {
+        page.push_str("no virtual machine runs here, as far as this user can see\n");
+    }
+    for vm in &listing.vms {
+        write_vm(&mut page, vm, listing.pcpus.len());
+        page.push('\n');
+    }
+    for warning in &listing.warnings {
+        line(&mut page, &format!("warning: {warning}"));
+    }
+    page
+}
+
+fn line(page: &mut String, text: &str) {
+    // Writing into memory cannot fail.
+    let _ = writeln!(page, "{}", harmless(text).trim_end());
+}
+
+fn write_vm(page: &mut String, vm: &FoundVm, pcpus_count: usize) {
+    let vmm = match vm.vmm {
+        Vmm::Qemu => "QEMU",
+        Vmm::Firecracker => "Firecracker",
+        Vmm::CloudHypervisor => "Cloud Hypervisor",
+        Vmm::Crosvm => "crosvm",
+        Vmm::Other => "a user of KVM",
+    };
+    let manager = match vm.manager {
+        Some(Manager::LibvirtSystem) => ", qemu:///system",
+        Some(Manager::LibvirtSession) => ", qemu:///session",
+        None => "",
+    };
+    let accelerator = vm.accelerator.as_deref().unwrap_or("accelerator unknown");
+    let vcpus = vm.vcpus().count();
+    line(
+        page,
+        &format!(
+            "{}  {vmm} (process {}), {accelerator}, {vcpus} vCPU{}{manager}",
+            vm.label(),
+            vm.pid,
+            if vcpus == 1 { "" } else { "s" }
+        ),
+    );
+    for thread in &vm.threads {
+        let place = place(thread, pcpus_count);
+        line(page, &format!("  {:<22} {:>8}  {place}", thread_name(thread), thread.tid));
+    }
+    match &vm.disks {
+        None => line(page, "  disks: its command line does not tell"),
+        Some(disks) => disks.iter().for_each(|disk| line(page, &format!("  {}", disk_text(disk)))),
+    }
+    for socket in &vm.qmp_sockets {
+        line(page, &format!("  QMP at {}", socket.display()));
+    }
+    match (&vm.agent_socket, vm.has_agent_port) {
+        (Some(socket), _) => line(page, &format!("  qemu-ga at {}", socket.display())),
+        (None, true) if vm.manager.is_some() => line(page, "  qemu-ga through libvirt"),
+        _ => {}
+    }
+}
+
+fn thread_name(thread: &FoundThread) -> String {
+    match thread.role.as_str() {
+        "other thread" => thread.comm.clone(),
+        role => role.to_owned(),
+    }
+}
+
+/// Where the kernel lets a thread run.
+fn place(thread: &FoundThread, pcpus_count: usize) -> String {
+    match &thread.affinity[..] {
+        [] => "anywhere it may, which the kernel does not say".to_owned(),
+        all if all.len() == pcpus_count => "any pCPU".to_owned(),
+        [one] => one.to_string(),
+        some => format!("pCPUs {}", ranges(some)),
+    }
+}
+
+/// `0-2,8`, as taskset prints it; `pcpus` are in order.
+fn ranges(pcpus: &[PcpuId]) -> String {
+    let mut ranges: Vec<(u32, u32)> = Vec::new();
+    for PcpuId(pcpu) in pcpus {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == *pcpu => *last = *pcpu,
+            _ => ranges.push((*pcpu, *pcpu)),
+        }
+    }
+    let range = |(first, last): (u32, u32)| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
+    };
+    ranges.into_iter().map(range).collect::<Vec<_>>().join(",")
+}
+
+fn disk_text(disk: &Disk) -> String {
+    let id = disk.id.as_deref().map(|id| format!(" {id}")).unwrap_or_default();
+    let path = disk.path.as_deref().unwrap_or("an unknown file");
+    let cache = if disk.is_direct { "past the page cache" } else { "through the page cache" };
+    let served = match &disk.iothreads[..] {
+        [] if disk.is_kicked_by_exit => {
+            "no dataplane, and the vCPU itself submits (ioeventfd=off)".to_owned()
+        }
+        [] => "no dataplane".to_owned(),
+        [one] => format!("iothread {one}"),
+        some => format!("iothreads {}", some.join(", ")),
+    };
+    format!("{}{id} on {path}: {cache}, aio {}, {served}", disk.bus, disk.aio)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::units::{Tid, VcpuId};
+    use std::path::PathBuf;
+
+    pub(in crate::ps) fn thread(
+        tid: u32,
+        vcpu: Option<u16>,
+        iothread: Option<&str>,
+        affinity: &[u32],
+    ) -> FoundThread {
+        let role = match (vcpu, iothread) {
+            (Some(vcpu), _) => VcpuId(vcpu).to_string(),
+            (None, Some(id)) => format!("iothread {id}"),
+            (None, None) => "other thread".to_owned(),
+        };
+        FoundThread {
+            tid: Tid(tid),
+            comm: "call_rcu".to_owned(),
+            role,
+            vcpu: vcpu.map(VcpuId),
+            iothread: iothread.map(str::to_owned),
+            affinity: affinity.iter().copied().map(PcpuId).collect(),
+        }
+    }
+
+    pub(in crate::ps) fn vm(name: &str, pid: u32, threads: Vec<FoundThread>) -> FoundVm {
+        FoundVm {
+            pid: Tid(pid),
+            vmm: Vmm::Qemu,
+            name: Some(name.to_owned()),
+            manager: None,
+            accelerator: Some("kvm".to_owned()),
+            threads,
+            disks: Some(vec![]),
+            qmp_sockets: vec![],
+            agent_socket: None,
+            has_agent_port: false,
+        }
+    }
+
+    #[test]
+    fn a_page() {
+        let mut one = vm(
+            "web\x1b[1",
+            10,
+            vec![
+                thread(11, Some(0), None, &[0, 1, 2, 8]),
+                thread(12, None, Some("io0"), &[1]),
+                thread(13, None, None, &[0, 1, 2, 3, 8]),
+            ],
+        );
+        let disk = Disk {
+            id: Some("d0".to_owned()),
+            bus: "virtio-blk".to_owned(),
+            path: Some("/x".to_owned()),
+            is_direct: true,
+            aio: "native".to_owned(),
+            iothreads: vec!["io0".to_owned()],
+            is_kicked_by_exit: false,
+        };
+        let slow = Disk { iothreads: vec![], is_kicked_by_exit: true, ..disk.clone() };
+        one.disks = Some(vec![disk, slow]);
+        one.agent_socket = Some(PathBuf::from("/ga"));
+        let two = FoundVm { name: None, disks: None, vmm: Vmm::Firecracker, ..vm("", 20, vec![]) };
+        let pcpus = [0, 1, 2, 3, 8].map(PcpuId).to_vec();
+        assert_eq!(
+            render(&Listing::new(pcpus, vec![one, two])),
+            "web?[1  QEMU (process 10), kvm, 1 vCPU
+  vCPU0                        11  pCPUs 0-2,8
+  iothread io0                 12  pCPU1
+  call_rcu                     13  any pCPU
+  virtio-blk d0 on /x: past the page cache, aio native, iothread io0
+  virtio-blk d0 on /x: past the page cache, aio native, no dataplane, and the vCPU itself submits (ioeventfd=off)
+  qemu-ga at /ga
+
+process 20  Firecracker (process 20), kvm, 0 vCPUs
+  disks: its command line does not tell
+
+warning: which threads of process 20 run its vCPUs cannot be seen: start QEMU with -name ...,debug-threads=on, or look as root where KVM's debugfs is
+"
+        );
+        assert!(render(&Listing::new(vec![], vec![])).starts_with("no virtual machine"));
+    }
+
+    #[test]
+    fn one_vm_is_found_by_name_or_process() {
+        let vms = || vec![vm("a", 10, vec![thread(11, Some(0), None, &[0])]), vm("b", 20, vec![])];
+        let listing = || Listing::new(vec![PcpuId(0)], vms());
+        for (wanted, pids, warnings_count) in
+            [("a", &[10][..], 0), ("20", &[20], 1), ("b", &[20], 1), ("c", &[], 0)]
+        {
+            let only = listing().only(wanted);
+            assert_eq!(only.vms.iter().map(|vm| vm.pid.0).collect::<Vec<_>>(), pids, "{wanted}");
+            assert_eq!(only.warnings.len(), warnings_count, "{wanted}: {:?}", only.warnings);
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! The virtual machines of this host, found from outside: `/proc`, their command lines and KVM's
+//! debugfs. Nothing is asked of them, so that nothing of them is disturbed.
+
+use super::pin::affinity;
+use super::procfs;
+use super::qemu_args::{Disk, QemuArgs};
+use super::threads::{self, ThreadRole};
+use super::tsc::KvmDebugfs;
+use crate::units::{PcpuId, Tid, VcpuId};
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// A program that runs virtual machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Vmm {
+    /// QEMU.
+    Qemu,
+    /// Firecracker.
+    Firecracker,
+    /// Cloud Hypervisor.
+    CloudHypervisor,
+    /// crosvm.
+    Crosvm,
+    /// Another user of KVM.
+    Other,
+}
+
+/// Who started a VM and holds its monitor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Manager {
+    /// libvirt of the system, `qemu:///system`.
+    LibvirtSystem,
+    /// A user's libvirt, `qemu:///session`.
+    LibvirtSession,
+}
+
+/// A thread of a VMM, and where it may run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FoundThread {
+    /// Its id.
+    pub tid: Tid,
+    /// Its name.
+    pub comm: String,
+    /// What it is for.
+    pub role: String,
+    /// The vCPU that it runs, if it runs one.
+    pub vcpu: Option<VcpuId>,
+    /// The iothread that it is, if it is one.
+    pub iothread: Option<String>,
+    /// The pCPUs that the kernel lets it run on; empty if the kernel does not say.
+    pub affinity: Vec<PcpuId>,
+}
+
+/// One virtual machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FoundVm {
+    /// Its VMM's process, whose first thread is QEMU's main loop.
+    pub pid: Tid,
+    /// What runs it.
+    pub vmm: Vmm,
+    /// Its name, where it has one: libvirt's domain, QEMU's `-name`, Firecracker's `--id`.
+    pub name: Option<String>,
+    /// Who manages it, if that can be seen.
+    pub manager: Option<Manager>,
+    /// `kvm`, `tcg`, ...; `None` if that cannot be seen.
+    pub accelerator: Option<String>,
+    /// Its threads: vCPUs first, by number.
+    pub threads: Vec<FoundThread>,
+    /// Its disks by the command line; `None` if that does not tell.
+    pub disks: Option<Vec<Disk>>,
+    /// Unix sockets that take QMP.
+    pub qmp_sockets: Vec<PathBuf>,
+    /// The Unix socket to the guest's qemu-ga.
+    pub agent_socket: Option<PathBuf>,
+    /// Whether the guest has a port for qemu-ga.
+    pub has_agent_port: bool,
+}
+
+impl FoundVm {
+    /// Its threads that run vCPUs.
+    pub fn vcpus(&self) -> impl Iterator<Item = &FoundThread> {
+        self.threads.iter().filter(|thread| thread.vcpu.is_some())
+    }
+
+    /// What to call it.
+    #[must_use]
+    pub fn label(&self) -> String {
+        self.name.clone().unwrap_or_else(|| format!("process {}", self.pid))
+    }
+}
+
+/// All VMs that this process may see, by their processes' ids.
+#[must_use]
+pub fn find_all() -> Vec<FoundVm> {
+    let debugfs = KvmDebugfs::find().ok();
+    procfs::pids().into_iter().filter_map(|pid| look_at(pid, debugfs.as_ref())).collect()
+}
+
+/// The VM that a process runs, if it runs one.
+#[must_use]
+pub fn look_at(pid: Tid, debugfs: Option<&KvmDebugfs>) -> Option<FoundVm> {
+    let words = procfs::command_line(pid).ok()?;
+    let by_kvm = debugfs.and_then(|debugfs| debugfs.vcpu_tids(pid).ok()).unwrap_or_default();
+    let vmm = vmm_of(words.first()?).or((!by_kvm.is_empty()).then_some(Vmm::Other))?;
+    let threads = threads_of(pid, &by_kvm);
+    // Asked for its version, or not yet begun, it runs none.
+    if !threads.iter().any(|thread| thread.vcpu.is_some()) && vmm != Vmm::Qemu {
+        return None;
+    }
+    let args = if vmm == Vmm::Qemu { QemuArgs::parse(&words) } else { QemuArgs::default() };
+    let by_threads = threads.iter().find_map(|thread| {
+        let (_, accelerator) = thread.comm.strip_prefix("CPU ")?.split_once('/')?;
+        Some(accelerator.to_ascii_lowercase())
+    });
+    let by_kvm = (!by_kvm.is_empty() || vmm != Vmm::Qemu).then(|| "kvm".to_owned());
+    let default = (vmm == Vmm::Qemu).then(|| "tcg".to_owned());
+    Some(FoundVm {
+        pid,
+        vmm,
+        name: args.name.or_else(|| value_of(&words, "--id").map(str::to_owned)),
+        manager: manager_of(&words),
+        accelerator: by_threads.or(by_kvm).or(args.accelerator).or(default),
+        threads,
+        disks: (vmm == Vmm::Qemu).then_some(args.disks),
+        qmp_sockets: args.qmp_sockets.into_iter().map(|path| absolute(pid, path)).collect(),
+        agent_socket: args.agent_socket.map(|path| absolute(pid, path)),
+        has_agent_port: args.has_agent_port,
+    })
+}
+
+/// A path that may be relative to where a process is. It stays as it is if that cannot be seen.
+fn absolute(pid: Tid, path: PathBuf) -> PathBuf {
+    match std::fs::read_link(format!("/proc/{pid}/cwd")) {
+        // A path that is absolute replaces what it is joined to.
+        Ok(directory) => directory.join(path),
+        Err(_) => path,
+    }
+}
+
+/// The VMM that a program is, by its name: distributions call QEMU `qemu-system-ARCH`, `qemu-kvm` or
+/// `kvm`.
+fn vmm_of(program: &str) -> Option<Vmm> {
+    match program.rsplit('/').next()? {
+        "qemu-kvm" | "kvm" => Some(Vmm::Qemu),
+        name if name.starts_with("qemu-system-") => Some(Vmm::Qemu),
+        "firecracker" => Some(Vmm::Firecracker),
+        "cloud-hypervisor" => Some(Vmm::CloudHypervisor),
+        "crosvm" => Some(Vmm::Crosvm),
+        _ => None,
+    }
+}
+
+fn value_of<'a>(words: &'a [String], option: &str) -> Option<&'a str> {
+    let place = words.iter().position(|word| word == option)?;
+    words.get(place + 1).map(String::as_str)
+}
+
+/// libvirt gives its monitor this id; a session keeps its files in a home (libvirt:
+/// src/qemu/qemu_conf.c).
+fn manager_of(words: &[String]) -> Option<Manager> {
+    words.iter().any(|word| word.contains("id=charmonitor")).then(|| {
+        let is_session = |word: &String| {
+            ["/.config/libvirt/", "/.cache/libvirt/", "/.local/share/libvirt/"]
+                .iter()
+                .any(|part| word.contains(part))
+        };
+        if words.iter().any(is_session) { Manager::LibvirtSession } else { Manager::LibvirtSystem }
+    })
+}
+
+/// What cannot be listed any more is left out. KVM knows the threads of vCPUs also of a QEMU that does
+/// not name them.
+fn threads_of(pid: Tid, by_kvm: &[(VcpuId, Tid)]) -> Vec<FoundThread> {
+    let threads = threads::list_with_kernel(pid).unwrap_or_default();
+    let mut found: Vec<FoundThread> = threads
+        .into_iter()
+        .map(|thread| {
+            let by_kvm = by_kvm.iter().find(|(_, tid)| *tid == thread.tid).map(|(vcpu, _)| *vcpu);
+            let role = by_kvm.map_or(thread.role, ThreadRole::Vcpu);
+            FoundThread {
+                tid: thread.tid,
+                comm: crate::text::harmless(&thread.comm),
+                vcpu: match &role {
+                    ThreadRole::Vcpu(vcpu) => Some(*vcpu),
+                    _ => None,
+                },
+                iothread: match &role {
+                    ThreadRole::Iothread(id) => Some(crate::text::harmless(id)),
+                    _ => None,
+                },
+                role: crate::text::harmless(&role.to_string()),
+                affinity: affinity(thread.tid).unwrap_or_default(),
+            }
+        })
+        .collect();
+    found.sort_by_key(|thread| (thread.vcpu.is_none(), thread.vcpu, thread.tid));
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_known_by_their_names() {
+        for (program, vmm) in [
+            ("/usr/bin/qemu-system-x86_64", Some(Vmm::Qemu)),
+            ("/usr/libexec/qemu-kvm", Some(Vmm::Qemu)),
+            ("firecracker", Some(Vmm::Firecracker)),
+            ("./cloud-hypervisor", Some(Vmm::CloudHypervisor)),
+            ("crosvm", Some(Vmm::Crosvm)),
+            ("/usr/bin/qemu-img", None),
+            ("/bin/kvmtool", None),
+            ("", None),
+        ] {
+            assert_eq!(vmm_of(program), vmm, "{program}");
+        }
+    }
+
+    #[test]
+    fn libvirts_vms_are_told_by_their_monitors() {
+        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let system = "qemu -chardev socket,id=charmonitor,fd=27 -object file=/var/lib/libvirt/x";
+        assert_eq!(manager_of(&words(system)), Some(Manager::LibvirtSystem));
+        let session =
+            "qemu -chardev socket,id=charmonitor,fd=7 file=/home/a/.config/libvirt/qemu/x";
+        assert_eq!(manager_of(&words(session)), Some(Manager::LibvirtSession));
+        assert_eq!(manager_of(&words("qemu -chardev socket,id=mon,path=/x")), None);
+        assert_eq!(value_of(&words("firecracker --id vm7 --api-sock /x"), "--id"), Some("vm7"));
+    }
+
+    #[test]
+    fn a_process_that_runs_no_vm_is_none() {
+        assert_eq!(look_at(Tid(std::process::id()), None), None);
+        assert_eq!(look_at(Tid(u32::MAX), None), None);
+    }
+}

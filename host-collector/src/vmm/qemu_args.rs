@@ -1,0 +1,133 @@
+//! What a QEMU was started with: its name, disks, sockets. Pure: a command line in, facts out.
+//!
+//! It is read and not asked for, because asking (QMP) runs in QEMU's main loop under the lock whose
+//! waits vslice measures, and because a monitor's socket serves one client, which under libvirt is
+//! libvirt. What was plugged in later is not in it.
+
+mod disk;
+mod properties;
+
+pub use disk::Disk;
+
+use disk::{BlockDevices, Controllers};
+use properties::Properties;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// The name of the virtio-serial port that a guest's qemu-ga listens on.
+const AGENT_PORT: &str = "org.qemu.guest_agent.0";
+
+/// What a command line says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct QemuArgs {
+    /// `-name`, the guest's.
+    pub name: Option<String>,
+    /// Whether QEMU names its threads: `debug-threads=on`.
+    pub names_threads: bool,
+    /// The first accelerator that it was told to try; QEMU's default is `tcg`.
+    pub accelerator: Option<String>,
+    /// Its disks, in the order of the command line.
+    pub disks: Vec<Disk>,
+    /// Unix sockets on which it takes QMP.
+    pub qmp_sockets: Vec<PathBuf>,
+    /// The Unix socket that leads to the guest's qemu-ga.
+    pub agent_socket: Option<PathBuf>,
+    /// Whether there is such a port, wherever it leads.
+    pub has_agent_port: bool,
+}
+
+impl QemuArgs {
+    /// Reads a command line, the program's own name first.
+    #[must_use]
+    pub fn parse(words: &[String]) -> QemuArgs {
+        let options = options(words);
+        let of = |name: &'static str| options.iter().filter(move |(option, _)| *option == name);
+        let values =
+            |name, implied| of(name).map(move |(_, value)| Properties::parse(value, implied));
+        let name = values("name", "guest").next_back();
+        let devices: Vec<Properties> = values("device", "driver").collect();
+        let chardevs = chardevs(values("chardev", "backend"));
+        let is_q35 = values("machine", "type")
+            .chain(values("M", "type"))
+            .any(|machine| machine.get("type").is_some_and(|kind| kind.contains("q35")));
+        let controllers = Controllers::new(&devices, is_q35);
+        let drives: Vec<Properties> = values("drive", "file").collect();
+        let nodes = values("blockdev", "driver");
+        let blocks = BlockDevices::new(nodes, &drives);
+        let mut disks: Vec<Disk> = devices
+            .iter()
+            .filter_map(|device| Disk::of_device(device, &controllers, &blocks))
+            .collect();
+        disks.extend(drives.iter().filter_map(|drive| Disk::of_drive(drive, is_q35)));
+        let agent = devices.iter().find(|device| device.get("name") == Some(AGENT_PORT));
+        let agent_chardev = agent.and_then(|device| device.get("chardev"));
+        QemuArgs {
+            names_threads: name.as_ref().is_some_and(|name| name.is_on("debug-threads")),
+            name: name.and_then(|name| name.get("guest").map(str::to_owned)),
+            accelerator: accelerator(&options),
+            disks,
+            qmp_sockets: qmp_sockets(&options, &chardevs),
+            agent_socket: agent_chardev.and_then(|id| chardevs.get(id).cloned()),
+            has_agent_port: agent.is_some(),
+        }
+    }
+}
+
+/// Each option without its dashes, with its value: empty where the next word is an option too.
+fn options(words: &[String]) -> Vec<(&str, &str)> {
+    let mut options = Vec::new();
+    let mut rest = words.iter().skip(1).peekable();
+    while let Some(word) = rest.next() {
+        let Some(option) =
+            word.strip_prefix('-').map(|rest| rest.strip_prefix('-').unwrap_or(rest))
+        else {
+            continue;
+        };
+        let value = rest.next_if(|next| !next.starts_with('-')).map_or("", String::as_str);
+        options.push((option, value));
+    }
+    options
+}
+
+fn accelerator(options: &[(&str, &str)]) -> Option<String> {
+    options.iter().find_map(|(option, value)| match *option {
+        "enable-kvm" => Some("kvm".to_owned()),
+        "accel" => Properties::parse(value, "accel").get("accel").map(str::to_owned),
+        "machine" | "M" => {
+            let machine = Properties::parse(value, "type");
+            // A list, of which the first one that works is taken.
+            machine.get("accel")?.split(':').next().map(str::to_owned)
+        }
+        _ => None,
+    })
+}
+
+/// The paths of character devices that are Unix sockets, by their ids. libvirt hands QEMU open
+/// sockets instead, which have none.
+fn chardevs(values: impl Iterator<Item = Properties>) -> BTreeMap<String, PathBuf> {
+    let socket = |chardev: Properties| {
+        let is_socket = chardev.get("backend") == Some("socket");
+        let (id, path) = (chardev.get("id")?, chardev.get("path")?);
+        is_socket.then(|| (id.to_owned(), PathBuf::from(path)))
+    };
+    values.filter_map(socket).collect()
+}
+
+fn qmp_sockets(options: &[(&str, &str)], chardevs: &BTreeMap<String, PathBuf>) -> Vec<PathBuf> {
+    let socket = |(option, value): &(&str, &str)| match *option {
+        "qmp" | "qmp-pretty" => {
+            let backend = Properties::parse(value, "backend");
+            backend.get("backend")?.strip_prefix("unix:").map(PathBuf::from)
+        }
+        "mon" => {
+            let monitor = Properties::parse(value, "chardev");
+            let is_qmp = monitor.get("mode") == Some("control");
+            chardevs.get(monitor.get("chardev")?).filter(|_| is_qmp).cloned()
+        }
+        _ => None,
+    };
+    options.iter().filter_map(socket).collect()
+}
+
+#[cfg(test)]
+mod tests;

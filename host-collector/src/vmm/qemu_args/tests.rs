@@ -1,0 +1,110 @@
+use super::*;
+use proptest::prelude::*;
+
+/// A command line as one text, words split at blanks.
+fn parse(line: &str) -> QemuArgs {
+    QemuArgs::parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+}
+
+fn disk(bus: &str, path: &str, is_direct: bool, aio: &str) -> Disk {
+    let (bus, aio, path) = (bus.to_owned(), aio.to_owned(), Some(path.to_owned()));
+    Disk { bus, path, is_direct, aio, ..Disk::default() }
+}
+
+/// As libvirt 9.0 starts QEMU 7.2 (Debian 12), shortened.
+#[test]
+fn libvirts_form() {
+    let args = parse(
+        r#"/usr/bin/qemu-system-x86_64 -name guest=web1,debug-threads=on -S
+        -object {"qom-type":"secret","id":"masterKey0"} -machine pc-q35-7.2,usb=off -accel kvm
+        -object {"qom-type":"iothread","id":"iothread1"}
+        -chardev socket,id=charmonitor,fd=27,server=on,wait=off
+        -mon chardev=charmonitor,id=monitor,mode=control
+        -blockdev {"driver":"host_device","filename":"/dev/vg/web1","aio":"native","node-name":"libvirt-1-storage","cache":{"direct":true,"no-flush":false}}
+        -blockdev {"node-name":"libvirt-1-format","driver":"raw","file":"libvirt-1-storage","cache":{"direct":true}}
+        -device {"driver":"virtio-blk-pci","iothread":"iothread1","bus":"pci.3","drive":"libvirt-1-format","id":"virtio-disk0"}
+        -chardev socket,id=charchannel0,fd=23,server=on,wait=off
+        -device {"driver":"virtserialport","bus":"virtio-serial0.0","nr":1,"chardev":"charchannel0","id":"channel0","name":"org.qemu.guest_agent.0"}"#,
+    );
+    assert_eq!((args.name.as_deref(), args.accelerator.as_deref()), (Some("web1"), Some("kvm")));
+    assert!(args.names_threads && args.has_agent_port);
+    // The sockets are libvirt's, and have no path here.
+    assert_eq!((args.qmp_sockets.len(), args.agent_socket), (0, None));
+    let expected = Disk {
+        id: Some("virtio-disk0".to_owned()),
+        iothreads: vec!["iothread1".to_owned()],
+        ..disk("virtio-blk", "/dev/vg/web1", true, "native")
+    };
+    assert_eq!(args.disks, [expected]);
+}
+
+/// As libvirt starts QEMU 2.2 in shared/seed.txt, with `-drive` and key=value devices.
+#[test]
+fn the_old_form() {
+    let args = parse(
+        "qemu-system-x86_64 -enable-kvm -name kvm1 -M pc-i440fx-2.2,accel=tcg
+        -drive file=/a,,b.img,if=none,id=drive-virtio-disk0,format=raw,cache=none,aio=native
+        -device virtio-blk-pci,scsi=off,drive=drive-virtio-disk0,id=virtio-disk0,ioeventfd=off
+        -drive file=/c.img,media=cdrom -drive if=virtio,file=/d.img,cache=directsync
+        -drive if=pflash,file=/ovmf -qmp unix:/run/qmp.sock,server=on,wait=off
+        -chardev socket,path=/run/ga.sock,server=on,wait=off,id=ga
+        -device virtserialport,chardev=ga,name=org.qemu.guest_agent.0",
+    );
+    assert_eq!((args.name.as_deref(), args.accelerator.as_deref()), (Some("kvm1"), Some("kvm")));
+    assert!(!args.names_threads);
+    assert_eq!(args.qmp_sockets, [PathBuf::from("/run/qmp.sock")]);
+    assert_eq!(args.agent_socket, Some(PathBuf::from("/run/ga.sock")));
+    let first = Disk {
+        id: Some("virtio-disk0".to_owned()),
+        is_kicked_by_exit: true,
+        ..disk("virtio-blk", "/a,b.img", true, "native")
+    };
+    let rest =
+        [disk("ide", "/c.img", false, "threads"), disk("virtio-blk", "/d.img", true, "threads")];
+    assert_eq!(args.disks, [&[first][..], &rest[..]].concat());
+}
+
+/// `-blockdev` with dotted keys, a filter between, several iothreads, and controllers.
+#[test]
+fn disks_are_followed_to_their_files_and_servers() {
+    let args = parse(
+        r#"qemu-system-x86_64 -machine q35 -name a=1,guest=z
+        -blockdev driver=file,filename=/x,node-name=f,cache.direct=on,aio=io_uring
+        -blockdev driver=throttle,file=f,node-name=t -blockdev driver=qcow2,file=t,node-name=q
+        -device {"driver":"virtio-blk-pci","drive":"q","iothread-vq-mapping":[{"iothread":"a"},{"iothread":"b"}]}
+        -blockdev driver=raw,node-name=r,file.driver=file,file.filename=/y,file.cache.direct=on
+        -device virtio-scsi-pci,id=scsi0,iothread=c -device scsi-hd,drive=r,bus=scsi0.0
+        -device scsi-hd,drive=r -device ide-hd,drive=r,bus=ide.1 -device nvme,drive=r,serial=1"#,
+    );
+    let served = |disk: Disk, iothreads: &[&str]| Disk {
+        iothreads: iothreads.iter().map(|id| (*id).to_owned()).collect(),
+        ..disk
+    };
+    assert_eq!(
+        args.disks,
+        [
+            served(disk("virtio-blk", "/x", true, "io_uring"), &["a", "b"]),
+            served(disk("virtio-scsi", "/y", true, "threads"), &["c"]),
+            served(disk("virtio-scsi", "/y", true, "threads"), &["c"]),
+            disk("ahci", "/y", true, "threads"),
+            disk("nvme", "/y", true, "threads"),
+        ]
+    );
+    assert_eq!((args.name.as_deref(), args.accelerator), (Some("z"), None));
+}
+
+#[test]
+fn a_graph_of_nodes_that_bites_its_tail_ends() {
+    let args = parse(
+        "qemu -blockdev driver=raw,node-name=a,file=b -blockdev driver=raw,node-name=b,file=a
+        -device ide-hd,drive=a",
+    );
+    assert_eq!((args.disks.len(), args.disks[0].path.clone()), (1, None));
+}
+
+proptest! {
+    #[test]
+    fn any_command_line_is_parsed(words in prop::collection::vec("[-a-z=,.{}\":0-9]{0,20}", 0..20)) {
+        let _ = QemuArgs::parse(&words);
+    }
+}
