@@ -1,5 +1,6 @@
 //! The command line: what it understands, and one file for each command.
 
+pub(crate) mod attach;
 pub(crate) mod doctor;
 pub(crate) mod plan;
 pub(crate) mod ps;
@@ -29,6 +30,7 @@ Examples:
   vslice run demo                       two guests on two pCPUs, about a minute
   vslice run demo --iothread true       the same with the disk in an iothread
   vslice run demo --bus ide --json      the summary as JSON
+  vslice attach web1 --duration 10s     a VM that is there already (see vslice ps)
   vslice plan show seed > my.toml       a plan to start from
   vslice report runs/demo-1795471866    the report of a run once more";
 
@@ -39,6 +41,8 @@ pub(crate) enum Command {
     Run(run::RunArgs),
     /// Print the report of a run directory
     Report(report::ReportArgs),
+    /// Record VMs that are there already, changing nothing of them, and report
+    Attach(attach::AttachArgs),
     /// List the virtual machines of this host: threads, pCPUs, disks, and what bites
     Ps(ps::PsArgs),
     /// Say what this host offers for vslice, what is missing, and how to get it
@@ -61,6 +65,7 @@ impl Cli {
         match self.command {
             Command::Run(args) => run::execute(&args),
             Command::Report(args) => report::execute(&args),
+            Command::Attach(args) => attach::execute(&args),
             Command::Ps(args) => ps::execute(&args),
             Command::Doctor(args) => doctor::execute(&args),
             Command::Plan(args) => plan::execute(&args),

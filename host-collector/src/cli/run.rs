@@ -147,12 +147,12 @@ fn plan_of(args: &RunArgs) -> anyhow::Result<Plan> {
 }
 
 /// Named by the time in seconds since 1970, which sorts and needs no time zone.
-fn default_output(plan: &str) -> anyhow::Result<PathBuf> {
+pub(super) fn default_output(plan: &str) -> anyhow::Result<PathBuf> {
     let seconds = clock_gettime(ClockId::CLOCK_REALTIME)?.tv_sec();
     Ok(PathBuf::from(format!("runs/{plan}-{seconds}")))
 }
 
-fn watcher() -> Box<dyn Watcher> {
+pub(super) fn watcher() -> Box<dyn Watcher> {
     let stderr = std::io::stderr();
     if stderr.is_terminal() {
         Box::new(BarWatcher::new())
@@ -163,7 +163,7 @@ fn watcher() -> Box<dyn Watcher> {
 
 /// Prints the report and leaves it in the run directory. It is printed first: a full disk ends runs,
 /// and then there is no room for it.
-fn report(output: &Path, json: bool) -> anyhow::Result<()> {
+pub(super) fn report(output: &Path, json: bool) -> anyhow::Result<()> {
     let summary: Summary = analyse(output)?;
     let printed = print(&summary, json);
     RunDir::open(output)?.write_json("summary.json", &summary)?;

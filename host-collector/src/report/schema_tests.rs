@@ -234,8 +234,8 @@ fn every_warning_reads_as_a_sentence() {
              left out",
             "the clocks of vm1 vCPU0 and vCPU1 are at least 15.7 ms apart",
             "the hog on vm1 vCPU0 never counted: this vCPU was not kept busy",
-            "of the time that vm1 vCPU0 waited for its pCPU, 50.0 % went to threads outside the \
-             plan, most of it to cargo",
+            "of the time that vm1 vCPU0 waited for its pCPU, 50.0 % went to threads outside the VMs, most \
+             of it to cargo",
             "the quota of vm1 (20.0 ms in every 50.0 ms, /sys/fs/cgroup/vm1) was used up 37 times; \
              threads were kept off for 1.20 s, all pCPUs together",
             "vm1: the disk is slow",

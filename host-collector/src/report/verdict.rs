@@ -2,9 +2,9 @@
 
 use super::evidence::EvidenceLevel;
 use super::io::IoClass;
-use super::model::{Class, ClassAntagonist, PartTotals, Relation, Summary, share};
+use super::model::{Class, ClassAntagonist, PartTotals, Relation, Summary, Vcpu, share};
 use super::text::sampled::seen;
-use super::text::units::{duration, whole_percent};
+use super::text::units::{duration, percent, whole_percent};
 use crate::join::Part;
 use crate::sampling::Doing;
 use std::fmt::Write as _;
@@ -28,7 +28,7 @@ const SAMPLED_SHARE_NAMED: f64 = 0.02;
 #[must_use]
 pub fn verdict(summary: &Summary) -> String {
     if summary.requests.count == 0 {
-        return "No request was recorded, so there is no latency to explain.".to_owned();
+        return without_requests(summary);
     }
     let unplaced = summary.requests.unattributable_by.unplaced();
     if summary.requests.count == unplaced {
@@ -59,6 +59,23 @@ pub fn verdict(summary: &Summary) -> String {
         "{opening} No request was slower than that. Over all of them, {because}{}{}",
         inactivity(summary, &summary.io.classes.all),
         left_out(all)
+    )
+}
+
+/// Where nobody asked for anything: the vCPU that was kept from its pCPU most.
+fn without_requests(summary: &Summary) -> String {
+    let opening = "No request was recorded, so there is no latency to explain.";
+    let waited = |vcpu: &&Vcpu| share(vcpu.wait_ns, vcpu.observed_ns);
+    let most = summary.vcpus.iter().max_by(|one, other| waited(one).total_cmp(&waited(other)));
+    let Some(vcpu) = most.filter(|vcpu| vcpu.wait_ns > 0) else { return opening.to_owned() };
+    let percent = percent(waited(&vcpu));
+    let by = vcpu.antagonists.first().filter(|first| first.share >= DOMINANT_SHARE);
+    let by = by.map(|first| format!(", mostly while {} ran there", first.thread.name));
+    format!(
+        "{opening} Of the vCPUs {} {} waited for a pCPU most, {percent} of its time{}.",
+        vcpu.vm,
+        vcpu.vcpu,
+        by.unwrap_or_default()
     )
 }
 
@@ -379,5 +396,23 @@ mod tests {
             verdict(&summary),
             "No request was recorded, so there is no latency to explain."
         );
+    }
+
+    #[test]
+    fn without_requests_the_vcpu_that_waited_most_is_named() {
+        let mut summary = example::summary();
+        summary.requests.count = 0;
+        let has_rival = |vcpu: &Vcpu| !vcpu.antagonists.is_empty();
+        let place = summary.vcpus.iter().position(has_rival).unwrap();
+        let vcpu = &mut summary.vcpus[place];
+        (vcpu.observed_ns, vcpu.wait_ns) = (1_000, 900);
+        vcpu.antagonists[0].share = 0.5;
+        let (vm, name) = (vcpu.vm.clone(), vcpu.antagonists[0].thread.name.clone());
+        let by =
+            format!("Of the vCPUs {vm} {} waited for a pCPU most, 90.0 % of its time", vcpu.vcpu);
+        let told = verdict(&summary);
+        assert!(told.ends_with(&format!("{by}, mostly while {name} ran there.")), "{told}");
+        summary.vcpus[place].antagonists[0].share = 0.4;
+        assert!(verdict(&summary).ends_with(&format!("{by}.")), "{}", verdict(&summary));
     }
 }

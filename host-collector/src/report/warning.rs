@@ -15,7 +15,7 @@ pub const UNKNOWN_SHARE_MAX: f64 = 0.05;
 /// Above this share of the 99th percentile, the clock's bound brings [`Warning::ClockBound`].
 pub const CLOCK_SHARE_MAX: f64 = 0.1;
 
-/// Above this share of a vCPU's waits, threads outside the plan bring [`Warning::OutsidePlan`].
+/// Above this share of a vCPU's waits, threads outside the VMs bring [`Warning::OutsidePlan`].
 pub const OUTSIDE_SHARE_MAX: f64 = 0.01;
 
 /// A vCPU that waited for less than this share of its time is not looked at for
@@ -277,7 +277,7 @@ fn idle_hog(vm: &str, vcpu: VcpuId) -> String {
 
 fn outside(vm: &str, vcpu: VcpuId, name: &str, share: f64) -> String {
     format!(
-        "of the time that {vm} {vcpu} waited for its pCPU, {} went to threads outside the plan, most of it \
+        "of the time that {vm} {vcpu} waited for its pCPU, {} went to threads outside the VMs, most of it \
          to {name}",
         percent(share)
     )

@@ -409,7 +409,8 @@ fn vm_threads(vm: &VmRecord) -> VmThreads {
 
 /// The pCPUs on which every switch is recorded.
 fn watched_pcpus(manifest: &Manifest) -> HashSet<PcpuId> {
-    manifest.vms.iter().flat_map(|vm| &vm.threads).filter_map(|thread| thread.pinned).collect()
+    let pinned = manifest.vms.iter().flat_map(|vm| &vm.threads).filter_map(|thread| thread.pinned);
+    pinned.chain(manifest.pcpus.iter().copied()).collect()
 }
 
 /// A watched pCPU whose record has come to its end, but not to the one that its writer makes. The

@@ -144,6 +144,7 @@ impl Prepared<'_> {
             image: self.image.manifest.clone(),
             window: None,
             vms: Vec::new(),
+            pcpus: self.plan.pcpus().into_iter().collect(),
             evidence: self.evidence.planned(),
             sampling: None,
             cost: Cost::default(),

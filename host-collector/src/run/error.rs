@@ -10,6 +10,7 @@ use crate::perf::RecordError;
 use crate::run::evidence::NOTHING_SHOWN;
 use crate::sampling::SampleError;
 use crate::store::StoreError;
+use crate::units::Tid;
 use crate::vmm::host::HostPcpusError;
 use crate::vmm::pin::PinError;
 use crate::vmm::threads::ThreadsError;
@@ -59,6 +60,13 @@ pub enum RunError {
          thread for each vCPU"
     )]
     NoVcpuThread { vm: String, missing: String },
+    #[error(
+        "which threads of {vm} run its vCPUs cannot be seen: start QEMU with -name ...,debug-threads=on, \
+         or try as root where KVM's debugfs is"
+    )]
+    UnseenVcpus { vm: String },
+    #[error("{vm}: its VMM, process {pid}, has ended")]
+    VmEnded { vm: String, pid: Tid },
     #[error("the thread of {vm}'s session has panicked")]
     SessionPanicked { vm: String },
     #[error(

@@ -13,13 +13,20 @@ use std::path::Path;
 /// Notes the lock and the devices of each VM. It asks QEMU, which takes the big lock to answer: not
 /// while requests are measured.
 pub(super) fn note(vms: &mut [VmRecord], guests: &[Guest]) {
+    note_locks(vms);
     for vm in vms {
-        vm.lock = lock(vm.pid);
         let guest = guests.iter().find(|guest| guest.name() == vm.name);
         match memory_map(guest.and_then(Guest::qmp_path)) {
             Ok(map) => vm.memory_map = map,
             Err(reason) => vm.memory_map_missing = Some(reason),
         }
+    }
+}
+
+/// Notes only the lock of each VM, for which nobody is asked.
+pub(super) fn note_locks(vms: &mut [VmRecord]) {
+    for vm in vms {
+        vm.lock = lock(vm.pid);
     }
 }
 

@@ -47,6 +47,9 @@ pub struct Manifest {
     pub window: Option<Window>,
     /// The guests.
     pub vms: Vec<VmRecord>,
+    /// The pCPUs on which every switch is recorded; in older runs those that threads are pinned to.
+    #[serde(default)]
+    pub pcpus: Vec<PcpuId>,
     /// What the run's statements rest on.
     #[serde(default)]
     pub evidence: Evidence,
@@ -318,6 +321,30 @@ pub struct Cost {
     pub ring_bytes: u64,
     /// Bytes of the streams in the run directory.
     pub written_bytes: u64,
+}
+
+impl VmRecord {
+    /// A VM of which nothing is known but its threads.
+    #[must_use]
+    pub fn new(name: &str, pid: Tid, threads: Vec<ThreadRecord>) -> VmRecord {
+        VmRecord {
+            name: name.to_owned(),
+            pid,
+            device_pid: None,
+            block_bytes: None,
+            threads,
+            reader_vcpu: None,
+            hogs: Vec::new(),
+            guest: None,
+            lock: LockRecord::default(),
+            memory_map: MemoryMap::default(),
+            memory_map_missing: None,
+            disk: None,
+            groups: Vec::new(),
+            groups_missing: None,
+            tsc: TscRecord::default(),
+        }
+    }
 }
 
 impl GuestRecord {

@@ -4,6 +4,7 @@
 //! a summary of one, from nothing but what is in it.
 
 pub mod analyse;
+pub mod attach;
 pub mod census;
 pub mod conduct;
 mod disk_notes;
@@ -27,6 +28,7 @@ const NO_EXITS_UNDER_TCG: &str = "exits were asked for, but guests under TCG hav
     translates their code and never leaves it for the hardware's sake";
 
 pub use analyse::analyse;
+pub use attach::{AttachOptions, Attachment};
 pub use conduct::{Prepared, prepare};
 pub use error::{RunError, sentence};
 pub use evidence::EvidenceSetting;

@@ -5,16 +5,15 @@ use super::error::RunError;
 use super::evidence::{EvidencePlan, note_missing};
 use super::manifest::{Cost, Manifest, SamplingRecord};
 use super::reserve;
-use super::stage::Run;
 use crate::perf::offer::KERNEL_SYMBOLS;
-use crate::perf::{RecordError, Recorder, StackTable, Symbols};
+use crate::perf::{KvmDetail, RecordError, RecordPlan, Recorder, StackTable, Symbols};
 use crate::report::evidence::EvidenceLevel;
 use crate::sampling::sampler::SinkError;
 use crate::sampling::{
     Pace, SampleItem, SampleSink, SampledThread, Sampler, SamplerPlan, Shown, Sight, shown_of,
 };
 use crate::store::{RunDir, StackNames, StoreError, StreamWriter, VmName};
-use crate::units::Tid;
+use crate::units::{PcpuId, Tid};
 
 /// One of the two, at work.
 #[derive(Debug)]
@@ -24,10 +23,11 @@ pub(super) enum Observer {
 }
 
 impl Observer {
-    /// Starts the best one that `plan` allows and the host lets; the manifest is told which. `record`
-    /// starts a recorder.
+    /// Starts the best one that `plan` allows and the host lets, on the collector's pCPU, if it has
+    /// one; the manifest is told which. `record` starts a recorder.
     pub(super) fn start(
-        run: &Run<'_>,
+        dir: &RunDir,
+        pcpu: Option<PcpuId>,
         mut plan: EvidencePlan,
         manifest: &mut Manifest,
         record: impl FnOnce(&Manifest) -> Result<Recorder, RunError>,
@@ -53,8 +53,7 @@ impl Observer {
             EvidenceLevel::Totals => Sight::TotalsOnly,
             EvidenceLevel::Sampled | EvidenceLevel::Recorded => Sight::LooksAndTotals,
         };
-        let pcpu = Some(run.plan.collector_pcpu);
-        let streams = SampleStreams::create(run.dir, manifest)?;
+        let streams = SampleStreams::create(dir, manifest)?;
         let sampler = Sampler::start(&SamplerPlan { threads, sight, pcpu }, streams)?;
         Ok(Observer::Sampler(sampler))
     }
@@ -73,6 +72,24 @@ impl Observer {
             Observer::Recorder(recorder) => finish_recording(recorder, dir, manifest),
             Observer::Sampler(sampler) => finish_sampling(sampler, dir, manifest),
         }
+    }
+}
+
+/// What a recorder is asked for, to record the VMs of a manifest.
+pub(super) fn record_plan(
+    manifest: &Manifest,
+    kvm: KvmDetail,
+    reader_pcpu: Option<PcpuId>,
+) -> RecordPlan {
+    let threads = || manifest.vms.iter().flat_map(|vm| &vm.threads);
+    RecordPlan {
+        vcpu_tids: threads().filter(|thread| thread.vcpu.is_some()).map(|t| t.tid).collect(),
+        vm_tids: threads().map(|thread| thread.tid).collect(),
+        pcpus: manifest.pcpus.clone(),
+        kvm,
+        disks: disk_notes::devices(&manifest.vms),
+        reader_pcpu,
+        ..RecordPlan::default()
     }
 }
 

@@ -5,8 +5,8 @@ use super::disk_notes;
 use super::error::RunError;
 use super::evidence::EvidencePlan;
 use super::lock_facts;
-use super::manifest::{LockRecord, Manifest, ThreadRecord, TscRecord, VmRecord, Window};
-use super::observer::Observer;
+use super::manifest::{Manifest, ThreadRecord, VmRecord, Window};
+use super::observer::{Observer, record_plan};
 use super::options::RunOptions;
 use super::quota;
 use super::seat::Seat;
@@ -18,11 +18,10 @@ use crate::guest::session::Command;
 use crate::lab::launch::{self, Lab, LabConfig};
 use crate::lab::plan::{Accelerator, Plan, VmPlan};
 use crate::lab::scratch;
-use crate::perf::{KvmDetail, RecordPlan, Recorder};
+use crate::perf::{KvmDetail, Recorder};
 use crate::report::evidence::{Evidence, EvidenceLevel};
 use crate::store::{EventWriters, RunDir};
 use crate::units::{Tid, VcpuId};
-use crate::vmm::memory_map::MemoryMap;
 use crate::vmm::pin::Pinning;
 use crate::vmm::threads::{self, ThreadRole, ThreadsError, VmmThread};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -76,7 +75,8 @@ impl Stage<'_, '_> {
         disk_notes::note(&mut manifest.vms, self.run.plan, self.lab.guests());
         let evidence = self.run.evidence.clone();
         let record = |manifest: &Manifest| self.record(manifest);
-        let observer = Observer::start(self.run, evidence, manifest, record)?;
+        let home = Some(self.run.plan.collector_pcpu);
+        let observer = Observer::start(self.run.dir, home, evidence, manifest, record)?;
         let Evidence { level, reason, .. } = &manifest.evidence;
         if *level != EvidenceLevel::Recorded {
             watcher.stage(&format!("no events are recorded, only {}: {reason}", level.name()));
@@ -257,20 +257,12 @@ impl Stage<'_, '_> {
     }
 
     fn record(&self, manifest: &Manifest) -> Result<Recorder, RunError> {
-        let threads = || manifest.vms.iter().flat_map(|vm| &vm.threads);
-        let plan = RecordPlan {
-            vcpu_tids: threads().filter(|thread| thread.vcpu.is_some()).map(|t| t.tid).collect(),
-            vm_tids: threads().map(|thread| thread.tid).collect(),
-            pcpus: self.run.plan.pcpus().into_iter().collect(),
-            kvm: match self.run.config.accelerator {
-                Accelerator::Kvm if self.run.plan.exits => KvmDetail::Exits,
-                Accelerator::Kvm => KvmDetail::DeviceAccess,
-                Accelerator::Tcg => KvmDetail::None,
-            },
-            disks: disk_notes::devices(&manifest.vms),
-            reader_pcpu: Some(self.run.plan.collector_pcpu),
-            ..RecordPlan::default()
+        let kvm = match self.run.config.accelerator {
+            Accelerator::Kvm if self.run.plan.exits => KvmDetail::Exits,
+            Accelerator::Kvm => KvmDetail::DeviceAccess,
+            Accelerator::Tcg => KvmDetail::None,
         };
+        let plan = record_plan(manifest, kvm, Some(self.run.plan.collector_pcpu));
         Ok(Recorder::start(&plan, EventWriters::create(self.run.dir)?)?)
     }
 
@@ -315,26 +307,16 @@ fn vm_record(
         pinned: pinned(thread.tid),
     });
     Ok(VmRecord {
-        name: vm.name.clone(),
-        pid,
         device_pid,
         block_bytes: vm.reader.as_ref().and_then(|r| u32::try_from(r.block_bytes).ok()),
-        threads: threads.collect(),
         reader_vcpu: vm.reader.as_ref().map(|reader| reader.vcpu),
         hogs: vm.hogs.clone(),
-        guest: None,
-        lock: LockRecord::default(),
-        memory_map: MemoryMap::default(),
-        memory_map_missing: None,
-        disk: None,
-        groups: Vec::new(),
-        groups_missing: None,
-        tsc: TscRecord::default(),
+        ..VmRecord::new(&vm.name, pid, threads.collect())
     })
 }
 
 /// CPU time that this process has used, user and system.
-fn own_cpu_ns() -> u64 {
+pub(super) fn own_cpu_ns() -> u64 {
     let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return 0 };
     let ns = |time: nix::sys::time::TimeVal| {
         u64::try_from(time.tv_sec()).unwrap_or(0) * 1_000_000_000

@@ -127,6 +127,7 @@ pub(super) fn manifest() -> Manifest {
         image: serde_json::Value::Null,
         window: Some(Window { start_ns: host_at(0), end_ns: Some(host_at(1100)) }),
         vms: vec![vm("vm1", VM1_LOOP, VM1_VCPU1, true), vm("vm2", VM2_LOOP, VM2_VCPU1, false)],
+        pcpus: vec![],
         evidence: crate::report::evidence::Evidence::default(),
         sampling: None,
         cost: crate::run::manifest::Cost::default(),

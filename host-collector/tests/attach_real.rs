@@ -1,0 +1,225 @@
+//! `vslice attach` to real QEMUs, as a user would: by their processes, from another one.
+//!
+//! What this host lacks (QEMU, a second pCPU, the right to record) shows as an ignored test with the
+//! reason.
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+use vslice::lab::plan::Accelerator;
+use vslice::lab::tools;
+use vslice::perf::check_rights;
+use vslice::rig::boot_sector::Guest;
+use vslice::rig::frontend::Frontend;
+use vslice::rig::inject::rival;
+use vslice::rig::machine::{Machine, MachineConfig, Placement, START_LIMIT};
+use vslice::units::{PcpuId, Tid};
+use vslice::vmm::host::HostPcpus;
+use vslice::vmm::pin::affinity;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const NAP: Duration = Duration::from_millis(20);
+
+type Outcome = Result<(), Failed>;
+type Test = fn(&Path) -> Outcome;
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    // Each has the pCPUs to itself.
+    arguments.test_threads = Some(1);
+    let tests: [(&str, Test); 5] = [
+        ("a_vm_is_recorded_for_a_time", recorded),
+        ("two_vms_are_recorded_at_once", two_at_once),
+        ("ctrl_c_ends_a_recording_in_order", interrupted),
+        ("a_vm_that_ends_midway_leaves_a_partial_report", ended_midway),
+        ("who_cannot_be_attached_to_is_said", unknown),
+    ];
+    let missing = missing();
+    let trial = |(name, test): (&str, Test)| match &missing {
+        None => Trial::test(name, move || test(&qemu()?)),
+        Some(reason) => {
+            Trial::test(name, || Ok(())).with_kind(reason.clone()).with_ignored_flag(true)
+        }
+    };
+    libtest_mimic::run(&arguments, tests.into_iter().map(trial).collect()).exit();
+}
+
+fn qemu() -> Result<PathBuf, Failed> {
+    Ok(tools::find(tools::QEMU).ok_or("QEMU was there a moment ago")?)
+}
+
+fn missing() -> Option<String> {
+    if let Err(error) = check_rights() {
+        return Some(error.to_string());
+    }
+    if pcpus().0 == pcpus().1 {
+        return Some("there is only one pCPU".to_owned());
+    }
+    tools::find(tools::QEMU).is_none().then(|| format!("there is no {}", tools::QEMU))
+}
+
+/// For the vCPU, and for everything else.
+fn pcpus() -> (PcpuId, PcpuId) {
+    let online: Vec<PcpuId> = HostPcpus::online().expect("sysfs").iter().collect();
+    (*online.last().expect("this runs on one"), online[0])
+}
+
+fn machine(qemu: &Path) -> Result<Machine, Failed> {
+    let (vcpu, others) = pcpus();
+    let config = MachineConfig {
+        qemu: qemu.to_owned(),
+        accelerator: Accelerator::Tcg,
+        guest: Guest::Hog,
+        frontend: Frontend::VirtioBlk,
+        placement: Some(Placement { vcpu, others }),
+        start_limit: START_LIMIT,
+    };
+    Ok(Machine::start(&config)?)
+}
+
+/// `vslice attach` with these arguments, its run directory in `dir`.
+fn attach(dir: &Path, args: &[&str]) -> Result<Child, Failed> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vslice"));
+    command.arg("attach").args(args).arg("--json").arg("--output").arg(dir.join("run"));
+    Ok(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn summary(output: &Output) -> Result<Value, Failed> {
+    let summary = serde_json::from_slice(&output.stdout);
+    summary.map_err(|error| format!("no JSON ({error}): {}", said(output)).into())
+}
+
+fn check(condition: bool, what: impl FnOnce() -> String) -> Outcome {
+    if condition { Ok(()) } else { Err(what().into()) }
+}
+
+fn is_complete(output: &Output) -> Result<Value, Failed> {
+    let summary = summary(output)?;
+    check(output.status.success(), || said(output))?;
+    check(summary["status"]["state"] == "complete", || format!("{summary:#}"))?;
+    Ok(summary)
+}
+
+/// A rival takes half of the vCPU's pCPU, and nothing of the VM is changed.
+fn recorded(qemu: &Path) -> Outcome {
+    let machine = machine(qemu)?;
+    let rival = rival::start(pcpus().0)?;
+    let name = std::fs::read_to_string(format!("/proc/self/task/{}/comm", rival.tid()))?;
+    let dir = tempfile::tempdir()?;
+    let affinities = || -> Result<Vec<Vec<PcpuId>>, Failed> {
+        let threads = machine.threads()?;
+        Ok(threads.iter().map(|thread| affinity(thread.tid)).collect::<Result<_, _>>()?)
+    };
+    let before = affinities()?;
+    let pid = machine.pid().to_string();
+    let output = attach(dir.path(), &[&pid, "--duration", "1s"])?.wait_with_output()?;
+    drop(rival);
+    let summary = is_complete(&output)?;
+    let what = || format!("{summary:#}");
+    check(affinities()? == before, || "an affinity was changed".to_owned())?;
+    check(summary["plan"] == "attach" && summary["requests"]["count"] == 0, what)?;
+    check(summary["measured_ns"].as_u64() >= Some(1_000_000_000), what)?;
+    let vcpu = &summary["vcpus"][0];
+    check(
+        vcpu["tid"] == machine.vcpu().0 && vcpu["timeslices"]["count"].as_u64() > Some(10),
+        what,
+    )?;
+    check(vcpu["antagonists"][0]["name"] == name.trim_end(), what)?;
+    let rows = vcpu["off_cpu"].as_array().ok_or("no reasons")?;
+    let over = rows.iter().find(|row| row["reason"] == "timeslice").ok_or_else(what)?;
+    check(over["count"].as_u64() > Some(10), what)?;
+    // The report is a function of the run directory, here too.
+    let again = Command::new(env!("CARGO_BIN_EXE_vslice"))
+        .args(["report", "--json"])
+        .arg(dir.path().join("run"))
+        .output()?;
+    check(again.stdout == output.stdout, || "the report again is another".to_owned())
+}
+
+/// Both have the same name, so that they are told apart by their processes.
+fn two_at_once(qemu: &Path) -> Outcome {
+    let (one, two) = (machine(qemu)?, machine(qemu)?);
+    let dir = tempfile::tempdir()?;
+    let pids = [one.pid().to_string(), two.pid().to_string()];
+    let args = [pids[0].as_str(), pids[1].as_str(), "--duration", "500ms"];
+    let output = attach(dir.path(), &args)?.wait_with_output()?;
+    let summary = is_complete(&output)?;
+    let vcpus = summary["vcpus"].as_array().ok_or("no vCPUs")?;
+    check(vcpus.len() == 2 && vcpus[0]["vm"] != vcpus[1]["vm"], || format!("{summary:#}"))?;
+    // They share a pCPU, and each sees the other one there.
+    for (vcpu, other) in [(&vcpus[0], &vcpus[1]), (&vcpus[1], &vcpus[0])] {
+        let name = vcpu["antagonists"][0]["name"].as_str().unwrap_or_default();
+        let other = other["vm"].as_str().ok_or("a name")?;
+        check(name.starts_with(other), || format!("{name} is not of {other}: {summary:#}"))?;
+    }
+    Ok(())
+}
+
+fn wait_until_it_records(dir: &Path) -> Outcome {
+    let deadline = Instant::now() + DEADLINE;
+    let records = || {
+        let text = std::fs::read(dir.join("run/run.json")).unwrap_or_default();
+        let manifest: Value = serde_json::from_slice(&text).unwrap_or_default();
+        manifest["window"]["start_ns"].is_u64()
+    };
+    while !records() {
+        check(Instant::now() < deadline, || format!("nothing is recorded after {DEADLINE:?}"))?;
+        sleep(NAP);
+    }
+    sleep(NAP * 10);
+    Ok(())
+}
+
+fn interrupted(qemu: &Path) -> Outcome {
+    let machine = machine(qemu)?;
+    let dir = tempfile::tempdir()?;
+    let child = attach(dir.path(), &[&machine.pid().to_string()])?;
+    wait_until_it_records(dir.path())?;
+    kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGINT)?;
+    let output = child.wait_with_output()?;
+    let summary = is_complete(&output)?;
+    check(summary["vcpus"][0]["on_pcpu_ns"].as_u64() > Some(0), || format!("{summary:#}"))
+}
+
+fn ended_midway(qemu: &Path) -> Outcome {
+    let machine = machine(qemu)?;
+    let dir = tempfile::tempdir()?;
+    let pid = machine.pid();
+    let child = attach(dir.path(), &[&pid.to_string(), "--duration", "10min"])?;
+    wait_until_it_records(dir.path())?;
+    drop(machine);
+    let output = child.wait_with_output()?;
+    let summary = summary(&output)?;
+    let reason = summary["status"]["reason"].as_str().unwrap_or_default();
+    check(reason.contains(&format!("process {pid}, has ended")), || format!("{summary:#}"))?;
+    check(summary["vcpus"][0]["on_pcpu_ns"].as_u64() > Some(0), || format!("{summary:#}"))?;
+    check(output.status.code() == Some(1), || format!("{}: {}", output.status, said(&output)))
+}
+
+fn unknown(qemu: &Path) -> Outcome {
+    let machine = machine(qemu)?;
+    let pid = machine.pid().to_string();
+    let own = Tid(std::process::id()).to_string();
+    let dir = tempfile::tempdir()?;
+    for (args, expected) in [
+        (&["nobody"][..], "there is no VM 'nobody' on this host"),
+        (&[&own], "there is no VM"),
+        (&[&pid, &pid], "is named twice"),
+        (&[&pid, "--duration", "0s"], "nothing is recorded in no time"),
+        (&[&pid, "--duration", "soon"], "is not a duration"),
+    ] {
+        let output = attach(dir.path(), args)?.wait_with_output()?;
+        check(!output.status.success() && said(&output).contains(expected), || said(&output))?;
+        check(!dir.path().join("run").exists(), || "a run directory was made".to_owned())?;
+    }
+    Ok(())
+}
