@@ -33,7 +33,7 @@ fn load(path: &Path) -> io::Result<()> {
     let file = File::open(path)?;
     match finit_module(&file, c"", ModuleInitFlags::empty()) {
         // It is there, which is what was wanted; or what it drives is not, KVM's clock for instance.
-        Ok(()) | Err(Errno::EEXIST | Errno::ENODEV) => Ok(()),
+        Ok(()) | Err(Errno::EEXIST | Errno::ENODEV | Errno::EOPNOTSUPP) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
 }
