@@ -192,6 +192,8 @@ fn interrupted(qemu: &Path) -> Outcome {
 
 fn ended_midway(qemu: &Path) -> Outcome {
     let machine = machine(qemu)?;
+    // Of a vCPU that nobody disturbs, and that is gone when it is asked for, nothing is known.
+    let _rival = rival::start(pcpus().0)?;
     let dir = tempfile::tempdir()?;
     let pid = machine.pid();
     let child = attach(dir.path(), &[&pid.to_string(), "--duration", "10min"])?;

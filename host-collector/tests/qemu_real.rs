@@ -23,6 +23,7 @@ use vslice::vmm::bql::{self, Bql, BqlError};
 use vslice::vmm::found::{self, Vmm};
 use vslice::vmm::memory_map::MemoryMap;
 use vslice::vmm::pin::{affinity, set_affinity};
+use vslice::vmm::qga::{Qga, QgaError};
 use vslice::vmm::qmp::{Qmp, QmpError};
 use vslice::vmm::threads::{self, ThreadRole};
 
@@ -36,7 +37,7 @@ fn main() {
     let mut arguments = Arguments::from_args();
     // Each QEMU keeps a pCPU busy.
     arguments.test_threads = Some(1);
-    let tests: [(&str, Test, Option<String>); 8] = [
+    let tests: [(&str, Test, Option<String>); 9] = [
         ("qemu_traces_the_lock_at_the_address_that_was_found", qemu_is_a_witness, no_trace()),
         ("a_vcpu_sleeps_on_the_address_that_was_found", the_kernel_is_a_witness, no_syscalls()),
         ("a_lock_is_found_in_another_pid_namespace", a_container_is_no_obstacle, no_unshare()),
@@ -44,6 +45,7 @@ fn main() {
         ("a_program_with_fixed_addresses_has_them", fixed_addresses_agree, no_fixed_program()),
         ("a_vm_is_found_with_its_threads_and_disks", a_vm_is_found, no_qemu()),
         ("a_vm_whose_threads_have_no_names_is_found", a_nameless_vm_is_found, no_qemu()),
+        ("an_agent_says_what_it_may_do", an_agent_answers, no_agent()),
         ("the_monitor_names_devices_to_one_client_at_a_time", the_monitor_answers, no_qemu()),
     ];
     let trial = |(name, test, missing): (&str, Test, Option<String>)| match missing {
@@ -56,6 +58,14 @@ fn main() {
 fn no_qemu() -> Option<String> {
     let missing = format!("no {} on the path: apt-get install qemu-system-x86", tools::QEMU);
     tools::find(tools::QEMU).is_none().then_some(missing)
+}
+
+/// Debian's qemu-ga, which runs on a host as it does in a guest. It is not installed for this: it is a
+/// service that hosts have no use for.
+fn no_agent() -> Option<String> {
+    let missing = "no qemu-ga on the path or in $VSLICE_TOOLS: apt-get download qemu-guest-agent, and \
+                   dpkg -x";
+    tools::find("qemu-ga").is_none().then(|| missing.to_owned())
 }
 
 fn no_trace() -> Option<String> {
@@ -378,6 +388,51 @@ fn a_nameless_vm_is_found() -> Outcome {
     check(missing.status.code() == Some(1) && error.contains("there is no VM 'nobody'"), || {
         error.clone()
     })
+}
+
+/// A qemu-ga that ends with the test.
+struct Agent(Child);
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn an_agent_answers() -> Outcome {
+    for blocked in ["", "guest-exec"] {
+        let directory = tempfile::tempdir()?;
+        let path = |name: &str| directory.path().join(name);
+        let child = Command::new(tools::find("qemu-ga").ok_or("it was there a moment ago")?)
+            .args(["-m", "unix-listen", "-b", blocked, "-p"])
+            .args([path("ga"), "-t".into(), path(""), "-f".into(), path("pid")])
+            .stdin(Stdio::null())
+            .spawn()?;
+        let _agent = Agent(child);
+        let start = Instant::now();
+        while !path("ga").exists() {
+            check(start.elapsed() < DEADLINE, || "no socket of qemu-ga".to_owned())?;
+            thread::sleep(NAP);
+        }
+        let mut qga = Qga::connect(&path("ga"))?;
+        let info = qga.info()?;
+        check(info.version.starts_with(|first: char| first.is_ascii_digit()), || {
+            format!("{info:?}")
+        })?;
+        check(info.enabled.contains("guest-ping"), || format!("{info:?}"))?;
+        check(info.enabled.contains("guest-exec") == blocked.is_empty(), || format!("{info:?}"))?;
+        let ran = qga.execute("guest-exec", json!({"path": "true"}));
+        let is_right = match &ran {
+            Ok(ran) => blocked.is_empty() && ran["pid"].is_u64(),
+            Err(QgaError::Disabled { command, .. }) => blocked == command,
+            Err(_) => false,
+        };
+        check(is_right, || format!("{ran:?}"))?;
+        let unknown = qga.execute("guest-unknown", json!({})).expect_err("no such command");
+        check(matches!(unknown, QgaError::Disabled { .. }), || unknown.to_string())?;
+    }
+    Ok(())
 }
 
 fn the_monitor_answers() -> Outcome {

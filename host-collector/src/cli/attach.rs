@@ -86,7 +86,8 @@ pub(super) fn execute(args: &AttachArgs) -> anyhow::Result<u8> {
     reported.map(|()| 0)
 }
 
-fn choose(wanted: &str, vms: &[FoundVm]) -> anyhow::Result<FoundVm> {
+/// The one VM that a user means.
+pub(super) fn choose(wanted: &str, vms: &[FoundVm]) -> anyhow::Result<FoundVm> {
     let is_wanted = |vm: &&FoundVm| {
         vm.name.as_deref() == Some(wanted)
             || vm.pid.to_string() == wanted

@@ -52,7 +52,11 @@ impl Finding {
         Finding { name: name.into(), status: Status::Degraded, seen: seen.into(), advice }
     }
 
-    fn missing(name: &str, seen: impl Into<String>, advice: impl Into<String>) -> Finding {
+    pub(super) fn missing(
+        name: &str,
+        seen: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Finding {
         let advice = Some(advice.into());
         Finding { name: name.into(), status: Status::Missing, seen: seen.into(), advice }
     }

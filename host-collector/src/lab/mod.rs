@@ -4,6 +4,7 @@ pub mod accelerator;
 pub mod disk;
 pub mod doctor;
 mod doctor_evidence;
+pub mod doctor_vm;
 pub mod image;
 pub mod launch;
 pub mod plan;

@@ -290,7 +290,11 @@ impl SummaryBuilder {
             cost: facts.cost,
             warnings: facts.warnings,
         };
-        let derived = warning::warnings(&summary);
+        let mut derived = warning::warnings(&summary);
+        // Where nobody was to read, as nobody is of a VM that was attached to, that is as it should be.
+        if self.vms.iter().all(|vm| vm.block_bytes.is_none()) {
+            derived.retain(|warning| *warning != Warning::NoRequests);
+        }
         summary.warnings.splice(0..0, derived);
         summary
     }

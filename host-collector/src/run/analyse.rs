@@ -27,9 +27,9 @@ use crate::store::{
     ClockSample, EventMerge, RequestItem, RunDir, StackNames, StoreError, StreamReader, Tail,
     VmName, read_all,
 };
-use crate::timeline::{Span, StackTable, Timeline};
-use crate::units::{HostNs, PcpuId, VcpuId};
-use std::collections::{BTreeMap, HashSet};
+use crate::timeline::{RunMode, Span, StackTable, ThreadState, Timeline, UnknownCause};
+use crate::units::{HostNs, PcpuId, Tid, VcpuId};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::rc::Rc;
 use vslice_wire::Request;
@@ -89,6 +89,8 @@ struct Analysis<'a> {
     /// With the place of each vCPU among the clocks.
     kvm_words: Vec<(usize, KvmWord)>,
     threads: Threads,
+    /// Threads that kept their pCPU through the window, so that no event told of them.
+    kept: HashMap<Tid, PcpuId>,
     lost: Lost,
     kvm_events_count: u64,
     has_exits: bool,
@@ -112,6 +114,7 @@ impl<'a> Analysis<'a> {
             clocks_apart: Vec::new(),
             kvm_words: Vec::new(),
             threads: Threads::new(manifest, threads),
+            kept: kept(manifest),
             lost: Lost::default(),
             kvm_events_count: 0,
             has_exits: false,
@@ -313,6 +316,14 @@ impl<'a> Analysis<'a> {
     /// A span that touches the window counts whole: cut at its edges, it would be a timeslice that
     /// never was.
     fn span(&mut self, span: &Span, start: HostNs, end: HostNs) {
+        let kept = self.kept.get(&span.tid).filter(|_| {
+            matches!(span.state, ThreadState::Unknown { cause: UnknownCause::NotYetSeen })
+        });
+        let on = kept.map(|pcpu| Span {
+            state: ThreadState::Running { pcpu: *pcpu, mode: RunMode::Unsplit },
+            ..span.clone()
+        });
+        let span = on.as_ref().unwrap_or(span);
         if span.end > start && span.start < end {
             self.builder.span(span);
         }
@@ -405,6 +416,11 @@ fn vm_threads(vm: &VmRecord) -> VmThreads {
     let mut vcpus: Vec<_> = vcpus.collect();
     vcpus.sort_unstable();
     VmThreads { name: vm.name.clone(), block_bytes: vm.block_bytes, vcpus }
+}
+
+fn kept(manifest: &Manifest) -> HashMap<Tid, PcpuId> {
+    let threads = manifest.vms.iter().flat_map(|vm| &vm.threads);
+    threads.filter_map(|thread| Some((thread.tid, thread.kept?))).collect()
 }
 
 /// The pCPUs on which every switch is recorded.

@@ -10,6 +10,7 @@ use super::lock_facts;
 use super::manifest::{Cost, Manifest, SCHEMA, Status, ThreadRecord, VmRecord, Window};
 use super::observer::{Observer, record_plan};
 use super::stage::own_cpu_ns;
+use super::uninterrupted::Before;
 use super::watch::Watcher;
 use super::{quota, reserve};
 use crate::guest::exchange::host_now;
@@ -124,6 +125,7 @@ impl<'a> Attachment<'a> {
         // After the start, so that the recorder's own threads are in it, and nobody is born between.
         self.dir.write_json("threads.json", &host_threads())?;
         quota::note_start(&mut manifest.vms);
+        let before = Before::read(&manifest.vms);
         let cpu_before_ns = own_cpu_ns();
         manifest.window = Some(Window { start_ns: host_now(), end_ns: None });
         self.dir.write_json("run.json", manifest)?;
@@ -132,6 +134,7 @@ impl<'a> Attachment<'a> {
         if let Some(window) = &mut manifest.window {
             window.end_ns = Some(host_now());
         }
+        before.note(&mut manifest.vms);
         quota::note_end(&mut manifest.vms);
         manifest.cost.cpu_ns = own_cpu_ns().saturating_sub(cpu_before_ns);
         let recorded = observer.finish(&self.dir, manifest);
@@ -214,6 +217,7 @@ fn record_of(vm: &FoundVm, name: &VmName) -> VmRecord {
         role: thread.role.clone(),
         vcpu: thread.vcpu,
         pinned: None,
+        kept: None,
     });
     VmRecord::new(name.as_str(), vm.pid, threads.collect())
 }

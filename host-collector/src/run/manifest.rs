@@ -227,6 +227,9 @@ pub struct ThreadRecord {
     pub vcpu: Option<VcpuId>,
     /// The pCPU that it was pinned to for the run, if it was.
     pub pinned: Option<PcpuId>,
+    /// The pCPU that it kept through the whole window, if no switch took it away.
+    #[serde(default)]
+    pub kept: Option<PcpuId>,
 }
 
 /// What a guest said, and how its part ended.

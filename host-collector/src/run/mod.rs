@@ -21,6 +21,7 @@ mod seat;
 mod sink;
 mod stage;
 mod tsc_watch;
+mod uninterrupted;
 pub mod watch;
 
 /// What a run says whose plan asks for exits where there are none.

@@ -57,6 +57,7 @@ mod tests {
             role: String::from("any"),
             vcpu: vcpu.map(VcpuId),
             pinned: None,
+            kept: None,
         };
         VmRecord {
             name: String::from("vm1"),

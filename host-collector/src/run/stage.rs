@@ -11,6 +11,7 @@ use super::options::RunOptions;
 use super::quota;
 use super::seat::Seat;
 use super::tsc_watch::TscWatch;
+use super::uninterrupted::Before;
 use super::watch::Watcher;
 use crate::guest::exchange::host_now;
 use crate::guest::live::{Glance, Live};
@@ -86,6 +87,7 @@ impl Stage<'_, '_> {
         quota::note_start(&mut manifest.vms);
         let mut tscs = TscWatch::start(&manifest.vms, self.run.config.accelerator);
         tscs.write(manifest);
+        let before = Before::read(&manifest.vms);
         let cpu_before_ns = own_cpu_ns();
         manifest.window = Some(Window { start_ns: host_now(), end_ns: None });
         self.run.dir.write_json("run.json", manifest)?;
@@ -94,6 +96,7 @@ impl Stage<'_, '_> {
         if let Some(window) = &mut manifest.window {
             window.end_ns = Some(host_now());
         }
+        before.note(&mut manifest.vms);
         quota::note_end(&mut manifest.vms);
         tscs.finish(manifest);
         if matches!(workload, Err(RunError::Interrupted)) {
@@ -305,6 +308,7 @@ fn vm_record(
             _ => None,
         },
         pinned: pinned(thread.tid),
+        kept: None,
     });
     Ok(VmRecord {
         device_pid,

@@ -38,6 +38,8 @@ pub mod sampler;
 pub mod tally;
 
 pub use evidence::Doing;
+pub(crate) use parse::schedstat;
+
 pub use item::{Call, Look, SampleItem, Schedstat};
 pub use sampler::{
     Pace, SampleError, SampleSink, SampledThread, Sampler, SamplerPlan, SamplerTotals, Shown,

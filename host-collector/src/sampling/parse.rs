@@ -25,7 +25,7 @@ pub(super) fn state(text: &[u8]) -> Option<u8> {
 
 /// The three numbers of `schedstat` (linux: Documentation/scheduler/sched-stats.rst): nanoseconds on
 /// a pCPU, nanoseconds waiting for one, timeslices.
-pub(super) fn schedstat(text: &str) -> Option<[u64; 3]> {
+pub(crate) fn schedstat(text: &str) -> Option<[u64; 3]> {
     let mut words = text.split_ascii_whitespace().map(|word| word.parse().ok());
     Some([words.next()??, words.next()??, words.next()??])
 }

@@ -10,6 +10,7 @@ pub mod memory_map;
 pub mod pin;
 pub mod procfs;
 pub mod qemu_args;
+pub mod qga;
 pub mod qmp;
 pub mod slice;
 pub mod threads;

@@ -1,6 +1,6 @@
 //! The few facts about threads that `/proc` tells.
 
-use crate::units::Tid;
+use crate::units::{PcpuId, Tid};
 use std::fs;
 use std::io;
 
@@ -88,6 +88,13 @@ pub fn tids(pid: Tid) -> io::Result<Vec<Tid>> {
     }
     tids.sort_unstable();
     Ok(tids)
+}
+
+/// The pCPU that a thread is on, or was on last: field 39 of proc_pid_stat(5).
+#[must_use]
+pub fn last_pcpu(tid: Tid) -> Option<PcpuId> {
+    let stat = fs::read_to_string(format!("/proc/{tid}/stat")).ok()?;
+    fields_after_comm(&stat)?.nth(39 - 3)?.parse().ok().map(PcpuId)
 }
 
 /// Field 9 of `/proc/PID/stat`, see proc_pid_stat(5).

@@ -46,7 +46,9 @@ pub fn render(summary: &Summary, style: Style) -> String {
     page.blank();
     page.paragraph("", &verdict(summary), Tone::Strong);
     page.blank();
-    requests(&mut page, summary);
+    if has_guests_word(summary) {
+        requests(&mut page, summary);
+    }
     if summary.requests.count > 0 {
         tables::latency(&mut page, summary);
     }
@@ -100,6 +102,12 @@ fn title(page: &mut Page, summary: &Summary) {
     }
 }
 
+/// Whether any guest has told anything: of VMs that were attached to there is only the host's word.
+fn has_guests_word(summary: &Summary) -> bool {
+    let requests = &summary.requests;
+    requests.count > 0 || requests.dropped > 0 || !summary.clock.vcpus.is_empty()
+}
+
 fn requests(page: &mut Page, summary: &Summary) {
     let requests = &summary.requests;
     let mut text = format!(
@@ -126,7 +134,9 @@ fn iops(iops: f64) -> String {
 
 fn footing(page: &mut Page, summary: &Summary) {
     page.blank();
-    clock::clock(page, summary);
+    if has_guests_word(summary) {
+        clock::clock(page, summary);
+    }
     page.paragraph("Losses    ", &losses(summary), Tone::Plain);
     let cost = &summary.cost;
     let of_kvm = match cost.kvm_events {

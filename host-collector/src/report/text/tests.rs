@@ -3,7 +3,7 @@ use crate::report::clock::{ClockCheck, HogCheck};
 use crate::report::example;
 use crate::report::io::IoDisk;
 use crate::report::model::Summary;
-use crate::report::{SummaryBuilder, Warning};
+use crate::report::{Facts, SummaryBuilder, VmThreads, Warning};
 use std::path::Path;
 
 const PLAIN: Style = Style { width: 100, colour: false };
@@ -64,6 +64,18 @@ fn the_page_of_a_run_without_requests() {
     let no_vms = SummaryBuilder::new(example::START, vec![]);
     let page = render(&no_vms.finish(example::facts(), &example::names()), PLAIN);
     assert!(page.contains("0 guests"));
+}
+
+#[test]
+fn the_page_of_vms_that_were_attached_to() {
+    let vms = example::vms().into_iter().map(|vm| VmThreads { block_bytes: None, ..vm }).collect();
+    let facts = Facts { clocks: vec![], ..example::facts() };
+    let summary = SummaryBuilder::new(example::START, vms).finish(facts, &example::names());
+    let page = render(&summary, PLAIN);
+    assert!(page.contains("Timeslices") && page.contains("Losses"), "{page}");
+    for guests_word in ["Requests  ", "Clock  ", "warning: no request"] {
+        assert!(!page.contains(guests_word), "{guests_word}: {page}");
+    }
 }
 
 #[test]

@@ -70,6 +70,7 @@ fn vm(name: &str, pid: Tid, vcpu1: Tid, reads: bool) -> VmRecord {
         role: role.to_owned(),
         vcpu,
         pinned: Some(PcpuId(pcpu)),
+        kept: None,
     };
     let bql = Bql {
         address: BQL,
@@ -481,6 +482,30 @@ fn kvms_word_makes_the_clock_exact_or_violates_it() {
     assert_eq!((check.readings, check.violations), (3, 1));
     assert!(check.worst_ns.abs_diff(5_000) < 50, "{check:?}");
     assert!(notices(&off).contains("contradict the round trips"), "{}", notices(&off));
+}
+
+/// vm2's vCPU is in no event: what became of it is unknown, unless the scheduler's counts tell.
+#[test]
+fn a_thread_that_kept_its_pcpu_ran_through_the_window() {
+    let summary = |kept: Option<PcpuId>| {
+        let mut manifest = manifest();
+        let threads = &mut manifest.vms[1].threads;
+        threads.iter_mut().find(|thread| thread.tid == VM2_VCPU1).unwrap().kept = kept;
+        let (_scratch, run) = run_dir(&manifest);
+        names(&run);
+        let preempted = PrevState::RunnablePreempted;
+        let events = vec![
+            switch(20, Tid(900), preempted, VM1_VCPU1),
+            switch(600, VM1_VCPU1, preempted, Tid(900)),
+        ];
+        stream(&run.events_path(PcpuId(1)), events, true);
+        let summary = analyse(run.path()).unwrap();
+        let vcpu = summary.vcpus.iter().find(|vcpu| vcpu.tid == VM2_VCPU1).unwrap().clone();
+        (vcpu.on_pcpu_ns, vcpu.observed_ns)
+    };
+    let (on_ns, observed_ns) = summary(Some(PcpuId(0)));
+    assert!(on_ns > 0 && on_ns == observed_ns, "{on_ns} of {observed_ns}");
+    assert_eq!(summary(None), (0, observed_ns));
 }
 
 #[test]

@@ -1,0 +1,153 @@
+//! What one VM that is there offers: whether it can be attached to, and whether its agent would do what
+//! vslice asks of it. Nothing of it is changed; its qemu-ga, if it has one, is asked what it is.
+
+use super::doctor::Finding;
+use crate::vmm::bql;
+use crate::vmm::found::{FoundVm, Manager};
+use crate::vmm::qga::{AgentInfo, Qga, QgaError};
+
+/// What starting an agent in the guest takes, and what uploading one takes beside that.
+const EXEC: &[&str] = &["guest-exec", "guest-exec-status"];
+const FILES: &[&str] = &["guest-file-open", "guest-file-write", "guest-file-close"];
+
+const NO_PORT: &str = "give the VM a virtio-serial port named org.qemu.guest_agent.0 (libvirt: <channel \
+    type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>)";
+
+/// Looks at one VM.
+#[must_use]
+pub fn examine_vm(vm: &FoundVm) -> Vec<Finding> {
+    vec![vcpus(vm), lock(vm), agent(vm, ask(vm))]
+}
+
+fn vcpus(vm: &FoundVm) -> Finding {
+    let (name, count) = ("vCPU threads", vm.vcpus().count());
+    if count == 0 {
+        let advice = "start QEMU with -name ...,debug-threads=on, or look as root where KVM's \
+                      debugfs is mounted";
+        return Finding::missing(name, "none can be told from other threads", advice);
+    }
+    Finding::ok(name, format!("{count}, so that `vslice attach {}` can record them", vm.label()))
+}
+
+fn lock(vm: &FoundVm) -> Finding {
+    let name = "QEMU's big lock";
+    match bql::locate(vm.pid) {
+        Ok(found) => {
+            Finding::ok(name, format!("at {:#x}: waits for it can be proven", found.address))
+        }
+        Err(error) => {
+            let advice = "waits for it are told by inference only";
+            Finding::degraded(name, error.to_string(), advice)
+        }
+    }
+}
+
+/// `None` if there is no way to an agent.
+fn ask(vm: &FoundVm) -> Option<Result<AgentInfo, QgaError>> {
+    let connected = match (&vm.agent_socket, vm.manager) {
+        (Some(socket), _) => Qga::connect(socket),
+        (None, Some(manager)) if vm.has_agent_port => {
+            let uri = match manager {
+                Manager::LibvirtSystem => "qemu:///system",
+                Manager::LibvirtSession => "qemu:///session",
+            };
+            Qga::through_libvirt(uri, vm.name.as_deref()?)
+        }
+        _ => return None,
+    };
+    Some(connected.and_then(|mut qga| qga.info()))
+}
+
+fn agent(vm: &FoundVm, asked: Option<Result<AgentInfo, QgaError>>) -> Finding {
+    let name = "qemu-ga";
+    let info = match asked {
+        None if vm.has_agent_port => {
+            let seen = "there is a port for it, whose other end is not known";
+            return Finding::degraded(name, seen, "give its chardev a path");
+        }
+        None => return Finding::degraded(name, "no port for it", NO_PORT),
+        Some(Err(error)) => {
+            let text = error.to_string();
+            let (seen, advice) = text.split_once(": ").unwrap_or((&text, "see above"));
+            return Finding::degraded(name, seen, advice);
+        }
+        Some(Ok(info)) => info,
+    };
+    let lacks = |commands: &[&'static str]| -> Vec<&'static str> {
+        commands.iter().copied().filter(|command| !info.enabled.contains(*command)).collect()
+    };
+    let (exec, files) = (lacks(EXEC), lacks(FILES));
+    let seen = format!("version {} answers", info.version);
+    if !exec.is_empty() {
+        let refused = QgaError::Disabled {
+            command: exec.join(" and "),
+            words: "guest-info says so".to_owned(),
+        };
+        return Finding::degraded(
+            name,
+            format!("{seen}, and starts no programs"),
+            refused.to_string(),
+        );
+    }
+    if !files.is_empty() {
+        let seen = format!("{seen} and starts programs, and takes no files");
+        return Finding::degraded(name, seen, "bake vslice-agent into the guest's image");
+    }
+    Finding::ok(name, format!("{seen}, starts programs and takes files"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::doctor::Status;
+    use super::*;
+    use crate::units::Tid;
+    use crate::vmm::found::Vmm;
+
+    fn vm(has_agent_port: bool) -> FoundVm {
+        FoundVm {
+            pid: Tid(std::process::id()),
+            vmm: Vmm::Qemu,
+            name: Some("web1".to_owned()),
+            manager: None,
+            accelerator: None,
+            threads: vec![],
+            disks: None,
+            qmp_sockets: vec![],
+            agent_socket: None,
+            has_agent_port,
+        }
+    }
+
+    fn info(enabled: &[&str]) -> AgentInfo {
+        let enabled = enabled.iter().map(|name| (*name).to_owned()).collect();
+        AgentInfo { version: "7.2".to_owned(), enabled }
+    }
+
+    #[test]
+    fn what_an_agent_may_do_decides() {
+        let all = [EXEC, FILES].concat();
+        let found = |asked| agent(&vm(true), Some(asked));
+        let whole = found(Ok(info(&all)));
+        assert_eq!((whole.status, whole.advice), (Status::Ok, None));
+        let no_files = found(Ok(info(EXEC)));
+        assert_eq!(no_files.status, Status::Degraded);
+        assert!(no_files.seen.contains("takes no files"), "{}", no_files.seen);
+        let no_exec = found(Ok(info(FILES)));
+        let advice = no_exec.advice.unwrap();
+        assert!(
+            advice.contains("guest-exec and guest-exec-status") && advice.contains("FILTER_RPC")
+        );
+        let silent = found(Err(QgaError::Silent { seconds: 5 }));
+        assert_eq!(silent.seen, "nobody answers within 5 s");
+        assert!(silent.advice.unwrap().starts_with("in the guest, install"));
+    }
+
+    #[test]
+    fn a_vm_without_anything_says_what_it_lacks() {
+        let seen =
+            |port| examine_vm(&vm(port)).into_iter().map(|found| found.seen).collect::<Vec<_>>();
+        assert_eq!(seen(false)[0], "none can be told from other threads");
+        assert_eq!(seen(false)[2], "no port for it");
+        assert_eq!(seen(true)[2], "there is a port for it, whose other end is not known");
+    }
+}

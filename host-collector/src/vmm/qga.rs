@@ -1,0 +1,281 @@
+//! A client of qemu-ga, the agent in QEMU's guests: JSON objects, one a line, over the channel's socket
+//! on the host, or through libvirt, which holds that socket of its domains.
+//!
+//! ```text
+//! client  0xff {"execute": "guest-sync-delimited", "arguments": {"id": 7}}
+//! agent   ... what somebody else's answer left over ... 0xff {"return": 7}
+//! client  {"execute": "guest-info"}
+//! agent   {"return": {"version": "7.2.22", "supported_commands": [...]}}
+//! ```
+//!
+//! (qemu: qga/qapi-schema.json.) A channel has no connection that the guest would see: whether anybody
+//! is there is known only by the answer, and what another client left in it comes before. The guest is
+//! hostile: what it sends is bounded, and its words are made harmless.
+
+use crate::guest::exchange::host_now;
+use crate::text::harmless;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use thiserror::Error;
+
+/// How long an answer may take: an agent answers within milliseconds, under TCG with busy vCPUs in
+/// some hundreds.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of one answer at most.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// Neither side sends it in JSON, so it marks where a new conversation begins.
+const SENTINEL: u8 = 0xff;
+
+/// Why an agent did not do what it was asked for, each with what to do.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "each variant is said in full by its message")]
+pub enum QgaError {
+    #[error("the agent's socket {} cannot be reached: {source}", path.display())]
+    Connect { path: PathBuf, source: io::Error },
+    #[error(
+        "nobody answers within {seconds} s: in the guest, install qemu-guest-agent and start it \
+         (systemctl start qemu-guest-agent); if it runs, another client may have its channel"
+    )]
+    Silent { seconds: u64 },
+    #[error("the agent's channel failed: {source}")]
+    Broken { source: io::Error },
+    #[error("what comes from the agent's channel is not its language: {words}")]
+    Garbled { words: String },
+    #[error(
+        "this guest does not allow {command} ({words}): allow it in /etc/sysconfig/qemu-ga \
+         (FILTER_RPC_ARGS, BLACKLIST_RPC) or qemu-ga.conf (block-rpcs, allow-rpcs), and restart \
+         qemu-guest-agent"
+    )]
+    Disabled { command: String, words: String },
+    #[error(
+        "the guest's file systems are frozen, so that its agent does next to nothing: thaw them \
+         (guest-fsfreeze-thaw, virsh domfsthaw)"
+    )]
+    Frozen,
+    #[error("the agent refused {command}: {words}")]
+    Refused { command: String, words: String },
+    #[error("virsh cannot be run: {source}; apt-get install libvirt-clients")]
+    NoVirsh { source: io::Error },
+}
+
+/// What an agent says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentInfo {
+    /// Its version.
+    pub version: String,
+    /// The commands that it knows and may execute.
+    pub enabled: BTreeSet<String>,
+}
+
+/// A way to an agent that has answered.
+#[derive(Debug)]
+pub struct Qga {
+    channel: Channel,
+    timeout: Duration,
+}
+
+#[derive(Debug)]
+enum Channel {
+    Socket {
+        stream: UnixStream,
+        /// What came after the last line that was taken.
+        received: Vec<u8>,
+    },
+    Libvirt {
+        uri: &'static str,
+        domain: String,
+    },
+}
+
+impl Qga {
+    /// Over the socket of a channel, as its only client.
+    ///
+    /// # Errors
+    /// [`QgaError`]; [`QgaError::Silent`] if no agent is there.
+    pub fn connect(path: &Path) -> Result<Qga, QgaError> {
+        Qga::connect_within(path, ANSWER_TIMEOUT)
+    }
+
+    /// [`Qga::connect`], with another limit for each answer than 5 s.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn connect_within(path: &Path, timeout: Duration) -> Result<Qga, QgaError> {
+        let stream = UnixStream::connect(path)
+            .map_err(|source| QgaError::Connect { path: path.to_owned(), source })?;
+        let mut qga = Qga { channel: Channel::Socket { stream, received: Vec::new() }, timeout };
+        qga.sync()?;
+        Ok(qga)
+    }
+
+    /// Through libvirt: `uri` is `qemu:///system` or `qemu:///session`.
+    ///
+    /// # Errors
+    /// [`QgaError`].
+    pub fn through_libvirt(uri: &'static str, domain: &str) -> Result<Qga, QgaError> {
+        let channel = Channel::Libvirt { uri, domain: domain.to_owned() };
+        let mut qga = Qga { channel, timeout: ANSWER_TIMEOUT };
+        qga.execute("guest-ping", json!({}))?;
+        Ok(qga)
+    }
+
+    /// Executes a command and returns what it returns.
+    ///
+    /// # Errors
+    /// [`QgaError`].
+    pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, QgaError> {
+        let line = json!({"execute": command, "arguments": arguments}).to_string();
+        let deadline = Instant::now() + self.timeout;
+        let answer = match &mut self.channel {
+            Channel::Libvirt { uri, domain } => {
+                return through_virsh(uri, domain, command, &line, self.timeout);
+            }
+            Channel::Socket { .. } => {
+                self.send(line.as_bytes())?;
+                self.line(deadline)?
+            }
+        };
+        match serde_json::from_slice::<Value>(&answer) {
+            Ok(Value::Object(mut object)) => match (object.remove("return"), object.get("error")) {
+                (Some(value), _) => Ok(value),
+                (None, Some(error)) => {
+                    let words = error.get("desc").and_then(Value::as_str).unwrap_or("?");
+                    Err(refusal(command, words))
+                }
+                (None, None) => Err(garbled(&answer)),
+            },
+            _ => Err(garbled(&answer)),
+        }
+    }
+
+    /// What the agent is and may do.
+    ///
+    /// # Errors
+    /// [`QgaError`].
+    pub fn info(&mut self) -> Result<AgentInfo, QgaError> {
+        let info = self.execute("guest-info", json!({}))?;
+        let commands = info["supported_commands"].as_array().map_or(&[][..], Vec::as_slice);
+        let is_enabled = |command: &&Value| command["enabled"] == Value::Bool(true);
+        let name = |command: &Value| command["name"].as_str().map(harmless);
+        Ok(AgentInfo {
+            version: harmless(info["version"].as_str().unwrap_or("unknown")),
+            enabled: commands.iter().filter(is_enabled).filter_map(name).collect(),
+        })
+    }
+
+    /// Passes over what another client's conversation has left in the channel.
+    fn sync(&mut self) -> Result<(), QgaError> {
+        // It has to differ from a former one's only; JSON's numbers are exact up to 2^53.
+        let id = host_now().0 & 0xffff_ffff;
+        let line = json!({"execute": "guest-sync-delimited", "arguments": {"id": id}}).to_string();
+        self.send(&[&[SENTINEL], line.as_bytes()].concat())?;
+        let deadline = Instant::now() + self.timeout;
+        loop {
+            let line = self.line(deadline)?;
+            // Before the mark there may be anything, an unfinished line too.
+            let Some(at) = line.iter().rposition(|byte| *byte == SENTINEL) else { continue };
+            let answer = serde_json::from_slice::<Value>(&line[at + 1..]).unwrap_or_default();
+            if answer["return"] == id {
+                return Ok(());
+            }
+        }
+    }
+
+    fn send(&mut self, line: &[u8]) -> Result<(), QgaError> {
+        let (timeout, seconds) = (self.timeout, self.timeout.as_secs());
+        let Channel::Socket { stream, .. } = &mut self.channel else { return Ok(()) };
+        let sent = stream
+            .set_write_timeout(Some(timeout))
+            .and_then(|()| stream.write_all(&[line, b"\n"].concat()));
+        sent.map_err(|source| failed(source, seconds))
+    }
+
+    fn line(&mut self, deadline: Instant) -> Result<Vec<u8>, QgaError> {
+        let seconds = self.timeout.as_secs();
+        let Channel::Socket { stream, received } = &mut self.channel else {
+            return Ok(Vec::new());
+        };
+        loop {
+            if let Some(at) = received.iter().position(|byte| *byte == b'\n') {
+                let rest = received.split_off(at + 1);
+                return Ok(std::mem::replace(received, rest));
+            }
+            if received.len() > ANSWER_BYTES_MAX {
+                return Err(garbled(received));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(QgaError::Silent { seconds });
+            }
+            let mut chunk = [0; 4096];
+            let read = stream.set_read_timeout(Some(left)).and_then(|()| stream.read(&mut chunk));
+            match read {
+                Ok(0) => return Err(failed(io::ErrorKind::UnexpectedEof.into(), seconds)),
+                Ok(count) => received.extend_from_slice(&chunk[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(failed(error, seconds)),
+            }
+        }
+    }
+}
+
+fn failed(source: io::Error, seconds: u64) -> QgaError {
+    match source.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => QgaError::Silent { seconds },
+        _ => QgaError::Broken { source },
+    }
+}
+
+fn garbled(line: &[u8]) -> QgaError {
+    let beginning = String::from_utf8_lossy(&line[..line.len().min(80)]).into_owned();
+    QgaError::Garbled { words: harmless(beginning.trim()) }
+}
+
+/// What the words of a refusal mean (qemu: qga/main.c, `ga_command_is_allowed` and around it).
+fn refusal(command: &str, words: &str) -> QgaError {
+    let (command, words) = (command.to_owned(), harmless(words));
+    if words.contains("frozen") {
+        QgaError::Frozen
+    } else if words.contains("has been disabled") || words.contains("has not been found") {
+        QgaError::Disabled { command, words }
+    } else {
+        QgaError::Refused { command, words }
+    }
+}
+
+fn through_virsh(
+    uri: &str,
+    domain: &str,
+    command: &str,
+    line: &str,
+    timeout: Duration,
+) -> Result<Value, QgaError> {
+    let seconds = timeout.as_secs();
+    let output = Command::new("virsh")
+        .args(["--connect", uri, "qemu-agent-command", "--timeout", &seconds.to_string()])
+        .args(["--domain", domain, line])
+        .env("LC_ALL", "C")
+        .output()
+        .map_err(|source| QgaError::NoVirsh { source })?;
+    if output.status.success() {
+        let answer = serde_json::from_slice::<Value>(&output.stdout);
+        let mut answer = answer.map_err(|_| garbled(&output.stdout))?;
+        return Ok(answer["return"].take());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let words = said.trim().trim_start_matches("error: ");
+    if words.contains("not responding") || words.contains("is not connected") {
+        return Err(QgaError::Silent { seconds });
+    }
+    Err(refusal(command, words))
+}
+
+#[cfg(test)]
+mod tests;
