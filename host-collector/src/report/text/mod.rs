@@ -45,8 +45,8 @@ pub fn render(summary: &Summary, style: Style) -> String {
     title(&mut page, summary);
     page.blank();
     page.paragraph("", &verdict(summary), Tone::Strong);
-    page.blank();
     if has_guests_word(summary) {
+        page.blank();
         requests(&mut page, summary);
     }
     if summary.requests.count > 0 {

@@ -73,6 +73,7 @@ fn the_page_of_vms_that_were_attached_to() {
     let summary = SummaryBuilder::new(example::START, vms).finish(facts, &example::names());
     let page = render(&summary, PLAIN);
     assert!(page.contains("Timeslices") && page.contains("Losses"), "{page}");
+    assert!(!page.contains("\n\n\n"), "{page}");
     for guests_word in ["Requests  ", "Clock  ", "warning: no request"] {
         assert!(!page.contains(guests_word), "{guests_word}: {page}");
     }
