@@ -181,6 +181,8 @@ fn wait_until_it_records(dir: &Path) -> Outcome {
 
 fn interrupted(qemu: &Path) -> Outcome {
     let machine = machine(qemu)?;
+    // Of a vCPU that hardly anybody disturbs, there may be no whole stay in so short a time.
+    let _rival = rival::start(pcpus().0)?;
     let dir = tempfile::tempdir()?;
     let child = attach(dir.path(), &[&machine.pid().to_string()])?;
     wait_until_it_records(dir.path())?;
