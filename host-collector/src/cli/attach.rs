@@ -88,19 +88,10 @@ pub(super) fn execute(args: &AttachArgs) -> anyhow::Result<u8> {
 
 /// The one VM that a user means.
 pub(super) fn choose(wanted: &str, vms: &[FoundVm]) -> anyhow::Result<FoundVm> {
-    let is_wanted = |vm: &&FoundVm| {
-        vm.name.as_deref() == Some(wanted)
-            || vm.pid.to_string() == wanted
-            || vm.qmp_sockets.iter().any(|socket| socket.as_os_str() == wanted)
-    };
-    let found: Vec<&FoundVm> = vms.iter().filter(is_wanted).collect();
+    let found: Vec<&FoundVm> = vms.iter().filter(|vm| vm.is_called(wanted)).collect();
     match &found[..] {
         [vm] => Ok((*vm).clone()),
-        [] if vms.is_empty() => bail!("no virtual machine runs here, as far as this user can see"),
-        [] => {
-            let there: Vec<String> = vms.iter().map(FoundVm::label).collect();
-            bail!("there is no VM '{wanted}' on this host; there is: {}", there.join(", "))
-        }
+        [] => Err(nobody(wanted, vms)),
         several => {
             let pids: Vec<String> = several.iter().map(|vm| vm.pid.to_string()).collect();
             bail!(
@@ -109,4 +100,13 @@ pub(super) fn choose(wanted: &str, vms: &[FoundVm]) -> anyhow::Result<FoundVm> {
             )
         }
     }
+}
+
+/// That none of these VMs is called so.
+pub(super) fn nobody(wanted: &str, vms: &[FoundVm]) -> anyhow::Error {
+    if vms.is_empty() {
+        return anyhow::anyhow!("no virtual machine runs here, as far as this user can see");
+    }
+    let there: Vec<String> = vms.iter().map(FoundVm::label).collect();
+    anyhow::anyhow!("there is no VM '{wanted}' on this host; there is: {}", there.join(", "))
 }

@@ -1,6 +1,6 @@
 //! `vslice ps`: the virtual machines of this host.
 
-use anyhow::bail;
+use super::attach::nobody;
 use clap::Args;
 use std::io::Write;
 use vslice::ps::{Listing, text};
@@ -12,7 +12,7 @@ Nothing is asked of the VMs: threads and affinities are as the kernel has them, 
 command line says, so what was plugged in later is not shown. An ordinary user sees the VMs, and \
 of those of others neither open files nor control groups.")]
 pub(crate) struct PsArgs {
-    /// Only the VM with this name, or whose process has this id
+    /// Only the VM with this name, process id or QMP socket
     vm: Option<String>,
     /// Print JSON (schema vslice.ps/1)
     #[arg(long)]
@@ -22,12 +22,10 @@ pub(crate) struct PsArgs {
 pub(super) fn execute(args: &PsArgs) -> anyhow::Result<u8> {
     let mut listing = Listing::of_this_host();
     if let Some(wanted) = &args.vm {
-        let labels: Vec<String> = listing.vms.iter().map(|vm| vm.label()).collect();
-        listing = listing.only(wanted);
-        if listing.vms.is_empty() {
-            let there = if labels.is_empty() { "none".to_owned() } else { labels.join(", ") };
-            bail!("there is no VM '{wanted}' on this host; there is: {there}");
+        if !listing.vms.iter().any(|vm| vm.is_called(wanted)) {
+            return Err(nobody(wanted, &listing.vms));
         }
+        listing = listing.only(wanted);
     }
     let mut out = std::io::stdout().lock();
     if args.json {

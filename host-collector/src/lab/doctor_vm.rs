@@ -3,7 +3,7 @@
 
 use super::doctor::Finding;
 use crate::vmm::bql;
-use crate::vmm::found::{FoundVm, Manager};
+use crate::vmm::found::{FoundVm, Manager, UNSEEN_VCPUS_ADVICE};
 use crate::vmm::qga::{AgentInfo, Qga, QgaError};
 
 /// What starting an agent in the guest takes, and what uploading one takes beside that.
@@ -22,9 +22,7 @@ pub fn examine_vm(vm: &FoundVm) -> Vec<Finding> {
 fn vcpus(vm: &FoundVm) -> Finding {
     let (name, count) = ("vCPU threads", vm.vcpus().count());
     if count == 0 {
-        let advice = "start QEMU with -name ...,debug-threads=on, or look as root where KVM's \
-                      debugfs is mounted";
-        return Finding::missing(name, "none can be told from other threads", advice);
+        return Finding::missing(name, "none can be told from other threads", UNSEEN_VCPUS_ADVICE);
     }
     Finding::ok(name, format!("{count}, so that `vslice attach {}` can record them", vm.label()))
 }

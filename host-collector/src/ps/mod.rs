@@ -42,11 +42,10 @@ impl Listing {
         Listing::new(online, find_all())
     }
 
-    /// Of one VM, by its name or its process's id; the warnings are those that name it.
+    /// Of what a user calls so, see [`FoundVm::is_called`]; the warnings are those that concern it.
     #[must_use]
     pub fn only(mut self, wanted: &str) -> Listing {
-        let is_wanted =
-            |vm: &FoundVm| vm.name.as_deref() == Some(wanted) || vm.pid.to_string() == wanted;
+        let is_wanted = |vm: &FoundVm| vm.is_called(wanted);
         let labels: Vec<String> =
             self.vms.iter().filter(|vm| is_wanted(vm)).map(FoundVm::label).collect();
         self.vms.retain(is_wanted);

@@ -2,8 +2,8 @@
 
 use super::Listing;
 use crate::text::harmless;
-use crate::units::PcpuId;
 use crate::vmm::found::{FoundThread, FoundVm, Manager, Vmm};
+use crate::vmm::host::HostPcpus;
 use crate::vmm::qemu_args::Disk;
 use std::fmt::Write as _;
 
@@ -83,24 +83,8 @@ fn place(thread: &FoundThread, pcpus_count: usize) -> String {
     match &thread.affinity[..] {
         [] => "anywhere it may, which the kernel does not say".to_owned(),
         all if all.len() == pcpus_count => "any pCPU".to_owned(),
-        [one] => one.to_string(),
-        some => format!("pCPUs {}", ranges(some)),
+        some => HostPcpus::of(some).to_string(),
     }
-}
-
-/// `0-2,8`, as taskset prints it; `pcpus` are in order.
-fn ranges(pcpus: &[PcpuId]) -> String {
-    let mut ranges: Vec<(u32, u32)> = Vec::new();
-    for PcpuId(pcpu) in pcpus {
-        match ranges.last_mut() {
-            Some((_, last)) if *last + 1 == *pcpu => *last = *pcpu,
-            _ => ranges.push((*pcpu, *pcpu)),
-        }
-    }
-    let range = |(first, last): (u32, u32)| {
-        if first == last { first.to_string() } else { format!("{first}-{last}") }
-    };
-    ranges.into_iter().map(range).collect::<Vec<_>>().join(",")
 }
 
 fn disk_text(disk: &Disk) -> String {
@@ -121,7 +105,7 @@ fn disk_text(disk: &Disk) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::units::{Tid, VcpuId};
+    use crate::units::{PcpuId, Tid, VcpuId};
     use std::path::PathBuf;
 
     pub(in crate::ps) fn thread(
@@ -188,7 +172,7 @@ pub(super) mod tests {
         assert_eq!(
             render(&Listing::new(pcpus, vec![one, two])),
             "web?[1  QEMU (process 10), kvm, 1 vCPU
-  vCPU0                        11  pCPUs 0-2,8
+  vCPU0                        11  pCPU0-2,8
   iothread io0                 12  pCPU1
   call_rcu                     13  any pCPU
   virtio-blk d0 on /x: past the page cache, aio native, iothread io0
@@ -198,7 +182,7 @@ pub(super) mod tests {
 process 20  Firecracker (process 20), kvm, 0 vCPUs
   disks: its command line does not tell
 
-warning: which threads of process 20 run its vCPUs cannot be seen: start QEMU with -name ...,debug-threads=on, or look as root where KVM's debugfs is
+warning: which threads of process 20 run its vCPUs cannot be seen: start QEMU with -name ...,debug-threads=on, or look as root where KVM's debugfs is mounted
 "
         );
         assert!(render(&Listing::new(vec![], vec![])).starts_with("no virtual machine"));

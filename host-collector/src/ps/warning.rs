@@ -1,7 +1,7 @@
 //! What of a host's placement costs its guests latency.
 
 use crate::units::PcpuId;
-use crate::vmm::found::{FoundThread, FoundVm};
+use crate::vmm::found::{FoundThread, FoundVm, UNSEEN_VCPUS_ADVICE};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -89,8 +89,7 @@ impl fmt::Display for Bite {
             ),
             Bite::UnknownVcpus { vm } => write!(
                 formatter,
-                "which threads of {vm} run its vCPUs cannot be seen: start QEMU with -name \
-                 ...,debug-threads=on, or look as root where KVM's debugfs is"
+                "which threads of {vm} run its vCPUs cannot be seen: {UNSEEN_VCPUS_ADVICE}"
             ),
         }
     }

@@ -291,9 +291,9 @@ impl SummaryBuilder {
             warnings: facts.warnings,
         };
         let mut derived = warning::warnings(&summary);
-        // Where nobody was to read, as nobody is of a VM that was attached to, that is as it should be.
-        if self.vms.iter().all(|vm| vm.block_bytes.is_none()) {
-            derived.retain(|warning| *warning != Warning::NoRequests);
+        // Nobody is to read in a VM that was attached to.
+        if summary.requests.count == 0 && self.vms.iter().any(|vm| vm.block_bytes.is_some()) {
+            derived.insert(0, Warning::NoRequests);
         }
         summary.warnings.splice(0..0, derived);
         summary

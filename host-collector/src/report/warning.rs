@@ -393,9 +393,6 @@ pub(super) fn warnings(summary: &Summary) -> Vec<Warning> {
 
 fn recording(summary: &Summary, warnings: &mut Vec<Warning>) {
     let requests = &summary.requests;
-    if requests.count == 0 {
-        warnings.push(Warning::NoRequests);
-    }
     if summary.lost.records > 0 || summary.lost.intervals > 0 {
         let (records, intervals) = (summary.lost.records, summary.lost.intervals);
         warnings.push(Warning::LostRecords { records, intervals });

@@ -3,7 +3,7 @@
 //! it instead.
 
 use super::census::host_threads;
-use super::error::{RunError, sentence};
+use super::error::RunError;
 use super::evidence::{EvidencePlan, EvidenceSetting};
 use super::home::HomePcpu;
 use super::lock_facts;
@@ -12,7 +12,7 @@ use super::observer::{Observer, record_plan};
 use super::stage::own_cpu_ns;
 use super::uninterrupted::Before;
 use super::watch::Watcher;
-use super::{quota, reserve};
+use super::{close, quota, reserve};
 use crate::guest::exchange::host_now;
 use crate::lab::scratch;
 use crate::perf::{KvmDetail, Recorder};
@@ -99,15 +99,7 @@ impl<'a> Attachment<'a> {
     pub fn record(&self, watcher: &mut dyn Watcher) -> Result<(), RunError> {
         let mut manifest = self.manifest();
         let result = self.make(&mut manifest, watcher);
-        manifest.status = match &result {
-            Ok(()) => Status::Complete,
-            Err(error) => Status::Partial { why: sentence(error) },
-        };
-        reserve::release(&self.dir);
-        manifest.cost.written_bytes = self.dir.streams_bytes().unwrap_or(0);
-        let written = self.dir.write_json("run.json", &manifest);
-        result?;
-        Ok(written?)
+        close(&self.dir, &mut manifest, result)
     }
 
     fn make(&self, manifest: &mut Manifest, watcher: &mut dyn Watcher) -> Result<(), RunError> {

@@ -1,7 +1,6 @@
 //! Conducts a run: every step in its order, and everything undone whichever way it ends.
 
-use super::NO_EXITS_UNDER_TCG;
-use super::error::{RunError, sentence};
+use super::error::RunError;
 use super::evidence::EvidencePlan;
 use super::home::HomePcpu;
 use super::manifest::{Cost, GuestRecord, Manifest, SCHEMA, Status};
@@ -11,6 +10,7 @@ use super::seat::{Seat, SeatPlan};
 use super::sink::GuestStreams;
 use super::stage::{Run, Stage};
 use super::watch::Watcher;
+use super::{NO_EXITS_UNDER_TCG, close};
 use crate::guest::connection::GuestListener;
 use crate::guest::live::Live;
 use crate::guest::session::SessionPlan;
@@ -117,15 +117,7 @@ impl Prepared<'_> {
             dir: &self.dir,
         };
         let result = run.make(&mut manifest, watcher);
-        manifest.status = match &result {
-            Ok(()) => Status::Complete,
-            Err(error) => Status::Partial { why: sentence(error) },
-        };
-        reserve::release(&self.dir);
-        manifest.cost.written_bytes = self.dir.streams_bytes().unwrap_or(0);
-        let written = self.dir.write_json("run.json", &manifest);
-        result?;
-        Ok(written?)
+        close(&self.dir, &mut manifest, result)
     }
 
     fn manifest(&self) -> Manifest {

@@ -11,6 +11,7 @@ use crate::run::evidence::NOTHING_SHOWN;
 use crate::sampling::SampleError;
 use crate::store::StoreError;
 use crate::units::Tid;
+use crate::vmm::found::UNSEEN_VCPUS_ADVICE;
 use crate::vmm::host::HostPcpusError;
 use crate::vmm::pin::PinError;
 use crate::vmm::threads::ThreadsError;
@@ -60,10 +61,7 @@ pub enum RunError {
          thread for each vCPU"
     )]
     NoVcpuThread { vm: String, missing: String },
-    #[error(
-        "which threads of {vm} run its vCPUs cannot be seen: start QEMU with -name ...,debug-threads=on, \
-         or try as root where KVM's debugfs is"
-    )]
+    #[error("which threads of {vm} run its vCPUs cannot be seen: {UNSEEN_VCPUS_ADVICE}")]
     UnseenVcpus { vm: String },
     #[error("{vm}: its VMM, process {pid}, has ended")]
     VmEnded { vm: String, pid: Tid },

@@ -24,6 +24,9 @@ mod tsc_watch;
 mod uninterrupted;
 pub mod watch;
 
+use crate::store::RunDir;
+use manifest::{Manifest, Status};
+
 /// What a run says whose plan asks for exits where there are none.
 const NO_EXITS_UNDER_TCG: &str = "exits were asked for, but guests under TCG have none: QEMU \
     translates their code and never leaves it for the hardware's sake";
@@ -34,3 +37,20 @@ pub use conduct::{Prepared, prepare};
 pub use error::{RunError, sentence};
 pub use evidence::EvidenceSetting;
 pub use options::RunOptions;
+
+/// Writes the last word of a run into its directory: how it ended, which is returned.
+fn close(
+    dir: &RunDir,
+    manifest: &mut Manifest,
+    result: Result<(), RunError>,
+) -> Result<(), RunError> {
+    manifest.status = match &result {
+        Ok(()) => Status::Complete,
+        Err(error) => Status::Partial { why: sentence(error) },
+    };
+    reserve::release(dir);
+    manifest.cost.written_bytes = dir.streams_bytes().unwrap_or(0);
+    let written = dir.write_json("run.json", manifest);
+    result?;
+    Ok(written?)
+}

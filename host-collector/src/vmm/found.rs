@@ -10,6 +10,10 @@ use crate::units::{PcpuId, Tid, VcpuId};
 use serde::Serialize;
 use std::path::PathBuf;
 
+/// What to do where no thread of a VMM can be told to run a vCPU.
+pub const UNSEEN_VCPUS_ADVICE: &str = "start QEMU with -name ...,debug-threads=on, or look as root \
+                                       where KVM's debugfs is mounted";
+
 /// A program that runs virtual machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -82,6 +86,14 @@ impl FoundVm {
     /// Its threads that run vCPUs.
     pub fn vcpus(&self) -> impl Iterator<Item = &FoundThread> {
         self.threads.iter().filter(|thread| thread.vcpu.is_some())
+    }
+
+    /// Whether a user who says so means it: its name, its process's id, or a QMP socket of its.
+    #[must_use]
+    pub fn is_called(&self, wanted: &str) -> bool {
+        self.name.as_deref() == Some(wanted)
+            || self.pid.to_string() == wanted
+            || self.qmp_sockets.iter().any(|socket| socket.as_os_str() == wanted)
     }
 
     /// What to call it.

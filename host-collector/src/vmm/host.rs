@@ -61,6 +61,12 @@ impl HostPcpus {
         Ok(HostPcpus(pcpus))
     }
 
+    /// Those of a thread's affinity, for instance.
+    #[must_use]
+    pub fn of(pcpus: &[PcpuId]) -> HostPcpus {
+        HostPcpus(pcpus.iter().copied().collect())
+    }
+
     /// Whether this pCPU is online.
     #[must_use]
     pub fn contains(&self, pcpu: PcpuId) -> bool {
