@@ -4,18 +4,20 @@
 #   make test    every test, among them those that boot guests
 #   make bench   what recording costs, beside perf and trace-cmd: some seven minutes
 #   make lint    what CI demands of the sources
+#   make debian-image  a guest with systemd and qemu-guest-agent, to try `vslice attach` on
 #   make clean   the build and the image; what was downloaded stays in the cache
 
 TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
 AGENT  := target/$(TRIPLE)/guest/vslice-agent
 VSLICE := target/release/vslice
 IMAGE  := target/images/micro
+DEBIAN := target/images/debian
 RUN    := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
 # What is downloaded and what is compiled need not wait for each other.
 MAKEFLAGS += --jobs=2
 
-.PHONY: demo test bench lint build image kernel needs clean
+.PHONY: demo test bench lint build image debian-image kernel needs clean
 
 demo: image
 	$(VSLICE) run demo --output $(RUN)
@@ -45,6 +47,10 @@ build:
 
 image: build kernel
 	images/build-micro $(AGENT) $(IMAGE)
+
+# A guest as users have them: systemd and qemu-guest-agent, the agent in /usr/local/bin. As root.
+debian-image: build kernel
+	images/build-debian $(AGENT) $(DEBIAN)
 
 kernel: needs
 	images/fetch-kernel
