@@ -5,27 +5,38 @@ use anyhow::{Context, bail};
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
+use vslice::lab::plan::Plan;
 use vslice::lab::quantity;
 use vslice::ps::Listing;
-use vslice::run::{AttachOptions, Attachment, EvidenceSetting, sentence};
+use vslice::run::{
+    AttachOptions, Attachment, Casting, EvidenceSetting, Load, NotMeasured, sentence,
+};
 use vslice::vmm::found::FoundVm;
 
 /// The arguments of `vslice attach`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Nothing of the VMs is changed: no affinity, no monitor, no agent. So there are no requests in the \
-report, but why each vCPU left its pCPU, for how long, who had it instead, and who held QEMU's big \
-lock. Ctrl-C ends the recording in order.
+Unless --load or --pin asks for it, nothing of the VMs is changed: no affinity, no monitor, no agent. \
+So there are no requests in the report, but why each vCPU left its pCPU, for how long, who had it \
+instead, and who held QEMU's big lock. Ctrl-C ends the recording in order.
+
+With --load, vslice-agent is started in each guest through its qemu-ga, runs the hogs and readers of \
+the plan's VM of that name (or of the one after =), and each request is in the report. The guest needs a \
+way to this host: a vhost-vsock, or a virtio-serial port named vslice.agent (`vslice doctor --vm VM`).
 
 Examples:
   vslice ps                             which VMs there are
   vslice attach web1 --duration 10s     ten seconds of one of them
-  vslice attach web1 db1 --json         two at once, until Ctrl-C")]
+  vslice attach web1 db1 --json         two at once, until Ctrl-C
+  vslice attach web1=vm1 --load demo    with the demo's hog and reader in the guest
+  vslice attach web1=vm1 --load demo --agent ./vslice-agent --target /dev/vdb
+                                        with this agent, which reads the guest's second disk")]
 pub(crate) struct AttachArgs {
-    /// Each by its name, its VMM's process id, or the path of its QMP socket (see `vslice ps`)
-    #[arg(required = true, value_name = "VM")]
+    /// Each by its name, its VMM's process id, or the path of its QMP socket (see `vslice ps`), with
+    /// the plan's VM that it is to be, if the names differ
+    #[arg(required = true, value_name = "VM[=PART]")]
     vms: Vec<String>,
-    /// Record for so long, as 10s or 2min; without it until Ctrl-C
+    /// Record for so long, as 10s or 2min; without it until Ctrl-C, or until all is read
     #[arg(long, value_name = "TIME", value_parser = duration)]
     duration: Option<Duration>,
     /// Make the run directory here, instead of runs/attach-SECONDS
@@ -37,6 +48,21 @@ pub(crate) struct AttachArgs {
     /// Record each exit of each vCPU, under KVM: it costs time on the vCPUs' pCPUs
     #[arg(long)]
     exits: bool,
+    /// Run this plan's hogs and readers in the guests; the plan's name or a TOML file
+    #[arg(long, value_name = "PLAN")]
+    load: Option<String>,
+    /// Upload this agent and remove it again, instead of starting the guests' own
+    #[arg(long, value_name = "FILE", env = "VSLICE_AGENT", requires = "load")]
+    agent: Option<PathBuf>,
+    /// Let readers read this file or block device in their guests, instead of the only disk
+    #[arg(long, value_name = "PATH", requires = "load")]
+    target: Option<String>,
+    /// Read this much in all, as in 64MiB, instead of what the plan says
+    #[arg(long, value_name = "SIZE", value_parser = quantity::parse_bytes, requires = "load")]
+    total: Option<u64>,
+    /// Pin the VMs' threads to the pCPUs of this plan while it is recorded, and put them back
+    #[arg(long, value_name = "PLAN")]
+    pin: Option<String>,
     /// Print the summary as JSON (schema vslice.summary/2)
     #[arg(long)]
     json: bool,
@@ -52,12 +78,17 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 pub(super) fn execute(args: &AttachArgs) -> anyhow::Result<u8> {
     let listing = Listing::of_this_host();
-    let vms = args.vms.iter().map(|wanted| choose(wanted, &listing.vms));
-    let vms = vms.collect::<anyhow::Result<Vec<FoundVm>>>()?;
+    let chosen = args.vms.iter().map(|wanted| choose_with_part(wanted, &listing.vms));
+    let chosen = chosen.collect::<anyhow::Result<Vec<(FoundVm, Option<String>)>>>()?;
+    let (vms, parts): (Vec<FoundVm>, Vec<Option<String>>) = chosen.into_iter().unzip();
     for (place, vm) in vms.iter().enumerate() {
         if vms[..place].iter().any(|other| other.pid == vm.pid) {
             bail!("{} is named twice", vm.label());
         }
+    }
+    let (load, pin) = (load(args, &vms, &parts)?, pin(args, &vms, &parts)?);
+    if load.is_none() && pin.is_none() && parts.iter().any(Option::is_some) {
+        bail!("VM=PART names a part of a plan: say which plan, with --load or --pin");
     }
     let output = match &args.output {
         Some(output) => output.clone(),
@@ -70,6 +101,8 @@ pub(super) fn execute(args: &AttachArgs) -> anyhow::Result<u8> {
         duration: args.duration,
         evidence: args.evidence,
         exits: args.exits,
+        load: load.as_ref(),
+        pin: pin.as_ref(),
         interrupted: &interrupted,
     };
     let attachment = Attachment::prepare(options)
@@ -79,11 +112,54 @@ pub(super) fn execute(args: &AttachArgs) -> anyhow::Result<u8> {
         attachment.record(watcher.as_mut())
     };
     // Whatever was recorded is reported, also if it ended early.
+    let recorded = match recorded {
+        Err(NotMeasured(error)) => {
+            let words = sentence(&error);
+            anyhow::bail!("nothing was recorded, see {}: {words}", output.display());
+        }
+        Ok(recorded) => recorded,
+    };
     let reported = report(&output, args.json);
     recorded.with_context(|| {
         format!("the recording ended early, what there is of it is in {}", output.display())
     })?;
     reported.map(|()| 0)
+}
+
+fn load(
+    args: &AttachArgs,
+    vms: &[FoundVm],
+    parts: &[Option<String>],
+) -> anyhow::Result<Option<Load>> {
+    let Some(name) = &args.load else { return Ok(None) };
+    let mut plan = Plan::load_parts(name)?;
+    if let Some(total_bytes) = args.total {
+        let readers = plan.vms.iter_mut().filter_map(|vm| vm.reader.as_mut());
+        readers.for_each(|reader| reader.total_bytes = total_bytes);
+        plan.check_parts()?;
+    }
+    let casting = Casting::new(plan, vms, parts)?;
+    Ok(Some(Load { casting, agent: args.agent.clone(), target: args.target.clone() }))
+}
+
+fn pin(
+    args: &AttachArgs,
+    vms: &[FoundVm],
+    parts: &[Option<String>],
+) -> anyhow::Result<Option<Casting>> {
+    let Some(name) = &args.pin else { return Ok(None) };
+    Ok(Some(Casting::new(Plan::load_parts(name)?, vms, parts)?))
+}
+
+/// The one VM that a user means by `VM` or `VM=PART`, and the part.
+fn choose_with_part(wanted: &str, vms: &[FoundVm]) -> anyhow::Result<(FoundVm, Option<String>)> {
+    // A name may have a `=` of its own.
+    if let Some((name, part)) = wanted.rsplit_once('=')
+        && !vms.iter().any(|vm| vm.is_called(wanted))
+    {
+        return Ok((choose(name, vms)?, Some(part.to_owned())));
+    }
+    Ok((choose(wanted, vms)?, None))
 }
 
 /// The one VM that a user means.

@@ -8,3 +8,4 @@ pub mod connection;
 pub mod exchange;
 pub mod live;
 pub mod session;
+pub mod start;

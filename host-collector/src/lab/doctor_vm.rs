@@ -3,20 +3,13 @@
 
 use super::doctor::Finding;
 use crate::vmm::bql;
-use crate::vmm::found::{FoundVm, Manager, UNSEEN_VCPUS_ADVICE};
-use crate::vmm::qga::{AgentInfo, Qga, QgaError};
-
-/// What starting an agent in the guest takes, and what uploading one takes beside that.
-const EXEC: &[&str] = &["guest-exec", "guest-exec-status"];
-const FILES: &[&str] = &["guest-file-open", "guest-file-write", "guest-file-close"];
-
-const NO_PORT: &str = "give the VM a virtio-serial port named org.qemu.guest_agent.0 (libvirt: <channel \
-    type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>)";
+use crate::vmm::found::{FoundVm, UNSEEN_VCPUS_ADVICE};
+use crate::vmm::qga::{AgentInfo, EXEC, FILES, Qga, QgaError};
 
 /// Looks at one VM.
 #[must_use]
 pub fn examine_vm(vm: &FoundVm) -> Vec<Finding> {
-    vec![vcpus(vm), lock(vm), agent(vm, ask(vm))]
+    vec![vcpus(vm), lock(vm), agent(Qga::of_vm(vm).and_then(|mut qga| qga.info()))]
 }
 
 fn vcpus(vm: &FoundVm) -> Finding {
@@ -40,54 +33,25 @@ fn lock(vm: &FoundVm) -> Finding {
     }
 }
 
-/// `None` if there is no way to an agent.
-fn ask(vm: &FoundVm) -> Option<Result<AgentInfo, QgaError>> {
-    let connected = match (&vm.agent_socket, vm.manager) {
-        (Some(socket), _) => Qga::connect(socket),
-        (None, Some(manager)) if vm.has_agent_port => {
-            let uri = match manager {
-                Manager::LibvirtSystem => "qemu:///system",
-                Manager::LibvirtSession => "qemu:///session",
-            };
-            Qga::through_libvirt(uri, vm.name.as_deref()?)
-        }
-        _ => return None,
-    };
-    Some(connected.and_then(|mut qga| qga.info()))
-}
-
-fn agent(vm: &FoundVm, asked: Option<Result<AgentInfo, QgaError>>) -> Finding {
+fn agent(asked: Result<AgentInfo, QgaError>) -> Finding {
     let name = "qemu-ga";
     let info = match asked {
-        None if vm.has_agent_port => {
-            let seen = "there is a port for it, whose other end is not known";
-            return Finding::degraded(name, seen, "give its chardev a path");
-        }
-        None => return Finding::degraded(name, "no port for it", NO_PORT),
-        Some(Err(error)) => {
+        Err(error) => {
             let text = error.to_string();
             let (seen, advice) = text.split_once(": ").unwrap_or((&text, "see above"));
             return Finding::degraded(name, seen, advice);
         }
-        Some(Ok(info)) => info,
+        Ok(info) => info,
     };
-    let lacks = |commands: &[&'static str]| -> Vec<&'static str> {
-        commands.iter().copied().filter(|command| !info.enabled.contains(*command)).collect()
-    };
-    let (exec, files) = (lacks(EXEC), lacks(FILES));
     let seen = format!("version {} answers", info.version);
-    if !exec.is_empty() {
-        let refused = QgaError::Disabled {
-            command: exec.join(" and "),
-            words: "guest-info says so".to_owned(),
-        };
+    if let Err(refused) = info.allows(EXEC) {
         return Finding::degraded(
             name,
             format!("{seen}, and starts no programs"),
             refused.to_string(),
         );
     }
-    if !files.is_empty() {
+    if info.allows(FILES).is_err() {
         let seen = format!("{seen} and starts programs, and takes no files");
         return Finding::degraded(name, seen, "bake vslice-agent into the guest's image");
     }
@@ -113,6 +77,8 @@ mod tests {
             qmp_sockets: vec![],
             agent_socket: None,
             has_agent_port,
+            load_socket: None,
+            vsock_cid: None,
         }
     }
 
@@ -124,7 +90,7 @@ mod tests {
     #[test]
     fn what_an_agent_may_do_decides() {
         let all = [EXEC, FILES].concat();
-        let found = |asked| agent(&vm(true), Some(asked));
+        let found = agent;
         let whole = found(Ok(info(&all)));
         assert_eq!((whole.status, whole.advice), (Status::Ok, None));
         let no_files = found(Ok(info(EXEC)));
@@ -145,7 +111,7 @@ mod tests {
         let seen =
             |port| examine_vm(&vm(port)).into_iter().map(|found| found.seen).collect::<Vec<_>>();
         assert_eq!(seen(false)[0], "none can be told from other threads");
-        assert_eq!(seen(false)[2], "no port for it");
-        assert_eq!(seen(true)[2], "there is a port for it, whose other end is not known");
+        assert_eq!(seen(false)[2], "there is no port for qemu-ga");
+        assert_eq!(seen(true)[2], "there is a port for qemu-ga, whose other end is not known");
     }
 }

@@ -1,7 +1,8 @@
 //! QEMU's command line for one guest: a pure function of the plan and of paths.
 
 use super::plan::{Accelerator, Aio, Cache, DiskBus, DiskPlan, VmPlan};
-use super::vsock::{SERIAL_PORT_NAME, Transport};
+use super::vsock::Transport;
+use crate::vmm::qemu_args::LOAD_PORT;
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -144,7 +145,7 @@ fn transport_args(transport: &Transport) -> Vec<OsString> {
             // The guest boots whether or not the collector has connected yet.
             args.push(option("socket,id=agent,path=", socket, ",server=on,wait=off"));
             args.extend(words(["-device", "virtio-serial-pci", "-device"]));
-            args.push(format!("virtserialport,chardev=agent,name={SERIAL_PORT_NAME}").into());
+            args.push(format!("virtserialport,chardev=agent,name={LOAD_PORT}").into());
         }
     }
     args

@@ -13,6 +13,7 @@
 use super::plan::VsockSetting;
 use super::scratch::SOCKET_PATH_BYTES_MAX;
 use super::tools;
+use crate::vmm::qemu_args::LOAD_PORT;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -28,9 +29,6 @@ pub const HYBRID_PORT: u32 = 1024;
 
 /// The CID of every guest behind a vhost-user device of its own; 0 to 2 are reserved, vsock(7).
 const HYBRID_CID: u32 = 3;
-
-/// The name of the virtio serial port.
-pub const SERIAL_PORT_NAME: &str = "vslice.agent";
 
 /// How guests reach the collector.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -191,12 +189,10 @@ impl VsockWay {
         vm_index: u8,
         collector_pid: u32,
     ) -> Result<Transport, VsockError> {
-        // A pid has at most 22 bits (PID_MAX_LIMIT), so both numbers fit in 31 bits, and are above
-        // the reserved CIDs and the privileged ports.
-        let unique = ((collector_pid & 0x003f_ffff) << 8) | u32::from(vm_index);
         let transport = match self {
             VsockWay::Vhost => {
-                Transport::Vhost { cid: (1 << 30) | unique, port: (1 << 30) | unique }
+                let unique = own_port(vm_index, collector_pid);
+                Transport::Vhost { cid: unique, port: unique }
             }
             VsockWay::VhostUser { binary } => Transport::VhostUser {
                 binary: binary.clone(),
@@ -210,6 +206,14 @@ impl VsockWay {
         transport.check_paths()?;
         Ok(transport)
     }
+}
+
+/// A vsock port, or a CID, that no other run on this host has for one of its VMs.
+#[must_use]
+pub fn own_port(vm_index: u8, collector_pid: u32) -> u32 {
+    // A pid has at most 22 bits (PID_MAX_LIMIT), so the number fits in 31 bits, and is above the
+    // reserved CIDs and the privileged ports.
+    (1 << 30) | ((collector_pid & 0x003f_ffff) << 8) | u32::from(vm_index)
 }
 
 impl Transport {
@@ -235,7 +239,7 @@ impl Transport {
         match self {
             Transport::Vhost { port, .. } => format!("vsock:2:{port}"),
             Transport::VhostUser { .. } => format!("vsock:2:{HYBRID_PORT}"),
-            Transport::VirtioSerial { .. } => format!("virtio:{SERIAL_PORT_NAME}"),
+            Transport::VirtioSerial { .. } => format!("virtio:{LOAD_PORT}"),
         }
     }
 

@@ -141,6 +141,8 @@ pub(super) mod tests {
             qmp_sockets: vec![],
             agent_socket: None,
             has_agent_port: false,
+            load_socket: None,
+            vsock_cid: None,
         }
     }
 

@@ -3,48 +3,30 @@
 use super::error::RunError;
 use super::evidence::EvidencePlan;
 use super::home::HomePcpu;
-use super::manifest::{Cost, GuestRecord, Manifest, SCHEMA, Status};
+use super::manifest::{Cost, Manifest, SCHEMA, Status};
 use super::options::RunOptions;
 use super::reserve;
-use super::seat::{Seat, SeatPlan};
-use super::sink::GuestStreams;
+use super::seat::{SeatPlan, session_plan};
+use super::seats::seated;
 use super::stage::{Run, Stage};
 use super::watch::Watcher;
 use super::{NO_EXITS_UNDER_TCG, close};
 use crate::guest::connection::GuestListener;
-use crate::guest::live::Live;
-use crate::guest::session::SessionPlan;
 use crate::lab::accelerator::{self, AcceleratorChoice};
 use crate::lab::image::MicroImage;
 use crate::lab::launch::{Lab, LabConfig};
 use crate::lab::plan::{Accelerator, Plan, VmPlan};
 use crate::lab::vsock::{GuestEndpoint, VsockChoice, VsockOffer};
 use crate::lab::{scratch, tools};
-use crate::store::{RunDir, VmName};
+use crate::store::RunDir;
 use crate::units::Tid;
 use crate::vmm::host::{self, HostPcpus};
 use crate::vmm::pin;
 use std::path::PathBuf;
-use std::thread;
 use std::time::Duration;
 
 /// How long guests may take to power off before QEMU is ended.
 const POWER_OFF_GRACE: Duration = Duration::from_secs(3);
-/// Requests that a guest may make beyond its plan: what is in flight when it stops.
-const REQUESTS_SLACK: u64 = 4096;
-
-/// Exchanges on each vCPU before the run, and after it. What counts is the shortest way there and the
-/// shortest way back of all of them, so the more there are the tighter is the bound.
-const CALIBRATION_EXCHANGES: u32 = 1000;
-
-/// Between two exchanges with a vCPU that has work to do: seldom, because a visit takes the vCPU from
-/// its hog or its reader. What it costs a request has not been measured.
-const VISIT_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How long a running guest may leave all pings unanswered: far longer than any contention makes a
-/// housekeeping vCPU wait.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
-
 /// A run that this host can make, and the directory that is now its own.
 #[derive(Debug)]
 pub struct Prepared<'a> {
@@ -171,33 +153,15 @@ impl Run<'_> {
         lab.start()?;
         // The sessions' threads inherit it; QEMU's are there already, and boot on all pCPUs.
         let home = HomePcpu::move_to(self.plan.collector_pcpu);
-        let mut streams = Vec::new();
-        for guest in lab.guests() {
-            streams.push(GuestStreams::create(self.dir, &VmName::try_from(guest.name())?)?);
-        }
-        let lives: Vec<Live> = lab.guests().iter().map(|_| Live::default()).collect();
-        let (result, grace) = thread::scope(|scope| {
-            let plans = seats.into_iter().zip(&mut streams).zip(&lives);
-            let seats: Vec<Seat<'_>> = plans
-                .map(|((plan, streams), live)| Seat::take(scope, plan, streams, live))
-                .collect();
-            let mut stage = Stage { run: self, lab: &mut lab, seats, lives: &lives };
-            let result = stage.play(manifest, watcher);
-            let result = stage.end(result);
-            for (vm, seat) in manifest.vms.iter_mut().zip(&stage.seats) {
-                let hello = seat.record.hello.as_ref();
-                vm.guest = hello.map(|hello| GuestRecord::new(&seat.record, hello));
-            }
-            // Who was never ready has not been told to power off.
-            let was_told = stage.seats.iter().all(|seat| seat.is_ready);
-            (result, if was_told { POWER_OFF_GRACE } else { Duration::ZERO })
-        });
+        let interrupted = self.options.interrupted;
+        let parted = seated(self.dir, seats, interrupted, manifest, |seats, manifest| {
+            Stage { run: self, lab: &mut lab, seats }.play(manifest, watcher)
+        })?;
         drop(home);
         watcher.stage("ending the guests");
-        lab.stop(grace);
-        let finished = streams.into_iter().try_for_each(GuestStreams::finish);
-        result?;
-        Ok(finished?)
+        // Who was never ready has not been told to power off.
+        lab.stop(if parted.all_were_told { POWER_OFF_GRACE } else { Duration::ZERO });
+        parted.result
     }
 
     /// Binds what the guests connect to, before they start.
@@ -222,21 +186,10 @@ impl Run<'_> {
         let listener =
             listener.map_err(|source| RunError::Listen { vm: vm_name(), path, source })?;
         let spec = self.plan.workload_spec(vm, self.config.accelerator);
-        let requests_max = vm.reader.as_ref().map_or(0, |reader| {
-            reader.total_bytes.div_ceil(reader.block_bytes.max(1)) + REQUESTS_SLACK
-        });
-        let session = SessionPlan {
-            plan_json: serde_json::to_vec(&spec).expect("a spec has only strings and numbers"),
-            requests_max,
-            stamping_vcpus: vm.reader.iter().map(|reader| reader.vcpu).collect(),
-            calibration_exchanges: CALIBRATION_EXCHANGES,
-            visit_interval: VISIT_INTERVAL,
-            silence_max: SILENCE_MAX,
-        };
         Ok(SeatPlan {
             vm: vm_name(),
             listener,
-            session,
+            session: session_plan(vm, &spec),
             boot_timeout: Duration::from_millis(self.plan.boot_timeout_ms),
             has_reader: vm.reader.is_some(),
         })

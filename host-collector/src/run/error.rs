@@ -1,6 +1,7 @@
 //! Why a run could not be made, or ended before its end.
 
 use crate::guest::session::SessionError;
+use crate::guest::start::StartError;
 use crate::lab::accelerator::AcceleratorError;
 use crate::lab::image::ImageError;
 use crate::lab::launch::LaunchError;
@@ -63,6 +64,26 @@ pub enum RunError {
     NoVcpuThread { vm: String, missing: String },
     #[error("which threads of {vm} run its vCPUs cannot be seen: {UNSEEN_VCPUS_ADVICE}")]
     UnseenVcpus { vm: String },
+    #[error(
+        "{vm} has no way from its guest to this host: give it a vhost-vsock (libvirt: <vsock \
+         model='virtio'><cid auto='yes'/></vsock>) or a virtio-serial port named vslice.agent with a \
+         Unix socket (libvirt: <channel type='unix'><source mode='bind' path='...'/><target \
+         type='virtio' name='vslice.agent'/></channel>); `virsh attach-device --live` adds either to \
+         a running domain"
+    )]
+    NoWay { vm: String },
+    #[error("{vm}: {source}")]
+    AgentStart { vm: String, source: StartError },
+    #[error(
+        "{vm}: the agent was started and is not heard over {address}; what is heard of it: {words}"
+    )]
+    AgentLost { vm: String, address: String, words: String },
+    #[error("plan '{plan}' has no part {role} for {vm}; its parts are {parts}: say VM=PART")]
+    NoRole { vm: String, role: String, plan: String, parts: String },
+    #[error("in plan '{plan}' somebody else has the part of {vm}: say VM=PART with one part each")]
+    RoleTwice { vm: String, plan: String },
+    #[error("{vm} has {has} vCPUs, '{part}' of the plan to pin it by has {wants}")]
+    OtherVcpus { vm: String, has: usize, part: String, wants: usize },
     #[error("{vm}: its VMM, process {pid}, has ended")]
     VmEnded { vm: String, pid: Tid },
     #[error("the thread of {vm}'s session has panicked")]
@@ -82,6 +103,12 @@ pub enum RunError {
 }
 
 impl RunError {
+    /// Whether nobody came from a guest, or nobody who said anything.
+    pub(super) fn is_silence(&self) -> bool {
+        let RunError::Session { source, .. } = self else { return false };
+        matches!(source, SessionError::NeverConnected { .. } | SessionError::Silent { .. })
+    }
+
     /// Whether a guest's connection is gone, which may be the effect of something else.
     pub(super) fn is_lost_connection(&self) -> bool {
         let RunError::Session { source, .. } = self else { return false };

@@ -3,6 +3,7 @@
 use crate::clock::host_time::ToldTime;
 use crate::clock::tsc::{TscRelation, TscSample};
 use crate::guest::session::SessionRecord;
+use crate::lab::plan::VmPlan;
 use crate::report::evidence::Evidence;
 use crate::units::{HostNs, PcpuId, Tid, VcpuId};
 use crate::vmm::bql::{Bql, ExeData};
@@ -346,6 +347,18 @@ impl VmRecord {
             groups: Vec::new(),
             groups_missing: None,
             tsc: TscRecord::default(),
+        }
+    }
+
+    /// The same VM, with what a plan lets its agent do.
+    #[must_use]
+    pub fn with_load(self, plan: &VmPlan) -> VmRecord {
+        let reader = plan.reader.as_ref();
+        VmRecord {
+            block_bytes: reader.and_then(|reader| u32::try_from(reader.block_bytes).ok()),
+            reader_vcpu: reader.map(|reader| reader.vcpu),
+            hogs: plan.hogs.clone(),
+            ..self
         }
     }
 }

@@ -13,11 +13,13 @@ pub mod evidence;
 mod home;
 mod lock_facts;
 pub mod manifest;
+mod measurement;
 mod observer;
 mod options;
 mod quota;
 mod reserve;
 mod seat;
+mod seats;
 mod sink;
 mod stage;
 mod tsc_watch;
@@ -32,7 +34,7 @@ const NO_EXITS_UNDER_TCG: &str = "exits were asked for, but guests under TCG hav
     translates their code and never leaves it for the hardware's sake";
 
 pub use analyse::analyse;
-pub use attach::{AttachOptions, Attachment};
+pub use attach::{AttachOptions, Attachment, Casting, Load, NotMeasured};
 pub use conduct::{Prepared, prepare};
 pub use error::{RunError, sentence};
 pub use evidence::EvidenceSetting;

@@ -7,13 +7,45 @@ use crate::guest::live::Live;
 use crate::guest::session::{
     Command, Conversation, Progress, Session, SessionError, SessionPlan, SessionRecord,
 };
+use crate::lab::plan::VmPlan;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 use vslice_wire::Done;
+use vslice_workload::spec::WorkloadSpec;
 
 /// Between two looks for a guest that has not connected yet.
 const ACCEPT_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Requests that a guest may make beyond its plan: what is in flight when it stops.
+const REQUESTS_SLACK: u64 = 4096;
+
+/// Exchanges on each vCPU before the run, and after it. What counts is the shortest way there and the
+/// shortest way back of all of them, so the more there are the tighter is the bound.
+const CALIBRATION_EXCHANGES: u32 = 1000;
+
+/// Between two exchanges with a vCPU that has work to do: seldom, because a visit takes the vCPU from
+/// its hog or its reader. What it costs a request has not been measured.
+const VISIT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a running guest may leave all pings unanswered: far longer than any contention makes a
+/// housekeeping vCPU wait.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// What the session with the agent in this VM needs to know of its plan.
+pub(super) fn session_plan(vm: &VmPlan, spec: &WorkloadSpec) -> SessionPlan {
+    let requests_max = vm.reader.as_ref().map_or(0, |reader| {
+        reader.total_bytes.div_ceil(reader.block_bytes.max(1)) + REQUESTS_SLACK
+    });
+    SessionPlan {
+        plan_json: serde_json::to_vec(spec).expect("a spec has only strings and numbers"),
+        requests_max,
+        stamping_vcpus: vm.reader.iter().map(|reader| reader.vcpu).collect(),
+        calibration_exchanges: CALIBRATION_EXCHANGES,
+        visit_interval: VISIT_INTERVAL,
+        silence_max: SILENCE_MAX,
+    }
+}
 
 /// What a session's thread needs.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 
 use super::pin::affinity;
 use super::procfs;
-use super::qemu_args::{Disk, QemuArgs};
+use super::qemu_args::{Disk, QemuArgs, SocketPlace};
 use super::threads::{self, ThreadRole};
 use super::tsc::KvmDebugfs;
 use crate::units::{PcpuId, Tid, VcpuId};
@@ -80,6 +80,10 @@ pub struct FoundVm {
     pub agent_socket: Option<PathBuf>,
     /// Whether the guest has a port for qemu-ga.
     pub has_agent_port: bool,
+    /// The Unix socket behind the guest's port [`LOAD_PORT`](super::qemu_args::LOAD_PORT).
+    pub load_socket: Option<PathBuf>,
+    /// The CID that its vhost-vsock was started with.
+    pub vsock_cid: Option<u32>,
 }
 
 impl FoundVm {
@@ -139,6 +143,11 @@ pub fn look_at(pid: Tid, debugfs: Option<&KvmDebugfs>) -> Option<FoundVm> {
         qmp_sockets: args.qmp_sockets.into_iter().map(|path| absolute(pid, path)).collect(),
         agent_socket: args.agent_socket.map(|path| absolute(pid, path)),
         has_agent_port: args.has_agent_port,
+        load_socket: args.load_socket.and_then(|place| match place {
+            SocketPlace::Path(path) => Some(absolute(pid, path)),
+            SocketPlace::Fd(fd) => procfs::unix_socket_path(pid, fd),
+        }),
+        vsock_cid: args.vsock_cid,
     })
 }
 

@@ -3,6 +3,7 @@
 use crate::units::{PcpuId, Tid};
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 
 /// When a thread began, in clock ticks since the host's boot. Together with the thread's id this
 /// names one thread for as long as the host runs: the kernel uses an id again, but not in the past.
@@ -51,6 +52,30 @@ pub fn command_line(pid: Tid) -> io::Result<Vec<String>> {
     // Each word ends in a zero.
     words.pop();
     Ok(words)
+}
+
+/// The path of the Unix socket that a process has open as a file descriptor: `/proc/PID/fd/FD` tells its
+/// inode, `/proc/PID/net/unix` (unix(7)) the path.
+#[must_use]
+pub fn unix_socket_path(pid: Tid, fd: u32) -> Option<PathBuf> {
+    let link = fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok()?;
+    let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned();
+    path_of_inode(&fs::read_to_string(format!("/proc/{pid}/net/unix")).ok()?, &inode)
+}
+
+/// A line has eight columns; sockets without a name have seven. A path may have spaces.
+fn path_of_inode(table: &str, inode: &str) -> Option<PathBuf> {
+    table.lines().skip(1).find_map(|line| {
+        let mut rest = line;
+        for column in 0..7 {
+            let (word, after) = rest.trim_start().split_once(' ')?;
+            if column == 6 && word != inode {
+                return None;
+            }
+            rest = after;
+        }
+        Some(PathBuf::from(rest))
+    })
 }
 
 /// `PF_KTHREAD` of `include/linux/sched.h`: the task is the kernel's own. Field 9 (`flags`) of
@@ -127,6 +152,17 @@ mod tests {
         assert_eq!(flags("13139 (cat"), None);
         assert_eq!(parse_start_ticks("13139 (cat"), None);
         assert_eq!(parse_start_ticks("13139 (cat) R 1 2"), None);
+    }
+
+    #[test]
+    fn an_open_socket_leads_to_its_path() {
+        let directory = tempfile::tempdir().expect("scratch");
+        let path = directory.path().join("a socket");
+        let listener = std::os::unix::net::UnixListener::bind(&path).expect("scratch is writable");
+        let fd = u32::try_from(std::os::fd::AsRawFd::as_raw_fd(&listener)).expect("it is open");
+        let own = Tid(std::process::id());
+        assert_eq!(unix_socket_path(own, fd), Some(path));
+        assert_eq!(unix_socket_path(own, 0), None, "no socket, or one without a path");
     }
 
     #[test]

@@ -17,6 +17,19 @@ use std::path::PathBuf;
 /// The name of the virtio-serial port that a guest's qemu-ga listens on.
 const AGENT_PORT: &str = "org.qemu.guest_agent.0";
 
+/// The name of the virtio-serial port over which vslice's agent reaches its collector, where there is
+/// no vsock.
+pub const LOAD_PORT: &str = "vslice.agent";
+
+/// Where a character device's Unix socket is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SocketPlace {
+    /// At this path.
+    Path(PathBuf),
+    /// It was handed to QEMU open, as this file descriptor, as libvirt does.
+    Fd(u32),
+}
+
 /// What a command line says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct QemuArgs {
@@ -34,6 +47,19 @@ pub struct QemuArgs {
     pub agent_socket: Option<PathBuf>,
     /// Whether there is such a port, wherever it leads.
     pub has_agent_port: bool,
+    /// The Unix socket behind the port [`LOAD_PORT`].
+    pub load_socket: Option<SocketPlace>,
+    /// The CID of its vhost-vsock.
+    pub vsock_cid: Option<u32>,
+}
+
+impl SocketPlace {
+    fn into_path(self) -> Option<PathBuf> {
+        match self {
+            SocketPlace::Path(path) => Some(path),
+            SocketPlace::Fd(_) => None,
+        }
+    }
 }
 
 impl QemuArgs {
@@ -59,16 +85,21 @@ impl QemuArgs {
             .filter_map(|device| Disk::of_device(device, &controllers, &blocks))
             .collect();
         disks.extend(drives.iter().filter_map(|drive| Disk::of_drive(drive, is_q35)));
-        let agent = devices.iter().find(|device| device.get("name") == Some(AGENT_PORT));
-        let agent_chardev = agent.and_then(|device| device.get("chardev"));
+        let port = |name| devices.iter().find(|device| device.get("name") == Some(name));
+        let socket_of = |port: &Properties| chardevs.get(port.get("chardev")?).cloned();
+        let vsock = devices.iter().find(|device| {
+            device.get("driver").is_some_and(|driver| driver.starts_with("vhost-vsock-"))
+        });
         QemuArgs {
             names_threads: name.as_ref().is_some_and(|name| name.is_on("debug-threads")),
             name: name.and_then(|name| name.get("guest").map(str::to_owned)),
             accelerator: accelerator(&options),
             disks,
             qmp_sockets: qmp_sockets(&options, &chardevs),
-            agent_socket: agent_chardev.and_then(|id| chardevs.get(id).cloned()),
-            has_agent_port: agent.is_some(),
+            agent_socket: port(AGENT_PORT).and_then(socket_of).and_then(SocketPlace::into_path),
+            has_agent_port: port(AGENT_PORT).is_some(),
+            load_socket: port(LOAD_PORT).and_then(socket_of),
+            vsock_cid: vsock.and_then(|device| device.get("guest-cid")?.parse().ok()),
         }
     }
 }
@@ -102,18 +133,19 @@ fn accelerator(options: &[(&str, &str)]) -> Option<String> {
     })
 }
 
-/// The paths of character devices that are Unix sockets, by their ids. libvirt hands QEMU open
-/// sockets instead, which have none.
-fn chardevs(values: impl Iterator<Item = Properties>) -> BTreeMap<String, PathBuf> {
+/// The character devices that are Unix sockets, by their ids.
+fn chardevs(values: impl Iterator<Item = Properties>) -> BTreeMap<String, SocketPlace> {
     let socket = |chardev: Properties| {
         let is_socket = chardev.get("backend") == Some("socket");
-        let (id, path) = (chardev.get("id")?, chardev.get("path")?);
-        is_socket.then(|| (id.to_owned(), PathBuf::from(path)))
+        let path = chardev.get("path").map(|path| SocketPlace::Path(path.into()));
+        let fd = || Some(SocketPlace::Fd(chardev.get("fd")?.parse().ok()?));
+        let place = path.or_else(fd)?;
+        is_socket.then(|| (chardev.get("id").unwrap_or_default().to_owned(), place))
     };
     values.filter_map(socket).collect()
 }
 
-fn qmp_sockets(options: &[(&str, &str)], chardevs: &BTreeMap<String, PathBuf>) -> Vec<PathBuf> {
+fn qmp_sockets(options: &[(&str, &str)], chardevs: &BTreeMap<String, SocketPlace>) -> Vec<PathBuf> {
     let socket = |(option, value): &(&str, &str)| match *option {
         "qmp" | "qmp-pretty" => {
             let backend = Properties::parse(value, "backend");
@@ -122,7 +154,8 @@ fn qmp_sockets(options: &[(&str, &str)], chardevs: &BTreeMap<String, PathBuf>) -
         "mon" => {
             let monitor = Properties::parse(value, "chardev");
             let is_qmp = monitor.get("mode") == Some("control");
-            chardevs.get(monitor.get("chardev")?).filter(|_| is_qmp).cloned()
+            let chardev = chardevs.get(monitor.get("chardev")?).filter(|_| is_qmp);
+            chardev.cloned().and_then(SocketPlace::into_path)
         }
         _ => None,
     };

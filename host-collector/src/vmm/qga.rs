@@ -12,6 +12,11 @@
 //! is there is known only by the answer, and what another client left in it comes before. The guest is
 //! hostile: what it sends is bounded, and its words are made harmless.
 
+mod program;
+
+pub use program::Ended;
+
+use super::found::{FoundVm, Manager};
 use crate::guest::exchange::host_now;
 use crate::text::harmless;
 use serde_json::{Value, json};
@@ -63,6 +68,26 @@ pub enum QgaError {
     Refused { command: String, words: String },
     #[error("virsh cannot be run: {source}; apt-get install libvirt-clients")]
     NoVirsh { source: io::Error },
+    #[error(
+        "there is no port for qemu-ga: give the VM a virtio-serial port named \
+         org.qemu.guest_agent.0 (libvirt: <channel type='unix'><target type='virtio' \
+         name='org.qemu.guest_agent.0'/></channel>)"
+    )]
+    NoPort,
+    #[error("there is a port for qemu-ga, whose other end is not known: give its chardev a path")]
+    NoOtherEnd,
+    #[error("the guest has no program {program}")]
+    NoProgram { program: String },
+    #[error(
+        "the guest forbids its qemu-ga to run {program} ({words}): where SELinux does (getenforce), \
+         `setsebool -P virt_qemu_ga_run_unconfined on` in the guest lets it; else see whether the \
+         file is executable and its file system not mounted noexec"
+    )]
+    Forbidden { program: String, words: String },
+    #[error("{program} is not for this guest's architecture ({words}): build vslice-agent for it")]
+    WrongMachine { program: String, words: String },
+    #[error("{program} did not end within {seconds} s in the guest")]
+    Unending { program: String, seconds: u64 },
 }
 
 /// What an agent says of itself.
@@ -72,6 +97,28 @@ pub struct AgentInfo {
     pub version: String,
     /// The commands that it knows and may execute.
     pub enabled: BTreeSet<String>,
+}
+
+/// What starting a program in the guest takes.
+pub const EXEC: &[&str] = &["guest-exec", "guest-exec-status"];
+
+/// What writing a file into the guest takes.
+pub const FILES: &[&str] = &["guest-file-open", "guest-file-write", "guest-file-close"];
+
+impl AgentInfo {
+    /// Whether it may execute all of these commands.
+    ///
+    /// # Errors
+    /// [`QgaError::Disabled`] with those that it may not.
+    pub fn allows(&self, commands: &[&str]) -> Result<(), QgaError> {
+        let lacks = |command: &&str| !self.enabled.contains(*command);
+        let missing: Vec<&str> = commands.iter().copied().filter(lacks).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let words = "guest-info says so".to_owned();
+        Err(QgaError::Disabled { command: missing.join(" and "), words })
+    }
 }
 
 /// A way to an agent that has answered.
@@ -95,6 +142,25 @@ enum Channel {
 }
 
 impl Qga {
+    /// To the agent of a VM, in the way that there is.
+    ///
+    /// # Errors
+    /// [`QgaError`].
+    pub fn of_vm(vm: &FoundVm) -> Result<Qga, QgaError> {
+        match (&vm.agent_socket, vm.manager, vm.name.as_deref()) {
+            (Some(socket), _, _) => Qga::connect(socket),
+            (None, Some(manager), Some(domain)) if vm.has_agent_port => {
+                let uri = match manager {
+                    Manager::LibvirtSystem => "qemu:///system",
+                    Manager::LibvirtSession => "qemu:///session",
+                };
+                Qga::through_libvirt(uri, domain)
+            }
+            _ if vm.has_agent_port => Err(QgaError::NoOtherEnd),
+            _ => Err(QgaError::NoPort),
+        }
+    }
+
     /// Over the socket of a channel, as its only client.
     ///
     /// # Errors

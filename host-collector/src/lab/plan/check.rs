@@ -15,8 +15,32 @@ impl Plan {
     /// # Errors
     /// [`PlanError::Impossible`] with the first problem.
     pub fn check(&self) -> Result<(), PlanError> {
-        self.first_problem()
-            .map_err(|problem| PlanError::Impossible { plan: self.name.clone(), problem })
+        self.check_parts()?;
+        self.impossible(self.first_problem_of_guests())
+    }
+
+    /// The same for a plan that guests follow which are there already, with their own disks or without
+    /// a reader.
+    ///
+    /// # Errors
+    /// As [`Plan::check`].
+    pub fn check_parts(&self) -> Result<(), PlanError> {
+        self.impossible(self.first_problem())
+    }
+
+    fn impossible(&self, problem: Result<(), Problem>) -> Result<(), PlanError> {
+        problem.map_err(|problem| PlanError::Impossible { plan: self.name.clone(), problem })
+    }
+
+    /// What guests need to be started for this plan.
+    fn first_problem_of_guests(&self) -> Result<(), Problem> {
+        if self.vms.iter().all(|vm| vm.reader.is_none()) {
+            return Err(Problem::NoReader);
+        }
+        match self.vms.iter().find(|vm| vm.reader.is_some() && vm.disk.is_none()) {
+            Some(vm) => Err(Problem::NoDisk(vm.name.clone())),
+            None => Ok(()),
+        }
     }
 
     fn first_problem(&self) -> Result<(), Problem> {
@@ -36,9 +60,6 @@ impl Plan {
                 return Err(Problem::VmTwice(vm.name.clone()));
             }
             vm.check()?;
-        }
-        if self.vms.iter().all(|vm| vm.reader.is_none()) {
-            return Err(Problem::NoReader);
         }
         Ok(())
     }
@@ -120,16 +141,15 @@ impl VmPlan {
 
     fn check_reader(&self, reader: &ReaderPlan) -> Result<(), Problem> {
         let vm = || self.name.clone();
-        let Some(disk) = &self.disk else {
-            return Err(Problem::NoDisk(vm()));
-        };
         self.check_vcpu("reader.vcpu", reader.vcpu)?;
         let block_bytes = reader.block_bytes;
         if !block_bytes.is_power_of_two() || !(512..=BLOCK_BYTES_MAX).contains(&block_bytes) {
             return Err(Problem::Block { vm: vm(), block_bytes });
         }
-        if disk.size_bytes < block_bytes {
-            return Err(Problem::DiskSize { vm: vm(), size_bytes: disk.size_bytes });
+        if let Some(size_bytes) = self.disk.as_ref().map(|disk| disk.size_bytes)
+            && size_bytes < block_bytes
+        {
+            return Err(Problem::DiskSize { vm: vm(), size_bytes });
         }
         let total_bytes = reader.total_bytes;
         if total_bytes < block_bytes {
@@ -260,6 +280,7 @@ mod tests {
 
         let mut plan = Plan::load("demo").expect("the demo plan is sound");
         plan.vms[0].disk = None;
+        assert!(plan.check_parts().is_ok(), "guests that are there have disks");
         let message = plan.check().expect_err("no disk").to_string();
         assert_eq!(message, "plan 'demo': vm 'vm1' has a [vm.reader] but no [vm.disk] to read");
         plan.vms[0].reader = None;

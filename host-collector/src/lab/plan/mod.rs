@@ -290,11 +290,21 @@ impl Plan {
     /// # Errors
     /// [`PlanError`], if there is neither, or it is not a plan, or not a possible one.
     pub fn load(name_or_path: &str) -> Result<Plan, PlanError> {
+        let plan = Plan::load_parts(name_or_path)?;
+        plan.check()?;
+        Ok(plan)
+    }
+
+    /// The same, for guests that are there already: see [`Plan::check_parts`].
+    ///
+    /// # Errors
+    /// As [`Plan::load`].
+    pub fn load_parts(name_or_path: &str) -> Result<Plan, PlanError> {
         if let Some((name, text)) = BUILT_IN.iter().find(|(name, _)| *name == name_or_path) {
-            return Plan::parse(name, text);
+            return Plan::parse_parts(name, text);
         }
         match std::fs::read_to_string(Path::new(name_or_path)) {
-            Ok(text) => Plan::parse(name_or_path, &text),
+            Ok(text) => Plan::parse_parts(name_or_path, &text),
             Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
                 Err(PlanError::NotFound { name: name_or_path.to_owned() })
             }
@@ -307,9 +317,15 @@ impl Plan {
     /// # Errors
     /// [`PlanError::Syntax`] or [`PlanError::Impossible`].
     pub fn parse(origin: &str, text: &str) -> Result<Plan, PlanError> {
+        let plan = Plan::parse_parts(origin, text)?;
+        plan.check()?;
+        Ok(plan)
+    }
+
+    fn parse_parts(origin: &str, text: &str) -> Result<Plan, PlanError> {
         let plan: Plan =
             toml::from_str(text).map_err(|error| PlanError::syntax(origin, text, &error))?;
-        plan.check()?;
+        plan.check_parts()?;
         Ok(plan)
     }
 

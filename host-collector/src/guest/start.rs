@@ -1,0 +1,219 @@
+//! Starts vslice-agent in a guest that runs already, through its qemu-ga.
+//!
+//! The agent that the image brings is taken, or one is uploaded and removed again. Under systemd it
+//! becomes a unit of its own: systemd ends what qemu-ga has started together with qemu-ga.
+
+use super::exchange::host_now;
+use crate::vmm::qga::{EXEC, Ended, FILES, Qga, QgaError};
+use sha2::{Digest, Sha256};
+use std::fmt::Write;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use thiserror::Error;
+
+/// The agent that an image brings, wherever its PATH finds it.
+const BAKED_IN: &str = "vslice-agent";
+
+/// Where an uploaded agent is: no other user of the guest may write there, and it may be executed,
+/// which /run often may not. Its name begins so and ends in a number.
+const UPLOAD_PREFIX: &str = "/var/lib/vslice-agent-";
+
+/// How long a program may take in the guest that only says a word: a busy guest under TCG takes
+/// seconds to start one.
+const WORD_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// An agent is 3 MiB at most; what is much larger is none.
+const AGENT_BYTES_MAX: usize = 64 << 20;
+
+/// Why an agent could not be started.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "each variant is said in full by its message or its source's")]
+pub enum StartError {
+    #[error(transparent)]
+    Qga(#[from] QgaError),
+    #[error(
+        "the guest has no vslice-agent on its PATH: name a static one to upload with --agent (in a \
+         checkout of vslice, `make build` makes it), or bake it into the guest's image"
+    )]
+    NoAgent,
+    #[error("the agent {} cannot be read: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{} is no program for Linux, or of no architecture that vslice knows", path.display())]
+    NoProgram { path: PathBuf },
+    #[error(
+        "{} is built for {theirs}, the guest is {machine}: build vslice-agent for it",
+        path.display()
+    )]
+    OtherMachine { path: PathBuf, theirs: &'static str, machine: String },
+    #[error("the uploaded agent has not arrived as it was sent: {words}")]
+    Damaged { words: String },
+    #[error("{program} failed in the guest: {words}")]
+    Failed { program: &'static str, words: String },
+}
+
+/// An agent that was started.
+#[derive(Debug)]
+pub struct StartedAgent {
+    qga: Qga,
+    kind: Kind,
+    uploaded: Option<String>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// A unit of systemd's.
+    Unit(String),
+    /// A child of qemu-ga's.
+    Child(u64),
+}
+
+/// Starts an agent that connects to `address`: the guest's own, or `upload` if there is one.
+///
+/// # Errors
+/// [`StartError`]; then nothing of it is left in the guest.
+pub fn start(
+    mut qga: Qga,
+    upload: Option<&Path>,
+    address: &str,
+) -> Result<StartedAgent, StartError> {
+    let info = qga.info()?;
+    info.allows(EXEC)?;
+    let id = host_now().0;
+    let uploaded = match upload {
+        None => None,
+        Some(agent) => {
+            info.allows(FILES)?;
+            let path = format!("{UPLOAD_PREFIX}{id}");
+            if let Err(error) = send(&mut qga, agent, &path) {
+                remove(&mut qga, &path);
+                return Err(error);
+            }
+            Some(path)
+        }
+    };
+    let program = uploaded.as_deref().unwrap_or(BAKED_IN);
+    match launch(&mut qga, program, address, &format!("vslice-agent-{id}")) {
+        Ok(kind) => Ok(StartedAgent { qga, kind, uploaded }),
+        Err(error) => {
+            if let Some(path) = &uploaded {
+                remove(&mut qga, path);
+            }
+            Err(error)
+        }
+    }
+}
+
+impl StartedAgent {
+    /// Removes what was uploaded. The agent needs its file no more once it runs.
+    pub fn connected(mut self) {
+        if let Some(path) = &self.uploaded {
+            remove(&mut self.qga, path);
+        }
+    }
+
+    /// What it said before it ended without having connected, or that it still runs. What was uploaded
+    /// is removed.
+    #[must_use]
+    pub fn never_connected(mut self) -> String {
+        let said = match &self.kind {
+            Kind::Unit(unit) => {
+                let unit = format!("--unit={unit}");
+                // Its own words, and not systemd's of it.
+                let args = [&unit, "_TRANSPORT=stdout", "--output=cat", "--lines=3", "--no-pager"];
+                self.qga.run("journalctl", &args, WORD_TIMEOUT).map(Some)
+            }
+            Kind::Child(pid) => self.qga.ended(*pid),
+        };
+        if let Some(path) = &self.uploaded {
+            remove(&mut self.qga, path);
+        }
+        match said {
+            Ok(Some(ended)) if ended.is_success() || !ended.last_words().is_empty() => {
+                ended.last_words().to_owned()
+            }
+            Ok(_) => "it runs and says nothing".to_owned(),
+            Err(error) => format!("what it says cannot be seen, for {error}"),
+        }
+    }
+}
+
+/// Uploads an agent, and sees that it arrived whole.
+fn send(qga: &mut Qga, agent: &Path, path: &str) -> Result<(), StartError> {
+    let owned = || agent.to_owned();
+    let bytes =
+        std::fs::read(agent).map_err(|source| StartError::Read { path: owned(), source })?;
+    let theirs = machine_of(&bytes).filter(|_| bytes.len() <= AGENT_BYTES_MAX);
+    let theirs = theirs.ok_or_else(|| StartError::NoProgram { path: owned() })?;
+    if let Some(machine) = qga.machine().filter(|machine| machine != theirs) {
+        return Err(StartError::OtherMachine { path: owned(), theirs, machine });
+    }
+    qga.write_file(path, &bytes)?;
+    let sum = run(qga, "sha256sum", &[path])?;
+    if !sum.out.starts_with(&hex(&Sha256::digest(&bytes))) {
+        return Err(StartError::Damaged { words: sum.out });
+    }
+    run(qga, "chmod", &["0700", path]).map(drop)
+}
+
+/// Whether the guest has no such file afterwards; one that stays is small, and nobody waits for it.
+fn remove(qga: &mut Qga, path: &str) {
+    let _removed = qga.run("rm", &["-f", path], WORD_TIMEOUT);
+}
+
+fn launch(qga: &mut Qga, program: &str, address: &str, unit: &str) -> Result<Kind, StartError> {
+    let command = [program, "run", "--connect", address];
+    let is_own = program == BAKED_IN;
+    let no_agent = |error| match error {
+        QgaError::NoProgram { .. } if is_own => StartError::NoAgent,
+        other => StartError::Qga(other),
+    };
+    // Its own version first: a program that is not there is told apart from a unit that fails.
+    let version = qga.run(program, &["--version"], WORD_TIMEOUT).map_err(no_agent)?;
+    if !version.is_success() {
+        let words = version.last_words().to_owned();
+        return Err(StartError::Failed { program: "vslice-agent --version", words });
+    }
+    let name = format!("--unit={unit}");
+    let args = ["--quiet", "--collect", &name, "--description=The guest side of vslice"];
+    let args: Vec<&str> = args.into_iter().chain(command).collect();
+    match qga.run("systemd-run", &args, WORD_TIMEOUT) {
+        Ok(ended) if ended.is_success() => return Ok(Kind::Unit(unit.to_owned())),
+        // Installed, and not the guest's init (systemd: src/shared/bus-util.c).
+        Ok(ended) if ended.err.contains("not been booted with systemd") => {}
+        Ok(ended) => {
+            let words = ended.last_words().to_owned();
+            return Err(StartError::Failed { program: "systemd-run", words });
+        }
+        Err(QgaError::NoProgram { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(Kind::Child(qga.start(program, &command[1..])?))
+}
+
+fn run(qga: &mut Qga, program: &'static str, args: &[&str]) -> Result<Ended, StartError> {
+    let ended = qga.run(program, args, WORD_TIMEOUT)?;
+    if ended.is_success() {
+        return Ok(ended);
+    }
+    Err(StartError::Failed { program, words: ended.last_words().to_owned() })
+}
+
+/// The architecture that a program is for, as uname(1) calls it: `e_machine` in its header, elf(5).
+fn machine_of(program: &[u8]) -> Option<&'static str> {
+    if !program.starts_with(b"\x7fELF") {
+        return None;
+    }
+    match program.get(18..20)? {
+        [62, 0] => Some("x86_64"),
+        [183, 0] => Some("aarch64"),
+        _ => None,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _infallible = write!(text, "{byte:02x}");
+        text
+    })
+}

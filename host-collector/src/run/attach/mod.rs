@@ -1,0 +1,406 @@
+//! A recording of VMs that are there already. Unless it is asked for, nothing of them is changed and
+//! nothing is asked of them: without an agent in the guest there are no requests, but why each vCPU
+//! left its pCPU, and who had it instead.
+
+mod load;
+mod roles;
+
+pub use load::Load;
+pub use roles::Casting;
+
+use super::error::RunError;
+use super::evidence::{EvidencePlan, EvidenceSetting};
+use super::home::HomePcpu;
+use super::lock_facts;
+use super::manifest::{Cost, Manifest, SCHEMA, Status, ThreadRecord, VmRecord};
+use super::measurement::{Measurement, Work};
+use super::observer::Observer;
+use super::seats::{LOOK_INTERVAL, Seats, seated};
+use super::stage::{ReadProgress, THREADS_INTERVAL};
+use super::tsc_watch::TscWatch;
+use super::watch::Watcher;
+use super::{close, reserve};
+use crate::guest::start::StartedAgent;
+use crate::lab::plan::{Accelerator, VmPlan};
+use crate::lab::scratch;
+use crate::store::{RunDir, VmName};
+use crate::units::{PcpuId, Tid};
+use crate::vmm::found::FoundVm;
+use crate::vmm::host::{self, HostPcpus};
+use crate::vmm::pin::{self, Pin, Pinning};
+use crate::vmm::procfs::{self, StartTicks};
+use crate::vmm::threads;
+use load::{Meeting, accelerator_of};
+use roles::Pinned;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What a name in the run directory has room for.
+const NAME_CHARS_MAX: usize = 32;
+
+/// What is recorded, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub struct AttachOptions<'a> {
+    /// The VMs.
+    pub vms: &'a [FoundVm],
+    /// The run directory, made by the recording.
+    pub output: &'a Path,
+    /// How long; `None` until the readers have read all, it is interrupted or a VM ends.
+    pub duration: Option<Duration>,
+    /// How well the VMs' threads must be seen.
+    pub evidence: EvidenceSetting,
+    /// Whether every exit is recorded, which costs.
+    pub exits: bool,
+    /// What agents do in the guests; `None` to start none.
+    pub load: Option<&'a Load>,
+    /// Where the VMs' threads are pinned to meanwhile; `None` to leave them where they are.
+    pub pin: Option<&'a Casting>,
+    /// Set from outside when the recording shall end, which is no failure.
+    pub interrupted: &'a AtomicBool,
+}
+
+/// A recording that this host allows, and the directory that is now its own.
+#[derive(Debug)]
+pub struct Attachment<'a> {
+    options: AttachOptions<'a>,
+    evidence: EvidencePlan,
+    /// The VMs with their names in the run directory.
+    names: Vec<VmName>,
+    /// Where each VM's process began, to know it from a later one of its id.
+    starts: Vec<(Tid, StartTicks)>,
+    /// On these pCPUs every switch is recorded: wherever a vCPU may run.
+    pcpus: BTreeSet<PcpuId>,
+    /// Where the collector stays, if there is a pCPU that no vCPU may run on.
+    home: Option<PcpuId>,
+    dir: RunDir,
+}
+
+/// Why a recording ended before anything was measured.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct NotMeasured(pub RunError);
+
+impl<'a> Attachment<'a> {
+    /// Finds out whether the VMs can be recorded; makes the run directory last.
+    ///
+    /// # Errors
+    /// Why they cannot. Nothing was made then.
+    pub fn prepare(options: AttachOptions<'a>) -> Result<Attachment<'a>, RunError> {
+        if let Some(vm) = options.vms.iter().find(|vm| vm.vcpus().next().is_none()) {
+            return Err(RunError::UnseenVcpus { vm: vm.label() });
+        }
+        // A journal that cannot be read is one that cannot be undone either.
+        drop(pin::undo_stale_journals(&scratch::parent_dir()));
+        let evidence = EvidencePlan::of_host(options.evidence)?;
+        let online = HostPcpus::online()?;
+        let (pcpus, home) = match options.pin {
+            Some(casting) => {
+                casting.check_pins(options.vms)?;
+                casting.plan.check_host(&online)?;
+                let vcpus = casting.parts().flat_map(|part| part.vcpu_pcpus.iter().copied());
+                (vcpus.collect::<BTreeSet<PcpuId>>(), Some(casting.plan.collector_pcpu))
+            }
+            None => {
+                let vcpus = options.vms.iter().flat_map(FoundVm::vcpus);
+                let pcpus: BTreeSet<PcpuId> =
+                    vcpus.flat_map(|thread| thread.affinity.iter().copied()).collect();
+                let home = online.iter().find(|pcpu| !pcpus.contains(pcpu));
+                (pcpus, home)
+            }
+        };
+        let names = names_of(options.vms);
+        let start = |vm: &FoundVm| {
+            let gone = RunError::VmEnded { vm: vm.label(), pid: vm.pid };
+            Ok((vm.pid, procfs::start_ticks(vm.pid).ok_or(gone)?))
+        };
+        let starts = options.vms.iter().map(start).collect::<Result<_, RunError>>()?;
+        let dir = RunDir::create(options.output)?;
+        Ok(Attachment { options, evidence, names, starts, pcpus, home, dir })
+    }
+
+    /// Records until the time is over, everything is read, an interrupt comes or a VM ends. What is
+    /// returned says how that went once it was measured.
+    ///
+    /// # Errors
+    /// Why nothing was measured.
+    pub fn record(&self, watcher: &mut dyn Watcher) -> Result<Result<(), RunError>, NotMeasured> {
+        let mut manifest = self.manifest();
+        let result = self.make(&mut manifest, watcher);
+        let closed = close(&self.dir, &mut manifest, result);
+        match closed {
+            Err(error) if manifest.window.is_none() => Err(NotMeasured(error)),
+            closed => Ok(closed),
+        }
+    }
+
+    fn make(&self, manifest: &mut Manifest, watcher: &mut dyn Watcher) -> Result<(), RunError> {
+        self.dir.write_json("run.json", manifest)?;
+        reserve::take(&self.dir)?;
+        let home = self.home.map(HomePcpu::move_to);
+        let result = match self.options.load {
+            None => self.measure(manifest, watcher, None),
+            Some(load) => self.make_with_load(load, manifest, watcher),
+        };
+        drop(home);
+        result
+    }
+
+    fn make_with_load(
+        &self,
+        load: &Load,
+        manifest: &mut Manifest,
+        watcher: &mut dyn Watcher,
+    ) -> Result<(), RunError> {
+        let (mut plans, mut addresses) = (Vec::new(), Vec::new());
+        let vms = self.options.vms.iter().zip(load.casting.parts()).zip(&self.names);
+        for (((vm, part), name), index) in vms.zip(0..) {
+            let Meeting { listener, address } = Meeting::of_vm(vm, index)?;
+            plans.push(load.seat_plan(vm, part, name.as_str(), listener));
+            addresses.push(address);
+        }
+        let seated =
+            seated(&self.dir, plans, self.options.interrupted, manifest, |seats, manifest| {
+                let mut agents = Vec::new();
+                for (vm, address) in self.options.vms.iter().zip(&addresses) {
+                    watcher.stage(&format!(
+                        "starting the agent in {} through its qemu-ga",
+                        vm.label()
+                    ));
+                    agents.push(load.start(vm, address)?);
+                }
+                self.meet(seats, agents, &addresses)?;
+                self.measure(manifest, watcher, Some((load, seats)))
+            });
+        seated?.result
+    }
+
+    /// Waits until every agent has connected and is ready; from then on qemu-ga is not needed any more.
+    fn meet(
+        &self,
+        seats: &mut Seats<'_>,
+        agents: Vec<StartedAgent>,
+        addresses: &[String],
+    ) -> Result<(), RunError> {
+        let met = seats.wait_until_ready(|| self.check_vms());
+        let mut result = Ok(());
+        for ((agent, vm), address) in agents.into_iter().zip(self.options.vms).zip(addresses) {
+            match &met {
+                Err(error) if error.is_silence() => {
+                    let (vm, address) = (vm.label(), address.clone());
+                    let words = agent.never_connected();
+                    result = result.and(Err(RunError::AgentLost { vm, address, words }));
+                }
+                _ => agent.connected(),
+            }
+        }
+        result.and(met)
+    }
+
+    fn measure(
+        &self,
+        manifest: &mut Manifest,
+        watcher: &mut dyn Watcher,
+        load: Option<(&Load, &mut Seats<'_>)>,
+    ) -> Result<(), RunError> {
+        let pinned = self.options.pin.map(|casting| self.pin(casting, manifest)).transpose()?;
+        lock_facts::note_locks(&mut manifest.vms);
+        let is_kvm = |vm: &FoundVm| accelerator_of(vm) == Accelerator::Kvm;
+        let measurement = Measurement {
+            dir: &self.dir,
+            home: self.home,
+            evidence: &self.evidence,
+            accelerator: match self.options.vms.iter().any(is_kvm) {
+                true => Accelerator::Kvm,
+                false => Accelerator::Tcg,
+            },
+            exits: self.options.exits,
+        };
+        let parts = load.iter().flat_map(|(load, _)| load.casting.parts());
+        let progress = ReadProgress::new(parts);
+        let seats = load.map(|(_, seats)| seats);
+        measurement.make(manifest, watcher, &mut Attached { of: self, seats, progress, pinned })
+    }
+
+    /// Pins the VMs' threads until what it returns is dropped.
+    fn pin<'s>(
+        &'s self,
+        casting: &'s Casting,
+        manifest: &mut Manifest,
+    ) -> Result<Pinned<'s>, RunError> {
+        let mut pinning = Pinning::new(&scratch::parent_dir())?;
+        let pins = casting.pins(self.options.vms, threads::list_with_kernel)?;
+        pinning.apply(&pins)?;
+        let pcpu_of = |tid: Tid| pins.iter().find(|pin: &&Pin| pin.tid == tid).map(|pin| pin.pcpu);
+        for thread in manifest.vms.iter_mut().flat_map(|vm| &mut vm.threads) {
+            thread.pinned = pcpu_of(thread.tid);
+        }
+        Ok(Pinned { casting, vms: self.options.vms, pinning })
+    }
+
+    /// Whether all VMs are there.
+    fn check_vms(&self) -> Result<(), RunError> {
+        let mut vms = self.options.vms.iter().zip(&self.starts);
+        match vms.find(|(_, (pid, start))| !procfs::is_alive(*pid, *start)) {
+            Some((vm, _)) => Err(RunError::VmEnded { vm: vm.label(), pid: vm.pid }),
+            None => Ok(()),
+        }
+    }
+
+    fn what_goes_on(&self) -> String {
+        let names: Vec<&str> = self.names.iter().map(VmName::as_str).collect();
+        let until = match (self.options.duration, self.options.load) {
+            (Some(duration), _) => {
+                format!("for {} s; Ctrl-C ends it earlier", duration.as_secs_f64())
+            }
+            (None, Some(_)) => "until the readers have read all; Ctrl-C ends it earlier".to_owned(),
+            (None, None) => "until Ctrl-C".to_owned(),
+        };
+        format!("recording {} {until}", names.join(" and "))
+    }
+
+    fn manifest(&self) -> Manifest {
+        let vms = self.options.vms;
+        let exe = |vm: &FoundVm| std::fs::read_link(format!("/proc/{}/exe", vm.pid)).ok();
+        let program: PathBuf = vms.iter().find_map(exe).unwrap_or_default();
+        let facts = host::facts(&program, &scratch::parent_dir());
+        let accelerators: BTreeSet<&str> =
+            vms.iter().filter_map(|vm| vm.accelerator.as_deref()).collect();
+        let parts: Vec<Option<&VmPlan>> = match self.options.load {
+            Some(load) => load.casting.parts().map(Some).collect(),
+            None => vec![None; vms.len()],
+        };
+        let records = vms.iter().zip(&self.names).zip(parts);
+        Manifest {
+            schema: SCHEMA.to_owned(),
+            status: Status::Recording,
+            plan: serde_json::json!({
+                "attached": vms,
+                "exits": self.options.exits,
+                "load": self.options.load.map(|load| &load.casting.plan),
+                "pin": self.options.pin.map(|casting| &casting.plan),
+            }),
+            plan_name: "attach".to_owned(),
+            accelerator: accelerators.into_iter().collect::<Vec<_>>().join(" and "),
+            accelerator_reason: "the VMs were found running".to_owned(),
+            vsock_way: match self.options.load {
+                Some(_) => "agents were started through qemu-ga",
+                None => "no agent was started, so there are no requests",
+            }
+            .to_owned(),
+            environment_lines: facts.lines(),
+            environment: serde_json::to_value(facts).unwrap_or_default(),
+            collector_pid: Tid(std::process::id()),
+            image: serde_json::Value::Null,
+            window: None,
+            vms: records.map(|((vm, name), part)| record_of(vm, name, part)).collect(),
+            pcpus: self.pcpus.iter().copied().collect(),
+            evidence: self.evidence.planned(),
+            sampling: None,
+            cost: Cost::default(),
+            host_tsc: Vec::new(),
+        }
+    }
+}
+
+/// What goes on while attached VMs are recorded.
+struct Attached<'a, 'scope> {
+    of: &'a Attachment<'a>,
+    seats: Option<&'a mut Seats<'scope>>,
+    progress: ReadProgress,
+    pinned: Option<Pinned<'a>>,
+}
+
+impl Work for Attached<'_, '_> {
+    fn go_on(
+        &mut self,
+        observer: &Observer,
+        tscs: &mut TscWatch,
+        watcher: &mut dyn Watcher,
+    ) -> Result<(), RunError> {
+        watcher.stage(&self.of.what_goes_on());
+        if let Some(seats) = &self.seats {
+            seats.start();
+        }
+        let begun = Instant::now();
+        let mut threads_at = begun;
+        let is_over = || self.of.options.duration.is_some_and(|limit| begun.elapsed() >= limit);
+        while !is_over() && !observer.has_ended() {
+            // Who interrupts has seen enough, which is no failure.
+            match self.of.look(self.seats.as_deref_mut()) {
+                Err(RunError::Interrupted) => return Ok(()),
+                looked => looked?,
+            }
+            if let Some(seats) = &self.seats {
+                self.progress.look(seats, watcher)?;
+                if let Some(result) = seats.readers_are_done() {
+                    return result;
+                }
+            }
+            if let Some(pinned) = &mut self.pinned
+                && threads_at.elapsed() >= THREADS_INTERVAL
+            {
+                threads_at = Instant::now();
+                pinned.again()?;
+            }
+            tscs.turn();
+            thread::sleep(LOOK_INTERVAL);
+        }
+        Ok(())
+    }
+
+    fn wind_down(&mut self) -> Result<(), RunError> {
+        self.seats.as_mut().map_or(Ok(()), |seats| seats.stop())
+    }
+}
+
+impl Attachment<'_> {
+    fn look(&self, seats: Option<&mut Seats<'_>>) -> Result<(), RunError> {
+        match seats {
+            Some(seats) => seats.look(|| self.check_vms()),
+            None if self.options.interrupted.swap(false, Ordering::Relaxed) => {
+                Err(RunError::Interrupted)
+            }
+            None => self.check_vms(),
+        }
+    }
+}
+
+fn record_of(vm: &FoundVm, name: &VmName, part: Option<&VmPlan>) -> VmRecord {
+    let threads = vm.threads.iter().map(|thread| ThreadRecord {
+        tid: thread.tid,
+        comm: thread.comm.clone(),
+        role: thread.role.clone(),
+        vcpu: thread.vcpu,
+        pinned: None,
+        kept: None,
+    });
+    let record = VmRecord::new(name.as_str(), vm.pid, threads.collect());
+    match part {
+        Some(part) => record.with_load(part),
+        None => record,
+    }
+}
+
+/// Names for files, each once: what cannot be in one is a dash there, and VMs that would have one name
+/// are called by their processes.
+fn names_of(vms: &[FoundVm]) -> Vec<VmName> {
+    let own = |vm: &FoundVm| {
+        let letters = vm.name.as_deref()?.chars().take(NAME_CHARS_MAX).map(|letter| {
+            if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '-' }
+        });
+        VmName::try_from(letters.collect::<String>()).ok()
+    };
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for name in vms.iter().filter_map(own) {
+        *counts.entry(name.as_str().to_owned()).or_default() += 1;
+    }
+    let name = |vm: &FoundVm| {
+        let single = own(vm).filter(|name| counts.get(name.as_str()) == Some(&1));
+        let by_process = || VmName::try_from(format!("pid-{}", vm.pid).as_str());
+        single.unwrap_or_else(|| by_process().expect("letters, digits and a dash"))
+    };
+    vms.iter().map(name).collect()
+}

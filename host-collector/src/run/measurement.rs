@@ -1,0 +1,108 @@
+//! The measured window of a recording: everything that begins just before it and ends just after it.
+
+use super::census::host_threads;
+use super::error::RunError;
+use super::evidence::EvidencePlan;
+use super::manifest::{Manifest, Window};
+use super::observer::{Observer, record_plan};
+use super::quota;
+use super::tsc_watch::TscWatch;
+use super::uninterrupted::Before;
+use super::watch::Watcher;
+use crate::guest::exchange::host_now;
+use crate::lab::plan::Accelerator;
+use crate::perf::{KvmDetail, Recorder};
+use crate::report::evidence::{Evidence, EvidenceLevel};
+use crate::store::{EventWriters, RunDir};
+use crate::units::PcpuId;
+use nix::sys::resource::{UsageWho, getrusage};
+
+/// What goes on in the window.
+pub(super) trait Work {
+    /// Goes on until the window is to be closed; also when the observer has ended, which says why when
+    /// it is finished.
+    fn go_on(
+        &mut self,
+        observer: &Observer,
+        tscs: &mut TscWatch,
+        watcher: &mut dyn Watcher,
+    ) -> Result<(), RunError>;
+
+    /// Ends what goes on in guests, after the window and while they are still watched.
+    fn wind_down(&mut self) -> Result<(), RunError>;
+}
+
+/// How a window is measured.
+#[derive(Debug)]
+pub(super) struct Measurement<'a> {
+    pub(super) dir: &'a RunDir,
+    /// Where the collector stays, if it has a pCPU.
+    pub(super) home: Option<PcpuId>,
+    pub(super) evidence: &'a EvidencePlan,
+    /// What runs the guests; KVM if it runs one of them.
+    pub(super) accelerator: Accelerator,
+    /// Whether each exit is recorded, where there are any.
+    pub(super) exits: bool,
+}
+
+impl Measurement<'_> {
+    /// Measures while `work` goes on.
+    pub(super) fn make(
+        &self,
+        manifest: &mut Manifest,
+        watcher: &mut dyn Watcher,
+        work: &mut dyn Work,
+    ) -> Result<(), RunError> {
+        let evidence = self.evidence.clone();
+        let recorder = |manifest: &Manifest| self.recorder(manifest);
+        let observer = Observer::start(self.dir, self.home, evidence, manifest, recorder)?;
+        let Evidence { level, reason, .. } = &manifest.evidence;
+        if *level != EvidenceLevel::Recorded {
+            watcher.stage(&format!("no events are recorded, only {}: {reason}", level.name()));
+        }
+        // After the start, so that the recorder's own threads are in it, and nobody is born between.
+        self.dir.write_json("threads.json", &host_threads())?;
+        quota::note_start(&mut manifest.vms);
+        let mut tscs = TscWatch::start(&manifest.vms, self.accelerator);
+        tscs.write(manifest);
+        let before = Before::read(&manifest.vms);
+        let cpu_before_ns = own_cpu_ns();
+        manifest.window = Some(Window { start_ns: host_now(), end_ns: None });
+        self.dir.write_json("run.json", manifest)?;
+        let worked = work.go_on(&observer, &mut tscs, watcher);
+        if let Some(window) = &mut manifest.window {
+            window.end_ns = Some(host_now());
+        }
+        before.note(&mut manifest.vms);
+        quota::note_end(&mut manifest.vms);
+        tscs.finish(manifest);
+        if matches!(worked, Err(RunError::Interrupted)) {
+            watcher.stage("interrupted, closing the run; interrupt once more not to wait for that");
+        }
+        let wound_down = work.wind_down();
+        manifest.cost.cpu_ns = own_cpu_ns().saturating_sub(cpu_before_ns);
+        let recorded = observer.finish(self.dir, manifest);
+        // What happened first is what the others follow from.
+        worked.and(wound_down).and(recorded)
+    }
+
+    fn recorder(&self, manifest: &Manifest) -> Result<Recorder, RunError> {
+        let kvm = match (self.accelerator, self.exits) {
+            (Accelerator::Kvm, true) => KvmDetail::Exits,
+            (Accelerator::Kvm, false) => KvmDetail::DeviceAccess,
+            (Accelerator::Tcg, _) => KvmDetail::None,
+        };
+        let plan = record_plan(manifest, kvm, self.home);
+        Ok(Recorder::start(&plan, EventWriters::create(self.dir)?)?)
+    }
+}
+
+/// CPU time that this process has used, user and system.
+fn own_cpu_ns() -> u64 {
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return 0 };
+    let ns = |time: nix::sys::time::TimeVal| {
+        u64::try_from(time.tv_sec()).unwrap_or(0) * 1_000_000_000
+            + u64::try_from(time.tv_usec()).unwrap_or(0) * 1000
+    };
+    ns(usage.user_time()) + ns(usage.system_time())
+}
