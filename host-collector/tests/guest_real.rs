@@ -1,0 +1,451 @@
+//! `vslice attach --load` to guests as users have them: the debian image under QEMU and under libvirt,
+//! the agent started through a real qemu-ga.
+//!
+//! libvirt runs in a mount namespace of this test, with directories of its own, so that neither its
+//! configuration nor its domains are the host's. What this host lacks (the image, libvirt, root) shows
+//! as an ignored test with the reason.
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+use vslice::lab::tools;
+use vslice::perf::check_rights;
+use vslice::units::PcpuId;
+use vslice::vmm::found;
+use vslice::vmm::qga::Qga;
+
+const NAP: Duration = Duration::from_millis(100);
+/// A guest under TCG has booted after 10 to 20 s.
+const BOOT_LIMIT: Duration = Duration::from_secs(180);
+const STEP_LIMIT: Duration = Duration::from_secs(60);
+
+/// What libvirt keeps, each replaced by an empty directory in this process's namespace.
+const LIBVIRTS: [&str; 5] =
+    ["/etc/libvirt", "/run/libvirt", "/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt"];
+
+/// Everything as this user, without what needs a daemon or control groups.
+const QEMU_CONF: &str = r#"user = "root"
+group = "root"
+security_driver = "none"
+cgroup_controllers = []
+namespaces = []
+remember_owner = 0
+stdio_handler = "file"
+"#;
+
+/// The reader is the only one on its vCPU.
+const PLAN: &str = r#"name = "load"
+collector_pcpu = 0
+[[vm]]
+name = "web1"
+vcpus = 2
+vcpu_pcpus = [0, 1]
+hogs = [0]
+[vm.reader]
+vcpu = 1
+"#;
+
+type Outcome = Result<(), Failed>;
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    // They share a domain, and the pCPUs.
+    arguments.test_threads = Some(1);
+    let missing = missing();
+    // Before there is another thread: it moves this one only.
+    let libvirt_missing = missing.clone().or_else(libvirt_missing);
+    let domain = Arc::new(Mutex::new(None));
+    let by_libvirt = |test: fn(&Libvirt) -> Outcome| {
+        let domain = Arc::clone(&domain);
+        move || {
+            let mut domain = domain.lock().unwrap_or_else(PoisonError::into_inner);
+            if domain.is_none() {
+                *domain = Some(Libvirt::start()?);
+            }
+            test(domain.as_ref().ok_or("it was just started")?)
+        }
+    };
+    let trial =
+        |name: &str, missing: &Option<String>, test: Box<dyn FnOnce() -> Outcome + Send>| {
+            match missing {
+                None => Trial::test(name, test),
+                Some(reason) => {
+                    Trial::test(name, || Ok(())).with_kind(reason.clone()).with_ignored_flag(true)
+                }
+            }
+        };
+    let trials = vec![
+        trial("an_agent_is_uploaded_through_a_socket", &missing, Box::new(uploaded)),
+        trial(
+            "the_guests_own_agent_is_started_through_libvirt",
+            &libvirt_missing,
+            Box::new(by_libvirt(started)),
+        ),
+        trial(
+            "qemu_ga_and_libvirtd_may_end_midway",
+            &libvirt_missing,
+            Box::new(by_libvirt(without_daemons)),
+        ),
+        trial(
+            "a_domain_destroyed_midway_leaves_a_partial_report",
+            &libvirt_missing,
+            Box::new(by_libvirt(destroyed)),
+        ),
+    ];
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    drop(domain.lock().unwrap_or_else(PoisonError::into_inner).take());
+    conclusion.exit();
+}
+
+fn missing() -> Option<String> {
+    if let Err(error) = check_rights() {
+        return Some(error.to_string());
+    }
+    if tools::find(tools::QEMU).is_none() {
+        return Some(format!("there is no {}", tools::QEMU));
+    }
+    std::env::var_os("VSLICE_DEBIAN_IMAGE")
+        .is_none()
+        .then(|| "VSLICE_DEBIAN_IMAGE does not name the image of `make debian-image`".to_owned())
+}
+
+/// Goes into a mount namespace with libvirt's directories empty, or says why not.
+fn libvirt_missing() -> Option<String> {
+    let tools = ["libvirtd", "virsh"];
+    if let Some(tool) = tools.into_iter().find(|tool| tools::find(tool).is_none()) {
+        return Some(format!("there is no {tool}"));
+    }
+    if !geteuid().is_root() {
+        return Some("libvirt's system daemon needs root".to_owned());
+    }
+    let mounted = || -> nix::Result<()> {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount(
+            None::<&str>,
+            "/",
+            None::<&str>,
+            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+            None::<&str>,
+        )?;
+        for directory in LIBVIRTS {
+            let _may_be_there = fs::create_dir_all(directory);
+            mount(Some("tmpfs"), directory, Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
+        }
+        Ok(())
+    };
+    mounted().err().map(|error| format!("no mount namespace of its own: {error}"))
+}
+
+fn image() -> PathBuf {
+    PathBuf::from(std::env::var_os("VSLICE_DEBIAN_IMAGE").unwrap_or_default())
+}
+
+fn check(condition: bool, what: impl FnOnce() -> String) -> Outcome {
+    if condition { Ok(()) } else { Err(what().into()) }
+}
+
+/// Waits until something is so.
+fn wait_for<T>(
+    what: &str,
+    limit: Duration,
+    mut look: impl FnMut() -> Option<T>,
+) -> Result<T, Failed> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(seen) = look() {
+            return Ok(seen);
+        }
+        if Instant::now() >= deadline {
+            return Err(format!("{what}: not within {} s", limit.as_secs()).into());
+        }
+        sleep(NAP);
+    }
+}
+
+/// A process that is ended with the test, whichever way that ends.
+struct Guarded(Child);
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        let _may_have_ended = self.0.kill();
+        let _status = self.0.wait();
+    }
+}
+
+/// `vslice attach`, with its run directory in `dir`.
+fn attach(vm: &str, dir: &Path, args: &[&str]) -> Result<Child, Failed> {
+    let plan = dir.join("load.toml");
+    fs::write(&plan, PLAN)?;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vslice"));
+    command.args(["attach", vm, "--json", "--load"]).arg(plan).args(args);
+    command
+        .args(["--target", "/dev/disk/by-partlabel/vslice-test", "--output"])
+        .arg(dir.join("run"));
+    Ok(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
+}
+
+fn summary(output: &Output) -> Result<Value, Failed> {
+    let said = String::from_utf8_lossy(&output.stderr);
+    serde_json::from_slice(&output.stdout).map_err(|error| format!("{error}: {said}").into())
+}
+
+/// A run that came to its end, with all of its requests, each of them explained.
+fn is_complete(output: &Output, requests: u64) -> Outcome {
+    let summary = summary(output)?;
+    let said = || {
+        let (status, requests) = (&summary["status"], &summary["requests"]);
+        format!("{status:#} {requests:#}\n{}", String::from_utf8_lossy(&output.stderr))
+    };
+    check(output.status.success() && summary["status"]["state"] == "complete", said)?;
+    check(summary["requests"]["count"] == requests, said)?;
+    check(summary["requests"]["unattributable"] == 0, said)
+}
+
+/// Waits until requests are streamed into the run directory.
+fn wait_for_requests(dir: &Path) -> Outcome {
+    let is_requests = |path: &Path| path.to_string_lossy().contains("requests");
+    wait_for("requests in the run directory", STEP_LIMIT, || {
+        let entries = fs::read_dir(dir.join("run")).ok()?.flatten();
+        let sizes = entries.filter(|entry| is_requests(&entry.path()));
+        sizes.filter_map(|entry| entry.metadata().ok()).any(|file| file.len() > 4096).then_some(())
+    })
+}
+
+/// Nothing of vslice is in the guest: no process, no file, no unit.
+fn is_clean(qga: &mut Qga) -> Outcome {
+    let look = "! grep -slx vslice-agent /proc/[0-9]*/comm && ! ls -d /var/lib/vslice-agent-* && \
+                ! systemctl list-units --no-legend 'vslice-agent-*' | grep .";
+    // The agent has a moment to end.
+    wait_for("a clean guest", STEP_LIMIT, || {
+        qga.run("sh", &["-c", look], STEP_LIMIT).ok().filter(|ended| ended.is_success())
+    })
+    .map(drop)
+}
+
+// --- QEMU and a plain socket ------------------------------------------------------------------
+
+fn uploaded() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let (image, socket) = (image(), dir.path().join("ga"));
+    let chardev = |id: &str, path: &Path| {
+        format!("socket,id={id},path={},server=on,wait=off", path.display())
+    };
+    let name = format!("plain-{}", std::process::id());
+    let mut command = Command::new(tools::find(tools::QEMU).ok_or("QEMU was there a moment ago")?);
+    command
+        .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
+        .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "512"])
+        .args(["-name", &format!("guest={name},debug-threads=on")])
+        .arg("-kernel")
+        .arg(image.join("vmlinuz"))
+        .arg("-initrd")
+        .arg(image.join("initramfs.cpio.gz"))
+        .args(["-append", "quiet panic=-1", "-drive"])
+        .arg(format!(
+            "if=none,id=disk,format=raw,snapshot=on,file={}",
+            image.join("disk.img").display()
+        ))
+        .args(["-device", "virtio-blk-pci,drive=disk", "-device", "virtio-serial-pci"])
+        .args(["-chardev", &chardev("ga", &socket)])
+        .args(["-device", "virtserialport,chardev=ga,name=org.qemu.guest_agent.0"])
+        .args(["-chardev", &chardev("load", &dir.path().join("load"))])
+        .args(["-device", "virtserialport,chardev=load,name=vslice.agent"])
+        .stdin(Stdio::null());
+    let _qemu = Guarded(command.spawn()?);
+    let connect = || Qga::connect(&socket).ok();
+    let mut qga = wait_for("qemu-ga", BOOT_LIMIT, connect)?;
+    let agent = "/usr/local/bin/vslice-agent";
+    // A copy of the image's own agent is what is uploaded; the guest then has none.
+    let own = dir.path().join("vslice-agent");
+    read_file(&mut qga, agent, &own)?;
+    check(qga.run("rm", &[agent], STEP_LIMIT)?.is_success(), || "not removed".to_owned())?;
+    drop(qga);
+
+    let output = attach(&name, dir.path(), &["--total", "1MiB"])?.wait_with_output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    check(!output.status.success() && said.contains("no vslice-agent on its PATH"), || said)?;
+
+    fs::remove_dir_all(dir.path().join("run"))?;
+    let own = own.to_str().ok_or("a path of letters")?;
+    let args = ["--total", "1MiB", "--agent", own];
+    let output = attach(&name, dir.path(), &args)?.wait_with_output()?;
+    is_complete(&output, 256)?;
+    is_clean(&mut wait_for("qemu-ga", STEP_LIMIT, connect)?)
+}
+
+/// Copies a file out of the guest.
+fn read_file(qga: &mut Qga, path: &str, to: &Path) -> Outcome {
+    use base64::Engine;
+    let handle = qga.execute("guest-file-open", json!({"path": path}))?;
+    let mut bytes = Vec::new();
+    loop {
+        let read = qga.execute("guest-file-read", json!({"handle": handle, "count": 1 << 16}))?;
+        let text = read["buf-b64"].as_str().ok_or("no bytes")?;
+        bytes.extend(base64::engine::general_purpose::STANDARD.decode(text)?);
+        if read["eof"] == true {
+            break;
+        }
+    }
+    qga.execute("guest-file-close", json!({"handle": handle}))?;
+    Ok(fs::write(to, bytes)?)
+}
+
+// --- libvirt ----------------------------------------------------------------------------------
+
+/// A libvirtd with one domain, `web1`, of the debian image.
+struct Libvirt {
+    dir: tempfile::TempDir,
+    daemon: Mutex<Guarded>,
+}
+
+impl Libvirt {
+    fn start() -> Result<Libvirt, Failed> {
+        fs::write("/etc/libvirt/qemu.conf", QEMU_CONF)?;
+        // Not in /tmp with its modes: the paths of sockets are short, and nobody else looks in.
+        let dir = tempfile::tempdir_in("/var/tmp")?;
+        let daemon = Mutex::new(libvirtd(dir.path())?);
+        let libvirt = Libvirt { dir, daemon };
+        libvirt.define()?;
+        wait_for("qemu-ga", BOOT_LIMIT, || Qga::through_libvirt("qemu:///system", "web1").ok())?;
+        Ok(libvirt)
+    }
+
+    fn define(&self) -> Outcome {
+        let (image, disk) = (image(), self.dir.path().join("disk.img"));
+        let mut copy = Command::new("cp");
+        copy.arg("--sparse=always").arg(image.join("disk.img")).arg(&disk);
+        check(copy.status()?.success(), || "the disk cannot be copied".to_owned())?;
+        let xml = self.dir.path().join("web1.xml");
+        fs::write(&xml, domain(&image, &disk, &self.dir.path().join("load")))?;
+        virsh(&["create", xml.to_str().ok_or("a path of letters")?]).map(drop)
+    }
+
+    fn dir(&self) -> Result<tempfile::TempDir, Failed> {
+        Ok(tempfile::tempdir_in(self.dir.path())?)
+    }
+}
+
+impl Drop for Libvirt {
+    fn drop(&mut self) {
+        let _may_be_gone = virsh(&["destroy", "web1"]);
+    }
+}
+
+fn libvirtd(dir: &Path) -> Result<Guarded, Failed> {
+    let log = fs::File::options().create(true).append(true).open(dir.join("libvirtd.log"))?;
+    let mut command = Command::new(tools::find("libvirtd").ok_or("libvirtd was there")?);
+    command.arg("--pid-file").arg(dir.join("libvirtd.pid"));
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    let daemon = Guarded(command.spawn()?);
+    let said = wait_for("libvirtd", STEP_LIMIT, || virsh(&["list"]).ok());
+    said.map(|_| daemon)
+}
+
+fn virsh(args: &[&str]) -> Result<String, Failed> {
+    let output = Command::new("virsh").args(["--connect", "qemu:///system"]).args(args).output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    check(output.status.success(), || format!("virsh {}: {said}", args.join(" ")))?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn domain(image: &Path, disk: &Path, socket: &Path) -> String {
+    format!(
+        "<domain type='qemu'>
+  <name>web1</name>
+  <memory unit='MiB'>512</memory>
+  <vcpu>2</vcpu>
+  <iothreads>1</iothreads>
+  <os>
+    <type arch='x86_64'>hvm</type>
+    <kernel>{kernel}</kernel>
+    <initrd>{initrd}</initrd>
+    <cmdline>quiet panic=-1</cmdline>
+  </os>
+  <cpu mode='maximum'/>
+  <devices>
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='raw' iothread='1'/>
+      <source file='{disk}'/>
+      <target dev='vda' bus='virtio'/>
+    </disk>
+    <channel type='unix'>
+      <target type='virtio' name='org.qemu.guest_agent.0'/>
+    </channel>
+    <channel type='unix'>
+      <source mode='bind' path='{socket}'/>
+      <target type='virtio' name='vslice.agent'/>
+    </channel>
+  </devices>
+</domain>
+",
+        kernel = image.join("vmlinuz").display(),
+        initrd = image.join("initramfs.cpio.gz").display(),
+        disk = disk.display(),
+        socket = socket.display(),
+    )
+}
+
+/// And its threads are pinned meanwhile, and put back.
+fn started(libvirt: &Libvirt) -> Outcome {
+    let dir = libvirt.dir()?;
+    let before = vcpu_affinities()?;
+    let plan = dir.path().join("load.toml");
+    let args = ["--total", "1MiB", "--pin", plan.to_str().ok_or("a path of letters")?];
+    let output = attach("web1", dir.path(), &args)?.wait_with_output()?;
+    is_complete(&output, 256)?;
+    let run: Value = serde_json::from_slice(&fs::read(dir.path().join("run/run.json"))?)?;
+    let threads = run["vms"][0]["threads"].as_array().ok_or("no threads")?;
+    let pin = |vcpu| threads.iter().find(|thread| thread["vcpu"] == vcpu).map(|t| &t["pinned"]);
+    check(pin(0) == Some(&json!(0)) && pin(1) == Some(&json!(1)), || format!("{threads:?}"))?;
+    check(vcpu_affinities()? == before, || format!("they were {before:?}"))?;
+    is_clean(&mut Qga::through_libvirt("qemu:///system", "web1")?)
+}
+
+fn vcpu_affinities() -> Result<Vec<Vec<PcpuId>>, Failed> {
+    let vms = found::find_all();
+    let vm = vms.iter().find(|vm| vm.is_called("web1")).ok_or("web1 is not found")?;
+    Ok(vm.vcpus().map(|thread| thread.affinity.clone()).collect())
+}
+
+fn without_daemons(libvirt: &Libvirt) -> Outcome {
+    let dir = libvirt.dir()?;
+    let attached = attach("web1", dir.path(), &["--total", "32MiB"])?;
+    wait_for_requests(dir.path())?;
+    let mut qga = Qga::through_libvirt("qemu:///system", "web1")?;
+    // It ends its own process, and systemd all that was started by it and stayed in its unit.
+    let _ends_with_it = qga.start("systemctl", &["restart", "qemu-guest-agent"]);
+    let mut daemon = libvirt.daemon.lock().unwrap_or_else(PoisonError::into_inner);
+    let pid = i32::try_from(daemon.0.id())?;
+    kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+    daemon.0.wait()?;
+    *daemon = libvirtd(libvirt.dir.path())?;
+    is_complete(&attached.wait_with_output()?, 8192)?;
+    let again = || Qga::through_libvirt("qemu:///system", "web1").ok();
+    is_clean(&mut wait_for("qemu-ga", STEP_LIMIT, again)?)
+}
+
+fn destroyed(libvirt: &Libvirt) -> Outcome {
+    let dir = libvirt.dir()?;
+    let attached = attach("web1", dir.path(), &["--total", "8GiB"])?;
+    wait_for_requests(dir.path())?;
+    virsh(&["destroy", "web1"])?;
+    let output = attached.wait_with_output()?;
+    let summary = summary(&output)?;
+    let said = || {
+        let (status, requests) = (&summary["status"], &summary["requests"]);
+        format!("{status:#} {requests:#}\n{}", String::from_utf8_lossy(&output.stderr))
+    };
+    check(!output.status.success(), said)?;
+    let why = summary["status"]["reason"].as_str().unwrap_or_default();
+    check(summary["status"]["state"] == "partial" && why.contains("has ended"), said)?;
+    check(summary["requests"]["count"].as_u64().is_some_and(|count| count > 0), said)
+}
