@@ -25,8 +25,8 @@ demo: image
 # What failed is printed once more at the end, where it is found.
 test: SHELL := /bin/bash
 test: .SHELLFLAGS := -o pipefail -c
-test: lint image
-	@VSLICE_IMAGE=$(abspath $(IMAGE)) VSLICE_BIN=$(abspath $(VSLICE)) \
+test: lint image debian-image
+	@VSLICE_IMAGE=$(abspath $(IMAGE)) VSLICE_DEBIAN_IMAGE=$(abspath $(DEBIAN)) VSLICE_BIN=$(abspath $(VSLICE)) \
 		cargo test --workspace --locked --no-fail-fast 2>&1 | tee target/test.log || \
 		{ sed -n '/^failures:$$/,/^test result/p' target/test.log; exit 1; }
 

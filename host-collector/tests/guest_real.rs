@@ -403,6 +403,8 @@ fn started(libvirt: &Libvirt) -> Outcome {
     let output = attach("web1", dir.path(), &args)?.wait_with_output()?;
     is_complete(&output, 256)?;
     let run: Value = serde_json::from_slice(&fs::read(dir.path().join("run/run.json"))?)?;
+    let packages = run["image"]["web1"]["packages"].as_array().map_or(0, Vec::len);
+    check(packages > 50, || format!("the image's manifest: {}", run["image"]))?;
     let threads = run["vms"][0]["threads"].as_array().ok_or("no threads")?;
     let pin = |vcpu| threads.iter().find(|thread| thread["vcpu"] == vcpu).map(|t| &t["pinned"]);
     check(pin(0) == Some(&json!(0)) && pin(1) == Some(&json!(1)), || format!("{threads:?}"))?;

@@ -5,6 +5,7 @@
 
 use super::exchange::host_now;
 use crate::vmm::qga::{EXEC, Ended, FILES, Qga, QgaError};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::io;
@@ -13,15 +14,18 @@ use std::time::Duration;
 use thiserror::Error;
 
 /// The agent that an image brings, wherever its PATH finds it.
-const BAKED_IN: &str = "vslice-agent";
+pub const BAKED_IN: &str = "vslice-agent";
 
 /// Where an uploaded agent is: no other user of the guest may write there, and it may be executed,
 /// which /run often may not. Its name begins so and ends in a number.
 const UPLOAD_PREFIX: &str = "/var/lib/vslice-agent-";
 
+/// Where an image of vslice's says what it was made of.
+const IMAGE_MANIFEST: &str = "/etc/vslice-image.json";
+
 /// How long a program may take in the guest that only says a word: a busy guest under TCG takes
 /// seconds to start one.
-const WORD_TIMEOUT: Duration = Duration::from_secs(20);
+pub const WORD_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// An agent is 3 MiB at most; what is much larger is none.
 const AGENT_BYTES_MAX: usize = 64 << 20;
@@ -55,6 +59,8 @@ pub enum StartError {
 /// An agent that was started.
 #[derive(Debug)]
 pub struct StartedAgent {
+    /// What its image says of itself: `/etc/vslice-image.json`, as `images/build-debian` leaves it.
+    pub image: Option<Value>,
     qga: Qga,
     kind: Kind,
     uploaded: Option<String>,
@@ -94,7 +100,11 @@ pub fn start(
     };
     let program = uploaded.as_deref().unwrap_or(BAKED_IN);
     match launch(&mut qga, program, address, &format!("vslice-agent-{id}")) {
-        Ok(kind) => Ok(StartedAgent { qga, kind, uploaded }),
+        Ok(kind) => {
+            let image = qga.read_file(IMAGE_MANIFEST);
+            let image = image.and_then(|text| serde_json::from_slice(&text).ok());
+            Ok(StartedAgent { image, qga, kind, uploaded })
+        }
         Err(error) => {
             if let Some(path) = &uploaded {
                 remove(&mut qga, path);
@@ -217,3 +227,6 @@ fn hex(bytes: &[u8]) -> String {
         text
     })
 }
+
+#[cfg(test)]
+mod tests;

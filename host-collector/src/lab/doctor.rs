@@ -8,10 +8,16 @@ use super::scratch;
 use super::tools;
 use super::vsock::{VsockOffer, VsockWay};
 use crate::vmm::bql;
+use crate::vmm::found::{self, FoundVm, UNSEEN_VCPUS_ADVICE};
 use crate::vmm::host::{self, HostPcpus};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::path::Path;
+
+/// What `make image` needs.
+const MICRO_TOOLS: [&str; 6] = ["apt-get", "dpkg", "cpio", "gzip", "modprobe", "depmod"];
+/// What `make debian-image` needs beside that.
+const DEBIAN_TOOLS: [&str; 5] = ["mmdebstrap", "mke2fs", "debugfs", "dumpe2fs", "sfdisk"];
 
 /// How good a thing is here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -80,6 +86,9 @@ pub fn examine(image_directory: &Path) -> Vec<Finding> {
         build_tools_finding(),
         disk_finding(&scratch::parent_dir()),
     ];
+    let vms = found::find_all();
+    findings.push(vms_finding(&vms));
+    findings.extend(libvirt_finding(&vms));
     findings.extend(doctor_evidence::findings());
     match HostPcpus::online() {
         Ok(pcpus) => findings.extend(plan_findings(&pcpus)),
@@ -182,14 +191,55 @@ fn describe_image(image: &MicroImage) -> String {
 
 fn build_tools_finding() -> Finding {
     let name = "image tools";
-    let needed = ["apt-get", "dpkg", "cpio", "gzip", "modprobe", "depmod"];
-    let missing: Vec<&str> =
-        needed.into_iter().filter(|tool| tools::find(tool).is_none()).collect();
-    if missing.is_empty() {
-        return Finding::ok(name, needed.join(", "));
+    let lacks = |tools: &[&'static str]| -> Vec<&'static str> {
+        tools.iter().copied().filter(|tool| tools::find(tool).is_none()).collect()
+    };
+    let (micro, debian) = (lacks(&MICRO_TOOLS), lacks(&DEBIAN_TOOLS));
+    let seen = |missing: &[&str]| format!("{} not found", missing.join(", "));
+    if !micro.is_empty() {
+        let advice = "no image can be built here: apt-get install cpio gzip kmod";
+        return Finding::degraded(name, seen(&micro), advice);
     }
-    let seen = format!("{} not found", missing.join(", "));
-    Finding::degraded(name, seen, "no image can be built here: apt-get install cpio gzip kmod")
+    if !debian.is_empty() {
+        let advice =
+            "`make debian-image` installs them: apt-get install mmdebstrap e2fsprogs fdisk";
+        return Finding::degraded(name, seen(&debian), advice);
+    }
+    Finding::ok(name, [&MICRO_TOOLS[..], &DEBIAN_TOOLS].concat().join(", "))
+}
+
+/// The VMs that are there, and how many of them could be attached to.
+fn vms_finding(vms: &[FoundVm]) -> Finding {
+    let name = "VMs";
+    if vms.is_empty() {
+        return Finding::ok(name, "none that this user can see; `vslice run` starts its own");
+    }
+    let is_seen = |vm: &&FoundVm| vm.vcpus().next().is_some();
+    let (seen, unseen): (Vec<&FoundVm>, Vec<&FoundVm>) = vms.iter().partition(is_seen);
+    let labels = |vms: &[&FoundVm]| vms.iter().map(|vm| vm.label()).collect::<Vec<_>>().join(", ");
+    if unseen.is_empty() {
+        let way = "`vslice doctor --vm VM` looks at one";
+        return Finding::ok(name, format!("can be attached to: {}; {way}", labels(&seen)));
+    }
+    let text = format!("the vCPU threads of {} cannot be told from others", labels(&unseen));
+    Finding::degraded(name, text, UNSEEN_VCPUS_ADVICE)
+}
+
+/// Only domains of libvirt need it, for their qemu-ga.
+fn libvirt_finding(vms: &[FoundVm]) -> Option<Finding> {
+    let name = "libvirt";
+    if !vms.iter().any(|vm| vm.manager.is_some()) {
+        return None;
+    }
+    Some(match tools::find("virsh") {
+        Some(virsh) => {
+            Finding::ok(name, format!("its domains' agents are asked by {}", virsh.display()))
+        }
+        None => {
+            let advice = "apt-get install libvirt-clients";
+            Finding::degraded(name, "there are domains, and there is no virsh", advice)
+        }
+    })
 }
 
 fn disk_finding(directory: &Path) -> Finding {

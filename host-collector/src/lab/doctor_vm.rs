@@ -1,15 +1,63 @@
 //! What one VM that is there offers: whether it can be attached to, and whether its agent would do what
-//! vslice asks of it. Nothing of it is changed; its qemu-ga, if it has one, is asked what it is.
+//! vslice asks of it. Nothing of it is changed; its qemu-ga, if it has one, is asked what it is, and which
+//! vslice-agent the guest has.
 
 use super::doctor::Finding;
+use crate::guest::start::{BAKED_IN, WORD_TIMEOUT};
 use crate::vmm::bql;
 use crate::vmm::found::{FoundVm, UNSEEN_VCPUS_ADVICE};
-use crate::vmm::qga::{AgentInfo, EXEC, FILES, Qga, QgaError};
+use crate::vmm::qemu_args::LOAD_PORT;
+use crate::vmm::qga::{AgentInfo, EXEC, Ended, FILES, Qga, QgaError};
+use crate::vmm::way::{NO_WAY_ADVICE, Way};
+
+const UPLOAD_ADVICE: &str =
+    "upload one with `vslice attach --load PLAN --agent FILE`, or bake it in";
 
 /// Looks at one VM.
 #[must_use]
 pub fn examine_vm(vm: &FoundVm) -> Vec<Finding> {
-    vec![vcpus(vm), lock(vm), agent(Qga::of_vm(vm).and_then(|mut qga| qga.info()))]
+    let asked = Qga::of_vm(vm).and_then(|mut qga| {
+        let info = qga.info()?;
+        let own = info.allows(EXEC).and_then(|()| qga.run(BAKED_IN, &["--version"], WORD_TIMEOUT));
+        Ok((info, own))
+    });
+    let (info, own) = match asked {
+        Ok((info, own)) => (Ok(info), Some(own)),
+        Err(error) => (Err(error), None),
+    };
+    let mut findings = vec![vcpus(vm), lock(vm), way(Way::of_vm(vm)), agent(info)];
+    findings.extend(own.map(own_agent));
+    findings
+}
+
+fn way(way: Option<Way>) -> Finding {
+    let name = "way to this host";
+    match way {
+        Some(Way::Vsock { cid }) => {
+            Finding::ok(name, format!("vhost-vsock, the guest is CID {cid}"))
+        }
+        Some(Way::Serial { path }) => {
+            Finding::ok(name, format!("virtio-serial port {LOAD_PORT} at {}", path.display()))
+        }
+        None => Finding::degraded(name, "none, so that no agent can be started", NO_WAY_ADVICE),
+    }
+}
+
+/// What the guest's own vslice-agent says.
+fn own_agent(said: Result<Ended, QgaError>) -> Finding {
+    let name = "vslice-agent";
+    match said {
+        Ok(ended) if ended.is_success() => {
+            Finding::ok(name, format!("{} is in the guest", ended.out))
+        }
+        Ok(ended) => {
+            Finding::degraded(name, format!("it fails: {}", ended.last_words()), UPLOAD_ADVICE)
+        }
+        Err(QgaError::NoProgram { .. }) => {
+            Finding::degraded(name, "not in the guest", UPLOAD_ADVICE)
+        }
+        Err(error) => Finding::degraded(name, error.to_string(), UPLOAD_ADVICE),
+    }
 }
 
 fn vcpus(vm: &FoundVm) -> Finding {
@@ -107,11 +155,27 @@ mod tests {
     }
 
     #[test]
+    fn the_guests_own_agent_is_there_or_the_way_to_one_is_said() {
+        let ended = |code, out: &str, err: &str| {
+            Ok(Ended { code: Some(code), out: out.to_owned(), err: err.to_owned() })
+        };
+        let there = own_agent(ended(0, "vslice-agent 0.1.0", ""));
+        assert_eq!(there.seen, "vslice-agent 0.1.0 is in the guest");
+        let failing = own_agent(ended(127, "", "no such library"));
+        assert_eq!(failing.seen, "it fails: no such library");
+        let program = BAKED_IN.to_owned();
+        let missing = own_agent(Err(QgaError::NoProgram { program }));
+        assert_eq!(missing.status, Status::Degraded);
+        assert!(missing.advice.unwrap().contains("--agent"));
+    }
+
+    #[test]
     fn a_vm_without_anything_says_what_it_lacks() {
         let seen =
             |port| examine_vm(&vm(port)).into_iter().map(|found| found.seen).collect::<Vec<_>>();
         assert_eq!(seen(false)[0], "none can be told from other threads");
-        assert_eq!(seen(false)[2], "there is no port for qemu-ga");
-        assert_eq!(seen(true)[2], "there is a port for qemu-ga, whose other end is not known");
+        assert_eq!(seen(false)[2], "none, so that no agent can be started");
+        assert_eq!(seen(false)[3], "there is no port for qemu-ga");
+        assert_eq!(seen(true)[3], "there is a port for qemu-ga, whose other end is not known");
     }
 }

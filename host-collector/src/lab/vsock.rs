@@ -14,14 +14,12 @@ use super::plan::VsockSetting;
 use super::scratch::SOCKET_PATH_BYTES_MAX;
 use super::tools;
 use crate::vmm::qemu_args::LOAD_PORT;
+use crate::vmm::way::VHOST_VSOCK;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
-
-/// The host kernel's vhost-vsock.
-pub const VHOST_VSOCK: &str = "/dev/vhost-vsock";
 
 /// The port that agents connect to behind a vhost-user device, where each guest has its own
 /// directory of ports.

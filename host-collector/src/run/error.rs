@@ -16,6 +16,7 @@ use crate::vmm::found::UNSEEN_VCPUS_ADVICE;
 use crate::vmm::host::HostPcpusError;
 use crate::vmm::pin::PinError;
 use crate::vmm::threads::ThreadsError;
+use crate::vmm::way::NO_WAY_ADVICE;
 use std::error::Error;
 use std::io;
 use std::path::PathBuf;
@@ -64,13 +65,7 @@ pub enum RunError {
     NoVcpuThread { vm: String, missing: String },
     #[error("which threads of {vm} run its vCPUs cannot be seen: {UNSEEN_VCPUS_ADVICE}")]
     UnseenVcpus { vm: String },
-    #[error(
-        "{vm} has no way from its guest to this host: give it a vhost-vsock (libvirt: <vsock \
-         model='virtio'><cid auto='yes'/></vsock>) or a virtio-serial port named vslice.agent with a \
-         Unix socket (libvirt: <channel type='unix'><source mode='bind' path='...'/><target \
-         type='virtio' name='vslice.agent'/></channel>); `virsh attach-device --live` adds either to \
-         a running domain"
-    )]
+    #[error("{vm} has no way from its guest to this host: {NO_WAY_ADVICE}")]
     NoWay { vm: String },
     #[error("{vm}: {source}")]
     AgentStart { vm: String, source: StartError },

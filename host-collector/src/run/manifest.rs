@@ -42,7 +42,8 @@ pub struct Manifest {
     pub environment_lines: Vec<String>,
     /// The collector's own process.
     pub collector_pid: Tid,
-    /// The versions and checksums of the guest image.
+    /// The versions and checksums of the guest image; of attached VMs, those that their guests have, by
+    /// the VMs' names.
     pub image: serde_json::Value,
     /// Between the start of the workloads and the end of the readers.
     pub window: Option<Window>,

@@ -15,3 +15,4 @@ pub mod qmp;
 pub mod slice;
 pub mod threads;
 pub mod tsc;
+pub mod way;

@@ -12,6 +12,8 @@
 //! is there is known only by the answer, and what another client left in it comes before. The guest is
 //! hostile: what it sends is bounded, and its words are made harmless.
 
+#[cfg(test)]
+pub(crate) mod mock;
 mod program;
 
 pub use program::Ended;

@@ -7,10 +7,11 @@ use super::roles::Casting;
 use crate::guest::connection::GuestListener;
 use crate::guest::start::{self, StartedAgent};
 use crate::lab::plan::{Accelerator, VmPlan};
-use crate::lab::vsock::{self, VHOST_VSOCK};
+use crate::lab::vsock;
 use crate::vmm::found::FoundVm;
 use crate::vmm::qemu_args::LOAD_PORT;
 use crate::vmm::qga::Qga;
+use crate::vmm::way::Way;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -37,22 +38,20 @@ pub(super) struct Meeting {
 }
 
 impl Meeting {
-    /// Finds the way of a VM: its vhost-vsock, or its virtio-serial port for vslice.
+    /// Prepares it in the way that the VM has.
     pub(super) fn of_vm(vm: &FoundVm, index: u8) -> Result<Meeting, RunError> {
-        let has_vhost = || std::fs::metadata(VHOST_VSOCK).is_ok();
-        match (vm.vsock_cid.filter(|_| has_vhost()), &vm.load_socket) {
-            (Some(cid), _) => {
+        match Way::of_vm(vm).ok_or_else(|| RunError::NoWay { vm: vm.label() })? {
+            Way::Vsock { cid } => {
                 let port = vsock::own_port(index, std::process::id());
                 let path = || PathBuf::from(format!("vsock port {port}"));
                 let listener = GuestListener::vsock(port, cid)
                     .map_err(|source| RunError::Listen { vm: vm.label(), path: path(), source })?;
                 Ok(Meeting { listener, address: format!("vsock:2:{port}") })
             }
-            (None, Some(path)) => Ok(Meeting {
-                listener: GuestListener::VirtioSerial(path.clone()),
+            Way::Serial { path } => Ok(Meeting {
+                listener: GuestListener::VirtioSerial(path),
                 address: format!("virtio:{LOAD_PORT}"),
             }),
-            (None, None) => Err(RunError::NoWay { vm: vm.label() }),
         }
     }
 }

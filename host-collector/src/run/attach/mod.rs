@@ -169,7 +169,9 @@ impl<'a> Attachment<'a> {
                         "starting the agent in {} through its qemu-ga",
                         vm.label()
                     ));
-                    agents.push(load.start(vm, address)?);
+                    let agent = load.start(vm, address)?;
+                    manifest.image[vm.label()] = agent.image.clone().unwrap_or_default();
+                    agents.push(agent);
                 }
                 self.meet(seats, agents, &addresses)?;
                 self.measure(manifest, watcher, Some((load, seats)))

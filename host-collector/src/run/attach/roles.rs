@@ -83,7 +83,7 @@ impl Casting {
 fn no_role(vm: &FoundVm, role: Option<&str>, plan: &Plan) -> RunError {
     RunError::NoRole {
         vm: vm.label(),
-        role: role.map_or_else(|| "a part of its own".to_owned(), |role| format!("'{role}'")),
+        role: role.map_or_else(|| "left".to_owned(), |role| format!("'{role}'")),
         plan: plan.name.clone(),
         parts: plan.vms.iter().map(|part| part.name.as_str()).collect::<Vec<_>>().join(", "),
     }
@@ -105,3 +105,6 @@ impl Pinned<'_> {
         Ok(pinned?)
     }
 }
+
+#[cfg(test)]
+mod tests;

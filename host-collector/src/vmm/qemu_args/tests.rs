@@ -93,6 +93,26 @@ fn disks_are_followed_to_their_files_and_servers() {
     assert_eq!((args.name.as_deref(), args.accelerator), (Some("z"), None));
 }
 
+/// libvirt hands QEMU a socket that listens already.
+#[test]
+fn the_ways_to_a_collector_are_found() {
+    let args = parse(
+        r#"qemu -chardev socket,id=c0,path=/a.sock,server=on -chardev socket,id=c1,fd=31,server=on
+        -device virtserialport,chardev=c0,name=org.qemu.guest_agent.0
+        -device {"driver":"virtserialport","chardev":"c1","name":"vslice.agent"}
+        -device {"driver":"vhost-vsock-pci","guest-cid":7,"vhostfd":"33"}"#,
+    );
+    assert_eq!((args.load_socket, args.vsock_cid), (Some(SocketPlace::Fd(31)), Some(7)));
+    assert_eq!(args.agent_socket, Some("/a.sock".into()));
+    let args = parse(
+        "qemu -chardev socket,id=c,path=/b.sock -device virtserialport,chardev=c,name=vslice.agent
+        -chardev socket,id=g,fd=9 -device virtserialport,chardev=g,name=org.qemu.guest_agent.0",
+    );
+    assert_eq!(args.load_socket, Some(SocketPlace::Path("/b.sock".into())));
+    // libvirt is its only client.
+    assert_eq!((args.agent_socket, args.has_agent_port, args.vsock_cid), (None, true, None));
+}
+
 #[test]
 fn a_graph_of_nodes_that_bites_its_tail_ends() {
     let args = parse(

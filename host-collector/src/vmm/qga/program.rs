@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 /// most 128 KiB (`MAX_ARG_STRLEN`, execve(2)), and base64 makes four bytes of three.
 const CHUNK_BYTES: usize = 48 << 10;
 
+/// Bytes of a file that is read: its base64 must fit in an answer.
+const FILE_BYTES_MAX: usize = 256 << 10;
+
 /// Between two looks whether a program has ended.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -102,6 +105,15 @@ impl Qga {
         let written = self.write_chunks(&handle, bytes);
         let closed = self.execute("guest-file-close", json!({"handle": handle}));
         written.and(closed.map(drop))
+    }
+
+    /// The beginning of a file in the guest, as much as comes at once; `None` if it cannot be read.
+    pub fn read_file(&mut self, path: &str) -> Option<Vec<u8>> {
+        let handle = self.execute("guest-file-open", json!({"path": path, "mode": "r"})).ok()?;
+        let arguments = json!({"handle": handle, "count": FILE_BYTES_MAX});
+        let read = self.execute("guest-file-read", arguments);
+        let _closed = self.execute("guest-file-close", json!({"handle": handle}));
+        BASE64.decode(read.ok()?["buf-b64"].as_str()?).ok()
     }
 
     fn write_chunks(&mut self, handle: &Value, bytes: &[u8]) -> Result<(), QgaError> {

@@ -1,0 +1,61 @@
+//! A qemu-ga that does what a test wants. The real one is tried in tests/guest_real.rs.
+
+use super::{Qga, SENTINEL};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixListener;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// Serves one client until that hangs up.
+#[derive(Debug)]
+pub(crate) struct MockAgent {
+    directory: tempfile::TempDir,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl MockAgent {
+    /// `answer` gets each command with its arguments, and returns what it returns or why it refuses.
+    pub(crate) fn start(
+        mut answer: impl FnMut(&str, &Value) -> Result<Value, String> + Send + 'static,
+    ) -> MockAgent {
+        let directory = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(directory.path().join("ga")).unwrap();
+        let serve = move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap());
+            let mut line = Vec::new();
+            while lines.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
+                let is_sync = line[0] == SENTINEL;
+                let asked: Value = serde_json::from_slice(&line[usize::from(is_sync)..]).unwrap();
+                line.clear();
+                let said = if is_sync {
+                    json!({"return": asked["arguments"]["id"]})
+                } else {
+                    match answer(asked["execute"].as_str().unwrap(), &asked["arguments"]) {
+                        Ok(value) => json!({"return": value}),
+                        Err(words) => json!({"error": {"class": "GenericError", "desc": words}}),
+                    }
+                };
+                let mark: &[u8] = if is_sync { &[SENTINEL] } else { &[] };
+                let _client_may_be_gone =
+                    stream.write_all(&[mark, said.to_string().as_bytes(), b"\n"].concat());
+            }
+        };
+        MockAgent { directory, thread: Some(thread::spawn(serve)) }
+    }
+
+    pub(crate) fn connect(&self) -> Qga {
+        let path = self.directory.path().join("ga");
+        Qga::connect_within(&path, Duration::from_secs(60)).unwrap()
+    }
+}
+
+impl Drop for MockAgent {
+    fn drop(&mut self) {
+        // A test that has failed already may hold the client.
+        if !thread::panicking() {
+            self.thread.take().unwrap().join().unwrap();
+        }
+    }
+}
