@@ -26,6 +26,7 @@ demo: image
 test: SHELL := /bin/bash
 test: .SHELLFLAGS := -o pipefail -c
 test: lint image debian-image
+	@.ci/install-needs test
 	@VSLICE_IMAGE=$(abspath $(IMAGE)) VSLICE_DEBIAN_IMAGE=$(abspath $(DEBIAN)) VSLICE_BIN=$(abspath $(VSLICE)) \
 		cargo test --workspace --locked --no-fail-fast 2>&1 | tee target/test.log || \
 		{ sed -n '/^failures:$$/,/^test result/p' target/test.log; exit 1; }
@@ -50,6 +51,7 @@ image: build kernel
 
 # A guest as users have them: systemd and qemu-guest-agent, the agent in /usr/local/bin. As root.
 debian-image: build kernel
+	@.ci/install-needs debian
 	images/build-debian $(AGENT) $(DEBIAN)
 
 kernel: needs
