@@ -222,7 +222,7 @@ fn wait_for_requests(dir: &Path) -> Outcome {
 
 /// Nothing of vslice is in the guest: no process, no file, no unit.
 fn is_clean(qga: &mut Qga) -> Outcome {
-    let look = "! grep -slx vslice-agent /proc/[0-9]*/comm && ! ls -d /var/lib/vslice-agent-* && \
+    let look = "! grep -sl ^vslice-agent /proc/[0-9]*/comm && ! ls -d /var/lib/vslice-agent-* && \
                 ! systemctl list-units --no-legend 'vslice-agent-*' | grep .";
     // The agent has a moment to end.
     wait_for("a clean guest", STEP_LIMIT, || {
@@ -423,7 +423,9 @@ fn without_daemons(libvirt: &Libvirt) -> Outcome {
     let attached = attach("web1", dir.path(), &["--total", "32MiB"])?;
     wait_for_requests(dir.path())?;
     let mut qga = Qga::through_libvirt("qemu:///system", "web1")?;
-    // It ends its own process, and systemd all that was started by it and stayed in its unit.
+    let before = qemu_ga_pid(&mut qga)?;
+    // It ends its own process, and systemd all that was started by it and stayed in its unit: so it may
+    // not come to answer.
     let _ends_with_it = qga.start("systemctl", &["restart", "qemu-guest-agent"]);
     let mut daemon = libvirt.daemon.lock().unwrap_or_else(PoisonError::into_inner);
     let pid = i32::try_from(daemon.0.id())?;
@@ -432,7 +434,14 @@ fn without_daemons(libvirt: &Libvirt) -> Outcome {
     *daemon = libvirtd(libvirt.dir.path())?;
     is_complete(&attached.wait_with_output()?, 8192)?;
     let again = || Qga::through_libvirt("qemu:///system", "web1").ok();
-    is_clean(&mut wait_for("qemu-ga", STEP_LIMIT, again)?)
+    let mut qga = wait_for("qemu-ga", STEP_LIMIT, again)?;
+    check(qemu_ga_pid(&mut qga)? != before, || format!("qemu-ga is still {before}"))?;
+    is_clean(&mut qga)
+}
+
+fn qemu_ga_pid(qga: &mut Qga) -> Result<String, Failed> {
+    let args = ["show", "--property=MainPID", "qemu-guest-agent"];
+    Ok(qga.run("systemctl", &args, STEP_LIMIT)?.out)
 }
 
 fn destroyed(libvirt: &Libvirt) -> Outcome {

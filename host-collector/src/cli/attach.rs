@@ -86,7 +86,11 @@ pub(super) fn execute(args: &AttachArgs) -> anyhow::Result<u8> {
             bail!("{} is named twice", vm.label());
         }
     }
-    let (load, pin) = (load(args, &vms, &parts)?, pin(args, &vms, &parts)?);
+    let load = load(args, &vms, &parts)?;
+    let casting = |name: &String| -> anyhow::Result<Casting> {
+        Ok(Casting::new(Plan::load_parts(name)?, &vms, &parts)?)
+    };
+    let pin = args.pin.as_ref().map(casting).transpose()?;
     if load.is_none() && pin.is_none() && parts.iter().any(Option::is_some) {
         bail!("VM=PART names a part of a plan: say which plan, with --load or --pin");
     }
@@ -140,15 +144,6 @@ fn load(
     }
     let casting = Casting::new(plan, vms, parts)?;
     Ok(Some(Load { casting, agent: args.agent.clone(), target: args.target.clone() }))
-}
-
-fn pin(
-    args: &AttachArgs,
-    vms: &[FoundVm],
-    parts: &[Option<String>],
-) -> anyhow::Result<Option<Casting>> {
-    let Some(name) = &args.pin else { return Ok(None) };
-    Ok(Some(Casting::new(Plan::load_parts(name)?, vms, parts)?))
 }
 
 /// The one VM that a user means by `VM` or `VM=PART`, and the part.

@@ -130,13 +130,13 @@ pub enum SessionError {
     )]
     NeverConnected { seconds: u64 },
     #[error(
-        "the guest closed its connection while {while_waiting_for}; its console log in the run \
-         directory may say why"
+        "the guest closed its connection while {while_waiting_for}; its console log may say why \
+         (in the run directory, unless the VM was attached)"
     )]
     Closed { while_waiting_for: &'static str },
     #[error(
-        "the guest said nothing for {seconds} s while {while_waiting_for}; its console log in the \
-         run directory may say why"
+        "the guest said nothing for {seconds} s while {while_waiting_for}; its console log may \
+         say why (in the run directory, unless the VM was attached)"
     )]
     Silent { seconds: u64, while_waiting_for: &'static str },
     #[error("the guest sent bytes that are no frame: {0}")]

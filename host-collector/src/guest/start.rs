@@ -56,7 +56,8 @@ pub enum StartError {
     Failed { program: &'static str, words: String },
 }
 
-/// An agent that was started.
+/// An agent that was started. To drop it, once it has connected, leaves nothing of it but the running
+/// agent.
 #[derive(Debug)]
 pub struct StartedAgent {
     /// What its image says of itself: `/etc/vslice-image.json`, as `images/build-debian` leaves it.
@@ -114,16 +115,18 @@ pub fn start(
     }
 }
 
-impl StartedAgent {
-    /// Removes what was uploaded. The agent needs its file no more once it runs.
-    pub fn connected(mut self) {
+impl Drop for StartedAgent {
+    /// Removes what was uploaded: an agent that runs needs its file no more, and one that does not is
+    /// not tried again.
+    fn drop(&mut self) {
         if let Some(path) = &self.uploaded {
             remove(&mut self.qga, path);
         }
     }
+}
 
-    /// What it said before it ended without having connected, or that it still runs. What was uploaded
-    /// is removed.
+impl StartedAgent {
+    /// What it said before it ended without having connected, or that it still runs.
     #[must_use]
     pub fn never_connected(mut self) -> String {
         let said = match &self.kind {
@@ -135,9 +138,6 @@ impl StartedAgent {
             }
             Kind::Child(pid) => self.qga.ended(*pid),
         };
-        if let Some(path) = &self.uploaded {
-            remove(&mut self.qga, path);
-        }
         match said {
             Ok(Some(ended)) if ended.is_success() || !ended.last_words().is_empty() => {
                 ended.last_words().to_owned()

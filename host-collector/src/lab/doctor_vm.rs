@@ -110,24 +110,9 @@ fn agent(asked: Result<AgentInfo, QgaError>) -> Finding {
 mod tests {
     use super::super::doctor::Status;
     use super::*;
-    use crate::units::Tid;
-    use crate::vmm::found::Vmm;
 
     fn vm(has_agent_port: bool) -> FoundVm {
-        FoundVm {
-            pid: Tid(std::process::id()),
-            vmm: Vmm::Qemu,
-            name: Some("web1".to_owned()),
-            manager: None,
-            accelerator: None,
-            threads: vec![],
-            disks: None,
-            qmp_sockets: vec![],
-            agent_socket: None,
-            has_agent_port,
-            load_socket: None,
-            vsock_cid: None,
-        }
+        FoundVm { has_agent_port, ..FoundVm::called("web1") }
     }
 
     fn info(enabled: &[&str]) -> AgentInfo {
@@ -138,18 +123,17 @@ mod tests {
     #[test]
     fn what_an_agent_may_do_decides() {
         let all = [EXEC, FILES].concat();
-        let found = agent;
-        let whole = found(Ok(info(&all)));
+        let whole = agent(Ok(info(&all)));
         assert_eq!((whole.status, whole.advice), (Status::Ok, None));
-        let no_files = found(Ok(info(EXEC)));
+        let no_files = agent(Ok(info(EXEC)));
         assert_eq!(no_files.status, Status::Degraded);
         assert!(no_files.seen.contains("takes no files"), "{}", no_files.seen);
-        let no_exec = found(Ok(info(FILES)));
+        let no_exec = agent(Ok(info(FILES)));
         let advice = no_exec.advice.unwrap();
         assert!(
             advice.contains("guest-exec and guest-exec-status") && advice.contains("FILTER_RPC")
         );
-        let silent = found(Err(QgaError::Silent { seconds: 5 }));
+        let silent = agent(Err(QgaError::Silent { seconds: 5 }));
         assert_eq!(silent.seen, "nobody answers within 5 s");
         assert!(silent.advice.unwrap().starts_with("in the guest, install"));
     }

@@ -132,17 +132,10 @@ pub(super) mod tests {
     pub(in crate::ps) fn vm(name: &str, pid: u32, threads: Vec<FoundThread>) -> FoundVm {
         FoundVm {
             pid: Tid(pid),
-            vmm: Vmm::Qemu,
-            name: Some(name.to_owned()),
-            manager: None,
             accelerator: Some("kvm".to_owned()),
             threads,
             disks: Some(vec![]),
-            qmp_sockets: vec![],
-            agent_socket: None,
-            has_agent_port: false,
-            load_socket: None,
-            vsock_cid: None,
+            ..FoundVm::called(name)
         }
     }
 

@@ -21,6 +21,11 @@ impl RunOptions<'_> {
     /// Whether the run was interrupted since the last call. The first interrupt ends the run in
     /// order; one more, while it ends, makes it give up what the order takes time for.
     pub(super) fn take_interrupt(&self) -> bool {
-        self.interrupted.swap(false, Ordering::Relaxed)
+        take_interrupt(self.interrupted)
     }
+}
+
+/// Whether there was an interrupt since the last call.
+pub(super) fn take_interrupt(interrupted: &AtomicBool) -> bool {
+    interrupted.swap(false, Ordering::Relaxed)
 }

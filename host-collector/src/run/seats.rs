@@ -2,12 +2,13 @@
 
 use super::error::RunError;
 use super::manifest::{GuestRecord, Manifest};
+use super::options::take_interrupt;
 use super::seat::{Seat, SeatPlan};
 use super::sink::GuestStreams;
 use crate::guest::live::{Glance, Live};
 use crate::guest::session::Command;
 use crate::store::{RunDir, VmName};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 use vslice_wire::DoneReason;
@@ -140,7 +141,7 @@ impl Seats<'_> {
             if waiting.is_empty() {
                 return result;
             }
-            if self.take_interrupt() {
+            if take_interrupt(self.interrupted) {
                 return result.and(Err(RunError::Interrupted));
             }
             if Instant::now() >= deadline {
@@ -156,7 +157,7 @@ impl Seats<'_> {
         &mut self,
         mut check: impl FnMut() -> Result<(), RunError>,
     ) -> Result<(), RunError> {
-        if self.take_interrupt() {
+        if take_interrupt(self.interrupted) {
             return Err(RunError::Interrupted);
         }
         // The VMMs first: why one ended says more than that its connection did.
@@ -174,12 +175,6 @@ impl Seats<'_> {
     /// Takes all sessions' news; the first error of one that has ended before its end.
     fn look_at_sessions(&mut self) -> Result<(), RunError> {
         self.seats.iter_mut().map(Seat::look).fold(Ok(()), Result::and)
-    }
-
-    /// The first interrupt ends a run in order; one more, while it ends, makes it give up what the
-    /// order takes time for.
-    fn take_interrupt(&self) -> bool {
-        self.interrupted.swap(false, Ordering::Relaxed)
     }
 
     /// All readers together: their requests, and the percentiles of the slowest.

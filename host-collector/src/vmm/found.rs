@@ -86,6 +86,27 @@ pub struct FoundVm {
     pub vsock_cid: Option<u32>,
 }
 
+#[cfg(test)]
+impl FoundVm {
+    /// A QEMU of which nothing is seen but its name.
+    pub(crate) fn called(name: &str) -> FoundVm {
+        FoundVm {
+            pid: Tid(std::process::id()),
+            vmm: Vmm::Qemu,
+            name: Some(name.to_owned()),
+            manager: None,
+            accelerator: None,
+            threads: vec![],
+            disks: None,
+            qmp_sockets: vec![],
+            agent_socket: None,
+            has_agent_port: false,
+            load_socket: None,
+            vsock_cid: None,
+        }
+    }
+}
+
 impl FoundVm {
     /// Its threads that run vCPUs.
     pub fn vcpus(&self) -> impl Iterator<Item = &FoundThread> {

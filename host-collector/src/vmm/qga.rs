@@ -78,6 +78,8 @@ pub enum QgaError {
     NoPort,
     #[error("there is a port for qemu-ga, whose other end is not known: give its chardev a path")]
     NoOtherEnd,
+    #[error("the guest's disk takes nothing of {bytes} bytes: is it full?")]
+    NotWritten { bytes: usize },
     #[error("the guest has no program {program}")]
     NoProgram { program: String },
     #[error(

@@ -4,6 +4,7 @@
 
 mod load;
 mod roles;
+mod work;
 
 pub use load::Load;
 pub use roles::Casting;
@@ -13,11 +14,9 @@ use super::evidence::{EvidencePlan, EvidenceSetting};
 use super::home::HomePcpu;
 use super::lock_facts;
 use super::manifest::{Cost, Manifest, SCHEMA, Status, ThreadRecord, VmRecord};
-use super::measurement::{Measurement, Work};
-use super::observer::Observer;
-use super::seats::{LOOK_INTERVAL, Seats, seated};
-use super::stage::{ReadProgress, THREADS_INTERVAL};
-use super::tsc_watch::TscWatch;
+use super::measurement::Measurement;
+use super::seats::{Seats, seated};
+use super::stage::ReadProgress;
 use super::watch::Watcher;
 use super::{close, reserve};
 use crate::guest::start::StartedAgent;
@@ -34,9 +33,9 @@ use load::{Meeting, accelerator_of};
 use roles::Pinned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+use work::Attached;
 
 /// What a name in the run directory has room for.
 const NAME_CHARS_MAX: usize = 32;
@@ -195,7 +194,7 @@ impl<'a> Attachment<'a> {
                     let words = agent.never_connected();
                     result = result.and(Err(RunError::AgentLost { vm, address, words }));
                 }
-                _ => agent.connected(),
+                _ => drop(agent),
             }
         }
         result.and(met)
@@ -214,9 +213,10 @@ impl<'a> Attachment<'a> {
             dir: &self.dir,
             home: self.home,
             evidence: &self.evidence,
-            accelerator: match self.options.vms.iter().any(is_kvm) {
-                true => Accelerator::Kvm,
-                false => Accelerator::Tcg,
+            accelerator: if self.options.vms.iter().any(is_kvm) {
+                Accelerator::Kvm
+            } else {
+                Accelerator::Tcg
             },
             exits: self.options.exits,
         };
@@ -303,69 +303,6 @@ impl<'a> Attachment<'a> {
             sampling: None,
             cost: Cost::default(),
             host_tsc: Vec::new(),
-        }
-    }
-}
-
-/// What goes on while attached VMs are recorded.
-struct Attached<'a, 'scope> {
-    of: &'a Attachment<'a>,
-    seats: Option<&'a mut Seats<'scope>>,
-    progress: ReadProgress,
-    pinned: Option<Pinned<'a>>,
-}
-
-impl Work for Attached<'_, '_> {
-    fn go_on(
-        &mut self,
-        observer: &Observer,
-        tscs: &mut TscWatch,
-        watcher: &mut dyn Watcher,
-    ) -> Result<(), RunError> {
-        watcher.stage(&self.of.what_goes_on());
-        if let Some(seats) = &self.seats {
-            seats.start();
-        }
-        let begun = Instant::now();
-        let mut threads_at = begun;
-        let is_over = || self.of.options.duration.is_some_and(|limit| begun.elapsed() >= limit);
-        while !is_over() && !observer.has_ended() {
-            // Who interrupts has seen enough, which is no failure.
-            match self.of.look(self.seats.as_deref_mut()) {
-                Err(RunError::Interrupted) => return Ok(()),
-                looked => looked?,
-            }
-            if let Some(seats) = &self.seats {
-                self.progress.look(seats, watcher)?;
-                if let Some(result) = seats.readers_are_done() {
-                    return result;
-                }
-            }
-            if let Some(pinned) = &mut self.pinned
-                && threads_at.elapsed() >= THREADS_INTERVAL
-            {
-                threads_at = Instant::now();
-                pinned.again()?;
-            }
-            tscs.turn();
-            thread::sleep(LOOK_INTERVAL);
-        }
-        Ok(())
-    }
-
-    fn wind_down(&mut self) -> Result<(), RunError> {
-        self.seats.as_mut().map_or(Ok(()), |seats| seats.stop())
-    }
-}
-
-impl Attachment<'_> {
-    fn look(&self, seats: Option<&mut Seats<'_>>) -> Result<(), RunError> {
-        match seats {
-            Some(seats) => seats.look(|| self.check_vms()),
-            None if self.options.interrupted.swap(false, Ordering::Relaxed) => {
-                Err(RunError::Interrupted)
-            }
-            None => self.check_vms(),
         }
     }
 }

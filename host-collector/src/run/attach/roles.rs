@@ -5,7 +5,7 @@ use crate::lab::plan::{Plan, VmPlan};
 use crate::run::error::RunError;
 use crate::units::Tid;
 use crate::vmm::found::FoundVm;
-use crate::vmm::pin::{Pin, PinError, Pinning};
+use crate::vmm::pin::{Pin, Pinning};
 use crate::vmm::threads::{self, ThreadsError, VmmThread};
 
 /// A plan, and which of its VMs each attached VM is.
@@ -101,8 +101,7 @@ impl Pinned<'_> {
     /// Pins threads that were born since.
     pub(super) fn again(&mut self) -> Result<(), RunError> {
         let pins = self.casting.pins(self.vms, threads::list)?;
-        let pinned: Result<(), PinError> = self.pinning.apply(&pins);
-        Ok(pinned?)
+        Ok(self.pinning.apply(&pins)?)
     }
 }
 

@@ -19,6 +19,21 @@ impl MockAgent {
     pub(crate) fn start(
         mut answer: impl FnMut(&str, &Value) -> Result<Value, String> + Send + 'static,
     ) -> MockAgent {
+        MockAgent::saying(b"", move |command, arguments| {
+            let said = match answer(command, arguments) {
+                Ok(value) => json!({"return": value}),
+                Err(words) => json!({"error": {"class": "GenericError", "desc": words}}),
+            };
+            Some(said.to_string())
+        })
+    }
+
+    /// `answer` gives the very words for each command but the first, or hangs up; `left` was in the
+    /// channel before.
+    pub(crate) fn saying<Said: Into<String>>(
+        left: &'static [u8],
+        mut answer: impl FnMut(&str, &Value) -> Option<Said> + Send + 'static,
+    ) -> MockAgent {
         let directory = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(directory.path().join("ga")).unwrap();
         let serve = move || {
@@ -30,16 +45,17 @@ impl MockAgent {
                 let asked: Value = serde_json::from_slice(&line[usize::from(is_sync)..]).unwrap();
                 line.clear();
                 let said = if is_sync {
-                    json!({"return": asked["arguments"]["id"]})
+                    let id = &asked["arguments"]["id"];
+                    let answer = json!({"return": id}).to_string();
+                    // Somebody else's answer is marked as well.
+                    [left, &[SENTINEL], b"{\"return\": 1}\n", &[SENTINEL], answer.as_bytes()]
+                        .concat()
                 } else {
-                    match answer(asked["execute"].as_str().unwrap(), &asked["arguments"]) {
-                        Ok(value) => json!({"return": value}),
-                        Err(words) => json!({"error": {"class": "GenericError", "desc": words}}),
-                    }
+                    let command = asked["execute"].as_str().unwrap();
+                    let Some(said) = answer(command, &asked["arguments"]) else { return };
+                    said.into().into_bytes()
                 };
-                let mark: &[u8] = if is_sync { &[SENTINEL] } else { &[] };
-                let _client_may_be_gone =
-                    stream.write_all(&[mark, said.to_string().as_bytes(), b"\n"].concat());
+                let _client_may_be_gone = stream.write_all(&[&said[..], b"\n"].concat());
             }
         };
         MockAgent { directory, thread: Some(thread::spawn(serve)) }

@@ -1,6 +1,6 @@
 //! Programs and files in a guest, by its qemu-ga.
 
-use super::{Qga, QgaError};
+use super::{Qga, QgaError, garbled};
 use crate::text::harmless;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -14,6 +14,9 @@ const CHUNK_BYTES: usize = 48 << 10;
 
 /// Bytes of a file that is read: its base64 must fit in an answer.
 const FILE_BYTES_MAX: usize = 256 << 10;
+
+/// Characters kept of a line that a program in the guest says: enough for any error of an agent.
+const LINE_CHARS_MAX: usize = 400;
 
 /// Between two looks whether a program has ended.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -55,8 +58,7 @@ impl Qga {
             QgaError::Refused { words, .. } => not_started(program, words),
             other => other,
         })?;
-        let words = || format!("it started {program} as {started}");
-        started["pid"].as_u64().ok_or_else(|| QgaError::Garbled { words: words() })
+        started["pid"].as_u64().ok_or_else(|| garbled(started.to_string().as_bytes()))
     }
 
     /// How a program ended; `None` while it runs. It can be asked for once.
@@ -126,10 +128,7 @@ impl Qga {
             // A full disk takes nothing and is no error to it.
             match count.filter(|count| (1..=chunk.len()).contains(count)) {
                 Some(count) => rest = &rest[count..],
-                None => {
-                    let words = format!("of {} bytes it wrote {written}", chunk.len());
-                    return Err(QgaError::Garbled { words });
-                }
+                None => return Err(QgaError::NotWritten { bytes: chunk.len() }),
             }
         }
         Ok(())
@@ -160,5 +159,6 @@ fn not_started(program: &str, words: String) -> QgaError {
 fn last_line(data: &Value) -> String {
     let bytes = BASE64.decode(data.as_str().unwrap_or_default()).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
-    harmless(text.trim_end().lines().next_back().unwrap_or_default().trim())
+    let line = text.trim_end().lines().next_back().unwrap_or_default().trim();
+    harmless(&line.chars().take(LINE_CHARS_MAX).collect::<String>())
 }

@@ -1,68 +1,22 @@
+use super::mock::MockAgent;
 use super::*;
-use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixListener;
-use std::thread::{self, JoinHandle};
+use std::thread;
 
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(50);
 
-/// A channel with an agent at its other end that says what a test wants.
-struct Agent {
-    directory: tempfile::TempDir,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Agent {
-    /// `left` was in the channel before; `answer` answers all but the sync.
-    fn start(left: &'static [u8], answer: fn(&str) -> Option<&'static str>) -> Agent {
-        let directory = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(directory.path().join("ga")).unwrap();
-        let serve = move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut lines = BufReader::new(stream.try_clone().unwrap());
-            let mut line = Vec::new();
-            while lines.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
-                let is_sync = line[0] == SENTINEL;
-                let json: Value = serde_json::from_slice(&line[usize::from(is_sync)..]).unwrap();
-                line.clear();
-                let said = if is_sync {
-                    let id = &json["arguments"]["id"];
-                    let stale = [left, b"\xff{\"return\": 1}\n".as_slice()].concat();
-                    [&stale[..], format!("\u{0}{{\"return\": {id}}}\n").as_bytes()].concat()
-                } else {
-                    let Some(said) = answer(json["execute"].as_str().unwrap()) else { return };
-                    format!("{said}\n").into_bytes()
-                };
-                // The mark is no character of its own in UTF-8.
-                let said: Vec<u8> =
-                    said.into_iter().map(|byte| if byte == 0 { SENTINEL } else { byte }).collect();
-                let _ = stream.write_all(&said);
-            }
-        };
-        Agent { directory, thread: Some(thread::spawn(serve)) }
-    }
-
-    fn connect(&self) -> Qga {
-        Qga::connect_within(&self.directory.path().join("ga"), LONG).unwrap()
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        self.thread.take().unwrap().join().unwrap();
-    }
-}
-
 #[test]
 fn what_others_left_in_the_channel_is_passed_over() {
-    let agent = Agent::start(b"{\"return\": {\"pid\": 3}}\n{\"unfinished\": ", |command| {
-        assert_eq!(command, "guest-info");
-        Some(
-            r#"{"return": {"version": "7.2\u001b[1m", "supported_commands": [
+    let agent =
+        MockAgent::saying(b"{\"return\": {\"pid\": 3}}\n{\"unfinished\": ", |command, _| {
+            assert_eq!(command, "guest-info");
+            Some(
+                r#"{"return": {"version": "7.2\u001b[1m", "supported_commands": [
                 {"name": "guest-exec", "enabled": true, "success-response": true},
                 {"name": "guest-file-open", "enabled": false}]}}"#,
-        )
-    });
+            )
+        });
     let mut qga = agent.connect();
     let lines = qga.info();
     // A line feed ends an answer, also one within it.
@@ -72,7 +26,7 @@ fn what_others_left_in_the_channel_is_passed_over() {
 
 #[test]
 fn an_agent_says_what_it_may_do() {
-    let agent = Agent::start(b"", |_| {
+    let agent = MockAgent::saying(b"", |_, _| {
         Some(concat!(
             r#"{"return": {"version": "7.2\u001b[1m", "supported_commands": ["#,
             r#"{"name": "guest-exec", "enabled": true}, {"name": "guest-file-open", "enabled": false}]}}"#
@@ -103,9 +57,7 @@ fn each_refusal_has_its_sentence() {
         ("nonsense", "not its language: nonsense"),
         ("{}", "not its language"),
     ] {
-        static SAID: std::sync::Mutex<&str> = std::sync::Mutex::new("");
-        *SAID.lock().unwrap() = said;
-        let agent = Agent::start(b"", |_| Some(*SAID.lock().unwrap()));
+        let agent = MockAgent::saying(b"", move |_, _| Some(said));
         let mut qga = agent.connect();
         let error = qga.execute("guest-exec", json!({"path": "/x"})).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
@@ -122,7 +74,7 @@ fn a_channel_without_an_agent_is_said() {
     let error = Qga::connect_within(&path, SHORT).unwrap_err().to_string();
     assert!(error.contains("install qemu-guest-agent"), "{error}");
     // One that hangs up in the middle.
-    let agent = Agent::start(b"", |_| None);
+    let agent = MockAgent::saying(b"", |_, _| None::<String>);
     let mut qga = agent.connect();
     let error = qga.info().unwrap_err();
     assert!(matches!(error, QgaError::Broken { .. }), "{error}");
