@@ -21,7 +21,7 @@ use vslice::lab::tools;
 use vslice::perf::check_rights;
 use vslice::units::PcpuId;
 use vslice::vmm::found;
-use vslice::vmm::qga::Qga;
+use vslice::vmm::qga::{LibvirtDaemon, Qga};
 
 const NAP: Duration = Duration::from_millis(100);
 /// A guest under TCG has booted after 10 to 20 s.
@@ -46,7 +46,7 @@ stdio_handler = "file"
 const PLAN: &str = r#"name = "load"
 collector_pcpu = 0
 [[vm]]
-name = "web1"
+name = "vslice-test"
 vcpus = 2
 vcpu_pcpus = [0, 1]
 hogs = [0]
@@ -94,6 +94,11 @@ fn main() {
             "qemu_ga_and_libvirtd_may_end_midway",
             &libvirt_missing,
             Box::new(by_libvirt(without_daemons)),
+        ),
+        trial(
+            "pins_of_a_killed_collector_are_undone_by_the_next",
+            &libvirt_missing,
+            Box::new(by_libvirt(killed)),
         ),
         trial(
             "a_domain_destroyed_midway_leaves_a_partial_report",
@@ -301,7 +306,7 @@ fn read_file(qga: &mut Qga, path: &str, to: &Path) -> Outcome {
 
 // --- libvirt ----------------------------------------------------------------------------------
 
-/// A libvirtd with one domain, `web1`, of the debian image.
+/// A libvirtd with one domain, `vslice-test`, of the debian image.
 struct Libvirt {
     dir: tempfile::TempDir,
     daemon: Mutex<Guarded>,
@@ -315,7 +320,9 @@ impl Libvirt {
         let daemon = Mutex::new(libvirtd(dir.path())?);
         let libvirt = Libvirt { dir, daemon };
         libvirt.define()?;
-        wait_for("qemu-ga", BOOT_LIMIT, || Qga::through_libvirt("qemu:///system", "web1").ok())?;
+        wait_for("qemu-ga", BOOT_LIMIT, || {
+            Qga::through_libvirt(LibvirtDaemon::System, "vslice-test").ok()
+        })?;
         Ok(libvirt)
     }
 
@@ -324,7 +331,7 @@ impl Libvirt {
         let mut copy = Command::new("cp");
         copy.arg("--sparse=always").arg(image.join("disk.img")).arg(&disk);
         check(copy.status()?.success(), || "the disk cannot be copied".to_owned())?;
-        let xml = self.dir.path().join("web1.xml");
+        let xml = self.dir.path().join("vslice-test.xml");
         fs::write(&xml, domain(&image, &disk, &self.dir.path().join("load")))?;
         virsh(&["create", xml.to_str().ok_or("a path of letters")?]).map(drop)
     }
@@ -336,7 +343,7 @@ impl Libvirt {
 
 impl Drop for Libvirt {
     fn drop(&mut self) {
-        let _may_be_gone = virsh(&["destroy", "web1"]);
+        let _may_be_gone = virsh(&["destroy", "vslice-test"]);
     }
 }
 
@@ -360,7 +367,7 @@ fn virsh(args: &[&str]) -> Result<String, Failed> {
 fn domain(image: &Path, disk: &Path, socket: &Path) -> String {
     format!(
         "<domain type='qemu'>
-  <name>web1</name>
+  <name>vslice-test</name>
   <memory unit='MiB'>512</memory>
   <vcpu>2</vcpu>
   <iothreads>1</iothreads>
@@ -400,29 +407,29 @@ fn started(libvirt: &Libvirt) -> Outcome {
     let before = vcpu_affinities()?;
     let plan = dir.path().join("load.toml");
     let args = ["--total", "1MiB", "--pin", plan.to_str().ok_or("a path of letters")?];
-    let output = attach("web1", dir.path(), &args)?.wait_with_output()?;
+    let output = attach("vslice-test", dir.path(), &args)?.wait_with_output()?;
     is_complete(&output, 256)?;
     let run: Value = serde_json::from_slice(&fs::read(dir.path().join("run/run.json"))?)?;
-    let packages = run["image"]["web1"]["packages"].as_array().map_or(0, Vec::len);
+    let packages = run["image"]["vslice-test"]["packages"].as_array().map_or(0, Vec::len);
     check(packages > 50, || format!("the image's manifest: {}", run["image"]))?;
     let threads = run["vms"][0]["threads"].as_array().ok_or("no threads")?;
     let pin = |vcpu| threads.iter().find(|thread| thread["vcpu"] == vcpu).map(|t| &t["pinned"]);
     check(pin(0) == Some(&json!(0)) && pin(1) == Some(&json!(1)), || format!("{threads:?}"))?;
     check(vcpu_affinities()? == before, || format!("they were {before:?}"))?;
-    is_clean(&mut Qga::through_libvirt("qemu:///system", "web1")?)
+    is_clean(&mut Qga::through_libvirt(LibvirtDaemon::System, "vslice-test")?)
 }
 
 fn vcpu_affinities() -> Result<Vec<Vec<PcpuId>>, Failed> {
     let vms = found::find_all();
-    let vm = vms.iter().find(|vm| vm.is_called("web1")).ok_or("web1 is not found")?;
+    let vm = vms.iter().find(|vm| vm.is_called("vslice-test")).ok_or("vslice-test is not found")?;
     Ok(vm.vcpus().map(|thread| thread.affinity.clone()).collect())
 }
 
 fn without_daemons(libvirt: &Libvirt) -> Outcome {
     let dir = libvirt.dir()?;
-    let attached = attach("web1", dir.path(), &["--total", "32MiB"])?;
+    let attached = attach("vslice-test", dir.path(), &["--total", "32MiB"])?;
     wait_for_requests(dir.path())?;
-    let mut qga = Qga::through_libvirt("qemu:///system", "web1")?;
+    let mut qga = Qga::through_libvirt(LibvirtDaemon::System, "vslice-test")?;
     let before = qemu_ga_pid(&mut qga)?;
     // It ends its own process, and systemd all that was started by it and stayed in its unit: so it may
     // not come to answer.
@@ -433,7 +440,7 @@ fn without_daemons(libvirt: &Libvirt) -> Outcome {
     daemon.0.wait()?;
     *daemon = libvirtd(libvirt.dir.path())?;
     is_complete(&attached.wait_with_output()?, 8192)?;
-    let again = || Qga::through_libvirt("qemu:///system", "web1").ok();
+    let again = || Qga::through_libvirt(LibvirtDaemon::System, "vslice-test").ok();
     let mut qga = wait_for("qemu-ga", STEP_LIMIT, again)?;
     check(qemu_ga_pid(&mut qga)? != before, || format!("qemu-ga is still {before}"))?;
     is_clean(&mut qga)
@@ -444,11 +451,34 @@ fn qemu_ga_pid(qga: &mut Qga) -> Result<String, Failed> {
     Ok(qga.run("systemctl", &args, STEP_LIMIT)?.out)
 }
 
+fn killed(libvirt: &Libvirt) -> Outcome {
+    let dir = libvirt.dir()?;
+    let before = vcpu_affinities()?;
+    let plan = dir.path().join("load.toml");
+    let args = ["--total", "8GiB", "--pin", plan.to_str().ok_or("a path of letters")?];
+    let mut attached = attach("vslice-test", dir.path(), &args)?;
+    wait_for_requests(dir.path())?;
+    attached.kill()?;
+    let said = attached.wait_with_output()?;
+    let said = || String::from_utf8_lossy(&said.stderr).into_owned();
+    let pins = [vec![PcpuId(0)], vec![PcpuId(1)]];
+    check(vcpu_affinities()? == pins, || format!("{:?}: {}", vcpu_affinities(), said()))?;
+    // The agent's lease ends what it started.
+    is_clean(&mut Qga::through_libvirt(LibvirtDaemon::System, "vslice-test")?)?;
+    let mut next = Command::new(env!("CARGO_BIN_EXE_vslice"));
+    next.args(["attach", "vslice-test", "--duration", "100ms", "--output"])
+        .arg(dir.path().join("next"));
+    let output = next.stdin(Stdio::null()).output()?;
+    let said = || String::from_utf8_lossy(&output.stderr).into_owned();
+    check(output.status.success(), said)?;
+    check(vcpu_affinities()? == before, || format!("they were {before:?}; {}", said()))
+}
+
 fn destroyed(libvirt: &Libvirt) -> Outcome {
     let dir = libvirt.dir()?;
-    let attached = attach("web1", dir.path(), &["--total", "8GiB"])?;
+    let attached = attach("vslice-test", dir.path(), &["--total", "8GiB"])?;
     wait_for_requests(dir.path())?;
-    virsh(&["destroy", "web1"])?;
+    virsh(&["destroy", "vslice-test"])?;
     let output = attached.wait_with_output()?;
     let summary = summary(&output)?;
     let said = || {

@@ -7,7 +7,10 @@ use super::qemu_args::{Disk, QemuArgs, SocketPlace};
 use super::threads::{self, ThreadRole};
 use super::tsc::KvmDebugfs;
 use crate::units::{PcpuId, Tid, VcpuId};
+use nix::unistd::Uid;
 use serde::Serialize;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 /// What to do where no thread of a VMM can be told to run a vCPU.
@@ -119,6 +122,12 @@ impl FoundVm {
         self.name.as_deref() == Some(wanted)
             || self.pid.to_string() == wanted
             || self.qmp_sockets.iter().any(|socket| socket.as_os_str() == wanted)
+    }
+
+    /// Whose process it is; `None` if that has ended.
+    #[must_use]
+    pub fn owner(&self) -> Option<Uid> {
+        Some(Uid::from_raw(fs::metadata(format!("/proc/{}", self.pid)).ok()?.uid()))
     }
 
     /// What to call it.

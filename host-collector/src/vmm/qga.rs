@@ -15,18 +15,20 @@
 #[cfg(test)]
 pub(crate) mod mock;
 mod program;
+mod virsh;
 
 pub use program::Ended;
+pub use virsh::LibvirtDaemon;
 
 use super::found::{FoundVm, Manager};
 use crate::guest::exchange::host_now;
 use crate::text::harmless;
+use nix::unistd::geteuid;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
@@ -140,7 +142,7 @@ enum Channel {
         received: Vec<u8>,
     },
     Libvirt {
-        uri: &'static str,
+        daemon: LibvirtDaemon,
         domain: String,
     },
 }
@@ -154,11 +156,13 @@ impl Qga {
         match (&vm.agent_socket, vm.manager, vm.name.as_deref()) {
             (Some(socket), _, _) => Qga::connect(socket),
             (None, Some(manager), Some(domain)) if vm.has_agent_port => {
-                let uri = match manager {
-                    Manager::LibvirtSystem => "qemu:///system",
-                    Manager::LibvirtSession => "qemu:///session",
+                let daemon = match manager {
+                    Manager::LibvirtSystem => LibvirtDaemon::System,
+                    Manager::LibvirtSession => {
+                        LibvirtDaemon::Session(vm.owner().unwrap_or(geteuid()))
+                    }
                 };
-                Qga::through_libvirt(uri, domain)
+                Qga::through_libvirt(daemon, domain)
             }
             _ if vm.has_agent_port => Err(QgaError::NoOtherEnd),
             _ => Err(QgaError::NoPort),
@@ -185,12 +189,12 @@ impl Qga {
         Ok(qga)
     }
 
-    /// Through libvirt: `uri` is `qemu:///system` or `qemu:///session`.
+    /// Through libvirt.
     ///
     /// # Errors
     /// [`QgaError`].
-    pub fn through_libvirt(uri: &'static str, domain: &str) -> Result<Qga, QgaError> {
-        let channel = Channel::Libvirt { uri, domain: domain.to_owned() };
+    pub fn through_libvirt(daemon: LibvirtDaemon, domain: &str) -> Result<Qga, QgaError> {
+        let channel = Channel::Libvirt { daemon, domain: domain.to_owned() };
         let mut qga = Qga { channel, timeout: ANSWER_TIMEOUT };
         qga.execute("guest-ping", json!({}))?;
         Ok(qga)
@@ -204,8 +208,8 @@ impl Qga {
         let line = json!({"execute": command, "arguments": arguments}).to_string();
         let deadline = Instant::now() + self.timeout;
         let answer = match &mut self.channel {
-            Channel::Libvirt { uri, domain } => {
-                return through_virsh(uri, domain, command, &line, self.timeout);
+            Channel::Libvirt { daemon, domain } => {
+                return daemon.execute(domain, command, &line, self.timeout);
             }
             Channel::Socket { .. } => {
                 self.send(line.as_bytes())?;
@@ -318,33 +322,6 @@ fn refusal(command: &str, words: &str) -> QgaError {
     } else {
         QgaError::Refused { command, words }
     }
-}
-
-fn through_virsh(
-    uri: &str,
-    domain: &str,
-    command: &str,
-    line: &str,
-    timeout: Duration,
-) -> Result<Value, QgaError> {
-    let seconds = timeout.as_secs();
-    let output = Command::new("virsh")
-        .args(["--connect", uri, "qemu-agent-command", "--timeout", &seconds.to_string()])
-        .args(["--domain", domain, line])
-        .env("LC_ALL", "C")
-        .output()
-        .map_err(|source| QgaError::NoVirsh { source })?;
-    if output.status.success() {
-        let answer = serde_json::from_slice::<Value>(&output.stdout);
-        let mut answer = answer.map_err(|_| garbled(&output.stdout))?;
-        return Ok(answer["return"].take());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let words = said.trim().trim_start_matches("error: ");
-    if words.contains("not responding") || words.contains("is not connected") {
-        return Err(QgaError::Silent { seconds });
-    }
-    Err(refusal(command, words))
 }
 
 #[cfg(test)]
