@@ -190,7 +190,10 @@ impl Drop for Guarded {
 fn attach(vm: &str, dir: &Path, args: &[&str]) -> Result<Child, Failed> {
     let plan = dir.join("load.toml");
     fs::write(&plan, PLAN)?;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vslice"));
+    // In a session of its own, as libvirt's QEMU is: the kernel gives each session its share of a pCPU
+    // (sched(7), autogroup), and what else the session of the tests has to do is not known here.
+    let mut command = Command::new("setsid");
+    command.arg(env!("CARGO_BIN_EXE_vslice"));
     command.args(["attach", vm, "--json", "--load"]).arg(plan).args(args);
     command
         .args(["--target", "/dev/disk/by-partlabel/vslice-test", "--output"])

@@ -3,7 +3,9 @@
 use super::run::{default_output, interrupts, report, watcher};
 use anyhow::{Context, bail};
 use clap::Args;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use vslice::lab::plan::Plan;
 use vslice::lab::quantity;
@@ -52,7 +54,7 @@ pub(crate) struct AttachArgs {
     #[arg(long, value_name = "PLAN")]
     load: Option<String>,
     /// Upload this agent and remove it again, instead of starting the guests' own
-    #[arg(long, value_name = "FILE", env = "VSLICE_AGENT", requires = "load")]
+    #[arg(long, value_name = "FILE", requires = "load")]
     agent: Option<PathBuf>,
     /// Let readers read this file or block device in their guests, instead of the only disk
     #[arg(long, value_name = "PATH", requires = "load")]
@@ -142,8 +144,24 @@ fn load(
         readers.for_each(|reader| reader.total_bytes = total_bytes);
         plan.check_parts()?;
     }
+    if let Some(agent) = &args.agent {
+        check_agent(agent)?;
+    }
     let casting = Casting::new(plan, vms, parts)?;
     Ok(Some(Load { casting, agent: args.agent.clone(), target: args.target.clone() }))
+}
+
+/// Whether a file may be a program for a guest at all: before anything is asked of one.
+fn check_agent(agent: &Path) -> anyhow::Result<()> {
+    let mut magic = [0; 4];
+    let read = File::open(agent).and_then(|mut file| file.read_exact(&mut magic));
+    match read {
+        Ok(()) if magic == *b"\x7fELF" => Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
+            Err(error).with_context(|| format!("cannot read the agent {}", agent.display()))
+        }
+        _ => bail!("{} is no program: `make build` makes vslice-agent", agent.display()),
+    }
 }
 
 /// The one VM that a user means by `VM` or `VM=PART`, and the part.

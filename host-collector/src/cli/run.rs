@@ -6,7 +6,7 @@ use clap::Args;
 use nix::time::{ClockId, clock_gettime};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::fmt;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -149,7 +149,14 @@ fn plan_of(args: &RunArgs) -> anyhow::Result<Plan> {
 /// Named by the time in seconds since 1970, which sorts and needs no time zone.
 pub(super) fn default_output(plan: &str) -> anyhow::Result<PathBuf> {
     let seconds = clock_gettime(ClockId::CLOCK_REALTIME)?.tv_sec();
-    Ok(PathBuf::from(format!("runs/{plan}-{seconds}")))
+    let mut output = PathBuf::from(format!("runs/{plan}-{seconds}"));
+    for number in 2.. {
+        if !output.exists() {
+            break;
+        }
+        output = PathBuf::from(format!("runs/{plan}-{seconds}-{number}"));
+    }
+    Ok(output)
 }
 
 pub(super) fn watcher() -> Box<dyn Watcher> {
@@ -170,5 +177,7 @@ pub(super) fn report(output: &Path, json: bool) -> anyhow::Result<()> {
     let text = output.join("report.txt");
     std::fs::write(&text, render(&summary, Style::default()))
         .with_context(|| format!("cannot write {}", text.display()))?;
+    let words = format!("vslice: everything is in {}", output.display());
+    let _may_be_closed = writeln!(std::io::stderr(), "{words}");
     printed
 }

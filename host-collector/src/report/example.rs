@@ -260,6 +260,7 @@ pub(super) fn facts() -> Facts {
         lost: Lost { records: 12, intervals: 1, total_ns: 8_000_000 },
         cost: Cost {
             collector_cpu_ns: 61_000_000,
+            collector_run_delay_ns: 3_000_000,
             events: 24_310,
             kvm_events: 0,
             bytes: 1_234_567,

@@ -654,6 +654,9 @@ pub struct Lost {
 pub struct Cost {
     /// CPU time of the collector's threads in the measured window.
     pub collector_cpu_ns: u64,
+    /// For how long they were runnable and had no pCPU, all added up.
+    #[serde(default)]
+    pub collector_run_delay_ns: u64,
     /// Host events recorded.
     pub events: u64,
     /// Those of them that tell what KVM did: most of them exits and entries, if those were recorded.

@@ -170,6 +170,7 @@ fn warnings() -> Vec<Warning> {
         Warning::ClocksApart { vm: vm.clone(), vcpu, other_vcpu: VcpuId(1), apart_ns: 15_700_000 },
         Warning::HogDidNotCount { vm: vm.clone(), vcpu },
         Warning::OutsidePlan { vm: vm.clone(), vcpu, name, share },
+        Warning::CollectorWaited { waited_ns: 2_900_000_000, measured_ns: 3_000_000_000 },
         Warning::Throttled {
             vm,
             count: 37,
@@ -236,6 +237,9 @@ fn every_warning_reads_as_a_sentence() {
             "the hog on vm1 vCPU0 never counted: this vCPU was not kept busy",
             "of the time that vm1 vCPU0 waited for its pCPU, 50.0 % went to threads outside the VMs, most \
              of it to cargo",
+            "vslice's own threads waited 2.90 s of 3.00 s for a pCPU, and a guest that does not hear of it in \
+             time stops its load: give it a pCPU that has room (collector_pcpu), or its control group or \
+             session a larger share",
             "the quota of vm1 (20.0 ms in every 50.0 ms, /sys/fs/cgroup/vm1) was used up 37 times; \
              threads were kept off for 1.20 s, all pCPUs together",
             "vm1: the disk is slow",

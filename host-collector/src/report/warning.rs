@@ -25,6 +25,10 @@ pub const WAIT_SHARE_MIN: f64 = 0.01;
 /// A class of fewer requests than this brings [`Warning::ThinTail`].
 pub const CLASS_COUNT_MIN: u64 = 10;
 
+/// Above this share of the measured time, what the collector's threads waited for a pCPU brings
+/// [`Warning::CollectorWaited`].
+pub const COLLECTOR_WAIT_SHARE_MAX: f64 = 0.25;
+
 /// One thing to know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -192,6 +196,13 @@ pub enum Warning {
         /// The period of that quota.
         period_ns: Option<u64>,
     },
+    /// The collector's threads had to wait for their pCPU, and so did whoever waits for them.
+    CollectorWaited {
+        /// For how long, all of them added up.
+        waited_ns: u64,
+        /// Of how much time.
+        measured_ns: u64,
+    },
     /// Something that the run or a guest has to say.
     Notice {
         /// The sentence.
@@ -257,6 +268,9 @@ impl fmt::Display for Warning {
             }
             Warning::HogDidNotCount { vm, vcpu } => idle_hog(vm, *vcpu),
             Warning::OutsidePlan { vm, vcpu, name, share } => outside(vm, *vcpu, name, *share),
+            Warning::CollectorWaited { waited_ns, measured_ns } => {
+                collector_waited(*waited_ns, *measured_ns)
+            }
             Warning::Throttled { vm, count, throttled_ns, group, quota_ns, period_ns } => {
                 let quota = quota(*quota_ns, *period_ns);
                 let (times, kept_off) = (counted(*count, "time"), duration(*throttled_ns));
@@ -351,6 +365,16 @@ fn stepped(vm: &str, vcpu: VcpuId, count: u64, step_ns: u64) -> String {
     format!("the clock of {vm} {vcpu} stepped {times}, {how}; requests at a step are left out")
 }
 
+fn collector_waited(waited_ns: u64, measured_ns: u64) -> String {
+    format!(
+        "vslice's own threads waited {} of {} for a pCPU, and a guest that does not hear of it in time \
+         stops its load: give it a pCPU that has room (collector_pcpu), or its control group or session \
+         a larger share",
+        duration(waited_ns),
+        duration(measured_ns)
+    )
+}
+
 /// A quota in words.
 fn quota(quota_ns: Option<u64>, period_ns: Option<u64>) -> String {
     match (quota_ns, period_ns) {
@@ -400,6 +424,10 @@ fn recording(summary: &Summary, warnings: &mut Vec<Warning>) {
     if requests.dropped > 0 {
         let (count, intervals) = (requests.dropped, requests.dropped_intervals);
         warnings.push(Warning::DroppedRequests { count, intervals });
+    }
+    let (waited_ns, measured_ns) = (summary.cost.collector_run_delay_ns, summary.measured_ns);
+    if share(waited_ns, measured_ns) > COLLECTOR_WAIT_SHARE_MAX {
+        warnings.push(Warning::CollectorWaited { waited_ns, measured_ns });
     }
     sampled::warn(summary, warnings);
     let unplaced = requests.unattributable_by.unplaced();
@@ -515,6 +543,20 @@ mod tests {
     #[test]
     fn a_sound_run_is_not_warned_of() {
         assert_eq!(warned(|_| {}), []);
+    }
+
+    #[test]
+    fn a_collector_that_was_kept_waiting_is_warned_of() {
+        let waited = |waited_ns| {
+            move |summary: &mut Summary| {
+                summary.cost.collector_run_delay_ns = waited_ns;
+            }
+        };
+        let measured_ns = sound().measured_ns;
+        assert_eq!(warned(waited(measured_ns / 4)), []);
+        let waited_ns = measured_ns / 2;
+        let expected = [Warning::CollectorWaited { waited_ns, measured_ns }];
+        assert_eq!(warned(waited(waited_ns)), expected);
     }
 
     #[test]

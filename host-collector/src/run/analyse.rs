@@ -401,6 +401,7 @@ impl<'a> Analysis<'a> {
             scheduled: self.samples.scheduled,
             cost: Cost {
                 collector_cpu_ns: manifest.cost.cpu_ns,
+                collector_run_delay_ns: manifest.cost.run_delay_ns,
                 events: manifest.cost.events_count,
                 kvm_events: self.kvm_events_count,
                 bytes: manifest.cost.written_bytes,

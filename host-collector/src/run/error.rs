@@ -11,7 +11,7 @@ use crate::perf::RecordError;
 use crate::run::evidence::NOTHING_SHOWN;
 use crate::sampling::SampleError;
 use crate::store::StoreError;
-use crate::units::Tid;
+use crate::units::{Tid, VcpuId};
 use crate::vmm::found::UNSEEN_VCPUS_ADVICE;
 use crate::vmm::host::HostPcpusError;
 use crate::vmm::pin::PinError;
@@ -77,6 +77,8 @@ pub enum RunError {
     NoRole { vm: String, role: String, plan: String, parts: String },
     #[error("in plan '{plan}' somebody else has the part of {vm}: say VM=PART with one part each")]
     RoleTwice { vm: String, plan: String },
+    #[error("{vm} has {has} vCPUs, '{part}' of the plan loads its {vcpu}")]
+    NoVcpu { vm: String, has: usize, part: String, vcpu: VcpuId },
     #[error("{vm} has {has} vCPUs, '{part}' of the plan to pin it by has {wants}")]
     OtherVcpus { vm: String, has: usize, part: String, wants: usize },
     #[error("{vm}: its VMM, process {pid}, has ended")]
@@ -84,7 +86,8 @@ pub enum RunError {
     #[error("the thread of {vm}'s session has panicked")]
     SessionPanicked { vm: String },
     #[error(
-        "{waiting} did not {task} within {seconds} s: the console logs in the run directory may say why"
+        "{waiting} did not {task} within {seconds} s: its console's log in the run directory may say why, \
+         or its journal if it was booted by somebody else"
     )]
     Unresponsive { waiting: String, task: &'static str, seconds: u64 },
     #[error(

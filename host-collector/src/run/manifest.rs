@@ -317,6 +317,9 @@ pub struct Cost {
     pub lost_count: u64,
     /// CPU time of the collector, all threads, from the start of the workloads to their end.
     pub cpu_ns: u64,
+    /// For how long its threads were runnable and had no pCPU, all added up.
+    #[serde(default)]
+    pub run_delay_ns: u64,
     /// Threads of the VMs, born during the run, that could not be watched everywhere.
     pub uncovered_threads_count: u64,
     /// Switches whose kernel stack found no room in the table of stacks.

@@ -13,8 +13,10 @@ use crate::guest::exchange::host_now;
 use crate::lab::plan::Accelerator;
 use crate::perf::{KvmDetail, Recorder};
 use crate::report::evidence::{Evidence, EvidenceLevel};
+use crate::sampling::schedstat;
 use crate::store::{EventWriters, RunDir};
-use crate::units::PcpuId;
+use crate::units::{PcpuId, Tid};
+use crate::vmm::procfs;
 use nix::sys::resource::{UsageWho, getrusage};
 
 /// What goes on in the window.
@@ -67,6 +69,7 @@ impl Measurement<'_> {
         tscs.write(manifest);
         let before = Before::read(&manifest.vms);
         let cpu_before_ns = own_cpu_ns();
+        let delay_before_ns = own_run_delay_ns();
         manifest.window = Some(Window { start_ns: host_now(), end_ns: None });
         self.dir.write_json("run.json", manifest)?;
         let worked = work.go_on(&observer, &mut tscs, watcher);
@@ -81,6 +84,7 @@ impl Measurement<'_> {
         }
         let wound_down = work.wind_down();
         manifest.cost.cpu_ns = own_cpu_ns().saturating_sub(cpu_before_ns);
+        manifest.cost.run_delay_ns = own_run_delay_ns().saturating_sub(delay_before_ns);
         let recorded = observer.finish(self.dir, manifest);
         // What happened first is what the others follow from.
         worked.and(wound_down).and(recorded)
@@ -95,6 +99,16 @@ impl Measurement<'_> {
         let plan = record_plan(manifest, kvm, self.home);
         Ok(Recorder::start(&plan, EventWriters::create(self.dir)?)?)
     }
+}
+
+/// For how long this process's threads of now were runnable and had no pCPU.
+fn own_run_delay_ns() -> u64 {
+    let tids = procfs::tids(Tid(std::process::id())).unwrap_or_default();
+    let delay_ns = |tid: Tid| {
+        let text = std::fs::read_to_string(format!("/proc/{tid}/schedstat")).ok()?;
+        schedstat(&text).map(|[_, run_delay_ns, _]| run_delay_ns)
+    };
+    tids.into_iter().filter_map(delay_ns).sum()
 }
 
 /// CPU time that this process has used, user and system.

@@ -92,9 +92,12 @@ impl Seats<'_> {
         self.seats.iter().for_each(|seat| seat.tell(Command::Start));
     }
 
-    /// `None` while a reader reads. One that was stopped, and not by this run, has not read all.
+    /// `None` while a reader reads, and if there is none. One that was stopped, and not by this run, has
+    /// not read all.
     pub(super) fn readers_are_done(&self) -> Option<Result<(), RunError>> {
-        for seat in self.seats.iter().filter(|seat| seat.has_reader) {
+        let mut readers = self.seats.iter().filter(|seat| seat.has_reader).peekable();
+        readers.peek()?;
+        for seat in readers {
             if seat.done?.reason != DoneReason::Completed {
                 return Some(Err(RunError::StoppedItself { vm: seat.vm.clone() }));
             }

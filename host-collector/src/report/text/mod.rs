@@ -161,6 +161,9 @@ fn losses(summary: &Summary) -> String {
         return sampled::losses(summary);
     }
     let (lost, requests) = (&summary.lost, &summary.requests);
+    if summary.measured_ns == 0 {
+        return "nothing was measured".to_owned();
+    }
     if *lost == Lost::default() && requests.dropped == 0 {
         return "none: every scheduler event and every request was recorded".to_owned();
     }

@@ -91,6 +91,9 @@ impl<'a> Attachment<'a> {
         if let Some(vm) = options.vms.iter().find(|vm| vm.vcpus().next().is_none()) {
             return Err(RunError::UnseenVcpus { vm: vm.label() });
         }
+        if let Some(load) = options.load {
+            load.casting.check_load(options.vms)?;
+        }
         // A journal that cannot be read is one that cannot be undone either.
         drop(pin::undo_stale_journals(&scratch::parent_dir()));
         let evidence = EvidencePlan::of_host(options.evidence)?;
