@@ -3,6 +3,7 @@
 use super::plan::{Accelerator, Aio, Cache, DiskBus, DiskPlan, VmPlan};
 use super::vsock::Transport;
 use crate::vmm::qemu_args::LOAD_PORT;
+use serde_json::json;
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -166,12 +167,13 @@ fn disk_args(disk: &DiskPlan, image: &Path) -> Vec<OsString> {
         Cache::Unsafe => ("on", "off", "on"),
     };
     let mut args = Vec::new();
-    let mut iothread = String::new();
-    if disk.iothread {
+    for index in 0..if disk.iothread { disk.iothreads } else { 0 } {
         // No adaptive polling: the main loop does not poll either, so that with and without an
         // iothread differ in one thing only; and a thread that polls takes the pCPU from others.
-        args.extend(words(["-object", &format!("iothread,id={IOTHREAD_ID},poll-max-ns=0")]));
-        iothread = format!(",iothread={IOTHREAD_ID}");
+        args.extend(words([
+            "-object",
+            &format!("iothread,id={},poll-max-ns=0", iothread_id(index)),
+        ]));
     }
     args.push("-blockdev".into());
     args.push(option(
@@ -179,22 +181,65 @@ fn disk_args(disk: &DiskPlan, image: &Path) -> Vec<OsString> {
         image,
         &format!(",file.aio={aio},cache.direct={direct},cache.no-flush={no_flush}"),
     ));
-    let queues = |property| disk.queues.map(|n| format!(",{property}={n}")).unwrap_or_default();
-    let drive = format!("drive=disk0,write-cache={write_cache}");
-    let devices = match disk.bus {
-        DiskBus::VirtioBlk => {
-            vec![format!("virtio-blk-pci,{drive}{iothread}{}", queues("num-queues"))]
-        }
-        DiskBus::VirtioScsi => vec![
-            format!("virtio-scsi-pci{iothread}{}", queues("num_queues")),
-            format!("scsi-hd,{drive}"),
-        ],
-        DiskBus::Ide => vec![format!("ide-hd,{drive}")],
-    };
-    for device in devices {
+    for device in disk_devices(disk, write_cache) {
         args.extend(["-device".into(), device.into()]);
     }
     args
+}
+
+/// The id of one of a guest's iothreads.
+fn iothread_id(index: u16) -> String {
+    if index == 0 { IOTHREAD_ID.to_owned() } else { format!("io{index}") }
+}
+
+fn disk_devices(disk: &DiskPlan, write_cache: &str) -> Vec<String> {
+    let drive = format!("drive=disk0,write-cache={write_cache}");
+    if disk.iothreads > 1 {
+        return vec![mapped_device(disk, write_cache)];
+    }
+    let mut virtio = String::new();
+    if disk.iothread {
+        virtio.push_str(&format!(",iothread={IOTHREAD_ID}"));
+    }
+    if !disk.ioeventfd {
+        virtio.push_str(",ioeventfd=off");
+    }
+    if !disk.msix {
+        virtio.push_str(",vectors=0");
+    }
+    let queues = |property| disk.queues.map(|n| format!(",{property}={n}")).unwrap_or_default();
+    match disk.bus {
+        DiskBus::VirtioBlk => {
+            vec![format!("virtio-blk-pci,{drive}{virtio}{}", queues("num-queues"))]
+        }
+        DiskBus::VirtioScsi => vec![
+            format!("virtio-scsi-pci{virtio}{}", queues("num_queues")),
+            format!("scsi-hd,{drive}"),
+        ],
+        DiskBus::Ide => vec![format!("ide-hd,{drive}")],
+        DiskBus::Ahci => {
+            vec!["ich9-ahci,id=ahci0".to_owned(), format!("ide-hd,bus=ahci0.0,{drive}")]
+        }
+        DiskBus::Nvme => vec![format!("nvme,serial=vslice,{drive}")],
+    }
+}
+
+/// A virtio disk whose queues are spread over iothreads, which QEMU takes as JSON only.
+fn mapped_device(disk: &DiskPlan, write_cache: &str) -> String {
+    let iothreads = (0..disk.iothreads).map(|index| json!({"iothread": iothread_id(index)}));
+    let mut device = json!({
+        "driver": "virtio-blk-pci",
+        "drive": "disk0",
+        "write-cache": write_cache,
+        "iothread-vq-mapping": iothreads.collect::<Vec<_>>(),
+    });
+    if let Some(queues) = disk.queues {
+        device["num-queues"] = queues.into();
+    }
+    if !disk.msix {
+        device["vectors"] = 0.into();
+    }
+    device.to_string()
 }
 
 fn words<const N: usize>(words: [&str; N]) -> Vec<OsString> {
@@ -316,6 +361,25 @@ mod tests {
         let ide = disk_line(|disk| disk.bus = DiskBus::Ide);
         assert!(ide.ends_with("-device ide-hd,drive=disk0,write-cache=on"), "{ide}");
         assert!(!ide.contains("iothread"), "{ide}");
+        let ahci = disk_line(|disk| disk.bus = DiskBus::Ahci);
+        let devices =
+            "-device ich9-ahci,id=ahci0 -device ide-hd,bus=ahci0.0,drive=disk0,write-cache=on";
+        assert!(ahci.ends_with(devices), "{ahci}");
+        let nvme = disk_line(|disk| disk.bus = DiskBus::Nvme);
+        assert!(nvme.ends_with("-device nvme,serial=vslice,drive=disk0,write-cache=on"), "{nvme}");
+    }
+
+    #[test]
+    fn a_virtio_disk_has_its_ways_to_be_rung_and_to_ring() {
+        let line = disk_line(|disk| (disk.ioeventfd, disk.msix) = (false, false));
+        let device = "virtio-blk-pci,drive=disk0,write-cache=on,ioeventfd=off,vectors=0";
+        assert!(line.ends_with(device), "{line}");
+        let line = disk_line(|disk| {
+            (disk.iothread, disk.iothreads, disk.queues) = (true, 2, Some(4));
+        });
+        let device = r#"-device {"drive":"disk0","driver":"virtio-blk-pci","iothread-vq-mapping":[{"iothread":"io0"},{"iothread":"io1"}],"num-queues":4,"write-cache":"on"}"#;
+        assert!(line.ends_with(device), "{line}");
+        assert!(line.contains("iothread,id=io1,poll-max-ns=0"), "{line}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::boot_sector::{COUNTER_ADDRESS, ERROR_COUNTER_ADDRESS, Guest};
 use super::frontend::{Frontend, MachineFiles, machine_args};
 use crate::lab::accelerator::{AcceleratorChoice, KVM, open_kvm};
 use crate::lab::disk;
-use crate::lab::plan::{Accelerator, Aio, Cache, DiskBus, DiskPlan};
+use crate::lab::plan::{Accelerator, DiskPlan};
 use crate::lab::process::{self, ChildSpec, SupervisedChild};
 use crate::lab::scratch::{self, PrivateDir};
 use crate::units::{PcpuId, Tid};
@@ -289,15 +289,7 @@ fn second_monitor_path(directory: &PrivateDir) -> PathBuf {
 
 /// Real data all over, so that reads reach the storage, and the guest in the first sector.
 fn write_disk(path: &Path, guest: Guest) -> Result<(), MachineError> {
-    let plan = DiskPlan {
-        bus: DiskBus::VirtioBlk,
-        size_bytes: DISK_BYTES,
-        cache: Cache::None,
-        aio: Aio::Native,
-        iothread: false,
-        queues: None,
-        guest_io_scheduler: String::new(),
-    };
+    let plan = DiskPlan::of_size(DISK_BYTES);
     disk::create_scratch(path, &plan, &AtomicBool::new(false))?;
     let write = || {
         let mut file = OpenOptions::new().write(true).open(path)?;

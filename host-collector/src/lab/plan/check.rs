@@ -124,11 +124,24 @@ impl VmPlan {
     }
 
     fn check_disk(&self, disk: &DiskPlan) -> Result<(), Problem> {
-        if disk.bus == DiskBus::Ide && disk.iothread {
-            return Err(Problem::IdeIothread(self.name.clone()));
+        let vm = || self.name.clone();
+        let of_virtio = [
+            (disk.iothread, "iothread = true"),
+            (disk.queues.is_some(), "queues"),
+            (!disk.ioeventfd, "ioeventfd = false"),
+            (!disk.msix, "msix = false"),
+        ];
+        if let Some((_, key)) = of_virtio.into_iter().find(|(asked, _)| *asked)
+            && !disk.bus.is_virtio()
+        {
+            return Err(Problem::NotVirtio { vm: vm(), key, bus: disk.bus.name() });
         }
-        if disk.bus == DiskBus::Ide && disk.queues.is_some() {
-            return Err(Problem::IdeQueues(self.name.clone()));
+        if disk.iothread && !disk.ioeventfd {
+            return Err(Problem::IothreadWithoutEventfd(vm()));
+        }
+        self.check_range("iothreads", u64::from(disk.iothreads), 1, 64)?;
+        if disk.iothreads > 1 && !(disk.iothread && disk.bus == DiskBus::VirtioBlk) {
+            return Err(Problem::NoMapping(vm()));
         }
         if disk.aio == Aio::Native && !disk.cache.is_direct() {
             return Err(Problem::NativeNeedsDirect(self.name.clone()));
@@ -221,12 +234,27 @@ mod tests {
         (
             "bus = \"virtio-blk\"\niothread = false",
             "bus = \"ide\"\niothread = true",
-            "vm 'vm1': iothread = true needs a virtio disk, QEMU serves IDE in its main loop only",
+            "vm 'vm1': iothread = true is for virtio disks, QEMU has nothing like it for bus = \"ide\"",
         ),
         (
             "bus = \"virtio-blk\"",
             "bus = \"ide\"\nqueues = 2",
-            "vm 'vm1': queues is for virtio disks, IDE has one",
+            "vm 'vm1': queues is for virtio disks, QEMU has nothing like it for bus = \"ide\"",
+        ),
+        (
+            "bus = \"virtio-blk\"",
+            "bus = \"nvme\"\nmsix = false",
+            "vm 'vm1': msix = false is for virtio disks, QEMU has nothing like it for bus = \"nvme\"",
+        ),
+        (
+            "iothread = false",
+            "iothread = true\nioeventfd = false",
+            "vm 'vm1': iothread = true needs ioeventfd = true, which is what wakes the iothread",
+        ),
+        (
+            "iothread = false",
+            "iothreads = 2",
+            "vm 'vm1': iothreads above 1 needs iothread = true and bus = \"virtio-blk\"",
         ),
         (
             "cache = \"none\"",

@@ -112,6 +112,18 @@ pub struct DiskPlan {
     /// Whether an iothread serves it, instead of QEMU's main loop.
     #[serde(default)]
     pub iothread: bool,
+    /// Over how many iothreads its queues are spread, if it has any: `iothread-vq-mapping`, since QEMU
+    /// 9.0. 1 is `iothread=`.
+    #[serde(default = "one")]
+    pub iothreads: u16,
+    /// Whether the guest's doorbell wakes whoever serves the disk by an eventfd. Without it the doorbell
+    /// is an exit to QEMU, and the vCPU's own thread submits the I/O.
+    #[serde(default = "yes")]
+    pub ioeventfd: bool,
+    /// Whether a virtio disk has interrupts of its own (MSI-X). Without it the guest reads the device's
+    /// interrupt status at each one, which is an exit to QEMU.
+    #[serde(default = "yes")]
+    pub msix: bool,
     /// How QEMU reads the image.
     #[serde(default)]
     pub aio: Aio,
@@ -208,6 +220,30 @@ pub enum DiskBus {
     VirtioScsi,
     /// `ide-hd` on the PIIX3 controller.
     Ide,
+    /// `ide-hd` on an AHCI controller (ICH9).
+    Ahci,
+    /// `nvme`.
+    Nvme,
+}
+
+impl DiskBus {
+    /// The word that plans and commands have for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            DiskBus::VirtioBlk => "virtio-blk",
+            DiskBus::VirtioScsi => "virtio-scsi",
+            DiskBus::Ide => "ide",
+            DiskBus::Ahci => "ahci",
+            DiskBus::Nvme => "nvme",
+        }
+    }
+
+    /// Whether the guest drives it as a virtio device.
+    #[must_use]
+    pub fn is_virtio(self) -> bool {
+        matches!(self, DiskBus::VirtioBlk | DiskBus::VirtioScsi)
+    }
 }
 
 /// How QEMU reads an image.
@@ -242,6 +278,25 @@ pub enum Cache {
     Unsafe,
 }
 
+impl DiskPlan {
+    /// A disk of this size that is as a plan has it that says nothing else.
+    #[must_use]
+    pub fn of_size(size_bytes: u64) -> DiskPlan {
+        DiskPlan {
+            bus: DiskBus::default(),
+            iothread: false,
+            iothreads: one(),
+            ioeventfd: yes(),
+            msix: yes(),
+            aio: Aio::default(),
+            cache: Cache::default(),
+            size_bytes,
+            queues: None,
+            guest_io_scheduler: scheduler_default(),
+        }
+    }
+}
+
 impl Cache {
     /// Whether the image is opened with `O_DIRECT`.
     #[must_use]
@@ -258,6 +313,12 @@ fn boot_timeout_default() -> u64 {
 }
 fn lease_default() -> u64 {
     LEASE_MS_DEFAULT
+}
+fn one() -> u16 {
+    1
+}
+fn yes() -> bool {
+    true
 }
 fn memory_default() -> u32 {
     256

@@ -31,6 +31,15 @@ pub struct Overrides {
     /// Serve the disk in an iothread: true, false
     #[arg(long, action = clap::ArgAction::Set)]
     pub iothread: Option<bool>,
+    /// Spread the disk's queues over so many iothreads, since QEMU 9.0
+    #[arg(long)]
+    pub iothreads: Option<u16>,
+    /// Let the guest's doorbell wake whoever serves the disk by an eventfd: true, false
+    #[arg(long, action = clap::ArgAction::Set)]
+    pub ioeventfd: Option<bool>,
+    /// Give a virtio disk interrupts of its own: true, false
+    #[arg(long, action = clap::ArgAction::Set)]
+    pub msix: Option<bool>,
     /// Let the guest see this kind of disk
     #[arg(long)]
     pub bus: Option<DiskBus>,
@@ -107,6 +116,9 @@ impl Overrides {
     fn disk_flag(&self) -> Option<&'static str> {
         [
             ("--iothread", self.iothread.is_some()),
+            ("--iothreads", self.iothreads.is_some()),
+            ("--ioeventfd", self.ioeventfd.is_some()),
+            ("--msix", self.msix.is_some()),
             ("--bus", self.bus.is_some()),
             ("--aio", self.aio.is_some()),
             ("--cache", self.cache.is_some()),
@@ -126,6 +138,9 @@ impl Overrides {
 
     fn change_disk(&self, disk: &mut DiskPlan) {
         replace(&mut disk.iothread, self.iothread);
+        replace(&mut disk.iothreads, self.iothreads);
+        replace(&mut disk.ioeventfd, self.ioeventfd);
+        replace(&mut disk.msix, self.msix);
         replace(&mut disk.bus, self.bus);
         replace(&mut disk.aio, self.aio);
         replace(&mut disk.cache, self.cache);
@@ -210,7 +225,7 @@ mod tests {
         let mut plan = Plan::load("demo").expect("built in");
         let overrides = parse(&["--bus", "ide", "--iothread", "true"]).expect("known words");
         let message = overrides.apply(&mut plan).expect_err("IDE has no iothread").to_string();
-        assert!(message.contains("needs a virtio disk"), "{message}");
+        assert!(message.contains("is for virtio disks"), "{message}");
         assert!(parse(&["--pattern", "zigzag"]).is_err());
         assert!(parse(&["--total", "lots"]).is_err());
     }

@@ -133,12 +133,22 @@ pub enum Problem {
     /// Nothing to read.
     #[error("vm '{0}' has a [vm.reader] but no [vm.disk] to read")]
     NoDisk(String),
-    /// IDE in an iothread.
-    #[error("vm '{0}': iothread = true needs a virtio disk, QEMU serves IDE in its main loop only")]
-    IdeIothread(String),
-    /// IDE with queues.
-    #[error("vm '{0}': queues is for virtio disks, IDE has one")]
-    IdeQueues(String),
+    /// A virtio disk's word for another one.
+    #[error("vm '{vm}': {key} is for virtio disks, QEMU has nothing like it for bus = \"{bus}\"")]
+    NotVirtio {
+        /// The guest.
+        vm: String,
+        /// The key, with its value.
+        key: &'static str,
+        /// The disk's bus.
+        bus: &'static str,
+    },
+    /// Nothing would wake the iothread.
+    #[error("vm '{0}': iothread = true needs ioeventfd = true, which is what wakes the iothread")]
+    IothreadWithoutEventfd(String),
+    /// Queues of a disk that no iothread serves, or that QEMU does not spread.
+    #[error("vm '{0}': iothreads above 1 needs iothread = true and bus = \"virtio-blk\"")]
+    NoMapping(String),
     /// Linux AIO through the page cache.
     #[error(
         "vm '{0}': aio = \"native\" needs cache = \"none\" or \"directsync\", QEMU refuses it otherwise"

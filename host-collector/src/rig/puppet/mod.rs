@@ -16,7 +16,7 @@ mod steps;
 mod sys;
 
 use crate::lab::disk::{self, DiskError};
-use crate::lab::plan::{Aio, Cache, DiskBus, DiskPlan};
+use crate::lab::plan::DiskPlan;
 use crate::lab::process::{self, ChildSpec, ProcessError, SupervisedChild};
 use crate::lab::scratch::{self, PrivateDir, ScratchError};
 use crate::units::{HostNs, PcpuId, Tid};
@@ -312,15 +312,7 @@ fn log_path(directory: &PrivateDir) -> PathBuf {
 }
 
 fn write_file(path: &Path) -> Result<(), DiskError> {
-    let plan = DiskPlan {
-        bus: DiskBus::VirtioBlk,
-        size_bytes: FILE_BYTES,
-        cache: Cache::None,
-        aio: Aio::Native,
-        iothread: false,
-        queues: None,
-        guest_io_scheduler: String::new(),
-    };
+    let plan = DiskPlan::of_size(FILE_BYTES);
     disk::create_scratch(path, &plan, &AtomicBool::new(false))
 }
 
