@@ -15,6 +15,7 @@ use super::model::{
 };
 use super::names::{Directory, Names, VmIndex, VmThreads};
 use super::reason::OffReason;
+use super::service::ServiceThread;
 use super::timeslice::VcpuTally;
 use super::warning::{self, Warning};
 use crate::host_event::StackId;
@@ -49,6 +50,8 @@ pub struct Facts {
     pub disks: Vec<IoDisk>,
     /// Every hog that the plan asked for.
     pub hogs: Vec<Hog>,
+    /// What the VMMs' threads that run no vCPU did.
+    pub service: Vec<ServiceThread>,
     /// What the numbers rest on.
     pub evidence: Evidence,
     /// What the vCPUs were seen to do, if the run was sampled.
@@ -268,6 +271,7 @@ impl SummaryBuilder {
             },
             vcpus: self.vcpus.iter().map(|vcpu| vcpu_row(vcpu, &directory)).collect(),
             lock_waits: self.lock_waits.rows(&directory),
+            service: facts.service,
             exits: self.exits.rows(&directory),
             stacks: self.stacks(&directory),
             worst: self

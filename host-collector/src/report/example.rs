@@ -9,6 +9,7 @@ use super::evidence::Evidence;
 use super::io::IoDisk;
 use super::model::{Accelerator, Cost, Environment, Hog, Lost, RunStatus, Summary};
 use super::names::{Names, ThreadIdentity, ThreadKind, VmIndex, VmThreads};
+use super::service::ServiceThread;
 use crate::host_event::StackId;
 use crate::join::{
     Attribution, Breakdown, Chain, ClockError, IoCheck, IoMarks, NoPhase, Part, PartsNs, PhaseParts,
@@ -245,6 +246,14 @@ pub(super) fn facts() -> Facts {
         clocks: vec![clock("vm1", 1, 31_000), clock("vm2", 1, 28_000)],
         clocks_apart: vec![],
         hogs: vec![hog("vm1", 812_345_678), hog("vm2", 798_765_432)],
+        service: vec![ServiceThread {
+            vm: "vm1".to_owned(),
+            role: "main loop".to_owned(),
+            tid: Tid(200),
+            arrivals: 2_400,
+            woken_by_vcpus: 2_003,
+            woke_vcpus: 1_990,
+        }],
         evidence: Evidence {
             reason: "the scheduler's events can be recorded here".to_owned(),
             ..Evidence::default()

@@ -18,6 +18,7 @@ pub mod model;
 pub mod names;
 mod reason;
 mod sampled;
+pub mod service;
 pub mod text;
 mod timeslice;
 pub mod verdict;

@@ -23,6 +23,7 @@ use super::clock::Clock;
 use super::evidence::{Evidence, Sampled, ScheduledVcpu};
 use super::io::{Io, WorstIo};
 use super::reason::OffReason;
+use super::service::ServiceThread;
 use super::warning::Warning;
 use crate::join::{Attribution, NoPhase, Part, PartsNs};
 use crate::timeline::Reason;
@@ -85,6 +86,9 @@ pub struct Summary {
     /// What the vCPU threads' waits for locks of their VMMs come to, the longest total first, at most
     /// [`LOCK_WAITS_MAX`].
     pub lock_waits: Vec<LockWaits>,
+    /// What the VMMs' threads that run no vCPU did for the vCPUs; those that did nothing are left out.
+    #[serde(default)]
+    pub service: Vec<ServiceThread>,
     /// Exits by vCPU and reason, the longest total first; empty where they were not recorded.
     pub exits: Vec<Exits>,
     /// Where in the kernel the vCPU threads went off their pCPUs, at most

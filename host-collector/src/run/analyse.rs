@@ -7,11 +7,13 @@ mod hog_word;
 mod hogs;
 mod kvm_word;
 mod samples;
+mod service;
 mod stays;
 mod threads;
 
 use self::kvm_word::KvmWord;
 use self::samples::Samples;
+use self::service::Service;
 use self::threads::Threads;
 use super::census::HostThread;
 use super::disk_notes;
@@ -89,6 +91,7 @@ struct Analysis<'a> {
     /// With the place of each vCPU among the clocks.
     kvm_words: Vec<(usize, KvmWord)>,
     threads: Threads,
+    service: Service,
     /// Threads that kept their pCPU through the window, so that no event told of them.
     kept: HashMap<Tid, PcpuId>,
     lost: Lost,
@@ -114,6 +117,7 @@ impl<'a> Analysis<'a> {
             clocks_apart: Vec::new(),
             kvm_words: Vec::new(),
             threads: Threads::new(manifest, threads),
+            service: Service::new(manifest),
             kept: kept(manifest),
             lost: Lost::default(),
             kvm_events_count: 0,
@@ -259,6 +263,7 @@ impl<'a> Analysis<'a> {
             let event = event?;
             now = event.time;
             self.threads.learn(&event);
+            self.service.learn(&event);
             self.io(manifest, &event);
             if let HostEventKind::Lost { until, count } = event.kind
                 && until > start
@@ -395,6 +400,7 @@ impl<'a> Analysis<'a> {
             clocks_apart: self.clocks_apart,
             disks: manifest.vms.iter().filter_map(io_disk).collect(),
             hogs: manifest.vms.iter().flat_map(hogs).collect(),
+            service: self.service.into_rows(),
             lost: self.lost,
             evidence: manifest.evidence.clone(),
             sampled: self.samples.sampled,

@@ -6,6 +6,7 @@ mod exits;
 mod io;
 mod page;
 pub(super) mod sampled;
+mod service;
 mod tables;
 pub mod units;
 
@@ -73,6 +74,7 @@ fn recorded(page: &mut Page, summary: &Summary) {
     tables::timeslices(page, summary);
     tables::off_cpu(page, summary);
     tables::lock_waits(page, summary);
+    service::service(page, summary);
     exits::exits(page, summary);
     tables::antagonists(page, summary);
     tables::stacks(page, summary);

@@ -1,0 +1,33 @@
+//! Who served the vCPUs.
+
+use super::super::model::Summary;
+use super::NAME_CHARS_MAX;
+use super::page::{Page, Table, Tone, shorten};
+use super::tables::heading;
+use super::units::count;
+
+/// Of VMs of which requests are known: what a thread did per request says where the disk is served.
+pub(super) fn service(page: &mut Page, summary: &Summary) {
+    let requests = summary.requests.count;
+    if requests == 0 || summary.service.is_empty() {
+        return;
+    }
+    heading(page, "VMM threads", "beside the vCPUs: who was woken by them, and who woke them");
+    let mut table = Table::new("lrrrrr");
+    table.row(Tone::Dim, ["", "tid", "stays", "woken by vCPUs", "a request", "woke vCPUs"]);
+    for row in &summary.service {
+        let name = format!("{} {}", row.vm, row.role);
+        table.row(
+            Tone::Plain,
+            [
+                shorten(&name, NAME_CHARS_MAX),
+                row.tid.to_string(),
+                count(row.arrivals),
+                count(row.woken_by_vcpus),
+                format!("{:.2}", row.woken_by_vcpus as f64 / requests as f64),
+                count(row.woke_vcpus),
+            ],
+        );
+    }
+    page.table(&table);
+}
