@@ -5,6 +5,7 @@
 //! start guests and find their threads; [`run`] puts everything together.
 
 pub mod clock;
+pub mod experiment;
 pub mod guest;
 pub mod host_event;
 pub mod join;

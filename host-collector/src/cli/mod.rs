@@ -2,6 +2,7 @@
 
 pub(crate) mod attach;
 pub(crate) mod doctor;
+pub(crate) mod experiment;
 pub(crate) mod plan;
 pub(crate) mod ps;
 pub(crate) mod puppet;
@@ -30,6 +31,7 @@ Examples:
   vslice run demo                       two guests on two pCPUs, about a minute
   vslice run demo --iothread true       the same with the disk in an iothread
   vslice run demo --bus ide --json      the summary as JSON
+  vslice experiment quick               disks with and without an iothread, in turn
   vslice attach web1 --duration 10s     a VM that is there already (see vslice ps)
   vslice plan show seed > my.toml       a plan to start from
   vslice report runs/demo-1795471866    the report of a run once more";
@@ -39,6 +41,8 @@ Examples:
 pub(crate) enum Command {
     /// Run a plan: boot its guests, record, report
     Run(run::RunArgs),
+    /// Run a plan under several conditions in turn, each several times
+    Experiment(experiment::ExperimentArgs),
     /// Print the report of a run directory
     Report(report::ReportArgs),
     /// Record VMs that are there already, changing nothing of them, and report
@@ -64,6 +68,7 @@ impl Cli {
     pub(crate) fn execute(self) -> anyhow::Result<u8> {
         match self.command {
             Command::Run(args) => run::execute(&args),
+            Command::Experiment(args) => experiment::execute(&args),
             Command::Report(args) => report::execute(&args),
             Command::Attach(args) => attach::execute(&args),
             Command::Ps(args) => ps::execute(&args),

@@ -152,7 +152,9 @@ fn transport_args(transport: &Transport) -> Vec<OsString> {
     args
 }
 
-fn disk_args(disk: &DiskPlan, image: &Path) -> Vec<OsString> {
+/// The arguments for a guest's disk and its iothreads.
+#[must_use]
+pub fn disk_args(disk: &DiskPlan, image: &Path) -> Vec<OsString> {
     let aio = match disk.aio {
         Aio::Native => "native",
         Aio::Threads => "threads",

@@ -1,0 +1,148 @@
+//! `vslice experiment`: a plan under several conditions, in turn.
+
+use super::run::{default_output, interrupts, watcher};
+use anyhow::{Context, bail};
+use clap::Args;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use vslice::experiment::{
+    CellRecord, CellState, Experiment, ExperimentError, ExperimentOptions, Matrix,
+};
+use vslice::lab::plan::{AcceleratorSetting, VsockSetting};
+use vslice::lab::quantity::parse_bytes;
+use vslice::run::{EvidenceSetting, sentence};
+
+/// The arguments of `vslice experiment`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A matrix is a TOML file: the plan that is run, and lists of disks, dataplanes, ways to read the image and \
+caches. Each combination is a condition; what QEMU does not have here is listed with its own words. Runs \
+alternate (A B B A ...), so that what drifts in the host favours none. Ctrl-C ends it in order, and the \
+same command with the same --output goes on where it was.
+
+Examples:
+  vslice experiment quick                         some minutes: virtio-blk and IDE, an iothread or not
+  vslice experiment seed --list                   which conditions there are, and which not, and why
+  vslice experiment mine.toml --repeat 10 -o mine")]
+pub(crate) struct ExperimentArgs {
+    /// A built-in matrix (quick, seed) or a TOML file
+    matrix: String,
+    /// Run each condition so often, instead of what the matrix says
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
+    repeat: Option<u16>,
+    /// Read this much in each run, as in 64MiB, instead of what the matrix says
+    #[arg(long = "total", value_name = "SIZE", value_parser = parse_bytes)]
+    total_bytes: Option<u64>,
+    /// Make the directory here, instead of runs/MATRIX-SECONDS, or go on with the one that is here
+    #[arg(long, short, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Only list the conditions, and what cannot be had here
+    #[arg(long)]
+    list: bool,
+    /// Boot this guest image, as `make image` builds it
+    #[arg(long, value_name = "DIR", env = "VSLICE_IMAGE", default_value = "target/images/micro")]
+    image: PathBuf,
+    /// Run the guests under this
+    #[arg(long)]
+    accelerator: Option<AcceleratorSetting>,
+    /// Reach the guests in this way
+    #[arg(long)]
+    vsock: Option<VsockSetting>,
+    /// See the guests' threads as well as this, or end with an error
+    #[arg(long, value_name = "LEVEL", default_value = "recorded")]
+    evidence: EvidenceSetting,
+    /// Print experiment.json
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn execute(args: &ExperimentArgs) -> anyhow::Result<u8> {
+    let mut matrix = Matrix::load(&args.matrix)?;
+    matrix.repeat = args.repeat.unwrap_or(matrix.repeat);
+    matrix.total_bytes = args.total_bytes.unwrap_or(matrix.total_bytes);
+    let output = match &args.output {
+        Some(output) => output.clone(),
+        None => default_output(&matrix.name)?,
+    };
+    let interrupted = interrupts()?;
+    let options = ExperimentOptions {
+        output: &output,
+        image: &args.image,
+        evidence: args.evidence,
+        accelerator: args.accelerator,
+        vsock: args.vsock,
+        interrupted: &interrupted,
+    };
+    if args.list {
+        let experiment = Experiment::look(&matrix, &options)?;
+        return print(&experiment, None, args.json).map(|()| 0);
+    }
+    let mut watcher = watcher();
+    let mut experiment = Experiment::prepare(&matrix, &options, watcher.as_mut())
+        .map_err(|error| anyhow::anyhow!("nothing was run: {}", sentence(&error)))?;
+    let conducted = experiment.conduct(&options, watcher.as_mut());
+    drop(watcher);
+    print(&experiment, Some(&output), args.json)?;
+    match conducted {
+        Err(error @ ExperimentError::Interrupted { .. }) => Err(error.into()),
+        conducted => {
+            conducted
+                .with_context(|| format!("the experiment in {} ended early", output.display()))?;
+            refuse_unsound(&experiment)
+        }
+    }
+}
+
+/// An experiment of which runs ended early, or prove nothing, is none that came to its end.
+fn refuse_unsound(experiment: &Experiment) -> anyhow::Result<u8> {
+    let unsound = experiment.cells.iter().filter(|cell| cell.is_unsound()).count();
+    if unsound > 0 {
+        bail!("{unsound} of the conditions are not sound, see above");
+    }
+    Ok(0)
+}
+
+fn print(experiment: &Experiment, output: Option<&Path>, json: bool) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if json {
+        serde_json::to_writer_pretty(&mut out, experiment)?;
+        writeln!(out)?;
+        return Ok(());
+    }
+    let matrix = &experiment.matrix;
+    writeln!(out, "Experiment {}: {}", matrix.name, matrix.description)?;
+    let width = experiment.cells.iter().map(|cell| cell.name.len()).max().unwrap_or(0);
+    for cell in &experiment.cells {
+        writeln!(
+            out,
+            "  {:width$}  {}",
+            cell.name,
+            outcome(cell, matrix.repeat, output.is_none())
+        )?;
+    }
+    if let Some(output) = output {
+        writeln!(out, "everything is in {}", output.display())?;
+    }
+    Ok(())
+}
+
+fn outcome(cell: &CellRecord, repeat: u16, is_list: bool) -> String {
+    let runs = match &cell.state {
+        CellState::Impossible { reason } => return format!("not here: {reason}"),
+        CellState::Possible { .. } if is_list => return format!("{repeat} runs"),
+        CellState::Possible { runs } => runs,
+    };
+    let complete = runs.iter().filter(|run| run.ended_early.is_none()).count();
+    let mut text = format!("{complete} of {repeat} runs");
+    if let Some(reason) = runs.iter().find_map(|run| run.ended_early.as_ref()) {
+        text.push_str(&format!("; one ended early: {reason}"));
+    }
+    match runs.iter().filter_map(|run| run.engaged).collect::<Vec<_>>() {
+        engaged if engaged.is_empty() => {}
+        engaged if engaged.iter().all(|engaged| *engaged) => {
+            text.push_str("; doorbells woke the iothreads");
+        }
+        _ => text.push_str("; VOID: doorbells did not wake the iothreads"),
+    }
+    text
+}

@@ -1,0 +1,44 @@
+//! Whether the QEMU of this host has a cell's disk: asked of QEMU itself, by starting it with that disk
+//! and no guest, and not guessed from its version.
+
+use crate::lab::plan::DiskPlan;
+use crate::lab::qemu::disk_args;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Starts, and ends at once: it has nothing to run, and is told to quit.
+const QUIT: &[u8] = b"{\"execute\": \"qmp_capabilities\"}\n{\"execute\": \"quit\"}\n";
+
+/// Whether QEMU takes this disk, with `image` behind it.
+///
+/// # Errors
+/// Why not, in QEMU's own words.
+pub fn takes(qemu: &Path, disk: &DiskPlan, image: &Path) -> Result<(), String> {
+    let mut command = Command::new(qemu);
+    command
+        .args(["-nodefaults", "-no-user-config", "-display", "none", "-machine", "pc", "-S"])
+        .args(["-accel", "tcg", "-smp", "4", "-qmp", "stdio"])
+        .args(disk_args(disk, image))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| error.to_string())?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // One that refuses its disk has ended before it is told to.
+        let _ended = stdin.write_all(QUIT);
+    }
+    let output = child.wait_with_output().map_err(|error| error.to_string())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let word =
+        said.lines().find(|line| !line.trim().is_empty()).unwrap_or("it ended without a word");
+    // "qemu-system-x86_64: -device virtio-blk-pci,...: Property ... not found"
+    Err(crate::text::harmless(
+        word.rsplit_once("write-cache=on").map_or(word, |(_, reason)| reason),
+    )
+    .trim_matches(|letter: char| letter == ':' || letter == ' ')
+    .to_owned())
+}
