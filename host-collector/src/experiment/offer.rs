@@ -3,6 +3,8 @@
 
 use crate::lab::plan::DiskPlan;
 use crate::lab::qemu::disk_args;
+use crate::text::harmless;
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -15,11 +17,12 @@ const QUIT: &[u8] = b"{\"execute\": \"qmp_capabilities\"}\n{\"execute\": \"quit\
 /// # Errors
 /// Why not, in QEMU's own words.
 pub fn takes(qemu: &Path, disk: &DiskPlan, image: &Path) -> Result<(), String> {
+    let arguments = disk_args(disk, image);
     let mut command = Command::new(qemu);
     command
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-machine", "pc", "-S"])
         .args(["-accel", "tcg", "-smp", "4", "-qmp", "stdio"])
-        .args(disk_args(disk, image))
+        .args(&arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
@@ -35,10 +38,29 @@ pub fn takes(qemu: &Path, disk: &DiskPlan, image: &Path) -> Result<(), String> {
     let said = String::from_utf8_lossy(&output.stderr);
     let word =
         said.lines().find(|line| !line.trim().is_empty()).unwrap_or("it ended without a word");
-    // "qemu-system-x86_64: -device virtio-blk-pci,...: Property ... not found"
-    Err(crate::text::harmless(
-        word.rsplit_once("write-cache=on").map_or(word, |(_, reason)| reason),
-    )
-    .trim_matches(|letter: char| letter == ':' || letter == ' ')
-    .to_owned())
+    Err(reason(word, &arguments))
+}
+
+/// "qemu-system-x86_64: -device virtio-blk-pci,...: Property ... not found" without what it was told.
+fn reason(word: &str, arguments: &[OsString]) -> String {
+    let said = |argument: &OsString| {
+        let (_, after) = word.split_once(&*argument.to_string_lossy())?;
+        after.strip_prefix(": ")
+    };
+    let reason = arguments.iter().rev().find_map(said).unwrap_or(word);
+    format!("QEMU says: {}", harmless(reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_qemu_says_is_told_without_what_it_was_told() {
+        let arguments = ["-device", "nvme,drive=disk0"].map(OsString::from);
+        let word =
+            "qemu-system-x86_64: -device nvme,drive=disk0: 'nvme' is not a valid device model name";
+        assert_eq!(reason(word, &arguments), "QEMU says: 'nvme' is not a valid device model name");
+        assert_eq!(reason("out of memory", &arguments), "QEMU says: out of memory");
+    }
 }
