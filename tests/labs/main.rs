@@ -7,6 +7,7 @@
 mod bad_luck;
 mod evidence;
 mod experiment;
+mod matrix;
 mod solo;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -22,8 +23,8 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let lab = Lab::find();
     let user_lab = lab.clone().and_then(|lab| lab.may_be_used_by_anybody().map(|()| lab));
-    let cases =
-        experiment::CASES.iter().chain(bad_luck::CASES).chain(evidence::CASES).chain(solo::CASES);
+    let cases = [experiment::CASES, matrix::CASES, bad_luck::CASES, evidence::CASES, solo::CASES];
+    let cases = cases.into_iter().flatten();
     let mut trials: Vec<Trial> = cases.map(|case| trial(*case, lab.clone())).collect();
     trials.extend(evidence::USER_CASES.iter().map(|case| trial(*case, user_lab.clone())));
     libtest_mimic::run(&arguments, trials).exit_code()
