@@ -1,6 +1,7 @@
 //! The host itself: the facts that a run's numbers depend on, as far as the host tells them.
 
 use crate::units::PcpuId;
+use crate::vmm::conditions::Conditions;
 use crate::vmm::slice::Slice;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -144,6 +145,9 @@ pub struct HostFacts {
     pub qemu_version: Option<String>,
     /// The device under the guests' disks.
     pub disk: Option<DiskFacts>,
+    /// What its kernel is set to.
+    #[serde(default)]
+    pub conditions: Conditions,
 }
 
 impl HostFacts {
@@ -201,6 +205,7 @@ pub fn facts(qemu: &Path, disk_path: &Path) -> HostFacts {
         ),
         qemu_version: qemu_version(qemu),
         disk: disk_facts(disk_path),
+        conditions: Conditions::of_host(),
     }
 }
 

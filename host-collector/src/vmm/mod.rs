@@ -3,6 +3,7 @@
 
 pub mod bql;
 pub mod cgroup;
+pub mod conditions;
 pub mod extents;
 pub mod found;
 pub mod host;

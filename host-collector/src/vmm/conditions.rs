@@ -1,0 +1,114 @@
+//! Settings of the host's kernel that move a run's numbers, beside its versions: two runs under different
+//! ones are not comparable.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// What the kernel is set to. What it does not tell is `None`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Conditions {
+    /// When a thread in the kernel gives way: `none`, `voluntary`, `full`, `lazy`; `rt` for PREEMPT_RT.
+    pub preemption: Option<String>,
+    /// What is done about each known weakness of the processor, by its name
+    /// (Documentation/ABI/testing/sysfs-devices-system-cpu).
+    pub mitigations: BTreeMap<String, String>,
+    /// Whether threads of one core are used: `on`, `off`, `notsupported`, ...
+    pub smt: Option<String>,
+    /// Whether each session gets its own share of a pCPU, whatever its threads are (sched(7), autogroup).
+    pub is_autogroup_on: Option<bool>,
+    /// The driver that decides how a pCPU idles.
+    pub idle_driver: Option<String>,
+}
+
+impl Conditions {
+    /// Of this host.
+    #[must_use]
+    pub fn of_host() -> Conditions {
+        Conditions {
+            preemption: preemption(),
+            mitigations: mitigations(Path::new("/sys/devices/system/cpu/vulnerabilities")),
+            smt: read("/sys/devices/system/cpu/smt/control"),
+            is_autogroup_on: read("/proc/sys/kernel/sched_autogroup_enabled")
+                .map(|text| text == "1"),
+            idle_driver: read("/sys/devices/system/cpu/cpuidle/current_driver"),
+        }
+    }
+}
+
+fn preemption() -> Option<String> {
+    if read("/sys/kernel/realtime").is_some_and(|text| text == "1") {
+        return Some("rt".to_owned());
+    }
+    match read("/sys/kernel/debug/sched/preempt") {
+        Some(text) => in_brackets(&text),
+        None => by_version(&read("/proc/sys/kernel/version")?),
+    }
+}
+
+/// `none voluntary (full) lazy`: the one in use (kernel/sched/core.c, `sched_dynamic_show`).
+fn in_brackets(text: &str) -> Option<String> {
+    let (_, after) = text.split_once('(')?;
+    Some(after.split_once(')')?.0.to_owned())
+}
+
+/// `#1 SMP PREEMPT_DYNAMIC Thu ...`: what the kernel was built for (init/Makefile), where that says it.
+fn by_version(version: &str) -> Option<String> {
+    let word = version.split_whitespace().find(|word| word.starts_with("PREEMPT"));
+    match word {
+        // Which one it is set to is only in debugfs.
+        Some("PREEMPT_DYNAMIC") => Some("dynamic".to_owned()),
+        Some("PREEMPT_RT") => Some("rt".to_owned()),
+        Some("PREEMPT_LAZY") => Some("lazy".to_owned()),
+        Some(_) => Some("full".to_owned()),
+        None => Some("none or voluntary".to_owned()),
+    }
+}
+
+fn mitigations(directory: &Path) -> BTreeMap<String, String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let entry =
+        |entry: fs::DirEntry| Some((entry.file_name().into_string().ok()?, read(entry.path())?));
+    entries.filter_map(entry).collect()
+}
+
+fn read(path: impl AsRef<Path>) -> Option<String> {
+    Some(fs::read_to_string(path).ok()?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_preemption_model_is_read_where_the_kernel_says_it() {
+        assert_eq!(in_brackets("none voluntary (full) lazy").as_deref(), Some("full"));
+        assert_eq!(in_brackets("none voluntary full"), None);
+        for (version, model) in [
+            ("#1 SMP PREEMPT_DYNAMIC Debian 6.1.1-1", "dynamic"),
+            ("#1 SMP PREEMPT_RT Thu Jan 1", "rt"),
+            ("#1 SMP PREEMPT Thu Jan 1", "full"),
+            ("#1 SMP Thu Jan 1", "none or voluntary"),
+        ] {
+            assert_eq!(by_version(version).as_deref(), Some(model), "{version}");
+        }
+    }
+
+    #[test]
+    fn each_weakness_has_its_line() {
+        let directory = tempfile::tempdir().expect("scratch");
+        fs::write(directory.path().join("meltdown"), "Mitigation: PTI\n").expect("writable");
+        let expected = BTreeMap::from([("meltdown".to_owned(), "Mitigation: PTI".to_owned())]);
+        assert_eq!(mitigations(directory.path()), expected);
+        assert!(mitigations(&directory.path().join("nowhere")).is_empty());
+    }
+
+    #[test]
+    fn this_host_says_something() {
+        assert!(
+            Conditions::of_host().preemption.is_some(),
+            "/proc/sys/kernel/version is always there"
+        );
+    }
+}
