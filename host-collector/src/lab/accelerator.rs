@@ -7,6 +7,7 @@ use super::image::MicroImage;
 use super::plan::{Accelerator, AcceleratorSetting};
 use super::process::{self, ChildSpec, ProcessError, SupervisedChild};
 use super::qemu::{self, GuestFiles, PROBE_LINE};
+use super::refusal::Asked;
 use super::scratch::{PrivateDir, ScratchError};
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -22,6 +23,8 @@ pub const KVM: &str = "/dev/kvm";
 /// that hardly anybody waits for so long; guests under TCG on a host that is emulated do not boot
 /// within any useful time.
 pub const PROBE_LIMIT: Duration = Duration::from_secs(60);
+
+const REFUSED: &str = "KVM is there but does not run a stock kernel";
 
 /// An accelerator, and why it is this one.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -54,10 +57,15 @@ pub fn choose(
     scratch: &Path,
 ) -> Result<AcceleratorChoice, AcceleratorError> {
     if setting == AcceleratorSetting::Tcg {
-        let reason = "the plan says so".to_owned();
-        return Ok(AcceleratorChoice { accelerator: Accelerator::Tcg, reason });
+        return Ok(tcg("the plan says so".to_owned()));
     }
-    let choice = probe(qemu, image, scratch)?;
+    let before = Asked::of(qemu, image).and_then(|asked| asked.recall());
+    let choice = match before {
+        Some(what) if open_kvm().is_ok() => tcg(format!(
+            "{REFUSED}: {what} (found since this host has booted; `vslice doctor` asks again)"
+        )),
+        _ => probe(qemu, image, scratch)?,
+    };
     if setting == AcceleratorSetting::Kvm && choice.accelerator != Accelerator::Kvm {
         return Err(AcceleratorError::NoKvm(choice.reason));
     }
@@ -73,7 +81,6 @@ pub fn probe(
     image: &MicroImage,
     scratch: &Path,
 ) -> Result<AcceleratorChoice, AcceleratorError> {
-    let tcg = |reason| AcceleratorChoice { accelerator: Accelerator::Tcg, reason };
     if let Err(error) = open_kvm() {
         return Ok(tcg(format!("{KVM} cannot be used: {error}")));
     }
@@ -94,13 +101,21 @@ pub fn probe(
         pcpu: None,
         file_bytes_max: Some(process::LOG_BYTES_MAX),
     };
-    Ok(match boots(&spec, &console, PROBE_LIMIT) {
+    let booted = boots(&spec, &console, PROBE_LIMIT);
+    if let Some(asked) = Asked::of(qemu, image) {
+        asked.keep(booted.as_ref().err().map(String::as_str));
+    }
+    Ok(match booted {
         Ok(took) => AcceleratorChoice {
             accelerator: Accelerator::Kvm,
             reason: format!("a stock kernel boots in KVM, in {:.1} s", took.as_secs_f64()),
         },
-        Err(what) => tcg(format!("KVM is there but does not run a stock kernel: {what}")),
+        Err(what) => tcg(format!("{REFUSED}: {what}")),
     })
+}
+
+fn tcg(reason: String) -> AcceleratorChoice {
+    AcceleratorChoice { accelerator: Accelerator::Tcg, reason }
 }
 
 /// Whether `/dev/kvm` is there and may be used.

@@ -11,6 +11,7 @@ pub mod plan;
 pub mod process;
 pub mod qemu;
 pub mod quantity;
+mod refusal;
 pub mod scratch;
 pub mod tools;
 pub mod vsock;
