@@ -6,7 +6,13 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Differences that are told of one pair of sides at most; a count says how many more there are.
-pub const DIFFERENCES_MAX: usize = 12;
+pub const DIFFERENCES_MAX: usize = 8;
+
+/// The value of an object that a run has, so that one which is missing is told once, not key by key.
+const THERE: &str = "there";
+
+/// The value of what a run does not have.
+const NONE: &str = "none";
 
 /// Keys below the plan and the environment that no two runs need to share: names of files, processes
 /// and texts for people.
@@ -82,13 +88,18 @@ pub fn conditions(manifest: &Manifest) -> Vec<Condition> {
         let name = &vm.name;
         conditions.push(condition(&format!("{name}'s kernel"), &guest.kernel_release));
         conditions.push(condition(&format!("{name}'s agent"), &guest.agent_version));
-        conditions.push(condition(&format!("{name}'s clock"), &format!("{:?}", guest.clock)));
+        let clock = serde_json::to_value(guest.clock).unwrap_or_default();
+        conditions.push(condition(&format!("{name}'s clock"), clock.as_str().unwrap_or(NONE)));
     }
     conditions
 }
 
-/// Every scalar below `value`, by its path; what is in a list of objects by its name, or its place.
+/// Every scalar and object below `value`, by its path; what is in a list of objects by its name, or its
+/// place.
 fn flatten(key: &str, value: &Value, leaves: &mut BTreeMap<String, String>) {
+    if value.is_object() && key.contains('.') {
+        leaves.insert(key.to_owned(), THERE.to_owned());
+    }
     match value {
         Value::Object(fields) => {
             for (name, value) in fields.iter().filter(|(name, _)| !ASIDE.contains(&name.as_str())) {
@@ -117,12 +128,11 @@ fn flatten(key: &str, value: &Value, leaves: &mut BTreeMap<String, String>) {
 pub fn differences(a: &[Vec<Condition>], b: &[Vec<Condition>]) -> Vec<String> {
     let mut found = Vec::new();
     for (side, runs) in [("A", a), ("B", b)] {
-        let within = names(runs).into_iter().filter_map(|name| {
-            let values = values(runs, name);
-            let text = join(&values);
-            (values.len() > 1).then(|| format!("the runs of {side} differ: {name} {text}"))
-        });
-        found.extend(limited(within.collect()));
+        let differing = names(runs).into_iter().filter(|name| values(runs, name).len() > 1);
+        let tell =
+            |name: &str| format!("the runs of {side} differ: {name} {}", join(&values(runs, name)));
+        let is_missing = |name: &str| values(runs, name).contains(NONE);
+        found.extend(limited(&outermost(differing.collect(), is_missing), tell));
     }
     if a.is_empty() || b.is_empty() {
         return found;
@@ -134,13 +144,29 @@ pub fn differences(a: &[Vec<Condition>], b: &[Vec<Condition>]) -> Vec<String> {
             .any(|condition| condition.name == wanted && condition.is_of_disk)
     };
     let all: BTreeSet<&str> = names(a).union(&names(b)).copied().collect();
-    let between = all.into_iter().filter(|name| !is_of_disk(name)).filter_map(|name| {
-        let (left, right) = (values(a, name), values(b, name));
-        let text = || format!("not comparable: {name} {} against {}", join(&left), join(&right));
-        (left != right).then(text)
-    });
-    found.extend(limited(between.collect()));
+    let differing = all.into_iter().filter(|name| values(a, name) != values(b, name));
+    let differing = differing.filter(|name| !is_of_disk(name));
+    let is_missing =
+        |name: &str| values(a, name).union(&values(b, name)).any(|value| *value == NONE);
+    let tell = |name: &str| {
+        format!(
+            "not comparable: {name} {} against {}",
+            join(&values(a, name)),
+            join(&values(b, name))
+        )
+    };
+    found.extend(limited(&outermost(differing.collect(), is_missing), tell));
     found
+}
+
+/// The names without those below another one that is missing somewhere.
+fn outermost(names: Vec<&str>, is_missing: impl Fn(&str) -> bool) -> Vec<&str> {
+    let missing: Vec<&str> = names.iter().copied().filter(|name| is_missing(name)).collect();
+    let is_below = |name: &str, outer: &str| {
+        name.strip_prefix(outer).is_some_and(|rest| rest.starts_with(['.', '[']))
+    };
+    let is_told = |name: &&str| !missing.iter().any(|outer| is_below(name, outer));
+    names.into_iter().filter(is_told).collect()
 }
 
 fn names(runs: &[Vec<Condition>]) -> BTreeSet<&str> {
@@ -150,7 +176,7 @@ fn names(runs: &[Vec<Condition>]) -> BTreeSet<&str> {
 /// The values of one condition in these runs.
 fn values<'a>(runs: &'a [Vec<Condition>], name: &str) -> BTreeSet<&'a str> {
     let value = |run: &'a Vec<Condition>| {
-        run.iter().find(|condition| condition.name == name).map_or("none", |found| &found.value)
+        run.iter().find(|condition| condition.name == name).map_or(NONE, |found| &found.value)
     };
     runs.iter().map(value).collect()
 }
@@ -159,14 +185,14 @@ fn join(values: &BTreeSet<&str>) -> String {
     values.iter().copied().collect::<Vec<_>>().join(" and ")
 }
 
-/// The first [`DIFFERENCES_MAX`], and how many more there are.
-fn limited(mut sentences: Vec<String>) -> Vec<String> {
-    let more = sentences.len().saturating_sub(DIFFERENCES_MAX);
-    if more > 0 {
-        sentences.truncate(DIFFERENCES_MAX);
-        sentences.push(format!("and {more} conditions more that differ"));
-    }
-    sentences
+/// Sentences of the first [`DIFFERENCES_MAX`], and how many more there are.
+fn limited(names: &[&str], tell: impl Fn(&str) -> String) -> Vec<String> {
+    let told = names.iter().take(DIFFERENCES_MAX).map(|name| tell(name));
+    let more = match names.len().saturating_sub(DIFFERENCES_MAX) {
+        0 => None,
+        more => Some(format!("and {more} conditions more that differ")),
+    };
+    told.chain(more).collect()
 }
 
 /// Whether the disks of the run's readers are served by an iothread, if the plan tells: what the seed's

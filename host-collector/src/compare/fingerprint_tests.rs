@@ -81,11 +81,26 @@ fn every_other_difference_is_named() {
 }
 
 #[test]
+fn what_is_missing_is_told_once() {
+    let (a, mut b) = (manifest(false, "7.2"), manifest(true, "7.2"));
+    b.plan["vm"].as_array_mut().unwrap().pop();
+    assert_eq!(told(&[&a], &[&b]), ["not comparable: plan vm[vm2] there against none"]);
+    assert_eq!(
+        told(&[&a, &a], &[&b, &manifest(true, "7.2")])[0],
+        "the runs of B differ: plan vm[vm2] none and there"
+    );
+    // A disk more or less is one of the disk's differences.
+    let mut without = manifest(true, "7.2");
+    without.plan["vm"][0]["disk"] = json!(null);
+    assert_eq!(told(&[&a], &[&without]), [""; 0]);
+}
+
+#[test]
 fn many_differences_are_cut() {
     let run = |value| (0..20).map(|at| condition(&format!("c{at:02}"), value)).collect::<Vec<_>>();
     let told = differences(&[run("1")], &[run("2")]);
     assert_eq!(told.len(), DIFFERENCES_MAX + 1);
-    assert_eq!(told.last().unwrap(), "and 8 conditions more that differ");
+    assert_eq!(told.last().unwrap(), "and 12 conditions more that differ");
     assert_eq!(differences(&[run("1")], &[]), [""; 0], "nothing to compare with");
 }
 

@@ -65,6 +65,8 @@ pub struct Comparison {
     pub schema: &'static str,
     /// What became of the seed's claim.
     pub claim: Claim,
+    /// Whether A and B are known to differ in what the claim is about, and in nothing else.
+    pub is_comparable: bool,
     /// One side.
     pub a: SideRecord,
     /// The other.
@@ -138,8 +140,10 @@ impl Comparison {
         let difference = |metric| Difference::new(metric, values(&a, metric), values(&b, metric));
         let all: Vec<Difference> = Metric::all().map(difference).collect();
         // The order is that of `Metric::all`, and these two are its first.
-        let claim = Claim::new(&all[0], &all[1]);
-        let warnings = warnings(&a, &b);
+        let mut warnings = incomparable(&a, &b);
+        let is_comparable = warnings.is_empty();
+        let claim = Claim::new(&all[0], &all[1], is_comparable);
+        warnings.extend(cautions(&a, &b));
         let is_told = |of: &Difference| match of.metric {
             Metric::Share(_) => of.is_there(),
             _ => !of.a.is_empty() || !of.b.is_empty(),
@@ -147,6 +151,7 @@ impl Comparison {
         Comparison {
             schema: SCHEMA,
             claim,
+            is_comparable,
             a: a.into(),
             b: b.into(),
             metrics: all.into_iter().filter(is_told).map(MetricRecord::from).collect(),
@@ -187,7 +192,8 @@ fn values(side: &Side, metric: Metric) -> Vec<f64> {
     side.runs.iter().filter_map(value).collect()
 }
 
-fn warnings(a: &Side, b: &Side) -> Vec<String> {
+/// Why whatever is found may have another reason than the disk.
+fn incomparable(a: &Side, b: &Side) -> Vec<String> {
     let conditions = |side: &Side| -> Vec<Vec<Condition>> {
         side.runs.iter().map(|run| run.conditions.clone()).collect()
     };
@@ -203,6 +209,12 @@ fn warnings(a: &Side, b: &Side) -> Vec<String> {
                 .to_owned(),
         );
     }
+    warnings
+}
+
+/// What to know of the numbers.
+fn cautions(a: &Side, b: &Side) -> Vec<String> {
+    let mut warnings = Vec::new();
     for (name, side) in [("A", a), ("B", b)] {
         for run in side.runs.iter().filter(|run| run.readers.len() > 1) {
             let reader = &run.readers[0];

@@ -44,6 +44,10 @@ pub fn render(comparison: &Comparison, style: Style) -> String {
 }
 
 fn metrics(page: &mut Page, metrics: &[MetricRecord]) {
+    if metrics.is_empty() {
+        let text = "no run tells of anything that is compared: none has a reader, or any request";
+        return page.paragraph("", text, Tone::Alarm);
+    }
     let mut table = Table::new("lrrrlrl");
     let head = ["", "mean of A", "mean of B", "B to A", "95 % interval", "p", "verdict"];
     table.row(Tone::Dim, head);

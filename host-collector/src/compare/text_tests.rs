@@ -34,6 +34,14 @@ fn the_page_of_one_run_on_a_side() {
 }
 
 #[test]
+fn runs_that_tell_nothing_have_no_table() {
+    let mut empty = example::held().0;
+    empty.runs.iter_mut().for_each(|run| run.values.clear());
+    let page = render(&Comparison::new(empty.clone(), empty), PLAIN);
+    assert!(page.contains("no run tells of anything") && !page.contains("95 % interval"), "{page}");
+}
+
+#[test]
 fn equal_runs_make_an_equal_page() {
     assert_eq!(render(&example::doubtful(), PLAIN), render(&example::doubtful(), PLAIN));
 }

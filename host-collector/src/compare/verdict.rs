@@ -190,9 +190,10 @@ pub enum ClaimVerdict {
 }
 
 impl Claim {
-    /// From what became of the two metrics that it is about.
+    /// From what became of the two metrics that it is about, of sides that may differ in more than what
+    /// it is about.
     #[must_use]
-    pub fn new(cv: &Difference, bql: &Difference) -> Claim {
+    pub fn new(cv: &Difference, bql: &Difference, is_comparable: bool) -> Claim {
         let is_contended = bql.a.iter().any(|wait| *wait >= CONTENTION_NS_PER_S);
         let (verdict, words) = match (cv.verdict, bql.verdict) {
             (Verdict::NoDifference { .. }, _) if !is_contended && !bql.a.is_empty() => (
@@ -230,7 +231,12 @@ impl Claim {
         };
         let numbers = [numbers(cv), numbers(bql)].join("; ");
         let runs = format!("{} against {}", runs(cv.a.len()), runs(cv.b.len()));
-        Claim { verdict, repeats, sentence: format!("{words} ({numbers}; {runs}){more}.") }
+        let doubt = if is_comparable {
+            ""
+        } else {
+            " But A and B are not known to differ in the iothread alone, see the warnings."
+        };
+        Claim { verdict, repeats, sentence: format!("{words} ({numbers}; {runs}){more}.{doubt}") }
     }
 }
 
