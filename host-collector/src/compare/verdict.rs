@@ -198,21 +198,21 @@ impl Claim {
         let (verdict, words) = match (cv.verdict, bql.verdict) {
             (Verdict::NoDifference { .. }, _) if !is_contended && !bql.a.is_empty() => (
                 ClaimVerdict::NoContentionFound,
-                "No contention found: in A the reader's vCPU hardly waits for QEMU's big lock, and its \
-                 timeslices are as steady as in B",
+                "No contention found: with {A} the reader's vCPU hardly waits for QEMU's big lock, and its \
+                 timeslices are as steady as with {B}",
             ),
             (Verdict::NoDifference { .. } | Verdict::Higher, _) => (
                 ClaimVerdict::DoesNotHold,
-                "The claim does not hold: with B the timeslices of the reader's vCPU are no steadier",
+                "The claim does not hold: with {B} the timeslices of the reader's vCPU are no steadier",
             ),
             (Verdict::Lower, Verdict::Lower) => (
                 ClaimVerdict::Holds,
-                "The claim holds: with B the timeslices of the reader's vCPU are steadier, and it waits \
+                "The claim holds: with {B} the timeslices of the reader's vCPU are steadier, and it waits \
                  less for QEMU's big lock",
             ),
             (Verdict::Lower, Verdict::NoDifference { .. } | Verdict::Higher) => (
                 ClaimVerdict::DoesNotHold,
-                "The claim does not hold: with B the timeslices of the reader's vCPU are steadier, but \
+                "The claim does not hold: with {B} the timeslices of the reader's vCPU are steadier, but \
                  not because it waits less for QEMU's big lock",
             ),
             _ => (ClaimVerdict::NotDecided, "Whether the claim holds is not decided"),
@@ -231,11 +231,14 @@ impl Claim {
         };
         let numbers = [numbers(cv), numbers(bql)].join("; ");
         let runs = format!("{} against {}", runs(cv.a.len()), runs(cv.b.len()));
-        let doubt = if is_comparable {
-            ""
+        let (name_a, name_b, doubt) = if is_comparable {
+            ("I/O from the main loop (A)", "an iothread (B)", "")
         } else {
-            " But A and B are not known to differ in the iothread alone, see the warnings."
+            let doubt =
+                " But A and B are not known to differ in the iothread alone, see the warnings.";
+            ("A", "B", doubt)
         };
+        let words = words.replace("{A}", name_a).replace("{B}", name_b);
         Claim { verdict, repeats, sentence: format!("{words} ({numbers}; {runs}){more}.{doubt}") }
     }
 }

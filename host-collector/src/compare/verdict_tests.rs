@@ -102,12 +102,18 @@ fn the_sentence_can_be_quoted() {
     let held = claim(&six(1.7, 3e7), &six(1.0, 1e6)).sentence;
     assert!(
         held.starts_with(
-            "The claim holds: with B the timeslices of the reader's vCPU are steadier, and it waits less \
+            "The claim holds: with an iothread (B) the timeslices of the reader's vCPU are steadier, and it waits less \
              for QEMU's big lock (timeslice CV 1.22 against 0.72, -41.2 % ["
         ),
         "{held}"
     );
     assert!(held.ends_with("; 6 runs against 6 runs)."), "{held}");
+    let (a, b) = (side("a", false, &six(1.7, 3e7)), side("b", false, &six(1.0, 1e6)));
+    let doubtful = Comparison::new(a, b).claim.sentence;
+    assert!(doubtful.starts_with("The claim holds: with B the"), "{doubtful}");
+    assert!(doubtful.ends_with("in the iothread alone, see the warnings."), "{doubtful}");
+    let none = claim(&six(1.2, 1e6), &six(1.2, 1e6)).sentence;
+    assert!(none.starts_with("No contention found: with I/O from the main loop (A) the"), "{none}");
     let one = claim(&[(1.2, 3e7)], &[(0.7, 1e6)]).sentence;
     assert!(one.ends_with("; 1 run against 1 run): one run on a side has no spread."), "{one}");
     let few = claim(&six(1.2, 3e7)[..3], &six(0.7, 1e6)[..3]).sentence;
