@@ -2,9 +2,11 @@
 //!
 //! Data flows one way: [`perf`] (or, without its rights, [`sampling`]) and [`guest`] record into a [`store`]d run directory; [`timeline`],
 //! [`clock`], [`join`] and [`report`] are pure functions of what was recorded. [`lab`] and [`vmm`]
-//! start guests and find their threads; [`run`] puts everything together.
+//! start guests and find their threads; [`run`] puts everything together, and [`compare`] sets runs of two
+//! conditions against each other.
 
 pub mod clock;
+pub mod compare;
 pub mod experiment;
 pub mod guest;
 pub mod host_event;
@@ -18,6 +20,7 @@ pub mod rig;
 pub mod run;
 pub mod sampling;
 pub mod selftest;
+mod split_mix;
 pub mod store;
 pub mod text;
 pub mod timeline;

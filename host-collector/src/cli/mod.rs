@@ -1,6 +1,7 @@
 //! The command line: what it understands, and one file for each command.
 
 pub(crate) mod attach;
+pub(crate) mod compare;
 pub(crate) mod doctor;
 pub(crate) mod experiment;
 pub(crate) mod plan;
@@ -34,7 +35,8 @@ Examples:
   vslice experiment quick               disks with and without an iothread, in turn
   vslice attach web1 --duration 10s     a VM that is there already (see vslice ps)
   vslice plan show seed > my.toml       a plan to start from
-  vslice report runs/demo-1795471866    the report of a run once more";
+  vslice report runs/demo-1795471866    the report of a run once more
+  vslice compare main-loop iothread     repeats of two conditions: what differs, and how surely";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -45,6 +47,8 @@ pub(crate) enum Command {
     Experiment(experiment::ExperimentArgs),
     /// Print the report of a run directory
     Report(report::ReportArgs),
+    /// Set runs of two conditions against each other, with what their repeats scatter
+    Compare(compare::CompareArgs),
     /// Record VMs that are there already, changing nothing of them, and report
     Attach(attach::AttachArgs),
     /// List the virtual machines of this host: threads, pCPUs, disks, and what bites
@@ -70,6 +74,7 @@ impl Cli {
             Command::Run(args) => run::execute(&args),
             Command::Experiment(args) => experiment::execute(&args),
             Command::Report(args) => report::execute(&args),
+            Command::Compare(args) => compare::execute(&args),
             Command::Attach(args) => attach::execute(&args),
             Command::Ps(args) => ps::execute(&args),
             Command::Doctor(args) => doctor::execute(&args),

@@ -1,6 +1,7 @@
 //! Scratch images: the disks that guests read.
 
 use super::plan::DiskPlan;
+use crate::split_mix::SplitMix64;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -97,18 +98,6 @@ fn write_data(path: &Path, size_bytes: u64, interrupted: &AtomicBool) -> io::Res
     file.sync_all()?;
     // st_blocks counts units of 512 bytes on every file system, see inode(7).
     Ok(file.metadata()?.blocks() * 512)
-}
-
-/// Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
 }
 
 #[cfg(test)]

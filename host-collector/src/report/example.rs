@@ -376,14 +376,14 @@ pub(super) fn with_exits() -> Summary {
     builder.finish(facts, &names())
 }
 
-pub(super) fn summary() -> Summary {
+pub(crate) fn summary() -> Summary {
     let mut facts = facts();
     facts.clocks[0].hog_check = HogCheck { absences: 2_034, violations: 0, worst_ns: 0 };
     builder().finish(facts, &names())
 }
 
 /// The same requests, of which no event was recorded.
-pub(super) fn sampled() -> Summary {
+pub(crate) fn sampled() -> Summary {
     use super::evidence::{
         EvidenceLevel, Missing, Sampled, SampledDoing, SampledShare, SampledVcpu, ScheduledVcpu,
     };

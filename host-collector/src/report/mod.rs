@@ -32,6 +32,6 @@ pub use text::{Style, render};
 pub use warning::Warning;
 
 #[cfg(test)]
-mod example;
+pub(crate) mod example;
 #[cfg(test)]
 mod schema_tests;

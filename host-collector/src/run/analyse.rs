@@ -511,4 +511,4 @@ fn hogs(vm: &VmRecord) -> impl Iterator<Item = Hog> {
 #[cfg(test)]
 mod sampled_tests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

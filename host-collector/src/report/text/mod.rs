@@ -4,7 +4,7 @@ mod chain;
 mod clock;
 mod exits;
 mod io;
-mod page;
+pub(crate) mod page;
 pub(super) mod sampled;
 mod service;
 mod tables;
@@ -130,7 +130,7 @@ fn requests(page: &mut Page, summary: &Summary) {
 }
 
 /// Whole requests are enough from 100 on.
-fn iops(iops: f64) -> String {
+pub(crate) fn iops(iops: f64) -> String {
     if iops < 100.0 { format!("{iops:.1}") } else { format!("{iops:.0}") }
 }
 

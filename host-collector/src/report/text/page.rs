@@ -6,7 +6,7 @@ use crate::text::harmless;
 
 /// How a piece of text stands out, where colour was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tone {
+pub(crate) enum Tone {
     Plain,
     Strong,
     Dim,
@@ -30,30 +30,30 @@ const PARAGRAPH_CHARS_MAX: usize = 1000;
 
 /// A page under construction.
 #[derive(Debug)]
-pub(super) struct Page {
+pub(crate) struct Page {
     text: String,
     style: Style,
 }
 
 impl Page {
-    pub(super) fn new(style: Style) -> Self {
+    pub(crate) fn new(style: Style) -> Self {
         Page { text: String::new(), style }
     }
 
-    pub(super) fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.style.width
     }
 
-    pub(super) fn into_text(self) -> String {
+    pub(crate) fn into_text(self) -> String {
         self.text
     }
 
-    pub(super) fn blank(&mut self) {
+    pub(crate) fn blank(&mut self) {
         self.text.push('\n');
     }
 
     /// One line; what it ends in of blanks is left out.
-    pub(super) fn line(&mut self, pieces: &[(Tone, &str)]) {
+    pub(crate) fn line(&mut self, pieces: &[(Tone, &str)]) {
         let cleaned: Vec<(Tone, String)> =
             pieces.iter().map(|(tone, text)| (*tone, harmless(text))).collect();
         let printed = cleaned.iter().rposition(|(_, text)| !text.trim_end().is_empty());
@@ -73,7 +73,7 @@ impl Page {
 
     /// A paragraph, broken between words to fit the width; its further lines are indented to where
     /// the text after `lead` began.
-    pub(super) fn paragraph(&mut self, lead: &str, text: &str, tone: Tone) {
+    pub(crate) fn paragraph(&mut self, lead: &str, text: &str, tone: Tone) {
         let indent = " ".repeat(lead.chars().count());
         let room = self.style.width.saturating_sub(indent.len()).max(20);
         let mut lead = lead;
@@ -84,7 +84,7 @@ impl Page {
     }
 
     /// A table, indented by two.
-    pub(super) fn table(&mut self, table: &Table) {
+    pub(crate) fn table(&mut self, table: &Table) {
         let mut widths = vec![0; table.columns.len()];
         for row in &table.rows {
             for (width, (_, cell)) in widths.iter_mut().zip(row) {
@@ -111,26 +111,26 @@ impl Page {
 
 /// To which side the cells of a column are pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Align {
+pub(crate) enum Align {
     Left,
     Right,
 }
 
 /// Rows of cells whose columns line up.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(crate) struct Table {
     columns: Vec<Align>,
     rows: Vec<Vec<(Tone, String)>>,
 }
 
 impl Table {
     /// `columns` has a letter for each column: `l` or `r`.
-    pub(super) fn new(columns: &str) -> Self {
+    pub(crate) fn new(columns: &str) -> Self {
         let align = |letter| if letter == 'l' { Align::Left } else { Align::Right };
         Table { columns: columns.chars().map(align).collect(), rows: Vec::new() }
     }
 
-    pub(super) fn row<Cell: Into<String>>(
+    pub(crate) fn row<Cell: Into<String>>(
         &mut self,
         tone: Tone,
         cells: impl IntoIterator<Item = Cell>,
@@ -142,7 +142,7 @@ impl Table {
 }
 
 /// The first `chars_max` characters, the last of them a `~` if there are more.
-pub(super) fn shorten(text: &str, chars_max: usize) -> String {
+pub(crate) fn shorten(text: &str, chars_max: usize) -> String {
     if text.chars().count() <= chars_max {
         return text.to_owned();
     }

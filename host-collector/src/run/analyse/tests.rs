@@ -113,7 +113,7 @@ fn vm(name: &str, pid: Tid, vcpu1: Tid, reads: bool) -> VmRecord {
     }
 }
 
-pub(super) fn manifest() -> Manifest {
+pub(crate) fn manifest() -> Manifest {
     Manifest {
         schema: SCHEMA.to_owned(),
         status: Status::Complete,

@@ -1,0 +1,42 @@
+//! `vslice compare`: runs of two conditions against each other.
+
+use clap::Args;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use vslice::compare::{Comparison, load, text};
+use vslice::report::Style;
+
+/// The arguments of `vslice compare`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each of A and B is a run directory, or a directory whose subdirectories are: the repeats of one \
+condition. What repeats scatter is what an effect is measured by, so make at least 4 on each side, in \
+turns:
+
+  for i in 1 2 3 4 5 6; do
+    vslice run seed --output main-loop/$i
+    vslice run seed --iothread true --output iothread/$i
+  done
+  vslice compare main-loop iothread")]
+pub(crate) struct CompareArgs {
+    /// A run directory, or a directory of them: what B is set against
+    a: PathBuf,
+    /// The same of the other condition
+    b: PathBuf,
+    /// Print JSON (schema vslice.comparison/1)
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn execute(args: &CompareArgs) -> anyhow::Result<u8> {
+    let comparison = Comparison::new(load(&args.a)?, load(&args.b)?);
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &comparison)?;
+        writeln!(out)?;
+    } else {
+        let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        write!(out, "{}", text::render(&comparison, Style { width: 100, colour }))?;
+    }
+    Ok(0)
+}

@@ -1,0 +1,217 @@
+//! Under which conditions a run was made, and in which of them runs differ. Pure.
+
+use crate::run::manifest::Manifest;
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Differences that are told of one pair of sides at most; a count says how many more there are.
+pub const DIFFERENCES_MAX: usize = 8;
+
+/// The value of an object that a run has, so that one which is missing is told once, not key by key.
+const THERE: &str = "there";
+
+/// The value of what a run does not have.
+const NONE: &str = "none";
+
+/// Keys below the plan and the environment that no two runs need to share: names of files, processes
+/// and texts for people.
+const ASIDE: [&str; 9] = [
+    "agent_socket",
+    "description",
+    "load_socket",
+    "memory_bytes",
+    "path",
+    "pid",
+    "qmp_sockets",
+    "threads",
+    "vsock_cid",
+];
+
+/// What keys of the environment are called.
+const LABELS: [(&str, &str); 9] = [
+    ("environment.clocksource", "clock source"),
+    ("environment.disk.device", "host disk"),
+    ("environment.disk.scheduler", "host I/O scheduler"),
+    ("environment.governor", "frequency governor"),
+    ("environment.kernel_release", "host kernel"),
+    ("environment.pcpus_online", "pCPUs online"),
+    ("environment.processor_model", "processor"),
+    ("environment.qemu_version", "QEMU"),
+    ("environment.tick_hz", "HZ"),
+];
+
+/// One condition.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Condition {
+    /// What it is: `QEMU`, `plan vm1.hogs`.
+    pub name: String,
+    /// How it was.
+    pub value: String,
+    /// Whether it is one of the guest's disk, in which A and B may differ.
+    pub is_of_disk: bool,
+}
+
+/// The conditions of a run, from its manifest.
+#[must_use]
+pub fn conditions(manifest: &Manifest) -> Vec<Condition> {
+    let mut leaves = BTreeMap::new();
+    flatten("environment", &manifest.environment, &mut leaves);
+    flatten("plan", &manifest.plan, &mut leaves);
+    let of_leaf = |(key, value): (String, String)| {
+        let label = LABELS.iter().find(|(known, _)| *known == key).map(|(_, label)| *label);
+        Condition {
+            is_of_disk: key.starts_with("plan.")
+                && key.split('.').any(|word| word == "disk" || word.starts_with("disks")),
+            name: label.map_or_else(|| key.replacen('.', " ", 1), str::to_owned),
+            value: value.trim_start_matches("QEMU emulator version ").to_owned(),
+        }
+    };
+    let condition = |name: &str, value: &str| Condition {
+        name: name.to_owned(),
+        value: value.to_owned(),
+        is_of_disk: false,
+    };
+    let mut conditions = vec![
+        condition("plan", &manifest.plan_name),
+        condition("accelerator", &manifest.accelerator),
+        condition("evidence", manifest.evidence.level.name()),
+    ];
+    conditions.extend(leaves.into_iter().map(of_leaf));
+    for vm in &manifest.vms {
+        for thread in &vm.threads {
+            if let (Some(vcpu), Some(pcpu)) = (thread.vcpu, thread.pinned.or(thread.kept)) {
+                conditions.push(condition(&format!("{}'s {vcpu} on", vm.name), &pcpu.to_string()));
+            }
+        }
+        let Some(guest) = &vm.guest else { continue };
+        let name = &vm.name;
+        conditions.push(condition(&format!("{name}'s kernel"), &guest.kernel_release));
+        conditions.push(condition(&format!("{name}'s agent"), &guest.agent_version));
+        let clock = serde_json::to_value(guest.clock).unwrap_or_default();
+        conditions.push(condition(&format!("{name}'s clock"), clock.as_str().unwrap_or(NONE)));
+    }
+    conditions
+}
+
+/// Every scalar and object below `value`, by its path; what is in a list of objects by its name, or its
+/// place.
+fn flatten(key: &str, value: &Value, leaves: &mut BTreeMap<String, String>) {
+    if value.is_object() && key.contains('.') {
+        leaves.insert(key.to_owned(), THERE.to_owned());
+    }
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields.iter().filter(|(name, _)| !ASIDE.contains(&name.as_str())) {
+                flatten(&format!("{key}.{name}"), value, leaves);
+            }
+        }
+        Value::Array(items) if items.iter().any(Value::is_object) => {
+            for (at, item) in items.iter().enumerate() {
+                let name = item["name"].as_str().map_or_else(|| at.to_string(), str::to_owned);
+                flatten(&format!("{key}[{name}]"), item, leaves);
+            }
+        }
+        Value::Null => {}
+        Value::String(text) => {
+            leaves.insert(key.to_owned(), text.clone());
+        }
+        other => {
+            leaves.insert(key.to_owned(), other.to_string());
+        }
+    }
+}
+
+/// What makes two sides, given by the conditions of their runs, not comparable, as sentences without
+/// their end.
+#[must_use]
+pub fn differences(a: &[Vec<Condition>], b: &[Vec<Condition>]) -> Vec<String> {
+    let mut found = Vec::new();
+    for (side, runs) in [("A", a), ("B", b)] {
+        let differing = names(runs).into_iter().filter(|name| values(runs, name).len() > 1);
+        let tell =
+            |name: &str| format!("the runs of {side} differ: {name} {}", join(&values(runs, name)));
+        let is_missing = |name: &str| values(runs, name).contains(NONE);
+        found.extend(limited(&outermost(differing.collect(), is_missing), tell));
+    }
+    if a.is_empty() || b.is_empty() {
+        return found;
+    }
+    let is_of_disk = |wanted: &str| {
+        a.iter()
+            .chain(b)
+            .flatten()
+            .any(|condition| condition.name == wanted && condition.is_of_disk)
+    };
+    let all: BTreeSet<&str> = names(a).union(&names(b)).copied().collect();
+    let differing = all.into_iter().filter(|name| values(a, name) != values(b, name));
+    let differing = differing.filter(|name| !is_of_disk(name));
+    let is_missing =
+        |name: &str| values(a, name).union(&values(b, name)).any(|value| *value == NONE);
+    let tell = |name: &str| {
+        format!(
+            "not comparable: {name} {} against {}",
+            join(&values(a, name)),
+            join(&values(b, name))
+        )
+    };
+    found.extend(limited(&outermost(differing.collect(), is_missing), tell));
+    found
+}
+
+/// The names without those below another one that is missing somewhere.
+fn outermost(names: Vec<&str>, is_missing: impl Fn(&str) -> bool) -> Vec<&str> {
+    let missing: Vec<&str> = names.iter().copied().filter(|name| is_missing(name)).collect();
+    let is_below = |name: &str, outer: &str| {
+        name.strip_prefix(outer).is_some_and(|rest| rest.starts_with(['.', '[']))
+    };
+    let is_told = |name: &&str| !missing.iter().any(|outer| is_below(name, outer));
+    names.into_iter().filter(is_told).collect()
+}
+
+fn names(runs: &[Vec<Condition>]) -> BTreeSet<&str> {
+    runs.iter().flatten().map(|condition| condition.name.as_str()).collect()
+}
+
+/// The values of one condition in these runs.
+fn values<'a>(runs: &'a [Vec<Condition>], name: &str) -> BTreeSet<&'a str> {
+    let value = |run: &'a Vec<Condition>| {
+        run.iter().find(|condition| condition.name == name).map_or(NONE, |found| &found.value)
+    };
+    runs.iter().map(value).collect()
+}
+
+fn join(values: &BTreeSet<&str>) -> String {
+    values.iter().copied().collect::<Vec<_>>().join(" and ")
+}
+
+/// Sentences of the first [`DIFFERENCES_MAX`], and how many more there are.
+fn limited(names: &[&str], tell: impl Fn(&str) -> String) -> Vec<String> {
+    let told = names.iter().take(DIFFERENCES_MAX).map(|name| tell(name));
+    let more = match names.len().saturating_sub(DIFFERENCES_MAX) {
+        0 => None,
+        more => Some(format!("and {more} conditions more that differ")),
+    };
+    told.chain(more).collect()
+}
+
+/// Whether the disks of the run's readers are served by an iothread, if the plan tells: what the seed's
+/// claim is about.
+#[must_use]
+pub fn has_iothread(manifest: &Manifest) -> Option<bool> {
+    let reader = manifest.vms.iter().find(|vm| vm.reader_vcpu.is_some())?;
+    let planned = manifest.plan["vm"].as_array().into_iter().flatten();
+    let attached = manifest.plan["attached"].as_array().into_iter().flatten();
+    let mut of_reader = planned.chain(attached).filter(|vm| vm["name"] == reader.name.as_str());
+    let vm = of_reader.next()?;
+    if let Some(iothread) = vm["disk"]["iothread"].as_bool() {
+        return Some(iothread);
+    }
+    let disks = vm["disks"].as_array()?;
+    let iothreads = disks.iter().map(|disk| disk["iothreads"].as_array().map_or(0, Vec::len));
+    Some(iothreads.sum::<usize>() > 0)
+}
+
+#[cfg(test)]
+#[path = "fingerprint_tests.rs"]
+mod tests;

@@ -1,0 +1,153 @@
+//! Reads the run directories of a side: the only place of the comparison that touches files.
+
+use super::fingerprint::{conditions, has_iothread};
+use super::metrics::{Metric, Reader};
+use super::{LeftOut, Run, Side};
+use crate::run::analyse::{AnalyseError, analyse};
+use crate::run::manifest::{Manifest, Status};
+use crate::store::{RunDir, StoreError};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why there is nothing to compare.
+#[derive(Debug, thiserror::Error)]
+pub enum CompareError {
+    /// The directory cannot be listed.
+    #[error("cannot list {}", path.display())]
+    List {
+        /// Which.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// There is no run in it.
+    #[error("{} is no run directory and holds none: neither it nor a directory in it has a run.json", .0.display())]
+    NoRun(PathBuf),
+    /// None of its runs came to its end.
+    #[error("no run of {} counts: {reason}", path.display())]
+    NoneCounts {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with the first one.
+        reason: String,
+    },
+    /// A manifest cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A run cannot be analysed.
+    #[error("no summary of {}", path.display())]
+    Analyse {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: AnalyseError,
+    },
+}
+
+/// Reads one side: a run directory, or a directory of them. Runs that did not come to their end are
+/// left out, and so are directories that have no `run.json`.
+///
+/// # Errors
+/// [`CompareError`]; a side without a run that counts is one.
+pub fn load(path: &Path) -> Result<Side, CompareError> {
+    let mut side = Side { path: path.display().to_string(), runs: vec![], left_out: vec![] };
+    for path in run_paths(path)? {
+        let manifest: Manifest = RunDir::open(&path)?.read_json("run.json")?;
+        let name = path.display().to_string();
+        let reason = match &manifest.status {
+            Status::Complete => None,
+            Status::Partial { why } => Some(format!("it ended early: {why}")),
+            Status::Recording => {
+                Some("it is being recorded, or its collector was killed".to_owned())
+            }
+        };
+        match reason {
+            Some(reason) => side.left_out.push(LeftOut { path: name, reason }),
+            None => side.runs.push(run(&path, name, &manifest)?),
+        }
+    }
+    if side.runs.is_empty() {
+        let reason = side.left_out.swap_remove(0).reason;
+        return Err(CompareError::NoneCounts { path: path.to_owned(), reason });
+    }
+    Ok(side)
+}
+
+/// The run directories that a path means, in order of their names; there is at least one.
+fn run_paths(path: &Path) -> Result<Vec<PathBuf>, CompareError> {
+    if is_run(path) {
+        return Ok(vec![path.to_owned()]);
+    }
+    let list = |source| CompareError::List { path: path.to_owned(), source };
+    let entries = fs::read_dir(path).map_err(list)?;
+    let entries: Vec<PathBuf> = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()
+        .map_err(list)?;
+    let mut runs: Vec<PathBuf> = entries.into_iter().filter(|path| is_run(path)).collect();
+    runs.sort_unstable();
+    if runs.is_empty() { Err(CompareError::NoRun(path.to_owned())) } else { Ok(runs) }
+}
+
+fn is_run(path: &Path) -> bool {
+    path.join("run.json").is_file()
+}
+
+fn run(path: &Path, name: String, manifest: &Manifest) -> Result<Run, CompareError> {
+    let summary =
+        analyse(path).map_err(|source| CompareError::Analyse { path: path.to_owned(), source })?;
+    let readers = Reader::all(manifest, &summary);
+    let value = |metric: Metric| Some((metric, metric.of(&summary, readers.first())?));
+    Ok(Run {
+        path: name,
+        values: Metric::all().filter_map(value).collect(),
+        readers,
+        conditions: conditions(manifest),
+        has_iothread: has_iothread(manifest),
+        lost_count: summary.lost.records,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::analyse::tests as drawn;
+
+    fn write(path: &Path, manifest: &Manifest) {
+        RunDir::create(path).unwrap().write_json("run.json", manifest).unwrap();
+    }
+
+    #[test]
+    fn a_side_is_a_run_or_a_directory_of_runs_and_partial_ones_are_left_out() {
+        let scratch = tempfile::tempdir().unwrap();
+        let side = scratch.path().join("side");
+        let complete = drawn::manifest();
+        let mut partial = drawn::manifest();
+        partial.status = Status::Partial { why: "interrupted".to_owned() };
+        let killed = Manifest { status: Status::Recording, ..drawn::manifest() };
+        for (name, manifest) in
+            [("1", &complete), ("2", &partial), ("3", &killed), ("4", &complete)]
+        {
+            write(&side.join(name), manifest);
+        }
+        fs::create_dir(side.join("notes")).unwrap();
+        fs::write(side.join("README"), "mine").unwrap();
+        let names = |side: &Side| -> Vec<String> {
+            let name = |path: &String| path.rsplit('/').next().unwrap().to_owned();
+            side.runs.iter().map(|run| name(&run.path)).collect()
+        };
+        let loaded = load(&side).unwrap();
+        assert_eq!(names(&loaded), ["1", "4"]);
+        let reasons: Vec<&str> = loaded.left_out.iter().map(|run| run.reason.as_str()).collect();
+        assert_eq!(
+            reasons,
+            ["it ended early: interrupted", "it is being recorded, or its collector was killed"]
+        );
+        assert_eq!(names(&load(&side.join("1")).unwrap()), ["1"]);
+        let error = load(&side.join("2")).unwrap_err().to_string();
+        assert!(error.ends_with("/2 counts: it ended early: interrupted"), "{error}");
+        assert!(matches!(load(&side.join("notes")), Err(CompareError::NoRun(_))));
+        assert!(matches!(load(&side.join("nowhere")), Err(CompareError::List { .. })));
+    }
+}

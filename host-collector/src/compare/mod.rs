@@ -1,0 +1,261 @@
+//! Runs of two conditions set against each other: `vslice compare`.
+//!
+//! Each side is one run directory, or a directory of them: the repeats of one condition. Everything
+//! here is pure but for [`load`], which reads the run directories.
+
+pub mod fingerprint;
+pub mod load;
+pub mod metrics;
+pub mod statistics;
+pub mod text;
+pub mod verdict;
+
+pub use load::{CompareError, load};
+
+use fingerprint::{Condition, differences};
+use metrics::{Metric, Reader, Unit};
+use serde::Serialize;
+use statistics::{Interval, RESAMPLES_COUNT, RankTest, SEED, SIGNIFICANCE, Scale, least_p, mean};
+use verdict::{Claim, Difference, MARGIN_RELATIVE, MARGIN_SHARE, Verdict};
+
+/// The schema of the JSON; `schema.md` beside this file lists every key.
+pub const SCHEMA: &str = "vslice.comparison/1";
+
+/// One side as it was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Side {
+    /// Where it is.
+    pub path: String,
+    /// Its runs, in order of their names.
+    pub runs: Vec<Run>,
+    /// Its directories that do not count.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// What is compared of one run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Run {
+    /// Its directory.
+    pub path: String,
+    /// The vCPUs that read; the first one is what is looked at.
+    pub readers: Vec<Reader>,
+    /// A number for each metric that it tells.
+    pub values: Vec<(Metric, f64)>,
+    /// Under which conditions it was made.
+    pub conditions: Vec<Condition>,
+    /// Whether an iothread serves the reader's disk; `None` if the plan does not tell.
+    pub has_iothread: Option<bool>,
+    /// Scheduler events that the kernel dropped.
+    pub lost_count: u64,
+}
+
+/// A run that does not count.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LeftOut {
+    /// Its directory.
+    pub path: String,
+    /// Why not, as a sentence without its end.
+    pub reason: String,
+}
+
+/// The outcome: what `--json` prints.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Comparison {
+    /// [`SCHEMA`].
+    pub schema: &'static str,
+    /// What became of the seed's claim.
+    pub claim: Claim,
+    /// Whether A and B are known to differ in what the claim is about, and in nothing else.
+    pub is_comparable: bool,
+    /// One side.
+    pub a: SideRecord,
+    /// The other.
+    pub b: SideRecord,
+    /// Every metric that a run tells; shares only of parts that some run has.
+    pub metrics: Vec<MetricRecord>,
+    /// How the intervals were made.
+    pub bootstrap: Bootstrap,
+    /// Why A and B should not be compared, or not so; sentences without their end.
+    pub warnings: Vec<String>,
+}
+
+/// The runs of one side.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SideRecord {
+    /// Where it is.
+    pub path: String,
+    /// Directories of the runs that count.
+    pub runs: Vec<String>,
+    /// Those that do not.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// One metric.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MetricRecord {
+    /// Its name, see [`Metric::key`].
+    pub metric: String,
+    /// What `mean` and `values` count.
+    pub unit: Unit,
+    /// What `effect` and `interval` are.
+    pub scale: Scale,
+    /// Of A.
+    pub a: Sample,
+    /// Of B.
+    pub b: Sample,
+    /// B against A; infinite (`null` in JSON) if A has none of it, `None` if a side does not tell.
+    pub effect: Option<f64>,
+    /// Its 95 % interval; `None` of one run on a side.
+    pub interval: Option<Interval>,
+    /// The rank test.
+    pub rank_test: Option<RankTest>,
+    /// In words.
+    pub verdict: Verdict,
+    #[serde(skip)]
+    kind: Metric,
+}
+
+/// One metric of one side.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Sample {
+    /// The mean over the runs; `None` if none tells.
+    pub mean: Option<f64>,
+    /// Of each run that tells, in their order.
+    pub values: Vec<f64>,
+}
+
+/// How the intervals were made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Bootstrap {
+    /// [`RESAMPLES_COUNT`].
+    pub resamples: usize,
+    /// [`SEED`].
+    pub seed: u64,
+}
+
+impl Comparison {
+    /// Of what was read.
+    #[must_use]
+    pub fn new(a: Side, b: Side) -> Comparison {
+        let difference = |metric| Difference::new(metric, values(&a, metric), values(&b, metric));
+        let all: Vec<Difference> = Metric::all().map(difference).collect();
+        // The order is that of `Metric::all`, and these two are its first.
+        let mut warnings = incomparable(&a, &b);
+        let is_comparable = warnings.is_empty();
+        let claim = Claim::new(&all[0], &all[1], is_comparable);
+        warnings.extend(cautions(&a, &b));
+        let is_told = |of: &Difference| match of.metric {
+            Metric::Share(_) => of.is_there(),
+            _ => !of.a.is_empty() || !of.b.is_empty(),
+        };
+        Comparison {
+            schema: SCHEMA,
+            claim,
+            is_comparable,
+            a: a.into(),
+            b: b.into(),
+            metrics: all.into_iter().filter(is_told).map(MetricRecord::from).collect(),
+            bootstrap: Bootstrap { resamples: RESAMPLES_COUNT, seed: SEED },
+            warnings,
+        }
+    }
+}
+
+impl From<Difference> for MetricRecord {
+    fn from(of: Difference) -> MetricRecord {
+        let sample = |values: Vec<f64>| Sample { mean: mean(&values), values };
+        MetricRecord {
+            metric: of.metric.key(),
+            unit: of.metric.unit(),
+            scale: of.metric.scale(),
+            a: sample(of.a),
+            b: sample(of.b),
+            effect: of.effect,
+            interval: of.interval,
+            rank_test: of.rank_test,
+            verdict: of.verdict,
+            kind: of.metric,
+        }
+    }
+}
+
+impl From<Side> for SideRecord {
+    fn from(side: Side) -> SideRecord {
+        let runs = side.runs.into_iter().map(|run| run.path).collect();
+        SideRecord { path: side.path, runs, left_out: side.left_out }
+    }
+}
+
+fn values(side: &Side, metric: Metric) -> Vec<f64> {
+    let value =
+        |run: &Run| run.values.iter().find(|(of, _)| *of == metric).map(|(_, value)| *value);
+    side.runs.iter().filter_map(value).collect()
+}
+
+/// Why whatever is found may have another reason than the disk.
+fn incomparable(a: &Side, b: &Side) -> Vec<String> {
+    let conditions = |side: &Side| -> Vec<Vec<Condition>> {
+        side.runs.iter().map(|run| run.conditions.clone()).collect()
+    };
+    let mut warnings = differences(&conditions(a), &conditions(b));
+    if let Some(run) = a.runs.iter().find(|run| b.runs.iter().any(|other| other.path == run.path)) {
+        warnings.push(format!("{} is on both sides", run.path));
+    }
+    let is = |side: &Side, wanted| side.runs.iter().all(|run| run.has_iothread == Some(wanted));
+    if !is(a, false) || !is(b, true) {
+        warnings.push(
+            "the claim is about a disk that A serves from the main loop and B from an iothread; these \
+             runs are not known to be that"
+                .to_owned(),
+        );
+    }
+    warnings
+}
+
+/// What to know of the numbers.
+fn cautions(a: &Side, b: &Side) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (name, side) in [("A", a), ("B", b)] {
+        for run in side.runs.iter().filter(|run| run.readers.len() > 1) {
+            let reader = &run.readers[0];
+            warnings.push(format!(
+                "{} of {name} has {} readers; only {} {} is looked at, and BQL waits per request are over \
+                 the requests of all",
+                run.path,
+                run.readers.len(),
+                reader.vm,
+                reader.vcpu
+            ));
+        }
+        for run in side.runs.iter().filter(|run| run.lost_count > 0) {
+            warnings.push(format!(
+                "{} of {name} lost {} scheduler events: its timeslices and waits are those that were seen",
+                run.path, run.lost_count
+            ));
+        }
+    }
+    let (count_a, count_b) = (a.runs.len(), b.runs.len());
+    let chance = least_p(count_a, count_b);
+    if count_a > 1 && count_b > 1 && chance > SIGNIFICANCE {
+        warnings.push(format!(
+            "of {count_a} runs against {count_b}, chance alone sets all of one side apart from the other in \
+             {:.0} % of cases, so nothing is decided; 4 on each side are the least that can decide",
+            chance * 100.0
+        ));
+    }
+    warnings
+}
+
+/// What counts as no difference, as a page says it.
+fn margins() -> String {
+    format!(
+        "within {:.0} % ({:.0} point for shares) it is no difference",
+        MARGIN_RELATIVE * 100.0,
+        MARGIN_SHARE * 100.0
+    )
+}
+
+#[cfg(test)]
+mod example;
+#[cfg(test)]
+mod schema_tests;

@@ -1,0 +1,326 @@
+//! From the numbers of the runs to words: for each metric, and for the claim of the seed. Pure.
+
+use super::metrics::Metric;
+use super::statistics::{
+    Interval, RESAMPLES_COUNT, RankTest, SIGNIFICANCE, Scale, interval, least_p, mean, rank_test,
+    repeats,
+};
+use serde::Serialize;
+use std::fmt;
+
+/// A relative effect within this is no difference: what differs by less changes no engineer's mind.
+pub const MARGIN_RELATIVE: f64 = 0.05;
+
+/// The same of a difference of shares: one percentage point.
+pub const MARGIN_SHARE: f64 = 0.01;
+
+/// A vCPU that sleeps on the big lock for less than this share of its time has no contention to lose.
+pub const CONTENTION_SHARE: f64 = 0.001;
+
+/// The same as a number of [`Metric::BqlWaitPerSecond`].
+const CONTENTION_NS_PER_S: f64 = CONTENTION_SHARE * 1e9;
+
+/// What can be said of one metric.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Verdict {
+    /// B has less of it: the interval lies below 0.
+    Lower,
+    /// B has more of it: the interval lies above 0.
+    Higher,
+    /// The interval lies within the margin, also where it excludes 0.
+    NoDifference {
+        /// The margin, of the effect's scale.
+        margin: f64,
+    },
+    /// None of these.
+    NotDecided {
+        /// Why not.
+        why: Undecided,
+        /// Runs that each side needs, about; `None` if that cannot be told.
+        repeats: Option<u64>,
+    },
+}
+
+/// Why a metric is not decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Undecided {
+    /// A side has no run that tells.
+    NotMeasured,
+    /// A side has one run, which has no spread.
+    OneRun,
+    /// Of so few runs no order is beyond chance: the rank test could not come below 5 %.
+    FewRuns,
+    /// The runs scatter too much.
+    Spread,
+}
+
+/// One metric of two sides.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Difference {
+    /// The metric.
+    pub metric: Metric,
+    /// Its numbers in the runs of A that tell.
+    pub a: Vec<f64>,
+    /// The same of B.
+    pub b: Vec<f64>,
+    /// B against A, see [`Scale::effect`].
+    pub effect: Option<f64>,
+    /// Its 95 % interval.
+    pub interval: Option<Interval>,
+    /// How likely chance alone is.
+    pub rank_test: Option<RankTest>,
+    /// In words.
+    pub verdict: Verdict,
+}
+
+impl Difference {
+    /// Of the runs' numbers.
+    #[must_use]
+    pub fn new(metric: Metric, a: Vec<f64>, b: Vec<f64>) -> Difference {
+        let scale = metric.scale();
+        let effect = mean(&a).zip(mean(&b)).map(|(mean_a, mean_b)| scale.effect(mean_a, mean_b));
+        let interval = interval(scale, &a, &b, RESAMPLES_COUNT);
+        let verdict = verdict(scale, &a, &b, effect, interval);
+        let rank_test = rank_test(&a, &b);
+        Difference { metric, a, b, effect, interval, rank_test, verdict }
+    }
+
+    /// Whether any run has any of it.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.a.iter().chain(&self.b).any(|value| *value != 0.0)
+    }
+}
+
+/// The margin of a scale.
+fn margin(scale: Scale) -> f64 {
+    match scale {
+        Scale::Relative => MARGIN_RELATIVE,
+        Scale::Difference => MARGIN_SHARE,
+    }
+}
+
+fn verdict(
+    scale: Scale,
+    a: &[f64],
+    b: &[f64],
+    effect: Option<f64>,
+    interval: Option<Interval>,
+) -> Verdict {
+    let margin = margin(scale);
+    let not_decided = |why| Verdict::NotDecided { why, repeats: needed(scale, a, b, effect) };
+    let Some(Interval { low, high }) = interval else {
+        let is_measured = !a.is_empty() && !b.is_empty();
+        let why = if is_measured { Undecided::OneRun } else { Undecided::NotMeasured };
+        return not_decided(why);
+    };
+    if least_p(a.len(), b.len()) > SIGNIFICANCE {
+        return not_decided(Undecided::FewRuns);
+    }
+    if -margin <= low && high <= margin {
+        Verdict::NoDifference { margin }
+    } else if high < 0.0 {
+        Verdict::Lower
+    } else if low > 0.0 {
+        Verdict::Higher
+    } else {
+        not_decided(Undecided::Spread)
+    }
+}
+
+/// Runs that each side needs, about: for the effect that was seen, or for the margin if that is larger;
+/// never fewer than could decide anything, and more than there are.
+fn needed(scale: Scale, a: &[f64], b: &[f64], effect: Option<f64>) -> Option<u64> {
+    let effect = effect?.abs().max(margin(scale));
+    let there_are = a.len().min(b.len());
+    let least = (there_are + 1..).find(|count| least_p(*count, *count) <= SIGNIFICANCE)?;
+    Some(repeats(scale, a, b, effect)?.max(least as u64))
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (why, repeats) = match self {
+            Verdict::Lower => return formatter.write_str("lower"),
+            Verdict::Higher => return formatter.write_str("higher"),
+            // Which of the two margins it is, the effect beside it says by its unit.
+            Verdict::NoDifference { margin } if *margin == MARGIN_SHARE => {
+                return write!(formatter, "no difference above {:.0} point", margin * 100.0);
+            }
+            Verdict::NoDifference { margin } => {
+                return write!(formatter, "no difference above {:.0} %", margin * 100.0);
+            }
+            Verdict::NotDecided { why, repeats } => (*why, *repeats),
+        };
+        formatter.write_str("not decided: ")?;
+        match (why, repeats) {
+            (Undecided::NotMeasured, _) => formatter.write_str("a side does not tell"),
+            (Undecided::OneRun, _) => formatter.write_str("one run on a side has no spread"),
+            (_, Some(count)) => write!(formatter, "about {count} repeats would decide it"),
+            (_, None) => formatter.write_str("how many repeats would is not known"),
+        }
+    }
+}
+
+/// What the seed claims: with I/O from the main loop (A) the reader's vCPU loses its timeslices to
+/// QEMU's big lock, and with an iothread (B) it is steady.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Claim {
+    /// What became of it.
+    pub verdict: ClaimVerdict,
+    /// Runs that each side needs, about, if it is not decided and that can be told.
+    pub repeats: Option<u64>,
+    /// The same as a sentence that can be quoted, with its numbers.
+    pub sentence: String,
+}
+
+/// What became of a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClaimVerdict {
+    /// In B the timeslices vary less and the big lock is waited for less.
+    Holds,
+    /// In B the timeslices vary as much or more, or the big lock is waited for as much or more.
+    DoesNotHold,
+    /// A hardly waits for the big lock, and the timeslices vary alike.
+    NoContentionFound,
+    /// The runs do not say.
+    NotDecided,
+}
+
+impl Claim {
+    /// From what became of the two metrics that it is about, of sides that may differ in more than what
+    /// it is about.
+    #[must_use]
+    pub fn new(cv: &Difference, bql: &Difference, is_comparable: bool) -> Claim {
+        let is_contended = bql.a.iter().any(|wait| *wait >= CONTENTION_NS_PER_S);
+        let (verdict, words) = match (cv.verdict, bql.verdict) {
+            (Verdict::NoDifference { .. }, _) if !is_contended && !bql.a.is_empty() => (
+                ClaimVerdict::NoContentionFound,
+                "No contention found: with {A} the reader's vCPU hardly waits for QEMU's big lock, and its \
+                 timeslices are as steady as with {B}",
+            ),
+            (Verdict::NoDifference { .. } | Verdict::Higher, _) => (
+                ClaimVerdict::DoesNotHold,
+                "The claim does not hold: with {B} the timeslices of the reader's vCPU are no steadier",
+            ),
+            (Verdict::Lower, Verdict::Lower) => (
+                ClaimVerdict::Holds,
+                "The claim holds: with {B} the timeslices of the reader's vCPU are steadier, and it waits \
+                 less for QEMU's big lock",
+            ),
+            (Verdict::Lower, Verdict::NoDifference { .. } | Verdict::Higher) => (
+                ClaimVerdict::DoesNotHold,
+                "The claim does not hold: with {B} the timeslices of the reader's vCPU are steadier, but \
+                 not because it waits less for QEMU's big lock",
+            ),
+            _ => (ClaimVerdict::NotDecided, "Whether the claim holds is not decided"),
+        };
+        let repeats = [cv.verdict, bql.verdict].into_iter().filter_map(|verdict| match verdict {
+            Verdict::NotDecided { repeats, .. } => repeats,
+            _ => None,
+        });
+        let repeats = repeats.max().filter(|_| verdict == ClaimVerdict::NotDecided);
+        let more = match (verdict, repeats) {
+            (ClaimVerdict::NotDecided, Some(count)) => {
+                format!("; about {count} repeats on each side would decide it")
+            }
+            (ClaimVerdict::NotDecided, None) => why_not(cv, bql).to_owned(),
+            _ => String::new(),
+        };
+        let numbers = [numbers(cv), numbers(bql)].join("; ");
+        let runs = format!("{} against {}", runs(cv.a.len()), runs(cv.b.len()));
+        let (name_a, name_b, doubt) = if is_comparable {
+            ("I/O from the main loop (A)", "an iothread (B)", "")
+        } else {
+            let doubt =
+                " But A and B are not known to differ in the iothread alone, see the warnings.";
+            ("A", "B", doubt)
+        };
+        let words = words.replace("{A}", name_a).replace("{B}", name_b);
+        Claim { verdict, repeats, sentence: format!("{words} ({numbers}; {runs}){more}.{doubt}") }
+    }
+}
+
+/// Why not even a number of repeats can be told.
+fn why_not(cv: &Difference, bql: &Difference) -> &'static str {
+    let is = |wanted| {
+        [cv, bql]
+            .iter()
+            .any(|of| matches!(of.verdict, Verdict::NotDecided { why, .. } if why == wanted))
+    };
+    if is(Undecided::NotMeasured) {
+        ": a side does not tell of both"
+    } else if is(Undecided::OneRun) {
+        ": one run on a side has no spread"
+    } else {
+        ""
+    }
+}
+
+fn runs(count: usize) -> String {
+    if count == 1 { "1 run".to_owned() } else { format!("{count} runs") }
+}
+
+/// `timeslice CV 1.24 against 0.72, -41.9 % [-50.1 %, -30.2 %]`.
+fn numbers(of: &Difference) -> String {
+    let show =
+        |values| mean(values).map_or("unknown".to_owned(), |mean| of.metric.unit().show(mean));
+    let scale = of.metric.scale();
+    let effect = of.effect.map(|effect| format!(", {}", show_effect(scale, effect)));
+    let interval = of.interval.map(|interval| format!(" {}", show_interval(scale, interval)));
+    format!(
+        "{} {} against {}{}{}",
+        of.metric.label(),
+        show(&of.a),
+        show(&of.b),
+        effect.unwrap_or_default(),
+        interval.unwrap_or_default()
+    )
+}
+
+/// An effect with its sign: `-42.0 %`, `+1.3 points`, `from 0`.
+#[must_use]
+pub fn show_effect(scale: Scale, effect: f64) -> String {
+    let unit = match scale {
+        Scale::Relative => "%",
+        Scale::Difference => "points",
+    };
+    let percent = effect * 100.0;
+    if effect.is_infinite() {
+        "from 0".to_owned()
+    } else if percent.abs() < 0.05 {
+        format!("0.0 {unit}")
+    } else if percent.abs() < 999.5 {
+        format!("{percent:+.1} {unit}")
+    } else {
+        format!("{percent:+.0} {unit}")
+    }
+}
+
+/// An interval, `[-50.1 %, -30.2 %]`.
+#[must_use]
+pub fn show_interval(scale: Scale, interval: Interval) -> String {
+    let unit = if scale == Scale::Relative { " %" } else { "" };
+    let end = |end: f64| {
+        if end.is_infinite() {
+            return "no bound".to_owned();
+        }
+        let percent = end * 100.0;
+        let percent = if percent.abs() < 0.05 { 0.0 } else { percent };
+        let sign = if percent == 0.0 {
+            ""
+        } else if percent > 0.0 {
+            "+"
+        } else {
+            "-"
+        };
+        format!("{sign}{:.1}{unit}", percent.abs())
+    };
+    format!("[{}, {}]", end(interval.low), end(interval.high))
+}
+
+#[cfg(test)]
+#[path = "verdict_tests.rs"]
+mod tests;
