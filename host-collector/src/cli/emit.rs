@@ -33,7 +33,7 @@ pub(crate) struct EmitArgs {
     /// The VM's raw image [default: /var/lib/libvirt/images/NAME.img]
     #[arg(long, value_name = "FILE")]
     disk: Option<PathBuf>,
-    /// Where the VM's sockets come to be
+    /// Where the VM's sockets, and the file of its console, come to be
     #[arg(long, value_name = "DIR", default_value = "/run")]
     sockets: PathBuf,
     /// Run the guests under this

@@ -116,7 +116,7 @@ fn boot_args(files: &GuestFiles<'_>, parameter: &str) -> Vec<OsString> {
     args
 }
 
-fn console_args(console: &Path) -> Vec<OsString> {
+pub(super) fn console_args(console: &Path) -> Vec<OsString> {
     let mut args = words(["-chardev"]);
     args.push(option("file,id=console,path=", console, ""));
     args.extend(words(["-serial", "chardev:console"]));

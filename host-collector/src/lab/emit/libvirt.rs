@@ -5,6 +5,7 @@ use super::xml::Element;
 use super::{Dataplane, Emission, EmitError, Feature};
 use crate::lab::plan::{Accelerator, DiskBus, DiskPlan};
 use crate::lab::vsock::Transport;
+use crate::units::PcpuId;
 use crate::vmm::qemu_args::{AGENT_PORT, LOAD_PORT};
 use std::path::Path;
 
@@ -47,10 +48,9 @@ pub fn domain(emission: &Emission<'_>) -> Result<String, EmitError> {
         domain = domain.children(iothreads(emission, disk));
     }
     domain = domain.child(pins(emission, dataplane));
-    if emission.plan.worker_pcpu(vm) != emission.plan.main_loop_pcpu(vm) {
+    for (threads, pcpu) in unpinned(emission, dataplane) {
         domain = domain.comment(format!(
-            "libvirt has no pin for worker threads, which the plan has on {}: emulatorpin is theirs too.",
-            emission.plan.worker_pcpu(vm)
+            "libvirt has no pin for {threads}, which the plan has on {pcpu}: emulatorpin holds for it."
         ));
     }
     domain = domain
@@ -103,6 +103,17 @@ fn pins(emission: &Emission<'_>, dataplane: Dataplane) -> Element {
     pins.children(
         (1..=count).map(|id| Element::new("iothreadpin").with("iothread", id).with("cpuset", pcpu)),
     )
+}
+
+/// The threads that the plan has elsewhere than the emulator, and libvirt has not.
+fn unpinned(emission: &Emission<'_>, dataplane: Dataplane) -> Vec<(&'static str, PcpuId)> {
+    let (plan, vm) = (emission.plan, emission.vm());
+    let mut threads = vec![("any worker thread", plan.worker_pcpu(vm))];
+    if dataplane == Dataplane::XDataPlane {
+        threads.push(("the thread of x-data-plane", plan.iothread_pcpu(vm)));
+    }
+    threads.retain(|(_, pcpu)| *pcpu != plan.main_loop_pcpu(vm));
+    threads
 }
 
 fn operating_system(emission: &Emission<'_>) -> Result<Element, EmitError> {

@@ -32,7 +32,7 @@ pub struct EmitFiles {
     pub initramfs: Option<PathBuf>,
     /// The image of its disk, raw; used if the plan has a disk.
     pub disk: PathBuf,
-    /// The directory for its sockets.
+    /// The directory for its sockets, and for what its console prints.
     pub sockets: PathBuf,
 }
 
@@ -206,6 +206,7 @@ impl<'a> Emission<'a> {
         }
     }
 
+    /// A socket of the VM's, or its console's file.
     fn socket(&self, suffix: &str) -> PathBuf {
         self.files.sockets.join(format!("{}.{suffix}", self.vm().name))
     }

@@ -3,8 +3,8 @@
 use super::{Dataplane, Emission, EmitError, Feature};
 use crate::lab::plan::{Accelerator, DiskBus, DiskPlan};
 use crate::lab::qemu::{
-    IOTHREAD_ID, accelerator_args, disk_args, disk_devices, machine_args, monitor_args, name_args,
-    option, size_args, transport_args, words,
+    IOTHREAD_ID, accelerator_args, console_args, disk_args, disk_devices, machine_args,
+    monitor_args, name_args, option, size_args, transport_args, words,
 };
 use crate::lab::vsock::Transport;
 use crate::vmm::qemu_args::AGENT_PORT;
@@ -28,6 +28,7 @@ pub fn command_line(emission: &Emission<'_>) -> Result<Vec<OsString>, EmitError>
     args.extend(machine(emission, &transport));
     args.extend(size_args(vm.vcpus, vm.memory_mib, &transport));
     args.extend(boot(emission));
+    args.extend(console_args(&emission.socket("console.log")));
     args.extend(monitor_args(&emission.socket("qmp")));
     args.extend(channels(emission, &transport));
     if let Some(disk) = &vm.disk {

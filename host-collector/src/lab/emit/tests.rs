@@ -95,7 +95,8 @@ fn the_whole_line_follows_the_version() {
         old,
         format!(
             "-name vm1 -nodefaults -no-user-config -display none -machine pc,accel=kvm -cpu host \
-             -smp 2 -m 256M -chardev socket,id=qmp,path=/run/vm1.qmp,server=on,wait=off \
+             -smp 2 -m 256M -chardev file,id=console,path=/run/vm1.console.log -serial chardev:console \
+             -chardev socket,id=qmp,path=/run/vm1.qmp,server=on,wait=off \
              -mon chardev=qmp,mode=control \
              -chardev socket,id=agent,path=/run/vm1.agent,server=on,wait=off -device virtio-serial-pci \
              -device virtserialport,chardev=agent,name=vslice.agent \
@@ -212,8 +213,15 @@ fn old_libvirt_is_told_in_the_seeds_own_form() {
             assert!(text.contains(part), "no {part} in {text}");
         }
         assert!(!text.contains("iothread"), "{text}");
+        assert!(!text.contains("<!--"), "there is nothing to say: {text}");
     }
     assert!(!xml(&on, "2.1").expect("2.1 has iothreads").contains("qemu:"));
+    let mut apart = on.clone();
+    (apart.vms[0].worker_pcpu, apart.vms[0].iothread_pcpu) = (Some(PcpuId(7)), Some(PcpuId(8)));
+    let text = xml(&apart, "2.0").expect("it has x-data-plane");
+    for pcpu in ["on pCPU7", "on pCPU8"] {
+        assert!(text.contains(pcpu), "what cannot be pinned is said: {text}");
+    }
     let intx = plan(|disk| disk.msix = false);
     let old = xml(&intx, "2.5").expect("it has vectors");
     assert!(old.contains("<qemu:arg value='device.virtio-disk0.vectors=0'/>"), "{old}");
