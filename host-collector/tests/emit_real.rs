@@ -33,6 +33,7 @@ fn main() {
         Some(reason) => Trial::test(name, test).with_kind(reason).with_ignored_flag(true),
     };
     let trials = vec![
+        trial("the_command_prints_what_it_is_asked_for_or_says_why_not", None, the_command),
         trial("this_qemu_starts_with_every_emitted_disk", no_qemu, every_disk_starts),
         trial("every_emitted_domain_is_one_by_the_schema", no_schema, every_domain_is_valid),
         trial("libvirt_defines_every_emitted_domain", no_libvirt, every_domain_is_defined),
@@ -48,6 +49,41 @@ fn missing(programs: &[&str]) -> Option<String> {
 fn installed() -> Result<QemuVersion, Failed> {
     let qemu = tools::find(tools::QEMU).ok_or("QEMU was there a moment ago")?;
     Ok(QemuVersion::from_banner(&qemu_version(&qemu).ok_or("it has no version")?)?)
+}
+
+/// What `vslice` prints with these arguments, or what it says instead.
+fn vslice(args: &[&str]) -> Result<Result<String, String>, Failed> {
+    let output = Command::new(env!("CARGO_BIN_EXE_vslice")).args(args).output()?;
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    Ok(if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) })
+}
+
+fn the_command() -> Outcome {
+    let emit = |args: &[&str]| vslice(&[&["emit", "demo", "--qemu-version", "2.0"], args].concat());
+    let has = |said: &Result<String, String>, part: &str, printed: bool| {
+        let text = said.as_ref().unwrap_or_else(|said| said);
+        check(said.is_ok() == printed && text.contains(part), || format!("no '{part}': {said:?}"))
+    };
+    let both = emit(&[])?;
+    has(&both, "-name vm1,debug-threads=on", true)?;
+    has(&both, "-name vm2,debug-threads=on", true)?;
+    has(&emit(&["--vm", "vm1", "--iothread", "true"])?, "x-data-plane=on", true)?;
+    has(&emit(&["--vm", "vm1", "--format", "libvirt"])?, "<name>vm1</name>", true)?;
+    has(&emit(&["--format", "libvirt"])?, "say which vm with --vm (vm1, vm2)", false)?;
+    has(&emit(&["--disk", "/d"])?, "say which with --vm (vm1, vm2)", false)?;
+    has(&emit(&["--vm", "web"])?, "plan 'demo' has no vm 'web', it has vm1, vm2", false)?;
+    has(&emit(&["--vm", "vm1", "--aio", "io_uring"])?, "needs QEMU 5.0 or newer", false)?;
+
+    let seed = concat!(env!("CARGO_MANIFEST_DIR"), "/src/lab/emit/fixtures/seed.xml");
+    let plan = vslice(&["plan", "from-xml", seed])?;
+    has(&plan, "vcpu_pcpus = [0, 1, 2, 3, 4]", true)?;
+    // What is printed is a plan, from which the seed's own form comes back.
+    let file = tempfile::NamedTempFile::new()?;
+    fs::write(file.path(), plan?)?;
+    let path = file.path().to_str().ok_or("a path of letters")?;
+    let back = vslice(&["emit", path, "--qemu-version", "2.0", "--format", "libvirt"])?;
+    has(&back, "device.virtio-disk0.x-data-plane=on", true)?;
+    has(&vslice(&["plan", "from-xml", path])?, "is not XML", false)
 }
 
 /// Every combination that a plan can have of what decides over the disk's arguments.
