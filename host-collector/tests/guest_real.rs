@@ -5,42 +5,26 @@
 //! configuration nor its domains are the host's. What this host lacks (the image, libvirt, root) shows
 //! as an ignored test with the reason.
 
+mod support;
+
 use libtest_mimic::{Arguments, Failed, Trial};
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use support::{Guarded, Outcome, STEP_LIMIT, check, libvirt_missing, libvirtd, virsh, wait_for};
 use vslice::lab::tools;
 use vslice::perf::check_rights;
 use vslice::units::PcpuId;
 use vslice::vmm::found;
 use vslice::vmm::qga::{LibvirtDaemon, Qga};
 
-const NAP: Duration = Duration::from_millis(100);
 /// A guest under TCG has booted after 10 to 20 s.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
-const STEP_LIMIT: Duration = Duration::from_secs(60);
-
-/// What libvirt keeps, each replaced by an empty directory in this process's namespace.
-const LIBVIRTS: [&str; 5] =
-    ["/etc/libvirt", "/run/libvirt", "/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt"];
-
-/// Everything as this user, without what needs a daemon or control groups.
-const QEMU_CONF: &str = r#"user = "root"
-group = "root"
-security_driver = "none"
-cgroup_controllers = []
-namespaces = []
-remember_owner = 0
-stdio_handler = "file"
-"#;
 
 /// The reader is the only one on its vCPU.
 const PLAN: &str = r#"name = "load"
@@ -53,8 +37,6 @@ hogs = [0]
 [vm.reader]
 vcpu = 1
 "#;
-
-type Outcome = Result<(), Failed>;
 
 fn main() {
     let mut arguments = Arguments::from_args();
@@ -123,67 +105,8 @@ fn missing() -> Option<String> {
         .then(|| "VSLICE_DEBIAN_IMAGE does not name the image of `make debian-image`".to_owned())
 }
 
-/// Goes into a mount namespace with libvirt's directories empty, or says why not.
-fn libvirt_missing() -> Option<String> {
-    let tools = ["libvirtd", "virsh"];
-    if let Some(tool) = tools.into_iter().find(|tool| tools::find(tool).is_none()) {
-        return Some(format!("there is no {tool}"));
-    }
-    if !geteuid().is_root() {
-        return Some("libvirt's system daemon needs root".to_owned());
-    }
-    let mounted = || -> nix::Result<()> {
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        mount(
-            None::<&str>,
-            "/",
-            None::<&str>,
-            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-            None::<&str>,
-        )?;
-        for directory in LIBVIRTS {
-            let _may_be_there = fs::create_dir_all(directory);
-            mount(Some("tmpfs"), directory, Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
-        }
-        Ok(())
-    };
-    mounted().err().map(|error| format!("no mount namespace of its own: {error}"))
-}
-
 fn image() -> PathBuf {
     PathBuf::from(std::env::var_os("VSLICE_DEBIAN_IMAGE").unwrap_or_default())
-}
-
-fn check(condition: bool, what: impl FnOnce() -> String) -> Outcome {
-    if condition { Ok(()) } else { Err(what().into()) }
-}
-
-/// Waits until something is so.
-fn wait_for<T>(
-    what: &str,
-    limit: Duration,
-    mut look: impl FnMut() -> Option<T>,
-) -> Result<T, Failed> {
-    let deadline = Instant::now() + limit;
-    loop {
-        if let Some(seen) = look() {
-            return Ok(seen);
-        }
-        if Instant::now() >= deadline {
-            return Err(format!("{what}: not within {} s", limit.as_secs()).into());
-        }
-        sleep(NAP);
-    }
-}
-
-/// A process that is ended with the test, whichever way that ends.
-struct Guarded(Child);
-
-impl Drop for Guarded {
-    fn drop(&mut self) {
-        let _may_have_ended = self.0.kill();
-        let _status = self.0.wait();
-    }
 }
 
 /// `vslice attach`, with its run directory in `dir`.
@@ -317,7 +240,6 @@ struct Libvirt {
 
 impl Libvirt {
     fn start() -> Result<Libvirt, Failed> {
-        fs::write("/etc/libvirt/qemu.conf", QEMU_CONF)?;
         // Not in /tmp with its modes: the paths of sockets are short, and nobody else looks in.
         let dir = tempfile::tempdir_in("/var/tmp")?;
         let daemon = Mutex::new(libvirtd(dir.path())?);
@@ -348,23 +270,6 @@ impl Drop for Libvirt {
     fn drop(&mut self) {
         let _may_be_gone = virsh(&["destroy", "vslice-test"]);
     }
-}
-
-fn libvirtd(dir: &Path) -> Result<Guarded, Failed> {
-    let log = fs::File::options().create(true).append(true).open(dir.join("libvirtd.log"))?;
-    let mut command = Command::new(tools::find("libvirtd").ok_or("libvirtd was there")?);
-    command.arg("--pid-file").arg(dir.join("libvirtd.pid"));
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-    let daemon = Guarded(command.spawn()?);
-    let said = wait_for("libvirtd", STEP_LIMIT, || virsh(&["list"]).ok());
-    said.map(|_| daemon)
-}
-
-fn virsh(args: &[&str]) -> Result<String, Failed> {
-    let output = Command::new("virsh").args(["--connect", "qemu:///system"]).args(args).output()?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    check(output.status.success(), || format!("virsh {}: {said}", args.join(" ")))?;
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn domain(image: &Path, disk: &Path, socket: &Path) -> String {

@@ -3,6 +3,7 @@
 pub(crate) mod attach;
 pub(crate) mod compare;
 pub(crate) mod doctor;
+pub(crate) mod emit;
 pub(crate) mod experiment;
 pub(crate) mod plan;
 pub(crate) mod ps;
@@ -55,8 +56,10 @@ pub(crate) enum Command {
     Ps(ps::PsArgs),
     /// Say what this host offers for vslice, what is missing, and how to get it
     Doctor(doctor::DoctorArgs),
-    /// List the built-in plans, or print one as a start for your own
+    /// List the built-in plans, print one as a start for your own, or make one of a libvirt domain
     Plan(plan::PlanArgs),
+    /// Print a plan's VMs as QEMU command lines or libvirt domains, for any QEMU since 1.4
+    Emit(emit::EmitArgs),
     /// Inject known causes on this host and count how often vslice names them right
     Selftest(selftest::SelftestArgs),
     /// Block in ways that are known; a part of the self-test
@@ -79,6 +82,7 @@ impl Cli {
             Command::Ps(args) => ps::execute(&args),
             Command::Doctor(args) => doctor::execute(&args),
             Command::Plan(args) => plan::execute(&args),
+            Command::Emit(args) => emit::execute(&args),
             Command::Selftest(args) => selftest::execute(&args),
             Command::SelftestPuppet(args) => puppet::execute(&args),
         }

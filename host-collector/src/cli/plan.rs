@@ -1,8 +1,12 @@
-//! `vslice plan`: the plans that vslice brings along.
+//! `vslice plan`: the plans that vslice brings along, and those that it makes of libvirt's domains.
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use std::io::Write;
+use std::path::PathBuf;
+use vslice::lab::emit::from_xml;
 use vslice::lab::plan::{BUILT_IN, Plan};
+use vslice::vmm::host::HostPcpus;
 
 /// The arguments of `vslice plan`.
 #[derive(Debug, Args)]
@@ -22,6 +26,11 @@ enum Action {
     Show {
         /// Its name
         name: String,
+    },
+    /// Print the plan of a libvirt domain, as `virsh dumpxml` shows it
+    FromXml {
+        /// The domain's XML
+        file: PathBuf,
     },
 }
 
@@ -50,6 +59,18 @@ pub(super) fn execute(args: &PlanArgs) -> anyhow::Result<u8> {
                 writeln!(out)?;
             } else {
                 write!(out, "{toml}")?;
+            }
+        }
+        Action::FromXml { file } => {
+            let shown = file.display().to_string();
+            let xml =
+                std::fs::read_to_string(file).with_context(|| format!("no plan of {shown}"))?;
+            let read = from_xml::read(&shown, &xml, HostPcpus::online().ok().as_ref())?;
+            if args.json {
+                serde_json::to_writer_pretty(&mut out, &read.plan)?;
+                writeln!(out)?;
+            } else {
+                write!(out, "{}", read.toml)?;
             }
         }
     }

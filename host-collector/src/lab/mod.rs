@@ -5,6 +5,7 @@ pub mod disk;
 pub mod doctor;
 mod doctor_evidence;
 pub mod doctor_vm;
+pub mod emit;
 pub mod image;
 pub mod launch;
 pub mod plan;

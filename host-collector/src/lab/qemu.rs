@@ -1,6 +1,6 @@
 //! QEMU's command line for one guest: a pure function of the plan and of paths.
 
-use super::plan::{Accelerator, Aio, Cache, DiskBus, DiskPlan, VmPlan};
+use super::plan::{Accelerator, Cache, DiskBus, DiskPlan, VmPlan};
 use super::vsock::Transport;
 use crate::vmm::qemu_args::LOAD_PORT;
 use serde_json::json;
@@ -71,12 +71,12 @@ pub fn probe_args(accelerator: Accelerator, files: &GuestFiles<'_>) -> Vec<OsStr
 }
 
 /// Threads get names (`CPU 0/KVM`, `IO io0`), by which their roles are found.
-fn name_args(name: &str) -> Vec<OsString> {
+pub(super) fn name_args(name: &str) -> Vec<OsString> {
     words(["-name", &format!("{name},debug-threads=on")])
 }
 
 /// Nothing but what is asked for: every default device is something that takes the BQL.
-fn machine_args(transport: &Transport) -> Vec<OsString> {
+pub(super) fn machine_args(transport: &Transport) -> Vec<OsString> {
     // `pc` has the PIIX3 IDE controller, the one of the seed.
     let machine = match transport {
         // The device process maps the guest's memory, so it has to be a file that can be passed.
@@ -86,7 +86,7 @@ fn machine_args(transport: &Transport) -> Vec<OsString> {
     words(["-nodefaults", "-no-user-config", "-display", "none", "-machine", machine])
 }
 
-fn accelerator_args(accelerator: Accelerator) -> Vec<OsString> {
+pub(super) fn accelerator_args(accelerator: Accelerator) -> Vec<OsString> {
     match accelerator {
         // A guest that is never migrated may see that its TSC is invariant, and time with it.
         Accelerator::Kvm => words(["-accel", "kvm", "-cpu", "host,migratable=off"]),
@@ -95,7 +95,7 @@ fn accelerator_args(accelerator: Accelerator) -> Vec<OsString> {
     }
 }
 
-fn size_args(vcpus: u16, memory_mib: u32, transport: &Transport) -> Vec<OsString> {
+pub(super) fn size_args(vcpus: u16, memory_mib: u32, transport: &Transport) -> Vec<OsString> {
     let mut args = words(["-smp", &vcpus.to_string(), "-m", &format!("{memory_mib}M")]);
     if matches!(transport, Transport::VhostUser { .. }) {
         let backend = format!("memory-backend-memfd,id=memory,size={memory_mib}M,share=on");
@@ -116,7 +116,7 @@ fn boot_args(files: &GuestFiles<'_>, parameter: &str) -> Vec<OsString> {
     args
 }
 
-fn console_args(console: &Path) -> Vec<OsString> {
+pub(super) fn console_args(console: &Path) -> Vec<OsString> {
     let mut args = words(["-chardev"]);
     args.push(option("file,id=console,path=", console, ""));
     args.extend(words(["-serial", "chardev:console"]));
@@ -125,14 +125,14 @@ fn console_args(console: &Path) -> Vec<OsString> {
 
 /// A monitor for questions before and after a measured window, see [`crate::vmm::qmp`]. It costs a
 /// thread, `IO mon_iothread`, that sleeps for as long as nobody asks.
-fn monitor_args(socket: &Path) -> Vec<OsString> {
+pub(super) fn monitor_args(socket: &Path) -> Vec<OsString> {
     let mut args = words(["-chardev"]);
     args.push(option("socket,id=qmp,path=", socket, ",server=on,wait=off"));
     args.extend(words(["-mon", "chardev=qmp,mode=control"]));
     args
 }
 
-fn transport_args(transport: &Transport) -> Vec<OsString> {
+pub(super) fn transport_args(transport: &Transport) -> Vec<OsString> {
     let mut args = words(["-chardev"]);
     match transport {
         Transport::Vhost { cid, .. } => {
@@ -155,11 +155,7 @@ fn transport_args(transport: &Transport) -> Vec<OsString> {
 /// The arguments for a guest's disk and its iothreads.
 #[must_use]
 pub fn disk_args(disk: &DiskPlan, image: &Path) -> Vec<OsString> {
-    let aio = match disk.aio {
-        Aio::Native => "native",
-        Aio::Threads => "threads",
-        Aio::IoUring => "io_uring",
-    };
+    let aio = disk.aio.name();
     // The three flags of each word: qemu-system-x86_64(1), the table at `cache=cache`.
     let (write_cache, direct, no_flush) = match disk.cache {
         Cache::None => ("on", "on", "off"),
@@ -183,22 +179,24 @@ pub fn disk_args(disk: &DiskPlan, image: &Path) -> Vec<OsString> {
         image,
         &format!(",file.aio={aio},cache.direct={direct},cache.no-flush={no_flush}"),
     ));
-    for device in disk_devices(disk, write_cache) {
+    if disk.iothreads > 1 {
+        args.extend(words(["-device", &mapped_device(disk, write_cache)]));
+        return args;
+    }
+    for device in disk_devices(disk, &format!("drive=disk0,write-cache={write_cache}")) {
         args.extend(["-device".into(), device.into()]);
     }
     args
 }
 
 /// The id of one of a guest's iothreads.
-fn iothread_id(index: u16) -> String {
+pub(super) fn iothread_id(index: u16) -> String {
     if index == 0 { IOTHREAD_ID.to_owned() } else { format!("io{index}") }
 }
 
-fn disk_devices(disk: &DiskPlan, write_cache: &str) -> Vec<String> {
-    let drive = format!("drive=disk0,write-cache={write_cache}");
-    if disk.iothreads > 1 {
-        return vec![mapped_device(disk, write_cache)];
-    }
+/// The devices of a disk that at most one iothread serves; `drive` names its image and says how the
+/// guest is to see its cache.
+pub(super) fn disk_devices(disk: &DiskPlan, drive: &str) -> Vec<String> {
     let mut virtio = String::new();
     if disk.iothread {
         virtio.push_str(&format!(",iothread={IOTHREAD_ID}"));
@@ -244,12 +242,12 @@ fn mapped_device(disk: &DiskPlan, write_cache: &str) -> String {
     device.to_string()
 }
 
-fn words<const N: usize>(words: [&str; N]) -> Vec<OsString> {
+pub(super) fn words<const N: usize>(words: [&str; N]) -> Vec<OsString> {
     words.map(OsString::from).to_vec()
 }
 
 /// `before`, a path, `after`. In QEMU's option lists a comma in a value is written twice.
-fn option(before: &str, path: &Path, after: &str) -> OsString {
+pub(super) fn option(before: &str, path: &Path, after: &str) -> OsString {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     let mut bytes = before.as_bytes().to_vec();
     for &byte in path.as_os_str().as_bytes() {
@@ -265,7 +263,7 @@ fn option(before: &str, path: &Path, after: &str) -> OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::plan::{Overrides, Plan};
+    use crate::lab::plan::{Aio, Overrides, Plan};
 
     fn files() -> GuestFiles<'static> {
         GuestFiles {

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// The name of the virtio-serial port that a guest's qemu-ga listens on.
-const AGENT_PORT: &str = "org.qemu.guest_agent.0";
+pub const AGENT_PORT: &str = "org.qemu.guest_agent.0";
 
 /// The name of the virtio-serial port over which vslice's agent reaches its collector, where there is
 /// no vsock.

@@ -287,6 +287,18 @@ pub enum Cache {
     Unsafe,
 }
 
+impl Aio {
+    /// The word that plans, QEMU and libvirt have for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Aio::Native => "native",
+            Aio::Threads => "threads",
+            Aio::IoUring => "io_uring",
+        }
+    }
+}
+
 impl DiskPlan {
     /// A disk of this size that is as a plan has it that says nothing else.
     #[must_use]
@@ -307,6 +319,18 @@ impl DiskPlan {
 }
 
 impl Cache {
+    /// The word that plans, QEMU and libvirt have for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Cache::None => "none",
+            Cache::Writeback => "writeback",
+            Cache::Writethrough => "writethrough",
+            Cache::Directsync => "directsync",
+            Cache::Unsafe => "unsafe",
+        }
+    }
+
     /// Whether the image is opened with `O_DIRECT`.
     #[must_use]
     pub fn is_direct(self) -> bool {
@@ -392,7 +416,11 @@ impl Plan {
         Ok(plan)
     }
 
-    fn parse_parts(origin: &str, text: &str) -> Result<Plan, PlanError> {
+    /// [`Plan::parse`] for guests that are there already: see [`Plan::check_parts`].
+    ///
+    /// # Errors
+    /// As [`Plan::parse`].
+    pub fn parse_parts(origin: &str, text: &str) -> Result<Plan, PlanError> {
         let plan: Plan =
             toml::from_str(text).map_err(|error| PlanError::syntax(origin, text, &error))?;
         plan.check_parts()?;

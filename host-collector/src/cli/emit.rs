@@ -1,0 +1,119 @@
+//! `vslice emit`: a plan's VMs for others to start, as QEMU command lines or libvirt domains.
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use vslice::lab::emit::versions::QemuVersion;
+use vslice::lab::emit::{Emission, EmitFiles, libvirt, qemu};
+use vslice::lab::plan::{AcceleratorSetting, Overrides, Plan, VsockSetting};
+use vslice::lab::tools;
+use vslice::vmm::host::qemu_version;
+
+/// The arguments of `vslice emit`.
+#[derive(Debug, Args)]
+pub(crate) struct EmitArgs {
+    /// A built-in plan's name (see `vslice plan list`) or a TOML file
+    plan: String,
+    /// Only this VM of the plan
+    #[arg(long, value_name = "NAME")]
+    vm: Option<String>,
+    /// For this QEMU, from 1.4 on, as in 2.0; without it, for the one that is installed
+    #[arg(long, value_name = "VERSION")]
+    qemu_version: Option<QemuVersion>,
+    /// As a command line, or as a domain
+    #[arg(long, default_value = "qemu")]
+    format: Format,
+    /// Boot this kernel; without it the VM boots from its disk
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// With this initramfs
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    initramfs: Option<PathBuf>,
+    /// The VM's raw image [default: /var/lib/libvirt/images/NAME.img]
+    #[arg(long, value_name = "FILE")]
+    disk: Option<PathBuf>,
+    /// Where the VM's sockets, and the file of its console, come to be
+    #[arg(long, value_name = "DIR", default_value = "/run")]
+    sockets: PathBuf,
+    /// Run the guests under this
+    #[arg(long, help_heading = PLAN_HEADING)]
+    accelerator: Option<AcceleratorSetting>,
+    /// Reach the guests in this way
+    #[arg(long, help_heading = PLAN_HEADING)]
+    vsock: Option<VsockSetting>,
+    #[command(flatten, next_help_heading = PLAN_HEADING)]
+    overrides: Overrides,
+}
+
+const PLAN_HEADING: &str = "Instead of what the plan says";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// A QEMU command line
+    Qemu,
+    /// A libvirt domain
+    Libvirt,
+}
+
+pub(super) fn execute(args: &EmitArgs) -> anyhow::Result<u8> {
+    let mut plan = Plan::load(&args.plan)?;
+    args.overrides.apply(&mut plan)?;
+    plan.accelerator = args.accelerator.unwrap_or(plan.accelerator);
+    plan.vsock = args.vsock.unwrap_or(plan.vsock);
+    let version = match args.qemu_version {
+        Some(version) => version,
+        None => installed()?,
+    };
+    let mut texts = Vec::new();
+    for vm_index in chosen(args, &plan)? {
+        let files = files(args, &plan.vms[vm_index].name);
+        let emission = Emission { plan: &plan, vm_index, version, files: &files };
+        texts.push(match args.format {
+            Format::Qemu => {
+                let command = qemu::command_line(&emission)?;
+                qemu::heading(&emission) + &qemu::shell(tools::QEMU, &command)
+            }
+            Format::Libvirt => libvirt::domain(&emission)?,
+        });
+    }
+    write!(std::io::stdout().lock(), "{}", texts.join("\n"))?;
+    Ok(0)
+}
+
+/// The places of the VMs that are asked for.
+fn chosen(args: &EmitArgs, plan: &Plan) -> anyhow::Result<Vec<usize>> {
+    let names: Vec<&str> = plan.vms.iter().map(|vm| vm.name.as_str()).collect();
+    let shown = names.join(", ");
+    if let Some(name) = &args.vm {
+        let index = names.iter().position(|vm| vm == name);
+        let index = index
+            .with_context(|| format!("plan '{}' has no vm '{name}', it has {shown}", plan.name))?;
+        return Ok(vec![index]);
+    }
+    if names.len() > 1 && args.format == Format::Libvirt {
+        bail!("a domain is a document of its own: say which vm with --vm ({shown})");
+    }
+    if names.len() > 1 && args.disk.is_some() {
+        bail!("--disk is one VM's image: say which with --vm ({shown})");
+    }
+    Ok((0..names.len()).collect())
+}
+
+fn files(args: &EmitArgs, name: &str) -> EmitFiles {
+    let image = || Path::new("/var/lib/libvirt/images").join(format!("{name}.img"));
+    EmitFiles {
+        kernel: args.kernel.clone(),
+        initramfs: args.initramfs.clone(),
+        disk: args.disk.clone().unwrap_or_else(image),
+        sockets: args.sockets.clone(),
+    }
+}
+
+fn installed() -> anyhow::Result<QemuVersion> {
+    let missing = || format!("there is no {}: say for which with --qemu-version", tools::QEMU);
+    let qemu = tools::find(tools::QEMU).with_context(missing)?;
+    let banner = qemu_version(&qemu)
+        .with_context(|| format!("{} does not say its version", qemu.display()))?;
+    Ok(QemuVersion::from_banner(&banner)?)
+}

@@ -1,0 +1,236 @@
+//! What is emitted, before those it is meant for: the QEMU of this host, libvirt's schema, and libvirt.
+//!
+//! Where one of them is missing a test is reported as ignored and says why.
+
+mod support;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use serde_json::json;
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use support::{Guarded, Outcome, STEP_LIMIT, check, libvirt_missing, libvirtd, virsh, wait_for};
+use vslice::lab::emit::versions::{Feature, QemuVersion};
+use vslice::lab::emit::{Emission, EmitFiles, from_xml, libvirt, qemu};
+use vslice::lab::plan::{AcceleratorSetting, Aio, Cache, DiskBus, DiskPlan, Plan, VsockSetting};
+use vslice::lab::tools;
+use vslice::vmm::host::qemu_version;
+use vslice::vmm::qmp::Qmp;
+
+const BUSES: [DiskBus; 5] =
+    [DiskBus::VirtioBlk, DiskBus::VirtioScsi, DiskBus::Ide, DiskBus::Ahci, DiskBus::Nvme];
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let (no_qemu, no_schema) =
+        (missing(&[tools::QEMU]), missing(&["virt-xml-validate", "xmllint"]));
+    // Before there is another thread: it moves this one only.
+    let no_libvirt = no_qemu.clone().or_else(libvirt_missing);
+    let trial = |name: &str, missing: Option<String>, test: fn() -> Outcome| match missing {
+        None => Trial::test(name, test),
+        Some(reason) => Trial::test(name, test).with_kind(reason).with_ignored_flag(true),
+    };
+    let trials = vec![
+        trial("the_command_prints_what_it_is_asked_for_or_says_why_not", None, the_command),
+        trial("this_qemu_starts_with_every_emitted_disk", no_qemu, every_disk_starts),
+        trial("every_emitted_domain_is_one_by_the_schema", no_schema, every_domain_is_valid),
+        trial("libvirt_defines_every_emitted_domain", no_libvirt, every_domain_is_defined),
+    ];
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+fn missing(programs: &[&str]) -> Option<String> {
+    let missing = programs.iter().find(|program| tools::find(program).is_none())?;
+    Some(format!("there is no {missing}: .ci/install-needs test"))
+}
+
+fn installed() -> Result<QemuVersion, Failed> {
+    let qemu = tools::find(tools::QEMU).ok_or("QEMU was there a moment ago")?;
+    Ok(QemuVersion::from_banner(&qemu_version(&qemu).ok_or("it has no version")?)?)
+}
+
+/// What `vslice` prints with these arguments, or what it says instead.
+fn vslice(args: &[&str]) -> Result<Result<String, String>, Failed> {
+    let output = Command::new(env!("CARGO_BIN_EXE_vslice")).args(args).output()?;
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    Ok(if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) })
+}
+
+fn the_command() -> Outcome {
+    let emit = |args: &[&str]| vslice(&[&["emit", "demo", "--qemu-version", "2.0"], args].concat());
+    let has = |said: &Result<String, String>, part: &str, printed: bool| {
+        let text = said.as_ref().unwrap_or_else(|said| said);
+        check(said.is_ok() == printed && text.contains(part), || format!("no '{part}': {said:?}"))
+    };
+    let both = emit(&[])?;
+    has(&both, "-name vm1,debug-threads=on", true)?;
+    has(&both, "-name vm2,debug-threads=on", true)?;
+    has(&emit(&["--vm", "vm1", "--iothread", "true"])?, "x-data-plane=on", true)?;
+    has(&emit(&["--vm", "vm1", "--format", "libvirt"])?, "<name>vm1</name>", true)?;
+    has(&emit(&["--format", "libvirt"])?, "say which vm with --vm (vm1, vm2)", false)?;
+    has(&emit(&["--disk", "/d"])?, "say which with --vm (vm1, vm2)", false)?;
+    has(&emit(&["--vm", "web"])?, "plan 'demo' has no vm 'web', it has vm1, vm2", false)?;
+    has(&emit(&["--vm", "vm1", "--aio", "io_uring"])?, "needs QEMU 5.0 or newer", false)?;
+
+    let seed = concat!(env!("CARGO_MANIFEST_DIR"), "/src/lab/emit/fixtures/seed.xml");
+    let plan = vslice(&["plan", "from-xml", seed])?;
+    has(&plan, "vcpu_pcpus = [0, 1, 2, 3, 4]", true)?;
+    // What is printed is a plan, from which the seed's own form comes back.
+    let file = tempfile::NamedTempFile::new()?;
+    fs::write(file.path(), plan?)?;
+    let path = file.path().to_str().ok_or("a path of letters")?;
+    let back = vslice(&["emit", path, "--qemu-version", "2.0", "--format", "libvirt"])?;
+    has(&back, "device.virtio-disk0.x-data-plane=on", true)?;
+    has(&vslice(&["plan", "from-xml", path])?, "is not XML", false)
+}
+
+/// Every combination that a plan can have of what decides over the disk's arguments.
+fn disks() -> Vec<DiskPlan> {
+    let mut disks = Vec::new();
+    for bus in BUSES {
+        let virtio = bus.is_virtio();
+        for (iothread, ioeventfd, msix) in [
+            (false, true, true),
+            (true, true, true),
+            (false, false, true),
+            (false, true, false),
+            (true, true, false),
+        ] {
+            if virtio || (!iothread && ioeventfd && msix) {
+                let disk = DiskPlan::of_size(1 << 20);
+                disks.push(DiskPlan { bus, iothread, ioeventfd, msix, ..disk });
+            }
+        }
+    }
+    let mut mapped = DiskPlan::of_size(1 << 20);
+    (mapped.iothread, mapped.iothreads, mapped.queues) = (true, 2, Some(2));
+    disks.push(mapped);
+    for (cache, aio) in [(Cache::Writeback, Aio::Threads), (Cache::Directsync, Aio::Native)] {
+        disks.push(DiskPlan { cache, aio, ..DiskPlan::of_size(1 << 20) });
+    }
+    disks
+}
+
+/// The plan with this disk; a serial port needs no device of the host.
+fn plan(disk: &DiskPlan) -> Result<Plan, Failed> {
+    let mut plan = Plan::load("demo")?;
+    plan.vms[0].disk = Some(disk.clone());
+    plan.accelerator = AcceleratorSetting::Tcg;
+    plan.vsock = VsockSetting::VirtioSerial;
+    plan.check()?;
+    Ok(plan)
+}
+
+fn files(dir: &Path) -> EmitFiles {
+    EmitFiles {
+        kernel: None,
+        initramfs: None,
+        disk: dir.join("it's, a \"disk\".img"),
+        sockets: dir.to_owned(),
+    }
+}
+
+fn every_disk_starts() -> Outcome {
+    // O_DIRECT is not for every /tmp.
+    let dir = tempfile::tempdir_in("/var/tmp")?;
+    let (files, installed) = (files(dir.path()), installed()?);
+    fs::write(&files.disk, vec![0; 1 << 20])?;
+    let mut started = 0;
+    // The form of old versions is understood by all that came later.
+    let versions = [installed, QemuVersion::new(2, 8)];
+    let both = versions.iter().flat_map(|version| disks().into_iter().map(|disk| (*version, disk)));
+    for (version, disk) in both {
+        let plan = plan(&disk)?;
+        let emission = Emission { plan: &plan, vm_index: 0, version, files: &files };
+        let Ok(args) = qemu::command_line(&emission) else {
+            check(disk.iothreads > 1 && !version.has(Feature::VqMapping), || format!("{disk:?}"))?;
+            continue;
+        };
+        let mut command = Command::new(tools::find(tools::QEMU).ok_or("QEMU was there")?);
+        command.args(&args).arg("-S").stdin(Stdio::null()).stderr(Stdio::piped());
+        let mut process = Guarded(command.spawn()?);
+        let socket = dir.path().join("vm1.qmp");
+        let greeted = wait_for("QMP", STEP_LIMIT, || match process.0.try_wait() {
+            Ok(None) => Qmp::connect(&socket).ok().map(Ok),
+            ended => Some(Err(format!("it ended: {ended:?}"))),
+        })?;
+        let mut qmp = match greeted {
+            Ok(qmp) => qmp,
+            Err(ended) => {
+                let mut said = String::new();
+                if let Some(mut stderr) = process.0.stderr.take() {
+                    stderr.read_to_string(&mut said)?;
+                }
+                return Err(format!("{disk:?}: {ended}: {said}").into());
+            }
+        };
+        let iothreads = qmp.execute("query-iothreads", json!({}))?;
+        let expected = if disk.iothread { usize::from(disk.iothreads) } else { 0 };
+        let count = iothreads.as_array().map(Vec::len);
+        check(count == Some(expected), || format!("{disk:?} has {iothreads}"))?;
+        drop(process);
+        fs::remove_file(&socket)?;
+        started += 1;
+    }
+    check(started >= 28, || format!("only {started} disks were tried"))
+}
+
+/// The domains that libvirt can have, for each version in which something changes.
+fn domains(dir: &Path, versions: &[QemuVersion]) -> Result<Vec<String>, Failed> {
+    let mut domains = Vec::new();
+    let files = files(dir);
+    let booted = EmitFiles {
+        kernel: Some("/boot/a&b".into()),
+        initramfs: Some("/boot/<c>".into()),
+        ..files.clone()
+    };
+    for &version in versions {
+        // The schema of a libvirt that is older than this has not its words.
+        for disk in disks().iter().filter(|disk| disk.iothreads == 1) {
+            let mut plan = plan(disk)?;
+            for (files, vsock) in
+                [(&files, VsockSetting::VirtioSerial), (&booted, VsockSetting::Auto)]
+            {
+                plan.vsock = vsock;
+                let emission = Emission { plan: &plan, vm_index: 0, version, files };
+                domains.extend(libvirt::domain(&emission));
+            }
+        }
+    }
+    check(domains.len() >= 8 * versions.len(), || format!("only {}", domains.len()))?;
+    Ok(domains)
+}
+
+fn every_domain_is_valid() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let versions = ["1.4", "2.0", "2.1", "2.4", "2.5", "2.7", "7.2"];
+    let versions: Result<Vec<QemuVersion>, _> = versions.iter().map(|text| text.parse()).collect();
+    for text in domains(dir.path(), &versions?)? {
+        let file = dir.path().join("domain.xml");
+        fs::write(&file, &text)?;
+        let output = Command::new("virt-xml-validate").arg(&file).arg("domain").output()?;
+        let said = || format!("{text}{}", String::from_utf8_lossy(&output.stderr));
+        check(output.status.success(), said)?;
+    }
+    Ok(())
+}
+
+/// And gives back what can be read as the plan that it came from.
+fn every_domain_is_defined() -> Outcome {
+    let dir = tempfile::tempdir_in("/var/tmp")?;
+    let _daemon = libvirtd(dir.path())?;
+    let file = dir.path().join("domain.xml");
+    let path = file.to_str().ok_or("a path of letters")?;
+    for text in domains(dir.path(), &[installed()?])? {
+        fs::write(&file, &text)?;
+        virsh(&["define", path]).map_err(|error| format!("{error:?}: {text}"))?;
+        let back = virsh(&["dumpxml", "vm1"])?;
+        let (own, back) =
+            (from_xml::read("own", &text, None)?, from_xml::read("back", &back, None)?);
+        check(own.plan == back.plan, || format!("{}\n{}", own.toml, back.toml))?;
+        virsh(&["undefine", "vm1"])?;
+    }
+    Ok(())
+}
