@@ -42,6 +42,10 @@ fn alternates(lab: &Lab) -> Result<(), Failed> {
     let starts = starts.into_iter().collect::<Result<Vec<u64>, Failed>>()?;
     check(starts.is_sorted(), || format!("they do not alternate: {starts:?}"))?;
     are_complete(&first)?;
+    let emitted = fs::read_to_string(output.join(IOTHREAD).join("vm1.qemu"))?;
+    check(emitted.contains("iothread=io0"), || emitted.clone())?;
+    let emitted = fs::read_to_string(output.join(IOTHREAD).join("vm1.xml"))?;
+    check(emitted.contains("iothread='1'"), || emitted.clone())?;
 
     // As if the experiment had been killed in the middle of this one.
     let killed = output.join(IOTHREAD).join("run-2");

@@ -5,6 +5,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use vslice::compare::{Comparison, load};
 use vslice::experiment::{
     CellRecord, CellState, Experiment, ExperimentError, ExperimentOptions, Matrix,
 };
@@ -120,9 +121,14 @@ fn print(experiment: &Experiment, output: Option<&Path>, json: bool) -> anyhow::
             outcome(cell, matrix.repeat, output.is_none())
         )?;
     }
-    if let Some(output) = output {
-        writeln!(out, "everything is in {}", output.display())?;
+    let Some(output) = output else { return Ok(()) };
+    for (off, with) in experiment.pairs() {
+        let (a, b) = (load(&output.join(off)), load(&output.join(with)));
+        let (Ok(a), Ok(b)) = (a, b) else { continue };
+        let sentence = Comparison::new(a, b).claim.sentence;
+        writeln!(out, "\nA {off} against B {with}:\n  {sentence}")?;
     }
+    writeln!(out, "\neverything is in {0}; see vslice compare {0}/A {0}/B", output.display())?;
     Ok(())
 }
 

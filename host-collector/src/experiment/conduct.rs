@@ -2,8 +2,9 @@
 //! are complete there already are not made again.
 
 use super::matrix::{Cell, Dataplane, Matrix, alternating};
-use super::offer;
+use super::{emission, offer};
 use crate::lab::disk::{DiskError, create_scratch};
+use crate::lab::emit::versions::QemuVersion;
 use crate::lab::plan::{AcceleratorSetting, DiskPlan, Plan, PlanError, VsockSetting};
 use crate::lab::scratch::{self, PrivateDir, ScratchError};
 use crate::lab::tools;
@@ -13,6 +14,7 @@ use crate::report::service::is_engaged;
 use crate::run::watch::Watcher;
 use crate::run::{EvidenceSetting, RunError, RunOptions, analyse, prepare, sentence};
 use crate::store::StoreError;
+use crate::vmm::host::qemu_version;
 use indicatif::HumanDuration;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -120,6 +122,21 @@ pub enum ExperimentError {
     Interrupted { path: PathBuf },
 }
 
+impl Experiment {
+    /// Each condition with an iothread beside the one that differs from it in that alone, by their names.
+    #[must_use]
+    pub fn pairs(&self) -> Vec<(&str, &str)> {
+        let has_runs = |record: &&CellRecord| matches!(&record.state, CellState::Possible { runs } if !runs.is_empty());
+        let with = self.cells.iter().filter(|record| record.cell.dataplane != Dataplane::Off);
+        let pair = |with: &'_ CellRecord| {
+            let off = Cell { dataplane: Dataplane::Off, ..with.cell };
+            self.cells.iter().filter(has_runs).find(|record| record.cell == off)
+        };
+        let pairs = with.filter(has_runs).filter_map(|with| Some((pair(with)?, with)));
+        pairs.map(|(off, with)| (off.name.as_str(), with.name.as_str())).collect()
+    }
+}
+
 impl CellRecord {
     /// Whether a run of it ended early, or was not served where it should be.
     #[must_use]
@@ -220,8 +237,6 @@ impl Experiment {
             Err(RunError::Interrupted) => return Err(interrupted()),
             prepared => prepared?,
         };
-        // It is asked once: each run would ask for some seconds again.
-        self.plan.accelerator = prepared.accelerator().into();
         let conducted = prepared.conduct(watcher);
         if matches!(conducted, Err(RunError::Interrupted)) {
             return Err(interrupted());
@@ -246,7 +261,6 @@ impl Experiment {
                 {
                     return Err(other());
                 }
-                self.plan.accelerator = before.plan.accelerator;
                 self.take_runs(output)?;
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -260,7 +274,20 @@ impl Experiment {
             }
             Err(source) => return Err(io_error("read", &path, source)),
         }
+        self.emit(output)?;
         self.write(output)
+    }
+
+    /// Writes what each cell is for QEMU and libvirt, if it can be told for which QEMU.
+    fn emit(&self, output: &Path) -> Result<(), ExperimentError> {
+        let banner = tools::find(tools::QEMU).and_then(|qemu| qemu_version(&qemu));
+        let version = banner.and_then(|banner| QemuVersion::from_banner(&banner).ok());
+        let Some(version) = version else { return Ok(()) };
+        let possible = |cell: &&CellRecord| matches!(cell.state, CellState::Possible { .. });
+        for cell in self.cells.iter().filter(possible) {
+            emission::write(&cell.cell, &self.plan, version, &output.join(&cell.name))?;
+        }
+        Ok(())
     }
 
     /// Notes the runs that are complete, and puts the others aside to be made again.

@@ -3,6 +3,7 @@
 //! ```text
 //! matrix    which conditions, and in what order         (pure)
 //! offer     which of them QEMU has
+//! emission  each of them for QEMU and libvirt
 //! conduct   the runs, one after the other, resumable
 //! ```
 //!
@@ -10,6 +11,7 @@
 //! `experiment.json`, which says of every cell why it was not run or what became of its runs.
 
 pub mod conduct;
+mod emission;
 pub mod matrix;
 pub mod offer;
 

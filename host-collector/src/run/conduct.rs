@@ -74,12 +74,6 @@ pub fn prepare<'a>(
 }
 
 impl Prepared<'_> {
-    /// What runs the guests.
-    #[must_use]
-    pub fn accelerator(&self) -> Accelerator {
-        self.choice.accelerator
-    }
-
     /// Makes the run.
     ///
     /// # Errors

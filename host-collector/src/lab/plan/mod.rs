@@ -184,15 +184,6 @@ pub enum AcceleratorSetting {
     Tcg,
 }
 
-impl From<Accelerator> for AcceleratorSetting {
-    fn from(accelerator: Accelerator) -> AcceleratorSetting {
-        match accelerator {
-            Accelerator::Kvm => AcceleratorSetting::Kvm,
-            Accelerator::Tcg => AcceleratorSetting::Tcg,
-        }
-    }
-}
-
 /// What a plan says about the way between guest and collector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]

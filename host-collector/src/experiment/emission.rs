@@ -1,0 +1,50 @@
+//! Each condition for whoever wants to start its VMs by other means: QEMU's command line and libvirt's
+//! domain, for the QEMU that is installed.
+
+use super::conduct::ExperimentError;
+use super::matrix::Cell;
+use crate::lab::emit::versions::QemuVersion;
+use crate::lab::emit::{Emission, EmitError, EmitFiles, libvirt, qemu};
+use crate::lab::plan::Plan;
+use crate::lab::tools;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Writes `VM.qemu` and `VM.xml` for each VM of the cell into its directory; of what a form cannot say,
+/// the sentence that says so.
+pub(super) fn write(
+    cell: &Cell,
+    base: &Plan,
+    version: QemuVersion,
+    directory: &Path,
+) -> Result<(), ExperimentError> {
+    let plan = cell.plan(base)?;
+    let failed =
+        |doing, path: &Path, source| ExperimentError::Io { doing, path: path.to_owned(), source };
+    fs::create_dir_all(directory)
+        .map_err(|source| failed("create the directory", directory, source))?;
+    for (vm_index, vm) in plan.vms.iter().enumerate() {
+        let files = EmitFiles {
+            kernel: None,
+            initramfs: None,
+            disk: PathBuf::from(format!("/var/lib/libvirt/images/{}.img", vm.name)),
+            sockets: PathBuf::from("/run"),
+        };
+        let emission = Emission { plan: &plan, vm_index, version, files: &files };
+        let line = qemu::command_line(&emission)
+            .map(|arguments| qemu::heading(&emission) + &qemu::shell(tools::QEMU, &arguments));
+        for (ending, text) in [("qemu", line), ("xml", libvirt::domain(&emission))] {
+            let path = directory.join(format!("{}.{ending}", vm.name));
+            fs::write(&path, text.unwrap_or_else(|error| refusal(ending, &error)))
+                .map_err(|source| failed("write", &path, source))?;
+        }
+    }
+    Ok(())
+}
+
+fn refusal(ending: &str, error: &EmitError) -> String {
+    match ending {
+        "xml" => format!("<!-- {} -->\n", error.to_string().replace("--", "- -")),
+        _ => format!("# {error}\n"),
+    }
+}
