@@ -1,7 +1,7 @@
 //! Runs of two conditions set against each other: `vslice compare`.
 //!
 //! Each side is one run directory, or a directory of them: the repeats of one condition. Everything
-//! here is pure but for [`load`], which reads the run directories.
+//! here is pure but for [`load()`], which reads the run directories.
 
 pub mod fingerprint;
 pub mod load;
