@@ -142,6 +142,7 @@ impl<'a> Analysis<'a> {
             analysis.warnings.push(Warning::Notice { text });
         }
         analysis.warnings.extend(manifest.vms.iter().filter_map(facts::throttled));
+        analysis.warnings.extend(facts::stolen(manifest));
         for (index, vm) in manifest.vms.iter().enumerate() {
             analysis.read_guest(VmIndex(index), vm, &manifest.host_tsc, start)?;
         }

@@ -123,6 +123,7 @@ impl Prepared<'_> {
             sampling: None,
             cost: Cost::default(),
             host_tsc: Vec::new(),
+            stolen_ns: None,
         }
     }
 }

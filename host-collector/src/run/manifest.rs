@@ -63,6 +63,10 @@ pub struct Manifest {
     /// The host's TSC beside its clock, if KVM relates a guest's TSC to it.
     #[serde(default)]
     pub host_tsc: Vec<TscSample>,
+    /// What a hypervisor below this host kept of its pCPUs' time in the window, all pCPUs added up; `None`
+    /// where the kernel does not say, or the window has not ended.
+    #[serde(default)]
+    pub stolen_ns: Option<u64>,
 }
 
 /// How far a run came.

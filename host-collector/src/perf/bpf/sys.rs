@@ -25,6 +25,10 @@ pub(super) enum MapKind {
     PerfEvents = 4,
 }
 
+/// The verifier gives up with EAGAIN when a signal or other work is pending for its thread
+/// (kernel/bpf/verifier.c, `do_check`); libbpf tries as often (tools/lib/bpf/bpf.c, `PROG_LOAD_ATTEMPTS`).
+const LOAD_ATTEMPTS_COUNT: u32 = 5;
+
 /// What the verifier says at most of why it refuses a program.
 const LOG_BYTES: usize = 64 << 10;
 
@@ -191,7 +195,16 @@ pub(super) fn load(name: &str, code: &[Instruction], attach_type_id: u32) -> io:
         attach_type_id,
         ..Default::default()
     };
-    match bpf(PROGRAM_LOAD, &mut attributes(0, &mut log)) {
+    let mut loaded = bpf(PROGRAM_LOAD, &mut attributes(0, &mut log));
+    for _ in 1..LOAD_ATTEMPTS_COUNT {
+        match &loaded {
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {
+                loaded = bpf(PROGRAM_LOAD, &mut attributes(0, &mut log));
+            }
+            _ => break,
+        }
+    }
+    match loaded {
         Ok(result) => owned(result),
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => Err(error),
         Err(error) => {

@@ -76,6 +76,26 @@ pub(super) fn is_throttled(vm: &VmRecord, thread: &ThreadRecord) -> bool {
     vm.groups.iter().any(|group| of_thread(&group.vcpus) && group.throttled().is_some())
 }
 
+/// Above this share of the host's pCPUs' time, what a hypervisor below it kept is warned of.
+const STOLEN_SHARE_MAX: f64 = 0.01;
+
+/// That the host is a guest itself, whose hypervisor kept some of the time that was measured: it is in
+/// every number, and in none of the reasons.
+pub(super) fn stolen(manifest: &Manifest) -> Option<Warning> {
+    let window = manifest.window?;
+    let host = serde_json::from_value::<HostFacts>(manifest.environment.clone()).ok()?;
+    let pcpus_count = host.pcpus_online?.count();
+    let measured_ns = window.end_ns?.since_ns(window.start_ns) as f64 * pcpus_count as f64;
+    let share = manifest.stolen_ns? as f64 / measured_ns;
+    (share > STOLEN_SHARE_MAX).then(|| Warning::Notice {
+        text: format!(
+            "this host is a guest itself, and its hypervisor kept {:.1} % of its pCPUs' time: that is in \
+             all latencies, and no reason tells of it",
+            share * 100.0
+        ),
+    })
+}
+
 /// What the quotas of a VM's vCPU threads did, if they were used up.
 pub(super) fn throttled(vm: &VmRecord) -> Option<Warning> {
     let groups = vm.groups.iter().filter_map(|group| Some((group, group.throttled()?)));
@@ -93,4 +113,25 @@ pub(super) fn throttled(vm: &VmRecord) -> Option<Warning> {
         quota_ns: most.quota.map(|quota| ns(quota.quota_us)),
         period_ns: most.quota.map(|quota| ns(quota.period_us)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::manifest;
+    use super::*;
+
+    #[test]
+    fn time_that_a_hypervisor_kept_is_told_from_one_in_a_hundred_on() {
+        let mut manifest = manifest();
+        manifest.environment = serde_json::json!({ "pcpus_online": "0-1" });
+        assert_eq!(stolen(&manifest), None, "the kernel does not say");
+        // The window has 1.1 ms, on two pCPUs.
+        manifest.stolen_ns = Some(22_000);
+        assert_eq!(stolen(&manifest), None);
+        manifest.stolen_ns = Some(220_000);
+        let warning = stolen(&manifest).expect("a tenth").to_string();
+        assert!(warning.contains("kept 10.0 % of its pCPUs' time"), "{warning}");
+        manifest.window = None;
+        assert_eq!(stolen(&manifest), None);
+    }
 }

@@ -133,6 +133,7 @@ pub(crate) fn manifest() -> Manifest {
         sampling: None,
         cost: crate::run::manifest::Cost::default(),
         host_tsc: Vec::new(),
+        stolen_ns: None,
     }
 }
 

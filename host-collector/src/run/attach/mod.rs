@@ -306,6 +306,7 @@ impl<'a> Attachment<'a> {
             sampling: None,
             cost: Cost::default(),
             host_tsc: Vec::new(),
+            stolen_ns: None,
         }
     }
 }
