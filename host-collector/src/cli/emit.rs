@@ -3,7 +3,7 @@
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use vslice::lab::emit::versions::QemuVersion;
 use vslice::lab::emit::{Emission, EmitFiles, libvirt, qemu};
 use vslice::lab::plan::{AcceleratorSetting, Overrides, Plan, VsockSetting};
@@ -70,10 +70,7 @@ pub(super) fn execute(args: &EmitArgs) -> anyhow::Result<u8> {
         let files = files(args, &plan.vms[vm_index].name);
         let emission = Emission { plan: &plan, vm_index, version, files: &files };
         texts.push(match args.format {
-            Format::Qemu => {
-                let command = qemu::command_line(&emission)?;
-                qemu::heading(&emission) + &qemu::shell(tools::QEMU, &command)
-            }
+            Format::Qemu => qemu::script(&emission)?,
             Format::Libvirt => libvirt::domain(&emission)?,
         });
     }
@@ -101,11 +98,11 @@ fn chosen(args: &EmitArgs, plan: &Plan) -> anyhow::Result<Vec<usize>> {
 }
 
 fn files(args: &EmitArgs, name: &str) -> EmitFiles {
-    let image = || Path::new("/var/lib/libvirt/images").join(format!("{name}.img"));
+    let usual = EmitFiles::of_vm(name);
     EmitFiles {
         kernel: args.kernel.clone(),
         initramfs: args.initramfs.clone(),
-        disk: args.disk.clone().unwrap_or_else(image),
+        disk: args.disk.clone().unwrap_or(usual.disk),
         sockets: args.sockets.clone(),
     }
 }

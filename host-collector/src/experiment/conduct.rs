@@ -124,15 +124,19 @@ pub enum ExperimentError {
 
 impl Experiment {
     /// Each condition with an iothread beside the one that differs from it in that alone, by their names.
+    /// Whose iothreads were not woken proves nothing of iothreads, and is in no pair.
     #[must_use]
     pub fn pairs(&self) -> Vec<(&str, &str)> {
-        let has_runs = |record: &&CellRecord| matches!(&record.state, CellState::Possible { runs } if !runs.is_empty());
+        let counts = |record: &&CellRecord| {
+            let CellState::Possible { runs } = &record.state else { return false };
+            !runs.is_empty() && runs.iter().all(|run| run.engaged != Some(false))
+        };
         let with = self.cells.iter().filter(|record| record.cell.dataplane != Dataplane::Off);
         let pair = |with: &'_ CellRecord| {
             let off = Cell { dataplane: Dataplane::Off, ..with.cell };
-            self.cells.iter().filter(has_runs).find(|record| record.cell == off)
+            self.cells.iter().filter(counts).find(|record| record.cell == off)
         };
-        let pairs = with.filter(has_runs).filter_map(|with| Some((pair(with)?, with)));
+        let pairs = with.filter(counts).filter_map(|with| Some((pair(with)?, with)));
         pairs.map(|(off, with)| (off.name.as_str(), with.name.as_str())).collect()
     }
 }
@@ -217,7 +221,7 @@ impl Experiment {
     }
 
     fn run(
-        &mut self,
+        &self,
         place: usize,
         number: u16,
         options: &ExperimentOptions<'_>,
@@ -398,4 +402,31 @@ fn left(elapsed: Duration, done_count: usize, all_count: usize) -> String {
     }
     let left = elapsed.mul_f64((all_count - done_count) as f64 / done_count as f64);
     format!(" (about {} left)", HumanDuration(left))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_void_condition_is_in_no_pair() {
+        let matrix = Matrix::load("quick").expect("built in");
+        let plan = matrix.base_plan().expect("built in");
+        let record = |cell: Cell, engaged| CellRecord {
+            name: cell.to_string(),
+            cell,
+            state: CellState::Possible {
+                runs: vec![RunRecord { number: 1, ended_early: None, engaged }],
+            },
+        };
+        let experiment = |engaged| {
+            let cells = matrix.cells();
+            let cells = vec![record(cells[0], None), record(cells[1], Some(engaged))];
+            let (matrix, plan) = (matrix.clone(), plan.clone());
+            Experiment { schema: SCHEMA.to_owned(), matrix, plan, cells }
+        };
+        let pair = ("virtio-blk.off.native.none", "virtio-blk.iothread.native.none");
+        assert_eq!(experiment(true).pairs(), [pair]);
+        assert!(experiment(false).pairs().is_empty());
+    }
 }

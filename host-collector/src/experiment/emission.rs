@@ -6,9 +6,8 @@ use super::matrix::Cell;
 use crate::lab::emit::versions::QemuVersion;
 use crate::lab::emit::{Emission, EmitError, EmitFiles, libvirt, qemu};
 use crate::lab::plan::Plan;
-use crate::lab::tools;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Writes `VM.qemu` and `VM.xml` for each VM of the cell into its directory; of what a form cannot say,
 /// the sentence that says so.
@@ -24,16 +23,11 @@ pub(super) fn write(
     fs::create_dir_all(directory)
         .map_err(|source| failed("create the directory", directory, source))?;
     for (vm_index, vm) in plan.vms.iter().enumerate() {
-        let files = EmitFiles {
-            kernel: None,
-            initramfs: None,
-            disk: PathBuf::from(format!("/var/lib/libvirt/images/{}.img", vm.name)),
-            sockets: PathBuf::from("/run"),
-        };
+        let files = EmitFiles::of_vm(&vm.name);
         let emission = Emission { plan: &plan, vm_index, version, files: &files };
-        let line = qemu::command_line(&emission)
-            .map(|arguments| qemu::heading(&emission) + &qemu::shell(tools::QEMU, &arguments));
-        for (ending, text) in [("qemu", line), ("xml", libvirt::domain(&emission))] {
+        for (ending, text) in
+            [("qemu", qemu::script(&emission)), ("xml", libvirt::domain(&emission))]
+        {
             let path = directory.join(format!("{}.{ending}", vm.name));
             fs::write(&path, text.unwrap_or_else(|error| refusal(ending, &error)))
                 .map_err(|source| failed("write", &path, source))?;

@@ -36,6 +36,19 @@ pub struct EmitFiles {
     pub sockets: PathBuf,
 }
 
+impl EmitFiles {
+    /// Where libvirt and most others have a VM's disk and sockets; it boots from the disk.
+    #[must_use]
+    pub fn of_vm(name: &str) -> EmitFiles {
+        EmitFiles {
+            kernel: None,
+            initramfs: None,
+            disk: PathBuf::from(format!("/var/lib/libvirt/images/{name}.img")),
+            sockets: PathBuf::from("/run"),
+        }
+    }
+}
+
 /// A VM that is to be emitted.
 #[derive(Debug, Clone, Copy)]
 pub struct Emission<'a> {

@@ -6,6 +6,7 @@ use crate::lab::qemu::{
     IOTHREAD_ID, accelerator_args, console_args, disk_args, disk_devices, machine_args,
     monitor_args, name_args, option, size_args, transport_args, words,
 };
+use crate::lab::tools;
 use crate::lab::vsock::Transport;
 use crate::vmm::qemu_args::AGENT_PORT;
 use std::ffi::OsString;
@@ -146,6 +147,14 @@ fn channels(emission: &Emission<'_>, transport: &Transport) -> Vec<OsString> {
     args.push(option("socket,id=qga,path=", &emission.socket("qga"), ",server=on,wait=off"));
     args.extend(words(["-device", &format!("virtserialport,chardev=qga,name={AGENT_PORT}")]));
     args
+}
+
+/// A VM's whole command as a shell takes it, with what a command line cannot say as comments before it.
+///
+/// # Errors
+/// As [`command_line`].
+pub fn script(emission: &Emission<'_>) -> Result<String, EmitError> {
+    Ok(heading(emission) + &shell(tools::QEMU, &command_line(emission)?))
 }
 
 /// The command as a shell takes it, one option a line.
