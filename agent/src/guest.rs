@@ -2,7 +2,9 @@
 
 use crate::load::{Clock, Target};
 use nix::unistd::{SysconfVar, sysconf};
-use vslice_wire::{ClockKind, Hello, NAME_BYTES_MAX, PROTOCOL_VERSION, Ready, TARGET_BYTES_MAX};
+use vslice_wire::{
+    ClockKind, GuestDisk, Hello, NAME_BYTES_MAX, PROTOCOL_VERSION, Ready, TARGET_BYTES_MAX,
+};
 
 /// How many vCPUs are online.
 pub(crate) fn vcpu_count() -> u16 {
@@ -28,6 +30,11 @@ pub(crate) fn ready(clock: Clock, target: &Target) -> Ready {
         clock: if clock.is_tsc() { ClockKind::Tsc } else { ClockKind::MonotonicRaw },
         target: cut(&target.path.to_string_lossy(), TARGET_BYTES_MAX),
         target_bytes: target.bytes,
+        disk: target.place.as_ref().map(|place| GuestDisk {
+            size_bytes: place.disk_bytes,
+            target_offset_bytes: place.offset_bytes,
+            io_scheduler: cut(place.io_scheduler.as_deref().unwrap_or_default(), NAME_BYTES_MAX),
+        }),
     }
 }
 
@@ -56,7 +63,10 @@ mod tests {
     #[test]
     fn a_path_that_is_no_utf8_can_be_sent() {
         let path = OsStr::from_bytes(&[0xff; TARGET_BYTES_MAX]).into();
-        let ready = ready(Clock::choose(ClockChoice::MonotonicRaw), &Target { path, bytes: 1 });
+        let ready = ready(
+            Clock::choose(ClockChoice::MonotonicRaw),
+            &Target { path, bytes: 1, place: None },
+        );
         assert_eq!(ready.clock, ClockKind::MonotonicRaw);
         assert_eq!(ready.target.len(), TARGET_BYTES_MAX - 1);
         GuestFrame::Ready(ready).encode(&mut Vec::new()).unwrap();

@@ -13,7 +13,7 @@ use vslice_wire::{Dropped, GuestTicks, HOG_GAPS_MAX, HogCount, HogGap, HogGaps, 
 use vslice_workload::error::WorkloadError;
 use vslice_workload::gap::{TickRate, TickSample};
 use vslice_workload::hog::{self, Hog, Lookout};
-use vslice_workload::reader::{Reader, ReaderEnd};
+use vslice_workload::reader::{DiskPlace, Reader, ReaderEnd};
 use vslice_workload::ring::{Consumer, Producer, Record, Recorded, recording_ring};
 use vslice_workload::spec::WorkloadSpec;
 
@@ -28,6 +28,8 @@ const RING_RECORDS: usize = 16 * 1024;
 pub(crate) struct Target {
     pub(crate) path: PathBuf,
     pub(crate) bytes: u64,
+    /// Where it is, if it is on a disk.
+    pub(crate) place: Option<DiskPlace>,
 }
 
 /// One thing that the reader has left behind, as it goes on the wire.
@@ -218,8 +220,11 @@ impl ReaderThread {
                         return None;
                     }
                 };
-                let target =
-                    Target { path: reader.target().to_owned(), bytes: reader.target_bytes() };
+                let target = Target {
+                    path: reader.target().to_owned(),
+                    bytes: reader.target_bytes(),
+                    place: reader.place(),
+                };
                 send_prepared.send(Ok(target)).ok()?;
                 let producer = wait_for_start.recv().ok()?;
                 Some(reader.run(producer, &stop))

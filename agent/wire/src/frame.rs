@@ -38,6 +38,20 @@ pub struct Ready {
     pub target: String,
     /// Size of the target in bytes, 0 when the plan has no reader.
     pub target_bytes: u64,
+    /// The whole disk of the guest that the target is or lies on, where the guest's sysfs knows one.
+    pub disk: Option<GuestDisk>,
+}
+
+/// A whole disk as a guest sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestDisk {
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// The byte of it at which the target begins; `None` where the target has no one place on it,
+    /// as a file has none.
+    pub target_offset_bytes: Option<u64>,
+    /// The I/O scheduler of its queue; empty if that cannot be read.
+    pub io_scheduler: String,
 }
 
 /// A clock probe from the collector; each one renews the agent's lease.

@@ -3,8 +3,8 @@
 use crate::block::{put_block, take_block};
 use crate::bytes::{Cursor, bound, put_count, put_string, put_u16, put_u64, put_varint};
 use crate::{
-    ClockKind, DecodeError, Done, DoneReason, Dropped, EncodeError, Frame, GuestFrame, GuestTicks,
-    HOG_GAPS_MAX, HOGS_MAX, Hello, HogCount, HogGap, HogGaps, HostTime, NAME_BYTES_MAX,
+    ClockKind, DecodeError, Done, DoneReason, Dropped, EncodeError, Frame, GuestDisk, GuestFrame,
+    GuestTicks, HOG_GAPS_MAX, HOGS_MAX, Hello, HogCount, HogGap, HogGaps, HostTime, NAME_BYTES_MAX,
     NOTICE_BYTES_MAX, Notice, Pong, Ready, Severity, TARGET_BYTES_MAX,
 };
 
@@ -99,6 +99,9 @@ fn take_hello(cursor: &mut Cursor<'_>) -> Result<Hello, DecodeError> {
 
 /// ```text
 /// 0x02 clock:u8 (0 TSC | 1 CLOCK_MONOTONIC_RAW) target:string target_bytes:u64
+///      disk:u8 (0 not known | 1 known, its target has no one place | 2 known, with a place)
+///      of 1 and 2: size_bytes:u64 io_scheduler:string
+///      of 2:       target_offset_bytes:u64
 /// ```
 fn put_ready(out: &mut Vec<u8>, ready: &Ready) -> Result<(), EncodeError> {
     out.push(READY);
@@ -108,6 +111,16 @@ fn put_ready(out: &mut Vec<u8>, ready: &Ready) -> Result<(), EncodeError> {
     });
     put_string(out, "bytes of target", &ready.target, TARGET_BYTES_MAX)?;
     put_u64(out, ready.target_bytes);
+    let Some(disk) = &ready.disk else {
+        out.push(0);
+        return Ok(());
+    };
+    out.push(if disk.target_offset_bytes.is_some() { 2 } else { 1 });
+    put_u64(out, disk.size_bytes);
+    put_string(out, "bytes of I/O scheduler", &disk.io_scheduler, NAME_BYTES_MAX)?;
+    if let Some(offset_bytes) = disk.target_offset_bytes {
+        put_u64(out, offset_bytes);
+    }
     Ok(())
 }
 
@@ -120,6 +133,15 @@ fn take_ready(cursor: &mut Cursor<'_>) -> Result<Ready, DecodeError> {
         },
         target: cursor.string("bytes of target", TARGET_BYTES_MAX)?,
         target_bytes: cursor.u64()?,
+        disk: match cursor.u8()? {
+            0 => None,
+            case @ (1 | 2) => Some(GuestDisk {
+                size_bytes: cursor.u64()?,
+                io_scheduler: cursor.string("bytes of I/O scheduler", NAME_BYTES_MAX)?,
+                target_offset_bytes: if case == 2 { Some(cursor.u64()?) } else { None },
+            }),
+            value => return Err(DecodeError::UnknownCase { what: "disk", value }),
+        },
     })
 }
 

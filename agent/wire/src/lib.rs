@@ -46,15 +46,15 @@ mod host;
 
 pub use error::{DecodeError, EncodeError};
 pub use frame::{
-    ClockKind, Done, DoneReason, Dropped, GuestFrame, GuestTicks, Hello, HogCount, HogGap, HogGaps,
-    HostFrame, HostTime, Notice, Ping, Pong, Ready, Request, Severity,
+    ClockKind, Done, DoneReason, Dropped, GuestDisk, GuestFrame, GuestTicks, Hello, HogCount,
+    HogGap, HogGaps, HostFrame, HostTime, Notice, Ping, Pong, Ready, Request, Severity,
 };
 pub use framing::{Deframer, Frame};
 
 /// The version of the protocol that this crate speaks; a collector refuses any other in `Hello`.
 ///
 /// The layout of `Hello` is the same in every version, so that a mismatch can always be told.
-pub const PROTOCOL_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION: u16 = 4;
 
 /// What a frame's length field may say at most: its kind and payload in bytes.
 pub const FRAME_BYTES_MAX: usize = 64 * 1024;

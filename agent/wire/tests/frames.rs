@@ -2,10 +2,10 @@
 //! raises `PROTOCOL_VERSION`.
 
 use vslice_wire::{
-    ClockKind, DecodeError, Done, DoneReason, Dropped, EncodeError, Frame, GuestFrame, GuestTicks,
-    HOG_GAPS_MAX, HOGS_MAX, Hello, HogCount, HogGap, HogGaps, HostFrame, HostTime, NAME_BYTES_MAX,
-    NOTICE_BYTES_MAX, Notice, PLAN_BYTES_MAX, PROTOCOL_VERSION, Ping, Pong, Ready, Request,
-    Severity, TARGET_BYTES_MAX,
+    ClockKind, DecodeError, Done, DoneReason, Dropped, EncodeError, Frame, GuestDisk, GuestFrame,
+    GuestTicks, HOG_GAPS_MAX, HOGS_MAX, Hello, HogCount, HogGap, HogGaps, HostFrame, HostTime,
+    NAME_BYTES_MAX, NOTICE_BYTES_MAX, Notice, PLAN_BYTES_MAX, PROTOCOL_VERSION, Ping, Pong, Ready,
+    Request, Severity, TARGET_BYTES_MAX,
 };
 
 fn encoded(frame: &impl Frame) -> Vec<u8> {
@@ -26,7 +26,7 @@ fn check<F: Frame + PartialEq + std::fmt::Debug>(frame: F, hex: &str) {
 
 #[test]
 fn the_version_is_that_of_these_bytes() {
-    assert_eq!(PROTOCOL_VERSION, 3);
+    assert_eq!(PROTOCOL_VERSION, 4);
 }
 
 #[test]
@@ -46,12 +46,27 @@ fn hello() {
 
 #[test]
 fn ready() {
-    let ready = |clock| {
-        GuestFrame::Ready(Ready { clock, target: "/dev/vda".to_owned(), target_bytes: 1 << 33 })
+    let ready = |clock, disk| {
+        let target = "/dev/vda".to_owned();
+        GuestFrame::Ready(Ready { clock, target, target_bytes: 1 << 33, disk })
     };
-    let rest = "0800 2f6465762f766461 | 0000000002000000";
-    check(ready(ClockKind::Tsc), &format!("14000000 | 02 | 00 | {rest}"));
-    check(ready(ClockKind::MonotonicRaw), &format!("14000000 | 02 | 01 | {rest}"));
+    let target = "0800 2f6465762f766461 | 0000000002000000";
+    check(ready(ClockKind::Tsc, None), &format!("15000000 | 02 | 00 | {target} | 00"));
+    let mut disk = GuestDisk {
+        size_bytes: 1 << 34,
+        target_offset_bytes: None,
+        io_scheduler: "none".to_owned(),
+    };
+    let known = "0000000004000000 | 0400 6e6f6e65";
+    check(
+        ready(ClockKind::MonotonicRaw, Some(disk.clone())),
+        &format!("23000000 | 02 | 01 | {target} | 01 | {known}"),
+    );
+    disk.target_offset_bytes = Some(1 << 20);
+    check(
+        ready(ClockKind::MonotonicRaw, Some(disk)),
+        &format!("2b000000 | 02 | 01 | {target} | 02 | {known} | 0000100000000000"),
+    );
 }
 
 #[test]
@@ -234,8 +249,15 @@ fn what_is_above_a_bound_is_not_encoded() {
     };
     refused(&hello(long(NAME_BYTES_MAX), String::new()), "bytes of agent version", NAME_BYTES_MAX);
     refused(&hello(String::new(), long(NAME_BYTES_MAX)), "bytes of kernel release", NAME_BYTES_MAX);
-    let ready = Ready { clock: ClockKind::Tsc, target: long(TARGET_BYTES_MAX), target_bytes: 0 };
-    refused(&GuestFrame::Ready(ready), "bytes of target", TARGET_BYTES_MAX);
+    let ready = |target, io_scheduler| {
+        let disk = GuestDisk { size_bytes: 0, target_offset_bytes: None, io_scheduler };
+        let ready = Ready { clock: ClockKind::Tsc, target, target_bytes: 0, disk: Some(disk) };
+        GuestFrame::Ready(ready)
+    };
+    let long_target = ready(long(TARGET_BYTES_MAX), String::new());
+    refused(&long_target, "bytes of target", TARGET_BYTES_MAX);
+    let long_scheduler = ready(String::new(), long(NAME_BYTES_MAX));
+    refused(&long_scheduler, "bytes of I/O scheduler", NAME_BYTES_MAX);
     let notice = Notice { severity: Severity::Error, text: long(NOTICE_BYTES_MAX) };
     refused(&GuestFrame::Notice(notice), "bytes of notice", NOTICE_BYTES_MAX);
     let hogs = vec![HogCount { vcpu: 0, count: 0 }; HOGS_MAX + 1];

@@ -8,8 +8,8 @@ use std::cell::Cell;
 use proptest::prelude::*;
 use vslice_wire::{
     BLOCK_REQUESTS_MAX, ClockKind, DecodeError, Deframer, Done, DoneReason, Dropped,
-    FRAME_BYTES_MAX, Frame, GuestFrame, GuestTicks, Hello, HogCount, HostFrame, Notice, Ping, Pong,
-    Ready, Request, Severity,
+    FRAME_BYTES_MAX, Frame, GuestDisk, GuestFrame, GuestTicks, Hello, HogCount, HostFrame, Notice,
+    Ping, Pong, Ready, Request, Severity,
 };
 
 /// Counts what this thread holds and the most that it ever held.
@@ -89,11 +89,16 @@ fn guest_frame() -> impl Strategy<Value = GuestFrame> {
         },
     );
     let clock = prop_oneof![Just(ClockKind::Tsc), Just(ClockKind::MonotonicRaw)];
-    let ready = (clock, text(), any::<u64>()).prop_map(|(clock, target, target_bytes)| Ready {
-        clock,
-        target,
-        target_bytes,
-    });
+    let disk = (any::<u64>(), any::<Option<u64>>(), text()).prop_map(
+        |(size_bytes, target_offset_bytes, io_scheduler)| GuestDisk {
+            size_bytes,
+            target_offset_bytes,
+            io_scheduler,
+        },
+    );
+    let ready = (clock, text(), any::<u64>(), prop::option::of(disk)).prop_map(
+        |(clock, target, target_bytes, disk)| Ready { clock, target, target_bytes, disk },
+    );
     let pong = (any::<u64>(), any::<u16>(), ticks(), ticks())
         .prop_map(|(id, vcpu, received, sent)| Pong { id, vcpu, received, sent });
     let dropped = (any::<u64>(), ticks(), ticks()).prop_map(|(count, first, last)| Dropped {

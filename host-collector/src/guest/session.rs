@@ -16,8 +16,8 @@ use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 use vslice_wire::{
-    Deframer, Done, DoneReason, Dropped, Frame, GuestFrame, Hello, HogCount, HogGap, HogGaps,
-    HostFrame, HostTime, Notice, PROTOCOL_VERSION, Ready, Request, Severity,
+    Deframer, Done, DoneReason, Dropped, Frame, GuestDisk, GuestFrame, Hello, HogCount, HogGap,
+    HogGaps, HostFrame, HostTime, Notice, PROTOCOL_VERSION, Ready, Request, Severity,
 };
 
 /// How long a guest may take to answer when nothing slow is asked of it.
@@ -458,7 +458,10 @@ impl<'a, S: GuestSink> Session<'a, S> {
             GuestFrame::Hello(hello) => self.take_hello(hello),
             GuestFrame::Ready(ready) => {
                 self.turn = Turn::Prepared;
-                self.record.ready = Some(Ready { target: harmless(&ready.target), ..ready });
+                let disk = ready
+                    .disk
+                    .map(|disk| GuestDisk { io_scheduler: harmless(&disk.io_scheduler), ..disk });
+                self.record.ready = Some(Ready { target: harmless(&ready.target), disk, ..ready });
                 Ok(())
             }
             GuestFrame::Pong(pong) => match self.exchanger.pong(&pong, read_at) {

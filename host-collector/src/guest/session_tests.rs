@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{channel, sync_channel};
 use std::thread;
-use vslice_wire::{ClockKind, GuestTicks, Pong, Severity};
+use vslice_wire::{ClockKind, GuestDisk, GuestTicks, Pong, Severity};
 
 /// A sink that keeps everything, or fails at the first request as a full disk would.
 #[derive(Debug, Default)]
@@ -98,7 +98,7 @@ fn hello() -> GuestFrame {
 
 fn ready() -> GuestFrame {
     let target = String::from("/dev/vda");
-    GuestFrame::Ready(Ready { clock: ClockKind::Tsc, target, target_bytes: 1 << 26 })
+    GuestFrame::Ready(Ready { clock: ClockKind::Tsc, target, target_bytes: 1 << 26, disk: None })
 }
 
 fn request(index: u64) -> Request {
@@ -516,7 +516,9 @@ fn no_text_of_a_guest_is_kept_as_it_came() {
             (hello.agent_version, hello.kernel_release) = (evil(), evil());
             guest.say(&GuestFrame::Hello(hello));
             guest.hear();
-            let ready = Ready { clock: ClockKind::Tsc, target: evil(), target_bytes: 1 };
+            let disk = GuestDisk { size_bytes: 1, target_offset_bytes: None, io_scheduler: evil() };
+            let ready =
+                Ready { clock: ClockKind::Tsc, target: evil(), target_bytes: 1, disk: Some(disk) };
             guest.say_all(&[
                 GuestFrame::Ready(ready),
                 GuestFrame::Notice(Notice::new(Severity::Warning, evil())),
@@ -525,9 +527,14 @@ fn no_text_of_a_guest_is_kept_as_it_came() {
         direct,
     );
     let (hello, ready) = (record.hello.unwrap(), record.ready.unwrap());
-    let texts =
-        [hello.agent_version, hello.kernel_release, ready.target, record.notices[0].text.clone()];
-    assert_eq!(texts, ["a?[2J?31m??b"; 4]);
+    let texts = [
+        hello.agent_version,
+        hello.kernel_release,
+        ready.target,
+        ready.disk.unwrap().io_scheduler,
+        record.notices[0].text.clone(),
+    ];
+    assert_eq!(texts, ["a?[2J?31m??b"; 5]);
 }
 
 #[test]
@@ -579,7 +586,8 @@ fn any_frame() -> impl Strategy<Value = GuestFrame> {
         (text(), count()).prop_map(|(target, target_bytes)| GuestFrame::Ready(Ready {
             clock: ClockKind::MonotonicRaw,
             target,
-            target_bytes
+            target_bytes,
+            disk: None
         })),
         (0..300_u64, any::<u16>(), ticks(), ticks()).prop_map(|(id, vcpu, received, sent)| {
             GuestFrame::Pong(Pong { id, vcpu, received, sent })

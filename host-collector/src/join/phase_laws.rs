@@ -59,6 +59,7 @@ fn target(access: HostAccess) -> Target {
         pattern: Pattern::Seq,
         block_bytes: 4096,
         size_bytes: 16 * 4096,
+        offset_bytes: 0,
         extents: Some(vec![extent]),
     }
 }

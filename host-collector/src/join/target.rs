@@ -16,7 +16,7 @@ pub enum HostAccess {
     Cached,
 }
 
-/// The disk that a VM's requests read.
+/// What a VM's requests read, and the image on the host that it is in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// How the VMM reads it.
@@ -25,9 +25,11 @@ pub struct Target {
     pub pattern: Pattern,
     /// What a request asks for, in bytes; at least 1.
     pub block_bytes: u32,
-    /// The size of the disk in bytes.
+    /// The size of what they read in bytes.
     pub size_bytes: u64,
-    /// Where its bytes lie, in order of their offsets; `None` if that is not known.
+    /// The byte of the image at which that begins.
+    pub offset_bytes: u64,
+    /// Where the bytes of the image lie, in order of their offsets; `None` if that is not known.
     pub extents: Option<Vec<Extent>>,
 }
 
@@ -37,8 +39,10 @@ impl Target {
     #[must_use]
     pub fn sectors_of(&self, index: u64) -> Option<Vec<Range<u64>>> {
         let extents = self.extents.as_ref()?;
-        let mut at = offset_of(self.pattern, self.block_bytes, self.size_bytes, index);
-        let end = at.saturating_add(u64::from(self.block_bytes)).min(self.size_bytes);
+        let offset = offset_of(self.pattern, self.block_bytes, self.size_bytes, index);
+        let until = offset.saturating_add(u64::from(self.block_bytes)).min(self.size_bytes);
+        let (mut at, end) =
+            (offset.checked_add(self.offset_bytes)?, until.checked_add(self.offset_bytes)?);
         let mut sectors = Vec::new();
         let first = extents.partition_point(|extent| end_of(extent) <= at);
         for extent in &extents[first..] {
@@ -79,6 +83,7 @@ mod tests {
             pattern: Pattern::Seq,
             block_bytes: 4096,
             size_bytes: 12 << 10,
+            offset_bytes: 0,
             extents: Some(vec![
                 extent(0, 1000, 6 << 10),
                 extent(6 << 10, 50, 2 << 10),
@@ -95,6 +100,16 @@ mod tests {
         assert_eq!(sectors[1], Some(vec![1008..1012, 50..54]));
         assert_eq!(sectors[2], None, "a hole");
         assert_eq!(sectors[3], sectors[0], "it starts over");
+    }
+
+    /// A partition of 4 KiB that begins 4 KiB into the disk.
+    #[test]
+    fn what_is_read_may_begin_anywhere_in_the_image() {
+        let partition = |offset_bytes| Target { offset_bytes, size_bytes: 4 << 10, ..target() };
+        assert_eq!(partition(4 << 10).sectors_of(0), Some(vec![1008..1012, 50..54]));
+        assert_eq!(partition(4 << 10).sectors_of(7), partition(4 << 10).sectors_of(0));
+        assert_eq!(partition(12 << 10).sectors_of(0), None, "behind the end");
+        assert_eq!(partition(u64::MAX).sectors_of(0), None);
     }
 
     #[test]

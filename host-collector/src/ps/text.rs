@@ -90,6 +90,7 @@ fn place(thread: &FoundThread, pcpus_count: usize) -> String {
 fn disk_text(disk: &Disk) -> String {
     let id = disk.id.as_deref().map(|id| format!(" {id}")).unwrap_or_default();
     let path = disk.path.as_deref().unwrap_or("an unknown file");
+    let format = disk.format.as_deref().map(|format| format!(" ({format})")).unwrap_or_default();
     let cache = if disk.is_direct { "past the page cache" } else { "through the page cache" };
     let served = match &disk.iothreads[..] {
         [] if disk.is_kicked_by_exit => {
@@ -99,7 +100,7 @@ fn disk_text(disk: &Disk) -> String {
         [one] => format!("iothread {one}"),
         some => format!("iothreads {}", some.join(", ")),
     };
-    format!("{}{id} on {path}: {cache}, aio {}, {served}", disk.bus, disk.aio)
+    format!("{}{id} on {path}{format}: {cache}, aio {}, {served}", disk.bus, disk.aio)
 }
 
 #[cfg(test)]
@@ -154,6 +155,7 @@ pub(super) mod tests {
             id: Some("d0".to_owned()),
             bus: "virtio-blk".to_owned(),
             path: Some("/x".to_owned()),
+            format: Some("raw".to_owned()),
             is_direct: true,
             aio: "native".to_owned(),
             iothreads: vec!["io0".to_owned()],
@@ -170,8 +172,8 @@ pub(super) mod tests {
   vCPU0                        11  pCPU0-2,8
   iothread io0                 12  pCPU1
   call_rcu                     13  any pCPU
-  virtio-blk d0 on /x: past the page cache, aio native, iothread io0
-  virtio-blk d0 on /x: past the page cache, aio native, no dataplane, and the vCPU itself submits (ioeventfd=off)
+  virtio-blk d0 on /x (raw): past the page cache, aio native, iothread io0
+  virtio-blk d0 on /x (raw): past the page cache, aio native, no dataplane, and the vCPU itself submits (ioeventfd=off)
   qemu-ga at /ga
 
 process 20  Firecracker (process 20), kvm, 0 vCPUs

@@ -17,7 +17,7 @@ use self::service::Service;
 use self::threads::Threads;
 use super::census::HostThread;
 use super::disk_notes;
-use super::manifest::{Manifest, SCHEMA, Status, VmRecord};
+use super::manifest::{GuestRecord, Manifest, SCHEMA, Status, VmRecord};
 use crate::clock::tsc::TscSample;
 use crate::host_event::{HostEvent, HostEventKind, StackId};
 use crate::join::{Clocks, Join, Placed, SubmissionOrder, Submitter};
@@ -475,9 +475,8 @@ fn environment(manifest: &Manifest) -> Environment {
     // A file may be in thousands of pieces, of which nobody wants to read.
     vms.iter_mut().filter_map(|vm| vm.disk.as_mut()).for_each(|disk| disk.extents.clear());
     let mut lines = manifest.environment_lines.clone();
-    let guest = manifest.vms.iter().find_map(|vm| vm.guest.as_ref());
-    lines.extend(guest.map(|guest| format!("guest kernel {}", guest.kernel_release)));
-    lines.push(format!("vsock: {}", manifest.vsock_way));
+    lines.extend(manifest.vms.iter().filter_map(|vm| Some(guest_line(vm, vm.guest.as_ref()?))));
+    lines.push(format!("way to the guests: {}", manifest.vsock_way));
     let details = serde_json::json!({
         "host": manifest.environment,
         "image": manifest.image,
@@ -485,6 +484,16 @@ fn environment(manifest: &Manifest) -> Environment {
         "vms": vms,
     });
     Environment { lines, details }
+}
+
+fn guest_line(vm: &VmRecord, guest: &GuestRecord) -> String {
+    let mut line = format!("{}: guest kernel {}", vm.name, guest.kernel_release);
+    if !guest.target.is_empty() {
+        line.push_str(&format!(", reads {}", guest.target));
+        let scheduler = guest.io_scheduler.as_ref();
+        line.extend(scheduler.map(|name| format!(" (I/O scheduler {name})")));
+    }
+    line
 }
 
 fn io_disk(vm: &VmRecord) -> Option<IoDisk> {

@@ -1,50 +1,99 @@
-//! What is noted of each guest's disk just before a run is recorded, so that the host's I/O can be
-//! given to the guest's requests. Nothing of it is needed for a run: what cannot be found becomes
-//! the reason why.
+//! What is noted of each guest's disk just before requests are recorded, so that the host's I/O can
+//! be given to them. Nothing of it is needed for a run: what cannot be found becomes the reason why.
 
 use super::manifest::{DiskRecord, Manifest, VmRecord};
 use crate::join::{HostAccess, Target};
 use crate::lab::launch::Guest;
-use crate::lab::plan::{Plan, VmPlan};
-use crate::vmm::{extents, host};
+use crate::lab::plan::{ReaderPlan, VmPlan};
+use crate::vmm::image::Image;
 use std::collections::BTreeSet;
-use std::path::Path;
+use vslice_wire::{GuestDisk, Ready};
 
 /// The steps of an I/O without which no phase is known.
 const STEPS: [&str; 2] = ["block/block_bio_queue", "block/block_rq_complete"];
 
-/// Notes the disk of each VM that has a reader. Not while requests are measured: it reads.
-pub(super) fn note(vms: &mut [VmRecord], plan: &Plan, guests: &[Guest]) {
-    for vm in vms {
-        let image = guests.iter().find(|guest| guest.name() == vm.name).and_then(Guest::disk_image);
-        let planned = plan.vms.iter().find(|planned| planned.name == vm.name);
-        vm.disk = planned.zip(image).and_then(|(planned, image)| disk(planned, image));
-    }
+/// The images of a VM of a lab, which has made them itself.
+pub(super) fn images_of_lab(planned: &VmPlan, guest: &Guest) -> Vec<Image> {
+    let image = planned.disk.as_ref().zip(guest.disk_image()).map(|(disk, path)| Image {
+        path: path.to_owned(),
+        format: Some("raw".to_owned()),
+        is_direct: disk.cache.is_direct(),
+    });
+    image.into_iter().collect()
 }
 
-/// The disk of a VM that reads one.
-fn disk(plan: &VmPlan, image: &Path) -> Option<DiskRecord> {
-    let (disk, reader) = (plan.disk.as_ref()?, plan.reader.as_ref()?);
+/// Notes what a VM's reader reads of these images, of which its guest said so much. Not while
+/// requests are measured: it reads.
+pub(super) fn note(
+    vm: &mut VmRecord,
+    reader: &ReaderPlan,
+    images: Result<Vec<Image>, String>,
+    said: Option<&Ready>,
+) {
+    let disk = said.and_then(|said| said.disk.as_ref());
     let mut record = DiskRecord {
-        is_direct: disk.cache.is_direct(),
+        is_direct: false,
         pattern: reader.pattern,
-        size_bytes: disk.size_bytes,
+        size_bytes: said.map_or(0, |said| said.target_bytes),
+        offset_bytes: 0,
         whole_disk: None,
         missing: None,
         extents: Vec::new(),
         extents_missing: None,
     };
-    match host::whole_disk(image) {
-        Ok(whole) => {
-            match extents::extents(image, whole.first_sector) {
-                Ok(extents) => record.extents = extents,
-                Err(reason) => record.extents_missing = Some(reason),
-            }
-            record.whole_disk = Some(whole);
-        }
+    match images.and_then(|images| the_one(images, disk)) {
+        Ok(image) => note_image(&mut record, &image, disk),
         Err(reason) => record.missing = Some(reason),
     }
-    Some(record)
+    vm.disk = Some(record);
+}
+
+/// The image that the guest's disk is made of: the only one of that size.
+fn the_one(images: Vec<Image>, disk: Option<&GuestDisk>) -> Result<Image, String> {
+    let wanted_bytes = disk.map(|disk| disk.size_bytes);
+    let can_be = |image: &Image| match (wanted_bytes, image.disk_bytes()) {
+        (Some(wanted_bytes), Some(bytes)) => wanted_bytes == bytes,
+        _ => true,
+    };
+    let all = images.len();
+    let mut fitting = images.into_iter().filter(can_be);
+    let of_that_size = wanted_bytes.map(|bytes| format!(" of {bytes} bytes")).unwrap_or_default();
+    match (fitting.next(), fitting.count()) {
+        (Some(image), 0) => Ok(image),
+        (Some(_), others) => Err(format!(
+            "{} disks of the VM may be the one{of_that_size} that its guest reads",
+            others + 1
+        )),
+        (None, _) if all == 0 => {
+            Err("the command line of the VM has no disk with a file of its own".to_owned())
+        }
+        (None, _) => Err(format!(
+            "no disk on the command line of the VM is the one{of_that_size} that its guest reads, \
+             and those that are plugged in later are not known"
+        )),
+    }
+}
+
+fn note_image(record: &mut DiskRecord, image: &Image, disk: Option<&GuestDisk>) {
+    record.is_direct = image.is_direct;
+    let whole = match image.whole_disk() {
+        Ok(whole) => whole,
+        Err(reason) => {
+            record.missing = Some(reason);
+            return;
+        }
+    };
+    let offset_bytes = disk.and_then(|disk| disk.target_offset_bytes).ok_or_else(|| {
+        "what the guest reads has no one place on its disk, as a file or a logical volume"
+            .to_owned()
+    });
+    match offset_bytes.and_then(|offset| Ok((offset, image.extents(&whole)?))) {
+        Ok((offset_bytes, extents)) => {
+            (record.offset_bytes, record.extents) = (offset_bytes, extents);
+        }
+        Err(reason) => record.extents_missing = Some(reason),
+    }
+    record.whole_disk = Some(whole);
 }
 
 /// The disks whose I/O is to be recorded, each once.
@@ -69,6 +118,7 @@ pub(super) fn target(vm: &VmRecord) -> Option<Target> {
         pattern: disk.pattern,
         block_bytes: vm.block_bytes.filter(|bytes| *bytes > 0)?,
         size_bytes: disk.size_bytes,
+        offset_bytes: disk.offset_bytes,
         extents: disk.extents_missing.is_none().then(|| disk.extents.clone()),
     })
 }
@@ -76,23 +126,81 @@ pub(super) fn target(vm: &VmRecord) -> Option<Target> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lab::plan::Plan;
+    use crate::units::Tid;
+    use std::path::{Path, PathBuf};
+    use vslice_wire::ClockKind;
+
+    fn raw(path: &Path) -> Image {
+        Image { path: path.to_owned(), format: Some("raw".to_owned()), is_direct: true }
+    }
+
+    fn sized(bytes: u64) -> (tempfile::NamedTempFile, Image) {
+        let file = tempfile::NamedTempFile::new_in("/var/tmp").expect("writable");
+        file.as_file().set_len(bytes).expect("sparse");
+        let image = raw(file.path());
+        (file, image)
+    }
+
+    fn said(size_bytes: u64, target_offset_bytes: Option<u64>) -> Ready {
+        let disk = GuestDisk { size_bytes, target_offset_bytes, io_scheduler: String::new() };
+        Ready {
+            clock: ClockKind::Tsc,
+            target: "/dev/vda".to_owned(),
+            target_bytes: 4096,
+            disk: Some(disk),
+        }
+    }
+
+    fn noted(images: Result<Vec<Image>, String>, said: Option<&Ready>) -> DiskRecord {
+        let plan = Plan::load("demo").expect("built in");
+        let mut vm = VmRecord::new("vm1", Tid(1), vec![]);
+        note(&mut vm, plan.vms[0].reader.as_ref().expect("vm1 reads"), images, said);
+        vm.disk.expect("noted")
+    }
 
     /// In memory, where no device is.
     #[test]
-    fn what_is_not_on_a_disk_has_a_reason_and_no_target() {
-        let plan = Plan::load("demo").expect("built in");
-        let record = disk(&plan.vms[0], Path::new("/proc/self/stat")).expect("vm1 reads");
+    fn what_is_not_on_a_disk_has_a_reason() {
+        let stat = vec![raw(Path::new("/proc/self/stat"))];
+        let record = noted(Ok(stat), None);
         assert_eq!(record.whole_disk, None);
         let reason = record.missing.expect("a reason");
         assert!(reason.contains("not on one block device"), "{reason}");
-        assert_eq!(disk(&plan.vms[1], Path::new("/proc/self/stat")), None, "vm2 has no disk");
     }
 
     #[test]
-    fn the_disk_of_this_host_is_a_device_or_a_reason() {
-        let plan = Plan::load("demo").expect("built in");
-        let file = tempfile::NamedTempFile::new_in("/var/tmp").expect("writable");
-        let record = disk(&plan.vms[0], file.path()).expect("vm1 reads");
+    fn the_image_is_the_only_one_of_the_size_that_the_guest_sees() {
+        let ((_a, small), (_b, large)) = (sized(1 << 20), sized(2 << 20));
+        let both = || vec![small.clone(), large.clone()];
+        let one = |images, bytes: Option<u64>| {
+            the_one(images, bytes.map(|bytes| said(bytes, None).disk.expect("said")).as_ref())
+        };
+        assert_eq!(one(both(), Some(1 << 20)), Ok(small.clone()));
+        assert_eq!(one(both(), Some(2 << 20)), Ok(large.clone()));
+        let unlike = |result: Result<Image, String>, words: &str| {
+            assert!(result.as_ref().is_err_and(|reason| reason.contains(words)), "{result:?}");
+        };
+        unlike(one(both(), Some(3 << 20)), "plugged in later");
+        unlike(one(both(), None), "2 disks of the VM may be the one that");
+        unlike(one(vec![small.clone(), small.clone()], Some(1 << 20)), "of 1048576 bytes");
+        unlike(one(vec![], Some(1 << 20)), "no disk with a file");
+        // What cannot be measured can be any.
+        let unmeasured = Image { path: PathBuf::from("/nonexistent"), ..large };
+        assert_eq!(one(vec![small, unmeasured.clone()], Some(2 << 20)), Ok(unmeasured));
+    }
+
+    #[test]
+    fn what_the_guest_reads_is_where_it_says_or_nowhere() {
+        let (_file, image) = sized(1 << 20);
+        let record = noted(Ok(vec![image.clone()]), Some(&said(1 << 20, Some(1 << 19))));
         assert_eq!(record.whole_disk.is_none(), record.missing.is_some(), "{record:?}");
+        if record.whole_disk.is_some() {
+            assert_eq!((record.size_bytes, record.offset_bytes), (4096, 1 << 19));
+            let record = noted(Ok(vec![image]), Some(&said(1 << 20, None)));
+            assert!(record.extents_missing.is_some_and(|reason| reason.contains("no one place")));
+        }
+        let record = noted(Err("nobody knows".to_owned()), None);
+        assert_eq!((record.missing.as_deref(), record.whole_disk), (Some("nobody knows"), None));
     }
 }

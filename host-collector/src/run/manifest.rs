@@ -171,13 +171,16 @@ pub struct DiskRecord {
     pub is_direct: bool,
     /// In which order the reader reads it.
     pub pattern: Pattern,
-    /// Its size in bytes.
+    /// The size of what it reads in bytes.
     pub size_bytes: u64,
+    /// The byte of the image at which that begins.
+    #[serde(default)]
+    pub offset_bytes: u64,
     /// The host's disk whose I/O was recorded.
     pub whole_disk: Option<WholeDisk>,
     /// Why none was, as a sentence without its end.
     pub missing: Option<String>,
-    /// Where on the host's disk its bytes lie.
+    /// Where on the host's disk the bytes of the image lie.
     pub extents: Vec<Extent>,
     /// Why that is not known, as a sentence without its end.
     pub extents_missing: Option<String>,
@@ -253,6 +256,9 @@ pub struct GuestRecord {
     pub clock: Option<GuestClock>,
     /// What the reader read.
     pub target: String,
+    /// The I/O scheduler of the guest's queue to it, if the guest could say.
+    #[serde(default)]
+    pub io_scheduler: Option<String>,
     /// Requests that were recorded.
     pub requests_count: u64,
     /// Requests that the guest made but did not record.
@@ -391,6 +397,10 @@ impl GuestRecord {
             tsc_invariant: hello.tsc_invariant,
             clock: record.ready.as_ref().map(|ready| clock(ready.clock)),
             target: record.ready.as_ref().map(|ready| ready.target.clone()).unwrap_or_default(),
+            io_scheduler: record.ready.as_ref().and_then(|ready| {
+                let disk = ready.disk.as_ref()?;
+                Some(disk.io_scheduler.clone()).filter(|name| !name.is_empty())
+            }),
             requests_count: record.requests_count,
             dropped_count: record.dropped_count,
             hogs: record

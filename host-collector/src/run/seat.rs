@@ -11,7 +11,7 @@ use crate::lab::plan::VmPlan;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
-use vslice_wire::Done;
+use vslice_wire::{Done, Ready};
 use vslice_workload::spec::WorkloadSpec;
 
 /// Between two looks for a guest that has not connected yet.
@@ -62,7 +62,8 @@ pub(super) struct SeatPlan {
 pub(super) struct Seat<'scope> {
     pub(super) vm: String,
     pub(super) has_reader: bool,
-    pub(super) is_ready: bool,
+    /// What the guest said when it was ready.
+    pub(super) ready: Option<Ready>,
     pub(super) done: Option<Done>,
     /// Dropping it gives the session up.
     commands: Option<Sender<Command>>,
@@ -104,13 +105,17 @@ impl<'scope> Seat<'scope> {
         Seat {
             vm,
             has_reader,
-            is_ready: false,
+            ready: None,
             done: None,
             commands: Some(commands),
             progress,
             thread: Some(thread),
             record: SessionRecord::default(),
         }
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready.is_some()
     }
 
     /// Takes the session's news.
@@ -121,7 +126,7 @@ impl<'scope> Seat<'scope> {
         loop {
             match self.progress.try_recv() {
                 Ok(Progress::Connected(_)) => {}
-                Ok(Progress::Ready(_)) => self.is_ready = true,
+                Ok(Progress::Ready(ready)) => self.ready = Some(ready),
                 Ok(Progress::Done(done)) => self.done = Some(done),
                 Err(TryRecvError::Empty) => return Ok(()),
                 Err(TryRecvError::Disconnected) => return self.join(),

@@ -11,7 +11,7 @@ use crate::store::{RunDir, VmName};
 use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
-use vslice_wire::DoneReason;
+use vslice_wire::{DoneReason, Ready};
 
 /// Between two looks at guests, sessions and the recorder.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -65,7 +65,7 @@ pub(super) fn seated(
             let hello = seat.record.hello.as_ref();
             vm.guest = hello.map(|hello| GuestRecord::new(&seat.record, hello));
         }
-        (result, seats.seats.iter().all(|seat| seat.is_ready))
+        (result, seats.seats.iter().all(|seat| seat.is_ready()))
     });
     let finished = streams.into_iter().try_for_each(GuestStreams::finish);
     Ok(Parted { result: result.and(finished.map_err(RunError::from)), all_were_told })
@@ -80,11 +80,16 @@ impl Seats<'_> {
     ) -> Result<(), RunError> {
         loop {
             self.look(&mut check)?;
-            if self.seats.iter().all(|seat| seat.is_ready) {
+            if self.seats.iter().all(|seat| seat.is_ready()) {
                 return Ok(());
             }
             thread::sleep(LOOK_INTERVAL);
         }
+    }
+
+    /// What each guest said when it was ready; `None` of those that are not.
+    pub(super) fn ready(&self) -> impl Iterator<Item = Option<&Ready>> {
+        self.seats.iter().map(|seat| seat.ready.as_ref())
     }
 
     /// Tells every guest to start its workload.
@@ -115,7 +120,7 @@ impl Seats<'_> {
     /// The first error is the one that counts.
     fn end(&mut self, result: Result<(), RunError>) -> Result<(), RunError> {
         for seat in &mut self.seats {
-            if seat.is_ready {
+            if seat.is_ready() {
                 seat.tell(Command::Close);
             } else {
                 seat.give_up();

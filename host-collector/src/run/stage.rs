@@ -63,7 +63,7 @@ impl Stage<'_, '_> {
         self.pin(&mut pinning, threads::list_with_kernel)?;
         manifest.vms = self.vm_records()?;
         lock_facts::note(&mut manifest.vms, self.lab.guests());
-        disk_notes::note(&mut manifest.vms, self.run.plan, self.lab.guests());
+        self.note_disks(&mut manifest.vms);
         let measurement = Measurement {
             dir: self.run.dir,
             home: Some(self.run.plan.collector_pcpu),
@@ -89,6 +89,16 @@ impl Stage<'_, '_> {
     fn guests(&self) -> impl Iterator<Item = (&VmPlan, Tid)> {
         let guests = self.run.plan.vms.iter().zip(self.lab.guests());
         guests.filter_map(|(vm, guest)| Some((vm, guest.qemu_pid()?)))
+    }
+
+    fn note_disks(&self, vms: &mut [VmRecord]) {
+        let guests = self.run.plan.vms.iter().zip(self.lab.guests()).zip(self.seats.ready());
+        for (vm, ((planned, guest), said)) in vms.iter_mut().zip(guests) {
+            if let Some(reader) = &planned.reader {
+                let images = disk_notes::images_of_lab(planned, guest);
+                disk_notes::note(vm, reader, Ok(images), said);
+            }
+        }
     }
 
     fn vm_records(&self) -> Result<Vec<VmRecord>, RunError> {

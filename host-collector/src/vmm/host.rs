@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use thiserror::Error;
@@ -243,14 +243,16 @@ pub struct WholeDisk {
     pub first_sector: u64,
 }
 
-/// The whole disk under a file.
+/// The whole disk under a file, or the one that a block device is (a part of).
 ///
 /// # Errors
 /// Why its I/O could not be told of, as a sentence without its end.
 pub fn whole_disk(path: &Path) -> Result<WholeDisk, String> {
     let shown = path.display();
-    let number =
-        fs::metadata(path).map_err(|error| format!("{shown} cannot be looked at: {error}"))?.dev();
+    let metadata =
+        fs::metadata(path).map_err(|error| format!("{shown} cannot be looked at: {error}"))?;
+    let is_device = metadata.file_type().is_block_device();
+    let number = if is_device { metadata.rdev() } else { metadata.dev() };
     let (major, minor) = (nix::sys::stat::major(number), nix::sys::stat::minor(number));
     let Some((device, disk)) = device_and_disk(major, minor) else {
         return Err(format!(

@@ -7,6 +7,7 @@ pub mod conditions;
 pub mod extents;
 pub mod found;
 pub mod host;
+pub mod image;
 pub mod memory_map;
 pub mod pin;
 pub mod procfs;

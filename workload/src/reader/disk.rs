@@ -21,6 +21,10 @@ const SETTLE: Duration = Duration::from_millis(300);
 
 const POLL: Duration = Duration::from_millis(20);
 
+/// The unit of sizes and starts in sysfs, whatever a device's own blocks are
+/// (linux/Documentation/ABI/stable/sysfs-block).
+const SECTOR_BYTES: u64 = 512;
+
 /// Block devices that are no disks: made of memory or of other block devices, or with a medium that
 /// comes and goes.
 const NO_DISKS: [&str; 8] = ["loop", "ram", "zram", "sr", "fd", "md", "dm-", "nbd"];
@@ -35,8 +39,7 @@ impl Disk {
     /// The disk with the device number `device`, or the one that the partition with that number is
     /// part of. `None` for numbers that are no block device: those of btrfs, overlayfs, NFS.
     pub(super) fn of_device(sysfs: &Path, device: u64) -> Option<Disk> {
-        let link = format!("dev/block/{}:{}", major(device), minor(device));
-        let mut directory = fs::canonicalize(sysfs.join(link)).ok()?;
+        let mut directory = fs::canonicalize(sysfs.join(device_link(device))).ok()?;
         if directory.join("partition").exists() {
             directory.pop();
         }
@@ -47,6 +50,23 @@ impl Disk {
     pub(super) fn logical_block_bytes(&self) -> Option<u32> {
         let text = fs::read_to_string(self.directory.join("queue/logical_block_size")).ok()?;
         text.trim().parse().ok()
+    }
+
+    /// Its size in bytes.
+    fn size_bytes(&self) -> Option<u64> {
+        read_number(&self.directory.join("size")).ok()?.checked_mul(SECTOR_BYTES)
+    }
+
+    /// Whether it is no device of memory or over others.
+    fn is_whole(&self) -> bool {
+        let name = self.directory.file_name().map(|name| name.to_string_lossy());
+        name.is_some_and(|name| !is_no_disk(&name))
+    }
+
+    /// The scheduler that its queue has now; `None` if that cannot be read.
+    fn scheduler(&self) -> Option<String> {
+        let offered = fs::read_to_string(self.directory.join("queue/scheduler")).ok()?;
+        current_scheduler(&offered).map(str::to_owned)
     }
 
     /// Sets the I/O scheduler of this disk until the setting is dropped.
@@ -71,6 +91,43 @@ impl Disk {
         let previous = current.map(str::to_owned);
         Ok(SchedulerSetting { file, previous })
     }
+}
+
+/// A whole disk, and where a target is on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskPlace {
+    /// The size of the whole disk in bytes.
+    pub disk_bytes: u64,
+    /// The byte of it at which the target begins; `None` for a file, which has no one place.
+    pub offset_bytes: Option<u64>,
+    /// The I/O scheduler of its queue, if that can be read.
+    pub io_scheduler: Option<String>,
+}
+
+impl DiskPlace {
+    /// The place of what has this device number: of a disk or a partition where `is_device`, and
+    /// else of a file on one. `None` for what is on no disk of its own, device mapper and md
+    /// included: what lies there is somewhere on other disks.
+    pub(super) fn of_device(sysfs: &Path, device: u64, is_device: bool) -> Option<DiskPlace> {
+        let disk = Disk::of_device(sysfs, device).filter(Disk::is_whole)?;
+        let own = fs::canonicalize(sysfs.join(device_link(device))).ok()?;
+        let first_sector = match own == disk.directory {
+            true => Some(0),
+            false => read_number(&own.join("start")).ok(),
+        };
+        Some(DiskPlace {
+            disk_bytes: disk.size_bytes()?,
+            offset_bytes: first_sector
+                .filter(|_| is_device)
+                .and_then(|sector| sector.checked_mul(SECTOR_BYTES)),
+            io_scheduler: disk.scheduler(),
+        })
+    }
+}
+
+/// Where sysfs tells of the block device with this number.
+fn device_link(device: u64) -> String {
+    format!("dev/block/{}:{}", major(device), minor(device))
 }
 
 /// The scheduler in brackets in `none [mq-deadline] kyber`, or the only one that there is.
@@ -152,14 +209,17 @@ fn disks_in(directory: &Path) -> Result<Vec<String>, WorkloadError> {
 
 fn is_disk(name: &str, directory: &Path) -> bool {
     let says_one = |file| matches!(read_number(&directory.join(file)), Ok(1));
-    let no_disk = NO_DISKS.iter().any(|kind| {
-        name.strip_prefix(kind).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
-    });
     // `hidden` are the paths of a multipath NVMe device, which has a disk of its own.
-    !no_disk
+    !is_no_disk(name)
         && !says_one("removable")
         && !says_one("hidden")
         && matches!(read_number(&directory.join("size")), Ok(1..))
+}
+
+fn is_no_disk(name: &str) -> bool {
+    NO_DISKS.iter().any(|kind| {
+        name.strip_prefix(kind).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    })
 }
 
 fn read_number(file: &Path) -> io::Result<u64> {
@@ -266,6 +326,37 @@ mod tests {
         assert_eq!(whole, part);
         assert_eq!(part.logical_block_bytes(), Some(512));
         assert_eq!(Disk::of_device(&machine.sysfs(), nix::sys::stat::makedev(0, 42)), None);
+    }
+
+    #[test]
+    fn a_target_begins_where_its_partition_does_and_a_file_nowhere() {
+        let machine = Machine::new();
+        let disk = machine.add("vda", 0, 2048);
+        fs::write(disk.join("queue/scheduler"), "none [mq-deadline]\n").unwrap();
+        fs::create_dir(disk.join("vda1")).unwrap();
+        fs::write(disk.join("vda1/partition"), "1\n").unwrap();
+        fs::write(disk.join("vda1/start"), "64\n").unwrap();
+        machine.add("dm-0", 0, 2048);
+        for (number, device) in [(0, "vda"), (1, "vda/vda1"), (2, "dm-0")] {
+            let link = machine.sysfs().join(format!("dev/block/254:{number}"));
+            symlink(format!("../../block/{device}"), link).unwrap();
+        }
+        let place = |minor, is_device| {
+            let device = nix::sys::stat::makedev(254, minor);
+            DiskPlace::of_device(&machine.sysfs(), device, is_device)
+        };
+        let whole = DiskPlace {
+            disk_bytes: 1 << 20,
+            offset_bytes: Some(0),
+            io_scheduler: Some("mq-deadline".to_owned()),
+        };
+        assert_eq!(place(0, true).as_ref(), Some(&whole));
+        let part = DiskPlace { offset_bytes: Some(32 << 10), ..whole.clone() };
+        assert_eq!(place(1, true).as_ref(), Some(&part));
+        let file = DiskPlace { offset_bytes: None, ..whole };
+        assert_eq!(place(1, false).as_ref(), Some(&file));
+        assert_eq!(place(2, true), None, "what is on a logical volume is somewhere on other disks");
+        assert_eq!(place(3, true), None);
     }
 
     #[test]

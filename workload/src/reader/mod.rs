@@ -24,6 +24,7 @@ use crate::error::WorkloadError;
 use crate::pin::pin_current_thread;
 use crate::ring::Producer;
 use crate::spec::{Engine, ReaderSpec, validate_io_scheduler};
+pub use disk::DiskPlace;
 use disk::SchedulerSetting;
 pub use offsets::offset_of;
 use psync::Psync;
@@ -106,6 +107,13 @@ impl Reader {
     #[must_use]
     pub fn target_bytes(&self) -> u64 {
         self.target.target_bytes
+    }
+
+    /// The whole disk under the target and where the target is on it; `None` if it is on no disk
+    /// that sysfs knows.
+    #[must_use]
+    pub fn place(&self) -> Option<DiskPlace> {
+        self.target.place()
     }
 
     /// Reads on the calling thread, which it pins to the spec's vCPU and leaves there, until the

@@ -3,7 +3,9 @@
 
 use super::buffer::AlignedBuffer;
 use super::create::create_file;
-use super::disk::{DEVICES, DISK_PATIENCE, Disk, SYSFS, SchedulerSetting, find_only_disk};
+use super::disk::{
+    DEVICES, DISK_PATIENCE, Disk, DiskPlace, SYSFS, SchedulerSetting, find_only_disk,
+};
 use crate::error::WorkloadError;
 use crate::spec::{AUTO_TARGET, ReaderSpec};
 use nix::errno::Errno;
@@ -29,6 +31,8 @@ pub(super) struct Target {
     pub(super) target_bytes: u64,
     /// The disk that it is or lies on, where sysfs knows one.
     disk: Option<Disk>,
+    /// The device number that it has or is on, and whether it is that device.
+    device: (u64, bool),
 }
 
 impl Target {
@@ -77,9 +81,15 @@ impl Target {
         }
         let device = if is_device { metadata.rdev() } else { metadata.dev() };
         let disk = Disk::of_device(Path::new(SYSFS), device);
-        let target = Target { path, file, target_bytes, disk };
+        let target = Target { path, file, target_bytes, disk, device: (device, is_device) };
         target.refuse_small_blocks(block_bytes)?;
         Ok(target)
+    }
+
+    /// The whole disk that it is or lies on, as it is now.
+    pub(super) fn place(&self) -> Option<DiskPlace> {
+        let (device, is_device) = self.device;
+        DiskPlace::of_device(Path::new(SYSFS), device, is_device)
     }
 
     /// Sets the I/O scheduler of the disk under the target until the setting is dropped.

@@ -9,6 +9,7 @@ mod work;
 pub use load::Load;
 pub use roles::Casting;
 
+use super::disk_notes;
 use super::error::RunError;
 use super::evidence::{EvidencePlan, EvidenceSetting};
 use super::home::HomePcpu;
@@ -26,6 +27,7 @@ use crate::store::{RunDir, VmName};
 use crate::units::{PcpuId, Tid};
 use crate::vmm::found::FoundVm;
 use crate::vmm::host::{self, HostPcpus};
+use crate::vmm::image::Image;
 use crate::vmm::pin::{self, Pin, Pinning};
 use crate::vmm::procfs::{self, StartTicks};
 use crate::vmm::threads;
@@ -211,6 +213,9 @@ impl<'a> Attachment<'a> {
     ) -> Result<(), RunError> {
         let pinned = self.options.pin.map(|casting| self.pin(casting, manifest)).transpose()?;
         lock_facts::note_locks(&mut manifest.vms);
+        if let Some((load, seats)) = &load {
+            self.note_disks(&mut manifest.vms, load, seats);
+        }
         let is_kvm = |vm: &FoundVm| accelerator_of(vm) == Accelerator::Kvm;
         let measurement = Measurement {
             dir: &self.dir,
@@ -227,6 +232,15 @@ impl<'a> Attachment<'a> {
         let progress = ReadProgress::new(parts);
         let seats = load.map(|(_, seats)| seats);
         measurement.make(manifest, watcher, &mut Attached { of: self, seats, progress, pinned })
+    }
+
+    fn note_disks(&self, vms: &mut [VmRecord], load: &Load, seats: &Seats<'_>) {
+        let attached = self.options.vms.iter().zip(load.casting.parts()).zip(seats.ready());
+        for (vm, ((found, part), said)) in vms.iter_mut().zip(attached) {
+            if let Some(reader) = &part.reader {
+                disk_notes::note(vm, reader, Image::of_vm(found), said);
+            }
+        }
     }
 
     /// Pins the VMs' threads until what it returns is dropped.
@@ -266,6 +280,19 @@ impl<'a> Attachment<'a> {
         format!("recording {} {until}", names.join(" and "))
     }
 
+    /// Who played which part, and what of it.
+    fn casting_lines(&self) -> Vec<String> {
+        let load = self.options.load.map(|load| ("load", &load.casting));
+        let pin = self.options.pin.map(|casting| ("pins", casting));
+        let line = |(what, casting): (&str, &Casting)| {
+            let parts = self.names.iter().zip(casting.parts());
+            let parts: Vec<String> =
+                parts.map(|(name, part)| format!("{} is {}", name.as_str(), part.name)).collect();
+            format!("{what} of the plan {}: {}", casting.plan.name, parts.join(", "))
+        };
+        load.into_iter().chain(pin).map(line).collect()
+    }
+
     fn manifest(&self) -> Manifest {
         let vms = self.options.vms;
         let exe = |vm: &FoundVm| std::fs::read_link(format!("/proc/{}/exe", vm.pid)).ok();
@@ -291,11 +318,11 @@ impl<'a> Attachment<'a> {
             accelerator: accelerators.into_iter().collect::<Vec<_>>().join(" and "),
             accelerator_reason: "the VMs were found running".to_owned(),
             vsock_way: match self.options.load {
-                Some(_) => "agents were started through qemu-ga",
+                Some(_) => "their agents were started through qemu-ga",
                 None => "no agent was started, so there are no requests",
             }
             .to_owned(),
-            environment_lines: facts.lines(),
+            environment_lines: [facts.lines(), self.casting_lines()].concat(),
             environment: serde_json::to_value(facts).unwrap_or_default(),
             collector_pid: Tid(std::process::id()),
             image: serde_json::Value::Null,

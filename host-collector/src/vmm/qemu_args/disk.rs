@@ -16,6 +16,8 @@ pub struct Disk {
     pub bus: String,
     /// The file or the block device that it lies on.
     pub path: Option<String>,
+    /// The format of that: `raw`, `qcow2`, ...; `None` if QEMU has to find it out by itself.
+    pub format: Option<String>,
     /// Whether QEMU goes past the host's page cache, as `cache=none` does.
     pub is_direct: bool,
     /// `threads`, `native` or `io_uring`; `threads` is QEMU's default.
@@ -71,10 +73,15 @@ impl BlockDevices {
 
     /// Fills in what is known of the node with this name and those below it.
     fn describe(&self, name: &str, disk: &mut Disk) {
-        let mut next = Some(name.to_owned());
+        let mut next = self.nodes.get(name);
+        let is_blockdev = next.is_some_and(|node| node.get("node-name").is_some());
         for _ in 0..DEPTH_MAX {
-            let Some(node) = next.take().and_then(|name| self.nodes.get(&name)) else { return };
-            next = describe(node, disk);
+            let Some(node) = next else { break };
+            next = describe(node, disk).and_then(|name| self.nodes.get(&name));
+        }
+        // Only for a `-drive` does QEMU look for a format that nobody told it.
+        if is_blockdev && disk.path.is_some() {
+            disk.format.get_or_insert_with(|| RAW.to_owned());
         }
     }
 }
@@ -87,11 +94,32 @@ fn describe(node: &Properties, disk: &mut Disk) -> Option<String> {
     if let Some(aio) = node.get("aio").or_else(|| node.get("file.aio")) {
         disk.aio = aio.to_owned();
     }
+    disk.format = disk.format.take().or_else(|| format_of(node));
     let file = node.get("file");
     let is_drive = node.get("node-name").is_none();
     let path = node.get("filename").or_else(|| node.get("file.filename"));
     disk.path = path.or(file.filter(|_| is_drive)).map(str::to_owned).or(disk.path.take());
     file.filter(|_| !is_drive).map(str::to_owned)
+}
+
+const RAW: &str = "raw";
+
+/// Nodes that hand on what is below them as it is: access to storage, and filters
+/// (`BlockdevDriver` of qemu/qapi/block-core.json).
+const NO_FORMATS: [&str; 7] =
+    ["file", "host_device", "throttle", "copy-on-read", "compress", "preallocate", "io_uring"];
+
+/// The format that one node or `-drive` brings. A raw one that shows a part of its file only is no
+/// plain raw.
+fn format_of(node: &Properties) -> Option<String> {
+    let is_part = node.get("offset").is_some() || node.get("size").is_some();
+    match node.get("format").or_else(|| node.get("driver"))? {
+        // QEMU puts a qcow2 of its own over it, for what the guest writes.
+        format if node.is_on("snapshot") => Some(format!("{format} under a snapshot")),
+        RAW if is_part => Some("raw with an offset".to_owned()),
+        format if NO_FORMATS.contains(&format) => None,
+        format => Some(format.to_owned()),
+    }
 }
 
 impl Disk {

@@ -8,7 +8,7 @@ fn parse(line: &str) -> QemuArgs {
 
 fn disk(bus: &str, path: &str, is_direct: bool, aio: &str) -> Disk {
     let (bus, aio, path) = (bus.to_owned(), aio.to_owned(), Some(path.to_owned()));
-    Disk { bus, path, is_direct, aio, ..Disk::default() }
+    Disk { bus, path, is_direct, aio, format: Some("raw".to_owned()), ..Disk::default() }
 }
 
 /// As libvirt 9.0 starts QEMU 7.2 (Debian 12), shortened.
@@ -59,8 +59,11 @@ fn the_old_form() {
         is_kicked_by_exit: true,
         ..disk("virtio-blk", "/a,b.img", true, "native")
     };
-    let rest =
-        [disk("ide", "/c.img", false, "threads"), disk("virtio-blk", "/d.img", true, "threads")];
+    let untold = |disk: Disk| Disk { format: None, ..disk };
+    let rest = [
+        untold(disk("ide", "/c.img", false, "threads")),
+        untold(disk("virtio-blk", "/d.img", true, "threads")),
+    ];
     assert_eq!(args.disks, [&[first][..], &rest[..]].concat());
 }
 
@@ -83,7 +86,10 @@ fn disks_are_followed_to_their_files_and_servers() {
     assert_eq!(
         args.disks,
         [
-            served(disk("virtio-blk", "/x", true, "io_uring"), &["a", "b"]),
+            Disk {
+                format: Some("qcow2".to_owned()),
+                ..served(disk("virtio-blk", "/x", true, "io_uring"), &["a", "b"])
+            },
             served(disk("virtio-scsi", "/y", true, "threads"), &["c"]),
             served(disk("virtio-scsi", "/y", true, "threads"), &["c"]),
             disk("ahci", "/y", true, "threads"),
@@ -111,6 +117,21 @@ fn the_ways_to_a_collector_are_found() {
     assert_eq!(args.load_socket, Some(SocketPlace::Path("/b.sock".into())));
     // libvirt is its only client.
     assert_eq!((args.agent_socket, args.has_agent_port, args.vsock_cid), (None, true, None));
+}
+
+/// libvirt has begun to leave out the node of a raw image's format; a raw node may show a part only.
+#[test]
+fn what_is_below_no_format_is_raw() {
+    let formats =
+        |line: &str| parse(line).disks.into_iter().map(|disk| disk.format).collect::<Vec<_>>();
+    let lines = "qemu -device virtio-blk-pci,drive=a -blockdev driver=file,filename=/x,node-name=a
+        -device virtio-blk-pci,drive=b -blockdev
+        driver=raw,offset=512,node-name=b,file.driver=file,file.filename=/y
+        -device virtio-blk-pci,drive=c -drive if=none,id=c,file=/z,driver=qcow2
+        -device virtio-blk-pci,drive=d -drive if=none,id=d,file=/z,format=raw,snapshot=on";
+    let expected = ["raw", "raw with an offset", "qcow2", "raw under a snapshot"]
+        .map(|format| Some(format.to_owned()));
+    assert_eq!(formats(lines), expected);
 }
 
 #[test]
