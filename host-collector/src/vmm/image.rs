@@ -7,7 +7,7 @@ use super::host::{self, WholeDisk};
 use crate::units::Tid;
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// What a qcow2 image begins with (qemu/docs/interop/qcow2.txt).
@@ -88,11 +88,18 @@ impl Image {
     }
 }
 
-/// A path of another process, as this one can open it (proc(5), `root` and `cwd`).
+/// A path of another process, as this one can open it (proc(5), `root` and `cwd`): the path itself,
+/// where it leads to the same file here.
 fn seen_by(pid: Tid, path: &Path) -> PathBuf {
-    match path.strip_prefix("/") {
-        Ok(below_root) => Path::new(&format!("/proc/{pid}/root")).join(below_root),
-        Err(_) => Path::new(&format!("/proc/{pid}/cwd")).join(path),
+    let Ok(below_root) = path.strip_prefix("/") else {
+        return Path::new(&format!("/proc/{pid}/cwd")).join(path);
+    };
+    let through = Path::new(&format!("/proc/{pid}/root")).join(below_root);
+    let file = |path: &Path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
+    if file(path).is_some_and(|here| file(&through) == Some(here)) {
+        path.to_owned()
+    } else {
+        through
     }
 }
 
@@ -162,10 +169,15 @@ mod tests {
             format: Some("raw".to_owned()),
             ..Disk::default()
         };
-        vm.disks = Some(vec![disk(Some("/proc/self/stat")), disk(None), disk(Some("Cargo.toml"))]);
+        let paths = [Some("/proc/version"), None, Some("Cargo.toml"), Some("/nonexistent")];
+        vm.disks = Some(paths.into_iter().map(disk).collect());
         let images = Image::of_vm(&vm).expect("known");
-        assert_eq!(images.len(), 2, "a drive without a medium has no image");
         // This process is the VM here.
-        assert!(images.iter().all(|image| image.path.exists()), "{images:?}");
+        let below = |name: &str| Path::new(&format!("/proc/{}", std::process::id())).join(name);
+        let expected =
+            [PathBuf::from("/proc/version"), below("cwd/Cargo.toml"), below("root/nonexistent")];
+        let paths: Vec<PathBuf> = images.into_iter().map(|image| image.path).collect();
+        assert_eq!(paths, expected, "a drive without a medium has no image");
+        assert!(paths[1].exists());
     }
 }
