@@ -3,6 +3,7 @@
 #   make demo    two real guests, one contended pCPU, and where the slow requests' time went
 #   make test    every test, among them those that boot guests
 #   make bench   what recording costs, beside perf and trace-cmd: some seven minutes
+#   make lab     the seed's experiment under true KVM, in an emulated host: some twenty minutes
 #   make lint    what CI demands of the sources
 #   make debian-image  a guest with systemd and qemu-guest-agent, to try `vslice attach` on
 #   make clean   the build and the image; what was downloaded stays in the cache
@@ -12,12 +13,13 @@ AGENT  := target/$(TRIPLE)/guest/vslice-agent
 VSLICE := target/release/vslice
 IMAGE  := target/images/micro
 DEBIAN := target/images/debian
+LAB    := runs/lab-$(shell date +%Y%m%d-%H%M%S)
 RUN    := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
 # What is downloaded and what is compiled need not wait for each other.
 MAKEFLAGS += --jobs=2
 
-.PHONY: demo test bench lint build image debian-image kernel needs clean
+.PHONY: demo test bench lint build image debian-image lab kernel needs clean
 
 demo: image
 	$(VSLICE) run demo --output $(RUN)
@@ -35,6 +37,12 @@ test: lint image debian-image
 bench:
 	@.ci/install-needs bench >&2
 	@cargo bench --quiet --locked -p vslice-tests --bench recording_cost -- $(BENCH)
+
+# What it leaves is in $(LAB): the runs, what compare says, the box's console.
+lab: image
+	@.ci/install-needs debian
+	VSLICE_BIN=$(abspath $(VSLICE)) VSLICE_IMAGE=$(abspath $(IMAGE)) \
+		tests/box/run-in-box $(LAB) tests/box/experiment
 
 lint:
 	cargo fmt --all --check
