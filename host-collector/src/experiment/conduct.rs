@@ -94,7 +94,8 @@ pub struct RunRecord {
     pub number: u16,
     /// Why it ended early; `None` if it did not.
     pub ended_early: Option<String>,
-    /// Whether the iothreads served the disk, if the cell has some: else the run proves nothing.
+    /// Whether the iothreads served the disk, if the cell has some and a request was made: else the run
+    /// proves nothing.
     pub engaged: Option<bool>,
 }
 
@@ -370,7 +371,9 @@ fn record(
     summary: Option<&Summary>,
 ) -> RunRecord {
     let reader = plan.vms.iter().find(|vm| vm.reader.is_some());
+    // Who rang no doorbell has not shown that none would have been heard.
     let engaged = summary
+        .filter(|summary| summary.requests.count > 0)
         .zip(reader)
         .map(|(summary, vm)| is_engaged(&summary.service, &vm.name, summary.requests.count));
     let engaged = engaged.filter(|_| cell.dataplane != Dataplane::Off);
@@ -407,6 +410,22 @@ fn left(elapsed: Duration, done_count: usize, all_count: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Its guest may have died before.
+    #[test]
+    fn a_run_without_requests_makes_no_condition_void() {
+        let matrix = Matrix::load("quick").expect("built in");
+        let plan = matrix.base_plan().expect("built in");
+        let mut summary = crate::report::example::summary();
+        summary.service.clear();
+        let engaged =
+            |summary: &Summary, cell: Cell| record(&cell, &plan, 1, None, Some(summary)).engaged;
+        let [off, iothread] = [matrix.cells()[0], matrix.cells()[1]];
+        assert_eq!(engaged(&summary, iothread), Some(false));
+        assert_eq!(engaged(&summary, off), None);
+        summary.requests.count = 0;
+        assert_eq!(engaged(&summary, iothread), None);
+    }
 
     #[test]
     fn a_void_condition_is_in_no_pair() {
