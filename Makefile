@@ -29,7 +29,8 @@ test: SHELL := /bin/bash
 test: .SHELLFLAGS := -o pipefail -c
 test: lint image debian-image
 	@.ci/install-needs test
-	@VSLICE_IMAGE=$(abspath $(IMAGE)) VSLICE_DEBIAN_IMAGE=$(abspath $(DEBIAN)) VSLICE_BIN=$(abspath $(VSLICE)) \
+	@VSLICE_NEWER_QEMU="$$(tests/newer-qemu)" \
+		VSLICE_IMAGE=$(abspath $(IMAGE)) VSLICE_DEBIAN_IMAGE=$(abspath $(DEBIAN)) VSLICE_BIN=$(abspath $(VSLICE)) \
 		cargo test --workspace --locked --no-fail-fast 2>&1 | tee target/test.log || \
 		{ sed -n '/^failures:$$/,/^test result/p' target/test.log; exit 1; }
 
@@ -41,8 +42,7 @@ bench:
 # What it leaves is in $(LAB): the runs, what compare says, the box's console.
 lab: image
 	@.ci/install-needs debian
-	VSLICE_BIN=$(abspath $(VSLICE)) VSLICE_IMAGE=$(abspath $(IMAGE)) \
-		tests/box/run-in-box $(LAB) tests/box/experiment
+	VSLICE_BIN=$(abspath $(VSLICE)) VSLICE_IMAGE=$(abspath $(IMAGE)) tests/box/lab $(LAB)
 
 lint:
 	cargo fmt --all --check

@@ -8,11 +8,12 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::json;
 use std::fs;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use support::{Guarded, Outcome, STEP_LIMIT, check, libvirt_missing, libvirtd, virsh, wait_for};
+use vslice::lab::emit::qemu::command_line;
 use vslice::lab::emit::versions::{Feature, QemuVersion};
-use vslice::lab::emit::{Emission, EmitFiles, from_xml, libvirt, qemu};
+use vslice::lab::emit::{Emission, EmitFiles, from_xml, libvirt};
 use vslice::lab::plan::{AcceleratorSetting, Aio, Cache, DiskBus, DiskPlan, Plan, VsockSetting};
 use vslice::lab::tools;
 use vslice::vmm::host::qemu_version;
@@ -34,7 +35,12 @@ fn main() {
     };
     let trials = vec![
         trial("the_command_prints_what_it_is_asked_for_or_says_why_not", None, the_command),
-        trial("this_qemu_starts_with_every_emitted_disk", no_qemu, every_disk_starts),
+        trial("this_qemu_starts_with_every_emitted_disk", no_qemu, || {
+            every_disk_starts(&tools::find(tools::QEMU).ok_or("QEMU was there a moment ago")?)
+        }),
+        trial("newer_qemu_starts_with_every_emitted_disk", no_newer_qemu(), || {
+            every_disk_starts(&newer_qemu().ok_or("it was there a moment ago")?)
+        }),
         trial("every_emitted_domain_is_one_by_the_schema", no_schema, every_domain_is_valid),
         trial("libvirt_defines_every_emitted_domain", no_libvirt, every_domain_is_defined),
     ];
@@ -47,8 +53,22 @@ fn missing(programs: &[&str]) -> Option<String> {
 }
 
 fn installed() -> Result<QemuVersion, Failed> {
-    let qemu = tools::find(tools::QEMU).ok_or("QEMU was there a moment ago")?;
-    Ok(QemuVersion::from_banner(&qemu_version(&qemu).ok_or("it has no version")?)?)
+    version_of(&tools::find(tools::QEMU).ok_or("QEMU was there a moment ago")?)
+}
+
+fn version_of(qemu: &Path) -> Result<QemuVersion, Failed> {
+    Ok(QemuVersion::from_banner(&qemu_version(qemu).ok_or("it has no version")?)?)
+}
+
+/// The one that tests/newer-qemu gets, in the directory of `VSLICE_NEWER_QEMU`, which `make test` sets.
+fn newer_qemu() -> Option<PathBuf> {
+    let qemu = PathBuf::from(std::env::var_os("VSLICE_NEWER_QEMU")?).join(tools::QEMU);
+    qemu.exists().then_some(qemu)
+}
+
+fn no_newer_qemu() -> Option<String> {
+    let missing = "VSLICE_NEWER_QEMU names no directory with a QEMU, see make test";
+    newer_qemu().is_none().then(|| missing.to_owned())
 }
 
 /// What `vslice` prints with these arguments, or what it says instead.
@@ -106,6 +126,7 @@ fn disks() -> Vec<DiskPlan> {
     }
     let mut mapped = DiskPlan::of_size(1 << 20);
     (mapped.iothread, mapped.iothreads, mapped.queues) = (true, 2, Some(2));
+    disks.push(DiskPlan { bus: DiskBus::VirtioScsi, ..mapped.clone() });
     disks.push(mapped);
     for (cache, aio) in [(Cache::Writeback, Aio::Threads), (Cache::Directsync, Aio::Native)] {
         disks.push(DiskPlan { cache, aio, ..DiskPlan::of_size(1 << 20) });
@@ -132,10 +153,10 @@ fn files(dir: &Path) -> EmitFiles {
     }
 }
 
-fn every_disk_starts() -> Outcome {
+fn every_disk_starts(qemu: &Path) -> Outcome {
     // O_DIRECT is not for every /tmp.
     let dir = tempfile::tempdir_in("/var/tmp")?;
-    let (files, installed) = (files(dir.path()), installed()?);
+    let (files, installed) = (files(dir.path()), version_of(qemu)?);
     fs::write(&files.disk, vec![0; 1 << 20])?;
     let mut started = 0;
     // The form of old versions is understood by all that came later.
@@ -144,11 +165,15 @@ fn every_disk_starts() -> Outcome {
     for (version, disk) in both {
         let plan = plan(&disk)?;
         let emission = Emission { plan: &plan, vm_index: 0, version, files: &files };
-        let Ok(args) = qemu::command_line(&emission) else {
-            check(disk.iothreads > 1 && !version.has(Feature::VqMapping), || format!("{disk:?}"))?;
+        let Ok(args) = command_line(&emission) else {
+            let mapping = match disk.bus {
+                DiskBus::VirtioScsi => Feature::ScsiVqMapping,
+                _ => Feature::VqMapping,
+            };
+            check(disk.iothreads > 1 && !version.has(mapping), || format!("{disk:?}"))?;
             continue;
         };
-        let mut command = Command::new(tools::find(tools::QEMU).ok_or("QEMU was there")?);
+        let mut command = Command::new(qemu);
         command.args(&args).arg("-S").stdin(Stdio::null()).stderr(Stdio::piped());
         let mut process = Guarded(command.spawn()?);
         let socket = dir.path().join("vm1.qmp");

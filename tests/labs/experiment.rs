@@ -70,7 +70,7 @@ fn holds(lab: &Lab, arguments: &[&str]) -> Result<(), Failed> {
 }
 
 /// What proves a wait for QEMU's big lock is in the manifest, and what names the devices.
-fn locks_and_devices_are_known(run: &Run) -> Result<(), Failed> {
+pub(crate) fn locks_and_devices_are_known(run: &Run) -> Result<(), Failed> {
     let manifest = std::fs::read_to_string(run.run_dir().join("run.json"))?;
     let manifest: Value = serde_json::from_str(&manifest)?;
     for vm in manifest["vms"].as_array().into_iter().flatten() {

@@ -8,6 +8,7 @@ mod bad_luck;
 mod evidence;
 mod experiment;
 mod matrix;
+mod newer_qemu;
 mod solo;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -26,6 +27,8 @@ fn main() -> ExitCode {
     let cases = [experiment::CASES, matrix::CASES, bad_luck::CASES, evidence::CASES, solo::CASES];
     let cases = cases.into_iter().flatten();
     let mut trials: Vec<Trial> = cases.map(|case| trial(*case, lab.clone())).collect();
+    let newer_lab = lab.and_then(|lab| newer_qemu::directory().map(|_| lab));
+    trials.extend(newer_qemu::CASES.iter().map(|case| trial(*case, newer_lab.clone())));
     trials.extend(evidence::USER_CASES.iter().map(|case| trial(*case, user_lab.clone())));
     libtest_mimic::run(&arguments, trials).exit_code()
 }

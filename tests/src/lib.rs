@@ -18,6 +18,8 @@ const NOBODY: u32 = 65_534;
 pub struct Lab {
     vslice: PathBuf,
     image: PathBuf,
+    /// Where programs are looked for before all other places.
+    tools: Option<PathBuf>,
 }
 
 impl Lab {
@@ -40,7 +42,14 @@ impl Lab {
         if !nix::unistd::geteuid().is_root() {
             return Err(String::from("recording needs root"));
         }
-        Ok(Lab { vslice: find("VSLICE_BIN", "")?, image: find("VSLICE_IMAGE", "vmlinuz")? })
+        let (vslice, image) = (find("VSLICE_BIN", "")?, find("VSLICE_IMAGE", "vmlinuz")?);
+        Ok(Lab { vslice, image, tools: None })
+    }
+
+    /// The same with the programs of this directory, QEMU above all.
+    #[must_use]
+    pub fn with_tools(self, directory: PathBuf) -> Lab {
+        Lab { tools: Some(directory), ..self }
     }
 
     /// The image directory.
@@ -54,6 +63,7 @@ impl Lab {
     pub fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
         let mut command = Command::new(&self.vslice);
         command.args(arguments).env("VSLICE_IMAGE", &self.image).env("NO_COLOR", "1");
+        command.envs(self.tools.iter().map(|tools| ("VSLICE_TOOLS", tools)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

@@ -3,14 +3,15 @@
 use super::run::{default_output, interrupts, watcher};
 use anyhow::{Context, bail};
 use clap::Args;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use vslice::compare::{Comparison, load};
+use vslice::compare::{Comparison, Side, load};
 use vslice::experiment::{
-    CellRecord, CellState, Experiment, ExperimentError, ExperimentOptions, Matrix,
+    CellRecord, CellState, Experiment, ExperimentError, ExperimentOptions, Matrix, overview,
 };
 use vslice::lab::plan::{AcceleratorSetting, VsockSetting};
 use vslice::lab::quantity::parse_bytes;
+use vslice::report::Style;
 use vslice::run::{EvidenceSetting, sentence};
 
 /// The arguments of `vslice experiment`.
@@ -24,6 +25,7 @@ same command with the same --output goes on where it was.
 Examples:
   vslice experiment quick                         some minutes: virtio-blk and IDE, an iothread or not
   vslice experiment seed --list                   which conditions there are, and which not, and why
+  vslice experiment seed --plan demo --total 16MiB  every disk, where there are only two pCPUs
   vslice experiment mine.toml --repeat 10 -o mine")]
 pub(crate) struct ExperimentArgs {
     /// A built-in matrix (quick, seed) or a TOML file
@@ -31,6 +33,9 @@ pub(crate) struct ExperimentArgs {
     /// Run each condition so often, instead of what the matrix says
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
     repeat: Option<u16>,
+    /// Run this plan, a built-in one or a TOML file, instead of the one that the matrix names
+    #[arg(long, value_name = "PLAN")]
+    plan: Option<String>,
     /// Read this much in each run, as in 64MiB, instead of what the matrix says
     #[arg(long = "total", value_name = "SIZE", value_parser = parse_bytes)]
     total_bytes: Option<u64>,
@@ -43,6 +48,9 @@ pub(crate) struct ExperimentArgs {
     /// Boot this guest image, as `make image` builds it
     #[arg(long, value_name = "DIR", env = "VSLICE_IMAGE", default_value = "target/images/micro")]
     image: PathBuf,
+    /// Give the host's disk under the guests' images this I/O scheduler meanwhile; keep: none but its own
+    #[arg(long, value_name = "NAME")]
+    host_io_scheduler: Option<String>,
     /// Run the guests under this
     #[arg(long)]
     accelerator: Option<AcceleratorSetting>,
@@ -60,6 +68,7 @@ pub(crate) struct ExperimentArgs {
 pub(super) fn execute(args: &ExperimentArgs) -> anyhow::Result<u8> {
     let mut matrix = Matrix::load(&args.matrix)?;
     matrix.repeat = args.repeat.unwrap_or(matrix.repeat);
+    matrix.plan = args.plan.clone().unwrap_or(matrix.plan);
     matrix.total_bytes = args.total_bytes.unwrap_or(matrix.total_bytes);
     let output = match &args.output {
         Some(output) => output.clone(),
@@ -72,6 +81,7 @@ pub(super) fn execute(args: &ExperimentArgs) -> anyhow::Result<u8> {
         evidence: args.evidence,
         accelerator: args.accelerator,
         vsock: args.vsock,
+        host_io_scheduler: args.host_io_scheduler.as_deref(),
         interrupted: &interrupted,
     };
     if args.list {
@@ -122,9 +132,16 @@ fn print(experiment: &Experiment, output: Option<&Path>, json: bool) -> anyhow::
         )?;
     }
     let Some(output) = output else { return Ok(()) };
+    // A condition of which no run counts is told of above.
+    let side = |name: &str| load(&output.join(name)).ok();
+    let names = experiment.cells.iter().map(|cell| cell.name.as_str());
+    let sides: Vec<(&str, Side)> = names.filter_map(|name| Some((name, side(name)?))).collect();
+    let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let style = Style { width: 100, colour };
+    write!(out, "\n{}", overview::render(&sides, style))?;
+    let side = |name: &str| sides.iter().find(|(of, _)| *of == name).map(|(_, side)| side.clone());
     for (off, with) in experiment.pairs() {
-        let (a, b) = (load(&output.join(off)), load(&output.join(with)));
-        let (Ok(a), Ok(b)) = (a, b) else { continue };
+        let (Some(a), Some(b)) = (side(off), side(with)) else { continue };
         let sentence = Comparison::new(a, b).claim.sentence;
         writeln!(out, "\nA {off} against B {with}:\n  {sentence}")?;
     }

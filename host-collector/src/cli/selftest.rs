@@ -4,6 +4,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use std::io::Write;
 use std::time::Duration;
+use vslice::experiment::alternating;
 use vslice::lab::plan::Accelerator;
 use vslice::lab::tools;
 use vslice::rig::frontend::Frontend;
@@ -25,6 +26,10 @@ pub(crate) struct SelftestArgs {
     /// instance of tracefs at the same time
     #[arg(long)]
     disks: bool,
+    /// Count so often on each kind of disk, by turns, for intervals
+    #[arg(long, value_name = "COUNT", requires = "disks", default_value_t = 1,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    repeat: u16,
     /// Print scenarios and matrix as JSON
     #[arg(long)]
     json: bool,
@@ -66,7 +71,7 @@ pub(super) fn execute(args: &SelftestArgs) -> anyhow::Result<u8> {
         slice_ns: slice.map(|slice| slice.expected_ns),
     };
     if args.disks {
-        return count_disks(&config, args.json);
+        return count_disks(&config, args.repeat, args.json);
     }
     let mut progress = |name: &str| drop(writeln!(std::io::stderr(), "vslice: {name}"));
     let (outcomes, skipped) = run(&config, &mut progress)?;
@@ -76,14 +81,17 @@ pub(super) fn execute(args: &SelftestArgs) -> anyhow::Result<u8> {
     Ok(u8::from(!total.shortfalls().is_empty()))
 }
 
-fn count_disks(config: &SelftestConfig, json: bool) -> anyhow::Result<u8> {
+fn count_disks(config: &SelftestConfig, repeat: u16, json: bool) -> anyhow::Result<u8> {
     let qemu = config.qemu.as_deref().context("there is no qemu-system-x86_64")?;
     let mut counts = Vec::new();
     for accelerator in &config.accelerators {
         let stage = Stage { config, qemu, accelerator: *accelerator };
-        for frontend in Frontend::ALL {
+        // A B B A, so that what drifts in the host favours none.
+        let order = alternating(Frontend::ALL.len(), repeat);
+        for (turn, (place, _)) in order.iter().enumerate() {
             config.check()?;
-            drop(writeln!(std::io::stderr(), "vslice: {}", frontend.name()));
+            let (frontend, all) = (Frontend::ALL[*place], order.len());
+            drop(writeln!(std::io::stderr(), "vslice: {} of {all}: {}", turn + 1, frontend.name()));
             counts.push(stage.count(frontend)?);
         }
     }

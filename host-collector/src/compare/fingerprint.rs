@@ -16,7 +16,7 @@ const NONE: &str = "none";
 
 /// Keys below the plan and the environment that no two runs need to share: names of files, processes
 /// and texts for people.
-const ASIDE: [&str; 9] = [
+const ASIDE: [&str; 11] = [
     "agent_socket",
     "description",
     "load_socket",
@@ -24,6 +24,8 @@ const ASIDE: [&str; 9] = [
     "path",
     "pid",
     "qmp_sockets",
+    "scheduler_asked",
+    "scheduler_before",
     "threads",
     "vsock_cid",
 ];
@@ -82,6 +84,15 @@ pub fn conditions(manifest: &Manifest) -> Vec<Condition> {
         for thread in &vm.threads {
             if let (Some(vcpu), Some(pcpu)) = (thread.vcpu, thread.pinned.or(thread.kept)) {
                 conditions.push(condition(&format!("{}'s {vcpu} on", vm.name), &pcpu.to_string()));
+            }
+        }
+        let schedulings = vm.threads.iter().filter_map(|thread| {
+            Some((format!("{}'s {} is", vm.name, thread.role), thread.scheduling.as_ref()?))
+        });
+        // Of several workers the first stands for all; threads of the plan's roles are there once.
+        for (name, scheduling) in schedulings {
+            if conditions.iter().all(|condition| condition.name != name) {
+                conditions.push(condition(&name, &scheduling.to_string()));
             }
         }
         let Some(guest) = &vm.guest else { continue };

@@ -137,7 +137,7 @@ impl Comparison {
     /// Of what was read.
     #[must_use]
     pub fn new(a: Side, b: Side) -> Comparison {
-        let difference = |metric| Difference::new(metric, values(&a, metric), values(&b, metric));
+        let difference = |metric| Difference::new(metric, a.values(metric), b.values(metric));
         let all: Vec<Difference> = Metric::all().map(difference).collect();
         // The order is that of `Metric::all`, and these two are its first.
         let mut warnings = incomparable(&a, &b);
@@ -186,10 +186,14 @@ impl From<Side> for SideRecord {
     }
 }
 
-fn values(side: &Side, metric: Metric) -> Vec<f64> {
-    let value =
-        |run: &Run| run.values.iter().find(|(of, _)| *of == metric).map(|(_, value)| *value);
-    side.runs.iter().filter_map(value).collect()
+impl Side {
+    /// The metric of each run that tells.
+    #[must_use]
+    pub fn values(&self, metric: Metric) -> Vec<f64> {
+        let value =
+            |run: &Run| run.values.iter().find(|(of, _)| *of == metric).map(|(_, value)| *value);
+        self.runs.iter().filter_map(value).collect()
+    }
 }
 
 /// Why whatever is found may have another reason than the disk.

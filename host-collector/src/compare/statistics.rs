@@ -105,27 +105,46 @@ pub fn interval(scale: Scale, a: &[f64], b: &[f64], resamples_count: usize) -> O
         return None;
     }
     let mut random = SplitMix64(SEED);
-    let mut resampled_mean = |values: &[f64]| {
-        let drawn = (0..values.len()).map(|_| values[random.below(values.len())]);
-        drawn.sum::<f64>() / values.len() as f64
+    let effect = |_| {
+        let mean_a = resampled_mean(&mut random, a);
+        scale.effect(mean_a, resampled_mean(&mut random, b))
     };
-    let mut effects: Vec<f64> = (0..resamples_count)
-        .map(|_| {
-            let mean_a = resampled_mean(a);
-            scale.effect(mean_a, resampled_mean(b))
-        })
-        .collect();
-    effects.sort_unstable_by(f64::total_cmp);
-    let cut = whole(tail(a.len(), b.len()) * resamples_count as f64);
-    let cut_count = usize::try_from(cut).unwrap_or(0).min((resamples_count - 1) / 2);
-    Some(Interval { low: effects[cut_count], high: effects[resamples_count - 1 - cut_count] })
+    let effects = (0..resamples_count).map(effect).collect();
+    Some(cut_off(effects, tail(a.len().min(b.len()), a.len() + b.len() - 2)))
 }
 
-/// The share of the resamples that lies beyond each end of the interval.
-fn tail(count_a: usize, count_b: usize) -> f64 {
-    let fewer = count_a.min(count_b) as f64;
-    let widening = (fewer / (fewer - 1.0)).sqrt();
-    normal_above(widening * student_point(count_a + count_b - 2))
+/// The 95 % interval of one mean, in the same way. `None` of fewer than two runs. Of four runs it misses
+/// the mean in 12 % of cases, not in 5: no resample lies beyond the runs.
+#[must_use]
+pub fn mean_interval(values: &[f64], resamples_count: usize) -> Option<Interval> {
+    if values.len() < 2 || resamples_count == 0 {
+        return None;
+    }
+    let mut random = SplitMix64(SEED);
+    let means = (0..resamples_count).map(|_| resampled_mean(&mut random, values)).collect();
+    Some(cut_off(means, tail(values.len(), values.len() - 1)))
+}
+
+fn resampled_mean(random: &mut SplitMix64, values: &[f64]) -> f64 {
+    let drawn = (0..values.len()).map(|_| values[random.below(values.len())]);
+    drawn.sum::<f64>() / values.len() as f64
+}
+
+/// What is left of the resamples, at least one, when the share `tail` is cut off at each end.
+fn cut_off(mut resamples: Vec<f64>, tail: f64) -> Interval {
+    resamples.sort_unstable_by(f64::total_cmp);
+    let last = resamples.len() - 1;
+    let cut = whole(tail * resamples.len() as f64);
+    let cut_count = usize::try_from(cut).unwrap_or(0).min(last / 2);
+    Interval { low: resamples[cut_count], high: resamples[last - cut_count] }
+}
+
+/// The share of the resamples that lies beyond each end of the interval: of at least `fewest_count` runs
+/// a side, with so many degrees of freedom.
+fn tail(fewest_count: usize, freedom: usize) -> f64 {
+    let fewest = fewest_count as f64;
+    let widening = (fewest / (fewest - 1.0)).sqrt();
+    normal_above(widening * student_point(freedom))
 }
 
 /// The two-sided 5 % point of Student's t with so many degrees of freedom, at least 1.

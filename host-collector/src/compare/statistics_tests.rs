@@ -75,6 +75,24 @@ fn an_interval_misses_about_as_often_as_it_says() {
 }
 
 #[test]
+fn the_interval_of_a_mean_misses_it_about_as_often_as_it_says() {
+    // Of four runs all resamples together do not reach far enough.
+    for (count, misses_max) in [(4_usize, 0.13), (6, 0.09), (12, 0.09)] {
+        let mut random = SplitMix64(11);
+        let missed = (0..600).filter(|_| {
+            let sample: Vec<f64> = (0..count).map(|_| 3.0 + normal(&mut random)).collect();
+            let interval = mean_interval(&sample, RESAMPLES).unwrap();
+            !(interval.low..=interval.high).contains(&3.0)
+        });
+        let misses = missed.count() as f64 / 600.0;
+        assert!((0.015..misses_max).contains(&misses), "{count} runs: {misses}");
+    }
+    assert_eq!(mean_interval(&[7.0], RESAMPLES), None, "one run has no spread");
+    let same = mean_interval(&[7.0; 3], RESAMPLES).unwrap();
+    assert_eq!((same.low, same.high), (7.0, 7.0));
+}
+
+#[test]
 fn points_of_the_distributions_are_those_of_the_tables() {
     for (freedom, point) in
         [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (9, 2.262), (10, 2.228)]

@@ -42,6 +42,8 @@ pub struct ExperimentOptions<'a> {
     pub accelerator: Option<AcceleratorSetting>,
     /// How the guests reach the collector.
     pub vsock: Option<VsockSetting>,
+    /// The I/O scheduler of the host's disk, instead of what the plan says.
+    pub host_io_scheduler: Option<&'a str>,
     /// Set from outside when it shall end early.
     pub interrupted: &'a AtomicBool,
 }
@@ -163,6 +165,9 @@ impl Experiment {
         let mut plan = matrix.base_plan()?;
         plan.accelerator = options.accelerator.unwrap_or(plan.accelerator);
         plan.vsock = options.vsock.unwrap_or(plan.vsock);
+        let scheduler = options.host_io_scheduler.map(str::to_owned);
+        plan.host_io_scheduler = scheduler.or(plan.host_io_scheduler);
+        plan.check()?;
         let cells = cells(matrix, &plan)?;
         Ok(Experiment { schema: SCHEMA.to_owned(), matrix: matrix.clone(), plan, cells })
     }
@@ -262,8 +267,7 @@ impl Experiment {
         match fs::read(&path) {
             Ok(bytes) => {
                 let before: Experiment = serde_json::from_slice(&bytes).map_err(|_| other())?;
-                if before.matrix.cells() != self.matrix.cells() || before.plan.vms != self.plan.vms
-                {
+                if before.matrix.cells() != self.matrix.cells() || before.plan != self.plan {
                     return Err(other());
                 }
                 self.take_runs(output)?;

@@ -277,11 +277,11 @@ mod tests {
         assert_eq!(why("virtio-blk.iothread.native.none"), None);
         assert_eq!(why("virtio-blk-intx.iothread.native.none"), None);
         assert_eq!(why("virtio-blk.mapping.native.none"), None);
+        assert_eq!(why("virtio-scsi.mapping.native.none"), None, "since QEMU 10.0");
         assert_eq!(why("ide.off.native.none"), None, "the seed's one queue is virtio's");
         for (name, reason) in [
             ("ide.iothread.native.none", "iothread = true is for virtio disks"),
             ("virtio-blk-no-ioeventfd.iothread.native.none", "needs ioeventfd = true"),
-            ("virtio-scsi.mapping.native.none", "needs iothread = true and bus = \"virtio-blk\""),
         ] {
             let why = why(name).expect("it cannot be");
             assert!(why.contains(reason), "{name}: {why}");

@@ -14,8 +14,9 @@ pub mod conduct;
 mod emission;
 pub mod matrix;
 pub mod offer;
+pub mod overview;
 
 pub use conduct::{
     CellRecord, CellState, Experiment, ExperimentError, ExperimentOptions, RunRecord,
 };
-pub use matrix::{Cell, Matrix};
+pub use matrix::{Cell, Matrix, alternating};

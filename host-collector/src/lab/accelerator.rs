@@ -4,10 +4,10 @@
 //! firmware and hang in a kernel. So a stock kernel is booted in it, and has a time limit.
 
 use super::image::MicroImage;
+use super::kvm_answer::{Answer, Asked};
 use super::plan::{Accelerator, AcceleratorSetting};
 use super::process::{self, ChildSpec, ProcessError, SupervisedChild};
 use super::qemu::{self, GuestFiles, PROBE_LINE};
-use super::refusal::Asked;
 use super::scratch::{PrivateDir, ScratchError};
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -61,9 +61,9 @@ pub fn choose(
     }
     let before = Asked::of(qemu, image).and_then(|asked| asked.recall());
     let choice = match before {
-        Some(what) if open_kvm().is_ok() => tcg(format!(
-            "{REFUSED}: {what} (found since this host has booted; `vslice doctor` asks again)"
-        )),
+        Some(answer) if open_kvm().is_ok() => {
+            chosen(&answer, " (found since this host has booted; `vslice doctor` asks again)")
+        }
         _ => probe(qemu, image, scratch)?,
     };
     if setting == AcceleratorSetting::Kvm && choice.accelerator != Accelerator::Kvm {
@@ -103,15 +103,20 @@ pub fn probe(
     };
     let booted = boots(&spec, &console, PROBE_LIMIT);
     if let Some(asked) = Asked::of(qemu, image) {
-        asked.keep(booted.as_ref().err().map(String::as_str));
+        asked.keep(&booted);
     }
-    Ok(match booted {
+    Ok(chosen(&booted, ""))
+}
+
+/// The choice that KVM's answer leads to; `since` is said after what it was.
+fn chosen(answer: &Answer, since: &str) -> AcceleratorChoice {
+    match answer {
         Ok(took) => AcceleratorChoice {
             accelerator: Accelerator::Kvm,
-            reason: format!("a stock kernel boots in KVM, in {:.1} s", took.as_secs_f64()),
+            reason: format!("a stock kernel boots in KVM, in {:.1} s{since}", took.as_secs_f64()),
         },
-        Err(what) => tcg(format!("{REFUSED}: {what}")),
-    })
+        Err(what) => tcg(format!("{REFUSED}: {what}{since}")),
+    }
 }
 
 fn tcg(reason: String) -> AcceleratorChoice {
@@ -127,7 +132,7 @@ pub fn open_kvm() -> io::Result<()> {
 }
 
 /// Starts a guest and waits for its line; returns how long that took, or what happened instead.
-fn boots(spec: &ChildSpec, console: &Path, limit: Duration) -> Result<Duration, String> {
+fn boots(spec: &ChildSpec, console: &Path, limit: Duration) -> Answer {
     let begin = Instant::now();
     let mut child = SupervisedChild::start(spec).map_err(|error| error.to_string())?;
     loop {
@@ -162,7 +167,7 @@ mod tests {
     use super::*;
     use std::path::PathBuf;
 
-    fn run(script: &str, limit: Duration) -> Result<Duration, String> {
+    fn run(script: &str, limit: Duration) -> Answer {
         let directory = tempfile::tempdir().expect("scratch");
         let console = directory.path().join("console");
         let spec = ChildSpec {

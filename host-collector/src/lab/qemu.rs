@@ -179,11 +179,11 @@ pub fn disk_args(disk: &DiskPlan, image: &Path) -> Vec<OsString> {
         image,
         &format!(",file.aio={aio},cache.direct={direct},cache.no-flush={no_flush}"),
     ));
-    if disk.iothreads > 1 {
-        args.extend(words(["-device", &mapped_device(disk, write_cache)]));
-        return args;
-    }
-    for device in disk_devices(disk, &format!("drive=disk0,write-cache={write_cache}")) {
+    let devices = match disk.iothreads {
+        0 | 1 => disk_devices(disk, &format!("drive=disk0,write-cache={write_cache}")),
+        _ => mapped_devices(disk, write_cache),
+    };
+    for device in devices {
         args.extend(["-device".into(), device.into()]);
     }
     args
@@ -224,22 +224,27 @@ pub(super) fn disk_devices(disk: &DiskPlan, drive: &str) -> Vec<String> {
     }
 }
 
-/// A virtio disk whose queues are spread over iothreads, which QEMU takes as JSON only.
-fn mapped_device(disk: &DiskPlan, write_cache: &str) -> String {
+/// The devices of a virtio disk whose queues are spread over iothreads, which QEMU takes as JSON only.
+fn mapped_devices(disk: &DiskPlan, write_cache: &str) -> Vec<String> {
+    let is_scsi = disk.bus == DiskBus::VirtioScsi;
     let iothreads = (0..disk.iothreads).map(|index| json!({"iothread": iothread_id(index)}));
-    let mut device = json!({
-        "driver": "virtio-blk-pci",
-        "drive": "disk0",
-        "write-cache": write_cache,
-        "iothread-vq-mapping": iothreads.collect::<Vec<_>>(),
-    });
+    let mut device = json!({ "iothread-vq-mapping": iothreads.collect::<Vec<_>>() });
+    device["driver"] = if is_scsi { "virtio-scsi-pci" } else { "virtio-blk-pci" }.into();
     if let Some(queues) = disk.queues {
-        device["num-queues"] = queues.into();
+        device[if is_scsi { "num_queues" } else { "num-queues" }] = queues.into();
     }
     if !disk.msix {
         device["vectors"] = 0.into();
     }
-    device.to_string()
+    if is_scsi {
+        // QEMU makes what it is told in JSON after all that it is told otherwise (softmmu/vl.c,
+        // `qemu_create_cli_devices`), so the disk would look for its controller in vain.
+        let disk = json!({ "driver": "scsi-hd", "drive": "disk0", "write-cache": write_cache });
+        return vec![device.to_string(), disk.to_string()];
+    }
+    device["drive"] = "disk0".into();
+    device["write-cache"] = write_cache.into();
+    vec![device.to_string()]
 }
 
 pub(super) fn words<const N: usize>(words: [&str; N]) -> Vec<OsString> {
@@ -380,6 +385,12 @@ mod tests {
         let device = r#"-device {"drive":"disk0","driver":"virtio-blk-pci","iothread-vq-mapping":[{"iothread":"io0"},{"iothread":"io1"}],"num-queues":4,"write-cache":"on"}"#;
         assert!(line.ends_with(device), "{line}");
         assert!(line.contains("iothread,id=io1,poll-max-ns=0"), "{line}");
+        let line = disk_line(|disk| {
+            (disk.bus, disk.iothread, disk.iothreads) = (DiskBus::VirtioScsi, true, 2);
+            disk.queues = Some(2);
+        });
+        let devices = r#"-device {"driver":"virtio-scsi-pci","iothread-vq-mapping":[{"iothread":"io0"},{"iothread":"io1"}],"num_queues":2} -device {"drive":"disk0","driver":"scsi-hd","write-cache":"on"}"#;
+        assert!(line.ends_with(devices), "{line}");
     }
 
     #[test]

@@ -476,6 +476,10 @@ fn environment(manifest: &Manifest) -> Environment {
     vms.iter_mut().filter_map(|vm| vm.disk.as_mut()).for_each(|disk| disk.extents.clear());
     let mut lines = manifest.environment_lines.clone();
     lines.extend(manifest.vms.iter().filter_map(|vm| Some(guest_line(vm, vm.guest.as_ref()?))));
+    lines.extend(manifest.vms.iter().filter_map(scheduling_line));
+    if let Some(line) = manifest.frequency.line(&manifest.pcpus) {
+        lines.push(format!("the pCPUs of the run at {line}"));
+    }
     lines.push(format!("way to the guests: {}", manifest.vsock_way));
     let details = serde_json::json!({
         "host": manifest.environment,
@@ -494,6 +498,33 @@ fn guest_line(vm: &VmRecord, guest: &GuestRecord) -> String {
         line.extend(scheduler.map(|name| format!(" (I/O scheduler {name})")));
     }
     line
+}
+
+/// How the threads compete for their pCPUs, those together that do so alike.
+fn scheduling_line(vm: &VmRecord) -> Option<String> {
+    let mut groups: Vec<(String, Vec<&str>)> = Vec::new();
+    for thread in &vm.threads {
+        let Some(scheduling) = thread.scheduling.as_ref().map(ToString::to_string) else {
+            continue;
+        };
+        match groups.iter_mut().find(|(other, _)| *other == scheduling) {
+            Some((_, roles)) => roles.push(&thread.role),
+            None => groups.push((scheduling, vec![&thread.role])),
+        }
+    }
+    let text = match groups.as_slice() {
+        [] => return None,
+        [(all, _)] => format!("all threads {all}"),
+        groups => {
+            let group = |(scheduling, roles): &(String, Vec<&str>)| {
+                let mut roles = roles.clone();
+                roles.dedup();
+                format!("{} {scheduling}", roles.join(" and "))
+            };
+            groups.iter().map(group).collect::<Vec<_>>().join(", ")
+        }
+    };
+    Some(format!("{}: {text}", vm.name))
 }
 
 fn io_disk(vm: &VmRecord) -> Option<IoDisk> {

@@ -20,7 +20,9 @@ use crate::lab::vsock::{GuestEndpoint, VsockChoice, VsockOffer};
 use crate::lab::{scratch, tools};
 use crate::store::RunDir;
 use crate::units::Tid;
+use crate::vmm::frequency::FrequencyRecord;
 use crate::vmm::host::{self, HostPcpus};
+use crate::vmm::io_scheduler::{self, HeldIoScheduler};
 use crate::vmm::pin;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,6 +40,8 @@ pub struct Prepared<'a> {
     scratch: PathBuf,
     choice: AcceleratorChoice,
     evidence: EvidencePlan,
+    /// The host's disk has what the plan asks for as long as this is there.
+    io_scheduler: Option<HeldIoScheduler>,
     dir: RunDir,
 }
 
@@ -60,6 +64,7 @@ pub fn prepare<'a>(
     scratch::sweep_stale(&scratch);
     // A journal that cannot be read is one that cannot be undone either; the run is not hurt by it.
     drop(pin::undo_stale_journals(&scratch));
+    drop(io_scheduler::undo_stale_journals(&scratch));
     watcher.stage("asking whether KVM runs a stock kernel here");
     let choice = accelerator::choose(plan.accelerator, &qemu, &image, &scratch)?;
     watcher.stage(&format!("guests run under {}: {}", name_of(choice.accelerator), choice.reason));
@@ -69,8 +74,11 @@ pub fn prepare<'a>(
     if options.take_interrupt() {
         return Err(RunError::Interrupted);
     }
+    let wanted = plan.host_io_scheduler();
+    let held = wanted.map(|wanted| HeldIoScheduler::set(&scratch, &scratch, wanted));
+    let io_scheduler = held.transpose().map_err(|source| RunError::IoScheduler { source })?;
     let dir = RunDir::create(options.output)?;
-    Ok(Prepared { plan, options, image, qemu, vsock, scratch, choice, evidence, dir })
+    Ok(Prepared { plan, options, image, qemu, vsock, scratch, choice, evidence, io_scheduler, dir })
 }
 
 impl Prepared<'_> {
@@ -103,7 +111,11 @@ impl Prepared<'_> {
     }
 
     fn manifest(&self) -> Manifest {
-        let facts = host::facts(&self.qemu, &self.scratch);
+        let mut facts = host::facts(&self.qemu, &self.scratch);
+        if let (Some(disk), Some(held)) = (&mut facts.disk, &self.io_scheduler) {
+            disk.scheduler_asked = self.plan.host_io_scheduler().map(str::to_owned);
+            disk.scheduler_before = held.previous().map(str::to_owned);
+        }
         Manifest {
             schema: SCHEMA.to_owned(),
             status: Status::Recording,
@@ -124,6 +136,7 @@ impl Prepared<'_> {
             cost: Cost::default(),
             host_tsc: Vec::new(),
             stolen_ns: None,
+            frequency: FrequencyRecord::default(),
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::store::StoreError;
 use crate::units::{Tid, VcpuId};
 use crate::vmm::found::UNSEEN_VCPUS_ADVICE;
 use crate::vmm::host::HostPcpusError;
+use crate::vmm::io_scheduler::IoSchedulerError;
 use crate::vmm::pin::PinError;
 use crate::vmm::threads::ThreadsError;
 use crate::vmm::way::NO_WAY_ADVICE;
@@ -45,6 +46,11 @@ pub enum RunError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Pin(#[from] PinError),
+    #[error(
+        "{source}; with `--host-io-scheduler keep`, or without host_io_scheduler in the plan, the \
+         host's disk keeps what it has"
+    )]
+    IoScheduler { source: IoSchedulerError },
     #[error(transparent)]
     Threads(#[from] ThreadsError),
     #[error("{source}; in a checkout of vslice, run `make image`")]

@@ -9,8 +9,10 @@ use crate::units::{HostNs, PcpuId, Tid, VcpuId};
 use crate::vmm::bql::{Bql, ExeData};
 use crate::vmm::cgroup::{Quota, Throttling};
 use crate::vmm::extents::Extent;
+use crate::vmm::frequency::FrequencyRecord;
 use crate::vmm::host::WholeDisk;
 use crate::vmm::memory_map::MemoryMap;
+use crate::vmm::scheduling::Scheduling;
 use serde::{Deserialize, Serialize};
 use vslice_wire::{ClockKind, DoneReason, Hello};
 use vslice_workload::spec::Pattern;
@@ -67,6 +69,9 @@ pub struct Manifest {
     /// where the kernel does not say, or the window has not ended.
     #[serde(default)]
     pub stolen_ns: Option<u64>,
+    /// How fast the pCPUs ran.
+    #[serde(default)]
+    pub frequency: FrequencyRecord,
 }
 
 /// How far a run came.
@@ -239,6 +244,9 @@ pub struct ThreadRecord {
     /// The pCPU that it kept through the whole window, if no switch took it away.
     #[serde(default)]
     pub kept: Option<PcpuId>,
+    /// How it competed for its pCPU when the recording began.
+    #[serde(default)]
+    pub scheduling: Option<Scheduling>,
 }
 
 /// What a guest said, and how its part ended.

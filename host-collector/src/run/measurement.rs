@@ -16,7 +16,7 @@ use crate::report::evidence::{Evidence, EvidenceLevel};
 use crate::sampling::schedstat;
 use crate::store::{EventWriters, RunDir};
 use crate::units::{PcpuId, Tid};
-use crate::vmm::{host, procfs};
+use crate::vmm::{frequency, host, procfs};
 use nix::sys::resource::{UsageWho, getrusage};
 
 /// What goes on in the window.
@@ -69,6 +69,7 @@ impl Measurement<'_> {
         tscs.write(manifest);
         let before = Before::read(&manifest.vms);
         let stolen_before_ns = host::stolen_ns();
+        manifest.frequency.start = frequency::of_pcpus();
         let cpu_before_ns = own_cpu_ns();
         let delay_before_ns = own_run_delay_ns();
         manifest.window = Some(Window { start_ns: host_now(), end_ns: None });
@@ -78,6 +79,7 @@ impl Measurement<'_> {
             window.end_ns = Some(host_now());
         }
         before.note(&mut manifest.vms);
+        manifest.frequency.end = frequency::of_pcpus();
         let stolen = host::stolen_ns().zip(stolen_before_ns);
         manifest.stolen_ns = stolen.map(|(after_ns, before_ns)| after_ns.saturating_sub(before_ns));
         quota::note_end(&mut manifest.vms);

@@ -58,6 +58,7 @@ mod tests {
             vcpu: vcpu.map(VcpuId),
             pinned: None,
             kept: None,
+            scheduling: None,
         };
         VmRecord {
             name: String::from("vm1"),

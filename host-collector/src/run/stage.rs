@@ -17,6 +17,7 @@ use crate::lab::scratch;
 use crate::store::RunDir;
 use crate::units::{Tid, VcpuId};
 use crate::vmm::pin::Pinning;
+use crate::vmm::scheduling::Scheduling;
 use crate::vmm::threads::{self, ThreadRole, ThreadsError, VmmThread};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -203,6 +204,7 @@ fn vm_record(
         },
         pinned: pinned(thread.tid),
         kept: None,
+        scheduling: Scheduling::of(thread.tid),
     });
     Ok(VmRecord { device_pid, ..VmRecord::new(&vm.name, pid, threads.collect()).with_load(vm) })
 }

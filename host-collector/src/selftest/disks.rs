@@ -4,6 +4,7 @@
 use super::SelftestError;
 use super::machine::Stage;
 use super::witness::Witness;
+use crate::compare::statistics::{Interval, RESAMPLES_COUNT, mean, mean_interval};
 use crate::rig::frontend::Frontend;
 use crate::rig::machine::READER;
 use crate::timeline::Reason;
@@ -49,6 +50,11 @@ impl DiskCount {
         difference <= EDGES_COUNT
             || difference as f64 <= DIFFERENCE_MAX * self.witnessed_count as f64
     }
+
+    /// Sleeps on the big lock in 1,000 reads, by vslice; `None` without a read.
+    fn rate(&self) -> Option<f64> {
+        (self.reads_count > 0).then(|| self.recorded_count as f64 * 1e3 / self.reads_count as f64)
+    }
 }
 
 impl Stage<'_> {
@@ -93,27 +99,49 @@ impl Stage<'_> {
     }
 }
 
-/// The counts as a table.
+/// The counts as a table with a row for each disk; several counts on one disk are added up, and have an
+/// interval.
 #[must_use]
 pub fn render_disks(counts: &[DiskCount]) -> String {
     let mut page = String::from(
         "Sleeps of the vCPU thread on QEMU's big lock while its guest reads\n\
-         \x20 disk                              by vslice  by tracefs   departures       reads\n",
+         \x20 disk                              by vslice  by tracefs   departures       reads  a 1,000 reads",
     );
-    for count in counts {
-        let mark = if count.agrees() { "" } else { "  DIFFERS" };
-        let written = writeln!(
+    let rows = rows(counts);
+    let is_repeated = rows.iter().any(|row| row.len() > 1);
+    page.push_str(if is_repeated { "            [95 %]\n" } else { "\n" });
+    for row in rows {
+        let sum = |of: fn(&DiskCount) -> u64| row.iter().map(|count| of(count)).sum::<u64>();
+        let rates: Vec<f64> = row.iter().filter_map(|count| count.rate()).collect();
+        let rate = mean(&rates).map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}"));
+        let written = write!(
             page,
-            "  {:<32}{:>11}{:>12}{:>13}{:>12}{mark}",
-            count.name,
-            count.recorded_count,
-            count.witnessed_count,
-            count.departures_count,
-            count.reads_count
+            "  {:<32}{:>11}{:>12}{:>13}{:>12}{rate:>15}",
+            row[0].name,
+            sum(|count| count.recorded_count),
+            sum(|count| count.witnessed_count),
+            sum(|count| count.departures_count),
+            sum(|count| count.reads_count),
         );
         debug_assert!(written.is_ok());
+        if let Some(Interval { low, high }) = mean_interval(&rates, RESAMPLES_COUNT) {
+            page.push_str(&format!("{:>18}", format!("[{low:.1}, {high:.1}]")));
+        }
+        page.push_str(if row.iter().all(|count| count.agrees()) { "\n" } else { "  DIFFERS\n" });
     }
     page
+}
+
+/// The counts of each disk, in the order in which the disks were first counted.
+fn rows(counts: &[DiskCount]) -> Vec<Vec<&DiskCount>> {
+    let mut rows: Vec<Vec<&DiskCount>> = Vec::new();
+    for count in counts {
+        match rows.iter_mut().find(|row| row[0].name == count.name) {
+            Some(row) => row.push(count),
+            None => rows.push(vec![count]),
+        }
+    }
+    rows
 }
 
 #[cfg(test)]
@@ -143,5 +171,20 @@ mod tests {
             assert_eq!(counts.agrees(), agrees, "{recorded} of {witnessed}");
             assert_eq!(render_disks(&[counts]).contains("DIFFERS"), !agrees);
         }
+    }
+
+    #[test]
+    fn several_counts_of_a_disk_are_one_row_with_an_interval() {
+        let mut other = counts(7, 7);
+        other.name = "nvme, TCG".to_owned();
+        let page = render_disks(&[counts(1, 1), other.clone(), other, counts(3, 3)]);
+        let rows: Vec<&str> = page.lines().skip(2).collect();
+        assert!(page.contains("[95 %]") && rows.len() == 2, "{page}");
+        // 100 and 300 of 1,000 reads: 200 between them.
+        assert!(rows[0].starts_with("  ide, TCG ") && rows[0].contains(" 200.0 "), "{page}");
+        assert!(rows[0].ends_with("[100.0, 300.0]"), "{page}");
+        assert!(rows[1].ends_with("[700.0, 700.0]"), "{page}");
+        let once = render_disks(&[counts(1, 1)]);
+        assert!(once.contains(" 100.0\n") && !once.contains("[95 %]"), "{once}");
     }
 }

@@ -20,6 +20,24 @@ pub struct Conditions {
     pub is_autogroup_on: Option<bool>,
     /// The driver that decides how a pCPU idles.
     pub idle_driver: Option<String>,
+    /// What the host runs on, if it is a virtual machine itself.
+    #[serde(default)]
+    pub hypervisor: Option<String>,
+    /// Whether that has ever said that it kept some of the pCPUs' time.
+    #[serde(default)]
+    pub is_steal_told: bool,
+    /// The driver that decides how fast pCPU0 runs, and between which frequencies in kHz it does.
+    #[serde(default)]
+    pub frequency_driver: Option<String>,
+    /// The least frequency that pCPU0 may have.
+    #[serde(default)]
+    pub frequency_min_khz: Option<u64>,
+    /// The highest frequency that pCPU0 may have.
+    #[serde(default)]
+    pub frequency_max_khz: Option<u64>,
+    /// Whether pCPUs may run faster than their nominal frequency.
+    #[serde(default)]
+    pub is_boost_on: Option<bool>,
 }
 
 impl Conditions {
@@ -33,8 +51,39 @@ impl Conditions {
             is_autogroup_on: read("/proc/sys/kernel/sched_autogroup_enabled")
                 .map(|text| text == "1"),
             idle_driver: read("/sys/devices/system/cpu/cpuidle/current_driver"),
+            hypervisor: hypervisor(),
+            is_steal_told: super::host::stolen_ns().is_some_and(|stolen_ns| stolen_ns > 0),
+            frequency_driver: read(format!("{CPUFREQ}/scaling_driver")),
+            frequency_min_khz: read_number("scaling_min_freq"),
+            frequency_max_khz: read_number("scaling_max_freq"),
+            is_boost_on: is_boost_on(),
         }
     }
+}
+
+/// The flag is CPUID leaf 1, ECX bit 31, which hypervisors set; DMI has the machine's name.
+fn hypervisor() -> Option<String> {
+    let cpuinfo = read("/proc/cpuinfo")?;
+    let flags = cpuinfo.lines().find(|line| line.starts_with("flags"))?;
+    flags.split_whitespace().any(|flag| flag == "hypervisor").then(|| {
+        let dmi = |name| read(format!("/sys/class/dmi/id/{name}"));
+        let words: Vec<String> =
+            ["sys_vendor", "product_name"].into_iter().filter_map(dmi).collect();
+        if words.is_empty() { "unknown".to_owned() } else { words.join(" ") }
+    })
+}
+
+/// Documentation/admin-guide/pm/cpufreq.rst.
+const CPUFREQ: &str = "/sys/devices/system/cpu/cpu0/cpufreq";
+
+fn read_number(name: &str) -> Option<u64> {
+    read(format!("{CPUFREQ}/{name}"))?.parse().ok()
+}
+
+/// `intel_pstate` has a file of its own, with the opposite meaning (Documentation/admin-guide/pm).
+fn is_boost_on() -> Option<bool> {
+    let no_turbo = read("/sys/devices/system/cpu/intel_pstate/no_turbo").map(|text| text == "0");
+    no_turbo.or_else(|| read("/sys/devices/system/cpu/cpufreq/boost").map(|text| text == "1"))
 }
 
 fn preemption() -> Option<String> {

@@ -163,8 +163,7 @@ impl HostFacts {
             known(&self.qemu_version),
         ];
         if let Some(disk) = &self.disk {
-            let scheduler = known(&disk.scheduler);
-            lines.push(format!("host disk {}, I/O scheduler {scheduler}", disk.device));
+            lines.push(disk.line());
         }
         lines
     }
@@ -179,8 +178,28 @@ pub struct DiskFacts {
     pub scheduler: Option<String>,
     /// Those that it could use.
     pub schedulers: Vec<String>,
+    /// What the plan asks for, if it asks for one.
+    #[serde(default)]
+    pub scheduler_asked: Option<String>,
+    /// The one before the run, if the run has set another.
+    #[serde(default)]
+    pub scheduler_before: Option<String>,
     /// Whether the kernel takes it for a rotating disk.
     pub rotational: Option<bool>,
+}
+
+impl DiskFacts {
+    fn line(&self) -> String {
+        let scheduler = self.scheduler.as_deref().unwrap_or("unknown");
+        let mut line = format!("host disk {}, I/O scheduler {scheduler}", self.device);
+        if let Some(asked) = self.scheduler_asked.as_deref().filter(|asked| *asked != scheduler) {
+            line.push_str(&format!(" for {asked}, which Linux 5.0 has removed"));
+        }
+        if let Some(before) = &self.scheduler_before {
+            line.push_str(&format!(" (set for the run, {before} otherwise)"));
+        }
+        line
+    }
 }
 
 /// Asks this host; `disk_path` is any file or directory on the guests' disk.
@@ -311,12 +330,14 @@ pub fn disk_facts(path: &Path) -> Option<DiskFacts> {
         device: disk.file_name()?.to_string_lossy().into_owned(),
         scheduler,
         schedulers,
+        scheduler_asked: None,
+        scheduler_before: None,
         rotational: read_trimmed(disk.join("queue/rotational")).map(|text| text == "1"),
     })
 }
 
 /// Reads `none [mq-deadline] kyber`: the one in use, and all.
-fn parse_schedulers(line: &str) -> (Option<String>, Vec<String>) {
+pub(super) fn parse_schedulers(line: &str) -> (Option<String>, Vec<String>) {
     let bare = |word: &str| word.trim_matches(['[', ']']).to_owned();
     let in_use = line.split_whitespace().find(|word| word.starts_with('[')).map(bare);
     (in_use, line.split_whitespace().map(bare).collect())

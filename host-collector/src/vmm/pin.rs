@@ -1,23 +1,24 @@
 //! Pins threads to pCPUs and puts them back, also after the collector was killed.
 //!
-//! Before a thread's affinity is changed, its previous one is written to a journal file, together
+//! Before a thread's affinity is changed, its previous one is written to a [`journal`], together
 //! with the start of the thread and the start of the collector. [`Pinning`] undoes its changes when
 //! it is dropped; a collector that was killed leaves its journal, and the next one that starts calls
 //! [`undo_stale_journals`]. Neither touches a thread that began later and has an old one's id, nor
 //! one that somebody else has given another affinity since.
 
+use super::journal::{self, Journal, JournalError};
 use crate::units::{PcpuId, Tid};
 use crate::vmm::procfs::{self, StartTicks};
 use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use thiserror::Error;
+
+const KIND: &str = "affinity";
 
 /// A thread and the pCPU that it is to run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,14 +35,9 @@ pub struct Pin {
 /// Why a thread could not be pinned.
 #[derive(Debug, Error)]
 pub enum PinError {
-    /// The journal.
-    #[error("the journal of affinities {path} cannot be written: {source}")]
-    Journal {
-        /// Its path.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    /// See [`JournalError`].
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// The kernel refused.
     #[error("thread {tid} cannot be pinned to {pcpu}: {errno}")]
     Affinity {
@@ -66,8 +62,7 @@ struct Entry {
 /// The affinities that this process has changed.
 #[derive(Debug)]
 pub struct Pinning {
-    path: PathBuf,
-    journal: File,
+    journal: Journal,
     /// The pinned threads, by id.
     entries: BTreeMap<Tid, Entry>,
 }
@@ -78,19 +73,8 @@ impl Pinning {
     /// # Errors
     /// [`PinError::Journal`].
     pub fn new(directory: &Path) -> Result<Pinning, PinError> {
-        let own = Tid(std::process::id());
-        let start = procfs::start_ticks(own).unwrap_or(StartTicks(0));
-        let mut number = 0_u32;
-        loop {
-            let path = directory.join(format!("affinity-{own}-{}-{number}.journal", start.0));
-            let created = fs::create_dir_all(directory)
-                .and_then(|()| OpenOptions::new().create_new(true).append(true).open(&path));
-            match created {
-                Ok(journal) => return Ok(Pinning { path, journal, entries: BTreeMap::new() }),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-                Err(source) => return Err(PinError::Journal { path, source }),
-            }
-        }
+        let journal = Journal::create(directory, KIND)?;
+        Ok(Pinning { journal, entries: BTreeMap::new() })
     }
 
     /// Pins these threads. Threads that ended meanwhile are left out, threads that are where they
@@ -110,7 +94,7 @@ impl Pinning {
             }
             let Some(previous) = self.previous(pin, start)? else { continue };
             let entry = Entry { tid: pin.tid, start, pinned_to: pin.pcpu, previous };
-            self.write(&entry)?;
+            self.journal.write(&entry)?;
             self.entries.insert(pin.tid, entry);
             match set_affinity(pin.tid, &[pin.pcpu]) {
                 Ok(()) | Err(Errno::ESRCH) => {}
@@ -138,15 +122,6 @@ impl Pinning {
             Err(errno) => Err(PinError::Affinity { tid: pin.tid, pcpu: pin.pcpu, errno }),
         }
     }
-
-    fn write(&mut self, entry: &Entry) -> Result<(), PinError> {
-        let journal_error = |source| PinError::Journal { path: self.path.clone(), source };
-        let mut line = serde_json::to_vec(entry).map_err(|error| journal_error(error.into()))?;
-        line.push(b'\n');
-        // One write, so that a reader never finds half a line unless the disk is full. No sync: a
-        // crash of the host ends the threads too.
-        self.journal.write_all(&line).map_err(journal_error)
-    }
 }
 
 impl Drop for Pinning {
@@ -154,8 +129,6 @@ impl Drop for Pinning {
         for entry in self.entries.values() {
             restore(entry);
         }
-        // A journal that stays is harmless: what it names is where it was before.
-        let _ = fs::remove_file(&self.path);
     }
 }
 
@@ -164,47 +137,12 @@ impl Drop for Pinning {
 /// # Errors
 /// Those of reading the directory; a directory that does not exist is an empty one.
 pub fn undo_stale_journals(directory: &Path) -> io::Result<usize> {
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(error),
-    };
-    let mut restored_count = 0;
-    for entry in entries {
-        let path = entry?.path();
-        let Some((owner, start)) = owner_of(&path) else { continue };
-        // The directory is open to everybody: what somebody else has written there is not for us to
-        // do, and above all not for root.
-        if !is_own_file(&path) {
-            continue;
-        }
-        if procfs::is_alive(owner, start) {
-            continue;
-        }
-        let text = fs::read_to_string(&path)?;
-        // A line that does not parse was cut off when the disk was full, before its change.
-        let lines = text.lines().filter_map(|line| serde_json::from_str::<Entry>(line).ok());
+    journal::undo_stale(directory, KIND, |entries: Vec<Entry>| {
         // Of a thread that was pinned twice, the last line has the pin and all have what was before.
-        let last: BTreeMap<Tid, Entry> = lines.map(|entry| (entry.tid, entry)).collect();
-        restored_count += last.values().filter(|entry| restore(entry)).count();
-        fs::remove_file(&path)?;
-    }
-    Ok(restored_count)
-}
-
-/// Whether this user wrote it; a link is nobody's.
-fn is_own_file(path: &Path) -> bool {
-    fs::symlink_metadata(path)
-        .is_ok_and(|metadata| metadata.is_file() && metadata.uid() == geteuid().as_raw())
-}
-
-/// The collector that wrote a journal, from its name `affinity-PID-START-NUMBER.journal`.
-fn owner_of(path: &Path) -> Option<(Tid, StartTicks)> {
-    let name = path.file_name()?.to_str()?;
-    let mut parts = name.strip_prefix("affinity-")?.strip_suffix(".journal")?.split('-');
-    let owner = Tid(parts.next()?.parse().ok()?);
-    let start = StartTicks(parts.next()?.parse().ok()?);
-    Some((owner, start))
+        let last: BTreeMap<Tid, Entry> =
+            entries.into_iter().map(|entry| (entry.tid, entry)).collect();
+        last.values().filter(|entry| restore(entry)).count()
+    })
 }
 
 /// Puts one thread back, if it is the same thread and still where it was put.

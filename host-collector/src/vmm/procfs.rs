@@ -135,7 +135,7 @@ fn parse_start_ticks(stat: &str) -> Option<StartTicks> {
 
 /// The name, field 2, stands in parentheses and may itself hold spaces and parentheses: what
 /// follows the last one is the rest.
-fn fields_after_comm(stat: &str) -> Option<std::str::SplitWhitespace<'_>> {
+pub(super) fn fields_after_comm(stat: &str) -> Option<std::str::SplitWhitespace<'_>> {
     stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace())
 }
 

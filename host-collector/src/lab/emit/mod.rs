@@ -174,7 +174,14 @@ impl<'a> Emission<'a> {
             return Ok(Dataplane::Off);
         }
         if disk.iothreads > 1 {
-            self.needs(Feature::VqMapping, "iothreads above 1 (iothread-vq-mapping)")?;
+            let (feature, what) = match disk.bus {
+                DiskBus::VirtioScsi => (
+                    Feature::ScsiVqMapping,
+                    "iothreads above 1 on virtio-scsi (iothread-vq-mapping)",
+                ),
+                _ => (Feature::VqMapping, "iothreads above 1 (iothread-vq-mapping)"),
+            };
+            self.needs(feature, what)?;
             return Ok(Dataplane::Mapping);
         }
         if disk.bus == DiskBus::VirtioScsi {

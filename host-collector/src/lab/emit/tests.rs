@@ -129,6 +129,12 @@ fn queues_and_mapping_wait_for_their_versions() {
     assert!(disk_line(&mapped, "9.0").contains("iothread-vq-mapping"));
     let message = refusal(&mapped, "8.2");
     assert!(message.contains("(iothread-vq-mapping) needs QEMU 9.0 or newer"), "{message}");
+    let mapped = plan(|disk| {
+        (disk.bus, disk.iothread, disk.iothreads) = (DiskBus::VirtioScsi, true, 2);
+    });
+    assert!(disk_line(&mapped, "10.0").contains("iothread-vq-mapping"));
+    let message = refusal(&mapped, "9.2");
+    assert!(message.contains("on virtio-scsi (iothread-vq-mapping) needs QEMU 10.0"), "{message}");
     let scsi = plan(|disk| (disk.bus, disk.iothread) = (DiskBus::VirtioScsi, true));
     assert!(refusal(&scsi, "2.1").contains("needs QEMU 2.2"));
     assert!(

@@ -51,6 +51,8 @@ pub enum Feature {
     JsonDevices,
     /// `iothread-vq-mapping` on virtio-blk.
     VqMapping,
+    /// `iothread-vq-mapping` on virtio-scsi.
+    ScsiVqMapping,
 }
 
 /// From which release on something holds, and before which.
@@ -91,7 +93,7 @@ pub const OLDEST: QemuVersion = QemuVersion { major: 1, minor: 4 };
 ///
 /// `scsi=` is emitted where a dataplane needs it and it is not the default, so never from 2.5 on; QEMU
 /// 9.1 removed the property (docs/about/removed-features.rst:513@10.0).
-pub const CUT_OVERS: [CutOver; 15] = [
+pub const CUT_OVERS: [CutOver; 16] = [
     between(
         Feature::XDataPlane,
         (1, 4),
@@ -133,6 +135,7 @@ pub const CUT_OVERS: [CutOver; 15] = [
         "gitlab.com/libvirt/libvirt/-/issues/287: -set is broken by JSON, used from QEMU 6.2 on",
     ),
     since(Feature::VqMapping, 9, 0, "qapi/virtio.json: \"Since 9.0\"; b6948ab01d"),
+    since(Feature::ScsiVqMapping, 10, 0, "hw/scsi/virtio-scsi.c@10.0.0, virtio_scsi_properties"),
 ];
 
 impl QemuVersion {

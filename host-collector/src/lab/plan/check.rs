@@ -1,6 +1,6 @@
 //! What a plan must hold for it to be possible on any host.
 
-use super::{Aio, DiskBus, DiskPlan, Plan, PlanError, Problem, ReaderPlan, VmPlan};
+use super::{Aio, DiskPlan, Plan, PlanError, Problem, ReaderPlan, VmPlan};
 use crate::units::VcpuId;
 use std::collections::BTreeSet;
 use vslice_workload::spec::{Engine, LEASE_MS};
@@ -54,6 +54,9 @@ impl Plan {
         if !u32::try_from(self.lease_ms).is_ok_and(|lease_ms| LEASE_MS.contains(&lease_ms)) {
             return Err(Problem::Lease { lease_ms: self.lease_ms });
         }
+        if let Some(name) = self.host_io_scheduler.as_ref().filter(|name| !is_word(name)) {
+            return Err(Problem::HostIoScheduler(name.clone()));
+        }
         let mut names = BTreeSet::new();
         for vm in &self.vms {
             if !names.insert(&vm.name) {
@@ -72,6 +75,12 @@ fn check_name(name: &str) -> Result<(), Problem> {
     } else {
         Err(Problem::Name(name.to_owned()))
     }
+}
+
+/// A name that can be one of the kernel's, so that nothing else is written to it.
+fn is_word(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=16).contains(&name.len()) && name.bytes().all(fits)
 }
 
 impl VmPlan {
@@ -140,7 +149,7 @@ impl VmPlan {
             return Err(Problem::IothreadWithoutEventfd(vm()));
         }
         self.check_range("iothreads", u64::from(disk.iothreads), 1, 64)?;
-        if disk.iothreads > 1 && !(disk.iothread && disk.bus == DiskBus::VirtioBlk) {
+        if disk.iothreads > 1 && !disk.iothread {
             return Err(Problem::NoMapping(vm()));
         }
         if disk.aio == Aio::Native && !disk.cache.is_direct() {
@@ -251,11 +260,7 @@ mod tests {
             "iothread = true\nioeventfd = false",
             "vm 'vm1': iothread = true needs ioeventfd = true, which is what wakes the iothread",
         ),
-        (
-            "iothread = false",
-            "iothreads = 2",
-            "vm 'vm1': iothreads above 1 needs iothread = true and bus = \"virtio-blk\"",
-        ),
+        ("iothread = false", "iothreads = 2", "vm 'vm1': iothreads above 1 needs iothread = true"),
         (
             "cache = \"none\"",
             "cache = \"writeback\"",

@@ -30,6 +30,9 @@ const LEASE_MS_DEFAULT: u64 = 1_500;
 /// lies between two looks where a guest is slow, and a tenth of the shortest timeslice.
 pub const HOG_GAP_US: u32 = 50;
 
+/// What a plan or an override says that leaves a setting of the host as it is.
+const KEEP: &str = "keep";
+
 /// An experiment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -63,6 +66,11 @@ pub struct Plan {
     /// QEMU's. Each costs two or three records more, made on the vCPU's time; there are none under TCG.
     #[serde(default)]
     pub exits: bool,
+    /// The I/O scheduler that the host's disk under the guests' images has while `vslice run` or an
+    /// experiment goes on: everybody's I/O on that disk goes through it meanwhile. `cfq`, `deadline` and
+    /// `noop` are their heirs where the kernel has them no more; absent or `keep`, nothing is changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_io_scheduler: Option<String>,
     /// Where the collector runs, and where QEMU's own threads do unless a VM says otherwise.
     pub collector_pcpu: PcpuId,
     /// The guests.
@@ -427,6 +435,12 @@ impl Plan {
             pcpus.extend([self.main_loop_pcpu(vm), self.iothread_pcpu(vm), self.worker_pcpu(vm)]);
         }
         pcpus
+    }
+
+    /// The I/O scheduler that the host's disk shall have, if it shall have another one than it has.
+    #[must_use]
+    pub fn host_io_scheduler(&self) -> Option<&str> {
+        self.host_io_scheduler.as_deref().filter(|name| *name != KEEP)
     }
 
     /// Checks that the host has every pCPU that the plan names.

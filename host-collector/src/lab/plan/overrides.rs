@@ -49,6 +49,9 @@ pub struct Overrides {
     /// Let QEMU cache the image in this way
     #[arg(long)]
     pub cache: Option<Cache>,
+    /// Give the host's disk under the guests' images this I/O scheduler for the run; keep: none but its own
+    #[arg(long, value_name = "NAME")]
+    pub host_io_scheduler: Option<String>,
     /// Record every exit of the guests under KVM, which costs: --exits, --exits=false
     #[arg(
         long,
@@ -87,6 +90,9 @@ impl Overrides {
             return Err(nothing(flag, "disk"));
         }
         replace(&mut plan.exits, self.exits);
+        if let Some(name) = &self.host_io_scheduler {
+            plan.host_io_scheduler = Some(name.clone());
+        }
         for vm in &mut plan.vms {
             if let Some(reader) = &mut vm.reader {
                 self.change_reader(reader);

@@ -86,6 +86,9 @@ pub enum Problem {
         /// The lease.
         lease_ms: u64,
     },
+    /// It would be written to the kernel.
+    #[error("host_io_scheduler = \"{0}\" is no name of a scheduler, such as bfq")]
+    HostIoScheduler(String),
     /// The number of a key is out of its range.
     #[error("vm '{vm}': {key} = {value} is not in [{min}, {max}]")]
     Range {
@@ -147,7 +150,7 @@ pub enum Problem {
     #[error("vm '{0}': iothread = true needs ioeventfd = true, which is what wakes the iothread")]
     IothreadWithoutEventfd(String),
     /// Queues of a disk that no iothread serves, or that QEMU does not spread.
-    #[error("vm '{0}': iothreads above 1 needs iothread = true and bus = \"virtio-blk\"")]
+    #[error("vm '{0}': iothreads above 1 needs iothread = true")]
     NoMapping(String),
     /// Linux AIO through the page cache.
     #[error(

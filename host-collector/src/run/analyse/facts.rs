@@ -79,14 +79,25 @@ pub(super) fn is_throttled(vm: &VmRecord, thread: &ThreadRecord) -> bool {
 /// Above this share of the host's pCPUs' time, what a hypervisor below it kept is warned of.
 const STOLEN_SHARE_MAX: f64 = 0.01;
 
-/// That the host is a guest itself, whose hypervisor kept some of the time that was measured: it is in
-/// every number, and in none of the reasons.
+/// That the host is a guest itself, whose hypervisor kept some of the time that was measured, or does not
+/// say so: it is in every number, and in none of the reasons.
 pub(super) fn stolen(manifest: &Manifest) -> Option<Warning> {
     let window = manifest.window?;
     let host = serde_json::from_value::<HostFacts>(manifest.environment.clone()).ok()?;
     let pcpus_count = host.pcpus_online?.count();
     let measured_ns = window.end_ns?.since_ns(window.start_ns) as f64 * pcpus_count as f64;
-    let share = manifest.stolen_ns? as f64 / measured_ns;
+    let share = manifest.stolen_ns.map(|stolen_ns| stolen_ns as f64 / measured_ns);
+    if let Some(hypervisor) = host.conditions.hypervisor.filter(|_| !host.conditions.is_steal_told)
+    {
+        return Some(Warning::Notice {
+            text: format!(
+                "this host is a guest itself ({hypervisor}), whose hypervisor has never said that it kept \
+                 any of the pCPUs' time: where its own CPUs have more to do than they can, the times here \
+                 mean nothing"
+            ),
+        });
+    }
+    let share = share?;
     (share > STOLEN_SHARE_MAX).then(|| Warning::Notice {
         text: format!(
             "this host is a guest itself, and its hypervisor kept {:.1} % of its pCPUs' time: that is in \
@@ -131,6 +142,13 @@ mod tests {
         manifest.stolen_ns = Some(220_000);
         let warning = stolen(&manifest).expect("a tenth").to_string();
         assert!(warning.contains("kept 10.0 % of its pCPUs' time"), "{warning}");
+        let silent = serde_json::json!({ "hypervisor": "QEMU", "mitigations": {} });
+        manifest.environment["conditions"] = silent;
+        let warning = stolen(&manifest).expect("it may keep anything").to_string();
+        assert!(
+            warning.contains("a guest itself (QEMU), whose hypervisor has never said"),
+            "{warning}"
+        );
         manifest.window = None;
         assert_eq!(stolen(&manifest), None);
     }

@@ -23,6 +23,7 @@ use crate::units::{PcpuId, Tid};
 use crate::vmm::bql::Bql;
 use crate::vmm::cgroup::{Quota, Throttling};
 use crate::vmm::extents::Extent;
+use crate::vmm::frequency::FrequencyRecord;
 use crate::vmm::host::WholeDisk;
 use crate::vmm::memory_map::MemoryMap;
 use tempfile::TempDir;
@@ -71,6 +72,7 @@ fn vm(name: &str, pid: Tid, vcpu1: Tid, reads: bool) -> VmRecord {
         vcpu,
         pinned: Some(PcpuId(pcpu)),
         kept: None,
+        scheduling: None,
     };
     let bql = Bql {
         address: BQL,
@@ -135,6 +137,7 @@ pub(crate) fn manifest() -> Manifest {
         cost: crate::run::manifest::Cost::default(),
         host_tsc: Vec::new(),
         stolen_ns: None,
+        frequency: FrequencyRecord::default(),
     }
 }
 

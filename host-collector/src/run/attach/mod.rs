@@ -26,10 +26,12 @@ use crate::lab::scratch;
 use crate::store::{RunDir, VmName};
 use crate::units::{PcpuId, Tid};
 use crate::vmm::found::FoundVm;
+use crate::vmm::frequency::FrequencyRecord;
 use crate::vmm::host::{self, HostPcpus};
 use crate::vmm::image::Image;
 use crate::vmm::pin::{self, Pin, Pinning};
 use crate::vmm::procfs::{self, StartTicks};
+use crate::vmm::scheduling::Scheduling;
 use crate::vmm::threads;
 use load::{Meeting, accelerator_of};
 use roles::Pinned;
@@ -334,6 +336,7 @@ impl<'a> Attachment<'a> {
             cost: Cost::default(),
             host_tsc: Vec::new(),
             stolen_ns: None,
+            frequency: FrequencyRecord::default(),
         }
     }
 }
@@ -346,6 +349,7 @@ fn record_of(vm: &FoundVm, name: &VmName, part: Option<&VmPlan>) -> VmRecord {
         vcpu: thread.vcpu,
         pinned: None,
         kept: None,
+        scheduling: Scheduling::of(thread.tid),
     });
     let record = VmRecord::new(name.as_str(), vm.pid, threads.collect());
     match part {

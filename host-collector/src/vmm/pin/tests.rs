@@ -1,4 +1,5 @@
 use super::*;
+use std::fs;
 use std::sync::mpsc;
 
 /// A thread of this process that waits until it is dropped.

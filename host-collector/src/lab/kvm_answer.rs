@@ -1,5 +1,5 @@
-//! A KVM that hangs instead of running a kernel takes a minute to find out. So its refusal is remembered
-//! until the host boots again, or has another KVM, QEMU or kernel of the guests.
+//! Whether KVM runs a stock kernel takes seconds to find out, and a minute where it hangs instead. So its
+//! answer is remembered until the host boots again, or has another KVM, QEMU or kernel of the guests.
 
 use super::image::MicroImage;
 use super::tools;
@@ -7,14 +7,16 @@ use serde::{Deserialize, Serialize};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-/// What was found, and of what.
+/// How long a kernel took to boot in KVM, or what happened instead, a part of a sentence.
+pub(super) type Answer = Result<Duration, String>;
+
+/// What was answered, and to what.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Refusal {
-    /// Of what it was found.
-    of: Asked,
-    /// What happened, a part of a sentence.
-    what: String,
+struct Answered {
+    asked: Asked,
+    answer: Answer,
 }
 
 /// All that the answer depends on, as far as can be seen.
@@ -43,38 +45,34 @@ impl Asked {
         Some(Asked { boot, modules, files: vec![file(qemu)?, file(&image.kernel)?] })
     }
 
-    /// What KVM did when it was asked the same before, if it refused.
-    pub(super) fn recall(&self) -> Option<String> {
+    /// What KVM answered when it was asked the same before.
+    pub(super) fn recall(&self) -> Option<Answer> {
         self.recall_from(&path()?)
     }
 
-    /// Keeps a refusal, or forgets the one that there is. What cannot be kept is asked again.
-    pub(super) fn keep(&self, refusal: Option<&str>) {
+    /// Keeps the answer instead of the one before. What cannot be kept is asked again.
+    pub(super) fn keep(&self, answer: &Answer) {
         if let Some(path) = path() {
-            self.keep_in(&path, refusal);
+            self.keep_in(&path, answer);
         }
     }
 
-    fn recall_from(&self, path: &Path) -> Option<String> {
-        let refusal: Refusal = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-        (refusal.of == *self).then_some(refusal.what)
+    fn recall_from(&self, path: &Path) -> Option<Answer> {
+        let answered: Answered = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+        (answered.asked == *self).then_some(answered.answer)
     }
 
-    fn keep_in(&self, path: &Path, refusal: Option<&str>) {
-        let Some(what) = refusal else {
-            let _may_not_be_there = fs::remove_file(path);
-            return;
-        };
-        let refusal = Refusal { of: self.clone(), what: what.to_owned() };
+    fn keep_in(&self, path: &Path, answer: &Answer) {
+        let answered = Answered { asked: self.clone(), answer: answer.clone() };
         let written = path.parent().map(fs::create_dir_all).is_some_and(|made| made.is_ok());
-        if let (true, Ok(text)) = (written, serde_json::to_vec(&refusal)) {
+        if let (true, Ok(text)) = (written, serde_json::to_vec(&answered)) {
             let _is_asked_again = fs::write(path, text);
         }
     }
 }
 
 fn path() -> Option<PathBuf> {
-    Some(tools::cache_dir()?.join("kvm-refusal.json"))
+    Some(tools::cache_dir()?.join("kvm-answer.json"))
 }
 
 #[cfg(test)]
@@ -87,15 +85,15 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_holds_until_something_changes() {
+    fn an_answer_holds_until_something_changes() {
         let directory = tempfile::tempdir().expect("scratch");
-        let path = directory.path().join("vslice/kvm-refusal.json");
+        let path = directory.path().join("vslice/kvm-answer.json");
         assert_eq!(asked("a").recall_from(&path), None);
-        asked("a").keep_in(&path, Some("no sign of life"));
-        assert_eq!(asked("a").recall_from(&path).as_deref(), Some("no sign of life"));
-        assert_eq!(asked("b").recall_from(&path), None, "the host has booted again");
-        asked("a").keep_in(&path, None);
-        assert_eq!(asked("a").recall_from(&path), None, "it runs now");
+        for answer in [Err("no sign of life".to_owned()), Ok(Duration::from_millis(1_200))] {
+            asked("a").keep_in(&path, &answer);
+            assert_eq!(asked("a").recall_from(&path), Some(answer));
+            assert_eq!(asked("b").recall_from(&path), None, "the host has booted again");
+        }
         fs::write(&path, "half a line").expect("writable");
         assert_eq!(asked("a").recall_from(&path), None);
     }

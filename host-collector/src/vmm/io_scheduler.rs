@@ -1,0 +1,254 @@
+//! Gives the disk under the guests' images the I/O scheduler that a plan asks for, and the one before back,
+//! also after the collector was killed: see [`journal`](super::journal).
+//!
+//! The scheduler is one of the whole disk: while it is set, everybody's I/O on that disk goes through it,
+//! and the change itself holds the disk's I/O up for a moment (linux/block/elevator.c, `elevator_switch`,
+//! freezes the queue).
+
+use super::host::{disk_facts, parse_schedulers};
+use super::journal::{self, Journal, JournalError};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// The schedulers of the block layer with one queue, which Linux 5.0 has removed (commit f382fb0bcef4), and
+/// what is nearest to each: BFQ began as a change of CFQ, the others were ported to many queues.
+const HEIRS: [(&str, &str); 3] = [("cfq", "bfq"), ("deadline", "mq-deadline"), ("noop", "none")];
+
+const KIND: &str = "io-scheduler";
+
+/// Why the disk has not the scheduler that it should have.
+#[derive(Debug, Error)]
+pub enum IoSchedulerError {
+    /// The file system is not on one block device.
+    #[error(
+        "the guests' disks are in {}, which is not on one disk with an I/O scheduler", path.display()
+    )]
+    NoQueue {
+        /// Where they are.
+        path: PathBuf,
+    },
+    /// The kernel has it not, or not for this disk.
+    #[error(
+        "{device} cannot have the I/O scheduler {wanted} ({source}): it offers {}",
+        if offered.is_empty() { "none".to_owned() } else { offered.join(", ") }
+    )]
+    Refused {
+        /// The disk.
+        device: String,
+        /// What it should have, or what is nearest to that here.
+        wanted: String,
+        /// What the kernel offers; more if it has modules for them.
+        offered: Vec<String>,
+        /// What the kernel said; `EINVAL` if there is none of that name.
+        source: io::Error,
+    },
+    /// See [`JournalError`].
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+/// One line of a journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Change {
+    /// The file in sysfs.
+    file: PathBuf,
+    previous: String,
+    set_to: String,
+}
+
+/// A disk's scheduler for as long as this is there.
+#[derive(Debug)]
+pub struct HeldIoScheduler {
+    /// `None` if the disk had it already, so that nothing is to be undone.
+    change: Option<(Change, Journal)>,
+}
+
+impl HeldIoScheduler {
+    /// Gives the disk under `path` the scheduler `wanted`, or its heir if this kernel has that instead.
+    ///
+    /// # Errors
+    /// [`IoSchedulerError`]; the disk is as before then.
+    pub fn set(
+        journals: &Path,
+        path: &Path,
+        wanted: &str,
+    ) -> Result<HeldIoScheduler, IoSchedulerError> {
+        let no_queue = || IoSchedulerError::NoQueue { path: path.to_owned() };
+        let disk = disk_facts(path).ok_or_else(no_queue)?;
+        let file = Path::new("/sys/block").join(&disk.device).join("queue/scheduler");
+        let previous = disk.scheduler.ok_or_else(no_queue)?;
+        let set_to = nearest(wanted, &disk.schedulers).to_owned();
+        if previous == set_to {
+            return Ok(HeldIoScheduler { change: None });
+        }
+        let mut journal = Journal::create(journals, KIND)?;
+        let change = Change { file, previous, set_to };
+        journal.write(&change)?;
+        match put(&change.file, &change.set_to).and_then(|()| is_in_use(&change)) {
+            Ok(()) => Ok(HeldIoScheduler { change: Some((change, journal)) }),
+            Err(source) => {
+                // A kernel that takes a name which it does not know may have put another in its place.
+                let _is_as_before = put(&change.file, &change.previous);
+                Err(IoSchedulerError::Refused {
+                    device: disk.device,
+                    wanted: change.set_to,
+                    offered: disk.schedulers,
+                    source,
+                })
+            }
+        }
+    }
+
+    /// What the disk had before, if that was something else.
+    #[must_use]
+    pub fn previous(&self) -> Option<&str> {
+        self.change.as_ref().map(|(change, _)| change.previous.as_str())
+    }
+}
+
+impl Drop for HeldIoScheduler {
+    fn drop(&mut self) {
+        if let Some((change, _journal)) = &self.change {
+            restore(change);
+        }
+    }
+}
+
+/// What is nearest to `wanted`: itself if the kernel offers it, or nothing is known of it.
+fn nearest<'a>(wanted: &'a str, offered: &[String]) -> &'a str {
+    let heir = HEIRS.iter().find(|(gone, _)| *gone == wanted).map(|(_, heir)| *heir);
+    match heir {
+        Some(heir) if !offered.iter().any(|name| name == wanted) => heir,
+        _ => wanted,
+    }
+}
+
+/// Undoes what collectors have left that are no longer there. Returns how many disks went back.
+///
+/// # Errors
+/// Those of reading the directory; a directory that does not exist is an empty one.
+pub fn undo_stale_journals(directory: &Path) -> io::Result<usize> {
+    journal::undo_stale(directory, KIND, |changes: Vec<Change>| {
+        changes.iter().filter(|change| restore(change)).count()
+    })
+}
+
+/// Puts one disk back, unless somebody else has given it another scheduler since.
+fn restore(change: &Change) -> bool {
+    let now = fs::read_to_string(&change.file).unwrap_or_default();
+    parse_schedulers(&now).0.as_ref() == Some(&change.set_to)
+        && put(&change.file, &change.previous).is_ok()
+}
+
+/// Linux 6.18 was seen to take any name without an error, and to have `none` in use then.
+fn is_in_use(change: &Change) -> io::Result<()> {
+    match parse_schedulers(&fs::read_to_string(&change.file)?).0 {
+        Some(now) if now == change.set_to => Ok(()),
+        now => Err(io::Error::other(format!(
+            "the kernel took the name, and {} is in use",
+            now.as_deref().unwrap_or("nothing")
+        ))),
+    }
+}
+
+fn put(file: &Path, scheduler: &str) -> io::Result<()> {
+    // Without `create`: this file is there, or the disk has gone.
+    fs::OpenOptions::new()
+        .write(true)
+        .open(file)
+        .and_then(|mut file| io::Write::write_all(&mut file, scheduler.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offered(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_scheduler_that_left_linux_has_an_heir() {
+        let today = offered(&["mq-deadline", "kyber", "none"]);
+        for (wanted, expected) in [
+            ("cfq", "bfq"),
+            ("deadline", "mq-deadline"),
+            ("noop", "none"),
+            ("kyber", "kyber"),
+            ("nonesuch", "nonesuch"),
+        ] {
+            assert_eq!(nearest(wanted, &today), expected, "{wanted}");
+        }
+        assert_eq!(nearest("cfq", &offered(&["noop", "deadline", "cfq"])), "cfq");
+    }
+
+    /// A disk of which only the one file is there, as sysfs does not show it to everybody.
+    fn stale(directory: &Path, now: &str) -> PathBuf {
+        let file = directory.join("scheduler");
+        fs::write(&file, now).expect("writable");
+        let change =
+            Change { file: file.clone(), previous: "none".to_owned(), set_to: "bfq".to_owned() };
+        let line = serde_json::to_string(&change).expect("JSON");
+        let name = format!("{KIND}-{}-1-0.journal", std::process::id());
+        fs::write(directory.join(name), line + "\n").expect("writable");
+        file
+    }
+
+    #[test]
+    fn what_a_killed_collector_set_goes_back_unless_somebody_else_has_set_it_since() {
+        let directory = tempfile::tempdir().expect("scratch");
+        let file = stale(directory.path(), "none mq-deadline [bfq]");
+        assert_eq!(undo_stale_journals(directory.path()).expect("readable"), 1);
+        assert!(fs::read_to_string(&file).expect("there").starts_with("none"));
+        assert_eq!(fs::read_dir(directory.path()).expect("readable").count(), 1, "no journal");
+        let file = stale(directory.path(), "none [mq-deadline] bfq");
+        assert_eq!(undo_stale_journals(directory.path()).expect("readable"), 0);
+        assert_eq!(fs::read_to_string(&file).expect("there"), "none [mq-deadline] bfq");
+    }
+
+    #[test]
+    fn a_file_system_without_a_disk_is_an_error() {
+        let journals = tempfile::tempdir().expect("scratch");
+        let error = HeldIoScheduler::set(journals.path(), Path::new("/proc"), "bfq")
+            .expect_err("not on a disk");
+        assert_eq!(
+            error.to_string(),
+            "the guests' disks are in /proc, which is not on one disk with an I/O scheduler"
+        );
+    }
+
+    /// The real thing, where this process may: as root, on a disk that offers another scheduler.
+    #[test]
+    fn a_disk_has_the_scheduler_until_its_holder_goes() {
+        let journals = tempfile::tempdir().expect("scratch");
+        let facts = || disk_facts(journals.path());
+        let Some(before) = facts().filter(|_| nix::unistd::geteuid().is_root()) else { return };
+        let Some(scheduler) = before.scheduler.clone() else { return };
+        let others = before.schedulers.iter().filter(|name| **name != scheduler);
+        let Some(other) = others.clone().find(|name| *name == "bfq").or(others.clone().next())
+        else {
+            return;
+        };
+        let file = format!("/sys/block/{}/queue/scheduler", before.device);
+        if fs::OpenOptions::new().write(true).open(&file).is_err() {
+            return;
+        }
+        let held = HeldIoScheduler::set(journals.path(), journals.path(), other).expect("offered");
+        assert_eq!(facts().expect("still there").scheduler.as_ref(), Some(other));
+        assert_eq!(held.previous(), Some(scheduler.as_str()));
+        assert_eq!(undo_stale_journals(journals.path()).expect("readable"), 0, "its owner lives");
+        let again = HeldIoScheduler::set(journals.path(), journals.path(), other).expect("there");
+        assert_eq!(again.previous(), None, "nothing to undo");
+        drop(again);
+        assert_eq!(facts().expect("still there").scheduler.as_ref(), Some(other));
+        drop(held);
+        assert_eq!(facts().expect("still there"), before);
+        let error = HeldIoScheduler::set(journals.path(), journals.path(), "nonesuch")
+            .expect_err("no kernel has it");
+        assert!(error.to_string().contains("cannot have the I/O scheduler nonesuch"), "{error}");
+        assert_eq!(facts().expect("still there"), before);
+    }
+}

@@ -1,0 +1,119 @@
+//! Files that say what a collector has changed on the host, so that the next one can undo what one that
+//! was killed has left.
+//!
+//! A change is written before it is made. The files lie in a directory that is open to everybody, and
+//! have the changer's process and its start in their names: `KIND-PID-START-NUMBER.journal`.
+
+use crate::units::Tid;
+use crate::vmm::procfs::{self, StartTicks};
+use nix::unistd::geteuid;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Why a change could not be written down, so that it was not made.
+#[derive(Debug, Error)]
+#[error("the journal of changes {path} cannot be written: {source}")]
+pub struct JournalError {
+    /// Its path.
+    pub path: PathBuf,
+    /// Why.
+    pub source: io::Error,
+}
+
+/// The changes of one kind that this process has made. The file is removed when this is dropped; its
+/// owner has undone the changes by then.
+#[derive(Debug)]
+pub(super) struct Journal {
+    path: PathBuf,
+    file: File,
+}
+
+impl Journal {
+    /// A new one in `directory`, which is created.
+    pub(super) fn create(directory: &Path, kind: &str) -> Result<Journal, JournalError> {
+        let own = Tid(std::process::id());
+        let start = procfs::start_ticks(own).unwrap_or(StartTicks(0));
+        let mut number = 0_u32;
+        loop {
+            let path = directory.join(format!("{kind}-{own}-{}-{number}.journal", start.0));
+            let created = fs::create_dir_all(directory)
+                .and_then(|()| OpenOptions::new().create_new(true).append(true).open(&path));
+            match created {
+                Ok(file) => return Ok(Journal { path, file }),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                Err(source) => return Err(JournalError { path, source }),
+            }
+        }
+    }
+
+    /// Writes a change down, in a line of its own.
+    pub(super) fn write(&mut self, change: &impl Serialize) -> Result<(), JournalError> {
+        let failed = |source| JournalError { path: self.path.clone(), source };
+        let mut line = serde_json::to_vec(change).map_err(|error| failed(error.into()))?;
+        line.push(b'\n');
+        // One write, so that a reader never finds half a line unless the disk is full. No sync: a
+        // crash of the host ends what was changed too.
+        self.file.write_all(&line).map_err(failed)
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        // A journal that stays is harmless: what it names is where it was before.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Hands the changes of each journal of this kind whose collector is no longer there to `undo`, and
+/// removes the journal. Returns the sum of what `undo` did.
+///
+/// # Errors
+/// Those of reading the directory; a directory that does not exist is an empty one.
+pub(super) fn undo_stale<T: DeserializeOwned>(
+    directory: &Path,
+    kind: &str,
+    undo: impl Fn(Vec<T>) -> usize,
+) -> io::Result<usize> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(error),
+    };
+    let mut undone_count = 0;
+    for entry in entries {
+        let path = entry?.path();
+        let Some((owner, start)) = owner_of(&path, kind) else { continue };
+        // The directory is open to everybody: what somebody else has written there is not for us to
+        // do, and above all not for root.
+        if !is_own_file(&path) || procfs::is_alive(owner, start) {
+            continue;
+        }
+        let text = fs::read_to_string(&path)?;
+        // A line that does not parse was cut off when the disk was full, before its change.
+        let lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+        undone_count += undo(lines.collect());
+        fs::remove_file(&path)?;
+    }
+    Ok(undone_count)
+}
+
+/// Whether this user wrote it; a link is nobody's.
+fn is_own_file(path: &Path) -> bool {
+    fs::symlink_metadata(path)
+        .is_ok_and(|metadata| metadata.is_file() && metadata.uid() == geteuid().as_raw())
+}
+
+/// The collector that wrote a journal, from its name.
+fn owner_of(path: &Path, kind: &str) -> Option<(Tid, StartTicks)> {
+    let name = path.file_name()?.to_str()?;
+    let rest = name.strip_prefix(kind)?.strip_prefix('-')?;
+    let mut parts = rest.strip_suffix(".journal")?.split('-');
+    let owner = Tid(parts.next()?.parse().ok()?);
+    let start = StartTicks(parts.next()?.parse().ok()?);
+    Some((owner, start))
+}
