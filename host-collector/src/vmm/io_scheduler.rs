@@ -1,5 +1,5 @@
 //! Gives the disk under the guests' images the I/O scheduler that a plan asks for, and the one before back,
-//! also after the collector was killed: see [`journal`](super::journal).
+//! also after the collector was killed: see [`super::journal`].
 //!
 //! The scheduler is one of the whole disk: while it is set, everybody's I/O on that disk goes through it,
 //! and the change itself holds the disk's I/O up for a moment (linux/block/elevator.c, `elevator_switch`,
