@@ -86,13 +86,15 @@ pub fn conditions(manifest: &Manifest) -> Vec<Condition> {
                 conditions.push(condition(&format!("{}'s {vcpu} on", vm.name), &pcpu.to_string()));
             }
         }
-        let schedulings = vm.threads.iter().filter_map(|thread| {
-            Some((format!("{}'s {} is", vm.name, thread.role), thread.scheduling.as_ref()?))
-        });
-        // Of several workers the first stands for all; threads of the plan's roles are there once.
-        for (name, scheduling) in schedulings {
-            if conditions.iter().all(|condition| condition.name != name) {
-                conditions.push(condition(&name, &scheduling.to_string()));
+        // Which threads there are beside the vCPUs differs with the disk, so those are told together.
+        for (are_vcpus, what) in [(true, "vCPU threads"), (false, "other threads")] {
+            let of_kind = vm.threads.iter().filter(|thread| thread.vcpu.is_some() == are_vcpus);
+            let schedulings: BTreeSet<String> = of_kind
+                .filter_map(|thread| Some(thread.scheduling.as_ref()?.to_string()))
+                .collect();
+            if !schedulings.is_empty() {
+                let value = schedulings.into_iter().collect::<Vec<_>>().join(", ");
+                conditions.push(condition(&format!("{}'s {what}", vm.name), &value));
             }
         }
         let Some(guest) = &vm.guest else { continue };

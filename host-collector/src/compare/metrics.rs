@@ -163,7 +163,10 @@ impl Metric {
     pub fn of(self, summary: &Summary, reader: Option<&Reader>) -> Option<f64> {
         let is_recorded = summary.evidence.level == EvidenceLevel::Recorded;
         let vcpu = || reader.filter(|_| is_recorded).and_then(|reader| reader.of(summary));
-        let latency = |latency_ns: u64| (summary.requests.count > 0).then_some(latency_ns as f64);
+        // Requests that no clock could place have no latency, and no rate.
+        let requests = &summary.requests;
+        let is_placed = requests.count > requests.unattributable_by.unplaced();
+        let latency = |latency_ns: u64| is_placed.then_some(latency_ns as f64);
         let ratio = |part: u64, whole: u64| (whole > 0).then(|| part as f64 / whole as f64);
         let (all, io) = (&summary.classes.all, &summary.io.classes.all);
         match self {
@@ -176,7 +179,7 @@ impl Metric {
             Metric::LatencyP50 => latency(summary.latency_ns.p50),
             Metric::LatencyP99 => latency(summary.latency_ns.p99),
             Metric::LatencyP999 => latency(summary.latency_ns.p999),
-            Metric::Iops => latency(0).map(|_| summary.requests.iops),
+            Metric::Iops => is_placed.then_some(requests.iops),
             Metric::InactivityPerRequest if is_recorded => ratio(io.inactivity_ns, io.known),
             Metric::Share(part) if is_recorded => {
                 ratio(summary.parts.all.get(part), all.latency_ns)
@@ -271,6 +274,15 @@ mod tests {
         let told: Vec<String> = Metric::all().filter(told).map(Metric::key).collect();
         let with_guests = ["latency_p50_ns", "latency_p99_ns", "latency_p999_ns", "iops"];
         assert!(told.iter().all(|key| with_guests.contains(&key.as_str())), "{told:?}");
+    }
+
+    #[test]
+    fn requests_without_a_place_on_the_clock_are_no_latency_of_nothing() {
+        let mut summary = example::summary();
+        summary.requests.unattributable_by.no_clock = summary.requests.count;
+        for metric in [Metric::LatencyP50, Metric::LatencyP999, Metric::Iops] {
+            assert_eq!(metric.of(&summary, Some(&reader(1))), None, "{metric:?}");
+        }
     }
 
     #[test]

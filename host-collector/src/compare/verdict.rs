@@ -183,7 +183,7 @@ pub enum ClaimVerdict {
     Holds,
     /// In B the timeslices vary as much or more, or the big lock is waited for as much or more.
     DoesNotHold,
-    /// A hardly waits for the big lock, and the timeslices vary alike.
+    /// A hardly waits for the big lock and B no more, and no difference of the timeslices is certain.
     NoContentionFound,
     /// The runs do not say.
     NotDecided,
@@ -201,6 +201,16 @@ impl Claim {
                 "No contention found: with {A} the reader's vCPU hardly waits for QEMU's big lock, and its \
                  timeslices are as steady as with {B}",
             ),
+            (Verdict::NotDecided { why: Undecided::Spread, .. }, Verdict::NoDifference { .. })
+                if !is_contended =>
+            {
+                (
+                    ClaimVerdict::NoContentionFound,
+                    "No contention found: with {A} the reader's vCPU hardly waits for QEMU's big lock, so that \
+                 {B} has nothing to take away; whether its timeslices differ for another reason is not \
+                 decided",
+                )
+            }
             (Verdict::NoDifference { .. } | Verdict::Higher, _) => (
                 ClaimVerdict::DoesNotHold,
                 "The claim does not hold: with {B} the timeslices of the reader's vCPU are no steadier",
