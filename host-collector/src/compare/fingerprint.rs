@@ -16,9 +16,10 @@ const NONE: &str = "none";
 
 /// Keys below the plan and the environment that no two runs need to share: names of files, processes
 /// and texts for people.
-const ASIDE: [&str; 11] = [
+const ASIDE: [&str; 12] = [
     "agent_socket",
     "description",
+    "is_steal_told",
     "load_socket",
     "memory_bytes",
     "path",

@@ -167,6 +167,7 @@ impl Experiment {
         plan.vsock = options.vsock.unwrap_or(plan.vsock);
         let scheduler = options.host_io_scheduler.map(str::to_owned);
         plan.host_io_scheduler = scheduler.or(plan.host_io_scheduler);
+        plan.host_io_scheduler = plan.host_io_scheduler().map(str::to_owned);
         plan.check()?;
         let cells = cells(matrix, &plan)?;
         Ok(Experiment { schema: SCHEMA.to_owned(), matrix: matrix.clone(), plan, cells })
@@ -248,6 +249,8 @@ impl Experiment {
             prepared => prepared?,
         };
         let conducted = prepared.conduct(watcher);
+        // The host has back what was its own before the analysis, which may take a while.
+        drop(prepared);
         if matches!(conducted, Err(RunError::Interrupted)) {
             return Err(interrupted());
         }

@@ -3,12 +3,13 @@
 //!
 //! The scheduler is one of the whole disk: while it is set, everybody's I/O on that disk goes through it,
 //! and the change itself holds the disk's I/O up for a moment (linux/block/elevator.c, `elevator_switch`,
-//! freezes the queue).
+//! freezes the queue). What was tuned by hand goes with it: a new scheduler begins with its own defaults of
+//! `queue/nr_requests` and `queue/iosched/*`, and those before do not come back.
 
 use super::host::{disk_facts, parse_schedulers};
 use super::journal::{self, Journal, JournalError};
 use serde::{Deserialize, Serialize};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -45,6 +46,12 @@ pub enum IoSchedulerError {
         /// What the kernel said; `EINVAL` if there is none of that name.
         source: io::Error,
     },
+    /// Of two, the first to end would put it back under the other.
+    #[error("another vslice has set the I/O scheduler of {device}, until it ends")]
+    Held {
+        /// The disk.
+        device: String,
+    },
     /// See [`JournalError`].
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -53,6 +60,8 @@ pub enum IoSchedulerError {
 /// One line of a journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Change {
+    /// The boot in which the disk had this name (`/proc/sys/kernel/random/boot_id`).
+    boot: String,
     /// The file in sysfs.
     file: PathBuf,
     previous: String,
@@ -64,6 +73,8 @@ struct Change {
 pub struct HeldIoScheduler {
     /// `None` if the disk had it already, so that nothing is to be undone.
     change: Option<(Change, Journal)>,
+    /// Locked against other collectors.
+    _lock: File,
 }
 
 impl HeldIoScheduler {
@@ -79,16 +90,18 @@ impl HeldIoScheduler {
         let no_queue = || IoSchedulerError::NoQueue { path: path.to_owned() };
         let disk = disk_facts(path).ok_or_else(no_queue)?;
         let file = Path::new("/sys/block").join(&disk.device).join("queue/scheduler");
-        let previous = disk.scheduler.ok_or_else(no_queue)?;
         let set_to = nearest(wanted, &disk.schedulers).to_owned();
+        let lock =
+            lock(&file).ok_or_else(|| IoSchedulerError::Held { device: disk.device.clone() })?;
+        let previous = disk.scheduler.ok_or_else(no_queue)?;
         if previous == set_to {
-            return Ok(HeldIoScheduler { change: None });
+            return Ok(HeldIoScheduler { change: None, _lock: lock });
         }
         let mut journal = Journal::create(journals, KIND)?;
-        let change = Change { file, previous, set_to };
+        let change = Change { boot: boot(), file, previous, set_to };
         journal.write(&change)?;
         match put(&change.file, &change.set_to).and_then(|()| is_in_use(&change)) {
-            Ok(()) => Ok(HeldIoScheduler { change: Some((change, journal)) }),
+            Ok(()) => Ok(HeldIoScheduler { change: Some((change, journal)), _lock: lock }),
             Err(source) => {
                 // A kernel that takes a name which it does not know may have put another in its place.
                 let _is_as_before = put(&change.file, &change.previous);
@@ -132,8 +145,21 @@ fn nearest<'a>(wanted: &'a str, offered: &[String]) -> &'a str {
 /// Those of reading the directory; a directory that does not exist is an empty one.
 pub fn undo_stale_journals(directory: &Path) -> io::Result<usize> {
     journal::undo_stale(directory, KIND, |changes: Vec<Change>| {
-        changes.iter().filter(|change| restore(change)).count()
+        // After a boot every disk has its own scheduler again, and another may have this one's name.
+        let changes = changes.iter().filter(|change| change.boot == boot());
+        let undo = |change: &&Change| lock(&change.file).is_some_and(|_lock| restore(change));
+        changes.filter(undo).count()
     })
+}
+
+fn boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// `None` if another collector has it, or it cannot be opened; the lock goes with the file.
+fn lock(file: &Path) -> Option<File> {
+    let file = File::open(file).ok()?;
+    file.try_lock().ok().map(|()| file)
 }
 
 /// Puts one disk back, unless somebody else has given it another scheduler since.
@@ -189,8 +215,12 @@ mod tests {
     fn stale(directory: &Path, now: &str) -> PathBuf {
         let file = directory.join("scheduler");
         fs::write(&file, now).expect("writable");
-        let change =
-            Change { file: file.clone(), previous: "none".to_owned(), set_to: "bfq".to_owned() };
+        let change = Change {
+            boot: boot(),
+            file: file.clone(),
+            previous: "kyber".to_owned(),
+            set_to: "bfq".to_owned(),
+        };
         let line = serde_json::to_string(&change).expect("JSON");
         let name = format!("{KIND}-{}-1-0.journal", std::process::id());
         fs::write(directory.join(name), line + "\n").expect("writable");
@@ -202,7 +232,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("scratch");
         let file = stale(directory.path(), "none mq-deadline [bfq]");
         assert_eq!(undo_stale_journals(directory.path()).expect("readable"), 1);
-        assert!(fs::read_to_string(&file).expect("there").starts_with("none"));
+        assert!(fs::read_to_string(&file).expect("there").starts_with("kyber"));
         assert_eq!(fs::read_dir(directory.path()).expect("readable").count(), 1, "no journal");
         let file = stale(directory.path(), "none [mq-deadline] bfq");
         assert_eq!(undo_stale_journals(directory.path()).expect("readable"), 0);
@@ -240,9 +270,8 @@ mod tests {
         assert_eq!(facts().expect("still there").scheduler.as_ref(), Some(other));
         assert_eq!(held.previous(), Some(scheduler.as_str()));
         assert_eq!(undo_stale_journals(journals.path()).expect("readable"), 0, "its owner lives");
-        let again = HeldIoScheduler::set(journals.path(), journals.path(), other).expect("there");
-        assert_eq!(again.previous(), None, "nothing to undo");
-        drop(again);
+        let again = HeldIoScheduler::set(journals.path(), journals.path(), other);
+        assert!(matches!(again, Err(IoSchedulerError::Held { .. })), "{again:?}");
         assert_eq!(facts().expect("still there").scheduler.as_ref(), Some(other));
         drop(held);
         assert_eq!(facts().expect("still there"), before);

@@ -10,8 +10,8 @@ use nix::unistd::geteuid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -88,12 +88,12 @@ pub(super) fn undo_stale<T: DeserializeOwned>(
     for entry in entries {
         let path = entry?.path();
         let Some((owner, start)) = owner_of(&path, kind) else { continue };
-        // The directory is open to everybody: what somebody else has written there is not for us to
-        // do, and above all not for root.
-        if !is_own_file(&path) || procfs::is_alive(owner, start) {
+        if procfs::is_alive(owner, start) {
             continue;
         }
-        let text = fs::read_to_string(&path)?;
+        // The directory is open to everybody: what somebody else has written there is not for us to
+        // do, and above all not for root.
+        let Some(text) = own_text(&path) else { continue };
         // A line that does not parse was cut off when the disk was full, before its change.
         let lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
         undone_count += undo(lines.collect());
@@ -102,10 +102,14 @@ pub(super) fn undo_stale<T: DeserializeOwned>(
     Ok(undone_count)
 }
 
-/// Whether this user wrote it; a link is nobody's.
-fn is_own_file(path: &Path) -> bool {
-    fs::symlink_metadata(path)
-        .is_ok_and(|metadata| metadata.is_file() && metadata.uid() == geteuid().as_raw())
+/// What is in a file that this user wrote; a link is nobody's. Looked at and read as one open file, so
+/// that none can take its place between the two.
+fn own_text(path: &Path) -> Option<String> {
+    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path).ok()?;
+    let metadata = file.metadata().ok()?;
+    let is_own = metadata.is_file() && metadata.uid() == geteuid().as_raw();
+    let mut text = String::new();
+    (is_own && file.read_to_string(&mut text).is_ok()).then_some(text)
 }
 
 /// The collector that wrote a journal, from its name.

@@ -1,6 +1,6 @@
 //! What the command line changes in a plan.
 
-use super::{Aio, Cache, DiskBus, DiskPlan, Plan, PlanError, Problem, ReaderPlan};
+use super::{Aio, Cache, DiskBus, DiskPlan, KEEP, Plan, PlanError, Problem, ReaderPlan};
 use crate::lab::quantity::{parse_bytes, parse_duration_ms};
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
@@ -91,7 +91,7 @@ impl Overrides {
         }
         replace(&mut plan.exits, self.exits);
         if let Some(name) = &self.host_io_scheduler {
-            plan.host_io_scheduler = Some(name.clone());
+            plan.host_io_scheduler = Some(name.clone()).filter(|name| name != KEEP);
         }
         for vm in &mut plan.vms {
             if let Some(reader) = &mut vm.reader {

@@ -87,8 +87,9 @@ pub(super) fn stolen(manifest: &Manifest) -> Option<Warning> {
     let pcpus_count = host.pcpus_online?.count();
     let measured_ns = window.end_ns?.since_ns(window.start_ns) as f64 * pcpus_count as f64;
     let share = manifest.stolen_ns.map(|stolen_ns| stolen_ns as f64 / measured_ns);
-    if let Some(hypervisor) = host.conditions.hypervisor.filter(|_| !host.conditions.is_steal_told)
-    {
+    // It may have begun to say so in this very window.
+    let is_told = host.conditions.is_steal_told || manifest.stolen_ns.is_some_and(|ns| ns > 0);
+    if let Some(hypervisor) = host.conditions.hypervisor.filter(|_| !is_told) {
         return Some(Warning::Notice {
             text: format!(
                 "this host is a guest itself ({hypervisor}), whose hypervisor has never said that it kept \
@@ -144,6 +145,9 @@ mod tests {
         assert!(warning.contains("kept 10.0 % of its pCPUs' time"), "{warning}");
         let silent = serde_json::json!({ "hypervisor": "QEMU", "mitigations": {} });
         manifest.environment["conditions"] = silent;
+        let warning = stolen(&manifest).expect("a tenth").to_string();
+        assert!(warning.contains("kept 10.0 % of its pCPUs' time"), "{warning}");
+        manifest.stolen_ns = Some(0);
         let warning = stolen(&manifest).expect("it may keep anything").to_string();
         assert!(
             warning.contains("a guest itself (QEMU), whose hypervisor has never said"),

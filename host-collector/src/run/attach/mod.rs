@@ -29,6 +29,7 @@ use crate::vmm::found::FoundVm;
 use crate::vmm::frequency::FrequencyRecord;
 use crate::vmm::host::{self, HostPcpus};
 use crate::vmm::image::Image;
+use crate::vmm::io_scheduler;
 use crate::vmm::pin::{self, Pin, Pinning};
 use crate::vmm::procfs::{self, StartTicks};
 use crate::vmm::scheduling::Scheduling;
@@ -100,6 +101,7 @@ impl<'a> Attachment<'a> {
         }
         // A journal that cannot be read is one that cannot be undone either.
         drop(pin::undo_stale_journals(&scratch::parent_dir()));
+        drop(io_scheduler::undo_stale_journals(&scratch::parent_dir()));
         let evidence = EvidencePlan::of_host(options.evidence)?;
         let online = HostPcpus::online()?;
         let (pcpus, home) = match options.pin {
