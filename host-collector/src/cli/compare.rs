@@ -1,10 +1,10 @@
 //! `vslice compare`: runs of two conditions against each other.
 
+use super::report::style;
 use clap::Args;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use vslice::compare::{Comparison, load, text};
-use vslice::report::Style;
 
 /// The arguments of `vslice compare`.
 #[derive(Debug, Args)]
@@ -35,8 +35,7 @@ pub(super) fn execute(args: &CompareArgs) -> anyhow::Result<u8> {
         serde_json::to_writer_pretty(&mut out, &comparison)?;
         writeln!(out)?;
     } else {
-        let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        write!(out, "{}", text::render(&comparison, Style { width: 100, colour }))?;
+        write!(out, "{}", text::render(&comparison, style(&out)))?;
     }
     Ok(0)
 }

@@ -1,9 +1,10 @@
 //! `vslice experiment`: a plan under several conditions, in turn.
 
+use super::report::style;
 use super::run::{default_output, interrupts, watcher};
 use anyhow::{Context, bail};
 use clap::Args;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use vslice::compare::{Comparison, Side, load};
 use vslice::experiment::{
@@ -11,7 +12,6 @@ use vslice::experiment::{
 };
 use vslice::lab::plan::{AcceleratorSetting, VsockSetting};
 use vslice::lab::quantity::parse_bytes;
-use vslice::report::Style;
 use vslice::run::{EvidenceSetting, sentence};
 
 /// The arguments of `vslice experiment`.
@@ -136,9 +136,7 @@ fn print(experiment: &Experiment, output: Option<&Path>, json: bool) -> anyhow::
     let side = |name: &str| load(&output.join(name)).ok();
     let names = experiment.cells.iter().map(|cell| cell.name.as_str());
     let sides: Vec<(&str, Side)> = names.filter_map(|name| Some((name, side(name)?))).collect();
-    let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let style = Style { width: 100, colour };
-    write!(out, "\n{}", overview::render(&sides, style))?;
+    write!(out, "\n{}", overview::render(&sides, style(&out)))?;
     let side = |name: &str| sides.iter().find(|(of, _)| *of == name).map(|(_, side)| side.clone());
     for (off, with) in experiment.pairs() {
         let (Some(a), Some(b)) = (side(off), side(with)) else { continue };

@@ -25,16 +25,20 @@ pub(super) fn execute(args: &ReportArgs) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// Prints a summary on standard output: in colour on a terminal unless `NO_COLOR` is set
-/// (<https://no-color.org>).
+/// Prints a summary on standard output.
 pub(super) fn print(summary: &Summary, json: bool) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     if json {
         serde_json::to_writer_pretty(&mut out, summary)?;
         writeln!(out)?;
     } else {
-        let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        write!(out, "{}", render(summary, Style { width: 100, colour }))?;
+        write!(out, "{}", render(summary, style(&out)))?;
     }
     Ok(())
+}
+
+/// How a page is printed there: in colour on a terminal unless `NO_COLOR` is set
+/// (<https://no-color.org>).
+pub(super) fn style(out: &impl IsTerminal) -> Style {
+    Style { width: 100, colour: out.is_terminal() && std::env::var_os("NO_COLOR").is_none() }
 }

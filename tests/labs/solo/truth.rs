@@ -57,6 +57,7 @@ pub(super) struct Agreement {
     /// Of the gaps that the guest said were the host's: those more than half of which were.
     pub(super) precision: f64,
     /// By guest and host.
+    pub(super) timeslice_mean_ns: (f64, f64),
     pub(super) timeslice_p50_ns: (u64, u64),
     pub(super) timeslice_p90_ns: (u64, u64),
     pub(super) timeslice_p99_ns: (u64, u64),
@@ -125,6 +126,7 @@ pub(super) fn agreement(truth: &[Interval], seen: &Seen, begun: (u64, u64)) -> O
         host_gaps: judged.len(),
         recall: share(found, judged.len()),
         precision: share(right, host.len()),
+        timeslice_mean_ns: (of_guest.mean_ns, of_host.mean_ns),
         timeslice_p50_ns: (of_guest.p50_ns, of_host.p50_ns),
         timeslice_p90_ns: (of_guest.p90_ns, of_host.p90_ns),
         timeslice_p99_ns: (of_guest.p99_ns, of_host.p99_ns),
