@@ -25,8 +25,10 @@ const BUSES: [DiskBus; 5] =
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let (no_qemu, no_schema) =
-        (missing(&[tools::QEMU]), missing(&["virt-xml-validate", "xmllint"]));
+    let no_qemu = missing(&[tools::QEMU]);
+    let no_schema = missing(&["virt-xml-validate", "xmllint"]);
+    let no_newer_qemu = newer_tool(NEWER_QEMU).err();
+    let no_newer_schema = missing(&["xmllint"]).or_else(|| newer_tool(NEWER_SCHEMA).err());
     // Before there is another thread: it moves this one only.
     let no_libvirt = no_qemu.clone().or_else(libvirt_missing);
     let trial = |name: &str, missing: Option<String>, test: fn() -> Outcome| match missing {
@@ -38,10 +40,13 @@ fn main() {
         trial("this_qemu_starts_with_every_emitted_disk", no_qemu, || {
             every_disk_starts(&tools::find(tools::QEMU).ok_or("QEMU was there a moment ago")?)
         }),
-        trial("newer_qemu_starts_with_every_emitted_disk", no_newer_qemu(), || {
-            every_disk_starts(&newer_qemu().ok_or("it was there a moment ago")?)
+        trial("newer_qemu_starts_with_every_emitted_disk", no_newer_qemu, || {
+            every_disk_starts(&newer_tool(NEWER_QEMU)?)
         }),
         trial("every_emitted_domain_is_one_by_the_schema", no_schema, every_domain_is_valid),
+        trial("every_domain_of_today_is_one_by_the_newer_schema", no_newer_schema, || {
+            every_domain_of_today_is_valid(&newer_tool(NEWER_SCHEMA)?)
+        }),
         trial("libvirt_defines_every_emitted_domain", no_libvirt, every_domain_is_defined),
     ];
     libtest_mimic::run(&arguments, trials).exit();
@@ -60,15 +65,16 @@ fn version_of(qemu: &Path) -> Result<QemuVersion, Failed> {
     Ok(QemuVersion::from_banner(&qemu_version(qemu).ok_or("it has no version")?)?)
 }
 
-/// The one that tests/newer-qemu gets, in the directory of `VSLICE_NEWER_QEMU`, which `make test` sets.
-fn newer_qemu() -> Option<PathBuf> {
-    let qemu = PathBuf::from(std::env::var_os("VSLICE_NEWER_QEMU")?).join(tools::QEMU);
-    qemu.exists().then_some(qemu)
-}
+const NEWER_QEMU: &str = "bin/qemu-system-x86_64";
+const NEWER_SCHEMA: &str = "schemas/domain.rng";
 
-fn no_newer_qemu() -> Option<String> {
-    let missing = "VSLICE_NEWER_QEMU names no directory with a QEMU, see make test";
-    newer_qemu().is_none().then(|| missing.to_owned())
+/// What tests/newer-tools gets, in the directory of `VSLICE_NEWER_TOOLS`, which `make test` sets; or why
+/// it is not there.
+fn newer_tool(name: &str) -> Result<PathBuf, String> {
+    let tools = std::env::var_os("VSLICE_NEWER_TOOLS")
+        .ok_or("VSLICE_NEWER_TOOLS is not set, see make test")?;
+    let path = PathBuf::from(tools).join(name);
+    if path.exists() { Ok(path) } else { Err(format!("there is no {}", path.display())) }
 }
 
 /// What `vslice` prints with these arguments, or what it says instead.
@@ -202,8 +208,13 @@ fn every_disk_starts(qemu: &Path) -> Outcome {
     check(started >= 28, || format!("only {started} disks were tried"))
 }
 
-/// The domains that libvirt can have, for each version in which something changes.
-fn domains(dir: &Path, versions: &[QemuVersion]) -> Result<Vec<String>, Failed> {
+/// The domains that a libvirt can have that knows so many iothreads of one disk, for each version in
+/// which something changes.
+fn domains(
+    dir: &Path,
+    versions: &[QemuVersion],
+    iothreads_max: u16,
+) -> Result<Vec<String>, Failed> {
     let mut domains = Vec::new();
     let files = files(dir);
     let booted = EmitFiles {
@@ -212,8 +223,7 @@ fn domains(dir: &Path, versions: &[QemuVersion]) -> Result<Vec<String>, Failed> 
         ..files.clone()
     };
     for &version in versions {
-        // The schema of a libvirt that is older than this has not its words.
-        for disk in disks().iter().filter(|disk| disk.iothreads == 1) {
+        for disk in disks().iter().filter(|disk| disk.iothreads <= iothreads_max) {
             let mut plan = plan(disk)?;
             for (files, vsock) in
                 [(&files, VsockSetting::VirtioSerial), (&booted, VsockSetting::Auto)]
@@ -228,18 +238,43 @@ fn domains(dir: &Path, versions: &[QemuVersion]) -> Result<Vec<String>, Failed> 
     Ok(domains)
 }
 
+/// How many iothreads of one disk a libvirt knows before and since `<driver><iothreads>`: 10.0.0 for
+/// virtio-blk (formatdomain.rst); the schema here is of 11.3, which has virtio-scsi's too.
+const UNMAPPED: u16 = 1;
+const MAPPED: u16 = 2;
+
 fn every_domain_is_valid() -> Outcome {
     let dir = tempfile::tempdir()?;
     let versions = ["1.4", "2.0", "2.1", "2.4", "2.5", "2.7", "7.2"];
     let versions: Result<Vec<QemuVersion>, _> = versions.iter().map(|text| text.parse()).collect();
-    for text in domains(dir.path(), &versions?)? {
+    for text in domains(dir.path(), &versions?, UNMAPPED)? {
         let file = dir.path().join("domain.xml");
         fs::write(&file, &text)?;
-        let output = Command::new("virt-xml-validate").arg(&file).arg("domain").output()?;
-        let said = || format!("{text}{}", String::from_utf8_lossy(&output.stderr));
-        check(output.status.success(), said)?;
+        accepts(Command::new("virt-xml-validate").arg(&file).arg("domain"), &text)?;
     }
     Ok(())
+}
+
+/// As virt-xml-validate would with that schema, which has its own built in.
+fn every_domain_of_today_is_valid(schema: &Path) -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let texts = domains(dir.path(), &[QemuVersion::new(10, 0)], MAPPED)?;
+    let is_mapped = |text: &&String| text.contains("<iothread id='2'/>");
+    let mapped_count = texts.iter().filter(is_mapped).count();
+    check(mapped_count == 4, || format!("{mapped_count} of {} are mapped", texts.len()))?;
+    for text in texts {
+        let file = dir.path().join("domain.xml");
+        fs::write(&file, &text)?;
+        let mut xmllint = Command::new("xmllint");
+        accepts(xmllint.arg("--noout").arg("--relaxng").arg(schema).arg(&file), &text)?;
+    }
+    Ok(())
+}
+
+fn accepts(command: &mut Command, text: &str) -> Outcome {
+    let output = command.output()?;
+    let said = || format!("{text}{}", String::from_utf8_lossy(&output.stderr));
+    check(output.status.success(), said)
 }
 
 /// And gives back what can be read as the plan that it came from.
@@ -248,7 +283,7 @@ fn every_domain_is_defined() -> Outcome {
     let _daemon = libvirtd(dir.path())?;
     let file = dir.path().join("domain.xml");
     let path = file.to_str().ok_or("a path of letters")?;
-    for text in domains(dir.path(), &[installed()?])? {
+    for text in domains(dir.path(), &[installed()?], UNMAPPED)? {
         fs::write(&file, &text)?;
         virsh(&["define", path]).map_err(|error| format!("{error:?}: {text}"))?;
         let back = virsh(&["dumpxml", "vm1"])?;

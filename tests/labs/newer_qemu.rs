@@ -1,5 +1,5 @@
 //! What the release's QEMU does not have: a disk's queues over two iothreads, with the QEMU that
-//! tests/newer-qemu gets.
+//! tests/newer-tools gets.
 
 use crate::Case;
 use crate::experiment::locks_and_devices_are_known;
@@ -13,14 +13,14 @@ pub(crate) const CASES: &[Case] = &[
     ("virtio_scsi_with_its_queues_over_two_iothreads", |lab| mapped(lab, "virtio-scsi")),
 ];
 
-/// The directory of the newer QEMU, by the environment variable `VSLICE_NEWER_QEMU`, which `make test`
+/// The directory of the newer QEMU, by the environment variable `VSLICE_NEWER_TOOLS`, which `make test`
 /// sets.
 ///
 /// # Errors
 /// Why it is not known, for the ignored tests to say.
 pub(crate) fn directory() -> Result<PathBuf, String> {
-    let directory = std::env::var_os("VSLICE_NEWER_QEMU").map(PathBuf::from);
-    let directory = directory.ok_or("VSLICE_NEWER_QEMU is not set, see make test")?;
+    let directory = std::env::var_os("VSLICE_NEWER_TOOLS").map(PathBuf::from);
+    let directory = directory.ok_or("VSLICE_NEWER_TOOLS is not set, see make test")?.join("bin");
     if directory.join("qemu-system-x86_64").exists() {
         Ok(directory)
     } else {

@@ -4,8 +4,9 @@ use super::attach::choose;
 use clap::Args;
 use std::io::Write;
 use std::path::PathBuf;
-use vslice::lab::doctor::{Status, examine, render};
+use vslice::lab::doctor::{examine, render};
 use vslice::lab::doctor_vm::examine_vm;
+use vslice::lab::finding::Status;
 use vslice::ps::Listing;
 
 /// The arguments of `vslice doctor`.

@@ -68,7 +68,7 @@ pub(super) fn execute(args: &SelftestArgs) -> anyhow::Result<u8> {
         other_pcpu,
         window: Duration::from_secs_f64(args.window),
         interrupted: super::run::interrupts()?,
-        slice_ns: slice.map(|slice| slice.expected_ns),
+        slice_ns: slice.map(|slice| slice.shortest_ns()),
     };
     if args.disks {
         return count_disks(&config, args.repeat, args.json);

@@ -32,7 +32,7 @@ const ASIDE: [&str; 12] = [
 ];
 
 /// What keys of the environment are called.
-const LABELS: [(&str, &str); 9] = [
+const LABELS: [(&str, &str); 10] = [
     ("environment.clocksource", "clock source"),
     ("environment.disk.device", "host disk"),
     ("environment.disk.scheduler", "host I/O scheduler"),
@@ -41,6 +41,7 @@ const LABELS: [(&str, &str); 9] = [
     ("environment.pcpus_online", "pCPUs online"),
     ("environment.processor_model", "processor"),
     ("environment.qemu_version", "QEMU"),
+    ("environment.slice.expected_ns", "expected timeslice in ns"),
     ("environment.tick_hz", "HZ"),
 ];
 

@@ -1,19 +1,19 @@
 //! Conducts an experiment: each run by the means of `vslice run`, in a directory of its own. Runs that
 //! are complete there already are not made again.
 
+use super::error::ExperimentError;
 use super::matrix::{Cell, Dataplane, Matrix, alternating};
 use super::{emission, offer};
-use crate::lab::disk::{DiskError, create_scratch};
+use crate::lab::disk::create_scratch;
 use crate::lab::emit::versions::QemuVersion;
 use crate::lab::plan::{AcceleratorSetting, DiskPlan, Plan, PlanError, VsockSetting};
-use crate::lab::scratch::{self, PrivateDir, ScratchError};
+use crate::lab::scratch::{self, PrivateDir};
 use crate::lab::tools;
 use crate::report::Summary;
 use crate::report::model::RunStatus;
 use crate::report::service::is_engaged;
 use crate::run::watch::Watcher;
 use crate::run::{EvidenceSetting, RunError, RunOptions, analyse, prepare, sentence};
-use crate::store::StoreError;
 use crate::vmm::host::qemu_version;
 use indicatif::HumanDuration;
 use serde::{Deserialize, Serialize};
@@ -99,30 +99,6 @@ pub struct RunRecord {
     /// Whether the iothreads served the disk, if the cell has some and a request was made: else the run
     /// proves nothing.
     pub engaged: Option<bool>,
-}
-
-/// Why an experiment did not come to its end.
-#[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "each variant is said in full by its message")]
-pub enum ExperimentError {
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    #[error(transparent)]
-    Run(#[from] RunError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Scratch(#[from] ScratchError),
-    #[error(transparent)]
-    Disk(#[from] DiskError),
-    #[error("{} is the directory of another experiment, or of something else", path.display())]
-    Other { path: PathBuf },
-    #[error("cannot {doing} {}: {source}", path.display())]
-    Io { doing: &'static str, path: PathBuf, source: io::Error },
-    #[error("none of its conditions can be had here")]
-    NothingPossible,
-    #[error("interrupted; the same command with --output {} goes on with it", path.display())]
-    Interrupted { path: PathBuf },
 }
 
 impl Experiment {

@@ -1,7 +1,7 @@
 //! Each condition for whoever wants to start its VMs by other means: QEMU's command line and libvirt's
 //! domain, for the QEMU that is installed.
 
-use super::conduct::ExperimentError;
+use super::error::ExperimentError;
 use super::matrix::Cell;
 use crate::lab::emit::versions::QemuVersion;
 use crate::lab::emit::{Emission, EmitError, EmitFiles, libvirt, qemu};

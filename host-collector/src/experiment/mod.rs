@@ -12,11 +12,11 @@
 
 pub mod conduct;
 mod emission;
+mod error;
 pub mod matrix;
 pub mod offer;
 pub mod overview;
 
-pub use conduct::{
-    CellRecord, CellState, Experiment, ExperimentError, ExperimentOptions, RunRecord,
-};
+pub use conduct::{CellRecord, CellState, Experiment, ExperimentOptions, RunRecord};
+pub use error::ExperimentError;
 pub use matrix::{Cell, Matrix, alternating};

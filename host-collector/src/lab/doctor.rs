@@ -2,6 +2,7 @@
 
 use super::accelerator;
 use super::doctor_evidence;
+use super::finding::{Finding, Status};
 use super::image::MicroImage;
 use super::plan::{Accelerator, BUILT_IN, Plan, VsockSetting};
 use super::scratch;
@@ -10,7 +11,6 @@ use super::vsock::{VsockOffer, VsockWay};
 use crate::vmm::bql;
 use crate::vmm::found::{self, FoundVm, UNSEEN_VCPUS_ADVICE};
 use crate::vmm::host::{self, HostPcpus};
-use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -18,55 +18,6 @@ use std::path::Path;
 const MICRO_TOOLS: [&str; 6] = ["apt-get", "dpkg", "cpio", "gzip", "modprobe", "depmod"];
 /// What `make debian-image` needs beside that.
 const DEBIAN_TOOLS: [&str; 5] = ["mmdebstrap", "mke2fs", "debugfs", "dumpe2fs", "sfdisk"];
-
-/// How good a thing is here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Status {
-    /// As good as it gets.
-    Ok,
-    /// A run is possible, by a slower or poorer way.
-    Degraded,
-    /// No run is possible.
-    Missing,
-}
-
-/// One thing that a run needs, and how this host stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
-    /// What it is about, in a word or two.
-    pub name: String,
-    /// How good it is.
-    pub status: Status,
-    /// What was seen.
-    pub seen: String,
-    /// What to do, unless the status is [`Status::Ok`].
-    pub advice: Option<String>,
-}
-
-impl Finding {
-    pub(super) fn ok(name: &str, seen: impl Into<String>) -> Finding {
-        Finding { name: name.into(), status: Status::Ok, seen: seen.into(), advice: None }
-    }
-
-    pub(super) fn degraded(
-        name: &str,
-        seen: impl Into<String>,
-        advice: impl Into<String>,
-    ) -> Finding {
-        let advice = Some(advice.into());
-        Finding { name: name.into(), status: Status::Degraded, seen: seen.into(), advice }
-    }
-
-    pub(super) fn missing(
-        name: &str,
-        seen: impl Into<String>,
-        advice: impl Into<String>,
-    ) -> Finding {
-        let advice = Some(advice.into());
-        Finding { name: name.into(), status: Status::Missing, seen: seen.into(), advice }
-    }
-}
 
 /// Looks at everything that a run needs. Boots a guest for a moment if there are QEMU, an image
 /// and KVM; changes nothing.

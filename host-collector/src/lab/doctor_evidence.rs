@@ -1,6 +1,6 @@
 //! How well runs can see their guests' threads on this host.
 
-use super::doctor::Finding;
+use super::finding::Finding;
 use crate::perf::offer::offers;
 use crate::perf::{self, Tracefs};
 use crate::sampling::{Shown, shown_of};
@@ -122,7 +122,7 @@ fn tracefs_findings(tracefs: io::Result<Tracefs>) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::doctor::Status;
+    use crate::lab::finding::Status;
 
     #[test]
     fn the_level_is_said_with_what_it_costs() {

@@ -2,7 +2,7 @@
 //! vslice asks of it. Nothing of it is changed; its qemu-ga, if it has one, is asked what it is, and which
 //! vslice-agent the guest has.
 
-use super::doctor::Finding;
+use super::finding::Finding;
 use crate::guest::start::{BAKED_IN, WORD_TIMEOUT};
 use crate::vmm::bql;
 use crate::vmm::found::{FoundVm, UNSEEN_VCPUS_ADVICE};
@@ -108,7 +108,7 @@ fn agent(asked: Result<AgentInfo, QgaError>) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::doctor::Status;
+    use super::super::finding::Status;
     use super::*;
 
     fn vm(has_agent_port: bool) -> FoundVm {

@@ -6,6 +6,7 @@ pub mod doctor;
 mod doctor_evidence;
 pub mod doctor_vm;
 pub mod emit;
+pub mod finding;
 pub mod image;
 mod kvm_answer;
 pub mod launch;

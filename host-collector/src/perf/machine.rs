@@ -3,6 +3,7 @@
 use super::attr::{self, LostCount, Stack};
 use super::filter::Numbers;
 use super::format::{Detail, DetailFormat, Formats, SwitchFormat, WakingFormat};
+use super::kernel::sysctl;
 use super::opening::not_permitted;
 use super::{RecordError, Tracefs, sys};
 use crate::units::PcpuId;
@@ -103,10 +104,6 @@ fn cpu_list(list: &str) -> Option<BTreeSet<PcpuId>> {
         pcpus.extend((first..=last).map(PcpuId));
     }
     Some(pcpus)
-}
-
-pub(super) fn sysctl<T: std::str::FromStr>(name: &str) -> Option<T> {
-    std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).ok()?.trim().parse().ok()
 }
 
 /// Older kernels refuse an event that asks for what they do not know.

@@ -49,6 +49,7 @@ mod comms;
 mod event;
 mod filter;
 mod format;
+mod kernel;
 mod machine;
 pub mod offer;
 mod opening;
@@ -61,14 +62,16 @@ mod source;
 mod stacks;
 mod symbols;
 mod sys;
+mod totals;
 mod tracefs;
 
 pub use reader::{EventSink, READ_INTERVAL, SinkError};
-pub use recorder::{KvmDetail, RecordCounters, RecordPlan, RecordTotals, Recorder, check_rights};
+pub use recorder::{KvmDetail, RecordPlan, Recorder, check_rights};
 pub use ring::RingError;
 pub use source::{SchedulerSource, check_programs};
 pub use stacks::StackTable;
 pub use symbols::{SymbolError, Symbols};
+pub use totals::{RecordCounters, RecordTotals};
 pub use tracefs::Tracefs;
 
 use crate::units::PcpuId;

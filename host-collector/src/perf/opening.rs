@@ -1,6 +1,6 @@
 //! Events of one pCPU: opening them, and what may be refused.
 
-use super::machine::sysctl;
+use super::kernel::sysctl;
 use super::{RecordError, sys};
 use crate::units::PcpuId;
 use nix::errno::Errno;

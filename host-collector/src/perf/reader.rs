@@ -4,10 +4,11 @@
 use super::RecordError;
 use super::assemble::{Assembler, Batch};
 use super::filter::Numbers;
+use super::kernel::{now, process_of};
 use super::machine::{Machine, Watch};
-use super::recorder::{RecordTotals, SharedCounters, now, process_of};
 use super::rings::PcpuRing;
 use super::source::Source;
+use super::totals::{RecordTotals, SharedCounters};
 use crate::host_event::{HostEvent, StackId};
 use crate::units::{PcpuId, Tid};
 use nix::errno::Errno;

@@ -3,22 +3,21 @@
 use super::assemble::Assembler;
 use super::filter::Numbers;
 use super::format::Detail;
+use super::kernel::{now, process_of};
 use super::machine::{Machine, Watch};
 use super::offer::BPF_PROGRAMS;
 use super::reader::{Command, EventSink, Reader, Scratch};
 use super::rings::PcpuRing;
 use super::source::{SchedulerSource, Source};
-use super::stacks::StackTable;
+use super::totals::{RecordCounters, RecordTotals, SharedCounters};
 use super::{RecordError, SinkError};
-use crate::host_event::{HostEvent, HostEventKind};
-use crate::units::{HostNs, PcpuId, Tid};
+use crate::host_event::HostEvent;
+use crate::units::{PcpuId, Tid};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::thread::{Builder, JoinHandle};
 
@@ -88,77 +87,6 @@ impl Default for RecordPlan {
             ring_bytes: RecordPlan::RING_BYTES_DEFAULT,
             reader_pcpu: None,
             scheduler_source: SchedulerSource::default(),
-        }
-    }
-}
-
-/// How much has been recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RecordCounters {
-    /// Events that went to the sink.
-    pub events_count: u64,
-    /// Records that found no room in a ring.
-    pub lost_count: u64,
-    /// Intervals in which that happened, of all pCPUs.
-    pub lost_intervals_count: u64,
-    /// Bytes that the kernel wrote into the rings.
-    pub ring_bytes: u64,
-}
-
-/// What a recording came to.
-#[derive(Debug, Default)]
-pub struct RecordTotals {
-    /// From here on every event was enabled.
-    pub started: HostNs,
-    /// Up to here every event was enabled.
-    pub stopped: HostNs,
-    /// How much was recorded.
-    pub counters: RecordCounters,
-    /// CPU time of the thread that read the rings.
-    pub reader_cpu_ns: u64,
-    /// Births, deaths and names whose time was moved up to keep the order, by microseconds.
-    pub moved_count: u64,
-    /// Records of kinds that nobody asked for.
-    pub unknown_count: u64,
-    /// Newborn threads of the VMs that could not be watched on pCPUs that are not watched.
-    pub uncovered_threads_count: u64,
-    /// Every kernel stack that an event names.
-    pub stacks: StackTable,
-    /// Tracepoints that were asked for and that this kernel lacks, by group and name, and
-    /// [`BPF_PROGRAMS`] if they were wanted and could not be had.
-    pub missing: Vec<&'static str>,
-    /// Why recording ended before it was told to. What came before has gone to the sink.
-    pub ended_early: Option<RecordError>,
-}
-
-/// Counters that the reader moves and others look at.
-#[derive(Debug, Default)]
-pub(super) struct SharedCounters {
-    events_count: AtomicU64,
-    lost_count: AtomicU64,
-    lost_intervals_count: AtomicU64,
-    ring_bytes: AtomicU64,
-}
-
-impl SharedCounters {
-    pub(super) fn count(&self, events: &[HostEvent], ring_bytes: usize) {
-        // ATOMICS: relaxed, because each counter stands for itself and orders nothing else.
-        self.events_count.fetch_add(events.len() as u64, Ordering::Relaxed);
-        self.ring_bytes.fetch_add(ring_bytes as u64, Ordering::Relaxed);
-        for event in events {
-            if let HostEventKind::Lost { count, .. } = event.kind {
-                self.lost_count.fetch_add(count, Ordering::Relaxed);
-                self.lost_intervals_count.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
-
-    pub(super) fn snapshot(&self) -> RecordCounters {
-        RecordCounters {
-            events_count: self.events_count.load(Ordering::Relaxed),
-            lost_count: self.lost_count.load(Ordering::Relaxed),
-            lost_intervals_count: self.lost_intervals_count.load(Ordering::Relaxed),
-            ring_bytes: self.ring_bytes.load(Ordering::Relaxed),
         }
     }
 }
@@ -321,20 +249,6 @@ fn pin(pcpu: PcpuId) {
     if pcpus.set(place).is_ok() {
         let _ = sched_setaffinity(Pid::from_raw(0), &pcpus);
     }
-}
-
-/// The process (thread group) that a thread belongs to.
-pub(super) fn process_of(tid: Tid) -> Option<u32> {
-    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
-}
-
-/// The time on the clock of every record.
-pub(super) fn now() -> HostNs {
-    let time = clock_gettime(ClockId::CLOCK_MONOTONIC_RAW)
-        .expect("every kernel that has perf events has this clock");
-    let seconds = u64::try_from(time.tv_sec()).unwrap_or(0);
-    HostNs(seconds * 1_000_000_000 + u64::try_from(time.tv_nsec()).unwrap_or(0))
 }
 
 fn host(doing: &'static str, source: io::Error) -> RecordError {

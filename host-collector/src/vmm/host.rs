@@ -3,6 +3,7 @@
 use crate::units::PcpuId;
 use crate::vmm::conditions::Conditions;
 use crate::vmm::slice::Slice;
+use nix::time::{ClockId, clock_getres};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,6 +12,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 use thiserror::Error;
 
 /// The pCPUs that are online, in the form of `/sys/devices/system/cpu/online`.
@@ -131,8 +133,8 @@ pub struct HostFacts {
     pub pcpus_online: Option<HostPcpus>,
     /// Memory in bytes.
     pub memory_bytes: Option<u64>,
-    /// Ticks per second of the host's kernel, `CONFIG_HZ`: with two busy threads on a pCPU, a
-    /// timeslice is a whole number of ticks.
+    /// Ticks per second of the host's kernel, `CONFIG_HZ`: a timeslice that another thread waits for
+    /// is a whole number of ticks.
     pub tick_hz: Option<u32>,
     /// For how long a thread may keep a pCPU that others wait for.
     #[serde(default)]
@@ -162,6 +164,10 @@ impl HostFacts {
             format!("{}, clock source {}", known(&self.processor_model), known(&self.clocksource)),
             known(&self.qemu_version),
         ];
+        if let Some(slice) = &self.slice {
+            let expected = Duration::from_nanos(slice.expected_ns).as_secs_f64() * 1e3;
+            lines.push(format!("two busy threads on a pCPU take turns of {expected:.2} ms"));
+        }
         if let Some(disk) = &self.disk {
             lines.push(disk.line());
         }
@@ -206,12 +212,14 @@ impl DiskFacts {
 #[must_use]
 pub fn facts(qemu: &Path, disk_path: &Path) -> HostFacts {
     let kernel_release = read_trimmed("/proc/sys/kernel/osrelease");
-    let tick_hz = kernel_release.as_deref().and_then(tick_hz);
+    let tick_ns = tick_ns();
     let pcpus_online = HostPcpus::online().ok();
     let pcpus_count = pcpus_online.as_ref().map(HostPcpus::count);
     HostFacts {
-        tick_hz,
-        slice: tick_hz.zip(pcpus_count).map(|(hz, count)| Slice::of_host(hz, count)),
+        tick_hz: tick_ns.and_then(|tick_ns| u32::try_from(1_000_000_000 / tick_ns).ok()),
+        slice: tick_ns
+            .zip(pcpus_count)
+            .map(|(tick_ns, count)| Slice::of_host(kernel_release.as_deref(), tick_ns, count)),
         kernel_release,
         processor_model: fs::read_to_string("/proc/cpuinfo")
             .ok()
@@ -343,16 +351,11 @@ pub(super) fn parse_schedulers(line: &str) -> (Option<String>, Vec<String>) {
     (in_use, line.split_whitespace().map(bare).collect())
 }
 
-/// `CONFIG_HZ` of the running kernel, from wherever its configuration is.
-fn tick_hz(kernel_release: &str) -> Option<u32> {
-    let files =
-        [format!("/boot/config-{kernel_release}"), format!("/lib/modules/{kernel_release}/config")];
-    let text = files.iter().find_map(|path| fs::read_to_string(path).ok()).or_else(|| {
-        // Compressed in the kernel itself; gzip is on every host that has dpkg.
-        let output = Command::new("gzip").args(["-dc", "/proc/config.gz"]).output().ok()?;
-        String::from_utf8(output.stdout).ok()
-    })?;
-    text.lines().find_map(|line| line.strip_prefix("CONFIG_HZ=")?.trim().parse().ok())
+/// The length of a tick, which is the resolution of the clock that is read without asking hardware
+/// (kernel/time/posix-timers.c, `KTIME_LOW_RES`).
+fn tick_ns() -> Option<u64> {
+    let resolution = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).ok()?;
+    u64::try_from(Duration::from(resolution).as_nanos()).ok().filter(|length_ns| *length_ns > 0)
 }
 
 /// The value of the first line `key : value`.

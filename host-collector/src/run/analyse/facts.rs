@@ -24,7 +24,7 @@ pub(super) fn timeline(manifest: &Manifest, stacks: StackTable) -> Timeline {
     let slice = host.and_then(|host| host.slice);
     Timeline::new(threads, stacks)
         .knowing(manifest.vms.iter().map(|vm| lock_facts(vm, mode)).collect())
-        .with_slice(slice.map(|slice| slice.expected_ns))
+        .with_slice(slice.map(|slice| slice.shortest_ns()))
 }
 
 /// Why there are no exits, where the plan asks for them and there are none.

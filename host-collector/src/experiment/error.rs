@@ -1,0 +1,33 @@
+//! Why an experiment did not come to its end.
+
+use crate::lab::disk::DiskError;
+use crate::lab::plan::PlanError;
+use crate::lab::scratch::ScratchError;
+use crate::run::RunError;
+use crate::store::StoreError;
+use std::io;
+use std::path::PathBuf;
+
+/// Why an experiment did not come to its end.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant is said in full by its message")]
+pub enum ExperimentError {
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Run(#[from] RunError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Scratch(#[from] ScratchError),
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error("{} is the directory of another experiment, or of something else", path.display())]
+    Other { path: PathBuf },
+    #[error("cannot {doing} {}: {source}", path.display())]
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
+    #[error("none of its conditions can be had here")]
+    NothingPossible,
+    #[error("interrupted; the same command with --output {} goes on with it", path.display())]
+    Interrupted { path: PathBuf },
+}

@@ -1,0 +1,78 @@
+//! What a recording came to, and its counters while it goes on.
+
+use super::RecordError;
+use super::stacks::StackTable;
+use crate::host_event::{HostEvent, HostEventKind};
+use crate::units::HostNs;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How much has been recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RecordCounters {
+    /// Events that went to the sink.
+    pub events_count: u64,
+    /// Records that found no room in a ring.
+    pub lost_count: u64,
+    /// Intervals in which that happened, of all pCPUs.
+    pub lost_intervals_count: u64,
+    /// Bytes that the kernel wrote into the rings.
+    pub ring_bytes: u64,
+}
+
+/// What a recording came to.
+#[derive(Debug, Default)]
+pub struct RecordTotals {
+    /// From here on every event was enabled.
+    pub started: HostNs,
+    /// Up to here every event was enabled.
+    pub stopped: HostNs,
+    /// How much was recorded.
+    pub counters: RecordCounters,
+    /// CPU time of the thread that read the rings.
+    pub reader_cpu_ns: u64,
+    /// Births, deaths and names whose time was moved up to keep the order, by microseconds.
+    pub moved_count: u64,
+    /// Records of kinds that nobody asked for.
+    pub unknown_count: u64,
+    /// Newborn threads of the VMs that could not be watched on pCPUs that are not watched.
+    pub uncovered_threads_count: u64,
+    /// Every kernel stack that an event names.
+    pub stacks: StackTable,
+    /// Tracepoints that were asked for and that this kernel lacks, by group and name, and
+    /// [`super::offer::BPF_PROGRAMS`] if they were wanted and could not be had.
+    pub missing: Vec<&'static str>,
+    /// Why recording ended before it was told to. What came before has gone to the sink.
+    pub ended_early: Option<RecordError>,
+}
+
+/// Counters that the reader moves and others look at.
+#[derive(Debug, Default)]
+pub(super) struct SharedCounters {
+    events_count: AtomicU64,
+    lost_count: AtomicU64,
+    lost_intervals_count: AtomicU64,
+    ring_bytes: AtomicU64,
+}
+
+impl SharedCounters {
+    pub(super) fn count(&self, events: &[HostEvent], ring_bytes: usize) {
+        // ATOMICS: relaxed, because each counter stands for itself and orders nothing else.
+        self.events_count.fetch_add(events.len() as u64, Ordering::Relaxed);
+        self.ring_bytes.fetch_add(ring_bytes as u64, Ordering::Relaxed);
+        for event in events {
+            if let HostEventKind::Lost { count, .. } = event.kind {
+                self.lost_count.fetch_add(count, Ordering::Relaxed);
+                self.lost_intervals_count.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> RecordCounters {
+        RecordCounters {
+            events_count: self.events_count.load(Ordering::Relaxed),
+            lost_count: self.lost_count.load(Ordering::Relaxed),
+            lost_intervals_count: self.lost_intervals_count.load(Ordering::Relaxed),
+            ring_bytes: self.ring_bytes.load(Ordering::Relaxed),
+        }
+    }
+}
