@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
-use vslice::sampling::sampler::PCPU_SHARE_MAX;
+use vslice::sampling::plan::PCPU_SHARE_MAX;
 use vslice::sampling::{
     Doing, Pace, SampleItem, SampledThread, Sampler, SamplerPlan, SamplerTotals, Shown, Sight,
     Tally, ThreadShares, shown_of,

@@ -8,16 +8,17 @@ use super::latency::{ClassTotals, Encounter, LatencyTally};
 use super::ledger::Ledger;
 use super::locks::LockTally;
 use super::model::{
-    ANTAGONISTS_MAX, Accelerator, Antagonist, ByClass, CHAIN_FRAMES_MAX, ChainSpan, Class,
-    ClassAntagonist, Cost, Environment, Hog, Lost, PartTotals, Requests, RunStatus, SCHEMA,
-    STACKS_PER_REASON_MAX, StackTotal, StaySplit, Summary, Vcpu, WORST_MAX, WhyUnknown,
-    WorstRequest, share,
+    ANTAGONISTS_MAX, Accelerator, Antagonist, CHAIN_FRAMES_MAX, ChainSpan, Class, ClassAntagonist,
+    Cost, Environment, Hog, Lost, Requests, RunStatus, SCHEMA, STACKS_PER_REASON_MAX, StackTotal,
+    StaySplit, Summary, Vcpu, WORST_MAX, WhyUnknown, WorstRequest,
 };
 use super::names::{Directory, Names, VmIndex, VmThreads};
 use super::reason::OffReason;
 use super::service::ServiceThread;
 use super::timeslice::VcpuTally;
-use super::warning::{self, Warning};
+use super::totals::{ByClass, PartTotals, share};
+use super::warn::warnings;
+use super::warning::Warning;
 use crate::host_event::StackId;
 use crate::join::{self, Attribution, Breakdown, Link, Part, Unplaced};
 use crate::timeline::{Exit, LockWait, Reason, Sleep, Span, ThreadState, UnknownCause};
@@ -294,7 +295,7 @@ impl SummaryBuilder {
             cost: facts.cost,
             warnings: facts.warnings,
         };
-        let mut derived = warning::warnings(&summary);
+        let mut derived = warnings(&summary);
         // Nobody is to read in a VM that was attached to.
         if summary.requests.count == 0 && self.vms.iter().any(|vm| vm.block_bytes.is_some()) {
             derived.insert(0, Warning::NoRequests);

@@ -1,5 +1,6 @@
 //! What a run's statements rest on: recorded events, looks at threads, or totals.
 
+use super::reason::OffReason;
 use crate::sampling::Doing;
 use crate::timeline::Reason;
 use crate::units::{Tid, VcpuId};
@@ -119,6 +120,17 @@ pub struct SampledShare {
     pub low: f64,
     /// The upper end.
     pub high: f64,
+}
+
+impl SampledShare {
+    /// What it was seen to be about, in words.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self.what.0 {
+            Doing::Runnable => "running or waiting",
+            Doing::Off(reason) => OffReason::Left(reason).label(),
+        }
+    }
 }
 
 /// [`Doing`] as it is written down.

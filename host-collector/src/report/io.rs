@@ -1,6 +1,6 @@
 //! How far the host had come with the requests' I/O, and what the vCPUs did meanwhile.
 
-use super::model::{ByClass, PartTotals, share};
+use super::totals::{ByClass, PartTotals, share};
 use crate::join::{Breakdown, NoPhase, Part, Phase, PhaseParts};
 use crate::units::HostNs;
 use serde::{Deserialize, Serialize};

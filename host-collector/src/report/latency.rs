@@ -4,7 +4,8 @@
 use super::distribution::Distribution;
 use super::io::IoTotals;
 use super::ledger::Ledger;
-use super::model::{LatencyNs, PartTotals};
+use super::model::LatencyNs;
+use super::totals::PartTotals;
 use crate::join::{Breakdown, Part, PartsNs};
 use crate::units::{PcpuId, Tid, VcpuId};
 use std::collections::BTreeMap;

@@ -21,7 +21,9 @@ mod sampled;
 pub mod service;
 pub mod text;
 mod timeslice;
+pub mod totals;
 pub mod verdict;
+mod warn;
 pub mod warning;
 
 pub use collect::{Facts, SummaryBuilder};

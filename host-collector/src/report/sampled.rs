@@ -1,7 +1,8 @@
 //! What the reader of a run without events should know before believing it.
 
 use super::evidence::{EvidenceLevel, SampledShare, ScheduledVcpu};
-use super::model::{Summary, share};
+use super::model::Summary;
+use super::totals::share;
 use super::warning::Warning;
 use crate::sampling::Doing;
 use crate::sampling::interval::wilson_95;
@@ -48,7 +49,7 @@ fn sample_bias(summary: &Summary, row: &ScheduledVcpu) -> Option<Warning> {
 mod tests {
     use super::*;
     use crate::report::example;
-    use crate::report::warning::warnings;
+    use crate::report::warn::warnings;
     use crate::units::VcpuId;
 
     #[test]

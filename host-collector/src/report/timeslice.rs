@@ -2,8 +2,9 @@
 
 use super::distribution::Distribution;
 use super::ledger::Ledger;
-use super::model::{OffCpu, Timeslices, round_4};
+use super::model::{OffCpu, Timeslices};
 use super::reason::OffReason;
+use super::totals::round_4;
 use crate::join::Part;
 use crate::timeline::{Span, ThreadState};
 use crate::units::{HostNs, Tid};

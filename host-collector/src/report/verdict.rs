@@ -2,9 +2,9 @@
 
 use super::evidence::EvidenceLevel;
 use super::io::IoClass;
-use super::model::{Class, ClassAntagonist, PartTotals, Relation, Summary, Vcpu, share};
-use super::text::sampled::seen;
+use super::model::{Class, ClassAntagonist, Relation, Summary, Vcpu};
 use super::text::units::{duration, percent, whole_percent};
+use super::totals::{PartTotals, share};
 use crate::join::Part;
 use crate::sampling::Doing;
 use std::fmt::Write as _;
@@ -114,7 +114,7 @@ fn without_events(summary: &Summary) -> String {
             .filter(|share| share.share >= SAMPLED_SHARE_NAMED)
             .map(|row| {
                 let (low, high) = (whole_percent(row.low), whole_percent(row.high));
-                format!("{} {low} to {high}", seen(row))
+                format!("{} {low} to {high}", row.label())
             })
             .collect();
         if !named.is_empty() {

@@ -8,7 +8,6 @@ use crate::lab::launch::LaunchError;
 use crate::lab::plan::PlanError;
 use crate::lab::vsock::VsockError;
 use crate::perf::RecordError;
-use crate::run::evidence::NOTHING_SHOWN;
 use crate::sampling::SampleError;
 use crate::store::StoreError;
 use crate::units::{Tid, VcpuId};
@@ -21,6 +20,10 @@ use crate::vmm::way::NO_WAY_ADVICE;
 use std::error::Error;
 use std::io;
 use std::path::PathBuf;
+
+/// Says it of a run in which threads cannot be looked at.
+pub(super) const NOTHING_SHOWN: &str = "the kernel shows this user neither calls nor functions of QEMU's threads (ptrace(2), \
+     kernel.yama.ptrace_scope)";
 
 /// What ends a run, as a sentence for the person who started it.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,6 @@
 //! How a run sees what its guests' threads do: as well as the host lets it, or as it was told.
 
-use super::error::RunError;
+use super::error::{NOTHING_SHOWN, RunError};
 use crate::perf::offer::costs_of;
 use crate::perf::{self, RecordError};
 use crate::report::evidence::{Evidence, EvidenceLevel, Missing};
@@ -114,10 +114,6 @@ impl EvidencePlan {
         self.level
     }
 }
-
-/// Says it of a run in which threads cannot be looked at.
-pub(super) const NOTHING_SHOWN: &str = "the kernel shows this user neither calls nor functions of QEMU's threads (ptrace(2), \
-     kernel.yama.ptrace_scope)";
 
 const ASKED: &str = "the run was told so";
 const RECORDABLE: &str = "the scheduler's events can be recorded here";

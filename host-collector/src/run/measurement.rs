@@ -16,7 +16,7 @@ use crate::report::evidence::{Evidence, EvidenceLevel};
 use crate::sampling::schedstat;
 use crate::store::{EventWriters, RunDir};
 use crate::units::{PcpuId, Tid};
-use crate::vmm::{frequency, host, procfs};
+use crate::vmm::{frequency, procfs, steal};
 use nix::sys::resource::{UsageWho, getrusage};
 
 /// What goes on in the window.
@@ -68,7 +68,7 @@ impl Measurement<'_> {
         let mut tscs = TscWatch::start(&manifest.vms, self.accelerator);
         tscs.write(manifest);
         let before = Before::read(&manifest.vms);
-        let stolen_before_ns = host::stolen_ns();
+        let stolen_before_ns = steal::stolen_ns();
         manifest.frequency.start = frequency::of_pcpus();
         let cpu_before_ns = own_cpu_ns();
         let delay_before_ns = own_run_delay_ns();
@@ -80,7 +80,7 @@ impl Measurement<'_> {
         }
         before.note(&mut manifest.vms);
         manifest.frequency.end = frequency::of_pcpus();
-        let stolen = host::stolen_ns().zip(stolen_before_ns);
+        let stolen = steal::stolen_ns().zip(stolen_before_ns);
         manifest.stolen_ns = stolen.map(|(after_ns, before_ns)| after_ns.saturating_sub(before_ns));
         quota::note_end(&mut manifest.vms);
         tscs.finish(manifest);

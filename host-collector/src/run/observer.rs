@@ -8,7 +8,7 @@ use super::reserve;
 use crate::perf::offer::KERNEL_SYMBOLS;
 use crate::perf::{KvmDetail, RecordError, RecordPlan, Recorder, StackTable, Symbols};
 use crate::report::evidence::EvidenceLevel;
-use crate::sampling::sampler::SinkError;
+use crate::sampling::plan::SinkError;
 use crate::sampling::{
     Pace, SampleItem, SampleSink, SampledThread, Sampler, SamplerPlan, Shown, Sight, shown_of,
 };

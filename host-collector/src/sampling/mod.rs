@@ -4,6 +4,7 @@
 //! ```text
 //! item              one look at a thread, and its scheduler's totals
 //! files, parse      /proc/PID/task/TID/{syscall,wchan,stat,schedstat} -> items
+//! plan              whom to look at, and what of them
 //! sampler, rounds   a thread that looks, at random intervals and a bounded cost
 //! evidence          one look -> the reason for being off a pCPU          (pure)
 //! tally             all looks -> shares of each thread's time           (pure)
@@ -33,6 +34,7 @@ mod files;
 pub mod interval;
 pub mod item;
 mod parse;
+pub mod plan;
 mod rounds;
 pub mod sampler;
 pub mod tally;
@@ -41,8 +43,6 @@ pub use evidence::Doing;
 pub(crate) use parse::schedstat;
 
 pub use item::{Call, Look, SampleItem, Schedstat};
-pub use sampler::{
-    Pace, SampleError, SampleSink, SampledThread, Sampler, SamplerPlan, SamplerTotals, Shown,
-    Sight, shown_of,
-};
+pub use plan::{Pace, SampleError, SampleSink, SampledThread, SamplerPlan, SamplerTotals, Sight};
+pub use sampler::{Sampler, Shown, shown_of};
 pub use tally::{Gaps, Scheduled, Share, Tally, ThreadShares};

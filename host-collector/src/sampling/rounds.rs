@@ -2,7 +2,7 @@
 
 use super::files::{Functions, ThreadFiles};
 use super::item::SampleItem;
-use super::sampler::{
+use super::plan::{
     OTHERS_ROUNDS, PCPU_SHARE_MAX, PERIOD, Pace, SampleError, SampleSink, SampledThread,
     SamplerTotals, Sight, SinkError, TOTALS_INTERVAL,
 };

@@ -52,7 +52,7 @@ impl Conditions {
                 .map(|text| text == "1"),
             idle_driver: read("/sys/devices/system/cpu/cpuidle/current_driver"),
             hypervisor: hypervisor(),
-            is_steal_told: super::host::stolen_ns().is_some_and(|stolen_ns| stolen_ns > 0),
+            is_steal_told: super::steal::stolen_ns().is_some_and(|stolen_ns| stolen_ns > 0),
             frequency_driver: read(format!("{CPUFREQ}/scaling_driver")),
             frequency_min_khz: read_number("scaling_min_freq"),
             frequency_max_khz: read_number("scaling_max_freq"),

@@ -19,6 +19,7 @@ pub mod qga;
 pub mod qmp;
 pub mod scheduling;
 pub mod slice;
+pub mod steal;
 pub mod threads;
 pub mod tsc;
 pub mod way;

@@ -2,7 +2,6 @@
 //! would otherwise read zeroes from nowhere.
 
 use super::offsets::scramble;
-use super::target::{directory_of, failed};
 use crate::error::WorkloadError;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
@@ -100,6 +99,18 @@ fn available_bytes(directory: &Path) -> u64 {
     statvfs(directory).map_or(0, |space| space.blocks_available() * space.fragment_size())
 }
 
+/// The directory that `path` is in; the current one for a plain name.
+pub(super) fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+pub(super) fn failed(action: &'static str, path: &Path, source: io::Error) -> WorkloadError {
+    WorkloadError::Target { action, path: path.to_owned(), source }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,6 +119,13 @@ mod tests {
         let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
         fs::create_dir_all(&target).unwrap();
         tempfile::tempdir_in(target).unwrap()
+    }
+
+    #[test]
+    fn a_plain_name_is_in_the_current_directory() {
+        assert_eq!(directory_of(Path::new("data")), Path::new("."));
+        assert_eq!(directory_of(Path::new("/data")), Path::new("/"));
+        assert_eq!(directory_of(Path::new("a/b/data")), Path::new("a/b"));
     }
 
     #[test]

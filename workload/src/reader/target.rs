@@ -2,7 +2,7 @@
 //! would say nothing about a disk.
 
 use super::buffer::AlignedBuffer;
-use super::create::create_file;
+use super::create::{create_file, directory_of, failed};
 use super::disk::{
     DEVICES, DISK_PATIENCE, Disk, DiskPlace, SYSFS, SchedulerSetting, find_only_disk,
 };
@@ -163,28 +163,4 @@ fn refuse_sparse(path: &Path, file: &File, target_bytes: u64) -> Result<(), Work
         return Err(WorkloadError::Sparse { path: path.to_owned(), data_bytes, target_bytes });
     }
     Ok(())
-}
-
-/// The directory that `path` is in; the current one for a plain name.
-pub(super) fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
-pub(super) fn failed(action: &'static str, path: &Path, source: io::Error) -> WorkloadError {
-    WorkloadError::Target { action, path: path.to_owned(), source }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_plain_name_is_in_the_current_directory() {
-        assert_eq!(directory_of(Path::new("data")), Path::new("."));
-        assert_eq!(directory_of(Path::new("/data")), Path::new("/"));
-        assert_eq!(directory_of(Path::new("a/b/data")), Path::new("a/b"));
-    }
 }

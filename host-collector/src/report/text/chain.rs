@@ -6,8 +6,9 @@ use super::units::{count, counted, duration, percent};
 use crate::join::Part;
 use crate::report::model::{
     Antagonist, AttributionName, ChainSpan, NamedThread, StaySplit, Summary, WhyUnknown,
-    WorstRequest, share,
+    WorstRequest,
 };
+use crate::report::totals::share;
 use crate::report::verdict::label;
 use crate::units::PcpuId;
 use std::cmp::Reverse;

@@ -6,8 +6,6 @@ use super::tables::{heading, share_percent, vcpu_name};
 use super::units::{count, duration, percent};
 use crate::report::evidence::{EvidenceLevel, Sampled, SampledShare};
 use crate::report::model::Summary;
-use crate::report::reason::OffReason;
-use crate::sampling::Doing;
 
 /// Shares below this are added up in one line; the JSON has them all.
 const SHARE_SHOWN_MIN: f64 = 0.001;
@@ -65,7 +63,7 @@ pub(super) fn shares(page: &mut Page, summary: &Summary) {
                 Tone::Plain,
                 [
                     std::mem::take(&mut name),
-                    seen(row).to_owned(),
+                    row.label().to_owned(),
                     percent(row.share),
                     percent(row.low),
                     percent(row.high),
@@ -87,14 +85,6 @@ pub(super) fn shares(page: &mut Page, summary: &Summary) {
         }
     }
     page.table(&table);
-}
-
-/// What a row was seen to be about.
-pub(in crate::report) fn seen(row: &SampledShare) -> &'static str {
-    match row.what.0 {
-        Doing::Runnable => "running or waiting",
-        Doing::Off(reason) => OffReason::Left(reason).label(),
-    }
 }
 
 /// What sampling left out, and what it took.

@@ -5,7 +5,7 @@ use super::{AnalyseError, optional};
 use crate::report::evidence::{
     EvidenceLevel, Sampled, SampledDoing, SampledShare, SampledVcpu, ScheduledVcpu,
 };
-use crate::report::model::round_4;
+use crate::report::totals::round_4;
 use crate::run::manifest::{Manifest, SamplingRecord, VmRecord};
 use crate::sampling::{Gaps, SampleItem, Scheduled, Share, Tally, ThreadShares};
 use crate::store::{RunDir, StreamReader, VmName};

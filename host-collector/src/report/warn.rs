@@ -1,0 +1,297 @@
+//! Which warnings the numbers of a summary deserve.
+
+use super::evidence::EvidenceLevel;
+use super::model::{Relation, Summary, Vcpu};
+use super::sampled;
+use super::totals::share;
+use super::warning::Warning;
+use crate::join::Part;
+
+/// Above this share of the tail's time that is unknown, [`Warning::UnknownTail`] is given.
+const UNKNOWN_SHARE_MAX: f64 = 0.05;
+
+/// Above this share of the 99th percentile, the clock's bound brings [`Warning::ClockBound`].
+const CLOCK_SHARE_MAX: f64 = 0.1;
+
+/// Above this share of a vCPU's waits, threads outside the VMs bring [`Warning::OutsidePlan`].
+const OUTSIDE_SHARE_MAX: f64 = 0.01;
+
+/// A vCPU that waited for less than this share of its time is not looked at for
+/// [`Warning::OutsidePlan`]: of next to nothing, anybody can be 1 %.
+const WAIT_SHARE_MIN: f64 = 0.01;
+
+/// A class of fewer requests than this brings [`Warning::ThinTail`].
+const CLASS_COUNT_MIN: u64 = 10;
+
+/// Above this share of the measured time, what the collector's threads waited for a pCPU brings
+/// [`Warning::CollectorWaited`].
+const COLLECTOR_WAIT_SHARE_MAX: f64 = 0.25;
+
+/// What the numbers of a summary say against themselves.
+pub(super) fn warnings(summary: &Summary) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    recording(summary, &mut warnings);
+    clock(summary, &mut warnings);
+    if summary.requests.count > summary.requests.unattributable_by.unplaced() {
+        tail(summary, &mut warnings);
+    }
+    let idle_hogs = summary.hogs.iter().filter(|hog| hog.count == 0);
+    warnings.extend(
+        idle_hogs.map(|hog| Warning::HogDidNotCount { vm: hog.vm.clone(), vcpu: hog.vcpu }),
+    );
+    warnings.extend(summary.vcpus.iter().filter_map(outside_plan));
+    warnings
+}
+
+fn recording(summary: &Summary, warnings: &mut Vec<Warning>) {
+    let requests = &summary.requests;
+    if summary.lost.records > 0 || summary.lost.intervals > 0 {
+        let (records, intervals) = (summary.lost.records, summary.lost.intervals);
+        warnings.push(Warning::LostRecords { records, intervals });
+    }
+    if requests.dropped > 0 {
+        let (count, intervals) = (requests.dropped, requests.dropped_intervals);
+        warnings.push(Warning::DroppedRequests { count, intervals });
+    }
+    let (waited_ns, measured_ns) = (summary.cost.collector_run_delay_ns, summary.measured_ns);
+    if share(waited_ns, measured_ns) > COLLECTOR_WAIT_SHARE_MAX {
+        warnings.push(Warning::CollectorWaited { waited_ns, measured_ns });
+    }
+    sampled::warn(summary, warnings);
+    let unplaced = requests.unattributable_by.unplaced();
+    let count = requests.unattributable.saturating_sub(unplaced);
+    if count > 0 && summary.evidence.level == EvidenceLevel::Recorded {
+        warnings.push(Warning::Unattributable { count, share: share(count, requests.count) });
+    }
+    if unplaced > 0 {
+        warnings.push(Warning::Unplaced { count: unplaced });
+    }
+    if requests.errors > 0 || requests.short > 0 {
+        let (errors, short) = (requests.errors, requests.short);
+        warnings.push(Warning::FailedRequests { errors, short });
+    }
+}
+
+fn clock(summary: &Summary, warnings: &mut Vec<Warning>) {
+    let clock = &summary.clock;
+    let check = clock.check;
+    if check.violations > 0 {
+        let (count, worst_ns) = (check.violations, check.worst_ns);
+        warnings.push(Warning::ClockViolated { count, worst_ns });
+    }
+    let kvm = clock.kvm_check();
+    if kvm.violations > 0 {
+        let (count, worst_ns) = (kvm.violations, kvm.worst_ns);
+        warnings.push(Warning::KvmClockViolated { count, worst_ns });
+    }
+    let ptp = clock.ptp_check();
+    if ptp.violations > 0 {
+        let (count, worst_ns) = (ptp.violations, ptp.worst_ns);
+        warnings.push(Warning::PtpClockViolated { count, worst_ns });
+    }
+    let hogs = clock.hog_check();
+    if hogs.violations > 0 {
+        let (count, worst_ns) = (hogs.violations, hogs.worst_ns);
+        warnings.push(Warning::HogClockViolated { count, worst_ns });
+    }
+    let stepped = clock.vcpus.iter().filter(|vcpu| vcpu.cut_count > 0);
+    warnings.extend(stepped.map(|vcpu| Warning::ClockStepped {
+        vm: vcpu.vm.clone(),
+        vcpu: vcpu.vcpu,
+        count: vcpu.cut_count,
+        step_ns: vcpu.step_max_ns(),
+    }));
+    warnings.extend(clock.apart.iter().map(|apart| Warning::ClocksApart {
+        vm: apart.vm.clone(),
+        vcpu: apart.vcpu,
+        other_vcpu: apart.other_vcpu,
+        apart_ns: apart.apart_ns,
+    }));
+}
+
+fn tail(summary: &Summary, warnings: &mut Vec<Warning>) {
+    let unknown_ns = summary.parts.p99.get(Part::Unknown);
+    let unknown_share = share(unknown_ns, summary.classes.p99.latency_ns);
+    if unknown_share > UNKNOWN_SHARE_MAX {
+        warnings.push(Warning::UnknownTail { share: unknown_share });
+    }
+    for (name, class) in [("p99", &summary.classes.p99), ("p999", &summary.classes.p999)] {
+        let count = class.count + class.unattributable;
+        if count < CLASS_COUNT_MIN {
+            warnings.push(Warning::ThinTail { class: name.to_owned(), count });
+        }
+    }
+    let p99_ns = summary.latency_ns.p99;
+    if let Some(bound_ns) = summary.clock.bound_ns
+        && bound_ns as f64 > CLOCK_SHARE_MAX * p99_ns as f64
+    {
+        warnings.push(Warning::ClockBound { bound_ns, p99_ns });
+    }
+}
+
+fn outside_plan(vcpu: &Vcpu) -> Option<Warning> {
+    if share(vcpu.wait_ns, vcpu.observed_ns) < WAIT_SHARE_MIN {
+        return None;
+    }
+    let is_outside = |kind: Relation| kind.is_outside_plan();
+    let mut outside = vcpu.antagonists.iter().filter(|row| is_outside(row.thread.kind)).peekable();
+    let name = outside.peek()?.thread.name.clone();
+    let outside_ns = outside.fold(0_u64, |sum_ns, row| sum_ns.saturating_add(row.ran_ns));
+    let share = share(outside_ns, vcpu.wait_ns);
+    (share > OUTSIDE_SHARE_MAX).then(|| Warning::OutsidePlan {
+        vm: vcpu.vm.clone(),
+        vcpu: vcpu.vcpu,
+        name,
+        share,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::example;
+    use crate::report::model::Hog;
+    use crate::units::{Tid, VcpuId};
+
+    /// The example without anything that it would be warned of.
+    fn sound() -> Summary {
+        let mut summary = example::summary();
+        summary.lost = Default::default();
+        summary.requests.unattributable = 0;
+        summary.classes.p999.count = CLASS_COUNT_MIN;
+        summary
+    }
+
+    fn warned(change: impl FnOnce(&mut Summary)) -> Vec<Warning> {
+        let mut summary = sound();
+        change(&mut summary);
+        warnings(&summary)
+    }
+
+    #[test]
+    fn a_sound_run_is_not_warned_of() {
+        assert_eq!(warned(|_| {}), []);
+    }
+
+    #[test]
+    fn a_collector_that_was_kept_waiting_is_warned_of() {
+        let waited = |waited_ns| {
+            move |summary: &mut Summary| {
+                summary.cost.collector_run_delay_ns = waited_ns;
+            }
+        };
+        let measured_ns = sound().measured_ns;
+        assert_eq!(warned(waited(measured_ns / 4)), []);
+        let waited_ns = measured_ns / 2;
+        let expected = [Warning::CollectorWaited { waited_ns, measured_ns }];
+        assert_eq!(warned(waited(waited_ns)), expected);
+    }
+
+    #[test]
+    fn losses_of_every_kind_are_warned_of() {
+        assert_eq!(
+            warned(|summary| {
+                summary.lost = crate::report::model::Lost { records: 3, intervals: 2, total_ns: 9 };
+                summary.requests.dropped = 7;
+                summary.requests.dropped_intervals = 1;
+                summary.requests.unattributable = 200;
+                summary.requests.errors = 4;
+                summary.requests.short = 5;
+            }),
+            [
+                Warning::LostRecords { records: 3, intervals: 2 },
+                Warning::DroppedRequests { count: 7, intervals: 1 },
+                Warning::Unattributable { count: 200, share: 0.1 },
+                Warning::FailedRequests { errors: 4, short: 5 },
+            ]
+        );
+    }
+
+    #[test]
+    fn an_unknown_tail_is_warned_of_from_just_above_five_percent() {
+        let unknown = |unknown_ns| {
+            warned(move |summary| {
+                summary.parts.p99.add(Part::Unknown, unknown_ns);
+                summary.classes.p99.latency_ns = 100_000;
+            })
+        };
+        assert_eq!(unknown(5_000), []);
+        assert_eq!(unknown(5_100), [Warning::UnknownTail { share: 0.051 }]);
+    }
+
+    #[test]
+    fn a_coarse_clock_is_warned_of_from_just_above_a_tenth_of_p99() {
+        let bound = |bound_ns| {
+            warned(move |summary| {
+                summary.latency_ns.p99 = 1_000_000;
+                summary.clock.bound_ns = Some(bound_ns);
+            })
+        };
+        assert_eq!(bound(100_000), []);
+        let warning = Warning::ClockBound { bound_ns: 100_001, p99_ns: 1_000_000 };
+        assert_eq!(bound(100_001), [warning]);
+    }
+
+    #[test]
+    fn a_clock_that_is_not_sound_is_warned_of() {
+        let example = example::unsound_clock();
+        let of_clock = |warning: &Warning| {
+            matches!(
+                warning,
+                Warning::Unplaced { .. }
+                    | Warning::ClockViolated { .. }
+                    | Warning::ClockStepped { .. }
+                    | Warning::ClocksApart { .. }
+            )
+        };
+        let found: Vec<Warning> = warnings(&example).into_iter().filter(of_clock).collect();
+        let (vm, vcpu, worst_ns) = ("vm1".to_owned(), VcpuId(1), 1_230_000);
+        let expected = [
+            Warning::Unplaced { count: 3 },
+            Warning::ClockViolated { count: 1, worst_ns },
+            Warning::ClockStepped { vm: vm.clone(), vcpu, count: 2, step_ns: 15_700_000 },
+            Warning::ClocksApart { vm, vcpu: VcpuId(0), other_vcpu: vcpu, apart_ns: 15_700_000 },
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_hog_that_stood_still_is_warned_of() {
+        let hog = Hog { vm: "vm2".into(), vcpu: VcpuId(3), count: 0 };
+        let warning = Warning::HogDidNotCount { vm: "vm2".into(), vcpu: VcpuId(3) };
+        assert_eq!(warned(|summary| summary.hogs.push(hog)), [warning]);
+    }
+
+    #[test]
+    fn threads_outside_the_plan_are_warned_of_where_waits_matter() {
+        let outside = |observed_ns, ran_ns| {
+            warned(move |summary| {
+                let vcpu = &mut summary.vcpus[1];
+                vcpu.observed_ns = observed_ns;
+                vcpu.wait_ns = 100_000;
+                vcpu.antagonists.retain(|row| row.thread.tid == Tid(7));
+                vcpu.antagonists[0].ran_ns = ran_ns;
+            })
+        };
+        let warning = Warning::OutsidePlan {
+            vm: "vm1".into(),
+            vcpu: VcpuId(1),
+            name: "kworker/1:1".into(),
+            share: 0.011,
+        };
+        assert_eq!(outside(1_000_000, 1_000), []);
+        assert_eq!(outside(1_000_000, 1_100), [warning]);
+        assert_eq!(outside(100_000_000, 1_100), [], "it waited for 0.1 % of its time");
+    }
+
+    #[test]
+    fn few_requests_above_a_percentile_are_warned_of() {
+        let thin = |class: &str, count| Warning::ThinTail { class: class.into(), count };
+        assert_eq!(warned(|summary| summary.classes.p999.count = 9), [thin("p999", 9)]);
+        let warnings = warned(|summary| {
+            summary.classes.p99.count = 1;
+            summary.classes.p99.unattributable = 0;
+        });
+        assert_eq!(warnings, [thin("p99", 1)]);
+    }
+}
