@@ -29,7 +29,7 @@ test: SHELL := /bin/bash
 test: .SHELLFLAGS := -o pipefail -c
 test: lint image debian-image
 	@.ci/install-needs test
-	@VSLICE_NEWER_TOOLS="$$(tests/newer-tools)" \
+	@newer="$$(tests/newer-tools)" && VSLICE_NEWER_TOOLS="$$newer" \
 		VSLICE_IMAGE=$(abspath $(IMAGE)) VSLICE_DEBIAN_IMAGE=$(abspath $(DEBIAN)) VSLICE_BIN=$(abspath $(VSLICE)) \
 		cargo test --workspace --locked --no-fail-fast 2>&1 | tee target/test.log || \
 		{ sed -n '/^failures:$$/,/^test result/p' target/test.log; exit 1; }

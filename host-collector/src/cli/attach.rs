@@ -111,12 +111,11 @@ pub(super) fn execute(args: &AttachArgs) -> anyhow::Result<u8> {
         pin: pin.as_ref(),
         interrupted: &interrupted,
     };
-    let attachment = Attachment::prepare(options)
+    let mut watcher = watcher();
+    let attachment = Attachment::prepare(options, watcher.as_mut())
         .map_err(|error| anyhow::anyhow!("nothing was recorded: {}", sentence(&error)))?;
-    let recorded = {
-        let mut watcher = watcher();
-        attachment.record(watcher.as_mut())
-    };
+    let recorded = attachment.record(watcher.as_mut());
+    drop(watcher);
     // Whatever was recorded is reported, also if it ended early.
     let recorded = match recorded {
         Err(NotMeasured(error)) => {

@@ -3,6 +3,7 @@
 use super::error::RunError;
 use super::evidence::EvidencePlan;
 use super::home::HomePcpu;
+use super::leftovers;
 use super::manifest::{Cost, Manifest, SCHEMA, Status};
 use super::options::RunOptions;
 use super::reserve;
@@ -22,8 +23,7 @@ use crate::store::RunDir;
 use crate::units::Tid;
 use crate::vmm::frequency::FrequencyRecord;
 use crate::vmm::host::{self, HostPcpus};
-use crate::vmm::io_scheduler::{self, HeldIoScheduler};
-use crate::vmm::pin;
+use crate::vmm::io_scheduler::HeldIoScheduler;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -62,9 +62,7 @@ pub fn prepare<'a>(
     let vsock = VsockOffer::of_host().choose(plan.vsock)?;
     let scratch = scratch::parent_dir();
     scratch::sweep_stale(&scratch);
-    // A journal that cannot be read is one that cannot be undone either; the run is not hurt by it.
-    drop(pin::undo_stale_journals(&scratch));
-    drop(io_scheduler::undo_stale_journals(&scratch));
+    leftovers::undo(watcher);
     watcher.stage("asking whether KVM runs a stock kernel here");
     let choice = accelerator::choose(plan.accelerator, &qemu, &image, &scratch)?;
     watcher.stage(&format!("guests run under {}: {}", name_of(choice.accelerator), choice.reason));

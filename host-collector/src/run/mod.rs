@@ -11,6 +11,7 @@ mod disk_notes;
 pub mod error;
 pub mod evidence;
 mod home;
+mod leftovers;
 mod lock_facts;
 pub mod manifest;
 mod measurement;

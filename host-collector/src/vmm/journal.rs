@@ -31,6 +31,27 @@ pub struct JournalError {
 pub(super) struct Journal {
     path: PathBuf,
     file: File,
+    is_kept: bool,
+}
+
+/// What became of a journal's changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Undone {
+    /// How many went back.
+    pub count: usize,
+    /// How many could not, and may later.
+    pub failed_count: usize,
+}
+
+impl Undone {
+    /// Counts a change that went back, was not this journal's any more, or failed.
+    pub(super) fn add(mut self, outcome: &io::Result<bool>) -> Undone {
+        match outcome {
+            Ok(is_back) => self.count += usize::from(*is_back),
+            Err(_) => self.failed_count += 1,
+        }
+        self
+    }
 }
 
 impl Journal {
@@ -44,7 +65,7 @@ impl Journal {
             let created = fs::create_dir_all(directory)
                 .and_then(|()| OpenOptions::new().create_new(true).append(true).open(&path));
             match created {
-                Ok(file) => return Ok(Journal { path, file }),
+                Ok(file) => return Ok(Journal { path, file, is_kept: false }),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
                 Err(source) => return Err(JournalError { path, source }),
             }
@@ -60,33 +81,41 @@ impl Journal {
         // crash of the host ends what was changed too.
         self.file.write_all(&line).map_err(failed)
     }
+
+    /// Leaves it to the next collector, as something in it could not be undone.
+    pub(super) fn keep(&mut self) {
+        self.is_kept = true;
+    }
 }
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        // A journal that stays is harmless: what it names is where it was before.
-        let _ = fs::remove_file(&self.path);
+        if !self.is_kept {
+            // A journal that stays is harmless: what it names is where it was before.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
 /// Hands the changes of each journal of this kind whose collector is no longer there to `undo`, and
-/// removes the journal. Returns the sum of what `undo` did.
+/// removes the journal if none of them failed. Returns the sum of what `undo` did.
 ///
 /// # Errors
-/// Those of reading the directory; a directory that does not exist is an empty one.
+/// Those of reading the directory; a directory that does not exist is an empty one, and a journal that
+/// cannot be read is passed over.
 pub(super) fn undo_stale<T: DeserializeOwned>(
     directory: &Path,
     kind: &str,
-    undo: impl Fn(Vec<T>) -> usize,
-) -> io::Result<usize> {
+    undo: impl Fn(Vec<T>) -> Undone,
+) -> io::Result<Undone> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Undone::default()),
         Err(error) => return Err(error),
     };
-    let mut undone_count = 0;
-    for entry in entries {
-        let path = entry?.path();
+    let mut sum = Undone::default();
+    for entry in entries.filter_map(Result::ok) {
+        let path = entry.path();
         let Some((owner, start)) = owner_of(&path, kind) else { continue };
         if procfs::is_alive(owner, start) {
             continue;
@@ -96,10 +125,15 @@ pub(super) fn undo_stale<T: DeserializeOwned>(
         let Some(text) = own_text(&path) else { continue };
         // A line that does not parse was cut off when the disk was full, before its change.
         let lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
-        undone_count += undo(lines.collect());
-        fs::remove_file(&path)?;
+        let undone = undo(lines.collect());
+        sum.count += undone.count;
+        sum.failed_count += undone.failed_count;
+        if undone.failed_count == 0 {
+            // One that stays has nothing left to undo.
+            let _ = fs::remove_file(&path);
+        }
     }
-    Ok(undone_count)
+    Ok(sum)
 }
 
 /// What is in a file that this user wrote; a link is nobody's. Looked at and read as one open file, so

@@ -6,7 +6,7 @@
 //! [`undo_stale_journals`]. Neither touches a thread that began later and has an old one's id, nor
 //! one that somebody else has given another affinity since.
 
-use super::journal::{self, Journal, JournalError};
+use super::journal::{self, Journal, JournalError, Undone};
 use crate::units::{PcpuId, Tid};
 use crate::vmm::procfs::{self, StartTicks};
 use nix::errno::Errno;
@@ -126,30 +126,35 @@ impl Pinning {
 
 impl Drop for Pinning {
     fn drop(&mut self) {
-        for entry in self.entries.values() {
-            restore(entry);
+        if self.entries.values().filter(|entry| restore(entry).is_err()).count() > 0 {
+            self.journal.keep();
         }
     }
 }
 
-/// Undoes what collectors have left that are no longer there. Returns how many threads went back.
+/// Undoes what collectors have left that are no longer there: how many threads went back, and how many
+/// could not, which the next call tries again.
 ///
 /// # Errors
 /// Those of reading the directory; a directory that does not exist is an empty one.
-pub fn undo_stale_journals(directory: &Path) -> io::Result<usize> {
+pub fn undo_stale_journals(directory: &Path) -> io::Result<Undone> {
     journal::undo_stale(directory, KIND, |entries: Vec<Entry>| {
         // Of a thread that was pinned twice, the last line has the pin and all have what was before.
         let last: BTreeMap<Tid, Entry> =
             entries.into_iter().map(|entry| (entry.tid, entry)).collect();
-        last.values().filter(|entry| restore(entry)).count()
+        last.values().fold(Undone::default(), |undone, entry| undone.add(&restore(entry)))
     })
 }
 
-/// Puts one thread back, if it is the same thread and still where it was put.
-fn restore(entry: &Entry) -> bool {
-    procfs::start_ticks(entry.tid) == Some(entry.start)
-        && affinity(entry.tid).is_ok_and(|now| now == [entry.pinned_to])
-        && set_affinity(entry.tid, &entry.previous).is_ok()
+/// Puts one thread back, if it is the same thread and still where it was put, and says whether it did.
+fn restore(entry: &Entry) -> io::Result<bool> {
+    let is_ours = procfs::start_ticks(entry.tid) == Some(entry.start)
+        && affinity(entry.tid).is_ok_and(|now| now == [entry.pinned_to]);
+    match is_ours.then(|| set_affinity(entry.tid, &entry.previous)) {
+        None | Some(Err(Errno::ESRCH)) => Ok(false),
+        Some(Ok(())) => Ok(true),
+        Some(Err(errno)) => Err(errno.into()),
+    }
 }
 
 /// The pCPUs that a thread may run on.

@@ -13,6 +13,7 @@ use super::disk_notes;
 use super::error::RunError;
 use super::evidence::{EvidencePlan, EvidenceSetting};
 use super::home::HomePcpu;
+use super::leftovers;
 use super::lock_facts;
 use super::manifest::{Cost, Manifest, SCHEMA, Status, ThreadRecord, VmRecord};
 use super::measurement::Measurement;
@@ -29,8 +30,7 @@ use crate::vmm::found::FoundVm;
 use crate::vmm::frequency::FrequencyRecord;
 use crate::vmm::host::{self, HostPcpus};
 use crate::vmm::image::Image;
-use crate::vmm::io_scheduler;
-use crate::vmm::pin::{self, Pin, Pinning};
+use crate::vmm::pin::{Pin, Pinning};
 use crate::vmm::procfs::{self, StartTicks};
 use crate::vmm::scheduling::Scheduling;
 use crate::vmm::threads;
@@ -92,16 +92,17 @@ impl<'a> Attachment<'a> {
     ///
     /// # Errors
     /// Why they cannot. Nothing was made then.
-    pub fn prepare(options: AttachOptions<'a>) -> Result<Attachment<'a>, RunError> {
+    pub fn prepare(
+        options: AttachOptions<'a>,
+        watcher: &mut dyn Watcher,
+    ) -> Result<Attachment<'a>, RunError> {
         if let Some(vm) = options.vms.iter().find(|vm| vm.vcpus().next().is_none()) {
             return Err(RunError::UnseenVcpus { vm: vm.label() });
         }
         if let Some(load) = options.load {
             load.casting.check_load(options.vms)?;
         }
-        // A journal that cannot be read is one that cannot be undone either.
-        drop(pin::undo_stale_journals(&scratch::parent_dir()));
-        drop(io_scheduler::undo_stale_journals(&scratch::parent_dir()));
+        leftovers::undo(watcher);
         let evidence = EvidencePlan::of_host(options.evidence)?;
         let online = HostPcpus::online()?;
         let (pcpus, home) = match options.pin {

@@ -33,6 +33,10 @@ impl Drop for Sleeper {
     }
 }
 
+fn undone(count: usize) -> Undone {
+    Undone { count, failed_count: 0 }
+}
+
 fn files_in(directory: &Path) -> usize {
     fs::read_dir(directory).expect("the directory is there").count()
 }
@@ -74,9 +78,22 @@ fn what_a_killed_collector_left_is_undone() {
     let before = affinity(sleeper.tid).expect("it runs");
     set_affinity(sleeper.tid, &before[..1]).expect("its own thread");
     stale_journal(directory.path(), &[entry(&sleeper, before[0], &before)]);
-    assert_eq!(undo_stale_journals(directory.path()).expect("readable"), 1);
+    assert_eq!(undo_stale_journals(directory.path()).expect("readable"), undone(1));
     assert_eq!(affinity(sleeper.tid), Ok(before));
     assert_eq!(files_in(directory.path()), 0);
+}
+
+#[test]
+fn what_cannot_be_undone_stays_in_its_journal() {
+    let directory = tempfile::tempdir().expect("scratch");
+    let sleeper = Sleeper::new();
+    let before = affinity(sleeper.tid).expect("it runs");
+    set_affinity(sleeper.tid, &before[..1]).expect("its own thread");
+    let no_pcpu_now = PcpuId(1023);
+    stale_journal(directory.path(), &[entry(&sleeper, before[0], &[no_pcpu_now])]);
+    let failed = Undone { count: 0, failed_count: 1 };
+    assert_eq!(undo_stale_journals(directory.path()).expect("readable"), failed);
+    assert_eq!(files_in(directory.path()), 1, "the next may have more luck");
 }
 
 #[test]
@@ -88,7 +105,7 @@ fn a_thread_that_only_has_the_same_id_is_not_touched() {
     let mut earlier = entry(&sleeper, before[0], &before);
     earlier.start = StartTicks(earlier.start.0 - 1);
     stale_journal(directory.path(), &[earlier]);
-    assert_eq!(undo_stale_journals(directory.path()).expect("readable"), 0);
+    assert_eq!(undo_stale_journals(directory.path()).expect("readable"), undone(0));
     assert_eq!(affinity(sleeper.tid), Ok(before[..1].to_vec()));
 }
 
@@ -99,7 +116,7 @@ fn a_thread_that_somebody_else_has_moved_stays_there() {
     let before = affinity(sleeper.tid).expect("it runs");
     let elsewhere = PcpuId(before.last().expect("it may run somewhere").0 + 1);
     stale_journal(directory.path(), &[entry(&sleeper, elsewhere, &before[..1])]);
-    assert_eq!(undo_stale_journals(directory.path()).expect("readable"), 0);
+    assert_eq!(undo_stale_journals(directory.path()).expect("readable"), undone(0));
     assert_eq!(affinity(sleeper.tid), Ok(before));
 }
 
@@ -114,7 +131,7 @@ fn a_journal_that_somebody_else_may_have_written_is_not_done() {
     let journal = journals.flatten().next().expect("just written").path();
     let link = directory.path().join(journal.file_name().expect("it has one"));
     std::os::unix::fs::symlink(&journal, &link).expect("writable");
-    assert_eq!(undo_stale_journals(directory.path()).expect("readable"), 0);
+    assert_eq!(undo_stale_journals(directory.path()).expect("readable"), undone(0));
     assert!(link.is_symlink(), "it is not ours to remove");
     assert_eq!(affinity(sleeper.tid).expect("it waits"), previous[..1]);
 }
@@ -126,10 +143,10 @@ fn the_journal_of_a_living_collector_is_left_alone() {
     let target = affinity(sleeper.tid).expect("it runs")[0];
     let mut pinning = Pinning::new(directory.path()).expect("a journal");
     pinning.apply(&[sleeper.pin(target)]).expect("its own thread");
-    assert_eq!(undo_stale_journals(directory.path()).expect("readable"), 0);
+    assert_eq!(undo_stale_journals(directory.path()).expect("readable"), undone(0));
     assert_eq!(affinity(sleeper.tid), Ok(vec![target]));
     let nowhere = directory.path().join("none");
-    assert_eq!(undo_stale_journals(&nowhere).expect("no directory, no journal"), 0);
+    assert_eq!(undo_stale_journals(&nowhere).expect("no directory, no journal"), undone(0));
 }
 
 #[test]

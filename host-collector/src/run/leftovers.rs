@@ -1,0 +1,28 @@
+//! What a vslice that was killed has left on this host.
+
+use super::watch::Watcher;
+use crate::lab::scratch;
+use crate::vmm::journal::Undone;
+use crate::vmm::{io_scheduler, pin};
+
+/// Puts it back, and says so.
+pub(super) fn undo(watcher: &mut dyn Watcher) {
+    let directory = scratch::parent_dir();
+    let undone = [
+        (pin::undo_stale_journals(&directory), "affinities of threads"),
+        (io_scheduler::undo_stale_journals(&directory), "I/O schedulers of disks"),
+    ];
+    for (undone, what) in undone {
+        // Journals that cannot be read are none that can be undone; the run is not hurt by them.
+        let Ok(Undone { count, failed_count }) = undone else { continue };
+        if count > 0 {
+            watcher.stage(&format!("{what} put back that a killed vslice had left: {count}"));
+        }
+        if failed_count > 0 {
+            watcher.stage(&format!(
+                "{what} that a killed vslice has left and that cannot be put back now: \
+                 {failed_count}; the next vslice tries again"
+            ));
+        }
+    }
+}
