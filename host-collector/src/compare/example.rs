@@ -2,6 +2,7 @@
 
 use super::fingerprint::Condition;
 use super::metrics::{Metric, Reader};
+use super::spread::Spread;
 use super::{Comparison, LeftOut, Run, Side};
 use crate::join::Part;
 use crate::units::VcpuId;
@@ -22,11 +23,18 @@ pub(super) fn side(name: &str, has_iothread: bool, runs: &[(f64, f64)]) -> Side 
             (Metric::Share(Part::BqlWait), wait_ns_per_s / 1e8),
             (Metric::Share(Part::Throttled), 0.0),
         ],
+        timeslices: Some(timeslices(*cv > 1.0, at as u64)),
         conditions: vec![condition("QEMU", "7.2.22"), condition("accelerator", "kvm")],
         has_iothread: Some(has_iothread),
         lost_count: 0,
     });
     Side { path: name.to_owned(), runs: runs.collect(), left_out: vec![] }
+}
+
+/// Slices of 4 ms, cut short now and then.
+fn timeslices(do_jitter: bool, at: u64) -> Spread {
+    let p10_ns = if do_jitter { 600_000 } else { 3_100_000 } + 40_000 * at;
+    Spread { p10_ns, p50_ns: 3_990_000, p90_ns: if do_jitter { 7_980_000 } else { 4_010_000 } }
 }
 
 pub(super) fn condition(name: &str, value: &str) -> Condition {

@@ -2,6 +2,7 @@
 
 use super::fingerprint::{conditions, has_iothread};
 use super::metrics::{Metric, Reader};
+use super::spread::Spread;
 use super::{LeftOut, Run, Side};
 use crate::run::analyse::{AnalyseError, analyse};
 use crate::run::manifest::{Manifest, Status};
@@ -102,6 +103,7 @@ fn run(path: &Path, name: String, manifest: &Manifest) -> Result<Run, CompareErr
     Ok(Run {
         path: name,
         values: Metric::all().filter_map(value).collect(),
+        timeslices: readers.first().and_then(|reader| Spread::of(reader.timeslices(&summary)?)),
         readers,
         conditions: conditions(manifest),
         has_iothread: has_iothread(manifest),

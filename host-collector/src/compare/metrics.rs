@@ -3,7 +3,7 @@
 use super::statistics::Scale;
 use crate::join::Part;
 use crate::report::evidence::EvidenceLevel;
-use crate::report::model::{Summary, Vcpu};
+use crate::report::model::{Summary, Timeslices, Vcpu};
 use crate::report::text::units::{duration, percent};
 use crate::report::verdict::label as part_label;
 use crate::report::{OffReason, text};
@@ -77,6 +77,13 @@ impl Reader {
             readers.push(Reader { vm: worst.vm.clone(), vcpu: worst.vcpu });
         }
         readers
+    }
+
+    /// The timeslices of that vCPU, where its every switch was recorded.
+    #[must_use]
+    pub fn timeslices<'a>(&self, summary: &'a Summary) -> Option<&'a Timeslices> {
+        let is_recorded = summary.evidence.level == EvidenceLevel::Recorded;
+        self.of(summary).filter(|_| is_recorded).map(|vcpu| &vcpu.timeslices)
     }
 
     fn of<'a>(&self, summary: &'a Summary) -> Option<&'a Vcpu> {
@@ -269,7 +276,10 @@ mod tests {
         let summary = example::summary();
         assert_eq!(Metric::TimesliceCv.of(&summary, None), None);
         assert_eq!(Metric::TimesliceCv.of(&summary, Some(&reader(9))), None);
+        assert_eq!(reader(9).timeslices(&summary), None);
+        assert!(reader(1).timeslices(&summary).is_some_and(|timeslices| timeslices.count > 0));
         let sampled = example::sampled();
+        assert_eq!(reader(1).timeslices(&sampled), None);
         let told = |metric: &Metric| metric.of(&sampled, Some(&reader(1))).is_some();
         let told: Vec<String> = Metric::all().filter(told).map(Metric::key).collect();
         let with_guests = ["latency_p50_ns", "latency_p99_ns", "latency_p999_ns", "iops"];

@@ -6,6 +6,7 @@
 pub mod fingerprint;
 pub mod load;
 pub mod metrics;
+pub mod spread;
 pub mod statistics;
 pub mod text;
 pub mod verdict;
@@ -15,6 +16,7 @@ pub use load::{CompareError, load};
 use fingerprint::{Condition, differences};
 use metrics::{Metric, Reader, Unit};
 use serde::Serialize;
+use spread::Spread;
 use statistics::{Interval, RESAMPLES_COUNT, RankTest, SEED, SIGNIFICANCE, Scale, least_p, mean};
 use verdict::{Claim, Difference, MARGIN_RELATIVE, MARGIN_SHARE, Verdict};
 
@@ -41,6 +43,8 @@ pub struct Run {
     pub readers: Vec<Reader>,
     /// A number for each metric that it tells.
     pub values: Vec<(Metric, f64)>,
+    /// Where the timeslices of the reader's vCPU lie; `None` if they are not known.
+    pub timeslices: Option<Spread>,
     /// Under which conditions it was made.
     pub conditions: Vec<Condition>,
     /// Whether an iothread serves the reader's disk; `None` if the plan does not tell.
@@ -86,7 +90,9 @@ pub struct SideRecord {
     pub path: String,
     /// Directories of the runs that count.
     pub runs: Vec<String>,
-    /// Those that do not.
+    /// Where the timeslices of the reader's vCPU lie, in each of them that tells.
+    pub timeslices: Vec<Spread>,
+    /// Those that do not count.
     pub left_out: Vec<LeftOut>,
 }
 
@@ -181,8 +187,9 @@ impl From<Difference> for MetricRecord {
 
 impl From<Side> for SideRecord {
     fn from(side: Side) -> SideRecord {
+        let timeslices = side.runs.iter().filter_map(|run| run.timeslices).collect();
         let runs = side.runs.into_iter().map(|run| run.path).collect();
-        SideRecord { path: side.path, runs, left_out: side.left_out }
+        SideRecord { path: side.path, runs, timeslices, left_out: side.left_out }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::statistics::{EXACT_RUNS_MAX, RankMethod, RankTest};
 use super::verdict::{ClaimVerdict, Verdict, show_effect, show_interval};
-use super::{Comparison, MetricRecord, Sample, SideRecord, margins};
+use super::{Comparison, MetricRecord, Sample, SideRecord, margins, spread};
 use crate::report::Style;
 use crate::report::text::page::{Page, Table, Tone, shorten};
 use crate::report::text::units::{count, counted};
@@ -28,6 +28,7 @@ pub fn render(comparison: &Comparison, style: Style) -> String {
     };
     page.paragraph("", &comparison.claim.sentence, tone);
     page.blank();
+    spread::draw(&mut page, &comparison.a.timeslices, &comparison.b.timeslices);
     metrics(&mut page, &comparison.metrics);
     page.blank();
     notes(&mut page, comparison);

@@ -62,6 +62,7 @@ mod tests {
             path: String::new(),
             readers: vec![],
             values: vec![(Metric::LatencyP50, *value)],
+            timeslices: None,
             conditions: vec![],
             has_iothread: None,
             lost_count: 0,
