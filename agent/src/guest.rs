@@ -30,12 +30,19 @@ pub(crate) fn ready(clock: Clock, target: &Target) -> Ready {
         clock: if clock.is_tsc() { ClockKind::Tsc } else { ClockKind::MonotonicRaw },
         target: cut(&target.path.to_string_lossy(), TARGET_BYTES_MAX),
         target_bytes: target.bytes,
+        clock_source: cut(clock_source().trim(), NAME_BYTES_MAX),
         disk: target.place.as_ref().map(|place| GuestDisk {
             size_bytes: place.disk_bytes,
             target_offset_bytes: place.offset_bytes,
             io_scheduler: cut(place.io_scheduler.as_deref().unwrap_or_default(), NAME_BYTES_MAX),
         }),
     }
+}
+
+/// What the guest's kernel takes its time from; empty where sysfs does not say.
+fn clock_source() -> String {
+    let path = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+    std::fs::read_to_string(path).unwrap_or_default()
 }
 
 /// A path that is no UTF-8 gets longer when it is made so.
@@ -69,6 +76,7 @@ mod tests {
         );
         assert_eq!(ready.clock, ClockKind::MonotonicRaw);
         assert_eq!(ready.target.len(), TARGET_BYTES_MAX - 1);
+        assert!(!ready.clock_source.is_empty() && !ready.clock_source.ends_with('\n'));
         GuestFrame::Ready(ready).encode(&mut Vec::new()).unwrap();
     }
 }

@@ -38,6 +38,8 @@ pub struct Ready {
     pub target: String,
     /// Size of the target in bytes, 0 when the plan has no reader.
     pub target_bytes: u64,
+    /// The guest kernel's own clock source (`current_clocksource` in sysfs); empty if that cannot be read.
+    pub clock_source: String,
     /// The whole disk of the guest that the target is or lies on, where the guest's sysfs knows one.
     pub disk: Option<GuestDisk>,
 }

@@ -98,7 +98,7 @@ fn take_hello(cursor: &mut Cursor<'_>) -> Result<Hello, DecodeError> {
 }
 
 /// ```text
-/// 0x02 clock:u8 (0 TSC | 1 CLOCK_MONOTONIC_RAW) target:string target_bytes:u64
+/// 0x02 clock:u8 (0 TSC | 1 CLOCK_MONOTONIC_RAW) target:string target_bytes:u64 clock_source:string
 ///      disk:u8 (0 not known | 1 known, its target has no one place | 2 known, with a place)
 ///      of 1 and 2: size_bytes:u64 io_scheduler:string
 ///      of 2:       target_offset_bytes:u64
@@ -111,6 +111,7 @@ fn put_ready(out: &mut Vec<u8>, ready: &Ready) -> Result<(), EncodeError> {
     });
     put_string(out, "bytes of target", &ready.target, TARGET_BYTES_MAX)?;
     put_u64(out, ready.target_bytes);
+    put_string(out, "bytes of clock source", &ready.clock_source, NAME_BYTES_MAX)?;
     let Some(disk) = &ready.disk else {
         out.push(0);
         return Ok(());
@@ -133,6 +134,7 @@ fn take_ready(cursor: &mut Cursor<'_>) -> Result<Ready, DecodeError> {
         },
         target: cursor.string("bytes of target", TARGET_BYTES_MAX)?,
         target_bytes: cursor.u64()?,
+        clock_source: cursor.string("bytes of clock source", NAME_BYTES_MAX)?,
         disk: match cursor.u8()? {
             0 => None,
             case @ (1 | 2) => Some(GuestDisk {

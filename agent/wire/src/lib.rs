@@ -54,7 +54,7 @@ pub use framing::{Deframer, Frame};
 /// The version of the protocol that this crate speaks; a collector refuses any other in `Hello`.
 ///
 /// The layout of `Hello` is the same in every version, so that a mismatch can always be told.
-pub const PROTOCOL_VERSION: u16 = 4;
+pub const PROTOCOL_VERSION: u16 = 5;
 
 /// What a frame's length field may say at most: its kind and payload in bytes.
 pub const FRAME_BYTES_MAX: usize = 64 * 1024;
@@ -72,7 +72,7 @@ pub const HOG_GAPS_MAX: usize = 1024;
 /// The JSON of a [`HostFrame::Plan`] in bytes at most.
 pub const PLAN_BYTES_MAX: usize = 48 * 1024;
 
-/// A version or a kernel release in [`Hello`] in bytes at most.
+/// A version, a kernel release or the name of a clock source or scheduler in bytes at most.
 pub const NAME_BYTES_MAX: usize = 255;
 
 /// The target in [`Ready`] in bytes at most: Linux's PATH_MAX.

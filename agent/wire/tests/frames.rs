@@ -26,7 +26,7 @@ fn check<F: Frame + PartialEq + std::fmt::Debug>(frame: F, hex: &str) {
 
 #[test]
 fn the_version_is_that_of_these_bytes() {
-    assert_eq!(PROTOCOL_VERSION, 4);
+    assert_eq!(PROTOCOL_VERSION, 5);
 }
 
 #[test]
@@ -48,10 +48,11 @@ fn hello() {
 fn ready() {
     let ready = |clock, disk| {
         let target = "/dev/vda".to_owned();
-        GuestFrame::Ready(Ready { clock, target, target_bytes: 1 << 33, disk })
+        let clock_source = "tsc".to_owned();
+        GuestFrame::Ready(Ready { clock, target, target_bytes: 1 << 33, clock_source, disk })
     };
-    let target = "0800 2f6465762f766461 | 0000000002000000";
-    check(ready(ClockKind::Tsc, None), &format!("15000000 | 02 | 00 | {target} | 00"));
+    let target = "0800 2f6465762f766461 | 0000000002000000 | 0300 747363";
+    check(ready(ClockKind::Tsc, None), &format!("1a000000 | 02 | 00 | {target} | 00"));
     let mut disk = GuestDisk {
         size_bytes: 1 << 34,
         target_offset_bytes: None,
@@ -60,12 +61,12 @@ fn ready() {
     let known = "0000000004000000 | 0400 6e6f6e65";
     check(
         ready(ClockKind::MonotonicRaw, Some(disk.clone())),
-        &format!("23000000 | 02 | 01 | {target} | 01 | {known}"),
+        &format!("28000000 | 02 | 01 | {target} | 01 | {known}"),
     );
     disk.target_offset_bytes = Some(1 << 20);
     check(
         ready(ClockKind::MonotonicRaw, Some(disk)),
-        &format!("2b000000 | 02 | 01 | {target} | 02 | {known} | 0000100000000000"),
+        &format!("30000000 | 02 | 01 | {target} | 02 | {known} | 0000100000000000"),
     );
 }
 
@@ -249,14 +250,16 @@ fn what_is_above_a_bound_is_not_encoded() {
     };
     refused(&hello(long(NAME_BYTES_MAX), String::new()), "bytes of agent version", NAME_BYTES_MAX);
     refused(&hello(String::new(), long(NAME_BYTES_MAX)), "bytes of kernel release", NAME_BYTES_MAX);
-    let ready = |target, io_scheduler| {
+    let ready = |target, clock_source, io_scheduler| {
         let disk = GuestDisk { size_bytes: 0, target_offset_bytes: None, io_scheduler };
-        let ready = Ready { clock: ClockKind::Tsc, target, target_bytes: 0, disk: Some(disk) };
-        GuestFrame::Ready(ready)
+        let (clock, disk) = (ClockKind::Tsc, Some(disk));
+        GuestFrame::Ready(Ready { clock, target, target_bytes: 0, clock_source, disk })
     };
-    let long_target = ready(long(TARGET_BYTES_MAX), String::new());
+    let long_target = ready(long(TARGET_BYTES_MAX), String::new(), String::new());
     refused(&long_target, "bytes of target", TARGET_BYTES_MAX);
-    let long_scheduler = ready(String::new(), long(NAME_BYTES_MAX));
+    let long_clock_source = ready(String::new(), long(NAME_BYTES_MAX), String::new());
+    refused(&long_clock_source, "bytes of clock source", NAME_BYTES_MAX);
+    let long_scheduler = ready(String::new(), String::new(), long(NAME_BYTES_MAX));
     refused(&long_scheduler, "bytes of I/O scheduler", NAME_BYTES_MAX);
     let notice = Notice { severity: Severity::Error, text: long(NOTICE_BYTES_MAX) };
     refused(&GuestFrame::Notice(notice), "bytes of notice", NOTICE_BYTES_MAX);

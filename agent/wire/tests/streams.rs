@@ -96,8 +96,14 @@ fn guest_frame() -> impl Strategy<Value = GuestFrame> {
             io_scheduler,
         },
     );
-    let ready = (clock, text(), any::<u64>(), prop::option::of(disk)).prop_map(
-        |(clock, target, target_bytes, disk)| Ready { clock, target, target_bytes, disk },
+    let ready = (clock, text(), any::<u64>(), text(), prop::option::of(disk)).prop_map(
+        |(clock, target, target_bytes, clock_source, disk)| Ready {
+            clock,
+            target,
+            target_bytes,
+            clock_source,
+            disk,
+        },
     );
     let pong = (any::<u64>(), any::<u16>(), ticks(), ticks())
         .prop_map(|(id, vcpu, received, sent)| Pong { id, vcpu, received, sent });

@@ -8,7 +8,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use vslice::compare::{Comparison, Side, load};
 use vslice::experiment::{
-    CellRecord, CellState, Experiment, ExperimentError, ExperimentOptions, Matrix, overview,
+    CellRecord, CellState, Conductor, Experiment, ExperimentError, ExperimentOptions, Matrix, look,
+    overview,
 };
 use vslice::lab::plan::{AcceleratorSetting, VsockSetting};
 use vslice::lab::quantity::parse_bytes;
@@ -85,21 +86,21 @@ pub(super) fn execute(args: &ExperimentArgs) -> anyhow::Result<u8> {
         interrupted: &interrupted,
     };
     if args.list {
-        let experiment = Experiment::look(&matrix, &options)?;
+        let experiment = look(&matrix, &options)?;
         return print(&experiment, None, args.json).map(|()| 0);
     }
     let mut watcher = watcher();
-    let mut experiment = Experiment::prepare(&matrix, &options, watcher.as_mut())
+    let mut conductor = Conductor::prepare(&matrix, &options, watcher.as_mut())
         .map_err(|error| anyhow::anyhow!("nothing was run: {}", sentence(&error)))?;
-    let conducted = experiment.conduct(&options, watcher.as_mut());
+    let conducted = conductor.conduct(watcher.as_mut());
     drop(watcher);
-    print(&experiment, Some(&output), args.json)?;
+    print(&conductor.experiment, Some(&output), args.json)?;
     match conducted {
         Err(error @ ExperimentError::Interrupted { .. }) => Err(error.into()),
         conducted => {
             conducted
                 .with_context(|| format!("the experiment in {} ended early", output.display()))?;
-            refuse_unsound(&experiment)
+            refuse_unsound(&conductor.experiment)
         }
     }
 }
@@ -158,12 +159,8 @@ fn outcome(cell: &CellRecord, repeat: u16, is_list: bool) -> String {
     if let Some(reason) = runs.iter().find_map(|run| run.ended_early.as_ref()) {
         text.push_str(&format!("; one ended early: {reason}"));
     }
-    match runs.iter().filter_map(|run| run.engaged).collect::<Vec<_>>() {
-        engaged if engaged.is_empty() => {}
-        engaged if engaged.iter().all(|engaged| *engaged) => {
-            text.push_str("; doorbells woke the iothreads");
-        }
-        _ => text.push_str("; VOID: doorbells did not wake the iothreads"),
+    if let Some(least) = runs.iter().filter_map(|run| run.engaged).max() {
+        text.push_str(&format!("; {}", least.label()));
     }
     text
 }

@@ -1,6 +1,6 @@
 //! Sides drawn by hand, for the tests of this module.
 
-use super::fingerprint::Condition;
+use super::fingerprint::{Condition, ConditionKind};
 use super::metrics::{Metric, Reader};
 use super::spread::Spread;
 use super::{Comparison, LeftOut, Run, Side};
@@ -38,7 +38,7 @@ fn timeslices(do_jitter: bool, at: u64) -> Spread {
 }
 
 pub(super) fn condition(name: &str, value: &str) -> Condition {
-    Condition { name: name.to_owned(), value: value.to_owned(), is_of_disk: false }
+    Condition { name: name.to_owned(), value: value.to_owned(), kind: ConditionKind::Other }
 }
 
 /// Six runs against six, in which the claim holds.

@@ -45,6 +45,34 @@ const LABELS: [(&str, &str); 10] = [
     ("environment.tick_hz", "HZ"),
 ];
 
+/// What it means if A and B differ in a condition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConditionKind {
+    /// It is what the seed's claim is about: by which thread the disk is served.
+    Dataplane,
+    /// It is of the guest's disk, which may be what is compared, but is no part of the claim.
+    Disk,
+    /// They cannot be compared.
+    Other,
+}
+
+impl ConditionKind {
+    /// Of the value at this path.
+    fn of(key: &str) -> ConditionKind {
+        let is_of_disk = key.starts_with("plan.")
+            && key.split('.').any(|word| word == "disk" || word.starts_with("disks"));
+        let last = key.rsplit('.').next().unwrap_or(key);
+        match last {
+            "iothread" | "iothreads" if is_of_disk => ConditionKind::Dataplane,
+            // Its queue is the guest's business.
+            "guest_io_scheduler" => ConditionKind::Other,
+            _ if is_of_disk => ConditionKind::Disk,
+            _ => ConditionKind::Other,
+        }
+    }
+}
+
 /// One condition.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Condition {
@@ -52,8 +80,8 @@ pub struct Condition {
     pub name: String,
     /// How it was.
     pub value: String,
-    /// Whether it is one of the guest's disk, in which A and B may differ.
-    pub is_of_disk: bool,
+    /// What a difference between A and B means.
+    pub kind: ConditionKind,
 }
 
 /// The conditions of a run, from its manifest.
@@ -65,8 +93,7 @@ pub fn conditions(manifest: &Manifest) -> Vec<Condition> {
     let of_leaf = |(key, value): (String, String)| {
         let label = LABELS.iter().find(|(known, _)| *known == key).map(|(_, label)| *label);
         Condition {
-            is_of_disk: key.starts_with("plan.")
-                && key.split('.').any(|word| word == "disk" || word.starts_with("disks")),
+            kind: ConditionKind::of(&key),
             name: label.map_or_else(|| key.replacen('.', " ", 1), str::to_owned),
             value: value.trim_start_matches("QEMU emulator version ").to_owned(),
         }
@@ -74,7 +101,7 @@ pub fn conditions(manifest: &Manifest) -> Vec<Condition> {
     let condition = |name: &str, value: &str| Condition {
         name: name.to_owned(),
         value: value.to_owned(),
-        is_of_disk: false,
+        kind: ConditionKind::Other,
     };
     let mut conditions = vec![
         condition("plan", &manifest.plan_name),
@@ -103,6 +130,13 @@ pub fn conditions(manifest: &Manifest) -> Vec<Condition> {
         let name = &vm.name;
         conditions.push(condition(&format!("{name}'s kernel"), &guest.kernel_release));
         conditions.push(condition(&format!("{name}'s agent"), &guest.agent_version));
+        let guests_own =
+            [("I/O scheduler", &guest.io_scheduler), ("clock source", &guest.clock_source)];
+        for (what, value) in guests_own {
+            if let Some(value) = value {
+                conditions.push(condition(&format!("{name}'s {what}"), value));
+            }
+        }
         let clock = serde_json::to_value(guest.clock).unwrap_or_default();
         conditions.push(condition(&format!("{name}'s clock"), clock.as_str().unwrap_or(NONE)));
     }
@@ -152,23 +186,21 @@ pub fn differences(a: &[Vec<Condition>], b: &[Vec<Condition>]) -> Vec<String> {
     if a.is_empty() || b.is_empty() {
         return found;
     }
-    let is_of_disk = |wanted: &str| {
-        a.iter()
-            .chain(b)
-            .flatten()
-            .any(|condition| condition.name == wanted && condition.is_of_disk)
+    let kind = |wanted: &str| {
+        let mut all = a.iter().chain(b).flatten();
+        all.find(|condition| condition.name == wanted).map(|condition| condition.kind)
     };
     let all: BTreeSet<&str> = names(a).union(&names(b)).copied().collect();
     let differing = all.into_iter().filter(|name| values(a, name) != values(b, name));
-    let differing = differing.filter(|name| !is_of_disk(name));
+    let differing = differing.filter(|name| kind(name) != Some(ConditionKind::Dataplane));
     let is_missing =
         |name: &str| values(a, name).union(&values(b, name)).any(|value| *value == NONE);
     let tell = |name: &str| {
-        format!(
-            "not comparable: {name} {} against {}",
-            join(&values(a, name)),
-            join(&values(b, name))
-        )
+        let what = match kind(name) {
+            Some(ConditionKind::Disk) => "they differ in the disk",
+            _ => "not comparable",
+        };
+        format!("{what}: {name} {} against {}", join(&values(a, name)), join(&values(b, name)))
     };
     found.extend(limited(&outermost(differing.collect(), is_missing), tell));
     found

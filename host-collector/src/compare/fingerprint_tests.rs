@@ -30,7 +30,7 @@ fn told(a: &[&Manifest], b: &[&Manifest]) -> Vec<String> {
 }
 
 #[test]
-fn sides_may_differ_in_their_disks_and_runs_of_a_side_in_nothing() {
+fn sides_may_differ_in_their_iothread_and_runs_of_a_side_in_nothing() {
     let (a, b) = (manifest(false, "7.2"), manifest(true, "7.2"));
     assert_eq!(told(&[&a, &a], &[&b]), [""; 0]);
     assert_eq!(
@@ -76,6 +76,22 @@ fn every_other_difference_is_named() {
         change(&|b| b.vms[0].threads[1].pinned = Some(crate::units::PcpuId(3))),
         ["not comparable: vm1's vCPU1 on pCPU1 against pCPU3"]
     );
+    assert_eq!(
+        change(&|b| b.plan["vm"][0]["disk"]["bus"] = json!("ide")),
+        ["they differ in the disk: plan vm[vm1].disk.bus virtio-blk against ide"]
+    );
+    assert_eq!(
+        change(&|b| b.plan["vm"][0]["disk"]["guest_io_scheduler"] = json!("bfq")),
+        ["not comparable: plan vm[vm1].disk.guest_io_scheduler none against bfq"]
+    );
+    assert_eq!(
+        change(&|b| b.vms[0].guest.as_mut().unwrap().clock_source = Some("hpet".to_owned())),
+        ["not comparable: vm1's clock source none against hpet"]
+    );
+    assert_eq!(
+        change(&|b| b.vms[0].guest.as_mut().unwrap().io_scheduler = Some("bfq".to_owned())),
+        ["not comparable: vm1's I/O scheduler none against bfq"]
+    );
     // Where a scratch file lies, and for how long the host was up, is no condition.
     assert_eq!(change(&|b| b.plan["vm"][0]["path"] = json!("/tmp/b")), [""; 0]);
 }
@@ -89,10 +105,12 @@ fn what_is_missing_is_told_once() {
         told(&[&a, &a], &[&b, &manifest(true, "7.2")])[0],
         "the runs of B differ: plan vm[vm2] none and there"
     );
-    // A disk more or less is one of the disk's differences.
     let mut without = manifest(true, "7.2");
     without.plan["vm"][0]["disk"] = json!(null);
-    assert_eq!(told(&[&a], &[&without]), [""; 0]);
+    assert_eq!(
+        told(&[&a], &[&without]),
+        ["they differ in the disk: plan vm[vm1].disk there against none"]
+    );
 }
 
 #[test]

@@ -4,6 +4,8 @@ use super::fingerprint::{conditions, has_iothread};
 use super::metrics::{Metric, Reader};
 use super::spread::Spread;
 use super::{LeftOut, Run, Side};
+use crate::report::model::RunStatus;
+use crate::report::service::Engagement;
 use crate::run::analyse::{AnalyseError, analyse};
 use crate::run::manifest::{Manifest, Status};
 use crate::store::{RunDir, StoreError};
@@ -47,7 +49,8 @@ pub enum CompareError {
 }
 
 /// Reads one side: a run directory, or a directory of them. Runs that did not come to their end are
-/// left out, and so are directories that have no `run.json`.
+/// left out, so are those whose disk the iothreads that it has did not serve, and directories that have no
+/// `run.json`.
 ///
 /// # Errors
 /// [`CompareError`]; a side without a run that counts is one.
@@ -65,7 +68,10 @@ pub fn load(path: &Path) -> Result<Side, CompareError> {
         };
         match reason {
             Some(reason) => side.left_out.push(LeftOut { path: name, reason }),
-            None => side.runs.push(run(&path, name, &manifest)?),
+            None => match run(&path, name.clone(), &manifest)? {
+                Ok(run) => side.runs.push(run),
+                Err(reason) => side.left_out.push(LeftOut { path: name, reason }),
+            },
         }
     }
     if side.runs.is_empty() {
@@ -95,20 +101,35 @@ fn is_run(path: &Path) -> bool {
     path.join("run.json").is_file()
 }
 
-fn run(path: &Path, name: String, manifest: &Manifest) -> Result<Run, CompareError> {
+/// What is compared of a run, or why it does not count.
+fn run(
+    path: &Path,
+    name: String,
+    manifest: &Manifest,
+) -> Result<Result<Run, String>, CompareError> {
     let summary =
         analyse(path).map_err(|source| CompareError::Analyse { path: path.to_owned(), source })?;
+    if let RunStatus::Partial { reason } = &summary.status {
+        return Ok(Err(reason.clone()));
+    }
     let readers = Reader::all(manifest, &summary);
+    let has_iothread = has_iothread(manifest);
+    let engaged = readers.first().and_then(|reader| summary.engagement_of(&reader.vm));
+    if has_iothread == Some(true) && engaged == Some(Engagement::Not) {
+        return Ok(Err(
+            "doorbells did not wake its iothreads, so it proves nothing of them".to_owned()
+        ));
+    }
     let value = |metric: Metric| Some((metric, metric.of(&summary, readers.first())?));
-    Ok(Run {
+    Ok(Ok(Run {
         path: name,
         values: Metric::all().filter_map(value).collect(),
         timeslices: readers.first().and_then(|reader| Spread::of(reader.timeslices(&summary)?)),
         readers,
         conditions: conditions(manifest),
-        has_iothread: has_iothread(manifest),
+        has_iothread,
         lost_count: summary.lost.records,
-    })
+    }))
 }
 
 #[cfg(test)]
@@ -151,5 +172,23 @@ mod tests {
         assert!(error.ends_with("/2 counts: it ended early: interrupted"), "{error}");
         assert!(matches!(load(&side.join("notes")), Err(CompareError::NoRun(_))));
         assert!(matches!(load(&side.join("nowhere")), Err(CompareError::List { .. })));
+    }
+
+    /// The drawn main loop does everything, and there is no iothread that a doorbell could wake.
+    #[test]
+    fn a_run_whose_iothreads_did_nothing_proves_nothing_of_them() {
+        let with_iothread = |iothread: bool| {
+            let mut manifest = drawn::manifest();
+            let disk = serde_json::json!({ "iothread": iothread });
+            manifest.plan = serde_json::json!({ "vm": [{ "name": "vm1", "disk": disk }] });
+            let (_scratch, run) = drawn::run_dir(&manifest);
+            drawn::streams(&run, &[10, 1250], true);
+            load(run.path())
+        };
+        assert_eq!(with_iothread(false).unwrap().runs.len(), 1);
+        let error = with_iothread(true).unwrap_err().to_string();
+        assert!(
+            error.ends_with("doorbells did not wake its iothreads, so it proves nothing of them")
+        );
     }
 }

@@ -17,6 +17,11 @@ pub const MARGIN_SHARE: f64 = 0.01;
 /// A vCPU that sleeps on the big lock for less than this share of its time has no contention to lose.
 pub const CONTENTION_SHARE: f64 = 0.001;
 
+/// To find that an effect lies on neither side of a margin takes the power of two tests: the two errors
+/// share 20 %, so `z_0.9` stands where [`repeats`] has `z_0.8` (Chow, Shao, Wang, section 3.2.3). The
+/// distance to the margin counts for so much of an effect: `(z_0.975 + z_0.8) / (z_0.975 + z_0.9)`.
+const EQUIVALENCE_POWER: f64 = 2.801_6 / 3.241_5;
+
 /// The same as a number of [`Metric::BqlWaitPerSecond`].
 const CONTENTION_NS_PER_S: f64 = CONTENTION_SHARE * 1e9;
 
@@ -24,9 +29,9 @@ const CONTENTION_NS_PER_S: f64 = CONTENTION_SHARE * 1e9;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Verdict {
-    /// B has less of it: the interval lies below 0.
+    /// B has less of it: the interval lies below 0, and the rank test says that it is not by chance.
     Lower,
-    /// B has more of it: the interval lies above 0.
+    /// B has more of it: the interval lies above 0, and so does the rank test.
     Higher,
     /// The interval lies within the margin, also where it excludes 0.
     NoDifference {
@@ -82,8 +87,9 @@ impl Difference {
         let scale = metric.scale();
         let effect = mean(&a).zip(mean(&b)).map(|(mean_a, mean_b)| scale.effect(mean_a, mean_b));
         let interval = interval(scale, &a, &b, RESAMPLES_COUNT);
-        let verdict = verdict(scale, &a, &b, effect, interval);
         let rank_test = rank_test(&a, &b);
+        let is_beyond_chance = rank_test.is_some_and(|test| test.p <= SIGNIFICANCE);
+        let verdict = verdict(scale, &a, &b, effect, interval, is_beyond_chance);
         Difference { metric, a, b, effect, interval, rank_test, verdict }
     }
 
@@ -108,6 +114,7 @@ fn verdict(
     b: &[f64],
     effect: Option<f64>,
     interval: Option<Interval>,
+    is_beyond_chance: bool,
 ) -> Verdict {
     let margin = margin(scale);
     let not_decided = |why| Verdict::NotDecided { why, repeats: needed(scale, a, b, effect) };
@@ -121,19 +128,20 @@ fn verdict(
     }
     if -margin <= low && high <= margin {
         Verdict::NoDifference { margin }
-    } else if high < 0.0 {
+    } else if high < 0.0 && is_beyond_chance {
         Verdict::Lower
-    } else if low > 0.0 {
+    } else if low > 0.0 && is_beyond_chance {
         Verdict::Higher
     } else {
         not_decided(Undecided::Spread)
     }
 }
 
-/// Runs that each side needs, about: for the effect that was seen, or for the margin if that is larger;
-/// never fewer than could decide anything, and more than there are.
+/// Runs that each side needs, about: to find the effect that was seen, or to find that it lies within the
+/// margin, whichever takes fewer; never fewer than could decide anything, and more than there are.
 fn needed(scale: Scale, a: &[f64], b: &[f64], effect: Option<f64>) -> Option<u64> {
-    let effect = effect?.abs().max(margin(scale));
+    let effect = effect?.abs();
+    let effect = effect.max((margin(scale) - effect) * EQUIVALENCE_POWER);
     let there_are = a.len().min(b.len());
     let least = (there_are + 1..).find(|count| least_p(*count, *count) <= SIGNIFICANCE)?;
     Some(repeats(scale, a, b, effect)?.max(least as u64))
@@ -183,7 +191,7 @@ pub enum ClaimVerdict {
     Holds,
     /// In B the timeslices vary as much or more, or the big lock is waited for as much or more.
     DoesNotHold,
-    /// A hardly waits for the big lock and B no more, and no difference of the timeslices is certain.
+    /// In no run of A or B the big lock is waited for for as much as [`CONTENTION_SHARE`].
     NoContentionFound,
     /// The runs do not say.
     NotDecided,
@@ -194,28 +202,31 @@ impl Claim {
     /// it is about.
     #[must_use]
     pub fn new(cv: &Difference, bql: &Difference, is_comparable: bool) -> Claim {
-        let is_contended = bql.a.iter().any(|wait| *wait >= CONTENTION_NS_PER_S);
+        let is_contended = |waits: &[f64]| waits.iter().any(|wait| *wait >= CONTENTION_NS_PER_S);
+        let is_measured = !bql.a.is_empty() && !bql.b.is_empty();
+        let is_quiet = is_measured && !is_contended(&bql.a) && !is_contended(&bql.b);
         let (verdict, words) = match (cv.verdict, bql.verdict) {
-            (Verdict::NoDifference { .. }, _) if !is_contended && !bql.a.is_empty() => (
+            (Verdict::NoDifference { .. }, _) if is_quiet => (
                 ClaimVerdict::NoContentionFound,
                 "No contention found: with {A} the reader's vCPU hardly waits for QEMU's big lock, and its \
                  timeslices are as steady as with {B}",
             ),
-            (Verdict::NotDecided { why: Undecided::Spread, .. }, Verdict::NoDifference { .. })
-                if !is_contended =>
-            {
-                (
-                    ClaimVerdict::NoContentionFound,
-                    "No contention found: with {A} the reader's vCPU hardly waits for QEMU's big lock, so that \
+            (Verdict::NotDecided { why: Undecided::Spread, .. }, _) if is_quiet => (
+                ClaimVerdict::NoContentionFound,
+                "No contention found: with {A} the reader's vCPU hardly waits for QEMU's big lock, so that \
                  {B} has nothing to take away; whether its timeslices differ for another reason is not \
                  decided",
-                )
-            }
+            ),
+            (Verdict::Lower | Verdict::Higher, _) if is_quiet => (
+                ClaimVerdict::NoContentionFound,
+                "No contention found: with {A} the reader's vCPU hardly waits for QEMU's big lock, so that \
+                 {B} has nothing to take away; that its timeslices differ has another reason",
+            ),
             (Verdict::NoDifference { .. } | Verdict::Higher, _) => (
                 ClaimVerdict::DoesNotHold,
                 "The claim does not hold: with {B} the timeslices of the reader's vCPU are no steadier",
             ),
-            (Verdict::Lower, Verdict::Lower) => (
+            (Verdict::Lower, Verdict::Lower) if is_contended(&bql.a) => (
                 ClaimVerdict::Holds,
                 "The claim holds: with {B} the timeslices of the reader's vCPU are steadier, and it waits \
                  less for QEMU's big lock",

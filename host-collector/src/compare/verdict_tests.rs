@@ -48,6 +48,25 @@ fn a_certain_difference_within_the_margin_is_none() {
     assert_eq!(share.verdict.to_string(), "no difference above 1 point");
 }
 
+/// The interval of these excludes 0, the ranks do not.
+#[test]
+fn what_may_be_chance_by_its_ranks_is_not_decided() {
+    let of = cv(&[1.0, 1.1, 1.2, 1.9, 1.3], &[0.9, 0.95, 1.05, 0.7, 1.15]);
+    let (interval, p) = (of.interval.unwrap(), of.rank_test.unwrap().p);
+    assert!(interval.high < 0.0 && p > SIGNIFICANCE, "{of:?}");
+    assert!(matches!(of.verdict, Verdict::NotDecided { why: Undecided::Spread, .. }), "{of:?}");
+}
+
+#[test]
+fn a_small_effect_takes_as_many_runs_as_its_distance_to_the_margin() {
+    let spread = [0.5, 0.9, 1.3, 0.7];
+    let needed_for = |effect| needed(Scale::Relative, &spread, &spread, Some(effect)).unwrap();
+    assert!(needed_for(0.025) > needed_for(0.0), "half the margin is the worst");
+    assert!(needed_for(0.0) > needed_for(0.05), "two tests against one");
+    assert_eq!(needed_for(0.04), needed_for(-0.04));
+    assert!(needed_for(0.1) < needed_for(0.05));
+}
+
 #[test]
 fn three_runs_a_side_decide_nothing_however_far_apart() {
     let few = cv(&[1.2, 1.3, 1.25], &[0.7, 0.71, 0.72]);
@@ -89,6 +108,13 @@ fn every_verdict_of_the_claim() {
         (six(1.2, 0.0), six(1.2, 0.0), NoContentionFound),
         // Timeslices that scatter too much to say anything, and no wait that could have made them.
         (scattered(0.0), scattered(0.0), NoContentionFound),
+        (scattered(2e5), [scattered(0.0), vec![(0.8, 5e3)]].concat(), NoContentionFound),
+        // Steadier or less steady, where there was nothing to take away.
+        (six(1.2, 200.0), six(0.7, 0.0), NoContentionFound),
+        (six(0.7, 0.0), six(1.2, 200.0), NoContentionFound),
+        // A does not wait, and B does.
+        (six(1.2, 0.0), six(1.2, waits_ns_per_s), DoesNotHold),
+        (six(1.2, 0.0), six(0.7, waits_ns_per_s), DoesNotHold),
         (scattered(1e8), scattered(1e8), NotDecided),
         ([six(1.2, 1e6), vec![(0.86, 1.1e6)]].concat(), six(1.2, 1e6), DoesNotHold),
         (
@@ -153,8 +179,12 @@ proptest! {
     ) {
         let of = cv(&a, &b);
         match (of.verdict, of.interval) {
-            (Verdict::Lower, Some(interval)) => prop_assert!(interval.high < 0.0),
-            (Verdict::Higher, Some(interval)) => prop_assert!(interval.low > 0.0),
+            (Verdict::Lower, Some(interval)) => {
+                prop_assert!(interval.high < 0.0 && of.rank_test.unwrap().p <= SIGNIFICANCE);
+            }
+            (Verdict::Higher, Some(interval)) => {
+                prop_assert!(interval.low > 0.0 && of.rank_test.unwrap().p <= SIGNIFICANCE);
+            }
             (Verdict::NoDifference { margin }, Some(interval)) => {
                 prop_assert!(interval.low >= -margin && interval.high <= margin);
             }

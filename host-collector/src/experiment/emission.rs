@@ -2,29 +2,26 @@
 //! domain, for the QEMU that is installed.
 
 use super::error::ExperimentError;
-use super::matrix::Cell;
 use crate::lab::emit::versions::QemuVersion;
 use crate::lab::emit::{Emission, EmitError, EmitFiles, libvirt, qemu};
 use crate::lab::plan::Plan;
 use std::fs;
 use std::path::Path;
 
-/// Writes `VM.qemu` and `VM.xml` for each VM of the cell into its directory; of what a form cannot say,
+/// Writes `VM.qemu` and `VM.xml` for each VM of a cell's plan into its directory; of what a form cannot say,
 /// the sentence that says so.
 pub(super) fn write(
-    cell: &Cell,
-    base: &Plan,
+    plan: &Plan,
     version: QemuVersion,
     directory: &Path,
 ) -> Result<(), ExperimentError> {
-    let plan = cell.plan(base)?;
     let failed =
         |doing, path: &Path, source| ExperimentError::Io { doing, path: path.to_owned(), source };
     fs::create_dir_all(directory)
         .map_err(|source| failed("create the directory", directory, source))?;
     for (vm_index, vm) in plan.vms.iter().enumerate() {
         let files = EmitFiles::of_vm(&vm.name);
-        let emission = Emission { plan: &plan, vm_index, version, files: &files };
+        let emission = Emission { plan, vm_index, version, files: &files };
         for (ending, text) in
             [("qemu", qemu::script(&emission)), ("xml", libvirt::domain(&emission))]
         {

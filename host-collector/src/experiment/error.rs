@@ -24,6 +24,10 @@ pub enum ExperimentError {
     Disk(#[from] DiskError),
     #[error("{} is the directory of another experiment, or of something else", path.display())]
     Other { path: PathBuf },
+    #[error("{} is being written by another vslice", path.display())]
+    Held { path: PathBuf },
+    #[error("{} was begun with another {what}: its runs and new ones could not be compared", path.display())]
+    MadeWith { path: PathBuf, what: &'static str },
     #[error("cannot {doing} {}: {source}", path.display())]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
     #[error("none of its conditions can be had here")]

@@ -461,7 +461,9 @@ impl<'a, S: GuestSink> Session<'a, S> {
                 let disk = ready
                     .disk
                     .map(|disk| GuestDisk { io_scheduler: harmless(&disk.io_scheduler), ..disk });
-                self.record.ready = Some(Ready { target: harmless(&ready.target), disk, ..ready });
+                let target = harmless(&ready.target);
+                let clock_source = harmless(&ready.clock_source);
+                self.record.ready = Some(Ready { target, clock_source, disk, ..ready });
                 Ok(())
             }
             GuestFrame::Pong(pong) => match self.exchanger.pong(&pong, read_at) {

@@ -98,7 +98,8 @@ fn hello() -> GuestFrame {
 
 fn ready() -> GuestFrame {
     let target = String::from("/dev/vda");
-    GuestFrame::Ready(Ready { clock: ClockKind::Tsc, target, target_bytes: 1 << 26, disk: None })
+    let (clock, clock_source) = (ClockKind::Tsc, "kvm-clock".to_owned());
+    GuestFrame::Ready(Ready { clock, target, target_bytes: 1 << 26, clock_source, disk: None })
 }
 
 fn request(index: u64) -> Request {
@@ -517,8 +518,13 @@ fn no_text_of_a_guest_is_kept_as_it_came() {
             guest.say(&GuestFrame::Hello(hello));
             guest.hear();
             let disk = GuestDisk { size_bytes: 1, target_offset_bytes: None, io_scheduler: evil() };
-            let ready =
-                Ready { clock: ClockKind::Tsc, target: evil(), target_bytes: 1, disk: Some(disk) };
+            let ready = Ready {
+                clock: ClockKind::Tsc,
+                target: evil(),
+                target_bytes: 1,
+                clock_source: evil(),
+                disk: Some(disk),
+            };
             guest.say_all(&[
                 GuestFrame::Ready(ready),
                 GuestFrame::Notice(Notice::new(Severity::Warning, evil())),
@@ -531,10 +537,11 @@ fn no_text_of_a_guest_is_kept_as_it_came() {
         hello.agent_version,
         hello.kernel_release,
         ready.target,
+        ready.clock_source,
         ready.disk.unwrap().io_scheduler,
         record.notices[0].text.clone(),
     ];
-    assert_eq!(texts, ["a?[2J?31m??b"; 5]);
+    assert_eq!(texts, ["a?[2J?31m??b"; 6]);
 }
 
 #[test]
@@ -587,6 +594,7 @@ fn any_frame() -> impl Strategy<Value = GuestFrame> {
             clock: ClockKind::MonotonicRaw,
             target,
             target_bytes,
+            clock_source: String::new(),
             disk: None
         })),
         (0..300_u64, any::<u16>(), ticks(), ticks()).prop_map(|(id, vcpu, received, sent)| {

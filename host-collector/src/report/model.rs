@@ -20,10 +20,10 @@
 //! many were left out.
 
 use super::clock::Clock;
-use super::evidence::{Evidence, Sampled, ScheduledVcpu};
+use super::evidence::{Evidence, EvidenceLevel, Sampled, ScheduledVcpu};
 use super::io::{Io, WorstIo};
 use super::reason::OffReason;
-use super::service::ServiceThread;
+use super::service::{Engagement, ServiceThread, engagement};
 use super::totals::{ByClass, PartTotals};
 use super::warning::Warning;
 use crate::join::{Attribution, NoPhase, Part};
@@ -113,6 +113,15 @@ pub struct Summary {
     pub cost: Cost,
     /// What the reader of the report should know before believing it.
     pub warnings: Vec<Warning>,
+}
+
+impl Summary {
+    /// How far iothreads served this VM's disk; `None` if no request was made, or wakings were not recorded.
+    #[must_use]
+    pub fn engagement_of(&self, vm: &str) -> Option<Engagement> {
+        let is_known = self.evidence.level == EvidenceLevel::Recorded && self.requests.count > 0;
+        is_known.then(|| engagement(&self.service, vm))
+    }
 }
 
 /// Whether a run came to its end.

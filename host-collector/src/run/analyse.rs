@@ -98,6 +98,8 @@ struct Analysis<'a> {
     kvm_events_count: u64,
     has_exits: bool,
     samples: Samples,
+    /// Whether a stream ends without its writer's end.
+    is_torn: bool,
     warnings: Vec<Warning>,
 }
 
@@ -123,6 +125,7 @@ impl<'a> Analysis<'a> {
             kvm_events_count: 0,
             has_exits: false,
             samples: samples::read(run, manifest)?,
+            is_torn: false,
             warnings: Vec::new(),
         };
         let uncovered = manifest.cost.uncovered_threads_count;
@@ -206,6 +209,7 @@ impl<'a> Analysis<'a> {
                 vm.name
             );
             self.warnings.push(Warning::Notice { text });
+            self.is_torn = true;
         }
     }
 
@@ -257,7 +261,12 @@ impl<'a> Analysis<'a> {
         let mut now = start;
         let mut events = EventMerge::open(self.run)?;
         let watched = watched_pcpus(manifest);
-        let mut cut = None;
+        // Where nothing at all is left, no event comes by at which it would be seen.
+        let mut cut = cut_pcpu(&events, &watched);
+        let loss = cut.map(|pcpu| self.cut(manifest, pcpu, start, start));
+        if let Some(loss) = loss {
+            timeline.push(&loss, &mut |span| self.span(&span, start, end));
+        }
         // What was contradicted before the window concerns no request.
         let mut contradictions_before = 0;
         while let Some(event) = events.next() {
@@ -283,13 +292,9 @@ impl<'a> Analysis<'a> {
             self.lock_waits(&mut timeline, start, end);
             if cut.is_none() {
                 cut = cut_pcpu(&events, &watched);
-                if let Some(pcpu) = cut {
-                    // From here on it is as if the kernel had lost everything.
-                    let kind = HostEventKind::Lost { until: HostNs(u64::MAX), count: 0 };
-                    let loss = HostEvent { time: now, pcpu, kind };
-                    self.io(manifest, &loss);
+                let loss = cut.map(|pcpu| self.cut(manifest, pcpu, now, start));
+                if let Some(loss) = loss {
                     timeline.push(&loss, &mut |span| self.span(&span, start, end));
-                    self.warn_of_cut(pcpu, now.since_ns(start));
                 }
             }
         }
@@ -310,13 +315,20 @@ impl<'a> Analysis<'a> {
         Ok(planned_end.unwrap_or(now.max(self.samples.last)))
     }
 
-    fn warn_of_cut(&mut self, pcpu: PcpuId, after_ns: u64) {
+    /// The record of a pCPU ends here without its end: from here on it is as if the kernel had lost
+    /// everything.
+    fn cut(&mut self, manifest: &Manifest, pcpu: PcpuId, now: HostNs, start: HostNs) -> HostEvent {
         let text = format!(
             "the scheduler events of {pcpu} were cut off after {:.3} s; the time after that counts as \
              lost",
-            after_ns as f64 / 1e9
+            now.since_ns(start) as f64 / 1e9
         );
         self.warnings.push(Warning::Notice { text });
+        self.is_torn = true;
+        let kind = HostEventKind::Lost { until: HostNs(u64::MAX), count: 0 };
+        let loss = HostEvent { time: now, pcpu, kind };
+        self.io(manifest, &loss);
+        loss
     }
 
     /// A span that touches the window counts whole: cut at its edges, it would be a timeslice that
@@ -390,7 +402,7 @@ impl<'a> Analysis<'a> {
         let start = manifest.window.map_or(end, |window| window.start_ns);
         let facts = Facts {
             plan: manifest.plan_name.clone(),
-            status: status(&manifest.status),
+            status: status(&manifest.status, self.is_torn),
             accelerator: Accelerator {
                 name: manifest.accelerator.clone(),
                 reason: manifest.accelerator_reason.clone(),
@@ -458,8 +470,14 @@ fn requests(run: &RunDir, vm: &VmName) -> Result<Box<dyn Iterator<Item = Request
     Ok(Box::new(requests))
 }
 
-fn status(status: &Status) -> RunStatus {
+fn status(status: &Status, is_torn: bool) -> RunStatus {
     match status {
+        Status::Complete if is_torn => RunStatus::Partial {
+            reason: String::from(
+                "it came to its end, but its files were cut off: the host died before they were on \
+                 its disk, or somebody cut them",
+            ),
+        },
         Status::Complete => RunStatus::Complete,
         Status::Partial { why } => RunStatus::Partial { reason: why.clone() },
         Status::Recording => RunStatus::Partial {
@@ -492,6 +510,8 @@ fn environment(manifest: &Manifest) -> Environment {
 
 fn guest_line(vm: &VmRecord, guest: &GuestRecord) -> String {
     let mut line = format!("{}: guest kernel {}", vm.name, guest.kernel_release);
+    let clock_source = guest.clock_source.as_ref();
+    line.extend(clock_source.map(|name| format!(", clock source {name}")));
     if !guest.target.is_empty() {
         line.push_str(&format!(", reads {}", guest.target));
         let scheduler = guest.io_scheduler.as_ref();

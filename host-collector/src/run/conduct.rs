@@ -16,8 +16,8 @@ use crate::guest::connection::GuestListener;
 use crate::lab::accelerator::{self, AcceleratorChoice};
 use crate::lab::image::MicroImage;
 use crate::lab::launch::{Lab, LabConfig};
-use crate::lab::plan::{Accelerator, Plan, VmPlan};
-use crate::lab::vsock::{GuestEndpoint, VsockChoice, VsockOffer};
+use crate::lab::plan::{Accelerator, AcceleratorSetting, Plan, VmPlan, VsockSetting};
+use crate::lab::vsock::{GuestEndpoint, VsockChoice, VsockOffer, VsockWay};
 use crate::lab::{scratch, tools};
 use crate::store::RunDir;
 use crate::units::Tid;
@@ -106,6 +106,23 @@ impl Prepared<'_> {
         };
         let result = run.make(&mut manifest, watcher);
         close(&self.dir, &mut manifest, result)
+    }
+
+    /// The plan with what was found where it says `auto`. The device process of vhost-user is of vslice's own
+    /// runs only, so a plan that goes its way keeps what it said.
+    #[must_use]
+    pub fn settled_plan(&self) -> Plan {
+        let mut plan = self.plan.clone();
+        plan.accelerator = match self.choice.accelerator {
+            Accelerator::Kvm => AcceleratorSetting::Kvm,
+            Accelerator::Tcg => AcceleratorSetting::Tcg,
+        };
+        plan.vsock = match self.vsock.way {
+            VsockWay::Vhost => VsockSetting::Vhost,
+            VsockWay::VirtioSerial => VsockSetting::VirtioSerial,
+            VsockWay::VhostUser { .. } => plan.vsock,
+        };
+        plan
     }
 
     fn manifest(&self) -> Manifest {

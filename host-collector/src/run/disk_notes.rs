@@ -148,6 +148,7 @@ mod tests {
             clock: ClockKind::Tsc,
             target: "/dev/vda".to_owned(),
             target_bytes: 4096,
+            clock_source: String::new(),
             disk: Some(disk),
         }
     }

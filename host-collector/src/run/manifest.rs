@@ -267,6 +267,9 @@ pub struct GuestRecord {
     /// The I/O scheduler of the guest's queue to it, if the guest could say.
     #[serde(default)]
     pub io_scheduler: Option<String>,
+    /// The guest kernel's own clock source, `kvm-clock` for instance, if the guest could say.
+    #[serde(default)]
+    pub clock_source: Option<String>,
     /// Requests that were recorded.
     pub requests_count: u64,
     /// Requests that the guest made but did not record.
@@ -409,6 +412,11 @@ impl GuestRecord {
                 let disk = ready.disk.as_ref()?;
                 Some(disk.io_scheduler.clone()).filter(|name| !name.is_empty())
             }),
+            clock_source: record
+                .ready
+                .as_ref()
+                .map(|ready| ready.clock_source.clone())
+                .filter(|name| !name.is_empty()),
             requests_count: record.requests_count,
             dropped_count: record.dropped_count,
             hogs: record

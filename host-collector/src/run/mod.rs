@@ -53,7 +53,8 @@ fn close(
     };
     reserve::release(dir);
     manifest.cost.written_bytes = dir.streams_bytes().unwrap_or(0);
-    let written = dir.write_json("run.json", manifest);
+    // What the manifest calls complete is on the disk by then, also if the host dies in the next moment.
+    let written = dir.sync_streams().and_then(|()| dir.write_json("run.json", manifest));
     result?;
     Ok(written?)
 }

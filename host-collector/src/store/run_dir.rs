@@ -169,6 +169,21 @@ impl RunDir {
         Ok(sizes.sum())
     }
 
+    /// Returns once every stream is on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] with the path of the first that is not.
+    pub fn sync_streams(&self) -> Result<(), StoreError> {
+        let names = self.file_names()?;
+        for name in names.iter().filter(|name| name.ends_with(".vsr")) {
+            let path = self.path.join(name);
+            // fsync(2) needs no right to write, and writes what others have written to the file.
+            let synced = File::open(&path).and_then(|file| file.sync_all());
+            synced.map_err(|source| StoreError::Io { doing: "write", path, source })?;
+        }
+        Ok(())
+    }
+
     /// Writes a JSON file so that a reader sees the old one or the new one, whole, whatever
     /// happens. `name` is a constant of the caller, such as `"run.json"`.
     ///

@@ -88,11 +88,12 @@ impl HeldIoScheduler {
         wanted: &str,
     ) -> Result<HeldIoScheduler, IoSchedulerError> {
         let no_queue = || IoSchedulerError::NoQueue { path: path.to_owned() };
+        let device = disk_facts(path).ok_or_else(no_queue)?.device;
+        let file = Path::new("/sys/block").join(&device).join("queue/scheduler");
+        let lock = lock(&file).ok_or(IoSchedulerError::Held { device })?;
+        // What another holder has put back until it let go of the lock.
         let disk = disk_facts(path).ok_or_else(no_queue)?;
-        let file = Path::new("/sys/block").join(&disk.device).join("queue/scheduler");
         let set_to = nearest(wanted, &disk.schedulers).to_owned();
-        let lock =
-            lock(&file).ok_or_else(|| IoSchedulerError::Held { device: disk.device.clone() })?;
         let previous = disk.scheduler.ok_or_else(no_queue)?;
         if previous == set_to {
             return Ok(HeldIoScheduler { change: None, _lock: lock });
@@ -104,7 +105,9 @@ impl HeldIoScheduler {
             Ok(()) => Ok(HeldIoScheduler { change: Some((change, journal)), _lock: lock }),
             Err(source) => {
                 // A kernel that takes a name which it does not know may have put another in its place.
-                let _is_as_before = put(&change.file, &change.previous);
+                if put(&change.file, &change.previous).is_err() {
+                    journal.keep();
+                }
                 Err(IoSchedulerError::Refused {
                     device: disk.device,
                     wanted: change.set_to,

@@ -46,6 +46,12 @@ pub fn domain(emission: &Emission<'_>) -> Result<String, EmitError> {
         .child(Element::new("vcpu").with("placement", "static").text(vm.vcpus));
     if let (Some(disk), Dataplane::Iothread | Dataplane::Mapping) = (&vm.disk, dataplane) {
         domain = domain.children(iothreads(emission, disk));
+        if emission.version.has(Feature::ModernForm) && !has_poll(emission) {
+            domain = domain.comment(
+                "vslice's own runs have poll-max-ns=0, so that an iothread sleeps when it has nothing to do. \
+                 libvirt has <iothread id='1'><poll max='0'/></iothread> for it, in <iothreadids>, from 9.4 on.",
+            );
+        }
     }
     domain = domain.child(pins(emission, dataplane));
     for (threads, pcpu) in unpinned(emission, dataplane) {
@@ -74,15 +80,19 @@ fn check_libvirt(emission: &Emission<'_>, disk: &DiskPlan) -> Result<(), EmitErr
 /// As many as the disk has, numbered from 1, which libvirt names `iothread1`.
 fn iothreads(emission: &Emission<'_>, disk: &DiskPlan) -> Vec<Element> {
     let mut elements = vec![Element::new("iothreads").text(disk.iothreads)];
-    // No adaptive polling, as in vslice's own runs. libvirt has this word since 9.4, which whoever has
-    // this QEMU will have.
-    if emission.version.has(Feature::VqMapping) {
+    // No adaptive polling, as in vslice's own runs.
+    if has_poll(emission) {
         let ids = (1..=disk.iothreads).map(|id| {
             Element::new("iothread").with("id", id).child(Element::new("poll").with("max", 0))
         });
         elements.push(Element::new("iothreadids").children(ids));
     }
     elements
+}
+
+/// libvirt has `<poll>` since 9.4, which whoever has this QEMU will have.
+fn has_poll(emission: &Emission<'_>) -> bool {
+    emission.version.has(Feature::VqMapping)
 }
 
 fn pins(emission: &Emission<'_>, dataplane: Dataplane) -> Element {

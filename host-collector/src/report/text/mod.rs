@@ -166,6 +166,10 @@ fn losses(summary: &Summary) -> String {
     if summary.measured_ns == 0 {
         return "nothing was measured".to_owned();
     }
+    let is_complete = summary.status == RunStatus::Complete;
+    if *lost == Lost::default() && requests.dropped == 0 && !is_complete {
+        return "none was told of until the record ends".to_owned();
+    }
     if *lost == Lost::default() && requests.dropped == 0 {
         return "none: every scheduler event and every request was recorded".to_owned();
     }

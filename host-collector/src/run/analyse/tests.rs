@@ -99,6 +99,7 @@ fn vm(name: &str, pid: Tid, vcpu1: Tid, reads: bool) -> VmRecord {
             clock: Some(GuestClock::Tsc),
             target: String::from("/dev/vda"),
             io_scheduler: None,
+            clock_source: None,
             requests_count: 2,
             dropped_count: 0,
             hogs: vec![HogRecord { vcpu: VcpuId(1), count: 77 }],
@@ -161,7 +162,7 @@ pub(super) fn stream<T: crate::store::Columnar>(path: &Path, items: Vec<T>, fini
 }
 
 /// What the collector records while the run goes on.
-pub(super) fn streams(run: &RunDir, clock_us: &[u64], finished: bool) {
+pub(crate) fn streams(run: &RunDir, clock_us: &[u64], finished: bool) {
     let (runs, preempted) = (PrevState::Runnable, PrevState::RunnablePreempted);
     let events = vec![
         switch(20, VM2_VCPU1, preempted, VM1_VCPU1),
@@ -190,7 +191,7 @@ pub(super) fn streams(run: &RunDir, clock_us: &[u64], finished: bool) {
     stream(&run.clock_path(&vm1), clock_us.iter().map(sample).collect(), finished);
 }
 
-pub(super) fn run_dir(manifest: &Manifest) -> (TempDir, RunDir) {
+pub(crate) fn run_dir(manifest: &Manifest) -> (TempDir, RunDir) {
     let scratch = tempfile::tempdir().unwrap();
     let run = RunDir::create(&scratch.path().join("run")).unwrap();
     run.write_json("run.json", manifest).unwrap();
@@ -624,6 +625,27 @@ fn what_comes_after_a_cut_is_unknown() {
     assert_eq!((summary.requests.count, summary.requests.unattributable), (2, 2));
     assert_eq!(summary.lost.records, 0, "the kernel has dropped none");
     assert!(notices(&summary).contains("pCPU1"), "{}", notices(&summary));
+}
+
+/// The host died when the run had just been closed: its manifest is on the disk, and its events are not.
+#[test]
+fn a_run_whose_files_are_empty_is_not_complete() {
+    let (_scratch, run) = run_dir(&manifest());
+    names(&run);
+    streams(&run, &[0, 500, 1150], true);
+    for pcpu in [PcpuId(0), PcpuId(1)] {
+        std::fs::write(run.events_path(pcpu), "").unwrap();
+    }
+    let summary = analyse(run.path()).unwrap();
+    assert!(
+        matches!(&summary.status, RunStatus::Partial { reason } if reason.contains("cut off")),
+        "{:?}",
+        summary.status
+    );
+    assert_eq!((summary.requests.count, summary.requests.unattributable), (2, 2));
+    assert!(notices(&summary).contains("were cut off after 0.000 s"), "{}", notices(&summary));
+    let page = crate::report::render(&summary, crate::report::Style { width: 100, colour: false });
+    assert!(!page.contains("every scheduler event"), "{page}");
 }
 
 #[test]
