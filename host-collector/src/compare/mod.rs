@@ -147,8 +147,9 @@ impl Comparison {
         let all: Vec<Difference> = Metric::all().map(difference).collect();
         // The order is that of `Metric::all`, and these two are its first.
         let mut warnings = incomparable(&a, &b);
-        let is_comparable = warnings.is_empty();
-        let claim = Claim::new(&all[0], &all[1], is_comparable);
+        let is_asked = is_asked(&a, &b);
+        let is_comparable = is_asked && warnings.is_empty();
+        let claim = Claim::new(&all[0], &all[1], is_asked, is_comparable);
         warnings.extend(cautions(&a, &b));
         let is_told = |of: &Difference| match of.metric {
             Metric::Share(_) => of.is_there(),
@@ -203,6 +204,13 @@ impl Side {
     }
 }
 
+/// Whether the seed's claim may be about these: no run of A is known to have an iothread, and none of B to
+/// have none.
+fn is_asked(a: &Side, b: &Side) -> bool {
+    let has = |side: &Side, what| side.runs.iter().any(|run| run.has_iothread == Some(what));
+    !has(a, true) && !has(b, false)
+}
+
 /// Why whatever is found may have another reason than the disk.
 fn incomparable(a: &Side, b: &Side) -> Vec<String> {
     let conditions = |side: &Side| -> Vec<Vec<Condition>> {
@@ -213,7 +221,7 @@ fn incomparable(a: &Side, b: &Side) -> Vec<String> {
         warnings.push(format!("{} is on both sides", run.path));
     }
     let is = |side: &Side, wanted| side.runs.iter().all(|run| run.has_iothread == Some(wanted));
-    if !is(a, false) || !is(b, true) {
+    if is_asked(a, b) && !(is(a, false) && is(b, true)) {
         warnings.push(
             "the claim is about a disk that A serves from the main loop and B from an iothread; these \
              runs are not known to be that"

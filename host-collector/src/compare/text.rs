@@ -23,7 +23,9 @@ pub fn render(comparison: &Comparison, style: Style) -> String {
     page.paragraph("", &title, Tone::Strong);
     page.blank();
     let tone = match comparison.claim.verdict {
-        ClaimVerdict::Holds | ClaimVerdict::NoContentionFound => Tone::Strong,
+        ClaimVerdict::Holds | ClaimVerdict::NoContentionFound | ClaimVerdict::NotAsked => {
+            Tone::Strong
+        }
         ClaimVerdict::DoesNotHold | ClaimVerdict::NotDecided => Tone::Alarm,
     };
     page.paragraph("", &comparison.claim.sentence, tone);

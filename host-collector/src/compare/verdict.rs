@@ -195,17 +195,24 @@ pub enum ClaimVerdict {
     NoContentionFound,
     /// The runs do not say.
     NotDecided,
+    /// A is known to have an iothread, or B to have none, so that it is not about them.
+    NotAsked,
 }
 
 impl Claim {
     /// From what became of the two metrics that it is about, of sides that may differ in more than what
-    /// it is about.
+    /// it is about; `is_asked` is false if A is known to have an iothread, or B to have none.
     #[must_use]
-    pub fn new(cv: &Difference, bql: &Difference, is_comparable: bool) -> Claim {
+    pub fn new(cv: &Difference, bql: &Difference, is_asked: bool, is_comparable: bool) -> Claim {
         let is_contended = |waits: &[f64]| waits.iter().any(|wait| *wait >= CONTENTION_NS_PER_S);
         let is_measured = !bql.a.is_empty() && !bql.b.is_empty();
         let is_quiet = is_measured && !is_contended(&bql.a) && !is_contended(&bql.b);
         let (verdict, words) = match (cv.verdict, bql.verdict) {
+            _ if !is_asked => (
+                ClaimVerdict::NotAsked,
+                "No test of the seed's claim, which is about a disk that {A} serves from the main loop and {B} \
+                 from an iothread",
+            ),
             (Verdict::NoDifference { .. }, _) if is_quiet => (
                 ClaimVerdict::NoContentionFound,
                 "No contention found: with {A} the reader's vCPU hardly waits for QEMU's big lock, and its \
@@ -252,7 +259,9 @@ impl Claim {
         };
         let numbers = [numbers(cv), numbers(bql)].join("; ");
         let runs = format!("{} against {}", runs(cv.a.len()), runs(cv.b.len()));
-        let (name_a, name_b, doubt) = if is_comparable {
+        let (name_a, name_b, doubt) = if !is_asked {
+            ("A", "B", "")
+        } else if is_comparable {
             ("I/O from the main loop (A)", "an iothread (B)", "")
         } else {
             let doubt =

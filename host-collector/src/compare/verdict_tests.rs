@@ -141,7 +141,17 @@ fn the_sentence_can_be_quoted() {
         "{held}"
     );
     assert!(held.ends_with("; 6 runs against 6 runs)."), "{held}");
-    let (a, b) = (side("a", false, &six(1.7, 3e7)), side("b", false, &six(1.0, 1e6)));
+    let (a, mut b) = (side("a", false, &six(1.7, 3e7)), side("b", false, &six(1.0, 1e6)));
+    let neither = Comparison::new(a.clone(), b.clone());
+    assert_eq!(neither.claim.verdict, ClaimVerdict::NotAsked);
+    assert!(!neither.is_comparable && neither.claim.repeats.is_none());
+    let sentence = neither.claim.sentence;
+    assert!(
+        sentence.starts_with("No test of the seed's claim, which is about a disk that A"),
+        "{sentence}"
+    );
+    assert!(sentence.ends_with("; 6 runs against 6 runs)."), "{sentence}");
+    b.runs.iter_mut().for_each(|run| run.has_iothread = None);
     let doubtful = Comparison::new(a, b).claim.sentence;
     assert!(doubtful.starts_with("The claim holds: with B the"), "{doubtful}");
     assert!(doubtful.ends_with("in the iothread alone, see the warnings."), "{doubtful}");
