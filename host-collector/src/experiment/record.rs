@@ -40,20 +40,12 @@ impl MadeWith {
     /// What of the two is known of both and differs.
     #[must_use]
     pub fn difference(&self, other: &MadeWith) -> Option<&'static str> {
-        let is_other = |differs: bool, is_known: bool| differs && is_known;
-        let known = |manifest: &serde_json::Value| !manifest.is_null();
-        if is_other(self.qemu != other.qemu, self.qemu.is_some() && other.qemu.is_some()) {
-            Some("QEMU")
-        } else if is_other(self.image != other.image, known(&self.image) && known(&other.image)) {
-            Some("guest image")
-        } else if is_other(
-            self.evidence != other.evidence,
-            self.evidence.is_some() && other.evidence.is_some(),
-        ) {
-            Some("level of evidence")
-        } else {
-            None
-        }
+        let differ = |(one, other)| one != other;
+        let qemu = self.qemu.as_ref().zip(other.qemu.as_ref()).is_some_and(differ);
+        let image = self.image != other.image && !self.image.is_null() && !other.image.is_null();
+        let evidence = self.evidence.zip(other.evidence).is_some_and(|(one, other)| one != other);
+        let all = [(qemu, "QEMU"), (image, "guest image"), (evidence, "level of evidence")];
+        all.into_iter().find(|(differs, _)| *differs).map(|(_, what)| what)
     }
 }
 
