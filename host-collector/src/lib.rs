@@ -9,6 +9,7 @@ pub mod clock;
 pub mod compare;
 pub mod experiment;
 pub mod guest;
+pub mod host_clock;
 pub mod host_event;
 pub mod join;
 pub mod lab;

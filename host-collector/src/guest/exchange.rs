@@ -1,35 +1,12 @@
 //! The clock exchange: which pings are due, and what their pongs say.
 
 use crate::clock::Exchange;
-use crate::clock::host_time::HostClocks;
 use crate::units::{HostNs, VcpuId};
-use nix::time::{ClockId, clock_gettime};
 use std::collections::VecDeque;
 use vslice_wire::{Ping, Pong};
 
 /// Pings that may be without an answer at once; beyond that the oldest is given up.
 const OUTSTANDING_MAX: usize = 64;
-
-/// Now, on the clock of every host record.
-#[must_use]
-pub fn host_now() -> HostNs {
-    HostNs(read(ClockId::CLOCK_MONOTONIC_RAW))
-}
-
-/// That clock and `CLOCK_REALTIME`.
-#[must_use]
-pub fn host_clocks_now() -> HostClocks {
-    let before = host_now();
-    let realtime_ns = read(ClockId::CLOCK_REALTIME);
-    HostClocks { before, realtime_ns, after: host_now() }
-}
-
-fn read(clock: ClockId) -> u64 {
-    let now = clock_gettime(clock).expect("both clocks are there since Linux 2.6.28");
-    let seconds = u64::try_from(now.tv_sec()).expect("the host's date is after 1970");
-    let nanoseconds = u64::try_from(now.tv_nsec()).expect("tv_nsec is in [0, 999999999]");
-    seconds * 1_000_000_000 + nanoseconds
-}
 
 /// Matches pongs with the pings they answer.
 #[derive(Debug, Default)]

@@ -5,10 +5,11 @@
 //! every phase calls; a phase only says what it waits for.
 
 use super::connection::Connection;
-use super::exchange::{Exchanger, host_clocks_now, host_now};
+use super::exchange::Exchanger;
 use super::live::Live;
 use crate::clock::Exchange;
 use crate::clock::host_time::ToldTime;
+use crate::host_clock::{host_clocks_now, host_now};
 use crate::text::harmless;
 use crate::units::{HostNs, VcpuId};
 use std::error::Error;

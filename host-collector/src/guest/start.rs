@@ -3,7 +3,7 @@
 //! The agent that the image brings is taken, or one is uploaded and removed again. Under systemd it
 //! becomes a unit of its own: systemd ends what qemu-ga has started together with qemu-ga.
 
-use super::exchange::host_now;
+use crate::host_clock::host_now;
 use crate::vmm::qga::{EXEC, Ended, FILES, Qga, QgaError};
 use serde_json::Value;
 use sha2::{Digest, Sha256};

@@ -1,7 +1,6 @@
 //! What the kernel tells beside its perf events.
 
-use crate::units::{HostNs, Tid};
-use nix::time::{ClockId, clock_gettime};
+use crate::units::Tid;
 use std::fs;
 use std::str::FromStr;
 
@@ -14,12 +13,4 @@ pub(super) fn sysctl<T: FromStr>(name: &str) -> Option<T> {
 pub(super) fn process_of(tid: Tid) -> Option<u32> {
     let status = fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
-}
-
-/// The time on the clock of every record.
-pub(super) fn now() -> HostNs {
-    let time = clock_gettime(ClockId::CLOCK_MONOTONIC_RAW)
-        .expect("every kernel that has perf events has this clock");
-    let seconds = u64::try_from(time.tv_sec()).unwrap_or(0);
-    HostNs(seconds * 1_000_000_000 + u64::try_from(time.tv_nsec()).unwrap_or(0))
 }

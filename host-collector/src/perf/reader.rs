@@ -4,11 +4,12 @@
 use super::RecordError;
 use super::assemble::{Assembler, Batch};
 use super::filter::Numbers;
-use super::kernel::{now, process_of};
+use super::kernel::process_of;
 use super::machine::{Machine, Watch};
 use super::rings::PcpuRing;
 use super::source::Source;
 use super::totals::{RecordTotals, SharedCounters};
+use crate::host_clock::host_now;
 use crate::host_event::{HostEvent, StackId};
 use crate::units::{PcpuId, Tid};
 use nix::errno::Errno;
@@ -126,7 +127,7 @@ impl<S: EventSink> Reader<S> {
     /// when this returns.
     pub(super) fn run(mut self) -> RecordTotals {
         let reading = self.read_until_stopped();
-        self.totals.stopped = now();
+        self.totals.stopped = host_now();
         // Whatever failed, the events are disabled and the sink is finished; but a sink that has
         // failed gets nothing more, and a ring that is corrupt is not read again.
         let disabled = self.disable();
@@ -167,7 +168,7 @@ impl<S: EventSink> Reader<S> {
     /// Drains what is left and tells the losses that no record tells of.
     fn drain_the_end(&mut self) -> Result<(), RecordError> {
         self.drain()?;
-        let until = now();
+        let until = host_now();
         for ring in &mut self.rings {
             let count = ring.untold_lost_count();
             if count > 0 {

@@ -3,7 +3,7 @@
 use super::assemble::Assembler;
 use super::filter::Numbers;
 use super::format::Detail;
-use super::kernel::{now, process_of};
+use super::kernel::process_of;
 use super::machine::{Machine, Watch};
 use super::offer::BPF_PROGRAMS;
 use super::reader::{Command, EventSink, Reader, Scratch};
@@ -11,6 +11,7 @@ use super::rings::PcpuRing;
 use super::source::{SchedulerSource, Source};
 use super::totals::{RecordCounters, RecordTotals, SharedCounters};
 use super::{RecordError, SinkError};
+use crate::host_clock::host_now;
 use crate::host_event::HostEvent;
 use crate::units::{PcpuId, Tid};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -132,11 +133,11 @@ impl Recorder {
         let (commands, orders) = channel();
         let counters = Arc::new(SharedCounters::default());
         for ring in &mut rings {
-            ring.enable(now())?;
+            ring.enable(host_now())?;
         }
         let mut missing = machine.missing.clone();
         missing.extend(refusal.map(|_| BPF_PROGRAMS));
-        let totals = RecordTotals { started: now(), missing, ..RecordTotals::default() };
+        let totals = RecordTotals { started: host_now(), missing, ..RecordTotals::default() };
         let reader = Reader {
             machine,
             source,

@@ -1,7 +1,7 @@
 //! What a thread of this process does to itself.
 
 use super::inject::InjectError;
-use crate::guest::exchange::host_now;
+use crate::host_clock::host_now;
 use crate::units::{HostNs, PcpuId, Tid};
 use crate::vmm::pin::set_affinity;
 use nix::errno::Errno;

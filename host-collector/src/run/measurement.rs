@@ -9,7 +9,7 @@ use super::quota;
 use super::tsc_watch::TscWatch;
 use super::uninterrupted::Before;
 use super::watch::Watcher;
-use crate::guest::exchange::host_now;
+use crate::host_clock::host_now;
 use crate::lab::plan::Accelerator;
 use crate::perf::{KvmDetail, Recorder};
 use crate::report::evidence::{Evidence, EvidenceLevel};

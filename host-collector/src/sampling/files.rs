@@ -2,7 +2,7 @@
 
 use super::item::{Call, Look, Schedstat};
 use super::parse;
-use crate::guest::exchange::host_now;
+use crate::host_clock::host_now;
 use crate::units::Tid;
 use std::collections::HashSet;
 use std::fs::File;

@@ -6,7 +6,7 @@ use super::plan::{
     OTHERS_ROUNDS, PCPU_SHARE_MAX, PERIOD, Pace, SampleError, SampleSink, SampledThread,
     SamplerTotals, Sight, SinkError, TOTALS_INTERVAL,
 };
-use crate::guest::exchange::host_now;
+use crate::host_clock::host_now;
 use crate::units::HostNs;
 use nix::time::{ClockId, clock_gettime};
 use std::sync::atomic::{AtomicBool, Ordering};

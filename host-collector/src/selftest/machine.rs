@@ -5,7 +5,7 @@ use super::score::Score;
 use super::truth;
 use super::witness::{Testimony, Witness};
 use super::{Outcome, SelftestConfig, SelftestError, Skipped};
-use crate::guest::exchange::host_now;
+use crate::host_clock::host_now;
 use crate::lab::plan::Accelerator;
 use crate::perf::{KvmDetail, RecordPlan};
 use crate::rig::boot_sector::Guest;

@@ -4,7 +4,7 @@ use super::observe::{Departure, observe};
 use super::score::Score;
 use super::truth;
 use super::{Outcome, SelftestConfig, SelftestError};
-use crate::guest::exchange::host_now;
+use crate::host_clock::host_now;
 use crate::perf::RecordPlan;
 use crate::rig::inject::Episode;
 use crate::rig::puppet::{Act, Occurrence, Puppet, PuppetLog, Script, Step};

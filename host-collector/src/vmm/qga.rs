@@ -21,7 +21,7 @@ pub use program::Ended;
 pub use virsh::LibvirtDaemon;
 
 use super::found::{FoundVm, Manager};
-use crate::guest::exchange::host_now;
+use crate::host_clock::host_now;
 use crate::text::harmless;
 use nix::unistd::geteuid;
 use serde_json::{Value, json};

@@ -12,7 +12,7 @@
 //! What follows from them is [`crate::clock::tsc`]'s.
 
 use crate::clock::tsc::{TscRelation, TscSample, TscScaling};
-use crate::guest::exchange::host_now;
+use crate::host_clock::host_now;
 use crate::private_mount::PrivateMount;
 use crate::units::{Tid, VcpuId};
 use nix::mount::MsFlags;

@@ -3,7 +3,7 @@
 pub mod group;
 
 use super::{Episode, InjectError};
-use crate::guest::exchange::host_now;
+use crate::host_clock::host_now;
 use crate::units::{HostNs, Tid};
 use crate::vmm::cgroup::Throttling;
 use group::Group;

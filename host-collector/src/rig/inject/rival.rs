@@ -2,7 +2,7 @@
 
 use super::thread::{LoggedThread, PinnedThread};
 use super::{Episode, InjectError};
-use crate::guest::exchange::host_now;
+use crate::host_clock::host_now;
 use crate::rig::spin_until;
 use crate::units::{HostNs, PcpuId};
 use std::sync::atomic::{AtomicBool, Ordering};

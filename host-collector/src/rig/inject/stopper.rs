@@ -1,7 +1,7 @@
 //! Stops a whole process again and again, as a debugger or `kill -STOP` would.
 
 use super::InjectError;
-use crate::guest::exchange::host_now;
+use crate::host_clock::host_now;
 use crate::units::{HostNs, Tid};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};

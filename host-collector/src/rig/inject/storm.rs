@@ -2,7 +2,7 @@
 
 use super::thread::PinnedThread;
 use super::{Episode, InjectError};
-use crate::guest::exchange::host_now;
+use crate::host_clock::host_now;
 use crate::units::{PcpuId, Tid};
 use crate::vmm::qmp::{Qmp, QmpError};
 use serde::{Deserialize, Serialize};

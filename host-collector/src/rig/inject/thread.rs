@@ -1,7 +1,7 @@
 //! Threads of this process that run on one pCPU until they are told to stop.
 
 use super::{Episode, InjectError, ThreadLog};
-use crate::guest::exchange::host_now;
+use crate::host_clock::host_now;
 use crate::rig::{pin_self, sleep_for, spin_until};
 use crate::units::{HostNs, PcpuId, Tid};
 use std::io;

@@ -2,7 +2,7 @@
 
 use super::sys::{Clock, Condition, Lock, MappedFile};
 use super::{Act, Cast, FILE_BYTES, Occurrence, PuppetError, Script};
-use crate::guest::exchange::host_now;
+use crate::host_clock::host_now;
 use crate::rig::inject::rival;
 use crate::rig::{sleep_for, spin_until};
 use crate::units::{HostNs, Tid};

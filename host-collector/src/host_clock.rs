@@ -1,0 +1,26 @@
+//! Reads the host's clocks.
+
+use crate::clock::host_time::HostClocks;
+use crate::units::HostNs;
+use nix::time::{ClockId, clock_gettime};
+
+/// Now, on the clock of every host record.
+#[must_use]
+pub fn host_now() -> HostNs {
+    HostNs(read(ClockId::CLOCK_MONOTONIC_RAW))
+}
+
+/// That clock and `CLOCK_REALTIME`.
+#[must_use]
+pub fn host_clocks_now() -> HostClocks {
+    let before = host_now();
+    let realtime_ns = read(ClockId::CLOCK_REALTIME);
+    HostClocks { before, realtime_ns, after: host_now() }
+}
+
+fn read(clock: ClockId) -> u64 {
+    let now = clock_gettime(clock).expect("both clocks are there since Linux 2.6.28");
+    let seconds = u64::try_from(now.tv_sec()).expect("the host's date is after 1970");
+    let nanoseconds = u64::try_from(now.tv_nsec()).expect("tv_nsec is in [0, 999999999]");
+    seconds * 1_000_000_000 + nanoseconds
+}
