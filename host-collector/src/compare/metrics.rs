@@ -12,6 +12,10 @@ use crate::timeline::Reason;
 use crate::units::VcpuId;
 use serde::Serialize;
 
+/// Requests without a place on the host's clock, as a share of a run's, above which the others do not
+/// stand for the run.
+pub const UNPLACED_SHARE_MAX: f64 = 0.1;
+
 /// Of one run, one number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Metric {
@@ -170,9 +174,12 @@ impl Metric {
     pub fn of(self, summary: &Summary, reader: Option<&Reader>) -> Option<f64> {
         let is_recorded = summary.evidence.level == EvidenceLevel::Recorded;
         let vcpu = || reader.filter(|_| is_recorded).and_then(|reader| reader.of(summary));
-        // Requests that no clock could place have no latency, and no rate.
+        // Requests that no clock could place have no latency, and no rate; where they are many, the others
+        // are no fair sample of the run.
         let requests = &summary.requests;
-        let is_placed = requests.count > requests.unattributable_by.unplaced();
+        let unplaced_count = requests.unattributable_by.unplaced();
+        let is_placed = requests.count > 0
+            && unplaced_count as f64 <= UNPLACED_SHARE_MAX * requests.count as f64;
         let latency = |latency_ns: u64| is_placed.then_some(latency_ns as f64);
         let ratio = |part: u64, whole: u64| (whole > 0).then(|| part as f64 / whole as f64);
         let (all, io) = (&summary.classes.all, &summary.io.classes.all);
@@ -187,8 +194,10 @@ impl Metric {
             Metric::LatencyP99 => latency(summary.latency_ns.p99),
             Metric::LatencyP999 => latency(summary.latency_ns.p999),
             Metric::Iops => is_placed.then_some(requests.iops),
-            Metric::InactivityPerRequest if is_recorded => ratio(io.inactivity_ns, io.known),
-            Metric::Share(part) if is_recorded => {
+            Metric::InactivityPerRequest if is_recorded && is_placed => {
+                ratio(io.inactivity_ns, io.known)
+            }
+            Metric::Share(part) if is_recorded && is_placed => {
                 ratio(summary.parts.all.get(part), all.latency_ns)
             }
             Metric::InactivityPerRequest | Metric::Share(_) => None,
@@ -289,10 +298,17 @@ mod tests {
     #[test]
     fn requests_without_a_place_on_the_clock_are_no_latency_of_nothing() {
         let mut summary = example::summary();
+        let of_requests =
+            [Metric::LatencyP50, Metric::LatencyP999, Metric::Iops, Metric::Share(Part::OnPcpu)];
+        let told =
+            |summary: &Summary| of_requests.map(|of| of.of(summary, Some(&reader(1))).is_some());
+        assert_eq!(told(&summary), [true; 4]);
         summary.requests.unattributable_by.no_clock = summary.requests.count;
-        for metric in [Metric::LatencyP50, Metric::LatencyP999, Metric::Iops] {
-            assert_eq!(metric.of(&summary, Some(&reader(1))), None, "{metric:?}");
-        }
+        assert_eq!(told(&summary), [false; 4], "none has a latency");
+        summary.requests.unattributable_by.no_clock = summary.requests.count / 8;
+        assert_eq!(told(&summary), [false; 4], "too many have none");
+        summary.requests.unattributable_by.no_clock = summary.requests.count / 11;
+        assert_eq!(told(&summary), [true; 4]);
     }
 
     #[test]

@@ -309,7 +309,8 @@ impl SummaryBuilder {
         let count = self.latencies.count() + by.unplaced();
         let elapsed_ns =
             self.first_submitted.map_or(0, |submitted| self.last_completed.since_ns(submitted));
-        let made = count.saturating_add(self.requests.dropped);
+        // Those without a place on the host's clock may lie outside of that time.
+        let made = self.latencies.count().saturating_add(self.requests.dropped);
         let iops = if elapsed_ns == 0 { 0.0 } else { made as f64 * 1e9 / elapsed_ns as f64 };
         Requests {
             count,

@@ -174,9 +174,10 @@ pub struct Requests {
     pub short: u64,
     /// Bytes that the recorded requests read.
     pub bytes: u64,
-    /// From the first submission to the last completion that were recorded, on the host's clock.
+    /// From the first submission to the last completion that have a place on the host's clock.
     pub elapsed_ns: u64,
-    /// Requests made (recorded or dropped) in a second of `elapsed_ns`; 0 if that is 0.
+    /// Requests (those with a place on the host's clock, and dropped ones) in a second of `elapsed_ns`; 0 if
+    /// that is 0.
     pub iops: f64,
 }
 
