@@ -65,7 +65,7 @@ pub(crate) struct AttachArgs {
     /// Pin the VMs' threads to the pCPUs of this plan while it is recorded, and put them back
     #[arg(long, value_name = "PLAN")]
     pin: Option<String>,
-    /// Print the summary as JSON (schema vslice.summary/2)
+    /// Print the summary as JSON (schema vslice.summary/3)
     #[arg(long)]
     json: bool,
 }

@@ -13,7 +13,7 @@ use vslice::run::analyse::analyse;
 pub(crate) struct ReportArgs {
     /// A run directory, as `vslice run` leaves it
     run: PathBuf,
-    /// Print the summary as JSON (schema vslice.summary/2)
+    /// Print the summary as JSON (schema vslice.summary/3)
     #[arg(long)]
     json: bool,
 }

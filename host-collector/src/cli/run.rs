@@ -30,7 +30,7 @@ pub(crate) struct RunArgs {
     /// Boot this guest image, as `make image` builds it
     #[arg(long, value_name = "DIR", env = "VSLICE_IMAGE", default_value = "target/images/micro")]
     image: PathBuf,
-    /// Print the summary as JSON (schema vslice.summary/2)
+    /// Print the summary as JSON (schema vslice.summary/3)
     #[arg(long)]
     json: bool,
     /// Run the guests under this

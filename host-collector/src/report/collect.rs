@@ -1,5 +1,6 @@
 //! Adds up a run, one span and one request at a time.
 
+use super::causes::causes;
 use super::clock::{Clock, ClockMethod, ClockTally, ClocksApart, VcpuClock, offset_ns};
 use super::evidence::{Evidence, Sampled, ScheduledVcpu};
 use super::exits::ExitTally;
@@ -242,6 +243,11 @@ impl SummaryBuilder {
         let p99 = self.latencies.class(Some(latency_ns.p99));
         let p999 = self.latencies.class(Some(latency_ns.p999));
         let class = |totals: &ClassTotals, threshold_ns| class(totals, threshold_ns, &directory);
+        let io = ByClass {
+            all: all.io.class(all.latency_ns),
+            p99: p99.io.class(p99.latency_ns),
+            p999: p999.io.class(p999.latency_ns),
+        };
         let mut summary = Summary {
             schema: SCHEMA.to_owned(),
             plan: facts.plan,
@@ -256,14 +262,12 @@ impl SummaryBuilder {
                 p99: class(&p99, Some(latency_ns.p99)),
                 p999: class(&p999, Some(latency_ns.p999)),
             },
-            io: Io {
-                disks: facts.disks,
-                classes: ByClass {
-                    all: all.io.class(all.latency_ns),
-                    p99: p99.io.class(p99.latency_ns),
-                    p999: p999.io.class(p999.latency_ns),
-                },
+            causes: ByClass {
+                all: causes(&io.all, all.latency_ns),
+                p99: causes(&io.p99, p99.latency_ns),
+                p999: causes(&io.p999, p999.latency_ns),
             },
+            io: Io { disks: facts.disks, classes: io },
             parts: ByClass { all: all.parts, p99: p99.parts, p999: p999.parts },
             clock_error_ns: ByClass {
                 all: PartTotals::from(&all.clock_error),

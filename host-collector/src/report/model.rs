@@ -19,6 +19,7 @@
 //! parts over those requests only that could be attributed. `classes.*.unattributable` says how
 //! many were left out.
 
+use super::causes::Cause;
 use super::clock::Clock;
 use super::evidence::{Evidence, EvidenceLevel, Sampled, ScheduledVcpu};
 use super::io::{Io, WorstIo};
@@ -32,7 +33,7 @@ use crate::units::{PcpuId, Tid, VcpuId};
 use serde::{Deserialize, Serialize};
 
 /// The value of [`Summary::schema`].
-pub const SCHEMA: &str = "vslice.summary/2";
+pub const SCHEMA: &str = "vslice.summary/3";
 
 /// Requests in [`Summary::worst`] at most.
 pub const WORST_MAX: usize = 5;
@@ -81,6 +82,9 @@ pub struct Summary {
     pub classes: ByClass<Class>,
     /// How far the host had come with their I/O meanwhile.
     pub io: Io,
+    /// What they waited for, over both: the longest first. The causes of a class add up to its
+    /// `classes.*.latency_ns`.
+    pub causes: ByClass<Vec<Cause>>,
     /// How each vCPU's thread was scheduled.
     pub vcpus: Vec<Vcpu>,
     /// What the vCPU threads' waits for locks of their VMMs come to, the longest total first, at most
