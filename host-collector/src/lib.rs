@@ -23,6 +23,7 @@ pub mod sampling;
 pub mod selftest;
 mod split_mix;
 pub mod store;
+pub mod task;
 pub mod text;
 pub mod timeline;
 pub mod units;

@@ -4,6 +4,7 @@ use super::chain::Chain;
 use super::part::PartsNs;
 use super::phase::{IoMarks, NoPhase, PhaseParts};
 use super::uncertainty::ClockError;
+use super::waits::Waits;
 use crate::units::{HostNs, VcpuId};
 use vslice_wire::Request;
 
@@ -63,6 +64,9 @@ pub struct Breakdown {
     /// The vCPU thread's spans over the window, clipped to it (antagonists scaled down to what
     /// fits).
     pub chain: Chain,
+    /// Who ran while the thread waited for a pCPU, over all of the window, however much of it the chain
+    /// has.
+    pub waits: Waits,
     /// When the host had its I/O, or why that is not known.
     pub io: Result<IoMarks, NoPhase>,
     /// Whether its I/O lies within it.

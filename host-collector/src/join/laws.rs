@@ -3,7 +3,7 @@
 use super::OPEN_REQUESTS_MAX;
 use super::*;
 use crate::clock::{ClockMap, Exchange};
-use crate::timeline::{Antagonist, Reason, RunMode, Sleep, Span, ThreadState, UnknownCause};
+use crate::timeline::{Antagonist, Reason, RunMode, Sleep, Span, ThreadState, UnknownCause, Who};
 use crate::units::{HostNs, PcpuId, Tid, VcpuId};
 use proptest::prelude::*;
 use vslice_wire::{GuestTicks, Request};
@@ -76,7 +76,7 @@ pub(super) fn spans(start_ns: u64, drawing: &str) -> Vec<Span> {
     for run in characters.chunk_by(|left, right| left == right) {
         let end = HostNs(start.0 + run.len() as u64);
         let antagonists = match run[0] {
-            'p' | 'w' => vec![Antagonist { tid: HOG, ran_ns: run.len() as u64 }],
+            'p' | 'w' => vec![Antagonist::new(Who::of_tid(HOG), run.len() as u64)],
             _ => Vec::new(),
         };
         spans.push(Span { tid: THREAD, start, end, state: state(run[0]), antagonists });
@@ -126,14 +126,14 @@ fn a_drawn_request_adds_up() {
 #[test]
 fn antagonists_are_scaled_to_the_part_that_is_inside() {
     let mut timeline = spans(0, "pppppppppp=");
-    let antagonist = |tid, ran_ns| Antagonist { tid, ran_ns };
+    let antagonist = |tid, ran_ns| Antagonist::new(Who::of_tid(tid), ran_ns);
     timeline[0].antagonists =
         vec![antagonist(HOG, 7), antagonist(Tid(3), 2), antagonist(Tid(4), 1)];
     let out = join(&timeline, &[request(0, 6, 11), request(1, 0, 10)]);
     assert_eq!(
         out[0].chain.links()[0].span.antagonists,
-        [antagonist(HOG, 2)],
-        "4 of 10 ns: 2.8, 0.8, 0.4"
+        [antagonist(HOG, 2), antagonist(Tid(3), 1), antagonist(Tid(4), 1)],
+        "4 of 10 ns: 2.8, 0.8, 0.4, and all of it is known"
     );
     assert_eq!(out[1].chain.links()[0].span.antagonists, timeline[0].antagonists);
 }

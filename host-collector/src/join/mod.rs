@@ -34,6 +34,7 @@ pub mod target;
 pub mod uncertainty;
 #[cfg(test)]
 mod uncertainty_laws;
+mod waits;
 
 pub use breakdown::{Attribution, Breakdown, IoCheck};
 pub use chain::{CHAIN_SPANS_MAX, Chain, Link, StaySplit};
@@ -45,3 +46,4 @@ pub use place::{Clocks, Placed, Unplaced};
 pub use stream::Join;
 pub use target::{HostAccess, Target};
 pub use uncertainty::ClockError;
+pub use waits::{WAITS_MAX, Waits};

@@ -11,6 +11,7 @@ use super::phase::{IoMarks, NoPhase, PhaseParts};
 use super::place::Placed;
 use super::target::Target;
 use super::uncertainty::{self, ClockError};
+use super::waits::Waits;
 use crate::host_event::BlockEvent;
 use crate::timeline::{Antagonist, Span, ThreadState, UnknownCause};
 use crate::units::{HostNs, Tid, VcpuId};
@@ -307,6 +308,7 @@ impl Open {
             attribution: Attribution::Attributed,
             clock_error: ClockError::default(),
             chain: Chain::default(),
+            waits: Waits::default(),
             io: Err(NoPhase::NotRecorded),
             io_check: IoCheck::Unchecked,
             phases: PhaseParts::default(),
@@ -334,7 +336,8 @@ impl Open {
     /// Takes all out of `self`.
     fn take(&mut self) -> Open {
         let chain = std::mem::take(&mut self.breakdown.chain);
-        let breakdown = Breakdown { chain, ..self.breakdown };
+        let waits = std::mem::take(&mut self.breakdown.waits);
+        let breakdown = Breakdown { chain, waits, ..self.breakdown };
         Open { breakdown, window: self.window.take(), ..*self }
     }
 
@@ -379,8 +382,10 @@ impl Open {
     /// Takes what a span says from where the request is covered to on, as far as `until`.
     fn add(&mut self, span: &Span, until: HostNs) {
         let from = std::mem::replace(&mut self.covered_until, until);
-        self.breakdown.parts.add(Part::of(&span.state), until.since_ns(from));
-        self.breakdown.chain.push(clip(span, from, until));
+        let clipped = clip(span, from, until);
+        self.breakdown.parts.add(Part::of(&span.state), clipped.length_ns());
+        self.breakdown.waits.push(&clipped);
+        self.breakdown.chain.push(clipped);
     }
 
     /// The breakdown of a request that is covered to its end; takes it out of `self`.
@@ -396,8 +401,9 @@ impl Open {
             Attribution::Attributed
         };
         let chain = std::mem::take(&mut self.breakdown.chain);
+        let waits = std::mem::take(&mut self.breakdown.waits);
         let phases = phases.unwrap_or_else(|| PhaseParts::unknown(self.breakdown.parts));
-        Breakdown { attribution, chain, io, phases, ..self.breakdown }
+        Breakdown { attribution, chain, waits, io, phases, ..self.breakdown }
     }
 
     /// Gives up a request whose rest no span will cover.
@@ -408,20 +414,25 @@ impl Open {
 }
 
 /// The part of a span from `start` to `end`, which lie within it.
+///
+/// Where in the span each of the antagonists ran is not kept, so each gets its share of what is left:
+/// the difference of two sums that are cut to whole nanoseconds, so that all of them together get what
+/// their sum gets, and none is off by more than one.
 fn clip(span: &Span, start: HostNs, end: HostNs) -> Span {
     let (length_ns, clipped_ns) = (span.length_ns(), end.since_ns(start));
-    let scaled = |antagonist: &Antagonist| Antagonist {
-        tid: antagonist.tid,
-        // ran_ns * clipped_ns / length_ns, cut: the sum stays within the clipped length.
-        ran_ns: u64::try_from(
-            u128::from(antagonist.ran_ns) * u128::from(clipped_ns) / u128::from(length_ns.max(1)),
-        )
-        .unwrap_or(u64::MAX),
+    if clipped_ns == length_ns {
+        return span.clone();
+    }
+    let scaled = |ran_ns: u64| {
+        let scaled = u128::from(ran_ns) * u128::from(clipped_ns) / u128::from(length_ns.max(1));
+        u64::try_from(scaled).unwrap_or(u64::MAX)
     };
-    let antagonists = if clipped_ns == length_ns {
-        span.antagonists.clone()
-    } else {
-        span.antagonists.iter().map(scaled).filter(|antagonist| antagonist.ran_ns > 0).collect()
+    let mut before_ns = 0_u64;
+    let clipped = |antagonist: &Antagonist| {
+        let until_ns = before_ns.saturating_add(antagonist.ran_ns);
+        let ran_ns = scaled(until_ns) - scaled(std::mem::replace(&mut before_ns, until_ns));
+        Antagonist { ran_ns, ..antagonist.clone() }
     };
+    let antagonists = span.antagonists.iter().map(clipped).filter(|ran| ran.ran_ns > 0).collect();
     Span { tid: span.tid, start, end, state: span.state, antagonists }
 }

@@ -1,12 +1,13 @@
 //! Adds up a run, one span and one request at a time.
 
+use super::antagonists;
 use super::causes::causes;
 use super::clock::{Clock, ClockMethod, ClockTally, ClocksApart, VcpuClock, offset_ns};
 use super::evidence::{Evidence, Sampled, ScheduledVcpu};
 use super::exits::ExitTally;
 use super::io::{Io, IoDisk, WorstIo};
 use super::latency::{ClassTotals, Encounter, LatencyTally};
-use super::ledger::Ledger;
+use super::ledger::Figures;
 use super::locks::LockTally;
 use super::model::{
     ANTAGONISTS_MAX, Accelerator, Antagonist, CHAIN_FRAMES_MAX, ChainSpan, Class, ClassAntagonist,
@@ -17,7 +18,7 @@ use super::names::{Directory, Names, VmIndex, VmThreads};
 use super::reason::OffReason;
 use super::service::ServiceThread;
 use super::timeslice::VcpuTally;
-use super::totals::{ByClass, PartTotals, share};
+use super::totals::{ByClass, PartTotals};
 use super::warn::warnings;
 use super::warning::Warning;
 use crate::host_event::StackId;
@@ -169,9 +170,9 @@ impl SummaryBuilder {
         self.count_request(vm, &breakdown);
         let latency_ns = breakdown.latency_ns();
         if breakdown.attribution == Attribution::Attributed {
-            let encounters = encounters(vm, &breakdown);
-            self.latencies.record_attributed(latency_ns, &breakdown.parts, encounters);
+            self.latencies.record_attributed(latency_ns, &breakdown.parts);
             self.latencies.add_io_and_clock(&breakdown);
+            self.latencies.add_waits(vm, &breakdown);
         } else {
             self.latencies.record_unattributable(latency_ns);
         }
@@ -242,12 +243,14 @@ impl SummaryBuilder {
         let all = self.latencies.class(None);
         let p99 = self.latencies.class(Some(latency_ns.p99));
         let p999 = self.latencies.class(Some(latency_ns.p999));
-        let class = |totals: &ClassTotals, threshold_ns| class(totals, threshold_ns, &directory);
         let io = ByClass {
             all: all.io.class(all.latency_ns),
             p99: p99.io.class(p99.latency_ns),
             p999: p999.io.class(p999.latency_ns),
         };
+        let thresholds_ns = [None, Some(latency_ns.p99), Some(latency_ns.p999)];
+        let [met_all, met_p99, met_p999] =
+            self.latencies.encounters(ANTAGONISTS_MAX, thresholds_ns);
         let mut summary = Summary {
             schema: SCHEMA.to_owned(),
             plan: facts.plan,
@@ -258,9 +261,9 @@ impl SummaryBuilder {
             requests: self.requests(),
             latency_ns,
             classes: ByClass {
-                all: class(&all, None),
-                p99: class(&p99, Some(latency_ns.p99)),
-                p999: class(&p999, Some(latency_ns.p999)),
+                all: class(&all, None, met_all, &directory),
+                p99: class(&p99, thresholds_ns[1], met_p99, &directory),
+                p999: class(&p999, thresholds_ns[2], met_p999, &directory),
             },
             causes: ByClass {
                 all: causes(&io.all, all.latency_ns),
@@ -352,41 +355,26 @@ fn frames(key: StackKey, directory: &Directory<'_>) -> Vec<String> {
     }
 }
 
-/// Who ran while a request's vCPU thread waited, by the spans that its chain has.
-fn encounters(vm: VmIndex, breakdown: &Breakdown) -> impl Iterator<Item = (Encounter, u64)> {
-    let victim_vcpu = breakdown.vcpu;
-    breakdown.chain.spans().flat_map(move |span| {
-        let pcpu = match span.state {
-            ThreadState::PreemptWait { pcpu, .. } | ThreadState::WakeupDelay { pcpu, .. } => {
-                Some(pcpu)
-            }
-            ThreadState::Running { .. } | ThreadState::Blocked(_) | ThreadState::Unknown { .. } => {
-                None
-            }
-        };
-        pcpu.into_iter().flat_map(move |pcpu| {
-            span.antagonists.iter().map(move |ran| {
-                let antagonist = ran.tid;
-                (Encounter { victim_vm: vm, victim_vcpu, pcpu, antagonist }, ran.ran_ns)
-            })
-        })
-    })
-}
-
-fn class(totals: &ClassTotals, threshold_ns: Option<u64>, directory: &Directory<'_>) -> Class {
+fn class(
+    totals: &ClassTotals,
+    threshold_ns: Option<u64>,
+    (rows, others_ns): (Vec<Figures<'_, Encounter>>, u64),
+    directory: &Directory<'_>,
+) -> Class {
     let wait_ns =
         totals.parts.get(Part::PreemptWait).saturating_add(totals.parts.get(Part::WakeupDelay));
-    let (rows, others_ns) = totals.encounters.longest(ANTAGONISTS_MAX);
-    let antagonists: Vec<ClassAntagonist> = rows
-        .into_iter()
-        .map(|(met, ran_ns)| ClassAntagonist {
-            victim_vm: directory.vm_name(met.victim_vm),
-            victim_vcpu: met.victim_vcpu,
-            pcpu: met.pcpu,
-            antagonist: antagonist(met.antagonist, ran_ns, wait_ns, met.victim_vm, directory),
-        })
-        .collect();
-    let seen_ns = antagonists.iter().map(|row| row.antagonist.ran_ns);
+    let idle_ns = totals.idle_ns;
+    let row = |figures: &Figures<'_, Encounter>| {
+        let Encounter { victim_vm, victim_vcpu, pcpu, .. } = *figures.key;
+        ClassAntagonist {
+            victim_vm: directory.vm_name(victim_vm),
+            victim_vcpu,
+            pcpu,
+            antagonist: antagonists::row(figures, wait_ns, victim_vm, directory),
+        }
+    };
+    let antagonists: Vec<ClassAntagonist> = rows.iter().map(row).collect();
+    let ran_ns = antagonists.iter().map(|row| row.antagonist.ran_ns);
     Class {
         threshold_ns,
         count: totals.count,
@@ -394,9 +382,10 @@ fn class(totals: &ClassTotals, threshold_ns: Option<u64>, directory: &Directory<
         latency_ns: totals.latency_ns,
         clock_uncertain: totals.clock_uncertain,
         wait_ns,
-        unseen_ns: unseen_ns(wait_ns, seen_ns, others_ns),
+        unseen_ns: antagonists::unseen_ns(wait_ns, ran_ns, [others_ns, idle_ns]),
         antagonists,
         others_ns,
+        idle_ns,
     }
 }
 
@@ -405,11 +394,13 @@ fn vcpu_row(
     directory: &Directory<'_>,
 ) -> Vcpu {
     let off_cpu = tally.off_cpu().to_vec();
-    let wait_ns = tally.wait_ns();
+    let (wait_ns, idle_ns) = (tally.wait_ns(), tally.idle_ns());
     let observed_ns =
         off_cpu.iter().fold(tally.on_pcpu_ns(), |sum_ns, row| sum_ns.saturating_add(row.total_ns));
-    let antagonists = antagonists(tally.waits(), wait_ns, *vm, directory);
-    let seen_ns = antagonists.0.iter().map(|row| row.ran_ns);
+    let (rows, others_ns) = tally.waits(ANTAGONISTS_MAX);
+    let rows = rows.iter().map(|figures| antagonists::row(figures, wait_ns, *vm, directory));
+    let antagonists: Vec<Antagonist> = rows.collect();
+    let ran_ns = antagonists.iter().map(|row| row.ran_ns);
     Vcpu {
         vm: directory.vm_name(*vm),
         vcpu: *vcpu,
@@ -418,39 +409,12 @@ fn vcpu_row(
         on_pcpu_ns: tally.on_pcpu_ns(),
         timeslices: tally.timeslices(),
         wait_ns,
-        unseen_ns: unseen_ns(wait_ns, seen_ns, antagonists.1),
-        antagonists: antagonists.0,
-        others_ns: antagonists.1,
+        unseen_ns: antagonists::unseen_ns(wait_ns, ran_ns, [others_ns, idle_ns]),
+        antagonists,
+        others_ns,
+        idle_ns,
         off_cpu,
     }
-}
-
-fn unseen_ns(wait_ns: u64, seen_ns: impl Iterator<Item = u64>, others_ns: u64) -> u64 {
-    wait_ns.saturating_sub(seen_ns.fold(others_ns, u64::saturating_add))
-}
-
-fn antagonists(
-    ran: &Ledger<Tid>,
-    wait_ns: u64,
-    victim: VmIndex,
-    directory: &Directory<'_>,
-) -> (Vec<Antagonist>, u64) {
-    let (rows, others_ns) = ran.longest(ANTAGONISTS_MAX);
-    let rows = rows
-        .into_iter()
-        .map(|(tid, ran_ns)| antagonist(tid, ran_ns, wait_ns, victim, directory))
-        .collect();
-    (rows, others_ns)
-}
-
-fn antagonist(
-    tid: Tid,
-    ran_ns: u64,
-    wait_ns: u64,
-    victim: VmIndex,
-    directory: &Directory<'_>,
-) -> Antagonist {
-    Antagonist { thread: directory.thread(tid, victim), ran_ns, share: share(ran_ns, wait_ns) }
 }
 
 fn worst(
@@ -494,7 +458,7 @@ fn chain_span(submitted: HostNs, link: &Link, vm: VmIndex, directory: &Directory
     };
     let length_ns = span.length_ns();
     let frames = directory.frames(stack).iter().take(CHAIN_FRAMES_MAX);
-    let antagonists = span.antagonists.iter().take(ANTAGONISTS_MAX);
+    let waited = antagonists::of_wait(span, vm, directory);
     ChainSpan {
         offset_ns: span.start.since_ns(submitted),
         length_ns,
@@ -505,9 +469,9 @@ fn chain_span(submitted: HostNs, link: &Link, vm: VmIndex, directory: &Directory
         device: sleep.and_then(|sleep| sleep.device).map(|at| directory.device(vm, at)),
         pcpu,
         waker: sleep.and_then(|sleep| sleep.waker).map(|tid| directory.thread(tid, vm)),
-        antagonists: antagonists
-            .map(|ran| antagonist(ran.tid, ran.ran_ns, length_ns, vm, directory))
-            .collect(),
+        antagonists: waited.antagonists,
+        others_ns: waited.others_ns,
+        idle_ns: waited.idle_ns,
         stack: frames.cloned().collect(),
         why_unknown: why_unknown(&span.state),
     }

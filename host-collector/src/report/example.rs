@@ -8,17 +8,19 @@ use super::collect::{Facts, SummaryBuilder};
 use super::evidence::Evidence;
 use super::io::IoDisk;
 use super::model::{Accelerator, Cost, Environment, Hog, Lost, RunStatus, Summary};
-use super::names::{Names, ThreadIdentity, ThreadKind, VmIndex, VmThreads};
+use super::names::{Names, ThreadKind, VmIndex, VmThreads};
 use super::service::ServiceThread;
 use crate::host_event::StackId;
 use crate::join::{
     Attribution, Breakdown, Chain, ClockError, IoCheck, IoMarks, NoPhase, Part, PartsNs, PhaseParts,
 };
+use crate::task::{Process, Task};
 use crate::timeline::{
     Antagonist, DeviceAddress, Exit, ExitReason, ExitTime, HardwareExit, LockWait, Reason, RunMode,
-    Sleep, Span, ThreadState, UnknownCause, UserspaceExit,
+    Sleep, Span, ThreadState, UnknownCause, UserspaceExit, Who,
 };
 use crate::units::{HostNs, PcpuId, Tid, VcpuId};
+use std::sync::Arc;
 use vslice_wire::{GuestTicks, Request};
 
 pub(super) const START: HostNs = HostNs(1_000_000_000);
@@ -43,9 +45,15 @@ pub(super) fn running(length_ns: u64) -> Span {
 
 /// Preempted, while each of `ran` (a tid and for how long) ran.
 pub(super) fn preempted(length_ns: u64, ran: &[(u32, u64)]) -> Span {
-    let antagonists =
-        ran.iter().map(|(tid, ran_ns)| Antagonist { tid: Tid(*tid), ran_ns: *ran_ns }).collect();
+    let antagonists = ran.iter().map(|(tid, ran_ns)| antagonist(Tid(*tid), *ran_ns)).collect();
     Span { antagonists, ..span(PREEMPTED, length_ns) }
+}
+
+/// A thread that ran, under its name; the idle task is nobody.
+pub(super) fn antagonist(tid: Tid, ran_ns: u64) -> Antagonist {
+    let known = names().threads.get(&tid).cloned();
+    let who = known.map_or_else(|| Who::of_tid(tid), Who::Thread);
+    Antagonist::new(who, ran_ns)
 }
 
 pub(super) fn woken(length_ns: u64) -> Span {
@@ -127,6 +135,7 @@ pub(super) fn request(index: u64, start: HostNs, spans: Vec<Span>) -> Breakdown 
         parts,
         attribution: Attribution::Attributed,
         clock_error: ClockError::default(),
+        waits: chain.iter().collect(),
         chain: chain.into_iter().collect(),
         io: Err(NoPhase::NotRecorded),
         io_check: IoCheck::Unchecked,
@@ -197,11 +206,16 @@ pub(super) fn vms() -> Vec<VmThreads> {
 
 pub(super) fn names() -> Names {
     let mut names = Names::default();
+    let vm2 = Process { pid: Tid(200), since: HostNs(0) };
     let mut thread = |tid, name: &str, kind| {
-        names.threads.insert(tid, ThreadIdentity { name: name.to_owned(), kind });
+        let process = Some(Process { pid: if tid == VM2_VCPU1 { vm2.pid } else { tid }, ..vm2 });
+        let task = Task { name: name.to_owned(), kind, process, ..Task::unknown(tid) };
+        names.threads.insert(tid, Arc::new(task));
     };
     thread(MAIN_LOOP, "main loop", ThreadKind::Vmm { vm: VM1 });
     thread(KWORKER, "kworker/1:1", ThreadKind::Kernel);
+    thread(VM2_VCPU1, "vCPU1", ThreadKind::Vcpu { vm: VmIndex(1), vcpu: VcpuId(1) });
+    names.commands.insert(vm2, "qemu-system-x86_64 -name vm2,debug-threads=on".to_owned());
     let stack = |frames: &[&str]| frames.iter().map(|frame| (*frame).to_owned()).collect();
     names.stacks.insert(
         FUTEX_STACK,
@@ -331,7 +345,7 @@ pub(super) fn builder() -> SummaryBuilder {
         START,
         vec![hog(9_000_000, PREEMPTED), hog(4_000_000, RUNNING), hog(3_000_000, PREEMPTED)],
     ) {
-        let antagonists = vec![Antagonist { tid: VM1_VCPU1, ran_ns: span.length_ns() / 2 }];
+        let antagonists = vec![antagonist(VM1_VCPU1, span.length_ns() / 2)];
         let is_running = matches!(span.state, ThreadState::Running { .. });
         builder.span(&Span { antagonists: if is_running { vec![] } else { antagonists }, ..span });
     }

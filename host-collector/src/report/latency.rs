@@ -3,30 +3,30 @@
 
 use super::distribution::Distribution;
 use super::io::IoTotals;
-use super::ledger::Ledger;
+use super::ledger::{Figures, Ledger, Room};
 use super::model::LatencyNs;
 use super::totals::PartTotals;
 use crate::join::{Breakdown, Part, PartsNs};
-use crate::units::{PcpuId, Tid, VcpuId};
-use std::collections::BTreeMap;
+use crate::task::Face;
+use crate::timeline::Who;
+use crate::units::{PcpuId, VcpuId};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::sync::Arc;
 
 use super::names::VmIndex;
 
-/// Antagonists that one bucket of latency tells apart. Requests that took equally long to three
-/// digits seldom met more; what further ones ran is kept as others.
-const BUCKET_ANTAGONISTS_MAX: usize = 16;
-
-/// Antagonists that a whole class tells apart.
-const CLASS_ANTAGONISTS_MAX: usize = 4096;
+/// Who is told apart: the heaviest names, each in each bucket of latency; and how many threads and
+/// processes are counted one by one.
+const ROOM: Room = Room { keys: 4096, cells: 1 << 19, members: 1 << 17 };
 
 /// Somebody ran on a pCPU where a vCPU thread waited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Encounter {
     pub(super) victim_vm: VmIndex,
     pub(super) victim_vcpu: VcpuId,
     pub(super) pcpu: PcpuId,
-    pub(super) antagonist: Tid,
+    pub(super) antagonist: Face,
 }
 
 /// What the requests of one bucket or one class come to.
@@ -39,11 +39,12 @@ pub(super) struct ClassTotals {
     pub(super) clock_error: PartsNs,
     pub(super) clock_uncertain: u64,
     pub(super) io: IoTotals,
-    pub(super) encounters: Ledger<Encounter>,
+    /// For how long a pCPU was idle while they waited for it.
+    pub(super) idle_ns: u64,
 }
 
 impl ClassTotals {
-    fn new(encounters_max: usize) -> Self {
+    fn new() -> Self {
         ClassTotals {
             count: 0,
             unattributable: 0,
@@ -52,7 +53,7 @@ impl ClassTotals {
             clock_error: PartsNs::default(),
             clock_uncertain: 0,
             io: IoTotals::default(),
-            encounters: Ledger::new(encounters_max),
+            idle_ns: 0,
         }
     }
 
@@ -66,7 +67,7 @@ impl ClassTotals {
         self.clock_error.add_all(&other.clock_error);
         self.clock_uncertain += other.clock_uncertain;
         self.io.add_all(&other.io);
-        self.encounters.add_all(&other.encounters);
+        self.idle_ns = self.idle_ns.saturating_add(other.idle_ns);
     }
 }
 
@@ -75,31 +76,49 @@ impl ClassTotals {
 pub(super) struct LatencyTally {
     distribution: Distribution,
     buckets: BTreeMap<u64, ClassTotals>,
+    /// Who ran while requests waited, by the same buckets.
+    encounters: Ledger<Encounter>,
 }
 
 impl LatencyTally {
     pub(super) fn new() -> Self {
-        LatencyTally { distribution: Distribution::new(), buckets: BTreeMap::new() }
+        let (distribution, encounters) = (Distribution::new(), Ledger::new(ROOM));
+        LatencyTally { distribution, buckets: BTreeMap::new(), encounters }
     }
 
     pub(super) fn record_unattributable(&mut self, latency_ns: u64) {
         self.record(latency_ns).unattributable += 1;
     }
 
-    pub(super) fn record_attributed(
-        &mut self,
-        latency_ns: u64,
-        parts: &PartsNs,
-        encounters: impl IntoIterator<Item = (Encounter, u64)>,
-    ) {
+    pub(super) fn record_attributed(&mut self, latency_ns: u64, parts: &PartsNs) {
         let bucket = self.record(latency_ns);
         bucket.count += 1;
         bucket.latency_ns = bucket.latency_ns.saturating_add(latency_ns);
         for part in Part::ALL {
             bucket.parts.add(part, parts.get(part));
         }
-        for (encounter, ran_ns) in encounters {
-            bucket.encounters.add(encounter, ran_ns);
+    }
+
+    /// Takes who ran while a request of this VM waited that [`Self::record_attributed`] has taken.
+    pub(super) fn add_waits(&mut self, vm: VmIndex, breakdown: &Breakdown) {
+        let latency_ns = breakdown.latency_ns();
+        let bucket = self.distribution.bucket_ns(latency_ns);
+        for (pcpu, ran) in breakdown.waits.rows() {
+            match (ran.who, pcpu) {
+                (Who::Thread(task), Some(pcpu)) => {
+                    let antagonist = Face(Arc::clone(&task));
+                    let (victim_vm, victim_vcpu) = (vm, breakdown.vcpu);
+                    let met = Encounter { victim_vm, victim_vcpu, pcpu, antagonist };
+                    self.encounters.add(&met, bucket, &task, (ran.ran_ns, ran.is_several));
+                }
+                (Who::Idle, _) => {
+                    let idle_ns = &mut self.bucket(latency_ns).idle_ns;
+                    *idle_ns = idle_ns.saturating_add(ran.ran_ns);
+                }
+                (Who::Others | Who::Thread(_), _) => {
+                    self.encounters.add_keyless(bucket, ran.ran_ns);
+                }
+            }
         }
     }
 
@@ -118,9 +137,7 @@ impl LatencyTally {
     }
 
     fn bucket(&mut self, latency_ns: u64) -> &mut ClassTotals {
-        self.buckets
-            .entry(self.distribution.bucket_ns(latency_ns))
-            .or_insert_with(|| ClassTotals::new(BUCKET_ANTAGONISTS_MAX))
+        self.buckets.entry(self.distribution.bucket_ns(latency_ns)).or_insert_with(ClassTotals::new)
     }
 
     pub(super) fn count(&self) -> u64 {
@@ -144,13 +161,32 @@ impl LatencyTally {
     /// The requests slower than `threshold_ns`, which has to be a quantile of [`Self::latency_ns`];
     /// all of them for `None`.
     pub(super) fn class(&self, threshold_ns: Option<u64>) -> ClassTotals {
-        let lower = threshold_ns.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut totals = ClassTotals::new(CLASS_ANTAGONISTS_MAX);
-        for bucket in self.buckets.range((lower, Bound::Unbounded)).map(|(_, bucket)| bucket) {
+        let mut totals = ClassTotals::new();
+        for (_, bucket) in self.buckets.range(slower_than(threshold_ns)) {
             totals.add_all(bucket);
         }
         totals
     }
+
+    /// Who ran while requests waited that are slower than these thresholds, as in [`Self::class`]: of
+    /// each class the `count` longest, and for all of them what they had in each class, the longest
+    /// first, with what all others had.
+    pub(super) fn encounters(
+        &self,
+        count: usize,
+        thresholds_ns: [Option<u64>; 3],
+    ) -> [(Vec<Figures<'_, Encounter>>, u64); 3] {
+        let classes = thresholds_ns.map(slower_than);
+        let longest = classes.iter().flat_map(|class| self.encounters.longest(count, *class));
+        let keys: BTreeSet<&Encounter> = longest.collect();
+        let keys: Vec<&Encounter> = keys.into_iter().collect();
+        classes.map(|class| self.encounters.figures(&keys, class))
+    }
+}
+
+/// The buckets of the requests slower than this; all for `None`.
+fn slower_than(threshold_ns: Option<u64>) -> (Bound<u64>, Bound<u64>) {
+    (threshold_ns.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
 }
 
 #[cfg(test)]
@@ -180,7 +216,7 @@ mod tests {
             for (lengths, is_attributed) in &requests {
                 let parts = parts_of(lengths);
                 if *is_attributed {
-                    tally.record_attributed(parts.total_ns(), &parts, []);
+                    tally.record_attributed(parts.total_ns(), &parts);
                 } else {
                     tally.record_unattributable(parts.total_ns());
                 }
@@ -210,7 +246,7 @@ mod tests {
     #[test]
     fn alike_requests_have_none_above_the_percentile() {
         let mut tally = LatencyTally::new();
-        (0..50).for_each(|_| tally.record_attributed(7, &parts_of(&[7]), []));
+        (0..50).for_each(|_| tally.record_attributed(7, &parts_of(&[7])));
         let latency_ns = tally.latency_ns();
         assert_eq!((latency_ns.p99, latency_ns.max), (7, 7));
         assert_eq!(tally.class(Some(latency_ns.p99)).count, 0);

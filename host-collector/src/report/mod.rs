@@ -5,6 +5,7 @@
 //! [`model::Summary`] is what is left at the end and what `summary.json` holds; [`text`] prints it.
 //! Everything here is pure: no clock, file, environment variable or thread.
 
+mod antagonists;
 pub mod causes;
 pub mod clock;
 pub mod collect;
@@ -15,11 +16,11 @@ pub mod io;
 mod latency;
 mod ledger;
 mod locks;
+mod members;
 pub mod model;
 pub mod names;
 mod reason;
 mod sampled;
-mod sentence;
 pub mod service;
 pub mod text;
 mod timeslice;
@@ -30,7 +31,7 @@ pub mod warning;
 
 pub use collect::{Facts, SummaryBuilder};
 pub use model::Summary;
-pub use names::{Names, ThreadIdentity, ThreadKind, VmIndex, VmThreads};
+pub use names::{Names, ThreadKind, VmIndex, VmThreads};
 pub use reason::OffReason;
 pub use text::{Style, render};
 pub use warning::Warning;

@@ -38,8 +38,12 @@ pub const SCHEMA: &str = "vslice.summary/3";
 /// Requests in [`Summary::worst`] at most.
 pub const WORST_MAX: usize = 5;
 
-/// Antagonists in any list of the summary at most, the longest first.
+/// Antagonists in any list of the summary at most, the longest first; the lists of the classes have the
+/// longest of each class, and so up to three times as many.
 pub const ANTAGONISTS_MAX: usize = 8;
+
+/// Characters of [`Antagonist::command`] at most.
+pub const COMMAND_CHARS_MAX: usize = 160;
 
 /// Stacks in [`Summary::stacks`] for each reason at most, the longest first.
 pub const STACKS_PER_REASON_MAX: usize = 5;
@@ -256,10 +260,13 @@ pub struct Class {
     pub clock_uncertain: u64,
     /// How long they waited for a pCPU: `preempt_wait` plus `wakeup_delay`.
     pub wait_ns: u64,
-    /// Who ran there meanwhile, the longest first, at most [`ANTAGONISTS_MAX`].
+    /// Who ran there meanwhile, the longest first: the same in each class, the [`ANTAGONISTS_MAX`]
+    /// longest of each.
     pub antagonists: Vec<ClassAntagonist>,
     /// What threads beyond those listed ran.
     pub others_ns: u64,
+    /// For how long nobody ran there: the pCPU was idle.
+    pub idle_ns: u64,
     /// The part of `wait_ns` for which it is not known who ran.
     pub unseen_ns: u64,
 }
@@ -278,16 +285,37 @@ pub struct ClassAntagonist {
     pub antagonist: Antagonist,
 }
 
-/// Who ran while somebody else waited.
+/// Who ran while somebody else waited: all threads of one name and kind.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Antagonist {
-    /// Who.
+    /// One of them: the one that ran longest in one go. Its name is what it was called when it ran.
     #[serde(flatten)]
     pub thread: NamedThread,
-    /// For how long.
+    /// The process of that one, where it is known.
+    pub pid: Option<Tid>,
+    /// The command line of that process, where it could be read, as [`COMMAND_CHARS_MAX`] harmless
+    /// characters at most.
+    pub command: Option<String>,
+    /// How many threads they are. In the lists of the classes, over all requests.
+    pub threads: Members,
+    /// Of how many processes.
+    pub processes: Members,
+    /// For how long they ran, at least.
     pub ran_ns: u64,
-    /// The share of the wait, in [0, 1].
+    /// By how much that may be too little: time of theirs that is among the others', as there was no
+    /// room for their name at first. 0 unless thousands of names were met.
+    pub error_ns: u64,
+    /// `ran_ns` as a share of the wait, in [0, 1].
     pub share: f64,
+}
+
+/// How many there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Members {
+    /// So many are known.
+    pub count: u64,
+    /// Whether there are no more.
+    pub is_exact: bool,
 }
 
 /// A host thread as a person knows it.
@@ -315,8 +343,10 @@ pub enum Relation {
     OwnVmVcpu,
     /// Another thread of the same VM's VMM.
     OwnVmThread,
-    /// A thread of vslice.
+    /// A thread of this vslice.
     Collector,
+    /// A thread of another vslice.
+    OtherVslice,
     /// A thread of the host's kernel.
     KernelThread,
     /// Any other task of the host.
@@ -331,6 +361,7 @@ impl Relation {
     pub fn is_outside_plan(self) -> bool {
         match self {
             Relation::Collector
+            | Relation::OtherVslice
             | Relation::KernelThread
             | Relation::HostTask
             | Relation::Unknown => true,
@@ -366,6 +397,8 @@ pub struct Vcpu {
     pub antagonists: Vec<Antagonist>,
     /// What threads beyond those listed ran.
     pub others_ns: u64,
+    /// For how long nobody ran there: the pCPU was idle.
+    pub idle_ns: u64,
     /// The part of `wait_ns` for which it is not known who ran.
     pub unseen_ns: u64,
 }
@@ -561,6 +594,10 @@ pub struct ChainSpan {
     pub waker: Option<NamedThread>,
     /// Who ran while the thread waited, the longest first, at most [`ANTAGONISTS_MAX`].
     pub antagonists: Vec<Antagonist>,
+    /// What threads beyond those listed ran.
+    pub others_ns: u64,
+    /// For how long nobody ran there: the pCPU was idle.
+    pub idle_ns: u64,
     /// Where in the kernel it went off, innermost frame first, at most [`CHAIN_FRAMES_MAX`].
     pub stack: Vec<String>,
     /// Why nothing is known, where `part` is `unknown`.

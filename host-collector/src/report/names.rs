@@ -2,14 +2,14 @@
 
 use super::model::{NamedThread, Relation};
 use crate::host_event::StackId;
+use crate::task::{Process, Task};
 use crate::timeline::DeviceAddress;
 use crate::units::{Tid, VcpuId};
 use crate::vmm::memory_map::MemoryMap;
 use std::collections::HashMap;
+use std::sync::Arc;
 
-/// A VM by its position in the list that [`SummaryBuilder::new`](super::SummaryBuilder::new) was given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct VmIndex(pub usize);
+pub use crate::task::{ThreadKind, VmIndex};
 
 /// A VM of the run, and the threads of its vCPUs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,44 +26,15 @@ pub struct VmThreads {
 /// it: [`VmThreads`] names them.
 #[derive(Debug, Clone, Default)]
 pub struct Names {
-    /// Threads; one that is missing is called by its number.
-    pub threads: HashMap<Tid, ThreadIdentity>,
+    /// Threads under their latest names; one that is missing is called by its number.
+    pub threads: HashMap<Tid, Arc<Task>>,
+    /// The command lines of processes, where they could be read; they are anybody's text, made
+    /// [harmless](crate::text::harmless).
+    pub commands: HashMap<Process, String>,
     /// Kernel symbols of a stack, the innermost first.
     pub stacks: HashMap<StackId, Vec<String>>,
     /// The devices of each VM, in the order of the VMs; one that is missing is called by its address.
     pub devices: Vec<MemoryMap>,
-}
-
-/// One host thread.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ThreadIdentity {
-    /// Its role where it is a VMM's (`main loop`, `worker`, `IO iothread0`), else its comm.
-    pub name: String,
-    /// What it belongs to.
-    pub kind: ThreadKind,
-}
-
-/// What a host thread belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ThreadKind {
-    /// It runs a vCPU.
-    Vcpu {
-        /// The VM.
-        vm: VmIndex,
-        /// The vCPU.
-        vcpu: VcpuId,
-    },
-    /// Another thread of a VM's VMM, or of a process that serves that VM alone.
-    Vmm {
-        /// The VM.
-        vm: VmIndex,
-    },
-    /// It is one of vslice's own.
-    Collector,
-    /// A thread of the host's kernel.
-    Kernel,
-    /// Any other task of the host.
-    Host,
 }
 
 /// Answers who a thread is, seen from a vCPU.
@@ -90,20 +61,26 @@ impl<'a> Directory<'a> {
         self.vms.get(vm.0).map_or_else(|| format!("VM number {}", vm.0), |vm| vm.name.clone())
     }
 
-    /// Who `tid` is to a vCPU of `victim`.
+    /// Who `tid` is to a vCPU of `victim`, under its latest name.
     pub(super) fn thread(&self, tid: Tid, victim: VmIndex) -> NamedThread {
-        let named = |name: String, kind: Relation| NamedThread { tid, name, kind };
         if tid == Tid::IDLE {
-            return named("idle".to_owned(), Relation::Idle);
+            return NamedThread { tid, name: "idle".to_owned(), kind: Relation::Idle };
         }
+        match self.names.threads.get(&tid) {
+            Some(task) => self.task(task, victim),
+            None => self.task(&Task::unknown(tid), victim),
+        }
+    }
+
+    /// Who a task is to a vCPU of `victim`.
+    pub(super) fn task(&self, task: &Task, victim: VmIndex) -> NamedThread {
+        let tid = task.tid;
+        let named = |name: String, kind: Relation| NamedThread { tid, name, kind };
         if let Some((vm, vcpu)) = self.vcpu_threads.get(&tid) {
             return self.vcpu(tid, *vm, *vcpu, victim);
         }
-        let Some(identity) = self.names.threads.get(&tid) else {
-            return named(format!("tid {tid}"), Relation::Unknown);
-        };
-        let name = identity.name.clone();
-        match identity.kind {
+        let name = task.name.clone();
+        match task.kind {
             ThreadKind::Vcpu { vm, vcpu } => self.vcpu(tid, vm, vcpu, victim),
             ThreadKind::Vmm { vm } => {
                 let name = format!("{} {name}", self.vm_name(vm));
@@ -112,9 +89,18 @@ impl<'a> Directory<'a> {
                 named(name, kind)
             }
             ThreadKind::Collector => named(name, Relation::Collector),
+            ThreadKind::OtherVslice { pid } => {
+                named(format!("another vslice (pid {pid})"), Relation::OtherVslice)
+            }
             ThreadKind::Kernel => named(name, Relation::KernelThread),
             ThreadKind::Host => named(name, Relation::HostTask),
+            ThreadKind::Unknown => named(name, Relation::Unknown),
         }
+    }
+
+    /// The command line of a task's process, where it could be read; the kernel's own have none.
+    pub(super) fn command(&self, task: &Task) -> Option<String> {
+        self.names.commands.get(&task.process?).cloned()
     }
 
     fn vcpu(&self, tid: Tid, vm: VmIndex, vcpu: VcpuId, victim: VmIndex) -> NamedThread {
@@ -165,8 +151,10 @@ mod tests {
             (30, "kworker/1:1", ThreadKind::Kernel),
             (31, "cargo", ThreadKind::Host),
             (32, "vslice", ThreadKind::Collector),
+            (33, "sampler", ThreadKind::OtherVslice { pid: Tid(34) }),
         ] {
-            names.threads.insert(Tid(tid), ThreadIdentity { name: name.into(), kind });
+            let task = Task { name: name.into(), kind, ..Task::unknown(Tid(tid)) };
+            names.threads.insert(Tid(tid), Arc::new(task));
         }
         let directory = Directory::new(&names, &vms);
         let seen_from_vm1 = |tid| directory.thread(Tid(tid), VmIndex(0));
@@ -179,6 +167,7 @@ mod tests {
             (30, Relation::KernelThread, "kworker/1:1"),
             (31, Relation::HostTask, "cargo"),
             (32, Relation::Collector, "vslice"),
+            (33, Relation::OtherVslice, "another vslice (pid 34)"),
             (99, Relation::Unknown, "tid 99"),
         ] {
             assert_eq!(seen_from_vm1(tid), named(Tid(tid), kind, name));

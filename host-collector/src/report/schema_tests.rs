@@ -2,7 +2,7 @@
 
 use super::evidence::EvidenceLevel;
 use super::example;
-use super::model::{RunStatus, SCHEMA, Summary};
+use super::model::{ClassAntagonist, RunStatus, SCHEMA, Summary};
 use super::warning::Warning;
 use crate::join::{Part, Phase};
 use crate::units::VcpuId;
@@ -48,7 +48,7 @@ fn visit(key: &str, value: &Value, seen: &mut BTreeMap<String, BTreeSet<String>>
                 let is_part = Part::ALL.iter().any(|part| part.name() == name);
                 let is_class =
                     ["classes", "parts", "clock_error_ns", "io.classes", "causes"].contains(&key);
-                let is_phase = [".phases_ns", ".parts_ns"].iter().any(|end| key.ends_with(end));
+                let is_phase = ["phases_ns", "parts_ns"].iter().any(|end| key.ends_with(end));
                 let name = match name.as_str() {
                     _ if is_phase => "<phase>",
                     _ if is_part => "<part>",
@@ -76,6 +76,10 @@ fn summaries() -> [Summary; 6] {
     (disk.reason, disk.device) = (Some("it is in memory".to_owned()), None);
     disk.unmapped_reason = Some("the file system does not map it".to_owned());
     partial.lock_waits.iter_mut().for_each(|waits| waits.device = None);
+    let ClassAntagonist { antagonist, .. } = &mut partial.classes.all.antagonists[0];
+    (antagonist.pid, antagonist.command) = (None, None);
+    let ran = partial.worst[0].chain.iter_mut().flat_map(|span| &mut span.antagonists);
+    ran.for_each(|antagonist| (antagonist.pid, antagonist.command) = (None, None));
     let unsound = example::unsound_clock();
     [example::summary(), partial, example::with_exits(), example::sampled(), killed, unsound]
 }

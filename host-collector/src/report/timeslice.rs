@@ -1,16 +1,19 @@
 //! How the thread of one vCPU was scheduled: its timeslices, and why it was off.
 
 use super::distribution::Distribution;
-use super::ledger::Ledger;
+use super::ledger::{Figures, Ledger, Room};
 use super::model::{OffCpu, Timeslices};
 use super::reason::OffReason;
 use super::totals::round_4;
-use crate::join::Part;
-use crate::timeline::{Span, ThreadState};
-use crate::units::{HostNs, Tid};
+use crate::task::Face;
+use crate::timeline::{Span, ThreadState, Who};
+use crate::units::HostNs;
+use std::ops::Bound;
+use std::sync::Arc;
 
-/// Antagonists of one vCPU that are told apart.
-const VCPU_ANTAGONISTS_MAX: usize = 4096;
+/// Who is told apart of those that ran while one vCPU waited, all in one bucket.
+const ROOM: Room = Room { keys: 1024, cells: 1024, members: 1 << 14 };
+const BUCKET: u64 = 0;
 
 /// The spans of one vCPU thread, in bounded memory.
 ///
@@ -25,8 +28,9 @@ pub(super) struct VcpuTally {
     mean_ns: f64,
     squares_ns2: f64,
     off_cpu: Vec<OffCpu>,
-    waits: Ledger<Tid>,
+    waits: Ledger<Face>,
     wait_ns: u64,
+    idle_ns: u64,
     on_pcpu_ns: u64,
     /// Where the last span ended, if what it said is known.
     known_until: Option<HostNs>,
@@ -45,8 +49,9 @@ impl VcpuTally {
             off_cpu: OffReason::all()
                 .map(|reason| OffCpu { reason, count: 0, total_ns: 0, max_ns: 0 })
                 .collect(),
-            waits: Ledger::new(VCPU_ANTAGONISTS_MAX),
+            waits: Ledger::new(ROOM),
             wait_ns: 0,
+            idle_ns: 0,
             on_pcpu_ns: 0,
             known_until: None,
             was_running: false,
@@ -83,14 +88,25 @@ impl VcpuTally {
                 follows_known.then_some(length_ns)
             };
         }
-        if matches!(Part::of(&span.state), Part::PreemptWait | Part::WakeupDelay) {
-            self.wait_ns = self.wait_ns.saturating_add(length_ns);
+        if span.state.waits_for().is_some() {
+            self.wait(span);
         }
         self.was_running = off_reason.is_none();
-        for antagonist in &span.antagonists {
-            self.waits.add(antagonist.tid, antagonist.ran_ns);
-        }
         self.known_until = is_known.then_some(span.end);
+    }
+
+    fn wait(&mut self, span: &Span) {
+        self.wait_ns = self.wait_ns.saturating_add(span.length_ns());
+        for ran in &span.antagonists {
+            match &ran.who {
+                Who::Idle => self.idle_ns = self.idle_ns.saturating_add(ran.ran_ns),
+                Who::Others => self.waits.add_keyless(BUCKET, ran.ran_ns),
+                Who::Thread(task) => {
+                    let (face, ran) = (Face(Arc::clone(task)), (ran.ran_ns, ran.is_several));
+                    self.waits.add(&face, BUCKET, task, ran);
+                }
+            }
+        }
     }
 
     fn timeslice(&mut self, length_ns: u64) {
@@ -121,9 +137,15 @@ impl VcpuTally {
         &self.off_cpu
     }
 
-    /// Who ran while the thread was runnable.
-    pub(super) fn waits(&self) -> &Ledger<Tid> {
-        &self.waits
+    /// Who ran while the thread was runnable, the `count` longest, and what all others ran.
+    pub(super) fn waits(&self, count: usize) -> (Vec<Figures<'_, Face>>, u64) {
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        self.waits.figures(&self.waits.longest(count, all), all)
+    }
+
+    /// For how long nobody ran while the thread was runnable.
+    pub(super) fn idle_ns(&self) -> u64 {
+        self.idle_ns
     }
 
     pub(super) fn timeslices(&self) -> Timeslices {
@@ -154,12 +176,12 @@ impl VcpuTally {
 mod tests {
     use super::*;
     use crate::timeline::{Antagonist, Reason, RunMode, Sleep, UnknownCause};
-    use crate::units::PcpuId;
+    use crate::units::{PcpuId, Tid};
     use proptest::prelude::*;
 
     const PCPU: PcpuId = PcpuId(1);
 
-    /// Draws the spans of a thread, a nanosecond a character: `=` running, `p` preempted, `w`
+    /// Draws the spans of a thread, a nanosecond a character: `=` running, `p` preempted, `q` kept off by its quota, `w`
     /// woken, `g` and `k` running in the guest and in KVM, `f` on the big lock, `h` halted, `o` asleep elsewhere, `s` asleep without a stack, `?`
     /// lost. A `|` begins a new span of the same kind.
     fn drawn(drawing: &str) -> Vec<Span> {
@@ -196,6 +218,12 @@ mod tests {
             'p' => ThreadState::PreemptWait {
                 pcpu: PCPU,
                 reason: Reason::Timeslice,
+                stack: None,
+                lock: None,
+            },
+            'q' => ThreadState::PreemptWait {
+                pcpu: PCPU,
+                reason: Reason::Throttle,
                 stack: None,
                 lock: None,
             },
@@ -296,12 +324,27 @@ mod tests {
     #[test]
     fn antagonists_of_all_waits_are_added_up() {
         let mut spans = drawn("=ppp=www=");
-        let ran = |tid, ran_ns| Antagonist { tid: Tid(tid), ran_ns };
+        let ran = |tid, ran_ns| Antagonist::new(Who::of_tid(Tid(tid)), ran_ns);
         spans[1].antagonists = vec![ran(2, 2), ran(3, 1)];
-        spans[3].antagonists = vec![ran(3, 3)];
+        spans[3].antagonists = vec![ran(3, 2), ran(0, 1)];
         let mut tally = VcpuTally::new();
         spans.iter().for_each(|span| tally.span(span));
-        assert_eq!(tally.waits().longest(8), (vec![(Tid(3), 4), (Tid(2), 2)], 0));
+        let (rows, others_ns) = tally.waits(8);
+        let rows: Vec<_> = rows.iter().map(|row| (row.example.tid, row.ran_ns)).collect();
+        assert_eq!((rows, others_ns), (vec![(Tid(3), 3), (Tid(2), 2)], 0));
+        assert_eq!((tally.idle_ns(), tally.wait_ns()), (1, 6), "idle is nobody");
+    }
+
+    #[test]
+    fn nobody_is_in_the_way_of_a_thread_whose_quota_is_used_up() {
+        let mut spans = drawn("=qqq=ppp=");
+        let ran = |ran_ns| vec![Antagonist::new(Who::of_tid(Tid(2)), ran_ns)];
+        (spans[1].antagonists, spans[3].antagonists) = (ran(3), ran(2));
+        let mut tally = VcpuTally::new();
+        spans.iter().for_each(|span| tally.span(span));
+        let (rows, others_ns) = tally.waits(8);
+        let ran_ns: u64 = rows.iter().map(|row| row.ran_ns).sum();
+        assert_eq!((ran_ns, others_ns, tally.wait_ns()), (2, 0, 3));
     }
 
     proptest! {

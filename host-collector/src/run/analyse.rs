@@ -14,7 +14,6 @@ mod threads;
 use self::kvm_word::KvmWord;
 use self::samples::Samples;
 use self::service::Service;
-use self::threads::Threads;
 use super::census::HostThread;
 use super::disk_notes;
 use super::manifest::{GuestRecord, Manifest, SCHEMA, Status, VmRecord};
@@ -29,11 +28,12 @@ use crate::store::{
     ClockSample, EventMerge, RequestItem, RunDir, StackNames, StoreError, StreamReader, Tail,
     VmName, read_all,
 };
-use crate::timeline::{RunMode, Span, StackTable, ThreadState, Timeline, UnknownCause};
+use crate::timeline::{RunMode, Span, StackTable, Tasks, ThreadState, Timeline, UnknownCause};
 use crate::units::{HostNs, PcpuId, Tid, VcpuId};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use vslice_wire::Request;
 
 /// Why there is no summary of a run directory.
@@ -63,9 +63,10 @@ pub fn analyse(path: &Path) -> Result<Summary, AnalyseError> {
     }
     let stacks = optional(run.read_stack_names())?;
     let threads: Vec<HostThread> = optional(run.read_json("threads.json"))?;
-    let mut analysis = Analysis::new(&run, &manifest, threads)?;
-    let end = analysis.lay_out(&manifest, &stacks)?;
-    Ok(analysis.finish(&manifest, &stacks, end))
+    let mut analysis = Analysis::new(&run, &manifest)?;
+    let tasks = threads::tasks(&manifest, threads);
+    let (end, timeline) = analysis.lay_out(&manifest, &stacks, tasks)?;
+    Ok(analysis.finish(&manifest, &stacks, timeline.tasks(), end))
 }
 
 /// A file that a run writes late is not there when the run ended early.
@@ -90,7 +91,6 @@ struct Analysis<'a> {
     clocks_apart: Vec<ClocksApart>,
     /// With the place of each vCPU among the clocks.
     kvm_words: Vec<(usize, KvmWord)>,
-    threads: Threads,
     service: Service,
     /// Threads that kept their pCPU through the window, so that no event told of them.
     kept: HashMap<Tid, PcpuId>,
@@ -104,11 +104,7 @@ struct Analysis<'a> {
 }
 
 impl<'a> Analysis<'a> {
-    fn new(
-        run: &'a RunDir,
-        manifest: &Manifest,
-        threads: Vec<HostThread>,
-    ) -> Result<Self, AnalyseError> {
+    fn new(run: &'a RunDir, manifest: &Manifest) -> Result<Self, AnalyseError> {
         let vms = manifest.vms.iter().map(vm_threads).collect();
         let start = manifest.window.map_or(HostNs(0), |window| window.start_ns);
         let mut analysis = Analysis {
@@ -118,7 +114,6 @@ impl<'a> Analysis<'a> {
             clocks: Vec::new(),
             clocks_apart: Vec::new(),
             kvm_words: Vec::new(),
-            threads: Threads::new(manifest, threads),
             service: Service::new(manifest),
             kept: kept(manifest),
             lost: Lost::default(),
@@ -249,12 +244,13 @@ impl<'a> Analysis<'a> {
         &mut self,
         manifest: &Manifest,
         stacks: &[StackNames],
-    ) -> Result<HostNs, AnalyseError> {
+        tasks: Tasks,
+    ) -> Result<(HostNs, Timeline), AnalyseError> {
         let mut table = StackTable::default();
         for stack in stacks {
             table.push(stack.frames.clone());
         }
-        let mut timeline = facts::timeline(manifest, table);
+        let mut timeline = facts::timeline(manifest, table).naming(tasks);
         let start = manifest.window.map_or(HostNs(0), |window| window.start_ns);
         let planned_end = manifest.window.and_then(|window| window.end_ns);
         let end = planned_end.unwrap_or(HostNs(u64::MAX));
@@ -272,9 +268,8 @@ impl<'a> Analysis<'a> {
         while let Some(event) = events.next() {
             let event = event?;
             now = event.time;
-            self.threads.learn(&event);
             self.service.learn(&event);
-            self.io(manifest, &event);
+            self.io(manifest, &event, timeline.tasks());
             if let HostEventKind::Lost { until, count } = event.kind
                 && until > start
                 && event.time < end
@@ -312,7 +307,7 @@ impl<'a> Analysis<'a> {
         for (vm, join) in self.joins.drain(..) {
             join.finish(&mut |breakdown| self.builder.breakdown(vm, breakdown));
         }
-        Ok(planned_end.unwrap_or(now.max(self.samples.last)))
+        Ok((planned_end.unwrap_or(now.max(self.samples.last)), timeline))
     }
 
     /// The record of a pCPU ends here without its end: from here on it is as if the kernel had lost
@@ -327,7 +322,7 @@ impl<'a> Analysis<'a> {
         self.is_torn = true;
         let kind = HostEventKind::Lost { until: HostNs(u64::MAX), count: 0 };
         let loss = HostEvent { time: now, pcpu, kind };
-        self.io(manifest, &loss);
+        self.io(manifest, &loss, &Tasks::default());
         loss
     }
 
@@ -352,14 +347,14 @@ impl<'a> Analysis<'a> {
     }
 
     /// Tells the joins how far recording has come, and what their disks did.
-    fn io(&mut self, manifest: &Manifest, event: &HostEvent) {
+    fn io(&mut self, manifest: &Manifest, event: &HostEvent, tasks: &Tasks) {
         for (vm, join) in &mut self.joins {
             match &event.kind {
                 HostEventKind::Block(block) => {
                     let disk = manifest.vms.get(vm.0).and_then(|vm| vm.disk.as_ref());
                     let whole = disk.and_then(|disk| disk.whole_disk.as_ref());
                     if whole.is_some_and(|whole| whole.device == block.device) {
-                        let is_own = self.threads.vm_of(block.tid) == Some(*vm);
+                        let is_own = tasks.vm_of(block.tid) == Some(*vm);
                         let submitter = if is_own { Submitter::OwnVm } else { Submitter::Other };
                         join.push_io(event.time, block, submitter);
                     }
@@ -389,13 +384,20 @@ impl<'a> Analysis<'a> {
         }
     }
 
-    fn finish(mut self, manifest: &Manifest, stacks: &[StackNames], end: HostNs) -> Summary {
+    fn finish(
+        mut self,
+        manifest: &Manifest,
+        stacks: &[StackNames],
+        tasks: &Tasks,
+        end: HostNs,
+    ) -> Summary {
         for (row, word) in self.kvm_words {
             self.clocks[row].kvm_check = word.check;
         }
         let stacks = stacks.iter().map(|stack| (StackId(stack.id), stack.frames.clone()));
         let names = Names {
-            threads: self.threads.into_identities(),
+            threads: tasks.all().map(|(tid, task)| (tid, Arc::clone(task))).collect(),
+            commands: HashMap::new(),
             stacks: stacks.collect(),
             devices: manifest.vms.iter().map(|vm| vm.memory_map.clone()).collect(),
         };

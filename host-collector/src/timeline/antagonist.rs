@@ -1,89 +1,196 @@
 //! Who ran on a pCPU while a thread waited for it.
 
-use super::span::Antagonist;
+use super::span::{Antagonist, Who};
+use crate::task::{Face, Task};
 use crate::units::{HostNs, Tid};
+use std::cmp::Reverse;
+use std::sync::Arc;
 
-/// Distinct antagonists that one wait keeps at most.
+/// Distinct antagonists that one wait tells apart at most.
 ///
-/// A wait that sees more (dozens of kernel threads that each run for some microseconds) keeps the
-/// longest ones that it can; the time of the others is credited to nobody, so that the sum falls
-/// short of the span's length and no `ran_ns` is ever too large.
+/// A wait that sees more (dozens of kernel threads that each run for some microseconds) adds a thread
+/// to one of its name, or keeps the longest ones that it can; the time of the others is credited to
+/// [`Who::Others`], so that nothing is lost and no `ran_ns` is ever too large.
 pub const ANTAGONISTS_MAX: usize = 32;
 
+/// Who ran for how long, at places of which at most a given number are told apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credits<Place> {
+    rows_max: usize,
+    rows: Vec<Row<Place>>,
+    idle_ns: u64,
+    others_ns: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Row<Place> {
+    place: Place,
+    task: Arc<Task>,
+    ran_ns: u64,
+    is_several: bool,
+}
+
+impl<Place: Copy + Eq> Credits<Place> {
+    /// Nobody yet; at most `rows_max` tasks will be told apart.
+    #[must_use]
+    pub fn new(rows_max: usize) -> Self {
+        Credits { rows_max, rows: Vec::new(), idle_ns: 0, others_ns: 0 }
+    }
+
+    /// Somebody ran there for some time.
+    pub fn add(&mut self, place: Place, ran: &Antagonist) {
+        let Antagonist { who, ran_ns, is_several } = ran;
+        match who {
+            Who::Idle => self.idle_ns = self.idle_ns.saturating_add(*ran_ns),
+            Who::Others => self.others_ns = self.others_ns.saturating_add(*ran_ns),
+            Who::Thread(_) if *ran_ns == 0 => {}
+            Who::Thread(task) => {
+                let (task, ran_ns) = (Arc::clone(task), *ran_ns);
+                self.add_row(Row { place, task, ran_ns, is_several: *is_several });
+            }
+        }
+    }
+
+    fn add_row(&mut self, new: Row<Place>) {
+        let is_same = |row: &&mut Row<Place>| row.place == new.place && row.task == new.task;
+        if let Some(row) = self.rows.iter_mut().find(is_same) {
+            row.ran_ns = row.ran_ns.saturating_add(new.ran_ns);
+            row.is_several |= new.is_several;
+            return;
+        }
+        if self.rows.len() < self.rows_max {
+            self.rows.push(new);
+            return;
+        }
+        let face = Face(Arc::clone(&new.task));
+        let is_alike =
+            |row: &&mut Row<Place>| row.place == new.place && Face(Arc::clone(&row.task)) == face;
+        if let Some(row) = self.rows.iter_mut().find(is_alike) {
+            row.ran_ns = row.ran_ns.saturating_add(new.ran_ns);
+            row.is_several = true;
+            return;
+        }
+        let shortest = self.rows.iter_mut().min_by_key(|row| row.ran_ns);
+        let dropped = match shortest.filter(|row| row.ran_ns < new.ran_ns) {
+            Some(row) => std::mem::replace(row, new),
+            None => new,
+        };
+        self.others_ns = self.others_ns.saturating_add(dropped.ran_ns);
+    }
+
+    /// All of them with where they ran, the longest first, equal ones by thread id; nobody and others,
+    /// who have no place, come last.
+    pub fn rows(&self) -> impl Iterator<Item = (Option<Place>, Antagonist)> {
+        let mut rows: Vec<&Row<Place>> = self.rows.iter().collect();
+        rows.sort_by_key(|row| (Reverse(row.ran_ns), row.task.tid));
+        let named = rows.into_iter().map(|row| {
+            let who = Who::Thread(Arc::clone(&row.task));
+            let (ran_ns, is_several) = (row.ran_ns, row.is_several);
+            (Some(row.place), Antagonist { who, ran_ns, is_several })
+        });
+        let nameless = [(Who::Idle, self.idle_ns), (Who::Others, self.others_ns)];
+        let nameless = nameless.into_iter().filter(|(_, ran_ns)| *ran_ns > 0);
+        named.chain(nameless.map(|(who, ran_ns)| (None, Antagonist::new(who, ran_ns))))
+    }
+}
+
 /// The antagonists of one wait that has not ended yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Wait {
     /// Everything before this moment is credited already.
     credited_until: HostNs,
-    ran: Vec<Antagonist>,
+    credits: Credits<()>,
+}
+
+impl Default for Wait {
+    fn default() -> Wait {
+        Wait { credited_until: HostNs(0), credits: Credits::new(ANTAGONISTS_MAX) }
+    }
 }
 
 impl Wait {
     /// Forgets all credits and starts anew at `at`.
     pub(super) fn restart(&mut self, at: HostNs) {
-        self.credited_until = at;
-        self.ran.clear();
+        *self = Wait { credited_until: at, ..Wait::default() };
     }
 
     /// Credits the time since the last credit to `who`, or to nobody where that is not known.
-    pub(super) fn credit(&mut self, who: Option<Tid>, until: HostNs) {
+    pub(super) fn credit(&mut self, who: Option<Who>, until: HostNs) {
         let ran_ns = until.since_ns(self.credited_until);
         self.credited_until = self.credited_until.max(until);
-        let Some(tid) = who else { return };
-        if ran_ns == 0 {
-            return;
-        }
-        if let Some(known) = self.ran.iter_mut().find(|known| known.tid == tid) {
-            known.ran_ns += ran_ns;
-        } else if self.ran.len() < ANTAGONISTS_MAX {
-            self.ran.push(Antagonist { tid, ran_ns });
-        } else if let Some(shortest) = self.ran.iter_mut().min_by_key(|known| known.ran_ns)
-            && shortest.ran_ns < ran_ns
-        {
-            *shortest = Antagonist { tid, ran_ns };
+        if let Some(who) = who {
+            self.credits.add((), &Antagonist::new(who, ran_ns));
         }
     }
 
-    /// The antagonists so far, the longest first; equal ones by thread id.
+    /// The antagonists so far, in the order of [`Credits::rows`].
     pub(super) fn take(&mut self) -> Vec<Antagonist> {
-        let mut ran = std::mem::take(&mut self.ran);
-        ran.sort_unstable_by_key(|antagonist| {
-            (std::cmp::Reverse(antagonist.ran_ns), antagonist.tid)
-        });
-        ran
+        let antagonists = self.credits.rows().map(|(_, antagonist)| antagonist).collect();
+        self.credits = Credits::new(ANTAGONISTS_MAX);
+        antagonists
+    }
+}
+
+impl Who {
+    /// A thread by its number alone; the idle task is nobody.
+    #[must_use]
+    pub fn of_tid(tid: Tid) -> Who {
+        if tid == Tid::IDLE { Who::Idle } else { Who::Thread(Arc::new(Task::unknown(tid))) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::ThreadKind;
+
+    fn tid(antagonist: &Antagonist) -> Option<Tid> {
+        antagonist.who.tid()
+    }
 
     #[test]
-    fn more_than_the_most_keeps_the_longest_and_overstates_nobody() {
+    fn more_than_the_most_keeps_the_longest_and_loses_nothing() {
         let mut wait = Wait::default();
         let mut now_ns = 0;
         // Thread 1 runs for 1 ns, thread 2 for 2 ns and so on: the first ones are pushed out.
         for tid in 1..=40_u32 {
             now_ns += u64::from(tid);
-            wait.credit(Some(Tid(tid)), HostNs(now_ns));
+            wait.credit(Some(Who::of_tid(Tid(tid))), HostNs(now_ns));
         }
         now_ns += 1;
-        wait.credit(Some(Tid(99)), HostNs(now_ns));
+        wait.credit(Some(Who::of_tid(Tid(99))), HostNs(now_ns));
+        let ran = wait.take();
+        assert_eq!(ran.len(), ANTAGONISTS_MAX + 1);
+        assert_eq!(ran[0], Antagonist::new(Who::of_tid(Tid(40)), 40));
+        let (others, named) = ran.split_last().unwrap();
+        assert_eq!(*others, Antagonist::new(Who::Others, (1..=8).sum::<u64>() + 1));
+        assert!(named.iter().all(|row| row.ran_ns == u64::from(tid(row).unwrap().0)));
+        assert_eq!(ran.iter().map(|antagonist| antagonist.ran_ns).sum::<u64>(), now_ns);
+        assert!(!ran.iter().any(|row| [Some(Tid(1)), Some(Tid(99))].contains(&tid(row))));
+    }
+
+    #[test]
+    fn threads_of_one_name_share_a_row_where_there_are_too_many() {
+        let mut wait = Wait::default();
+        for number in 1..=100_u32 {
+            let name = if number % 2 == 0 { "true" } else { "bash" };
+            let kind = ThreadKind::Host;
+            let task = Task { kind, name: name.to_owned(), ..Task::unknown(Tid(number)) };
+            wait.credit(Some(Who::Thread(Arc::new(task))), HostNs(u64::from(number) * 10));
+        }
         let ran = wait.take();
         assert_eq!(ran.len(), ANTAGONISTS_MAX);
-        assert_eq!(ran[0], Antagonist { tid: Tid(40), ran_ns: 40 });
-        assert!(ran.iter().all(|antagonist| antagonist.ran_ns == u64::from(antagonist.tid.0)));
-        assert!(ran.iter().map(|antagonist| antagonist.ran_ns).sum::<u64>() <= now_ns);
-        assert!(!ran.iter().any(|antagonist| [Tid(1), Tid(99)].contains(&antagonist.tid)));
+        assert_eq!(ran.iter().map(|row| row.ran_ns).sum::<u64>(), 1_000);
+        assert!(ran[0].is_several && ran[1].is_several && !ran[2].is_several);
     }
 
     #[test]
     fn time_of_an_unknown_occupant_is_credited_to_nobody() {
         let mut wait = Wait::default();
         wait.restart(HostNs(10));
-        wait.credit(Some(Tid(7)), HostNs(15));
+        wait.credit(Some(Who::of_tid(Tid(7))), HostNs(15));
         wait.credit(None, HostNs(25));
-        wait.credit(Some(Tid(7)), HostNs(28));
-        assert_eq!(wait.take(), [Antagonist { tid: Tid(7), ran_ns: 8 }]);
+        wait.credit(Some(Who::of_tid(Tid(7))), HostNs(28));
+        assert_eq!(wait.take(), [Antagonist::new(Who::of_tid(Tid(7)), 8)]);
     }
 }

@@ -6,8 +6,9 @@ use super::contradiction::{Contradiction, ContradictionKind, Contradictions};
 use super::exits::Exit;
 use super::futex::{FutexCall, FutexWait, LockFacts};
 use super::lock::{LockUser, LockUsers, LockWait};
-use super::span::{Span, UnknownCause};
+use super::span::{Span, UnknownCause, Who};
 use super::stack::{Mark, Marks, StackTable};
+use super::tasks::Tasks;
 use super::thread::{SwitchOut, Thread, Waker};
 use crate::host_event::{HostEvent, HostEventKind, KvmEvent, Switch};
 use crate::units::{HostNs, PcpuId, Tid};
@@ -32,13 +33,15 @@ use std::collections::HashMap;
 ///
 /// # Antagonists
 /// While a thread is runnable but off, every nanosecond is credited to whoever ran on the pCPU that
-/// it was taken from or last ran on before it was woken ([`Tid::IDLE`] if nobody did). The occupant is known from the
-/// switch that brought it or from the switch that took it away; where the two disagree a record is
+/// it was taken from or last ran on before it was woken ([`Who::Idle`] if nobody did), under the name
+/// that it had then: who takes another name gets the time until then under the old one. The occupant is
+/// known from the switch that brought it or from the switch that took it away; where the two disagree a record is
 /// missing, and the time is credited to nobody. A thread that then comes on elsewhere keeps the
 /// credits of where it waited: when it was moved is not recorded.
 #[derive(Debug, Default)]
 pub struct Timeline {
     stacks: StackTable,
+    tasks: Tasks,
     threads: Vec<Thread>,
     /// What each of `threads` is, in the same order.
     watched: Vec<Watched>,
@@ -119,6 +122,13 @@ impl Timeline {
         self
     }
 
+    /// Knows these threads of the host; without them, antagonists have the names that are recorded.
+    #[must_use]
+    pub fn naming(mut self, tasks: Tasks) -> Timeline {
+        self.tasks = tasks;
+        self
+    }
+
     /// Knows the shortest timeslice that the scheduler gives to a thread that others wait for,
     /// rounded up to whole ticks.
     #[must_use]
@@ -163,6 +173,12 @@ impl Timeline {
         &mut self.stacks
     }
 
+    /// The host's threads as they are called now.
+    #[must_use]
+    pub fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
     /// What was observed that cannot be right.
     #[must_use]
     pub fn contradictions(&self) -> &Contradictions {
@@ -172,6 +188,10 @@ impl Timeline {
     /// Takes the next event; the spans that it ends go to `sink`.
     pub fn push(&mut self, event: &HostEvent, sink: &mut impl FnMut(Span)) {
         let time = self.begin(event.time);
+        if let Some(tid) = Tasks::changed_by(event) {
+            self.settle(tid, time);
+        }
+        self.tasks.learn(event);
         match event.kind {
             HostEventKind::Switch(switch) => {
                 self.switch(&Switched { time, pcpu: event.pcpu, switch }, sink);
@@ -303,9 +323,11 @@ impl Timeline {
         let &Switched { time, pcpu: id, switch: Switch { prev, next, .. } } = switched;
         let pcpu = self.pcpus.entry(id).or_default();
         let missed = pcpu.occupant.filter(|occupant| *occupant != prev);
-        let ran = if missed.is_some() { None } else { Some(prev) };
-        for &index in &pcpu.waiting {
-            self.threads[index].credit(ran, time);
+        if !pcpu.waiting.is_empty() {
+            let ran = if missed.is_some() { None } else { Some(who(&mut self.tasks, prev)) };
+            for &index in &pcpu.waiting {
+                self.threads[index].credit(ran.clone(), time);
+            }
         }
         pcpu.occupant = (time >= pcpu.lost_until).then_some(next);
         if let Some(&index) = missed.and_then(|missed| self.index_by_tid.get(&missed))
@@ -314,6 +336,18 @@ impl Timeline {
             self.update(index, time, |thread| thread.displaced(time, sink));
             let observed = ContradictionKind::Displaced { running_on: id, by: prev };
             self.observe(index, time, Some(observed));
+        }
+    }
+
+    /// A thread is about to be called otherwise: what it has run until now it has run under its name of
+    /// now.
+    fn settle(&mut self, tid: Tid, time: HostNs) {
+        let occupied = self.pcpus.values().filter(|pcpu| pcpu.occupant == Some(tid));
+        for pcpu in occupied.filter(|pcpu| !pcpu.waiting.is_empty()) {
+            let ran = who(&mut self.tasks, tid);
+            for &index in &pcpu.waiting {
+                self.threads[index].credit(Some(ran.clone()), time);
+            }
         }
     }
 
@@ -337,7 +371,8 @@ impl Timeline {
         let thread = &mut self.threads[index];
         let before = thread.waits_on();
         if let Some(pcpu) = before.and_then(|id| self.pcpus.get(&id)) {
-            thread.credit(pcpu.occupant, time);
+            let occupant = pcpu.occupant.map(|tid| who(&mut self.tasks, tid));
+            thread.credit(occupant, time);
         }
         let result = change(thread);
         let after = thread.waits_on();
@@ -358,4 +393,8 @@ impl Timeline {
             self.contradictions.push(Contradiction { time, tid, kind });
         }
     }
+}
+
+fn who(tasks: &mut Tasks, tid: Tid) -> Who {
+    if tid == Tid::IDLE { Who::Idle } else { Who::Thread(tasks.get(tid)) }
 }

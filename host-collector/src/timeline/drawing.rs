@@ -202,7 +202,7 @@ fn a_waking_recorded_before_the_sleep_that_it_ends() {
         [switch_in(0), waking(20, DRAWN, HOME), switch_out(30, PrevState::Sleep), switch_in(70)];
     let (spans, _) = spans_of(&events, 8);
     assert_eq!(draw(&spans), "===wwww=");
-    assert_eq!(spans[1].antagonists, [Antagonist { tid: Tid::IDLE, ran_ns: 40 }]);
+    assert_eq!(spans[1].antagonists, [Antagonist::new(Who::of_tid(Tid::IDLE), 40)]);
     let raced = Some(Sleep { waker: Some(WAKER), ..Sleep::new(Reason::Unknown) });
     assert_eq!(spans[1].state, ThreadState::WakeupDelay { pcpu: HOME, raced });
 }
@@ -220,7 +220,7 @@ fn a_waking_that_the_running_thread_absorbed_does_not_count_for_its_next_sleep()
     let (spans, _) = spans_of(&events, 8);
     assert_eq!(draw(&spans), "===__ww=");
     assert!(spans[1].antagonists.is_empty(), "nobody is in the way of a sleeping thread");
-    assert_eq!(spans[2].antagonists, [Antagonist { tid: Tid::IDLE, ran_ns: 20 }]);
+    assert_eq!(spans[2].antagonists, [Antagonist::new(Who::of_tid(Tid::IDLE), 20)]);
 }
 
 #[test]
@@ -347,9 +347,9 @@ fn antagonists_are_who_ran_there_and_nobody_else() {
     assert_eq!(
         spans[1].antagonists,
         [
-            Antagonist { tid: hog, ran_ns: 25 },
-            Antagonist { tid: kworker, ran_ns: 10 },
-            Antagonist { tid: Tid::IDLE, ran_ns: 5 },
+            Antagonist::new(Who::of_tid(hog), 25),
+            Antagonist::new(Who::of_tid(kworker), 10),
+            Antagonist::new(Who::of_tid(Tid::IDLE), 5),
         ]
     );
 }
@@ -364,7 +364,7 @@ fn a_thread_that_comes_on_elsewhere_keeps_the_credits_of_where_it_waited() {
     ];
     let (spans, _) = spans_of(&events, 6);
     assert_eq!(draw(&spans), "=ppp==");
-    assert_eq!(spans[1].antagonists, [Antagonist { tid: hog, ran_ns: 30 }]);
+    assert_eq!(spans[1].antagonists, [Antagonist::new(Who::of_tid(hog), 30)]);
     assert_eq!(spans[2].state, ThreadState::Running { pcpu: PcpuId(9), mode: RunMode::Unsplit });
 }
 
@@ -380,7 +380,7 @@ fn a_missing_switch_of_the_pcpu_leaves_its_time_to_nobody() {
     ];
     let (spans, _) = spans_of(&events, 7);
     assert_eq!(draw(&spans), "=ppppp=");
-    assert_eq!(spans[1].antagonists, [Antagonist { tid: hog, ran_ns: 20 }]);
+    assert_eq!(spans[1].antagonists, [Antagonist::new(Who::of_tid(hog), 20)]);
 }
 
 #[test]
@@ -401,7 +401,7 @@ fn who_ran_before_a_loss_gets_no_credit_after_it() {
         let (spans, _) = spans_of(&events, 9);
         assert_eq!(draw(&spans), "?????_ww=");
         let wait = spans.iter().find(|span| matches!(span.state, ThreadState::WakeupDelay { .. }));
-        assert_eq!(wait.unwrap().antagonists, [Antagonist { tid: kworker, ran_ns: 20 }]);
+        assert_eq!(wait.unwrap().antagonists, [Antagonist::new(Who::of_tid(kworker), 20)]);
     }
 }
 

@@ -4,6 +4,7 @@
 //! HostEvent* --> Timeline (builder) --> Span*, LockWait*, Exit*
 //!                  |-- thread       one thread's state machine
 //!                  |-- antagonist   who ran where a thread waited
+//!                  |-- tasks        what the host's threads are called at the time
 //!                  |-- coming       how a thread came onto a pCPU
 //!                  |-- stack        what a kernel stack proves
 //!                  |-- futex        what a futex's address and arguments prove
@@ -30,9 +31,10 @@ mod lock;
 mod reason;
 pub mod span;
 pub mod stack;
+pub mod tasks;
 mod thread;
 
-pub use antagonist::ANTAGONISTS_MAX;
+pub use antagonist::{ANTAGONISTS_MAX, Credits};
 pub use builder::{Timeline, Watched};
 pub use contradiction::{Contradiction, ContradictionKind, Contradictions};
 pub use exit_reason::{ExitReason, HardwareExit, UserspaceExit};
@@ -40,5 +42,6 @@ pub use exits::{Exit, ExitTime};
 pub use futex::{GuestMode, LockFacts, Vmm};
 pub use lock::{LockUser, LockWait};
 pub use reason::Reason;
-pub use span::{Antagonist, DeviceAddress, RunMode, Sleep, Span, ThreadState, UnknownCause};
+pub use span::{Antagonist, DeviceAddress, RunMode, Sleep, Span, ThreadState, UnknownCause, Who};
 pub use stack::StackTable;
+pub use tasks::Tasks;

@@ -2,7 +2,9 @@
 
 use super::reason::Reason;
 use crate::host_event::StackId;
+use crate::task::Task;
 use crate::units::{HostNs, PcpuId, Tid};
+use std::sync::Arc;
 
 /// One stay of one thread in one state. The spans of a thread follow each other without a gap.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,9 +18,9 @@ pub struct Span {
     /// The state.
     pub state: ThreadState,
     /// Who ran on the pCPU while the thread waited for it, the longest first and at most
-    /// [`ANTAGONISTS_MAX`](super::ANTAGONISTS_MAX); empty unless the thread was runnable. What they
-    /// ran adds up to at most the length of the span, and to exactly that where every switch of the
-    /// pCPU was recorded and all of them fit.
+    /// [`ANTAGONISTS_MAX`](super::ANTAGONISTS_MAX) by name, then [`Who::Idle`] and [`Who::Others`];
+    /// empty unless the thread [waited for a pCPU](ThreadState::waits_for). What they ran adds up to at
+    /// most the length of the span, and to exactly that where every switch of the pCPU was recorded.
     pub antagonists: Vec<Antagonist>,
 }
 
@@ -30,13 +32,46 @@ impl Span {
     }
 }
 
-/// Somebody who ran where a thread waited to run; [`Tid::IDLE`] where nobody did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Somebody who ran where a thread waited to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Antagonist {
     /// Who ran.
-    pub tid: Tid,
+    pub who: Who,
     /// For how long within the span.
     pub ran_ns: u64,
+    /// Whether threads of the same name that found no row of their own are in it as well.
+    pub is_several: bool,
+}
+
+impl Antagonist {
+    /// Somebody who ran for so long.
+    #[must_use]
+    pub fn new(who: Who, ran_ns: u64) -> Antagonist {
+        Antagonist { who, ran_ns, is_several: false }
+    }
+}
+
+/// Who was on a pCPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Who {
+    /// Nobody: it was idle.
+    Idle,
+    /// A thread under the name that it had then.
+    Thread(Arc<Task>),
+    /// Threads that are not told apart.
+    Others,
+}
+
+impl Who {
+    /// The thread, if it is one; that of the idle task for nobody.
+    #[must_use]
+    pub fn tid(&self) -> Option<Tid> {
+        match self {
+            Who::Idle => Some(Tid::IDLE),
+            Who::Thread(task) => Some(task.tid),
+            Who::Others => None,
+        }
+    }
 }
 
 /// What a thread was doing.
@@ -75,6 +110,23 @@ pub enum ThreadState {
         /// Why it is not known.
         cause: UnknownCause,
     },
+}
+
+impl ThreadState {
+    /// The pCPU that the thread waits for, if it could run there at once. One whose control group has
+    /// used up its quota could not, whoever runs there meanwhile.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<PcpuId> {
+        match self {
+            ThreadState::PreemptWait { reason: Reason::Throttle, .. }
+            | ThreadState::Running { .. }
+            | ThreadState::Blocked(_)
+            | ThreadState::Unknown { .. } => None,
+            ThreadState::PreemptWait { pcpu, .. } | ThreadState::WakeupDelay { pcpu, .. } => {
+                Some(*pcpu)
+            }
+        }
+    }
 }
 
 /// In whose code a thread on a pCPU was.

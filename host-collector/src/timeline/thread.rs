@@ -46,7 +46,7 @@ use super::contradiction::ContradictionKind;
 use super::exits::{Exit, OpenExits};
 use super::lock::LockWait;
 use super::reason::Reason;
-use super::span::{DeviceAddress, RunMode, Sleep, Span, ThreadState, UnknownCause};
+use super::span::{DeviceAddress, RunMode, Sleep, Span, ThreadState, UnknownCause, Who};
 use crate::host_event::{KvmEvent, PrevState, StackId};
 use crate::units::{HostNs, PcpuId, Tid};
 
@@ -221,8 +221,8 @@ impl Thread {
     }
 
     /// Credits the time since the last credit to whoever ran where the thread waits.
-    pub(super) fn credit(&mut self, who: Option<Tid>, until: HostNs) {
-        self.wait.credit(who.filter(|who| *who != self.tid), until);
+    pub(super) fn credit(&mut self, who: Option<Who>, until: HostNs) {
+        self.wait.credit(who.filter(|who| who.tid() != Some(self.tid)), until);
     }
 
     /// The thread comes onto `pcpu`.
@@ -429,8 +429,7 @@ impl Thread {
         next: State,
         sink: &mut impl FnMut(Span),
     ) {
-        let waited =
-            matches!(ended, ThreadState::PreemptWait { .. } | ThreadState::WakeupDelay { .. });
+        let waited = ended.waits_for().is_some();
         let time = time.max(self.since);
         self.exits.pass(time, &ended);
         if time > self.since {

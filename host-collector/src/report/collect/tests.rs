@@ -2,11 +2,14 @@ use super::*;
 use crate::join::IoCheck;
 use crate::report::clock::ClockCheck;
 use crate::report::example::{
-    self, BLOCK_BYTES, START, VM1, blocked, facts, laid_out, lost, names, preempted, request,
-    running, vms, woken,
+    self, BLOCK_BYTES, START, VM1, antagonist, blocked, facts, laid_out, lost, names, preempted,
+    request, running, vms, woken,
 };
-use crate::report::model::{NamedThread, Relation, UnattributableBy};
+use crate::report::model::{Members, NamedThread, Relation, UnattributableBy};
+use crate::task::{Process, Task, ThreadKind};
+use crate::timeline::{self, Who};
 use proptest::prelude::*;
+use std::sync::Arc;
 
 fn builder() -> SummaryBuilder {
     SummaryBuilder::new(START, vms())
@@ -60,7 +63,12 @@ fn a_class_names_who_ran_while_its_requests_waited() {
             name: "vm2 vCPU1".to_owned(),
             kind: Relation::OtherVmVcpu,
         },
+        pid: Some(Tid(200)),
+        command: Some("qemu-system-x86_64 -name vm2,debug-threads=on".to_owned()),
+        threads: Members { count: 1, is_exact: true },
+        processes: Members { count: 1, is_exact: true },
         ran_ns: 9_000_000,
+        error_ns: 0,
         share: 0.9,
     };
     assert_eq!(class.antagonists.len(), 1);
@@ -313,19 +321,148 @@ fn antagonists_beyond_the_list_are_others() {
     assert_eq!((class.unseen_ns, vcpu.unseen_ns), (4_000 - ran_ns, 4_000 - ran_ns));
 }
 
+/// A process that ran once, under this name.
+fn process(tid: u32, name: &str, ran_ns: u64) -> timeline::Antagonist {
+    let process = Some(Process { pid: Tid(tid), since: HostNs(7) });
+    let (kind, name) = (ThreadKind::Host, name.to_owned());
+    let task = Task { process, kind, name, ..Task::unknown(Tid(tid)) };
+    timeline::Antagonist::new(Who::Thread(Arc::new(task)), ran_ns)
+}
+
+/// Each row of a class with what it ran, by name.
+fn ran_by_name(class: &Class) -> BTreeMap<&str, u64> {
+    let rows = class.antagonists.iter().map(|row| &row.antagonist);
+    rows.map(|row| (row.thread.name.as_str(), row.ran_ns)).collect()
+}
+
+/// Requests of 1 ms met twenty threads by turns, three of 9 ms only the one that had the least of all.
+#[test]
+fn every_class_has_the_same_rows_and_what_each_of_them_ran() {
+    let mut builder = builder();
+    for index in 0..3000 {
+        let tid = 300 + u32::try_from(index % 20).unwrap();
+        let ran_ns = 500_000 + u64::from(tid);
+        let span = match index {
+            2997..3000 => preempted(9_000_000, &[(400, 8_000_000)]),
+            _ => preempted(1_000_000, &[(tid, ran_ns)]),
+        };
+        builder.breakdown(VM1, request(index, START, vec![span]));
+    }
+    let summary = finish(builder);
+    let classes = &summary.classes;
+    assert_eq!((classes.p99.count, classes.p999.count), (3, 3));
+    let all = ran_by_name(&classes.all);
+    assert_eq!(all["tid 400"], 24_000_000, "less than any of the others, and what it was");
+    assert_eq!(all.len(), 9, "eight of all and one of the slow ones");
+    for class in [&classes.p99, &classes.p999] {
+        assert!(ran_by_name(class).keys().eq(all.keys()));
+    }
+    assert_eq!(ran_by_name(&classes.p99)["tid 400"], 24_000_000);
+    assert_eq!(classes.p99.antagonists[0].antagonist.thread.name, "tid 400", "the longest first");
+    let listed_ns: u64 = all.values().sum();
+    let ran_ns: u64 = (0..2997).map(|index| 500_300 + index % 20).sum::<u64>() + 24_000_000;
+    assert_eq!(listed_ns + classes.all.others_ns, ran_ns);
+}
+
+#[test]
+fn thousands_of_processes_of_one_name_are_one_row() {
+    let mut builder = builder();
+    for index in 0..2000_u32 {
+        let mut span = preempted(1_000_000, &[]);
+        let tid = 10_000 + 2 * index;
+        span.antagonists = vec![process(tid, "true", 600_000), process(tid + 1, "bash", 300_000)];
+        builder.span(&span);
+        builder.breakdown(VM1, request(index.into(), START, vec![span]));
+    }
+    let summary = finish(builder);
+    let class = &summary.classes.all;
+    assert_eq!((class.antagonists.len(), class.others_ns, class.unseen_ns), (2, 0, 200_000_000));
+    let row = &class.antagonists[0].antagonist;
+    assert_eq!((row.thread.name.as_str(), row.ran_ns, row.error_ns), ("true", 1_200_000_000, 0));
+    let all_of_them = Members { count: 2000, is_exact: true };
+    assert_eq!((row.threads, row.processes), (all_of_them, all_of_them));
+    assert_eq!(row.pid, Some(row.thread.tid), "one of them");
+    assert_eq!(summary.vcpus[1].antagonists[0].threads, all_of_them);
+}
+
+#[test]
+fn a_thread_counts_under_the_name_that_it_had() {
+    let mut builder = builder();
+    let mut span = preempted(1_000_000, &[]);
+    span.antagonists = vec![process(500, "bash", 100_000), process(500, "cc1", 900_000)];
+    builder.breakdown(VM1, request(0, START, vec![span]));
+    let summary = finish(builder);
+    let expected = BTreeMap::from([("bash", 100_000), ("cc1", 900_000)]);
+    assert_eq!(ran_by_name(&summary.classes.all), expected);
+}
+
+/// Nobody is in the way of a thread that its quota keeps from its pCPU.
+#[test]
+fn whoever_runs_while_a_quota_is_used_up_is_no_antagonist() {
+    let mut builder = builder();
+    let mut throttled = preempted(5_000_000, &[(201, 5_000_000)]);
+    if let ThreadState::PreemptWait { reason, .. } = &mut throttled.state {
+        *reason = Reason::Throttle;
+    }
+    let spans = vec![throttled, preempted(1_000_000, &[(201, 800_000)]), running(10_000)];
+    let breakdown = request(0, START, spans);
+    breakdown.chain.spans().for_each(|span| builder.span(span));
+    builder.breakdown(VM1, breakdown);
+    let summary = finish(builder);
+    assert_eq!(summary.parts.all.get(Part::Throttled), 5_000_000);
+    let class = &summary.classes.all;
+    assert_eq!(ran_by_name(class), BTreeMap::from([("vm2 vCPU1", 800_000)]));
+    assert_eq!((class.wait_ns, class.unseen_ns), (1_000_000, 200_000));
+    let vcpu = &summary.vcpus[1];
+    assert_eq!((vcpu.antagonists[0].ran_ns, vcpu.antagonists[0].share), (800_000, 0.8));
+    assert!(summary.worst[0].chain[0].antagonists.is_empty());
+}
+
+#[test]
+fn a_pcpu_that_idled_is_nobody_and_has_a_figure_of_its_own() {
+    let mut builder = builder();
+    let span = woken(1_000_000);
+    let antagonists = vec![antagonist(Tid(7), 300_000), antagonist(Tid::IDLE, 600_000)];
+    let span = Span { antagonists, ..span };
+    builder.span(&span);
+    builder.breakdown(VM1, request(0, START, vec![span]));
+    let summary = finish(builder);
+    let (class, vcpu) = (&summary.classes.all, &summary.vcpus[1]);
+    assert_eq!(ran_by_name(class), BTreeMap::from([("kworker/1:1", 300_000)]));
+    assert_eq!((class.idle_ns, class.unseen_ns), (600_000, 100_000));
+    assert_eq!((vcpu.idle_ns, vcpu.unseen_ns, vcpu.antagonists.len()), (600_000, 100_000, 1));
+    assert_eq!(summary.worst[0].chain[0].idle_ns, 600_000);
+}
+
+/// A chain keeps 64 spans; who was in the way in the others is known all the same.
+#[test]
+fn waits_that_a_chain_leaves_out_are_known() {
+    let mut builder = builder();
+    let turn = || [preempted(4_000_000, &[(201, 4_000_000)]), running(1_000_000)];
+    let spans: Vec<Span> = (0..200).flat_map(|_| turn()).collect();
+    builder.breakdown(VM1, request(0, START, spans));
+    let class = finish(builder).classes.all;
+    assert_eq!((class.wait_ns, class.unseen_ns), (800_000_000, 0));
+    assert_eq!(ran_by_name(&class), BTreeMap::from([("vm2 vCPU1", 800_000_000)]));
+}
+
 /// Spans of any kind, of up to 3 ms.
 fn spans() -> impl Strategy<Value = Vec<Span>> {
-    let span = (0..9_u8, 0..3_000_000_u64).prop_map(|(kind, length_ns)| match kind {
-        0 => running(length_ns),
-        1 => preempted(length_ns, &[(201, length_ns / 2), (7, length_ns / 3)]),
-        2 => woken(length_ns),
-        3 => blocked(Reason::Bql, length_ns),
-        4 => blocked(Reason::Halt, length_ns),
-        5 => blocked(Reason::PollSleep, length_ns),
-        6 => blocked(Reason::Unknown, length_ns),
-        7 => lost(length_ns),
-        _ => running(length_ns / 1_000),
-    });
+    let span =
+        (0..9_u8, 0..3_000_000_u64, 0..30_u8).prop_map(|(kind, length_ns, who)| match kind {
+            0 => running(length_ns),
+            1 => preempted(length_ns, &[(201, length_ns / 2), (7, length_ns / 3)]),
+            2 => {
+                let others = [(300 + u32::from(who), length_ns / 4), (0, length_ns / 5)];
+                Span { antagonists: preempted(0, &others).antagonists, ..woken(length_ns) }
+            }
+            3 => blocked(Reason::Bql, length_ns),
+            4 => blocked(Reason::Halt, length_ns),
+            5 => blocked(Reason::PollSleep, length_ns),
+            6 => blocked(Reason::Unknown, length_ns),
+            7 => lost(length_ns),
+            _ => running(length_ns / 1_000),
+        });
     prop::collection::vec(span, 0..6)
 }
 
@@ -350,7 +487,16 @@ proptest! {
         {
             prop_assert_eq!(parts.total_ns(), class.latency_ns);
             let ran_ns: u64 = class.antagonists.iter().map(|row| row.antagonist.ran_ns).sum();
-            prop_assert_eq!(ran_ns + class.others_ns + class.unseen_ns, class.wait_ns);
+            let beside_ns = class.others_ns + class.idle_ns + class.unseen_ns;
+            prop_assert_eq!(ran_ns + beside_ns, class.wait_ns);
+            let mut shares = class.antagonists.iter().map(|row| row.antagonist.share);
+            prop_assert!(shares.all(|share| (0.0..=1.0).contains(&share)));
+        }
+        // A class lies in the one before it, and each row in itself.
+        let rows = [&classes.all, &classes.p99, &classes.p999].map(ran_by_name);
+        for (wider, narrower) in [(&rows[0], &rows[1]), (&rows[1], &rows[2])] {
+            prop_assert!(wider.keys().eq(narrower.keys()));
+            prop_assert!(wider.iter().all(|(name, ran_ns)| *ran_ns >= narrower[name]));
         }
         for part in Part::ALL {
             prop_assert!(parts.all.get(part) >= parts.p99.get(part));

@@ -5,8 +5,7 @@ use super::page::{Page, Tone, shorten};
 use super::units::{count, counted, duration, percent};
 use crate::join::Part;
 use crate::report::model::{
-    Antagonist, AttributionName, ChainSpan, NamedThread, StaySplit, Summary, WhyUnknown,
-    WorstRequest,
+    AttributionName, ChainSpan, NamedThread, StaySplit, Summary, WhyUnknown, WorstRequest,
 };
 use crate::report::totals::share;
 use crate::report::verdict::label;
@@ -163,14 +162,18 @@ fn sentence(span: &ChainSpan) -> String {
             Some(split) => format!("on {pcpu}: {}", split_up(split, span.length_ns)),
             None => format!("on {pcpu}"),
         },
-        Part::PreemptWait if span.antagonists.is_empty() => {
-            format!("preempted on {pcpu}, by whom is not known")
-        }
-        Part::PreemptWait => format!("preempted on {pcpu} by {}", antagonists(&span.antagonists)),
-        Part::WakeupDelay if span.antagonists.is_empty() => format!("woken, on its way to {pcpu}"),
-        Part::WakeupDelay => {
-            format!("woken for {pcpu}, where {} ran", antagonists(&span.antagonists))
-        }
+        Part::PreemptWait => match (antagonists(span), idle(span)) {
+            (None, None) => format!("preempted on {pcpu}, by whom is not known"),
+            (None, Some(idle)) => format!("runnable, while {pcpu} was {idle}"),
+            (Some(ran), None) => format!("preempted on {pcpu} by {ran}"),
+            (Some(ran), Some(idle)) => format!("preempted on {pcpu} by {ran}; {idle}"),
+        },
+        Part::WakeupDelay => match (antagonists(span), idle(span)) {
+            (None, None) => format!("woken, on its way to {pcpu}"),
+            (None, Some(idle)) => format!("woken for {pcpu}, which was {idle}"),
+            (Some(ran), None) => format!("woken for {pcpu}, where {ran} ran"),
+            (Some(ran), Some(idle)) => format!("woken for {pcpu}, where {ran} ran; {idle}"),
+        },
         Part::Throttled => format!("kept off {pcpu}: its control group's quota was used up"),
         Part::BqlWait => locked("asleep on QEMU's big lock", span),
         Part::LockWait => locked("asleep on a lock of the VMM", span),
@@ -210,17 +213,21 @@ fn split_up(split: StaySplit, length_ns: u64) -> String {
     text.join(", ")
 }
 
-fn antagonists(antagonists: &[Antagonist]) -> String {
-    let mut named: Vec<String> = antagonists
-        .iter()
-        .take(LINE_ANTAGONISTS_MAX)
-        .map(|ran| format!("{} ({})", name(&ran.thread), milliseconds(ran.ran_ns)))
-        .collect();
-    let more = antagonists.len().saturating_sub(LINE_ANTAGONISTS_MAX);
-    if more > 0 {
-        named.push(format!("{more} more"));
+/// Who ran in a wait; `None` if nobody is known.
+fn antagonists(span: &ChainSpan) -> Option<String> {
+    let named = span.antagonists.iter().take(LINE_ANTAGONISTS_MAX);
+    let mut named: Vec<String> =
+        named.map(|ran| format!("{} ({})", name(&ran.thread), milliseconds(ran.ran_ns))).collect();
+    let more = span.antagonists.len().saturating_sub(LINE_ANTAGONISTS_MAX);
+    if more > 0 || span.others_ns > 0 {
+        named.push(if span.others_ns > 0 { "others".to_owned() } else { format!("{more} more") });
     }
-    named.join(", ")
+    (!named.is_empty()).then(|| named.join(", "))
+}
+
+/// For how long nobody ran in a wait, if it was so.
+fn idle(span: &ChainSpan) -> Option<String> {
+    (span.idle_ns > 0).then(|| format!("idle ({})", milliseconds(span.idle_ns)))
 }
 
 /// A wait for a lock: the address proves which one, and who woke the thread let go of it.

@@ -4,12 +4,14 @@ use super::page::{Page, Table, Tone, shorten};
 use super::units::{count, duration, percent};
 use super::{BARS_WIDTH_MIN, NAME_CHARS_MAX};
 use crate::join::Part;
-use crate::report::model::{Class, ClassAntagonist, Relation, StackTotal, Summary, Vcpu};
+use crate::report::model::{
+    Antagonist, Class, ClassAntagonist, Members, Relation, StackTotal, Summary, Vcpu,
+};
 use crate::report::reason::OffReason;
 use crate::report::totals::share;
 use crate::report::verdict::label;
 use crate::timeline::Reason;
-use crate::units::{PcpuId, Tid, VcpuId};
+use crate::units::{PcpuId, VcpuId};
 
 /// Characters of a bar that stands for 100 %.
 const BAR_CHARS: usize = 12;
@@ -152,62 +154,86 @@ fn bar(share: f64) -> String {
     }
 }
 
-/// What tells a row of [`class_antagonists`] from another.
-type Met<'a> = (&'a str, VcpuId, PcpuId, Tid);
-
-fn met(row: &ClassAntagonist) -> Met<'_> {
-    (&row.victim_vm, row.victim_vcpu, row.pcpu, row.antagonist.thread.tid)
-}
-
 pub(super) fn class_antagonists(page: &mut Page, summary: &Summary) {
     let classes = [&summary.classes.all, &summary.classes.p99, &summary.classes.p999];
-    let mut listed: Vec<&ClassAntagonist> = Vec::new();
-    for row in classes.iter().flat_map(|class| &class.antagonists) {
-        let is_new = listed.iter().all(|known| met(known) != met(row));
-        if is_new && row.antagonist.share >= LISTED_SHARE_MIN {
-            listed.push(row);
-        }
-    }
     if classes.iter().all(|class| class.wait_ns == 0) {
         return;
     }
+    // Every class has the same rows, each in an order of its own.
+    let [all, p99, p999] = classes;
+    let rows =
+        all.antagonists.iter().filter_map(|row| Some([row, same(p99, row)?, same(p999, row)?]));
+    let rows: Vec<[&ClassAntagonist; 3]> = rows.collect();
+    let is_listed = |rows: &&[&ClassAntagonist; 3]| {
+        rows.iter().any(|row| row.antagonist.share >= LISTED_SHARE_MIN)
+    };
     heading(page, "Who ran while requests waited for a pCPU", "total, share of the waits");
     let mut table = Table::new("lrrrrrr");
     table.row(Tone::Dim, ["", "all", "", "above p99", "", "above p99.9", ""]);
-    let ran_ns = |class: &Class, wanted: &ClassAntagonist| -> u64 {
-        let rows = class.antagonists.iter().filter(|row| met(row) == met(wanted));
-        rows.map(|row| row.antagonist.ran_ns).sum()
-    };
-    let cells = |name: String, of_class: &dyn Fn(&Class) -> u64| {
-        let figures = classes.into_iter().flat_map(|class| {
-            let length_ns = of_class(class);
+    let cells = |name: String, of_classes_ns: [u64; 3]| {
+        let figures = classes.into_iter().zip(of_classes_ns).flat_map(|(class, length_ns)| {
             [duration(length_ns), share_percent(length_ns, class.wait_ns)]
         });
         [name].into_iter().chain(figures).collect::<Vec<_>>()
     };
-    for row in &listed {
-        let tone =
-            if row.antagonist.thread.kind == Relation::Idle { Tone::Dim } else { Tone::Plain };
+    let mut rest_ns = classes.map(|class| {
+        let ran_ns = class.antagonists.iter().map(|row| row.antagonist.ran_ns);
+        ran_ns.fold(class.others_ns, u64::saturating_add)
+    });
+    for row in rows.iter().filter(is_listed) {
+        let of_classes_ns = row.map(|row| row.antagonist.ran_ns);
+        for (rest_ns, ran_ns) in rest_ns.iter_mut().zip(of_classes_ns) {
+            *rest_ns = rest_ns.saturating_sub(ran_ns);
+        }
+        let [row, ..] = row;
         let name = format!(
-            "{} on {}, {} waiting",
+            "{}{} on {}, {} waiting",
             shorten(&row.antagonist.thread.name, NAME_CHARS_MAX),
+            members(&row.antagonist),
             row.pcpu,
             vcpu_name(&row.victim_vm, row.victim_vcpu)
         );
-        table.row(tone, cells(name, &|class| ran_ns(class, row)));
+        table.row(Tone::Plain, cells(name, of_classes_ns));
     }
-    let rest_ns = |class: &Class| {
-        let listed_ns: u64 = listed.iter().map(|row| ran_ns(class, row)).sum();
-        class.wait_ns.saturating_sub(class.unseen_ns).saturating_sub(listed_ns)
-    };
-    for (name, of_class) in
-        [("others", &rest_ns as &dyn Fn(&Class) -> u64), ("not seen", &|class| class.unseen_ns)]
-    {
-        if classes.iter().any(|class| of_class(class) > 0) {
-            table.row(Tone::Dim, cells(name.to_owned(), of_class));
+    for (name, of_classes_ns) in [
+        ("others", rest_ns),
+        ("nobody: it was idle", classes.map(|class| class.idle_ns)),
+        ("not seen", classes.map(|class| class.unseen_ns)),
+    ] {
+        if of_classes_ns.iter().any(|length_ns| *length_ns > 0) {
+            table.row(Tone::Dim, cells(name.to_owned(), of_classes_ns));
         }
     }
     page.table(&table);
+}
+
+fn same<'a>(class: &'a Class, row: &ClassAntagonist) -> Option<&'a ClassAntagonist> {
+    class.antagonists.iter().find(|other| met(other) == met(row))
+}
+
+/// What tells a row of [`class_antagonists`] from another.
+fn met(row: &ClassAntagonist) -> (&str, VcpuId, PcpuId, &str, Relation) {
+    let thread = &row.antagonist.thread;
+    (&row.victim_vm, row.victim_vcpu, row.pcpu, &thread.name, thread.kind)
+}
+
+/// " (1,204 threads of 1,203 processes)", if they are several.
+fn members(row: &Antagonist) -> String {
+    let number = |members: Members| {
+        let at_least = if members.is_exact { "" } else { "at least " };
+        format!("{at_least}{}", count(members.count))
+    };
+    let (threads, processes) = (row.threads, row.processes);
+    if threads.count <= 1 && threads.is_exact {
+        return String::new();
+    }
+    if threads == processes {
+        return format!(" ({} processes)", number(processes));
+    }
+    if processes.count == 0 || processes.count == 1 && processes.is_exact {
+        return format!(" ({} threads)", number(threads));
+    }
+    format!(" ({} threads of {} processes)", number(threads), number(processes))
 }
 
 pub(super) fn timeslices(page: &mut Page, summary: &Summary) {
@@ -312,7 +338,7 @@ pub(super) fn antagonists(page: &mut Page, summary: &Summary) {
                 Tone::Plain,
                 [
                     std::mem::take(&mut name),
-                    shorten(&thread.name, NAME_CHARS_MAX),
+                    format!("{}{}", shorten(&thread.name, NAME_CHARS_MAX), members(row)),
                     relation(thread.kind).to_owned(),
                     thread.tid.to_string(),
                     duration(row.ran_ns),
@@ -322,7 +348,12 @@ pub(super) fn antagonists(page: &mut Page, summary: &Summary) {
         }
         let others_ns =
             cut.iter().fold(vcpu.others_ns, |sum_ns, row| sum_ns.saturating_add(row.ran_ns));
-        for (who, length_ns) in [("others", others_ns), ("not seen", vcpu.unseen_ns)] {
+        let beside = [
+            ("others", others_ns),
+            ("nobody: it was idle", vcpu.idle_ns),
+            ("not seen", vcpu.unseen_ns),
+        ];
+        for (who, length_ns) in beside {
             if length_ns > 0 {
                 let (ran, share) = (duration(length_ns), share_percent(length_ns, vcpu.wait_ns));
                 let first = std::mem::take(&mut name);
@@ -342,6 +373,7 @@ fn relation(kind: Relation) -> &'static str {
         Relation::OtherVmVcpu | Relation::OtherVmThread => "other VM",
         Relation::OwnVmVcpu | Relation::OwnVmThread => "own VM",
         Relation::Collector => "vslice",
+        Relation::OtherVslice => "another vslice",
         Relation::KernelThread => "kernel thread",
         Relation::HostTask => "host task",
         Relation::Unknown => "unknown",

@@ -1,0 +1,103 @@
+//! A thread of the host as it was at one time: what it belonged to, and what it was called.
+
+use crate::units::{HostNs, Tid, VcpuId};
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+/// A VM by its position in the list of a run's VMs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VmIndex(pub usize);
+
+/// What a host thread belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ThreadKind {
+    /// It runs a vCPU.
+    Vcpu {
+        /// The VM.
+        vm: VmIndex,
+        /// The vCPU.
+        vcpu: VcpuId,
+    },
+    /// Another thread of a VM's VMM, or of a process that serves that VM alone.
+    Vmm {
+        /// The VM.
+        vm: VmIndex,
+    },
+    /// It is one of this vslice's own.
+    Collector,
+    /// It is one of another vslice.
+    OtherVslice {
+        /// The other's process.
+        pid: Tid,
+    },
+    /// A thread of the host's kernel.
+    Kernel,
+    /// Any other task of the host.
+    Host,
+    /// Its name was never recorded.
+    Unknown,
+}
+
+/// A process, told apart from others that had its number before or after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Process {
+    /// Its number (thread group id).
+    pub pid: Tid,
+    /// When it was born; 0 if it was there when recording began.
+    pub since: HostNs,
+}
+
+/// A thread under one of its names. Whoever takes another name is another `Task` from then on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// The thread.
+    pub tid: Tid,
+    /// When it was born, or first seen; 0 if it was there when recording began. With `tid` it tells the
+    /// thread apart from all others of the run.
+    pub since: HostNs,
+    /// Its process, where that is known.
+    pub process: Option<Process>,
+    /// What it belongs to.
+    pub kind: ThreadKind,
+    /// Its role where it is a VMM's (`main loop`, `worker`, `iothread io0`), else the name that it had.
+    pub name: String,
+}
+
+impl Task {
+    /// A thread of which nothing is known but its number.
+    #[must_use]
+    pub fn unknown(tid: Tid) -> Task {
+        let name = format!("tid {tid}");
+        Task { tid, since: HostNs(0), process: None, kind: ThreadKind::Unknown, name }
+    }
+}
+
+/// A task as one of its kind and name: two of one face are counted as one.
+#[derive(Debug, Clone)]
+pub struct Face(pub Arc<Task>);
+
+impl Face {
+    fn key(&self) -> (ThreadKind, &str) {
+        (self.0.kind, &self.0.name)
+    }
+}
+
+impl PartialEq for Face {
+    fn eq(&self, other: &Face) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Face {}
+
+impl PartialOrd for Face {
+    fn partial_cmp(&self, other: &Face) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Face {
+    fn cmp(&self, other: &Face) -> Ordering {
+        self.key().cmp(&other.key())
+    }
+}

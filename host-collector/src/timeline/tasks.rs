@@ -1,0 +1,280 @@
+//! Who is who among the host's threads, as time goes on: what the census says at first, and what is
+//! recorded of births, names and ends.
+
+use crate::host_event::{HostEvent, HostEventKind};
+use crate::task::{Process, Task, ThreadKind, VmIndex};
+use crate::units::{HostNs, Tid};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+/// Threads that have ended and are still known, for those that they woke; the oldest are forgotten
+/// first.
+const ENDED_MAX: usize = 1 << 16;
+
+/// What vslice is called. Anybody may be called so.
+const VSLICE: &str = "vslice";
+
+/// The threads that are known so far.
+#[derive(Debug, Default)]
+pub struct Tasks {
+    by_tid: HashMap<Tid, Known>,
+    /// Whose threads a process's newborns are, of processes that were there when recording began.
+    kind_of_process: HashMap<Tid, ThreadKind>,
+    ended: VecDeque<Tid>,
+}
+
+#[derive(Debug)]
+struct Known {
+    task: Arc<Task>,
+    has_ended: bool,
+}
+
+impl Tasks {
+    /// Nobody yet; the threads that these processes will have are of these kinds.
+    #[must_use]
+    pub fn new(kind_of_process: HashMap<Tid, ThreadKind>) -> Tasks {
+        Tasks { kind_of_process, ..Tasks::default() }
+    }
+
+    /// A thread was there when recording began; replaces what was said of it before.
+    pub fn add(&mut self, task: Task) {
+        self.put(task);
+    }
+
+    /// The thread as it is called now.
+    pub fn get(&mut self, tid: Tid) -> Arc<Task> {
+        let unknown = || Known { task: Arc::new(Task::unknown(tid)), has_ended: false };
+        Arc::clone(&self.by_tid.entry(tid).or_insert_with(unknown).task)
+    }
+
+    /// The VM that a thread is of, if it is a thread of a VM's process: the kernel's helpers of
+    /// io_uring are (linux: kernel/fork.c, `create_io_thread`, `CLONE_THREAD`), its worker pools are
+    /// nobody's.
+    #[must_use]
+    pub fn vm_of(&self, tid: Tid) -> Option<VmIndex> {
+        match self.by_tid.get(&tid)?.task.kind {
+            ThreadKind::Vmm { vm } | ThreadKind::Vcpu { vm, .. } => Some(vm),
+            _ => None,
+        }
+    }
+
+    /// All that are still known, by tid, under their latest names.
+    pub fn all(&self) -> impl Iterator<Item = (Tid, &Arc<Task>)> {
+        self.by_tid.iter().map(|(tid, known)| (*tid, &known.task))
+    }
+
+    /// The thread that an event says is called otherwise from now on, or is another one.
+    pub(super) fn changed_by(event: &HostEvent) -> Option<Tid> {
+        match event.kind {
+            HostEventKind::Comm { tid, .. } | HostEventKind::Fork { tid, .. } => Some(tid),
+            _ => None,
+        }
+    }
+
+    /// Takes what an event says of a thread's name, birth or end.
+    pub(super) fn learn(&mut self, event: &HostEvent) {
+        match &event.kind {
+            HostEventKind::Comm { tid, comm } => self.name(*tid, event.time, comm),
+            HostEventKind::Fork { pid, tid, parent_pid } => {
+                self.born(event.time, *pid, *tid, *parent_pid);
+            }
+            HostEventKind::Exit { tid } => self.end(*tid),
+            _ => {}
+        }
+    }
+
+    fn put(&mut self, task: Task) {
+        let known = Known { task: Arc::new(task), has_ended: false };
+        self.by_tid.insert(known.task.tid, known);
+    }
+
+    fn kind_of(&self, tid: Tid) -> Option<ThreadKind> {
+        self.by_tid.get(&tid).map(|known| known.task.kind)
+    }
+
+    fn born(&mut self, since: HostNs, pid: Tid, tid: Tid, parent_pid: Tid) {
+        let is_thread = pid != tid;
+        // A process is its parent's copy until it runs a program of its own.
+        let inherited = self.kind_of(if is_thread { pid } else { parent_pid });
+        let inherited = inherited.filter(|kind| match kind {
+            ThreadKind::Kernel | ThreadKind::Collector | ThreadKind::OtherVslice { .. } => true,
+            ThreadKind::Vcpu { .. }
+            | ThreadKind::Vmm { .. }
+            | ThreadKind::Host
+            | ThreadKind::Unknown => false,
+        });
+        let of_process = self.kind_of_process.get(&pid).copied();
+        let kind = of_process.or(inherited).unwrap_or(ThreadKind::Host);
+        let leader = self.by_tid.get(&pid).filter(|_| is_thread);
+        let process = match leader.and_then(|leader| leader.task.process) {
+            Some(process) => process,
+            // A leader that is not known may have been there before anybody looked.
+            None => Process { pid, since: if is_thread { HostNs(0) } else { since } },
+        };
+        let name = format!("tid {tid}");
+        self.put(Task { tid, since, process: Some(process), kind, name });
+    }
+
+    fn name(&mut self, tid: Tid, time: HostNs, comm: &str) {
+        let known = self.by_tid.get(&tid);
+        let (since, process) =
+            known.map_or((time, None), |known| (known.task.since, known.task.process));
+        let has_ended = known.is_some_and(|known| known.has_ended);
+        let kind = known.map_or(ThreadKind::Unknown, |known| known.task.kind);
+        // The role of a VMM's thread says more than its name.
+        let has_role = match kind {
+            ThreadKind::Vcpu { .. } => true,
+            ThreadKind::Vmm { .. } => known.is_some_and(|known| known.task.since == HostNs(0)),
+            _ => false,
+        };
+        if has_role {
+            return;
+        }
+        let is_leader = process.is_none_or(|process| process.pid == tid);
+        let kind = match kind {
+            kind if !is_leader || self.kind_of_process.contains_key(&tid) => kind,
+            ThreadKind::Kernel => ThreadKind::Kernel,
+            ThreadKind::Collector | ThreadKind::OtherVslice { .. } if comm == VSLICE => kind,
+            _ if comm == VSLICE => ThreadKind::OtherVslice { pid: tid },
+            _ => ThreadKind::Host,
+        };
+        let kind = if kind == ThreadKind::Unknown { ThreadKind::Host } else { kind };
+        let task = Arc::new(Task { tid, since, process, kind, name: comm.to_owned() });
+        self.by_tid.insert(tid, Known { task, has_ended });
+    }
+
+    /// It has ended, and is still on its pCPU for the last time.
+    fn end(&mut self, tid: Tid) {
+        let Some(known) = self.by_tid.get_mut(&tid) else { return };
+        if std::mem::replace(&mut known.has_ended, true) {
+            return;
+        }
+        self.ended.push_back(tid);
+        while self.ended.len() > ENDED_MAX {
+            let oldest = self.ended.pop_front();
+            // It may be another one's number again.
+            let gone =
+                oldest.filter(|tid| self.by_tid.get(tid).is_some_and(|known| known.has_ended));
+            gone.and_then(|tid| self.by_tid.remove(&tid));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::PcpuId;
+
+    const COLLECTOR: Tid = Tid(10);
+    const VMM: Tid = Tid(20);
+
+    fn tasks() -> Tasks {
+        let vmm = ThreadKind::Vmm { vm: VmIndex(0) };
+        let mut tasks = Tasks::new(HashMap::from([(COLLECTOR, ThreadKind::Collector), (VMM, vmm)]));
+        let mut add = |tid, pid, kind, name: &str| {
+            let process = Some(Process { pid: Tid(pid), since: HostNs(0) });
+            let (tid, since, name) = (Tid(tid), HostNs(0), name.to_owned());
+            tasks.add(Task { tid, since, process, kind, name });
+        };
+        add(2, 2, ThreadKind::Kernel, "kthreadd");
+        add(10, 10, ThreadKind::Collector, "vslice");
+        add(20, 20, vmm, "main loop");
+        add(30, 30, ThreadKind::Host, "bash");
+        add(40, 40, ThreadKind::OtherVslice { pid: Tid(40) }, "vslice");
+        tasks
+    }
+
+    fn learn(tasks: &mut Tasks, time: u64, kind: HostEventKind) {
+        tasks.learn(&HostEvent { time: HostNs(time), pcpu: PcpuId(0), kind });
+    }
+
+    fn fork(tasks: &mut Tasks, time: u64, pid: u32, tid: u32, parent_pid: u32) {
+        let (pid, tid, parent_pid) = (Tid(pid), Tid(tid), Tid(parent_pid));
+        learn(tasks, time, HostEventKind::Fork { pid, tid, parent_pid });
+    }
+
+    fn comm(tasks: &mut Tasks, time: u64, tid: u32, comm: &str) {
+        learn(tasks, time, HostEventKind::Comm { tid: Tid(tid), comm: comm.to_owned() });
+    }
+
+    #[test]
+    fn a_newborn_is_a_process_of_its_own_and_named_as_it_goes() {
+        let mut tasks = tasks();
+        fork(&mut tasks, 5, 31, 31, 30);
+        comm(&mut tasks, 6, 31, "bash");
+        let before = tasks.get(Tid(31));
+        comm(&mut tasks, 7, 31, "true");
+        let after = tasks.get(Tid(31));
+        assert_eq!((before.name.as_str(), after.name.as_str()), ("bash", "true"));
+        let process = Some(Process { pid: Tid(31), since: HostNs(5) });
+        assert_eq!(
+            (after.process, after.since, after.kind),
+            (process, HostNs(5), ThreadKind::Host)
+        );
+    }
+
+    #[test]
+    fn a_number_that_is_used_again_is_another_thread() {
+        let mut tasks = tasks();
+        fork(&mut tasks, 5, 31, 31, 30);
+        learn(&mut tasks, 6, HostEventKind::Exit { tid: Tid(31) });
+        fork(&mut tasks, 9, 31, 31, 30);
+        assert_eq!(tasks.get(Tid(31)).since, HostNs(9));
+    }
+
+    #[test]
+    fn whoever_is_called_vslice_and_is_not_ours_is_another_one() {
+        let mut tasks = tasks();
+        let kind = |tasks: &mut Tasks, tid| tasks.get(Tid(tid)).kind;
+        // Its threads, and its copies until they run something else.
+        fork(&mut tasks, 1, 40, 41, 40);
+        comm(&mut tasks, 1, 41, "sampler");
+        fork(&mut tasks, 1, 42, 42, 40);
+        comm(&mut tasks, 1, 42, "vslice");
+        let other = ThreadKind::OtherVslice { pid: Tid(40) };
+        assert_eq!((kind(&mut tasks, 41), kind(&mut tasks, 42)), (other, other));
+        comm(&mut tasks, 2, 42, "qemu-system-x86");
+        assert_eq!(kind(&mut tasks, 42), ThreadKind::Host);
+        fork(&mut tasks, 3, 50, 50, 30);
+        comm(&mut tasks, 3, 50, "bash");
+        comm(&mut tasks, 4, 50, "vslice");
+        assert_eq!(kind(&mut tasks, 50), ThreadKind::OtherVslice { pid: Tid(50) });
+        // Our own, and our copies.
+        fork(&mut tasks, 5, 11, 11, 10);
+        comm(&mut tasks, 5, 11, "vslice");
+        fork(&mut tasks, 5, 10, 12, 10);
+        comm(&mut tasks, 5, 12, "recorder");
+        assert_eq!(kind(&mut tasks, 11), ThreadKind::Collector);
+        assert_eq!(kind(&mut tasks, 12), ThreadKind::Collector);
+    }
+
+    #[test]
+    fn threads_of_the_kernel_and_of_vmms_are_known_by_who_bore_them() {
+        let mut tasks = tasks();
+        fork(&mut tasks, 1, 3, 3, 2);
+        comm(&mut tasks, 1, 3, "kworker/1:2");
+        assert_eq!(tasks.get(Tid(3)).kind, ThreadKind::Kernel);
+        fork(&mut tasks, 1, 20, 21, 20);
+        comm(&mut tasks, 2, 21, "worker");
+        comm(&mut tasks, 2, 20, "qemu");
+        let vmm = ThreadKind::Vmm { vm: VmIndex(0) };
+        let worker = tasks.get(Tid(21));
+        assert_eq!((worker.kind, worker.name.as_str()), (vmm, "worker"));
+        assert_eq!(tasks.get(Tid(20)).name, "main loop", "its role");
+        assert_eq!(tasks.vm_of(Tid(21)), Some(VmIndex(0)));
+    }
+
+    #[test]
+    fn those_that_have_ended_are_forgotten_the_oldest_first() {
+        let mut tasks = Tasks::default();
+        let ended_count = u32::try_from(ENDED_MAX).unwrap() + 100;
+        for tid in 1..=ended_count {
+            fork(&mut tasks, 1, tid, tid, 0);
+            learn(&mut tasks, 2, HostEventKind::Exit { tid: Tid(tid) });
+        }
+        assert_eq!(tasks.all().count(), ENDED_MAX);
+        assert!(
+            tasks.by_tid.contains_key(&Tid(ended_count)) && !tasks.by_tid.contains_key(&Tid(1))
+        );
+    }
+}
