@@ -23,7 +23,7 @@ pub(crate) struct CompareArgs {
     a: PathBuf,
     /// The same of the other condition
     b: PathBuf,
-    /// Print JSON (schema vslice.comparison/1)
+    /// Print JSON (schema vslice.comparison/2)
     #[arg(long)]
     json: bool,
 }

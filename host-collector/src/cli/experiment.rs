@@ -141,7 +141,9 @@ fn print(experiment: &Experiment, output: Option<&Path>, json: bool) -> anyhow::
     let side = |name: &str| sides.iter().find(|(of, _)| *of == name).map(|(_, side)| side.clone());
     for (off, with) in experiment.pairs() {
         let (Some(a), Some(b)) = (side(off), side(with)) else { continue };
-        let sentence = Comparison::new(a, b).claim.sentence;
+        let comparison = Comparison::new(a, b);
+        let claim = comparison.claim.map(|claim| claim.sentence);
+        let sentence = claim.unwrap_or(comparison.answer.sentence);
         writeln!(out, "\nA {off} against B {with}:\n  {sentence}")?;
     }
     writeln!(out, "\neverything is in {0}; see vslice compare {0}/A {0}/B", output.display())?;

@@ -1,11 +1,16 @@
 //! Sides drawn by hand, for the tests of this module.
 
+use super::answer::{ClassMeans, SlowRequests};
 use super::fingerprint::{Condition, ConditionKind};
 use super::metrics::{Metric, Reader};
 use super::spread::Spread;
+use super::vcpus::VcpuFigures;
 use super::{Comparison, LeftOut, Run, Side};
 use crate::join::Part;
+use crate::report::OffReason;
+use crate::timeline::Reason;
 use crate::units::VcpuId;
+use std::collections::BTreeMap;
 
 /// Runs with these timeslice CVs and waits for the big lock, in nanoseconds a second.
 pub(super) fn side(name: &str, has_iothread: bool, runs: &[(f64, f64)]) -> Side {
@@ -23,6 +28,8 @@ pub(super) fn side(name: &str, has_iothread: bool, runs: &[(f64, f64)]) -> Side 
             (Metric::Share(Part::BqlWait), wait_ns_per_s / 1e8),
             (Metric::Share(Part::Throttled), 0.0),
         ],
+        slow: Some(slow(&[(Some(Part::BqlWait), 3e6 * cv), (None, 90_000.0)], &[])),
+        vcpus: vec![vcpu("vm1", 3e7, &[(OffReason::Left(Reason::Bql), *wait_ns_per_s)], &[])],
         timeslices: Some(timeslices(*cv > 1.0, at as u64)),
         conditions: vec![condition("QEMU", "7.2.22"), condition("accelerator", "kvm")],
         has_iothread: Some(has_iothread),
@@ -68,4 +75,49 @@ pub(super) fn thin() -> Comparison {
     let mut a = side("one", false, &[(1.2, 0.0)]);
     a.runs[0].values.retain(|(metric, _)| *metric != Metric::Iops);
     Comparison::new(a, side("three", true, &[(0.7, 1e5), (0.8, 2e5), (0.9, 3e5)]))
+}
+
+/// Slow requests that wait for so many nanoseconds each: the causes, `None` for the device, and who ran.
+pub(super) fn slow(causes: &[(Option<Part>, f64)], ran: &[(&str, f64)]) -> SlowRequests {
+    let ran = ran.iter().map(|(name, ns)| ((*name).to_owned(), *ns)).collect();
+    let p99 = ClassMeans { causes: causes.iter().copied().collect(), ran };
+    SlowRequests { all: ClassMeans { causes: BTreeMap::new(), ..p99.clone() }, p99: Some(p99) }
+}
+
+/// A vCPU by its figures, in nanoseconds a second; of those who are not among `ran` nobody is known.
+pub(super) fn vcpu(
+    vm: &str,
+    run_delay: f64,
+    off: &[(OffReason, f64)],
+    ran: &[(&str, f64)],
+) -> VcpuFigures {
+    VcpuFigures {
+        vm: vm.to_owned(),
+        vcpu: VcpuId(1),
+        run_delay,
+        off: off.to_vec(),
+        ran: ran.iter().map(|(name, figure)| ((*name).to_owned(), *figure)).collect(),
+        unlisted_max: 2e5,
+    }
+}
+
+/// Plain attaches of this VM: no request, one vCPU.
+pub(super) fn attached(name: &str, runs: &[VcpuFigures]) -> Side {
+    let mut side = side(name, false, &vec![(1.0, 0.0); runs.len()]);
+    for (run, vcpu) in side.runs.iter_mut().zip(runs) {
+        run.values.clear();
+        run.slow = None;
+        run.timeslices = None;
+        run.has_iothread = None;
+        run.vcpus = vec![vcpu.clone()];
+    }
+    side
+}
+
+/// A quiet VM, and the same one with a busy neighbour.
+pub(super) fn neighbour() -> (Side, Side) {
+    let bql = [(OffReason::Left(Reason::Bql), 2e6)];
+    let quiet = vcpu("web1", 5.1e6, &bql, &[("web1 main loop", 4.6e6)]);
+    let busy = vcpu("web1", 702e6, &bql, &[("sh", 690e6), ("web1 main loop", 5e6)]);
+    (attached("quiet", &[quiet]), attached("busy", &[busy]))
 }

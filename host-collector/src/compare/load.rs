@@ -1,8 +1,10 @@
 //! Reads the run directories of a side: the only place of the comparison that touches files.
 
+use super::answer::SlowRequests;
 use super::fingerprint::{conditions, has_iothread};
 use super::metrics::{Metric, Reader};
 use super::spread::Spread;
+use super::vcpus::VcpuFigures;
 use super::{LeftOut, Run, Side};
 use crate::report::model::RunStatus;
 use crate::report::service::Engagement;
@@ -124,6 +126,8 @@ fn run(
     Ok(Ok(Run {
         path: name,
         values: Metric::all().filter_map(value).collect(),
+        slow: SlowRequests::of(&summary),
+        vcpus: VcpuFigures::all(&summary),
         timeslices: readers.first().and_then(|reader| Spread::of(reader.timeslices(&summary)?)),
         readers,
         conditions: conditions(manifest),

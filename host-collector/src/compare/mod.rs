@@ -1,27 +1,32 @@
 //! Runs of two conditions set against each other: `vslice compare`.
 //!
-//! Each side is one run directory, or a directory of them: the repeats of one condition. Everything
-//! here is pure but for [`load()`], which reads the run directories.
+//! Each side is one run directory, or a directory of them: the repeats of one condition. The answer comes
+//! first ([`answer`]): what changed, for which reason, and who did it. Everything here is pure but for
+//! [`load()`], which reads the run directories.
 
+pub mod answer;
 pub mod fingerprint;
 pub mod load;
 pub mod metrics;
 pub mod spread;
 pub mod statistics;
 pub mod text;
+pub mod vcpus;
 pub mod verdict;
 
 pub use load::{CompareError, load};
 
+use answer::{Answer, SlowRequests};
 use fingerprint::{Condition, differences};
 use metrics::{Metric, Reader, Unit};
 use serde::Serialize;
 use spread::Spread;
 use statistics::{Interval, RESAMPLES_COUNT, RankTest, SEED, SIGNIFICANCE, Scale, least_p, mean};
+use vcpus::{VcpuFigures, VcpuRecord};
 use verdict::{Claim, Difference, MARGIN_RELATIVE, MARGIN_SHARE, Verdict};
 
 /// The schema of the JSON; `schema.md` beside this file lists every key.
-pub const SCHEMA: &str = "vslice.comparison/1";
+pub const SCHEMA: &str = "vslice.comparison/2";
 
 /// One side as it was read.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,6 +48,10 @@ pub struct Run {
     pub readers: Vec<Reader>,
     /// A number for each metric that it tells.
     pub values: Vec<(Metric, f64)>,
+    /// What its slow requests waited for; `None` if it tells of none.
+    pub slow: Option<SlowRequests>,
+    /// Its vCPUs, where their every switch was recorded.
+    pub vcpus: Vec<VcpuFigures>,
     /// Where the timeslices of the reader's vCPU lie; `None` if they are not known.
     pub timeslices: Option<Spread>,
     /// Under which conditions it was made.
@@ -67,9 +76,12 @@ pub struct LeftOut {
 pub struct Comparison {
     /// [`SCHEMA`].
     pub schema: &'static str,
-    /// What became of the seed's claim.
-    pub claim: Claim,
-    /// Whether A and B are known to differ in what the claim is about, and in nothing else.
+    /// What changed from A to B, for which reason, and who did it.
+    pub answer: Answer,
+    /// What became of the seed's claim; `None` where it is not about A and B: unless each run of A is known
+    /// to serve the reader's disk from the main loop, and each of B from an iothread.
+    pub claim: Option<Claim>,
+    /// Whether A and B are known to differ in nothing but what may be compared: the disk's iothreads.
     pub is_comparable: bool,
     /// One side.
     pub a: SideRecord,
@@ -77,6 +89,8 @@ pub struct Comparison {
     pub b: SideRecord,
     /// Every metric that a run tells; shares only of parts that some run has.
     pub metrics: Vec<MetricRecord>,
+    /// The vCPUs that both sides have.
+    pub vcpus: Vec<VcpuRecord>,
     /// How the intervals were made.
     pub bootstrap: Bootstrap,
     /// Why A and B should not be compared, or not so; sentences without their end.
@@ -101,6 +115,16 @@ pub struct SideRecord {
 pub struct MetricRecord {
     /// Its name, see [`Metric::key`].
     pub metric: String,
+    /// Its numbers.
+    #[serde(flatten)]
+    pub compared: Compared,
+    #[serde(skip)]
+    kind: Metric,
+}
+
+/// The numbers of one figure, of both sides.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Compared {
     /// What `mean` and `values` count.
     pub unit: Unit,
     /// What `effect` and `interval` are.
@@ -117,8 +141,22 @@ pub struct MetricRecord {
     pub rank_test: Option<RankTest>,
     /// In words.
     pub verdict: Verdict,
-    #[serde(skip)]
-    kind: Metric,
+}
+
+impl Compared {
+    fn new(unit: Unit, of: Difference) -> Compared {
+        let sample = |values: Vec<f64>| Sample { mean: mean(&values), values };
+        Compared {
+            unit,
+            scale: of.scale,
+            a: sample(of.a),
+            b: sample(of.b),
+            effect: of.effect,
+            interval: of.interval,
+            rank_test: of.rank_test,
+            verdict: of.verdict,
+        }
+    }
 }
 
 /// One metric of one side.
@@ -143,46 +181,46 @@ impl Comparison {
     /// Of what was read.
     #[must_use]
     pub fn new(a: Side, b: Side) -> Comparison {
-        let difference = |metric| Difference::new(metric, a.values(metric), b.values(metric));
-        let all: Vec<Difference> = Metric::all().map(difference).collect();
-        // The order is that of `Metric::all`, and these two are its first.
+        let difference = |metric: Metric| {
+            (metric, Difference::new(metric.scale(), a.values(metric), b.values(metric)))
+        };
+        let all: Vec<(Metric, Difference)> = Metric::all().map(difference).collect();
         let mut warnings = incomparable(&a, &b);
-        let is_asked = is_asked(&a, &b);
-        let is_comparable = is_asked && warnings.is_empty();
-        let claim = Claim::new(&all[0], &all[1], is_asked, is_comparable);
+        let is_comparable = warnings.is_empty();
+        // The order is that of `Metric::all`, and these two are its first.
+        let (cv, bql) = (&all[0].1, &all[1].1);
+        let claim = is_asked(&a, &b).then(|| Claim::new(cv, bql, is_comparable));
         warnings.extend(cautions(&a, &b));
-        let is_told = |of: &Difference| match of.metric {
+        let is_told = |(metric, of): &(Metric, Difference)| match metric {
             Metric::Share(_) => of.is_there(),
             _ => !of.a.is_empty() || !of.b.is_empty(),
         };
+        let vcpus = vcpus::compare(&a, &b);
+        let p99 = all.iter().find(|(metric, _)| *metric == Metric::LatencyP99);
+        let answer = Answer::new(p99.map(|(_, of)| of), &a, &b, &vcpus);
+        let record = |(kind, of): (Metric, Difference)| MetricRecord {
+            metric: kind.key(),
+            compared: Compared::new(kind.unit(), of),
+            kind,
+        };
         Comparison {
             schema: SCHEMA,
+            answer,
             claim,
             is_comparable,
             a: a.into(),
             b: b.into(),
-            metrics: all.into_iter().filter(is_told).map(MetricRecord::from).collect(),
+            metrics: all.into_iter().filter(is_told).map(record).collect(),
+            vcpus,
             bootstrap: Bootstrap { resamples: RESAMPLES_COUNT, seed: SEED },
             warnings,
         }
     }
-}
 
-impl From<Difference> for MetricRecord {
-    fn from(of: Difference) -> MetricRecord {
-        let sample = |values: Vec<f64>| Sample { mean: mean(&values), values };
-        MetricRecord {
-            metric: of.metric.key(),
-            unit: of.metric.unit(),
-            scale: of.metric.scale(),
-            a: sample(of.a),
-            b: sample(of.b),
-            effect: of.effect,
-            interval: of.interval,
-            rank_test: of.rank_test,
-            verdict: of.verdict,
-            kind: of.metric,
-        }
+    /// Whether a side is a single run, which has no spread: then no difference is decided.
+    #[must_use]
+    pub fn has_single_run(&self) -> bool {
+        self.a.runs.len() == 1 || self.b.runs.len() == 1
     }
 }
 
@@ -204,11 +242,11 @@ impl Side {
     }
 }
 
-/// Whether the seed's claim may be about these: no run of A is known to have an iothread, and none of B to
-/// have none.
+/// Whether the seed's claim is about these: each run of A is known to have no iothread, and each of B to
+/// have one.
 fn is_asked(a: &Side, b: &Side) -> bool {
-    let has = |side: &Side, what| side.runs.iter().any(|run| run.has_iothread == Some(what));
-    !has(a, true) && !has(b, false)
+    let is = |side: &Side, wanted| side.runs.iter().all(|run| run.has_iothread == Some(wanted));
+    is(a, false) && is(b, true)
 }
 
 /// Why whatever is found may have another reason than the disk.
@@ -219,14 +257,6 @@ fn incomparable(a: &Side, b: &Side) -> Vec<String> {
     let mut warnings = differences(&conditions(a), &conditions(b));
     if let Some(run) = a.runs.iter().find(|run| b.runs.iter().any(|other| other.path == run.path)) {
         warnings.push(format!("{} is on both sides", run.path));
-    }
-    let is = |side: &Side, wanted| side.runs.iter().all(|run| run.has_iothread == Some(wanted));
-    if is_asked(a, b) && !(is(a, false) && is(b, true)) {
-        warnings.push(
-            "the claim is about a disk that A serves from the main loop and B from an iothread; these \
-             runs are not known to be that"
-                .to_owned(),
-        );
     }
     warnings
 }

@@ -1,6 +1,6 @@
 //! Holds `schema.md` and the outcome together.
 
-use super::example::{doubtful, held, side, thin};
+use super::example::{attached, doubtful, held, neighbour, side, thin, vcpu};
 use super::metrics::Metric;
 use super::{Comparison, LeftOut, SCHEMA};
 use crate::join::Part;
@@ -39,7 +39,7 @@ fn visit(key: &str, value: &Value, seen: &mut BTreeMap<String, BTreeSet<String>>
 }
 
 /// Some comparisons that between them have every key and every null.
-fn comparisons() -> [Comparison; 6] {
+fn comparisons() -> [Comparison; 9] {
     let (a, mut b) = held();
     let left_out = || LeftOut { path: "7".to_owned(), reason: "it ended early".to_owned() };
     b.left_out.push(left_out());
@@ -48,7 +48,16 @@ fn comparisons() -> [Comparison; 6] {
     let from_nothing = Comparison::new(side("a", false, &[(1.0, 0.0); 4]), b.clone());
     let swapped = Comparison::new(other, thin_side());
     let few = Comparison::new(side("a", false, &[(1.0, 1.0), (1.1, 1.2)]), b);
-    [Comparison::new(a.clone(), a), few, from_nothing, swapped, doubtful(), thin()]
+    let (quiet, busy) = neighbour();
+    let repeated =
+        |name| attached(name, &[1e6, 2e6, 3e6, 9e6].map(|wait| vcpu("vm1", wait, &[], &[])));
+    let attaches = [Comparison::new(quiet, busy), Comparison::new(repeated("a"), repeated("b"))];
+    // Whom a side does not list has no value there: once in A, once in B.
+    let (quiet, busy) = neighbour();
+    let swapped_attach = Comparison::new(busy, quiet);
+    let [single, several] = attaches;
+    let same = Comparison::new(a.clone(), a);
+    [same, few, from_nothing, swapped, doubtful(), thin(), single, several, swapped_attach]
 }
 
 fn thin_side() -> super::Side {

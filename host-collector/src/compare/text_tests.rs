@@ -34,11 +34,20 @@ fn the_page_of_one_run_on_a_side() {
 }
 
 #[test]
+fn the_page_of_plain_attaches() {
+    let (a, b) = example::neighbour();
+    assert_golden("attached.golden", &render(&Comparison::new(a, b), PLAIN));
+}
+
+#[test]
 fn runs_that_tell_nothing_have_no_table() {
     let mut empty = example::held().0;
-    empty.runs.iter_mut().for_each(|run| run.values.clear());
+    for run in &mut empty.runs {
+        run.values.clear();
+        run.vcpus.clear();
+    }
     let page = render(&Comparison::new(empty.clone(), empty), PLAIN);
-    assert!(page.contains("no run tells of anything") && !page.contains("95 % interval"), "{page}");
+    assert!(page.contains("A and B tell of nothing") && !page.contains("95 % interval"), "{page}");
 }
 
 #[test]

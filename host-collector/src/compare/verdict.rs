@@ -64,9 +64,9 @@ pub enum Undecided {
 /// One metric of two sides.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Difference {
-    /// The metric.
-    pub metric: Metric,
-    /// Its numbers in the runs of A that tell.
+    /// How the sides are set against each other.
+    pub scale: Scale,
+    /// The metric's numbers in the runs of A that tell.
     pub a: Vec<f64>,
     /// The same of B.
     pub b: Vec<f64>,
@@ -83,14 +83,13 @@ pub struct Difference {
 impl Difference {
     /// Of the runs' numbers.
     #[must_use]
-    pub fn new(metric: Metric, a: Vec<f64>, b: Vec<f64>) -> Difference {
-        let scale = metric.scale();
+    pub fn new(scale: Scale, a: Vec<f64>, b: Vec<f64>) -> Difference {
         let effect = mean(&a).zip(mean(&b)).map(|(mean_a, mean_b)| scale.effect(mean_a, mean_b));
         let interval = interval(scale, &a, &b, RESAMPLES_COUNT);
         let rank_test = rank_test(&a, &b);
         let is_beyond_chance = rank_test.is_some_and(|test| test.p <= SIGNIFICANCE);
         let verdict = verdict(scale, &a, &b, effect, interval, is_beyond_chance);
-        Difference { metric, a, b, effect, interval, rank_test, verdict }
+        Difference { scale, a, b, effect, interval, rank_test, verdict }
     }
 
     /// Whether any run has any of it.
@@ -195,24 +194,17 @@ pub enum ClaimVerdict {
     NoContentionFound,
     /// The runs do not say.
     NotDecided,
-    /// A is known to have an iothread, or B to have none, so that it is not about them.
-    NotAsked,
 }
 
 impl Claim {
-    /// From what became of the two metrics that it is about, of sides that may differ in more than what
-    /// it is about; `is_asked` is false if A is known to have an iothread, or B to have none.
+    /// From what became of the two metrics that it is about, of sides that differ in what it is about, and
+    /// maybe in more.
     #[must_use]
-    pub fn new(cv: &Difference, bql: &Difference, is_asked: bool, is_comparable: bool) -> Claim {
+    pub fn new(cv: &Difference, bql: &Difference, is_comparable: bool) -> Claim {
         let is_contended = |waits: &[f64]| waits.iter().any(|wait| *wait >= CONTENTION_NS_PER_S);
         let is_measured = !bql.a.is_empty() && !bql.b.is_empty();
         let is_quiet = is_measured && !is_contended(&bql.a) && !is_contended(&bql.b);
         let (verdict, words) = match (cv.verdict, bql.verdict) {
-            _ if !is_asked => (
-                ClaimVerdict::NotAsked,
-                "No test of the seed's claim, which is about a disk that {A} serves from the main loop and {B} \
-                 from an iothread",
-            ),
             (Verdict::NoDifference { .. }, _) if is_quiet => (
                 ClaimVerdict::NoContentionFound,
                 "No contention found: with {A} the reader's vCPU hardly waits for QEMU's big lock, and its \
@@ -257,11 +249,10 @@ impl Claim {
             (ClaimVerdict::NotDecided, None) => why_not(cv, bql).to_owned(),
             _ => String::new(),
         };
-        let numbers = [numbers(cv), numbers(bql)].join("; ");
+        let numbers =
+            [numbers(Metric::TimesliceCv, cv), numbers(Metric::BqlWaitPerSecond, bql)].join("; ");
         let runs = format!("{} against {}", runs(cv.a.len()), runs(cv.b.len()));
-        let (name_a, name_b, doubt) = if !is_asked {
-            ("A", "B", "")
-        } else if is_comparable {
+        let (name_a, name_b, doubt) = if is_comparable {
             ("I/O from the main loop (A)", "an iothread (B)", "")
         } else {
             let doubt =
@@ -289,20 +280,19 @@ fn why_not(cv: &Difference, bql: &Difference) -> &'static str {
     }
 }
 
-fn runs(count: usize) -> String {
+pub(super) fn runs(count: usize) -> String {
     if count == 1 { "1 run".to_owned() } else { format!("{count} runs") }
 }
 
 /// `timeslice CV 1.24 against 0.72, -41.9 % [-50.1 %, -30.2 %]`.
-fn numbers(of: &Difference) -> String {
-    let show =
-        |values| mean(values).map_or("unknown".to_owned(), |mean| of.metric.unit().show(mean));
-    let scale = of.metric.scale();
+fn numbers(metric: Metric, of: &Difference) -> String {
+    let show = |values| mean(values).map_or("unknown".to_owned(), |mean| metric.unit().show(mean));
+    let scale = of.scale;
     let effect = of.effect.map(|effect| format!(", {}", show_effect(scale, effect)));
     let interval = of.interval.map(|interval| format!(" {}", show_interval(scale, interval)));
     format!(
         "{} {} against {}{}{}",
-        of.metric.label(),
+        metric.label(),
         show(&of.a),
         show(&of.b),
         effect.unwrap_or_default(),

@@ -62,6 +62,8 @@ mod tests {
             path: String::new(),
             readers: vec![],
             values: vec![(Metric::LatencyP50, *value)],
+            slow: None,
+            vcpus: vec![],
             timeslices: None,
             conditions: vec![],
             has_iothread: None,
