@@ -119,7 +119,7 @@ pub enum SpecError {
     #[error(
         "a lease of {lease_ms} ms is out of [{}, {}] ms", LEASE_MS.start(), LEASE_MS.end()
     )]
-    Lease { lease_ms: u32 },
+    Lease { lease_ms: u64 },
     /// The block size is out of [`BLOCK_BYTES`] or no power of two.
     #[error(
         "blocks of {block_bytes} bytes cannot be read: take a power of two in [{}, {}], 4096 for \
@@ -127,7 +127,7 @@ pub enum SpecError {
         BLOCK_BYTES.start(),
         BLOCK_BYTES.end()
     )]
-    BlockBytes { block_bytes: u32 },
+    BlockBytes { block_bytes: u64 },
     /// Not even one block is to be read.
     #[error("{total_bytes} bytes in total are less than one block of {block_bytes} bytes")]
     TotalBytes { total_bytes: u64, block_bytes: u32 },
@@ -185,7 +185,7 @@ impl WorkloadSpec {
             }
         }
         if !LEASE_MS.contains(&self.lease_ms) {
-            return Err(SpecError::Lease { lease_ms: self.lease_ms });
+            return Err(SpecError::Lease { lease_ms: self.lease_ms.into() });
         }
         if let Some(name) = &self.io_scheduler {
             validate_io_scheduler(name)?;
@@ -210,7 +210,7 @@ impl ReaderSpec {
     pub fn validate(&self) -> Result<(), SpecError> {
         let &ReaderSpec { block_bytes, total_bytes, depth, .. } = self;
         if !block_bytes.is_power_of_two() || !BLOCK_BYTES.contains(&block_bytes) {
-            return Err(SpecError::BlockBytes { block_bytes });
+            return Err(SpecError::BlockBytes { block_bytes: block_bytes.into() });
         }
         if total_bytes < u64::from(block_bytes) {
             return Err(SpecError::TotalBytes { total_bytes, block_bytes });
@@ -318,7 +318,10 @@ mod tests {
     #[test]
     fn numbers_keep_their_bounds() {
         for lease_ms in [0, 199, 60_001] {
-            assert_eq!(with(|spec| spec.lease_ms = lease_ms), Err(SpecError::Lease { lease_ms }));
+            assert_eq!(
+                with(|spec| spec.lease_ms = lease_ms),
+                Err(SpecError::Lease { lease_ms: lease_ms.into() })
+            );
         }
         for lease_ms in [200, 60_000] {
             assert_eq!(with(|spec| spec.lease_ms = lease_ms), Ok(()));
@@ -326,7 +329,7 @@ mod tests {
         for block_bytes in [0, 256, 511, 513, 4095, 6144, 1 << 21, 1 << 31] {
             assert_eq!(
                 with_reader(|reader| reader.block_bytes = block_bytes),
-                Err(SpecError::BlockBytes { block_bytes })
+                Err(SpecError::BlockBytes { block_bytes: block_bytes.into() })
             );
         }
         for block_bytes in [512, 1024, 1 << 20] {

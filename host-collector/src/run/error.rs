@@ -10,7 +10,7 @@ use crate::lab::vsock::VsockError;
 use crate::perf::RecordError;
 use crate::sampling::SampleError;
 use crate::store::StoreError;
-use crate::units::{Tid, VcpuId};
+use crate::units::Tid;
 use crate::vmm::found::UNSEEN_VCPUS_ADVICE;
 use crate::vmm::host::HostPcpusError;
 use crate::vmm::io_scheduler::IoSchedulerError;
@@ -20,6 +20,7 @@ use crate::vmm::way::NO_WAY_ADVICE;
 use std::error::Error;
 use std::io;
 use std::path::PathBuf;
+use vslice_workload::spec::SpecError;
 
 /// Says it of a run in which threads cannot be looked at.
 pub(super) const NOTHING_SHOWN: &str = "the kernel shows this user neither calls nor functions of QEMU's threads (ptrace(2), \
@@ -86,8 +87,8 @@ pub enum RunError {
     NoRole { vm: String, role: String, plan: String, parts: String },
     #[error("in plan '{plan}' somebody else has the part of {vm}: say VM=PART with one part each")]
     RoleTwice { vm: String, plan: String },
-    #[error("{vm} has {has} vCPUs, '{part}' of the plan loads its {vcpu}")]
-    NoVcpu { vm: String, has: usize, part: String, vcpu: VcpuId },
+    #[error("{vm} cannot be '{part}' of the plan: {source}")]
+    Workload { vm: String, part: String, source: SpecError },
     #[error("{vm} has {has} vCPUs, '{part}' of the plan to pin it by has {wants}")]
     OtherVcpus { vm: String, has: usize, part: String, wants: usize },
     #[error("{vm}: its VMM, process {pid}, has ended")]

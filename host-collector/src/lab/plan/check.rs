@@ -1,12 +1,9 @@
 //! What a plan must hold for it to be possible on any host.
 
-use super::{Aio, DiskPlan, Plan, PlanError, Problem, ReaderPlan, VmPlan};
-use crate::units::VcpuId;
+use super::{Accelerator, Aio, DiskPlan, Plan, PlanError, Problem, VmPlan};
 use std::collections::BTreeSet;
-use vslice_workload::spec::{Engine, LEASE_MS};
+use vslice_workload::spec::SpecError;
 
-/// Readers allocate their blocks, `depth` of them, in a guest that is small.
-const BLOCK_BYTES_MAX: u64 = 16 << 20;
 const MIB: u64 = 1 << 20;
 
 impl Plan {
@@ -51,9 +48,6 @@ impl Plan {
         if self.vms.len() > 64 {
             return Err(Problem::TooManyVms(self.vms.len()));
         }
-        if !u32::try_from(self.lease_ms).is_ok_and(|lease_ms| LEASE_MS.contains(&lease_ms)) {
-            return Err(Problem::Lease { lease_ms: self.lease_ms });
-        }
         if let Some(name) = self.host_io_scheduler.as_ref().filter(|name| !is_word(name)) {
             return Err(Problem::HostIoScheduler(name.clone()));
         }
@@ -63,8 +57,23 @@ impl Plan {
                 return Err(Problem::VmTwice(vm.name.clone()));
             }
             vm.check()?;
+            self.check_workload(vm)?;
         }
         Ok(())
+    }
+
+    /// What the agent in the guest will check, by its own rules, so that it does not refuse what is
+    /// found to be possible here.
+    fn check_workload(&self, vm: &VmPlan) -> Result<(), Problem> {
+        let refused = |problem| Problem::Workload { vm: vm.name.clone(), problem };
+        u32::try_from(self.lease_ms)
+            .map_err(|_| refused(SpecError::Lease { lease_ms: self.lease_ms }))?;
+        if let Some(block_bytes) = vm.reader.as_ref().map(|reader| reader.block_bytes) {
+            u32::try_from(block_bytes)
+                .map_err(|_| refused(SpecError::BlockBytes { block_bytes }))?;
+        }
+        // The accelerator decides about no more than the clock.
+        self.workload_spec(vm, Accelerator::Kvm).validate(vm.vcpus).map_err(refused)
     }
 }
 
@@ -95,19 +104,8 @@ impl VmPlan {
                 vcpus: self.vcpus,
             });
         }
-        let mut hogs = BTreeSet::new();
-        for &vcpu in &self.hogs {
-            self.check_vcpu("hogs", vcpu)?;
-            if !hogs.insert(vcpu) {
-                return Err(Problem::HogTwice { vm: self.name.clone(), vcpu });
-            }
-        }
-        self.check_vcpu("housekeeping_vcpu", self.housekeeping_vcpu)?;
         if let Some(disk) = &self.disk {
             self.check_disk(disk)?;
-        }
-        if let Some(reader) = &self.reader {
-            self.check_reader(reader)?;
         }
         Ok(())
     }
@@ -123,13 +121,6 @@ impl VmPlan {
             return Ok(());
         }
         Err(Problem::Range { vm: self.name.clone(), key, value, min, max })
-    }
-
-    fn check_vcpu(&self, key: &'static str, vcpu: VcpuId) -> Result<(), Problem> {
-        if vcpu.0 < self.vcpus {
-            return Ok(());
-        }
-        Err(Problem::NoSuchVcpu { vm: self.name.clone(), key, vcpu, vcpus: self.vcpus })
     }
 
     fn check_disk(&self, disk: &DiskPlan) -> Result<(), Problem> {
@@ -155,43 +146,21 @@ impl VmPlan {
         if disk.aio == Aio::Native && !disk.cache.is_direct() {
             return Err(Problem::NativeNeedsDirect(self.name.clone()));
         }
-        if disk.size_bytes < MIB || !disk.size_bytes.is_multiple_of(MIB) {
+        let block_bytes = self.reader.as_ref().map_or(0, |reader| reader.block_bytes);
+        if disk.size_bytes < MIB.max(block_bytes) || !disk.size_bytes.is_multiple_of(MIB) {
             return Err(Problem::DiskSize { vm: self.name.clone(), size_bytes: disk.size_bytes });
         }
         disk.queues.map_or(Ok(()), |queues| self.check_range("queues", u64::from(queues), 1, 64))
-    }
-
-    fn check_reader(&self, reader: &ReaderPlan) -> Result<(), Problem> {
-        let vm = || self.name.clone();
-        self.check_vcpu("reader.vcpu", reader.vcpu)?;
-        let block_bytes = reader.block_bytes;
-        if !block_bytes.is_power_of_two() || !(512..=BLOCK_BYTES_MAX).contains(&block_bytes) {
-            return Err(Problem::Block { vm: vm(), block_bytes });
-        }
-        if let Some(size_bytes) = self.disk.as_ref().map(|disk| disk.size_bytes)
-            && size_bytes < block_bytes
-        {
-            return Err(Problem::DiskSize { vm: vm(), size_bytes });
-        }
-        let total_bytes = reader.total_bytes;
-        if total_bytes < block_bytes {
-            return Err(Problem::Total { vm: vm(), total_bytes, block_bytes });
-        }
-        self.check_range("depth", u64::from(reader.depth), 1, 4096)?;
-        if reader.engine == Engine::Psync && reader.depth > 1 {
-            return Err(Problem::PsyncDepth { vm: vm(), depth: reader.depth });
-        }
-        if reader.duration_ms == Some(0) {
-            return Err(Problem::NoTime(vm()));
-        }
-        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::plan::Overrides;
+    use crate::lab::plan::{Accelerator, Overrides};
+    use crate::units::{PcpuId, VcpuId};
+    use proptest::prelude::*;
+    use vslice_workload::spec::{Engine, WorkloadSpec};
 
     /// The demo plan with one text replaced by another.
     fn changed(from: &str, to: &str) -> Result<Plan, PlanError> {
@@ -214,7 +183,7 @@ mod tests {
         (
             "collector_pcpu = 0",
             "collector_pcpu = 0\nlease = \"2min\"",
-            "lease = 120000 ms is not in [200, 60000] ms",
+            "vm 'vm1': a lease of 120000 ms is out of [200, 60000] ms",
         ),
         ("name = \"vm2\"", "name = \"vm1\"", "two vms have the name 'vm1'"),
         ("vcpus = 2", "vcpus = 0", "vm 'vm1': vcpus = 0 is not in [1, 64]"),
@@ -228,17 +197,25 @@ mod tests {
             "vcpu_pcpus = [0, 1, 0]",
             "vm 'vm1': vcpu_pcpus names 3 pCPUs for vcpus = 2; it needs one for each",
         ),
-        ("hogs = [1]", "hogs = [2]", "vm 'vm1': hogs names vCPU2, but the vm has vCPU0 to vCPU1"),
-        ("hogs = [1]", "hogs = [1, 1]", "vm 'vm1': hogs names vCPU1 twice"),
+        (
+            "hogs = [1]",
+            "hogs = [2]",
+            "vm 'vm1': a hog is pinned to vCPU2, but the machine has 2 vCPUs, numbered from 0: pin it to another or give the machine more",
+        ),
+        (
+            "hogs = [1]",
+            "hogs = [1, 1]",
+            "vm 'vm1': vCPU1 has more than one hog: name every vCPU once",
+        ),
         (
             "housekeeping_vcpu = 0",
             "housekeeping_vcpu = 7",
-            "vm 'vm1': housekeeping_vcpu names vCPU7, but the vm has vCPU0 to vCPU1",
+            "vm 'vm1': the housekeeping is pinned to vCPU7, but the machine has 2 vCPUs, numbered from 0: pin it to another or give the machine more",
         ),
         (
             "vcpu = 1\npattern",
             "vcpu = 3\npattern",
-            "vm 'vm1': reader.vcpu names vCPU3, but the vm has vCPU0 to vCPU1",
+            "vm 'vm1': the reader is pinned to vCPU3, but the machine has 2 vCPUs, numbered from 0: pin it to another or give the machine more",
         ),
         (
             "bus = \"virtio-blk\"\niothread = false",
@@ -269,12 +246,32 @@ mod tests {
         (
             "block = \"4KiB\"",
             "block = \"3KiB\"",
-            "vm 'vm1': block is 3072 bytes, it must be a power of two from 512B to 16MiB",
+            "vm 'vm1': blocks of 3072 bytes cannot be read: take a power of two in [512, 1048576], 4096 for instance",
+        ),
+        (
+            "block = \"4KiB\"",
+            "block = \"16MiB\"",
+            "vm 'vm1': blocks of 16777216 bytes cannot be read: take a power of two in [512, 1048576], 4096 for instance",
+        ),
+        (
+            "block = \"4KiB\"",
+            "block = \"8GiB\"",
+            "vm 'vm1': size is 67108864 bytes, it must be whole MiB and hold a block",
+        ),
+        (
+            "vcpu = 1\npattern",
+            "vcpu = 0\npattern",
+            "vm 'vm1': the reader is pinned to vCPU0, where the housekeeping runs: pin one of them to another of the 2 vCPUs, so that the sending does not disturb the measuring",
+        ),
+        (
+            "guest_io_scheduler = \"none\"",
+            "guest_io_scheduler = \"../none\"",
+            "vm 'vm1': \"../none\" is no name of an I/O scheduler: take none, mq-deadline, kyber or bfq, or leave it out",
         ),
         (
             "total = \"64MiB\"",
             "total = \"1KiB\"",
-            "vm 'vm1': total is 1024 bytes, less than one block of 4096 bytes",
+            "vm 'vm1': 1024 bytes in total are less than one block of 4096 bytes",
         ),
         (
             "size = \"64MiB\"",
@@ -284,14 +281,18 @@ mod tests {
         (
             "engine = \"psync\"",
             "engine = \"psync\"\ndepth = 8",
-            "vm 'vm1': depth = 8 needs engine = \"io_uring\", psync has one request in flight",
+            "vm 'vm1': a depth of 8 needs the engine io_uring: psync waits for each read, its depth is 1",
         ),
         (
             "engine = \"psync\"",
             "engine = \"io_uring\"\ndepth = 5000",
-            "vm 'vm1': depth = 5000 is not in [1, 4096]",
+            "vm 'vm1': a depth of 5000 is out of [1, 4096]",
         ),
-        ("total = \"64MiB\"", "total = \"64MiB\"\nduration = \"0s\"", "vm 'vm1': duration is 0"),
+        (
+            "total = \"64MiB\"",
+            "total = \"64MiB\"\nduration = \"0s\"",
+            "vm 'vm1': a duration of 0 ms leaves no time to read: leave it out to read all of total_bytes",
+        ),
     ];
 
     #[test]
@@ -322,6 +323,48 @@ mod tests {
         let overrides = Overrides { total_bytes: Some(1 << 20), ..Overrides::default() };
         let message = overrides.apply(&mut plan).expect_err("nothing to change").to_string();
         assert_eq!(message, "plan 'demo': --total changes a [vm.reader], and no vm has one");
+    }
+
+    /// The demo plan with other numbers: each mostly a usual one, so that many of these plans pass.
+    fn any_plan() -> impl Strategy<Value = Plan> {
+        let lease_ms = prop_oneof![8 => Just(1_500), 1 => 0..300_u64, 1 => 59_000..u64::MAX];
+        let scheduler = prop_oneof![8 => Just("none".to_owned()), 1 => "[a-z0-9_ -]{0,18}"];
+        let hogs = prop::collection::btree_set(0..4_u16, 0..3);
+        let duration_ms = prop_oneof![8 => Just(None), 1 => (0..2_u64).prop_map(Some)];
+        let depth = prop_oneof![4 => Just(1), 1 => 0..9_u16, 1 => 4_000..5_000_u16];
+        let vm = (2..6_u16, 0..4_u16, hogs, 0..4_u16, scheduler);
+        let reader = (6..34_u32, any::<bool>(), depth, any::<bool>(), duration_ms);
+        (vm, reader, lease_ms).prop_map(|(vm, reader, lease_ms)| {
+            let mut plan = Plan::load("demo").expect("the demo plan is sound");
+            plan.lease_ms = lease_ms;
+            let part = &mut plan.vms[0];
+            (part.vcpus, part.housekeeping_vcpu) = (vm.0, VcpuId(vm.1));
+            part.vcpu_pcpus = vec![PcpuId(0); usize::from(vm.0)];
+            part.hogs = vm.2.into_iter().map(VcpuId).collect();
+            let disk = part.disk.as_mut().expect("it has one");
+            (disk.size_bytes, disk.guest_io_scheduler) = (1 << 40, vm.4);
+            let of_plan = part.reader.as_mut().expect("it has one");
+            (of_plan.vcpu, of_plan.block_bytes) = (VcpuId(vm.3), 1 << reader.0);
+            of_plan.total_bytes = of_plan.block_bytes - u64::from(!reader.1);
+            (of_plan.depth, of_plan.duration_ms) = (reader.2, reader.4);
+            of_plan.engine = if reader.3 { Engine::Psync } else { Engine::IoUring };
+            plan
+        })
+    }
+
+    proptest! {
+        /// As the agent does it: it reads the JSON, and holds it against its vCPUs.
+        #[test]
+        fn every_plan_that_passes_is_one_that_the_agent_takes(plan in any_plan()) {
+            if plan.check_parts().is_ok() {
+                for (vm, accelerator) in plan.vms.iter().zip([Accelerator::Kvm, Accelerator::Tcg]) {
+                    let json = serde_json::to_vec(&plan.workload_spec(vm, accelerator)).unwrap();
+                    prop_assert!(json.len() <= vslice_wire::PLAN_BYTES_MAX);
+                    let spec: WorkloadSpec = serde_json::from_slice(&json).unwrap();
+                    prop_assert_eq!(spec.validate(vm.vcpus), Ok(()));
+                }
+            }
+        }
     }
 
     #[test]

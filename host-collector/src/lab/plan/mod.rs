@@ -58,7 +58,8 @@ pub struct Plan {
         with = "quantity::duration_text"
     )]
     pub boot_timeout_ms: u64,
-    /// How long an agent goes on without a sign of life of its collector, in [200 ms, 60 s]. A host
+    /// How long an agent goes on without a sign of life of its collector, in [200 ms, 60 s]
+    /// ([`LEASE_MS`](vslice_workload::spec::LEASE_MS)). A host
     /// that keeps its collector waiting for longer ends its runs early.
     #[serde(rename = "lease", default = "lease_default", with = "quantity::duration_text")]
     pub lease_ms: u64,
@@ -163,7 +164,8 @@ pub struct ReaderPlan {
     /// Requests in flight at once, in [1, 4096].
     #[serde(default = "depth_default")]
     pub depth: u16,
-    /// The size of one read in bytes: a power of two in [512, 16 MiB].
+    /// The size of one read in bytes: a power of two in [512, 1 MiB]
+    /// ([`BLOCK_BYTES`](vslice_workload::spec::BLOCK_BYTES)).
     #[serde(rename = "block", default = "block_default", with = "quantity::bytes_text")]
     pub block_bytes: u64,
     /// What all reads come to, in bytes.
@@ -500,8 +502,8 @@ impl ReaderPlan {
         ReaderSpec {
             target: "auto".to_owned(),
             create: false,
-            block_bytes: u32::try_from(self.block_bytes)
-                .expect("a checked plan has blocks of at most 16 MiB"),
+            // A checked plan has no blocks of as much.
+            block_bytes: u32::try_from(self.block_bytes).unwrap_or(u32::MAX),
             total_bytes: self.total_bytes,
             duration_ms: self.duration_ms,
             pattern: self.pattern,

@@ -1,9 +1,9 @@
 //! What can be wrong with a plan, said so that its author knows what to change.
 
-use crate::units::{PcpuId, VcpuId};
+use crate::units::PcpuId;
 use crate::vmm::host::HostPcpus;
 use thiserror::Error;
-use vslice_workload::spec::LEASE_MS;
+use vslice_workload::spec::SpecError;
 
 /// Why a plan cannot be used.
 #[derive(Debug, Error)]
@@ -80,12 +80,6 @@ pub enum Problem {
     /// Two guests of one name.
     #[error("two vms have the name '{0}'")]
     VmTwice(String),
-    /// An agent would give up at once, or never.
-    #[error("lease = {lease_ms} ms is not in [{}, {}] ms", LEASE_MS.start(), LEASE_MS.end())]
-    Lease {
-        /// The lease.
-        lease_ms: u64,
-    },
     /// It would be written to the kernel.
     #[error("host_io_scheduler = \"{0}\" is no name of a scheduler, such as bfq")]
     HostIoScheduler(String),
@@ -113,26 +107,6 @@ pub enum Problem {
         /// The number of vCPUs.
         vcpus: u16,
     },
-    /// A vCPU that the guest does not have.
-    #[error("vm '{vm}': {key} names {vcpu}, but the vm has vCPU0 to vCPU{}", vcpus - 1)]
-    NoSuchVcpu {
-        /// The guest.
-        vm: String,
-        /// The key.
-        key: &'static str,
-        /// What it names.
-        vcpu: VcpuId,
-        /// The number of vCPUs.
-        vcpus: u16,
-    },
-    /// Two hogs on a vCPU.
-    #[error("vm '{vm}': hogs names {vcpu} twice")]
-    HogTwice {
-        /// The guest.
-        vm: String,
-        /// The vCPU.
-        vcpu: VcpuId,
-    },
     /// Nothing to read.
     #[error("vm '{0}' has a [vm.reader] but no [vm.disk] to read")]
     NoDisk(String),
@@ -157,26 +131,6 @@ pub enum Problem {
         "vm '{0}': aio = \"native\" needs cache = \"none\" or \"directsync\", QEMU refuses it otherwise"
     )]
     NativeNeedsDirect(String),
-    /// A block size that no disk reads.
-    #[error(
-        "vm '{vm}': block is {block_bytes} bytes, it must be a power of two from 512B to 16MiB"
-    )]
-    Block {
-        /// The guest.
-        vm: String,
-        /// The size in bytes.
-        block_bytes: u64,
-    },
-    /// Less than one block in all.
-    #[error("vm '{vm}': total is {total_bytes} bytes, less than one block of {block_bytes} bytes")]
-    Total {
-        /// The guest.
-        vm: String,
-        /// What is to be read in bytes.
-        total_bytes: u64,
-        /// The size of a block in bytes.
-        block_bytes: u64,
-    },
     /// A disk that does not hold whole blocks.
     #[error("vm '{vm}': size is {size_bytes} bytes, it must be whole MiB and hold a block")]
     DiskSize {
@@ -185,19 +139,14 @@ pub enum Problem {
         /// The size in bytes.
         size_bytes: u64,
     },
-    /// psync with depth.
-    #[error(
-        "vm '{vm}': depth = {depth} needs engine = \"io_uring\", psync has one request in flight"
-    )]
-    PsyncDepth {
+    /// What the agent in the guest would refuse.
+    #[error("vm '{vm}': {problem}")]
+    Workload {
         /// The guest.
         vm: String,
-        /// The depth.
-        depth: u16,
+        /// Why.
+        problem: SpecError,
     },
-    /// No time to run.
-    #[error("vm '{0}': duration is 0")]
-    NoTime(String),
     /// An override for something that no VM has.
     #[error("{flag} changes a [vm.{table}], and no vm has one")]
     NothingToOverride {

@@ -14,6 +14,7 @@ use crate::vmm::qga::Qga;
 use crate::vmm::way::Way;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use vslice_workload::spec::WorkloadSpec;
 
 /// How long an agent that was started may take to connect. It tries for as long itself.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -57,6 +58,32 @@ impl Meeting {
 }
 
 impl Load {
+    /// Whether each VM's agent will do what it is asked for, by its own rules.
+    ///
+    /// # Errors
+    /// [`RunError::Workload`].
+    pub(super) fn check(&self, vms: &[FoundVm]) -> Result<(), RunError> {
+        for (vm, part) in vms.iter().zip(self.casting.parts()) {
+            let vcpus = u16::try_from(vm.vcpus().count()).unwrap_or(u16::MAX);
+            self.spec(vm, part).validate(vcpus).map_err(|source| {
+                let (vm, part) = (vm.label(), part.name.clone());
+                RunError::Workload { vm, part, source }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// What a VM's agent is asked for.
+    fn spec(&self, vm: &FoundVm, part: &VmPlan) -> WorkloadSpec {
+        let mut spec = self.casting.plan.workload_spec(part, accelerator_of(vm));
+        // That scheduler is for the disk that a run brings along.
+        spec.io_scheduler = None;
+        if let (Some(reader), Some(target)) = (&mut spec.reader, &self.target) {
+            reader.target.clone_from(target);
+        }
+        spec
+    }
+
     /// What the session with one VM's agent needs to know.
     pub(super) fn seat_plan(
         &self,
@@ -65,16 +92,10 @@ impl Load {
         name: &str,
         listener: GuestListener,
     ) -> SeatPlan {
-        let mut spec = self.casting.plan.workload_spec(part, accelerator_of(vm));
-        // That scheduler is for the disk that a run brings along.
-        spec.io_scheduler = None;
-        if let (Some(reader), Some(target)) = (&mut spec.reader, &self.target) {
-            reader.target.clone_from(target);
-        }
         SeatPlan {
             vm: name.to_owned(),
             listener,
-            session: session_plan(part, &spec),
+            session: session_plan(part, &self.spec(vm, part)),
             boot_timeout: CONNECT_TIMEOUT,
             has_reader: part.reader.is_some(),
         }
@@ -92,4 +113,56 @@ impl Load {
 /// What runs a VM; what is not KVM is taken for a translator.
 pub(super) fn accelerator_of(vm: &FoundVm) -> Accelerator {
     if vm.accelerator.as_deref() == Some("kvm") { Accelerator::Kvm } else { Accelerator::Tcg }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::plan::Plan;
+    use crate::units::{Tid, VcpuId};
+    use crate::vmm::found::FoundThread;
+
+    fn vm_with(vcpus: u16) -> FoundVm {
+        let thread = |vcpu| FoundThread {
+            tid: Tid(100 + u32::from(vcpu)),
+            comm: format!("CPU {vcpu}/KVM"),
+            role: VcpuId(vcpu).to_string(),
+            vcpu: Some(VcpuId(vcpu)),
+            iothread: None,
+            affinity: vec![],
+        };
+        FoundVm { threads: (0..vcpus).map(thread).collect(), ..FoundVm::called("web") }
+    }
+
+    /// The demo's vm1, its reader on vCPU1, as a VM with so many vCPUs is asked for it.
+    fn checked(vcpus: u16, change: impl FnOnce(&mut Load)) -> Result<(), String> {
+        let vms = [vm_with(vcpus)];
+        let plan = Plan::load("demo").expect("built in");
+        let casting = Casting::new(plan, &vms, &[None]).expect("it has a part");
+        let mut load = Load { casting, agent: None, target: None };
+        change(&mut load);
+        load.check(&vms).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_an_agent_would_refuse_is_refused_before_it_is_started() {
+        assert_eq!(checked(2, |_| {}), Ok(()));
+        let unlike = |checked: Result<(), String>, words: &str| {
+            let message = checked.expect_err(words);
+            assert!(message.starts_with("web cannot be 'vm1' of the plan: "), "{message}");
+            assert!(message.contains(words), "{message}");
+        };
+        unlike(checked(1, |_| {}), "a hog is pinned to vCPU1, but the machine has 1 vCPUs");
+        unlike(checked(2, |load| load.target = Some(String::new())), "is no path");
+        let vcpu7 = |load: &mut Load| load.casting.plan.vms[0].housekeeping_vcpu = VcpuId(7);
+        unlike(checked(4, vcpu7), "the housekeeping is pinned to vCPU7");
+        let vcpu1 = |load: &mut Load| load.casting.plan.vms[0].housekeeping_vcpu = VcpuId(1);
+        unlike(checked(2, vcpu1), "the reader is pinned to vCPU1, where the housekeeping runs");
+        // A run gives its own disk that scheduler; here nobody asks for it.
+        let scheduler = |load: &mut Load| {
+            let disk = load.casting.plan.vms[0].disk.as_mut().expect("it has one");
+            disk.guest_io_scheduler = "of another guest".to_owned();
+        };
+        assert_eq!(checked(2, scheduler), Ok(()));
+    }
 }

@@ -100,7 +100,7 @@ impl<'a> Attachment<'a> {
             return Err(RunError::UnseenVcpus { vm: vm.label() });
         }
         if let Some(load) = options.load {
-            load.casting.check_load(options.vms)?;
+            load.check(options.vms)?;
         }
         leftovers::undo(watcher);
         let evidence = EvidencePlan::of_host(options.evidence)?;

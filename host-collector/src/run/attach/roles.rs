@@ -64,23 +64,6 @@ impl Casting {
         Ok(pins)
     }
 
-    /// Whether these VMs have the vCPUs that the plan loads.
-    ///
-    /// # Errors
-    /// [`RunError::NoVcpu`].
-    pub(super) fn check_load(&self, vms: &[FoundVm]) -> Result<(), RunError> {
-        for (vm, part) in vms.iter().zip(self.parts()) {
-            let has = vm.vcpus().count();
-            let reader = part.reader.as_ref().map(|reader| reader.vcpu);
-            let loaded = part.hogs.iter().copied().chain(reader).max();
-            if let Some(vcpu) = loaded.filter(|vcpu| usize::from(vcpu.0) >= has) {
-                let (vm, part) = (vm.label(), part.name.clone());
-                return Err(RunError::NoVcpu { vm, has, part, vcpu });
-            }
-        }
-        Ok(())
-    }
-
     /// Whether the plan has a pCPU for each vCPU of these VMs, and no more.
     ///
     /// # Errors
