@@ -23,6 +23,7 @@ use vslice::vmm::bql::{self, Bql, BqlError};
 use vslice::vmm::found::{self, Vmm};
 use vslice::vmm::memory_map::MemoryMap;
 use vslice::vmm::pin::{affinity, set_affinity};
+use vslice::vmm::qemu_args::DirectSource;
 use vslice::vmm::qga::{Qga, QgaError};
 use vslice::vmm::qmp::{Qmp, QmpError};
 use vslice::vmm::threads::{self, ThreadRole};
@@ -363,7 +364,10 @@ fn a_vm_is_found() -> Outcome {
     check(vm.threads.iter().any(|thread| thread.iothread.as_deref() == Some("io0")), what)?;
     let disks = vm.disks.as_deref().ok_or("its disks are not known")?;
     let [disk] = disks else { return Err(what().into()) };
-    check(disk.bus == "virtio-blk" && !disk.is_direct && disk.iothreads == ["io0"], what)?;
+    check(disk.bus == "virtio-blk" && disk.iothreads == ["io0"], what)?;
+    // Its command line does not say so; the file that it has open does.
+    check(disk.is_direct == Some(false), what)?;
+    check(disk.is_direct_from == Some(DirectSource::OpenFile), what)?;
     let pid = qemu.pid.to_string();
     let listed = Command::new(env!("CARGO_BIN_EXE_vslice")).args(["ps", &pid]).output()?;
     let page = String::from_utf8_lossy(&listed.stdout).into_owned();

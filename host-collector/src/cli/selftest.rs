@@ -12,6 +12,7 @@ use vslice::rig::machine::choose_accelerator;
 use vslice::selftest::disks::{DiskCount, render_disks};
 use vslice::selftest::{Outcome, Score, SelftestConfig, Skipped, Stage, render, run};
 use vslice::vmm::host::{self, HostPcpus};
+use vslice::vmm::host_disks::HostDisks;
 
 /// The arguments of `vslice selftest`.
 #[derive(Debug, Args)]
@@ -59,7 +60,7 @@ pub(super) fn execute(args: &SelftestArgs) -> anyhow::Result<u8> {
         anyhow::bail!("a self-test needs two pCPUs: one for the vCPU, one for everything else");
     };
     let qemu = tools::find(tools::QEMU);
-    let slice = qemu.as_deref().and_then(|qemu| host::facts(qemu, "/".as_ref()).slice);
+    let slice = qemu.as_deref().and_then(|qemu| host::facts(qemu, HostDisks::default()).slice);
     let config = SelftestConfig {
         program: std::env::current_exe().context("this program's own file cannot be found")?,
         accelerators: accelerators(args.accelerator, qemu.as_deref()),

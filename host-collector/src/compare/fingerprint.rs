@@ -14,11 +14,15 @@ const THERE: &str = "there";
 /// The value of what a run does not have.
 const NONE: &str = "none";
 
+/// The value of what a run could not find out.
+const NOT_KNOWN: &str = "not known";
+
 /// Keys below the plan and the environment that no two runs need to share: names of files, processes
 /// and texts for people.
-const ASIDE: [&str; 12] = [
+const ASIDE: [&str; 13] = [
     "agent_socket",
     "description",
+    "is_direct_from",
     "is_steal_told",
     "load_socket",
     "memory_bytes",
@@ -31,11 +35,12 @@ const ASIDE: [&str; 12] = [
     "vsock_cid",
 ];
 
+/// Keys of the environment that [`host_disks`] tells of; the first is that of older runs.
+const HOST_DISKS: [&str; 3] = ["disk", "disks", "disks_missing"];
+
 /// What keys of the environment are called.
-const LABELS: [(&str, &str); 10] = [
+const LABELS: [(&str, &str); 8] = [
     ("environment.clocksource", "clock source"),
-    ("environment.disk.device", "host disk"),
-    ("environment.disk.scheduler", "host I/O scheduler"),
     ("environment.governor", "frequency governor"),
     ("environment.kernel_release", "host kernel"),
     ("environment.pcpus_online", "pCPUs online"),
@@ -88,7 +93,11 @@ pub struct Condition {
 #[must_use]
 pub fn conditions(manifest: &Manifest) -> Vec<Condition> {
     let mut leaves = BTreeMap::new();
-    flatten("environment", &manifest.environment, &mut leaves);
+    let mut environment = manifest.environment.clone();
+    if let Some(fields) = environment.as_object_mut() {
+        HOST_DISKS.iter().for_each(|key| drop(fields.remove(*key)));
+    }
+    flatten("environment", &environment, &mut leaves);
     flatten("plan", &manifest.plan, &mut leaves);
     let of_leaf = |(key, value): (String, String)| {
         let label = LABELS.iter().find(|(known, _)| *known == key).map(|(_, label)| *label);
@@ -109,6 +118,7 @@ pub fn conditions(manifest: &Manifest) -> Vec<Condition> {
         condition("evidence", manifest.evidence.level.name()),
     ];
     conditions.extend(leaves.into_iter().map(of_leaf));
+    conditions.extend(host_disks(manifest).iter().map(|(name, value)| condition(name, value)));
     for vm in &manifest.vms {
         for thread in &vm.threads {
             if let (Some(vcpu), Some(pcpu)) = (thread.vcpu, thread.pinned.or(thread.kept)) {
@@ -141,6 +151,37 @@ pub fn conditions(manifest: &Manifest) -> Vec<Condition> {
         conditions.push(condition(&format!("{name}'s clock"), clock.as_str().unwrap_or(NONE)));
     }
     conditions
+}
+
+/// The disks under the guests' images: which, how they are scheduled, and whether they rotate.
+fn host_disks(manifest: &Manifest) -> Vec<(&'static str, String)> {
+    let environment = &manifest.environment;
+    let is_attached = manifest.plan.get("attached").is_some();
+    let not_known =
+        || ["host disk", "host I/O scheduler"].map(|name| (name, NOT_KNOWN.to_owned())).to_vec();
+    let disks = match (environment["disks"].as_array(), &environment["disk"]) {
+        (Some(disks), _) if disks.is_empty() => return not_known(),
+        (Some(disks), _) => disks.clone(),
+        (None, Value::Null) => return Vec::new(),
+        // Older runs had the disk under vslice's own files there, which of an attached VM says nothing.
+        (None, _) if is_attached => return not_known(),
+        (None, disk) => vec![disk.clone()],
+    };
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let of_each = |key: &str| {
+        let one = |disk: &Value| match &disks[..] {
+            [_] => text(&disk[key]),
+            _ => format!("{} of {}", text(&disk[key]), text(&disk["device"])),
+        };
+        let is_known = |disk: &&Value| !disk[key].is_null();
+        disks.iter().filter(is_known).map(one).collect::<Vec<_>>().join(" and ")
+    };
+    let names = disks.iter().map(|disk| text(&disk["device"])).collect::<Vec<_>>().join(" and ");
+    let mut told = vec![("host disk", names)];
+    for (name, key) in [("host I/O scheduler", "scheduler"), ("host disk rotates", "rotational")] {
+        told.extend(Some((name, of_each(key))).filter(|(_, value)| !value.is_empty()));
+    }
+    told
 }
 
 /// Every scalar and object below `value`, by its path; what is in a list of objects by its name, or its

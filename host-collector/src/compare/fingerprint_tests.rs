@@ -10,7 +10,7 @@ fn manifest(iothread: bool, qemu: &str) -> Manifest {
     manifest.environment = json!({
         "qemu_version": format!("QEMU emulator version {qemu}"),
         "kernel_release": "6.1.0",
-        "disk": { "device": "vda", "scheduler": "none", "schedulers": ["none", "bfq"] },
+        "disks": [{ "device": "vda", "scheduler": "none", "schedulers": ["none", "bfq"] }],
         "governor": null,
     });
     manifest.plan = json!({
@@ -49,7 +49,7 @@ fn every_other_difference_is_named() {
         told(&[&a], &[&b])
     };
     assert_eq!(
-        change(&|b| b.environment["disk"]["scheduler"] = json!("bfq")),
+        change(&|b| b.environment["disks"][0]["scheduler"] = json!("bfq")),
         ["not comparable: host I/O scheduler none against bfq"]
     );
     assert_eq!(
@@ -131,4 +131,47 @@ fn an_iothread_is_found_in_a_plan_and_in_what_was_attached_to() {
     assert_eq!(has_iothread(&attached), Some(true));
     attached.plan["attached"][0]["disks"] = json!(null);
     assert_eq!(has_iothread(&attached), None);
+}
+
+#[test]
+fn the_host_disks_are_those_under_the_images() {
+    let a = manifest(false, "7.2");
+    let against = |disks: serde_json::Value| {
+        let mut b = manifest(true, "7.2");
+        b.environment["disks"] = disks;
+        told(&[&a], &[&b])
+    };
+    assert_eq!(
+        against(json!([{ "device": "sda", "scheduler": "none" }])),
+        ["not comparable: host disk vda against sda"]
+    );
+    assert_eq!(
+        against(json!([
+            { "device": "sda", "scheduler": "none", "rotational": true },
+            { "device": "sdb", "scheduler": "bfq", "rotational": null },
+        ])),
+        [
+            "not comparable: host I/O scheduler none against none of sda and bfq of sdb",
+            "not comparable: host disk vda against sda and sdb",
+            "not comparable: host disk rotates none against true of sda",
+        ]
+    );
+    assert_eq!(
+        against(json!([])),
+        [
+            "not comparable: host I/O scheduler none against not known",
+            "not comparable: host disk vda against not known",
+        ]
+    );
+    // Older runs had one, which was wrong for VMs that were attached to.
+    let mut old = manifest(true, "7.2");
+    let disks = old.environment.as_object_mut().unwrap().remove("disks").unwrap();
+    old.environment["disk"] = disks[0].clone();
+    assert_eq!(told(&[&a], &[&old]), [""; 0]);
+    let host_disk = |run: &Manifest| {
+        let mut all = conditions(run).into_iter();
+        all.find(|condition| condition.name == "host disk").map(|condition| condition.value)
+    };
+    old.plan = json!({ "attached": [] });
+    assert_eq!(host_disk(&old).as_deref(), Some("not known"));
 }

@@ -4,7 +4,7 @@ use super::Listing;
 use crate::text::harmless;
 use crate::vmm::found::{FoundThread, FoundVm, Manager, Vmm};
 use crate::vmm::host::HostPcpus;
-use crate::vmm::qemu_args::Disk;
+use crate::vmm::qemu_args::{DirectSource, Disk};
 use std::fmt::Write as _;
 
 /// A page for people. Every text in it that somebody else chose is made harmless.
@@ -91,7 +91,14 @@ fn disk_text(disk: &Disk) -> String {
     let id = disk.id.as_deref().map(|id| format!(" {id}")).unwrap_or_default();
     let path = disk.path.as_deref().unwrap_or("an unknown file");
     let format = disk.format.as_deref().map(|format| format!(" ({format})")).unwrap_or_default();
-    let cache = if disk.is_direct { "past the page cache" } else { "through the page cache" };
+    let cache = match (disk.is_direct, disk.is_direct_from) {
+        (None, _) => "past the page cache or not: not told".to_owned(),
+        (Some(is_direct), source) => format!(
+            "{} the page cache{}",
+            if is_direct { "past" } else { "through" },
+            if source == Some(DirectSource::CommandLine) { " by the command line" } else { "" }
+        ),
+    };
     let served = match &disk.iothreads[..] {
         [] if disk.is_kicked_by_exit => {
             "no dataplane, and the vCPU itself submits (ioeventfd=off)".to_owned()
@@ -156,13 +163,20 @@ pub(super) mod tests {
             bus: "virtio-blk".to_owned(),
             path: Some("/x".to_owned()),
             format: Some("raw".to_owned()),
-            is_direct: true,
+            is_direct: Some(true),
+            is_direct_from: Some(DirectSource::OpenFile),
             aio: "native".to_owned(),
             iothreads: vec!["io0".to_owned()],
             is_kicked_by_exit: false,
         };
-        let slow = Disk { iothreads: vec![], is_kicked_by_exit: true, ..disk.clone() };
-        one.disks = Some(vec![disk, slow]);
+        let slow = Disk {
+            iothreads: vec![],
+            is_kicked_by_exit: true,
+            is_direct_from: Some(DirectSource::CommandLine),
+            ..disk.clone()
+        };
+        let untold = Disk { is_direct: None, is_direct_from: None, ..disk.clone() };
+        one.disks = Some(vec![disk, slow, untold]);
         one.agent_socket = Some(PathBuf::from("/ga"));
         let two = FoundVm { name: None, disks: None, vmm: Vmm::Firecracker, ..vm("", 20, vec![]) };
         let pcpus = [0, 1, 2, 3, 8].map(PcpuId).to_vec();
@@ -173,7 +187,8 @@ pub(super) mod tests {
   iothread io0                 12  pCPU1
   call_rcu                     13  any pCPU
   virtio-blk d0 on /x (raw): past the page cache, aio native, iothread io0
-  virtio-blk d0 on /x (raw): past the page cache, aio native, no dataplane, and the vCPU itself submits (ioeventfd=off)
+  virtio-blk d0 on /x (raw): past the page cache by the command line, aio native, no dataplane, and the vCPU itself submits (ioeventfd=off)
+  virtio-blk d0 on /x (raw): past the page cache or not: not told, aio native, iothread io0
   qemu-ga at /ga
 
 process 20  Firecracker (process 20), kvm, 0 vCPUs

@@ -23,6 +23,7 @@ use crate::store::RunDir;
 use crate::units::Tid;
 use crate::vmm::frequency::FrequencyRecord;
 use crate::vmm::host::{self, HostPcpus};
+use crate::vmm::host_disks::HostDisks;
 use crate::vmm::io_scheduler::HeldIoScheduler;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -126,8 +127,8 @@ impl Prepared<'_> {
     }
 
     fn manifest(&self) -> Manifest {
-        let mut facts = host::facts(&self.qemu, &self.scratch);
-        if let (Some(disk), Some(held)) = (&mut facts.disk, &self.io_scheduler) {
+        let mut facts = host::facts(&self.qemu, HostDisks::under_directory(&self.scratch));
+        if let (Some(disk), Some(held)) = (facts.host_disks.disks.first_mut(), &self.io_scheduler) {
             disk.scheduler_asked = self.plan.host_io_scheduler().map(str::to_owned);
             disk.scheduler_before = held.previous().map(str::to_owned);
         }

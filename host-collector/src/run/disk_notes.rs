@@ -17,7 +17,7 @@ pub(super) fn images_of_lab(planned: &VmPlan, guest: &Guest) -> Vec<Image> {
     let image = planned.disk.as_ref().zip(guest.disk_image()).map(|(disk, path)| Image {
         path: path.to_owned(),
         format: Some("raw".to_owned()),
-        is_direct: disk.cache.is_direct(),
+        is_direct: Some(disk.cache.is_direct()),
     });
     image.into_iter().collect()
 }
@@ -32,7 +32,7 @@ pub(super) fn note(
 ) {
     let disk = said.and_then(|said| said.disk.as_ref());
     let mut record = DiskRecord {
-        is_direct: false,
+        is_direct: None,
         pattern: reader.pattern,
         size_bytes: said.map_or(0, |said| said.target_bytes),
         offset_bytes: 0,
@@ -114,7 +114,8 @@ pub(super) fn take_back(manifest: &mut Manifest, tracepoints_missing: &[&str]) {
 pub(super) fn target(vm: &VmRecord) -> Option<Target> {
     let disk = vm.disk.as_ref().filter(|disk| disk.missing.is_none())?;
     Some(Target {
-        access: if disk.is_direct { HostAccess::Direct } else { HostAccess::Cached },
+        // Of what is not known, nothing is taken for granted that only direct reads keep to.
+        access: if disk.is_direct == Some(true) { HostAccess::Direct } else { HostAccess::Cached },
         pattern: disk.pattern,
         block_bytes: vm.block_bytes.filter(|bytes| *bytes > 0)?,
         size_bytes: disk.size_bytes,
@@ -132,7 +133,7 @@ mod tests {
     use vslice_wire::ClockKind;
 
     fn raw(path: &Path) -> Image {
-        Image { path: path.to_owned(), format: Some("raw".to_owned()), is_direct: true }
+        Image { path: path.to_owned(), format: Some("raw".to_owned()), is_direct: Some(true) }
     }
 
     fn sized(bytes: u64) -> (tempfile::NamedTempFile, Image) {

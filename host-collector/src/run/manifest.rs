@@ -172,8 +172,9 @@ pub struct TscReading {
 /// What the host's I/O for a reader is told by, as it was just before recording began.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskRecord {
-    /// Whether the VMM reads it with `O_DIRECT`.
-    pub is_direct: bool,
+    /// Whether the VMM reads it with `O_DIRECT`; `None` if that is not known.
+    #[serde(default)]
+    pub is_direct: Option<bool>,
     /// In which order the reader reads it.
     pub pattern: Pattern,
     /// The size of what it reads in bytes.

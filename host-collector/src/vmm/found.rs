@@ -1,6 +1,8 @@
 //! The virtual machines of this host, found from outside: `/proc`, their command lines and KVM's
 //! debugfs. Nothing is asked of them, so that nothing of them is disturbed.
 
+use super::image;
+use super::open_files;
 use super::pin::affinity;
 use super::procfs;
 use super::qemu_args::{Disk, QemuArgs, SocketPlace};
@@ -11,7 +13,7 @@ use nix::unistd::Uid;
 use serde::Serialize;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What to do where no thread of a VMM can be told to run a vCPU.
 pub const UNSEEN_VCPUS_ADVICE: &str = "start QEMU with -name ...,debug-threads=on, or look as root \
@@ -169,7 +171,7 @@ pub fn look_at(pid: Tid, debugfs: Option<&KvmDebugfs>) -> Option<FoundVm> {
         manager: manager_of(&words),
         accelerator: by_threads.or(by_kvm).or(args.accelerator).or(default),
         threads,
-        disks: (vmm == Vmm::Qemu).then_some(args.disks),
+        disks: (vmm == Vmm::Qemu).then(|| with_open_files(pid, args.disks)),
         qmp_sockets: args.qmp_sockets.into_iter().map(|path| absolute(pid, path)).collect(),
         agent_socket: args.agent_socket.map(|path| absolute(pid, path)),
         has_agent_port: args.has_agent_port,
@@ -179,6 +181,16 @@ pub fn look_at(pid: Tid, debugfs: Option<&KvmDebugfs>) -> Option<FoundVm> {
         }),
         vsock_cid: args.vsock_cid,
     })
+}
+
+/// How these disks' files are open is the kernel's word, where this user may see it.
+fn with_open_files(pid: Tid, mut disks: Vec<Disk>) -> Vec<Disk> {
+    let files = open_files::open_files(pid).unwrap_or_default();
+    for disk in &mut disks {
+        let path = disk.path.as_ref().map(|path| image::seen_by(pid, Path::new(path)));
+        disk.note_open(path.and_then(|path| open_files::is_direct(&files, &path)));
+    }
+    disks
 }
 
 /// A path that may be relative to where a process is. It stays as it is if that cannot be seen.

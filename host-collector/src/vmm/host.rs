@@ -2,6 +2,7 @@
 
 use crate::units::PcpuId;
 use crate::vmm::conditions::Conditions;
+use crate::vmm::host_disks::HostDisks;
 use crate::vmm::slice::Slice;
 use nix::time::{ClockId, clock_getres};
 use serde::{Deserialize, Serialize};
@@ -145,8 +146,9 @@ pub struct HostFacts {
     pub clocksource: Option<String>,
     /// The first line of `qemu-system-x86_64 --version`.
     pub qemu_version: Option<String>,
-    /// The device under the guests' disks.
-    pub disk: Option<DiskFacts>,
+    /// The disks under the guests' images.
+    #[serde(flatten)]
+    pub host_disks: HostDisks,
     /// What its kernel is set to.
     #[serde(default)]
     pub conditions: Conditions,
@@ -168,9 +170,7 @@ impl HostFacts {
             let expected = Duration::from_nanos(slice.expected_ns).as_secs_f64() * 1e3;
             lines.push(format!("two busy threads on a pCPU take turns of {expected:.2} ms"));
         }
-        if let Some(disk) = &self.disk {
-            lines.push(disk.line());
-        }
+        lines.extend(self.host_disks.lines());
         lines
     }
 }
@@ -195,7 +195,8 @@ pub struct DiskFacts {
 }
 
 impl DiskFacts {
-    fn line(&self) -> String {
+    /// What a report says of it.
+    pub(super) fn line(&self) -> String {
         let scheduler = self.scheduler.as_deref().unwrap_or("unknown");
         let mut line = format!("host disk {}, I/O scheduler {scheduler}", self.device);
         if let Some(asked) = self.scheduler_asked.as_deref().filter(|asked| *asked != scheduler) {
@@ -208,9 +209,9 @@ impl DiskFacts {
     }
 }
 
-/// Asks this host; `disk_path` is any file or directory on the guests' disk.
+/// Asks this host, where `host_disks` are known already.
 #[must_use]
-pub fn facts(qemu: &Path, disk_path: &Path) -> HostFacts {
+pub fn facts(qemu: &Path, host_disks: HostDisks) -> HostFacts {
     let kernel_release = read_trimmed("/proc/sys/kernel/osrelease");
     let tick_ns = tick_ns();
     let pcpus_online = HostPcpus::online().ok();
@@ -231,7 +232,7 @@ pub fn facts(qemu: &Path, disk_path: &Path) -> HostFacts {
             "/sys/devices/system/clocksource/clocksource0/current_clocksource",
         ),
         qemu_version: qemu_version(qemu),
-        disk: disk_facts(disk_path),
+        host_disks,
         conditions: Conditions::of_host(),
     }
 }
@@ -301,23 +302,31 @@ fn kernel_device(text: &str) -> Option<u32> {
 }
 
 /// The directories in sysfs of a block device and of the whole disk that it is (a part of).
-fn device_and_disk(major: u64, minor: u64) -> Option<(PathBuf, PathBuf)> {
+pub(super) fn device_and_disk(major: u64, minor: u64) -> Option<(PathBuf, PathBuf)> {
     let device = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()?;
-    // A partition has its queue in the directory of its disk.
-    let disk = [Some(device.as_path()), device.parent()]
-        .into_iter()
-        .flatten()
-        .find(|candidate| candidate.join("queue").is_dir())?
-        .to_owned();
+    let disk = disk_of_device(&device)?;
     Some((device, disk))
 }
 
-/// The block device that holds a file, if it is one with a queue; a file system in memory or
-/// over several devices has none.
+/// The directory in sysfs of the whole disk that a device is (a part of): a partition has its queue there.
+pub(super) fn disk_of_device(device: &Path) -> Option<PathBuf> {
+    let mut candidates = [Some(device), device.parent()].into_iter().flatten();
+    candidates.find(|candidate| candidate.join("queue").is_dir()).map(Path::to_owned)
+}
+
+/// The block device that holds a file, or that it is, if it is one with a queue; a file system in memory
+/// or over several devices has none.
 #[must_use]
 pub fn disk_facts(path: &Path) -> Option<DiskFacts> {
-    let number = fs::metadata(path).ok()?.dev();
+    let metadata = fs::metadata(path).ok()?;
+    let is_device = metadata.file_type().is_block_device();
+    let number = if is_device { metadata.rdev() } else { metadata.dev() };
     let (_, disk) = device_and_disk(nix::sys::stat::major(number), nix::sys::stat::minor(number))?;
+    facts_of_disk(&disk)
+}
+
+/// What sysfs says of a whole disk, whose directory there this is.
+pub(super) fn facts_of_disk(disk: &Path) -> Option<DiskFacts> {
     let line = read_trimmed(disk.join("queue/scheduler")).unwrap_or_default();
     let (scheduler, schedulers) = parse_schedulers(&line);
     Some(DiskFacts {
@@ -420,7 +429,8 @@ mod tests {
 
     #[test]
     fn this_host_has_a_kernel_and_pcpus_and_no_qemu_at_a_path_without_one() {
-        let facts = facts(Path::new("/nonexistent/qemu"), Path::new("/"));
+        let facts =
+            facts(Path::new("/nonexistent/qemu"), HostDisks::under_directory(Path::new("/")));
         assert!(facts.kernel_release.is_some());
         assert!(facts.pcpus_online.is_some_and(|pcpus| pcpus.count() > 0));
         assert_eq!(facts.qemu_version, None);

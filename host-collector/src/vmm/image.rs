@@ -24,8 +24,8 @@ pub struct Image {
     pub path: PathBuf,
     /// `raw`, `qcow2`, ...; `None` if the VMM finds that out by itself.
     pub format: Option<String>,
-    /// Whether the VMM reads it with `O_DIRECT`.
-    pub is_direct: bool,
+    /// Whether the VMM reads it with `O_DIRECT`; `None` if that is not known.
+    pub is_direct: Option<bool>,
 }
 
 impl Image {
@@ -90,7 +90,7 @@ impl Image {
 
 /// A path of another process, as this one can open it (proc(5), `root` and `cwd`): the path itself,
 /// where it leads to the same file here.
-fn seen_by(pid: Tid, path: &Path) -> PathBuf {
+pub(super) fn seen_by(pid: Tid, path: &Path) -> PathBuf {
     let Ok(below_root) = path.strip_prefix("/") else {
         return Path::new(&format!("/proc/{pid}/cwd")).join(path);
     };
@@ -124,7 +124,7 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new_in("/var/tmp").expect("writable");
         file.write_all(content).expect("room");
         let path = file.path().to_owned();
-        (file, Image { path, format: format.map(str::to_owned), is_direct: true })
+        (file, Image { path, format: format.map(str::to_owned), is_direct: Some(true) })
     }
 
     #[test]

@@ -115,6 +115,18 @@ pub fn tids(pid: Tid) -> io::Result<Vec<Tid>> {
     Ok(tids)
 }
 
+/// The file descriptors that a process has open.
+///
+/// # Errors
+/// Those of reading the directory `/proc/PID/fd`, which another user's process does not show.
+pub fn fds(pid: Tid) -> io::Result<Vec<u32>> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd"))?.flatten();
+    let mut fds: Vec<u32> =
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    fds.sort_unstable();
+    Ok(fds)
+}
+
 /// The pCPU that a thread is on, or was on last: field 39 of proc_pid_stat(5).
 #[must_use]
 pub fn last_pcpu(tid: Tid) -> Option<PcpuId> {

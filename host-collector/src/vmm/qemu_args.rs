@@ -7,7 +7,7 @@
 mod disk;
 mod properties;
 
-pub use disk::Disk;
+pub use disk::{DirectSource, Disk};
 
 use disk::{BlockDevices, Controllers};
 use properties::Properties;

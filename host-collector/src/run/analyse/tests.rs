@@ -258,7 +258,7 @@ const STRANGER: Tid = Tid(900);
 fn on_disk(manifest: Manifest) -> Manifest {
     let mut manifest = manifest;
     manifest.vms[0].disk = Some(DiskRecord {
-        is_direct: true,
+        is_direct: Some(true),
         pattern: vslice_workload::spec::Pattern::Seq,
         size_bytes: 1 << 20,
         offset_bytes: 0,

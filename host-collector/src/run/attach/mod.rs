@@ -29,6 +29,7 @@ use crate::units::{PcpuId, Tid};
 use crate::vmm::found::FoundVm;
 use crate::vmm::frequency::FrequencyRecord;
 use crate::vmm::host::{self, HostPcpus};
+use crate::vmm::host_disks::HostDisks;
 use crate::vmm::image::Image;
 use crate::vmm::pin::{Pin, Pinning};
 use crate::vmm::procfs::{self, StartTicks};
@@ -302,7 +303,7 @@ impl<'a> Attachment<'a> {
         let vms = self.options.vms;
         let exe = |vm: &FoundVm| std::fs::read_link(format!("/proc/{}/exe", vm.pid)).ok();
         let program: PathBuf = vms.iter().find_map(exe).unwrap_or_default();
-        let facts = host::facts(&program, &scratch::parent_dir());
+        let facts = host::facts(&program, HostDisks::under_vms(vms));
         let accelerators: BTreeSet<&str> =
             vms.iter().filter_map(|vm| vm.accelerator.as_deref()).collect();
         let parts: Vec<Option<&VmPlan>> = match self.options.load {

@@ -23,9 +23,24 @@ impl Properties {
         self.0.get(key).map(String::as_str)
     }
 
-    /// Whether a switch is on; QEMU takes all of these words (`qapi_bool_parse`).
+    /// How a switch stands, if it is told; QEMU takes all of these words (`qapi_bool_parse`).
+    pub(super) fn switch(&self, key: &str) -> Option<bool> {
+        match self.get(key)? {
+            "on" | "yes" | "true" | "y" => Some(true),
+            "off" | "no" | "false" | "n" => Some(false),
+            _ => None,
+        }
+    }
+
+    /// Whether a switch is on.
     pub(super) fn is_on(&self, key: &str) -> bool {
-        matches!(self.get(key), Some("on" | "yes" | "true" | "y"))
+        self.switch(key) == Some(true)
+    }
+
+    /// Whether there is any key below this one.
+    pub(super) fn has_below(&self, key: &str) -> bool {
+        let prefix = format!("{key}.");
+        self.0.range(prefix.clone()..).next().is_some_and(|(key, _)| key.starts_with(&prefix))
     }
 
     /// The values of all keys that `wanted` wants, in the order of the keys.

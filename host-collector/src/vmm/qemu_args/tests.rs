@@ -8,7 +8,9 @@ fn parse(line: &str) -> QemuArgs {
 
 fn disk(bus: &str, path: &str, is_direct: bool, aio: &str) -> Disk {
     let (bus, aio, path) = (bus.to_owned(), aio.to_owned(), Some(path.to_owned()));
-    Disk { bus, path, is_direct, aio, format: Some("raw".to_owned()), ..Disk::default() }
+    let (is_direct, is_direct_from) = (Some(is_direct), Some(DirectSource::CommandLine));
+    let format = Some("raw".to_owned());
+    Disk { bus, path, is_direct, is_direct_from, aio, format, ..Disk::default() }
 }
 
 /// As libvirt 9.0 starts QEMU 7.2 (Debian 12), shortened.
@@ -60,8 +62,9 @@ fn the_old_form() {
         ..disk("virtio-blk", "/a,b.img", true, "native")
     };
     let untold = |disk: Disk| Disk { format: None, ..disk };
+    let uncached = |disk: Disk| Disk { is_direct: None, is_direct_from: None, ..disk };
     let rest = [
-        untold(disk("ide", "/c.img", false, "threads")),
+        untold(uncached(disk("ide", "/c.img", false, "threads"))),
         untold(disk("virtio-blk", "/d.img", true, "threads")),
     ];
     assert_eq!(args.disks, [&[first][..], &rest[..]].concat());
@@ -132,6 +135,76 @@ fn what_is_below_no_format_is_raw() {
     let expected = ["raw", "raw with an offset", "qcow2", "raw under a snapshot"]
         .map(|format| Some(format.to_owned()));
     assert_eq!(formats(lines), expected);
+}
+
+/// Each disk's rule of where `cache.direct` counts.
+#[test]
+fn the_page_cache_is_passed_where_qemu_says_so() {
+    let drive = |drive: &str| parse(&format!("qemu -drive if=virtio,{drive}")).disks.remove(0);
+    let direct = |line: &str| {
+        let mut disks = parse(&format!("qemu -device virtio-blk-pci,drive=d {line}")).disks;
+        let disk = disks.remove(0);
+        assert_eq!(disk.path.as_deref(), Some("/x"), "{line}");
+        assert_eq!(disk.is_direct.is_some(), disk.is_direct_from.is_some());
+        disk.is_direct
+    };
+    // A drive's word is for all that is made of it, unless a part has its own.
+    for (cache, expected) in [
+        ("cache=none", Some(true)),
+        ("cache=off", Some(true)),
+        ("cache=writeback", Some(false)),
+        ("cache=none,cache.direct=off", Some(false)),
+        ("cache.direct=on", Some(true)),
+        ("cache=none,file.cache.direct=off,file.filename=/x,file.driver=file", Some(false)),
+        ("cache=none,file.filename=/x,file.driver=file", Some(true)),
+        ("cache=none,file.locking=off", Some(true)),
+        ("", None),
+    ] {
+        assert_eq!(drive(&format!("file=/x,{cache}")).is_direct, expected, "{cache}");
+    }
+    // A node's is its own, and that of what is defined in it; not of what it refers to.
+    let file = "driver=file,filename=/x,node-name=f";
+    for (nodes, expected) in [
+        (format!("-blockdev {file} -blockdev driver=raw,node-name=d,file=f,cache.direct=on"), None),
+        (
+            format!(
+                "-blockdev {file},cache.direct=on -blockdev driver=qcow2,node-name=d,file=f,cache.direct=off"
+            ),
+            Some(true),
+        ),
+        (
+            format!("-blockdev {file},cache.direct=off -blockdev driver=raw,node-name=d,file=f"),
+            Some(false),
+        ),
+        (
+            "-blockdev driver=raw,node-name=d,cache.direct=on,file.driver=file,file.filename=/x"
+                .to_owned(),
+            Some(true),
+        ),
+        (
+            "-blockdev driver=raw,node-name=d,cache.direct=on,file.driver=file,file.filename=/x,\
+             file.cache.direct=off"
+                .to_owned(),
+            Some(false),
+        ),
+    ] {
+        assert_eq!(direct(&nodes), expected, "{nodes}");
+    }
+}
+
+/// Children that are defined in their parents, as Proxmox VE 9 writes its disks.
+#[test]
+fn nodes_within_nodes_are_followed() {
+    let args = parse(
+        r#"qemu -blockdev {"driver":"throttle","throttle-group":"tg","node-name":"d","file":{"driver":"qcow2","node-name":"f","file":{"driver":"file","filename":"/d.qcow2","aio":"io_uring","cache":{"direct":true},"node-name":"e"}}}
+        -device virtio-blk-pci,drive=d,id=v0"#,
+    );
+    let expected = Disk {
+        id: Some("v0".to_owned()),
+        format: Some("qcow2".to_owned()),
+        ..disk("virtio-blk", "/d.qcow2", true, "io_uring")
+    };
+    assert_eq!(args.disks, [expected]);
 }
 
 #[test]

@@ -1,0 +1,163 @@
+//! The disks of this host under the guests' own images.
+
+use super::found::FoundVm;
+use super::host::{self, DiskFacts};
+use super::open_files;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, Metadata};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// Device mapper and md may lie on each other, no deeper than this.
+const DEPTH_MAX: usize = 8;
+
+/// Which disks the guests' images are on.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HostDisks {
+    /// Each once, by name.
+    #[serde(default)]
+    pub disks: Vec<DiskFacts>,
+    /// Why some, or all, are not known, as sentences without their end.
+    #[serde(default)]
+    pub disks_missing: Vec<String>,
+}
+
+impl HostDisks {
+    /// The disk under a directory in which images are made.
+    #[must_use]
+    pub fn under_directory(path: &Path) -> HostDisks {
+        match host::disk_facts(path) {
+            Some(disk) => HostDisks { disks: vec![disk], disks_missing: Vec::new() },
+            None => HostDisks::not_known(format!("{} is on no block device", path.display())),
+        }
+    }
+
+    /// Those under the images that VMs have open now, whether the command line names them or they were
+    /// plugged in later.
+    #[must_use]
+    pub fn under_vms(vms: &[FoundVm]) -> HostDisks {
+        let mut found = HostDisks::default();
+        for vm in vms {
+            match open_files::images(vm.pid) {
+                Ok(images) => {
+                    images.iter().for_each(|image| found.add(under(&image.path, image.metadata())));
+                }
+                Err(error) => found
+                    .disks_missing
+                    .push(format!("which files {} has open cannot be seen: {error}", vm.label())),
+            }
+        }
+        if found == HostDisks::default() {
+            let labels: Vec<String> = vms.iter().map(FoundVm::label).collect();
+            return HostDisks::not_known(format!("{} has no image open", labels.join(" and ")));
+        }
+        found.disks.sort_by(|a, b| a.device.cmp(&b.device));
+        found.disks.dedup_by(|a, b| a.device == b.device);
+        found
+    }
+
+    fn not_known(reason: String) -> HostDisks {
+        HostDisks { disks: Vec::new(), disks_missing: vec![reason] }
+    }
+
+    fn add(&mut self, disks: Result<Vec<DiskFacts>, String>) {
+        match disks {
+            Ok(disks) => self.disks.extend(disks),
+            Err(reason) => self.disks_missing.push(reason),
+        }
+    }
+
+    /// What a report says of them.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let known = self.disks.iter().map(DiskFacts::line);
+        let of_some = if self.disks.is_empty() { "host disk" } else { "another host disk" };
+        let missing = self.disks_missing.iter();
+        known.chain(missing.map(|why| format!("{of_some} is not known, because {why}"))).collect()
+    }
+}
+
+/// The disks under an image that is open: the one that its file system or its partition is on, and those
+/// that device mapper and md pass its I/O on to.
+fn under(path: &Path, metadata: &Metadata) -> Result<Vec<DiskFacts>, String> {
+    let is_device = metadata.file_type().is_block_device();
+    let number = if is_device { metadata.rdev() } else { metadata.dev() };
+    let (major, minor) = (nix::sys::stat::major(number), nix::sys::stat::minor(number));
+    let (_, disk) = host::device_and_disk(major, minor).ok_or_else(|| {
+        let shown = path.display();
+        format!(
+            "{shown} is on a file system that is not on one block device (device {major}:{minor})"
+        )
+    })?;
+    let mut disks = Vec::new();
+    descend(&disk, DEPTH_MAX, &mut disks);
+    Ok(disks.iter().filter_map(|disk| host::facts_of_disk(disk)).collect())
+}
+
+/// Adds what a disk's directory in sysfs says it is made of: itself, if it is made of no other.
+fn descend(disk: &Path, depth: usize, found: &mut Vec<PathBuf>) {
+    let slaves: Vec<PathBuf> = fs::read_dir(disk.join("slaves"))
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| fs::canonicalize(entry.ok()?.path()).ok())
+        .filter_map(|device| host::disk_of_device(&device))
+        .collect();
+    if slaves.is_empty() || depth == 0 {
+        found.push(disk.to_owned());
+    }
+    for slave in slaves.iter().filter(|_| depth > 0) {
+        descend(slave, depth - 1, found);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn the_disk_is_the_one_under_the_image_that_is_open() {
+        let vm = FoundVm::called("web");
+        let image = tempfile::NamedTempFile::new_in("/var/tmp").expect("writable");
+        let _open = File::open(image.path()).expect("there");
+        // This process is the VM here.
+        let found = HostDisks::under_vms(std::slice::from_ref(&vm));
+        match host::disk_facts(image.path()) {
+            Some(disk) => assert!(found.disks.contains(&disk), "{found:?} has no {disk:?}"),
+            None => assert!(found.disks_missing.iter().any(|why| why.contains("block device"))),
+        }
+        let gone = FoundVm { pid: crate::units::Tid(u32::MAX), ..vm };
+        let found = HostDisks::under_vms(&[gone]);
+        assert_eq!(found.disks, []);
+        let lines = found.lines();
+        assert!(
+            lines[0].starts_with("host disk is not known, because which files web has open"),
+            "{lines:?}"
+        );
+    }
+
+    #[test]
+    fn a_volume_is_on_the_disks_that_it_is_made_of() {
+        let sysfs = tempfile::tempdir().expect("scratch");
+        let at = |name: &str| sysfs.path().join(name);
+        for directory in ["dm-1/queue", "dm-1/slaves", "dm-0/queue", "dm-0/slaves"] {
+            fs::create_dir_all(at(directory)).expect("scratch is writable");
+        }
+        for directory in ["sda/queue", "sda/sda2", "sdb/queue"] {
+            fs::create_dir_all(at(directory)).expect("scratch is writable");
+        }
+        symlink(at("dm-0"), at("dm-1/slaves/dm-0")).expect("scratch is writable");
+        symlink(at("sda/sda2"), at("dm-0/slaves/sda2")).expect("scratch is writable");
+        symlink(at("sdb"), at("dm-0/slaves/sdb")).expect("scratch is writable");
+        let mut found = Vec::new();
+        descend(&at("dm-1"), DEPTH_MAX, &mut found);
+        found.sort();
+        assert_eq!(found, [at("sda"), at("sdb")]);
+        // A device that is its own slave ends too.
+        symlink(at("dm-1"), at("dm-0/slaves/dm-1")).expect("scratch is writable");
+        found.clear();
+        descend(&at("dm-1"), DEPTH_MAX, &mut found);
+        assert!(found.contains(&at("sdb")));
+    }
+}
