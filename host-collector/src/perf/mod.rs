@@ -3,13 +3,13 @@
 //! ```text
 //! tracefs, format   which tracepoints there are and where their fields lie
 //! filter, attr      what is asked of the kernel
-//! bpf               programs that record the scheduler's events, where they may
+//! bpf               programs that record the scheduler's events and disks', where they may
 //! sys, ring         the system calls and the shared memory: with bpf/sys all that is unsafe
 //! event             bytes -> records                           (pure)
 //! registers         user registers -> a system call's arguments (pure)
 //! assemble          records of one ring -> HostEvents in order (pure)
 //! comms, stacks     thread names and kernel stacks, said once
-//! source            who writes the scheduler's events: bpf, or perf's own tracepoint events
+//! source            who writes these events: bpf, or perf's own tracepoint events
 //! machine           what this machine offers, and who is to be recorded on it
 //! opening           events of one pCPU: opening them, and what may be refused
 //! rings             the events and the ring of each pCPU
@@ -68,7 +68,7 @@ mod tracefs;
 pub use reader::{EventSink, READ_INTERVAL, SinkError};
 pub use recorder::{KvmDetail, RecordPlan, Recorder, check_rights};
 pub use ring::RingError;
-pub use source::{SchedulerSource, check_programs};
+pub use source::{SchedulerSource, check_disk_programs, check_programs};
 pub use stacks::StackTable;
 pub use symbols::{SymbolError, Symbols};
 pub use totals::{RecordCounters, RecordTotals};

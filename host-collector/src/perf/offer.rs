@@ -4,7 +4,7 @@
 use super::format::Detail;
 use super::machine::{SWITCH, WAKING};
 use super::registers;
-use super::source::check_programs;
+use super::source::{check_disk_programs, check_programs};
 use super::symbols::Symbols;
 use super::tracefs::Tracefs;
 
@@ -17,10 +17,14 @@ pub const KERNEL_SYMBOLS: &str = "kernel symbols";
 /// Programs on the scheduler's tracepoints, as [`costs_of`] knows them.
 pub const BPF_PROGRAMS: &str = "BPF programs";
 
+/// Programs on the block layer's tracepoints, as [`costs_of`] knows them.
+pub const DISK_PROGRAMS: &str = "BPF programs for disks";
+
 /// One thing that recording can use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
-    /// A tracepoint as `group/name`, [`BPF_PROGRAMS`], [`USER_REGISTERS`] or [`KERNEL_SYMBOLS`].
+    /// A tracepoint as `group/name`, [`BPF_PROGRAMS`], [`DISK_PROGRAMS`], [`USER_REGISTERS`] or
+    /// [`KERNEL_SYMBOLS`].
     pub name: &'static str,
     /// Why it cannot be used here; `None` if it can.
     pub missing: Option<String>,
@@ -41,7 +45,12 @@ pub fn offers(tracefs: &Tracefs) -> Vec<Offer> {
         .then(|| "this architecture's calling convention is not known here".to_owned());
     let symbols = Symbols::load().err().map(|error| error.to_string());
     let programs = check_programs().err();
-    let others = [(BPF_PROGRAMS, programs), (USER_REGISTERS, registers), (KERNEL_SYMBOLS, symbols)];
+    let others = [
+        (BPF_PROGRAMS, programs),
+        (DISK_PROGRAMS, check_disk_programs().err()),
+        (USER_REGISTERS, registers),
+        (KERNEL_SYMBOLS, symbols),
+    ];
     let others =
         others.into_iter().map(|(name, missing)| Offer { name, missing, costs: costs_of(name) });
     tracepoints.chain(others).collect()
@@ -59,6 +68,10 @@ pub fn costs_of(name: &str) -> &'static str {
         (SWITCH | WAKING, _) => "no event can be recorded: runs are sampled",
         (BPF_PROGRAMS, _) => {
             "perf's tracepoint events record switches instead, at up to twice the cost"
+        }
+        (DISK_PROGRAMS, _) => {
+            "perf's tracepoint events record I/O instead: some kernels hide from them what is done \
+             while a pCPU is idle"
         }
         (USER_REGISTERS, _) => "locks are not told apart by their addresses",
         (KERNEL_SYMBOLS, _) => "stacks have no names, so the reasons for sleeps are unknown",
@@ -82,7 +95,7 @@ mod tests {
         for name in details().map(Detail::name).chain([SWITCH, WAKING]) {
             assert_ne!(costs_of(name), costs_of("no/such"), "{name}");
         }
-        for name in [BPF_PROGRAMS, USER_REGISTERS, KERNEL_SYMBOLS] {
+        for name in [BPF_PROGRAMS, DISK_PROGRAMS, USER_REGISTERS, KERNEL_SYMBOLS] {
             assert_ne!(costs_of(name), costs_of("no/such"), "{name}");
         }
     }

@@ -5,7 +5,7 @@ use super::filter::Numbers;
 use super::format::Detail;
 use super::kernel::process_of;
 use super::machine::{Machine, Watch};
-use super::offer::BPF_PROGRAMS;
+use super::offer::{BPF_PROGRAMS, DISK_PROGRAMS};
 use super::reader::{Command, EventSink, Reader, Scratch};
 use super::rings::PcpuRing;
 use super::source::{SchedulerSource, Source};
@@ -41,7 +41,7 @@ pub struct RecordPlan {
     pub ring_bytes: usize,
     /// Where the thread that reads the rings shall run; `None` lets the scheduler choose.
     pub reader_pcpu: Option<PcpuId>,
-    /// Who records the scheduler's events.
+    /// Who records the scheduler's events, and what the disks do.
     pub scheduler_source: SchedulerSource,
 }
 
@@ -137,6 +137,10 @@ impl Recorder {
         }
         let mut missing = machine.missing.clone();
         missing.extend(refusal.map(|_| BPF_PROGRAMS));
+        let is_by_programs = plan.scheduler_source == SchedulerSource::Programs;
+        if is_by_programs && !plan.disks.is_empty() && source.disks().is_err() {
+            missing.push(DISK_PROGRAMS);
+        }
         let totals = RecordTotals { started: host_now(), missing, ..RecordTotals::default() };
         let reader = Reader {
             machine,

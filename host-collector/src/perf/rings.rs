@@ -46,6 +46,7 @@ impl PcpuRing {
         source.open(machine, watch, &mut events)?;
         for format in &machine.formats.details {
             let filters = match format.detail {
+                Detail::Block(_) if source.disks().is_ok() => continue,
                 Detail::Block(_) => filter::disks(&watch.disks),
                 _ => filter::current_is(&watch.vcpus),
             };

@@ -1,10 +1,11 @@
-//! Who writes the scheduler's events into the rings: BPF programs where that is allowed, otherwise
-//! perf's own tracepoint events.
+//! Who writes the scheduler's events, and those of disks, into the rings: BPF programs where that is
+//! allowed, otherwise perf's own tracepoint events.
 
 use super::RecordError;
 use super::attr::{self, Stack};
 use super::bpf::{ProgramError, Programs};
 use super::filter::{self, Numbers};
+use super::format::Detail;
 use super::machine::{Machine, Watch};
 use super::opening::{Events, kernel};
 use std::ops::Range;
@@ -13,7 +14,7 @@ use std::os::fd::AsFd;
 /// What may be refused while recording, as a verb.
 const SET_MAP: &str = "set a value of a BPF map";
 
-/// Who shall record the scheduler's events.
+/// Who shall record the scheduler's events, and what disks do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SchedulerSource {
     /// BPF programs; perf's tracepoint events where programs cannot be had.
@@ -43,6 +44,14 @@ impl Source {
         match load(machine, watch) {
             Ok(programs) => (Source::Programs(programs), None),
             Err(error) => (Source::Tracepoints, Some(error)),
+        }
+    }
+
+    /// Whether programs record what the disks do; else why they do not, if they were to.
+    pub(super) fn disks(&self) -> Result<(), Option<&ProgramError>> {
+        match self {
+            Source::Programs(programs) => programs.disks(),
+            Source::Tracepoints => Err(None),
         }
     }
 
@@ -143,9 +152,25 @@ pub fn check_programs() -> Result<(), String> {
         .map_err(|error| error.to_string())
 }
 
+/// Whether BPF programs may record here what disks do: loads them and undoes it.
+///
+/// # Errors
+/// Why not, as a sentence without its end.
+pub fn check_disk_programs() -> Result<(), String> {
+    let machine = Machine::ask(&Detail::DISK).map_err(|error| error.to_string())?;
+    // No disk has this number.
+    let watch = Watch { disks: Numbers::from([0]), ..Watch::default() };
+    let mut programs = load(&machine, &watch).map_err(|error| error.to_string())?;
+    match programs.disks() {
+        Ok(()) => programs.attach().map_err(|error| error.to_string()),
+        Err(Some(error)) => Err(error.to_string()),
+        Err(None) => Err(format!("there is no tracepoint {}", machine.missing.join(", "))),
+    }
+}
+
 fn load(machine: &Machine, watch: &Watch) -> Result<Programs, ProgramError> {
     let last = machine.online.last().copied().unwrap_or_default();
-    let mut programs = Programs::load(&machine.formats, last.0 + 1)?;
+    let mut programs = Programs::load(&machine.formats, last.0 + 1, &watch.disks)?;
     programs
         .want_tids(watch.threads.iter().copied())
         .and_then(|()| programs.want_pcpus(watch.pcpus.iter().copied()))

@@ -61,6 +61,7 @@ pub(super) enum Operation {
     Subtract = 0x10,
     Or = 0x40,
     And = 0x50,
+    ShiftLeft = 0x60,
     ShiftRight = 0x70,
 }
 
@@ -222,9 +223,23 @@ impl Assembly {
 
     /// Goes on at the label if the registers differ.
     pub(super) fn jump_if_differ(&mut self, left: Register, right: Register, label: Label) {
+        self.jump_if_registers(left, Condition::NotEqual, right, label);
+    }
+
+    /// Goes on at the label if the registers hold the same.
+    pub(super) fn jump_if_same(&mut self, left: Register, right: Register, label: Label) {
+        self.jump_if_registers(left, Condition::Equal, right, label);
+    }
+
+    fn jump_if_registers(
+        &mut self,
+        left: Register,
+        condition: Condition,
+        right: Register,
+        label: Label,
+    ) {
         self.jumps.push((self.code.len(), label));
-        let opcode = CLASS_JUMP | Condition::NotEqual as u8 | FROM_REGISTER;
-        self.push(opcode, left, right as u8, 0, 0);
+        self.push(CLASS_JUMP | condition as u8 | FROM_REGISTER, left, right as u8, 0, 0);
     }
 
     /// The program, with every jump resolved; `None` if a label was not placed or is too far away.
@@ -284,13 +299,15 @@ mod tests {
         assembly.place(back);
         assembly.jump_if(R0, Condition::Equal, 3, out);
         assembly.jump_if_differ(R0, R6, out);
+        assembly.jump_if_same(R0, R6, out);
         assembly.jump(back);
         assembly.place(out);
         assembly.exit();
         let expected = [
-            instruction(0x15, 0x00, 2, 3),
-            instruction(0x5d, 0x60, 1, 0),
-            instruction(0x05, 0x00, -3, 0),
+            instruction(0x15, 0x00, 3, 3),
+            instruction(0x5d, 0x60, 2, 0),
+            instruction(0x1d, 0x60, 1, 0),
+            instruction(0x05, 0x00, -4, 0),
             instruction(0x95, 0x00, 0, 0),
         ];
         assert_eq!(assembly.finish().unwrap(), expected);

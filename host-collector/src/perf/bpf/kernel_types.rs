@@ -12,12 +12,14 @@ use btfparse::{
 const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 
 /// A tracepoint as a program is attached to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Tracepoint {
     /// The number of its type, `btf_trace_NAME`.
     pub(super) type_id: u32,
     /// How many arguments it has.
     pub(super) arguments_count: usize,
+    /// What the first one points to, if it is a pointer to a type with a name.
+    pub(super) first_argument: Option<String>,
 }
 
 /// Byte offsets of what is read of a task and of a thread's user registers.
@@ -39,6 +41,8 @@ pub(super) struct KernelTypes {
     pub(super) arrival: Option<Arrival>,
     /// Where this architecture's registers are known.
     pub(super) registers: Option<UserRegisters>,
+    /// What is read of the block layer's types; else what is not as it is known.
+    pub(super) block: Result<BlockTypes, String>,
 }
 
 /// Where `struct pt_regs` has what `registers` reads: see there.
@@ -102,6 +106,74 @@ impl KernelTypes {
             memory: task("mm")?,
             arrival: Arrival::of(&types).ok(),
             registers: if super::super::registers::MASK == 0 { None } else { Some(registers()?) },
+            block: BlockTypes::of(&types),
+        })
+    }
+}
+
+/// The block layer's tracepoints, and byte offsets of what is read of their arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct BlockTypes {
+    /// `block_bio_queue(bio)`, `block_rq_issue(request)` and `block_rq_complete(request, error, bytes)`.
+    pub(super) submitted: Tracepoint,
+    pub(super) issued: Tracepoint,
+    pub(super) completed: Tracepoint,
+    /// What an I/O is told of by until it is a request: `struct bio`.
+    pub(super) bio: BlockPlace,
+    /// And from then on: `struct request`.
+    pub(super) request: BlockPlace,
+    /// Of a disk (`struct gendisk`), the two halves of its `dev_t`.
+    pub(super) major: i16,
+    pub(super) first_minor: i16,
+}
+
+/// Where a bio or a request says for which disk and which sectors it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct BlockPlace {
+    /// The pointers that lead to the disk.
+    pub(super) disk: Vec<i16>,
+    /// The first sector, of 512 bytes and of the whole disk.
+    pub(super) sector: i16,
+    /// How many bytes.
+    pub(super) bytes: i16,
+}
+
+impl BlockTypes {
+    /// As `bio_dev` in include/linux/bio.h and the tracepoints in include/trace/events/block.h read them.
+    /// Since 5.11 the queue is no argument any more, and since 5.12 a bio leads to its disk by
+    /// `bi_bdev`; programs need 5.15 anyhow. Since 5.17 a request does so by its queue.
+    fn of(types: &TypeInformation) -> Result<BlockTypes, String> {
+        let offset = |name, path| offset_of(types, name, path);
+        let known = |name: &str, argument, count| {
+            let found = tracepoint(types, name)?;
+            let is_known =
+                found.arguments_count == count && found.first_argument.as_deref() == Some(argument);
+            is_known
+                .then_some(found)
+                .ok_or_else(|| format!("the arguments of {name} are not as known"))
+        };
+        let request_disk = || -> Result<Vec<i16>, String> {
+            if let Ok(disk) = offset("request", "rq_disk") {
+                return Ok(vec![disk]);
+            }
+            Ok(vec![offset("request", "q")?, offset("request_queue", "disk")?])
+        };
+        Ok(BlockTypes {
+            submitted: known("btf_trace_block_bio_queue", "bio", 1)?,
+            issued: known("btf_trace_block_rq_issue", "request", 1)?,
+            completed: known("btf_trace_block_rq_complete", "request", 3)?,
+            bio: BlockPlace {
+                disk: vec![offset("bio", "bi_bdev")?, offset("block_device", "bd_disk")?],
+                sector: offset("bio", "bi_iter.bi_sector")?,
+                bytes: offset("bio", "bi_iter.bi_size")?,
+            },
+            request: BlockPlace {
+                disk: request_disk()?,
+                sector: offset("request", "__sector")?,
+                bytes: offset("request", "__data_len")?,
+            },
+            major: offset("gendisk", "major")?,
+            first_minor: offset("gendisk", "first_minor")?,
         })
     }
 }
@@ -130,7 +202,12 @@ fn tracepoint(types: &TypeInformation, name: &str) -> Result<Tracepoint, String>
     };
     let Some(TypeVariant::FuncProto(function)) = function else { return Err(missing()) };
     let arguments_count = function.parameter_list().len().saturating_sub(1);
-    Ok(Tracepoint { type_id, arguments_count })
+    let first = function.parameter_list().get(1).and_then(|argument| types.from_id(argument.tid()));
+    let first_argument = match first {
+        Some(TypeVariant::Ptr(pointer)) => types.name_of(*pointer.tid()),
+        _ => None,
+    };
+    Ok(Tracepoint { type_id, arguments_count, first_argument })
 }
 
 /// A file's bytes, as the parser reads them.

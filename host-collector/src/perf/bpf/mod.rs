@@ -1,14 +1,16 @@
-//! BPF programs that record the scheduler's events: for less than perf's own tracepoint events cost, and
-//! they see what those miss.
+//! BPF programs that record the scheduler's events and what disks do: for less than perf's own tracepoint
+//! events cost, and they see what those miss.
 //!
 //! ```text
 //! kernel_types   where the running kernel keeps what is read      (its BTF)
 //! assembly       instructions                                     (pure)
-//! programs       what is recorded, and how                        (pure)
+//! programs       what is recorded of the scheduler, and how       (pure)
+//! block_programs what is recorded of disks, and how               (pure)
+//! record         a record while a program makes it                (pure)
 //! sys            bpf(2): all that is unsafe
 //! ```
 //!
-//! A program decides in the kernel whether a switch or a waking is wanted, and writes it with
+//! A program decides in the kernel whether an event is wanted, and writes it with
 //! `bpf_perf_event_output` into the ring of the pCPU that `rings` reads anyhow, in the tracepoint's
 //! own layout. So losses, the order of records and everything behind them are the same whoever wrote
 //! them.
@@ -20,11 +22,15 @@
 //! task of one pCPU did.
 
 mod assembly;
+mod block_programs;
 mod kernel_types;
 mod programs;
+mod record;
 mod sys;
 
-use super::format::Formats;
+use super::filter::Numbers;
+use super::format::{Detail, Formats};
+use crate::host_event::BlockStep;
 use kernel_types::KernelTypes;
 use programs::{Maps, ROW_BYTES};
 use std::io;
@@ -59,13 +65,20 @@ pub(super) struct Programs {
     row: Vec<u8>,
     plain: OwnedFd,
     stacked: OwnedFd,
-    programs: [OwnedFd; 2],
+    programs: Vec<OwnedFd>,
+    /// Whether some of them record what the disks do; else why not, if that was wanted.
+    disks: Result<(), Option<ProgramError>>,
     links: Vec<OwnedFd>,
 }
 
 impl Programs {
-    /// Loads them for a machine whose pCPUs have numbers below `pcpus_count`.
-    pub(super) fn load(formats: &Formats, pcpus_count: u32) -> Result<Programs, ProgramError> {
+    /// Loads them for a machine whose pCPUs have numbers below `pcpus_count`. Those for the disks are left
+    /// out where they cannot be had, or where `formats` does not ask for them.
+    pub(super) fn load(
+        formats: &Formats,
+        pcpus_count: u32,
+        disks: &Numbers,
+    ) -> Result<Programs, ProgramError> {
         let types = KernelTypes::read().map_err(ProgramError::Types)?;
         let wanted = sys::make_map(sys::MapKind::Array, ROW_BYTES, 1);
         let wanted = wanted.map_err(refused("make a BPF map"))?;
@@ -78,15 +91,24 @@ impl Programs {
         let unknown = || ProgramError::Types("records of the tracepoints are too large".to_owned());
         let switch = programs::switch(&types, formats, maps).ok_or_else(unknown)?;
         let waking = programs::waking(&types, formats, maps).ok_or_else(unknown)?;
-        let load = |name, code: &[_], type_id| {
-            sys::load(name, code, type_id).map_err(refused("load a BPF program"))
-        };
-        let programs = [
+        let mut programs = vec![
             load("vslice_switch", &switch, types.switch.type_id)?,
             load("vslice_waking", &waking, types.waking.type_id)?,
         ];
+        let disks = match load_block(&types, formats, disks, plain.as_fd()) {
+            Ok(of_disks) => {
+                programs.extend(of_disks);
+                Ok(())
+            }
+            Err(reason) => Err(reason),
+        };
         let row = vec![0; ROW_BYTES as usize];
-        Ok(Programs { wanted, row, plain, stacked, programs, links: Vec::new() })
+        Ok(Programs { wanted, row, plain, stacked, programs, disks, links: Vec::new() })
+    }
+
+    /// Whether they record what the disks do; else why not, if that was wanted.
+    pub(super) fn disks(&self) -> Result<(), Option<&ProgramError>> {
+        self.disks.as_ref().copied().map_err(Option::as_ref)
     }
 
     /// Says which events write into a pCPU's ring: one without stacks and one with them.
@@ -143,4 +165,34 @@ impl Programs {
         let code = self.programs.iter().filter_map(|program| sys::machine_code(program.as_fd()));
         code.map(|(start, bytes)| start..start + bytes).collect()
     }
+}
+
+fn load(name: &str, code: &[assembly::Instruction], type_id: u32) -> Result<OwnedFd, ProgramError> {
+    sys::load(name, code, type_id).map_err(refused("load a BPF program"))
+}
+
+/// The programs for every step of I/O on these disks, or none of them.
+fn load_block(
+    types: &KernelTypes,
+    formats: &Formats,
+    disks: &Numbers,
+    plain: BorrowedFd<'_>,
+) -> Result<[OwnedFd; 3], Option<ProgramError>> {
+    let steps = [
+        ("vslice_bio", BlockStep::Submitted),
+        ("vslice_issue", BlockStep::Issued),
+        ("vslice_done", BlockStep::Completed),
+    ];
+    let has = |step| formats.details.iter().any(|format| format.detail == Detail::Block(step));
+    if disks.is_empty() || !steps.iter().all(|(_, step)| has(*step)) {
+        return Err(None);
+    }
+    let types = types.block.as_ref().map_err(|what| ProgramError::Types(what.clone()))?;
+    let load_one = |(name, step)| {
+        let (tracepoint, code) = block_programs::block(step, types, formats, disks, plain)
+            .ok_or_else(|| ProgramError::Types("records of the disks are too large".to_owned()))?;
+        load(name, &code, tracepoint.type_id)
+    };
+    let [submitted, issued, completed] = steps;
+    Ok([load_one(submitted)?, load_one(issued)?, load_one(completed)?])
 }

@@ -71,7 +71,7 @@ impl Detail {
 pub(in crate::perf) struct DetailFormat {
     pub(in crate::perf) id: u16,
     pub(in crate::perf) detail: Detail,
-    common_pid: Field,
+    pub(in crate::perf) common_pid: Field,
     fields: Vec<Field>,
 }
 
@@ -86,6 +86,17 @@ impl DetailFormat {
             common_pid: format.field("common_pid")?,
             fields: fields.collect::<Result<_, _>>()?,
         })
+    }
+
+    /// Of a step of an I/O, where its disk, its first sector and its length are.
+    pub(in crate::perf) fn block_fields(&self) -> Option<[Field; 3]> {
+        matches!(self.detail, Detail::Block(_)).then_some(())?;
+        self.fields.as_slice().try_into().ok()
+    }
+
+    /// The length of what is read, in whole words of 8 bytes.
+    pub(in crate::perf) fn bytes(&self) -> usize {
+        super::whole_words(self.fields.iter().copied().chain([self.common_pid]))
     }
 
     /// What a record says; `None` where it is too short.
