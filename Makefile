@@ -1,4 +1,4 @@
-# Each target installs what it needs, does nothing twice, and runs on any Debian 12 with Rust.
+# Each target installs what it needs, does nothing twice, and runs on any Debian 12 or 13 with Rust.
 #
 #   make demo    two real guests, one contended pCPU, and where the slow requests' time went
 #   make test    every test, among them those that boot guests

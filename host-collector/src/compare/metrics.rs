@@ -33,7 +33,8 @@ pub enum Metric {
     LatencyP999,
     /// Requests made in a second.
     Iops,
-    /// I/O inactivity (`completed` and `preempt_wait` at once) of a request whose phases are known.
+    /// I/O inactivity (the data there, and the vCPU off its pCPU though nobody had to tell it first: see
+    /// [`Part::is_inactivity`]) of a request whose phases are known.
     InactivityPerRequest,
     /// The share of a part in the attributed requests' latency.
     Share(Part),

@@ -120,6 +120,26 @@ impl Part {
     pub fn is_on_pcpu(self) -> bool {
         matches!(self, Part::OnPcpu | Part::Guest | Part::Kvm | Part::VmmUser)
     }
+
+    /// Whether it is I/O inactivity once the data is there: the vCPU is not on its pCPU to take it,
+    /// though nobody has to tell it first. A halted one has not been told yet, and of an unknown state
+    /// nothing is known.
+    #[must_use]
+    pub fn is_inactivity(self) -> bool {
+        match self {
+            Part::PreemptWait
+            | Part::WakeupDelay
+            | Part::Throttled
+            | Part::BqlWait
+            | Part::LockWait
+            | Part::HostFault
+            | Part::IoSubmit
+            | Part::OtherSleep => true,
+            Part::OnPcpu | Part::Guest | Part::Kvm | Part::VmmUser | Part::Halt | Part::Unknown => {
+                false
+            }
+        }
+    }
 }
 
 /// Nanoseconds by part; together they are the length of the window that was split.

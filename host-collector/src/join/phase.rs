@@ -104,10 +104,13 @@ impl PhaseParts {
     }
 
     /// **I/O inactivity**: the data was there, and nobody was on the pCPU to take it (Jia et al.,
-    /// "Effectively Mitigating I/O Inactivity in vCPU Scheduling", USENIX ATC 2018).
+    /// "Effectively Mitigating I/O Inactivity in vCPU Scheduling", USENIX ATC 2018), whatever kept it
+    /// off: see [`Part::is_inactivity`].
     #[must_use]
     pub fn inactivity_ns(&self) -> u64 {
-        self.of(Phase::Completed).get(Part::PreemptWait)
+        let completed = self.of(Phase::Completed);
+        let parts = Part::ALL.into_iter().filter(|part| part.is_inactivity());
+        parts.fold(0, |sum_ns, part| sum_ns.saturating_add(completed.get(part)))
     }
 
     /// Adds what the thread did from one time until another, cut at the marks.

@@ -41,6 +41,8 @@ fn spans(drawing: &str) -> Vec<Span> {
             },
             'w' => ThreadState::WakeupDelay { pcpu, raced: None },
             'h' => ThreadState::Blocked(Sleep::new(Reason::Halt)),
+            'b' => ThreadState::Blocked(Sleep::new(Reason::Bql)),
+            'l' => ThreadState::Blocked(Sleep::new(Reason::VmmLock)),
             _ => ThreadState::Running { pcpu, mode: RunMode::Unsplit },
         };
         let end = HostNs(start.0 + run.len() as u64 * UNIT_NS);
@@ -148,6 +150,18 @@ fn a_drawn_request_is_crossed_with_its_phases() {
         ]
     );
     assert_eq!(out[0].phases.inactivity_ns(), 6 * UNIT_NS);
+}
+
+#[test]
+fn inactivity_is_whatever_keeps_the_vcpu_from_data_that_is_there() {
+    //             0         1         2         3
+    //             0123456789012345678901234567890123
+    let drawing = "====hhhhhhwwppbbbhhhllwwpppp=====";
+    //               |->---<---------------------|     its I/O is done at 8
+    let out = join(target(HostAccess::Direct), drawing, &[request(3, 2, 30)], &io(4, 8, 3));
+    // Not the halts: the guest had yet to be told.
+    let (waits, locks) = ((2 + 4) + (2 + 2), 3 + 2);
+    assert_eq!(out[0].phases.inactivity_ns(), (waits + locks) * UNIT_NS);
 }
 
 /// One request, of block 3 and from 10 to 20, and what is known of its I/O.

@@ -26,7 +26,43 @@ pub struct Cause {
     pub share: f64,
 }
 
+/// What kind of thing a cause is: causes of one kind have one cure, whichever phase they are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The host's disk had the I/O.
+    Device,
+    /// The vCPU was runnable without a pCPU: `preempt_wait` and `wakeup_delay`.
+    PcpuWait,
+    /// The vCPU was on a pCPU, in whosever code.
+    OnPcpu,
+    /// Any other part.
+    State(Part),
+}
+
+impl Kind {
+    /// Whether it is I/O inactivity once the data is there.
+    #[must_use]
+    pub fn is_inactivity(self) -> bool {
+        match self {
+            Kind::PcpuWait => true,
+            Kind::Device | Kind::OnPcpu => false,
+            Kind::State(part) => part.is_inactivity(),
+        }
+    }
+}
+
 impl Cause {
+    /// What kind of thing it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self.part {
+            None => Kind::Device,
+            Some(Part::PreemptWait | Part::WakeupDelay) => Kind::PcpuWait,
+            Some(part) if part.is_on_pcpu() => Kind::OnPcpu,
+            Some(part) => Kind::State(part),
+        }
+    }
+
     /// The cause as it is called on a page: `preemption wait, the data there`.
     #[must_use]
     pub fn label(&self) -> String {

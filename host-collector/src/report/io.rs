@@ -42,8 +42,11 @@ pub struct IoClass {
     pub phases_ns: BTreeMap<Phase, u64>,
     /// Their latency by phase and part: over all phases, the class's parts.
     pub parts_ns: BTreeMap<Phase, PartTotals>,
-    /// I/O inactivity: `completed` and `preempt_wait` at once.
+    /// I/O inactivity: completed, and the vCPU not on its pCPU to take it; see
+    /// [`Part::is_inactivity`].
     pub inactivity_ns: u64,
+    /// The same by part; every part that counts is there, also when it is 0.
+    pub inactivity_parts_ns: BTreeMap<Part, u64>,
     /// Its share of the class's `latency_ns`, in [0, 1]. Of requests whose phases are not known it
     /// has nothing, so it is at least that.
     pub inactivity_share: f64,
@@ -150,6 +153,11 @@ impl IoTotals {
             phases_ns: Phase::ALL.into_iter().map(total).collect(),
             parts_ns: Phase::ALL.into_iter().map(parts).collect(),
             inactivity_ns,
+            inactivity_parts_ns: Part::ALL
+                .into_iter()
+                .filter(|part| part.is_inactivity())
+                .map(|part| (part, self.phases.of(Phase::Completed).get(part)))
+                .collect(),
             inactivity_share: share(inactivity_ns, latency_ns),
             inactive: self.inactive,
         }

@@ -21,6 +21,7 @@ pub mod model;
 pub mod names;
 mod reason;
 mod sampled;
+mod sentence;
 pub mod service;
 pub mod text;
 mod timeslice;

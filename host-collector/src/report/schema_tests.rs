@@ -48,7 +48,7 @@ fn visit(key: &str, value: &Value, seen: &mut BTreeMap<String, BTreeSet<String>>
                 let is_part = Part::ALL.iter().any(|part| part.name() == name);
                 let is_class =
                     ["classes", "parts", "clock_error_ns", "io.classes", "causes"].contains(&key);
-                let is_phase = ["phases_ns", "parts_ns"].iter().any(|end| key.ends_with(end));
+                let is_phase = [".phases_ns", ".parts_ns"].iter().any(|end| key.ends_with(end));
                 let name = match name.as_str() {
                     _ if is_phase => "<phase>",
                     _ if is_part => "<part>",

@@ -8,6 +8,7 @@ use crate::join::{NoPhase, Part, Phase};
 use crate::report::io::IoClass;
 use crate::report::model::{Class, Summary};
 use crate::report::verdict::label;
+use std::cmp::Reverse;
 
 pub(super) fn phases(page: &mut Page, summary: &Summary) {
     let disks = &summary.io.disks;
@@ -65,15 +66,10 @@ fn product(page: &mut Page, summary: &Summary) {
 
 fn known(page: &mut Page, summary: &Summary) {
     let (all, p99) = (&summary.io.classes.all, &summary.io.classes.p99);
-    let inactivity = |io: &IoClass| {
-        let requests = counted(io.inactive, "request");
-        let share = percent(io.inactivity_share);
-        format!("{} in {requests}, {share} of the latency", duration(io.inactivity_ns))
-    };
     let text = format!(
-        "(completed x preemption wait): {}; above p99 {}",
-        inactivity(all),
-        inactivity(p99)
+        "(the data there, nobody on the pCPU to take it): {}; above p99 {}",
+        inactivity(all, summary.classes.all.latency_ns),
+        inactivity(p99, summary.classes.p99.latency_ns)
     );
     page.paragraph("  I/O inactivity ", &text, Tone::Plain);
     let mut text = format!("of {}", counted(all.known, "request"));
@@ -86,6 +82,24 @@ fn known(page: &mut Page, summary: &Summary) {
         text.push_str(&format!("; not of {}: {}", count(all.unphased), said.join(", ")));
     }
     page.paragraph("  Phases known   ", &text, Tone::Plain);
+}
+
+/// The whole of it, and its parts, of a class of this latency.
+fn inactivity(io: &IoClass, latency_ns: u64) -> String {
+    let mut parts: Vec<_> =
+        io.inactivity_parts_ns.iter().filter(|(_, length_ns)| **length_ns > 0).collect();
+    parts.sort_by_key(|(part, length_ns)| (Reverse(**length_ns), **part));
+    let parts = parts.iter().map(|(part, length_ns)| {
+        format!("{} {}", share_percent(**length_ns, latency_ns), label(**part))
+    });
+    let parts: Vec<String> = parts.collect();
+    let split = if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) };
+    format!(
+        "{} in {}, {} of the latency{split}",
+        duration(io.inactivity_ns),
+        counted(io.inactive, "request"),
+        percent(io.inactivity_share)
+    )
 }
 
 /// Why the phases of a request are not known, as what it is one of.

@@ -320,7 +320,9 @@ fn io_is_given_to_the_requests_and_crossed_with_the_vcpu() {
     }
     let drawn_ns: u64 = drawn.iter().map(|(.., ns)| ns).sum();
     assert!(summary.classes.all.latency_ns.abs_diff(drawn_ns) <= 8);
-    assert_eq!((io.inactivity_ns, io.inactive), (io.get(Phase::Completed, Part::PreemptWait), 1));
+    let off = [Part::PreemptWait, Part::WakeupDelay];
+    let inactivity_ns = off.map(|part| io.get(Phase::Completed, part)).iter().sum();
+    assert_eq!((io.inactivity_ns, io.inactive), (inactivity_ns, 2));
     assert_eq!(summary.io.disks[0].device.as_deref(), Some("vda"));
     let marks = summary.worst[0].io.unwrap();
     assert!(marks.submitted_ns.abs_diff(20_000) <= 2 && marks.completed_ns.abs_diff(100_000) <= 2);

@@ -1,0 +1,370 @@
+//! What a class of requests waited for, in words: made of its causes and of nothing else.
+//!
+//! Causes of one kind count together, whichever phase they are of, as what is done about them is the
+//! same; the sentence says how they are shared out over the phases. Who had the pCPU is known over all
+//! waits for it, also those while the device had the I/O, so of the waits outside of the device an
+//! antagonist is given only what it must have run in them.
+
+use super::causes::{Cause, Kind};
+use super::io::IoClass;
+use super::model::{Class, Summary};
+use super::text::units::whole_percent;
+use super::totals::share;
+use super::verdict::{DOMINANT_LEAD, DOMINANT_SHARE, INACTIVITY_SHARE, label, who};
+use crate::join::{Part, Phase};
+use crate::units::PcpuId;
+
+/// What has at least this share of the class's time is named where nothing dominates.
+const NAMED_SHARE: f64 = 0.1;
+
+/// What has at least this share of a whole stands for it in a sentence.
+const NEARLY_ALL: f64 = 0.95;
+
+/// A class of requests, with what there is to say of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Told<'a> {
+    pub(super) summary: &'a Summary,
+    pub(super) class: &'a Class,
+    pub(super) io: &'a IoClass,
+    pub(super) causes: &'a [Cause],
+}
+
+/// The causes of one kind.
+#[derive(Debug)]
+struct Group<'a> {
+    kind: Kind,
+    causes: Vec<&'a Cause>,
+    total_ns: u64,
+}
+
+impl Group<'_> {
+    fn of_phase_ns(&self, phase: Phase) -> u64 {
+        self.sum_ns(|cause| cause.phase == phase)
+    }
+
+    fn of_part_ns(&self, part: Part) -> u64 {
+        self.sum_ns(|cause| cause.part == Some(part))
+    }
+
+    fn sum_ns(&self, is_meant: impl Fn(&Cause) -> bool) -> u64 {
+        let meant = self.causes.iter().filter(|cause| is_meant(cause));
+        meant.fold(0, |sum_ns, cause| sum_ns.saturating_add(cause.total_ns))
+    }
+
+    /// The part that nearly all of it is.
+    fn only_part(&self) -> Option<Part> {
+        let mut parts = self.causes.iter().filter_map(|cause| cause.part);
+        parts.find(|part| share(self.of_part_ns(*part), self.total_ns) >= NEARLY_ALL)
+    }
+
+    /// The phase that nearly all of it is of.
+    fn only_phase(&self) -> Option<Phase> {
+        let is_only = |phase: &Phase| share(self.of_phase_ns(*phase), self.total_ns) >= NEARLY_ALL;
+        Phase::ALL.into_iter().find(is_only)
+    }
+}
+
+/// The causes by kind, the longest first.
+fn groups(causes: &[Cause]) -> Vec<Group<'_>> {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for cause in causes {
+        let kind = cause.kind();
+        let place = groups.iter().position(|group| group.kind == kind).unwrap_or_else(|| {
+            groups.push(Group { kind, causes: Vec::new(), total_ns: 0 });
+            groups.len() - 1
+        });
+        groups[place].causes.push(cause);
+        groups[place].total_ns = groups[place].total_ns.saturating_add(cause.total_ns);
+    }
+    groups.sort_by_key(|group| std::cmp::Reverse(group.total_ns));
+    groups
+}
+
+impl Told<'_> {
+    /// What the requests of the class waited for, as a sentence without its beginning and end.
+    pub(super) fn because(&self) -> String {
+        let groups = groups(self.causes);
+        let Some(first) = groups.first() else {
+            return "the requests took no measurable time".to_owned();
+        };
+        if self.dominates(first, &groups) {
+            let percent = whole_percent(self.share(first.total_ns));
+            let text = match first.kind {
+                Kind::Device => self.device(&percent),
+                Kind::PcpuWait => {
+                    format!("{}{}", self.pcpu_wait(first, &percent), self.when(first))
+                }
+                Kind::OnPcpu | Kind::State(_) => self.state(first, &percent),
+            };
+            return format!("{text}{}", self.inactivity_beside(&[first]));
+        }
+        self.undecided(&groups)
+    }
+
+    /// The kinds of cause of a class that none of them explains.
+    fn undecided(&self, groups: &[Group<'_>]) -> String {
+        let is_named =
+            |rank: usize, of: &Group<'_>| rank < 2 || self.share(of.total_ns) >= NAMED_SHARE;
+        let named = groups.iter().enumerate().filter(|(rank, group)| is_named(*rank, group));
+        let named: Vec<&Group<'_>> = named.map(|(_, group)| group).collect();
+        let with_phase = named.iter().copied().filter(|group| group.only_phase().is_some());
+        let with_phase: Vec<&Group<'_>> = with_phase.collect();
+        let inactivity = self.inactivity_beside(&with_phase);
+        let unknown_ns: u64 = groups.iter().map(|group| group.of_phase_ns(Phase::Unknown)).sum();
+        let doubt = self.doubt(unknown_ns);
+        let named: Vec<String> = named.into_iter().map(|group| self.named(group)).collect();
+        format!("no single cause dominates: {}{doubt}{inactivity}", named.join("; "))
+    }
+
+    fn share(&self, length_ns: u64) -> f64 {
+        share(length_ns, self.class.latency_ns)
+    }
+
+    /// Whether the longest kind explains the class. A state of the vCPU that mostly lies in unknown
+    /// phases does not, where as much is known to be the device's.
+    fn dominates(&self, first: &Group<'_>, groups: &[Group<'_>]) -> bool {
+        let next = groups.get(1).map_or(0.0, |next| self.share(next.total_ns));
+        let largest = self.share(first.total_ns);
+        if largest < DOMINANT_SHARE || largest - next < DOMINANT_LEAD {
+            return false;
+        }
+        let device = groups.iter().find(|group| group.kind == Kind::Device);
+        let device_ns = device.map_or(0, |device| device.total_ns);
+        let known_ns = first.total_ns - first.of_phase_ns(Phase::Unknown);
+        first.kind == Kind::Device || known_ns >= device_ns || self.share(device_ns) < NAMED_SHARE
+    }
+
+    fn disk(&self) -> String {
+        let mut devices: Vec<&str> =
+            self.summary.io.disks.iter().filter_map(|disk| disk.device.as_deref()).collect();
+        devices.sort_unstable();
+        devices.dedup();
+        match devices.as_slice() {
+            [device] => format!("the host's disk ({device})"),
+            _ => "the host's disk".to_owned(),
+        }
+    }
+
+    fn device(&self, percent: &str) -> String {
+        let disk = self.disk();
+        format!(
+            "{percent} of the requests' time their I/O was in {disk} or its queue{}",
+            self.meanwhile()
+        )
+    }
+
+    /// What the vCPU mostly did while the device had the I/O: context.
+    fn meanwhile(&self) -> String {
+        let device_ns = self.io.phases_ns.get(&Phase::Device).copied().unwrap_or(0);
+        let on_pcpu = Part::ALL.into_iter().filter(|part| part.is_on_pcpu());
+        let on_pcpu_ns: u64 = on_pcpu.map(|part| self.io.get(Phase::Device, part)).sum();
+        let off_pcpu = Part::ALL.into_iter().filter(|part| !part.is_on_pcpu());
+        let off_pcpu = off_pcpu.map(|part| (self.io.get(Phase::Device, part), part));
+        let mut all: Vec<(u64, Part)> = off_pcpu.chain([(on_pcpu_ns, Part::OnPcpu)]).collect();
+        all.sort_by_key(|(length_ns, _)| std::cmp::Reverse(*length_ns));
+        let (most_ns, part) = all[0];
+        let of_device = share(most_ns, device_ns);
+        let meanwhile = match of_device {
+            _ if part == Part::Unknown || of_device < DOMINANT_SHARE => return String::new(),
+            _ if of_device < NEARLY_ALL => "for most of that time",
+            _ => "meanwhile",
+        };
+        format!("; {meanwhile} {} {}", who(self.summary), was(part))
+    }
+
+    fn pcpu_wait(&self, wait: &Group<'_>, percent: &str) -> String {
+        let device_ns = [Part::PreemptWait, Part::WakeupDelay]
+            .map(|part| self.io.get(Phase::Device, part))
+            .iter()
+            .sum::<u64>();
+        let first = self.first();
+        let ran = first.as_ref().map(|first| {
+            let ran_ns = first.ran_ns;
+            (first, ran_ns.saturating_sub(device_ns), ran_ns.min(wait.total_ns))
+        });
+        if let Some((first, least_ns, most_ns)) = ran
+            && share(least_ns, wait.total_ns) >= DOMINANT_SHARE
+        {
+            let (least, most) =
+                (whole_percent(self.share(least_ns)), whole_percent(self.share(most_ns)));
+            if least == percent {
+                return format!("{percent} of the requests' time {}", first.had_it());
+            }
+            let at_least = if least == most { "" } else { "at least " };
+            return format!(
+                "{percent} of the requests' time {} was runnable without a pCPU, for {at_least}{least} \
+                 because {}",
+                first.victim,
+                first.had_it_alone()
+            );
+        }
+        let who = who(self.summary);
+        let what = match wait.only_part() {
+            Some(Part::PreemptWait) => "was runnable but had lost its pCPU",
+            Some(Part::WakeupDelay) => "had been woken but was not yet on a pCPU",
+            _ => "was runnable without a pCPU",
+        };
+        let shared = first.map_or_else(String::new, |first| first.shared(self.class.wait_ns));
+        format!("{percent} of the requests' time {who} {what}{shared}")
+    }
+
+    /// Who ran longest while requests waited; nobody, if that was longer.
+    fn first(&self) -> Option<First<'_>> {
+        let idle_ns = self.class.idle_ns;
+        let row = self.class.antagonists.first();
+        if let Some(row) = row.filter(|row| row.antagonist.ran_ns >= idle_ns) {
+            return Some(First {
+                victim: format!("{} {}", row.victim_vm, row.victim_vcpu),
+                who: Some((&row.antagonist.thread.name, row.pcpu)),
+                ran_ns: row.antagonist.ran_ns,
+            });
+        }
+        (idle_ns > 0).then(|| First { victim: who(self.summary), who: None, ran_ns: idle_ns })
+    }
+
+    fn state(&self, group: &Group<'_>, percent: &str) -> String {
+        let who = who(self.summary);
+        let lead = format!("{percent} of the requests' time ");
+        if group.kind == Kind::State(Part::Halt) {
+            match group.only_phase() {
+                Some(Phase::Completed) => {
+                    return format!(
+                        "{lead}the data was there, but {who} was halted: the VMM had not yet told it"
+                    );
+                }
+                Some(Phase::Queued) => {
+                    return format!(
+                        "{lead}the VMM had not yet given the I/O to the host; {who} was halted meanwhile"
+                    );
+                }
+                Some(Phase::Unknown | Phase::Device) => {}
+                None => {
+                    let what = format!("{who} was halted while it was the VMM's turn");
+                    return format!("{lead}{what}{}", self.when(group));
+                }
+            }
+        }
+        let what = match (group.kind, group.only_part()) {
+            (Kind::State(part), _) | (_, Some(part)) => was(part),
+            (_, None) => was(Part::OnPcpu),
+        };
+        format!("{lead}{who} {what}{}", self.when(group))
+    }
+
+    /// How a kind of cause is shared out over the phases.
+    fn when(&self, group: &Group<'_>) -> String {
+        match group.only_phase() {
+            Some(Phase::Queued) => return ", before the host had the I/O".to_owned(),
+            Some(Phase::Completed) => return ", with the data already there".to_owned(),
+            Some(Phase::Unknown) => {
+                return "; the I/O's phase is not known, so the disk may have been what they waited for"
+                    .to_owned();
+            }
+            Some(Phase::Device) | None => {}
+        }
+        let known = [
+            (Phase::Completed, "with the data already there"),
+            (Phase::Queued, "before the host had the I/O"),
+        ];
+        let known = known.map(|(phase, when)| (group.of_phase_ns(phase), when));
+        let known = known.iter().filter(|(length_ns, _)| *length_ns > 0);
+        let known: Vec<String> = known
+            .map(|(length_ns, when)| format!("{} {when}", whole_percent(self.share(*length_ns))))
+            .collect();
+        format!(": {}{}", known.join(", "), self.doubt(group.of_phase_ns(Phase::Unknown)))
+    }
+
+    /// That the phases of so much are not known, if it could change what is said.
+    fn doubt(&self, unknown_ns: u64) -> String {
+        let unknown = self.share(unknown_ns);
+        if unknown < 1.0 - NEARLY_ALL {
+            return String::new();
+        }
+        let percent = whole_percent(unknown);
+        format!(
+            "; for {percent} the I/O's phase is not known, so the disk may have been what they waited for"
+        )
+    }
+
+    /// A kind of cause in a list of them.
+    fn named(&self, group: &Group<'_>) -> String {
+        let percent = whole_percent(self.share(group.total_ns));
+        let what = match (group.kind, group.only_part()) {
+            (Kind::Device, _) => return format!("{percent} in {}", self.disk()),
+            (Kind::State(part), _) | (_, Some(part)) => label(part),
+            (Kind::OnPcpu, None) => label(Part::OnPcpu),
+            (Kind::PcpuWait, None) => "without a pCPU though runnable",
+        };
+        let when = match group.only_phase() {
+            Some(Phase::Queued) => " before the host had the I/O",
+            Some(Phase::Completed) => " with the data already there",
+            _ => "",
+        };
+        format!("{percent} {what}{when}")
+    }
+
+    /// I/O inactivity, if there is much beyond what has been told with its phase: it is what a faster
+    /// disk does not help.
+    fn inactivity_beside(&self, told: &[&Group<'_>]) -> String {
+        let told = told.iter().filter(|group| group.kind.is_inactivity());
+        let told_ns: u64 = told.map(|group| group.of_phase_ns(Phase::Completed)).sum();
+        let untold_ns = self.io.inactivity_ns.saturating_sub(told_ns);
+        if self.share(untold_ns) < INACTIVITY_SHARE {
+            return String::new();
+        }
+        let percent = whole_percent(self.io.inactivity_share);
+        let who = who(self.summary);
+        format!(
+            "; {percent} is I/O inactivity: the data was there, and {who} not on a pCPU to take it"
+        )
+    }
+}
+
+/// Who ran longest while requests waited.
+#[derive(Debug)]
+struct First<'a> {
+    victim: String,
+    /// `None` for nobody.
+    who: Option<(&'a str, PcpuId)>,
+    ran_ns: u64,
+}
+
+impl First<'_> {
+    fn had_it(&self) -> String {
+        let joint = if self.who.is_none() { "while" } else { "but" };
+        format!("{} was runnable {joint} {}", self.victim, self.had_it_alone())
+    }
+
+    fn had_it_alone(&self) -> String {
+        let idle = || "its pCPU was idle".to_owned();
+        self.who.map_or_else(idle, |(name, pcpu)| format!("{name} had {pcpu}"))
+    }
+
+    /// How a wait that no one thread explains was shared out.
+    fn shared(&self, wait_ns: u64) -> String {
+        let percent = whole_percent(share(self.ran_ns, wait_ns));
+        match self.who {
+            Some((name, _)) => format!(" ({name} ran for {percent} of the waits)"),
+            None => format!(" (its pCPU was idle for {percent} of the waits)"),
+        }
+    }
+}
+
+fn was(part: Part) -> &'static str {
+    match part {
+        Part::OnPcpu => "was on a pCPU (in the guest, in KVM or in the VMM)",
+        Part::PreemptWait => "was runnable but had lost its pCPU",
+        Part::WakeupDelay => "had been woken but was not yet on a pCPU",
+        Part::Guest => "was on a pCPU, in the guest",
+        Part::Kvm => "was on a pCPU, in KVM",
+        Part::VmmUser => "was on a pCPU, in the VMM",
+        Part::Throttled => "was kept off its pCPU by its control group's quota",
+        Part::BqlWait => "slept on QEMU's big lock",
+        Part::LockWait => "slept on a lock of the VMM",
+        Part::HostFault => "waited for memory of the host",
+        Part::IoSubmit => "waited for disk I/O that it did itself",
+        Part::Halt => "was halted (the guest was idle)",
+        Part::OtherSleep => "slept somewhere else in the host's kernel",
+        Part::Unknown => "did what is not known",
+    }
+}
