@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use vslice_workload::clock::Clock;
 use vslice_workload::gap::{
-    Evidence, Figures, Kind, Parts, RawGap, Span, StealTold, Tick, TickRate, Told, evidence_of,
+    Evidence, Figures, Kind, Parts, RawGap, Span, StealTold, Tick, TickRate, Told, evidence_of_all,
     handler_ns, shares_of_cells, slow_tick_max_ns, steal_told, taken_within, tick_lead_ns,
     timeslices,
 };
@@ -81,7 +81,7 @@ pub(super) fn analyse(solo: &Solo, measured: &Measured) -> Analysed {
 
 fn analyse_vcpu(solo: &Solo, measured: &Measured, vcpu: &MeasuredVcpu) -> (VcpuReport, VcpuSpans) {
     let (rate, outcome) = (measured.rate, &vcpu.outcome);
-    let evidence: Vec<Evidence> = outcome.gaps.iter().map(|gap| evidence_of(gap, rate)).collect();
+    let evidence = evidence_of_all(&outcome.gaps, &outcome.last, rate);
     let (told, steal) = told_of(solo, measured, vcpu, &evidence);
     let judge = |(gap, evidence): (&RawGap, &Evidence)| Judged {
         start_ticks: gap.start,

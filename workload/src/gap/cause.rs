@@ -439,7 +439,8 @@ mod tests {
         ) {
             let window_ns = length_ns + around_ns;
             let evidence = Evidence {
-                length_ns, window_ns, cpu_ns, run_delay_ns, voluntary, involuntary, tick,
+                length_ns, window_ns, cpu_ns,
+                regained_ns: 0, run_delay_ns, voluntary, involuntary, tick,
             };
             let told = Told {
                 interrupt_max_ns: 100 * US,

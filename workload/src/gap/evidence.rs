@@ -1,6 +1,6 @@
 //! A gap and the counters around it, in nanoseconds.
 
-use super::probe::RawGap;
+use super::probe::{Counters, RawGap};
 use super::rate::TickRate;
 
 /// Clocks differ in rate, and counters are not read at one instant: a difference between clocks
@@ -19,6 +19,8 @@ pub struct Evidence {
     pub window_ns: u64,
     /// What of it the thread's CPU clock counted.
     pub cpu_ns: u64,
+    /// What of it the thread's CPU clock counted only later: [`evidence_of_all`].
+    pub regained_ns: u64,
     /// What of it the thread was runnable and not running; `None` if the kernel does not tell.
     pub run_delay_ns: Option<u64>,
     /// Switches away from the thread when it was not runnable.
@@ -44,9 +46,65 @@ pub enum Tick {
     },
 }
 
-/// What the loop left behind about a gap, in nanoseconds.
+/// What the loop left behind about its gaps, which are in order of time. `last` is what the counters
+/// were at its end.
+///
+/// Where the TSC is not known to be invariant, under TCG for instance, the kernel lets its scheduler's
+/// clock run at most one tick ahead of the last tick it has seen, and sets it right at the next one
+/// (kernel/sched/clock.c, `sched_clock_local`). When the host takes the vCPU for longer, and no tick is
+/// pending when it gives it back, the thread's CPU clock has missed most of the gap when the loop reads
+/// it, and jumps ahead of time a little later. That jump is what was missing: it goes to the latest
+/// gaps that miss time. Steal and interrupts, where a kernel leaves them out, never come back.
 #[must_use]
-pub fn evidence_of(gap: &RawGap, rate: TickRate) -> Evidence {
+pub fn evidence_of_all(gaps: &[RawGap], last: &Counters, rate: TickRate) -> Vec<Evidence> {
+    let mut all: Vec<Evidence> = gaps.iter().map(|gap| evidence_of(gap, rate)).collect();
+    let mut missing = Missing::default();
+    for (index, gap) in gaps.iter().enumerate() {
+        if let Some(before) = index.checked_sub(1).and_then(|index| gaps.get(index)) {
+            missing.regain(&mut all, jump_ns(&before.after, &gap.before, rate));
+        }
+        missing.regain(&mut all, jump_ns(&gap.before, &gap.after, rate));
+        missing.add(index, all[index].unexplained_ns());
+    }
+    if let Some(gap) = gaps.last() {
+        missing.regain(&mut all, jump_ns(&gap.after, last, rate));
+    }
+    all
+}
+
+/// How far the thread's CPU clock ran ahead of time between two readings of the counters.
+fn jump_ns(from: &Counters, to: &Counters, rate: TickRate) -> u64 {
+    let window_ns = rate.ns(to.at.saturating_sub(from.at));
+    let ahead_ns = to.cpu_ns.saturating_sub(from.cpu_ns).saturating_sub(window_ns);
+    if ahead_ns > slack_ns(window_ns) { ahead_ns } else { 0 }
+}
+
+/// The gaps that miss time on the CPU clock, and how much; the latest is the last.
+#[derive(Debug, Default)]
+struct Missing(Vec<(usize, u64)>);
+
+impl Missing {
+    fn add(&mut self, index: usize, missing_ns: u64) {
+        if missing_ns > 0 {
+            self.0.push((index, missing_ns));
+        }
+    }
+
+    /// Gives a jump of the clock to the latest gaps that miss time.
+    fn regain(&mut self, all: &mut [Evidence], mut jump_ns: u64) {
+        while let Some((index, missing_ns)) = self.0.pop() {
+            let regained_ns = missing_ns.min(jump_ns);
+            all[index].regained_ns += regained_ns;
+            jump_ns -= regained_ns;
+            if missing_ns > regained_ns {
+                self.0.push((index, missing_ns - regained_ns));
+                return;
+            }
+        }
+    }
+}
+
+fn evidence_of(gap: &RawGap, rate: TickRate) -> Evidence {
     let (before, after) = (&gap.before, &gap.after);
     let window_ns = rate.ns(after.at.saturating_sub(before.at));
     let voluntary = after.voluntary.saturating_sub(before.voluntary);
@@ -63,6 +121,7 @@ pub fn evidence_of(gap: &RawGap, rate: TickRate) -> Evidence {
         length_ns: rate.ns(gap.end.saturating_sub(gap.start)),
         window_ns,
         cpu_ns: after.cpu_ns.saturating_sub(before.cpu_ns),
+        regained_ns: 0,
         run_delay_ns,
         voluntary,
         involuntary,
@@ -103,13 +162,33 @@ pub struct Split {
 }
 
 impl Evidence {
+    /// The time between the two readings that the CPU clock has never counted; 0 if it is no more
+    /// than clocks differ.
+    fn missing_ns(&self) -> u64 {
+        let missing_ns =
+            self.window_ns.saturating_sub(self.cpu_ns).saturating_sub(self.regained_ns);
+        if missing_ns > slack_ns(self.window_ns) { missing_ns } else { 0 }
+    }
+
+    /// What of it neither a wait for another thread nor a stop explains.
+    fn unexplained_ns(&self) -> u64 {
+        if self.voluntary > 0 {
+            return 0;
+        }
+        let missing_ns = self.missing_ns();
+        match self.run_delay_ns {
+            Some(run_delay_ns) => missing_ns.saturating_sub(run_delay_ns),
+            None if self.involuntary > 0 => 0,
+            None => missing_ns,
+        }
+    }
+
     /// Splits the gap. What the counters cannot tell from the time around the gap (at most one
     /// window) is cut to the gap's length.
     #[must_use]
     pub fn split(&self) -> Split {
         let length_ns = self.length_ns;
-        let missing_ns = self.window_ns.saturating_sub(self.cpu_ns);
-        let missing_ns = if missing_ns > slack_ns(self.window_ns) { missing_ns } else { 0 };
+        let missing_ns = self.missing_ns();
         let switch_ns = match self.run_delay_ns {
             Some(run_delay_ns) => run_delay_ns.min(length_ns),
             // Without run delays: a thread that was only ever switched while runnable has waited.
@@ -226,19 +305,94 @@ mod tests {
         assert_eq!((evidence.cpu_ns, evidence.run_delay_ns), (115 * US, Some(0)));
     }
 
+    /// Gaps as the loop leaves them, in microseconds: how long the loop ran before the gap, how long
+    /// the gap was, and what of both the CPU clock counted.
+    fn drawn(steps: &[(u64, u64, u64)]) -> (Vec<RawGap>, Counters) {
+        let (mut at, mut cpu_ns) = (0, 0);
+        let mut before = Counters::default();
+        let mut gaps = Vec::new();
+        for (ran_us, gap_us, counted_us) in steps {
+            let start = at + ran_us * US;
+            at = start + gap_us * US;
+            cpu_ns += counted_us * US;
+            let schedstat = Some(SchedStat::default());
+            let after = Counters { at, cpu_ns, schedstat, ..Counters::default() };
+            gaps.push(RawGap { start, end: at, before, after });
+            before = after;
+        }
+        (gaps, before)
+    }
+
+    fn uncounted_us(steps: &[(u64, u64, u64)]) -> Vec<u64> {
+        let (gaps, last) = drawn(steps);
+        let all = evidence_of_all(&gaps, &last, TickRate::new(1, 1));
+        all.iter().map(|evidence| evidence.split().uncounted_ns / US).collect()
+    }
+
+    #[test]
+    fn time_that_the_cpu_clock_counts_later_was_the_threads() {
+        // Seen in a TCG guest: three gaps without a tick, and a fourth in which the clock caught up.
+        let late = [
+            (3_868, 34_551, 104),
+            (65, 101, 0),
+            (1_297, 2_146, 0),
+            (1_841, 20_438, 22_279 + 41_924),
+        ];
+        assert_eq!(uncounted_us(&late), [0, 0, 0, 0]);
+        assert_eq!(uncounted_us(&late[..3]), [34_551, 101, 2_146], "it has not come back");
+    }
+
+    #[test]
+    fn time_that_never_comes_back_is_uncounted() {
+        assert_eq!(uncounted_us(&[(1_000, 4_000, 1_000), (1_000, 40, 1_040)]), [4_000, 0]);
+        // Half of the second gap comes back, and nothing of the first.
+        let half = [(1_000, 4_000, 1_000), (1_000, 4_000, 1_000), (1_000, 40, 3_040)];
+        assert_eq!(uncounted_us(&half), [4_000, 2_000, 0]);
+        // No more comes back than was missing.
+        assert_eq!(uncounted_us(&[(1_000, 4_000, 4_900), (10, 40, 9_000)]), [0, 0]);
+    }
+
+    #[test]
+    fn what_comes_back_between_gaps_or_after_the_last_counts_too() {
+        let (mut gaps, mut last) = drawn(&[(1_000, 4_000, 1_000), (1_000, 40, 1_040)]);
+        // A reading of the counters between the two, of which no gap tells.
+        gaps[1].before.at += 500 * US;
+        gaps[1].before.cpu_ns += 4_500 * US;
+        gaps[1].after.cpu_ns += 4_000 * US;
+        let all = evidence_of_all(&gaps, &gaps[1].after, TickRate::new(1, 1));
+        assert_eq!(all[0].regained_ns, 4_000 * US);
+        let (gaps, _) = drawn(&[(1_000, 4_000, 1_000)]);
+        (last.at, last.cpu_ns) = (gaps[0].after.at + US, gaps[0].after.cpu_ns + 4_001 * US);
+        let all = evidence_of_all(&gaps, &last, TickRate::new(1, 1));
+        assert_eq!(all[0].regained_ns, 4_000 * US);
+    }
+
     proptest! {
+        #[test]
+        fn no_gap_regains_more_than_it_misses(
+            steps in proptest::collection::vec((0_u64..9_000, 1_u64..9_000, 0_u64..30_000), 0..30),
+        ) {
+            let (gaps, last) = drawn(&steps);
+            for evidence in evidence_of_all(&gaps, &last, TickRate::new(1, 1)) {
+                let missing_ns = evidence.window_ns.saturating_sub(evidence.cpu_ns);
+                prop_assert!(evidence.regained_ns <= missing_ns, "{evidence:?}");
+            }
+        }
+
         #[test]
         fn a_split_adds_up(
             length_ns in 0_u64..1 << 40,
             around_ns in 0_u64..1 << 30,
             cpu_ns in 0_u64..1 << 41,
+            regained_ns in 0_u64..1 << 41,
             run_delay_ns in proptest::option::of(0_u64..1 << 41),
             voluntary in 0_u64..3,
             involuntary in 0_u64..3,
         ) {
             let window_ns = length_ns + around_ns;
             let evidence = Evidence {
-                length_ns, window_ns, cpu_ns, run_delay_ns, voluntary, involuntary, tick: Tick::Untold,
+                length_ns, window_ns, cpu_ns, regained_ns, run_delay_ns, voluntary, involuntary,
+                tick: Tick::Untold,
             };
             let Split { switch_ns, stopped_ns, uncounted_ns, counted_ns } = evidence.split();
             prop_assert_eq!(switch_ns + stopped_ns + uncounted_ns + counted_ns, length_ns);

@@ -24,7 +24,7 @@ mod rate;
 pub use cause::{
     Kind, Parts, StealTold, Told, handler_ns, slow_tick_max_ns, steal_told, tick_lead_ns,
 };
-pub use evidence::{Evidence, Split, Tick, evidence_of};
+pub use evidence::{Evidence, Split, Tick, evidence_of_all};
 pub use figures::{Figures, Span, shares_of_cells, taken_within, timeslices};
 pub use probe::{
     Counters, LostGaps, Outcome, Probe, RawGap, SchedStat, Settings, Witness, watch_for_gaps,
