@@ -29,6 +29,8 @@ fn main() -> ExitCode {
     let mut trials: Vec<Trial> = cases.map(|case| trial(*case, lab.clone())).collect();
     let newer_lab = lab.and_then(|lab| newer_qemu::directory().map(|_| lab));
     trials.extend(newer_qemu::CASES.iter().map(|case| trial(*case, newer_lab.clone())));
+    let judge = solo::JUDGE_CASES.iter();
+    trials.extend(judge.map(|(name, case)| Trial::test(*name, *case)));
     trials.extend(evidence::USER_CASES.iter().map(|case| trial(*case, user_lab.clone())));
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -12,6 +12,17 @@ use tempfile::TempDir;
 
 /// The overflow uid, which every Linux has (`/proc/sys/kernel/overflowuid`), and which owns nothing.
 const NOBODY: u32 = 65_534;
+
+/// Says that a test could not judge here, which is neither a success nor a failure: its machine did not
+/// let it. `because` has the figure that was measured. `make test` lists these lines at its end.
+///
+/// # Errors
+/// Never: so that a test can end with it.
+pub fn not_judged<Error>(test: &str, because: &str) -> Result<(), Error> {
+    // Not by `eprintln!`, which the test harness keeps to itself when a test passes.
+    let _ = writeln!(io::stderr(), "\n{test}: not judged, because {because}");
+    Ok(())
+}
 
 /// The built `vslice` and a guest image; a lab that lacks one of them says which.
 #[derive(Debug, Clone)]
