@@ -24,15 +24,16 @@ MAKEFLAGS += --jobs=2
 demo: image
 	$(VSLICE) run demo --output $(RUN)
 
-# What failed is printed once more at the end, where it is found.
+# What failed is printed once more at the end, where it is found, and what could not be judged here.
 test: SHELL := /bin/bash
 test: .SHELLFLAGS := -o pipefail -c
 test: lint image debian-image
 	@.ci/install-needs test
-	@newer="$$(tests/newer-tools)" && VSLICE_NEWER_TOOLS="$$newer" \
+	@newer="$$(tests/newer-tools)" || exit 1; VSLICE_NEWER_TOOLS="$$newer" \
 		VSLICE_IMAGE=$(abspath $(IMAGE)) VSLICE_DEBIAN_IMAGE=$(abspath $(DEBIAN)) VSLICE_BIN=$(abspath $(VSLICE)) \
-		cargo test --workspace --locked --no-fail-fast 2>&1 | tee target/test.log || \
-		{ sed -n '/^failures:$$/,/^test result/p' target/test.log; exit 1; }
+		cargo test --workspace --locked --no-fail-fast 2>&1 | tee target/test.log; status=$$?; \
+		[ $$status = 0 ] || sed -n '/^failures:$$/,/^test result/p' target/test.log; \
+		grep 'not judged, because' target/test.log; exit $$status
 
 # BENCH takes options: `make bench BENCH=--quick`, `BENCH=--json`, `BENCH=--help`.
 bench:

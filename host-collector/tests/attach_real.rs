@@ -157,9 +157,11 @@ fn two_at_once(qemu: &Path) -> Outcome {
     check(vcpus.len() == 2 && vcpus[0]["vm"] != vcpus[1]["vm"], || format!("{summary:#}"))?;
     // They share a pCPU, and each sees the other one there.
     for (vcpu, other) in [(&vcpus[0], &vcpus[1]), (&vcpus[1], &vcpus[0])] {
-        let name = vcpu["antagonists"][0]["name"].as_str().unwrap_or_default();
+        let names = vcpu["antagonists"].as_array().into_iter().flatten();
+        let mut names = names.filter_map(|antagonist| antagonist["name"].as_str());
         let other = other["vm"].as_str().ok_or("a name")?;
-        check(name.starts_with(other), || format!("{name} is not of {other}: {summary:#}"))?;
+        // Whoever else is busy on this machine may be there for longer.
+        check(names.any(|name| name.starts_with(other)), || format!("no {other}: {summary:#}"))?;
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ use vslice::sampling::{
 use vslice::timeline::{GuestMode, LockFacts, LockUser, Reason, Vmm};
 use vslice::units::{HostNs, Tid};
 
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Looks at each thread that a test wants: its bounds are many deviations away then.
 const LOOKS_MIN: u64 = 400;

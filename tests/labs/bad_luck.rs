@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use vslice_tests::{Lab, Run, Started, processes_with};
 
 pub(crate) const CASES: &[Case] = &[
@@ -32,6 +32,7 @@ pub(crate) const CASES: &[Case] = &[
 const LONG: &[&str] = &["demo", "--total", "4GiB"];
 const LONG_AS_JSON: &[&str] = &["run", "demo", "--total", "4GiB", "--json"];
 const UNTIL_RECORDING: Duration = Duration::from_secs(120);
+const UNTIL_GONE: Duration = Duration::from_secs(60);
 
 /// The run has failed with `sentence`, and has left nothing behind.
 fn failed_with(run: &Run, code: i32, sentence: &str) -> Result<(), Failed> {
@@ -109,9 +110,14 @@ fn killed_collector(lab: &Lab) -> Result<(), Failed> {
     let started = recording(lab)?;
     kill(started.pid(), Signal::SIGKILL)?;
     let run = started.finish()?;
-    // The kernel kills the guests right after their parent; it takes a moment to free their memory.
-    std::thread::sleep(Duration::from_secs(2));
-    run.no_process_is_left()?;
+    // The kernel kills the guests right after their parent; it takes a while to free their memory.
+    let deadline = Instant::now() + UNTIL_GONE;
+    while let Err(left) = run.no_process_is_left() {
+        if Instant::now() > deadline {
+            return Err(left.into());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
     let report = lab.command(&["report", "--json"]).arg(run.run_dir()).output()?;
     let text = String::from_utf8_lossy(&report.stdout).into_owned();
     if text.contains("\"partial\"") { Ok(()) } else { Err(format!("not partial: {text}").into()) }

@@ -15,6 +15,7 @@ use vslice_wire::{
     Deframer, Done, Dropped, Frame, GuestFrame, Hello, HogCount, HogGaps, HostFrame, Notice, Ping,
     Pong, Ready, Request,
 };
+use vslice_workload::clock::Clock;
 use vslice_workload::spec::{ClockChoice, Engine, Pattern, ReaderSpec, WorkloadSpec};
 
 /// No test waits this long unless something is wrong.
@@ -223,12 +224,27 @@ impl Pair {
         told
     }
 
-    /// Stops the agent, all its threads, for a while.
-    pub(crate) fn pause(&self, time: Duration) {
+    /// Stops the agent, all its threads, for a while. Between the two readings of the clock that are
+    /// returned none of them ran, however late this thread itself is.
+    pub(crate) fn pause(&self, time: Duration, clock: Clock) -> (u64, u64) {
         let agent = Pid::from_raw(self.agent.id().cast_signed());
         kill(agent, Signal::SIGSTOP).expect("our own child");
+        until("the agent stands still", || self.is_stopped().then_some(()));
+        let from = clock.now();
         std::thread::sleep(time);
+        let to = clock.now();
         kill(agent, Signal::SIGCONT).expect("our own child");
+        (from, to)
+    }
+
+    /// A signal stops each thread when that thread comes to it.
+    fn is_stopped(&self) -> bool {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.agent.id()));
+        tasks.expect("our own child").flatten().all(|task| {
+            // The state stands behind the name, which is in brackets (proc_pid_stat(5)).
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+        })
     }
 
     /// The collector is gone, as after SIGKILL.

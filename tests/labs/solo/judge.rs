@@ -188,7 +188,7 @@ fn way_back(judged: &[Interval], host: &[Interval]) -> WayBack {
     let lag = |gap: &Interval| {
         let inside: Vec<&Interval> = judged.iter().filter(|one| one.overlap(*gap) > 0).collect();
         let last = inside.last()?;
-        Some(gap.end as i64 - last.end as i64)
+        Some(gap.end.cast_signed() - last.end.cast_signed())
     };
     let mut lags: Vec<i64> = host.iter().filter_map(lag).collect();
     lags.sort_unstable();
