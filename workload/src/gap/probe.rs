@@ -97,7 +97,7 @@ pub struct Outcome {
     pub gaps: Vec<RawGap>,
     /// The loop's first reading.
     pub begun: u64,
-    /// Its last.
+    /// When it asked for the counters at the end.
     pub ended: u64,
     /// How often it read the clock.
     pub iterations: u64,
@@ -136,7 +136,12 @@ impl Outcome {
         }
     }
 
-    fn push(&mut self, gap: RawGap) {
+    /// What lies between `start` and the reading, if there is anything.
+    fn push(&mut self, start: u64, before: Counters, reading: &Reading) {
+        if reading.asked <= start {
+            return;
+        }
+        let gap = RawGap { start, end: reading.asked, before, after: reading.counters };
         if self.gaps.len() < self.gaps.capacity() {
             self.gaps.push(gap);
             return;
@@ -170,10 +175,10 @@ pub fn watch_for_gaps<W: Witness>(
     let clock = settings.clock;
     let mut outcome = Outcome::new(settings.gaps_max);
     let blind_max = settings.threshold_ticks.saturating_add(2 * usual_blind_ticks(witness, clock));
-    let mut known = witness.read(clock);
-    outcome.first = known;
-    let mut last = clock.now();
-    outcome.begun = last;
+    let mut read = |asked| Reading::take(witness, clock, asked, blind_max);
+    let first = read(clock.now());
+    let (mut known, mut last) = (first.counters, first.done);
+    (outcome.first, outcome.begun) = (known, last);
     while !stop.load(Ordering::Relaxed) {
         let now = clock.now();
         outcome.iterations += 1;
@@ -185,25 +190,41 @@ pub fn watch_for_gaps<W: Witness>(
             continue;
         }
         let start = if is_gap { last } else { now };
-        let mut end = now;
-        let mut counters = witness.read(clock);
-        last = clock.now();
-        let mut rereads = 0;
-        while last.saturating_sub(end) > blind_max && rereads < REREADS_MAX {
-            end = last;
-            counters = witness.read(clock);
-            last = clock.now();
-            rereads += 1;
-        }
-        outcome.was_blind(1 + rereads, last.saturating_sub(end));
-        if end > start {
-            outcome.push(RawGap { start, end, before: known, after: counters });
-        }
-        known = counters;
+        let reading = read(now);
+        outcome.was_blind(reading.count, reading.done.saturating_sub(reading.asked));
+        outcome.push(start, known, &reading);
+        (known, last) = (reading.counters, reading.done);
     }
-    outcome.ended = last;
-    outcome.last = witness.read(clock);
+    let reading = read(last);
+    outcome.push(last, known, &reading);
+    (outcome.ended, outcome.last) = (reading.asked, reading.counters);
     outcome
+}
+
+/// The counters, and when they were asked for. A reading that was itself interrupted is taken again, so
+/// that what interrupted it is before this one.
+#[derive(Debug)]
+struct Reading {
+    counters: Counters,
+    asked: u64,
+    done: u64,
+    /// How many readings that took.
+    count: u64,
+}
+
+impl Reading {
+    fn take<W: Witness>(witness: &mut W, clock: Clock, asked: u64, blind_max: u64) -> Reading {
+        let mut once = |asked, count| {
+            let counters = witness.read(clock);
+            Reading { counters, asked, done: clock.now(), count }
+        };
+        let mut reading = once(asked, 1);
+        while reading.done.saturating_sub(reading.asked) > blind_max && reading.count <= REREADS_MAX
+        {
+            reading = once(reading.done, reading.count + 1);
+        }
+        reading
+    }
 }
 
 /// What reading the counters takes here when nothing interferes: the median of a few times.
@@ -368,6 +389,20 @@ mod tests {
             let reads = gap.after.cpu_ns - gap.before.cpu_ns;
             assert!(found == 5 && reads == 1 || found < 5 && reads >= 1, "{outcome:?}");
         }
+    }
+
+    #[test]
+    fn an_interrupted_reading_is_neither_the_first_nor_the_last() {
+        let stop = AtomicBool::new(false);
+        let outcome = watch(settings(8 * MS, MS, 4), Script::new(4, Some(1), &stop));
+        assert!(outcome.first.cpu_ns >= 2, "what interrupted it was before the loop: {outcome:?}");
+        let stop = AtomicBool::new(false);
+        let outcome = watch(settings(8 * MS, MS, 8), Script::new(4, Some(5), &stop));
+        // A busy machine may interrupt more than the script does.
+        let slow = outcome.gaps.iter().find(|gap| gap.end - gap.start >= 20 * MS);
+        let gap = slow.unwrap_or_else(|| panic!("{outcome:?}"));
+        assert!(gap.after.cpu_ns >= 6 && gap.end <= outcome.ended, "{outcome:?}");
+        assert!(outcome.last.cpu_ns >= 6, "{outcome:?}");
     }
 
     struct Nobody;
