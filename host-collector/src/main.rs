@@ -3,6 +3,7 @@
 mod cli;
 
 use clap::Parser;
+use cli::terminal::shown;
 use std::io::Write;
 use std::process::ExitCode;
 use vslice::run::sentence;
@@ -14,7 +15,7 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // With standard error gone as well there is nobody left to tell.
-            drop(writeln!(std::io::stderr(), "vslice: {}", sentence(error.as_ref())));
+            drop(writeln!(std::io::stderr(), "vslice: {}", shown(&sentence(error.as_ref()))));
             let interrupted = error.downcast_ref::<cli::run::Interrupted>();
             interrupted.map_or(ExitCode::FAILURE, |error| ExitCode::from(error.code()))
         }

@@ -1,4 +1,28 @@
-//! What may be shown of a text that somebody else has chosen.
+//! What may be shown of a text that somebody else has chosen, and how much room it takes.
+
+use unicode_width::UnicodeWidthChar;
+
+/// Which letters whoever reads can be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Letters {
+    /// All of Unicode, as UTF-8.
+    #[default]
+    Unicode,
+    /// ASCII alone: the locale has another encoding, in which UTF-8 reads as rubbish.
+    Ascii,
+}
+
+impl Letters {
+    /// The text as it may be printed: [`harmless`], with a `?` for each letter that cannot be shown.
+    #[must_use]
+    pub fn show(self, text: &str) -> String {
+        let text = harmless(text);
+        match self {
+            Letters::Unicode => text,
+            Letters::Ascii => ascii(&text),
+        }
+    }
+}
 
 /// The text without anything that a terminal could obey or that could reorder a line: control
 /// characters, format characters (bidirectional overrides, zero-width ones) and whatever else is
@@ -14,6 +38,24 @@ pub fn harmless(text: &str) -> String {
             || (!letter.is_ascii() && letter.is_alphanumeric())
     };
     text.chars().map(|letter| if is_harmless(letter) { letter } else { '?' }).collect()
+}
+
+/// The text with a `?` for whatever is not ASCII; its lines stay.
+#[must_use]
+pub fn ascii(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_ascii() { letter } else { '?' }).collect()
+}
+
+/// The columns of a terminal that a letter takes: two for most of East Asia's, none for those that are
+/// put on the one before.
+pub(crate) fn letter_columns(letter: char) -> usize {
+    // A control character, which has no width, is shown as a `?`.
+    letter.width().unwrap_or(1)
+}
+
+/// The columns of a terminal that a [`harmless`] text takes.
+pub(crate) fn columns(text: &str) -> usize {
+    text.chars().map(letter_columns).sum()
 }
 
 #[cfg(test)]
@@ -32,5 +74,18 @@ mod tests {
         ] {
             assert_eq!(harmless(raw), cleaned);
         }
+    }
+
+    #[test]
+    fn a_locale_without_utf8_is_shown_ascii_alone() {
+        assert_eq!(Letters::Ascii.show("gr\u{fc}n \u{6771}\x07"), "gr?n ??");
+        assert_eq!(Letters::Unicode.show("gr\u{fc}n \u{6771}\x07"), "gr\u{fc}n \u{6771}?");
+        assert_eq!(ascii("\u{fc}\n\u{fc}"), "?\n?");
+    }
+
+    #[test]
+    fn wide_letters_take_two_columns() {
+        assert_eq!(columns("vm1"), 3);
+        assert_eq!(columns("\u{6771}\u{4eac}"), 4);
     }
 }

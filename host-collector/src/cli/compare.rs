@@ -1,6 +1,6 @@
 //! `vslice compare`: runs of two conditions against each other.
 
-use super::report::style;
+use super::terminal::style;
 use clap::Args;
 use std::io::Write;
 use std::path::PathBuf;

@@ -1,6 +1,7 @@
 //! `vslice doctor`: what this host offers.
 
 use super::attach::choose;
+use super::terminal::shown;
 use clap::Args;
 use std::io::Write;
 use std::path::PathBuf;
@@ -34,7 +35,7 @@ pub(super) fn execute(args: &DoctorArgs) -> anyhow::Result<u8> {
         serde_json::to_writer_pretty(&mut out, &findings)?;
         writeln!(out)?;
     } else {
-        write!(out, "{}", render(&findings))?;
+        write!(out, "{}", shown(&render(&findings)))?;
     }
     Ok(u8::from(findings.iter().any(|finding| finding.status == Status::Missing)))
 }

@@ -1,7 +1,7 @@
 //! `vslice experiment`: a plan under several conditions, in turn.
 
-use super::report::style;
 use super::run::{default_output, interrupts, watcher};
+use super::terminal::{shown, style};
 use anyhow::{Context, bail};
 use clap::Args;
 use std::io::Write;
@@ -129,7 +129,7 @@ fn print(experiment: &Experiment, output: Option<&Path>, json: bool) -> anyhow::
             out,
             "  {:width$}  {}",
             cell.name,
-            outcome(cell, matrix.repeat, output.is_none())
+            shown(&outcome(cell, matrix.repeat, output.is_none()))
         )?;
     }
     let Some(output) = output else { return Ok(()) };

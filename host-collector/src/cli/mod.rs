@@ -11,6 +11,7 @@ pub(crate) mod puppet;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod selftest;
+pub(crate) mod terminal;
 
 use clap::{Parser, Subcommand};
 

@@ -1,6 +1,7 @@
 //! `vslice ps`: the virtual machines of this host.
 
 use super::attach::nobody;
+use super::terminal::shown;
 use clap::Args;
 use std::io::Write;
 use vslice::ps::{Listing, text};
@@ -32,7 +33,7 @@ pub(super) fn execute(args: &PsArgs) -> anyhow::Result<u8> {
         serde_json::to_writer_pretty(&mut out, &listing)?;
         writeln!(out)?;
     } else {
-        write!(out, "{}", text::render(&listing))?;
+        write!(out, "{}", shown(&text::render(&listing)))?;
     }
     Ok(0)
 }

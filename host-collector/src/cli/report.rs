@@ -1,11 +1,12 @@
 //! `vslice report`: the report of a run directory, once more.
 
+use super::terminal::style;
 use anyhow::Context;
 use clap::Args;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use vslice::report::Summary;
-use vslice::report::text::{Style, render};
+use vslice::report::render_full;
 use vslice::run::analyse::analyse;
 
 /// The arguments of `vslice report`.
@@ -32,13 +33,7 @@ pub(super) fn print(summary: &Summary, json: bool) -> anyhow::Result<()> {
         serde_json::to_writer_pretty(&mut out, summary)?;
         writeln!(out)?;
     } else {
-        write!(out, "{}", render(summary, style(&out)))?;
+        write!(out, "{}", render_full(summary, style(&out)))?;
     }
     Ok(())
-}
-
-/// How a page is printed there: in colour on a terminal unless `NO_COLOR` is set
-/// (<https://no-color.org>).
-pub(super) fn style(out: &impl IsTerminal) -> Style {
-    Style { width: 100, colour: out.is_terminal() && std::env::var_os("NO_COLOR").is_none() }
 }

@@ -1,17 +1,18 @@
 //! `vslice run`: from a plan to a run directory and its report.
 
 use super::report::print;
+use super::terminal::{letters, may_draw, shown};
 use anyhow::Context;
 use clap::Args;
 use nix::time::{ClockId, clock_gettime};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::fmt;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use vslice::lab::plan::{AcceleratorSetting, Overrides, Plan, VsockSetting};
-use vslice::report::{Style, Summary, render};
+use vslice::report::{Style, Summary, render_full};
 use vslice::run::watch::{BarWatcher, LineWatcher, Watcher};
 use vslice::run::{EvidenceSetting, RunError, RunOptions, analyse, prepare, sentence};
 use vslice::store::RunDir;
@@ -161,10 +162,11 @@ pub(super) fn default_output(plan: &str) -> anyhow::Result<PathBuf> {
 
 pub(super) fn watcher() -> Box<dyn Watcher> {
     let stderr = std::io::stderr();
-    if stderr.is_terminal() {
-        Box::new(BarWatcher::new())
+    let letters = letters();
+    if may_draw(&stderr) {
+        Box::new(BarWatcher::new(letters))
     } else {
-        Box::new(LineWatcher::new(stderr))
+        Box::new(LineWatcher::new(stderr, letters))
     }
 }
 
@@ -175,9 +177,9 @@ pub(super) fn report(output: &Path, json: bool) -> anyhow::Result<()> {
     let printed = print(&summary, json);
     RunDir::open(output)?.write_json("summary.json", &summary)?;
     let text = output.join("report.txt");
-    std::fs::write(&text, render(&summary, Style::default()))
+    std::fs::write(&text, render_full(&summary, Style::PLAIN))
         .with_context(|| format!("cannot write {}", text.display()))?;
-    let words = format!("vslice: everything is in {}", output.display());
+    let words = shown(&format!("vslice: everything is in {}", output.display()));
     let _may_be_closed = writeln!(std::io::stderr(), "{words}");
     printed
 }

@@ -106,7 +106,7 @@ mod tests {
     const STEADY: Spread = Spread { p10_ns: 4_000_000, p50_ns: 4_000_000, p90_ns: 4_000_000 };
 
     fn drawn(a: &[Spread], b: &[Spread]) -> String {
-        let mut page = Page::new(Style { width: 100, colour: false });
+        let mut page = Page::new(Style::PLAIN);
         draw(&mut page, a, b);
         page.into_text()
     }

@@ -91,7 +91,7 @@ fn metrics(page: &mut Page, metrics: &[MetricRecord], is_decided: bool) {
     if metrics.is_empty() {
         return;
     }
-    let mut table = Table::new("lrrrlrl");
+    let mut table = Table::new("l rr rr r l");
     table.row(Tone::Dim, [""].iter().chain(columns(is_decided)).copied());
     for record in metrics {
         let compared = &record.compared;
@@ -105,15 +105,10 @@ fn vcpus(page: &mut Page, vcpus: &[VcpuRecord], is_decided: bool) {
     if vcpus.is_empty() {
         return;
     }
-    let title = [
-        (Tone::Strong, "vCPUs"),
-        (
-            Tone::Dim,
-            "  how long each was off its pCPU, and who ran there meanwhile, in a second of its time",
-        ),
-    ];
-    page.line(&title);
-    let mut table = Table::new("llrrrlrl");
+    let note =
+        "how long each was off its pCPU, and who ran there meanwhile, in a second of its time";
+    page.title("vCPUs", note);
+    let mut table = Table::new("ll rr rr r l");
     table.row(Tone::Dim, ["", ""].iter().chain(columns(is_decided)).copied());
     for vcpu in vcpus {
         let mut name = format!("{} {}", shorten(&vcpu.vm, NAME_CHARS_MAX), vcpu.vcpu);

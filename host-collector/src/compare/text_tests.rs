@@ -4,7 +4,7 @@ use super::super::example;
 use super::*;
 use std::path::Path;
 
-const PLAIN: Style = Style { width: 100, colour: false };
+const PLAIN: Style = Style::PLAIN;
 
 fn assert_golden(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/compare").join(name);

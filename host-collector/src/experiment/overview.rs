@@ -22,7 +22,7 @@ pub fn render(sides: &[(&str, Side)], style: Style) -> String {
     if sides.is_empty() {
         return String::new();
     }
-    let mut table = Table::new("lrrrrrr");
+    let mut table = Table::new("l r r r r r r");
     let head = [String::new(), "runs".to_owned()];
     table.row(Tone::Dim, head.into_iter().chain(METRICS.map(Metric::label)));
     for (name, side) in sides {
@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn each_condition_has_its_means_and_where_they_lie() {
         let sides = [("ide", side(&[1e6, 3e6, 2e6])), ("nvme", side(&[5e6]))];
-        let style = Style { width: 100, colour: false };
+        let style = Style::PLAIN;
         let text = render(&sides, style);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].contains("latency p50") && lines[0].contains("timeslice CV"), "{text}");

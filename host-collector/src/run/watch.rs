@@ -1,6 +1,7 @@
 //! What a run shows while it goes on.
 
 use crate::guest::live::Glance;
+use crate::text::Letters;
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -20,16 +21,17 @@ pub trait Watcher {
 #[derive(Debug)]
 pub struct BarWatcher {
     bar: ProgressBar,
+    letters: Letters,
 }
 
 impl BarWatcher {
-    /// Draws on standard error.
+    /// Draws on standard error, which is a terminal that can go back over what it shows.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(letters: Letters) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         bar.set_style(stage_style());
         bar.enable_steady_tick(Duration::from_millis(250));
-        BarWatcher { bar }
+        BarWatcher { bar, letters }
     }
 }
 
@@ -37,20 +39,19 @@ impl BarWatcher {
 fn stage_style() -> ProgressStyle {
     ProgressStyle::with_template("{spinner} {elapsed_precise} {wide_msg}")
         .expect("the template is a constant")
+        .tick_chars(SPINNER)
 }
 
-impl Default for BarWatcher {
-    fn default() -> Self {
-        Self::new()
-    }
-}
+/// In ASCII, which every locale has; the last one is for what has ended.
+const SPINNER: &str = "|/-\\ ";
 
 impl Watcher for BarWatcher {
     fn stage(&mut self, text: &str) {
         // A bar that was counting goes on as a spinner.
         self.bar.unset_length();
         self.bar.set_style(stage_style());
-        self.bar.set_message(text.to_owned());
+        let text = self.letters.show(text);
+        self.bar.set_message(text.clone());
         self.bar.println(format!("  {text}"));
     }
 
@@ -66,6 +67,7 @@ impl Watcher for BarWatcher {
             self.bar.set_style(
                 ProgressStyle::with_template(template)
                     .expect("the template is a constant")
+                    .tick_chars(SPINNER)
                     .progress_chars("=> "),
             );
             self.bar.reset_eta();
@@ -85,20 +87,21 @@ impl Drop for BarWatcher {
 #[derive(Debug)]
 pub struct LineWatcher<W> {
     out: W,
+    letters: Letters,
     line_at: Option<Instant>,
 }
 
 impl<W: Write> LineWatcher<W> {
     /// Writes its lines to `out`; a line that cannot be written is not worth a run.
     #[must_use]
-    pub fn new(out: W) -> Self {
-        LineWatcher { out, line_at: None }
+    pub fn new(out: W, letters: Letters) -> Self {
+        LineWatcher { out, letters, line_at: None }
     }
 }
 
 impl<W: Write> Watcher for LineWatcher<W> {
     fn stage(&mut self, text: &str) {
-        drop(writeln!(self.out, "vslice: {text}"));
+        drop(writeln!(self.out, "vslice: {}", self.letters.show(text)));
     }
 
     fn progress(&mut self, glance: &Glance, expected_count: u64) {
@@ -130,7 +133,7 @@ mod tests {
     #[test]
     fn lines_tell_stages_and_do_not_flood() {
         let mut out = Vec::new();
-        let mut watcher = LineWatcher::new(&mut out);
+        let mut watcher = LineWatcher::new(&mut out, Letters::Unicode);
         watcher.stage("booting two guests");
         for count in 0..1000 {
             let glance =
@@ -141,5 +144,13 @@ mod tests {
         assert!(text.starts_with("vslice: booting two guests\n"), "{text}");
         assert!(text.contains("0/16,384 reads, p50 0.25 ms, p99 4.00 ms"), "{text}");
         assert_eq!(text.lines().count(), 2);
+    }
+
+    #[test]
+    fn a_stage_that_tells_of_a_name_is_one_harmless_line() {
+        let mut out = Vec::new();
+        let mut watcher = LineWatcher::new(&mut out, Letters::Ascii);
+        watcher.stage("gr\u{fc}n\x1b[2J\n is ready");
+        assert_eq!(String::from_utf8(out).unwrap(), "vslice: gr?n?[2J? is ready\n");
     }
 }

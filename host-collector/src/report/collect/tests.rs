@@ -292,7 +292,7 @@ fn the_longest_request_there_could_be_does_no_harm() {
     let summary = finish(builder);
     assert_eq!(summary.parts.all.get(Part::OnPcpu), u64::MAX, "saturated");
     assert_eq!(summary.worst[0].vm, "VM number 99");
-    assert!(!crate::report::render(&summary, Default::default()).is_empty());
+    assert!(!crate::report::render_full(&summary, Default::default()).is_empty());
 }
 
 #[test]
@@ -512,7 +512,7 @@ proptest! {
         prop_assert_eq!(of(OffReason::WakeupDelay), parts.all.get(Part::WakeupDelay));
         let json = serde_json::to_string(&summary).unwrap();
         prop_assert_eq!(&serde_json::from_str::<Summary>(&json).unwrap(), &summary);
-        let page = crate::report::render(&summary, Default::default());
+        let page = crate::report::render_full(&summary, Default::default());
         prop_assert!(!page.contains("NaN"));
     }
 }

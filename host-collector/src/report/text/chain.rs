@@ -25,11 +25,7 @@ pub(super) fn worst(page: &mut Page, summary: &Summary) {
     if summary.worst.is_empty() {
         return;
     }
-    page.blank();
-    page.line(&[
-        (Tone::Strong, "Slowest requests"),
-        (Tone::Dim, "  offset since submission, length, what the vCPU's thread did"),
-    ]);
+    page.heading("Slowest requests", "offset since submission, length, what the vCPU's thread did");
     for (index, request) in summary.worst.iter().enumerate() {
         heading(page, index + 1, request);
         chain(page, request);

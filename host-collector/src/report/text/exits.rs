@@ -2,7 +2,7 @@
 
 use super::NAME_CHARS_MAX;
 use super::page::{Page, Table, Tone, shorten};
-use super::tables::{heading, vcpu_name};
+use super::tables::vcpu_name;
 use super::units::{count, counted, duration};
 use crate::report::model::{ExitKind, Exits, Summary};
 
@@ -15,8 +15,8 @@ pub(super) fn exits(page: &mut Page, summary: &Summary) {
         return;
     }
     let note = "until the guest is entered again; KVM_EXIT and restart: from KVM to the VMM";
-    heading(page, "Exits", note);
-    let mut table = Table::new("llrrrrrrr");
+    page.heading("Exits", note);
+    let mut table = Table::new("ll r r r r rrr");
     let columns = ["", "reason", "count", "total", "mean", "max", "in KVM", "in VMM", "off pCPU"];
     table.row(Tone::Dim, columns);
     let mut before = None;

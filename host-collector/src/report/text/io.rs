@@ -2,7 +2,7 @@
 
 use super::NAME_CHARS_MAX;
 use super::page::{Page, Table, Tone, shorten};
-use super::tables::{heading, share_percent};
+use super::tables::share_percent;
 use super::units::{count, counted, duration, percent};
 use crate::join::{NoPhase, Part, Phase};
 use crate::report::io::IoClass;
@@ -15,7 +15,7 @@ pub(super) fn phases(page: &mut Page, summary: &Summary) {
     if disks.is_empty() {
         return;
     }
-    heading(page, "I/O phase x vCPU state", "share of the requests' latency");
+    page.heading("I/O phase x vCPU state", "share of the requests' latency");
     for disk in disks {
         let vm = shorten(&disk.vm, NAME_CHARS_MAX);
         if let Some(reason) = &disk.reason {
@@ -34,7 +34,7 @@ pub(super) fn phases(page: &mut Page, summary: &Summary) {
 fn product(page: &mut Page, summary: &Summary) {
     let io = &summary.io.classes;
     let classes = [(&summary.classes.all, &io.all), (&summary.classes.p99, &io.p99)];
-    let mut table = Table::new("lrrrrrrrr");
+    let mut table = Table::new("l rrrr rrrr");
     let names = ["", "all", "", "", "", "above p99"];
     table.row(Tone::Dim, names);
     let phases = || Phase::ALL.into_iter().map(Phase::name);

@@ -3,201 +3,22 @@
 mod chain;
 mod clock;
 mod exits;
+mod full;
 mod io;
 pub(crate) mod page;
 pub(super) mod sampled;
 mod service;
+mod style;
+mod table;
 mod tables;
 pub mod units;
 
-use super::evidence::EvidenceLevel;
-use super::model::{Lost, RunStatus, Summary};
-use super::verdict::verdict;
-use page::{Page, Tone, shorten};
-use units::{bytes, count, counted, duration};
+pub(crate) use full::iops;
+pub use full::render_full;
+pub use style::{Style, WIDTH_DEFAULT, WIDTH_MIN};
 
-/// Characters of a name that are printed; the JSON has it whole.
+/// Columns of a name that are printed; the JSON has it whole.
 const NAME_CHARS_MAX: usize = 40;
-
-/// How a page looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Style {
-    /// Columns of the terminal. Sentences are wrapped to it; tables lose their bars below
-    /// [`BARS_WIDTH_MIN`] and are never narrower than their numbers.
-    pub width: usize,
-    /// Whether to use the terminal's colours.
-    pub colour: bool,
-}
-
-/// The narrowest page that has bars.
-pub const BARS_WIDTH_MIN: usize = 96;
-
-impl Default for Style {
-    fn default() -> Self {
-        Style { width: 100, colour: false }
-    }
-}
-
-/// The summary as text. Whatever names it holds, the only control characters in the result are line
-/// feeds and, with [`Style::colour`], the renderer's own colours.
-#[must_use]
-pub fn render(summary: &Summary, style: Style) -> String {
-    let mut page = Page::new(style);
-    title(&mut page, summary);
-    page.blank();
-    page.paragraph("", &verdict(summary), Tone::Strong);
-    if has_guests_word(summary) {
-        page.blank();
-        requests(&mut page, summary);
-    }
-    if summary.requests.count > 0 {
-        tables::latency(&mut page, summary);
-    }
-    if summary.evidence.level == EvidenceLevel::Recorded {
-        recorded(&mut page, summary);
-    } else {
-        sampled::scheduled(&mut page, summary);
-        sampled::shares(&mut page, summary);
-    }
-    footing(&mut page, summary);
-    warnings(&mut page, summary);
-    page.into_text()
-}
-
-/// What only events can tell.
-fn recorded(page: &mut Page, summary: &Summary) {
-    if summary.requests.count > 0 {
-        tables::parts(page, summary);
-        io::phases(page, summary);
-        tables::class_antagonists(page, summary);
-    }
-    tables::timeslices(page, summary);
-    tables::off_cpu(page, summary);
-    tables::lock_waits(page, summary);
-    service::service(page, summary);
-    exits::exits(page, summary);
-    tables::antagonists(page, summary);
-    tables::stacks(page, summary);
-    chain::worst(page, summary);
-}
-
-fn title(page: &mut Page, summary: &Summary) {
-    let mut vms: Vec<&str> = summary.vcpus.iter().map(|vcpu| vcpu.vm.as_str()).collect();
-    vms.dedup();
-    let guests = if vms.len() == 1 { "guest" } else { "guests" };
-    let title = format!(
-        "vslice {}{}: {} {guests} under {}, {} measured",
-        shorten(&summary.plan, NAME_CHARS_MAX),
-        sampled::label(summary.evidence.level),
-        vms.len(),
-        shorten(&summary.accelerator.name, NAME_CHARS_MAX),
-        duration(summary.measured_ns)
-    );
-    page.line(&[(Tone::Strong, &title)]);
-    if let RunStatus::Partial { reason } = &summary.status {
-        page.paragraph("", &format!("PARTIAL RUN: {reason}"), Tone::Alarm);
-    }
-    let accelerator = &summary.accelerator;
-    page.paragraph("  ", &format!("{}: {}", accelerator.name, accelerator.reason), Tone::Dim);
-    for line in &summary.environment.lines {
-        page.paragraph("  ", line, Tone::Dim);
-    }
-}
-
-/// Whether any guest has told anything: of VMs that were attached to there is only the host's word.
-fn has_guests_word(summary: &Summary) -> bool {
-    let requests = &summary.requests;
-    requests.count > 0 || requests.dropped > 0 || !summary.clock.vcpus.is_empty()
-}
-
-fn requests(page: &mut Page, summary: &Summary) {
-    let requests = &summary.requests;
-    let mut text = format!(
-        "{} recorded, {} IOPS, {} in {}; {} dropped, {} unattributable",
-        count(requests.count),
-        iops(requests.iops),
-        bytes(requests.bytes),
-        duration(requests.elapsed_ns),
-        count(requests.dropped),
-        count(requests.unattributable)
-    );
-    for (number, what) in [(requests.errors, "failed"), (requests.short, "short")] {
-        if number > 0 {
-            text.push_str(&format!(", {} {what}", count(number)));
-        }
-    }
-    page.paragraph("Requests  ", &text, Tone::Plain);
-}
-
-/// Whole requests are enough from 100 on.
-pub(crate) fn iops(iops: f64) -> String {
-    if iops < 100.0 { format!("{iops:.1}") } else { format!("{iops:.0}") }
-}
-
-fn footing(page: &mut Page, summary: &Summary) {
-    page.blank();
-    if has_guests_word(summary) {
-        clock::clock(page, summary);
-    }
-    page.paragraph("Losses    ", &losses(summary), Tone::Plain);
-    let cost = &summary.cost;
-    let of_kvm = match cost.kvm_events {
-        0 => String::new(),
-        kvm_events => format!(" ({} of KVM)", count(kvm_events)),
-    };
-    let events = match (&summary.sampled, summary.evidence.level) {
-        (Some(sampled), _) => sampled::rate(sampled),
-        (None, EvidenceLevel::Recorded) => format!("{} host events{of_kvm}", count(cost.events)),
-        (None, _) => "no events".to_owned(),
-    };
-    let cost = format!(
-        "{} of CPU time for the collector, {events}, {} written",
-        duration(cost.collector_cpu_ns),
-        bytes(cost.bytes)
-    );
-    page.paragraph("Own cost  ", &cost, Tone::Plain);
-}
-
-fn losses(summary: &Summary) -> String {
-    if summary.evidence.level != EvidenceLevel::Recorded {
-        return sampled::losses(summary);
-    }
-    let (lost, requests) = (&summary.lost, &summary.requests);
-    if summary.measured_ns == 0 {
-        return "nothing was measured".to_owned();
-    }
-    let is_complete = summary.status == RunStatus::Complete;
-    if *lost == Lost::default() && requests.dropped == 0 && !is_complete {
-        return "none was told of until the record ends".to_owned();
-    }
-    if *lost == Lost::default() && requests.dropped == 0 {
-        return "none: every scheduler event and every request was recorded".to_owned();
-    }
-    let host = if lost.records == 0 && lost.intervals == 0 {
-        "no scheduler event".to_owned()
-    } else {
-        let events = counted(lost.records, "scheduler event");
-        let intervals = counted(lost.intervals, "interval");
-        format!("{events} in {intervals}, {} in all", duration(lost.total_ns))
-    };
-    let guests = if requests.dropped == 0 {
-        "no request".to_owned()
-    } else {
-        let intervals = counted(requests.dropped_intervals, "interval");
-        format!("{} in {intervals}", counted(requests.dropped, "request"))
-    };
-    format!("on the host {host}; in the guests {guests}")
-}
-
-fn warnings(page: &mut Page, summary: &Summary) {
-    if summary.warnings.is_empty() {
-        return;
-    }
-    page.blank();
-    for warning in &summary.warnings {
-        page.paragraph("warning: ", &warning.to_string(), Tone::Alarm);
-    }
-}
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 //! on, so that no share is taken for a count.
 
 use super::page::{Page, Table, Tone};
-use super::tables::{heading, share_percent, vcpu_name};
+use super::tables::{share_percent, vcpu_name};
 use super::units::{count, duration, percent};
 use crate::report::evidence::{EvidenceLevel, Sampled, SampledShare};
 use crate::report::model::Summary;
@@ -24,8 +24,8 @@ pub(super) fn scheduled(page: &mut Page, summary: &Summary) {
         return;
     }
     let note = "the kernel's own totals, neither recorded nor sampled; share of the vCPU's time";
-    heading(page, "Run delay", note);
-    let mut table = Table::new("lrrrrrrr");
+    page.heading("Run delay", note);
+    let mut table = Table::new("l r rr rr r r");
     table.row(
         Tone::Dim,
         ["", "tid", "on pCPU", "share", "run delay", "share", "timeslices", "mean"],
@@ -51,8 +51,8 @@ pub(super) fn scheduled(page: &mut Page, summary: &Summary) {
 pub(super) fn shares(page: &mut Page, summary: &Summary) {
     let Some(sampled) = &summary.sampled else { return };
     let note = "sampled: shares of looks at the vCPU, not counts of events";
-    heading(page, "Sampled reasons", note);
-    let mut table = Table::new("llrrrrl");
+    page.heading("Sampled reasons", note);
+    let mut table = Table::new("ll r rr r l");
     table.row(Tone::Dim, ["", "seen", "sampled", "95 % from", "to", "looks", "lock"]);
     for vcpu in &sampled.vcpus {
         let mut name = vcpu_name(&vcpu.vm, vcpu.vcpu);

@@ -3,7 +3,6 @@
 use super::super::model::Summary;
 use super::NAME_CHARS_MAX;
 use super::page::{Page, Table, Tone, shorten};
-use super::tables::heading;
 use super::units::count;
 
 /// Of VMs of which requests are known: what a thread did per request says where the disk is served.
@@ -12,8 +11,8 @@ pub(super) fn service(page: &mut Page, summary: &Summary) {
     if requests == 0 || summary.service.is_empty() {
         return;
     }
-    heading(page, "VMM threads", "beside the vCPUs: who was woken by them, and who woke them");
-    let mut table = Table::new("lrrrrr");
+    page.heading("VMM threads", "beside the vCPUs: who was woken by them, and who woke them");
+    let mut table = Table::new("l r r r r r");
     table.row(Tone::Dim, ["", "tid", "stays", "woken by vCPUs", "a request", "woke vCPUs"]);
     for row in &summary.service {
         let name = format!("{} {}", row.vm, row.role);

@@ -1,8 +1,8 @@
 //! The tables of the page.
 
+use super::NAME_CHARS_MAX;
 use super::page::{Page, Table, Tone, shorten};
 use super::units::{count, duration, percent};
-use super::{BARS_WIDTH_MIN, NAME_CHARS_MAX};
 use crate::join::Part;
 use crate::report::model::{
     Antagonist, Class, ClassAntagonist, Members, Relation, StackTotal, Summary, Vcpu,
@@ -15,9 +15,6 @@ use crate::units::{PcpuId, VcpuId};
 
 /// Characters of a bar that stands for 100 %.
 const BAR_CHARS: usize = 12;
-
-/// How much wider clock errors make the table of parts.
-const ERRORS_CHARS: usize = 24;
 
 /// Below this share of the waits of every class an antagonist is counted with the others.
 const LISTED_SHARE_MIN: f64 = 0.01;
@@ -35,11 +32,6 @@ const STACK_FRAMES_MAX: usize = 6;
 const STACKS_UNEXPLAINED_MAX: usize = 3;
 const STACKS_EXPLAINED_MAX: usize = 1;
 
-pub(super) fn heading(page: &mut Page, title: &str, note: &str) {
-    page.blank();
-    page.line(&[(Tone::Strong, title), (Tone::Dim, "  "), (Tone::Dim, note)]);
-}
-
 pub(super) fn vcpu_name(vm: &str, vcpu: VcpuId) -> String {
     format!("{} {vcpu}", shorten(vm, NAME_CHARS_MAX))
 }
@@ -56,7 +48,7 @@ pub(super) fn latency(page: &mut Page, summary: &Summary) {
             count(unplaced)
         ),
     };
-    heading(page, "Latency", &note);
+    page.heading("Latency", &note);
     let latency_ns = &summary.latency_ns;
     let columns = [
         ("min", latency_ns.min),
@@ -68,7 +60,7 @@ pub(super) fn latency(page: &mut Page, summary: &Summary) {
         ("p99.99", latency_ns.p9999),
         ("max", latency_ns.max),
     ];
-    let mut table = Table::new("rrrrrrrr");
+    let mut table = Table::new(" r r r r r r r r");
     table.row(Tone::Dim, columns.map(|(name, _)| name));
     table.row(Tone::Plain, columns.map(|(_, length_ns)| duration(length_ns)));
     page.table(&table);
@@ -87,13 +79,10 @@ pub(super) fn parts(page: &mut Page, summary: &Summary) {
     } else {
         "total, share of the requests' latency"
     };
-    heading(page, "Where the time went", note);
-    let width_min = BARS_WIDTH_MIN + if has_errors { ERRORS_CHARS } else { 0 };
-    let has_bars = page.width() >= width_min;
-    let mut table = Table::new(if has_errors { "lrrllrrllrrll" } else { "lrrlrrlrrl" });
+    page.heading("Where the time went", note);
+    let mut table = Table::new(if has_errors { "l rrlb rrlb rrlb" } else { "l rrb rrb rrb" });
     let mut row = |tone, name: &str, cells: [[String; 4]; 3]| {
         let cells = cells.into_iter().flat_map(|[total, share, error, bar]| {
-            let bar = if has_bars { bar } else { String::new() };
             let error = has_errors.then_some(error);
             [total, share].into_iter().chain(error).chain([bar])
         });
@@ -167,8 +156,8 @@ pub(super) fn class_antagonists(page: &mut Page, summary: &Summary) {
     let is_listed = |rows: &&[&ClassAntagonist; 3]| {
         rows.iter().any(|row| row.antagonist.share >= LISTED_SHARE_MIN)
     };
-    heading(page, "Who ran while requests waited for a pCPU", "total, share of the waits");
-    let mut table = Table::new("lrrrrrr");
+    page.heading("Who ran while requests waited for a pCPU", "total, share of the waits");
+    let mut table = Table::new("l rr rr rr");
     table.row(Tone::Dim, ["", "all", "", "above p99", "", "above p99.9", ""]);
     let cells = |name: String, of_classes_ns: [u64; 3]| {
         let figures = classes.into_iter().zip(of_classes_ns).flat_map(|(class, length_ns)| {
@@ -240,8 +229,8 @@ pub(super) fn timeslices(page: &mut Page, summary: &Summary) {
     if summary.vcpus.is_empty() {
         return;
     }
-    heading(page, "Timeslices", "stays on a pCPU of which both ends were seen");
-    let mut table = Table::new("lrrrrrrrrrr");
+    page.heading("Timeslices", "stays on a pCPU of which both ends were seen");
+    let mut table = Table::new("l r r r r r r r r r r");
     table.row(
         Tone::Dim,
         ["", "tid", "on pCPU", "count", "mean", "CV", "p10", "p50", "p90", "p99", "max"],
@@ -271,8 +260,8 @@ pub(super) fn off_cpu(page: &mut Page, summary: &Summary) {
     if !summary.vcpus.iter().any(was_off) {
         return;
     }
-    heading(page, "Off-CPU", "share of the vCPU's time");
-    let mut table = Table::new("llrrrrr");
+    page.heading("Off-CPU", "share of the vCPU's time");
+    let mut table = Table::new("ll r r r r r");
     table.row(Tone::Dim, ["", "reason", "count", "total", "share", "mean", "max"]);
     for vcpu in &summary.vcpus {
         let mut name = vcpu_name(&vcpu.vm, vcpu.vcpu);
@@ -298,8 +287,8 @@ pub(super) fn lock_waits(page: &mut Page, summary: &Summary) {
     if summary.lock_waits.is_empty() {
         return;
     }
-    heading(page, "Lock waits", "from going to sleep to being woken by whoever let go");
-    let mut table = Table::new("lllrrrrl");
+    page.heading("Lock waits", "from going to sleep to being woken by whoever let go");
+    let mut table = Table::new("lll r r r r l");
     let columns = ["", "lock", "released by", "count", "total", "mean", "max", "for"];
     table.row(Tone::Dim, columns);
     for row in summary.lock_waits.iter().take(LOCK_WAITS_SHOWN_MAX) {
@@ -325,8 +314,8 @@ pub(super) fn antagonists(page: &mut Page, summary: &Summary) {
     if summary.vcpus.iter().all(|vcpu| vcpu.wait_ns == 0) {
         return;
     }
-    heading(page, "Antagonists", "who ran while the vCPU waited, share of its waits");
-    let mut table = Table::new("lllrrr");
+    page.heading("Antagonists", "who ran while the vCPU waited, share of its waits");
+    let mut table = Table::new("ll l r r r");
     table.row(Tone::Dim, ["", "who", "", "tid", "ran", "share"]);
     for vcpu in summary.vcpus.iter().filter(|vcpu| vcpu.wait_ns > 0) {
         let mut name = vcpu_name(&vcpu.vm, vcpu.vcpu);
@@ -396,7 +385,7 @@ pub(super) fn stacks(page: &mut Page, summary: &Summary) {
     if shown.is_empty() {
         return;
     }
-    heading(page, "Kernel stacks", "where the vCPU threads went off, innermost frame first");
+    page.heading("Kernel stacks", "where the vCPU threads went off, innermost frame first");
     for stack in shown {
         let frames: Vec<String> = stack
             .frames

@@ -2,11 +2,13 @@ use super::*;
 use crate::report::clock::{ClockCheck, HogCheck};
 use crate::report::example;
 use crate::report::io::IoDisk;
-use crate::report::model::Summary;
+use crate::report::model::{RunStatus, Summary};
 use crate::report::{Facts, SummaryBuilder, VmThreads, Warning};
+use crate::text::columns;
+use std::collections::HashSet;
 use std::path::Path;
 
-const PLAIN: Style = Style { width: 100, colour: false };
+const PLAIN: Style = Style::PLAIN;
 
 /// Compares with a file beside this one; with `VSLICE_BLESS=1` writes it.
 fn assert_golden(name: &str, text: &str) {
@@ -26,43 +28,47 @@ fn empty() -> Summary {
 
 #[test]
 fn the_page_of_the_example() {
-    assert_golden("example.golden", &render(&example::summary(), PLAIN));
+    assert_golden("example.golden", &render_full(&example::summary(), PLAIN));
 }
 
 #[test]
 fn the_page_of_a_run_with_exits() {
-    let page = render(&example::with_exits(), PLAIN);
+    let page = render_full(&example::with_exits(), PLAIN);
     assert_golden("exits.golden", &page);
-    assert!(!render(&example::summary(), PLAIN).contains("Exits"), "they were not recorded");
+    assert!(!render_full(&example::summary(), PLAIN).contains("Exits"), "they were not recorded");
 }
 
 #[test]
 fn the_page_of_a_run_whose_clock_is_not_sound() {
     let summary = example::unsound_clock();
-    let page = render(&summary, PLAIN);
+    let page = render_full(&summary, PLAIN);
     assert_golden("unsound_clock.golden", &page);
-    let coloured = render(&summary, Style { colour: true, ..PLAIN });
+    let coloured = render_full(&summary, Style { colour: true, ..PLAIN });
     assert!(coloured.contains("\x1b[1;31mVIOLATED, exchange"), "it is red");
-    assert!(!render(&example::summary(), Style { colour: true, ..PLAIN }).contains("\x1b[1;31mok"));
+    assert!(
+        !render_full(&example::summary(), Style { colour: true, ..PLAIN }).contains("\x1b[1;31mok")
+    );
     let mut unseen = summary;
     unseen.clock.check = ClockCheck { unseen: 7, ..ClockCheck::default() };
     unseen.clock.vcpus[0].ptp_check.violations = 0;
     let hogs = std::mem::take(&mut unseen.clock.vcpus[0].hog_check);
-    assert!(render(&unseen, PLAIN).contains("not checked, exchange: request times are within"));
+    assert!(
+        render_full(&unseen, PLAIN).contains("not checked, exchange: request times are within")
+    );
     // What the hogs say is a check of its own.
     unseen.clock.vcpus[0].hog_check = HogCheck { violations: 0, ..hogs };
-    assert!(render(&unseen, PLAIN).contains("ok, exchange: request times are within"));
+    assert!(render_full(&unseen, PLAIN).contains("ok, exchange: request times are within"));
     unseen.clock.vcpus[0].cut_count = 9;
-    assert!(render(&unseen, PLAIN).contains("          and 7 more steps\n"));
+    assert!(render_full(&unseen, PLAIN).contains("          and 7 more steps\n"));
 }
 
 #[test]
 fn the_page_of_a_run_without_requests() {
-    let page = render(&empty(), PLAIN);
+    let page = render_full(&empty(), PLAIN);
     assert_golden("empty.golden", &page);
     assert!(!page.contains("NaN") && !page.contains("inf"));
     let no_vms = SummaryBuilder::new(example::START, vec![]);
-    let page = render(&no_vms.finish(example::facts(), &example::names()), PLAIN);
+    let page = render_full(&no_vms.finish(example::facts(), &example::names()), PLAIN);
     assert!(page.contains("0 guests"));
 }
 
@@ -71,7 +77,7 @@ fn the_page_of_vms_that_were_attached_to() {
     let vms = example::vms().into_iter().map(|vm| VmThreads { block_bytes: None, ..vm }).collect();
     let facts = Facts { clocks: vec![], ..example::facts() };
     let summary = SummaryBuilder::new(example::START, vms).finish(facts, &example::names());
-    let page = render(&summary, PLAIN);
+    let page = render_full(&summary, PLAIN);
     assert!(page.contains("Timeslices") && page.contains("Losses"), "{page}");
     assert!(!page.contains("\n\n\n"), "{page}");
     for guests_word in ["Requests  ", "Clock  ", "warning: no request"] {
@@ -82,7 +88,7 @@ fn the_page_of_vms_that_were_attached_to() {
 #[test]
 fn the_page_of_a_sampled_run() {
     let mut summary = example::sampled();
-    let page = render(&summary, PLAIN);
+    let page = render_full(&summary, PLAIN);
     assert_golden("sampled.golden", &page);
     // Nobody shall take a share for a count, or a run without events for one with none.
     assert!(page.lines().next().unwrap().contains("(sampled)"));
@@ -91,7 +97,7 @@ fn the_page_of_a_sampled_run() {
     }
     summary.sampled = None;
     summary.evidence.level = crate::report::evidence::EvidenceLevel::Totals;
-    let page = render(&summary, PLAIN);
+    let page = render_full(&summary, PLAIN);
     assert!(page.lines().next().unwrap().contains("(totals only)"));
     assert!(!page.contains("Sampled reasons") && page.contains("Run delay"));
 }
@@ -99,20 +105,58 @@ fn the_page_of_a_sampled_run() {
 #[test]
 fn colours_change_nothing_but_the_colours() {
     let summary = example::summary();
-    let coloured = render(&summary, Style { colour: true, ..PLAIN });
+    let coloured = render_full(&summary, Style { colour: true, ..PLAIN });
     assert!(coloured.contains('\x1b'));
     let mut stripped = coloured;
     for escape in ["\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[1;31m"] {
         stripped = stripped.replace(escape, "");
     }
-    assert_eq!(stripped, render(&summary, PLAIN));
+    assert_eq!(stripped, render_full(&summary, PLAIN));
+}
+
+fn is_bar(word: &str) -> bool {
+    word.chars().all(|letter| letter == '#' || letter == '.')
+}
+
+/// A page in words, without its bars.
+fn words(page: &str) -> HashSet<&str> {
+    page.split_whitespace().filter(|word| !is_bar(word)).collect()
 }
 
 #[test]
-fn a_narrow_page_has_no_bars_and_wraps_its_sentences() {
-    let page = render(&example::summary(), Style { width: 80, colour: false });
-    assert!(!page.contains('#'));
-    assert!(page.lines().all(|line| line.len() <= 100), "{page}");
+fn no_line_of_a_whole_page_is_wider_than_the_terminal_and_no_word_is_lost() {
+    let summaries = [
+        example::summary(),
+        example::with_exits(),
+        example::unsound_clock(),
+        example::sampled(),
+        empty(),
+        with_every_string("a name of many words that is rather long"),
+        with_every_string(&"n".repeat(1000)),
+        with_every_string(&"\u{6771}".repeat(1000)),
+    ];
+    for (place, summary) in summaries.iter().enumerate() {
+        let widest = render_full(summary, Style { width: 1000, ..PLAIN });
+        for width in [60, 80, 100, 200] {
+            let page = render_full(summary, Style { width, ..PLAIN });
+            for line in page.lines() {
+                assert!(columns(line) <= width, "{width}: {line:?}");
+            }
+            // Words without end are broken, which makes more of them.
+            if place < 6 {
+                let (all, there) = (words(&widest), words(&page));
+                let lost: Vec<_> = all.difference(&there).collect();
+                assert!(lost.is_empty(), "{width}: {lost:?} are not in\n{page}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_page_has_bars_where_it_is_wide_enough_for_them() {
+    assert!(!render_full(&example::summary(), PLAIN).contains('#'));
+    let wide = render_full(&example::summary(), Style { width: 132, ..PLAIN });
+    assert!(wide.contains('#'), "{wide}");
 }
 
 #[test]
@@ -127,7 +171,7 @@ fn a_long_chain_shows_its_longest_spans_and_how_much_is_between() {
     let mut breakdown = request(0, example::START, spans.collect());
     breakdown.chain.cut_count = 24;
     builder.breakdown(example::VM1, breakdown);
-    let page = render(&builder.finish(example::facts(), &example::names()), PLAIN);
+    let page = render_full(&builder.finish(example::facts(), &example::names()), PLAIN);
     let (_, chain) = page.split_once("  1. ").unwrap();
     let (chain, _) = chain.split_once("\n\n").unwrap();
     let lines: Vec<&str> = chain.lines().collect();
@@ -143,15 +187,15 @@ fn a_disk_without_a_record_is_said_and_has_no_table() {
     let mut summary = example::summary();
     let disk = &mut summary.io.disks[0];
     disk.reason = Some("/tmp/vm1.raw is in memory".to_owned());
-    let page = render(&summary, PLAIN);
+    let page = render_full(&summary, PLAIN);
     assert!(page.contains("vm1: not known, as /tmp/vm1.raw is in memory"), "{page}");
     assert!(!page.contains("Phases known"));
     let disk = &mut summary.io.disks[0];
     (disk.reason, disk.unmapped_reason) = (None, Some("it is in pieces".to_owned()));
-    let page = render(&summary, PLAIN);
+    let page = render_full(&summary, PLAIN);
     assert!(page.contains("vm1: only of requests that were alone in flight, as it is in pieces"));
     summary.io.disks.clear();
-    assert!(!render(&summary, PLAIN).contains("I/O phase"));
+    assert!(!render_full(&summary, PLAIN).contains("I/O phase"));
 }
 
 /// Puts `name` wherever a string of a summary can come from a guest, a host task or a file.
@@ -204,19 +248,19 @@ fn with_every_string(name: &str) -> Summary {
 
 #[test]
 fn no_name_reaches_the_terminal_as_a_command() {
-    let page = render(&with_every_string("x\x1b]0;owned\x07\r\n\u{9b}2J\u{202e}y"), PLAIN);
+    let page = render_full(&with_every_string("x\x1b]0;owned\x07\r\n\u{9b}2J\u{202e}y"), PLAIN);
     assert!(page.contains("x?]0;owned????2J?y"));
     let forbidden = |letter: char| letter != '\n' && (letter.is_control() || letter == '\u{202e}');
     assert!(!page.contains(forbidden), "{page:?}");
     assert_eq!(
         page.lines().count(),
-        render(&with_every_string("x?]0;owned????2J?y"), PLAIN).lines().count(),
+        render_full(&with_every_string("x?]0;owned????2J?y"), PLAIN).lines().count(),
         "a name adds no lines"
     );
 }
 
 #[test]
 fn a_long_name_does_not_flood_the_page() {
-    let page = render(&with_every_string(&"n".repeat(100_000)), PLAIN);
+    let page = render_full(&with_every_string(&"n".repeat(100_000)), PLAIN);
     assert!(page.len() < 40_000, "{} bytes", page.len());
 }

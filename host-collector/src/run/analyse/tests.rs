@@ -646,7 +646,7 @@ fn a_run_whose_files_are_empty_is_not_complete() {
     );
     assert_eq!((summary.requests.count, summary.requests.unattributable), (2, 2));
     assert!(notices(&summary).contains("were cut off after 0.000 s"), "{}", notices(&summary));
-    let page = crate::report::render(&summary, crate::report::Style { width: 100, colour: false });
+    let page = crate::report::render_full(&summary, crate::report::Style::PLAIN);
     assert!(!page.contains("every scheduler event"), "{page}");
 }
 

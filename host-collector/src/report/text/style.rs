@@ -1,0 +1,33 @@
+//! How a page looks.
+
+use crate::text::Letters;
+
+/// How a page looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Style {
+    /// Columns of the terminal. From [`WIDTH_MIN`] on no line is longer: sentences are wrapped, tables
+    /// lose their bars and then go on below.
+    pub width: usize,
+    /// Whether to use the terminal's colours.
+    pub colour: bool,
+    /// Which letters there are.
+    pub letters: Letters,
+}
+
+/// The narrowest terminal that a page is made for.
+pub const WIDTH_MIN: usize = 60;
+
+/// How wide a page is where nobody says how wide it may be: in files and pipes.
+pub const WIDTH_DEFAULT: usize = 100;
+
+impl Style {
+    /// A page for a file.
+    pub const PLAIN: Style =
+        Style { width: WIDTH_DEFAULT, colour: false, letters: Letters::Unicode };
+}
+
+impl Default for Style {
+    fn default() -> Self {
+        Style::PLAIN
+    }
+}
