@@ -39,7 +39,9 @@ const ROLES: [Role; 2] = [
             Act::Nanosleep,
             Act::Yield,
             Act::DirectRead,
+            Act::Flush,
             Act::Fault,
+            Act::FileFault,
         ],
     },
     Role {
@@ -111,40 +113,35 @@ fn play(config: &SelftestConfig, role: &Role) -> Result<Vec<Outcome>, SelftestEr
     Ok(outcomes)
 }
 
-/// Occurrences in which the thread left by the kernel's own count, but not by the record, are missed.
+/// Occurrences that the kernel's own counts prove, and of which the record has no departure, are missed.
 fn missed(
     score: &mut Score,
     departures: &[Departure],
     occurrences: &[Occurrence],
     is_big_lock: bool,
 ) {
-    for occurrence in occurrences {
-        let is_yield = occurrence.act == Act::Yield;
-        let left_count =
-            if is_yield { occurrence.involuntary_switches } else { occurrence.voluntary_switches };
+    for occurrence in occurrences.iter().filter(|occurrence| occurrence.is_proven()) {
         let is_seen = departures.iter().any(|departure| {
             (occurrence.start..=occurrence.end).contains(&departure.time)
-                && of_act(departure, occurrences, is_big_lock).is_some()
+                && departure.state.is_runnable() == (occurrence.act == Act::Yield)
         });
-        if left_count > 0
-            && !is_seen
-            && let Some(reason) = reason_of(occurrence.act, is_big_lock)
-        {
+        if !is_seen && let Some(reason) = reason_of(occurrence.act, is_big_lock) {
             score.add(reason, Reason::Unknown);
         }
     }
 }
 
-/// What the puppet was doing by its own log.
+/// What the puppet was doing by its own log, if the kernel's counts prove that it happened.
 fn of_act(departure: &Departure, occurrences: &[Occurrence], is_big_lock: bool) -> Option<Reason> {
     let after = occurrences.partition_point(|it| it.start <= departure.time);
     let occurrence = occurrences.get(after.checked_sub(1)?)?;
-    if departure.time > occurrence.end {
+    if departure.time > occurrence.end || !occurrence.is_proven() {
         return None;
     }
     let is_runnable = departure.state.is_runnable();
     let is_it = match occurrence.act {
-        Act::Yield => is_runnable && departure.next != Tid::IDLE,
+        // Whoever else came on had woken: then the thread was preempted while it yielded.
+        Act::Yield => is_runnable && Some(departure.next) == occurrence.rival,
         _ => !is_runnable,
     };
     reason_of(occurrence.act, is_big_lock).filter(|_| is_it)
@@ -158,8 +155,8 @@ fn reason_of(act: Act, is_big_lock: bool) -> Option<Reason> {
         Act::Condition | Act::TimedCondition => Reason::HaltUser,
         Act::RustLock => Reason::VmmLock,
         Act::Poll | Act::Nanosleep => Reason::PollSleep,
-        Act::DirectRead => Reason::IoSubmit,
-        Act::Fault => Reason::HostFault,
+        Act::DirectRead | Act::Flush => Reason::IoSubmit,
+        Act::Fault | Act::FileFault => Reason::HostFault,
         Act::Yield => Reason::Yield,
         Act::Spin => return None,
     })
@@ -172,25 +169,38 @@ mod tests {
     use crate::units::HostNs;
 
     fn occurrence(act: Act, start: u64, end: u64) -> Occurrence {
-        let (start, end) = (HostNs(start), HostNs(end));
-        Occurrence { act, start, end, voluntary_switches: 1, involuntary_switches: 0 }
+        let (voluntary_switches, involuntary_switches) =
+            if act == Act::Yield { (0, 1) } else { (1, 0) };
+        Occurrence {
+            act,
+            start: HostNs(start),
+            end: HostNs(end),
+            voluntary_switches,
+            involuntary_switches,
+            major_faults: 0,
+            rival: (act == Act::Yield).then_some(RIVAL),
+        }
+    }
+
+    const RIVAL: Tid = Tid(9);
+
+    fn departure(time: u64, state: PrevState, next: Tid) -> Departure {
+        Departure {
+            time: HostNs(time),
+            until: HostNs(time + 5),
+            state,
+            next,
+            said: Reason::Unknown,
+            lock: None,
+            stack: None,
+        }
     }
 
     #[test]
     fn a_departure_is_what_the_puppet_was_doing_then() {
         let log = [occurrence(Act::PthreadLock, 10, 20), occurrence(Act::Yield, 30, 40)];
-        let of = |time, state, is_big_lock| {
-            let departure = Departure {
-                time: HostNs(time),
-                until: HostNs(time + 5),
-                state,
-                next: Tid(9),
-                said: Reason::Unknown,
-                lock: None,
-                stack: None,
-            };
-            of_act(&departure, &log, is_big_lock)
-        };
+        let of =
+            |time, state, is_big_lock| of_act(&departure(time, state, RIVAL), &log, is_big_lock);
         assert_eq!(of(5, PrevState::Sleep, false), None);
         assert_eq!(of(12, PrevState::Sleep, false), Some(Reason::QemuLock));
         assert_eq!(of(12, PrevState::Sleep, true), Some(Reason::Bql));
@@ -198,9 +208,43 @@ mod tests {
         assert_eq!(of(25, PrevState::Sleep, false), None);
         assert_eq!(of(35, PrevState::Runnable, false), Some(Reason::Yield));
         assert_eq!(of(35, PrevState::Sleep, false), None);
+    }
+
+    #[test]
+    fn who_preempts_a_thread_that_yields_is_not_yielded_to() {
+        let log = [occurrence(Act::Yield, 30, 40)];
+        let stranger = departure(35, PrevState::Runnable, Tid(77));
+        assert_eq!(of_act(&stranger, &log, false), None);
+    }
+
+    #[test]
+    fn what_the_kernel_did_not_count_did_not_happen() {
+        let fault = |major_faults, voluntary_switches| Occurrence {
+            major_faults,
+            voluntary_switches,
+            ..occurrence(Act::FileFault, 10, 20)
+        };
+        let of = |fault| of_act(&departure(12, PrevState::DiskSleep, RIVAL), &[fault], false);
+        assert_eq!(of(fault(1, 1)), Some(Reason::HostFault));
+        assert_eq!(of(fault(0, 1)), None, "the page was in memory");
+        assert_eq!(of(fault(1, 0)), None, "the disk had read before the thread slept");
+    }
+
+    #[test]
+    fn what_the_kernel_counted_and_the_record_lacks_is_missed() {
+        let log = [occurrence(Act::PthreadLock, 10, 20), occurrence(Act::Yield, 30, 40)];
+        let missed = |departures: &[Departure]| {
+            let mut score = Score::default();
+            super::missed(&mut score, departures, &log, false);
+            let count = |reason| score.count(reason, Reason::Unknown);
+            (count(Reason::QemuLock), count(Reason::Yield))
+        };
+        assert_eq!(missed(&[]), (1, 1));
+        let stranger = departure(35, PrevState::Runnable, Tid(77));
+        assert_eq!(missed(&[departure(12, PrevState::Sleep, RIVAL), stranger]), (0, 0));
+        let spin = Occurrence { act: Act::Spin, ..log[0] };
         let mut score = Score::default();
-        missed(&mut score, &[], &log, false);
-        assert_eq!(score.count(Reason::QemuLock, Reason::Unknown), 1);
-        assert_eq!(score.count(Reason::Yield, Reason::Unknown), 0, "it never left");
+        super::missed(&mut score, &[], &[spin], false);
+        assert_eq!(score, Score::default());
     }
 }

@@ -11,6 +11,7 @@
 //! What each occurrence was made of is written down on the thread that blocked; whether it really
 //! left its pCPU is told by the kernel's own counts of its switches (getrusage(2), `RUSAGE_THREAD`).
 
+mod fault_memory;
 mod run;
 mod steps;
 mod sys;
@@ -35,7 +36,7 @@ pub use run::run;
 /// The hidden subcommand of `vslice` that [`Puppet::start`] gives its program.
 pub const SUBCOMMAND: &str = "selftest-puppet";
 
-/// The size of the file that [`Act::DirectRead`] and [`Act::Fault`] read: the most faults there are
+/// The size of the file that [`Act::DirectRead`] and [`Act::FileFault`] read: the most faults there are
 /// is one for each of its pages.
 pub const FILE_BYTES: u64 = 8 << 20;
 
@@ -66,15 +67,21 @@ pub enum Act {
     Yield,
     /// `pread(2)` of 4 KiB from an `O_DIRECT` file.
     DirectRead,
-    /// The first touch of a mapped page that is not in memory.
+    /// The write of a page to the end of a file, and `fdatasync(2)`: on a disk's file system that waits
+    /// for a thread of the kernel's, however fast the disk is.
+    Flush,
+    /// The first touch of a page that the main thread brings after 1 ms, by userfaultfd(2): however
+    /// disk and page cache behave.
     Fault,
+    /// The first touch of a page of a mapped file that is not in memory.
+    FileFault,
     /// Nothing: runs for 10 ms, so that an injector can take it off its pCPU.
     Spin,
 }
 
 impl Act {
     /// All of them.
-    pub const ALL: [Act; 10] = [
+    pub const ALL: [Act; 12] = [
         Act::PthreadLock,
         Act::Condition,
         Act::TimedCondition,
@@ -83,7 +90,9 @@ impl Act {
         Act::Nanosleep,
         Act::Yield,
         Act::DirectRead,
+        Act::Flush,
         Act::Fault,
+        Act::FileFault,
         Act::Spin,
     ];
 }
@@ -93,7 +102,7 @@ impl Act {
 pub struct Step {
     /// What to do.
     pub act: Act,
-    /// How often; of [`Act::Fault`], at most a script's whole is [`FILE_BYTES`] / 4096.
+    /// How often; of [`Act::Fault`] and [`Act::FileFault`], at most [`FILE_BYTES`] / 4096 in a script.
     pub count: u32,
 }
 
@@ -111,6 +120,13 @@ pub struct Script {
     pub steps: Vec<Step>,
 }
 
+impl Script {
+    /// How often an act is in it.
+    fn count(&self, act: Act) -> u64 {
+        self.steps.iter().filter(|step| step.act == act).map(|step| u64::from(step.count)).sum()
+    }
+}
+
 /// What the puppet itself is told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Orders {
@@ -118,12 +134,12 @@ pub struct Orders {
     pub script: Script,
     /// It begins when this file is there.
     pub go: PathBuf,
-    /// A file of [`FILE_BYTES`], clean, on a file system with `O_DIRECT`.
+    /// A file of [`FILE_BYTES`], clean, on a file system with `O_DIRECT`; [`Act::Flush`] adds to it.
     pub file: PathBuf,
 }
 
 /// Where a puppet's locks are: a lock's address is the one that futex(2) is given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cast {
     /// The process.
     pub pid: Tid,
@@ -138,6 +154,17 @@ pub struct Cast {
     pub timed_condition_address: u64,
     /// Of [`Act::RustLock`].
     pub rust_lock_address: u64,
+    /// The acts of the script that this host does not let it do.
+    pub refused: Vec<Refusal>,
+}
+
+/// An act that cannot be had on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Which.
+    pub act: Act,
+    /// Why, as a sentence without its end.
+    pub why: String,
 }
 
 /// The size of a `pthread_cond_t`.
@@ -148,14 +175,32 @@ pub const CONDITION_BYTES: u64 = 48;
 pub struct Occurrence {
     /// What.
     pub act: Act,
-    /// Taken by the vCPU thread just before.
+    /// Taken by the vCPU thread before the first of the kernel's counts.
     pub start: HostNs,
-    /// And just after.
+    /// And after the last one: what was counted lies between the two.
     pub end: HostNs,
     /// How often the thread went to sleep meanwhile, by the kernel's count.
     pub voluntary_switches: u64,
     /// How often it was still runnable when it left its pCPU, `sched_yield` among them.
     pub involuntary_switches: u64,
+    /// Faults for which it had to wait, by the kernel's count.
+    pub major_faults: u64,
+    /// Whom an [`Act::Yield`] makes way for.
+    pub rival: Option<Tid>,
+}
+
+impl Occurrence {
+    /// Whether what was meant to happen did, by the kernel's own counts: the thread slept, gave way, or
+    /// waited for a page. Nothing that was recorded has a part in it.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        match self.act {
+            Act::Spin => false,
+            Act::Yield => self.involuntary_switches > 0,
+            Act::FileFault => self.major_faults > 0 && self.voluntary_switches > 0,
+            _ => self.voluntary_switches > 0,
+        }
+    }
 }
 
 /// All that a puppet did.
@@ -201,6 +246,9 @@ pub enum PuppetError {
         /// What the kernel said.
         errno: Errno,
     },
+    /// The memory whose pages the main thread brings.
+    #[error("a page that the puppet's vCPU thread waits for cannot be brought: {0}")]
+    Page(io::Error),
     /// More faults than there are pages.
     #[error("a script may have {page_count} faults at most, one for each page, not {fault_count}")]
     TooManyFaults {
@@ -352,6 +400,7 @@ mod tests {
             condition_address: 4,
             timed_condition_address: 5,
             rust_lock_address: 6,
+            refused: vec![Refusal { act: Act::Fault, why: "EPERM".to_owned() }],
         };
         let occurrence = Occurrence {
             act: Act::PthreadLock,
@@ -359,6 +408,8 @@ mod tests {
             end: HostNs(8),
             voluntary_switches: 1,
             involuntary_switches: 0,
+            major_faults: 0,
+            rival: None,
         };
         let mut out = Vec::new();
         run::write_log(&mut out, &cast, &[occurrence, occurrence]).expect("memory");

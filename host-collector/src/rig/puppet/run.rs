@@ -26,7 +26,7 @@ const LOOK: Duration = Duration::from_micros(50);
 pub fn run(orders: &Orders, out: &mut impl Write) -> Result<(), PuppetError> {
     check(&orders.script)?;
     pin_self("main", orders.script.main_pcpu)?;
-    let props = Arc::new(Props::new(&orders.file)?);
+    let props = Arc::new(Props::new(&orders.file, &orders.script)?);
     let (go, wait_for_go) = channel();
     let (tell, told) = channel();
     let (script, on_stage) = (orders.script.clone(), Arc::clone(&props));
@@ -39,7 +39,7 @@ pub fn run(orders: &Orders, out: &mut impl Write) -> Result<(), PuppetError> {
     // A vCPU thread that has ended tells why when it is joined.
     let _ = go.send(());
     while !thread.is_finished() {
-        if props.serve() == Request::Nothing {
+        if props.serve()? == Request::Nothing {
             std::thread::sleep(LOOK);
         }
     }
@@ -64,11 +64,12 @@ fn play(
 }
 
 fn check(script: &Script) -> Result<(), PuppetError> {
-    let faults = script.steps.iter().filter(|step| step.act == Act::Fault);
-    let fault_count = faults.map(|step| u64::from(step.count)).sum();
     let page_count = FILE_BYTES / steps::PAGE_BYTES;
-    if fault_count > page_count {
-        return Err(PuppetError::TooManyFaults { fault_count, page_count });
+    for act in [Act::Fault, Act::FileFault] {
+        let fault_count = script.count(act);
+        if fault_count > page_count {
+            return Err(PuppetError::TooManyFaults { fault_count, page_count });
+        }
     }
     Ok(())
 }
@@ -106,7 +107,7 @@ mod tests {
 
     #[test]
     fn no_page_can_fault_twice() {
-        let step = Step { act: Act::Fault, count: 1025 };
+        let step = Step { act: Act::FileFault, count: 1025 };
         let script = Script {
             thread_name: "CPU 0/KVM".to_owned(),
             pcpu: PcpuId(0),

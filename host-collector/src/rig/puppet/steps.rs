@@ -1,17 +1,21 @@
 //! What a vCPU thread does for each act, and what the main thread does for it meanwhile.
 
+use super::fault_memory::FaultMemory;
 use super::sys::{Clock, Condition, Lock, MappedFile};
-use super::{Act, Cast, FILE_BYTES, Occurrence, PuppetError, Script};
+use super::{Act, Cast, FILE_BYTES, Occurrence, PuppetError, Refusal, Script};
 use crate::host_clock::host_now;
 use crate::rig::inject::rival;
+use crate::rig::inject::thread::LoggedThread;
 use crate::rig::{sleep_for, spin_until};
 use crate::units::{HostNs, Tid};
 use nix::errno::Errno;
 use nix::poll::ppoll;
 use nix::sched::sched_yield;
-use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::resource::{Usage, UsageWho, getrusage};
 use nix::sys::uio::pread;
+use nix::unistd::fdatasync;
 use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -41,6 +45,7 @@ pub(super) enum Request {
     HoldPthreadLock,
     HoldRustLock,
     Signal,
+    BringPage,
 }
 
 /// What the two threads share.
@@ -57,14 +62,18 @@ pub(super) struct Props {
     condition: Condition,
     timed_condition: Condition,
     direct_file: File,
+    flushed_file: File,
     mapped_file: MappedFile,
+    /// Not there where this host does not let it be.
+    fault_memory: Result<FaultMemory, Errno>,
 }
 
 impl Props {
-    pub(super) fn new(path: &Path) -> Result<Props, PuppetError> {
+    pub(super) fn new(path: &Path, script: &Script) -> Result<Props, PuppetError> {
         let open = |flags| OpenOptions::new().read(true).custom_flags(flags).open(path);
         let error = |source| PuppetError::File { path: path.to_owned(), source };
         let size_bytes = usize::try_from(FILE_BYTES).expect("pointers have 64 bits");
+        let fault_count = u32::try_from(script.count(Act::Fault)).unwrap_or(u32::MAX);
         Ok(Props {
             request: AtomicU8::new(Request::Nothing as u8),
             held: AtomicBool::new(false),
@@ -75,8 +84,10 @@ impl Props {
             condition: Condition::new(Clock::Default),
             timed_condition: Condition::new(Clock::Monotonic),
             direct_file: open(libc::O_DIRECT).map_err(error)?,
+            flushed_file: OpenOptions::new().append(true).open(path).map_err(error)?,
             mapped_file: MappedFile::new(&open(0).map_err(error)?, size_bytes)
                 .map_err(|errno| error(errno.into()))?,
+            fault_memory: FaultMemory::new(fault_count.max(1)),
         })
     }
 
@@ -90,11 +101,42 @@ impl Props {
             // The futex is the first field of std's mutex; the log's reader can check it by the
             // addresses that futex(2) was given.
             rust_lock_address: std::ptr::from_ref(&self.rust_lock).addr() as u64,
+            refused: self.refusals(),
         }
     }
 
+    fn refusals(&self) -> Vec<Refusal> {
+        let of_memory = self.fault_memory.as_ref().err();
+        let why = |errno: &Errno| format!("userfaultfd(2) is not to be had: {errno}");
+        of_memory.map(|errno| Refusal { act: Act::Fault, why: why(errno) }).into_iter().collect()
+    }
+
+    fn has_refused(&self, act: Act) -> bool {
+        act == Act::Fault && self.fault_memory.is_err()
+    }
+
     /// The main thread: does what is wanted, if anything is; returns what that was.
-    pub(super) fn serve(&self) -> Request {
+    ///
+    /// # Errors
+    /// [`PuppetError::Page`]: the vCPU thread would wait for ever.
+    pub(super) fn serve(&self) -> Result<Request, PuppetError> {
+        Ok(match self.bring_page()? {
+            Request::Nothing => self.serve_locks(),
+            request => request,
+        })
+    }
+
+    fn bring_page(&self) -> Result<Request, PuppetError> {
+        let Ok(memory) = &self.fault_memory else { return Ok(Request::Nothing) };
+        let Some(address) = memory.wanted().map_err(PuppetError::Page)? else {
+            return Ok(Request::Nothing);
+        };
+        sleep_for(HOLD);
+        memory.bring(address).map_err(|errno| PuppetError::Page(errno.into()))?;
+        Ok(Request::BringPage)
+    }
+
+    fn serve_locks(&self) -> Request {
         let request = self.request.load(Ordering::Acquire);
         if request == Request::HoldPthreadLock as u8 {
             let guard = self.pthread_lock.lock();
@@ -140,10 +182,11 @@ impl Props {
 pub(super) fn perform(script: &Script, props: &Props) -> Result<Vec<Occurrence>, PuppetError> {
     let counts = script.steps.iter().map(|step| step.count as usize);
     let mut occurrences = Vec::with_capacity(counts.sum());
-    let mut actor = Actor { props, buffer: AlignedPage::new(), next_page: 0 };
-    for step in &script.steps {
+    let mut actor = Actor { props, buffer: AlignedPage::new(), next_page: 0, rival: None };
+    for step in script.steps.iter().filter(|step| !props.has_refused(step.act)) {
         // It is there for the whole step, and yields are to it.
         let rival = (step.act == Act::Yield).then(|| rival::start(script.pcpu)).transpose()?;
+        actor.rival = rival.as_ref().map(LoggedThread::tid);
         for index in 0..step.count {
             spin_until(HostNs(host_now().0 + GAP_NS));
             occurrences.push(actor.act(step.act, index)?);
@@ -159,6 +202,8 @@ struct Actor<'a> {
     buffer: AlignedPage,
     /// The next page of the mapped file that has not been touched.
     next_page: usize,
+    /// Whom it yields to.
+    rival: Option<Tid>,
 }
 
 impl Actor<'_> {
@@ -187,13 +232,27 @@ impl Actor<'_> {
                 sleep_for(HOLD);
                 Ok(())
             }),
-            Act::Yield => yield_until_it_helps(),
+            Act::Yield => Ok(Occurrence { rival: self.rival, ..yield_until_it_helps()? }),
             Act::DirectRead => {
                 observe(act, || read_direct(&props.direct_file, index, self.buffer.page()))
             }
+            Act::Flush => {
+                write_to_end(&props.flushed_file)?;
+                observe(act, || call("fdatasync", fdatasync(&props.flushed_file)))
+            }
             Act::Fault => {
-                let page = self.next_page;
-                self.next_page += 1;
+                let memory = props.fault_memory.as_ref();
+                let memory = memory.map_err(|errno| PuppetError::Page((*errno).into()))?;
+                let mut was_brought = false;
+                let occurrence = observe(act, || {
+                    was_brought = memory.touch(index as usize);
+                    Ok(())
+                })?;
+                let other = || PuppetError::Page(io::Error::other("it is another page"));
+                was_brought.then_some(occurrence).ok_or_else(other)
+            }
+            Act::FileFault => {
+                let page = self.absent_page()?;
                 observe(act, || {
                     let _ = props.mapped_file.touch(page);
                     Ok(())
@@ -205,32 +264,41 @@ impl Actor<'_> {
             }),
         }
     }
+
+    /// A page of the mapped file that is not in memory, after those that have been touched: reading may
+    /// have brought more than one. Where all are there it is the last one, and no fault.
+    fn absent_page(&mut self) -> Result<usize, PuppetError> {
+        let last = usize::try_from(FILE_BYTES / PAGE_BYTES).expect("pointers have 64 bits") - 1;
+        loop {
+            let page = self.next_page.min(last);
+            self.next_page = page + 1;
+            if page == last || !call("mincore", self.props.mapped_file.is_resident(page))? {
+                return Ok(page);
+            }
+        }
+    }
 }
 
-/// Does it between two looks at the clock, and those between two looks at the kernel's counts.
+/// Does it between two looks at the kernel's counts, and those between two looks at the clock.
 fn observe(
     act: Act,
     work: impl FnOnce() -> Result<(), PuppetError>,
 ) -> Result<Occurrence, PuppetError> {
-    let before = switches()?;
     let start = host_now();
+    let before = call("getrusage", getrusage(UsageWho::RUSAGE_THREAD))?;
     work()?;
+    let after = call("getrusage", getrusage(UsageWho::RUSAGE_THREAD))?;
     let end = host_now();
-    let after = switches()?;
+    let count = |of: fn(&Usage) -> i64| (of(&after) - of(&before)).cast_unsigned();
     Ok(Occurrence {
         act,
         start,
         end,
-        voluntary_switches: after.0 - before.0,
-        involuntary_switches: after.1 - before.1,
+        voluntary_switches: count(Usage::voluntary_context_switches),
+        involuntary_switches: count(Usage::involuntary_context_switches),
+        major_faults: count(Usage::major_page_faults),
+        rival: None,
     })
-}
-
-/// How often this thread has left its pCPU: asleep, and runnable.
-fn switches() -> Result<(u64, u64), PuppetError> {
-    let usage = call("getrusage", getrusage(UsageWho::RUSAGE_THREAD))?;
-    let counts = [usage.voluntary_context_switches(), usage.involuntary_context_switches()];
-    Ok((counts[0].cast_unsigned(), counts[1].cast_unsigned()))
 }
 
 fn wait_for_signal(props: &Props) -> Result<Occurrence, PuppetError> {
@@ -264,6 +332,12 @@ fn yield_until_it_helps() -> Result<Occurrence, PuppetError> {
         occurrence = observe(Act::Yield, || call("sched_yield", sched_yield()))?;
     }
     Ok(occurrence)
+}
+
+fn write_to_end(mut file: &File) -> Result<(), PuppetError> {
+    let path = Path::new("what is flushed");
+    let written = file.write_all(&[1; AlignedPage::BYTES]);
+    written.map_err(|source| PuppetError::File { path: path.to_owned(), source })
 }
 
 fn poll_nothing() -> Result<i32, PuppetError> {

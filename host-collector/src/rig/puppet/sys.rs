@@ -171,6 +171,20 @@ impl MappedFile {
         Ok(mapped)
     }
 
+    /// Whether the page is in memory, mincore(2): whoever touches it then does not wait for the disk.
+    pub(super) fn is_resident(&self, page: usize) -> Result<bool, Errno> {
+        let offset = page * PAGE_BYTES;
+        assert!(offset < self.size_bytes, "the file has no page {page}");
+        // SAFETY: `offset` is below the mapping's size.
+        let address = unsafe { self.address.cast::<u8>().add(offset) };
+        let mut residency = 0_u8;
+        // SAFETY: the page is in the mapping, and the kernel writes one byte for one page.
+        let result =
+            unsafe { libc::mincore(address.as_ptr().cast(), PAGE_BYTES, &raw mut residency) };
+        Errno::result(result)?;
+        Ok(residency & 1 != 0)
+    }
+
     /// Reads the first byte of a page.
     ///
     /// # Panics
