@@ -10,7 +10,8 @@ use vslice::lab::tools;
 use vslice::rig::frontend::Frontend;
 use vslice::rig::machine::choose_accelerator;
 use vslice::selftest::disks::{DiskCount, render_disks};
-use vslice::selftest::{Outcome, Score, SelftestConfig, Skipped, Stage, render, run};
+use vslice::selftest::{Outcome, Row, Score, SelftestConfig, Skipped, Stage, render, rows, run};
+use vslice::timeline::Reason;
 use vslice::vmm::host::{self, HostPcpus};
 use vslice::vmm::host_disks::HostDisks;
 
@@ -48,7 +49,7 @@ enum Choice {
     Both,
 }
 
-/// Exits with 1 if vslice falls short of what it promises.
+/// Exits with 1 if vslice falls short of what it promises, or has too few cases to say so.
 pub(super) fn execute(args: &SelftestArgs) -> anyhow::Result<u8> {
     anyhow::ensure!(
         (0.2..=60.0).contains(&args.window),
@@ -60,26 +61,30 @@ pub(super) fn execute(args: &SelftestArgs) -> anyhow::Result<u8> {
         anyhow::bail!("a self-test needs two pCPUs: one for the vCPU, one for everything else");
     };
     let qemu = tools::find(tools::QEMU);
-    let slice = qemu.as_deref().and_then(|qemu| host::facts(qemu, HostDisks::default()).slice);
+    let host = host::facts(qemu.as_deref().unwrap_or("".as_ref()), HostDisks::default());
+    let (accelerators, left_out) = accelerators(args.accelerator, qemu.as_deref());
     let config = SelftestConfig {
         program: std::env::current_exe().context("this program's own file cannot be found")?,
-        accelerators: accelerators(args.accelerator, qemu.as_deref()),
+        accelerators,
         qemu,
         vcpu_pcpu,
         other_pcpu,
         window: Duration::from_secs_f64(args.window),
         interrupted: super::run::interrupts()?,
-        slice_ns: slice.map(|slice| slice.shortest_ns()),
+        host,
+        left_out,
     };
     if args.disks {
         return count_disks(&config, args.repeat, args.json);
     }
     let mut progress = |name: &str| drop(writeln!(std::io::stderr(), "vslice: {name}"));
     let (outcomes, skipped) = run(&config, &mut progress)?;
-    print(args.json, &outcomes, &skipped)?;
     let mut total = Score::default();
     outcomes.iter().for_each(|outcome| total.merge(&outcome.score));
-    Ok(u8::from(!total.shortfalls().is_empty()))
+    let rows = rows(&outcomes, &skipped, &total);
+    let shortfalls = total.shortfalls();
+    print(args.json, &outcomes, &skipped, &rows, &shortfalls)?;
+    Ok(u8::from(!shortfalls.is_empty() || !rows.iter().all(Row::is_fine)))
 }
 
 fn count_disks(config: &SelftestConfig, repeat: u16, json: bool) -> anyhow::Result<u8> {
@@ -107,29 +112,51 @@ fn count_disks(config: &SelftestConfig, repeat: u16, json: bool) -> anyhow::Resu
     Ok(u8::from(!counts.iter().all(DiskCount::agrees)))
 }
 
-fn accelerators(choice: Choice, qemu: Option<&std::path::Path>) -> Vec<Accelerator> {
-    let Some(qemu) = qemu else { return Vec::new() };
+/// What runs the guests, and what cannot be injected because nothing else does.
+fn accelerators(
+    choice: Choice,
+    qemu: Option<&std::path::Path>,
+) -> (Vec<Accelerator>, Vec<Skipped>) {
+    let without_kvm = |reason: String| Skipped {
+        name: String::from("guests under KVM"),
+        reason,
+        reasons: vec![Reason::Halt],
+    };
+    let Some(qemu) = qemu else { return (Vec::new(), Vec::new()) };
     match choice {
-        Choice::Kvm => vec![Accelerator::Kvm],
-        Choice::Tcg => vec![Accelerator::Tcg],
+        Choice::Kvm => (vec![Accelerator::Kvm], Vec::new()),
+        Choice::Tcg => {
+            (vec![Accelerator::Tcg], vec![without_kvm("only TCG was asked for".to_owned())])
+        }
         Choice::Auto | Choice::Both => {
             let chosen = choose_accelerator(qemu);
             drop(writeln!(std::io::stderr(), "vslice: {}", chosen.reason));
             match (choice, chosen.accelerator) {
-                (Choice::Both, Accelerator::Kvm) => vec![Accelerator::Kvm, Accelerator::Tcg],
-                (_, accelerator) => vec![accelerator],
+                (Choice::Both, Accelerator::Kvm) => {
+                    (vec![Accelerator::Kvm, Accelerator::Tcg], Vec::new())
+                }
+                (_, Accelerator::Kvm) => (vec![Accelerator::Kvm], Vec::new()),
+                (_, Accelerator::Tcg) => (vec![Accelerator::Tcg], vec![without_kvm(chosen.reason)]),
             }
         }
     }
 }
 
-fn print(json: bool, outcomes: &[Outcome], skipped: &[Skipped]) -> anyhow::Result<()> {
+fn print(
+    json: bool,
+    outcomes: &[Outcome],
+    skipped: &[Skipped],
+    rows: &[Row],
+    shortfalls: &[String],
+) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     if json {
         let value = serde_json::json!({
-            "schema": "vslice.selftest/1",
+            "schema": "vslice.selftest/2",
             "scenarios": outcomes,
             "skipped": skipped,
+            "rows": rows,
+            "shortfalls": shortfalls,
         });
         serde_json::to_writer_pretty(&mut out, &value)?;
         writeln!(out)?;

@@ -57,16 +57,30 @@ pub enum AnalyseError {
 /// collector was killed, has a summary that says so.
 pub fn analyse(path: &Path) -> Result<Summary, AnalyseError> {
     let run = RunDir::open(path)?;
-    let manifest: Manifest = run.read_json("run.json")?;
-    if manifest.schema != SCHEMA {
-        return Err(AnalyseError::Schema { found: manifest.schema });
-    }
+    let manifest = manifest_of(&run)?;
     let stacks = optional(run.read_stack_names())?;
     let threads: Vec<HostThread> = optional(run.read_json("threads.json"))?;
     let mut analysis = Analysis::new(&run, &manifest)?;
     let tasks = threads::tasks(&manifest, threads);
     let (end, timeline) = analysis.lay_out(&manifest, &stacks, tasks)?;
     Ok(analysis.finish(&manifest, &stacks, timeline.tasks(), end))
+}
+
+/// The manifest of a run.
+fn manifest_of(run: &RunDir) -> Result<Manifest, AnalyseError> {
+    let manifest: Manifest = run.read_json("run.json")?;
+    if manifest.schema != SCHEMA {
+        return Err(AnalyseError::Schema { found: manifest.schema });
+    }
+    Ok(manifest)
+}
+
+/// The timelines of a run's VMs with all that its manifest knows, for whoever brings the events.
+///
+/// # Errors
+/// As [`analyse`].
+pub(crate) fn timeline(run: &RunDir, stacks: StackTable) -> Result<Timeline, AnalyseError> {
+    Ok(facts::timeline(&manifest_of(run)?, stacks))
 }
 
 /// A file that a run writes late is not there when the run ended early.

@@ -129,6 +129,7 @@ mod tests {
     use super::*;
     use crate::lab::plan::Plan;
     use crate::units::Tid;
+    use crate::vmm::found::Vmm;
     use std::path::{Path, PathBuf};
     use vslice_wire::ClockKind;
 
@@ -156,7 +157,7 @@ mod tests {
 
     fn noted(images: Result<Vec<Image>, String>, said: Option<&Ready>) -> DiskRecord {
         let plan = Plan::load("demo").expect("built in");
-        let mut vm = VmRecord::new("vm1", Tid(1), vec![]);
+        let mut vm = VmRecord::new("vm1", Vmm::Qemu, Tid(1), vec![]);
         note(&mut vm, plan.vms[0].reader.as_ref().expect("vm1 reads"), images, said);
         vm.disk.expect("noted")
     }

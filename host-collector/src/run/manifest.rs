@@ -9,6 +9,7 @@ use crate::units::{HostNs, PcpuId, Tid, VcpuId};
 use crate::vmm::bql::{Bql, ExeData};
 use crate::vmm::cgroup::{Quota, Throttling};
 use crate::vmm::extents::Extent;
+use crate::vmm::found::Vmm;
 use crate::vmm::frequency::FrequencyRecord;
 use crate::vmm::host::WholeDisk;
 use crate::vmm::memory_map::MemoryMap;
@@ -103,6 +104,9 @@ pub struct Window {
 pub struct VmRecord {
     /// Its name in the plan.
     pub name: String,
+    /// What runs it; `None` in older runs.
+    #[serde(default)]
+    pub vmm: Option<Vmm>,
     /// The pid of its VMM, which is also the tid of the main loop.
     pub pid: Tid,
     /// The process that serves its vsock device, if there is one.
@@ -353,12 +357,46 @@ pub struct Cost {
     pub written_bytes: u64,
 }
 
-impl VmRecord {
-    /// A VM of which nothing is known but its threads.
+impl Manifest {
+    /// Running VMs, before anything was recorded of them.
     #[must_use]
-    pub fn new(name: &str, pid: Tid, threads: Vec<ThreadRecord>) -> VmRecord {
+    pub fn of_vms(
+        vms: Vec<VmRecord>,
+        accelerator: &str,
+        environment: serde_json::Value,
+    ) -> Manifest {
+        Manifest {
+            schema: SCHEMA.to_owned(),
+            status: Status::Recording,
+            plan: serde_json::Value::Null,
+            plan_name: String::new(),
+            accelerator: accelerator.to_owned(),
+            accelerator_reason: "the VMs were found running".to_owned(),
+            vsock_way: String::new(),
+            environment,
+            environment_lines: Vec::new(),
+            collector_pid: Tid(std::process::id()),
+            image: serde_json::Value::Null,
+            window: None,
+            vms,
+            pcpus: Vec::new(),
+            evidence: Evidence::default(),
+            sampling: None,
+            cost: Cost::default(),
+            host_tsc: Vec::new(),
+            stolen_ns: None,
+            frequency: FrequencyRecord::default(),
+        }
+    }
+}
+
+impl VmRecord {
+    /// A VM of which nothing is known but its VMM and that one's threads.
+    #[must_use]
+    pub fn new(name: &str, vmm: Vmm, pid: Tid, threads: Vec<ThreadRecord>) -> VmRecord {
         VmRecord {
             name: name.to_owned(),
+            vmm: Some(vmm),
             pid,
             device_pid: None,
             block_bytes: None,

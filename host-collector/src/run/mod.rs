@@ -17,7 +17,7 @@ pub mod manifest;
 mod measurement;
 mod observer;
 mod options;
-mod quota;
+pub(crate) mod quota;
 mod reserve;
 mod seat;
 mod seats;

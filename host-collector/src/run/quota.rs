@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// Notes the groups that limit each VM's vCPU threads. Nothing of it is needed for a run: what cannot
 /// be found becomes the reason why.
-pub(super) fn note_start(vms: &mut [VmRecord]) {
+pub(crate) fn note_start(vms: &mut [VmRecord]) {
     let hierarchy = Hierarchy::of_host();
     for vm in vms {
         let noted = hierarchy.as_ref().map_err(Clone::clone).and_then(|found| groups(found, vm));
@@ -19,7 +19,7 @@ pub(super) fn note_start(vms: &mut [VmRecord]) {
 }
 
 /// Notes what the quotas of the same groups have done since.
-pub(super) fn note_end(vms: &mut [VmRecord]) {
+pub(crate) fn note_end(vms: &mut [VmRecord]) {
     let Ok(hierarchy) = Hierarchy::of_host() else { return };
     for group in vms.iter_mut().flat_map(|vm| &mut vm.groups) {
         group.after = hierarchy.throttling(Path::new(&group.path));
@@ -62,6 +62,7 @@ mod tests {
         };
         VmRecord {
             name: String::from("vm1"),
+            vmm: Some(crate::vmm::found::Vmm::Qemu),
             pid: tid,
             device_pid: None,
             block_bytes: None,

@@ -16,6 +16,7 @@ use crate::lab::plan::{Plan, VmPlan};
 use crate::lab::scratch;
 use crate::store::RunDir;
 use crate::units::{Tid, VcpuId};
+use crate::vmm::found::Vmm;
 use crate::vmm::pin::Pinning;
 use crate::vmm::scheduling::Scheduling;
 use crate::vmm::threads::{self, ThreadRole, ThreadsError, VmmThread};
@@ -206,5 +207,8 @@ fn vm_record(
         kept: None,
         scheduling: Scheduling::of(thread.tid),
     });
-    Ok(VmRecord { device_pid, ..VmRecord::new(&vm.name, pid, threads.collect()).with_load(vm) })
+    Ok(VmRecord {
+        device_pid,
+        ..VmRecord::new(&vm.name, Vmm::Qemu, pid, threads.collect()).with_load(vm)
+    })
 }

@@ -55,6 +55,7 @@ impl Look {
             marks: Some(self.marks()),
             futex,
             is_shared,
+            vmm: facts.vmm,
             mode: facts.mode,
             next: Next::Unseen,
             ran_ns: 0,

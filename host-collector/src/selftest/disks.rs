@@ -3,12 +3,13 @@
 
 use super::SelftestError;
 use super::machine::Stage;
+use super::subject::{Recorded, Subject};
 use super::witness::Witness;
 use crate::compare::statistics::{Interval, RESAMPLES_COUNT, mean, mean_interval};
 use crate::rig::frontend::Frontend;
 use crate::rig::machine::READER;
 use crate::timeline::Reason;
-use crate::units::{HostNs, Tid};
+use crate::units::HostNs;
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -63,19 +64,18 @@ impl Stage<'_> {
     /// # Errors
     /// [`SelftestError`].
     pub fn count(&self, frontend: Frontend) -> Result<DiskCount, SelftestError> {
-        let mut subject = self.start(READER, frontend)?;
-        let tids: Vec<Tid> = subject.watched.iter().map(|watched| watched.tid).collect();
-        let witness = Witness::start(&tids)?;
+        let mut subject = Subject::start(self, READER, frontend)?;
+        let witness = Witness::start(&subject.run.tids())?;
         let before = subject.machine.counter()?;
-        let (observed, window) = self.watch(&subject, || self.wait())?;
+        let Recorded { observed, window, .. } = subject.watch(self, || self.wait())?;
         let after = subject.machine.counter()?;
         let testimony = witness.finish()?;
         let (pid, vcpu) = (subject.machine.pid(), subject.machine.vcpu());
-        let found_address = subject.facts.bql;
+        let found_address = subject.run.bql();
         let shared_address = testimony.most_shared_mutex(pid, vcpu);
         let is_inside = |time: HostNs| time >= window.start && time <= window.end;
-        let departures =
-            observed.departures(vcpu, &subject.watched, subject.facts, self.config.slice_ns);
+        let timeline = subject.run.timeline(observed.stacks())?;
+        let departures = observed.departures(vcpu, timeline);
         let departures: Vec<_> = departures.iter().filter(|it| is_inside(it.time)).collect();
         // Where nobody else waited for it, the witness does not know the lock by what it is for.
         let address = shared_address.or(found_address);

@@ -3,19 +3,29 @@
 //!
 //! ```text
 //! rig (machine, puppet, inject) --> what was done, and when     --.
-//!                                                                 |--> truth --> score
-//! perf --> timeline --> why the vCPU thread left, each time     --'
+//!                                                                 |--> truth --> score --> rows
+//! perf ----------------.                                          |
+//! found --> run.json --+--> analysis --> timeline --> why it left --'
 //! ```
+//!
+//! What vslice knows beside the events takes the way of every attach: the process is found, a manifest
+//! is written of it, and the analysis reads that.
 //!
 //! The truth of a departure comes from who injected it: who came on, what the injector's own log
 //! says of that moment, and for locks what the kernel's tracepoint of `futex(2)` says in an instance
 //! of tracefs, which shares nothing with the recorder. What vslice concludes never goes into it.
+//!
+//! An injector proves that its cause happened before that is scored, by the kernel's own counts; and a
+//! reason of which there are too few cases is *not tried*, which is not right.
 
 pub mod disks;
 mod machine;
 mod observe;
+mod process_run;
 mod puppet;
+pub mod rows;
 pub mod score;
+mod subject;
 mod text;
 mod truth;
 pub mod witness;
@@ -23,21 +33,28 @@ pub mod witness;
 pub use machine::{Stage, machine_scenarios};
 pub use observe::{Departure, ObserveError, Observed, UnknownStack, observe};
 pub use puppet::puppet_scenarios;
+pub use rows::{Made, Row, Verdict, rows};
 pub use score::Score;
 pub use text::render;
 
 use crate::lab::plan::Accelerator;
+use crate::lab::scratch::ScratchError;
 use crate::perf::RecordError;
 use crate::rig::inject::InjectError;
 use crate::rig::inject::quota::group::sweep_stale;
 use crate::rig::machine::MachineError;
 use crate::rig::puppet::PuppetError;
-use crate::units::PcpuId;
+use crate::run::analyse::AnalyseError;
+use crate::store::StoreError;
+use crate::timeline::Reason;
+use crate::units::{PcpuId, Tid};
+use crate::vmm::host::HostFacts;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use subject::Scored;
 
 /// What a self-test needs to know.
 #[derive(Debug, Clone)]
@@ -56,11 +73,18 @@ pub struct SelftestConfig {
     pub window: Duration,
     /// Is set when the self-test shall end; it does before the next scenario.
     pub interrupted: Arc<AtomicBool>,
-    /// The shortest slice of this host's scheduler in whole ticks, where it is known.
-    pub slice_ns: Option<u64>,
+    /// What is known of this host.
+    pub host: HostFacts,
+    /// What cannot be had here though scenarios are there for it.
+    pub left_out: Vec<Skipped>,
 }
 
 impl SelftestConfig {
+    /// The shortest slice of this host's scheduler in whole ticks, where it is known.
+    fn slice_ns(&self) -> Option<u64> {
+        self.host.slice.as_ref().map(|slice| slice.shortest_ns())
+    }
+
     /// Whether to go on.
     ///
     /// # Errors
@@ -83,6 +107,18 @@ pub struct Outcome {
     pub score: Score,
     /// Where the thread left without a rule that knows why.
     pub unknown_stacks: Vec<UnknownStack>,
+    /// What its injectors made, by their own proof.
+    pub made: Vec<Made>,
+    /// The share of the vCPU's pCPU that neither the guest nor the self-test had meanwhile, time that a
+    /// hypervisor below the host kept among it.
+    pub taken_share: f64,
+}
+
+impl Outcome {
+    fn new(name: String, scored: Scored) -> Outcome {
+        let Scored { score, unknown_stacks, made, taken_share } = scored;
+        Outcome { name, score, unknown_stacks, made, taken_share }
+    }
 }
 
 /// A scenario that could not be had here.
@@ -92,7 +128,21 @@ pub struct Skipped {
     pub name: String,
     /// Why.
     pub reason: String,
+    /// The reasons that it would have injected.
+    pub reasons: Vec<Reason>,
 }
+
+/// What only guests can be injected with.
+const OF_GUESTS: [Reason; 8] = [
+    Reason::BqlInferred,
+    Reason::Halt,
+    Reason::Throttle,
+    Reason::Timeslice,
+    Reason::PreemptWakeup,
+    Reason::PreemptRtOrStop,
+    Reason::Stopped,
+    Reason::Bql,
+];
 
 /// Why a self-test ended early.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +168,21 @@ pub enum SelftestError {
     /// See [`witness::WitnessError`].
     #[error(transparent)]
     Witness(#[from] witness::WitnessError),
+    /// See [`StoreError`].
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// See [`AnalyseError`].
+    #[error(transparent)]
+    Analyse(#[from] AnalyseError),
+    /// See [`ScratchError`].
+    #[error(transparent)]
+    Scratch(#[from] ScratchError),
+    /// An attach would not find it either.
+    #[error("process {pid} is not found to run a VM")]
+    NoVm {
+        /// The process that was started to be one.
+        pid: Tid,
+    },
 }
 
 /// Everything, with a word to `progress` before each scenario.
@@ -128,14 +193,15 @@ pub fn run(
     config: &SelftestConfig,
     progress: &mut dyn FnMut(&str),
 ) -> Result<(Vec<Outcome>, Vec<Skipped>), SelftestError> {
-    let (mut outcomes, mut skipped) = (Vec::new(), Vec::new());
+    let (mut outcomes, mut skipped) = (Vec::new(), config.left_out.clone());
     // What a self-test that was killed has left.
     let _ = sweep_stale();
-    puppet_scenarios(config, progress, &mut outcomes)?;
+    puppet_scenarios(config, progress, &mut outcomes, &mut skipped)?;
     match &config.qemu {
         None => skipped.push(Skipped {
             name: "guests".to_owned(),
             reason: "there is no qemu-system-x86_64".to_owned(),
+            reasons: OF_GUESTS.to_vec(),
         }),
         Some(qemu) => {
             for accelerator in &config.accelerators {

@@ -5,10 +5,11 @@ use crate::host_event::{HostEvent, HostEventKind, PrevState, StackId};
 use crate::perf::{
     EventSink, RecordError, RecordPlan, RecordTotals, Recorder, SinkError, SymbolError, Symbols,
 };
-use crate::timeline::{LockFacts, Reason, Span, StackTable, ThreadState, Timeline, Watched};
+use crate::rig::inject::Episode;
+use crate::timeline::{Reason, Span, StackTable, ThreadState, Timeline};
 use crate::units::{HostNs, PcpuId, Tid};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Events that are kept at most; a scenario has some hundred thousand.
@@ -39,6 +40,8 @@ pub struct Departure {
     pub state: PrevState,
     /// Who came on.
     pub next: Tid,
+    /// For how long it had been on; `None` if its coming was not recorded.
+    pub ran_ns: Option<u64>,
     /// What vslice says.
     pub said: Reason,
     /// The lock that vslice says it slept on.
@@ -126,30 +129,51 @@ fn observed(totals: RecordTotals, memory: &Memory) -> Result<Observed, ObserveEr
 }
 
 impl Observed {
+    /// The stacks with which threads left, for a timeline.
+    #[must_use]
+    pub fn stacks(&self) -> StackTable {
+        self.stacks.clone()
+    }
+
     /// The departures of one thread in the window, as vslice sees them.
     #[must_use]
-    pub fn departures(
-        &self,
-        vcpu: Tid,
-        watched: &[Watched],
-        facts: LockFacts,
-        slice_ns: Option<u64>,
-    ) -> Vec<Departure> {
-        let mut timeline = Timeline::new(watched.iter().copied(), self.stacks.clone())
-            .knowing(vec![facts])
-            .with_slice(slice_ns);
+    pub fn departures(&self, vcpu: Tid, mut timeline: Timeline) -> Vec<Departure> {
         let mut departures = Vec::new();
-        let mut left: Option<(HostNs, PrevState, Tid)> = None;
+        let mut left: Option<Left> = None;
+        let mut came: Option<HostNs> = None;
         for event in &self.events {
-            if let HostEventKind::Switch(switch) = &event.kind
-                && switch.prev == vcpu
-            {
-                left = Some((event.time, switch.prev_state, switch.next));
+            if let HostEventKind::Switch(switch) = &event.kind {
+                if switch.prev == vcpu {
+                    let ran_ns = came.take().map(|came| event.time.since_ns(came));
+                    let (state, next) = (switch.prev_state, switch.next);
+                    left = Some(Left { time: event.time, state, next, ran_ns });
+                }
+                if switch.next == vcpu {
+                    came = Some(event.time);
+                }
             }
             timeline.push(event, &mut |span| take(&span, vcpu, left, &mut departures));
         }
         timeline.finish(self.end, &mut |span| take(&span, vcpu, left, &mut departures));
         departures
+    }
+
+    /// For how long a pCPU was had by other threads than `own` in a window.
+    #[must_use]
+    pub fn taken_ns(&self, pcpu: PcpuId, own: &HashSet<Tid>, window: Episode) -> u64 {
+        let mut since: Option<(HostNs, Tid)> = None;
+        let mut taken_ns = 0;
+        let had = |(from, tid): (HostNs, Tid), until: HostNs| {
+            let is_own = tid == Tid::IDLE || own.contains(&tid);
+            if is_own { 0 } else { until.min(window.end).since_ns(from.max(window.start)) }
+        };
+        for event in self.events.iter().filter(|event| event.pcpu == pcpu) {
+            if let HostEventKind::Switch(switch) = &event.kind {
+                taken_ns += since.map_or(0, |since| had(since, event.time));
+                since = Some((event.time, switch.next));
+            }
+        }
+        taken_ns + since.map_or(0, |since| had(since, self.end))
     }
 
     /// How much of an interval lies in losses, of whatever pCPU.
@@ -188,13 +212,17 @@ impl Observed {
     }
 }
 
+/// The thread's last switch: when it left, how, to whom, after how long.
+#[derive(Debug, Clone, Copy)]
+struct Left {
+    time: HostNs,
+    state: PrevState,
+    next: Tid,
+    ran_ns: Option<u64>,
+}
+
 /// A span off the pCPU begins a departure, or goes on with one.
-fn take(
-    span: &Span,
-    vcpu: Tid,
-    left: Option<(HostNs, PrevState, Tid)>,
-    departures: &mut Vec<Departure>,
-) {
+fn take(span: &Span, vcpu: Tid, left: Option<Left>, departures: &mut Vec<Departure>) {
     if span.tid != vcpu {
         return;
     }
@@ -215,7 +243,17 @@ fn take(
         ThreadState::Running { .. } | ThreadState::Unknown { .. } => return,
     };
     // The switch that began the span is the thread's last one: it has been off since.
-    if let Some((time, state, next)) = left.filter(|(time, ..)| *time == span.start) {
-        departures.push(Departure { time, until: span.end, state, next, said, lock, stack });
+    if let Some(left) = left.filter(|left| left.time == span.start) {
+        let Left { time, state, next, ran_ns } = left;
+        departures.push(Departure {
+            time,
+            until: span.end,
+            state,
+            next,
+            ran_ns,
+            said,
+            lock,
+            stack,
+        });
     }
 }

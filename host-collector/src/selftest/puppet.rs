@@ -1,36 +1,41 @@
-//! Causes that a process plays which acts as a VMM: those that a real QEMU shows too rarely.
+//! Causes that a process plays which acts as a VMM: those that a real QEMU shows too rarely, and those of
+//! other VMMs.
 
 use super::observe::{Departure, observe};
+use super::process_run::ProcessRun;
+use super::rows::Made;
 use super::score::Score;
+use super::subject::own_tids;
 use super::truth;
-use super::{Outcome, SelftestConfig, SelftestError};
+use super::{Outcome, SelftestConfig, SelftestError, Skipped};
 use crate::host_clock::host_now;
 use crate::perf::RecordPlan;
 use crate::rig::inject::Episode;
 use crate::rig::puppet::{Act, Occurrence, Puppet, PuppetLog, Script, Step};
-use crate::timeline::{LockFacts, LockUser, Reason, Vmm, Watched};
-use crate::units::Tid;
+use crate::timeline::Reason;
+use crate::vmm::steal;
 use std::time::Duration;
 
-/// How often each cause is played.
+/// How often each cause is played, proven to have happened.
 const COUNT: u32 = 200;
 
 /// All steps of a script together take some seconds.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
-/// A VMM's way with locks, and what its thread is called.
+/// A VMM's way with locks, by what its program and its thread are called.
 struct Role {
     name: &'static str,
+    program_name: &'static str,
     thread_name: &'static str,
-    vmm: Vmm,
     acts: &'static [Act],
 }
 
-const ROLES: [Role; 2] = [
+/// As an attach finds them.
+const ROLES: [Role; 4] = [
     Role {
-        name: "process that acts as QEMU",
+        name: "QEMU",
+        program_name: "qemu-system-x86_64",
         thread_name: "CPU 0/KVM",
-        vmm: Vmm::Qemu,
         acts: &[
             Act::PthreadLock,
             Act::Condition,
@@ -45,48 +50,69 @@ const ROLES: [Role; 2] = [
         ],
     },
     Role {
-        name: "process that acts as Firecracker",
+        name: "Firecracker",
+        program_name: "firecracker",
         thread_name: "fc_vcpu 0",
-        vmm: Vmm::Rust,
         acts: &[Act::RustLock, Act::Poll],
+    },
+    Role {
+        name: "Cloud Hypervisor",
+        program_name: "cloud-hypervisor",
+        thread_name: "vcpu0",
+        acts: &[Act::RustLock],
+    },
+    Role {
+        name: "crosvm",
+        program_name: "crosvm",
+        thread_name: "crosvm_vcpu0",
+        acts: &[Act::RustLock],
     },
 ];
 
 /// Everything that the puppet plays.
 ///
 /// # Errors
-/// [`SelftestError`].
+/// [`SelftestError`]; what this host does not let it play is `skipped`.
 pub fn puppet_scenarios(
     config: &SelftestConfig,
     progress: &mut dyn FnMut(&str),
     outcomes: &mut Vec<Outcome>,
+    skipped: &mut Vec<Skipped>,
 ) -> Result<(), SelftestError> {
     for role in &ROLES {
         config.check()?;
-        progress(role.name);
-        outcomes.extend(play(config, role)?);
+        let name = format!("process that acts as {}", role.name);
+        progress(&name);
+        play(config, role, &name, outcomes, skipped)?;
     }
     Ok(())
 }
 
-fn play(config: &SelftestConfig, role: &Role) -> Result<Vec<Outcome>, SelftestError> {
+fn play(
+    config: &SelftestConfig,
+    role: &Role,
+    name: &str,
+    outcomes: &mut Vec<Outcome>,
+    skipped: &mut Vec<Skipped>,
+) -> Result<(), SelftestError> {
     let script = Script {
+        program_name: role.program_name.to_owned(),
         thread_name: role.thread_name.to_owned(),
         pcpu: config.vcpu_pcpu,
         main_pcpu: config.other_pcpu,
         steps: role.acts.iter().map(|act| Step { act: *act, count: COUNT }).collect(),
     };
     let puppet = Puppet::start(&config.program, &script)?;
-    let (vcpu, main_loop) = (puppet.vcpu(), puppet.pid());
-    let watched =
-        [Watched::from(vcpu), Watched { user: LockUser::MainLoop, ..Watched::from(main_loop) }];
+    let vcpu = puppet.vcpu();
+    let mut run = ProcessRun::of(puppet.pid(), &config.host)?;
     let plan = RecordPlan {
         vcpu_tids: vec![vcpu],
-        vm_tids: vec![vcpu, main_loop],
+        vm_tids: run.tids(),
         pcpus: vec![config.vcpu_pcpu, config.other_pcpu],
         reader_pcpu: Some(config.other_pcpu),
         ..RecordPlan::default()
     };
+    let stolen_before = steal::stolen_ns();
     let perform = || -> Result<(PuppetLog, Episode), SelftestError> {
         let start = host_now();
         puppet.go()?;
@@ -94,23 +120,57 @@ fn play(config: &SelftestConfig, role: &Role) -> Result<Vec<Outcome>, SelftestEr
         Ok((log, Episode { start, end: host_now() }))
     };
     let (observed, (log, window)) = observe(&plan, perform)?;
-    let score = |bql: Option<u64>| {
-        let facts = LockFacts { vmm: role.vmm, bql, ..LockFacts::default() };
-        let departures = observed.departures(vcpu, &watched, facts, config.slice_ns);
-        let truth = |it: &Departure| of_act(it, &log.occurrences, bql.is_some());
-        let mut score = truth::score(&departures, window, bql, &truth);
-        missed(&mut score, &departures, &log.occurrences, bql.is_some());
-        (score, observed.unknown_stacks(&departures))
+    let stolen_ns = steal::stolen_ns().zip(stolen_before);
+    let stolen_ns = stolen_ns.map_or(0, |(after, before)| after.saturating_sub(before));
+    let mut own = own_tids(&[]);
+    own.extend(run.tids());
+    own.extend(log.occurrences.iter().filter_map(|occurrence| occurrence.rival));
+    let taken_ns = observed.taken_ns(config.vcpu_pcpu, &own, window) + stolen_ns;
+    let taken_share = (taken_ns as f64 / window.end.since_ns(window.start).max(1) as f64).min(1.0);
+    skipped.extend(log.cast.refused.iter().map(|refusal| Skipped {
+        name: name.to_owned(),
+        reason: refusal.why.clone(),
+        reasons: reason_of(refusal.act, false).into_iter().collect(),
+    }));
+    let score = |run: &ProcessRun, is_big_lock| -> Result<_, SelftestError> {
+        let departures = observed.departures(vcpu, run.timeline(observed.stacks())?);
+        let truth = |it: &Departure| of_act(it, &log.occurrences, is_big_lock);
+        let mut score = truth::score(&departures, window, run.bql(), &truth);
+        missed(&mut score, &departures, &log.occurrences, is_big_lock);
+        Ok(Outcome {
+            name: name.to_owned(),
+            score,
+            unknown_stacks: observed.unknown_stacks(&departures),
+            made: made(&log.occurrences, is_big_lock),
+            taken_share,
+        })
     };
-    let (first, unknown_stacks) = score(None);
-    let mut outcomes = vec![Outcome { name: role.name.to_owned(), score: first, unknown_stacks }];
-    if role.vmm == Vmm::Qemu {
+    outcomes.push(score(&run, false)?);
+    if role.acts.contains(&Act::PthreadLock) {
         // The same record once more, with the puppet's lock taken for the big one.
-        let name = format!("{}, its lock taken for the big one", role.name);
-        let (score, unknown_stacks) = score(Some(log.cast.pthread_lock_address));
-        outcomes.push(Outcome { name, score, unknown_stacks });
+        run.set_bql(Some(log.cast.pthread_lock_address));
+        let outcome = score(&run, true)?;
+        let name = format!("{name}, its lock taken for the big one");
+        outcomes.push(Outcome { name, ..outcome });
     }
-    Ok(outcomes)
+    Ok(())
+}
+
+/// What happened by the kernel's counts, for each reason.
+fn made(occurrences: &[Occurrence], is_big_lock: bool) -> Vec<Made> {
+    let mut all: Vec<Made> = Vec::new();
+    for occurrence in occurrences {
+        let Some(reason) = reason_of(occurrence.act, is_big_lock) else { continue };
+        let proven = u64::from(occurrence.is_proven());
+        match all.iter_mut().find(|made| made.reason == reason) {
+            Some(made) => {
+                made.tried_count += 1;
+                made.made_count += proven;
+            }
+            None => all.push(Made { reason, tried_count: 1, made_count: proven }),
+        }
+    }
+    all
 }
 
 /// Occurrences that the kernel's own counts prove, and of which the record has no departure, are missed.
@@ -166,7 +226,7 @@ fn reason_of(act: Act, is_big_lock: bool) -> Option<Reason> {
 mod tests {
     use super::*;
     use crate::host_event::PrevState;
-    use crate::units::HostNs;
+    use crate::units::{HostNs, Tid};
 
     fn occurrence(act: Act, start: u64, end: u64) -> Occurrence {
         let (voluntary_switches, involuntary_switches) =
@@ -190,6 +250,7 @@ mod tests {
             until: HostNs(time + 5),
             state,
             next,
+            ran_ns: None,
             said: Reason::Unknown,
             lock: None,
             stack: None,
@@ -228,6 +289,15 @@ mod tests {
         assert_eq!(of(fault(1, 1)), Some(Reason::HostFault));
         assert_eq!(of(fault(0, 1)), None, "the page was in memory");
         assert_eq!(of(fault(1, 0)), None, "the disk had read before the thread slept");
+    }
+
+    #[test]
+    fn what_was_made_is_what_the_kernel_counted() {
+        let proven = occurrence(Act::FileFault, 10, 20);
+        let proven = Occurrence { major_faults: 1, ..proven };
+        let log = [proven, occurrence(Act::FileFault, 30, 40), occurrence(Act::Spin, 50, 60)];
+        let reason = Reason::HostFault;
+        assert_eq!(made(&log, false), [Made { reason, tried_count: 2, made_count: 1 }]);
     }
 
     #[test]

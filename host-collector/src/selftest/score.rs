@@ -122,21 +122,26 @@ impl Score {
         self.counts.keys().map(which).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
+    /// The same of the precision and the recall of one reason; none of one that was not injected.
+    #[must_use]
+    pub fn rate_shortfalls(&self, reason: Reason) -> Vec<String> {
+        if self.injected(reason) == 0 {
+            return Vec::new();
+        }
+        let label = OffReason::Left(reason).label();
+        let rates = [("precision", self.precision(reason)), ("recall", self.recall(reason))];
+        // Injected and never said is a recall of 0, with no precision to speak of.
+        let rates = rates.map(|(what, value)| (what, value.unwrap_or(0.0)));
+        let short = rates.into_iter().filter(|(_, value)| *value < RATE_MIN);
+        short.map(|(what, value)| format!("{label}: {what} {value:.4}, below {RATE_MIN}")).collect()
+    }
+
     /// What falls short of what vslice promises, as sentences; none if all is well.
     #[must_use]
     pub fn shortfalls(&self) -> Vec<String> {
         let mut shortfalls = Vec::new();
         for reason in self.injected_reasons() {
-            let label = OffReason::Left(reason).label();
-            for (what, value) in
-                [("precision", self.precision(reason)), ("recall", self.recall(reason))]
-            {
-                // Injected and never said is a recall of 0, with no precision to speak of.
-                let value = value.unwrap_or(0.0);
-                if value < RATE_MIN {
-                    shortfalls.push(format!("{label}: {what} {value:.4}, below {RATE_MIN}"));
-                }
-            }
+            shortfalls.extend(self.rate_shortfalls(reason));
         }
         let unknown = self.unknown_share();
         if unknown > UNKNOWN_SHARE_MAX {

@@ -1,5 +1,6 @@
 //! The outcome as a page. Pure.
 
+use super::rows::{Verdict, rows};
 use super::score::Score;
 use super::{Outcome, Skipped};
 use crate::report::OffReason;
@@ -37,6 +38,17 @@ pub fn render(outcomes: &[Outcome], skipped: &[Skipped]) -> String {
     unknown_stacks(&mut page, outcomes);
     for shortfall in total.shortfalls() {
         put(&mut page, format_args!("FALLS SHORT  {shortfall}\n"));
+    }
+    for row in rows(outcomes, skipped, &total) {
+        let word = match row.verdict {
+            // The shortfalls above have it.
+            Verdict::Right | Verdict::FallsShort => continue,
+            Verdict::TooFew => "TOO FEW",
+            Verdict::NotTried => "NOT TRIED",
+            Verdict::LeftOut => "left out",
+        };
+        let (label, why) = (label(row.reason), row.why.unwrap_or_default());
+        put(&mut page, format_args!("{word}  {label}: {why}\n"));
     }
     page
 }
@@ -125,11 +137,22 @@ mod tests {
         score.add(Reason::Yield, Reason::Timeslice);
         let frames = vec!["schedule".into(), "a_new_function".into()];
         let unknown_stacks = vec![UnknownStack { count: 7, is_runnable: false, frames }];
-        let outcome = Outcome { name: "idle guest, KVM".into(), score, unknown_stacks };
-        let skipped = Skipped { name: "real-time task, KVM".into(), reason: "not allowed".into() };
+        let made = vec![];
+        let name = "idle guest, KVM".into();
+        let outcome = Outcome { name, score, unknown_stacks, made, taken_share: 0.0 };
+        let skipped = Skipped {
+            name: "real-time task, KVM".into(),
+            reason: "not allowed".into(),
+            reasons: vec![Reason::PreemptRtOrStop],
+        };
         let page = render(&[outcome], &[skipped]);
         assert!(page.contains("halt 99/100, yield 0/1"), "{page}");
         assert!(page.contains("left out: not allowed"), "{page}");
+        assert!(
+            page.contains("left out  real-time task: real-time task, KVM: not allowed"),
+            "{page}"
+        );
+        assert!(page.contains("NOT TRIED  poll or timer: 0 cases of at least 100"), "{page}");
         assert!(page.contains("7 asleep: schedule < a_new_function"), "{page}");
         assert!(page.contains("FALLS SHORT  yield: recall 0.0000"), "{page}");
         let halt = page.lines().find(|line| line.starts_with("  a halt ")).unwrap();

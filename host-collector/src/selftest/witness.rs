@@ -220,6 +220,17 @@ impl Testimony {
             counts.into_iter().filter(|(_, [main_loop, vcpu])| *main_loop > 0 && *vcpu > 0);
         shared.max_by_key(|(_, [main_loop, vcpu])| main_loop + vcpu).map(|(address, _)| address)
     }
+
+    /// When the main loop and the vCPU thread had both been seen to sleep on this lock.
+    #[must_use]
+    pub fn shared_from(&self, address: u64, main_loop: Tid, vcpu: Tid) -> Option<HostNs> {
+        let first = |tid| {
+            let sleeps = self.sleeps.iter();
+            let mut own = sleeps.filter(|sleep| sleep.tid == tid && sleep.address == address);
+            own.next().map(|sleep| sleep.time)
+        };
+        Some(first(main_loop)?.max(first(vcpu)?))
+    }
 }
 
 /// `           CPU 0/KVM-1234    [001] d..2.  1234.567890: sched_switch: ...`: who, when, what. The
@@ -325,6 +336,8 @@ prev_prio=120 prev_state=S ==> next_comm=swapper/1 next_pid=0 next_prio=120
         let testimony = Testimony { sleeps, ..Testimony::default() };
         assert_eq!(testimony.most_shared_mutex(Tid(100), Tid(101)), Some(16));
         assert_eq!(testimony.most_shared_mutex(Tid(99), Tid(101)), None);
+        assert_eq!(testimony.shared_from(16, Tid(100), Tid(101)), Some(HostNs(1)));
+        assert_eq!(testimony.shared_from(8, Tid(100), Tid(101)), None, "the main loop never did");
     }
 
     #[test]

@@ -287,6 +287,7 @@ impl Timeline {
             marks,
             futex,
             is_shared: mutex.is_some_and(|address| self.lock_users(vm).wait(address, user)),
+            vmm: facts.vmm,
             mode: facts.mode.filter(|_| user == LockUser::Vcpu),
             next: self.comings.next(switch.next, switch.next_priority, time, pcpu),
             ran_ns: self.threads[index].ran_ns(time),

@@ -4,7 +4,7 @@
 //! is the table of qemu-kvm-facts.md section 8. Evidence that is missing never makes a row hold, so
 //! with less evidence the reason is [`Reason::Unknown`], not another one.
 
-use super::futex::{FutexWait, GuestMode};
+use super::futex::{FutexWait, GuestMode, Vmm};
 use super::reason::Reason;
 use super::stack::{Mark, Marks};
 use crate::host_event::PrevState;
@@ -20,6 +20,8 @@ pub struct Evidence {
     pub futex: FutexWait,
     /// Whether a mutex of that address was waited for by threads of different roles.
     pub is_shared: bool,
+    /// Whose thread it is.
+    pub vmm: Vmm,
     /// What runs its guest.
     pub mode: Option<GuestMode>,
     /// Who came on.
@@ -79,8 +81,8 @@ enum Futex {
     Is(&'static [FutexWait]),
     /// A mutex of the executable for which threads of different roles wait.
     SharedStatic,
-    /// Not recorded, in a vCPU thread that runs its guest in KVM: there such threads hardly ever
-    /// wait for anything else than the big lock.
+    /// Not recorded, in a vCPU thread of QEMU that runs its guest in KVM: there such threads hardly
+    /// ever wait for anything else than the big lock.
     UnrecordedUnderKvm,
 }
 
@@ -197,7 +199,8 @@ impl Evidence {
             Futex::Is(waits) => waits.contains(&self.futex),
             Futex::SharedStatic => self.futex == FutexWait::StaticMutex && self.is_shared,
             Futex::UnrecordedUnderKvm => {
-                self.futex == FutexWait::Unknown && self.mode == Some(GuestMode::Kvm)
+                let is_vcpu_in_kvm = self.vmm == Vmm::Qemu && self.mode == Some(GuestMode::Kvm);
+                self.futex == FutexWait::Unknown && is_vcpu_in_kvm
             }
         }
     }

@@ -10,7 +10,7 @@ use super::threads::{self, ThreadRole};
 use super::tsc::KvmDebugfs;
 use crate::units::{PcpuId, Tid, VcpuId};
 use nix::unistd::Uid;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ pub const UNSEEN_VCPUS_ADVICE: &str = "start QEMU with -name ...,debug-threads=o
                                        where KVM's debugfs is mounted";
 
 /// A program that runs virtual machines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Vmm {
     /// QEMU.

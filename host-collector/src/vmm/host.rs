@@ -348,7 +348,8 @@ pub(super) fn parse_schedulers(line: &str) -> (Option<String>, Vec<String>) {
 
 /// The length of a tick, which is the resolution of the clock that is read without asking hardware
 /// (kernel/time/posix-timers.c, `KTIME_LOW_RES`).
-fn tick_ns() -> Option<u64> {
+#[must_use]
+pub fn tick_ns() -> Option<u64> {
     let resolution = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).ok()?;
     u64::try_from(Duration::from(resolution).as_nanos()).ok().filter(|length_ns| *length_ns > 0)
 }

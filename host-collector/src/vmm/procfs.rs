@@ -151,6 +151,29 @@ pub(super) fn fields_after_comm(stat: &str) -> Option<std::str::SplitWhitespace<
     stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace())
 }
 
+/// How often a thread has left its pCPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SwitchCounts {
+    /// Asleep.
+    pub voluntary: u64,
+    /// Still runnable.
+    pub involuntary: u64,
+}
+
+/// What the kernel has counted of a thread (proc_pid_status(5)); `None` if it has ended.
+#[must_use]
+pub fn switch_counts(pid: Tid, tid: Tid) -> Option<SwitchCounts> {
+    let status = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).ok()?;
+    let count = |key: &str| {
+        let value = status.lines().find_map(|line| line.strip_prefix(key))?;
+        value.trim().parse().ok()
+    };
+    Some(SwitchCounts {
+        voluntary: count("voluntary_ctxt_switches:")?,
+        involuntary: count("nonvoluntary_ctxt_switches:")?,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,8 +1,7 @@
 //! The puppet's tests.
 
-use crate::{Outcome, check, pcpus, wait};
+use crate::{Outcome, check, not_judged, pcpus, wait};
 use libtest_mimic::Failed;
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 use vslice::rig::inject::stopper::{Stop, Stopper};
@@ -10,7 +9,8 @@ use vslice::rig::puppet::{Act, Puppet, PuppetLog, Script, Step};
 
 fn play(steps: Vec<Step>, meanwhile: impl FnOnce(&Puppet) -> Outcome) -> Result<PuppetLog, Failed> {
     let (pcpu, main_pcpu) = pcpus();
-    let script = Script { thread_name: "CPU 0/KVM".to_owned(), pcpu, main_pcpu, steps };
+    let (program_name, thread_name) = ("qemu-system-x86_64".to_owned(), "CPU 0/KVM".to_owned());
+    let script = Script { program_name, thread_name, pcpu, main_pcpu, steps };
     let puppet = Puppet::start(Path::new(env!("CARGO_BIN_EXE_vslice")), &script)?;
     puppet.go()?;
     meanwhile(&puppet)?;
@@ -22,23 +22,26 @@ pub(crate) fn puppet_acts() -> Outcome {
     let steps = Act::ALL.map(|act| Step { act, count: COUNT });
     let log = play(steps.to_vec(), |_| Ok(()))?;
     check(log.occurrences.is_sorted_by(|a, b| a.end < b.start), || "they overlap".to_owned())?;
-    let mut left_count: BTreeMap<Act, u32> = BTreeMap::new();
-    for occurrence in &log.occurrences {
-        let count = match occurrence.act {
-            Act::Yield => occurrence.involuntary_switches,
-            _ => occurrence.voluntary_switches,
-        };
-        *left_count.entry(occurrence.act).or_default() += u32::from(count > 0);
+    let is_refused = |act| log.cast.refused.iter().any(|refusal| refusal.act == act);
+    for refusal in &log.cast.refused {
+        not_judged(&format!("{}: {:?}", refusal.why, refusal.act));
     }
-    check(left_count.len() == Act::ALL.len(), || format!("{left_count:?}"))?;
-    for (act, left) in left_count {
-        let is_right = match act {
-            Act::Spin => left == 0,
-            // A thread that others keep from its pCPU finds the lock free again, the read complete:
-            // the log says so. What never blocks is broken.
-            _ => left * 2 >= COUNT,
-        };
-        check(is_right, || format!("{act:?} left the pCPU {left} times of {COUNT}"))?;
+    for act in Act::ALL.into_iter().filter(|act| !is_refused(*act)) {
+        let all = log.occurrences.iter().filter(|occurrence| occurrence.act == act);
+        let (tried_count, proven_count) =
+            (all.clone().count(), all.clone().filter(|it| it.is_proven()).count());
+        let what = || format!("{act:?} left the pCPU {proven_count} times of {tried_count}");
+        match act {
+            Act::Spin => check(all.clone().all(|spin| spin.voluntary_switches == 0), || {
+                format!("a spinning thread slept: {log:?}")
+            })?,
+            // A disk may have read before the thread comes to sleep: that is seen where others, or a
+            // hypervisor below, keep the pCPU from it.
+            Act::DirectRead | Act::FileFault if proven_count < COUNT as usize => {
+                not_judged(&format!("the disk was faster: {}", what()));
+            }
+            _ => check(proven_count == COUNT as usize, what)?,
+        }
     }
     let cast = &log.cast;
     check(cast.pid != cast.vcpu && cast.pthread_lock_address % 4 == 0, || format!("{cast:?}"))

@@ -4,13 +4,23 @@
 //! running thread is protected until its slice is over, unless the waking one has a shorter slice
 //! (`PREEMPT_SHORT`; linux: kernel/sched/fair.c, `check_preempt_wakeup_fair`). So the waker asks for
 //! the shortest slice there is, and for the highest weight, by which its deadline is the earliest.
+//!
+//! A kernel that preempts lazily (`PREEMPT_LAZY`, Linux 6.13 and later) may let the one who runs go on
+//! until the next tick. A waker that sleeps from one tick to another would come on just as the other's
+//! slice is over as well, and nobody could tell the two apart. So it runs for more than half of a tick
+//! and sleeps for little: the other one comes on in the middle of a tick, and at the next one it has
+//! most of its slice left.
 
 use super::InjectError;
 use super::scheduling::{NICE_MIN, SLICE_NS_MIN, become_normal};
 use super::thread::{LoggedThread, PinnedThread, wake_and_run};
 use crate::units::PcpuId;
+use crate::vmm::host;
 use nix::sys::prctl;
 use std::time::Duration;
+
+/// The longest tick there is, where it is not known: `CONFIG_HZ` is 100 at least.
+const TICK_MAX: Duration = Duration::from_millis(10);
 
 /// What a waker does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,13 +38,15 @@ pub struct WakerConfig {
 }
 
 impl WakerConfig {
-    /// One that preempts as reliably as a normal thread can: 2 ms asleep, 80 us running.
+    /// One that preempts as reliably as a normal thread can: a tenth of a tick asleep, six tenths
+    /// running.
     #[must_use]
     pub fn new(pcpu: PcpuId) -> WakerConfig {
+        let tick = host::tick_ns().map_or(TICK_MAX, Duration::from_nanos);
         WakerConfig {
             pcpu,
-            sleep: Duration::from_millis(2),
-            run: Duration::from_micros(80),
+            sleep: tick / 10,
+            run: tick * 6 / 10,
             nice: NICE_MIN,
             slice_ns: SLICE_NS_MIN,
         }

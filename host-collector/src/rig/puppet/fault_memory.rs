@@ -130,12 +130,13 @@ impl FaultMemory {
     /// # Errors
     /// What read(2) says, other than that nobody waits.
     pub(super) fn wanted(&self) -> Result<Option<u64>, io::Error> {
-        // struct uffd_msg: the event in the first byte, of a page fault the address in the third word.
+        // struct uffd_msg: the event in the first byte, of a page fault the address in the third word, as
+        // this machine keeps it, which is an x86.
         let mut message = [0_u8; 32];
         match (&self.descriptor).read(&mut message) {
             Ok(_) if message[0] == EVENT_PAGE_FAULT => {
                 let word = message[16..24].try_into().map_err(io::Error::other)?;
-                Ok(Some(u64::from_ne_bytes(word)))
+                Ok(Some(u64::from_le_bytes(word)))
             }
             Ok(_) => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),

@@ -26,6 +26,7 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -39,6 +40,10 @@ pub const SUBCOMMAND: &str = "selftest-puppet";
 /// The size of the file that [`Act::DirectRead`] and [`Act::FileFault`] read: the most faults there are
 /// is one for each of its pages.
 pub const FILE_BYTES: u64 = 8 << 20;
+
+/// How often an act is tried for each time that it has to be proven, [`Occurrence::is_proven`]: where
+/// others have the pCPU, a lock may be free again before it is waited for.
+pub const TRIES: u32 = 4;
 
 /// How long a puppet may take until its threads are there.
 const START_LIMIT: Duration = Duration::from_secs(10);
@@ -102,13 +107,16 @@ impl Act {
 pub struct Step {
     /// What to do.
     pub act: Act,
-    /// How often; of [`Act::Fault`] and [`Act::FileFault`], at most [`FILE_BYTES`] / 4096 in a script.
+    /// How often it has to happen; it is tried [`TRIES`] times as often at most. Of [`Act::Fault`] and of
+    /// [`Act::FileFault`], a script has room for [`FILE_BYTES`] / 4096 tries.
     pub count: u32,
 }
 
 /// What a puppet does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Script {
+    /// What its program is called, by which a VMM is known: `firecracker`.
+    pub program_name: String,
     /// The name of its vCPU thread, at most 15 bytes: `CPU 0/KVM` for QEMU's, see
     /// [`crate::vmm::threads::role`] for others.
     pub thread_name: String,
@@ -121,9 +129,10 @@ pub struct Script {
 }
 
 impl Script {
-    /// How often an act is in it.
+    /// How often an act is tried in it at most.
     fn count(&self, act: Act) -> u64 {
-        self.steps.iter().filter(|step| step.act == act).map(|step| u64::from(step.count)).sum()
+        let steps = self.steps.iter().filter(|step| step.act == act);
+        steps.map(|step| u64::from(step.count) * u64::from(TRIES)).sum()
     }
 }
 
@@ -195,7 +204,8 @@ impl Occurrence {
     #[must_use]
     pub fn is_proven(&self) -> bool {
         match self.act {
-            Act::Spin => false,
+            // It is to stay.
+            Act::Spin => true,
             Act::Yield => self.involuntary_switches > 0,
             Act::FileFault => self.major_faults > 0 && self.voluntary_switches > 0,
             _ => self.voluntary_switches > 0,
@@ -250,7 +260,7 @@ pub enum PuppetError {
     #[error("a page that the puppet's vCPU thread waits for cannot be brought: {0}")]
     Page(io::Error),
     /// More faults than there are pages.
-    #[error("a script may have {page_count} faults at most, one for each page, not {fault_count}")]
+    #[error("a script may try {page_count} faults at most, one for each page, not {fault_count}")]
     TooManyFaults {
         /// What it has.
         fault_count: u64,
@@ -297,9 +307,13 @@ impl Puppet {
         write_file(&file)?;
         let orders = Orders { script: script.clone(), go: go_path(&directory), file };
         let orders = serde_json::to_string(&orders).map_err(PuppetError::Script)?;
+        // Programs are known by what they were started as.
+        let named = directory.path().join(&script.program_name);
+        symlink(program, &named)
+            .map_err(|source| PuppetError::File { path: named.clone(), source })?;
         let mut child = SupervisedChild::start(&ChildSpec {
             title: "the puppet".to_owned(),
-            program: program.to_owned(),
+            program: named,
             args: vec![SUBCOMMAND.into(), orders.into()],
             log: log_path(&directory),
             pcpu: None,

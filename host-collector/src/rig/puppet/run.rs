@@ -107,8 +107,9 @@ mod tests {
 
     #[test]
     fn no_page_can_fault_twice() {
-        let step = Step { act: Act::FileFault, count: 1025 };
+        let step = Step { act: Act::FileFault, count: 257 };
         let script = Script {
+            program_name: "qemu-system-x86_64".to_owned(),
             thread_name: "CPU 0/KVM".to_owned(),
             pcpu: PcpuId(0),
             main_pcpu: PcpuId(0),

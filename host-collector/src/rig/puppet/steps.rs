@@ -2,7 +2,7 @@
 
 use super::fault_memory::FaultMemory;
 use super::sys::{Clock, Condition, Lock, MappedFile};
-use super::{Act, Cast, FILE_BYTES, Occurrence, PuppetError, Refusal, Script};
+use super::{Act, Cast, FILE_BYTES, Occurrence, PuppetError, Refusal, Script, TRIES};
 use crate::host_clock::host_now;
 use crate::rig::inject::rival;
 use crate::rig::inject::thread::LoggedThread;
@@ -180,16 +180,20 @@ impl Props {
 
 /// Does all steps; the log has its room from the start, so that growing it is not among the causes.
 pub(super) fn perform(script: &Script, props: &Props) -> Result<Vec<Occurrence>, PuppetError> {
-    let counts = script.steps.iter().map(|step| step.count as usize);
-    let mut occurrences = Vec::with_capacity(counts.sum());
+    let tries = script.steps.iter().map(|step| (step.count * TRIES) as usize);
+    let mut occurrences = Vec::with_capacity(tries.sum());
     let mut actor = Actor { props, buffer: AlignedPage::new(), next_page: 0, rival: None };
     for step in script.steps.iter().filter(|step| !props.has_refused(step.act)) {
         // It is there for the whole step, and yields are to it.
         let rival = (step.act == Act::Yield).then(|| rival::start(script.pcpu)).transpose()?;
         actor.rival = rival.as_ref().map(LoggedThread::tid);
-        for index in 0..step.count {
+        let (mut proven_count, mut tried_count) = (0, 0);
+        while proven_count < step.count && tried_count < step.count * TRIES {
             spin_until(HostNs(host_now().0 + GAP_NS));
-            occurrences.push(actor.act(step.act, index)?);
+            let occurrence = actor.act(step.act, tried_count)?;
+            occurrences.push(occurrence);
+            tried_count += 1;
+            proven_count += u32::from(occurrence.is_proven());
         }
         drop(rival);
     }

@@ -6,12 +6,13 @@ use crate::run::manifest::{Manifest, ThreadRecord, VmRecord};
 use crate::timeline::{GuestMode, LockFacts, LockUser, StackTable, Timeline, Vmm, Watched};
 use crate::units::VcpuId;
 use crate::vmm::cgroup::Throttling;
+use crate::vmm::found;
 use crate::vmm::host::HostFacts;
+use serde::Deserialize;
 
 /// The timelines of all threads of the VMs: those of other threads than vCPUs tell for how long
 /// locks were held.
 pub(super) fn timeline(manifest: &Manifest, stacks: StackTable) -> Timeline {
-    let mode = mode(manifest);
     let threads = manifest.vms.iter().enumerate().flat_map(|(vm, record)| {
         record.threads.iter().map(move |thread| Watched {
             tid: thread.tid,
@@ -23,7 +24,7 @@ pub(super) fn timeline(manifest: &Manifest, stacks: StackTable) -> Timeline {
     let host = serde_json::from_value::<HostFacts>(manifest.environment.clone()).ok();
     let slice = host.and_then(|host| host.slice);
     Timeline::new(threads, stacks)
-        .knowing(manifest.vms.iter().map(|vm| lock_facts(vm, mode)).collect())
+        .knowing((0..manifest.vms.len()).map(|place| lock_facts(manifest, place)).collect())
         .with_slice(slice.map(|slice| slice.shortest_ns()))
 }
 
@@ -43,7 +44,7 @@ pub(super) fn no_exits(manifest: &Manifest, has_exits: bool) -> Option<Warning> 
 }
 
 /// What runs the guests.
-pub(super) fn mode(manifest: &Manifest) -> Option<GuestMode> {
+fn mode(manifest: &Manifest) -> Option<GuestMode> {
     match manifest.accelerator.as_str() {
         "kvm" => Some(GuestMode::Kvm),
         "tcg" => Some(GuestMode::Tcg),
@@ -60,14 +61,32 @@ pub(super) fn user(thread: &ThreadRecord) -> LockUser {
     }
 }
 
-/// What is known of the locks of one VMM.
-pub(super) fn lock_facts(vm: &VmRecord, mode: Option<GuestMode>) -> LockFacts {
+/// What is known of the locks of the VMM at this place in the manifest.
+pub(super) fn lock_facts(manifest: &Manifest, place: usize) -> LockFacts {
+    let vm = &manifest.vms[place];
+    let vmm = match vmm(manifest, place) {
+        Some(found::Vmm::Qemu) => Vmm::Qemu,
+        Some(found::Vmm::Firecracker | found::Vmm::CloudHypervisor | found::Vmm::Crosvm) => {
+            Vmm::Rust
+        }
+        Some(found::Vmm::Other) | None => Vmm::Unknown,
+    };
     LockFacts {
-        vmm: Vmm::Qemu,
-        mode,
+        vmm,
+        mode: mode(manifest),
         bql: vm.lock.bql.as_ref().map(|bql| bql.address),
         exe_data: vm.lock.exe_data.map(|data| (data.start, data.end)),
     }
+}
+
+/// What runs a VM. Older manifests say it only of VMs that were attached to, in what stands for their
+/// plan; all others had been started by vslice, which starts QEMU.
+fn vmm(manifest: &Manifest, place: usize) -> Option<found::Vmm> {
+    let told_by_plan = || match manifest.plan.get("attached") {
+        None => Some(found::Vmm::Qemu),
+        Some(vms) => found::Vmm::deserialize(vms.get(place)?.get("vmm")?).ok(),
+    };
+    manifest.vms[place].vmm.or_else(told_by_plan)
 }
 
 /// Whether a quota of a vCPU's thread was used up in the measured window.
@@ -129,8 +148,85 @@ pub(super) fn throttled(vm: &VmRecord) -> Option<Warning> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::manifest;
+    use super::super::tests::{BQL, VM1_VCPU1, host_at, manifest};
     use super::*;
+    use crate::host_event::{HostEvent, HostEventKind, PrevState, StackId, Switch};
+    use crate::timeline::{Reason, ThreadState};
+    use crate::units::{PcpuId, Tid};
+    use serde_json::json;
+
+    /// Why vm1's vCPU1 sleeps in a call of futex(2) with these arguments.
+    fn reason_in_futex(manifest: &Manifest, args: [u64; 3]) -> Reason {
+        let mut stacks = StackTable::default();
+        stacks.push(vec!["futex_wait_queue".to_owned(), "futex_wait".to_owned()]);
+        let mut timeline = timeline(manifest, stacks);
+        let other = Tid(9);
+        let came = Switch::new(other, PrevState::Runnable, VM1_VCPU1);
+        let left = Switch {
+            stack: Some(StackId(0)),
+            call_args: Some(args),
+            ..Switch::new(VM1_VCPU1, PrevState::Sleep, other)
+        };
+        let mut reason = None;
+        let mut sink = |span: crate::timeline::Span| {
+            if let ThreadState::Blocked(sleep) = span.state {
+                reason = Some(sleep.reason);
+            }
+        };
+        for (us, switch) in [(10, came), (20, left)] {
+            let kind = HostEventKind::Switch(switch);
+            timeline.push(&HostEvent { time: host_at(us), pcpu: PcpuId(1), kind }, &mut sink);
+        }
+        timeline.finish(host_at(30), &mut sink);
+        reason.expect("it slept")
+    }
+
+    /// A wait for a lock or a condition of Rust's standard library, and one for a glibc mutex.
+    const STD: [u64; 3] = [0x7f00_1000, 0x89, 2];
+    const MUTEX: [u64; 3] = [0x7f00_1000, 0x80, 2];
+
+    #[test]
+    fn locks_are_those_of_the_vmm_that_the_manifest_names() {
+        let of = |vmm: found::Vmm, args| {
+            let mut manifest = manifest();
+            manifest.vms[0].vmm = Some(vmm);
+            manifest.vms[0].lock.bql = None;
+            // As it is stored and read.
+            let stored = serde_json::to_string(&manifest).expect("JSON");
+            reason_in_futex(&serde_json::from_str(&stored).expect("the same"), args)
+        };
+        for vmm in [found::Vmm::Firecracker, found::Vmm::CloudHypervisor, found::Vmm::Crosvm] {
+            assert_eq!(of(vmm, STD), Reason::VmmLock, "{vmm:?}");
+            // No rule of QEMU's holds, also not that a vCPU under KVM waits for the big lock.
+            assert_eq!(of(vmm, MUTEX), Reason::Unknown, "{vmm:?}");
+        }
+        assert_eq!(of(found::Vmm::Qemu, STD), Reason::HaltUser);
+        assert_eq!(of(found::Vmm::Qemu, MUTEX), Reason::QemuLock);
+        for args in [STD, MUTEX] {
+            assert_eq!(of(found::Vmm::Other, args), Reason::Unknown, "nobody knows its locks");
+        }
+    }
+
+    #[test]
+    fn the_vmm_of_an_older_manifest_is_what_was_attached_to_or_qemu() {
+        let of = |plan: serde_json::Value| {
+            let mut manifest = manifest();
+            manifest.plan = plan;
+            manifest.vms[0].vmm = None;
+            manifest.vms[0].lock.bql = None;
+            let mut stored = serde_json::to_value(&manifest).expect("JSON");
+            let vm = stored["vms"][0].as_object_mut().expect("a VM");
+            vm.remove("vmm");
+            reason_in_futex(&serde_json::from_value(stored).expect("the same"), STD)
+        };
+        assert_eq!(of(json!({ "name": "demo" })), Reason::HaltUser, "vslice started a QEMU");
+        assert_eq!(of(json!({ "attached": [{ "vmm": "qemu" }] })), Reason::HaltUser);
+        assert_eq!(of(json!({ "attached": [{ "vmm": "cloud-hypervisor" }] })), Reason::VmmLock);
+        assert_eq!(of(json!({ "attached": [{ "vmm": "bhyve" }] })), Reason::Unknown);
+        assert_eq!(of(json!({ "attached": [] })), Reason::Unknown);
+        let known = [BQL, 0x80, 2];
+        assert_eq!(reason_in_futex(&manifest(), known), Reason::Bql);
+    }
 
     #[test]
     fn time_that_a_hypervisor_kept_is_told_from_one_in_a_hundred_on() {

@@ -1,6 +1,6 @@
 //! What was sampled of each VM's threads, as the summary has it.
 
-use super::facts::{lock_facts, mode, user};
+use super::facts::{lock_facts, user};
 use super::{AnalyseError, optional};
 use crate::report::evidence::{
     EvidenceLevel, Sampled, SampledDoing, SampledShare, SampledVcpu, ScheduledVcpu,
@@ -31,14 +31,14 @@ pub(super) fn read(run: &RunDir, manifest: &Manifest) -> Result<Samples, Analyse
     }
     let mut vcpus = Vec::new();
     let mut gaps = Gaps::default();
-    for vm in &manifest.vms {
+    for (place, vm) in manifest.vms.iter().enumerate() {
         let window = manifest.window;
         let start = window.map_or(HostNs(0), |window| window.start_ns);
         let end = window.and_then(|window| window.end_ns).unwrap_or(HostNs(u64::MAX));
         let mut tally = Tally::new(start, end);
         samples.last = samples.last.max(fill(run, vm, &mut tally)?);
         samples.scheduled.extend(scheduled(vm, &tally.scheduled()));
-        let facts = lock_facts(vm, mode(manifest));
+        let facts = lock_facts(manifest, place);
         let shares = tally.shares(&facts, |tid| user_of(vm, tid));
         vcpus.extend(sampled_vcpus(vm, &shares));
         // One thread looks at all VMs: its gaps are in the stream of each.

@@ -82,6 +82,7 @@ fn vm(name: &str, pid: Tid, vcpu1: Tid, reads: bool) -> VmRecord {
     };
     VmRecord {
         name: name.to_owned(),
+        vmm: Some(crate::vmm::found::Vmm::Qemu),
         pid,
         device_pid: None,
         block_bytes: reads.then_some(4096),

@@ -355,11 +355,19 @@ fn record_of(vm: &FoundVm, name: &VmName, part: Option<&VmPlan>) -> VmRecord {
         kept: None,
         scheduling: Scheduling::of(thread.tid),
     });
-    let record = VmRecord::new(name.as_str(), vm.pid, threads.collect());
+    let record = VmRecord::new(name.as_str(), vm.vmm, vm.pid, threads.collect());
     match part {
         Some(part) => record.with_load(part),
         None => record,
     }
+}
+
+/// What an attach knows of VMs beside what it records: who runs them, their threads and their locks.
+pub(crate) fn records_of(vms: &[FoundVm]) -> Vec<VmRecord> {
+    let named = vms.iter().zip(names_of(vms));
+    let mut records: Vec<VmRecord> = named.map(|(vm, name)| record_of(vm, &name, None)).collect();
+    lock_facts::note_locks(&mut records);
+    records
 }
 
 /// Names for files, each once: what cannot be in one is a dash there, and VMs that would have one name

@@ -13,6 +13,7 @@ fn asleep(stack: &str) -> Evidence {
         marks: marks_of(&frames),
         futex: FutexWait::Unknown,
         is_shared: false,
+        vmm: Vmm::Qemu,
         mode: Some(GuestMode::Tcg),
         next: Next::Unseen,
         ran_ns: 1_000_000,
