@@ -8,6 +8,8 @@
 //! spans of the vCPU's thread --> history ------> stream (Join) --> Breakdown*
 //!                                                   ^
 //! I/O of the VM's disk --------> ios ----------> matching, phase
+//!                                                   ^
+//! requests as the host may have seen them ----> windows
 //! ```
 
 /// Requests of one vCPU that are open at a time at most.
@@ -19,6 +21,8 @@ pub const OPEN_REQUESTS_MAX: usize = 8192;
 pub mod breakdown;
 pub mod chain;
 mod history;
+#[cfg(test)]
+mod io_truth;
 mod ios;
 #[cfg(test)]
 mod laws;
@@ -29,12 +33,14 @@ pub mod phase;
 #[cfg(test)]
 mod phase_laws;
 pub mod place;
+mod sectors;
 pub mod stream;
 pub mod target;
 pub mod uncertainty;
 #[cfg(test)]
 mod uncertainty_laws;
 mod waits;
+mod windows;
 
 pub use breakdown::{Attribution, Breakdown, IoCheck};
 pub use chain::{CHAIN_SPANS_MAX, Chain, Link, StaySplit};

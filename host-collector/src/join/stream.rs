@@ -5,17 +5,19 @@ use super::breakdown::{Attribution, Breakdown, IoCheck};
 use super::chain::Chain;
 use super::history::History;
 use super::ios::Submitter;
-use super::matching::{Matching, Window};
+use super::matching::Matching;
 use super::part::{Part, PartsNs};
 use super::phase::{IoMarks, NoPhase, PhaseParts};
 use super::place::Placed;
 use super::target::Target;
 use super::uncertainty::{self, ClockError};
 use super::waits::Waits;
+use super::windows::Window;
 use crate::host_event::BlockEvent;
 use crate::timeline::{Antagonist, Span, ThreadState, UnknownCause};
 use crate::units::{HostNs, Tid, VcpuId};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// Splits the requests of one vCPU by what its thread was doing meanwhile.
 ///
@@ -66,8 +68,8 @@ pub struct Join<Requests> {
     settling: BTreeMap<(HostNs, u64), Open>,
     settling_number: u64,
     history: History,
-    /// Spans since something was let go of.
-    kept_spans_count: u32,
+    /// Spans and requests since something was let go of.
+    kept_count: usize,
     io: Option<Matching>,
 }
 
@@ -84,7 +86,7 @@ impl<Requests: Iterator<Item = Placed>> Join<Requests> {
             settling: BTreeMap::new(),
             settling_number: 0,
             history: History::default(),
-            kept_spans_count: 0,
+            kept_count: 0,
             io: None,
         }
     }
@@ -176,11 +178,7 @@ impl<Requests: Iterator<Item = Placed>> Join<Requests> {
     fn pull(&mut self) -> Option<Open> {
         self.next.take().or_else(|| {
             let mut open = Open::new(self.thread, self.requests.next()?);
-            if let Some(io) = &mut self.io {
-                let window = open.window(io);
-                io.note(window.clone());
-                open.window = Some(window);
-            }
+            open.window = self.io.as_mut().map(|io| io.note(&open.placed));
             Some(open)
         })
     }
@@ -211,18 +209,19 @@ impl<Requests: Iterator<Item = Placed>> Join<Requests> {
 
     /// Gives out those of which all is known, and lets go of what was kept for them.
     fn settle(&mut self, sink: &mut impl FnMut(Breakdown)) {
-        self.kept_spans_count += 1;
+        self.kept_count += 1;
         let latest = |settling: &BTreeMap<(HostNs, u64), Open>| {
             settling.first_key_value().map(|((latest, _), _)| *latest)
         };
         while latest(&self.settling).is_some_and(|latest| self.has_come_to(latest)) {
             if let Some((_, mut open)) = self.settling.pop_first() {
                 sink(self.breakdown(&mut open));
-                self.kept_spans_count = KEPT_SPANS_MAX;
+                self.kept_count += 1;
             }
         }
-        if self.kept_spans_count >= KEPT_SPANS_MAX {
-            self.kept_spans_count = 0;
+        // Looking through all that are under way pays only once there are as many to let go of.
+        if self.kept_count >= KEPT_MAX + self.open.len() + self.settling.len() {
+            self.kept_count = 0;
             self.forget();
         }
     }
@@ -230,13 +229,10 @@ impl<Requests: Iterator<Item = Placed>> Join<Requests> {
     /// Lets go of what no request that is under way or to come needs.
     fn forget(&mut self) {
         let pending = || self.open.iter().chain(self.settling.values()).chain(&self.next);
-        if let Some(first) = pending().map(|open| open.earliest).min() {
-            self.history.forget_before(first);
-        }
         // What may be off by most need not be what began first.
-        let windows = pending().filter_map(|open| open.window.as_ref());
-        let first = windows.min_by_key(|window| window.earliest());
-        if let (Some(io), Some(first)) = (&mut self.io, first) {
+        let Some(first) = pending().map(|open| open.earliest).min() else { return };
+        self.history.forget_before(first);
+        if let Some(io) = &mut self.io {
             io.forget_before(first);
         }
     }
@@ -272,8 +268,8 @@ impl<Requests: Iterator<Item = Placed>> Join<Requests> {
     }
 }
 
-/// Spans after which it is looked for what can be let go of.
-const KEPT_SPANS_MAX: u32 = 64;
+/// Spans and requests after which it is looked for what can be let go of, at least.
+const KEPT_MAX: usize = 64;
 
 /// A request that is not fully covered yet.
 #[derive(Debug)]
@@ -292,7 +288,7 @@ struct Open {
     spans_from: HostNs,
     spans_until: HostNs,
     /// Where its I/O may be, if that is asked for.
-    window: Option<Window>,
+    window: Option<Rc<Window>>,
 }
 
 impl Open {
@@ -326,11 +322,6 @@ impl Open {
             spans_until: HostNs(u64::MAX),
             window: None,
         }
-    }
-
-    fn window(&self, matching: &Matching) -> Window {
-        let Breakdown { request, start, end, bound_ns, .. } = &self.breakdown;
-        matching.window(request.index, *start, *end, *bound_ns)
     }
 
     /// Takes all out of `self`.

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
@@ -22,6 +23,14 @@ pub struct Extent {
     pub sector: u64,
     /// Its length in bytes.
     pub length_bytes: u64,
+}
+
+impl Extent {
+    /// The sectors that it lies on.
+    #[must_use]
+    pub fn sectors(&self) -> Range<u64> {
+        self.sector..self.sector.saturating_add(self.length_bytes.div_ceil(SECTOR_BYTES))
+    }
 }
 
 /// The extents of a file in order of their offsets; their sectors count from `first_sector`, which

@@ -1,0 +1,130 @@
+//! The requests of a VM as the host may have seen them, found by their sectors and times.
+
+use super::sectors::BySector;
+use super::target::overlap;
+use crate::units::HostNs;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::rc::Rc;
+
+/// A request as the host may have seen it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Window {
+    /// In the order in which they were noted.
+    pub(super) number: u64,
+    pub(super) start: HostNs,
+    pub(super) end: HostNs,
+    /// The request began after this ...
+    pub(super) earliest: HostNs,
+    /// ... and ended before that, however wrong the clock map is.
+    pub(super) latest: HostNs,
+    /// It lasted no longer.
+    pub(super) longest_ns: u64,
+    /// What it reads, where that is known.
+    pub(super) sectors: Option<Vec<Range<u64>>>,
+}
+
+impl Window {
+    pub(super) fn reads(&self, sectors: &Range<u64>) -> bool {
+        let own = self.sectors.as_ref();
+        own.is_none_or(|own| own.iter().any(|range| overlap(range, sectors)))
+    }
+
+    pub(super) fn reads_what(&self, other: &Window) -> bool {
+        let theirs = other.sectors.as_ref();
+        theirs.is_none_or(|theirs| theirs.iter().any(|range| self.reads(range)))
+    }
+
+    /// Whether it may have been under way then.
+    pub(super) fn contains(&self, time: HostNs) -> bool {
+        self.earliest <= time && time <= self.latest
+    }
+
+    /// Whether it may have been under way at some time from `from` until `until`.
+    pub(super) fn meets(&self, from: HostNs, until: HostNs) -> bool {
+        self.earliest <= until && from <= self.latest
+    }
+}
+
+/// Requests that are under way, and some that have just ended.
+#[derive(Debug, Default)]
+pub(super) struct Windows {
+    /// By their earliest beginnings and numbers.
+    by_time: BTreeMap<(HostNs, u64), Rc<Window>>,
+    /// Those whose sectors are known.
+    by_sector: BySector<Rc<Window>>,
+    /// The others.
+    unmapped: BTreeMap<(HostNs, u64), Rc<Window>>,
+}
+
+impl Windows {
+    pub(super) fn len(&self) -> usize {
+        self.by_time.len()
+    }
+
+    pub(super) fn insert(&mut self, window: Rc<Window>) {
+        for (piece, sectors) in (0..).zip(window.sectors.iter().flatten()) {
+            self.by_sector.insert(sectors, key(&window, piece), Rc::clone(&window));
+        }
+        let key = (window.earliest, window.number);
+        if window.sectors.is_none() {
+            self.unmapped.insert(key, Rc::clone(&window));
+        }
+        self.by_time.insert(key, window);
+    }
+
+    /// Takes out the one that began first.
+    pub(super) fn pop_first(&mut self) -> Option<Rc<Window>> {
+        let (_, window) = self.by_time.pop_first()?;
+        self.forget(&window);
+        Some(window)
+    }
+
+    /// Takes out those that ended before `time`.
+    pub(super) fn take_ended(&mut self, time: HostNs) -> Vec<Rc<Window>> {
+        let mut ended = Vec::new();
+        self.by_time.retain(|_, window| {
+            let is_ended = window.latest < time;
+            if is_ended {
+                ended.push(Rc::clone(window));
+            }
+            !is_ended
+        });
+        ended.iter().for_each(|window| self.forget(window));
+        ended
+    }
+
+    /// When the first of them may have begun.
+    pub(super) fn earliest(&self) -> Option<HostNs> {
+        self.by_time.first_key_value().map(|((earliest, _), _)| *earliest)
+    }
+
+    /// Those that read any of these sectors, and of those whose sectors are not known the ones that may
+    /// have begun by `time`, the latest first.
+    pub(super) fn near<'a>(
+        &'a self,
+        sectors: &Range<u64>,
+        time: HostNs,
+    ) -> impl Iterator<Item = &'a Rc<Window>> {
+        let by_sector = self.by_sector.overlapping(sectors);
+        let unmapped = self.unmapped.range(..=(time, u64::MAX)).rev().map(|(_, window)| window);
+        by_sector.chain(unmapped)
+    }
+
+    #[cfg(test)]
+    pub(super) fn looks_count(&self) -> usize {
+        self.by_sector.looks_count.get()
+    }
+
+    fn forget(&mut self, window: &Window) {
+        self.unmapped.remove(&(window.earliest, window.number));
+        for (piece, sectors) in (0..).zip(window.sectors.iter().flatten()) {
+            self.by_sector.remove(sectors.start, key(window, piece));
+        }
+    }
+}
+
+/// Pieces of one request that begin at the same sector would be the same piece.
+fn key(window: &Window, piece: u64) -> u64 {
+    window.number.wrapping_mul(1 << 16).wrapping_add(piece)
+}
