@@ -152,7 +152,10 @@ fn told_of(
     let counted = splits().map(|split| split.counted_ns);
     let counted_ns: u64 = counted.filter(|ns| *ns > interrupt_max_ns).sum();
     let step_ns = measured.step_ns;
-    let slow_tick_max_ns = slow_tick_max_ns(evidence, interrupt_max_ns);
+    let (outcome, gaps_ns) = (&vcpu.outcome, evidence.iter().map(|one| one.length_ns).sum());
+    let lasted_ns = measured.rate.ns(outcome.ended.saturating_sub(outcome.begun));
+    let ran_ns = lasted_ns.saturating_sub(gaps_ns);
+    let slow_tick_max_ns = slow_tick_max_ns(evidence, interrupt_max_ns, ran_ns);
     let tick_lead_ns = tick_lead_ns(evidence, interrupt_max_ns.max(slow_tick_max_ns));
     let Some((before, after)) = vcpu.times else {
         let told = Told {

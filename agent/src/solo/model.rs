@@ -37,7 +37,8 @@ pub(super) struct VcpuReport {
     pub(super) vcpu: u16,
     /// From the loop's first reading to its last, or to the first gap that found no room.
     pub(super) measured_ns: u64,
-    /// Up to here a gap may be a slow tick or another slow interrupt, and is unknown; 0 if that is not known.
+    /// Up to here a gap may be a slow tick or another slow interrupt, and is unknown; 0 where ticks are too
+    /// short to be gaps.
     pub(super) slow_tick_max_ns: u64,
     /// Gaps whose largest part the host took.
     pub(super) host_gaps: Distribution,

@@ -2,7 +2,7 @@
 //! as they are drawn.
 
 use super::judge::{Agreement, Verdict, agreement};
-use super::stolen::{Stretch, stretches};
+use super::stolen::{Stretch, Testimony, testimony};
 use super::truth::{Interval, Seen};
 use libtest_mimic::Failed;
 use vslice::units::Tid;
@@ -46,7 +46,8 @@ fn guest(host: &[Interval], late_us: i64) -> Vec<(Interval, bool)> {
 
 fn judge(truth: &[Interval], stolen: &[Stretch], gaps: Vec<(Interval, bool)>) -> Agreement {
     let seen = Seen { gaps, begun: 0, ended: 1 << 50, unsaid_up_to: 200 * US };
-    agreement(truth, stolen, &seen, 0).expect("the clocks are one")
+    let testimony = Testimony { stretches: stolen.to_vec(), interrupts: Vec::new() };
+    agreement(truth, &testimony, &seen, 0).expect("the clocks are one")
 }
 
 fn expect(agreement: &Agreement, expected: &Verdict) -> Result<(), Failed> {
@@ -163,6 +164,12 @@ const TRACE: &str = "\
        CPU 1/TCG-7       [001] d..2.   961.020005: sched_switch: prev_comm=CPU 1/TCG prev_pid=7 prev_prio=120 prev_state=R ==> next_comm=pid=9 runtime= next_pid=8 next_prio=120
      pid=9 runtime=-8    [001] d.h2.   961.020105: sched_stat_runtime: comm=pid=9 runtime= pid=8 runtime=100000 [ns]
        CPU 1/TCG-7       [001] d.h2.   961.020106: sched_stat_runtime: comm=CPU 1/TCG pid=7 runtime=1 [ns]
+       CPU 1/TCG-7       [001] ..s2.   961.020110: softirq_entry: vec=1 [action=TIMER]
+       CPU 1/TCG-7       [001] d.h2.   961.020120: irq_handler_entry: irq=26 name=virtio
+       CPU 1/TCG-7       [001] d.h2.   961.020130: irq_handler_exit: irq=26 ret=handled
+       CPU 1/TCG-7       [001] ..s2.   961.020190: softirq_exit: vec=1 [action=TIMER]
+       CPU 1/TCG-7       [001] d.h2.   961.020200: irq_handler_entry: irq=26 name=virtio
+       CPU 1/TCG-7       [001] d.h2.   961.020201: irq_handler_exit: irq=26 ret=handled
 ";
 
 fn stolen_is_what_was_not_counted() -> Result<(), Failed> {
@@ -174,7 +181,9 @@ fn stolen_is_what_was_not_counted() -> Result<(), Failed> {
     };
     let expected =
         [stretch(7, 0, 4_000, 0), stretch(7, 4_000, 20_000, 15_600), stretch(8, 20_005, 20_105, 0)];
-    let read = stretches(TRACE);
+    let interrupts = vec![interval(at(20_110), at(20_190)), interval(at(20_200), at(20_201))];
+    let expected = Testimony { stretches: expected.to_vec(), interrupts };
+    let read = testimony(TRACE);
     if read == expected { Ok(()) } else { Err(format!("{read:#?}").into()) }
 }
 

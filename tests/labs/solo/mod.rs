@@ -15,7 +15,7 @@ use serde_json::Value;
 use std::fs;
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
-use stolen::{Stretch, Witness};
+use stolen::{Testimony, Witness};
 use truth::{Interval, Seen, distance, off_intervals};
 use vslice::host_event::{HostEvent, HostEventKind};
 use vslice::perf::{RecordPlan, Recorder, SinkError};
@@ -54,7 +54,7 @@ fn agrees(lab: &Lab) -> Result<(), Failed> {
     let report = guest.report();
     drop(rival);
     let stolen_ns = stolen_ns().saturating_sub(stolen_before_ns);
-    let stretches = witness.finish()?;
+    let testimony = witness.finish()?;
     let totals = recorder.stop()?;
     let report = report?;
     // The guest's TSC runs at the host's rate.
@@ -62,7 +62,7 @@ fn agrees(lab: &Lab) -> Result<(), Failed> {
     if totals.counters.lost_count > 0 {
         return Err("the host lost events, so there is no truth".into());
     }
-    let told_ns: u64 = stretches.iter().map(|one| one.stolen_ns).sum();
+    let told_ns: u64 = testimony.stretches.iter().map(|one| one.stolen_ns).sum();
     if stolen_ns > STOLEN_SURELY_NS && told_ns * 2 < stolen_ns {
         let because = format!(
             "{stolen_ns} ns of {CONTENDED} were stolen from this host, and its kernel tells when of \
@@ -73,7 +73,9 @@ fn agrees(lab: &Lab) -> Result<(), Failed> {
     let switches = switches.lock().unwrap_or_else(PoisonError::into_inner);
     let truth = off_intervals(&switches, vcpu);
     let seen = seen_by(&report["vcpus"][0], rate)?;
-    let of_vcpu: Vec<Stretch> = stretches.into_iter().filter(|one| one.tid == vcpu).collect();
+    let Testimony { mut stretches, interrupts } = testimony;
+    stretches.retain(|one| one.tid == vcpu);
+    let of_vcpu = Testimony { stretches, interrupts };
     let begun = (begun.0.0, begun.1.0);
     let agreement = distance(&truth, &seen, begun)
         .and_then(|distance_ns| agreement(&truth, &of_vcpu, &seen, distance_ns))
@@ -105,7 +107,7 @@ fn say(agreement: &Agreement, stolen_ns: u64, begun_within_ns: u64) {
     let WayBack { p1_ns, p50_ns, mean_ns } = way_back;
     let text = format!(
         "solo: {host_gaps} host gaps and {host_gaps_unsaid} that may be slow ticks, recall {recall:.3}; \
-         {guest_gaps} guest gaps ({stolen_gaps} by steal alone) and {guest_gaps_unjudged} not judged, \
+         {guest_gaps} guest gaps ({stolen_gaps} by steal or interrupts) and {guest_gaps_unjudged} not judged, \
          precision {precision:.3}; {} of {} timeslices without steal, by guest and host: mean \
          {timeslice_mean_ns:.0?} ns, p50 {timeslice_p50_ns:?} ns; way back: p1 {p1_ns} ns, p50 {p50_ns} \
          ns, mean {mean_ns:.0} ns; of {CONTENDED} {} ms were stolen from this host itself, {} ms of them \

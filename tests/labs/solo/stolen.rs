@@ -4,7 +4,8 @@
 //! host shows that: for the guest on top it is the host all the same. The kernel leaves such steal out
 //! of the runtime that it counts (`CONFIG_PARAVIRT_TIME_ACCOUNTING`; kernel/sched/core.c,
 //! `update_rq_clock_task`), and tells that runtime at each tick and switch (`sched_stat_runtime`): what
-//! is missing between two of these was stolen.
+//! is missing between two of these was stolen. Interrupts of the host run on the thread's time, and no switch
+//! shows them either: the kernel tells of each when it begins and ends.
 
 use super::truth::Interval;
 use std::fs;
@@ -20,7 +21,23 @@ const BUFFER_KIB: u32 = 64 << 10;
 /// The clock of the runtime is read a little before the event is written, by a different time each time.
 const NOISE_NS: u64 = 20_000;
 
-const EVENTS: [&str; 2] = ["sched_switch", "sched_stat_runtime"];
+const EVENTS: [&str; 6] = [
+    "sched/sched_switch",
+    "sched/sched_stat_runtime",
+    "irq/irq_handler_entry",
+    "irq/irq_handler_exit",
+    "irq/softirq_entry",
+    "irq/softirq_exit",
+];
+
+/// What happened on the pCPU beside its switches.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Testimony {
+    /// Of all threads that had the pCPU, in order of time.
+    pub(super) stretches: Vec<Stretch>,
+    /// The host's interrupts and what they put off, in order of time and apart.
+    pub(super) interrupts: Vec<Interval>,
+}
 
 /// Between two moments at which the kernel told a thread's runtime, in all of which it had the pCPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +68,7 @@ impl Witness {
         witness.write("tracing_cpumask", &mask(pcpu))?;
         witness.write(&witness.of_pcpu("buffer_size_kb"), &BUFFER_KIB.to_string())?;
         for event in EVENTS {
-            witness.write(&format!("events/sched/{event}/enable"), "1")?;
+            witness.write(&format!("events/{event}/enable"), "1")?;
         }
         witness.write("tracing_on", "1")?;
         Ok(witness)
@@ -65,21 +82,21 @@ impl Witness {
         fs::write(self.path.join(file), text)
     }
 
-    /// Ends it. Of all threads that had the pCPU, in order of time.
-    pub(super) fn finish(self) -> io::Result<Vec<Stretch>> {
+    /// Ends it.
+    pub(super) fn finish(self) -> io::Result<Testimony> {
         self.write("tracing_on", "0")?;
         let stats = fs::read_to_string(self.path.join(self.of_pcpu("stats")))?;
         if !stats.lines().any(|line| line.trim() == "overrun: 0") {
             return Err(io::Error::other(format!("its buffer was too small: {stats}")));
         }
-        Ok(stretches(&fs::read_to_string(self.path.join(self.of_pcpu("trace")))?))
+        Ok(testimony(&fs::read_to_string(self.path.join(self.of_pcpu("trace")))?))
     }
 }
 
 impl Drop for Witness {
     fn drop(&mut self) {
         for event in EVENTS {
-            let _ = self.write(&format!("events/sched/{event}/enable"), "0");
+            let _ = self.write(&format!("events/{event}/enable"), "0");
         }
         let _ = fs::remove_dir(&self.path);
     }
@@ -92,8 +109,10 @@ fn mask(pcpu: PcpuId) -> String {
 }
 
 /// Reads the text of one pCPU's trace.
-pub(super) fn stretches(trace: &str) -> Vec<Stretch> {
-    let mut stretches = Vec::new();
+pub(super) fn testimony(trace: &str) -> Testimony {
+    let (mut stretches, mut interrupts) = (Vec::new(), Vec::new());
+    // How many interrupts have begun and not ended, one in the other, and since when.
+    let (mut depth, mut begun) = (0_u32, 0);
     // The thread on the pCPU, and since when its runtime is not told.
     let mut current: Option<(Tid, u64)> = None;
     for line in trace.lines() {
@@ -109,14 +128,27 @@ pub(super) fn stretches(trace: &str) -> Vec<Stretch> {
                 stretches.push(Stretch { tid, when, stolen_ns });
                 current = Some((tid, time));
             }
+        } else if let Some((time, _)) = event(line, "_entry: ") {
+            begun = if depth == 0 { time } else { begun };
+            depth += 1;
+        } else if let Some((time, _)) = event(line, "_exit: ")
+            && depth > 0
+        {
+            depth -= 1;
+            if depth == 0 {
+                interrupts.push(Interval { start: begun, end: time });
+            }
         }
     }
-    stretches
+    Testimony { stretches, interrupts }
 }
 
 /// The time in nanoseconds and the fields, if the line is of this event.
 fn event<'line>(line: &'line str, name: &str) -> Option<(u64, &'line str)> {
     let (before, fields) = line.split_once(name)?;
+    // The event's own name may be longer than what is asked for.
+    let before =
+        before.rsplit_once(' ').filter(|_| name.starts_with('_')).map_or(before, |all| all.0);
     let (seconds, micros) =
         before.split_whitespace().next_back()?.strip_suffix(':')?.split_once('.')?;
     let micros = seconds.parse::<u64>().ok()? * 1_000_000 + micros.parse::<u64>().ok()?;

@@ -128,3 +128,17 @@ pub(super) fn covered_ns(gap: Interval, intervals: &[Interval]) -> u64 {
     let inside = intervals[first..].iter().take_while(|interval| interval.start < gap.end);
     inside.map(|interval| interval.overlap(gap)).sum()
 }
+
+/// Everything that one of the two covers, in order of time and apart.
+pub(super) fn union(one: &[Interval], other: &[Interval]) -> Vec<Interval> {
+    let mut all: Vec<Interval> = one.iter().chain(other).copied().collect();
+    all.sort_by_key(|interval| interval.start);
+    let mut apart: Vec<Interval> = Vec::new();
+    for interval in all {
+        match apart.last_mut() {
+            Some(last) if interval.start <= last.end => last.end = last.end.max(interval.end),
+            _ => apart.push(interval),
+        }
+    }
+    apart
+}

@@ -89,20 +89,31 @@ pub struct Told {
 const TICKS_MIN: usize = 20;
 
 /// A tick that takes so many times the usual time may just be slow.
-const SLOW_TICK_FACTOR: u64 = 5;
+const SLOW_TICK_FACTOR: u64 = 8;
 
-/// How long a tick of this guest may be before it is said that the host took part of it: five times
-/// the median of the gaps with a tick that are not longer than an interrupt. 0 if there are too few.
+/// When the loop has run for so long and hardly a tick was a gap, ticks are shorter than a gap: a kernel
+/// has at least 100 a second, and most of these would have been seen.
+const TICKS_SURELY_NS: u64 = 2_000_000_000;
+
+/// How long a tick of this guest may be before it is said that the host took part of it: eight times
+/// the median of the gaps with a tick that are not longer than an interrupt. 0 where ticks are too short
+/// to be gaps. When the loop, in the `ran_ns` outside gaps, ran too little to meet enough of them, it is
+/// not known how long they are: then a tick may take the longest interrupt for its median.
 ///
 /// Under TCG a tick reads an emulated timer, for which the vCPU waits in the VMM now and then, mostly
-/// on its pCPU: gaps of 100 to 200 us, a tenth of all above 100 us where this was measured. So may an
+/// on its pCPU: gaps of 100 to 400 us, a tenth of all above 100 us where this was measured. So may an
 /// interrupt that leaves no trace, and what is around a switch. A host gap of that length looks the same
-/// from inside, so it is not known whose they are. The factor was chosen by looking at such runs. Ticks below the loop's
+/// from inside, so it is not known whose they are. The factor was chosen by looking at such runs, in which
+/// ticks took up to 6.8 times the median. Ticks below the loop's
 /// threshold are not seen, so that the median is rather too long.
 #[must_use]
-pub fn slow_tick_max_ns(evidence: &[Evidence], interrupt_max_ns: u64) -> u64 {
+pub fn slow_tick_max_ns(evidence: &[Evidence], interrupt_max_ns: u64, ran_ns: u64) -> u64 {
     let lengths = plain_ticks(evidence, interrupt_max_ns).map(|(length_ns, _)| length_ns);
-    usual_ns(lengths.collect()).saturating_mul(SLOW_TICK_FACTOR)
+    let usual_ns = match usual_ns(lengths.collect()) {
+        0 if ran_ns < TICKS_SURELY_NS => interrupt_max_ns,
+        usual_ns => usual_ns,
+    };
+    usual_ns.saturating_mul(SLOW_TICK_FACTOR)
 }
 
 /// How long after its beginning the handler of a tick leaves its time behind: the median of those gaps
@@ -340,18 +351,27 @@ mod tests {
     #[test]
     fn how_slow_a_tick_may_be_is_learnt() {
         let mut evidence: Vec<Evidence> = (0..19).map(|_| counted(40 * US, true)).collect();
-        assert_eq!(slow_tick_max_ns(&evidence, 100 * US), 0, "too few");
+        let long_ns = 2_000 * MS;
+        let slow_tick_max_ns =
+            |evidence: &[Evidence]| slow_tick_max_ns(evidence, 100 * US, long_ns);
+        assert_eq!(slow_tick_max_ns(&evidence), 0, "too few in so long a time");
         assert_eq!(tick_lead_ns(&evidence, 100 * US), 0, "too few");
         evidence.push(counted(60 * US, true));
-        assert_eq!(slow_tick_max_ns(&evidence, 100 * US), 200 * US);
+        assert_eq!(slow_tick_max_ns(&evidence), 320 * US);
         evidence.extend([counted(4 * MS, true); 30]);
         evidence.extend([counted(90 * US, false); 30]);
-        assert_eq!(
-            slow_tick_max_ns(&evidence, 100 * US),
-            200 * US,
-            "neither long nor without a tick"
-        );
+        assert_eq!(slow_tick_max_ns(&evidence), 320 * US, "neither long nor without a tick");
         assert_eq!(tick_lead_ns(&evidence, 100 * US), 2 * US);
+    }
+
+    #[test]
+    fn a_loop_that_hardly_ran_does_not_know_how_slow_a_tick_is() {
+        let few = [counted(40 * US, true); 19];
+        assert_eq!(slow_tick_max_ns(&few, 100 * US, 500 * MS), 800 * US);
+        assert_eq!(slow_tick_max_ns(&[], 100 * US, 1_999 * MS), 800 * US);
+        assert_eq!(slow_tick_max_ns(&[], 100 * US, 2_000 * MS), 0, "they are no gaps");
+        let enough = [counted(40 * US, true); 20];
+        assert_eq!(slow_tick_max_ns(&enough, 100 * US, 500 * MS), 320 * US);
     }
 
     #[test]
