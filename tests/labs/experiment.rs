@@ -39,7 +39,7 @@ fn holds(lab: &Lab, arguments: &[&str]) -> Result<(), Failed> {
     let check = |what: &str, holds: bool| {
         if holds { Ok(()) } else { Err(Failed::from(format!("{what} in {summary:#}"))) }
     };
-    check("the schema is vslice.summary/3", summary["schema"] == "vslice.summary/2")?;
+    check("the schema is vslice.summary/3", summary["schema"] == "vslice.summary/3")?;
     check("every request is there", summary["requests"]["count"] == REQUESTS)?;
     check("nothing was dropped", summary["requests"]["dropped"] == 0)?;
     check("no read failed", summary["requests"]["errors"] == 0)?;

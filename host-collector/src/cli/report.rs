@@ -5,8 +5,7 @@ use anyhow::Context;
 use clap::Args;
 use std::io::Write;
 use std::path::PathBuf;
-use vslice::report::Summary;
-use vslice::report::render_full;
+use vslice::report::{Style, Summary, laws, render_full};
 use vslice::run::analyse::analyse;
 
 /// The arguments of `vslice report`.
@@ -26,14 +25,66 @@ pub(super) fn execute(args: &ReportArgs) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// Prints a summary on standard output.
+/// Prints a summary on standard output; fails after that if it contradicts itself.
 pub(super) fn print(summary: &Summary, json: bool) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
+    let style = style(&out);
+    print_to(&mut out, summary, json, style)
+}
+
+fn print_to(
+    out: &mut impl Write,
+    summary: &Summary,
+    json: bool,
+    style: Style,
+) -> anyhow::Result<()> {
     if json {
-        serde_json::to_writer_pretty(&mut out, summary)?;
+        serde_json::to_writer_pretty(&mut *out, summary)?;
         writeln!(out)?;
     } else {
-        write!(out, "{}", render_full(summary, style(&out)))?;
+        write!(out, "{}", render_full(summary, style))?;
     }
-    Ok(())
+    Ok(laws::check(summary)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vslice::report::evidence::Evidence;
+    use vslice::report::model::{Accelerator, Cost, Environment, Lost, RunStatus};
+    use vslice::report::{Facts, Names, SummaryBuilder};
+    use vslice::units::HostNs;
+
+    fn facts() -> Facts {
+        Facts {
+            plan: "demo".to_owned(),
+            status: RunStatus::Complete,
+            accelerator: Accelerator { name: "tcg".to_owned(), reason: "asked for".to_owned() },
+            environment: Environment { lines: vec![], details: serde_json::Value::Null },
+            measured_ns: 0,
+            clocks: vec![],
+            clocks_apart: vec![],
+            disks: vec![],
+            hogs: vec![],
+            service: vec![],
+            evidence: Evidence::default(),
+            sampled: None,
+            scheduled: vec![],
+            lost: Lost::default(),
+            cost: Cost::default(),
+            warnings: vec![],
+        }
+    }
+
+    #[test]
+    fn a_summary_that_contradicts_itself_fails_after_it_was_printed() {
+        let mut summary = SummaryBuilder::new(HostNs(0), vec![]).finish(facts(), &Names::default());
+        let mut out = Vec::new();
+        print_to(&mut out, &summary, true, Style::default()).unwrap();
+        summary.requests.unattributable = 7;
+        let error = print_to(&mut out, &summary, false, Style::default()).unwrap_err();
+        let told = "inconsistent: requests.unattributable is 7, its reasons add up to 0";
+        assert!(error.to_string().starts_with(told), "{error}");
+        assert!(String::from_utf8(out).unwrap().contains("INCONSISTENT"));
+    }
 }

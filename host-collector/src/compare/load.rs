@@ -6,6 +6,7 @@ use super::metrics::{Metric, Reader};
 use super::spread::Spread;
 use super::vcpus::VcpuFigures;
 use super::{LeftOut, Run, Side};
+use crate::report::laws;
 use crate::report::model::RunStatus;
 use crate::report::service::Engagement;
 use crate::run::analyse::{AnalyseError, analyse};
@@ -113,6 +114,9 @@ fn run(
         analyse(path).map_err(|source| CompareError::Analyse { path: path.to_owned(), source })?;
     if let RunStatus::Partial { reason } = &summary.status {
         return Ok(Err(reason.clone()));
+    }
+    if let Err(inconsistent) = laws::check(&summary) {
+        return Ok(Err(inconsistent.to_string()));
     }
     let readers = Reader::all(manifest, &summary);
     let has_iothread = has_iothread(manifest);

@@ -7,6 +7,7 @@ use super::evidence::{Evidence, Sampled, ScheduledVcpu};
 use super::exits::ExitTally;
 use super::io::{Io, IoDisk, WorstIo};
 use super::latency::{ClassTotals, Encounter, LatencyTally};
+use super::laws;
 use super::ledger::Figures;
 use super::locks::LockTally;
 use super::model::{
@@ -302,12 +303,10 @@ impl SummaryBuilder {
             cost: facts.cost,
             warnings: facts.warnings,
         };
-        let mut derived = warnings(&summary);
         // Nobody is to read in a VM that was attached to.
-        if summary.requests.count == 0 && self.vms.iter().any(|vm| vm.block_bytes.is_some()) {
-            derived.insert(0, Warning::NoRequests);
-        }
-        summary.warnings.splice(0..0, derived);
+        let is_to_read = self.vms.iter().any(|vm| vm.block_bytes.is_some());
+        put_warnings(&mut summary, is_to_read);
+        debug_assert_eq!(laws::check(&summary), Ok(()), "of every summary");
         summary
     }
 
@@ -342,6 +341,15 @@ impl SummaryBuilder {
         }
         rows
     }
+}
+
+/// Before what the run has to say itself, what its numbers say.
+fn put_warnings(summary: &mut Summary, is_to_read: bool) {
+    let mut derived = warnings(summary);
+    if summary.requests.count == 0 && is_to_read {
+        derived.insert(0, Warning::NoRequests);
+    }
+    summary.warnings.splice(0..0, derived);
 }
 
 fn frames(key: StackKey, directory: &Directory<'_>) -> Vec<String> {

@@ -58,9 +58,9 @@ impl Distribution {
     }
 
     /// The quantile, in [0, 1]: the upper edge of the bucket that holds it, or the longest length
-    /// if that is less. So what is longer than a quantile is exactly what lies in later buckets.
+    /// if that is less, or the shortest if it is more, which takes lengths above [`LENGTH_MAX_NS`]. So what is longer than a quantile is exactly what lies in later buckets.
     pub(super) fn quantile_ns(&self, quantile: f64) -> u64 {
-        self.histogram.value_at_quantile(quantile).min(self.max_ns)
+        self.histogram.value_at_quantile(quantile).max(self.min_ns()).min(self.max_ns)
     }
 
     /// The lower edge of the bucket that holds `length_ns`.
@@ -101,7 +101,7 @@ mod tests {
         assert_eq!(distribution.mean_ns(), u64::MAX);
         assert_eq!(distribution.max_ns(), u64::MAX);
         assert!(distribution.bucket_ns(u64::MAX) <= LENGTH_MAX_NS);
-        assert!(distribution.quantile_ns(0.5) >= LENGTH_MAX_NS);
+        assert_eq!(distribution.quantile_ns(0.5), u64::MAX, "not below the shortest");
     }
 
     proptest! {

@@ -14,6 +14,7 @@ pub mod evidence;
 mod exits;
 pub mod io;
 mod latency;
+pub mod laws;
 mod ledger;
 mod locks;
 mod members;

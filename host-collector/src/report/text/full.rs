@@ -1,5 +1,6 @@
 //! The whole page: everything that a summary says for a person to read.
 
+use super::contradiction::contradiction;
 use super::page::{Page, Tone, shorten};
 use super::units::{bytes, count, counted, duration};
 use super::{NAME_CHARS_MAX, Style, chain, clock, exits, io, sampled, service, tables};
@@ -14,6 +15,9 @@ pub fn render_full(summary: &Summary, style: Style) -> String {
     let mut page = Page::new(style);
     title(&mut page, summary);
     page.blank();
+    if contradiction(&mut page, summary) {
+        return page.into_text();
+    }
     page.paragraph("", &verdict(summary), Tone::Strong);
     if has_guests_word(summary) {
         page.blank();

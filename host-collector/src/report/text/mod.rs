@@ -2,6 +2,7 @@
 
 mod chain;
 mod clock;
+mod contradiction;
 mod exits;
 mod full;
 mod io;

@@ -63,6 +63,14 @@ fn the_page_of_a_run_whose_clock_is_not_sound() {
 }
 
 #[test]
+fn a_summary_that_contradicts_itself_is_not_printed_but_said_to() {
+    let mut summary = example::summary();
+    summary.classes.p99.antagonists[0].antagonist.share = 2.28;
+    summary.parts.p99.add(crate::join::Part::Halt, 1);
+    assert_golden("inconsistent.golden", &render_full(&summary, PLAIN));
+}
+
+#[test]
 fn the_page_of_a_run_without_requests() {
     let page = render_full(&empty(), PLAIN);
     assert_golden("empty.golden", &page);
