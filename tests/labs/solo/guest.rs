@@ -14,11 +14,11 @@ use vslice::units::{HostNs, PcpuId, Tid, VcpuId};
 use vslice::vmm::pin::set_affinity;
 use vslice::vmm::threads::{ThreadRole, list};
 
-/// A TCG guest is up in some ten seconds; then it measures for five, and prints a long report over
+/// A TCG guest is up in some ten seconds; then it measures for ten, and prints a long report over
 /// a slow console. On a busy host all of that takes several times as long.
 const END_LIMIT: Duration = Duration::from_secs(300);
 
-const PARAMETER: &str = "vslice.solo=duration=5s,vcpus=1,json,gaps";
+const PARAMETER: &str = "vslice.solo=duration=10s,vcpus=1,json,gaps";
 
 /// A QEMU that is not left behind, and the way to its monitor.
 pub(super) struct Guest {

@@ -45,8 +45,17 @@ fn guest(host: &[Interval], late_us: i64) -> Vec<(Interval, bool)> {
 }
 
 fn judge(truth: &[Interval], stolen: &[Stretch], gaps: Vec<(Interval, bool)>) -> Agreement {
+    judge_by(truth, stolen, Vec::new(), gaps)
+}
+
+fn judge_by(
+    truth: &[Interval],
+    stolen: &[Stretch],
+    interrupts: Vec<Interval>,
+    gaps: Vec<(Interval, bool)>,
+) -> Agreement {
     let seen = Seen { gaps, begun: 0, ended: 1 << 50, unsaid_up_to: 200 * US };
-    let testimony = Testimony { stretches: stolen.to_vec(), interrupts: Vec::new() };
+    let testimony = Testimony { stretches: stolen.to_vec(), interrupts };
     agreement(truth, &testimony, &seen, 0).expect("the clocks are one")
 }
 
@@ -110,7 +119,13 @@ fn stolen_time_is_the_hosts() -> Result<(), Failed> {
     // In a stretch of 600 us of which 500 were stolen the gap cannot lie elsewhere.
     let agreement = judge(&host, &thefts(&host, 300, 500), invented(&host));
     check(agreement.stolen_gaps == 20 && agreement.timeslices == (179, 199), &agreement)?;
-    expect(&agreement, &Verdict::Right)
+    expect(&agreement, &Verdict::Right)?;
+    // The host's interrupts took 300 of the 500 us.
+    let interrupt =
+        |one: &Interval| Interval { start: one.end + 2_100 * US, end: one.end + 2_400 * US };
+    let interrupts = host.iter().step_by(10).map(interrupt).collect();
+    let agreement = judge_by(&host, &[], interrupts, invented(&host));
+    check(agreement.stolen_gaps == 20 && agreement.precision == 1.0, &agreement)
 }
 
 fn a_theft_without_a_place_judges_nothing() -> Result<(), Failed> {
