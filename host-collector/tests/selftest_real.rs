@@ -6,6 +6,7 @@
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
+use std::io::Write;
 use std::process::{Command, Stdio};
 use vslice::lab::tools;
 use vslice::perf::check_rights;
@@ -112,12 +113,19 @@ fn cause(name: &str, row: Option<Value>) -> Trial {
     let cases = format!("{} cases", row["cases"]);
     match row["verdict"].as_str() {
         Some("right") => Trial::test(name, || Ok(())).with_kind(cases),
-        Some("left_out") => ignored(name, &why),
+        Some("left_out") => told(name, "left out", &why),
         Some("too_few" | "not_tried") if taken_share > TAKEN_SHARE_MAX => {
-            ignored(name, &format!("not judged, because {why}"))
+            told(name, "not judged", &format!("because {why}"))
         }
         _ => Trial::test(name, move || Err(why.into())),
     }
+}
+
+/// Ignored, with the figures on a line of their own: they are long.
+fn told(name: &str, word: &str, why: &str) -> Trial {
+    let written = writeln!(std::io::stderr(), "{name}: {word}, {why}");
+    written.expect("the test's output");
+    ignored(name, word)
 }
 
 /// What is not about one reason: unknown time, and waits for the big lock that do not name it. And that

@@ -239,7 +239,10 @@ impl Slept {
         let own: Vec<_> = calls.filter(|call| call.tid == vcpu).collect();
         let is_idle = reason == Reason::Halt;
         let main_loop = subject.machine.pid();
-        let shared = self.bql.and_then(|bql| self.testimony.shared_from(bql, main_loop, vcpu));
+        // The witness is there before the record begins, which knows nothing of what was then.
+        let start = self.recorded.window.start;
+        let shared =
+            self.bql.and_then(|bql| self.testimony.shared_from(start, bql, main_loop, vcpu));
         let truth = |it: &Departure| {
             let idle = || if is_idle { truth::idle(it, mode) } else { None };
             match truth::futex(it, &own, self.bql).or_else(idle) {

@@ -221,11 +221,18 @@ impl Testimony {
         shared.max_by_key(|(_, [main_loop, vcpu])| main_loop + vcpu).map(|(address, _)| address)
     }
 
-    /// When the main loop and the vCPU thread had both been seen to sleep on this lock.
+    /// When the main loop and the vCPU thread had both been seen to sleep on this lock, of what was seen
+    /// from `start` on.
     #[must_use]
-    pub fn shared_from(&self, address: u64, main_loop: Tid, vcpu: Tid) -> Option<HostNs> {
+    pub fn shared_from(
+        &self,
+        start: HostNs,
+        address: u64,
+        main_loop: Tid,
+        vcpu: Tid,
+    ) -> Option<HostNs> {
         let first = |tid| {
-            let sleeps = self.sleeps.iter();
+            let sleeps = self.sleeps.iter().filter(|sleep| sleep.time >= start);
             let mut own = sleeps.filter(|sleep| sleep.tid == tid && sleep.address == address);
             own.next().map(|sleep| sleep.time)
         };
@@ -336,8 +343,11 @@ prev_prio=120 prev_state=S ==> next_comm=swapper/1 next_pid=0 next_prio=120
         let testimony = Testimony { sleeps, ..Testimony::default() };
         assert_eq!(testimony.most_shared_mutex(Tid(100), Tid(101)), Some(16));
         assert_eq!(testimony.most_shared_mutex(Tid(99), Tid(101)), None);
-        assert_eq!(testimony.shared_from(16, Tid(100), Tid(101)), Some(HostNs(1)));
-        assert_eq!(testimony.shared_from(8, Tid(100), Tid(101)), None, "the main loop never did");
+        let shared =
+            |start, address| testimony.shared_from(HostNs(start), address, Tid(100), Tid(101));
+        assert_eq!(shared(0, 16), Some(HostNs(1)));
+        assert_eq!(shared(2, 16), None, "not since then");
+        assert_eq!(shared(0, 8), None, "the main loop never did");
     }
 
     #[test]
