@@ -13,7 +13,7 @@
 //! another such task that came after it. Otherwise the timelines see the contradiction, and what lies
 //! between is unknown.
 
-use super::comms::Comms;
+use super::comms::{Birth, Comms};
 use super::event::{Chain, Record, Records, Sample};
 use super::format::Formats;
 use super::registers;
@@ -204,19 +204,24 @@ impl Assembler {
                 }
             }
             Record::Fork { time, pid, tid, parent_pid } => {
+                let is_reused = self.comms.knows(Tid(tid));
                 self.comms.born(Tid(tid));
                 if self.processes.contains(&pid) {
                     self.threads.insert(tid);
                     batch.born.push(Tid(tid));
                 }
-                if self.concerns(pid) || self.concerns(parent_pid) {
-                    let (pid, tid, parent_pid) = (Tid(pid), Tid(tid), Tid(parent_pid));
+                let is_concerned = is_reused || self.concerns(pid) || self.concerns(parent_pid);
+                let (pid, tid, parent_pid) = (Tid(pid), Tid(tid), Tid(parent_pid));
+                if !is_concerned {
+                    self.comms.hold_back(tid, Birth { pid, parent_pid });
+                } else {
                     let kind = HostEventKind::Fork { pid, tid, parent_pid };
                     batch.events.push(HostEvent { time, pcpu, kind });
                 }
             }
             Record::Exit { time, pid, tid } => {
                 batch.ended.push(Tid(tid));
+                self.comms.ended(Tid(tid));
                 if self.processes.contains(&pid) || self.comms.knows(Tid(tid)) {
                     let kind = HostEventKind::Exit { tid: Tid(tid) };
                     batch.events.push(HostEvent { time, pcpu, kind });
@@ -228,7 +233,8 @@ impl Assembler {
     }
 
     /// Whether a process is one of the VMs' or has been seen on a pCPU. All others on the machine
-    /// are nobody's business, and their births are many.
+    /// are nobody's business, and their births are many; whoever of those comes onto a pCPU is said to
+    /// be born then.
     fn concerns(&self, pid: u32) -> bool {
         self.processes.contains(&pid) || self.comms.knows(Tid(pid))
     }
@@ -305,6 +311,11 @@ impl Assembler {
 
     fn name(&mut self, tid: Tid, time: HostNs, comm: &[u8], pcpu: PcpuId, batch: &mut Batch) {
         if let Some(comm) = self.comms.sighted(tid, time, comm) {
+            let birth = self.comms.take_birth(tid).map(|Birth { pid, parent_pid }| {
+                let kind = HostEventKind::Fork { pid, tid, parent_pid };
+                HostEvent { time, pcpu, kind }
+            });
+            batch.events.extend(birth);
             batch.events.push(HostEvent { time, pcpu, kind: HostEventKind::Comm { tid, comm } });
         }
     }

@@ -1,4 +1,5 @@
-//! Thread names: said once, and again when they change.
+//! Thread names: said once, and again when they change. Births of threads: said when the thread is seen
+//! first, if nobody was known who had to do with it.
 
 use crate::units::{HostNs, Tid};
 use std::collections::HashMap;
@@ -11,10 +12,22 @@ const COMM_BYTES: usize = 16;
 
 type RawComm = [u8; COMM_BYTES];
 
+/// Births that are held back at most; beyond that all are forgotten.
+const BIRTHS_MAX: usize = 1 << 16;
+
 /// The names that were said last. Records name a thread with every switch; events only once.
 #[derive(Debug, Default)]
 pub(super) struct Comms {
     names: HashMap<Tid, Named>,
+    /// Of threads that are not named yet: most of a host's never are.
+    births: HashMap<Tid, Birth>,
+}
+
+/// Of whom a thread was born.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Birth {
+    pub(super) pid: Tid,
+    pub(super) parent_pid: Tid,
 }
 
 #[derive(Debug)]
@@ -54,6 +67,25 @@ impl Comms {
     /// A thread was born: what is known of that number was another one's.
     pub(super) fn born(&mut self, tid: Tid) {
         self.names.remove(&tid);
+        self.births.remove(&tid);
+    }
+
+    /// It need not be said before the thread is seen.
+    pub(super) fn hold_back(&mut self, tid: Tid, birth: Birth) {
+        if self.births.len() >= BIRTHS_MAX {
+            self.births.clear();
+        }
+        self.births.insert(tid, birth);
+    }
+
+    /// The birth that has to be said now, as the thread is named.
+    pub(super) fn take_birth(&mut self, tid: Tid) -> Option<Birth> {
+        self.births.remove(&tid)
+    }
+
+    /// A thread has ended.
+    pub(super) fn ended(&mut self, tid: Tid) {
+        self.births.remove(&tid);
     }
 }
 
@@ -118,6 +150,18 @@ mod tests {
             comms.sighted(Tid(tid), HostNs(1), b"x");
         }
         assert_eq!(comms.names.len(), 1);
+    }
+
+    #[test]
+    fn births_that_are_held_back_are_bounded_and_said_once() {
+        let mut comms = Comms::default();
+        let birth = Birth { pid: Tid(5), parent_pid: Tid(1) };
+        for tid in 1..=u32::try_from(BIRTHS_MAX).unwrap() + 2 {
+            comms.hold_back(Tid(tid), birth);
+        }
+        assert_eq!(comms.births.len(), 2);
+        let last = Tid(u32::try_from(BIRTHS_MAX).unwrap() + 2);
+        assert_eq!((comms.take_birth(last), comms.take_birth(last)), (Some(birth), None));
     }
 
     proptest! {

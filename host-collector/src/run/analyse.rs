@@ -28,6 +28,7 @@ use crate::store::{
     ClockSample, EventMerge, RequestItem, RunDir, StackNames, StoreError, StreamReader, Tail,
     VmName, read_all,
 };
+use crate::task::Process;
 use crate::timeline::{RunMode, Span, StackTable, Tasks, ThreadState, Timeline, UnknownCause};
 use crate::units::{HostNs, PcpuId, Tid, VcpuId};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -60,10 +61,12 @@ pub fn analyse(path: &Path) -> Result<Summary, AnalyseError> {
     let manifest = manifest_of(&run)?;
     let stacks = optional(run.read_stack_names())?;
     let threads: Vec<HostThread> = optional(run.read_json("threads.json"))?;
+    let came: Vec<HostThread> = optional(run.read_json("threads_end.json"))?;
     let mut analysis = Analysis::new(&run, &manifest)?;
-    let tasks = threads::tasks(&manifest, threads);
+    let tasks = threads::tasks(&manifest, &threads);
     let (end, timeline) = analysis.lay_out(&manifest, &stacks, tasks)?;
-    Ok(analysis.finish(&manifest, &stacks, timeline.tasks(), end))
+    let commands = threads::commands(&threads, &came, timeline.tasks());
+    Ok(analysis.finish(&manifest, &stacks, (timeline.tasks(), commands), end))
 }
 
 /// The manifest of a run.
@@ -402,7 +405,7 @@ impl<'a> Analysis<'a> {
         mut self,
         manifest: &Manifest,
         stacks: &[StackNames],
-        tasks: &Tasks,
+        (tasks, commands): (&Tasks, HashMap<Process, String>),
         end: HostNs,
     ) -> Summary {
         for (row, word) in self.kvm_words {
@@ -411,7 +414,7 @@ impl<'a> Analysis<'a> {
         let stacks = stacks.iter().map(|stack| (StackId(stack.id), stack.frames.clone()));
         let names = Names {
             threads: tasks.all().map(|(tid, task)| (tid, Arc::clone(task))).collect(),
-            commands: HashMap::new(),
+            commands,
             stacks: stacks.collect(),
             devices: manifest.vms.iter().map(|vm| vm.memory_map.clone()).collect(),
         };

@@ -1,6 +1,6 @@
 //! The measured window of a recording: everything that begins just before it and ends just after it.
 
-use super::census::host_threads;
+use super::census::{host_threads, newcomers};
 use super::error::RunError;
 use super::evidence::EvidencePlan;
 use super::manifest::{Manifest, Window};
@@ -63,7 +63,8 @@ impl Measurement<'_> {
             watcher.stage(&format!("no events are recorded, only {}: {reason}", level.name()));
         }
         // After the start, so that the recorder's own threads are in it, and nobody is born between.
-        self.dir.write_json("threads.json", &host_threads())?;
+        let threads = host_threads();
+        self.dir.write_json("threads.json", &threads)?;
         quota::note_start(&mut manifest.vms);
         let mut tscs = TscWatch::start(&manifest.vms, self.accelerator);
         tscs.write(manifest);
@@ -87,12 +88,13 @@ impl Measurement<'_> {
         if matches!(worked, Err(RunError::Interrupted)) {
             watcher.stage("interrupted, closing the run; interrupt once more not to wait for that");
         }
+        let came = self.dir.write_json("threads_end.json", &newcomers(&threads));
         let wound_down = work.wind_down();
         manifest.cost.cpu_ns = own_cpu_ns().saturating_sub(cpu_before_ns);
         manifest.cost.run_delay_ns = own_run_delay_ns().saturating_sub(delay_before_ns);
         let recorded = observer.finish(self.dir, manifest);
         // What happened first is what the others follow from.
-        worked.and(wound_down).and(recorded)
+        worked.and(wound_down).and(recorded).and(came.map_err(RunError::from))
     }
 
     fn recorder(&self, manifest: &Manifest) -> Result<Recorder, RunError> {

@@ -7,7 +7,7 @@
 //! `?` unknown. The thread is on [`HOME`]; while it is off, [`Tid::IDLE`] runs there.
 
 use super::*;
-use crate::host_event::{HostEvent, HostEventKind, PrevState, Switch};
+use crate::host_event::{HostEvent, HostEventKind, PrevState, StackId, Switch};
 use crate::units::{HostNs, PcpuId, Tid};
 
 /// The length of one character.
@@ -352,6 +352,53 @@ fn antagonists_are_who_ran_there_and_nobody_else() {
             Antagonist::new(Who::of_tid(Tid::IDLE), 5),
         ]
     );
+}
+
+#[test]
+fn who_takes_another_name_ran_under_both() {
+    let shell = Tid(200);
+    let named = |time_ns, comm: &str| {
+        let kind = HostEventKind::Comm { tid: shell, comm: comm.to_owned() };
+        HostEvent { time: HostNs(time_ns), pcpu: HOME, kind }
+    };
+    let events = [
+        named(0, "bash"),
+        switch(0, HOME, shell, PrevState::Runnable, DRAWN),
+        switch(10, HOME, DRAWN, PrevState::Runnable, shell),
+        named(15, "true"),
+        switch(50, HOME, shell, PrevState::Dead, DRAWN),
+        // Only what comes later is known under the later name.
+        named(60, "gone"),
+    ];
+    let (spans, _) = spans_of(&events, 7);
+    assert_eq!(draw(&spans), "=pppp==");
+    let ran: Vec<_> = spans[1]
+        .antagonists
+        .iter()
+        .map(|ran| match &ran.who {
+            Who::Thread(task) => (task.name.as_str(), task.tid, ran.ran_ns),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(ran, [("true", shell, 35), ("bash", shell, 5)]);
+}
+
+/// Whoever runs meanwhile does not keep it from its pCPU.
+#[test]
+fn a_thread_whose_quota_is_used_up_has_no_antagonists() {
+    let neighbour = Tid(200);
+    let table = StackTable::from(vec![vec!["throttle_cfs_rq_work".to_owned()]]);
+    let mut throttled = switch(10, HOME, DRAWN, PrevState::Runnable, neighbour);
+    if let HostEventKind::Switch(switch) = &mut throttled.kind {
+        switch.stack = Some(StackId(0));
+    }
+    let mut timeline = Timeline::new([DRAWN], table).starting_at(HostNs(0));
+    let mut spans = Vec::new();
+    let events = [switch_in(0), throttled, switch(60, HOME, neighbour, PrevState::Sleep, DRAWN)];
+    events.iter().for_each(|event| timeline.push(event, &mut |span| spans.push(span)));
+    let ThreadState::PreemptWait { reason, .. } = spans[1].state else { panic!("{:?}", spans[1]) };
+    assert_eq!((reason, spans[1].length_ns()), (Reason::Throttle, 50));
+    assert!(spans[1].antagonists.is_empty());
 }
 
 #[test]

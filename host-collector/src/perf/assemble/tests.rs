@@ -167,6 +167,34 @@ fn births_deaths_and_names_are_told_of_vms_and_of_those_who_were_seen() {
 }
 
 #[test]
+fn a_birth_is_told_when_the_thread_is_seen_if_nobody_cared_before() {
+    let mut bytes = Bytes::default();
+    // Of a parent that is not on a watched pCPU: a thread that comes onto one, and one that never does.
+    bytes.life(PERF_RECORD_FORK, 50, [70, 40, 70, 40]);
+    bytes.life(PERF_RECORD_FORK, 60, [71, 40, 71, 40]);
+    bytes.sample(100, &[], &switch((5, "CPU 0/KVM"), 1, (70, "bash")));
+    bytes.comm(110, 70, b"true\0");
+    bytes.sample(120, &[], &switch((70, "true"), 1, (5, "CPU 0/KVM")));
+    let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(1)));
+    let events = times_and_kinds(&read(&mut assembler, &mut order, &bytes));
+    let birth = HostEventKind::Fork { pid: Tid(70), tid: Tid(70), parent_pid: Tid(40) };
+    let expected = [
+        (100, name(5, "CPU 0/KVM")),
+        (100, birth),
+        (100, name(70, "bash")),
+        (100, switched(5, PrevState::Sleep, 70, None)),
+        (110, name(70, "true")),
+        (120, switched(70, PrevState::Sleep, 5, None)),
+    ];
+    assert_eq!(events, expected);
+    // Its number is used again.
+    let mut bytes = Bytes::default();
+    bytes.life(PERF_RECORD_FORK, 200, [70, 40, 70, 40]);
+    let again = HostEventKind::Fork { pid: Tid(70), tid: Tid(70), parent_pid: Tid(40) };
+    assert_eq!(times_and_kinds(&read(&mut assembler, &mut order, &bytes)), [(200, again)]);
+}
+
+#[test]
 fn what_was_not_asked_for_is_counted_and_what_is_cut_is_an_error() {
     let (mut assembler, mut order) = (assembler(), RingOrder::new(PCPU, true, HostNs(1)));
     let mut bytes = Bytes::default();

@@ -13,6 +13,7 @@ use crate::clock::tsc::TscRelation;
 use crate::host_event::{BlockEvent, BlockStep, KvmEvent, PrevState, Switch};
 use crate::join::{NoPhase, Part, Phase};
 use crate::report::clock::{ClockMethod, HogCheck, WordCheck};
+use crate::report::model::Relation;
 use crate::run::manifest::{
     DiskRecord, GroupRecord, GuestClock, GuestEnd, GuestRecord, HogRecord, LockRecord,
     ThreadRecord, TscReading, TscRecord, VcpuTsc, Window,
@@ -248,6 +249,65 @@ fn a_whole_run_has_the_figures_that_were_drawn() {
     let [waits] = &summary.lock_waits[..] else { panic!("{:?}", summary.lock_waits) };
     assert_eq!((waits.reason, waits.count, waits.total_ns), (Reason::Bql, 1, 100_000));
     assert_eq!(waits.released_by.name, "vm1 main loop");
+}
+
+/// On vm2's vCPU1's pCPU, in its last stay but one, a shell bears a process that runs two programs, and a
+/// second vslice comes by.
+#[test]
+fn antagonists_of_a_run_have_the_names_and_processes_that_they_had() {
+    let (_scratch, run) = run_dir(&manifest());
+    names(&run);
+    streams(&run, &[0, 500, 1150], true);
+    let thread = |tid, comm: &str, is_vslice, command: Option<&str>| HostThread {
+        tid: Tid(tid),
+        pid: Tid(tid),
+        comm: comm.to_owned(),
+        is_kernel: false,
+        is_vslice,
+        command: command.map(str::to_owned),
+    };
+    let there = [
+        thread(300, "bash", false, Some("bash -l")),
+        thread(400, "vslice-pinned", true, Some("./vslice attach web1")),
+    ];
+    run.write_json("threads.json", &there).unwrap();
+    run.write_json("threads_end.json", &[thread(301, "cc1", false, Some("cc1 -O2 a.c"))]).unwrap();
+    let at = |us, kind| HostEvent { time: host_at(us), pcpu: PcpuId(1), kind };
+    let comm =
+        |us, comm: &str| at(us, HostEventKind::Comm { tid: Tid(301), comm: comm.to_owned() });
+    let (runs, preempted) = (PrevState::Runnable, PrevState::RunnablePreempted);
+    let events = vec![
+        switch(20, VM2_VCPU1, preempted, VM1_VCPU1),
+        switch(100, VM1_VCPU1, preempted, Tid(400)),
+        switch(150, Tid(400), runs, Tid(300)),
+        at(180, HostEventKind::Fork { pid: Tid(301), tid: Tid(301), parent_pid: Tid(300) }),
+        comm(200, "bash"),
+        switch(200, Tid(300), runs, Tid(301)),
+        comm(230, "cc1"),
+        switch(400, Tid(301), runs, VM1_VCPU1),
+        switch(1200, VM1_VCPU1, preempted, VM2_VCPU1),
+    ];
+    std::fs::remove_file(run.events_path(PcpuId(1))).unwrap();
+    stream(&run.events_path(PcpuId(1)), events, true);
+    let summary = analyse(run.path()).unwrap();
+    let vcpu = summary.vcpus.iter().find(|vcpu| vcpu.tid == VM1_VCPU1).unwrap();
+    let rows: Vec<_> = vcpu
+        .antagonists
+        .iter()
+        .map(|row| {
+            (row.thread.name.as_str(), row.ran_ns, row.processes.count, row.command.as_deref())
+        })
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            ("cc1", 170_000, 1, Some("cc1 -O2 a.c")),
+            ("bash", 80_000, 2, Some("bash -l")),
+            ("another vslice (pid 400)", 50_000, 1, Some("./vslice attach web1")),
+        ]
+    );
+    assert_eq!((vcpu.wait_ns, vcpu.idle_ns, vcpu.others_ns, vcpu.unseen_ns), (300_000, 0, 0, 0));
+    assert_eq!(vcpu.antagonists[2].thread.kind, Relation::OtherVslice);
 }
 
 const DISK: u32 = 254 << 20;

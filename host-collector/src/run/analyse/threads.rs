@@ -9,7 +9,7 @@ use crate::units::{HostNs, Tid};
 use std::collections::HashMap;
 
 /// Those that were there when recording started.
-pub(super) fn tasks(manifest: &Manifest, census: Vec<HostThread>) -> Tasks {
+pub(super) fn tasks(manifest: &Manifest, census: &[HostThread]) -> Tasks {
     let mut kind_of_process = HashMap::from([(manifest.collector_pid, ThreadKind::Collector)]);
     for (index, vm) in manifest.vms.iter().enumerate() {
         let kind = ThreadKind::Vmm { vm: VmIndex(index) };
@@ -18,9 +18,13 @@ pub(super) fn tasks(manifest: &Manifest, census: Vec<HostThread>) -> Tasks {
     }
     let mut tasks = Tasks::new(kind_of_process.clone());
     for thread in census {
-        let other = if thread.is_kernel { ThreadKind::Kernel } else { ThreadKind::Host };
+        let other = match &thread {
+            HostThread { is_kernel: true, .. } => ThreadKind::Kernel,
+            HostThread { is_vslice: true, pid, .. } => ThreadKind::OtherVslice { pid: *pid },
+            _ => ThreadKind::Host,
+        };
         let kind = kind_of_process.get(&thread.pid).copied().unwrap_or(other);
-        tasks.add(there_before(thread.tid, thread.pid, kind, thread.comm));
+        tasks.add(there_before(thread.tid, thread.pid, kind, thread.comm.clone()));
     }
     // The role of a VMM's thread says more than its name.
     for (index, vm) in manifest.vms.iter().enumerate() {
@@ -39,4 +43,30 @@ pub(super) fn tasks(manifest: &Manifest, census: Vec<HostThread>) -> Tasks {
 fn there_before(tid: Tid, pid: Tid, kind: ThreadKind, name: String) -> Task {
     let since = HostNs(0);
     Task { tid, since, process: Some(Process { pid, since }), kind, name }
+}
+
+/// The command lines of those that were there before, and of those that had come by the end.
+pub(super) fn commands(
+    before: &[HostThread],
+    came: &[HostThread],
+    tasks: &Tasks,
+) -> HashMap<Process, String> {
+    let mut commands = HashMap::new();
+    for thread in before {
+        let process = Process { pid: thread.pid, since: HostNs(0) };
+        commands.extend(thread.command.clone().map(|command| (process, command)));
+    }
+    let came: HashMap<Tid, &String> =
+        came.iter().filter_map(|thread| Some((thread.tid, thread.command.as_ref()?))).collect();
+    for (tid, task) in tasks.all() {
+        let Some(process) = task.process.filter(|process| process.pid == tid) else { continue };
+        let Some(command) = came.get(&tid) else { continue };
+        if process.since == HostNs(0) {
+            // It runs another program than at first, and which of them ran when is not known.
+            commands.remove(&process);
+        } else {
+            commands.insert(process, (*command).clone());
+        }
+    }
+    commands
 }
