@@ -42,7 +42,7 @@ use std::time::Duration;
 /// As a guest's init (process 1) it needs no arguments: it reads `vslice.connect=...` from the
 /// kernel command line and powers the guest off at the end.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version = concat!(env!("CARGO_PKG_VERSION"), " ", vslice_wire::protocol_mark!()))]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -62,9 +62,15 @@ struct Run {
     /// for a virtio-serial port
     #[arg(long, value_name = "ENDPOINT")]
     connect: Endpoint,
-    /// Keep trying to connect for so many seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    connect_timeout_s: u16,
+    /// Keep trying to connect for so long, as 30s or 1m
+    #[arg(
+        long,
+        alias = "connect-timeout-s",
+        value_name = "TIME",
+        default_value = "30s",
+        value_parser = vslice_workload::duration::parse
+    )]
+    connect_timeout: Duration,
 }
 
 fn main() -> ExitCode {
@@ -87,7 +93,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(run: &Run) -> anyhow::Result<()> {
-    let socket = run.connect.connect(Duration::from_secs(run.connect_timeout_s.into()))?;
+    let socket = run.connect.connect(run.connect_timeout)?;
     // From here on there may be an I/O scheduler to put back, which a plain death would not do.
     let interrupted = interrupted_by_signals()?;
     session::run(socket, &interrupted)?;

@@ -28,6 +28,7 @@ mod trials;
 use clap::Parser;
 use std::process::ExitCode;
 use std::time::Duration;
+use vslice_workload::duration;
 
 /// Measures what recording a context switch costs, beside perf and trace-cmd.
 #[derive(Debug, Parser)]
@@ -35,9 +36,9 @@ struct Arguments {
     /// Rounds; in each one, every rival has one window.
     #[arg(long, default_value_t = 15)]
     rounds: usize,
-    /// Length of a window.
-    #[arg(long, default_value_t = 400, value_name = "MILLISECONDS")]
-    window_ms: u64,
+    /// Length of a window, as 400ms.
+    #[arg(long, default_value = "400ms", value_name = "TIME", value_parser = duration::parse)]
+    window: Duration,
     /// Two rounds of short windows: shows that everything works, and no more.
     #[arg(long)]
     quick: bool,
@@ -75,13 +76,15 @@ fn exit_code(result: anyhow::Result<()>) -> ExitCode {
 }
 
 fn measure(arguments: &Arguments) -> anyhow::Result<()> {
-    let (rounds, window_ms) =
-        if arguments.quick { (2, 50) } else { (arguments.rounds, arguments.window_ms) };
+    let (rounds, window) = match arguments.quick {
+        true => (2, Duration::from_millis(50)),
+        false => (arguments.rounds, arguments.window),
+    };
     let wanted = |rival: &rivals::Rival| {
         arguments.only.as_ref().is_none_or(|text| rival.to_string().contains(text))
     };
     let rivals = rivals::ALL.into_iter().filter(wanted).collect();
-    let schedule = rounds::Schedule { rivals, rounds, window: Duration::from_millis(window_ms) };
+    let schedule = rounds::Schedule { rivals, rounds, window };
     let mut told = |round| eprint!("\rround {round} of {rounds}");
     let results = schedule.run(&mut told)?;
     eprint!("\r                              \r");

@@ -5,6 +5,7 @@ use clap::{Args, Parser};
 use std::path::PathBuf;
 use std::time::Duration;
 use vslice_workload::clock::Clock;
+use vslice_workload::duration;
 use vslice_workload::spec::ClockChoice;
 
 /// Shorter, and the loop's own jitter is all gaps.
@@ -21,17 +22,17 @@ const THRESHOLD_MIN: Duration = Duration::from_nanos(500);
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Solo {
     /// Measure for so long; Ctrl-C ends it earlier, with a report
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse)]
     pub(crate) duration: Duration,
     /// Watch these vCPUs, `1,2` for instance [default: all that this process may use]
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_vcpu)]
     pub(crate) vcpus: Vec<u16>,
     /// Readings of the clock that are further apart are a gap
-    #[arg(long, value_name = "TIME", default_value = "20us", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", default_value = "20us", value_parser = duration::parse)]
     pub(crate) threshold: Duration,
     /// A gap in which the loop's thread was running, and which is longer than this, is the host's
     /// and no interrupt
-    #[arg(long, value_name = "TIME", default_value = "100us", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", default_value = "100us", value_parser = duration::parse)]
     pub(crate) interrupt_max: Duration,
     /// What the loop reads: auto, tsc or raw (CLOCK_MONOTONIC_RAW)
     #[arg(long, value_name = "CLOCK", default_value = "auto", value_parser = parse_clock)]
@@ -50,7 +51,7 @@ pub(crate) struct Solo {
     #[arg(long, value_name = "FILE")]
     pub(crate) read: Option<String>,
     /// A request that took longer is slow [default: the 99th percentile]
-    #[arg(long, value_name = "TIME", requires = "read", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", requires = "read", value_parser = duration::parse)]
     pub(crate) slow: Option<Duration>,
     /// Only measure how fine the loop is here, and what reading the counters costs
     #[arg(long, conflicts_with_all = ["read", "hlog", "gaps"])]
@@ -95,23 +96,6 @@ impl Solo {
     }
 }
 
-/// A whole number with its unit: `20us`, `10s`.
-fn parse_time(text: &str) -> Result<Duration, String> {
-    const UNITS: [(&str, u64); 5] = [
-        ("ns", 1),
-        ("us", 1_000),
-        ("ms", 1_000_000),
-        ("s", 1_000_000_000),
-        ("min", 60_000_000_000),
-    ];
-    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let unit = UNITS.into_iter().find(|(unit, _)| *unit == &text[digits.len()..]);
-    let ns = digits.parse::<u64>().ok().zip(unit);
-    ns.and_then(|(number, (_, unit_ns))| number.checked_mul(unit_ns))
-        .map(Duration::from_nanos)
-        .ok_or_else(|| format!("{text:?} is no time: say 20us, 5ms, 10s or 2min"))
-}
-
 fn parse_vcpu(text: &str) -> Result<u16, String> {
     text.parse().map_err(|_| format!("{text:?} is no number of a vCPU"))
 }
@@ -130,18 +114,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_have_units() {
-        for (text, ns) in
-            [("20us", 20_000), ("0ns", 0), ("3s", 3_000_000_000), ("2min", 120_000_000_000)]
-        {
-            assert_eq!(parse_time(text), Ok(Duration::from_nanos(ns)));
-        }
-        for text in ["", "20", "us", "-1s", "1.5s", "5 s", "9999999999999s", "1h"] {
-            assert!(parse_time(text).unwrap_err().contains("20us"), "{text}");
-        }
-    }
-
-    #[test]
     fn the_kernel_parameter_is_the_command_line() {
         let solo =
             Solo::from_kernel_parameter("duration=5s,vcpus=0+1,json,threshold=30us").unwrap();
@@ -151,6 +123,9 @@ mod tests {
         assert_eq!(solo.threshold, Duration::from_micros(30));
         assert_eq!(Solo::from_kernel_parameter("").unwrap().duration, Duration::from_secs(10));
         assert!(Solo::from_kernel_parameter("nonsense=1").is_err());
+        let solo = Solo::from_kernel_parameter("duration=1.5s,slow=2,read=auto").unwrap();
+        assert_eq!(solo.duration, Duration::from_millis(1_500));
+        assert_eq!(solo.slow, Some(Duration::from_secs(2)));
     }
 
     #[test]

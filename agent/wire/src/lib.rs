@@ -56,6 +56,15 @@ pub use framing::{Deframer, Frame};
 /// The layout of `Hello` is the same in every version, so that a mismatch can always be told.
 pub const PROTOCOL_VERSION: u16 = 5;
 
+/// What an agent says of [`PROTOCOL_VERSION`] in `--version`, so that it is in its file as well: who
+/// uploads one can tell before that it is an agent, and which protocol it speaks.
+#[macro_export]
+macro_rules! protocol_mark {
+    () => {
+        "(vslice protocol 5)"
+    };
+}
+
 /// What a frame's length field may say at most: its kind and payload in bytes.
 pub const FRAME_BYTES_MAX: usize = 64 * 1024;
 
@@ -80,3 +89,13 @@ pub const TARGET_BYTES_MAX: usize = 4096;
 
 /// The text of a [`Notice`] in bytes at most; [`Notice::new`] cuts a longer one.
 pub const NOTICE_BYTES_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mark_names_the_protocol() {
+        assert_eq!(protocol_mark!(), format!("(vslice protocol {PROTOCOL_VERSION})"));
+    }
+}

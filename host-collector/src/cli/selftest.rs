@@ -14,6 +14,7 @@ use vslice::selftest::{Outcome, Row, Score, SelftestConfig, Skipped, Stage, rend
 use vslice::timeline::Reason;
 use vslice::vmm::host::{self, HostPcpus};
 use vslice::vmm::host_disks::HostDisks;
+use vslice_workload::duration;
 
 /// The arguments of `vslice selftest`.
 #[derive(Debug, Args)]
@@ -21,9 +22,9 @@ pub(crate) struct SelftestArgs {
     /// What runs the guests of one boot sector into which causes are injected
     #[arg(long, value_enum, default_value_t = Choice::Auto)]
     accelerator: Choice,
-    /// Seconds for which each cause is injected
-    #[arg(long, value_name = "SECONDS", default_value_t = 1.5)]
-    window: f64,
+    /// Inject each cause for so long, as 1.5s
+    #[arg(long, value_name = "TIME", default_value = "1.5s", value_parser = duration::parse)]
+    window: Duration,
     /// Instead, count the sleeps on QEMU's big lock on each kind of disk, by vslice and from an
     /// instance of tracefs at the same time
     #[arg(long)]
@@ -52,9 +53,9 @@ enum Choice {
 /// Exits with 1 if vslice falls short of what it promises, or has too few cases to say so.
 pub(super) fn execute(args: &SelftestArgs) -> anyhow::Result<u8> {
     anyhow::ensure!(
-        (0.2..=60.0).contains(&args.window),
+        (Duration::from_millis(200)..=Duration::from_secs(60)).contains(&args.window),
         "--window must be between 0.2 and 60 seconds, not {}",
-        args.window
+        args.window.as_secs_f64()
     );
     let pcpus: Vec<_> = HostPcpus::online()?.iter().collect();
     let [other_pcpu, .., vcpu_pcpu] = pcpus[..] else {
@@ -69,7 +70,7 @@ pub(super) fn execute(args: &SelftestArgs) -> anyhow::Result<u8> {
         qemu,
         vcpu_pcpu,
         other_pcpu,
-        window: Duration::from_secs_f64(args.window),
+        window: args.window,
         interrupted: super::run::interrupts()?,
         host,
         left_out,

@@ -1,7 +1,9 @@
 //! Sizes and durations as people write them in plans and on the command line: `4KiB`, `30s`.
 
 use serde::{Deserialize, Deserializer, Serializer};
+use std::time::Duration;
 use thiserror::Error;
+use vslice_workload::duration::{self, DurationError};
 
 /// Why a text is not a size or a duration.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -10,17 +12,16 @@ pub enum QuantityError {
     #[error("'{0}' is not a size: write a whole number and B, KiB, MiB, GiB or TiB, as in 4KiB")]
     Size(String),
     /// Not a duration.
-    #[error("'{0}' is not a duration: write a whole number and ms, s or min, as in 30s")]
-    Duration(String),
+    #[error(transparent)]
+    Duration(#[from] DurationError),
+    /// A duration that is not of whole milliseconds.
+    #[error("'{0}' is finer than a millisecond")]
+    TooFine(String),
 }
 
 /// The units of a size, largest first, each with its bytes.
 const SIZE_UNITS: [(&str, u64); 5] =
     [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
-
-/// The units of a duration, largest first, each with its milliseconds. `ms` comes before `s`,
-/// since the first unit that the text ends in is taken.
-const DURATION_UNITS: [(&str, u64); 3] = [("min", 60_000), ("ms", 1), ("s", 1_000)];
 
 fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let (digits, factor) = units
@@ -42,12 +43,16 @@ pub fn parse_bytes(text: &str) -> Result<u64, QuantityError> {
     parse(text, &SIZE_UNITS).ok_or_else(|| QuantityError::Size(text.to_owned()))
 }
 
-/// Reads a duration such as `30s`, in milliseconds.
+/// Reads a duration such as `30s`, in milliseconds: see [`duration::FORMS`].
 ///
 /// # Errors
-/// [`QuantityError::Duration`] if the text is anything else, or does not fit in 64 bits.
+/// [`QuantityError::Duration`] if the text is anything else, [`QuantityError::TooFine`] if it is not of
+/// whole milliseconds.
 pub fn parse_duration_ms(text: &str) -> Result<u64, QuantityError> {
-    parse(text, &DURATION_UNITS).ok_or_else(|| QuantityError::Duration(text.to_owned()))
+    let length = duration::parse(text)?;
+    let ms = u64::try_from(length.as_millis()).ok();
+    ms.filter(|ms| Duration::from_millis(*ms) == length)
+        .ok_or_else(|| QuantityError::TooFine(text.to_owned()))
 }
 
 /// Writes a size in the largest unit that leaves a whole number.
@@ -94,6 +99,34 @@ pub mod bytes_text {
 /// For `#[serde(with = ...)]`: milliseconds, written as a duration.
 pub mod duration_text {
     use super::*;
+    use serde::de::Error;
+
+    /// A text, or a number, which is one of seconds.
+    struct Visitor;
+
+    impl serde::de::Visitor<'_> for Visitor {
+        type Value = u64;
+
+        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(formatter, "a duration: {}", duration::FORMS)
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<u64, E> {
+            parse_duration_ms(text).map_err(E::custom)
+        }
+
+        fn visit_i64<E: Error>(self, number: i64) -> Result<u64, E> {
+            self.visit_str(&number.to_string())
+        }
+
+        fn visit_u64<E: Error>(self, number: u64) -> Result<u64, E> {
+            self.visit_str(&number.to_string())
+        }
+
+        fn visit_f64<E: Error>(self, number: f64) -> Result<u64, E> {
+            self.visit_str(&number.to_string())
+        }
+    }
 
     /// Writes the duration as text.
     ///
@@ -108,8 +141,7 @@ pub mod duration_text {
     /// # Errors
     /// If the value is no text, or not that of a duration.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        parse_duration_ms(&text).map_err(serde::de::Error::custom)
+        deserializer.deserialize_any(Visitor)
     }
 }
 
@@ -163,8 +195,35 @@ mod tests {
         for text in ["", "4096", "4kb", "KiB", "-1KiB", "+1KiB", "1.5GiB", "99999999999TiB"] {
             assert!(parse_bytes(text).is_err(), "{text} was taken for a size");
         }
-        for text in ["", "30", "s", "1h", "-1s", "0.5s"] {
+        for text in ["", "s", "-1s", "0.5ms", "20us", "10d"] {
             assert!(parse_duration_ms(text).is_err(), "{text} was taken for a duration");
+        }
+        let fine = parse_duration_ms("20us").expect_err("too fine").to_string();
+        assert_eq!(fine, "'20us' is finer than a millisecond");
+    }
+
+    #[test]
+    fn a_plan_takes_a_number_for_seconds() {
+        #[derive(Deserialize)]
+        struct Plan {
+            #[serde(with = "duration_text")]
+            lease: u64,
+        }
+        let lease = |toml: &str| toml::from_str::<Plan>(toml).map(|plan| plan.lease);
+        for (toml, ms) in [
+            ("lease = 2", 2_000),
+            ("lease = 1.5", 1_500),
+            ("lease = '1m'", 60_000),
+            ("lease = '500ms'", 500),
+        ] {
+            assert_eq!(lease(toml).ok(), Some(ms), "{toml}");
+        }
+        for (toml, words) in [
+            ("lease = -2", "'-2' is not a duration: write 10, 10s, 1.5s, 500ms, 1m or 2h"),
+            ("lease = true", "expected a duration: 10, 10s, 1.5s, 500ms, 1m or 2h"),
+        ] {
+            let message = lease(toml).expect_err(toml).to_string();
+            assert!(message.contains(words), "{message}");
         }
     }
 

@@ -25,7 +25,7 @@ pub struct Overrides {
     /// Keep this many requests in flight
     #[arg(long)]
     pub depth: Option<u16>,
-    /// Stop after this long, as in 30s
+    /// Stop after this long, as in 30s, 1.5m or 2h
     #[arg(long = "duration", value_name = "DURATION", value_parser = parse_duration_ms)]
     pub duration_ms: Option<u64>,
     /// Serve the disk in an iothread: true, false
