@@ -12,14 +12,14 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use vslice::lab::plan::Accelerator;
-use vslice::lab::tools;
+use vslice::lab::{scratch, tools};
 use vslice::perf::check_rights;
 use vslice::rig::boot_sector::Guest;
 use vslice::rig::frontend::Frontend;
 use vslice::rig::inject::rival;
 use vslice::rig::machine::{Machine, MachineConfig, Placement, START_LIMIT};
 use vslice::units::{PcpuId, Tid};
-use vslice::vmm::host::HostPcpus;
+use vslice::vmm::host::{HostPcpus, disk_facts};
 use vslice::vmm::pin::affinity;
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -86,6 +86,8 @@ fn machine(qemu: &Path) -> Result<Machine, Failed> {
 fn attach(dir: &Path, args: &[&str]) -> Result<Child, Failed> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vslice"));
     command.arg("attach").args(args).arg("--json").arg("--output").arg(dir.join("run"));
+    // What is vslice's own lies elsewhere than the VM's image.
+    command.env("VSLICE_TMP", "/dev/shm");
     Ok(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
 }
 
@@ -137,6 +139,11 @@ fn recorded(qemu: &Path) -> Outcome {
     let rows = vcpu["off_cpu"].as_array().ok_or("no reasons")?;
     let over = rows.iter().find(|row| row["reason"] == "timeslice").ok_or_else(what)?;
     check(over["count"].as_u64() > Some(10), what)?;
+    let host = &summary["environment"]["details"]["host"];
+    match disk_facts(&scratch::parent_dir()) {
+        Some(disk) => check(host["disks"][0]["device"] == disk.device.as_str(), what)?,
+        None => check(host["disks_missing"][0].is_string(), what)?,
+    }
     // The report is a function of the run directory, here too.
     let again = Command::new(env!("CARGO_BIN_EXE_vslice"))
         .args(["report", "--json"])
@@ -220,7 +227,11 @@ fn unknown(qemu: &Path) -> Outcome {
         (&["nobody"][..], "there is no VM 'nobody' on this host"),
         (&[&own], "there is no VM"),
         (&[&pid, &pid], "is named twice"),
+        (&["--vm", "nobody"], "there is no VM 'nobody' on this host"),
+        (&[&pid, "--vm", &pid], "is named twice"),
         (&[&pid, "--duration", "0s"], "nothing is recorded in no time"),
+        (&[&pid, "--load", "demo", "--agent", "/etc/passwd"], "is no program for Linux"),
+        (&[&pid, "--load", "demo"], "has 1 vCPUs"),
         (&[&pid, "--duration", "soon"], "is not a duration"),
     ] {
         let output = attach(dir.path(), args)?.wait_with_output()?;

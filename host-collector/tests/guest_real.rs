@@ -21,6 +21,7 @@ use vslice::lab::tools;
 use vslice::perf::check_rights;
 use vslice::units::PcpuId;
 use vslice::vmm::qga::{LibvirtDaemon, Qga};
+use vslice::vmm::qmp::Qmp;
 use vslice::vmm::{found, host};
 
 /// A guest under TCG has booted after 10 to 20 s.
@@ -68,6 +69,7 @@ fn main() {
         };
     let trials = vec![
         trial("an_agent_is_uploaded_through_a_socket", &missing, Box::new(uploaded)),
+        trial("a_port_is_plugged_in_and_taken_out_again", &missing, Box::new(plugged)),
         trial(
             "the_guests_own_agent_is_started_through_libvirt",
             &libvirt_missing,
@@ -182,34 +184,52 @@ fn is_clean(qga: &mut Qga) -> Outcome {
 
 // --- QEMU and a plain socket ------------------------------------------------------------------
 
+/// The debian image under a QEMU with a QMP socket, `qmp`, and a port for its qemu-ga, `ga`, in `dir`.
+struct Plain {
+    name: String,
+    _qemu: Guarded,
+}
+
+impl Plain {
+    fn start(dir: &Path, ports: &[&str]) -> Result<Plain, Failed> {
+        let image = image();
+        let chardev =
+            |id: &str| format!("socket,id={id},path={},server=on,wait=off", dir.join(id).display());
+        let name = format!("plain-{}", dir.file_name().unwrap_or_default().to_string_lossy());
+        let mut command =
+            Command::new(tools::find(tools::QEMU).ok_or("QEMU was there a moment ago")?);
+        command
+            .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
+            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "512"])
+            .args(["-name", &format!("guest={name},debug-threads=on")])
+            .arg("-kernel")
+            .arg(image.join("vmlinuz"))
+            .arg("-initrd")
+            .arg(image.join("initramfs.cpio.gz"))
+            .args(["-append", "quiet panic=-1", "-drive"])
+            .arg(format!(
+                "if=none,id=disk,format=raw,snapshot=on,file={}",
+                image.join("disk.img").display()
+            ))
+            .args(["-device", "virtio-blk-pci,drive=disk", "-device", "virtio-serial-pci"])
+            .args(["-chardev", &chardev("ga")])
+            .args(["-device", "virtserialport,chardev=ga,name=org.qemu.guest_agent.0"])
+            .arg("-qmp")
+            .arg(format!("unix:{},server=on,wait=off", dir.join("qmp").display()));
+        for port in ports {
+            command.args(["-chardev", &chardev(port)]);
+            command.args(["-device", &format!("virtserialport,chardev={port},name=vslice.agent")]);
+        }
+        let _qemu = Guarded(command.stdin(Stdio::null()).spawn()?);
+        Ok(Plain { name, _qemu })
+    }
+}
+
 fn uploaded() -> Outcome {
     let dir = tempfile::tempdir()?;
-    let (image, socket) = (image(), dir.path().join("ga"));
-    let chardev = |id: &str, path: &Path| {
-        format!("socket,id={id},path={},server=on,wait=off", path.display())
-    };
-    let name = format!("plain-{}", std::process::id());
-    let mut command = Command::new(tools::find(tools::QEMU).ok_or("QEMU was there a moment ago")?);
-    command
-        .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
-        .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "512"])
-        .args(["-name", &format!("guest={name},debug-threads=on")])
-        .arg("-kernel")
-        .arg(image.join("vmlinuz"))
-        .arg("-initrd")
-        .arg(image.join("initramfs.cpio.gz"))
-        .args(["-append", "quiet panic=-1", "-drive"])
-        .arg(format!(
-            "if=none,id=disk,format=raw,snapshot=on,file={}",
-            image.join("disk.img").display()
-        ))
-        .args(["-device", "virtio-blk-pci,drive=disk", "-device", "virtio-serial-pci"])
-        .args(["-chardev", &chardev("ga", &socket)])
-        .args(["-device", "virtserialport,chardev=ga,name=org.qemu.guest_agent.0"])
-        .args(["-chardev", &chardev("load", &dir.path().join("load"))])
-        .args(["-device", "virtserialport,chardev=load,name=vslice.agent"])
-        .stdin(Stdio::null());
-    let _qemu = Guarded(command.spawn()?);
+    let socket = dir.path().join("ga");
+    let qemu = Plain::start(dir.path(), &["load"])?;
+    let name = &qemu.name;
     let connect = || Qga::connect(&socket).ok();
     let mut qga = wait_for("qemu-ga", BOOT_LIMIT, connect)?;
     let agent = "/usr/local/bin/vslice-agent";
@@ -219,16 +239,96 @@ fn uploaded() -> Outcome {
     check(qga.run("rm", &[agent], STEP_LIMIT)?.is_success(), || "not removed".to_owned())?;
     drop(qga);
 
-    let output = attach(&name, dir.path(), &["--total", "1MiB"])?.wait_with_output()?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    check(!output.status.success() && said.contains("no vslice-agent on its PATH"), || said)?;
-
-    fs::remove_dir_all(dir.path().join("run"))?;
+    let output = attach(name, dir.path(), &["--total", "1MiB"])?.wait_with_output()?;
+    came_to_nothing(&output, dir.path(), "no vslice-agent on its PATH")?;
     let own = own.to_str().ok_or("a path of letters")?;
     let args = ["--total", "1MiB", "--agent", own];
-    let output = attach(&name, dir.path(), &args)?.wait_with_output()?;
+    let output = attach(name, dir.path(), &args)?.wait_with_output()?;
     is_complete(&output, 256)?;
     is_clean(&mut wait_for("qemu-ga", STEP_LIMIT, connect)?)
+}
+
+/// It failed, said why, and left no run directory.
+fn came_to_nothing(output: &Output, dir: &Path, why: &str) -> Outcome {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    check(!output.status.success() && said.contains(why), || said)?;
+    check(!dir.join("run").exists(), || "a run directory was left".to_owned())
+}
+
+/// `vslice doctor` of this VM, which can be attached to.
+fn doctor(vm: &str) -> Result<Value, Failed> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vslice"));
+    let output = command.args(["doctor", vm, "--json"]).output()?;
+    check(output.status.success(), || String::from_utf8_lossy(&output.stderr).into_owned())?;
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// Whether QEMU has a port for vslice now, by its own word.
+fn has_port(dir: &Path) -> Result<bool, Failed> {
+    let mut qmp = Qmp::connect(&dir.join("qmp"))?;
+    let ports = qmp.execute("qom-list", json!({"path": "/machine/peripheral"}))?;
+    let chardevs = qmp.execute("query-chardev", json!({}))?;
+    let is_in = |list: &Value, key: &str, name: &str| {
+        list.as_array().into_iter().flatten().any(|entry| entry[key] == name)
+    };
+    let has_port = is_in(&ports, "name", "vslice-agent-port");
+    check(has_port == is_in(&chardevs, "label", "vslice-agent"), || format!("{ports} {chardevs}"))?;
+    Ok(has_port)
+}
+
+/// Into a guest with no way to this host, and out again: at the end, after SIGINT, after SIGKILL by the
+/// next start; never while another client has the monitor.
+fn plugged() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path();
+    let qemu = Plain::start(path, &[])?;
+    let (name, socket) = (&qemu.name, path.join("ga"));
+    let connect = || Qga::connect(&socket).ok();
+    drop(wait_for("qemu-ga", BOOT_LIMIT, connect)?);
+
+    let diagnosis = doctor(name)?;
+    let said = || format!("{diagnosis:#}");
+    check(diagnosis["can_load"] == false, said)?;
+    let lines = diagnosis["plug"]["plug"][0].as_str().unwrap_or_default();
+    check(lines.contains("chardev-add") && lines.contains("device_add"), said)?;
+    let without = attach(name, path, &["--total", "1MiB"])?.wait_with_output()?;
+    came_to_nothing(&without, path, "say --plug to plug one in")?;
+
+    let client = Qmp::connect(&path.join("qmp"))?;
+    let taken = attach(name, path, &["--total", "1MiB", "--plug"])?.wait_with_output()?;
+    came_to_nothing(&taken, path, "another client has its monitor socket")?;
+    drop(client);
+
+    let output = attach(name, path, &["--total", "1MiB", "--plug"])?.wait_with_output()?;
+    is_complete(&output, 256)?;
+    let lines = summary(&output)?["environment"]["lines"].to_string();
+    check(lines.contains("over a port that was plugged in"), || lines.clone())?;
+    check(!has_port(path)?, || "the port was left".to_owned())?;
+    fs::remove_dir_all(path.join("run"))?;
+
+    let attached = attach(name, path, &["--total", "8GiB", "--plug"])?;
+    wait_for_requests(path)?;
+    check(has_port(path)?, || "there is no port".to_owned())?;
+    kill(Pid::from_raw(i32::try_from(attached.id())?), Signal::SIGINT)?;
+    let output = attached.wait_with_output()?;
+    check(output.status.success(), || String::from_utf8_lossy(&output.stderr).into_owned())?;
+    check(!has_port(path)?, || "the port was left by SIGINT".to_owned())?;
+    is_clean(&mut wait_for("qemu-ga", STEP_LIMIT, connect)?)?;
+    fs::remove_dir_all(path.join("run"))?;
+
+    let mut attached = attach(name, path, &["--total", "8GiB", "--plug"])?;
+    wait_for_requests(path)?;
+    attached.kill()?;
+    drop(attached.wait_with_output()?);
+    check(has_port(path)?, || "nobody was there to take it out".to_owned())?;
+    is_clean(&mut wait_for("qemu-ga", STEP_LIMIT, connect)?)?;
+    fs::remove_dir_all(path.join("run"))?;
+    let mut next = Command::new(env!("CARGO_BIN_EXE_vslice"));
+    next.args(["attach", name, "--duration", "100ms", "--output"]).arg(path.join("run"));
+    let output = next.stdin(Stdio::null()).output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    check(output.status.success() && said.contains("ports of VMs"), || said)?;
+    check(!has_port(path)?, || "the port was left by SIGKILL".to_owned())
 }
 
 /// Copies a file out of the guest.
@@ -266,6 +366,7 @@ impl Libvirt {
         wait_for("qemu-ga", BOOT_LIMIT, || {
             Qga::through_libvirt(LibvirtDaemon::System, "vslice-test").ok()
         })?;
+        plug_by_hand()?;
         Ok(libvirt)
     }
 
@@ -275,7 +376,7 @@ impl Libvirt {
         copy.arg("--sparse=never").arg(image.join("disk.img")).arg(&disk);
         check(copy.status()?.success(), || "the disk cannot be copied".to_owned())?;
         let xml = self.dir.path().join("vslice-test.xml");
-        fs::write(&xml, domain(&image, &disk, &self.dir.path().join("load")))?;
+        fs::write(&xml, domain(&image, &disk))?;
         virsh(&["create", xml.to_str().ok_or("a path of letters")?]).map(drop)
     }
 
@@ -290,7 +391,20 @@ impl Drop for Libvirt {
     }
 }
 
-fn domain(image: &Path, disk: &Path, socket: &Path) -> String {
+/// By the line that `vslice doctor` has for it; the domain has no way to this host before, and one after.
+fn plug_by_hand() -> Outcome {
+    let before = doctor("vslice-test")?;
+    check(before["can_load"] == false, || format!("{before:#}"))?;
+    let line = before["plug"]["plug"][0].as_str().ok_or("no line")?;
+    let output = Command::new("sh").args(["-c", line]).output()?;
+    check(output.status.success(), || {
+        format!("{line}: {}", String::from_utf8_lossy(&output.stderr))
+    })?;
+    let after = doctor("vslice-test")?;
+    check(after["can_load"] == true && after["plug"].is_null(), || format!("{after:#}"))
+}
+
+fn domain(image: &Path, disk: &Path) -> String {
     format!(
         "<domain type='qemu'>
   <name>vslice-test</name>
@@ -313,17 +427,12 @@ fn domain(image: &Path, disk: &Path, socket: &Path) -> String {
     <channel type='unix'>
       <target type='virtio' name='org.qemu.guest_agent.0'/>
     </channel>
-    <channel type='unix'>
-      <source mode='bind' path='{socket}'/>
-      <target type='virtio' name='vslice.agent'/>
-    </channel>
   </devices>
 </domain>
 ",
         kernel = image.join("vmlinuz").display(),
         initrd = image.join("initramfs.cpio.gz").display(),
         disk = disk.display(),
-        socket = socket.display(),
     )
 }
 

@@ -1,12 +1,12 @@
 //! `vslice attach`: record VMs that are there already.
 
 use super::run::{default_output, interrupts, report, watcher};
+use super::vm::choose_with_part;
 use anyhow::{Context, bail};
 use clap::Args;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
+use vslice::guest::agent_file::AgentFile;
 use vslice::lab::plan::Plan;
 use vslice::lab::quantity;
 use vslice::ps::Listing;
@@ -24,21 +24,27 @@ instead, and who held QEMU's big lock. Ctrl-C ends the recording in order.
 
 With --load, vslice-agent is started in each guest through its qemu-ga, runs the hogs and readers of \
 the plan's VM of that name (or of the one after =), and each request is in the report. The guest needs a \
-way to this host: a vhost-vsock, or a virtio-serial port named vslice.agent (`vslice doctor --vm VM`).
+way to this host: a vhost-vsock, or a virtio-serial port named vslice.agent (`vslice doctor --vm VM`), or \
+--plug plugs one in meanwhile. What comes to nothing leaves no run directory.
 
 Examples:
   vslice ps                             which VMs there are
   vslice attach web1 --duration 10s     ten seconds of one of them
   vslice attach web1 db1 --json         two at once, until Ctrl-C
   vslice attach web1=vm1 --load demo    with the demo's hog and reader in the guest
+  vslice attach web1=vm1 --load demo --plug
+                                        over a port that is plugged in for it
   vslice attach web1=vm1 --load demo --agent ./vslice-agent --target /dev/vdb
                                         with this agent, which reads the guest's second disk")]
 pub(crate) struct AttachArgs {
     /// Each by its name, its VMM's process id, or the path of its QMP socket (see `vslice ps`), with
     /// the plan's VM that it is to be, if the names differ
-    #[arg(required = true, value_name = "VM[=PART]")]
+    #[arg(required_unless_present = "also", value_name = "VM[=PART]")]
     vms: Vec<String>,
-    /// Record for so long, as 10s or 2min; without it until Ctrl-C, or until all is read
+    /// The same; can be said several times
+    #[arg(long = "vm", id = "also", value_name = "VM[=PART]")]
+    also: Vec<String>,
+    /// Record for so long, as 10s, 1.5m or 2h; without it until Ctrl-C, or until all is read
     #[arg(long, value_name = "TIME", value_parser = duration)]
     duration: Option<Duration>,
     /// Make the run directory here, instead of runs/attach-SECONDS
@@ -56,6 +62,10 @@ pub(crate) struct AttachArgs {
     /// Upload this agent and remove it again, instead of starting the guests' own
     #[arg(long, value_name = "FILE", requires = "load")]
     agent: Option<PathBuf>,
+    /// Where a VM has no way to this host, plug a virtio-serial port into it by QMP, and take it out again
+    /// afterwards; one that was plugged in before is found
+    #[arg(long, requires = "load")]
+    plug: bool,
     /// Let readers read this file or block device in their guests, instead of the only disk
     #[arg(long, value_name = "PATH", requires = "load")]
     target: Option<String>,
@@ -80,7 +90,8 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 pub(super) fn execute(args: &AttachArgs) -> anyhow::Result<u8> {
     let listing = Listing::of_this_host();
-    let chosen = args.vms.iter().map(|wanted| choose_with_part(wanted, &listing.vms));
+    let chosen =
+        args.vms.iter().chain(&args.also).map(|wanted| choose_with_part(wanted, &listing.vms));
     let chosen = chosen.collect::<anyhow::Result<Vec<(FoundVm, Option<String>)>>>()?;
     let (vms, parts): (Vec<FoundVm>, Vec<Option<String>>) = chosen.into_iter().unzip();
     for (place, vm) in vms.iter().enumerate() {
@@ -119,8 +130,7 @@ pub(super) fn execute(args: &AttachArgs) -> anyhow::Result<u8> {
     // Whatever was recorded is reported, also if it ended early.
     let recorded = match recorded {
         Err(NotMeasured(error)) => {
-            let words = sentence(&error);
-            anyhow::bail!("nothing was recorded, see {}: {words}", output.display());
+            anyhow::bail!("nothing was recorded: {}", sentence(&error));
         }
         Ok(recorded) => recorded,
     };
@@ -143,58 +153,7 @@ fn load(
         readers.for_each(|reader| reader.total_bytes = total_bytes);
         plan.check_parts()?;
     }
-    if let Some(agent) = &args.agent {
-        check_agent(agent)?;
-    }
+    let agent = args.agent.as_deref().map(AgentFile::read).transpose()?;
     let casting = Casting::new(plan, vms, parts)?;
-    Ok(Some(Load { casting, agent: args.agent.clone(), target: args.target.clone() }))
-}
-
-/// Whether a file may be a program for a guest at all: before anything is asked of one.
-fn check_agent(agent: &Path) -> anyhow::Result<()> {
-    let mut magic = [0; 4];
-    let read = File::open(agent).and_then(|mut file| file.read_exact(&mut magic));
-    match read {
-        Ok(()) if magic == *b"\x7fELF" => Ok(()),
-        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
-            Err(error).with_context(|| format!("cannot read the agent {}", agent.display()))
-        }
-        _ => bail!("{} is no program: `make build` makes vslice-agent", agent.display()),
-    }
-}
-
-/// The one VM that a user means by `VM` or `VM=PART`, and the part.
-fn choose_with_part(wanted: &str, vms: &[FoundVm]) -> anyhow::Result<(FoundVm, Option<String>)> {
-    // A name may have a `=` of its own.
-    if let Some((name, part)) = wanted.rsplit_once('=')
-        && !vms.iter().any(|vm| vm.is_called(wanted))
-    {
-        return Ok((choose(name, vms)?, Some(part.to_owned())));
-    }
-    Ok((choose(wanted, vms)?, None))
-}
-
-/// The one VM that a user means.
-pub(super) fn choose(wanted: &str, vms: &[FoundVm]) -> anyhow::Result<FoundVm> {
-    let found: Vec<&FoundVm> = vms.iter().filter(|vm| vm.is_called(wanted)).collect();
-    match &found[..] {
-        [vm] => Ok((*vm).clone()),
-        [] => Err(nobody(wanted, vms)),
-        several => {
-            let pids: Vec<String> = several.iter().map(|vm| vm.pid.to_string()).collect();
-            bail!(
-                "several VMs are called '{wanted}': name one by its process, {}",
-                pids.join(" or ")
-            )
-        }
-    }
-}
-
-/// That none of these VMs is called so.
-pub(super) fn nobody(wanted: &str, vms: &[FoundVm]) -> anyhow::Error {
-    if vms.is_empty() {
-        return anyhow::anyhow!("no virtual machine runs here, as far as this user can see");
-    }
-    let there: Vec<String> = vms.iter().map(FoundVm::label).collect();
-    anyhow::anyhow!("there is no VM '{wanted}' on this host; there is: {}", there.join(", "))
+    Ok(Some(Load { casting, agent, target: args.target.clone(), plug: args.plug }))
 }

@@ -1,41 +1,46 @@
 //! `vslice doctor`: what this host offers.
 
-use super::attach::choose;
 use super::terminal::shown;
+use super::vm::{VmArg, choose};
 use clap::Args;
 use std::io::Write;
 use std::path::PathBuf;
-use vslice::lab::doctor::{examine, render};
+use vslice::lab::doctor::examine;
 use vslice::lab::doctor_vm::examine_vm;
-use vslice::lab::finding::Status;
 use vslice::ps::Listing;
 
 /// The arguments of `vslice doctor`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Without a VM the host is examined, for `vslice run` and `vslice attach`; with one, whether it can be attached \
+to, and what a load in its guest needs. The last line says what can be done. Nothing is changed; of a VM only \
+its qemu-ga is asked.
+
+Exit codes: 0 if VMs, or this VM, can be attached to, also where nothing can be run, for want of a guest image \
+for instance (JSON: can_run, can_load); 1 if not, or if there is no such VM; 2 if the command line is wrong.")]
 pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    vm: VmArg,
     /// Examine with this guest image, as `make image` builds it
     #[arg(long, value_name = "DIR", env = "VSLICE_IMAGE", default_value = "target/images/micro")]
     image: PathBuf,
-    /// Examine this VM instead of the host: by name, process id or QMP socket (see `vslice ps`)
-    #[arg(long, value_name = "VM")]
-    vm: Option<String>,
-    /// Print the findings as JSON
+    /// Print JSON (schema vslice.doctor/1)
     #[arg(long)]
     json: bool,
 }
 
-/// Exits with 1 if something is missing without which nothing can be recorded.
+/// Exits with 1 if nothing can be attached to.
 pub(super) fn execute(args: &DoctorArgs) -> anyhow::Result<u8> {
-    let findings = match &args.vm {
+    let diagnosis = match args.vm.wanted() {
         Some(wanted) => examine_vm(&choose(wanted, &Listing::of_this_host().vms)?),
         None => examine(&args.image),
     };
     let mut out = std::io::stdout().lock();
     if args.json {
-        serde_json::to_writer_pretty(&mut out, &findings)?;
+        serde_json::to_writer_pretty(&mut out, &diagnosis)?;
         writeln!(out)?;
     } else {
-        write!(out, "{}", shown(&render(&findings)))?;
+        write!(out, "{}", shown(&diagnosis.render()))?;
     }
-    Ok(u8::from(findings.iter().any(|finding| finding.status == Status::Missing)))
+    Ok(u8::from(!diagnosis.can_attach))
 }

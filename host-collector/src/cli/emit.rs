@@ -16,7 +16,10 @@ pub(crate) struct EmitArgs {
     /// A built-in plan's name (see `vslice plan list`) or a TOML file
     plan: String,
     /// Only this VM of the plan
-    #[arg(long, value_name = "NAME")]
+    #[arg(value_name = "VM")]
+    word: Option<String>,
+    /// The same
+    #[arg(long, value_name = "VM", conflicts_with = "word")]
     vm: Option<String>,
     /// For this QEMU, from 1.4 on, as in 2.0; without it, for the one that is installed
     #[arg(long, value_name = "VERSION")]
@@ -82,7 +85,7 @@ pub(super) fn execute(args: &EmitArgs) -> anyhow::Result<u8> {
 fn chosen(args: &EmitArgs, plan: &Plan) -> anyhow::Result<Vec<usize>> {
     let names: Vec<&str> = plan.vms.iter().map(|vm| vm.name.as_str()).collect();
     let shown = names.join(", ");
-    if let Some(name) = &args.vm {
+    if let Some(name) = args.word.as_ref().or(args.vm.as_ref()) {
         let index = names.iter().position(|vm| vm == name);
         let index = index
             .with_context(|| format!("plan '{}' has no vm '{name}', it has {shown}", plan.name))?;

@@ -12,6 +12,7 @@ pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod selftest;
 pub(crate) mod terminal;
+pub(crate) mod vm;
 
 use clap::{Parser, Subcommand};
 

@@ -1,7 +1,7 @@
 //! `vslice ps`: the virtual machines of this host.
 
-use super::attach::nobody;
 use super::terminal::shown;
+use super::vm::{VmArg, nobody};
 use clap::Args;
 use std::io::Write;
 use vslice::ps::{Listing, text};
@@ -10,11 +10,12 @@ use vslice::ps::{Listing, text};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Nothing is asked of the VMs: threads and affinities are as the kernel has them, disks as the VMM's \
-command line says, so what was plugged in later is not shown. An ordinary user sees the VMs, and \
+command line says, so what was plugged in later is not shown; how their files are open is the kernel's word, where this user \
+may see it. An ordinary user sees the VMs, and \
 of those of others neither open files nor control groups.")]
 pub(crate) struct PsArgs {
-    /// Only the VM with this name, process id or QMP socket
-    vm: Option<String>,
+    #[command(flatten)]
+    vm: VmArg,
     /// Print JSON (schema vslice.ps/1)
     #[arg(long)]
     json: bool,
@@ -22,7 +23,7 @@ pub(crate) struct PsArgs {
 
 pub(super) fn execute(args: &PsArgs) -> anyhow::Result<u8> {
     let mut listing = Listing::of_this_host();
-    if let Some(wanted) = &args.vm {
+    if let Some(wanted) = args.vm.wanted() {
         if !listing.vms.iter().any(|vm| vm.is_called(wanted)) {
             return Err(nobody(wanted, &listing.vms));
         }

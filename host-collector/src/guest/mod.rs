@@ -4,6 +4,7 @@
 //! [`session`] the conversation drawn in `vslice_wire`, one thread for each guest. Nothing that a
 //! guest sends is trusted: the wire bounds every frame, the session bounds how many there may be.
 
+pub mod agent_file;
 pub mod connection;
 pub mod exchange;
 pub mod live;

@@ -3,15 +3,15 @@
 //! The agent that the image brings is taken, or one is uploaded and removed again. Under systemd it
 //! becomes a unit of its own: systemd ends what qemu-ga has started together with qemu-ga.
 
+use super::agent_file::{self, AgentFile, AgentFileError};
 use crate::host_clock::host_now;
 use crate::vmm::qga::{EXEC, Ended, FILES, Qga, QgaError};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
-use std::io;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
+use vslice_wire::PROTOCOL_VERSION;
 
 /// The agent that an image brings, wherever its PATH finds it.
 pub const BAKED_IN: &str = "vslice-agent";
@@ -27,9 +27,6 @@ const IMAGE_MANIFEST: &str = "/etc/vslice-image.json";
 /// seconds to start one.
 pub const WORD_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// An agent is 3 MiB at most; what is much larger is none.
-const AGENT_BYTES_MAX: usize = 64 << 20;
-
 /// Why an agent could not be started.
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "each variant is said in full by its message or its source's")]
@@ -41,15 +38,13 @@ pub enum StartError {
          checkout of vslice, `make build` makes it), or bake it into the guest's image"
     )]
     NoAgent,
-    #[error("the agent {} cannot be read: {source}", path.display())]
-    Read { path: PathBuf, source: io::Error },
-    #[error("{} is no program for Linux, or of no architecture that vslice knows", path.display())]
-    NoProgram { path: PathBuf },
+    #[error(transparent)]
+    File(#[from] AgentFileError),
     #[error(
-        "{} is built for {theirs}, the guest is {machine}: build vslice-agent for it",
-        path.display()
+        "the guest's own vslice-agent speaks protocol {theirs}, this vslice speaks {PROTOCOL_VERSION}: \
+         upload the agent of the same build with --agent"
     )]
-    OtherMachine { path: PathBuf, theirs: &'static str, machine: String },
+    OtherProtocol { theirs: u32 },
     #[error("the uploaded agent has not arrived as it was sent: {words}")]
     Damaged { words: String },
     #[error("{program} failed in the guest: {words}")]
@@ -81,7 +76,7 @@ enum Kind {
 /// [`StartError`]; then nothing of it is left in the guest.
 pub fn start(
     mut qga: Qga,
-    upload: Option<&Path>,
+    upload: Option<&AgentFile>,
     address: &str,
 ) -> Result<StartedAgent, StartError> {
     let info = qga.info()?;
@@ -149,18 +144,14 @@ impl StartedAgent {
 }
 
 /// Uploads an agent, and sees that it arrived whole.
-fn send(qga: &mut Qga, agent: &Path, path: &str) -> Result<(), StartError> {
-    let owned = || agent.to_owned();
-    let bytes =
-        std::fs::read(agent).map_err(|source| StartError::Read { path: owned(), source })?;
-    let theirs = machine_of(&bytes).filter(|_| bytes.len() <= AGENT_BYTES_MAX);
-    let theirs = theirs.ok_or_else(|| StartError::NoProgram { path: owned() })?;
-    if let Some(machine) = qga.machine().filter(|machine| machine != theirs) {
-        return Err(StartError::OtherMachine { path: owned(), theirs, machine });
+fn send(qga: &mut Qga, agent: &AgentFile, path: &str) -> Result<(), StartError> {
+    if let Some(machine) = qga.machine() {
+        agent.check_machine(&machine)?;
     }
-    qga.write_file(path, &bytes)?;
+    let bytes = agent.bytes();
+    qga.write_file(path, bytes)?;
     let sum = run(qga, "sha256sum", &[path])?;
-    if !sum.out.starts_with(&hex(&Sha256::digest(&bytes))) {
+    if !sum.out.starts_with(&hex(&Sha256::digest(bytes))) {
         return Err(StartError::Damaged { words: sum.out });
     }
     run(qga, "chmod", &["0700", path]).map(drop)
@@ -183,6 +174,11 @@ fn launch(qga: &mut Qga, program: &str, address: &str, unit: &str) -> Result<Kin
     if !version.is_success() {
         let words = version.last_words().to_owned();
         return Err(StartError::Failed { program: "vslice-agent --version", words });
+    }
+    // One from before this was said is known by its first frame.
+    let theirs = agent_file::protocol_of(version.out.as_bytes());
+    if let Some(theirs) = theirs.filter(|theirs| *theirs != u32::from(PROTOCOL_VERSION)) {
+        return Err(StartError::OtherProtocol { theirs });
     }
     let name = format!("--unit={unit}");
     let args = ["--quiet", "--collect", &name, "--description=The guest side of vslice"];
@@ -207,18 +203,6 @@ fn run(qga: &mut Qga, program: &'static str, args: &[&str]) -> Result<Ended, Sta
         return Ok(ended);
     }
     Err(StartError::Failed { program, words: ended.last_words().to_owned() })
-}
-
-/// The architecture that a program is for, as uname(1) calls it: `e_machine` in its header, elf(5).
-fn machine_of(program: &[u8]) -> Option<&'static str> {
-    if !program.starts_with(b"\x7fELF") {
-        return None;
-    }
-    match program.get(18..20)? {
-        [62, 0] => Some("x86_64"),
-        [183, 0] => Some("aarch64"),
-        _ => None,
-    }
 }
 
 fn hex(bytes: &[u8]) -> String {

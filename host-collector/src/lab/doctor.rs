@@ -1,8 +1,9 @@
 //! What this host offers to a run, what is missing, and how to get it.
 
 use super::accelerator;
+use super::diagnosis::Diagnosis;
 use super::doctor_evidence;
-use super::finding::{Finding, Status};
+use super::finding::Finding;
 use super::image::MicroImage;
 use super::plan::{Accelerator, BUILT_IN, Plan, VsockSetting};
 use super::scratch;
@@ -11,7 +12,6 @@ use super::vsock::{VsockOffer, VsockWay};
 use crate::vmm::bql;
 use crate::vmm::found::{self, FoundVm, UNSEEN_VCPUS_ADVICE};
 use crate::vmm::host::{self, HostPcpus};
-use std::fmt::Write as _;
 use std::path::Path;
 
 /// What `make image` needs.
@@ -22,7 +22,7 @@ const DEBIAN_TOOLS: [&str; 5] = ["mmdebstrap", "mke2fs", "debugfs", "dumpe2fs", 
 /// Looks at everything that a run needs. Boots a guest for a moment if there are QEMU, an image
 /// and KVM; changes nothing.
 #[must_use]
-pub fn examine(image_directory: &Path) -> Vec<Finding> {
+pub fn examine(image_directory: &Path) -> Diagnosis {
     let image = MicroImage::in_directory(image_directory);
     let qemu = tools::find(tools::QEMU);
     let mut findings = vec![
@@ -47,26 +47,7 @@ pub fn examine(image_directory: &Path) -> Vec<Finding> {
             findings.push(Finding::missing("pCPUs", error.to_string(), "mount sysfs on /sys"));
         }
     }
-    findings
-}
-
-/// The findings as lines for a terminal.
-#[must_use]
-pub fn render(findings: &[Finding]) -> String {
-    let width = findings.iter().map(|finding| finding.name.len()).max().unwrap_or(0);
-    let mut text = String::new();
-    for finding in findings {
-        let mark = match finding.status {
-            Status::Ok => "ok      ",
-            Status::Degraded => "degraded",
-            Status::Missing => "MISSING ",
-        };
-        let _ = writeln!(text, "{mark}  {:width$}  {}", finding.name, finding.seen);
-        if let Some(advice) = &finding.advice {
-            let _ = writeln!(text, "{:8}  {:width$}  -> {advice}", "", "");
-        }
-    }
-    text
+    Diagnosis::of_host(findings)
 }
 
 fn qemu_finding(qemu: Option<&Path>) -> Finding {
@@ -226,6 +207,7 @@ fn plan_findings(pcpus: &HostPcpus) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lab::finding::Status;
     use std::io;
 
     #[test]
@@ -263,19 +245,10 @@ mod tests {
     }
 
     #[test]
-    fn findings_are_lines_with_advice_below() {
-        let findings =
-            [Finding::ok("QEMU", "7.2"), Finding::missing("guest image", "none", "build it")];
-        assert_eq!(
-            render(&findings),
-            "ok        QEMU         7.2\n\
-             MISSING   guest image  none\n                       -> build it\n"
-        );
-    }
-
-    #[test]
     fn a_host_without_an_image_is_told_so() {
-        let findings = examine(Path::new("/nonexistent"));
+        let diagnosis = examine(Path::new("/nonexistent"));
+        assert_eq!((diagnosis.can_attach, diagnosis.can_run), (true, Some(false)));
+        let findings = diagnosis.findings;
         let image = findings.iter().find(|finding| finding.name == "guest image").expect("always");
         assert_eq!(image.status, Status::Missing);
         assert!(findings.iter().all(|f| (f.status == Status::Ok) == f.advice.is_none()));

@@ -2,10 +2,12 @@
 //! vslice asks of it. Nothing of it is changed; its qemu-ga, if it has one, is asked what it is, and which
 //! vslice-agent the guest has.
 
+use super::diagnosis::{Diagnosis, QEMU_GA, VCPU_THREADS, WAY};
 use super::finding::Finding;
 use crate::guest::start::{BAKED_IN, WORD_TIMEOUT};
 use crate::vmm::bql;
 use crate::vmm::found::{FoundVm, UNSEEN_VCPUS_ADVICE};
+use crate::vmm::plug::by_hand;
 use crate::vmm::qemu_args::LOAD_PORT;
 use crate::vmm::qga::{AgentInfo, EXEC, Ended, FILES, Qga, QgaError};
 use crate::vmm::way::{NO_WAY_ADVICE, Way};
@@ -15,23 +17,29 @@ const UPLOAD_ADVICE: &str =
 
 /// Looks at one VM.
 #[must_use]
-pub fn examine_vm(vm: &FoundVm) -> Vec<Finding> {
+pub fn examine_vm(vm: &FoundVm) -> Diagnosis {
     let asked = Qga::of_vm(vm).and_then(|mut qga| {
         let info = qga.info()?;
         let own = info.allows(EXEC).and_then(|()| qga.run(BAKED_IN, &["--version"], WORD_TIMEOUT));
         Ok((info, own))
     });
+    let can_start = asked.as_ref().is_ok_and(|(info, own)| {
+        let has_own = own.as_ref().is_ok_and(Ended::is_success);
+        info.allows(EXEC).is_ok() && (has_own || info.allows(FILES).is_ok())
+    });
     let (info, own) = match asked {
         Ok((info, own)) => (Ok(info), Some(own)),
         Err(error) => (Err(error), None),
     };
-    let mut findings = vec![vcpus(vm), lock(vm), way(Way::of_vm(vm)), agent(info)];
+    let found = Way::find(vm);
+    let plug = found.is_none().then(|| by_hand(vm));
+    let mut findings = vec![vcpus(vm), lock(vm), way(found), agent(info)];
     findings.extend(own.map(own_agent));
-    findings
+    Diagnosis::of_vm(vm.label(), findings, can_start, plug)
 }
 
 fn way(way: Option<Way>) -> Finding {
-    let name = "way to this host";
+    let name = WAY;
     match way {
         Some(Way::Vsock { cid }) => {
             Finding::ok(name, format!("vhost-vsock, the guest is CID {cid}"))
@@ -61,7 +69,7 @@ fn own_agent(said: Result<Ended, QgaError>) -> Finding {
 }
 
 fn vcpus(vm: &FoundVm) -> Finding {
-    let (name, count) = ("vCPU threads", vm.vcpus().count());
+    let (name, count) = (VCPU_THREADS, vm.vcpus().count());
     if count == 0 {
         return Finding::missing(name, "none can be told from other threads", UNSEEN_VCPUS_ADVICE);
     }
@@ -82,7 +90,7 @@ fn lock(vm: &FoundVm) -> Finding {
 }
 
 fn agent(asked: Result<AgentInfo, QgaError>) -> Finding {
-    let name = "qemu-ga";
+    let name = QEMU_GA;
     let info = match asked {
         Err(error) => {
             let text = error.to_string();
@@ -155,8 +163,10 @@ mod tests {
 
     #[test]
     fn a_vm_without_anything_says_what_it_lacks() {
-        let seen =
-            |port| examine_vm(&vm(port)).into_iter().map(|found| found.seen).collect::<Vec<_>>();
+        let seen = |port| {
+            let findings = examine_vm(&vm(port)).findings;
+            findings.into_iter().map(|found| found.seen).collect::<Vec<_>>()
+        };
         assert_eq!(seen(false)[0], "none can be told from other threads");
         assert_eq!(seen(false)[2], "none, so that no agent can be started");
         assert_eq!(seen(false)[3], "there is no port for qemu-ga");

@@ -1,6 +1,7 @@
 //! Labs: guests that vslice starts itself, by a plan, and takes down again without a trace.
 
 pub mod accelerator;
+pub mod diagnosis;
 pub mod disk;
 pub mod doctor;
 mod doctor_evidence;

@@ -6,6 +6,7 @@ use crate::lab::accelerator::AcceleratorError;
 use crate::lab::image::ImageError;
 use crate::lab::launch::LaunchError;
 use crate::lab::plan::PlanError;
+use crate::lab::scratch::ScratchError;
 use crate::lab::vsock::VsockError;
 use crate::perf::RecordError;
 use crate::sampling::SampleError;
@@ -15,6 +16,7 @@ use crate::vmm::found::UNSEEN_VCPUS_ADVICE;
 use crate::vmm::host::HostPcpusError;
 use crate::vmm::io_scheduler::IoSchedulerError;
 use crate::vmm::pin::PinError;
+use crate::vmm::plug::PlugError;
 use crate::vmm::threads::ThreadsError;
 use crate::vmm::way::NO_WAY_ADVICE;
 use std::error::Error;
@@ -75,8 +77,15 @@ pub enum RunError {
     NoVcpuThread { vm: String, missing: String },
     #[error("which threads of {vm} run its vCPUs cannot be seen: {UNSEEN_VCPUS_ADVICE}")]
     UnseenVcpus { vm: String },
-    #[error("{vm} has no way from its guest to this host: {NO_WAY_ADVICE}")]
+    #[error(
+        "{vm} has no way from its guest to this host: say --plug to plug one in meanwhile (`vslice doctor \
+         --vm VM` has the lines to do it by hand), or {NO_WAY_ADVICE}"
+    )]
     NoWay { vm: String },
+    #[error("{vm}: {source}")]
+    Plug { vm: String, source: PlugError },
+    #[error(transparent)]
+    Scratch(#[from] ScratchError),
     #[error("{vm}: {source}")]
     AgentStart { vm: String, source: StartError },
     #[error(

@@ -3,7 +3,7 @@
 use super::watch::Watcher;
 use crate::lab::scratch;
 use crate::vmm::journal::Undone;
-use crate::vmm::{io_scheduler, pin};
+use crate::vmm::{io_scheduler, pin, plug};
 
 /// Puts it back, and says so.
 pub(super) fn undo(watcher: &mut dyn Watcher) {
@@ -11,12 +11,15 @@ pub(super) fn undo(watcher: &mut dyn Watcher) {
     let undone = [
         (pin::undo_stale_journals(&directory), "affinities of threads"),
         (io_scheduler::undo_stale_journals(&directory), "I/O schedulers of disks"),
+        (plug::undo_stale_journals(&directory), "ports of VMs"),
     ];
     for (undone, what) in undone {
         // Journals that cannot be read are none that can be undone; the run is not hurt by them.
         let Ok(Undone { count, failed_count }) = undone else { continue };
         if count > 0 {
-            watcher.stage(&format!("{what} put back that a killed vslice had left: {count}"));
+            watcher.stage(&format!(
+                "{what} put back as they were before a vslice that was killed: {count}"
+            ));
         }
         if failed_count > 0 {
             watcher.stage(&format!(

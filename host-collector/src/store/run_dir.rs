@@ -94,6 +94,12 @@ impl RunDir {
         }
     }
 
+    /// Removes a run that came to nothing, which was made by [`RunDir::create`]: all that is in it is its own.
+    /// What cannot be removed stays.
+    pub fn discard(&self) {
+        let _stays = fs::remove_dir_all(&self.path);
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -15,6 +15,7 @@ pub mod journal;
 pub mod memory_map;
 pub mod open_files;
 pub mod pin;
+pub mod plug;
 pub mod procfs;
 pub mod qemu_args;
 pub mod qga;

@@ -20,10 +20,9 @@ mod virsh;
 pub use program::Ended;
 pub use virsh::LibvirtDaemon;
 
-use super::found::{FoundVm, Manager};
+use super::found::FoundVm;
 use crate::host_clock::host_now;
 use crate::text::harmless;
-use nix::unistd::geteuid;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
@@ -153,15 +152,9 @@ impl Qga {
     /// # Errors
     /// [`QgaError`].
     pub fn of_vm(vm: &FoundVm) -> Result<Qga, QgaError> {
-        match (&vm.agent_socket, vm.manager, vm.name.as_deref()) {
+        match (&vm.agent_socket, LibvirtDaemon::of_vm(vm), vm.name.as_deref()) {
             (Some(socket), _, _) => Qga::connect(socket),
-            (None, Some(manager), Some(domain)) if vm.has_agent_port => {
-                let daemon = match manager {
-                    Manager::LibvirtSystem => LibvirtDaemon::System,
-                    Manager::LibvirtSession => {
-                        LibvirtDaemon::Session(vm.owner().unwrap_or(geteuid()))
-                    }
-                };
+            (None, Some(daemon), Some(domain)) if vm.has_agent_port => {
                 Qga::through_libvirt(daemon, domain)
             }
             _ if vm.has_agent_port => Err(QgaError::NoOtherEnd),

@@ -1,6 +1,9 @@
 //! The way from the guest of a VM that is there already to this host.
 
 use super::found::FoundVm;
+use super::qemu_args::LOAD_PORT;
+use super::qga::LibvirtDaemon;
+use roxmltree::{Document, Node};
 use std::path::PathBuf;
 
 /// The host kernel's vhost-vsock.
@@ -29,11 +32,70 @@ pub enum Way {
 }
 
 impl Way {
-    /// The best one that a VM has, if it has one.
+    /// The best one that a VM has now: by its command line, or, of a domain of libvirt, plugged in since.
+    /// The VM itself is asked nothing; libvirt may be.
+    #[must_use]
+    pub fn find(vm: &FoundVm) -> Option<Way> {
+        Way::of_vm(vm).or_else(|| {
+            let daemon = LibvirtDaemon::of_vm(vm)?;
+            Way::in_domain(&daemon.domain_xml(vm.name.as_deref()?)?)
+        })
+    }
+
+    /// In a running domain's XML (libvirt: docs/formatdomain.rst, "Channel" and "Vsock").
+    fn in_domain(xml: &str) -> Option<Way> {
+        let document = Document::parse(xml).ok()?;
+        let child = |node: Node<'_, '_>, name: &str, attribute: &str| {
+            let child = node.children().find(|child| child.has_tag_name(name))?;
+            child.attribute(attribute).map(str::to_owned)
+        };
+        let devices = || document.descendants().filter(Node::is_element);
+        let vsock = devices().filter(|node| node.has_tag_name("vsock"));
+        let cid = vsock.filter_map(|node| child(node, "cid", "address")?.parse().ok()).next();
+        if let Some(cid) = cid.filter(|_| has_vhost()) {
+            return Some(Way::Vsock { cid });
+        }
+        let mut channels = devices().filter(|node| {
+            node.has_tag_name("channel")
+                && child(*node, "target", "name").as_deref() == Some(LOAD_PORT)
+        });
+        let path = channels.find_map(|node| child(node, "source", "path"))?;
+        Some(Way::Serial { path: path.into() })
+    }
+
+    /// The best one that a VM has by its command line, if it has one.
     #[must_use]
     pub fn of_vm(vm: &FoundVm) -> Option<Way> {
-        let has_vhost = || std::fs::metadata(VHOST_VSOCK).is_ok();
         let vsock = vm.vsock_cid.filter(|_| has_vhost()).map(|cid| Way::Vsock { cid });
         vsock.or_else(|| vm.load_socket.clone().map(|path| Way::Serial { path }))
+    }
+}
+
+fn has_vhost() -> bool {
+    std::fs::metadata(VHOST_VSOCK).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_that_was_attached_later_is_in_the_domains_xml() {
+        let domain = |channels: &str| {
+            Way::in_domain(&format!("<domain type='kvm'><devices>{channels}</devices></domain>"))
+        };
+        let channel = |name: &str| {
+            format!(
+                "<channel type='unix'><source mode='bind' path='/run/c/{name}'/><target type='virtio' \
+                 name='{name}' state='disconnected'/><alias name='channel1'/></channel>"
+            )
+        };
+        let agent = channel("org.qemu.guest_agent.0");
+        assert_eq!(domain(&agent), None);
+        let both = format!("{agent}{}", channel("vslice.agent"));
+        assert_eq!(domain(&both), Some(Way::Serial { path: "/run/c/vslice.agent".into() }));
+        let vsock = "<vsock model='virtio'><cid auto='yes' address='7'/></vsock>";
+        assert_eq!(domain(vsock), has_vhost().then_some(Way::Vsock { cid: 7 }));
+        assert_eq!(Way::in_domain("no XML"), None);
     }
 }

@@ -17,6 +17,8 @@ struct Guest {
     takes_bytes: Option<usize>,
     damages: bool,
     machine: &'static str,
+    /// What its vslice-agent says of its version, if it says something else than others.
+    version: &'static str,
 }
 
 const ALL: [&str; 6] = [
@@ -88,6 +90,7 @@ impl Guest {
                 self.files.remove(&run[2]);
                 String::new()
             }
+            _ if run[1..] == ["--version"] && !self.version.is_empty() => self.version.to_owned(),
             _ => String::from("it said\nlast words\n"),
         };
         json!({"exited": true, "exitcode": 0, "out-data": BASE64.encode(out)})
@@ -102,15 +105,11 @@ fn serve(guest: Guest) -> (MockAgent, Arc<Mutex<Guest>>) {
     (MockAgent::start(answer), guest)
 }
 
-/// A program for this machine that fills several chunks.
-fn agent(machine: u8) -> tempfile::NamedTempFile {
-    let mut bytes = b"\x7fELF".to_vec();
-    bytes.resize(18, 0);
-    bytes.extend([machine, 0]);
-    bytes.extend((0..100_000_u32).flat_map(u32::to_le_bytes));
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), bytes).unwrap();
-    file
+/// An agent for this machine that fills several chunks.
+fn agent(machine: u16) -> AgentFile {
+    let filler = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
+    let bytes = [agent_file::tests::agent(machine), filler].concat();
+    AgentFile::of_bytes("/agent".as_ref(), bytes).unwrap()
 }
 
 fn programs(guest: &Mutex<Guest>) -> Vec<String> {
@@ -132,6 +131,18 @@ fn the_guests_own_agent_becomes_a_unit() {
 }
 
 #[test]
+fn an_agent_of_another_protocol_is_not_started() {
+    let version = "vslice-agent 0.0.9 (vslice protocol 4)";
+    let (mock, guest) = serve(Guest { has_own_agent: true, version, ..Guest::default() });
+    let error = start(mock.connect(), None, "vsock:2:1024").unwrap_err().to_string();
+    assert!(error.contains("speaks protocol 4, this vslice speaks"), "{error}");
+    assert_eq!(programs(&guest), ["vslice-agent"]);
+    let version = concat!("vslice-agent 0.1.0 ", vslice_wire::protocol_mark!());
+    let (mock, _guest) = serve(Guest { has_own_agent: true, version, ..Guest::default() });
+    assert!(start(mock.connect(), None, "vsock:2:1024").is_ok());
+}
+
+#[test]
 fn without_systemd_it_is_qemu_gas_child() {
     let (mock, guest) = serve(Guest { has_own_agent: true, ..Guest::default() });
     let started = start(mock.connect(), None, "virtio:vslice.agent").unwrap();
@@ -144,7 +155,7 @@ fn an_agent_is_uploaded_whole_and_removed() {
     let (mock, guest) =
         serve(Guest { machine: "x86_64", takes_bytes: Some(10_000), ..Guest::default() });
     let file = agent(62);
-    let started = start(mock.connect(), Some(file.path()), "vsock:2:1024").unwrap();
+    let started = start(mock.connect(), Some(&file), "vsock:2:1024").unwrap();
     let (path, bytes) = guest
         .lock()
         .unwrap()
@@ -153,7 +164,7 @@ fn an_agent_is_uploaded_whole_and_removed() {
         .map(|(path, bytes)| (path.clone(), bytes.clone()))
         .unwrap();
     assert!(path.starts_with("/var/lib/vslice-agent-"), "{path}");
-    assert_eq!(bytes, std::fs::read(file.path()).unwrap());
+    assert_eq!(bytes, file.bytes());
     drop(started);
     assert!(guest.lock().unwrap().files.is_empty());
     assert_eq!(programs(&guest), ["sha256sum", "chmod", &path, &path, "rm"]);
@@ -162,14 +173,14 @@ fn an_agent_is_uploaded_whole_and_removed() {
 #[test]
 fn what_does_not_arrive_whole_is_not_run_and_not_left() {
     let (mock, guest) = serve(Guest { machine: "x86_64", damages: true, ..Guest::default() });
-    let error = start(mock.connect(), Some(agent(62).path()), "vsock:2:1024").unwrap_err();
+    let error = start(mock.connect(), Some(&agent(62)), "vsock:2:1024").unwrap_err();
     assert!(matches!(error, StartError::Damaged { .. }), "{error}");
     assert_eq!(programs(&guest), ["sha256sum", "rm"]);
     assert!(guest.lock().unwrap().files.is_empty());
     // A disk that is full.
     let full = Guest { machine: "x86_64", takes_bytes: Some(0), ..Guest::default() };
     let (mock, _guest) = serve(full);
-    let error = start(mock.connect(), Some(agent(62).path()), "vsock:2:1024").unwrap_err();
+    let error = start(mock.connect(), Some(&agent(62)), "vsock:2:1024").unwrap_err();
     assert!(error.to_string().contains("takes nothing of 49152 bytes"), "{error}");
 }
 
@@ -180,12 +191,8 @@ fn each_reason_has_its_sentence() {
     assert!(error.contains("--agent") && error.contains("make build"), "{error}");
 
     let (mock, _guest) = serve(Guest { machine: "aarch64", ..Guest::default() });
-    let error = start(mock.connect(), Some(agent(62).path()), "vsock:2:1").unwrap_err();
+    let error = start(mock.connect(), Some(&agent(62)), "vsock:2:1").unwrap_err();
     assert!(error.to_string().contains("is built for x86_64, the guest is aarch64"), "{error}");
-
-    let (mock, _guest) = serve(Guest::default());
-    let error = start(mock.connect(), Some(Path::new("/proc/self/stat")), "vsock:2:1").unwrap_err();
-    assert!(matches!(error, StartError::NoProgram { .. }), "{error}");
 
     let mock = MockAgent::start(|command, _| match command {
         "guest-info" => {

@@ -4,6 +4,7 @@
 use super::super::error::RunError;
 use super::super::seat::{SeatPlan, session_plan};
 use super::roles::Casting;
+use crate::guest::agent_file::AgentFile;
 use crate::guest::connection::GuestListener;
 use crate::guest::start::{self, StartedAgent};
 use crate::lab::plan::{Accelerator, VmPlan};
@@ -12,7 +13,7 @@ use crate::vmm::found::FoundVm;
 use crate::vmm::qemu_args::LOAD_PORT;
 use crate::vmm::qga::Qga;
 use crate::vmm::way::Way;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 use vslice_workload::spec::WorkloadSpec;
 
@@ -25,9 +26,11 @@ pub struct Load {
     /// The plan, and who plays which part of it.
     pub casting: Casting,
     /// The agent to upload; `None` to take the guests' own.
-    pub agent: Option<PathBuf>,
+    pub agent: Option<AgentFile>,
     /// What the readers read in their guests, instead of the only disk.
     pub target: Option<String>,
+    /// Whether a VM that has no way to this host gets one plugged in for the time of the recording.
+    pub plug: bool,
 }
 
 /// Where one guest's agent meets the collector.
@@ -40,8 +43,8 @@ pub(super) struct Meeting {
 
 impl Meeting {
     /// Prepares it in the way that the VM has.
-    pub(super) fn of_vm(vm: &FoundVm, index: u8) -> Result<Meeting, RunError> {
-        match Way::of_vm(vm).ok_or_else(|| RunError::NoWay { vm: vm.label() })? {
+    pub(super) fn on(way: Way, vm: &FoundVm, index: u8) -> Result<Meeting, RunError> {
+        match way {
             Way::Vsock { cid } => {
                 let port = vsock::own_port(index, std::process::id());
                 let path = || PathBuf::from(format!("vsock port {port}"));
@@ -105,8 +108,7 @@ impl Load {
     pub(super) fn start(&self, vm: &FoundVm, address: &str) -> Result<StartedAgent, RunError> {
         let failed = |source| RunError::AgentStart { vm: vm.label(), source };
         let qga = Qga::of_vm(vm).map_err(|error| failed(error.into()))?;
-        let agent: Option<&Path> = self.agent.as_deref();
-        start::start(qga, agent, address).map_err(failed)
+        start::start(qga, self.agent.as_ref(), address).map_err(failed)
     }
 }
 
@@ -139,7 +141,7 @@ mod tests {
         let vms = [vm_with(vcpus)];
         let plan = Plan::load("demo").expect("built in");
         let casting = Casting::new(plan, &vms, &[None]).expect("it has a part");
-        let mut load = Load { casting, agent: None, target: None };
+        let mut load = Load { casting, agent: None, target: None, plug: false };
         change(&mut load);
         load.check(&vms).map_err(|error| error.to_string())
     }

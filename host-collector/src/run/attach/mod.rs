@@ -3,7 +3,9 @@
 //! left its pCPU, and who had it instead.
 
 mod load;
+mod names;
 mod roles;
+mod ways;
 mod work;
 
 pub use load::Load;
@@ -36,15 +38,29 @@ use crate::vmm::procfs::{self, StartTicks};
 use crate::vmm::scheduling::Scheduling;
 use crate::vmm::threads;
 use load::{Meeting, accelerator_of};
+use names::names_of;
 use roles::Pinned;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+use ways::PluggedPorts;
 use work::Attached;
 
-/// What a name in the run directory has room for.
-const NAME_CHARS_MAX: usize = 32;
+/// What a run says of the way to its guests until there is one.
+const NO_AGENT: &str = "no agent was started, so there are no requests";
+
+/// What it says then.
+fn agents_started(plugged_count: usize) -> String {
+    let started = "their agents were started through qemu-ga";
+    match plugged_count {
+        0 => started.to_owned(),
+        1 => format!("{started}, and meet vslice over a port that was plugged in for it"),
+        count => {
+            format!("{started}, and meet vslice over {count} ports that were plugged in for it")
+        }
+    }
+}
 
 /// What is recorded, and for how long.
 #[derive(Debug, Clone, Copy)]
@@ -135,13 +151,16 @@ impl<'a> Attachment<'a> {
     /// returned says how that went once it was measured.
     ///
     /// # Errors
-    /// Why nothing was measured.
+    /// Why nothing was measured. There is no run directory then.
     pub fn record(&self, watcher: &mut dyn Watcher) -> Result<Result<(), RunError>, NotMeasured> {
         let mut manifest = self.manifest();
         let result = self.make(&mut manifest, watcher);
         let closed = close(&self.dir, &mut manifest, result);
         match closed {
-            Err(error) if manifest.window.is_none() => Err(NotMeasured(error)),
+            Err(error) if manifest.window.is_none() => {
+                self.dir.discard();
+                Err(NotMeasured(error))
+            }
             closed => Ok(closed),
         }
     }
@@ -164,10 +183,24 @@ impl<'a> Attachment<'a> {
         manifest: &mut Manifest,
         watcher: &mut dyn Watcher,
     ) -> Result<(), RunError> {
+        let mut ports = PluggedPorts::default();
+        let result = self.make_over(&mut ports, load, manifest, watcher);
+        ports.take_out(watcher);
+        result
+    }
+
+    fn make_over(
+        &self,
+        ports: &mut PluggedPorts,
+        load: &Load,
+        manifest: &mut Manifest,
+        watcher: &mut dyn Watcher,
+    ) -> Result<(), RunError> {
         let (mut plans, mut addresses) = (Vec::new(), Vec::new());
         let vms = self.options.vms.iter().zip(load.casting.parts()).zip(&self.names);
         for (((vm, part), name), index) in vms.zip(0..) {
-            let Meeting { listener, address } = Meeting::of_vm(vm, index)?;
+            let way = ports.way_of(vm, load.plug, watcher)?;
+            let Meeting { listener, address } = Meeting::on(way, vm, index)?;
             plans.push(load.seat_plan(vm, part, name.as_str(), listener));
             addresses.push(address);
         }
@@ -184,6 +217,7 @@ impl<'a> Attachment<'a> {
                     agents.push(agent);
                 }
                 self.meet(seats, agents, &addresses)?;
+                manifest.vsock_way = agents_started(ports.count());
                 self.measure(manifest, watcher, Some((load, seats)))
             });
         seated?.result
@@ -323,11 +357,7 @@ impl<'a> Attachment<'a> {
             plan_name: "attach".to_owned(),
             accelerator: accelerators.into_iter().collect::<Vec<_>>().join(" and "),
             accelerator_reason: "the VMs were found running".to_owned(),
-            vsock_way: match self.options.load {
-                Some(_) => "their agents were started through qemu-ga",
-                None => "no agent was started, so there are no requests",
-            }
-            .to_owned(),
+            vsock_way: NO_AGENT.to_owned(),
             environment_lines: [facts.lines(), self.casting_lines()].concat(),
             environment: serde_json::to_value(facts).unwrap_or_default(),
             collector_pid: Tid(std::process::id()),
@@ -368,25 +398,4 @@ pub(crate) fn records_of(vms: &[FoundVm]) -> Vec<VmRecord> {
     let mut records: Vec<VmRecord> = named.map(|(vm, name)| record_of(vm, &name, None)).collect();
     lock_facts::note_locks(&mut records);
     records
-}
-
-/// Names for files, each once: what cannot be in one is a dash there, and VMs that would have one name
-/// are called by their processes.
-fn names_of(vms: &[FoundVm]) -> Vec<VmName> {
-    let own = |vm: &FoundVm| {
-        let letters = vm.name.as_deref()?.chars().take(NAME_CHARS_MAX).map(|letter| {
-            if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '-' }
-        });
-        VmName::try_from(letters.collect::<String>()).ok()
-    };
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for name in vms.iter().filter_map(own) {
-        *counts.entry(name.as_str().to_owned()).or_default() += 1;
-    }
-    let name = |vm: &FoundVm| {
-        let single = own(vm).filter(|name| counts.get(name.as_str()) == Some(&1));
-        let by_process = || VmName::try_from(format!("pid-{}", vm.pid).as_str());
-        single.unwrap_or_else(|| by_process().expect("letters, digits and a dash"))
-    };
-    vms.iter().map(name).collect()
 }

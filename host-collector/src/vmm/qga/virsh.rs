@@ -1,6 +1,7 @@
 //! The way to an agent through libvirt, which holds the channels of its domains.
 
 use super::{QgaError, garbled, refusal};
+use crate::vmm::found::{FoundVm, Manager};
 use nix::unistd::{Uid, User, geteuid};
 use serde_json::Value;
 use std::os::unix::process::CommandExt;
@@ -17,6 +18,22 @@ pub enum LibvirtDaemon {
 }
 
 impl LibvirtDaemon {
+    /// The one that manages a VM, if one does.
+    #[must_use]
+    pub fn of_vm(vm: &FoundVm) -> Option<LibvirtDaemon> {
+        Some(match vm.manager? {
+            Manager::LibvirtSystem => LibvirtDaemon::System,
+            Manager::LibvirtSession => LibvirtDaemon::Session(vm.owner().unwrap_or(geteuid())),
+        })
+    }
+
+    /// A running domain as libvirt has it now, also what was plugged in since it was started. The domain
+    /// itself is asked nothing. `None` if there is no such domain, or no virsh.
+    pub(in crate::vmm) fn domain_xml(self, domain: &str) -> Option<String> {
+        let output = self.virsh().args(["dumpxml", "--domain", domain]).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     fn virsh(self) -> Command {
         let mut virsh = Command::new("virsh");
         virsh.env("LC_ALL", "C");

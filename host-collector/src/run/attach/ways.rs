@@ -1,0 +1,70 @@
+//! The ways from attached VMs' guests to this host, and ports that are plugged in for want of one.
+
+use super::super::error::RunError;
+use super::super::watch::Watcher;
+use crate::lab::scratch::{self, PrivateDir};
+use crate::vmm::found::FoundVm;
+use crate::vmm::plug::{self, Plugged, PluggedPort};
+use crate::vmm::way::Way;
+use nix::unistd::geteuid;
+use std::os::unix::fs::chown;
+
+/// The socket of a plugged port, in a directory of its own.
+const SOCKET: &str = "agent";
+
+/// Ports that are plugged in for as long as this is there.
+#[derive(Debug, Default)]
+pub(super) struct PluggedPorts {
+    ports: Vec<(String, PluggedPort, PrivateDir)>,
+}
+
+impl PluggedPorts {
+    /// The way of a VM, by a port that is plugged in if there is no other and that is wanted.
+    pub(super) fn way_of(
+        &mut self,
+        vm: &FoundVm,
+        plugs: bool,
+        watcher: &mut dyn Watcher,
+    ) -> Result<Way, RunError> {
+        if let Some(way) = Way::find(vm) {
+            return Ok(way);
+        }
+        if !plugs {
+            return Err(RunError::NoWay { vm: vm.label() });
+        }
+        watcher.stage(&format!("plugging a port into {}", vm.label()));
+        let directory = PrivateDir::create(&scratch::parent_dir())?;
+        // QEMU makes the socket, often as a user of its own.
+        if let Some(owner) = vm.owner().filter(|owner| *owner != geteuid()) {
+            let _it_says_so_itself = chown(directory.path(), Some(owner.as_raw()), None);
+        }
+        let failed = |source| RunError::Plug { vm: vm.label(), source };
+        let socket = directory.path().join(SOCKET);
+        match plug::plug(vm, &scratch::parent_dir(), &socket).map_err(failed)? {
+            Plugged::Found(way) => Ok(way),
+            Plugged::Port(port) => {
+                let way = port.way();
+                self.ports.push((vm.label(), port, directory));
+                Ok(way)
+            }
+        }
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.ports.len()
+    }
+
+    /// Takes all of them out, and says which could not be.
+    pub(super) fn take_out(self, watcher: &mut dyn Watcher) {
+        for (vm, port, directory) in self.ports {
+            if let Err(error) = port.take_out() {
+                watcher.stage(&format!(
+                    "the port that was plugged into {vm} could not be taken out, the next vslice tries \
+                     again: {error}"
+                ));
+            }
+            drop(directory);
+        }
+    }
+}

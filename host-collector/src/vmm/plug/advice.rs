@@ -1,0 +1,168 @@
+//! How a user plugs a port in by hand: the lines to be typed.
+
+use super::{CHARDEV_ID, PORT_ID, commands};
+use crate::vmm::found::{FoundVm, Manager};
+use crate::vmm::qemu_args::LOAD_PORT;
+use crate::vmm::way::{NO_WAY_ADVICE, VHOST_VSOCK};
+use serde::Serialize;
+use serde_json::json;
+use std::path::Path;
+
+/// What to type, for the VM as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ByHand {
+    /// What the lines are for, as a sentence without its end.
+    pub how: String,
+    /// Lines for a shell that plug a way in; none where there is nobody to tell them.
+    pub plug: Vec<String>,
+    /// Those that take it out again.
+    pub unplug: Vec<String>,
+}
+
+impl ByHand {
+    /// All of it in one line.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        match &self.plug[..] {
+            [] => self.how.clone(),
+            lines => format!("{}:\n  {}", self.how, lines.join("\n  ")),
+        }
+    }
+}
+
+/// The lines for this VM. Nothing is asked of it.
+#[must_use]
+pub fn by_hand(vm: &FoundVm) -> ByHand {
+    let has_vhost = Path::new(VHOST_VSOCK).exists();
+    match (vm.manager, vm.name.as_deref(), vm.qmp_sockets.first()) {
+        (Some(manager), Some(domain), _) => through_libvirt(manager, domain, has_vhost),
+        (_, _, Some(monitor)) => through_qmp(monitor, vm.pid.0, has_vhost),
+        _ => ByHand { how: NO_WAY_ADVICE.to_owned(), plug: Vec::new(), unplug: Vec::new() },
+    }
+}
+
+/// libvirt has the monitor of its domains, and plugs itself.
+fn through_libvirt(manager: Manager, domain: &str, has_vhost: bool) -> ByHand {
+    let uri = match manager {
+        Manager::LibvirtSystem => "qemu:///system",
+        Manager::LibvirtSession => "qemu:///session",
+    };
+    let virsh = |command: &str, device: &str| {
+        let domain = quoted(domain);
+        format!("echo {} | virsh -c {uri} {command} {domain} /dev/stdin --live", quoted(device))
+    };
+    let device = if has_vhost {
+        "<vsock model='virtio'><cid auto='yes'/></vsock>".to_owned()
+    } else {
+        format!(
+            "<channel type='unix'><source mode='bind'/><target type='virtio' name='{LOAD_PORT}'/></channel>"
+        )
+    };
+    ByHand {
+        how: "libvirt has its monitor, and plugs a way in; vslice attach finds it".to_owned(),
+        plug: vec![virsh("attach-device", &device)],
+        unplug: vec![virsh("detach-device", &device)],
+    }
+}
+
+/// A client types commands into the monitor's socket.
+fn through_qmp(monitor: &Path, pid: u32, has_vhost: bool) -> ByHand {
+    let client = |commands: Vec<(&str, serde_json::Value)>| {
+        let first = ("qmp_capabilities", json!({}));
+        let commands = [vec![first], commands].concat();
+        let lines = commands.into_iter().map(|(command, arguments)| {
+            quoted(&json!({"execute": command, "arguments": arguments}).to_string())
+        });
+        let lines = lines.collect::<Vec<_>>().join(" ");
+        let socket = quoted(&monitor.display().to_string());
+        // The monitor is QEMU's until it has answered.
+        vec![format!("(printf '%s\\n' {lines}; sleep 1) | socat - UNIX-CONNECT:{socket}")]
+    };
+    let how = "its QMP socket plugs a way in; `vslice attach --load PLAN --plug` does this by itself, and \
+               takes it out again"
+        .to_owned();
+    if has_vhost {
+        let device = json!({"driver": "vhost-vsock-pci", "id": PORT_ID, "guest-cid": pid});
+        return ByHand {
+            how,
+            plug: client(vec![("device_add", device)]),
+            unplug: client(vec![("device_del", json!({"id": PORT_ID}))]),
+        };
+    }
+    let socket = monitor.with_file_name(format!("{LOAD_PORT}-{pid}.sock"));
+    ByHand {
+        how,
+        plug: client(commands(&socket).to_vec()),
+        unplug: client(vec![
+            ("device_del", json!({"id": PORT_ID})),
+            ("chardev-remove", json!({"id": CHARDEV_ID})),
+        ]),
+    }
+}
+
+/// One word of a shell's.
+fn quoted(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=".contains(&byte);
+    if !text.is_empty() && text.bytes().all(plain) {
+        return text.to_owned();
+    }
+    if text.contains('\'') && !text.contains(['"', '$', '`', '\\', '!']) {
+        return format!("\"{text}\"");
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vmm::way::Way;
+
+    #[test]
+    fn libvirt_is_told_through_virsh() {
+        let vm = FoundVm { manager: Some(Manager::LibvirtSystem), ..FoundVm::called("web 1") };
+        let domain = through_libvirt(Manager::LibvirtSystem, "web 1", false);
+        assert_eq!(
+            domain.plug,
+            ["echo \"<channel type='unix'><source mode='bind'/><target type='virtio' \
+              name='vslice.agent'/></channel>\" | virsh -c qemu:///system attach-device 'web 1' \
+              /dev/stdin --live"]
+        );
+        assert!(domain.unplug[0].contains("detach-device"), "{domain:?}");
+        assert!(by_hand(&vm).sentence().contains("\n  echo "));
+        let vsock = through_libvirt(Manager::LibvirtSession, "web1", true);
+        assert!(vsock.plug[0].contains("cid auto") && vsock.plug[0].contains("qemu:///session"));
+    }
+
+    #[test]
+    fn a_monitor_is_told_by_socat() {
+        let by_hand = through_qmp(Path::new("/run/q/qmp"), 7, false);
+        let line = &by_hand.plug[0];
+        assert!(
+            line.starts_with("(printf '%s\\n' '{\"arguments\":{},\"execute\":\"qmp_cap"),
+            "{line}"
+        );
+        assert!(line.contains(r#""path":"/run/q/vslice.agent-7.sock""#), "{line}");
+        assert!(line.ends_with("; sleep 1) | socat - UNIX-CONNECT:/run/q/qmp"), "{line}");
+        assert!(through_qmp(Path::new("/q"), 7, true).plug[0].contains(r#""guest-cid":7"#));
+    }
+
+    #[test]
+    fn who_has_neither_is_started_again() {
+        let nobody = by_hand(&FoundVm::called("web1"));
+        assert!(nobody.plug.is_empty() && nobody.sentence().contains("start it again"));
+        assert_eq!(Way::of_vm(&FoundVm::called("web1")), None);
+    }
+
+    #[test]
+    fn words_are_quoted_for_a_shell() {
+        for (text, word) in [
+            ("web1", "web1"),
+            ("", "''"),
+            ("a b", "'a b'"),
+            ("it's", "\"it's\""),
+            ("it's $HOME", r"'it'\''s $HOME'"),
+        ] {
+            assert_eq!(quoted(text), word);
+        }
+    }
+}
