@@ -467,7 +467,9 @@ fn spans() -> impl Strategy<Value = Vec<Span>> {
 }
 
 /// Spans, from when until when the host had the I/O, and how well the request is known.
-fn drawn_requests() -> impl Strategy<Value = Vec<(Vec<Span>, Option<(u64, u64)>, u8)>> {
+type DrawnRequest = (Vec<Span>, Option<(u64, u64)>, u8);
+
+fn drawn_requests() -> impl Strategy<Value = Vec<DrawnRequest>> {
     let io = prop::option::weighted(0.8, (0..4_000_000_u64, 0..9_000_000_u64));
     prop::collection::vec((spans(), io, 0..20_u8), 0..150)
 }
