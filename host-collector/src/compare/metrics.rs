@@ -181,7 +181,8 @@ impl Metric {
         let unplaced_count = requests.unattributable_by.unplaced();
         let is_placed = requests.count > 0
             && unplaced_count as f64 <= UNPLACED_SHARE_MAX * requests.count as f64;
-        let latency = |latency_ns: u64| is_placed.then_some(latency_ns as f64);
+        let latency =
+            |latency_ns: Option<u64>| latency_ns.filter(|_| is_placed).map(|ns| ns as f64);
         let ratio = |part: u64, whole: u64| (whole > 0).then(|| part as f64 / whole as f64);
         let (all, io) = (&summary.classes.all, &summary.io.classes.all);
         match self {
@@ -194,7 +195,7 @@ impl Metric {
             Metric::LatencyP50 => latency(summary.latency_ns.p50),
             Metric::LatencyP99 => latency(summary.latency_ns.p99),
             Metric::LatencyP999 => latency(summary.latency_ns.p999),
-            Metric::Iops => is_placed.then_some(requests.iops),
+            Metric::Iops => requests.iops.filter(|_| is_placed),
             Metric::InactivityPerRequest if is_recorded && is_placed => {
                 ratio(io.inactivity_ns, io.known)
             }
@@ -263,8 +264,8 @@ mod tests {
             of(Metric::BqlWaitPerRequest),
             off.total_ns as f64 / summary.requests.count as f64
         );
-        assert_eq!(of(Metric::LatencyP999), summary.latency_ns.p999 as f64);
-        assert_eq!(of(Metric::Iops), summary.requests.iops);
+        assert_eq!(of(Metric::LatencyP999), summary.latency_ns.p999.unwrap() as f64);
+        assert_eq!(Some(of(Metric::Iops)), summary.requests.iops);
         let io = &summary.io.classes.all;
         assert_eq!(of(Metric::InactivityPerRequest), io.inactivity_ns as f64 / io.known as f64);
         let shares: f64 = Part::ALL.into_iter().map(|part| of(Metric::Share(part))).sum();

@@ -27,7 +27,7 @@ impl Spread {
     #[must_use]
     pub fn of(timeslices: &Timeslices) -> Option<Spread> {
         let Timeslices { p10_ns, p50_ns, p90_ns, .. } = *timeslices;
-        (timeslices.count > 0).then_some(Spread { p10_ns, p50_ns, p90_ns })
+        Some(Spread { p10_ns: p10_ns?, p50_ns: p50_ns?, p90_ns: p90_ns? })
     }
 
     /// A line from one percentile to the other on this scale, the median in it as an `o`.

@@ -242,14 +242,14 @@ impl SummaryBuilder {
         let directory = Directory::new(names, &self.vms);
         let latency_ns = self.latencies.latency_ns();
         let all = self.latencies.class(None);
-        let p99 = self.latencies.class(Some(latency_ns.p99));
-        let p999 = self.latencies.class(Some(latency_ns.p999));
+        let p99 = self.latencies.class(latency_ns.p99);
+        let p999 = self.latencies.class(latency_ns.p999);
         let io = ByClass {
             all: all.io.class(all.latency_ns),
             p99: p99.io.class(p99.latency_ns),
             p999: p999.io.class(p999.latency_ns),
         };
-        let thresholds_ns = [None, Some(latency_ns.p99), Some(latency_ns.p999)];
+        let thresholds_ns = [None, latency_ns.p99, latency_ns.p999];
         let [met_all, met_p99, met_p999] =
             self.latencies.encounters(ANTAGONISTS_MAX, thresholds_ns);
         let mut summary = Summary {
@@ -313,17 +313,18 @@ impl SummaryBuilder {
     fn requests(&self) -> Requests {
         let by = self.requests.unattributable_by;
         let count = self.latencies.count() + by.unplaced();
-        let elapsed_ns =
-            self.first_submitted.map_or(0, |submitted| self.last_completed.since_ns(submitted));
+        let first = self.first_submitted;
+        let elapsed_ns = first.map(|submitted| self.last_completed.since_ns(submitted));
         // Those without a place on the host's clock may lie outside of that time.
         let made = self.latencies.count().saturating_add(self.requests.dropped);
-        let iops = if elapsed_ns == 0 { 0.0 } else { made as f64 * 1e9 / elapsed_ns as f64 };
+        let iops = elapsed_ns.filter(|elapsed_ns| *elapsed_ns > 0);
+        let iops = iops.map(|elapsed_ns| made as f64 * 1e9 / elapsed_ns as f64);
         Requests {
             count,
             unattributable: by.total(),
             elapsed_ns,
             // A tenth of a request in a second is more than a run can tell.
-            iops: (iops * 10.0).round() / 10.0,
+            iops: iops.map(|iops| (iops * 10.0).round() / 10.0),
             ..self.requests.clone()
         }
     }

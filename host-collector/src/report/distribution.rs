@@ -38,29 +38,28 @@ impl Distribution {
         self.histogram.len()
     }
 
-    /// The shortest, exactly; 0 if there is none.
-    pub(super) fn min_ns(&self) -> u64 {
-        self.min_ns.min(self.max_ns)
+    /// The shortest, exactly.
+    pub(super) fn min_ns(&self) -> Option<u64> {
+        (self.count() > 0).then_some(self.min_ns)
     }
 
-    /// The longest, exactly; 0 if there is none.
-    pub(super) fn max_ns(&self) -> u64 {
-        self.max_ns
+    /// The longest, exactly.
+    pub(super) fn max_ns(&self) -> Option<u64> {
+        (self.count() > 0).then_some(self.max_ns)
     }
 
-    /// The mean, rounded to a nanosecond; 0 if there is none.
-    pub(super) fn mean_ns(&self) -> u64 {
+    /// The mean, rounded to a nanosecond.
+    pub(super) fn mean_ns(&self) -> Option<u64> {
         let count = u128::from(self.count());
-        if count == 0 {
-            return 0;
-        }
-        u64::try_from((self.sum_ns + count / 2) / count).expect("a mean is at most the largest u64")
+        let mean_ns = (self.sum_ns + count / 2).checked_div(count)?;
+        Some(u64::try_from(mean_ns).expect("a mean is at most the largest u64"))
     }
 
     /// The quantile, in [0, 1]: the upper edge of the bucket that holds it, or the longest length
     /// if that is less, or the shortest if it is more, which takes lengths above [`LENGTH_MAX_NS`]. So what is longer than a quantile is exactly what lies in later buckets.
-    pub(super) fn quantile_ns(&self, quantile: f64) -> u64 {
-        self.histogram.value_at_quantile(quantile).max(self.min_ns()).min(self.max_ns)
+    pub(super) fn quantile_ns(&self, quantile: f64) -> Option<u64> {
+        let edge_ns = self.histogram.value_at_quantile(quantile);
+        Some(edge_ns.max(self.min_ns()?).min(self.max_ns))
     }
 
     /// The lower edge of the bucket that holds `length_ns`.
@@ -75,22 +74,21 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn an_empty_distribution_is_all_zero() {
+    fn an_empty_distribution_has_no_figures() {
         let empty = Distribution::new();
-        let figures = [empty.count(), empty.min_ns(), empty.max_ns(), empty.mean_ns()];
-        assert_eq!(figures, [0; 4]);
-        assert_eq!(empty.quantile_ns(0.99), 0);
+        let figures = [empty.min_ns(), empty.max_ns(), empty.mean_ns(), empty.quantile_ns(0.99)];
+        assert_eq!((empty.count(), figures), (0, [None; 4]));
     }
 
     #[test]
     fn the_figures_of_one_to_a_thousand() {
         let mut distribution = Distribution::new();
         (1..=1000).for_each(|length_ns| distribution.record(length_ns));
-        assert_eq!(distribution.quantile_ns(0.5), 500);
-        assert_eq!(distribution.quantile_ns(0.99), 990);
-        assert_eq!(distribution.quantile_ns(0.999), 999);
-        assert_eq!((distribution.min_ns(), distribution.max_ns()), (1, 1000));
-        assert_eq!(distribution.mean_ns(), 501, "500.5 rounds up");
+        assert_eq!(distribution.quantile_ns(0.5), Some(500));
+        assert_eq!(distribution.quantile_ns(0.99), Some(990));
+        assert_eq!(distribution.quantile_ns(0.999), Some(999));
+        assert_eq!((distribution.min_ns(), distribution.max_ns()), (Some(1), Some(1000)));
+        assert_eq!(distribution.mean_ns(), Some(501), "500.5 rounds up");
     }
 
     #[test]
@@ -98,10 +96,10 @@ mod tests {
         let mut distribution = Distribution::new();
         distribution.record(u64::MAX);
         distribution.record(u64::MAX);
-        assert_eq!(distribution.mean_ns(), u64::MAX);
-        assert_eq!(distribution.max_ns(), u64::MAX);
+        assert_eq!(distribution.mean_ns(), Some(u64::MAX));
+        assert_eq!(distribution.max_ns(), Some(u64::MAX));
         assert!(distribution.bucket_ns(u64::MAX) <= LENGTH_MAX_NS);
-        assert_eq!(distribution.quantile_ns(0.5), u64::MAX, "not below the shortest");
+        assert_eq!(distribution.quantile_ns(0.5), Some(u64::MAX), "not below the shortest");
     }
 
     proptest! {
@@ -111,7 +109,7 @@ mod tests {
         ) {
             let mut distribution = Distribution::new();
             lengths.iter().for_each(|length_ns| distribution.record(*length_ns));
-            let quantile_ns = distribution.quantile_ns(quantile);
+            let quantile_ns = distribution.quantile_ns(quantile).unwrap();
             for length_ns in lengths {
                 let is_longer = length_ns > quantile_ns;
                 prop_assert_eq!(distribution.bucket_ns(length_ns) > quantile_ns, is_longer);

@@ -70,7 +70,7 @@ pub struct ScheduledVcpu {
     /// How often it came on a pCPU.
     pub timeslices: u64,
     /// `on_pcpu_ns` over `timeslices`; 0 without timeslices.
-    pub timeslice_mean_ns: u64,
+    pub timeslice_mean_ns: Option<u64>,
 }
 
 /// What was seen by looking at the threads now and then.

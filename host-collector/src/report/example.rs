@@ -448,7 +448,7 @@ pub(crate) fn sampled() -> Summary {
         on_pcpu_ns: 500_000_000,
         run_delay_ns: 250_000_000,
         timeslices: 1000,
-        timeslice_mean_ns: 500_000,
+        timeslice_mean_ns: Some(500_000),
     }];
     let mut builder = SummaryBuilder::new(START, vms());
     let mut at = HostNs(START.0 + 500_000);

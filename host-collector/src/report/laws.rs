@@ -258,8 +258,10 @@ impl Laws {
         self.ascending(&format!("the mean timeslice of {vcpu}"), &[mean_ns, max_ns]);
     }
 
-    fn ascending(&mut self, what: &str, values: &[u64]) {
-        if !values.is_sorted() {
+    fn ascending(&mut self, what: &str, values: &[Option<u64>]) {
+        // Of none there are no figures, and of some there are all.
+        if !values.is_sorted() || values.iter().any(|value| value.is_none() != values[0].is_none())
+        {
             self.violations.push(format!("{what} does not ascend: {values:?}"));
         }
     }
@@ -283,7 +285,13 @@ impl Laws {
         }
         for row in &vcpu.off_cpu {
             let what = format!("the longest {:?} of {name}", row.reason);
-            self.at_most(&what, row.max_ns, "their total", row.total_ns);
+            self.at_most(&what, row.max_ns.unwrap_or(0), "their total", row.total_ns);
+            self.equal(
+                &format!("{what} being there"),
+                u64::from(row.max_ns.is_some()),
+                "and there being one",
+                u64::from(row.count > 0),
+            );
         }
         self.timeslices(&name, &vcpu.timeslices);
     }

@@ -182,11 +182,12 @@ pub struct Requests {
     pub short: u64,
     /// Bytes that the recorded requests read.
     pub bytes: u64,
-    /// From the first submission to the last completion that have a place on the host's clock.
-    pub elapsed_ns: u64,
-    /// Requests (those with a place on the host's clock, and dropped ones) in a second of `elapsed_ns`; 0 if
-    /// that is 0.
-    pub iops: f64,
+    /// From the first submission to the last completion that have a place on the host's clock; `None` if
+    /// there are none.
+    pub elapsed_ns: Option<u64>,
+    /// Requests (those with a place on the host's clock, and dropped ones) in a second of `elapsed_ns`; `None`
+    /// if that is 0 or not known.
+    pub iops: Option<f64>,
 }
 
 /// Unattributable requests by reason.
@@ -221,27 +222,27 @@ impl UnattributableBy {
     }
 }
 
-/// Latencies of all recorded requests that have a place on the host's clock; all 0 if there are
+/// Latencies of all recorded requests that have a place on the host's clock; all `None` if there are
 /// none. `min`, `mean` (rounded) and `max` are exact, the percentiles are upper edges of buckets
 /// that are at most 0.1 % wide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LatencyNs {
     /// The shortest.
-    pub min: u64,
+    pub min: Option<u64>,
     /// The arithmetic mean.
-    pub mean: u64,
+    pub mean: Option<u64>,
     /// The median.
-    pub p50: u64,
+    pub p50: Option<u64>,
     /// The 90th percentile.
-    pub p90: u64,
+    pub p90: Option<u64>,
     /// The 99th percentile.
-    pub p99: u64,
+    pub p99: Option<u64>,
     /// The 99.9th percentile.
-    pub p999: u64,
+    pub p999: Option<u64>,
     /// The 99.99th percentile.
-    pub p9999: u64,
+    pub p9999: Option<u64>,
     /// The longest.
-    pub max: u64,
+    pub max: Option<u64>,
 }
 
 /// A class of requests.
@@ -403,27 +404,27 @@ pub struct Vcpu {
     pub unseen_ns: u64,
 }
 
-/// The timeslices of one vCPU thread: its stays on a pCPU of which both ends were seen. All 0 if
-/// there are none. Percentiles are upper edges of buckets that are at most 0.1 % wide.
+/// The timeslices of one vCPU thread: its stays on a pCPU of which both ends were seen. All `None`
+/// if there are none. Percentiles are upper edges of buckets that are at most 0.1 % wide.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Timeslices {
     /// How many.
     pub count: u64,
     /// Their mean, rounded.
-    pub mean_ns: u64,
+    pub mean_ns: Option<u64>,
     /// Coefficient of variation: sample standard deviation over mean. `None` for fewer than two
     /// timeslices, or a mean of 0.
     pub cv: Option<f64>,
     /// The 10th percentile.
-    pub p10_ns: u64,
+    pub p10_ns: Option<u64>,
     /// The median.
-    pub p50_ns: u64,
+    pub p50_ns: Option<u64>,
     /// The 90th percentile.
-    pub p90_ns: u64,
+    pub p90_ns: Option<u64>,
     /// The 99th percentile.
-    pub p99_ns: u64,
+    pub p99_ns: Option<u64>,
     /// The longest.
-    pub max_ns: u64,
+    pub max_ns: Option<u64>,
 }
 
 /// One reason for being off a pCPU.
@@ -436,7 +437,7 @@ pub struct OffCpu {
     /// Their total length.
     pub total_ns: u64,
     /// The longest of them.
-    pub max_ns: u64,
+    pub max_ns: Option<u64>,
 }
 
 /// The waits of one vCPU for one kind of lock, by who let go and for which device.

@@ -1,5 +1,6 @@
 //! Holds `schema.md` and the model together.
 
+use super::collect::SummaryBuilder;
 use super::evidence::EvidenceLevel;
 use super::example;
 use super::model::{ClassAntagonist, RunStatus, SCHEMA, Summary};
@@ -66,8 +67,11 @@ fn visit(key: &str, value: &Value, seen: &mut BTreeMap<String, BTreeSet<String>>
 }
 
 /// Some runs that between them have every key and every null.
-fn summaries() -> [Summary; 6] {
+fn summaries() -> [Summary; 7] {
+    let empty = SummaryBuilder::new(example::START, example::vms());
+    let empty = empty.finish(example::facts(), &example::names());
     let mut killed = example::sampled();
+    killed.scheduled[0].timeslice_mean_ns = None;
     killed.sampled.iter_mut().for_each(|sampled| sampled.own_share = None);
     let mut partial = example::summary();
     partial.status = RunStatus::Partial { reason: "interrupted".to_owned() };
@@ -81,7 +85,7 @@ fn summaries() -> [Summary; 6] {
     let ran = partial.worst[0].chain.iter_mut().flat_map(|span| &mut span.antagonists);
     ran.for_each(|antagonist| (antagonist.pid, antagonist.command) = (None, None));
     let unsound = example::unsound_clock();
-    [example::summary(), partial, example::with_exits(), example::sampled(), killed, unsound]
+    [example::summary(), partial, example::with_exits(), example::sampled(), killed, unsound, empty]
 }
 
 #[test]
@@ -111,11 +115,11 @@ fn the_keys_that_users_rely_on_are_there() {
         "/latency_ns/p999",
         "/latency_ns/max",
         "/vcpus/0/vcpu",
-        "/vcpus/0/timeslices/count",
-        "/vcpus/0/timeslices/mean_ns",
-        "/vcpus/0/timeslices/p50_ns",
-        "/vcpus/0/timeslices/p99_ns",
-        "/vcpus/0/timeslices/max_ns",
+        "/vcpus/1/timeslices/count",
+        "/vcpus/1/timeslices/mean_ns",
+        "/vcpus/1/timeslices/p50_ns",
+        "/vcpus/1/timeslices/p99_ns",
+        "/vcpus/1/timeslices/max_ns",
         "/vcpus/0/off_cpu/0/count",
         "/vcpus/0/off_cpu/0/total_ns",
         "/clock/bound_ns",

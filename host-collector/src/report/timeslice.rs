@@ -47,7 +47,7 @@ impl VcpuTally {
             mean_ns: 0.0,
             squares_ns2: 0.0,
             off_cpu: OffReason::all()
-                .map(|reason| OffCpu { reason, count: 0, total_ns: 0, max_ns: 0 })
+                .map(|reason| OffCpu { reason, count: 0, total_ns: 0, max_ns: None })
                 .collect(),
             waits: Ledger::new(ROOM),
             wait_ns: 0,
@@ -120,7 +120,7 @@ impl VcpuTally {
         for row in self.off_cpu.iter_mut().filter(|row| row.reason == reason) {
             row.count += 1;
             row.total_ns = row.total_ns.saturating_add(length_ns);
-            row.max_ns = row.max_ns.max(length_ns);
+            row.max_ns = row.max_ns.max(Some(length_ns));
         }
     }
 
@@ -259,7 +259,8 @@ mod tests {
             ("==gg=kkkp", 0, 0),
         ] {
             let timeslices = tally(drawing).timeslices();
-            assert_eq!((timeslices.count, timeslices.max_ns), (count, max_ns), "{drawing}");
+            let longest_ns = timeslices.max_ns.unwrap_or(0);
+            assert_eq!((timeslices.count, longest_ns), (count, max_ns), "{drawing}");
         }
     }
 
@@ -280,7 +281,7 @@ mod tests {
             .off_cpu()
             .iter()
             .filter(|row| row.count > 0)
-            .map(|row| (row.reason.name(), row.count, row.total_ns, row.max_ns))
+            .map(|row| (row.reason.name(), row.count, row.total_ns, row.max_ns.unwrap_or(0)))
             .collect();
         assert_eq!(
             rows,
@@ -314,9 +315,9 @@ mod tests {
     #[test]
     fn the_variation_of_two_four_four_four_five_five_seven_nine() {
         let slices = tally("p==p====p====p====p=====p=====p=======p=========p").timeslices();
-        assert_eq!((slices.count, slices.mean_ns), (8, 5));
+        assert_eq!((slices.count, slices.mean_ns), (8, Some(5)));
         assert_eq!(slices.cv, Some(0.4276), "sqrt(32 / 7) / 5");
-        assert_eq!((slices.p10_ns, slices.p50_ns, slices.p99_ns), (2, 4, 9));
+        assert_eq!((slices.p10_ns, slices.p50_ns, slices.p99_ns), (Some(2), Some(4), Some(9)));
         assert_eq!(tally("p===p===p===p").timeslices().cv, Some(0.0));
         assert_eq!(tally("p===p").timeslices().cv, None);
     }

@@ -3,7 +3,7 @@
 use super::evidence::EvidenceLevel;
 use super::model::{Class, Summary, Vcpu};
 use super::sentence::Told;
-use super::text::units::{duration, percent, whole_percent};
+use super::text::units::{known_duration, percent, whole_percent};
 use super::totals::share;
 use crate::join::Part;
 use crate::sampling::Doing;
@@ -32,7 +32,7 @@ pub fn verdict(summary: &Summary) -> String {
         return "No request has a place on the host's clock, so there is no latency to explain."
             .to_owned();
     }
-    let opening = format!("99th percentile: {}.", duration(summary.latency_ns.p99));
+    let opening = format!("99th percentile: {}.", known_duration(summary.latency_ns.p99));
     if summary.evidence.level != EvidenceLevel::Recorded {
         return format!("{opening} {}", without_events(summary));
     }

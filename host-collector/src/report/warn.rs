@@ -121,8 +121,7 @@ fn tail(summary: &Summary, warnings: &mut Vec<Warning>) {
             warnings.push(Warning::ThinTail { class: name.to_owned(), count });
         }
     }
-    let p99_ns = summary.latency_ns.p99;
-    if let Some(bound_ns) = summary.clock.bound_ns
+    if let (Some(bound_ns), Some(p99_ns)) = (summary.clock.bound_ns, summary.latency_ns.p99)
         && bound_ns as f64 > CLOCK_SHARE_MAX * p99_ns as f64
     {
         warnings.push(Warning::ClockBound { bound_ns, p99_ns });
@@ -223,7 +222,7 @@ mod tests {
     fn a_coarse_clock_is_warned_of_from_just_above_a_tenth_of_p99() {
         let bound = |bound_ns| {
             warned(move |summary| {
-                summary.latency_ns.p99 = 1_000_000;
+                summary.latency_ns.p99 = Some(1_000_000);
                 summary.clock.bound_ns = Some(bound_ns);
             })
         };

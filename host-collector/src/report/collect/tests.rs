@@ -40,10 +40,13 @@ fn each_class_sums_the_parts_of_its_requests() {
         let parts = &summary.parts;
         [parts.all.get(part), parts.p99.get(part), parts.p999.get(part)]
     };
-    assert_eq!((summary.latency_ns.p50, summary.latency_ns.max), (1_000, 6_000_000));
-    assert_eq!(summary.latency_ns.mean, (989_000 + 9 * 2_000_000 + 2 * 6_000_000) / 1000);
+    assert_eq!((summary.latency_ns.p50, summary.latency_ns.max), (Some(1_000), Some(6_000_000)));
+    assert_eq!(summary.latency_ns.mean, Some((989_000 + 9 * 2_000_000 + 2 * 6_000_000) / 1000));
     // The 990th and the 999th of 1000: one of 2 ms and one of 6 ms, to the bucket.
-    assert_eq!((summary.latency_ns.p99, summary.latency_ns.p999), (2_000_895, 6_000_000));
+    assert_eq!(
+        (summary.latency_ns.p99, summary.latency_ns.p999),
+        (Some(2_000_895), Some(6_000_000))
+    );
     assert_eq!(parts(Part::OnPcpu), [989_000 + 4_500_000 + 2_000_000, 2_000_000, 0]);
     assert_eq!(parts(Part::BqlWait), [13_500_000, 0, 0]);
     assert_eq!(parts(Part::PreemptWait), [10_000_000, 10_000_000, 0]);
@@ -124,8 +127,8 @@ fn requests_are_counted_by_what_became_of_them() {
             errors: 1,
             short: 5,
             bytes: 4 * u64::from(BLOCK_BYTES) + 4 * 512,
-            elapsed_ns: 6_400_000,
-            iops: 3125.0,
+            elapsed_ns: Some(6_400_000),
+            iops: Some(3125.0),
         }
     );
     assert_eq!((summary.classes.all.count, summary.classes.all.unattributable), (4, 3));
@@ -246,7 +249,7 @@ fn spans_count_for_the_vcpu_whose_thread_they_are() {
     assert_eq!((other.tid, other.observed_ns), (Tid(100), 0));
     assert_eq!((vcpu.vm.as_str(), vcpu.vcpu, vcpu.tid), ("vm1", VcpuId(1), Tid(101)));
     assert_eq!((vcpu.observed_ns, vcpu.on_pcpu_ns), (19_000, 12_000));
-    assert_eq!((vcpu.timeslices.count, vcpu.timeslices.mean_ns), (2, 6_000));
+    assert_eq!((vcpu.timeslices.count, vcpu.timeslices.mean_ns), (2, Some(6_000)));
     assert_eq!((vcpu.wait_ns, vcpu.unseen_ns), (5_000, 2_000));
     assert_eq!((vcpu.antagonists[0].ran_ns, vcpu.antagonists[0].share), (3_000, 0.6));
     let reasons: Vec<_> = vcpu.off_cpu.iter().map(|row| row.reason).collect();
@@ -527,6 +530,22 @@ proptest! {
         let page = crate::report::render_full(&summary, Default::default());
         prop_assert!(!page.contains("NaN") && !page.contains("INCONSISTENT"));
     }
+}
+
+#[test]
+fn figures_of_nothing_are_null_and_not_zero() {
+    let json = serde_json::to_value(finish(builder())).unwrap();
+    let latencies = json["latency_ns"].as_object().unwrap();
+    assert_eq!(latencies.len(), 8);
+    assert!(latencies.values().all(serde_json::Value::is_null), "{latencies:?}");
+    for key in ["iops", "elapsed_ns"] {
+        assert!(json["requests"][key].is_null(), "{key}");
+    }
+    let timeslices = json["vcpus"][0]["timeslices"].as_object().unwrap();
+    let figures = timeslices.iter().filter(|(key, _)| *key != "count");
+    assert!(figures.map(|(_, figure)| figure).all(serde_json::Value::is_null), "{timeslices:?}");
+    let off = &json["vcpus"][0]["off_cpu"][0];
+    assert!(off["max_ns"].is_null() && off["total_ns"] == 0, "a sum of nothing is 0: {off}");
 }
 
 #[test]

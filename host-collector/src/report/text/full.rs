@@ -85,12 +85,14 @@ fn has_guests_word(summary: &Summary) -> bool {
 
 fn requests(page: &mut Page, summary: &Summary) {
     let requests = &summary.requests;
+    let rate = requests.iops.zip(requests.elapsed_ns).map(|(rate, elapsed_ns)| {
+        let (bytes, elapsed) = (bytes(requests.bytes), duration(elapsed_ns));
+        format!(", {} IOPS, {bytes} in {elapsed}", iops(rate))
+    });
+    let rate = rate.unwrap_or_default();
     let mut text = format!(
-        "{} recorded, {} IOPS, {} in {}; {} dropped, {} unattributable",
+        "{} recorded{rate}; {} dropped, {} unattributable",
         count(requests.count),
-        iops(requests.iops),
-        bytes(requests.bytes),
-        duration(requests.elapsed_ns),
         count(requests.dropped),
         count(requests.unattributable)
     );

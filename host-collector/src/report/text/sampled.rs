@@ -3,7 +3,7 @@
 
 use super::page::{Page, Table, Tone};
 use super::tables::{share_percent, vcpu_name};
-use super::units::{count, duration, percent};
+use super::units::{count, duration, known_duration, percent};
 use crate::report::evidence::{EvidenceLevel, Sampled, SampledShare};
 use crate::report::model::Summary;
 
@@ -41,7 +41,7 @@ pub(super) fn scheduled(page: &mut Page, summary: &Summary) {
                 duration(vcpu.run_delay_ns),
                 share_percent(vcpu.run_delay_ns, vcpu.observed_ns),
                 count(vcpu.timeslices),
-                duration(vcpu.timeslice_mean_ns),
+                known_duration(vcpu.timeslice_mean_ns),
             ],
         );
     }

@@ -2,7 +2,7 @@
 
 use super::NAME_CHARS_MAX;
 use super::page::{Page, Table, Tone, shorten};
-use super::units::{count, duration, percent};
+use super::units::{count, duration, known_duration, percent};
 use crate::join::Part;
 use crate::report::model::{
     Antagonist, Class, ClassAntagonist, Members, Relation, StackTotal, Summary, Vcpu,
@@ -62,7 +62,7 @@ pub(super) fn latency(page: &mut Page, summary: &Summary) {
     ];
     let mut table = Table::new(" r r r r r r r r");
     table.row(Tone::Dim, columns.map(|(name, _)| name));
-    table.row(Tone::Plain, columns.map(|(_, length_ns)| duration(length_ns)));
+    table.row(Tone::Plain, columns.map(|(_, length_ns)| known_duration(length_ns)));
     page.table(&table);
 }
 
@@ -131,7 +131,7 @@ fn plus_minus(error_ns: u64, whole_ns: u64) -> String {
 }
 
 fn threshold(class: &Class) -> String {
-    class.threshold_ns.map_or_else(|| "-".to_owned(), duration)
+    known_duration(class.threshold_ns)
 }
 
 /// A share in [0, 1] as a bar; what is there but too little for a `#` is a dot.
@@ -244,11 +244,11 @@ pub(super) fn timeslices(page: &mut Page, summary: &Summary) {
             count(slices.count),
         ];
         if slices.count > 0 {
-            cells.push(duration(slices.mean_ns));
+            cells.push(known_duration(slices.mean_ns));
             cells.push(slices.cv.map_or_else(|| "-".to_owned(), |cv| format!("{cv:.2}")));
             let lengths =
                 [slices.p10_ns, slices.p50_ns, slices.p90_ns, slices.p99_ns, slices.max_ns];
-            cells.extend(lengths.map(duration));
+            cells.extend(lengths.map(known_duration));
         }
         table.row(Tone::Plain, cells);
     }
@@ -275,7 +275,7 @@ pub(super) fn off_cpu(page: &mut Page, summary: &Summary) {
                     duration(row.total_ns),
                     share_percent(row.total_ns, vcpu.observed_ns),
                     duration(row.total_ns / row.count),
-                    duration(row.max_ns),
+                    known_duration(row.max_ns),
                 ],
             );
         }

@@ -9,6 +9,12 @@ pub fn duration(length_ns: u64) -> String {
     scaled(length_ns, &DURATIONS)
 }
 
+/// The same of a length that there may not be.
+#[must_use]
+pub fn known_duration(length_ns: Option<u64>) -> String {
+    length_ns.map_or_else(|| "-".to_owned(), duration)
+}
+
 /// An amount of data to three digits, in powers of 1000: `50.6 MB`.
 #[must_use]
 pub fn bytes(amount_bytes: u64) -> String {

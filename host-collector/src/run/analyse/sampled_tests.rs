@@ -62,7 +62,7 @@ fn a_sampled_run_has_the_shares_that_were_drawn() {
     assert_eq!((runnable.what.name(), runnable.looks, runnable.share), ("runnable", 4, 0.4));
     let [row] = &summary.scheduled[..] else { panic!("{:?}", summary.scheduled) };
     assert_eq!((row.observed_ns, row.on_pcpu_ns), (1_100_000, 400_000));
-    assert_eq!((row.timeslices, row.timeslice_mean_ns), (4, 100_000));
+    assert_eq!((row.timeslices, row.timeslice_mean_ns), (4, Some(100_000)));
 }
 
 #[test]

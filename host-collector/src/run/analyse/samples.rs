@@ -101,7 +101,7 @@ fn scheduled(vm: &VmRecord, rows: &[Scheduled]) -> Vec<ScheduledVcpu> {
             on_pcpu_ns: row.on_pcpu_ns,
             run_delay_ns: row.run_delay_ns,
             timeslices: row.timeslices_count,
-            timeslice_mean_ns: row.on_pcpu_ns.checked_div(row.timeslices_count).unwrap_or(0),
+            timeslice_mean_ns: row.on_pcpu_ns.checked_div(row.timeslices_count),
         })
     };
     super::vm_threads(vm).vcpus.into_iter().filter_map(row).collect()
