@@ -343,6 +343,7 @@ fn io_streams(run: &RunDir) {
         io(70, submitted, VM1_LOOP, (DISK, 1000)),
         // Somebody else's, and another disk's.
         io(80, submitted, STRANGER, (DISK, 1008)),
+        io(85, completed, Tid(0), (DISK, 1008)),
         io(90, completed, Tid(0), (DISK + 1, 1000)),
         io(150, completed, STRANGER, (DISK, 1000)),
         HostEvent { time: host_at(560), pcpu: PcpuId(0), kind: fork },
