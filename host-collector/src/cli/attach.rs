@@ -1,5 +1,6 @@
 //! `vslice attach`: record VMs that are there already.
 
+use super::report::Form;
 use super::run::{default_output, interrupts, report, watcher};
 use super::vm::choose_with_part;
 use anyhow::{Context, bail};
@@ -75,9 +76,8 @@ pub(crate) struct AttachArgs {
     /// Pin the VMs' threads to the pCPUs of this plan while it is recorded, and put them back
     #[arg(long, value_name = "PLAN")]
     pin: Option<String>,
-    /// Print the summary as JSON (schema vslice.summary/3)
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    form: Form,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -134,7 +134,7 @@ pub(super) fn execute(args: &AttachArgs) -> anyhow::Result<u8> {
         }
         Ok(recorded) => recorded,
     };
-    let reported = report(&output, args.json);
+    let reported = report(&output, args.form);
     recorded.with_context(|| {
         format!("the recording ended early, what there is of it is in {}", output.display())
     })?;

@@ -5,7 +5,7 @@ use anyhow::Context;
 use clap::Args;
 use std::io::Write;
 use std::path::PathBuf;
-use vslice::report::{Style, Summary, laws, render_full};
+use vslice::report::{Style, Summary, laws, render, render_full};
 use vslice::run::analyse::analyse;
 
 /// The arguments of `vslice report`.
@@ -13,6 +13,16 @@ use vslice::run::analyse::analyse;
 pub(crate) struct ReportArgs {
     /// A run directory, as `vslice run` leaves it
     run: PathBuf,
+    #[command(flatten)]
+    form: Form,
+}
+
+/// What is printed of a run.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Form {
+    /// Print every table, instead of a page with the answer
+    #[arg(long, conflicts_with = "json")]
+    full: bool,
     /// Print the summary as JSON (schema vslice.summary/3)
     #[arg(long)]
     json: bool,
@@ -21,28 +31,29 @@ pub(crate) struct ReportArgs {
 pub(super) fn execute(args: &ReportArgs) -> anyhow::Result<u8> {
     let summary =
         analyse(&args.run).with_context(|| format!("no report of {}", args.run.display()))?;
-    print(&summary, args.json)?;
+    print(&summary, args.form)?;
     Ok(0)
 }
 
 /// Prints a summary on standard output; fails after that if it contradicts itself.
-pub(super) fn print(summary: &Summary, json: bool) -> anyhow::Result<()> {
+pub(super) fn print(summary: &Summary, form: Form) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     let style = style(&out);
-    print_to(&mut out, summary, json, style)
+    print_to(&mut out, summary, form, style)
 }
 
 fn print_to(
     out: &mut impl Write,
     summary: &Summary,
-    json: bool,
+    form: Form,
     style: Style,
 ) -> anyhow::Result<()> {
-    if json {
+    if form.json {
         serde_json::to_writer_pretty(&mut *out, summary)?;
         writeln!(out)?;
     } else {
-        write!(out, "{}", render_full(summary, style))?;
+        let render = if form.full { render_full } else { render };
+        write!(out, "{}", render(summary, style))?;
     }
     Ok(laws::check(summary)?)
 }
@@ -80,11 +91,15 @@ mod tests {
     fn a_summary_that_contradicts_itself_fails_after_it_was_printed() {
         let mut summary = SummaryBuilder::new(HostNs(0), vec![]).finish(facts(), &Names::default());
         let mut out = Vec::new();
-        print_to(&mut out, &summary, true, Style::default()).unwrap();
+        print_to(&mut out, &summary, Form { full: false, json: true }, Style::default()).unwrap();
         summary.requests.unattributable = 7;
-        let error = print_to(&mut out, &summary, false, Style::default()).unwrap_err();
-        let told = "inconsistent: requests.unattributable is 7, its reasons add up to 0";
-        assert!(error.to_string().starts_with(told), "{error}");
-        assert!(String::from_utf8(out).unwrap().contains("INCONSISTENT"));
+        for full in [false, true] {
+            out.clear();
+            let form = Form { full, json: false };
+            let error = print_to(&mut out, &summary, form, Style::default()).unwrap_err();
+            let told = "inconsistent: requests.unattributable is 7, its reasons add up to 0";
+            assert!(error.to_string().starts_with(told), "{error}");
+            assert!(String::from_utf8_lossy(&out).contains("INCONSISTENT"));
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! `vslice run`: from a plan to a run directory and its report.
 
-use super::report::print;
+use super::report::{Form, print};
 use super::terminal::{letters, may_draw, shown};
 use anyhow::Context;
 use clap::Args;
@@ -31,9 +31,8 @@ pub(crate) struct RunArgs {
     /// Boot this guest image, as `make image` builds it
     #[arg(long, value_name = "DIR", env = "VSLICE_IMAGE", default_value = "target/images/micro")]
     image: PathBuf,
-    /// Print the summary as JSON (schema vslice.summary/3)
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    form: Form,
     /// Run the guests under this
     #[arg(long, help_heading = PLAN_HEADING)]
     accelerator: Option<AcceleratorSetting>,
@@ -73,7 +72,7 @@ pub(super) fn execute(args: &RunArgs) -> anyhow::Result<u8> {
     };
     // Whatever was recorded is reported, also after a run that went wrong, but what went wrong is
     // what the exit code and the last line are about.
-    let reported = report(&output, args.json);
+    let reported = report(&output, args.form);
     match conducted {
         Ok(()) => reported.map(|()| 0),
         Err(RunError::Interrupted) => anyhow::bail!(Interrupted { output: Some(output) }),
@@ -170,11 +169,11 @@ pub(super) fn watcher() -> Box<dyn Watcher> {
     }
 }
 
-/// Prints the report and leaves it in the run directory. It is printed first: a full disk ends runs,
+/// Prints the report and leaves the whole page in the run directory. It is printed first: a full disk ends runs,
 /// and then there is no room for it.
-pub(super) fn report(output: &Path, json: bool) -> anyhow::Result<()> {
+pub(super) fn report(output: &Path, form: Form) -> anyhow::Result<()> {
     let summary: Summary = analyse(output)?;
-    let printed = print(&summary, json);
+    let printed = print(&summary, form);
     RunDir::open(output)?.write_json("summary.json", &summary)?;
     let text = output.join("report.txt");
     std::fs::write(&text, render_full(&summary, Style::PLAIN))

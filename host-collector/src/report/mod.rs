@@ -35,7 +35,7 @@ pub use collect::{Facts, SummaryBuilder};
 pub use model::Summary;
 pub use names::{Names, ThreadKind, VmIndex, VmThreads};
 pub use reason::OffReason;
-pub use text::{Style, render_full};
+pub use text::{Style, render, render_full};
 pub use warning::Warning;
 
 #[cfg(test)]

@@ -356,25 +356,6 @@ pub enum Relation {
     Unknown,
 }
 
-impl Relation {
-    /// Whether the plan did not bring this thread: neither a guest nor nobody.
-    #[must_use]
-    pub fn is_outside_plan(self) -> bool {
-        match self {
-            Relation::Collector
-            | Relation::OtherVslice
-            | Relation::KernelThread
-            | Relation::HostTask
-            | Relation::Unknown => true,
-            Relation::Idle
-            | Relation::OtherVmVcpu
-            | Relation::OtherVmThread
-            | Relation::OwnVmVcpu
-            | Relation::OwnVmThread => false,
-        }
-    }
-}
-
 /// How the thread of one vCPU was scheduled in the measured window.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Vcpu {

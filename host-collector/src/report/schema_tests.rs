@@ -154,7 +154,7 @@ fn the_keys_that_users_rely_on_are_there() {
 /// One warning of every kind.
 fn warnings() -> Vec<Warning> {
     let (count, records, intervals, share) = (1, 1, 1, 0.5);
-    let (vm, vcpu, name) = ("vm1".to_owned(), VcpuId(0), "cargo".to_owned());
+    let (vm, vcpu) = ("vm1".to_owned(), VcpuId(0));
     vec![
         Warning::NoRequests,
         Warning::LostRecords { records, intervals },
@@ -178,7 +178,7 @@ fn warnings() -> Vec<Warning> {
         Warning::ClockStepped { vm: vm.clone(), vcpu, count, step_ns: 0 },
         Warning::ClocksApart { vm: vm.clone(), vcpu, other_vcpu: VcpuId(1), apart_ns: 15_700_000 },
         Warning::HogDidNotCount { vm: vm.clone(), vcpu },
-        Warning::OutsidePlan { vm: vm.clone(), vcpu, name, share },
+        Warning::CollectorRan { vm: vm.clone(), vcpu, share },
         Warning::CollectorWaited { waited_ns: 2_900_000_000, measured_ns: 3_000_000_000 },
         Warning::Throttled {
             vm,
@@ -224,12 +224,13 @@ fn every_warning_reads_as_a_sentence() {
             "the samples of vm1 vCPU0 are biased: they show it running or waiting for 25.0 % of its \
              time, the kernel counted 50.0 %; does it share the collector's pCPU?",
             "kvm/kvm_pio is missing: devices have no names",
-            "1 request (50.0 %) could not be given to causes: among the latencies, not among the \
-             parts",
+            "1 request (50.0 %) could not be given to causes: they are among the latencies, \
+             not in the answer",
             "no latency is known of 1 request: a guest's clock stepped, or is not known",
             "1 request failed, 0 read less than asked for",
-            "of the time of the requests above the 99th percentile, 50.0 % is unknown",
-            "above the 99th percentile only 1 request: what is said of it may be chance",
+            "of the time of the requests above the 99th percentile, 50.0 % is unknown: another \
+             cause may lie in it",
+            "the answer rests on 1 request above the 99th percentile: it may be chance",
             "request times may be off by 1.00 us on the host's clock, which is a lot beside a 99th \
              percentile of 2.00 us",
             "the clock is wrong: the host's I/O of 1 request lies beyond what the guest saw of it, by \
@@ -244,8 +245,8 @@ fn every_warning_reads_as_a_sentence() {
              left out",
             "the clocks of vm1 vCPU0 and vCPU1 are at least 15.7 ms apart",
             "the hog on vm1 vCPU0 never counted: this vCPU was not kept busy",
-            "of the time that vm1 vCPU0 waited for its pCPU, 50.0 % went to threads outside the VMs, most \
-             of it to cargo",
+            "vslice itself ran where vm1 vCPU0 waited to run, for 50.0 % of its time: so much of its waits \
+             is of being looked at",
             "vslice's own threads waited 2.90 s of 3.00 s for a pCPU, and a guest that does not hear of it in \
              time stops its load: give it a pCPU that has room (collector_pcpu), or its control group or \
              session a larger share",

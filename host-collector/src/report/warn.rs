@@ -1,7 +1,7 @@
 //! Which warnings the numbers of a summary deserve.
 
 use super::evidence::EvidenceLevel;
-use super::model::{Relation, Summary, Vcpu};
+use super::model::{Class, Relation, Summary, Vcpu};
 use super::sampled;
 use super::totals::share;
 use super::warning::Warning;
@@ -13,14 +13,23 @@ const UNKNOWN_SHARE_MAX: f64 = 0.05;
 /// Above this share of the 99th percentile, the clock's bound brings [`Warning::ClockBound`].
 const CLOCK_SHARE_MAX: f64 = 0.1;
 
-/// Above this share of a vCPU's waits, threads outside the VMs bring [`Warning::OutsidePlan`].
-const OUTSIDE_SHARE_MAX: f64 = 0.01;
+/// Above this share of a vCPU's time, what vslice's own threads ran while it waited brings
+/// [`Warning::CollectorRan`].
+const OWN_SHARE_MAX: f64 = 0.01;
 
-/// A vCPU that waited for less than this share of its time is not looked at for
-/// [`Warning::OutsidePlan`]: of next to nothing, anybody can be 1 %.
-const WAIT_SHARE_MIN: f64 = 0.01;
+/// Above this share of the measured time, lost records bring [`Warning::LostRecords`].
+const LOST_SHARE_MAX: f64 = 0.01;
 
-/// A class of fewer requests than this brings [`Warning::ThinTail`].
+/// Above this share of all requests, dropped ones bring [`Warning::DroppedRequests`]: they may all have been
+/// slow, and a tenth of those above the 99th percentile move it.
+const DROPPED_SHARE_MAX: f64 = 0.001;
+
+/// Above this share of all requests, or that one of the slow ones, those that could not be given to causes
+/// bring [`Warning::Unattributable`].
+const LEFT_OUT_SHARE_MAX: f64 = 0.01;
+const LEFT_OUT_TAIL_SHARE_MAX: f64 = 0.05;
+
+/// An answer about fewer requests than this brings [`Warning::ThinTail`].
 const CLASS_COUNT_MIN: u64 = 10;
 
 /// Above this share of the measured time, what the collector's threads waited for a pCPU brings
@@ -39,17 +48,18 @@ pub(super) fn warnings(summary: &Summary) -> Vec<Warning> {
     warnings.extend(
         idle_hogs.map(|hog| Warning::HogDidNotCount { vm: hog.vm.clone(), vcpu: hog.vcpu }),
     );
-    warnings.extend(summary.vcpus.iter().filter_map(outside_plan));
+    warnings.extend(summary.vcpus.iter().filter_map(collector_ran));
     warnings
 }
 
 fn recording(summary: &Summary, warnings: &mut Vec<Warning>) {
     let requests = &summary.requests;
-    if summary.lost.records > 0 || summary.lost.intervals > 0 {
+    if share(summary.lost.total_ns, summary.measured_ns) > LOST_SHARE_MAX {
         let (records, intervals) = (summary.lost.records, summary.lost.intervals);
         warnings.push(Warning::LostRecords { records, intervals });
     }
-    if requests.dropped > 0 {
+    let made = requests.count.saturating_add(requests.dropped);
+    if share(requests.dropped, made) > DROPPED_SHARE_MAX {
         let (count, intervals) = (requests.dropped, requests.dropped_intervals);
         warnings.push(Warning::DroppedRequests { count, intervals });
     }
@@ -60,7 +70,11 @@ fn recording(summary: &Summary, warnings: &mut Vec<Warning>) {
     sampled::warn(summary, warnings);
     let unplaced = requests.unattributable_by.unplaced();
     let count = requests.unattributable.saturating_sub(unplaced);
-    if count > 0 && summary.evidence.level == EvidenceLevel::Recorded {
+    let tail = &summary.classes.p99;
+    let of_tail = share(tail.unattributable, tail.count.saturating_add(tail.unattributable));
+    let is_felt = share(count, requests.count) > LEFT_OUT_SHARE_MAX
+        || count > 0 && of_tail > LEFT_OUT_TAIL_SHARE_MAX;
+    if is_felt && summary.evidence.level == EvidenceLevel::Recorded {
         warnings.push(Warning::Unattributable { count, share: share(count, requests.count) });
     }
     if unplaced > 0 {
@@ -115,11 +129,14 @@ fn tail(summary: &Summary, warnings: &mut Vec<Warning>) {
     if unknown_share > UNKNOWN_SHARE_MAX {
         warnings.push(Warning::UnknownTail { share: unknown_share });
     }
-    for (name, class) in [("p99", &summary.classes.p99), ("p999", &summary.classes.p999)] {
-        let count = class.count + class.unattributable;
-        if count < CLASS_COUNT_MIN {
-            warnings.push(Warning::ThinTail { class: name.to_owned(), count });
-        }
+    let size = |class: &Class| class.count.saturating_add(class.unattributable);
+    let (name, count) = match size(&summary.classes.p99) {
+        // The sentence is about all of them then.
+        0 => ("all", size(&summary.classes.all)),
+        slow => ("p99", slow),
+    };
+    if count < CLASS_COUNT_MIN {
+        warnings.push(Warning::ThinTail { class: name.to_owned(), count });
     }
     if let (Some(bound_ns), Some(p99_ns)) = (summary.clock.bound_ns, summary.latency_ns.p99)
         && bound_ns as f64 > CLOCK_SHARE_MAX * p99_ns as f64
@@ -128,19 +145,14 @@ fn tail(summary: &Summary, warnings: &mut Vec<Warning>) {
     }
 }
 
-fn outside_plan(vcpu: &Vcpu) -> Option<Warning> {
-    if share(vcpu.wait_ns, vcpu.observed_ns) < WAIT_SHARE_MIN {
-        return None;
-    }
-    let is_outside = |kind: Relation| kind.is_outside_plan();
-    let mut outside = vcpu.antagonists.iter().filter(|row| is_outside(row.thread.kind)).peekable();
-    let name = outside.peek()?.thread.name.clone();
-    let outside_ns = outside.fold(0_u64, |sum_ns, row| sum_ns.saturating_add(row.ran_ns));
-    let share = share(outside_ns, vcpu.wait_ns);
-    (share > OUTSIDE_SHARE_MAX).then(|| Warning::OutsidePlan {
+/// Who had the pCPU is what a report finds out; that it was whoever looked changes what was found.
+fn collector_ran(vcpu: &Vcpu) -> Option<Warning> {
+    let own = vcpu.antagonists.iter().filter(|row| row.thread.kind == Relation::Collector);
+    let ran_ns = own.fold(0_u64, |sum_ns, row| sum_ns.saturating_add(row.ran_ns));
+    let share = share(ran_ns, vcpu.observed_ns);
+    (share > OWN_SHARE_MAX).then(|| Warning::CollectorRan {
         vm: vcpu.vm.clone(),
         vcpu: vcpu.vcpu,
-        name,
         share,
     })
 }
@@ -150,14 +162,14 @@ mod tests {
     use super::*;
     use crate::report::example;
     use crate::report::model::Hog;
-    use crate::units::{Tid, VcpuId};
+    use crate::units::VcpuId;
 
     /// The example without anything that it would be warned of.
     fn sound() -> Summary {
         let mut summary = example::summary();
         summary.lost = Default::default();
         summary.requests.unattributable = 0;
-        summary.classes.p999.count = CLASS_COUNT_MIN;
+        summary.classes.p99.unattributable = 0;
         summary
     }
 
@@ -187,23 +199,39 @@ mod tests {
     }
 
     #[test]
-    fn losses_of_every_kind_are_warned_of() {
-        assert_eq!(
-            warned(|summary| {
-                summary.lost = crate::report::model::Lost { records: 3, intervals: 2, total_ns: 9 };
-                summary.requests.dropped = 7;
+    fn losses_of_every_kind_are_warned_of_where_they_can_be_felt() {
+        let lost = |total_ns| crate::report::model::Lost { records: 3, intervals: 2, total_ns };
+        assert_eq!(warned(|summary| summary.lost = lost(10_000_000)), [], "1 % of the time");
+        let warning = Warning::LostRecords { records: 3, intervals: 2 };
+        assert_eq!(warned(|summary| summary.lost = lost(10_100_000)), [warning]);
+        let dropped = |count| {
+            move |summary: &mut Summary| {
+                summary.requests.dropped = count;
                 summary.requests.dropped_intervals = 1;
-                summary.requests.unattributable = 200;
-                summary.requests.errors = 4;
-                summary.requests.short = 5;
-            }),
-            [
-                Warning::LostRecords { records: 3, intervals: 2 },
-                Warning::DroppedRequests { count: 7, intervals: 1 },
-                Warning::Unattributable { count: 200, share: 0.1 },
-                Warning::FailedRequests { errors: 4, short: 5 },
-            ]
-        );
+            }
+        };
+        assert_eq!(warned(dropped(2)), [], "2 of 2,002");
+        assert_eq!(warned(dropped(3)), [Warning::DroppedRequests { count: 3, intervals: 1 }]);
+        let failed = |summary: &mut Summary| {
+            summary.requests.errors = 4;
+            summary.requests.short = 5;
+        };
+        assert_eq!(warned(failed), [Warning::FailedRequests { errors: 4, short: 5 }]);
+    }
+
+    #[test]
+    fn what_could_not_be_given_to_causes_is_warned_of_where_it_can_be_felt() {
+        let left_out = |count, of_tail| {
+            warned(move |summary| {
+                summary.requests.unattributable = count;
+                summary.classes.p99.count = 95;
+                summary.classes.p99.unattributable = of_tail;
+            })
+        };
+        assert_eq!(left_out(20, 0), [], "1 % of 2,000");
+        assert_eq!(left_out(21, 0), [Warning::Unattributable { count: 21, share: 0.0105 }]);
+        assert_eq!(left_out(5, 5), [], "5 % of the slow ones");
+        assert_eq!(left_out(6, 6), [Warning::Unattributable { count: 6, share: 0.003 }]);
     }
 
     #[test]
@@ -262,35 +290,51 @@ mod tests {
     }
 
     #[test]
-    fn threads_outside_the_plan_are_warned_of_where_waits_matter() {
-        let outside = |observed_ns, ran_ns| {
+    fn who_had_the_pcpu_is_what_was_found_unless_it_was_vslice() {
+        let ran = |kind, ran_ns| {
             warned(move |summary| {
                 let vcpu = &mut summary.vcpus[1];
-                vcpu.observed_ns = observed_ns;
-                vcpu.wait_ns = 100_000;
-                vcpu.antagonists.retain(|row| row.thread.tid == Tid(7));
+                vcpu.observed_ns = 100_000;
+                vcpu.antagonists.truncate(1);
+                vcpu.antagonists[0].thread.kind = kind;
                 vcpu.antagonists[0].ran_ns = ran_ns;
             })
         };
-        let warning = Warning::OutsidePlan {
-            vm: "vm1".into(),
-            vcpu: VcpuId(1),
-            name: "kworker/1:1".into(),
-            share: 0.011,
-        };
-        assert_eq!(outside(1_000_000, 1_000), []);
-        assert_eq!(outside(1_000_000, 1_100), [warning]);
-        assert_eq!(outside(100_000_000, 1_100), [], "it waited for 0.1 % of its time");
+        assert_eq!(ran(Relation::HostTask, 90_000), [], "90 % of its time");
+        assert_eq!(ran(Relation::Collector, 1_000), []);
+        let warning = Warning::CollectorRan { vm: "vm1".into(), vcpu: VcpuId(1), share: 0.011 };
+        assert_eq!(ran(Relation::Collector, 1_100), [warning]);
     }
 
     #[test]
-    fn few_requests_above_a_percentile_are_warned_of() {
+    fn an_answer_about_few_requests_is_warned_of() {
         let thin = |class: &str, count| Warning::ThinTail { class: class.into(), count };
-        assert_eq!(warned(|summary| summary.classes.p999.count = 9), [thin("p999", 9)]);
-        let warnings = warned(|summary| {
-            summary.classes.p99.count = 1;
-            summary.classes.p99.unattributable = 0;
-        });
-        assert_eq!(warnings, [thin("p99", 1)]);
+        let slow = |count| {
+            move |summary: &mut Summary| {
+                (summary.classes.p99.count, summary.classes.p99.unattributable) = (count, 0);
+            }
+        };
+        assert_eq!(warned(slow(10)), []);
+        assert_eq!(warned(slow(9)), [thin("p99", 9)]);
+        // Without slow ones the answer is about all of them.
+        assert_eq!(warned(slow(0)), []);
+        let few = |summary: &mut Summary| {
+            slow(0)(summary);
+            summary.classes.all.count = 9;
+            summary.classes.all.unattributable = 0;
+        };
+        assert_eq!(warned(few), [thin("all", 9)]);
+        // No sentence is about those above p99.9.
+        assert_eq!(warned(|summary| summary.classes.p999.count = 0), []);
+    }
+
+    #[test]
+    fn a_run_without_requests_is_not_warned_of_their_number() {
+        let none = |summary: &mut Summary| {
+            summary.requests.count = 0;
+            summary.requests.unattributable = 0;
+            summary.classes = Default::default();
+        };
+        assert_eq!(warned(none), []);
     }
 }

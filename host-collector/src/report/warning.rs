@@ -75,11 +75,11 @@ pub enum Warning {
         /// Its share of the time of the requests above the 99th percentile.
         share: f64,
     },
-    /// A percentile rests on few requests.
+    /// The answer rests on few requests.
     ThinTail {
-        /// `p99` or `p999`.
+        /// The class that it is about: `p99`, or `all` if no request was slower than the others.
         class: String,
-        /// The requests above it.
+        /// The requests in it.
         count: u64,
     },
     /// The clocks are not known well enough for latencies this short.
@@ -147,15 +147,13 @@ pub enum Warning {
         /// The vCPU that it is pinned to.
         vcpu: VcpuId,
     },
-    /// Threads that the plan did not bring took a vCPU's pCPU.
-    OutsidePlan {
+    /// vslice's own threads ran where a vCPU waited to run.
+    CollectorRan {
         /// The VM.
         vm: String,
         /// The vCPU that waited.
         vcpu: VcpuId,
-        /// The one that ran longest.
-        name: String,
-        /// What all of them ran, as a share of the vCPU's waits.
+        /// For how long they did, as a share of the vCPU's time.
         share: f64,
     },
     /// The quota of a VM's control groups was used up in the measured window.
@@ -209,7 +207,7 @@ impl fmt::Display for Warning {
             }
             Warning::MissingEvidence { name, costs } => format!("{name} is missing: {costs}"),
             Warning::Unattributable { count: requests, share } => format!(
-                "{} ({}) could not be given to causes: among the latencies, not among the parts",
+                "{} ({}) could not be given to causes: they are among the latencies, not in the answer",
                 counted(*requests, "request"),
                 percent(*share)
             ),
@@ -222,15 +220,13 @@ impl fmt::Display for Warning {
                 format!("{errors} failed, {short} read less than asked for")
             }
             Warning::UnknownTail { share } => format!(
-                "of the time of the requests above the 99th percentile, {} is unknown",
+                "of the time of the requests above the 99th percentile, {} is unknown: another cause may lie in it",
                 percent(*share)
             ),
             Warning::ThinTail { class, count: requests } => {
-                let percentile = if class == "p999" { "99.9th" } else { "99th" };
-                format!(
-                    "above the {percentile} percentile only {}: what is said of it may be chance",
-                    counted(*requests, "request")
-                )
+                let requests = counted(*requests, "request");
+                let which = if class == "all" { "in all" } else { "above the 99th percentile" };
+                format!("the answer rests on {requests} {which}: it may be chance")
             }
             Warning::ClockBound { bound_ns, p99_ns } => coarse(*bound_ns, *p99_ns),
             Warning::ClockViolated { count, worst_ns } => violated(*count, *worst_ns),
@@ -244,7 +240,7 @@ impl fmt::Display for Warning {
                 apart(vm, *vcpu, *other_vcpu, *apart_ns)
             }
             Warning::HogDidNotCount { vm, vcpu } => idle_hog(vm, *vcpu),
-            Warning::OutsidePlan { vm, vcpu, name, share } => outside(vm, *vcpu, name, *share),
+            Warning::CollectorRan { vm, vcpu, share } => collector_ran(vm, *vcpu, *share),
             Warning::CollectorWaited { waited_ns, measured_ns } => {
                 collector_waited(*waited_ns, *measured_ns)
             }
@@ -266,10 +262,10 @@ fn idle_hog(vm: &str, vcpu: VcpuId) -> String {
     format!("the hog on {vm} {vcpu} never counted: this vCPU was not kept busy")
 }
 
-fn outside(vm: &str, vcpu: VcpuId, name: &str, share: f64) -> String {
+fn collector_ran(vm: &str, vcpu: VcpuId, share: f64) -> String {
     format!(
-        "of the time that {vm} {vcpu} waited for its pCPU, {} went to threads outside the VMs, most of it \
-         to {name}",
+        "vslice itself ran where {vm} {vcpu} waited to run, for {} of its time: so much of its waits is of \
+         being looked at",
         percent(share)
     )
 }

@@ -13,7 +13,7 @@ use crate::units::PcpuId;
 use std::cmp::Reverse;
 
 /// Spans of a chain that get a line of their own, the longest ones; the JSON has them all.
-const CHAIN_LINES_MAX: usize = 12;
+pub(super) const LINES_MAX: usize = 12;
 
 /// Antagonists that a line names.
 const LINE_ANTAGONISTS_MAX: usize = 3;
@@ -27,12 +27,20 @@ pub(super) fn worst(page: &mut Page, summary: &Summary) {
     }
     page.heading("Slowest requests", "offset since submission, length, what the vCPU's thread did");
     for (index, request) in summary.worst.iter().enumerate() {
-        heading(page, index + 1, request);
-        chain(page, request);
+        let lead = format!("  {}. ", index + 1);
+        page.paragraph(&lead, &heading(request), Tone::Strong);
+        chain(page, request, LINES_MAX);
     }
 }
 
-fn heading(page: &mut Page, rank: usize, request: &WorstRequest) {
+/// The slowest request alone, with its `spans_max` longest spans.
+pub(super) fn slowest(page: &mut Page, summary: &Summary, spans_max: usize) {
+    let Some(request) = summary.worst.first() else { return };
+    page.heading("Slowest request", &heading(request));
+    chain(page, request, spans_max);
+}
+
+fn heading(request: &WorstRequest) -> String {
     let shares = largest_parts(request);
     let vm = shorten(&request.vm, NAME_CHARS_MAX);
     let attribution = match request.attribution {
@@ -47,16 +55,12 @@ fn heading(page: &mut Page, rank: usize, request: &WorstRequest) {
         String::new()
     };
     let latency = duration(request.latency_ns);
-    page.paragraph(
-        &format!("  {rank}. "),
-        &format!(
-            "{latency}: request {} of {vm} {} at {}{failure}; {shares}{attribution}",
-            count(request.index),
-            request.vcpu,
-            since_start(request.start_ns),
-        ),
-        Tone::Strong,
-    );
+    format!(
+        "{latency}: request {} of {vm} {} at {}{failure}; {shares}{attribution}",
+        count(request.index),
+        request.vcpu,
+        since_start(request.start_ns),
+    )
 }
 
 /// "at 1.234 s": seconds since the run began, to the microsecond, as logs have them.
@@ -83,8 +87,8 @@ fn largest_parts(request: &WorstRequest) -> String {
     if named.is_empty() { "nothing is known".to_owned() } else { named.join(", ") }
 }
 
-fn chain(page: &mut Page, request: &WorstRequest) {
-    let shown = longest(&request.chain);
+fn chain(page: &mut Page, request: &WorstRequest, spans_max: usize) {
+    let shown = longest(&request.chain, spans_max);
     let mut marks = marks(request).into_iter().peekable();
     let mut passed_over: Vec<&ChainSpan> = Vec::new();
     for (index, span) in request.chain.iter().enumerate() {
@@ -122,10 +126,10 @@ fn mark(page: &mut Page, offset_ns: u64, text: &str) {
 }
 
 /// Which spans get a line: the longest, the earlier ones first among equals.
-fn longest(chain: &[ChainSpan]) -> Vec<usize> {
+fn longest(chain: &[ChainSpan], spans_max: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..chain.len()).collect();
     order.sort_by_key(|index| (Reverse(chain[*index].length_ns), *index));
-    order.truncate(CHAIN_LINES_MAX);
+    order.truncate(spans_max);
     order
 }
 

@@ -29,8 +29,8 @@ pub fn render_full(summary: &Summary, style: Style) -> String {
     if summary.evidence.level == EvidenceLevel::Recorded {
         recorded(&mut page, summary);
     } else {
-        sampled::scheduled(&mut page, summary);
-        sampled::shares(&mut page, summary);
+        sampled::scheduled(&mut page, summary, usize::MAX);
+        sampled::shares(&mut page, summary, usize::MAX);
     }
     footing(&mut page, summary);
     warnings(&mut page, summary);
@@ -78,7 +78,7 @@ fn title(page: &mut Page, summary: &Summary) {
 }
 
 /// Whether any guest has told anything: of VMs that were attached to there is only the host's word.
-fn has_guests_word(summary: &Summary) -> bool {
+pub(super) fn has_guests_word(summary: &Summary) -> bool {
     let requests = &summary.requests;
     requests.count > 0 || requests.dropped > 0 || !summary.clock.vcpus.is_empty()
 }
@@ -146,7 +146,12 @@ fn losses(summary: &Summary) -> String {
         return "none was told of until the record ends".to_owned();
     }
     if *lost == Lost::default() && requests.dropped == 0 {
-        return "none: every scheduler event and every request was recorded".to_owned();
+        let told = if requests.count > 0 {
+            "none: every scheduler event and every request was recorded"
+        } else {
+            "none: every scheduler event was recorded"
+        };
+        return told.to_owned();
     }
     let host = if lost.records == 0 && lost.intervals == 0 {
         "no scheduler event".to_owned()
@@ -155,6 +160,9 @@ fn losses(summary: &Summary) -> String {
         let intervals = counted(lost.intervals, "interval");
         format!("{events} in {intervals}, {} in all", duration(lost.total_ns))
     };
+    if !has_guests_word(summary) {
+        return format!("on the host {host}");
+    }
     let guests = if requests.dropped == 0 {
         "no request".to_owned()
     } else {

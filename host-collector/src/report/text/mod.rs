@@ -4,6 +4,7 @@ mod chain;
 mod clock;
 mod contradiction;
 mod exits;
+mod front;
 mod full;
 mod io;
 pub(crate) mod page;
@@ -13,7 +14,9 @@ mod style;
 mod table;
 mod tables;
 pub mod units;
+mod vcpus;
 
+pub use front::{LINES_MAX, render};
 pub(crate) use full::iops;
 pub use full::render_full;
 pub use style::{Style, WIDTH_DEFAULT, WIDTH_MIN};

@@ -46,13 +46,35 @@ impl Page {
     }
 
     /// Lines so far.
-    #[cfg(test)]
     pub(crate) fn lines_count(&self) -> usize {
         self.lines_count
     }
 
     pub(crate) fn into_text(self) -> String {
         self.text
+    }
+
+    /// What another page says, which was begun in the same style.
+    pub(crate) fn append(&mut self, other: Page) {
+        self.text.push_str(&other.text);
+        self.lines_count += other.lines_count;
+    }
+
+    /// What `fill` makes of as many of `most` things as fit in `lines_max` lines; nothing if not even one
+    /// of them does.
+    pub(crate) fn fitting(
+        &mut self,
+        lines_max: usize,
+        most: usize,
+        fill: impl Fn(&mut Page, usize),
+    ) {
+        for things in (1..=most).rev() {
+            let mut page = Page::new(self.style);
+            fill(&mut page, things);
+            if page.lines_count <= lines_max {
+                return self.append(page);
+            }
+        }
     }
 
     /// A text as the page will show it.
@@ -95,7 +117,6 @@ impl Page {
     }
 
     /// The same in so many lines at most, of which the last ends in `~` if there were more.
-    #[cfg(test)]
     pub(crate) fn short_paragraph(&mut self, lead: &str, text: &str, tone: Tone, lines_max: usize) {
         self.paragraph_of((Tone::Dim, lead), (tone, text), lines_max);
     }

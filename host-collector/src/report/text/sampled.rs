@@ -4,6 +4,7 @@
 use super::page::{Page, Table, Tone};
 use super::tables::{share_percent, vcpu_name};
 use super::units::{count, duration, known_duration, percent};
+use super::vcpus::more;
 use crate::report::evidence::{EvidenceLevel, Sampled, SampledShare};
 use crate::report::model::Summary;
 
@@ -19,7 +20,8 @@ pub(super) fn label(level: EvidenceLevel) -> &'static str {
     }
 }
 
-pub(super) fn scheduled(page: &mut Page, summary: &Summary) {
+/// Of so many vCPUs at most.
+pub(super) fn scheduled(page: &mut Page, summary: &Summary, rows_max: usize) {
     if summary.scheduled.is_empty() {
         return;
     }
@@ -30,7 +32,7 @@ pub(super) fn scheduled(page: &mut Page, summary: &Summary) {
         Tone::Dim,
         ["", "tid", "on pCPU", "share", "run delay", "share", "timeslices", "mean"],
     );
-    for vcpu in &summary.scheduled {
+    for vcpu in summary.scheduled.iter().take(rows_max) {
         table.row(
             Tone::Plain,
             [
@@ -46,20 +48,23 @@ pub(super) fn scheduled(page: &mut Page, summary: &Summary) {
         );
     }
     page.table(&table);
+    more(page, summary.scheduled.len().saturating_sub(rows_max));
 }
 
-pub(super) fn shares(page: &mut Page, summary: &Summary) {
+/// At most so many rows.
+pub(super) fn shares(page: &mut Page, summary: &Summary, rows_max: usize) {
     let Some(sampled) = &summary.sampled else { return };
     let note = "sampled: shares of looks at the vCPU, not counts of events";
     page.heading("Sampled reasons", note);
     let mut table = Table::new("ll r rr r l");
     table.row(Tone::Dim, ["", "seen", "sampled", "95 % from", "to", "looks", "lock"]);
+    let mut rows = Vec::new();
     for vcpu in &sampled.vcpus {
         let mut name = vcpu_name(&vcpu.vm, vcpu.vcpu);
         let is_shown = |row: &&SampledShare| row.share >= SHARE_SHOWN_MIN;
         for row in vcpu.shares.iter().filter(is_shown) {
             let lock = row.lock_address.map_or_else(String::new, |at| format!("{at:#x}"));
-            table.row(
+            rows.push((
                 Tone::Plain,
                 [
                     std::mem::take(&mut name),
@@ -70,7 +75,7 @@ pub(super) fn shares(page: &mut Page, summary: &Summary) {
                     count(row.looks),
                     lock,
                 ],
-            );
+            ));
         }
         let rest = vcpu.shares.iter().filter(|row| !is_shown(row)).map(|row| row.looks);
         let rest: u64 = rest.sum();
@@ -78,13 +83,14 @@ pub(super) fn shares(page: &mut Page, summary: &Summary) {
             let share = share_percent(rest, vcpu.looks);
             let first = std::mem::take(&mut name);
             let empty = String::new;
-            table.row(
-                Tone::Dim,
-                [first, "others".to_owned(), share, empty(), empty(), count(rest), empty()],
-            );
+            let cells = [first, "others".to_owned(), share, empty(), empty(), count(rest), empty()];
+            rows.push((Tone::Dim, cells));
         }
     }
+    let left_out = rows.len().saturating_sub(rows_max);
+    rows.into_iter().take(rows_max).for_each(|(tone, cells)| table.row(tone, cells));
     page.table(&table);
+    more(page, left_out);
 }
 
 /// What sampling left out, and what it took.

@@ -49,6 +49,10 @@ pub(super) fn latency(page: &mut Page, summary: &Summary) {
         ),
     };
     page.heading("Latency", &note);
+    percentiles(page, summary);
+}
+
+pub(super) fn percentiles(page: &mut Page, summary: &Summary) {
     let latency_ns = &summary.latency_ns;
     let columns = [
         ("min", latency_ns.min),
@@ -207,7 +211,7 @@ fn met(row: &ClassAntagonist) -> (&str, VcpuId, PcpuId, &str, Relation) {
 }
 
 /// " (1,204 threads of 1,203 processes)", if they are several.
-fn members(row: &Antagonist) -> String {
+pub(super) fn members(row: &Antagonist) -> String {
     let number = |members: Members| {
         let at_least = if members.is_exact { "" } else { "at least " };
         format!("{at_least}{}", count(members.count))

@@ -2,9 +2,10 @@ use super::*;
 use crate::report::clock::{ClockCheck, HogCheck};
 use crate::report::example;
 use crate::report::io::IoDisk;
-use crate::report::model::{RunStatus, Summary};
+use crate::report::model::{Lost, RunStatus, Summary};
 use crate::report::{Facts, SummaryBuilder, VmThreads, Warning};
 use crate::text::columns;
+use crate::units::HostNs;
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -29,6 +30,133 @@ fn empty() -> Summary {
 #[test]
 fn the_page_of_the_example() {
     assert_golden("example.golden", &render_full(&example::summary(), PLAIN));
+}
+
+#[test]
+fn the_answer_of_the_example() {
+    assert_golden("front.golden", &render(&example::summary(), PLAIN));
+}
+
+#[test]
+fn the_answer_of_a_run_that_ended_early() {
+    let mut summary = example::summary();
+    summary.status = RunStatus::Partial { reason: "vm2 died of signal 9".to_owned() };
+    assert_golden("front_partial.golden", &render(&summary, PLAIN));
+    assert_golden("front_empty.golden", &render(&empty(), PLAIN));
+}
+
+#[test]
+fn the_answer_of_a_slow_disk_is_about_the_disk() {
+    let mut builder = SummaryBuilder::new(example::START, example::vms());
+    for index in 0..1000 {
+        let wait_ns = if index % 50 == 0 { 30_000_000 } else { 300_000 };
+        let spans = vec![
+            example::running(20_000),
+            example::blocked(crate::timeline::Reason::Halt, wait_ns),
+            example::woken(5_000),
+            example::running(10_000),
+        ];
+        let at = HostNs(example::START.0 + index * 40_000_000);
+        let mut breakdown = example::request(index, at, spans);
+        example::set_io(&mut breakdown, 15_000, wait_ns);
+        breakdown.chain.spans().for_each(|span| builder.span(span));
+        builder.breakdown(example::VM1, breakdown);
+    }
+    let facts = Facts { lost: Lost::default(), ..example::facts() };
+    let page = render(&builder.finish(facts, &example::names()), PLAIN);
+    assert_golden("front_slow_disk.golden", &page);
+    assert!(page.contains("their I/O was in the host's disk (vda)"), "{page}");
+}
+
+/// The example's VMs as they are seen by somebody who attaches to them and asks them nothing.
+fn attached() -> Summary {
+    let mut summary = example::summary();
+    let unasked = SummaryBuilder::new(example::START, vec![]);
+    let facts = Facts { lost: Lost::default(), clocks: vec![], ..example::facts() };
+    let none = unasked.finish(Facts { disks: vec![], hogs: vec![], ..facts }, &example::names());
+    summary = Summary {
+        plan: "attach".to_owned(),
+        vcpus: summary.vcpus,
+        lock_waits: summary.lock_waits,
+        stacks: summary.stacks,
+        ..none
+    };
+    summary
+}
+
+#[test]
+fn the_answer_of_vms_that_were_attached_to_is_about_their_vcpus() {
+    let page = render(&attached(), PLAIN);
+    assert_golden("front_attach.golden", &page);
+    for of_requests in ["every request", "0 requests", "Latency", "clock"] {
+        assert!(!page.contains(of_requests), "{of_requests}: {page}");
+    }
+    let whole = render_full(&attached(), PLAIN);
+    assert!(whole.contains("Losses    none: every scheduler event was recorded\n"), "{whole}");
+}
+
+#[test]
+fn the_answer_of_a_sampled_run_says_what_it_rests_on() {
+    let page = render(&example::sampled(), PLAIN);
+    assert_golden("front_sampled.golden", &page);
+    assert!(page.lines().next().unwrap().contains("(sampled)"));
+}
+
+fn doubled<Item: Clone>(items: &[Item]) -> Vec<Item> {
+    [items, items].concat()
+}
+
+/// As much of everything as a page could be asked to show.
+fn crowded(mut summary: Summary, name: &str) -> Summary {
+    for _ in 0..3 {
+        let antagonists = summary.vcpus.iter_mut().map(|vcpu| &mut vcpu.antagonists);
+        antagonists.for_each(|rows| *rows = doubled(rows));
+        summary.vcpus = doubled(&summary.vcpus);
+        summary.scheduled = doubled(&summary.scheduled);
+        let sampled = summary.sampled.iter_mut();
+        sampled.for_each(|sampled| sampled.vcpus = doubled(&sampled.vcpus));
+        for class in [&mut summary.classes.all, &mut summary.classes.p99] {
+            class.antagonists = doubled(&class.antagonists);
+        }
+        summary.worst.iter_mut().for_each(|worst| worst.chain = doubled(&worst.chain));
+    }
+    summary.warnings = vec![Warning::Notice { text: name.repeat(20) }; 40];
+    summary.status = RunStatus::Partial { reason: name.repeat(20) };
+    summary
+}
+
+#[test]
+fn the_answer_is_a_page_whatever_the_run_was() {
+    for name in ["vm", "a name of many words that is rather long", &"n".repeat(1000)] {
+        let mut named = with_every_string(name);
+        named.latency_ns = example::summary().latency_ns;
+        let mut sampled = example::sampled();
+        sampled.plan = name.repeat(3);
+        for summary in [named, example::summary(), attached(), sampled, empty()] {
+            let summary = crowded(summary, name);
+            for width in [60, 80, 100, 200] {
+                let page = front::unchecked(&summary, Style { width, ..PLAIN });
+                for line in page.lines() {
+                    assert!(columns(line) <= width, "{width}: {line:?}");
+                }
+                let lines_max = (LINES_MAX * 100).div_ceil(width.min(100));
+                assert!(page.lines().count() <= lines_max, "{width}: {page}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_narrow_answer_says_the_same() {
+    for summary in [example::summary(), attached(), example::sampled()] {
+        let wide = render(&summary, Style { width: 200, ..PLAIN });
+        for width in [60, 80, 100] {
+            let page = render(&summary, Style { width, ..PLAIN });
+            let (all, there) = (words(&wide), words(&page));
+            let lost: Vec<_> = all.difference(&there).collect();
+            assert!(lost.is_empty(), "{width}: {lost:?} are not in\n{page}");
+        }
+    }
 }
 
 #[test]
