@@ -303,8 +303,9 @@ pub struct Antagonist {
     pub processes: Members,
     /// For how long they ran, at least.
     pub ran_ns: u64,
-    /// By how much that may be too little: time of theirs that is among the others', as there was no
-    /// room for their name at first. 0 unless thousands of names were met.
+    /// By how much that may be too little, as there was no room for their name at first: time of theirs
+    /// that is among the others'. 0 unless one wait met more than 32 names, one request 64, or the run
+    /// more than are kept.
     pub error_ns: u64,
     /// `ran_ns` as a share of the wait, in [0, 1].
     pub share: f64,

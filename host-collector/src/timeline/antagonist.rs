@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 /// Distinct antagonists that one wait tells apart at most.
 ///
-/// A wait that sees more (dozens of kernel threads that each run for some microseconds) adds a thread
-/// to one of its name, or keeps the longest ones that it can; the time of the others is credited to
-/// [`Who::Others`], so that nothing is lost and no `ran_ns` is ever too large.
+/// A wait that sees more (a loop of short processes) has one row for all threads of a name; where there
+/// are too many names still, it keeps the longest ones that it can, and the time of the others is credited
+/// to [`Who::Others`], so that nothing is lost and no `ran_ns` is ever too large.
 pub const ANTAGONISTS_MAX: usize = 32;
 
 /// Who ran for how long, at places of which at most a given number are told apart.
@@ -18,6 +18,8 @@ pub const ANTAGONISTS_MAX: usize = 32;
 pub struct Credits<Place> {
     rows_max: usize,
     rows: Vec<Row<Place>>,
+    /// Whether those of one name have one row.
+    is_folded: bool,
     idle_ns: u64,
     others_ns: u64,
 }
@@ -30,11 +32,24 @@ struct Row<Place> {
     is_several: bool,
 }
 
+impl<Place: Copy + Eq> Row<Place> {
+    fn is_alike(&self, other: &Row<Place>) -> bool {
+        let face = |row: &Row<Place>| Face(Arc::clone(&row.task));
+        self.place == other.place && face(self) == face(other)
+    }
+
+    /// Takes what another thread of the name ran.
+    fn take(&mut self, other: &Row<Place>) {
+        self.ran_ns = self.ran_ns.saturating_add(other.ran_ns);
+        self.is_several = true;
+    }
+}
+
 impl<Place: Copy + Eq> Credits<Place> {
     /// Nobody yet; at most `rows_max` tasks will be told apart.
     #[must_use]
     pub fn new(rows_max: usize) -> Self {
-        Credits { rows_max, rows: Vec::new(), idle_ns: 0, others_ns: 0 }
+        Credits { rows_max, rows: Vec::new(), is_folded: false, idle_ns: 0, others_ns: 0 }
     }
 
     /// Somebody ran there for some time.
@@ -58,16 +73,18 @@ impl<Place: Copy + Eq> Credits<Place> {
             row.is_several |= new.is_several;
             return;
         }
-        if self.rows.len() < self.rows_max {
-            self.rows.push(new);
+        if self.rows.len() >= self.rows_max && !self.is_folded {
+            self.fold();
+        }
+        let is_alike = |row: &&mut Row<Place>| row.is_alike(&new);
+        if self.is_folded
+            && let Some(row) = self.rows.iter_mut().find(is_alike)
+        {
+            row.take(&new);
             return;
         }
-        let face = Face(Arc::clone(&new.task));
-        let is_alike =
-            |row: &&mut Row<Place>| row.place == new.place && Face(Arc::clone(&row.task)) == face;
-        if let Some(row) = self.rows.iter_mut().find(is_alike) {
-            row.ran_ns = row.ran_ns.saturating_add(new.ran_ns);
-            row.is_several = true;
+        if self.rows.len() < self.rows_max {
+            self.rows.push(new);
             return;
         }
         let shortest = self.rows.iter_mut().min_by_key(|row| row.ran_ns);
@@ -76,6 +93,19 @@ impl<Place: Copy + Eq> Credits<Place> {
             None => new,
         };
         self.others_ns = self.others_ns.saturating_add(dropped.ran_ns);
+    }
+
+    /// There are too many: from now on those of one name have one row.
+    fn fold(&mut self) {
+        self.is_folded = true;
+        let mut folded: Vec<Row<Place>> = Vec::new();
+        for row in std::mem::take(&mut self.rows) {
+            match folded.iter_mut().find(|known| known.is_alike(&row)) {
+                Some(known) => known.take(&row),
+                None => folded.push(row),
+            }
+        }
+        self.rows = folded;
     }
 
     /// All of them with where they ran, the longest first, equal ones by thread id; nobody and others,
@@ -179,9 +209,27 @@ mod tests {
             wait.credit(Some(Who::Thread(Arc::new(task))), HostNs(u64::from(number) * 10));
         }
         let ran = wait.take();
-        assert_eq!(ran.len(), ANTAGONISTS_MAX);
-        assert_eq!(ran.iter().map(|row| row.ran_ns).sum::<u64>(), 1_000);
-        assert!(ran[0].is_several && ran[1].is_several && !ran[2].is_several);
+        assert_eq!(ran.iter().map(|row| row.ran_ns).collect::<Vec<_>>(), [500, 500]);
+        assert!(ran.iter().all(|row| row.is_several));
+    }
+
+    /// As a slow request beside a loop of short processes does.
+    #[test]
+    fn however_many_threads_come_few_names_lose_nothing_to_others() {
+        let mut credits = Credits::new(ANTAGONISTS_MAX);
+        for number in 1..=400_u32 {
+            let (name, ran_ns) = match number % 40 {
+                39 => ("kworker/1:1".to_owned(), 1),
+                name => (format!("name {}", name % 20), 1_000),
+            };
+            let task = Task { kind: ThreadKind::Host, name, ..Task::unknown(Tid(number)) };
+            credits.add((), &Antagonist::new(Who::Thread(Arc::new(task)), ran_ns));
+        }
+        let rows: Vec<Antagonist> = credits.rows().map(|(_, antagonist)| antagonist).collect();
+        assert!(rows.len() <= ANTAGONISTS_MAX);
+        assert_eq!(rows.iter().map(|row| row.ran_ns).sum::<u64>(), 390 * 1_000 + 10);
+        let others = rows.iter().find(|row| row.who == Who::Others);
+        assert_eq!(others, None);
     }
 
     #[test]
