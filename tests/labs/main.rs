@@ -9,6 +9,7 @@ mod evidence;
 mod experiment;
 mod matrix;
 mod newer_qemu;
+mod slow_disk;
 mod solo;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -24,7 +25,14 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let lab = Lab::find();
     let user_lab = lab.clone().and_then(|lab| lab.may_be_used_by_anybody().map(|()| lab));
-    let cases = [experiment::CASES, matrix::CASES, bad_luck::CASES, evidence::CASES, solo::CASES];
+    let cases = [
+        experiment::CASES,
+        matrix::CASES,
+        bad_luck::CASES,
+        evidence::CASES,
+        slow_disk::CASES,
+        solo::CASES,
+    ];
     let cases = cases.into_iter().flatten();
     let mut trials: Vec<Trial> = cases.map(|case| trial(*case, lab.clone())).collect();
     let newer_lab = lab.and_then(|lab| newer_qemu::directory().map(|_| lab));
