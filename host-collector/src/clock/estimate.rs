@@ -53,11 +53,13 @@
 
 mod band;
 mod line;
+mod outermost;
 mod owners;
 mod pieces;
 
 use crate::units::{GuestTicks, HostNs};
 use line::{Anchor, LineMap, Stamp};
+pub use outermost::Outermost;
 use owners::{Owners, Reading};
 use pieces::Step;
 use std::ops::Range;

@@ -4,4 +4,6 @@ pub mod estimate;
 pub mod host_time;
 pub mod tsc;
 
-pub use estimate::{ClockError, ClockMap, Cut, Exchange, Mapped, MappedLength, Unmapped};
+pub use estimate::{
+    ClockError, ClockMap, Cut, Exchange, Mapped, MappedLength, Outermost, Unmapped,
+};

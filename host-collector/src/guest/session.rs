@@ -35,12 +35,12 @@ const CALIBRATION_TIME: Duration = Duration::from_secs(2);
 /// How long the exchanges before the run, or those after it, may take together.
 const CALIBRATION_TIMEOUT: Duration = Duration::from_secs(60);
 /// Notices kept of one guest; what it has to say beyond them is passed over.
-const NOTICES_MAX: usize = 100;
+pub(crate) const NOTICES_MAX: usize = 100;
 /// Gaps kept of the hogs of one guest: 64 MiB in memory when they are read. Those beyond are passed
 /// over, and the clock is not checked by them.
 const HOG_GAPS_KEPT_MAX: u64 = 4 << 20;
 /// Times kept that KVM told one guest: of a longer run, the first hour or so.
-const HOST_TIMES_MAX: usize = 4096;
+pub(crate) const HOST_TIMES_MAX: usize = 4096;
 /// Longest wait in one turn of the loop: how late a command or a ping may be.
 const TURN: Duration = Duration::from_millis(20);
 

@@ -3,6 +3,7 @@
 mod absences;
 mod clocks;
 mod facts;
+mod gaps;
 mod hog_word;
 mod hogs;
 mod kvm_word;
@@ -158,6 +159,9 @@ impl<'a> Analysis<'a> {
         }
         analysis.warnings.extend(manifest.vms.iter().filter_map(facts::throttled));
         analysis.warnings.extend(facts::stolen(manifest));
+        analysis.warnings.extend(facts::no_window(manifest));
+        let contradicted = std::mem::take(&mut analysis.samples.warnings);
+        analysis.warnings.extend(contradicted);
         for (index, vm) in manifest.vms.iter().enumerate() {
             analysis.read_guest(VmIndex(index), vm, &manifest.host_tsc, start)?;
         }
@@ -275,6 +279,7 @@ impl<'a> Analysis<'a> {
         let mut events = EventMerge::open(self.run)?;
         let watched = watched_pcpus(manifest);
         // Where nothing at all is left, no event comes by at which it would be seen.
+        let mut ended_count = events.ended_count();
         let mut cut = cut_pcpu(&events, &watched);
         let loss = cut.map(|pcpu| self.cut(manifest, pcpu, start, start));
         if let Some(loss) = loss {
@@ -291,9 +296,10 @@ impl<'a> Analysis<'a> {
                 && until > start
                 && event.time < end
             {
-                self.lost.records += count;
+                self.lost.records = self.lost.records.saturating_add(count);
                 self.lost.intervals += 1;
-                self.lost.total_ns += until.since_ns(event.time);
+                let lost_ns = until.since_ns(event.time);
+                self.lost.total_ns = self.lost.total_ns.saturating_add(lost_ns);
             }
             self.kvm_events_count += u64::from(matches!(event.kind, HostEventKind::Kvm { .. }));
             timeline.push(&event, &mut |span| self.span(&span, start, end));
@@ -302,7 +308,8 @@ impl<'a> Analysis<'a> {
             }
             self.exits(&mut timeline, start, end);
             self.lock_waits(&mut timeline, start, end);
-            if cut.is_none() {
+            if cut.is_none() && events.ended_count() != ended_count {
+                ended_count = events.ended_count();
                 cut = cut_pcpu(&events, &watched);
                 let loss = cut.map(|pcpu| self.cut(manifest, pcpu, now, start));
                 if let Some(loss) = loss {

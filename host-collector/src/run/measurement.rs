@@ -6,6 +6,7 @@ use super::evidence::EvidencePlan;
 use super::manifest::{Manifest, Window};
 use super::observer::{Observer, record_plan};
 use super::quota;
+use super::reserve::{self, ReservingSink};
 use super::tsc_watch::TscWatch;
 use super::uninterrupted::Before;
 use super::watch::Watcher;
@@ -68,6 +69,7 @@ impl Measurement<'_> {
         quota::note_start(&mut manifest.vms);
         let mut tscs = TscWatch::start(&manifest.vms, self.accelerator);
         tscs.write(manifest);
+        reserve::fit(self.dir, manifest)?;
         let before = Before::read(&manifest.vms);
         let stolen_before_ns = steal::stolen_ns();
         manifest.frequency.start = frequency::of_pcpus();
@@ -104,7 +106,8 @@ impl Measurement<'_> {
             (Accelerator::Tcg, _) => KvmDetail::None,
         };
         let plan = record_plan(manifest, kvm, self.home);
-        Ok(Recorder::start(&plan, EventWriters::create(self.dir)?)?)
+        let sink = ReservingSink::new(EventWriters::create(self.dir)?, self.dir);
+        Ok(Recorder::start(&plan, sink)?)
     }
 }
 

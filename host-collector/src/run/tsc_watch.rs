@@ -17,10 +17,10 @@ const INTERVAL: Duration = Duration::from_secs(1);
 pub(super) const STEADY_TIME: Duration = Duration::from_millis(1);
 
 /// Samples of the host's TSC at most: an hour of them, and then every other one is let go.
-const SAMPLES_MAX: usize = 3600;
+pub(super) const SAMPLES_MAX: usize = 3600;
 
 /// Readings kept of one vCPU: of a TSC that is written to more often, the first ones tell enough.
-const READINGS_MAX: usize = 1000;
+pub(super) const READINGS_MAX: usize = 1000;
 
 /// Whom it watches, and what it has seen.
 #[derive(Debug)]

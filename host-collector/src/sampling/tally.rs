@@ -103,8 +103,8 @@ impl Tally {
             SampleItem::Schedstat(read) => self.schedstat(read),
             SampleItem::Gap { time, until, rounds_count } if is_within => {
                 self.gaps.count += 1;
-                self.gaps.rounds_count += rounds_count;
-                self.gaps.total_ns += until.since_ns(time);
+                self.gaps.rounds_count = self.gaps.rounds_count.saturating_add(rounds_count);
+                self.gaps.total_ns = self.gaps.total_ns.saturating_add(until.since_ns(time));
             }
             SampleItem::Gap { .. } => {}
         }

@@ -17,6 +17,7 @@ pub struct EventMerge {
     streams: Vec<Stream>,
     /// The time of the next event of each stream that has one, with the stream's place.
     next: BinaryHeap<Reverse<(HostNs, usize)>>,
+    ended_count: usize,
 }
 
 #[derive(Debug)]
@@ -33,7 +34,7 @@ impl EventMerge {
     /// # Errors
     /// When one of them cannot be read or is not such a stream.
     pub fn open(run: &RunDir) -> Result<EventMerge, StoreError> {
-        let mut merge = EventMerge { streams: Vec::new(), next: BinaryHeap::new() };
+        let mut merge = EventMerge { streams: Vec::new(), next: BinaryHeap::new(), ended_count: 0 };
         for pcpu in run.event_pcpus()? {
             let reader = StreamReader::open(&run.events_path(pcpu))?;
             let mut stream = Stream { pcpu, reader, block: Vec::new().into_iter(), head: None };
@@ -52,9 +53,18 @@ impl EventMerge {
         self.streams.iter().filter_map(tail).collect()
     }
 
+    /// How many streams have come to their ends: [`EventMerge::tails`] has so many, and is the same as
+    /// long as this is.
+    #[must_use]
+    pub fn ended_count(&self) -> usize {
+        self.ended_count
+    }
+
     fn queue(&mut self, place: usize) {
-        if let Some(event) = &self.streams[place].head {
-            self.next.push(Reverse((event.time, place)));
+        match &self.streams[place].head {
+            Some(event) => self.next.push(Reverse((event.time, place))),
+            // It is not asked again.
+            None => self.ended_count += 1,
         }
     }
 }
@@ -132,7 +142,16 @@ mod tests {
         writer.push(event(5, 9, 3)).unwrap();
         drop(writer);
         let mut merge = EventMerge::open(&run).unwrap();
-        let times: Vec<u64> = merge.by_ref().map(|event| event.unwrap().time.0).collect();
+        let mut times = Vec::new();
+        let mut looks = 0;
+        let mut ended_before = usize::MAX;
+        while let Some(event) = merge.next() {
+            times.push(event.unwrap().time.0);
+            looks += usize::from(merge.ended_count() != ended_before);
+            ended_before = merge.ended_count();
+            assert_eq!(merge.tails().len(), ended_before);
+        }
+        assert_eq!(looks, 4, "one at first, and one for each end, however many events");
         assert_eq!(times.len() as u64, 2 * count + 1);
         assert!(times.is_sorted());
         let tails = merge.tails();

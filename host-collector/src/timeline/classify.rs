@@ -206,8 +206,9 @@ impl Evidence {
     }
 
     fn was_scheduled(&self, scheduler: Scheduler) -> bool {
-        let ran_its_slice =
-            self.slice_ns.map(|slice_ns| self.ran_ns * 10 >= slice_ns * SLICE_TENTHS_MIN);
+        let ran_its_slice = self.slice_ns.map(|slice_ns| {
+            self.ran_ns.saturating_mul(10) >= slice_ns.saturating_mul(SLICE_TENTHS_MIN)
+        });
         match (scheduler, self.next) {
             (Scheduler::Any, _) | (Scheduler::NextIsRealtime, Next::Realtime) => true,
             (Scheduler::Quota, _) | (Scheduler::NobodyAndQuota, Next::Idle) => {

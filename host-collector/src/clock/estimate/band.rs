@@ -173,7 +173,7 @@ impl Band {
 
 /// The hull of points on one side, left to right: with `Greater` the upper hull, with `Less` the
 /// lower one. (Andrew's monotone chain, in exact arithmetic.)
-fn hull(mut points: Vec<Point>, side: Ordering) -> Vec<Point> {
+pub(super) fn hull(mut points: Vec<Point>, side: Ordering) -> Vec<Point> {
     points.sort_unstable_by(|one, other| {
         let outermost_first = one.y.cmp(&other.y);
         let outermost_first =

@@ -66,7 +66,7 @@ impl Anchor {
     }
 
     /// Whether the arithmetic holds the stamps.
-    fn is_within_limits(&self) -> bool {
+    pub(super) fn is_within_limits(&self) -> bool {
         // One less than the most, for the units by which the inequalities are widened.
         i128::from(self.guest_span_ticks().max(self.host_span_ns())) < COORDINATE_MAX
     }

@@ -17,16 +17,15 @@ pub(super) struct Absence {
 #[derive(Debug)]
 pub(super) struct Absences {
     left: HashMap<Tid, Option<HostNs>>,
-    of: HashMap<Tid, Vec<Absence>>,
 }
 
 impl Absences {
     pub(super) fn of(tids: impl IntoIterator<Item = Tid>) -> Absences {
-        Absences { left: tids.into_iter().map(|tid| (tid, None)).collect(), of: HashMap::new() }
+        Absences { left: tids.into_iter().map(|tid| (tid, None)).collect() }
     }
 
-    /// Takes the next event, in order of time.
-    pub(super) fn push(&mut self, event: &HostEvent) {
+    /// Takes the next event, in order of time; returns who came back by it, and from what.
+    pub(super) fn push(&mut self, event: &HostEvent) -> Option<(Tid, Absence)> {
         match &event.kind {
             HostEventKind::Switch(switch) => {
                 if let Some(left) = self.left.get_mut(&switch.prev) {
@@ -35,20 +34,16 @@ impl Absences {
                 let left = self.left.get_mut(&switch.next).and_then(Option::take);
                 // A switch without a priority is one that was not recorded but made up for: its time is
                 // no bound (`perf/assemble.rs`).
-                if let Some(left) = left.filter(|_| switch.next_priority.is_some()) {
-                    let absence = Absence { left, came: event.time };
-                    self.of.entry(switch.next).or_default().push(absence);
-                }
+                let left = left.filter(|_| switch.next_priority.is_some())?;
+                Some((switch.next, Absence { left, came: event.time }))
             }
             // Whoever left before may have come and left again meanwhile.
-            HostEventKind::Lost { .. } => self.left.values_mut().for_each(|left| *left = None),
-            _ => {}
+            HostEventKind::Lost { .. } => {
+                self.left.values_mut().for_each(|left| *left = None);
+                None
+            }
+            _ => None,
         }
-    }
-
-    /// Those of one thread, in order of time.
-    pub(super) fn take(&mut self, tid: Tid) -> Vec<Absence> {
-        self.of.remove(&tid).unwrap_or_default()
     }
 }
 
@@ -76,7 +71,7 @@ mod tests {
         let lost =
             |us: u64| event(us, HostEventKind::Lost { until: HostNs(us * 1_000 + 1), count: 1 });
         let mut absences = Absences::of([Tid(7)]);
-        for event in [
+        let events = [
             switch(10, 6, 7),
             switch(20, 7, 6),
             switch(30, 6, 7),
@@ -89,10 +84,9 @@ mod tests {
             made_up(90),
             switch(95, 7, 8),
             switch(99, 8, 7),
-        ] {
-            absences.push(&event);
-        }
-        assert_eq!(absences.take(Tid(7)), [absence(20, 30), absence(60, 70), absence(95, 99)]);
-        assert_eq!(absences.take(Tid(6)), []);
+        ];
+        let came: Vec<_> = events.iter().filter_map(|event| absences.push(event)).collect();
+        let of_7 = [absence(20, 30), absence(60, 70), absence(95, 99)];
+        assert_eq!(came, of_7.map(|absence| (Tid(7), absence)));
     }
 }

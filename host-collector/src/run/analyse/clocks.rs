@@ -2,7 +2,7 @@
 
 use super::kvm_word::KvmWord;
 use crate::clock::tsc::TscSample;
-use crate::clock::{ClockError, ClockMap, Exchange};
+use crate::clock::{ClockError, ClockMap, Exchange, Outermost};
 use crate::join::Clocks;
 use crate::report::clock::{ClockMethod, ClocksApart, VcpuClock, WordCheck};
 use crate::run::manifest::{GuestClock, VcpuTsc, VmRecord};
@@ -39,20 +39,20 @@ impl GuestClocks {
         place: usize,
         vcpu: VcpuId,
         samples: &[ClockSample],
-        stays: &[Exchange],
+        stays: &Outermost,
     ) {
         let own = exchanges(samples, &|other| other == vcpu);
         let (Some(map), Some(row)) = (self.clocks.get(vcpu), self.rows.get_mut(place)) else {
             return;
         };
         let is_own = row.method == ClockMethod::Exchange && map.exchange_count() == own.len();
-        if !is_own || !map.cuts().is_empty() || stays.is_empty() {
+        if !is_own || !map.cuts().is_empty() || stays.count() == 0 {
             return;
         }
-        if let Ok(map) = ClockMap::estimate(&[&own, stays].concat())
+        if let Ok(map) = ClockMap::estimate(&[&own, stays.exchanges()].concat())
             && map.cuts().is_empty()
         {
-            (row.bound_ns, row.stays) = (map.bound_ns(), stays.len() as u64);
+            (row.bound_ns, row.stays) = (map.bound_ns(), stays.count());
             self.clocks.insert(vcpu, map);
         }
     }

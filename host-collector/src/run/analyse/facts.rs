@@ -1,6 +1,7 @@
 //! What a manifest knows beside the events, as the timelines need it.
 
 use crate::report::Warning;
+use crate::report::evidence::ScheduledVcpu;
 use crate::run::NO_EXITS_UNDER_TCG;
 use crate::run::manifest::{Manifest, ThreadRecord, VmRecord};
 use crate::timeline::{GuestMode, LockFacts, LockUser, StackTable, Timeline, Vmm, Watched};
@@ -145,6 +146,36 @@ pub(super) fn throttled(vm: &VmRecord) -> Option<Warning> {
         period_ns: most.quota.map(|quota| ns(quota.period_us)),
     })
 }
+
+/// A window that has no length, or a negative one: then nothing was measured over it.
+pub(super) fn no_window(manifest: &Manifest) -> Option<Warning> {
+    let window = manifest.window?;
+    let end_ns = window.end_ns.filter(|end_ns| *end_ns <= window.start_ns)?;
+    let text = format!(
+        "by its own record the measured window ended {} ns before it began: rates and shares of it are \
+         not known",
+        window.start_ns.since_ns(end_ns)
+    );
+    Some(Warning::Notice { text })
+}
+
+/// What the kernel counted of a thread while it was observed, if that is more than can be: a warning.
+/// Each of the two readings may be as old as a tick.
+pub(super) fn counted_too_much(vm: &str, row: &ScheduledVcpu) -> Option<Warning> {
+    let counted_ns = row.on_pcpu_ns.saturating_add(row.run_delay_ns);
+    let excess_ns = counted_ns.saturating_sub(row.observed_ns);
+    (excess_ns > COUNTED_LATE_MAX_NS.max(row.observed_ns / 100)).then(|| {
+        let text = format!(
+            "the kernel counted {counted_ns} ns on a pCPU or waiting for one of {vm} {} in {} ns: its \
+             totals contradict themselves, and nothing is made of them",
+            row.vcpu, row.observed_ns
+        );
+        Warning::Notice { text }
+    })
+}
+
+/// Two ticks at 100 Hz.
+const COUNTED_LATE_MAX_NS: u64 = 20_000_000;
 
 #[cfg(test)]
 mod tests {

@@ -8,92 +8,66 @@
 //! makes its gaps longer.
 
 use super::absences::Absence;
-use crate::clock::ClockMap;
+use super::gaps::{Gap, Gaps};
+use super::stays::Stays;
 use crate::report::clock::HogCheck;
-use crate::store::HogGapItem;
-use crate::units::HostNs;
 
-/// A gap on the host's clock, as long as it may have been.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Gap {
-    /// What the hog told.
-    pub(super) told: HogGapItem,
-    /// The last look before was not before this.
-    pub(super) earliest_start: HostNs,
-    /// The first look after was not after this.
-    pub(super) latest_end: HostNs,
+/// What one hog says of its vCPU's clock, from the absences of its thread as they come.
+pub(super) struct HogWord {
+    gaps: Gaps,
+    judged_from_ns: u64,
+    /// Whether the hog missed each time that the thread of its vCPU was off its pCPU.
+    pub(super) check: HogCheck,
+    /// Its stays on its pCPU.
+    pub(super) stays: Stays,
 }
 
-/// What one hog told.
-#[derive(Debug)]
-pub(super) struct HogTold<'a> {
-    /// In order of time.
-    pub(super) gaps: &'a [HogGapItem],
-    /// Gaps that are not longer were not told.
-    pub(super) threshold_ns: u64,
-}
-
-impl HogTold<'_> {
-    /// How long a thread must be off its pCPU before its hog must have told of it, by a map with this
-    /// bound: what the map makes longer or shorter of a gap is its bound at both ends.
-    pub(super) fn judged_from_ns(&self, bound_ns: u64) -> u64 {
-        self.threshold_ns.saturating_mul(2).saturating_add(bound_ns.saturating_mul(4))
+impl HogWord {
+    /// Gaps that are not longer than `threshold_ns` were not told.
+    pub(super) fn new(gaps: Gaps, threshold_ns: u64) -> HogWord {
+        let judged_from_ns = judged_from_ns(threshold_ns, gaps.map().bound_ns());
+        HogWord { gaps, judged_from_ns, check: HogCheck::default(), stays: Stays::default() }
     }
 
-    /// The gaps on the host's clock, up to the first one that the map has no host time for.
-    pub(super) fn placed(&self, map: &ClockMap) -> Vec<Gap> {
-        let place = |told: &HogGapItem| {
-            let (start, end) = (map.to_host(told.start).ok()?, map.to_host(told.end).ok()?);
-            let earliest_start = HostNs(start.at.0.saturating_sub(start.bound_ns));
-            let latest_end = HostNs(end.at.0.saturating_add(end.bound_ns));
-            Some(Gap { told: *told, earliest_start, latest_end })
-        };
-        self.gaps.iter().map_while(place).collect()
-    }
-}
-
-/// Whether the hog missed each time that the thread of its vCPU was off its pCPU. `map` rests on nothing
-/// that it told.
-pub(super) fn hog_check(map: &ClockMap, told: &HogTold<'_>, absences: &[Absence]) -> HogCheck {
-    let gaps = told.placed(map);
-    let (Some(first), Some(last)) = (gaps.first(), gaps.last()) else { return HogCheck::default() };
-    let judged_from_ns = told.judged_from_ns(map.bound_ns());
-    // In between the hog is known to have looked.
-    let is_judged = |absence: &&Absence| {
-        first.latest_end <= absence.left
-            && absence.came <= last.earliest_start
-            && absence.came.since_ns(absence.left) > judged_from_ns
-    };
-    let mut check = HogCheck::default();
-    let mut next = 0;
-    for absence in absences.iter().filter(is_judged) {
-        // Two gaps that follow each other closely may overlap by what the clock may be off.
-        while gaps.get(next).is_some_and(|gap| gap.latest_end < absence.left) {
-            next += 1;
+    /// Takes the next absence, in order of time.
+    pub(super) fn push(&mut self, absence: Absence) {
+        if absence.came.since_ns(absence.left) <= self.judged_from_ns {
+            return;
         }
-        let beyond_ns = beyond_ns(&gaps[next.min(gaps.len())..], *absence);
-        check.absences += 1;
-        check.violations += u64::from(beyond_ns > 0);
-        check.worst_ns = check.worst_ns.max(beyond_ns);
+        self.gaps.read(absence.left, absence.came);
+        // In between the hog is known to have looked.
+        if self.gaps.surround(absence.left, absence.came) {
+            let beyond_ns = beyond_ns(self.gaps.near(), absence);
+            self.check.absences += 1;
+            self.check.violations += u64::from(beyond_ns > 0);
+            self.check.worst_ns = self.check.worst_ns.max(beyond_ns);
+        }
+        self.stays.push(self.gaps.near(), absence);
     }
-    check
+}
+
+/// How long a thread must be off its pCPU before its hog must have told of it, by a map with this bound:
+/// what the map makes longer or shorter of a gap is its bound at both ends.
+fn judged_from_ns(threshold_ns: u64, bound_ns: u64) -> u64 {
+    threshold_ns.saturating_mul(2).saturating_add(bound_ns.saturating_mul(4))
 }
 
 /// By how much an absence lies beyond the gap that it fits best.
-fn beyond_ns(gaps: &[Gap], absence: Absence) -> u64 {
+fn beyond_ns<'a>(gaps: impl Iterator<Item = &'a Gap>, absence: Absence) -> u64 {
     let beyond = |gap: &Gap| {
         let early_ns = gap.earliest_start.0.saturating_sub(absence.left.0);
         early_ns.max(absence.came.0.saturating_sub(gap.latest_end.0))
     };
-    let near = gaps.iter().take_while(|gap| gap.earliest_start < absence.came);
+    let near = gaps.take_while(|gap| gap.earliest_start < absence.came);
     near.map(beyond).min().unwrap_or(absence.came.since_ns(absence.left))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Exchange;
-    use crate::units::{GuestTicks, VcpuId};
+    use crate::clock::{ClockMap, Exchange};
+    use crate::store::HogGapItem;
+    use crate::units::{GuestTicks, HostNs, VcpuId};
 
     const THRESHOLD_NS: u64 = 50_000;
 
@@ -123,8 +97,10 @@ mod tests {
             left: HostNs(left * 1_000),
             came: HostNs(came * 1_000),
         };
-        let absences: Vec<Absence> = absences_us.iter().map(absence).collect();
-        hog_check(&map(), &HogTold { gaps, threshold_ns: THRESHOLD_NS }, &absences)
+        let gaps = Gaps::new(gaps.to_vec().into_iter(), map());
+        let mut word = HogWord::new(gaps, THRESHOLD_NS);
+        absences_us.iter().map(absence).for_each(|absence| word.push(absence));
+        word.check
     }
 
     fn told(absences: u64, violations: u64, worst_us: u64) -> HogCheck {

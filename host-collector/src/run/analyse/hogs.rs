@@ -2,13 +2,14 @@
 
 use super::absences::Absences;
 use super::clocks::GuestClocks;
-use super::hog_word::{HogTold, hog_check};
-use super::stays::stays;
+use super::gaps::{self, Gaps};
+use super::hog_word::HogWord;
 use super::{AnalyseError, Analysis, optional};
 use crate::lab::plan::HOG_GAP_US;
 use crate::run::manifest::VmRecord;
-use crate::store::{ClockSample, EventMerge, HogGapItem, VmName, read_all};
+use crate::store::{ClockSample, EventMerge, HogGapItem, StreamReader, VmName};
 use crate::units::{Tid, VcpuId};
+use std::collections::{BTreeSet, HashMap};
 
 impl Analysis<'_> {
     /// What the hogs say of the clocks of their vCPUs: whether they are right, and how much better they
@@ -21,31 +22,37 @@ impl Analysis<'_> {
         clocks: &mut GuestClocks,
     ) -> Result<(), AnalyseError> {
         // Runs of a vslice before this check have none.
-        let read = read_all::<HogGapItem>(&self.run.hog_gaps_path(name)).map(|(gaps, _)| gaps);
-        let gaps = optional(read)?;
-        let tid_of = |vcpu| {
+        let stream = StreamReader::<HogGapItem>::open(&self.run.hog_gaps_path(name));
+        let Some(mut stream) = optional(stream.map(Some))? else { return Ok(()) };
+        let mut told_by = BTreeSet::new();
+        while let Some(block) = stream.next_block()? {
+            told_by.extend(block.iter().map(|gap| gap.vcpu));
+        }
+        let mut words: HashMap<Tid, (usize, VcpuId, HogWord)> = HashMap::new();
+        for (place, row) in clocks.rows.iter().enumerate() {
+            let vcpu = row.vcpu;
             let thread = vm.threads.iter().find(|thread| thread.vcpu == Some(vcpu));
-            thread.map(|thread| thread.tid).filter(|_| gaps.iter().any(|gap| gap.vcpu == vcpu))
-        };
-        let hogs: Vec<(usize, VcpuId, Tid)> = (0..)
-            .zip(&clocks.rows)
-            .filter_map(|(place, row)| Some((place, row.vcpu, tid_of(row.vcpu)?)))
-            .collect();
-        let mut absences = Absences::of(hogs.iter().map(|(_, _, tid)| *tid));
-        if !hogs.is_empty() {
-            for event in EventMerge::open(self.run)? {
-                absences.push(&event?);
+            let (Some(thread), Some(map)) = (thread, clocks.clocks.get(vcpu)) else { continue };
+            if told_by.contains(&vcpu) {
+                let gaps = Gaps::new(gaps::told_by(self.run, name, vcpu)?, map.clone());
+                let word = HogWord::new(gaps, u64::from(HOG_GAP_US) * 1_000);
+                words.insert(thread.tid, (place, vcpu, word));
             }
         }
-        for (place, vcpu, tid) in hogs {
-            let own: Vec<HogGapItem> =
-                gaps.iter().filter(|gap| gap.vcpu == vcpu).copied().collect();
-            let told = HogTold { gaps: &own, threshold_ns: u64::from(HOG_GAP_US) * 1_000 };
-            let Some(map) = clocks.clocks.get(vcpu) else { continue };
-            let absences = absences.take(tid);
-            let (check, stays) = (hog_check(map, &told, &absences), stays(map, &told, &absences));
-            clocks.rows[place].hog_check = check;
-            clocks.narrow(place, vcpu, samples, &stays);
+        if words.is_empty() {
+            return Ok(());
+        }
+        let mut absences = Absences::of(words.keys().copied());
+        for event in EventMerge::open(self.run)? {
+            if let Some((tid, absence)) = absences.push(&event?)
+                && let Some((_, _, word)) = words.get_mut(&tid)
+            {
+                word.push(absence);
+            }
+        }
+        for (place, vcpu, word) in words.into_values() {
+            clocks.rows[place].hog_check = word.check;
+            clocks.narrow(place, vcpu, samples, &word.stays.exchanges);
         }
         Ok(())
     }

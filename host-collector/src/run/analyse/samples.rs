@@ -1,7 +1,8 @@
 //! What was sampled of each VM's threads, as the summary has it.
 
 use super::facts::{lock_facts, user};
-use super::{AnalyseError, optional};
+use super::{AnalyseError, facts, optional};
+use crate::report::Warning;
 use crate::report::evidence::{
     EvidenceLevel, Sampled, SampledDoing, SampledShare, SampledVcpu, ScheduledVcpu,
 };
@@ -21,6 +22,8 @@ pub(super) struct Samples {
     pub(super) sampled: Option<Sampled>,
     /// The time of the last sample.
     pub(super) last: HostNs,
+    /// What contradicts itself, and was left out.
+    pub(super) warnings: Vec<Warning>,
 }
 
 /// Reads all of them. A stream that was cut off counts as far as it goes.
@@ -37,7 +40,12 @@ pub(super) fn read(run: &RunDir, manifest: &Manifest) -> Result<Samples, Analyse
         let end = window.and_then(|window| window.end_ns).unwrap_or(HostNs(u64::MAX));
         let mut tally = Tally::new(start, end);
         samples.last = samples.last.max(fill(run, vm, &mut tally)?);
-        samples.scheduled.extend(scheduled(vm, &tally.scheduled()));
+        for row in scheduled(vm, &tally.scheduled()) {
+            match facts::counted_too_much(&vm.name, &row) {
+                Some(warning) => samples.warnings.push(warning),
+                None => samples.scheduled.push(row),
+            }
+        }
         let facts = lock_facts(manifest, place);
         let shares = tally.shares(&facts, |tid| user_of(vm, tid));
         vcpus.extend(sampled_vcpus(vm, &shares));

@@ -16,8 +16,8 @@
 //! map that round trips make says where the gaps are, well enough to see which.
 
 use super::absences::Absence;
-use super::hog_word::HogTold;
-use crate::clock::{ClockMap, Exchange};
+use super::gaps::Gap;
+use crate::clock::{Exchange, Outermost};
 use crate::store::HogGapItem;
 
 /// A gap, and an absence that it is certainly that of.
@@ -28,52 +28,45 @@ struct Matched {
 }
 
 /// The stays between absences and gaps that certainly belong together, as exchanges.
-pub(super) fn stays(map: &ClockMap, told: &HogTold<'_>, absences: &[Absence]) -> Vec<Exchange> {
-    let matched = matched(map, told, absences);
-    let stays = matched.windows(2).filter_map(|pair| {
-        let (before, after) = (pair[0], pair[1]);
-        let is_stay =
-            before.gap.end <= after.gap.start && before.absence.came <= after.absence.left;
-        is_stay.then_some(Exchange {
-            host_sent: before.absence.came,
-            guest_received: before.gap.end,
-            guest_sent: after.gap.start,
-            host_received: after.absence.left,
-        })
-    });
-    stays.collect()
+#[derive(Debug, Default)]
+pub(super) struct Stays {
+    last: Option<Matched>,
+    /// Those of them that say something.
+    pub(super) exchanges: Outermost,
+}
+
+impl Stays {
+    /// Takes the next absence, with the gaps around it.
+    pub(super) fn push<'a>(&mut self, near: impl Iterator<Item = &'a Gap>, absence: Absence) {
+        let Some(after) = matched(near, absence) else { return };
+        let Some(before) = self.last.replace(after) else { return };
+        if before.gap.end <= after.gap.start && before.absence.came <= after.absence.left {
+            self.exchanges.push(Exchange {
+                host_sent: before.absence.came,
+                guest_received: before.gap.end,
+                guest_sent: after.gap.start,
+                host_received: after.absence.left,
+            });
+        }
+    }
 }
 
 /// A gap that overlaps an absence holds all of it, because nobody looks while the thread is absent. One
 /// that seems to hold an absence which is longer than the map may be off at both ends does overlap it.
-fn matched(map: &ClockMap, told: &HogTold<'_>, absences: &[Absence]) -> Vec<Matched> {
-    let judged_from_ns = told.judged_from_ns(map.bound_ns());
-    let placed = told.placed(map);
-    let mut first = 0;
-    let mut matched = Vec::new();
-    for absence in absences {
-        if absence.came.since_ns(absence.left) <= judged_from_ns {
-            continue;
-        }
-        while placed.get(first).is_some_and(|gap| gap.latest_end < absence.left) {
-            first += 1;
-        }
-        let near = placed[first.min(placed.len())..].iter();
-        let mut near = near.take_while(|gap| gap.earliest_start <= absence.came);
-        // If two gaps touch it within what the map may be off, either may be its own.
-        if let (Some(gap), None) = (near.next(), near.next())
-            && gap.earliest_start <= absence.left
-            && absence.came <= gap.latest_end
-        {
-            matched.push(Matched { gap: gap.told, absence: *absence });
-        }
-    }
-    matched
+fn matched<'a>(near: impl Iterator<Item = &'a Gap>, absence: Absence) -> Option<Matched> {
+    let mut near = near.take_while(|gap| gap.earliest_start <= absence.came);
+    // If two gaps touch it within what the map may be off, either may be its own.
+    let (Some(gap), None) = (near.next(), near.next()) else { return None };
+    let is_within = gap.earliest_start <= absence.left && absence.came <= gap.latest_end;
+    is_within.then_some(Matched { gap: gap.told, absence })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::gaps::Gaps;
+    use super::super::hog_word::HogWord;
     use super::*;
+    use crate::clock::ClockMap;
     use crate::units::{GuestTicks, HostNs, VcpuId};
 
     /// The guest's clock is the host's; round trips take 200 us.
@@ -91,6 +84,12 @@ mod tests {
         let exchanges: Vec<Exchange> = (0..100).map(exchange).collect();
         let map = ClockMap::estimate(&exchanges).unwrap();
         (exchanges, map)
+    }
+
+    fn stays(map: &ClockMap, gaps: &[HogGapItem], absences: &[Absence]) -> Vec<Exchange> {
+        let mut word = HogWord::new(Gaps::new(gaps.to_vec().into_iter(), map.clone()), 50_000);
+        absences.iter().for_each(|absence| word.push(*absence));
+        word.stays.exchanges.exchanges().to_vec()
     }
 
     fn absence(left_us: u64, came_us: u64) -> Absence {
@@ -112,7 +111,7 @@ mod tests {
         let absences: Vec<Absence> =
             (1..12).map(|turn| absence(turn * 8_000, turn * 8_000 + 4_000)).collect();
         let gaps: Vec<HogGapItem> = absences.iter().map(|absence| gap(*absence, 5)).collect();
-        let stays = stays(&map, &HogTold { gaps: &gaps, threshold_ns: 50_000 }, &absences);
+        let stays = stays(&map, &gaps, &absences);
         assert_eq!(stays.len(), 10);
         let better = ClockMap::estimate(&[exchanges, stays].concat()).unwrap();
         assert!(map.bound_ns() >= 99_000, "{}", map.bound_ns());
@@ -127,9 +126,7 @@ mod tests {
         let (one, two, three) =
             (absence(8_000, 12_000), absence(12_050, 16_000), absence(20_000, 24_000));
         let gaps = |list: &[Absence]| list.iter().map(|one| gap(*one, 5)).collect::<Vec<_>>();
-        let count = |gaps: &[HogGapItem], absences: &[Absence]| {
-            stays(&map, &HogTold { gaps, threshold_ns: 50_000 }, absences).len()
-        };
+        let count = |gaps: &[HogGapItem], absences: &[Absence]| stays(&map, gaps, absences).len();
         assert_eq!(count(&gaps(&[one, three]), &[one, three]), 1);
         // Within the bound both gaps may be that of either absence.
         assert_eq!(count(&gaps(&[one, two, three]), &[one, two, three]), 0);

@@ -1,0 +1,121 @@
+//! What an analysis takes of memory does not grow with the run.
+#![expect(unsafe_code, reason = "an allocator that counts is an allocator")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use vslice::clock::Exchange;
+use vslice::host_event::{HostEvent, HostEventKind, PrevState, Switch};
+use vslice::run::analyse;
+use vslice::run::manifest::SCHEMA;
+use vslice::store::{ClockSample, HogGapItem, RunDir, StreamWriter, VmName};
+use vslice::units::{GuestTicks, HostNs, PcpuId, Tid, VcpuId};
+
+struct Counting;
+
+static NOW_BYTES: AtomicUsize = AtomicUsize::new(0);
+static PEAK_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: all that is asked for is asked of `System` as it is, and what that gives is passed on.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let now = NOW_BYTES.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        PEAK_BYTES.fetch_max(now, Ordering::Relaxed);
+        // SAFETY: the caller keeps to the contract, which is the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        NOW_BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: `System` gave it, with this layout.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+const VCPU: Tid = Tid(101);
+const STRANGER: Tid = Tid(900);
+const TURN_NS: u64 = 2_000_000;
+const START_NS: u64 = 1_000_000_000;
+
+/// More than all that is read in blocks; what one absence takes is 16 bytes.
+const GROWTH_MAX_BYTES: usize = 256 << 10;
+
+/// A hog that loses its pCPU so many times, for a millisecond each.
+fn run_of(turns: u64, run: &RunDir) {
+    let manifest = serde_json::json!({
+        "schema": SCHEMA,
+        "status": { "state": "complete" },
+        "plan": null, "plan_name": "drawn", "accelerator": "kvm", "accelerator_reason": "drawn",
+        "vsock_way": "none", "environment": null, "environment_lines": [], "collector_pid": 1,
+        "image": null,
+        "window": { "start_ns": START_NS, "end_ns": START_NS + turns * TURN_NS },
+        "vms": [{
+            "name": "vm1", "pid": 100, "device_pid": null, "block_bytes": null,
+            "threads": [{
+                "tid": VCPU, "comm": "qemu", "role": "vCPU1", "vcpu": 1, "pinned": 1,
+            }],
+            "reader_vcpu": null, "hogs": [1], "guest": null,
+        }],
+        "cost": {
+            "events_count": 0, "lost_count": 0, "cpu_ns": 0, "uncovered_threads_count": 0,
+            "ring_bytes": 0, "written_bytes": 0,
+        },
+    });
+    run.write_json("run.json", &manifest).unwrap();
+    let vm = VmName::try_from("vm1").unwrap();
+    let mut events = StreamWriter::create(&run.events_path(PcpuId(1))).unwrap();
+    let mut gaps = StreamWriter::create(&run.hog_gaps_path(&vm)).unwrap();
+    for turn in 0..turns {
+        let (left, came) = (START_NS + turn * TURN_NS, START_NS + turn * TURN_NS + TURN_NS / 2);
+        for (time, prev, next) in [(left, VCPU, STRANGER), (came, STRANGER, VCPU)] {
+            let switch = Switch::new(prev, PrevState::RunnablePreempted, next);
+            let switch = Switch { next_priority: Some(120), ..switch };
+            let kind = HostEventKind::Switch(switch);
+            events.push(HostEvent { time: HostNs(time), pcpu: PcpuId(1), kind }).unwrap();
+        }
+        let (start, end) = (GuestTicks(left - 1_000), GuestTicks(came + 1_000));
+        gaps.push(HogGapItem { vcpu: VcpuId(1), start, end }).unwrap();
+    }
+    events.finish().unwrap();
+    gaps.finish().unwrap();
+    let mut clock = StreamWriter::create(&run.clock_path(&vm)).unwrap();
+    for place in 0..100 {
+        let sent = START_NS + place * turns * TURN_NS / 100 + 1_500_000;
+        let stamp = GuestTicks(sent + 10_000);
+        let exchange = Exchange {
+            host_sent: HostNs(sent),
+            guest_received: stamp,
+            guest_sent: stamp,
+            host_received: HostNs(sent + 20_000),
+        };
+        clock.push(ClockSample { vcpu: VcpuId(1), exchange }).unwrap();
+    }
+    clock.finish().unwrap();
+}
+
+/// What the analysis of such a run takes at most, beside what is there before.
+fn peak_bytes(turns: u64) -> usize {
+    let scratch = tempfile::tempdir().unwrap();
+    let run = RunDir::create(&scratch.path().join("run")).unwrap();
+    run_of(turns, &run);
+    let before = NOW_BYTES.load(Ordering::Relaxed);
+    PEAK_BYTES.store(before, Ordering::Relaxed);
+    let summary = analyse(run.path()).unwrap();
+    let peak = PEAK_BYTES.load(Ordering::Relaxed) - before;
+    let check = summary.clock.hog_check();
+    assert_eq!(check.violations, 0);
+    assert!(check.absences >= turns - 4, "{check:?}");
+    assert!(summary.clock.vcpus[0].stays >= turns - 4, "{:?}", summary.clock.vcpus[0]);
+    peak
+}
+
+#[test]
+fn an_analysis_of_ten_times_the_run_takes_no_more_memory() {
+    let (short, long) = (peak_bytes(20_000), peak_bytes(200_000));
+    assert!(
+        long <= short + GROWTH_MAX_BYTES,
+        "{short} bytes for 40,000 switches, {long} for 400,000"
+    );
+}
