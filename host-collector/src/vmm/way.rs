@@ -23,7 +23,7 @@ pub enum Way {
         /// Its CID.
         cid: u32,
     },
-    /// By the virtio-serial port [`LOAD_PORT`](super::qemu_args::LOAD_PORT), behind which the VMM
+    /// By the virtio-serial port [`LOAD_PORT`], behind which the VMM
     /// listens on this Unix socket.
     Serial {
         /// Its path.
