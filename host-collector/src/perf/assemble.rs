@@ -61,7 +61,7 @@ impl RingOrder {
 
     /// The loss that lasted until the end of recording, so that no record in the ring tells of it.
     pub(super) fn lost_at_the_end(&mut self, until: HostNs, count: u64) -> HostEvent {
-        self.lost_count += count;
+        self.lost_count = self.lost_count.saturating_add(count);
         let loss = Loss { since: self.latest, until, count };
         loss.event(self.pcpu, until)
     }
@@ -166,9 +166,13 @@ impl Assembler {
                 continue;
             };
             if let Record::Lost { count, .. } = record {
-                order.lost_count += count;
+                order.lost_count = order.lost_count.saturating_add(count);
                 let earlier = loss.map_or(0, |loss| loss.count);
-                loss = Some(Loss { since: order.latest, until: time, count: earlier + count });
+                loss = Some(Loss {
+                    since: order.latest,
+                    until: time,
+                    count: earlier.saturating_add(count),
+                });
                 order.on = None;
                 continue;
             }

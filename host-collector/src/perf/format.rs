@@ -81,9 +81,10 @@ fn field_named(name: &str, line: &str) -> Option<Field> {
     if declared.split('[').next()? != name {
         return None;
     }
-    let offset = parts.next()?.strip_prefix("offset:")?.parse().ok()?;
-    let size = parts.next()?.strip_prefix("size:")?.parse().ok()?;
-    Some(Field { offset, size })
+    // A record's own size is 16 bits wide, so none of them is beyond that.
+    let offset: u16 = parts.next()?.strip_prefix("offset:")?.parse().ok()?;
+    let size: u16 = parts.next()?.strip_prefix("size:")?.parse().ok()?;
+    Some(Field { offset: offset.into(), size: size.into() })
 }
 
 /// `sched:sched_switch`.
@@ -232,6 +233,12 @@ pub(super) mod tests {
         assert_eq!(SwitchFormat::parse(&renamed).unwrap_err(), "no field next_pid");
         let silent = SWITCH_6_18.replace("print fmt", "print");
         assert_eq!(SwitchFormat::parse(&silent).unwrap_err(), "no print fmt");
+    }
+
+    #[test]
+    fn a_field_that_no_record_can_hold_is_none_of_the_format() {
+        let endless = SWITCH_6_18.replace("offset:56;", "offset:18446744073709551615;");
+        assert_eq!(SwitchFormat::parse(&endless).unwrap_err(), "no field next_pid");
     }
 
     #[test]

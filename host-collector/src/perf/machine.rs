@@ -15,6 +15,9 @@ use std::io;
 pub(super) const SWITCH: &str = "sched/sched_switch";
 pub(super) const WAKING: &str = "sched/sched_waking";
 
+/// pCPU numbers are below this: the most that `CONFIG_NR_CPUS` may be, x86's `MAXSMP`.
+pub(super) const PCPUS_MAX: u32 = 8192;
+
 /// What this machine offers, asked once.
 #[derive(Debug)]
 pub(super) struct Machine {
@@ -98,9 +101,10 @@ fn check_pid_namespace() -> Result<(), RecordError> {
 /// `0-3,8` as pCPUs; `None` for anything else.
 fn cpu_list(list: &str) -> Option<BTreeSet<PcpuId>> {
     let mut pcpus = BTreeSet::new();
+    let is_known = |pcpu: &u32| *pcpu < PCPUS_MAX;
     for range in list.trim().split(',') {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok().filter(is_known)?);
         pcpus.extend((first..=last).map(PcpuId));
     }
     Some(pcpus)
@@ -157,6 +161,7 @@ mod tests {
         assert_eq!(list("0-2,8\n"), Some(vec![0, 1, 2, 8]));
         assert_eq!(list("5"), Some(vec![5]));
         assert_eq!(list("x"), None);
+        assert_eq!(list("0-4294967295"), None, "no machine has as many");
     }
 
     #[test]

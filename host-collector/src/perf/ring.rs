@@ -3,8 +3,8 @@
 //! The kernel appends records and moves `data_head`; the reader copies them out and moves
 //! `data_tail`, which hands the space back. Both count bytes since the start and never wrap; a
 //! place in memory is the count modulo the size, a power of two. A record may wrap around the end,
-//! so the reader copies `[tail, head)` into one piece and parses that; no reference into shared
-//! memory outlives the copy. A batch costs one acquire of the head and one release of the tail.
+//! so the reader copies `[tail, head)` into one piece and parses that. No reference into shared
+//! memory outlives the copy, and there is none to what the kernel may be writing, which is all the rest. A batch costs one acquire of the head and one release of the tail.
 #![expect(unsafe_code, reason = "the ring is memory that the kernel writes while it is mapped")]
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -12,6 +12,7 @@ use perf_event_open_sys::bindings::perf_event_mmap_page;
 use std::ffi::c_void;
 use std::io;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,14 +48,9 @@ pub enum RingError {
     },
 }
 
-/// Appends the bytes `[tail, head)` of a ring to `batch`. Pure: `ring` is any memory.
-pub(super) fn copy_out(
-    ring: &[u8],
-    tail: u64,
-    head: u64,
-    batch: &mut Vec<u8>,
-) -> Result<(), RingError> {
-    let size_bytes = ring.len();
+/// Where in a ring of this size the bytes `[tail, head)` are, in order: the second piece is empty unless
+/// they go on at the beginning. Pure.
+fn pieces(size_bytes: usize, tail: u64, head: u64) -> Result<[Range<usize>; 2], RingError> {
     let range_error = RingError::HeadOutOfRange { head, tail, size_bytes };
     let filled = head.checked_sub(tail).ok_or(range_error)?;
     let filled = usize::try_from(filled).map_err(|_| range_error)?;
@@ -63,9 +59,7 @@ pub(super) fn copy_out(
     }
     let start = place(tail, size_bytes);
     let straight = filled.min(size_bytes - start);
-    batch.extend_from_slice(&ring[start..start + straight]);
-    batch.extend_from_slice(&ring[..filled - straight]);
-    Ok(())
+    Ok([start..start + straight, 0..filled - straight])
 }
 
 fn place(count: u64, size_bytes: usize) -> usize {
@@ -106,12 +100,16 @@ impl Ring {
         // ATOMICS: acquire pairs with the kernel's barrier before it moves the head: the records
         // below it are seen whole (`perf_output_put_handle`).
         let head_at = head.load(Ordering::Acquire);
-        let start = self.page.as_ptr().wrapping_byte_add(self.page_bytes).cast::<u8>();
-        // SAFETY: the data area of `data_bytes` follows the control page in the same mapping,
-        // which lives as long as `self`. The kernel writes only outside `[tail, head)` while the
-        // slice lives, and `copy_out` reads only inside of it.
-        let data = unsafe { std::slice::from_raw_parts(start, self.data_bytes) };
-        copy_out(data, tail_at, head_at, batch)?;
+        let data = self.page.as_ptr().wrapping_byte_add(self.page_bytes).cast::<u8>();
+        for piece in pieces(self.data_bytes, tail_at, head_at)? {
+            let start = data.wrapping_add(piece.start);
+            // SAFETY: `pieces` gives places within `data_bytes`, the size of the data area, which
+            // follows the control page in the same mapping and lives as long as `self`. They are those
+            // of `[tail, head)`, where the kernel does not write before the tail is moved below; and of
+            // this process only this function, which has `self` to itself, reads there.
+            let filled = unsafe { std::slice::from_raw_parts(start, piece.len()) };
+            batch.extend_from_slice(filled);
+        }
         // ATOMICS: release pairs with the kernel's reading of the tail before it overwrites: the
         // copies above are done by then.
         tail.store(head_at, Ordering::Release);
@@ -148,6 +146,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// What `drain` does, with any memory as the ring.
+    fn copy_out(ring: &[u8], tail: u64, head: u64, batch: &mut Vec<u8>) -> Result<(), RingError> {
+        for piece in pieces(ring.len(), tail, head)? {
+            batch.extend_from_slice(&ring[piece]);
+        }
+        Ok(())
+    }
+
     #[test]
     fn what_wraps_around_the_end_comes_out_in_one_piece() {
         let ring = [5, 6, 7, 8, 1, 2, 3, 4];
@@ -167,6 +173,22 @@ mod tests {
     }
 
     proptest! {
+        /// All the rest is the kernel's to write.
+        #[test]
+        fn the_pieces_are_what_is_filled_and_nothing_else(
+            size_bits in 0..8_u32, tail in any::<u64>(), filled in 0..=256_u64,
+        ) {
+            let size_bytes = 1_usize << size_bits;
+            let Some(head) = tail.checked_add(filled) else { return Ok(()) };
+            let Ok(pieces) = pieces(size_bytes, tail, head) else {
+                prop_assert!(filled > size_bytes as u64);
+                return Ok(());
+            };
+            let places: Vec<usize> = pieces.into_iter().flatten().collect();
+            let expected = (tail..head).map(|count| place(count, size_bytes));
+            prop_assert!(places.into_iter().eq(expected));
+        }
+
         /// A model of the kernel's side writes a long sequence into a small ring.
         #[test]
         fn every_byte_comes_out_once_and_in_order(

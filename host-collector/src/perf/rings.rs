@@ -100,7 +100,7 @@ impl PcpuRing {
     /// Takes note of what events had lost that are about to be closed.
     pub(super) fn note_closing(&mut self, events: &[OwnedFd]) {
         if self.lost == LostCount::Readable {
-            self.closed_lost_count += events.iter().map(lost_of).sum::<u64>();
+            self.closed_lost_count = total(self.closed_lost_count, events);
         }
     }
 
@@ -110,8 +110,12 @@ impl PcpuRing {
         if self.lost == LostCount::InRingOnly {
             return 0;
         }
-        let lost: u64 = self.events.iter().map(lost_of).sum();
-        let all = lost + lost_of(&self.leader) + self.closed_lost_count;
-        all.saturating_sub(self.order.lost_count)
+        let closed_and_leader = self.closed_lost_count.saturating_add(lost_of(&self.leader));
+        total(closed_and_leader, &self.events).saturating_sub(self.order.lost_count)
     }
+}
+
+/// What these events have lost, and `before`.
+fn total(before: u64, events: &[OwnedFd]) -> u64 {
+    events.iter().map(lost_of).fold(before, u64::saturating_add)
 }

@@ -62,7 +62,10 @@ impl SharedCounters {
         self.ring_bytes.fetch_add(ring_bytes as u64, Ordering::Relaxed);
         for event in events {
             if let HostEventKind::Lost { count, .. } = event.kind {
-                self.lost_count.fetch_add(count, Ordering::Relaxed);
+                let sum = |lost: u64| lost.saturating_add(count);
+                let relaxed = Ordering::Relaxed;
+                // It always has a sum, so it does not fail.
+                let _ = self.lost_count.fetch_update(relaxed, relaxed, |lost| Some(sum(lost)));
                 self.lost_intervals_count.fetch_add(1, Ordering::Relaxed);
             }
         }

@@ -4,8 +4,10 @@
 use super::*;
 use crate::perf::event::tests::{Bytes, words};
 use crate::perf::format::tests::{SWITCH_6_18, WAKING_6_18};
+use crate::perf::format::{Detail, DetailFormat};
 use crate::perf::format::{SwitchFormat, WakingFormat};
 use perf_event_open_sys::bindings::{PERF_RECORD_EXIT, PERF_RECORD_FORK};
+use proptest::prelude::*;
 
 const PCPU: PcpuId = PcpuId(3);
 const VM: u32 = 900;
@@ -289,4 +291,59 @@ fn a_vms_thread_whose_arrival_was_hidden_says_how_long_it_was_there() {
         );
     }
     assert_eq!(read_on(false, (5, 7), 300), [told((5, 7)), left], "not every switch is told");
+}
+
+const DISK_DONE: &str = "ID: 376\nformat:\n\
+    \tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\
+    \tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;\n\n\
+    \tfield:dev_t dev;\toffset:8;\tsize:4;\tsigned:0;\n\
+    \tfield:sector_t sector;\toffset:16;\tsize:8;\tsigned:0;\n\
+    \tfield:unsigned int nr_sector;\toffset:24;\tsize:4;\tsigned:0;\n";
+
+/// Every kind of record that a ring may hold, as the kernel writes it.
+fn every_record() -> Vec<u8> {
+    let chain = [u64::MAX - 127, 0xffff_ffff_8100_0010];
+    let mut bytes = Bytes::default();
+    bytes.sample(100, &[], &switch((0, ""), 0, (VM, "CPU 0/KVM")));
+    let mut with_registers = switch((VM, "CPU 0/KVM"), 1, (7, "sh"));
+    with_registers
+        .extend([2, u64::MAX - 37, 1, 0x80, 4096, 50].map(u64::to_le_bytes).as_flattened());
+    bytes.sample(150, &chain, &with_registers);
+    bytes.sample_in_call(160, &chain, &switch((7, "sh"), 2, (VM, "x")), &[2, 5, 6, 7, 8]);
+    bytes.sample(170, &[], &waking(7, (VM, "CPU 0/KVM"), 3));
+    bytes.sample(175, &[], &words(&[376, 0, 254 << 20, 0, 4096, 0, 8, 0]));
+    bytes.lost(180, 7);
+    bytes.comm(190, VM, b"renamed\0");
+    bytes.life(PERF_RECORD_FORK, 195, [VM, VM, VM + 1, VM]);
+    bytes.lost(196, u64::MAX);
+    bytes.life(PERF_RECORD_EXIT, 199, [VM, VM, VM + 1, VM]);
+    bytes.record(10, &[0; 8]);
+    bytes.0
+}
+
+proptest! {
+    /// Whatever is in a ring, reading it ends, with events in order or with an error.
+    #[test]
+    fn no_record_makes_it_panic(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut bytes = every_record();
+        for (place, value) in changes {
+            let place = place.index(bytes.len());
+            bytes[place] = value;
+        }
+        let mut assembler = assembler();
+        let detail = Detail::Block(crate::host_event::BlockStep::Completed);
+        assembler.formats.details.push(DetailFormat::parse(detail, DISK_DONE).unwrap());
+        let mut order = RingOrder::new(PCPU, true, HostNs(90));
+        // The second time is what comes after it.
+        for bytes in [&bytes[..], &bytes[..cut.index(bytes.len())], &every_record()] {
+            let mut batch = Batch::default();
+            let result = assembler.assemble(bytes, &mut order, &mut batch);
+            prop_assert!(result.is_err() || batch.events.is_sorted_by_key(|event| event.time));
+            prop_assert!(batch.events.len() <= 4 * bytes.len() / 8 + 1);
+        }
+        order.lost_at_the_end(HostNs(u64::MAX), u64::MAX);
+    }
 }

@@ -9,6 +9,7 @@
 //! that nobody asked for cheap.
 
 use super::super::format::{Formats, SwitchFormat, WakingFormat};
+use super::super::machine::PCPUS_MAX;
 use super::assembly::Register::{R0, R1, R2, R3, R6, R7, R8, R9};
 use super::assembly::{Assembly, Condition, Helper, Instruction, Operation, Size};
 use super::kernel_types::KernelTypes;
@@ -18,8 +19,8 @@ use std::os::fd::BorrowedFd;
 /// Thread numbers are below this: `PID_MAX_LIMIT` in include/linux/threads.h.
 pub(super) const TIDS_COUNT: u32 = 4 << 20;
 
-/// pCPU numbers are below this: the most that `CONFIG_NR_CPUS` may be, x86's `MAXSMP`.
-pub(super) const PCPUS_COUNT: u32 = 8192;
+/// pCPU numbers are below this.
+pub(super) const PCPUS_COUNT: u32 = PCPUS_MAX;
 
 /// Bytes of the row of bits.
 pub(super) const ROW_BYTES: u32 = (TIDS_COUNT + PCPUS_COUNT) / 8;
