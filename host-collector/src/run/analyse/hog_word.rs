@@ -97,7 +97,7 @@ mod tests {
             left: HostNs(left * 1_000),
             came: HostNs(came * 1_000),
         };
-        let gaps = Gaps::new(gaps.to_vec().into_iter(), map());
+        let gaps = Gaps::new(Vec::from(gaps).into_iter(), map());
         let mut word = HogWord::new(gaps, THRESHOLD_NS);
         absences_us.iter().map(absence).for_each(|absence| word.push(absence));
         word.check

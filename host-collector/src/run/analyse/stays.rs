@@ -87,7 +87,7 @@ mod tests {
     }
 
     fn stays(map: &ClockMap, gaps: &[HogGapItem], absences: &[Absence]) -> Vec<Exchange> {
-        let mut word = HogWord::new(Gaps::new(gaps.to_vec().into_iter(), map.clone()), 50_000);
+        let mut word = HogWord::new(Gaps::new(Vec::from(gaps).into_iter(), map.clone()), 50_000);
         absences.iter().for_each(|absence| word.push(*absence));
         word.stays.exchanges.exchanges().to_vec()
     }
