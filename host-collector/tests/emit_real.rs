@@ -62,7 +62,7 @@ fn installed() -> Result<QemuVersion, Failed> {
 }
 
 fn version_of(qemu: &Path) -> Result<QemuVersion, Failed> {
-    Ok(QemuVersion::from_banner(&qemu_version(qemu).ok_or("it has no version")?)?)
+    Ok(QemuVersion::from_banner(&qemu_version(qemu)?)?)
 }
 
 const NEWER_QEMU: &str = "bin/qemu-system-x86_64";

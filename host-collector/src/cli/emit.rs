@@ -113,7 +113,6 @@ fn files(args: &EmitArgs, name: &str) -> EmitFiles {
 fn installed() -> anyhow::Result<QemuVersion> {
     let missing = || format!("there is no {}: say for which with --qemu-version", tools::QEMU);
     let qemu = tools::find(tools::QEMU).with_context(missing)?;
-    let banner = qemu_version(&qemu)
-        .with_context(|| format!("{} does not say its version", qemu.display()))?;
+    let banner = qemu_version(&qemu).map_err(anyhow::Error::msg)?;
     Ok(QemuVersion::from_banner(&banner)?)
 }

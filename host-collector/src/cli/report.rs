@@ -76,6 +76,7 @@ mod tests {
             clocks: vec![],
             clocks_apart: vec![],
             disks: vec![],
+            hidden: vec![],
             hogs: vec![],
             service: vec![],
             evidence: Evidence::default(),

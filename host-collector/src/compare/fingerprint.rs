@@ -19,7 +19,7 @@ const NOT_KNOWN: &str = "not known";
 
 /// Keys below the plan and the environment that no two runs need to share: names of files, processes
 /// and texts for people.
-const ASIDE: [&str; 13] = [
+const ASIDE: [&str; 14] = [
     "agent_socket",
     "description",
     "is_direct_from",
@@ -32,6 +32,7 @@ const ASIDE: [&str; 13] = [
     "scheduler_asked",
     "scheduler_before",
     "threads",
+    "unknown",
     "vsock_cid",
 ];
 

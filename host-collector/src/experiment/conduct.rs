@@ -59,7 +59,7 @@ pub fn look(
     plan.check()?;
     let image = MicroImage::in_directory(options.image).map(|image| image.manifest);
     let made_with = MadeWith {
-        qemu: tools::find(tools::QEMU).and_then(|qemu| qemu_version(&qemu)),
+        qemu: tools::find(tools::QEMU).and_then(|qemu| qemu_version(&qemu).ok()),
         image: image.unwrap_or_default(),
         evidence: Some(options.evidence),
     };

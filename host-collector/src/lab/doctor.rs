@@ -56,8 +56,8 @@ fn qemu_finding(qemu: Option<&Path>) -> Finding {
         return Finding::missing("QEMU", format!("{} is not on the path", tools::QEMU), advice);
     };
     match host::qemu_version(qemu) {
-        Some(version) => Finding::ok("QEMU", format!("{} ({})", version, qemu.display())),
-        None => Finding::missing("QEMU", format!("{} does not run", qemu.display()), advice),
+        Ok(version) => Finding::ok("QEMU", format!("{} ({})", version, qemu.display())),
+        Err(reason) => Finding::missing("QEMU", reason, advice),
     }
 }
 
@@ -117,8 +117,10 @@ fn vsock_finding(offer: VsockOffer) -> Finding {
 
 fn describe_image(image: &MicroImage) -> String {
     let kernel = &image.manifest["kernel"];
-    let text = |key: &str| kernel[key].as_str().unwrap_or("unknown").to_owned();
-    format!("{} {}", text("package"), text("version"))
+    match (kernel["package"].as_str(), kernel["version"].as_str()) {
+        (Some(package), Some(version)) => format!("{package} {version}"),
+        _ => "with a kernel that its manifest does not name".to_owned(),
+    }
 }
 
 fn build_tools_finding() -> Finding {
@@ -183,11 +185,11 @@ fn disk_finding(directory: &Path) -> Finding {
             "set VSLICE_TMP to a directory on a disk",
         );
     };
-    let scheduler = disk.scheduler.as_deref().unwrap_or("unknown");
     let seen = format!(
-        "{} is on {}, scheduler {scheduler} of {}",
+        "{} is on {}, {} of {}",
         directory.display(),
         disk.device,
+        disk.scheduler_told(),
         disk.schedulers.join(" ")
     );
     Finding::ok(name, seen)

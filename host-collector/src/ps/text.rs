@@ -2,7 +2,7 @@
 
 use super::Listing;
 use crate::text::harmless;
-use crate::vmm::found::{FoundThread, FoundVm, Manager, Vmm};
+use crate::vmm::found::{FoundThread, FoundVm, Manager, NO_ACCELERATOR, Vmm};
 use crate::vmm::host::HostPcpus;
 use crate::vmm::qemu_args::{DirectSource, Disk};
 use std::fmt::Write as _;
@@ -42,7 +42,7 @@ fn write_vm(page: &mut String, vm: &FoundVm, pcpus_count: usize) {
         Some(Manager::LibvirtSession) => ", qemu:///session",
         None => "",
     };
-    let accelerator = vm.accelerator.as_deref().unwrap_or("accelerator unknown");
+    let accelerator = vm.accelerator.as_deref().unwrap_or(NO_ACCELERATOR);
     let vcpus = vm.vcpus().count();
     line(
         page,
@@ -145,6 +145,15 @@ pub(super) mod tests {
             disks: Some(vec![]),
             ..FoundVm::called(name)
         }
+    }
+
+    #[test]
+    fn an_accelerator_that_is_not_known_has_its_reason() {
+        let vm = FoundVm { accelerator: None, ..vm("web1", 10, vec![]) };
+        let page = render(&Listing::new(vec![PcpuId(0)], vec![vm]));
+        let reason =
+            "accelerator not known, because its vCPU threads do not name it and its open files";
+        assert!(page.contains(reason), "{page}");
     }
 
     #[test]

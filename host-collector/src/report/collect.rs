@@ -5,7 +5,7 @@ use super::causes::causes;
 use super::clock::{Clock, ClockMethod, ClockTally, ClocksApart, VcpuClock, offset_ns};
 use super::evidence::{Evidence, Sampled, ScheduledVcpu};
 use super::exits::ExitTally;
-use super::io::{Io, IoDisk, WorstIo};
+use super::io::{HiddenTask, Io, IoDisk, WorstIo};
 use super::latency::{ClassTotals, Encounter, LatencyTally};
 use super::laws;
 use super::ledger::Figures;
@@ -52,6 +52,8 @@ pub struct Facts {
     pub clocks_apart: Vec<ClocksApart>,
     /// The disk of each VM that reads one.
     pub disks: Vec<IoDisk>,
+    /// Tasks that the host's kernel hides from tracing.
+    pub hidden: Vec<HiddenTask>,
     /// Every hog that the plan asked for.
     pub hogs: Vec<Hog>,
     /// What the VMMs' threads that run no vCPU did.
@@ -271,7 +273,7 @@ impl SummaryBuilder {
                 p99: causes(&io.p99, p99.latency_ns),
                 p999: causes(&io.p999, p999.latency_ns),
             },
-            io: Io { disks: facts.disks, classes: io },
+            io: Io { disks: facts.disks, classes: io, hidden: facts.hidden },
             parts: ByClass { all: all.parts, p99: p99.parts, p999: p999.parts },
             clock_error_ns: ByClass {
                 all: PartTotals::from(&all.clock_error),

@@ -6,7 +6,7 @@
 use super::clock::{ClockCut, ClockMethod, HogCheck, VcpuClock, WordCheck};
 use super::collect::{Facts, SummaryBuilder};
 use super::evidence::Evidence;
-use super::io::IoDisk;
+use super::io::{HiddenTask, IoDisk};
 use super::model::{Accelerator, Cost, Environment, Hog, Lost, RunStatus, Summary};
 use super::names::{Names, ThreadKind, VmIndex, VmThreads};
 use super::service::ServiceThread;
@@ -280,6 +280,7 @@ pub(super) fn facts() -> Facts {
             reason: None,
             unmapped_reason: None,
         }],
+        hidden: vec![HiddenTask { name: "idle".to_owned(), pcpu: PcpuId(0), count: 71 }],
         lost: Lost { records: 12, intervals: 1, total_ns: 8_000_000 },
         cost: Cost {
             collector_cpu_ns: 61_000_000,

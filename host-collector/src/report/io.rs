@@ -2,7 +2,7 @@
 
 use super::totals::{ByClass, PartTotals, share};
 use crate::join::{Breakdown, NoPhase, Part, Phase, PhaseParts};
-use crate::units::HostNs;
+use crate::units::{HostNs, PcpuId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -13,6 +13,21 @@ pub struct Io {
     pub disks: Vec<IoDisk>,
     /// What it comes to, over the attributed requests of each class.
     pub classes: ByClass<IoClass>,
+    /// Tasks whose doings the host's kernel hides from tracing, as the record shows: what a disk completes
+    /// while one of them has the pCPU that it interrupts may not be seen.
+    #[serde(default)]
+    pub hidden: Vec<HiddenTask>,
+}
+
+/// A task that came onto a pCPU again and again and was not seen to leave it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HiddenTask {
+    /// Its name.
+    pub name: String,
+    /// Where.
+    pub pcpu: PcpuId,
+    /// How often it was not seen to leave.
+    pub count: u64,
 }
 
 /// The disk that a VM's requests read, as the host has it.
@@ -84,6 +99,14 @@ impl UnphasedBy {
             NoPhase::Contradiction => &mut self.contradiction,
             NoPhase::Forgotten => &mut self.forgotten,
         }
+    }
+
+    /// The reasons that there are, each with its number of requests.
+    pub fn reasons(self) -> impl Iterator<Item = (NoPhase, u64)> {
+        NoPhase::ALL
+            .into_iter()
+            .map(move |reason| (reason, self.get(reason)))
+            .filter(|(_, count)| *count > 0)
     }
 
     /// How many of them there are for this reason.

@@ -6,6 +6,7 @@ use super::example;
 use super::model::{ClassAntagonist, RunStatus, SCHEMA, Summary};
 use super::warning::Warning;
 use crate::join::{Part, Phase};
+use crate::report::io::UnphasedBy;
 use crate::units::VcpuId;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -169,6 +170,13 @@ fn warnings() -> Vec<Warning> {
         Warning::Unplaced { count },
         Warning::FailedRequests { errors: count, short: 0 },
         Warning::UnknownTail { share },
+        Warning::UnknownPhases {
+            share,
+            p99_share: share,
+            requests: count,
+            by: UnphasedBy { unfinished: count, ..UnphasedBy::default() },
+            hidden: vec![],
+        },
         Warning::ThinTail { class: "p99".to_owned(), count },
         Warning::ClockBound { bound_ns: 1_000, p99_ns: 2_000 },
         Warning::ClockViolated { count, worst_ns: 1_000 },
@@ -230,6 +238,9 @@ fn every_warning_reads_as_a_sentence() {
             "1 request failed, 0 read less than asked for",
             "of the time of the requests above the 99th percentile, 50.0 % is unknown: another \
              cause may lie in it",
+            "for 50.0 % of the requests' time, above p99 50.0 %, it is not known how far the host was \
+             with their I/O, so queued, device and completed are of the rest: 1 request (1 whose I/O \
+             was not seen to end)",
             "the answer rests on 1 request above the 99th percentile: it may be chance",
             "request times may be off by 1.00 us on the host's clock, which is a lot beside a 99th \
              percentile of 2.00 us",

@@ -1,14 +1,18 @@
 //! Which warnings the numbers of a summary deserve.
 
 use super::evidence::EvidenceLevel;
+use super::io::IoClass;
 use super::model::{Class, Relation, Summary, Vcpu};
 use super::sampled;
 use super::totals::share;
 use super::warning::Warning;
-use crate::join::Part;
+use crate::join::{Part, Phase};
 
 /// Above this share of the tail's time that is unknown, [`Warning::UnknownTail`] is given.
 const UNKNOWN_SHARE_MAX: f64 = 0.05;
+
+/// Above this share of the requests' time without a known I/O phase, [`Warning::UnknownPhases`] is given.
+const UNKNOWN_PHASES_SHARE_MAX: f64 = 0.1;
 
 /// Above this share of the 99th percentile, the clock's bound brings [`Warning::ClockBound`].
 const CLOCK_SHARE_MAX: f64 = 0.1;
@@ -44,6 +48,7 @@ pub(super) fn warnings(summary: &Summary) -> Vec<Warning> {
     if summary.requests.count > summary.requests.unattributable_by.unplaced() {
         tail(summary, &mut warnings);
     }
+    warnings.extend(phases(summary));
     let idle_hogs = summary.hogs.iter().filter(|hog| hog.count == 0);
     warnings.extend(
         idle_hogs.map(|hog| Warning::HogDidNotCount { vm: hog.vm.clone(), vcpu: hog.vcpu }),
@@ -145,6 +150,25 @@ fn tail(summary: &Summary, warnings: &mut Vec<Warning>) {
     }
 }
 
+/// Where the I/O was not recorded at all that is said instead.
+fn phases(summary: &Summary) -> Option<Warning> {
+    let share_of = |io: &IoClass| {
+        let unknown_ns = io.phases_ns.get(&Phase::Unknown).copied().unwrap_or(0);
+        share(unknown_ns, io.phases_ns.values().sum())
+    };
+    let io = &summary.io.classes;
+    let (all, p99) = (share_of(&io.all), share_of(&io.p99));
+    let is_recorded = io.all.unphased_by.not_recorded < io.all.unphased;
+    let is_much = all.max(p99) > UNKNOWN_PHASES_SHARE_MAX;
+    (is_recorded && is_much).then(|| Warning::UnknownPhases {
+        share: all,
+        p99_share: p99,
+        requests: io.all.unphased,
+        by: io.all.unphased_by,
+        hidden: summary.io.hidden.clone(),
+    })
+}
+
 /// Who had the pCPU is what a report finds out; that it was whoever looked changes what was found.
 fn collector_ran(vcpu: &Vcpu) -> Option<Warning> {
     let own = vcpu.antagonists.iter().filter(|row| row.thread.kind == Relation::Collector);
@@ -161,8 +185,10 @@ fn collector_ran(vcpu: &Vcpu) -> Option<Warning> {
 mod tests {
     use super::*;
     use crate::report::example;
+    use crate::report::io::UnphasedBy;
     use crate::report::model::Hog;
     use crate::units::VcpuId;
+    use std::collections::BTreeMap;
 
     /// The example without anything that it would be warned of.
     fn sound() -> Summary {
@@ -244,6 +270,34 @@ mod tests {
         };
         assert_eq!(unknown(5_000), []);
         assert_eq!(unknown(5_100), [Warning::UnknownTail { share: 0.051 }]);
+    }
+
+    #[test]
+    fn phases_that_are_not_known_are_warned_of_above_a_tenth_of_the_requests_time() {
+        let unknown = |unknown_ns: u64, not_recorded: u64| {
+            warned(move |summary| {
+                let io = &mut summary.io.classes.all;
+                (io.known, io.unphased) = (842, 1_158);
+                let unfinished = 1_158 - not_recorded;
+                io.unphased_by = UnphasedBy { unfinished, not_recorded, ..UnphasedBy::default() };
+                io.phases_ns = BTreeMap::from([
+                    (Phase::Device, 100_000 - unknown_ns),
+                    (Phase::Unknown, unknown_ns),
+                ]);
+            })
+        };
+        assert_eq!(unknown(10_000, 0), []);
+        assert_eq!(unknown(10_100, 0).len(), 1);
+        assert_eq!(unknown(57_000, 1_158), [], "that is said elsewhere");
+        let warnings = unknown(57_000, 0);
+        let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
+        assert_eq!(
+            warning.to_string(),
+            "for 57.0 % of the requests' time, above p99 8.6 %, it is not known how far the host was with \
+             their I/O, so queued, device and completed are of the rest: 1,158 requests (1,158 whose I/O \
+             was not seen to end); this host's kernel hides from tracing what is done while these have a \
+             pCPU: idle on pCPU0 (71 times)"
+        );
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! What the reader of a report should know before believing it.
 
 use super::evidence::EvidenceLevel;
-use super::text::units::{counted, duration, percent};
+use super::io::{HiddenTask, UnphasedBy};
+use super::text::io::why;
+use super::text::units::{count, counted, duration, percent};
 use crate::units::VcpuId;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -74,6 +76,19 @@ pub enum Warning {
     UnknownTail {
         /// Its share of the time of the requests above the 99th percentile.
         share: f64,
+    },
+    /// How far the host had come with the requests' I/O is not known for too much of their time.
+    UnknownPhases {
+        /// Its share of the time of all requests that could be given to causes.
+        share: f64,
+        /// The same above the 99th percentile.
+        p99_share: f64,
+        /// The requests, among all.
+        requests: u64,
+        /// The same by the reason why.
+        by: UnphasedBy,
+        /// Tasks that the host's kernel hides from tracing.
+        hidden: Vec<HiddenTask>,
     },
     /// The answer rests on few requests.
     ThinTail {
@@ -223,11 +238,10 @@ impl fmt::Display for Warning {
                 "of the time of the requests above the 99th percentile, {} is unknown: another cause may lie in it",
                 percent(*share)
             ),
-            Warning::ThinTail { class, count: requests } => {
-                let requests = counted(*requests, "request");
-                let which = if class == "all" { "in all" } else { "above the 99th percentile" };
-                format!("the answer rests on {requests} {which}: it may be chance")
+            Warning::UnknownPhases { share, p99_share, requests, by, hidden } => {
+                unknown_phases(*share, *p99_share, *requests, *by, hidden)
             }
+            Warning::ThinTail { class, count } => thin_tail(class, *count),
             Warning::ClockBound { bound_ns, p99_ns } => coarse(*bound_ns, *p99_ns),
             Warning::ClockViolated { count, worst_ns } => violated(*count, *worst_ns),
             Warning::KvmClockViolated { count, worst_ns } => kvm_violated(*count, *worst_ns),
@@ -256,6 +270,48 @@ impl fmt::Display for Warning {
         };
         formatter.write_str(&text)
     }
+}
+
+/// Hidden tasks that are named at most.
+const HIDDEN_NAMED: usize = 3;
+
+fn unknown_phases(
+    share: f64,
+    p99_share: f64,
+    requests: u64,
+    by: UnphasedBy,
+    hidden: &[HiddenTask],
+) -> String {
+    let reasons = by.reasons().map(|(reason, number)| format!("{} {}", count(number), why(reason)));
+    let reasons: Vec<String> = reasons.collect();
+    let named = hidden
+        .iter()
+        .take(HIDDEN_NAMED)
+        .map(|task| format!("{} on {} ({})", task.name, task.pcpu, counted(task.count, "time")));
+    let named: Vec<String> = named.collect();
+    // Only an end that was not seen can be one that was hidden.
+    let hidden = match named.as_slice() {
+        [] => String::new(),
+        _ if by.unfinished == 0 => String::new(),
+        _ => format!(
+            "; this host's kernel hides from tracing what is done while these have a pCPU: {}",
+            named.join(", ")
+        ),
+    };
+    format!(
+        "for {} of the requests' time, above p99 {}, it is not known how far the host was with their I/O, so \
+         queued, device and completed are of the rest: {} ({}){hidden}",
+        percent(share),
+        percent(p99_share),
+        counted(requests, "request"),
+        reasons.join(", ")
+    )
+}
+
+fn thin_tail(class: &str, count: u64) -> String {
+    let requests = counted(count, "request");
+    let which = if class == "all" { "in all" } else { "above the 99th percentile" };
+    format!("the answer rests on {requests} {which}: it may be chance")
 }
 
 fn idle_hog(vm: &str, vcpu: VcpuId) -> String {

@@ -4,6 +4,7 @@ mod absences;
 mod clocks;
 mod facts;
 mod gaps;
+mod hidden;
 mod hog_word;
 mod hogs;
 mod kvm_word;
@@ -12,6 +13,7 @@ mod service;
 mod stays;
 mod threads;
 
+use self::hidden::Hidden;
 use self::kvm_word::KvmWord;
 use self::samples::Samples;
 use self::service::Service;
@@ -110,6 +112,7 @@ struct Analysis<'a> {
     /// With the place of each vCPU among the clocks.
     kvm_words: Vec<(usize, KvmWord)>,
     service: Service,
+    hidden: Hidden,
     /// Threads that kept their pCPU through the window, so that no event told of them.
     kept: HashMap<Tid, PcpuId>,
     lost: Lost,
@@ -133,6 +136,7 @@ impl<'a> Analysis<'a> {
             clocks_apart: Vec::new(),
             kvm_words: Vec::new(),
             service: Service::new(manifest),
+            hidden: Hidden::new(watched_pcpus(manifest)),
             kept: kept(manifest),
             lost: Lost::default(),
             kvm_events_count: 0,
@@ -291,6 +295,7 @@ impl<'a> Analysis<'a> {
             let event = event?;
             now = event.time;
             self.service.learn(&event);
+            self.hidden.learn(&event);
             self.io(manifest, &event, timeline.tasks());
             if let HostEventKind::Lost { until, count } = event.kind
                 && until > start
@@ -438,6 +443,7 @@ impl<'a> Analysis<'a> {
             clocks: self.clocks,
             clocks_apart: self.clocks_apart,
             disks: manifest.vms.iter().filter_map(io_disk).collect(),
+            hidden: self.hidden.into_rows(|tid| Some(names.threads.get(&tid)?.name.clone())),
             hogs: manifest.vms.iter().flat_map(hogs).collect(),
             service: self.service.into_rows(),
             lost: self.lost,

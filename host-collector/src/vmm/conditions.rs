@@ -69,7 +69,7 @@ fn hypervisor() -> Option<String> {
         let dmi = |name| read(format!("/sys/class/dmi/id/{name}"));
         let words: Vec<String> =
             ["sys_vendor", "product_name"].into_iter().filter_map(dmi).collect();
-        if words.is_empty() { "unknown".to_owned() } else { words.join(" ") }
+        if words.is_empty() { "not named by DMI".to_owned() } else { words.join(" ") }
     })
 }
 

@@ -112,6 +112,9 @@ impl FoundVm {
     }
 }
 
+/// Why a VM's accelerator is not known, where it is not: see [`look_at`].
+pub const NO_ACCELERATOR: &str = "accelerator not known, because its vCPU threads do not name it and its open files cannot be seen";
+
 impl FoundVm {
     /// Its threads that run vCPUs.
     pub fn vcpus(&self) -> impl Iterator<Item = &FoundThread> {
@@ -163,13 +166,15 @@ pub fn look_at(pid: Tid, debugfs: Option<&KvmDebugfs>) -> Option<FoundVm> {
         Some(accelerator.to_ascii_lowercase())
     });
     let by_kvm = (!by_kvm.is_empty() || vmm != Vmm::Qemu).then(|| "kvm".to_owned());
-    let default = (vmm == Vmm::Qemu).then(|| "tcg".to_owned());
+    // What its command line asks for it need not have got, and where that is silent the default depends on
+    // who built it.
+    let by_files = || Some(if procfs::has_kvm_vm(pid).ok()? { "kvm" } else { "tcg" }.to_owned());
     Some(FoundVm {
         pid,
         vmm,
         name: args.name.or_else(|| value_of(&words, "--id").map(str::to_owned)),
         manager: manager_of(&words),
-        accelerator: by_threads.or(by_kvm).or(args.accelerator).or(default),
+        accelerator: by_threads.or(by_kvm).or_else(by_files),
         threads,
         disks: (vmm == Vmm::Qemu).then(|| with_open_files(pid, args.disks)),
         qmp_sockets: args.qmp_sockets.into_iter().map(|path| absolute(pid, path)).collect(),

@@ -6,7 +6,7 @@ use crate::vmm::host_disks::HostDisks;
 use crate::vmm::slice::Slice;
 use nix::time::{ClockId, clock_getres};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::io;
@@ -123,7 +123,7 @@ impl TryFrom<String> for HostPcpus {
     }
 }
 
-/// What a run's manifest says about its host. What the host does not tell is `None`.
+/// What a run's manifest says about its host. What the host does not tell is `None`, and `unknown` has why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostFacts {
     /// As `uname -r` prints it.
@@ -152,19 +152,32 @@ pub struct HostFacts {
     /// What its kernel is set to.
     #[serde(default)]
     pub conditions: Conditions,
+    /// Why what is `None` here is not known, under its name here; older runs did not note it.
+    #[serde(default)]
+    pub unknown: BTreeMap<String, String>,
 }
 
 impl HostFacts {
     /// What a report says of the host, in a few lines.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        let known = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
-        let pcpus = self.pcpus_online.as_ref().map_or(0, HostPcpus::count);
         let tick = self.tick_hz.map_or(String::new(), |hz| format!(", HZ={hz}"));
+        let kernel =
+            self.kernel_release.as_ref().map(|release| format!("host kernel {release}{tick}"));
+        let pcpus = self.pcpus_online.as_ref().map(|pcpus| format!("{} pCPUs", pcpus.count()));
+        let source = self.clocksource.as_ref().map(|source| format!("clock source {source}"));
         let mut lines = vec![
-            format!("host kernel {}{tick}, {pcpus} pCPUs", known(&self.kernel_release)),
-            format!("{}, clock source {}", known(&self.processor_model), known(&self.clocksource)),
-            known(&self.qemu_version),
+            format!(
+                "{}, {}",
+                self.told(kernel, "host kernel", "kernel_release"),
+                self.told(pcpus, "pCPUs", "pcpus_online")
+            ),
+            format!(
+                "{}, {}",
+                self.told(self.processor_model.clone(), "processor", "processor_model"),
+                self.told(source, "clock source", "clocksource")
+            ),
+            self.told(self.qemu_version.clone(), "version of QEMU", "qemu_version"),
         ];
         if let Some(slice) = &self.slice {
             let expected = Duration::from_nanos(slice.expected_ns).as_secs_f64() * 1e3;
@@ -172,6 +185,14 @@ impl HostFacts {
         }
         lines.extend(self.host_disks.lines());
         lines
+    }
+
+    /// What is known, or that it is not and why.
+    fn told(&self, known: Option<String>, what: &str, field: &str) -> String {
+        known.unwrap_or_else(|| match self.unknown.get(field) {
+            Some(reason) => format!("{what} not known, because {reason}"),
+            None => format!("{what} not known, and this run did not note why"),
+        })
     }
 }
 
@@ -195,11 +216,25 @@ pub struct DiskFacts {
 }
 
 impl DiskFacts {
+    /// Its I/O scheduler, or that it is not known and why.
+    #[must_use]
+    pub fn scheduler_told(&self) -> String {
+        match &self.scheduler {
+            Some(scheduler) => format!("I/O scheduler {scheduler}"),
+            None => format!(
+                "I/O scheduler not known, because {}'s queue/scheduler cannot be read or marks none",
+                self.device
+            ),
+        }
+    }
+
     /// What a report says of it.
     pub(super) fn line(&self) -> String {
-        let scheduler = self.scheduler.as_deref().unwrap_or("unknown");
-        let mut line = format!("host disk {}, I/O scheduler {scheduler}", self.device);
-        if let Some(asked) = self.scheduler_asked.as_deref().filter(|asked| *asked != scheduler) {
+        let mut line = format!("host disk {}, {}", self.device, self.scheduler_told());
+        let scheduler = self.scheduler.as_deref();
+        if let Some(asked) =
+            self.scheduler_asked.as_deref().filter(|asked| Some(*asked) != scheduler)
+        {
             line.push_str(&format!(" for {asked}, which Linux 5.0 has removed"));
         }
         if let Some(before) = &self.scheduler_before {
@@ -212,9 +247,21 @@ impl DiskFacts {
 /// Asks this host, where `host_disks` are known already.
 #[must_use]
 pub fn facts(qemu: &Path, host_disks: HostDisks) -> HostFacts {
-    let kernel_release = read_trimmed("/proc/sys/kernel/osrelease");
+    let mut unknown = BTreeMap::new();
+    let mut known = |field: &str, told: Result<String, String>| {
+        told.map_err(|reason| unknown.insert(field.to_owned(), reason)).ok()
+    };
+    let kernel_release = known("kernel_release", read_told("/proc/sys/kernel/osrelease"));
+    let clocksource = known("clocksource", read_told(CLOCK_SOURCE));
+    let governor = known("governor", read_told(GOVERNOR));
+    let qemu_version = known("qemu_version", qemu_version(qemu));
+    let processor_model = known("processor_model", processor_model());
     let tick_ns = tick_ns();
-    let pcpus_online = HostPcpus::online().ok();
+    let pcpus_online = HostPcpus::online();
+    if let Err(error) = &pcpus_online {
+        unknown.insert("pcpus_online".to_owned(), error.to_string());
+    }
+    let pcpus_online = pcpus_online.ok();
     let pcpus_count = pcpus_online.as_ref().map(HostPcpus::count);
     HostFacts {
         tick_hz: tick_ns.and_then(|tick_ns| u32::try_from(1_000_000_000 / tick_ns).ok()),
@@ -222,27 +269,41 @@ pub fn facts(qemu: &Path, host_disks: HostDisks) -> HostFacts {
             .zip(pcpus_count)
             .map(|(tick_ns, count)| Slice::of_host(kernel_release.as_deref(), tick_ns, count)),
         kernel_release,
-        processor_model: fs::read_to_string("/proc/cpuinfo")
-            .ok()
-            .and_then(|text| value_of(&text, "model name")),
+        processor_model,
         pcpus_online,
         memory_bytes: fs::read_to_string("/proc/meminfo").ok().and_then(|text| memory(&text)),
-        governor: read_trimmed("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        clocksource: read_trimmed(
-            "/sys/devices/system/clocksource/clocksource0/current_clocksource",
-        ),
-        qemu_version: qemu_version(qemu),
+        governor,
+        clocksource,
+        qemu_version,
         host_disks,
         conditions: Conditions::of_host(),
+        unknown,
     }
 }
 
+const CLOCK_SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+const GOVERNOR: &str = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor";
+
+fn processor_model() -> Result<String, String> {
+    let text =
+        fs::read_to_string("/proc/cpuinfo").map_err(|error| format!("/proc/cpuinfo: {error}"))?;
+    value_of(&text, "model name").ok_or_else(|| "/proc/cpuinfo has no model name".to_owned())
+}
+
 /// The first line that this QEMU prints of its version.
-#[must_use]
-pub fn qemu_version(qemu: &Path) -> Option<String> {
-    let output = Command::new(qemu).arg("--version").output().ok()?;
+///
+/// # Errors
+/// Why it is not known, as a sentence without its end.
+pub fn qemu_version(qemu: &Path) -> Result<String, String> {
+    if qemu.as_os_str().is_empty() {
+        return Err("which program runs it cannot be seen".to_owned());
+    }
+    let shown = qemu.display();
+    let output = Command::new(qemu).arg("--version").output();
+    let output = output.map_err(|error| format!("{shown} does not run: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
-    text.lines().next().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned)
+    let line = text.lines().next().map(str::trim).filter(|line| !line.is_empty());
+    line.map(str::to_owned).ok_or_else(|| format!("{shown} --version prints nothing"))
 }
 
 /// A whole disk whose I/O can be recorded, and where on it a file system begins.
@@ -343,6 +404,8 @@ pub(super) fn facts_of_disk(disk: &Path) -> Option<DiskFacts> {
 pub(super) fn parse_schedulers(line: &str) -> (Option<String>, Vec<String>) {
     let bare = |word: &str| word.trim_matches(['[', ']']).to_owned();
     let in_use = line.split_whitespace().find(|word| word.starts_with('[')).map(bare);
+    // A queue that can have none says so without marking it (`elv_iosched_show` in block/elevator.c).
+    let in_use = in_use.or_else(|| (line.trim() == "none").then(|| "none".to_owned()));
     (in_use, line.split_whitespace().map(bare).collect())
 }
 
@@ -366,6 +429,14 @@ fn value_of(text: &str, key: &str) -> Option<String> {
 fn memory(text: &str) -> Option<u64> {
     let value = value_of(text, "MemTotal")?;
     value.strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// A file's text, or why there is none.
+fn read_told(path: &str) -> Result<String, String> {
+    let text = fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+    Some(text.trim().to_owned())
+        .filter(|text| !text.is_empty())
+        .ok_or_else(|| format!("{path} is empty"))
 }
 
 fn read_trimmed(path: impl AsRef<Path>) -> Option<String> {
@@ -406,6 +477,8 @@ mod tests {
         assert_eq!(in_use.as_deref(), Some("mq-deadline"));
         assert_eq!(all, ["none", "mq-deadline", "kyber", "bfq"]);
         assert_eq!(parse_schedulers("[none]"), (Some("none".to_owned()), vec!["none".to_owned()]));
+        assert_eq!(parse_schedulers("none"), (Some("none".to_owned()), vec!["none".to_owned()]));
+        assert_eq!(parse_schedulers(""), (None, vec![]));
         assert_eq!(memory("MemTotal:       24560000 kB\nMemFree: 1 kB\n"), Some(24_560_000 * 1024));
         let cpuinfo = "processor\t: 0\nmodel name\t: AMD EPYC: one\nmodel name\t: two\n";
         assert_eq!(value_of(cpuinfo, "model name").as_deref(), Some("AMD EPYC: one"));
@@ -433,7 +506,45 @@ mod tests {
         let facts =
             facts(Path::new("/nonexistent/qemu"), HostDisks::under_directory(Path::new("/")));
         assert!(facts.kernel_release.is_some());
-        assert!(facts.pcpus_online.is_some_and(|pcpus| pcpus.count() > 0));
+        assert!(facts.pcpus_online.as_ref().is_some_and(|pcpus| pcpus.count() > 0));
         assert_eq!(facts.qemu_version, None);
+        let lines = facts.lines().join("\n");
+        let reason =
+            "version of QEMU not known, because /nonexistent/qemu does not run: No such file";
+        assert!(lines.contains(reason), "{lines}");
+        assert!(!lines.contains("unknown"), "{lines}");
+    }
+
+    #[test]
+    fn what_an_older_run_does_not_know_has_no_reason_and_no_default() {
+        let facts: HostFacts = serde_json::from_value(serde_json::json!({
+            "kernel_release": null, "processor_model": null, "pcpus_online": null,
+            "memory_bytes": null, "tick_hz": null, "governor": null, "clocksource": null,
+            "qemu_version": null,
+        }))
+        .unwrap();
+        let lines = facts.lines();
+        assert_eq!(
+            lines[0],
+            "host kernel not known, and this run did not note why, pCPUs not known, and this run did not \
+             note why"
+        );
+    }
+
+    #[test]
+    fn a_scheduler_that_is_not_known_has_its_reason() {
+        let disk = DiskFacts {
+            device: "vdb".to_owned(),
+            scheduler: None,
+            schedulers: vec![],
+            scheduler_asked: None,
+            scheduler_before: None,
+            rotational: None,
+        };
+        assert_eq!(
+            disk.line(),
+            "host disk vdb, I/O scheduler not known, because vdb's queue/scheduler cannot be read or marks \
+             none"
+        );
     }
 }

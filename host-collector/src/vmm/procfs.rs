@@ -100,6 +100,21 @@ pub fn pids() -> Vec<Tid> {
     pids
 }
 
+/// Whether a process has a VM of KVM open.
+///
+/// # Errors
+/// Those of reading the directory `/proc/PID/fd`.
+pub fn has_kvm_vm(pid: Tid) -> io::Result<bool> {
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        // `kvm_dev_ioctl_create_vm` in virt/kvm/kvm_main.c gives it this name. A file may be closed meanwhile.
+        let link = fs::read_link(entry?.path());
+        if link.is_ok_and(|link| link.as_os_str() == "anon_inode:kvm-vm") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// All threads of a process.
 ///
 /// # Errors

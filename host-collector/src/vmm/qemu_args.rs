@@ -37,8 +37,6 @@ pub struct QemuArgs {
     pub name: Option<String>,
     /// Whether QEMU names its threads: `debug-threads=on`.
     pub names_threads: bool,
-    /// The first accelerator that it was told to try; QEMU's default is `tcg`.
-    pub accelerator: Option<String>,
     /// Its disks, in the order of the command line.
     pub disks: Vec<Disk>,
     /// Unix sockets on which it takes QMP.
@@ -93,7 +91,6 @@ impl QemuArgs {
         QemuArgs {
             names_threads: name.as_ref().is_some_and(|name| name.is_on("debug-threads")),
             name: name.and_then(|name| name.get("guest").map(str::to_owned)),
-            accelerator: accelerator(&options),
             disks,
             qmp_sockets: qmp_sockets(&options, &chardevs),
             agent_socket: port(AGENT_PORT).and_then(socket_of).and_then(SocketPlace::into_path),
@@ -118,19 +115,6 @@ fn options(words: &[String]) -> Vec<(&str, &str)> {
         options.push((option, value));
     }
     options
-}
-
-fn accelerator(options: &[(&str, &str)]) -> Option<String> {
-    options.iter().find_map(|(option, value)| match *option {
-        "enable-kvm" => Some("kvm".to_owned()),
-        "accel" => Properties::parse(value, "accel").get("accel").map(str::to_owned),
-        "machine" | "M" => {
-            let machine = Properties::parse(value, "type");
-            // A list, of which the first one that works is taken.
-            machine.get("accel")?.split(':').next().map(str::to_owned)
-        }
-        _ => None,
-    })
 }
 
 /// The character devices that are Unix sockets, by their ids.

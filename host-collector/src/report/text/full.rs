@@ -4,6 +4,7 @@ use super::contradiction::contradiction;
 use super::page::{Page, Tone, shorten};
 use super::units::{bytes, count, counted, duration};
 use super::{NAME_CHARS_MAX, Style, chain, clock, exits, io, sampled, service, tables};
+use crate::report::Warning;
 use crate::report::evidence::EvidenceLevel;
 use crate::report::model::{Lost, RunStatus, Summary};
 use crate::report::verdict::verdict;
@@ -133,6 +134,11 @@ fn footing(page: &mut Page, summary: &Summary) {
     page.paragraph("Own cost  ", &cost, Tone::Plain);
 }
 
+/// That too much of the requests' time has no phase, if so.
+pub(super) fn phases_warning(summary: &Summary) -> Option<&Warning> {
+    summary.warnings.iter().find(|warning| matches!(warning, Warning::UnknownPhases { .. }))
+}
+
 fn losses(summary: &Summary) -> String {
     if summary.evidence.level != EvidenceLevel::Recorded {
         return sampled::losses(summary);
@@ -146,6 +152,13 @@ fn losses(summary: &Summary) -> String {
         return "none was told of until the record ends".to_owned();
     }
     if *lost == Lost::default() && requests.dropped == 0 {
+        let unfinished = summary.io.classes.all.unphased_by.unfinished;
+        if phases_warning(summary).is_some() && unfinished > 0 {
+            return format!(
+                "no scheduler event and no request; the end of the I/O of {} was not seen",
+                counted(unfinished, "request")
+            );
+        }
         let told = if requests.count > 0 {
             "none: every scheduler event and every request was recorded"
         } else {

@@ -25,6 +25,9 @@ pub(super) fn phases(page: &mut Page, summary: &Summary) {
             page.paragraph("  ", &text, Tone::Dim);
         }
     }
+    if let Some(warning) = super::phases_warning(summary) {
+        page.paragraph("  ", &warning.to_string(), Tone::Alarm);
+    }
     if disks.iter().any(|disk| disk.reason.is_none()) {
         product(page, summary);
         known(page, summary);
@@ -74,10 +77,8 @@ fn known(page: &mut Page, summary: &Summary) {
     page.paragraph("  I/O inactivity ", &text, Tone::Plain);
     let mut text = format!("of {}", counted(all.known, "request"));
     if all.unphased > 0 {
-        let reasons = NoPhase::ALL.into_iter().map(|reason| (all.unphased_by.get(reason), reason));
-        let said = reasons
-            .filter(|(number, _)| *number > 0)
-            .map(|(number, reason)| format!("{} {}", count(number), why(reason)));
+        let reasons = all.unphased_by.reasons();
+        let said = reasons.map(|(reason, number)| format!("{} {}", count(number), why(reason)));
         let said: Vec<String> = said.collect();
         text.push_str(&format!("; not of {}: {}", count(all.unphased), said.join(", ")));
     }
@@ -103,7 +104,7 @@ fn inactivity(io: &IoClass, latency_ns: u64) -> String {
 }
 
 /// Why the phases of a request are not known, as what it is one of.
-pub(super) fn why(reason: NoPhase) -> &'static str {
+pub(in crate::report) fn why(reason: NoPhase) -> &'static str {
     match reason {
         NoPhase::NotRecorded => "whose I/O was not recorded",
         NoPhase::Lost => "touch lost records",

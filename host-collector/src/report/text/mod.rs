@@ -6,7 +6,7 @@ mod contradiction;
 mod exits;
 mod front;
 mod full;
-mod io;
+pub(super) mod io;
 pub(crate) mod page;
 pub(super) mod sampled;
 mod service;
@@ -18,6 +18,7 @@ mod vcpus;
 
 pub use front::{LINES_MAX, render};
 pub(crate) use full::iops;
+use full::phases_warning;
 pub use full::render_full;
 pub use style::{Style, WIDTH_DEFAULT, WIDTH_MIN};
 

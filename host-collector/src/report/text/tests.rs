@@ -1,7 +1,7 @@
 use super::*;
 use crate::report::clock::{ClockCheck, HogCheck};
 use crate::report::example;
-use crate::report::io::IoDisk;
+use crate::report::io::{IoDisk, UnphasedBy};
 use crate::report::model::{Lost, RunStatus, Summary};
 use crate::report::{Facts, SummaryBuilder, VmThreads, Warning};
 use crate::text::columns;
@@ -399,4 +399,33 @@ fn no_name_reaches_the_terminal_as_a_command() {
 fn a_long_name_does_not_flood_the_page() {
     let page = render_full(&with_every_string(&"n".repeat(100_000)), PLAIN);
     assert!(page.len() < 40_000, "{} bytes", page.len());
+}
+
+#[test]
+fn phases_that_are_not_known_are_said_at_the_top_of_their_table_and_among_the_losses() {
+    let mut summary = example::summary();
+    (summary.lost, summary.requests.dropped) = (Default::default(), 0);
+    assert!(render_full(&summary, PLAIN).contains("Losses    none: every"));
+    let io = &mut summary.io.classes.all;
+    let (unphased, by) =
+        (io.unphased, UnphasedBy { unfinished: io.unphased, ..UnphasedBy::default() });
+    io.unphased_by = by;
+    summary.warnings.push(Warning::UnknownPhases {
+        share: 0.57,
+        p99_share: 0.6,
+        requests: unphased,
+        by,
+        hidden: summary.io.hidden.clone(),
+    });
+    let page = render_full(&summary, PLAIN);
+    let heading = page.find("I/O phase x vCPU state").unwrap();
+    let said = page[heading..].find("for 57.0 % of the requests' time, above p99 60.0 %").unwrap();
+    assert!(said < page[heading..].find("all of them").unwrap(), "{page}");
+    let said = page.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.contains("idle on pCPU0 (71 times)"), "{page}");
+    let unfinished = units::counted(unphased, "request");
+    let losses = format!(
+        "Losses no scheduler event and no request; the end of the I/O of {unfinished} was not seen"
+    );
+    assert!(said.contains(&losses) && !said.contains("Losses none"), "{page}");
 }

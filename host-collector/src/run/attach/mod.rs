@@ -28,7 +28,7 @@ use crate::lab::plan::{Accelerator, VmPlan};
 use crate::lab::scratch;
 use crate::store::{RunDir, VmName};
 use crate::units::{PcpuId, Tid};
-use crate::vmm::found::FoundVm;
+use crate::vmm::found::{FoundVm, NO_ACCELERATOR};
 use crate::vmm::frequency::FrequencyRecord;
 use crate::vmm::host::{self, HostPcpus};
 use crate::vmm::host_disks::HostDisks;
@@ -338,8 +338,12 @@ impl<'a> Attachment<'a> {
         let exe = |vm: &FoundVm| std::fs::read_link(format!("/proc/{}/exe", vm.pid)).ok();
         let program: PathBuf = vms.iter().find_map(exe).unwrap_or_default();
         let facts = host::facts(&program, HostDisks::under_vms(vms));
-        let accelerators: BTreeSet<&str> =
-            vms.iter().filter_map(|vm| vm.accelerator.as_deref()).collect();
+        let accelerators: BTreeSet<&str> = vms
+            .iter()
+            .map(|vm| vm.accelerator.as_deref().unwrap_or("an unknown accelerator"))
+            .collect();
+        let are_known = vms.iter().all(|vm| vm.accelerator.is_some());
+        let found = "the VMs were found running".to_owned();
         let parts: Vec<Option<&VmPlan>> = match self.options.load {
             Some(load) => load.casting.parts().map(Some).collect(),
             None => vec![None; vms.len()],
@@ -356,7 +360,11 @@ impl<'a> Attachment<'a> {
             }),
             plan_name: "attach".to_owned(),
             accelerator: accelerators.into_iter().collect::<Vec<_>>().join(" and "),
-            accelerator_reason: "the VMs were found running".to_owned(),
+            accelerator_reason: if are_known {
+                found
+            } else {
+                format!("{found}; {NO_ACCELERATOR}")
+            },
             vsock_way: NO_AGENT.to_owned(),
             environment_lines: [facts.lines(), self.casting_lines()].concat(),
             environment: serde_json::to_value(facts).unwrap_or_default(),

@@ -28,7 +28,7 @@ fn libvirts_form() {
         -chardev socket,id=charchannel0,fd=23,server=on,wait=off
         -device {"driver":"virtserialport","bus":"virtio-serial0.0","nr":1,"chardev":"charchannel0","id":"channel0","name":"org.qemu.guest_agent.0"}"#,
     );
-    assert_eq!((args.name.as_deref(), args.accelerator.as_deref()), (Some("web1"), Some("kvm")));
+    assert_eq!(args.name.as_deref(), Some("web1"));
     assert!(args.names_threads && args.has_agent_port);
     // The sockets are libvirt's, and have no path here.
     assert_eq!((args.qmp_sockets.len(), args.agent_socket), (0, None));
@@ -52,7 +52,7 @@ fn the_old_form() {
         -chardev socket,path=/run/ga.sock,server=on,wait=off,id=ga
         -device virtserialport,chardev=ga,name=org.qemu.guest_agent.0",
     );
-    assert_eq!((args.name.as_deref(), args.accelerator.as_deref()), (Some("kvm1"), Some("kvm")));
+    assert_eq!(args.name.as_deref(), Some("kvm1"));
     assert!(!args.names_threads);
     assert_eq!(args.qmp_sockets, [PathBuf::from("/run/qmp.sock")]);
     assert_eq!(args.agent_socket, Some(PathBuf::from("/run/ga.sock")));
@@ -99,7 +99,7 @@ fn disks_are_followed_to_their_files_and_servers() {
             disk("nvme", "/y", true, "threads"),
         ]
     );
-    assert_eq!((args.name.as_deref(), args.accelerator), (Some("z"), None));
+    assert_eq!(args.name.as_deref(), Some("z"));
 }
 
 /// libvirt hands QEMU a socket that listens already.
