@@ -19,6 +19,7 @@ pub mod ps;
 pub mod report;
 pub mod rig;
 pub mod run;
+pub mod runs;
 pub mod sampling;
 pub mod selftest;
 mod split_mix;

@@ -38,7 +38,8 @@ Examples:
   vslice experiment quick               disks with and without an iothread, in turn
   vslice attach web1 --duration 10s     a VM that is there already (see vslice ps)
   vslice plan show seed > my.toml       a plan to start from
-  vslice report runs/demo-1795471866    the report of a run once more
+  vslice report runs/demo-1795471866    the report of a run once more; without a name of the latest
+  vslice report runs                    what each run in a folder came to
   vslice compare main-loop iothread     repeats of two conditions: what differs, and how surely";
 
 /// The commands.
@@ -48,7 +49,7 @@ pub(crate) enum Command {
     Run(run::RunArgs),
     /// Run a plan under several conditions in turn, each several times
     Experiment(experiment::ExperimentArgs),
-    /// Print the report of a run directory
+    /// Print the report of a run directory, or list the runs in a folder
     Report(report::ReportArgs),
     /// Set runs of two conditions against each other, with what their repeats scatter
     Compare(compare::CompareArgs),

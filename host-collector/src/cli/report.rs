@@ -1,18 +1,30 @@
-//! `vslice report`: the report of a run directory, once more.
+//! `vslice report`: the report of a run directory, once more, or a list of the runs in a folder.
 
-use super::terminal::style;
-use anyhow::Context;
+use super::terminal::{shown, style};
+use anyhow::{Context, bail};
 use clap::Args;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use vslice::report::{Style, Summary, laws, render, render_full};
 use vslice::run::analyse::analyse;
+use vslice::runs::{self, Found};
+
+/// Where `vslice run` and `vslice attach` leave their runs, unless they are told where to.
+const RUNS: &str = "runs";
 
 /// The arguments of `vslice report`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vslice report                         the latest run below runs/
+  vslice report runs/demo-1795471866    a run, here or copied from another machine
+  vslice report runs                    the runs in a folder, each in a row, the latest last
+  vslice report runs --json             the same as JSON (schema vslice.runs/1)
+  vslice report --full                  every table of the latest run")]
 pub(crate) struct ReportArgs {
-    /// A run directory, as `vslice run` leaves it
-    run: PathBuf,
+    /// A run directory, as `vslice run` and `vslice attach` leave it, or a folder of them; without it the
+    /// latest run below runs/
+    run: Option<PathBuf>,
     #[command(flatten)]
     form: Form,
 }
@@ -29,10 +41,67 @@ pub(crate) struct Form {
 }
 
 pub(super) fn execute(args: &ReportArgs) -> anyhow::Result<u8> {
-    let summary =
-        analyse(&args.run).with_context(|| format!("no report of {}", args.run.display()))?;
-    print(&summary, args.form)?;
+    let path = match &args.run {
+        Some(path) => path.clone(),
+        None => latest(Path::new(RUNS))?,
+    };
+    if runs::is_run(&path) {
+        let summary = analyse(&path).with_context(|| format!("no report of {}", path.display()))?;
+        print(&summary, args.form)?;
+    } else {
+        let found = found_in(&path)?;
+        if args.form.full {
+            bail!("--full is for one run, and {} is a folder of runs", path.display());
+        }
+        print_list(&path, &found, args.form)?;
+    }
     Ok(0)
+}
+
+/// The latest run in a folder, which is named on standard error.
+fn latest(folder: &Path) -> anyhow::Result<PathBuf> {
+    let found = if folder.is_dir() { found_in(folder)? } else { Found::default() };
+    let Some(path) = found.paths.last() else {
+        bail!(
+            "there is no {}/ here: name a run, or make one with `vslice run demo`",
+            folder.display()
+        );
+    };
+    tell(&format!("the latest run below {}/: {}", folder.display(), path.display()));
+    if let Some(reason) = &found.incomplete {
+        tell(&format!("there may be a later one: {reason}"));
+    }
+    Ok(path.clone())
+}
+
+/// The runs in a folder; there is at least one.
+fn found_in(path: &Path) -> anyhow::Result<Found> {
+    if !path.is_dir() {
+        bail!("{}", runs::what_it_is(path));
+    }
+    let found = runs::find(path).with_context(|| format!("cannot list {}", path.display()))?;
+    match (found.paths.is_empty(), &found.incomplete) {
+        (false, _) => Ok(found),
+        (true, None) => bail!("{}", runs::what_it_is(path)),
+        (true, Some(reason)) => bail!("no run was found in {}: {reason}", path.display()),
+    }
+}
+
+fn print_list(folder: &Path, found: &Found, form: Form) -> anyhow::Result<()> {
+    let runs = runs::list(folder, found, |run, why| tell(&format!("analysing {run}: {why}")));
+    let mut out = std::io::stdout().lock();
+    if form.json {
+        serde_json::to_writer_pretty(&mut out, &runs)?;
+        writeln!(out)?;
+    } else {
+        write!(out, "{}", runs::text::render(&runs, style(&out)))?;
+    }
+    Ok(())
+}
+
+/// A line on standard error; without one there is nobody to tell.
+fn tell(line: &str) {
+    drop(writeln!(std::io::stderr(), "vslice: {}", shown(line)));
 }
 
 /// Prints a summary on standard output; fails after that if it contradicts itself.
@@ -61,6 +130,8 @@ fn print_to(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
+    use std::fs;
     use vslice::report::evidence::Evidence;
     use vslice::report::model::{Accelerator, Cost, Environment, Lost, RunStatus};
     use vslice::report::{Facts, Names, SummaryBuilder};
@@ -102,5 +173,55 @@ mod tests {
             assert!(error.to_string().starts_with(told), "{error}");
             assert!(String::from_utf8_lossy(&out).contains("INCONSISTENT"));
         }
+    }
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ReportArgs,
+    }
+
+    fn report(path: &Path, options: &[&str]) -> Result<u8, String> {
+        let words = ["report".as_ref(), path.as_os_str()];
+        let line = words.into_iter().chain(options.iter().map(AsRef::as_ref));
+        execute(&Line::try_parse_from(line).unwrap().args).map_err(|error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn the_latest_run_is_that_whose_manifest_was_written_last() {
+        let folder = tempfile::tempdir().unwrap();
+        for (second, run) in (1..).zip(["b", "sweep/a/1", "a"]) {
+            let path = folder.path().join(run);
+            fs::create_dir_all(&path).unwrap();
+            let file = fs::File::create(path.join("run.json")).unwrap();
+            let written = std::time::UNIX_EPOCH + std::time::Duration::from_secs(second % 3);
+            file.set_modified(written).unwrap();
+        }
+        assert_eq!(latest(folder.path()).unwrap(), folder.path().join("sweep/a/1"));
+    }
+
+    #[test]
+    fn without_a_folder_of_runs_it_is_said_how_to_make_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = latest(&folder.path().join("runs")).unwrap_err().to_string();
+        assert!(error.ends_with("here: name a run, or make one with `vslice run demo`"), "{error}");
+        let error = latest(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("is a directory without a run"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_is_listed_and_has_no_full_report() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path().join("broken");
+        fs::create_dir(&run).unwrap();
+        fs::write(run.join("run.json"), "{}").unwrap();
+        assert_eq!(report(folder.path(), &[]), Ok(0));
+        assert_eq!(report(folder.path(), &["--json"]), Ok(0));
+        let error = report(folder.path(), &["--full"]).unwrap_err();
+        assert!(error.starts_with("--full is for one run, and "), "{error}");
+        let error = report(&run, &["--full"]).unwrap_err();
+        assert!(error.starts_with("no report of "), "{error}");
+        let error = report(&run.join("run.json"), &[]).unwrap_err();
+        assert!(error.contains("is a file of a run"), "{error}");
     }
 }

@@ -72,13 +72,18 @@ pub fn analyse(path: &Path) -> Result<Summary, AnalyseError> {
     Ok(analysis.finish(&manifest, &stacks, (timeline.tasks(), commands), end))
 }
 
-/// The manifest of a run.
-fn manifest_of(run: &RunDir) -> Result<Manifest, AnalyseError> {
-    let manifest: Manifest = run.read_json("run.json")?;
-    if manifest.schema != SCHEMA {
-        return Err(AnalyseError::Schema { found: manifest.schema });
+/// The manifest of a run. Its schema is looked at first: a manifest of another one may not read at all, and
+/// then that is why.
+pub(crate) fn manifest_of(run: &RunDir) -> Result<Manifest, AnalyseError> {
+    #[derive(serde::Deserialize)]
+    struct Head {
+        schema: String,
     }
-    Ok(manifest)
+    let Head { schema: found } = run.read_json("run.json")?;
+    if found != SCHEMA {
+        return Err(AnalyseError::Schema { found });
+    }
+    Ok(run.read_json("run.json")?)
 }
 
 /// The timelines of a run's VMs with all that its manifest knows, for whoever brings the events.

@@ -19,6 +19,8 @@ enum Column {
     Text,
     /// A number: pushed to the right, never cut.
     Number,
+    /// A name that somebody may copy: pushed to the left, never cut.
+    Name,
     /// A bar: pushed to the left, and left out.
     Bar,
 }
@@ -36,12 +38,14 @@ pub(crate) struct Table {
 type Block = Vec<(usize, usize)>;
 
 impl Table {
-    /// `columns` has a letter for each column: `l` for a text, `r` for a number, `b` for a bar. Its
+    /// `columns` has a letter for each column: `l` for a text, `n` for a name, `r` for a number, `b` for a
+    /// bar. Its
     /// first word says what a row is of, and is there again where the table goes on below; the other
     /// words are kept together.
     pub(crate) fn new(columns: &str) -> Self {
         let kind = |letter| match letter {
             'l' => Column::Text,
+            'n' => Column::Name,
             'b' => Column::Bar,
             _ => Column::Number,
         };
@@ -113,7 +117,7 @@ impl Table {
         let least: Vec<usize> = (0..natural.len())
             .map(|column| match self.columns[column] {
                 Column::Text => natural[column].min(TEXT_COLUMNS_MIN),
-                Column::Number | Column::Bar => natural[column],
+                Column::Number | Column::Name | Column::Bar => natural[column],
             })
             .collect();
         let fits = |columns: &[usize]| Self::total(columns, &least) <= room;
@@ -138,7 +142,7 @@ impl Table {
     }
 
     /// Texts get narrower until the columns fit, the widest first, and of what a row is of not before
-    /// the others; numbers do only where nothing else is left.
+    /// the others; numbers and names do only where nothing else is left.
     fn narrowed(&self, block: &[usize], natural: &[usize], room: usize) -> Block {
         let mut widths = natural.to_vec();
         let is_text = |column: usize| self.columns[column] == Column::Text;
