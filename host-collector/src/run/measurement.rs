@@ -65,7 +65,7 @@ impl Measurement<'_> {
         }
         // After the start, so that the recorder's own threads are in it, and nobody is born between.
         let threads = host_threads();
-        self.dir.write_json("threads.json", &threads)?;
+        self.dir.write_private_json("threads.json", &threads)?;
         quota::note_start(&mut manifest.vms);
         let mut tscs = TscWatch::start(&manifest.vms, self.accelerator);
         tscs.write(manifest);
@@ -90,7 +90,7 @@ impl Measurement<'_> {
         if matches!(worked, Err(RunError::Interrupted)) {
             watcher.stage("interrupted, closing the run; interrupt once more not to wait for that");
         }
-        let came = self.dir.write_json("threads_end.json", &newcomers(&threads));
+        let came = self.dir.write_private_json("threads_end.json", &newcomers(&threads));
         let wound_down = work.wind_down();
         manifest.cost.cpu_ns = own_cpu_ns().saturating_sub(cpu_before_ns);
         manifest.cost.run_delay_ns = own_run_delay_ns().saturating_sub(delay_before_ns);

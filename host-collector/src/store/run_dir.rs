@@ -6,10 +6,15 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// No JSON file of a run comes near this size.
 const JSON_BYTES_MAX: u64 = 64 << 20;
+
+/// What the umask leaves of these.
+const MODE_SHARED: u32 = 0o666;
+const MODE_PRIVATE: u32 = 0o600;
 
 /// A VM's name as it may appear in a file's name: 1 to 32 of `a-z`, `0-9` and `-`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -199,13 +204,31 @@ impl RunDir {
     /// # Panics
     /// If `name` is not a plain file name: names from outside never come here.
     pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), StoreError> {
+        self.write_json_as(name, value, MODE_SHARED)
+    }
+
+    /// The same for what is nobody else's business, as command lines are: only the owner may read it, as
+    /// it is with what perf records.
+    ///
+    /// # Errors
+    /// As [`RunDir::write_json`].
+    pub fn write_private_json(&self, name: &str, value: &impl Serialize) -> Result<(), StoreError> {
+        self.write_json_as(name, value, MODE_PRIVATE)
+    }
+
+    fn write_json_as(
+        &self,
+        name: &str,
+        value: &impl Serialize,
+        mode: u32,
+    ) -> Result<(), StoreError> {
         assert!(is_plain(name), "{name:?} is not a plain file name");
         let path = self.path.join(name);
         let part = self.path.join(format!(".{name}.tmp"));
         let mut json = serde_json::to_vec_pretty(value)
             .map_err(|source| StoreError::Json { path: path.clone(), source })?;
         json.push(b'\n');
-        let result = write_synced(&part, &json).and_then(|()| fs::rename(&part, &path));
+        let result = write_synced(&part, &json, mode).and_then(|()| fs::rename(&part, &path));
         let result = result.and_then(|()| File::open(&self.path)?.sync_all());
         result.map_err(|source| {
             // The half-written file would only fill the disk further.
@@ -242,8 +265,9 @@ impl RunDir {
     }
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
+fn write_synced(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let mut options = File::options();
+    let mut file = options.write(true).create(true).truncate(true).mode(mode).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
@@ -260,6 +284,18 @@ fn is_plain(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn what_is_private_is_its_owners_alone() {
+        let scratch = tempfile::tempdir().unwrap();
+        let run = RunDir::create(scratch.path()).unwrap();
+        run.write_private_json("threads.json", &1).unwrap();
+        run.write_json("run.json", &1).unwrap();
+        let others = |name| fs::metadata(run.path.join(name)).unwrap().permissions().mode() & 0o077;
+        assert_eq!(others("threads.json"), 0);
+        assert_ne!(others("run.json"), 0, "the umask of this test leaves nothing to see");
+    }
 
     #[test]
     fn only_streams_count_as_streams() {
