@@ -122,7 +122,8 @@ impl Part {
     }
 
     /// Whether it is I/O inactivity once the data is there: the vCPU is not on its pCPU to take it,
-    /// though nobody has to tell it first. A halted one has not been told yet, and of an unknown state
+    /// though nobody has to tell it first. A halted one has not been told yet, or another vCPU
+    /// was, and of an unknown state
     /// nothing is known.
     #[must_use]
     pub fn is_inactivity(self) -> bool {

@@ -280,7 +280,7 @@ impl SummaryBuilder {
                 p99: PartTotals::from(&p99.clock_error),
                 p999: PartTotals::from(&p999.clock_error),
             },
-            vcpus: self.vcpus.iter().map(|vcpu| vcpu_row(vcpu, &directory)).collect(),
+            vcpus: self.vcpus.iter().map(|vcpu| self.vcpu(vcpu, &directory)).collect(),
             lock_waits: self.lock_waits.rows(&directory),
             service: facts.service,
             exits: self.exits.rows(&directory),
@@ -310,6 +310,12 @@ impl SummaryBuilder {
         put_warnings(&mut summary, is_to_read);
         debug_assert_eq!(laws::check(&summary), Ok(()), "of every summary");
         summary
+    }
+
+    fn vcpu(&self, row: &(VmIndex, VcpuId, Tid, VcpuTally), directory: &Directory<'_>) -> Vcpu {
+        let (vm, vcpu, ..) = row;
+        let quota = self.vms.get(vm.0).and_then(|vm| vm.quotas.get(vcpu)).copied();
+        Vcpu { quota, ..vcpu_row(row, directory) }
     }
 
     fn requests(&self) -> Requests {
@@ -425,6 +431,7 @@ fn vcpu_row(
         others_ns,
         idle_ns,
         off_cpu,
+        quota: None,
     }
 }
 

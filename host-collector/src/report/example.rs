@@ -9,6 +9,7 @@ use super::evidence::Evidence;
 use super::io::{HiddenTask, IoDisk};
 use super::model::{Accelerator, Cost, Environment, Hog, Lost, RunStatus, Summary};
 use super::names::{Names, ThreadKind, VmIndex, VmThreads};
+use super::quota::QuotaUse;
 use super::service::ServiceThread;
 use crate::host_event::StackId;
 use crate::join::{
@@ -196,10 +197,12 @@ pub(super) fn unsound_clock() -> Summary {
 }
 
 pub(super) fn vms() -> Vec<VmThreads> {
+    let vm2_quota = QuotaUse { used_up_count: 3, kept_off_ns: 9_000_000 };
     let vm = |name: &str, first_tid| VmThreads {
         name: name.to_owned(),
         block_bytes: (name == "vm1").then_some(BLOCK_BYTES),
         vcpus: vec![(VcpuId(0), Tid(first_tid)), (VcpuId(1), Tid(first_tid + 1))],
+        quotas: (name == "vm2").then_some((VcpuId(1), vm2_quota)).into_iter().collect(),
     };
     vec![vm("vm1", 100), vm("vm2", 200)]
 }

@@ -1,6 +1,6 @@
 //! How far the host had come with the requests' I/O, and what the vCPUs did meanwhile.
 
-use super::totals::{ByClass, PartTotals, share};
+use super::totals::{ByClass, PartTotals, share, sum};
 use crate::join::{Breakdown, NoPhase, Part, Phase, PhaseParts};
 use crate::units::{HostNs, PcpuId};
 use serde::{Deserialize, Serialize};
@@ -171,7 +171,7 @@ impl IoTotals {
         let inactivity_ns = self.phases.inactivity_ns();
         IoClass {
             known: self.known,
-            unphased: NoPhase::ALL.into_iter().map(|reason| self.unphased_by.get(reason)).sum(),
+            unphased: sum(NoPhase::ALL.map(|reason| self.unphased_by.get(reason))),
             unphased_by: self.unphased_by,
             phases_ns: Phase::ALL.into_iter().map(total).collect(),
             parts_ns: Phase::ALL.into_iter().map(parts).collect(),

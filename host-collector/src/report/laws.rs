@@ -4,7 +4,7 @@
 use super::causes::Cause;
 use super::io::IoClass;
 use super::model::{Class, ClassAntagonist, LatencyNs, Summary, Timeslices, Vcpu};
-use super::totals::PartTotals;
+use super::totals::{PartTotals, sum};
 use crate::join::{Part, Phase};
 use thiserror::Error;
 
@@ -71,11 +71,6 @@ fn classes(summary: &Summary) -> [OfClass<'_>; 3] {
         ("p999", &classes.p999, &parts.p999, &io.p999, &causes.p999),
     ]
     .map(|(name, class, parts, io, causes)| OfClass { name, class, parts, io, causes })
-}
-
-/// As the summary's own sums do: they stay at 584 years, which only a lying guest reaches.
-fn sum(numbers: impl IntoIterator<Item = u64>) -> u64 {
-    numbers.into_iter().fold(0, u64::saturating_add)
 }
 
 #[derive(Default)]

@@ -20,6 +20,7 @@ mod locks;
 mod members;
 pub mod model;
 pub mod names;
+pub mod quota;
 mod reason;
 mod sampled;
 mod sentence;

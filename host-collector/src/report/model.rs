@@ -23,9 +23,10 @@ use super::causes::Cause;
 use super::clock::Clock;
 use super::evidence::{Evidence, EvidenceLevel, Sampled, ScheduledVcpu};
 use super::io::{Io, WorstIo};
+use super::quota::QuotaUse;
 use super::reason::OffReason;
 use super::service::{Engagement, ServiceThread, engagement};
-use super::totals::{ByClass, PartTotals};
+use super::totals::{ByClass, PartTotals, sum};
 use super::warning::Warning;
 use crate::join::{Attribution, NoPhase, Part};
 use crate::timeline::Reason;
@@ -212,13 +213,13 @@ impl UnattributableBy {
     /// All of them.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.lost + self.moved + self.not_recorded + self.unplaced()
+        sum([self.lost, self.moved, self.not_recorded, self.unplaced()])
     }
 
     /// Those that have no place on the host's clock.
     #[must_use]
     pub fn unplaced(&self) -> u64 {
-        self.no_clock + self.clock_stepped + self.clock_ambiguous
+        sum([self.no_clock, self.clock_stepped, self.clock_ambiguous])
     }
 }
 
@@ -374,6 +375,9 @@ pub struct Vcpu {
     pub timeslices: Timeslices,
     /// Why it was off; one entry for every reason, also when it is 0.
     pub off_cpu: Vec<OffCpu>,
+    /// What its quotas did; `None` if none was used up, or nobody knows.
+    #[serde(default)]
+    pub quota: Option<QuotaUse>,
     /// How long it waited for a pCPU: `preempt_wait` plus `wakeup_delay`.
     pub wait_ns: u64,
     /// Who ran there meanwhile, the longest first, at most [`ANTAGONISTS_MAX`].

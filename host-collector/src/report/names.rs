@@ -1,12 +1,13 @@
 //! Names for what the host numbers: threads and kernel stacks.
 
 use super::model::{NamedThread, Relation};
+use super::quota::QuotaUse;
 use crate::host_event::StackId;
 use crate::task::{Process, Task};
 use crate::timeline::DeviceAddress;
 use crate::units::{Tid, VcpuId};
 use crate::vmm::memory_map::MemoryMap;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 pub use crate::task::{ThreadKind, VmIndex};
@@ -20,6 +21,8 @@ pub struct VmThreads {
     pub block_bytes: Option<u32>,
     /// Its vCPUs with the host threads that run them.
     pub vcpus: Vec<(VcpuId, Tid)>,
+    /// The vCPUs of which a quota was used up in the measured window.
+    pub quotas: BTreeMap<VcpuId, QuotaUse>,
 }
 
 /// What the caller knows of the threads and stacks of a run. The threads of vCPUs need not be in
@@ -140,10 +143,13 @@ mod tests {
 
     #[test]
     fn a_thread_is_named_as_seen_from_the_vcpu_that_waits() {
-        let vms = [
-            VmThreads { name: "vm1".into(), block_bytes: None, vcpus: vec![(VcpuId(1), Tid(11))] },
-            VmThreads { name: "vm2".into(), block_bytes: None, vcpus: vec![(VcpuId(1), Tid(21))] },
-        ];
+        let vm = |name: &str, vcpu1| VmThreads {
+            name: name.into(),
+            block_bytes: None,
+            vcpus: vec![(VcpuId(1), Tid(vcpu1))],
+            quotas: BTreeMap::new(),
+        };
+        let vms = [vm("vm1", 11), vm("vm2", 21)];
         let mut names = Names::default();
         for (tid, name, kind) in [
             (12, "main loop", ThreadKind::Vmm { vm: VmIndex(0) }),

@@ -1,9 +1,10 @@
 //! What the reader of a run without events should know before believing it.
 
-use super::evidence::{EvidenceLevel, SampledShare, ScheduledVcpu};
+use super::evidence::{EvidenceLevel, Missing, SampledShare, ScheduledVcpu};
 use super::model::Summary;
 use super::totals::share;
 use super::warning::Warning;
+use crate::perf::offer::BPF_PROGRAMS;
 use crate::sampling::Doing;
 use crate::sampling::interval::wilson_95;
 
@@ -19,10 +20,16 @@ pub(super) fn warn(summary: &Summary, warnings: &mut Vec<Warning>) {
         warnings.push(Warning::NotRecorded { level, reason });
     }
     warnings.extend(summary.scheduled.iter().filter_map(|row| sample_bias(summary, row)));
-    warnings.extend(evidence.missing.iter().map(|missing| Warning::MissingEvidence {
+    let felt = evidence.missing.iter().filter(|missing| limits_the_answer(missing));
+    warnings.extend(felt.map(|missing| Warning::MissingEvidence {
         name: missing.name.clone(),
         costs: missing.costs.clone(),
     }));
+}
+
+/// Whether the answer lacks something for it: without programs recording costs more, and tells the same.
+pub(super) fn limits_the_answer(missing: &Missing) -> bool {
+    missing.name != BPF_PROGRAMS
 }
 
 /// The one share that is known in two ways: looks, and what the scheduler counted.
@@ -61,6 +68,20 @@ mod tests {
         assert!(is_missing(&warnings[1]));
         let is_loss = |warning: &Warning| matches!(warning, Warning::Unattributable { .. });
         assert!(summary.requests.unattributable > 0 && !warnings.iter().any(is_loss));
+    }
+
+    #[test]
+    fn what_only_makes_recording_dearer_is_told_on_the_whole_page_and_no_warning() {
+        let mut summary = example::summary();
+        let missing = |name: &str| Missing { name: name.to_owned(), costs: "its price".to_owned() };
+        summary.evidence.missing = vec![missing(BPF_PROGRAMS), missing("kvm/kvm_pio")];
+        let told = warnings(&summary).into_iter().filter_map(|warning| match warning {
+            Warning::MissingEvidence { name, .. } => Some(name),
+            _ => None,
+        });
+        assert_eq!(told.collect::<Vec<_>>(), ["kvm/kvm_pio"]);
+        let page = crate::report::render_full(&summary, crate::report::Style::PLAIN);
+        assert!(page.contains("\n          without BPF programs: its price\n"), "{page}");
     }
 
     #[test]

@@ -42,7 +42,7 @@ fn visit(key: &str, value: &Value, seen: &mut BTreeMap<String, BTreeSet<String>>
             values.iter().for_each(|value| visit(&format!("{key}[]"), value, seen));
         }
         Value::Object(fields) => {
-            let is_nullable = ["waker", "split"].iter().any(|end| key.ends_with(end));
+            let is_nullable = ["waker", "split", "quota"].iter().any(|end| key.ends_with(end));
             if is_nullable || ["worst[].io", "sampled"].contains(&key) {
                 note("object");
             }

@@ -8,9 +8,10 @@
 use super::causes::{Cause, Kind};
 use super::io::IoClass;
 use super::model::{Class, Summary};
+use super::quota;
 use super::text::units::whole_percent;
-use super::totals::share;
-use super::verdict::{DOMINANT_LEAD, DOMINANT_SHARE, INACTIVITY_SHARE, label, who};
+use super::totals::{share, sum};
+use super::verdict::{DOMINANT_LEAD, DOMINANT_SHARE, INACTIVITY_SHARE, label, requesters, who};
 use crate::join::{Part, Phase};
 use crate::units::PcpuId;
 
@@ -48,7 +49,7 @@ impl Group<'_> {
 
     fn sum_ns(&self, is_meant: impl Fn(&Cause) -> bool) -> u64 {
         let meant = self.causes.iter().filter(|cause| is_meant(cause));
-        meant.fold(0, |sum_ns, cause| sum_ns.saturating_add(cause.total_ns))
+        sum(meant.map(|cause| cause.total_ns))
     }
 
     /// The part that nearly all of it is.
@@ -92,7 +93,8 @@ impl Told<'_> {
             let text = match first.kind {
                 Kind::Device => self.device(&percent),
                 Kind::PcpuWait => {
-                    format!("{}{}", self.pcpu_wait(first, &percent), self.when(first))
+                    let wait = self.pcpu_wait(first, &percent);
+                    format!("{wait}{}{}", self.when(first), self.quota(first))
                 }
                 Kind::OnPcpu | Kind::State(_) => self.state(first, &percent),
             };
@@ -110,10 +112,12 @@ impl Told<'_> {
         let with_phase = named.iter().copied().filter(|group| group.only_phase().is_some());
         let with_phase: Vec<&Group<'_>> = with_phase.collect();
         let inactivity = self.inactivity_beside(&with_phase);
-        let unknown_ns: u64 = groups.iter().map(|group| group.of_phase_ns(Phase::Unknown)).sum();
+        let unknown_ns = sum(groups.iter().map(|group| group.of_phase_ns(Phase::Unknown)));
         let doubt = self.doubt(unknown_ns);
+        let wait = named.iter().find(|group| group.kind == Kind::PcpuWait);
+        let quota = wait.map_or_else(String::new, |wait| self.quota(wait));
         let named: Vec<String> = named.into_iter().map(|group| self.named(group)).collect();
-        format!("no single cause dominates: {}{doubt}{inactivity}", named.join("; "))
+        format!("no single cause dominates: {}{quota}{doubt}{inactivity}", named.join("; "))
     }
 
     fn share(&self, length_ns: u64) -> f64 {
@@ -132,6 +136,11 @@ impl Told<'_> {
         let device_ns = device.map_or(0, |device| device.total_ns);
         let known_ns = first.total_ns - first.of_phase_ns(Phase::Unknown);
         first.kind == Kind::Device || known_ns >= device_ns || self.share(device_ns) < NAMED_SHARE
+    }
+
+    /// That a quota may be what such waits were for, though a neighbour had the pCPU.
+    fn quota(&self, wait: &Group<'_>) -> String {
+        quota::doubt(self.summary, &requesters(self.summary), wait.total_ns)
     }
 
     fn disk(&self) -> String {
@@ -157,7 +166,7 @@ impl Told<'_> {
     fn meanwhile(&self) -> String {
         let device_ns = self.io.phases_ns.get(&Phase::Device).copied().unwrap_or(0);
         let on_pcpu = Part::ALL.into_iter().filter(|part| part.is_on_pcpu());
-        let on_pcpu_ns: u64 = on_pcpu.map(|part| self.io.get(Phase::Device, part)).sum();
+        let on_pcpu_ns = sum(on_pcpu.map(|part| self.io.get(Phase::Device, part)));
         let off_pcpu = Part::ALL.into_iter().filter(|part| !part.is_on_pcpu());
         let off_pcpu = off_pcpu.map(|part| (self.io.get(Phase::Device, part), part));
         let mut all: Vec<(u64, Part)> = off_pcpu.chain([(on_pcpu_ns, Part::OnPcpu)]).collect();
@@ -173,11 +182,9 @@ impl Told<'_> {
     }
 
     fn pcpu_wait(&self, wait: &Group<'_>, percent: &str) -> String {
-        let device_ns = [Part::PreemptWait, Part::WakeupDelay]
-            .map(|part| self.io.get(Phase::Device, part))
-            .iter()
-            .sum::<u64>();
-        let first = self.first();
+        let waits = [Part::PreemptWait, Part::WakeupDelay];
+        let device_ns = sum(waits.map(|part| self.io.get(Phase::Device, part)));
+        let (who, first) = (who(self.summary), self.first());
         let ran = first.as_ref().map(|first| {
             let ran_ns = first.ran_ns;
             (first, ran_ns.saturating_sub(device_ns), ran_ns.min(wait.total_ns))
@@ -191,14 +198,16 @@ impl Told<'_> {
                 return format!("{percent} of the requests' time {}", first.had_it());
             }
             let at_least = if least == most { "" } else { "at least " };
+            let mut because = first.had_it_alone();
+            // With several requesters the share is of all of them, and what one thread ran is of one.
+            if first.victim != who {
+                because.push_str(&format!(" while {} waited", first.victim));
+            }
             return format!(
-                "{percent} of the requests' time {} was runnable without a pCPU, for {at_least}{least} \
-                 because {}",
-                first.victim,
-                first.had_it_alone()
+                "{percent} of the requests' time {who} was runnable without a pCPU, for {at_least}{least} \
+                 because {because}"
             );
         }
-        let who = who(self.summary);
         let what = match wait.only_part() {
             Some(Part::PreemptWait) => "was runnable but had lost its pCPU",
             Some(Part::WakeupDelay) => "had been woken but was not yet on a pCPU",
@@ -208,11 +217,12 @@ impl Told<'_> {
         format!("{percent} of the requests' time {who} {what}{shared}")
     }
 
-    /// Who ran longest while requests waited; nobody, if that was longer.
+    /// Who ran longest while requests waited; nobody, if that was longer. A row may be there for what it
+    /// ran in another class alone.
     fn first(&self) -> Option<First<'_>> {
         let idle_ns = self.class.idle_ns;
         let row = self.class.antagonists.first();
-        if let Some(row) = row.filter(|row| row.antagonist.ran_ns >= idle_ns) {
+        if let Some(row) = row.filter(|row| row.antagonist.ran_ns >= idle_ns.max(1)) {
             return Some(First {
                 victim: format!("{} {}", row.victim_vm, row.victim_vcpu),
                 who: Some((&row.antagonist.thread.name, row.pcpu)),
@@ -229,7 +239,8 @@ impl Told<'_> {
             match group.only_phase() {
                 Some(Phase::Completed) => {
                     return format!(
-                        "{lead}the data was there, but {who} was halted: the VMM had not yet told it"
+                        "{lead}the data was there, but {who} was halted: the VMM had not yet told it, or \
+                         told another vCPU"
                     );
                 }
                 Some(Phase::Queued) => {
@@ -239,7 +250,8 @@ impl Told<'_> {
                 }
                 Some(Phase::Unknown | Phase::Device) => {}
                 None => {
-                    let what = format!("{who} was halted while it was the VMM's turn");
+                    let what =
+                        format!("{who} was halted while it was the VMM's or another vCPU's turn");
                     return format!("{lead}{what}{}", self.when(group));
                 }
             }
@@ -307,7 +319,7 @@ impl Told<'_> {
     /// disk does not help.
     fn inactivity_beside(&self, told: &[&Group<'_>]) -> String {
         let told = told.iter().filter(|group| group.kind.is_inactivity());
-        let told_ns: u64 = told.map(|group| group.of_phase_ns(Phase::Completed)).sum();
+        let told_ns = sum(told.map(|group| group.of_phase_ns(Phase::Completed)));
         let untold_ns = self.io.inactivity_ns.saturating_sub(told_ns);
         if self.share(untold_ns) < INACTIVITY_SHARE {
             return String::new();
@@ -340,9 +352,13 @@ impl First<'_> {
         self.who.map_or_else(idle, |(name, pcpu)| format!("{name} had {pcpu}"))
     }
 
-    /// How a wait that no one thread explains was shared out.
+    /// How a wait that no one thread explains was shared out, if anybody had much of it.
     fn shared(&self, wait_ns: u64) -> String {
-        let percent = whole_percent(share(self.ran_ns, wait_ns));
+        let share = share(self.ran_ns, wait_ns);
+        if share < NAMED_SHARE {
+            return String::new();
+        }
+        let percent = whole_percent(share);
         match self.who {
             Some((name, _)) => format!(" ({name} ran for {percent} of the waits)"),
             None => format!(" (its pCPU was idle for {percent} of the waits)"),

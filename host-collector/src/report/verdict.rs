@@ -1,12 +1,14 @@
 //! One sentence on where the tail went, made of the numbers and of nothing else.
 
-use super::evidence::EvidenceLevel;
+use super::evidence::{EvidenceLevel, ScheduledVcpu};
 use super::model::{Class, Summary, Vcpu};
+use super::quota;
 use super::sentence::Told;
 use super::text::units::{known_duration, percent, whole_percent};
 use super::totals::share;
 use crate::join::Part;
 use crate::sampling::Doing;
+use crate::units::VcpuId;
 use std::fmt::Write as _;
 
 /// Something explains the tail if it takes at least this share of its time ...
@@ -69,10 +71,11 @@ fn without_requests(summary: &Summary) -> String {
     let by = vcpu.antagonists.first().filter(|first| first.share >= DOMINANT_SHARE);
     let by = by.map(|first| format!(", mostly while {} ran there", first.thread.name));
     format!(
-        "{opening} Of the vCPUs {} {} waited for a pCPU most, {percent} of its time{}.",
+        "{opening} Of the vCPUs {} {} waited for a pCPU most, {percent} of its time{}{}.",
         vcpu.vm,
         vcpu.vcpu,
-        by.unwrap_or_default()
+        by.unwrap_or_default(),
+        quota::doubt(summary, &[(&vcpu.vm, vcpu.vcpu)], vcpu.wait_ns)
     )
 }
 
@@ -80,11 +83,9 @@ fn without_requests(summary: &Summary) -> String {
 /// named are those that made requests.
 fn without_events(summary: &Summary) -> String {
     let mut text = "What happened to single requests was not recorded.".to_owned();
-    let is_reader = |vm: &str, vcpu| {
-        let mut clocks = summary.clock.vcpus.iter().filter(|clock| clock.requests > 0);
-        clocks.any(|clock| clock.vm == vm && clock.vcpu == vcpu)
-    };
-    for row in summary.scheduled.iter().filter(|row| is_reader(&row.vm, row.vcpu)) {
+    let requesters = requesters(summary);
+    let is_requester = |row: &&ScheduledVcpu| requesters.contains(&(row.vm.as_str(), row.vcpu));
+    for row in summary.scheduled.iter().filter(is_requester) {
         let of_time = |length_ns| whole_percent(share(length_ns, row.observed_ns));
         let (on, waiting) = (of_time(row.on_pcpu_ns), of_time(row.run_delay_ns));
         let _ = write!(
@@ -120,15 +121,24 @@ fn left_out(class: &Class) -> String {
     }
 }
 
-/// The vCPU that made the requests, if it was one: the class of all knows every vCPU that waited,
-/// but only a reader that never waited leaves none; the slowest requests name it then.
-pub(super) fn who(summary: &Summary) -> String {
-    let mut vcpus: Vec<_> = summary.worst.iter().map(|worst| (&worst.vm, worst.vcpu)).collect();
-    let waited = summary.classes.all.antagonists.iter();
-    vcpus.extend(waited.map(|row| (&row.victim_vm, row.victim_vcpu)));
-    vcpus.sort();
+/// The vCPUs that made requests: those whose clocks placed some. Without any such clock they are those
+/// that a slow request or a wait names, which may leave out one that was seldom slow.
+pub(super) fn requesters(summary: &Summary) -> Vec<(&str, VcpuId)> {
+    let made = summary.clock.vcpus.iter().filter(|clock| clock.requests > 0);
+    let mut vcpus: Vec<_> = made.map(|clock| (clock.vm.as_str(), clock.vcpu)).collect();
+    if vcpus.is_empty() {
+        vcpus.extend(summary.worst.iter().map(|worst| (worst.vm.as_str(), worst.vcpu)));
+        let waited = summary.classes.all.antagonists.iter();
+        vcpus.extend(waited.map(|row| (row.victim_vm.as_str(), row.victim_vcpu)));
+    }
+    vcpus.sort_unstable();
     vcpus.dedup();
-    match vcpus.as_slice() {
+    vcpus
+}
+
+/// The vCPU that made the requests, if it was one.
+pub(super) fn who(summary: &Summary) -> String {
+    match requesters(summary).as_slice() {
         [(vm, vcpu)] => format!("{vm} {vcpu}"),
         _ => "the requesting vCPU".to_owned(),
     }

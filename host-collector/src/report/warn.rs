@@ -4,7 +4,7 @@ use super::evidence::EvidenceLevel;
 use super::io::IoClass;
 use super::model::{Class, Relation, Summary, Vcpu};
 use super::sampled;
-use super::totals::share;
+use super::totals::{share, sum};
 use super::warning::Warning;
 use crate::join::{Part, Phase};
 
@@ -154,7 +154,7 @@ fn tail(summary: &Summary, warnings: &mut Vec<Warning>) {
 fn phases(summary: &Summary) -> Option<Warning> {
     let share_of = |io: &IoClass| {
         let unknown_ns = io.phases_ns.get(&Phase::Unknown).copied().unwrap_or(0);
-        share(unknown_ns, io.phases_ns.values().sum())
+        share(unknown_ns, sum(io.phases_ns.values().copied()))
     };
     let io = &summary.io.classes;
     let (all, p99) = (share_of(&io.all), share_of(&io.p99));
@@ -172,7 +172,7 @@ fn phases(summary: &Summary) -> Option<Warning> {
 /// Who had the pCPU is what a report finds out; that it was whoever looked changes what was found.
 fn collector_ran(vcpu: &Vcpu) -> Option<Warning> {
     let own = vcpu.antagonists.iter().filter(|row| row.thread.kind == Relation::Collector);
-    let ran_ns = own.fold(0_u64, |sum_ns, row| sum_ns.saturating_add(row.ran_ns));
+    let ran_ns = sum(own.map(|row| row.ran_ns));
     let share = share(ran_ns, vcpu.observed_ns);
     (share > OWN_SHARE_MAX).then(|| Warning::CollectorRan {
         vm: vcpu.vm.clone(),
@@ -298,6 +298,19 @@ mod tests {
              was not seen to end); this host's kernel hides from tracing what is done while these have a \
              pCPU: idle on pCPU0 (71 times)"
         );
+    }
+
+    /// Sums of a guest that lies stay at the most that there can be.
+    #[test]
+    fn phases_of_584_years_are_no_fault() {
+        let endless = |summary: &mut Summary| {
+            summary.io.classes.all.phases_ns =
+                BTreeMap::from([(Phase::Device, u64::MAX), (Phase::Unknown, u64::MAX)]);
+        };
+        let [Warning::UnknownPhases { share, .. }] = warned(endless)[..] else {
+            panic!("no phases")
+        };
+        assert!((share - 1.0).abs() < 1e-9, "{share}");
     }
 
     #[test]

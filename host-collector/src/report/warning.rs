@@ -171,7 +171,8 @@ pub enum Warning {
         /// For how long they did, as a share of the vCPU's time.
         share: f64,
     },
-    /// The quota of a VM's control groups was used up in the measured window.
+    /// The quota of a VM's control groups was used up in the measured window, and kept threads off for
+    /// more than 1 % of it.
     Throttled {
         /// The VM.
         vm: String,

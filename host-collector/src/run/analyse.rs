@@ -150,23 +150,10 @@ impl<'a> Analysis<'a> {
             is_torn: false,
             warnings: Vec::new(),
         };
-        let uncovered = manifest.cost.uncovered_threads_count;
-        if uncovered > 0 {
-            let text = format!(
-                "{uncovered} threads of the VMs were born during the run and could not be watched \
-                 on every pCPU"
-            );
-            analysis.warnings.push(Warning::Notice { text });
-        }
-        let refused_count = manifest.cost.stacks_refused_count;
-        if refused_count > 0 {
-            let text = format!(
-                "{refused_count} switches had too many different kernel stacks to keep; why those \
-                 threads left is unknown"
-            );
-            analysis.warnings.push(Warning::Notice { text });
-        }
-        analysis.warnings.extend(manifest.vms.iter().filter_map(facts::throttled));
+        analysis.warnings.extend(facts::uncovered(manifest));
+        analysis.warnings.extend(facts::stacks_refused(manifest));
+        let vms = manifest.vms.iter();
+        analysis.warnings.extend(vms.filter_map(|vm| facts::throttled(manifest, vm)));
         analysis.warnings.extend(facts::stolen(manifest));
         analysis.warnings.extend(facts::no_window(manifest));
         let contradicted = std::mem::take(&mut analysis.samples.warnings);
@@ -296,6 +283,7 @@ impl<'a> Analysis<'a> {
         }
         // What was contradicted before the window concerns no request.
         let mut contradictions_before = 0;
+        let mut events_count = 0;
         while let Some(event) = events.next() {
             let event = event?;
             now = event.time;
@@ -315,6 +303,8 @@ impl<'a> Analysis<'a> {
             timeline.push(&event, &mut |span| self.span(&span, start, end));
             if now < start {
                 contradictions_before = timeline.contradictions().count();
+            } else {
+                events_count += 1;
             }
             self.exits(&mut timeline, start, end);
             self.lock_waits(&mut timeline, start, end);
@@ -330,13 +320,7 @@ impl<'a> Analysis<'a> {
         timeline.finish(now, &mut |span| self.span(&span, start, end));
         self.lock_waits(&mut timeline, start, end);
         let contradictions = timeline.contradictions().count() - contradictions_before;
-        if contradictions > 0 {
-            let text = format!(
-                "{contradictions} scheduler events contradict the ones before them; the time \
-                 between counts as unknown"
-            );
-            self.warnings.push(Warning::Notice { text });
-        }
+        self.warnings.extend(facts::contradicted(contradictions, events_count));
         self.warnings.extend(facts::no_exits(manifest, self.has_exits));
         for (vm, join) in self.joins.drain(..) {
             join.finish(&mut |breakdown| self.builder.breakdown(vm, breakdown));
@@ -472,7 +456,9 @@ fn vm_threads(vm: &VmRecord) -> VmThreads {
     let vcpus = vm.threads.iter().filter_map(|thread| Some((thread.vcpu?, thread.tid)));
     let mut vcpus: Vec<_> = vcpus.collect();
     vcpus.sort_unstable();
-    VmThreads { name: vm.name.clone(), block_bytes: vm.block_bytes, vcpus }
+    let quotas = vcpus.iter().filter_map(|(vcpu, _)| Some((*vcpu, facts::quota_use(vm, *vcpu)?)));
+    let quotas = quotas.collect();
+    VmThreads { name: vm.name.clone(), block_bytes: vm.block_bytes, vcpus, quotas }
 }
 
 fn kept(manifest: &Manifest) -> HashMap<Tid, PcpuId> {

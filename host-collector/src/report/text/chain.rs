@@ -7,7 +7,7 @@ use crate::join::Part;
 use crate::report::model::{
     AttributionName, ChainSpan, NamedThread, StaySplit, Summary, WhyUnknown, WorstRequest,
 };
-use crate::report::totals::share;
+use crate::report::totals::{share, sum};
 use crate::report::verdict::label;
 use crate::units::PcpuId;
 use std::cmp::Reverse;
@@ -135,7 +135,7 @@ fn longest(chain: &[ChainSpan], spans_max: usize) -> Vec<usize> {
 
 fn shorter(page: &mut Page, passed_over: &mut Vec<&ChainSpan>) {
     if let Some(first) = passed_over.first() {
-        let total_ns = passed_over.iter().map(|span| span.length_ns).sum();
+        let total_ns = sum(passed_over.iter().map(|span| span.length_ns));
         let spans = if passed_over.len() == 1 { "shorter span" } else { "shorter spans" };
         let text = format!("({} {spans})", passed_over.len());
         page.paragraph(&lead(first.offset_ns, total_ns), &text, Tone::Dim);

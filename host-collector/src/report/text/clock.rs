@@ -5,6 +5,7 @@ use super::page::{Page, Tone, shorten};
 use super::units::{count, counted, duration};
 use crate::report::clock::{Clock, ClockCut, ClockMethod, HogCheck, WordCheck};
 use crate::report::model::Summary;
+use crate::report::totals::sum;
 
 /// Steps that are shown; the JSON has more.
 const CUTS_SHOWN_MAX: usize = 4;
@@ -18,7 +19,7 @@ pub(super) fn clock(page: &mut Page, summary: &Summary) {
         ClockMethod::Exchange => "exchange",
         ClockMethod::TscOffset => "KVM's TSC offset",
     };
-    let exchanges: u64 = clock.vcpus.iter().map(|vcpu| vcpu.exchanges).sum();
+    let exchanges = sum(clock.vcpus.iter().map(|vcpu| vcpu.exchanges));
     let bound = match clock.bound_ns {
         Some(bound_ns) => format!("request times are within {} of the host's", duration(bound_ns)),
         None => "no request to place".to_owned(),
@@ -27,11 +28,11 @@ pub(super) fn clock(page: &mut Page, summary: &Summary) {
     let (verdict, check, tone) = check(clock);
     let (kvm, ptp, hogs) = (clock.kvm_check(), clock.ptp_check(), clock.hog_check());
     let verdict = match verdict {
-        _ if kvm.violations + ptp.violations + hogs.violations > 0 => VIOLATED,
+        _ if sum([kvm.violations, ptp.violations, hogs.violations]) > 0 => VIOLATED,
         NOT_CHECKED if hogs.absences > 0 => OK,
         verdict => verdict,
     };
-    let stays = match clock.vcpus.iter().map(|vcpu| vcpu.stays).sum() {
+    let stays = match sum(clock.vcpus.iter().map(|vcpu| vcpu.stays)) {
         0 => String::new(),
         stays => format!(" and {}", counted(stays, "hog stay")),
     };
@@ -53,7 +54,7 @@ pub(super) fn clock(page: &mut Page, summary: &Summary) {
         page.paragraph(INDENT, &text, tone);
     }
     let cuts = clock.vcpus.iter().flat_map(|vcpu| vcpu.cuts.iter().map(move |cut| (vcpu, cut)));
-    let cut_count: u64 = clock.vcpus.iter().map(|vcpu| vcpu.cut_count).sum();
+    let cut_count = sum(clock.vcpus.iter().map(|vcpu| vcpu.cut_count));
     let mut shown_count = 0;
     for (vcpu, cut) in cuts.take(CUTS_SHOWN_MAX) {
         let vm = shorten(&vcpu.vm, NAME_CHARS_MAX);

@@ -33,6 +33,10 @@ const LISTED_SHARE_MIN: f64 = 0.01;
 const WARNINGS_MAX: usize = 3;
 const WARNING_LINES_MAX: usize = 2;
 
+/// Laws that a summary breaks and that are named, and lines of each.
+const VIOLATIONS_MAX: usize = 10;
+const VIOLATION_LINES_MAX: usize = 2;
+
 /// What a page of this width may have for each so many lines of one of 100 columns.
 fn lines(lines_count: usize, style: Style) -> usize {
     (lines_count * 100).div_ceil(style.width.clamp(1, 100))
@@ -45,7 +49,7 @@ pub fn render(summary: &Summary, style: Style) -> String {
     let mut page = Page::new(style);
     status(&mut page, summary, style);
     page.blank();
-    if contradiction(&mut page, summary) {
+    if contradiction(&mut page, summary, (VIOLATIONS_MAX, lines(VIOLATION_LINES_MAX, style))) {
         return page.into_text();
     }
     answer(page, summary, style)
@@ -133,11 +137,13 @@ fn guests(summary: &Summary) -> String {
 
 fn clock(summary: &Summary) -> Option<String> {
     let clock = &summary.clock;
-    let violations = clock.check.violations
-        + clock.kvm_check().violations
-        + clock.ptp_check().violations
-        + clock.hog_check().violations;
-    if violations > 0 {
+    let violations = [
+        clock.check.violations,
+        clock.kvm_check().violations,
+        clock.ptp_check().violations,
+        clock.hog_check().violations,
+    ];
+    if violations.iter().any(|count| *count > 0) {
         return Some("clock VIOLATED".to_owned());
     }
     clock.bound_ns.map(|bound_ns| format!("clock within {}", duration(bound_ns)))

@@ -7,6 +7,7 @@ use super::{NAME_CHARS_MAX, Style, chain, clock, exits, io, sampled, service, ta
 use crate::report::Warning;
 use crate::report::evidence::EvidenceLevel;
 use crate::report::model::{Lost, RunStatus, Summary};
+use crate::report::sampled::limits_the_answer;
 use crate::report::verdict::verdict;
 
 /// The summary as text, with all of its tables. Whatever names it holds, the only control characters in the result are line
@@ -16,7 +17,7 @@ pub fn render_full(summary: &Summary, style: Style) -> String {
     let mut page = Page::new(style);
     title(&mut page, summary);
     page.blank();
-    if contradiction(&mut page, summary) {
+    if contradiction(&mut page, summary, (usize::MAX, usize::MAX)) {
         return page.into_text();
     }
     page.paragraph("", &verdict(summary), Tone::Strong);
@@ -110,6 +111,9 @@ pub(crate) fn iops(iops: f64) -> String {
     if iops < 100.0 { format!("{iops:.1}") } else { format!("{iops:.0}") }
 }
 
+/// As wide as the titles of the lines at the end.
+const BELOW_TITLE: &str = "          ";
+
 fn footing(page: &mut Page, summary: &Summary) {
     page.blank();
     if has_guests_word(summary) {
@@ -132,6 +136,11 @@ fn footing(page: &mut Page, summary: &Summary) {
         bytes(cost.bytes)
     );
     page.paragraph("Own cost  ", &cost, Tone::Plain);
+    let missing = summary.evidence.missing.iter();
+    for missing in missing.filter(|missing| !limits_the_answer(missing)) {
+        let text = format!("without {}: {}", missing.name, missing.costs);
+        page.paragraph(BELOW_TITLE, &text, Tone::Plain);
+    }
 }
 
 /// That too much of the requests' time has no phase, if so.

@@ -7,6 +7,7 @@ use super::units::{count, duration, known_duration, percent};
 use super::vcpus::more;
 use crate::report::evidence::{EvidenceLevel, Sampled, SampledShare};
 use crate::report::model::Summary;
+use crate::report::totals::sum;
 
 /// Shares below this are added up in one line; the JSON has them all.
 const SHARE_SHOWN_MIN: f64 = 0.001;
@@ -78,7 +79,7 @@ pub(super) fn shares(page: &mut Page, summary: &Summary, rows_max: usize) {
             ));
         }
         let rest = vcpu.shares.iter().filter(|row| !is_shown(row)).map(|row| row.looks);
-        let rest: u64 = rest.sum();
+        let rest = sum(rest);
         if rest > 0 {
             let share = share_percent(rest, vcpu.looks);
             let first = std::mem::take(&mut name);

@@ -199,6 +199,21 @@ fn a_summary_that_contradicts_itself_is_not_printed_but_said_to() {
 }
 
 #[test]
+fn however_often_a_summary_contradicts_itself_its_answer_is_a_page() {
+    let mut summary = example::summary();
+    summary.vcpus.iter_mut().for_each(|vcpu| vcpu.observed_ns += 1);
+    let vcpus = summary.vcpus.clone();
+    summary.vcpus.extend(std::iter::repeat_n(vcpus, 50).flatten());
+    let broken = crate::report::laws::check(&summary).unwrap_err().violations.len();
+    assert!(broken > 100, "{broken}");
+    let page = render(&summary, PLAIN);
+    assert!(page.lines().count() <= LINES_MAX, "{page}");
+    assert!(page.contains(&format!("and {} more: --full has them all", broken - 10)), "{page}");
+    let whole = render_full(&summary, PLAIN);
+    assert!(whole.lines().count() > broken, "{}", whole.lines().count());
+}
+
+#[test]
 fn the_page_of_a_run_without_requests() {
     let page = render_full(&empty(), PLAIN);
     assert_golden("empty.golden", &page);

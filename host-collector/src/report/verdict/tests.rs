@@ -1,7 +1,9 @@
 use super::*;
-use crate::join::Attribution;
+use crate::join::{Attribution, Phase};
+use crate::report::causes::Cause;
 use crate::report::example::{self, blocked, preempted, request, running, woken};
 use crate::report::io::IoDisk;
+use crate::report::quota::QuotaUse;
 use crate::report::{Summary, SummaryBuilder};
 use crate::timeline::{Reason, Span};
 use crate::units::HostNs;
@@ -120,7 +122,7 @@ fn a_halted_vcpu_waits_for_the_vmm_once_the_data_is_there() {
     assert_eq!(
         above(&slow, Some((10_000, 200_000))),
         "96 % of the requests' time the data was there, but vm1 vCPU1 was halted: the VMM had not yet told \
-         it."
+         it, or told another vCPU."
     );
     assert_eq!(
         above(&slow, Some((8_000_000, 8_100_000))),
@@ -129,8 +131,8 @@ fn a_halted_vcpu_waits_for_the_vmm_once_the_data_is_there() {
     );
     assert_eq!(
         above(&slow, Some((4_100_000, 4_100_000))),
-        "98 % of the requests' time vm1 vCPU1 was halted while it was the VMM's turn: 49 % with the data \
-         already there, 49 % before the host had the I/O."
+        "98 % of the requests' time vm1 vCPU1 was halted while it was the VMM's or another vCPU's turn: 49 % \
+         with the data already there, 49 % before the host had the I/O."
     );
 }
 
@@ -307,4 +309,105 @@ fn without_requests_the_vcpu_that_waited_most_is_named() {
     assert!(told.ends_with(&format!("{by}, mostly while {name} ran there.")), "{told}");
     summary.vcpus[place].antagonists[0].share = 0.4;
     assert!(verdict(&summary).ends_with(&format!("{by}.")), "{}", verdict(&summary));
+}
+
+/// A vCPU of vm2 that made requests as well, of which none was slow or waited.
+fn with_another_reader(mut summary: Summary) -> Summary {
+    summary.clock.vcpus[1].requests = 3;
+    summary
+}
+
+#[test]
+fn a_reader_that_is_seldom_slow_is_one_nevertheless() {
+    let one = run(&[running(5_000_000)], Some((4_900_000, 4_950_000)), Attribution::Attributed);
+    assert!(verdict(&one).contains("vm1 vCPU1 was on a pCPU"), "{}", verdict(&one));
+    let two = with_another_reader(one);
+    assert!(verdict(&two).contains("the requesting vCPU was on a pCPU"), "{}", verdict(&two));
+    // Where no clock placed a request, what is known names them.
+    let mut none = two;
+    none.clock.vcpus.clear();
+    assert!(verdict(&none).contains("vm1 vCPU1 was on a pCPU"), "{}", verdict(&none));
+}
+
+/// The share is of all that made requests; who had the pCPU is of one.
+#[test]
+fn a_share_of_several_readers_is_not_told_of_one() {
+    let wait = || preempted(3_000_000, &[(VM2, 3_000_000)]);
+    let slow = [wait(), running(2_000_000), wait(), woken(1_000_000), running(1_000_000)];
+    let io = Some((4_000_000, 4_500_000));
+    let told = verdict(&with_another_reader(run(&slow, io, Attribution::Attributed)));
+    let expected = "70 % of the requests' time the requesting vCPU was runnable without a pCPU, for 60 % \
+                    because vm2 vCPU1 had pCPU1 while vm1 vCPU1 waited: 40 % with the data";
+    assert!(told.contains(expected), "{told}");
+}
+
+/// The classes have the same rows: somebody may be there for what it ran in another one.
+#[test]
+fn whoever_ran_in_another_class_or_for_little_is_not_named() {
+    let slow = [running(1_000_000), preempted(6_000_000, &[(VM2, 6_000_000)])];
+    let mut summary = run(&slow, Some((0, 1_000_000)), Attribution::Attributed);
+    for ran_ns in [0, summary.classes.p99.wait_ns / 20] {
+        summary.classes.p99.antagonists[0].antagonist.ran_ns = ran_ns;
+        let told = verdict(&summary);
+        let expected = "86 % of the requests' time vm1 vCPU1 was runnable but had lost its pCPU, with the data";
+        assert!(told.contains(expected), "{told}");
+    }
+}
+
+/// Whoever is woken while its quota is used up waits as for a neighbour.
+#[test]
+fn where_a_quota_was_used_up_waits_may_be_of_it() {
+    let slow = [running(300_000), preempted(6_000_000, &[(VM2, 6_000_000)]), running(700_000)];
+    let told = |used_up_count, kept_off_ns| {
+        let mut summary = run(&slow, Some((10_000, 200_000)), Attribution::Attributed);
+        summary.vcpus[1].quota = Some(QuotaUse { used_up_count, kept_off_ns });
+        verdict(&summary)
+    };
+    // The ten slow ones waited for 60 ms.
+    let neighbour = "vm1 vCPU1 was runnable but vm2 vCPU1 had pCPU1, with the data already there";
+    assert!(told(1, 5_900_000).ends_with(&format!("{neighbour}.")), "{}", told(1, 5_900_000));
+    let once = "; its quota was used up once in this run, so some of this may be the quota.";
+    assert!(told(1, 6_000_000).ends_with(&format!("{neighbour}{once}")), "{}", told(1, 6_000_000));
+    assert!(told(37, 90_000_000).contains("; its quota was used up 37 times"));
+    let mut undecided = run(
+        &[running(3_000_000), preempted(3_000_000, &[(VM2, 3_000_000)])],
+        Some((1_500_000, 1_500_000)),
+        Attribution::Attributed,
+    );
+    undecided.vcpus[1].quota = Some(QuotaUse { used_up_count: 1, kept_off_ns: 90_000_000 });
+    assert!(verdict(&undecided).contains("no single cause dominates"));
+    assert!(verdict(&undecided).ends_with(once), "{}", verdict(&undecided));
+    // That of a vCPU that asked for nothing is not the reason.
+    let mut other = run(&slow, Some((10_000, 200_000)), Attribution::Attributed);
+    other.vcpus[3].quota = Some(QuotaUse { used_up_count: 9, kept_off_ns: 90_000_000 });
+    assert!(!verdict(&other).contains("quota"), "{}", verdict(&other));
+}
+
+#[test]
+fn without_requests_a_quota_may_be_what_the_vcpu_waited_for() {
+    let mut summary = example::summary();
+    summary.requests.count = 0;
+    for vcpu in &mut summary.vcpus {
+        (vcpu.observed_ns, vcpu.wait_ns) = (1_000, 0);
+    }
+    summary.vcpus[1].wait_ns = 900;
+    summary.vcpus[1].quota = Some(QuotaUse { used_up_count: 2, kept_off_ns: 900 });
+    let told = verdict(&summary);
+    assert!(told.contains("waited for a pCPU most, 90.0 % of its time"), "{told}");
+    assert!(
+        told.ends_with(
+            "; its quota was used up 2 times in this run, so some of this may be the quota."
+        ),
+        "{told}"
+    );
+}
+
+#[test]
+fn causes_of_584_years_are_no_fault() {
+    let mut summary = run(&[running(5_000_000)], Some((0, 0)), Attribution::Attributed);
+    let cause =
+        |part| Cause { phase: Phase::Completed, part: Some(part), total_ns: u64::MAX, share: 1.0 };
+    summary.causes.p99 = vec![cause(Part::PreemptWait), cause(Part::BqlWait)];
+    summary.classes.p99.latency_ns = u64::MAX;
+    assert!(verdict(&summary).contains("no single cause dominates"), "{}", verdict(&summary));
 }

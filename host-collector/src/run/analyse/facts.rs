@@ -2,8 +2,9 @@
 
 use crate::report::Warning;
 use crate::report::evidence::ScheduledVcpu;
+use crate::report::quota::QuotaUse;
 use crate::run::NO_EXITS_UNDER_TCG;
-use crate::run::manifest::{Manifest, ThreadRecord, VmRecord};
+use crate::run::manifest::{GroupRecord, Manifest, ThreadRecord, VmRecord};
 use crate::timeline::{GuestMode, LockFacts, LockUser, StackTable, Timeline, Vmm, Watched};
 use crate::units::VcpuId;
 use crate::vmm::cgroup::Throttling;
@@ -92,8 +93,21 @@ fn vmm(manifest: &Manifest, place: usize) -> Option<found::Vmm> {
 
 /// Whether a quota of a vCPU's thread was used up in the measured window.
 pub(super) fn is_throttled(vm: &VmRecord, thread: &ThreadRecord) -> bool {
-    let of_thread = |vcpus: &[VcpuId]| thread.vcpu.is_some_and(|vcpu| vcpus.contains(&vcpu));
-    vm.groups.iter().any(|group| of_thread(&group.vcpus) && group.throttled().is_some())
+    thread.vcpu.is_some_and(|vcpu| quota_use(vm, vcpu).is_some())
+}
+
+/// What the quotas of a vCPU's thread did in the measured window; `None` if none was used up, or nobody
+/// knows.
+pub(super) fn quota_use(vm: &VmRecord, vcpu: VcpuId) -> Option<QuotaUse> {
+    let groups = vm.groups.iter().filter(|group| group.vcpus.contains(&vcpu));
+    let used = groups.filter_map(GroupRecord::throttled).map(|throttled| QuotaUse {
+        used_up_count: throttled.throttled_count,
+        kept_off_ns: throttled.throttled_ns,
+    });
+    used.reduce(|sum, used| QuotaUse {
+        used_up_count: sum.used_up_count.saturating_add(used.used_up_count),
+        kept_off_ns: sum.kept_off_ns.saturating_add(used.kept_off_ns),
+    })
 }
 
 /// Above this share of the host's pCPUs' time, what a hypervisor below it kept is warned of.
@@ -106,7 +120,8 @@ pub(super) fn stolen(manifest: &Manifest) -> Option<Warning> {
     let host = serde_json::from_value::<HostFacts>(manifest.environment.clone()).ok()?;
     let pcpus_count = host.pcpus_online?.count();
     let measured_ns = window.end_ns?.since_ns(window.start_ns) as f64 * pcpus_count as f64;
-    let share = manifest.stolen_ns.map(|stolen_ns| stolen_ns as f64 / measured_ns);
+    let stolen_ns = manifest.stolen_ns.filter(|_| measured_ns > 0.0);
+    let share = stolen_ns.map(|stolen_ns| stolen_ns as f64 / measured_ns);
     // It may have begun to say so in this very window.
     let is_told = host.conditions.is_steal_told || manifest.stolen_ns.is_some_and(|ns| ns > 0);
     if let Some(hypervisor) = host.conditions.hypervisor.filter(|_| !is_told) {
@@ -128,22 +143,81 @@ pub(super) fn stolen(manifest: &Manifest) -> Option<Warning> {
     })
 }
 
-/// What the quotas of a VM's vCPU threads did, if they were used up.
-pub(super) fn throttled(vm: &VmRecord) -> Option<Warning> {
+/// Above this share of a vCPU's time in the window, what its VM's quotas kept off is warned of.
+const THROTTLED_SHARE_MAX: f64 = 0.01;
+
+/// What the quotas of a VM's vCPU threads did, if they were used up for long enough to be felt.
+pub(super) fn throttled(manifest: &Manifest, vm: &VmRecord) -> Option<Warning> {
     let groups = vm.groups.iter().filter_map(|group| Some((group, group.throttled()?)));
     let groups: Vec<_> = groups.collect();
     let (most, _) = groups.iter().max_by_key(|(_, throttled)| throttled.throttled_count)?;
     let sum = |of: fn(&Throttling) -> u64| -> u64 {
         groups.iter().fold(0, |sum, (_, throttled)| sum.saturating_add(of(throttled)))
     };
+    let throttled_ns = sum(|throttled| throttled.throttled_ns);
+    let window_ns =
+        manifest.window.and_then(|window| Some(window.end_ns?.since_ns(window.start_ns)));
+    // All of it may be of one vCPU. Of a window that has no end it is not known how much it is.
+    let felt_ns = |window_ns: u64| THROTTLED_SHARE_MAX * window_ns as f64;
+    if window_ns.is_some_and(|window_ns| throttled_ns as f64 <= felt_ns(window_ns)) {
+        return None;
+    }
     let ns = |us: u64| us.saturating_mul(1000);
     Some(Warning::Throttled {
         vm: vm.name.clone(),
         count: sum(|throttled| throttled.throttled_count),
-        throttled_ns: sum(|throttled| throttled.throttled_ns),
+        throttled_ns,
         group: most.path.clone(),
         quota_ns: most.quota.map(|quota| ns(quota.quota_us)),
         period_ns: most.quota.map(|quota| ns(quota.period_us)),
+    })
+}
+
+/// Above this share of the VMs' threads, those that could not be watched are warned of.
+const UNCOVERED_SHARE_MAX: f64 = 0.1;
+
+/// That many of the VMs' threads were not watched. vCPUs are not among them: they are there from the start.
+pub(super) fn uncovered(manifest: &Manifest) -> Option<Warning> {
+    let count = manifest.cost.uncovered_threads_count;
+    let known = manifest.vms.iter().map(|vm| vm.threads.len() as u64);
+    let all = known.fold(count, u64::saturating_add);
+    (count as f64 > UNCOVERED_SHARE_MAX * all as f64).then(|| Warning::Notice {
+        text: format!(
+            "{count} of {all} threads of the VMs were born during the run and could not be watched on every \
+             pCPU: locks that they held and vCPUs that they woke may be missing"
+        ),
+    })
+}
+
+/// Above this share of the recorded events, switches whose stack was not kept are warned of.
+const REFUSED_SHARE_MAX: f64 = 0.01;
+
+/// That many sleeps have no reason, as there was no room for their stacks.
+pub(super) fn stacks_refused(manifest: &Manifest) -> Option<Warning> {
+    let cost = &manifest.cost;
+    let share = cost.stacks_refused_count as f64 / cost.events_count.max(1) as f64;
+    (share > REFUSED_SHARE_MAX).then(|| Warning::Notice {
+        text: format!(
+            "{} switches, {:.1} % of the recorded events, had too many different kernel stacks to keep: why \
+             those threads left is unknown, and that time is in no reason",
+            cost.stacks_refused_count,
+            share.min(1.0) * 100.0
+        ),
+    })
+}
+
+/// Above this share of the events of the window, those that contradict others are warned of.
+const CONTRADICTED_SHARE_MAX: f64 = 0.001;
+
+/// That many scheduler events of the window contradict the ones before them.
+pub(super) fn contradicted(count: u64, events_count: u64) -> Option<Warning> {
+    let share = count as f64 / events_count.max(1) as f64;
+    (share > CONTRADICTED_SHARE_MAX).then(|| Warning::Notice {
+        text: format!(
+            "{count} scheduler events, {:.1} % of them, contradict the ones before them: the time between is \
+             unknown, and requests that touch it are not given to causes",
+            share.min(1.0) * 100.0
+        ),
     })
 }
 
@@ -281,6 +355,16 @@ mod tests {
             "{warning}"
         );
         manifest.window = None;
+        assert_eq!(stolen(&manifest), None);
+    }
+
+    #[test]
+    fn of_a_window_without_a_length_no_share_was_kept() {
+        let mut manifest = manifest();
+        manifest.environment = serde_json::json!({ "pcpus_online": "0-1" });
+        manifest.stolen_ns = Some(22_000);
+        let window = manifest.window.as_mut().expect("drawn");
+        window.end_ns = Some(window.start_ns);
         assert_eq!(stolen(&manifest), None);
     }
 }

@@ -504,7 +504,32 @@ fn threads_that_were_not_watched_everywhere_are_said() {
     manifest.cost.uncovered_threads_count = 3;
     let (_scratch, run) = run_dir(&manifest);
     let summary = analyse(run.path()).unwrap();
-    assert!(notices(&summary).contains("3 threads of the VMs"), "{}", notices(&summary));
+    assert!(notices(&summary).contains("3 of 7 threads of the VMs"), "{}", notices(&summary));
+}
+
+/// The VMs have four threads that were there from the start.
+#[test]
+fn what_recording_could_not_keep_is_said_from_a_share_on() {
+    let mut manifest = manifest();
+    let thread = manifest.vms[0].threads[0].clone();
+    manifest.vms[0].threads.extend(std::iter::repeat_n(thread, 5));
+    manifest.cost.uncovered_threads_count = 1;
+    assert_eq!(facts::uncovered(&manifest), None, "1 of 10");
+    manifest.cost.uncovered_threads_count = 2;
+    let told = facts::uncovered(&manifest).unwrap().to_string();
+    assert!(told.contains("2 of 11 threads"), "{told}");
+
+    manifest.cost.events_count = 1_000;
+    manifest.cost.stacks_refused_count = 10;
+    assert_eq!(facts::stacks_refused(&manifest), None, "1 %");
+    manifest.cost.stacks_refused_count = 11;
+    let told = facts::stacks_refused(&manifest).unwrap().to_string();
+    assert!(told.starts_with("11 switches, 1.1 % of the recorded events"), "{told}");
+
+    assert_eq!(facts::contradicted(1, 1_000), None, "1 in 1,000");
+    let told = facts::contradicted(2, 1_000).unwrap().to_string();
+    assert!(told.starts_with("2 scheduler events, 0.2 % of them, contradict the ones"), "{told}");
+    assert_eq!(facts::contradicted(0, 0), None);
 }
 
 /// The host's TSC counts nanoseconds as well. vm1's vCPU runs from 20 us to 5 ms.
@@ -650,7 +675,7 @@ fn only_what_contradicts_itself_in_the_window_is_warned_of() {
         std::fs::remove_file(run.events_path(PcpuId(1))).unwrap();
         let events = [20, 100].map(|us| switch(us, VM2_VCPU1, PrevState::Runnable, VM1_VCPU1));
         stream(&run.events_path(PcpuId(1)), events.into(), true);
-        notices(&analyse(run.path()).unwrap()).contains("events contradict the ones")
+        notices(&analyse(run.path()).unwrap()).contains("contradict the ones before them")
     };
     assert!(warned(100));
     assert!(!warned(101));
@@ -849,14 +874,17 @@ fn a_quota_that_was_used_up_is_said_and_tells_a_throttled_wait() {
         before,
         after,
     };
-    for (groups, expected) in [
-        (vec![group("/a", throttling(5, 900), Some(throttling(5, 900)))], None),
-        (vec![group("/a", throttling(5, 900), None)], None),
+    for (groups, used_up_count, expected) in [
+        (vec![group("/a", throttling(5, 900), Some(throttling(5, 900)))], None, None),
+        (vec![group("/a", throttling(5, 900), None)], None, None),
+        // 1 % of the 1.1 ms of the window.
+        (vec![group("/a", throttling(5, 0), Some(throttling(6, 11_000)))], Some(1), None),
         (
             vec![
                 group("/a/b", throttling(5, 1_000), Some(throttling(7, 301_000))),
                 group("/a", throttling(0, 0), Some(throttling(3, 100_000))),
             ],
+            Some(5),
             Some((5, 400_000, "/a")),
         ),
     ] {
@@ -865,8 +893,10 @@ fn a_quota_that_was_used_up_is_said_and_tells_a_throttled_wait() {
         let (_scratch, run) = run_dir(&manifest);
         names(&run);
         streams(&run, &[0, 500, 1150], true);
-        let throttled: Vec<Warning> = analyse(run.path())
-            .unwrap()
+        let summary = analyse(run.path()).unwrap();
+        let used_up = summary.vcpus[0].quota.map(|quota| quota.used_up_count);
+        assert_eq!((used_up, summary.vcpus[1].quota), (used_up_count, None));
+        let throttled: Vec<Warning> = summary
             .warnings
             .into_iter()
             .filter(|warning| matches!(warning, Warning::Throttled { .. }))
@@ -885,7 +915,9 @@ fn a_quota_that_was_used_up_is_said_and_tells_a_throttled_wait() {
             let vcpus = vm.threads.iter().filter(|thread| thread.vcpu.is_some());
             vcpus.into_iter().any(|thread| facts::is_throttled(vm, thread))
         };
-        assert_eq!((is_throttled(0), is_throttled(1)), (expected.is_some(), false));
+        let used = |group: &GroupRecord| group.throttled().is_some();
+        let is_used = manifest.vms[0].groups.iter().any(used);
+        assert_eq!((is_throttled(0), is_throttled(1)), (is_used, false));
     }
 }
 
