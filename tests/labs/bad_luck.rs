@@ -7,9 +7,11 @@ use nix::mount::{MsFlags, mount, umount};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 use vslice_tests::{Lab, Run, Started, processes_with};
 
@@ -145,13 +147,14 @@ fn panicking_guest(lab: &Lab) -> Result<(), Failed> {
     failed_with(&run, 1, "the guest's console says")
 }
 
-/// A file system of 768 KiB for the run directory; the guests' scratch disks are elsewhere.
+/// A file system of its own for the run directory; the guests' scratch disks are elsewhere.
 fn full_disk(lab: &Lab) -> Result<(), Failed> {
     let dir = tempfile::tempdir()?;
-    let (source, kind, size) = (Some("vslice-test"), Some("tmpfs"), Some("size=768k"));
+    // More than a run keeps for its last words, and little enough to be filled at once.
+    let (source, kind, size) = (Some("vslice-test"), Some("tmpfs"), Some("size=128m"));
     mount(source, dir.path(), kind, MsFlags::empty(), size)?;
     let run = dir.path().join("run");
-    let output = lab.command(&[LONG_AS_JSON, &["--output"]].concat()).arg(&run).output();
+    let output = on_a_disk_that_fills(lab, &run, &dir.path().join("somebody-else's"));
     let left = processes_with(&run);
     let unmounted = umount(dir.path());
     let output = output?;
@@ -169,6 +172,27 @@ fn full_disk(lab: &Lab) -> Result<(), Failed> {
         return Err(format!("left behind: {left:#?}").into());
     }
     Ok(unmounted?)
+}
+
+/// A run on whose disk somebody else's file takes all that is left, once requests are recorded.
+fn on_a_disk_that_fills(lab: &Lab, run: &Path, file: &Path) -> Result<Output, Failed> {
+    let mut command = lab.command(&[LONG_AS_JSON, &["--output"]].concat());
+    command.arg(run).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut started = command.spawn()?;
+    let deadline = Instant::now() + UNTIL_RECORDING;
+    let is_recording = || {
+        let requests = fs::metadata(run.join("requests-vm1.vsr"));
+        requests.is_ok_and(|requests| requests.len() > 4096)
+    };
+    while !is_recording() && started.try_wait()?.is_none() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let filled = File::create(file).and_then(|mut file| io::copy(&mut io::repeat(0x5a), &mut file));
+    let output = started.wait_with_output()?;
+    match filled {
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(output),
+        filled => Err(format!("the disk was not filled: {filled:?}").into()),
+    }
 }
 
 fn missing_kernel(lab: &Lab) -> Result<(), Failed> {

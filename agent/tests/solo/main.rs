@@ -269,7 +269,7 @@ fn what_cannot_run_says_why() {
         (&["--vcpus", "1000"][..], "vCPU1000"),
         (&["--vcpus", "0,0"], "named twice"),
         (&["--duration", "1ms"], "10 ms"),
-        (&["--duration", "5"], "say 20us"),
+        (&["--duration", "5 minutes or so"], "is not a duration: write"),
         (&["--duration", "1s", "--read", "/nowhere"], "/nowhere"),
     ] {
         let output = solo(arguments).wait_with_output().unwrap();

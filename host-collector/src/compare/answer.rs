@@ -8,7 +8,7 @@
 use super::vcpus::{TOLD_NS_PER_S_MIN, VcpuMetric, VcpuMetricRecord, VcpuRecord};
 use super::verdict::{Difference, MARGIN_RELATIVE, Undecided, Verdict, runs};
 use super::{Compared, Sample, Side};
-use crate::join::Part;
+use crate::join::{Part, Phase};
 use crate::report::OffReason;
 use crate::report::causes::Cause;
 use crate::report::evidence::EvidenceLevel;
@@ -41,12 +41,25 @@ pub struct SlowRequests {
     pub p99: Option<ClassMeans>,
 }
 
+/// What a request waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum What {
+    /// The device.
+    Device,
+    /// What the vCPU did while the request needed it.
+    State(Part),
+    /// What the vCPU did while it is not known how far the I/O was: it may have been the device.
+    Unknown(Part),
+}
+
 /// The requests of a class, in nanoseconds a request.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ClassMeans {
-    /// What they waited for: the device (`None`), or what the vCPU did while they needed it.
-    pub causes: BTreeMap<Option<Part>, f64>,
-    /// Who ran while they waited for a pCPU, by name.
+    /// What they waited for.
+    pub causes: BTreeMap<What, f64>,
+    /// How long they waited for a pCPU, whatever the phase of their I/O.
+    pub wait: f64,
+    /// Who ran meanwhile, by name.
     pub ran: BTreeMap<String, f64>,
 }
 
@@ -71,8 +84,14 @@ impl ClassMeans {
         let a_request = |length_ns: u64| length_ns as f64 / class.count as f64;
         let mut means = ClassMeans::default();
         for cause in causes {
-            *means.causes.entry(cause.part).or_default() += a_request(cause.total_ns);
+            let what = match (cause.part, cause.phase) {
+                (None, _) => What::Device,
+                (Some(part), Phase::Unknown) => What::Unknown(part),
+                (Some(part), _) => What::State(part),
+            };
+            *means.causes.entry(what).or_default() += a_request(cause.total_ns);
         }
+        means.wait = a_request(class.wait_ns);
         for row in &class.antagonists {
             let name = row.antagonist.thread.name.clone();
             *means.ran.entry(name).or_default() += a_request(row.antagonist.ran_ns);
@@ -84,6 +103,7 @@ impl ClassMeans {
     fn mean(runs: &[&ClassMeans]) -> ClassMeans {
         let mut sum = ClassMeans::default();
         for run in runs {
+            sum.wait += run.wait / runs.len() as f64;
             for (cause, mean_ns) in &run.causes {
                 *sum.causes.entry(*cause).or_default() += mean_ns / runs.len() as f64;
             }
@@ -214,8 +234,8 @@ fn how_much(effect: Option<f64>, times: &str, more: &str, less: &str) -> String 
 fn because(way: Way, a: &Side, b: &Side) -> String {
     let Some((a, b, class)) = slow(a, b) else { return String::new() };
     let sign = if way == Way::More { 1.0 } else { -1.0 };
-    let keys: Vec<Option<Part>> = union(&a.causes, &b.causes);
-    let changed = |cause: &Option<Part>| {
+    let keys: Vec<What> = union(&a.causes, &b.causes);
+    let changed = |cause: &What| {
         let of = |means: &ClassMeans| means.causes.get(cause).copied().unwrap_or(0.0);
         (*cause, of(&a), of(&b), sign * (of(&b) - of(&a)))
     };
@@ -236,19 +256,24 @@ fn because(way: Way, a: &Side, b: &Side) -> String {
             figures(a2, b2)
         );
     }
-    let is_wait = matches!(first, Some(Part::PreemptWait | Part::WakeupDelay));
+    let is_wait = matches!(first, What::State(Part::PreemptWait | Part::WakeupDelay));
     let who = if is_wait { who(way, &a, &b) } else { String::new() };
     format!(", because of {more}{} ({} a request {class}){who}", name(first), figures(of_a, of_b))
 }
 
 /// A cause after "because of".
-fn name(cause: Option<Part>) -> String {
+fn name(cause: What) -> String {
+    let state = |part| match part {
+        Part::OnPcpu | Part::Guest | Part::Kvm | Part::VmmUser => format!("time {}", label(part)),
+        part => label(part).to_owned(),
+    };
     match cause {
-        None => "time in the host's disk".to_owned(),
-        Some(part @ (Part::OnPcpu | Part::Guest | Part::Kvm | Part::VmmUser)) => {
-            format!("time {}", label(part))
-        }
-        Some(part) => label(part).to_owned(),
+        What::Device => "time in the host's disk".to_owned(),
+        What::State(part) => state(part),
+        What::Unknown(part) => format!(
+            "{} while the I/O's phase is not known, so that it may have been the disk",
+            state(part)
+        ),
     }
 }
 
@@ -281,7 +306,8 @@ fn who(way: Way, a: &ClassMeans, b: &ClassMeans) -> String {
         sign * (of(b) - of(a))
     };
     let names = union(&a.ran, &b.ran);
-    let whole: f64 = names.iter().map(by).filter(|by| *by > 0.0).sum();
+    // Also what nobody ran, or it is not known who.
+    let whole = sign * (b.wait - a.wait);
     let most = names.iter().max_by(|one, other| by(one).total_cmp(&by(other)));
     match most.filter(|name| whole > 0.0 && by(name) >= EXPLAINED_SHARE_MIN * whole) {
         Some(name) if way == Way::More => format!(", mostly while {name} ran"),

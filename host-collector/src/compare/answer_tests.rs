@@ -19,11 +19,22 @@ fn answer(a: Side, b: Side) -> String {
 }
 
 fn quiet() -> SlowRequests {
-    slow(&[(Some(Part::OnPcpu), 1e6), (Some(Part::WakeupDelay), 9e5), (None, 4e6)], &[])
+    slow(
+        &[
+            (What::State(Part::OnPcpu), 1e6),
+            (What::State(Part::WakeupDelay), 9e5),
+            (What::Device, 4e6),
+        ],
+        &[],
+    )
 }
 
 fn busy() -> SlowRequests {
-    let causes = [(Some(Part::OnPcpu), 2e6), (Some(Part::WakeupDelay), 27.1e6), (None, 4e6)];
+    let causes = [
+        (What::State(Part::OnPcpu), 2e6),
+        (What::State(Part::WakeupDelay), 27.1e6),
+        (What::Device, 4e6),
+    ];
     slow(&causes, &[("sh", 25e6), ("kworker/1:1", 1e6)])
 }
 
@@ -77,7 +88,7 @@ fn what_is_not_decided_has_no_cause() {
 
 #[test]
 fn a_slower_disk_is_the_disk() {
-    let slow_disk = slow(&[(Some(Part::OnPcpu), 1e6), (None, 30e6)], &[]);
+    let slow_disk = slow(&[(What::State(Part::OnPcpu), 1e6), (What::Device, 30e6)], &[]);
     let a = with_requests("a", &[5.6], &quiet());
     let sentence = answer(a, with_requests("b", &[31.0], &slow_disk));
     assert!(
@@ -89,13 +100,34 @@ fn a_slower_disk_is_the_disk() {
 }
 
 #[test]
+fn what_may_have_been_the_disk_is_said_to_be_so() {
+    let hog = slow(&[(What::Unknown(Part::OnPcpu), 38e6)], &[]);
+    let a = with_requests("a", &[5.6], &slow(&[(What::Unknown(Part::OnPcpu), 5e6)], &[]));
+    let sentence = answer(a, with_requests("b", &[38.0], &hog));
+    assert!(
+        sentence.contains(
+            "because of time on a pCPU while the I/O's phase is not known, so that it may have been the disk"
+        ),
+        "{sentence}"
+    );
+}
+
+#[test]
+fn who_ran_for_a_little_of_an_idle_pcpus_wait_is_not_blamed() {
+    let idle = slow(&[(What::State(Part::WakeupDelay), 27e6)], &[("kworker/1:1", 3e5)]);
+    let a = with_requests("a", &[5.6], &slow(&[(What::State(Part::WakeupDelay), 1e6)], &[]));
+    let sentence = answer(a, with_requests("b", &[31.0], &idle));
+    assert!(sentence.contains("wakeup delay") && !sentence.contains("kworker"), "{sentence}");
+}
+
+#[test]
 fn two_causes_are_named_where_neither_makes_half_of_it() {
     let changed = slow(
         &[
-            (Some(Part::OnPcpu), 9e6),
-            (Some(Part::WakeupDelay), 8.9e6),
-            (Some(Part::BqlWait), 7e6),
-            (None, 4e6),
+            (What::State(Part::OnPcpu), 9e6),
+            (What::State(Part::WakeupDelay), 8.9e6),
+            (What::State(Part::BqlWait), 7e6),
+            (What::Device, 4e6),
         ],
         &[],
     );

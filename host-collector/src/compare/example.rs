@@ -1,6 +1,6 @@
 //! Sides drawn by hand, for the tests of this module.
 
-use super::answer::{ClassMeans, SlowRequests};
+use super::answer::{ClassMeans, SlowRequests, What};
 use super::fingerprint::{Condition, ConditionKind};
 use super::metrics::{Metric, Reader};
 use super::spread::Spread;
@@ -28,7 +28,7 @@ pub(super) fn side(name: &str, has_iothread: bool, runs: &[(f64, f64)]) -> Side 
             (Metric::Share(Part::BqlWait), wait_ns_per_s / 1e8),
             (Metric::Share(Part::Throttled), 0.0),
         ],
-        slow: Some(slow(&[(Some(Part::BqlWait), 3e6 * cv), (None, 90_000.0)], &[])),
+        slow: Some(slow(&[(What::State(Part::BqlWait), 3e6 * cv), (What::Device, 90_000.0)], &[])),
         vcpus: vec![vcpu("vm1", 3e7, &[(OffReason::Left(Reason::Bql), *wait_ns_per_s)], &[])],
         timeslices: Some(timeslices(*cv > 1.0, at as u64)),
         conditions: vec![condition("QEMU", "7.2.22"), condition("accelerator", "kvm")],
@@ -77,10 +77,12 @@ pub(super) fn thin() -> Comparison {
     Comparison::new(a, side("three", true, &[(0.7, 1e5), (0.8, 2e5), (0.9, 3e5)]))
 }
 
-/// Slow requests that wait for so many nanoseconds each: the causes, `None` for the device, and who ran.
-pub(super) fn slow(causes: &[(Option<Part>, f64)], ran: &[(&str, f64)]) -> SlowRequests {
+/// Slow requests that wait for so many nanoseconds each, and who ran meanwhile.
+pub(super) fn slow(causes: &[(What, f64)], ran: &[(&str, f64)]) -> SlowRequests {
     let ran = ran.iter().map(|(name, ns)| ((*name).to_owned(), *ns)).collect();
-    let p99 = ClassMeans { causes: causes.iter().copied().collect(), ran };
+    let is_wait = |what| matches!(what, What::State(Part::PreemptWait | Part::WakeupDelay));
+    let wait = causes.iter().filter(|(what, _)| is_wait(*what)).map(|(_, ns)| ns).sum();
+    let p99 = ClassMeans { causes: causes.iter().copied().collect(), wait, ran };
     SlowRequests { all: ClassMeans { causes: BTreeMap::new(), ..p99.clone() }, p99: Some(p99) }
 }
 
