@@ -68,6 +68,8 @@ impl std::fmt::Display for VmName {
 #[derive(Debug, Clone)]
 pub struct RunDir {
     path: PathBuf,
+    /// Whether [`RunDir::create`] made it; else it was there, and is somebody's.
+    is_made: bool,
 }
 
 impl RunDir {
@@ -77,12 +79,19 @@ impl RunDir {
     /// [`StoreError::NotEmpty`] if there is something in it already.
     pub fn create(path: &Path) -> Result<RunDir, StoreError> {
         let error = |doing| move |source| StoreError::Io { doing, path: path.into(), source };
-        fs::create_dir_all(path).map_err(error("create the directory"))?;
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(error("create the directory"))?;
+        }
+        let is_made = match fs::create_dir(path) {
+            Ok(()) => true,
+            Err(_) if path.is_dir() => false,
+            Err(source) => return Err(error("create the directory")(source)),
+        };
         let mut entries = fs::read_dir(path).map_err(error("list"))?;
         if entries.next().is_some() {
             return Err(StoreError::NotEmpty(path.into()));
         }
-        Ok(RunDir { path: path.into() })
+        Ok(RunDir { path: path.into(), is_made })
     }
 
     /// Opens the directory of a run, finished or not.
@@ -90,7 +99,7 @@ impl RunDir {
     /// # Errors
     /// [`StoreError::NotARun`] if nothing in it looks like one.
     pub fn open(path: &Path) -> Result<RunDir, StoreError> {
-        let run = RunDir { path: path.into() };
+        let run = RunDir { path: path.into(), is_made: false };
         let names = run.file_names()?;
         if names.iter().any(|name| name == "run.json" || name.ends_with(".vsr")) {
             Ok(run)
@@ -99,10 +108,15 @@ impl RunDir {
         }
     }
 
-    /// Removes a run that came to nothing, which was made by [`RunDir::create`]: all that is in it is its own.
-    /// What cannot be removed stays.
+    /// Removes a run that came to nothing: its files, and the directory if [`RunDir::create`] made it. What is
+    /// not a run's or cannot be removed stays, with the directory.
     pub fn discard(&self) {
-        let _stays = fs::remove_dir_all(&self.path);
+        for name in self.file_names().unwrap_or_default().iter().filter(|name| is_of_a_run(name)) {
+            let _stays = fs::remove_file(self.path.join(name));
+        }
+        if self.is_made {
+            let _stays_unless_empty = fs::remove_dir(&self.path);
+        }
     }
 
     /// Where it is.
@@ -276,6 +290,11 @@ fn between<'a>(name: &'a str, before: &str, after: &str) -> Option<&'a str> {
     name.strip_prefix(before)?.strip_suffix(after)
 }
 
+/// Whether vslice gives a file of a run such a name.
+fn is_of_a_run(name: &str) -> bool {
+    [".vsr", ".json", ".json.tmp"].iter().any(|end| name.ends_with(end))
+}
+
 fn is_plain(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     !name.is_empty() && !name.starts_with('.') && name.bytes().all(allowed)
@@ -317,6 +336,28 @@ mod tests {
         run.write_json("run.json", &1).unwrap();
         assert!(matches!(RunDir::create(&path), Err(StoreError::NotEmpty(_))));
         RunDir::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_run_that_came_to_nothing_takes_nothing_of_the_users_along() {
+        let scratch = tempfile::tempdir().unwrap();
+        let discarded = |path: &Path| {
+            let run = RunDir::create(path).unwrap();
+            run.write_json("run.json", &1).unwrap();
+            fs::write(run.events_path(PcpuId(0)), b"").unwrap();
+            run
+        };
+        let made = scratch.path().join("made");
+        discarded(&made).discard();
+        assert!(!made.exists());
+        let users = scratch.path().join("users");
+        fs::create_dir(&users).unwrap();
+        discarded(&users).discard();
+        assert_eq!(fs::read_dir(&users).unwrap().count(), 0, "it is the user's, and empty again");
+        let run = discarded(&made);
+        fs::write(made.join("notes.txt"), b"mine").unwrap();
+        run.discard();
+        assert_eq!(RunDir { path: made, is_made: true }.file_names().unwrap(), ["notes.txt"]);
     }
 
     #[test]
