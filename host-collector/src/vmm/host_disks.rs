@@ -2,7 +2,8 @@
 
 use super::found::FoundVm;
 use super::host::{self, DiskFacts};
-use super::open_files;
+use super::image::Image;
+use super::open_files::{self, FileId, OpenFile};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -32,16 +33,16 @@ impl HostDisks {
         }
     }
 
-    /// Those under the images that VMs have open now, whether the command line names them or they were
-    /// plugged in later.
+    /// Those under the images that VMs have open now: the files that their command lines name, and block devices,
+    /// which may have been plugged in later. Only where no such file is known it is all files that can be images.
     #[must_use]
     pub fn under_vms(vms: &[FoundVm]) -> HostDisks {
         let mut found = HostDisks::default();
         for vm in vms {
             match open_files::images(vm.pid) {
-                Ok(images) => {
-                    images.iter().for_each(|image| found.add(under(&image.path, image.metadata())));
-                }
+                Ok(images) => of_disks(vm, images)
+                    .iter()
+                    .for_each(|image| found.add(under(&image.path, image.metadata()))),
                 Err(error) => found
                     .disks_missing
                     .push(format!("which files {} has open cannot be seen: {error}", vm.label())),
@@ -75,6 +76,19 @@ impl HostDisks {
         let missing = self.disks_missing.iter();
         known.chain(missing.map(|why| format!("{of_some} is not known, because {why}"))).collect()
     }
+}
+
+/// Those of the open files that are the VM's disks; all of them, if its command line names none of them. A VMM
+/// also reads firmware, logs and the guest's memory, and nothing but their names tells them from images.
+fn of_disks(vm: &FoundVm, mut images: Vec<OpenFile>) -> Vec<OpenFile> {
+    let id = |image: Image| FileId::of(&fs::metadata(image.path).ok()?);
+    let named: Vec<FileId> =
+        Image::of_vm(vm).unwrap_or_default().into_iter().filter_map(id).collect();
+    if images.iter().any(|image| named.contains(&image.id)) {
+        let is_block = |id: FileId| matches!(id, FileId::Block { .. });
+        images.retain(|image| named.contains(&image.id) || is_block(image.id));
+    }
+    images
 }
 
 /// The disks under an image that is open: the one that its file system or its partition is on, and those
@@ -113,6 +127,7 @@ fn descend(disk: &Path, depth: usize, found: &mut Vec<PathBuf>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vmm::qemu_args::Disk;
     use std::fs::File;
     use std::os::unix::fs::symlink;
 
@@ -135,6 +150,35 @@ mod tests {
             lines[0].starts_with("host disk is not known, because which files web has open"),
             "{lines:?}"
         );
+    }
+
+    #[test]
+    fn what_a_vmm_reads_beside_its_disks_is_no_image() {
+        let directory = tempfile::tempdir_in("/var/tmp").expect("writable");
+        let opened = |name: &str| {
+            let path = directory.path().join(name);
+            fs::write(&path, b"x").expect("room");
+            (File::open(&path).expect("there"), path)
+        };
+        let ((_disk, disk), (_firmware, firmware)) = (opened("disk"), opened("OVMF_VARS.fd"));
+        // This process is the VM here.
+        let mut vm = FoundVm::called("web");
+        let seen = |vm: &FoundVm| {
+            let images = open_files::images(vm.pid).expect("its own");
+            let mut paths: Vec<PathBuf> =
+                of_disks(vm, images).into_iter().map(|image| image.path).collect();
+            paths.retain(|path| path.starts_with(directory.path()));
+            paths.sort();
+            paths
+        };
+        let all = [firmware, disk.clone()];
+        assert_eq!(seen(&vm), all, "nothing tells which of them is a disk");
+        let path = Some(disk.display().to_string());
+        vm.disks = Some(vec![Disk { path, ..Disk::default() }]);
+        assert_eq!(seen(&vm), [disk]);
+        let path = Some("/nonexistent".to_owned());
+        vm.disks = Some(vec![Disk { path, ..Disk::default() }]);
+        assert_eq!(seen(&vm), all, "none that it names is open");
     }
 
     #[test]
