@@ -8,7 +8,7 @@ use super::collect::{Facts, SummaryBuilder};
 use super::evidence::Evidence;
 use super::io::{HiddenTask, IoDisk};
 use super::model::{Accelerator, Cost, Environment, Hog, Lost, RunStatus, Summary};
-use super::names::{Names, ThreadKind, VmIndex, VmThreads};
+use super::names::{CommandLine, Names, ThreadKind, VmIndex, VmThreads};
 use super::quota::QuotaUse;
 use super::service::ServiceThread;
 use crate::host_event::StackId;
@@ -218,7 +218,8 @@ pub(super) fn names() -> Names {
     thread(MAIN_LOOP, "main loop", ThreadKind::Vmm { vm: VM1 });
     thread(KWORKER, "kworker/1:1", ThreadKind::Kernel);
     thread(VM2_VCPU1, "vCPU1", ThreadKind::Vcpu { vm: VmIndex(1), vcpu: VcpuId(1) });
-    names.commands.insert(vm2, "qemu-system-x86_64 -name vm2,debug-threads=on".to_owned());
+    let text = "qemu-system-x86_64 -name vm2,debug-threads=on".to_owned();
+    names.commands.insert(vm2, CommandLine { comm: "qemu-system-x86".to_owned(), text });
     let stack = |frames: &[&str]| frames.iter().map(|frame| (*frame).to_owned()).collect();
     names.stacks.insert(
         FUTEX_STACK,

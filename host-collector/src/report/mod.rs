@@ -34,7 +34,7 @@ pub mod warning;
 
 pub use collect::{Facts, SummaryBuilder};
 pub use model::Summary;
-pub use names::{Names, ThreadKind, VmIndex, VmThreads};
+pub use names::{CommandLine, Names, ThreadKind, VmIndex, VmThreads};
 pub use reason::OffReason;
 pub use text::{Style, render, render_full};
 pub use warning::Warning;

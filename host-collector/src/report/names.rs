@@ -4,6 +4,7 @@ use super::model::{NamedThread, Relation};
 use super::quota::QuotaUse;
 use crate::host_event::StackId;
 use crate::task::{Process, Task};
+use crate::text::harmless;
 use crate::timeline::DeviceAddress;
 use crate::units::{Tid, VcpuId};
 use crate::vmm::memory_map::MemoryMap;
@@ -33,11 +34,20 @@ pub struct Names {
     pub threads: HashMap<Tid, Arc<Task>>,
     /// The command lines of processes, where they could be read; they are anybody's text, made
     /// [harmless](crate::text::harmless).
-    pub commands: HashMap<Process, String>,
+    pub commands: HashMap<Process, CommandLine>,
     /// Kernel symbols of a stack, the innermost first.
     pub stacks: HashMap<StackId, Vec<String>>,
     /// The devices of each VM, in the order of the VMs; one that is missing is called by its address.
     pub devices: Vec<MemoryMap>,
+}
+
+/// The command line of a process, which is that of the program that it ran under one name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandLine {
+    /// The name of its first thread when the line was read.
+    pub comm: String,
+    /// The line.
+    pub text: String,
 }
 
 /// Answers who a thread is, seen from a vCPU.
@@ -101,9 +111,18 @@ impl<'a> Directory<'a> {
         }
     }
 
-    /// The command line of a task's process, where it could be read; the kernel's own have none.
+    /// The command line of a task's process, where it could be read; the kernel's own have none. A process that
+    /// is called otherwise runs, or ran, another program, as a shell's child does until it is a program of its
+    /// own.
     pub(super) fn command(&self, task: &Task) -> Option<String> {
-        self.names.commands.get(&task.process?).cloned()
+        let process = task.process?;
+        let command = self.names.commands.get(&process)?;
+        let has_name = match task.kind {
+            // It is called by its role.
+            ThreadKind::Vcpu { .. } | ThreadKind::Vmm { .. } => false,
+            _ => task.tid == process.pid,
+        };
+        (!has_name || harmless(&task.name) == command.comm).then(|| command.text.clone())
     }
 
     fn vcpu(&self, tid: Tid, vm: VmIndex, vcpu: VcpuId, victim: VmIndex) -> NamedThread {
@@ -136,9 +155,28 @@ impl<'a> Directory<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::HostNs;
 
     fn named(tid: Tid, kind: Relation, name: &str) -> NamedThread {
         NamedThread { tid, name: name.to_owned(), kind }
+    }
+
+    #[test]
+    fn a_command_line_is_that_of_the_name_under_which_it_was_read() {
+        let process = Process { pid: Tid(7), since: HostNs(5) };
+        let mut names = Names::default();
+        let command = CommandLine { comm: "dd".to_owned(), text: "dd if=/dev/vdb".to_owned() };
+        names.commands.insert(process, command);
+        let directory = Directory::new(&names, &[]);
+        let told = |tid, name: &str, kind| {
+            let (process, name) = (Some(process), name.to_owned());
+            directory.command(&Task { process, name, kind, ..Task::unknown(Tid(tid)) })
+        };
+        let line = Some("dd if=/dev/vdb".to_owned());
+        assert_eq!(told(7, "dd", ThreadKind::Host), line);
+        assert_eq!(told(7, "bash", ThreadKind::Host), None, "before it was dd");
+        assert_eq!(told(8, "worker", ThreadKind::Host), line, "another thread of it");
+        assert_eq!(told(7, "main loop", ThreadKind::Vmm { vm: VmIndex(0) }), line, "a role");
     }
 
     #[test]

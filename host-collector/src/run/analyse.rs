@@ -26,7 +26,9 @@ use crate::join::{Clocks, Join, Placed, SubmissionOrder, Submitter};
 use crate::report::clock::{ClocksApart, VcpuClock};
 use crate::report::io::IoDisk;
 use crate::report::model::{Accelerator, Cost, Environment, Hog, Lost, RunStatus};
-use crate::report::{Facts, Names, Summary, SummaryBuilder, VmIndex, VmThreads, Warning};
+use crate::report::{
+    CommandLine, Facts, Names, Summary, SummaryBuilder, VmIndex, VmThreads, Warning,
+};
 use crate::store::{
     ClockSample, EventMerge, RequestItem, RunDir, StackNames, StoreError, StreamReader, Tail,
     VmName, read_all,
@@ -406,7 +408,7 @@ impl<'a> Analysis<'a> {
         mut self,
         manifest: &Manifest,
         stacks: &[StackNames],
-        (tasks, commands): (&Tasks, HashMap<Process, String>),
+        (tasks, commands): (&Tasks, HashMap<Process, CommandLine>),
         end: HostNs,
     ) -> Summary {
         for (row, word) in self.kvm_words {

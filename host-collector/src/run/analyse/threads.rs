@@ -1,9 +1,10 @@
 //! Who is who when recording begins: the threads of the host, from the census and the manifest.
 
-use crate::report::{ThreadKind, VmIndex};
+use crate::report::{CommandLine, ThreadKind, VmIndex};
 use crate::run::census::HostThread;
 use crate::run::manifest::Manifest;
 use crate::task::{Process, Task};
+use crate::text::harmless;
 use crate::timeline::Tasks;
 use crate::units::{HostNs, Tid};
 use std::collections::HashMap;
@@ -45,27 +46,31 @@ fn there_before(tid: Tid, pid: Tid, kind: ThreadKind, name: String) -> Task {
     Task { tid, since, process: Some(Process { pid, since }), kind, name }
 }
 
-/// The command lines of those that were there before, and of those that had come by the end.
+/// The command lines of those that were there before, and of those that had come by the end, each with the name
+/// that its process had then.
 pub(super) fn commands(
     before: &[HostThread],
     came: &[HostThread],
     tasks: &Tasks,
-) -> HashMap<Process, String> {
+) -> HashMap<Process, CommandLine> {
+    let line = |thread: &HostThread| {
+        Some(CommandLine { comm: thread.comm.clone(), text: thread.command.clone()? })
+    };
     let mut commands = HashMap::new();
     for thread in before {
         let process = Process { pid: thread.pid, since: HostNs(0) };
-        commands.extend(thread.command.clone().map(|command| (process, command)));
+        commands.extend(line(thread).map(|line| (process, line)));
     }
-    let came: HashMap<Tid, &String> =
-        came.iter().filter_map(|thread| Some((thread.tid, thread.command.as_ref()?))).collect();
+    let came: HashMap<Tid, CommandLine> =
+        came.iter().filter_map(|thread| Some((thread.tid, line(thread)?))).collect();
     for (tid, task) in tasks.all() {
         let Some(process) = task.process.filter(|process| process.pid == tid) else { continue };
         let Some(command) = came.get(&tid) else { continue };
         if process.since == HostNs(0) {
             // It runs another program than at first, and which of them ran when is not known.
             commands.remove(&process);
-        } else {
-            commands.insert(process, (*command).clone());
+        } else if command.comm == harmless(&task.name) {
+            commands.insert(process, command.clone());
         }
     }
     commands
