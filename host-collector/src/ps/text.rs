@@ -151,8 +151,7 @@ pub(super) mod tests {
     fn an_accelerator_that_is_not_known_has_its_reason() {
         let vm = FoundVm { accelerator: None, ..vm("web1", 10, vec![]) };
         let page = render(&Listing::new(vec![PcpuId(0)], vec![vm]));
-        let reason =
-            "accelerator not known, because its vCPU threads do not name it and its open files";
+        let reason = "accelerator not known, because neither its vCPU threads nor its open files";
         assert!(page.contains(reason), "{page}");
     }
 

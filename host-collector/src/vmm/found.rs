@@ -112,8 +112,12 @@ impl FoundVm {
     }
 }
 
-/// Why a VM's accelerator is not known, where it is not: see [`look_at`].
-pub const NO_ACCELERATOR: &str = "accelerator not known, because its vCPU threads do not name it and its open files cannot be seen";
+/// Why a VM's accelerator is not known, where it is not: see [`Signs::accelerator`].
+pub const NO_ACCELERATOR: &str = "accelerator not known, because neither its vCPU threads nor its open files \
+                                  nor its command line tell it";
+
+/// What QEMU calls accelerators in the names of vCPU threads; `CPU 0/DUMMY` is none (qemu: accel/, target/).
+const ACCELERATORS: [&str; 6] = ["kvm", "tcg", "mshv", "hvf", "nvmm", "whpx"];
 
 impl FoundVm {
     /// Its threads that run vCPUs.
@@ -161,20 +165,19 @@ pub fn look_at(pid: Tid, debugfs: Option<&KvmDebugfs>) -> Option<FoundVm> {
         return None;
     }
     let args = if vmm == Vmm::Qemu { QemuArgs::parse(&words) } else { QemuArgs::default() };
-    let by_threads = threads.iter().find_map(|thread| {
-        let (_, accelerator) = thread.comm.strip_prefix("CPU ")?.split_once('/')?;
-        Some(accelerator.to_ascii_lowercase())
-    });
-    let by_kvm = (!by_kvm.is_empty() || vmm != Vmm::Qemu).then(|| "kvm".to_owned());
-    // What its command line asks for it need not have got, and where that is silent the default depends on
-    // who built it.
-    let by_files = || Some(if procfs::has_kvm_vm(pid).ok()? { "kvm" } else { "tcg" }.to_owned());
+    let signs = Signs {
+        vmm,
+        has_kvm_vcpus: !by_kvm.is_empty(),
+        has_kvm_vm: procfs::has_kvm_vm(pid).ok(),
+        asked_for: &args.accelerators,
+    };
+    let accelerator = signs.accelerator(threads.iter().map(|thread| thread.comm.as_str()));
     Some(FoundVm {
         pid,
         vmm,
         name: args.name.or_else(|| value_of(&words, "--id").map(str::to_owned)),
         manager: manager_of(&words),
-        accelerator: by_threads.or(by_kvm).or_else(by_files),
+        accelerator: accelerator.map(str::to_owned),
         threads,
         disks: (vmm == Vmm::Qemu).then(|| with_open_files(pid, args.disks)),
         qmp_sockets: args.qmp_sockets.into_iter().map(|path| absolute(pid, path)).collect(),
@@ -186,6 +189,46 @@ pub fn look_at(pid: Tid, debugfs: Option<&KvmDebugfs>) -> Option<FoundVm> {
         }),
         vsock_cid: args.vsock_cid,
     })
+}
+
+/// What tells a VM's accelerator.
+#[derive(Debug, Clone, Copy)]
+struct Signs<'a> {
+    vmm: Vmm,
+    /// Whether KVM's debugfs has vCPUs of it.
+    has_kvm_vcpus: bool,
+    /// Whether it has a VM of KVM open; `None` if its files cannot be seen.
+    has_kvm_vm: Option<bool>,
+    /// What a QEMU may run with, by its command line.
+    asked_for: &'a [String],
+}
+
+impl Signs<'_> {
+    /// By the names of the threads, else by what is open. What a command line asks for a QEMU need not have
+    /// got: it tells what is left only, once it is seen that it is not KVM.
+    fn accelerator<'n>(self, names: impl Iterator<Item = &'n str>) -> Option<&'static str> {
+        let mut by_names = names.filter_map(|name| {
+            let vcpu = name.strip_prefix("CPU ").or_else(|| name.strip_prefix("ALL CPUs"))?;
+            let (_, said) = vcpu.split_once('/')?;
+            ACCELERATORS.into_iter().find(|known| known.eq_ignore_ascii_case(said))
+        });
+        if let Some(named) = by_names.next().filter(|_| self.vmm == Vmm::Qemu) {
+            return Some(named);
+        }
+        if self.has_kvm_vcpus || self.has_kvm_vm == Some(true) {
+            return Some("kvm");
+        }
+        match (self.vmm, self.has_kvm_vm) {
+            (Vmm::Qemu, Some(false)) => {
+                let mut left = self.asked_for.iter().filter(|accelerator| *accelerator != "kvm");
+                let is_tcg = |accelerator: &String| accelerator == "tcg";
+                (left.next().is_some_and(is_tcg) && left.all(is_tcg)).then_some("tcg")
+            }
+            // It is made for KVM alone; the others are built for other hypervisors too.
+            (Vmm::Firecracker, None) => Some("kvm"),
+            _ => None,
+        }
+    }
 }
 
 /// How these disks' files are open is the kernel's word, where this user may see it.
@@ -297,6 +340,30 @@ mod tests {
         assert_eq!(manager_of(&words(session)), Some(Manager::LibvirtSession));
         assert_eq!(manager_of(&words("qemu -chardev socket,id=mon,path=/x")), None);
         assert_eq!(value_of(&words("firecracker --id vm7 --api-sock /x"), "--id"), Some("vm7"));
+    }
+
+    #[test]
+    fn an_accelerator_is_what_the_signs_tell_and_else_not_known() {
+        let told = |vmm, name: &str, has_kvm_vm, asked_for: &[&str]| {
+            let asked_for: Vec<String> = asked_for.iter().map(|word| (*word).to_owned()).collect();
+            let signs = Signs { vmm, has_kvm_vcpus: false, has_kvm_vm, asked_for: &asked_for };
+            signs.accelerator([name].into_iter())
+        };
+        let default = &["kvm", "tcg"];
+        assert_eq!(told(Vmm::Qemu, "CPU 0/KVM", None, default), Some("kvm"));
+        assert_eq!(told(Vmm::Qemu, "ALL CPUs/TCG", None, default), Some("tcg"));
+        assert_eq!(told(Vmm::Qemu, "qemu", Some(true), &["tcg"]), Some("kvm"));
+        assert_eq!(told(Vmm::Qemu, "qemu", Some(false), default), Some("tcg"));
+        assert_eq!(told(Vmm::Qemu, "qemu", None, &["tcg"]), None, "its files cannot be seen");
+        for other in [&["xen"][..], &["mshv", "tcg"], &["kvm"]] {
+            assert_eq!(told(Vmm::Qemu, "CPU 0/DUMMY", Some(false), other), None, "{other:?}");
+        }
+        for vmm in [Vmm::Crosvm, Vmm::CloudHypervisor, Vmm::Firecracker] {
+            assert_eq!(told(vmm, "vcpu0", Some(true), &[]), Some("kvm"));
+            assert_eq!(told(vmm, "vcpu0", Some(false), &[]), None, "{vmm:?}");
+        }
+        assert_eq!(told(Vmm::Crosvm, "vcpu0", None, &[]), None);
+        assert_eq!(told(Vmm::Firecracker, "fc_vcpu 0", None, &[]), Some("kvm"));
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub struct QemuArgs {
     pub load_socket: Option<SocketPlace>,
     /// The CID of its vhost-vsock.
     pub vsock_cid: Option<u32>,
+    /// The accelerators that it may run with, the first one that works; see [`accelerators`].
+    pub accelerators: Vec<String>,
 }
 
 impl SocketPlace {
@@ -71,9 +73,19 @@ impl QemuArgs {
         let name = values("name", "guest").next_back();
         let devices: Vec<Properties> = values("device", "driver").collect();
         let chardevs = chardevs(values("chardev", "backend"));
-        let is_q35 = values("machine", "type")
-            .chain(values("M", "type"))
-            .any(|machine| machine.get("type").is_some_and(|kind| kind.contains("q35")));
+        let machines: Vec<Properties> =
+            values("machine", "type").chain(values("M", "type")).collect();
+        let has_type = |word: &str| {
+            machines
+                .iter()
+                .any(|machine| machine.get("type").is_some_and(|kind| kind.contains(word)))
+        };
+        let is_q35 = has_type("q35");
+        let of_machine = machines.iter().filter_map(|machine| machine.get("accel"));
+        let of_option: Vec<Properties> = values("accel", "accel").collect();
+        let named = of_machine.chain(of_option.iter().filter_map(|accel| accel.get("accel")));
+        let has_enable_kvm = of("enable-kvm").next().is_some();
+        let accelerators = accelerators(named, has_enable_kvm, has_type("xen"));
         let controllers = Controllers::new(&devices, is_q35);
         let drives: Vec<Properties> = values("drive", "file").collect();
         let nodes = values("blockdev", "driver");
@@ -97,8 +109,29 @@ impl QemuArgs {
             has_agent_port: port(AGENT_PORT).is_some(),
             load_socket: port(LOAD_PORT).and_then(socket_of),
             vsock_cid: vsock.and_then(|device| device.get("guest-cid")?.parse().ok()),
+            accelerators,
         }
     }
+}
+
+/// Those that are asked for (`-accel`, `-machine accel=kvm:tcg`, `-enable-kvm`); where nobody asks, a QEMU takes
+/// `kvm` or `tcg`, depending on who built it and how it is called, and machines of Xen take `xen` (qemu:
+/// system/vl.c, `configure_accelerators`; hw/xen).
+fn accelerators<'a>(
+    named: impl Iterator<Item = &'a str>,
+    has_enable_kvm: bool,
+    is_of_xen: bool,
+) -> Vec<String> {
+    let mut found: Vec<String> =
+        named.flat_map(|names| names.split(':')).map(str::to_owned).collect();
+    if has_enable_kvm {
+        found.push("kvm".to_owned());
+    }
+    let by_default: &[&str] = if is_of_xen { &["xen"] } else { &["kvm", "tcg"] };
+    if found.is_empty() {
+        found = by_default.iter().map(|name| (*name).to_owned()).collect();
+    }
+    found
 }
 
 /// Each option without its dashes, with its value: empty where the next word is an option too.

@@ -112,9 +112,13 @@ impl Load {
     }
 }
 
-/// What runs a VM; what is not KVM is taken for a translator.
+/// What runs a VM; what is known not to be KVM is taken for a translator. Of one that is not known, KVM's events
+/// are recorded: there are none if it is not KVM.
 pub(super) fn accelerator_of(vm: &FoundVm) -> Accelerator {
-    if vm.accelerator.as_deref() == Some("kvm") { Accelerator::Kvm } else { Accelerator::Tcg }
+    match vm.accelerator.as_deref() {
+        Some("kvm") | None => Accelerator::Kvm,
+        Some(_) => Accelerator::Tcg,
+    }
 }
 
 #[cfg(test)]
@@ -144,6 +148,20 @@ mod tests {
         let mut load = Load { casting, agent: None, target: None, plug: false };
         change(&mut load);
         load.check(&vms).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn of_a_vm_whose_accelerator_is_not_known_no_kvm_event_is_lost() {
+        for (accelerator, taken_for) in [
+            (None, Accelerator::Kvm),
+            (Some("kvm"), Accelerator::Kvm),
+            (Some("tcg"), Accelerator::Tcg),
+            (Some("mshv"), Accelerator::Tcg),
+        ] {
+            let accelerator = accelerator.map(str::to_owned);
+            let vm = FoundVm { accelerator, ..FoundVm::called("web") };
+            assert_eq!(accelerator_of(&vm), taken_for, "{:?}", vm.accelerator);
+        }
     }
 
     #[test]

@@ -222,3 +222,17 @@ proptest! {
         let _ = QemuArgs::parse(&words);
     }
 }
+
+#[test]
+fn accelerators_are_those_that_are_asked_for_or_the_defaults() {
+    for (line, accelerators) in [
+        ("qemu-system-x86_64 -machine q35", &["kvm", "tcg"][..]),
+        ("qemu-system-x86_64 -M xenfv", &["xen"]),
+        ("qemu-system-x86_64 -M q35,accel=kvm:tcg", &["kvm", "tcg"]),
+        ("qemu-system-x86_64 -accel tcg,thread=multi", &["tcg"]),
+        ("qemu-system-x86_64 -accel mshv -accel tcg", &["mshv", "tcg"]),
+        ("qemu-system-x86_64 -enable-kvm -M pc", &["kvm"]),
+    ] {
+        assert_eq!(parse(line).accelerators, accelerators, "{line}");
+    }
+}
