@@ -3,7 +3,7 @@
 use super::accelerator;
 use super::diagnosis::Diagnosis;
 use super::doctor_evidence;
-use super::finding::Finding;
+use super::finding::{Finding, Status};
 use super::image::MicroImage;
 use super::plan::{Accelerator, BUILT_IN, Plan, VsockSetting};
 use super::scratch;
@@ -203,13 +203,18 @@ fn plan_findings(pcpus: &HostPcpus) -> Vec<Finding> {
             Err(error) => Finding::degraded(&title, error.to_string(), "use another plan here"),
         }
     };
-    BUILT_IN.iter().map(finding).collect()
+    let mut findings: Vec<Finding> = BUILT_IN.iter().map(finding).collect();
+    if findings.iter().all(|finding| finding.status != Status::Ok) {
+        let seen = format!("none of the {} built-in ones fits", findings.len());
+        let advice = "use a host with more pCPUs online, or a plan of your own";
+        findings.push(Finding::missing("plans", seen, advice));
+    }
+    findings
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::finding::Status;
     use std::io;
 
     #[test]
@@ -244,6 +249,16 @@ mod tests {
         assert!(seed.seen.contains("needs pCPU2, pCPU3, pCPU4 and pCPU5"), "{}", seed.seen);
         let demo = findings.iter().find(|finding| finding.name == "plan demo").expect("built in");
         assert_eq!((demo.status, &demo.advice), (Status::Ok, &None));
+        assert_eq!(Diagnosis::of_host(findings).can_run, Some(true));
+    }
+
+    #[test]
+    fn a_host_that_no_plan_fits_runs_none() {
+        let findings = plan_findings(&HostPcpus::parse("0").expect("a list"));
+        let diagnosis = Diagnosis::of_host(findings);
+        assert_eq!((diagnosis.can_attach, diagnosis.can_run), (true, Some(false)));
+        let why = format!("because plans: none of the {} built-in ones fits", BUILT_IN.len());
+        assert!(diagnosis.verdict.ends_with(&why), "{}", diagnosis.verdict);
     }
 
     #[test]
