@@ -85,8 +85,15 @@ impl Diagnosis {
         let to_load: Vec<&Finding> = findings.iter().filter(hinders).collect();
         let (can_attach, can_load) =
             (to_attach.is_empty(), to_attach.is_empty() && to_load.is_empty());
+        // The agent is there, and the way to it is all that lacks.
+        let plugs = plug.as_ref().is_some_and(|plug| plug.by_attach)
+            && to_load.iter().all(|finding| finding.name == WAY);
         let verdict = match (can_attach, can_load) {
             (true, true) => "can be attached to, also with --load".to_owned(),
+            (true, false) if plugs => format!(
+                "can be attached to; with --load only together with --plug, because {}",
+                reasons(&to_load)
+            ),
             (true, false) => {
                 format!("can be attached to; not with --load, because {}", reasons(&to_load))
             }

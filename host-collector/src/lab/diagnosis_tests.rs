@@ -8,7 +8,7 @@ const SCHEMA_MD: &str = include_str!("doctor_schema.md");
 
 fn by_hand() -> ByHand {
     let (plug, unplug) = (vec!["in".to_owned()], vec!["out".to_owned()]);
-    ByHand { how: "virsh does it".to_owned(), plug, unplug }
+    ByHand { how: "virsh does it".to_owned(), plug, unplug, by_attach: false }
 }
 
 fn host(findings: &[Finding]) -> Diagnosis {
@@ -49,7 +49,14 @@ fn a_vm_can_be_attached_to_or_loaded_or_neither() {
     assert_eq!(all.verdict, "web1 can be attached to, also with --load");
     assert_eq!((all.can_attach, all.can_load), (true, Some(true)));
     let no_way = Finding::degraded(WAY, "none", "plug one in");
-    let some = vm(&[threads, no_way, agent], Some(by_hand()));
+    let lacks = [threads, no_way, agent];
+    let own_monitor = vm(&lacks, Some(ByHand { by_attach: true, ..by_hand() }));
+    assert_eq!(
+        own_monitor.verdict,
+        "web1 can be attached to; with --load only together with --plug, because way to this host: none"
+    );
+    assert_eq!((own_monitor.can_attach, own_monitor.can_load), (true, Some(false)));
+    let some = vm(&lacks, Some(by_hand()));
     assert_eq!(
         some.verdict,
         "web1 can be attached to; not with --load, because way to this host: none"

@@ -18,7 +18,7 @@ use super::journal::{self, Journal, JournalError, Undone};
 use super::procfs::{self, StartTicks};
 use super::qemu_args::LOAD_PORT;
 use super::qmp::{Qmp, QmpError};
-use super::way::Way;
+use super::way::{Way, has_vhost};
 use crate::units::Tid;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -97,7 +97,7 @@ pub enum Plugged {
 /// [`PlugError`]; nothing is left in the VM then.
 pub fn plug(vm: &FoundVm, journals: &Path, socket: &Path) -> Result<Plugged, PlugError> {
     let (mut qmp, monitor) = connect(vm)?;
-    if let Some(way) = find(&mut qmp)? {
+    if let Some(way) = find(&mut qmp, has_vhost())? {
         return Ok(Plugged::Found(way));
     }
     let ended = || PlugError::Ended { vm: vm.label(), pid: vm.pid };
@@ -167,8 +167,11 @@ fn undo(change: &Change) -> io::Result<bool> {
     }
     let failed = |error: QmpError| io::Error::other(error);
     let mut qmp = Qmp::connect_within(&change.monitor, ANSWER_TIMEOUT).map_err(failed)?;
-    let port = unless_gone(qmp.execute("device_del", json!({"id": PORT_ID})));
-    let port = port.map_err(failed)?;
+    let mut port = is_own_port(&mut qmp).map_err(failed)?;
+    if port {
+        let gone = unless_gone(qmp.execute("device_del", json!({"id": PORT_ID})));
+        port = gone.map_err(failed)?;
+    }
     let deadline = Instant::now() + REMOVE_LIMIT;
     let chardev = loop {
         match unless_gone(qmp.execute("chardev-remove", json!({"id": CHARDEV_ID}))) {
@@ -182,6 +185,16 @@ fn undo(change: &Change) -> io::Result<bool> {
     };
     remove_socket(&change.socket);
     Ok(port || chardev)
+}
+
+/// Whether the device with the port's id is the port. QEMU refuses a port whose id a user's device has, and that
+/// device has no character device, or another one.
+fn is_own_port(qmp: &mut Qmp) -> Result<bool, QmpError> {
+    let path = format!("{}/{PORT_ID}", DEVICES[0]);
+    match qmp.execute("qom-get", json!({"path": path, "property": "chardev"})) {
+        Ok(chardev) => Ok(chardev == CHARDEV_ID),
+        refused => unless_gone(refused),
+    }
 }
 
 /// QEMU removes it too, if it ends in order; and its directory is of nothing else.
@@ -236,7 +249,7 @@ fn commands(socket: &Path) -> [(&'static str, Value); 2] {
 }
 
 /// A port of that name, or a vhost-vsock, which the command line need not know of.
-fn find(qmp: &mut Qmp) -> Result<Option<Way>, QmpError> {
+fn find(qmp: &mut Qmp, has_vhost: bool) -> Result<Option<Way>, QmpError> {
     let chardevs = qmp.execute("query-chardev", json!({}))?;
     for container in DEVICES {
         let devices = qmp.execute("qom-list", json!({"path": container}))?;
@@ -247,7 +260,14 @@ fn find(qmp: &mut Qmp) -> Result<Option<Way>, QmpError> {
             let mut get = |property: &str| {
                 qmp.execute("qom-get", json!({"path": path, "property": property}))
             };
-            if device["type"] == "child<virtserialport>" && get("name")? == LOAD_PORT {
+            let kind = device["type"].as_str().unwrap_or_default();
+            if has_vhost && kind.starts_with("child<vhost-vsock-") {
+                let cid = get("guest-cid")?.as_u64().and_then(|cid| u32::try_from(cid).ok());
+                if let Some(cid) = cid {
+                    return Ok(Some(Way::Vsock { cid }));
+                }
+            }
+            if kind == "child<virtserialport>" && get("name")? == LOAD_PORT {
                 let chardev = get("chardev")?;
                 if let Some(path) = socket_of(&chardevs, chardev.as_str().unwrap_or_default()) {
                     return Ok(Some(Way::Serial { path }));

@@ -71,7 +71,8 @@ impl Way {
     }
 }
 
-fn has_vhost() -> bool {
+/// Whether this host has a vhost-vsock.
+pub(super) fn has_vhost() -> bool {
     std::fs::metadata(VHOST_VSOCK).is_ok()
 }
 

@@ -3,10 +3,13 @@
 use super::{CHARDEV_ID, PORT_ID, commands};
 use crate::vmm::found::{FoundVm, Manager};
 use crate::vmm::qemu_args::LOAD_PORT;
-use crate::vmm::way::{NO_WAY_ADVICE, VHOST_VSOCK};
+use crate::vmm::way::{NO_WAY_ADVICE, has_vhost};
 use serde::Serialize;
 use serde_json::json;
 use std::path::Path;
+
+/// What a vhost-vsock is called that a user plugs in, so that no port is in its way, nor it in a port's.
+const VSOCK_ID: &str = "vslice-vsock";
 
 /// What to type, for the VM as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -17,6 +20,9 @@ pub struct ByHand {
     pub plug: Vec<String>,
     /// Those that take it out again.
     pub unplug: Vec<String>,
+    /// Whether `vslice attach --load --plug` plugs a way in by itself: the VM has a QMP socket that no manager
+    /// holds.
+    pub by_attach: bool,
 }
 
 impl ByHand {
@@ -33,11 +39,16 @@ impl ByHand {
 /// The lines for this VM. Nothing is asked of it.
 #[must_use]
 pub fn by_hand(vm: &FoundVm) -> ByHand {
-    let has_vhost = Path::new(VHOST_VSOCK).exists();
+    let has_vhost = has_vhost();
     match (vm.manager, vm.name.as_deref(), vm.qmp_sockets.first()) {
         (Some(manager), Some(domain), _) => through_libvirt(manager, domain, has_vhost),
         (_, _, Some(monitor)) => through_qmp(monitor, vm.pid.0, has_vhost),
-        _ => ByHand { how: NO_WAY_ADVICE.to_owned(), plug: Vec::new(), unplug: Vec::new() },
+        _ => ByHand {
+            how: NO_WAY_ADVICE.to_owned(),
+            plug: Vec::new(),
+            unplug: Vec::new(),
+            by_attach: false,
+        },
     }
 }
 
@@ -62,6 +73,7 @@ fn through_libvirt(manager: Manager, domain: &str, has_vhost: bool) -> ByHand {
         how: "libvirt has its monitor, and plugs a way in; vslice attach finds it".to_owned(),
         plug: vec![virsh("attach-device", &device)],
         unplug: vec![virsh("detach-device", &device)],
+        by_attach: false,
     }
 }
 
@@ -78,15 +90,18 @@ fn through_qmp(monitor: &Path, pid: u32, has_vhost: bool) -> ByHand {
         // The monitor is QEMU's until it has answered.
         vec![format!("(printf '%s\\n' {lines}; sleep 1) | socat - UNIX-CONNECT:{socket}")]
     };
-    let how = "its QMP socket plugs a way in; `vslice attach --load PLAN --plug` does this by itself, and \
-               takes it out again"
+    // Without --plug an attach asks the monitor nothing, and sees what was there at the start only.
+    let how = "`vslice attach --load PLAN --plug` plugs a way in by its QMP socket, and takes it out again; one \
+               that is plugged in by hand, --plug finds and leaves in"
         .to_owned();
+    let by_attach = true;
     if has_vhost {
-        let device = json!({"driver": "vhost-vsock-pci", "id": PORT_ID, "guest-cid": pid});
+        let device = json!({"driver": "vhost-vsock-pci", "id": VSOCK_ID, "guest-cid": pid});
         return ByHand {
             how,
             plug: client(vec![("device_add", device)]),
-            unplug: client(vec![("device_del", json!({"id": PORT_ID}))]),
+            unplug: client(vec![("device_del", json!({"id": VSOCK_ID}))]),
+            by_attach,
         };
     }
     let socket = monitor.with_file_name(format!("{LOAD_PORT}-{pid}.sock"));
@@ -97,6 +112,7 @@ fn through_qmp(monitor: &Path, pid: u32, has_vhost: bool) -> ByHand {
             ("device_del", json!({"id": PORT_ID})),
             ("chardev-remove", json!({"id": CHARDEV_ID})),
         ]),
+        by_attach,
     }
 }
 
@@ -143,7 +159,14 @@ mod tests {
         );
         assert!(line.contains(r#""path":"/run/q/vslice.agent-7.sock""#), "{line}");
         assert!(line.ends_with("; sleep 1) | socat - UNIX-CONNECT:/run/q/qmp"), "{line}");
-        assert!(through_qmp(Path::new("/q"), 7, true).plug[0].contains(r#""guest-cid":7"#));
+        assert!(by_hand.how.contains("by hand, --plug finds"), "{}", by_hand.how);
+        let vsock = through_qmp(Path::new("/q"), 7, true);
+        assert!(vsock.plug[0].contains(r#""guest-cid":7"#));
+        let id = format!(r#""id":"{PORT_ID}""#);
+        assert!(
+            ![&vsock.plug[0], &vsock.unplug[0]].into_iter().any(|line| line.contains(&id)),
+            "that is the id of --plug's own port: {vsock:?}"
+        );
     }
 
     #[test]

@@ -39,6 +39,9 @@ impl Machine {
             "device_add" if !self.has_controller => {
                 Err(generic("No 'virtio-serial-bus' bus found for device 'virtserialport'"))
             }
+            "device_add" if self.ports.contains_key(&id) => {
+                Err(generic(&format!("Duplicate device ID '{id}'")))
+            }
             "device_add" => {
                 self.ports.insert(id, arguments.clone());
                 Ok(json!({}))
@@ -60,14 +63,22 @@ impl Machine {
                 Ok(self.chardevs.iter().map(chardev).collect())
             }
             "qom-list" if arguments["path"] == DEVICES[0] => {
-                let port = |name| json!({"name": name, "type": "child<virtserialport>"});
-                Ok(self.ports.keys().map(port).collect())
+                let child = |(name, device): (&String, &Value)| {
+                    let driver = device["driver"].as_str().unwrap_or("virtserialport");
+                    json!({"name": name, "type": format!("child<{driver}>")})
+                };
+                Ok(self.ports.iter().map(child).collect())
             }
             "qom-list" => Ok(json!([{"name": "type", "type": "string"}])),
             "qom-get" => {
                 let (_, name) =
                     arguments["path"].as_str().expect("a path").rsplit_once('/').unwrap();
-                Ok(self.ports[name][arguments["property"].as_str().expect("a name")].clone())
+                let property = arguments["property"].as_str().expect("a name");
+                let Some(device) = self.ports.get(name) else {
+                    return Err(("DeviceNotFound", format!("Device '{name}' not found")));
+                };
+                let value = device.get(property).cloned();
+                value.ok_or_else(|| generic(&format!("Property 'device.{property}' not found")))
             }
             other => panic!("{other} is not what a port needs"),
         }
@@ -173,6 +184,31 @@ fn a_port_that_was_plugged_in_before_is_found_and_stays() {
         !said.iter().any(|command| command.ends_with("add") || command.ends_with("del")),
         "{said:?}"
     );
+}
+
+#[test]
+fn a_users_device_that_has_the_ports_id_stays() {
+    let lab = Lab::start(with_controller());
+    // No vhost-vsock: on a host without one it is no way.
+    let users = json!({"driver": "vhost-user-vsock-pci", "id": PORT_ID});
+    lab.machine.lock().unwrap().ports.insert(PORT_ID.to_owned(), users.clone());
+    let message = lab.plug().expect_err("the id is taken").to_string();
+    assert!(message.contains("Duplicate device ID"), "{message}");
+    let machine = lab.machine.lock().unwrap();
+    assert_eq!(machine.ports.get(PORT_ID), Some(&users), "{:?}", machine.commands);
+    assert!(machine.chardevs.is_empty(), "the collector's own went");
+    drop(machine);
+    assert_eq!(lab.journals(), 0);
+}
+
+#[test]
+fn a_vhost_vsock_that_was_plugged_in_by_hand_is_found_where_the_host_has_one() {
+    let lab = Lab::start(with_controller());
+    let vsock = json!({"driver": "vhost-vsock-pci", "guest-cid": 7});
+    lab.machine.lock().unwrap().ports.insert("vslice-vsock".to_owned(), vsock);
+    let mut qmp = Qmp::connect(&lab.vm.qmp_sockets[0]).expect("it has a monitor");
+    assert_eq!(find(&mut qmp, true).expect("it answers"), Some(Way::Vsock { cid: 7 }));
+    assert_eq!(find(&mut qmp, false).expect("it answers"), None);
 }
 
 #[test]
