@@ -14,7 +14,7 @@ use vslice::ps::Listing;
 #[command(after_help = "\
 Without a VM the host is examined, for `vslice run` and `vslice attach`; with one, whether it can be attached \
 to, and what a load in its guest needs. The last line says what can be done. Nothing is changed; of a VM only \
-its qemu-ga is asked.
+its qemu-ga is asked, and of a domain libvirt, for its XML.
 
 Exit codes: 0 if VMs, or this VM, can be attached to, also where nothing can be run, for want of a guest image \
 for instance (JSON: can_run, can_load); 1 if not, or if there is no such VM; 2 if the command line is wrong.")]

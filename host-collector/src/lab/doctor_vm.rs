@@ -1,6 +1,6 @@
 //! What one VM that is there offers: whether it can be attached to, and whether its agent would do what
 //! vslice asks of it. Nothing of it is changed; its qemu-ga, if it has one, is asked what it is, and which
-//! vslice-agent the guest has.
+//! vslice-agent the guest has, and libvirt for the XML of its domain.
 
 use super::diagnosis::{Diagnosis, QEMU_GA, VCPU_THREADS, WAY};
 use super::finding::Finding;
@@ -32,14 +32,22 @@ pub fn examine_vm(vm: &FoundVm) -> Diagnosis {
         Err(error) => (Err(error), None),
     };
     let found = Way::find(vm);
-    let plug = found.is_none().then(|| by_hand(vm));
+    let plug = matches!(found, Ok(None)).then(|| by_hand(vm));
     let mut findings = vec![vcpus(vm), lock(vm), way(found), agent(info)];
     findings.extend(own.map(own_agent));
     Diagnosis::of_vm(vm.label(), findings, can_start, plug)
 }
 
-fn way(way: Option<Way>) -> Finding {
+fn way(way: Result<Option<Way>, QgaError>) -> Finding {
     let name = WAY;
+    let way = match way {
+        Ok(way) => way,
+        Err(error) => {
+            let text = error.to_string();
+            let (why, advice) = text.split_once(": ").unwrap_or((&text, "see above"));
+            return Finding::degraded(name, format!("not known, because {why}"), advice);
+        }
+    };
     match way {
         Some(Way::Vsock { cid }) => {
             Finding::ok(name, format!("vhost-vsock, the guest is CID {cid}"))
@@ -159,6 +167,14 @@ mod tests {
         let missing = own_agent(Err(QgaError::NoProgram { program }));
         assert_eq!(missing.status, Status::Degraded);
         assert!(missing.advice.unwrap().contains("--agent"));
+    }
+
+    #[test]
+    fn a_way_that_libvirt_does_not_tell_of_is_not_known() {
+        let silent = way(Err(QgaError::LibvirtSilent { seconds: 5 }));
+        assert_eq!(silent.status, Status::Degraded);
+        assert_eq!(silent.seen, "not known, because libvirt does not answer within 5 s");
+        assert!(silent.advice.unwrap().contains("daemon hangs"));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::vmm::host::HostPcpusError;
 use crate::vmm::io_scheduler::IoSchedulerError;
 use crate::vmm::pin::PinError;
 use crate::vmm::plug::PlugError;
+use crate::vmm::qga::QgaError;
 use crate::vmm::threads::ThreadsError;
 use crate::vmm::way::NO_WAY_ADVICE;
 use std::error::Error;
@@ -82,6 +83,8 @@ pub enum RunError {
          --vm VM` has the lines to do it by hand), or {NO_WAY_ADVICE}"
     )]
     NoWay { vm: String },
+    #[error("whether {vm} has a way from its guest to this host is not known, because {source}")]
+    WayNotKnown { vm: String, source: QgaError },
     #[error("{vm}: {source}")]
     Plug { vm: String, source: PlugError },
     #[error(transparent)]

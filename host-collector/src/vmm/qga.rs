@@ -72,6 +72,13 @@ pub enum QgaError {
     #[error("virsh cannot be run: {source}; apt-get install libvirt-clients")]
     NoVirsh { source: io::Error },
     #[error(
+        "libvirt does not answer within {seconds} s: see whether its daemon hangs (systemctl status \
+         libvirtd virtqemud)"
+    )]
+    LibvirtSilent { seconds: u64 },
+    #[error("libvirt shows no such domain: {words}")]
+    NoDomain { words: String },
+    #[error(
         "there is no port for qemu-ga: give the VM a virtio-serial port named \
          org.qemu.guest_agent.0 (libvirt: <channel type='unix'><target type='virtio' \
          name='org.qemu.guest_agent.0'/></channel>)"

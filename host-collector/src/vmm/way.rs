@@ -2,7 +2,7 @@
 
 use super::found::FoundVm;
 use super::qemu_args::LOAD_PORT;
-use super::qga::LibvirtDaemon;
+use super::qga::{LibvirtDaemon, QgaError};
 use roxmltree::{Document, Node};
 use std::path::PathBuf;
 
@@ -34,12 +34,14 @@ pub enum Way {
 impl Way {
     /// The best one that a VM has now: by its command line, or, of a domain of libvirt, plugged in since.
     /// The VM itself is asked nothing; libvirt may be.
-    #[must_use]
-    pub fn find(vm: &FoundVm) -> Option<Way> {
-        Way::of_vm(vm).or_else(|| {
-            let daemon = LibvirtDaemon::of_vm(vm)?;
-            Way::in_domain(&daemon.domain_xml(vm.name.as_deref()?)?)
-        })
+    ///
+    /// # Errors
+    /// Why it is not known whether there is one: libvirt does not say.
+    pub fn find(vm: &FoundVm) -> Result<Option<Way>, QgaError> {
+        match (Way::of_vm(vm), LibvirtDaemon::of_vm(vm), vm.name.as_deref()) {
+            (None, Some(daemon), Some(domain)) => Ok(Way::in_domain(&daemon.domain_xml(domain)?)),
+            (way, _, _) => Ok(way),
+        }
     }
 
     /// In a running domain's XML (libvirt: docs/formatdomain.rst, "Channel" and "Vsock").

@@ -26,11 +26,12 @@ impl PluggedPorts {
         plugs: bool,
         watcher: &mut dyn Watcher,
     ) -> Result<Way, RunError> {
-        if let Some(way) = Way::find(vm) {
-            return Ok(way);
-        }
-        if !plugs {
-            return Err(RunError::NoWay { vm: vm.label() });
+        match Way::find(vm) {
+            Ok(Some(way)) => return Ok(way),
+            // To plug one in, QEMU itself is asked what there is.
+            _ if plugs => {}
+            Ok(None) => return Err(RunError::NoWay { vm: vm.label() }),
+            Err(source) => return Err(RunError::WayNotKnown { vm: vm.label(), source }),
         }
         watcher.stage(&format!("plugging a port into {}", vm.label()));
         let directory = PrivateDir::create(&scratch::parent_dir())?;
