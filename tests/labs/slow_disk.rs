@@ -6,6 +6,7 @@ mod load;
 use crate::Case;
 use libtest_mimic::Failed;
 use load::{DiskLoad, Witness, percentile};
+use serde_json::Value;
 use std::path::PathBuf;
 use std::time::Duration;
 use vslice_tests::{Lab, not_judged};
@@ -22,10 +23,15 @@ pub(crate) const CASES: &[Case] = &[
 /// as its cause: well above what dominates by half of the time.
 const SHARE_JUDGED: f64 = 0.75;
 
+/// Where the tail waits for a pCPU by more than this share, apart from its disk, others kept the vCPU
+/// from it: then it is not the disk alone that is to be named.
+const PCPU_WAIT_SHARE_MAX: f64 = 0.25;
+
 /// The disk is slow if a read of the test's own takes so many times as long as before.
 const SLOWER_JUDGED: f64 = 4.0;
 
-/// One guest that reads 1 MiB by 4 KiB; its reader's vCPU has pCPU1 for itself.
+/// One guest that reads 2 MiB by 4 KiB, so that the tail is of five requests; its reader's vCPU has pCPU1 for
+/// itself.
 fn plan(hogs: &str) -> String {
     format!(
         r#"
@@ -51,7 +57,7 @@ vcpu = 1
 pattern = "seq"
 engine = "psync"
 block = "4KiB"
-total = "1MiB"
+total = "2MiB"
 "#
     )
 }
@@ -96,6 +102,12 @@ fn names_the_disk(lab: &Lab, test: &str, hogs: &str) -> Result<(), Failed> {
     if (tail_ns as f64) < SHARE_JUDGED * p99_ns as f64 {
         return not_judged(test, &format!("more than the disk made the guest's tail: {figures}"));
     }
+    let pcpu_wait = pcpu_wait_share(&summary);
+    if pcpu_wait > PCPU_WAIT_SHARE_MAX {
+        let percent = pcpu_wait * 100.0;
+        let because = format!("{percent:.0} % of the tail are waits for a pCPU: {figures}");
+        return not_judged(test, &because);
+    }
     let printed = run.printed();
     let words = printed.split_whitespace().collect::<Vec<_>>().join(" ");
     let told =
@@ -104,4 +116,13 @@ fn names_the_disk(lab: &Lab, test: &str, hogs: &str) -> Result<(), Failed> {
         return Ok(());
     }
     Err(format!("'{told}' is not said, though {figures}:\n{printed}").into())
+}
+
+/// The share of the time of the slowest requests in which they waited for their vCPU's pCPU, while no disk had
+/// their I/O.
+fn pcpu_wait_share(summary: &Value) -> f64 {
+    let causes = summary["causes"]["p99"].as_array().into_iter().flatten();
+    let waits = causes
+        .filter(|cause| matches!(cause["part"].as_str(), Some("preempt_wait" | "wakeup_delay")));
+    waits.filter_map(|cause| cause["share"].as_f64()).sum()
 }

@@ -17,7 +17,6 @@ use self::hidden::Hidden;
 use self::kvm_word::KvmWord;
 use self::samples::Samples;
 use self::service::Service;
-use super::census::HostThread;
 use super::disk_notes;
 use super::manifest::{GuestRecord, Manifest, SCHEMA, Status, VmRecord};
 use crate::clock::tsc::TscSample;
@@ -65,9 +64,10 @@ pub fn analyse(path: &Path) -> Result<Summary, AnalyseError> {
     let run = RunDir::open(path)?;
     let manifest = manifest_of(&run)?;
     let stacks = optional(run.read_stack_names())?;
-    let threads: Vec<HostThread> = optional(run.read_json("threads.json"))?;
-    let came: Vec<HostThread> = optional(run.read_json("threads_end.json"))?;
+    let (threads, unread) = threads::census(&run, "threads.json");
+    let (came, came_unread) = threads::census(&run, "threads_end.json");
     let mut analysis = Analysis::new(&run, &manifest)?;
+    analysis.warnings.extend(unread.into_iter().chain(came_unread));
     let tasks = threads::tasks(&manifest, &threads);
     let (end, timeline) = analysis.lay_out(&manifest, &stacks, tasks)?;
     let commands = threads::commands(&threads, &came, timeline.tasks());
@@ -154,6 +154,7 @@ impl<'a> Analysis<'a> {
         };
         analysis.warnings.extend(facts::uncovered(manifest));
         analysis.warnings.extend(facts::stacks_refused(manifest));
+        analysis.warnings.extend(threads::left_out(&manifest.cost));
         let vms = manifest.vms.iter();
         analysis.warnings.extend(vms.filter_map(|vm| facts::throttled(manifest, vm)));
         analysis.warnings.extend(facts::stolen(manifest));

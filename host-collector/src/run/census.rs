@@ -17,6 +17,24 @@ const COMMAND_BYTES_MAX: u64 = 512;
 /// For how long command lines are waited for, all together.
 const COMMANDS_WITHIN: Duration = Duration::from_secs(1);
 
+/// What is kept of a census at most, so that its file stays below what is read of one. Where there is more,
+/// the rest is counted.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    threads_count: usize,
+    /// All command lines together.
+    commands_bytes: usize,
+}
+
+/// A host of some thousand processes and some ten thousand threads is far below it.
+const HOST_ROOM: Room = Room { threads_count: 1 << 17, commands_bytes: 8 << 20 };
+
+/// These are written when a run may have filled its disk, into room that was kept for them.
+const NEWCOMERS_ROOM: Room = Room { threads_count: 1 << 12, commands_bytes: 1 << 20 };
+
+/// What the newcomers' file takes at most.
+pub(super) const NEWCOMERS_JSON_BYTES_MAX: u64 = 4 << 20;
+
 /// The name of vslice's program.
 const VSLICE: &str = "vslice";
 
@@ -40,36 +58,73 @@ pub struct HostThread {
     pub command: Option<String>,
 }
 
-/// All threads of the host, in order of their processes. Those that end meanwhile are left out.
+/// Threads of the host, and how many more there were than are kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Census {
+    /// The threads, in order of their processes.
+    pub threads: Vec<HostThread>,
+    /// Threads that were too many to be kept.
+    pub threads_left_out_count: u64,
+    /// Processes whose command line was too much to be kept.
+    pub commands_left_out_count: u64,
+}
+
+impl Census {
+    fn take(mut threads: impl Iterator<Item = HostThread>, room: Room) -> Census {
+        let mut census = Census {
+            threads: threads.by_ref().take(room.threads_count).collect(),
+            threads_left_out_count: threads.count() as u64,
+            commands_left_out_count: 0,
+        };
+        census.add_commands(room);
+        census
+    }
+
+    /// What has not come in time is not known.
+    fn add_commands(&mut self, room: Room) {
+        let leaders = self.threads.iter().filter(|thread| is_leader(thread) && !thread.is_kernel);
+        let commands = read_commands(leaders.map(|thread| thread.pid).collect());
+        let (mut by_pid, left_out_count) = fitting(commands, room);
+        for thread in self.threads.iter_mut().filter(|thread| is_leader(thread)) {
+            thread.command = by_pid.remove(&thread.pid);
+        }
+        self.commands_left_out_count = left_out_count;
+    }
+}
+
+/// All threads of the host. Those that end meanwhile are left out.
 #[must_use]
-pub fn host_threads() -> Vec<HostThread> {
-    let mut threads: Vec<HostThread> = procfs::pids().into_iter().flat_map(threads_of).collect();
-    add_commands(&mut threads);
-    threads
+pub fn host_threads() -> Census {
+    Census::take(procfs::pids().into_iter().flat_map(threads_of), HOST_ROOM)
 }
 
 /// The processes that are there now and were not in this census, or are called otherwise now: each by
 /// the thread that it began with.
 #[must_use]
-pub fn newcomers(before: &[HostThread]) -> Vec<HostThread> {
+pub fn newcomers(before: &[HostThread]) -> Census {
     let known: HashMap<Tid, &str> =
         before.iter().map(|thread| (thread.tid, thread.comm.as_str())).collect();
     let leaders = procfs::pids().into_iter().filter_map(|pid| thread_of(pid, pid));
     let is_new = |thread: &HostThread| known.get(&thread.tid) != Some(&thread.comm.as_str());
-    let mut threads: Vec<HostThread> = leaders.filter(is_new).collect();
-    add_commands(&mut threads);
-    threads
+    Census::take(leaders.filter(is_new), NEWCOMERS_ROOM)
 }
 
-fn threads_of(pid: Tid) -> Vec<HostThread> {
-    let Some(leader) = thread_of(pid, pid) else { return Vec::new() };
-    let tids = procfs::tids(pid).unwrap_or_default();
-    let others = tids.into_iter().filter(|tid| *tid != pid);
-    let others = others.filter_map(|tid| {
-        let comm = harmless(&procfs::comm(pid, tid).ok()?);
-        Some(HostThread { tid, comm, ..leader.clone() })
-    });
-    std::iter::once(leader.clone()).chain(others).collect()
+/// One after the other, as a process may have more threads than are kept.
+fn threads_of(pid: Tid) -> impl Iterator<Item = HostThread> {
+    thread_of(pid, pid).into_iter().flat_map(move |leader| {
+        let tids = procfs::tids(pid).unwrap_or_default();
+        let first = leader.clone();
+        let others = tids.into_iter().filter(move |tid| *tid != pid);
+        let others = others.filter_map(move |tid| {
+            let comm = harmless(&procfs::comm(pid, tid).ok()?);
+            Some(HostThread { tid, comm, ..leader.clone() })
+        });
+        std::iter::once(first).chain(others)
+    })
+}
+
+fn is_leader(thread: &HostThread) -> bool {
+    thread.tid == thread.pid
 }
 
 fn thread_of(pid: Tid, tid: Tid) -> Option<HostThread> {
@@ -82,30 +137,37 @@ fn thread_of(pid: Tid, tid: Tid) -> Option<HostThread> {
 }
 
 /// Reads the command lines on a thread of its own: the kernel takes the lock of the process's memory for
-/// it, and one that hangs with that lock must not keep the run from beginning. What has not come in time
-/// is not known.
-fn add_commands(threads: &mut [HostThread]) {
-    let leaders = threads.iter().filter(|thread| thread.tid == thread.pid && !thread.is_kernel);
-    let pids: Vec<Tid> = leaders.map(|thread| thread.pid).collect();
+/// it, and one that hangs with that lock must not keep the run from beginning.
+fn read_commands(pids: Vec<Tid>) -> impl Iterator<Item = (Tid, String)> {
     let (sender, commands) = mpsc::sync_channel(64);
     let reader = std::thread::Builder::new().name("census".to_owned()).spawn(move || {
         let read = pids.into_iter().filter_map(|pid| Some((pid, command(pid)?)));
         // Nobody waits any more, if it cannot be sent.
         let _ = read.map(|read| sender.send(read)).take_while(Result::is_ok).count();
     });
-    if reader.is_err() {
-        return;
-    }
+    // Where there is no such thread its end of the channel is gone, and nothing comes.
+    drop(reader);
     let deadline = Instant::now() + COMMANDS_WITHIN;
-    let mut by_pid = HashMap::new();
-    while let Ok((pid, command)) =
-        commands.recv_timeout(deadline.saturating_duration_since(Instant::now()))
-    {
-        by_pid.insert(pid, command);
+    let left = move || deadline.saturating_duration_since(Instant::now());
+    std::iter::from_fn(move || commands.recv_timeout(left()).ok())
+}
+
+/// The first ones that there is room for, and how many of the others have none.
+fn fitting(
+    commands: impl Iterator<Item = (Tid, String)>,
+    room: Room,
+) -> (HashMap<Tid, String>, u64) {
+    let (mut kept, mut left_bytes, mut left_out_count) = (HashMap::new(), room.commands_bytes, 0);
+    for (pid, command) in commands {
+        match left_bytes.checked_sub(command.len()) {
+            Some(left) => {
+                left_bytes = left;
+                kept.insert(pid, command);
+            }
+            None => left_out_count += 1,
+        }
     }
-    for thread in threads.iter_mut().filter(|thread| thread.tid == thread.pid) {
-        thread.command = by_pid.remove(&thread.pid);
-    }
+    (kept, left_out_count)
 }
 
 /// The words of a command line with spaces between them; `None` if there are none.
@@ -125,10 +187,63 @@ fn shown(bytes: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::JSON_BYTES_MAX;
+
+    /// Of the longest names that the kernel shows (64 bytes with their end, `proc_task_name` in
+    /// fs/proc/array.c), of letters that JSON escapes.
+    fn at_worst(room: Room) -> u64 {
+        let tid = Tid(u32::MAX);
+        let thread = HostThread {
+            tid,
+            pid: tid,
+            comm: "\"".repeat(63),
+            is_kernel: false,
+            is_vslice: false,
+            command: Some(String::new()),
+        };
+        let one = serde_json::to_string_pretty(&[&thread]).unwrap().len() as u64;
+        room.threads_count as u64 * one + 2 * room.commands_bytes as u64
+    }
+
+    #[test]
+    fn what_is_kept_of_a_census_can_be_read_again() {
+        assert!(at_worst(HOST_ROOM) < JSON_BYTES_MAX, "{}", at_worst(HOST_ROOM));
+        let newcomers_bytes = at_worst(NEWCOMERS_ROOM);
+        assert!(newcomers_bytes < NEWCOMERS_JSON_BYTES_MAX, "{newcomers_bytes}");
+    }
+
+    #[test]
+    fn threads_that_are_too_many_are_counted() {
+        let thread = |tid| HostThread {
+            tid: Tid(tid),
+            pid: Tid(7),
+            comm: "many".to_owned(),
+            is_kernel: false,
+            is_vslice: false,
+            command: None,
+        };
+        let room = Room { threads_count: 3, commands_bytes: 0 };
+        let census = Census::take((100..110).map(thread), room);
+        assert_eq!(census.threads, [thread(100), thread(101), thread(102)]);
+        assert_eq!((census.threads_left_out_count, census.commands_left_out_count), (7, 0));
+    }
+
+    #[test]
+    fn command_lines_that_are_too_much_are_counted() {
+        let commands = ["12345", "1234567", "123", "12345"];
+        let commands = (1..).map(Tid).zip(commands.map(str::to_owned));
+        let room = Room { threads_count: 10, commands_bytes: 10 };
+        let (kept, left_out_count) = fitting(commands, room);
+        let kept: std::collections::BTreeSet<Tid> = kept.into_keys().collect();
+        assert_eq!(
+            (kept.into_iter().collect::<Vec<_>>(), left_out_count),
+            (vec![Tid(1), Tid(3)], 2)
+        );
+    }
 
     #[test]
     fn this_test_is_in_the_census_and_no_kernel_thread() {
-        let threads = host_threads();
+        let threads = host_threads().threads;
         let pid = Tid(std::process::id());
         let own = threads.iter().find(|thread| thread.tid == pid).unwrap();
         assert!(!own.is_kernel && own.pid == pid);
@@ -143,7 +258,7 @@ mod tests {
 
     #[test]
     fn who_came_since_is_told_by_its_process() {
-        let before = host_threads();
+        let before = host_threads().threads;
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let pid = Tid(child.id());
         let named = |threads: Vec<HostThread>| {
@@ -152,7 +267,7 @@ mod tests {
         // It is a copy of this process until it runs its own program.
         let found = (0..500).find_map(|_| {
             std::thread::sleep(Duration::from_millis(10));
-            named(newcomers(&before))
+            named(newcomers(&before).threads)
         });
         child.kill().unwrap();
         child.wait().unwrap();

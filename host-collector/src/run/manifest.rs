@@ -351,6 +351,12 @@ pub struct Cost {
     /// Switches whose kernel stack found no room in the table of stacks.
     #[serde(default)]
     pub stacks_refused_count: u64,
+    /// Threads of the host for which its censuses had no room.
+    #[serde(default)]
+    pub threads_left_out_count: u64,
+    /// Processes for whose command lines they had none.
+    #[serde(default)]
+    pub commands_left_out_count: u64,
     /// Bytes that the kernel wrote into the rings for them.
     pub ring_bytes: u64,
     /// Bytes of the streams in the run directory.

@@ -1,6 +1,6 @@
 //! The measured window of a recording: everything that begins just before it and ends just after it.
 
-use super::census::{host_threads, newcomers};
+use super::census::{Census, HostThread, host_threads, newcomers};
 use super::error::RunError;
 use super::evidence::EvidencePlan;
 use super::manifest::{Manifest, Window};
@@ -64,8 +64,7 @@ impl Measurement<'_> {
             watcher.stage(&format!("no events are recorded, only {}: {reason}", level.name()));
         }
         // After the start, so that the recorder's own threads are in it, and nobody is born between.
-        let threads = host_threads();
-        self.dir.write_private_json("threads.json", &threads)?;
+        let threads = self.keep("threads.json", host_threads(), manifest)?;
         quota::note_start(&mut manifest.vms);
         let mut tscs = TscWatch::start(&manifest.vms, self.accelerator);
         tscs.write(manifest);
@@ -90,13 +89,27 @@ impl Measurement<'_> {
         if matches!(worked, Err(RunError::Interrupted)) {
             watcher.stage("interrupted, closing the run; interrupt once more not to wait for that");
         }
-        let came = self.dir.write_private_json("threads_end.json", &newcomers(&threads));
         let wound_down = work.wind_down();
         manifest.cost.cpu_ns = own_cpu_ns().saturating_sub(cpu_before_ns);
         manifest.cost.run_delay_ns = own_run_delay_ns().saturating_sub(delay_before_ns);
         let recorded = observer.finish(self.dir, manifest);
+        // All of /proc is looked at here, so no load goes on any more, and nothing is recorded.
+        let came = self.keep("threads_end.json", newcomers(&threads), manifest);
         // What happened first is what the others follow from.
-        worked.and(wound_down).and(recorded).and(came.map_err(RunError::from))
+        worked.and(wound_down).and(recorded).and(came.map(drop))
+    }
+
+    /// Writes a census, and tells the manifest what is not in it.
+    fn keep(
+        &self,
+        name: &str,
+        census: Census,
+        manifest: &mut Manifest,
+    ) -> Result<Vec<HostThread>, RunError> {
+        manifest.cost.threads_left_out_count += census.threads_left_out_count;
+        manifest.cost.commands_left_out_count += census.commands_left_out_count;
+        self.dir.write_private_json(name, &census.threads)?;
+        Ok(census.threads)
     }
 
     fn recorder(&self, manifest: &Manifest) -> Result<Recorder, RunError> {
@@ -130,3 +143,6 @@ fn own_cpu_ns() -> u64 {
     };
     ns(usage.user_time()) + ns(usage.system_time())
 }
+
+#[cfg(test)]
+mod tests;

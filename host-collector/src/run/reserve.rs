@@ -1,9 +1,10 @@
 //! Room for the last words of a run on a disk that it has filled.
 //!
-//! What is written then is the manifest, the stacks' names, the summary and the report. They grow while
-//! the run goes on: what they can grow to is bounded, and taken before the window begins; only the names
-//! of stacks, of which a run has some hundred and may have thousands, get their room as they come.
+//! What is written then is the manifest, the stacks' names, the processes that came, the summary and the
+//! report. They grow while the run goes on: what they can grow to is bounded, and taken before the window
+//! begins; only the names of stacks, of which a run has some hundred and may have thousands, get their room as they come.
 
+use super::census::NEWCOMERS_JSON_BYTES_MAX;
 use super::manifest::{Manifest, TscReading};
 use super::tsc_watch::{READINGS_MAX, SAMPLES_MAX};
 use crate::clock::host_time::ToldTime;
@@ -24,6 +25,11 @@ const BASE_BYTES: u64 = 256 << 10;
 
 /// While a new manifest is written the old one is still there; the summary has most of it once more.
 const MANIFESTS_COUNT: u64 = 3;
+
+/// Room is taken up to here. More is needed only where KVM writes the TSCs of some hundred vCPUs again and
+/// again for a quarter of an hour; taken of every host of that size, it would be hundreds of MB, and who has
+/// less on a disk could not record there at all.
+const ROOM_BYTES_MAX: u64 = 64 << 20;
 
 /// A line of JSON is indented by so much at most.
 const INDENT_BYTES: u64 = 24;
@@ -48,7 +54,7 @@ pub(super) fn take(dir: &RunDir) -> Result<(), StoreError> {
 /// # Errors
 /// As [`take`].
 pub(super) fn fit(dir: &RunDir, manifest: &Manifest) -> Result<(), StoreError> {
-    grow(&path(dir), last_words_bytes(manifest))
+    grow(&path(dir), last_words_bytes(manifest).min(ROOM_BYTES_MAX))
 }
 
 /// Gives the room back, if it has not been given back already.
@@ -110,7 +116,7 @@ fn last_words_bytes(manifest: &Manifest) -> u64 {
             growth += HOST_TIMES_MAX as u64 * told_bytes + NOTICES_MAX as u64 * notice_bytes;
         }
     }
-    BASE_BYTES + MANIFESTS_COUNT * (now + growth)
+    BASE_BYTES + NEWCOMERS_JSON_BYTES_MAX + MANIFESTS_COUNT * (now + growth)
 }
 
 /// What a value takes in a manifest, at most.
@@ -162,7 +168,7 @@ impl<Sink: EventSink> EventSink for ReservingSink<Sink> {
 #[cfg(test)]
 mod tests {
     use super::super::analyse::tests::manifest;
-    use super::super::manifest::VcpuTsc;
+    use super::super::manifest::{ThreadRecord, VcpuTsc};
     use super::*;
     use crate::store::StackNames;
 
@@ -215,10 +221,22 @@ mod tests {
         let whole = serde_json::to_vec_pretty(&after_an_hour(begun.clone())).unwrap().len() as u64;
         let summary = crate::report::example::summary();
         let summary = serde_json::to_vec_pretty(&summary).unwrap().len() as u64;
-        let needed = 3 * whole + summary;
+        let needed = 3 * whole + summary + NEWCOMERS_JSON_BYTES_MAX;
         let reserved = last_words_bytes(&begun);
         assert!(reserved >= needed, "{reserved} bytes for {needed}");
         assert!(whole > BASE_BYTES, "or this test shows nothing: {whole}");
+    }
+
+    #[test]
+    fn the_room_of_a_host_of_many_vcpus_is_bounded() {
+        let scratch = tempfile::tempdir().unwrap();
+        let run = RunDir::create(&scratch.path().join("run")).unwrap();
+        let mut many = manifest();
+        let threads = &mut many.vms[0].threads;
+        let vcpu = threads.iter().find(|thread| thread.vcpu.is_some()).unwrap().clone();
+        threads.extend((2..512).map(|id| ThreadRecord { vcpu: Some(VcpuId(id)), ..vcpu.clone() }));
+        fit(&run, &many).unwrap();
+        assert_eq!(reserve_bytes(&run), ROOM_BYTES_MAX);
     }
 
     #[test]

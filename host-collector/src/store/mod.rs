@@ -74,6 +74,8 @@ pub use event_writers::EventWriters;
 pub use hog_gaps::HogGapItem;
 pub use merge::EventMerge;
 pub use requests::RequestItem;
+#[cfg(test)]
+pub(crate) use run_dir::JSON_BYTES_MAX;
 pub use run_dir::{RunDir, VmName};
 pub use stacks::{FRAMES_MAX, StackFrames, StackNames};
 

@@ -9,8 +9,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// No JSON file of a run comes near this size.
-const JSON_BYTES_MAX: u64 = 64 << 20;
+/// No JSON file of a run comes to this size: what could is bounded where it is written.
+pub(crate) const JSON_BYTES_MAX: u64 = 64 << 20;
 
 /// What the umask leaves of these.
 const MODE_SHARED: u32 = 0o666;

@@ -56,7 +56,7 @@ impl Counts {
 #[derive(Debug, Clone, Copy)]
 struct Usage {
     at: Instant,
-    /// Idle, by `/proc/stat`, in steps of 10 ms.
+    /// Idle, by `/proc/stat`, with or without I/O that is waited for, in steps of 10 ms.
     idle_ns: u64,
 }
 
@@ -109,7 +109,9 @@ impl Watch<'_> {
             _ => 0,
         };
         let length_ns = (usage.at - self.usage.at).as_nanos() as f64;
-        let known_ns = usage.idle_ns - self.usage.idle_ns + vcpu.run_ns + injected;
+        // The part of it that waits for I/O may decrease, see proc_stat(5).
+        let idle_ns = usage.idle_ns.saturating_sub(self.usage.idle_ns);
+        let known_ns = idle_ns + vcpu.run_ns + injected;
         Ok(Seen { vcpu, taken_share: (1.0 - known_ns as f64 / length_ns).clamp(0.0, 1.0) })
     }
 

@@ -14,6 +14,7 @@ use crate::host_event::{BlockEvent, BlockStep, KvmEvent, PrevState, Switch};
 use crate::join::{NoPhase, Part, Phase};
 use crate::report::clock::{ClockMethod, HogCheck, WordCheck};
 use crate::report::model::Relation;
+use crate::run::census::HostThread;
 use crate::run::manifest::{
     DiskRecord, GroupRecord, GuestClock, GuestEnd, GuestRecord, HogRecord, LockRecord,
     ThreadRecord, TscReading, TscRecord, VcpuTsc, Window,
@@ -249,6 +250,33 @@ fn a_whole_run_has_the_figures_that_were_drawn() {
     let [waits] = &summary.lock_waits[..] else { panic!("{:?}", summary.lock_waits) };
     assert_eq!((waits.reason, waits.count, waits.total_ns), (Reason::Bql, 1, 100_000));
     assert_eq!(waits.released_by.name, "vm1 main loop");
+}
+
+#[test]
+fn a_census_that_cannot_be_read_costs_names_and_not_the_report() {
+    let (_scratch, run) = run_dir(&manifest());
+    streams(&run, &[0, 500, 1150], true);
+    std::fs::write(run.path().join("threads.json"), "[{").unwrap();
+    let too_large = std::fs::File::create(run.path().join("threads_end.json")).unwrap();
+    too_large.set_len(crate::store::JSON_BYTES_MAX + 1).unwrap();
+    let summary = analyse(run.path()).unwrap();
+    assert_eq!(summary.requests.count, 2);
+    let said = notices(&summary);
+    assert!(said.contains("threads.json cannot be read (EOF while parsing"), "{said}");
+    assert!(said.contains("threads_end.json cannot be read (it is larger than 67108864"), "{said}");
+}
+
+#[test]
+fn what_a_census_had_no_room_for_is_said() {
+    let mut manifest = manifest();
+    manifest.cost.threads_left_out_count = 12;
+    manifest.cost.commands_left_out_count = 3;
+    let (_scratch, run) = run_dir(&manifest);
+    names(&run);
+    streams(&run, &[0, 500, 1150], true);
+    let said = notices(&analyse(run.path()).unwrap());
+    assert!(said.contains("12 more threads than are kept of one"), "{said}");
+    assert!(said.contains("command lines of 3 processes"), "{said}");
 }
 
 /// On vm2's vCPU1's pCPU, in its last stay but one, a shell bears a process that runs two programs, and a

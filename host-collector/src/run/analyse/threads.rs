@@ -1,13 +1,57 @@
 //! Who is who when recording begins: the threads of the host, from the census and the manifest.
 
-use crate::report::{CommandLine, ThreadKind, VmIndex};
+use crate::report::{CommandLine, ThreadKind, VmIndex, Warning};
 use crate::run::census::HostThread;
-use crate::run::manifest::Manifest;
+use crate::run::manifest::{Cost, Manifest};
+use crate::store::{RunDir, StoreError};
 use crate::task::{Process, Task};
 use crate::text::harmless;
 use crate::timeline::Tasks;
 use crate::units::{HostNs, Tid};
 use std::collections::HashMap;
+use std::io::ErrorKind;
+
+/// A census of a run; and why it cannot be read, if it is there. It costs names then, and not the report:
+/// whoever may read the rest may not be its owner, for instance.
+pub(super) fn census(run: &RunDir, name: &str) -> (Vec<HostThread>, Option<Warning>) {
+    // Without the path, as the same run is the same report wherever it lies.
+    let why = match run.read_json(name) {
+        Ok(threads) => return (threads, None),
+        // A run that ended early has not written the last one.
+        Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            return (Vec::new(), None);
+        }
+        Err(StoreError::Io { source, .. }) => source.to_string(),
+        Err(StoreError::Json { source, .. }) => source.to_string(),
+        Err(StoreError::TooLarge { limit_bytes, .. }) => {
+            format!("it is larger than {limit_bytes} bytes")
+        }
+        Err(other) => other.to_string(),
+    };
+    let text = format!(
+        "{name} cannot be read ({}): what only it tells of antagonists is missing, as their kinds, \
+         names and command lines",
+        harmless(&why)
+    );
+    (Vec::new(), Some(Warning::Notice { text }))
+}
+
+/// What the censuses had no room for.
+pub(super) fn left_out(cost: &Cost) -> Vec<Warning> {
+    let threads = cost.threads_left_out_count;
+    let threads = (threads > 0).then(|| {
+        format!(
+            "this host had {threads} more threads than are kept of one: as antagonists they are of an \
+             unknown kind"
+        )
+    });
+    let commands = cost.commands_left_out_count;
+    let commands = (commands > 0).then(|| {
+        format!("the command lines of {commands} processes were more than are kept of a host")
+    });
+    let texts = threads.into_iter().chain(commands);
+    texts.map(|text| Warning::Notice { text }).collect()
+}
 
 /// Those that were there when recording started.
 pub(super) fn tasks(manifest: &Manifest, census: &[HostThread]) -> Tasks {
