@@ -30,7 +30,7 @@ const PCPU_WAIT_SHARE_MAX: f64 = 0.25;
 /// The disk is slow if a read of the test's own takes so many times as long as before.
 const SLOWER_JUDGED: f64 = 4.0;
 
-/// One guest that reads 2 MiB by 4 KiB, so that the tail is of five requests; its reader's vCPU has pCPU1 for
+/// One guest that reads 1.5 MiB by 4 KiB, so that the tail is of three requests; its reader's vCPU has pCPU1 for
 /// itself.
 fn plan(hogs: &str) -> String {
     format!(
@@ -57,7 +57,7 @@ vcpu = 1
 pattern = "seq"
 engine = "psync"
 block = "4KiB"
-total = "2MiB"
+total = "1536KiB"
 "#
     )
 }

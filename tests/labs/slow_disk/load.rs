@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Reads in flight at once. Large ones, that keep the disk busy and hardly a pCPU: each waits for the others, and so does the guest.
-const READERS_COUNT: usize = 48;
+const READERS_COUNT: usize = 32;
 const READ_BYTES: usize = 1 << 20;
 const FILE_BYTES: usize = 128 << 20;
 
