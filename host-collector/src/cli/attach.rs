@@ -26,7 +26,7 @@ instead, and who held QEMU's big lock. Ctrl-C ends the recording in order.
 With --load, vslice-agent is started in each guest through its qemu-ga, runs the hogs and readers of \
 the plan's VM of that name (or of the one after =), and each request is in the report. The guest needs a \
 way to this host: a vhost-vsock, or a virtio-serial port named vslice.agent (`vslice doctor --vm VM`), or \
---plug plugs one in meanwhile. What comes to nothing leaves no run directory.
+--plug plugs one in meanwhile. What comes to nothing leaves no files of a run.
 
 Examples:
   vslice ps                             which VMs there are

@@ -33,7 +33,7 @@ pub struct Names {
     /// Threads under their latest names; one that is missing is called by its number.
     pub threads: HashMap<Tid, Arc<Task>>,
     /// The command lines of processes, where they could be read; they are anybody's text, made
-    /// [harmless](crate::text::harmless).
+    /// [harmless].
     pub commands: HashMap<Process, CommandLine>,
     /// Kernel symbols of a stack, the innermost first.
     pub stacks: HashMap<StackId, Vec<String>>,

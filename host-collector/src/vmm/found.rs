@@ -112,7 +112,7 @@ impl FoundVm {
     }
 }
 
-/// Why a VM's accelerator is not known, where it is not: see [`Signs::accelerator`].
+/// Why a VM's accelerator is not known, where it is not.
 pub const NO_ACCELERATOR: &str = "accelerator not known, because neither its vCPU threads nor its open files \
                                   nor its command line tell it";
 

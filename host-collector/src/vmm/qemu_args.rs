@@ -49,7 +49,7 @@ pub struct QemuArgs {
     pub load_socket: Option<SocketPlace>,
     /// The CID of its vhost-vsock.
     pub vsock_cid: Option<u32>,
-    /// The accelerators that it may run with, the first one that works; see [`accelerators`].
+    /// The accelerators that it may run with: those that are asked for, else its defaults.
     pub accelerators: Vec<String>,
 }
 

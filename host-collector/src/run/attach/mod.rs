@@ -151,7 +151,7 @@ impl<'a> Attachment<'a> {
     /// returned says how that went once it was measured.
     ///
     /// # Errors
-    /// Why nothing was measured. There is no run directory then.
+    /// Why nothing was measured. There is no file of a run then, and no directory that was not there before.
     pub fn record(&self, watcher: &mut dyn Watcher) -> Result<Result<(), RunError>, NotMeasured> {
         let mut manifest = self.manifest();
         let result = self.make(&mut manifest, watcher);
