@@ -135,7 +135,9 @@ fn recorded(qemu: &Path) -> Outcome {
         vcpu["tid"] == machine.vcpu().0 && vcpu["timeslices"]["count"].as_u64() > Some(10),
         what,
     )?;
-    check(vcpu["antagonists"][0]["name"] == name.trim_end(), what)?;
+    // Whoever else is busy on this machine may be there for longer.
+    let antagonists = vcpu["antagonists"].as_array().ok_or("no antagonists")?;
+    check(antagonists.iter().any(|antagonist| antagonist["name"] == name.trim_end()), what)?;
     let rows = vcpu["off_cpu"].as_array().ok_or("no reasons")?;
     let over = rows.iter().find(|row| row["reason"] == "timeslice").ok_or_else(what)?;
     check(over["count"].as_u64() > Some(10), what)?;
