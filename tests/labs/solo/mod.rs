@@ -104,12 +104,12 @@ fn say(agreement: &Agreement, stolen_ns: u64, begun_within_ns: u64) {
         way_back,
         ..
     } = agreement;
-    let WayBack { p1_ns, p50_ns, mean_ns } = way_back;
+    let WayBack { longer_p1_ns, p50_ns, mean_ns } = way_back;
     let text = format!(
         "solo: {host_gaps} host gaps and {host_gaps_unsaid} that may be slow ticks, recall {recall:.3}; \
          {guest_gaps} guest gaps ({stolen_gaps} by steal or interrupts) and {guest_gaps_unjudged} not judged, \
          precision {precision:.3}; {} of {} timeslices without steal, by guest and host: mean \
-         {timeslice_mean_ns:.0?} ns, p50 {timeslice_p50_ns:?} ns; way back: p1 {p1_ns} ns, p50 {p50_ns} \
+         {timeslice_mean_ns:.0?} ns, p50 {timeslice_p50_ns:?} ns; gaps longer than absences by {longer_p1_ns} ns at p1; way back: p50 {p50_ns} \
          ns, mean {mean_ns:.0} ns; of {CONTENDED} {} ms were stolen from this host itself, {} ms of them \
          from the vCPU; the guest began within {} us",
         timeslices.0,
