@@ -4,7 +4,7 @@ use super::evidence::{EvidenceLevel, Missing, SampledShare, ScheduledVcpu};
 use super::model::Summary;
 use super::totals::share;
 use super::warning::Warning;
-use crate::perf::offer::BPF_PROGRAMS;
+use crate::perf::offer::{BPF_PROGRAMS, DISK_PROGRAMS};
 use crate::sampling::Doing;
 use crate::sampling::interval::wilson_95;
 
@@ -27,9 +27,10 @@ pub(super) fn warn(summary: &Summary, warnings: &mut Vec<Warning>) {
     }));
 }
 
-/// Whether the answer lacks something for it: without programs recording costs more, and tells the same.
+/// Whether the answer lacks something for it. Without programs recording costs more, and tells the same; of
+/// I/O whose end was hidden for want of them [`Warning::UnknownPhases`] tells, where it can be felt.
 pub(super) fn limits_the_answer(missing: &Missing) -> bool {
-    missing.name != BPF_PROGRAMS
+    ![BPF_PROGRAMS, DISK_PROGRAMS].contains(&missing.name.as_str())
 }
 
 /// The one share that is known in two ways: looks, and what the scheduler counted.
@@ -71,10 +72,11 @@ mod tests {
     }
 
     #[test]
-    fn what_only_makes_recording_dearer_is_told_on_the_whole_page_and_no_warning() {
+    fn programs_that_are_missing_are_told_on_the_whole_page_and_are_no_warning() {
         let mut summary = example::summary();
         let missing = |name: &str| Missing { name: name.to_owned(), costs: "its price".to_owned() };
-        summary.evidence.missing = vec![missing(BPF_PROGRAMS), missing("kvm/kvm_pio")];
+        summary.evidence.missing =
+            vec![missing(BPF_PROGRAMS), missing(DISK_PROGRAMS), missing("kvm/kvm_pio")];
         let told = warnings(&summary).into_iter().filter_map(|warning| match warning {
             Warning::MissingEvidence { name, .. } => Some(name),
             _ => None,

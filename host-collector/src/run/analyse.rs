@@ -19,6 +19,7 @@ use self::samples::Samples;
 use self::service::Service;
 use super::disk_notes;
 use super::manifest::{GuestRecord, Manifest, SCHEMA, Status, VmRecord};
+use crate::clock::RoundTrips;
 use crate::clock::tsc::TscSample;
 use crate::host_event::{HostEvent, HostEventKind, StackId};
 use crate::join::{Clocks, Join, Placed, SubmissionOrder, Submitter};
@@ -30,7 +31,7 @@ use crate::report::{
 };
 use crate::store::{
     ClockSample, EventMerge, RequestItem, RunDir, StackNames, StoreError, StreamReader, Tail,
-    VmName, read_all,
+    VmName,
 };
 use crate::task::Process;
 use crate::timeline::{RunMode, Span, StackTable, Tasks, ThreadState, Timeline, UnknownCause};
@@ -179,16 +180,13 @@ impl<'a> Analysis<'a> {
             self.warnings.push(Warning::Notice { text: format!("{}: {notice}", vm.name) });
         }
         let name = VmName::try_from(vm.name.as_str())?;
-        let samples = match read_all::<ClockSample>(&self.run.clock_path(&name)) {
-            Ok((samples, tail)) => {
-                self.warn_of_tail(vm, "clock exchanges", tail);
-                samples
-            }
-            Err(error) => return optional(Err(error)).map_err(AnalyseError::from),
+        let Some((trips, tail)) = optional(round_trips(self.run, &name).map(Some))? else {
+            return Ok(());
         };
-        let mut clocks = clocks::read(vm, &samples, host_tsc, start);
+        self.warn_of_tail(vm, "clock exchanges", tail);
+        let mut clocks = clocks::read(vm, &trips, host_tsc, start);
         let first_row = self.clocks.len();
-        self.read_hogs(vm, &name, &samples, &mut clocks)?;
+        self.read_hogs(vm, &name, &trips, &mut clocks)?;
         self.warnings.extend(clocks.notices.into_iter().map(|text| Warning::Notice { text }));
         self.clocks_apart.extend(clocks.apart);
         self.kvm_words.extend(clocks.words.into_iter().map(|(row, word)| (first_row + row, word)));
@@ -482,6 +480,16 @@ fn cut_pcpu(events: &EventMerge, watched: &HashSet<PcpuId>) -> Option<PcpuId> {
     let tails = events.tails().into_iter();
     let mut cut = tails.filter(|(pcpu, tail)| *tail != Tail::Finished && watched.contains(pcpu));
     cut.next().map(|(pcpu, _)| pcpu)
+}
+
+/// The clock exchanges with one guest, and how their stream ends.
+fn round_trips(run: &RunDir, vm: &VmName) -> Result<(RoundTrips, Tail), StoreError> {
+    let mut stream = StreamReader::<ClockSample>::open(&run.clock_path(vm))?;
+    let mut trips = RoundTrips::default();
+    while let Some(block) = stream.next_block()? {
+        block.iter().for_each(|sample| trips.push(sample.vcpu, sample.exchange));
+    }
+    Ok((trips, stream.tail().unwrap_or(Tail::Finished)))
 }
 
 /// The requests of one guest as they are stored. A stream that turns out to be unreadable midway

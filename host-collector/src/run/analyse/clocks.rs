@@ -2,11 +2,10 @@
 
 use super::kvm_word::KvmWord;
 use crate::clock::tsc::TscSample;
-use crate::clock::{ClockError, ClockMap, Exchange, Outermost};
+use crate::clock::{ClockError, ClockMap, Exchange, Outermost, RoundTrips};
 use crate::join::Clocks;
 use crate::report::clock::{ClockMethod, ClocksApart, VcpuClock, WordCheck};
 use crate::run::manifest::{GuestClock, VcpuTsc, VmRecord};
-use crate::store::ClockSample;
 use crate::units::{HostNs, VcpuId};
 
 /// A vCPU whose last exchange came so long before that of another was not read again after the run.
@@ -38,10 +37,10 @@ impl GuestClocks {
         &mut self,
         place: usize,
         vcpu: VcpuId,
-        samples: &[ClockSample],
+        trips: &RoundTrips,
         stays: &Outermost,
     ) {
-        let own = exchanges(samples, &|other| other == vcpu);
+        let own = trips.of(vcpu);
         let (Some(map), Some(row)) = (self.clocks.get(vcpu), self.rows.get_mut(place)) else {
             return;
         };
@@ -63,7 +62,7 @@ impl GuestClocks {
 /// that of the measured window.
 pub(super) fn read(
     vm: &VmRecord,
-    samples: &[ClockSample],
+    trips: &RoundTrips,
     host_tsc: &[TscSample],
     start: HostNs,
 ) -> GuestClocks {
@@ -73,10 +72,10 @@ pub(super) fn read(
     vcpus.dedup();
     for vcpu in vcpus {
         let is_reader = vm.reader_vcpu == Some(vcpu);
-        let own = exchanges(samples, &|other| other == vcpu);
+        let own = trips.of(vcpu);
         let map = match ClockMap::estimate(&own) {
             map if !is_reader => map,
-            map => closed(vm, vcpu, map, samples, &mut all.notices),
+            map => closed(vm, vcpu, map, trips, &mut all.notices),
         };
         match map {
             Ok(map) => {
@@ -170,18 +169,14 @@ fn closed(
     vm: &VmRecord,
     vcpu: VcpuId,
     own: Result<ClockMap, ClockError>,
-    samples: &[ClockSample],
+    trips: &RoundTrips,
     notices: &mut Vec<String>,
 ) -> Result<ClockMap, ClockError> {
-    let last = |wanted: &dyn Fn(VcpuId) -> bool| {
-        let wanted = samples.iter().filter(|sample| wanted(sample.vcpu));
-        wanted.map(|sample| sample.exchange.host_sent).max().unwrap_or_default()
-    };
-    let open_ns = last(&|_| true).since_ns(last(&|other| other == vcpu));
+    let open_ns = trips.last_sent_of_all().since_ns(trips.last_sent(vcpu));
     if own.is_ok() && open_ns <= CLOSED_WITHIN_NS {
         return own;
     }
-    let of_all = ClockMap::estimate(&exchanges(samples, &|_| true));
+    let of_all = ClockMap::estimate(&trips.of_all());
     match of_all {
         Ok(map) if open_ns > 0 && map.cuts().is_empty() => {
             notices.push(format!(
@@ -195,17 +190,13 @@ fn closed(
     }
 }
 
-fn exchanges(samples: &[ClockSample], wanted: &dyn Fn(VcpuId) -> bool) -> Vec<Exchange> {
-    let wanted = samples.iter().filter(|sample| wanted(sample.vcpu));
-    wanted.map(|sample| sample.exchange).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::tests::{clock_sample, host_at, manifest};
     use super::*;
     use crate::clock::tsc::TscRelation;
     use crate::run::manifest::TscReading;
+    use crate::store::ClockSample;
 
     /// The reader is vCPU1.
     fn read_samples(samples: &[ClockSample]) -> GuestClocks {
@@ -213,7 +204,9 @@ mod tests {
         let mut vcpu0 = vm.threads[1].clone();
         vcpu0.vcpu = Some(VcpuId(0));
         vm.threads.push(vcpu0);
-        read(&vm, samples, &[], host_at(0))
+        let mut trips = RoundTrips::default();
+        samples.iter().for_each(|sample| trips.push(sample.vcpu, sample.exchange));
+        read(&vm, &trips, &[], host_at(0))
     }
 
     #[test]

@@ -5,9 +5,10 @@ use super::clocks::GuestClocks;
 use super::gaps::{self, Gaps};
 use super::hog_word::HogWord;
 use super::{AnalyseError, Analysis, optional};
+use crate::clock::RoundTrips;
 use crate::lab::plan::HOG_GAP_US;
 use crate::run::manifest::VmRecord;
-use crate::store::{ClockSample, EventMerge, HogGapItem, StreamReader, VmName};
+use crate::store::{EventMerge, HogGapItem, StreamReader, VmName};
 use crate::units::{Tid, VcpuId};
 use std::collections::{BTreeSet, HashMap};
 
@@ -18,7 +19,7 @@ impl Analysis<'_> {
         &self,
         vm: &VmRecord,
         name: &VmName,
-        samples: &[ClockSample],
+        trips: &RoundTrips,
         clocks: &mut GuestClocks,
     ) -> Result<(), AnalyseError> {
         // Runs of a vslice before this check have none.
@@ -52,7 +53,7 @@ impl Analysis<'_> {
         }
         for (place, vcpu, word) in words.into_values() {
             clocks.rows[place].hog_check = word.check;
-            clocks.narrow(place, vcpu, samples, &word.stays.exchanges);
+            clocks.narrow(place, vcpu, trips, &word.stays.exchanges);
         }
         Ok(())
     }

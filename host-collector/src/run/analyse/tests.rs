@@ -19,7 +19,7 @@ use crate::run::manifest::{
     DiskRecord, GroupRecord, GuestClock, GuestEnd, GuestRecord, HogRecord, LockRecord,
     ThreadRecord, TscReading, TscRecord, VcpuTsc, Window,
 };
-use crate::store::{HogGapItem, StreamWriter};
+use crate::store::{HogGapItem, StreamWriter, read_all};
 use crate::timeline::Reason;
 use crate::units::{PcpuId, Tid};
 use crate::vmm::bql::Bql;
