@@ -604,6 +604,8 @@ fn hogs(vm: &VmRecord) -> impl Iterator<Item = Hog> {
 }
 
 #[cfg(test)]
+mod any_run_tests;
+#[cfg(test)]
 mod sampled_tests;
 #[cfg(test)]
 pub(crate) mod tests;
