@@ -219,7 +219,7 @@ mod tests {
         };
         let measured_ns = sound().measured_ns;
         assert_eq!(warned(waited(measured_ns / 4)), []);
-        let waited_ns = measured_ns / 2;
+        let waited_ns = measured_ns / 1_000 * 251;
         let expected = [Warning::CollectorWaited { waited_ns, measured_ns }];
         assert_eq!(warned(waited(waited_ns)), expected);
     }
@@ -238,11 +238,12 @@ mod tests {
         };
         assert_eq!(warned(dropped(2)), [], "2 of 2,002");
         assert_eq!(warned(dropped(3)), [Warning::DroppedRequests { count: 3, intervals: 1 }]);
-        let failed = |summary: &mut Summary| {
-            summary.requests.errors = 4;
-            summary.requests.short = 5;
-        };
-        assert_eq!(warned(failed), [Warning::FailedRequests { errors: 4, short: 5 }]);
+        for (errors, short) in [(4, 0), (0, 5), (4, 5)] {
+            let failed = |summary: &mut Summary| {
+                (summary.requests.errors, summary.requests.short) = (errors, short);
+            };
+            assert_eq!(warned(failed), [Warning::FailedRequests { errors, short }]);
+        }
     }
 
     #[test]
@@ -258,6 +259,24 @@ mod tests {
         assert_eq!(left_out(21, 0), [Warning::Unattributable { count: 21, share: 0.0105 }]);
         assert_eq!(left_out(5, 5), [], "5 % of the slow ones");
         assert_eq!(left_out(6, 6), [Warning::Unattributable { count: 6, share: 0.003 }]);
+    }
+
+    /// They are among those that could not be given to causes, and no class has them.
+    #[test]
+    fn requests_without_a_place_are_warned_of_once() {
+        let left_out = |count, of_tail| {
+            warned(move |summary| {
+                summary.requests.unattributable = count;
+                summary.requests.unattributable_by.no_clock = 30;
+                summary.classes.p99.count = 90;
+                summary.classes.p99.unattributable = of_tail;
+            })
+        };
+        let unplaced = Warning::Unplaced { count: 30 };
+        assert_eq!(left_out(30, 0), [unplaced.clone()], "1.5 % of 2,000");
+        assert_eq!(left_out(30, 10), [unplaced.clone()], "there is no other");
+        let others = Warning::Unattributable { count: 1, share: 0.0005 };
+        assert_eq!(left_out(31, 10), [others, unplaced]);
     }
 
     #[test]
@@ -298,6 +317,24 @@ mod tests {
              was not seen to end); this host's kernel hides from tracing what is done while these have a \
              pCPU: idle on pCPU0 (71 times)"
         );
+    }
+
+    #[test]
+    fn phases_that_are_not_known_of_the_slow_ones_are_warned_of_as_well() {
+        let slow = |unknown_ns: u64| {
+            let phases_ns = BTreeMap::from([
+                (Phase::Device, 100_000 - unknown_ns),
+                (Phase::Unknown, unknown_ns),
+            ]);
+            let warnings = warned(|summary| summary.io.classes.p99.phases_ns = phases_ns);
+            let p99_share = |warning: &Warning| match warning {
+                Warning::UnknownPhases { p99_share, .. } => *p99_share,
+                other => panic!("{other:?}"),
+            };
+            warnings.iter().map(p99_share).collect::<Vec<_>>()
+        };
+        assert_eq!(slow(10_000), [0.0; 0]);
+        assert_eq!(slow(10_100), [0.101]);
     }
 
     /// Sums of a guest that lies stay at the most that there can be.
@@ -383,6 +420,11 @@ mod tests {
         };
         assert_eq!(warned(slow(10)), []);
         assert_eq!(warned(slow(9)), [thin("p99", 9)]);
+        let left_out = |summary: &mut Summary| {
+            slow(9)(summary);
+            summary.classes.p99.unattributable = 1;
+        };
+        assert_eq!(warned(left_out), [], "the answer tells of it too, as unattributable");
         // Without slow ones the answer is about all of them.
         assert_eq!(warned(slow(0)), []);
         let few = |summary: &mut Summary| {

@@ -341,6 +341,9 @@ mod tests {
         // The window has 1.1 ms, on two pCPUs.
         manifest.stolen_ns = Some(22_000);
         assert_eq!(stolen(&manifest), None);
+        manifest.stolen_ns = Some(22_001);
+        let warning = stolen(&manifest).expect("more than a hundredth").to_string();
+        assert!(warning.contains("kept 1.0 % of its pCPUs' time"), "{warning}");
         manifest.stolen_ns = Some(220_000);
         let warning = stolen(&manifest).expect("a tenth").to_string();
         assert!(warning.contains("kept 10.0 % of its pCPUs' time"), "{warning}");
@@ -356,6 +359,39 @@ mod tests {
         );
         manifest.window = None;
         assert_eq!(stolen(&manifest), None);
+    }
+
+    /// Each of two readings may be a tick late, and in a long time the two clocks go apart.
+    #[test]
+    fn a_kernel_that_counted_more_than_there_was_is_not_believed() {
+        let told = |observed_ns, counted_ns: u64| {
+            let (vm, vcpu, tid) = ("vm1".to_owned(), VcpuId(1), Tid(7));
+            let run_delay_ns = 1_000;
+            let on_pcpu_ns = counted_ns - run_delay_ns;
+            let (timeslices, timeslice_mean_ns) = (0, None);
+            counted_too_much(
+                "vm1",
+                &ScheduledVcpu {
+                    vm,
+                    vcpu,
+                    tid,
+                    observed_ns,
+                    on_pcpu_ns,
+                    run_delay_ns,
+                    timeslices,
+                    timeslice_mean_ns,
+                },
+            )
+        };
+        assert_eq!(told(1_000_000_000, 1_020_000_000), None, "two ticks");
+        assert_eq!(told(10_000_000_000, 10_100_000_000), None, "1 %");
+        for (observed_ns, counted_ns) in
+            [(1_000_000_000, 1_020_000_001), (10_000_000_000, 10_100_000_001)]
+        {
+            let warning = told(observed_ns, counted_ns).expect("more than that").to_string();
+            let said = format!("{counted_ns} ns on a pCPU or waiting for one of vm1 vCPU1");
+            assert!(warning.contains(&said), "{warning}");
+        }
     }
 
     #[test]

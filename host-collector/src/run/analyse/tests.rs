@@ -908,6 +908,11 @@ fn a_quota_that_was_used_up_is_said_and_tells_a_throttled_wait() {
         // 1 % of the 1.1 ms of the window.
         (vec![group("/a", throttling(5, 0), Some(throttling(6, 11_000)))], Some(1), None),
         (
+            vec![group("/a", throttling(5, 0), Some(throttling(6, 11_001)))],
+            Some(1),
+            Some((1, 11_001, "/a")),
+        ),
+        (
             vec![
                 group("/a/b", throttling(5, 1_000), Some(throttling(7, 301_000))),
                 group("/a", throttling(0, 0), Some(throttling(3, 100_000))),
