@@ -95,6 +95,33 @@ fn the_answer_of_vms_that_were_attached_to_is_about_their_vcpus() {
     assert!(whole.contains("Losses    none: every scheduler event was recorded\n"), "{whole}");
 }
 
+/// What a whole page says of losses.
+fn losses_of(change: impl FnOnce(&mut Summary)) -> String {
+    let mut summary = attached();
+    change(&mut summary);
+    let page = render_full(&summary, PLAIN);
+    let losses = page.lines().find_map(|line| line.strip_prefix("Losses    "));
+    losses.expect("every page has that line").to_owned()
+}
+
+#[test]
+fn of_losses_no_more_is_said_than_is_known() {
+    assert_eq!(losses_of(|_| {}), "none: every scheduler event was recorded");
+    assert_eq!(losses_of(|summary| summary.measured_ns = 0), "nothing was measured");
+    let partial = |summary: &mut Summary| {
+        summary.status = RunStatus::Partial { reason: "it was killed".to_owned() };
+    };
+    assert_eq!(losses_of(partial), "none was told of until the record ends");
+    let lost = |summary: &mut Summary| {
+        summary.lost = Lost { records: 3, intervals: 1, total_ns: 5_000_000 };
+    };
+    assert_eq!(
+        losses_of(lost),
+        "on the host 3 scheduler events in 1 interval, 5.00 ms in all",
+        "nobody in a guest counted requests"
+    );
+}
+
 #[test]
 fn the_answer_of_a_sampled_run_says_what_it_rests_on() {
     let page = render(&example::sampled(), PLAIN);
