@@ -66,8 +66,15 @@ impl<T> BySector<T> {
     /// The same, to be changed.
     pub(super) fn overlapping_mut(&mut self, sectors: &Range<u64>) -> impl Iterator<Item = &mut T> {
         let from = sectors.start;
+        #[cfg(test)]
+        let looks_count = &self.looks_count;
         let near = self.items.range_mut((from.saturating_sub(self.longest), 0)..(sectors.end, 0));
-        near.filter(move |(_, item)| item.end > from).map(|(_, item)| &mut item.value)
+        near.filter(move |(_, item)| {
+            #[cfg(test)]
+            looks_count.set(looks_count.get() + 1);
+            item.end > from
+        })
+        .map(|(_, item)| &mut item.value)
     }
 }
 
