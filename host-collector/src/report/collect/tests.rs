@@ -389,6 +389,21 @@ fn thousands_of_processes_of_one_name_are_one_row() {
 }
 
 #[test]
+fn a_process_with_the_name_of_a_kernel_thread_is_another_row() {
+    let mut builder = builder();
+    let mut span = preempted(1_000_000, &[]);
+    let kernels = process(600, "ksoftirqd/1", 300_000);
+    let Who::Thread(task) = &kernels.who else { panic!("{kernels:?}") };
+    let task = Task { kind: ThreadKind::Kernel, ..(**task).clone() };
+    let kernels = timeline::Antagonist::new(Who::Thread(Arc::new(task)), 300_000);
+    span.antagonists = vec![process(500, "ksoftirqd/1", 600_000), kernels];
+    builder.breakdown(VM1, request(0, START, vec![span]));
+    let class = finish(builder).classes.all;
+    let ran_ns: Vec<u64> = class.antagonists.iter().map(|row| row.antagonist.ran_ns).collect();
+    assert_eq!(ran_ns, [600_000, 300_000]);
+}
+
+#[test]
 fn a_thread_counts_under_the_name_that_it_had() {
     let mut builder = builder();
     let mut span = preempted(1_000_000, &[]);
