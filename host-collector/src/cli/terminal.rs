@@ -19,7 +19,12 @@ pub(super) fn may_draw(out: &(impl IsTerminal + AsFd)) -> bool {
 
 /// Which letters the locale has.
 pub(crate) fn letters() -> Letters {
-    letters_of(|name| env::var(name).ok())
+    letters_of(value_of)
+}
+
+/// Of a variable of this process's environment. What is no UTF-8 is there all the same.
+fn value_of(name: &str) -> Option<String> {
+    env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
 /// A text for people as it may be printed, line by line: nothing that a terminal obeys, and no letter
@@ -46,13 +51,19 @@ struct Surroundings {
 impl Surroundings {
     fn of(out: &(impl IsTerminal + AsFd)) -> Self {
         let is_terminal = out.is_terminal();
+        let window_columns = is_terminal.then(|| window_columns(out)).flatten();
+        Surroundings { is_terminal, window_columns, ..Surroundings::told_by(value_of) }
+    }
+
+    /// What an environment says.
+    fn told_by(value_of: impl Fn(&str) -> Option<String>) -> Self {
         Surroundings {
-            is_terminal,
-            window_columns: is_terminal.then(|| window_columns(out)).flatten(),
-            columns: env::var("COLUMNS").ok(),
-            refuses_colour: env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()),
-            term: env::var("TERM").ok(),
-            letters: letters(),
+            is_terminal: false,
+            window_columns: None,
+            columns: value_of("COLUMNS"),
+            refuses_colour: value_of("NO_COLOR").is_some_and(|value| !value.is_empty()),
+            term: value_of("TERM"),
+            letters: letters_of(value_of),
         }
     }
 
@@ -147,14 +158,33 @@ mod tests {
         assert!(!pipe.style().colour && !pipe.may_draw());
     }
 
+    fn variables(set: &[(&str, &str)]) -> impl Fn(&str) -> Option<String> {
+        move |name| {
+            let value = set.iter().find(|(known, _)| *known == name);
+            value.map(|(_, value)| (*value).to_owned())
+        }
+    }
+
+    #[test]
+    fn what_people_set_is_heard() {
+        let plain = |set: &[(&str, &str)]| {
+            let set = [&[("TERM", "xterm"), ("LANG", "C.UTF-8"), ("COLUMNS", "80")], set].concat();
+            // What was set last counts.
+            let set: Vec<_> = set.into_iter().rev().collect();
+            Surroundings { is_terminal: true, ..Surroundings::told_by(variables(&set)) }.style()
+        };
+        let style = Style { width: 80, colour: true, letters: Letters::Unicode };
+        assert_eq!(plain(&[]), style);
+        assert_eq!(plain(&[("NO_COLOR", "1")]), Style { colour: false, ..style });
+        assert_eq!(plain(&[("NO_COLOR", "")]), style, "it is not refused");
+        assert_eq!(plain(&[("TERM", "dumb")]), Style { colour: false, ..style });
+        assert_eq!(plain(&[("COLUMNS", "132")]), Style { width: 132, ..style });
+        assert_eq!(plain(&[("LC_ALL", "C")]), Style { letters: Letters::Ascii, ..style });
+    }
+
     #[test]
     fn letters_are_those_of_the_first_locale_that_is_set() {
-        let of = |set: &[(&str, &str)]| {
-            letters_of(|name| {
-                let value = set.iter().find(|(known, _)| *known == name);
-                value.map(|(_, value)| (*value).to_owned())
-            })
-        };
+        let of = |set: &[(&str, &str)]| letters_of(variables(set));
         assert_eq!(of(&[]), Letters::Ascii);
         assert_eq!(of(&[("LANG", "C")]), Letters::Ascii);
         assert_eq!(of(&[("LANG", "C.UTF-8")]), Letters::Unicode);
