@@ -83,7 +83,7 @@ impl Census {
     /// What has not come in time is not known.
     fn add_commands(&mut self, room: Room) {
         let leaders = self.threads.iter().filter(|thread| is_leader(thread) && !thread.is_kernel);
-        let commands = read_commands(leaders.map(|thread| thread.pid).collect());
+        let commands = read_commands(leaders.map(|thread| thread.pid).collect(), command);
         let (mut by_pid, left_out_count) = fitting(commands, room);
         for thread in self.threads.iter_mut().filter(|thread| is_leader(thread)) {
             thread.command = by_pid.remove(&thread.pid);
@@ -102,9 +102,12 @@ pub fn host_threads() -> Census {
 /// the thread that it began with.
 #[must_use]
 pub fn newcomers(before: &[HostThread]) -> Census {
+    newcomers_among(procfs::pids().into_iter().filter_map(|pid| thread_of(pid, pid)), before)
+}
+
+fn newcomers_among(leaders: impl Iterator<Item = HostThread>, before: &[HostThread]) -> Census {
     let known: HashMap<Tid, &str> =
         before.iter().map(|thread| (thread.tid, thread.comm.as_str())).collect();
-    let leaders = procfs::pids().into_iter().filter_map(|pid| thread_of(pid, pid));
     let is_new = |thread: &HostThread| known.get(&thread.tid) != Some(&thread.comm.as_str());
     Census::take(leaders.filter(is_new), NEWCOMERS_ROOM)
 }
@@ -138,7 +141,10 @@ fn thread_of(pid: Tid, tid: Tid) -> Option<HostThread> {
 
 /// Reads the command lines on a thread of its own: the kernel takes the lock of the process's memory for
 /// it, and one that hangs with that lock must not keep the run from beginning.
-fn read_commands(pids: Vec<Tid>) -> impl Iterator<Item = (Tid, String)> {
+fn read_commands(
+    pids: Vec<Tid>,
+    command: impl Fn(Tid) -> Option<String> + Send + 'static,
+) -> impl Iterator<Item = (Tid, String)> {
     let (sender, commands) = mpsc::sync_channel(64);
     let reader = std::thread::Builder::new().name("census".to_owned()).spawn(move || {
         let read = pids.into_iter().filter_map(|pid| Some((pid, command(pid)?)));
@@ -226,6 +232,66 @@ mod tests {
         let census = Census::take((100..110).map(thread), room);
         assert_eq!(census.threads, [thread(100), thread(101), thread(102)]);
         assert_eq!((census.threads_left_out_count, census.commands_left_out_count), (7, 0));
+    }
+
+    /// No process has such a number: `PID_MAX_LIMIT` in include/linux/threads.h.
+    #[test]
+    fn newcomers_are_kept_as_far_as_there_is_room_at_the_end_of_a_run() {
+        let tids = (5_000_000..).map(Tid).take(NEWCOMERS_ROOM.threads_count + 5);
+        let threads = tids.map(|tid| HostThread {
+            tid,
+            pid: tid,
+            comm: "many".to_owned(),
+            is_kernel: false,
+            is_vslice: false,
+            command: None,
+        });
+        let census = newcomers_among(threads, &[]);
+        assert_eq!(census.threads.len(), NEWCOMERS_ROOM.threads_count);
+        assert_eq!(census.threads_left_out_count, 5);
+    }
+
+    #[test]
+    fn a_process_that_hangs_keeps_nobody_waiting() {
+        let (_nobody, hangs) = mpsc::channel::<()>();
+        let read = move |pid| {
+            // Much longer than command lines are waited for.
+            (pid == Tid(2)).then(|| hangs.recv_timeout(20 * COMMANDS_WITHIN).is_ok())?;
+            Some("late".to_owned())
+        };
+        assert_eq!(read_commands(vec![Tid(1), Tid(2)], read).count(), 0);
+    }
+
+    #[test]
+    fn a_command_line_is_cut() {
+        let mut child = std::process::Command::new("sleep");
+        let mut child = child.arg("60").args(["0"; 300]).spawn().unwrap();
+        let pid = Tid(child.id());
+        // For a moment it has a new memory and no words in it.
+        let found = (0..500).find_map(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            command(pid).filter(|command| command.starts_with("sleep 60 0 0"))
+        });
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(found.expect("it sleeps").len() as u64, COMMAND_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_thread_that_calls_itself_a_command_of_a_terminal_is_harmless() {
+        let (ready, tids) = mpsc::channel();
+        let (end, ended) = mpsc::channel::<()>();
+        let builder = std::thread::Builder::new().name("a\x1b[2Jb".to_owned());
+        let thread = builder.spawn(move || {
+            ready.send(Tid(nix::unistd::gettid().as_raw().cast_unsigned())).unwrap();
+            ended.recv().unwrap_err();
+        });
+        let (tid, pid) = (tids.recv().unwrap(), Tid(std::process::id()));
+        let of_all = threads_of(pid).find(|thread| thread.tid == tid).unwrap();
+        let alone = thread_of(pid, tid).unwrap();
+        drop(end);
+        thread.unwrap().join().unwrap();
+        assert_eq!((of_all.comm.as_str(), alone.comm.as_str()), ("a?[2Jb", "a?[2Jb"));
     }
 
     #[test]

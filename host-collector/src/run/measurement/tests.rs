@@ -2,6 +2,7 @@ use super::super::analyse::tests::{manifest, run_dir};
 use super::super::evidence::EvidenceSetting;
 use super::*;
 use crate::guest::live::Glance;
+use std::os::unix::fs::PermissionsExt;
 
 struct Nobody;
 
@@ -49,8 +50,28 @@ fn measured(ends: fn() -> Result<(), RunError>) -> Result<(), RunError> {
     let mut load = Load { dir: &dir, ends, is_over: false };
     let result = measurement.make(&mut manifest, &mut Nobody, &mut load);
     assert!(load.is_over, "the census was taken while the load went on");
-    dir.read_json::<Vec<HostThread>>("threads_end.json").unwrap();
+    for name in ["threads.json", "threads_end.json"] {
+        dir.read_json::<Vec<HostThread>>(name).unwrap();
+        let mode = std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "others can read the command lines in {name}");
+    }
     result
+}
+
+#[test]
+fn what_censuses_had_no_room_for_is_noted() {
+    let mut manifest = manifest();
+    let (_scratch, dir) = run_dir(&manifest);
+    let evidence = EvidencePlan::of_host(EvidenceSetting::Totals).unwrap();
+    let (home, accelerator, exits) = (None, Accelerator::Tcg, false);
+    let measurement = Measurement { dir: &dir, home, evidence: &evidence, accelerator, exits };
+    for (threads_left_out_count, commands_left_out_count) in [(300, 20), (1, 4)] {
+        let threads = Vec::new();
+        let census = Census { threads, threads_left_out_count, commands_left_out_count };
+        measurement.keep("threads.json", census, &mut manifest).unwrap();
+    }
+    let cost = &manifest.cost;
+    assert_eq!((cost.threads_left_out_count, cost.commands_left_out_count), (301, 24));
 }
 
 #[test]
