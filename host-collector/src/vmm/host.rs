@@ -515,6 +515,15 @@ mod tests {
         assert!(!lines.contains("unknown"), "{lines}");
     }
 
+    /// test(1) takes an option for a text that is not empty, and prints nothing.
+    #[test]
+    fn a_version_that_nobody_prints_is_not_known() {
+        let unseen = qemu_version(Path::new("")).expect_err("no program");
+        assert_eq!(unseen, "which program runs it cannot be seen");
+        let silent = qemu_version(Path::new("/usr/bin/test")).expect_err("it prints nothing");
+        assert_eq!(silent, "/usr/bin/test --version prints nothing");
+    }
+
     #[test]
     fn what_an_older_run_does_not_know_has_no_reason_and_no_default() {
         let facts: HostFacts = serde_json::from_value(serde_json::json!({

@@ -6,6 +6,7 @@ use super::image::Image;
 use super::open_files::{self, FileId, OpenFile};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, Metadata};
+use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -37,9 +38,16 @@ impl HostDisks {
     /// which may have been plugged in later. Only where no such file is known it is all files that can be images.
     #[must_use]
     pub fn under_vms(vms: &[FoundVm]) -> HostDisks {
+        HostDisks::under_images(vms, |vm| open_files::images(vm.pid))
+    }
+
+    fn under_images(
+        vms: &[FoundVm],
+        images_of: impl Fn(&FoundVm) -> io::Result<Vec<OpenFile>>,
+    ) -> HostDisks {
         let mut found = HostDisks::default();
         for vm in vms {
-            match open_files::images(vm.pid) {
+            match images_of(vm) {
                 Ok(images) => of_disks(vm, images)
                     .iter()
                     .for_each(|image| found.add(under(&image.path, image.metadata()))),
@@ -150,6 +158,32 @@ mod tests {
             lines[0].starts_with("host disk is not known, because which files web has open"),
             "{lines:?}"
         );
+    }
+
+    #[test]
+    fn a_disk_that_is_not_known_has_its_reason() {
+        let in_memory = HostDisks::under_directory(Path::new("/proc"));
+        assert_eq!(
+            in_memory.lines(),
+            ["host disk is not known, because /proc is on no block device"]
+        );
+        let vms = ["web", "db"].map(FoundVm::called);
+        let without = HostDisks::under_images(&vms, |_| Ok(Vec::new()));
+        assert_eq!(
+            without.lines(),
+            ["host disk is not known, because web and db has no image open"]
+        );
+        let path = Path::new("/proc/self/stat");
+        let metadata = fs::metadata(path).expect("there");
+        let mut beside = HostDisks::default();
+        beside.add(under(path, &metadata));
+        let reason = "is not known, because /proc/self/stat is on a file system that is not on one block device";
+        assert!(beside.lines()[0].starts_with(&format!("host disk {reason}")), "{beside:?}");
+        let disk = host::facts_of_disk(Path::new("/sys/block/vdz")).expect("a name");
+        beside.add(Ok(vec![disk]));
+        let lines = beside.lines();
+        assert!(lines[0].starts_with("host disk vdz, "), "{lines:?}");
+        assert!(lines[1].starts_with(&format!("another host disk {reason}")), "{lines:?}");
     }
 
     #[test]

@@ -407,3 +407,6 @@ pub(crate) fn records_of(vms: &[FoundVm]) -> Vec<VmRecord> {
     lock_facts::note_locks(&mut records);
     records
 }
+
+#[cfg(test)]
+mod tests;
