@@ -33,9 +33,10 @@ fn main() {
     // One records what the other one reads.
     arguments.test_threads = Some(1);
     let missing = missing();
-    let tests: [(&str, Test); 2] = [
+    let tests: [(&str, Test); 3] = [
         ("whoever_is_woken_by_a_disk_is_so_by_a_completion_that_was_seen", completions_are_seen),
         ("programs_tell_of_a_disk_what_tracepoints_tell", programs_tell_the_same),
+        ("programs_tell_of_no_disk_that_nobody_asked_for", programs_are_silent),
     ];
     let trials = tests.into_iter().map(|(name, test)| {
         let trial = Trial::test(name, test);
@@ -57,7 +58,7 @@ fn missing() -> Option<String> {
 
 /// A file that is read past the page cache.
 struct Scratch {
-    _directory: TempDir,
+    directory: TempDir,
     file: File,
     disk: WholeDisk,
 }
@@ -73,7 +74,14 @@ impl Scratch {
         let disk = whole_disk(&path)?;
         let direct = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(&path);
         let file = direct.map_err(|error| format!("no O_DIRECT under the target: {error}"))?;
-        Ok(Scratch { _directory: directory, file, disk })
+        Ok(Scratch { directory: directory, file, disk })
+    }
+
+    /// Has something written, and the disk's cache with it, as anybody may do at any time.
+    fn flush(&self) -> std::io::Result<()> {
+        let mut file = File::create(self.directory.path().join("written"))?;
+        file.write_all(&[1; BLOCK_BYTES])?;
+        file.sync_all()
     }
 
     fn read(&self) -> std::io::Result<()> {
@@ -206,19 +214,22 @@ fn completions_are_seen() -> Outcome {
 }
 
 /// Both hear of each step at the same hit of a tracepoint. Tracepoints may be kept from hearing of some.
+/// Programs pass over a flush, which has no place on the disk; tracepoints tell of it without sectors.
 fn programs_tell_the_same() -> Outcome {
     let scratch = Scratch::create()?;
     let (by_programs, by_tracepoints) = (Seen::default(), Seen::default());
     let programs = by_programs.record(&scratch.disk, SchedulerSource::Programs)?;
     let tracepoints = by_tracepoints.record(&scratch.disk, SchedulerSource::Tracepoints)?;
     scratch.read()?;
+    scratch.flush()?;
     stop(tracepoints)?;
     stop(programs)?;
     let mut ours: BTreeMap<String, usize> = BTreeMap::new();
     for event in by_programs.of_the_disk() {
         *ours.entry(format!("{event:?}")).or_default() += 1;
     }
-    let theirs: Vec<BlockEvent> = by_tracepoints.of_the_disk().collect();
+    let has_place = |event: &BlockEvent| event.sectors > 0;
+    let theirs: Vec<BlockEvent> = by_tracepoints.of_the_disk().filter(has_place).collect();
     for event in &theirs {
         let left = ours.get_mut(&format!("{event:?}")).filter(|left| **left > 0);
         *left.ok_or_else(|| format!("no program told of {event:?}"))? -= 1;
@@ -228,4 +239,16 @@ fn programs_tell_the_same() -> Outcome {
         check(count > 0, || format!("no tracepoint told of any {step:?}"))?;
     }
     Ok(())
+}
+
+/// Others' I/O would fill the rings, and is nobody's business.
+fn programs_are_silent() -> Outcome {
+    let scratch = Scratch::create()?;
+    let seen = Seen::default();
+    let another = WholeDisk { device: scratch.disk.device ^ 1, ..scratch.disk.clone() };
+    let recorder = seen.record(&another, SchedulerSource::Programs)?;
+    scratch.read()?;
+    stop(recorder)?;
+    let told = seen.of_the_disk().find(|event| event.device != another.device);
+    told.map_or(Ok(()), |event| Err(format!("nobody asked for {event:?}").into()))
 }
