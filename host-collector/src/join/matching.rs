@@ -224,6 +224,11 @@ impl Matching {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn looks_count(&self) -> usize {
+        self.ios.looks_count() + self.windows.looks_count()
+    }
+
     fn fit(&self, io: &HostIo, request: &Window) -> Fit {
         let is_direct = self.target.access == HostAccess::Direct;
         if io.submitted > request.latest || self.had_ended(io, request.earliest) {
@@ -377,7 +382,7 @@ mod tests {
             matching.push(completed, &event(BlockStep::Completed, index), Submitter::Other);
         }
         assert!(windows.iter().all(|window| matching.marks(window).is_ok()));
-        (matching.ios.looks_count() + matching.windows.looks_count()) as f64 / depth as f64
+        matching.looks_count() as f64 / depth as f64
     }
 
     #[test]

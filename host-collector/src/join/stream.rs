@@ -427,3 +427,52 @@ fn clip(span: &Span, start: HostNs, end: HostNs) -> Span {
     let antagonists = span.antagonists.iter().map(clipped).filter(|ran| ran.ran_ns > 0).collect();
     Span { tid: span.tid, start, end, state: span.state, antagonists }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::join::target::HostAccess;
+    use crate::timeline::RunMode;
+    use crate::units::PcpuId;
+    use vslice_wire::{GuestTicks, Request};
+    use vslice_workload::spec::Pattern;
+
+    const SPANS_COUNT: u64 = 5_000;
+
+    /// How many of the requests under way are looked at for each span, with so many of them.
+    fn looks_per_span(depth: u64) -> f64 {
+        let placed = (0..depth).map(|index| {
+            let (submitted, completed) = (GuestTicks(0), GuestTicks(0));
+            let (vcpu_submitted, vcpu_completed, result) = (1, 1, 4096);
+            let request =
+                Request { index, submitted, completed, vcpu_submitted, vcpu_completed, result };
+            let (start, end) = (HostNs(0), HostNs(2 * SPANS_COUNT));
+            Placed { request, start, end, bound_ns: 1, length_error_ns: 0 }
+        });
+        let mut join = Join::new(VcpuId(1), Tid(7), placed).with_target(Target {
+            access: HostAccess::Direct,
+            pattern: Pattern::Seq,
+            block_bytes: 4096,
+            size_bytes: 4096 * depth,
+            offset_bytes: 0,
+            extents: None,
+        });
+        for at in 0..SPANS_COUNT {
+            let state = ThreadState::Running { pcpu: PcpuId(0), mode: RunMode::Unsplit };
+            let (start, end, antagonists) = (HostNs(at), HostNs(at + 1), Vec::new());
+            join.advance(start);
+            let span = Span { tid: Tid(7), start, end, state, antagonists };
+            join.push_span(&span, &mut |_| panic!("none has ended"));
+        }
+        let io = join.io.as_ref().map(Matching::looks_count);
+        io.unwrap_or(0) as f64 / SPANS_COUNT as f64
+    }
+
+    #[test]
+    fn what_can_be_let_go_of_is_looked_for_once_for_as_many_spans_as_requests_are_under_way() {
+        for depth in [16, 2_048] {
+            let looks = looks_per_span(depth);
+            assert!(0.0 < looks && looks <= 1.0, "{looks} for each span with {depth} under way");
+        }
+    }
+}
