@@ -7,6 +7,7 @@ use super::registers;
 use super::source::{check_disk_programs, check_programs};
 use super::symbols::Symbols;
 use super::tracefs::Tracefs;
+use crate::host_event::BlockStep;
 
 /// The user registers, as [`costs_of`] knows them.
 pub const USER_REGISTERS: &str = "user registers";
@@ -60,6 +61,12 @@ fn details() -> impl Iterator<Item = Detail> {
     Detail::DEVICE_ACCESS.into_iter().chain(Detail::EXITS).chain(Detail::DISK)
 }
 
+/// Whether this tells for which device a vCPU needed a lock, and nothing else.
+#[must_use]
+pub fn is_of_lock_waits(name: &str) -> bool {
+    Detail::DEVICE_ACCESS.into_iter().any(|detail| detail.name() == name)
+}
+
 /// What a report goes without where this is missing; a sentence without its end.
 #[must_use]
 pub fn costs_of(name: &str) -> &'static str {
@@ -80,6 +87,9 @@ pub fn costs_of(name: &str) -> &'static str {
         }
         (_, Some(Detail::GuestEntry | Detail::GuestExit)) => {
             "under KVM, time on a pCPU is not split into guest, KVM and VMM"
+        }
+        (_, Some(Detail::Block(BlockStep::Issued))) => {
+            "how long the disk itself took for an I/O is not told"
         }
         (_, Some(Detail::Block(_))) => "I/O is not split into queued, device and completed",
         (_, None) => "what it would tell is unknown",

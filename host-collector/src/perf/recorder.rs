@@ -136,9 +136,12 @@ impl Recorder {
             ring.enable(host_now())?;
         }
         let mut missing = machine.missing.clone();
+        let has_none = refusal.is_some();
         missing.extend(refusal.map(|_| BPF_PROGRAMS));
         let is_by_programs = plan.scheduler_source == SchedulerSource::Programs;
-        if is_by_programs && !plan.disks.is_empty() && source.disks().is_err() {
+        // Where a tracepoint is missing nothing else tells of disks, and that is said of the tracepoint.
+        let are_refused = has_none || matches!(source.disks(), Err(Some(_)));
+        if is_by_programs && !plan.disks.is_empty() && are_refused {
             missing.push(DISK_PROGRAMS);
         }
         let totals = RecordTotals { started: host_now(), missing, ..RecordTotals::default() };

@@ -359,6 +359,7 @@ fn put_warnings(summary: &mut Summary, is_to_read: bool) {
         derived.insert(0, Warning::NoRequests);
     }
     summary.warnings.splice(0..0, derived);
+    summary.warnings.sort_by_key(Warning::rank);
 }
 
 fn frames(key: StackKey, directory: &Directory<'_>) -> Vec<String> {

@@ -639,7 +639,7 @@ pub struct Lost {
     pub records: u64,
     /// In how many stretches of time.
     pub intervals: u64,
-    /// Total length of those.
+    /// For how much of the measured window they were lost on some pCPU.
     pub total_ns: u64,
 }
 

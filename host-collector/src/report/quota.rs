@@ -23,9 +23,11 @@ pub struct QuotaUse {
     pub kept_off_ns: u64,
 }
 
-/// That a quota of these vCPUs may be behind waits of theirs of this total length, if it may.
-pub(super) fn doubt(summary: &Summary, vcpus: &[(&str, VcpuId)], wait_ns: u64) -> String {
+/// That a quota of these vCPUs may be behind waits of theirs, if it may. Both are of the whole run: when in it
+/// the quota was used up is not known.
+pub(super) fn doubt(summary: &Summary, vcpus: &[(&str, VcpuId)]) -> String {
     let is_meant = |row: &&Vcpu| vcpus.contains(&(row.vm.as_str(), row.vcpu));
+    let wait_ns = sum(summary.vcpus.iter().filter(is_meant).map(|row| row.wait_ns));
     let used = summary.vcpus.iter().filter(is_meant).filter_map(|row| row.quota);
     let used: Vec<QuotaUse> = used.collect();
     // Those of one group were counted together.

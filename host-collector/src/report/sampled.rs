@@ -4,7 +4,7 @@ use super::evidence::{EvidenceLevel, Missing, SampledShare, ScheduledVcpu};
 use super::model::Summary;
 use super::totals::share;
 use super::warning::Warning;
-use crate::perf::offer::{BPF_PROGRAMS, DISK_PROGRAMS};
+use crate::perf::offer::{BPF_PROGRAMS, DISK_PROGRAMS, is_of_lock_waits};
 use crate::sampling::Doing;
 use crate::sampling::interval::wilson_95;
 
@@ -20,17 +20,28 @@ pub(super) fn warn(summary: &Summary, warnings: &mut Vec<Warning>) {
         warnings.push(Warning::NotRecorded { level, reason });
     }
     warnings.extend(summary.scheduled.iter().filter_map(|row| sample_bias(summary, row)));
-    let felt = evidence.missing.iter().filter(|missing| limits_the_answer(missing));
-    warnings.extend(felt.map(|missing| Warning::MissingEvidence {
-        name: missing.name.clone(),
-        costs: missing.costs.clone(),
-    }));
+    // What has one price is told once.
+    let mut felt: Vec<(String, &str)> = Vec::new();
+    for Missing { name, costs } in &evidence.missing {
+        if !limits_the_answer(summary, name) {
+            continue;
+        }
+        match felt.iter_mut().find(|(_, other)| other == costs) {
+            Some((names, _)) => *names = format!("{names}, {name}"),
+            None => felt.push((name.clone(), costs)),
+        }
+    }
+    let warning =
+        |(name, costs): (String, &str)| Warning::MissingEvidence { name, costs: costs.to_owned() };
+    warnings.extend(felt.into_iter().map(warning));
 }
 
 /// Whether the answer lacks something for it. Without programs recording costs more, and tells the same; of
-/// I/O whose end was hidden for want of them [`Warning::UnknownPhases`] tells, where it can be felt.
-pub(super) fn limits_the_answer(missing: &Missing) -> bool {
-    ![BPF_PROGRAMS, DISK_PROGRAMS].contains(&missing.name.as_str())
+/// I/O whose end was hidden for want of them [`Warning::UnknownPhases`] tells, where it can be felt. For which
+/// device a vCPU needed a lock nobody asks where none waited for one.
+pub(super) fn limits_the_answer(summary: &Summary, name: &str) -> bool {
+    let is_program = [BPF_PROGRAMS, DISK_PROGRAMS].contains(&name);
+    !is_program && !(is_of_lock_waits(name) && summary.lock_waits.is_empty())
 }
 
 /// The one share that is known in two ways: looks, and what the scheduler counted.
@@ -56,6 +67,7 @@ fn sample_bias(summary: &Summary, row: &ScheduledVcpu) -> Option<Warning> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::perf::offer::{KERNEL_SYMBOLS, costs_of};
     use crate::report::example;
     use crate::report::warn::warnings;
     use crate::units::VcpuId;
@@ -77,13 +89,33 @@ mod tests {
         let missing = |name: &str| Missing { name: name.to_owned(), costs: "its price".to_owned() };
         summary.evidence.missing =
             vec![missing(BPF_PROGRAMS), missing(DISK_PROGRAMS), missing("kvm/kvm_pio")];
-        let told = warnings(&summary).into_iter().filter_map(|warning| match warning {
+        assert_eq!(told_missing(&summary), ["kvm/kvm_pio"]);
+        let page = crate::report::render_full(&summary, crate::report::Style::PLAIN);
+        assert!(page.contains("\n          without BPF programs: its price\n"), "{page}");
+    }
+
+    /// What of a summary's missing evidence is warned of.
+    fn told_missing(summary: &Summary) -> Vec<String> {
+        let names = warnings(summary).into_iter().filter_map(|warning| match warning {
             Warning::MissingEvidence { name, .. } => Some(name),
             _ => None,
         });
-        assert_eq!(told.collect::<Vec<_>>(), ["kvm/kvm_pio"]);
-        let page = crate::report::render_full(&summary, crate::report::Style::PLAIN);
-        assert!(page.contains("\n          without BPF programs: its price\n"), "{page}");
+        names.collect()
+    }
+
+    #[test]
+    fn what_has_one_price_is_warned_of_once_and_only_where_it_is_paid() {
+        let mut summary = example::summary();
+        let missing =
+            |name: &str| Missing { name: name.to_owned(), costs: costs_of(name).to_owned() };
+        let names = ["kvm/kvm_userspace_exit", "kvm/kvm_pio", "kvm/kvm_mmio", KERNEL_SYMBOLS];
+        summary.evidence.missing = names.map(missing).to_vec();
+        assert!(!summary.lock_waits.is_empty());
+        let told = ["kvm/kvm_userspace_exit, kvm/kvm_pio, kvm/kvm_mmio", KERNEL_SYMBOLS];
+        assert_eq!(told_missing(&summary), told);
+        // No vCPU waited for a lock.
+        summary.lock_waits.clear();
+        assert_eq!(told_missing(&summary), [KERNEL_SYMBOLS]);
     }
 
     #[test]

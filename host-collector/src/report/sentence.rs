@@ -94,7 +94,7 @@ impl Told<'_> {
                 Kind::Device => self.device(&percent),
                 Kind::PcpuWait => {
                     let wait = self.pcpu_wait(first, &percent);
-                    format!("{wait}{}{}", self.when(first), self.quota(first))
+                    format!("{wait}{}{}", self.when(first), self.quota())
                 }
                 Kind::OnPcpu | Kind::State(_) => self.state(first, &percent),
             };
@@ -114,8 +114,8 @@ impl Told<'_> {
         let inactivity = self.inactivity_beside(&with_phase);
         let unknown_ns = sum(groups.iter().map(|group| group.of_phase_ns(Phase::Unknown)));
         let doubt = self.doubt(unknown_ns);
-        let wait = named.iter().find(|group| group.kind == Kind::PcpuWait);
-        let quota = wait.map_or_else(String::new, |wait| self.quota(wait));
+        let has_wait = named.iter().any(|group| group.kind == Kind::PcpuWait);
+        let quota = if has_wait { self.quota() } else { String::new() };
         let named: Vec<String> = named.into_iter().map(|group| self.named(group)).collect();
         format!("no single cause dominates: {}{quota}{doubt}{inactivity}", named.join("; "))
     }
@@ -139,8 +139,8 @@ impl Told<'_> {
     }
 
     /// That a quota may be what such waits were for, though a neighbour had the pCPU.
-    fn quota(&self, wait: &Group<'_>) -> String {
-        quota::doubt(self.summary, &requesters(self.summary), wait.total_ns)
+    fn quota(&self) -> String {
+        quota::doubt(self.summary, &requesters(self.summary))
     }
 
     fn disk(&self) -> String {
@@ -374,7 +374,7 @@ fn was(part: Part) -> &'static str {
         Part::Guest => "was on a pCPU, in the guest",
         Part::Kvm => "was on a pCPU, in KVM",
         Part::VmmUser => "was on a pCPU, in the VMM",
-        Part::Throttled => "was kept off its pCPU by its control group's quota",
+        Part::Throttled => "was kept off its pCPU by a quota",
         Part::BqlWait => "slept on QEMU's big lock",
         Part::LockWait => "slept on a lock of the VMM",
         Part::HostFault => "waited for memory of the host",

@@ -1,11 +1,13 @@
 //! One sentence on where the tail went, made of the numbers and of nothing else.
 
 use super::evidence::{EvidenceLevel, ScheduledVcpu};
+use super::kept::{Keeper, TOLD_SHARE_MIN, keepers};
 use super::model::{Class, Summary, Vcpu};
 use super::quota;
+use super::reason::OffReason;
 use super::sentence::Told;
 use super::text::units::{known_duration, percent, whole_percent};
-use super::totals::share;
+use super::totals::{share, sum};
 use crate::join::Part;
 use crate::sampling::Doing;
 use crate::units::VcpuId;
@@ -19,6 +21,10 @@ pub const DOMINANT_LEAD: f64 = 0.1;
 
 /// I/O inactivity beside what dominates is named if it takes at least this share of the tail's time.
 pub const INACTIVITY_SHARE: f64 = 0.25;
+
+/// That nothing kept a vCPU is only said of one of which this share of the window was seen.
+const SEEN_SHARE_MIN: f64 = 0.95;
+
 /// A sampled reason with at least this share is named.
 const SAMPLED_SHARE_NAMED: f64 = 0.02;
 
@@ -61,22 +67,53 @@ pub fn verdict(summary: &Summary) -> String {
     )
 }
 
-/// Where nobody asked for anything: the vCPU that was kept from its pCPU most.
+/// Where nobody asked for anything: the vCPU that one thing kept from its work most.
 fn without_requests(summary: &Summary) -> String {
     let opening = "No request was recorded, so there is no latency to explain.";
-    let waited = |vcpu: &&Vcpu| share(vcpu.wait_ns, vcpu.observed_ns);
-    let most = summary.vcpus.iter().max_by(|one, other| waited(one).total_cmp(&waited(other)));
-    let Some(vcpu) = most.filter(|vcpu| vcpu.wait_ns > 0) else { return opening.to_owned() };
-    let percent = percent(waited(&vcpu));
-    let by = vcpu.antagonists.first().filter(|first| first.share >= DOMINANT_SHARE);
-    let by = by.map(|first| format!(", mostly while {} ran there", first.thread.name));
-    format!(
-        "{opening} Of the vCPUs {} {} waited for a pCPU most, {percent} of its time{}{}.",
-        vcpu.vm,
-        vcpu.vcpu,
-        by.unwrap_or_default(),
-        quota::doubt(summary, &[(&vcpu.vm, vcpu.vcpu)], vcpu.wait_ns)
-    )
+    let kept = |vcpu| keepers(vcpu).map(move |(keeper, kept_ns)| (vcpu, keeper, kept_ns));
+    let kept_share = |of: &(&Vcpu, Keeper, u64)| share(of.2, of.0.observed_ns);
+    let all = summary.vcpus.iter().flat_map(kept);
+    let most = all.max_by(|one, other| kept_share(one).total_cmp(&kept_share(other)));
+    let Some(most) = most else { return opening.to_owned() };
+    let share = kept_share(&most);
+    if share < TOLD_SHARE_MIN {
+        if !summary.vcpus.iter().all(|vcpu| is_seen(summary, vcpu)) {
+            return opening.to_owned();
+        }
+        let floor = percent(TOLD_SHARE_MIN);
+        return format!(
+            "{opening} No vCPU waited for a pCPU, a lock or memory for more than {floor} of its time."
+        );
+    }
+    let (vcpu, keeper, _) = most;
+    let percent = percent(share);
+    let what = match keeper {
+        Keeper::RunDelay => {
+            let quota = quota::doubt(summary, &[(&vcpu.vm, vcpu.vcpu)]);
+            format!("waited for a pCPU most, {percent} of its time{}{quota}", while_ran(vcpu))
+        }
+        Keeper::Off(reason) => {
+            format!("was kept from its work most, {percent} of its time ({})", reason.label())
+        }
+    };
+    format!("{opening} Of the vCPUs {} {} {what}.", vcpu.vm, vcpu.vcpu)
+}
+
+/// Whether it is known of nearly all of the window what a vCPU's thread did.
+fn is_seen(summary: &Summary, vcpu: &Vcpu) -> bool {
+    let unseen = vcpu.off_cpu.iter().filter(|row| row.reason == OffReason::NotRecorded);
+    let seen_ns = vcpu.observed_ns.saturating_sub(sum(unseen.map(|row| row.total_ns)));
+    seen_ns > 0 && share(seen_ns, summary.measured_ns) >= SEEN_SHARE_MIN
+}
+
+/// Who ran while a vCPU waited, if one did for most of it.
+fn while_ran(vcpu: &Vcpu) -> String {
+    if share(vcpu.idle_ns, vcpu.wait_ns) >= DOMINANT_SHARE {
+        return ", mostly while its pCPU was idle".to_owned();
+    }
+    let first = vcpu.antagonists.first().filter(|first| first.share >= DOMINANT_SHARE);
+    first
+        .map_or_else(String::new, |first| format!(", mostly while {} ran there", first.thread.name))
 }
 
 /// Of a run without events: nothing about single requests, and of the vCPUs what is known. The vCPUs

@@ -2,7 +2,7 @@
 
 use super::evidence::EvidenceLevel;
 use super::io::IoClass;
-use super::model::{Class, Relation, Summary, Vcpu};
+use super::model::{Relation, Summary, Vcpu};
 use super::sampled;
 use super::totals::{share, sum};
 use super::warning::Warning;
@@ -69,7 +69,9 @@ fn recording(summary: &Summary, warnings: &mut Vec<Warning>) {
         warnings.push(Warning::DroppedRequests { count, intervals });
     }
     let (waited_ns, measured_ns) = (summary.cost.collector_run_delay_ns, summary.measured_ns);
-    if share(waited_ns, measured_ns) > COLLECTOR_WAIT_SHARE_MAX {
+    // A VM that was asked for nothing waits for nobody who listens.
+    let is_asked = requests.count > 0 || !summary.hogs.is_empty();
+    if is_asked && share(waited_ns, measured_ns) > COLLECTOR_WAIT_SHARE_MAX {
         warnings.push(Warning::CollectorWaited { waited_ns, measured_ns });
     }
     sampled::warn(summary, warnings);
@@ -134,13 +136,13 @@ fn tail(summary: &Summary, warnings: &mut Vec<Warning>) {
     if unknown_share > UNKNOWN_SHARE_MAX {
         warnings.push(Warning::UnknownTail { share: unknown_share });
     }
-    let size = |class: &Class| class.count.saturating_add(class.unattributable);
-    let (name, count) = match size(&summary.classes.p99) {
-        // The sentence is about all of them then.
-        0 => ("all", size(&summary.classes.all)),
+    // That which the sentence is about.
+    let (name, count) = match summary.classes.p99.count {
+        0 => ("all", summary.classes.all.count),
         slow => ("p99", slow),
     };
-    if count < CLASS_COUNT_MIN {
+    // Where no request at all has causes there is no such answer.
+    if (1..CLASS_COUNT_MIN).contains(&count) {
         warnings.push(Warning::ThinTail { class: name.to_owned(), count });
     }
     if let (Some(bound_ns), Some(p99_ns)) = (summary.clock.bound_ns, summary.latency_ns.p99)
@@ -424,7 +426,8 @@ mod tests {
             slow(9)(summary);
             summary.classes.p99.unattributable = 1;
         };
-        assert_eq!(warned(left_out), [], "the answer tells of it too, as unattributable");
+        let [first, ..] = &warned(left_out)[..] else { panic!("no warning") };
+        assert_eq!(*first, thin("p99", 9), "the answer does not rest on what has no cause");
         // Without slow ones the answer is about all of them.
         assert_eq!(warned(slow(0)), []);
         let few = |summary: &mut Summary| {

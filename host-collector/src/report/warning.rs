@@ -201,6 +201,39 @@ pub enum Warning {
     },
 }
 
+impl Warning {
+    /// How far it goes: what the answer cannot be believed for comes before what it lacks, and that before
+    /// what is only good to know.
+    #[must_use]
+    pub(super) fn rank(&self) -> u8 {
+        match self {
+            Warning::NoRequests
+            | Warning::NotRecorded { .. }
+            | Warning::ClockViolated { .. }
+            | Warning::Unattributable { .. }
+            | Warning::Unplaced { .. }
+            | Warning::LostRecords { .. }
+            | Warning::DroppedRequests { .. } => 0,
+            Warning::UnknownPhases { .. }
+            | Warning::UnknownTail { .. }
+            | Warning::KvmClockViolated { .. }
+            | Warning::PtpClockViolated { .. }
+            | Warning::HogClockViolated { .. }
+            | Warning::ClockStepped { .. }
+            | Warning::ClocksApart { .. }
+            | Warning::ClockBound { .. }
+            | Warning::SampleBias { .. }
+            | Warning::FailedRequests { .. }
+            | Warning::ThinTail { .. } => 1,
+            Warning::HogDidNotCount { .. }
+            | Warning::CollectorRan { .. }
+            | Warning::Throttled { .. }
+            | Warning::Notice { .. } => 2,
+            Warning::MissingEvidence { .. } | Warning::CollectorWaited { .. } => 3,
+        }
+    }
+}
+
 impl fmt::Display for Warning {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {

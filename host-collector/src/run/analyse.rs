@@ -124,6 +124,8 @@ struct Analysis<'a> {
     /// Threads that kept their pCPU through the window, so that no event told of them.
     kept: HashMap<Tid, PcpuId>,
     lost: Lost,
+    /// Up to here the losses are counted.
+    lost_until: HostNs,
     kvm_events_count: u64,
     has_exits: bool,
     samples: Samples,
@@ -147,6 +149,7 @@ impl<'a> Analysis<'a> {
             hidden: Hidden::new(watched_pcpus(manifest)),
             kept: kept(manifest),
             lost: Lost::default(),
+            lost_until: HostNs(0),
             kvm_events_count: 0,
             has_exits: false,
             samples: samples::read(run, manifest)?,
@@ -215,14 +218,16 @@ impl<'a> Analysis<'a> {
     }
 
     fn warn_of_tail(&mut self, vm: &VmRecord, what: &str, tail: Tail) {
-        if let Tail::Torn { bytes } = tail {
+        let Tail::Torn { bytes } = tail else { return };
+        self.is_torn = true;
+        // Without a half block nothing is known to be missing; that the run did not end is said anyway.
+        if bytes > 0 {
             let text = format!(
                 "{}: the stored {what} were cut off; {bytes} bytes after the last whole block were \
                  left out",
                 vm.name
             );
             self.warnings.push(Warning::Notice { text });
-            self.is_torn = true;
         }
     }
 
@@ -291,15 +296,7 @@ impl<'a> Analysis<'a> {
             self.service.learn(&event);
             self.hidden.learn(&event);
             self.io(manifest, &event, timeline.tasks());
-            if let HostEventKind::Lost { until, count } = event.kind
-                && until > start
-                && event.time < end
-            {
-                self.lost.records = self.lost.records.saturating_add(count);
-                self.lost.intervals += 1;
-                let lost_ns = until.since_ns(event.time);
-                self.lost.total_ns = self.lost.total_ns.saturating_add(lost_ns);
-            }
+            self.count_lost(&event, start, end);
             self.kvm_events_count += u64::from(matches!(event.kind, HostEventKind::Kvm { .. }));
             timeline.push(&event, &mut |span| self.span(&span, start, end));
             if now < start {
@@ -327,6 +324,20 @@ impl<'a> Analysis<'a> {
             join.finish(&mut |breakdown| self.builder.breakdown(vm, breakdown));
         }
         Ok((planned_end.unwrap_or(now.max(self.samples.last)), timeline))
+    }
+
+    /// Counts what was lost within the window, stretches on several pCPUs once where they overlap.
+    fn count_lost(&mut self, event: &HostEvent, start: HostNs, end: HostNs) {
+        let HostEventKind::Lost { until, count } = event.kind else { return };
+        if until <= start || event.time >= end {
+            return;
+        }
+        self.lost.records = self.lost.records.saturating_add(count);
+        self.lost.intervals += 1;
+        // They come in the order in which they began.
+        let (from, until) = (event.time.max(start).max(self.lost_until), until.min(end));
+        self.lost.total_ns = self.lost.total_ns.saturating_add(until.since_ns(from));
+        self.lost_until = self.lost_until.max(until);
     }
 
     /// The record of a pCPU ends here without its end: from here on it is as if the kernel had lost

@@ -89,9 +89,10 @@ impl Measurement<'_> {
         if matches!(worked, Err(RunError::Interrupted)) {
             watcher.stage("interrupted, closing the run; interrupt once more not to wait for that");
         }
+        // What comes after the window delays nobody.
+        manifest.cost.run_delay_ns = own_run_delay_ns().saturating_sub(delay_before_ns);
         let wound_down = work.wind_down();
         manifest.cost.cpu_ns = own_cpu_ns().saturating_sub(cpu_before_ns);
-        manifest.cost.run_delay_ns = own_run_delay_ns().saturating_sub(delay_before_ns);
         let recorded = observer.finish(self.dir, manifest);
         // All of /proc is looked at here, so no load goes on any more, and nothing is recorded.
         let came = self.keep("threads_end.json", newcomers(&threads), manifest);

@@ -61,6 +61,7 @@ impl Look {
             ran_ns: 0,
             slice_ns: None,
             is_throttled_group: false,
+            is_realtime: false,
         };
         Doing::Off(evidence.reason())
     }

@@ -266,6 +266,7 @@ impl Timeline {
         self.comings.left(prev, time, pcpu, switch.prev_state.is_runnable());
         if is_believed && let Some(&index) = self.index_by_tid.get(&next) {
             let observed = self.update(index, time, |thread| thread.switch_in(time, pcpu, sink));
+            self.threads[index].comes_with(switch.next_priority);
             self.observe(index, time, observed);
             self.threads[index].take_lock_waits(&mut self.lock_waits);
         }
@@ -293,6 +294,7 @@ impl Timeline {
             ran_ns: self.threads[index].ran_ns(time),
             slice_ns: self.slice_ns,
             is_throttled_group: is_throttled,
+            is_realtime: self.threads[index].is_realtime(),
         };
         let reason = evidence.reason();
         let lock = call.map(|call| call.address).filter(|_| reason.is_lock());

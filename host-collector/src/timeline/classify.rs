@@ -33,6 +33,8 @@ pub struct Evidence {
     pub slice_ns: Option<u64>,
     /// Whether its control group has a quota and was seen to use it up.
     pub is_throttled_group: bool,
+    /// Whether the thread is a real-time or deadline task.
+    pub is_realtime: bool,
 }
 
 /// Who came on when a thread left.
@@ -95,6 +97,10 @@ enum Scheduler {
     Quota,
     /// The same, and nobody else was there to run, though the thread was runnable.
     NobodyAndQuota,
+    /// A real-time thread gives way to one that is none: real-time tasks have used up their share of the
+    /// pCPU (linux: kernel/sched/rt.c, `sched_rt_runtime_us`; since 6.12 the fair server of
+    /// kernel/sched/deadline.c).
+    RealtimeShare,
     NextWasWoken,
     SliceOver,
 }
@@ -157,6 +163,7 @@ const ROWS: &[Row] = &[
     scheduled(Reason::Throttle, TASK_WORK, Scheduler::Quota),
     row(Reason::Yield, Left::Runnable, &[Marks::of(&[Mark::Yield])]),
     scheduled(Reason::Throttle, PREEMPTED, Scheduler::NobodyAndQuota),
+    scheduled(Reason::Throttle, PREEMPTED, Scheduler::RealtimeShare),
     scheduled(Reason::PreemptWakeup, PREEMPTED, Scheduler::NextWasWoken),
     scheduled(Reason::Timeslice, PREEMPTED, Scheduler::SliceOver),
     row(Reason::SignalWork, Left::Runnable, &[Marks::of(&[Mark::OwnWork])]),
@@ -214,6 +221,8 @@ impl Evidence {
             (Scheduler::Quota, _) | (Scheduler::NobodyAndQuota, Next::Idle) => {
                 self.is_throttled_group
             }
+            // The next one is none: that has a row of its own before.
+            (Scheduler::RealtimeShare, _) => self.is_realtime,
             (Scheduler::NextWasWoken, Next::Woken { ago_ns }) => {
                 // A lazy kernel lets the one who runs go on until the next tick.
                 let was_lazy = ago_ns < self.ran_ns && ran_its_slice == Some(false);

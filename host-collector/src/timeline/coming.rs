@@ -11,6 +11,11 @@ const THREADS_MAX: usize = 1 << 16;
 /// Priorities below this are those of real-time tasks (`MAX_RT_PRIO`, include/linux/sched/prio.h).
 const REALTIME_PRIORITY_END: i16 = 100;
 
+/// Whether a task of this priority (`task_struct.prio`) goes before all fair ones.
+pub(super) fn is_realtime(priority: i16) -> bool {
+    priority < REALTIME_PRIORITY_END
+}
+
 /// The last that was seen of a thread that is off.
 #[derive(Debug, Clone, Copy)]
 enum Last {
@@ -56,7 +61,7 @@ impl Comings {
         if tid == Tid::IDLE {
             return Next::Idle;
         }
-        if priority.is_some_and(|priority| priority < REALTIME_PRIORITY_END) {
+        if priority.is_some_and(is_realtime) {
             return Next::Realtime;
         }
         match self.last.get(&tid) {

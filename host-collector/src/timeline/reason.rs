@@ -26,7 +26,8 @@ pub enum Reason {
     KvmKernelLock,
     /// The vCPU's thread does disk I/O itself and waits for it.
     IoSubmit,
-    /// Its control group has used up its quota.
+    /// Its control group has used up its quota, or it is a real-time task and these have used up their share
+    /// of the pCPU.
     Throttle,
     /// Its timeslice was over.
     Timeslice,
@@ -98,6 +99,20 @@ impl Reason {
     #[must_use]
     pub fn is_lock(self) -> bool {
         matches!(self, Reason::Bql | Reason::BqlInferred | Reason::QemuLock | Reason::VmmLock)
+    }
+
+    /// Whether something else than its pCPU's other threads keeps a vCPU from its work: a lock, a fault, a
+    /// quota. Not that it has nothing to do, and not that it waits for its pCPU.
+    #[must_use]
+    pub fn keeps_from_work(self) -> bool {
+        let others = [
+            Reason::HostFault,
+            Reason::KvmKernelLock,
+            Reason::IoSubmit,
+            Reason::Throttle,
+            Reason::Stopped,
+        ];
+        self.is_lock() || others.contains(&self)
     }
 }
 

@@ -42,6 +42,7 @@
 //! state, without a waking; it shows as `Blocked` without a `waker`.
 
 use super::antagonist::Wait;
+use super::coming::is_realtime;
 use super::contradiction::ContradictionKind;
 use super::exits::{Exit, OpenExits};
 use super::lock::LockWait;
@@ -81,6 +82,8 @@ pub(super) struct Thread {
     wait: Wait,
     /// When it last came onto a pCPU.
     on_since: HostNs,
+    /// Whether it came as a real-time or deadline task.
+    is_realtime: bool,
     /// In whose code it runs, or ran when it was last on a pCPU.
     mode: RunMode,
     exits: OpenExits,
@@ -147,6 +150,7 @@ impl Thread {
             raced_waker: None,
             wait: Wait::default(),
             on_since: since,
+            is_realtime: false,
             mode: RunMode::Unsplit,
             exits: OpenExits::default(),
             device: Device::None,
@@ -225,6 +229,16 @@ impl Thread {
         self.wait.credit(who.filter(|who| who.tid() != Some(self.tid)), until);
     }
 
+    /// Takes note of the priority with which it comes onto a pCPU.
+    pub(super) fn comes_with(&mut self, priority: Option<i16>) {
+        self.is_realtime = priority.is_some_and(is_realtime);
+    }
+
+    /// Whether it came onto its pCPU as a real-time or deadline task.
+    pub(super) fn is_realtime(&self) -> bool {
+        self.is_realtime
+    }
+
     /// The thread comes onto `pcpu`.
     pub(super) fn switch_in(
         &mut self,
@@ -232,6 +246,17 @@ impl Thread {
         pcpu: PcpuId,
         sink: &mut impl FnMut(Span),
     ) -> Option<ContradictionKind> {
+        // Where it was woken for another pCPU than it comes onto, the scheduler had chosen this one after
+        // `sched_waking` (`select_task_rq`), or took it over later: whoever ran there is not known to have
+        // been in its way.
+        let has_moved = match self.state {
+            State::Woken { pcpu: target }
+            | State::Asleep { pcpu: target, raced_waker: Some(_), .. } => target != pcpu,
+            _ => false,
+        };
+        if has_moved {
+            self.wait.restart(time);
+        }
         let mut contradiction = None;
         let ended = match self.state {
             State::Unknown(UnknownCause::Ended) => return None,

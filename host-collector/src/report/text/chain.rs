@@ -98,9 +98,7 @@ fn chain(page: &mut Page, request: &WorstRequest, spans_max: usize) {
         }
         if shown.contains(&index) {
             shorter(page, &mut passed_over);
-            let lead = lead(span.offset_ns, span.length_ns);
-            let tone = if span.part.is_on_pcpu() { Tone::Dim } else { Tone::Plain };
-            page.paragraph(&lead, &sentence(span), tone);
+            line(page, span);
         } else {
             passed_over.push(span);
         }
@@ -133,14 +131,24 @@ fn longest(chain: &[ChainSpan], spans_max: usize) -> Vec<usize> {
     order
 }
 
+/// Those between two that have lines of their own; one alone has a line too, as it would take one anyway.
 fn shorter(page: &mut Page, passed_over: &mut Vec<&ChainSpan>) {
-    if let Some(first) = passed_over.first() {
-        let total_ns = sum(passed_over.iter().map(|span| span.length_ns));
-        let spans = if passed_over.len() == 1 { "shorter span" } else { "shorter spans" };
-        let text = format!("({} {spans})", passed_over.len());
-        page.paragraph(&lead(first.offset_ns, total_ns), &text, Tone::Dim);
+    match passed_over.as_slice() {
+        [] => {}
+        [only] => line(page, only),
+        [first, ..] => {
+            let total_ns = sum(passed_over.iter().map(|span| span.length_ns));
+            let text = format!("({} shorter spans)", passed_over.len());
+            page.paragraph(&lead(first.offset_ns, total_ns), &text, Tone::Dim);
+        }
     }
     passed_over.clear();
+}
+
+fn line(page: &mut Page, span: &ChainSpan) {
+    let lead = lead(span.offset_ns, span.length_ns);
+    let tone = if span.part.is_on_pcpu() { Tone::Dim } else { Tone::Plain };
+    page.paragraph(&lead, &sentence(span), tone);
 }
 
 const LEAD_WIDTH: usize = 28;
@@ -174,7 +182,7 @@ fn sentence(span: &ChainSpan) -> String {
             (Some(ran), None) => format!("woken for {pcpu}, where {ran} ran"),
             (Some(ran), Some(idle)) => format!("woken for {pcpu}, where {ran} ran; {idle}"),
         },
-        Part::Throttled => format!("kept off {pcpu}: its control group's quota was used up"),
+        Part::Throttled => format!("kept off {pcpu}: its quota was used up"),
         Part::BqlWait => locked("asleep on QEMU's big lock", span),
         Part::LockWait => locked("asleep on a lock of the VMM", span),
         Part::HostFault => asleep("waiting for memory of the host", span),

@@ -137,7 +137,7 @@ fn footing(page: &mut Page, summary: &Summary) {
     );
     page.paragraph("Own cost  ", &cost, Tone::Plain);
     let missing = summary.evidence.missing.iter();
-    for missing in missing.filter(|missing| !limits_the_answer(missing)) {
+    for missing in missing.filter(|missing| !limits_the_answer(summary, &missing.name)) {
         let text = format!("without {}: {}", missing.name, missing.costs);
         page.paragraph(BELOW_TITLE, &text, Tone::Plain);
     }

@@ -355,7 +355,7 @@ fn a_long_chain_shows_its_longest_spans_and_how_much_is_between() {
     let lines: Vec<&str> = chain.lines().collect();
     assert_eq!(lines[1], "     +0.000 ms    8.090 ms  (17 shorter spans)");
     assert_eq!(lines[2], "     +8.090 ms    1.100 ms  preempted on pCPU1 by vm2 vCPU1 (1.100 ms)");
-    assert_eq!(lines[3], "     +9.190 ms    0.010 ms  (1 shorter span)");
+    assert_eq!(lines[3], "     +9.190 ms    0.010 ms  on pCPU1", "one alone takes no more room");
     assert_eq!(lines.last().unwrap().trim(), "and 24 more spans that were not kept");
     assert_eq!(lines.iter().filter(|line| line.contains("preempted")).count(), 12);
 }

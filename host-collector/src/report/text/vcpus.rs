@@ -1,9 +1,10 @@
-//! How the vCPUs fared, for the page of a run without requests: those first that waited most.
+//! How the vCPUs fared, for the page of a run without requests: those first that were kept from their work most.
 
 use super::NAME_CHARS_MAX;
 use super::page::{Page, Table, Tone, shorten};
 use super::tables::{self, share_percent, vcpu_name};
 use super::units::{count, duration, known_duration, percent};
+use crate::report::kept::kept_share;
 use crate::report::model::{OffCpu, Summary, Vcpu};
 use crate::report::totals::share;
 use std::cmp::Reverse;
@@ -14,18 +15,17 @@ const ROWS_OF_VCPU_MAX: usize = 3;
 /// Below this share of a vCPU's time a reason is not listed.
 const REASON_SHARE_MIN: f64 = 0.001;
 
-/// The vCPUs, those first that waited for a pCPU for the most of their time.
-fn ranked(summary: &Summary) -> Vec<&Vcpu> {
+/// The vCPUs, those first that have the most of this.
+fn ranked(summary: &Summary, share_of: impl Fn(&Vcpu) -> f64) -> Vec<&Vcpu> {
     let mut vcpus: Vec<&Vcpu> = summary.vcpus.iter().collect();
-    let waited = |vcpu: &Vcpu| share(vcpu.wait_ns, vcpu.observed_ns);
-    vcpus.sort_by(|one, other| waited(other).total_cmp(&waited(one)));
+    vcpus.sort_by(|one, other| share_of(other).total_cmp(&share_of(one)));
     vcpus
 }
 
 /// Why each was off its pCPU; of so many rows at most.
 pub(super) fn off_cpu(page: &mut Page, summary: &Summary, rows_max: usize) {
     let mut rows = Vec::new();
-    for vcpu in ranked(summary) {
+    for vcpu in ranked(summary, kept_share) {
         let mut reasons: Vec<&OffCpu> = vcpu.off_cpu.iter().filter(|row| row.count > 0).collect();
         reasons.sort_by_key(|row| Reverse(row.total_ns));
         let is_listed = |row: &&OffCpu| share(row.total_ns, vcpu.observed_ns) >= REASON_SHARE_MIN;
@@ -59,7 +59,8 @@ pub(super) fn off_cpu(page: &mut Page, summary: &Summary, rows_max: usize) {
 /// Who ran while they waited; of so many rows at most.
 pub(super) fn antagonists(page: &mut Page, summary: &Summary, rows_max: usize) {
     let mut rows = Vec::new();
-    for vcpu in ranked(summary).into_iter().filter(|vcpu| vcpu.wait_ns > 0) {
+    let waited = |vcpu: &Vcpu| share(vcpu.wait_ns, vcpu.observed_ns);
+    for vcpu in ranked(summary, waited).into_iter().filter(|vcpu| vcpu.wait_ns > 0) {
         let waited = share_percent(vcpu.wait_ns, vcpu.observed_ns);
         let mut names = [vcpu_name(&vcpu.vm, vcpu.vcpu), waited];
         let listed = vcpu.antagonists.iter().take(ROWS_OF_VCPU_MAX);

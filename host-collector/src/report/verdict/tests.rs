@@ -4,7 +4,7 @@ use crate::report::causes::Cause;
 use crate::report::example::{self, blocked, preempted, request, running, woken};
 use crate::report::io::IoDisk;
 use crate::report::quota::QuotaUse;
-use crate::report::{Summary, SummaryBuilder};
+use crate::report::{OffReason, Summary, SummaryBuilder};
 use crate::timeline::{Reason, Span};
 use crate::units::HostNs;
 
@@ -300,8 +300,9 @@ fn without_requests_the_vcpu_that_waited_most_is_named() {
     summary.requests.count = 0;
     let has_rival = |vcpu: &Vcpu| !vcpu.antagonists.is_empty();
     let place = summary.vcpus.iter().position(has_rival).unwrap();
+    summary.vcpus.iter_mut().for_each(|vcpu| vcpu.off_cpu.clear());
     let vcpu = &mut summary.vcpus[place];
-    (vcpu.observed_ns, vcpu.wait_ns) = (1_000, 900);
+    (vcpu.observed_ns, vcpu.wait_ns, vcpu.idle_ns) = (1_000, 900, 0);
     vcpu.antagonists[0].share = 0.5;
     let (vm, name) = (vcpu.vm.clone(), vcpu.antagonists[0].thread.name.clone());
     let by = format!("Of the vCPUs {vm} {} waited for a pCPU most, 90.0 % of its time", vcpu.vcpu);
@@ -309,6 +310,40 @@ fn without_requests_the_vcpu_that_waited_most_is_named() {
     assert!(told.ends_with(&format!("{by}, mostly while {name} ran there.")), "{told}");
     summary.vcpus[place].antagonists[0].share = 0.4;
     assert!(verdict(&summary).ends_with(&format!("{by}.")), "{}", verdict(&summary));
+    summary.vcpus[place].idle_ns = 500;
+    let idle = format!("{by}, mostly while its pCPU was idle.");
+    assert!(verdict(&summary).ends_with(&idle), "{}", verdict(&summary));
+}
+
+/// Nobody waits for a pCPU for long, and nothing but one thing keeps a vCPU from its work.
+fn kept_by(reason: Reason, kept_ns: u64) -> String {
+    let mut summary = example::summary();
+    (summary.requests.count, summary.measured_ns) = (0, 1_000_000);
+    for vcpu in &mut summary.vcpus {
+        (vcpu.observed_ns, vcpu.wait_ns) = (1_000_000, 500);
+        vcpu.off_cpu.iter_mut().for_each(|row| row.total_ns = 0);
+    }
+    let mut rows = summary.vcpus[1].off_cpu.iter_mut();
+    let row = rows.find(|row| row.reason == OffReason::Left(reason)).unwrap();
+    (row.count, row.total_ns) = (1, kept_ns);
+    verdict(&summary)
+}
+
+#[test]
+fn without_requests_a_quota_or_a_lock_is_named_where_it_cost_most() {
+    let opening = "No request was recorded, so there is no latency to explain.";
+    for (reason, label) in [(Reason::Throttle, "quota used up"), (Reason::Bql, "BQL")] {
+        let told = format!(
+            "{opening} Of the vCPUs vm1 vCPU1 was kept from its work most, 60.0 % of its time ({label})."
+        );
+        assert_eq!(kept_by(reason, 600_000), told);
+    }
+    // A guest that has nothing to do is not kept from anything, and what nobody feels is no finding.
+    let quiet = format!(
+        "{opening} No vCPU waited for a pCPU, a lock or memory for more than 0.1 % of its time."
+    );
+    assert_eq!(kept_by(Reason::Halt, 900_000), quiet);
+    assert_eq!(kept_by(Reason::Bql, 900), quiet);
 }
 
 /// A vCPU of vm2 that made requests as well, of which none was slow or waited.
@@ -361,19 +396,25 @@ fn where_a_quota_was_used_up_waits_may_be_of_it() {
     let told = |used_up_count, kept_off_ns| {
         let mut summary = run(&slow, Some((10_000, 200_000)), Attribution::Attributed);
         summary.vcpus[1].quota = Some(QuotaUse { used_up_count, kept_off_ns });
+        // In the whole run, of which the ten slow ones had 60 ms.
+        summary.vcpus[1].wait_ns = 600_000_000;
         verdict(&summary)
     };
-    // The ten slow ones waited for 60 ms.
     let neighbour = "vm1 vCPU1 was runnable but vm2 vCPU1 had pCPU1, with the data already there";
-    assert!(told(1, 5_900_000).ends_with(&format!("{neighbour}.")), "{}", told(1, 5_900_000));
+    assert!(told(1, 59_000_000).ends_with(&format!("{neighbour}.")), "{}", told(1, 59_000_000));
     let once = "; its quota was used up once in this run, so some of this may be the quota.";
-    assert!(told(1, 6_000_000).ends_with(&format!("{neighbour}{once}")), "{}", told(1, 6_000_000));
+    assert!(
+        told(1, 60_000_000).ends_with(&format!("{neighbour}{once}")),
+        "{}",
+        told(1, 60_000_000)
+    );
     assert!(told(37, 90_000_000).contains("; its quota was used up 37 times"));
     let mut undecided = run(
         &[running(3_000_000), preempted(3_000_000, &[(VM2, 3_000_000)])],
         Some((1_500_000, 1_500_000)),
         Attribution::Attributed,
     );
+    undecided.vcpus[1].wait_ns = 600_000_000;
     undecided.vcpus[1].quota = Some(QuotaUse { used_up_count: 1, kept_off_ns: 90_000_000 });
     assert!(verdict(&undecided).contains("no single cause dominates"));
     assert!(verdict(&undecided).ends_with(once), "{}", verdict(&undecided));
@@ -389,6 +430,7 @@ fn without_requests_a_quota_may_be_what_the_vcpu_waited_for() {
     summary.requests.count = 0;
     for vcpu in &mut summary.vcpus {
         (vcpu.observed_ns, vcpu.wait_ns) = (1_000, 0);
+        vcpu.off_cpu.clear();
     }
     summary.vcpus[1].wait_ns = 900;
     summary.vcpus[1].quota = Some(QuotaUse { used_up_count: 2, kept_off_ns: 900 });

@@ -19,6 +19,7 @@ fn asleep(stack: &str) -> Evidence {
         ran_ns: 1_000_000,
         slice_ns: Some(SLICE_NS),
         is_throttled_group: false,
+        is_realtime: false,
     }
 }
 
@@ -213,6 +214,17 @@ fn a_quota_that_is_used_up() {
     assert_eq!(idle.reason(), Reason::Throttle, "up to 6.17");
     let other = Evidence { is_throttled_group, ..runnable(GUEST_6_18, Next::Waiting) };
     assert_eq!(other.reason(), Reason::Timeslice);
+}
+
+#[test]
+fn a_real_time_thread_has_no_timeslice_but_a_share_of_its_pcpu() {
+    let realtime = |next| Evidence { is_realtime: true, ..runnable(TCG_TICK_6_18, next) };
+    for next in [Next::Waiting, Next::Woken { ago_ns: 1 }, Next::Unseen, Next::Idle] {
+        assert_eq!(realtime(next).reason(), Reason::Throttle, "{next:?}");
+    }
+    assert_eq!(realtime(Next::Realtime).reason(), Reason::PreemptRtOrStop);
+    let fair = runnable(TCG_TICK_6_18, Next::Waiting);
+    assert_eq!(fair.reason(), Reason::Timeslice);
 }
 
 #[test]
