@@ -185,10 +185,25 @@ impl Matching {
                 return Err(NoPhase::Ambiguous);
             }
         }
+        if own.is_empty() && self.had_no_io(request) {
+            return Err(NoPhase::PageCache);
+        }
         let submitted = own.iter().map(|io| io.submitted).min().ok_or(NoPhase::NoIo)?;
         let completed = own.iter().filter_map(|io| io.completed()).max().ok_or(NoPhase::NoIo)?;
         let within = |time: HostNs| time.clamp(request.start, request.end);
         Ok(IoMarks { submitted: within(submitted), completed: within(completed) })
+    }
+
+    /// Whether it is certain that a request, of which nothing is lost, had no I/O of the host's to wait for:
+    /// nobody had any in flight for its sectors while it was under way. The pages were there before.
+    fn had_no_io(&self, request: &Window) -> bool {
+        let is_idle = |sectors: &Range<u64>| {
+            let elsewhere =
+                |io: &HostIo| io.submitted > request.latest || self.had_ended(io, request.earliest);
+            !self.ios.is_in_doubt(sectors) && self.ios.on(sectors).all(elsewhere)
+        };
+        let is_cached = self.target.access == HostAccess::Cached;
+        is_cached && request.sectors.as_ref().is_some_and(|pieces| pieces.iter().all(is_idle))
     }
 
     /// What the request's I/O, which has these marks, says of the request's times.

@@ -42,7 +42,10 @@ pub enum NoPhase {
     NotRecorded,
     /// Records were lost meanwhile.
     Lost,
-    /// No host I/O was seen for it: the host's page cache served it, for instance.
+    /// The host's page cache served it: nobody had I/O in flight for its sectors. So no disk has a part in its
+    /// latency; when the VMM took up the request, and when it was done, is not known.
+    PageCache,
+    /// No host I/O was seen for it.
     NoIo,
     /// There was I/O, but it may be another request's.
     Ambiguous,
@@ -56,9 +59,10 @@ pub enum NoPhase {
 
 impl NoPhase {
     /// Every reason, in the order in which they are printed.
-    pub const ALL: [NoPhase; 7] = [
+    pub const ALL: [NoPhase; 8] = [
         NoPhase::NotRecorded,
         NoPhase::Lost,
+        NoPhase::PageCache,
         NoPhase::NoIo,
         NoPhase::Ambiguous,
         NoPhase::Unfinished,

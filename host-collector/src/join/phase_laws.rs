@@ -311,11 +311,28 @@ fn through_the_page_cache_whoever_needs_the_sectors_waits_for_them() {
     let deeds = [io(4, 9, 0), io(5, 15, 1)].concat();
     let out = join(target(HostAccess::Cached), &"=".repeat(30), &requests, &deeds);
     let known: Vec<_> = out.iter().map(|breakdown| breakdown.io).collect();
-    assert_eq!(known, [marks(4, 9), marks(12, 15), Err(NoPhase::NoIo)]);
+    assert_eq!(known, [marks(4, 9), marks(12, 15), Err(NoPhase::PageCache)]);
     let ahead = [io(3, 8, 0), io(4, 9, 1)].concat();
     let out = join(target(HostAccess::Cached), &"=".repeat(30), &requests, &ahead);
     let known: Vec<_> = out.iter().map(|breakdown| breakdown.io).collect();
-    assert_eq!(known, [marks(3, 8), Err(NoPhase::NoIo), Err(NoPhase::NoIo)]);
+    assert_eq!(known, [marks(3, 8), Err(NoPhase::PageCache), Err(NoPhase::PageCache)]);
+}
+
+#[test]
+fn the_page_cache_is_only_said_where_nobody_may_have_had_io_in_flight() {
+    let requests = [request(0, 12, 20)];
+    let of = |target: Target, deeds: &[Deed]| join(target, &"=".repeat(30), &requests, deeds)[0].io;
+    let (cached, served) = (|| target(HostAccess::Cached), Err(NoPhase::PageCache));
+    assert_eq!(of(cached(), &[]), served);
+    assert_eq!(of(cached(), &io(2, 8, 0)), served, "it was read before");
+    assert_eq!(of(cached(), &io(22, 28, 0)), served, "it is read again later");
+    // Somebody else reads the sectors meanwhile, or began before and was not seen to end.
+    let others = [(14_000, 'o', 0, 8), (18_000, '<', 0, 8)];
+    assert_ne!(of(cached(), &others), served);
+    assert_ne!(of(cached(), &[(2_000, '>', 0, 8)]), served);
+    // Without O_DIRECT's opposite, or without the sectors, there must have been I/O somewhere.
+    assert_eq!(of(target(HostAccess::Direct), &[]), Err(NoPhase::NoIo));
+    assert_eq!(of(unmapped(HostAccess::Cached), &[]), Err(NoPhase::NoIo));
 }
 
 #[test]

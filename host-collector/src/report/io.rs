@@ -53,6 +53,9 @@ pub struct IoClass {
     pub unphased: u64,
     /// The same by the reason why; adds up to `unphased`.
     pub unphased_by: UnphasedBy,
+    /// Of the `unknown` phase, what is of requests that the host's page cache served.
+    #[serde(default)]
+    pub page_cache_ns: u64,
     /// Their latency by phase; adds up to the class's `latency_ns`.
     pub phases_ns: BTreeMap<Phase, u64>,
     /// Their latency by phase and part: over all phases, the class's parts.
@@ -76,6 +79,9 @@ pub struct UnphasedBy {
     pub not_recorded: u64,
     /// Records were lost meanwhile.
     pub lost: u64,
+    /// The host's page cache served them: no disk has a part in their latency.
+    #[serde(default)]
+    pub page_cache: u64,
     /// No host I/O was seen for them.
     pub no_io: u64,
     /// There was I/O, but it may be another request's.
@@ -93,6 +99,7 @@ impl UnphasedBy {
         match reason {
             NoPhase::NotRecorded => &mut self.not_recorded,
             NoPhase::Lost => &mut self.lost,
+            NoPhase::PageCache => &mut self.page_cache,
             NoPhase::NoIo => &mut self.no_io,
             NoPhase::Ambiguous => &mut self.ambiguous,
             NoPhase::Unfinished => &mut self.unfinished,
@@ -142,12 +149,17 @@ pub(super) struct IoTotals {
     phases: PhaseParts,
     known: u64,
     unphased_by: UnphasedBy,
+    page_cache_ns: u64,
     inactive: u64,
 }
 
 impl IoTotals {
     pub(super) fn add(&mut self, breakdown: &Breakdown) {
         self.phases.add_all(&breakdown.phases);
+        if breakdown.io == Err(NoPhase::PageCache) {
+            let unknown_ns = breakdown.phases.of(Phase::Unknown).total_ns();
+            self.page_cache_ns = self.page_cache_ns.saturating_add(unknown_ns);
+        }
         match breakdown.io {
             Ok(_) => self.known += 1,
             Err(reason) => *self.unphased_by.count(reason) += 1,
@@ -161,6 +173,7 @@ impl IoTotals {
         for reason in NoPhase::ALL {
             *self.unphased_by.count(reason) += other.unphased_by.get(reason);
         }
+        self.page_cache_ns = self.page_cache_ns.saturating_add(other.page_cache_ns);
         self.inactive += other.inactive;
     }
 
@@ -173,6 +186,7 @@ impl IoTotals {
             known: self.known,
             unphased: sum(NoPhase::ALL.map(|reason| self.unphased_by.get(reason))),
             unphased_by: self.unphased_by,
+            page_cache_ns: self.page_cache_ns,
             phases_ns: Phase::ALL.into_iter().map(total).collect(),
             parts_ns: Phase::ALL.into_iter().map(parts).collect(),
             inactivity_ns,
@@ -188,6 +202,13 @@ impl IoTotals {
 }
 
 impl IoClass {
+    /// For how long it is not known whether the host's disk had the requests' I/O.
+    #[must_use]
+    pub fn unknown_ns(&self) -> u64 {
+        let unknown_ns = self.phases_ns.get(&Phase::Unknown).copied().unwrap_or(0);
+        unknown_ns.saturating_sub(self.page_cache_ns)
+    }
+
     /// Nanoseconds of one phase and one part.
     #[must_use]
     pub fn get(&self, phase: Phase, part: Part) -> u64 {

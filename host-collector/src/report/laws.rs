@@ -155,6 +155,13 @@ impl Laws {
             let what = format!("{} of {name} over the phases", part.name());
             self.equal(&what, over_phases, "its part has", parts.get(part));
         }
+        let unknown = io.phases_ns.get(&Phase::Unknown).copied().unwrap_or(0);
+        if io.page_cache_ns > unknown {
+            self.violations.push(format!(
+                "io.classes.{name}.page_cache_ns is {}, its unknown phase {unknown}",
+                io.page_cache_ns
+            ));
+        }
         let requests = sum([io.known, io.unphased]);
         let what = format!("requests of {name} with and without phases");
         self.equal(&what, requests, "the class has", class.count);

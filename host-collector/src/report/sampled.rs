@@ -41,7 +41,7 @@ pub(super) fn warn(summary: &Summary, warnings: &mut Vec<Warning>) {
 /// device a vCPU needed a lock nobody asks where none waited for one.
 pub(super) fn limits_the_answer(summary: &Summary, name: &str) -> bool {
     let is_program = [BPF_PROGRAMS, DISK_PROGRAMS].contains(&name);
-    !is_program && !(is_of_lock_waits(name) && summary.lock_waits.is_empty())
+    !(is_program || is_of_lock_waits(name) && summary.lock_waits.is_empty())
 }
 
 /// The one share that is known in two ways: looks, and what the scheduler counted.

@@ -268,6 +268,10 @@ impl Told<'_> {
         match group.only_phase() {
             Some(Phase::Queued) => return ", before the host had the I/O".to_owned(),
             Some(Phase::Completed) => return ", with the data already there".to_owned(),
+            Some(Phase::Unknown) if self.share(self.io.unknown_ns()) < 1.0 - NEARLY_ALL => {
+                return "; the host's page cache had the data, so no disk has a part in it"
+                    .to_owned();
+            }
             Some(Phase::Unknown) => {
                 return "; the I/O's phase is not known, so the disk may have been what they waited for"
                     .to_owned();
@@ -288,7 +292,8 @@ impl Told<'_> {
 
     /// That the phases of so much are not known, if it could change what is said.
     fn doubt(&self, unknown_ns: u64) -> String {
-        let unknown = self.share(unknown_ns);
+        // Which of it the page cache served is known of the whole class only.
+        let unknown = self.share(unknown_ns.min(self.io.unknown_ns()));
         if unknown < 1.0 - NEARLY_ALL {
             return String::new();
         }

@@ -154,10 +154,7 @@ fn tail(summary: &Summary, warnings: &mut Vec<Warning>) {
 
 /// Where the I/O was not recorded at all that is said instead.
 fn phases(summary: &Summary) -> Option<Warning> {
-    let share_of = |io: &IoClass| {
-        let unknown_ns = io.phases_ns.get(&Phase::Unknown).copied().unwrap_or(0);
-        share(unknown_ns, sum(io.phases_ns.values().copied()))
-    };
+    let share_of = |io: &IoClass| share(io.unknown_ns(), sum(io.phases_ns.values().copied()));
     let io = &summary.io.classes;
     let (all, p99) = (share_of(&io.all), share_of(&io.p99));
     let is_recorded = io.all.unphased_by.not_recorded < io.all.unphased;

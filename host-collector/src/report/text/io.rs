@@ -108,6 +108,7 @@ pub(in crate::report) fn why(reason: NoPhase) -> &'static str {
     match reason {
         NoPhase::NotRecorded => "whose I/O was not recorded",
         NoPhase::Lost => "touch lost records",
+        NoPhase::PageCache => "that the host's page cache served",
         NoPhase::NoIo => "for which the host did no I/O that was seen",
         NoPhase::Ambiguous => "whose I/O may be another's",
         NoPhase::Unfinished => "whose I/O was not seen to end",

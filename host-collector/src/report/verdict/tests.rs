@@ -1,10 +1,10 @@
 use super::*;
-use crate::join::{Attribution, Phase};
+use crate::join::{Attribution, NoPhase, Phase};
 use crate::report::causes::Cause;
 use crate::report::example::{self, blocked, preempted, request, running, woken};
 use crate::report::io::IoDisk;
 use crate::report::quota::QuotaUse;
-use crate::report::{OffReason, Summary, SummaryBuilder};
+use crate::report::{OffReason, Summary, SummaryBuilder, Warning};
 use crate::timeline::{Reason, Span};
 use crate::units::HostNs;
 
@@ -149,6 +149,23 @@ fn of_unknown_phases_the_state_is_told_and_that_the_disk_may_be_the_cause() {
         "100 % of the requests' time vm1 vCPU1 was halted (the guest was idle); the I/O's phase is not \
          known, so the disk may have been what they waited for."
     );
+}
+
+#[test]
+fn what_the_page_cache_served_no_disk_has_a_part_in() {
+    let slow = [running(500_000), preempted(5_500_000, &[(VM2, 5_500_000)])];
+    let mut builder = SummaryBuilder::new(example::START, example::vms());
+    for index in 0..10 {
+        let mut breakdown = request(index, example::START, slow.to_vec());
+        breakdown.io = Err(NoPhase::PageCache);
+        builder.breakdown(example::VM1, breakdown);
+    }
+    let summary = builder.finish(example::facts(), &example::names());
+    let told = "92 % of the requests' time vm1 vCPU1 was runnable but vm2 vCPU1 had pCPU1; the host's page \
+                cache had the data, so no disk has a part in it.";
+    assert!(verdict(&summary).ends_with(told), "{}", verdict(&summary));
+    let unknown = |warning: &&Warning| matches!(warning, Warning::UnknownPhases { .. });
+    assert_eq!(summary.warnings.iter().find(unknown), None);
 }
 
 #[test]
