@@ -1,7 +1,7 @@
 //! What a vCPU's thread did lately.
 
 use super::part::Part;
-use super::phase::{IoMarks, PhaseParts};
+use super::phase::{PhaseParts, RequestIo};
 use crate::units::HostNs;
 use std::collections::VecDeque;
 
@@ -68,7 +68,7 @@ impl History {
         &self,
         (start, end): (HostNs, HostNs),
         (known_from, known_until): (HostNs, HostNs),
-        marks: &IoMarks,
+        io: &RequestIo,
     ) -> PhaseParts {
         let mut product = PhaseParts::default();
         let mut at = start;
@@ -79,11 +79,11 @@ impl History {
             if until <= from {
                 break;
             }
-            product.add(at, from, Part::Unknown, marks);
-            product.add(from, until, stretch.part, marks);
+            product.add(at, from, Part::Unknown, io);
+            product.add(from, until, stretch.part, io);
             at = until;
         }
-        product.add(at, end, Part::Unknown, marks);
+        product.add(at, end, Part::Unknown, io);
         product
     }
 
@@ -156,7 +156,8 @@ mod tests {
         fn the_product_is_what_counting_gives(
             stretches in prop::collection::vec((0..3_u64, 1..9_u64, 0..3_usize), 0..12),
             window in (0..60_u64, 0..60_u64), known in (0..60_u64, 0..80_u64),
-            marks in (0..60_u64, 0..60_u64), forgotten in 0..60_u64,
+            marks in (0..60_u64, 0..60_u64), pieces in (0..120_u64, 0..120_u64),
+            forgotten in 0..60_u64,
         ) {
             let (start, end) = (window.0, window.0 + window.1);
             let submitted = start + marks.0.min(window.1);
@@ -169,13 +170,17 @@ mod tests {
                 (from..at).for_each(|time| by_time[index(time)] = Some(part(number)));
             }
             history.forget_before(HostNs(forgotten.min(start)));
-            let io = IoMarks { submitted: HostNs(submitted), completed: HostNs(completed) };
+            // Two I/Os, with a gap between them if the first ends before the second begins.
+            let (first_end, second_start) = (submitted.max(pieces.0.min(completed)), pieces.1.clamp(submitted, completed));
+            let ios = [submitted..first_end, second_start..completed];
+            let io = ios.map(|io| HostNs(io.start)..HostNs(io.end)).to_vec();
+            let io = RequestIo::of(io).unwrap();
             let believed = (HostNs(known.0), HostNs(known.1));
             let product = history.product((HostNs(start), HostNs(end)), believed, &io);
             let mut expected = [PartsNs::default(); Phase::ALL.len()];
             for time in start..end {
                 let phase = match time {
-                    _ if time < submitted => Phase::Queued,
+                    _ if time < submitted || (first_end..second_start).contains(&time) => Phase::Queued,
                     _ if time < completed => Phase::Device,
                     _ => Phase::Completed,
                 };

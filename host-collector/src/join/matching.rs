@@ -21,7 +21,7 @@
 use super::OPEN_REQUESTS_MAX;
 use super::breakdown::IoCheck;
 use super::ios::{HostIo, Ios, Submitter};
-use super::phase::{IoMarks, NoPhase};
+use super::phase::{IoMarks, NoPhase, RequestIo};
 use super::place::Placed;
 use super::sectors::SectorSet;
 use super::target::{HostAccess, Target, overlap};
@@ -139,7 +139,7 @@ impl Matching {
     }
 
     /// When the host had the request's I/O.
-    pub(super) fn marks(&self, request: &Window) -> Result<IoMarks, NoPhase> {
+    pub(super) fn io(&self, request: &Window) -> Result<RequestIo, NoPhase> {
         if self.ios.has_lost(request.earliest, request.latest) {
             return Err(NoPhase::Lost);
         }
@@ -188,10 +188,9 @@ impl Matching {
         if own.is_empty() && self.had_no_io(request) {
             return Err(NoPhase::PageCache);
         }
-        let submitted = own.iter().map(|io| io.submitted).min().ok_or(NoPhase::NoIo)?;
-        let completed = own.iter().filter_map(|io| io.completed()).max().ok_or(NoPhase::NoIo)?;
         let within = |time: HostNs| time.clamp(request.start, request.end);
-        Ok(IoMarks { submitted: within(submitted), completed: within(completed) })
+        let in_flight = |io: &&HostIo| Some(within(io.submitted)..within(io.completed()?));
+        RequestIo::of(own.iter().filter_map(in_flight).collect()).ok_or(NoPhase::NoIo)
     }
 
     /// Whether it is certain that a request, of which nothing is lost, had no I/O of the host's to wait for:
@@ -206,10 +205,10 @@ impl Matching {
         is_cached && request.sectors.as_ref().is_some_and(|pieces| pieces.iter().all(is_idle))
     }
 
-    /// What the request's I/O, which has these marks, says of the request's times.
-    pub(super) fn check(&self, request: &Window, marks: Result<IoMarks, NoPhase>) -> IoCheck {
+    /// What the request's I/O, of which this is known, says of the request's times.
+    pub(super) fn check(&self, request: &Window, io: Result<IoMarks, NoPhase>) -> IoCheck {
         let is_known = self.target.access == HostAccess::Direct && request.sectors.is_some();
-        match marks {
+        match io {
             Ok(_) if is_known => IoCheck::Within,
             Err(NoPhase::NoIo) if is_known => IoCheck::Unseen,
             Err(NoPhase::Contradiction) => {
@@ -396,7 +395,7 @@ mod tests {
             let completed = HostNs(5 * depth + index);
             matching.push(completed, &event(BlockStep::Completed, index), Submitter::Other);
         }
-        assert!(windows.iter().all(|window| matching.marks(window).is_ok()));
+        assert!(windows.iter().all(|window| matching.io(window).is_ok()));
         matching.looks_count() as f64 / depth as f64
     }
 

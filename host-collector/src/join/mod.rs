@@ -47,7 +47,7 @@ pub use chain::{CHAIN_SPANS_MAX, Chain, Link, StaySplit};
 pub use ios::Submitter;
 pub use order::SubmissionOrder;
 pub use part::{Part, PartsNs};
-pub use phase::{IoMarks, NoPhase, Phase, PhaseParts};
+pub use phase::{IoMarks, NoPhase, Phase, PhaseParts, RequestIo};
 pub use place::{Clocks, Placed, Unplaced};
 pub use stream::Join;
 pub use target::{HostAccess, Target};

@@ -3,12 +3,14 @@
 use super::part::{Part, PartsNs};
 use crate::units::HostNs;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// How far the host has come with a request's I/O.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// Submitted by the guest, not yet handed to the host's block layer.
+    /// Submitted by the guest, not yet handed to the host's block layer; of one in several pieces also while
+    /// none of them is in flight and the next one has not been handed over.
     Queued,
     /// In flight on the host.
     Device,
@@ -80,6 +82,44 @@ pub struct IoMarks {
     pub completed: HostNs,
 }
 
+/// The host's I/O of one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestIo {
+    /// From its first I/O's submission to its last one's completion.
+    pub marks: IoMarks,
+    /// Within that, when none of them was in flight, in order of time: the next one had not been handed over
+    /// yet, as guests and VMMs split a request that is too large for a device.
+    gaps: Vec<Range<HostNs>>,
+}
+
+impl RequestIo {
+    /// A single I/O, or several of which always one was in flight.
+    #[must_use]
+    pub fn whole(marks: IoMarks) -> RequestIo {
+        RequestIo { marks, gaps: Vec::new() }
+    }
+
+    /// Of I/Os from submission to completion, clipped to the request; `None` if there is none.
+    pub(super) fn of(mut ios: Vec<Range<HostNs>>) -> Option<RequestIo> {
+        ios.sort_unstable_by_key(|io| io.start);
+        let submitted = ios.first()?.start;
+        let (mut gaps, mut completed) = (Vec::new(), submitted);
+        for io in ios {
+            if io.start > completed {
+                gaps.push(completed..io.start);
+            }
+            completed = completed.max(io.end);
+        }
+        Some(RequestIo { marks: IoMarks { submitted, completed }, gaps })
+    }
+
+    /// For how long none was in flight between two times.
+    fn gaps_ns(&self, from: HostNs, until: HostNs) -> u64 {
+        let within = |gap: &Range<HostNs>| gap.end.min(until).since_ns(gap.start.max(from));
+        self.gaps.iter().map(within).fold(0, u64::saturating_add)
+    }
+}
+
 /// Nanoseconds by phase and part. Over all phases, each part has what the request's
 /// [`PartsNs`] have, and together they are its latency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -117,12 +157,21 @@ impl PhaseParts {
         parts.fold(0, |sum_ns, part| sum_ns.saturating_add(completed.get(part)))
     }
 
-    /// Adds what the thread did from one time until another, cut at the marks.
-    pub fn add(&mut self, from: HostNs, until: HostNs, part: Part, marks: &IoMarks) {
+    /// Adds what the thread did from one time until another, cut at the request's I/O.
+    pub fn add(&mut self, from: HostNs, until: HostNs, part: Part, io: &RequestIo) {
+        let marks = &io.marks;
         let edges = [HostNs(0), marks.submitted, marks.completed, HostNs(u64::MAX)];
-        for (phase, edge) in Phase::ALL.into_iter().zip(edges.windows(2)) {
-            let (from, until) = (from.max(edge[0]), until.min(edge[1]));
-            self.0[phase as usize].add(part, until.since_ns(from));
+        let in_phases = [Phase::Queued, Phase::Device, Phase::Completed]
+            .into_iter()
+            .zip(edges.windows(2).map(|edge| until.min(edge[1]).since_ns(from.max(edge[0]))));
+        let gaps_ns = io.gaps_ns(from, until);
+        for (phase, length_ns) in in_phases {
+            let length_ns = match phase {
+                Phase::Queued => length_ns.saturating_add(gaps_ns),
+                Phase::Device => length_ns.saturating_sub(gaps_ns),
+                Phase::Completed | Phase::Unknown => length_ns,
+            };
+            self.0[phase as usize].add(part, length_ns);
         }
     }
 }

@@ -318,6 +318,22 @@ fn through_the_page_cache_whoever_needs_the_sectors_waits_for_them() {
     assert_eq!(known, [marks(3, 8), Err(NoPhase::PageCache), Err(NoPhase::PageCache)]);
 }
 
+/// Guest or VMM makes two I/Os of it, and its vCPU is kept from handing over the second.
+#[test]
+fn a_gap_between_a_requests_own_ios_is_not_the_disks() {
+    let requests = [request(0, 2, 30)];
+    let halves = [(4_000, '>', 0, 4), (8_000, '<', 0, 4), (20_000, '>', 4, 4), (25_000, '<', 4, 4)];
+    let drawing = format!("{}{}{}", "=".repeat(8), "p".repeat(12), "=".repeat(20));
+    let out = join(target(HostAccess::Direct), &drawing, &requests, &halves);
+    assert_eq!(out[0].io, marks(4, 25));
+    let phase = |phase, part| out[0].phases.of(phase).get(part) / UNIT_NS;
+    assert_eq!(phase(Phase::Device, Part::OnPcpu), 9);
+    assert_eq!(phase(Phase::Device, Part::PreemptWait), 0);
+    assert_eq!(phase(Phase::Queued, Part::PreemptWait), 12);
+    assert_eq!((phase(Phase::Queued, Part::OnPcpu), phase(Phase::Completed, Part::OnPcpu)), (2, 5));
+    adds_up(&out[0]);
+}
+
 #[test]
 fn the_page_cache_is_only_said_where_nobody_may_have_had_io_in_flight() {
     let requests = [request(0, 12, 20)];

@@ -7,7 +7,7 @@ use super::history::History;
 use super::ios::Submitter;
 use super::matching::Matching;
 use super::part::{Part, PartsNs};
-use super::phase::{IoMarks, NoPhase, PhaseParts};
+use super::phase::{IoMarks, NoPhase, PhaseParts, RequestIo};
 use super::place::Placed;
 use super::target::Target;
 use super::uncertainty::{self, ClockError};
@@ -239,15 +239,16 @@ impl<Requests: Iterator<Item = Placed>> Join<Requests> {
 
     /// The breakdown of a request that is covered to its end; takes it out of `open`.
     fn breakdown(&self, open: &mut Open) -> Breakdown {
-        let marks = self.marks(open);
+        let io = self.io_of(open);
+        let marks = io.as_ref().map(|io| io.marks).map_err(|why| *why);
         let io_check = match (&self.io, &open.window) {
             (Some(io), Some(window)) => io.check(window, marks),
             _ => IoCheck::Unchecked,
         };
         let breakdown = &open.breakdown;
-        let phases = marks.ok().map(|marks| {
+        let phases = io.ok().map(|io| {
             let believed = (open.spans_from, open.spans_until);
-            self.history.product((breakdown.start, breakdown.end), believed, &marks)
+            self.history.product((breakdown.start, breakdown.end), believed, &io)
         });
         let mut breakdown = open.close(marks, phases);
         breakdown.io_check = io_check;
@@ -257,12 +258,12 @@ impl<Requests: Iterator<Item = Placed>> Join<Requests> {
         breakdown
     }
 
-    fn marks(&self, open: &Open) -> Result<IoMarks, NoPhase> {
+    fn io_of(&self, open: &Open) -> Result<RequestIo, NoPhase> {
         match (&self.io, &open.window) {
             (Some(_), Some(_)) if self.history.has_forgotten(open.breakdown.start) => {
                 Err(NoPhase::Forgotten)
             }
-            (Some(io), Some(window)) => io.marks(window),
+            (Some(io), Some(window)) => io.io(window),
             _ => Err(NoPhase::NotRecorded),
         }
     }

@@ -13,7 +13,8 @@ use super::quota::QuotaUse;
 use super::service::ServiceThread;
 use crate::host_event::StackId;
 use crate::join::{
-    Attribution, Breakdown, Chain, ClockError, IoCheck, IoMarks, NoPhase, Part, PartsNs, PhaseParts,
+    Attribution, Breakdown, Chain, ClockError, IoCheck, IoMarks, NoPhase, Part, PartsNs,
+    PhaseParts, RequestIo,
 };
 use crate::task::{Process, Task};
 use crate::timeline::{
@@ -152,7 +153,7 @@ pub(super) fn set_io(breakdown: &mut Breakdown, submitted_ns: u64, completed_ns:
     breakdown.io_check = IoCheck::Within;
     breakdown.phases = PhaseParts::default();
     for span in breakdown.chain.spans() {
-        breakdown.phases.add(span.start, span.end, Part::of(&span.state), &marks);
+        breakdown.phases.add(span.start, span.end, Part::of(&span.state), &RequestIo::whole(marks));
     }
 }
 

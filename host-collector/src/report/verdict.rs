@@ -25,6 +25,9 @@ pub const INACTIVITY_SHARE: f64 = 0.25;
 /// That nothing kept a vCPU is only said of one of which this share of the window was seen.
 const SEEN_SHARE_MIN: f64 = 0.95;
 
+/// Who ran for at least this share of a vCPU's waits is named where nobody ran for most of them.
+const NAMED_SHARE: f64 = 0.1;
+
 /// A sampled reason with at least this share is named.
 const SAMPLED_SHARE_NAMED: f64 = 0.02;
 
@@ -32,8 +35,14 @@ const SAMPLED_SHARE_NAMED: f64 = 0.02;
 /// prints it sanitises it.
 #[must_use]
 pub fn verdict(summary: &Summary) -> String {
+    if summary.measured_ns == 0 {
+        return "Nothing was measured, so there is nothing to explain.".to_owned();
+    }
     if summary.requests.count == 0 {
-        return without_requests(summary);
+        return match summary.evidence.level {
+            EvidenceLevel::Recorded => without_requests(summary),
+            EvidenceLevel::Sampled | EvidenceLevel::Totals => without_requests_and_events(summary),
+        };
     }
     let unplaced = summary.requests.unattributable_by.unplaced();
     if summary.requests.count == unplaced {
@@ -67,22 +76,30 @@ pub fn verdict(summary: &Summary) -> String {
     )
 }
 
+/// What is said first where nobody asked for anything.
+const NO_REQUESTS: &str = "No request was recorded, so there is no latency to explain.";
+
 /// Where nobody asked for anything: the vCPU that one thing kept from its work most.
 fn without_requests(summary: &Summary) -> String {
-    let opening = "No request was recorded, so there is no latency to explain.";
+    if !summary.vcpus.is_empty() && summary.vcpus.iter().all(has_not_moved) {
+        return format!(
+            "{NO_REQUESTS} No vCPU came onto a pCPU or left one: the VM was stopped or paused, or nothing \
+             woke it."
+        );
+    }
     let kept = |vcpu| keepers(vcpu).map(move |(keeper, kept_ns)| (vcpu, keeper, kept_ns));
     let kept_share = |of: &(&Vcpu, Keeper, u64)| share(of.2, of.0.observed_ns);
     let all = summary.vcpus.iter().flat_map(kept);
     let most = all.max_by(|one, other| kept_share(one).total_cmp(&kept_share(other)));
-    let Some(most) = most else { return opening.to_owned() };
+    let Some(most) = most else { return NO_REQUESTS.to_owned() };
     let share = kept_share(&most);
     if share < TOLD_SHARE_MIN {
         if !summary.vcpus.iter().all(|vcpu| is_seen(summary, vcpu)) {
-            return opening.to_owned();
+            return NO_REQUESTS.to_owned();
         }
         let floor = percent(TOLD_SHARE_MIN);
         return format!(
-            "{opening} No vCPU waited for a pCPU, a lock or memory for more than {floor} of its time."
+            "{NO_REQUESTS} No vCPU waited for a pCPU, a lock or memory for more than {floor} of its time."
         );
     }
     let (vcpu, keeper, _) = most;
@@ -96,7 +113,29 @@ fn without_requests(summary: &Summary) -> String {
             format!("was kept from its work most, {percent} of its time ({})", reason.label())
         }
     };
-    format!("{opening} Of the vCPUs {} {} {what}.", vcpu.vm, vcpu.vcpu)
+    format!("{NO_REQUESTS} Of the vCPUs {} {} {what}.", vcpu.vm, vcpu.vcpu)
+}
+
+/// The same without events: the vCPU that waited most for a pCPU, by the kernel's totals.
+fn without_requests_and_events(summary: &Summary) -> String {
+    let waited = |row: &&ScheduledVcpu| share(row.run_delay_ns, row.observed_ns);
+    let most = summary.scheduled.iter().max_by(|one, other| waited(one).total_cmp(&waited(other)));
+    let Some(row) = most.filter(|row| waited(row) >= TOLD_SHARE_MIN) else {
+        return NO_REQUESTS.to_owned();
+    };
+    format!(
+        "{NO_REQUESTS} Of the vCPUs {} {} waited for a pCPU most, {} of its time; who ran there meanwhile was \
+         not recorded.",
+        row.vm,
+        row.vcpu,
+        percent(waited(&row))
+    )
+}
+
+/// Whether nothing was seen of a vCPU's thread all the time, as it neither came nor went.
+fn has_not_moved(vcpu: &Vcpu) -> bool {
+    let unseen = vcpu.off_cpu.iter().filter(|row| row.reason == OffReason::NotRecorded);
+    vcpu.observed_ns > 0 && sum(unseen.map(|row| row.total_ns)) == vcpu.observed_ns
 }
 
 /// Whether it is known of nearly all of the window what a vCPU's thread did.
@@ -106,14 +145,23 @@ fn is_seen(summary: &Summary, vcpu: &Vcpu) -> bool {
     seen_ns > 0 && share(seen_ns, summary.measured_ns) >= SEEN_SHARE_MIN
 }
 
-/// Who ran while a vCPU waited, if one did for most of it.
+/// Who ran while a vCPU waited, if one did for much of it.
 fn while_ran(vcpu: &Vcpu) -> String {
-    if share(vcpu.idle_ns, vcpu.wait_ns) >= DOMINANT_SHARE {
+    let idle_share = share(vcpu.idle_ns, vcpu.wait_ns);
+    if idle_share >= DOMINANT_SHARE {
         return ", mostly while its pCPU was idle".to_owned();
     }
-    let first = vcpu.antagonists.first().filter(|first| first.share >= DOMINANT_SHARE);
-    first
-        .map_or_else(String::new, |first| format!(", mostly while {} ran there", first.thread.name))
+    let first = vcpu.antagonists.first().filter(|first| first.share > idle_share);
+    match first {
+        Some(first) if first.share >= DOMINANT_SHARE => {
+            format!(", mostly while {} ran there", first.thread.name)
+        }
+        Some(first) if first.share >= NAMED_SHARE => {
+            let share = whole_percent(first.share);
+            format!(", for {share} of that while {} ran there", first.thread.name)
+        }
+        _ => String::new(),
+    }
 }
 
 /// Of a run without events: nothing about single requests, and of the vCPUs what is known. The vCPUs

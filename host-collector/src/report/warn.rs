@@ -6,7 +6,7 @@ use super::model::{Relation, Summary, Vcpu};
 use super::sampled;
 use super::totals::{share, sum};
 use super::warning::Warning;
-use crate::join::{Part, Phase};
+use crate::join::Part;
 
 /// Above this share of the tail's time that is unknown, [`Warning::UnknownTail`] is given.
 const UNKNOWN_SHARE_MAX: f64 = 0.05;
@@ -49,7 +49,8 @@ pub(super) fn warnings(summary: &Summary) -> Vec<Warning> {
         tail(summary, &mut warnings);
     }
     warnings.extend(phases(summary));
-    let idle_hogs = summary.hogs.iter().filter(|hog| hog.count == 0);
+    // One that was never started is no news.
+    let idle_hogs = summary.hogs.iter().filter(|hog| hog.count == 0 && summary.measured_ns > 0);
     warnings.extend(
         idle_hogs.map(|hog| Warning::HogDidNotCount { vm: hog.vm.clone(), vcpu: hog.vcpu }),
     );
@@ -183,6 +184,7 @@ fn collector_ran(vcpu: &Vcpu) -> Option<Warning> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::join::Phase;
     use crate::report::example;
     use crate::report::io::UnphasedBy;
     use crate::report::model::Hog;

@@ -71,6 +71,8 @@ fn answer(mut page: Page, summary: &Summary, style: Style) -> String {
         latency(&mut page, summary);
     }
     match (has_events, summary.requests.count > 0) {
+        // Without a window there is nothing that shares could be of.
+        _ if summary.measured_ns == 0 => {}
         (true, true) => {
             let room = left(&page, CAUSES_LINES_MAX);
             page.fitting(room, CAUSES_MAX, |page, rows| causes(page, summary, rows));

@@ -326,6 +326,9 @@ fn without_requests_the_vcpu_that_waited_most_is_named() {
     let told = verdict(&summary);
     assert!(told.ends_with(&format!("{by}, mostly while {name} ran there.")), "{told}");
     summary.vcpus[place].antagonists[0].share = 0.4;
+    let some = format!("{by}, for 40 % of that while {name} ran there.");
+    assert!(verdict(&summary).ends_with(&some), "{}", verdict(&summary));
+    summary.vcpus[place].antagonists[0].share = 0.09;
     assert!(verdict(&summary).ends_with(&format!("{by}.")), "{}", verdict(&summary));
     summary.vcpus[place].idle_ns = 500;
     let idle = format!("{by}, mostly while its pCPU was idle.");
@@ -361,6 +364,37 @@ fn without_requests_a_quota_or_a_lock_is_named_where_it_cost_most() {
     );
     assert_eq!(kept_by(Reason::Halt, 900_000), quiet);
     assert_eq!(kept_by(Reason::Bql, 900), quiet);
+}
+
+#[test]
+fn a_vm_that_did_not_move_and_a_run_that_did_not_begin_are_said_so() {
+    let mut summary = example::summary();
+    summary.requests.count = 0;
+    for vcpu in &mut summary.vcpus {
+        (vcpu.observed_ns, vcpu.wait_ns) = (1_000, 0);
+        vcpu.off_cpu.iter_mut().for_each(|row| row.total_ns = 0);
+        let mut rows = vcpu.off_cpu.iter_mut();
+        rows.find(|row| row.reason == OffReason::NotRecorded).unwrap().total_ns = 1_000;
+    }
+    let told =
+        " No vCPU came onto a pCPU or left one: the VM was stopped or paused, or nothing woke it.";
+    assert!(verdict(&summary).ends_with(told), "{}", verdict(&summary));
+    summary.vcpus[0].off_cpu.clear();
+    assert!(!verdict(&summary).contains("stopped"), "one of them did");
+    summary.measured_ns = 0;
+    assert_eq!(verdict(&summary), "Nothing was measured, so there is nothing to explain.");
+}
+
+#[test]
+fn without_events_the_totals_say_who_waited() {
+    let mut summary = example::sampled();
+    summary.requests.count = 0;
+    let told = verdict(&summary);
+    let expected = "Of the vCPUs vm1 vCPU1 waited for a pCPU most, 25.0 % of its time; who ran there \
+                    meanwhile was not recorded.";
+    assert!(told.ends_with(expected), "{told}");
+    summary.scheduled.clear();
+    assert!(verdict(&summary).ends_with("no latency to explain."), "{}", verdict(&summary));
 }
 
 /// A vCPU of vm2 that made requests as well, of which none was slow or waited.
