@@ -1,10 +1,13 @@
 //! What of a host's placement costs its guests latency.
 
+use crate::report::text::units::duration;
 use crate::units::PcpuId;
+use crate::vmm::cgroup::{Quota, VcpuQuota};
 use crate::vmm::found::{FoundThread, FoundVm, UNSEEN_VCPUS_ADVICE};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 /// Something that bites.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -36,6 +39,26 @@ pub enum Bite {
         /// The vCPU that is pinned there.
         vcpu: Place,
     },
+    /// A control group lets its vCPUs run for less time than they could.
+    Quota {
+        /// The group's directory.
+        group: PathBuf,
+        /// The vCPUs in it and below it.
+        vcpus: Vec<Place>,
+        /// So many microseconds,
+        quota_us: u64,
+        /// in each of so many.
+        period_us: u64,
+        /// In how many periods that was used up since the group was made; `None` if that is not counted.
+        throttled_count: Option<u64>,
+    },
+    /// A VMM's process is stopped.
+    Stopped {
+        /// The VM.
+        vm: String,
+        /// In words.
+        what: String,
+    },
     /// Which threads run the vCPUs cannot be seen.
     UnknownVcpus {
         /// The VM.
@@ -64,9 +87,11 @@ impl Bite {
     pub fn concerns(&self, label: &str) -> bool {
         match self {
             Bite::Overcommit { .. } => true,
-            Bite::SharedPcpu { vcpus, .. } => vcpus.iter().any(|place| place.vm == label),
+            Bite::SharedPcpu { vcpus, .. } | Bite::Quota { vcpus, .. } => {
+                vcpus.iter().any(|place| place.vm == label)
+            }
             Bite::IothreadOnVcpu { vm, vcpu, .. } => vm == label || vcpu.vm == label,
-            Bite::UnknownVcpus { vm } => vm == label,
+            Bite::Stopped { vm, .. } | Bite::UnknownVcpus { vm } => vm == label,
         }
     }
 }
@@ -87,12 +112,38 @@ impl fmt::Display for Bite {
                 "iothread {iothread} of {vm} can only run on {pcpu}, where {vcpu} is pinned: they \
                  take it from each other"
             ),
+            Bite::Quota { group, vcpus, quota_us, period_us, throttled_count } => {
+                let (who, they) = limited(vcpus);
+                let [quota, period] =
+                    [quota_us, period_us].map(|us| duration(us.saturating_mul(1000)));
+                write!(
+                    formatter,
+                    "{} lets {who} run for {quota} in each {period}: once that is used up {they} until \
+                     the next period",
+                    group.display()
+                )?;
+                match throttled_count {
+                    Some(count @ 1..) => write!(formatter, ", as in {count} of them so far"),
+                    _ => Ok(()),
+                }
+            }
+            Bite::Stopped { what, .. } => formatter.write_str(what),
             Bite::UnknownVcpus { vm } => write!(
                 formatter,
                 "which threads of {vm} run its vCPUs cannot be seen: {UNSEEN_VCPUS_ADVICE}"
             ),
         }
     }
+}
+
+/// Who a quota limits, in words that stay short for many vCPUs, and what becomes of them.
+fn limited(vcpus: &[Place]) -> (String, &'static str) {
+    if let [one] = vcpus {
+        return (one.to_string(), "it waits");
+    }
+    let mut vms: Vec<&str> = vcpus.iter().map(|place| place.vm.as_str()).collect();
+    vms.dedup();
+    (format!("the {} vCPUs of {} together", vcpus.len(), vms.join(" and ")), "they wait")
 }
 
 /// Everything that bites on a host with these pCPUs.
@@ -110,6 +161,10 @@ pub(super) fn all(pcpus: &[PcpuId], vms: &[FoundVm]) -> Vec<Bite> {
         let iothreads = vm.threads.iter().filter(|thread| thread.iothread.is_some());
         bites.extend(iothreads.filter_map(|thread| on_vcpu(vm, thread, &pinned)));
     }
+    bites.extend(quotas(vms));
+    bites.extend(
+        vms.iter().filter_map(|vm| Some(Bite::Stopped { vm: vm.label(), what: vm.stop_word()? })),
+    );
     let unknown = vms.iter().filter(|vm| vm.vcpus().next().is_none());
     bites.extend(unknown.map(|vm| Bite::UnknownVcpus { vm: vm.label() }));
     bites
@@ -127,6 +182,49 @@ fn pinned(vms: &[FoundVm]) -> BTreeMap<PcpuId, Vec<Place>> {
         }
     }
     pinned
+}
+
+/// What one group limits.
+struct Limited<'a> {
+    by: &'a VcpuQuota,
+    vcpus: Vec<Place>,
+    /// Where these may run; `None` if that is not known of one.
+    pcpus: Option<BTreeSet<PcpuId>>,
+}
+
+/// Quotas that vCPUs can use up: all of them busy, they would run for longer. What libvirt writes for "one
+/// whole pCPU" is none, and says nothing here.
+fn quotas(vms: &[FoundVm]) -> impl Iterator<Item = Bite> {
+    let mut groups: BTreeMap<&Path, Limited<'_>> = BTreeMap::new();
+    for vm in vms {
+        for by in vm.quotas.iter().flatten() {
+            let new = || Limited { by, vcpus: Vec::new(), pcpus: Some(BTreeSet::new()) };
+            let limited = groups.entry(&by.group).or_insert_with(new);
+            for thread in vm.vcpus() {
+                let Some(vcpu) = thread.vcpu.filter(|vcpu| by.vcpus.contains(vcpu)) else {
+                    continue;
+                };
+                limited.vcpus.push(Place { vm: vm.label(), vcpu: vcpu.to_string() });
+                match (&mut limited.pcpus, &thread.affinity[..]) {
+                    (pcpus, []) => *pcpus = None,
+                    (Some(pcpus), some) => pcpus.extend(some),
+                    (None, _) => {}
+                }
+            }
+        }
+    }
+    groups.into_iter().filter_map(|(group, Limited { by, vcpus, pcpus })| {
+        let pcpus_count = pcpus.map_or(usize::MAX, |pcpus| pcpus.len());
+        let usable = u64::try_from(vcpus.len().min(pcpus_count)).unwrap_or(u64::MAX);
+        let Quota { quota_us, period_us } = by.quota;
+        (quota_us < period_us.saturating_mul(usable)).then(|| Bite::Quota {
+            group: group.to_owned(),
+            vcpus,
+            quota_us,
+            period_us,
+            throttled_count: by.throttled_count,
+        })
+    })
 }
 
 /// An iothread all of whose pCPUs have a vCPU pinned to them.
@@ -147,6 +245,8 @@ fn on_vcpu(
 mod tests {
     use super::super::text::tests::{thread, vm};
     use super::*;
+    use crate::units::VcpuId;
+    use crate::vmm::procfs::Stopper;
 
     fn pcpus(count: u32) -> Vec<PcpuId> {
         (0..count).map(PcpuId).collect()
@@ -203,6 +303,66 @@ mod tests {
         assert_eq!(said(4, &[with(&[1, 2])]), [bite]);
         assert_eq!(said(4, &[with(&[1, 3])]), [""; 0]);
         assert_eq!(said(4, &[with(&[])]), [""; 0], "the kernel does not say");
+    }
+
+    fn with_quota(name: &str, group: &str, quota_us: u64, affinity: &[u32]) -> FoundVm {
+        let by = VcpuQuota {
+            group: group.into(),
+            quota: Quota { quota_us, period_us: 100_000 },
+            throttled_count: Some(37),
+            vcpus: vec![VcpuId(0), VcpuId(1)],
+        };
+        let vcpus = vec![thread(11, Some(0), None, affinity), thread(12, Some(1), None, affinity)];
+        FoundVm { quotas: Some(vec![by]), ..vm(name, 10, vcpus) }
+    }
+
+    #[test]
+    fn a_quota_bites_if_its_vcpus_could_use_it_up() {
+        let one =
+            |quota_us, affinity: &[u32]| said(8, &[with_quota("web", "/g", quota_us, affinity)]);
+        assert_eq!(
+            one(150_000, &[0, 1]),
+            [
+                "/g lets the 2 vCPUs of web together run for 150 ms in each 100 ms: once that is used up they \
+              wait until the next period, as in 37 of them so far"
+            ]
+        );
+        assert_eq!(one(200_000, &[0, 1]), [""; 0], "both can always run");
+        let shared = with_quota("web", "/g", 100_000, &[0]);
+        assert_eq!(quotas(&[shared]).count(), 0, "there is but one pCPU for both");
+        assert_eq!(one(100_000, &[]).len(), 1, "where they may run is not known");
+        let mut half = with_quota("web", "/g", 50_000, &[0, 1]);
+        for by in half.quotas.iter_mut().flatten() {
+            by.vcpus.truncate(1);
+            by.throttled_count = Some(0);
+        }
+        let lone = "/g lets web vCPU0 run for 50.0 ms in each 100 ms: once that is used up it waits until the \
+                    next period";
+        assert_eq!(said(8, &[half]), [lone]);
+        // A slice that holds two VMs is one group, and limits all four.
+        let both = |quota_us| {
+            let vms = ["db", "web"].map(|name| with_quota(name, "/slice", quota_us, &[0, 1, 2, 3]));
+            said(8, &vms)
+        };
+        assert_eq!(both(400_000), [""; 0]);
+        let said = both(300_000);
+        assert_eq!(said.len(), 1);
+        assert!(
+            said[0].starts_with("/slice lets the 4 vCPUs of db and web together run"),
+            "{said:?}"
+        );
+    }
+
+    #[test]
+    fn a_vm_whose_process_is_stopped_is_said() {
+        let stopped = |stopper| {
+            let threads = vec![thread(11, Some(0), None, &[1])];
+            said(4, &[FoundVm { stopper: Some(stopper), ..vm("vm1", 10, threads) }])
+        };
+        let word = "vm1: its process 10 is stopped by a signal (SIGSTOP): nothing of it runs until it is sent \
+                    SIGCONT";
+        assert_eq!(stopped(Stopper::Signal), [word]);
+        assert!(stopped(Stopper::Debugger)[0].contains("by a debugger"));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! one of the two; where it is mounted in version 1, that is the one. A quota holds for a group and for
 //! all groups below it, so a thread is limited by its own group and by all above that.
 
-use crate::units::Tid;
+use crate::units::{Tid, VcpuId};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -47,6 +47,19 @@ pub struct Throttling {
     /// `throttled_time` or `throttled_usec`: for how long runnable threads were kept off, in
     /// nanoseconds, the pCPUs' times added up.
     pub throttled_ns: u64,
+}
+
+/// A group with a quota, and which of a VM's vCPUs it limits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VcpuQuota {
+    /// The group's directory.
+    pub group: PathBuf,
+    /// How long the threads in it and below it may run.
+    pub quota: Quota,
+    /// In how many periods that was used up since the group was made; `None` if that is not counted.
+    pub throttled_count: Option<u64>,
+    /// The vCPUs.
+    pub vcpus: Vec<VcpuId>,
 }
 
 impl Hierarchy {
@@ -128,6 +141,32 @@ impl Hierarchy {
                 .map(Into::into)
                 .collect(),
         )
+    }
+
+    /// The groups that limit these threads, each once.
+    ///
+    /// # Errors
+    /// Why they are not known, as a sentence without its end.
+    pub fn quotas_of(
+        &self,
+        vcpus: impl Iterator<Item = (VcpuId, Tid)>,
+    ) -> Result<Vec<VcpuQuota>, String> {
+        let mut quotas = Vec::new();
+        for (vcpu, tid) in vcpus {
+            self.note_quotas(&mut quotas, vcpu, self.groups_of(tid)?);
+        }
+        Ok(quotas)
+    }
+
+    fn note_quotas(&self, quotas: &mut Vec<VcpuQuota>, vcpu: VcpuId, groups: Vec<PathBuf>) {
+        for group in groups {
+            if let Some(known) = quotas.iter_mut().find(|known| known.group == group) {
+                known.vcpus.push(vcpu);
+            } else if let Some(quota) = self.quota(&group) {
+                let throttled_count = self.throttling(&group).map(|done| done.throttled_count);
+                quotas.push(VcpuQuota { group, quota, throttled_count, vcpus: vec![vcpu] });
+            }
+        }
     }
 
     /// A group's quota; `None` if it has none.
@@ -224,6 +263,43 @@ mod tests {
         assert_eq!(v2.quota(group), quota(150_000, 100_000));
         assert_eq!(v1.quota(group), quota(2_000, 10_000));
         assert_eq!(v1.throttling(group), None);
+    }
+
+    #[test]
+    fn each_group_that_limits_vcpus_is_told_once() {
+        for version in [Version::V1, Version::V2] {
+            let scratch = tempfile::tempdir().unwrap();
+            let mount = scratch.path().to_owned();
+            let hierarchy = Hierarchy { version, mount: mount.clone(), root: "/".into() };
+            let own = |name: &str| [mount.join("vm").join(name), mount.join("vm"), mount.clone()];
+            for name in ["vcpu0", "vcpu1"] {
+                std::fs::create_dir_all(mount.join("vm").join(name)).unwrap();
+            }
+            let write = |group: &str, name: &str, text: &str| {
+                std::fs::write(mount.join(group).join(name), text).unwrap();
+            };
+            match version {
+                Version::V1 => {
+                    write("vm", "cpu.cfs_quota_us", "50000\n");
+                    write("vm", "cpu.cfs_period_us", "100000\n");
+                    write("vm/vcpu0", "cpu.cfs_quota_us", "-1\n");
+                    write("vm/vcpu0", "cpu.cfs_period_us", "100000\n");
+                    write("vm", "cpu.stat", "nr_periods 9\nnr_throttled 4\nthrottled_time 7\n");
+                }
+                Version::V2 => {
+                    write("vm", "cpu.max", "50000 100000\n");
+                    write("vm/vcpu0", "cpu.max", "max 100000\n");
+                    write("vm", "cpu.stat", "nr_periods 9\nnr_throttled 4\nthrottled_usec 7\n");
+                }
+            }
+            let mut quotas = Vec::new();
+            hierarchy.note_quotas(&mut quotas, VcpuId(0), own("vcpu0").into());
+            hierarchy.note_quotas(&mut quotas, VcpuId(1), own("vcpu1").into());
+            let quota = Quota { quota_us: 50_000, period_us: 100_000 };
+            let (group, vcpus) = (mount.join("vm"), vec![VcpuId(0), VcpuId(1)]);
+            let one = VcpuQuota { group, quota, throttled_count: Some(4), vcpus };
+            assert_eq!(quotas, [one], "{version:?}");
+        }
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! The virtual machines of this host, found from outside: `/proc`, their command lines and KVM's
 //! debugfs. Nothing is asked of them, so that nothing of them is disturbed.
 
+use super::cgroup::{Hierarchy, VcpuQuota};
 use super::image;
 use super::open_files;
 use super::pin::affinity;
-use super::procfs;
+use super::procfs::{self, Stopper};
 use super::qemu_args::{Disk, QemuArgs, SocketPlace};
 use super::threads::{self, ThreadRole};
 use super::tsc::KvmDebugfs;
@@ -89,6 +90,10 @@ pub struct FoundVm {
     pub load_socket: Option<PathBuf>,
     /// The CID that its vhost-vsock was started with.
     pub vsock_cid: Option<u32>,
+    /// Who keeps its process from running now, if anybody does.
+    pub stopper: Option<Stopper>,
+    /// The CPU quotas that limit its vCPUs; `None` if its control groups cannot be seen.
+    pub quotas: Option<Vec<VcpuQuota>>,
 }
 
 #[cfg(test)]
@@ -108,6 +113,8 @@ impl FoundVm {
             has_agent_port: false,
             load_socket: None,
             vsock_cid: None,
+            stopper: None,
+            quotas: None,
         }
     }
 }
@@ -137,6 +144,19 @@ impl FoundVm {
     #[must_use]
     pub fn owner(&self) -> Option<Uid> {
         Some(Uid::from_raw(fs::metadata(format!("/proc/{}", self.pid)).ok()?.uid()))
+    }
+
+    /// That nothing of it runs, if somebody has stopped its process, as a sentence without its end.
+    #[must_use]
+    pub fn stop_word(&self) -> Option<String> {
+        let (who, until) = match self.stopper? {
+            Stopper::Signal => ("a signal (SIGSTOP)", "it is sent SIGCONT"),
+            Stopper::Debugger => ("a debugger", "that lets it go on"),
+        };
+        let (vm, pid) = (self.label(), self.pid);
+        Some(format!(
+            "{vm}: its process {pid} is stopped by {who}: nothing of it runs until {until}"
+        ))
     }
 
     /// What to call it.
@@ -171,6 +191,8 @@ pub fn look_at(pid: Tid, debugfs: Option<&KvmDebugfs>) -> Option<FoundVm> {
         has_kvm_vm: procfs::has_kvm_vm(pid).ok(),
         asked_for: &args.accelerators,
     };
+    let vcpus = threads.iter().filter_map(|thread| Some((thread.vcpu?, thread.tid)));
+    let quotas = Hierarchy::of_host().and_then(|groups| groups.quotas_of(vcpus)).ok();
     let accelerator = signs.accelerator(threads.iter().map(|thread| thread.comm.as_str()));
     Some(FoundVm {
         pid,
@@ -188,6 +210,8 @@ pub fn look_at(pid: Tid, debugfs: Option<&KvmDebugfs>) -> Option<FoundVm> {
             SocketPlace::Fd(fd) => procfs::unix_socket_path(pid, fd),
         }),
         vsock_cid: args.vsock_cid,
+        stopper: procfs::stopper(pid),
+        quotas,
     })
 }
 

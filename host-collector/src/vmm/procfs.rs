@@ -31,6 +31,31 @@ pub fn is_alive(tid: Tid, start: StartTicks) -> bool {
     parse_start_ticks(&stat) == Some(start) && !zombie
 }
 
+/// Who keeps a whole process from running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stopper {
+    /// SIGSTOP, or another signal that stops: until SIGCONT.
+    Signal,
+    /// A debugger.
+    Debugger,
+}
+
+/// Who has stopped a process, if anybody has, by the state of its first thread.
+#[must_use]
+pub fn stopper(pid: Tid) -> Option<Stopper> {
+    parse_stopper(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Field 3 of proc_pid_stat(5).
+fn parse_stopper(stat: &str) -> Option<Stopper> {
+    match fields_after_comm(stat)?.next()? {
+        "T" => Some(Stopper::Signal),
+        "t" => Some(Stopper::Debugger),
+        _ => None,
+    }
+}
+
 /// A thread's name without the final newline, if the thread is there.
 ///
 /// # Errors
@@ -202,6 +227,16 @@ mod tests {
         assert_eq!(flags("13139 (cat"), None);
         assert_eq!(parse_start_ticks("13139 (cat"), None);
         assert_eq!(parse_start_ticks("13139 (cat) R 1 2"), None);
+    }
+
+    #[test]
+    fn a_stopped_process_has_its_stopper() {
+        for (state, stopper) in
+            [("T", Some(Stopper::Signal)), ("t", Some(Stopper::Debugger)), ("S", None), ("R", None)]
+        {
+            assert_eq!(parse_stopper(&format!("7 (a T) {state} 1 7")), stopper, "{state}");
+        }
+        assert_eq!(stopper(Tid(std::process::id())), None);
     }
 
     #[test]

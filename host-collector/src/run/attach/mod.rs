@@ -119,6 +119,9 @@ impl<'a> Attachment<'a> {
         if let Some(load) = options.load {
             load.check(options.vms)?;
         }
+        for word in options.vms.iter().filter_map(FoundVm::stop_word) {
+            watcher.stage(&word);
+        }
         leftovers::undo(watcher);
         let evidence = EvidencePlan::of_host(options.evidence)?;
         let online = HostPcpus::online()?;
