@@ -12,6 +12,8 @@ pub const SCHEMA: &str = "vslice.doctor/1";
 const TO_ATTACH: [&str; 2] = ["pCPUs", VCPU_THREADS];
 /// What the finding of a VM's vCPU threads is called.
 pub(super) const VCPU_THREADS: &str = "vCPU threads";
+/// What the finding of how well threads can be seen is called.
+pub(super) const EVIDENCE: &str = "evidence";
 /// What the finding of the way from a guest is called.
 pub(super) const WAY: &str = "way to this host";
 /// What the finding of a guest's qemu-ga is called.
@@ -88,15 +90,15 @@ impl Diagnosis {
         // The agent is there, and the way to it is all that lacks.
         let plugs = plug.as_ref().is_some_and(|plug| plug.by_attach)
             && to_load.iter().all(|finding| finding.name == WAY);
+        let level = poor_level(&findings).map(|level| format!(" ({level})")).unwrap_or_default();
+        let attaches = format!("can be attached to{level}");
         let verdict = match (can_attach, can_load) {
-            (true, true) => "can be attached to, also with --load".to_owned(),
+            (true, true) => format!("{attaches}, also with --load"),
             (true, false) if plugs => format!(
-                "can be attached to; with --load only together with --plug, because {}",
+                "{attaches}; with --load only together with --plug, because {}",
                 reasons(&to_load)
             ),
-            (true, false) => {
-                format!("can be attached to; not with --load, because {}", reasons(&to_load))
-            }
+            (true, false) => format!("{attaches}; not with --load, because {}", reasons(&to_load)),
             (false, _) => format!("cannot be attached to, because {}", reasons(&to_attach)),
         };
         Diagnosis {
@@ -116,7 +118,9 @@ impl Diagnosis {
     pub fn render(&self) -> String {
         let mut text = render(&self.findings);
         if let Some(plug) = &self.plug {
-            let _ = writeln!(text, "\nTo plug a way in: {}", plug.sentence());
+            let what =
+                if plug.plug.is_empty() { "No way can be plugged in" } else { "To plug a way in" };
+            let _ = writeln!(text, "\n{what}: {}", plug.sentence());
             if !plug.unplug.is_empty() {
                 let _ = writeln!(text, "and out again:\n  {}", plug.unplug.join("\n  "));
             }
@@ -128,6 +132,13 @@ impl Diagnosis {
 
 fn missing(findings: &[Finding]) -> impl Iterator<Item = &Finding> {
     findings.iter().filter(|finding| finding.status == Status::Missing)
+}
+
+/// How well a VM's threads are seen, as the finding has it, where not everything is recorded.
+fn poor_level(findings: &[Finding]) -> Option<&str> {
+    let evidence = findings.iter().find(|finding| finding.name == EVIDENCE)?;
+    let level = evidence.seen.split_once(';').map_or(&evidence.seen[..], |(level, _)| level);
+    (evidence.status != Status::Ok).then_some(level)
 }
 
 fn reasons(findings: &[&Finding]) -> String {

@@ -71,6 +71,22 @@ fn a_vm_can_be_attached_to_or_loaded_or_neither() {
 }
 
 #[test]
+fn what_cannot_be_seen_of_a_vm_is_in_its_verdict() {
+    let threads = Finding::ok(VCPU_THREADS, "2");
+    let totals = Finding::degraded(EVIDENCE, "totals: run delays, no reasons; why", "run as root");
+    let (way, agent) = (Finding::ok(WAY, "vhost-vsock"), Finding::ok(QEMU_GA, "version 7.2"));
+    let all = [threads.clone(), totals.clone(), way, agent];
+    assert_eq!(
+        vm(&all, None).verdict,
+        "web1 can be attached to (totals: run delays, no reasons), also with --load"
+    );
+    let recorded = vm(&[threads, Finding::ok(EVIDENCE, "recorded: all")], None);
+    assert_eq!(recorded.verdict, "web1 can be attached to, also with --load");
+    let none = vm(&[Finding::missing(VCPU_THREADS, "none can be told", "name them"), totals], None);
+    assert_eq!(none.verdict, "web1 cannot be attached to, because vCPU threads: none can be told");
+}
+
+#[test]
 fn the_page_ends_with_the_verdict() {
     let findings =
         [Finding::ok("QEMU", "7.2"), Finding::missing("guest image", "none", "build it")];
@@ -79,6 +95,13 @@ fn the_page_ends_with_the_verdict() {
         "ok        QEMU         7.2\n\
          MISSING   guest image  none\n                       -> build it\n\n\
          this host can attach to VMs; cannot run plans, because guest image: none\n"
+    );
+    let no_lines =
+        ByHand { plug: vec![], unplug: vec![], how: "it has no qemu-ga".to_owned(), ..by_hand() };
+    let page = vm(&[Finding::degraded(WAY, "none", "plug")], Some(no_lines)).render();
+    assert!(
+        page.contains("\nNo way can be plugged in: it has no qemu-ga\n\nweb1 can be"),
+        "{page}"
     );
     let page = vm(&[Finding::degraded(WAY, "none", "plug")], Some(by_hand())).render();
     assert!(

@@ -1,10 +1,12 @@
 //! How well runs can see their guests' threads on this host.
 
+use super::diagnosis::EVIDENCE;
 use super::finding::Finding;
 use crate::perf::offer::offers;
 use crate::perf::{self, Tracefs};
-use crate::sampling::{Shown, shown_of};
+use crate::sampling::{NOTHING_SHOWN, Shown, shown_of};
 use crate::units::Tid;
+use crate::vmm::found::FoundVm;
 use crate::vmm::tsc::KvmDebugfs;
 use std::io;
 use std::process::{Command, Stdio};
@@ -13,10 +15,18 @@ use std::process::{Command, Stdio};
 pub(super) fn findings() -> Vec<Finding> {
     // Tried rather than derived from capabilities and sysctls: the kernel has more ways to say no.
     let recordable = perf::check_rights().map_err(|error| error.to_string());
-    let mut findings = vec![evidence_finding(recordable, shown_of_child)];
+    let of_own = "of VMs that run as this user";
+    let mut findings = vec![evidence_finding(recordable, of_own, shown_of_child)];
     findings.extend(tracefs_findings(Tracefs::find()));
     findings.push(tsc_finding(KvmDebugfs::find().map(drop)));
     findings
+}
+
+/// What this user may see of one VM's threads.
+pub(super) fn finding_of_vm(vm: &FoundVm) -> Finding {
+    let recordable = perf::check_rights().map_err(|error| error.to_string());
+    let tids: Vec<Tid> = vm.threads.iter().map(|thread| thread.tid).collect();
+    evidence_finding(recordable, "of its vCPUs", || Ok(shown_of(&tids)))
 }
 
 /// Whether KVM's word of its guests' TSCs can be read. Without it clocks rest on round trips, which is
@@ -33,11 +43,13 @@ fn tsc_finding(debugfs: io::Result<()>) -> Finding {
     }
 }
 
+/// `whose` says of whom the level is, where events cannot be recorded: then it depends on whose they are.
 fn evidence_finding(
     recordable: Result<(), String>,
+    whose: &str,
     shown: impl FnOnce() -> io::Result<Shown>,
 ) -> Finding {
-    let name = "evidence";
+    let name = EVIDENCE;
     let reason = match recordable {
         Ok(()) => {
             return Finding::ok(
@@ -50,23 +62,27 @@ fn evidence_finding(
     let as_root = "run as root for counts, lengths and the causes of single requests";
     match shown() {
         Ok(Shown::Both) => {
-            let seen = format!("sampled: shares of the reasons, no counts; {reason}");
+            let seen = format!("sampled: shares of the reasons {whose}, no counts; {reason}");
             Finding::degraded(name, seen, as_root)
         }
         Ok(Shown::CallsOnly) => {
-            let seen =
-                format!("sampled, without /proc/PID/wchan: reasons in KVM are unknown; {reason}");
+            let seen = format!(
+                "sampled, without /proc/PID/wchan: shares of the reasons {whose}, unknown in KVM; {reason}"
+            );
             Finding::degraded(name, seen, as_root)
         }
         Ok(Shown::FunctionsOnly) => {
-            let seen =
-                format!("sampled, without /proc/PID/syscall: locks are not told apart; {reason}");
+            let seen = format!(
+                "sampled, without /proc/PID/syscall: shares of the reasons {whose}, locks not told apart; {reason}"
+            );
             Finding::degraded(name, seen, as_root)
         }
         Ok(Shown::Nothing) => Finding::degraded(
             name,
-            format!("totals: run delays of the vCPUs, no reasons; {reason}"),
-            "run as root, or set kernel.yama.ptrace_scope to 0 or 1 for shares",
+            format!(
+                "totals: on-pCPU times and run delays {whose}, no reasons; {reason}; and {NOTHING_SHOWN}"
+            ),
+            "run as root; for shares as the user who runs the VM, with kernel.yama.ptrace_scope 0 or 1",
         ),
         Err(error) => Finding::degraded(
             name,
@@ -127,7 +143,7 @@ mod tests {
     #[test]
     fn the_level_is_said_with_what_it_costs() {
         let denied = || Err("not allowed".to_owned());
-        let recorded = evidence_finding(Ok(()), || unreachable!("it is not asked for"));
+        let recorded = evidence_finding(Ok(()), "of all", || unreachable!("it is not asked for"));
         assert!(recorded.status == Status::Ok && recorded.seen.starts_with("recorded"));
         for (shown, start) in [
             (Ok(Shown::Both), "sampled: "),
@@ -136,11 +152,30 @@ mod tests {
             (Ok(Shown::Nothing), "totals: "),
             (Err(io::ErrorKind::NotFound.into()), "sampled or totals, not tried"),
         ] {
-            let finding = evidence_finding(denied(), || shown);
+            let finding = evidence_finding(denied(), "of its vCPUs", || shown);
             assert_eq!(finding.status, Status::Degraded);
             assert!(finding.seen.starts_with(start), "{}", finding.seen);
-            assert!(finding.seen.ends_with("not allowed"), "{}", finding.seen);
+            assert!(finding.seen.contains("; not allowed"), "{}", finding.seen);
         }
+    }
+
+    #[test]
+    fn the_level_of_a_vm_is_what_its_own_threads_show() {
+        // Root may see and record everything, so the rights of another user are played.
+        let shown = |tids: &[Tid]| {
+            evidence_finding(Err("denied".to_owned()), "of its vCPUs", || Ok(shown_of(tids)))
+        };
+        let own = nix::unistd::gettid().as_raw().cast_unsigned();
+        assert!(shown(&[Tid(own)]).seen.starts_with("sampled"));
+        let hidden = shown(&[Tid(u32::MAX)]);
+        assert!(
+            hidden.seen.starts_with("totals: on-pCPU times and run delays of its vCPUs"),
+            "{}",
+            hidden.seen
+        );
+        assert!(hidden.seen.contains("ptrace(2)"), "{}", hidden.seen);
+        let vm = FoundVm::called("web1");
+        assert_eq!(finding_of_vm(&vm).name, EVIDENCE);
     }
 
     #[test]

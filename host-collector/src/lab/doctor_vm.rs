@@ -3,6 +3,7 @@
 //! vslice-agent the guest has, and libvirt for the XML of its domain.
 
 use super::diagnosis::{Diagnosis, QEMU_GA, VCPU_THREADS, WAY};
+use super::doctor_evidence;
 use super::finding::Finding;
 use crate::guest::start::{BAKED_IN, WORD_TIMEOUT};
 use crate::vmm::bql;
@@ -33,7 +34,8 @@ pub fn examine_vm(vm: &FoundVm) -> Diagnosis {
     };
     let found = Way::find(vm);
     let plug = matches!(found, Ok(None)).then(|| by_hand(vm));
-    let mut findings = vec![vcpus(vm), lock(vm), way(found), agent(info)];
+    let evidence = doctor_evidence::finding_of_vm(vm);
+    let mut findings = vec![vcpus(vm), evidence, lock(vm), way(found), agent(info)];
     findings.extend(own.map(own_agent));
     Diagnosis::of_vm(vm.label(), findings, can_start, plug)
 }
@@ -124,6 +126,7 @@ fn agent(asked: Result<AgentInfo, QgaError>) -> Finding {
 
 #[cfg(test)]
 mod tests {
+    use super::super::diagnosis::EVIDENCE;
     use super::super::finding::Status;
     use super::*;
 
@@ -184,8 +187,11 @@ mod tests {
             findings.into_iter().map(|found| found.seen).collect::<Vec<_>>()
         };
         assert_eq!(seen(false)[0], "none can be told from other threads");
-        assert_eq!(seen(false)[2], "none, so that no agent can be started");
-        assert_eq!(seen(false)[3], "there is no port for qemu-ga");
-        assert_eq!(seen(true)[3], "there is a port for qemu-ga, whose other end is not known");
+        let names: Vec<String> =
+            examine_vm(&vm(false)).findings.into_iter().map(|found| found.name).collect();
+        assert_eq!(names[1], EVIDENCE);
+        assert_eq!(seen(false)[3], "none, so that no agent can be started");
+        assert_eq!(seen(false)[4], "there is no port for qemu-ga");
+        assert_eq!(seen(true)[4], "there is a port for qemu-ga, whose other end is not known");
     }
 }

@@ -9,7 +9,7 @@ use crate::lab::plan::PlanError;
 use crate::lab::scratch::ScratchError;
 use crate::lab::vsock::VsockError;
 use crate::perf::RecordError;
-use crate::sampling::SampleError;
+use crate::sampling::{NOTHING_SHOWN, SampleError};
 use crate::store::StoreError;
 use crate::units::Tid;
 use crate::vmm::found::UNSEEN_VCPUS_ADVICE;
@@ -24,10 +24,6 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 use vslice_workload::spec::SpecError;
-
-/// Says it of a run in which threads cannot be looked at.
-pub(super) const NOTHING_SHOWN: &str = "the kernel shows this user neither calls nor functions of QEMU's threads (ptrace(2), \
-     kernel.yama.ptrace_scope)";
 
 /// What ends a run, as a sentence for the person who started it.
 #[derive(Debug, thiserror::Error)]

@@ -1,11 +1,11 @@
 //! How a run sees what its guests' threads do: as well as the host lets it, or as it was told.
 
-use super::error::{NOTHING_SHOWN, RunError};
+use super::error::RunError;
 use crate::perf::offer::costs_of;
 use crate::perf::{self, RecordError};
 use crate::report::evidence::{Evidence, EvidenceLevel, Missing};
 use crate::run::sentence;
-use crate::sampling::Shown;
+use crate::sampling::{NOTHING_SHOWN, Shown};
 use serde::{Deserialize, Serialize};
 
 /// What a run is told about its evidence.

@@ -44,5 +44,5 @@ pub(crate) use parse::schedstat;
 
 pub use item::{Call, Look, SampleItem, Schedstat};
 pub use plan::{Pace, SampleError, SampleSink, SampledThread, SamplerPlan, SamplerTotals, Sight};
-pub use sampler::{Sampler, Shown, shown_of};
+pub use sampler::{NOTHING_SHOWN, Sampler, Shown, shown_of};
 pub use tally::{Gaps, Scheduled, Share, Tally, ThreadShares};
