@@ -110,6 +110,22 @@ pub fn start(
     }
 }
 
+/// Whether [`start`] would find what it needs; nothing is left in the guest.
+///
+/// # Errors
+/// [`StartError`].
+pub fn check(mut qga: Qga, upload: Option<&AgentFile>) -> Result<(), StartError> {
+    let info = qga.info()?;
+    info.allows(EXEC)?;
+    match upload {
+        None => check_version(&mut qga, BAKED_IN),
+        Some(agent) => {
+            info.allows(FILES)?;
+            qga.machine().map_or(Ok(()), |machine| Ok(agent.check_machine(&machine)?))
+        }
+    }
+}
+
 impl Drop for StartedAgent {
     /// Removes what was uploaded: an agent that runs needs its file no more, and one that does not is
     /// not tried again.
@@ -162,14 +178,14 @@ fn remove(qga: &mut Qga, path: &str) {
     let _removed = qga.run("rm", &["-f", path], WORD_TIMEOUT);
 }
 
-fn launch(qga: &mut Qga, program: &str, address: &str, unit: &str) -> Result<Kind, StartError> {
-    let command = [program, "run", "--connect", address];
+/// Whether a program is there, and an agent that speaks as this vslice does: so one that is not there is told
+/// apart from a unit that fails.
+fn check_version(qga: &mut Qga, program: &str) -> Result<(), StartError> {
     let is_own = program == BAKED_IN;
     let no_agent = |error| match error {
         QgaError::NoProgram { .. } if is_own => StartError::NoAgent,
         other => StartError::Qga(other),
     };
-    // Its own version first: a program that is not there is told apart from a unit that fails.
     let version = qga.run(program, &["--version"], WORD_TIMEOUT).map_err(no_agent)?;
     if !version.is_success() {
         let words = version.last_words().to_owned();
@@ -180,6 +196,12 @@ fn launch(qga: &mut Qga, program: &str, address: &str, unit: &str) -> Result<Kin
     if let Some(theirs) = theirs.filter(|theirs| *theirs != u32::from(PROTOCOL_VERSION)) {
         return Err(StartError::OtherProtocol { theirs });
     }
+    Ok(())
+}
+
+fn launch(qga: &mut Qga, program: &str, address: &str, unit: &str) -> Result<Kind, StartError> {
+    check_version(qga, program)?;
+    let command = [program, "run", "--connect", address];
     let name = format!("--unit={unit}");
     let args = ["--quiet", "--collect", &name, "--description=The guest side of vslice"];
     let args: Vec<&str> = args.into_iter().chain(command).collect();

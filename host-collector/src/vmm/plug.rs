@@ -18,7 +18,7 @@ use super::journal::{self, Journal, JournalError, Undone};
 use super::procfs::{self, StartTicks};
 use super::qemu_args::LOAD_PORT;
 use super::qmp::{Qmp, QmpError};
-use super::way::{Way, has_vhost};
+use super::way::{NO_WAY_ADVICE, Way, has_vhost};
 use crate::units::Tid;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -56,6 +56,8 @@ pub enum PlugError {
     NoMonitor { vm: String, by_hand: String },
     #[error("{source}; {by_hand}")]
     Taken { source: QmpError, by_hand: String },
+    #[error("{source}; if there is no room for a port, {NO_WAY_ADVICE}")]
+    NotAdded { source: QmpError },
     #[error(transparent)]
     Qmp(#[from] QmpError),
     #[error(transparent)]
@@ -115,7 +117,7 @@ pub fn plug(vm: &FoundVm, journals: &Path, socket: &Path) -> Result<Plugged, Plu
     let added = added.and_then(|_| qmp.execute(port.0, port.1));
     // The monitor serves one client, and that is who takes the port out.
     drop(qmp);
-    added?;
+    added.map_err(|source| PlugError::NotAdded { source })?;
     Ok(Plugged::Port(plugged))
 }
 

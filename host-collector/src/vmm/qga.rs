@@ -81,7 +81,9 @@ pub enum QgaError {
     #[error(
         "there is no port for qemu-ga: give the VM a virtio-serial port named \
          org.qemu.guest_agent.0 (libvirt: <channel type='unix'><target type='virtio' \
-         name='org.qemu.guest_agent.0'/></channel>)"
+         name='org.qemu.guest_agent.0'/></channel>; QEMU: -device virtio-serial-pci -chardev \
+         socket,id=ga,path=GA.sock,server=on,wait=off -device \
+         virtserialport,chardev=ga,name=org.qemu.guest_agent.0) and start it again"
     )]
     NoPort,
     #[error("there is a port for qemu-ga, whose other end is not known: give its chardev a path")]

@@ -76,6 +76,18 @@ impl Load {
         Ok(())
     }
 
+    /// Whether an agent can be started in each guest, before anything is plugged in for it.
+    ///
+    /// # Errors
+    /// [`RunError::AgentStart`].
+    pub(super) fn check_agents(&self, vms: &[FoundVm]) -> Result<(), RunError> {
+        vms.iter().try_for_each(|vm| {
+            let failed = |source| RunError::AgentStart { vm: vm.label(), source };
+            let qga = Qga::of_vm(vm).map_err(|error| failed(error.into()))?;
+            start::check(qga, self.agent.as_ref()).map_err(failed)
+        })
+    }
+
     /// What a VM's agent is asked for.
     fn spec(&self, vm: &FoundVm, part: &VmPlan) -> WorkloadSpec {
         let mut spec = self.casting.plan.workload_spec(part, accelerator_of(vm));

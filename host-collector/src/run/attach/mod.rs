@@ -199,6 +199,9 @@ impl<'a> Attachment<'a> {
         manifest: &mut Manifest,
         watcher: &mut dyn Watcher,
     ) -> Result<(), RunError> {
+        if load.plug {
+            load.check_agents(self.options.vms)?;
+        }
         let (mut plans, mut addresses) = (Vec::new(), Vec::new());
         let vms = self.options.vms.iter().zip(load.casting.parts()).zip(&self.names);
         for (((vm, part), name), index) in vms.zip(0..) {

@@ -2,6 +2,15 @@ use super::*;
 
 /// What a run notes of these VMs, which nobody can look at any more.
 fn noted(vms: &[FoundVm]) -> Manifest {
+    with_attachment(vms, None, |attachment| attachment.manifest())
+}
+
+/// What `what` makes of an attachment to these VMs that was not found out about the host.
+fn with_attachment<T>(
+    vms: &[FoundVm],
+    load: Option<&Load>,
+    what: impl FnOnce(&Attachment<'_>) -> T,
+) -> T {
     let scratch = tempfile::tempdir().unwrap();
     let interrupted = AtomicBool::new(false);
     let options = AttachOptions {
@@ -10,11 +19,11 @@ fn noted(vms: &[FoundVm]) -> Manifest {
         duration: None,
         evidence: EvidenceSetting::Totals,
         exits: false,
-        load: None,
+        load,
         pin: None,
         interrupted: &interrupted,
     };
-    let attachment = Attachment {
+    what(&Attachment {
         options,
         evidence: EvidencePlan::of_host(EvidenceSetting::Totals).unwrap(),
         names: names_of(vms),
@@ -22,8 +31,7 @@ fn noted(vms: &[FoundVm]) -> Manifest {
         pcpus: BTreeSet::new(),
         home: None,
         dir: RunDir::create(scratch.path()).unwrap(),
-    };
-    attachment.manifest()
+    })
 }
 
 fn gone(name: &str, accelerator: Option<&str>) -> FoundVm {
@@ -50,4 +58,26 @@ fn what_cannot_be_seen_of_a_vm_is_a_reason_and_nothing_of_the_hosts() {
     ] {
         assert!(said.contains(reason), "{said}");
     }
+}
+
+#[test]
+fn nothing_is_plugged_into_a_vm_whose_agent_cannot_be_started() {
+    let scratch = tempfile::tempdir().unwrap();
+    let monitor = scratch.path().join("qmp");
+    let listener = std::os::unix::net::UnixListener::bind(&monitor).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let vms = [FoundVm { qmp_sockets: vec![monitor], ..FoundVm::called("web") }];
+    let plan = crate::lab::plan::Plan::load("demo").unwrap();
+    let casting = Casting::new(plan, &vms, &[None]).unwrap();
+    let load = Load { casting, agent: None, target: None, plug: true };
+    let error = with_attachment(&vms, Some(&load), |attachment| {
+        let mut watcher =
+            crate::run::watch::LineWatcher::new(Vec::new(), crate::text::Letters::Unicode);
+        attachment.make_with_load(&load, &mut attachment.manifest(), &mut watcher).unwrap_err()
+    });
+    let said = error.to_string();
+    assert!(said.starts_with("web: there is no port for qemu-ga"), "{said}");
+    assert!(said.contains("-device virtio-serial-pci"), "{said}");
+    let asked = listener.accept().map(drop).map_err(|error| error.kind());
+    assert_eq!(asked, Err(std::io::ErrorKind::WouldBlock), "nobody has come to the monitor");
 }

@@ -8,20 +8,23 @@ use serde::Serialize;
 use serde_json::json;
 use std::path::Path;
 
-/// What a vhost-vsock is called that a user plugs in, so that no port is in its way, nor it in a port's.
-const VSOCK_ID: &str = "vslice-vsock";
+/// How a QEMU is started with a qemu-ga and a way to this host.
+const AGENT_AND_WAY: &str = "`-device virtio-serial-pci -chardev socket,id=ga,path=GA.sock,server=on,wait=off \
+    -device virtserialport,chardev=ga,name=org.qemu.guest_agent.0 \
+    -chardev socket,id=way,path=WAY.sock,server=on,wait=off \
+    -device virtserialport,chardev=way,name=vslice.agent` (libvirt: a <channel> for each)";
 
 /// What to type, for the VM as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ByHand {
     /// What the lines are for, as a sentence without its end.
     pub how: String,
-    /// Lines for a shell that plug a way in; none where there is nobody to tell them.
+    /// Lines for a shell that plug a way in; none where there is nobody to tell them, or it would be of no use.
     pub plug: Vec<String>,
     /// Those that take it out again.
     pub unplug: Vec<String>,
-    /// Whether `vslice attach --load --plug` plugs a way in by itself: the VM has a QMP socket that no manager
-    /// holds.
+    /// Whether `vslice attach --load --plug` plugs a way in by itself: the VM has a port for qemu-ga, and a QMP
+    /// socket that no manager holds.
     pub by_attach: bool,
 }
 
@@ -39,16 +42,19 @@ impl ByHand {
 /// The lines for this VM. Nothing is asked of it.
 #[must_use]
 pub fn by_hand(vm: &FoundVm) -> ByHand {
-    let has_vhost = has_vhost();
+    let nothing = |how: String| ByHand { how, plug: vec![], unplug: vec![], by_attach: false };
+    // What was plugged in since, of qemu-ga's, no command line tells, and vslice does not look for it.
+    if !vm.has_agent_port {
+        let vm = vm.label();
+        return nothing(format!(
+            "a way alone would be of no use, because {vm} has no port for the qemu-ga that starts an agent \
+             in its guest: start it again with both, {AGENT_AND_WAY}"
+        ));
+    }
     match (vm.manager, vm.name.as_deref(), vm.qmp_sockets.first()) {
-        (Some(manager), Some(domain), _) => through_libvirt(manager, domain, has_vhost),
-        (_, _, Some(monitor)) => through_qmp(monitor, vm.pid.0, has_vhost),
-        _ => ByHand {
-            how: NO_WAY_ADVICE.to_owned(),
-            plug: Vec::new(),
-            unplug: Vec::new(),
-            by_attach: false,
-        },
+        (Some(manager), Some(domain), _) => through_libvirt(manager, domain, has_vhost()),
+        (_, _, Some(monitor)) => through_qmp(monitor, vm.pid.0),
+        _ => nothing(NO_WAY_ADVICE.to_owned()),
     }
 }
 
@@ -77,8 +83,10 @@ fn through_libvirt(manager: Manager, domain: &str, has_vhost: bool) -> ByHand {
     }
 }
 
-/// A client types commands into the monitor's socket.
-fn through_qmp(monitor: &Path, pid: u32, has_vhost: bool) -> ByHand {
+/// A client types commands into the monitor's socket. They plug in a port also where the host has a vhost-vsock:
+/// qemu-ga has its virtio-serial bus, which takes another port on every machine, while a PCI device needs a bus
+/// that takes it, and q35's own, pcie.0, does not (qemu: `pcie.0 does not support hotplugging`).
+fn through_qmp(monitor: &Path, pid: u32) -> ByHand {
     let client = |commands: Vec<(&str, serde_json::Value)>| {
         let first = ("qmp_capabilities", json!({}));
         let commands = [vec![first], commands].concat();
@@ -92,18 +100,8 @@ fn through_qmp(monitor: &Path, pid: u32, has_vhost: bool) -> ByHand {
     };
     // Without --plug an attach asks the monitor nothing, and sees what was there at the start only.
     let how = "`vslice attach --load PLAN --plug` plugs a way in by its QMP socket, and takes it out again; one \
-               that is plugged in by hand, --plug finds and leaves in"
+               that is plugged in by hand, --plug finds and leaves in; the lines need socat (apt-get install socat)"
         .to_owned();
-    let by_attach = true;
-    if has_vhost {
-        let device = json!({"driver": "vhost-vsock-pci", "id": VSOCK_ID, "guest-cid": pid});
-        return ByHand {
-            how,
-            plug: client(vec![("device_add", device)]),
-            unplug: client(vec![("device_del", json!({"id": VSOCK_ID}))]),
-            by_attach,
-        };
-    }
     let socket = monitor.with_file_name(format!("{LOAD_PORT}-{pid}.sock"));
     ByHand {
         how,
@@ -112,7 +110,7 @@ fn through_qmp(monitor: &Path, pid: u32, has_vhost: bool) -> ByHand {
             ("device_del", json!({"id": PORT_ID})),
             ("chardev-remove", json!({"id": CHARDEV_ID})),
         ]),
-        by_attach,
+        by_attach: true,
     }
 }
 
@@ -135,7 +133,8 @@ mod tests {
 
     #[test]
     fn libvirt_is_told_through_virsh() {
-        let vm = FoundVm { manager: Some(Manager::LibvirtSystem), ..FoundVm::called("web 1") };
+        let manager = Some(Manager::LibvirtSystem);
+        let vm = FoundVm { manager, has_agent_port: true, ..FoundVm::called("web 1") };
         let domain = through_libvirt(Manager::LibvirtSystem, "web 1", false);
         assert_eq!(
             domain.plug,
@@ -151,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_monitor_is_told_by_socat() {
-        let by_hand = through_qmp(Path::new("/run/q/qmp"), 7, false);
+        let by_hand = through_qmp(Path::new("/run/q/qmp"), 7);
         let line = &by_hand.plug[0];
         assert!(
             line.starts_with("(printf '%s\\n' '{\"arguments\":{},\"execute\":\"qmp_cap"),
@@ -160,18 +159,29 @@ mod tests {
         assert!(line.contains(r#""path":"/run/q/vslice.agent-7.sock""#), "{line}");
         assert!(line.ends_with("; sleep 1) | socat - UNIX-CONNECT:/run/q/qmp"), "{line}");
         assert!(by_hand.how.contains("by hand, --plug finds"), "{}", by_hand.how);
-        let vsock = through_qmp(Path::new("/q"), 7, true);
-        assert!(vsock.plug[0].contains(r#""guest-cid":7"#));
-        let id = format!(r#""id":"{PORT_ID}""#);
-        assert!(
-            ![&vsock.plug[0], &vsock.unplug[0]].into_iter().any(|line| line.contains(&id)),
-            "that is the id of --plug's own port: {vsock:?}"
-        );
+        assert!(by_hand.how.ends_with("socat (apt-get install socat)"), "{}", by_hand.how);
+        assert!(!line.contains("-pci"), "q35 takes none on its own bus: {line}");
+    }
+
+    #[test]
+    fn who_has_no_qemu_ga_is_not_told_to_plug() {
+        let vm = FoundVm { qmp_sockets: vec!["/q".into()], ..FoundVm::called("web1") };
+        for manager in [None, Some(Manager::LibvirtSystem)] {
+            let said = by_hand(&FoundVm { manager, ..vm.clone() });
+            assert!(said.plug.is_empty() && said.unplug.is_empty() && !said.by_attach, "{said:?}");
+            for words in
+                ["web1 has no port for the qemu-ga", "-device virtio-serial-pci", "vslice.agent"]
+            {
+                assert!(said.how.contains(words), "{}", said.how);
+            }
+        }
+        let with_agent = by_hand(&FoundVm { has_agent_port: true, ..vm });
+        assert!(with_agent.by_attach && with_agent.plug.len() == 1, "{with_agent:?}");
     }
 
     #[test]
     fn who_has_neither_is_started_again() {
-        let nobody = by_hand(&FoundVm::called("web1"));
+        let nobody = by_hand(&FoundVm { has_agent_port: true, ..FoundVm::called("web1") });
         assert!(nobody.plug.is_empty() && nobody.sentence().contains("start it again"));
         assert_eq!(Way::of_vm(&FoundVm::called("web1")), None);
     }

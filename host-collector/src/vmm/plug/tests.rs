@@ -216,12 +216,13 @@ fn what_cannot_be_plugged_in_leaves_nothing() {
     let lab = Lab::start(Machine::default());
     let message = lab.plug().expect_err("no controller").to_string();
     assert!(message.contains("No 'virtio-serial-bus' bus found"), "{message}");
+    assert!(message.contains("if there is no room for a port, give it a vhost-vsock"), "{message}");
     assert_eq!((lab.is_clean(), lab.journals()), (true, 0));
-    let deaf = FoundVm::called("web");
+    let deaf = FoundVm { has_agent_port: true, ..FoundVm::called("web") };
     let message =
         plug(&deaf, lab.directory.path(), &lab.socket()).expect_err("no monitor").to_string();
     assert!(message.starts_with("web has no QMP socket of its own"), "{message}");
-    let gone = FoundVm { qmp_sockets: vec!["/nonexistent".into()], ..FoundVm::called("web") };
+    let gone = FoundVm { qmp_sockets: vec!["/nonexistent".into()], ..deaf.clone() };
     let message =
         plug(&gone, lab.directory.path(), &lab.socket()).expect_err("no monitor").to_string();
     assert!(
