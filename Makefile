@@ -14,7 +14,6 @@ VSLICE := target/release/vslice
 IMAGE  := target/images/micro
 DEBIAN := target/images/debian
 LAB    := runs/lab-$(shell date +%Y%m%d-%H%M%S)
-RUN    := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
 # What is downloaded and what is compiled need not wait for each other.
 MAKEFLAGS += --jobs=2
@@ -22,7 +21,7 @@ MAKEFLAGS += --jobs=2
 .PHONY: demo test bench lint build image debian-image lab kernel needs clean
 
 demo: image
-	$(VSLICE) run demo --output $(RUN)
+	$(VSLICE) run demo
 
 # What failed is printed once more at the end, where it is found, and what could not be judged here.
 test: SHELL := /bin/bash

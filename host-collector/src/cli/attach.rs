@@ -28,6 +28,8 @@ the plan's VM of that name (or of the one after =), and each request is in the r
 way to this host: a vhost-vsock, or a virtio-serial port named vslice.agent (`vslice doctor --vm VM`), or \
 --plug plugs one in meanwhile. What comes to nothing leaves no files of a run.
 
+Several VMs are one recording: when one of them ends, it ends for all, with what there is and exit code 1.
+
 Examples:
   vslice ps                             which VMs there are
   vslice attach web1 --duration 10s     ten seconds of one of them
@@ -48,7 +50,7 @@ pub(crate) struct AttachArgs {
     /// Record for so long, as 10s, 1.5m or 2h; without it until Ctrl-C, or until all is read
     #[arg(long, value_name = "TIME", value_parser = duration)]
     duration: Option<Duration>,
-    /// Make the run directory here, instead of runs/attach-SECONDS
+    /// Make the run directory here, instead of runs/attach-SECONDS (since 1970)
     #[arg(long, short, value_name = "DIR")]
     output: Option<PathBuf>,
     /// See the VMs' threads as well as this, or end with an error; labelled in the report
@@ -156,4 +158,17 @@ fn load(
     let agent = args.agent.as_deref().map(AgentFile::read).transpose()?;
     let casting = Casting::new(plan, vms, parts)?;
     Ok(Some(Load { casting, agent, target: args.target.clone(), plug: args.plug }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_says_what_becomes_of_the_others_when_one_vm_ends() {
+        let command = AttachArgs::augment_args(clap::Command::new("attach"));
+        let help = command.clone().render_long_help().to_string();
+        let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains("when one of them ends, it ends for all"), "{help}");
+    }
 }

@@ -25,7 +25,7 @@ const INTERRUPTED: u8 = 130;
 pub(crate) struct RunArgs {
     /// A built-in plan's name (see `vslice plan list`) or a TOML file
     plan: String,
-    /// Make the run directory here, instead of runs/PLAN-SECONDS
+    /// Make the run directory here, instead of runs/PLAN-SECONDS (since 1970)
     #[arg(long, short, value_name = "DIR")]
     output: Option<PathBuf>,
     /// Boot this guest image, as `make image` builds it

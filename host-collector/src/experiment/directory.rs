@@ -32,7 +32,7 @@ impl Directory {
     /// This one, which is made.
     pub(super) fn open(path: &Path) -> Result<Directory, ExperimentError> {
         fs::create_dir_all(path)
-            .map_err(|source| io_error("create the directory", path, source))?;
+            .map_err(|source| ExperimentError::NoDirectory { path: path.to_owned(), source })?;
         let lock = File::open(path).map_err(|source| io_error("open", path, source))?;
         match lock.try_lock() {
             Ok(()) => Ok(Directory { path: path.to_owned(), _lock: lock }),
@@ -158,6 +158,14 @@ mod tests {
         fs::write(path.join("letter"), "dear").expect("writable");
         let error = directory.goes_on(&experiment).expect_err("something else");
         assert!(matches!(error, ExperimentError::Other { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_can_be_made_elsewhere() {
+        // A file is no place for a directory, also for root.
+        let file = tempfile::NamedTempFile::new().expect("scratch");
+        let said = Directory::open(&file.path().join("mine")).expect_err("a file").to_string();
+        assert!(said.ends_with("; `--output DIR` makes it elsewhere"), "{said}");
     }
 
     #[test]

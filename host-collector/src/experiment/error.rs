@@ -28,6 +28,8 @@ pub enum ExperimentError {
     Held { path: PathBuf },
     #[error("{} was begun with another {what}: its runs and new ones could not be compared", path.display())]
     MadeWith { path: PathBuf, what: &'static str },
+    #[error("cannot create the directory {}: {source}; `--output DIR` makes it elsewhere", path.display())]
+    NoDirectory { path: PathBuf, source: io::Error },
     #[error("cannot {doing} {}: {source}", path.display())]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
     #[error("none of its conditions can be had here")]

@@ -107,7 +107,7 @@ fn vsock_finding(offer: VsockOffer) -> Finding {
             ),
             VsockWay::VirtioSerial => Finding::degraded(
                 name,
-                format!("{}; guests connect by virtio-serial", choice.reason),
+                choice.reason,
                 "modprobe vhost_vsock, or cargo install vhost-device-vsock --locked",
             ),
         },

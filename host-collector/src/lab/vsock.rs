@@ -47,7 +47,7 @@ pub enum VsockWay {
 pub struct VsockChoice {
     /// The way.
     pub way: VsockWay,
-    /// In a sentence, for the report.
+    /// Which it is, and why, for the report.
     pub reason: String,
 }
 
@@ -101,25 +101,35 @@ impl VsockOffer {
     /// [`VsockError`], if the plan wants what the host does not have.
     pub fn choose(self, setting: VsockSetting) -> Result<VsockChoice, VsockError> {
         let choice = |way, reason: String| Ok(VsockChoice { way, reason });
-        let by_plan = || "the plan says so".to_owned();
+        let by_plan = |way: &str| format!("{way}, because the plan says so");
+        let no_vhost = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => format!("this host has no {VHOST_VSOCK}"),
+            _ => format!("{VHOST_VSOCK} cannot be opened ({error})"),
+        };
         match (setting, self.vhost, self.vhost_user) {
-            (VsockSetting::VirtioSerial, _, _) => choice(VsockWay::VirtioSerial, by_plan()),
-            (VsockSetting::Vhost, Ok(()), _) => choice(VsockWay::Vhost, by_plan()),
+            (VsockSetting::VirtioSerial, _, _) => {
+                choice(VsockWay::VirtioSerial, by_plan("virtio-serial"))
+            }
+            (VsockSetting::Vhost, Ok(()), _) => choice(VsockWay::Vhost, by_plan("vhost-vsock")),
             (VsockSetting::Vhost, Err(error), _) => Err(VsockError::NoVhost(error)),
             (VsockSetting::VhostUser, _, Some(binary)) => {
-                choice(VsockWay::VhostUser { binary }, by_plan())
+                choice(VsockWay::VhostUser { binary }, by_plan("vhost-user vsock"))
             }
             (VsockSetting::VhostUser, _, None) => Err(VsockError::NoVhostUser),
             (VsockSetting::Auto, Ok(()), _) => {
-                choice(VsockWay::Vhost, format!("the host has {VHOST_VSOCK}"))
+                choice(VsockWay::Vhost, format!("vhost-vsock, because this host has {VHOST_VSOCK}"))
             }
             (VsockSetting::Auto, Err(error), Some(binary)) => {
-                let reason = format!("{VHOST_VSOCK}: {error}; there is {}", binary.display());
+                let (device, why) = (binary.display(), no_vhost(error));
+                let reason = format!("vhost-user vsock by {device}, because {why}");
                 choice(VsockWay::VhostUser { binary }, reason)
             }
             (VsockSetting::Auto, Err(error), None) => choice(
                 VsockWay::VirtioSerial,
-                format!("{VHOST_VSOCK}: {error}; there is no vhost-device-vsock"),
+                format!(
+                    "virtio-serial, because {} and no vhost-device-vsock is installed",
+                    no_vhost(error)
+                ),
             ),
         }
     }
@@ -299,6 +309,32 @@ mod tests {
         assert!(message.contains("load the module vhost_vsock"), "{message}");
         let message = offer(true, false).choose(Setting::VhostUser).expect_err("none").to_string();
         assert!(message.contains("cargo install vhost-device-vsock"), "{message}");
+    }
+
+    #[test]
+    fn the_way_is_told_as_what_it_is_and_not_as_a_failure() {
+        let reason = |offer: VsockOffer, setting| offer.choose(setting).expect("a way").reason;
+        assert_eq!(
+            reason(offer(false, true), VsockSetting::Auto),
+            "vhost-user vsock by /opt/vhost-device-vsock, because this host has no /dev/vhost-vsock"
+        );
+        assert_eq!(
+            reason(offer(false, false), VsockSetting::Auto),
+            "virtio-serial, because this host has no /dev/vhost-vsock and no vhost-device-vsock is installed"
+        );
+        let denied =
+            VsockOffer { vhost: Err(io::ErrorKind::PermissionDenied.into()), ..offer(false, true) };
+        let said = reason(denied, VsockSetting::Auto);
+        assert!(
+            said.ends_with("because /dev/vhost-vsock cannot be opened (permission denied)"),
+            "{said}"
+        );
+        assert_eq!(
+            reason(offer(true, true), VsockSetting::Auto),
+            "vhost-vsock, because this host has /dev/vhost-vsock"
+        );
+        let by_plan = reason(offer(true, true), VsockSetting::VirtioSerial);
+        assert_eq!(by_plan, "virtio-serial, because the plan says so");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::seat::{SeatPlan, session_plan};
 use super::seats::seated;
 use super::stage::{Run, Stage};
 use super::watch::Watcher;
-use super::{NO_EXITS_UNDER_TCG, close};
+use super::{NO_EXITS_UNDER_TCG, close, new_directory};
 use crate::guest::connection::GuestListener;
 use crate::lab::accelerator::{self, AcceleratorChoice};
 use crate::lab::image::MicroImage;
@@ -76,7 +76,7 @@ pub fn prepare<'a>(
     let wanted = plan.host_io_scheduler();
     let held = wanted.map(|wanted| HeldIoScheduler::set(&scratch, &scratch, wanted));
     let io_scheduler = held.transpose().map_err(|source| RunError::IoScheduler { source })?;
-    let dir = RunDir::create(options.output)?;
+    let dir = new_directory(options.output)?;
     Ok(Prepared { plan, options, image, qemu, vsock, scratch, choice, evidence, io_scheduler, dir })
 }
 
@@ -164,6 +164,13 @@ fn name_of(accelerator: Accelerator) -> &'static str {
     }
 }
 
+/// What is said while guests boot.
+fn booting(guests_count: usize, accelerator: Accelerator) -> String {
+    let plural = if guests_count == 1 { "" } else { "s" };
+    let time = if accelerator == Accelerator::Tcg { "15 s" } else { "3 s" };
+    format!("booting {guests_count} guest{plural}, which takes {time} or so")
+}
+
 impl Run<'_> {
     fn make(&self, manifest: &mut Manifest, watcher: &mut dyn Watcher) -> Result<(), RunError> {
         self.dir.write_json("run.json", manifest)?;
@@ -175,11 +182,7 @@ impl Run<'_> {
         }
         let mut lab = lab?;
         let seats = self.listeners(&lab)?;
-        watcher.stage(&format!(
-            "booting {} guests, which takes {} or so",
-            lab.guests().len(),
-            if self.config.accelerator == Accelerator::Tcg { "15 s" } else { "3 s" }
-        ));
+        watcher.stage(&booting(lab.guests().len(), self.config.accelerator));
         lab.start()?;
         // The sessions' threads inherit it; QEMU's are there already, and boot on all pCPUs.
         let home = HomePcpu::move_to(self.plan.collector_pcpu);
@@ -223,5 +226,16 @@ impl Run<'_> {
             boot_timeout: Duration::from_millis(self.plan.boot_timeout_ms),
             has_reader: vm.reader.is_some(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_guest_is_no_guests() {
+        assert_eq!(booting(1, Accelerator::Tcg), "booting 1 guest, which takes 15 s or so");
+        assert_eq!(booting(2, Accelerator::Kvm), "booting 2 guests, which takes 3 s or so");
     }
 }

@@ -47,6 +47,8 @@ pub enum RunError {
     NothingShown,
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("{}; `--output DIR` makes the run directory elsewhere", sentence(source))]
+    Output { source: StoreError },
     #[error(transparent)]
     Pin(#[from] PinError),
     #[error(
@@ -151,6 +153,21 @@ pub fn sentence(error: &dyn Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_directory_that_cannot_be_made_can_be_made_elsewhere() {
+        // A file is no place for a directory, also for root.
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = super::super::new_directory(&file.path().join("demo-1")).unwrap_err();
+        let said = sentence(&error);
+        assert!(said.starts_with("cannot create the directory "), "{said}");
+        assert!(
+            said.ends_with(
+                ": Not a directory (os error 20); `--output DIR` makes the run directory elsewhere"
+            ),
+            "{said}"
+        );
+    }
 
     #[test]
     fn a_cause_is_said_once() {

@@ -27,8 +27,9 @@ mod tsc_watch;
 mod uninterrupted;
 pub mod watch;
 
-use crate::store::RunDir;
+use crate::store::{RunDir, StoreError};
 use manifest::{Manifest, Status};
+use std::path::Path;
 
 /// What a run says whose plan asks for exits where there are none.
 const NO_EXITS_UNDER_TCG: &str = "exits were asked for, but guests under TCG have none: QEMU \
@@ -40,6 +41,14 @@ pub use conduct::{Prepared, prepare};
 pub use error::{RunError, sentence};
 pub use evidence::EvidenceSetting;
 pub use options::RunOptions;
+
+/// The directory of a new run.
+fn new_directory(output: &Path) -> Result<RunDir, RunError> {
+    RunDir::create(output).map_err(|source| match source {
+        StoreError::Io { .. } => RunError::Output { source },
+        other => other.into(),
+    })
+}
 
 /// Writes the last word of a run into its directory: how it ended, which is returned.
 fn close(

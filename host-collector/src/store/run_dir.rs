@@ -68,8 +68,8 @@ impl std::fmt::Display for VmName {
 #[derive(Debug, Clone)]
 pub struct RunDir {
     path: PathBuf,
-    /// Whether [`RunDir::create`] made it; else it was there, and is somebody's.
-    is_made: bool,
+    /// The directories that [`RunDir::create`] made for it, the innermost first; what was there is somebody's.
+    made: Vec<PathBuf>,
 }
 
 impl RunDir {
@@ -79,19 +79,25 @@ impl RunDir {
     /// [`StoreError::NotEmpty`] if there is something in it already.
     pub fn create(path: &Path) -> Result<RunDir, StoreError> {
         let error = |doing| move |source| StoreError::Io { doing, path: path.into(), source };
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(error("create the directory"))?;
+        let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+        let made = path.ancestors().take_while(is_missing).map(Path::to_owned).collect();
+        let run = RunDir { path: path.into(), made };
+        if let Err(source) = fs::create_dir_all(path) {
+            run.remove_made();
+            return Err(error("create the directory")(source));
         }
-        let is_made = match fs::create_dir(path) {
-            Ok(()) => true,
-            Err(_) if path.is_dir() => false,
-            Err(source) => return Err(error("create the directory")(source)),
-        };
         let mut entries = fs::read_dir(path).map_err(error("list"))?;
         if entries.next().is_some() {
             return Err(StoreError::NotEmpty(path.into()));
         }
-        Ok(RunDir { path: path.into(), is_made })
+        Ok(run)
+    }
+
+    /// Removes the directories that were made for it, as far as they are empty.
+    fn remove_made(&self) {
+        for directory in &self.made {
+            let _may_not_be_there_or_not_empty = fs::remove_dir(directory);
+        }
     }
 
     /// Opens the directory of a run, finished or not.
@@ -99,7 +105,7 @@ impl RunDir {
     /// # Errors
     /// [`StoreError::NotARun`] if nothing in it looks like one.
     pub fn open(path: &Path) -> Result<RunDir, StoreError> {
-        let run = RunDir { path: path.into(), is_made: false };
+        let run = RunDir { path: path.into(), made: Vec::new() };
         let names = run.file_names()?;
         if names.iter().any(|name| name == "run.json" || name.ends_with(".vsr")) {
             Ok(run)
@@ -108,15 +114,13 @@ impl RunDir {
         }
     }
 
-    /// Removes a run that came to nothing: its files, and the directory if [`RunDir::create`] made it. What is
-    /// not a run's or cannot be removed stays, with the directory.
+    /// Removes a run that came to nothing: its files, and the directories that [`RunDir::create`] made, if they are
+    /// empty. What is not a run's or cannot be removed stays, with its directory.
     pub fn discard(&self) {
         for name in self.file_names().unwrap_or_default().iter().filter(|name| is_of_a_run(name)) {
             let _stays = fs::remove_file(self.path.join(name));
         }
-        if self.is_made {
-            let _stays_unless_empty = fs::remove_dir(&self.path);
-        }
+        self.remove_made();
     }
 
     /// Where it is.
@@ -357,7 +361,26 @@ mod tests {
         let run = discarded(&made);
         fs::write(made.join("notes.txt"), b"mine").unwrap();
         run.discard();
-        assert_eq!(RunDir { path: made, is_made: true }.file_names().unwrap(), ["notes.txt"]);
+        assert_eq!(RunDir { path: made, made: vec![] }.file_names().unwrap(), ["notes.txt"]);
+    }
+
+    #[test]
+    fn a_run_that_came_to_nothing_leaves_no_folder_that_was_made_for_it() {
+        let scratch = tempfile::tempdir().unwrap();
+        let runs = scratch.path().join("there/runs");
+        fs::create_dir(scratch.path().join("there")).unwrap();
+        RunDir::create(&runs.join("demo-1")).unwrap().discard();
+        assert!(!runs.exists() && scratch.path().join("there").exists());
+        // Another run has come into it meanwhile.
+        let run = RunDir::create(&runs.join("demo-1")).unwrap();
+        RunDir::create(&runs.join("demo-2")).unwrap();
+        run.discard();
+        assert_eq!(fs::read_dir(&runs).unwrap().count(), 1);
+        // What cannot be made leaves nothing either: no name may have so many bytes.
+        let parent = scratch.path().join("new");
+        let too_long = parent.join("n".repeat(300));
+        assert!(matches!(RunDir::create(&too_long), Err(StoreError::Io { .. })));
+        assert!(!parent.exists());
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::measurement::Measurement;
 use super::seats::{Seats, seated};
 use super::stage::ReadProgress;
 use super::watch::Watcher;
-use super::{close, reserve};
+use super::{close, new_directory, reserve};
 use crate::guest::start::StartedAgent;
 use crate::lab::plan::{Accelerator, VmPlan};
 use crate::lab::scratch;
@@ -146,7 +146,7 @@ impl<'a> Attachment<'a> {
             Ok((vm.pid, procfs::start_ticks(vm.pid).ok_or(gone)?))
         };
         let starts = options.vms.iter().map(start).collect::<Result<_, RunError>>()?;
-        let dir = RunDir::create(options.output)?;
+        let dir = new_directory(options.output)?;
         Ok(Attachment { options, evidence, names, starts, pcpus, home, dir })
     }
 
