@@ -81,3 +81,35 @@ fn nothing_is_plugged_into_a_vm_whose_agent_cannot_be_started() {
     let asked = listener.accept().map(drop).map_err(|error| error.kind());
     assert_eq!(asked, Err(std::io::ErrorKind::WouldBlock), "nobody has come to the monitor");
 }
+
+#[test]
+fn a_vm_that_is_stopped_is_said_at_once() {
+    let vcpu = crate::vmm::found::FoundThread {
+        tid: Tid(std::process::id()),
+        comm: "CPU 0/TCG".to_owned(),
+        role: "vCPU0".to_owned(),
+        vcpu: Some(crate::units::VcpuId(0)),
+        iothread: None,
+        affinity: vec![PcpuId(0)],
+    };
+    let stopper = Some(procfs::Stopper::Signal);
+    let vms = [FoundVm { threads: vec![vcpu], stopper, ..FoundVm::called("web") }];
+    let scratch = tempfile::tempdir().unwrap();
+    let interrupted = AtomicBool::new(false);
+    let options = AttachOptions {
+        vms: &vms,
+        output: &scratch.path().join("run"),
+        duration: None,
+        evidence: EvidenceSetting::Totals,
+        exits: false,
+        load: None,
+        pin: None,
+        interrupted: &interrupted,
+    };
+    let mut said = Vec::new();
+    let mut watcher = crate::run::watch::LineWatcher::new(&mut said, crate::text::Letters::Unicode);
+    drop(Attachment::prepare(options, &mut watcher).unwrap());
+    let said = String::from_utf8(said).unwrap();
+    let first = said.lines().next().unwrap_or_default();
+    assert!(first.starts_with("vslice: web: its process ") && first.contains("SIGSTOP"), "{said}");
+}
