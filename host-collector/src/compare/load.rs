@@ -9,9 +9,10 @@ use super::{LeftOut, Run, Side};
 use crate::report::laws;
 use crate::report::model::RunStatus;
 use crate::report::service::Engagement;
-use crate::run::analyse::{AnalyseError, analyse};
-use crate::run::manifest::{Manifest, Status};
-use crate::store::{RunDir, StoreError};
+use crate::run::analyse::{AnalyseError, analyse, manifest_of};
+use crate::run::manifest::Status;
+use crate::run::sentence;
+use crate::store::RunDir;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,7 +31,7 @@ pub enum CompareError {
     /// There is no run in it.
     #[error("{} is no run directory and holds none: neither it nor a directory in it has a run.json", .0.display())]
     NoRun(PathBuf),
-    /// None of its runs came to its end.
+    /// None of its runs counts.
     #[error("no run of {} counts: {reason}", path.display())]
     NoneCounts {
         /// Which.
@@ -38,43 +39,22 @@ pub enum CompareError {
         /// What is wrong with the first one.
         reason: String,
     },
-    /// A manifest cannot be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A run cannot be analysed.
-    #[error("no summary of {}", path.display())]
-    Analyse {
-        /// Which.
-        path: PathBuf,
-        /// Why not.
-        source: AnalyseError,
-    },
 }
 
-/// Reads one side: a run directory, or a directory of them. Runs that did not come to their end are
-/// left out, so are those whose disk the iothreads that it has did not serve, and directories that have no
-/// `run.json`.
+/// Reads one side: a run directory, or a directory of them. Runs that did not come to their end or cannot be
+/// read are left out, so are those whose disk the iothreads that it has did not serve, and directories that
+/// have no `run.json`.
 ///
 /// # Errors
 /// [`CompareError`]; a side without a run that counts is one.
 pub fn load(path: &Path) -> Result<Side, CompareError> {
     let mut side = Side { path: path.display().to_string(), runs: vec![], left_out: vec![] };
     for path in run_paths(path)? {
-        let manifest: Manifest = RunDir::open(&path)?.read_json("run.json")?;
-        let name = path.display().to_string();
-        let reason = match &manifest.status {
-            Status::Complete => None,
-            Status::Partial { why } => Some(format!("it ended early: {why}")),
-            Status::Recording => {
-                Some("it is being recorded, or its collector was killed".to_owned())
+        match run(&path) {
+            Ok(run) => side.runs.push(run),
+            Err(reason) => {
+                side.left_out.push(LeftOut { path: path.display().to_string(), reason });
             }
-        };
-        match reason {
-            Some(reason) => side.left_out.push(LeftOut { path: name, reason }),
-            None => match run(&path, name.clone(), &manifest)? {
-                Ok(run) => side.runs.push(run),
-                Err(reason) => side.left_out.push(LeftOut { path: name, reason }),
-            },
         }
     }
     if side.runs.is_empty() {
@@ -105,30 +85,32 @@ fn is_run(path: &Path) -> bool {
 }
 
 /// What is compared of a run, or why it does not count.
-fn run(
-    path: &Path,
-    name: String,
-    manifest: &Manifest,
-) -> Result<Result<Run, String>, CompareError> {
-    let summary =
-        analyse(path).map_err(|source| CompareError::Analyse { path: path.to_owned(), source })?;
+fn run(path: &Path) -> Result<Run, String> {
+    // What is wrong is told of files of the run, whose place is named beside it.
+    let told = |error: AnalyseError| sentence(&error).replace(&format!("{}/", path.display()), "");
+    let manifest = RunDir::open(path).map_err(AnalyseError::from);
+    let manifest = &manifest.and_then(|run| manifest_of(&run)).map_err(told)?;
+    match &manifest.status {
+        Status::Complete => {}
+        Status::Partial { why } => return Err(format!("it ended early: {why}")),
+        Status::Recording => {
+            return Err("it is being recorded, or its collector was killed".to_owned());
+        }
+    }
+    let summary = analyse(path).map_err(told)?;
     if let RunStatus::Partial { reason } = &summary.status {
-        return Ok(Err(reason.clone()));
+        return Err(reason.clone());
     }
-    if let Err(inconsistent) = laws::check(&summary) {
-        return Ok(Err(inconsistent.to_string()));
-    }
+    laws::check(&summary).map_err(|inconsistent| inconsistent.to_string())?;
     let readers = Reader::all(manifest, &summary);
     let has_iothread = has_iothread(manifest);
     let engaged = readers.first().and_then(|reader| summary.engagement_of(&reader.vm));
     if has_iothread == Some(true) && engaged == Some(Engagement::Not) {
-        return Ok(Err(
-            "doorbells did not wake its iothreads, so it proves nothing of them".to_owned()
-        ));
+        return Err("doorbells did not wake its iothreads, so it proves nothing of them".to_owned());
     }
     let value = |metric: Metric| Some((metric, metric.of(&summary, readers.first())?));
-    Ok(Ok(Run {
-        path: name,
+    Ok(Run {
+        path: path.display().to_string(),
         values: Metric::all().filter_map(value).collect(),
         slow: SlowRequests::of(&summary),
         vcpus: VcpuFigures::all(&summary),
@@ -137,13 +119,14 @@ fn run(
         conditions: conditions(manifest),
         has_iothread,
         lost_count: summary.lost.records,
-    }))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::run::analyse::tests as drawn;
+    use crate::run::manifest::Manifest;
 
     fn write(path: &Path, manifest: &Manifest) {
         RunDir::create(path).unwrap().write_json("run.json", manifest).unwrap();
@@ -180,6 +163,32 @@ mod tests {
         assert!(error.ends_with("/2 counts: it ended early: interrupted"), "{error}");
         assert!(matches!(load(&side.join("notes")), Err(CompareError::NoRun(_))));
         assert!(matches!(load(&side.join("nowhere")), Err(CompareError::List { .. })));
+    }
+
+    #[test]
+    fn a_run_that_cannot_be_read_is_left_out_with_its_reason() {
+        let scratch = tempfile::tempdir().unwrap();
+        let side = scratch.path().join("side");
+        write(&side.join("1"), &drawn::manifest());
+        for (name, json) in [
+            ("2", r#"{"schema": "vslice.run/0", "status": "done"}"#),
+            ("3", r#"{"schema": "vslice.run/0"}"#),
+            ("4", "{"),
+        ] {
+            fs::create_dir_all(side.join(name)).unwrap();
+            fs::write(side.join(name).join("run.json"), json).unwrap();
+        }
+        write(&side.join("5"), &drawn::manifest());
+        fs::write(side.join("5/stacks.json"), "{").unwrap();
+        let loaded = load(&side).unwrap();
+        let reasons: Vec<&str> = loaded.left_out.iter().map(|run| run.reason.as_str()).collect();
+        let schema = "its run.json has schema vslice.run/0, this vslice reads ";
+        assert!(reasons[0].starts_with(schema) && reasons[1].starts_with(schema), "{reasons:?}");
+        assert!(reasons[2].starts_with("run.json does not hold the expected JSON"), "{reasons:?}");
+        assert!(reasons[3].starts_with("stacks.json does not hold"), "{reasons:?}");
+        assert_eq!((loaded.runs.len(), reasons.len()), (1, 4));
+        let error = load(&side.join("2")).unwrap_err().to_string();
+        assert!(error.contains("/2 counts: its run.json has schema vslice.run/0"), "{error}");
     }
 
     /// The drawn main loop does everything, and there is no iothread that a doorbell could wake.
