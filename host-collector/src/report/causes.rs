@@ -7,11 +7,17 @@
 //! is known, and it may be context only.
 
 use super::io::IoClass;
-use super::totals::share;
-use super::verdict::label;
+use super::totals::{share, sum};
+use super::verdict::{DOMINANT_LEAD, DOMINANT_SHARE, label};
 use crate::join::{Part, Phase};
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
+
+/// What has at least this share of the class's time is named where nothing dominates.
+pub const NAMED_SHARE: f64 = 0.1;
+
+/// What has at least this share of a whole stands for it in a sentence.
+pub const NEARLY_ALL: f64 = 0.95;
 
 /// A cause of the latency of a class of requests.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,7 +33,7 @@ pub struct Cause {
 }
 
 /// What kind of thing a cause is: causes of one kind have one cure, whichever phase they are of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// The host's disk had the I/O.
     Device,
@@ -40,6 +46,17 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Of what the vCPU did; `None` for the device, of which that is no cause.
+    #[must_use]
+    pub fn of(part: Option<Part>) -> Kind {
+        match part {
+            None => Kind::Device,
+            Some(Part::PreemptWait | Part::WakeupDelay) => Kind::PcpuWait,
+            Some(part) if part.is_on_pcpu() => Kind::OnPcpu,
+            Some(part) => Kind::State(part),
+        }
+    }
+
     /// Whether it is I/O inactivity once the data is there.
     #[must_use]
     pub fn is_inactivity(self) -> bool {
@@ -55,24 +72,131 @@ impl Cause {
     /// What kind of thing it is.
     #[must_use]
     pub fn kind(&self) -> Kind {
-        match self.part {
-            None => Kind::Device,
-            Some(Part::PreemptWait | Part::WakeupDelay) => Kind::PcpuWait,
-            Some(part) if part.is_on_pcpu() => Kind::OnPcpu,
-            Some(part) => Kind::State(part),
-        }
+        Kind::of(self.part)
     }
 
     /// The cause as it is called on a page: `preemption wait, the data there`.
     #[must_use]
     pub fn label(&self) -> String {
-        let state = self.part.map(label);
-        match (self.phase, state) {
-            (_, None) | (Phase::Device, _) => "in the host's disk".to_owned(),
-            (Phase::Queued, Some(state)) => format!("{state}, before the host had the I/O"),
-            (Phase::Completed, Some(state)) => format!("{state}, the data there"),
-            (Phase::Unknown, Some(state)) => format!("{state}, I/O phase unknown"),
+        in_phase(self.part.map_or(IN_DISK, label), Some(self.phase))
+    }
+}
+
+/// How the time in the device is called.
+const IN_DISK: &str = "in the host's disk";
+
+/// What it is and in which phase, if in one.
+fn in_phase(what: &str, phase: Option<Phase>) -> String {
+    match phase {
+        Some(Phase::Device) | None => what.to_owned(),
+        Some(Phase::Queued) => format!("{what}, before the host had the I/O"),
+        Some(Phase::Completed) => format!("{what}, the data there"),
+        Some(Phase::Unknown) => format!("{what}, I/O phase unknown"),
+    }
+}
+
+/// The causes of one kind.
+#[derive(Debug)]
+pub struct Group<'a> {
+    /// Which kind.
+    pub kind: Kind,
+    /// The causes.
+    pub causes: Vec<&'a Cause>,
+    /// How long they are together.
+    pub total_ns: u64,
+}
+
+impl Group<'_> {
+    /// How long those of a phase are.
+    #[must_use]
+    pub fn of_phase_ns(&self, phase: Phase) -> u64 {
+        self.sum_ns(|cause| cause.phase == phase)
+    }
+
+    fn of_part_ns(&self, part: Part) -> u64 {
+        self.sum_ns(|cause| cause.part == Some(part))
+    }
+
+    fn sum_ns(&self, is_meant: impl Fn(&Cause) -> bool) -> u64 {
+        let meant = self.causes.iter().filter(|cause| is_meant(cause));
+        sum(meant.map(|cause| cause.total_ns))
+    }
+
+    /// The part that nearly all of it is.
+    #[must_use]
+    pub fn only_part(&self) -> Option<Part> {
+        let mut parts = self.causes.iter().filter_map(|cause| cause.part);
+        parts.find(|part| share(self.of_part_ns(*part), self.total_ns) >= NEARLY_ALL)
+    }
+
+    /// The phase that nearly all of it is of.
+    #[must_use]
+    pub fn only_phase(&self) -> Option<Phase> {
+        let is_only = |phase: &Phase| share(self.of_phase_ns(*phase), self.total_ns) >= NEARLY_ALL;
+        Phase::ALL.into_iter().find(is_only)
+    }
+
+    /// What it is, whatever the phase.
+    #[must_use]
+    pub fn what(&self) -> &'static str {
+        match (self.kind, self.only_part()) {
+            (Kind::Device, _) => IN_DISK,
+            (Kind::State(part), _) | (_, Some(part)) => label(part),
+            (Kind::OnPcpu, None) => label(Part::OnPcpu),
+            (Kind::PcpuWait, None) => "without a pCPU though runnable",
         }
+    }
+
+    /// The kind as [`Cause::label`] calls a cause.
+    #[must_use]
+    pub fn label(&self) -> String {
+        in_phase(self.what(), self.only_phase())
+    }
+}
+
+/// The causes by kind, the longest first.
+#[must_use]
+pub fn groups(causes: &[Cause]) -> Vec<Group<'_>> {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for cause in causes {
+        let kind = cause.kind();
+        let place = groups.iter().position(|group| group.kind == kind).unwrap_or_else(|| {
+            groups.push(Group { kind, causes: Vec::new(), total_ns: 0 });
+            groups.len() - 1
+        });
+        groups[place].causes.push(cause);
+        groups[place].total_ns = groups[place].total_ns.saturating_add(cause.total_ns);
+    }
+    groups.sort_by_key(|group| Reverse(group.total_ns));
+    groups
+}
+
+/// How much of a whole a kind makes, in shares of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Weight {
+    /// Which kind.
+    pub kind: Kind,
+    /// All of it.
+    pub share: f64,
+    /// What of it is of known phases.
+    pub known: f64,
+}
+
+impl Weight {
+    /// Whether this kind, the longest, explains the whole, of which the next one and the device have these
+    /// shares. A state of the vCPU that mostly lies in unknown phases does not, where as much is known to
+    /// be the device's.
+    #[must_use]
+    pub fn dominates(&self, next: f64, device: f64) -> bool {
+        self.share >= DOMINANT_SHARE
+            && self.share - next >= DOMINANT_LEAD
+            && !self.may_be_device(device)
+    }
+
+    /// Whether as much is known to be the device's as is known of this kind.
+    #[must_use]
+    pub fn may_be_device(&self, device: f64) -> bool {
+        self.kind != Kind::Device && self.known < device && device >= NAMED_SHARE
     }
 }
 

@@ -114,6 +114,17 @@ pub(super) fn laid_out(start: HostNs, spans: Vec<Span>) -> Vec<Span> {
     spans.into_iter().map(place).collect()
 }
 
+/// One request that waited for so long in the host's disk, and then, with the data there, preempted and
+/// woken.
+pub(crate) fn waited([device_ns, preempted_ns, woken_ns]: [u64; 3]) -> Summary {
+    let spans = vec![running(device_ns), preempted(preempted_ns, &[]), woken(woken_ns)];
+    let mut request = request(0, HostNs(2_000_000_000), spans);
+    set_io(&mut request, 0, device_ns);
+    let mut builder = SummaryBuilder::new(START, vms());
+    builder.breakdown(VM1, request);
+    builder.finish(facts(), &names())
+}
+
 /// A request on vm1's vCPU1 over these spans.
 pub(super) fn request(index: u64, start: HostNs, spans: Vec<Span>) -> Breakdown {
     let chain = laid_out(start, spans);

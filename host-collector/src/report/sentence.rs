@@ -5,21 +5,15 @@
 //! waits for it, also those while the device had the I/O, so of the waits outside of the device an
 //! antagonist is given only what it must have run in them.
 
-use super::causes::{Cause, Kind};
+use super::causes::{Cause, Group, Kind, NAMED_SHARE, NEARLY_ALL, Weight, groups};
 use super::io::IoClass;
 use super::model::{Class, Summary};
 use super::quota;
 use super::text::units::whole_percent;
 use super::totals::{share, sum};
-use super::verdict::{DOMINANT_LEAD, DOMINANT_SHARE, INACTIVITY_SHARE, label, requesters, who};
+use super::verdict::{DOMINANT_SHARE, INACTIVITY_SHARE, requesters, who};
 use crate::join::{Part, Phase};
 use crate::units::PcpuId;
-
-/// What has at least this share of the class's time is named where nothing dominates.
-const NAMED_SHARE: f64 = 0.1;
-
-/// What has at least this share of a whole stands for it in a sentence.
-const NEARLY_ALL: f64 = 0.95;
 
 /// A class of requests, with what there is to say of it.
 #[derive(Debug, Clone, Copy)]
@@ -28,57 +22,6 @@ pub(super) struct Told<'a> {
     pub(super) class: &'a Class,
     pub(super) io: &'a IoClass,
     pub(super) causes: &'a [Cause],
-}
-
-/// The causes of one kind.
-#[derive(Debug)]
-struct Group<'a> {
-    kind: Kind,
-    causes: Vec<&'a Cause>,
-    total_ns: u64,
-}
-
-impl Group<'_> {
-    fn of_phase_ns(&self, phase: Phase) -> u64 {
-        self.sum_ns(|cause| cause.phase == phase)
-    }
-
-    fn of_part_ns(&self, part: Part) -> u64 {
-        self.sum_ns(|cause| cause.part == Some(part))
-    }
-
-    fn sum_ns(&self, is_meant: impl Fn(&Cause) -> bool) -> u64 {
-        let meant = self.causes.iter().filter(|cause| is_meant(cause));
-        sum(meant.map(|cause| cause.total_ns))
-    }
-
-    /// The part that nearly all of it is.
-    fn only_part(&self) -> Option<Part> {
-        let mut parts = self.causes.iter().filter_map(|cause| cause.part);
-        parts.find(|part| share(self.of_part_ns(*part), self.total_ns) >= NEARLY_ALL)
-    }
-
-    /// The phase that nearly all of it is of.
-    fn only_phase(&self) -> Option<Phase> {
-        let is_only = |phase: &Phase| share(self.of_phase_ns(*phase), self.total_ns) >= NEARLY_ALL;
-        Phase::ALL.into_iter().find(is_only)
-    }
-}
-
-/// The causes by kind, the longest first.
-fn groups(causes: &[Cause]) -> Vec<Group<'_>> {
-    let mut groups: Vec<Group<'_>> = Vec::new();
-    for cause in causes {
-        let kind = cause.kind();
-        let place = groups.iter().position(|group| group.kind == kind).unwrap_or_else(|| {
-            groups.push(Group { kind, causes: Vec::new(), total_ns: 0 });
-            groups.len() - 1
-        });
-        groups[place].causes.push(cause);
-        groups[place].total_ns = groups[place].total_ns.saturating_add(cause.total_ns);
-    }
-    groups.sort_by_key(|group| std::cmp::Reverse(group.total_ns));
-    groups
 }
 
 impl Told<'_> {
@@ -124,18 +67,18 @@ impl Told<'_> {
         share(length_ns, self.class.latency_ns)
     }
 
-    /// Whether the longest kind explains the class. A state of the vCPU that mostly lies in unknown
-    /// phases does not, where as much is known to be the device's.
+    /// Whether the longest kind explains the class.
     fn dominates(&self, first: &Group<'_>, groups: &[Group<'_>]) -> bool {
         let next = groups.get(1).map_or(0.0, |next| self.share(next.total_ns));
-        let largest = self.share(first.total_ns);
-        if largest < DOMINANT_SHARE || largest - next < DOMINANT_LEAD {
-            return false;
-        }
         let device = groups.iter().find(|group| group.kind == Kind::Device);
-        let device_ns = device.map_or(0, |device| device.total_ns);
+        let device = device.map_or(0.0, |device| self.share(device.total_ns));
         let known_ns = first.total_ns - first.of_phase_ns(Phase::Unknown);
-        first.kind == Kind::Device || known_ns >= device_ns || self.share(device_ns) < NAMED_SHARE
+        let weight = Weight {
+            kind: first.kind,
+            share: self.share(first.total_ns),
+            known: self.share(known_ns),
+        };
+        weight.dominates(next, device)
     }
 
     /// That a quota may be what such waits were for, though a neighbour had the pCPU.
@@ -306,12 +249,10 @@ impl Told<'_> {
     /// A kind of cause in a list of them.
     fn named(&self, group: &Group<'_>) -> String {
         let percent = whole_percent(self.share(group.total_ns));
-        let what = match (group.kind, group.only_part()) {
-            (Kind::Device, _) => return format!("{percent} in {}", self.disk()),
-            (Kind::State(part), _) | (_, Some(part)) => label(part),
-            (Kind::OnPcpu, None) => label(Part::OnPcpu),
-            (Kind::PcpuWait, None) => "without a pCPU though runnable",
-        };
+        if group.kind == Kind::Device {
+            return format!("{percent} in {}", self.disk());
+        }
+        let what = group.what();
         let when = match group.only_phase() {
             Some(Phase::Queued) => " before the host had the I/O",
             Some(Phase::Completed) => " with the data already there",

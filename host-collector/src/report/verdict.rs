@@ -1,5 +1,6 @@
 //! One sentence on where the tail went, made of the numbers and of nothing else.
 
+use super::causes::groups;
 use super::evidence::{EvidenceLevel, ScheduledVcpu};
 use super::kept::{Keeper, TOLD_SHARE_MIN, keepers};
 use super::model::{Class, Summary, Vcpu};
@@ -53,27 +54,40 @@ pub fn verdict(summary: &Summary) -> String {
     if summary.evidence.level != EvidenceLevel::Recorded {
         return format!("{opening} {}", without_events(summary));
     }
-    let tail = &summary.classes.p99;
-    if tail.count > 0 {
-        let (io, causes) = (&summary.io.classes.p99, &summary.causes.p99);
-        let because = Told { summary, class: tail, io, causes }.because();
-        return format!("{opening} Above it, {because}{}", left_out(tail));
+    if let Some(told) = asked(summary) {
+        let which = match told.class.threshold_ns {
+            Some(_) => "Above it",
+            None => "No request was slower than that. Over all of them",
+        };
+        return format!("{opening} {which}, {}{}", told.because(), left_out(told.class));
     }
-    if tail.unattributable > 0 {
+    if summary.classes.p99.unattributable > 0 {
         let lost = "no request could be given to causes: they touch losses or lie outside of what \
                     was recorded";
         return format!("{opening} Above it, {lost}.");
     }
-    let all = &summary.classes.all;
-    if all.count == 0 {
-        return format!("{opening} No request at all could be given to causes.");
-    }
-    let (io, causes) = (&summary.io.classes.all, &summary.causes.all);
-    let because = Told { summary, class: all, io, causes }.because();
-    format!(
-        "{opening} No request was slower than that. Over all of them, {because}{}",
-        left_out(all)
-    )
+    format!("{opening} No request at all could be given to causes.")
+}
+
+/// The class that the answer is about: the slow requests, or all of them where none is slower than the
+/// others. `None` if none of it was given to causes.
+fn asked(summary: &Summary) -> Option<Told<'_>> {
+    let (classes, io, causes) = (&summary.classes, &summary.io.classes, &summary.causes);
+    let tail = Told { summary, class: &classes.p99, io: &io.p99, causes: &causes.p99 };
+    let all = Told { summary, class: &classes.all, io: &io.all, causes: &causes.all };
+    let asked = if tail.class.count + tail.class.unattributable > 0 { tail } else { all };
+    let is_recorded = summary.evidence.level == EvidenceLevel::Recorded;
+    (is_recorded && asked.class.count > 0).then_some(asked)
+}
+
+/// What the requests that the answer is about waited for most, by kind as the answer ranks it, and its
+/// share of their latency; `None` where that is not known.
+#[must_use]
+pub fn first_cause(summary: &Summary) -> Option<(String, f64)> {
+    let told = asked(summary)?;
+    let groups = groups(told.causes);
+    let first = groups.first()?;
+    Some((first.label(), share(first.total_ns, told.class.latency_ns)))
 }
 
 /// What is said first where nobody asked for anything.

@@ -3,6 +3,7 @@
 use super::find::written;
 use super::{Figures, FirstCause, Found, Outcome, Run, Runs, SCHEMA};
 use crate::report::model::SCHEMA as SUMMARY_SCHEMA;
+use crate::report::verdict::first_cause;
 use crate::report::{Summary, laws};
 use crate::run::analyse::{analyse, manifest_of};
 use crate::run::sentence;
@@ -68,19 +69,18 @@ fn kept(run: &RunDir) -> Result<Summary, String> {
 }
 
 fn figures(summary: Summary) -> Figures {
+    let first_cause = first_cause(&summary);
     let mut vms: Vec<String> = summary.vcpus.into_iter().map(|vcpu| vcpu.vm).collect();
     vms.extend(summary.scheduled.into_iter().map(|vcpu| vcpu.vm));
     vms.sort_unstable();
     vms.dedup();
-    let causes = [&summary.causes.p99, &summary.causes.all];
-    let first = causes.into_iter().find_map(|causes| causes.first());
     Figures {
         plan: summary.plan,
         vms,
         requests: summary.requests.count,
         p50_ns: summary.latency_ns.p50,
         p99_ns: summary.latency_ns.p99,
-        first_cause: first.map(|cause| FirstCause { label: cause.label(), share: cause.share }),
+        first_cause: first_cause.map(|(label, share)| FirstCause { label, share }),
     }
 }
 
@@ -88,6 +88,7 @@ fn figures(summary: Summary) -> Figures {
 mod tests {
     use super::super::example::{folder, listed};
     use super::*;
+    use crate::report::causes::Kind;
     use crate::report::example;
     use crate::runs::find;
     use std::fs;
@@ -106,12 +107,39 @@ mod tests {
             (summary.latency_ns.p50, summary.latency_ns.p99)
         );
         assert_eq!((figures.requests, figures.vms.join(" ")), (2000, "vm1 vm2".to_owned()));
-        assert_eq!(figures.first_cause.unwrap().share, summary.causes.p99[0].share);
+        let waits = summary.causes.p99.iter().filter(|cause| cause.kind() == Kind::PcpuWait);
+        let share: f64 = waits.map(|cause| cause.share).sum();
+        assert!((figures.first_cause.unwrap().share - share).abs() < 1e-3, "{share}");
         let Outcome::Partial { reason, .. } = outcome(&runs, "quick-2/ide/1") else {
             panic!("{runs:?}")
         };
         assert_eq!(reason, "interrupted");
         assert_eq!(analysed.len(), 1, "a summary that is there is not made again: {analysed:?}");
+    }
+
+    #[test]
+    fn causes_of_one_kind_count_together_as_in_the_report() {
+        let first = |summary: Summary| figures(summary).first_cause.unwrap();
+        let summary = example::waited([45_000_000, 33_000_000, 27_000_000]);
+        let told = crate::report::verdict::verdict(&summary);
+        assert!(told.contains("57 % of the requests' time vm1 vCPU1 was runnable"), "{told}");
+        let wait = first(summary);
+        assert_eq!(wait.label, "without a pCPU though runnable, the data there");
+        assert_eq!(wait.share, 0.5714, "60 of 105");
+        let one_part = first(example::waited([45_000_000, 60_000_000, 0]));
+        assert_eq!(one_part.label, "preemption wait, the data there");
+        let disk = first(example::waited([65_000_000, 33_000_000, 27_000_000]));
+        assert_eq!(disk.label, "in the host's disk");
+    }
+
+    #[test]
+    fn slow_requests_without_causes_have_none_of_the_others() {
+        let mut summary = example::summary();
+        summary.classes.p99.unattributable += std::mem::take(&mut summary.classes.p99.count);
+        summary.causes.p99.clear();
+        let told = crate::report::verdict::verdict(&summary);
+        assert!(told.contains("Above it, no request could be given to causes"), "{told}");
+        assert_eq!(figures(summary).first_cause, None);
     }
 
     #[test]

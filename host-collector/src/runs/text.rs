@@ -97,8 +97,8 @@ mod tests {
         let rows: Vec<&str> = page.lines().skip(2).collect();
         assert!(rows[0].trim_start().starts_with("demo-1 "), "{page}");
         assert!(rows[0].contains("2026-11-29 16:13"), "{page}");
-        assert!(rows[0].contains("2,000  334 us  4.55 ms  64.2 % preemption wait"), "{page}");
-        assert!(rows[1].contains("PARTIAL: interrupted; 64.2 %"), "{page}");
+        assert!(rows[0].contains("2,000  334 us  4.55 ms  65.6 % preemption wait"), "{page}");
+        assert!(rows[1].contains("PARTIAL: interrupted; 65.6 %"), "{page}");
         assert!(rows[2].contains("no report: ") && rows[2].contains("run.json"), "{page}");
         assert_eq!(rows.len(), 4, "{page}");
     }
