@@ -1,6 +1,6 @@
 //! Sides drawn by hand, for the tests of this module.
 
-use super::answer::{ClassMeans, SlowRequests, What};
+use super::because::{ClassMeans, SlowRequests, What};
 use super::fingerprint::{Condition, ConditionKind};
 use super::metrics::{Metric, Reader};
 use super::spread::Spread;
@@ -82,7 +82,8 @@ pub(super) fn slow(causes: &[(What, f64)], ran: &[(&str, f64)]) -> SlowRequests 
     let ran = ran.iter().map(|(name, ns)| ((*name).to_owned(), *ns)).collect();
     let is_wait = |what| matches!(what, What::State(Part::PreemptWait | Part::WakeupDelay));
     let wait = causes.iter().filter(|(what, _)| is_wait(*what)).map(|(_, ns)| ns).sum();
-    let p99 = ClassMeans { causes: causes.iter().copied().collect(), wait, ran };
+    let causes = causes.iter().copied().collect();
+    let p99 = ClassMeans { causes, wait, ran, ..ClassMeans::default() };
     SlowRequests { all: ClassMeans { causes: BTreeMap::new(), ..p99.clone() }, p99: Some(p99) }
 }
 

@@ -1,6 +1,6 @@
 //! Reads the run directories of a side: the only place of the comparison that touches files.
 
-use super::answer::SlowRequests;
+use super::because::SlowRequests;
 use super::fingerprint::{conditions, has_iothread};
 use super::metrics::{Metric, Reader};
 use super::spread::Spread;

@@ -5,6 +5,7 @@
 //! [`load()`], which reads the run directories.
 
 pub mod answer;
+pub mod because;
 pub mod fingerprint;
 pub mod load;
 pub mod metrics;
@@ -16,7 +17,8 @@ pub mod verdict;
 
 pub use load::{CompareError, load};
 
-use answer::{Answer, SlowRequests};
+use answer::Answer;
+use because::SlowRequests;
 use fingerprint::{Condition, differences};
 use metrics::{Metric, Reader, Unit};
 use serde::Serialize;

@@ -118,7 +118,13 @@ fn vcpus(page: &mut Page, vcpus: &[VcpuRecord], is_decided: bool) {
                 VcpuMetric::Off(reason) => reason.label().to_owned(),
                 VcpuMetric::Ran(name) => format!("while {} ran", shorten(name, NAME_CHARS_MAX)),
             };
-            let cells = cells(&row.compared, is_decided);
+            let mut cells = cells(&row.compared, is_decided);
+            // Some runs of the side tell it, and it is not known of the others.
+            for (at, side) in [&row.compared.a, &row.compared.b].into_iter().enumerate() {
+                if side.mean.is_none() && row.least[at] > 0.0 {
+                    cells[at] = format!("at least {}", row.compared.unit.show(row.least[at]));
+                }
+            }
             let cells = [std::mem::take(&mut name), what].into_iter().chain(cells);
             table.row(tone(row.compared.verdict), cells);
         }

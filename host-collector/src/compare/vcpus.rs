@@ -2,7 +2,7 @@
 //! `vslice attach` makes them. Pure.
 
 use super::metrics::Unit;
-use super::statistics::{Scale, mean};
+use super::statistics::Scale;
 use super::verdict::Difference;
 use super::{Compared, Side};
 use crate::report::OffReason;
@@ -10,7 +10,7 @@ use crate::report::evidence::EvidenceLevel;
 use crate::report::model::{Summary, Vcpu};
 use crate::units::VcpuId;
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A reason, or somebody who ran, is told of a vCPU where it is at least this on a side: 0.1 % of the
 /// vCPU's time, as [`super::verdict::CONTENTION_SHARE`].
@@ -32,7 +32,7 @@ pub struct VcpuFigures {
     pub off: Vec<(OffReason, f64)>,
     /// Who ran while it waited, by name; those that the summary lists.
     pub ran: Vec<(String, f64)>,
-    /// The most that anybody can have run who is not among them.
+    /// The most that anybody can have run beyond what is listed.
     pub unlisted_max: f64,
 }
 
@@ -102,7 +102,10 @@ pub struct VcpuRecord {
     pub vcpu: VcpuId,
     /// Its figures: the run delay, then reasons, then who ran.
     pub metrics: Vec<VcpuMetricRecord>,
-    /// The most that anybody can have run whom a run does not list, over the runs of A and of B.
+    /// What everybody whom a run lists ran at least, the mean over the runs of A and of B.
+    #[serde(skip)]
+    pub(super) ran: BTreeMap<String, [f64; 2]>,
+    /// The most that anybody can have run beyond that, the mean over the runs of A and of B.
     #[serde(skip)]
     pub(super) unlisted_max: [f64; 2],
 }
@@ -119,17 +122,49 @@ pub struct VcpuMetricRecord {
     pub compared: Compared,
     #[serde(skip)]
     pub(super) kind: VcpuMetric,
+    /// What it is at least, the mean over the runs of A and of B: nothing where a run does not tell.
+    #[serde(skip)]
+    pub(super) least: [f64; 2],
+}
+
+/// One figure of one side.
+struct OfSide {
+    /// Of each run that tells.
+    values: Vec<f64>,
+    /// The mean over all runs, those that do not tell having nothing of it.
+    least: f64,
+    /// Whether each run tells. The others do not stand for those that do not: whoever is not listed ran
+    /// less than those who are.
+    is_whole: bool,
+}
+
+impl OfSide {
+    fn new(side: &[&VcpuFigures], metric: &VcpuMetric) -> OfSide {
+        let values: Vec<f64> = side.iter().filter_map(|of| of.get(metric)).collect();
+        let least = values.iter().sum::<f64>() / side.len().max(1) as f64;
+        OfSide { is_whole: values.len() == side.len(), values, least }
+    }
 }
 
 impl VcpuMetricRecord {
-    fn new(kind: VcpuMetric, difference: Difference) -> VcpuMetricRecord {
+    fn new(kind: VcpuMetric, a: &[&VcpuFigures], b: &[&VcpuFigures]) -> VcpuMetricRecord {
+        let (a, b) = (OfSide::new(a, &kind), OfSide::new(b, &kind));
+        let compared = |of: &OfSide| if of.is_whole { of.values.clone() } else { Vec::new() };
+        let difference = Difference::new(Scale::Relative, compared(&a), compared(&b));
         let (metric, name) = match &kind {
             VcpuMetric::RunDelay => ("run_delay", None),
             VcpuMetric::Off(reason) => ("off_cpu", Some(reason.name().to_owned())),
             VcpuMetric::Ran(name) => ("antagonist", Some(name.clone())),
         };
-        let compared = Compared::new(Unit::NanosecondsPerSecond, difference);
-        VcpuMetricRecord { metric, name, compared, kind }
+        let mut compared = Compared::new(Unit::NanosecondsPerSecond, difference);
+        let least = [a.least, b.least];
+        (compared.a.values, compared.b.values) = (a.values, b.values);
+        VcpuMetricRecord { metric, name, compared, kind, least }
+    }
+
+    /// What it is at least on the side that has more of it.
+    fn most(&self) -> f64 {
+        self.least[0].max(self.least[1])
     }
 }
 
@@ -154,11 +189,12 @@ pub fn compare(a: &Side, b: &Side) -> Vec<VcpuRecord> {
             continue;
         }
         let unlisted =
-            |of: &[&VcpuFigures]| of.iter().map(|of| of.unlisted_max).fold(0.0, f64::max);
+            |side: &[&VcpuFigures]| side.iter().map(|of| of.unlisted_max / side.len() as f64).sum();
         records.push(VcpuRecord {
             vm: vcpu.vm.clone(),
             vcpu: vcpu.vcpu,
             metrics: metrics(&of_a, &of_b),
+            ran: ran(&of_a, &of_b),
             unlisted_max: [unlisted(&of_a), unlisted(&of_b)],
         });
     }
@@ -174,29 +210,28 @@ fn figures<'a>(side: &'a Side, vm: &str, vcpu: VcpuId) -> Vec<&'a VcpuFigures> {
     all.filter(|of| of.vm == vm && of.vcpu == vcpu).collect()
 }
 
+/// Whom a run lists, and what he ran at least.
+fn ran(a: &[&VcpuFigures], b: &[&VcpuFigures]) -> BTreeMap<String, [f64; 2]> {
+    let mut ran: BTreeMap<String, [f64; 2]> = BTreeMap::new();
+    for (at, side) in [a, b].into_iter().enumerate() {
+        for (name, figure) in side.iter().flat_map(|of| &of.ran) {
+            ran.entry(name.clone()).or_default()[at] += figure / side.len() as f64;
+        }
+    }
+    ran
+}
+
 fn metrics(a: &[&VcpuFigures], b: &[&VcpuFigures]) -> Vec<VcpuMetricRecord> {
-    let difference = |metric: &VcpuMetric| {
-        let values = |side: &[&VcpuFigures]| side.iter().filter_map(|of| of.get(metric)).collect();
-        Difference::new(Scale::Relative, values(a), values(b))
-    };
-    let most = |of: &Difference| {
-        let means = [mean(&of.a), mean(&of.b)];
-        means.into_iter().flatten().fold(0.0, f64::max)
-    };
-    let is_told = |(_, of): &(VcpuMetric, Difference)| most(of) >= TOLD_NS_PER_S_MIN;
-    let compared = |metric: VcpuMetric| {
-        let of = difference(&metric);
-        (metric, of)
-    };
-    let off = OffReason::all().map(VcpuMetric::Off).map(compared).filter(is_told);
+    let record = |kind: VcpuMetric| VcpuMetricRecord::new(kind, a, b);
+    let is_told = |row: &VcpuMetricRecord| row.most() >= TOLD_NS_PER_S_MIN;
+    let off = OffReason::all().map(VcpuMetric::Off).map(record).filter(is_told);
     let names: BTreeSet<&str> =
         a.iter().chain(b).flat_map(|of| &of.ran).map(|(name, _)| name.as_str()).collect();
-    let ran = names.into_iter().map(|name| compared(VcpuMetric::Ran(name.to_owned())));
-    let mut ran: Vec<(VcpuMetric, Difference)> = ran.filter(is_told).collect();
-    ran.sort_by(|(_, one), (_, other)| most(other).total_cmp(&most(one)));
+    let ran = names.into_iter().map(|name| record(VcpuMetric::Ran(name.to_owned())));
+    let mut ran: Vec<VcpuMetricRecord> = ran.filter(is_told).collect();
+    ran.sort_by(|one, other| other.most().total_cmp(&one.most()));
     ran.truncate(ANTAGONISTS_TOLD_MAX);
-    let all = [compared(VcpuMetric::RunDelay)].into_iter().chain(off).chain(ran);
-    all.map(|(metric, of)| VcpuMetricRecord::new(metric, of)).collect()
+    [record(VcpuMetric::RunDelay)].into_iter().chain(off).chain(ran).collect()
 }
 
 #[cfg(test)]

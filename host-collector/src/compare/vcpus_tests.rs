@@ -77,3 +77,17 @@ fn repeats_decide_a_vcpus_figures_too() {
     let comparison = Comparison::new(side("a", 5e6), side("b", 7e8));
     assert_eq!(comparison.vcpus[0].metrics[0].compared.verdict, Verdict::Higher);
 }
+
+#[test]
+fn runs_that_list_somebody_do_not_stand_for_those_that_do_not() {
+    let quiet = attached("a", &vec![vcpu("web1", 5e6, &[], &[]); 4]);
+    let mut busy = vec![vcpu("web1", 500e6, &[], &[("sh", 400e6)]); 4];
+    busy[2] = vcpu("web1", 500e6, &[], &[]);
+    let comparison = Comparison::new(quiet, attached("b", &busy));
+    let metrics = &comparison.vcpus[0].metrics;
+    let sh = metrics.iter().find(|row| row.name.as_deref() == Some("sh")).unwrap();
+    assert_eq!((sh.compared.b.mean, &sh.compared.b.values), (None, &vec![400e6; 3]));
+    let page = crate::compare::text::render(&comparison, crate::report::Style::PLAIN);
+    let row = page.lines().find(|line| line.contains("while sh ran")).unwrap();
+    assert!(row.contains(" -  at least 300 ms/s  "), "{page}");
+}
