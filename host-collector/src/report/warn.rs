@@ -273,11 +273,11 @@ mod tests {
                 summary.classes.p99.unattributable = of_tail;
             })
         };
-        let unplaced = Warning::Unplaced { count: 30 };
-        assert_eq!(left_out(30, 0), [unplaced.clone()], "1.5 % of 2,000");
-        assert_eq!(left_out(30, 10), [unplaced.clone()], "there is no other");
+        let unplaced = || Warning::Unplaced { count: 30 };
+        assert_eq!(left_out(30, 0), [unplaced()], "1.5 % of 2,000");
+        assert_eq!(left_out(30, 10), [unplaced()], "there is no other");
         let others = Warning::Unattributable { count: 1, share: 0.0005 };
-        assert_eq!(left_out(31, 10), [others, unplaced]);
+        assert_eq!(left_out(31, 10), [others, unplaced()]);
     }
 
     #[test]
