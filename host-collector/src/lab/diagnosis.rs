@@ -19,6 +19,9 @@ pub(super) const WAY: &str = "way to this host";
 /// What the finding of a guest's qemu-ga is called.
 pub(super) const QEMU_GA: &str = "qemu-ga";
 
+/// What the finding of a guest's own vslice-agent is called.
+pub(super) const AGENT: &str = "vslice-agent";
+
 /// What was found of a host or of a VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Diagnosis {
@@ -92,10 +95,14 @@ impl Diagnosis {
             && to_load.iter().all(|finding| finding.name == WAY);
         let level = poor_level(&findings).map(|level| format!(" ({level})")).unwrap_or_default();
         let attaches = format!("can be attached to{level}");
+        let has_agent = |finding: &&Finding| finding.name == AGENT && finding.status == Status::Ok;
+        let uploads = can_start && !findings.iter().any(|finding| has_agent(&finding));
         let verdict = match (can_attach, can_load) {
+            (true, true) if uploads => format!("{attaches}, also with --load and --agent FILE"),
             (true, true) => format!("{attaches}, also with --load"),
             (true, false) if plugs => format!(
-                "{attaches}; with --load only together with --plug, because {}",
+                "{attaches}; with --load only together with --plug{}, because {}",
+                if uploads { " and --agent FILE" } else { "" },
                 reasons(&to_load)
             ),
             (true, false) => format!("{attaches}; not with --load, because {}", reasons(&to_load)),

@@ -15,8 +15,28 @@ fn host(findings: &[Finding]) -> Diagnosis {
     Diagnosis::of_host(findings.to_vec())
 }
 
+/// Of a VM in whose guest an agent is, and can be started.
 fn vm(findings: &[Finding], plug: Option<ByHand>) -> Diagnosis {
-    Diagnosis::of_vm("web1".to_owned(), findings.to_vec(), true, plug)
+    let findings = [findings, &[Finding::ok(AGENT, "there")]].concat();
+    Diagnosis::of_vm("web1".to_owned(), findings, true, plug)
+}
+
+#[test]
+fn where_an_agent_has_to_be_uploaded_the_verdict_says_so() {
+    let verdict = |way: Finding, plug| {
+        let findings = vec![Finding::ok(VCPU_THREADS, "2"), way, Finding::ok(QEMU_GA, "7.2")];
+        Diagnosis::of_vm("web1".to_owned(), findings, true, plug).verdict
+    };
+    assert_eq!(
+        verdict(Finding::ok(WAY, "vhost-vsock"), None),
+        "web1 can be attached to, also with --load and --agent FILE"
+    );
+    let plug = Some(ByHand { by_attach: true, ..by_hand() });
+    assert_eq!(
+        verdict(Finding::degraded(WAY, "none", "plug one in"), plug),
+        "web1 can be attached to; with --load only together with --plug and --agent FILE, because way to \
+         this host: none"
+    );
 }
 
 #[test]

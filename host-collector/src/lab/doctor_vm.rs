@@ -2,7 +2,7 @@
 //! vslice asks of it. Nothing of it is changed; its qemu-ga, if it has one, is asked what it is, and which
 //! vslice-agent the guest has, and libvirt for the XML of its domain.
 
-use super::diagnosis::{Diagnosis, QEMU_GA, VCPU_THREADS, WAY};
+use super::diagnosis::{AGENT, Diagnosis, QEMU_GA, VCPU_THREADS, WAY};
 use super::doctor_evidence;
 use super::finding::Finding;
 use crate::guest::start::{BAKED_IN, WORD_TIMEOUT};
@@ -63,7 +63,7 @@ fn way(way: Result<Option<Way>, QgaError>) -> Finding {
 
 /// What the guest's own vslice-agent says.
 fn own_agent(said: Result<Ended, QgaError>) -> Finding {
-    let name = "vslice-agent";
+    let name = AGENT;
     match said {
         Ok(ended) if ended.is_success() => {
             Finding::ok(name, format!("{} is in the guest", ended.out))
@@ -82,6 +82,10 @@ fn vcpus(vm: &FoundVm) -> Finding {
     let (name, count) = (VCPU_THREADS, vm.vcpus().count());
     if count == 0 {
         return Finding::missing(name, "none can be told from other threads", UNSEEN_VCPUS_ADVICE);
+    }
+    if let Some(word) = vm.stop_word() {
+        let advice = "let it go on (`kill -CONT`), or nothing happens that could be recorded";
+        return Finding::degraded(name, format!("{count}; {word}"), advice);
     }
     Finding::ok(name, format!("{count}, so that `vslice attach {}` can record them", vm.label()))
 }
@@ -170,6 +174,25 @@ mod tests {
         let missing = own_agent(Err(QgaError::NoProgram { program }));
         assert_eq!(missing.status, Status::Degraded);
         assert!(missing.advice.unwrap().contains("--agent"));
+    }
+
+    #[test]
+    fn a_vm_that_is_stopped_is_said() {
+        let threads = vec![crate::vmm::found::FoundThread {
+            tid: crate::units::Tid(7),
+            comm: "CPU 0/TCG".to_owned(),
+            role: "vCPU0".to_owned(),
+            vcpu: Some(crate::units::VcpuId(0)),
+            iothread: None,
+            affinity: vec![],
+        }];
+        let vm = FoundVm { threads, ..vm(true) };
+        assert_eq!(vcpus(&vm).status, Status::Ok);
+        let stopper = Some(crate::vmm::procfs::Stopper::Signal);
+        let stopped = vcpus(&FoundVm { stopper, ..vm });
+        assert_eq!(stopped.status, Status::Degraded);
+        assert!(stopped.seen.starts_with("1; web1: its process "), "{}", stopped.seen);
+        assert!(stopped.seen.contains("SIGSTOP"), "{}", stopped.seen);
     }
 
     #[test]
