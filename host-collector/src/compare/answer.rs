@@ -6,17 +6,20 @@
 //! that was kept from its pCPU, or on a lock, most differently.
 
 use super::because::because;
+use super::metrics::Metric;
 use super::statistics::mean;
 use super::vcpus::{TOLD_NS_PER_S_MIN, VcpuMetric, VcpuMetricRecord, VcpuRecord};
 use super::verdict::{Difference, MARGIN_RELATIVE, Undecided, Verdict, runs};
 use super::{Compared, Sample, Side};
 use crate::report::OffReason;
 use crate::report::text::units::percent;
-use crate::timeline::Reason;
 use serde::Serialize;
 
 /// A cause, or somebody who ran, explains a change if it makes at least this share of it.
 pub(super) const EXPLAINED_SHARE_MIN: f64 = 0.5;
+
+/// Another percentile is told if it changed by this ratio more than the 99th.
+const FURTHER_RATIO_MIN: f64 = 1.5;
 
 /// From this ratio on a change is told as a multiple, below it in percent.
 const MULTIPLE_MIN: f64 = 2.0;
@@ -31,13 +34,14 @@ pub struct Answer {
 impl Answer {
     pub(super) fn new(
         p99: Option<&Difference>,
+        others: &[(&str, &Difference)],
         a: &Side,
         b: &Side,
         vcpus: &[VcpuRecord],
     ) -> Answer {
         let p99 = p99.filter(|of| !of.a.is_empty() && !of.b.is_empty());
         let sentence = match p99 {
-            Some(p99) => of_requests(p99, a, b),
+            Some(p99) => of_requests(p99, others, a, b),
             None if !vcpus.is_empty() => of_vcpus(vcpus, a, b),
             None => "A and B tell of nothing that both have: no latency, and no vCPU whose every switch \
                      was recorded."
@@ -95,11 +99,11 @@ impl Change {
     }
 }
 
-/// What the number of runs allows to say of it, as the end of a sentence.
-fn certainty(change: Change, a: &Side, b: &Side) -> String {
-    let sides = format!("{} against {}", runs(a.runs.len()), runs(b.runs.len()));
+/// What the number of runs that have the figure allows to say of it, as the end of a sentence.
+fn certainty(change: Change, (a_count, b_count): (usize, usize)) -> String {
+    let sides = format!("{} against {}", runs(a_count), runs(b_count));
     match change {
-        Change::Same | Change::Seen(_) if a.runs.len() == 1 && b.runs.len() == 1 => {
+        Change::Same | Change::Seen(_) if a_count == 1 && b_count == 1 => {
             " One run against one: what the next ones would show is not known.".to_owned()
         }
         Change::Seen(_) => format!(
@@ -113,31 +117,50 @@ fn certainty(change: Change, a: &Side, b: &Side) -> String {
     }
 }
 
-fn of_requests(p99: &Difference, a: &Side, b: &Side) -> String {
-    use super::metrics::Metric;
+fn of_requests(p99: &Difference, others: &[(&str, &Difference)], a: &Side, b: &Side) -> String {
     let show = |values: &[f64]| {
         mean(values).map_or_else(|| "-".to_owned(), |mean| Metric::LatencyP99.unit().show(mean))
     };
     let (of_a, of_b) = (show(&p99.a), show(&p99.b));
     let change = Change::of(p99.verdict, p99.effect);
-    let certainty = certainty(change, a, b);
+    let certainty = certainty(change, (p99.a.len(), p99.b.len()));
+    let further = further(p99, others);
     match change {
         Change::Same => format!(
-            "p99 does not differ by more than {:.0} %: {of_b} in B against {of_a} in A.{certainty}",
+            "p99 does not differ by more than {:.0} %: {of_b} in B against {of_a} in A.{certainty}{further}",
             MARGIN_RELATIVE * 100.0
         ),
         Change::Undecided { .. } => {
             format!(
-                "Whether p99 differs is not decided: {of_b} in B against {of_a} in A.{certainty}"
+                "Whether p99 differs is not decided: {of_b} in B against {of_a} in A.{certainty}{further}"
             )
         }
         Change::Certain(way) | Change::Seen(way) => {
             let how = how_much(p99.effect, "as high", "higher", "lower");
             let moved_ns = mean(&p99.a).zip(mean(&p99.b)).map_or(0.0, |(a, b)| (b - a).abs());
             let because = because(way, moved_ns, a, b);
-            format!("p99 is {how} in B: {of_b} against {of_a} in A{because}.{certainty}")
+            format!("p99 is {how} in B: {of_b} against {of_a} in A{because}.{certainty}{further}")
         }
     }
+}
+
+/// Another percentile that changed by much more than the 99th did is what somebody who reads one sentence has
+/// to know.
+fn further(p99: &Difference, others: &[(&str, &Difference)]) -> String {
+    // The logarithm of B over A: how far apart they are, whichever is the greater.
+    let apart = |of: &Difference| of.effect.map_or(0.0, |effect| effect.ln_1p().abs());
+    let most = others.iter().max_by(|(_, one), (_, other)| apart(one).total_cmp(&apart(other)));
+    let is_told = |of: &Difference| {
+        let change = Change::of(of.verdict, of.effect);
+        matches!(change, Change::Certain(_) | Change::Seen(_))
+            && apart(of) >= apart(p99) + FURTHER_RATIO_MIN.ln()
+    };
+    let Some((name, of)) = most.filter(|(_, of)| is_told(of)) else { return String::new() };
+    let show = |values: &[f64]| {
+        mean(values).map_or_else(|| "-".to_owned(), |mean| Metric::LatencyP99.unit().show(mean))
+    };
+    let how = how_much(of.effect, "as high", "higher", "lower");
+    format!(" {name} is {how}: {} against {}.", show(&of.b), show(&of.a))
 }
 
 /// `6.8 times as high`, `31 % higher`, `85 % lower`.
@@ -153,23 +176,11 @@ fn how_much(effect: Option<f64>, times: &str, more: &str, less: &str) -> String 
     }
 }
 
-/// Reasons that keep a vCPU from its work: not that it has none, and not the ones that are run delay.
-const LOSSES: [Reason; 9] = [
-    Reason::Bql,
-    Reason::BqlInferred,
-    Reason::QemuLock,
-    Reason::VmmLock,
-    Reason::HostFault,
-    Reason::KvmKernelLock,
-    Reason::IoSubmit,
-    Reason::Throttle,
-    Reason::Stopped,
-];
-
 fn of_vcpus(vcpus: &[VcpuRecord], a: &Side, b: &Side) -> String {
+    let counts = (a.runs.len(), b.runs.len());
     let is_loss = |row: &&VcpuMetricRecord| match &row.kind {
         VcpuMetric::RunDelay => true,
-        VcpuMetric::Off(OffReason::Left(reason)) => LOSSES.contains(reason),
+        VcpuMetric::Off(OffReason::Left(reason)) => reason.keeps_from_work(),
         VcpuMetric::Off(_) | VcpuMetric::Ran(_) => false,
     };
     let all =
@@ -178,7 +189,7 @@ fn of_vcpus(vcpus: &[VcpuRecord], a: &Side, b: &Side) -> String {
         all.max_by(|(_, one), (_, other)| moved(&one.compared).total_cmp(&moved(&other.compared)));
     let Some((vcpu, row)) = most.filter(|(_, row)| moved(&row.compared) >= TOLD_NS_PER_S_MIN)
     else {
-        let sides = certainty(Change::Same, a, b);
+        let sides = certainty(Change::Same, counts);
         return format!(
             "No vCPU was kept from its pCPU, or on a lock, by more than {} of its time more or less in B.{sides}",
             percent(TOLD_NS_PER_S_MIN / 1e9)
@@ -194,7 +205,7 @@ fn of_vcpus(vcpus: &[VcpuRecord], a: &Side, b: &Side) -> String {
     let show = |of: &Sample| of.mean.map_or_else(|| "-".to_owned(), |mean| unit.show(mean));
     let (shown_a, shown_b) = (show(of_a), show(of_b));
     let change = Change::of(*verdict, *effect);
-    let certainty = certainty(change, a, b);
+    let certainty = certainty(change, counts);
     match change {
         Change::Certain(way) | Change::Seen(way) => {
             let how = how_much(*effect, "as long", "longer", "less");

@@ -2,11 +2,12 @@ use super::super::because::{ClassMeans, SlowRequests, What};
 use super::super::example::{attached, held, neighbour, side, slow, vcpu};
 use super::super::metrics::Metric;
 use super::super::vcpus::VcpuFigures;
-use super::super::{Comparison, Side};
+use super::super::{Comparison, Run, Side};
 use super::*;
 use crate::join::{Part, Phase};
 use crate::report::causes::Cause;
 use crate::report::example;
+use crate::timeline::Reason;
 
 /// Runs with these 99th percentiles in milliseconds, and these slow requests.
 fn with_requests(name: &str, p99_ms: &[f64], of_slow: &SlowRequests) -> Side {
@@ -55,6 +56,33 @@ fn the_change_its_cause_and_who_made_it_are_one_sentence() {
         answer(b, a),
         "p99 is 85 % lower in B: 5.60 ms against 38.2 ms in A, because of less wakeup delay (900 us \
          against 27.1 ms a request above p99), since sh ran less. (4 runs against 4 runs)"
+    );
+}
+
+#[test]
+fn a_median_that_changed_more_than_the_99th_percentile_is_told_too() {
+    let mut a = with_requests("a", &[6.3], &quiet());
+    let mut b = with_requests("b", &[7.0], &quiet());
+    a.runs[0].values.push((Metric::LatencyP50, 206e3));
+    b.runs[0].values.push((Metric::LatencyP50, 2.79e6));
+    let told = answer(a.clone(), b.clone());
+    assert!(told.starts_with("p99 is 11 % higher in B"), "{told}");
+    assert!(told.ends_with(" p50 is 13.5 times as high: 2.79 ms against 206 us."), "{told}");
+    b.runs[0].values = vec![(Metric::LatencyP99, 7.0e6), (Metric::LatencyP50, 250e3)];
+    assert!(!answer(a, b).contains("p50"));
+}
+
+/// A plain attach among them has no percentile.
+#[test]
+fn only_runs_that_have_requests_count_for_a_percentile() {
+    let mut a = with_requests("a", &[5.6], &quiet());
+    let asked_nothing = Run { values: vec![], slow: None, ..a.runs[0].clone() };
+    a.runs.extend([asked_nothing.clone(), asked_nothing]);
+    let told = answer(a, with_requests("b", &[38.2], &busy()));
+    assert!(told.contains("because of wakeup delay"), "{told}");
+    assert!(
+        told.ends_with(" One run against one: what the next ones would show is not known."),
+        "{told}"
     );
 }
 

@@ -4,9 +4,9 @@
 //! A reason is said only if it explains the change: the requests' mean has to move the same way, and what
 //! is named has to make at least half of what moved, of the causes and of the percentile.
 
-use super::Side;
 use super::answer::{EXPLAINED_SHARE_MIN, Way};
-use super::metrics::Unit;
+use super::metrics::{Metric, Unit};
+use super::{Run, Side};
 use crate::join::{Part, Phase};
 use crate::report::causes::{Cause, Kind, NAMED_SHARE, NEARLY_ALL, Weight};
 use crate::report::evidence::EvidenceLevel;
@@ -160,11 +160,20 @@ struct Both {
     of_class: &'static str,
 }
 
+/// Whether the percentile is of this run as well: others are of VMs that were asked for nothing.
+fn has_requests(run: &&Run) -> bool {
+    run.values.iter().any(|(metric, _)| *metric == Metric::LatencyP99)
+}
+
 impl Both {
     fn of(a: &Side, b: &Side) -> Option<Both> {
         let of = |side: &Side, class: fn(&SlowRequests) -> Option<&ClassMeans>| {
-            let means: Option<Vec<&ClassMeans>> =
-                side.runs.iter().map(|run| run.slow.as_ref().and_then(class)).collect();
+            let means: Option<Vec<&ClassMeans>> = side
+                .runs
+                .iter()
+                .filter(has_requests)
+                .map(|run| run.slow.as_ref().and_then(class))
+                .collect();
             means.filter(|means| !means.is_empty()).map(|means| ClassMeans::mean(&means))
         };
         let both = |class: fn(&SlowRequests) -> Option<&ClassMeans>| of(a, class).zip(of(b, class));

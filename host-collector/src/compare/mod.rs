@@ -198,8 +198,11 @@ impl Comparison {
             _ => !of.a.is_empty() || !of.b.is_empty(),
         };
         let vcpus = vcpus::compare(&a, &b);
-        let p99 = all.iter().find(|(metric, _)| *metric == Metric::LatencyP99);
-        let answer = Answer::new(p99.map(|(_, of)| of), &a, &b, &vcpus);
+        let of = |wanted| all.iter().find(|(metric, _)| *metric == wanted).map(|(_, of)| of);
+        let others = [("p50", of(Metric::LatencyP50)), ("p99.9", of(Metric::LatencyP999))];
+        let others: Vec<_> =
+            others.into_iter().filter_map(|(name, of)| Some((name, of?))).collect();
+        let answer = Answer::new(of(Metric::LatencyP99), &others, &a, &b, &vcpus);
         let record = |(kind, of): (Metric, Difference)| MetricRecord {
             metric: kind.key(),
             compared: Compared::new(kind.unit(), of),

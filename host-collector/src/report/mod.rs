@@ -13,7 +13,7 @@ mod distribution;
 pub mod evidence;
 mod exits;
 pub mod io;
-mod kept;
+pub(crate) mod kept;
 mod latency;
 pub mod laws;
 mod ledger;

@@ -60,7 +60,7 @@ pub(super) fn sum(numbers: impl IntoIterator<Item = u64>) -> u64 {
 
 /// `part / whole` rounded to four decimals; 0 if `whole` is 0.
 #[must_use]
-pub(super) fn share(part: u64, whole: u64) -> f64 {
+pub(crate) fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { round_4(part as f64 / whole as f64) }
 }
 

@@ -2,7 +2,7 @@
 
 use super::causes::groups;
 use super::evidence::{EvidenceLevel, ScheduledVcpu};
-use super::kept::{Keeper, TOLD_SHARE_MIN, keepers};
+use super::kept::{Keeper, TOLD_SHARE_MIN, most_kept};
 use super::model::{Class, Summary, Vcpu};
 use super::quota;
 use super::reason::OffReason;
@@ -101,12 +101,8 @@ fn without_requests(summary: &Summary) -> String {
              woke it."
         );
     }
-    let kept = |vcpu| keepers(vcpu).map(move |(keeper, kept_ns)| (vcpu, keeper, kept_ns));
-    let kept_share = |of: &(&Vcpu, Keeper, u64)| share(of.2, of.0.observed_ns);
-    let all = summary.vcpus.iter().flat_map(kept);
-    let most = all.max_by(|one, other| kept_share(one).total_cmp(&kept_share(other)));
-    let Some(most) = most else { return NO_REQUESTS.to_owned() };
-    let share = kept_share(&most);
+    let Some((vcpu, keeper, kept_ns)) = most_kept(summary) else { return NO_REQUESTS.to_owned() };
+    let share = share(kept_ns, vcpu.observed_ns);
     if share < TOLD_SHARE_MIN {
         if !summary.vcpus.iter().all(|vcpu| is_seen(summary, vcpu)) {
             return NO_REQUESTS.to_owned();
@@ -116,7 +112,6 @@ fn without_requests(summary: &Summary) -> String {
             "{NO_REQUESTS} No vCPU waited for a pCPU, a lock or memory for more than {floor} of its time."
         );
     }
-    let (vcpu, keeper, _) = most;
     let percent = percent(share);
     let what = match keeper {
         Keeper::RunDelay => {

@@ -2,7 +2,9 @@
 
 use super::find::written;
 use super::{Figures, FirstCause, Found, Outcome, Run, Runs, SCHEMA};
+use crate::report::kept::{TOLD_SHARE_MIN, most_kept};
 use crate::report::model::SCHEMA as SUMMARY_SCHEMA;
+use crate::report::totals::share;
 use crate::report::verdict::first_cause;
 use crate::report::{Summary, laws};
 use crate::run::analyse::{analyse, manifest_of};
@@ -68,8 +70,19 @@ fn kept(run: &RunDir) -> Result<Summary, String> {
     }
 }
 
+/// Of VMs that were asked for nothing: what kept a vCPU from its work most, as their page says first.
+fn kept_most(summary: &Summary) -> Option<(String, f64)> {
+    let (vcpu, keeper, kept_ns) = most_kept(summary)?;
+    let share = share(kept_ns, vcpu.observed_ns);
+    let label = format!("{} {} {}", vcpu.vm, vcpu.vcpu, keeper.label());
+    (share >= TOLD_SHARE_MIN).then_some((label, share))
+}
+
 fn figures(summary: Summary) -> Figures {
-    let first_cause = first_cause(&summary);
+    let first_cause = match summary.requests.count {
+        0 => kept_most(&summary),
+        _ => first_cause(&summary),
+    };
     let mut vms: Vec<String> = summary.vcpus.into_iter().map(|vcpu| vcpu.vm).collect();
     vms.extend(summary.scheduled.into_iter().map(|vcpu| vcpu.vm));
     vms.sort_unstable();
@@ -115,6 +128,20 @@ mod tests {
         };
         assert_eq!(reason, "interrupted");
         assert_eq!(analysed.len(), 1, "a summary that is there is not made again: {analysed:?}");
+    }
+
+    #[test]
+    fn of_vms_that_were_asked_for_nothing_it_is_what_kept_a_vcpu_most() {
+        let mut summary = example::summary();
+        (summary.requests.count, summary.measured_ns) = (0, 1_000_000);
+        for vcpu in &mut summary.vcpus {
+            (vcpu.observed_ns, vcpu.wait_ns) = (1_000_000, 100);
+            vcpu.off_cpu.clear();
+        }
+        assert_eq!(figures(summary.clone()).first_cause, None, "nothing that anybody felt");
+        summary.vcpus[1].wait_ns = 366_000;
+        let first = figures(summary).first_cause.unwrap();
+        assert_eq!((first.label.as_str(), first.share), ("vm1 vCPU1 waiting for a pCPU", 0.366));
     }
 
     #[test]
