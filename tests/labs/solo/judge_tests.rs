@@ -3,7 +3,7 @@
 
 use super::judge::{Agreement, Verdict, agreement};
 use super::stolen::{Stretch, Testimony, testimony};
-use super::truth::{Interval, Seen};
+use super::truth::{Interval, Seen, distance};
 use libtest_mimic::Failed;
 use vslice::units::Tid;
 
@@ -16,6 +16,11 @@ pub(crate) const CASES: &[JudgeCase] = &[
     ("solo_judge_knows_what_was_stolen", stolen_time_is_the_hosts),
     ("solo_judge_says_what_it_cannot_tell", a_theft_without_a_place_judges_nothing),
     ("solo_judge_sees_a_guest_that_is_late_or_early", late_and_early_guests_fail),
+    ("solo_judge_sees_a_guest_that_is_late_at_times", guests_that_are_late_at_times_fail),
+    (
+        "solo_judge_lays_a_guest_over_a_host_whose_clock_is_off",
+        a_distance_is_found_around_the_begin,
+    ),
     ("solo_judge_needs_gaps", few_gaps_judge_nothing),
     ("solo_judge_reads_the_kernels_runtime", stolen_is_what_was_not_counted),
 ];
@@ -163,6 +168,60 @@ fn late_and_early_guests_fail() -> Result<(), Failed> {
         gap.start -= 500 * US;
     }
     expect(&judge(&host, &[], gaps), &Verdict::Wrong("the timeslices' p50 is off by a twentieth"))
+}
+
+/// Of a guest that sees every tenth gap end so much later than it did.
+fn late_at_times(host: &[Interval], late_us: u64) -> Vec<(Interval, bool)> {
+    let mut gaps = guest(host, 350);
+    for (gap, _) in gaps.iter_mut().step_by(10) {
+        gap.end += late_us * US;
+    }
+    gaps
+}
+
+fn guests_that_are_late_at_times_fail() -> Result<(), Failed> {
+    // Such as leave room for being late: gaps of 4 ms every 40 ms.
+    let host: Vec<Interval> =
+        (0..200).map(|index| 10_000 + index * 40_000).map(|at| interval(at, at + 4_000)).collect();
+    let late = judge(&host, &[], late_at_times(&host, 20_000));
+    expect(&late, &Verdict::Wrong("the precision is below 0.95"))?;
+    // In every eleventh gap there is more of the host's than of the guest's, and still it is too long.
+    let late = judge(&host, &[], late_at_times(&host, 3_600));
+    check(late.precision == 1.0 && late.recall == 1.0 && late.own.p90_ns == 3_950 * US, &late)?;
+    expect(&late, &Verdict::Wrong("gaps are too long at the p90"))?;
+    // What was stolen after the host's switch is not the guest's, where it lies for sure or may lie.
+    let theft = |one: &Interval| Stretch {
+        tid: VCPU,
+        when: Interval { start: one.end, end: one.end + 3_600 * US },
+        stolen_ns: 3_300 * US,
+    };
+    let thefts: Vec<Stretch> = host.iter().step_by(10).map(theft).collect();
+    let stolen = judge(&host, &thefts, late_at_times(&host, 3_600));
+    expect(&stolen, &Verdict::Right)?;
+    // Others: where the host takes long, a guest may be late by as much and lose no precision.
+    let host: Vec<Interval> =
+        (0..200).map(|index| 10_000 + index * 90_000).map(|at| interval(at, at + 30_000)).collect();
+    let late = judge(&host, &[], late_at_times(&host, 20_000));
+    check(late.precision == 1.0 && late.recall == 1.0, &late)?;
+    expect(&late, &Verdict::Wrong("gaps are too long at the mean"))?;
+    expect(&judge(&host, &[], late_at_times(&host, 300)), &Verdict::Right)
+}
+
+/// The guest's TSC was 0 at 700 us, 300 us before QEMU was told to begin.
+fn a_distance_is_found_around_the_begin() -> Result<(), Failed> {
+    // No two of the gaps that follow each other are alike, as on a host where others run too.
+    let host: Vec<Interval> = (0..200)
+        .map(|index| (10_000 + index * 8_000, index * 37 % 101 * 20))
+        .map(|(at, more)| interval(at + more, at + 4_000))
+        .collect();
+    let zero_ns = 700 * US;
+    let on_guest = |(gap, is_host): (Interval, bool)| {
+        (Interval { start: gap.start - zero_ns, end: gap.end - zero_ns }, is_host)
+    };
+    let gaps = guest(&host, 350).into_iter().map(on_guest).collect();
+    let seen = Seen { gaps, begun: 0, ended: 1 << 50, unsaid_up_to: 200 * US };
+    let found = distance(&host, &seen, (1_000 * US, 2_500 * US));
+    if found == Some(i128::from(zero_ns)) { Ok(()) } else { Err(format!("{found:?}").into()) }
 }
 
 fn few_gaps_judge_nothing() -> Result<(), Failed> {

@@ -9,7 +9,7 @@ mod truth;
 
 use crate::Case;
 use guest::Guest;
-use judge::{Agreement, Verdict, WayBack, agreement};
+use judge::{Agreement, Own, Verdict, WayBack, agreement};
 use libtest_mimic::Failed;
 use serde_json::Value;
 use std::fs;
@@ -79,7 +79,10 @@ fn agrees(lab: &Lab) -> Result<(), Failed> {
     let begun = (begun.0.0, begun.1.0);
     let agreement = distance(&truth, &seen, begun)
         .and_then(|distance_ns| agreement(&truth, &of_vcpu, &seen, distance_ns))
-        .ok_or("no gap of the guest fits any of the host's")?;
+        .ok_or_else(|| {
+            let (of_guest, of_host) = (seen.gaps.len(), truth.len());
+            format!("none of {of_guest} gaps of the guest fits any of {of_host} of the host")
+        })?;
     say(&agreement, stolen_ns, begun.1 - begun.0);
     match agreement.verdict(seen.unsaid_up_to) {
         Verdict::Right => Ok(()),
@@ -102,15 +105,17 @@ fn say(agreement: &Agreement, stolen_ns: u64, begun_within_ns: u64) {
         timeslice_mean_ns,
         timeslice_p50_ns,
         way_back,
+        own,
         ..
     } = agreement;
     let WayBack { longer_p1_ns, p50_ns, mean_ns } = way_back;
+    let Own { mean_ns: own_mean_ns, p90_ns, p99_ns, max_ns } = own;
     let text = format!(
         "solo: {host_gaps} host gaps and {host_gaps_unsaid} that may be slow ticks, recall {recall:.3}; \
          {guest_gaps} guest gaps ({stolen_gaps} by steal or interrupts) and {guest_gaps_unjudged} not judged, \
          precision {precision:.3}; {} of {} timeslices without steal, by guest and host: mean \
          {timeslice_mean_ns:.0?} ns, p50 {timeslice_p50_ns:?} ns; gaps longer than absences by {longer_p1_ns} ns at p1; way back: p50 {p50_ns} \
-         ns, mean {mean_ns:.0} ns; of {CONTENDED} {} ms were stolen from this host itself, {} ms of them \
+         ns, mean {mean_ns:.0} ns; of gaps the vCPU's own: mean {own_mean_ns:.0} ns, p90 {p90_ns} ns, p99 {p99_ns} ns, max {max_ns} ns; of {CONTENDED} {} ms were stolen from this host itself, {} ms of them \
          from the vCPU; the guest began within {} us",
         timeslices.0,
         timeslices.1,
