@@ -9,8 +9,11 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::thread::sleep;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
+use vslice::host_clock::host_now;
 use vslice::lab::plan::Accelerator;
 use vslice::lab::{scratch, tools};
 use vslice::perf::check_rights;
@@ -46,7 +49,9 @@ fn main() {
             Trial::test(name, || Ok(())).with_kind(reason.clone()).with_ignored_flag(true)
         }
     };
-    libtest_mimic::run(&arguments, tests.into_iter().map(trial).collect()).exit();
+    let mut trials: Vec<Trial> = tests.into_iter().map(trial).collect();
+    trials.push(Trial::test("a_rival_of_whom_little_is_seen_is_not_named", little_is_not_named));
+    libtest_mimic::run(&arguments, trials).exit();
 }
 
 fn qemu() -> Result<PathBuf, Failed> {
@@ -111,6 +116,69 @@ fn is_complete(output: &Output) -> Result<Value, Failed> {
     Ok(summary)
 }
 
+/// What the kernel counts of a thread's running, looked at while the thread is recorded: how much of the pCPU
+/// it got is told on a busy machine too.
+struct RunClock {
+    stop: Arc<AtomicBool>,
+    /// Moments, and what it had run by then, but for the tick that goes on.
+    looks: JoinHandle<Vec<(u64, u64)>>,
+}
+
+impl RunClock {
+    fn start(tid: Tid) -> RunClock {
+        let stop = Arc::new(AtomicBool::new(false));
+        let is_over = Arc::clone(&stop);
+        let looks = spawn(move || {
+            let mut looks = Vec::new();
+            // ATOMICS: relaxed, because the flag stands for itself.
+            while !is_over.load(Ordering::Relaxed) {
+                let text = std::fs::read_to_string(format!("/proc/{tid}/schedstat"));
+                let ran_ns = text.ok().and_then(|text| text.split(' ').next()?.parse().ok());
+                looks.extend(ran_ns.map(|ran_ns| (host_now().0, ran_ns)));
+                sleep(Duration::from_millis(2));
+            }
+            looks
+        });
+        RunClock { stop, looks }
+    }
+
+    /// For how long it ran while the run in `dir` was recorded, at least.
+    fn ran_ns(self, dir: &Path) -> Result<u64, Failed> {
+        self.stop.store(true, Ordering::Relaxed);
+        let looks = self.looks.join().map_err(|_| "the looks at a thread have panicked")?;
+        let manifest: Value = serde_json::from_slice(&std::fs::read(dir.join("run/run.json"))?)?;
+        let edge = |name: &str| manifest["window"][name].as_u64().ok_or("no window");
+        let window = edge("start_ns")?..=edge("end_ns")?;
+        let mut inside = looks.iter().filter(|(time, _)| window.contains(time));
+        let (first, last) = (inside.next(), inside.next_back());
+        let (first, last) = first.zip(last).ok_or("nobody looked at the thread")?;
+        Ok(last.1 - first.1)
+    }
+}
+
+/// A row of the antagonists, for at least half of what the thread behind it really ran. It always wants the
+/// pCPU that the vCPU wants, so that the vCPU waits while it runs.
+fn is_named(antagonists: &Value, name: &str, ran_ns: u64) -> Outcome {
+    let rows = antagonists.as_array().ok_or("no antagonists")?;
+    let found = rows.iter().find(|row| row["name"] == name);
+    let told_ns = found.and_then(|row| row["ran_ns"].as_u64()).unwrap_or(0);
+    check(ran_ns > 0 && told_ns.saturating_mul(2) >= ran_ns, || {
+        format!("{name} ran for {ran_ns} ns, of which {told_ns} are told: {antagonists:#}")
+    })
+}
+
+fn little_is_not_named() -> Outcome {
+    let rows = serde_json::json!([
+        { "name": "cc1", "ran_ns": 700 },
+        { "name": "rig-hog", "ran_ns": 499 },
+    ]);
+    is_named(&rows, "rig-hog", 998)?;
+    for (name, ran_ns) in [("rig-hog", 999), ("rig-hog", 500_000), ("rig-hog", 0), ("cc2", 1)] {
+        check(is_named(&rows, name, ran_ns).is_err(), || format!("{name} of {ran_ns} ns"))?;
+    }
+    Ok(())
+}
+
 /// A rival takes half of the vCPU's pCPU, and nothing of the VM is changed.
 fn recorded(qemu: &Path) -> Outcome {
     let machine = machine(qemu)?;
@@ -123,7 +191,9 @@ fn recorded(qemu: &Path) -> Outcome {
     };
     let before = affinities()?;
     let pid = machine.pid().to_string();
+    let clock = RunClock::start(rival.tid());
     let output = attach(dir.path(), &[&pid, "--duration", "1s"])?.wait_with_output()?;
+    let rival_ns = clock.ran_ns(dir.path())?;
     drop(rival);
     let summary = is_complete(&output)?;
     let what = || format!("{summary:#}");
@@ -136,8 +206,7 @@ fn recorded(qemu: &Path) -> Outcome {
         what,
     )?;
     // Whoever else is busy on this machine may be there for longer.
-    let antagonists = vcpu["antagonists"].as_array().ok_or("no antagonists")?;
-    check(antagonists.iter().any(|antagonist| antagonist["name"] == name.trim_end()), what)?;
+    is_named(&vcpu["antagonists"], name.trim_end(), rival_ns)?;
     let rows = vcpu["off_cpu"].as_array().ok_or("no reasons")?;
     let over = rows.iter().find(|row| row["reason"] == "timeslice").ok_or_else(what)?;
     check(over["count"].as_u64() > Some(10), what)?;
@@ -160,17 +229,21 @@ fn two_at_once(qemu: &Path) -> Outcome {
     let dir = tempfile::tempdir()?;
     let pids = [one.pid().to_string(), two.pid().to_string()];
     let args = [pids[0].as_str(), pids[1].as_str(), "--duration", "500ms"];
+    let clocks = [&one, &two].map(|machine| (machine.vcpu(), RunClock::start(machine.vcpu())));
     let output = attach(dir.path(), &args)?.wait_with_output()?;
+    let mut ran_ns = Vec::new();
+    for (tid, clock) in clocks {
+        ran_ns.push((tid.0, clock.ran_ns(dir.path())?));
+    }
     let summary = is_complete(&output)?;
     let vcpus = summary["vcpus"].as_array().ok_or("no vCPUs")?;
     check(vcpus.len() == 2 && vcpus[0]["vm"] != vcpus[1]["vm"], || format!("{summary:#}"))?;
     // They share a pCPU, and each sees the other one there.
     for (vcpu, other) in [(&vcpus[0], &vcpus[1]), (&vcpus[1], &vcpus[0])] {
-        let names = vcpu["antagonists"].as_array().into_iter().flatten();
-        let mut names = names.filter_map(|antagonist| antagonist["name"].as_str());
-        let other = other["vm"].as_str().ok_or("a name")?;
+        let (name, tid) = (other["vm"].as_str().ok_or("a name")?, &other["tid"]);
+        let ran_ns = ran_ns.iter().find(|(of, _)| tid == of).ok_or("another thread")?.1;
         // Whoever else is busy on this machine may be there for longer.
-        check(names.any(|name| name.starts_with(other)), || format!("no {other}: {summary:#}"))?;
+        is_named(&vcpu["antagonists"], &format!("{name} vCPU0"), ran_ns)?;
     }
     Ok(())
 }
