@@ -10,11 +10,11 @@ use crate::rig::frontend::Frontend;
 use crate::rig::machine::READER;
 use crate::timeline::Reason;
 use crate::units::HostNs;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 
 /// One kind of disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DiskCount {
     /// The disk and what ran the guest: `ide, KVM`.
     pub name: String,
@@ -35,6 +35,8 @@ pub struct DiskCount {
     pub found_address: Option<u64>,
     /// The lock that the main loop and the vCPU thread both waited for most, by the witness.
     pub shared_address: Option<u64>,
+    /// The share of the vCPU's pCPU that neither the guest nor the self-test had meanwhile.
+    pub taken_share: f64,
 }
 
 /// The share by which the two counts may differ.
@@ -67,7 +69,7 @@ impl Stage<'_> {
         let mut subject = Subject::start(self, READER, frontend)?;
         let witness = Witness::start(&subject.run.tids())?;
         let before = subject.machine.counter()?;
-        let Recorded { observed, window, .. } = subject.watch(self, || self.wait())?;
+        let Recorded { observed, window, taken_share, .. } = subject.watch(self, || self.wait())?;
         let after = subject.machine.counter()?;
         let testimony = witness.finish()?;
         let (pid, vcpu) = (subject.machine.pid(), subject.machine.vcpu());
@@ -95,6 +97,7 @@ impl Stage<'_> {
             witness_lost_count: testimony.lost_count,
             found_address,
             shared_address,
+            taken_share,
         })
     }
 }
@@ -159,6 +162,7 @@ mod tests {
             witness_lost_count: 0,
             found_address: None,
             shared_address: None,
+            taken_share: 0.0,
         }
     }
 

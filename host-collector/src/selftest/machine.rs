@@ -3,7 +3,7 @@
 use super::observe::Departure;
 use super::rows::{Made, Promise, promise};
 use super::subject::{Recorded, Scored, Subject};
-use super::truth;
+use super::truth::{self, Shared, Told};
 use super::witness::{Testimony, Witness};
 use super::{Outcome, SelftestConfig, SelftestError, Skipped};
 use crate::lab::plan::Accelerator;
@@ -141,7 +141,7 @@ fn rival(stage: &Stage<'_>, subject: &mut Subject) -> Result<Scored, SelftestErr
     drop(rival);
     // The vCPU never sleeps: it was taken off so often.
     let made = made(Reason::Timeslice, recorded.runnable_count, recorded.runnable_count);
-    subject.score(&recorded, made, &|it| truth::taken_by(it, tid, Reason::Timeslice))
+    subject.score(&recorded, made, &|it| truth::taken_by(it, tid, Reason::Timeslice).into())
 }
 
 fn waker(stage: &Stage<'_>, subject: &mut Subject) -> Result<Scored, SelftestError> {
@@ -158,7 +158,7 @@ fn waker(stage: &Stage<'_>, subject: &mut Subject) -> Result<Scored, SelftestErr
     let tried_count = wakings.episodes.len() as u64;
     let made_count = tried_count.min(recorded.runnable_count);
     let made = made(Reason::PreemptWakeup, tried_count, made_count);
-    subject.score(&recorded, made, &|it| wakings.woken_by(it))
+    subject.score(&recorded, made, &|it| wakings.woken_by(it).into())
 }
 
 fn realtime(stage: &Stage<'_>, subject: &mut Subject) -> Result<Scored, SelftestError> {
@@ -168,7 +168,8 @@ fn realtime(stage: &Stage<'_>, subject: &mut Subject) -> Result<Scored, Selftest
     let tried_count = log.episodes.len() as u64;
     let made_count = tried_count.min(recorded.runnable_count);
     let made = made(Reason::PreemptRtOrStop, tried_count, made_count);
-    subject.score(&recorded, made, &|it| truth::taken_by(it, log.tid, Reason::PreemptRtOrStop))
+    subject
+        .score(&recorded, made, &|it| truth::taken_by(it, log.tid, Reason::PreemptRtOrStop).into())
 }
 
 fn quota(stage: &Stage<'_>, subject: &mut Subject) -> Result<Scored, SelftestError> {
@@ -180,7 +181,7 @@ fn quota(stage: &Stage<'_>, subject: &mut Subject) -> Result<Scored, SelftestErr
         / u64::try_from(config.period.as_nanos()).unwrap_or(u64::MAX);
     let throttled_count = log.after.throttled_count.saturating_sub(log.before.throttled_count);
     let made = made(Reason::Throttle, periods_count.max(throttled_count), throttled_count);
-    subject.score(&recorded, made, &|it| truth::throttled(it, THROTTLED_MIN_NS))
+    subject.score(&recorded, made, &|it| truth::throttled(it, THROTTLED_MIN_NS).into())
 }
 
 fn stops(stage: &Stage<'_>, subject: &mut Subject) -> Result<Scored, SelftestError> {
@@ -190,7 +191,7 @@ fn stops(stage: &Stage<'_>, subject: &mut Subject) -> Result<Scored, SelftestErr
     // Each was waited for until the kernel said that all threads had stopped.
     let count = stops.len() as u64;
     let made = made(Reason::Stopped, count, count);
-    subject.score(&recorded, made, &|it| truth::stopped(it, &stops))
+    subject.score(&recorded, made, &|it| truth::stopped(it, &stops).into())
 }
 
 fn made(reason: Reason, tried_count: u64, made_count: u64) -> Made {
@@ -203,7 +204,7 @@ struct Slept {
     recorded: Recorded,
     testimony: Testimony,
     /// The big lock by what it is for: the one that the main loop and the vCPU both wait for. Where they
-    /// did not both wait, the one that was found in QEMU's code must do.
+    /// did not both wait, it is not known: what vslice found in QEMU's code is what is judged.
     bql: Option<u64>,
 }
 
@@ -224,7 +225,7 @@ impl Slept {
         let testimony = witness.finish()?;
         drop(storm);
         let (pid, vcpu) = (subject.machine.pid(), subject.machine.vcpu());
-        let bql = testimony.most_shared_mutex(pid, vcpu).or(subject.run.bql());
+        let bql = testimony.most_shared_mutex(pid, vcpu);
         Ok(Slept { recorded, testimony, bql })
     }
 
@@ -238,29 +239,50 @@ impl Slept {
         let calls = self.testimony.calls.iter().copied();
         let own: Vec<_> = calls.filter(|call| call.tid == vcpu).collect();
         let is_idle = reason == Reason::Halt;
-        let main_loop = subject.machine.pid();
-        // The witness is there before the record begins, which knows nothing of what was then.
-        let start = self.recorded.window.start;
-        let shared =
-            self.bql.and_then(|bql| self.testimony.shared_from(start, bql, main_loop, vcpu));
-        let truth = |it: &Departure| {
-            let idle = || if is_idle { truth::idle(it, mode) } else { None };
-            match truth::futex(it, &own, self.bql).or_else(idle) {
-                // Until both have waited for it, nobody can tell it from another lock.
-                Some(Reason::Bql) if reason == Reason::BqlInferred => {
-                    shared.filter(|shared| it.time > *shared).and(Some(Reason::BqlInferred))
-                }
-                other => other,
-            }
+        let shared = self.shared(subject);
+        let truth = |it: &Departure| match truth::futex(it, &own, self.bql) {
+            // Until both have waited for it, nobody can tell it from another lock.
+            Told::Injected(Reason::Bql) if reason == Reason::BqlInferred => shared.of_wait(it.time),
+            Told::ByNobody if is_idle => truth::idle(it, mode).into(),
+            told => told,
         };
         let asleep_count = self.recorded.asleep_count;
         let slept = self.testimony.sleeps.iter().filter(|sleep| sleep.tid == vcpu).count() as u64;
         let made_count = if is_idle { asleep_count } else { slept };
-        subject.score(
-            &self.recorded,
-            made(reason, asleep_count.max(made_count), made_count),
-            &truth,
-        )
+        let made = made(reason, asleep_count.max(made_count), made_count);
+        let scored = subject.score(&self.recorded, made, &truth)?;
+        Ok(Scored { untold: self.untold(reason, shared, subject), ..scored })
+    }
+
+    /// Since when the record shows that main loop and vCPU wait for the same lock.
+    fn shared(&self, subject: &Subject) -> Shared {
+        let (main_loop, vcpu) = (subject.machine.pid(), subject.machine.vcpu());
+        let Recorded { observed, window, .. } = &self.recorded;
+        // The witness is there before the record begins, which knows nothing of what was then.
+        let (maybe, surely) = (observed.begun(), window.start);
+        let testimony = &self.testimony;
+        Shared {
+            maybe: self.bql.and_then(|bql| testimony.maybe_shared_from(maybe, bql, vcpu)),
+            surely: self.bql.and_then(|bql| testimony.shared_from(surely, bql, main_loop, vcpu)),
+        }
+    }
+
+    /// Why nothing is known of waits for the big lock, if that is what was to be known.
+    fn untold(&self, reason: Reason, shared: Shared, subject: &Subject) -> Option<String> {
+        let is_told = match reason {
+            Reason::Bql => self.bql.is_some(),
+            Reason::BqlInferred => shared.surely.is_some(),
+            _ => true,
+        };
+        let sleeps = |tid| self.testimony.mutex_sleeps_count(tid);
+        (!is_told).then(|| {
+            format!(
+                "by the kernel's tracepoints main loop and vCPU did not both wait for one lock: they slept {} \
+                 and {} times on contended ones",
+                sleeps(subject.machine.pid()),
+                sleeps(subject.machine.vcpu())
+            )
+        })
     }
 }
 

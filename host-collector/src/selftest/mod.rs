@@ -112,12 +112,15 @@ pub struct Outcome {
     /// The share of the vCPU's pCPU that neither the guest nor the self-test had meanwhile, time that a
     /// hypervisor below the host kept among it.
     pub taken_share: f64,
+    /// Why the witness does not know the truth of what was injected, as a sentence without its end; `None`
+    /// if it does.
+    pub untold: Option<String>,
 }
 
 impl Outcome {
     fn new(name: String, scored: Scored) -> Outcome {
-        let Scored { score, unknown_stacks, made, taken_share } = scored;
-        Outcome { name, score, unknown_stacks, made, taken_share }
+        let Scored { score, unknown_stacks, made, taken_share, untold } = scored;
+        Outcome { name, score, unknown_stacks, made, taken_share, untold }
     }
 }
 

@@ -135,6 +135,12 @@ impl Observed {
         self.stacks.clone()
     }
 
+    /// When the first record was made.
+    #[must_use]
+    pub fn begun(&self) -> HostNs {
+        self.events.first().map_or(self.start, |event| event.time.min(self.start))
+    }
+
     /// The departures of one thread in the window, as vslice sees them.
     #[must_use]
     pub fn departures(&self, vcpu: Tid, mut timeline: Timeline) -> Vec<Departure> {

@@ -134,7 +134,7 @@ fn play(
     }));
     let score = |run: &ProcessRun, is_big_lock| -> Result<_, SelftestError> {
         let departures = observed.departures(vcpu, run.timeline(observed.stacks())?);
-        let truth = |it: &Departure| of_act(it, &log.occurrences, is_big_lock);
+        let truth = |it: &Departure| of_act(it, &log.occurrences, is_big_lock).into();
         let mut score = truth::score(&departures, window, run.bql(), &truth);
         missed(&mut score, &departures, &log.occurrences, is_big_lock);
         Ok(Outcome {
@@ -143,6 +143,7 @@ fn play(
             unknown_stacks: observed.unknown_stacks(&departures),
             made: made(&log.occurrences, is_big_lock),
             taken_share,
+            untold: None,
         })
     };
     outcomes.push(score(&run, false)?);

@@ -72,6 +72,8 @@ pub enum Verdict {
     TooFew,
     /// No case at all, though it was promised.
     NotTried,
+    /// Too few cases, because the witness did not see what tells the truth of them.
+    NotJudged,
     /// It cannot be had on this host, or never.
     LeftOut,
 }
@@ -126,7 +128,12 @@ fn row(reason: Reason, outcomes: &[Outcome], skipped: &[Skipped], total: &Score)
     } else if let Some(why) = left_out.filter(|_| cases == 0) {
         (Verdict::LeftOut, Some(why))
     } else {
-        let verdict = if cases == 0 { Verdict::NotTried } else { Verdict::TooFew };
+        let is_untold = tries(reason, outcomes).any(|outcome| outcome.untold.is_some());
+        let verdict = match cases {
+            _ if is_untold => Verdict::NotJudged,
+            0 => Verdict::NotTried,
+            _ => Verdict::TooFew,
+        };
         (verdict, Some(shortage(reason, cases, cases_min.unwrap_or(1), outcomes)))
     };
     let taken_share = tries(reason, outcomes).map(|outcome| outcome.taken_share);
@@ -152,6 +159,9 @@ fn shortage(reason: Reason, cases: u64, cases_min: u64, outcomes: &[Outcome]) ->
                 outcome.taken_share * 100.0
             ));
         }
+        if let Some(untold) = &outcome.untold {
+            text.push_str(&format!("; {untold}"));
+        }
     }
     if tries(reason, outcomes).next().is_none() {
         text.push_str("; no scenario is about it");
@@ -174,6 +184,7 @@ mod tests {
             unknown_stacks: vec![],
             made: vec![Made { reason, tried_count: 200, made_count }],
             taken_share: 0.37,
+            untold: None,
         }
     }
 
@@ -205,6 +216,17 @@ mod tests {
             "2 cases of at least 100; rival hog, KVM: made 3 times of 200 tried, 2 times seen, while \
              others had 37.0 % of the pCPU"
         );
+    }
+
+    #[test]
+    fn without_a_truth_a_row_is_not_judged() {
+        let none = outcome(Reason::Bql, &[], 90);
+        let none = Outcome { untold: Some("nobody shared a lock".to_owned()), ..none };
+        let row = row_of(Reason::Bql, std::slice::from_ref(&none), &[]);
+        assert_eq!((row.verdict, row.is_fine()), (Verdict::NotJudged, false));
+        assert!(row.why.expect("a reason").ends_with("37.0 % of the pCPU; nobody shared a lock"));
+        let enough = outcome(Reason::Bql, &[(Reason::Bql, 100)], 100);
+        assert_eq!(row_of(Reason::Bql, &[none, enough], &[]).verdict, Verdict::Right);
     }
 
     #[test]

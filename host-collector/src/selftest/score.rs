@@ -13,6 +13,8 @@ pub struct Score {
     counts: BTreeMap<(Reason, Reason), u64>,
     /// Departures in the windows whose cause nobody injected, by what vslice says.
     pub not_injected: BTreeMap<Reason, u64>,
+    /// Departures in the windows of which the witness cannot tell the cause; they are in no cell.
+    pub unsaid_count: u64,
     /// Time off the pCPU in the windows, labelled or not; with it counts time in which records were
     /// lost, so that it is not known whether the thread was off.
     pub off_ns: u64,
@@ -57,6 +59,7 @@ impl Score {
         for (said, count) in &other.not_injected {
             *self.not_injected.entry(*said).or_default() += count;
         }
+        self.unsaid_count += other.unsaid_count;
         self.off_ns += other.off_ns;
         self.unknown_ns += other.unknown_ns;
         self.bql_count += other.bql_count;

@@ -5,6 +5,7 @@ use super::observe::{Observed, UnknownStack, observe};
 use super::process_run::ProcessRun;
 use super::rows::Made;
 use super::score::Score;
+use super::truth::Told;
 use super::{SelftestError, truth};
 use crate::host_clock::host_now;
 use crate::lab::plan::Accelerator;
@@ -34,6 +35,8 @@ pub(super) struct Scored {
     pub(super) unknown_stacks: Vec<UnknownStack>,
     pub(super) made: Vec<Made>,
     pub(super) taken_share: f64,
+    /// Why there is no truth, as a sentence without its end; `None` if there is one.
+    pub(super) untold: Option<String>,
 }
 
 impl Scored {
@@ -51,6 +54,7 @@ impl Scored {
             }
         }
         self.taken_share = self.taken_share.max(other.taken_share);
+        self.untold = self.untold.take().or(other.untold);
     }
 }
 
@@ -141,7 +145,7 @@ impl Subject {
         let timeline = self.run.timeline(observed.stacks())?;
         let departures = observed.departures(self.machine.vcpu(), timeline);
         // What was not made is not scored, whatever it looks like.
-        let truth = |it: &_| if made.made_count > 0 { truth(it) } else { None };
+        let truth = |it: &_| if made.made_count > 0 { truth(it) } else { Told::ByNobody };
         let mut score = truth::score(&departures, *window, self.run.bql(), &truth);
         let lost_ns = observed.lost_ns(window.start, window.end);
         score.off_ns += lost_ns;
@@ -151,6 +155,7 @@ impl Subject {
             unknown_stacks: observed.unknown_stacks(&departures),
             made: vec![made],
             taken_share: recorded.taken_share,
+            untold: None,
         })
     }
 }

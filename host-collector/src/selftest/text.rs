@@ -45,6 +45,7 @@ pub fn render(outcomes: &[Outcome], skipped: &[Skipped]) -> String {
             Verdict::Right | Verdict::FallsShort => continue,
             Verdict::TooFew => "TOO FEW",
             Verdict::NotTried => "NOT TRIED",
+            Verdict::NotJudged => "NOT JUDGED",
             Verdict::LeftOut => "left out",
         };
         let (label, why) = (label(row.reason), row.why.unwrap_or_default());
@@ -84,7 +85,10 @@ fn line(page: &mut String, outcome: &Outcome) {
         let (right, injected) = (score.count(reason, reason), score.injected(reason));
         format!("{} {right}/{injected}", label(reason))
     };
-    let parts: Vec<String> = score.injected_reasons().into_iter().map(of_reason).collect();
+    let mut parts: Vec<String> = score.injected_reasons().into_iter().map(of_reason).collect();
+    if score.unsaid_count > 0 {
+        parts.push(format!("not judged {}", score.unsaid_count));
+    }
     let parts = if parts.is_empty() { "nothing happened".to_owned() } else { parts.join(", ") };
     put(page, format_args!("  {:<58}{parts}\n", outcome.name));
 }
@@ -135,18 +139,19 @@ mod tests {
         (0..99).for_each(|_| score.add(Reason::Halt, Reason::Halt));
         score.add(Reason::Halt, Reason::Unknown);
         score.add(Reason::Yield, Reason::Timeslice);
+        score.unsaid_count = 5;
         let frames = vec!["schedule".into(), "a_new_function".into()];
         let unknown_stacks = vec![UnknownStack { count: 7, is_runnable: false, frames }];
         let made = vec![];
         let name = "idle guest, KVM".into();
-        let outcome = Outcome { name, score, unknown_stacks, made, taken_share: 0.0 };
+        let outcome = Outcome { name, score, unknown_stacks, made, taken_share: 0.0, untold: None };
         let skipped = Skipped {
             name: "real-time task, KVM".into(),
             reason: "not allowed".into(),
             reasons: vec![Reason::PreemptRtOrStop],
         };
         let page = render(&[outcome], &[skipped]);
-        assert!(page.contains("halt 99/100, yield 0/1"), "{page}");
+        assert!(page.contains("halt 99/100, yield 0/1, not judged 5\n"), "{page}");
         assert!(page.contains("left out: not allowed"), "{page}");
         assert!(
             page.contains("left out  real-time task: real-time task, KVM: not allowed"),

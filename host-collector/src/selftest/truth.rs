@@ -8,8 +8,25 @@ use crate::rig::inject::stopper::Stop;
 use crate::timeline::{GuestMode, Reason};
 use crate::units::{HostNs, Tid};
 
-/// The truth of one departure; `None` if nobody injected it.
-pub(super) type Truth<'a> = &'a dyn Fn(&Departure) -> Option<Reason>;
+/// What is known of the cause of one departure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// It was injected.
+    Injected(Reason),
+    /// Nobody injected it.
+    ByNobody,
+    /// The witness cannot tell which of several it is.
+    Unsaid,
+}
+
+impl From<Option<Reason>> for Told {
+    fn from(injected: Option<Reason>) -> Told {
+        injected.map_or(Told::ByNobody, Told::Injected)
+    }
+}
+
+/// The truth of one departure.
+pub(super) type Truth<'a> = &'a dyn Fn(&Departure) -> Told;
 
 /// Scores the departures of a window. `bql` is the lock that a wait for the big lock must name.
 pub(super) fn score(
@@ -31,8 +48,9 @@ pub(super) fn score(
             score.bql_unproven_count += u64::from(departure.lock != bql || bql.is_none());
         }
         match truth(departure) {
-            Some(injected) => score.add(injected, departure.said),
-            None => *score.not_injected.entry(departure.said).or_default() += 1,
+            Told::Injected(injected) => score.add(injected, departure.said),
+            Told::ByNobody => *score.not_injected.entry(departure.said).or_default() += 1,
+            Told::Unsaid => score.unsaid_count += 1,
         }
     }
     score
@@ -97,29 +115,52 @@ pub(super) fn throttled(departure: &Departure, shortest_ns: u64) -> Option<Reaso
 const ROUNDING_NS: u64 = 1_000;
 
 /// What the kernel's own tracepoint says of the call that the thread was in: the last one before the
-/// departure. `bql` is the lock that different threads of this QEMU were seen to wait for.
-pub(super) fn futex(
-    departure: &Departure,
-    entries: &[FutexEntry],
-    bql: Option<u64>,
-) -> Option<Reason> {
+/// departure. `bql` is the lock that different threads of this QEMU were seen to wait for; without one, which
+/// mutex is the big lock is not known, and what vslice takes for it is no truth.
+pub(super) fn futex(departure: &Departure, entries: &[FutexEntry], bql: Option<u64>) -> Told {
     if departure.state.is_runnable() {
-        return None;
+        return Told::ByNobody;
     }
     let after = entries.partition_point(|entry| entry.time.0 <= departure.time.0 + ROUNDING_NS);
-    let entry = entries.get(after.checked_sub(1)?)?;
+    let entry = after.checked_sub(1).and_then(|last| entries.get(last));
     // Left without a futex: the call before was long ago, or it has been left already.
-    let is_current = entry.left.is_none_or(|left| left.0 + ROUNDING_NS >= departure.time.0);
-    is_current.then(|| of_call(entry, bql))
+    let is_current = |entry: &&FutexEntry| {
+        entry.left.is_none_or(|left| left.0 + ROUNDING_NS >= departure.time.0)
+    };
+    entry.filter(is_current).map_or(Told::ByNobody, |entry| of_call(entry, bql))
 }
 
-fn of_call(entry: &FutexEntry, bql: Option<u64>) -> Reason {
+fn of_call(entry: &FutexEntry, bql: Option<u64>) -> Told {
     // FUTEX_WAIT | FUTEX_PRIVATE_FLAG with the value of a contended mutex; all other waits of a
     // vCPU thread of QEMU are for conditions.
-    match (entry.operation, entry.value) {
-        (0x80, 2) if bql == Some(entry.address) => Reason::Bql,
-        (0x80, 2) | (0, _) => Reason::QemuLock,
-        _ => Reason::HaltUser,
+    match (entry.operation, entry.value, bql) {
+        (0x80, 2, None) => Told::Unsaid,
+        (0x80, 2, Some(bql)) if bql == entry.address => Told::Injected(Reason::Bql),
+        (0x80, 2, _) | (0, _, _) => Told::Injected(Reason::QemuLock),
+        _ => Told::Injected(Reason::HaltUser),
+    }
+}
+
+/// Since when a lock is known to be the one that different threads of a QEMU wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shared {
+    /// Before this the record cannot show it: until then somebody had not even asked for the lock.
+    pub(super) maybe: Option<HostNs>,
+    /// From this on it does: main loop and vCPU have slept on it.
+    pub(super) surely: Option<HostNs>,
+}
+
+impl Shared {
+    /// What a wait for the big lock is to somebody who knows it only by who waits for it: until different
+    /// threads have, it is a lock of QEMU's like any other.
+    pub(super) fn of_wait(self, at: HostNs) -> Told {
+        if self.maybe.is_none_or(|maybe| at.0 + ROUNDING_NS < maybe.0) {
+            Told::Injected(Reason::QemuLock)
+        } else if self.surely.is_some_and(|surely| at.0 >= surely.0 + ROUNDING_NS) {
+            Told::Injected(Reason::BqlInferred)
+        } else {
+            Told::Unsaid
+        }
     }
 }
 
@@ -169,7 +210,7 @@ mod tests {
             departure(25, 27, PrevState::Runnable, Tid(3)),
             departure(28, 35, PrevState::Runnable, RIVAL),
         ];
-        let truth = |it: &Departure| taken_by(it, RIVAL, Reason::Timeslice);
+        let truth = |it: &Departure| taken_by(it, RIVAL, Reason::Timeslice).into();
         let score = score(&departures, episode(10, 30), None, &truth);
         assert_eq!(score.injected(Reason::Timeslice), 1);
         assert_eq!((score.not_injected[&Reason::Timeslice], score.off_ns), (1, 7));
@@ -180,7 +221,7 @@ mod tests {
         let mut waits = [departure(10, 12, PrevState::Sleep, Tid::IDLE); 2];
         waits.iter_mut().for_each(|wait| wait.said = Reason::Bql);
         waits[0].lock = Some(0x40);
-        let of = |bql| score(&waits, episode(0, 99), bql, &|_| None).bql_unproven_count;
+        let of = |bql| score(&waits, episode(0, 99), bql, &|_| Told::ByNobody).bql_unproven_count;
         assert_eq!((of(Some(0x40)), of(Some(0x80)), of(None)), (1, 2, 2));
     }
 
@@ -255,12 +296,40 @@ mod tests {
             let departure = departure(time_us * 1000, 99_000, PrevState::Sleep, Tid::IDLE);
             futex(&departure, &entries, bql)
         };
-        assert_eq!(of(5, None), None);
-        assert_eq!(of(9, None), Some(Reason::QemuLock), "within what is rounded");
-        assert_eq!(of(15, None), Some(Reason::QemuLock));
-        assert_eq!(of(15, Some(0x40)), Some(Reason::Bql));
-        assert_eq!(of(25, None), None, "it has come back from the call");
-        assert_eq!(of(35, Some(0x40)), Some(Reason::HaltUser));
-        assert_eq!(of(55, Some(0x99)), Some(Reason::QemuLock));
+        let is = Told::Injected;
+        assert_eq!(of(5, Some(0x99)), Told::ByNobody);
+        assert_eq!(of(9, Some(0x99)), is(Reason::QemuLock), "within what is rounded");
+        assert_eq!(of(15, Some(0x99)), is(Reason::QemuLock));
+        assert_eq!(of(15, Some(0x40)), is(Reason::Bql));
+        assert_eq!(of(15, None), Told::Unsaid, "the witness saw nobody share a lock");
+        assert_eq!(of(25, None), Told::ByNobody, "it has come back from the call");
+        assert_eq!(of(35, None), is(Reason::HaltUser), "no mutex, whichever is the big one");
+        assert_eq!(of(55, Some(0x99)), is(Reason::QemuLock));
+    }
+
+    #[test]
+    fn until_it_is_shared_the_big_lock_is_one_of_qemus_locks() {
+        let of = |maybe_us: Option<u64>, surely_us: Option<u64>, at_us: u64| {
+            let us = |us: u64| HostNs(us * 1000);
+            Shared { maybe: maybe_us.map(us), surely: surely_us.map(us) }.of_wait(us(at_us))
+        };
+        let (lock, big) = (Told::Injected(Reason::QemuLock), Told::Injected(Reason::BqlInferred));
+        assert_eq!(of(Some(20), Some(30), 10), lock);
+        assert_eq!(
+            of(Some(20), Some(30), 20),
+            Told::Unsaid,
+            "somebody asked, but may not have slept"
+        );
+        assert_eq!(of(Some(20), Some(30), 30), Told::Unsaid, "which came first is rounded away");
+        assert_eq!(of(Some(20), Some(30), 31), big);
+        assert_eq!((of(Some(20), None, 99), of(None, None, 99)), (Told::Unsaid, lock));
+    }
+
+    #[test]
+    fn what_the_witness_cannot_tell_is_counted_and_not_scored() {
+        let waits = [departure(10, 12, PrevState::Sleep, Tid::IDLE); 3];
+        let score = score(&waits, episode(0, 99), None, &|_| Told::Unsaid);
+        assert_eq!((score.unsaid_count, score.injected_reasons().len(), score.off_ns), (3, 0, 6));
+        assert!(score.not_injected.is_empty());
     }
 }

@@ -238,6 +238,29 @@ impl Testimony {
         };
         Some(first(main_loop)?.max(first(vcpu)?))
     }
+
+    /// When the vCPU thread and anybody else had both been in a call that waits for this lock as a contended
+    /// mutex, of the calls that went on at `start` or later: before that no record since then can show that
+    /// both sleep on it.
+    #[must_use]
+    pub fn maybe_shared_from(&self, start: HostNs, address: u64, vcpu: Tid) -> Option<HostNs> {
+        let first = |is_vcpu: bool| {
+            let mut waits = self.calls.iter().filter(|call| {
+                (call.address, call.operation, call.value) == (address, 0x80, 2)
+                    && call.left.is_none_or(|left| left >= start)
+                    && (call.tid == vcpu) == is_vcpu
+            });
+            waits.next().map(|call| call.time.max(start))
+        };
+        Some(first(false)?.max(first(true)?))
+    }
+
+    /// How often a thread slept on any contended mutex.
+    #[must_use]
+    pub fn mutex_sleeps_count(&self, tid: Tid) -> usize {
+        let is_mutex = |sleep: &&FutexSleep| (sleep.operation, sleep.value) == (0x80, 2);
+        self.sleeps.iter().filter(is_mutex).filter(|sleep| sleep.tid == tid).count()
+    }
 }
 
 /// `           CPU 0/KVM-1234    [001] d..2.  1234.567890: sched_switch: ...`: who, when, what. The
@@ -348,6 +371,26 @@ prev_prio=120 prev_state=S ==> next_comm=swapper/1 next_pid=0 next_prio=120
         assert_eq!(shared(0, 16), Some(HostNs(1)));
         assert_eq!(shared(2, 16), None, "not since then");
         assert_eq!(shared(0, 8), None, "the main loop never did");
+    }
+
+    #[test]
+    fn a_lock_may_be_shared_once_two_threads_have_asked_for_it() {
+        let call = |time, tid, left: Option<u64>| FutexEntry {
+            time: HostNs(time),
+            tid: Tid(tid),
+            address: 16,
+            operation: 0x80,
+            value: 2,
+            left: left.map(HostNs),
+        };
+        let calls = vec![call(1, 99, Some(4)), call(10, 101, Some(12)), call(20, 98, None)];
+        let testimony = Testimony { calls, ..Testimony::default() };
+        let from = |start, address| {
+            testimony.maybe_shared_from(HostNs(start), address, Tid(101)).map(|time| time.0)
+        };
+        assert_eq!((from(4, 16), from(5, 16)), (Some(10), Some(20)));
+        assert_eq!((from(13, 16), from(0, 8)), (None, None));
+        assert_eq!(testimony.mutex_sleeps_count(Tid(101)), 0, "a call is no sleep");
     }
 
     #[test]
