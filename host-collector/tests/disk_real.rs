@@ -74,7 +74,7 @@ impl Scratch {
         let disk = whole_disk(&path)?;
         let direct = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(&path);
         let file = direct.map_err(|error| format!("no O_DIRECT under the target: {error}"))?;
-        Ok(Scratch { directory: directory, file, disk })
+        Ok(Scratch { directory, file, disk })
     }
 
     /// Has something written, and the disk's cache with it, as anybody may do at any time.
