@@ -23,7 +23,7 @@ const EARLY_NS: i64 = 100_000;
 /// any emulator is to go on.
 const LATE_NS: i64 = 1_000_000;
 
-/// What of a guest's gaps is the vCPU's own is 0.1 to 0.5 ms at the mean and 0.2 to 0.7 ms at the p90, on hosts
+/// What of a guest's gaps is the vCPU's own is up to 0.5 ms at the mean and 0.1 to 0.7 ms at the p90, on hosts
 /// with other load and without. A guest that calls more of its own time the host's is wrong: the mean bounds
 /// what few very long ones come to, the p90 how many may be long.
 const OWN_MEAN_MAX_NS: f64 = 1e6;
