@@ -277,6 +277,11 @@ mod tests {
         let log = [occurrence(Act::Yield, 30, 40)];
         let stranger = departure(35, PrevState::Runnable, Tid(77));
         assert_eq!(of_act(&stranger, &log, false), None);
+        // Preempted and yielded in one call, in whatever order.
+        let twice = [Occurrence { involuntary_switches: 2, ..log[0] }];
+        let rival = departure(35, PrevState::Runnable, RIVAL);
+        assert_eq!(of_act(&rival, &log, false), Some(Reason::Yield));
+        assert_eq!(of_act(&rival, &twice, false), None);
     }
 
     #[test]

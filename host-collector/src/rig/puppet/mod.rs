@@ -206,7 +206,8 @@ impl Occurrence {
         match self.act {
             // It is to stay.
             Act::Spin => true,
-            Act::Yield => self.involuntary_switches > 0,
+            // One call gives way once: of two switches one was a preemption, and nobody says which.
+            Act::Yield => self.involuntary_switches == 1,
             Act::FileFault => self.major_faults > 0 && self.voluntary_switches > 0,
             _ => self.voluntary_switches > 0,
         }
