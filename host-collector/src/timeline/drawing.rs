@@ -401,6 +401,56 @@ fn a_thread_whose_quota_is_used_up_has_no_antagonists() {
     assert!(spans[1].antagonists.is_empty());
 }
 
+/// The scheduler chose the pCPU after `sched_waking` had told another.
+#[test]
+fn nobody_is_blamed_on_a_pcpu_that_a_woken_thread_did_not_come_onto() {
+    let hog = Tid(200);
+    let came_onto = |pcpu| {
+        let events = [
+            switch_in(0),
+            switch(10, HOME, DRAWN, PrevState::Sleep, hog),
+            waking(20, DRAWN, HOME),
+            switch(40, pcpu, hog, PrevState::Sleep, DRAWN),
+        ];
+        let (spans, _) = spans_of(&events, 5);
+        assert_eq!(draw(&spans), "=_ww=");
+        spans[2].antagonists.clone()
+    };
+    assert_eq!(came_onto(HOME), [Antagonist::new(Who::of_tid(hog), 20)]);
+    assert_eq!(came_onto(PcpuId(9)), []);
+}
+
+/// It has no timeslice: its kind has used up its share of the pCPU, and whoever runs meanwhile is not in its
+/// way.
+#[test]
+fn a_real_time_thread_that_gives_way_to_a_fair_one_has_used_up_its_share() {
+    let hog = Tid(200);
+    let of = |priority| {
+        let frames = ["schedule", "irqentry_exit_to_user_mode", "asm_sysvec_apic_timer_interrupt"];
+        let table = StackTable::from(vec![frames.map(str::to_owned).to_vec()]);
+        let mut events = [
+            switch(0, HOME, hog, PrevState::Runnable, DRAWN),
+            switch(10, HOME, DRAWN, PrevState::Runnable, hog),
+            switch(60, HOME, hog, PrevState::Runnable, DRAWN),
+        ];
+        for (event, priority) in events.iter_mut().zip([priority, 120, priority]) {
+            if let HostEventKind::Switch(switch) = &mut event.kind {
+                (switch.next_priority, switch.stack) = (Some(priority), Some(StackId(0)));
+            }
+        }
+        let mut timeline = Timeline::new([DRAWN], table).starting_at(HostNs(0));
+        let mut spans = Vec::new();
+        events.iter().for_each(|event| timeline.push(event, &mut |span| spans.push(span)));
+        let wait = spans.iter().find_map(|span| match span.state {
+            ThreadState::PreemptWait { reason, .. } => Some((reason, span.antagonists.len())),
+            _ => None,
+        });
+        wait.expect("it gave way")
+    };
+    assert_eq!(of(59), (Reason::Throttle, 0));
+    assert_eq!(of(120), (Reason::Timeslice, 1));
+}
+
 #[test]
 fn a_thread_that_comes_on_elsewhere_keeps_the_credits_of_where_it_waited() {
     let hog = Tid(200);

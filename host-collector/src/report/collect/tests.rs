@@ -1,11 +1,12 @@
 use super::*;
 use crate::join::IoCheck;
 use crate::report::clock::ClockCheck;
+use crate::report::evidence::{Evidence, Missing};
 use crate::report::example::{
     self, BLOCK_BYTES, START, VM1, antagonist, blocked, facts, laid_out, lost, names, preempted,
     request, running, vms, woken,
 };
-use crate::report::model::{Members, NamedThread, Relation, UnattributableBy};
+use crate::report::model::{Lost, Members, NamedThread, Relation, UnattributableBy};
 use crate::task::{Process, Task, ThreadKind};
 use crate::timeline::{self, Who};
 use proptest::prelude::*;
@@ -54,6 +55,24 @@ fn each_class_sums_the_parts_of_its_requests() {
     assert_eq!([classes.all.count, classes.p99.count, classes.p999.count], [1000, 2, 0]);
     assert_eq!(classes.p99.latency_ns, 12_000_000);
     assert_eq!((classes.all.threshold_ns, classes.p99.threshold_ns), (None, Some(2_000_895)));
+}
+
+/// A page shows the first of them only.
+#[test]
+fn warnings_come_in_the_order_of_what_they_spoil() {
+    let missing = Missing { name: "kernel symbols".to_owned(), costs: "reasons".to_owned() };
+    let evidence = Evidence { missing: vec![missing], ..Evidence::default() };
+    let lost = Lost { records: 1, intervals: 1, total_ns: u64::MAX };
+    let notice = Warning::Notice { text: "something else".to_owned() };
+    let told = Facts { evidence, lost, warnings: vec![notice], ..facts() };
+    let summary = builder().finish(told, &names());
+    assert!(summary.warnings.is_sorted_by_key(Warning::rank), "{:?}", summary.warnings);
+    let place =
+        |is_meant: fn(&Warning) -> bool| summary.warnings.iter().position(is_meant).unwrap();
+    let lost = place(|warning| matches!(warning, Warning::LostRecords { .. }));
+    let notice = place(|warning| matches!(warning, Warning::Notice { .. }));
+    let missing = place(|warning| matches!(warning, Warning::MissingEvidence { .. }));
+    assert!(lost < notice && notice < missing, "{:?}", summary.warnings);
 }
 
 #[test]

@@ -453,6 +453,26 @@ fn a_loss_on_any_pcpu_hides_the_io_of_its_time() {
     assert_eq!(by, [Some(NoPhase::Lost), None]);
 }
 
+/// What is lost beyond the window changes nothing in it, and what is lost on two pCPUs at once is one loss of
+/// time.
+#[test]
+fn losses_take_the_time_of_the_window_that_they_cover() {
+    let (_scratch, run) = run_dir(&manifest());
+    names(&run);
+    streams(&run, &[0, 500, 1150], true);
+    let loss = |pcpu, from, until| {
+        let kind = HostEventKind::Lost { until: host_at(until), count: 3 };
+        let event = HostEvent { time: host_at(from), pcpu: PcpuId(pcpu), kind };
+        stream(&run.events_path(PcpuId(pcpu)), vec![event], true);
+    };
+    // The window ends at 1100.
+    loss(7, 900, 3_000_000);
+    loss(8, 850, 950);
+    loss(9, 1_150, 1_160);
+    let lost = analyse(run.path()).unwrap().lost;
+    assert_eq!((lost.records, lost.intervals, lost.total_ns), (6, 2, 250_000));
+}
+
 #[test]
 fn exits_split_the_time_on_a_pcpu_and_are_counted_by_reason() {
     let (_scratch, run) = run_dir(&manifest());
