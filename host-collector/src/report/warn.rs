@@ -223,6 +223,13 @@ mod tests {
         let waited_ns = measured_ns / 1_000 * 251;
         let expected = [Warning::CollectorWaited { waited_ns, measured_ns }];
         assert_eq!(warned(waited(waited_ns)), expected);
+        // Nobody in the VM waits for a collector that asked it for nothing.
+        let unasked = |summary: &mut Summary| {
+            summary.cost.collector_run_delay_ns = waited_ns;
+            summary.requests.count = 0;
+            summary.hogs.clear();
+        };
+        assert_eq!(warned(unasked), []);
     }
 
     #[test]
@@ -391,7 +398,14 @@ mod tests {
     fn a_hog_that_stood_still_is_warned_of() {
         let hog = Hog { vm: "vm2".into(), vcpu: VcpuId(3), count: 0 };
         let warning = Warning::HogDidNotCount { vm: "vm2".into(), vcpu: VcpuId(3) };
-        assert_eq!(warned(|summary| summary.hogs.push(hog)), [warning]);
+        assert_eq!(warned(|summary| summary.hogs.push(hog.clone())), [warning]);
+        let not_begun = |summary: &mut Summary| {
+            summary.hogs.push(hog.clone());
+            summary.measured_ns = 0;
+        };
+        let told = warned(not_begun);
+        let is_of_hog = |warning: &Warning| matches!(warning, Warning::HogDidNotCount { .. });
+        assert!(!told.iter().any(is_of_hog), "it was never started: {told:?}");
     }
 
     #[test]

@@ -46,6 +46,15 @@ fn the_answer_of_a_run_that_ended_early() {
 }
 
 #[test]
+fn of_a_run_that_did_not_begin_nothing_is_a_share() {
+    let mut summary = attached();
+    summary.measured_ns = 0;
+    let page = render(&summary, PLAIN);
+    assert!(page.contains("Nothing was measured, so there is nothing to explain."), "{page}");
+    assert!(!page.contains('%'), "{page}");
+}
+
+#[test]
 fn the_answer_of_a_slow_disk_is_about_the_disk() {
     let mut builder = SummaryBuilder::new(example::START, example::vms());
     for index in 0..1000 {
