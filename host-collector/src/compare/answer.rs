@@ -5,7 +5,7 @@
 //! it waited for more, or less. Where they have none, as after a plain `vslice attach`, it is about the vCPU
 //! that was kept from its pCPU, or on a lock, most differently.
 
-use super::because::because;
+use super::because::{EXPLAINED_SHARE_MIN, Way, because};
 use super::metrics::Metric;
 use super::statistics::mean;
 use super::vcpus::{TOLD_NS_PER_S_MIN, VcpuMetric, VcpuMetricRecord, VcpuRecord};
@@ -14,9 +14,6 @@ use super::{Compared, Sample, Side};
 use crate::report::OffReason;
 use crate::report::text::units::percent;
 use serde::Serialize;
-
-/// A cause, or somebody who ran, explains a change if it makes at least this share of it.
-pub(super) const EXPLAINED_SHARE_MIN: f64 = 0.5;
 
 /// Another percentile is told if it changed by this ratio more than the 99th.
 const FURTHER_RATIO_MIN: f64 = 1.5;
@@ -62,22 +59,6 @@ enum Change {
     Undecided {
         repeats: Option<u64>,
     },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
-    More,
-    Less,
-}
-
-impl Way {
-    /// What makes a change of this way positive.
-    pub(super) fn sign(self) -> f64 {
-        match self {
-            Way::More => 1.0,
-            Way::Less => -1.0,
-        }
-    }
 }
 
 impl Change {

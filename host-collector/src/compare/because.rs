@@ -4,7 +4,6 @@
 //! A reason is said only if it explains the change: the requests' mean has to move the same way, and what
 //! is named has to make at least half of what moved, of the causes and of the percentile.
 
-use super::answer::{EXPLAINED_SHARE_MIN, Way};
 use super::metrics::{Metric, Unit};
 use super::{Run, Side};
 use crate::join::{Part, Phase};
@@ -14,6 +13,26 @@ use crate::report::model::{Class, Summary};
 use crate::report::text::units::whole_percent;
 use crate::report::verdict::label;
 use std::collections::BTreeMap;
+
+/// A cause, or somebody who ran, explains a change if it makes at least this share of it.
+pub(super) const EXPLAINED_SHARE_MIN: f64 = 0.5;
+
+/// Which way something changed from A to B.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    More,
+    Less,
+}
+
+impl Way {
+    /// What makes a change of this way positive.
+    pub(super) fn sign(self) -> f64 {
+        match self {
+            Way::More => 1.0,
+            Way::Less => -1.0,
+        }
+    }
+}
 
 /// What the requests of one run waited for.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,7 +2,7 @@
 //! time: by vslice, and from the kernel's own tracepoints in an instance of tracefs.
 
 use super::SelftestError;
-use super::machine::Stage;
+use super::stage::Stage;
 use super::subject::{Recorded, Subject};
 use super::witness::Witness;
 use crate::compare::statistics::{Interval, RESAMPLES_COUNT, mean, mean_interval};

@@ -2,11 +2,11 @@
 
 use super::observe::Departure;
 use super::rows::{Made, Promise, promise};
+use super::stage::Stage;
 use super::subject::{Recorded, Scored, Subject};
 use super::truth::{self, Shared, Told};
 use super::witness::{Testimony, Witness};
-use super::{Outcome, SelftestConfig, SelftestError, Skipped};
-use crate::lab::plan::Accelerator;
+use super::{Outcome, SelftestError, Skipped};
 use crate::rig::boot_sector::Guest;
 use crate::rig::frontend::Frontend;
 use crate::rig::inject::InjectError;
@@ -18,8 +18,6 @@ use crate::rig::inject::storm::QmpStorm;
 use crate::rig::inject::waker::{self, WakerConfig};
 use crate::rig::machine::READER;
 use crate::timeline::{GuestMode, Reason};
-use std::path::Path;
-use std::thread;
 use std::time::Duration;
 
 /// How long QEMU is stopped each time, and how long it runs in between.
@@ -32,17 +30,6 @@ const THROTTLED_MIN_NS: u64 = 5_000_000;
 /// So many windows a scenario gets to make its cases where others have the pCPU too. All of them count,
 /// whatever they show.
 const WINDOWS_MAX: u32 = 4;
-
-/// One accelerator of a self-test.
-#[derive(Debug)]
-pub struct Stage<'a> {
-    /// What the self-test knows.
-    pub config: &'a SelftestConfig,
-    /// QEMU.
-    pub qemu: &'a Path,
-    /// What runs the guests.
-    pub accelerator: Accelerator,
-}
 
 /// Something that is done to a machine for a window.
 struct Scenario {
@@ -283,25 +270,5 @@ impl Slept {
                 sleeps(subject.machine.vcpu())
             )
         })
-    }
-}
-
-impl Stage<'_> {
-    fn mode(&self) -> GuestMode {
-        match self.accelerator {
-            Accelerator::Kvm => GuestMode::Kvm,
-            Accelerator::Tcg => GuestMode::Tcg,
-        }
-    }
-
-    pub(super) fn named(&self, name: &str) -> String {
-        match self.accelerator {
-            Accelerator::Kvm => format!("{name}, KVM"),
-            Accelerator::Tcg => format!("{name}, TCG"),
-        }
-    }
-
-    pub(super) fn wait(&self) {
-        thread::sleep(self.config.window);
     }
 }

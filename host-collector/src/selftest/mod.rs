@@ -25,16 +25,18 @@ mod process_run;
 mod puppet;
 pub mod rows;
 pub mod score;
+mod stage;
 mod subject;
 mod text;
 mod truth;
 pub mod witness;
 
-pub use machine::{Stage, machine_scenarios};
+pub use machine::machine_scenarios;
 pub use observe::{Departure, ObserveError, Observed, UnknownStack, observe};
 pub use puppet::puppet_scenarios;
 pub use rows::{Made, Row, Verdict, rows};
 pub use score::Score;
+pub use stage::Stage;
 pub use text::render;
 
 use crate::lab::plan::Accelerator;

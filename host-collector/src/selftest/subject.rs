@@ -1,10 +1,10 @@
 //! A machine into which causes are injected, and what is recorded of it meanwhile.
 
-use super::machine::Stage;
 use super::observe::{Observed, UnknownStack, observe};
 use super::process_run::ProcessRun;
 use super::rows::Made;
 use super::score::Score;
+use super::stage::Stage;
 use super::truth::Told;
 use super::{SelftestError, truth};
 use crate::host_clock::host_now;
