@@ -99,10 +99,7 @@ fn certainty(change: Change, (a_count, b_count): (usize, usize)) -> String {
 }
 
 fn of_requests(p99: &Difference, others: &[(&str, &Difference)], a: &Side, b: &Side) -> String {
-    let show = |values: &[f64]| {
-        mean(values).map_or_else(|| "-".to_owned(), |mean| Metric::LatencyP99.unit().show(mean))
-    };
-    let (of_a, of_b) = (show(&p99.a), show(&p99.b));
+    let (of_a, of_b) = (mean_latency(&p99.a), mean_latency(&p99.b));
     let change = Change::of(p99.verdict, p99.effect);
     let certainty = certainty(change, (p99.a.len(), p99.b.len()));
     let further = further(p99, others);
@@ -125,6 +122,11 @@ fn of_requests(p99: &Difference, others: &[(&str, &Difference)], a: &Side, b: &S
     }
 }
 
+/// The mean of a latency over the runs of a side.
+fn mean_latency(values: &[f64]) -> String {
+    mean(values).map_or_else(|| "-".to_owned(), |mean| Metric::LatencyP99.unit().show(mean))
+}
+
 /// Another percentile that changed by much more than the 99th did is what somebody who reads one sentence has
 /// to know.
 fn further(p99: &Difference, others: &[(&str, &Difference)]) -> String {
@@ -137,11 +139,8 @@ fn further(p99: &Difference, others: &[(&str, &Difference)]) -> String {
             && apart(of) >= apart(p99) + FURTHER_RATIO_MIN.ln()
     };
     let Some((name, of)) = most.filter(|(_, of)| is_told(of)) else { return String::new() };
-    let show = |values: &[f64]| {
-        mean(values).map_or_else(|| "-".to_owned(), |mean| Metric::LatencyP99.unit().show(mean))
-    };
     let how = how_much(of.effect, "as high", "higher", "lower");
-    format!(" {name} is {how}: {} against {}.", show(&of.b), show(&of.a))
+    format!(" {name} is {how}: {} against {}.", mean_latency(&of.b), mean_latency(&of.a))
 }
 
 /// `6.8 times as high`, `31 % higher`, `85 % lower`.

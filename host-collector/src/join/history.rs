@@ -171,7 +171,8 @@ mod tests {
             }
             history.forget_before(HostNs(forgotten.min(start)));
             // Two I/Os, with a gap between them if the first ends before the second begins.
-            let (first_end, second_start) = (submitted.max(pieces.0.min(completed)), pieces.1.clamp(submitted, completed));
+            let first_end = pieces.0.clamp(submitted, completed);
+            let second_start = pieces.1.clamp(submitted, completed);
             let ios = [submitted..first_end, second_start..completed];
             let io = ios.map(|io| HostNs(io.start)..HostNs(io.end)).to_vec();
             let io = RequestIo::of(io).unwrap();
@@ -180,7 +181,8 @@ mod tests {
             let mut expected = [PartsNs::default(); Phase::ALL.len()];
             for time in start..end {
                 let phase = match time {
-                    _ if time < submitted || (first_end..second_start).contains(&time) => Phase::Queued,
+                    _ if time < submitted => Phase::Queued,
+                    _ if (first_end..second_start).contains(&time) => Phase::Queued,
                     _ if time < completed => Phase::Device,
                     _ => Phase::Completed,
                 };
