@@ -15,6 +15,7 @@ use crate::vmm::cgroup::{Quota, Throttling};
 use crate::vmm::extents::Extent;
 use crate::vmm::host::WholeDisk;
 use proptest::prelude::*;
+use std::collections::HashMap;
 use vslice_wire::{Dropped, GuestTicks, Request};
 
 const DEVICE: u32 = 0xfe0_0000;
@@ -119,7 +120,8 @@ fn event() -> impl Strategy<Value = HostEvent> {
 fn request() -> impl Strategy<Value = RequestItem> {
     let ticks = || us().prop_map(|us| GuestTicks(host_at(us).0));
     let result = prop::sample::select(vec![4096, 4096, 4096, 512, -5]);
-    let request = (0..12_u64, ticks(), ticks(), 0..3_u16, 0..3_u16, result).prop_map(
+    let vcpu = || prop_oneof![9 => Just(1_u16), 1 => 0..3_u16];
+    let request = (0..12_u64, ticks(), ticks(), vcpu(), vcpu(), result).prop_map(
         |(index, submitted, completed, vcpu_submitted, vcpu_completed, result)| {
             RequestItem::Request(Request {
                 index,
@@ -196,8 +198,18 @@ fn any_manifest() -> impl Strategy<Value = Manifest> {
     )
 }
 
+/// Who leaves a pCPU is who came onto it before; without that no request can be given to causes.
+fn follow_each_other(events: &mut [HostEvent]) {
+    let mut last = HashMap::new();
+    for event in events {
+        if let HostEventKind::Switch(switch) = &mut event.kind {
+            switch.prev = last.insert(event.pcpu, switch.next).unwrap_or(switch.prev);
+        }
+    }
+}
+
 /// Stored as a run stores it: in order of time on each pCPU, with its names.
-fn store(run: &RunDir, mut events: Vec<HostEvent>, requests: Vec<RequestItem>) {
+fn store(run: &RunDir, events: &[HostEvent], requests: Vec<RequestItem>) {
     let stack = |id, frames: &[&str]| {
         let frames = frames.iter().map(|frame| (*frame).to_owned()).collect();
         StackNames { id, frames }
@@ -208,7 +220,6 @@ fn store(run: &RunDir, mut events: Vec<HostEvent>, requests: Vec<RequestItem>) {
         stack(2, &["io_schedule", "folio_wait_bit_common", "filemap_fault"]),
     ];
     run.write_stack_names(&stacks).unwrap();
-    events.sort_by_key(|event| event.time);
     for pcpu in [PcpuId(0), PcpuId(1)] {
         let own = events.iter().filter(|event| event.pcpu == pcpu).cloned().collect();
         stream(&run.events_path(pcpu), own, true);
@@ -223,13 +234,18 @@ proptest! {
     #[test]
     fn whatever_a_run_says_its_summary_keeps_the_laws(
         manifest in any_manifest(),
-        events in prop::collection::vec(event(), 0..120),
+        mut events in prop::collection::vec(event(), 0..120),
+        is_consistent in any::<bool>(),
         requests in prop::collection::vec(request(), 0..24),
         exchanges in prop::collection::vec(exchange(), 0..12),
         gaps in prop::collection::vec((us(), us()), 0..6),
     ) {
         let (_scratch, run) = run_dir(&manifest);
-        store(&run, events, requests);
+        events.sort_by_key(|event| event.time);
+        if is_consistent {
+            follow_each_other(&mut events);
+        }
+        store(&run, &events, requests);
         let vm1 = VmName::try_from("vm1").unwrap();
         stream(&run.clock_path(&vm1), exchanges, true);
         let gap = |(start, end): (u64, u64)| HogGapItem {
