@@ -36,7 +36,7 @@ const CALIBRATION_TIME: Duration = Duration::from_secs(2);
 const CALIBRATION_TIMEOUT: Duration = Duration::from_secs(60);
 /// Notices kept of one guest; what it has to say beyond them is passed over.
 pub(crate) const NOTICES_MAX: usize = 100;
-/// Gaps kept of the hogs of one guest: 64 MiB in memory when they are read. Those beyond are passed
+/// Gaps kept of the hogs of one guest: 96 MiB in memory when they are read. Those beyond are passed
 /// over, and the clock is not checked by them.
 const HOG_GAPS_KEPT_MAX: u64 = 4 << 20;
 /// Times kept that KVM told one guest: of a longer run, the first hour or so.

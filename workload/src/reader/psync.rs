@@ -32,7 +32,7 @@ impl Psync {
 /// Bytes, or the negated errno, as `io_uring` gives it without being asked.
 fn result_of(outcome: &io::Result<usize>) -> i32 {
     match outcome {
-        Ok(bytes) => i32::try_from(*bytes).expect("a block has at most 1 MiB"),
+        Ok(bytes) => i32::try_from(*bytes).expect("BLOCK_BYTES ends far below 2 GiB"),
         Err(error) => -error.raw_os_error().unwrap_or(libc::EIO),
     }
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0 OR GPL-2.0-only
 //! Builds the instructions of a BPF program. Pure.
 //!
 //! The instruction set is that of Documentation/bpf/standardization/instruction-set.rst; only what

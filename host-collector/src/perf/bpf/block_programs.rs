@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0 OR GPL-2.0-only
 //! The programs that record what disks do. Pure.
 //!
 //! A disk completes its I/O in an interrupt, whose task is whoever it interrupted, and where a pCPU had

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0 OR GPL-2.0-only
 //! Where the running kernel keeps what a program reads, from its own description of its types: BTF,
 //! `/sys/kernel/btf/vmlinux` (Documentation/bpf/btf.rst).
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0 OR GPL-2.0-only
 //! BPF programs that record the scheduler's events and what disks do: for less than perf's own tracepoint
 //! events cost, and they see what those miss.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0 OR GPL-2.0-only
 //! The programs themselves. Pure.
 //!
 //! They run in the kernel where `sched_switch` and `sched_waking` are traced, decide whether the

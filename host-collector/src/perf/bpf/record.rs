@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0 OR GPL-2.0-only
 //! A record while a program makes it, in the layout of a tracepoint's own. Pure.
 
 use super::super::format::Field;

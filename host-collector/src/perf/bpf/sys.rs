@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0 OR GPL-2.0-only
 //! `bpf(2)`: four of its commands, each one a thin function with `io::Result`.
 #![expect(unsafe_code, reason = "bpf(2) has no wrapper without a C library")]
 
@@ -32,7 +33,10 @@ const LOAD_ATTEMPTS_COUNT: u32 = 5;
 /// What the verifier says at most of why it refuses a program.
 const LOG_BYTES: usize = 64 << 10;
 
-/// Programs may call functions that are for GPL-compatible ones (`license_is_gpl_compatible`).
+/// The licence that the programs are loaded under. Three of the functions that they call are only for
+/// GPL-compatible programs (`gpl_only` in kernel/trace/bpf_trace.c), and the
+/// kernel knows which strings are (`license_is_gpl_compatible` in include/linux/license.h). It is true:
+/// the SPDX line of each file here grants the GPL beside the licences of the rest.
 const LICENSE: &[u8] = b"Dual MIT/GPL\0";
 
 #[derive(Debug, Default)]
