@@ -55,8 +55,8 @@ mod tests {
     use super::*;
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
+    use vslice_spec::ClockChoice;
     use vslice_wire::{Frame, GuestFrame};
-    use vslice_workload::spec::ClockChoice;
 
     #[test]
     fn hello_can_be_sent() {

@@ -9,13 +9,13 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use vslice_spec::WorkloadSpec;
 use vslice_wire::{Dropped, GuestTicks, HOG_GAPS_MAX, HogCount, HogGap, HogGaps, Request};
 use vslice_workload::error::WorkloadError;
 use vslice_workload::gap::{TickRate, TickSample};
 use vslice_workload::hog::{self, Hog, Lookout};
 use vslice_workload::reader::{DiskPlace, Reader, ReaderEnd};
 use vslice_workload::ring::{Consumer, Producer, Record, Recorded, recording_ring};
-use vslice_workload::spec::WorkloadSpec;
 
 pub(crate) use vslice_workload::clock::Clock;
 

@@ -68,7 +68,7 @@ struct Run {
         alias = "connect-timeout-s",
         value_name = "TIME",
         default_value = "30s",
-        value_parser = vslice_workload::duration::parse
+        value_parser = vslice_spec::duration::parse
     )]
     connect_timeout: Duration,
 }

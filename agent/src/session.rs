@@ -16,8 +16,8 @@ use std::mem;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use vslice_spec::WorkloadSpec;
 use vslice_wire::{Done, DoneReason, GuestFrame, GuestTicks, HostFrame, Notice, Ping, Severity};
-use vslice_workload::spec::WorkloadSpec;
 
 /// How often the ring is drained and the lease looked at while a load runs. Pings wake the thread
 /// at once; this is only for what does not arrive on the socket, and each of it is a wakeup of the

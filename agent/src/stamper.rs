@@ -5,10 +5,10 @@ use crate::load::Clock;
 use crate::uptime::uptime;
 use std::path::Path;
 use std::time::Duration;
+use vslice_spec::ClockChoice;
 use vslice_wire::{GuestTicks, HostTime};
 use vslice_workload::error::WorkloadError;
 use vslice_workload::pin::{current_vcpu, pin_current_thread};
-use vslice_workload::spec::ClockChoice;
 
 /// The host is asked for its time on another vCPU than the last time, or after so long.
 const HOST_TIME_INTERVAL: Duration = Duration::from_secs(1);

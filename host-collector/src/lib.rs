@@ -22,7 +22,6 @@ pub mod run;
 pub mod runs;
 pub mod sampling;
 pub mod selftest;
-mod split_mix;
 pub mod store;
 pub mod task;
 pub mod text;

@@ -28,7 +28,7 @@ mod trials;
 use clap::Parser;
 use std::process::ExitCode;
 use std::time::Duration;
-use vslice_workload::duration;
+use vslice_spec::duration;
 
 /// Measures what recording a context switch costs, beside perf and trace-cmd.
 #[derive(Debug, Parser)]

@@ -8,8 +8,8 @@
     expect(unsafe_code, reason = "the TSC and the fences around it have no safe interface")
 )]
 
-use crate::spec::ClockChoice;
 use nix::time::{ClockId, clock_gettime};
+use vslice_spec::ClockChoice;
 
 /// A clock whose readings compare across the threads of one machine, and never step back on one
 /// vCPU. Two vCPUs of one guest may disagree; whoever maps the readings maps each vCPU by itself.

@@ -1,9 +1,9 @@
 //! What can go wrong with a workload before or beside its requests, and what to do about it. A read
 //! that fails is none of this: it is a recorded result.
 
-use crate::spec::SpecError;
 use std::io;
 use std::path::PathBuf;
+use vslice_spec::SpecError;
 
 /// Why a workload cannot start or go on.
 #[derive(Debug, thiserror::Error)]

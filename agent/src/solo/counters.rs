@@ -78,7 +78,7 @@ fn parse_schedstat(bytes: &[u8]) -> Option<SchedStat> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vslice_workload::spec::ClockChoice;
+    use vslice_spec::ClockChoice;
 
     #[test]
     fn schedstat_is_two_numbers_and_more() {

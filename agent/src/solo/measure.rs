@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use vslice_spec::{Engine, Pattern, ReaderSpec};
 use vslice_workload::clock::Clock;
 use vslice_workload::error::WorkloadError;
 use vslice_workload::gap::{Outcome, Probe, Settings, TickRate, TickSample};
 use vslice_workload::reader::{Reader, ReaderEnd};
 use vslice_workload::ring::{Consumer, Record, Recorded, recording_ring};
-use vslice_workload::spec::{Engine, Pattern, ReaderSpec};
 
 /// The counters are read at least so often: what they say of a gap then includes at most so much
 /// time around it.

@@ -8,7 +8,7 @@
 //! calibrate   how fine the loop is here, and what its counters cost
 //! analyse     from what the loops left behind to the report (pure)
 //! model       the report, which is also the JSON
-//! text        the report as text; units are its numbers
+//! text        the report as text
 //! hlog        distributions as an HdrHistogram log
 //! ```
 
@@ -21,7 +21,6 @@ mod model;
 mod options;
 mod steal;
 mod text;
-mod units;
 
 use anyhow::Context;
 pub(crate) use options::Solo;

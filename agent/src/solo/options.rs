@@ -4,9 +4,9 @@ use anyhow::bail;
 use clap::{Args, Parser};
 use std::path::PathBuf;
 use std::time::Duration;
+use vslice_spec::ClockChoice;
+use vslice_spec::duration;
 use vslice_workload::clock::Clock;
-use vslice_workload::duration;
-use vslice_workload::spec::ClockChoice;
 
 /// Shorter, and the loop's own jitter is all gaps.
 const THRESHOLD_MIN: Duration = Duration::from_nanos(500);

@@ -4,9 +4,9 @@
 use super::model::{
     Bin, Calibration, Distribution, ReadingReport, Report, StealReport, VcpuReport,
 };
-use super::units::{count, duration, percent};
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use vslice_spec::quantity::{count, duration, percent};
 use vslice_workload::gap::Kind;
 
 /// From nothing to all of a cell.

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
+use vslice_spec::{ClockChoice, Engine, Pattern, ReaderSpec, WorkloadSpec};
 use vslice_wire::{
     Deframer, Done, Dropped, Frame, GuestFrame, Hello, HogCount, HogGaps, HostFrame, Notice, Ping,
     Pong, Ready, Request,
 };
 use vslice_workload::clock::Clock;
-use vslice_workload::spec::{ClockChoice, Engine, Pattern, ReaderSpec, WorkloadSpec};
 
 /// No test waits this long unless something is wrong.
 const PATIENCE: Duration = Duration::from_secs(90);

@@ -2,9 +2,9 @@
 
 use crate::collector::{BLOCK_BYTES, Pair, Told, last_vcpu};
 use std::time::Duration;
+use vslice_spec::ClockChoice;
 use vslice_wire::{ClockKind, DoneReason, HogGap, HostFrame, PROTOCOL_VERSION, Ping};
 use vslice_workload::clock::Clock;
-use vslice_workload::spec::ClockChoice;
 
 #[test]
 fn a_whole_conversation() {

@@ -228,7 +228,7 @@ pub enum GuestFrame {
 /// What a collector says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostFrame {
-    /// The workload as JSON: `vslice_workload::spec::WorkloadSpec`, at most
+    /// The workload as JSON: `vslice_spec::WorkloadSpec`, at most
     /// [`PLAN_BYTES_MAX`](crate::PLAN_BYTES_MAX).
     Plan(Vec<u8>),
     /// See [`Ping`].

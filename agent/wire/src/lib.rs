@@ -7,7 +7,7 @@
 //! ```text
 //! agent                                   collector
 //!   | -- Hello ---------------------------> |   who I am, which protocol I speak
-//!   | <--------------------------- Plan --- |   what to run (JSON, see vslice_workload::spec)
+//!   | <--------------------------- Plan --- |   what to run (JSON, see vslice_spec::workload)
 //!   | -- Ready ---------------------------> |   file checked, clock chosen
 //!   | <-- Ping ... Pong ------------------> |   the clock exchange; every Ping renews the lease
 //!   | -- HostTime ------------------------> |   beside a Pong, where KVM tells the host's clock

@@ -14,7 +14,7 @@ use vslice::selftest::{Outcome, Row, Score, SelftestConfig, Skipped, Stage, rend
 use vslice::timeline::Reason;
 use vslice::vmm::host::{self, HostPcpus};
 use vslice::vmm::host_disks::HostDisks;
-use vslice_workload::duration;
+use vslice_spec::duration;
 
 /// The arguments of `vslice selftest`.
 #[derive(Debug, Args)]

@@ -12,8 +12,8 @@ use super::vcpus::{TOLD_NS_PER_S_MIN, VcpuMetric, VcpuMetricRecord, VcpuRecord};
 use super::verdict::{Difference, MARGIN_RELATIVE, Undecided, Verdict, runs};
 use super::{Compared, Sample, Side};
 use crate::report::OffReason;
-use crate::report::text::units::percent;
 use serde::Serialize;
+use vslice_spec::quantity::percent;
 
 /// Another percentile is told if it changed by this ratio more than the 99th.
 const FURTHER_RATIO_MIN: f64 = 1.5;

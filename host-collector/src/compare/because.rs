@@ -10,9 +10,9 @@ use crate::join::{Part, Phase};
 use crate::report::causes::{Cause, Kind, NAMED_SHARE, NEARLY_ALL, Weight};
 use crate::report::evidence::EvidenceLevel;
 use crate::report::model::{Class, Summary};
-use crate::report::text::units::whole_percent;
 use crate::report::verdict::label;
 use std::collections::BTreeMap;
+use vslice_spec::quantity::whole_percent;
 
 /// A cause, or somebody who ran, explains a change if it makes at least this share of it.
 pub(super) const EXPLAINED_SHARE_MIN: f64 = 0.5;

@@ -4,13 +4,13 @@ use super::statistics::Scale;
 use crate::join::Part;
 use crate::report::evidence::EvidenceLevel;
 use crate::report::model::{Summary, Timeslices, Vcpu};
-use crate::report::text::units::{duration, percent};
 use crate::report::verdict::label as part_label;
 use crate::report::{OffReason, text};
 use crate::run::manifest::Manifest;
 use crate::timeline::Reason;
 use crate::units::VcpuId;
 use serde::Serialize;
+use vslice_spec::quantity::{duration, percent};
 
 /// Requests without a place on the host's clock, as a share of a run's, above which the others do not
 /// stand for the run.

@@ -2,8 +2,8 @@
 
 use crate::report::model::Timeslices;
 use crate::report::text::page::{Page, Tone};
-use crate::report::text::units::{counted, duration};
 use serde::Serialize;
+use vslice_spec::quantity::{counted, duration};
 
 /// Where most timeslices of the reader's vCPU lie in one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -3,9 +3,9 @@
 //! The unit of observation is the run. Requests of one run share its guest, its caches and its place on
 //! the host, so thousands of them are no thousands of observations.
 
-use crate::split_mix::SplitMix64;
 use serde::Serialize;
 use std::f64::consts::{FRAC_2_PI, SQRT_2};
+use vslice_spec::split_mix::SplitMix64;
 
 /// Resamples of the bootstrap.
 pub const RESAMPLES_COUNT: usize = 10_000;

@@ -6,7 +6,7 @@ use super::verdict::{ClaimVerdict, Verdict, show_effect, show_interval};
 use super::{Compared, Comparison, MetricRecord, Sample, SideRecord, margins, spread};
 use crate::report::Style;
 use crate::report::text::page::{Page, Table, Tone, shorten};
-use crate::report::text::units::{count, counted};
+use vslice_spec::quantity::{count, counted};
 
 /// Characters of a path that are printed; the JSON has it whole.
 const PATH_CHARS_MAX: usize = 60;

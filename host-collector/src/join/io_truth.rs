@@ -11,8 +11,8 @@ use crate::units::{HostNs, PcpuId, Tid, VcpuId};
 use crate::vmm::extents::Extent;
 use proptest::prelude::*;
 use std::ops::Range;
+use vslice_spec::Pattern;
 use vslice_wire::{GuestTicks, Request};
-use vslice_workload::spec::Pattern;
 
 const THREAD: Tid = Tid(100);
 const BLOCK_SECTORS: u64 = 8;

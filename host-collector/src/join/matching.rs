@@ -359,8 +359,8 @@ mod tests {
     use crate::host_event::BlockStep;
     use crate::units::Tid;
     use crate::vmm::extents::Extent;
+    use vslice_spec::Pattern;
     use vslice_wire::{GuestTicks, Request};
-    use vslice_workload::spec::Pattern;
 
     /// How much is looked at for each of so many requests that are in flight together.
     fn looks_per_request(depth: u64) -> f64 {

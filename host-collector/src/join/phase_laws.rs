@@ -10,8 +10,8 @@ use crate::timeline::{Reason, RunMode, Sleep, Span, ThreadState};
 use crate::units::{HostNs, PcpuId, Tid, VcpuId};
 use crate::vmm::extents::Extent;
 use proptest::prelude::*;
+use vslice_spec::Pattern;
 use vslice_wire::{GuestTicks, Request};
-use vslice_workload::spec::Pattern;
 
 const THREAD: Tid = Tid(100);
 const UNIT_NS: u64 = 1000;

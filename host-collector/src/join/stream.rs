@@ -435,8 +435,8 @@ mod tests {
     use crate::join::target::HostAccess;
     use crate::timeline::RunMode;
     use crate::units::PcpuId;
+    use vslice_spec::Pattern;
     use vslice_wire::{GuestTicks, Request};
-    use vslice_workload::spec::Pattern;
 
     const SPANS_COUNT: u64 = 5_000;
 

@@ -2,8 +2,8 @@
 
 use crate::vmm::extents::Extent;
 use std::ops::Range;
-use vslice_workload::reader::offset_of;
-use vslice_workload::spec::Pattern;
+use vslice_spec::Pattern;
+use vslice_spec::offsets::offset_of;
 
 const SECTOR_BYTES: u64 = 512;
 

@@ -1,13 +1,13 @@
 //! Scratch images: the disks that guests read.
 
 use super::plan::DiskPlan;
-use crate::split_mix::SplitMix64;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use thiserror::Error;
+use vslice_spec::split_mix::SplitMix64;
 
 /// Why there is no image.
 #[derive(Debug, Error)]

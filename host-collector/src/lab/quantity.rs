@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serializer};
 use std::time::Duration;
 use thiserror::Error;
-use vslice_workload::duration::{self, DurationError};
+use vslice_spec::duration::{self, DurationError};
 
 /// Why a text is not a size or a duration.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -1,6 +1,5 @@
 //! What of a host's placement costs its guests latency.
 
-use crate::report::text::units::duration;
 use crate::units::PcpuId;
 use crate::vmm::cgroup::{Quota, VcpuQuota};
 use crate::vmm::found::{FoundThread, FoundVm, UNSEEN_VCPUS_ADVICE};
@@ -8,6 +7,7 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use vslice_spec::quantity::duration;
 
 /// Something that bites.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -9,11 +9,11 @@ use super::causes::{Cause, Group, Kind, NAMED_SHARE, NEARLY_ALL, Weight, groups}
 use super::io::IoClass;
 use super::model::{Class, Summary};
 use super::quota;
-use super::text::units::whole_percent;
 use super::totals::{share, sum};
 use super::verdict::{DOMINANT_SHARE, INACTIVITY_SHARE, requesters, who};
 use crate::join::{Part, Phase};
 use crate::units::PcpuId;
+use vslice_spec::quantity::whole_percent;
 
 /// A class of requests, with what there is to say of it.
 #[derive(Debug, Clone, Copy)]

@@ -7,12 +7,12 @@ use super::model::{Class, Summary, Vcpu};
 use super::quota;
 use super::reason::OffReason;
 use super::sentence::Told;
-use super::text::units::{known_duration, percent, whole_percent};
 use super::totals::{share, sum};
 use crate::join::Part;
 use crate::sampling::Doing;
 use crate::units::VcpuId;
 use std::fmt::Write as _;
+use vslice_spec::quantity::{known_duration, percent, whole_percent};
 
 /// Something explains the tail if it takes at least this share of its time ...
 pub const DOMINANT_SHARE: f64 = 0.5;

@@ -3,10 +3,10 @@
 use super::evidence::EvidenceLevel;
 use super::io::{HiddenTask, UnphasedBy};
 use super::text::io::why;
-use super::text::units::{count, counted, duration, percent};
 use crate::units::VcpuId;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use vslice_spec::quantity::{count, counted, duration, percent};
 
 /// One thing to know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -23,7 +23,7 @@ use crate::vmm::way::NO_WAY_ADVICE;
 use std::error::Error;
 use std::io;
 use std::path::PathBuf;
-use vslice_workload::spec::SpecError;
+use vslice_spec::SpecError;
 
 /// What ends a run, as a sentence for the person who started it.
 #[derive(Debug, thiserror::Error)]

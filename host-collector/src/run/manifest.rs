@@ -15,8 +15,8 @@ use crate::vmm::host::WholeDisk;
 use crate::vmm::memory_map::MemoryMap;
 use crate::vmm::scheduling::Scheduling;
 use serde::{Deserialize, Serialize};
+use vslice_spec::Pattern;
 use vslice_wire::{ClockKind, DoneReason, Hello};
-use vslice_workload::spec::Pattern;
 
 /// The schema of `run.json`; a reader refuses any other.
 pub const SCHEMA: &str = "vslice.run/2";

@@ -11,8 +11,8 @@ use crate::lab::plan::VmPlan;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
+use vslice_spec::WorkloadSpec;
 use vslice_wire::{Done, Ready};
-use vslice_workload::spec::WorkloadSpec;
 
 /// Between two looks for a guest that has not connected yet.
 const ACCEPT_INTERVAL: Duration = Duration::from_millis(20);

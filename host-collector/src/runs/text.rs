@@ -3,7 +3,7 @@
 use super::{Figures, Outcome, Run, Runs};
 use crate::report::Style;
 use crate::report::text::page::{Page, Table, Tone, shorten};
-use crate::report::text::units::{count, counted, known_duration, percent};
+use vslice_spec::quantity::{count, counted, known_duration, percent};
 
 /// Columns of a path that are printed; the JSON has it whole.
 const PATH_COLUMNS_MAX: usize = 60;

@@ -19,8 +19,8 @@ use nix::mount::MsFlags;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use vslice_spec::ClockChoice;
 use vslice_workload::clock::Clock;
-use vslice_workload::spec::ClockChoice;
 
 /// Readings of which the quickest is kept: an interrupt may come into one of them, hardly into all.
 const TRIES: usize = 10;

@@ -21,10 +21,10 @@ use vslice::host_event::{HostEvent, HostEventKind};
 use vslice::perf::{RecordPlan, Recorder, SinkError};
 use vslice::rig::inject::rival;
 use vslice::units::{PcpuId, Tid};
+use vslice_spec::ClockChoice;
 use vslice_tests::{Lab, not_judged};
 use vslice_workload::clock::Clock;
 use vslice_workload::gap::{TickRate, TickSample};
-use vslice_workload::spec::ClockChoice;
 
 const NAME: &str = "solo_sees_what_the_host_took";
 

@@ -1,7 +1,6 @@
 //! A file of real data: written to the last byte, and not compressible by a disk or a VMM that
 //! would otherwise read zeroes from nowhere.
 
-use super::offsets::scramble;
 use crate::error::WorkloadError;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
@@ -10,6 +9,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use vslice_spec::split_mix::SplitMix64;
 
 /// How much is written at once.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -90,7 +90,7 @@ fn write_data(file: &mut File, total_bytes: u64) -> io::Result<()> {
 /// Fills `chunk` with the pseudo-random words from `word_position` on.
 fn fill(chunk: &mut [u8], word_position: u64) {
     for (word, position) in chunk.chunks_exact_mut(WORD_BYTES).zip(word_position..) {
-        word.copy_from_slice(&scramble(position).to_le_bytes());
+        word.copy_from_slice(&SplitMix64(0).at(position).to_le_bytes());
     }
 }
 

@@ -13,7 +13,6 @@
 mod buffer;
 mod create;
 mod disk;
-mod offsets;
 mod psync;
 mod session;
 mod target;
@@ -23,16 +22,15 @@ use crate::clock::Clock;
 use crate::error::WorkloadError;
 use crate::pin::pin_current_thread;
 use crate::ring::Producer;
-use crate::spec::{Engine, ReaderSpec, validate_io_scheduler};
 pub use disk::DiskPlace;
 use disk::SchedulerSetting;
-pub use offsets::offset_of;
 use psync::Psync;
 use session::Session;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use target::Target;
 use uring::Uring;
+use vslice_spec::workload::{Engine, ReaderSpec, validate_io_scheduler};
 
 /// A reader that has everything it needs: after [`Reader::prepare`], only reads are left to do.
 ///
@@ -145,8 +143,8 @@ impl Reader {
 mod tests {
     use super::*;
     use crate::ring::{Recorded, recording_ring};
-    use crate::spec::{ClockChoice, Pattern};
     use std::fs::OpenOptions;
+    use vslice_spec::{ClockChoice, Pattern};
 
     /// A file that is open for writing only: every read of it fails with `EBADF`.
     fn unreadable() -> std::fs::File {

@@ -1,12 +1,12 @@
 //! What both engines share: when the reader is done, and what is recorded of each read.
 
 use super::ReaderEnd;
-use super::offsets::Offsets;
 use crate::clock::{Clock, coarse_now_ns};
 use crate::pin::current_vcpu;
 use crate::ring::{Producer, Record};
-use crate::spec::ReaderSpec;
 use std::sync::atomic::{AtomicBool, Ordering};
+use vslice_spec::ReaderSpec;
+use vslice_spec::offsets::Offsets;
 
 /// The state of one run of a reader.
 #[derive(Debug)]

@@ -7,7 +7,6 @@ use super::disk::{
     DEVICES, DISK_PATIENCE, Disk, DiskPlace, SYSFS, SchedulerSetting, find_only_disk,
 };
 use crate::error::WorkloadError;
-use crate::spec::{AUTO_TARGET, ReaderSpec};
 use nix::errno::Errno;
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use nix::unistd::{Whence, lseek};
@@ -15,6 +14,7 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use vslice_spec::workload::{AUTO_TARGET, ReaderSpec};
 
 /// `statfs.f_type` of ramfs (linux/magic.h), which an initramfs without tmpfs is.
 const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);

@@ -6,10 +6,10 @@ use libtest_mimic::{Completion, Failed, Trial};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use vslice_spec::ReaderSpec;
 use vslice_workload::clock::Clock;
 use vslice_workload::error::WorkloadError;
 use vslice_workload::reader::Reader;
-use vslice_workload::spec::ReaderSpec;
 
 const DISK_BYTES: usize = 8 << 20;
 

@@ -7,9 +7,9 @@ use libtest_mimic::{Completion, Failed, Trial};
 use std::fs::OpenOptions;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use vslice_spec::{Engine, Pattern, ReaderSpec};
 use vslice_workload::reader::ReaderEnd;
 use vslice_workload::ring::{DroppedRecords, Recorded, recording_ring};
-use vslice_workload::spec::{Engine, Pattern, ReaderSpec};
 
 const BLOCK: i32 = 4096;
 

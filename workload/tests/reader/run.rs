@@ -5,10 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use tempfile::TempDir;
+use vslice_spec::{ClockChoice, Engine, Pattern, ReaderSpec};
 use vslice_workload::clock::Clock;
 use vslice_workload::reader::{Reader, ReaderEnd};
 use vslice_workload::ring::{Record, Recorded, recording_ring};
-use vslice_workload::spec::{ClockChoice, Engine, Pattern, ReaderSpec};
 
 pub(crate) const BLOCK_BYTES: u32 = 4096;
 

@@ -8,10 +8,10 @@ use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
+use vslice_spec::{ReaderSpec, SpecError};
 use vslice_workload::clock::Clock;
 use vslice_workload::error::WorkloadError;
 use vslice_workload::reader::Reader;
-use vslice_workload::spec::{ReaderSpec, SpecError};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![

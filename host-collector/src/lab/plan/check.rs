@@ -2,7 +2,7 @@
 
 use super::{Accelerator, Aio, DiskPlan, Plan, PlanError, Problem, VmPlan};
 use std::collections::BTreeSet;
-use vslice_workload::spec::SpecError;
+use vslice_spec::SpecError;
 
 const MIB: u64 = 1 << 20;
 
@@ -160,7 +160,7 @@ mod tests {
     use crate::lab::plan::{Accelerator, Overrides};
     use crate::units::{PcpuId, VcpuId};
     use proptest::prelude::*;
-    use vslice_workload::spec::{Engine, WorkloadSpec};
+    use vslice_spec::{Engine, WorkloadSpec};
 
     /// The demo plan with one text replaced by another.
     fn changed(from: &str, to: &str) -> Result<Plan, PlanError> {

@@ -13,7 +13,7 @@ use crate::vmm::host::HostPcpus;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::Path;
-use vslice_workload::spec::{ClockChoice, Engine, Pattern, ReaderSpec, WorkloadSpec};
+use vslice_spec::{ClockChoice, Engine, Pattern, ReaderSpec, WorkloadSpec};
 
 pub use overrides::Overrides;
 pub use problem::{PlanError, Problem};
@@ -59,7 +59,7 @@ pub struct Plan {
     )]
     pub boot_timeout_ms: u64,
     /// How long an agent goes on without a sign of life of its collector, in [200 ms, 60 s]
-    /// ([`LEASE_MS`](vslice_workload::spec::LEASE_MS)). A host
+    /// ([`LEASE_MS`](vslice_spec::workload::LEASE_MS)). A host
     /// that keeps its collector waiting for longer ends its runs early.
     #[serde(rename = "lease", default = "lease_default", with = "quantity::duration_text")]
     pub lease_ms: u64,
@@ -165,7 +165,7 @@ pub struct ReaderPlan {
     #[serde(default = "depth_default")]
     pub depth: u16,
     /// The size of one read in bytes: a power of two in [512, 1 MiB]
-    /// ([`BLOCK_BYTES`](vslice_workload::spec::BLOCK_BYTES)).
+    /// ([`BLOCK_BYTES`](vslice_spec::workload::BLOCK_BYTES)).
     #[serde(rename = "block", default = "block_default", with = "quantity::bytes_text")]
     pub block_bytes: u64,
     /// What all reads come to, in bytes.

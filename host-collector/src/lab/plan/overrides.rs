@@ -5,7 +5,7 @@ use crate::lab::quantity::{parse_bytes, parse_duration_ms};
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::Error as ValueError;
-use vslice_workload::spec::{Engine, Pattern};
+use vslice_spec::{Engine, Pattern};
 
 /// Values that replace a plan's; those of readers and disks do so in every VM that has one.
 #[derive(Debug, Clone, PartialEq, Eq, Default, clap::Args)]

@@ -3,7 +3,7 @@
 use crate::units::PcpuId;
 use crate::vmm::host::HostPcpus;
 use thiserror::Error;
-use vslice_workload::spec::SpecError;
+use vslice_spec::SpecError;
 
 /// Why a plan cannot be used.
 #[derive(Debug, Error)]

@@ -2,7 +2,6 @@
 
 use super::NAME_CHARS_MAX;
 use super::page::{Page, Tone, shorten};
-use super::units::{count, counted, duration, percent};
 use crate::join::Part;
 use crate::report::model::{
     AttributionName, ChainSpan, NamedThread, StaySplit, Summary, WhyUnknown, WorstRequest,
@@ -11,6 +10,7 @@ use crate::report::totals::{share, sum};
 use crate::report::verdict::label;
 use crate::units::PcpuId;
 use std::cmp::Reverse;
+use vslice_spec::quantity::{count, counted, duration, percent};
 
 /// Spans of a chain that get a line of their own, the longest ones; the JSON has them all.
 pub(super) const LINES_MAX: usize = 12;

@@ -2,10 +2,10 @@
 
 use super::NAME_CHARS_MAX;
 use super::page::{Page, Tone, shorten};
-use super::units::{count, counted, duration};
 use crate::report::clock::{Clock, ClockCut, ClockMethod, HogCheck, WordCheck};
 use crate::report::model::Summary;
 use crate::report::totals::sum;
+use vslice_spec::quantity::{count, counted, duration};
 
 /// Steps that are shown; the JSON has more.
 const CUTS_SHOWN_MAX: usize = 4;

@@ -1,9 +1,9 @@
 //! What is printed instead of numbers of which some are wrong, and nobody knows which.
 
 use super::page::{Page, Tone};
-use super::units::count;
 use crate::report::laws;
 use crate::report::model::Summary;
+use vslice_spec::quantity::count;
 
 /// Says that a summary contradicts itself, and how, of no more than so many laws with so many lines each;
 /// `false` if it does not, and nothing is said.

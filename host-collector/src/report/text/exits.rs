@@ -3,8 +3,8 @@
 use super::NAME_CHARS_MAX;
 use super::page::{Page, Table, Tone, shorten};
 use super::tables::vcpu_name;
-use super::units::{count, counted, duration};
 use crate::report::model::{ExitKind, Exits, Summary};
+use vslice_spec::quantity::{count, counted, duration};
 
 /// Reasons listed for one vCPU and kind; the JSON has more.
 const EXITS_SHOWN_MAX: usize = 6;

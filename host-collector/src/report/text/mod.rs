@@ -13,7 +13,6 @@ mod service;
 mod style;
 mod table;
 mod tables;
-pub mod units;
 mod vcpus;
 
 pub use front::{LINES_MAX, render};

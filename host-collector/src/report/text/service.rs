@@ -3,7 +3,7 @@
 use super::super::model::Summary;
 use super::NAME_CHARS_MAX;
 use super::page::{Page, Table, Tone, shorten};
-use super::units::count;
+use vslice_spec::quantity::count;
 
 /// Of VMs of which requests are known: what a thread did per request says where the disk is served.
 pub(super) fn service(page: &mut Page, summary: &Summary) {

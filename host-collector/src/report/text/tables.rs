@@ -2,7 +2,6 @@
 
 use super::NAME_CHARS_MAX;
 use super::page::{Page, Table, Tone, shorten};
-use super::units::{count, duration, known_duration, percent};
 use crate::join::Part;
 use crate::report::model::{
     Antagonist, Class, ClassAntagonist, Members, Relation, StackTotal, Summary, Vcpu,
@@ -12,6 +11,7 @@ use crate::report::totals::share;
 use crate::report::verdict::label;
 use crate::timeline::Reason;
 use crate::units::{PcpuId, VcpuId};
+use vslice_spec::quantity::{count, duration, known_duration, percent};
 
 /// Characters of a bar that stands for 100 %.
 const BAR_CHARS: usize = 12;

@@ -474,7 +474,7 @@ fn phases_that_are_not_known_are_said_at_the_top_of_their_table_and_among_the_lo
     assert!(said < page[heading..].find("all of them").unwrap(), "{page}");
     let said = page.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(said.contains("idle on pCPU0 (71 times)"), "{page}");
-    let unfinished = units::counted(unphased, "request");
+    let unfinished = vslice_spec::quantity::counted(unphased, "request");
     let losses = format!(
         "Losses no scheduler event and no request; the end of the I/O of {unfinished} was not seen"
     );

@@ -3,11 +3,11 @@
 use super::NAME_CHARS_MAX;
 use super::page::{Page, Table, Tone, shorten};
 use super::tables::{self, share_percent, vcpu_name};
-use super::units::{count, duration, known_duration, percent};
 use crate::report::kept::kept_share;
 use crate::report::model::{OffCpu, Summary, Vcpu};
 use crate::report::totals::share;
 use std::cmp::Reverse;
+use vslice_spec::quantity::{count, duration, known_duration, percent};
 
 /// Reasons and antagonists that are listed of one vCPU.
 const ROWS_OF_VCPU_MAX: usize = 3;
@@ -103,7 +103,7 @@ pub(super) fn antagonists(page: &mut Page, summary: &Summary, rows_max: usize) {
 /// That there are rows beside those that are shown.
 pub(super) fn more(page: &mut Page, rows_count: usize) {
     if rows_count > 0 {
-        let rows = super::units::counted(rows_count as u64, "more row");
+        let rows = vslice_spec::quantity::counted(rows_count as u64, "more row");
         page.paragraph("  ", &format!("[{rows}]"), Tone::Dim);
     }
 }

@@ -181,7 +181,7 @@ fn any_manifest() -> impl Strategy<Value = Manifest> {
             }));
             vm.disk = Some(DiskRecord {
                 is_direct: Some(is_direct),
-                pattern: vslice_workload::spec::Pattern::Seq,
+                pattern: vslice_spec::Pattern::Seq,
                 size_bytes: 4 * 4096,
                 offset_bytes: 0,
                 whole_disk: Some(WholeDisk {

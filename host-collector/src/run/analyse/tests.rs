@@ -348,7 +348,7 @@ fn on_disk(manifest: Manifest) -> Manifest {
     let mut manifest = manifest;
     manifest.vms[0].disk = Some(DiskRecord {
         is_direct: Some(true),
-        pattern: vslice_workload::spec::Pattern::Seq,
+        pattern: vslice_spec::Pattern::Seq,
         size_bytes: 1 << 20,
         offset_bytes: 0,
         whole_disk: Some(WholeDisk { name: String::from("vda"), device: DISK, first_sector: 0 }),

@@ -15,7 +15,7 @@ use crate::vmm::qga::Qga;
 use crate::vmm::way::Way;
 use std::path::PathBuf;
 use std::time::Duration;
-use vslice_workload::spec::WorkloadSpec;
+use vslice_spec::WorkloadSpec;
 
 /// How long an agent that was started may take to connect. It tries for as long itself.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);

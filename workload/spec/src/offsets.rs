@@ -1,13 +1,14 @@
 //! Where each read goes: a pure sequence, the same in every run.
 
-use crate::spec::Pattern;
+use crate::split_mix::{SplitMix64, scale};
+use crate::workload::Pattern;
 
 /// Endless offsets in bytes, each one the start of a block of the target.
 ///
 /// The last block of a target that is no multiple of the block size is one of them: reading it
 /// gives less than a block.
 #[derive(Debug, Clone)]
-pub(super) struct Offsets {
+pub struct Offsets {
     pattern: Pattern,
     block_bytes: u64,
     /// At least 1.
@@ -18,7 +19,8 @@ pub(super) struct Offsets {
 
 impl Offsets {
     /// The offsets in a target of `target_bytes`, at least 1, for blocks of `block_bytes`.
-    pub(super) fn new(pattern: Pattern, block_bytes: u32, target_bytes: u64) -> Offsets {
+    #[must_use]
+    pub fn new(pattern: Pattern, block_bytes: u32, target_bytes: u64) -> Offsets {
         let block_bytes = u64::from(block_bytes);
         let block_count = target_bytes.div_ceil(block_bytes).max(1);
         Offsets { pattern, block_bytes, block_count, position: 0 }
@@ -27,7 +29,7 @@ impl Offsets {
     fn at(&self, position: u64) -> u64 {
         let block = match self.pattern {
             Pattern::Seq => position % self.block_count,
-            Pattern::Rand => scale(scramble(position), self.block_count),
+            Pattern::Rand => scale(SplitMix64(0).at(position), self.block_count),
         };
         block * self.block_bytes
     }
@@ -48,22 +50,6 @@ impl Iterator for Offsets {
 #[must_use]
 pub fn offset_of(pattern: Pattern, block_bytes: u32, target_bytes: u64, index: u64) -> u64 {
     Offsets::new(pattern, block_bytes.max(1), target_bytes).at(index)
-}
-
-/// The `position`th number of SplitMix64 from seed 0: 64 even and independent bits (Steele, Lea,
-/// Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014; constants of
-/// <https://prng.di.unimi.it/splitmix64.c>).
-pub(super) fn scramble(position: u64) -> u64 {
-    let mut bits = position.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ (bits >> 31)
-}
-
-/// Maps 64 random bits to `[0, count)`, as evenly as `count` / 2^64 allows, without a division.
-fn scale(bits: u64, count: u64) -> u64 {
-    u64::try_from((u128::from(bits) * u128::from(count)) >> 64)
-        .expect("a product of two 64-bit numbers has 128 bits")
 }
 
 #[cfg(test)]
@@ -98,7 +84,7 @@ mod tests {
     /// The reference values are those of `splitmix64.c` with `x = 0`.
     #[test]
     fn the_random_sequence_is_splitmix64() {
-        let numbers: Vec<u64> = (0..3).map(scramble).collect();
+        let numbers: Vec<u64> = (0..3).map(|position| SplitMix64(0).at(position)).collect();
         assert_eq!(numbers, [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4, 0x06c4_5d18_8009_454f]);
         // 0xe2 / 0x100 of 1000 blocks, and so on.
         assert_eq!(first(3, Pattern::Rand, 512, 512_000), [883 * 512, 431 * 512, 26 * 512]);

@@ -236,7 +236,10 @@ impl ReaderSpec {
 
 /// Refuses what the kernel would not take for a name either, so that a file in sysfs gets nothing
 /// else. The kernel's own names have at most 15 bytes (`ELV_NAME_MAX` is 16).
-pub(crate) fn validate_io_scheduler(name: &str) -> Result<(), SpecError> {
+///
+/// # Errors
+/// If it is no such name.
+pub fn validate_io_scheduler(name: &str) -> Result<(), SpecError> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     if (1..16).contains(&name.len()) && name.bytes().all(plain) {
         Ok(())

@@ -1,4 +1,4 @@
-//! Numbers as people read them.
+//! Numbers as people read them: one form for the agent and the reports.
 
 const DURATIONS: [(&str, f64); 4] = [("ns", 1.0), ("us", 1e3), ("ms", 1e6), ("s", 1e9)];
 const BYTES: [(&str, f64); 5] = [("B", 1.0), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12)];
