@@ -1,8 +1,8 @@
 //! Reads the host's clocks.
 
-use crate::clock::host_time::HostClocks;
-use crate::units::HostNs;
 use nix::time::{ClockId, clock_gettime};
+use vslice_core::clock::host_time::HostClocks;
+use vslice_core::units::HostNs;
 
 /// Now, on the clock of every host record.
 #[must_use]

@@ -5,13 +5,10 @@
 //! start guests and find their threads; [`run`] puts everything together, and [`compare`] sets runs of two
 //! conditions against each other.
 
-pub mod clock;
 pub mod compare;
 pub mod experiment;
 pub mod guest;
 pub mod host_clock;
-pub mod host_event;
-pub mod join;
 pub mod lab;
 pub mod perf;
 mod private_mount;
@@ -23,8 +20,4 @@ pub mod runs;
 pub mod sampling;
 pub mod selftest;
 pub mod store;
-pub mod task;
-pub mod text;
-pub mod timeline;
-pub mod units;
 pub mod vmm;

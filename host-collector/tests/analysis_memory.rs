@@ -4,19 +4,19 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::error::Error;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use vslice::clock::Exchange;
-use vslice::host_event::{
-    BlockEvent, BlockStep, HostEvent, HostEventKind, PrevState, StackId, Switch,
-};
-use vslice::join::Part;
 use vslice::report::Summary;
 use vslice::run::analyse;
 use vslice::run::manifest::SCHEMA;
 use vslice::store::{
     ClockSample, HogGapItem, RequestItem, RunDir, StackNames, StreamWriter, VmName,
 };
-use vslice::timeline::Reason;
-use vslice::units::{GuestTicks, HostNs, PcpuId, Tid, VcpuId};
+use vslice_core::clock::Exchange;
+use vslice_core::host_event::{
+    BlockEvent, BlockStep, HostEvent, HostEventKind, PrevState, StackId, Switch,
+};
+use vslice_core::join::Part;
+use vslice_core::timeline::Reason;
+use vslice_core::units::{GuestTicks, HostNs, PcpuId, Tid, VcpuId};
 use vslice_wire::Request;
 
 struct Counting;

@@ -21,9 +21,9 @@ use vslice::rig::boot_sector::Guest;
 use vslice::rig::frontend::Frontend;
 use vslice::rig::inject::rival;
 use vslice::rig::machine::{Machine, MachineConfig, Placement, START_LIMIT};
-use vslice::units::{PcpuId, Tid};
 use vslice::vmm::host::{HostPcpus, disk_facts};
 use vslice::vmm::pin::affinity;
+use vslice_core::units::{PcpuId, Tid};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const NAP: Duration = Duration::from_millis(20);

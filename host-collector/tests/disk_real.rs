@@ -13,12 +13,12 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
-use vslice::host_event::{BlockEvent, BlockStep, HostEvent, HostEventKind};
 use vslice::perf::{
     RecordPlan, Recorder, SchedulerSource, SinkError, check_disk_programs, check_rights,
 };
-use vslice::units::{PcpuId, Tid};
 use vslice::vmm::host::{WholeDisk, whole_disk};
+use vslice_core::host_event::{BlockEvent, BlockStep, HostEvent, HostEventKind};
+use vslice_core::units::{PcpuId, Tid};
 
 const BLOCK_BYTES: usize = 4096;
 const FILE_BYTES: usize = 1 << 20;

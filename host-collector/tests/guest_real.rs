@@ -19,10 +19,10 @@ use std::time::Duration;
 use support::{Guarded, Outcome, STEP_LIMIT, check, libvirt_missing, libvirtd, virsh, wait_for};
 use vslice::lab::tools;
 use vslice::perf::check_rights;
-use vslice::units::PcpuId;
 use vslice::vmm::qga::{LibvirtDaemon, Qga};
 use vslice::vmm::qmp::Qmp;
 use vslice::vmm::{found, host};
+use vslice_core::units::PcpuId;
 
 /// A guest under TCG has booted after 10 to 20 s.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);

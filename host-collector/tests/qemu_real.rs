@@ -18,7 +18,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use vslice::lab::tools;
-use vslice::units::{PcpuId, Tid, VcpuId};
 use vslice::vmm::bql::{self, Bql, BqlError};
 use vslice::vmm::found::{self, Vmm};
 use vslice::vmm::memory_map::MemoryMap;
@@ -27,6 +26,7 @@ use vslice::vmm::qemu_args::DirectSource;
 use vslice::vmm::qga::{Qga, QgaError};
 use vslice::vmm::qmp::{Qmp, QmpError};
 use vslice::vmm::threads::{self, ThreadRole};
+use vslice_core::units::{PcpuId, Tid, VcpuId};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const NAP: Duration = Duration::from_millis(20);

@@ -14,11 +14,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 use vslice::sampling::plan::PCPU_SHARE_MAX;
 use vslice::sampling::{
-    Doing, Pace, SampleItem, SampledThread, Sampler, SamplerPlan, SamplerTotals, Shown, Sight,
-    Tally, ThreadShares, shown_of,
+    Pace, SampledThread, Sampler, SamplerPlan, SamplerTotals, Shown, Sight, shown_of,
 };
-use vslice::timeline::{GuestMode, LockFacts, LockUser, Reason, Vmm};
-use vslice::units::{HostNs, Tid};
+use vslice_core::samples::{Doing, SampleItem, Tally, ThreadShares};
+use vslice_core::timeline::{GuestMode, LockFacts, LockUser, Reason, Vmm};
+use vslice_core::units::{HostNs, Tid};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use vslice::lab::tools;
 use vslice::perf::check_rights;
 use vslice::selftest::disks::DiskCount;
-use vslice::timeline::Reason;
+use vslice_core::timeline::Reason;
 
 type Outcome = Result<(), Failed>;
 

@@ -5,7 +5,7 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 use std::fs;
 use std::process::{Command, Stdio};
-use vslice::units::PcpuId;
+use vslice_core::units::PcpuId;
 
 /// Where the ping-pong runs and where everybody else does.
 #[derive(Debug, Clone, Copy)]

@@ -15,7 +15,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
-use vslice::units::{PcpuId, Tid};
+use vslice_core::units::{PcpuId, Tid};
 
 /// What a child process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -135,7 +135,7 @@ mod tests {
     use vslice::report::evidence::Evidence;
     use vslice::report::model::{Accelerator, Cost, Environment, Lost, RunStatus};
     use vslice::report::{Facts, Names, SummaryBuilder};
-    use vslice::units::HostNs;
+    use vslice_core::units::HostNs;
 
     fn facts() -> Facts {
         Facts {

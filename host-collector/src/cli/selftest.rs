@@ -11,9 +11,9 @@ use vslice::rig::frontend::Frontend;
 use vslice::rig::machine::choose_accelerator;
 use vslice::selftest::disks::{DiskCount, render_disks};
 use vslice::selftest::{Outcome, Row, Score, SelftestConfig, Skipped, Stage, render, rows, run};
-use vslice::timeline::Reason;
 use vslice::vmm::host::{self, HostPcpus};
 use vslice::vmm::host_disks::HostDisks;
+use vslice_core::timeline::Reason;
 use vslice_spec::duration;
 
 /// The arguments of `vslice selftest`.

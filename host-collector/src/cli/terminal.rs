@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::os::fd::{AsFd, AsRawFd};
 use vslice::report::Style;
 use vslice::report::text::{WIDTH_DEFAULT, WIDTH_MIN};
-use vslice::text::Letters;
+use vslice_core::text::Letters;
 
 /// How a page is printed there.
 pub(super) fn style(out: &(impl IsTerminal + AsFd)) -> Style {

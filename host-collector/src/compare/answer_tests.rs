@@ -4,10 +4,10 @@ use super::super::metrics::Metric;
 use super::super::vcpus::VcpuFigures;
 use super::super::{Comparison, Run, Side};
 use super::*;
-use crate::join::{Part, Phase};
 use crate::report::causes::Cause;
 use crate::report::example;
-use crate::timeline::Reason;
+use vslice_core::join::{Part, Phase};
+use vslice_core::timeline::Reason;
 
 /// Runs with these 99th percentiles in milliseconds, and these slow requests.
 fn with_requests(name: &str, p99_ms: &[f64], of_slow: &SlowRequests) -> Side {

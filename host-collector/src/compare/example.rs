@@ -6,11 +6,11 @@ use super::metrics::{Metric, Reader};
 use super::spread::Spread;
 use super::vcpus::VcpuFigures;
 use super::{Comparison, LeftOut, Run, Side};
-use crate::join::Part;
 use crate::report::OffReason;
-use crate::timeline::Reason;
-use crate::units::VcpuId;
 use std::collections::BTreeMap;
+use vslice_core::join::Part;
+use vslice_core::timeline::Reason;
+use vslice_core::units::VcpuId;
 
 /// Runs with these timeslice CVs and waits for the big lock, in nanoseconds a second.
 pub(super) fn side(name: &str, has_iothread: bool, runs: &[(f64, f64)]) -> Side {

@@ -73,7 +73,7 @@ fn every_other_difference_is_named() {
         ["not comparable: frequency governor none against powersave"]
     );
     assert_eq!(
-        change(&|b| b.vms[0].threads[1].pinned = Some(crate::units::PcpuId(3))),
+        change(&|b| b.vms[0].threads[1].pinned = Some(vslice_core::units::PcpuId(3))),
         ["not comparable: vm1's vCPU1 on pCPU1 against pCPU3"]
     );
     assert_eq!(

@@ -3,9 +3,9 @@
 use super::example::{attached, doubtful, held, neighbour, side, thin, vcpu};
 use super::metrics::Metric;
 use super::{Comparison, LeftOut, SCHEMA};
-use crate::join::Part;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use vslice_core::join::Part;
 
 const SCHEMA_MD: &str = include_str!("schema.md");
 

@@ -8,9 +8,9 @@ use super::{Compared, Side};
 use crate::report::OffReason;
 use crate::report::evidence::EvidenceLevel;
 use crate::report::model::{Summary, Vcpu};
-use crate::units::VcpuId;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
+use vslice_core::units::VcpuId;
 
 /// A reason, or somebody who ran, is told of a vCPU where it is at least this on a side: 0.1 % of the
 /// vCPU's time, as [`super::verdict::CONTENTION_SHARE`].

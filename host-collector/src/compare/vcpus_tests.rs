@@ -3,7 +3,7 @@ use super::super::example::{attached, neighbour, vcpu};
 use super::super::verdict::Verdict;
 use super::*;
 use crate::report::example;
-use crate::timeline::Reason;
+use vslice_core::timeline::Reason;
 
 #[test]
 fn figures_are_those_of_the_summary_by_the_second() {

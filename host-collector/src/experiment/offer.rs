@@ -3,11 +3,11 @@
 
 use crate::lab::plan::DiskPlan;
 use crate::lab::qemu::disk_args;
-use crate::text::harmless;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use vslice_core::text::harmless;
 
 /// Starts, and ends at once: it has nothing to run, and is told to quit.
 const QUIT: &[u8] = b"{\"execute\": \"qmp_capabilities\"}\n{\"execute\": \"quit\"}\n";

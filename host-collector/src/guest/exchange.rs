@@ -1,8 +1,8 @@
 //! The clock exchange: which pings are due, and what their pongs say.
 
-use crate::clock::Exchange;
-use crate::units::{HostNs, VcpuId};
 use std::collections::VecDeque;
+use vslice_core::clock::Exchange;
+use vslice_core::units::{HostNs, VcpuId};
 use vslice_wire::{Ping, Pong};
 
 /// Pings that may be without an answer at once; beyond that the oldest is given up.

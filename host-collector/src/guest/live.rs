@@ -1,9 +1,9 @@
 //! Figures of a guest while it runs, for whoever watches. The report never uses them.
 
-use crate::clock::Exchange;
-use crate::units::{GuestTicks, HostNs};
 use hdrhistogram::Histogram;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use vslice_core::clock::Exchange;
+use vslice_core::units::{GuestTicks, HostNs};
 use vslice_wire::Request;
 
 /// The largest latency that is told apart, in guest ticks: more than a minute at 10 GHz.

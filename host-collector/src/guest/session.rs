@@ -7,15 +7,15 @@
 use super::connection::Connection;
 use super::exchange::Exchanger;
 use super::live::Live;
-use crate::clock::Exchange;
-use crate::clock::host_time::ToldTime;
 use crate::host_clock::{host_clocks_now, host_now};
-use crate::text::harmless;
-use crate::units::{HostNs, VcpuId};
 use std::error::Error;
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::time::{Duration, Instant};
+use vslice_core::clock::Exchange;
+use vslice_core::clock::host_time::ToldTime;
+use vslice_core::text::harmless;
+use vslice_core::units::{HostNs, VcpuId};
 use vslice_wire::{
     Deframer, Done, DoneReason, Dropped, Frame, GuestDisk, GuestFrame, Hello, HogCount, HogGap,
     HogGaps, HostFrame, HostTime, Notice, PROTOCOL_VERSION, Ready, Request, Severity,

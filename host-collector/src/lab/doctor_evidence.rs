@@ -5,11 +5,11 @@ use super::finding::Finding;
 use crate::perf::offer::offers;
 use crate::perf::{self, Tracefs};
 use crate::sampling::{NOTHING_SHOWN, Shown, shown_of};
-use crate::units::Tid;
 use crate::vmm::found::FoundVm;
 use crate::vmm::tsc::KvmDebugfs;
 use std::io;
 use std::process::{Command, Stdio};
+use vslice_core::units::Tid;
 
 /// The level that a run gets now, and each thing that recording can use.
 pub(super) fn findings() -> Vec<Finding> {

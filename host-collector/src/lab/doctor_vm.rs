@@ -179,10 +179,10 @@ mod tests {
     #[test]
     fn a_vm_that_is_stopped_is_said() {
         let threads = vec![crate::vmm::found::FoundThread {
-            tid: crate::units::Tid(7),
+            tid: vslice_core::units::Tid(7),
             comm: "CPU 0/TCG".to_owned(),
             role: "vCPU0".to_owned(),
-            vcpu: Some(crate::units::VcpuId(0)),
+            vcpu: Some(vslice_core::units::VcpuId(0)),
             iothread: None,
             affinity: vec![],
         }];

@@ -15,13 +15,13 @@ use super::process::{self, ChildSpec, ProcessError, SupervisedChild};
 use super::qemu::{self, GuestFiles};
 use super::scratch::{PrivateDir, SOCKET_PATH_BYTES_MAX, ScratchError};
 use super::vsock::{GuestEndpoint, Transport, VsockError, VsockWay};
-use crate::units::{PcpuId, Tid};
 use crate::vmm::pin::Pin;
 use crate::vmm::threads::{ThreadRole, VmmThread};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use thiserror::Error;
+use vslice_core::units::{PcpuId, Tid};
 
 /// How long a device process may take to make its socket: it only has to start.
 const DEVICE_START_LIMIT: Duration = Duration::from_secs(10);
@@ -326,9 +326,9 @@ pub fn pins(plan: &Plan, vm: &VmPlan, threads: &[VmmThread]) -> Vec<Pin> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::VcpuId;
     use std::fs;
     use std::process::Command;
+    use vslice_core::units::VcpuId;
 
     #[test]
     fn every_thread_goes_where_the_plan_wants_it() {

@@ -1,8 +1,6 @@
 //! Child processes that never outlive the collector, and whose end never goes unnoticed.
 #![expect(unsafe_code, reason = "Command::pre_exec: what a child does between fork and exec")]
 
-use crate::text::harmless;
-use crate::units::{PcpuId, Tid};
 use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::prctl;
@@ -18,6 +16,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 use thiserror::Error;
+use vslice_core::text::harmless;
+use vslice_core::units::{PcpuId, Tid};
 
 /// How often a process that should end is asked whether it has.
 const POLL: Duration = Duration::from_millis(10);

@@ -1,6 +1,5 @@
 //! A private directory for what exists only during a run: sockets and disks.
 
-use crate::units::Tid;
 use crate::vmm::procfs::{self, StartTicks};
 use nix::unistd::{geteuid, mkdtemp};
 use std::env;
@@ -9,6 +8,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
+use vslice_core::units::Tid;
 
 /// The bytes of a Unix socket's path without the final zero: `sun_path` of unix(7) less one.
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;

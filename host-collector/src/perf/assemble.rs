@@ -19,11 +19,11 @@ use super::format::Formats;
 use super::registers;
 use super::ring::RingError;
 use super::stacks::{Interned, StackTable};
-use crate::host_event::{HostEvent, HostEventKind, PrevState, StackId, Switch};
-use crate::units::{HostNs, PcpuId, Tid};
 use perf_event_open_sys::bindings::PERF_RECORD_SAMPLE;
 use std::collections::BTreeSet;
 use std::ops::Range;
+use vslice_core::host_event::{HostEvent, HostEventKind, PrevState, StackId, Switch};
+use vslice_core::units::{HostNs, PcpuId, Tid};
 
 /// What is known of one ring from batch to batch.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 //! Thread names: said once, and again when they change. Births of threads: said when the thread is seen
 //! first, if nobody was known who had to do with it.
 
-use crate::units::{HostNs, Tid};
 use std::collections::HashMap;
+use vslice_core::units::{HostNs, Tid};
 
 /// Threads whose names are held at most; beyond that all are forgotten and said again.
 const NAMES_MAX: usize = 1 << 16;

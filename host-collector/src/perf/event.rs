@@ -8,10 +8,10 @@
 use super::bytes::{u16_at, u32_at, u64_at};
 use super::registers;
 use super::ring::RingError;
-use crate::units::HostNs;
 use perf_event_open_sys::bindings::{
     PERF_RECORD_COMM, PERF_RECORD_EXIT, PERF_RECORD_FORK, PERF_RECORD_LOST, PERF_RECORD_SAMPLE,
 };
+use vslice_core::units::HostNs;
 
 const HEADER_BYTES: usize = 8;
 const TIME_BYTES: usize = 8;

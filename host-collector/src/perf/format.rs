@@ -169,7 +169,7 @@ pub(super) struct Formats {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::host_event::PrevState;
+    use vslice_core::host_event::PrevState;
 
     /// The fixture files hold the texts as kernels print them, see their README.
     pub(in crate::perf) const SWITCH_6_18: &str =

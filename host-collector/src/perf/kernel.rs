@@ -1,8 +1,8 @@
 //! What the kernel tells beside its perf events.
 
-use crate::units::Tid;
 use std::fs;
 use std::str::FromStr;
+use vslice_core::units::Tid;
 
 /// A number below `/proc/sys/kernel`.
 pub(super) fn sysctl<T: FromStr>(name: &str) -> Option<T> {

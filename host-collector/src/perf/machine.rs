@@ -6,11 +6,11 @@ use super::format::{Detail, DetailFormat, Formats, SwitchFormat, WakingFormat};
 use super::kernel::sysctl;
 use super::opening::not_permitted;
 use super::{RecordError, Tracefs, sys};
-use crate::units::PcpuId;
 use nix::unistd::{SysconfVar, sysconf};
 use perf_event_open_sys::bindings::perf_event_attr;
 use std::collections::BTreeSet;
 use std::io;
+use vslice_core::units::PcpuId;
 
 pub(super) const SWITCH: &str = "sched/sched_switch";
 pub(super) const WAKING: &str = "sched/sched_waking";

@@ -74,8 +74,8 @@ pub use symbols::{SymbolError, Symbols};
 pub use totals::{RecordCounters, RecordTotals};
 pub use tracefs::Tracefs;
 
-use crate::units::PcpuId;
 use std::io;
+use vslice_core::units::PcpuId;
 
 /// Why nothing can be recorded, or why recording ended.
 #[derive(Debug, thiserror::Error)]

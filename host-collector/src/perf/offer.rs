@@ -7,7 +7,7 @@ use super::registers;
 use super::source::{check_disk_programs, check_programs};
 use super::symbols::Symbols;
 use super::tracefs::Tracefs;
-use crate::host_event::BlockStep;
+use vslice_core::host_event::BlockStep;
 
 /// The user registers, as [`costs_of`] knows them.
 pub const USER_REGISTERS: &str = "user registers";

@@ -2,12 +2,12 @@
 
 use super::kernel::sysctl;
 use super::{RecordError, sys};
-use crate::units::PcpuId;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
 use perf_event_open_sys::bindings::perf_event_attr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use vslice_core::units::PcpuId;
 
 /// With PERF_FORMAT_LOST alone, an event reads as its value and its lost records.
 pub(super) fn lost_of(event: &OwnedFd) -> u64 {

@@ -12,8 +12,6 @@ use super::source::{SchedulerSource, Source};
 use super::totals::{RecordCounters, RecordTotals, SharedCounters};
 use super::{RecordError, SinkError};
 use crate::host_clock::host_now;
-use crate::host_event::HostEvent;
-use crate::units::{PcpuId, Tid};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::unistd::Pid;
@@ -21,6 +19,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::thread::{Builder, JoinHandle};
+use vslice_core::host_event::HostEvent;
+use vslice_core::units::{PcpuId, Tid};
 
 /// Whom to record, and with what.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use super::opening::{Events, kernel, lost_of, map_error, open_error};
 use super::ring::Ring;
 use super::source::Source;
 use super::{RecordError, sys};
-use crate::units::{HostNs, PcpuId};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use vslice_core::units::{HostNs, PcpuId};
 
 /// One pCPU's ring and the events that write into it.
 #[derive(Debug)]

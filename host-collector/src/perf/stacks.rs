@@ -1,7 +1,7 @@
 //! Kernel stacks, each kept once.
 
-use crate::host_event::StackId;
 use std::collections::HashMap;
+use vslice_core::host_event::StackId;
 
 /// Different stacks that are kept at most. Real runs have some hundred.
 const STACKS_MAX: usize = 1 << 16;

@@ -1,12 +1,12 @@
 //! The system calls of perf events; each one a thin function with `io::Result`.
 #![expect(unsafe_code, reason = "perf events have no safe wrapper: one system call and its ioctls")]
 
-use crate::units::PcpuId;
 use perf_event_open_sys::bindings::{PERF_FLAG_FD_CLOEXEC, perf_event_attr};
 use perf_event_open_sys::{ioctls, perf_event_open};
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use vslice_core::units::PcpuId;
 
 /// Opens an event for everything that runs on one pCPU, in the group of `leader` if there is one.
 pub(super) fn open(

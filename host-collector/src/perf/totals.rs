@@ -2,9 +2,9 @@
 
 use super::RecordError;
 use super::stacks::StackTable;
-use crate::host_event::{HostEvent, HostEventKind};
-use crate::units::HostNs;
 use std::sync::atomic::{AtomicU64, Ordering};
+use vslice_core::host_event::{HostEvent, HostEventKind};
+use vslice_core::units::HostNs;
 
 /// How much has been recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -6,10 +6,10 @@ mod warning;
 
 pub use warning::Bite;
 
-use crate::units::PcpuId;
 use crate::vmm::found::{FoundVm, find_all};
 use crate::vmm::host::HostPcpus;
 use serde::Serialize;
+use vslice_core::units::PcpuId;
 
 /// The schema of the JSON.
 pub const SCHEMA: &str = "vslice.ps/1";

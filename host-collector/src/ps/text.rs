@@ -1,11 +1,11 @@
 //! The listing as text.
 
 use super::Listing;
-use crate::text::harmless;
 use crate::vmm::found::{FoundThread, FoundVm, Manager, NO_ACCELERATOR, Vmm};
 use crate::vmm::host::HostPcpus;
 use crate::vmm::qemu_args::{DirectSource, Disk};
 use std::fmt::Write as _;
+use vslice_core::text::harmless;
 
 /// A page for people. Every text in it that somebody else chose is made harmless.
 #[must_use]
@@ -113,8 +113,8 @@ fn disk_text(disk: &Disk) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::units::{PcpuId, Tid, VcpuId};
     use std::path::PathBuf;
+    use vslice_core::units::{PcpuId, Tid, VcpuId};
 
     pub(in crate::ps) fn thread(
         tid: u32,

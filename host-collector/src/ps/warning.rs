@@ -1,12 +1,12 @@
 //! What of a host's placement costs its guests latency.
 
-use crate::units::PcpuId;
 use crate::vmm::cgroup::{Quota, VcpuQuota};
 use crate::vmm::found::{FoundThread, FoundVm, UNSEEN_VCPUS_ADVICE};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use vslice_core::units::PcpuId;
 use vslice_spec::quantity::duration;
 
 /// Something that bites.
@@ -245,8 +245,8 @@ fn on_vcpu(
 mod tests {
     use super::super::text::tests::{thread, vm};
     use super::*;
-    use crate::units::VcpuId;
     use crate::vmm::procfs::Stopper;
+    use vslice_core::units::VcpuId;
 
     fn pcpus(count: u32) -> Vec<PcpuId> {
         (0..count).map(PcpuId).collect()

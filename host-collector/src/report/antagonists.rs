@@ -4,10 +4,10 @@ use super::ledger::{Figures, Ledger, Room};
 use super::model::{ANTAGONISTS_MAX, Antagonist, COMMAND_CHARS_MAX};
 use super::names::{Directory, VmIndex};
 use super::totals::share;
-use crate::task::Face;
-use crate::timeline::{self, Span, Who};
 use std::ops::Bound;
 use std::sync::Arc;
+use vslice_core::task::Face;
+use vslice_core::timeline::{self, Span, Who};
 
 /// The row of those that a ledger has under one key.
 pub(super) fn row<K>(

@@ -9,9 +9,9 @@
 use super::io::IoClass;
 use super::totals::{share, sum};
 use super::verdict::{DOMINANT_LEAD, DOMINANT_SHARE, label};
-use crate::join::{Part, Phase};
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
+use vslice_core::join::{Part, Phase};
 
 /// What has at least this share of the class's time is named where nothing dominates.
 pub const NAMED_SHARE: f64 = 0.1;
@@ -230,11 +230,11 @@ mod tests {
     use crate::report::SummaryBuilder;
     use crate::report::example::{self, blocked, preempted, request, running, woken};
     use crate::report::model::Summary;
-    use crate::timeline::Reason;
-    use crate::units::HostNs;
     use proptest::prelude::*;
+    use vslice_core::timeline::Reason;
+    use vslice_core::units::HostNs;
 
-    fn summary(requests: impl IntoIterator<Item = crate::join::Breakdown>) -> Summary {
+    fn summary(requests: impl IntoIterator<Item = vslice_core::join::Breakdown>) -> Summary {
         let mut builder = SummaryBuilder::new(example::START, example::vms());
         requests.into_iter().for_each(|request| builder.breakdown(example::VM1, request));
         builder.finish(example::facts(), &example::names())

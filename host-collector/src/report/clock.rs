@@ -1,9 +1,9 @@
 //! How guest times became host times, and what speaks against it.
 
-use crate::clock::{ClockMap, Cut};
-use crate::join::{Breakdown, IoCheck};
-use crate::units::{HostNs, VcpuId};
 use serde::{Deserialize, Serialize};
+use vslice_core::clock::{ClockMap, Cut};
+use vslice_core::join::{Breakdown, IoCheck};
+use vslice_core::units::{HostNs, VcpuId};
 
 /// Entries of [`VcpuClock::cuts`] at most, the first ones.
 pub const CUTS_MAX: usize = 16;
@@ -254,8 +254,8 @@ impl ClockTally {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Exchange;
-    use crate::units::GuestTicks;
+    use vslice_core::clock::Exchange;
+    use vslice_core::units::GuestTicks;
 
     #[test]
     fn cuts_are_told_relative_to_the_window_and_not_all_of_them() {

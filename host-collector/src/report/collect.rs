@@ -22,12 +22,12 @@ use super::timeslice::VcpuTally;
 use super::totals::{ByClass, PartTotals};
 use super::warn::warnings;
 use super::warning::Warning;
-use crate::host_event::StackId;
-use crate::join::{self, Attribution, Breakdown, Link, Part, Unplaced};
-use crate::timeline::{Exit, LockWait, Reason, Sleep, Span, ThreadState, UnknownCause};
-use crate::units::{HostNs, Tid, VcpuId};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
+use vslice_core::host_event::StackId;
+use vslice_core::join::{self, Attribution, Breakdown, Link, Part, Unplaced};
+use vslice_core::timeline::{Exit, LockWait, Reason, Sleep, Span, ThreadState, UnknownCause};
+use vslice_core::units::{HostNs, Tid, VcpuId};
 use vslice_wire::Request;
 
 /// Distinct stacks that are told apart; the host's kernel has some hundreds of places to sleep in.
@@ -461,7 +461,7 @@ fn worst(
             .iter()
             .map(|link| chain_span(breakdown.start, link, vm, directory))
             .collect(),
-        chain_cut_count: breakdown.chain.cut_count(),
+        chain_cut_count: breakdown.chain.cut_count,
     }
 }
 

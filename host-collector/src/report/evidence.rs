@@ -1,10 +1,10 @@
 //! What a run's statements rest on: recorded events, looks at threads, or totals.
 
 use super::reason::OffReason;
-use crate::sampling::Doing;
-use crate::timeline::Reason;
-use crate::units::{Tid, VcpuId};
 use serde::{Deserialize, Serialize};
+use vslice_core::samples::Doing;
+use vslice_core::timeline::Reason;
+use vslice_core::units::{Tid, VcpuId};
 
 /// How much of the host was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]

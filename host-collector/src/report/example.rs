@@ -11,18 +11,18 @@ use super::model::{Accelerator, Cost, Environment, Hog, Lost, RunStatus, Summary
 use super::names::{CommandLine, Names, ThreadKind, VmIndex, VmThreads};
 use super::quota::QuotaUse;
 use super::service::ServiceThread;
-use crate::host_event::StackId;
-use crate::join::{
+use std::sync::Arc;
+use vslice_core::host_event::StackId;
+use vslice_core::join::{
     Attribution, Breakdown, Chain, ClockError, IoCheck, IoMarks, NoPhase, Part, PartsNs,
     PhaseParts, RequestIo,
 };
-use crate::task::{Process, Task};
-use crate::timeline::{
+use vslice_core::task::{Process, Task};
+use vslice_core::timeline::{
     Antagonist, DeviceAddress, Exit, ExitReason, ExitTime, HardwareExit, LockWait, Reason, RunMode,
     Sleep, Span, ThreadState, UnknownCause, UserspaceExit, Who,
 };
-use crate::units::{HostNs, PcpuId, Tid, VcpuId};
-use std::sync::Arc;
+use vslice_core::units::{HostNs, PcpuId, Tid, VcpuId};
 use vslice_wire::{GuestTicks, Request};
 
 pub(super) const START: HostNs = HostNs(1_000_000_000);
@@ -183,7 +183,7 @@ fn set_clock_error(breakdown: &mut Breakdown) {
 /// The same with clocks that are not sound: steps, vCPUs that differ, I/O beyond its requests.
 pub(super) fn unsound_clock() -> Summary {
     use super::clock::ClocksApart;
-    use crate::join::Unplaced;
+    use vslice_core::join::Unplaced;
     let mut builder = builder();
     let mut beyond = request(2000, HostNs(START.0 + 900_000_000), spans_of(0));
     (beyond.io, beyond.io_check) =
@@ -418,7 +418,7 @@ pub(crate) fn sampled() -> Summary {
     use super::evidence::{
         EvidenceLevel, Missing, Sampled, SampledDoing, SampledShare, SampledVcpu, ScheduledVcpu,
     };
-    use crate::sampling::Doing;
+    use vslice_core::samples::Doing;
     let share = |doing, lock_address, looks: u64, share, low, high| SampledShare {
         what: SampledDoing(doing),
         lock_address,

@@ -2,10 +2,10 @@
 
 use super::model::{EXITS_MAX, ExitKind, Exits};
 use super::names::{Directory, VmIndex};
-use crate::timeline::{Exit, ExitReason, ExitTime};
-use crate::units::VcpuId;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use vslice_core::timeline::{Exit, ExitReason, ExitTime};
+use vslice_core::units::VcpuId;
 
 /// Reasons of all vCPUs that are told apart at most; there are some 200 for each vCPU.
 const KINDS_MAX: usize = 16_384;
@@ -95,8 +95,8 @@ fn row((vm, vcpu, kind, reason): &Kind, total: &Total, directory: &Directory<'_>
 mod tests {
     use super::*;
     use crate::report::names::Names;
-    use crate::timeline::{HardwareExit, UserspaceExit};
-    use crate::units::{HostNs, Tid};
+    use vslice_core::timeline::{HardwareExit, UserspaceExit};
+    use vslice_core::units::{HostNs, Tid};
 
     fn exit(reason: ExitReason, kvm_ns: u64, off_ns: u64) -> Exit {
         let time = ExitTime { kvm_ns, vmm_ns: 1, off_ns };

@@ -1,10 +1,10 @@
 //! How far the host had come with the requests' I/O, and what the vCPUs did meanwhile.
 
 use super::totals::{ByClass, PartTotals, share, sum};
-use crate::join::{Breakdown, NoPhase, Part, Phase, PhaseParts};
-use crate::units::{HostNs, PcpuId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use vslice_core::join::{Breakdown, NoPhase, Part, Phase, PhaseParts};
+use vslice_core::units::{HostNs, PcpuId};
 
 /// The requests' I/O on the host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -12,7 +12,7 @@ pub(crate) const TOLD_SHARE_MIN: f64 = 0.001;
 pub(crate) enum Keeper {
     /// It waited for a pCPU.
     RunDelay,
-    /// It was off its pCPU for another reason: see [`crate::timeline::Reason::keeps_from_work`].
+    /// It was off its pCPU for another reason: see [`vslice_core::timeline::Reason::keeps_from_work`].
     Off(OffReason),
 }
 

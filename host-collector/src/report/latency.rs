@@ -6,13 +6,13 @@ use super::io::IoTotals;
 use super::ledger::{Figures, Ledger, Room};
 use super::model::LatencyNs;
 use super::totals::PartTotals;
-use crate::join::{Breakdown, Part, PartsNs};
-use crate::task::Face;
-use crate::timeline::Who;
-use crate::units::{PcpuId, VcpuId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
+use vslice_core::join::{Breakdown, Part, PartsNs};
+use vslice_core::task::Face;
+use vslice_core::timeline::Who;
+use vslice_core::units::{PcpuId, VcpuId};
 
 use super::names::VmIndex;
 

@@ -5,8 +5,8 @@ use super::causes::Cause;
 use super::io::IoClass;
 use super::model::{Class, ClassAntagonist, LatencyNs, Summary, Timeslices, Vcpu};
 use super::totals::{PartTotals, sum};
-use crate::join::{Part, Phase};
 use thiserror::Error;
+use vslice_core::join::{Part, Phase};
 
 /// Violations that [`Inconsistent`] names at most.
 const NAMED_MAX: usize = 5;
@@ -165,7 +165,7 @@ impl Laws {
         let requests = sum([io.known, io.unphased]);
         let what = format!("requests of {name} with and without phases");
         self.equal(&what, requests, "the class has", class.count);
-        let by = crate::join::NoPhase::ALL.map(|reason| io.unphased_by.get(reason));
+        let by = vslice_core::join::NoPhase::ALL.map(|reason| io.unphased_by.get(reason));
         let what = format!("io.classes.{name}.unphased");
         self.equal(&what, io.unphased, "its reasons add up to", sum(by));
     }

@@ -15,11 +15,11 @@
 
 use super::members::{Budget, Roll};
 use super::model::Members;
-use crate::task::Task;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
+use vslice_core::task::Task;
 
 /// What there is room for.
 #[derive(Debug, Clone, Copy)]

@@ -1,7 +1,7 @@
 use super::*;
-use crate::task::{Process, ThreadKind};
-use crate::units::{HostNs, Tid};
 use proptest::prelude::*;
+use vslice_core::task::{Process, ThreadKind};
+use vslice_core::units::{HostNs, Tid};
 
 const ALL: (Bound<u64>, Bound<u64>) = (Bound::Unbounded, Bound::Unbounded);
 const ROOM: Room = Room { keys: 64, cells: 1 << 12, members: 1 << 12 };

@@ -2,10 +2,10 @@
 
 use super::model::{LOCK_WAITS_MAX, LockWaits};
 use super::names::{Directory, VmIndex};
-use crate::timeline::{DeviceAddress, LockWait, Reason};
-use crate::units::{Tid, VcpuId};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use vslice_core::timeline::{DeviceAddress, LockWait, Reason};
+use vslice_core::units::{Tid, VcpuId};
 
 /// Waits that are told apart at most; beyond that the device is left out, and there are no more
 /// than threads.

@@ -1,8 +1,8 @@
 //! How many there are of a kind, counted in bounded memory.
 
 use super::model::Members;
-use crate::units::{HostNs, Tid};
 use std::collections::HashSet;
+use vslice_core::units::{HostNs, Tid};
 
 /// One of them: its number, and since when it had it.
 pub(super) type Member = (Tid, HostNs);

@@ -28,10 +28,10 @@ use super::reason::OffReason;
 use super::service::{Engagement, ServiceThread, engagement};
 use super::totals::{ByClass, PartTotals, sum};
 use super::warning::Warning;
-use crate::join::{Attribution, NoPhase, Part};
-use crate::timeline::Reason;
-use crate::units::{PcpuId, Tid, VcpuId};
 use serde::{Deserialize, Serialize};
+use vslice_core::join::{Attribution, NoPhase, Part};
+use vslice_core::timeline::Reason;
+use vslice_core::units::{PcpuId, Tid, VcpuId};
 
 /// The value of [`Summary::schema`].
 pub const SCHEMA: &str = "vslice.summary/3";

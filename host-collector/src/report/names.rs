@@ -2,16 +2,16 @@
 
 use super::model::{NamedThread, Relation};
 use super::quota::QuotaUse;
-use crate::host_event::StackId;
-use crate::task::{Process, Task};
-use crate::text::harmless;
-use crate::timeline::DeviceAddress;
-use crate::units::{Tid, VcpuId};
 use crate::vmm::memory_map::MemoryMap;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use vslice_core::host_event::StackId;
+use vslice_core::task::{Process, Task};
+use vslice_core::text::harmless;
+use vslice_core::timeline::DeviceAddress;
+use vslice_core::units::{Tid, VcpuId};
 
-pub use crate::task::{ThreadKind, VmIndex};
+pub use vslice_core::task::{ThreadKind, VmIndex};
 
 /// A VM of the run, and the threads of its vCPUs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,7 +155,7 @@ impl<'a> Directory<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::HostNs;
+    use vslice_core::units::HostNs;
 
     fn named(tid: Tid, kind: Relation, name: &str) -> NamedThread {
         NamedThread { tid, name: name.to_owned(), kind }

@@ -7,8 +7,8 @@
 
 use super::model::{Summary, Vcpu};
 use super::totals::{share, sum};
-use crate::units::VcpuId;
 use serde::{Deserialize, Serialize};
+use vslice_core::units::VcpuId;
 
 /// A quota that was used up for less than this share of the waits explains none of them.
 const FELT_SHARE_MIN: f64 = 0.1;

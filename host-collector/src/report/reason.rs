@@ -1,7 +1,7 @@
 //! Why a vCPU's thread was off its pCPU, as the summary says it.
 
-use crate::timeline::{Reason, ThreadState};
 use serde::{Deserialize, Serialize};
+use vslice_core::timeline::{Reason, ThreadState};
 
 /// One reason for being off a pCPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -5,8 +5,8 @@ use super::model::Summary;
 use super::totals::share;
 use super::warning::Warning;
 use crate::perf::offer::{BPF_PROGRAMS, DISK_PROGRAMS, is_of_lock_waits};
-use crate::sampling::Doing;
-use crate::sampling::interval::wilson_95;
+use vslice_core::samples::Doing;
+use vslice_core::samples::interval::wilson_95;
 
 /// Sampled shares that are off by more than this, and by more than chance, bring
 /// [`Warning::SampleBias`].
@@ -70,7 +70,7 @@ mod tests {
     use crate::perf::offer::{KERNEL_SYMBOLS, costs_of};
     use crate::report::example;
     use crate::report::warn::warnings;
-    use crate::units::VcpuId;
+    use vslice_core::units::VcpuId;
 
     #[test]
     fn a_sampled_run_says_so_and_its_requests_are_no_losses() {

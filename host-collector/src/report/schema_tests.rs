@@ -5,11 +5,11 @@ use super::evidence::EvidenceLevel;
 use super::example;
 use super::model::{ClassAntagonist, RunStatus, SCHEMA, Summary};
 use super::warning::Warning;
-use crate::join::{Part, Phase};
 use crate::report::io::UnphasedBy;
-use crate::units::VcpuId;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use vslice_core::join::{Part, Phase};
+use vslice_core::units::VcpuId;
 
 const SCHEMA_MD: &str = include_str!("schema.md");
 

@@ -11,8 +11,8 @@ use super::model::{Class, Summary};
 use super::quota;
 use super::totals::{share, sum};
 use super::verdict::{DOMINANT_SHARE, INACTIVITY_SHARE, requesters, who};
-use crate::join::{Part, Phase};
-use crate::units::PcpuId;
+use vslice_core::join::{Part, Phase};
+use vslice_core::units::PcpuId;
 use vslice_spec::quantity::whole_percent;
 
 /// A class of requests, with what there is to say of it.

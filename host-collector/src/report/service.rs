@@ -1,8 +1,8 @@
 //! What the threads of a VMM that run no vCPU did for its vCPUs: whom a doorbell wakes, and who wakes
 //! the vCPU. It tells whether a disk is really served where its configuration says.
 
-use crate::units::Tid;
 use serde::{Deserialize, Serialize};
+use vslice_core::units::Tid;
 
 /// One thread of a VMM that runs no vCPU, in the measured window.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

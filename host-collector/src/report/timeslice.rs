@@ -5,11 +5,11 @@ use super::ledger::{Figures, Ledger, Room};
 use super::model::{OffCpu, Timeslices};
 use super::reason::OffReason;
 use super::totals::round_4;
-use crate::task::Face;
-use crate::timeline::{Span, ThreadState, Who};
-use crate::units::HostNs;
 use std::ops::Bound;
 use std::sync::Arc;
+use vslice_core::task::Face;
+use vslice_core::timeline::{Span, ThreadState, Who};
+use vslice_core::units::HostNs;
 
 /// Who is told apart of those that ran while one vCPU waited, all in one bucket.
 const ROOM: Room = Room { keys: 1024, cells: 1024, members: 1 << 14 };
@@ -175,9 +175,9 @@ impl VcpuTally {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::timeline::{Antagonist, Reason, RunMode, Sleep, UnknownCause};
-    use crate::units::{PcpuId, Tid};
     use proptest::prelude::*;
+    use vslice_core::timeline::{Antagonist, Reason, RunMode, Sleep, UnknownCause};
+    use vslice_core::units::{PcpuId, Tid};
 
     const PCPU: PcpuId = PcpuId(1);
 

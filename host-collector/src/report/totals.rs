@@ -1,8 +1,8 @@
 //! Sums by part and by class of requests, and shares of them.
 
-use crate::join::{Part, PartsNs};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use vslice_core::join::{Part, PartsNs};
 
 /// One value for each class of requests.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

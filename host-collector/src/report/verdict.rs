@@ -8,10 +8,10 @@ use super::quota;
 use super::reason::OffReason;
 use super::sentence::Told;
 use super::totals::{share, sum};
-use crate::join::Part;
-use crate::sampling::Doing;
-use crate::units::VcpuId;
 use std::fmt::Write as _;
+use vslice_core::join::Part;
+use vslice_core::samples::Doing;
+use vslice_core::units::VcpuId;
 use vslice_spec::quantity::{known_duration, percent, whole_percent};
 
 /// Something explains the tail if it takes at least this share of its time ...

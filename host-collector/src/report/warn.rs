@@ -6,7 +6,7 @@ use super::model::{Relation, Summary, Vcpu};
 use super::sampled;
 use super::totals::{share, sum};
 use super::warning::Warning;
-use crate::join::Part;
+use vslice_core::join::Part;
 
 /// Above this share of the tail's time that is unknown, [`Warning::UnknownTail`] is given.
 const UNKNOWN_SHARE_MAX: f64 = 0.05;
@@ -184,12 +184,12 @@ fn collector_ran(vcpu: &Vcpu) -> Option<Warning> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::join::Phase;
     use crate::report::example;
     use crate::report::io::UnphasedBy;
     use crate::report::model::Hog;
-    use crate::units::VcpuId;
     use std::collections::BTreeMap;
+    use vslice_core::join::Phase;
+    use vslice_core::units::VcpuId;
 
     /// The example without anything that it would be warned of.
     fn sound() -> Summary {

@@ -3,9 +3,9 @@
 use super::evidence::EvidenceLevel;
 use super::io::{HiddenTask, UnphasedBy};
 use super::text::io::why;
-use crate::units::VcpuId;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use vslice_core::units::VcpuId;
 use vslice_spec::quantity::{count, counted, duration, percent};
 
 /// One thing to know.

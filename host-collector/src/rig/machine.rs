@@ -9,7 +9,6 @@ use crate::lab::disk;
 use crate::lab::plan::{Accelerator, DiskPlan};
 use crate::lab::process::{self, ChildSpec, SupervisedChild};
 use crate::lab::scratch::{self, PrivateDir};
-use crate::units::{PcpuId, Tid};
 use crate::vmm::pin::{PinError, set_affinity};
 use crate::vmm::qmp::{Qmp, QmpError};
 use crate::vmm::threads::{self, ThreadRole, VmmThread};
@@ -19,6 +18,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
+use vslice_core::units::{PcpuId, Tid};
 
 pub use error::MachineError;
 

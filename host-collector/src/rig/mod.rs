@@ -6,7 +6,7 @@
 //! inject     rivals, quotas, stops and storms, each undone when it is dropped
 //! ```
 //!
-//! Everything here says exactly what it did and when, in [`crate::units::HostNs`]; nothing here
+//! Everything here says exactly what it did and when, in [`vslice_core::units::HostNs`]; nothing here
 //! looks at what a recorder saw. Comparing the two is somebody else's work.
 
 pub mod boot_sector;

@@ -19,10 +19,6 @@ use self::samples::Samples;
 use self::service::Service;
 use super::disk_notes;
 use super::manifest::{GuestRecord, Manifest, SCHEMA, Status, VmRecord};
-use crate::clock::RoundTrips;
-use crate::clock::tsc::TscSample;
-use crate::host_event::{HostEvent, HostEventKind, StackId};
-use crate::join::{Clocks, Join, Placed, SubmissionOrder, Submitter};
 use crate::report::clock::{ClocksApart, VcpuClock};
 use crate::report::io::IoDisk;
 use crate::report::model::{Accelerator, Cost, Environment, Hog, Lost, RunStatus};
@@ -33,13 +29,19 @@ use crate::store::{
     ClockSample, EventMerge, RequestItem, RunDir, StackNames, StoreError, StreamReader, Tail,
     VmName,
 };
-use crate::task::Process;
-use crate::timeline::{RunMode, Span, StackTable, Tasks, ThreadState, Timeline, UnknownCause};
-use crate::units::{HostNs, PcpuId, Tid, VcpuId};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use vslice_core::clock::RoundTrips;
+use vslice_core::clock::tsc::TscSample;
+use vslice_core::host_event::{HostEvent, HostEventKind, StackId};
+use vslice_core::join::{Clocks, Join, Placed, SubmissionOrder, Submitter};
+use vslice_core::task::Process;
+use vslice_core::timeline::{
+    RunMode, Span, StackTable, Tasks, ThreadState, Timeline, UnknownCause,
+};
+use vslice_core::units::{HostNs, PcpuId, Tid, VcpuId};
 use vslice_wire::Request;
 
 /// Why there is no summary of a run directory.

@@ -1,8 +1,6 @@
 //! Who is there when recording starts, and who came until its end: the threads of this host, so that
 //! antagonists have names, and the command lines of their processes.
 
-use crate::text::harmless;
-use crate::units::Tid;
 use crate::vmm::procfs;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -10,6 +8,8 @@ use std::fs::File;
 use std::io::Read;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
+use vslice_core::text::harmless;
+use vslice_core::units::Tid;
 
 /// Bytes of a command line that are read at most.
 const COMMAND_BYTES_MAX: u64 = 512;

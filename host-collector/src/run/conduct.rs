@@ -20,13 +20,13 @@ use crate::lab::plan::{Accelerator, AcceleratorSetting, Plan, VmPlan, VsockSetti
 use crate::lab::vsock::{GuestEndpoint, VsockChoice, VsockOffer, VsockWay};
 use crate::lab::{scratch, tools};
 use crate::store::RunDir;
-use crate::units::Tid;
 use crate::vmm::frequency::FrequencyRecord;
 use crate::vmm::host::{self, HostPcpus};
 use crate::vmm::host_disks::HostDisks;
 use crate::vmm::io_scheduler::HeldIoScheduler;
 use std::path::PathBuf;
 use std::time::Duration;
+use vslice_core::units::Tid;
 
 /// How long guests may take to power off before QEMU is ended.
 const POWER_OFF_GRACE: Duration = Duration::from_secs(3);

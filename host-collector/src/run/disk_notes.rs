@@ -2,11 +2,11 @@
 //! be given to them. Nothing of it is needed for a run: what cannot be found becomes the reason why.
 
 use super::manifest::{DiskRecord, Manifest, VmRecord};
-use crate::join::{HostAccess, Target};
 use crate::lab::launch::Guest;
 use crate::lab::plan::{ReaderPlan, VmPlan};
 use crate::vmm::image::Image;
 use std::collections::BTreeSet;
+use vslice_core::join::{HostAccess, Target};
 use vslice_wire::{GuestDisk, Ready};
 
 /// The steps of an I/O without which no phase is known.
@@ -128,9 +128,9 @@ pub(super) fn target(vm: &VmRecord) -> Option<Target> {
 mod tests {
     use super::*;
     use crate::lab::plan::Plan;
-    use crate::units::Tid;
     use crate::vmm::found::Vmm;
     use std::path::{Path, PathBuf};
+    use vslice_core::units::Tid;
     use vslice_wire::ClockKind;
 
     fn raw(path: &Path) -> Image {

@@ -11,7 +11,6 @@ use crate::lab::vsock::VsockError;
 use crate::perf::RecordError;
 use crate::sampling::{NOTHING_SHOWN, SampleError};
 use crate::store::StoreError;
-use crate::units::Tid;
 use crate::vmm::found::UNSEEN_VCPUS_ADVICE;
 use crate::vmm::host::HostPcpusError;
 use crate::vmm::io_scheduler::IoSchedulerError;
@@ -23,6 +22,7 @@ use crate::vmm::way::NO_WAY_ADVICE;
 use std::error::Error;
 use std::io;
 use std::path::PathBuf;
+use vslice_core::units::Tid;
 use vslice_spec::SpecError;
 
 /// What ends a run, as a sentence for the person who started it.

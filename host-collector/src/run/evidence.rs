@@ -151,7 +151,7 @@ fn lacks_means(error: &RecordError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::PcpuId;
+    use vslice_core::units::PcpuId;
 
     fn plan(setting: EvidenceSetting, level: EvidenceLevel) -> EvidencePlan {
         EvidencePlan { setting, level, reason: "first".to_owned() }

@@ -1,8 +1,8 @@
 //! Keeps the collector out of the way: on the pCPU that the plan has for it.
 
-use crate::units::{PcpuId, Tid};
 use crate::vmm::pin;
 use crate::vmm::procfs;
+use vslice_core::units::{PcpuId, Tid};
 
 /// All threads of this process, and those that they start, on one pCPU until it is dropped.
 ///

@@ -4,11 +4,11 @@
 
 use super::manifest::{LockRecord, VmRecord};
 use crate::lab::launch::Guest;
-use crate::units::Tid;
 use crate::vmm::bql;
 use crate::vmm::memory_map::MemoryMap;
 use crate::vmm::qmp::{Qmp, QmpError};
 use std::path::Path;
+use vslice_core::units::Tid;
 
 /// Notes the lock and the devices of each VM. It asks QEMU, which takes the big lock to answer: not
 /// while requests are measured.
@@ -52,7 +52,7 @@ fn memory_map(qmp_path: Option<&Path>) -> Result<MemoryMap, String> {
     let text = ask().map_err(|error| error.to_string())?;
     let map = MemoryMap::parse(&text);
     if map.is_empty() {
-        let beginning = crate::text::harmless(&text.chars().take(80).collect::<String>());
+        let beginning = vslice_core::text::harmless(&text.chars().take(80).collect::<String>());
         return Err(format!(
             "`info mtree -f` of this QEMU has a form that is not known: {beginning}"
         ));

@@ -1,20 +1,20 @@
 //! `run.json`: everything about a run that is not a stream of events.
 
-use crate::clock::host_time::ToldTime;
-use crate::clock::tsc::{TscRelation, TscSample};
 use crate::guest::session::SessionRecord;
 use crate::lab::plan::VmPlan;
 use crate::report::evidence::Evidence;
-use crate::units::{HostNs, PcpuId, Tid, VcpuId};
 use crate::vmm::bql::{Bql, ExeData};
 use crate::vmm::cgroup::{Quota, Throttling};
-use crate::vmm::extents::Extent;
 use crate::vmm::found::Vmm;
 use crate::vmm::frequency::FrequencyRecord;
 use crate::vmm::host::WholeDisk;
 use crate::vmm::memory_map::MemoryMap;
 use crate::vmm::scheduling::Scheduling;
 use serde::{Deserialize, Serialize};
+use vslice_core::clock::host_time::ToldTime;
+use vslice_core::clock::tsc::{TscRelation, TscSample};
+use vslice_core::extent::Extent;
+use vslice_core::units::{HostNs, PcpuId, Tid, VcpuId};
 use vslice_spec::Pattern;
 use vslice_wire::{ClockKind, DoneReason, Hello};
 

@@ -16,9 +16,9 @@ use crate::perf::{KvmDetail, Recorder};
 use crate::report::evidence::{Evidence, EvidenceLevel};
 use crate::sampling::schedstat;
 use crate::store::{EventWriters, RunDir};
-use crate::units::{PcpuId, Tid};
 use crate::vmm::{frequency, procfs, steal};
 use nix::sys::resource::{UsageWho, getrusage};
+use vslice_core::units::{PcpuId, Tid};
 
 /// What goes on in the window.
 pub(super) trait Work {

@@ -10,10 +10,11 @@ use crate::perf::{KvmDetail, RecordError, RecordPlan, Recorder, StackTable, Symb
 use crate::report::evidence::EvidenceLevel;
 use crate::sampling::plan::SinkError;
 use crate::sampling::{
-    Pace, SampleItem, SampleSink, SampledThread, Sampler, SamplerPlan, Shown, Sight, shown_of,
+    Pace, SampleSink, SampledThread, Sampler, SamplerPlan, Shown, Sight, shown_of,
 };
 use crate::store::{RunDir, StackNames, StoreError, StreamWriter, VmName};
-use crate::units::{PcpuId, Tid};
+use vslice_core::samples::SampleItem;
+use vslice_core::units::{PcpuId, Tid};
 
 /// One of the two, at work.
 #[derive(Debug)]

@@ -47,8 +47,8 @@ fn groups(hierarchy: &Hierarchy, vm: &VmRecord) -> Result<Vec<GroupRecord>, Stri
 mod tests {
     use super::*;
     use crate::run::manifest::{LockRecord, ThreadRecord, TscRecord};
-    use crate::units::{Tid, VcpuId};
     use crate::vmm::memory_map::MemoryMap;
+    use vslice_core::units::{Tid, VcpuId};
 
     fn vm(tid: Tid) -> VmRecord {
         let thread = |vcpu: Option<u16>| ThreadRecord {

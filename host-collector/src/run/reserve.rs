@@ -7,17 +7,17 @@
 use super::census::NEWCOMERS_JSON_BYTES_MAX;
 use super::manifest::{Manifest, TscReading};
 use super::tsc_watch::{READINGS_MAX, SAMPLES_MAX};
-use crate::clock::host_time::ToldTime;
-use crate::clock::tsc::{TscRelation, TscSample, TscScaling};
 use crate::guest::session::{HOST_TIMES_MAX, NOTICES_MAX};
-use crate::host_event::{HostEvent, StackId};
 use crate::perf::{EventSink, SinkError};
 use crate::store::{RunDir, StoreError};
-use crate::units::{HostNs, PcpuId, VcpuId};
 use serde::Serialize;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use vslice_core::clock::host_time::ToldTime;
+use vslice_core::clock::tsc::{TscRelation, TscSample, TscScaling};
+use vslice_core::host_event::{HostEvent, StackId};
+use vslice_core::units::{HostNs, PcpuId, VcpuId};
 use vslice_wire::NOTICE_BYTES_MAX;
 
 /// More than the summary's figures, the report and the names of the first stacks take together.

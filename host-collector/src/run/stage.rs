@@ -15,13 +15,13 @@ use crate::lab::launch::{self, Lab, LabConfig};
 use crate::lab::plan::{Plan, VmPlan};
 use crate::lab::scratch;
 use crate::store::RunDir;
-use crate::units::{Tid, VcpuId};
 use crate::vmm::found::Vmm;
 use crate::vmm::pin::Pinning;
 use crate::vmm::scheduling::Scheduling;
 use crate::vmm::threads::{self, ThreadRole, ThreadsError, VmmThread};
 use std::thread;
 use std::time::{Duration, Instant};
+use vslice_core::units::{Tid, VcpuId};
 
 /// Between two looks for threads that QEMU has started meanwhile.
 pub(super) const THREADS_INTERVAL: Duration = Duration::from_millis(500);

@@ -3,12 +3,12 @@
 //! why, and the clock maps rest on exchanges with the guests alone.
 
 use super::manifest::{Manifest, TscReading, TscRecord, VcpuTsc, VmRecord};
-use crate::clock::tsc::{TscRelation, TscSample};
 use crate::lab::plan::Accelerator;
-use crate::units::{Tid, VcpuId};
 use crate::vmm::tsc::{self, KvmDebugfs};
 use std::thread;
 use std::time::{Duration, Instant};
+use vslice_core::clock::tsc::{TscRelation, TscSample};
+use vslice_core::units::{Tid, VcpuId};
 
 /// Between two looks. A look reads a few small files, each in some microseconds and without a lock.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -150,7 +150,7 @@ fn note(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::HostNs;
+    use vslice_core::units::HostNs;
 
     fn relation(offset_ticks: i64) -> TscRelation {
         TscRelation { offset_ticks, scaling: None }

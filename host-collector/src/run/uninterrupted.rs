@@ -3,8 +3,8 @@
 
 use super::manifest::VmRecord;
 use crate::sampling::schedstat;
-use crate::units::{PcpuId, Tid};
 use crate::vmm::procfs;
+use vslice_core::units::{PcpuId, Tid};
 
 /// What the scheduler had counted of each vCPU's thread just before the window.
 #[derive(Debug)]

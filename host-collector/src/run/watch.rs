@@ -1,10 +1,10 @@
 //! What a run shows while it goes on.
 
 use crate::guest::live::Glance;
-use crate::text::Letters;
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::Write;
 use std::time::{Duration, Instant};
+use vslice_core::text::Letters;
 
 /// Plain lines of progress come this far apart.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);

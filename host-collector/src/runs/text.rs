@@ -84,7 +84,7 @@ fn utc(seconds: u64) -> String {
 mod tests {
     use super::super::example::{WRITTEN_S, folder, listed};
     use super::*;
-    use crate::text::columns;
+    use vslice_core::text::columns;
 
     fn wide(runs: &Runs) -> String {
         render(runs, Style { width: 400, ..Style::PLAIN })

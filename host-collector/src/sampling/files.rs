@@ -1,14 +1,14 @@
 //! The files of one thread in `/proc`, kept open.
 
-use super::item::{Call, Look, Schedstat};
 use super::parse;
 use crate::host_clock::host_now;
-use crate::units::Tid;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use vslice_core::samples::{Call, Look, Schedstat};
+use vslice_core::units::Tid;
 
 /// Longer than any of the texts that are read, as far as they are of interest.
 const TEXT_BYTES: usize = 512;

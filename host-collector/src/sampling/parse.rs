@@ -1,6 +1,6 @@
 //! The texts of `/proc/TID/{syscall,stat,schedstat}`. Pure.
 
-use super::item::Call;
+use vslice_core::samples::Call;
 
 /// The text of `syscall` (linux: fs/proc/base.c, `proc_pid_syscall`): `running`, or the number and
 /// six arguments, stack pointer and program counter; a number of -1 has no arguments. `None` for

@@ -1,10 +1,10 @@
 //! What a sampler is told, to whom it gives, and what it comes to.
 
-use super::item::SampleItem;
-use crate::units::{PcpuId, Tid};
 use std::error::Error;
 use std::io;
 use std::time::Duration;
+use vslice_core::samples::SampleItem;
+use vslice_core::units::{PcpuId, Tid};
 
 /// From one round of looks to the next, on average.
 pub const PERIOD: Duration = Duration::from_millis(1);

@@ -1,14 +1,14 @@
 //! A thread that looks at other threads, again and again.
 
 use super::files::{Functions, ThreadFiles};
-use super::item::Call;
 use super::plan::{SampleError, SampleSink, SamplerPlan, SamplerTotals, TOTALS_INTERVAL};
 use super::rounds::Rounds;
-use crate::units::Tid;
 use crate::vmm::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, Builder, JoinHandle};
+use vslice_core::samples::Call;
+use vslice_core::units::Tid;
 
 /// How often it is tried what can be seen of threads: one that is running shows nothing.
 const RIGHTS_TRIES: usize = 20;
@@ -134,10 +134,10 @@ fn own_tid() -> Tid {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sampling::SampleItem;
     use crate::sampling::plan::{Pace, SampledThread, Sight, SinkError};
     use std::error::Error;
     use std::time::Duration;
+    use vslice_core::samples::SampleItem;
 
     #[test]
     fn a_sink_that_fails_ends_it_and_says_why() {

@@ -8,10 +8,10 @@ use super::witness::Witness;
 use crate::compare::statistics::{Interval, RESAMPLES_COUNT, mean, mean_interval};
 use crate::rig::frontend::Frontend;
 use crate::rig::machine::READER;
-use crate::timeline::Reason;
-use crate::units::HostNs;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
+use vslice_core::timeline::Reason;
+use vslice_core::units::HostNs;
 
 /// One kind of disk.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

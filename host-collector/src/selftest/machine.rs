@@ -17,8 +17,8 @@ use crate::rig::inject::stopper::Stopper;
 use crate::rig::inject::storm::QmpStorm;
 use crate::rig::inject::waker::{self, WakerConfig};
 use crate::rig::machine::READER;
-use crate::timeline::{GuestMode, Reason};
 use std::time::Duration;
+use vslice_core::timeline::{GuestMode, Reason};
 
 /// How long QEMU is stopped each time, and how long it runs in between.
 const STOPPED: Duration = Duration::from_millis(5);

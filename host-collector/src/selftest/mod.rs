@@ -48,8 +48,6 @@ use crate::rig::machine::MachineError;
 use crate::rig::puppet::PuppetError;
 use crate::run::analyse::AnalyseError;
 use crate::store::StoreError;
-use crate::timeline::Reason;
-use crate::units::{PcpuId, Tid};
 use crate::vmm::host::HostFacts;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -57,6 +55,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use subject::Scored;
+use vslice_core::timeline::Reason;
+use vslice_core::units::{PcpuId, Tid};
 
 /// What a self-test needs to know.
 #[derive(Debug, Clone)]

@@ -1,16 +1,16 @@
 //! Records for a while, and says each time that a vCPU thread left its pCPU, and why vslice thinks
 //! that it did.
 
-use crate::host_event::{HostEvent, HostEventKind, PrevState, StackId};
 use crate::perf::{
     EventSink, RecordError, RecordPlan, RecordTotals, Recorder, SinkError, SymbolError, Symbols,
 };
 use crate::rig::inject::Episode;
-use crate::timeline::{Reason, Span, StackTable, ThreadState, Timeline};
-use crate::units::{HostNs, PcpuId, Tid};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use vslice_core::host_event::{HostEvent, HostEventKind, PrevState, StackId};
+use vslice_core::timeline::{Reason, Span, StackTable, ThreadState, Timeline};
+use vslice_core::units::{HostNs, PcpuId, Tid};
 
 /// Events that are kept at most; a scenario has some hundred thousand.
 const EVENTS_MAX: usize = 8 << 20;

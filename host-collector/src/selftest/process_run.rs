@@ -8,13 +8,13 @@ use crate::run::analyse;
 use crate::run::attach;
 use crate::run::manifest::{Manifest, VmRecord};
 use crate::store::RunDir;
-use crate::timeline::{StackTable, Timeline};
-use crate::units::Tid;
 use crate::vmm::bql::Bql;
 use crate::vmm::found;
 use crate::vmm::host::HostFacts;
 use crate::vmm::tsc::KvmDebugfs;
 use std::slice;
+use vslice_core::timeline::{StackTable, Timeline};
+use vslice_core::units::Tid;
 
 /// A run directory with one VM and no events, and what its manifest says.
 #[derive(Debug)]

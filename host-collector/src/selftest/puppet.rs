@@ -12,9 +12,9 @@ use crate::host_clock::host_now;
 use crate::perf::RecordPlan;
 use crate::rig::inject::Episode;
 use crate::rig::puppet::{Act, Occurrence, Puppet, PuppetLog, Script, Step};
-use crate::timeline::Reason;
 use crate::vmm::steal;
 use std::time::Duration;
+use vslice_core::timeline::Reason;
 
 /// How often each cause is played, proven to have happened.
 const COUNT: u32 = 200;
@@ -226,8 +226,8 @@ fn reason_of(act: Act, is_big_lock: bool) -> Option<Reason> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host_event::PrevState;
-    use crate::units::{HostNs, Tid};
+    use vslice_core::host_event::PrevState;
+    use vslice_core::units::{HostNs, Tid};
 
     fn occurrence(act: Act, start: u64, end: u64) -> Occurrence {
         let (voluntary_switches, involuntary_switches) =

@@ -1,8 +1,8 @@
 //! For which reasons the self-test promises cases, and what became of each. Pure.
 
 use super::{Outcome, Score, Skipped};
-use crate::timeline::Reason;
 use serde::Serialize;
+use vslice_core::timeline::Reason;
 
 /// Cases below which nothing is said of a reason: fewer would not show a wrong one in a hundred.
 const CASES_MIN: u64 = 100;

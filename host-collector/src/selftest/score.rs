@@ -1,9 +1,9 @@
 //! How often vslice is right. Pure.
 
 use crate::report::OffReason;
-use crate::timeline::Reason;
 use serde::{Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};
+use vslice_core::timeline::Reason;
 
 /// A confusion matrix, and what it leaves out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

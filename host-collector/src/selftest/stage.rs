@@ -2,9 +2,9 @@
 
 use super::SelftestConfig;
 use crate::lab::plan::Accelerator;
-use crate::timeline::GuestMode;
 use std::path::Path;
 use std::thread;
+use vslice_core::timeline::GuestMode;
 
 /// One accelerator of a self-test.
 #[derive(Debug)]

@@ -15,9 +15,9 @@ use crate::rig::frontend::Frontend;
 use crate::rig::inject::Episode;
 use crate::rig::machine::{Machine, MachineConfig, Placement, START_LIMIT};
 use crate::run;
-use crate::units::Tid;
 use crate::vmm::{procfs, steal};
 use std::collections::HashSet;
+use vslice_core::units::Tid;
 
 /// At the edges of a window, what was there before the injection may still go on.
 const MARGIN_NS: u64 = 20_000_000;

@@ -4,8 +4,8 @@ use super::rows::{Verdict, rows};
 use super::score::Score;
 use super::{Outcome, Skipped};
 use crate::report::OffReason;
-use crate::timeline::Reason;
 use std::fmt::Write;
+use vslice_core::timeline::Reason;
 
 /// Stacks that no rule knows, of one scenario, that are shown, and frames of each.
 const UNKNOWN_STACKS_MAX: usize = 4;

@@ -5,8 +5,8 @@ use super::score::Score;
 use super::witness::FutexEntry;
 use crate::rig::inject::Episode;
 use crate::rig::inject::stopper::Stop;
-use crate::timeline::{GuestMode, Reason};
-use crate::units::{HostNs, Tid};
+use vslice_core::timeline::{GuestMode, Reason};
+use vslice_core::units::{HostNs, Tid};
 
 /// What is known of the cause of one departure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,7 +180,7 @@ pub(super) fn settled(episode: Episode, margin_ns: u64) -> Episode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host_event::PrevState;
+    use vslice_core::host_event::PrevState;
 
     const RIVAL: Tid = Tid(7);
 

@@ -2,12 +2,12 @@
 //! witness that shares neither buffers nor parsing with the recorder.
 
 use crate::perf::Tracefs;
-use crate::units::{HostNs, Tid};
 use crate::vmm::procfs;
 use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use vslice_core::units::{HostNs, Tid};
 
 /// How the names of instances begin.
 const PREFIX: &str = "vslice-";

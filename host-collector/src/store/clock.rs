@@ -3,8 +3,8 @@
 use super::column::{
     CodecError, ColumnReader, Columnar, StreamKind, put_deltas, put_runs, put_varints,
 };
-use crate::clock::Exchange;
-use crate::units::{GuestTicks, HostNs, VcpuId};
+use vslice_core::clock::Exchange;
+use vslice_core::units::{GuestTicks, HostNs, VcpuId};
 
 /// One item of `clock-<vm>.vsr`: a round trip, and the vCPU that stamped it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

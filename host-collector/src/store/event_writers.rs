@@ -1,11 +1,11 @@
 //! Where the recorder's events go: one stream for each pCPU, and one for the stacks.
 
 use super::{RunDir, StackFrames, StoreError, StreamWriter};
-use crate::host_event::{HostEvent, StackId};
 use crate::perf::{EventSink, SinkError};
-use crate::units::PcpuId;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use vslice_core::host_event::{HostEvent, StackId};
+use vslice_core::units::PcpuId;
 
 /// Writes scheduling events into a run directory. Streams are made when their first event comes.
 #[derive(Debug)]
@@ -77,9 +77,9 @@ impl EventSink for EventWriters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host_event::HostEventKind;
     use crate::store::{EventMerge, Tail, read_all};
-    use crate::units::{HostNs, Tid};
+    use vslice_core::host_event::HostEventKind;
+    use vslice_core::units::{HostNs, Tid};
 
     #[test]
     fn what_a_recorder_hands_over_is_read_back() {

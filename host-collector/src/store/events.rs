@@ -20,10 +20,10 @@ mod detail;
 use super::column::{
     CodecError, ColumnReader, Columnar, StreamKind, narrow, put_deltas, put_runs, put_varints,
 };
-use crate::host_event::{HostEvent, HostEventKind, PrevState, StackId, Switch};
-use crate::units::{HostNs, PcpuId, Tid};
 use detail::{decode_blocks, decode_kvm, encode_blocks, encode_kvm};
 use std::vec::IntoIter;
+use vslice_core::host_event::{HostEvent, HostEventKind, PrevState, StackId, Switch};
+use vslice_core::units::{HostNs, PcpuId, Tid};
 
 /// A thread's name has at most this many bytes (`TASK_COMM_LEN` less the NUL).
 const COMM_BYTES_MAX: usize = 15;
@@ -324,8 +324,8 @@ fn decode_losses(
 pub(super) mod tests {
     use super::detail::{kvm_of, step_of};
     use super::*;
-    use crate::host_event::BlockEvent;
     use proptest::prelude::*;
+    use vslice_core::host_event::BlockEvent;
 
     pub(in crate::store) fn any_event() -> impl Strategy<Value = HostEvent> {
         let tid = || any::<u32>().prop_map(Tid);

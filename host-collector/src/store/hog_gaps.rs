@@ -3,7 +3,7 @@
 use super::column::{
     CodecError, ColumnReader, Columnar, StreamKind, put_deltas, put_runs, put_varints,
 };
-use crate::units::{GuestTicks, VcpuId};
+use vslice_core::units::{GuestTicks, VcpuId};
 
 /// One item of `gaps-<vm>.vsr`: a time in which a hog did not look at its clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

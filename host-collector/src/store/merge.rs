@@ -1,16 +1,16 @@
 //! All pCPUs' events as one sequence in order of time.
 
 use super::{RunDir, StoreError, StreamReader, Tail};
-use crate::host_event::HostEvent;
-use crate::units::{HostNs, PcpuId};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::vec::IntoIter;
+use vslice_core::host_event::HostEvent;
+use vslice_core::units::{HostNs, PcpuId};
 
 /// Merges the `events-*.vsr` of a run, block by block: one block of each pCPU is in memory.
 ///
 /// Events of equal time come in order of their pCPUs, and of one pCPU in the order in which they
-/// were recorded. A [`Lost`](crate::host_event::HostEventKind::Lost) comes where the loss began. After the
+/// were recorded. A [`Lost`](vslice_core::host_event::HostEventKind::Lost) comes where the loss began. After the
 /// first error nothing more comes.
 #[derive(Debug)]
 pub struct EventMerge {
@@ -112,10 +112,10 @@ impl Iterator for EventMerge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host_event::HostEventKind;
     use crate::store::{BLOCK_ITEMS_MAX, StreamWriter};
-    use crate::units::Tid;
     use proptest::prelude::*;
+    use vslice_core::host_event::HostEventKind;
+    use vslice_core::units::Tid;
 
     fn event(time: u64, pcpu: u32, tid: u32) -> HostEvent {
         HostEvent {

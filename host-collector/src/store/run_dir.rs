@@ -1,13 +1,13 @@
 //! The directory itself: which files it has, what may be in their names, and its JSON files.
 
 use super::StoreError;
-use crate::units::PcpuId;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use vslice_core::units::PcpuId;
 
 /// No JSON file of a run comes to this size: what could is bounded where it is written.
 pub(crate) const JSON_BYTES_MAX: u64 = 64 << 20;

@@ -3,9 +3,9 @@
 use super::column::{
     CodecError, ColumnReader, Columnar, StreamKind, put_deltas, put_runs, put_varint, put_varints,
 };
-use crate::sampling::{Call, Look, SampleItem, Schedstat};
-use crate::units::{HostNs, Tid};
 use std::sync::Arc;
+use vslice_core::samples::{Call, Look, SampleItem, Schedstat};
+use vslice_core::units::{HostNs, Tid};
 
 const LOOK: u64 = 0;
 const SCHEDSTAT: u64 = 1;

@@ -2,9 +2,9 @@
 
 use super::column::{CodecError, ColumnReader, Columnar, StreamKind, put_deltas, put_varints};
 use super::{RunDir, StoreError};
-use crate::host_event::StackId;
 use crate::perf::{StackTable, Symbols};
 use serde::{Deserialize, Serialize};
+use vslice_core::host_event::StackId;
 
 /// Frames of one stack at most: `PERF_MAX_STACK_DEPTH`, the kernel's own default limit.
 pub const FRAMES_MAX: usize = 127;

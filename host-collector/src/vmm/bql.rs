@@ -15,11 +15,11 @@ mod memory;
 pub use elf::{LinkTimeBql, find_in_elf};
 pub use memory::{exe_data, find_in_file, locate};
 
-use crate::units::Tid;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
+use vslice_core::units::Tid;
 
 /// The BQL of one running QEMU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,10 +6,10 @@
 //! one of the two; where it is mounted in version 1, that is the one. A quota holds for a group and for
 //! all groups below it, so a thread is limited by its own group and by all above that.
 
-use crate::units::{Tid, VcpuId};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
+use vslice_core::units::{Tid, VcpuId};
 
 /// Which kind of hierarchy has the `cpu` controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,36 +2,16 @@
 //! (linux/Documentation/filesystems/fiemap.rst).
 #![expect(unsafe_code, reason = "FS_IOC_FIEMAP has no safe wrapper")]
 
-use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
-use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use vslice_core::extent::Extent;
 
 /// Extents of one file that are kept at most; a file in more pieces has no map here.
 pub const EXTENTS_MAX: usize = 4096;
 
 const SECTOR_BYTES: u64 = 512;
-
-/// A piece of a file that lies in one piece on its disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Extent {
-    /// Where in the file it begins, in bytes.
-    pub offset_bytes: u64,
-    /// At which sector of 512 bytes it lies.
-    pub sector: u64,
-    /// Its length in bytes.
-    pub length_bytes: u64,
-}
-
-impl Extent {
-    /// The sectors that it lies on.
-    #[must_use]
-    pub fn sectors(&self) -> Range<u64> {
-        self.sector..self.sector.saturating_add(self.length_bytes.div_ceil(SECTOR_BYTES))
-    }
-}
 
 /// The extents of a file in order of their offsets; their sectors count from `first_sector`, which
 /// is where the file system's device begins on the whole disk.

@@ -9,12 +9,12 @@ use super::procfs::{self, Stopper};
 use super::qemu_args::{Disk, QemuArgs, SocketPlace};
 use super::threads::{self, ThreadRole};
 use super::tsc::KvmDebugfs;
-use crate::units::{PcpuId, Tid, VcpuId};
 use nix::unistd::Uid;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use vslice_core::units::{PcpuId, Tid, VcpuId};
 
 /// What to do where no thread of a VMM can be told to run a vCPU.
 pub const UNSEEN_VCPUS_ADVICE: &str = "start QEMU with -name ...,debug-threads=on, or look as root \
@@ -316,16 +316,16 @@ fn threads_of(pid: Tid, by_kvm: &[(VcpuId, Tid)]) -> Vec<FoundThread> {
             let role = by_kvm.map_or(thread.role, ThreadRole::Vcpu);
             FoundThread {
                 tid: thread.tid,
-                comm: crate::text::harmless(&thread.comm),
+                comm: vslice_core::text::harmless(&thread.comm),
                 vcpu: match &role {
                     ThreadRole::Vcpu(vcpu) => Some(*vcpu),
                     _ => None,
                 },
                 iothread: match &role {
-                    ThreadRole::Iothread(id) => Some(crate::text::harmless(id)),
+                    ThreadRole::Iothread(id) => Some(vslice_core::text::harmless(id)),
                     _ => None,
                 },
-                role: crate::text::harmless(&role.to_string()),
+                role: vslice_core::text::harmless(&role.to_string()),
                 affinity: affinity(thread.tid).unwrap_or_default(),
             }
         })

@@ -1,9 +1,9 @@
 //! How fast the host's pCPUs run.
 
-use crate::units::PcpuId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
+use vslice_core::units::PcpuId;
 
 /// Each pCPU's frequency in MHz. On x86 it is the one of the last tick, as the processor counted
 /// (linux/arch/x86/kernel/cpu/aperfmperf.c, `arch_freq_get_on_cpu`), or else the nominal one.

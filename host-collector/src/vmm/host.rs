@@ -1,6 +1,5 @@
 //! The host itself: the facts that a run's numbers depend on, as far as the host tells them.
 
-use crate::units::PcpuId;
 use crate::vmm::conditions::Conditions;
 use crate::vmm::host_disks::HostDisks;
 use crate::vmm::slice::Slice;
@@ -15,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use thiserror::Error;
+use vslice_core::units::PcpuId;
 
 /// The pCPUs that are online, in the form of `/sys/devices/system/cpu/online`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -150,7 +150,7 @@ mod tests {
             Some(disk) => assert!(found.disks.contains(&disk), "{found:?} has no {disk:?}"),
             None => assert!(found.disks_missing.iter().any(|why| why.contains("block device"))),
         }
-        let gone = FoundVm { pid: crate::units::Tid(u32::MAX), ..vm };
+        let gone = FoundVm { pid: vslice_core::units::Tid(u32::MAX), ..vm };
         let found = HostDisks::under_vms(&[gone]);
         assert_eq!(found.disks, []);
         let lines = found.lines();

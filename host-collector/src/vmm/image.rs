@@ -1,14 +1,15 @@
 //! The image on the host that a VM's disk is made of.
 #![expect(clippy::big_endian_bytes, reason = "the headers of qcow2 are big endian")]
 
-use super::extents::{self, Extent};
+use super::extents;
 use super::found::FoundVm;
 use super::host::{self, WholeDisk};
-use crate::units::Tid;
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use vslice_core::extent::Extent;
+use vslice_core::units::Tid;
 
 /// What a qcow2 image begins with (qemu/docs/interop/qcow2.txt).
 const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";

@@ -4,7 +4,6 @@
 //! A change is written before it is made. The files lie in a directory that is open to everybody, and
 //! have the changer's process and its start in their names: `KIND-PID-START-NUMBER.journal`.
 
-use crate::units::Tid;
 use crate::vmm::procfs::{self, StartTicks};
 use nix::unistd::geteuid;
 use serde::Serialize;
@@ -14,6 +13,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
+use vslice_core::units::Tid;
 
 /// Why a change could not be written down, so that it was not made.
 #[derive(Debug, Error)]

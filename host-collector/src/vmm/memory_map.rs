@@ -17,9 +17,9 @@
 //!
 //! Guests move their devices while they boot, so the map is that of the moment when it was read.
 
-use crate::text::harmless;
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
+use vslice_core::text::harmless;
 
 /// Ranges that are kept of each address space; real guests have tens to hundreds.
 const RANGES_MAX: usize = 4096;

@@ -3,12 +3,12 @@
 //! were opened (proc_pid_fdinfo(5)).
 
 use super::procfs;
-use crate::units::Tid;
 use nix::sys::statfs::{FsType, HUGETLBFS_MAGIC, TMPFS_MAGIC, statfs};
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use vslice_core::units::Tid;
 
 /// `f_type` of ramfs (linux/include/uapi/linux/magic.h).
 const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);

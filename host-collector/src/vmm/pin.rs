@@ -7,7 +7,6 @@
 //! one that somebody else has given another affinity since.
 
 use super::journal::{self, Journal, JournalError, Undone};
-use crate::units::{PcpuId, Tid};
 use crate::vmm::procfs::{self, StartTicks};
 use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -17,6 +16,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use thiserror::Error;
+use vslice_core::units::{PcpuId, Tid};
 
 const KIND: &str = "affinity";
 

@@ -19,7 +19,6 @@ use super::procfs::{self, StartTicks};
 use super::qemu_args::LOAD_PORT;
 use super::qmp::{Qmp, QmpError};
 use super::way::{NO_WAY_ADVICE, Way, has_vhost};
-use crate::units::Tid;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::fs;
@@ -28,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 use thiserror::Error;
+use vslice_core::units::Tid;
 
 const KIND: &str = "plug";
 /// What the port's character device is called in QEMU.

@@ -1,9 +1,9 @@
 //! The few facts about threads that `/proc` tells.
 
-use crate::units::{PcpuId, Tid};
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use vslice_core::units::{PcpuId, Tid};
 
 /// When a thread began, in clock ticks since the host's boot. Together with the thread's id this
 /// names one thread for as long as the host runs: the kernel uses an id again, but not in the past.

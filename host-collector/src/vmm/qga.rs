@@ -22,7 +22,6 @@ pub use virsh::LibvirtDaemon;
 
 use super::found::FoundVm;
 use crate::host_clock::host_now;
-use crate::text::harmless;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
@@ -30,6 +29,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use thiserror::Error;
+use vslice_core::text::harmless;
 
 /// How long an answer may take: an agent answers within milliseconds, under TCG with busy vCPUs in
 /// some hundreds.

@@ -14,7 +14,6 @@
 //! connected, asked and dropped before or after the window. A socket serves one client at a time:
 //! the next one is not even greeted before the first has gone.
 
-use crate::text::harmless;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, UnixAddr, connect as connect_socket, socket,
@@ -26,6 +25,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use thiserror::Error;
+use vslice_core::text::harmless;
 
 /// How long an answer may take. QEMU answers when its main loop comes to it, which under TCG with
 /// all vCPUs busy is a matter of milliseconds.

@@ -1,9 +1,9 @@
 //! How a thread competes for its pCPU: its scheduling class and its weight or priority in it.
 
-use crate::units::Tid;
 use crate::vmm::procfs;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use vslice_core::units::Tid;
 
 /// A thread's policy by the number of `linux/include/uapi/linux/sched.h`.
 const POLICIES: [(u32, &str); 7] = [

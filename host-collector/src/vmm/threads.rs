@@ -3,11 +3,11 @@
 //! QEMU names its threads where it runs with `-name ...,debug-threads=on`, which vslice and libvirt
 //! always give; Firecracker, Cloud Hypervisor and crosvm always do. A name has at most 15 bytes.
 
-use crate::units::{Tid, VcpuId};
 use crate::vmm::procfs;
 use std::fmt;
 use std::io;
 use thiserror::Error;
+use vslice_core::units::{Tid, VcpuId};
 
 /// What a thread is for.
 #[derive(Debug, Clone, PartialEq, Eq)]

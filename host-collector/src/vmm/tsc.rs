@@ -9,16 +9,16 @@
 //!                                                 /tsc-scaling-ratio-frac-bits   ... with so many bits
 //! ```
 //!
-//! What follows from them is [`crate::clock::tsc`]'s.
+//! What follows from them is [`vslice_core::clock::tsc`]'s.
 
-use crate::clock::tsc::{TscRelation, TscSample, TscScaling};
 use crate::host_clock::host_now;
 use crate::private_mount::PrivateMount;
-use crate::units::{Tid, VcpuId};
 use nix::mount::MsFlags;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use vslice_core::clock::tsc::{TscRelation, TscSample, TscScaling};
+use vslice_core::units::{Tid, VcpuId};
 use vslice_spec::ClockChoice;
 use vslice_workload::clock::Clock;
 

@@ -25,9 +25,9 @@ use vslice::rig::inject::stopper::Stopper;
 use vslice::rig::inject::storm::QmpStorm;
 use vslice::rig::inject::waker::{self, WakerConfig};
 use vslice::rig::machine::{self, Machine, MachineConfig, Placement, READER, START_LIMIT};
-use vslice::units::{PcpuId, Tid, VcpuId};
 use vslice::vmm::host::HostPcpus;
 use vslice::vmm::tsc::{self, KvmDebugfs};
+use vslice_core::units::{PcpuId, Tid, VcpuId};
 use witness::{Counts, Seen, Watch, is_gone, read_bytes, soon, state};
 
 const WINDOW: Duration = Duration::from_millis(200);

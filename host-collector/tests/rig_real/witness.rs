@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use vslice::rig::machine::Machine;
-use vslice::units::{PcpuId, Tid};
+use vslice_core::units::{PcpuId, Tid};
 
 /// What the kernel has counted for a thread, in `/proc/PID/task/TID`.
 #[derive(Debug, Clone, Copy)]

@@ -7,7 +7,7 @@ mod vslice;
 
 use crate::machine::Places;
 use ::vslice::perf::SchedulerSource;
-use ::vslice::units::Tid;
+use ::vslice_core::units::Tid;
 use std::fmt;
 use std::path::Path;
 use vslice::Watched;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
-use vslice::units::PcpuId;
+use vslice_core::units::PcpuId;
 
 /// Whether every switch has the kernel's stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,9 +10,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 use vslice::host_clock::host_now;
 use vslice::lab::tools;
-use vslice::units::{HostNs, PcpuId, Tid, VcpuId};
 use vslice::vmm::pin::set_affinity;
 use vslice::vmm::threads::{ThreadRole, list};
+use vslice_core::units::{HostNs, PcpuId, Tid, VcpuId};
 
 /// A TCG guest is up in some ten seconds; then it measures for ten, and prints a long report over
 /// a slow console. On a busy host all of that takes several times as long.

@@ -5,7 +5,7 @@ use super::judge::{Agreement, Verdict, agreement};
 use super::stolen::{Stretch, Testimony, testimony};
 use super::truth::{Interval, Seen, distance};
 use libtest_mimic::Failed;
-use vslice::units::Tid;
+use vslice_core::units::Tid;
 
 type JudgeCase = (&'static str, fn() -> Result<(), Failed>);
 

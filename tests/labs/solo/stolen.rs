@@ -12,8 +12,8 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 use vslice::perf::Tracefs;
-use vslice::units::{PcpuId, Tid};
 use vslice::vmm::procfs;
+use vslice_core::units::{PcpuId, Tid};
 
 /// The one pCPU's buffer: some hundred bytes for each event, of which there are a few thousand a second.
 const BUFFER_KIB: u32 = 64 << 10;

@@ -1,8 +1,8 @@
 //! What a vCPU's thread was off its pCPU for, and where that lies on the guest's clock. Times are
 //! nanoseconds.
 
-use vslice::host_event::{HostEvent, HostEventKind};
-use vslice::units::Tid;
+use vslice_core::host_event::{HostEvent, HostEventKind};
+use vslice_core::units::Tid;
 
 /// Gaps above this are what the guest has to see.
 pub(super) const JUDGED_FROM_NS: u64 = 100_000;

@@ -1,8 +1,8 @@
 use super::*;
 use crate::lab::plan::Overrides;
 use crate::lab::qemu::disk_args;
-use crate::units::PcpuId;
 use proptest::prelude::*;
+use vslice_core::units::PcpuId;
 
 fn files() -> EmitFiles {
     EmitFiles {

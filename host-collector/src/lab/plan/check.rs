@@ -158,8 +158,8 @@ impl VmPlan {
 mod tests {
     use super::*;
     use crate::lab::plan::{Accelerator, Overrides};
-    use crate::units::{PcpuId, VcpuId};
     use proptest::prelude::*;
+    use vslice_core::units::{PcpuId, VcpuId};
     use vslice_spec::{Engine, WorkloadSpec};
 
     /// The demo plan with one text replaced by another.

@@ -8,11 +8,11 @@ mod overrides;
 mod problem;
 
 use crate::lab::quantity;
-use crate::units::{PcpuId, VcpuId};
 use crate::vmm::host::HostPcpus;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::Path;
+use vslice_core::units::{PcpuId, VcpuId};
 use vslice_spec::{ClockChoice, Engine, Pattern, ReaderSpec, WorkloadSpec};
 
 pub use overrides::Overrides;

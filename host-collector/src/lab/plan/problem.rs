@@ -1,8 +1,8 @@
 //! What can be wrong with a plan, said so that its author knows what to change.
 
-use crate::units::PcpuId;
 use crate::vmm::host::HostPcpus;
 use thiserror::Error;
+use vslice_core::units::PcpuId;
 use vslice_spec::SpecError;
 
 /// Why a plan cannot be used.

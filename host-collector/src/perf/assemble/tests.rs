@@ -334,7 +334,7 @@ proptest! {
             bytes[place] = value;
         }
         let mut assembler = assembler();
-        let detail = Detail::Block(crate::host_event::BlockStep::Completed);
+        let detail = Detail::Block(vslice_core::host_event::BlockStep::Completed);
         assembler.formats.details.push(DetailFormat::parse(detail, DISK_DONE).unwrap());
         let mut order = RingOrder::new(PCPU, true, HostNs(90));
         // The second time is what comes after it.

@@ -12,8 +12,8 @@ use super::assembly::Register::{R0, R1, R6, R7, R8, R9};
 use super::assembly::{Assembly, Condition, Instruction, Operation, Size};
 use super::kernel_types::{BlockPlace, BlockTypes, Tracepoint};
 use super::record::{Record, current_tid, labels};
-use crate::host_event::BlockStep;
 use std::os::fd::BorrowedFd;
+use vslice_core::host_event::BlockStep;
 
 /// `MINORBITS` in include/linux/kdev_t.h.
 const MINOR_BITS: i32 = 20;

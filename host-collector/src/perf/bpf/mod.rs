@@ -31,12 +31,12 @@ mod sys;
 
 use super::filter::Numbers;
 use super::format::{Detail, Formats};
-use crate::host_event::BlockStep;
 use kernel_types::KernelTypes;
 use programs::{Maps, ROW_BYTES};
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use vslice_core::host_event::BlockStep;
 
 /// Why programs cannot record here; a sentence without its end.
 #[derive(Debug, thiserror::Error)]

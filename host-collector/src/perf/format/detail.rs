@@ -3,8 +3,8 @@
 //! A recording goes without any of them that the kernel lacks, and says so.
 
 use super::{Field, Format};
-use crate::host_event::{BlockEvent, BlockStep, HostEventKind, KvmEvent};
-use crate::units::Tid;
+use vslice_core::host_event::{BlockEvent, BlockStep, HostEventKind, KvmEvent};
+use vslice_core::units::Tid;
 
 /// One of these tracepoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 //! REC->prev_state & PLUS ? "+" : ""`, where MASK and PLUS are C expressions of numbers. PLUS is
 //! `TASK_REPORT_MAX`: set when the thread was preempted (`__trace_sched_switch_state`).
 
-use crate::host_event::PrevState;
+use vslice_core::host_event::PrevState;
 
 /// The bits of `prev_state` on the running kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,5 +1,4 @@
 use super::*;
-use crate::join::IoCheck;
 use crate::report::clock::ClockCheck;
 use crate::report::evidence::{Evidence, Missing};
 use crate::report::example::{
@@ -7,10 +6,11 @@ use crate::report::example::{
     request, running, vms, woken,
 };
 use crate::report::model::{Lost, Members, NamedThread, Relation, UnattributableBy};
-use crate::task::{Process, Task, ThreadKind};
-use crate::timeline::{self, Who};
 use proptest::prelude::*;
 use std::sync::Arc;
+use vslice_core::join::IoCheck;
+use vslice_core::task::{Process, Task, ThreadKind};
+use vslice_core::timeline::{self, Who};
 
 fn builder() -> SummaryBuilder {
     SummaryBuilder::new(START, vms())

@@ -2,14 +2,14 @@
 
 use super::NAME_CHARS_MAX;
 use super::page::{Page, Tone, shorten};
-use crate::join::Part;
 use crate::report::model::{
     AttributionName, ChainSpan, NamedThread, StaySplit, Summary, WhyUnknown, WorstRequest,
 };
 use crate::report::totals::{share, sum};
 use crate::report::verdict::label;
-use crate::units::PcpuId;
 use std::cmp::Reverse;
+use vslice_core::join::Part;
+use vslice_core::units::PcpuId;
 use vslice_spec::quantity::{count, counted, duration, percent};
 
 /// Spans of a chain that get a line of their own, the longest ones; the JSON has them all.

@@ -3,11 +3,11 @@
 use super::NAME_CHARS_MAX;
 use super::page::{Page, Table, Tone, shorten};
 use super::tables::share_percent;
-use crate::join::{NoPhase, Part, Phase};
 use crate::report::io::IoClass;
 use crate::report::model::{Class, Summary};
 use crate::report::verdict::label;
 use std::cmp::Reverse;
+use vslice_core::join::{NoPhase, Part, Phase};
 use vslice_spec::quantity::{count, counted, duration, percent};
 
 pub(super) fn phases(page: &mut Page, summary: &Summary) {

@@ -3,7 +3,7 @@
 
 use super::Style;
 pub(crate) use super::table::Table;
-use crate::text::{columns, harmless, letter_columns};
+use vslice_core::text::{columns, harmless, letter_columns};
 
 /// How a piece of text stands out, where colour was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -231,8 +231,8 @@ fn broken(word: &str, room: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::Letters;
     use proptest::prelude::*;
+    use vslice_core::text::Letters;
 
     fn page(style: Style, fill: impl FnOnce(&mut Page)) -> String {
         let mut page = Page::new(style);

@@ -1,6 +1,6 @@
 //! How a page looks.
 
-use crate::text::Letters;
+use vslice_core::text::Letters;
 
 /// How a page looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

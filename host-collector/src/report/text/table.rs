@@ -1,7 +1,7 @@
 //! Tables that fit. Pure: rows of cells in, lines of pieces out.
 
 use super::page::{Tone, wrap};
-use crate::text::columns;
+use vslice_core::text::columns;
 
 /// How much room a column of text keeps before columns go on below the others.
 const TEXT_COLUMNS_MIN: usize = 16;

@@ -2,15 +2,15 @@
 
 use super::NAME_CHARS_MAX;
 use super::page::{Page, Table, Tone, shorten};
-use crate::join::Part;
 use crate::report::model::{
     Antagonist, Class, ClassAntagonist, Members, Relation, StackTotal, Summary, Vcpu,
 };
 use crate::report::reason::OffReason;
 use crate::report::totals::share;
 use crate::report::verdict::label;
-use crate::timeline::Reason;
-use crate::units::{PcpuId, VcpuId};
+use vslice_core::join::Part;
+use vslice_core::timeline::Reason;
+use vslice_core::units::{PcpuId, VcpuId};
 use vslice_spec::quantity::{count, duration, known_duration, percent};
 
 /// Characters of a bar that stands for 100 %.

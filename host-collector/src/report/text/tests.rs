@@ -4,10 +4,10 @@ use crate::report::example;
 use crate::report::io::{IoDisk, UnphasedBy};
 use crate::report::model::{Lost, RunStatus, Summary};
 use crate::report::{Facts, SummaryBuilder, VmThreads, Warning};
-use crate::text::columns;
-use crate::units::HostNs;
 use std::collections::HashSet;
 use std::path::Path;
+use vslice_core::text::columns;
+use vslice_core::units::HostNs;
 
 const PLAIN: Style = Style::PLAIN;
 
@@ -61,7 +61,7 @@ fn the_answer_of_a_slow_disk_is_about_the_disk() {
         let wait_ns = if index % 50 == 0 { 30_000_000 } else { 300_000 };
         let spans = vec![
             example::running(20_000),
-            example::blocked(crate::timeline::Reason::Halt, wait_ns),
+            example::blocked(vslice_core::timeline::Reason::Halt, wait_ns),
             example::woken(5_000),
             example::running(10_000),
         ];
@@ -230,7 +230,7 @@ fn the_page_of_a_run_whose_clock_is_not_sound() {
 fn a_summary_that_contradicts_itself_is_not_printed_but_said_to() {
     let mut summary = example::summary();
     summary.classes.p99.antagonists[0].antagonist.share = 2.28;
-    summary.parts.p99.add(crate::join::Part::Halt, 1);
+    summary.parts.p99.add(vslice_core::join::Part::Halt, 1);
     assert_golden("inconsistent.golden", &render_full(&summary, PLAIN));
 }
 
@@ -420,7 +420,7 @@ fn with_every_string(name: &str) -> Summary {
     let mut summary = example::summary();
     summary.warnings = vec![
         Warning::Notice { text: String::new() },
-        Warning::HogDidNotCount { vm: String::new(), vcpu: crate::units::VcpuId(1) },
+        Warning::HogDidNotCount { vm: String::new(), vcpu: vslice_core::units::VcpuId(1) },
     ];
     let mut value = serde_json::to_value(&summary).unwrap();
     replace(&mut value, name);

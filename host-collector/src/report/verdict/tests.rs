@@ -1,12 +1,12 @@
 use super::*;
-use crate::join::{Attribution, NoPhase, Phase};
 use crate::report::causes::Cause;
 use crate::report::example::{self, blocked, preempted, request, running, woken};
 use crate::report::io::IoDisk;
 use crate::report::quota::QuotaUse;
 use crate::report::{OffReason, Summary, SummaryBuilder, Warning};
-use crate::timeline::{Reason, Span};
-use crate::units::HostNs;
+use vslice_core::join::{Attribution, NoPhase, Phase};
+use vslice_core::timeline::{Reason, Span};
+use vslice_core::units::HostNs;
 
 /// When the host had the I/O of the slow requests, since their submission; `None` if that is not known.
 type Io = Option<(u64, u64)>;

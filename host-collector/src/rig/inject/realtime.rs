@@ -4,9 +4,9 @@ use super::InjectError;
 use super::quota::group;
 use super::scheduling::become_fifo;
 use super::thread::{LoggedThread, PinnedThread, wake_and_run};
-use crate::units::PcpuId;
 use nix::errno::Errno;
 use std::time::Duration;
+use vslice_core::units::PcpuId;
 
 /// What a realtime thread does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,8 +4,8 @@ use super::thread::{LoggedThread, PinnedThread};
 use super::{Episode, InjectError};
 use crate::host_clock::host_now;
 use crate::rig::spin_until;
-use crate::units::{HostNs, PcpuId};
 use std::sync::atomic::{AtomicBool, Ordering};
+use vslice_core::units::{HostNs, PcpuId};
 
 /// How often a rival looks whether it should stop, in nanoseconds.
 const LOOK_NS: u64 = 100_000;

@@ -3,13 +3,13 @@
 use super::{Episode, InjectError, ThreadLog};
 use crate::host_clock::host_now;
 use crate::rig::{pin_self, sleep_for, spin_until};
-use crate::units::{HostNs, PcpuId, Tid};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
+use vslice_core::units::{HostNs, PcpuId, Tid};
 
 /// How many episodes a log has room for from the start: growing it would be work of another kind.
 const EPISODES_ROOM: usize = 1 << 16;

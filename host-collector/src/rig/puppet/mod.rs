@@ -20,7 +20,6 @@ use crate::lab::disk::{self, DiskError};
 use crate::lab::plan::DiskPlan;
 use crate::lab::process::{self, ChildSpec, ProcessError, SupervisedChild};
 use crate::lab::scratch::{self, PrivateDir, ScratchError};
-use crate::units::{HostNs, PcpuId, Tid};
 use crate::vmm::threads::{self, ThreadsError};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
@@ -31,6 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use thiserror::Error;
+use vslice_core::units::{HostNs, PcpuId, Tid};
 
 pub use run::run;
 

@@ -4,7 +4,6 @@ use super::steps::{Props, Request};
 use super::{Act, Cast, FILE_BYTES, Occurrence, Orders, PuppetError, Script, steps};
 use crate::rig::inject::InjectError;
 use crate::rig::pin_self;
-use crate::units::Tid;
 use serde::Serialize;
 use std::io::{self, Write};
 use std::path::Path;
@@ -12,6 +11,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
+use vslice_core::units::Tid;
 
 /// How long a puppet waits for its `go`: nobody who wants it needs longer.
 const GO_LIMIT: Duration = Duration::from_secs(60);
@@ -103,7 +103,7 @@ fn write_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::rig::puppet::Step;
-    use crate::units::PcpuId;
+    use vslice_core::units::PcpuId;
 
     #[test]
     fn no_page_can_fault_twice() {

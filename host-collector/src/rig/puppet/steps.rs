@@ -7,7 +7,6 @@ use crate::host_clock::host_now;
 use crate::rig::inject::rival;
 use crate::rig::inject::thread::LoggedThread;
 use crate::rig::{sleep_for, spin_until};
-use crate::units::{HostNs, Tid};
 use nix::errno::Errno;
 use nix::poll::ppoll;
 use nix::sched::sched_yield;
@@ -21,6 +20,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use vslice_core::units::{HostNs, Tid};
 
 /// A page, and what [`Act::DirectRead`] reads at once.
 pub(super) const PAGE_BYTES: u64 = 4096;

@@ -1,8 +1,8 @@
 //! When threads were off their pCPUs, as exactly as the kernel told it.
 
-use crate::host_event::{HostEvent, HostEventKind};
-use crate::units::{HostNs, Tid};
 use std::collections::HashMap;
+use vslice_core::host_event::{HostEvent, HostEventKind};
+use vslice_core::units::{HostNs, Tid};
 
 /// A time in which a thread was off its pCPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,8 +50,8 @@ impl Absences {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host_event::{PrevState, Switch};
-    use crate::units::PcpuId;
+    use vslice_core::host_event::{PrevState, Switch};
+    use vslice_core::units::PcpuId;
 
     fn absence(left_us: u64, came_us: u64) -> Absence {
         Absence { left: HostNs(left_us * 1_000), came: HostNs(came_us * 1_000) }

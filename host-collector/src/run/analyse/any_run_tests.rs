@@ -3,19 +3,19 @@
 
 use super::analyse;
 use super::tests::{BQL, VM1_VCPU1, host_at, manifest, run_dir, stream};
-use crate::clock::Exchange;
-use crate::host_event::{
-    BlockEvent, BlockStep, HostEvent, HostEventKind, KvmEvent, PrevState, StackId, Switch,
-};
 use crate::report::{Style, laws, render, render_full};
 use crate::run::manifest::{DiskRecord, GroupRecord, Manifest, Window};
 use crate::store::{ClockSample, HogGapItem, RequestItem, RunDir, StackNames, VmName};
-use crate::units::{HostNs, PcpuId, Tid, VcpuId};
 use crate::vmm::cgroup::{Quota, Throttling};
-use crate::vmm::extents::Extent;
 use crate::vmm::host::WholeDisk;
 use proptest::prelude::*;
 use std::collections::HashMap;
+use vslice_core::clock::Exchange;
+use vslice_core::extent::Extent;
+use vslice_core::host_event::{
+    BlockEvent, BlockStep, HostEvent, HostEventKind, KvmEvent, PrevState, StackId, Switch,
+};
+use vslice_core::units::{HostNs, PcpuId, Tid, VcpuId};
 use vslice_wire::{Dropped, GuestTicks, Request};
 
 const DEVICE: u32 = 0xfe0_0000;

@@ -1,12 +1,12 @@
 //! The clocks of one guest, from the exchanges that were stored.
 
 use super::kvm_word::KvmWord;
-use crate::clock::tsc::TscSample;
-use crate::clock::{ClockError, ClockMap, Exchange, Outermost, RoundTrips};
-use crate::join::Clocks;
 use crate::report::clock::{ClockMethod, ClocksApart, VcpuClock, WordCheck};
 use crate::run::manifest::{GuestClock, VcpuTsc, VmRecord};
-use crate::units::{HostNs, VcpuId};
+use vslice_core::clock::tsc::TscSample;
+use vslice_core::clock::{ClockError, ClockMap, Exchange, Outermost, RoundTrips};
+use vslice_core::join::Clocks;
+use vslice_core::units::{HostNs, VcpuId};
 
 /// A vCPU whose last exchange came so long before that of another was not read again after the run.
 const CLOSED_WITHIN_NS: u64 = 1_000_000_000;
@@ -194,9 +194,9 @@ fn closed(
 mod tests {
     use super::super::tests::{clock_sample, host_at, manifest};
     use super::*;
-    use crate::clock::tsc::TscRelation;
     use crate::run::manifest::TscReading;
     use crate::store::ClockSample;
+    use vslice_core::clock::tsc::TscRelation;
 
     /// The reader is vCPU1.
     fn read_samples(samples: &[ClockSample]) -> GuestClocks {

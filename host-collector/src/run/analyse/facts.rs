@@ -5,12 +5,12 @@ use crate::report::evidence::ScheduledVcpu;
 use crate::report::quota::QuotaUse;
 use crate::run::NO_EXITS_UNDER_TCG;
 use crate::run::manifest::{GroupRecord, Manifest, ThreadRecord, VmRecord};
-use crate::timeline::{GuestMode, LockFacts, LockUser, StackTable, Timeline, Vmm, Watched};
-use crate::units::VcpuId;
 use crate::vmm::cgroup::Throttling;
 use crate::vmm::found;
 use crate::vmm::host::HostFacts;
 use serde::Deserialize;
+use vslice_core::timeline::{GuestMode, LockFacts, LockUser, StackTable, Timeline, Vmm, Watched};
+use vslice_core::units::VcpuId;
 
 /// The timelines of all threads of the VMs: those of other threads than vCPUs tell for how long
 /// locks were held.
@@ -255,10 +255,10 @@ const COUNTED_LATE_MAX_NS: u64 = 20_000_000;
 mod tests {
     use super::super::tests::{BQL, VM1_VCPU1, host_at, manifest};
     use super::*;
-    use crate::host_event::{HostEvent, HostEventKind, PrevState, StackId, Switch};
-    use crate::timeline::{Reason, ThreadState};
-    use crate::units::{PcpuId, Tid};
     use serde_json::json;
+    use vslice_core::host_event::{HostEvent, HostEventKind, PrevState, StackId, Switch};
+    use vslice_core::timeline::{Reason, ThreadState};
+    use vslice_core::units::{PcpuId, Tid};
 
     /// Why vm1's vCPU1 sleeps in a call of futex(2) with these arguments.
     fn reason_in_futex(manifest: &Manifest, args: [u64; 3]) -> Reason {
@@ -273,7 +273,7 @@ mod tests {
             ..Switch::new(VM1_VCPU1, PrevState::Sleep, other)
         };
         let mut reason = None;
-        let mut sink = |span: crate::timeline::Span| {
+        let mut sink = |span: vslice_core::timeline::Span| {
             if let ThreadState::Blocked(sleep) = span.state {
                 reason = Some(sleep.reason);
             }

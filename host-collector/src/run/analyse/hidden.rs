@@ -4,10 +4,10 @@
 //! is seen to come onto a pCPU, as whoever gave way to it is, and is never seen to leave: the next switch
 //! there begins with somebody else. What interrupts it is hidden as well, a disk's completion among that.
 
-use crate::host_event::{HostEvent, HostEventKind};
 use crate::report::io::HiddenTask;
-use crate::units::{PcpuId, Tid};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use vslice_core::host_event::{HostEvent, HostEventKind};
+use vslice_core::units::{PcpuId, Tid};
 
 /// Fewer times than this are told of nobody: a record may be cut off or moved now and then.
 const COUNT_MIN: u64 = 10;
@@ -68,8 +68,8 @@ impl Hidden {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host_event::{PrevState, Switch};
-    use crate::units::HostNs;
+    use vslice_core::host_event::{PrevState, Switch};
+    use vslice_core::units::HostNs;
 
     fn rows(events: impl IntoIterator<Item = (u32, HostEventKind)>) -> Vec<HiddenTask> {
         let mut hidden = Hidden::new(HashSet::from([PcpuId(0)]));

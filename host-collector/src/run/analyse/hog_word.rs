@@ -65,9 +65,9 @@ fn beyond_ns<'a>(gaps: impl Iterator<Item = &'a Gap>, absence: Absence) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::{ClockMap, Exchange};
     use crate::store::HogGapItem;
-    use crate::units::{GuestTicks, HostNs, VcpuId};
+    use vslice_core::clock::{ClockMap, Exchange};
+    use vslice_core::units::{GuestTicks, HostNs, VcpuId};
 
     const THRESHOLD_NS: u64 = 50_000;
 

@@ -6,11 +6,11 @@
 //! `kvm_guest_time_update`; linux: arch/x86/kvm/x86.c). Taken off again in between, it shows for all
 //! that time an offset that its guest never sees.
 
-use crate::clock::{ClockMap, Exchange};
 use crate::report::clock::WordCheck;
-use crate::timeline::{Span, ThreadState};
-use crate::units::{HostNs, Tid};
 use std::collections::VecDeque;
+use vslice_core::clock::{ClockMap, Exchange};
+use vslice_core::timeline::{Span, ThreadState};
+use vslice_core::units::{HostNs, Tid};
 
 /// A vCPU thread that has been on its pCPU for so long has entered its guest meanwhile: the way there
 /// takes microseconds, and on an emulated host some hundreds of them. In the last millisecond KVM said
@@ -73,8 +73,8 @@ impl KvmWord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::timeline::RunMode;
-    use crate::units::{GuestTicks, PcpuId};
+    use vslice_core::timeline::RunMode;
+    use vslice_core::units::{GuestTicks, PcpuId};
 
     fn at(ms: u64) -> HostNs {
         HostNs(ms * 1_000_000)

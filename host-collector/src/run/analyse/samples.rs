@@ -8,10 +8,10 @@ use crate::report::evidence::{
 };
 use crate::report::totals::round_4;
 use crate::run::manifest::{Manifest, SamplingRecord, VmRecord};
-use crate::sampling::{Gaps, SampleItem, Scheduled, Share, Tally, ThreadShares};
 use crate::store::{RunDir, StreamReader, VmName};
-use crate::timeline::LockUser;
-use crate::units::{HostNs, Tid};
+use vslice_core::samples::{Gaps, SampleItem, Scheduled, Share, Tally, ThreadShares};
+use vslice_core::timeline::LockUser;
+use vslice_core::units::{HostNs, Tid};
 
 /// The samples of a run, added up.
 #[derive(Debug, Default)]

@@ -1,10 +1,10 @@
 //! Who served the vCPUs: counted from the events of the window.
 
-use crate::host_event::{HostEvent, HostEventKind};
 use crate::report::service::ServiceThread;
 use crate::run::manifest::Manifest;
-use crate::units::{HostNs, Tid};
 use std::collections::HashMap;
+use vslice_core::host_event::{HostEvent, HostEventKind};
+use vslice_core::units::{HostNs, Tid};
 
 /// The threads of the VMMs that run no vCPU, and those that do.
 #[derive(Debug)]
@@ -85,8 +85,8 @@ impl Service {
 mod tests {
     use super::super::tests::{VM1_VCPU1, host_at, manifest};
     use super::*;
-    use crate::host_event::{PrevState, Switch};
-    use crate::units::PcpuId;
+    use vslice_core::host_event::{PrevState, Switch};
+    use vslice_core::units::PcpuId;
 
     #[test]
     fn wakings_count_between_a_vms_own_threads_and_in_the_window_only() {

@@ -17,8 +17,8 @@
 
 use super::absences::Absence;
 use super::gaps::Gap;
-use crate::clock::{Exchange, Outermost};
 use crate::store::HogGapItem;
+use vslice_core::clock::{Exchange, Outermost};
 
 /// A gap, and an absence that it is certainly that of.
 #[derive(Debug, Clone, Copy)]
@@ -66,8 +66,8 @@ mod tests {
     use super::super::gaps::Gaps;
     use super::super::hog_word::HogWord;
     use super::*;
-    use crate::clock::ClockMap;
-    use crate::units::{GuestTicks, HostNs, VcpuId};
+    use vslice_core::clock::ClockMap;
+    use vslice_core::units::{GuestTicks, HostNs, VcpuId};
 
     /// The guest's clock is the host's; round trips take 200 us.
     fn slow_map() -> (Vec<Exchange>, ClockMap) {

@@ -8,10 +8,6 @@
 //! ```
 
 use super::*;
-use crate::clock::host_time::ToldTime;
-use crate::clock::tsc::TscRelation;
-use crate::host_event::{BlockEvent, BlockStep, KvmEvent, PrevState, Switch};
-use crate::join::{NoPhase, Part, Phase};
 use crate::report::clock::{ClockMethod, HogCheck, WordCheck};
 use crate::report::model::Relation;
 use crate::run::census::HostThread;
@@ -20,15 +16,19 @@ use crate::run::manifest::{
     ThreadRecord, TscReading, TscRecord, VcpuTsc, Window,
 };
 use crate::store::{HogGapItem, StreamWriter, read_all};
-use crate::timeline::Reason;
-use crate::units::{PcpuId, Tid};
 use crate::vmm::bql::Bql;
 use crate::vmm::cgroup::{Quota, Throttling};
-use crate::vmm::extents::Extent;
 use crate::vmm::frequency::FrequencyRecord;
 use crate::vmm::host::WholeDisk;
 use crate::vmm::memory_map::MemoryMap;
 use tempfile::TempDir;
+use vslice_core::clock::host_time::ToldTime;
+use vslice_core::clock::tsc::TscRelation;
+use vslice_core::extent::Extent;
+use vslice_core::host_event::{BlockEvent, BlockStep, KvmEvent, PrevState, Switch};
+use vslice_core::join::{NoPhase, Part, Phase};
+use vslice_core::timeline::Reason;
+use vslice_core::units::{PcpuId, Tid};
 use vslice_wire::{Dropped, GuestTicks};
 
 const START_NS: u64 = 1_000_000_000;
@@ -825,7 +825,7 @@ fn a_clock_that_was_never_closed_rests_on_the_other_vcpus() {
 
 pub(super) fn clock_sample(vcpu: u16, host_us: u64, guest_us: u64) -> ClockSample {
     let (host, guest) = (host_at(host_us), guest_at(guest_us));
-    let exchange = crate::clock::Exchange {
+    let exchange = vslice_core::clock::Exchange {
         host_sent: host,
         guest_received: guest,
         guest_sent: guest,

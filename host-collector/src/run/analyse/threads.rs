@@ -4,12 +4,12 @@ use crate::report::{CommandLine, ThreadKind, VmIndex, Warning};
 use crate::run::census::HostThread;
 use crate::run::manifest::{Cost, Manifest};
 use crate::store::{RunDir, StoreError};
-use crate::task::{Process, Task};
-use crate::text::harmless;
-use crate::timeline::Tasks;
-use crate::units::{HostNs, Tid};
 use std::collections::HashMap;
 use std::io::ErrorKind;
+use vslice_core::task::{Process, Task};
+use vslice_core::text::harmless;
+use vslice_core::timeline::Tasks;
+use vslice_core::units::{HostNs, Tid};
 
 /// A census of a run; and why it cannot be read, if it is there. It costs names then, and not the report:
 /// whoever may read the rest may not be its owner, for instance.

@@ -137,8 +137,8 @@ pub(super) fn accelerator_of(vm: &FoundVm) -> Accelerator {
 mod tests {
     use super::*;
     use crate::lab::plan::Plan;
-    use crate::units::{Tid, VcpuId};
     use crate::vmm::found::FoundThread;
+    use vslice_core::units::{Tid, VcpuId};
 
     fn vm_with(vcpus: u16) -> FoundVm {
         let thread = |vcpu| FoundThread {

@@ -27,7 +27,6 @@ use crate::guest::start::StartedAgent;
 use crate::lab::plan::{Accelerator, VmPlan};
 use crate::lab::scratch;
 use crate::store::{RunDir, VmName};
-use crate::units::{PcpuId, Tid};
 use crate::vmm::found::{FoundVm, NO_ACCELERATOR};
 use crate::vmm::frequency::FrequencyRecord;
 use crate::vmm::host::{self, HostPcpus};
@@ -44,6 +43,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+use vslice_core::units::{PcpuId, Tid};
 use ways::PluggedPorts;
 use work::Attached;
 

@@ -3,10 +3,10 @@
 use crate::lab::launch;
 use crate::lab::plan::{Plan, VmPlan};
 use crate::run::error::RunError;
-use crate::units::Tid;
 use crate::vmm::found::FoundVm;
 use crate::vmm::pin::{Pin, Pinning};
 use crate::vmm::threads::{self, ThreadsError, VmmThread};
+use vslice_core::units::Tid;
 
 /// A plan, and which of its VMs each attached VM is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -72,7 +72,7 @@ fn nothing_is_plugged_into_a_vm_whose_agent_cannot_be_started() {
     let load = Load { casting, agent: None, target: None, plug: true };
     let error = with_attachment(&vms, Some(&load), |attachment| {
         let mut watcher =
-            crate::run::watch::LineWatcher::new(Vec::new(), crate::text::Letters::Unicode);
+            crate::run::watch::LineWatcher::new(Vec::new(), vslice_core::text::Letters::Unicode);
         attachment.make_with_load(&load, &mut attachment.manifest(), &mut watcher).unwrap_err()
     });
     let said = error.to_string();
@@ -88,7 +88,7 @@ fn a_vm_that_is_stopped_is_said_at_once() {
         tid: Tid(std::process::id()),
         comm: "CPU 0/TCG".to_owned(),
         role: "vCPU0".to_owned(),
-        vcpu: Some(crate::units::VcpuId(0)),
+        vcpu: Some(vslice_core::units::VcpuId(0)),
         iothread: None,
         affinity: vec![PcpuId(0)],
     };
@@ -107,7 +107,8 @@ fn a_vm_that_is_stopped_is_said_at_once() {
         interrupted: &interrupted,
     };
     let mut said = Vec::new();
-    let mut watcher = crate::run::watch::LineWatcher::new(&mut said, crate::text::Letters::Unicode);
+    let mut watcher =
+        crate::run::watch::LineWatcher::new(&mut said, vslice_core::text::Letters::Unicode);
     drop(Attachment::prepare(options, &mut watcher).unwrap());
     let said = String::from_utf8(said).unwrap();
     let first = said.lines().next().unwrap_or_default();

@@ -1,10 +1,10 @@
 //! Streams that are whole, cut, corrupt, foreign, or that met a full disk.
 
 use super::*;
-use crate::host_event::{HostEvent, HostEventKind};
 use crate::store::events::tests::any_event;
-use crate::units::{HostNs, PcpuId, Tid};
 use proptest::prelude::*;
+use vslice_core::host_event::{HostEvent, HostEventKind};
+use vslice_core::units::{HostNs, PcpuId, Tid};
 
 fn event(time: u64) -> HostEvent {
     let kind = HostEventKind::Comm { tid: Tid(4), comm: "CPU 0/KVM".into() };

@@ -1,8 +1,8 @@
 //! The columns of what KVM and the disks did.
 
-use crate::host_event::{BlockEvent, BlockStep, HostEvent, HostEventKind, KvmEvent};
 use crate::store::column::{CodecError, ColumnReader, narrow, put_deltas, put_runs, put_varints};
-use crate::units::Tid;
+use vslice_core::host_event::{BlockEvent, BlockStep, HostEvent, HostEventKind, KvmEvent};
+use vslice_core::units::Tid;
 
 /// What KVM did, as a code and two numbers; the second has 32 bits.
 fn kvm_columns(event: KvmEvent) -> (u8, u64, u64) {

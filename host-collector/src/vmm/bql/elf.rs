@@ -133,7 +133,7 @@ impl<'data, R: ReadRef<'data>> Image<'data, R> {
         if name.starts_with("ld-linux") {
             return Ok(());
         }
-        Err(BqlError::OtherLibc { interpreter: crate::text::harmless(path) })
+        Err(BqlError::OtherLibc { interpreter: vslice_core::text::harmless(path) })
     }
 
     /// The first of `names` that the program defines for others.

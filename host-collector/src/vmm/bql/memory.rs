@@ -2,13 +2,13 @@
 
 use super::elf::{Image, LinkTimeBql};
 use super::{Bql, BqlError, ExeData};
-use crate::units::Tid;
 use crate::vmm::procfs;
 use object::ReadCache;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use vslice_core::units::Tid;
 
 /// How long the lock is looked at for an owner. An idle QEMU holds it for some microseconds at each
 /// timer, a hundred times a second or so: long enough to see that, if one looks without a pause.

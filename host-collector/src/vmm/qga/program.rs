@@ -1,12 +1,12 @@
 //! Programs and files in a guest, by its qemu-ga.
 
 use super::{Qga, QgaError, garbled};
-use crate::text::harmless;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 use std::thread;
 use std::time::{Duration, Instant};
+use vslice_core::text::harmless;
 
 /// Bytes of a file in one message. Through libvirt a message is an argument of a program, which has at
 /// most 128 KiB (`MAX_ARG_STRLEN`, execve(2)), and base64 makes four bytes of three.

@@ -1,7 +1,6 @@
 //! The way to an agent through libvirt, which holds the channels of its domains.
 
 use super::{ANSWER_TIMEOUT, QgaError, garbled, refusal};
-use crate::text::harmless;
 use crate::vmm::found::{FoundVm, Manager};
 use nix::unistd::{Uid, User, geteuid};
 use serde_json::Value;
@@ -11,6 +10,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
+use vslice_core::text::harmless;
 
 /// Bytes of what virsh says that are read at most; a domain's XML has some 10 KiB.
 const OUTPUT_BYTES_MAX: u64 = 4 << 20;

@@ -1,6 +1,6 @@
 //! The texts of a domain: names, amounts and sets of pCPUs.
 
-use crate::units::PcpuId;
+use vslice_core::units::PcpuId;
 
 /// A name that a plan can have, made of a domain's.
 pub(super) fn plan_name(name: &str) -> String {

@@ -7,7 +7,6 @@
 
 use super::QuotaConfig;
 use crate::rig::inject::InjectError;
-use crate::units::Tid;
 use crate::vmm::cgroup::{Hierarchy, Throttling, Version};
 use crate::vmm::procfs;
 use std::fs;
@@ -15,6 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+use vslice_core::units::Tid;
 
 /// A group that was made for one thread. Dropping it puts back who is in it, and removes it.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! Where on the host's disk a request's data lies.
 
-use crate::vmm::extents::Extent;
+use crate::extent::Extent;
 use std::ops::Range;
 use vslice_spec::Pattern;
 use vslice_spec::offsets::offset_of;

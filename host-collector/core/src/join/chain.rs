@@ -56,7 +56,8 @@ impl StaySplit {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Chain {
     links: Vec<Link>,
-    pub(crate) cut_count: u64,
+    /// How many links the window had beyond those.
+    pub cut_count: u64,
     /// The state that came last.
     last: Option<ThreadState>,
 }
@@ -71,12 +72,6 @@ impl Chain {
     /// Their spans, in order of time.
     pub fn spans(&self) -> impl Iterator<Item = &Span> {
         self.links.iter().map(|link| &link.span)
-    }
-
-    /// How many links the window had beyond those.
-    #[must_use]
-    pub fn cut_count(&self) -> u64 {
-        self.cut_count
     }
 
     /// Adds the next span, which starts where the last one ended.
@@ -189,14 +184,14 @@ mod tests {
     fn exits_do_not_use_up_the_chain() {
         let stay = "gkvgkgk".repeat(20);
         let full = drawn(&format!("{stay}_").repeat(CHAIN_SPANS_MAX / 2));
-        assert_eq!((full.links().len(), full.cut_count()), (CHAIN_SPANS_MAX, 0));
+        assert_eq!((full.links().len(), full.cut_count), (CHAIN_SPANS_MAX, 0));
         let cut = drawn(&format!("{stay}_").repeat(CHAIN_SPANS_MAX));
-        assert_eq!((cut.links().len(), cut.cut_count()), (CHAIN_SPANS_MAX, 64));
+        assert_eq!((cut.links().len(), cut.cut_count), (CHAIN_SPANS_MAX, 64));
         assert_eq!(full.links(), cut.links());
         // A stay that is kept is kept whole, also as the last one.
         let last =
             drawn(&format!("{}{stay}", "g_".repeat(CHAIN_SPANS_MAX / 2).trim_end_matches('_')));
-        assert_eq!((last.links().len(), last.cut_count()), (CHAIN_SPANS_MAX - 1, 0));
+        assert_eq!((last.links().len(), last.cut_count), (CHAIN_SPANS_MAX - 1, 0));
         assert_eq!(last.links().last().unwrap().span.length_ns(), 141);
     }
 }

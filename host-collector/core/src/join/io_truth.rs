@@ -5,10 +5,10 @@
 //! submissions and completions are not shown, as on kernels that hide what some tasks do.
 
 use super::*;
+use crate::extent::Extent;
 use crate::host_event::{BlockEvent, BlockStep};
 use crate::timeline::{RunMode, Span, ThreadState};
 use crate::units::{HostNs, PcpuId, Tid, VcpuId};
-use crate::vmm::extents::Extent;
 use proptest::prelude::*;
 use std::ops::Range;
 use vslice_spec::Pattern;

@@ -214,7 +214,7 @@ fn a_long_chain_is_cut_and_still_adds_up() {
     let drawing = "=p".repeat(50);
     let out = join(&spans(0, &drawing), &[request(0, 0, 100)]);
     assert_eq!(out[0].chain.links().len(), CHAIN_SPANS_MAX);
-    assert_eq!(out[0].chain.cut_count(), 100 - CHAIN_SPANS_MAX as u64);
+    assert_eq!(out[0].chain.cut_count, 100 - CHAIN_SPANS_MAX as u64);
     assert_eq!(parts(&out[0]), [(Part::OnPcpu, 50), (Part::PreemptWait, 50)]);
 }
 
@@ -303,7 +303,7 @@ fn check_against_drawing(
 /// The chain tiles the window and credits no more than it holds.
 fn check_chain(breakdown: &Breakdown) -> Result<(), TestCaseError> {
     let chain: Vec<&Span> = breakdown.chain.spans().collect();
-    prop_assert_eq!(breakdown.chain.cut_count(), 0);
+    prop_assert_eq!(breakdown.chain.cut_count, 0);
     prop_assert!(chain.windows(2).all(|pair| pair[0].end == pair[1].start));
     let mut parts = PartsNs::default();
     for link in breakdown.chain.links() {

@@ -5,10 +5,10 @@
 
 use super::laws::placed;
 use super::*;
+use crate::extent::Extent;
 use crate::host_event::{BlockEvent, BlockStep};
 use crate::timeline::{Reason, RunMode, Sleep, Span, ThreadState};
 use crate::units::{HostNs, PcpuId, Tid, VcpuId};
-use crate::vmm::extents::Extent;
 use proptest::prelude::*;
 use vslice_spec::Pattern;
 use vslice_wire::{GuestTicks, Request};

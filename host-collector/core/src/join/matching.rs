@@ -356,9 +356,9 @@ fn covers(ios: &[&HostIo], sectors: &Range<u64>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::extent::Extent;
     use crate::host_event::BlockStep;
     use crate::units::Tid;
-    use crate::vmm::extents::Extent;
     use vslice_spec::Pattern;
     use vslice_wire::{GuestTicks, Request};
 

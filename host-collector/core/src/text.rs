@@ -48,13 +48,15 @@ pub fn ascii(text: &str) -> String {
 
 /// The columns of a terminal that a letter takes: two for most of East Asia's, none for those that are
 /// put on the one before.
-pub(crate) fn letter_columns(letter: char) -> usize {
+#[must_use]
+pub fn letter_columns(letter: char) -> usize {
     // A control character, which has no width, is shown as a `?`.
     letter.width().unwrap_or(1)
 }
 
 /// The columns of a terminal that a [`harmless`] text takes.
-pub(crate) fn columns(text: &str) -> usize {
+#[must_use]
+pub fn columns(text: &str) -> usize {
     text.chars().map(letter_columns).sum()
 }
 
