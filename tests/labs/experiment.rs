@@ -44,7 +44,7 @@ fn holds(lab: &Lab, arguments: &[&str]) -> Result<(), Failed> {
     check("nothing was dropped", summary["requests"]["dropped"] == 0)?;
     check("no read failed", summary["requests"]["errors"] == 0)?;
     check("no record was lost", summary["lost"]["records"] == 0)?;
-    // A kernel that traces nothing while certain tasks are current (see perf/assemble.rs) can make a
+    // A kernel that traces nothing while certain tasks are current (see assemble.rs) can make a
     // few requests unattributable without a record being lost.
     let unattributable = summary["requests"]["unattributable"].as_u64();
     check("99 % are attributed", unattributable.is_some_and(|count| count * 100 <= REQUESTS))?;

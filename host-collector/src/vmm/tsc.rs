@@ -159,7 +159,7 @@ mod tests {
         result.unwrap_err().kind()
     }
 
-    /// The two vCPUs of one guest as shared/labs.md has them, from a Debian host in a box.
+    /// The two vCPUs of one guest as a Debian host in a box had them (docs/labs.md).
     #[test]
     fn each_vcpu_has_its_own_offset() {
         let (_scratch, kvm) = debugfs(&[

@@ -3,7 +3,7 @@
 //! A look has less than a recorded switch: one function instead of a stack, but the system call by
 //! its number, which is a stack's other end. Together they make the [`Marks`] that the table in
 //! [`classify`](crate::timeline::classify) is about, so that both ways to a reason use one table
-//! (columns SYS and wchan of qemu-kvm-facts.md section 8). Why a thread that is runnable has left its
+//! (docs/evidence.md, "Without the right to record"). Why a thread that is runnable has left its
 //! pCPU cannot be seen in this way; how long it waited, `schedstat` tells.
 
 use super::item::{Call, Look};

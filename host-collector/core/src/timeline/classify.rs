@@ -1,8 +1,8 @@
 //! Why a thread left its pCPU, from what was recorded as it did.
 //!
-//! One table of rows, tried from the top; the first whose conditions all hold names the reason. It
-//! is the table of qemu-kvm-facts.md section 8. Evidence that is missing never makes a row hold, so
-//! with less evidence the reason is [`Reason::Unknown`], not another one.
+//! One table of rows, tried from the top; the first whose conditions all hold names the reason. What
+//! it rests on is in docs/evidence.md. Evidence that is missing never makes a row hold, so with less
+//! evidence the reason is [`Reason::Unknown`], not another one.
 
 use super::futex::{FutexWait, GuestMode, Vmm};
 use super::reason::Reason;

@@ -116,7 +116,7 @@ impl FutexCall {
 mod tests {
     use super::*;
 
-    /// Arguments as recorded of QEMU 7.2.22 on Linux 6.18 (qemu-kvm-facts.md section 4).
+    /// Arguments as recorded of QEMU 7.2.22 on Linux 6.18 (docs/evidence.md, "Futexes").
     #[test]
     fn observed_waits() {
         let known = LockFacts {

@@ -86,8 +86,9 @@ enum Place {
 
 /// The functions that prove something. A name that ends in `*` stands for all that begin so.
 ///
-/// One thing has had several names; the kernel versions are those of qemu-kvm-facts.md section 5,
-/// read in the sources of 3.16, 6.1, 6.12 and 6.18 or seen on stacks of 6.1 and 6.18.
+/// One thing has had several names; the kernel versions are those of docs/evidence.md, "Names of
+/// kernel functions", read in the sources of 3.16, 6.1, 6.12 and 6.18 or seen on stacks of 6.1 and
+/// 6.18.
 const FUNCTIONS: &[(Mark, Place, &[&str])] = &[
     // Up to 5.15; 5.16 to 6.15; from 6.16. `futex_wait` and `do_futex` prove nothing: a thread can
     // also be preempted, or fault, in them.

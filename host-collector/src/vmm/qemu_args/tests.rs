@@ -40,7 +40,7 @@ fn libvirts_form() {
     assert_eq!(args.disks, [expected]);
 }
 
-/// As libvirt starts QEMU 2.2 in shared/seed.txt, with `-drive` and key=value devices.
+/// As libvirt starts QEMU 2.2 in docs/seed-experiment.md, with `-drive` and key=value devices.
 #[test]
 fn the_old_form() {
     let args = parse(

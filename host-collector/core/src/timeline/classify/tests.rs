@@ -27,12 +27,12 @@ fn runnable(stack: &str, next: Next) -> Evidence {
     Evidence { state: PrevState::Runnable, next, ..asleep(stack) }
 }
 
-/// Linux 6.18, from qemu-kvm-facts.md section 8.
+/// Linux 6.18, as docs/evidence.md has it under "Stacks as recorded".
 const FUTEX_6_18: &str = "futex_do_wait <- __futex_wait <- futex_wait <- do_futex <- \
     __x64_sys_futex <- do_syscall_64 <- entry_SYSCALL_64_after_hwframe";
-/// Linux 6.1, from labs.md rung 4.
+/// Linux 6.1, seen in the box of docs/labs.md.
 const FUTEX_6_1: &str = "futex_wait_queue <- futex_wait <- do_futex";
-/// Linux 3.16, the abnormal trace of seed.txt with its `?` frames.
+/// Linux 3.16, the unusual trace of docs/seed-experiment.md, whole: with its `?` frames.
 const FUTEX_3_16: &str = "[] dump_stack+0x64/0x84 <- [] __schedule+0x561/0x900 <- \
     [] schedule+0x29/0x70 <- [] futex_wait_queue_me+0xd8/0x150 <- [] futex_wait+0x1ab/0x2b0 <- \
     [] ? futex_wake+0x80/0x160 <- [] ? __vmx_load_host_state+0x125/0x170 [kvm_intel] <- \
@@ -41,7 +41,7 @@ const FUTEX_3_16: &str = "[] dump_stack+0x64/0x84 <- [] __schedule+0x561/0x900 <
     [] ? native_write_msr_safe+0xa/0x10 <- [] SyS_futex+0x7d/0x170 <- \
     [] ? fire_user_return_notifiers+0x42/0x50 <- [] ? do_notify_resume+0xc5/0x100 <- \
     [] system_call_fastpath+0x1a/0x1f";
-/// Linux 3.16, the normal trace of seed.txt.
+/// Linux 3.16, the usual trace of docs/seed-experiment.md.
 const SLICE_3_16: &str = "[] dump_stack+0x64/0x84 <- [] __schedule+0x561/0x900 <- \
     [] _cond_resched+0x2a/0x40 <- [] kvm_arch_vcpu_ioctl_run+0xf54/0x12d0 [kvm] <- \
     [] ? futex_wake+0x80/0x160 <- [] ? kvm_arch_vcpu_load+0x4e/0x1b0 [kvm] <- \
