@@ -19,5 +19,4 @@ pub mod run;
 pub mod runs;
 pub mod sampling;
 pub mod selftest;
-pub mod store;
 pub mod vmm;

@@ -6,7 +6,7 @@ use clap::Parser;
 use cli::terminal::shown;
 use std::io::Write;
 use std::process::ExitCode;
-use vslice::run::sentence;
+use vslice_core::text::sentence;
 
 fn main() -> ExitCode {
     match cli::Cli::parse().execute() {

@@ -6,10 +6,6 @@ use std::error::Error;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use vslice::report::Summary;
 use vslice::run::analyse;
-use vslice::run::manifest::SCHEMA;
-use vslice::store::{
-    ClockSample, HogGapItem, RequestItem, RunDir, StackNames, StreamWriter, VmName,
-};
 use vslice_core::clock::Exchange;
 use vslice_core::host_event::{
     BlockEvent, BlockStep, HostEvent, HostEventKind, PrevState, StackId, Switch,
@@ -17,6 +13,10 @@ use vslice_core::host_event::{
 use vslice_core::join::Part;
 use vslice_core::timeline::Reason;
 use vslice_core::units::{GuestTicks, HostNs, PcpuId, Tid, VcpuId};
+use vslice_trace::manifest::SCHEMA;
+use vslice_trace::{
+    ClockSample, HogGapItem, RequestItem, RunDir, StackNames, StreamWriter, VmName,
+};
 use vslice_wire::Request;
 
 struct Counting;

@@ -21,7 +21,7 @@ use vslice::rig::boot_sector::Guest;
 use vslice::rig::frontend::Frontend;
 use vslice::rig::inject::rival;
 use vslice::rig::machine::{Machine, MachineConfig, Placement, START_LIMIT};
-use vslice::vmm::host::{HostPcpus, disk_facts};
+use vslice::vmm::host::disk_facts;
 use vslice::vmm::pin::affinity;
 use vslice_core::units::{PcpuId, Tid};
 
@@ -70,7 +70,7 @@ fn missing() -> Option<String> {
 
 /// For the vCPU, and for everything else.
 fn pcpus() -> (PcpuId, PcpuId) {
-    let online: Vec<PcpuId> = HostPcpus::online().expect("sysfs").iter().collect();
+    let online: Vec<PcpuId> = vslice::vmm::host::online_pcpus().expect("sysfs").iter().collect();
     (*online.last().expect("this runs on one"), online[0])
 }
 

@@ -18,15 +18,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use vslice::lab::tools;
-use vslice::vmm::bql::{self, Bql, BqlError};
-use vslice::vmm::found::{self, Vmm};
-use vslice::vmm::memory_map::MemoryMap;
+use vslice::vmm::bql;
+use vslice::vmm::bql::BqlError;
+use vslice::vmm::found;
 use vslice::vmm::pin::{affinity, set_affinity};
 use vslice::vmm::qemu_args::DirectSource;
 use vslice::vmm::qga::{Qga, QgaError};
 use vslice::vmm::qmp::{Qmp, QmpError};
 use vslice::vmm::threads::{self, ThreadRole};
 use vslice_core::units::{PcpuId, Tid, VcpuId};
+use vslice_trace::lock::Bql;
+use vslice_trace::vmm::Vmm;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const NAP: Duration = Duration::from_millis(20);
@@ -451,7 +453,7 @@ fn the_monitor_answers() -> Outcome {
     check(refused.to_string().contains("CommandNotFound"), || refused.to_string())?;
     // SeaBIOS has to find the device and give it an address.
     let map = qemu.wait_for("an address of the disk controller", |_| {
-        let map = MemoryMap::parse(&qmp.human_monitor_command("info mtree -f")?);
+        let map = vslice::vmm::memory_map::parse(&qmp.human_monitor_command("info mtree -f")?);
         let mut bars = (0xfe00_0000_u64..0xff00_0000).step_by(4096);
         Ok(bars
             .any(|at| map.device_at_memory(at) == Some("virtio-pci-notify-virtio-scsi"))

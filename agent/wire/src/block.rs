@@ -21,7 +21,8 @@
 //! differences wrap around 2^64, so that any values return as they were, the senseless ones too:
 //! what a guest's clock says is for the reader of the run to judge.
 
-use crate::bytes::{Cursor, bound, put_count, put_varint, varint_bytes, zigzag};
+use crate::bytes::{Cursor, bound, put_count};
+use crate::leb128::{self, zigzag};
 use crate::{BLOCK_REQUESTS_MAX, DecodeError, EncodeError, GuestTicks, Request};
 
 /// What a request's submission is stored relative to.
@@ -59,10 +60,10 @@ pub(crate) fn put_block(out: &mut Vec<u8>, requests: &[Request]) -> Result<(), E
     put_runs(out, requests.iter().map(|request| u64::from(request.vcpu_completed)));
     put_runs(out, requests.iter().map(|request| zigzag(i64::from(request.result).cast_unsigned())));
     for gap in submission_gaps(requests, reference) {
-        put_varint(out, gap);
+        leb128::put(out, gap);
     }
     for request in requests {
-        put_varint(out, request.completed.0.wrapping_sub(request.submitted.0));
+        leb128::put(out, request.completed.0.wrapping_sub(request.submitted.0));
     }
     Ok(())
 }
@@ -87,7 +88,7 @@ fn submission_gaps(requests: &[Request], reference: Reference) -> impl Iterator<
 
 fn cheaper_reference(requests: &[Request]) -> Reference {
     let cost_bytes =
-        |reference| submission_gaps(requests, reference).map(varint_bytes).sum::<u32>();
+        |reference| submission_gaps(requests, reference).map(leb128::length_bytes).sum::<u32>();
     if cost_bytes(Reference::PreviousSubmission) < cost_bytes(Reference::PreviousCompletion) {
         Reference::PreviousSubmission
     } else {
@@ -102,7 +103,7 @@ fn put_runs(out: &mut Vec<u8>, values: impl Iterator<Item = u64>) {
         while values.next_if_eq(&value).is_some() {
             run_count += 1;
         }
-        put_varint(out, value);
+        leb128::put(out, value);
         put_count(out, run_count);
     }
 }

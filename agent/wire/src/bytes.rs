@@ -1,9 +1,7 @@
 //! Fields: how a value becomes bytes and how bytes become a checked value.
 
+use crate::leb128::{self, Leb128Error};
 use crate::{DecodeError, EncodeError};
-
-/// A varint takes this many bytes at most.
-pub(crate) const VARINT_BYTES_MAX: usize = 10;
 
 /// What is left of a frame that is being decoded.
 pub(crate) struct Cursor<'a> {
@@ -85,23 +83,14 @@ impl<'a> Cursor<'a> {
     }
 
     pub(crate) fn varint(&mut self) -> Result<u64, DecodeError> {
-        let mut value = 0;
-        for position in 0..VARINT_BYTES_MAX {
-            let byte = self.u8()?;
-            // Nine bytes carry 63 bits: the tenth can add only one, and nothing can follow it.
-            if position == VARINT_BYTES_MAX - 1 && byte > 1 {
-                break;
-            }
-            value |= u64::from(byte & 0x7f) << (7 * position);
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(DecodeError::VarintTooLong)
+        leb128::take(&mut self.rest).map_err(|error| match error {
+            Leb128Error::Short => DecodeError::Truncated { needed_bytes: 1, left_bytes: 0 },
+            Leb128Error::Long => DecodeError::VarintTooLong,
+        })
     }
 
     pub(crate) fn zigzag(&mut self) -> Result<u64, DecodeError> {
-        self.varint().map(from_zigzag)
+        self.varint().map(leb128::from_zigzag)
     }
 
     /// A count that is checked against its bound before anyone allocates by it.
@@ -152,87 +141,6 @@ pub(crate) fn put_string(
     Ok(())
 }
 
-pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        let low_bits = u8::try_from(value & 0x7f).expect("7 bits fit 8");
-        out.push(low_bits | 0x80);
-        value >>= 7;
-    }
-    out.push(u8::try_from(value).expect("the loop has left less than 0x80"));
-}
-
-/// What [`put_varint`] will write.
-pub(crate) fn varint_bytes(value: u64) -> u32 {
-    (u64::BITS - (value | 1).leading_zeros()).div_ceil(7)
-}
-
 pub(crate) fn put_count(out: &mut Vec<u8>, count: usize) {
-    put_varint(out, u64::try_from(count).expect("a bounded count fits 64 bits"));
-}
-
-/// Maps a difference that wraps around 2^64 to a small number when it is small in either
-/// direction: 0, -1, 1, -2 become 0, 1, 2, 3.
-pub(crate) fn zigzag(difference: u64) -> u64 {
-    (difference << 1) ^ 0_u64.wrapping_sub(difference >> 63)
-}
-
-fn from_zigzag(value: u64) -> u64 {
-    (value >> 1) ^ 0_u64.wrapping_sub(value & 1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn varint_of(value: u64) -> Vec<u8> {
-        let mut out = Vec::new();
-        put_varint(&mut out, value);
-        out
-    }
-
-    #[test]
-    fn varints_at_the_edges() {
-        for (value, bytes) in [
-            (0, &[0x00][..]),
-            (0x7f, &[0x7f]),
-            (0x80, &[0x80, 0x01]),
-            (0x3fff, &[0xff, 0x7f]),
-            (0x4000, &[0x80, 0x80, 0x01]),
-            (u64::MAX, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]),
-        ] {
-            assert_eq!(varint_of(value), bytes, "{value:#x}");
-            assert_eq!(varint_bytes(value) as usize, bytes.len(), "{value:#x}");
-            assert_eq!(Cursor::new(bytes).varint(), Ok(value));
-        }
-    }
-
-    #[test]
-    fn a_varint_beyond_64_bits_is_refused() {
-        let mut bytes = [0xff; 10];
-        bytes[9] = 0x02;
-        assert_eq!(Cursor::new(&bytes).varint(), Err(DecodeError::VarintTooLong));
-        bytes[9] = 0x81;
-        assert_eq!(Cursor::new(&bytes).varint(), Err(DecodeError::VarintTooLong));
-        let truncated = DecodeError::Truncated { needed_bytes: 1, left_bytes: 0 };
-        assert_eq!(Cursor::new(&bytes[..9]).varint(), Err(truncated));
-    }
-
-    #[test]
-    fn zigzag_is_small_for_small_differences() {
-        for (difference, expected) in [(0_i64, 0), (-1, 1), (1, 2), (-2, 3), (i64::MIN, u64::MAX)] {
-            assert_eq!(zigzag(difference.cast_unsigned()), expected);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn varint_and_zigzag_return(value: u64) {
-            let bytes = varint_of(zigzag(value));
-            prop_assert_eq!(varint_bytes(zigzag(value)) as usize, bytes.len());
-            let mut cursor = Cursor::new(&bytes);
-            prop_assert_eq!(cursor.zigzag(), Ok(value));
-            prop_assert_eq!(cursor.finish(), Ok(()));
-        }
-    }
+    leb128::put(out, u64::try_from(count).expect("a bounded count fits 64 bits"));
 }

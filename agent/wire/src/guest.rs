@@ -1,7 +1,8 @@
 //! The bytes of what a guest says.
 
 use crate::block::{put_block, take_block};
-use crate::bytes::{Cursor, bound, put_count, put_string, put_u16, put_u64, put_varint};
+use crate::bytes::{Cursor, bound, put_count, put_string, put_u16, put_u64};
+use crate::leb128;
 use crate::{
     ClockKind, DecodeError, Done, DoneReason, Dropped, EncodeError, Frame, GuestDisk, GuestFrame,
     GuestTicks, HOG_GAPS_MAX, HOGS_MAX, Hello, HogCount, HogGap, HogGaps, HostTime, NAME_BYTES_MAX,
@@ -214,7 +215,7 @@ fn put_hogs(out: &mut Vec<u8>, hogs: &[HogCount]) -> Result<(), EncodeError> {
     put_count(out, hogs.len());
     for hog in hogs {
         put_u16(out, hog.vcpu);
-        put_varint(out, hog.count);
+        leb128::put(out, hog.count);
     }
     Ok(())
 }
@@ -240,8 +241,8 @@ fn put_hog_gaps(out: &mut Vec<u8>, gaps: &HogGaps) -> Result<(), EncodeError> {
     put_count(out, gaps.gaps.len());
     let mut before = 0;
     for gap in &gaps.gaps {
-        put_varint(out, gap.start.0.wrapping_sub(before));
-        put_varint(out, gap.end.0.wrapping_sub(gap.start.0));
+        leb128::put(out, gap.start.0.wrapping_sub(before));
+        leb128::put(out, gap.end.0.wrapping_sub(gap.start.0));
         before = gap.end.0;
     }
     Ok(())

@@ -24,7 +24,7 @@
 //! ```text
 //! frame    := length:u32  kind:u8  payload          length counts kind and payload
 //! string   := length:u16  length bytes of UTF-8
-//! varint   := LEB128 of a u64: 7 bits a byte, lowest first, the top bit set on all but the last
+//! varint   := LEB128 of a u64, see leb128.rs
 //! zigzag   := varint of a signed value: 0, -1, 1, -2, ... become 0, 1, 2, 3, ...
 //! ```
 //!
@@ -43,6 +43,7 @@ mod frame;
 mod framing;
 mod guest;
 mod host;
+pub mod leb128;
 
 pub use error::{DecodeError, EncodeError};
 pub use frame::{

@@ -1,5 +1,6 @@
 //! What may be shown of a text that somebody else has chosen, and how much room it takes.
 
+use std::error::Error;
 use unicode_width::UnicodeWidthChar;
 
 /// Which letters whoever reads can be shown.
@@ -58,6 +59,22 @@ pub fn letter_columns(letter: char) -> usize {
 #[must_use]
 pub fn columns(text: &str) -> usize {
     text.chars().map(letter_columns).sum()
+}
+
+/// An error with all that caused it, in one line. Messages that include their source's, as most
+/// here do, are not said twice.
+#[must_use]
+pub fn sentence(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let part = error.to_string();
+        if !text.contains(&part) {
+            text = format!("{text}: {part}");
+        }
+        source = error.source();
+    }
+    text
 }
 
 #[cfg(test)]

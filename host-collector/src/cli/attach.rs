@@ -11,10 +11,14 @@ use vslice::guest::agent_file::AgentFile;
 use vslice::lab::plan::Plan;
 use vslice::lab::quantity;
 use vslice::ps::Listing;
-use vslice::run::{
-    AttachOptions, Attachment, Casting, EvidenceSetting, Load, NotMeasured, sentence,
-};
+use vslice::run::AttachOptions;
+use vslice::run::Attachment;
+use vslice::run::Casting;
+use vslice::run::EvidenceSetting;
+use vslice::run::Load;
+use vslice::run::NotMeasured;
 use vslice::vmm::found::FoundVm;
+use vslice_core::text::sentence;
 
 /// The arguments of `vslice attach`.
 #[derive(Debug, Args)]

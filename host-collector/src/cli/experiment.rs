@@ -13,7 +13,8 @@ use vslice::experiment::{
 };
 use vslice::lab::plan::{AcceleratorSetting, VsockSetting};
 use vslice::lab::quantity::parse_bytes;
-use vslice::run::{EvidenceSetting, sentence};
+use vslice::run::EvidenceSetting;
+use vslice_core::text::sentence;
 
 /// The arguments of `vslice experiment`.
 #[derive(Debug, Args)]

@@ -6,7 +6,6 @@ use std::io::Write;
 use std::path::PathBuf;
 use vslice::lab::emit::from_xml;
 use vslice::lab::plan::{BUILT_IN, Plan};
-use vslice::vmm::host::HostPcpus;
 
 /// The arguments of `vslice plan`.
 #[derive(Debug, Args)]
@@ -65,7 +64,8 @@ pub(super) fn execute(args: &PlanArgs) -> anyhow::Result<u8> {
             let shown = file.display().to_string();
             let xml =
                 std::fs::read_to_string(file).with_context(|| format!("no plan of {shown}"))?;
-            let read = from_xml::read(&shown, &xml, HostPcpus::online().ok().as_ref())?;
+            let read =
+                from_xml::read(&shown, &xml, vslice::vmm::host::online_pcpus().ok().as_ref())?;
             if args.json {
                 serde_json::to_writer_pretty(&mut out, &read.plan)?;
                 writeln!(out)?;

@@ -132,10 +132,10 @@ mod tests {
     use super::*;
     use clap::Parser;
     use std::fs;
-    use vslice::report::evidence::Evidence;
     use vslice::report::model::{Accelerator, Cost, Environment, Lost, RunStatus};
     use vslice::report::{Facts, Names, SummaryBuilder};
     use vslice_core::units::HostNs;
+    use vslice_trace::evidence::Evidence;
 
     fn facts() -> Facts {
         Facts {

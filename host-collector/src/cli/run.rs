@@ -13,9 +13,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use vslice::lab::plan::{AcceleratorSetting, Overrides, Plan, VsockSetting};
 use vslice::report::{Style, Summary, render_full};
+use vslice::run::EvidenceSetting;
+use vslice::run::RunError;
+use vslice::run::RunOptions;
+use vslice::run::analyse;
+use vslice::run::prepare;
 use vslice::run::watch::{BarWatcher, LineWatcher, Watcher};
-use vslice::run::{EvidenceSetting, RunError, RunOptions, analyse, prepare, sentence};
-use vslice::store::RunDir;
+use vslice_core::text::sentence;
+use vslice_trace::RunDir;
 
 /// The exit code of a run that was interrupted, as a shell reports SIGINT.
 const INTERRUPTED: u8 = 130;

@@ -7,12 +7,12 @@
 use super::metrics::{Metric, Unit};
 use super::{Run, Side};
 use crate::report::causes::{Cause, Kind, NAMED_SHARE, NEARLY_ALL, Weight};
-use crate::report::evidence::EvidenceLevel;
 use crate::report::model::{Class, Summary};
 use crate::report::verdict::label;
 use std::collections::BTreeMap;
 use vslice_core::join::{Part, Phase};
 use vslice_spec::quantity::whole_percent;
+use vslice_trace::evidence::EvidenceLevel;
 
 /// A cause, or somebody who ran, explains a change if it makes at least this share of it.
 pub(super) const EXPLAINED_SHARE_MIN: f64 = 0.5;

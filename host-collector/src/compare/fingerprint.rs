@@ -1,9 +1,9 @@
 //! Under which conditions a run was made, and in which of them runs differ. Pure.
 
-use crate::run::manifest::Manifest;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use vslice_trace::manifest::Manifest;
 
 /// Differences that are told of one pair of sides at most; a count says how many more there are.
 pub const DIFFERENCES_MAX: usize = 8;

@@ -61,7 +61,7 @@ fn every_other_difference_is_named() {
         ["not comparable: accelerator kvm against tcg"]
     );
     assert_eq!(
-        change(&|b| b.evidence.level = crate::report::evidence::EvidenceLevel::Sampled),
+        change(&|b| b.evidence.level = vslice_trace::evidence::EvidenceLevel::Sampled),
         ["not comparable: evidence recorded against sampled"]
     );
     assert_eq!(

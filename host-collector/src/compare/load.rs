@@ -10,12 +10,12 @@ use crate::report::laws;
 use crate::report::model::RunStatus;
 use crate::report::service::Engagement;
 use crate::run::analyse::{AnalyseError, analyse, manifest_of};
-use crate::run::manifest::Status;
-use crate::run::sentence;
-use crate::store::RunDir;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use vslice_core::text::sentence;
+use vslice_trace::RunDir;
+use vslice_trace::manifest::Status;
 
 /// Why there is nothing to compare.
 #[derive(Debug, thiserror::Error)]
@@ -126,7 +126,7 @@ fn run(path: &Path) -> Result<Run, String> {
 mod tests {
     use super::*;
     use crate::run::analyse::tests as drawn;
-    use crate::run::manifest::Manifest;
+    use vslice_trace::manifest::Manifest;
 
     fn write(path: &Path, manifest: &Manifest) {
         RunDir::create(path).unwrap().write_json("run.json", manifest).unwrap();

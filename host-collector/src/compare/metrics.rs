@@ -1,16 +1,16 @@
 //! What is compared of each run: one number of a summary for each metric.
 
 use super::statistics::Scale;
-use crate::report::evidence::EvidenceLevel;
 use crate::report::model::{Summary, Timeslices, Vcpu};
 use crate::report::verdict::label as part_label;
 use crate::report::{OffReason, text};
-use crate::run::manifest::Manifest;
 use serde::Serialize;
 use vslice_core::join::Part;
 use vslice_core::timeline::Reason;
 use vslice_core::units::VcpuId;
 use vslice_spec::quantity::{duration, percent};
+use vslice_trace::evidence::EvidenceLevel;
+use vslice_trace::manifest::Manifest;
 
 /// Requests without a place on the host's clock, as a share of a run's, above which the others do not
 /// stand for the run.

@@ -6,11 +6,11 @@ use super::statistics::Scale;
 use super::verdict::Difference;
 use super::{Compared, Side};
 use crate::report::OffReason;
-use crate::report::evidence::EvidenceLevel;
 use crate::report::model::{Summary, Vcpu};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use vslice_core::units::VcpuId;
+use vslice_trace::evidence::EvidenceLevel;
 
 /// A reason, or somebody who ran, is told of a vCPU where it is at least this on a side: 0.1 % of the
 /// vCPU's time, as [`super::verdict::CONTENTION_SHARE`].

@@ -4,9 +4,9 @@ use crate::lab::disk::DiskError;
 use crate::lab::plan::PlanError;
 use crate::lab::scratch::ScratchError;
 use crate::run::RunError;
-use crate::store::StoreError;
 use std::io;
 use std::path::PathBuf;
+use vslice_trace::StoreError;
 
 /// Why an experiment did not come to its end.
 #[derive(Debug, thiserror::Error)]

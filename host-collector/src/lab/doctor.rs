@@ -11,8 +11,9 @@ use super::tools;
 use super::vsock::{VsockOffer, VsockWay};
 use crate::vmm::bql;
 use crate::vmm::found::{self, FoundVm, UNSEEN_VCPUS_ADVICE};
-use crate::vmm::host::{self, HostPcpus};
+use crate::vmm::host;
 use std::path::Path;
+use vslice_trace::host::HostPcpus;
 
 /// What `make image` needs.
 const MICRO_TOOLS: [&str; 6] = ["apt-get", "dpkg", "cpio", "gzip", "modprobe", "depmod"];
@@ -41,7 +42,7 @@ pub fn examine(image_directory: &Path) -> Diagnosis {
     findings.push(vms_finding(&vms));
     findings.extend(libvirt_finding(&vms));
     findings.extend(doctor_evidence::findings());
-    match HostPcpus::online() {
+    match crate::vmm::host::online_pcpus() {
         Ok(pcpus) => findings.extend(plan_findings(&pcpus)),
         Err(error) => {
             findings.push(Finding::missing("pCPUs", error.to_string(), "mount sysfs on /sys"));

@@ -7,7 +7,6 @@ mod warning;
 pub use warning::Bite;
 
 use crate::vmm::found::{FoundVm, find_all};
-use crate::vmm::host::HostPcpus;
 use serde::Serialize;
 use vslice_core::units::PcpuId;
 
@@ -38,7 +37,9 @@ impl Listing {
     /// Of this host, as far as this process may look.
     #[must_use]
     pub fn of_this_host() -> Listing {
-        let online = HostPcpus::online().map(|pcpus| pcpus.iter().collect()).unwrap_or_default();
+        let online = crate::vmm::host::online_pcpus()
+            .map(|pcpus| pcpus.iter().collect())
+            .unwrap_or_default();
         Listing::new(online, find_all())
     }
 

@@ -1,11 +1,15 @@
 //! The listing as text.
 
 use super::Listing;
-use crate::vmm::found::{FoundThread, FoundVm, Manager, NO_ACCELERATOR, Vmm};
-use crate::vmm::host::HostPcpus;
+use crate::vmm::found::FoundThread;
+use crate::vmm::found::FoundVm;
+use crate::vmm::found::Manager;
+use crate::vmm::found::NO_ACCELERATOR;
 use crate::vmm::qemu_args::{DirectSource, Disk};
 use std::fmt::Write as _;
 use vslice_core::text::harmless;
+use vslice_trace::host::HostPcpus;
+use vslice_trace::vmm::Vmm;
 
 /// A page for people. Every text in it that somebody else chose is made harmless.
 #[must_use]

@@ -1,6 +1,6 @@
 //! What of a host's placement costs its guests latency.
 
-use crate::vmm::cgroup::{Quota, VcpuQuota};
+use crate::vmm::cgroup::VcpuQuota;
 use crate::vmm::found::{FoundThread, FoundVm, UNSEEN_VCPUS_ADVICE};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use vslice_core::units::PcpuId;
 use vslice_spec::quantity::duration;
+use vslice_trace::quota::Quota;
 
 /// Something that bites.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

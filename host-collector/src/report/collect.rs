@@ -3,7 +3,8 @@
 use super::antagonists;
 use super::causes::causes;
 use super::clock::{Clock, ClockMethod, ClockTally, ClocksApart, VcpuClock, offset_ns};
-use super::evidence::{Evidence, Sampled, ScheduledVcpu};
+use super::evidence::Sampled;
+use super::evidence::ScheduledVcpu;
 use super::exits::ExitTally;
 use super::io::{HiddenTask, Io, IoDisk, WorstIo};
 use super::latency::{ClassTotals, Encounter, LatencyTally};
@@ -28,6 +29,7 @@ use vslice_core::host_event::StackId;
 use vslice_core::join::{self, Attribution, Breakdown, Link, Part, Unplaced};
 use vslice_core::timeline::{Exit, LockWait, Reason, Sleep, Span, ThreadState, UnknownCause};
 use vslice_core::units::{HostNs, Tid, VcpuId};
+use vslice_trace::evidence::Evidence;
 use vslice_wire::Request;
 
 /// Distinct stacks that are told apart; the host's kernel has some hundreds of places to sleep in.

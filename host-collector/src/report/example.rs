@@ -5,7 +5,6 @@
 
 use super::clock::{ClockCut, ClockMethod, HogCheck, VcpuClock, WordCheck};
 use super::collect::{Facts, SummaryBuilder};
-use super::evidence::Evidence;
 use super::io::{HiddenTask, IoDisk};
 use super::model::{Accelerator, Cost, Environment, Hog, Lost, RunStatus, Summary};
 use super::names::{CommandLine, Names, ThreadKind, VmIndex, VmThreads};
@@ -23,6 +22,7 @@ use vslice_core::timeline::{
     Sleep, Span, ThreadState, UnknownCause, UserspaceExit, Who,
 };
 use vslice_core::units::{HostNs, PcpuId, Tid, VcpuId};
+use vslice_trace::evidence::Evidence;
 use vslice_wire::{GuestTicks, Request};
 
 pub(super) const START: HostNs = HostNs(1_000_000_000);
@@ -415,10 +415,14 @@ pub(crate) fn summary() -> Summary {
 
 /// The same requests, of which no event was recorded.
 pub(crate) fn sampled() -> Summary {
-    use super::evidence::{
-        EvidenceLevel, Missing, Sampled, SampledDoing, SampledShare, SampledVcpu, ScheduledVcpu,
-    };
+    use super::evidence::Sampled;
+    use super::evidence::SampledDoing;
+    use super::evidence::SampledShare;
+    use super::evidence::SampledVcpu;
+    use super::evidence::ScheduledVcpu;
     use vslice_core::samples::Doing;
+    use vslice_trace::evidence::EvidenceLevel;
+    use vslice_trace::evidence::Missing;
     let share = |doing, lock_address, looks: u64, share, low, high| SampledShare {
         what: SampledDoing(doing),
         lock_address,

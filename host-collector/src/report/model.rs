@@ -21,7 +21,8 @@
 
 use super::causes::Cause;
 use super::clock::Clock;
-use super::evidence::{Evidence, EvidenceLevel, Sampled, ScheduledVcpu};
+use super::evidence::Sampled;
+use super::evidence::ScheduledVcpu;
 use super::io::{Io, WorstIo};
 use super::quota::QuotaUse;
 use super::reason::OffReason;
@@ -32,6 +33,8 @@ use serde::{Deserialize, Serialize};
 use vslice_core::join::{Attribution, NoPhase, Part};
 use vslice_core::timeline::Reason;
 use vslice_core::units::{PcpuId, Tid, VcpuId};
+use vslice_trace::evidence::Evidence;
+use vslice_trace::evidence::EvidenceLevel;
 
 /// The value of [`Summary::schema`].
 pub const SCHEMA: &str = "vslice.summary/3";

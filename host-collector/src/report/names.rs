@@ -2,7 +2,6 @@
 
 use super::model::{NamedThread, Relation};
 use super::quota::QuotaUse;
-use crate::vmm::memory_map::MemoryMap;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use vslice_core::host_event::StackId;
@@ -10,6 +9,7 @@ use vslice_core::task::{Process, Task};
 use vslice_core::text::harmless;
 use vslice_core::timeline::DeviceAddress;
 use vslice_core::units::{Tid, VcpuId};
+use vslice_trace::memory_map::MemoryMap;
 
 pub use vslice_core::task::{ThreadKind, VmIndex};
 

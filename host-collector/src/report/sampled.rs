@@ -1,12 +1,15 @@
 //! What the reader of a run without events should know before believing it.
 
-use super::evidence::{EvidenceLevel, Missing, SampledShare, ScheduledVcpu};
+use super::evidence::SampledShare;
+use super::evidence::ScheduledVcpu;
 use super::model::Summary;
 use super::totals::share;
 use super::warning::Warning;
 use crate::perf::offer::{BPF_PROGRAMS, DISK_PROGRAMS, is_of_lock_waits};
 use vslice_core::samples::Doing;
 use vslice_core::samples::interval::wilson_95;
+use vslice_trace::evidence::EvidenceLevel;
+use vslice_trace::evidence::Missing;
 
 /// Sampled shares that are off by more than this, and by more than chance, bring
 /// [`Warning::SampleBias`].

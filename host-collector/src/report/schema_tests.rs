@@ -1,7 +1,6 @@
 //! Holds `schema.md` and the model together.
 
 use super::collect::SummaryBuilder;
-use super::evidence::EvidenceLevel;
 use super::example;
 use super::model::{ClassAntagonist, RunStatus, SCHEMA, Summary};
 use super::warning::Warning;
@@ -10,6 +9,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use vslice_core::join::{Part, Phase};
 use vslice_core::units::VcpuId;
+use vslice_trace::evidence::EvidenceLevel;
 
 const SCHEMA_MD: &str = include_str!("schema.md");
 

@@ -1,7 +1,7 @@
 //! One sentence on where the tail went, made of the numbers and of nothing else.
 
 use super::causes::groups;
-use super::evidence::{EvidenceLevel, ScheduledVcpu};
+use super::evidence::ScheduledVcpu;
 use super::kept::{Keeper, TOLD_SHARE_MIN, most_kept};
 use super::model::{Class, Summary, Vcpu};
 use super::quota;
@@ -13,6 +13,7 @@ use vslice_core::join::Part;
 use vslice_core::samples::Doing;
 use vslice_core::units::VcpuId;
 use vslice_spec::quantity::{known_duration, percent, whole_percent};
+use vslice_trace::evidence::EvidenceLevel;
 
 /// Something explains the tail if it takes at least this share of its time ...
 pub const DOMINANT_SHARE: f64 = 0.5;

@@ -1,12 +1,12 @@
 //! Which warnings the numbers of a summary deserve.
 
-use super::evidence::EvidenceLevel;
 use super::io::IoClass;
 use super::model::{Relation, Summary, Vcpu};
 use super::sampled;
 use super::totals::{share, sum};
 use super::warning::Warning;
 use vslice_core::join::Part;
+use vslice_trace::evidence::EvidenceLevel;
 
 /// Above this share of the tail's time that is unknown, [`Warning::UnknownTail`] is given.
 const UNKNOWN_SHARE_MAX: f64 = 0.05;

@@ -1,12 +1,12 @@
 //! What the reader of a report should know before believing it.
 
-use super::evidence::EvidenceLevel;
 use super::io::{HiddenTask, UnphasedBy};
 use super::text::io::why;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use vslice_core::units::VcpuId;
 use vslice_spec::quantity::{count, counted, duration, percent};
+use vslice_trace::evidence::EvidenceLevel;
 
 /// One thing to know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

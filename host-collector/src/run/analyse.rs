@@ -18,16 +18,11 @@ use self::kvm_word::KvmWord;
 use self::samples::Samples;
 use self::service::Service;
 use super::disk_notes;
-use super::manifest::{GuestRecord, Manifest, SCHEMA, Status, VmRecord};
 use crate::report::clock::{ClocksApart, VcpuClock};
 use crate::report::io::IoDisk;
 use crate::report::model::{Accelerator, Cost, Environment, Hog, Lost, RunStatus};
 use crate::report::{
     CommandLine, Facts, Names, Summary, SummaryBuilder, VmIndex, VmThreads, Warning,
-};
-use crate::store::{
-    ClockSample, EventMerge, RequestItem, RunDir, StackNames, StoreError, StreamReader, Tail,
-    VmName,
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -42,6 +37,15 @@ use vslice_core::timeline::{
     RunMode, Span, StackTable, Tasks, ThreadState, Timeline, UnknownCause,
 };
 use vslice_core::units::{HostNs, PcpuId, Tid, VcpuId};
+use vslice_trace::manifest::GuestRecord;
+use vslice_trace::manifest::Manifest;
+use vslice_trace::manifest::SCHEMA;
+use vslice_trace::manifest::Status;
+use vslice_trace::manifest::VmRecord;
+use vslice_trace::{
+    ClockSample, EventMerge, RequestItem, RunDir, StackNames, StoreError, StreamReader, Tail,
+    VmName,
+};
 use vslice_wire::Request;
 
 /// Why there is no summary of a run directory.

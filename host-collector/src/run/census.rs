@@ -193,7 +193,7 @@ fn shown(bytes: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::JSON_BYTES_MAX;
+    use vslice_trace::JSON_BYTES_MAX;
 
     /// Of the longest names that the kernel shows (64 bytes with their end, `proc_task_name` in
     /// fs/proc/array.c), of letters that JSON escapes.

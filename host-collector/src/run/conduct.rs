@@ -4,7 +4,6 @@ use super::error::RunError;
 use super::evidence::EvidencePlan;
 use super::home::HomePcpu;
 use super::leftovers;
-use super::manifest::{Cost, Manifest, SCHEMA, Status};
 use super::options::RunOptions;
 use super::reserve;
 use super::seat::{SeatPlan, session_plan};
@@ -19,14 +18,17 @@ use crate::lab::launch::{Lab, LabConfig};
 use crate::lab::plan::{Accelerator, AcceleratorSetting, Plan, VmPlan, VsockSetting};
 use crate::lab::vsock::{GuestEndpoint, VsockChoice, VsockOffer, VsockWay};
 use crate::lab::{scratch, tools};
-use crate::store::RunDir;
-use crate::vmm::frequency::FrequencyRecord;
-use crate::vmm::host::{self, HostPcpus};
-use crate::vmm::host_disks::HostDisks;
+use crate::vmm::host;
 use crate::vmm::io_scheduler::HeldIoScheduler;
 use std::path::PathBuf;
 use std::time::Duration;
 use vslice_core::units::Tid;
+use vslice_trace::RunDir;
+use vslice_trace::host::FrequencyRecord;
+use vslice_trace::manifest::Cost;
+use vslice_trace::manifest::Manifest;
+use vslice_trace::manifest::SCHEMA;
+use vslice_trace::manifest::Status;
 
 /// How long guests may take to power off before QEMU is ended.
 const POWER_OFF_GRACE: Duration = Duration::from_secs(3);
@@ -55,7 +57,7 @@ pub fn prepare<'a>(
     options: RunOptions<'a>,
     watcher: &mut dyn Watcher,
 ) -> Result<Prepared<'a>, RunError> {
-    plan.check_host(&HostPcpus::online()?)?;
+    plan.check_host(&crate::vmm::host::online_pcpus()?)?;
     let evidence = EvidencePlan::of_host(options.evidence)?;
     let image =
         MicroImage::in_directory(options.image).map_err(|source| RunError::Image { source })?;
@@ -127,7 +129,8 @@ impl Prepared<'_> {
     }
 
     fn manifest(&self) -> Manifest {
-        let mut facts = host::facts(&self.qemu, HostDisks::under_directory(&self.scratch));
+        let mut facts =
+            host::facts(&self.qemu, crate::vmm::host_disks::under_directory(&self.scratch));
         if let (Some(disk), Some(held)) = (facts.host_disks.disks.first_mut(), &self.io_scheduler) {
             disk.scheduler_asked = self.plan.host_io_scheduler().map(str::to_owned);
             disk.scheduler_before = held.previous().map(str::to_owned);

@@ -1,12 +1,14 @@
 //! What is noted of each guest's disk just before requests are recorded, so that the host's I/O can
 //! be given to them. Nothing of it is needed for a run: what cannot be found becomes the reason why.
 
-use super::manifest::{DiskRecord, Manifest, VmRecord};
 use crate::lab::launch::Guest;
 use crate::lab::plan::{ReaderPlan, VmPlan};
 use crate::vmm::image::Image;
 use std::collections::BTreeSet;
 use vslice_core::join::{HostAccess, Target};
+use vslice_trace::manifest::DiskRecord;
+use vslice_trace::manifest::Manifest;
+use vslice_trace::manifest::VmRecord;
 use vslice_wire::{GuestDisk, Ready};
 
 /// The steps of an I/O without which no phase is known.
@@ -128,9 +130,9 @@ pub(super) fn target(vm: &VmRecord) -> Option<Target> {
 mod tests {
     use super::*;
     use crate::lab::plan::Plan;
-    use crate::vmm::found::Vmm;
     use std::path::{Path, PathBuf};
     use vslice_core::units::Tid;
+    use vslice_trace::vmm::Vmm;
     use vslice_wire::ClockKind;
 
     fn raw(path: &Path) -> Image {

@@ -10,7 +10,6 @@ use crate::lab::scratch::ScratchError;
 use crate::lab::vsock::VsockError;
 use crate::perf::RecordError;
 use crate::sampling::{NOTHING_SHOWN, SampleError};
-use crate::store::StoreError;
 use crate::vmm::found::UNSEEN_VCPUS_ADVICE;
 use crate::vmm::host::HostPcpusError;
 use crate::vmm::io_scheduler::IoSchedulerError;
@@ -19,11 +18,12 @@ use crate::vmm::plug::PlugError;
 use crate::vmm::qga::QgaError;
 use crate::vmm::threads::ThreadsError;
 use crate::vmm::way::NO_WAY_ADVICE;
-use std::error::Error;
 use std::io;
 use std::path::PathBuf;
+use vslice_core::text::sentence;
 use vslice_core::units::Tid;
 use vslice_spec::SpecError;
+use vslice_trace::StoreError;
 
 /// What ends a run, as a sentence for the person who started it.
 #[derive(Debug, thiserror::Error)]
@@ -132,22 +132,6 @@ impl RunError {
         let RunError::Session { source, .. } = self else { return false };
         matches!(source, SessionError::Closed { .. } | SessionError::Connection(_))
     }
-}
-
-/// An error with all that caused it, in one line. Messages that include their source's, as most
-/// here do, are not said twice.
-#[must_use]
-pub fn sentence(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let part = error.to_string();
-        if !text.contains(&part) {
-            text = format!("{text}: {part}");
-        }
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

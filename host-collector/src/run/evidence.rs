@@ -3,10 +3,12 @@
 use super::error::RunError;
 use crate::perf::offer::costs_of;
 use crate::perf::{self, RecordError};
-use crate::report::evidence::{Evidence, EvidenceLevel, Missing};
-use crate::run::sentence;
 use crate::sampling::{NOTHING_SHOWN, Shown};
 use serde::{Deserialize, Serialize};
+use vslice_core::text::sentence;
+use vslice_trace::evidence::Evidence;
+use vslice_trace::evidence::EvidenceLevel;
+use vslice_trace::evidence::Missing;
 
 /// What a run is told about its evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]

@@ -2,13 +2,14 @@
 //! proven and the devices behind them named. Nothing of it is needed for a run: what cannot be found
 //! becomes the reason why.
 
-use super::manifest::{LockRecord, VmRecord};
 use crate::lab::launch::Guest;
 use crate::vmm::bql;
-use crate::vmm::memory_map::MemoryMap;
 use crate::vmm::qmp::{Qmp, QmpError};
 use std::path::Path;
 use vslice_core::units::Tid;
+use vslice_trace::lock::LockRecord;
+use vslice_trace::manifest::VmRecord;
+use vslice_trace::memory_map::MemoryMap;
 
 /// Notes the lock and the devices of each VM. It asks QEMU, which takes the big lock to answer: not
 /// while requests are measured.
@@ -50,7 +51,7 @@ fn memory_map(qmp_path: Option<&Path>) -> Result<MemoryMap, String> {
         Qmp::connect(path)?.human_monitor_command("info mtree -f")
     };
     let text = ask().map_err(|error| error.to_string())?;
-    let map = MemoryMap::parse(&text);
+    let map = crate::vmm::memory_map::parse(&text);
     if map.is_empty() {
         let beginning = vslice_core::text::harmless(&text.chars().take(80).collect::<String>());
         return Err(format!(

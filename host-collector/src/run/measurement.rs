@@ -3,7 +3,6 @@
 use super::census::{Census, HostThread, host_threads, newcomers};
 use super::error::RunError;
 use super::evidence::EvidencePlan;
-use super::manifest::{Manifest, Window};
 use super::observer::{Observer, record_plan};
 use super::quota;
 use super::reserve::{self, ReservingSink};
@@ -13,12 +12,16 @@ use super::watch::Watcher;
 use crate::host_clock::host_now;
 use crate::lab::plan::Accelerator;
 use crate::perf::{KvmDetail, Recorder};
-use crate::report::evidence::{Evidence, EvidenceLevel};
+use crate::run::event_writers::EventWriters;
 use crate::sampling::schedstat;
-use crate::store::{EventWriters, RunDir};
 use crate::vmm::{frequency, procfs, steal};
 use nix::sys::resource::{UsageWho, getrusage};
 use vslice_core::units::{PcpuId, Tid};
+use vslice_trace::RunDir;
+use vslice_trace::evidence::Evidence;
+use vslice_trace::evidence::EvidenceLevel;
+use vslice_trace::manifest::Manifest;
+use vslice_trace::manifest::Window;
 
 /// What goes on in the window.
 pub(super) trait Work {

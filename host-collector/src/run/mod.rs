@@ -9,11 +9,12 @@ pub mod census;
 pub mod conduct;
 mod disk_notes;
 pub mod error;
+pub mod event_writers;
 pub mod evidence;
+mod guest_record;
 mod home;
 mod leftovers;
 mod lock_facts;
-pub mod manifest;
 mod measurement;
 mod observer;
 mod options;
@@ -27,9 +28,10 @@ mod tsc_watch;
 mod uninterrupted;
 pub mod watch;
 
-use crate::store::{RunDir, StoreError};
-use manifest::{Manifest, Status};
 use std::path::Path;
+use vslice_core::text::sentence;
+use vslice_trace::manifest::{Manifest, Status};
+use vslice_trace::{RunDir, StoreError};
 
 /// What a run says whose plan asks for exits where there are none.
 const NO_EXITS_UNDER_TCG: &str = "exits were asked for, but guests under TCG have none: QEMU \
@@ -38,7 +40,7 @@ const NO_EXITS_UNDER_TCG: &str = "exits were asked for, but guests under TCG hav
 pub use analyse::analyse;
 pub use attach::{AttachOptions, Attachment, Casting, Load, NotMeasured};
 pub use conduct::{Prepared, prepare};
-pub use error::{RunError, sentence};
+pub use error::RunError;
 pub use evidence::EvidenceSetting;
 pub use options::RunOptions;
 

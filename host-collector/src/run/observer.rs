@@ -3,18 +3,21 @@
 use super::disk_notes;
 use super::error::RunError;
 use super::evidence::{EvidencePlan, note_missing};
-use super::manifest::{Cost, Manifest, SamplingRecord};
 use super::reserve;
 use crate::perf::offer::KERNEL_SYMBOLS;
 use crate::perf::{KvmDetail, RecordError, RecordPlan, Recorder, StackTable, Symbols};
-use crate::report::evidence::EvidenceLevel;
 use crate::sampling::plan::SinkError;
 use crate::sampling::{
     Pace, SampleSink, SampledThread, Sampler, SamplerPlan, Shown, Sight, shown_of,
 };
-use crate::store::{RunDir, StackNames, StoreError, StreamWriter, VmName};
+use vslice_core::host_event::StackId;
 use vslice_core::samples::SampleItem;
 use vslice_core::units::{PcpuId, Tid};
+use vslice_trace::evidence::EvidenceLevel;
+use vslice_trace::manifest::Cost;
+use vslice_trace::manifest::Manifest;
+use vslice_trace::manifest::SamplingRecord;
+use vslice_trace::{RunDir, StackNames, StoreError, StreamWriter, VmName};
 
 /// One of the two, at work.
 #[derive(Debug)]
@@ -118,7 +121,7 @@ fn finish_recording(
 /// Stacks without names are less, and not a reason to throw away a run.
 fn name_stacks(dir: &RunDir, stacks: &StackTable, manifest: &mut Manifest) -> Result<(), RunError> {
     match Symbols::load() {
-        Ok(symbols) => Ok(dir.write_stack_names(&StackNames::resolve(stacks, &symbols))?),
+        Ok(symbols) => Ok(dir.write_stack_names(&stack_names(stacks, &symbols))?),
         Err(_) => {
             note_missing(&mut manifest.evidence, &[KERNEL_SYMBOLS]);
             Ok(())
@@ -182,4 +185,13 @@ impl SampleSink for SampleStreams {
         self.0.drain(..).try_for_each(StreamWriter::finish)?;
         Ok(())
     }
+}
+
+/// All stacks of a run by name; `symbols` are those of the boot that recorded them.
+fn stack_names(stacks: &StackTable, symbols: &Symbols) -> Vec<StackNames> {
+    let names = |(id, frames): (StackId, &[u64])| StackNames {
+        id: id.0,
+        frames: symbols.frame_names(frames),
+    };
+    stacks.iter().map(names).collect()
 }

@@ -1,9 +1,10 @@
 //! The quotas of the vCPU threads' control groups: read once before the measured window and once
 //! after it, and not within, so that reading takes nothing from what is measured.
 
-use super::manifest::{GroupRecord, VmRecord};
 use crate::vmm::cgroup::Hierarchy;
 use std::path::Path;
+use vslice_trace::manifest::VmRecord;
+use vslice_trace::quota::GroupRecord;
 
 /// Notes the groups that limit each VM's vCPU threads. Nothing of it is needed for a run: what cannot
 /// be found becomes the reason why.
@@ -46,9 +47,11 @@ fn groups(hierarchy: &Hierarchy, vm: &VmRecord) -> Result<Vec<GroupRecord>, Stri
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::manifest::{LockRecord, ThreadRecord, TscRecord};
-    use crate::vmm::memory_map::MemoryMap;
     use vslice_core::units::{Tid, VcpuId};
+    use vslice_trace::lock::LockRecord;
+    use vslice_trace::manifest::TscRecord;
+    use vslice_trace::memory_map::MemoryMap;
+    use vslice_trace::thread::ThreadRecord;
 
     fn vm(tid: Tid) -> VmRecord {
         let thread = |vcpu: Option<u16>| ThreadRecord {
@@ -62,7 +65,7 @@ mod tests {
         };
         VmRecord {
             name: String::from("vm1"),
-            vmm: Some(crate::vmm::found::Vmm::Qemu),
+            vmm: Some(vslice_trace::vmm::Vmm::Qemu),
             pid: tid,
             device_pid: None,
             block_bytes: None,

@@ -5,11 +5,9 @@
 //! begins; only the names of stacks, of which a run has some hundred and may have thousands, get their room as they come.
 
 use super::census::NEWCOMERS_JSON_BYTES_MAX;
-use super::manifest::{Manifest, TscReading};
 use super::tsc_watch::{READINGS_MAX, SAMPLES_MAX};
 use crate::guest::session::{HOST_TIMES_MAX, NOTICES_MAX};
 use crate::perf::{EventSink, SinkError};
-use crate::store::{RunDir, StoreError};
 use serde::Serialize;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -18,6 +16,9 @@ use vslice_core::clock::host_time::ToldTime;
 use vslice_core::clock::tsc::{TscRelation, TscSample, TscScaling};
 use vslice_core::host_event::{HostEvent, StackId};
 use vslice_core::units::{HostNs, PcpuId, VcpuId};
+use vslice_trace::manifest::Manifest;
+use vslice_trace::manifest::TscReading;
+use vslice_trace::{RunDir, StoreError};
 use vslice_wire::NOTICE_BYTES_MAX;
 
 /// More than the summary's figures, the report and the names of the first stacks take together.
@@ -168,9 +169,10 @@ impl<Sink: EventSink> EventSink for ReservingSink<Sink> {
 #[cfg(test)]
 mod tests {
     use super::super::analyse::tests::manifest;
-    use super::super::manifest::{ThreadRecord, VcpuTsc};
     use super::*;
-    use crate::store::StackNames;
+    use vslice_trace::StackNames;
+    use vslice_trace::manifest::VcpuTsc;
+    use vslice_trace::thread::ThreadRecord;
 
     fn reserve_bytes(run: &RunDir) -> u64 {
         fs::metadata(path(run)).unwrap().len()

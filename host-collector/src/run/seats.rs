@@ -1,16 +1,17 @@
 //! All guests of a run: a session each, from the first word to the last.
 
 use super::error::RunError;
-use super::manifest::{GuestRecord, Manifest};
+use super::guest_record::guest_record;
 use super::options::take_interrupt;
 use super::seat::{Seat, SeatPlan};
 use super::sink::GuestStreams;
 use crate::guest::live::{Glance, Live};
 use crate::guest::session::Command;
-use crate::store::{RunDir, VmName};
 use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
+use vslice_trace::manifest::Manifest;
+use vslice_trace::{RunDir, VmName};
 use vslice_wire::{DoneReason, Ready};
 
 /// Between two looks at guests, sessions and the recorder.
@@ -63,7 +64,7 @@ pub(super) fn seated(
         let result = seats.end(result);
         for (vm, seat) in manifest.vms.iter_mut().zip(&seats.seats) {
             let hello = seat.record.hello.as_ref();
-            vm.guest = hello.map(|hello| GuestRecord::new(&seat.record, hello));
+            vm.guest = hello.map(|hello| guest_record(&seat.record, hello));
         }
         (result, seats.seats.iter().all(|seat| seat.is_ready()))
     });

@@ -1,11 +1,11 @@
 //! Where a session's deliveries go: the streams of its guest in the run directory.
 
 use crate::guest::session::{GuestSink, SinkError};
-use crate::store::{
-    ClockSample, HogGapItem, RequestItem, RunDir, StoreError, StreamWriter, VmName,
-};
 use vslice_core::clock::Exchange;
 use vslice_core::units::VcpuId;
+use vslice_trace::{
+    ClockSample, HogGapItem, RequestItem, RunDir, StoreError, StreamWriter, VmName,
+};
 use vslice_wire::{Dropped, HogGap, Request};
 
 /// The streams of one guest.

@@ -4,7 +4,6 @@ use super::disk_notes;
 use super::error::RunError;
 use super::evidence::EvidencePlan;
 use super::lock_facts;
-use super::manifest::{Manifest, ThreadRecord, VmRecord};
 use super::measurement::{Measurement, Work};
 use super::observer::Observer;
 use super::options::RunOptions;
@@ -14,14 +13,16 @@ use super::watch::Watcher;
 use crate::lab::launch::{self, Lab, LabConfig};
 use crate::lab::plan::{Plan, VmPlan};
 use crate::lab::scratch;
-use crate::store::RunDir;
-use crate::vmm::found::Vmm;
 use crate::vmm::pin::Pinning;
-use crate::vmm::scheduling::Scheduling;
 use crate::vmm::threads::{self, ThreadRole, ThreadsError, VmmThread};
 use std::thread;
 use std::time::{Duration, Instant};
 use vslice_core::units::{Tid, VcpuId};
+use vslice_trace::RunDir;
+use vslice_trace::manifest::Manifest;
+use vslice_trace::manifest::VmRecord;
+use vslice_trace::thread::ThreadRecord;
+use vslice_trace::vmm::Vmm;
 
 /// Between two looks for threads that QEMU has started meanwhile.
 pub(super) const THREADS_INTERVAL: Duration = Duration::from_millis(500);
@@ -205,10 +206,22 @@ fn vm_record(
         },
         pinned: pinned(thread.tid),
         kept: None,
-        scheduling: Scheduling::of(thread.tid),
+        scheduling: crate::vmm::scheduling::scheduling_of(thread.tid),
     });
     Ok(VmRecord {
         device_pid,
-        ..VmRecord::new(&vm.name, Vmm::Qemu, pid, threads.collect()).with_load(vm)
+        ..with_load(VmRecord::new(&vm.name, Vmm::Qemu, pid, threads.collect()), vm)
     })
+}
+
+/// The same VM, with what a plan lets its agent do.
+#[must_use]
+pub(super) fn with_load(record: VmRecord, plan: &VmPlan) -> VmRecord {
+    let reader = plan.reader.as_ref();
+    VmRecord {
+        block_bytes: reader.and_then(|reader| u32::try_from(reader.block_bytes).ok()),
+        reader_vcpu: reader.map(|reader| reader.vcpu),
+        hogs: plan.hogs.clone(),
+        ..record
+    }
 }

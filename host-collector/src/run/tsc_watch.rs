@@ -2,13 +2,17 @@
 //! the measured window. Nothing of it is needed for a run: what cannot be found becomes the reason
 //! why, and the clock maps rest on exchanges with the guests alone.
 
-use super::manifest::{Manifest, TscReading, TscRecord, VcpuTsc, VmRecord};
 use crate::lab::plan::Accelerator;
 use crate::vmm::tsc::{self, KvmDebugfs};
 use std::thread;
 use std::time::{Duration, Instant};
 use vslice_core::clock::tsc::{TscRelation, TscSample};
 use vslice_core::units::{Tid, VcpuId};
+use vslice_trace::manifest::Manifest;
+use vslice_trace::manifest::TscReading;
+use vslice_trace::manifest::TscRecord;
+use vslice_trace::manifest::VcpuTsc;
+use vslice_trace::manifest::VmRecord;
 
 /// Between two looks. A look reads a few small files, each in some microseconds and without a lock.
 const INTERVAL: Duration = Duration::from_secs(1);

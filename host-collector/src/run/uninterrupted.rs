@@ -1,10 +1,10 @@
 //! Threads that kept their pCPU from the first moment of the window to the last: a hog that nobody
 //! disturbs leaves no event, and would be unknown. The scheduler's own count of their arrivals tells.
 
-use super::manifest::VmRecord;
 use crate::sampling::schedstat;
 use crate::vmm::procfs;
 use vslice_core::units::{PcpuId, Tid};
+use vslice_trace::manifest::VmRecord;
 
 /// What the scheduler had counted of each vCPU's thread just before the window.
 #[derive(Debug)]

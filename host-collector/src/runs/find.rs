@@ -1,10 +1,10 @@
 //! Where runs are, and what is none.
 
-use crate::store::RunDir;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+use vslice_trace::RunDir;
 
 /// How deep below a folder runs are looked for: those of an experiment lie three below `runs`.
 const DEPTH_MAX: usize = 3;

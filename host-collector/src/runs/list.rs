@@ -8,11 +8,11 @@ use crate::report::totals::share;
 use crate::report::verdict::first_cause;
 use crate::report::{Summary, laws};
 use crate::run::analyse::{analyse, manifest_of};
-use crate::run::sentence;
-use crate::store::RunDir;
 use serde_json::Value;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
+use vslice_core::text::sentence;
+use vslice_trace::RunDir;
 
 /// What the runs came to. A summary that is there in this vslice's schema is taken as it is; other runs
 /// are analysed, which may take long: `analysing` is told of each before, with its path below the folder

@@ -47,8 +47,6 @@ use crate::rig::inject::quota::group::sweep_stale;
 use crate::rig::machine::MachineError;
 use crate::rig::puppet::PuppetError;
 use crate::run::analyse::AnalyseError;
-use crate::store::StoreError;
-use crate::vmm::host::HostFacts;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -57,6 +55,8 @@ use std::time::Duration;
 use subject::Scored;
 use vslice_core::timeline::Reason;
 use vslice_core::units::{PcpuId, Tid};
+use vslice_trace::StoreError;
+use vslice_trace::host::HostFacts;
 
 /// What a self-test needs to know.
 #[derive(Debug, Clone)]

@@ -6,15 +6,15 @@ use super::SelftestError;
 use crate::lab::scratch::{self, PrivateDir};
 use crate::run::analyse;
 use crate::run::attach;
-use crate::run::manifest::{Manifest, VmRecord};
-use crate::store::RunDir;
-use crate::vmm::bql::Bql;
 use crate::vmm::found;
-use crate::vmm::host::HostFacts;
 use crate::vmm::tsc::KvmDebugfs;
 use std::slice;
 use vslice_core::timeline::{StackTable, Timeline};
 use vslice_core::units::Tid;
+use vslice_trace::RunDir;
+use vslice_trace::host::HostFacts;
+use vslice_trace::lock::Bql;
+use vslice_trace::manifest::{Manifest, VmRecord};
 
 /// A run directory with one VM and no events, and what its manifest says.
 #[derive(Debug)]

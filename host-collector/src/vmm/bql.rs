@@ -15,58 +15,10 @@ mod memory;
 pub use elf::{LinkTimeBql, find_in_elf};
 pub use memory::{exe_data, find_in_file, locate};
 
-use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 use vslice_core::units::Tid;
-
-/// The BQL of one running QEMU.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Bql {
-    /// Its address in QEMU's memory, and with that the `uaddr` of every futex(2) call for it:
-    /// `pthread_mutex_t` begins with the lock word (glibc: sysdeps/x86/nptl/bits/struct_mutex.h).
-    pub address: u64,
-    /// The exported function whose instructions name it.
-    pub symbol: String,
-    /// A thread of this QEMU, by its id on the host, that held it when it was looked at: proof that
-    /// this is a mutex of QEMU. `None` if nobody did at any look; then what was checked is that
-    /// QEMU's memory holds the function that was searched, and a free mutex.
-    pub owner_seen: Option<Tid>,
-    /// How often it was looked at, at most until an owner was seen.
-    pub looks_count: u32,
-}
-
-impl Bql {
-    /// What was checked, as the end of a sentence that begins with the address.
-    #[must_use]
-    pub fn check(&self) -> String {
-        let code = format!("{} is in QEMU's memory as in its file", self.symbol);
-        match self.owner_seen {
-            Some(owner) => format!("{code}, and the lock was seen held by QEMU's thread {owner}"),
-            None => format!("{code}, and the lock was free at each of {} looks", self.looks_count),
-        }
-    }
-}
-
-/// Where a running QEMU has its variables: the writable part of its executable, from the first byte
-/// of `.data` to the last of `.bss`, without what is read-only after relocation. A mutex in it
-/// belongs to QEMU itself and not to a device, whose memory is on the heap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExeData {
-    /// The first address.
-    pub start: u64,
-    /// The first address behind it.
-    pub end: u64,
-}
-
-impl ExeData {
-    /// Whether an address is in it.
-    #[must_use]
-    pub fn contains(&self, address: u64) -> bool {
-        (self.start..self.end).contains(&address)
-    }
-}
 
 /// Why the BQL of a process is not known.
 #[derive(Debug, Error)]

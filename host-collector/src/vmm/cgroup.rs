@@ -6,10 +6,11 @@
 //! one of the two; where it is mounted in version 1, that is the one. A quota holds for a group and for
 //! all groups below it, so a thread is limited by its own group and by all above that.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::fs;
 use std::path::{Path, PathBuf};
 use vslice_core::units::{Tid, VcpuId};
+use vslice_trace::quota::{Quota, Throttling};
 
 /// Which kind of hierarchy has the `cpu` controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,25 +29,6 @@ pub struct Hierarchy {
     mount: PathBuf,
     /// The group that is seen there, `/` unless only a part is mounted.
     root: PathBuf,
-}
-
-/// A quota: so much running time, of all threads of a group together, in each period.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Quota {
-    /// Running time in microseconds; more than a period is more than one pCPU.
-    pub quota_us: u64,
-    /// The period in microseconds.
-    pub period_us: u64,
-}
-
-/// What a group's `cpu.stat` says of its quota since the group was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
-pub struct Throttling {
-    /// `nr_throttled`: periods in which the quota was used up.
-    pub throttled_count: u64,
-    /// `throttled_time` or `throttled_usec`: for how long runnable threads were kept off, in
-    /// nanoseconds, the pCPUs' times added up.
-    pub throttled_ns: u64,
 }
 
 /// A group with a quota, and which of a VM's vCPUs it limits.

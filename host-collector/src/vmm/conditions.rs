@@ -1,63 +1,26 @@
 //! Settings of the host's kernel that move a run's numbers, beside its versions: two runs under different
 //! ones are not comparable.
 
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use vslice_trace::host::Conditions;
 
-/// What the kernel is set to. What it does not tell is `None`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Conditions {
-    /// When a thread in the kernel gives way: `none`, `voluntary`, `full`, `lazy`; `rt` for PREEMPT_RT.
-    pub preemption: Option<String>,
-    /// What is done about each known weakness of the processor, by its name
-    /// (Documentation/ABI/testing/sysfs-devices-system-cpu).
-    pub mitigations: BTreeMap<String, String>,
-    /// Whether threads of one core are used: `on`, `off`, `notsupported`, ...
-    pub smt: Option<String>,
-    /// Whether each session gets its own share of a pCPU, whatever its threads are (sched(7), autogroup).
-    pub is_autogroup_on: Option<bool>,
-    /// The driver that decides how a pCPU idles.
-    pub idle_driver: Option<String>,
-    /// What the host runs on, if it is a virtual machine itself.
-    #[serde(default)]
-    pub hypervisor: Option<String>,
-    /// Whether that has ever said that it kept some of the pCPUs' time.
-    #[serde(default)]
-    pub is_steal_told: bool,
-    /// The driver that decides how fast pCPU0 runs, and between which frequencies in kHz it does.
-    #[serde(default)]
-    pub frequency_driver: Option<String>,
-    /// The least frequency that pCPU0 may have.
-    #[serde(default)]
-    pub frequency_min_khz: Option<u64>,
-    /// The highest frequency that pCPU0 may have.
-    #[serde(default)]
-    pub frequency_max_khz: Option<u64>,
-    /// Whether pCPUs may run faster than their nominal frequency.
-    #[serde(default)]
-    pub is_boost_on: Option<bool>,
-}
-
-impl Conditions {
-    /// Of this host.
-    #[must_use]
-    pub fn of_host() -> Conditions {
-        Conditions {
-            preemption: preemption(),
-            mitigations: mitigations(Path::new("/sys/devices/system/cpu/vulnerabilities")),
-            smt: read("/sys/devices/system/cpu/smt/control"),
-            is_autogroup_on: read("/proc/sys/kernel/sched_autogroup_enabled")
-                .map(|text| text == "1"),
-            idle_driver: read("/sys/devices/system/cpu/cpuidle/current_driver"),
-            hypervisor: hypervisor(),
-            is_steal_told: super::steal::stolen_ns().is_some_and(|stolen_ns| stolen_ns > 0),
-            frequency_driver: read(format!("{CPUFREQ}/scaling_driver")),
-            frequency_min_khz: read_number("scaling_min_freq"),
-            frequency_max_khz: read_number("scaling_max_freq"),
-            is_boost_on: is_boost_on(),
-        }
+/// Of this host.
+#[must_use]
+pub fn of_host() -> Conditions {
+    Conditions {
+        preemption: preemption(),
+        mitigations: mitigations(Path::new("/sys/devices/system/cpu/vulnerabilities")),
+        smt: read("/sys/devices/system/cpu/smt/control"),
+        is_autogroup_on: read("/proc/sys/kernel/sched_autogroup_enabled").map(|text| text == "1"),
+        idle_driver: read("/sys/devices/system/cpu/cpuidle/current_driver"),
+        hypervisor: hypervisor(),
+        is_steal_told: super::steal::stolen_ns().is_some_and(|stolen_ns| stolen_ns > 0),
+        frequency_driver: read(format!("{CPUFREQ}/scaling_driver")),
+        frequency_min_khz: read_number("scaling_min_freq"),
+        frequency_max_khz: read_number("scaling_max_freq"),
+        is_boost_on: is_boost_on(),
     }
 }
 
@@ -155,9 +118,6 @@ mod tests {
 
     #[test]
     fn this_host_says_something() {
-        assert!(
-            Conditions::of_host().preemption.is_some(),
-            "/proc/sys/kernel/version is always there"
-        );
+        assert!(of_host().preemption.is_some(), "/proc/sys/kernel/version is always there");
     }
 }

@@ -10,31 +10,16 @@ use super::qemu_args::{Disk, QemuArgs, SocketPlace};
 use super::threads::{self, ThreadRole};
 use super::tsc::KvmDebugfs;
 use nix::unistd::Uid;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use vslice_core::units::{PcpuId, Tid, VcpuId};
+use vslice_trace::vmm::Vmm;
 
 /// What to do where no thread of a VMM can be told to run a vCPU.
 pub const UNSEEN_VCPUS_ADVICE: &str = "start QEMU with -name ...,debug-threads=on, or look as root \
                                        where KVM's debugfs is mounted";
-
-/// A program that runs virtual machines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Vmm {
-    /// QEMU.
-    Qemu,
-    /// Firecracker.
-    Firecracker,
-    /// Cloud Hypervisor.
-    CloudHypervisor,
-    /// crosvm.
-    Crosvm,
-    /// Another user of KVM.
-    Other,
-}
 
 /// Who started a VM and holds its monitor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -1,13 +1,8 @@
 //! How fast the host's pCPUs run.
 
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::fs;
 use vslice_core::units::PcpuId;
-
-/// Each pCPU's frequency in MHz. On x86 it is the one of the last tick, as the processor counted
-/// (linux/arch/x86/kernel/cpu/aperfmperf.c, `arch_freq_get_on_cpu`), or else the nominal one.
-pub type FrequenciesMhz = BTreeMap<PcpuId, f64>;
+use vslice_trace::host::FrequenciesMhz;
 
 /// Of all pCPUs online now; none where the kernel does not say, as on Arm.
 #[must_use]
@@ -30,33 +25,10 @@ fn parse(cpuinfo: &str) -> FrequenciesMhz {
     frequencies
 }
 
-/// What the frequencies of a window's start and end came to.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct FrequencyRecord {
-    /// When the window began.
-    pub start: FrequenciesMhz,
-    /// When it ended.
-    pub end: FrequenciesMhz,
-}
-
-impl FrequencyRecord {
-    /// `2.45 GHz`, or `1.20 to 2.45 GHz` over these pCPUs, both ends of the window together.
-    #[must_use]
-    pub fn line(&self, pcpus: &[PcpuId]) -> Option<String> {
-        let of = |frequencies: &FrequenciesMhz| -> Vec<f64> {
-            pcpus.iter().filter_map(|pcpu| frequencies.get(pcpu).copied()).collect()
-        };
-        let all = [of(&self.start), of(&self.end)].concat();
-        let least = all.iter().copied().reduce(f64::min)? / 1e3;
-        let most = all.iter().copied().reduce(f64::max)? / 1e3;
-        let (least, most) = (format!("{least:.2}"), format!("{most:.2}"));
-        Some(if least == most { format!("{most} GHz") } else { format!("{least} to {most} GHz") })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vslice_trace::host::FrequencyRecord;
 
     #[test]
     fn each_processor_has_its_frequency() {

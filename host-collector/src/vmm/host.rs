@@ -1,12 +1,8 @@
 //! The host itself: the facts that a run's numbers depend on, as far as the host tells them.
 
-use crate::vmm::conditions::Conditions;
-use crate::vmm::host_disks::HostDisks;
-use crate::vmm::slice::Slice;
+use crate::vmm::{conditions, slice};
 use nix::time::{ClockId, clock_getres};
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -14,12 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use thiserror::Error;
-use vslice_core::units::PcpuId;
-
-/// The pCPUs that are online, in the form of `/sys/devices/system/cpu/online`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct HostPcpus(BTreeSet<PcpuId>);
+use vslice_trace::host::{DiskFacts, HostDisks, HostFacts, HostPcpus, PcpuListError, WholeDisk};
 
 /// Why the online pCPUs are not known.
 #[derive(Debug, Error)]
@@ -28,220 +19,19 @@ pub enum HostPcpusError {
     #[error("{ONLINE_PATH} cannot be read: {0}")]
     Read(io::Error),
     /// The text is not a list of pCPUs.
-    #[error("'{0}' is not a list of pCPUs such as 0-3,5")]
-    Parse(String),
+    #[error(transparent)]
+    Parse(#[from] PcpuListError),
 }
 
 const ONLINE_PATH: &str = "/sys/devices/system/cpu/online";
 
-/// More than the kernel can be built for (`CONFIG_NR_CPUS`), and a bound for a range.
-const PCPU_COUNT_MAX: u32 = 8192;
-
-impl HostPcpus {
-    /// Those of this host.
-    ///
-    /// # Errors
-    /// [`HostPcpusError`].
-    pub fn online() -> Result<HostPcpus, HostPcpusError> {
-        let text = fs::read_to_string(ONLINE_PATH).map_err(HostPcpusError::Read)?;
-        HostPcpus::parse(text.trim())
-    }
-
-    /// Reads a list such as `0-3,5`.
-    ///
-    /// # Errors
-    /// [`HostPcpusError::Parse`] if it is not one.
-    pub fn parse(text: &str) -> Result<HostPcpus, HostPcpusError> {
-        let mut pcpus = BTreeSet::new();
-        for part in text.split(',') {
-            let (first, last) = part.split_once('-').unwrap_or((part, part));
-            match (first.parse::<u32>(), last.parse::<u32>()) {
-                (Ok(first), Ok(last)) if first <= last && last < PCPU_COUNT_MAX => {
-                    pcpus.extend((first..=last).map(PcpuId));
-                }
-                _ => return Err(HostPcpusError::Parse(text.to_owned())),
-            }
-        }
-        Ok(HostPcpus(pcpus))
-    }
-
-    /// Those of a thread's affinity, for instance.
-    #[must_use]
-    pub fn of(pcpus: &[PcpuId]) -> HostPcpus {
-        HostPcpus(pcpus.iter().copied().collect())
-    }
-
-    /// Whether this pCPU is online.
-    #[must_use]
-    pub fn contains(&self, pcpu: PcpuId) -> bool {
-        self.0.contains(&pcpu)
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Each of them, in order.
-    pub fn iter(&self) -> impl Iterator<Item = PcpuId> {
-        self.0.iter().copied()
-    }
-
-    /// `0-3,5`.
-    fn ranges(&self) -> String {
-        let mut ranges: Vec<(u32, u32)> = Vec::new();
-        for pcpu in &self.0 {
-            match ranges.last_mut() {
-                Some((_, last)) if *last + 1 == pcpu.0 => *last = pcpu.0,
-                _ => ranges.push((pcpu.0, pcpu.0)),
-            }
-        }
-        let texts = ranges.into_iter().map(|(first, last)| {
-            if first == last { first.to_string() } else { format!("{first}-{last}") }
-        });
-        texts.collect::<Vec<_>>().join(",")
-    }
-}
-
-impl fmt::Display for HostPcpus {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "pCPU{}", self.ranges())
-    }
-}
-
-impl From<HostPcpus> for String {
-    fn from(pcpus: HostPcpus) -> String {
-        pcpus.ranges()
-    }
-}
-
-impl TryFrom<String> for HostPcpus {
-    type Error = HostPcpusError;
-    fn try_from(text: String) -> Result<HostPcpus, HostPcpusError> {
-        HostPcpus::parse(&text)
-    }
-}
-
-/// What a run's manifest says about its host. What the host does not tell is `None`, and `unknown` has why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HostFacts {
-    /// As `uname -r` prints it.
-    pub kernel_release: Option<String>,
-    /// `model name` of `/proc/cpuinfo`.
-    pub processor_model: Option<String>,
-    /// The pCPUs online.
-    pub pcpus_online: Option<HostPcpus>,
-    /// Memory in bytes.
-    pub memory_bytes: Option<u64>,
-    /// Ticks per second of the host's kernel, `CONFIG_HZ`: a timeslice that another thread waits for
-    /// is a whole number of ticks.
-    pub tick_hz: Option<u32>,
-    /// For how long a thread may keep a pCPU that others wait for.
-    #[serde(default)]
-    pub slice: Option<Slice>,
-    /// The frequency governor of pCPU0.
-    pub governor: Option<String>,
-    /// The kernel's clock source.
-    pub clocksource: Option<String>,
-    /// The first line of `qemu-system-x86_64 --version`.
-    pub qemu_version: Option<String>,
-    /// The disks under the guests' images.
-    #[serde(flatten)]
-    pub host_disks: HostDisks,
-    /// What its kernel is set to.
-    #[serde(default)]
-    pub conditions: Conditions,
-    /// Why what is `None` here is not known, under its name here; older runs did not note it.
-    #[serde(default)]
-    pub unknown: BTreeMap<String, String>,
-}
-
-impl HostFacts {
-    /// What a report says of the host, in a few lines.
-    #[must_use]
-    pub fn lines(&self) -> Vec<String> {
-        let tick = self.tick_hz.map_or(String::new(), |hz| format!(", HZ={hz}"));
-        let kernel =
-            self.kernel_release.as_ref().map(|release| format!("host kernel {release}{tick}"));
-        let pcpus = self.pcpus_online.as_ref().map(|pcpus| format!("{} pCPUs", pcpus.count()));
-        let source = self.clocksource.as_ref().map(|source| format!("clock source {source}"));
-        let mut lines = vec![
-            format!(
-                "{}, {}",
-                self.told(kernel, "host kernel", "kernel_release"),
-                self.told(pcpus, "pCPUs", "pcpus_online")
-            ),
-            format!(
-                "{}, {}",
-                self.told(self.processor_model.clone(), "processor", "processor_model"),
-                self.told(source, "clock source", "clocksource")
-            ),
-            self.told(self.qemu_version.clone(), "version of QEMU", "qemu_version"),
-        ];
-        if let Some(slice) = &self.slice {
-            let expected = Duration::from_nanos(slice.expected_ns).as_secs_f64() * 1e3;
-            lines.push(format!("two busy threads on a pCPU take turns of {expected:.2} ms"));
-        }
-        lines.extend(self.host_disks.lines());
-        lines
-    }
-
-    /// What is known, or that it is not and why.
-    fn told(&self, known: Option<String>, what: &str, field: &str) -> String {
-        known.unwrap_or_else(|| match self.unknown.get(field) {
-            Some(reason) => format!("{what} not known, because {reason}"),
-            None => format!("{what} not known, and this run did not note why"),
-        })
-    }
-}
-
-/// The block device under a file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DiskFacts {
-    /// Its name, `vda` for instance.
-    pub device: String,
-    /// The I/O scheduler in use.
-    pub scheduler: Option<String>,
-    /// Those that it could use.
-    pub schedulers: Vec<String>,
-    /// What the plan asks for, if it asks for one.
-    #[serde(default)]
-    pub scheduler_asked: Option<String>,
-    /// The one before the run, if the run has set another.
-    #[serde(default)]
-    pub scheduler_before: Option<String>,
-    /// Whether the kernel takes it for a rotating disk.
-    pub rotational: Option<bool>,
-}
-
-impl DiskFacts {
-    /// Its I/O scheduler, or that it is not known and why.
-    #[must_use]
-    pub fn scheduler_told(&self) -> String {
-        match &self.scheduler {
-            Some(scheduler) => format!("I/O scheduler {scheduler}"),
-            None => format!(
-                "I/O scheduler not known, because {}'s queue/scheduler cannot be read or marks none",
-                self.device
-            ),
-        }
-    }
-
-    /// What a report says of it.
-    pub(super) fn line(&self) -> String {
-        let mut line = format!("host disk {}, {}", self.device, self.scheduler_told());
-        let scheduler = self.scheduler.as_deref();
-        if let Some(asked) =
-            self.scheduler_asked.as_deref().filter(|asked| Some(*asked) != scheduler)
-        {
-            line.push_str(&format!(" for {asked}, which Linux 5.0 has removed"));
-        }
-        if let Some(before) = &self.scheduler_before {
-            line.push_str(&format!(" (set for the run, {before} otherwise)"));
-        }
-        line
-    }
+/// The pCPUs that are online.
+///
+/// # Errors
+/// [`HostPcpusError`].
+pub fn online_pcpus() -> Result<HostPcpus, HostPcpusError> {
+    let text = fs::read_to_string(ONLINE_PATH).map_err(HostPcpusError::Read)?;
+    Ok(HostPcpus::parse(text.trim())?)
 }
 
 /// Asks this host, where `host_disks` are known already.
@@ -257,7 +47,7 @@ pub fn facts(qemu: &Path, host_disks: HostDisks) -> HostFacts {
     let qemu_version = known("qemu_version", qemu_version(qemu));
     let processor_model = known("processor_model", processor_model());
     let tick_ns = tick_ns();
-    let pcpus_online = HostPcpus::online();
+    let pcpus_online = online_pcpus();
     if let Err(error) = &pcpus_online {
         unknown.insert("pcpus_online".to_owned(), error.to_string());
     }
@@ -267,7 +57,7 @@ pub fn facts(qemu: &Path, host_disks: HostDisks) -> HostFacts {
         tick_hz: tick_ns.and_then(|tick_ns| u32::try_from(1_000_000_000 / tick_ns).ok()),
         slice: tick_ns
             .zip(pcpus_count)
-            .map(|(tick_ns, count)| Slice::of_host(kernel_release.as_deref(), tick_ns, count)),
+            .map(|(tick_ns, count)| slice::of_host(kernel_release.as_deref(), tick_ns, count)),
         kernel_release,
         processor_model,
         pcpus_online,
@@ -276,7 +66,7 @@ pub fn facts(qemu: &Path, host_disks: HostDisks) -> HostFacts {
         clocksource,
         qemu_version,
         host_disks,
-        conditions: Conditions::of_host(),
+        conditions: conditions::of_host(),
         unknown,
     }
 }
@@ -304,18 +94,6 @@ pub fn qemu_version(qemu: &Path) -> Result<String, String> {
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().next().map(str::trim).filter(|line| !line.is_empty());
     line.map(str::to_owned).ok_or_else(|| format!("{shown} --version prints nothing"))
-}
-
-/// A whole disk whose I/O can be recorded, and where on it a file system begins.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WholeDisk {
-    /// Its name, `vda` for instance.
-    pub name: String,
-    /// Its `dev_t` as the kernel prints it: major in bits 20 and above, minor below.
-    pub device: u32,
-    /// The disk's sector, of 512 bytes, at which the file system's device begins: that of its
-    /// partition, or 0.
-    pub first_sector: u64,
 }
 
 /// The whole disk under a file, or the one that a block device is (a part of).
@@ -447,29 +225,6 @@ fn read_trimmed(path: impl AsRef<Path>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn lists_of_pcpus_as_the_kernel_writes_them() {
-        let pcpus = HostPcpus::parse("0-2,5,7-8").expect("a list");
-        assert_eq!(pcpus.count(), 6);
-        assert!(pcpus.contains(PcpuId(5)) && !pcpus.contains(PcpuId(6)));
-        assert_eq!(pcpus.to_string(), "pCPU0-2,5,7-8");
-        for text in ["", "a", "3-1", "0-", "0,,1", "0-99999999"] {
-            assert!(HostPcpus::parse(text).is_err(), "'{text}' was taken for a list");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn reading_a_list_that_was_written_gives_it_back(
-            numbers in proptest::collection::btree_set(0_u32..300, 1..40)
-        ) {
-            let pcpus = HostPcpus(numbers.into_iter().map(PcpuId).collect());
-            let json = serde_json::to_string(&pcpus).expect("a string");
-            prop_assert_eq!(serde_json::from_str::<HostPcpus>(&json).expect("a list"), pcpus);
-        }
-    }
 
     #[test]
     fn files_of_the_kernel_are_read_as_documented() {
@@ -503,8 +258,10 @@ mod tests {
 
     #[test]
     fn this_host_has_a_kernel_and_pcpus_and_no_qemu_at_a_path_without_one() {
-        let facts =
-            facts(Path::new("/nonexistent/qemu"), HostDisks::under_directory(Path::new("/")));
+        let facts = facts(
+            Path::new("/nonexistent/qemu"),
+            crate::vmm::host_disks::under_directory(Path::new("/")),
+        );
         assert!(facts.kernel_release.is_some());
         assert!(facts.pcpus_online.as_ref().is_some_and(|pcpus| pcpus.count() > 0));
         assert_eq!(facts.qemu_version, None);
@@ -522,38 +279,5 @@ mod tests {
         assert_eq!(unseen, "which program runs it cannot be seen");
         let silent = qemu_version(Path::new("/usr/bin/test")).expect_err("it prints nothing");
         assert_eq!(silent, "/usr/bin/test --version prints nothing");
-    }
-
-    #[test]
-    fn what_an_older_run_does_not_know_has_no_reason_and_no_default() {
-        let facts: HostFacts = serde_json::from_value(serde_json::json!({
-            "kernel_release": null, "processor_model": null, "pcpus_online": null,
-            "memory_bytes": null, "tick_hz": null, "governor": null, "clocksource": null,
-            "qemu_version": null,
-        }))
-        .unwrap();
-        let lines = facts.lines();
-        assert_eq!(
-            lines[0],
-            "host kernel not known, and this run did not note why, pCPUs not known, and this run did not \
-             note why"
-        );
-    }
-
-    #[test]
-    fn a_scheduler_that_is_not_known_has_its_reason() {
-        let disk = DiskFacts {
-            device: "vdb".to_owned(),
-            scheduler: None,
-            schedulers: vec![],
-            scheduler_asked: None,
-            scheduler_before: None,
-            rotational: None,
-        };
-        assert_eq!(
-            disk.line(),
-            "host disk vdb, I/O scheduler not known, because vdb's queue/scheduler cannot be read or marks \
-             none"
-        );
     }
 }

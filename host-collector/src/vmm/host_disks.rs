@@ -1,88 +1,66 @@
 //! The disks of this host under the guests' own images.
 
 use super::found::FoundVm;
-use super::host::{self, DiskFacts};
+use super::host;
 use super::image::Image;
 use super::open_files::{self, FileId, OpenFile};
-use serde::{Deserialize, Serialize};
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use vslice_trace::host::{DiskFacts, HostDisks};
 
 /// Device mapper and md may lie on each other, no deeper than this.
 const DEPTH_MAX: usize = 8;
 
-/// Which disks the guests' images are on.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct HostDisks {
-    /// Each once, by name.
-    #[serde(default)]
-    pub disks: Vec<DiskFacts>,
-    /// Why some, or all, are not known, as sentences without their end.
-    #[serde(default)]
-    pub disks_missing: Vec<String>,
+/// The disk under a directory in which images are made.
+#[must_use]
+pub fn under_directory(path: &Path) -> HostDisks {
+    match host::disk_facts(path) {
+        Some(disk) => HostDisks { disks: vec![disk], disks_missing: Vec::new() },
+        None => not_known(format!("{} is on no block device", path.display())),
+    }
 }
 
-impl HostDisks {
-    /// The disk under a directory in which images are made.
-    #[must_use]
-    pub fn under_directory(path: &Path) -> HostDisks {
-        match host::disk_facts(path) {
-            Some(disk) => HostDisks { disks: vec![disk], disks_missing: Vec::new() },
-            None => HostDisks::not_known(format!("{} is on no block device", path.display())),
+/// Those under the images that VMs have open now: the files that their command lines name, and block devices,
+/// which may have been plugged in later. Only where no such file is known it is all files that can be images.
+#[must_use]
+pub fn under_vms(vms: &[FoundVm]) -> HostDisks {
+    under_images(vms, |vm| open_files::images(vm.pid))
+}
+
+fn under_images(
+    vms: &[FoundVm],
+    images_of: impl Fn(&FoundVm) -> io::Result<Vec<OpenFile>>,
+) -> HostDisks {
+    let mut found = HostDisks::default();
+    for vm in vms {
+        match images_of(vm) {
+            Ok(images) => of_disks(vm, images)
+                .iter()
+                .for_each(|image| add(&mut found, under(&image.path, image.metadata()))),
+            Err(error) => found
+                .disks_missing
+                .push(format!("which files {} has open cannot be seen: {error}", vm.label())),
         }
     }
-
-    /// Those under the images that VMs have open now: the files that their command lines name, and block devices,
-    /// which may have been plugged in later. Only where no such file is known it is all files that can be images.
-    #[must_use]
-    pub fn under_vms(vms: &[FoundVm]) -> HostDisks {
-        HostDisks::under_images(vms, |vm| open_files::images(vm.pid))
+    if found == HostDisks::default() {
+        let labels: Vec<String> = vms.iter().map(FoundVm::label).collect();
+        return not_known(format!("{} has no image open", labels.join(" and ")));
     }
+    found.disks.sort_by(|a, b| a.device.cmp(&b.device));
+    found.disks.dedup_by(|a, b| a.device == b.device);
+    found
+}
 
-    fn under_images(
-        vms: &[FoundVm],
-        images_of: impl Fn(&FoundVm) -> io::Result<Vec<OpenFile>>,
-    ) -> HostDisks {
-        let mut found = HostDisks::default();
-        for vm in vms {
-            match images_of(vm) {
-                Ok(images) => of_disks(vm, images)
-                    .iter()
-                    .for_each(|image| found.add(under(&image.path, image.metadata()))),
-                Err(error) => found
-                    .disks_missing
-                    .push(format!("which files {} has open cannot be seen: {error}", vm.label())),
-            }
-        }
-        if found == HostDisks::default() {
-            let labels: Vec<String> = vms.iter().map(FoundVm::label).collect();
-            return HostDisks::not_known(format!("{} has no image open", labels.join(" and ")));
-        }
-        found.disks.sort_by(|a, b| a.device.cmp(&b.device));
-        found.disks.dedup_by(|a, b| a.device == b.device);
-        found
-    }
+fn not_known(reason: String) -> HostDisks {
+    HostDisks { disks: Vec::new(), disks_missing: vec![reason] }
+}
 
-    fn not_known(reason: String) -> HostDisks {
-        HostDisks { disks: Vec::new(), disks_missing: vec![reason] }
-    }
-
-    fn add(&mut self, disks: Result<Vec<DiskFacts>, String>) {
-        match disks {
-            Ok(disks) => self.disks.extend(disks),
-            Err(reason) => self.disks_missing.push(reason),
-        }
-    }
-
-    /// What a report says of them.
-    #[must_use]
-    pub fn lines(&self) -> Vec<String> {
-        let known = self.disks.iter().map(DiskFacts::line);
-        let of_some = if self.disks.is_empty() { "host disk" } else { "another host disk" };
-        let missing = self.disks_missing.iter();
-        known.chain(missing.map(|why| format!("{of_some} is not known, because {why}"))).collect()
+fn add(found: &mut HostDisks, disks: Result<Vec<DiskFacts>, String>) {
+    match disks {
+        Ok(disks) => found.disks.extend(disks),
+        Err(reason) => found.disks_missing.push(reason),
     }
 }
 
@@ -145,13 +123,13 @@ mod tests {
         let image = tempfile::NamedTempFile::new_in("/var/tmp").expect("writable");
         let _open = File::open(image.path()).expect("there");
         // This process is the VM here.
-        let found = HostDisks::under_vms(std::slice::from_ref(&vm));
+        let found = under_vms(std::slice::from_ref(&vm));
         match host::disk_facts(image.path()) {
             Some(disk) => assert!(found.disks.contains(&disk), "{found:?} has no {disk:?}"),
             None => assert!(found.disks_missing.iter().any(|why| why.contains("block device"))),
         }
         let gone = FoundVm { pid: vslice_core::units::Tid(u32::MAX), ..vm };
-        let found = HostDisks::under_vms(&[gone]);
+        let found = under_vms(&[gone]);
         assert_eq!(found.disks, []);
         let lines = found.lines();
         assert!(
@@ -162,13 +140,13 @@ mod tests {
 
     #[test]
     fn a_disk_that_is_not_known_has_its_reason() {
-        let in_memory = HostDisks::under_directory(Path::new("/proc"));
+        let in_memory = under_directory(Path::new("/proc"));
         assert_eq!(
             in_memory.lines(),
             ["host disk is not known, because /proc is on no block device"]
         );
         let vms = ["web", "db"].map(FoundVm::called);
-        let without = HostDisks::under_images(&vms, |_| Ok(Vec::new()));
+        let without = under_images(&vms, |_| Ok(Vec::new()));
         assert_eq!(
             without.lines(),
             ["host disk is not known, because web and db has no image open"]
@@ -176,11 +154,11 @@ mod tests {
         let path = Path::new("/proc/self/stat");
         let metadata = fs::metadata(path).expect("there");
         let mut beside = HostDisks::default();
-        beside.add(under(path, &metadata));
+        add(&mut beside, under(path, &metadata));
         let reason = "is not known, because /proc/self/stat is on a file system that is not on one block device";
         assert!(beside.lines()[0].starts_with(&format!("host disk {reason}")), "{beside:?}");
         let disk = host::facts_of_disk(Path::new("/sys/block/vdz")).expect("a name");
-        beside.add(Ok(vec![disk]));
+        add(&mut beside, Ok(vec![disk]));
         let lines = beside.lines();
         assert!(lines[0].starts_with("host disk vdz, "), "{lines:?}");
         assert!(lines[1].starts_with(&format!("another host disk {reason}")), "{lines:?}");

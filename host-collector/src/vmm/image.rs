@@ -3,13 +3,14 @@
 
 use super::extents;
 use super::found::FoundVm;
-use super::host::{self, WholeDisk};
+use super::host;
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use vslice_core::extent::Extent;
 use vslice_core::units::Tid;
+use vslice_trace::host::WholeDisk;
 
 /// What a qcow2 image begins with (qemu/docs/interop/qcow2.txt).
 const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";

@@ -17,78 +17,27 @@
 //!
 //! Guests move their devices while they boot, so the map is that of the moment when it was read.
 
-use serde::{Deserialize, Serialize};
-use std::cmp::Ordering;
 use vslice_core::text::harmless;
+use vslice_trace::memory_map::{DeviceRange, MemoryMap};
 
 /// Ranges that are kept of each address space; real guests have tens to hundreds.
 const RANGES_MAX: usize = 4096;
 /// Letters that are kept of a name.
 const NAME_LETTERS_MAX: usize = 64;
 
-/// The devices that a vCPU reaches, by their addresses. Empty if nothing is known.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MemoryMap {
-    /// I/O ports, ascending, none of them overlapping.
-    ports: Vec<DeviceRange>,
-    /// Guest-physical addresses, ascending, none of them overlapping; without RAM.
-    memory: Vec<DeviceRange>,
-}
-
-/// Addresses that belong to one device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct DeviceRange {
-    /// The first address.
-    first: u64,
-    /// The last address.
-    last: u64,
-    /// QEMU's name of its memory region: `ide`, `virtio-pci-notify-virtio-blk`, `acpi-tmr`.
-    name: String,
-}
-
-impl MemoryMap {
-    /// Reads what `info mtree -f` printed. A text without such a view gives an empty map.
-    #[must_use]
-    pub fn parse(text: &str) -> MemoryMap {
-        let mut map = MemoryMap::default();
-        for view in text.split("FlatView #").skip(1) {
-            let view = View::parse(view);
-            match view.space {
-                Some(Space::Ports) if map.ports.is_empty() => map.ports = view.ranges,
-                Some(Space::Memory) if map.memory.is_empty() => map.memory = view.ranges,
-                Some(_) | None => {}
-            }
+/// Reads what `info mtree -f` printed. A text without such a view gives an empty map.
+#[must_use]
+pub fn parse(text: &str) -> MemoryMap {
+    let mut map = MemoryMap::default();
+    for view in text.split("FlatView #").skip(1) {
+        let view = View::parse(view);
+        match view.space {
+            Some(Space::Ports) if map.ports.is_empty() => map.ports = view.ranges,
+            Some(Space::Memory) if map.memory.is_empty() => map.memory = view.ranges,
+            Some(_) | None => {}
         }
-        map
     }
-
-    /// The device behind an I/O port; `None` if there is none, or nothing is known.
-    #[must_use]
-    pub fn device_at_port(&self, port: u16) -> Option<&str> {
-        device_at(&self.ports, port.into())
-    }
-
-    /// The device behind a guest-physical address; `None` for RAM, if there is nothing, or if
-    /// nothing is known.
-    #[must_use]
-    pub fn device_at_memory(&self, address: u64) -> Option<&str> {
-        device_at(&self.memory, address)
-    }
-
-    /// Whether it knows no device at all.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.ports.is_empty() && self.memory.is_empty()
-    }
-}
-
-fn device_at(ranges: &[DeviceRange], address: u64) -> Option<&str> {
-    let found = ranges.binary_search_by(|range| match (range.first, range.last) {
-        (first, _) if first > address => Ordering::Greater,
-        (_, last) if last < address => Ordering::Less,
-        _ => Ordering::Equal,
-    });
-    found.ok().map(|index| ranges[index].name.as_str())
+    map
 }
 
 /// The address spaces that a vCPU's exits are in.
@@ -180,7 +129,7 @@ mod tests {
 
     #[test]
     fn the_devices_of_a_pc_are_named() {
-        let map = MemoryMap::parse(PC_7_2);
+        let map = parse(PC_7_2);
         let ports = [
             (0x70, Some("rtc-index")),
             (0x71, Some("rtc")),
@@ -225,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_map_survives_its_manifest() {
-        let map = MemoryMap::parse(PC_7_2);
+        let map = parse(PC_7_2);
         let json = serde_json::to_string(&map).expect("it is plain");
         assert_eq!(serde_json::from_str::<MemoryMap>(&json).expect("its own"), map);
         assert!(!map.is_empty() && MemoryMap::default().is_empty());
@@ -236,7 +185,7 @@ mod tests {
         let text = "FlatView #0\n AS \"I/O\", root: io\n Root memory region: io\n\
             \x20 0000000000000000-000000000000000f (prio 0, i/o): a @b @0000000000000010 KVM\n\
             \x20 0000000000000010-000000000000001f (prio -1, nv-ramd): pc @home\n";
-        let map = MemoryMap::parse(text);
+        let map = parse(text);
         assert_eq!(map.device_at_port(3), Some("a @b"));
         assert_eq!(map.device_at_port(0x10), Some("pc @home"));
     }
@@ -255,10 +204,10 @@ mod tests {
             view("memory", "second"),
             view("I/O", "port"),
         ];
-        let map = MemoryMap::parse(&text.concat());
+        let map = parse(&text.concat());
         assert_eq!(map.device_at_memory(0), Some("first"));
         assert_eq!(map.device_at_port(0), Some("port"));
-        assert!(MemoryMap::parse("unknown command: 'info mtree'").is_empty());
+        assert!(parse("unknown command: 'info mtree'").is_empty());
     }
 
     #[test]
@@ -272,7 +221,7 @@ mod tests {
         text += "  0000000000000000-ffffffffffffffff (prio 0, i/o): everything\n";
         text += "  +000000000000000-ffffffffffffffff (prio 0, i/o): signed\n";
         text += "  00000000000000000000-f (prio 0, i/o): long\n";
-        let map = MemoryMap::parse(&text);
+        let map = parse(&text);
         assert_eq!(map.memory.len(), RANGES_MAX);
         let name = map.device_at_memory(17).expect("the second");
         assert_eq!(name, format!("?[2J{}", "x".repeat(NAME_LETTERS_MAX - 4)));
@@ -282,7 +231,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics(text in "(FlatView #|AS \"memory\", root: |[0-9a-f]{1,17}-[0-9a-f]{1,17} \\(prio 0, i/o\\): |[\\PC\n]){0,60}") {
-            let map = MemoryMap::parse(&text);
+            let map = parse(&text);
             prop_assert!(map.memory.is_sorted_by_key(|range| range.first));
         }
 
@@ -296,7 +245,7 @@ mod tests {
             for (index, (first, size)) in ranges.iter().enumerate() {
                 text += &format!("  {first:016x}-{:016x} (prio 0, i/o): d{index}\n", first + size);
             }
-            let map = MemoryMap::parse(&text);
+            let map = parse(&text);
             for address in 0..70 {
                 let by_hand = map.memory.iter()
                     .find(|range| range.first <= address && address <= range.last)

@@ -1,9 +1,8 @@
 //! How a thread competes for its pCPU: its scheduling class and its weight or priority in it.
 
 use crate::vmm::procfs;
-use serde::{Deserialize, Serialize};
-use std::fmt;
 use vslice_core::units::Tid;
+use vslice_trace::thread::Scheduling;
 
 /// A thread's policy by the number of `linux/include/uapi/linux/sched.h`.
 const POLICIES: [(u32, &str); 7] = [
@@ -16,48 +15,23 @@ const POLICIES: [(u32, &str); 7] = [
     (7, "SCHED_EXT"),
 ];
 
-/// See sched(7).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Scheduling {
-    /// As sched(7) calls it, or the number of one that is not known.
-    pub policy: String,
-    /// In [-20, 19]; it counts for `SCHED_OTHER` and `SCHED_BATCH`.
-    pub nice: i32,
-    /// In [1, 99] for `SCHED_FIFO` and `SCHED_RR`, 0 for all others.
-    pub priority: u32,
+/// How a thread competes now, if it is there.
+#[must_use]
+pub fn scheduling_of(tid: Tid) -> Option<Scheduling> {
+    parse(&std::fs::read_to_string(format!("/proc/{tid}/stat")).ok()?)
 }
 
-impl Scheduling {
-    /// That of a thread, if it is there.
-    #[must_use]
-    pub fn of(tid: Tid) -> Option<Scheduling> {
-        Scheduling::parse(&std::fs::read_to_string(format!("/proc/{tid}/stat")).ok()?)
-    }
-
-    /// Fields 19 (`nice`), 40 (`rt_priority`) and 41 (`policy`) of proc_pid_stat(5).
-    fn parse(stat: &str) -> Option<Scheduling> {
-        let field = |number: usize| procfs::fields_after_comm(stat)?.nth(number - 3);
-        let policy: u32 = field(41)?.parse().ok()?;
-        let name = POLICIES.iter().find(|(number, _)| *number == policy).map(|(_, name)| *name);
-        Some(Scheduling {
-            policy: name.map_or_else(|| format!("policy {policy}"), str::to_owned),
-            nice: field(19)?.parse().ok()?,
-            priority: field(40)?.parse().ok()?,
-        })
-    }
+/// Fields 19 (`nice`), 40 (`rt_priority`) and 41 (`policy`) of proc_pid_stat(5).
+fn parse(stat: &str) -> Option<Scheduling> {
+    let field = |number: usize| procfs::fields_after_comm(stat)?.nth(number - 3);
+    let policy: u32 = field(41)?.parse().ok()?;
+    let name = POLICIES.iter().find(|(number, _)| *number == policy).map(|(_, name)| *name);
+    Some(Scheduling {
+        policy: name.map_or_else(|| format!("policy {policy}"), str::to_owned),
+        nice: field(19)?.parse().ok()?,
+        priority: field(40)?.parse().ok()?,
+    })
 }
-
-impl fmt::Display for Scheduling {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.policy)?;
-        match self.policy.as_str() {
-            "SCHED_OTHER" | "SCHED_BATCH" => write!(formatter, " nice {}", self.nice),
-            "SCHED_FIFO" | "SCHED_RR" => write!(formatter, " priority {}", self.priority),
-            _ => Ok(()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,14 +41,14 @@ mod tests {
 
     #[test]
     fn the_fields_are_those_of_the_manual() {
-        let fifo = Scheduling::parse(STAT).expect("all fields");
+        let fifo = parse(STAT).expect("all fields");
         assert_eq!((fifo.policy.as_str(), fifo.nice, fifo.priority), ("SCHED_FIFO", -5, 42));
         assert_eq!(fifo.to_string(), "SCHED_FIFO priority 42");
         let other = STAT.replace(" 42 1 0 0 0", " 0 0 0 0 0");
-        assert_eq!(Scheduling::parse(&other).expect("all").to_string(), "SCHED_OTHER nice -5");
+        assert_eq!(parse(&other).expect("all").to_string(), "SCHED_OTHER nice -5");
         let unknown = STAT.replace(" 42 1 0 0 0", " 0 9 0 0 0");
-        assert_eq!(Scheduling::parse(&unknown).expect("all").to_string(), "policy 9");
-        assert_eq!(Scheduling::parse("13139 (cat) R 1 2"), None);
+        assert_eq!(parse(&unknown).expect("all").to_string(), "policy 9");
+        assert_eq!(parse("13139 (cat) R 1 2"), None);
     }
 
     #[test]
@@ -83,8 +57,8 @@ mod tests {
             .args(["-n", "7", "sleep", "60"])
             .spawn()
             .expect("coreutils");
-        let own = Scheduling::of(Tid(std::process::id())).expect("it runs");
-        let nice = || Scheduling::of(Tid(sleeper.id())).map(|scheduling| scheduling.nice);
+        let own = scheduling_of(Tid(std::process::id())).expect("it runs");
+        let nice = || scheduling_of(Tid(sleeper.id())).map(|scheduling| scheduling.nice);
         let expected = Some((own.nice + 7).min(19));
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
         while nice() != expected && std::time::Instant::now() < deadline {

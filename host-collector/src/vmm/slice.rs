@@ -1,8 +1,8 @@
 //! How long a thread may keep its pCPU when others wait for it, as the host's scheduler has it.
 
-use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::Path;
+use vslice_trace::host::Slice;
 
 /// Where the scheduler's shortest slice is written, newest kernels first, and beside it the period in
 /// which CFS gives everybody a turn: EEVDF's from 6.6 on (kernel/sched/debug.c), which has no period,
@@ -23,56 +23,31 @@ const PERIOD_DEFAULT_NS: u64 = 6_000_000;
 /// The first release with EEVDF instead of CFS.
 const EEVDF_SINCE: (u32, u32) = (6, 6);
 
-/// A thread's slice.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Slice {
-    /// The scheduler's shortest slice.
-    pub base_ns: u64,
-    /// Where that was read, or how it was worked out.
-    pub source: String,
-    /// What two busy threads of one weight that share a pCPU get in turn: EEVDF's slice, or half of
-    /// CFS's period. The scheduler looks at each tick only (unless HRTICK is on, which it is not by
-    /// default), so it is rounded up to whole ticks.
-    pub expected_ns: u64,
-    /// The least that a thread gets that others wait for, in whole ticks, where that is less.
-    #[serde(default)]
-    pub shortest_ns: Option<u64>,
+/// Of this host, whose kernel of this release ticks every `tick_ns` and which has `pcpus_count`
+/// pCPUs.
+#[must_use]
+pub fn of_host(kernel_release: Option<&str>, tick_ns: u64, pcpus_count: usize) -> Slice {
+    let read = FILES.iter().find_map(|(base, period)| {
+        let period_ns = period.and_then(|path| read_ns(Path::new(path)));
+        Some((read_ns(Path::new(base))?, period_ns, (*base).to_owned()))
+    });
+    let (base_ns, period_ns, source) = read.unwrap_or_else(|| {
+        let is_cfs = kernel_release.and_then(version).is_some_and(|version| version < EEVDF_SINCE);
+        (
+            scaled(DEFAULT_NS, pcpus_count),
+            is_cfs.then(|| scaled(PERIOD_DEFAULT_NS, pcpus_count)),
+            format!("the kernel's default for {pcpus_count} pCPUs; it cannot be read here"),
+        )
+    });
+    new_slice(base_ns, period_ns, source, tick_ns)
 }
 
-impl Slice {
-    /// Of this host, whose kernel of this release ticks every `tick_ns` and which has `pcpus_count`
-    /// pCPUs.
-    #[must_use]
-    pub fn of_host(kernel_release: Option<&str>, tick_ns: u64, pcpus_count: usize) -> Slice {
-        let read = FILES.iter().find_map(|(base, period)| {
-            let period_ns = period.and_then(|path| read_ns(Path::new(path)));
-            Some((read_ns(Path::new(base))?, period_ns, (*base).to_owned()))
-        });
-        let (base_ns, period_ns, source) = read.unwrap_or_else(|| {
-            let is_cfs =
-                kernel_release.and_then(version).is_some_and(|version| version < EEVDF_SINCE);
-            (
-                scaled(DEFAULT_NS, pcpus_count),
-                is_cfs.then(|| scaled(PERIOD_DEFAULT_NS, pcpus_count)),
-                format!("the kernel's default for {pcpus_count} pCPUs; it cannot be read here"),
-            )
-        });
-        Slice::new(base_ns, period_ns, source, tick_ns)
-    }
-
-    fn new(base_ns: u64, period_ns: Option<u64>, source: String, tick_ns: u64) -> Slice {
-        let shortest_ns = in_ticks(base_ns, tick_ns);
-        let half_ns = period_ns.map_or(0, |period_ns| period_ns / 2);
-        let expected_ns = in_ticks(base_ns.max(half_ns), tick_ns);
-        let shortest_ns = (shortest_ns < expected_ns).then_some(shortest_ns);
-        Slice { base_ns, source, expected_ns, shortest_ns }
-    }
-
-    /// The least that a thread gets that others wait for, in whole ticks.
-    #[must_use]
-    pub fn shortest_ns(&self) -> u64 {
-        self.shortest_ns.unwrap_or(self.expected_ns)
-    }
+fn new_slice(base_ns: u64, period_ns: Option<u64>, source: String, tick_ns: u64) -> Slice {
+    let shortest_ns = in_ticks(base_ns, tick_ns);
+    let half_ns = period_ns.map_or(0, |period_ns| period_ns / 2);
+    let expected_ns = in_ticks(base_ns.max(half_ns), tick_ns);
+    let shortest_ns = (shortest_ns < expected_ns).then_some(shortest_ns);
+    Slice { base_ns, source, expected_ns, shortest_ns }
 }
 
 fn read_ns(path: &Path) -> Option<u64> {
@@ -103,7 +78,7 @@ mod tests {
     fn by_default(kernel_release: &str, tick_ns: u64, pcpus_count: usize) -> Slice {
         let is_cfs = version(kernel_release).expect("a release") < EEVDF_SINCE;
         let period_ns = is_cfs.then(|| scaled(PERIOD_DEFAULT_NS, pcpus_count));
-        Slice::new(scaled(DEFAULT_NS, pcpus_count), period_ns, String::new(), tick_ns)
+        new_slice(scaled(DEFAULT_NS, pcpus_count), period_ns, String::new(), tick_ns)
     }
 
     #[test]
@@ -129,7 +104,7 @@ mod tests {
 
     #[test]
     fn this_host_has_one() {
-        let slice = Slice::of_host(None, 4_000_000, 2);
+        let slice = of_host(None, 4_000_000, 2);
         assert!(slice.base_ns > 0 && slice.expected_ns.is_multiple_of(4_000_000), "{slice:?}");
     }
 }

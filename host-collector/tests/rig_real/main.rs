@@ -25,7 +25,6 @@ use vslice::rig::inject::stopper::Stopper;
 use vslice::rig::inject::storm::QmpStorm;
 use vslice::rig::inject::waker::{self, WakerConfig};
 use vslice::rig::machine::{self, Machine, MachineConfig, Placement, READER, START_LIMIT};
-use vslice::vmm::host::HostPcpus;
 use vslice::vmm::tsc::{self, KvmDebugfs};
 use vslice_core::units::{PcpuId, Tid, VcpuId};
 use witness::{Counts, Seen, Watch, is_gone, read_bytes, soon, state};
@@ -141,7 +140,7 @@ fn config(
 
 /// The last pCPU for the vCPU, as the first one has the machine's interrupts, and that for the rest.
 fn pcpus() -> (PcpuId, PcpuId) {
-    let online: Vec<PcpuId> = HostPcpus::online().expect("sysfs").iter().collect();
+    let online: Vec<PcpuId> = vslice::vmm::host::online_pcpus().expect("sysfs").iter().collect();
     (*online.last().expect("this runs on one"), online[0])
 }
 

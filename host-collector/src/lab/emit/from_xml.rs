@@ -9,12 +9,12 @@ mod disk;
 mod text;
 
 use crate::lab::plan::{Plan, PlanError};
-use crate::vmm::host::HostPcpus;
 use roxmltree::{Document, Node};
 use std::collections::BTreeMap;
 use text::{first_pcpu, kib_text, plan_name};
 use thiserror::Error;
 use vslice_core::units::PcpuId;
+use vslice_trace::host::HostPcpus;
 
 /// Why a domain is no plan.
 #[derive(Debug, Error)]

@@ -285,7 +285,7 @@ fn the_collector_has_a_pcpu_that_is_free() {
     let xml = "<domain><name>a</name><vcpu>1</vcpu><memory>262144</memory>\
                <cputune><vcpupin vcpu='0' cpuset='1'/></cputune></domain>";
     let collector = |host: Option<&str>| {
-        let host = host.map(|text| crate::vmm::host::HostPcpus::parse(text).expect("a list"));
+        let host = host.map(|text| vslice_trace::host::HostPcpus::parse(text).expect("a list"));
         from_xml::read("x", xml, host.as_ref()).expect("a domain").plan.collector_pcpu.0
     };
     assert_eq!(collector(None), 2);

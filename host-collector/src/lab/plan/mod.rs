@@ -8,12 +8,12 @@ mod overrides;
 mod problem;
 
 use crate::lab::quantity;
-use crate::vmm::host::HostPcpus;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::Path;
 use vslice_core::units::{PcpuId, VcpuId};
 use vslice_spec::{ClockChoice, Engine, Pattern, ReaderSpec, WorkloadSpec};
+use vslice_trace::host::HostPcpus;
 
 pub use overrides::Overrides;
 pub use problem::{PlanError, Problem};

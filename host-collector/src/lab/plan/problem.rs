@@ -1,9 +1,9 @@
 //! What can be wrong with a plan, said so that its author knows what to change.
 
-use crate::vmm::host::HostPcpus;
 use thiserror::Error;
 use vslice_core::units::PcpuId;
 use vslice_spec::SpecError;
+use vslice_trace::host::HostPcpus;
 
 /// Why a plan cannot be used.
 #[derive(Debug, Error)]

@@ -1,6 +1,5 @@
 use super::*;
 use crate::report::clock::ClockCheck;
-use crate::report::evidence::{Evidence, Missing};
 use crate::report::example::{
     self, BLOCK_BYTES, START, VM1, antagonist, blocked, facts, laid_out, lost, names, preempted,
     request, running, vms, woken,
@@ -11,6 +10,8 @@ use std::sync::Arc;
 use vslice_core::join::IoCheck;
 use vslice_core::task::{Process, Task, ThreadKind};
 use vslice_core::timeline::{self, Who};
+use vslice_trace::evidence::Evidence;
+use vslice_trace::evidence::Missing;
 
 fn builder() -> SummaryBuilder {
     SummaryBuilder::new(START, vms())

@@ -4,11 +4,11 @@ use super::contradiction::contradiction;
 use super::page::{Page, Table, Tone, shorten};
 use super::{NAME_CHARS_MAX, Style, chain, full, sampled, tables, vcpus};
 use crate::report::causes::Cause;
-use crate::report::evidence::EvidenceLevel;
 use crate::report::model::{Class, ClassAntagonist, Lost, RunStatus, Summary};
 use crate::report::totals::share;
 use crate::report::verdict::verdict;
 use vslice_spec::quantity::{bytes, count, counted, duration, percent};
+use vslice_trace::evidence::EvidenceLevel;
 
 /// Lines of a page of 100 columns or more at most, whatever the run was.
 pub const LINES_MAX: usize = 45;

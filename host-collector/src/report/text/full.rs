@@ -4,11 +4,11 @@ use super::contradiction::contradiction;
 use super::page::{Page, Tone, shorten};
 use super::{NAME_CHARS_MAX, Style, chain, clock, exits, io, sampled, service, tables};
 use crate::report::Warning;
-use crate::report::evidence::EvidenceLevel;
 use crate::report::model::{Lost, RunStatus, Summary};
 use crate::report::sampled::limits_the_answer;
 use crate::report::verdict::verdict;
 use vslice_spec::quantity::{bytes, count, counted, duration};
+use vslice_trace::evidence::EvidenceLevel;
 
 /// The summary as text, with all of its tables. Whatever names it holds, the only control characters in the result are line
 /// feeds and, with [`Style::colour`], the renderer's own colours.

@@ -4,10 +4,12 @@
 use super::page::{Page, Table, Tone};
 use super::tables::{share_percent, vcpu_name};
 use super::vcpus::more;
-use crate::report::evidence::{EvidenceLevel, Sampled, SampledShare};
+use crate::report::evidence::Sampled;
+use crate::report::evidence::SampledShare;
 use crate::report::model::Summary;
 use crate::report::totals::sum;
 use vslice_spec::quantity::{count, duration, known_duration, percent};
+use vslice_trace::evidence::EvidenceLevel;
 
 /// Shares below this are added up in one line; the JSON has them all.
 const SHARE_SHOWN_MIN: f64 = 0.001;

@@ -283,7 +283,7 @@ fn the_page_of_a_sampled_run() {
         assert!(!page.contains(absent), "{absent}");
     }
     summary.sampled = None;
-    summary.evidence.level = crate::report::evidence::EvidenceLevel::Totals;
+    summary.evidence.level = vslice_trace::evidence::EvidenceLevel::Totals;
     let page = render_full(&summary, PLAIN);
     assert!(page.lines().next().unwrap().contains("(totals only)"));
     assert!(!page.contains("Sampled reasons") && page.contains("Run delay"));

@@ -4,12 +4,12 @@ pub mod group;
 
 use super::{Episode, InjectError};
 use crate::host_clock::host_now;
-use crate::vmm::cgroup::Throttling;
 use group::Group;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::Duration;
 use vslice_core::units::{HostNs, Tid};
+use vslice_trace::quota::Throttling;
 
 /// Whose time is limited, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

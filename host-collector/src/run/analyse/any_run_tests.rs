@@ -4,10 +4,6 @@
 use super::analyse;
 use super::tests::{BQL, VM1_VCPU1, host_at, manifest, run_dir, stream};
 use crate::report::{Style, laws, render, render_full};
-use crate::run::manifest::{DiskRecord, GroupRecord, Manifest, Window};
-use crate::store::{ClockSample, HogGapItem, RequestItem, RunDir, StackNames, VmName};
-use crate::vmm::cgroup::{Quota, Throttling};
-use crate::vmm::host::WholeDisk;
 use proptest::prelude::*;
 use std::collections::HashMap;
 use vslice_core::clock::Exchange;
@@ -16,6 +12,14 @@ use vslice_core::host_event::{
     BlockEvent, BlockStep, HostEvent, HostEventKind, KvmEvent, PrevState, StackId, Switch,
 };
 use vslice_core::units::{HostNs, PcpuId, Tid, VcpuId};
+use vslice_trace::host::WholeDisk;
+use vslice_trace::manifest::DiskRecord;
+use vslice_trace::manifest::Manifest;
+use vslice_trace::manifest::Window;
+use vslice_trace::quota::GroupRecord;
+use vslice_trace::quota::Quota;
+use vslice_trace::quota::Throttling;
+use vslice_trace::{ClockSample, HogGapItem, RequestItem, RunDir, StackNames, VmName};
 use vslice_wire::{Dropped, GuestTicks, Request};
 
 const DEVICE: u32 = 0xfe0_0000;

@@ -2,11 +2,11 @@
 
 use super::kvm_word::KvmWord;
 use crate::report::clock::{ClockMethod, ClocksApart, VcpuClock, WordCheck};
-use crate::run::manifest::{GuestClock, VcpuTsc, VmRecord};
 use vslice_core::clock::tsc::TscSample;
 use vslice_core::clock::{ClockError, ClockMap, Exchange, Outermost, RoundTrips};
 use vslice_core::join::Clocks;
 use vslice_core::units::{HostNs, VcpuId};
+use vslice_trace::manifest::{GuestClock, VcpuTsc, VmRecord};
 
 /// A vCPU whose last exchange came so long before that of another was not read again after the run.
 const CLOSED_WITHIN_NS: u64 = 1_000_000_000;
@@ -194,9 +194,9 @@ fn closed(
 mod tests {
     use super::super::tests::{clock_sample, host_at, manifest};
     use super::*;
-    use crate::run::manifest::TscReading;
-    use crate::store::ClockSample;
     use vslice_core::clock::tsc::TscRelation;
+    use vslice_trace::ClockSample;
+    use vslice_trace::manifest::TscReading;
 
     /// The reader is vCPU1.
     fn read_samples(samples: &[ClockSample]) -> GuestClocks {

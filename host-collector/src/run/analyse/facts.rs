@@ -4,13 +4,16 @@ use crate::report::Warning;
 use crate::report::evidence::ScheduledVcpu;
 use crate::report::quota::QuotaUse;
 use crate::run::NO_EXITS_UNDER_TCG;
-use crate::run::manifest::{GroupRecord, Manifest, ThreadRecord, VmRecord};
-use crate::vmm::cgroup::Throttling;
-use crate::vmm::found;
-use crate::vmm::host::HostFacts;
 use serde::Deserialize;
 use vslice_core::timeline::{GuestMode, LockFacts, LockUser, StackTable, Timeline, Vmm, Watched};
 use vslice_core::units::VcpuId;
+use vslice_trace::host::HostFacts;
+use vslice_trace::manifest::Manifest;
+use vslice_trace::manifest::VmRecord;
+use vslice_trace::quota::GroupRecord;
+use vslice_trace::quota::Throttling;
+use vslice_trace::thread::ThreadRecord;
+use vslice_trace::vmm;
 
 /// The timelines of all threads of the VMs: those of other threads than vCPUs tell for how long
 /// locks were held.
@@ -67,11 +70,9 @@ pub(super) fn user(thread: &ThreadRecord) -> LockUser {
 pub(super) fn lock_facts(manifest: &Manifest, place: usize) -> LockFacts {
     let vm = &manifest.vms[place];
     let vmm = match vmm(manifest, place) {
-        Some(found::Vmm::Qemu) => Vmm::Qemu,
-        Some(found::Vmm::Firecracker | found::Vmm::CloudHypervisor | found::Vmm::Crosvm) => {
-            Vmm::Rust
-        }
-        Some(found::Vmm::Other) | None => Vmm::Unknown,
+        Some(vmm::Vmm::Qemu) => Vmm::Qemu,
+        Some(vmm::Vmm::Firecracker | vmm::Vmm::CloudHypervisor | vmm::Vmm::Crosvm) => Vmm::Rust,
+        Some(vmm::Vmm::Other) | None => Vmm::Unknown,
     };
     LockFacts {
         vmm,
@@ -83,10 +84,10 @@ pub(super) fn lock_facts(manifest: &Manifest, place: usize) -> LockFacts {
 
 /// What runs a VM. Older manifests say it only of VMs that were attached to, in what stands for their
 /// plan; all others had been started by vslice, which starts QEMU.
-fn vmm(manifest: &Manifest, place: usize) -> Option<found::Vmm> {
+fn vmm(manifest: &Manifest, place: usize) -> Option<vmm::Vmm> {
     let told_by_plan = || match manifest.plan.get("attached") {
-        None => Some(found::Vmm::Qemu),
-        Some(vms) => found::Vmm::deserialize(vms.get(place)?.get("vmm")?).ok(),
+        None => Some(vmm::Vmm::Qemu),
+        Some(vms) => vmm::Vmm::deserialize(vms.get(place)?.get("vmm")?).ok(),
     };
     manifest.vms[place].vmm.or_else(told_by_plan)
 }
@@ -292,7 +293,7 @@ mod tests {
 
     #[test]
     fn locks_are_those_of_the_vmm_that_the_manifest_names() {
-        let of = |vmm: found::Vmm, args| {
+        let of = |vmm: vmm::Vmm, args| {
             let mut manifest = manifest();
             manifest.vms[0].vmm = Some(vmm);
             manifest.vms[0].lock.bql = None;
@@ -300,15 +301,15 @@ mod tests {
             let stored = serde_json::to_string(&manifest).expect("JSON");
             reason_in_futex(&serde_json::from_str(&stored).expect("the same"), args)
         };
-        for vmm in [found::Vmm::Firecracker, found::Vmm::CloudHypervisor, found::Vmm::Crosvm] {
+        for vmm in [vmm::Vmm::Firecracker, vmm::Vmm::CloudHypervisor, vmm::Vmm::Crosvm] {
             assert_eq!(of(vmm, STD), Reason::VmmLock, "{vmm:?}");
             // No rule of QEMU's holds, also not that a vCPU under KVM waits for the big lock.
             assert_eq!(of(vmm, MUTEX), Reason::Unknown, "{vmm:?}");
         }
-        assert_eq!(of(found::Vmm::Qemu, STD), Reason::HaltUser);
-        assert_eq!(of(found::Vmm::Qemu, MUTEX), Reason::QemuLock);
+        assert_eq!(of(vmm::Vmm::Qemu, STD), Reason::HaltUser);
+        assert_eq!(of(vmm::Vmm::Qemu, MUTEX), Reason::QemuLock);
         for args in [STD, MUTEX] {
-            assert_eq!(of(found::Vmm::Other, args), Reason::Unknown, "nobody knows its locks");
+            assert_eq!(of(vmm::Vmm::Other, args), Reason::Unknown, "nobody knows its locks");
         }
     }
 

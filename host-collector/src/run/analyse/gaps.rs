@@ -1,10 +1,10 @@
 //! What one hog told, read as far as it is needed.
 
-use crate::store::{HogGapItem, RunDir, StoreError, StreamReader, VmName};
 use std::collections::VecDeque;
 use std::vec::IntoIter;
 use vslice_core::clock::ClockMap;
 use vslice_core::units::{HostNs, VcpuId};
+use vslice_trace::{HogGapItem, RunDir, StoreError, StreamReader, VmName};
 
 /// Gaps around one absence that are kept at most. A hog tells of one for each; one that tells of so many
 /// for a single one is not believed any more.

@@ -65,9 +65,9 @@ fn beyond_ns<'a>(gaps: impl Iterator<Item = &'a Gap>, absence: Absence) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::HogGapItem;
     use vslice_core::clock::{ClockMap, Exchange};
     use vslice_core::units::{GuestTicks, HostNs, VcpuId};
+    use vslice_trace::HogGapItem;
 
     const THRESHOLD_NS: u64 = 50_000;
 

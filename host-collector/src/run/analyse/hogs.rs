@@ -6,11 +6,11 @@ use super::gaps::{self, Gaps};
 use super::hog_word::HogWord;
 use super::{AnalyseError, Analysis, optional};
 use crate::lab::plan::HOG_GAP_US;
-use crate::run::manifest::VmRecord;
-use crate::store::{EventMerge, HogGapItem, StreamReader, VmName};
 use std::collections::{BTreeSet, HashMap};
 use vslice_core::clock::RoundTrips;
 use vslice_core::units::{Tid, VcpuId};
+use vslice_trace::manifest::VmRecord;
+use vslice_trace::{EventMerge, HogGapItem, StreamReader, VmName};
 
 impl Analysis<'_> {
     /// What the hogs say of the clocks of their vCPUs: whether they are right, and how much better they

@@ -2,12 +2,13 @@
 
 use super::analyse;
 use super::tests::{BQL, VM1_VCPU1, host_at, killed_manifest, manifest, run_dir, stream, streams};
-use crate::report::evidence::{Evidence, EvidenceLevel};
-use crate::run::manifest::{Manifest, SamplingRecord};
-use crate::store::{RunDir, VmName};
 use tempfile::TempDir;
 use vslice_core::samples::{Call, Look, SampleItem, Schedstat};
 use vslice_core::units::{PcpuId, VcpuId};
+use vslice_trace::evidence::Evidence;
+use vslice_trace::evidence::EvidenceLevel;
+use vslice_trace::manifest::{Manifest, SamplingRecord};
+use vslice_trace::{RunDir, VmName};
 
 /// A sampled run of ten looks at vm1's vCPU1, a microsecond apart: on the lock in the first six.
 fn samples(run: &RunDir, finished: bool) {

@@ -3,15 +3,18 @@
 use super::facts::{lock_facts, user};
 use super::{AnalyseError, facts, optional};
 use crate::report::Warning;
-use crate::report::evidence::{
-    EvidenceLevel, Sampled, SampledDoing, SampledShare, SampledVcpu, ScheduledVcpu,
-};
+use crate::report::evidence::Sampled;
+use crate::report::evidence::SampledDoing;
+use crate::report::evidence::SampledShare;
+use crate::report::evidence::SampledVcpu;
+use crate::report::evidence::ScheduledVcpu;
 use crate::report::totals::round_4;
-use crate::run::manifest::{Manifest, SamplingRecord, VmRecord};
-use crate::store::{RunDir, StreamReader, VmName};
 use vslice_core::samples::{Gaps, SampleItem, Scheduled, Share, Tally, ThreadShares};
 use vslice_core::timeline::LockUser;
 use vslice_core::units::{HostNs, Tid};
+use vslice_trace::evidence::EvidenceLevel;
+use vslice_trace::manifest::{Manifest, SamplingRecord, VmRecord};
+use vslice_trace::{RunDir, StreamReader, VmName};
 
 /// The samples of a run, added up.
 #[derive(Debug, Default)]

@@ -1,10 +1,10 @@
 //! Who served the vCPUs: counted from the events of the window.
 
 use crate::report::service::ServiceThread;
-use crate::run::manifest::Manifest;
 use std::collections::HashMap;
 use vslice_core::host_event::{HostEvent, HostEventKind};
 use vslice_core::units::{HostNs, Tid};
+use vslice_trace::manifest::Manifest;
 
 /// The threads of the VMMs that run no vCPU, and those that do.
 #[derive(Debug)]

@@ -17,8 +17,8 @@
 
 use super::absences::Absence;
 use super::gaps::Gap;
-use crate::store::HogGapItem;
 use vslice_core::clock::{Exchange, Outermost};
+use vslice_trace::HogGapItem;
 
 /// A gap, and an absence that it is certainly that of.
 #[derive(Debug, Clone, Copy)]

@@ -11,16 +11,6 @@ use super::*;
 use crate::report::clock::{ClockMethod, HogCheck, WordCheck};
 use crate::report::model::Relation;
 use crate::run::census::HostThread;
-use crate::run::manifest::{
-    DiskRecord, GroupRecord, GuestClock, GuestEnd, GuestRecord, HogRecord, LockRecord,
-    ThreadRecord, TscReading, TscRecord, VcpuTsc, Window,
-};
-use crate::store::{HogGapItem, StreamWriter, read_all};
-use crate::vmm::bql::Bql;
-use crate::vmm::cgroup::{Quota, Throttling};
-use crate::vmm::frequency::FrequencyRecord;
-use crate::vmm::host::WholeDisk;
-use crate::vmm::memory_map::MemoryMap;
 use tempfile::TempDir;
 use vslice_core::clock::host_time::ToldTime;
 use vslice_core::clock::tsc::TscRelation;
@@ -29,6 +19,25 @@ use vslice_core::host_event::{BlockEvent, BlockStep, KvmEvent, PrevState, Switch
 use vslice_core::join::{NoPhase, Part, Phase};
 use vslice_core::timeline::Reason;
 use vslice_core::units::{PcpuId, Tid};
+use vslice_trace::host::FrequencyRecord;
+use vslice_trace::host::WholeDisk;
+use vslice_trace::lock::Bql;
+use vslice_trace::lock::LockRecord;
+use vslice_trace::manifest::DiskRecord;
+use vslice_trace::manifest::GuestClock;
+use vslice_trace::manifest::GuestEnd;
+use vslice_trace::manifest::GuestRecord;
+use vslice_trace::manifest::HogRecord;
+use vslice_trace::manifest::TscReading;
+use vslice_trace::manifest::TscRecord;
+use vslice_trace::manifest::VcpuTsc;
+use vslice_trace::manifest::Window;
+use vslice_trace::memory_map::MemoryMap;
+use vslice_trace::quota::GroupRecord;
+use vslice_trace::quota::Quota;
+use vslice_trace::quota::Throttling;
+use vslice_trace::thread::ThreadRecord;
+use vslice_trace::{HogGapItem, StreamWriter, read_all};
 use vslice_wire::{Dropped, GuestTicks};
 
 const START_NS: u64 = 1_000_000_000;
@@ -84,7 +93,7 @@ fn vm(name: &str, pid: Tid, vcpu1: Tid, reads: bool) -> VmRecord {
     };
     VmRecord {
         name: name.to_owned(),
-        vmm: Some(crate::vmm::found::Vmm::Qemu),
+        vmm: Some(vslice_trace::vmm::Vmm::Qemu),
         pid,
         device_pid: None,
         block_bytes: reads.then_some(4096),
@@ -136,9 +145,9 @@ pub(crate) fn manifest() -> Manifest {
         window: Some(Window { start_ns: host_at(0), end_ns: Some(host_at(1100)) }),
         vms: vec![vm("vm1", VM1_LOOP, VM1_VCPU1, true), vm("vm2", VM2_LOOP, VM2_VCPU1, false)],
         pcpus: vec![],
-        evidence: crate::report::evidence::Evidence::default(),
+        evidence: vslice_trace::evidence::Evidence::default(),
         sampling: None,
-        cost: crate::run::manifest::Cost::default(),
+        cost: vslice_trace::manifest::Cost::default(),
         host_tsc: Vec::new(),
         stolen_ns: None,
         frequency: FrequencyRecord::default(),
@@ -154,7 +163,7 @@ pub(super) fn killed_manifest() -> Manifest {
 }
 
 /// A stream as a run leaves it: `finished`, or cut off as its writer was killed.
-pub(super) fn stream<T: crate::store::Columnar>(path: &Path, items: Vec<T>, finished: bool) {
+pub(super) fn stream<T: vslice_trace::Columnar>(path: &Path, items: Vec<T>, finished: bool) {
     let mut writer = StreamWriter::create(path).unwrap();
     for item in items {
         writer.push(item).unwrap();
@@ -258,7 +267,7 @@ fn a_census_that_cannot_be_read_costs_names_and_not_the_report() {
     streams(&run, &[0, 500, 1150], true);
     std::fs::write(run.path().join("threads.json"), "[{").unwrap();
     let too_large = std::fs::File::create(run.path().join("threads_end.json")).unwrap();
-    too_large.set_len(crate::store::JSON_BYTES_MAX + 1).unwrap();
+    too_large.set_len(vslice_trace::JSON_BYTES_MAX + 1).unwrap();
     let summary = analyse(run.path()).unwrap();
     assert_eq!(summary.requests.count, 2);
     let said = notices(&summary);

@@ -2,14 +2,14 @@
 
 use crate::report::{CommandLine, ThreadKind, VmIndex, Warning};
 use crate::run::census::HostThread;
-use crate::run::manifest::{Cost, Manifest};
-use crate::store::{RunDir, StoreError};
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use vslice_core::task::{Process, Task};
 use vslice_core::text::harmless;
 use vslice_core::timeline::Tasks;
 use vslice_core::units::{HostNs, Tid};
+use vslice_trace::manifest::{Cost, Manifest};
+use vslice_trace::{RunDir, StoreError};
 
 /// A census of a run; and why it cannot be read, if it is there. It costs names then, and not the report:
 /// whoever may read the rest may not be its owner, for instance.

@@ -17,7 +17,6 @@ use super::evidence::{EvidencePlan, EvidenceSetting};
 use super::home::HomePcpu;
 use super::leftovers;
 use super::lock_facts;
-use super::manifest::{Cost, Manifest, SCHEMA, Status, ThreadRecord, VmRecord};
 use super::measurement::Measurement;
 use super::seats::{Seats, seated};
 use super::stage::ReadProgress;
@@ -26,15 +25,11 @@ use super::{close, new_directory, reserve};
 use crate::guest::start::StartedAgent;
 use crate::lab::plan::{Accelerator, VmPlan};
 use crate::lab::scratch;
-use crate::store::{RunDir, VmName};
 use crate::vmm::found::{FoundVm, NO_ACCELERATOR};
-use crate::vmm::frequency::FrequencyRecord;
-use crate::vmm::host::{self, HostPcpus};
-use crate::vmm::host_disks::HostDisks;
+use crate::vmm::host;
 use crate::vmm::image::Image;
 use crate::vmm::pin::{Pin, Pinning};
 use crate::vmm::procfs::{self, StartTicks};
-use crate::vmm::scheduling::Scheduling;
 use crate::vmm::threads;
 use load::{Meeting, accelerator_of};
 use names::names_of;
@@ -44,6 +39,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use vslice_core::units::{PcpuId, Tid};
+use vslice_trace::host::FrequencyRecord;
+use vslice_trace::manifest::Cost;
+use vslice_trace::manifest::Manifest;
+use vslice_trace::manifest::SCHEMA;
+use vslice_trace::manifest::Status;
+use vslice_trace::manifest::VmRecord;
+use vslice_trace::thread::ThreadRecord;
+use vslice_trace::{RunDir, VmName};
 use ways::PluggedPorts;
 use work::Attached;
 
@@ -124,7 +127,7 @@ impl<'a> Attachment<'a> {
         }
         leftovers::undo(watcher);
         let evidence = EvidencePlan::of_host(options.evidence)?;
-        let online = HostPcpus::online()?;
+        let online = crate::vmm::host::online_pcpus()?;
         let (pcpus, home) = match options.pin {
             Some(casting) => {
                 casting.check_pins(options.vms)?;
@@ -343,7 +346,7 @@ impl<'a> Attachment<'a> {
         let vms = self.options.vms;
         let exe = |vm: &FoundVm| std::fs::read_link(format!("/proc/{}/exe", vm.pid)).ok();
         let program: PathBuf = vms.iter().find_map(exe).unwrap_or_default();
-        let facts = host::facts(&program, HostDisks::under_vms(vms));
+        let facts = host::facts(&program, crate::vmm::host_disks::under_vms(vms));
         let accelerators: BTreeSet<&str> = vms
             .iter()
             .map(|vm| vm.accelerator.as_deref().unwrap_or("an unknown accelerator"))
@@ -397,11 +400,11 @@ fn record_of(vm: &FoundVm, name: &VmName, part: Option<&VmPlan>) -> VmRecord {
         vcpu: thread.vcpu,
         pinned: None,
         kept: None,
-        scheduling: Scheduling::of(thread.tid),
+        scheduling: crate::vmm::scheduling::scheduling_of(thread.tid),
     });
     let record = VmRecord::new(name.as_str(), vm.vmm, vm.pid, threads.collect());
     match part {
-        Some(part) => record.with_load(part),
+        Some(part) => crate::run::stage::with_load(record, part),
         None => record,
     }
 }

@@ -1,8 +1,8 @@
 //! What attached VMs are called in the run directory.
 
-use crate::store::VmName;
 use crate::vmm::found::FoundVm;
 use std::collections::BTreeMap;
+use vslice_trace::VmName;
 
 /// What a name in the run directory has room for.
 const NAME_CHARS_MAX: usize = 32;

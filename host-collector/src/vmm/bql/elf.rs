@@ -1,10 +1,11 @@
 //! The BQL in the executable file: from bytes to a link-time address, no process involved.
 
-use super::{BqlError, ExeData};
+use super::BqlError;
 use object::ReadRef;
 use object::elf::{EM_X86_64, FileHeader64, PF_R, PF_W, PF_X, PT_GNU_RELRO, PT_INTERP, PT_LOAD};
 use object::endian::{Endian, Endianness};
 use object::read::elf::{FileHeader, ProgramHeader, Sym};
+use vslice_trace::lock::ExeData;
 
 /// The functions that take the BQL, the newer first: QEMU 9.0 renamed it.
 const SYMBOLS: [&str; 2] = ["bql_lock_impl", "qemu_mutex_lock_iothread_impl"];

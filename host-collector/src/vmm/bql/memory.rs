@@ -1,7 +1,7 @@
 //! The BQL in a running process.
 
+use super::BqlError;
 use super::elf::{Image, LinkTimeBql};
-use super::{Bql, BqlError, ExeData};
 use crate::vmm::procfs;
 use object::ReadCache;
 use std::fs::{self, File};
@@ -9,6 +9,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use vslice_core::units::Tid;
+use vslice_trace::lock::Bql;
+use vslice_trace::lock::ExeData;
 
 /// How long the lock is looked at for an owner. An idle QEMU holds it for some microseconds at each
 /// timer, a hundred times a second or so: long enough to see that, if one looks without a pause.

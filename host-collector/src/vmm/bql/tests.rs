@@ -5,6 +5,7 @@ use super::*;
 use object::elf::{PT_GNU_RELRO, PT_INTERP, PT_LOAD};
 use proptest::prelude::*;
 use std::fs::File;
+use vslice_trace::lock::Bql;
 
 /// `qemu_mutex_lock_iothread_impl` of Debian 12's QEMU 7.2.22, whole: objdump -d of the binary. The
 /// linker put it at 0x5d5860, and the lock at 0x118db40.

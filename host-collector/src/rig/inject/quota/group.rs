@@ -7,7 +7,8 @@
 
 use super::QuotaConfig;
 use crate::rig::inject::InjectError;
-use crate::vmm::cgroup::{Hierarchy, Throttling, Version};
+use crate::vmm::cgroup::Hierarchy;
+use crate::vmm::cgroup::Version;
 use crate::vmm::procfs;
 use std::fs;
 use std::io;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use vslice_core::units::Tid;
+use vslice_trace::quota::Throttling;
 
 /// A group that was made for one thread. Dropping it puts back who is in it, and removes it.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! The columns of what KVM and the disks did.
 
-use crate::store::column::{CodecError, ColumnReader, narrow, put_deltas, put_runs, put_varints};
+use crate::column::{CodecError, ColumnReader, narrow, put_deltas, put_runs, put_varints};
 use vslice_core::host_event::{BlockEvent, BlockStep, HostEvent, HostEventKind, KvmEvent};
 use vslice_core::units::Tid;
 

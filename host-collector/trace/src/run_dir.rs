@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use vslice_core::units::PcpuId;
 
 /// No JSON file of a run comes to this size: what could is bounded where it is written.
-pub(crate) const JSON_BYTES_MAX: u64 = 64 << 20;
+pub const JSON_BYTES_MAX: u64 = 64 << 20;
 
 /// What the umask leaves of these.
 const MODE_SHARED: u32 = 0o666;

@@ -2,7 +2,6 @@
 
 use super::column::{CodecError, ColumnReader, Columnar, StreamKind, put_deltas, put_varints};
 use super::{RunDir, StoreError};
-use crate::perf::{StackTable, Symbols};
 use serde::{Deserialize, Serialize};
 use vslice_core::host_event::StackId;
 
@@ -57,18 +56,6 @@ pub struct StackNames {
     pub id: u32,
     /// Symbol names, the innermost frame first; an address in hex where no symbol is known.
     pub frames: Vec<String>,
-}
-
-impl StackNames {
-    /// All stacks of a run by name; `symbols` are those of the boot that recorded them.
-    #[must_use]
-    pub fn resolve(stacks: &StackTable, symbols: &Symbols) -> Vec<StackNames> {
-        let names = |(id, frames): (StackId, &[u64])| StackNames {
-            id: id.0,
-            frames: symbols.frame_names(frames),
-        };
-        stacks.iter().map(names).collect()
-    }
 }
 
 const NAMES_FILE: &str = "stacks.json";

@@ -112,7 +112,7 @@ impl Iterator for EventMerge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{BLOCK_ITEMS_MAX, StreamWriter};
+    use crate::{BLOCK_ITEMS_MAX, StreamWriter};
     use proptest::prelude::*;
     use vslice_core::host_event::HostEventKind;
     use vslice_core::units::Tid;

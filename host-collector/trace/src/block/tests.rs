@@ -1,7 +1,7 @@
 //! Streams that are whole, cut, corrupt, foreign, or that met a full disk.
 
 use super::*;
-use crate::store::events::tests::any_event;
+use crate::events::tests::any_event;
 use proptest::prelude::*;
 use vslice_core::host_event::{HostEvent, HostEventKind};
 use vslice_core::units::{HostNs, PcpuId, Tid};

@@ -1,22 +1,18 @@
 //! `run.json`: everything about a run that is not a stream of events.
 
-use crate::guest::session::SessionRecord;
-use crate::lab::plan::VmPlan;
-use crate::report::evidence::Evidence;
-use crate::vmm::bql::{Bql, ExeData};
-use crate::vmm::cgroup::{Quota, Throttling};
-use crate::vmm::found::Vmm;
-use crate::vmm::frequency::FrequencyRecord;
-use crate::vmm::host::WholeDisk;
-use crate::vmm::memory_map::MemoryMap;
-use crate::vmm::scheduling::Scheduling;
+use crate::evidence::Evidence;
+use crate::host::{FrequencyRecord, WholeDisk};
+use crate::lock::LockRecord;
+use crate::memory_map::MemoryMap;
+use crate::quota::GroupRecord;
+use crate::thread::ThreadRecord;
+use crate::vmm::Vmm;
 use serde::{Deserialize, Serialize};
 use vslice_core::clock::host_time::ToldTime;
 use vslice_core::clock::tsc::{TscRelation, TscSample};
 use vslice_core::extent::Extent;
 use vslice_core::units::{HostNs, PcpuId, Tid, VcpuId};
 use vslice_spec::Pattern;
-use vslice_wire::{ClockKind, DoneReason, Hello};
 
 /// The schema of `run.json`; a reader refuses any other.
 pub const SCHEMA: &str = "vslice.run/2";
@@ -196,64 +192,6 @@ pub struct DiskRecord {
     pub extents_missing: Option<String>,
 }
 
-/// One control group, and what its quota did in the measured window.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GroupRecord {
-    /// Its directory.
-    pub path: String,
-    /// The vCPUs whose threads are in it, or in a group below it.
-    pub vcpus: Vec<VcpuId>,
-    /// Its quota just before the window; `None` if it has none.
-    pub quota: Option<Quota>,
-    /// What its quota had done just before the window.
-    pub before: Throttling,
-    /// The same just after it; `None` if the collector was killed, or the group is gone.
-    pub after: Option<Throttling>,
-}
-
-impl GroupRecord {
-    /// What its quota did in between; `None` if it was never used up, or nobody knows.
-    #[must_use]
-    pub fn throttled(&self) -> Option<Throttling> {
-        let after = self.after?;
-        let throttled_count = after.throttled_count.checked_sub(self.before.throttled_count)?;
-        let throttled_ns = after.throttled_ns.saturating_sub(self.before.throttled_ns);
-        (throttled_count > 0).then_some(Throttling { throttled_count, throttled_ns })
-    }
-}
-
-/// Where one QEMU has its big lock, as it was just before recording began.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LockRecord {
-    /// The lock; `None` if it was not found, or nobody has looked.
-    pub bql: Option<Bql>,
-    /// Why it was not found, as a sentence without its end.
-    pub bql_missing: Option<String>,
-    /// Where QEMU has its variables, for what can be said without knowing the lock's address.
-    pub exe_data: Option<ExeData>,
-}
-
-/// One thread of a VMM.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ThreadRecord {
-    /// The thread.
-    pub tid: Tid,
-    /// Its name.
-    pub comm: String,
-    /// What it does: `vcpu`, `main_loop`, `iothread`, ...
-    pub role: String,
-    /// The vCPU it runs, if it runs one.
-    pub vcpu: Option<VcpuId>,
-    /// The pCPU that it was pinned to for the run, if it was.
-    pub pinned: Option<PcpuId>,
-    /// The pCPU that it kept through the whole window, if no switch took it away.
-    #[serde(default)]
-    pub kept: Option<PcpuId>,
-    /// How it competed for its pCPU when the recording began.
-    #[serde(default)]
-    pub scheduling: Option<Scheduling>,
-}
-
 /// What a guest said, and how its part ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestRecord {
@@ -417,61 +355,6 @@ impl VmRecord {
             groups: Vec::new(),
             groups_missing: None,
             tsc: TscRecord::default(),
-        }
-    }
-
-    /// The same VM, with what a plan lets its agent do.
-    #[must_use]
-    pub fn with_load(self, plan: &VmPlan) -> VmRecord {
-        let reader = plan.reader.as_ref();
-        VmRecord {
-            block_bytes: reader.and_then(|reader| u32::try_from(reader.block_bytes).ok()),
-            reader_vcpu: reader.map(|reader| reader.vcpu),
-            hogs: plan.hogs.clone(),
-            ..self
-        }
-    }
-}
-
-impl GuestRecord {
-    /// What a session recorded of a guest that has said hello.
-    #[must_use]
-    pub fn new(record: &SessionRecord, hello: &Hello) -> GuestRecord {
-        let clock = |kind| match kind {
-            ClockKind::Tsc => GuestClock::Tsc,
-            ClockKind::MonotonicRaw => GuestClock::MonotonicRaw,
-        };
-        let end = |reason| match reason {
-            DoneReason::Completed => GuestEnd::Completed,
-            DoneReason::Stopped => GuestEnd::Stopped,
-            DoneReason::Failed => GuestEnd::Failed,
-        };
-        GuestRecord {
-            kernel_release: hello.kernel_release.clone(),
-            agent_version: hello.agent_version.clone(),
-            vcpu_count: hello.vcpu_count,
-            tsc_invariant: hello.tsc_invariant,
-            clock: record.ready.as_ref().map(|ready| clock(ready.clock)),
-            target: record.ready.as_ref().map(|ready| ready.target.clone()).unwrap_or_default(),
-            io_scheduler: record.ready.as_ref().and_then(|ready| {
-                let disk = ready.disk.as_ref()?;
-                Some(disk.io_scheduler.clone()).filter(|name| !name.is_empty())
-            }),
-            clock_source: record
-                .ready
-                .as_ref()
-                .map(|ready| ready.clock_source.clone())
-                .filter(|name| !name.is_empty()),
-            requests_count: record.requests_count,
-            dropped_count: record.dropped_count,
-            hogs: record
-                .hogs
-                .iter()
-                .map(|hog| HogRecord { vcpu: VcpuId(hog.vcpu), count: hog.count })
-                .collect(),
-            notices: record.notices.iter().map(|notice| notice.text.clone()).collect(),
-            host_times: record.host_times.clone(),
-            ended: record.done.map(|done| end(done.reason)),
         }
     }
 }

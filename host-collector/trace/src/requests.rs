@@ -5,9 +5,9 @@
 //! completion (runs), result (runs of zigzag); then the drops: count (varint), first, last (delta).
 
 use super::column::{
-    CodecError, ColumnReader, Columnar, StreamKind, put_deltas, put_runs, put_varints, unzigzag,
-    zigzag,
+    CodecError, ColumnReader, Columnar, StreamKind, put_deltas, put_runs, put_varints,
 };
+use vslice_wire::leb128::{from_zigzag, zigzag};
 use vslice_wire::{Dropped, GuestTicks, Request};
 
 /// One item of `requests-<vm>.vsr`, in the order in which the guest sent them.
@@ -46,7 +46,10 @@ impl Columnar for RequestItem {
         put_varints(requests().map(latency_code), payload);
         put_runs(requests().map(|request| request.vcpu_submitted.into()), payload);
         put_runs(requests().map(|request| request.vcpu_completed.into()), payload);
-        put_runs(requests().map(|request| zigzag(request.result.into())), payload);
+        put_runs(
+            requests().map(|request| zigzag(i64::from(request.result).cast_unsigned())),
+            payload,
+        );
         let drops = || items.iter().filter_map(RequestItem::dropped);
         put_varints(drops().map(|dropped| dropped.count), payload);
         put_deltas(drops().map(|dropped| dropped.first.0), payload);
@@ -72,7 +75,7 @@ impl Columnar for RequestItem {
 
 /// A hostile guest may say that it completed before it submitted, so the sign is kept.
 fn latency_code(request: &Request) -> u64 {
-    zigzag(request.completed.0.wrapping_sub(request.submitted.0).cast_signed())
+    zigzag(request.completed.0.wrapping_sub(request.submitted.0))
 }
 
 fn decode_requests(
@@ -87,8 +90,8 @@ fn decode_requests(
     let results = columns.runs::<u64>(count)?;
     let request = |place: usize| {
         let submitted = submissions[place];
-        let latency = unzigzag(latencies[place]).cast_unsigned();
-        let result = unzigzag(results[place]);
+        let latency = from_zigzag(latencies[place]);
+        let result = from_zigzag(results[place]).cast_signed();
         Ok(Request {
             index: indexes[place],
             submitted: GuestTicks(submitted),

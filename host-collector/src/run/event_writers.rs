@@ -1,11 +1,11 @@
 //! Where the recorder's events go: one stream for each pCPU, and one for the stacks.
 
-use super::{RunDir, StackFrames, StoreError, StreamWriter};
 use crate::perf::{EventSink, SinkError};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use vslice_core::host_event::{HostEvent, StackId};
 use vslice_core::units::PcpuId;
+use vslice_trace::{RunDir, StackFrames, StoreError, StreamWriter};
 
 /// Writes scheduling events into a run directory. Streams are made when their first event comes.
 #[derive(Debug)]
@@ -77,9 +77,9 @@ impl EventSink for EventWriters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{EventMerge, Tail, read_all};
     use vslice_core::host_event::HostEventKind;
     use vslice_core::units::{HostNs, Tid};
+    use vslice_trace::{EventMerge, Tail, read_all};
 
     #[test]
     fn what_a_recorder_hands_over_is_read_back() {

@@ -55,28 +55,34 @@
 //!
 //! A change of any of this needs a new format version; `tests` in each file hold the bytes.
 
+#![forbid(unsafe_code)]
+
 mod block;
 mod clock;
 mod column;
-mod event_writers;
 mod events;
+pub mod evidence;
 mod hog_gaps;
+pub mod host;
+pub mod lock;
+pub mod manifest;
+pub mod memory_map;
 mod merge;
+pub mod quota;
 mod requests;
 mod run_dir;
 mod samples;
 mod stacks;
+pub mod thread;
+pub mod vmm;
 
 pub use block::{StreamReader, StreamWriter, Tail, read_all};
 pub use clock::ClockSample;
 pub use column::{CodecError, ColumnReader, Columnar, StreamKind};
-pub use event_writers::EventWriters;
 pub use hog_gaps::HogGapItem;
 pub use merge::EventMerge;
 pub use requests::RequestItem;
-#[cfg(test)]
-pub(crate) use run_dir::JSON_BYTES_MAX;
-pub use run_dir::{RunDir, VmName};
+pub use run_dir::{JSON_BYTES_MAX, RunDir, VmName};
 pub use stacks::{FRAMES_MAX, StackFrames, StackNames};
 
 use std::path::PathBuf;

@@ -327,7 +327,7 @@ pub(super) mod tests {
     use proptest::prelude::*;
     use vslice_core::host_event::BlockEvent;
 
-    pub(in crate::store) fn any_event() -> impl Strategy<Value = HostEvent> {
+    pub(crate) fn any_event() -> impl Strategy<Value = HostEvent> {
         let tid = || any::<u32>().prop_map(Tid);
         let state = (0..7u64, any::<u16>()).prop_map(|(code, bit)| {
             if code == 6 { PrevState::Other(bit) } else { state_of(code).unwrap() }

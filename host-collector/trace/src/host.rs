@@ -1,0 +1,400 @@
+//! The host as a run found it: the facts that its numbers depend on, as far as the host tells them.
+
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+use thiserror::Error;
+use vslice_core::units::PcpuId;
+
+/// The pCPUs that are online, in the form of `/sys/devices/system/cpu/online`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct HostPcpus(BTreeSet<PcpuId>);
+
+/// That a text is no list of pCPUs.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("'{0}' is not a list of pCPUs such as 0-3,5")]
+pub struct PcpuListError(pub String);
+
+/// More than the kernel can be built for (`CONFIG_NR_CPUS`), and a bound for a range.
+const PCPU_COUNT_MAX: u32 = 8192;
+
+impl HostPcpus {
+    /// Reads a list such as `0-3,5`.
+    ///
+    /// # Errors
+    /// [`PcpuListError`] if it is not one.
+    pub fn parse(text: &str) -> Result<HostPcpus, PcpuListError> {
+        let mut pcpus = BTreeSet::new();
+        for part in text.split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            match (first.parse::<u32>(), last.parse::<u32>()) {
+                (Ok(first), Ok(last)) if first <= last && last < PCPU_COUNT_MAX => {
+                    pcpus.extend((first..=last).map(PcpuId));
+                }
+                _ => return Err(PcpuListError(text.to_owned())),
+            }
+        }
+        Ok(HostPcpus(pcpus))
+    }
+
+    /// Those of a thread's affinity, for instance.
+    #[must_use]
+    pub fn of(pcpus: &[PcpuId]) -> HostPcpus {
+        HostPcpus(pcpus.iter().copied().collect())
+    }
+
+    /// Whether this pCPU is online.
+    #[must_use]
+    pub fn contains(&self, pcpu: PcpuId) -> bool {
+        self.0.contains(&pcpu)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Each of them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = PcpuId> {
+        self.0.iter().copied()
+    }
+
+    /// `0-3,5`.
+    fn ranges(&self) -> String {
+        let mut ranges: Vec<(u32, u32)> = Vec::new();
+        for pcpu in &self.0 {
+            match ranges.last_mut() {
+                Some((_, last)) if *last + 1 == pcpu.0 => *last = pcpu.0,
+                _ => ranges.push((pcpu.0, pcpu.0)),
+            }
+        }
+        let texts = ranges.into_iter().map(|(first, last)| {
+            if first == last { first.to_string() } else { format!("{first}-{last}") }
+        });
+        texts.collect::<Vec<_>>().join(",")
+    }
+}
+
+impl fmt::Display for HostPcpus {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "pCPU{}", self.ranges())
+    }
+}
+
+impl From<HostPcpus> for String {
+    fn from(pcpus: HostPcpus) -> String {
+        pcpus.ranges()
+    }
+}
+
+impl TryFrom<String> for HostPcpus {
+    type Error = PcpuListError;
+    fn try_from(text: String) -> Result<HostPcpus, PcpuListError> {
+        HostPcpus::parse(&text)
+    }
+}
+
+/// What a run's manifest says about its host. What the host does not tell is `None`, and `unknown` has why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostFacts {
+    /// As `uname -r` prints it.
+    pub kernel_release: Option<String>,
+    /// `model name` of `/proc/cpuinfo`.
+    pub processor_model: Option<String>,
+    /// The pCPUs online.
+    pub pcpus_online: Option<HostPcpus>,
+    /// Memory in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Ticks per second of the host's kernel, `CONFIG_HZ`: a timeslice that another thread waits for
+    /// is a whole number of ticks.
+    pub tick_hz: Option<u32>,
+    /// For how long a thread may keep a pCPU that others wait for.
+    #[serde(default)]
+    pub slice: Option<Slice>,
+    /// The frequency governor of pCPU0.
+    pub governor: Option<String>,
+    /// The kernel's clock source.
+    pub clocksource: Option<String>,
+    /// The first line of `qemu-system-x86_64 --version`.
+    pub qemu_version: Option<String>,
+    /// The disks under the guests' images.
+    #[serde(flatten)]
+    pub host_disks: HostDisks,
+    /// What its kernel is set to.
+    #[serde(default)]
+    pub conditions: Conditions,
+    /// Why what is `None` here is not known, under its name here; older runs did not note it.
+    #[serde(default)]
+    pub unknown: BTreeMap<String, String>,
+}
+
+impl HostFacts {
+    /// What a report says of the host, in a few lines.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let tick = self.tick_hz.map_or(String::new(), |hz| format!(", HZ={hz}"));
+        let kernel =
+            self.kernel_release.as_ref().map(|release| format!("host kernel {release}{tick}"));
+        let pcpus = self.pcpus_online.as_ref().map(|pcpus| format!("{} pCPUs", pcpus.count()));
+        let source = self.clocksource.as_ref().map(|source| format!("clock source {source}"));
+        let mut lines = vec![
+            format!(
+                "{}, {}",
+                self.told(kernel, "host kernel", "kernel_release"),
+                self.told(pcpus, "pCPUs", "pcpus_online")
+            ),
+            format!(
+                "{}, {}",
+                self.told(self.processor_model.clone(), "processor", "processor_model"),
+                self.told(source, "clock source", "clocksource")
+            ),
+            self.told(self.qemu_version.clone(), "version of QEMU", "qemu_version"),
+        ];
+        if let Some(slice) = &self.slice {
+            let expected = Duration::from_nanos(slice.expected_ns).as_secs_f64() * 1e3;
+            lines.push(format!("two busy threads on a pCPU take turns of {expected:.2} ms"));
+        }
+        lines.extend(self.host_disks.lines());
+        lines
+    }
+
+    /// What is known, or that it is not and why.
+    fn told(&self, known: Option<String>, what: &str, field: &str) -> String {
+        known.unwrap_or_else(|| match self.unknown.get(field) {
+            Some(reason) => format!("{what} not known, because {reason}"),
+            None => format!("{what} not known, and this run did not note why"),
+        })
+    }
+}
+
+/// The block device under a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskFacts {
+    /// Its name, `vda` for instance.
+    pub device: String,
+    /// The I/O scheduler in use.
+    pub scheduler: Option<String>,
+    /// Those that it could use.
+    pub schedulers: Vec<String>,
+    /// What the plan asks for, if it asks for one.
+    #[serde(default)]
+    pub scheduler_asked: Option<String>,
+    /// The one before the run, if the run has set another.
+    #[serde(default)]
+    pub scheduler_before: Option<String>,
+    /// Whether the kernel takes it for a rotating disk.
+    pub rotational: Option<bool>,
+}
+
+impl DiskFacts {
+    /// Its I/O scheduler, or that it is not known and why.
+    #[must_use]
+    pub fn scheduler_told(&self) -> String {
+        match &self.scheduler {
+            Some(scheduler) => format!("I/O scheduler {scheduler}"),
+            None => format!(
+                "I/O scheduler not known, because {}'s queue/scheduler cannot be read or marks none",
+                self.device
+            ),
+        }
+    }
+
+    /// What a report says of it.
+    fn line(&self) -> String {
+        let mut line = format!("host disk {}, {}", self.device, self.scheduler_told());
+        let scheduler = self.scheduler.as_deref();
+        if let Some(asked) =
+            self.scheduler_asked.as_deref().filter(|asked| Some(*asked) != scheduler)
+        {
+            line.push_str(&format!(" for {asked}, which Linux 5.0 has removed"));
+        }
+        if let Some(before) = &self.scheduler_before {
+            line.push_str(&format!(" (set for the run, {before} otherwise)"));
+        }
+        line
+    }
+}
+
+/// Which disks the guests' images are on.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HostDisks {
+    /// Each once, by name.
+    #[serde(default)]
+    pub disks: Vec<DiskFacts>,
+    /// Why some, or all, are not known, as sentences without their end.
+    #[serde(default)]
+    pub disks_missing: Vec<String>,
+}
+
+impl HostDisks {
+    /// What a report says of them.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let known = self.disks.iter().map(DiskFacts::line);
+        let of_some = if self.disks.is_empty() { "host disk" } else { "another host disk" };
+        let missing = self.disks_missing.iter();
+        known.chain(missing.map(|why| format!("{of_some} is not known, because {why}"))).collect()
+    }
+}
+
+/// A thread's slice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slice {
+    /// The scheduler's shortest slice.
+    pub base_ns: u64,
+    /// Where that was read, or how it was worked out.
+    pub source: String,
+    /// What two busy threads of one weight that share a pCPU get in turn: EEVDF's slice, or half of
+    /// CFS's period. The scheduler looks at each tick only (unless HRTICK is on, which it is not by
+    /// default), so it is rounded up to whole ticks.
+    pub expected_ns: u64,
+    /// The least that a thread gets that others wait for, in whole ticks, where that is less.
+    #[serde(default)]
+    pub shortest_ns: Option<u64>,
+}
+
+impl Slice {
+    /// The least that a thread gets that others wait for, in whole ticks.
+    #[must_use]
+    pub fn shortest_ns(&self) -> u64 {
+        self.shortest_ns.unwrap_or(self.expected_ns)
+    }
+}
+
+/// What the kernel is set to. What it does not tell is `None`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Conditions {
+    /// When a thread in the kernel gives way: `none`, `voluntary`, `full`, `lazy`; `rt` for PREEMPT_RT.
+    pub preemption: Option<String>,
+    /// What is done about each known weakness of the processor, by its name
+    /// (Documentation/ABI/testing/sysfs-devices-system-cpu).
+    pub mitigations: BTreeMap<String, String>,
+    /// Whether threads of one core are used: `on`, `off`, `notsupported`, ...
+    pub smt: Option<String>,
+    /// Whether each session gets its own share of a pCPU, whatever its threads are (sched(7), autogroup).
+    pub is_autogroup_on: Option<bool>,
+    /// The driver that decides how a pCPU idles.
+    pub idle_driver: Option<String>,
+    /// What the host runs on, if it is a virtual machine itself.
+    #[serde(default)]
+    pub hypervisor: Option<String>,
+    /// Whether that has ever said that it kept some of the pCPUs' time.
+    #[serde(default)]
+    pub is_steal_told: bool,
+    /// The driver that decides how fast pCPU0 runs, and between which frequencies in kHz it does.
+    #[serde(default)]
+    pub frequency_driver: Option<String>,
+    /// The least frequency that pCPU0 may have.
+    #[serde(default)]
+    pub frequency_min_khz: Option<u64>,
+    /// The highest frequency that pCPU0 may have.
+    #[serde(default)]
+    pub frequency_max_khz: Option<u64>,
+    /// Whether pCPUs may run faster than their nominal frequency.
+    #[serde(default)]
+    pub is_boost_on: Option<bool>,
+}
+
+/// A whole disk whose I/O can be recorded, and where on it a file system begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WholeDisk {
+    /// Its name, `vda` for instance.
+    pub name: String,
+    /// Its `dev_t` as the kernel prints it: major in bits 20 and above, minor below.
+    pub device: u32,
+    /// The disk's sector, of 512 bytes, at which the file system's device begins: that of its
+    /// partition, or 0.
+    pub first_sector: u64,
+}
+
+/// Each pCPU's frequency in MHz. On x86 it is the one of the last tick, as the processor counted
+/// (linux/arch/x86/kernel/cpu/aperfmperf.c, `arch_freq_get_on_cpu`), or else the nominal one.
+pub type FrequenciesMhz = BTreeMap<PcpuId, f64>;
+
+/// What the frequencies of a window's start and end came to.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct FrequencyRecord {
+    /// When the window began.
+    pub start: FrequenciesMhz,
+    /// When it ended.
+    pub end: FrequenciesMhz,
+}
+
+impl FrequencyRecord {
+    /// `2.45 GHz`, or `1.20 to 2.45 GHz` over these pCPUs, both ends of the window together.
+    #[must_use]
+    pub fn line(&self, pcpus: &[PcpuId]) -> Option<String> {
+        let of = |frequencies: &FrequenciesMhz| -> Vec<f64> {
+            pcpus.iter().filter_map(|pcpu| frequencies.get(pcpu).copied()).collect()
+        };
+        let all = [of(&self.start), of(&self.end)].concat();
+        let least = all.iter().copied().reduce(f64::min)? / 1e3;
+        let most = all.iter().copied().reduce(f64::max)? / 1e3;
+        let (least, most) = (format!("{least:.2}"), format!("{most:.2}"));
+        Some(if least == most { format!("{most} GHz") } else { format!("{least} to {most} GHz") })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn lists_of_pcpus_as_the_kernel_writes_them() {
+        let pcpus = HostPcpus::parse("0-2,5,7-8").expect("a list");
+        assert_eq!(pcpus.count(), 6);
+        assert!(pcpus.contains(PcpuId(5)) && !pcpus.contains(PcpuId(6)));
+        assert_eq!(pcpus.to_string(), "pCPU0-2,5,7-8");
+        for text in ["", "a", "3-1", "0-", "0,,1", "0-99999999"] {
+            assert!(HostPcpus::parse(text).is_err(), "'{text}' was taken for a list");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn reading_a_list_that_was_written_gives_it_back(
+            numbers in proptest::collection::btree_set(0_u32..300, 1..40)
+        ) {
+            let pcpus = HostPcpus(numbers.into_iter().map(PcpuId).collect());
+            let json = serde_json::to_string(&pcpus).expect("a string");
+            prop_assert_eq!(serde_json::from_str::<HostPcpus>(&json).expect("a list"), pcpus);
+        }
+    }
+
+    #[test]
+    fn what_an_older_run_does_not_know_has_no_reason_and_no_default() {
+        let facts: HostFacts = serde_json::from_value(serde_json::json!({
+            "kernel_release": null, "processor_model": null, "pcpus_online": null,
+            "memory_bytes": null, "tick_hz": null, "governor": null, "clocksource": null,
+            "qemu_version": null,
+        }))
+        .unwrap();
+        let lines = facts.lines();
+        assert_eq!(
+            lines[0],
+            "host kernel not known, and this run did not note why, pCPUs not known, and this run did not \
+             note why"
+        );
+    }
+
+    #[test]
+    fn a_scheduler_that_is_not_known_has_its_reason() {
+        let disk = DiskFacts {
+            device: "vdb".to_owned(),
+            scheduler: None,
+            schedulers: vec![],
+            scheduler_asked: None,
+            scheduler_before: None,
+            rotational: None,
+        };
+        assert_eq!(
+            disk.line(),
+            "host disk vdb, I/O scheduler not known, because vdb's queue/scheduler cannot be read or marks \
+             none"
+        );
+    }
+}

@@ -1,0 +1,54 @@
+//! The devices of a guest by their addresses.
+
+use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
+
+/// The devices that a vCPU reaches, by their addresses. Empty if nothing is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryMap {
+    /// I/O ports, ascending, none of them overlapping.
+    pub ports: Vec<DeviceRange>,
+    /// Guest-physical addresses, ascending, none of them overlapping; without RAM.
+    pub memory: Vec<DeviceRange>,
+}
+
+/// Addresses that belong to one device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRange {
+    /// The first address.
+    pub first: u64,
+    /// The last address.
+    pub last: u64,
+    /// QEMU's name of its memory region: `ide`, `virtio-pci-notify-virtio-blk`, `acpi-tmr`.
+    pub name: String,
+}
+
+impl MemoryMap {
+    /// The device behind an I/O port; `None` if there is none, or nothing is known.
+    #[must_use]
+    pub fn device_at_port(&self, port: u16) -> Option<&str> {
+        device_at(&self.ports, port.into())
+    }
+
+    /// The device behind a guest-physical address; `None` for RAM, if there is nothing, or if
+    /// nothing is known.
+    #[must_use]
+    pub fn device_at_memory(&self, address: u64) -> Option<&str> {
+        device_at(&self.memory, address)
+    }
+
+    /// Whether it knows no device at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ports.is_empty() && self.memory.is_empty()
+    }
+}
+
+fn device_at(ranges: &[DeviceRange], address: u64) -> Option<&str> {
+    let found = ranges.binary_search_by(|range| match (range.first, range.last) {
+        (first, _) if first > address => Ordering::Greater,
+        (_, last) if last < address => Ordering::Less,
+        _ => Ordering::Equal,
+    });
+    found.ok().map(|index| ranges[index].name.as_str())
+}
