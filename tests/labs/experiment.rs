@@ -31,7 +31,7 @@ fn run(lab: &Lab, arguments: &[&str]) -> Result<Run, Failed> {
     Ok(run)
 }
 
-/// What the issue demands of every demo.
+/// What holds of every demo.
 fn holds(lab: &Lab, arguments: &[&str]) -> Result<(), Failed> {
     let run = run(lab, arguments)?;
     locks_and_devices_are_known(&run)?;

@@ -109,7 +109,7 @@ impl Rival {
         }
     }
 
-    /// What issue 3 allows vslice.
+    /// What vslice may cost by its own limit (docs/costs.md).
     pub(crate) fn limit_ns(self) -> Option<f64> {
         let Rival::Vslice(watched, SchedulerSource::Programs) = self else { return None };
         Some(match watched {
