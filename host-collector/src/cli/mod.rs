@@ -3,6 +3,8 @@
 pub(crate) mod attach;
 pub(crate) mod compare;
 pub(crate) mod doctor;
+#[cfg(test)]
+mod documents_tests;
 pub(crate) mod emit;
 pub(crate) mod experiment;
 pub(crate) mod plan;
