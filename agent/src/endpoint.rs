@@ -1,15 +1,13 @@
 //! Where the collector is, and the way to it.
 
-use std::fmt;
-use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::thread;
 use std::time::Duration;
+use std::{fmt, fs, thread};
 
 use anyhow::{Context, bail};
 use nix::errno::Errno;

@@ -9,12 +9,11 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
 use std::ffi::OsStr;
-use std::fs;
 use std::io::Write;
-use std::panic;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+use std::{fs, panic};
 
 /// What the host waits for when it only wants to know whether a stock kernel runs here at all.
 const PROBE_LINE: &str = "vslice-probe: guest is up";

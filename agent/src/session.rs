@@ -11,11 +11,10 @@ use crate::outbox::PendingPong;
 use crate::stamper::Stamper;
 use crate::streaming::Streaming;
 use crate::uptime::uptime;
-use std::fmt;
-use std::mem;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use std::{fmt, mem};
 use vslice_spec::WorkloadSpec;
 use vslice_wire::{Done, DoneReason, GuestFrame, GuestTicks, HostFrame, Notice, Ping, Severity};
 

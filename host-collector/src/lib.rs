@@ -5,7 +5,6 @@
 //! start guests and find their threads; [`run`] puts everything together, and [`compare`] sets runs of two
 //! conditions against each other.
 
-pub mod compare;
 pub mod experiment;
 pub mod guest;
 pub mod host_clock;
@@ -13,10 +12,8 @@ pub mod lab;
 pub mod perf;
 mod private_mount;
 pub mod ps;
-pub mod report;
 pub mod rig;
 pub mod run;
-pub mod runs;
 pub mod sampling;
 pub mod selftest;
 pub mod vmm;

@@ -23,11 +23,7 @@ use vslice::perf::{
 use vslice::run::event_writers::EventWriters;
 use vslice_core::host_event::{HostEvent, HostEventKind, PrevState, StackId, Switch};
 use vslice_core::units::{HostNs, PcpuId, Tid};
-use vslice_trace::EventMerge;
-use vslice_trace::RunDir;
-use vslice_trace::StackFrames;
-use vslice_trace::Tail;
-use vslice_trace::read_all;
+use vslice_trace::{EventMerge, RunDir, StackFrames, Tail, read_all};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 

@@ -10,16 +10,14 @@
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 use vslice::lab::tools;
-use vslice::vmm::bql;
-use vslice::vmm::bql::BqlError;
+use vslice::vmm::bql::{self, BqlError};
 use vslice::vmm::found;
 use vslice::vmm::pin::{affinity, set_affinity};
 use vslice::vmm::qemu_args::DirectSource;

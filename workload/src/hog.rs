@@ -8,9 +8,8 @@ use crate::clock::Clock;
 use crate::error::WorkloadError;
 use crate::pin::pin_current_thread;
 use rtrb::{Consumer, Producer, RingBuffer};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 /// Turns between two looks at the clock: a few microseconds. Not more often, because under QEMU's TCG

@@ -4,8 +4,7 @@ use anyhow::bail;
 use clap::{Args, Parser};
 use std::path::PathBuf;
 use std::time::Duration;
-use vslice_spec::ClockChoice;
-use vslice_spec::duration;
+use vslice_spec::{ClockChoice, duration};
 use vslice_workload::clock::Clock;
 
 /// Shorter, and the loop's own jitter is all gaps.

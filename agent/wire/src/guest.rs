@@ -2,11 +2,10 @@
 
 use crate::block::{put_block, take_block};
 use crate::bytes::{Cursor, bound, put_count, put_string, put_u16, put_u64};
-use crate::leb128;
 use crate::{
     ClockKind, DecodeError, Done, DoneReason, Dropped, EncodeError, Frame, GuestDisk, GuestFrame,
     GuestTicks, HOG_GAPS_MAX, HOGS_MAX, Hello, HogCount, HogGap, HogGaps, HostTime, NAME_BYTES_MAX,
-    NOTICE_BYTES_MAX, Notice, Pong, Ready, Severity, TARGET_BYTES_MAX,
+    NOTICE_BYTES_MAX, Notice, Pong, Ready, Severity, TARGET_BYTES_MAX, leb128,
 };
 
 /// The kinds of a guest's frames lie below 0x80 and those of a host above, so that an end which is

@@ -11,12 +11,7 @@ use vslice::guest::agent_file::AgentFile;
 use vslice::lab::plan::Plan;
 use vslice::lab::quantity;
 use vslice::ps::Listing;
-use vslice::run::AttachOptions;
-use vslice::run::Attachment;
-use vslice::run::Casting;
-use vslice::run::EvidenceSetting;
-use vslice::run::Load;
-use vslice::run::NotMeasured;
+use vslice::run::{AttachOptions, Attachment, Casting, EvidenceSetting, Load, NotMeasured};
 use vslice::vmm::found::FoundVm;
 use vslice_core::text::sentence;
 

@@ -4,7 +4,7 @@ use super::terminal::style;
 use clap::Args;
 use std::io::Write;
 use std::path::PathBuf;
-use vslice::compare::{Comparison, load, text};
+use vslice_report::compare::{Comparison, load, text};
 
 /// The arguments of `vslice compare`.
 #[derive(Debug, Args)]

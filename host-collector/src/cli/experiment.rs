@@ -6,7 +6,6 @@ use anyhow::{Context, bail};
 use clap::Args;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use vslice::compare::{Comparison, Side, load};
 use vslice::experiment::{
     CellRecord, CellState, Conductor, Experiment, ExperimentError, ExperimentOptions, Matrix, look,
     overview,
@@ -15,6 +14,7 @@ use vslice::lab::plan::{AcceleratorSetting, VsockSetting};
 use vslice::lab::quantity::parse_bytes;
 use vslice::run::EvidenceSetting;
 use vslice_core::text::sentence;
+use vslice_report::compare::{Comparison, Side, load};
 
 /// The arguments of `vslice experiment`.
 #[derive(Debug, Args)]

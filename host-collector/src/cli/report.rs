@@ -5,9 +5,9 @@ use anyhow::{Context, bail};
 use clap::Args;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use vslice::report::{Style, Summary, laws, render, render_full};
-use vslice::run::analyse::analyse;
-use vslice::runs::{self, Found};
+use vslice_report::analyse::analyse;
+use vslice_report::runs::{self, Found};
+use vslice_report::summary::{Style, Summary, laws, render, render_full};
 
 /// Where `vslice run` and `vslice attach` leave their runs, unless they are told where to.
 const RUNS: &str = "runs";
@@ -132,9 +132,9 @@ mod tests {
     use super::*;
     use clap::Parser;
     use std::fs;
-    use vslice::report::model::{Accelerator, Cost, Environment, Lost, RunStatus};
-    use vslice::report::{Facts, Names, SummaryBuilder};
     use vslice_core::units::HostNs;
+    use vslice_report::summary::model::{Accelerator, Cost, Environment, Lost, RunStatus};
+    use vslice_report::summary::{Facts, Names, SummaryBuilder};
     use vslice_trace::evidence::Evidence;
 
     fn facts() -> Facts {

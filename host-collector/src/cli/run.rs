@@ -12,14 +12,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use vslice::lab::plan::{AcceleratorSetting, Overrides, Plan, VsockSetting};
-use vslice::report::{Style, Summary, render_full};
-use vslice::run::EvidenceSetting;
-use vslice::run::RunError;
-use vslice::run::RunOptions;
-use vslice::run::analyse;
-use vslice::run::prepare;
 use vslice::run::watch::{BarWatcher, LineWatcher, Watcher};
+use vslice::run::{EvidenceSetting, RunError, RunOptions, prepare};
 use vslice_core::text::sentence;
+use vslice_report::analyse;
+use vslice_report::summary::{Style, Summary, render_full};
 use vslice_trace::RunDir;
 
 /// The exit code of a run that was interrupted, as a shell reports SIGINT.

@@ -3,9 +3,9 @@
 use std::env;
 use std::io::IsTerminal;
 use std::os::fd::{AsFd, AsRawFd};
-use vslice::report::Style;
-use vslice::report::text::{WIDTH_DEFAULT, WIDTH_MIN};
 use vslice_core::text::Letters;
+use vslice_report::summary::Style;
+use vslice_report::summary::text::{WIDTH_DEFAULT, WIDTH_MIN};
 
 /// How a page is printed there.
 pub(super) fn style(out: &(impl IsTerminal + AsFd)) -> Style {

@@ -12,18 +12,15 @@ use crate::lab::image::MicroImage;
 use crate::lab::plan::{AcceleratorSetting, DiskPlan, Plan, PlanError, VsockSetting};
 use crate::lab::scratch::{self, PrivateDir};
 use crate::lab::tools;
-use crate::run::EvidenceSetting;
-use crate::run::RunError;
-use crate::run::RunOptions;
-use crate::run::analyse;
-use crate::run::prepare;
 use crate::run::watch::Watcher;
+use crate::run::{EvidenceSetting, RunError, RunOptions, prepare};
 use crate::vmm::host::qemu_version;
 use indicatif::HumanDuration;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use vslice_core::text::sentence;
+use vslice_report::analyse;
 
 /// A disk to ask QEMU with.
 const PROBE_BYTES: u64 = 1 << 20;

@@ -4,13 +4,13 @@ use super::error::ExperimentError;
 use super::matrix::Matrix;
 use super::record::{Experiment, MadeWith};
 use crate::lab::plan::Plan;
-use crate::report::Summary;
-use crate::report::model::RunStatus;
-use crate::run::analyse;
 use serde::Deserialize;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use vslice_report::analyse;
+use vslice_report::summary::Summary;
+use vslice_report::summary::model::RunStatus;
 
 /// An experiment's directory, locked against other collectors for as long as this is there.
 #[derive(Debug)]

@@ -1,10 +1,10 @@
 //! The conditions of an experiment side by side. Pure.
 
-use crate::compare::Side;
-use crate::compare::metrics::Metric;
-use crate::compare::statistics::{Interval, RESAMPLES_COUNT, mean, mean_interval};
-use crate::report::Style;
-use crate::report::text::page::{Page, Table, Tone};
+use vslice_report::compare::Side;
+use vslice_report::compare::metrics::Metric;
+use vslice_report::compare::statistics::{Interval, RESAMPLES_COUNT, mean, mean_interval};
+use vslice_report::summary::Style;
+use vslice_report::summary::text::page::{Page, Table, Tone};
 
 /// What is shown of each condition; `vslice compare` has the rest.
 const METRICS: [Metric; 5] = [
@@ -55,7 +55,7 @@ fn show_interval(metric: Metric, values: &[f64]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::Run;
+    use vslice_report::compare::Run;
 
     fn side(values: &[f64]) -> Side {
         let run = |value: &f64| Run {

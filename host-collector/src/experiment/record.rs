@@ -2,10 +2,10 @@
 
 use super::matrix::{Cell, Dataplane, Matrix};
 use crate::lab::plan::Plan;
-use crate::report::Summary;
-use crate::report::service::Engagement;
 use crate::run::EvidenceSetting;
 use serde::{Deserialize, Serialize};
+use vslice_report::summary::Summary;
+use vslice_report::summary::service::Engagement;
 
 /// The `schema` of `experiment.json`.
 pub const SCHEMA: &str = "vslice.experiment/1";
@@ -151,7 +151,7 @@ mod tests {
     fn a_run_without_requests_makes_no_condition_void() {
         let matrix = Matrix::load("quick").expect("built in");
         let plan = matrix.base_plan().expect("built in");
-        let mut summary = crate::report::example::summary();
+        let mut summary = vslice_report::summary::example::summary();
         summary.service.clear();
         let engaged =
             |summary: &Summary, cell: Cell| record(&cell, &plan, 1, None, Some(summary)).engaged;
@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(engaged(&summary, off), None);
         summary.requests.count = 0;
         assert_eq!(engaged(&summary, iothread), None);
-        let sampled = crate::report::example::sampled();
+        let sampled = vslice_report::summary::example::sampled();
         assert_eq!(engaged(&sampled, iothread), None, "who woke whom is not known");
     }
 

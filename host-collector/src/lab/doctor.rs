@@ -1,17 +1,13 @@
 //! What this host offers to a run, what is missing, and how to get it.
 
-use super::accelerator;
 use super::diagnosis::Diagnosis;
-use super::doctor_evidence;
 use super::finding::{Finding, Status};
 use super::image::MicroImage;
 use super::plan::{Accelerator, BUILT_IN, Plan, VsockSetting};
-use super::scratch;
-use super::tools;
 use super::vsock::{VsockOffer, VsockWay};
-use crate::vmm::bql;
+use super::{accelerator, doctor_evidence, scratch, tools};
 use crate::vmm::found::{self, FoundVm, UNSEEN_VCPUS_ADVICE};
-use crate::vmm::host;
+use crate::vmm::{bql, host};
 use std::path::Path;
 use vslice_trace::host::HostPcpus;
 

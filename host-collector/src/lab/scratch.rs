@@ -2,11 +2,9 @@
 
 use crate::vmm::procfs::{self, StartTicks};
 use nix::unistd::{geteuid, mkdtemp};
-use std::env;
-use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::{env, fs, io};
 use thiserror::Error;
 use vslice_core::units::Tid;
 

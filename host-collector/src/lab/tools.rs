@@ -1,9 +1,8 @@
 //! Where the programs are that a lab needs, and the directories that vslice keeps things in.
 
-use std::env;
-use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 /// QEMU, as Debian's package qemu-system-x86 installs it.
 pub const QEMU: &str = "qemu-system-x86_64";

@@ -8,18 +8,7 @@ use super::source::{check_disk_programs, check_programs};
 use super::symbols::Symbols;
 use super::tracefs::Tracefs;
 use vslice_core::host_event::BlockStep;
-
-/// The user registers, as [`costs_of`] knows them.
-pub const USER_REGISTERS: &str = "user registers";
-
-/// The kernel's symbols, as [`costs_of`] knows them.
-pub const KERNEL_SYMBOLS: &str = "kernel symbols";
-
-/// Programs on the scheduler's tracepoints, as [`costs_of`] knows them.
-pub const BPF_PROGRAMS: &str = "BPF programs";
-
-/// Programs on the block layer's tracepoints, as [`costs_of`] knows them.
-pub const DISK_PROGRAMS: &str = "BPF programs for disks";
+use vslice_trace::evidence::{BPF_PROGRAMS, DISK_PROGRAMS, KERNEL_SYMBOLS, USER_REGISTERS};
 
 /// One thing that recording can use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,12 +50,6 @@ fn details() -> impl Iterator<Item = Detail> {
     Detail::DEVICE_ACCESS.into_iter().chain(Detail::EXITS).chain(Detail::DISK)
 }
 
-/// Whether this tells for which device a vCPU needed a lock, and nothing else.
-#[must_use]
-pub fn is_of_lock_waits(name: &str) -> bool {
-    Detail::DEVICE_ACCESS.into_iter().any(|detail| detail.name() == name)
-}
-
 /// What a report goes without where this is missing; a sentence without its end.
 #[must_use]
 pub fn costs_of(name: &str) -> &'static str {
@@ -99,6 +82,7 @@ pub fn costs_of(name: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vslice_trace::evidence::DEVICE_ACCESS;
 
     #[test]
     fn every_tracepoint_has_its_price() {
@@ -108,5 +92,10 @@ mod tests {
         for name in [BPF_PROGRAMS, DISK_PROGRAMS, USER_REGISTERS, KERNEL_SYMBOLS] {
             assert_ne!(costs_of(name), costs_of("no/such"), "{name}");
         }
+    }
+
+    #[test]
+    fn what_tells_the_device_of_a_lock_wait_has_the_name_that_runs_give_it() {
+        assert_eq!(Detail::DEVICE_ACCESS.map(Detail::name), DEVICE_ACCESS);
     }
 }

@@ -5,7 +5,6 @@ use super::filter::Numbers;
 use super::format::Detail;
 use super::kernel::process_of;
 use super::machine::{Machine, Watch};
-use super::offer::{BPF_PROGRAMS, DISK_PROGRAMS};
 use super::reader::{Command, EventSink, Reader, Scratch};
 use super::rings::PcpuRing;
 use super::source::{SchedulerSource, Source};
@@ -21,6 +20,7 @@ use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::thread::{Builder, JoinHandle};
 use vslice_core::host_event::HostEvent;
 use vslice_core::units::{PcpuId, Tid};
+use vslice_trace::evidence::{BPF_PROGRAMS, DISK_PROGRAMS};
 
 /// Whom to record, and with what.
 #[derive(Debug, Clone, PartialEq, Eq)]

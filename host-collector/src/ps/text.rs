@@ -1,10 +1,7 @@
 //! The listing as text.
 
 use super::Listing;
-use crate::vmm::found::FoundThread;
-use crate::vmm::found::FoundVm;
-use crate::vmm::found::Manager;
-use crate::vmm::found::NO_ACCELERATOR;
+use crate::vmm::found::{FoundThread, FoundVm, Manager, NO_ACCELERATOR};
 use crate::vmm::qemu_args::{DirectSource, Disk};
 use std::fmt::Write as _;
 use vslice_core::text::harmless;

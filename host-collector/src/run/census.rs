@@ -2,7 +2,6 @@
 //! antagonists have names, and the command lines of their processes.
 
 use crate::vmm::procfs;
-use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
@@ -10,6 +9,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use vslice_core::text::harmless;
 use vslice_core::units::Tid;
+use vslice_trace::thread::HostThread;
 
 /// Bytes of a command line that are read at most.
 const COMMAND_BYTES_MAX: u64 = 512;
@@ -37,26 +37,6 @@ pub(super) const NEWCOMERS_JSON_BYTES_MAX: u64 = 4 << 20;
 
 /// The name of vslice's program.
 const VSLICE: &str = "vslice";
-
-/// One thread of the host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HostThread {
-    /// The thread.
-    pub tid: Tid,
-    /// Its process.
-    pub pid: Tid,
-    /// Its name.
-    pub comm: String,
-    /// Whether it is the kernel's own.
-    pub is_kernel: bool,
-    /// Whether its process runs a program called `vslice`, or calls itself so.
-    #[serde(default)]
-    pub is_vslice: bool,
-    /// The command line of its process, if it is the one that the process began with and it could be
-    /// read: at most 512 bytes of it, made harmless.
-    #[serde(default)]
-    pub command: Option<String>,
-}
 
 /// Threads of the host, and how many more there were than are kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

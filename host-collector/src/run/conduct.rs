@@ -3,14 +3,12 @@
 use super::error::RunError;
 use super::evidence::EvidencePlan;
 use super::home::HomePcpu;
-use super::leftovers;
 use super::options::RunOptions;
-use super::reserve;
 use super::seat::{SeatPlan, session_plan};
 use super::seats::seated;
 use super::stage::{Run, Stage};
 use super::watch::Watcher;
-use super::{NO_EXITS_UNDER_TCG, close, new_directory};
+use super::{close, leftovers, new_directory, reserve};
 use crate::guest::connection::GuestListener;
 use crate::lab::accelerator::{self, AcceleratorChoice};
 use crate::lab::image::MicroImage;
@@ -25,10 +23,7 @@ use std::time::Duration;
 use vslice_core::units::Tid;
 use vslice_trace::RunDir;
 use vslice_trace::host::FrequencyRecord;
-use vslice_trace::manifest::Cost;
-use vslice_trace::manifest::Manifest;
-use vslice_trace::manifest::SCHEMA;
-use vslice_trace::manifest::Status;
+use vslice_trace::manifest::{Cost, Manifest, NO_EXITS_UNDER_TCG, SCHEMA, Status};
 
 /// How long guests may take to power off before QEMU is ended.
 const POWER_OFF_GRACE: Duration = Duration::from_secs(3);

@@ -4,15 +4,9 @@
 use crate::lab::launch::Guest;
 use crate::lab::plan::{ReaderPlan, VmPlan};
 use crate::vmm::image::Image;
-use std::collections::BTreeSet;
-use vslice_core::join::{HostAccess, Target};
-use vslice_trace::manifest::DiskRecord;
-use vslice_trace::manifest::Manifest;
+use vslice_trace::disk::DiskRecord;
 use vslice_trace::manifest::VmRecord;
 use vslice_wire::{GuestDisk, Ready};
-
-/// The steps of an I/O without which no phase is known.
-const STEPS: [&str; 2] = ["block/block_bio_queue", "block/block_rq_complete"];
 
 /// The images of a VM of a lab, which has made them itself.
 pub(super) fn images_of_lab(planned: &VmPlan, guest: &Guest) -> Vec<Image> {
@@ -96,34 +90,6 @@ fn note_image(record: &mut DiskRecord, image: &Image, disk: Option<&GuestDisk>) 
         Err(reason) => record.extents_missing = Some(reason),
     }
     record.whole_disk = Some(whole);
-}
-
-/// The disks whose I/O is to be recorded, each once.
-pub(super) fn devices(vms: &[VmRecord]) -> Vec<u32> {
-    let disks = vms.iter().filter_map(|vm| Some(vm.disk.as_ref()?.whole_disk.as_ref()?.device));
-    disks.collect::<BTreeSet<u32>>().into_iter().collect()
-}
-
-/// Takes back what this kernel could not record after all.
-pub(super) fn take_back(manifest: &mut Manifest, tracepoints_missing: &[&str]) {
-    let Some(step) = tracepoints_missing.iter().find(|name| STEPS.contains(name)) else { return };
-    for disk in manifest.vms.iter_mut().filter_map(|vm| vm.disk.as_mut()) {
-        disk.missing.get_or_insert_with(|| format!("this kernel has no tracepoint {step}"));
-    }
-}
-
-/// The disk as the join needs it; `None` where its I/O was not recorded.
-pub(super) fn target(vm: &VmRecord) -> Option<Target> {
-    let disk = vm.disk.as_ref().filter(|disk| disk.missing.is_none())?;
-    Some(Target {
-        // Of what is not known, nothing is taken for granted that only direct reads keep to.
-        access: if disk.is_direct == Some(true) { HostAccess::Direct } else { HostAccess::Cached },
-        pattern: disk.pattern,
-        block_bytes: vm.block_bytes.filter(|bytes| *bytes > 0)?,
-        size_bytes: disk.size_bytes,
-        offset_bytes: disk.offset_bytes,
-        extents: disk.extents_missing.is_none().then(|| disk.extents.clone()),
-    })
 }
 
 #[cfg(test)]

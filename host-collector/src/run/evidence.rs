@@ -6,9 +6,7 @@ use crate::perf::{self, RecordError};
 use crate::sampling::{NOTHING_SHOWN, Shown};
 use serde::{Deserialize, Serialize};
 use vslice_core::text::sentence;
-use vslice_trace::evidence::Evidence;
-use vslice_trace::evidence::EvidenceLevel;
-use vslice_trace::evidence::Missing;
+use vslice_trace::evidence::{Evidence, EvidenceLevel, Missing};
 
 /// What a run is told about its evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]

@@ -1,7 +1,6 @@
 //! Keeps the collector out of the way: on the pCPU that the plan has for it.
 
-use crate::vmm::pin;
-use crate::vmm::procfs;
+use crate::vmm::{pin, procfs};
 use vslice_core::units::{PcpuId, Tid};
 
 /// All threads of this process, and those that they start, on one pCPU until it is dropped.

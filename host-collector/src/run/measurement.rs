@@ -1,6 +1,6 @@
 //! The measured window of a recording: everything that begins just before it and ends just after it.
 
-use super::census::{Census, HostThread, host_threads, newcomers};
+use super::census::{Census, host_threads, newcomers};
 use super::error::RunError;
 use super::evidence::EvidencePlan;
 use super::observer::{Observer, record_plan};
@@ -18,10 +18,9 @@ use crate::vmm::{frequency, procfs, steal};
 use nix::sys::resource::{UsageWho, getrusage};
 use vslice_core::units::{PcpuId, Tid};
 use vslice_trace::RunDir;
-use vslice_trace::evidence::Evidence;
-use vslice_trace::evidence::EvidenceLevel;
-use vslice_trace::manifest::Manifest;
-use vslice_trace::manifest::Window;
+use vslice_trace::evidence::{Evidence, EvidenceLevel};
+use vslice_trace::manifest::{Manifest, Window};
+use vslice_trace::thread::HostThread;
 
 /// What goes on in the window.
 pub(super) trait Work {

@@ -3,7 +3,6 @@
 //! [`prepare`] and [`Prepared::conduct`] make the run and leave a run directory; [`analyse()`] makes
 //! a summary of one, from nothing but what is in it.
 
-pub mod analyse;
 pub mod attach;
 pub mod census;
 pub mod conduct;
@@ -33,11 +32,6 @@ use vslice_core::text::sentence;
 use vslice_trace::manifest::{Manifest, Status};
 use vslice_trace::{RunDir, StoreError};
 
-/// What a run says whose plan asks for exits where there are none.
-const NO_EXITS_UNDER_TCG: &str = "exits were asked for, but guests under TCG have none: QEMU \
-    translates their code and never leaves it for the hardware's sake";
-
-pub use analyse::analyse;
 pub use attach::{AttachOptions, Attachment, Casting, Load, NotMeasured};
 pub use conduct::{Prepared, prepare};
 pub use error::RunError;

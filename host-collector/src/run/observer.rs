@@ -1,10 +1,8 @@
 //! Who watches the guests' threads while the workloads run: the recorder of events, or a sampler.
 
-use super::disk_notes;
 use super::error::RunError;
 use super::evidence::{EvidencePlan, note_missing};
 use super::reserve;
-use crate::perf::offer::KERNEL_SYMBOLS;
 use crate::perf::{KvmDetail, RecordError, RecordPlan, Recorder, StackTable, Symbols};
 use crate::sampling::plan::SinkError;
 use crate::sampling::{
@@ -13,10 +11,8 @@ use crate::sampling::{
 use vslice_core::host_event::StackId;
 use vslice_core::samples::SampleItem;
 use vslice_core::units::{PcpuId, Tid};
-use vslice_trace::evidence::EvidenceLevel;
-use vslice_trace::manifest::Cost;
-use vslice_trace::manifest::Manifest;
-use vslice_trace::manifest::SamplingRecord;
+use vslice_trace::evidence::{EvidenceLevel, KERNEL_SYMBOLS};
+use vslice_trace::manifest::{Cost, Manifest, SamplingRecord};
 use vslice_trace::{RunDir, StackNames, StoreError, StreamWriter, VmName};
 
 /// One of the two, at work.
@@ -91,7 +87,7 @@ pub(super) fn record_plan(
         vm_tids: threads().map(|thread| thread.tid).collect(),
         pcpus: manifest.pcpus.clone(),
         kvm,
-        disks: disk_notes::devices(&manifest.vms),
+        disks: vslice_trace::disk::devices(&manifest.vms),
         reader_pcpu,
         ..RecordPlan::default()
     }
@@ -106,7 +102,7 @@ fn finish_recording(
     // What follows is the run's last words.
     reserve::release(dir);
     let totals = totals?;
-    disk_notes::take_back(manifest, &totals.missing);
+    vslice_trace::disk::take_back(manifest, &totals.missing);
     let cost: &mut Cost = &mut manifest.cost;
     cost.events_count = totals.counters.events_count;
     cost.lost_count = totals.counters.lost_count;

@@ -16,8 +16,7 @@ use vslice_core::clock::host_time::ToldTime;
 use vslice_core::clock::tsc::{TscRelation, TscSample, TscScaling};
 use vslice_core::host_event::{HostEvent, StackId};
 use vslice_core::units::{HostNs, PcpuId, VcpuId};
-use vslice_trace::manifest::Manifest;
-use vslice_trace::manifest::TscReading;
+use vslice_trace::manifest::{Manifest, TscReading};
 use vslice_trace::{RunDir, StoreError};
 use vslice_wire::NOTICE_BYTES_MAX;
 
@@ -168,8 +167,8 @@ impl<Sink: EventSink> EventSink for ReservingSink<Sink> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::analyse::tests::manifest;
     use super::*;
+    use vslice_report::analyse::drawn::manifest;
     use vslice_trace::StackNames;
     use vslice_trace::manifest::VcpuTsc;
     use vslice_trace::thread::ThreadRecord;
@@ -221,7 +220,7 @@ mod tests {
     fn the_room_holds_the_last_words_after_an_hour() {
         let begun = manifest();
         let whole = serde_json::to_vec_pretty(&after_an_hour(begun.clone())).unwrap().len() as u64;
-        let summary = crate::report::example::summary();
+        let summary = vslice_report::summary::example::summary();
         let summary = serde_json::to_vec_pretty(&summary).unwrap().len() as u64;
         let needed = 3 * whole + summary + NEWCOMERS_JSON_BYTES_MAX;
         let reserved = last_words_bytes(&begun);

@@ -1,15 +1,14 @@
 //! Guests on stage: from the first boot message to the last request.
 
-use super::disk_notes;
 use super::error::RunError;
 use super::evidence::EvidencePlan;
-use super::lock_facts;
 use super::measurement::{Measurement, Work};
 use super::observer::Observer;
 use super::options::RunOptions;
 use super::seats::{LOOK_INTERVAL, Seats};
 use super::tsc_watch::TscWatch;
 use super::watch::Watcher;
+use super::{disk_notes, lock_facts};
 use crate::lab::launch::{self, Lab, LabConfig};
 use crate::lab::plan::{Plan, VmPlan};
 use crate::lab::scratch;
@@ -19,8 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use vslice_core::units::{Tid, VcpuId};
 use vslice_trace::RunDir;
-use vslice_trace::manifest::Manifest;
-use vslice_trace::manifest::VmRecord;
+use vslice_trace::manifest::{Manifest, VmRecord};
 use vslice_trace::thread::ThreadRecord;
 use vslice_trace::vmm::Vmm;
 

@@ -8,11 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use vslice_core::clock::tsc::{TscRelation, TscSample};
 use vslice_core::units::{Tid, VcpuId};
-use vslice_trace::manifest::Manifest;
-use vslice_trace::manifest::TscReading;
-use vslice_trace::manifest::TscRecord;
-use vslice_trace::manifest::VcpuTsc;
-use vslice_trace::manifest::VmRecord;
+use vslice_trace::manifest::{Manifest, TscReading, TscRecord, VcpuTsc, VmRecord};
 
 /// Between two looks. A look reads a few small files, each in some microseconds and without a lock.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -5,13 +5,13 @@ use super::SelftestError;
 use super::stage::Stage;
 use super::subject::{Recorded, Subject};
 use super::witness::Witness;
-use crate::compare::statistics::{Interval, RESAMPLES_COUNT, mean, mean_interval};
 use crate::rig::frontend::Frontend;
 use crate::rig::machine::READER;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 use vslice_core::timeline::Reason;
 use vslice_core::units::HostNs;
+use vslice_report::compare::statistics::{Interval, RESAMPLES_COUNT, mean, mean_interval};
 
 /// One kind of disk.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -46,7 +46,6 @@ use crate::rig::inject::InjectError;
 use crate::rig::inject::quota::group::sweep_stale;
 use crate::rig::machine::MachineError;
 use crate::rig::puppet::PuppetError;
-use crate::run::analyse::AnalyseError;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -55,6 +54,7 @@ use std::time::Duration;
 use subject::Scored;
 use vslice_core::timeline::Reason;
 use vslice_core::units::{PcpuId, Tid};
+use vslice_report::analyse::AnalyseError;
 use vslice_trace::StoreError;
 use vslice_trace::host::HostFacts;
 

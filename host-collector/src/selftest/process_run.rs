@@ -4,13 +4,13 @@
 
 use super::SelftestError;
 use crate::lab::scratch::{self, PrivateDir};
-use crate::run::analyse;
 use crate::run::attach;
 use crate::vmm::found;
 use crate::vmm::tsc::KvmDebugfs;
 use std::slice;
 use vslice_core::timeline::{StackTable, Timeline};
 use vslice_core::units::Tid;
+use vslice_report::analyse;
 use vslice_trace::RunDir;
 use vslice_trace::host::HostFacts;
 use vslice_trace::lock::Bql;

@@ -1,9 +1,9 @@
 //! How often vslice is right. Pure.
 
-use crate::report::OffReason;
 use serde::{Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};
 use vslice_core::timeline::Reason;
+use vslice_report::summary::OffReason;
 
 /// A confusion matrix, and what it leaves out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

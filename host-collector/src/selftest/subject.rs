@@ -1,12 +1,12 @@
 //! A machine into which causes are injected, and what is recorded of it meanwhile.
 
+use super::SelftestError;
 use super::observe::{Observed, UnknownStack, observe};
 use super::process_run::ProcessRun;
 use super::rows::Made;
 use super::score::Score;
 use super::stage::Stage;
-use super::truth::Told;
-use super::{SelftestError, truth};
+use super::truth::{self, Told};
 use crate::host_clock::host_now;
 use crate::lab::plan::Accelerator;
 use crate::perf::{KvmDetail, RecordPlan};

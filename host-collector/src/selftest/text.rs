@@ -3,9 +3,9 @@
 use super::rows::{Verdict, rows};
 use super::score::Score;
 use super::{Outcome, Skipped};
-use crate::report::OffReason;
 use std::fmt::Write;
 use vslice_core::timeline::Reason;
+use vslice_report::summary::OffReason;
 
 /// Stacks that no rule knows, of one scenario, that are shown, and frames of each.
 const UNKNOWN_STACKS_MAX: usize = 4;

@@ -4,9 +4,8 @@
 use crate::perf::Tracefs;
 use crate::vmm::procfs;
 use std::collections::HashMap;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 use vslice_core::units::{HostNs, Tid};
 
 /// How the names of instances begin.

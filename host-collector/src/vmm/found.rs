@@ -2,13 +2,12 @@
 //! debugfs. Nothing is asked of them, so that nothing of them is disturbed.
 
 use super::cgroup::{Hierarchy, VcpuQuota};
-use super::image;
-use super::open_files;
 use super::pin::affinity;
 use super::procfs::{self, Stopper};
 use super::qemu_args::{Disk, QemuArgs, SocketPlace};
 use super::threads::{self, ThreadRole};
 use super::tsc::KvmDebugfs;
+use super::{image, open_files};
 use nix::unistd::Uid;
 use serde::Serialize;
 use std::fs;

@@ -3,12 +3,11 @@
 use crate::vmm::{conditions, slice};
 use nix::time::{ClockId, clock_getres};
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+use std::{fs, io};
 use thiserror::Error;
 use vslice_trace::host::{DiskFacts, HostDisks, HostFacts, HostPcpus, PcpuListError, WholeDisk};
 

@@ -1,9 +1,8 @@
 //! The image on the host that a VM's disk is made of.
 #![expect(clippy::big_endian_bytes, reason = "the headers of qcow2 are big endian")]
 
-use super::extents;
 use super::found::FoundVm;
-use super::host;
+use super::{extents, host};
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};

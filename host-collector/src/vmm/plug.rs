@@ -21,11 +21,9 @@ use super::qmp::{Qmp, QmpError};
 use super::way::{NO_WAY_ADVICE, Way, has_vhost};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, io, thread};
 use thiserror::Error;
 use vslice_core::units::Tid;
 

@@ -1,8 +1,7 @@
 //! The few facts about threads that `/proc` tells.
 
-use std::fs;
-use std::io;
 use std::path::PathBuf;
+use std::{fs, io};
 use vslice_core::units::{PcpuId, Tid};
 
 /// When a thread began, in clock ticks since the host's boot. Together with the thread's id this

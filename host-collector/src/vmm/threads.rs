@@ -4,8 +4,7 @@
 //! always give; Firecracker, Cloud Hypervisor and crosvm always do. A name has at most 15 bytes.
 
 use crate::vmm::procfs;
-use std::fmt;
-use std::io;
+use std::{fmt, io};
 use thiserror::Error;
 use vslice_core::units::{Tid, VcpuId};
 

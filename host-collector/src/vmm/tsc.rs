@@ -14,9 +14,8 @@
 use crate::host_clock::host_now;
 use crate::private_mount::PrivateMount;
 use nix::mount::MsFlags;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 use vslice_core::clock::tsc::{TscRelation, TscSample, TscScaling};
 use vslice_core::units::{Tid, VcpuId};
 use vslice_spec::ClockChoice;

@@ -47,6 +47,21 @@ pub struct Missing {
     pub costs: String,
 }
 
+/// The user registers by their name in [`Missing`].
+pub const USER_REGISTERS: &str = "user registers";
+
+/// The kernel's symbols by theirs.
+pub const KERNEL_SYMBOLS: &str = "kernel symbols";
+
+/// Programs on the scheduler's tracepoints by theirs.
+pub const BPF_PROGRAMS: &str = "BPF programs";
+
+/// Programs on the block layer's tracepoints by theirs.
+pub const DISK_PROGRAMS: &str = "BPF programs for disks";
+
+/// The tracepoints that tell for which device a vCPU needed a lock, and nothing else.
+pub const DEVICE_ACCESS: [&str; 3] = ["kvm/kvm_userspace_exit", "kvm/kvm_pio", "kvm/kvm_mmio"];
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -60,6 +60,7 @@
 mod block;
 mod clock;
 mod column;
+pub mod disk;
 mod events;
 pub mod evidence;
 mod hog_gaps;

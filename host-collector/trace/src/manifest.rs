@@ -1,7 +1,8 @@
 //! `run.json`: everything about a run that is not a stream of events.
 
+use crate::disk::DiskRecord;
 use crate::evidence::Evidence;
-use crate::host::{FrequencyRecord, WholeDisk};
+use crate::host::FrequencyRecord;
 use crate::lock::LockRecord;
 use crate::memory_map::MemoryMap;
 use crate::quota::GroupRecord;
@@ -10,12 +11,14 @@ use crate::vmm::Vmm;
 use serde::{Deserialize, Serialize};
 use vslice_core::clock::host_time::ToldTime;
 use vslice_core::clock::tsc::{TscRelation, TscSample};
-use vslice_core::extent::Extent;
 use vslice_core::units::{HostNs, PcpuId, Tid, VcpuId};
-use vslice_spec::Pattern;
 
 /// The schema of `run.json`; a reader refuses any other.
 pub const SCHEMA: &str = "vslice.run/2";
+
+/// What a run says whose plan asks for exits where there are none.
+pub const NO_EXITS_UNDER_TCG: &str = "exits were asked for, but guests under TCG have none: QEMU \
+    translates their code and never leaves it for the hardware's sake";
 
 /// The manifest of one run directory. It is written when recording starts and again at its end, so
 /// that a run whose collector was killed says so.
@@ -167,29 +170,6 @@ pub struct TscReading {
     pub until: HostNs,
     /// What was read.
     pub relation: TscRelation,
-}
-
-/// What the host's I/O for a reader is told by, as it was just before recording began.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DiskRecord {
-    /// Whether the VMM reads it with `O_DIRECT`; `None` if that is not known.
-    #[serde(default)]
-    pub is_direct: Option<bool>,
-    /// In which order the reader reads it.
-    pub pattern: Pattern,
-    /// The size of what it reads in bytes.
-    pub size_bytes: u64,
-    /// The byte of the image at which that begins.
-    #[serde(default)]
-    pub offset_bytes: u64,
-    /// The host's disk whose I/O was recorded.
-    pub whole_disk: Option<WholeDisk>,
-    /// Why none was, as a sentence without its end.
-    pub missing: Option<String>,
-    /// Where on the host's disk the bytes of the image lie.
-    pub extents: Vec<Extent>,
-    /// Why that is not known, as a sentence without its end.
-    pub extents_missing: Option<String>,
 }
 
 /// What a guest said, and how its part ended.

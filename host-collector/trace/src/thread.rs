@@ -1,4 +1,4 @@
-//! One thread of a VMM, as a run found it.
+//! Threads as a run found them: those of a VMM, and all of the host.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -45,4 +45,24 @@ impl fmt::Display for Scheduling {
             _ => Ok(()),
         }
     }
+}
+
+/// One thread of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostThread {
+    /// The thread.
+    pub tid: Tid,
+    /// Its process.
+    pub pid: Tid,
+    /// Its name.
+    pub comm: String,
+    /// Whether it is the kernel's own.
+    pub is_kernel: bool,
+    /// Whether its process runs a program called `vslice`, or calls itself so.
+    #[serde(default)]
+    pub is_vslice: bool,
+    /// The command line of its process, if it is the one that the process began with and it could be
+    /// read: at most 512 bytes of it, made harmless.
+    #[serde(default)]
+    pub command: Option<String>,
 }

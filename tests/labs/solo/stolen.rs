@@ -8,9 +8,8 @@
 //! shows them either: the kernel tells of each when it begins and ends.
 
 use super::truth::Interval;
-use std::fs;
-use std::io;
 use std::path::PathBuf;
+use std::{fs, io};
 use vslice::perf::Tracefs;
 use vslice::vmm::procfs;
 use vslice_core::units::{PcpuId, Tid};

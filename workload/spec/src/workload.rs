@@ -14,6 +14,10 @@ pub const DEPTH: RangeInclusive<u16> = 1..=4096;
 /// guests; longer than the most, a hog outlives its collector for too long.
 pub const LEASE_MS: RangeInclusive<u32> = 200..=60_000;
 
+/// Hogs tell of looks at their clock that are further apart than this, in microseconds: ten times what
+/// lies between two looks where a guest is slow, and a tenth of the shortest timeslice.
+pub const HOG_GAP_US: u32 = 50;
+
 /// The target that stands for the machine's only disk.
 pub const AUTO_TARGET: &str = "auto";
 

@@ -3,9 +3,8 @@
 use crate::clock::Clock;
 use crate::error::WorkloadError;
 use crate::pin::pin_current_thread;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 /// The loop needs none, the C library 16 KiB; the witness has small buffers.

@@ -10,11 +10,10 @@ use super::buffer::AlignedBuffer;
 use super::session::{Session, Stamp};
 use crate::error::WorkloadError;
 use io_uring::{IoUring, opcode, types};
-use std::fmt;
 use std::fs::File;
-use std::io;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
+use std::{fmt, io};
 
 /// The most memory that the reads in flight may fill together. Beyond it they share blocks: two
 /// reads then write to the same place at once, which spoils the data, but nobody looks at the data.

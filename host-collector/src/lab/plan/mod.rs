@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::Path;
 use vslice_core::units::{PcpuId, VcpuId};
+use vslice_spec::workload::HOG_GAP_US;
 use vslice_spec::{ClockChoice, Engine, Pattern, ReaderSpec, WorkloadSpec};
 use vslice_trace::host::HostPcpus;
 
@@ -25,10 +26,6 @@ pub const BUILT_IN: [(&str, &str); 2] =
 /// The lease of a plan that says nothing of it. Shorter than the 2 s within which everything must have
 /// stopped, and long enough for a ping that a busy host delays.
 const LEASE_MS_DEFAULT: u64 = 1_500;
-
-/// Hogs tell of looks at their clock that are further apart than this, in microseconds: ten times what
-/// lies between two looks where a guest is slow, and a tenth of the shortest timeslice.
-pub const HOG_GAP_US: u32 = 50;
 
 /// What a plan or an override says that leaves a setting of the host as it is.
 const KEEP: &str = "keep";

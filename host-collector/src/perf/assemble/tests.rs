@@ -4,8 +4,7 @@
 use super::*;
 use crate::perf::event::tests::{Bytes, words};
 use crate::perf::format::tests::{SWITCH_6_18, WAKING_6_18};
-use crate::perf::format::{Detail, DetailFormat};
-use crate::perf::format::{SwitchFormat, WakingFormat};
+use crate::perf::format::{Detail, DetailFormat, SwitchFormat, WakingFormat};
 use perf_event_open_sys::bindings::{PERF_RECORD_EXIT, PERF_RECORD_FORK};
 use proptest::prelude::*;
 

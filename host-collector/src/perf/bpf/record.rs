@@ -3,8 +3,8 @@
 
 use super::super::format::Field;
 use super::super::registers::WORDS;
-use super::assembly::Register::{R0, R1, R2, R3, R4, R5, R6, R7, R10};
-use super::assembly::{Assembly, Condition, Helper, Label, Operation, Register, Size};
+use super::assembly::Register::{self, R0, R1, R2, R3, R4, R5, R6, R7, R10};
+use super::assembly::{Assembly, Condition, Helper, Label, Operation, Size};
 use super::kernel_types::{Arrival, KernelTypes, UserRegisters};
 use std::os::fd::BorrowedFd;
 

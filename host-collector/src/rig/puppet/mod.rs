@@ -23,12 +23,11 @@ use crate::lab::scratch::{self, PrivateDir, ScratchError};
 use crate::vmm::threads::{self, ThreadsError};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
-use std::fs;
-use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
+use std::{fs, io};
 use thiserror::Error;
 use vslice_core::units::{HostNs, PcpuId, Tid};
 

@@ -1,7 +1,7 @@
 //! The puppet itself: its two threads, and what it writes at the end.
 
-use super::steps::{Props, Request};
-use super::{Act, Cast, FILE_BYTES, Occurrence, Orders, PuppetError, Script, steps};
+use super::steps::{self, Props, Request};
+use super::{Act, Cast, FILE_BYTES, Occurrence, Orders, PuppetError, Script};
 use crate::rig::inject::InjectError;
 use crate::rig::pin_self;
 use serde::Serialize;

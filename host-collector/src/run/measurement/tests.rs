@@ -1,8 +1,8 @@
-use super::super::analyse::tests::{manifest, run_dir};
 use super::super::evidence::EvidenceSetting;
 use super::*;
 use crate::guest::live::Glance;
 use std::os::unix::fs::PermissionsExt;
+use vslice_report::analyse::drawn::{manifest, run_dir};
 
 struct Nobody;
 

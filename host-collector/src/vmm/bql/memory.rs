@@ -9,8 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use vslice_core::units::Tid;
-use vslice_trace::lock::Bql;
-use vslice_trace::lock::ExeData;
+use vslice_trace::lock::{Bql, ExeData};
 
 /// How long the lock is looked at for an owner. An idle QEMU holds it for some microseconds at each
 /// timer, a hundred times a second or so: long enough to see that, if one looks without a pause.

@@ -7,14 +7,12 @@
 
 use super::QuotaConfig;
 use crate::rig::inject::InjectError;
-use crate::vmm::cgroup::Hierarchy;
-use crate::vmm::cgroup::Version;
+use crate::vmm::cgroup::{Hierarchy, Version};
 use crate::vmm::procfs;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+use std::{fs, io};
 use vslice_core::units::Tid;
 use vslice_trace::quota::Throttling;
 

@@ -1,0 +1,380 @@
+//! Why the 99th percentile changed: what slow requests waited for more or less, by kind as a report ranks
+//! it, and who ran meanwhile. Pure.
+//!
+//! A reason is said only if it explains the change: the requests' mean has to move the same way, and what
+//! is named has to make at least half of what moved, of the causes and of the percentile.
+
+use super::metrics::{Metric, Unit};
+use super::{Run, Side};
+use crate::summary::causes::{Cause, Kind, NAMED_SHARE, NEARLY_ALL, Weight};
+use crate::summary::model::{Class, Summary};
+use crate::summary::verdict::label;
+use std::collections::BTreeMap;
+use vslice_core::join::{Part, Phase};
+use vslice_spec::quantity::whole_percent;
+use vslice_trace::evidence::EvidenceLevel;
+
+/// A cause, or somebody who ran, explains a change if it makes at least this share of it.
+pub(super) const EXPLAINED_SHARE_MIN: f64 = 0.5;
+
+/// Which way something changed from A to B.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    More,
+    Less,
+}
+
+impl Way {
+    /// What makes a change of this way positive.
+    pub(super) fn sign(self) -> f64 {
+        match self {
+            Way::More => 1.0,
+            Way::Less => -1.0,
+        }
+    }
+}
+
+/// What the requests of one run waited for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SlowRequests {
+    /// Over all of them.
+    pub all: ClassMeans,
+    /// Over those above the 99th percentile; `None` if there is none.
+    pub p99: Option<ClassMeans>,
+}
+
+/// What a request waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum What {
+    /// The device.
+    Device,
+    /// What the vCPU did while the request needed it.
+    State(Part),
+    /// What the vCPU did while it is not known how far the I/O was: it may have been the device.
+    Unknown(Part),
+}
+
+/// The requests of a class, in nanoseconds a request of those that were given to causes.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ClassMeans {
+    /// What they waited for.
+    pub causes: BTreeMap<What, f64>,
+    /// How long they waited for a pCPU, whatever the phase of their I/O.
+    pub wait: f64,
+    /// Who ran meanwhile, by name; those that the summary lists.
+    pub ran: BTreeMap<String, f64>,
+    /// The most that anybody can have run beyond what is listed.
+    pub unlisted_max: f64,
+    /// The share of the class that could not be given to causes.
+    pub lost_share: f64,
+}
+
+impl SlowRequests {
+    /// Of a run; `None` where it is not recorded what requests waited for, or there are none.
+    #[must_use]
+    pub fn of(summary: &Summary) -> Option<SlowRequests> {
+        if summary.evidence.level != EvidenceLevel::Recorded {
+            return None;
+        }
+        let all = ClassMeans::of(&summary.classes.all, &summary.causes.all)?;
+        let p99 = ClassMeans::of(&summary.classes.p99, &summary.causes.p99);
+        Some(SlowRequests { all, p99 })
+    }
+}
+
+impl What {
+    fn part(self) -> Option<Part> {
+        match self {
+            What::Device => None,
+            What::State(part) | What::Unknown(part) => Some(part),
+        }
+    }
+
+    fn kind(self) -> Kind {
+        Kind::of(self.part())
+    }
+}
+
+impl ClassMeans {
+    /// `None` of a class without requests.
+    fn of(class: &Class, causes: &[Cause]) -> Option<ClassMeans> {
+        let whole_count = class.count.saturating_add(class.unattributable);
+        if whole_count == 0 {
+            return None;
+        }
+        let lost_share = class.unattributable as f64 / whole_count as f64;
+        let mut means = ClassMeans { lost_share, ..ClassMeans::default() };
+        if class.count == 0 {
+            return Some(means);
+        }
+        let a_request = |length_ns: u64| length_ns as f64 / class.count as f64;
+        for cause in causes {
+            let what = match (cause.part, cause.phase) {
+                (None, _) => What::Device,
+                (Some(part), Phase::Unknown) => What::Unknown(part),
+                (Some(part), _) => What::State(part),
+            };
+            *means.causes.entry(what).or_default() += a_request(cause.total_ns);
+        }
+        means.wait = a_request(class.wait_ns);
+        means.unlisted_max = a_request(class.others_ns.saturating_add(class.unseen_ns));
+        for row in &class.antagonists {
+            let name = row.antagonist.thread.name.clone();
+            *means.ran.entry(name).or_default() += a_request(row.antagonist.ran_ns);
+        }
+        Some(means)
+    }
+
+    /// The mean over several runs, what they waited for over those that tell.
+    fn mean(runs: &[&ClassMeans]) -> ClassMeans {
+        let mut sum = ClassMeans::default();
+        let telling_count = runs.iter().filter(|run| run.lost_share < 1.0).count();
+        let of_telling = |figure: f64| figure / telling_count.max(1) as f64;
+        for run in runs {
+            sum.lost_share += run.lost_share / runs.len() as f64;
+            sum.wait += of_telling(run.wait);
+            sum.unlisted_max += of_telling(run.unlisted_max);
+            for (cause, mean_ns) in &run.causes {
+                *sum.causes.entry(*cause).or_default() += of_telling(*mean_ns);
+            }
+            for (name, mean_ns) in &run.ran {
+                *sum.ran.entry(name.clone()).or_default() += of_telling(*mean_ns);
+            }
+        }
+        sum
+    }
+
+    /// How long a request took.
+    fn latency(&self) -> f64 {
+        self.causes.values().sum()
+    }
+
+    /// How long of that it waited for a pCPU: not while the device had it.
+    fn pcpu_wait(&self) -> f64 {
+        let waits = self.causes.iter().filter(|(what, _)| what.kind() == Kind::PcpuWait);
+        waits.map(|(_, mean_ns)| mean_ns).sum()
+    }
+
+    /// How long somebody ran while it waited for a pCPU, at least: all that he can have run while the
+    /// device had it is taken off.
+    fn ran_min(&self, name: &str) -> f64 {
+        let while_device = (self.wait - self.pcpu_wait()).max(0.0);
+        (self.ran.get(name).copied().unwrap_or(0.0) - while_device).max(0.0)
+    }
+
+    /// The same at most: he may be among those who are not listed, also beyond what is listed of him.
+    fn ran_max(&self, name: &str) -> f64 {
+        let listed = self.ran.get(name).copied().unwrap_or(0.0);
+        (listed + self.unlisted_max).min(self.pcpu_wait())
+    }
+}
+
+/// The means of both sides, over the same class of requests.
+struct Both {
+    a: ClassMeans,
+    b: ClassMeans,
+    /// How the class is called.
+    class: &'static str,
+    /// The same after "of the requests".
+    of_class: &'static str,
+}
+
+/// Whether the percentile is of this run as well: others are of VMs that were asked for nothing.
+fn has_requests(run: &&Run) -> bool {
+    run.values.iter().any(|(metric, _)| *metric == Metric::LatencyP99)
+}
+
+impl Both {
+    fn of(a: &Side, b: &Side) -> Option<Both> {
+        let of = |side: &Side, class: fn(&SlowRequests) -> Option<&ClassMeans>| {
+            let means: Option<Vec<&ClassMeans>> = side
+                .runs
+                .iter()
+                .filter(has_requests)
+                .map(|run| run.slow.as_ref().and_then(class))
+                .collect();
+            means.filter(|means| !means.is_empty()).map(|means| ClassMeans::mean(&means))
+        };
+        let both = |class: fn(&SlowRequests) -> Option<&ClassMeans>| of(a, class).zip(of(b, class));
+        if let Some((a, b)) = both(|slow| slow.p99.as_ref()) {
+            return Some(Both { a, b, class: "above p99", of_class: " above p99" });
+        }
+        let (a, b) = both(|slow| Some(&slow.all))?;
+        Some(Both { a, b, class: "on average", of_class: "" })
+    }
+
+    /// The side of which more could not be given to causes, and which share.
+    fn lost(&self) -> (f64, &'static str) {
+        let (a, b) = (self.a.lost_share, self.b.lost_share);
+        if a > b { (a, "A") } else { (b, "B") }
+    }
+
+    /// Why no reason is said.
+    fn unexplained(&self) -> String {
+        let (lost_share, side) = self.lost();
+        if lost_share >= NAMED_SHARE {
+            let percent = whole_percent(lost_share);
+            return format!(
+                "; the reason is not known: {percent} of the requests{} in {side} could not be given to causes",
+                self.of_class
+            );
+        }
+        let (a, b) = (self.a.latency(), self.b.latency());
+        format!("; no cause explains it: a request {} took {}", self.class, figures([a, b]))
+    }
+}
+
+/// What requests waited for of one kind, on both sides.
+struct Change {
+    kind: Kind,
+    /// Of A and of B.
+    of: [f64; 2],
+    /// By how much it changed, the way that the percentile did.
+    by: f64,
+    /// By how much where it is not known how far the I/O was.
+    unknown_by: f64,
+    /// The same by part.
+    parts: BTreeMap<Option<Part>, [f64; 2]>,
+}
+
+impl Change {
+    /// Every kind, that first which changed most.
+    fn all(way: Way, both: &Both) -> Vec<Change> {
+        let mut kinds: BTreeMap<Kind, Change> = BTreeMap::new();
+        for (side, means) in [&both.a, &both.b].into_iter().enumerate() {
+            for (what, mean_ns) in &means.causes {
+                let kind = what.kind();
+                let change = kinds.entry(kind).or_insert_with(|| Change {
+                    kind,
+                    of: [0.0; 2],
+                    by: 0.0,
+                    unknown_by: 0.0,
+                    parts: BTreeMap::new(),
+                });
+                let by = way.sign() * if side == 0 { -mean_ns } else { *mean_ns };
+                change.of[side] += mean_ns;
+                change.by += by;
+                if matches!(what, What::Unknown(_)) {
+                    change.unknown_by += by;
+                }
+                change.parts.entry(what.part()).or_default()[side] += mean_ns;
+            }
+        }
+        let mut kinds: Vec<Change> = kinds.into_values().collect();
+        kinds.sort_by(|one, other| other.by.total_cmp(&one.by));
+        kinds
+    }
+
+    fn weight(&self, whole: f64) -> Weight {
+        let known = (self.by - self.unknown_by) / whole;
+        Weight { kind: self.kind, share: self.by / whole, known }
+    }
+
+    /// What changed, and its figures: the one part that nearly all of the change is of, else the kind.
+    fn told(&self, way: Way) -> (String, String) {
+        let nearly_all = (1.0 - NEARLY_ALL) * self.by;
+        let by = |[a, b]: &[f64; 2]| way.sign() * (b - a);
+        let only = self.parts.iter().find(|(_, of)| (by(of) - self.by).abs() <= nearly_all);
+        let (name, of) = match (self.kind, only) {
+            (Kind::Device, _) => ("time in the host's disk".to_owned(), self.of),
+            (_, Some((Some(part), of))) => (name(*part), *of),
+            (Kind::State(part), _) => (name(part), self.of),
+            (Kind::OnPcpu, _) => (name(Part::OnPcpu), self.of),
+            (Kind::PcpuWait, _) => ("waiting for a pCPU".to_owned(), self.of),
+        };
+        let doubt = "while the I/O's phase is not known, so that it may have been the disk";
+        match self.unknown_by {
+            unknown if unknown >= NEARLY_ALL * self.by => (format!("{name} {doubt}"), figures(of)),
+            unknown if unknown > nearly_all => {
+                let percent = whole_percent(unknown / self.by);
+                (format!("{name}, {percent} of it {doubt}"), figures(of))
+            }
+            _ => (name, figures(of)),
+        }
+    }
+}
+
+/// A state of a vCPU after "because of".
+fn name(part: Part) -> String {
+    match part {
+        Part::OnPcpu | Part::Guest | Part::Kvm | Part::VmmUser => format!("time {}", label(part)),
+        part => label(part).to_owned(),
+    }
+}
+
+/// `27.1 ms against 900 us`: of B against A.
+fn figures([a, b]: [f64; 2]) -> String {
+    let show = |mean_ns| Unit::Nanoseconds.show(mean_ns);
+    format!("{} against {}", show(b), show(a))
+}
+
+/// Which cause makes the change of the percentile, by so much, and who; or why that is not said.
+pub(super) fn because(way: Way, moved_ns: f64, a: &Side, b: &Side) -> String {
+    let Some(both) = Both::of(a, b) else {
+        return "; the reason is not known: what single requests waited for was not recorded in every run"
+            .to_owned();
+    };
+    let changes = Change::all(way, &both);
+    let named = if both.lost().0 > 1.0 - EXPLAINED_SHARE_MIN {
+        Vec::new()
+    } else {
+        explaining(&changes, moved_ns)
+    };
+    let more = if way == Way::More { "" } else { "less " };
+    match named.as_slice() {
+        [] => both.unexplained(),
+        [only] => {
+            let is_wait = only.kind == Kind::PcpuWait;
+            let who = if is_wait { who(way, &both, only.by) } else { String::new() };
+            let (name, figures) = only.told(way);
+            format!(", because of {more}{name} ({figures} a request {}){who}", both.class)
+        }
+        [first, others @ ..] => {
+            let (name, figures) = first.told(way);
+            let first = format!("{more}{name} ({figures} a request {})", both.class);
+            let other = |change: &&Change| {
+                let (name, figures) = change.told(way);
+                format!(" and {more}{name} ({figures})")
+            };
+            let others: String = others.iter().map(other).collect();
+            format!(", because of {first}{others}")
+        }
+    }
+}
+
+/// The one or two kinds, of all that changed, that explain a change of the percentile by so much; none if
+/// none do.
+fn explaining(changes: &[Change], moved_ns: f64) -> Vec<&Change> {
+    // Where the requests' mean moved the other way, whatever is behind the percentile is not in it.
+    if changes.iter().map(|change| change.by).sum::<f64>() <= 0.0 {
+        return Vec::new();
+    }
+    let changes: Vec<&Change> = changes.iter().filter(|change| change.by > 0.0).collect();
+    let whole = changes.iter().map(|change| change.by).sum::<f64>().max(moved_ns);
+    let Some(first) = changes.first() else { return Vec::new() };
+    let device = changes.iter().find(|change| change.kind == Kind::Device);
+    let share = |of: Option<&&Change>| of.map_or(0.0, |change| change.by / whole);
+    let weight = first.weight(whole);
+    if weight.dominates(share(changes.get(1)), share(device)) {
+        return vec![first];
+    }
+    let other = if weight.may_be_device(share(device)) { device } else { changes.get(1) };
+    let named: Vec<&Change> = [Some(first), other].into_iter().flatten().copied().collect();
+    let share: f64 = named.iter().map(|change| change.by / whole).sum();
+    if share >= EXPLAINED_SHARE_MIN { named } else { Vec::new() }
+}
+
+/// Who makes most of so large a change in the waits for a pCPU, whatever may have run beside those listed.
+fn who(way: Way, both: &Both, whole: f64) -> String {
+    let (more, less) = match way {
+        Way::More => (&both.b, &both.a),
+        Way::Less => (&both.a, &both.b),
+    };
+    let by = |name: &String| more.ran_min(name) - less.ran_max(name);
+    let most = more.ran.keys().max_by(|one, other| by(one).total_cmp(&by(other)));
+    match most.filter(|name| by(name) >= EXPLAINED_SHARE_MIN * whole) {
+        Some(name) if way == Way::More => format!(", mostly while {name} ran"),
+        Some(name) => format!(", since {name} ran less"),
+        None => String::new(),
+    }
+}

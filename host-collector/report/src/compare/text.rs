@@ -1,0 +1,163 @@
+//! A comparison as a page of text.
+
+use super::statistics::{EXACT_RUNS_MAX, RankMethod, RankTest};
+use super::vcpus::{VcpuMetric, VcpuRecord};
+use super::verdict::{ClaimVerdict, Verdict, show_effect, show_interval};
+use super::{Compared, Comparison, MetricRecord, Sample, SideRecord, margins, spread};
+use crate::summary::Style;
+use crate::summary::text::page::{Page, Table, Tone, shorten};
+use vslice_spec::quantity::{count, counted};
+
+/// Characters of a path that are printed; the JSON has it whole.
+const PATH_CHARS_MAX: usize = 60;
+
+/// Characters of the name of a VM or a thread.
+const NAME_CHARS_MAX: usize = 40;
+
+/// The comparison as text; what of its names a terminal could obey is made harmless.
+#[must_use]
+pub fn render(comparison: &Comparison, style: Style) -> String {
+    let mut page = Page::new(style);
+    let name = |side: &SideRecord| {
+        let path = shorten(&side.path, PATH_CHARS_MAX);
+        format!("{path} ({})", counted(side.runs.len() as u64, "run"))
+    };
+    let title =
+        format!("vslice compare: A {} against B {}", name(&comparison.a), name(&comparison.b));
+    page.paragraph("", &title, Tone::Strong);
+    page.blank();
+    page.paragraph("", &comparison.answer.sentence, Tone::Strong);
+    page.blank();
+    if let Some(claim) = &comparison.claim {
+        let tone = match claim.verdict {
+            ClaimVerdict::Holds | ClaimVerdict::NoContentionFound => Tone::Plain,
+            ClaimVerdict::DoesNotHold | ClaimVerdict::NotDecided => Tone::Alarm,
+        };
+        page.paragraph("", &claim.sentence, tone);
+        page.blank();
+    }
+    spread::draw(&mut page, &comparison.a.timeslices, &comparison.b.timeslices);
+    let is_decided = !comparison.has_single_run();
+    metrics(&mut page, &comparison.metrics, is_decided);
+    // What the requests waited for tells of their vCPU; where there are none, the vCPUs are all there is.
+    if comparison.metrics.is_empty() {
+        vcpus(&mut page, &comparison.vcpus, is_decided);
+    }
+    page.blank();
+    notes(&mut page, comparison);
+    for (side, record) in [("A", &comparison.a), ("B", &comparison.b)] {
+        for run in &record.left_out {
+            let text = format!("{} of {side} is left out: {}", run.path, run.reason);
+            page.paragraph("note: ", &text, Tone::Plain);
+        }
+    }
+    for warning in &comparison.warnings {
+        page.paragraph("warning: ", warning, Tone::Alarm);
+    }
+    page.into_text()
+}
+
+/// The columns of a table of figures: the last three only where the repeats can decide something.
+const COLUMNS: [&str; 6] = ["mean of A", "mean of B", "B to A", "95 % interval", "p", "verdict"];
+const COLUMNS_OF_ONE_RUN: usize = 3;
+
+/// The cells of one figure, in the order of [`COLUMNS`].
+fn cells(compared: &Compared, is_decided: bool) -> Vec<String> {
+    let show = |of: &Sample| of.mean.map_or("-".to_owned(), |mean| compared.unit.show(mean));
+    let (scale, dash) = (compared.scale, || "-".to_owned());
+    let cells = [
+        show(&compared.a),
+        show(&compared.b),
+        compared.effect.map_or_else(dash, |effect| show_effect(scale, effect)),
+        compared.interval.map_or_else(dash, |interval| show_interval(scale, interval)),
+        compared.rank_test.map_or_else(dash, |test| show_p(test.p)),
+        compared.verdict.to_string(),
+    ];
+    cells.into_iter().take(columns(is_decided).len()).collect()
+}
+
+fn columns(is_decided: bool) -> &'static [&'static str] {
+    if is_decided { &COLUMNS } else { &COLUMNS[..COLUMNS_OF_ONE_RUN] }
+}
+
+fn tone(verdict: Verdict) -> Tone {
+    match verdict {
+        Verdict::Lower | Verdict::Higher => Tone::Strong,
+        Verdict::NoDifference { .. } | Verdict::NotDecided { .. } => Tone::Plain,
+    }
+}
+
+fn metrics(page: &mut Page, metrics: &[MetricRecord], is_decided: bool) {
+    if metrics.is_empty() {
+        return;
+    }
+    let mut table = Table::new("l rr rr r l");
+    table.row(Tone::Dim, [""].iter().chain(columns(is_decided)).copied());
+    for record in metrics {
+        let compared = &record.compared;
+        let cells = [record.kind.label()].into_iter().chain(cells(compared, is_decided));
+        table.row(tone(compared.verdict), cells);
+    }
+    page.table(&table);
+}
+
+fn vcpus(page: &mut Page, vcpus: &[VcpuRecord], is_decided: bool) {
+    if vcpus.is_empty() {
+        return;
+    }
+    let note =
+        "how long each was off its pCPU, and who ran there meanwhile, in a second of its time";
+    page.title("vCPUs", note);
+    let mut table = Table::new("ll rr rr r l");
+    table.row(Tone::Dim, ["", ""].iter().chain(columns(is_decided)).copied());
+    for vcpu in vcpus {
+        let mut name = format!("{} {}", shorten(&vcpu.vm, NAME_CHARS_MAX), vcpu.vcpu);
+        for row in &vcpu.metrics {
+            let what = match &row.kind {
+                VcpuMetric::RunDelay => "run delay".to_owned(),
+                VcpuMetric::Off(reason) => reason.label().to_owned(),
+                VcpuMetric::Ran(name) => format!("while {} ran", shorten(name, NAME_CHARS_MAX)),
+            };
+            let mut cells = cells(&row.compared, is_decided);
+            // Some runs of the side tell it, and it is not known of the others.
+            for (at, side) in [&row.compared.a, &row.compared.b].into_iter().enumerate() {
+                if side.mean.is_none() && row.least[at] > 0.0 {
+                    cells[at] = format!("at least {}", row.compared.unit.show(row.least[at]));
+                }
+            }
+            let cells = [std::mem::take(&mut name), what].into_iter().chain(cells);
+            table.row(tone(row.compared.verdict), cells);
+        }
+    }
+    page.table(&table);
+}
+
+/// Three decimals; what is not nothing never reads as nothing.
+fn show_p(p: f64) -> String {
+    if p < 0.0005 { "<0.001".to_owned() } else { format!("{p:.3}") }
+}
+
+fn notes(page: &mut Page, comparison: &Comparison) {
+    // The answer says what a single run leaves open, and the table has no column that would need words.
+    if comparison.has_single_run() {
+        return;
+    }
+    let resamples = count(comparison.bootstrap.resamples as u64);
+    let is_normal =
+        |test: Option<RankTest>| test.is_some_and(|test| test.method == RankMethod::Normal);
+    let method = if comparison.metrics.iter().any(|record| is_normal(record.compared.rank_test)) {
+        format!("by the normal approximation, as there are more than {EXACT_RUNS_MAX} runs")
+    } else {
+        "exact, ties included".to_owned()
+    };
+    let text = format!(
+        "means and intervals are over runs, not requests: percentile bootstrap, {resamples} resamples; p: \
+         Mann-Whitney, two-sided, {method}, of each metric by itself; {}",
+        margins()
+    );
+    page.paragraph("note: ", &text, Tone::Dim);
+}
+
+#[cfg(test)]
+#[path = "text_tests.rs"]
+mod tests;

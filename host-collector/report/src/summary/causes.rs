@@ -1,0 +1,311 @@
+//! What the requests waited for: one ranked list over the phases of their I/O and the states of their
+//! vCPUs.
+//!
+//! A state of the vCPU is a cause only while the request needs the vCPU: before the host has its I/O,
+//! and after the I/O is done. In between it waits for the device, whatever the vCPU does, and what that
+//! was is context: it stays in [`IoClass::parts_ns`]. Where the phase is not known, the state is what
+//! is known, and it may be context only.
+
+use super::io::IoClass;
+use super::totals::{share, sum};
+use super::verdict::{DOMINANT_LEAD, DOMINANT_SHARE, label};
+use serde::{Deserialize, Serialize};
+use std::cmp::Reverse;
+use vslice_core::join::{Part, Phase};
+
+/// What has at least this share of the class's time is named where nothing dominates.
+pub const NAMED_SHARE: f64 = 0.1;
+
+/// What has at least this share of a whole stands for it in a sentence.
+pub const NEARLY_ALL: f64 = 0.95;
+
+/// A cause of the latency of a class of requests.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cause {
+    /// How far the host had come with the I/O.
+    pub phase: Phase,
+    /// What the vCPU did meanwhile; `None` for [`Phase::Device`], of which it is no cause.
+    pub part: Option<Part>,
+    /// For how long, over the attributed requests of the class.
+    pub total_ns: u64,
+    /// The share of the class's `latency_ns`, in [0, 1].
+    pub share: f64,
+}
+
+/// What kind of thing a cause is: causes of one kind have one cure, whichever phase they are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// The host's disk had the I/O.
+    Device,
+    /// The vCPU was runnable without a pCPU: `preempt_wait` and `wakeup_delay`.
+    PcpuWait,
+    /// The vCPU was on a pCPU, in whosever code.
+    OnPcpu,
+    /// Any other part.
+    State(Part),
+}
+
+impl Kind {
+    /// Of what the vCPU did; `None` for the device, of which that is no cause.
+    #[must_use]
+    pub fn of(part: Option<Part>) -> Kind {
+        match part {
+            None => Kind::Device,
+            Some(Part::PreemptWait | Part::WakeupDelay) => Kind::PcpuWait,
+            Some(part) if part.is_on_pcpu() => Kind::OnPcpu,
+            Some(part) => Kind::State(part),
+        }
+    }
+
+    /// Whether it is I/O inactivity once the data is there.
+    #[must_use]
+    pub fn is_inactivity(self) -> bool {
+        match self {
+            Kind::PcpuWait => true,
+            Kind::Device | Kind::OnPcpu => false,
+            Kind::State(part) => part.is_inactivity(),
+        }
+    }
+}
+
+impl Cause {
+    /// What kind of thing it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        Kind::of(self.part)
+    }
+
+    /// The cause as it is called on a page: `preemption wait, the data there`.
+    #[must_use]
+    pub fn label(&self) -> String {
+        in_phase(self.part.map_or(IN_DISK, label), Some(self.phase))
+    }
+}
+
+/// How the time in the device is called.
+const IN_DISK: &str = "in the host's disk";
+
+/// What it is and in which phase, if in one.
+fn in_phase(what: &str, phase: Option<Phase>) -> String {
+    match phase {
+        Some(Phase::Device) | None => what.to_owned(),
+        Some(Phase::Queued) => format!("{what}, before the host had the I/O"),
+        Some(Phase::Completed) => format!("{what}, the data there"),
+        Some(Phase::Unknown) => format!("{what}, I/O phase unknown"),
+    }
+}
+
+/// The causes of one kind.
+#[derive(Debug)]
+pub struct Group<'a> {
+    /// Which kind.
+    pub kind: Kind,
+    /// The causes.
+    pub causes: Vec<&'a Cause>,
+    /// How long they are together.
+    pub total_ns: u64,
+}
+
+impl Group<'_> {
+    /// How long those of a phase are.
+    #[must_use]
+    pub fn of_phase_ns(&self, phase: Phase) -> u64 {
+        self.sum_ns(|cause| cause.phase == phase)
+    }
+
+    fn of_part_ns(&self, part: Part) -> u64 {
+        self.sum_ns(|cause| cause.part == Some(part))
+    }
+
+    fn sum_ns(&self, is_meant: impl Fn(&Cause) -> bool) -> u64 {
+        let meant = self.causes.iter().filter(|cause| is_meant(cause));
+        sum(meant.map(|cause| cause.total_ns))
+    }
+
+    /// The part that nearly all of it is.
+    #[must_use]
+    pub fn only_part(&self) -> Option<Part> {
+        let mut parts = self.causes.iter().filter_map(|cause| cause.part);
+        parts.find(|part| share(self.of_part_ns(*part), self.total_ns) >= NEARLY_ALL)
+    }
+
+    /// The phase that nearly all of it is of.
+    #[must_use]
+    pub fn only_phase(&self) -> Option<Phase> {
+        let is_only = |phase: &Phase| share(self.of_phase_ns(*phase), self.total_ns) >= NEARLY_ALL;
+        Phase::ALL.into_iter().find(is_only)
+    }
+
+    /// What it is, whatever the phase.
+    #[must_use]
+    pub fn what(&self) -> &'static str {
+        match (self.kind, self.only_part()) {
+            (Kind::Device, _) => IN_DISK,
+            (Kind::State(part), _) | (_, Some(part)) => label(part),
+            (Kind::OnPcpu, None) => label(Part::OnPcpu),
+            (Kind::PcpuWait, None) => "without a pCPU though runnable",
+        }
+    }
+
+    /// The kind as [`Cause::label`] calls a cause.
+    #[must_use]
+    pub fn label(&self) -> String {
+        in_phase(self.what(), self.only_phase())
+    }
+}
+
+/// The causes by kind, the longest first.
+#[must_use]
+pub fn groups(causes: &[Cause]) -> Vec<Group<'_>> {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for cause in causes {
+        let kind = cause.kind();
+        let place = groups.iter().position(|group| group.kind == kind).unwrap_or_else(|| {
+            groups.push(Group { kind, causes: Vec::new(), total_ns: 0 });
+            groups.len() - 1
+        });
+        groups[place].causes.push(cause);
+        groups[place].total_ns = groups[place].total_ns.saturating_add(cause.total_ns);
+    }
+    groups.sort_by_key(|group| Reverse(group.total_ns));
+    groups
+}
+
+/// How much of a whole a kind makes, in shares of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Weight {
+    /// Which kind.
+    pub kind: Kind,
+    /// All of it.
+    pub share: f64,
+    /// What of it is of known phases.
+    pub known: f64,
+}
+
+impl Weight {
+    /// Whether this kind, the longest, explains the whole, of which the next one and the device have these
+    /// shares. A state of the vCPU that mostly lies in unknown phases does not, where as much is known to
+    /// be the device's.
+    #[must_use]
+    pub fn dominates(&self, next: f64, device: f64) -> bool {
+        self.share >= DOMINANT_SHARE
+            && self.share - next >= DOMINANT_LEAD
+            && !self.may_be_device(device)
+    }
+
+    /// Whether as much is known to be the device's as is known of this kind.
+    #[must_use]
+    pub fn may_be_device(&self, device: f64) -> bool {
+        self.kind != Kind::Device && self.known < device && device >= NAMED_SHARE
+    }
+}
+
+/// The causes of a class of this total latency, the longest first, those of the same length in the
+/// order of phases and parts. They add up to `latency_ns`; causes that took no time are left out.
+#[must_use]
+pub fn causes(io: &IoClass, latency_ns: u64) -> Vec<Cause> {
+    let of_phase = |phase| {
+        let parts: Vec<(Option<Part>, u64)> = match phase {
+            Phase::Device => vec![(None, io.phases_ns.get(&phase).copied().unwrap_or(0))],
+            Phase::Queued | Phase::Completed | Phase::Unknown => {
+                Part::ALL.into_iter().map(|part| (Some(part), io.get(phase, part))).collect()
+            }
+        };
+        parts.into_iter().map(move |(part, total_ns)| Cause {
+            phase,
+            part,
+            total_ns,
+            share: share(total_ns, latency_ns),
+        })
+    };
+    let all = Phase::ALL.into_iter().flat_map(of_phase);
+    let mut causes: Vec<Cause> = all.filter(|cause| cause.total_ns > 0).collect();
+    causes.sort_by_key(|cause| Reverse(cause.total_ns));
+    causes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::summary::SummaryBuilder;
+    use crate::summary::example::{self, blocked, preempted, request, running, woken};
+    use crate::summary::model::Summary;
+    use proptest::prelude::*;
+    use vslice_core::timeline::Reason;
+    use vslice_core::units::HostNs;
+
+    fn summary(requests: impl IntoIterator<Item = vslice_core::join::Breakdown>) -> Summary {
+        let mut builder = SummaryBuilder::new(example::START, example::vms());
+        requests.into_iter().for_each(|request| builder.breakdown(example::VM1, request));
+        builder.finish(example::facts(), &example::names())
+    }
+
+    fn row(phase: Phase, part: Option<Part>, total_ns: u64, share: f64) -> Cause {
+        Cause { phase, part, total_ns, share }
+    }
+
+    #[test]
+    fn the_vcpu_is_a_cause_while_the_request_needs_it_and_the_device_in_between() {
+        // queued: 1000 on the pCPU; device: the rest of that stay and half of the wait; completed: the rest.
+        let spans = vec![running(4_000), preempted(2_000, &[(201, 2_000)]), running(1_000)];
+        let mut known = request(0, HostNs(2_000_000_000), spans);
+        example::set_io(&mut known, 1_000, 5_000);
+        let unknown = request(1, HostNs(3_000_000_000), vec![blocked(Reason::Halt, 3_000)]);
+        let summary = summary([known, unknown]);
+        assert_eq!(
+            summary.causes.all,
+            [
+                row(Phase::Device, None, 4_000, 0.4),
+                row(Phase::Unknown, Some(Part::Halt), 3_000, 0.3),
+                row(Phase::Queued, Some(Part::OnPcpu), 1_000, 0.1),
+                row(Phase::Completed, Some(Part::OnPcpu), 1_000, 0.1),
+                row(Phase::Completed, Some(Part::PreemptWait), 1_000, 0.1),
+            ]
+        );
+        assert_eq!(summary.io.classes.all.get(Phase::Device, Part::PreemptWait), 1_000, "context");
+        let labels: Vec<String> = summary.causes.all.iter().map(Cause::label).collect();
+        assert_eq!(
+            labels,
+            [
+                "in the host's disk",
+                "halt, I/O phase unknown",
+                "on a pCPU, before the host had the I/O",
+                "on a pCPU, the data there",
+                "preemption wait, the data there",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_class_without_requests_has_no_causes() {
+        assert_eq!(summary([]).causes.all, []);
+    }
+
+    proptest! {
+        #[test]
+        fn causes_add_up_and_are_ranked(
+            drawn in prop::collection::vec((1..9_000_u64, 0..9_000_u64, 0..9_000_u64, 0..20_000_u64, 0..20_000_u64), 1..200)
+        ) {
+            let summary = summary((0_u64..).zip(drawn).map(|(index, (on, wait, woke, from, length))| {
+                let spans = vec![running(on), preempted(wait, &[]), woken(woke)];
+                let mut request = request(index, HostNs(2_000_000_000), spans);
+                let total = request.latency_ns();
+                if index % 4 != 0 {
+                    let from = from.min(total);
+                    example::set_io(&mut request, from, (from + length).min(total));
+                }
+                request
+            }));
+            for (causes, class) in [
+                (&summary.causes.all, &summary.classes.all),
+                (&summary.causes.p99, &summary.classes.p99),
+                (&summary.causes.p999, &summary.classes.p999),
+            ] {
+                let total_ns: u64 = causes.iter().map(|cause| cause.total_ns).sum();
+                prop_assert_eq!(total_ns, class.latency_ns);
+                prop_assert!(causes.is_sorted_by_key(|cause| Reverse(cause.total_ns)));
+                prop_assert!(causes.iter().all(|cause| (cause.phase == Phase::Device) == cause.part.is_none()));
+            }
+        }
+    }
+}

@@ -1,0 +1,661 @@
+//! The summary of a run as a value: what `summary.json` holds and what every renderer reads.
+//!
+//! The schema is [`SCHEMA`]; `schema.md` beside this file lists every key, and a test keeps the two
+//! together. Keys may be added within a version; renaming or removing one, or changing what it
+//! means, makes a new version. Times are whole nanoseconds. The few ratios are rounded to four
+//! decimals, so that they read the same on every machine and survive a round trip through JSON.
+//!
+//! # What the classes are
+//!
+//! `parts` and `classes` look at three sets of requests: `all`, those above the 99th percentile
+//! (`p99`) and those above the 99.9th (`p999`). A percentile is known only at the end of a run, and
+//! the memory of a run is bounded, so requests are not kept: their parts are summed per bucket of
+//! latency, and the buckets are those of the HDR histogram that gives the percentiles (log-linear,
+//! three significant digits). A percentile of that histogram is the upper edge of a bucket, so
+//! "slower than `threshold_ns`" is a union of whole buckets and its sums are exact: what is rounded
+//! is where the line is drawn (up to 0.1 % above the percentile), never what lies behind it.
+//!
+//! Percentiles are taken over every recorded request that has a place on the host's clock; sums of
+//! parts over those requests only that could be attributed. `classes.*.unattributable` says how
+//! many were left out.
+
+use super::causes::Cause;
+use super::clock::Clock;
+use super::evidence::{Sampled, ScheduledVcpu};
+use super::io::{Io, WorstIo};
+use super::quota::QuotaUse;
+use super::reason::OffReason;
+use super::service::{Engagement, ServiceThread, engagement};
+use super::totals::{ByClass, PartTotals, sum};
+use super::warning::Warning;
+use serde::{Deserialize, Serialize};
+use vslice_core::join::{Attribution, NoPhase, Part};
+use vslice_core::timeline::Reason;
+use vslice_core::units::{PcpuId, Tid, VcpuId};
+use vslice_trace::evidence::{Evidence, EvidenceLevel};
+
+/// The value of [`Summary::schema`].
+pub const SCHEMA: &str = "vslice.summary/3";
+
+/// Requests in [`Summary::worst`] at most.
+pub const WORST_MAX: usize = 5;
+
+/// Antagonists in any list of the summary at most, the longest first; the lists of the classes have the
+/// longest of each class, and so up to three times as many.
+pub const ANTAGONISTS_MAX: usize = 8;
+
+/// Characters of [`Antagonist::command`] at most.
+pub const COMMAND_CHARS_MAX: usize = 160;
+
+/// Stacks in [`Summary::stacks`] for each reason at most, the longest first.
+pub const STACKS_PER_REASON_MAX: usize = 5;
+
+/// Entries of [`Summary::lock_waits`] at most.
+pub const LOCK_WAITS_MAX: usize = 16;
+
+/// Reasons in [`Summary::exits`] for each vCPU and kind at most; what is beyond is one row more.
+pub const EXITS_MAX: usize = 32;
+
+/// Frames of a stack in [`ChainSpan::stack`] at most, the innermost first.
+pub const CHAIN_FRAMES_MAX: usize = 6;
+
+/// One run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// The name of the plan.
+    pub plan: String,
+    /// Whether the run came to its end.
+    pub status: RunStatus,
+    /// What ran the guests.
+    pub accelerator: Accelerator,
+    /// Where it ran.
+    pub environment: Environment,
+    /// Length of the measured window on the host's clock.
+    pub measured_ns: u64,
+    /// What became of the requests.
+    pub requests: Requests,
+    /// How long they took.
+    pub latency_ns: LatencyNs,
+    /// Where their time went: total nanoseconds by part, over the attributed requests of each
+    /// class. The parts of a class add up to its `classes.*.latency_ns`.
+    pub parts: ByClass<PartTotals>,
+    /// By how much each part of `parts` may be off, as the clocks may be: what the requests' own
+    /// errors add up to.
+    pub clock_error_ns: ByClass<PartTotals>,
+    /// What the classes of `parts` are, and who ran while their requests waited.
+    pub classes: ByClass<Class>,
+    /// How far the host had come with their I/O meanwhile.
+    pub io: Io,
+    /// What they waited for, over both: the longest first. The causes of a class add up to its
+    /// `classes.*.latency_ns`.
+    pub causes: ByClass<Vec<Cause>>,
+    /// How each vCPU's thread was scheduled.
+    pub vcpus: Vec<Vcpu>,
+    /// What the vCPU threads' waits for locks of their VMMs come to, the longest total first, at most
+    /// [`LOCK_WAITS_MAX`].
+    pub lock_waits: Vec<LockWaits>,
+    /// What the VMMs' threads that run no vCPU did for the vCPUs; those that did nothing are left out.
+    #[serde(default)]
+    pub service: Vec<ServiceThread>,
+    /// Exits by vCPU and reason, the longest total first; empty where they were not recorded.
+    pub exits: Vec<Exits>,
+    /// Where in the kernel the vCPU threads went off their pCPUs, at most
+    /// [`STACKS_PER_REASON_MAX`] for each reason.
+    pub stacks: Vec<StackTotal>,
+    /// The slowest requests, the slowest first; at most [`WORST_MAX`].
+    pub worst: Vec<WorstRequest>,
+    /// How guest times became host times.
+    pub clock: Clock,
+    /// Every hog that the plan asked for.
+    pub hogs: Vec<Hog>,
+    /// What the numbers rest on. Only of a run that was recorded do requests have parts, and vCPUs
+    /// timeslices and reasons.
+    pub evidence: Evidence,
+    /// What the vCPUs were seen to do, if the run was sampled.
+    pub sampled: Option<Sampled>,
+    /// What the scheduler counted of each vCPU's thread, if the run was not recorded.
+    pub scheduled: Vec<ScheduledVcpu>,
+    /// What the kernel dropped while it recorded.
+    pub lost: Lost,
+    /// What the collector itself took.
+    pub cost: Cost,
+    /// What the reader of the report should know before believing it.
+    pub warnings: Vec<Warning>,
+}
+
+impl Summary {
+    /// How far iothreads served this VM's disk; `None` if no request was made, or wakings were not recorded.
+    #[must_use]
+    pub fn engagement_of(&self, vm: &str) -> Option<Engagement> {
+        let is_known = self.evidence.level == EvidenceLevel::Recorded && self.requests.count > 0;
+        is_known.then(|| engagement(&self.service, vm))
+    }
+}
+
+/// Whether a run came to its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum RunStatus {
+    /// It did all that the plan asked for.
+    Complete,
+    /// It ended early; what was recorded until then is here.
+    Partial {
+        /// Why it ended.
+        reason: String,
+    },
+}
+
+/// What ran the guests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accelerator {
+    /// `kvm` or `tcg`.
+    pub name: String,
+    /// Why this one.
+    pub reason: String,
+}
+
+/// Where a run was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Environment {
+    /// The few lines of it that a page shows.
+    pub lines: Vec<String>,
+    /// All of it, as whoever looked put it down.
+    pub details: serde_json::Value,
+}
+
+/// What became of the requests.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Requests {
+    /// Requests recorded, attributed or not.
+    pub count: u64,
+    /// Requests that the guests made but could not record; they are in no other number but `iops`.
+    pub dropped: u64,
+    /// In how many stretches of time they were dropped.
+    pub dropped_intervals: u64,
+    /// Recorded requests whose latency cannot be given to causes.
+    pub unattributable: u64,
+    /// The same by the reason why; adds up to `unattributable`.
+    pub unattributable_by: UnattributableBy,
+    /// Recorded requests that ended with an error.
+    pub errors: u64,
+    /// Recorded requests that read fewer bytes than they asked for.
+    pub short: u64,
+    /// Bytes that the recorded requests read.
+    pub bytes: u64,
+    /// From the first submission to the last completion that have a place on the host's clock; `None` if
+    /// there are none.
+    pub elapsed_ns: Option<u64>,
+    /// Requests (those with a place on the host's clock, and dropped ones) in a second of `elapsed_ns`; `None`
+    /// if that is 0 or not known.
+    pub iops: Option<f64>,
+}
+
+/// Unattributable requests by reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct UnattributableBy {
+    /// They touch an interval in which records were lost.
+    pub lost: u64,
+    /// Their thread moved between vCPUs meanwhile.
+    pub moved: u64,
+    /// They lie, at least in part, outside what was recorded on the host.
+    pub not_recorded: u64,
+    /// They were stamped on a vCPU whose clock is not known. They have no latency, as those of the
+    /// next two.
+    pub no_clock: u64,
+    /// A clock stepped, and they were stamped on both sides, or on which one is not known.
+    pub clock_stepped: u64,
+    /// They were stamped at times that a clock may have shown twice.
+    pub clock_ambiguous: u64,
+}
+
+impl UnattributableBy {
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        sum([self.lost, self.moved, self.not_recorded, self.unplaced()])
+    }
+
+    /// Those that have no place on the host's clock.
+    #[must_use]
+    pub fn unplaced(&self) -> u64 {
+        sum([self.no_clock, self.clock_stepped, self.clock_ambiguous])
+    }
+}
+
+/// Latencies of all recorded requests that have a place on the host's clock; all `None` if there are
+/// none. `min`, `mean` (rounded) and `max` are exact, the percentiles are upper edges of buckets
+/// that are at most 0.1 % wide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LatencyNs {
+    /// The shortest.
+    pub min: Option<u64>,
+    /// The arithmetic mean.
+    pub mean: Option<u64>,
+    /// The median.
+    pub p50: Option<u64>,
+    /// The 90th percentile.
+    pub p90: Option<u64>,
+    /// The 99th percentile.
+    pub p99: Option<u64>,
+    /// The 99.9th percentile.
+    pub p999: Option<u64>,
+    /// The 99.99th percentile.
+    pub p9999: Option<u64>,
+    /// The longest.
+    pub max: Option<u64>,
+}
+
+/// A class of requests.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Class {
+    /// The class holds the requests slower than this; `None` for the class of all.
+    pub threshold_ns: Option<u64>,
+    /// Attributed requests in the class: those that `parts` sums.
+    pub count: u64,
+    /// Requests in the class that `parts` leaves out.
+    pub unattributable: u64,
+    /// Total latency of the `count` requests.
+    pub latency_ns: u64,
+    /// Of the `count` requests, those whose time could be of other parts as well, within the error
+    /// of the clock.
+    pub clock_uncertain: u64,
+    /// How long they waited for a pCPU: `preempt_wait` plus `wakeup_delay`.
+    pub wait_ns: u64,
+    /// Who ran there meanwhile, the longest first: the same in each class, the [`ANTAGONISTS_MAX`]
+    /// longest of each.
+    pub antagonists: Vec<ClassAntagonist>,
+    /// What threads beyond those listed ran.
+    pub others_ns: u64,
+    /// For how long nobody ran there: the pCPU was idle.
+    pub idle_ns: u64,
+    /// The part of `wait_ns` for which it is not known who ran.
+    pub unseen_ns: u64,
+}
+
+/// Who ran on a pCPU while requests of a class waited for it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClassAntagonist {
+    /// The VM that waited.
+    pub victim_vm: String,
+    /// The vCPU of that VM that waited.
+    pub victim_vcpu: VcpuId,
+    /// The pCPU that it waited for.
+    pub pcpu: PcpuId,
+    /// Who ran there, for how long, and the share of the class's `wait_ns`.
+    #[serde(flatten)]
+    pub antagonist: Antagonist,
+}
+
+/// Who ran while somebody else waited: all threads of one name and kind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Antagonist {
+    /// One of them: the one that ran longest in one go. Its name is what it was called when it ran.
+    #[serde(flatten)]
+    pub thread: NamedThread,
+    /// The process of that one, where it is known.
+    pub pid: Option<Tid>,
+    /// The command line of that process, where it could be read, as [`COMMAND_CHARS_MAX`] harmless
+    /// characters at most.
+    pub command: Option<String>,
+    /// How many threads they are. In the lists of the classes, over all requests.
+    pub threads: Members,
+    /// Of how many processes.
+    pub processes: Members,
+    /// For how long they ran, at least.
+    pub ran_ns: u64,
+    /// By how much that may be too little, as there was no room for their name at first: time of theirs
+    /// that is among the others'. 0 unless one wait met more than 32 names, one request 64, or the run
+    /// more than are kept.
+    pub error_ns: u64,
+    /// `ran_ns` as a share of the wait, in [0, 1].
+    pub share: f64,
+}
+
+/// How many there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Members {
+    /// So many are known.
+    pub count: u64,
+    /// Whether there are no more.
+    pub is_exact: bool,
+}
+
+/// A host thread as a person knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedThread {
+    /// The thread.
+    pub tid: Tid,
+    /// `vm2 vCPU1`, `vm1 main loop`, `kworker/1:1`, `idle`; `tid 4711` where no name is known.
+    pub name: String,
+    /// What it is to the vCPU that it is mentioned with.
+    pub kind: Relation,
+}
+
+/// What a thread is to a vCPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Relation {
+    /// Nobody: the pCPU was idle.
+    Idle,
+    /// The thread of another VM's vCPU.
+    OtherVmVcpu,
+    /// Another thread of another VM's VMM.
+    OtherVmThread,
+    /// The thread of another vCPU of the same VM, or of this vCPU itself.
+    OwnVmVcpu,
+    /// Another thread of the same VM's VMM.
+    OwnVmThread,
+    /// A thread of this vslice.
+    Collector,
+    /// A thread of another vslice.
+    OtherVslice,
+    /// A thread of the host's kernel.
+    KernelThread,
+    /// Any other task of the host.
+    HostTask,
+    /// Its name was never recorded.
+    Unknown,
+}
+
+/// How the thread of one vCPU was scheduled in the measured window.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Vcpu {
+    /// The VM's name.
+    pub vm: String,
+    /// The vCPU.
+    pub vcpu: VcpuId,
+    /// Its thread on the host.
+    pub tid: Tid,
+    /// How much of the window has spans, whatever their state.
+    pub observed_ns: u64,
+    /// How long the thread was on a pCPU, cut timeslices included.
+    pub on_pcpu_ns: u64,
+    /// Its timeslices.
+    pub timeslices: Timeslices,
+    /// Why it was off; one entry for every reason, also when it is 0.
+    pub off_cpu: Vec<OffCpu>,
+    /// What its quotas did; `None` if none was used up, or nobody knows.
+    #[serde(default)]
+    pub quota: Option<QuotaUse>,
+    /// How long it waited for a pCPU: `preempt_wait` plus `wakeup_delay`.
+    pub wait_ns: u64,
+    /// Who ran there meanwhile, the longest first, at most [`ANTAGONISTS_MAX`].
+    pub antagonists: Vec<Antagonist>,
+    /// What threads beyond those listed ran.
+    pub others_ns: u64,
+    /// For how long nobody ran there: the pCPU was idle.
+    pub idle_ns: u64,
+    /// The part of `wait_ns` for which it is not known who ran.
+    pub unseen_ns: u64,
+}
+
+/// The timeslices of one vCPU thread: its stays on a pCPU of which both ends were seen. All `None`
+/// if there are none. Percentiles are upper edges of buckets that are at most 0.1 % wide.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Timeslices {
+    /// How many.
+    pub count: u64,
+    /// Their mean, rounded.
+    pub mean_ns: Option<u64>,
+    /// Coefficient of variation: sample standard deviation over mean. `None` for fewer than two
+    /// timeslices, or a mean of 0.
+    pub cv: Option<f64>,
+    /// The 10th percentile.
+    pub p10_ns: Option<u64>,
+    /// The median.
+    pub p50_ns: Option<u64>,
+    /// The 90th percentile.
+    pub p90_ns: Option<u64>,
+    /// The 99th percentile.
+    pub p99_ns: Option<u64>,
+    /// The longest.
+    pub max_ns: Option<u64>,
+}
+
+/// One reason for being off a pCPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OffCpu {
+    /// The reason.
+    pub reason: OffReason,
+    /// How many spans.
+    pub count: u64,
+    /// Their total length.
+    pub total_ns: u64,
+    /// The longest of them.
+    pub max_ns: Option<u64>,
+}
+
+/// The waits of one vCPU for one kind of lock, by who let go and for which device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LockWaits {
+    /// The VM.
+    pub vm: String,
+    /// The vCPU that waited.
+    pub vcpu: VcpuId,
+    /// `bql`, `bql_inferred`, `qemu_lock` or `vmm_lock`.
+    pub reason: Reason,
+    /// Who let go of the lock.
+    pub released_by: NamedThread,
+    /// The device that made the vCPU need the lock: its name where QEMU's memory map tells, else
+    /// its address; `None` where it was not recorded.
+    pub device: Option<String>,
+    /// How many waits.
+    pub count: u64,
+    /// Their total length, from going to sleep to being woken.
+    pub total_ns: u64,
+    /// The longest of them.
+    pub max_ns: u64,
+    /// Of how many it is certain for how long the releaser had held the lock.
+    pub held_count: u64,
+    /// For how long it had, in total of those.
+    pub held_ns: u64,
+}
+
+/// The exits of one vCPU for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exits {
+    /// The VM.
+    pub vm: String,
+    /// The vCPU.
+    pub vcpu: VcpuId,
+    /// Out of what.
+    pub kind: ExitKind,
+    /// The kernel's name of the reason, or its number; `others` for those beyond [`EXITS_MAX`].
+    pub reason: String,
+    /// How many, of those that saw the guest entered again.
+    pub count: u64,
+    /// Their total length, until then: `kvm_ns`, `vmm_ns` and `off_ns` together.
+    pub total_ns: u64,
+    /// The longest of them.
+    pub max_ns: u64,
+    /// Of their time, that on a pCPU in KVM.
+    pub kvm_ns: u64,
+    /// That on a pCPU in the VMM, and in KVM on the way back from there.
+    pub vmm_ns: u64,
+    /// That off the pCPU.
+    pub off_ns: u64,
+}
+
+/// Out of what an exit goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitKind {
+    /// Out of the guest, by a reason of the hardware.
+    Hardware,
+    /// Out of KVM to the VMM, within a hardware exit.
+    Userspace,
+}
+
+/// One place in the kernel where vCPU threads went off their pCPUs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StackTotal {
+    /// Why the threads left.
+    pub reason: OffReason,
+    /// How many.
+    pub count: u64,
+    /// Their total length.
+    pub total_ns: u64,
+    /// Symbols, the innermost first; a single one in parentheses where there is no stack to show.
+    pub frames: Vec<String>,
+}
+
+/// One of the slowest requests.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorstRequest {
+    /// The VM that made it.
+    pub vm: String,
+    /// The vCPU that it was submitted on.
+    pub vcpu: VcpuId,
+    /// Its index in order of submission.
+    pub index: u64,
+    /// Its submission, since the start of the measured window; negative if it was made before.
+    pub start_ns: i64,
+    /// How long it took.
+    pub latency_ns: u64,
+    /// Bytes read, or the negated errno.
+    pub result: i32,
+    /// How far its ends may be off on the host's clock.
+    pub clock_bound_ns: u64,
+    /// Whether the parts may be believed.
+    pub attribution: AttributionName,
+    /// Its latency by part.
+    pub parts: PartTotals,
+    /// By how much each part may be off, as the clocks may be; 0 unless it is attributed.
+    pub clock_error_ns: PartTotals,
+    /// When the host had its I/O.
+    pub io: Option<WorstIo>,
+    /// Why that is not known; `None` if it is.
+    pub io_unknown: Option<NoPhase>,
+    /// What the vCPU's thread did meanwhile, in order of time.
+    pub chain: Vec<ChainSpan>,
+    /// Spans that the chain leaves out at its end.
+    pub chain_cut_count: u64,
+}
+
+/// [`Attribution`] as it is written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttributionName {
+    /// All of it lies on a known timeline.
+    Attributed,
+    /// It touches an interval in which records were lost.
+    Lost,
+    /// Its thread moved between vCPUs meanwhile.
+    Moved,
+    /// It lies, at least in part, outside what was recorded on the host.
+    NotRecorded,
+}
+
+impl From<Attribution> for AttributionName {
+    fn from(attribution: Attribution) -> Self {
+        match attribution {
+            Attribution::Attributed => AttributionName::Attributed,
+            Attribution::Lost => AttributionName::Lost,
+            Attribution::Moved => AttributionName::Moved,
+            Attribution::NotRecorded => AttributionName::NotRecorded,
+        }
+    }
+}
+
+/// One span of a [`WorstRequest`]: what the host was doing to the vCPU.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChainSpan {
+    /// Its beginning, since the submission of the request.
+    pub offset_ns: u64,
+    /// Its length.
+    pub length_ns: u64,
+    /// What it counts as; `on_pcpu` also for a stay of which `split` tells more.
+    pub part: Part,
+    /// In whose code the thread was while it stayed on its pCPU, where that was recorded.
+    pub split: Option<StaySplit>,
+    /// Why the thread left its pCPU, where it had left.
+    pub reason: Option<OffReason>,
+    /// The lock that it slept on, as an address in the VMM.
+    pub lock_address: Option<u64>,
+    /// The device that the guest had touched, if that is why the VMM ran: its name or its address.
+    pub device: Option<String>,
+    /// The pCPU that the thread was on, was taken from or was woken for.
+    pub pcpu: Option<PcpuId>,
+    /// Who woke the thread, where it slept and the waking was seen.
+    pub waker: Option<NamedThread>,
+    /// Who ran while the thread waited, the longest first, at most [`ANTAGONISTS_MAX`].
+    pub antagonists: Vec<Antagonist>,
+    /// What threads beyond those listed ran.
+    pub others_ns: u64,
+    /// For how long nobody ran there: the pCPU was idle.
+    pub idle_ns: u64,
+    /// Where in the kernel it went off, innermost frame first, at most [`CHAIN_FRAMES_MAX`].
+    pub stack: Vec<String>,
+    /// Why nothing is known, where `part` is `unknown`.
+    pub why_unknown: Option<WhyUnknown>,
+}
+
+/// In whose code a thread was while it stayed on a pCPU. What is left of the stay's length was not
+/// recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StaySplit {
+    /// In the guest.
+    pub guest_ns: u64,
+    /// In KVM.
+    pub kvm_ns: u64,
+    /// In the VMM.
+    pub vmm_ns: u64,
+    /// How often it left the guest within the stay.
+    pub exits: u64,
+}
+
+/// Why a span is unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhyUnknown {
+    /// Before the first event that tells of the thread.
+    NotYetSeen,
+    /// Records were lost.
+    Lost,
+    /// The thread had ended.
+    Ended,
+    /// The thread slept, but no stack says where.
+    NoStack,
+    /// The thread slept where no rule knows what for; the stack is kept.
+    NoRule,
+}
+
+/// One hog.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hog {
+    /// The VM's name.
+    pub vm: String,
+    /// The vCPU that it is pinned to.
+    pub vcpu: VcpuId,
+    /// How often its loop counted within the run.
+    pub count: u64,
+}
+
+/// What the kernel dropped while it recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Lost {
+    /// Records dropped.
+    pub records: u64,
+    /// In how many stretches of time.
+    pub intervals: u64,
+    /// For how much of the measured window they were lost on some pCPU.
+    pub total_ns: u64,
+}
+
+/// What the collector itself took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Cost {
+    /// CPU time of the collector's threads in the measured window.
+    pub collector_cpu_ns: u64,
+    /// For how long they were runnable and had no pCPU, all added up.
+    #[serde(default)]
+    pub collector_run_delay_ns: u64,
+    /// Host events recorded.
+    pub events: u64,
+    /// Those of them that tell what KVM did: most of them exits and entries, if those were recorded.
+    pub kvm_events: u64,
+    /// Bytes written to the run directory.
+    pub bytes: u64,
+}

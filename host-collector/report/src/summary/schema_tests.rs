@@ -1,0 +1,269 @@
+//! Holds `schema.md` and the model together.
+
+use super::collect::SummaryBuilder;
+use super::example;
+use super::model::{ClassAntagonist, RunStatus, SCHEMA, Summary};
+use super::warning::Warning;
+use crate::summary::io::UnphasedBy;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use vslice_core::join::{Part, Phase};
+use vslice_core::units::VcpuId;
+use vslice_trace::evidence::EvidenceLevel;
+
+const SCHEMA_MD: &str = include_str!("schema.md");
+
+/// Key to JSON types, as `schema.md` says.
+fn documented() -> BTreeMap<String, BTreeSet<String>> {
+    let rows = SCHEMA_MD.lines().filter(|line| line.starts_with("| `"));
+    let rows = rows.filter_map(|line| {
+        let [_, key, types, _, _] = line.split('|').collect::<Vec<_>>()[..] else { return None };
+        let types = types.trim().split(" or ").map(str::to_owned).collect();
+        Some((key.trim().trim_matches('`').to_owned(), types))
+    });
+    rows.collect()
+}
+
+/// Adds the keys below `value` with the JSON types that they are seen with.
+fn visit(key: &str, value: &Value, seen: &mut BTreeMap<String, BTreeSet<String>>) {
+    let mut note = |name: &str| {
+        seen.entry(key.to_owned()).or_default().insert(name.to_owned());
+    };
+    if key == "environment.details" {
+        return note("any");
+    }
+    match value {
+        Value::Null => note("null"),
+        Value::Bool(_) => note("boolean"),
+        Value::String(_) => note("string"),
+        Value::Number(number) if number.is_f64() => note("number"),
+        Value::Number(_) => note("integer"),
+        Value::Array(values) => {
+            values.iter().for_each(|value| visit(&format!("{key}[]"), value, seen));
+        }
+        Value::Object(fields) => {
+            let is_nullable = ["waker", "split", "quota"].iter().any(|end| key.ends_with(end));
+            if is_nullable || ["worst[].io", "sampled"].contains(&key) {
+                note("object");
+            }
+            for (name, value) in fields {
+                let is_part = Part::ALL.iter().any(|part| part.name() == name);
+                let is_class =
+                    ["classes", "parts", "clock_error_ns", "io.classes", "causes"].contains(&key);
+                let is_phase = [".phases_ns", ".parts_ns"].iter().any(|end| key.ends_with(end));
+                let name = match name.as_str() {
+                    _ if is_phase => "<phase>",
+                    _ if is_part => "<part>",
+                    _ if is_class => "<class>",
+                    name => name,
+                };
+                let is_warning = key == "warnings[]" && name != "kind";
+                let child = if key.is_empty() { name.to_owned() } else { format!("{key}.{name}") };
+                if !is_warning {
+                    visit(&child, value, seen);
+                }
+            }
+        }
+    }
+}
+
+/// Some runs that between them have every key and every null.
+fn summaries() -> [Summary; 7] {
+    let empty = SummaryBuilder::new(example::START, example::vms());
+    let empty = empty.finish(example::facts(), &example::names());
+    let mut killed = example::sampled();
+    killed.scheduled[0].timeslice_mean_ns = None;
+    killed.sampled.iter_mut().for_each(|sampled| sampled.own_share = None);
+    let mut partial = example::summary();
+    partial.status = RunStatus::Partial { reason: "interrupted".to_owned() };
+    partial.clock.bound_ns = None;
+    let disk = &mut partial.io.disks[0];
+    (disk.reason, disk.device) = (Some("it is in memory".to_owned()), None);
+    disk.unmapped_reason = Some("the file system does not map it".to_owned());
+    partial.lock_waits.iter_mut().for_each(|waits| waits.device = None);
+    let ClassAntagonist { antagonist, .. } = &mut partial.classes.all.antagonists[0];
+    (antagonist.pid, antagonist.command) = (None, None);
+    let ran = partial.worst[0].chain.iter_mut().flat_map(|span| &mut span.antagonists);
+    ran.for_each(|antagonist| (antagonist.pid, antagonist.command) = (None, None));
+    let unsound = example::unsound_clock();
+    [example::summary(), partial, example::with_exits(), example::sampled(), killed, unsound, empty]
+}
+
+#[test]
+fn every_key_is_documented_with_its_type_and_none_beside() {
+    let mut seen = BTreeMap::new();
+    for summary in summaries() {
+        visit("", &serde_json::to_value(&summary).unwrap(), &mut seen);
+    }
+    let documented = documented();
+    for (key, types) in &seen {
+        assert_eq!(documented.get(key), Some(types), "`{key}` in schema.md");
+    }
+    let unseen: Vec<_> = documented.keys().filter(|key| !seen.contains_key(*key)).collect();
+    assert!(unseen.is_empty(), "documented but not there: {unseen:?}");
+}
+
+#[test]
+fn the_keys_that_users_rely_on_are_there() {
+    let json = serde_json::to_value(example::summary()).unwrap();
+    assert_eq!(json["schema"], SCHEMA);
+    for pointer in [
+        "/requests/count",
+        "/requests/dropped",
+        "/requests/unattributable",
+        "/latency_ns/p50",
+        "/latency_ns/p99",
+        "/latency_ns/p999",
+        "/latency_ns/max",
+        "/vcpus/0/vcpu",
+        "/vcpus/1/timeslices/count",
+        "/vcpus/1/timeslices/mean_ns",
+        "/vcpus/1/timeslices/p50_ns",
+        "/vcpus/1/timeslices/p99_ns",
+        "/vcpus/1/timeslices/max_ns",
+        "/vcpus/0/off_cpu/0/count",
+        "/vcpus/0/off_cpu/0/total_ns",
+        "/clock/bound_ns",
+        "/lost/records",
+        "/lost/intervals",
+    ] {
+        assert!(json.pointer(pointer).is_some_and(Value::is_u64), "{pointer}");
+    }
+    for pointer in ["/vcpus/0/vm", "/vcpus/0/off_cpu/0/reason", "/clock/method"] {
+        assert!(json.pointer(pointer).is_some_and(Value::is_string), "{pointer}");
+    }
+    assert!(json["vcpus"][1]["timeslices"]["cv"].is_f64());
+    for class in ["all", "p99", "p999"] {
+        for part in Part::ALL {
+            assert!(json["parts"][class][part.name()].is_u64(), "parts.{class}.{}", part.name());
+        }
+        let parts_ns: u64 =
+            json["parts"][class].as_object().unwrap().values().filter_map(Value::as_u64).sum();
+        assert_eq!(json["classes"][class]["latency_ns"], parts_ns);
+        let io = &json["io"]["classes"][class];
+        for part in Part::ALL {
+            let of_phase = |phase: Phase| io["parts_ns"][phase.name()][part.name()].as_u64();
+            let over_phases = Phase::ALL.into_iter().filter_map(of_phase).sum::<u64>();
+            assert_eq!(json["parts"][class][part.name()], over_phases, "{class} {part:?}");
+        }
+        let phases_ns: u64 =
+            io["phases_ns"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
+        assert_eq!(phases_ns, parts_ns);
+    }
+}
+
+/// One warning of every kind.
+fn warnings() -> Vec<Warning> {
+    let (count, records, intervals, share) = (1, 1, 1, 0.5);
+    let (vm, vcpu) = ("vm1".to_owned(), VcpuId(0));
+    vec![
+        Warning::NoRequests,
+        Warning::LostRecords { records, intervals },
+        Warning::DroppedRequests { count, intervals },
+        Warning::NotRecorded { level: EvidenceLevel::Sampled, reason: "not allowed".to_owned() },
+        Warning::SampleBias { vm: vm.clone(), vcpu, sampled: 0.25, counted: 0.5 },
+        Warning::MissingEvidence {
+            name: "kvm/kvm_pio".to_owned(),
+            costs: "devices have no names".to_owned(),
+        },
+        Warning::Unattributable { count, share },
+        Warning::Unplaced { count },
+        Warning::FailedRequests { errors: count, short: 0 },
+        Warning::UnknownTail { share },
+        Warning::UnknownPhases {
+            share,
+            p99_share: share,
+            requests: count,
+            by: UnphasedBy { unfinished: count, ..UnphasedBy::default() },
+            hidden: vec![],
+        },
+        Warning::ThinTail { class: "p99".to_owned(), count },
+        Warning::ClockBound { bound_ns: 1_000, p99_ns: 2_000 },
+        Warning::ClockViolated { count, worst_ns: 1_000 },
+        Warning::KvmClockViolated { count, worst_ns: 1_000 },
+        Warning::PtpClockViolated { count, worst_ns: 1_000 },
+        Warning::HogClockViolated { count, worst_ns: 1_000 },
+        Warning::ClockStepped { vm: vm.clone(), vcpu, count, step_ns: 0 },
+        Warning::ClocksApart { vm: vm.clone(), vcpu, other_vcpu: VcpuId(1), apart_ns: 15_700_000 },
+        Warning::HogDidNotCount { vm: vm.clone(), vcpu },
+        Warning::CollectorRan { vm: vm.clone(), vcpu, share },
+        Warning::CollectorWaited { waited_ns: 2_900_000_000, measured_ns: 3_000_000_000 },
+        Warning::Throttled {
+            vm,
+            count: 37,
+            throttled_ns: 1_200_000_000,
+            group: "/sys/fs/cgroup/vm1".to_owned(),
+            quota_ns: Some(20_000_000),
+            period_ns: Some(50_000_000),
+        },
+        Warning::Notice { text: "vm1: the disk is slow".to_owned() },
+    ]
+}
+
+#[test]
+fn every_warning_is_documented_with_its_fields() {
+    let rows: Vec<String> = warnings()
+        .iter()
+        .map(|warning| {
+            let json = serde_json::to_value(warning).unwrap();
+            let fields = json.as_object().unwrap().keys().filter(|key| *key != "kind");
+            let fields: Vec<_> = fields.map(|key| format!("`{key}`")).collect();
+            let row = format!("| `{}` | {} |", json["kind"].as_str().unwrap(), fields.join(", "));
+            row.replace("|  |", "| |")
+        })
+        .collect();
+    let (_, table) = SCHEMA_MD.split_once("| kind | fields |").unwrap();
+    let table: Vec<&str> = table.lines().filter(|line| line.starts_with("| `")).collect();
+    assert_eq!(table, rows);
+}
+
+#[test]
+fn every_warning_reads_as_a_sentence() {
+    let sentences: Vec<String> = warnings().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        sentences,
+        [
+            "no request was recorded",
+            "the kernel dropped 1 scheduler event in 1 interval; requests that touch one are \
+             unattributable",
+            "the guests could not record 1 request, in 1 interval; no latency here knows of them",
+            "no event was recorded, only sampled: shares are estimates, lengths and counts of waits \
+             are not known, nor what happened to single requests (not allowed)",
+            "the samples of vm1 vCPU0 are biased: they show it running or waiting for 25.0 % of its \
+             time, the kernel counted 50.0 %; does it share the collector's pCPU?",
+            "kvm/kvm_pio is missing: devices have no names",
+            "1 request (50.0 %) could not be given to causes: they are among the latencies, \
+             not in the answer",
+            "no latency is known of 1 request: a guest's clock stepped, or is not known",
+            "1 request failed, 0 read less than asked for",
+            "of the time of the requests above the 99th percentile, 50.0 % is unknown: another \
+             cause may lie in it",
+            "for 50.0 % of the requests' time, above p99 50.0 %, it is not known how far the host was \
+             with their I/O, so queued, device and completed are of the rest: 1 request (1 whose I/O \
+             was not seen to end)",
+            "the answer rests on 1 request above the 99th percentile: it may be chance",
+            "request times may be off by 1.00 us on the host's clock, which is a lot beside a 99th \
+             percentile of 2.00 us",
+            "the clock is wrong: the host's I/O of 1 request lies beyond what the guest saw of it, by \
+             up to 1.00 us more than request times may be off",
+            "KVM's offsets of the guests' TSCs contradict the round trips with the guests 1 time, by up to \
+             1.00 us: request times may be off by more than they say",
+            "the host's clock, as KVM told it to the guests, contradicts the round trips with them 1 time, \
+             by up to 1.00 us: request times may be off by more than they say",
+            "the clock is wrong: hogs ran in their guests 1 time that the host had their vCPUs off their \
+             pCPUs, by up to 1.00 us more than request times may be off",
+            "the clock of vm1 vCPU0 stepped 1 time, or its rate changed; requests at a step are \
+             left out",
+            "the clocks of vm1 vCPU0 and vCPU1 are at least 15.7 ms apart",
+            "the hog on vm1 vCPU0 never counted: this vCPU was not kept busy",
+            "vslice itself ran where vm1 vCPU0 waited to run, for 50.0 % of its time: so much of its waits \
+             is of being looked at",
+            "vslice's own threads waited 2.90 s of 3.00 s for a pCPU, and a guest that does not hear of it in \
+             time stops its load: give it a pCPU that has room (collector_pcpu), or its control group or \
+             session a larger share",
+            "the quota of vm1 (20.0 ms in every 50.0 ms, /sys/fs/cgroup/vm1) was used up 37 times; \
+             threads were kept off for 1.20 s, all pCPUs together",
+            "vm1: the disk is slow",
+        ]
+    );
+}

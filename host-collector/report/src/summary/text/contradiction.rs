@@ -1,0 +1,29 @@
+//! What is printed instead of numbers of which some are wrong, and nobody knows which.
+
+use super::page::{Page, Tone};
+use crate::summary::laws;
+use crate::summary::model::Summary;
+use vslice_spec::quantity::count;
+
+/// Says that a summary contradicts itself, and how, of no more than so many laws with so many lines each;
+/// `false` if it does not, and nothing is said.
+pub(super) fn contradiction(
+    page: &mut Page,
+    summary: &Summary,
+    (laws_max, lines_max): (usize, usize),
+) -> bool {
+    let Err(inconsistent) = laws::check(summary) else { return false };
+    let text = "this report contradicts itself, so none of it is to be believed. That is a fault of vslice: \
+                please report it, with the run directory.";
+    page.paragraph("INCONSISTENT: ", text, Tone::Alarm);
+    let violations = &inconsistent.violations;
+    for violation in violations.iter().take(laws_max) {
+        page.short_paragraph("  ", violation, Tone::Plain, lines_max);
+    }
+    let more = violations.len().saturating_sub(laws_max);
+    if more > 0 {
+        let text = format!("and {} more: --full has them all", count(more as u64));
+        page.paragraph("  ", &text, Tone::Plain);
+    }
+    true
+}

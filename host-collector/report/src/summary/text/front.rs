@@ -1,0 +1,310 @@
+//! The page that is printed by default: the answer first, and no more than a screen of it.
+
+use super::contradiction::contradiction;
+use super::page::{Page, Table, Tone, shorten};
+use super::{NAME_CHARS_MAX, Style, chain, full, sampled, tables, vcpus};
+use crate::summary::causes::Cause;
+use crate::summary::model::{Class, ClassAntagonist, Lost, RunStatus, Summary};
+use crate::summary::totals::share;
+use crate::summary::verdict::verdict;
+use vslice_spec::quantity::{bytes, count, counted, duration, percent};
+use vslice_trace::evidence::EvidenceLevel;
+
+/// Lines of a page of 100 columns or more at most, whatever the run was.
+pub const LINES_MAX: usize = 45;
+
+/// Lines of the status, of why a run is partial, and of the sentences, at 100 columns.
+const STATUS_LINES_MAX: usize = 2;
+const REASON_LINES_MAX: usize = 2;
+const VERDICT_LINES_MAX: usize = 5;
+
+/// Lines of the tables with their headings and the blank lines before them, at 100 columns.
+const CAUSES_LINES_MAX: usize = 9;
+const WHO_LINES_MAX: usize = 8;
+const VCPUS_LINES_MAX: usize = 15;
+const RIVALS_LINES_MAX: usize = 12;
+
+/// Causes and antagonists that are listed, and the share that makes them worth a line.
+const CAUSES_MAX: usize = 5;
+const ANTAGONISTS_MAX: usize = 4;
+const LISTED_SHARE_MIN: f64 = 0.01;
+
+/// Warnings that are printed, and lines of each.
+const WARNINGS_MAX: usize = 3;
+const WARNING_LINES_MAX: usize = 2;
+
+/// Laws that a summary breaks and that are named, and lines of each.
+const VIOLATIONS_MAX: usize = 10;
+const VIOLATION_LINES_MAX: usize = 2;
+
+/// What a page of this width may have for each so many lines of one of 100 columns.
+fn lines(lines_count: usize, style: Style) -> usize {
+    (lines_count * 100).div_ceil(style.width.clamp(1, 100))
+}
+
+/// The answer: what the run was, what the requests waited for, because of whom, the slowest of them, and
+/// what limits all that. At 100 columns it has [`LINES_MAX`] lines at most.
+#[must_use]
+pub fn render(summary: &Summary, style: Style) -> String {
+    let mut page = Page::new(style);
+    status(&mut page, summary, style);
+    page.blank();
+    if contradiction(&mut page, summary, (VIOLATIONS_MAX, lines(VIOLATION_LINES_MAX, style))) {
+        return page.into_text();
+    }
+    answer(page, summary, style)
+}
+
+/// The rest of the page, of a summary that does not contradict itself.
+fn answer(mut page: Page, summary: &Summary, style: Style) -> String {
+    page.short_paragraph("", &verdict(summary), Tone::Strong, lines(VERDICT_LINES_MAX, style));
+    let mut limits = Page::new(style);
+    self::limits(&mut limits, summary, style);
+    let limits_count = limits.lines_count();
+    // However much there is to tell, what limits it has its room.
+    let left = |page: &Page, lines_max: usize| {
+        let taken = page.lines_count() + limits_count;
+        lines(lines_max, style).min(lines(LINES_MAX, style).saturating_sub(taken))
+    };
+    let has_events = summary.evidence.level == EvidenceLevel::Recorded;
+    if summary.requests.count > 0 {
+        latency(&mut page, summary);
+    }
+    match (has_events, summary.requests.count > 0) {
+        // Without a window there is nothing that shares could be of.
+        _ if summary.measured_ns == 0 => {}
+        (true, true) => {
+            let room = left(&page, CAUSES_LINES_MAX);
+            page.fitting(room, CAUSES_MAX, |page, rows| causes(page, summary, rows));
+            let room = left(&page, WHO_LINES_MAX);
+            page.fitting(room, ANTAGONISTS_MAX, |page, rows| who(page, summary, rows));
+            let room = left(&page, LINES_MAX);
+            page.fitting(room, chain::LINES_MAX, |page, rows| chain::slowest(page, summary, rows));
+        }
+        (true, false) => {
+            let room = left(&page, VCPUS_LINES_MAX);
+            page.fitting(room, room, |page, rows| vcpus::off_cpu(page, summary, rows));
+            let room = left(&page, RIVALS_LINES_MAX);
+            page.fitting(room, room, |page, rows| vcpus::antagonists(page, summary, rows));
+        }
+        (false, _) => {
+            let room = left(&page, RIVALS_LINES_MAX);
+            page.fitting(room, room, |page, rows| sampled::scheduled(page, summary, rows));
+            let room = left(&page, VCPUS_LINES_MAX);
+            page.fitting(room, room, |page, rows| sampled::shares(page, summary, rows));
+        }
+    }
+    page.append(limits);
+    page.into_text()
+}
+
+/// What the run was and how far it may be believed, in a line.
+fn status(page: &mut Page, summary: &Summary, style: Style) {
+    let is_partial = summary.status != RunStatus::Complete;
+    let pieces = [
+        Some(format!(
+            "{}{}, {} under {}, {} {}",
+            if is_partial { "PARTIAL" } else { "complete" },
+            sampled::label(summary.evidence.level),
+            guests(summary),
+            shorten(&summary.accelerator.name, NAME_CHARS_MAX),
+            duration(summary.measured_ns),
+            match summary.evidence.level {
+                EvidenceLevel::Recorded => "recorded",
+                EvidenceLevel::Sampled | EvidenceLevel::Totals => "measured",
+            },
+        )),
+        clock(summary),
+        Some(losses(summary)),
+    ];
+    let pieces: Vec<String> = pieces.into_iter().flatten().collect();
+    let lead = format!("vslice {}: ", shorten(&summary.plan, NAME_CHARS_MAX));
+    let text = format!("{lead}{}", pieces.join("; "));
+    let tone = if is_partial { Tone::Alarm } else { Tone::Plain };
+    page.short_paragraph("", &text, tone, lines(STATUS_LINES_MAX, style));
+    if let RunStatus::Partial { reason } = &summary.status {
+        let text = format!("it ended early: {reason}");
+        page.short_paragraph("  ", &text, Tone::Alarm, lines(REASON_LINES_MAX, style));
+    }
+}
+
+/// How many VMs.
+fn guests(summary: &Summary) -> String {
+    let mut vms: Vec<&str> = summary.vcpus.iter().map(|vcpu| vcpu.vm.as_str()).collect();
+    vms.extend(summary.scheduled.iter().map(|vcpu| vcpu.vm.as_str()));
+    vms.sort_unstable();
+    vms.dedup();
+    counted(vms.len() as u64, "guest")
+}
+
+fn clock(summary: &Summary) -> Option<String> {
+    let clock = &summary.clock;
+    let violations = [
+        clock.check.violations,
+        clock.kvm_check().violations,
+        clock.ptp_check().violations,
+        clock.hog_check().violations,
+    ];
+    if violations.iter().any(|count| *count > 0) {
+        return Some("clock VIOLATED".to_owned());
+    }
+    clock.bound_ns.map(|bound_ns| format!("clock within {}", duration(bound_ns)))
+}
+
+/// What was lost, in a few words.
+fn losses(summary: &Summary) -> String {
+    if summary.measured_ns == 0 {
+        return "nothing was measured".to_owned();
+    }
+    let (lost, dropped) = (&summary.lost, summary.requests.dropped);
+    let mut words = Vec::new();
+    if *lost != Lost::default() {
+        words.push(format!("{} lost", counted(lost.records, "scheduler event")));
+    }
+    if dropped > 0 {
+        words.push(format!("{} dropped", counted(dropped, "request")));
+    }
+    if let Some(sampled) = summary.sampled.as_ref().filter(|sampled| sampled.gap_rounds > 0) {
+        words.push(format!("{} of samples left out", counted(sampled.gap_rounds, "round")));
+    }
+    match summary.status {
+        _ if !words.is_empty() => words.join(", "),
+        RunStatus::Complete => "nothing lost".to_owned(),
+        RunStatus::Partial { .. } => "no loss was told of until it ended".to_owned(),
+    }
+}
+
+fn latency(page: &mut Page, summary: &Summary) {
+    let requests = &summary.requests;
+    let mut note = counted(requests.count, "request");
+    if let Some((rate, elapsed_ns)) = requests.iops.zip(requests.elapsed_ns) {
+        let (rate, bytes) = (full::iops(rate), bytes(requests.bytes));
+        note.push_str(&format!(", {rate} IOPS, {bytes} in {}", duration(elapsed_ns)));
+    }
+    if requests.unattributable > 0 && summary.evidence.level == EvidenceLevel::Recorded {
+        note.push_str(&format!("; {} not given to causes", count(requests.unattributable)));
+    }
+    page.heading("Latency", &note);
+    tables::percentiles(page, summary);
+}
+
+/// The class that the answer is about, as the sentence chooses it: the slow requests, or all of them where
+/// none is slower than the others.
+fn asked(summary: &Summary) -> (&'static str, &Class, &[Cause]) {
+    if summary.classes.p99.count > 0 {
+        ("above p99", &summary.classes.p99, &summary.causes.p99)
+    } else {
+        ("all", &summary.classes.all, &summary.causes.all)
+    }
+}
+
+fn causes(page: &mut Page, summary: &Summary, rows_max: usize) {
+    let (name, class, causes) = asked(summary);
+    if class.latency_ns == 0 {
+        return;
+    }
+    page.heading("Causes", "what the requests waited for: total, share of their latency");
+    let mut table = Table::new("l rr rr");
+    let has_both = class.threshold_ns.is_some();
+    let head = ["", name, "", "all", ""];
+    table.row(Tone::Dim, head.into_iter().take(if has_both { 5 } else { 3 }));
+    let all = &summary.classes.all;
+    let mut row = |tone, name: String, of_class_ns: u64, of_all_ns: u64| {
+        let figures = [(of_class_ns, class.latency_ns), (of_all_ns, all.latency_ns)];
+        let figures = figures.into_iter().take(if has_both { 2 } else { 1 });
+        let cells = figures.flat_map(|(part_ns, whole_ns)| {
+            [duration(part_ns), tables::share_percent(part_ns, whole_ns)]
+        });
+        table.row(tone, [name].into_iter().chain(cells));
+    };
+    let same = |cause: &Cause| {
+        let key = |cause: &Cause| (cause.phase, cause.part);
+        let found = summary.causes.all.iter().find(|other| key(other) == key(cause));
+        found.map_or(0, |cause| cause.total_ns)
+    };
+    let is_listed = |cause: &&Cause| cause.share >= LISTED_SHARE_MIN;
+    let listed: Vec<&Cause> = causes.iter().filter(is_listed).take(rows_max).collect();
+    let (mut rest_ns, mut rest_of_all_ns) = (class.latency_ns, all.latency_ns);
+    for cause in listed {
+        let (of_class_ns, of_all_ns) = (cause.total_ns, same(cause));
+        rest_ns = rest_ns.saturating_sub(of_class_ns);
+        rest_of_all_ns = rest_of_all_ns.saturating_sub(of_all_ns);
+        row(Tone::Plain, cause.label(), of_class_ns, of_all_ns);
+    }
+    if rest_ns > 0 || rest_of_all_ns > 0 {
+        row(Tone::Dim, "others".to_owned(), rest_ns, rest_of_all_ns);
+    }
+    page.table(&table);
+}
+
+fn who(page: &mut Page, summary: &Summary, rows_max: usize) {
+    let (_, class, _) = asked(summary);
+    if share(class.wait_ns, class.latency_ns) < LISTED_SHARE_MIN {
+        return;
+    }
+    let which = if class.threshold_ns.is_some() { " above p99" } else { "" };
+    let waited = tables::share_percent(class.wait_ns, class.latency_ns);
+    let note = format!(
+        "while requests{which} waited for a pCPU, {} or {waited} of their latency",
+        duration(class.wait_ns)
+    );
+    page.heading("Who ran", &note);
+    let mut table = Table::new("l l rr");
+    let is_listed = |row: &&ClassAntagonist| row.antagonist.share >= LISTED_SHARE_MIN;
+    let rows: Vec<&ClassAntagonist> =
+        class.antagonists.iter().filter(is_listed).take(rows_max).collect();
+    let all_ns = class.antagonists.iter().map(|row| row.antagonist.ran_ns);
+    let mut others_ns = all_ns.fold(class.others_ns, u64::saturating_add);
+    for row in rows {
+        let antagonist = &row.antagonist;
+        others_ns = others_ns.saturating_sub(antagonist.ran_ns);
+        let name = format!(
+            "{}{}",
+            shorten(&antagonist.thread.name, NAME_CHARS_MAX),
+            tables::members(antagonist)
+        );
+        let waiting = format!(
+            "on {}, {} waiting",
+            row.pcpu,
+            tables::vcpu_name(&row.victim_vm, row.victim_vcpu)
+        );
+        let cells = [name, waiting, duration(antagonist.ran_ns), percent(antagonist.share)];
+        table.row(Tone::Plain, cells);
+    }
+    for (name, length_ns) in [
+        ("others", others_ns),
+        ("nobody: it was idle", class.idle_ns),
+        ("not seen", class.unseen_ns),
+    ] {
+        if length_ns > 0 {
+            let share = tables::share_percent(length_ns, class.wait_ns);
+            let cells = [name.to_owned(), String::new(), duration(length_ns), share];
+            table.row(Tone::Dim, cells);
+        }
+    }
+    page.table(&table);
+}
+
+/// What the reader of the answer should know before believing it, and where the rest is.
+fn limits(page: &mut Page, summary: &Summary, style: Style) {
+    page.blank();
+    for warning in summary.warnings.iter().take(WARNINGS_MAX) {
+        let lines_max = lines(WARNING_LINES_MAX, style);
+        page.short_paragraph("warning: ", &warning.to_string(), Tone::Alarm, lines_max);
+    }
+    let more = summary.warnings.len().saturating_sub(WARNINGS_MAX);
+    let text = match more {
+        0 => "--full has every table".to_owned(),
+        more => format!("--full has every table, and {}", counted(more as u64, "more warning")),
+    };
+    page.paragraph("", &text, if more == 0 { Tone::Dim } else { Tone::Alarm });
+}
+
+/// The page of a summary that no run could have: as much of everything as there may be.
+#[cfg(test)]
+pub(super) fn unchecked(summary: &Summary, style: Style) -> String {
+    let mut page = Page::new(style);
+    status(&mut page, summary, style);
+    page.blank();
+    answer(page, summary, style)
+}

@@ -1,0 +1,205 @@
+//! The whole page: everything that a summary says for a person to read.
+
+use super::contradiction::contradiction;
+use super::page::{Page, Tone, shorten};
+use super::{NAME_CHARS_MAX, Style, chain, clock, exits, io, sampled, service, tables};
+use crate::summary::Warning;
+use crate::summary::model::{Lost, RunStatus, Summary};
+use crate::summary::sampled::limits_the_answer;
+use crate::summary::verdict::verdict;
+use vslice_spec::quantity::{bytes, count, counted, duration};
+use vslice_trace::evidence::EvidenceLevel;
+
+/// The summary as text, with all of its tables. Whatever names it holds, the only control characters in the result are line
+/// feeds and, with [`Style::colour`], the renderer's own colours.
+#[must_use]
+pub fn render_full(summary: &Summary, style: Style) -> String {
+    let mut page = Page::new(style);
+    title(&mut page, summary);
+    page.blank();
+    if contradiction(&mut page, summary, (usize::MAX, usize::MAX)) {
+        return page.into_text();
+    }
+    page.paragraph("", &verdict(summary), Tone::Strong);
+    if has_guests_word(summary) {
+        page.blank();
+        requests(&mut page, summary);
+    }
+    if summary.requests.count > 0 {
+        tables::latency(&mut page, summary);
+    }
+    if summary.evidence.level == EvidenceLevel::Recorded {
+        recorded(&mut page, summary);
+    } else {
+        sampled::scheduled(&mut page, summary, usize::MAX);
+        sampled::shares(&mut page, summary, usize::MAX);
+    }
+    footing(&mut page, summary);
+    warnings(&mut page, summary);
+    page.into_text()
+}
+
+/// What only events can tell.
+fn recorded(page: &mut Page, summary: &Summary) {
+    if summary.requests.count > 0 {
+        tables::parts(page, summary);
+        io::phases(page, summary);
+        tables::class_antagonists(page, summary);
+    }
+    tables::timeslices(page, summary);
+    tables::off_cpu(page, summary);
+    tables::lock_waits(page, summary);
+    service::service(page, summary);
+    exits::exits(page, summary);
+    tables::antagonists(page, summary);
+    tables::stacks(page, summary);
+    chain::worst(page, summary);
+}
+
+fn title(page: &mut Page, summary: &Summary) {
+    let mut vms: Vec<&str> = summary.vcpus.iter().map(|vcpu| vcpu.vm.as_str()).collect();
+    vms.dedup();
+    let guests = if vms.len() == 1 { "guest" } else { "guests" };
+    let title = format!(
+        "vslice {}{}: {} {guests} under {}, {} measured",
+        shorten(&summary.plan, NAME_CHARS_MAX),
+        sampled::label(summary.evidence.level),
+        vms.len(),
+        shorten(&summary.accelerator.name, NAME_CHARS_MAX),
+        duration(summary.measured_ns)
+    );
+    page.paragraph("", &title, Tone::Strong);
+    if let RunStatus::Partial { reason } = &summary.status {
+        page.paragraph("", &format!("PARTIAL RUN: {reason}"), Tone::Alarm);
+    }
+    let accelerator = &summary.accelerator;
+    page.paragraph("  ", &format!("{}: {}", accelerator.name, accelerator.reason), Tone::Dim);
+    for line in &summary.environment.lines {
+        page.paragraph("  ", line, Tone::Dim);
+    }
+}
+
+/// Whether any guest has told anything: of VMs that were attached to there is only the host's word.
+pub(super) fn has_guests_word(summary: &Summary) -> bool {
+    let requests = &summary.requests;
+    requests.count > 0 || requests.dropped > 0 || !summary.clock.vcpus.is_empty()
+}
+
+fn requests(page: &mut Page, summary: &Summary) {
+    let requests = &summary.requests;
+    let rate = requests.iops.zip(requests.elapsed_ns).map(|(rate, elapsed_ns)| {
+        let (bytes, elapsed) = (bytes(requests.bytes), duration(elapsed_ns));
+        format!(", {} IOPS, {bytes} in {elapsed}", iops(rate))
+    });
+    let rate = rate.unwrap_or_default();
+    let mut text = format!(
+        "{} recorded{rate}; {} dropped, {} unattributable",
+        count(requests.count),
+        count(requests.dropped),
+        count(requests.unattributable)
+    );
+    for (number, what) in [(requests.errors, "failed"), (requests.short, "short")] {
+        if number > 0 {
+            text.push_str(&format!(", {} {what}", count(number)));
+        }
+    }
+    page.paragraph("Requests  ", &text, Tone::Plain);
+}
+
+/// Whole requests are enough from 100 on.
+pub(crate) fn iops(iops: f64) -> String {
+    if iops < 100.0 { format!("{iops:.1}") } else { format!("{iops:.0}") }
+}
+
+/// As wide as the titles of the lines at the end.
+const BELOW_TITLE: &str = "          ";
+
+fn footing(page: &mut Page, summary: &Summary) {
+    page.blank();
+    if has_guests_word(summary) {
+        clock::clock(page, summary);
+    }
+    page.paragraph("Losses    ", &losses(summary), Tone::Plain);
+    let cost = &summary.cost;
+    let of_kvm = match cost.kvm_events {
+        0 => String::new(),
+        kvm_events => format!(" ({} of KVM)", count(kvm_events)),
+    };
+    let events = match (&summary.sampled, summary.evidence.level) {
+        (Some(sampled), _) => sampled::rate(sampled),
+        (None, EvidenceLevel::Recorded) => format!("{} host events{of_kvm}", count(cost.events)),
+        (None, _) => "no events".to_owned(),
+    };
+    let cost = format!(
+        "{} of CPU time for the collector, {events}, {} written",
+        duration(cost.collector_cpu_ns),
+        bytes(cost.bytes)
+    );
+    page.paragraph("Own cost  ", &cost, Tone::Plain);
+    let missing = summary.evidence.missing.iter();
+    for missing in missing.filter(|missing| !limits_the_answer(summary, &missing.name)) {
+        let text = format!("without {}: {}", missing.name, missing.costs);
+        page.paragraph(BELOW_TITLE, &text, Tone::Plain);
+    }
+}
+
+/// That too much of the requests' time has no phase, if so.
+pub(super) fn phases_warning(summary: &Summary) -> Option<&Warning> {
+    summary.warnings.iter().find(|warning| matches!(warning, Warning::UnknownPhases { .. }))
+}
+
+fn losses(summary: &Summary) -> String {
+    if summary.evidence.level != EvidenceLevel::Recorded {
+        return sampled::losses(summary);
+    }
+    let (lost, requests) = (&summary.lost, &summary.requests);
+    if summary.measured_ns == 0 {
+        return "nothing was measured".to_owned();
+    }
+    let is_complete = summary.status == RunStatus::Complete;
+    if *lost == Lost::default() && requests.dropped == 0 && !is_complete {
+        return "none was told of until the record ends".to_owned();
+    }
+    if *lost == Lost::default() && requests.dropped == 0 {
+        let unfinished = summary.io.classes.all.unphased_by.unfinished;
+        if phases_warning(summary).is_some() && unfinished > 0 {
+            return format!(
+                "no scheduler event and no request; the end of the I/O of {} was not seen",
+                counted(unfinished, "request")
+            );
+        }
+        let told = if requests.count > 0 {
+            "none: every scheduler event and every request was recorded"
+        } else {
+            "none: every scheduler event was recorded"
+        };
+        return told.to_owned();
+    }
+    let host = if lost.records == 0 && lost.intervals == 0 {
+        "no scheduler event".to_owned()
+    } else {
+        let events = counted(lost.records, "scheduler event");
+        let intervals = counted(lost.intervals, "interval");
+        format!("{events} in {intervals}, {} in all", duration(lost.total_ns))
+    };
+    if !has_guests_word(summary) {
+        return format!("on the host {host}");
+    }
+    let guests = if requests.dropped == 0 {
+        "no request".to_owned()
+    } else {
+        let intervals = counted(requests.dropped_intervals, "interval");
+        format!("{} in {intervals}", counted(requests.dropped, "request"))
+    };
+    format!("on the host {host}; in the guests {guests}")
+}
+
+fn warnings(page: &mut Page, summary: &Summary) {
+    if summary.warnings.is_empty() {
+        return;
+    }
+    page.blank();
+    for warning in &summary.warnings {
+        page.paragraph("warning: ", &warning.to_string(), Tone::Alarm);
+    }
+}

@@ -1,0 +1,120 @@
+//! The tables of a run of which no events were recorded. Every one says in its heading what it rests
+//! on, so that no share is taken for a count.
+
+use super::page::{Page, Table, Tone};
+use super::tables::{share_percent, vcpu_name};
+use super::vcpus::more;
+use crate::summary::evidence::{Sampled, SampledShare};
+use crate::summary::model::Summary;
+use crate::summary::totals::sum;
+use vslice_spec::quantity::{count, duration, known_duration, percent};
+use vslice_trace::evidence::EvidenceLevel;
+
+/// Shares below this are added up in one line; the JSON has them all.
+const SHARE_SHOWN_MIN: f64 = 0.001;
+
+/// What a page calls the level in its title; nothing where events were recorded.
+pub(super) fn label(level: EvidenceLevel) -> &'static str {
+    match level {
+        EvidenceLevel::Recorded => "",
+        EvidenceLevel::Sampled => " (sampled)",
+        EvidenceLevel::Totals => " (totals only)",
+    }
+}
+
+/// Of so many vCPUs at most.
+pub(super) fn scheduled(page: &mut Page, summary: &Summary, rows_max: usize) {
+    if summary.scheduled.is_empty() {
+        return;
+    }
+    let note = "the kernel's own totals, neither recorded nor sampled; share of the vCPU's time";
+    page.heading("Run delay", note);
+    let mut table = Table::new("l r rr rr r r");
+    table.row(
+        Tone::Dim,
+        ["", "tid", "on pCPU", "share", "run delay", "share", "timeslices", "mean"],
+    );
+    for vcpu in summary.scheduled.iter().take(rows_max) {
+        table.row(
+            Tone::Plain,
+            [
+                vcpu_name(&vcpu.vm, vcpu.vcpu),
+                vcpu.tid.to_string(),
+                duration(vcpu.on_pcpu_ns),
+                share_percent(vcpu.on_pcpu_ns, vcpu.observed_ns),
+                duration(vcpu.run_delay_ns),
+                share_percent(vcpu.run_delay_ns, vcpu.observed_ns),
+                count(vcpu.timeslices),
+                known_duration(vcpu.timeslice_mean_ns),
+            ],
+        );
+    }
+    page.table(&table);
+    more(page, summary.scheduled.len().saturating_sub(rows_max));
+}
+
+/// At most so many rows.
+pub(super) fn shares(page: &mut Page, summary: &Summary, rows_max: usize) {
+    let Some(sampled) = &summary.sampled else { return };
+    let note = "sampled: shares of looks at the vCPU, not counts of events";
+    page.heading("Sampled reasons", note);
+    let mut table = Table::new("ll r rr r l");
+    table.row(Tone::Dim, ["", "seen", "sampled", "95 % from", "to", "looks", "lock"]);
+    let mut rows = Vec::new();
+    for vcpu in &sampled.vcpus {
+        let mut name = vcpu_name(&vcpu.vm, vcpu.vcpu);
+        let is_shown = |row: &&SampledShare| row.share >= SHARE_SHOWN_MIN;
+        for row in vcpu.shares.iter().filter(is_shown) {
+            let lock = row.lock_address.map_or_else(String::new, |at| format!("{at:#x}"));
+            rows.push((
+                Tone::Plain,
+                [
+                    std::mem::take(&mut name),
+                    row.label().to_owned(),
+                    percent(row.share),
+                    percent(row.low),
+                    percent(row.high),
+                    count(row.looks),
+                    lock,
+                ],
+            ));
+        }
+        let rest = vcpu.shares.iter().filter(|row| !is_shown(row)).map(|row| row.looks);
+        let rest = sum(rest);
+        if rest > 0 {
+            let share = share_percent(rest, vcpu.looks);
+            let first = std::mem::take(&mut name);
+            let empty = String::new;
+            let cells = [first, "others".to_owned(), share, empty(), empty(), count(rest), empty()];
+            rows.push((Tone::Dim, cells));
+        }
+    }
+    let left_out = rows.len().saturating_sub(rows_max);
+    rows.into_iter().take(rows_max).for_each(|(tone, cells)| table.row(tone, cells));
+    page.table(&table);
+    more(page, left_out);
+}
+
+/// What sampling left out, and what it took.
+pub(super) fn losses(summary: &Summary) -> String {
+    let requests = if summary.requests.dropped == 0 { "no request" } else { "requests" };
+    match &summary.sampled {
+        None => format!("no event was recorded and nothing sampled; {requests} dropped"),
+        Some(sampled) if sampled.gaps == 0 => {
+            format!("no event was recorded; no sample came late; {requests} dropped")
+        }
+        Some(sampled) => format!(
+            "no event was recorded; {} rounds of samples were left out in {} gaps, {} in all; \
+             {requests} dropped",
+            count(sampled.gap_rounds),
+            count(sampled.gaps),
+            duration(sampled.gaps_ns)
+        ),
+    }
+}
+
+/// How it was sampled, for the line on the run's own cost.
+pub(super) fn rate(sampled: &Sampled) -> String {
+    let cost = sampled.own_share.map(|share| format!(" for {} of a pCPU", percent(share)));
+    format!("sampled {:.0} times a second{}", sampled.rounds_hz, cost.unwrap_or_default())
+}
