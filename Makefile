@@ -13,26 +13,38 @@ AGENT  := target/$(TRIPLE)/guest/vslice-agent
 VSLICE := target/release/vslice
 IMAGE  := target/images/micro
 DEBIAN := target/images/debian
+TIMED  := tests/timed
 LAB    := runs/lab-$(shell date +%Y%m%d-%H%M%S)
 
 # What is downloaded and what is compiled need not wait for each other.
+ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += --jobs=2
+endif
 
-.PHONY: demo test bench lint build image debian-image lab kernel needs clean
+.PHONY: demo test every-test bench lint build image debian-image lab kernel needs clean
 
 demo: image
 	$(VSLICE) run demo
 
-# What failed is printed once more at the end, where it is found, and what could not be judged here.
+# What took long is listed at the end; then what failed is printed once more, where it is found, and what
+# could not be judged here.
 test: SHELL := /bin/bash
-test: .SHELLFLAGS := -o pipefail -c
-test: lint image debian-image
-	@.ci/install-needs test
-	@newer="$$(tests/newer-tools)" || exit 1; VSLICE_NEWER_TOOLS="$$newer" \
-		VSLICE_IMAGE=$(abspath $(IMAGE)) VSLICE_DEBIAN_IMAGE=$(abspath $(DEBIAN)) VSLICE_BIN=$(abspath $(VSLICE)) \
-		cargo test --workspace --locked --no-fail-fast 2>&1 | tee target/test.log; status=$$?; \
+test:
+	@rm -rf target/times target/test.log
+	@VSLICE_TIMES=$(abspath target/times) $(MAKE) --no-print-directory every-test; status=$$?; \
+		VSLICE_TIMES=$(abspath target/times) tests/timed --show; \
+		[ -e target/test.log ] || exit $$status; \
 		[ $$status = 0 ] || sed -n '/^failures:$$/,/^test result/p' target/test.log; \
 		grep 'not judged, because' target/test.log; exit $$status
+
+every-test: SHELL := /bin/bash
+every-test: .SHELLFLAGS := -o pipefail -c
+every-test: lint image debian-image
+	@$(TIMED) "needs of the tests" .ci/install-needs test
+	@$(TIMED) "tests: compile" cargo test --workspace --locked --no-run
+	@newer="$$(tests/newer-tools)" || exit 1; VSLICE_NEWER_TOOLS="$$newer" \
+		VSLICE_IMAGE=$(abspath $(IMAGE)) VSLICE_DEBIAN_IMAGE=$(abspath $(DEBIAN)) VSLICE_BIN=$(abspath $(VSLICE)) \
+		$(TIMED) "tests: run" tests/timed --tests cargo test --workspace --locked --no-fail-fast 2>&1 | tee target/test.log
 
 # BENCH takes options: `make bench BENCH=--quick`, `BENCH=--json`, `BENCH=--help`.
 bench:
@@ -45,28 +57,28 @@ lab: image
 	VSLICE_BIN=$(abspath $(VSLICE)) VSLICE_IMAGE=$(abspath $(IMAGE)) tests/box/lab $(LAB)
 
 lint:
-	cargo fmt --all --check
-	cargo lint
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+	$(TIMED) "lint: fmt" cargo fmt --all --check
+	$(TIMED) "lint: clippy" cargo lint
+	RUSTDOCFLAGS="-D warnings" $(TIMED) "lint: doc" cargo doc --workspace --no-deps --locked --quiet
 
 build:
-	cargo build --release --locked -p vslice
-	RUSTFLAGS="-C target-feature=+crt-static" \
+	$(TIMED) "build: vslice" cargo build --release --locked -p vslice
+	RUSTFLAGS="-C target-feature=+crt-static" $(TIMED) "build: agent" \
 		cargo build --profile guest --locked --target $(TRIPLE) -p vslice-agent
 
 image: build kernel
-	images/build-micro $(AGENT) $(IMAGE)
+	$(TIMED) "micro image" images/build-micro $(AGENT) $(IMAGE)
 
 # A guest as users have them: systemd and qemu-guest-agent, the agent in /usr/local/bin. As root.
 debian-image: build kernel
 	@.ci/install-needs debian
-	images/build-debian $(AGENT) $(DEBIAN)
+	$(TIMED) "debian image" images/build-debian $(AGENT) $(DEBIAN)
 
 kernel: needs
-	images/fetch-kernel
+	$(TIMED) kernel images/fetch-kernel
 
 needs:
-	.ci/install-needs
+	$(TIMED) needs .ci/install-needs
 
 clean:
 	cargo clean

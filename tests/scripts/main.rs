@@ -1,4 +1,4 @@
-//! The scripts that get what vslice needs: from where they take it.
+//! The repository's scripts: from where they get what vslice needs, and how long they say that tests took.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -143,5 +143,70 @@ fn no_script_names_the_host_of_an_archive() -> Result {
         let text = fs::read_to_string(&script)?;
         assert_eq!(text.lines().find(|line| line.contains("://")), None, "{}", script.display());
     }
+    Ok(())
+}
+
+/// What a `cargo test` of two programs prints, with libtest's two threads in the one and one test after
+/// another in the other, which is a file that names libtest-mimic.
+const TWO_PROGRAMS: &str = r#"
+echo "     Running unittests src/lib.rs (target/debug/deps/parallel-0123456789abcdef)"
+echo "running 3 tests"; sleep 0.2
+echo "test b_is_quick ... ok"; sleep 1.3
+echo "test c_began_when_b_ended ... ok"; sleep 0.5
+echo "test a_took_all_the_time ... ok"
+echo "test result: ok. 3 passed; 0 failed"
+echo "     Running tests/serial.rs (SITE/serial-0123456789abcdef)"
+echo "running 2 tests"; sleep 0.2
+echo "test first_is_quick           ... ok"
+printf "test [kind] second_says_something ... "; sleep 0.6; echo "what it says"; sleep 0.6; echo "FAILED"
+echo "test result: FAILED. 1 passed; 1 failed"
+echo "what went wrong" >&2
+exit 7
+"#;
+
+#[test]
+fn times_tell_slow_tests_and_change_neither_output_nor_status() -> Result {
+    let site = TempDir::new()?;
+    let path = site.path().display().to_string();
+    fs::write(site.path().join("serial-0123456789abcdef"), "libtest_mimic")?;
+    let timed = |arguments: &[&str]| {
+        Command::new(repository().join("tests/timed"))
+            .args(arguments)
+            .env("VSLICE_TIMES", site.path().join("times"))
+            .env("RUST_TEST_THREADS", "2")
+            .output()
+    };
+    let program = TWO_PROGRAMS.replace("SITE", &path);
+    let plain = Command::new("sh").args(["-c", &program.replace("sleep", ":")]).output()?;
+    let output = timed(&["--tests", "sh", "-c", &program])?;
+    assert_eq!(output.status.code(), Some(7));
+    let said = [plain.stdout, plain.stderr].concat();
+    assert_eq!(String::from_utf8(output.stdout)?, String::from_utf8(said)?);
+
+    let phase = timed(&["a phase", "sh", "-c", "echo out; echo error >&2; sleep 0.2; exit 3"])?;
+    assert_eq!(phase.status.code(), Some(3));
+    assert_eq!(
+        (phase.stdout.as_slice(), phase.stderr.as_slice()),
+        (&b"out\n"[..], &b"error\n"[..])
+    );
+
+    let shown = String::from_utf8(timed(&["--show"])?.stdout)?;
+    let seconds = |name: &str| -> Option<f64> {
+        let line = shown.lines().find(|line| line.ends_with(name))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    // A busy machine makes nothing quicker; what took less than a second is in no list.
+    for (name, least) in [
+        ("  a phase", 0.2),
+        ("  parallel src/lib.rs", 2.0),
+        ("parallel src/lib.rs: a_took_all_the_time", 2.0),
+        ("parallel src/lib.rs: c_began_when_b_ended", 1.3),
+        ("  serial", 1.4),
+        ("serial: second_says_something", 1.2),
+    ] {
+        let took = seconds(name).ok_or(format!("no {name} in {shown}"))?;
+        assert!((least - 0.1..least + 3.0).contains(&took), "{name}: {took} in {shown}");
+    }
+    assert_eq!(seconds("is_quick"), None, "{shown}");
     Ok(())
 }
