@@ -89,6 +89,49 @@ fn a_reader_finds_every_page_from_the_readme_and_can_finish_that() {
     assert!(lost.is_empty(), "no chain of links leads from README.md to {lost:?}");
 }
 
+#[test]
+fn packages_and_targets_that_documents_name_are_there() {
+    let tree = Tree::read();
+    let manifests = tree.texts().filter(|text| text.path.ends_with("Cargo.toml"));
+    let names = manifests.flat_map(|text| text.whole.lines());
+    let names: BTreeSet<&str> =
+        names.filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"')).collect();
+    let is_test = |name: &str| {
+        names.contains(name)
+            || tree.paths.iter().any(|path| path.ends_with(format!("tests/{name}.rs")))
+    };
+    let makefile = tree.texts().find(|text| text.path == Path::new("Makefile"));
+    let makefile = makefile.expect("there is a Makefile");
+    let is_target = |name: &str| {
+        makefile.whole.lines().any(|line| line.split(':').next().unwrap_or_default() == name)
+    };
+    let mut missing = Vec::new();
+    for text in tree.documents() {
+        for (number, line) in &text.lines {
+            let words: Vec<&str> = line.split([' ', '`', '(', ')', ',', ';']).collect();
+            for pair in words.windows(2) {
+                let is_there = match pair[0] {
+                    "-p" if line.contains("cargo ") => names.contains(pair[1]),
+                    "--test" if line.contains("cargo ") => is_test(pair[1]),
+                    "make" if line.starts_with("make ") || line.contains("`make ") => {
+                        is_target(pair[1])
+                    }
+                    _ => true,
+                };
+                if !is_there {
+                    missing.push(format!(
+                        "{}:{number}: {} {}",
+                        text.path.display(),
+                        pair[0],
+                        pair[1]
+                    ));
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "named but not there:\n{}", missing.join("\n"));
+}
+
 /// What the kernel is told of the BPF programs is granted: each of their files says so.
 #[test]
 fn the_licence_that_bpf_programs_are_loaded_under_is_granted() {

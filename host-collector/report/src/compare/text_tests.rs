@@ -1,4 +1,4 @@
-//! The pages, byte for byte; see `report/text/README.md` for how they are written anew.
+//! The pages, byte for byte; see `summary/text/README.md` for how they are written anew.
 
 use super::super::example;
 use super::*;
