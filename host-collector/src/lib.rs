@@ -7,13 +7,10 @@
 
 pub mod experiment;
 pub mod guest;
-pub mod host_clock;
 pub mod lab;
 pub mod perf;
-mod private_mount;
 pub mod ps;
 pub mod rig;
 pub mod run;
 pub mod sampling;
 pub mod selftest;
-pub mod vmm;

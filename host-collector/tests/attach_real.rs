@@ -13,17 +13,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
-use vslice::host_clock::host_now;
 use vslice::lab::plan::Accelerator;
-use vslice::lab::{scratch, tools};
+use vslice::lab::tools;
 use vslice::perf::check_rights;
 use vslice::rig::boot_sector::Guest;
 use vslice::rig::frontend::Frontend;
 use vslice::rig::inject::rival;
 use vslice::rig::machine::{Machine, MachineConfig, Placement, START_LIMIT};
-use vslice::vmm::host::disk_facts;
-use vslice::vmm::pin::affinity;
 use vslice_core::units::{PcpuId, Tid};
+use vslice_host::host::disk_facts;
+use vslice_host::host_clock::host_now;
+use vslice_host::pin::affinity;
+use vslice_host::scratch;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const NAP: Duration = Duration::from_millis(20);
@@ -70,7 +71,7 @@ fn missing() -> Option<String> {
 
 /// For the vCPU, and for everything else.
 fn pcpus() -> (PcpuId, PcpuId) {
-    let online: Vec<PcpuId> = vslice::vmm::host::online_pcpus().expect("sysfs").iter().collect();
+    let online: Vec<PcpuId> = vslice_host::host::online_pcpus().expect("sysfs").iter().collect();
     (*online.last().expect("this runs on one"), online[0])
 }
 

@@ -16,9 +16,9 @@ use tempfile::TempDir;
 use vslice::perf::{
     RecordPlan, Recorder, SchedulerSource, SinkError, check_disk_programs, check_rights,
 };
-use vslice::vmm::host::whole_disk;
 use vslice_core::host_event::{BlockEvent, BlockStep, HostEvent, HostEventKind};
 use vslice_core::units::{PcpuId, Tid};
+use vslice_host::host::whole_disk;
 use vslice_trace::host::WholeDisk;
 
 const BLOCK_BYTES: usize = 4096;

@@ -16,8 +16,8 @@ use vslice::lab::emit::versions::{Feature, QemuVersion};
 use vslice::lab::emit::{Emission, EmitFiles, from_xml, libvirt};
 use vslice::lab::plan::{AcceleratorSetting, Aio, Cache, DiskBus, DiskPlan, Plan, VsockSetting};
 use vslice::lab::tools;
-use vslice::vmm::host::qemu_version;
-use vslice::vmm::qmp::Qmp;
+use vslice_host::host::qemu_version;
+use vslice_host::qmp::Qmp;
 
 const BUSES: [DiskBus; 5] =
     [DiskBus::VirtioBlk, DiskBus::VirtioScsi, DiskBus::Ide, DiskBus::Ahci, DiskBus::Nvme];

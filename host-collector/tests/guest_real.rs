@@ -19,10 +19,10 @@ use std::time::Duration;
 use support::{Guarded, Outcome, STEP_LIMIT, check, libvirt_missing, libvirtd, virsh, wait_for};
 use vslice::lab::tools;
 use vslice::perf::check_rights;
-use vslice::vmm::qga::{LibvirtDaemon, Qga};
-use vslice::vmm::qmp::Qmp;
-use vslice::vmm::{found, host};
 use vslice_core::units::PcpuId;
+use vslice_host::qga::{LibvirtDaemon, Qga};
+use vslice_host::qmp::Qmp;
+use vslice_host::{host, vm};
 
 /// A guest under TCG has booted after 10 to 20 s.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
@@ -456,7 +456,7 @@ fn started(libvirt: &Libvirt) -> Outcome {
 }
 
 fn vcpu_affinities() -> Result<Vec<Vec<PcpuId>>, Failed> {
-    let vms = found::find_all();
+    let vms = vm::find_all();
     let vm = vms.iter().find(|vm| vm.is_called("vslice-test")).ok_or("vslice-test is not found")?;
     Ok(vm.vcpus().map(|thread| thread.affinity.clone()).collect())
 }

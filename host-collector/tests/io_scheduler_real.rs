@@ -6,9 +6,9 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use nix::unistd::geteuid;
 use std::fs;
 use std::path::{Path, PathBuf};
-use vslice::vmm::host::disk_facts;
-use vslice::vmm::io_scheduler::{HeldIoScheduler, IoSchedulerError, undo_stale_journals};
-use vslice::vmm::journal::Undone;
+use vslice_host::host::disk_facts;
+use vslice_host::io_scheduler::{HeldIoScheduler, IoSchedulerError, undo_stale_journals};
+use vslice_host::journal::Undone;
 use vslice_trace::host::DiskFacts;
 
 /// What it has, and what it can have instead.

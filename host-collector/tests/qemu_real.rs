@@ -17,14 +17,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 use vslice::lab::tools;
-use vslice::vmm::bql::{self, BqlError};
-use vslice::vmm::found;
-use vslice::vmm::pin::{affinity, set_affinity};
-use vslice::vmm::qemu_args::DirectSource;
-use vslice::vmm::qga::{Qga, QgaError};
-use vslice::vmm::qmp::{Qmp, QmpError};
-use vslice::vmm::threads::{self, ThreadRole};
 use vslice_core::units::{PcpuId, Tid, VcpuId};
+use vslice_host::bql::{self, BqlError};
+use vslice_host::pin::{affinity, set_affinity};
+use vslice_host::qemu_args::DirectSource;
+use vslice_host::qga::{Qga, QgaError};
+use vslice_host::qmp::{Qmp, QmpError};
+use vslice_host::threads::{self, ThreadRole};
+use vslice_host::vm;
 use vslice_trace::lock::Bql;
 use vslice_trace::vmm::Vmm;
 
@@ -348,10 +348,10 @@ fn a_vm_is_found() -> Outcome {
     let mut qemu = Qemu::start(&[], &[&node[..], &io[..], &["-smp", "2"]].concat())?;
     let pcpus = [PcpuId(0)];
     let vm = qemu.wait_for("its vCPU threads", |qemu| {
-        Ok(found::look_at(qemu.pid, None).filter(|vm| vm.vcpus().count() == 2))
+        Ok(vm::look_at(qemu.pid, None).filter(|vm| vm.vcpus().count() == 2))
     })?;
     set_affinity(vm.threads[1].tid, &pcpus)?;
-    let vm = found::look_at(qemu.pid, None).ok_or("it was there a moment ago")?;
+    let vm = vm::look_at(qemu.pid, None).ok_or("it was there a moment ago")?;
     let what = || format!("{vm:#?}");
     check(vm.name.as_deref() == Some("test") && vm.vmm == Vmm::Qemu, what)?;
     check(vm.accelerator.as_deref() == Some("tcg") && vm.manager.is_none(), what)?;
@@ -378,7 +378,7 @@ fn a_vm_is_found() -> Outcome {
 
 fn a_nameless_vm_is_found() -> Outcome {
     let mut qemu = Qemu::start(&[], &["-name", "plain,debug-threads=off"])?;
-    let vm = qemu.wait_for("the VM", |qemu| Ok(found::look_at(qemu.pid, None)))?;
+    let vm = qemu.wait_for("the VM", |qemu| Ok(vm::look_at(qemu.pid, None)))?;
     check(vm.name.as_deref() == Some("plain"), || format!("{vm:#?}"))?;
     // Under TCG nobody but QEMU itself knows which thread is whose.
     check(vm.vcpus().count() == 0 && vm.threads.len() > 1, || format!("{vm:#?}"))?;
@@ -451,7 +451,7 @@ fn the_monitor_answers() -> Outcome {
     check(refused.to_string().contains("CommandNotFound"), || refused.to_string())?;
     // SeaBIOS has to find the device and give it an address.
     let map = qemu.wait_for("an address of the disk controller", |_| {
-        let map = vslice::vmm::memory_map::parse(&qmp.human_monitor_command("info mtree -f")?);
+        let map = vslice_host::memory_map::parse(&qmp.human_monitor_command("info mtree -f")?);
         let mut bars = (0xfe00_0000_u64..0xff00_0000).step_by(4096);
         Ok(bars
             .any(|at| map.device_at_memory(at) == Some("virtio-pci-notify-virtio-scsi"))

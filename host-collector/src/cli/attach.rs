@@ -12,8 +12,8 @@ use vslice::lab::plan::Plan;
 use vslice::lab::quantity;
 use vslice::ps::Listing;
 use vslice::run::{AttachOptions, Attachment, Casting, EvidenceSetting, Load, NotMeasured};
-use vslice::vmm::found::FoundVm;
 use vslice_core::text::sentence;
+use vslice_host::vm::Vm;
 
 /// The arguments of `vslice attach`.
 #[derive(Debug, Args)]
@@ -93,8 +93,8 @@ pub(super) fn execute(args: &AttachArgs) -> anyhow::Result<u8> {
     let listing = Listing::of_this_host();
     let chosen =
         args.vms.iter().chain(&args.also).map(|wanted| choose_with_part(wanted, &listing.vms));
-    let chosen = chosen.collect::<anyhow::Result<Vec<(FoundVm, Option<String>)>>>()?;
-    let (vms, parts): (Vec<FoundVm>, Vec<Option<String>>) = chosen.into_iter().unzip();
+    let chosen = chosen.collect::<anyhow::Result<Vec<(Vm, Option<String>)>>>()?;
+    let (vms, parts): (Vec<Vm>, Vec<Option<String>>) = chosen.into_iter().unzip();
     for (place, vm) in vms.iter().enumerate() {
         if vms[..place].iter().any(|other| other.pid == vm.pid) {
             bail!("{} is named twice", vm.label());
@@ -142,11 +142,7 @@ pub(super) fn execute(args: &AttachArgs) -> anyhow::Result<u8> {
     reported.map(|()| 0)
 }
 
-fn load(
-    args: &AttachArgs,
-    vms: &[FoundVm],
-    parts: &[Option<String>],
-) -> anyhow::Result<Option<Load>> {
+fn load(args: &AttachArgs, vms: &[Vm], parts: &[Option<String>]) -> anyhow::Result<Option<Load>> {
     let Some(name) = &args.load else { return Ok(None) };
     let mut plan = Plan::load_parts(name)?;
     if let Some(total_bytes) = args.total {

@@ -8,7 +8,7 @@ use vslice::lab::emit::versions::QemuVersion;
 use vslice::lab::emit::{Emission, EmitFiles, libvirt, qemu};
 use vslice::lab::plan::{AcceleratorSetting, Overrides, Plan, VsockSetting};
 use vslice::lab::tools;
-use vslice::vmm::host::qemu_version;
+use vslice_host::host::qemu_version;
 
 /// The arguments of `vslice emit`.
 #[derive(Debug, Args)]

@@ -65,7 +65,7 @@ pub(super) fn execute(args: &PlanArgs) -> anyhow::Result<u8> {
             let xml =
                 std::fs::read_to_string(file).with_context(|| format!("no plan of {shown}"))?;
             let read =
-                from_xml::read(&shown, &xml, vslice::vmm::host::online_pcpus().ok().as_ref())?;
+                from_xml::read(&shown, &xml, vslice_host::host::online_pcpus().ok().as_ref())?;
             if args.json {
                 serde_json::to_writer_pretty(&mut out, &read.plan)?;
                 writeln!(out)?;

@@ -11,8 +11,8 @@ use vslice::rig::frontend::Frontend;
 use vslice::rig::machine::choose_accelerator;
 use vslice::selftest::disks::{DiskCount, render_disks};
 use vslice::selftest::{Outcome, Row, Score, SelftestConfig, Skipped, Stage, render, rows, run};
-use vslice::vmm::host;
 use vslice_core::timeline::Reason;
+use vslice_host::host;
 use vslice_spec::duration;
 use vslice_trace::host::HostDisks;
 
@@ -57,7 +57,7 @@ pub(super) fn execute(args: &SelftestArgs) -> anyhow::Result<u8> {
         "--window must be between 0.2 and 60 seconds, not {}",
         args.window.as_secs_f64()
     );
-    let pcpus: Vec<_> = vslice::vmm::host::online_pcpus()?.iter().collect();
+    let pcpus: Vec<_> = vslice_host::host::online_pcpus()?.iter().collect();
     let [other_pcpu, .., vcpu_pcpu] = pcpus[..] else {
         anyhow::bail!("a self-test needs two pCPUs: one for the vCPU, one for everything else");
     };

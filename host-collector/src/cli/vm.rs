@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use clap::Args;
-use vslice::vmm::found::FoundVm;
+use vslice_host::vm::Vm;
 
 /// One VM, as a word or as an option.
 #[derive(Debug, Args)]
@@ -23,10 +23,7 @@ impl VmArg {
 }
 
 /// The one VM that a user means by `VM` or `VM=PART`, and the part.
-pub(crate) fn choose_with_part(
-    wanted: &str,
-    vms: &[FoundVm],
-) -> anyhow::Result<(FoundVm, Option<String>)> {
+pub(crate) fn choose_with_part(wanted: &str, vms: &[Vm]) -> anyhow::Result<(Vm, Option<String>)> {
     // A name may have a `=` of its own.
     if let Some((name, part)) = wanted.rsplit_once('=')
         && !vms.iter().any(|vm| vm.is_called(wanted))
@@ -37,8 +34,8 @@ pub(crate) fn choose_with_part(
 }
 
 /// The one VM that a user means.
-pub(crate) fn choose(wanted: &str, vms: &[FoundVm]) -> anyhow::Result<FoundVm> {
-    let found: Vec<&FoundVm> = vms.iter().filter(|vm| vm.is_called(wanted)).collect();
+pub(crate) fn choose(wanted: &str, vms: &[Vm]) -> anyhow::Result<Vm> {
+    let found: Vec<&Vm> = vms.iter().filter(|vm| vm.is_called(wanted)).collect();
     match &found[..] {
         [vm] => Ok((*vm).clone()),
         [] => Err(nobody(wanted, vms)),
@@ -53,10 +50,10 @@ pub(crate) fn choose(wanted: &str, vms: &[FoundVm]) -> anyhow::Result<FoundVm> {
 }
 
 /// That none of these VMs is called so.
-pub(crate) fn nobody(wanted: &str, vms: &[FoundVm]) -> anyhow::Error {
+pub(crate) fn nobody(wanted: &str, vms: &[Vm]) -> anyhow::Error {
     if vms.is_empty() {
         return anyhow::anyhow!("no virtual machine runs here, as far as this user can see");
     }
-    let there: Vec<String> = vms.iter().map(FoundVm::label).collect();
+    let there: Vec<String> = vms.iter().map(Vm::label).collect();
     anyhow::anyhow!("there is no VM '{wanted}' on this host; there is: {}", there.join(", "))
 }

@@ -10,16 +10,16 @@ use crate::lab::disk::create_scratch;
 use crate::lab::emit::versions::QemuVersion;
 use crate::lab::image::MicroImage;
 use crate::lab::plan::{AcceleratorSetting, DiskPlan, Plan, PlanError, VsockSetting};
-use crate::lab::scratch::{self, PrivateDir};
 use crate::lab::tools;
 use crate::run::watch::Watcher;
 use crate::run::{EvidenceSetting, RunError, RunOptions, prepare};
-use crate::vmm::host::qemu_version;
 use indicatif::HumanDuration;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use vslice_core::text::sentence;
+use vslice_host::host::qemu_version;
+use vslice_host::scratch::{self, PrivateDir};
 use vslice_report::analyse;
 
 /// A disk to ask QEMU with.

@@ -2,10 +2,10 @@
 
 use crate::lab::disk::DiskError;
 use crate::lab::plan::PlanError;
-use crate::lab::scratch::ScratchError;
 use crate::run::RunError;
 use std::io;
 use std::path::PathBuf;
+use vslice_host::scratch::ScratchError;
 use vslice_trace::StoreError;
 
 /// Why an experiment did not come to its end.

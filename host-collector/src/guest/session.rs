@@ -7,7 +7,6 @@
 use super::connection::Connection;
 use super::exchange::Exchanger;
 use super::live::Live;
-use crate::host_clock::{host_clocks_now, host_now};
 use std::error::Error;
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
@@ -16,6 +15,7 @@ use vslice_core::clock::Exchange;
 use vslice_core::clock::host_time::ToldTime;
 use vslice_core::text::harmless;
 use vslice_core::units::{HostNs, VcpuId};
+use vslice_host::host_clock::{host_clocks_now, host_now};
 use vslice_wire::{
     Deframer, Done, DoneReason, Dropped, Frame, GuestDisk, GuestFrame, Hello, HogCount, HogGap,
     HogGaps, HostFrame, HostTime, Notice, PROTOCOL_VERSION, Ready, Request, Severity,

@@ -4,13 +4,13 @@
 //! becomes a unit of its own: systemd ends what qemu-ga has started together with qemu-ga.
 
 use super::agent_file::{self, AgentFile, AgentFileError};
-use crate::host_clock::host_now;
-use crate::vmm::qga::{EXEC, Ended, FILES, Qga, QgaError};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::time::Duration;
 use thiserror::Error;
+use vslice_host::host_clock::host_now;
+use vslice_host::qga::{EXEC, Ended, FILES, Qga, QgaError};
 use vslice_wire::PROTOCOL_VERSION;
 
 /// The agent that an image brings, wherever its PATH finds it.

@@ -8,12 +8,13 @@ use super::kvm_answer::{Answer, Asked};
 use super::plan::{Accelerator, AcceleratorSetting};
 use super::process::{self, ChildSpec, ProcessError, SupervisedChild};
 use super::qemu::{self, GuestFiles, PROBE_LINE};
-use super::scratch::{PrivateDir, ScratchError};
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use thiserror::Error;
+use vslice_host::scratch::PrivateDir;
+use vslice_host::scratch::ScratchError;
 
 /// KVM's device.
 pub const KVM: &str = "/dev/kvm";

@@ -1,9 +1,9 @@
 //! What `vslice doctor` comes to: everything that was found, and in one sentence what can be done here.
 
 use super::finding::{Finding, Status};
-use crate::vmm::plug::ByHand;
 use serde::Serialize;
 use std::fmt::Write as _;
+use vslice_host::plug::ByHand;
 
 /// The schema of the JSON; `doctor_schema.md` has its keys.
 pub const SCHEMA: &str = "vslice.doctor/1";

@@ -1,14 +1,17 @@
 //! What this host offers to a run, what is missing, and how to get it.
 
+use super::accelerator;
 use super::diagnosis::Diagnosis;
+use super::doctor_evidence;
 use super::finding::{Finding, Status};
 use super::image::MicroImage;
 use super::plan::{Accelerator, BUILT_IN, Plan, VsockSetting};
+use super::tools;
 use super::vsock::{VsockOffer, VsockWay};
-use super::{accelerator, doctor_evidence, scratch, tools};
-use crate::vmm::found::{self, FoundVm, UNSEEN_VCPUS_ADVICE};
-use crate::vmm::{bql, host};
 use std::path::Path;
+use vslice_host::scratch;
+use vslice_host::vm::{self, UNSEEN_VCPUS_ADVICE, Vm};
+use vslice_host::{bql, host};
 use vslice_trace::host::HostPcpus;
 
 /// What `make image` needs.
@@ -34,11 +37,11 @@ pub fn examine(image_directory: &Path) -> Diagnosis {
         build_tools_finding(),
         disk_finding(&scratch::parent_dir()),
     ];
-    let vms = found::find_all();
+    let vms = vm::find_all();
     findings.push(vms_finding(&vms));
     findings.extend(libvirt_finding(&vms));
     findings.extend(doctor_evidence::findings());
-    match crate::vmm::host::online_pcpus() {
+    match vslice_host::host::online_pcpus() {
         Ok(pcpus) => findings.extend(plan_findings(&pcpus)),
         Err(error) => {
             findings.push(Finding::missing("pCPUs", error.to_string(), "mount sysfs on /sys"));
@@ -140,14 +143,14 @@ fn build_tools_finding() -> Finding {
 }
 
 /// The VMs that are there, and how many of them could be attached to.
-fn vms_finding(vms: &[FoundVm]) -> Finding {
+fn vms_finding(vms: &[Vm]) -> Finding {
     let name = "VMs";
     if vms.is_empty() {
         return Finding::ok(name, "none that this user can see; `vslice run` starts its own");
     }
-    let is_seen = |vm: &&FoundVm| vm.vcpus().next().is_some();
-    let (seen, unseen): (Vec<&FoundVm>, Vec<&FoundVm>) = vms.iter().partition(is_seen);
-    let labels = |vms: &[&FoundVm]| vms.iter().map(|vm| vm.label()).collect::<Vec<_>>().join(", ");
+    let is_seen = |vm: &&Vm| vm.vcpus().next().is_some();
+    let (seen, unseen): (Vec<&Vm>, Vec<&Vm>) = vms.iter().partition(is_seen);
+    let labels = |vms: &[&Vm]| vms.iter().map(|vm| vm.label()).collect::<Vec<_>>().join(", ");
     if unseen.is_empty() {
         let way = "`vslice doctor --vm VM` looks at one";
         return Finding::ok(name, format!("can be attached to: {}; {way}", labels(&seen)));
@@ -157,7 +160,7 @@ fn vms_finding(vms: &[FoundVm]) -> Finding {
 }
 
 /// Only domains of libvirt need it, for their qemu-ga.
-fn libvirt_finding(vms: &[FoundVm]) -> Option<Finding> {
+fn libvirt_finding(vms: &[Vm]) -> Option<Finding> {
     let name = "libvirt";
     if !vms.iter().any(|vm| vm.manager.is_some()) {
         return None;

@@ -5,11 +5,11 @@ use super::finding::Finding;
 use crate::perf::offer::offers;
 use crate::perf::{self, Tracefs};
 use crate::sampling::{NOTHING_SHOWN, Shown, shown_of};
-use crate::vmm::found::FoundVm;
-use crate::vmm::tsc::KvmDebugfs;
 use std::io;
 use std::process::{Command, Stdio};
 use vslice_core::units::Tid;
+use vslice_host::tsc::KvmDebugfs;
+use vslice_host::vm::Vm;
 
 /// The level that a run gets now, and each thing that recording can use.
 pub(super) fn findings() -> Vec<Finding> {
@@ -23,7 +23,7 @@ pub(super) fn findings() -> Vec<Finding> {
 }
 
 /// What this user may see of one VM's threads.
-pub(super) fn finding_of_vm(vm: &FoundVm) -> Finding {
+pub(super) fn finding_of_vm(vm: &Vm) -> Finding {
     let recordable = perf::check_rights().map_err(|error| error.to_string());
     let tids: Vec<Tid> = vm.threads.iter().map(|thread| thread.tid).collect();
     evidence_finding(recordable, "of its vCPUs", || Ok(shown_of(&tids)))
@@ -174,7 +174,7 @@ mod tests {
             hidden.seen
         );
         assert!(hidden.seen.contains("ptrace(2)"), "{}", hidden.seen);
-        let vm = FoundVm::called("web1");
+        let vm = Vm::named("web1");
         assert_eq!(finding_of_vm(&vm).name, EVIDENCE);
     }
 

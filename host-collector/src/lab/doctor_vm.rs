@@ -6,19 +6,19 @@ use super::diagnosis::{AGENT, Diagnosis, QEMU_GA, VCPU_THREADS, WAY};
 use super::doctor_evidence;
 use super::finding::Finding;
 use crate::guest::start::{BAKED_IN, WORD_TIMEOUT};
-use crate::vmm::bql;
-use crate::vmm::found::{FoundVm, UNSEEN_VCPUS_ADVICE};
-use crate::vmm::plug::by_hand;
-use crate::vmm::qemu_args::LOAD_PORT;
-use crate::vmm::qga::{AgentInfo, EXEC, Ended, FILES, Qga, QgaError};
-use crate::vmm::way::{NO_WAY_ADVICE, Way};
+use vslice_host::bql;
+use vslice_host::plug::by_hand;
+use vslice_host::qemu_args::LOAD_PORT;
+use vslice_host::qga::{AgentInfo, EXEC, Ended, FILES, Qga, QgaError};
+use vslice_host::vm::{UNSEEN_VCPUS_ADVICE, Vm};
+use vslice_host::way::{NO_WAY_ADVICE, Way};
 
 const UPLOAD_ADVICE: &str =
     "upload one with `vslice attach --load PLAN --agent FILE`, or bake it in";
 
 /// Looks at one VM.
 #[must_use]
-pub fn examine_vm(vm: &FoundVm) -> Diagnosis {
+pub fn examine_vm(vm: &Vm) -> Diagnosis {
     let asked = Qga::of_vm(vm).and_then(|mut qga| {
         let info = qga.info()?;
         let own = info.allows(EXEC).and_then(|()| qga.run(BAKED_IN, &["--version"], WORD_TIMEOUT));
@@ -78,7 +78,7 @@ fn own_agent(said: Result<Ended, QgaError>) -> Finding {
     }
 }
 
-fn vcpus(vm: &FoundVm) -> Finding {
+fn vcpus(vm: &Vm) -> Finding {
     let (name, count) = (VCPU_THREADS, vm.vcpus().count());
     if count == 0 {
         return Finding::missing(name, "none can be told from other threads", UNSEEN_VCPUS_ADVICE);
@@ -90,7 +90,7 @@ fn vcpus(vm: &FoundVm) -> Finding {
     Finding::ok(name, format!("{count}, so that `vslice attach {}` can record them", vm.label()))
 }
 
-fn lock(vm: &FoundVm) -> Finding {
+fn lock(vm: &Vm) -> Finding {
     let name = "QEMU's big lock";
     match bql::locate(vm.pid) {
         Ok(found) => {
@@ -134,8 +134,8 @@ mod tests {
     use super::super::finding::Status;
     use super::*;
 
-    fn vm(has_agent_port: bool) -> FoundVm {
-        FoundVm { has_agent_port, ..FoundVm::called("web1") }
+    fn vm(has_agent_port: bool) -> Vm {
+        Vm { has_agent_port, ..Vm::named("web1") }
     }
 
     fn info(enabled: &[&str]) -> AgentInfo {
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_vm_that_is_stopped_is_said() {
-        let threads = vec![crate::vmm::found::FoundThread {
+        let threads = vec![vslice_host::vm::VmThread {
             tid: vslice_core::units::Tid(7),
             comm: "CPU 0/TCG".to_owned(),
             role: "vCPU0".to_owned(),
@@ -186,10 +186,10 @@ mod tests {
             iothread: None,
             affinity: vec![],
         }];
-        let vm = FoundVm { threads, ..vm(true) };
+        let vm = Vm { threads, ..vm(true) };
         assert_eq!(vcpus(&vm).status, Status::Ok);
-        let stopper = Some(crate::vmm::procfs::Stopper::Signal);
-        let stopped = vcpus(&FoundVm { stopper, ..vm });
+        let stopper = Some(vslice_host::procfs::Stopper::Signal);
+        let stopped = vcpus(&Vm { stopper, ..vm });
         assert_eq!(stopped.status, Status::Degraded);
         assert!(stopped.seen.starts_with("1; web1: its process "), "{}", stopped.seen);
         assert!(stopped.seen.contains("SIGSTOP"), "{}", stopped.seen);

@@ -13,15 +13,17 @@ use super::image::MicroImage;
 use super::plan::{Accelerator, Plan, VmPlan};
 use super::process::{self, ChildSpec, ProcessError, SupervisedChild};
 use super::qemu::{self, GuestFiles};
-use super::scratch::{PrivateDir, SOCKET_PATH_BYTES_MAX, ScratchError};
 use super::vsock::{GuestEndpoint, Transport, VsockError, VsockWay};
-use crate::vmm::pin::Pin;
-use crate::vmm::threads::{ThreadRole, VmmThread};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use thiserror::Error;
 use vslice_core::units::{PcpuId, Tid};
+use vslice_host::pin::Pin;
+use vslice_host::scratch::PrivateDir;
+use vslice_host::scratch::SOCKET_PATH_BYTES_MAX;
+use vslice_host::scratch::ScratchError;
+use vslice_host::threads::{ThreadRole, VmmThread};
 
 /// How long a device process may take to make its socket: it only has to start.
 const DEVICE_START_LIMIT: Duration = Duration::from_secs(10);
@@ -261,7 +263,7 @@ impl Guest {
         self.disk_image.as_deref()
     }
 
-    /// The socket of QEMU's monitor, see [`crate::vmm::qmp`]: not for use while requests are
+    /// The socket of QEMU's monitor, see [`vslice_host::qmp`]: not for use while requests are
     /// measured. `None` if its path in this lab's directory is longer than a socket's may be.
     #[must_use]
     pub fn qmp_path(&self) -> Option<&Path> {
@@ -419,7 +421,7 @@ mod tests {
         lab.stop(Duration::ZERO);
         assert_eq!(private_dirs(directory.path()), 0);
         for pid in pids {
-            assert!(crate::vmm::procfs::start_ticks(pid).is_none(), "{pid} is still there");
+            assert!(vslice_host::procfs::start_ticks(pid).is_none(), "{pid} is still there");
         }
         assert!(directory.path().join("vm2.qemu.log").exists());
     }

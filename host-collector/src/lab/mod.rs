@@ -15,6 +15,5 @@ pub mod plan;
 pub mod process;
 pub mod qemu;
 pub mod quantity;
-pub mod scratch;
 pub mod tools;
 pub mod vsock;

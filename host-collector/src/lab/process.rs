@@ -304,7 +304,7 @@ pub fn wait_for_file(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vmm::{pin, procfs};
+    use vslice_host::{pin, procfs};
 
     const LONG: Duration = Duration::from_secs(60);
 

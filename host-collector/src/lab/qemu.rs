@@ -2,10 +2,10 @@
 
 use super::plan::{Accelerator, Cache, DiskBus, DiskPlan, VmPlan};
 use super::vsock::Transport;
-use crate::vmm::qemu_args::LOAD_PORT;
 use serde_json::json;
 use std::ffi::OsString;
 use std::path::Path;
+use vslice_host::qemu_args::LOAD_PORT;
 
 /// What a guest prints on its console when it was started with [`PROBE_PARAMETER`] and got as far
 /// as the agent.
@@ -128,7 +128,7 @@ pub(super) fn console_args(console: &Path) -> Vec<OsString> {
     args
 }
 
-/// A monitor for questions before and after a measured window, see [`crate::vmm::qmp`]. It costs a
+/// A monitor for questions before and after a measured window, see [`vslice_host::qmp`]. It costs a
 /// thread, `IO mon_iothread`, that sleeps for as long as nobody asks.
 pub(super) fn monitor_args(socket: &Path) -> Vec<OsString> {
     let mut args = words(["-chardev"]);

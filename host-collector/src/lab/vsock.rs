@@ -11,15 +11,15 @@
 //!   connects to it; it needs no device of the host's and no other program.
 
 use super::plan::VsockSetting;
-use super::scratch::SOCKET_PATH_BYTES_MAX;
 use super::tools;
-use crate::vmm::qemu_args::LOAD_PORT;
-use crate::vmm::way::VHOST_VSOCK;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
+use vslice_host::qemu_args::LOAD_PORT;
+use vslice_host::scratch::SOCKET_PATH_BYTES_MAX;
+use vslice_host::way::VHOST_VSOCK;
 
 /// The port that agents connect to behind a vhost-user device, where each guest has its own
 /// directory of ports.

@@ -9,7 +9,6 @@ use super::machine::{Machine, Watch};
 use super::rings::PcpuRing;
 use super::source::Source;
 use super::totals::{RecordTotals, SharedCounters};
-use crate::host_clock::host_now;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_getaffinity};
@@ -23,6 +22,7 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Duration;
 use vslice_core::host_event::{HostEvent, StackId};
 use vslice_core::units::{PcpuId, Tid};
+use vslice_host::host_clock::host_now;
 
 /// The rings are read at least this often; earlier when one is a quarter full.
 pub const READ_INTERVAL: Duration = Duration::from_millis(100);

@@ -10,7 +10,6 @@ use super::rings::PcpuRing;
 use super::source::{SchedulerSource, Source};
 use super::totals::{RecordCounters, RecordTotals, SharedCounters};
 use super::{RecordError, SinkError};
-use crate::host_clock::host_now;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::unistd::Pid;
@@ -20,6 +19,7 @@ use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::thread::{Builder, JoinHandle};
 use vslice_core::host_event::HostEvent;
 use vslice_core::units::{PcpuId, Tid};
+use vslice_host::host_clock::host_now;
 use vslice_trace::evidence::{BPF_PROGRAMS, DISK_PROGRAMS};
 
 /// Whom to record, and with what.

@@ -1,11 +1,11 @@
 //! Where tracefs is, and the two kinds of file in it that are needed.
 
-use crate::private_mount::PrivateMount;
 use nix::mount::MsFlags;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use vslice_host::private_mount::PrivateMount;
 
 /// Access to tracefs for as long as this lives. The recorder writes nothing in it.
 #[derive(Debug)]

@@ -1,10 +1,10 @@
 //! The listing as text.
 
 use super::Listing;
-use crate::vmm::found::{FoundThread, FoundVm, Manager, NO_ACCELERATOR};
-use crate::vmm::qemu_args::{DirectSource, Disk};
 use std::fmt::Write as _;
 use vslice_core::text::harmless;
+use vslice_host::qemu_args::{DirectSource, Disk};
+use vslice_host::vm::{Manager, NO_ACCELERATOR, Vm, VmThread};
 use vslice_trace::host::HostPcpus;
 use vslice_trace::vmm::Vmm;
 
@@ -30,7 +30,7 @@ fn line(page: &mut String, text: &str) {
     let _ = writeln!(page, "{}", harmless(text).trim_end());
 }
 
-fn write_vm(page: &mut String, vm: &FoundVm, pcpus_count: usize) {
+fn write_vm(page: &mut String, vm: &Vm, pcpus_count: usize) {
     let vmm = match vm.vmm {
         Vmm::Qemu => "QEMU",
         Vmm::Firecracker => "Firecracker",
@@ -72,7 +72,7 @@ fn write_vm(page: &mut String, vm: &FoundVm, pcpus_count: usize) {
     }
 }
 
-fn thread_name(thread: &FoundThread) -> String {
+fn thread_name(thread: &VmThread) -> String {
     match thread.role.as_str() {
         "other thread" => thread.comm.clone(),
         role => role.to_owned(),
@@ -80,7 +80,7 @@ fn thread_name(thread: &FoundThread) -> String {
 }
 
 /// Where the kernel lets a thread run.
-fn place(thread: &FoundThread, pcpus_count: usize) -> String {
+fn place(thread: &VmThread, pcpus_count: usize) -> String {
     match &thread.affinity[..] {
         [] => "anywhere it may, which the kernel does not say".to_owned(),
         all if all.len() == pcpus_count => "any pCPU".to_owned(),
@@ -122,13 +122,13 @@ pub(super) mod tests {
         vcpu: Option<u16>,
         iothread: Option<&str>,
         affinity: &[u32],
-    ) -> FoundThread {
+    ) -> VmThread {
         let role = match (vcpu, iothread) {
             (Some(vcpu), _) => VcpuId(vcpu).to_string(),
             (None, Some(id)) => format!("iothread {id}"),
             (None, None) => "other thread".to_owned(),
         };
-        FoundThread {
+        VmThread {
             tid: Tid(tid),
             comm: "call_rcu".to_owned(),
             role,
@@ -138,19 +138,19 @@ pub(super) mod tests {
         }
     }
 
-    pub(in crate::ps) fn vm(name: &str, pid: u32, threads: Vec<FoundThread>) -> FoundVm {
-        FoundVm {
+    pub(in crate::ps) fn vm(name: &str, pid: u32, threads: Vec<VmThread>) -> Vm {
+        Vm {
             pid: Tid(pid),
             accelerator: Some("kvm".to_owned()),
             threads,
             disks: Some(vec![]),
-            ..FoundVm::called(name)
+            ..Vm::named(name)
         }
     }
 
     #[test]
     fn an_accelerator_that_is_not_known_has_its_reason() {
-        let vm = FoundVm { accelerator: None, ..vm("web1", 10, vec![]) };
+        let vm = Vm { accelerator: None, ..vm("web1", 10, vec![]) };
         let page = render(&Listing::new(vec![PcpuId(0)], vec![vm]));
         let reason = "accelerator not known, because neither its vCPU threads nor its open files";
         assert!(page.contains(reason), "{page}");
@@ -187,7 +187,7 @@ pub(super) mod tests {
         let untold = Disk { is_direct: None, is_direct_from: None, ..disk.clone() };
         one.disks = Some(vec![disk, slow, untold]);
         one.agent_socket = Some(PathBuf::from("/ga"));
-        let two = FoundVm { name: None, disks: None, vmm: Vmm::Firecracker, ..vm("", 20, vec![]) };
+        let two = Vm { name: None, disks: None, vmm: Vmm::Firecracker, ..vm("", 20, vec![]) };
         let pcpus = [0, 1, 2, 3, 8].map(PcpuId).to_vec();
         assert_eq!(
             render(&Listing::new(pcpus, vec![one, two])),

@@ -1,12 +1,12 @@
 //! What of a host's placement costs its guests latency.
 
-use crate::vmm::cgroup::VcpuQuota;
-use crate::vmm::found::{FoundThread, FoundVm, UNSEEN_VCPUS_ADVICE};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use vslice_core::units::PcpuId;
+use vslice_host::cgroup::VcpuQuota;
+use vslice_host::vm::{UNSEEN_VCPUS_ADVICE, Vm, VmThread};
 use vslice_spec::quantity::duration;
 use vslice_trace::quota::Quota;
 
@@ -148,9 +148,9 @@ fn limited(vcpus: &[Place]) -> (String, &'static str) {
 }
 
 /// Everything that bites on a host with these pCPUs.
-pub(super) fn all(pcpus: &[PcpuId], vms: &[FoundVm]) -> Vec<Bite> {
+pub(super) fn all(pcpus: &[PcpuId], vms: &[Vm]) -> Vec<Bite> {
     let mut bites = Vec::new();
-    let vcpus = vms.iter().flat_map(FoundVm::vcpus).count();
+    let vcpus = vms.iter().flat_map(Vm::vcpus).count();
     if vcpus > pcpus.len() && !pcpus.is_empty() {
         bites.push(Bite::Overcommit { vcpus, pcpus: pcpus.len() });
     }
@@ -172,7 +172,7 @@ pub(super) fn all(pcpus: &[PcpuId], vms: &[FoundVm]) -> Vec<Bite> {
 }
 
 /// The vCPUs that can run on one pCPU only, by that.
-fn pinned(vms: &[FoundVm]) -> BTreeMap<PcpuId, Vec<Place>> {
+fn pinned(vms: &[Vm]) -> BTreeMap<PcpuId, Vec<Place>> {
     let mut pinned: BTreeMap<PcpuId, Vec<Place>> = BTreeMap::new();
     for vm in vms {
         for thread in vm.vcpus() {
@@ -195,7 +195,7 @@ struct Limited<'a> {
 
 /// Quotas that vCPUs can use up: all of them busy, they would run for longer. What libvirt writes for "one
 /// whole pCPU" is none, and says nothing here.
-fn quotas(vms: &[FoundVm]) -> impl Iterator<Item = Bite> {
+fn quotas(vms: &[Vm]) -> impl Iterator<Item = Bite> {
     let mut groups: BTreeMap<&Path, Limited<'_>> = BTreeMap::new();
     for vm in vms {
         for by in vm.quotas.iter().flatten() {
@@ -229,11 +229,7 @@ fn quotas(vms: &[FoundVm]) -> impl Iterator<Item = Bite> {
 }
 
 /// An iothread all of whose pCPUs have a vCPU pinned to them.
-fn on_vcpu(
-    vm: &FoundVm,
-    thread: &FoundThread,
-    pinned: &BTreeMap<PcpuId, Vec<Place>>,
-) -> Option<Bite> {
+fn on_vcpu(vm: &Vm, thread: &VmThread, pinned: &BTreeMap<PcpuId, Vec<Place>>) -> Option<Bite> {
     let allowed: BTreeSet<PcpuId> = thread.affinity.iter().copied().collect();
     let pcpu = *allowed.first()?;
     let vcpu = pinned.get(&pcpu)?.first()?.clone();
@@ -246,14 +242,14 @@ fn on_vcpu(
 mod tests {
     use super::super::text::tests::{thread, vm};
     use super::*;
-    use crate::vmm::procfs::Stopper;
     use vslice_core::units::VcpuId;
+    use vslice_host::procfs::Stopper;
 
     fn pcpus(count: u32) -> Vec<PcpuId> {
         (0..count).map(PcpuId).collect()
     }
 
-    fn said(pcpus_count: u32, vms: &[FoundVm]) -> Vec<String> {
+    fn said(pcpus_count: u32, vms: &[Vm]) -> Vec<String> {
         all(&pcpus(pcpus_count), vms).iter().map(ToString::to_string).collect()
     }
 
@@ -306,7 +302,7 @@ mod tests {
         assert_eq!(said(4, &[with(&[])]), [""; 0], "the kernel does not say");
     }
 
-    fn with_quota(name: &str, group: &str, quota_us: u64, affinity: &[u32]) -> FoundVm {
+    fn with_quota(name: &str, group: &str, quota_us: u64, affinity: &[u32]) -> Vm {
         let by = VcpuQuota {
             group: group.into(),
             quota: Quota { quota_us, period_us: 100_000 },
@@ -314,7 +310,7 @@ mod tests {
             vcpus: vec![VcpuId(0), VcpuId(1)],
         };
         let vcpus = vec![thread(11, Some(0), None, affinity), thread(12, Some(1), None, affinity)];
-        FoundVm { quotas: Some(vec![by]), ..vm(name, 10, vcpus) }
+        Vm { quotas: Some(vec![by]), ..vm(name, 10, vcpus) }
     }
 
     #[test]
@@ -358,7 +354,7 @@ mod tests {
     fn a_vm_whose_process_is_stopped_is_said() {
         let stopped = |stopper| {
             let threads = vec![thread(11, Some(0), None, &[1])];
-            said(4, &[FoundVm { stopper: Some(stopper), ..vm("vm1", 10, threads) }])
+            said(4, &[Vm { stopper: Some(stopper), ..vm("vm1", 10, threads) }])
         };
         let word = "vm1: its process 10 is stopped by a signal (SIGSTOP): nothing of it runs until it is sent \
                     SIGCONT";

@@ -8,10 +8,6 @@ use crate::lab::accelerator::{AcceleratorChoice, KVM, open_kvm};
 use crate::lab::disk;
 use crate::lab::plan::{Accelerator, DiskPlan};
 use crate::lab::process::{self, ChildSpec, SupervisedChild};
-use crate::lab::scratch::{self, PrivateDir};
-use crate::vmm::pin::{PinError, set_affinity};
-use crate::vmm::qmp::{Qmp, QmpError};
-use crate::vmm::threads::{self, ThreadRole, VmmThread};
 use nix::errno::Errno;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -19,6 +15,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use vslice_core::units::{PcpuId, Tid};
+use vslice_host::pin::{PinError, set_affinity};
+use vslice_host::qmp::{Qmp, QmpError};
+use vslice_host::scratch::{self, PrivateDir};
+use vslice_host::threads::{self, ThreadRole, VmmThread};
 
 pub use error::MachineError;
 

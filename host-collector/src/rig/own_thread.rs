@@ -1,13 +1,13 @@
 //! What a thread of this process does to itself.
 
 use super::inject::InjectError;
-use crate::host_clock::host_now;
-use crate::vmm::pin::set_affinity;
 use nix::errno::Errno;
 use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
 use nix::unistd::gettid;
 use std::time::Duration;
 use vslice_core::units::{HostNs, PcpuId, Tid};
+use vslice_host::host_clock::host_now;
+use vslice_host::pin::set_affinity;
 
 /// Pins the calling thread; `name` is for the error.
 pub(super) fn pin_self(name: &'static str, pcpu: PcpuId) -> Result<Tid, InjectError> {

@@ -1,7 +1,6 @@
 //! Who is there when recording starts, and who came until its end: the threads of this host, so that
 //! antagonists have names, and the command lines of their processes.
 
-use crate::vmm::procfs;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
@@ -9,6 +8,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use vslice_core::text::harmless;
 use vslice_core::units::Tid;
+use vslice_host::procfs;
 use vslice_trace::thread::HostThread;
 
 /// Bytes of a command line that are read at most.

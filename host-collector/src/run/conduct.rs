@@ -2,7 +2,6 @@
 
 use super::error::RunError;
 use super::evidence::EvidencePlan;
-use super::home::HomePcpu;
 use super::options::RunOptions;
 use super::seat::{SeatPlan, session_plan};
 use super::seats::seated;
@@ -14,13 +13,15 @@ use crate::lab::accelerator::{self, AcceleratorChoice};
 use crate::lab::image::MicroImage;
 use crate::lab::launch::{Lab, LabConfig};
 use crate::lab::plan::{Accelerator, AcceleratorSetting, Plan, VmPlan, VsockSetting};
+use crate::lab::tools;
 use crate::lab::vsock::{GuestEndpoint, VsockChoice, VsockOffer, VsockWay};
-use crate::lab::{scratch, tools};
-use crate::vmm::host;
-use crate::vmm::io_scheduler::HeldIoScheduler;
 use std::path::PathBuf;
 use std::time::Duration;
 use vslice_core::units::Tid;
+use vslice_host::collector_affinity::CollectorAffinity;
+use vslice_host::host;
+use vslice_host::io_scheduler::HeldIoScheduler;
+use vslice_host::scratch;
 use vslice_trace::RunDir;
 use vslice_trace::host::FrequencyRecord;
 use vslice_trace::manifest::{Cost, Manifest, NO_EXITS_UNDER_TCG, SCHEMA, Status};
@@ -52,7 +53,7 @@ pub fn prepare<'a>(
     options: RunOptions<'a>,
     watcher: &mut dyn Watcher,
 ) -> Result<Prepared<'a>, RunError> {
-    plan.check_host(&crate::vmm::host::online_pcpus()?)?;
+    plan.check_host(&vslice_host::host::online_pcpus()?)?;
     let evidence = EvidencePlan::of_host(options.evidence)?;
     let image =
         MicroImage::in_directory(options.image).map_err(|source| RunError::Image { source })?;
@@ -125,7 +126,7 @@ impl Prepared<'_> {
 
     fn manifest(&self) -> Manifest {
         let mut facts =
-            host::facts(&self.qemu, crate::vmm::host_disks::under_directory(&self.scratch));
+            host::facts(&self.qemu, vslice_host::host_disks::under_directory(&self.scratch));
         if let (Some(disk), Some(held)) = (facts.host_disks.disks.first_mut(), &self.io_scheduler) {
             disk.scheduler_asked = self.plan.host_io_scheduler().map(str::to_owned);
             disk.scheduler_before = held.previous().map(str::to_owned);
@@ -183,7 +184,7 @@ impl Run<'_> {
         watcher.stage(&booting(lab.guests().len(), self.config.accelerator));
         lab.start()?;
         // The sessions' threads inherit it; QEMU's are there already, and boot on all pCPUs.
-        let home = HomePcpu::move_to(self.plan.collector_pcpu);
+        let home = CollectorAffinity::move_to(self.plan.collector_pcpu);
         let interrupted = self.options.interrupted;
         let parted = seated(self.dir, seats, interrupted, manifest, |seats, manifest| {
             Stage { run: self, lab: &mut lab, seats }.play(manifest, watcher)

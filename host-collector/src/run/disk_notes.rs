@@ -3,7 +3,7 @@
 
 use crate::lab::launch::Guest;
 use crate::lab::plan::{ReaderPlan, VmPlan};
-use crate::vmm::image::Image;
+use vslice_host::image::Image;
 use vslice_trace::disk::DiskRecord;
 use vslice_trace::manifest::VmRecord;
 use vslice_wire::{GuestDisk, Ready};

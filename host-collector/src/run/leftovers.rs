@@ -1,9 +1,9 @@
 //! What a vslice that was killed has left on this host.
 
 use super::watch::Watcher;
-use crate::lab::scratch;
-use crate::vmm::journal::Undone;
-use crate::vmm::{io_scheduler, pin, plug};
+use vslice_host::journal::Undone;
+use vslice_host::scratch;
+use vslice_host::{io_scheduler, pin, plug};
 
 /// Puts it back, and says so.
 pub(super) fn undo(watcher: &mut dyn Watcher) {

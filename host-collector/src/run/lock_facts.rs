@@ -3,10 +3,10 @@
 //! becomes the reason why.
 
 use crate::lab::launch::Guest;
-use crate::vmm::bql;
-use crate::vmm::qmp::{Qmp, QmpError};
 use std::path::Path;
 use vslice_core::units::Tid;
+use vslice_host::bql;
+use vslice_host::qmp::{Qmp, QmpError};
 use vslice_trace::lock::LockRecord;
 use vslice_trace::manifest::VmRecord;
 use vslice_trace::memory_map::MemoryMap;
@@ -51,7 +51,7 @@ fn memory_map(qmp_path: Option<&Path>) -> Result<MemoryMap, String> {
         Qmp::connect(path)?.human_monitor_command("info mtree -f")
     };
     let text = ask().map_err(|error| error.to_string())?;
-    let map = crate::vmm::memory_map::parse(&text);
+    let map = vslice_host::memory_map::parse(&text);
     if map.is_empty() {
         let beginning = vslice_core::text::harmless(&text.chars().take(80).collect::<String>());
         return Err(format!(

@@ -11,7 +11,6 @@ pub mod error;
 pub mod event_writers;
 pub mod evidence;
 mod guest_record;
-mod home;
 mod leftovers;
 mod lock_facts;
 mod measurement;

@@ -1,8 +1,8 @@
 //! The quotas of the vCPU threads' control groups: read once before the measured window and once
 //! after it, and not within, so that reading takes nothing from what is measured.
 
-use crate::vmm::cgroup::Hierarchy;
 use std::path::Path;
+use vslice_host::cgroup::Hierarchy;
 use vslice_trace::manifest::VmRecord;
 use vslice_trace::quota::GroupRecord;
 

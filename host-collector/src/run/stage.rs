@@ -11,12 +11,12 @@ use super::watch::Watcher;
 use super::{disk_notes, lock_facts};
 use crate::lab::launch::{self, Lab, LabConfig};
 use crate::lab::plan::{Plan, VmPlan};
-use crate::lab::scratch;
-use crate::vmm::pin::Pinning;
-use crate::vmm::threads::{self, ThreadRole, ThreadsError, VmmThread};
 use std::thread;
 use std::time::{Duration, Instant};
 use vslice_core::units::{Tid, VcpuId};
+use vslice_host::pin::Pinning;
+use vslice_host::scratch;
+use vslice_host::threads::{self, ThreadRole, ThreadsError, VmmThread};
 use vslice_trace::RunDir;
 use vslice_trace::manifest::{Manifest, VmRecord};
 use vslice_trace::thread::ThreadRecord;
@@ -204,7 +204,7 @@ fn vm_record(
         },
         pinned: pinned(thread.tid),
         kept: None,
-        scheduling: crate::vmm::scheduling::scheduling_of(thread.tid),
+        scheduling: vslice_host::scheduling::scheduling_of(thread.tid),
     });
     Ok(VmRecord {
         device_pid,

@@ -3,11 +3,11 @@
 //! why, and the clock maps rest on exchanges with the guests alone.
 
 use crate::lab::plan::Accelerator;
-use crate::vmm::tsc::{self, KvmDebugfs};
 use std::thread;
 use std::time::{Duration, Instant};
 use vslice_core::clock::tsc::{TscRelation, TscSample};
 use vslice_core::units::{Tid, VcpuId};
+use vslice_host::tsc::{self, KvmDebugfs};
 use vslice_trace::manifest::{Manifest, TscReading, TscRecord, VcpuTsc, VmRecord};
 
 /// Between two looks. A look reads a few small files, each in some microseconds and without a lock.

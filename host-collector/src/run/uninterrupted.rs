@@ -2,8 +2,8 @@
 //! disturbs leaves no event, and would be unknown. The scheduler's own count of their arrivals tells.
 
 use crate::sampling::schedstat;
-use crate::vmm::procfs;
 use vslice_core::units::{PcpuId, Tid};
+use vslice_host::procfs;
 use vslice_trace::manifest::VmRecord;
 
 /// What the scheduler had counted of each vCPU's thread just before the window.

@@ -1,7 +1,6 @@
 //! The files of one thread in `/proc`, kept open.
 
 use super::parse;
-use crate::host_clock::host_now;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
@@ -9,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use vslice_core::samples::{Call, Look, Schedstat};
 use vslice_core::units::Tid;
+use vslice_host::host_clock::host_now;
 
 /// Longer than any of the texts that are read, as far as they are of interest.
 const TEXT_BYTES: usize = 512;

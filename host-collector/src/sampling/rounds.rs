@@ -5,13 +5,13 @@ use super::plan::{
     OTHERS_ROUNDS, PCPU_SHARE_MAX, PERIOD, Pace, SampleError, SampleSink, SampledThread,
     SamplerTotals, Sight, SinkError, TOTALS_INTERVAL,
 };
-use crate::host_clock::host_now;
 use nix::time::{ClockId, clock_gettime};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use vslice_core::samples::SampleItem;
 use vslice_core::units::HostNs;
+use vslice_host::host_clock::host_now;
 
 /// Pseudo-random numbers (G. Marsaglia, Xorshift RNGs, J. Stat. Software 8/14, 2003): all that is
 /// asked of them is not to keep step with the host's ticks.

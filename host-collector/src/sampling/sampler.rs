@@ -3,12 +3,12 @@
 use super::files::{Functions, ThreadFiles};
 use super::plan::{SampleError, SampleSink, SamplerPlan, SamplerTotals, TOTALS_INTERVAL};
 use super::rounds::Rounds;
-use crate::vmm::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, Builder, JoinHandle};
 use vslice_core::samples::Call;
 use vslice_core::units::Tid;
+use vslice_host::pin;
 
 /// How often it is tried what can be seen of threads: one that is running shows nothing.
 const RIGHTS_TRIES: usize = 20;

@@ -40,7 +40,6 @@ pub use stage::Stage;
 pub use text::render;
 
 use crate::lab::plan::Accelerator;
-use crate::lab::scratch::ScratchError;
 use crate::perf::RecordError;
 use crate::rig::inject::InjectError;
 use crate::rig::inject::quota::group::sweep_stale;
@@ -54,6 +53,7 @@ use std::time::Duration;
 use subject::Scored;
 use vslice_core::timeline::Reason;
 use vslice_core::units::{PcpuId, Tid};
+use vslice_host::scratch::ScratchError;
 use vslice_report::analyse::AnalyseError;
 use vslice_trace::StoreError;
 use vslice_trace::host::HostFacts;

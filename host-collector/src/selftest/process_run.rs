@@ -3,13 +3,13 @@
 //! is lost or told wrong on that way, the self-test shows.
 
 use super::SelftestError;
-use crate::lab::scratch::{self, PrivateDir};
 use crate::run::attach;
-use crate::vmm::found;
-use crate::vmm::tsc::KvmDebugfs;
 use std::slice;
 use vslice_core::timeline::{StackTable, Timeline};
 use vslice_core::units::Tid;
+use vslice_host::scratch::{self, PrivateDir};
+use vslice_host::tsc::KvmDebugfs;
+use vslice_host::vm;
 use vslice_report::analyse;
 use vslice_trace::RunDir;
 use vslice_trace::host::HostFacts;
@@ -29,7 +29,7 @@ impl ProcessRun {
     /// What an attach finds of this process.
     pub(super) fn of(pid: Tid, host: &HostFacts) -> Result<ProcessRun, SelftestError> {
         let debugfs = KvmDebugfs::find().ok();
-        let found = found::look_at(pid, debugfs.as_ref()).ok_or(SelftestError::NoVm { pid })?;
+        let found = vm::look_at(pid, debugfs.as_ref()).ok_or(SelftestError::NoVm { pid })?;
         let accelerator = found.accelerator.clone().unwrap_or_default();
         let vms = attach::records_of(slice::from_ref(&found));
         let environment = serde_json::to_value(host).unwrap_or_default();

@@ -7,13 +7,13 @@ use super::rows::Made;
 use super::score::Score;
 use super::subject::own_tids;
 use super::{Outcome, SelftestConfig, SelftestError, Skipped, truth};
-use crate::host_clock::host_now;
 use crate::perf::RecordPlan;
 use crate::rig::inject::Episode;
 use crate::rig::puppet::{Act, Occurrence, Puppet, PuppetLog, Script, Step};
-use crate::vmm::steal;
 use std::time::Duration;
 use vslice_core::timeline::Reason;
+use vslice_host::host_clock::host_now;
+use vslice_host::steal;
 
 /// How often each cause is played, proven to have happened.
 const COUNT: u32 = 200;

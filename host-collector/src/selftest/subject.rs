@@ -7,7 +7,6 @@ use super::rows::Made;
 use super::score::Score;
 use super::stage::Stage;
 use super::truth::{self, Told};
-use crate::host_clock::host_now;
 use crate::lab::plan::Accelerator;
 use crate::perf::{KvmDetail, RecordPlan};
 use crate::rig::boot_sector::Guest;
@@ -15,9 +14,10 @@ use crate::rig::frontend::Frontend;
 use crate::rig::inject::Episode;
 use crate::rig::machine::{Machine, MachineConfig, Placement, START_LIMIT};
 use crate::run;
-use crate::vmm::{procfs, steal};
 use std::collections::HashSet;
 use vslice_core::units::Tid;
+use vslice_host::host_clock::host_now;
+use vslice_host::{procfs, steal};
 
 /// At the edges of a window, what was there before the injection may still go on.
 const MARGIN_NS: u64 = 20_000_000;

@@ -2,11 +2,11 @@
 //! witness that shares neither buffers nor parsing with the recorder.
 
 use crate::perf::Tracefs;
-use crate::vmm::procfs;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 use vslice_core::units::{HostNs, Tid};
+use vslice_host::procfs;
 
 /// How the names of instances begin.
 const PREFIX: &str = "vslice-";

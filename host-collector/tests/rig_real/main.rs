@@ -25,8 +25,8 @@ use vslice::rig::inject::stopper::Stopper;
 use vslice::rig::inject::storm::QmpStorm;
 use vslice::rig::inject::waker::{self, WakerConfig};
 use vslice::rig::machine::{self, Machine, MachineConfig, Placement, READER, START_LIMIT};
-use vslice::vmm::tsc::{self, KvmDebugfs};
 use vslice_core::units::{PcpuId, Tid, VcpuId};
+use vslice_host::tsc::{self, KvmDebugfs};
 use witness::{Counts, Seen, Watch, is_gone, read_bytes, soon, state};
 
 const WINDOW: Duration = Duration::from_millis(200);
@@ -140,7 +140,7 @@ fn config(
 
 /// The last pCPU for the vCPU, as the first one has the machine's interrupts, and that for the rest.
 fn pcpus() -> (PcpuId, PcpuId) {
-    let online: Vec<PcpuId> = vslice::vmm::host::online_pcpus().expect("sysfs").iter().collect();
+    let online: Vec<PcpuId> = vslice_host::host::online_pcpus().expect("sysfs").iter().collect();
     (*online.last().expect("this runs on one"), online[0])
 }
 
@@ -168,7 +168,7 @@ fn boots(config: &MachineConfig, injectors: &[(&str, InjectorTest)]) -> Outcome 
     let placement = config.placement.expect("the tests place all machines");
     for thread in machine.threads()? {
         let pcpu = if thread.tid == vcpu { placement.vcpu } else { placement.others };
-        let affinity = vslice::vmm::pin::affinity(thread.tid)?;
+        let affinity = vslice_host::pin::affinity(thread.tid)?;
         check(affinity == [pcpu], || format!("{} may run on {affinity:?}", thread.comm))?;
     }
     own_tsc(&machine, config.accelerator)?;

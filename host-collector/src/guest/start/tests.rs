@@ -1,10 +1,10 @@
 use super::*;
-use crate::vmm::qga::mock::MockAgent;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use vslice_host::qga::mock::MockAgent;
 
 /// A guest of one's own: its files, the programs that were run, and what is wrong with it.
 #[derive(Debug, Default)]

@@ -5,9 +5,9 @@ use super::xml::Element;
 use super::{Dataplane, Emission, EmitError, Feature};
 use crate::lab::plan::{Accelerator, DiskBus, DiskPlan};
 use crate::lab::vsock::Transport;
-use crate::vmm::qemu_args::{AGENT_PORT, LOAD_PORT};
 use std::path::Path;
 use vslice_core::units::PcpuId;
+use vslice_host::qemu_args::{AGENT_PORT, LOAD_PORT};
 
 /// The namespace in which libvirt lets its QEMU be told more than it knows.
 pub(super) const QEMU_NAMESPACE: &str = "http://libvirt.org/schemas/domain/qemu/1.0";

@@ -8,9 +8,9 @@ use crate::lab::qemu::{
 };
 use crate::lab::tools;
 use crate::lab::vsock::Transport;
-use crate::vmm::qemu_args::AGENT_PORT;
 use std::ffi::OsString;
 use std::path::Path;
+use vslice_host::qemu_args::AGENT_PORT;
 
 /// What the guest's kernel is told: where to write, and to end QEMU by a panic.
 pub(super) const KERNEL_COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1";

@@ -10,13 +10,13 @@ pub mod storm;
 pub mod thread;
 pub mod waker;
 
-use crate::vmm::qmp::QmpError;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::PathBuf;
 use thiserror::Error;
 use vslice_core::units::{HostNs, PcpuId, Tid};
+use vslice_host::qmp::QmpError;
 
 /// One thing that an injector did, from `start` to `end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,12 +3,12 @@
 pub mod group;
 
 use super::{Episode, InjectError};
-use crate::host_clock::host_now;
 use group::Group;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::Duration;
 use vslice_core::units::{HostNs, Tid};
+use vslice_host::host_clock::host_now;
 use vslice_trace::quota::Throttling;
 
 /// Whose time is limited, and how.

@@ -2,10 +2,10 @@
 
 use super::thread::{LoggedThread, PinnedThread};
 use super::{Episode, InjectError};
-use crate::host_clock::host_now;
 use crate::rig::spin_until;
 use std::sync::atomic::{AtomicBool, Ordering};
 use vslice_core::units::{HostNs, PcpuId};
+use vslice_host::host_clock::host_now;
 
 /// How often a rival looks whether it should stop, in nanoseconds.
 const LOOK_NS: u64 = 100_000;

@@ -1,7 +1,6 @@
 //! Stops a whole process again and again, as a debugger or `kill -STOP` would.
 
 use super::InjectError;
-use crate::host_clock::host_now;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -11,6 +10,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 use vslice_core::units::{HostNs, Tid};
+use vslice_host::host_clock::host_now;
 
 /// How often a process that was told to stop is asked whether it has.
 const LOOK: Duration = Duration::from_micros(200);

@@ -2,14 +2,14 @@
 
 use super::thread::PinnedThread;
 use super::{Episode, InjectError};
-use crate::host_clock::host_now;
-use crate::vmm::qmp::{Qmp, QmpError};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use vslice_core::units::{PcpuId, Tid};
+use vslice_host::host_clock::host_now;
+use vslice_host::qmp::{Qmp, QmpError};
 
 /// What QEMU is asked: its answer is short, and the lock is held for microseconds, often.
 const COMMAND: &str = "query-version";

@@ -1,7 +1,6 @@
 //! Threads of this process that run on one pCPU until they are told to stop.
 
 use super::{Episode, InjectError, ThreadLog};
-use crate::host_clock::host_now;
 use crate::rig::{pin_self, sleep_for, spin_until};
 use std::io;
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 use vslice_core::units::{HostNs, PcpuId, Tid};
+use vslice_host::host_clock::host_now;
 
 /// How many episodes a log has room for from the start: growing it would be work of another kind.
 const EPISODES_ROOM: usize = 1 << 16;

@@ -14,10 +14,10 @@
 use super::InjectError;
 use super::scheduling::{NICE_MIN, SLICE_NS_MIN, become_normal};
 use super::thread::{LoggedThread, PinnedThread, wake_and_run};
-use crate::vmm::host;
 use nix::sys::prctl;
 use std::time::Duration;
 use vslice_core::units::PcpuId;
+use vslice_host::host;
 
 /// The longest tick there is, where it is not known: `CONFIG_HZ` is 100 at least.
 const TICK_MAX: Duration = Duration::from_millis(10);

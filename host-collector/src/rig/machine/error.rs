@@ -2,14 +2,14 @@
 
 use crate::lab::disk::DiskError;
 use crate::lab::process::ProcessError;
-use crate::lab::scratch::ScratchError;
-use crate::vmm::pin::PinError;
-use crate::vmm::qmp::QmpError;
-use crate::vmm::threads::ThreadsError;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 use thiserror::Error;
+use vslice_host::pin::PinError;
+use vslice_host::qmp::QmpError;
+use vslice_host::scratch::ScratchError;
+use vslice_host::threads::ThreadsError;
 
 /// Why a machine does not run.
 #[derive(Debug, Error)]

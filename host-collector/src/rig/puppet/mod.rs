@@ -19,8 +19,6 @@ mod sys;
 use crate::lab::disk::{self, DiskError};
 use crate::lab::plan::DiskPlan;
 use crate::lab::process::{self, ChildSpec, ProcessError, SupervisedChild};
-use crate::lab::scratch::{self, PrivateDir, ScratchError};
-use crate::vmm::threads::{self, ThreadsError};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use std::os::unix::fs::symlink;
@@ -30,6 +28,8 @@ use std::time::{Duration, Instant};
 use std::{fs, io};
 use thiserror::Error;
 use vslice_core::units::{HostNs, PcpuId, Tid};
+use vslice_host::scratch::{self, PrivateDir, ScratchError};
+use vslice_host::threads::{self, ThreadsError};
 
 pub use run::run;
 
@@ -117,7 +117,7 @@ pub struct Script {
     /// What its program is called, by which a VMM is known: `firecracker`.
     pub program_name: String,
     /// The name of its vCPU thread, at most 15 bytes: `CPU 0/KVM` for QEMU's, see
-    /// [`crate::vmm::threads::role`] for others.
+    /// [`vslice_host::threads::role`] for others.
     pub thread_name: String,
     /// Where that runs.
     pub pcpu: PcpuId,

@@ -3,7 +3,6 @@
 use super::fault_memory::FaultMemory;
 use super::sys::{Clock, Condition, Lock, MappedFile};
 use super::{Act, Cast, FILE_BYTES, Occurrence, PuppetError, Refusal, Script, TRIES};
-use crate::host_clock::host_now;
 use crate::rig::inject::rival;
 use crate::rig::inject::thread::LoggedThread;
 use crate::rig::{sleep_for, spin_until};
@@ -21,6 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use vslice_core::units::{HostNs, Tid};
+use vslice_host::host_clock::host_now;
 
 /// A page, and what [`Act::DirectRead`] reads at once.
 pub(super) const PAGE_BYTES: u64 = 4096;

@@ -9,12 +9,12 @@ use crate::guest::connection::GuestListener;
 use crate::guest::start::{self, StartedAgent};
 use crate::lab::plan::{Accelerator, VmPlan};
 use crate::lab::vsock;
-use crate::vmm::found::FoundVm;
-use crate::vmm::qemu_args::LOAD_PORT;
-use crate::vmm::qga::Qga;
-use crate::vmm::way::Way;
 use std::path::PathBuf;
 use std::time::Duration;
+use vslice_host::qemu_args::LOAD_PORT;
+use vslice_host::qga::Qga;
+use vslice_host::vm::Vm;
+use vslice_host::way::Way;
 use vslice_spec::WorkloadSpec;
 
 /// How long an agent that was started may take to connect. It tries for as long itself.
@@ -43,7 +43,7 @@ pub(super) struct Meeting {
 
 impl Meeting {
     /// Prepares it in the way that the VM has.
-    pub(super) fn on(way: Way, vm: &FoundVm, index: u8) -> Result<Meeting, RunError> {
+    pub(super) fn on(way: Way, vm: &Vm, index: u8) -> Result<Meeting, RunError> {
         match way {
             Way::Vsock { cid } => {
                 let port = vsock::own_port(index, std::process::id());
@@ -65,7 +65,7 @@ impl Load {
     ///
     /// # Errors
     /// [`RunError::Workload`].
-    pub(super) fn check(&self, vms: &[FoundVm]) -> Result<(), RunError> {
+    pub(super) fn check(&self, vms: &[Vm]) -> Result<(), RunError> {
         for (vm, part) in vms.iter().zip(self.casting.parts()) {
             let vcpus = u16::try_from(vm.vcpus().count()).unwrap_or(u16::MAX);
             self.spec(vm, part).validate(vcpus).map_err(|source| {
@@ -80,7 +80,7 @@ impl Load {
     ///
     /// # Errors
     /// [`RunError::AgentStart`].
-    pub(super) fn check_agents(&self, vms: &[FoundVm]) -> Result<(), RunError> {
+    pub(super) fn check_agents(&self, vms: &[Vm]) -> Result<(), RunError> {
         vms.iter().try_for_each(|vm| {
             let failed = |source| RunError::AgentStart { vm: vm.label(), source };
             let qga = Qga::of_vm(vm).map_err(|error| failed(error.into()))?;
@@ -89,7 +89,7 @@ impl Load {
     }
 
     /// What a VM's agent is asked for.
-    fn spec(&self, vm: &FoundVm, part: &VmPlan) -> WorkloadSpec {
+    fn spec(&self, vm: &Vm, part: &VmPlan) -> WorkloadSpec {
         let mut spec = self.casting.plan.workload_spec(part, accelerator_of(vm));
         // That scheduler is for the disk that a run brings along.
         spec.io_scheduler = None;
@@ -102,7 +102,7 @@ impl Load {
     /// What the session with one VM's agent needs to know.
     pub(super) fn seat_plan(
         &self,
-        vm: &FoundVm,
+        vm: &Vm,
         part: &VmPlan,
         name: &str,
         listener: GuestListener,
@@ -117,7 +117,7 @@ impl Load {
     }
 
     /// Starts the agent in one VM's guest.
-    pub(super) fn start(&self, vm: &FoundVm, address: &str) -> Result<StartedAgent, RunError> {
+    pub(super) fn start(&self, vm: &Vm, address: &str) -> Result<StartedAgent, RunError> {
         let failed = |source| RunError::AgentStart { vm: vm.label(), source };
         let qga = Qga::of_vm(vm).map_err(|error| failed(error.into()))?;
         start::start(qga, self.agent.as_ref(), address).map_err(failed)
@@ -126,7 +126,7 @@ impl Load {
 
 /// What runs a VM; what is known not to be KVM is taken for a translator. Of one that is not known, KVM's events
 /// are recorded: there are none if it is not KVM.
-pub(super) fn accelerator_of(vm: &FoundVm) -> Accelerator {
+pub(super) fn accelerator_of(vm: &Vm) -> Accelerator {
     match vm.accelerator.as_deref() {
         Some("kvm") | None => Accelerator::Kvm,
         Some(_) => Accelerator::Tcg,
@@ -137,11 +137,11 @@ pub(super) fn accelerator_of(vm: &FoundVm) -> Accelerator {
 mod tests {
     use super::*;
     use crate::lab::plan::Plan;
-    use crate::vmm::found::FoundThread;
     use vslice_core::units::{Tid, VcpuId};
+    use vslice_host::vm::VmThread;
 
-    fn vm_with(vcpus: u16) -> FoundVm {
-        let thread = |vcpu| FoundThread {
+    fn vm_with(vcpus: u16) -> Vm {
+        let thread = |vcpu| VmThread {
             tid: Tid(100 + u32::from(vcpu)),
             comm: format!("CPU {vcpu}/KVM"),
             role: VcpuId(vcpu).to_string(),
@@ -149,7 +149,7 @@ mod tests {
             iothread: None,
             affinity: vec![],
         };
-        FoundVm { threads: (0..vcpus).map(thread).collect(), ..FoundVm::called("web") }
+        Vm { threads: (0..vcpus).map(thread).collect(), ..Vm::named("web") }
     }
 
     /// The demo's vm1, its reader on vCPU1, as a VM with so many vCPUs is asked for it.
@@ -171,7 +171,7 @@ mod tests {
             (Some("mshv"), Accelerator::Tcg),
         ] {
             let accelerator = accelerator.map(str::to_owned);
-            let vm = FoundVm { accelerator, ..FoundVm::called("web") };
+            let vm = Vm { accelerator, ..Vm::named("web") };
             assert_eq!(accelerator_of(&vm), taken_for, "{:?}", vm.accelerator);
         }
     }

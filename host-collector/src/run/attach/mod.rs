@@ -13,7 +13,6 @@ pub use roles::Casting;
 
 use super::error::RunError;
 use super::evidence::{EvidencePlan, EvidenceSetting};
-use super::home::HomePcpu;
 use super::measurement::Measurement;
 use super::seats::{Seats, seated};
 use super::stage::ReadProgress;
@@ -21,12 +20,6 @@ use super::watch::Watcher;
 use super::{close, disk_notes, leftovers, lock_facts, new_directory, reserve};
 use crate::guest::start::StartedAgent;
 use crate::lab::plan::{Accelerator, VmPlan};
-use crate::lab::scratch;
-use crate::vmm::found::{FoundVm, NO_ACCELERATOR};
-use crate::vmm::image::Image;
-use crate::vmm::pin::{Pin, Pinning};
-use crate::vmm::procfs::{self, StartTicks};
-use crate::vmm::{host, threads};
 use load::{Meeting, accelerator_of};
 use names::names_of;
 use roles::Pinned;
@@ -35,6 +28,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use vslice_core::units::{PcpuId, Tid};
+use vslice_host::collector_affinity::CollectorAffinity;
+use vslice_host::image::Image;
+use vslice_host::pin::{Pin, Pinning};
+use vslice_host::procfs::{self, StartTicks};
+use vslice_host::scratch;
+use vslice_host::vm::{NO_ACCELERATOR, Vm};
+use vslice_host::{host, threads};
 use vslice_trace::host::FrequencyRecord;
 use vslice_trace::manifest::{Cost, Manifest, SCHEMA, Status, VmRecord};
 use vslice_trace::thread::ThreadRecord;
@@ -61,7 +61,7 @@ fn agents_started(plugged_count: usize) -> String {
 #[derive(Debug, Clone, Copy)]
 pub struct AttachOptions<'a> {
     /// The VMs.
-    pub vms: &'a [FoundVm],
+    pub vms: &'a [Vm],
     /// The run directory, made by the recording.
     pub output: &'a Path,
     /// How long; `None` until the readers have read all, it is interrupted or a VM ends.
@@ -114,12 +114,12 @@ impl<'a> Attachment<'a> {
         if let Some(load) = options.load {
             load.check(options.vms)?;
         }
-        for word in options.vms.iter().filter_map(FoundVm::stop_word) {
+        for word in options.vms.iter().filter_map(Vm::stop_word) {
             watcher.stage(&word);
         }
         leftovers::undo(watcher);
         let evidence = EvidencePlan::of_host(options.evidence)?;
-        let online = crate::vmm::host::online_pcpus()?;
+        let online = vslice_host::host::online_pcpus()?;
         let (pcpus, home) = match options.pin {
             Some(casting) => {
                 casting.check_pins(options.vms)?;
@@ -128,7 +128,7 @@ impl<'a> Attachment<'a> {
                 (vcpus.collect::<BTreeSet<PcpuId>>(), Some(casting.plan.collector_pcpu))
             }
             None => {
-                let vcpus = options.vms.iter().flat_map(FoundVm::vcpus);
+                let vcpus = options.vms.iter().flat_map(Vm::vcpus);
                 let pcpus: BTreeSet<PcpuId> =
                     vcpus.flat_map(|thread| thread.affinity.iter().copied()).collect();
                 let home = online.iter().find(|pcpu| !pcpus.contains(pcpu));
@@ -136,7 +136,7 @@ impl<'a> Attachment<'a> {
             }
         };
         let names = names_of(options.vms);
-        let start = |vm: &FoundVm| {
+        let start = |vm: &Vm| {
             let gone = RunError::VmEnded { vm: vm.label(), pid: vm.pid };
             Ok((vm.pid, procfs::start_ticks(vm.pid).ok_or(gone)?))
         };
@@ -166,7 +166,7 @@ impl<'a> Attachment<'a> {
     fn make(&self, manifest: &mut Manifest, watcher: &mut dyn Watcher) -> Result<(), RunError> {
         self.dir.write_json("run.json", manifest)?;
         reserve::take(&self.dir)?;
-        let home = self.home.map(HomePcpu::move_to);
+        let home = self.home.map(CollectorAffinity::move_to);
         let result = match self.options.load {
             None => self.measure(manifest, watcher, None),
             Some(load) => self.make_with_load(load, manifest, watcher),
@@ -257,7 +257,7 @@ impl<'a> Attachment<'a> {
         if let Some((load, seats)) = &load {
             self.note_disks(&mut manifest.vms, load, seats);
         }
-        let is_kvm = |vm: &FoundVm| accelerator_of(vm) == Accelerator::Kvm;
+        let is_kvm = |vm: &Vm| accelerator_of(vm) == Accelerator::Kvm;
         let measurement = Measurement {
             dir: &self.dir,
             home: self.home,
@@ -336,9 +336,9 @@ impl<'a> Attachment<'a> {
 
     fn manifest(&self) -> Manifest {
         let vms = self.options.vms;
-        let exe = |vm: &FoundVm| std::fs::read_link(format!("/proc/{}/exe", vm.pid)).ok();
+        let exe = |vm: &Vm| std::fs::read_link(format!("/proc/{}/exe", vm.pid)).ok();
         let program: PathBuf = vms.iter().find_map(exe).unwrap_or_default();
-        let facts = host::facts(&program, crate::vmm::host_disks::under_vms(vms));
+        let facts = host::facts(&program, vslice_host::host_disks::under_vms(vms));
         let accelerators: BTreeSet<&str> = vms
             .iter()
             .map(|vm| vm.accelerator.as_deref().unwrap_or("an unknown accelerator"))
@@ -384,7 +384,7 @@ impl<'a> Attachment<'a> {
     }
 }
 
-fn record_of(vm: &FoundVm, name: &VmName, part: Option<&VmPlan>) -> VmRecord {
+fn record_of(vm: &Vm, name: &VmName, part: Option<&VmPlan>) -> VmRecord {
     let threads = vm.threads.iter().map(|thread| ThreadRecord {
         tid: thread.tid,
         comm: thread.comm.clone(),
@@ -392,7 +392,7 @@ fn record_of(vm: &FoundVm, name: &VmName, part: Option<&VmPlan>) -> VmRecord {
         vcpu: thread.vcpu,
         pinned: None,
         kept: None,
-        scheduling: crate::vmm::scheduling::scheduling_of(thread.tid),
+        scheduling: vslice_host::scheduling::scheduling_of(thread.tid),
     });
     let record = VmRecord::new(name.as_str(), vm.vmm, vm.pid, threads.collect());
     match part {
@@ -402,7 +402,7 @@ fn record_of(vm: &FoundVm, name: &VmName, part: Option<&VmPlan>) -> VmRecord {
 }
 
 /// What an attach knows of VMs beside what it records: who runs them, their threads and their locks.
-pub(crate) fn records_of(vms: &[FoundVm]) -> Vec<VmRecord> {
+pub(crate) fn records_of(vms: &[Vm]) -> Vec<VmRecord> {
     let named = vms.iter().zip(names_of(vms));
     let mut records: Vec<VmRecord> = named.map(|(vm, name)| record_of(vm, &name, None)).collect();
     lock_facts::note_locks(&mut records);

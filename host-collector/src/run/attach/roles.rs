@@ -3,10 +3,10 @@
 use crate::lab::launch;
 use crate::lab::plan::{Plan, VmPlan};
 use crate::run::error::RunError;
-use crate::vmm::found::FoundVm;
-use crate::vmm::pin::{Pin, Pinning};
-use crate::vmm::threads::{self, ThreadsError, VmmThread};
 use vslice_core::units::Tid;
+use vslice_host::pin::{Pin, Pinning};
+use vslice_host::threads::{self, ThreadsError, VmmThread};
+use vslice_host::vm::Vm;
 
 /// A plan, and which of its VMs each attached VM is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +23,7 @@ impl Casting {
     ///
     /// # Errors
     /// [`RunError::NoRole`] if the plan has no such part, or none is left; [`RunError::RoleTwice`].
-    pub fn new(plan: Plan, vms: &[FoundVm], named: &[Option<String>]) -> Result<Casting, RunError> {
+    pub fn new(plan: Plan, vms: &[Vm], named: &[Option<String>]) -> Result<Casting, RunError> {
         let place_of = |role: &str| plan.vms.iter().position(|part| part.name == role);
         let mut places: Vec<Option<usize>> = Vec::new();
         for (vm, named) in vms.iter().zip(named) {
@@ -54,7 +54,7 @@ impl Casting {
     /// Where the threads of these VMs go by the plan, by those that there are now.
     pub(super) fn pins(
         &self,
-        vms: &[FoundVm],
+        vms: &[Vm],
         list: impl Fn(Tid) -> Result<Vec<VmmThread>, ThreadsError>,
     ) -> Result<Vec<Pin>, RunError> {
         let mut pins = Vec::new();
@@ -68,7 +68,7 @@ impl Casting {
     ///
     /// # Errors
     /// [`RunError::OtherVcpus`].
-    pub(super) fn check_pins(&self, vms: &[FoundVm]) -> Result<(), RunError> {
+    pub(super) fn check_pins(&self, vms: &[Vm]) -> Result<(), RunError> {
         for (vm, part) in vms.iter().zip(self.parts()) {
             let (has, wants) = (vm.vcpus().count(), usize::from(part.vcpus));
             if has != wants {
@@ -80,7 +80,7 @@ impl Casting {
     }
 }
 
-fn no_role(vm: &FoundVm, role: Option<&str>, plan: &Plan) -> RunError {
+fn no_role(vm: &Vm, role: Option<&str>, plan: &Plan) -> RunError {
     RunError::NoRole {
         vm: vm.label(),
         role: role.map_or_else(|| "left".to_owned(), |role| format!("'{role}'")),
@@ -93,7 +93,7 @@ fn no_role(vm: &FoundVm, role: Option<&str>, plan: &Plan) -> RunError {
 #[derive(Debug)]
 pub(super) struct Pinned<'a> {
     pub(super) casting: &'a Casting,
-    pub(super) vms: &'a [FoundVm],
+    pub(super) vms: &'a [Vm],
     pub(super) pinning: Pinning,
 }
 

@@ -1,13 +1,13 @@
 use super::*;
 
 /// What a run notes of these VMs, which nobody can look at any more.
-fn noted(vms: &[FoundVm]) -> Manifest {
+fn noted(vms: &[Vm]) -> Manifest {
     with_attachment(vms, None, |attachment| attachment.manifest())
 }
 
 /// What `what` makes of an attachment to these VMs that was not found out about the host.
 fn with_attachment<T>(
-    vms: &[FoundVm],
+    vms: &[Vm],
     load: Option<&Load>,
     what: impl FnOnce(&Attachment<'_>) -> T,
 ) -> T {
@@ -34,9 +34,9 @@ fn with_attachment<T>(
     })
 }
 
-fn gone(name: &str, accelerator: Option<&str>) -> FoundVm {
+fn gone(name: &str, accelerator: Option<&str>) -> Vm {
     let accelerator = accelerator.map(str::to_owned);
-    FoundVm { pid: Tid(u32::MAX), accelerator, ..FoundVm::called(name) }
+    Vm { pid: Tid(u32::MAX), accelerator, ..Vm::named(name) }
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn nothing_is_plugged_into_a_vm_whose_agent_cannot_be_started() {
     let monitor = scratch.path().join("qmp");
     let listener = std::os::unix::net::UnixListener::bind(&monitor).unwrap();
     listener.set_nonblocking(true).unwrap();
-    let vms = [FoundVm { qmp_sockets: vec![monitor], ..FoundVm::called("web") }];
+    let vms = [Vm { qmp_sockets: vec![monitor], ..Vm::named("web") }];
     let plan = crate::lab::plan::Plan::load("demo").unwrap();
     let casting = Casting::new(plan, &vms, &[None]).unwrap();
     let load = Load { casting, agent: None, target: None, plug: true };
@@ -84,7 +84,7 @@ fn nothing_is_plugged_into_a_vm_whose_agent_cannot_be_started() {
 
 #[test]
 fn a_vm_that_is_stopped_is_said_at_once() {
-    let vcpu = crate::vmm::found::FoundThread {
+    let vcpu = vslice_host::vm::VmThread {
         tid: Tid(std::process::id()),
         comm: "CPU 0/TCG".to_owned(),
         role: "vCPU0".to_owned(),
@@ -93,7 +93,7 @@ fn a_vm_that_is_stopped_is_said_at_once() {
         affinity: vec![PcpuId(0)],
     };
     let stopper = Some(procfs::Stopper::Signal);
-    let vms = [FoundVm { threads: vec![vcpu], stopper, ..FoundVm::called("web") }];
+    let vms = [Vm { threads: vec![vcpu], stopper, ..Vm::named("web") }];
     let scratch = tempfile::tempdir().unwrap();
     let interrupted = AtomicBool::new(false);
     let options = AttachOptions {

@@ -2,12 +2,12 @@
 
 use super::super::error::RunError;
 use super::super::watch::Watcher;
-use crate::lab::scratch::{self, PrivateDir};
-use crate::vmm::found::FoundVm;
-use crate::vmm::plug::{self, Plugged, PluggedPort};
-use crate::vmm::way::Way;
 use nix::unistd::geteuid;
 use std::os::unix::fs::chown;
+use vslice_host::plug::{self, Plugged, PluggedPort};
+use vslice_host::scratch::{self, PrivateDir};
+use vslice_host::vm::Vm;
+use vslice_host::way::Way;
 
 /// The socket of a plugged port, in a directory of its own.
 const SOCKET: &str = "agent";
@@ -22,7 +22,7 @@ impl PluggedPorts {
     /// The way of a VM, by a port that is plugged in if there is no other and that is wanted.
     pub(super) fn way_of(
         &mut self,
-        vm: &FoundVm,
+        vm: &Vm,
         plugs: bool,
         watcher: &mut dyn Watcher,
     ) -> Result<Way, RunError> {

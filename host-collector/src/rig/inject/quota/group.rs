@@ -7,13 +7,13 @@
 
 use super::QuotaConfig;
 use crate::rig::inject::InjectError;
-use crate::vmm::cgroup::{Hierarchy, Version};
-use crate::vmm::procfs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use std::{fs, io};
 use vslice_core::units::Tid;
+use vslice_host::cgroup::{Hierarchy, Version};
+use vslice_host::procfs;
 use vslice_trace::quota::Throttling;
 
 /// A group that was made for one thread. Dropping it puts back who is in it, and removes it.

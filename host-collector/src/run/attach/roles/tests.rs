@@ -2,7 +2,7 @@ use super::*;
 
 /// The demo's parts are vm1 and vm2.
 fn cast(vms: &[&str], named: &[Option<&str>]) -> Result<Vec<String>, String> {
-    let vms: Vec<FoundVm> = vms.iter().map(|name| FoundVm::called(name)).collect();
+    let vms: Vec<Vm> = vms.iter().map(|name| Vm::named(name)).collect();
     let named: Vec<Option<String>> = named.iter().map(|name| name.map(str::to_owned)).collect();
     let plan = Plan::load("demo").expect("built in");
     let casting = Casting::new(plan, &vms, &named).map_err(|error| error.to_string())?;
@@ -39,7 +39,7 @@ fn a_part_that_cannot_be_had_is_said() {
 
 #[test]
 fn pins_need_a_pcpu_for_each_vcpu() {
-    let vms = [FoundVm::called("web")];
+    let vms = [Vm::named("web")];
     let casting = Casting::new(Plan::load("demo").expect("built in"), &vms, &[None]).unwrap();
     let message = casting.check_pins(&vms).unwrap_err().to_string();
     assert_eq!(message, "web has 0 vCPUs, 'vm1' of the plan to pin it by has 2");

@@ -1,6 +1,6 @@
 //! A private directory for what exists only during a run: sockets and disks.
 
-use crate::vmm::procfs::{self, StartTicks};
+use crate::procfs::{self, StartTicks};
 use nix::unistd::{geteuid, mkdtemp};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

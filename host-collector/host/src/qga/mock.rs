@@ -9,14 +9,14 @@ use std::time::Duration;
 
 /// Serves one client until that hangs up.
 #[derive(Debug)]
-pub(crate) struct MockAgent {
+pub struct MockAgent {
     directory: tempfile::TempDir,
     thread: Option<JoinHandle<()>>,
 }
 
 impl MockAgent {
     /// `answer` gets each command with its arguments, and returns what it returns or why it refuses.
-    pub(crate) fn start(
+    pub fn start(
         mut answer: impl FnMut(&str, &Value) -> Result<Value, String> + Send + 'static,
     ) -> MockAgent {
         MockAgent::saying(b"", move |command, arguments| {
@@ -30,19 +30,22 @@ impl MockAgent {
 
     /// `answer` gives the very words for each command but the first, or hangs up; `left` was in the
     /// channel before.
-    pub(crate) fn saying<Said: Into<String>>(
+    pub fn saying<Said: Into<String>>(
         left: &'static [u8],
         mut answer: impl FnMut(&str, &Value) -> Option<Said> + Send + 'static,
     ) -> MockAgent {
-        let directory = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(directory.path().join("ga")).unwrap();
+        let directory = tempfile::tempdir().expect("the test's own socket and words");
+        let listener = UnixListener::bind(directory.path().join("ga"))
+            .expect("the test's own socket and words");
         let serve = move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut lines = BufReader::new(stream.try_clone().unwrap());
+            let (mut stream, _) = listener.accept().expect("the test's own socket and words");
+            let mut lines =
+                BufReader::new(stream.try_clone().expect("the test's own socket and words"));
             let mut line = Vec::new();
             while lines.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
                 let is_sync = line[0] == SENTINEL;
-                let asked: Value = serde_json::from_slice(&line[usize::from(is_sync)..]).unwrap();
+                let asked: Value = serde_json::from_slice(&line[usize::from(is_sync)..])
+                    .expect("the test's own socket and words");
                 line.clear();
                 let said = if is_sync {
                     let id = &asked["arguments"]["id"];
@@ -51,7 +54,8 @@ impl MockAgent {
                     [left, &[SENTINEL], b"{\"return\": 1}\n", &[SENTINEL], answer.as_bytes()]
                         .concat()
                 } else {
-                    let command = asked["execute"].as_str().unwrap();
+                    let command =
+                        asked["execute"].as_str().expect("the test's own socket and words");
                     let Some(said) = answer(command, &asked["arguments"]) else { return };
                     said.into().into_bytes()
                 };
@@ -61,9 +65,12 @@ impl MockAgent {
         MockAgent { directory, thread: Some(thread::spawn(serve)) }
     }
 
-    pub(crate) fn connect(&self) -> Qga {
+    /// A client of it.
+    #[must_use]
+    pub fn connect(&self) -> Qga {
         let path = self.directory.path().join("ga");
-        Qga::connect_within(&path, Duration::from_secs(60)).unwrap()
+        Qga::connect_within(&path, Duration::from_secs(60))
+            .expect("the test's own socket and words")
     }
 }
 
@@ -71,7 +78,11 @@ impl Drop for MockAgent {
     fn drop(&mut self) {
         // A test that has failed already may hold the client.
         if !thread::panicking() {
-            self.thread.take().unwrap().join().unwrap();
+            self.thread
+                .take()
+                .expect("the test's own socket and words")
+                .join()
+                .expect("the test's own socket and words");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The host itself: the facts that a run's numbers depend on, as far as the host tells them.
 
-use crate::vmm::{conditions, slice};
+use crate::{conditions, slice};
 use nix::time::{ClockId, clock_getres};
 use std::collections::BTreeMap;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -259,7 +259,7 @@ mod tests {
     fn this_host_has_a_kernel_and_pcpus_and_no_qemu_at_a_path_without_one() {
         let facts = facts(
             Path::new("/nonexistent/qemu"),
-            crate::vmm::host_disks::under_directory(Path::new("/")),
+            crate::host_disks::under_directory(Path::new("/")),
         );
         assert!(facts.kernel_release.is_some());
         assert!(facts.pcpus_online.as_ref().is_some_and(|pcpus| pcpus.count() > 0));

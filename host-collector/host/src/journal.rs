@@ -4,7 +4,7 @@
 //! A change is written before it is made. The files lie in a directory that is open to everybody, and
 //! have the changer's process and its start in their names: `KIND-PID-START-NUMBER.journal`.
 
-use crate::vmm::procfs::{self, StartTicks};
+use crate::procfs::{self, StartTicks};
 use nix::unistd::geteuid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -1,6 +1,6 @@
 //! Keeps the collector out of the way: on the pCPU that the plan has for it.
 
-use crate::vmm::{pin, procfs};
+use crate::{pin, procfs};
 use vslice_core::units::{PcpuId, Tid};
 
 /// All threads of this process, and those that they start, on one pCPU until it is dropped.
@@ -8,18 +8,18 @@ use vslice_core::units::{PcpuId, Tid};
 /// A thread that cannot be moved disturbs the run, but does not spoil it: it is recorded like any
 /// other, and reported as the collector's.
 #[derive(Debug)]
-pub(super) struct HomePcpu {
+pub struct CollectorAffinity {
     home: PcpuId,
     previous: Vec<(Tid, Vec<PcpuId>)>,
 }
 
-impl HomePcpu {
+impl CollectorAffinity {
     /// Moves all threads that this process has now.
-    pub(super) fn move_to(home: PcpuId) -> HomePcpu {
-        HomePcpu::of(procfs::tids(Tid(std::process::id())).unwrap_or_default(), home)
+    pub fn move_to(home: PcpuId) -> CollectorAffinity {
+        CollectorAffinity::of(procfs::tids(Tid(std::process::id())).unwrap_or_default(), home)
     }
 
-    fn of(tids: Vec<Tid>, home: PcpuId) -> HomePcpu {
+    fn of(tids: Vec<Tid>, home: PcpuId) -> CollectorAffinity {
         let mut previous = Vec::new();
         for tid in tids {
             if let Ok(affinity) = pin::affinity(tid)
@@ -28,11 +28,11 @@ impl HomePcpu {
                 previous.push((tid, affinity));
             }
         }
-        HomePcpu { home, previous }
+        CollectorAffinity { home, previous }
     }
 }
 
-impl Drop for HomePcpu {
+impl Drop for CollectorAffinity {
     fn drop(&mut self) {
         for (tid, affinity) in &self.previous {
             // Whoever was moved again since is not ours any more, nor is a later thread of that id.
@@ -59,7 +59,7 @@ mod tests {
         });
         let tid = told.recv().unwrap();
         let before = pin::affinity(tid).unwrap();
-        let home = HomePcpu::of(vec![tid], before[0]);
+        let home = CollectorAffinity::of(vec![tid], before[0]);
         assert_eq!(pin::affinity(tid).unwrap(), [before[0]]);
         drop(home);
         assert_eq!(pin::affinity(tid).unwrap(), before);

@@ -1,9 +1,9 @@
 //! How a user plugs a port in by hand: the lines to be typed.
 
 use super::{CHARDEV_ID, PORT_ID, commands};
-use crate::vmm::found::{FoundVm, Manager};
-use crate::vmm::qemu_args::LOAD_PORT;
-use crate::vmm::way::{NO_WAY_ADVICE, has_vhost};
+use crate::qemu_args::LOAD_PORT;
+use crate::vm::{Manager, Vm};
+use crate::way::{NO_WAY_ADVICE, has_vhost};
 use serde::Serialize;
 use serde_json::json;
 use std::path::Path;
@@ -41,7 +41,7 @@ impl ByHand {
 
 /// The lines for this VM. Nothing is asked of it.
 #[must_use]
-pub fn by_hand(vm: &FoundVm) -> ByHand {
+pub fn by_hand(vm: &Vm) -> ByHand {
     let nothing = |how: String| ByHand { how, plug: vec![], unplug: vec![], by_attach: false };
     // What was plugged in since, of qemu-ga's, no command line tells, and vslice does not look for it.
     if !vm.has_agent_port {
@@ -129,12 +129,12 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vmm::way::Way;
+    use crate::way::Way;
 
     #[test]
     fn libvirt_is_told_through_virsh() {
         let manager = Some(Manager::LibvirtSystem);
-        let vm = FoundVm { manager, has_agent_port: true, ..FoundVm::called("web 1") };
+        let vm = Vm { manager, has_agent_port: true, ..Vm::named("web 1") };
         let domain = through_libvirt(Manager::LibvirtSystem, "web 1", false);
         assert_eq!(
             domain.plug,
@@ -165,9 +165,9 @@ mod tests {
 
     #[test]
     fn who_has_no_qemu_ga_is_not_told_to_plug() {
-        let vm = FoundVm { qmp_sockets: vec!["/q".into()], ..FoundVm::called("web1") };
+        let vm = Vm { qmp_sockets: vec!["/q".into()], ..Vm::named("web1") };
         for manager in [None, Some(Manager::LibvirtSystem)] {
-            let said = by_hand(&FoundVm { manager, ..vm.clone() });
+            let said = by_hand(&Vm { manager, ..vm.clone() });
             assert!(said.plug.is_empty() && said.unplug.is_empty() && !said.by_attach, "{said:?}");
             for words in
                 ["web1 has no port for the qemu-ga", "-device virtio-serial-pci", "vslice.agent"]
@@ -175,15 +175,15 @@ mod tests {
                 assert!(said.how.contains(words), "{}", said.how);
             }
         }
-        let with_agent = by_hand(&FoundVm { has_agent_port: true, ..vm });
+        let with_agent = by_hand(&Vm { has_agent_port: true, ..vm });
         assert!(with_agent.by_attach && with_agent.plug.len() == 1, "{with_agent:?}");
     }
 
     #[test]
     fn who_has_neither_is_started_again() {
-        let nobody = by_hand(&FoundVm { has_agent_port: true, ..FoundVm::called("web1") });
+        let nobody = by_hand(&Vm { has_agent_port: true, ..Vm::named("web1") });
         assert!(nobody.plug.is_empty() && nobody.sentence().contains("start it again"));
-        assert_eq!(Way::of_vm(&FoundVm::called("web1")), None);
+        assert_eq!(Way::of_vm(&Vm::named("web1")), None);
     }
 
     #[test]

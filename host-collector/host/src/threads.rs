@@ -3,7 +3,7 @@
 //! QEMU names its threads where it runs with `-name ...,debug-threads=on`, which vslice and libvirt
 //! always give; Firecracker, Cloud Hypervisor and crosvm always do. A name has at most 15 bytes.
 
-use crate::vmm::procfs;
+use crate::procfs;
 use std::{fmt, io};
 use thiserror::Error;
 use vslice_core::units::{Tid, VcpuId};

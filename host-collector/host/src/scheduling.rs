@@ -1,6 +1,6 @@
 //! How a thread competes for its pCPU: its scheduling class and its weight or priority in it.
 
-use crate::vmm::procfs;
+use crate::procfs;
 use vslice_core::units::Tid;
 use vslice_trace::thread::Scheduling;
 

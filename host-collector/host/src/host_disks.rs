@@ -1,9 +1,9 @@
 //! The disks of this host under the guests' own images.
 
-use super::found::FoundVm;
 use super::host;
 use super::image::Image;
 use super::open_files::{self, FileId, OpenFile};
+use super::vm::Vm;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -25,14 +25,11 @@ pub fn under_directory(path: &Path) -> HostDisks {
 /// Those under the images that VMs have open now: the files that their command lines name, and block devices,
 /// which may have been plugged in later. Only where no such file is known it is all files that can be images.
 #[must_use]
-pub fn under_vms(vms: &[FoundVm]) -> HostDisks {
+pub fn under_vms(vms: &[Vm]) -> HostDisks {
     under_images(vms, |vm| open_files::images(vm.pid))
 }
 
-fn under_images(
-    vms: &[FoundVm],
-    images_of: impl Fn(&FoundVm) -> io::Result<Vec<OpenFile>>,
-) -> HostDisks {
+fn under_images(vms: &[Vm], images_of: impl Fn(&Vm) -> io::Result<Vec<OpenFile>>) -> HostDisks {
     let mut found = HostDisks::default();
     for vm in vms {
         match images_of(vm) {
@@ -45,7 +42,7 @@ fn under_images(
         }
     }
     if found == HostDisks::default() {
-        let labels: Vec<String> = vms.iter().map(FoundVm::label).collect();
+        let labels: Vec<String> = vms.iter().map(Vm::label).collect();
         return not_known(format!("{} has no image open", labels.join(" and ")));
     }
     found.disks.sort_by(|a, b| a.device.cmp(&b.device));
@@ -66,7 +63,7 @@ fn add(found: &mut HostDisks, disks: Result<Vec<DiskFacts>, String>) {
 
 /// Those of the open files that are the VM's disks; all of them, if its command line names none of them. A VMM
 /// also reads firmware, logs and the guest's memory, and nothing but their names tells them from images.
-fn of_disks(vm: &FoundVm, mut images: Vec<OpenFile>) -> Vec<OpenFile> {
+fn of_disks(vm: &Vm, mut images: Vec<OpenFile>) -> Vec<OpenFile> {
     let id = |image: Image| FileId::of(&fs::metadata(image.path).ok()?);
     let named: Vec<FileId> =
         Image::of_vm(vm).unwrap_or_default().into_iter().filter_map(id).collect();
@@ -113,13 +110,13 @@ fn descend(disk: &Path, depth: usize, found: &mut Vec<PathBuf>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vmm::qemu_args::Disk;
+    use crate::qemu_args::Disk;
     use std::fs::File;
     use std::os::unix::fs::symlink;
 
     #[test]
     fn the_disk_is_the_one_under_the_image_that_is_open() {
-        let vm = FoundVm::called("web");
+        let vm = Vm::named("web");
         let image = tempfile::NamedTempFile::new_in("/var/tmp").expect("writable");
         let _open = File::open(image.path()).expect("there");
         // This process is the VM here.
@@ -128,7 +125,7 @@ mod tests {
             Some(disk) => assert!(found.disks.contains(&disk), "{found:?} has no {disk:?}"),
             None => assert!(found.disks_missing.iter().any(|why| why.contains("block device"))),
         }
-        let gone = FoundVm { pid: vslice_core::units::Tid(u32::MAX), ..vm };
+        let gone = Vm { pid: vslice_core::units::Tid(u32::MAX), ..vm };
         let found = under_vms(&[gone]);
         assert_eq!(found.disks, []);
         let lines = found.lines();
@@ -145,7 +142,7 @@ mod tests {
             in_memory.lines(),
             ["host disk is not known, because /proc is on no block device"]
         );
-        let vms = ["web", "db"].map(FoundVm::called);
+        let vms = ["web", "db"].map(Vm::named);
         let without = under_images(&vms, |_| Ok(Vec::new()));
         assert_eq!(
             without.lines(),
@@ -174,8 +171,8 @@ mod tests {
         };
         let ((_disk, disk), (_firmware, firmware)) = (opened("disk"), opened("OVMF_VARS.fd"));
         // This process is the VM here.
-        let mut vm = FoundVm::called("web");
-        let seen = |vm: &FoundVm| {
+        let mut vm = Vm::named("web");
+        let seen = |vm: &Vm| {
             let images = open_files::images(vm.pid).expect("its own");
             let mut paths: Vec<PathBuf> =
                 of_disks(vm, images).into_iter().map(|image| image.path).collect();

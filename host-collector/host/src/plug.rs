@@ -13,11 +13,11 @@ mod advice;
 
 pub use advice::{ByHand, by_hand};
 
-use super::found::FoundVm;
 use super::journal::{self, Journal, JournalError, Undone};
 use super::procfs::{self, StartTicks};
 use super::qemu_args::LOAD_PORT;
 use super::qmp::{Qmp, QmpError};
+use super::vm::Vm;
 use super::way::{NO_WAY_ADVICE, Way, has_vhost};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -95,7 +95,7 @@ pub enum Plugged {
 ///
 /// # Errors
 /// [`PlugError`]; nothing is left in the VM then.
-pub fn plug(vm: &FoundVm, journals: &Path, socket: &Path) -> Result<Plugged, PlugError> {
+pub fn plug(vm: &Vm, journals: &Path, socket: &Path) -> Result<Plugged, PlugError> {
     let (mut qmp, monitor) = connect(vm)?;
     if let Some(way) = find(&mut qmp, has_vhost())? {
         return Ok(Plugged::Found(way));
@@ -217,7 +217,7 @@ fn unless_gone(answer: Result<Value, QmpError>) -> Result<bool, QmpError> {
 }
 
 /// To the first of a VM's monitors that answers.
-fn connect(vm: &FoundVm) -> Result<(Qmp, PathBuf), PlugError> {
+fn connect(vm: &Vm) -> Result<(Qmp, PathBuf), PlugError> {
     let by_hand = || by_hand(vm).sentence();
     let mut refused = None;
     for monitor in &vm.qmp_sockets {

@@ -1,7 +1,7 @@
 //! The image on the host that a VM's disk is made of.
 #![expect(clippy::big_endian_bytes, reason = "the headers of qcow2 are big endian")]
 
-use super::found::FoundVm;
+use super::vm::Vm;
 use super::{extents, host};
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom};
@@ -35,7 +35,7 @@ impl Image {
     ///
     /// # Errors
     /// Why they are not known, as a sentence without its end.
-    pub fn of_vm(vm: &FoundVm) -> Result<Vec<Image>, String> {
+    pub fn of_vm(vm: &Vm) -> Result<Vec<Image>, String> {
         let disks = vm.disks.as_ref().ok_or("the disks of this VMM are not known")?;
         let images = disks.iter().filter_map(|disk| {
             Some(Image {
@@ -118,7 +118,7 @@ fn qcow2_bytes(file: &File) -> io::Result<Option<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vmm::qemu_args::Disk;
+    use crate::qemu_args::Disk;
     use std::io::Write;
 
     fn image(content: &[u8], format: Option<&str>) -> (tempfile::NamedTempFile, Image) {
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn images_are_looked_for_where_their_vm_sees_them() {
-        let mut vm = FoundVm::called("web");
+        let mut vm = Vm::named("web");
         assert!(Image::of_vm(&vm).is_err());
         let disk = |path: Option<&str>| Disk {
             path: path.map(str::to_owned),

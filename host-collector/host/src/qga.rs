@@ -12,15 +12,15 @@
 //! is there is known only by the answer, and what another client left in it comes before. The guest is
 //! hostile: what it sends is bounded, and its words are made harmless.
 
-#[cfg(test)]
-pub(crate) mod mock;
+#[cfg(any(test, feature = "mock-agent"))]
+pub mod mock;
 mod program;
 mod virsh;
 
 pub use program::Ended;
 pub use virsh::LibvirtDaemon;
 
-use super::found::FoundVm;
+use super::vm::Vm;
 use crate::host_clock::host_now;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -160,7 +160,7 @@ impl Qga {
     ///
     /// # Errors
     /// [`QgaError`].
-    pub fn of_vm(vm: &FoundVm) -> Result<Qga, QgaError> {
+    pub fn of_vm(vm: &Vm) -> Result<Qga, QgaError> {
         match (&vm.agent_socket, LibvirtDaemon::of_vm(vm), vm.name.as_deref()) {
             (Some(socket), _, _) => Qga::connect(socket),
             (None, Some(daemon), Some(domain)) if vm.has_agent_port => {

@@ -125,7 +125,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const PC_7_2: &str = include_str!("../../tests/fixtures/mtree-7.2-pc.txt");
+    const PC_7_2: &str = include_str!("../tests/fixtures/mtree-7.2-pc.txt");
 
     #[test]
     fn the_devices_of_a_pc_are_named() {

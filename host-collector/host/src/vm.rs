@@ -32,7 +32,7 @@ pub enum Manager {
 
 /// A thread of a VMM, and where it may run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct FoundThread {
+pub struct VmThread {
     /// Its id.
     pub tid: Tid,
     /// Its name.
@@ -49,7 +49,7 @@ pub struct FoundThread {
 
 /// One virtual machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct FoundVm {
+pub struct Vm {
     /// Its VMM's process, whose first thread is QEMU's main loop.
     pub pid: Tid,
     /// What runs it.
@@ -61,7 +61,7 @@ pub struct FoundVm {
     /// `kvm`, `tcg`, ...; `None` if that cannot be seen.
     pub accelerator: Option<String>,
     /// Its threads: vCPUs first, by number.
-    pub threads: Vec<FoundThread>,
+    pub threads: Vec<VmThread>,
     /// Its disks by the command line; `None` if that does not tell.
     pub disks: Option<Vec<Disk>>,
     /// Unix sockets that take QMP.
@@ -80,11 +80,11 @@ pub struct FoundVm {
     pub quotas: Option<Vec<VcpuQuota>>,
 }
 
-#[cfg(test)]
-impl FoundVm {
+impl Vm {
     /// A QEMU of which nothing is seen but its name.
-    pub(crate) fn called(name: &str) -> FoundVm {
-        FoundVm {
+    #[must_use]
+    pub fn named(name: &str) -> Vm {
+        Vm {
             pid: Tid(std::process::id()),
             vmm: Vmm::Qemu,
             name: Some(name.to_owned()),
@@ -110,9 +110,9 @@ pub const NO_ACCELERATOR: &str = "accelerator not known, because neither its vCP
 /// What QEMU calls accelerators in the names of vCPU threads; `CPU 0/DUMMY` is none (qemu: accel/, target/).
 const ACCELERATORS: [&str; 6] = ["kvm", "tcg", "mshv", "hvf", "nvmm", "whpx"];
 
-impl FoundVm {
+impl Vm {
     /// Its threads that run vCPUs.
-    pub fn vcpus(&self) -> impl Iterator<Item = &FoundThread> {
+    pub fn vcpus(&self) -> impl Iterator<Item = &VmThread> {
         self.threads.iter().filter(|thread| thread.vcpu.is_some())
     }
 
@@ -152,14 +152,14 @@ impl FoundVm {
 
 /// All VMs that this process may see, by their processes' ids.
 #[must_use]
-pub fn find_all() -> Vec<FoundVm> {
+pub fn find_all() -> Vec<Vm> {
     let debugfs = KvmDebugfs::find().ok();
     procfs::pids().into_iter().filter_map(|pid| look_at(pid, debugfs.as_ref())).collect()
 }
 
 /// The VM that a process runs, if it runs one.
 #[must_use]
-pub fn look_at(pid: Tid, debugfs: Option<&KvmDebugfs>) -> Option<FoundVm> {
+pub fn look_at(pid: Tid, debugfs: Option<&KvmDebugfs>) -> Option<Vm> {
     let words = procfs::command_line(pid).ok()?;
     let by_kvm = debugfs.and_then(|debugfs| debugfs.vcpu_tids(pid).ok()).unwrap_or_default();
     let vmm = vmm_of(words.first()?).or((!by_kvm.is_empty()).then_some(Vmm::Other))?;
@@ -178,7 +178,7 @@ pub fn look_at(pid: Tid, debugfs: Option<&KvmDebugfs>) -> Option<FoundVm> {
     let vcpus = threads.iter().filter_map(|thread| Some((thread.vcpu?, thread.tid)));
     let quotas = Hierarchy::of_host().and_then(|groups| groups.quotas_of(vcpus)).ok();
     let accelerator = signs.accelerator(threads.iter().map(|thread| thread.comm.as_str()));
-    Some(FoundVm {
+    Some(Vm {
         pid,
         vmm,
         name: args.name.or_else(|| value_of(&words, "--id").map(str::to_owned)),
@@ -291,14 +291,14 @@ fn manager_of(words: &[String]) -> Option<Manager> {
 
 /// What cannot be listed any more is left out. KVM knows the threads of vCPUs also of a QEMU that does
 /// not name them.
-fn threads_of(pid: Tid, by_kvm: &[(VcpuId, Tid)]) -> Vec<FoundThread> {
+fn threads_of(pid: Tid, by_kvm: &[(VcpuId, Tid)]) -> Vec<VmThread> {
     let threads = threads::list_with_kernel(pid).unwrap_or_default();
-    let mut found: Vec<FoundThread> = threads
+    let mut found: Vec<VmThread> = threads
         .into_iter()
         .map(|thread| {
             let by_kvm = by_kvm.iter().find(|(_, tid)| *tid == thread.tid).map(|(vcpu, _)| *vcpu);
             let role = by_kvm.map_or(thread.role, ThreadRole::Vcpu);
-            FoundThread {
+            VmThread {
                 tid: thread.tid,
                 comm: vslice_core::text::harmless(&thread.comm),
                 vcpu: match &role {

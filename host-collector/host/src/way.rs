@@ -1,8 +1,8 @@
 //! The way from the guest of a VM that is there already to this host.
 
-use super::found::FoundVm;
 use super::qemu_args::LOAD_PORT;
 use super::qga::{LibvirtDaemon, QgaError};
+use super::vm::Vm;
 use roxmltree::{Document, Node};
 use std::path::PathBuf;
 
@@ -37,7 +37,7 @@ impl Way {
     ///
     /// # Errors
     /// Why it is not known whether there is one: libvirt does not say.
-    pub fn find(vm: &FoundVm) -> Result<Option<Way>, QgaError> {
+    pub fn find(vm: &Vm) -> Result<Option<Way>, QgaError> {
         match (Way::of_vm(vm), LibvirtDaemon::of_vm(vm), vm.name.as_deref()) {
             (None, Some(daemon), Some(domain)) => Ok(Way::in_domain(&daemon.domain_xml(domain)?)),
             (way, _, _) => Ok(way),
@@ -67,7 +67,7 @@ impl Way {
 
     /// The best one that a VM has by its command line, if it has one.
     #[must_use]
-    pub fn of_vm(vm: &FoundVm) -> Option<Way> {
+    pub fn of_vm(vm: &Vm) -> Option<Way> {
         let vsock = vm.vsock_cid.filter(|_| has_vhost()).map(|cid| Way::Vsock { cid });
         vsock.or_else(|| vm.load_socket.clone().map(|path| Way::Serial { path }))
     }

@@ -2,7 +2,7 @@
 
 use super::BqlError;
 use super::elf::{Image, LinkTimeBql};
-use crate::vmm::procfs;
+use crate::procfs;
 use object::ReadCache;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;

@@ -105,7 +105,7 @@ fn serve(stream: UnixStream, machine: &Mutex<Machine>) {
 struct Lab {
     directory: tempfile::TempDir,
     machine: Arc<Mutex<Machine>>,
-    vm: FoundVm,
+    vm: Vm,
 }
 
 impl Lab {
@@ -118,7 +118,7 @@ impl Lab {
         thread::spawn(move || {
             listener.incoming().flatten().for_each(|stream| serve(stream, &served))
         });
-        let vm = FoundVm { qmp_sockets: vec![monitor], ..FoundVm::called("web") };
+        let vm = Vm { qmp_sockets: vec![monitor], ..Vm::named("web") };
         Lab { directory, machine, vm }
     }
 
@@ -218,11 +218,11 @@ fn what_cannot_be_plugged_in_leaves_nothing() {
     assert!(message.contains("No 'virtio-serial-bus' bus found"), "{message}");
     assert!(message.contains("if there is no room for a port, give it a vhost-vsock"), "{message}");
     assert_eq!((lab.is_clean(), lab.journals()), (true, 0));
-    let deaf = FoundVm { has_agent_port: true, ..FoundVm::called("web") };
+    let deaf = Vm { has_agent_port: true, ..Vm::named("web") };
     let message =
         plug(&deaf, lab.directory.path(), &lab.socket()).expect_err("no monitor").to_string();
     assert!(message.starts_with("web has no QMP socket of its own"), "{message}");
-    let gone = FoundVm { qmp_sockets: vec!["/nonexistent".into()], ..deaf.clone() };
+    let gone = Vm { qmp_sockets: vec!["/nonexistent".into()], ..deaf.clone() };
     let message =
         plug(&gone, lab.directory.path(), &lab.socket()).expect_err("no monitor").to_string();
     assert!(

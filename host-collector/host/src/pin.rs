@@ -7,7 +7,7 @@
 //! one that somebody else has given another affinity since.
 
 use super::journal::{self, Journal, JournalError, Undone};
-use crate::vmm::procfs::{self, StartTicks};
+use crate::procfs::{self, StartTicks};
 use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;

@@ -10,7 +10,7 @@ use std::{fs, io};
 
 /// The mount, for as long as this lives.
 #[derive(Debug)]
-pub(crate) struct PrivateMount {
+pub struct PrivateMount {
     root: PathBuf,
     /// Keeps the mount alive, which has no place in the file system.
     _held: OwnedFd,
@@ -23,7 +23,7 @@ impl PrivateMount {
     ///
     /// # Errors
     /// When mounting is refused (it needs `CAP_SYS_ADMIN`), or the kernel has no such type.
-    pub(crate) fn new(kind: &str, more: MsFlags) -> io::Result<PrivateMount> {
+    pub fn new(kind: &str, more: MsFlags) -> io::Result<PrivateMount> {
         let place = mkdtemp(&std::env::temp_dir().join(format!("vslice-{kind}-XXXXXX")))?;
         let result = mount_and_detach(kind, &place, more);
         fs::remove_dir(&place)?;
@@ -33,7 +33,7 @@ impl PrivateMount {
     }
 
     /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.root
     }
 }

@@ -1,7 +1,7 @@
 //! The way to an agent through libvirt, which holds the channels of its domains.
 
 use super::{ANSWER_TIMEOUT, QgaError, garbled, refusal};
-use crate::vmm::found::{FoundVm, Manager};
+use crate::vm::{Manager, Vm};
 use nix::unistd::{Uid, User, geteuid};
 use serde_json::Value;
 use std::io::{self, Read};
@@ -30,7 +30,7 @@ pub enum LibvirtDaemon {
 impl LibvirtDaemon {
     /// The one that manages a VM, if one does.
     #[must_use]
-    pub fn of_vm(vm: &FoundVm) -> Option<LibvirtDaemon> {
+    pub fn of_vm(vm: &Vm) -> Option<LibvirtDaemon> {
         Some(match vm.manager? {
             Manager::LibvirtSystem => LibvirtDaemon::System,
             Manager::LibvirtSession => LibvirtDaemon::Session(vm.owner().unwrap_or(geteuid())),
@@ -42,7 +42,7 @@ impl LibvirtDaemon {
     ///
     /// # Errors
     /// [`QgaError::NoVirsh`], [`QgaError::LibvirtSilent`] or [`QgaError::NoDomain`].
-    pub(in crate::vmm) fn domain_xml(self, domain: &str) -> Result<String, QgaError> {
+    pub(crate) fn domain_xml(self, domain: &str) -> Result<String, QgaError> {
         let mut virsh = self.virsh();
         let output = said_within(virsh.args(["dumpxml", "--domain", domain]), ANSWER_TIMEOUT)?;
         if !output.status.success() {

@@ -1,0 +1,41 @@
+//! The VMs of this host as values, and the host under them.
+//!
+//! ```text
+//! vm, threads       VMs that run here, and what each thread of a VMM is for
+//! image, host_disks, open_files, extents   their disks, and what those lie on
+//! bql, memory_map   QEMU's big lock and the addresses of its devices
+//! qemu_args, qmp, qga, way, plug   QEMU's command line, monitor and guest agent; ways into the guest
+//! cgroup, scheduling, slice, steal, frequency, conditions, tsc   how they are scheduled, and on what
+//! pin, io_scheduler, collector_affinity, journal   what is set for a run, and put back after it
+//! procfs, scratch, private_mount, host_clock   the kernel's files, directories of our own, the clock
+//! ```
+
+pub mod bql;
+pub mod cgroup;
+pub mod collector_affinity;
+pub mod conditions;
+pub mod extents;
+pub mod frequency;
+pub mod host;
+pub mod host_clock;
+pub mod host_disks;
+pub mod image;
+pub mod io_scheduler;
+pub mod journal;
+pub mod memory_map;
+pub mod open_files;
+pub mod pin;
+pub mod plug;
+pub mod private_mount;
+pub mod procfs;
+pub mod qemu_args;
+pub mod qga;
+pub mod qmp;
+pub mod scheduling;
+pub mod scratch;
+pub mod slice;
+pub mod steal;
+pub mod threads;
+pub mod tsc;
+pub mod vm;
+pub mod way;
