@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
+use vslice_core::timeline::Reason;
 
 /// Folders of the repository whose paths are recognised without an ending: scripts have none.
 const FOLDERS: [&str; 7] =
@@ -130,6 +131,24 @@ fn packages_and_targets_that_documents_name_are_there() {
         }
     }
     assert!(missing.is_empty(), "named but not there:\n{}", missing.join("\n"));
+}
+
+#[test]
+fn the_evidence_of_each_reason_is_written_down() {
+    let tree = Tree::read();
+    let whole = |path: &str| {
+        tree.documents().find(|text| text.path.ends_with(path)).unwrap().whole.as_str()
+    };
+    let (evidence, schema) = (whole("docs/evidence.md"), whole("summary/schema.md"));
+    for reason in Reason::ALL {
+        let name = reason.name();
+        assert!(schema.contains(&format!("`{name}`")), "`{name}` is not in the summary's schema");
+        let row = format!("\n| `{name}` |");
+        assert!(
+            reason == Reason::Unknown || evidence.contains(&row),
+            "`{name}` has no row of evidence"
+        );
+    }
 }
 
 /// What the kernel is told of the BPF programs is granted: each of their files says so.
