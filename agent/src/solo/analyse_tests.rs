@@ -2,6 +2,8 @@
 
 use super::super::steal::VcpuTimes;
 use super::*;
+use serde_json::Value;
+use std::collections::BTreeSet;
 use vslice_workload::gap::{Counters, LostGaps, Outcome, SchedStat};
 use vslice_workload::reader::ReaderEnd;
 use vslice_workload::ring::Record;
@@ -220,4 +222,56 @@ fn nothing_is_said_of_what_comes_after_a_loss() {
     assert_eq!(report.vcpus[0].lost.unwrap().count, 9);
     let slow = report.reading.unwrap().slow;
     assert_eq!((slow.count, slow.unattributable), (2, 1));
+}
+
+/// The types of a JSON by key, with `schema.md`'s words for kinds and distributions.
+fn visit(key: &str, value: &Value, seen: &mut BTreeMap<String, BTreeSet<String>>) {
+    let name = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::String(_) => "string",
+        Value::Number(_) => "number",
+        Value::Array(values) => {
+            return values.iter().for_each(|value| visit(&format!("{key}[]"), value, seen));
+        }
+        Value::Object(fields) if fields.contains_key("p999_ns") => "distribution",
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let is_kind = ["counts", "parts_ns", "gaps"].iter().any(|map| key.ends_with(map));
+                let name = if is_kind { "<kind>" } else { name };
+                visit(&format!("{key}.{name}"), value, seen);
+            }
+            "object"
+        }
+    };
+    seen.entry(key.trim_start_matches('.').to_owned()).or_default().insert(name.to_owned());
+}
+
+#[test]
+fn every_key_is_documented_with_its_type_and_none_beside() {
+    let whole = Measured { reading: Some(reading()), ..contended() };
+    let lost = LostGaps { count: 9, first: BEGUN + 51 * MS, last: BEGUN + 90 * MS };
+    let mut untold = measured(outcome(vec![host_gap(10 * MS, 4 * MS)], Some(lost)));
+    untold.vcpus[0].times = None;
+    untold.vcpus[0].outcome.last.schedstat = None;
+    let mut ticked = host_gap(10 * MS, 4 * MS);
+    ticked.after.schedstat = Some(SchedStat { ran_ns: 14 * MS - 40 * US, run_delay_ns: 0 });
+    let ticked = measured(outcome(vec![ticked, host_gap(50 * MS, 6 * MS)], None));
+    let mut seen = BTreeMap::new();
+    for (options, measured) in
+        [("json,gaps,read=/data,slow=2ms", whole), ("json", untold), ("json,gaps", ticked)]
+    {
+        visit("", &serde_json::to_value(report(options, &measured)).unwrap(), &mut seen);
+    }
+    // An object is documented by its keys, and where it can be absent.
+    seen.retain(|_, types| !types.contains("object") || types.contains("null"));
+    let rows = include_str!("schema.md").lines().filter(|line| line.starts_with("| `"));
+    let documented: BTreeMap<String, BTreeSet<String>> = rows
+        .map(|row| {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            let types = cells[2].split(" or ").map(str::to_owned).collect();
+            (cells[1].trim_matches('`').to_owned(), types)
+        })
+        .collect();
+    assert_eq!(seen, documented, "left: the JSON; right: schema.md");
 }
