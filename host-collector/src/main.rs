@@ -1,6 +1,7 @@
 //! `vslice`: the collector's command line.
 
 mod cli;
+mod ps;
 
 use clap::Parser;
 use cli::terminal::shown;

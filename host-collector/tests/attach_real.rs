@@ -13,18 +13,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
-use vslice::lab::plan::Accelerator;
-use vslice::lab::tools;
-use vslice::perf::check_rights;
-use vslice::rig::boot_sector::Guest;
-use vslice::rig::frontend::Frontend;
-use vslice::rig::inject::rival;
-use vslice::rig::machine::{Machine, MachineConfig, Placement, START_LIMIT};
 use vslice_core::units::{PcpuId, Tid};
 use vslice_host::host::disk_facts;
 use vslice_host::host_clock::host_now;
 use vslice_host::pin::affinity;
 use vslice_host::scratch;
+use vslice_lab::plan::LabAccelerator;
+use vslice_lab::tools;
+use vslice_record::perf::check_rights;
+use vslice_selftest::rig::boot_sector::Guest;
+use vslice_selftest::rig::frontend::Frontend;
+use vslice_selftest::rig::inject::rival;
+use vslice_selftest::rig::machine::{Machine, MachineConfig, Placement, START_LIMIT};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const NAP: Duration = Duration::from_millis(20);
@@ -79,7 +79,7 @@ fn machine(qemu: &Path) -> Result<Machine, Failed> {
     let (vcpu, others) = pcpus();
     let config = MachineConfig {
         qemu: qemu.to_owned(),
-        accelerator: Accelerator::Tcg,
+        accelerator: LabAccelerator::Tcg,
         guest: Guest::Hog,
         frontend: Frontend::VirtioBlk,
         placement: Some(Placement { vcpu, others }),

@@ -13,12 +13,12 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
-use vslice::perf::{
-    RecordPlan, Recorder, SchedulerSource, SinkError, check_disk_programs, check_rights,
-};
 use vslice_core::host_event::{BlockEvent, BlockStep, HostEvent, HostEventKind};
 use vslice_core::units::{PcpuId, Tid};
 use vslice_host::host::whole_disk;
+use vslice_record::perf::{
+    RecordPlan, Recorder, SchedulerSource, SinkError, check_disk_programs, check_rights,
+};
 use vslice_trace::host::WholeDisk;
 
 const BLOCK_BYTES: usize = 4096;

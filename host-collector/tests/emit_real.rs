@@ -11,13 +11,13 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use support::{Guarded, Outcome, STEP_LIMIT, check, libvirt_missing, libvirtd, virsh, wait_for};
-use vslice::lab::emit::qemu::command_line;
-use vslice::lab::emit::versions::{Feature, QemuVersion};
-use vslice::lab::emit::{Emission, EmitFiles, from_xml, libvirt};
-use vslice::lab::plan::{AcceleratorSetting, Aio, Cache, DiskBus, DiskPlan, Plan, VsockSetting};
-use vslice::lab::tools;
 use vslice_host::host::qemu_version;
 use vslice_host::qmp::Qmp;
+use vslice_lab::emit::qemu::command_line;
+use vslice_lab::emit::versions::{Feature, QemuVersion};
+use vslice_lab::emit::{Emission, EmitFiles, from_xml, libvirt};
+use vslice_lab::plan::{AcceleratorSetting, Aio, Cache, DiskBus, DiskPlan, Plan, VsockSetting};
+use vslice_lab::tools;
 
 const BUSES: [DiskBus; 5] =
     [DiskBus::VirtioBlk, DiskBus::VirtioScsi, DiskBus::Ide, DiskBus::Ahci, DiskBus::Nvme];

@@ -17,12 +17,12 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use support::{Guarded, Outcome, STEP_LIMIT, check, libvirt_missing, libvirtd, virsh, wait_for};
-use vslice::lab::tools;
-use vslice::perf::check_rights;
 use vslice_core::units::PcpuId;
 use vslice_host::qga::{LibvirtDaemon, Qga};
 use vslice_host::qmp::Qmp;
 use vslice_host::{host, vm};
+use vslice_lab::tools;
+use vslice_record::perf::check_rights;
 
 /// A guest under TCG has booted after 10 to 20 s.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);

@@ -16,13 +16,13 @@ use std::sync::mpsc::{channel, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, Builder, JoinHandle};
 use std::time::{Duration, Instant};
-use vslice::perf::{
+use vslice_core::host_event::{HostEvent, HostEventKind, PrevState, StackId, Switch};
+use vslice_core::units::{HostNs, PcpuId, Tid};
+use vslice_record::event_writers::EventWriters;
+use vslice_record::perf::{
     EventSink, RecordError, RecordPlan, RecordTotals, Recorder, SchedulerSource, SinkError,
     Symbols, check_programs, check_rights,
 };
-use vslice::run::event_writers::EventWriters;
-use vslice_core::host_event::{HostEvent, HostEventKind, PrevState, StackId, Switch};
-use vslice_core::units::{HostNs, PcpuId, Tid};
 use vslice_trace::{EventMerge, RunDir, StackFrames, Tail, read_all};
 
 const DEADLINE: Duration = Duration::from_secs(60);

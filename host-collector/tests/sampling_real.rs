@@ -12,13 +12,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
-use vslice::sampling::plan::PCPU_SHARE_MAX;
-use vslice::sampling::{
-    Pace, SampledThread, Sampler, SamplerPlan, SamplerTotals, Shown, Sight, shown_of,
-};
 use vslice_core::samples::{Doing, SampleItem, Tally, ThreadShares};
 use vslice_core::timeline::{GuestMode, LockFacts, LockUser, Reason, Vmm};
 use vslice_core::units::{HostNs, Tid};
+use vslice_record::sampling::plan::PCPU_SHARE_MAX;
+use vslice_record::sampling::{
+    Pace, SampledThread, Sampler, SamplerPlan, SamplerTotals, Shown, Sight, shown_of,
+};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 

@@ -8,10 +8,10 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 use std::io::Write;
 use std::process::{Command, Stdio};
-use vslice::lab::tools;
-use vslice::perf::check_rights;
-use vslice::selftest::disks::DiskCount;
 use vslice_core::timeline::Reason;
+use vslice_lab::tools;
+use vslice_record::perf::check_rights;
+use vslice_selftest::disks::DiskCount;
 
 type Outcome = Result<(), Failed>;
 

@@ -65,7 +65,8 @@ pub fn facts(qemu: &Path, host_disks: HostDisks) -> HostFacts {
         clocksource,
         qemu_version,
         host_disks,
-        conditions: conditions::of_host(),
+        disk_before: None,
+        conditions: Some(conditions::of_host()),
         unknown,
     }
 }

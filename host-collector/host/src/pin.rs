@@ -8,6 +8,7 @@
 
 use super::journal::{self, Journal, JournalError, Undone};
 use crate::procfs::{self, StartTicks};
+use crate::threads::VmmThread;
 use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -17,6 +18,7 @@ use std::io;
 use std::path::Path;
 use thiserror::Error;
 use vslice_core::units::{PcpuId, Tid};
+use vslice_trace::thread::ThreadRole;
 
 const KIND: &str = "affinity";
 
@@ -30,6 +32,39 @@ pub struct Pin {
     pub tid: Tid,
     /// The only pCPU that it may run on.
     pub pcpu: PcpuId,
+}
+
+/// Where the threads of one VM are to run, by what they are for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmPins {
+    /// The pCPU of each vCPU, in order of the vCPUs; one beyond them stays where it is.
+    pub vcpus: Vec<PcpuId>,
+    /// That of the main loop.
+    pub main_loop: PcpuId,
+    /// That of all iothreads.
+    pub iothreads: PcpuId,
+    /// That of worker threads, and of any other that is not named here.
+    pub workers: PcpuId,
+    /// That of the kernel's threads for vhost devices.
+    pub vhost: PcpuId,
+}
+
+impl VmPins {
+    /// The pins of these threads.
+    #[must_use]
+    pub fn pins(&self, threads: &[VmmThread]) -> Vec<Pin> {
+        let pin = |thread: &VmmThread| {
+            let pcpu = match &thread.role {
+                ThreadRole::Vcpu(vcpu) => self.vcpus.get(usize::from(vcpu.0)).copied()?,
+                ThreadRole::MainLoop => self.main_loop,
+                ThreadRole::Iothread(_) => self.iothreads,
+                ThreadRole::Vhost => self.vhost,
+                ThreadRole::Worker | ThreadRole::Other => self.workers,
+            };
+            Some(Pin { pid: thread.pid, tid: thread.tid, pcpu })
+        };
+        threads.iter().filter_map(pin).collect()
+    }
 }
 
 /// Why a thread could not be pinned.

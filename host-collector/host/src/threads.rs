@@ -4,39 +4,10 @@
 //! always give; Firecracker, Cloud Hypervisor and crosvm always do. A name has at most 15 bytes.
 
 use crate::procfs;
-use std::{fmt, io};
+use std::io;
 use thiserror::Error;
 use vslice_core::units::{Tid, VcpuId};
-
-/// What a thread is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ThreadRole {
-    /// It runs this vCPU.
-    Vcpu(VcpuId),
-    /// The thread that the process began with; in QEMU, the main loop.
-    MainLoop,
-    /// It serves devices outside the main loop; QEMU's id of it, or another VMM's name.
-    Iothread(String),
-    /// It does blocking calls for other threads.
-    Worker,
-    /// The host kernel's own, for a vhost device.
-    Vhost,
-    /// Anything else.
-    Other,
-}
-
-impl fmt::Display for ThreadRole {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ThreadRole::Vcpu(vcpu) => vcpu.fmt(formatter),
-            ThreadRole::MainLoop => formatter.write_str("main loop"),
-            ThreadRole::Iothread(id) => write!(formatter, "iothread {id}"),
-            ThreadRole::Worker => formatter.write_str("worker"),
-            ThreadRole::Vhost => formatter.write_str("vhost"),
-            ThreadRole::Other => formatter.write_str("other thread"),
-        }
-    }
-}
+use vslice_trace::thread::ThreadRole;
 
 /// A thread of a VMM.
 #[derive(Debug, Clone, PartialEq, Eq)]

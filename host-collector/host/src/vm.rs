@@ -5,16 +5,17 @@ use super::cgroup::{Hierarchy, VcpuQuota};
 use super::pin::affinity;
 use super::procfs::{self, Stopper};
 use super::qemu_args::{Disk, QemuArgs, SocketPlace};
-use super::threads::{self, ThreadRole};
 use super::tsc::KvmDebugfs;
-use super::{image, open_files};
+use super::{image, open_files, threads};
 use nix::unistd::Uid;
 use serde::Serialize;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use vslice_core::text::harmless;
 use vslice_core::units::{PcpuId, Tid, VcpuId};
-use vslice_trace::vmm::Vmm;
+use vslice_trace::thread::ThreadRole;
+use vslice_trace::vmm::{Accelerator, Vmm};
 
 /// What to do where no thread of a VMM can be told to run a vCPU.
 pub const UNSEEN_VCPUS_ADVICE: &str = "start QEMU with -name ...,debug-threads=on, or look as root \
@@ -38,7 +39,7 @@ pub struct VmThread {
     /// Its name.
     pub comm: String,
     /// What it is for.
-    pub role: String,
+    pub role: ThreadRole,
     /// The vCPU that it runs, if it runs one.
     pub vcpu: Option<VcpuId>,
     /// The iothread that it is, if it is one.
@@ -58,8 +59,11 @@ pub struct Vm {
     pub name: Option<String>,
     /// Who manages it, if that can be seen.
     pub manager: Option<Manager>,
-    /// `kvm`, `tcg`, ...; `None` if that cannot be seen.
-    pub accelerator: Option<String>,
+    /// What executes its instructions; `None` if that cannot be seen.
+    pub accelerator: Option<Accelerator>,
+    /// The process that serves its vsock device, if vslice has started one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_pid: Option<Tid>,
     /// Its threads: vCPUs first, by number.
     pub threads: Vec<VmThread>,
     /// Its disks by the command line; `None` if that does not tell.
@@ -90,6 +94,7 @@ impl Vm {
             name: Some(name.to_owned()),
             manager: None,
             accelerator: None,
+            device_pid: None,
             threads: vec![],
             disks: None,
             qmp_sockets: vec![],
@@ -106,9 +111,6 @@ impl Vm {
 /// Why a VM's accelerator is not known, where it is not.
 pub const NO_ACCELERATOR: &str = "accelerator not known, because neither its vCPU threads nor its open files \
                                   nor its command line tell it";
-
-/// What QEMU calls accelerators in the names of vCPU threads; `CPU 0/DUMMY` is none (qemu: accel/, target/).
-const ACCELERATORS: [&str; 6] = ["kvm", "tcg", "mshv", "hvf", "nvmm", "whpx"];
 
 impl Vm {
     /// Its threads that run vCPUs.
@@ -132,7 +134,7 @@ impl Vm {
 
     /// That nothing of it runs, if somebody has stopped its process, as a sentence without its end.
     #[must_use]
-    pub fn stop_word(&self) -> Option<String> {
+    pub fn stopped_notice(&self) -> Option<String> {
         let (who, until) = match self.stopper? {
             Stopper::Signal => ("a signal (SIGSTOP)", "it is sent SIGCONT"),
             Stopper::Debugger => ("a debugger", "that lets it go on"),
@@ -183,7 +185,8 @@ pub fn look_at(pid: Tid, debugfs: Option<&KvmDebugfs>) -> Option<Vm> {
         vmm,
         name: args.name.or_else(|| value_of(&words, "--id").map(str::to_owned)),
         manager: manager_of(&words),
-        accelerator: accelerator.map(str::to_owned),
+        accelerator,
+        device_pid: None,
         threads,
         disks: (vmm == Vmm::Qemu).then(|| with_open_files(pid, args.disks)),
         qmp_sockets: args.qmp_sockets.into_iter().map(|path| absolute(pid, path)).collect(),
@@ -214,26 +217,27 @@ struct Signs<'a> {
 impl Signs<'_> {
     /// By the names of the threads, else by what is open. What a command line asks for a QEMU need not have
     /// got: it tells what is left only, once it is seen that it is not KVM.
-    fn accelerator<'n>(self, names: impl Iterator<Item = &'n str>) -> Option<&'static str> {
+    fn accelerator<'n>(self, names: impl Iterator<Item = &'n str>) -> Option<Accelerator> {
         let mut by_names = names.filter_map(|name| {
             let vcpu = name.strip_prefix("CPU ").or_else(|| name.strip_prefix("ALL CPUs"))?;
             let (_, said) = vcpu.split_once('/')?;
-            ACCELERATORS.into_iter().find(|known| known.eq_ignore_ascii_case(said))
+            // `CPU 0/DUMMY` is none (qemu: accel/dummy-cpus.c).
+            Accelerator::of_name(said)
         });
         if let Some(named) = by_names.next().filter(|_| self.vmm == Vmm::Qemu) {
             return Some(named);
         }
         if self.has_kvm_vcpus || self.has_kvm_vm == Some(true) {
-            return Some("kvm");
+            return Some(Accelerator::Kvm);
         }
         match (self.vmm, self.has_kvm_vm) {
             (Vmm::Qemu, Some(false)) => {
                 let mut left = self.asked_for.iter().filter(|accelerator| *accelerator != "kvm");
                 let is_tcg = |accelerator: &String| accelerator == "tcg";
-                (left.next().is_some_and(is_tcg) && left.all(is_tcg)).then_some("tcg")
+                (left.next().is_some_and(is_tcg) && left.all(is_tcg)).then_some(Accelerator::Tcg)
             }
             // It is made for KVM alone; the others are built for other hypervisors too.
-            (Vmm::Firecracker, None) => Some("kvm"),
+            (Vmm::Firecracker, None) => Some(Accelerator::Kvm),
             _ => None,
         }
     }
@@ -297,19 +301,19 @@ fn threads_of(pid: Tid, by_kvm: &[(VcpuId, Tid)]) -> Vec<VmThread> {
         .into_iter()
         .map(|thread| {
             let by_kvm = by_kvm.iter().find(|(_, tid)| *tid == thread.tid).map(|(vcpu, _)| *vcpu);
-            let role = by_kvm.map_or(thread.role, ThreadRole::Vcpu);
+            let role = match by_kvm.map_or(thread.role, ThreadRole::Vcpu) {
+                ThreadRole::Iothread(id) => ThreadRole::Iothread(harmless(&id)),
+                other => other,
+            };
             VmThread {
                 tid: thread.tid,
-                comm: vslice_core::text::harmless(&thread.comm),
-                vcpu: match &role {
-                    ThreadRole::Vcpu(vcpu) => Some(*vcpu),
-                    _ => None,
-                },
+                comm: harmless(&thread.comm),
+                vcpu: role.vcpu(),
                 iothread: match &role {
-                    ThreadRole::Iothread(id) => Some(vslice_core::text::harmless(id)),
+                    ThreadRole::Iothread(id) => Some(id.clone()),
                     _ => None,
                 },
-                role: vslice_core::text::harmless(&role.to_string()),
+                role,
                 affinity: affinity(thread.tid).unwrap_or_default(),
             }
         })
@@ -358,20 +362,20 @@ mod tests {
             signs.accelerator([name].into_iter())
         };
         let default = &["kvm", "tcg"];
-        assert_eq!(told(Vmm::Qemu, "CPU 0/KVM", None, default), Some("kvm"));
-        assert_eq!(told(Vmm::Qemu, "ALL CPUs/TCG", None, default), Some("tcg"));
-        assert_eq!(told(Vmm::Qemu, "qemu", Some(true), &["tcg"]), Some("kvm"));
-        assert_eq!(told(Vmm::Qemu, "qemu", Some(false), default), Some("tcg"));
+        assert_eq!(told(Vmm::Qemu, "CPU 0/KVM", None, default), Some(Accelerator::Kvm));
+        assert_eq!(told(Vmm::Qemu, "ALL CPUs/TCG", None, default), Some(Accelerator::Tcg));
+        assert_eq!(told(Vmm::Qemu, "qemu", Some(true), &["tcg"]), Some(Accelerator::Kvm));
+        assert_eq!(told(Vmm::Qemu, "qemu", Some(false), default), Some(Accelerator::Tcg));
         assert_eq!(told(Vmm::Qemu, "qemu", None, &["tcg"]), None, "its files cannot be seen");
         for other in [&["xen"][..], &["mshv", "tcg"], &["kvm"]] {
             assert_eq!(told(Vmm::Qemu, "CPU 0/DUMMY", Some(false), other), None, "{other:?}");
         }
         for vmm in [Vmm::Crosvm, Vmm::CloudHypervisor, Vmm::Firecracker] {
-            assert_eq!(told(vmm, "vcpu0", Some(true), &[]), Some("kvm"));
+            assert_eq!(told(vmm, "vcpu0", Some(true), &[]), Some(Accelerator::Kvm));
             assert_eq!(told(vmm, "vcpu0", Some(false), &[]), None, "{vmm:?}");
         }
         assert_eq!(told(Vmm::Crosvm, "vcpu0", None, &[]), None);
-        assert_eq!(told(Vmm::Firecracker, "fc_vcpu 0", None, &[]), Some("kvm"));
+        assert_eq!(told(Vmm::Firecracker, "fc_vcpu 0", None, &[]), Some(Accelerator::Kvm));
     }
 
     #[test]

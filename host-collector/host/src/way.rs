@@ -78,6 +78,14 @@ pub(super) fn has_vhost() -> bool {
     std::fs::metadata(VHOST_VSOCK).is_ok()
 }
 
+/// A vsock port, or a CID, that no other run on this host has for one of its VMs.
+#[must_use]
+pub fn own_port(vm_index: u8, collector_pid: u32) -> u32 {
+    // A pid has at most 22 bits (PID_MAX_LIMIT), so the number fits in 31 bits, and is above the
+    // reserved CIDs and the privileged ports.
+    (1 << 30) | ((collector_pid & 0x003f_ffff) << 8) | u32::from(vm_index)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

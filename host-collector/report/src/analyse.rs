@@ -439,7 +439,7 @@ impl<'a> Analysis<'a> {
             plan: manifest.plan_name.clone(),
             status: status(&manifest.status, self.is_torn),
             accelerator: Accelerator {
-                name: manifest.accelerator.clone(),
+                name: manifest.accelerators_label(),
                 reason: manifest.accelerator_reason.clone(),
             },
             environment: environment(manifest),
@@ -570,21 +570,21 @@ fn guest_line(vm: &VmRecord, guest: &GuestRecord) -> String {
 
 /// How the threads compete for their pCPUs, those together that do so alike.
 fn scheduling_line(vm: &VmRecord) -> Option<String> {
-    let mut groups: Vec<(String, Vec<&str>)> = Vec::new();
+    let mut groups: Vec<(String, Vec<String>)> = Vec::new();
     for thread in &vm.threads {
         let Some(scheduling) = thread.scheduling.as_ref().map(ToString::to_string) else {
             continue;
         };
         match groups.iter_mut().find(|(other, _)| *other == scheduling) {
-            Some((_, roles)) => roles.push(&thread.role),
-            None => groups.push((scheduling, vec![&thread.role])),
+            Some((_, roles)) => roles.push(thread.role.to_string()),
+            None => groups.push((scheduling, vec![thread.role.to_string()])),
         }
     }
     let text = match groups.as_slice() {
         [] => return None,
         [(all, _)] => format!("all threads {all}"),
         groups => {
-            let group = |(scheduling, roles): &(String, Vec<&str>)| {
+            let group = |(scheduling, roles): &(String, Vec<String>)| {
                 let mut roles = roles.clone();
                 roles.dedup();
                 format!("{} {scheduling}", roles.join(" and "))

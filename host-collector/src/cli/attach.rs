@@ -3,17 +3,25 @@
 use super::report::Form;
 use super::run::{default_output, interrupts, report, watcher};
 use super::vm::choose_with_part;
-use anyhow::{Context, bail};
+use crate::ps::Listing;
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
-use vslice::guest::agent_file::AgentFile;
-use vslice::lab::plan::Plan;
-use vslice::lab::quantity;
-use vslice::ps::Listing;
-use vslice::run::{AttachOptions, Attachment, Casting, EvidenceSetting, Load, NotMeasured};
 use vslice_core::text::sentence;
+use vslice_host::host::online_pcpus;
+use vslice_host::pin::VmPins;
 use vslice_host::vm::Vm;
+use vslice_lab::plan::Plan;
+use vslice_lab::{RoleAssignment, quantity};
+use vslice_record::attached::{AgentLoad, AttachedPlans, AttachedVms};
+use vslice_record::guest::agent_file::AgentFile;
+use vslice_record::watcher::Watcher;
+use vslice_record::{
+    EndedEarly, EvidencePlan, EvidenceSetting, Recording, RecordingError, RecordingOptions,
+    UntilOver, leftovers, names_of,
+};
 
 /// The arguments of `vslice attach`.
 #[derive(Debug, Args)]
@@ -100,12 +108,8 @@ pub(super) fn execute(args: &AttachArgs) -> anyhow::Result<u8> {
             bail!("{} is named twice", vm.label());
         }
     }
-    let load = load(args, &vms, &parts)?;
-    let casting = |name: &String| -> anyhow::Result<Casting> {
-        Ok(Casting::new(Plan::load_parts(name)?, &vms, &parts)?)
-    };
-    let pin = args.pin.as_ref().map(casting).transpose()?;
-    if load.is_none() && pin.is_none() && parts.iter().any(Option::is_some) {
+    let plans = Plans::of(args, &vms, &parts)?;
+    if plans.load.is_none() && plans.pin.is_none() && parts.iter().any(Option::is_some) {
         bail!("VM=PART names a part of a plan: say which plan, with --load or --pin");
     }
     let output = match &args.output {
@@ -113,28 +117,12 @@ pub(super) fn execute(args: &AttachArgs) -> anyhow::Result<u8> {
         None => default_output("attach")?,
     };
     let interrupted = interrupts()?;
-    let options = AttachOptions {
-        vms: &vms,
-        output: &output,
-        duration: args.duration,
-        evidence: args.evidence,
-        exits: args.exits,
-        load: load.as_ref(),
-        pin: pin.as_ref(),
-        interrupted: &interrupted,
-    };
     let mut watcher = watcher();
-    let attachment = Attachment::prepare(options, watcher.as_mut())
-        .map_err(|error| anyhow::anyhow!("nothing was recorded: {}", sentence(&error)))?;
-    let recorded = attachment.record(watcher.as_mut());
+    let recorded = record(args, &vms, &plans, &output, &interrupted, watcher.as_mut());
     drop(watcher);
     // Whatever was recorded is reported, also if it ended early.
-    let recorded = match recorded {
-        Err(NotMeasured(error)) => {
-            anyhow::bail!("nothing was recorded: {}", sentence(&error));
-        }
-        Ok(recorded) => recorded,
-    };
+    let recorded =
+        recorded.map_err(|error| anyhow!("nothing was recorded: {}", sentence(&error)))?;
     let reported = report(&output, args.form);
     recorded.with_context(|| {
         format!("the recording ended early, what there is of it is in {}", output.display())
@@ -142,7 +130,125 @@ pub(super) fn execute(args: &AttachArgs) -> anyhow::Result<u8> {
     reported.map(|()| 0)
 }
 
-fn load(args: &AttachArgs, vms: &[Vm], parts: &[Option<String>]) -> anyhow::Result<Option<Load>> {
+/// Records the VMs. What is returned says how that went once it was measured.
+///
+/// # Errors
+/// Why nothing was measured. There is no file of a run then, and no directory that was not there before.
+fn record(
+    args: &AttachArgs,
+    vms: &[Vm],
+    plans: &Plans,
+    output: &Path,
+    interrupted: &AtomicBool,
+    watcher: &mut dyn Watcher,
+) -> Result<Result<(), RecordingError>, RecordingError> {
+    let mut attached = AttachedVms::new(vms, plans.agents.clone(), watcher)?;
+    leftovers::undo(watcher);
+    let evidence = EvidencePlan::of_host(args.evidence)?;
+    let (pcpus, collector_pcpu) = match &plans.pin {
+        Some(assignment) => {
+            let vcpus = assignment.roles().flat_map(|role| role.vcpu_pcpus.iter().copied());
+            (vcpus.collect(), Some(assignment.plan.collector_pcpu))
+        }
+        None => attached.pcpus(&online_pcpus()?),
+    };
+    let options = RecordingOptions {
+        evidence,
+        exits: args.exits,
+        pcpus,
+        collector_pcpu,
+        pins: plans.pins.clone(),
+        asks_monitors: false,
+        until: UntilOver {
+            duration: args.duration,
+            is_interrupt_the_end: true,
+            announcement: announcement(vms, args.duration, plans.load.is_some()),
+        },
+        interrupted,
+    };
+    let recording = Recording::prepare(options, output)?;
+    let facts = attached.facts(plans.recorded(vms));
+    match recording.record(facts, &mut attached, watcher) {
+        Ok(()) => Ok(Ok(())),
+        Err(EndedEarly { error, is_measured: true }) => Ok(Err(*error)),
+        Err(EndedEarly { error, is_measured: false }) => {
+            recording.dir().discard();
+            Err(*error)
+        }
+    }
+}
+
+fn announcement(vms: &[Vm], duration: Option<Duration>, has_load: bool) -> String {
+    let names: Vec<String> = names_of(vms).iter().map(|name| name.as_str().to_owned()).collect();
+    let until = match duration {
+        Some(duration) => format!("for {} s; Ctrl-C ends it earlier", duration.as_secs_f64()),
+        None if has_load => "until the readers have read all; Ctrl-C ends it earlier".to_owned(),
+        None => "until Ctrl-C".to_owned(),
+    };
+    format!("recording {} {until}", names.join(" and "))
+}
+
+/// What plans say of the VMs.
+struct Plans {
+    /// The plan of the load, if there is one.
+    load: Option<RoleAssignment>,
+    /// The same as the agents get it.
+    agents: Option<AgentLoad>,
+    /// The plan of the pins, if there is one.
+    pin: Option<RoleAssignment>,
+    /// The same as pins.
+    pins: Option<Vec<VmPins>>,
+}
+
+impl Plans {
+    fn of(args: &AttachArgs, vms: &[Vm], roles: &[Option<String>]) -> anyhow::Result<Plans> {
+        let load = load(args, vms, roles)?;
+        let agents = match &load {
+            Some(assignment) => Some(AgentLoad {
+                workloads: assignment.workloads(vms, args.target.as_deref())?,
+                agent: args.agent.as_deref().map(AgentFile::read).transpose()?,
+                plug: args.plug,
+            }),
+            None => None,
+        };
+        let assign = |name: &String| -> anyhow::Result<RoleAssignment> {
+            Ok(RoleAssignment::new(Plan::load_parts(name)?, vms, roles)?)
+        };
+        let pin = args.pin.as_ref().map(assign).transpose()?;
+        let pins = match &pin {
+            Some(assignment) => {
+                let pins = assignment.pins(vms)?;
+                assignment.plan.check_host(&online_pcpus()?)?;
+                Some(pins)
+            }
+            None => None,
+        };
+        Ok(Plans { load, agents, pin, pins })
+    }
+
+    /// What the manifest keeps of them.
+    fn recorded(&self, vms: &[Vm]) -> AttachedPlans {
+        let json = |assignment: &Option<RoleAssignment>| {
+            let plan = assignment.as_ref().map(|assignment| &assignment.plan);
+            serde_json::to_value(plan).unwrap_or_default()
+        };
+        let all = [("load", &self.load), ("pins", &self.pin)];
+        let line = |(what, assignment): (&str, &Option<RoleAssignment>)| {
+            Some(assignment.as_ref()?.line(what, vms))
+        };
+        AttachedPlans {
+            load: json(&self.load),
+            pin: json(&self.pin),
+            roles: all.into_iter().filter_map(line).collect(),
+        }
+    }
+}
+
+fn load(
+    args: &AttachArgs,
+    vms: &[Vm],
+    roles: &[Option<String>],
+) -> anyhow::Result<Option<RoleAssignment>> {
     let Some(name) = &args.load else { return Ok(None) };
     let mut plan = Plan::load_parts(name)?;
     if let Some(total_bytes) = args.total {
@@ -150,9 +256,7 @@ fn load(args: &AttachArgs, vms: &[Vm], parts: &[Option<String>]) -> anyhow::Resu
         readers.for_each(|reader| reader.total_bytes = total_bytes);
         plan.check_parts()?;
     }
-    let agent = args.agent.as_deref().map(AgentFile::read).transpose()?;
-    let casting = Casting::new(plan, vms, parts)?;
-    Ok(Some(Load { casting, agent, target: args.target.clone(), plug: args.plug }))
+    Ok(Some(RoleAssignment::new(plan, vms, roles)?))
 }
 
 #[cfg(test)]

@@ -2,12 +2,12 @@
 
 use super::terminal::shown;
 use super::vm::{VmArg, choose};
+use crate::ps::Listing;
 use clap::Args;
 use std::io::Write;
 use std::path::PathBuf;
-use vslice::lab::doctor::examine;
-use vslice::lab::doctor_vm::examine_vm;
-use vslice::ps::Listing;
+use vslice_lab::doctor::examine;
+use vslice_lab::doctor_vm::examine_vm;
 
 /// The arguments of `vslice doctor`.
 #[derive(Debug, Args)]

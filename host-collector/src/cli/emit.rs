@@ -4,11 +4,11 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use std::io::Write;
 use std::path::PathBuf;
-use vslice::lab::emit::versions::QemuVersion;
-use vslice::lab::emit::{Emission, EmitFiles, libvirt, qemu};
-use vslice::lab::plan::{AcceleratorSetting, Overrides, Plan, VsockSetting};
-use vslice::lab::tools;
 use vslice_host::host::qemu_version;
+use vslice_lab::emit::versions::QemuVersion;
+use vslice_lab::emit::{Emission, EmitFiles, libvirt, qemu};
+use vslice_lab::plan::{AcceleratorSetting, Overrides, Plan, VsockSetting};
+use vslice_lab::tools;
 
 /// The arguments of `vslice emit`.
 #[derive(Debug, Args)]

@@ -6,14 +6,14 @@ use anyhow::{Context, bail};
 use clap::Args;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use vslice::experiment::{
+use vslice_core::text::sentence;
+use vslice_lab::experiment::{
     CellRecord, CellState, Conductor, Experiment, ExperimentError, ExperimentOptions, Matrix, look,
     overview,
 };
-use vslice::lab::plan::{AcceleratorSetting, VsockSetting};
-use vslice::lab::quantity::parse_bytes;
-use vslice::run::EvidenceSetting;
-use vslice_core::text::sentence;
+use vslice_lab::plan::{AcceleratorSetting, VsockSetting};
+use vslice_lab::quantity::parse_bytes;
+use vslice_record::EvidenceSetting;
 use vslice_report::compare::{Comparison, Side, load};
 
 /// The arguments of `vslice experiment`.

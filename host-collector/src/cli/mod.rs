@@ -57,7 +57,7 @@ pub(crate) enum Command {
     Compare(compare::CompareArgs),
     /// Record VMs that are there already, changing nothing of them, and report
     Attach(attach::AttachArgs),
-    /// List the virtual machines of this host: threads, pCPUs, disks, and what bites
+    /// List the virtual machines of this host: threads, pCPUs, disks, and placements that cost latency
     Ps(ps::PsArgs),
     /// Say what this host offers for vslice, what is missing, and how to get it
     Doctor(doctor::DoctorArgs),

@@ -4,8 +4,8 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use std::io::Write;
 use std::path::PathBuf;
-use vslice::lab::emit::from_xml;
-use vslice::lab::plan::{BUILT_IN, Plan};
+use vslice_lab::emit::from_xml;
+use vslice_lab::plan::{BUILT_IN, Plan};
 
 /// The arguments of `vslice plan`.
 #[derive(Debug, Args)]

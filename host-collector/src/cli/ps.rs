@@ -2,9 +2,9 @@
 
 use super::terminal::shown;
 use super::vm::{VmArg, nobody};
+use crate::ps::{Listing, text};
 use clap::Args;
 use std::io::Write;
-use vslice::ps::{Listing, text};
 
 /// The arguments of `vslice ps`.
 #[derive(Debug, Args)]

@@ -1,7 +1,7 @@
 //! `vslice selftest-puppet`: what the self-test starts, and nobody else.
 
 use clap::Args;
-use vslice::rig::puppet;
+use vslice_selftest::rig::puppet;
 
 /// The arguments of `vslice selftest-puppet`.
 #[derive(Debug, Args)]

@@ -11,10 +11,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use vslice::lab::plan::{AcceleratorSetting, Overrides, Plan, VsockSetting};
-use vslice::run::watch::{BarWatcher, LineWatcher, Watcher};
-use vslice::run::{EvidenceSetting, RunError, RunOptions, prepare};
 use vslice_core::text::sentence;
+use vslice_lab::plan::{AcceleratorSetting, Overrides, Plan, VsockSetting};
+use vslice_lab::run::{RunOptions, prepare};
+use vslice_record::EvidenceSetting;
+use vslice_record::watcher::{BarWatcher, LineWatcher, Watcher};
 use vslice_report::analyse;
 use vslice_report::summary::{Style, Summary, render_full};
 use vslice_trace::RunDir;
@@ -67,7 +68,7 @@ pub(super) fn execute(args: &RunArgs) -> anyhow::Result<u8> {
         let mut watcher = watcher();
         let prepared = match prepare(&plan, options, watcher.as_mut()) {
             Ok(prepared) => prepared,
-            Err(RunError::Interrupted) => anyhow::bail!(Interrupted { output: None }),
+            Err(error) if error.is_interrupt() => anyhow::bail!(Interrupted { output: None }),
             Err(error) => anyhow::bail!("nothing was run: {}", sentence(&error)),
         };
         prepared.conduct(watcher.as_mut())
@@ -77,7 +78,9 @@ pub(super) fn execute(args: &RunArgs) -> anyhow::Result<u8> {
     let reported = report(&output, args.form);
     match conducted {
         Ok(()) => reported.map(|()| 0),
-        Err(RunError::Interrupted) => anyhow::bail!(Interrupted { output: Some(output) }),
+        Err(error) if error.is_interrupt() => {
+            anyhow::bail!(Interrupted { output: Some(output) })
+        }
         Err(error) => {
             let (plan, output) = (&plan.name, output.display());
             let what_is_left = match reported {

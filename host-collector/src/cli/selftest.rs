@@ -4,15 +4,15 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use std::io::Write;
 use std::time::Duration;
-use vslice::experiment::alternating;
-use vslice::lab::plan::Accelerator;
-use vslice::lab::tools;
-use vslice::rig::frontend::Frontend;
-use vslice::rig::machine::choose_accelerator;
-use vslice::selftest::disks::{DiskCount, render_disks};
-use vslice::selftest::{Outcome, Row, Score, SelftestConfig, Skipped, Stage, render, rows, run};
 use vslice_core::timeline::Reason;
 use vslice_host::host;
+use vslice_lab::experiment::alternating;
+use vslice_lab::plan::LabAccelerator;
+use vslice_lab::tools;
+use vslice_selftest::disks::{DiskCount, render_disks};
+use vslice_selftest::rig::frontend::Frontend;
+use vslice_selftest::rig::machine::choose_accelerator;
+use vslice_selftest::{Outcome, Row, Score, SelftestConfig, Setting, Skipped, render, rows, run};
 use vslice_spec::duration;
 use vslice_trace::host::HostDisks;
 
@@ -92,7 +92,7 @@ fn count_disks(config: &SelftestConfig, repeat: u16, json: bool) -> anyhow::Resu
     let qemu = config.qemu.as_deref().context("there is no qemu-system-x86_64")?;
     let mut counts = Vec::new();
     for accelerator in &config.accelerators {
-        let stage = Stage { config, qemu, accelerator: *accelerator };
+        let stage = Setting { config, qemu, accelerator: *accelerator };
         // A B B A, so that what drifts in the host favours none.
         let order = alternating(Frontend::ALL.len(), repeat);
         for (turn, (place, _)) in order.iter().enumerate() {
@@ -117,7 +117,7 @@ fn count_disks(config: &SelftestConfig, repeat: u16, json: bool) -> anyhow::Resu
 fn accelerators(
     choice: Choice,
     qemu: Option<&std::path::Path>,
-) -> (Vec<Accelerator>, Vec<Skipped>) {
+) -> (Vec<LabAccelerator>, Vec<Skipped>) {
     let without_kvm = |reason: String| Skipped {
         name: String::from("guests under KVM"),
         reason,
@@ -125,19 +125,21 @@ fn accelerators(
     };
     let Some(qemu) = qemu else { return (Vec::new(), Vec::new()) };
     match choice {
-        Choice::Kvm => (vec![Accelerator::Kvm], Vec::new()),
+        Choice::Kvm => (vec![LabAccelerator::Kvm], Vec::new()),
         Choice::Tcg => {
-            (vec![Accelerator::Tcg], vec![without_kvm("only TCG was asked for".to_owned())])
+            (vec![LabAccelerator::Tcg], vec![without_kvm("only TCG was asked for".to_owned())])
         }
         Choice::Auto | Choice::Both => {
             let chosen = choose_accelerator(qemu);
             drop(writeln!(std::io::stderr(), "vslice: {}", chosen.reason));
             match (choice, chosen.accelerator) {
-                (Choice::Both, Accelerator::Kvm) => {
-                    (vec![Accelerator::Kvm, Accelerator::Tcg], Vec::new())
+                (Choice::Both, LabAccelerator::Kvm) => {
+                    (vec![LabAccelerator::Kvm, LabAccelerator::Tcg], Vec::new())
                 }
-                (_, Accelerator::Kvm) => (vec![Accelerator::Kvm], Vec::new()),
-                (_, Accelerator::Tcg) => (vec![Accelerator::Tcg], vec![without_kvm(chosen.reason)]),
+                (_, LabAccelerator::Kvm) => (vec![LabAccelerator::Kvm], Vec::new()),
+                (_, LabAccelerator::Tcg) => {
+                    (vec![LabAccelerator::Tcg], vec![without_kvm(chosen.reason)])
+                }
             }
         }
     }

@@ -6,11 +6,12 @@ use vslice_core::text::harmless;
 use vslice_host::qemu_args::{DirectSource, Disk};
 use vslice_host::vm::{Manager, NO_ACCELERATOR, Vm, VmThread};
 use vslice_trace::host::HostPcpus;
-use vslice_trace::vmm::Vmm;
+use vslice_trace::thread::ThreadRole;
+use vslice_trace::vmm::{Accelerator, Vmm};
 
 /// A page for people. Every text in it that somebody else chose is made harmless.
 #[must_use]
-pub fn render(listing: &Listing) -> String {
+pub(crate) fn render(listing: &Listing) -> String {
     let mut page = String::new();
     if listing.vms.is_empty() {
         page.push_str("no virtual machine runs here, as far as this user can see\n");
@@ -43,7 +44,7 @@ fn write_vm(page: &mut String, vm: &Vm, pcpus_count: usize) {
         Some(Manager::LibvirtSession) => ", qemu:///session",
         None => "",
     };
-    let accelerator = vm.accelerator.as_deref().unwrap_or(NO_ACCELERATOR);
+    let accelerator = vm.accelerator.map_or(NO_ACCELERATOR, Accelerator::name);
     let vcpus = vm.vcpus().count();
     line(
         page,
@@ -73,9 +74,9 @@ fn write_vm(page: &mut String, vm: &Vm, pcpus_count: usize) {
 }
 
 fn thread_name(thread: &VmThread) -> String {
-    match thread.role.as_str() {
-        "other thread" => thread.comm.clone(),
-        role => role.to_owned(),
+    match &thread.role {
+        ThreadRole::Other => thread.comm.clone(),
+        role => role.to_string(),
     }
 }
 
@@ -124,9 +125,9 @@ pub(super) mod tests {
         affinity: &[u32],
     ) -> VmThread {
         let role = match (vcpu, iothread) {
-            (Some(vcpu), _) => VcpuId(vcpu).to_string(),
-            (None, Some(id)) => format!("iothread {id}"),
-            (None, None) => "other thread".to_owned(),
+            (Some(vcpu), _) => ThreadRole::Vcpu(VcpuId(vcpu)),
+            (None, Some(id)) => ThreadRole::Iothread(id.to_owned()),
+            (None, None) => ThreadRole::Other,
         };
         VmThread {
             tid: Tid(tid),
@@ -141,7 +142,7 @@ pub(super) mod tests {
     pub(in crate::ps) fn vm(name: &str, pid: u32, threads: Vec<VmThread>) -> Vm {
         Vm {
             pid: Tid(pid),
-            accelerator: Some("kvm".to_owned()),
+            accelerator: Some(Accelerator::Kvm),
             threads,
             disks: Some(vec![]),
             ..Vm::named(name)

@@ -10,10 +10,10 @@ use vslice_host::vm::{UNSEEN_VCPUS_ADVICE, Vm, VmThread};
 use vslice_spec::quantity::duration;
 use vslice_trace::quota::Quota;
 
-/// Something that bites.
+/// Something about a placement that costs latency.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Bite {
+pub(crate) enum PlacementWarning {
     /// There are more vCPUs than pCPUs, so that they take turns.
     Overcommit {
         /// vCPUs of all VMs.
@@ -69,7 +69,7 @@ pub enum Bite {
 
 /// A vCPU of some VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Place {
+pub(crate) struct Place {
     /// The VM's label.
     pub vm: String,
     /// `vCPU1`.
@@ -82,38 +82,40 @@ impl fmt::Display for Place {
     }
 }
 
-impl Bite {
+impl PlacementWarning {
     /// Whether it is about the VM with this label.
     #[must_use]
-    pub fn concerns(&self, label: &str) -> bool {
+    pub(crate) fn concerns(&self, label: &str) -> bool {
         match self {
-            Bite::Overcommit { .. } => true,
-            Bite::SharedPcpu { vcpus, .. } | Bite::Quota { vcpus, .. } => {
+            PlacementWarning::Overcommit { .. } => true,
+            PlacementWarning::SharedPcpu { vcpus, .. } | PlacementWarning::Quota { vcpus, .. } => {
                 vcpus.iter().any(|place| place.vm == label)
             }
-            Bite::IothreadOnVcpu { vm, vcpu, .. } => vm == label || vcpu.vm == label,
-            Bite::Stopped { vm, .. } | Bite::UnknownVcpus { vm } => vm == label,
+            PlacementWarning::IothreadOnVcpu { vm, vcpu, .. } => vm == label || vcpu.vm == label,
+            PlacementWarning::Stopped { vm, .. } | PlacementWarning::UnknownVcpus { vm } => {
+                vm == label
+            }
         }
     }
 }
 
-impl fmt::Display for Bite {
+impl fmt::Display for PlacementWarning {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Bite::Overcommit { vcpus, pcpus } => write!(
+            PlacementWarning::Overcommit { vcpus, pcpus } => write!(
                 formatter,
                 "{vcpus} vCPUs share {pcpus} pCPUs: when all are busy they wait for each other"
             ),
-            Bite::SharedPcpu { pcpu, vcpus } => {
+            PlacementWarning::SharedPcpu { pcpu, vcpus } => {
                 let vcpus: Vec<String> = vcpus.iter().map(ToString::to_string).collect();
                 write!(formatter, "{pcpu} is the only one of {}", vcpus.join(" and "))
             }
-            Bite::IothreadOnVcpu { vm, iothread, pcpu, vcpu } => write!(
+            PlacementWarning::IothreadOnVcpu { vm, iothread, pcpu, vcpu } => write!(
                 formatter,
                 "iothread {iothread} of {vm} can only run on {pcpu}, where {vcpu} is pinned: they \
                  take it from each other"
             ),
-            Bite::Quota { group, vcpus, quota_us, period_us, throttled_count } => {
+            PlacementWarning::Quota { group, vcpus, quota_us, period_us, throttled_count } => {
                 let (who, they) = limited(vcpus);
                 let [quota, period] =
                     [quota_us, period_us].map(|us| duration(us.saturating_mul(1000)));
@@ -128,8 +130,8 @@ impl fmt::Display for Bite {
                     _ => Ok(()),
                 }
             }
-            Bite::Stopped { what, .. } => formatter.write_str(what),
-            Bite::UnknownVcpus { vm } => write!(
+            PlacementWarning::Stopped { what, .. } => formatter.write_str(what),
+            PlacementWarning::UnknownVcpus { vm } => write!(
                 formatter,
                 "which threads of {vm} run its vCPUs cannot be seen: {UNSEEN_VCPUS_ADVICE}"
             ),
@@ -147,28 +149,32 @@ fn limited(vcpus: &[Place]) -> (String, &'static str) {
     (format!("the {} vCPUs of {} together", vcpus.len(), vms.join(" and ")), "they wait")
 }
 
-/// Everything that bites on a host with these pCPUs.
-pub(super) fn all(pcpus: &[PcpuId], vms: &[Vm]) -> Vec<Bite> {
-    let mut bites = Vec::new();
+/// Everything that costs latency on a host with these pCPUs.
+pub(super) fn all(pcpus: &[PcpuId], vms: &[Vm]) -> Vec<PlacementWarning> {
+    let mut warnings = Vec::new();
     let vcpus = vms.iter().flat_map(Vm::vcpus).count();
     if vcpus > pcpus.len() && !pcpus.is_empty() {
-        bites.push(Bite::Overcommit { vcpus, pcpus: pcpus.len() });
+        warnings.push(PlacementWarning::Overcommit { vcpus, pcpus: pcpus.len() });
     }
     let pinned = pinned(vms);
     let shared = pinned.iter().filter(|(_, vcpus)| vcpus.len() > 1);
-    bites
-        .extend(shared.map(|(pcpu, vcpus)| Bite::SharedPcpu { pcpu: *pcpu, vcpus: vcpus.clone() }));
+    warnings.extend(
+        shared.map(|(pcpu, vcpus)| PlacementWarning::SharedPcpu {
+            pcpu: *pcpu,
+            vcpus: vcpus.clone(),
+        }),
+    );
     for vm in vms {
         let iothreads = vm.threads.iter().filter(|thread| thread.iothread.is_some());
-        bites.extend(iothreads.filter_map(|thread| on_vcpu(vm, thread, &pinned)));
+        warnings.extend(iothreads.filter_map(|thread| on_vcpu(vm, thread, &pinned)));
     }
-    bites.extend(quotas(vms));
-    bites.extend(
-        vms.iter().filter_map(|vm| Some(Bite::Stopped { vm: vm.label(), what: vm.stop_word()? })),
-    );
+    warnings.extend(quotas(vms));
+    warnings.extend(vms.iter().filter_map(|vm| {
+        Some(PlacementWarning::Stopped { vm: vm.label(), what: vm.stopped_notice()? })
+    }));
     let unknown = vms.iter().filter(|vm| vm.vcpus().next().is_none());
-    bites.extend(unknown.map(|vm| Bite::UnknownVcpus { vm: vm.label() }));
-    bites
+    warnings.extend(unknown.map(|vm| PlacementWarning::UnknownVcpus { vm: vm.label() }));
+    warnings
 }
 
 /// The vCPUs that can run on one pCPU only, by that.
@@ -195,7 +201,7 @@ struct Limited<'a> {
 
 /// Quotas that vCPUs can use up: all of them busy, they would run for longer. What libvirt writes for "one
 /// whole pCPU" is none, and says nothing here.
-fn quotas(vms: &[Vm]) -> impl Iterator<Item = Bite> {
+fn quotas(vms: &[Vm]) -> impl Iterator<Item = PlacementWarning> {
     let mut groups: BTreeMap<&Path, Limited<'_>> = BTreeMap::new();
     for vm in vms {
         for by in vm.quotas.iter().flatten() {
@@ -218,7 +224,7 @@ fn quotas(vms: &[Vm]) -> impl Iterator<Item = Bite> {
         let pcpus_count = pcpus.map_or(usize::MAX, |pcpus| pcpus.len());
         let usable = u64::try_from(vcpus.len().min(pcpus_count)).unwrap_or(u64::MAX);
         let Quota { quota_us, period_us } = by.quota;
-        (quota_us < period_us.saturating_mul(usable)).then(|| Bite::Quota {
+        (quota_us < period_us.saturating_mul(usable)).then(|| PlacementWarning::Quota {
             group: group.to_owned(),
             vcpus,
             quota_us,
@@ -229,13 +235,17 @@ fn quotas(vms: &[Vm]) -> impl Iterator<Item = Bite> {
 }
 
 /// An iothread all of whose pCPUs have a vCPU pinned to them.
-fn on_vcpu(vm: &Vm, thread: &VmThread, pinned: &BTreeMap<PcpuId, Vec<Place>>) -> Option<Bite> {
+fn on_vcpu(
+    vm: &Vm,
+    thread: &VmThread,
+    pinned: &BTreeMap<PcpuId, Vec<Place>>,
+) -> Option<PlacementWarning> {
     let allowed: BTreeSet<PcpuId> = thread.affinity.iter().copied().collect();
     let pcpu = *allowed.first()?;
     let vcpu = pinned.get(&pcpu)?.first()?.clone();
     let is_all = allowed.iter().all(|pcpu| pinned.contains_key(pcpu));
     let iothread = thread.iothread.clone()?;
-    is_all.then(|| Bite::IothreadOnVcpu { vm: vm.label(), iothread, pcpu, vcpu })
+    is_all.then(|| PlacementWarning::IothreadOnVcpu { vm: vm.label(), iothread, pcpu, vcpu })
 }
 
 #[cfg(test)]
@@ -294,10 +304,10 @@ mod tests {
                 ],
             )
         };
-        let bite = "iothread io0 of vm1 can only run on pCPU1, where vm1 vCPU0 is pinned: they take \
+        let warning = "iothread io0 of vm1 can only run on pCPU1, where vm1 vCPU0 is pinned: they take \
                     it from each other";
-        assert_eq!(said(4, &[with(&[1])]), [bite]);
-        assert_eq!(said(4, &[with(&[1, 2])]), [bite]);
+        assert_eq!(said(4, &[with(&[1])]), [warning]);
+        assert_eq!(said(4, &[with(&[1, 2])]), [warning]);
         assert_eq!(said(4, &[with(&[1, 3])]), [""; 0]);
         assert_eq!(said(4, &[with(&[])]), [""; 0], "the kernel does not say");
     }

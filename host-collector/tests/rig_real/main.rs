@@ -14,19 +14,19 @@ use std::io::Write;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use vslice::lab::plan::Accelerator;
-use vslice::lab::tools;
-use vslice::rig::boot_sector::Guest;
-use vslice::rig::frontend::Frontend;
-use vslice::rig::inject::quota::{CgroupQuota, QuotaConfig};
-use vslice::rig::inject::realtime::{self, RealtimeConfig};
-use vslice::rig::inject::rival;
-use vslice::rig::inject::stopper::Stopper;
-use vslice::rig::inject::storm::QmpStorm;
-use vslice::rig::inject::waker::{self, WakerConfig};
-use vslice::rig::machine::{self, Machine, MachineConfig, Placement, READER, START_LIMIT};
 use vslice_core::units::{PcpuId, Tid, VcpuId};
 use vslice_host::tsc::{self, KvmDebugfs};
+use vslice_lab::plan::LabAccelerator;
+use vslice_lab::tools;
+use vslice_selftest::rig::boot_sector::Guest;
+use vslice_selftest::rig::frontend::Frontend;
+use vslice_selftest::rig::inject::quota::{CgroupQuota, QuotaConfig};
+use vslice_selftest::rig::inject::realtime::{self, RealtimeConfig};
+use vslice_selftest::rig::inject::rival;
+use vslice_selftest::rig::inject::stopper::Stopper;
+use vslice_selftest::rig::inject::storm::QmpStorm;
+use vslice_selftest::rig::inject::waker::{self, WakerConfig};
+use vslice_selftest::rig::machine::{self, Machine, MachineConfig, Placement, READER, START_LIMIT};
 use witness::{Counts, Seen, Watch, is_gone, read_bytes, soon, state};
 
 const WINDOW: Duration = Duration::from_millis(200);
@@ -60,8 +60,8 @@ fn ignored(name: &str, reason: &str) -> Trial {
 fn machine_trials(qemu: &Path) -> Vec<Trial> {
     let choice = machine::choose_accelerator(qemu);
     let mut trials = Vec::new();
-    for accelerator in [Accelerator::Tcg, Accelerator::Kvm] {
-        let missing = (accelerator != Accelerator::Tcg && choice.accelerator != accelerator)
+    for accelerator in [LabAccelerator::Tcg, LabAccelerator::Kvm] {
+        let missing = (accelerator != LabAccelerator::Tcg && choice.accelerator != accelerator)
             .then(|| choice.reason.clone());
         for (guest, frontend) in guests() {
             let mut name = format!("{accelerator:?}/{}/{}", guest.name(), frontend.name());
@@ -84,7 +84,7 @@ fn machine_trials(qemu: &Path) -> Vec<Trial> {
     }
     let config = MachineConfig {
         start_limit: Duration::ZERO,
-        ..config(qemu, Accelerator::Tcg, READER, Frontend::Ide)
+        ..config(qemu, LabAccelerator::Tcg, READER, Frontend::Ide)
     };
     trials.push(Trial::test("a_machine_out_of_time_says_so", move || out_of_time(&config)));
     trials
@@ -123,7 +123,7 @@ fn injectors(guest: Guest) -> Vec<(&'static str, Needs, InjectorTest)> {
 
 fn config(
     qemu: &Path,
-    accelerator: Accelerator,
+    accelerator: LabAccelerator,
     guest: Guest,
     frontend: Frontend,
 ) -> MachineConfig {
@@ -224,9 +224,9 @@ fn soon_moved(machine: &mut Machine, before: u32) -> Result<u32, Failed> {
 }
 
 /// KVM says how the guest's TSC follows from the host's: it began when the guest did.
-fn own_tsc(machine: &Machine, accelerator: Accelerator) -> Outcome {
+fn own_tsc(machine: &Machine, accelerator: LabAccelerator) -> Outcome {
     let relations = KvmDebugfs::find().and_then(|debugfs| debugfs.relations_of(machine.pid()));
-    if accelerator == Accelerator::Tcg {
+    if accelerator == LabAccelerator::Tcg {
         return check(relations.is_err(), || format!("KVM knows a guest of TCG: {relations:?}"));
     }
     let [(VcpuId(0), relation)] = relations?[..] else { return Err("not vCPU0 alone".into()) };

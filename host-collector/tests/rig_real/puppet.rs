@@ -4,8 +4,8 @@ use crate::{Outcome, check, not_judged, pcpus, wait};
 use libtest_mimic::Failed;
 use std::path::Path;
 use std::time::Duration;
-use vslice::rig::inject::stopper::{Stop, Stopper};
-use vslice::rig::puppet::{Act, Puppet, PuppetLog, Script, Step};
+use vslice_selftest::rig::inject::stopper::{Stop, Stopper};
+use vslice_selftest::rig::puppet::{Act, Puppet, PuppetLog, Script, Step};
 
 fn play(steps: Vec<Step>, meanwhile: impl FnOnce(&Puppet) -> Outcome) -> Result<PuppetLog, Failed> {
     let (pcpu, main_pcpu) = pcpus();

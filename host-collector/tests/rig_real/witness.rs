@@ -6,8 +6,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use vslice::rig::machine::Machine;
 use vslice_core::units::{PcpuId, Tid};
+use vslice_selftest::rig::machine::Machine;
 
 /// What the kernel has counted for a thread, in `/proc/PID/task/TID`.
 #[derive(Debug, Clone, Copy)]

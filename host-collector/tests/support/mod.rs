@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use vslice::lab::tools;
+use vslice_lab::tools;
 
 const NAP: Duration = Duration::from_millis(100);
 /// How long a step of a test may take that waits for another process.

@@ -123,9 +123,12 @@ pub struct HostFacts {
     /// The disks under the guests' images.
     #[serde(flatten)]
     pub host_disks: HostDisks,
-    /// What its kernel is set to.
+    /// The disk under vslice's own files, which older runs noted instead.
+    #[serde(default, rename = "disk", skip_serializing_if = "Option::is_none")]
+    pub disk_before: Option<DiskFacts>,
+    /// What its kernel is set to; older runs did not note it.
     #[serde(default)]
-    pub conditions: Conditions,
+    pub conditions: Option<Conditions>,
     /// Why what is `None` here is not known, under its name here; older runs did not note it.
     #[serde(default)]
     pub unknown: BTreeMap<String, String>,

@@ -2,13 +2,14 @@
 
 use crate::disk::DiskRecord;
 use crate::evidence::Evidence;
-use crate::host::FrequencyRecord;
+use crate::host::{FrequencyRecord, HostFacts};
 use crate::lock::LockRecord;
 use crate::memory_map::MemoryMap;
 use crate::quota::GroupRecord;
 use crate::thread::ThreadRecord;
-use crate::vmm::Vmm;
+use crate::vmm::{Accelerator, Vmm};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use vslice_core::clock::host_time::ToldTime;
 use vslice_core::clock::tsc::{TscRelation, TscSample};
 use vslice_core::units::{HostNs, PcpuId, Tid, VcpuId};
@@ -32,14 +33,16 @@ pub struct Manifest {
     pub plan: serde_json::Value,
     /// The plan's name.
     pub plan_name: String,
-    /// `kvm` or `tcg`.
-    pub accelerator: String,
-    /// Why that accelerator.
+    /// What ran the guests, in words; only in runs before each VM had its own.
+    #[serde(default, rename = "accelerator", skip_serializing_if = "Option::is_none")]
+    pub accelerator_before: Option<String>,
+    /// Why the guests run under what they run under.
     pub accelerator_reason: String,
     /// How the guests were reached.
     pub vsock_way: String,
-    /// Facts about the host and the guests' command lines, as they were recorded.
-    pub environment: serde_json::Value,
+    /// The host; `None` if the run did not note it.
+    #[serde(default)]
+    pub environment: Option<HostFacts>,
     /// The few lines of it that a report shows.
     pub environment_lines: Vec<String>,
     /// The collector's own process.
@@ -51,6 +54,9 @@ pub struct Manifest {
     pub window: Option<Window>,
     /// The guests.
     pub vms: Vec<VmRecord>,
+    /// Whether every exit was to be recorded; older runs have it in their plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exits_asked: Option<bool>,
     /// The pCPUs on which every switch is recorded; in older runs those that threads are pinned to.
     #[serde(default)]
     pub pcpus: Vec<PcpuId>,
@@ -106,6 +112,9 @@ pub struct VmRecord {
     /// What runs it; `None` in older runs.
     #[serde(default)]
     pub vmm: Option<Vmm>,
+    /// What executes its instructions; `None` if that could not be seen, and in older runs.
+    #[serde(default)]
+    pub accelerator: Option<Accelerator>,
     /// The pid of its VMM, which is also the tid of the main loop.
     pub pid: Tid,
     /// The process that serves its vsock device, if there is one.
@@ -282,27 +291,24 @@ pub struct Cost {
 }
 
 impl Manifest {
-    /// Running VMs, before anything was recorded of them.
+    /// A run that has begun and of which nothing is known yet but its collector's process.
     #[must_use]
-    pub fn of_vms(
-        vms: Vec<VmRecord>,
-        accelerator: &str,
-        environment: serde_json::Value,
-    ) -> Manifest {
+    pub fn begun(collector_pid: Tid) -> Manifest {
         Manifest {
             schema: SCHEMA.to_owned(),
             status: Status::Recording,
             plan: serde_json::Value::Null,
             plan_name: String::new(),
-            accelerator: accelerator.to_owned(),
-            accelerator_reason: "the VMs were found running".to_owned(),
+            accelerator_before: None,
+            accelerator_reason: String::new(),
             vsock_way: String::new(),
-            environment,
+            environment: None,
             environment_lines: Vec::new(),
-            collector_pid: Tid(std::process::id()),
+            collector_pid,
             image: serde_json::Value::Null,
             window: None,
-            vms,
+            vms: Vec::new(),
+            exits_asked: None,
             pcpus: Vec::new(),
             evidence: Evidence::default(),
             sampling: None,
@@ -311,6 +317,32 @@ impl Manifest {
             stolen_ns: None,
             frequency: FrequencyRecord::default(),
         }
+    }
+
+    /// Whether every exit was to be recorded.
+    #[must_use]
+    pub fn asked_for_exits(&self) -> bool {
+        let by_plan = || self.plan.get("exits").and_then(serde_json::Value::as_bool);
+        self.exits_asked.or_else(by_plan).unwrap_or(false)
+    }
+
+    /// What ran the VM at this place; `None` if that is not known.
+    #[must_use]
+    pub fn accelerator_of(&self, place: usize) -> Option<Accelerator> {
+        let before = || Accelerator::of_name(self.accelerator_before.as_deref()?);
+        self.vms.get(place)?.accelerator.or_else(before)
+    }
+
+    /// What ran the guests, in words: `kvm`, `kvm and tcg`, `an unknown accelerator`; empty without guests.
+    #[must_use]
+    pub fn accelerators_label(&self) -> String {
+        if let Some(before) = &self.accelerator_before {
+            return before.clone();
+        }
+        let name =
+            |vm: &VmRecord| vm.accelerator.map_or("an unknown accelerator", Accelerator::name);
+        let names: BTreeSet<&str> = self.vms.iter().map(name).collect();
+        names.into_iter().collect::<Vec<_>>().join(" and ")
     }
 }
 
@@ -321,6 +353,7 @@ impl VmRecord {
         VmRecord {
             name: name.to_owned(),
             vmm: Some(vmm),
+            accelerator: None,
             pid,
             device_pid: None,
             block_bytes: None,

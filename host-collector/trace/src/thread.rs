@@ -4,6 +4,69 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use vslice_core::units::{PcpuId, Tid, VcpuId};
 
+/// What a thread is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", from = "String")]
+pub enum ThreadRole {
+    /// It runs this vCPU.
+    Vcpu(VcpuId),
+    /// The thread that the process began with; in QEMU, the main loop.
+    MainLoop,
+    /// It serves devices outside the main loop; QEMU's id of it, or another VMM's name.
+    Iothread(String),
+    /// It does blocking calls for other threads.
+    Worker,
+    /// The host kernel's own, for a vhost device.
+    Vhost,
+    /// Anything else.
+    Other,
+}
+
+impl fmt::Display for ThreadRole {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ThreadRole::Vcpu(vcpu) => vcpu.fmt(formatter),
+            ThreadRole::MainLoop => formatter.write_str("main loop"),
+            ThreadRole::Iothread(id) => write!(formatter, "iothread {id}"),
+            ThreadRole::Worker => formatter.write_str("worker"),
+            ThreadRole::Vhost => formatter.write_str("vhost"),
+            ThreadRole::Other => formatter.write_str("other thread"),
+        }
+    }
+}
+
+impl From<ThreadRole> for String {
+    fn from(role: ThreadRole) -> String {
+        role.to_string()
+    }
+}
+
+/// A role as [`fmt::Display`] writes it; whatever else is written is another one.
+impl From<String> for ThreadRole {
+    fn from(text: String) -> ThreadRole {
+        let vcpu = text.strip_prefix("vCPU").and_then(|number| number.parse().ok());
+        match (text.as_str(), vcpu, text.strip_prefix("iothread ")) {
+            (_, Some(number), _) => ThreadRole::Vcpu(VcpuId(number)),
+            (_, _, Some(id)) => ThreadRole::Iothread(id.to_owned()),
+            ("main loop", ..) => ThreadRole::MainLoop,
+            ("worker", ..) => ThreadRole::Worker,
+            ("vhost", ..) => ThreadRole::Vhost,
+            _ => ThreadRole::Other,
+        }
+    }
+}
+
+impl ThreadRole {
+    /// The vCPU that it runs, if it runs one.
+    #[must_use]
+    pub fn vcpu(&self) -> Option<VcpuId> {
+        match self {
+            ThreadRole::Vcpu(vcpu) => Some(*vcpu),
+            _ => None,
+        }
+    }
+}
+
 /// One thread of a VMM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ThreadRecord {
@@ -11,8 +74,8 @@ pub struct ThreadRecord {
     pub tid: Tid,
     /// Its name.
     pub comm: String,
-    /// What it does: `vcpu`, `main_loop`, `iothread`, ...
-    pub role: String,
+    /// What it is for.
+    pub role: ThreadRole,
     /// The vCPU it runs, if it runs one.
     pub vcpu: Option<VcpuId>,
     /// The pCPU that it was pinned to for the run, if it was.
@@ -65,4 +128,26 @@ pub struct HostThread {
     /// read: at most 512 bytes of it, made harmless.
     #[serde(default)]
     pub command: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_come_back_as_they_were_written() {
+        for role in [
+            ThreadRole::Vcpu(VcpuId(7)),
+            ThreadRole::MainLoop,
+            ThreadRole::Iothread("io 1".to_owned()),
+            ThreadRole::Worker,
+            ThreadRole::Vhost,
+            ThreadRole::Other,
+        ] {
+            let json = serde_json::to_string(&role).unwrap();
+            assert_eq!(serde_json::from_str::<ThreadRole>(&json).unwrap(), role, "{json}");
+        }
+        let later: ThreadRole = serde_json::from_str("\"a role of a later vslice\"").unwrap();
+        assert_eq!(later, ThreadRole::Other);
+    }
 }

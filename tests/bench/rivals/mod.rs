@@ -6,8 +6,8 @@ pub(crate) mod trace_cmd;
 mod vslice;
 
 use crate::machine::Places;
-use ::vslice::perf::SchedulerSource;
 use ::vslice_core::units::Tid;
+use ::vslice_record::perf::SchedulerSource;
 use std::fmt;
 use std::path::Path;
 use vslice::Watched;

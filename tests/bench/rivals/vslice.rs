@@ -3,11 +3,11 @@
 use super::{Recorded, Recording, Setting};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use vslice::perf::{
-    EventSink, RecordPlan, Recorder, SchedulerSource, SinkError, check_programs, check_rights,
-};
 use vslice_core::host_event::{HostEvent, HostEventKind};
 use vslice_core::units::PcpuId;
+use vslice_record::perf::{
+    EventSink, RecordPlan, Recorder, SchedulerSource, SinkError, check_programs, check_rights,
+};
 
 /// What the plan is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

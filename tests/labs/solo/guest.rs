@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use vslice::lab::tools;
 use vslice_core::units::{HostNs, PcpuId, Tid, VcpuId};
 use vslice_host::host_clock::host_now;
 use vslice_host::pin::set_affinity;
-use vslice_host::threads::{ThreadRole, list};
+use vslice_host::threads::list;
+use vslice_lab::tools;
+use vslice_trace::thread::ThreadRole;
 
 /// A TCG guest is up in some ten seconds; then it measures for ten, and prints a long report over
 /// a slow console. On a busy host all of that takes several times as long.

@@ -10,9 +10,9 @@
 use super::truth::Interval;
 use std::path::PathBuf;
 use std::{fs, io};
-use vslice::perf::Tracefs;
 use vslice_core::units::{PcpuId, Tid};
 use vslice_host::procfs;
+use vslice_record::perf::Tracefs;
 
 /// The one pCPU's buffer: some hundred bytes for each event, of which there are a few thousand a second.
 const BUFFER_KIB: u32 = 64 << 10;

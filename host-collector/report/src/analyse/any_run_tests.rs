@@ -16,6 +16,7 @@ use vslice_trace::disk::DiskRecord;
 use vslice_trace::host::WholeDisk;
 use vslice_trace::manifest::{Manifest, Window};
 use vslice_trace::quota::{GroupRecord, Quota, Throttling};
+use vslice_trace::vmm::Accelerator;
 use vslice_trace::{ClockSample, HogGapItem, RequestItem, RunDir, StackNames, VmName};
 use vslice_wire::{Dropped, GuestTicks, Request};
 
@@ -165,11 +166,12 @@ fn any_manifest() -> impl Strategy<Value = Manifest> {
     let window = (0..900_u64, prop::option::of(0..1_500_u64));
     let group = (prop::option::of(Just(Quota { quota_us: 500, period_us: 1000 })), throttling());
     let group = (group, prop::option::of(throttling()));
-    let accelerator = prop::sample::select(vec!["kvm", "tcg", "unknown"]);
+    let accelerator =
+        prop::sample::select(vec![Some(Accelerator::Kvm), Some(Accelerator::Tcg), None]);
     (window, prop::option::of(group), any::<bool>(), accelerator).prop_map(
         |((start_us, end_us), group, is_direct, accelerator)| {
             let mut manifest = manifest();
-            manifest.accelerator = accelerator.to_owned();
+            manifest.vms.iter_mut().for_each(|vm| vm.accelerator = accelerator);
             let end_ns = end_us.map(host_at);
             manifest.window = Some(Window { start_ns: host_at(start_us), end_ns });
             let vm = &mut manifest.vms[0];

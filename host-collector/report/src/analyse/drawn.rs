@@ -12,14 +12,13 @@ use std::path::Path;
 use tempfile::TempDir;
 use vslice_core::host_event::{HostEvent, HostEventKind, PrevState, StackId, Switch};
 use vslice_core::units::{GuestTicks, HostNs, PcpuId, Tid, VcpuId};
-use vslice_trace::host::FrequencyRecord;
 use vslice_trace::lock::{Bql, LockRecord};
 use vslice_trace::manifest::{
-    GuestClock, GuestEnd, GuestRecord, HogRecord, Manifest, SCHEMA, Status, TscRecord, VmRecord,
-    Window,
+    GuestClock, GuestEnd, GuestRecord, HogRecord, Manifest, Status, TscRecord, VmRecord, Window,
 };
 use vslice_trace::memory_map::MemoryMap;
-use vslice_trace::thread::{HostThread, ThreadRecord};
+use vslice_trace::thread::{HostThread, ThreadRecord, ThreadRole};
+use vslice_trace::vmm::Accelerator;
 use vslice_trace::{ClockSample, RequestItem, RunDir, StackNames, StreamWriter, VmName};
 use vslice_wire::Request;
 
@@ -77,7 +76,7 @@ pub fn vm(name: &str, pid: Tid, vcpu1: Tid, reads: bool) -> VmRecord {
     let thread = |tid, role: &str, vcpu, pcpu| ThreadRecord {
         tid,
         comm: String::from("qemu"),
-        role: role.to_owned(),
+        role: ThreadRole::from(role.to_owned()),
         vcpu,
         pinned: Some(PcpuId(pcpu)),
         kept: None,
@@ -92,6 +91,7 @@ pub fn vm(name: &str, pid: Tid, vcpu1: Tid, reads: bool) -> VmRecord {
     VmRecord {
         name: name.to_owned(),
         vmm: Some(vslice_trace::vmm::Vmm::Qemu),
+        accelerator: Some(Accelerator::Kvm),
         pid,
         device_pid: None,
         block_bytes: reads.then_some(4096),
@@ -131,26 +131,13 @@ pub fn vm(name: &str, pid: Tid, vcpu1: Tid, reads: bool) -> VmRecord {
 #[must_use]
 pub fn manifest() -> Manifest {
     Manifest {
-        schema: SCHEMA.to_owned(),
         status: Status::Complete,
-        plan: serde_json::Value::Null,
         plan_name: String::from("drawn"),
-        accelerator: String::from("kvm"),
         accelerator_reason: String::from("drawn by hand"),
         vsock_way: String::from("none"),
-        environment: serde_json::Value::Null,
-        environment_lines: vec![],
-        collector_pid: Tid(1),
-        image: serde_json::Value::Null,
         window: Some(Window { start_ns: host_at(0), end_ns: Some(host_at(1100)) }),
         vms: vec![vm("vm1", VM1_LOOP, VM1_VCPU1, true), vm("vm2", VM2_LOOP, VM2_VCPU1, false)],
-        pcpus: vec![],
-        evidence: vslice_trace::evidence::Evidence::default(),
-        sampling: None,
-        cost: vslice_trace::manifest::Cost::default(),
-        host_tsc: Vec::new(),
-        stolen_ns: None,
-        frequency: FrequencyRecord::default(),
+        ..Manifest::begun(Tid(1))
     }
 }
 

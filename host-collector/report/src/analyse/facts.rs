@@ -6,11 +6,10 @@ use crate::summary::quota::QuotaUse;
 use serde::Deserialize;
 use vslice_core::timeline::{GuestMode, LockFacts, LockUser, StackTable, Timeline, Vmm, Watched};
 use vslice_core::units::VcpuId;
-use vslice_trace::host::HostFacts;
 use vslice_trace::manifest::{Manifest, NO_EXITS_UNDER_TCG, VmRecord};
 use vslice_trace::quota::{GroupRecord, Throttling};
-use vslice_trace::thread::ThreadRecord;
-use vslice_trace::vmm;
+use vslice_trace::thread::{ThreadRecord, ThreadRole};
+use vslice_trace::vmm::{self, Accelerator};
 
 /// The timelines of all threads of the VMs: those of other threads than vCPUs tell for how long
 /// locks were held.
@@ -23,8 +22,7 @@ pub(super) fn timeline(manifest: &Manifest, stacks: StackTable) -> Timeline {
             is_throttled: is_throttled(record, thread),
         })
     });
-    let host = serde_json::from_value::<HostFacts>(manifest.environment.clone()).ok();
-    let slice = host.and_then(|host| host.slice);
+    let slice = manifest.environment.as_ref().and_then(|host| host.slice.as_ref());
     Timeline::new(threads, stacks)
         .knowing((0..manifest.vms.len()).map(|place| lock_facts(manifest, place)).collect())
         .with_slice(slice.map(|slice| slice.shortest_ns()))
@@ -32,12 +30,13 @@ pub(super) fn timeline(manifest: &Manifest, stacks: StackTable) -> Timeline {
 
 /// Why there are no exits, where the plan asks for them and there are none.
 pub(super) fn no_exits(manifest: &Manifest, has_exits: bool) -> Option<Warning> {
-    if has_exits || manifest.plan.get("exits") != Some(&serde_json::Value::Bool(true)) {
+    if has_exits || !manifest.asked_for_exits() {
         return None;
     }
-    let text = match manifest.accelerator.as_str() {
-        "tcg" => NO_EXITS_UNDER_TCG,
-        _ => {
+    let mut known = (0..manifest.vms.len()).map(|place| manifest.accelerator_of(place));
+    let text = match known.all(|accelerator| accelerator == Some(Accelerator::Tcg)) {
+        true => NO_EXITS_UNDER_TCG,
+        false => {
             "exits were asked for, but none was recorded: this host's KVM has not traced any (no \
              kvm_exit and kvm_entry in its tracefs, or a backend that does not use them)"
         }
@@ -45,20 +44,20 @@ pub(super) fn no_exits(manifest: &Manifest, has_exits: bool) -> Option<Warning> 
     Some(Warning::Notice { text: text.to_owned() })
 }
 
-/// What runs the guests.
-fn mode(manifest: &Manifest) -> Option<GuestMode> {
-    match manifest.accelerator.as_str() {
-        "kvm" => Some(GuestMode::Kvm),
-        "tcg" => Some(GuestMode::Tcg),
+/// What runs the VM at this place.
+fn mode(manifest: &Manifest, place: usize) -> Option<GuestMode> {
+    match manifest.accelerator_of(place)? {
+        Accelerator::Kvm => Some(GuestMode::Kvm),
+        Accelerator::Tcg => Some(GuestMode::Tcg),
         _ => None,
     }
 }
 
 /// What a thread is in its VMM.
 pub(super) fn user(thread: &ThreadRecord) -> LockUser {
-    match thread.role.as_str() {
+    match thread.role {
         _ if thread.vcpu.is_some() => LockUser::Vcpu,
-        "main loop" => LockUser::MainLoop,
+        ThreadRole::MainLoop => LockUser::MainLoop,
         _ => LockUser::Other,
     }
 }
@@ -73,7 +72,7 @@ pub(super) fn lock_facts(manifest: &Manifest, place: usize) -> LockFacts {
     };
     LockFacts {
         vmm,
-        mode: mode(manifest),
+        mode: mode(manifest, place),
         bql: vm.lock.bql.as_ref().map(|bql| bql.address),
         exe_data: vm.lock.exe_data.map(|data| (data.start, data.end)),
     }
@@ -115,14 +114,17 @@ const STOLEN_SHARE_MAX: f64 = 0.01;
 /// say so: it is in every number, and in none of the reasons.
 pub(super) fn stolen(manifest: &Manifest) -> Option<Warning> {
     let window = manifest.window?;
-    let host = serde_json::from_value::<HostFacts>(manifest.environment.clone()).ok()?;
-    let pcpus_count = host.pcpus_online?.count();
+    let host = manifest.environment.as_ref()?;
+    let conditions = host.conditions.as_ref();
+    let pcpus_count = host.pcpus_online.as_ref()?.count();
     let measured_ns = window.end_ns?.since_ns(window.start_ns) as f64 * pcpus_count as f64;
     let stolen_ns = manifest.stolen_ns.filter(|_| measured_ns > 0.0);
     let share = stolen_ns.map(|stolen_ns| stolen_ns as f64 / measured_ns);
     // It may have begun to say so in this very window.
-    let is_told = host.conditions.is_steal_told || manifest.stolen_ns.is_some_and(|ns| ns > 0);
-    if let Some(hypervisor) = host.conditions.hypervisor.filter(|_| !is_told) {
+    let is_told = conditions.is_some_and(|conditions| conditions.is_steal_told)
+        || manifest.stolen_ns.is_some_and(|ns| ns > 0);
+    let hypervisor = conditions.and_then(|conditions| conditions.hypervisor.as_ref());
+    if let Some(hypervisor) = hypervisor.filter(|_| !is_told) {
         return Some(Warning::Notice {
             text: format!(
                 "this host is a guest itself ({hypervisor}), whose hypervisor has never said that it kept \
@@ -257,6 +259,7 @@ mod tests {
     use vslice_core::host_event::{HostEvent, HostEventKind, PrevState, StackId, Switch};
     use vslice_core::timeline::{Reason, ThreadState};
     use vslice_core::units::{PcpuId, Tid};
+    use vslice_trace::host::HostFacts;
 
     /// Why vm1's vCPU1 sleeps in a call of futex(2) with these arguments.
     fn reason_in_futex(manifest: &Manifest, args: [u64; 3]) -> Reason {
@@ -331,10 +334,14 @@ mod tests {
         assert_eq!(reason_in_futex(&manifest(), known), Reason::Bql);
     }
 
+    fn host(json: serde_json::Value) -> Option<HostFacts> {
+        Some(serde_json::from_value(json).expect("facts of a host"))
+    }
+
     #[test]
     fn time_that_a_hypervisor_kept_is_told_from_one_in_a_hundred_on() {
         let mut manifest = manifest();
-        manifest.environment = serde_json::json!({ "pcpus_online": "0-1" });
+        manifest.environment = host(serde_json::json!({ "pcpus_online": "0-1" }));
         assert_eq!(stolen(&manifest), None, "the kernel does not say");
         // The window has 1.1 ms, on two pCPUs.
         manifest.stolen_ns = Some(22_000);
@@ -346,7 +353,8 @@ mod tests {
         let warning = stolen(&manifest).expect("a tenth").to_string();
         assert!(warning.contains("kept 10.0 % of its pCPUs' time"), "{warning}");
         let silent = serde_json::json!({ "hypervisor": "QEMU", "mitigations": {} });
-        manifest.environment["conditions"] = silent;
+        manifest.environment =
+            host(serde_json::json!({ "pcpus_online": "0-1", "conditions": silent }));
         let warning = stolen(&manifest).expect("a tenth").to_string();
         assert!(warning.contains("kept 10.0 % of its pCPUs' time"), "{warning}");
         manifest.stolen_ns = Some(0);
@@ -395,7 +403,7 @@ mod tests {
     #[test]
     fn of_a_window_without_a_length_no_share_was_kept() {
         let mut manifest = manifest();
-        manifest.environment = serde_json::json!({ "pcpus_online": "0-1" });
+        manifest.environment = host(serde_json::json!({ "pcpus_online": "0-1" }));
         manifest.stolen_ns = Some(22_000);
         let window = manifest.window.as_mut().expect("drawn");
         window.end_ns = Some(window.start_ns);

@@ -39,7 +39,7 @@ impl Service {
                 service.vm_of_row.push(index);
                 service.rows.push(ServiceThread {
                     vm: vm.name.clone(),
-                    role: thread.role.clone(),
+                    role: thread.role.to_string(),
                     tid: thread.tid,
                     arrivals: 0,
                     woken_by_vcpus: 0,

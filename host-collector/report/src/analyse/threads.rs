@@ -79,7 +79,7 @@ pub(super) fn tasks(manifest: &Manifest, census: &[HostThread]) -> Tasks {
                 Some(vcpu) => ThreadKind::Vcpu { vm: vm_index, vcpu },
                 None => ThreadKind::Vmm { vm: vm_index },
             };
-            tasks.add(there_before(thread.tid, vm.pid, kind, thread.role.clone()));
+            tasks.add(there_before(thread.tid, vm.pid, kind, thread.role.to_string()));
         }
     }
     tasks

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use vslice_trace::host::DiskFacts;
 use vslice_trace::manifest::Manifest;
 
 /// Differences that are told of one pair of sides at most; a count says how many more there are.
@@ -94,7 +95,7 @@ pub struct Condition {
 #[must_use]
 pub fn conditions(manifest: &Manifest) -> Vec<Condition> {
     let mut leaves = BTreeMap::new();
-    let mut environment = manifest.environment.clone();
+    let mut environment = serde_json::to_value(&manifest.environment).unwrap_or_default();
     if let Some(fields) = environment.as_object_mut() {
         HOST_DISKS.iter().for_each(|key| drop(fields.remove(*key)));
     }
@@ -115,7 +116,7 @@ pub fn conditions(manifest: &Manifest) -> Vec<Condition> {
     };
     let mut conditions = vec![
         condition("plan", &manifest.plan_name),
-        condition("accelerator", &manifest.accelerator),
+        condition("accelerator", &manifest.accelerators_label()),
         condition("evidence", manifest.evidence.level.name()),
     ];
     conditions.extend(leaves.into_iter().map(of_leaf));
@@ -156,31 +157,30 @@ pub fn conditions(manifest: &Manifest) -> Vec<Condition> {
 
 /// The disks under the guests' images: which, how they are scheduled, and whether they rotate.
 fn host_disks(manifest: &Manifest) -> Vec<(&'static str, String)> {
-    let environment = &manifest.environment;
+    let Some(host) = &manifest.environment else { return Vec::new() };
     let is_attached = manifest.plan.get("attached").is_some();
     let not_known =
         || ["host disk", "host I/O scheduler"].map(|name| (name, NOT_KNOWN.to_owned())).to_vec();
-    let disks = match (environment["disks"].as_array(), &environment["disk"]) {
-        (Some(disks), _) if disks.is_empty() => return not_known(),
-        (Some(disks), _) => disks.clone(),
-        (None, Value::Null) => return Vec::new(),
+    let disks: Vec<&DiskFacts> = match (&host.host_disks.disks[..], &host.disk_before) {
+        ([], None) => return not_known(),
         // Older runs had the disk under vslice's own files there, which of an attached VM says nothing.
-        (None, _) if is_attached => return not_known(),
-        (None, disk) => vec![disk.clone()],
+        ([], Some(_)) if is_attached => return not_known(),
+        ([], Some(before)) => vec![before],
+        (disks, _) => disks.iter().collect(),
     };
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let of_each = |key: &str| {
-        let one = |disk: &Value| match &disks[..] {
-            [_] => text(&disk[key]),
-            _ => format!("{} of {}", text(&disk[key]), text(&disk["device"])),
+    let of_each = |told: fn(&DiskFacts) -> Option<String>| {
+        let one = |disk: &&DiskFacts| {
+            let value = told(disk)?;
+            Some(if disks.len() == 1 { value } else { format!("{value} of {}", disk.device) })
         };
-        let is_known = |disk: &&Value| !disk[key].is_null();
-        disks.iter().filter(is_known).map(one).collect::<Vec<_>>().join(" and ")
+        disks.iter().filter_map(one).collect::<Vec<_>>().join(" and ")
     };
-    let names = disks.iter().map(|disk| text(&disk["device"])).collect::<Vec<_>>().join(" and ");
-    let mut told = vec![("host disk", names)];
-    for (name, key) in [("host I/O scheduler", "scheduler"), ("host disk rotates", "rotational")] {
-        told.extend(Some((name, of_each(key))).filter(|(_, value)| !value.is_empty()));
+    let names: Vec<&str> = disks.iter().map(|disk| disk.device.as_str()).collect();
+    let mut told = vec![("host disk", names.join(" and "))];
+    let scheduler = of_each(|disk| disk.scheduler.clone());
+    let rotates = of_each(|disk| disk.rotational.map(|rotational| rotational.to_string()));
+    for (name, value) in [("host I/O scheduler", scheduler), ("host disk rotates", rotates)] {
+        told.extend(Some((name, value)).filter(|(_, value)| !value.is_empty()));
     }
     told
 }

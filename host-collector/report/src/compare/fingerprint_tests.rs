@@ -4,15 +4,17 @@ use super::super::example::condition;
 use super::*;
 use crate::analyse::drawn;
 use serde_json::json;
+use vslice_trace::host::HostFacts;
+use vslice_trace::vmm::Accelerator;
 
 fn manifest(iothread: bool, qemu: &str) -> Manifest {
     let mut manifest = drawn::manifest();
-    manifest.environment = json!({
+    manifest.environment = host(json!({
         "qemu_version": format!("QEMU emulator version {qemu}"),
         "kernel_release": "6.1.0",
         "disks": [{ "device": "vda", "scheduler": "none", "schedulers": ["none", "bfq"] }],
         "governor": null,
-    });
+    }));
     manifest.plan = json!({
         "name": "seed",
         "description": format!("with {qemu}"),
@@ -22,6 +24,17 @@ fn manifest(iothread: bool, qemu: &str) -> Manifest {
         ],
     });
     manifest
+}
+
+fn host(json: serde_json::Value) -> Option<HostFacts> {
+    Some(serde_json::from_value(json).expect("facts of a host"))
+}
+
+/// The host as another field of its JSON would have it.
+fn with_host(manifest: &mut Manifest, change: impl FnOnce(&mut serde_json::Value)) {
+    let mut json = serde_json::to_value(&manifest.environment).expect("plain");
+    change(&mut json);
+    manifest.environment = host(json);
 }
 
 fn told(a: &[&Manifest], b: &[&Manifest]) -> Vec<String> {
@@ -49,7 +62,7 @@ fn every_other_difference_is_named() {
         told(&[&a], &[&b])
     };
     assert_eq!(
-        change(&|b| b.environment["disks"][0]["scheduler"] = json!("bfq")),
+        change(&|b| with_host(b, |host| host["disks"][0]["scheduler"] = json!("bfq"))),
         ["not comparable: host I/O scheduler none against bfq"]
     );
     assert_eq!(
@@ -57,7 +70,7 @@ fn every_other_difference_is_named() {
         ["not comparable: plan vm[vm1].hogs [0,1] against [0]"]
     );
     assert_eq!(
-        change(&|b| b.accelerator = "tcg".to_owned()),
+        change(&|b| b.vms.iter_mut().for_each(|vm| vm.accelerator = Some(Accelerator::Tcg))),
         ["not comparable: accelerator kvm against tcg"]
     );
     assert_eq!(
@@ -69,7 +82,7 @@ fn every_other_difference_is_named() {
         ["not comparable: vm1's kernel 6.1.0 against 6.2"]
     );
     assert_eq!(
-        change(&|b| b.environment["governor"] = json!("powersave")),
+        change(&|b| with_host(b, |host| host["governor"] = json!("powersave"))),
         ["not comparable: frequency governor none against powersave"]
     );
     assert_eq!(
@@ -138,17 +151,17 @@ fn the_host_disks_are_those_under_the_images() {
     let a = manifest(false, "7.2");
     let against = |disks: serde_json::Value| {
         let mut b = manifest(true, "7.2");
-        b.environment["disks"] = disks;
+        with_host(&mut b, |host| host["disks"] = disks);
         told(&[&a], &[&b])
     };
     assert_eq!(
-        against(json!([{ "device": "sda", "scheduler": "none" }])),
+        against(json!([{ "device": "sda", "scheduler": "none", "schedulers": [] }])),
         ["not comparable: host disk vda against sda"]
     );
     assert_eq!(
         against(json!([
-            { "device": "sda", "scheduler": "none", "rotational": true },
-            { "device": "sdb", "scheduler": "bfq", "rotational": null },
+            { "device": "sda", "scheduler": "none", "schedulers": [], "rotational": true },
+            { "device": "sdb", "scheduler": "bfq", "schedulers": [], "rotational": null },
         ])),
         [
             "not comparable: host I/O scheduler none against none of sda and bfq of sdb",
@@ -165,8 +178,10 @@ fn the_host_disks_are_those_under_the_images() {
     );
     // Older runs had one, which was wrong for VMs that were attached to.
     let mut old = manifest(true, "7.2");
-    let disks = old.environment.as_object_mut().unwrap().remove("disks").unwrap();
-    old.environment["disk"] = disks[0].clone();
+    with_host(&mut old, |host| {
+        let disks = host.as_object_mut().unwrap().remove("disks").unwrap();
+        host["disk"] = disks[0].clone();
+    });
     assert_eq!(told(&[&a], &[&old]), [""; 0]);
     let host_disk = |run: &Manifest| {
         let mut all = conditions(run).into_iter();

@@ -1,0 +1,270 @@
+//! What this host offers to a run, what is missing, and how to get it.
+
+use super::diagnosis::Diagnosis;
+use super::finding::{Finding, Status};
+use super::image::MicroImage;
+use super::plan::{BUILT_IN, LabAccelerator, Plan, VsockSetting};
+use super::vsock::{VsockOffer, VsockWay};
+use super::{accelerator, doctor_evidence, tools};
+use std::path::Path;
+use vslice_host::vm::{self, UNSEEN_VCPUS_ADVICE, Vm};
+use vslice_host::{bql, host, scratch};
+use vslice_trace::host::HostPcpus;
+
+/// What `make image` needs.
+const MICRO_TOOLS: [&str; 6] = ["apt-get", "dpkg", "cpio", "gzip", "modprobe", "depmod"];
+/// What `make debian-image` needs beside that.
+const DEBIAN_TOOLS: [&str; 5] = ["mmdebstrap", "mke2fs", "debugfs", "dumpe2fs", "sfdisk"];
+
+/// Looks at everything that a run needs. Boots a guest for a moment if there are QEMU, an image
+/// and KVM; changes nothing.
+#[must_use]
+pub fn examine(image_directory: &Path) -> Diagnosis {
+    let image = MicroImage::in_directory(image_directory);
+    let qemu = tools::find(tools::QEMU);
+    let mut findings = vec![
+        qemu_finding(qemu.as_deref()),
+        big_lock_finding(qemu.as_deref()),
+        kvm_finding(qemu.as_deref(), image.as_ref().ok()),
+        vsock_finding(VsockOffer::of_host()),
+        match &image {
+            Ok(image) => Finding::ok("guest image", describe_image(image)),
+            Err(error) => Finding::missing("guest image", error.to_string(), "make demo builds it"),
+        },
+        build_tools_finding(),
+        disk_finding(&scratch::parent_dir()),
+    ];
+    let vms = vm::find_all();
+    findings.push(vms_finding(&vms));
+    findings.extend(libvirt_finding(&vms));
+    findings.extend(doctor_evidence::findings());
+    match vslice_host::host::online_pcpus() {
+        Ok(pcpus) => findings.extend(plan_findings(&pcpus)),
+        Err(error) => {
+            findings.push(Finding::missing("pCPUs", error.to_string(), "mount sysfs on /sys"));
+        }
+    }
+    Diagnosis::of_host(findings)
+}
+
+fn qemu_finding(qemu: Option<&Path>) -> Finding {
+    let advice = "apt-get install qemu-system-x86";
+    let Some(qemu) = qemu else {
+        return Finding::missing("QEMU", format!("{} is not on the path", tools::QEMU), advice);
+    };
+    match host::qemu_version(qemu) {
+        Ok(version) => Finding::ok("QEMU", format!("{} ({})", version, qemu.display())),
+        Err(reason) => Finding::missing("QEMU", reason, advice),
+    }
+}
+
+/// Looked for in the file: where a running QEMU has it, its run says.
+fn big_lock_finding(qemu: Option<&Path>) -> Finding {
+    let name = "QEMU's big lock";
+    let advice = "waits for it are told from QEMU's other waits by inference; a QEMU with modules, \
+                  as distributions build it, exports what is needed";
+    let Some(qemu) = qemu else {
+        return Finding::degraded(name, "not looked for, for want of QEMU", advice);
+    };
+    match bql::find_in_file(qemu) {
+        Ok(found) => {
+            Finding::ok(name, format!("{} names it, at {:#x}", found.symbol, found.address))
+        }
+        Err(error) => Finding::degraded(name, error.to_string(), advice),
+    }
+}
+
+fn kvm_finding(qemu: Option<&Path>, image: Option<&MicroImage>) -> Finding {
+    let name = "accelerator";
+    let advice = "the guests run in TCG: reasons and shares hold, absolute times do not";
+    if let Err(error) = accelerator::open_kvm() {
+        return Finding::degraded(name, format!("{}: {error}", accelerator::KVM), advice);
+    }
+    let (Some(qemu), Some(image)) = (qemu, image) else {
+        let seen =
+            format!("{} is there; not tried, for want of QEMU or an image", accelerator::KVM);
+        return Finding::degraded(name, seen, "build the image, then ask again");
+    };
+    match accelerator::probe(qemu, image, &scratch::parent_dir()) {
+        Ok(choice) if choice.accelerator == LabAccelerator::Kvm => Finding::ok(name, choice.reason),
+        Ok(choice) => Finding::degraded(name, choice.reason, advice),
+        Err(error) => Finding::degraded(name, error.to_string(), advice),
+    }
+}
+
+fn vsock_finding(offer: VsockOffer) -> Finding {
+    let name = "vsock";
+    match offer.choose(VsockSetting::Auto) {
+        Ok(choice) => match choice.way {
+            VsockWay::Vhost => Finding::ok(name, choice.reason),
+            VsockWay::VhostUser { .. } => Finding::degraded(
+                name,
+                choice.reason,
+                "guests connect through a process; modprobe vhost_vsock for the kernel's way",
+            ),
+            VsockWay::VirtioSerial => Finding::degraded(
+                name,
+                choice.reason,
+                "modprobe vhost_vsock, or cargo install vhost-device-vsock --locked",
+            ),
+        },
+        Err(error) => Finding::missing(name, error.to_string(), "modprobe vhost_vsock"),
+    }
+}
+
+fn describe_image(image: &MicroImage) -> String {
+    let kernel = &image.manifest["kernel"];
+    match (kernel["package"].as_str(), kernel["version"].as_str()) {
+        (Some(package), Some(version)) => format!("{package} {version}"),
+        _ => "with a kernel that its manifest does not name".to_owned(),
+    }
+}
+
+fn build_tools_finding() -> Finding {
+    let name = "image tools";
+    let lacks = |tools: &[&'static str]| -> Vec<&'static str> {
+        tools.iter().copied().filter(|tool| tools::find(tool).is_none()).collect()
+    };
+    let (micro, debian) = (lacks(&MICRO_TOOLS), lacks(&DEBIAN_TOOLS));
+    let seen = |missing: &[&str]| format!("{} not found", missing.join(", "));
+    if !micro.is_empty() {
+        let advice = "no image can be built here: apt-get install cpio gzip kmod";
+        return Finding::degraded(name, seen(&micro), advice);
+    }
+    if !debian.is_empty() {
+        let advice =
+            "`make debian-image` installs them: apt-get install mmdebstrap e2fsprogs fdisk";
+        return Finding::degraded(name, seen(&debian), advice);
+    }
+    Finding::ok(name, [&MICRO_TOOLS[..], &DEBIAN_TOOLS].concat().join(", "))
+}
+
+/// The VMs that are there, and how many of them could be attached to.
+fn vms_finding(vms: &[Vm]) -> Finding {
+    let name = "VMs";
+    if vms.is_empty() {
+        return Finding::ok(name, "none that this user can see; `vslice run` starts its own");
+    }
+    let is_seen = |vm: &&Vm| vm.vcpus().next().is_some();
+    let (seen, unseen): (Vec<&Vm>, Vec<&Vm>) = vms.iter().partition(is_seen);
+    let labels = |vms: &[&Vm]| vms.iter().map(|vm| vm.label()).collect::<Vec<_>>().join(", ");
+    if unseen.is_empty() {
+        let way = "`vslice doctor --vm VM` looks at one";
+        return Finding::ok(name, format!("can be attached to: {}; {way}", labels(&seen)));
+    }
+    let text = format!("the vCPU threads of {} cannot be told from others", labels(&unseen));
+    Finding::degraded(name, text, UNSEEN_VCPUS_ADVICE)
+}
+
+/// Only domains of libvirt need it, for their qemu-ga.
+fn libvirt_finding(vms: &[Vm]) -> Option<Finding> {
+    let name = "libvirt";
+    if !vms.iter().any(|vm| vm.manager.is_some()) {
+        return None;
+    }
+    Some(match tools::find("virsh") {
+        Some(virsh) => {
+            Finding::ok(name, format!("its domains' agents are asked by {}", virsh.display()))
+        }
+        None => {
+            let advice = "apt-get install libvirt-clients";
+            Finding::degraded(name, "there are domains, and there is no virsh", advice)
+        }
+    })
+}
+
+fn disk_finding(directory: &Path) -> Finding {
+    let name = "host disk";
+    let Some(disk) = host::disk_facts(directory) else {
+        return Finding::degraded(
+            name,
+            format!("{} is on no single block device", directory.display()),
+            "set VSLICE_TMP to a directory on a disk",
+        );
+    };
+    let seen = format!(
+        "{} is on {}, {} of {}",
+        directory.display(),
+        disk.device,
+        disk.scheduler_told(),
+        disk.schedulers.join(" ")
+    );
+    Finding::ok(name, seen)
+}
+
+fn plan_findings(pcpus: &HostPcpus) -> Vec<Finding> {
+    let finding = |(name, text): &(&str, &str)| {
+        let title = format!("plan {name}");
+        match Plan::parse(name, text).and_then(|plan| plan.check_host(pcpus).map(|()| plan)) {
+            Ok(plan) => Finding::ok(&title, format!("fits {pcpus}: {}", plan.description)),
+            Err(error) => Finding::degraded(&title, error.to_string(), "use another plan here"),
+        }
+    };
+    let mut findings: Vec<Finding> = BUILT_IN.iter().map(finding).collect();
+    if findings.iter().all(|finding| finding.status != Status::Ok) {
+        let seen = format!("none of the {} built-in ones fits", findings.len());
+        let advice = "use a host with more pCPUs online, or a plan of your own";
+        findings.push(Finding::missing("plans", seen, advice));
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn each_way_to_the_guests_has_its_status() {
+        let none = || Err(io::ErrorKind::NotFound.into());
+        let table = [
+            (VsockOffer { vhost: Ok(()), vhost_user: None }, Status::Ok),
+            (VsockOffer { vhost: none(), vhost_user: Some("/d".into()) }, Status::Degraded),
+            (VsockOffer { vhost: none(), vhost_user: None }, Status::Degraded),
+        ];
+        for (offer, status) in table {
+            assert_eq!(vsock_finding(offer).status, status);
+        }
+    }
+
+    #[test]
+    fn a_qemu_without_the_symbol_is_poorer_and_not_useless() {
+        let directory = tempfile::tempdir().expect("scratch");
+        let script = directory.path().join("qemu");
+        std::fs::write(&script, "#!/bin/sh\n").expect("scratch is writable");
+        let finding = big_lock_finding(Some(&script));
+        assert_eq!(finding.status, Status::Degraded);
+        assert!(finding.seen.starts_with("the program is not a 64-bit ELF"), "{}", finding.seen);
+        assert!(big_lock_finding(None).seen.starts_with("not looked for"));
+    }
+
+    #[test]
+    fn plans_that_do_not_fit_say_what_they_miss() {
+        let findings = plan_findings(&HostPcpus::parse("0-1").expect("a list"));
+        let seed = findings.iter().find(|finding| finding.name == "plan seed").expect("built in");
+        assert_eq!(seed.status, Status::Degraded);
+        assert!(seed.seen.contains("needs pCPU2, pCPU3, pCPU4 and pCPU5"), "{}", seed.seen);
+        let demo = findings.iter().find(|finding| finding.name == "plan demo").expect("built in");
+        assert_eq!((demo.status, &demo.advice), (Status::Ok, &None));
+        assert_eq!(Diagnosis::of_host(findings).can_run, Some(true));
+    }
+
+    #[test]
+    fn a_host_that_no_plan_fits_runs_none() {
+        let findings = plan_findings(&HostPcpus::parse("0").expect("a list"));
+        let diagnosis = Diagnosis::of_host(findings);
+        assert_eq!((diagnosis.can_attach, diagnosis.can_run), (true, Some(false)));
+        let why = format!("because plans: none of the {} built-in ones fits", BUILT_IN.len());
+        assert!(diagnosis.verdict.ends_with(&why), "{}", diagnosis.verdict);
+    }
+
+    #[test]
+    fn a_host_without_an_image_is_told_so() {
+        let diagnosis = examine(Path::new("/nonexistent"));
+        assert_eq!((diagnosis.can_attach, diagnosis.can_run), (true, Some(false)));
+        let findings = diagnosis.findings;
+        let image = findings.iter().find(|finding| finding.name == "guest image").expect("always");
+        assert_eq!(image.status, Status::Missing);
+        assert!(findings.iter().all(|f| (f.status == Status::Ok) == f.advice.is_none()));
+    }
+}

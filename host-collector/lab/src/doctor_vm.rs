@@ -1,0 +1,220 @@
+//! What one VM that is there offers: whether it can be attached to, and whether its agent would do what
+//! vslice asks of it. Nothing of it is changed; its qemu-ga, if it has one, is asked what it is, and which
+//! vslice-agent the guest has, and libvirt for the XML of its domain.
+
+use super::diagnosis::{AGENT, Diagnosis, QEMU_GA, VCPU_THREADS, WAY};
+use super::doctor_evidence;
+use super::finding::Finding;
+use vslice_host::bql;
+use vslice_host::plug::by_hand;
+use vslice_host::qemu_args::LOAD_PORT;
+use vslice_host::qga::{AgentInfo, EXEC, Ended, FILES, Qga, QgaError};
+use vslice_host::vm::{UNSEEN_VCPUS_ADVICE, Vm};
+use vslice_host::way::{NO_WAY_ADVICE, Way};
+use vslice_record::guest::start::{BAKED_IN, WORD_TIMEOUT};
+
+const UPLOAD_ADVICE: &str =
+    "upload one with `vslice attach --load PLAN --agent FILE`, or bake it in";
+
+/// Looks at one VM.
+#[must_use]
+pub fn examine_vm(vm: &Vm) -> Diagnosis {
+    let asked = Qga::of_vm(vm).and_then(|mut qga| {
+        let info = qga.info()?;
+        let own = info.allows(EXEC).and_then(|()| qga.run(BAKED_IN, &["--version"], WORD_TIMEOUT));
+        Ok((info, own))
+    });
+    let can_start = asked.as_ref().is_ok_and(|(info, own)| {
+        let has_own = own.as_ref().is_ok_and(Ended::is_success);
+        info.allows(EXEC).is_ok() && (has_own || info.allows(FILES).is_ok())
+    });
+    let (info, own) = match asked {
+        Ok((info, own)) => (Ok(info), Some(own)),
+        Err(error) => (Err(error), None),
+    };
+    let found = Way::find(vm);
+    let plug = matches!(found, Ok(None)).then(|| by_hand(vm));
+    let evidence = doctor_evidence::finding_of_vm(vm);
+    let mut findings = vec![vcpus(vm), evidence, lock(vm), way(found), agent(info)];
+    findings.extend(own.map(own_agent));
+    Diagnosis::of_vm(vm.label(), findings, can_start, plug)
+}
+
+fn way(way: Result<Option<Way>, QgaError>) -> Finding {
+    let name = WAY;
+    let way = match way {
+        Ok(way) => way,
+        Err(error) => {
+            let text = error.to_string();
+            let (why, advice) = text.split_once(": ").unwrap_or((&text, "see above"));
+            return Finding::degraded(name, format!("not known, because {why}"), advice);
+        }
+    };
+    match way {
+        Some(Way::Vsock { cid }) => {
+            Finding::ok(name, format!("vhost-vsock, the guest is CID {cid}"))
+        }
+        Some(Way::Serial { path }) => {
+            Finding::ok(name, format!("virtio-serial port {LOAD_PORT} at {}", path.display()))
+        }
+        None => Finding::degraded(name, "none, so that no agent can be started", NO_WAY_ADVICE),
+    }
+}
+
+/// What the guest's own vslice-agent says.
+fn own_agent(said: Result<Ended, QgaError>) -> Finding {
+    let name = AGENT;
+    match said {
+        Ok(ended) if ended.is_success() => {
+            Finding::ok(name, format!("{} is in the guest", ended.out))
+        }
+        Ok(ended) => {
+            Finding::degraded(name, format!("it fails: {}", ended.last_words()), UPLOAD_ADVICE)
+        }
+        Err(QgaError::NoProgram { .. }) => {
+            Finding::degraded(name, "not in the guest", UPLOAD_ADVICE)
+        }
+        Err(error) => Finding::degraded(name, error.to_string(), UPLOAD_ADVICE),
+    }
+}
+
+fn vcpus(vm: &Vm) -> Finding {
+    let (name, count) = (VCPU_THREADS, vm.vcpus().count());
+    if count == 0 {
+        return Finding::missing(name, "none can be told from other threads", UNSEEN_VCPUS_ADVICE);
+    }
+    if let Some(notice) = vm.stopped_notice() {
+        let advice = "let it go on (`kill -CONT`), or nothing happens that could be recorded";
+        return Finding::degraded(name, format!("{count}; {notice}"), advice);
+    }
+    Finding::ok(name, format!("{count}, so that `vslice attach {}` can record them", vm.label()))
+}
+
+fn lock(vm: &Vm) -> Finding {
+    let name = "QEMU's big lock";
+    match bql::locate(vm.pid) {
+        Ok(found) => {
+            Finding::ok(name, format!("at {:#x}: waits for it can be proven", found.address))
+        }
+        Err(error) => {
+            let advice = "waits for it are told by inference only";
+            Finding::degraded(name, error.to_string(), advice)
+        }
+    }
+}
+
+fn agent(asked: Result<AgentInfo, QgaError>) -> Finding {
+    let name = QEMU_GA;
+    let info = match asked {
+        Err(error) => {
+            let text = error.to_string();
+            let (seen, advice) = text.split_once(": ").unwrap_or((&text, "see above"));
+            return Finding::degraded(name, seen, advice);
+        }
+        Ok(info) => info,
+    };
+    let seen = format!("version {} answers", info.version);
+    if let Err(refused) = info.allows(EXEC) {
+        return Finding::degraded(
+            name,
+            format!("{seen}, and starts no programs"),
+            refused.to_string(),
+        );
+    }
+    if info.allows(FILES).is_err() {
+        let seen = format!("{seen} and starts programs, and takes no files");
+        return Finding::degraded(name, seen, "bake vslice-agent into the guest's image");
+    }
+    Finding::ok(name, format!("{seen}, starts programs and takes files"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::diagnosis::EVIDENCE;
+    use super::super::finding::Status;
+    use super::*;
+
+    fn vm(has_agent_port: bool) -> Vm {
+        Vm { has_agent_port, ..Vm::named("web1") }
+    }
+
+    fn info(enabled: &[&str]) -> AgentInfo {
+        let enabled = enabled.iter().map(|name| (*name).to_owned()).collect();
+        AgentInfo { version: "7.2".to_owned(), enabled }
+    }
+
+    #[test]
+    fn what_an_agent_may_do_decides() {
+        let all = [EXEC, FILES].concat();
+        let whole = agent(Ok(info(&all)));
+        assert_eq!((whole.status, whole.advice), (Status::Ok, None));
+        let no_files = agent(Ok(info(EXEC)));
+        assert_eq!(no_files.status, Status::Degraded);
+        assert!(no_files.seen.contains("takes no files"), "{}", no_files.seen);
+        let no_exec = agent(Ok(info(FILES)));
+        let advice = no_exec.advice.unwrap();
+        assert!(
+            advice.contains("guest-exec and guest-exec-status") && advice.contains("FILTER_RPC")
+        );
+        let silent = agent(Err(QgaError::Silent { seconds: 5 }));
+        assert_eq!(silent.seen, "nobody answers within 5 s");
+        assert!(silent.advice.unwrap().starts_with("in the guest, install"));
+    }
+
+    #[test]
+    fn the_guests_own_agent_is_there_or_the_way_to_one_is_said() {
+        let ended = |code, out: &str, err: &str| {
+            Ok(Ended { code: Some(code), out: out.to_owned(), err: err.to_owned() })
+        };
+        let there = own_agent(ended(0, "vslice-agent 0.1.0", ""));
+        assert_eq!(there.seen, "vslice-agent 0.1.0 is in the guest");
+        let failing = own_agent(ended(127, "", "no such library"));
+        assert_eq!(failing.seen, "it fails: no such library");
+        let program = BAKED_IN.to_owned();
+        let missing = own_agent(Err(QgaError::NoProgram { program }));
+        assert_eq!(missing.status, Status::Degraded);
+        assert!(missing.advice.unwrap().contains("--agent"));
+    }
+
+    #[test]
+    fn a_vm_that_is_stopped_is_said() {
+        let threads = vec![vslice_host::vm::VmThread {
+            tid: vslice_core::units::Tid(7),
+            comm: "CPU 0/TCG".to_owned(),
+            role: vslice_trace::thread::ThreadRole::Vcpu(vslice_core::units::VcpuId(0)),
+            vcpu: Some(vslice_core::units::VcpuId(0)),
+            iothread: None,
+            affinity: vec![],
+        }];
+        let vm = Vm { threads, ..vm(true) };
+        assert_eq!(vcpus(&vm).status, Status::Ok);
+        let stopper = Some(vslice_host::procfs::Stopper::Signal);
+        let stopped = vcpus(&Vm { stopper, ..vm });
+        assert_eq!(stopped.status, Status::Degraded);
+        assert!(stopped.seen.starts_with("1; web1: its process "), "{}", stopped.seen);
+        assert!(stopped.seen.contains("SIGSTOP"), "{}", stopped.seen);
+    }
+
+    #[test]
+    fn a_way_that_libvirt_does_not_tell_of_is_not_known() {
+        let silent = way(Err(QgaError::LibvirtSilent { seconds: 5 }));
+        assert_eq!(silent.status, Status::Degraded);
+        assert_eq!(silent.seen, "not known, because libvirt does not answer within 5 s");
+        assert!(silent.advice.unwrap().contains("daemon hangs"));
+    }
+
+    #[test]
+    fn a_vm_without_anything_says_what_it_lacks() {
+        let seen = |port| {
+            let findings = examine_vm(&vm(port)).findings;
+            findings.into_iter().map(|found| found.seen).collect::<Vec<_>>()
+        };
+        assert_eq!(seen(false)[0], "none can be told from other threads");
+        let names: Vec<String> =
+            examine_vm(&vm(false)).findings.into_iter().map(|found| found.name).collect();
+        assert_eq!(names[1], EVIDENCE);
+        assert_eq!(seen(false)[3], "none, so that no agent can be started");
+        assert_eq!(seen(false)[4], "there is no port for qemu-ga");
+        assert_eq!(seen(true)[4], "there is a port for qemu-ga, whose other end is not known");
+    }
+}

@@ -1,0 +1,39 @@
+//! Why an experiment did not come to its end.
+
+use crate::disk::DiskError;
+use crate::plan::PlanError;
+use crate::run::RunError;
+use std::io;
+use std::path::PathBuf;
+use vslice_host::scratch::ScratchError;
+use vslice_trace::StoreError;
+
+/// Why an experiment did not come to its end.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant is said in full by its message")]
+pub enum ExperimentError {
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Run(#[from] RunError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Scratch(#[from] ScratchError),
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error("{} is the directory of another experiment, or of something else", path.display())]
+    Other { path: PathBuf },
+    #[error("{} is being written by another vslice", path.display())]
+    Held { path: PathBuf },
+    #[error("{} was begun with another {what}: its runs and new ones could not be compared", path.display())]
+    MadeWith { path: PathBuf, what: &'static str },
+    #[error("cannot create the directory {}: {source}; `--output DIR` makes it elsewhere", path.display())]
+    NoDirectory { path: PathBuf, source: io::Error },
+    #[error("cannot {doing} {}: {source}", path.display())]
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
+    #[error("none of its conditions can be had here")]
+    NothingPossible,
+    #[error("interrupted; the same command with --output {} goes on with it", path.display())]
+    Interrupted { path: PathBuf },
+}

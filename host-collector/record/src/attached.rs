@@ -1,0 +1,255 @@
+//! VMs that run already. Unless a load is asked for, nothing of them is changed and nothing is asked of them:
+//! without an agent in the guest there are no requests, but why each vCPU left its pCPU, and who had it
+//! instead. With one, agents are started through qemu-ga, and meet the collector in the way that each VM
+//! has.
+
+use crate::error::RecordingError;
+use crate::guest::agent_file::AgentFile;
+use crate::guest::connection::GuestListener;
+use crate::guest::start::{self, StartedAgent};
+use crate::guests::{GuestPlan, Guests, RecordedVm, StartedAgents};
+use crate::names::names_of;
+use crate::plugged_ports::PluggedPorts;
+use crate::recording::RecordingFacts;
+use crate::watcher::Watcher;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+use vslice_core::units::PcpuId;
+use vslice_host::procfs::{self, StartTicks};
+use vslice_host::qemu_args::LOAD_PORT;
+use vslice_host::qga::Qga;
+use vslice_host::vm::{NO_ACCELERATOR, Vm};
+use vslice_host::way::{Way, own_port};
+use vslice_host::{host, host_disks};
+use vslice_spec::WorkloadSpec;
+use vslice_trace::host::HostPcpus;
+
+/// How long an agent that was started may take to connect. It tries for as long itself.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a run says of the way to its guests until there is one.
+const NO_AGENT: &str = "no agent was started, so there are no requests";
+
+/// What agents do in guests that run already.
+#[derive(Debug, Clone)]
+pub struct AgentLoad {
+    /// What each VM's agent does, in the order of the VMs.
+    pub workloads: Vec<WorkloadSpec>,
+    /// An agent to upload; `None` to start the guests' own.
+    pub agent: Option<AgentFile>,
+    /// Whether a port is plugged into a VM that has no way to this host.
+    pub plug: bool,
+}
+
+/// The VMs of an attached recording.
+#[derive(Debug)]
+pub struct AttachedVms {
+    vms: Vec<RecordedVm>,
+    /// Where each VM's process began, to know it from a later one of its id.
+    starts: Vec<StartTicks>,
+    load: Option<AgentLoad>,
+    ports: PluggedPorts,
+    /// Where each agent is to connect, as the agent knows it.
+    addresses: Vec<String>,
+    agents: Vec<StartedAgent>,
+}
+
+impl AttachedVms {
+    /// VMs that can be recorded.
+    ///
+    /// # Errors
+    /// Why one cannot. Nothing was done to any.
+    pub fn new(
+        vms: &[Vm],
+        load: Option<AgentLoad>,
+        watcher: &mut dyn Watcher,
+    ) -> Result<AttachedVms, RecordingError> {
+        if let Some(vm) = vms.iter().find(|vm| vm.vcpus().next().is_none()) {
+            return Err(RecordingError::UnseenVcpus { vm: vm.label() });
+        }
+        for notice in vms.iter().filter_map(Vm::stopped_notice) {
+            watcher.stage(&notice);
+        }
+        let start = |vm: &Vm| {
+            let gone = RecordingError::VmEnded { vm: vm.label(), pid: vm.pid };
+            procfs::start_ticks(vm.pid).ok_or(gone)
+        };
+        let starts = vms.iter().map(start).collect::<Result<_, RecordingError>>()?;
+        Ok(AttachedVms::started_at(vms, starts, load))
+    }
+
+    fn started_at(vms: &[Vm], starts: Vec<StartTicks>, load: Option<AgentLoad>) -> AttachedVms {
+        let workload = |place: usize| Some(load.as_ref()?.workloads.get(place)?.clone());
+        let recorded = vms.iter().zip(names_of(vms)).zip(0..);
+        let vms = recorded
+            .map(|((vm, name), place)| RecordedVm {
+                name,
+                vm: vm.clone(),
+                workload: workload(place),
+            })
+            .collect();
+        let (ports, addresses, agents) = (PluggedPorts::default(), Vec::new(), Vec::new());
+        AttachedVms { vms, starts, load, ports, addresses, agents }
+    }
+
+    /// The pCPUs that their vCPUs may run on, and one for the collector beside these, if there is one.
+    #[must_use]
+    pub fn pcpus(&self, online: &HostPcpus) -> (BTreeSet<PcpuId>, Option<PcpuId>) {
+        let vcpus = self.vms.iter().flat_map(|vm| vm.vm.vcpus());
+        let pcpus: BTreeSet<PcpuId> =
+            vcpus.flat_map(|thread| thread.affinity.iter().copied()).collect();
+        let collector = online.iter().find(|pcpu| !pcpus.contains(pcpu));
+        (pcpus, collector)
+    }
+
+    /// What the manifest says of them. `plans` are those of their load and their pins, and `roles` says which
+    /// VM plays which part of them.
+    #[must_use]
+    pub fn facts(&self, plans: AttachedPlans) -> RecordingFacts {
+        let vms: Vec<Vm> = self.vms.iter().map(|vm| vm.vm.clone()).collect();
+        let exe = |vm: &Vm| std::fs::read_link(format!("/proc/{}/exe", vm.pid)).ok();
+        let program: PathBuf = vms.iter().find_map(exe).unwrap_or_default();
+        let environment = host::facts(&program, host_disks::under_vms(&vms));
+        let found = "the VMs were found running".to_owned();
+        let are_known = vms.iter().all(|vm| vm.accelerator.is_some());
+        RecordingFacts {
+            plan: serde_json::json!({ "attached": vms, "load": plans.load, "pin": plans.pin }),
+            plan_name: "attach".to_owned(),
+            accelerator_reason: match are_known {
+                true => found,
+                false => format!("{found}; {NO_ACCELERATOR}"),
+            },
+            vsock_way: NO_AGENT.to_owned(),
+            environment_lines: [environment.lines(), plans.roles].concat(),
+            environment,
+            image: serde_json::Value::Null,
+        }
+    }
+
+    fn listen(&mut self, watcher: &mut dyn Watcher) -> Result<Vec<GuestPlan>, RecordingError> {
+        let Some(load) = &self.load else { return Ok(Vec::new()) };
+        if load.plug {
+            check_agents(load, &self.vms)?;
+        }
+        let mut plans = Vec::new();
+        for (recorded, index) in self.vms.iter().zip(0..) {
+            let Some(workload) = recorded.workload.clone() else { continue };
+            let way = self.ports.way_of(&recorded.vm, load.plug, watcher)?;
+            let (listener, address) = listener(way, &recorded.vm, index)?;
+            self.addresses.push(address);
+            let vm = recorded.name.clone();
+            plans.push(GuestPlan { vm, listener, workload, connect_timeout: CONNECT_TIMEOUT });
+        }
+        Ok(plans)
+    }
+}
+
+/// What the manifest keeps of the plans of an attached recording.
+#[derive(Debug, Clone, Default)]
+pub struct AttachedPlans {
+    /// The plan of the load, or null.
+    pub load: serde_json::Value,
+    /// The plan of the pins, or null.
+    pub pin: serde_json::Value,
+    /// Which VM plays which part of them, in lines for the report.
+    pub roles: Vec<String>,
+}
+
+impl Guests for AttachedVms {
+    fn open(&mut self, watcher: &mut dyn Watcher) -> Result<Vec<GuestPlan>, RecordingError> {
+        self.listen(watcher)
+    }
+
+    fn start_agents(&mut self, watcher: &mut dyn Watcher) -> Result<StartedAgents, RecordingError> {
+        let Some(load) = &self.load else { return Ok(StartedAgents::default()) };
+        let mut images = serde_json::Value::Null;
+        for (RecordedVm { vm, .. }, address) in self.vms.iter().zip(&self.addresses) {
+            let label = vm.label();
+            watcher.stage(&format!("starting the agent in {label} through its qemu-ga"));
+            let failed = |source| RecordingError::AgentStart { vm: vm.label(), source };
+            let qga = Qga::of_vm(vm).map_err(|error| failed(error.into()))?;
+            let agent = start::start(qga, load.agent.as_ref(), address).map_err(failed)?;
+            images[&label] = agent.image.clone().unwrap_or_default();
+            self.agents.push(agent);
+        }
+        Ok(StartedAgents { images: Some(images), way: Some(agents_started(self.ports.count())) })
+    }
+
+    /// From then on qemu-ga is not needed any more.
+    fn agents_met(&mut self, met: Result<(), RecordingError>) -> Result<(), RecordingError> {
+        let mut result = Ok(());
+        let agents = self.agents.drain(..).zip(&self.vms).zip(&self.addresses);
+        for ((agent, RecordedVm { vm, .. }), address) in agents {
+            match &met {
+                Err(error) if error.is_silence() => {
+                    let (vm, address) = (vm.label(), address.clone());
+                    let words = agent.never_connected();
+                    result = result.and(Err(RecordingError::AgentLost { vm, address, words }));
+                }
+                _ => drop(agent),
+            }
+        }
+        result.and(met)
+    }
+
+    fn check(&mut self) -> Result<(), RecordingError> {
+        let mut vms = self.vms.iter().zip(&self.starts);
+        match vms.find(|(recorded, start)| !procfs::is_alive(recorded.vm.pid, **start)) {
+            Some((RecordedVm { vm, .. }, _)) => {
+                Err(RecordingError::VmEnded { vm: vm.label(), pid: vm.pid })
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn vms(&mut self) -> Result<Vec<RecordedVm>, RecordingError> {
+        Ok(self.vms.clone())
+    }
+
+    fn close(&mut self, _all_were_told: bool, watcher: &mut dyn Watcher) {
+        self.agents.clear();
+        std::mem::take(&mut self.ports).take_out(watcher);
+    }
+}
+
+/// That the agents can be started at all, before a VM is changed for them.
+fn check_agents(load: &AgentLoad, vms: &[RecordedVm]) -> Result<(), RecordingError> {
+    vms.iter().try_for_each(|RecordedVm { vm, .. }| {
+        let failed = |source| RecordingError::AgentStart { vm: vm.label(), source };
+        let qga = Qga::of_vm(vm).map_err(|error| failed(error.into()))?;
+        start::check(qga, load.agent.as_ref()).map_err(failed)
+    })
+}
+
+/// Where one guest's agent meets the collector, and that place as the agent knows it.
+fn listener(way: Way, vm: &Vm, index: u8) -> Result<(GuestListener, String), RecordingError> {
+    match way {
+        Way::Vsock { cid } => {
+            let port = own_port(index, std::process::id());
+            let path = || PathBuf::from(format!("vsock port {port}"));
+            let listener = GuestListener::vsock(port, cid).map_err(|source| {
+                RecordingError::Listen { vm: vm.label(), path: path(), source }
+            })?;
+            Ok((listener, format!("vsock:2:{port}")))
+        }
+        Way::Serial { path } => {
+            Ok((GuestListener::VirtioSerial(path), format!("virtio:{LOAD_PORT}")))
+        }
+    }
+}
+
+fn agents_started(plugged_count: usize) -> String {
+    let started = "their agents were started through qemu-ga";
+    match plugged_count {
+        0 => started.to_owned(),
+        1 => format!("{started}, and meet vslice over a port that was plugged in for it"),
+        count => {
+            format!("{started}, and meet vslice over {count} ports that were plugged in for it")
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "attached_tests.rs"]
+mod tests;

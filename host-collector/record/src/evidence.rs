@@ -1,0 +1,190 @@
+//! How a run sees what its guests' threads do: as well as the host lets it, or as it was told.
+
+use crate::error::RecordingError;
+use crate::perf::offer::costs_of;
+use crate::perf::{self, RecordError};
+use crate::sampling::{NOTHING_SHOWN, Shown};
+use serde::{Deserialize, Serialize};
+use vslice_core::text::sentence;
+use vslice_trace::evidence::{Evidence, EvidenceLevel, Missing};
+
+/// What a run is told about its evidence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum EvidenceSetting {
+    /// The best that works here.
+    #[default]
+    Auto,
+    /// Every event of the scheduler, or no run.
+    Recorded,
+    /// Looks at the threads, a thousand times a second: shares, no counts, nothing of single requests.
+    Sampled,
+    /// What the scheduler counts of each thread: time on a pCPU and run delay, no reasons.
+    Totals,
+}
+
+/// What to try first, and whether something poorer will do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EvidencePlan {
+    setting: EvidenceSetting,
+    level: EvidenceLevel,
+    reason: String,
+}
+
+impl EvidencePlan {
+    /// Before the guests are there: whether events can be recorded. Whether the threads of a VMM can
+    /// be looked at is found out when it runs.
+    ///
+    /// # Errors
+    /// If the run must be recorded and cannot be, or if what fails would spoil any run.
+    pub fn of_host(setting: EvidenceSetting) -> Result<EvidencePlan, RecordingError> {
+        let asked = |level| Ok(EvidencePlan { setting, level, reason: ASKED.to_owned() });
+        match setting {
+            EvidenceSetting::Sampled => asked(EvidenceLevel::Sampled),
+            EvidenceSetting::Totals => asked(EvidenceLevel::Totals),
+            EvidenceSetting::Recorded => {
+                perf::check_rights()?;
+                asked(EvidenceLevel::Recorded)
+            }
+            EvidenceSetting::Auto => {
+                let level = EvidenceLevel::Recorded;
+                let mut plan = EvidencePlan { setting, level, reason: RECORDABLE.to_owned() };
+                if let Err(error) = perf::check_rights() {
+                    plan.fall(error)?;
+                }
+                Ok(plan)
+            }
+        }
+    }
+
+    /// Recording has failed: sampling is next, if that will do.
+    ///
+    /// # Errors
+    /// The same error, if it will not.
+    pub(crate) fn fall(&mut self, error: RecordError) -> Result<(), RecordingError> {
+        if self.setting != EvidenceSetting::Auto || !lacks_means(&error) {
+            return Err(error.into());
+        }
+        self.level = EvidenceLevel::Sampled;
+        self.reason = sentence(&error);
+        Ok(())
+    }
+
+    /// What is left now that it is known what the kernel shows of the VMMs' threads.
+    ///
+    /// # Errors
+    /// [`RecordingError::NothingShown`] if the run must be sampled.
+    pub(crate) fn settle(self, shown: Shown) -> Result<Evidence, RecordingError> {
+        let EvidencePlan { setting, mut level, mut reason } = self;
+        let mut missing = Vec::new();
+        let mut lacks = |name: &str, costs: &str| {
+            missing.push(Missing { name: name.to_owned(), costs: costs.to_owned() });
+        };
+        if level == EvidenceLevel::Sampled {
+            match shown {
+                Shown::Both => {}
+                Shown::CallsOnly => {
+                    lacks(
+                        "/proc/PID/wchan",
+                        "what a vCPU waits for in KVM and in faults is unknown",
+                    );
+                }
+                Shown::FunctionsOnly => {
+                    lacks("/proc/PID/syscall", "locks are not told apart by their addresses");
+                }
+                Shown::Nothing if setting == EvidenceSetting::Sampled => {
+                    return Err(RecordingError::NothingShown);
+                }
+                Shown::Nothing => {
+                    level = EvidenceLevel::Totals;
+                    reason = format!("{reason}; and {NOTHING_SHOWN}");
+                }
+            }
+        }
+        Ok(Evidence { level, reason, missing })
+    }
+
+    /// What is said of a run that ended before it could see anything.
+    pub(crate) fn planned(&self) -> Evidence {
+        Evidence { level: self.level, reason: self.reason.clone(), missing: Vec::new() }
+    }
+
+    /// What to try.
+    pub(crate) fn level(&self) -> EvidenceLevel {
+        self.level
+    }
+}
+
+const ASKED: &str = "the run was told so";
+const RECORDABLE: &str = "the scheduler's events can be recorded here";
+
+/// Adds what a recording went without.
+pub(crate) fn note_missing(evidence: &mut Evidence, names: &[&'static str]) {
+    evidence.missing.extend(
+        names
+            .iter()
+            .map(|name| Missing { name: (*name).to_owned(), costs: costs_of(name).to_owned() }),
+    );
+}
+
+/// Whether an error says that this host does not let this user record, rather than that something
+/// is wrong.
+fn lacks_means(error: &RecordError) -> bool {
+    match error {
+        RecordError::NotPermitted { .. }
+        | RecordError::NoPerf
+        | RecordError::NoTracefs(_)
+        | RecordError::NoTracepoint { .. }
+        | RecordError::BadFormat { .. }
+        | RecordError::PidNamespace
+        | RecordError::TooManyFiles { .. }
+        | RecordError::MlockLimit { .. } => true,
+        RecordError::PcpuOffline(_)
+        | RecordError::Kernel { .. }
+        | RecordError::Host { .. }
+        | RecordError::CorruptRing { .. }
+        | RecordError::Sink(_)
+        | RecordError::ReaderGone => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vslice_core::units::PcpuId;
+
+    fn plan(setting: EvidenceSetting, level: EvidenceLevel) -> EvidencePlan {
+        EvidencePlan { setting, level, reason: "first".to_owned() }
+    }
+
+    #[test]
+    fn only_a_run_that_may_falls_and_only_where_means_are_lacking() {
+        let denied = || RecordError::NotPermitted { paranoid: Some(2) };
+        let mut auto = plan(EvidenceSetting::Auto, EvidenceLevel::Recorded);
+        auto.fall(denied()).unwrap();
+        assert_eq!(auto.level(), EvidenceLevel::Sampled);
+        assert!(auto.reason.starts_with("not allowed to record the scheduler"), "{}", auto.reason);
+        let mut strict = plan(EvidenceSetting::Recorded, EvidenceLevel::Recorded);
+        assert!(strict.fall(denied()).is_err());
+        let mut auto = plan(EvidenceSetting::Auto, EvidenceLevel::Recorded);
+        assert!(auto.fall(RecordError::PcpuOffline(PcpuId(9))).is_err());
+    }
+
+    #[test]
+    fn what_the_kernel_shows_decides_between_shares_and_totals() {
+        let auto = || plan(EvidenceSetting::Auto, EvidenceLevel::Sampled);
+        let both = auto().settle(Shown::Both).unwrap();
+        assert_eq!((both.level, both.missing.len()), (EvidenceLevel::Sampled, 0));
+        let calls = auto().settle(Shown::CallsOnly).unwrap();
+        assert_eq!(calls.missing[0].name, "/proc/PID/wchan");
+        let functions = auto().settle(Shown::FunctionsOnly).unwrap();
+        assert_eq!(functions.missing[0].name, "/proc/PID/syscall");
+        let nothing = auto().settle(Shown::Nothing).unwrap();
+        assert_eq!(nothing.level, EvidenceLevel::Totals);
+        assert!(nothing.reason.starts_with("first; and the kernel shows"), "{}", nothing.reason);
+        let strict = plan(EvidenceSetting::Sampled, EvidenceLevel::Sampled);
+        assert!(matches!(strict.settle(Shown::Nothing), Err(RecordingError::NothingShown)));
+        let totals = plan(EvidenceSetting::Totals, EvidenceLevel::Totals);
+        assert_eq!(totals.settle(Shown::Nothing).unwrap().level, EvidenceLevel::Totals);
+    }
+}

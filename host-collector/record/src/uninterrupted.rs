@@ -1,0 +1,68 @@
+//! Threads that kept their pCPU from the first moment of the window to the last: a hog that nobody
+//! disturbs leaves no event, and would be unknown. The scheduler's own count of their arrivals tells.
+
+use crate::sampling::schedstat;
+use vslice_core::units::{PcpuId, Tid};
+use vslice_host::procfs;
+use vslice_trace::manifest::VmRecord;
+
+/// What the scheduler had counted of each vCPU's thread just before the window.
+#[derive(Debug)]
+pub(crate) struct Before(Vec<(Tid, Counts)>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Counts {
+    ran_ns: u64,
+    arrivals: u64,
+}
+
+impl Before {
+    /// Reads it. Nothing of it is needed for a run.
+    pub(crate) fn read(vms: &[VmRecord]) -> Before {
+        let threads = vms.iter().flat_map(|vm| &vm.threads).filter(|thread| thread.vcpu.is_some());
+        Before(threads.filter_map(|thread| Some((thread.tid, counts(thread.tid)?))).collect())
+    }
+
+    /// Reads it again just after the window, and notes who has not come anew and has run.
+    pub(crate) fn note(&self, vms: &mut [VmRecord]) {
+        for thread in vms.iter_mut().flat_map(|vm| &mut vm.threads) {
+            let before = self.0.iter().find(|(tid, _)| *tid == thread.tid);
+            let pair = before.and_then(|(tid, before)| Some((*before, counts(*tid)?)));
+            thread.kept = pair.and_then(|(before, now)| kept(thread.tid, before, now));
+        }
+    }
+}
+
+fn kept(tid: Tid, before: Counts, now: Counts) -> Option<PcpuId> {
+    let stayed = now.arrivals == before.arrivals && now.ran_ns > before.ran_ns;
+    stayed.then(|| procfs::last_pcpu(tid)).flatten()
+}
+
+fn counts(tid: Tid) -> Option<Counts> {
+    let text = std::fs::read_to_string(format!("/proc/{tid}/schedstat")).ok()?;
+    let [ran_ns, _, arrivals] = schedstat(&text)?;
+    Some(Counts { ran_ns, arrivals })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_ran_and_did_not_come_anew_has_kept_its_pcpu() {
+        let own = Tid(std::process::id());
+        let counts = |ran_ns, arrivals| Counts { ran_ns, arrivals };
+        assert!(kept(own, counts(10, 3), counts(20, 3)).is_some());
+        assert_eq!(kept(own, counts(10, 3), counts(20, 4)), None, "it left and came back");
+        assert_eq!(kept(own, counts(10, 3), counts(10, 3)), None, "it slept");
+        assert_eq!(kept(Tid(u32::MAX), counts(10, 3), counts(20, 3)), None, "it is gone");
+    }
+
+    #[test]
+    fn this_thread_is_counted() {
+        let tid = Tid(u32::try_from(nix::unistd::gettid().as_raw()).unwrap());
+        let first = counts(tid).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        assert!(counts(tid).unwrap().arrivals > first.arrivals);
+    }
+}

@@ -1,0 +1,152 @@
+//! What goes on while the measured window is open, and when it is over.
+
+use crate::error::RecordingError;
+use crate::guest_sessions::{GuestSessions, LOOK_INTERVAL};
+use crate::guests::Guests;
+use crate::host_recorder::HostRecorder;
+use crate::interrupt::take_interrupt;
+use crate::measurement::Work;
+use crate::pins::KeptPins;
+use crate::recording::RecordingOptions;
+use crate::tsc_watch::TscWatch;
+use crate::watcher::Watcher;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::{Duration, Instant};
+use vslice_spec::WorkloadSpec;
+
+/// Between two looks for threads that a VMM has started meanwhile.
+const THREADS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Readers that have read nothing for so long are given up: a disk may be slow, but a recording must
+/// not go on for ever because a guest says that it lives and never that it is done.
+const STALL_MAX: Duration = Duration::from_secs(300);
+
+/// When a recording is over: when its readers have read all, at least.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UntilOver {
+    /// After this long.
+    pub duration: Option<Duration>,
+    /// Whether an interrupt is the end, rather than a failure.
+    pub is_interrupt_the_end: bool,
+    /// What is said when it begins.
+    pub announcement: String,
+}
+
+/// The window of one recording.
+pub(crate) struct Window<'a, 'scope> {
+    until: &'a UntilOver,
+    interrupted: &'a AtomicBool,
+    guests: &'a mut dyn Guests,
+    sessions: Option<&'a mut GuestSessions<'scope>>,
+    pins: Option<KeptPins>,
+    progress: ReadProgress,
+}
+
+impl<'a, 'scope> Window<'a, 'scope> {
+    pub(crate) fn new(
+        options: &'a RecordingOptions<'_>,
+        workloads: impl Iterator<Item = WorkloadSpec>,
+        guests: &'a mut dyn Guests,
+        sessions: Option<&'a mut GuestSessions<'scope>>,
+        pins: Option<KeptPins>,
+    ) -> Window<'a, 'scope> {
+        let (until, interrupted) = (&options.until, options.interrupted);
+        let progress = ReadProgress::new(workloads);
+        Window { until, interrupted, guests, sessions, pins, progress }
+    }
+
+    /// Whether everything is still as it should be.
+    fn look(&mut self) -> Result<(), RecordingError> {
+        let guests = &mut self.guests;
+        match &mut self.sessions {
+            Some(sessions) => sessions.look(|| guests.check()),
+            None if take_interrupt(self.interrupted) => Err(RecordingError::Interrupted),
+            None => guests.check(),
+        }
+    }
+}
+
+impl Work for Window<'_, '_> {
+    fn go_on(
+        &mut self,
+        recorder: &HostRecorder,
+        tscs: &mut TscWatch,
+        watcher: &mut dyn Watcher,
+    ) -> Result<(), RecordingError> {
+        watcher.stage(&self.until.announcement);
+        if let Some(sessions) = &self.sessions {
+            sessions.start();
+        }
+        let begun = Instant::now();
+        let mut threads_at = begun;
+        let is_over = |limit: Duration| begun.elapsed() >= limit;
+        while !self.until.duration.is_some_and(is_over) {
+            match self.look() {
+                Err(RecordingError::Interrupted) if self.until.is_interrupt_the_end => {
+                    return Ok(());
+                }
+                looked => looked?,
+            }
+            if let Some(sessions) = &self.sessions {
+                self.progress.look(sessions, watcher)?;
+                if let Some(result) = sessions.readers_are_done() {
+                    return result;
+                }
+            }
+            if recorder.has_ended() {
+                return Ok(());
+            }
+            if let Some(pins) = &mut self.pins
+                && threads_at.elapsed() >= THREADS_INTERVAL
+            {
+                threads_at = Instant::now();
+                pins.apply_again()?;
+            }
+            tscs.turn();
+            thread::sleep(LOOK_INTERVAL);
+        }
+        Ok(())
+    }
+
+    fn wind_down(&mut self) -> Result<(), RecordingError> {
+        self.sessions.as_mut().map_or(Ok(()), |sessions| sessions.stop())
+    }
+}
+
+/// How far readers have come, for whoever watches.
+#[derive(Debug)]
+struct ReadProgress {
+    expected_count: u64,
+    /// The requests at the last progress, and when that was.
+    read: (u64, Instant),
+}
+
+impl ReadProgress {
+    /// Of the readers of these workloads, before they begin.
+    fn new(workloads: impl Iterator<Item = WorkloadSpec>) -> ReadProgress {
+        let readers = workloads.filter_map(|workload| workload.reader);
+        let counts =
+            readers.map(|reader| reader.total_bytes.div_ceil(reader.block_bytes.max(1).into()));
+        ReadProgress { expected_count: counts.sum(), read: (0, Instant::now()) }
+    }
+
+    /// Tells the watcher.
+    ///
+    /// # Errors
+    /// [`RecordingError::Stalled`] once nothing has been read for [`STALL_MAX`].
+    fn look(
+        &mut self,
+        sessions: &GuestSessions<'_>,
+        watcher: &mut dyn Watcher,
+    ) -> Result<(), RecordingError> {
+        let figures = sessions.figures();
+        watcher.progress(&figures, self.expected_count);
+        if figures.requests_count > self.read.0 {
+            self.read = (figures.requests_count, Instant::now());
+        } else if self.read.1.elapsed() > STALL_MAX {
+            return Err(RecordingError::Stalled { seconds: STALL_MAX.as_secs() });
+        }
+        Ok(())
+    }
+}
