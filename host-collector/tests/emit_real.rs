@@ -100,7 +100,7 @@ fn the_command() -> Outcome {
     has(&emit(&["--vm", "web"])?, "plan 'demo' has no vm 'web', it has vm1, vm2", false)?;
     has(&emit(&["--vm", "vm1", "--aio", "io_uring"])?, "needs QEMU 5.0 or newer", false)?;
 
-    let seed = concat!(env!("CARGO_MANIFEST_DIR"), "/src/lab/emit/fixtures/seed.xml");
+    let seed = concat!(env!("CARGO_MANIFEST_DIR"), "/lab/src/emit/fixtures/seed.xml");
     let plan = vslice(&["plan", "from-xml", seed])?;
     has(&plan, "vcpu_pcpus = [0, 1, 2, 3, 4]", true)?;
     // What is printed is a plan, from which the seed's own form comes back.
