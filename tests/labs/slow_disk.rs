@@ -110,8 +110,7 @@ fn names_the_disk(lab: &Lab, test: &str, hogs: &str) -> Result<(), Failed> {
     }
     let printed = run.printed();
     let words = printed.split_whitespace().collect::<Vec<_>>().join(" ");
-    let told =
-        format!("of the requests' time their I/O was in the host's disk ({device}) or its queue");
+    let told = format!("the I/O was in the host's disk ({device}) or its queue for");
     if words.contains(&told) {
         return Ok(());
     }

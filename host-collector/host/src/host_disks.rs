@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(found.disks, []);
         let lines = found.lines();
         assert!(
-            lines[0].starts_with("host disk is not known, because which files web has open"),
+            lines[0].starts_with("host disk unknown, because which files web has open"),
             "{lines:?}"
         );
     }
@@ -138,21 +138,16 @@ mod tests {
     #[test]
     fn a_disk_that_is_not_known_has_its_reason() {
         let in_memory = under_directory(Path::new("/proc"));
-        assert_eq!(
-            in_memory.lines(),
-            ["host disk is not known, because /proc is on no block device"]
-        );
+        assert_eq!(in_memory.lines(), ["host disk unknown, because /proc is on no block device"]);
         let vms = ["web", "db"].map(Vm::named);
         let without = under_images(&vms, |_| Ok(Vec::new()));
-        assert_eq!(
-            without.lines(),
-            ["host disk is not known, because web and db has no image open"]
-        );
+        assert_eq!(without.lines(), ["host disk unknown, because web and db has no image open"]);
         let path = Path::new("/proc/self/stat");
         let metadata = fs::metadata(path).expect("there");
         let mut beside = HostDisks::default();
         add(&mut beside, under(path, &metadata));
-        let reason = "is not known, because /proc/self/stat is on a file system that is not on one block device";
+        let reason =
+            "unknown, because /proc/self/stat is on a file system that is not on one block device";
         assert!(beside.lines()[0].starts_with(&format!("host disk {reason}")), "{beside:?}");
         let disk = host::facts_of_disk(Path::new("/sys/block/vdz")).expect("a name");
         add(&mut beside, Ok(vec![disk]));

@@ -32,8 +32,8 @@ fn what_cannot_be_seen_of_a_vm_is_a_reason_and_nothing_of_the_hosts() {
     let facts = gone(&[("web", Some(Accelerator::Kvm))]).facts(AttachedPlans::default());
     let said = facts.environment_lines.join("\n");
     for reason in [
-        "version of QEMU not known, because which program runs it cannot be seen",
-        "host disk is not known, because which files web has open cannot be seen",
+        "QEMU version unknown, because which program runs it cannot be seen",
+        "host disk unknown, because which files web has open cannot be seen",
     ] {
         assert!(said.contains(reason), "{said}");
     }

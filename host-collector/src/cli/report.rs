@@ -206,7 +206,7 @@ mod tests {
         let error = latest(&folder.path().join("runs")).unwrap_err().to_string();
         assert!(error.ends_with("here: name a run, or make one with `vslice run demo`"), "{error}");
         let error = latest(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("is a directory without a run"), "{error}");
+        assert!(error.contains("has no run in it"), "{error}");
     }
 
     #[test]

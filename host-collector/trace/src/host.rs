@@ -154,11 +154,11 @@ impl HostFacts {
                 self.told(self.processor_model.clone(), "processor", "processor_model"),
                 self.told(source, "clock source", "clocksource")
             ),
-            self.told(self.qemu_version.clone(), "version of QEMU", "qemu_version"),
+            self.told(self.qemu_version.clone(), "QEMU version", "qemu_version"),
         ];
         if let Some(slice) = &self.slice {
             let expected = Duration::from_nanos(slice.expected_ns).as_secs_f64() * 1e3;
-            lines.push(format!("two busy threads on a pCPU take turns of {expected:.2} ms"));
+            lines.push(format!("two busy threads on one pCPU alternate every {expected:.2} ms"));
         }
         lines.extend(self.host_disks.lines());
         lines
@@ -167,8 +167,8 @@ impl HostFacts {
     /// What is known, or that it is not and why.
     fn told(&self, known: Option<String>, what: &str, field: &str) -> String {
         known.unwrap_or_else(|| match self.unknown.get(field) {
-            Some(reason) => format!("{what} not known, because {reason}"),
-            None => format!("{what} not known, and this run did not note why"),
+            Some(reason) => format!("{what} unknown, because {reason}"),
+            None => format!("{what} unknown (this run did not record why)"),
         })
     }
 }
@@ -199,7 +199,7 @@ impl DiskFacts {
         match &self.scheduler {
             Some(scheduler) => format!("I/O scheduler {scheduler}"),
             None => format!(
-                "I/O scheduler not known, because {}'s queue/scheduler cannot be read or marks none",
+                "I/O scheduler unknown, because {}'s queue/scheduler cannot be read or selects none",
                 self.device
             ),
         }
@@ -212,10 +212,10 @@ impl DiskFacts {
         if let Some(asked) =
             self.scheduler_asked.as_deref().filter(|asked| Some(*asked) != scheduler)
         {
-            line.push_str(&format!(" for {asked}, which Linux 5.0 has removed"));
+            line.push_str(&format!(" instead of {asked}, which Linux 5.0 removed"));
         }
         if let Some(before) = &self.scheduler_before {
-            line.push_str(&format!(" (set for the run, {before} otherwise)"));
+            line.push_str(&format!(" (set for the run; it was {before} before)"));
         }
         line
     }
@@ -239,7 +239,7 @@ impl HostDisks {
         let known = self.disks.iter().map(DiskFacts::line);
         let of_some = if self.disks.is_empty() { "host disk" } else { "another host disk" };
         let missing = self.disks_missing.iter();
-        known.chain(missing.map(|why| format!("{of_some} is not known, because {why}"))).collect()
+        known.chain(missing.map(|why| format!("{of_some} unknown, because {why}"))).collect()
     }
 }
 
@@ -379,8 +379,7 @@ mod tests {
         let lines = facts.lines();
         assert_eq!(
             lines[0],
-            "host kernel not known, and this run did not note why, pCPUs not known, and this run did not \
-             note why"
+            "host kernel unknown (this run did not record why), pCPUs unknown (this run did not record why)"
         );
     }
 
@@ -396,8 +395,7 @@ mod tests {
         };
         assert_eq!(
             disk.line(),
-            "host disk vdb, I/O scheduler not known, because vdb's queue/scheduler cannot be read or marks \
-             none"
+            "host disk vdb, I/O scheduler unknown, because vdb's queue/scheduler cannot be read or selects none"
         );
     }
 }

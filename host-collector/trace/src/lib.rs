@@ -111,7 +111,7 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// A new run was to be written over something.
-    #[error("{} exists and is not empty; give a run a directory of its own", .0.display())]
+    #[error("{} exists and is not empty; a run needs a directory of its own", .0.display())]
     NotEmpty(PathBuf),
     /// This is not something that `vslice run` has written.
     #[error("{} is not a run directory: it holds neither run.json nor a *.vsr stream", .0.display())]

@@ -34,10 +34,13 @@ impl Bql {
     /// What was checked, as the end of a sentence that begins with the address.
     #[must_use]
     pub fn check(&self) -> String {
-        let code = format!("{} is in QEMU's memory as in its file", self.symbol);
+        let code = format!("{} in QEMU's memory matches its file", self.symbol);
         match self.owner_seen {
-            Some(owner) => format!("{code}, and the lock was seen held by QEMU's thread {owner}"),
-            None => format!("{code}, and the lock was free at each of {} looks", self.looks_count),
+            Some(owner) => format!("{code}, and QEMU's thread {owner} was seen holding the lock"),
+            None => format!(
+                "{code}, and the lock was free each time it was read ({})",
+                self.looks_count
+            ),
         }
     }
 }

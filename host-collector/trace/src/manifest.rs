@@ -19,7 +19,7 @@ pub const SCHEMA: &str = "vslice.run/2";
 
 /// What a run says whose plan asks for exits where there are none.
 pub const NO_EXITS_UNDER_TCG: &str = "exits were asked for, but guests under TCG have none: QEMU \
-    translates their code and never leaves it for the hardware's sake";
+                                      translates their code, so the hardware never exits from it";
 
 /// The manifest of one run directory. It is written when recording starts and again at its end, so
 /// that a run whose collector was killed says so.

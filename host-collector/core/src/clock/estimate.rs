@@ -148,9 +148,8 @@ pub enum ClockError {
     /// The exchanges lie within one round trip of each other, so that any rate would fit; or they
     /// contradict each other wherever they do not.
     #[error(
-        "the exchanges span {guest_span_ticks} guest ticks and {host_span_ns} ns and contradict each \
-         other {cut_count} times: between two contradictions they are too close together for their \
-         round trips to tell the rate"
+        "the exchanges span {guest_span_ticks} guest ticks and {host_span_ns} ns and contradict each other \
+         {cut_count} times: between two contradictions they are too close together to tell the rate"
     )]
     TooClose {
         /// From the earliest to the latest guest stamp.

@@ -331,9 +331,9 @@ fn a_lock_says_how_it_was_checked() {
         owner_seen: Some(Tid(77)),
         looks_count: 3,
     };
-    assert!(held.check().ends_with("the lock was seen held by QEMU's thread 77"));
+    assert!(held.check().ends_with("and QEMU's thread 77 was seen holding the lock"));
     let free = Bql { owner_seen: None, looks_count: 20, ..held };
-    assert!(free.check().ends_with("the lock was free at each of 20 looks"));
+    assert!(free.check().ends_with("the lock was free each time it was read (20)"));
 }
 
 proptest! {

@@ -40,9 +40,11 @@ impl Answer {
         let sentence = match p99 {
             Some(p99) => of_requests(p99, others, a, b),
             None if !vcpus.is_empty() => of_vcpus(vcpus, a, b),
-            None => "A and B tell of nothing that both have: no latency, and no vCPU whose every switch \
-                     was recorded."
-                .to_owned(),
+            None => {
+                "A and B have nothing in common to compare: no latency, and no vCPU whose context \
+                     switches were all recorded."
+                    .to_owned()
+            }
         };
         Answer { sentence }
     }
@@ -82,19 +84,19 @@ impl Change {
 
 /// What the number of runs that have the figure allows to say of it, as the end of a sentence.
 fn certainty(change: Change, (a_count, b_count): (usize, usize)) -> String {
-    let sides = format!("{} against {}", runs(a_count), runs(b_count));
+    let sides = format!("{} of A and {} of B", runs(a_count), runs(b_count));
     match change {
         Change::Same | Change::Seen(_) if a_count == 1 && b_count == 1 => {
-            " One run against one: what the next ones would show is not known.".to_owned()
+            " With one run on each side, how much of this is chance is unknown.".to_owned()
         }
-        Change::Seen(_) => format!(
-            " {sides}: too few to say that it is no chance; 4 on each side are the least that can."
-        ),
-        Change::Same | Change::Certain(_) => format!(" ({sides})"),
+        Change::Seen(_) => {
+            format!(" {sides} are too few to rule out chance: that takes at least 4 on each side.")
+        }
+        Change::Same | Change::Certain(_) => format!(" Based on {sides}."),
         Change::Undecided { repeats: Some(count) } => {
-            format!(" About {count} runs on each side would decide it ({sides}).")
+            format!(" About {count} runs on each side would decide it (these are {sides}).")
         }
-        Change::Undecided { repeats: None } => format!(" ({sides})"),
+        Change::Undecided { repeats: None } => format!(" Based on {sides}."),
     }
 }
 
@@ -110,7 +112,7 @@ fn of_requests(p99: &Difference, others: &[(&str, &Difference)], a: &Side, b: &S
         ),
         Change::Undecided { .. } => {
             format!(
-                "Whether p99 differs is not decided: {of_b} in B against {of_a} in A.{certainty}{further}"
+                "It is undecided whether p99 differs: {of_b} in B against {of_a} in A.{certainty}{further}"
             )
         }
         Change::Certain(way) | Change::Seen(way) => {
@@ -146,7 +148,7 @@ fn further(p99: &Difference, others: &[(&str, &Difference)]) -> String {
 /// `6.8 times as high`, `31 % higher`, `85 % lower`.
 fn how_much(effect: Option<f64>, times: &str, more: &str, less: &str) -> String {
     match effect {
-        Some(effect) if effect.is_infinite() => format!("{more}, from nothing,"),
+        Some(effect) if effect.is_infinite() => format!("{more} (from zero)"),
         Some(effect) if effect + 1.0 >= MULTIPLE_MIN => {
             format!("{:.1} times {times}", effect + 1.0)
         }
@@ -171,7 +173,7 @@ fn of_vcpus(vcpus: &[VcpuRecord], a: &Side, b: &Side) -> String {
     else {
         let sides = certainty(Change::Same, counts);
         return format!(
-            "No vCPU was kept from its pCPU, or on a lock, by more than {} of its time more or less in B.{sides}",
+            "No vCPU's waits for a pCPU or a lock changed by more than {} of its time from A to B.{sides}",
             percent(TOLD_NS_PER_S_MIN / 1e9)
         );
     };
@@ -197,8 +199,8 @@ fn of_vcpus(vcpus: &[VcpuRecord], a: &Side, b: &Side) -> String {
             format!("{name} {what} as long in B as in A: {shown_b} against {shown_a}.{certainty}")
         }
         Change::Undecided { .. } => format!(
-            "Whether {name} {what} longer in one of them is not decided: {shown_b} in B against {shown_a} in \
-             A.{certainty}"
+            "It is undecided whether {name} {what} longer in A or in B: {shown_b} in B against {shown_a} \
+             in A.{certainty}"
         ),
     }
 }
@@ -220,8 +222,8 @@ fn who_of(way: Way, vcpu: &VcpuRecord) -> String {
     let whole = run_delay.map_or(0.0, |row| moved(&row.compared));
     let most = vcpu.ran.iter().max_by(|(_, one), (_, other)| by(one).total_cmp(&by(other)));
     match most.filter(|(_, listed)| by(listed) >= EXPLAINED_SHARE_MIN * whole) {
-        Some((name, _)) if way == Way::More => format!(", mostly while {name} ran there"),
-        Some((name, _)) => format!(", since {name} ran less there"),
+        Some((name, _)) if way == Way::More => format!(", mostly while {name} was running there"),
+        Some((name, _)) => format!(", because {name} ran less there"),
         None => String::new(),
     }
 }

@@ -50,12 +50,14 @@ fn the_change_its_cause_and_who_made_it_are_one_sentence() {
     assert_eq!(
         answer(a.clone(), b.clone()),
         "p99 is 6.8 times as high in B: 38.2 ms against 5.60 ms in A, because of wakeup delay (27.1 ms \
-         against 900 us a request above p99), mostly while sh ran. (4 runs against 4 runs)"
+         against 900 us per request above p99), mostly while sh was running. Based on 4 runs of A and 4 \
+         runs of B."
     );
     assert_eq!(
         answer(b, a),
         "p99 is 85 % lower in B: 5.60 ms against 38.2 ms in A, because of less wakeup delay (900 us \
-         against 27.1 ms a request above p99), since sh ran less. (4 runs against 4 runs)"
+         against 27.1 ms per request above p99), because sh ran less. Based on 4 runs of A and 4 runs of \
+         B."
     );
 }
 
@@ -81,7 +83,7 @@ fn only_runs_that_have_requests_count_for_a_percentile() {
     let told = answer(a, with_requests("b", &[38.2], &busy()));
     assert!(told.contains("because of wakeup delay"), "{told}");
     assert!(
-        told.ends_with(" One run against one: what the next ones would show is not known."),
+        told.ends_with(" With one run on each side, how much of this is chance is unknown."),
         "{told}"
     );
 }
@@ -92,11 +94,14 @@ fn one_run_against_one_says_so_once() {
     let b = with_requests("b", &[38.2], &busy());
     let sentence = answer(a, b);
     assert!(sentence.starts_with("p99 is 6.8 times as high in B"), "{sentence}");
-    assert_eq!(sentence.matches("One run against one").count(), 1, "{sentence}");
+    assert_eq!(sentence.matches("With one run on each side").count(), 1, "{sentence}");
     let three = with_requests("b", &[38.2, 38.3, 38.4], &busy());
     let sentence = answer(with_requests("a", &[5.6, 5.5, 5.7], &quiet()), three);
     assert!(
-        sentence.contains(" 3 runs against 3 runs: too few to say that it is no chance; 4 on"),
+        sentence.contains(
+            "3 runs of A and 3 runs of B are too few to rule out chance: that takes at least \
+                           4 on"
+        ),
         "{sentence}"
     );
 }
@@ -106,7 +111,7 @@ fn what_is_not_decided_has_no_cause() {
     let a = with_requests("a", &[5.0, 9.0, 5.5, 12.0], &quiet());
     let b = with_requests("b", &[6.0, 8.0, 13.0, 6.5], &busy());
     let sentence = answer(a, b);
-    assert!(sentence.starts_with("Whether p99 differs is not decided: "), "{sentence}");
+    assert!(sentence.starts_with("It is undecided whether p99 differs: "), "{sentence}");
     assert!(
         sentence.contains("runs on each side would decide it") && !sentence.contains("because")
     );
@@ -125,7 +130,7 @@ fn a_slower_disk_is_the_disk() {
     let sentence = answer(a, with_requests("b", &[31.0], &slow_disk));
     assert!(
         sentence.contains(
-            "because of time in the host's disk (30.0 ms against 4.00 ms a request above p99)."
+            "because of time in the host's disk (30.0 ms against 4.00 ms per request above p99)."
         ),
         "{sentence}"
     );
@@ -138,7 +143,7 @@ fn what_may_have_been_the_disk_is_said_to_be_so() {
     let sentence = answer(a, with_requests("b", &[38.0], &hog));
     assert!(
         sentence.contains(
-            "because of time on a pCPU while the I/O's phase is not known, so that it may have been the disk"
+            "because of time on a pCPU in an unknown I/O phase, so it may have been the disk"
         ),
         "{sentence}"
     );
@@ -167,7 +172,7 @@ fn two_causes_are_named_where_neither_makes_half_of_it() {
     let sentence = answer(a, with_requests("b", &[31.0], &changed));
     assert!(
         sentence.contains(
-            "because of time on a pCPU (9.10 ms against 1.00 ms a request above p99) and wakeup delay (8.90 ms \
+            "because of time on a pCPU (9.10 ms against 1.00 ms per request above p99) and wakeup delay (8.90 ms \
              against 900 us)"
         ),
         "{sentence}"
@@ -179,14 +184,17 @@ fn attaches_without_requests_are_about_the_vcpu_that_waited_most_differently() {
     let (a, b) = neighbour();
     assert_eq!(
         answer(a.clone(), b.clone()),
-        "web1 vCPU1 waited for a pCPU 137.6 times as long in B: 702 ms/s against 5.10 ms/s in A, mostly while \
-         sh ran there. One run against one: what the next ones would show is not known."
+        "web1 vCPU1 waited for a pCPU 137.6 times as long in B: 702 ms/s against 5.10 ms/s in A, mostly \
+         while sh was running there. With one run on each side, how much of this is chance is unknown."
     );
     let back = answer(b, a.clone());
-    assert!(back.contains("99 % less in B") && back.contains("since sh ran less there"), "{back}");
+    assert!(
+        back.contains("99 % less in B") && back.contains("because sh ran less there"),
+        "{back}"
+    );
     assert!(
         answer(a.clone(), a)
-            .starts_with("No vCPU was kept from its pCPU, or on a lock, by more than 0.1 %")
+            .starts_with("No vCPU's waits for a pCPU or a lock changed by more than 0.1 %")
     );
 }
 
@@ -206,7 +214,7 @@ fn a_lock_may_be_what_differs() {
         let halt = [(OffReason::Left(Reason::Halt), wait)];
         attached(name, &[vcpu("web1", 5e6, &halt, &[])])
     };
-    assert!(answer(idle("a", 900e6), idle("b", 10e6)).starts_with("No vCPU was kept"));
+    assert!(answer(idle("a", 900e6), idle("b", 10e6)).starts_with("No vCPU's waits for"));
 }
 
 #[test]
@@ -255,15 +263,15 @@ fn causes_of_one_kind_count_together_as_in_the_report() {
         example::waited([45_000_000, 33_000_000, 27_000_000]),
     );
     let told = crate::summary::verdict::verdict(&busy);
-    assert!(told.contains("57 % of the requests' time vm1 vCPU1 was runnable without"), "{told}");
+    assert!(told.contains("vm1 vCPU1 waited for a pCPU for 57 % of the time"), "{told}");
     let side =
         |name, p99_ms, summary| with_requests(name, &[p99_ms], &SlowRequests::of(summary).unwrap());
     let (a, b) = (side("a", 5.0, &quiet), side("b", 105.0, &busy));
     let sentence = answer(a.clone(), b.clone());
-    let wait = "waiting for a pCPU (60.0 ms against 2.00 ms a request on average)";
+    let wait = "waiting for a pCPU (60.0 ms against 2.00 ms per request on average)";
     assert!(sentence.contains(&format!("because of {wait}.")), "{sentence}");
     let sentence = answer(b, a);
-    let wait = "waiting for a pCPU (2.00 ms against 60.0 ms a request on average)";
+    let wait = "waiting for a pCPU (2.00 ms against 60.0 ms per request on average)";
     assert!(sentence.contains(&format!("because of less {wait}.")), "{sentence}");
 }
 
@@ -296,8 +304,8 @@ fn slow_requests_that_could_not_be_given_to_causes_are_why_the_reason_is_not_kno
     let lost = SlowRequests::of(&summary).unwrap();
     let (a, b) = (with_requests("a", &[5.0], &whole), with_requests("b", &[6.0], &lost));
     let sentence = answer(a, b);
-    let unknown = "5.00 ms in A; the reason is not known: 80 % of the requests above p99 in B could not be \
-                   given to causes. One run";
+    let unknown = "5.00 ms in A; the reason is unknown: 80 % of the requests above p99 in B could not be \
+                   attributed to causes. With one run";
     assert!(sentence.contains(unknown), "{sentence}");
 }
 
@@ -307,7 +315,7 @@ fn who_may_have_run_among_the_others_of_the_quieter_side_is_not_blamed() {
     let busy = waited(31_000_000, 31_000_000, &[("sh", 20_000_000)], 11_000_000);
     let b = with_requests("b", &[31.0], &busy);
     for sentence in [answer(a.clone(), b.clone()), answer(b, a)] {
-        assert!(sentence.contains("wakeup delay") && !sentence.contains("sh ran"), "{sentence}");
+        assert!(sentence.contains("wakeup delay") && !sentence.contains(" sh "), "{sentence}");
     }
 }
 
@@ -316,7 +324,7 @@ fn who_may_have_run_while_the_disk_had_the_requests_is_not_blamed() {
     let a = with_requests("a", &[5.0], &waited(1_000_000, 1_000_000, &[], 0));
     let busy = waited(30_000_000, 60_000_000, &[("sh", 30_000_000)], 30_000_000);
     let sentence = answer(a, with_requests("b", &[34.0], &busy));
-    assert!(sentence.contains("wakeup delay") && !sentence.contains("sh ran"), "{sentence}");
+    assert!(sentence.contains("wakeup delay") && !sentence.contains(" sh "), "{sentence}");
 }
 
 /// A vCPU of which all but these rows is not known: what others ran, or nobody saw.
@@ -334,7 +342,7 @@ fn who_a_side_does_not_list_is_not_given_all_that_its_others_ran() {
     let (a, b) = (attached("a", &[quiet]), attached("b", &[busy]));
     for sentence in [answer(a.clone(), b.clone()), answer(b, a)] {
         assert!(sentence.starts_with("web1 vCPU1 waited for a pCPU"), "{sentence}");
-        assert!(!sentence.contains(" ran "), "{sentence}");
+        assert!(!sentence.contains(" ran ") && !sentence.contains("running"), "{sentence}");
     }
 }
 
@@ -348,7 +356,7 @@ fn who_runs_in_one_run_of_four_is_not_told_as_if_he_did_in_all() {
         assert!(sentence.contains("waited for a pCPU") && !sentence.contains("sh"), "{sentence}");
     }
     let busy = attached("b", &vec![half_seen(500e6, &[("sh", 500e6)]); 4]);
-    assert!(answer(quiet, busy).contains("mostly while sh ran there"));
+    assert!(answer(quiet, busy).contains("mostly while sh was running there"));
 }
 
 #[test]
@@ -359,8 +367,8 @@ fn how_much_of_a_change_may_have_been_the_disk_is_said() {
     };
     let a = with_requests("a", &[2.0], &of(1e6, 1e6));
     let sentence = answer(a, with_requests("b", &[12.0], &of(8e6, 4e6)));
-    let told = "because of time on a pCPU, 30 % of it while the I/O's phase is not known, so that it may have \
-                been the disk (12.0 ms against 2.00 ms a request above p99).";
+    let told = "because of time on a pCPU, 30 % of it in an unknown I/O phase, so it may have been the \
+                disk (12.0 ms against 2.00 ms per request above p99).";
     assert!(sentence.contains(told), "{sentence}");
 }
 
@@ -371,7 +379,11 @@ fn what_may_have_been_the_disk_is_not_told_without_a_disk_that_is_known_to_be_sl
     };
     let a = with_requests("a", &[2.0], &of(1e6, 1e6));
     let sentence = answer(a, with_requests("b", &[62.0], &of(41e6, 21e6)));
-    let (hog, disk) = ("because of time on a pCPU while the", " and time in the host's disk (21.0");
+    let (hog, disk) = (
+        "because of time on a pCPU in an unknown I/O phase",
+        "and time in the host's disk \
+                                                                             (21.0",
+    );
     assert!(sentence.contains(hog) && sentence.contains(disk), "{sentence}");
 }
 
@@ -389,5 +401,10 @@ fn a_run_whose_slow_requests_have_no_causes_does_not_count_as_one_that_waited_fo
     assert!(sentence.contains("67 % of the requests above p99 in B could not be"), "{sentence}");
     b.runs[1].slow = None;
     let sentence = answer(a, b);
-    assert!(sentence.contains("was not recorded in every run."), "{sentence}");
+    assert!(
+        sentence.contains(
+            "; the reason is unknown: not every run recorded what its requests waited for."
+        ),
+        "{sentence}"
+    );
 }

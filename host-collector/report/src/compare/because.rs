@@ -215,12 +215,17 @@ impl Both {
         if lost_share >= NAMED_SHARE {
             let percent = whole_percent(lost_share);
             return format!(
-                "; the reason is not known: {percent} of the requests{} in {side} could not be given to causes",
+                "; the reason is unknown: {percent} of the requests{} in {side} could not be attributed to \
+                 causes",
                 self.of_class
             );
         }
         let (a, b) = (self.a.latency(), self.b.latency());
-        format!("; no cause explains it: a request {} took {}", self.class, figures([a, b]))
+        format!(
+            "; no cause explains it: requests{} took {} on average",
+            self.of_class,
+            figures([a, b])
+        )
     }
 }
 
@@ -282,7 +287,7 @@ impl Change {
             (Kind::OnPcpu, _) => (name(Part::OnPcpu), self.of),
             (Kind::PcpuWait, _) => ("waiting for a pCPU".to_owned(), self.of),
         };
-        let doubt = "while the I/O's phase is not known, so that it may have been the disk";
+        let doubt = "in an unknown I/O phase, so it may have been the disk";
         match self.unknown_by {
             unknown if unknown >= NEARLY_ALL * self.by => (format!("{name} {doubt}"), figures(of)),
             unknown if unknown > nearly_all => {
@@ -311,7 +316,7 @@ fn figures([a, b]: [f64; 2]) -> String {
 /// Which cause makes the change of the percentile, by so much, and who; or why that is not said.
 pub(super) fn because(way: Way, moved_ns: f64, a: &Side, b: &Side) -> String {
     let Some(both) = Both::of(a, b) else {
-        return "; the reason is not known: what single requests waited for was not recorded in every run"
+        return "; the reason is unknown: not every run recorded what its requests waited for"
             .to_owned();
     };
     let changes = Change::all(way, &both);
@@ -327,11 +332,11 @@ pub(super) fn because(way: Way, moved_ns: f64, a: &Side, b: &Side) -> String {
             let is_wait = only.kind == Kind::PcpuWait;
             let who = if is_wait { who(way, &both, only.by) } else { String::new() };
             let (name, figures) = only.told(way);
-            format!(", because of {more}{name} ({figures} a request {}){who}", both.class)
+            format!(", because of {more}{name} ({figures} per request {}){who}", both.class)
         }
         [first, others @ ..] => {
             let (name, figures) = first.told(way);
-            let first = format!("{more}{name} ({figures} a request {})", both.class);
+            let first = format!("{more}{name} ({figures} per request {})", both.class);
             let other = |change: &&Change| {
                 let (name, figures) = change.told(way);
                 format!(" and {more}{name} ({figures})")
@@ -373,8 +378,8 @@ fn who(way: Way, both: &Both, whole: f64) -> String {
     let by = |name: &String| more.ran_min(name) - less.ran_max(name);
     let most = more.ran.keys().max_by(|one, other| by(one).total_cmp(&by(other)));
     match most.filter(|name| by(name) >= EXPLAINED_SHARE_MIN * whole) {
-        Some(name) if way == Way::More => format!(", mostly while {name} ran"),
-        Some(name) => format!(", since {name} ran less"),
+        Some(name) if way == Way::More => format!(", mostly while {name} was running"),
+        Some(name) => format!(", because {name} ran less"),
         None => String::new(),
     }
 }

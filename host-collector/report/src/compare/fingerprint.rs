@@ -16,7 +16,7 @@ const THERE: &str = "there";
 const NONE: &str = "none";
 
 /// The value of what a run could not find out.
-const NOT_KNOWN: &str = "not known";
+const NOT_KNOWN: &str = "unknown";
 
 /// Keys below the plan and the environment that no two runs need to share: names of files, processes
 /// and texts for people.
@@ -239,7 +239,7 @@ pub fn differences(a: &[Vec<Condition>], b: &[Vec<Condition>]) -> Vec<String> {
         |name: &str| values(a, name).union(&values(b, name)).any(|value| *value == NONE);
     let tell = |name: &str| {
         let what = match kind(name) {
-            Some(ConditionKind::Disk) => "they differ in the disk",
+            Some(ConditionKind::Disk) => "A and B differ in the disk",
             _ => "not comparable",
         };
         format!("{what}: {name} {} against {}", join(&values(a, name)), join(&values(b, name)))
@@ -279,7 +279,7 @@ fn limited(names: &[&str], tell: impl Fn(&str) -> String) -> Vec<String> {
     let told = names.iter().take(DIFFERENCES_MAX).map(|name| tell(name));
     let more = match names.len().saturating_sub(DIFFERENCES_MAX) {
         0 => None,
-        more => Some(format!("and {more} conditions more that differ")),
+        more => Some(format!("and {more} more conditions that differ")),
     };
     told.chain(more).collect()
 }

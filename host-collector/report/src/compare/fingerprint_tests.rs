@@ -91,7 +91,7 @@ fn every_other_difference_is_named() {
     );
     assert_eq!(
         change(&|b| b.plan["vm"][0]["disk"]["bus"] = json!("ide")),
-        ["they differ in the disk: plan vm[vm1].disk.bus virtio-blk against ide"]
+        ["A and B differ in the disk: plan vm[vm1].disk.bus virtio-blk against ide"]
     );
     assert_eq!(
         change(&|b| b.plan["vm"][0]["disk"]["guest_io_scheduler"] = json!("bfq")),
@@ -122,7 +122,7 @@ fn what_is_missing_is_told_once() {
     without.plan["vm"][0]["disk"] = json!(null);
     assert_eq!(
         told(&[&a], &[&without]),
-        ["they differ in the disk: plan vm[vm1].disk there against none"]
+        ["A and B differ in the disk: plan vm[vm1].disk there against none"]
     );
 }
 
@@ -131,7 +131,7 @@ fn many_differences_are_cut() {
     let run = |value| (0..20).map(|at| condition(&format!("c{at:02}"), value)).collect::<Vec<_>>();
     let told = differences(&[run("1")], &[run("2")]);
     assert_eq!(told.len(), DIFFERENCES_MAX + 1);
-    assert_eq!(told.last().unwrap(), "and 12 conditions more that differ");
+    assert_eq!(told.last().unwrap(), "and 12 more conditions that differ");
     assert_eq!(differences(&[run("1")], &[]), [""; 0], "nothing to compare with");
 }
 
@@ -172,8 +172,8 @@ fn the_host_disks_are_those_under_the_images() {
     assert_eq!(
         against(json!([])),
         [
-            "not comparable: host I/O scheduler none against not known",
-            "not comparable: host disk vda against not known",
+            "not comparable: host I/O scheduler none against unknown",
+            "not comparable: host disk vda against unknown",
         ]
     );
     // Older runs had one, which was wrong for VMs that were attached to.
@@ -188,5 +188,5 @@ fn the_host_disks_are_those_under_the_images() {
         all.find(|condition| condition.name == "host disk").map(|condition| condition.value)
     };
     old.plan = json!({ "attached": [] });
-    assert_eq!(host_disk(&old).as_deref(), Some("not known"));
+    assert_eq!(host_disk(&old).as_deref(), Some("unknown"));
 }

@@ -28,10 +28,10 @@ pub enum CompareError {
         source: io::Error,
     },
     /// There is no run in it.
-    #[error("{} is no run directory and holds none: neither it nor a directory in it has a run.json", .0.display())]
+    #[error("{} is not a run directory and contains none: neither it nor a directory in it has a run.json", .0.display())]
     NoRun(PathBuf),
     /// None of its runs counts.
-    #[error("no run of {} counts: {reason}", path.display())]
+    #[error("no run of {} can be compared: {reason}", path.display())]
     NoneCounts {
         /// Which.
         path: PathBuf,
@@ -93,7 +93,7 @@ fn run(path: &Path) -> Result<Run, String> {
         Status::Complete => {}
         Status::Partial { why } => return Err(format!("it ended early: {why}")),
         Status::Recording => {
-            return Err("it is being recorded, or its collector was killed".to_owned());
+            return Err("it is still being recorded, or its collector was killed".to_owned());
         }
     }
     let summary = analyse(path).map_err(told)?;
@@ -105,7 +105,9 @@ fn run(path: &Path) -> Result<Run, String> {
     let has_iothread = has_iothread(manifest);
     let engaged = readers.first().and_then(|reader| summary.engagement_of(&reader.vm));
     if has_iothread == Some(true) && engaged == Some(Engagement::Not) {
-        return Err("doorbells did not wake its iothreads, so it proves nothing of them".to_owned());
+        return Err(
+            "doorbells did not wake its iothreads, so it proves nothing about them".to_owned()
+        );
     }
     let value = |metric: Metric| Some((metric, metric.of(&summary, readers.first())?));
     Ok(Run {
@@ -155,11 +157,14 @@ mod tests {
         let reasons: Vec<&str> = loaded.left_out.iter().map(|run| run.reason.as_str()).collect();
         assert_eq!(
             reasons,
-            ["it ended early: interrupted", "it is being recorded, or its collector was killed"]
+            [
+                "it ended early: interrupted",
+                "it is still being recorded, or its collector was killed"
+            ]
         );
         assert_eq!(names(&load(&side.join("1")).unwrap()), ["1"]);
         let error = load(&side.join("2")).unwrap_err().to_string();
-        assert!(error.ends_with("/2 counts: it ended early: interrupted"), "{error}");
+        assert!(error.ends_with("/2 can be compared: it ended early: interrupted"), "{error}");
         assert!(matches!(load(&side.join("notes")), Err(CompareError::NoRun(_))));
         assert!(matches!(load(&side.join("nowhere")), Err(CompareError::List { .. })));
     }
@@ -187,7 +192,10 @@ mod tests {
         assert!(reasons[3].starts_with("stacks.json does not hold"), "{reasons:?}");
         assert_eq!((loaded.runs.len(), reasons.len()), (1, 4));
         let error = load(&side.join("2")).unwrap_err().to_string();
-        assert!(error.contains("/2 counts: its run.json has schema vslice.run/0"), "{error}");
+        assert!(
+            error.contains("/2 can be compared: its run.json has schema vslice.run/0"),
+            "{error}"
+        );
     }
 
     /// The drawn main loop does everything, and there is no iothread that a doorbell could wake.
@@ -204,7 +212,8 @@ mod tests {
         assert_eq!(with_iothread(false).unwrap().runs.len(), 1);
         let error = with_iothread(true).unwrap_err().to_string();
         assert!(
-            error.ends_with("doorbells did not wake its iothreads, so it proves nothing of them")
+            error
+                .ends_with("doorbells did not wake its iothreads, so it proves nothing about them")
         );
     }
 }

@@ -141,6 +141,9 @@ impl Metric {
             Metric::LatencyP999 => "latency p99.9".to_owned(),
             Metric::Iops => "IOPS".to_owned(),
             Metric::InactivityPerRequest => "I/O inactivity per request".to_owned(),
+            Metric::Share(part) if part.is_on_pcpu() => {
+                format!("share of time {}", part_label(part))
+            }
             Metric::Share(part) => format!("share of {}", part_label(part)),
         }
     }

@@ -273,8 +273,8 @@ fn cautions(a: &Side, b: &Side) -> Vec<String> {
         for run in side.runs.iter().filter(|run| run.readers.len() > 1) {
             let reader = &run.readers[0];
             warnings.push(format!(
-                "{} of {name} has {} readers; only {} {} is looked at, and BQL waits per request are over \
-                 the requests of all",
+                "{} of {name} has {} readers; only {} {} is compared, and BQL waits per request count the \
+                 requests of all of them",
                 run.path,
                 run.readers.len(),
                 reader.vm,
@@ -283,7 +283,7 @@ fn cautions(a: &Side, b: &Side) -> Vec<String> {
         }
         for run in side.runs.iter().filter(|run| run.lost_count > 0) {
             warnings.push(format!(
-                "{} of {name} lost {} scheduler events: its timeslices and waits are those that were seen",
+                "{} of {name} lost {} scheduler events: its timeslices and waits are only those that were seen",
                 run.path, run.lost_count
             ));
         }
@@ -292,8 +292,8 @@ fn cautions(a: &Side, b: &Side) -> Vec<String> {
     let chance = least_p(count_a, count_b);
     if count_a > 1 && count_b > 1 && chance > SIGNIFICANCE {
         warnings.push(format!(
-            "of {count_a} runs against {count_b}, chance alone sets all of one side apart from the other in \
-             {:.0} % of cases, so nothing is decided; 4 on each side are the least that can decide",
+            "with {count_a} runs against {count_b}, chance alone separates the sides completely in {:.0} % \
+             of cases, so nothing is decided; that takes at least 4 on each side",
             chance * 100.0
         ));
     }
@@ -303,7 +303,7 @@ fn cautions(a: &Side, b: &Side) -> Vec<String> {
 /// What counts as no difference, as a page says it.
 fn margins() -> String {
     format!(
-        "within {:.0} % ({:.0} point for shares) it is no difference",
+        "a change within {:.0} % ({:.0} point for shares) counts as no difference",
         MARGIN_RELATIVE * 100.0,
         MARGIN_SHARE * 100.0
     )

@@ -105,8 +105,7 @@ fn vcpus(page: &mut Page, vcpus: &[VcpuRecord], is_decided: bool) {
     if vcpus.is_empty() {
         return;
     }
-    let note =
-        "how long each was off its pCPU, and who ran there meanwhile, in a second of its time";
+    let note = "time off its pCPU, and who ran there meanwhile, per second of its time";
     page.title("vCPUs", note);
     let mut table = Table::new("ll rr rr r l");
     table.row(Tone::Dim, ["", ""].iter().chain(columns(is_decided)).copied());
@@ -146,13 +145,13 @@ fn notes(page: &mut Page, comparison: &Comparison) {
     let is_normal =
         |test: Option<RankTest>| test.is_some_and(|test| test.method == RankMethod::Normal);
     let method = if comparison.metrics.iter().any(|record| is_normal(record.compared.rank_test)) {
-        format!("by the normal approximation, as there are more than {EXACT_RUNS_MAX} runs")
+        format!("normal approximation, because there are more than {EXACT_RUNS_MAX} runs")
     } else {
         "exact, ties included".to_owned()
     };
     let text = format!(
-        "means and intervals are over runs, not requests: percentile bootstrap, {resamples} resamples; p: \
-         Mann-Whitney, two-sided, {method}, of each metric by itself; {}",
+        "means and intervals are over runs, not requests (percentile bootstrap, {resamples} resamples); p \
+         is from a two-sided Mann-Whitney test of each metric by itself ({method}); {}",
         margins()
     );
     page.paragraph("note: ", &text, Tone::Dim);

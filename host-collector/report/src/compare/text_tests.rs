@@ -47,7 +47,10 @@ fn runs_that_tell_nothing_have_no_table() {
         run.vcpus.clear();
     }
     let page = render(&Comparison::new(empty.clone(), empty), PLAIN);
-    assert!(page.contains("A and B tell of nothing") && !page.contains("95 % interval"), "{page}");
+    assert!(
+        page.contains("A and B have nothing in common") && !page.contains("95 % interval"),
+        "{page}"
+    );
 }
 
 #[test]

@@ -160,12 +160,12 @@ impl fmt::Display for Verdict {
             }
             Verdict::NotDecided { why, repeats } => (*why, *repeats),
         };
-        formatter.write_str("not decided: ")?;
+        formatter.write_str("undecided: ")?;
         match (why, repeats) {
-            (Undecided::NotMeasured, _) => formatter.write_str("a side does not tell"),
-            (Undecided::OneRun, _) => formatter.write_str("one run on a side has no spread"),
+            (Undecided::NotMeasured, _) => formatter.write_str("not measured on both sides"),
+            (Undecided::OneRun, _) => formatter.write_str("a single run has no spread"),
             (_, Some(count)) => write!(formatter, "about {count} repeats would decide it"),
-            (_, None) => formatter.write_str("how many repeats would is not known"),
+            (_, None) => formatter.write_str("the number of repeats needed is unknown"),
         }
     }
 }
@@ -207,35 +207,34 @@ impl Claim {
         let (verdict, words) = match (cv.verdict, bql.verdict) {
             (Verdict::NoDifference { .. }, _) if is_quiet => (
                 ClaimVerdict::NoContentionFound,
-                "No contention found: with {A} the reader's vCPU hardly waits for QEMU's big lock, and its \
-                 timeslices are as steady as with {B}",
+                "No contention found: with {A}, the reader's vCPU hardly waits for QEMU's big lock, and \
+                 its timeslices are as steady as with {B}",
             ),
             (Verdict::NotDecided { why: Undecided::Spread, .. }, _) if is_quiet => (
                 ClaimVerdict::NoContentionFound,
-                "No contention found: with {A} the reader's vCPU hardly waits for QEMU's big lock, so that \
-                 {B} has nothing to take away; whether its timeslices differ for another reason is not \
-                 decided",
+                "No contention found: with {A}, the reader's vCPU hardly waits for QEMU's big lock, so {B} \
+                 has nothing to improve; it is undecided whether its timeslices differ for another reason",
             ),
             (Verdict::Lower | Verdict::Higher, _) if is_quiet => (
                 ClaimVerdict::NoContentionFound,
-                "No contention found: with {A} the reader's vCPU hardly waits for QEMU's big lock, so that \
-                 {B} has nothing to take away; that its timeslices differ has another reason",
+                "No contention found: with {A}, the reader's vCPU hardly waits for QEMU's big lock, so {B} \
+                 has nothing to improve; its timeslices differ for another reason",
             ),
             (Verdict::NoDifference { .. } | Verdict::Higher, _) => (
                 ClaimVerdict::DoesNotHold,
-                "The claim does not hold: with {B} the timeslices of the reader's vCPU are no steadier",
+                "The claim does not hold: with {B}, the timeslices of the reader's vCPU are no steadier",
             ),
             (Verdict::Lower, Verdict::Lower) if is_contended(&bql.a) => (
                 ClaimVerdict::Holds,
-                "The claim holds: with {B} the timeslices of the reader's vCPU are steadier, and it waits \
+                "The claim holds: with {B}, the timeslices of the reader's vCPU are steadier, and it waits \
                  less for QEMU's big lock",
             ),
             (Verdict::Lower, Verdict::NoDifference { .. } | Verdict::Higher) => (
                 ClaimVerdict::DoesNotHold,
-                "The claim does not hold: with {B} the timeslices of the reader's vCPU are steadier, but \
+                "The claim does not hold: with {B}, the timeslices of the reader's vCPU are steadier, but \
                  not because it waits less for QEMU's big lock",
             ),
-            _ => (ClaimVerdict::NotDecided, "Whether the claim holds is not decided"),
+            _ => (ClaimVerdict::NotDecided, "It is undecided whether the claim holds"),
         };
         let repeats = [cv.verdict, bql.verdict].into_iter().filter_map(|verdict| match verdict {
             Verdict::NotDecided { repeats, .. } => repeats,
@@ -255,8 +254,7 @@ impl Claim {
         let (name_a, name_b, doubt) = if is_comparable {
             ("I/O from the main loop (A)", "an iothread (B)", "")
         } else {
-            let doubt =
-                " But A and B are not known to differ in the iothread alone, see the warnings.";
+            let doubt = " But A and B may differ in more than the iothread: see the warnings.";
             ("A", "B", doubt)
         };
         let words = words.replace("{A}", name_a).replace("{B}", name_b);
@@ -272,9 +270,9 @@ fn why_not(cv: &Difference, bql: &Difference) -> &'static str {
             .any(|of| matches!(of.verdict, Verdict::NotDecided { why, .. } if why == wanted))
     };
     if is(Undecided::NotMeasured) {
-        ": a side does not tell of both"
+        ": a metric was not measured on both sides"
     } else if is(Undecided::OneRun) {
-        ": one run on a side has no spread"
+        ": a single run has no spread"
     } else {
         ""
     }
@@ -325,7 +323,7 @@ pub fn show_interval(scale: Scale, interval: Interval) -> String {
     let unit = if scale == Scale::Relative { " %" } else { "" };
     let end = |end: f64| {
         if end.is_infinite() {
-            return "no bound".to_owned();
+            return "unbounded".to_owned();
         }
         let percent = end * 100.0;
         let percent = if percent.abs() < 0.05 { 0.0 } else { percent };

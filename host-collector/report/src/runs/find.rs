@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+use vslice_spec::quantity::counted;
 use vslice_trace::RunDir;
 
 /// How deep below a folder runs are looked for: those of an experiment lie three below `runs`.
@@ -61,11 +62,14 @@ impl Search {
     fn look(&mut self, folder: &Path, depth: usize) -> io::Result<()> {
         for path in directories(folder)? {
             if self.found.paths.len() >= self.runs_max {
-                self.may_be_more(format!("no more than {} runs are listed", self.runs_max));
+                self.may_be_more(format!(
+                    "the list stops at {}",
+                    counted(self.runs_max as u64, "run")
+                ));
                 break;
             }
             if self.directories_left == 0 {
-                self.may_be_more("no more of its directories were looked into".to_owned());
+                self.may_be_more("not all of its directories were searched".to_owned());
                 break;
             }
             self.directories_left -= 1;
@@ -107,15 +111,15 @@ pub fn what_it_is(path: &Path) -> String {
         Ok(data) => data,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return format!(
-                "there is no {shown}; `vslice report runs` lists the runs that `vslice run` left in runs/"
+                "there is no {shown}; `vslice report runs` lists the runs that `vslice run` wrote to runs/"
             );
         }
         Err(error) => return format!("cannot look at {shown}: {error}"),
     };
     if data.is_dir() {
         return format!(
-            "{shown} is a directory without a run: neither it nor what is below it, down to {DEPTH_MAX} \
-             directories, has a run.json, which `vslice run` and `vslice attach` leave there"
+            "{shown} has no run in it: neither it nor any directory up to {DEPTH_MAX} levels below it has \
+             the run.json that `vslice run` and `vslice attach` write"
         );
     }
     let parent = path.parent().map(|parent| match parent.as_os_str().is_empty() {
@@ -124,17 +128,15 @@ pub fn what_it_is(path: &Path) -> String {
     });
     if let Some(run) = parent.filter(|parent| is_run(parent)) {
         return format!(
-            "{shown} is a file of a run: its report is `vslice report {}`",
+            "{shown} is a file of a run: for its report, use `vslice report {}`",
             run.display()
         );
     }
     if path.extension().is_some_and(|extension| extension == "toml") {
-        return format!(
-            "{shown} is a file, and may be a plan: `vslice run {shown}` makes a run of it"
-        );
+        return format!("{shown} is a file and may be a plan: to run it, use `vslice run {shown}`");
     }
     format!(
-        "{shown} is a file, and no run: name the directory that `vslice run` or `vslice attach` left"
+        "{shown} is a file and not a run: name the directory that `vslice run` or `vslice attach` wrote"
     )
 }
 
@@ -161,10 +163,10 @@ mod tests {
         let folder = folder();
         let found = find_within(folder.path(), 1, 100).unwrap();
         assert_eq!(found.paths.len(), 1);
-        assert_eq!(found.incomplete.as_deref(), Some("no more than 1 runs are listed"));
+        assert_eq!(found.incomplete.as_deref(), Some("the list stops at 1 run"));
         let found = find_within(folder.path(), 100, 2).unwrap();
         assert_eq!(names(&found, folder.path()), ["broken", "a-later"]);
-        let told = "no more of its directories were looked into";
+        let told = "not all of its directories were searched";
         assert_eq!(found.incomplete.as_deref(), Some(told));
         let all = find_within(folder.path(), 4, 7).unwrap();
         assert_eq!((all.paths.len(), all.incomplete), (4, None));
@@ -182,14 +184,19 @@ mod tests {
         let folder = folder();
         let said = |name: &str| what_it_is(&folder.path().join(name));
         assert!(said("none").starts_with("there is no "), "{}", said("none"));
-        assert!(said("empty").contains("is a directory without a run"), "{}", said("empty"));
+        assert!(said("empty").contains("has no run in it"), "{}", said("empty"));
         assert!(
-            said("demo-1/run.json").contains("is a file of a run: its report is `vslice report ")
+            said("demo-1/run.json")
+                .contains("is a file of a run: for its report, use `vslice report ")
         );
         fs::write(folder.path().join("mine.toml"), "").unwrap();
-        assert!(said("mine.toml").contains("may be a plan: `vslice run "), "{}", said("mine.toml"));
+        assert!(
+            said("mine.toml").contains("may be a plan: to run it, use `vslice run "),
+            "{}",
+            said("mine.toml")
+        );
         fs::write(folder.path().join("disk.raw"), "").unwrap();
-        assert!(said("disk.raw").contains("is a file, and no run"), "{}", said("disk.raw"));
+        assert!(said("disk.raw").contains("is a file and not a run"), "{}", said("disk.raw"));
         assert!(said("disk.raw/run").starts_with("cannot look at "), "{}", said("disk.raw/run"));
     }
 }

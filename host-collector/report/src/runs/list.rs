@@ -61,7 +61,7 @@ fn kept(run: &RunDir) -> Result<Summary, String> {
     let json: Value = run.read_json("summary.json").map_err(|error| sentence(&error))?;
     match json["schema"].as_str() {
         Some(SUMMARY_SCHEMA) => serde_json::from_value(json)
-            .map_err(|_| format!("its summary.json is not as {SUMMARY_SCHEMA} is now")),
+            .map_err(|_| format!("its summary.json does not match what {SUMMARY_SCHEMA} is today")),
         Some(other) => {
             let other: String = other.chars().take(40).collect();
             Err(format!("its summary.json has schema {other}"))
@@ -149,12 +149,12 @@ mod tests {
         let first = |summary: Summary| figures(summary).first_cause.unwrap();
         let summary = example::waited([45_000_000, 33_000_000, 27_000_000]);
         let told = crate::summary::verdict::verdict(&summary);
-        assert!(told.contains("57 % of the requests' time vm1 vCPU1 was runnable"), "{told}");
+        assert!(told.contains("vm1 vCPU1 waited for a pCPU for 57 % of the time"), "{told}");
         let wait = first(summary);
-        assert_eq!(wait.label, "without a pCPU though runnable, the data there");
+        assert_eq!(wait.label, "waiting for a pCPU after I/O completion");
         assert_eq!(wait.share, 0.5714, "60 of 105");
         let one_part = first(example::waited([45_000_000, 60_000_000, 0]));
-        assert_eq!(one_part.label, "preemption wait, the data there");
+        assert_eq!(one_part.label, "preemption wait after I/O completion");
         let disk = first(example::waited([65_000_000, 33_000_000, 27_000_000]));
         assert_eq!(disk.label, "in the host's disk");
     }
@@ -165,7 +165,7 @@ mod tests {
         summary.classes.p99.unattributable += std::mem::take(&mut summary.classes.p99.count);
         summary.causes.p99.clear();
         let told = crate::summary::verdict::verdict(&summary);
-        assert!(told.contains("Above it, no request could be given to causes"), "{told}");
+        assert!(told.contains("No slower request could be attributed to causes"), "{told}");
         assert_eq!(figures(summary).first_cause, None);
     }
 
@@ -179,7 +179,7 @@ mod tests {
             (r#"{"schema": "vslice.summary/2"}"#, "its summary.json has schema vslice.summary/2"),
             (
                 r#"{"schema": "vslice.summary/3"}"#,
-                "its summary.json is not as vslice.summary/3 is now",
+                "its summary.json does not match what vslice.summary/3 is today",
             ),
             ("{}", "its summary.json has no schema"),
             ("{", "summary.json does not hold the expected JSON"),

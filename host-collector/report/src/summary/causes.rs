@@ -75,7 +75,7 @@ impl Cause {
         Kind::of(self.part)
     }
 
-    /// The cause as it is called on a page: `preemption wait, the data there`.
+    /// The cause as it is called on a page: `preemption wait after I/O completion`.
     #[must_use]
     pub fn label(&self) -> String {
         in_phase(self.part.map_or(IN_DISK, label), Some(self.phase))
@@ -89,8 +89,8 @@ const IN_DISK: &str = "in the host's disk";
 fn in_phase(what: &str, phase: Option<Phase>) -> String {
     match phase {
         Some(Phase::Device) | None => what.to_owned(),
-        Some(Phase::Queued) => format!("{what}, before the host had the I/O"),
-        Some(Phase::Completed) => format!("{what}, the data there"),
+        Some(Phase::Queued) => format!("{what} before I/O submission"),
+        Some(Phase::Completed) => format!("{what} after I/O completion"),
         Some(Phase::Unknown) => format!("{what}, I/O phase unknown"),
     }
 }
@@ -143,7 +143,7 @@ impl Group<'_> {
             (Kind::Device, _) => IN_DISK,
             (Kind::State(part), _) | (_, Some(part)) => label(part),
             (Kind::OnPcpu, None) => label(Part::OnPcpu),
-            (Kind::PcpuWait, None) => "without a pCPU though runnable",
+            (Kind::PcpuWait, None) => "waiting for a pCPU",
         }
     }
 
@@ -269,9 +269,9 @@ mod tests {
             [
                 "in the host's disk",
                 "halt, I/O phase unknown",
-                "on a pCPU, before the host had the I/O",
-                "on a pCPU, the data there",
-                "preemption wait, the data there",
+                "on a pCPU before I/O submission",
+                "on a pCPU after I/O completion",
+                "preemption wait after I/O completion",
             ]
         );
     }

@@ -117,7 +117,7 @@ impl TryFrom<String> for SampledDoing {
         let mut all =
             Reason::ALL.into_iter().map(Doing::Off).chain([Doing::Runnable]).map(SampledDoing);
         all.find(|doing| doing.name() == name)
-            .ok_or_else(|| format!("{name:?} is nothing that a vCPU is seen to do"))
+            .ok_or_else(|| format!("{name:?} is not a state that a sample can show"))
     }
 }
 

@@ -81,19 +81,19 @@ struct Laws {
 impl Laws {
     fn equal(&mut self, what: &str, is: u64, whole: &str, should_be: u64) {
         if is != should_be {
-            self.violations.push(format!("{what} is {is}, {whole} {should_be}"));
+            self.violations.push(format!("{what} is {is}, but {whole} {should_be}"));
         }
     }
 
     fn at_most(&mut self, what: &str, is: u64, limit: &str, most: u64) {
         if is > most {
-            self.violations.push(format!("{what} is {is}, above {limit}, {most}"));
+            self.violations.push(format!("{what} is {is}, more than {limit}, {most}"));
         }
     }
 
     fn share(&mut self, what: &str, share: f64) {
         if !(0.0..=1.0).contains(&share) {
-            self.violations.push(format!("{what} is {share}, which is no share"));
+            self.violations.push(format!("{what} is {share}, which is not a share"));
         }
     }
 
@@ -373,11 +373,11 @@ mod tests {
         );
         has(
             broken(|run| run.classes.p999 = run.classes.all.clone()),
-            "count of p999 is 1999, above that of p99, 19",
+            "count of p999 is 1999, more than that of p99, 19",
         );
         has(
             broken(|run| run.requests.unattributable += 1),
-            "requests.unattributable is 2, its reasons add up to 1",
+            "requests.unattributable is 2, but its reasons add up to 1",
         );
         has(broken(|run| run.requests.count -= 1), "requests.count is");
         has(

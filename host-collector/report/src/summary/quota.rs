@@ -36,7 +36,9 @@ pub(super) fn doubt(summary: &Summary, vcpus: &[(&str, VcpuId)]) -> String {
     match times {
         Some(times) if share(kept_off_ns, wait_ns) >= FELT_SHARE_MIN => {
             let times = if times == 1 { "once".to_owned() } else { format!("{times} times") };
-            format!("; its quota was used up {times} in this run, so some of this may be the quota")
+            format!(
+                "; its CPU quota was used up {times} in this run, so some of this may be throttling"
+            )
         }
         _ => String::new(),
     }

@@ -59,10 +59,10 @@ impl OffReason {
             Reason::HaltUser => "halt in QEMU",
             Reason::VmmLock => "VMM lock",
             Reason::Halt => "halt",
-            Reason::HostFault => "host fault",
+            Reason::HostFault => "host page fault",
             Reason::KvmKernelLock => "KVM kernel lock",
             Reason::IoSubmit => "own disk I/O",
-            Reason::Throttle => "quota used up",
+            Reason::Throttle => "throttled",
             Reason::Timeslice => "timeslice over",
             Reason::PreemptWakeup => "preempted",
             Reason::PreemptRtOrStop => "real-time task",
@@ -87,7 +87,7 @@ impl TryFrom<String> for OffReason {
     fn try_from(name: String) -> Result<OffReason, String> {
         OffReason::all()
             .find(|reason| reason.name() == name)
-            .ok_or_else(|| format!("{name:?} is no reason for being off a pCPU"))
+            .ok_or_else(|| format!("{name:?} is not a reason for being off a pCPU"))
     }
 }
 

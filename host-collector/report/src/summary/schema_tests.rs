@@ -224,45 +224,42 @@ fn every_warning_reads_as_a_sentence() {
         sentences,
         [
             "no request was recorded",
-            "the kernel dropped 1 scheduler event in 1 interval; requests that touch one are \
-             unattributable",
-            "the guests could not record 1 request, in 1 interval; no latency here knows of them",
-            "no event was recorded, only sampled: shares are estimates, lengths and counts of waits \
-             are not known, nor what happened to single requests (not allowed)",
+            "the kernel dropped 1 scheduler event in 1 interval; requests that overlap such a loss are not \
+             attributed to causes",
+            "the guests dropped the records of 1 request in 1 interval; their latencies are missing from \
+             this report",
+            "events were not recorded, only sampled: shares are estimates; lengths and counts of waits, \
+             and causes of single requests, are unknown (not allowed)",
             "the samples of vm1 vCPU0 are biased: they show it running or waiting for 25.0 % of its \
-             time, the kernel counted 50.0 %; does it share the collector's pCPU?",
-            "kvm/kvm_pio is missing: devices have no names",
-            "1 request (50.0 %) could not be given to causes: they are among the latencies, \
-             not in the answer",
-            "no latency is known of 1 request: a guest's clock stepped, or is not known",
+             time, but the kernel counted 50.0 %; does it share the collector's pCPU?",
+            "without kvm/kvm_pio: devices have no names",
+            "1 request (50.0 %) could not be attributed to causes: the latencies include them, the answer \
+             does not",
+            "the latency of 1 request is unknown: a guest's clock stepped, or is unknown",
             "1 request failed, 0 read less than asked for",
-            "of the time of the requests above the 99th percentile, 50.0 % is unknown: another \
-             cause may lie in it",
-            "for 50.0 % of the requests' time, above p99 50.0 %, it is not known how far the host was \
-             with their I/O, so queued, device and completed are of the rest: 1 request (1 whose I/O \
-             was not seen to end)",
-            "the answer rests on 1 request above the 99th percentile: it may be chance",
-            "request times may be off by 1.00 us on the host's clock, which is a lot beside a 99th \
+            "50.0 % of the time of requests above the 99th percentile is unknown and may hide another cause",
+            "the I/O phase is unknown for 50.0 % of the requests' time (50.0 % above p99), so queued, \
+             device and completed cover only the rest: 1 request (1 whose I/O completion was not seen)",
+            "the answer rests on only 1 request above the 99th percentile, so it may be chance",
+            "request times may be off by 1.00 us on the host's clock, which is large compared with a 99th \
              percentile of 2.00 us",
-            "the clock is wrong: the host's I/O of 1 request lies beyond what the guest saw of it, by \
-             up to 1.00 us more than request times may be off",
-            "KVM's offsets of the guests' TSCs contradict the round trips with the guests 1 time, by up to \
-             1.00 us: request times may be off by more than they say",
-            "the host's clock, as KVM told it to the guests, contradicts the round trips with them 1 time, \
-             by up to 1.00 us: request times may be off by more than they say",
-            "the clock is wrong: hogs ran in their guests 1 time that the host had their vCPUs off their \
-             pCPUs, by up to 1.00 us more than request times may be off",
+            "the clock is wrong: the host I/O for 1 request lies outside the request as the guest timed it, by up to 1.00 us more than the stated clock error",
+            "KVM's TSC offsets contradict the clock round trips with the guests 1 time, by up to 1.00 us: \
+             request times may be off by more than stated",
+            "the host's clock, as guests read it through KVM, contradicts the clock round trips with them \
+             1 time, by up to 1.00 us: request times may be off by more than stated",
+            "the clock is wrong: hogs ran 1 time while their vCPUs were off their pCPUs, by up to 1.00 us more than the stated clock error",
             "the clock of vm1 vCPU0 stepped 1 time, or its rate changed; requests at a step are \
              left out",
             "the clocks of vm1 vCPU0 and vCPU1 are at least 15.7 ms apart",
-            "the hog on vm1 vCPU0 never counted: this vCPU was not kept busy",
-            "vslice itself ran where vm1 vCPU0 waited to run, for 50.0 % of its time: so much of its waits \
-             is of being looked at",
-            "vslice's own threads waited 2.90 s of 3.00 s for a pCPU, and a guest that does not hear of it in \
-             time stops its load: give it a pCPU that has room (collector_pcpu), or its control group or \
-             session a larger share",
-            "the quota of vm1 (20.0 ms in every 50.0 ms, /sys/fs/cgroup/vm1) was used up 37 times; \
-             threads were kept off for 1.20 s, all pCPUs together",
+            "the hog on vm1 vCPU0 made no progress, so this vCPU was not kept busy",
+            "vslice itself ran on the pCPU that vm1 vCPU0 waited for, for 50.0 % of its time: that much of \
+             the wait was caused by measuring it",
+            "vslice's own threads waited 2.90 s of 3.00 s for a pCPU, and a guest that does not hear from \
+             it in time stops its load: give vslice a pCPU with room (collector_pcpu), or give its control \
+             group or session a larger share",
+            "the CPU quota of vm1 (20.0 ms per 50.0 ms, /sys/fs/cgroup/vm1) was used up 37 times; its \
+             threads were throttled for 1.20 s, over all pCPUs",
             "vm1: the disk is slow",
         ]
     );

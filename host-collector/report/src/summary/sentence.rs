@@ -99,10 +99,7 @@ impl Told<'_> {
 
     fn device(&self, percent: &str) -> String {
         let disk = self.disk();
-        format!(
-            "{percent} of the requests' time their I/O was in {disk} or its queue{}",
-            self.meanwhile()
-        )
+        format!("the I/O was in {disk} or its queue for {percent} of the time{}", self.meanwhile())
     }
 
     /// What the vCPU mostly did while the device had the I/O: context.
@@ -138,26 +135,25 @@ impl Told<'_> {
             let (least, most) =
                 (whole_percent(self.share(least_ns)), whole_percent(self.share(most_ns)));
             if least == percent {
-                return format!("{percent} of the requests' time {}", first.had_it());
+                return first.had_it(percent);
             }
             let at_least = if least == most { "" } else { "at least " };
-            let mut because = first.had_it_alone();
+            let mut because = first.ran();
             // With several requesters the share is of all of them, and what one thread ran is of one.
             if first.victim != who {
                 because.push_str(&format!(" while {} waited", first.victim));
             }
             return format!(
-                "{percent} of the requests' time {who} was runnable without a pCPU, for {at_least}{least} \
-                 because {because}"
+                "{who} waited for a pCPU for {percent} of the time ({at_least}{least} because {because})"
             );
         }
         let what = match wait.only_part() {
-            Some(Part::PreemptWait) => "was runnable but had lost its pCPU",
-            Some(Part::WakeupDelay) => "had been woken but was not yet on a pCPU",
-            _ => "was runnable without a pCPU",
+            Some(Part::PreemptWait) => "waited for a pCPU after being preempted",
+            Some(Part::WakeupDelay) => "waited for a pCPU after a wakeup",
+            _ => "waited for a pCPU",
         };
         let shared = first.map_or_else(String::new, |first| first.shared(self.class.wait_ns));
-        format!("{percent} of the requests' time {who} {what}{shared}")
+        format!("{who} {what} for {percent} of the time{shared}")
     }
 
     /// Who ran longest while requests waited; nobody, if that was longer. A row may be there for what it
@@ -177,25 +173,27 @@ impl Told<'_> {
 
     fn state(&self, group: &Group<'_>, percent: &str) -> String {
         let who = who(self.summary);
-        let lead = format!("{percent} of the requests' time ");
         if group.kind == Kind::State(Part::Halt) {
             match group.only_phase() {
                 Some(Phase::Completed) => {
                     return format!(
-                        "{lead}the data was there, but {who} was halted: the VMM had not yet told it, or \
-                         told another vCPU"
+                        "{who} was halted for {percent} of the time after the I/O had completed: the VMM \
+                         had not yet notified it, or notified another vCPU"
                     );
                 }
                 Some(Phase::Queued) => {
                     return format!(
-                        "{lead}the VMM had not yet given the I/O to the host; {who} was halted meanwhile"
+                        "the VMM had not yet submitted the I/O to the host for {percent} of the time; \
+                         {who} was halted meanwhile"
                     );
                 }
                 Some(Phase::Unknown | Phase::Device) => {}
                 None => {
-                    let what =
-                        format!("{who} was halted while it was the VMM's or another vCPU's turn");
-                    return format!("{lead}{what}{}", self.when(group));
+                    return format!(
+                        "{who} was halted for {percent} of the time, waiting for the VMM or another \
+                         vCPU{}",
+                        self.when(group)
+                    );
                 }
             }
         }
@@ -203,27 +201,26 @@ impl Told<'_> {
             (Kind::State(part), _) | (_, Some(part)) => was(part),
             (_, None) => was(Part::OnPcpu),
         };
-        format!("{lead}{who} {what}{}", self.when(group))
+        format!("{who} {what} for {percent} of the time{}", self.when(group))
     }
 
     /// How a kind of cause is shared out over the phases.
     fn when(&self, group: &Group<'_>) -> String {
         match group.only_phase() {
-            Some(Phase::Queued) => return ", before the host had the I/O".to_owned(),
-            Some(Phase::Completed) => return ", with the data already there".to_owned(),
+            Some(Phase::Queued) => return ", before the I/O reached the host".to_owned(),
+            Some(Phase::Completed) => return ", after the I/O had completed".to_owned(),
             Some(Phase::Unknown) if self.share(self.io.unknown_ns()) < 1.0 - NEARLY_ALL => {
-                return "; the host's page cache had the data, so no disk has a part in it"
-                    .to_owned();
+                return "; the host's page cache had the data, so no disk was involved".to_owned();
             }
             Some(Phase::Unknown) => {
-                return "; the I/O's phase is not known, so the disk may have been what they waited for"
+                return "; the I/O phase is unknown, so it may have been the disk that they waited for"
                     .to_owned();
             }
             Some(Phase::Device) | None => {}
         }
         let known = [
-            (Phase::Completed, "with the data already there"),
-            (Phase::Queued, "before the host had the I/O"),
+            (Phase::Completed, "after the I/O had completed"),
+            (Phase::Queued, "before it reached the host"),
         ];
         let known = known.map(|(phase, when)| (group.of_phase_ns(phase), when));
         let known = known.iter().filter(|(length_ns, _)| *length_ns > 0);
@@ -242,7 +239,7 @@ impl Told<'_> {
         }
         let percent = whole_percent(unknown);
         format!(
-            "; for {percent} the I/O's phase is not known, so the disk may have been what they waited for"
+            "; for {percent} the I/O phase is unknown, so it may have been the disk that they waited for"
         )
     }
 
@@ -254,8 +251,8 @@ impl Told<'_> {
         }
         let what = group.what();
         let when = match group.only_phase() {
-            Some(Phase::Queued) => " before the host had the I/O",
-            Some(Phase::Completed) => " with the data already there",
+            Some(Phase::Queued) => " before the I/O reached the host",
+            Some(Phase::Completed) => " after the I/O had completed",
             _ => "",
         };
         format!("{percent} {what}{when}")
@@ -273,7 +270,7 @@ impl Told<'_> {
         let percent = whole_percent(self.io.inactivity_share);
         let who = who(self.summary);
         format!(
-            "; {percent} is I/O inactivity: the data was there, and {who} not on a pCPU to take it"
+            "; {percent} is I/O inactivity: the I/O had completed, but {who} was not on a pCPU to handle it"
         )
     }
 }
@@ -288,14 +285,19 @@ struct First<'a> {
 }
 
 impl First<'_> {
-    fn had_it(&self) -> String {
-        let joint = if self.who.is_none() { "while" } else { "but" };
-        format!("{} was runnable {joint} {}", self.victim, self.had_it_alone())
+    /// That it explains a wait that takes `percent` of the requests' time.
+    fn had_it(&self, percent: &str) -> String {
+        let joint = if self.who.is_none() { "while" } else { "because" };
+        format!(
+            "{} waited for a pCPU for {percent} of the time {joint} {}",
+            self.victim,
+            self.ran()
+        )
     }
 
-    fn had_it_alone(&self) -> String {
+    fn ran(&self) -> String {
         let idle = || "its pCPU was idle".to_owned();
-        self.who.map_or_else(idle, |(name, pcpu)| format!("{name} had {pcpu}"))
+        self.who.map_or_else(idle, |(name, pcpu)| format!("{name} was running on {pcpu}"))
     }
 
     /// How a wait that no one thread explains was shared out, if anybody had much of it.
@@ -306,8 +308,8 @@ impl First<'_> {
         }
         let percent = whole_percent(share);
         match self.who {
-            Some((name, _)) => format!(" ({name} ran for {percent} of the waits)"),
-            None => format!(" (its pCPU was idle for {percent} of the waits)"),
+            Some((name, _)) => format!(" ({name} ran during {percent} of the waits)"),
+            None => format!(" (its pCPU was idle during {percent} of the waits)"),
         }
     }
 }
@@ -315,18 +317,18 @@ impl First<'_> {
 fn was(part: Part) -> &'static str {
     match part {
         Part::OnPcpu => "was on a pCPU (in the guest, in KVM or in the VMM)",
-        Part::PreemptWait => "was runnable but had lost its pCPU",
-        Part::WakeupDelay => "had been woken but was not yet on a pCPU",
-        Part::Guest => "was on a pCPU, in the guest",
-        Part::Kvm => "was on a pCPU, in KVM",
-        Part::VmmUser => "was on a pCPU, in the VMM",
-        Part::Throttled => "was kept off its pCPU by a quota",
-        Part::BqlWait => "slept on QEMU's big lock",
-        Part::LockWait => "slept on a lock of the VMM",
-        Part::HostFault => "waited for memory of the host",
-        Part::IoSubmit => "waited for disk I/O that it did itself",
+        Part::PreemptWait => "waited for a pCPU after being preempted",
+        Part::WakeupDelay => "waited for a pCPU after a wakeup",
+        Part::Guest => "was running in the guest",
+        Part::Kvm => "was running in KVM",
+        Part::VmmUser => "was running in the VMM",
+        Part::Throttled => "was throttled (its CPU quota was used up)",
+        Part::BqlWait => "waited for QEMU's big lock",
+        Part::LockWait => "waited for a VMM lock",
+        Part::HostFault => "waited for a host page fault",
+        Part::IoSubmit => "waited for disk I/O of its own thread",
         Part::Halt => "was halted (the guest was idle)",
-        Part::OtherSleep => "slept somewhere else in the host's kernel",
-        Part::Unknown => "did what is not known",
+        Part::OtherSleep => "slept elsewhere in the host kernel",
+        Part::Unknown => "was in an unknown state",
     }
 }

@@ -40,7 +40,7 @@ impl Engagement {
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
-            Engagement::Whole => "doorbells woke the iothreads, and they the vCPUs",
+            Engagement::Whole => "doorbells woke the iothreads, and the iothreads woke the vCPUs",
             Engagement::SubmissionOnly => {
                 "doorbells woke the iothreads, and the main loop raised the interrupts"
             }

@@ -48,7 +48,7 @@ pub fn verdict(summary: &Summary) -> String {
     }
     let unplaced = summary.requests.unattributable_by.unplaced();
     if summary.requests.count == unplaced {
-        return "No request has a place on the host's clock, so there is no latency to explain."
+        return "No request could be placed on the host's clock, so there is no latency to explain."
             .to_owned();
     }
     let opening = format!("99th percentile: {}.", known_duration(summary.latency_ns.p99));
@@ -57,17 +57,18 @@ pub fn verdict(summary: &Summary) -> String {
     }
     if let Some(told) = asked(summary) {
         let which = match told.class.threshold_ns {
-            Some(_) => "Above it",
-            None => "No request was slower than that. Over all of them",
+            Some(_) => "In slower requests",
+            None => "No request was slower. Over all requests",
         };
         return format!("{opening} {which}, {}{}", told.because(), left_out(told.class));
     }
     if summary.classes.p99.unattributable > 0 {
-        let lost = "no request could be given to causes: they touch losses or lie outside of what \
-                    was recorded";
-        return format!("{opening} Above it, {lost}.");
+        return format!(
+            "{opening} No slower request could be attributed to causes: they overlap losses or lie outside \
+             the recording."
+        );
     }
-    format!("{opening} No request at all could be given to causes.")
+    format!("{opening} No request could be attributed to causes.")
 }
 
 /// The class that the answer is about: the slow requests, or all of them where none is slower than the
@@ -98,7 +99,7 @@ const NO_REQUESTS: &str = "No request was recorded, so there is no latency to ex
 fn without_requests(summary: &Summary) -> String {
     if !summary.vcpus.is_empty() && summary.vcpus.iter().all(has_not_moved) {
         return format!(
-            "{NO_REQUESTS} No vCPU came onto a pCPU or left one: the VM was stopped or paused, or nothing \
+            "{NO_REQUESTS} No vCPU was ever scheduled in or out: the VM was stopped or paused, or nothing \
              woke it."
         );
     }
@@ -117,13 +118,13 @@ fn without_requests(summary: &Summary) -> String {
     let what = match keeper {
         Keeper::RunDelay => {
             let quota = quota::doubt(summary, &[(&vcpu.vm, vcpu.vcpu)]);
-            format!("waited for a pCPU most, {percent} of its time{}{quota}", while_ran(vcpu))
+            format!("waited most for a pCPU: {percent} of its time{}{quota}", while_ran(vcpu))
         }
         Keeper::Off(reason) => {
-            format!("was kept from its work most, {percent} of its time ({})", reason.label())
+            format!("was held up most: {percent} of its time ({})", reason.label())
         }
     };
-    format!("{NO_REQUESTS} Of the vCPUs {} {} {what}.", vcpu.vm, vcpu.vcpu)
+    format!("{NO_REQUESTS} Of all vCPUs, {} {} {what}.", vcpu.vm, vcpu.vcpu)
 }
 
 /// The same without events: the vCPU that waited most for a pCPU, by the kernel's totals.
@@ -134,8 +135,8 @@ fn without_requests_and_events(summary: &Summary) -> String {
         return NO_REQUESTS.to_owned();
     };
     format!(
-        "{NO_REQUESTS} Of the vCPUs {} {} waited for a pCPU most, {} of its time; who ran there meanwhile was \
-         not recorded.",
+        "{NO_REQUESTS} Of all vCPUs, {} {} waited most for a pCPU: {} of its time; what ran there \
+         meanwhile was not recorded.",
         row.vm,
         row.vcpu,
         percent(waited(&row))
@@ -164,11 +165,11 @@ fn while_ran(vcpu: &Vcpu) -> String {
     let first = vcpu.antagonists.first().filter(|first| first.share > idle_share);
     match first {
         Some(first) if first.share >= DOMINANT_SHARE => {
-            format!(", mostly while {} ran there", first.thread.name)
+            format!(", mostly while {} was running there", first.thread.name)
         }
         Some(first) if first.share >= NAMED_SHARE => {
             let share = whole_percent(first.share);
-            format!(", for {share} of that while {} ran there", first.thread.name)
+            format!(", {share} of it while {} was running there", first.thread.name)
         }
         _ => String::new(),
     }
@@ -185,7 +186,7 @@ fn without_events(summary: &Summary) -> String {
         let (on, waiting) = (of_time(row.on_pcpu_ns), of_time(row.run_delay_ns));
         let _ = write!(
             text,
-            " In the whole run {} {} was on a pCPU for {on} of the time and waited for one for \
+            " Over the whole run, {} {} was on a pCPU for {on} of the time and waited for one for \
              {waiting}",
             row.vm, row.vcpu
         );
@@ -201,7 +202,7 @@ fn without_events(summary: &Summary) -> String {
             })
             .collect();
         if !named.is_empty() {
-            let _ = write!(text, "; asleep, sampled: {}", named.join(", "));
+            let _ = write!(text, "; sampled reasons for sleeping: {}", named.join(", "));
         }
         text.push('.');
     }
@@ -211,8 +212,8 @@ fn without_events(summary: &Summary) -> String {
 fn left_out(class: &Class) -> String {
     match class.unattributable {
         0 => ".".to_owned(),
-        1 => ". One more request there could not be given to causes.".to_owned(),
-        more => format!(". {more} more requests there could not be given to causes."),
+        1 => ". One more such request could not be attributed to causes.".to_owned(),
+        more => format!(". {more} more such requests could not be attributed to causes."),
     }
 }
 
@@ -249,10 +250,10 @@ pub fn label(part: Part) -> &'static str {
         Part::Guest => "in the guest",
         Part::Kvm => "in KVM",
         Part::VmmUser => "in the VMM",
-        Part::Throttled => "quota used up",
+        Part::Throttled => "throttled",
         Part::BqlWait => "BQL wait",
         Part::LockWait => "lock wait",
-        Part::HostFault => "host fault",
+        Part::HostFault => "host page fault",
         Part::IoSubmit => "own disk I/O",
         Part::Halt => "halt",
         Part::OtherSleep => "other sleep",

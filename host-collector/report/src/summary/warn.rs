@@ -320,9 +320,9 @@ mod tests {
         let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
         assert_eq!(
             warning.to_string(),
-            "for 57.0 % of the requests' time, above p99 8.6 %, it is not known how far the host was with \
-             their I/O, so queued, device and completed are of the rest: 1,158 requests (1,158 whose I/O \
-             was not seen to end); this host's kernel hides from tracing what is done while these have a \
+            "the I/O phase is unknown for 57.0 % of the requests' time (8.6 % above p99), so queued, \
+             device and completed cover only the rest: 1,158 requests (1,158 whose I/O completion was not \
+             seen); the kernel of this host hides from tracing whatever happens while these tasks are on a \
              pCPU: idle on pCPU0 (71 times)"
         );
     }

@@ -239,29 +239,29 @@ impl fmt::Display for Warning {
         let text = match self {
             Warning::NoRequests => "no request was recorded".to_owned(),
             Warning::LostRecords { records, intervals } => format!(
-                "the kernel dropped {} in {}; requests that touch one are unattributable",
+                "the kernel dropped {} in {}; requests that overlap such a loss are not attributed to causes",
                 counted(*records, "scheduler event"),
                 counted(*intervals, "interval")
             ),
             Warning::DroppedRequests { count: dropped, intervals } => format!(
-                "the guests could not record {}, in {}; no latency here knows of them",
+                "the guests dropped the records of {} in {}; their latencies are missing from this report",
                 counted(*dropped, "request"),
                 counted(*intervals, "interval")
             ),
             Warning::NotRecorded { level, reason } => {
-                format!("no event was recorded{} ({reason})", instead(*level))
+                format!("events were not recorded{} ({reason})", instead(*level))
             }
             Warning::SampleBias { vm, vcpu, sampled, counted } => {
                 biased(vm, *vcpu, *sampled, *counted)
             }
-            Warning::MissingEvidence { name, costs } => format!("{name} is missing: {costs}"),
+            Warning::MissingEvidence { name, costs } => format!("without {name}: {costs}"),
             Warning::Unattributable { count: requests, share } => format!(
-                "{} ({}) could not be given to causes: they are among the latencies, not in the answer",
+                "{} ({}) could not be attributed to causes: the latencies include them, the answer does not",
                 counted(*requests, "request"),
                 percent(*share)
             ),
             Warning::Unplaced { count } => format!(
-                "no latency is known of {}: a guest's clock stepped, or is not known",
+                "the latency of {} is unknown: a guest's clock stepped, or is unknown",
                 counted(*count, "request")
             ),
             Warning::FailedRequests { errors, short } => {
@@ -269,7 +269,7 @@ impl fmt::Display for Warning {
                 format!("{errors} failed, {short} read less than asked for")
             }
             Warning::UnknownTail { share } => format!(
-                "of the time of the requests above the 99th percentile, {} is unknown: another cause may lie in it",
+                "{} of the time of requests above the 99th percentile is unknown and may hide another cause",
                 percent(*share)
             ),
             Warning::UnknownPhases { share, p99_share, requests, by, hidden } => {
@@ -296,8 +296,8 @@ impl fmt::Display for Warning {
                 let quota = quota(*quota_ns, *period_ns);
                 let (times, kept_off) = (counted(*count, "time"), duration(*throttled_ns));
                 format!(
-                    "the quota of {vm} ({quota}, {group}) was used up {times}; threads were kept off \
-                     for {kept_off}, all pCPUs together"
+                    "the CPU quota of {vm} ({quota}, {group}) was used up {times}; its threads were \
+                     throttled for {kept_off}, over all pCPUs"
                 )
             }
             Warning::Notice { text } => text.clone(),
@@ -328,13 +328,13 @@ fn unknown_phases(
         [] => String::new(),
         _ if by.unfinished == 0 => String::new(),
         _ => format!(
-            "; this host's kernel hides from tracing what is done while these have a pCPU: {}",
+            "; the kernel of this host hides from tracing whatever happens while these tasks are on a pCPU: {}",
             named.join(", ")
         ),
     };
     format!(
-        "for {} of the requests' time, above p99 {}, it is not known how far the host was with their I/O, so \
-         queued, device and completed are of the rest: {} ({}){hidden}",
+        "the I/O phase is unknown for {} of the requests' time ({} above p99), so queued, device and \
+         completed cover only the rest: {} ({}){hidden}",
         percent(share),
         percent(p99_share),
         counted(requests, "request"),
@@ -345,25 +345,25 @@ fn unknown_phases(
 fn thin_tail(class: &str, count: u64) -> String {
     let requests = counted(count, "request");
     let which = if class == "all" { "in all" } else { "above the 99th percentile" };
-    format!("the answer rests on {requests} {which}: it may be chance")
+    format!("the answer rests on only {requests} {which}, so it may be chance")
 }
 
 fn idle_hog(vm: &str, vcpu: VcpuId) -> String {
-    format!("the hog on {vm} {vcpu} never counted: this vCPU was not kept busy")
+    format!("the hog on {vm} {vcpu} made no progress, so this vCPU was not kept busy")
 }
 
 fn collector_ran(vm: &str, vcpu: VcpuId, share: f64) -> String {
     format!(
-        "vslice itself ran where {vm} {vcpu} waited to run, for {} of its time: so much of its waits is of \
-         being looked at",
+        "vslice itself ran on the pCPU that {vm} {vcpu} waited for, for {} of its time: that much of the \
+         wait was caused by measuring it",
         percent(share)
     )
 }
 
 fn kvm_violated(count: u64, worst_ns: u64) -> String {
     format!(
-        "KVM's offsets of the guests' TSCs contradict the round trips with the guests {}, by up to {}: \
-         request times may be off by more than they say",
+        "KVM's TSC offsets contradict the clock round trips with the guests {}, by up to {}: request times \
+         may be off by more than stated",
         counted(count, "time"),
         duration(worst_ns)
     )
@@ -371,8 +371,8 @@ fn kvm_violated(count: u64, worst_ns: u64) -> String {
 
 fn ptp_violated(count: u64, worst_ns: u64) -> String {
     format!(
-        "the host's clock, as KVM told it to the guests, contradicts the round trips with them {}, by up \
-         to {}: request times may be off by more than they say",
+        "the host's clock, as guests read it through KVM, contradicts the clock round trips with them {}, \
+         by up to {}: request times may be off by more than stated",
         counted(count, "time"),
         duration(worst_ns)
     )
@@ -380,8 +380,7 @@ fn ptp_violated(count: u64, worst_ns: u64) -> String {
 
 fn hogs_violated(count: u64, worst_ns: u64) -> String {
     format!(
-        "the clock is wrong: hogs ran in their guests {} that the host had their vCPUs off their pCPUs, by \
-         up to {} more than request times may be off",
+        "the clock is wrong: hogs ran {} while their vCPUs were off their pCPUs, by up to {} more than the stated clock error",
         counted(count, "time"),
         duration(worst_ns)
     )
@@ -389,8 +388,8 @@ fn hogs_violated(count: u64, worst_ns: u64) -> String {
 
 fn biased(vm: &str, vcpu: VcpuId, sampled: f64, counted: f64) -> String {
     format!(
-        "the samples of {vm} {vcpu} are biased: they show it running or waiting for {} of its time, the \
-         kernel counted {}; does it share the collector's pCPU?",
+        "the samples of {vm} {vcpu} are biased: they show it running or waiting for {} of its time, but \
+         the kernel counted {}; does it share the collector's pCPU?",
         percent(sampled),
         percent(counted)
     )
@@ -403,8 +402,8 @@ fn apart(vm: &str, vcpu: VcpuId, other_vcpu: VcpuId, apart_ns: u64) -> String {
 
 fn coarse(bound_ns: u64, p99_ns: u64) -> String {
     format!(
-        "request times may be off by {} on the host's clock, which is a lot beside a 99th percentile \
-         of {}",
+        "request times may be off by {} on the host's clock, which is large compared with a 99th \
+         percentile of {}",
         duration(bound_ns),
         duration(p99_ns)
     )
@@ -412,8 +411,7 @@ fn coarse(bound_ns: u64, p99_ns: u64) -> String {
 
 fn violated(count: u64, worst_ns: u64) -> String {
     format!(
-        "the clock is wrong: the host's I/O of {} lies beyond what the guest saw of it, by up to {} \
-         more than request times may be off",
+        "the clock is wrong: the host I/O for {} lies outside the request as the guest timed it, by up to {} more than the stated clock error",
         counted(count, "request"),
         duration(worst_ns)
     )
@@ -430,9 +428,9 @@ fn stepped(vm: &str, vcpu: VcpuId, count: u64, step_ns: u64) -> String {
 
 fn collector_waited(waited_ns: u64, measured_ns: u64) -> String {
     format!(
-        "vslice's own threads waited {} of {} for a pCPU, and a guest that does not hear of it in time \
-         stops its load: give it a pCPU that has room (collector_pcpu), or its control group or session \
-         a larger share",
+        "vslice's own threads waited {} of {} for a pCPU, and a guest that does not hear from it in time \
+         stops its load: give vslice a pCPU with room (collector_pcpu), or give its control group or \
+         session a larger share",
         duration(waited_ns),
         duration(measured_ns)
     )
@@ -442,7 +440,7 @@ fn collector_waited(waited_ns: u64, measured_ns: u64) -> String {
 fn quota(quota_ns: Option<u64>, period_ns: Option<u64>) -> String {
     match (quota_ns, period_ns) {
         (Some(quota_ns), Some(period_ns)) => {
-            format!("{} in every {}", duration(quota_ns), duration(period_ns))
+            format!("{} per {}", duration(quota_ns), duration(period_ns))
         }
         _ => "set during the run".to_owned(),
     }
@@ -452,12 +450,12 @@ fn quota(quota_ns: Option<u64>, period_ns: Option<u64>) -> String {
 fn instead(level: EvidenceLevel) -> &'static str {
     match level {
         EvidenceLevel::Totals => {
-            " and nothing sampled: there are totals of the vCPUs' threads, no reasons, and nothing is \
-             known of single requests"
+            "and nothing was sampled: there are only totals of the vCPU threads; reasons, and causes of \
+             single requests, are unknown"
         }
         EvidenceLevel::Sampled | EvidenceLevel::Recorded => {
-            ", only sampled: shares are estimates, lengths and counts of waits are not known, nor \
-             what happened to single requests"
+            ", only sampled: shares are estimates; lengths and counts of waits, and causes of single \
+             requests, are unknown"
         }
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn worst(page: &mut Page, summary: &Summary) {
     if summary.worst.is_empty() {
         return;
     }
-    page.heading("Slowest requests", "offset since submission, length, what the vCPU's thread did");
+    page.heading("Slowest requests", "time since submission, duration, what the vCPU thread did");
     for (index, request) in summary.worst.iter().enumerate() {
         let lead = format!("  {}. ", index + 1);
         page.paragraph(&lead, &heading(request), Tone::Strong);
@@ -45,7 +45,7 @@ fn heading(request: &WorstRequest) -> String {
     let vm = shorten(&request.vm, NAME_CHARS_MAX);
     let attribution = match request.attribution {
         AttributionName::Attributed => "",
-        AttributionName::Lost => " (unattributable: it touches lost records)",
+        AttributionName::Lost => " (unattributable: it overlaps lost records)",
         AttributionName::Moved => " (unattributable: its thread moved between vCPUs)",
         AttributionName::NotRecorded => " (unattributable: not all of it was recorded)",
     };
@@ -106,7 +106,7 @@ fn chain(page: &mut Page, request: &WorstRequest, spans_max: usize) {
     shorter(page, &mut passed_over);
     marks.for_each(|(offset_ns, text)| mark(page, offset_ns, text));
     if request.chain_cut_count > 0 {
-        let cut = format!("and {} more spans that were not kept", count(request.chain_cut_count));
+        let cut = format!("and {} more spans, which were not kept", count(request.chain_cut_count));
         page.paragraph(&" ".repeat(LEAD_WIDTH), &cut, Tone::Dim);
     }
 }
@@ -171,31 +171,31 @@ fn sentence(span: &ChainSpan) -> String {
             None => format!("on {pcpu}"),
         },
         Part::PreemptWait => match (antagonists(span), idle(span)) {
-            (None, None) => format!("preempted on {pcpu}, by whom is not known"),
+            (None, None) => format!("preempted on {pcpu} by an unknown thread"),
             (None, Some(idle)) => format!("runnable, while {pcpu} was {idle}"),
             (Some(ran), None) => format!("preempted on {pcpu} by {ran}"),
             (Some(ran), Some(idle)) => format!("preempted on {pcpu} by {ran}; {idle}"),
         },
         Part::WakeupDelay => match (antagonists(span), idle(span)) {
-            (None, None) => format!("woken, on its way to {pcpu}"),
-            (None, Some(idle)) => format!("woken for {pcpu}, which was {idle}"),
-            (Some(ran), None) => format!("woken for {pcpu}, where {ran} ran"),
-            (Some(ran), Some(idle)) => format!("woken for {pcpu}, where {ran} ran; {idle}"),
-        },
-        Part::Throttled => format!("kept off {pcpu}: its quota was used up"),
-        Part::BqlWait => locked("asleep on QEMU's big lock", span),
-        Part::LockWait => locked("asleep on a lock of the VMM", span),
-        Part::HostFault => asleep("waiting for memory of the host", span),
-        Part::IoSubmit => asleep("waiting for disk I/O of its own", span),
-        Part::Halt => asleep("halted, the guest was idle", span),
-        Part::OtherSleep => asleep("asleep in the host's kernel", span),
-        Part::Unknown => match span.why_unknown {
-            Some(WhyUnknown::NoRule) => asleep("asleep, no rule says what for", span),
-            Some(WhyUnknown::NoStack) => asleep("asleep, no stack says where", span),
-            Some(WhyUnknown::Lost) => "unknown: records were lost".to_owned(),
-            Some(WhyUnknown::NotYetSeen) => {
-                "unknown: nothing was seen of the thread yet".to_owned()
+            (None, None) => format!("woken, waiting for {pcpu}"),
+            (None, Some(idle)) => format!("woken, waiting for {pcpu}, which was {idle}"),
+            (Some(ran), None) => format!("woken, waiting for {pcpu}, where {ran} ran"),
+            (Some(ran), Some(idle)) => {
+                format!("woken, waiting for {pcpu}, where {ran} ran; {idle}")
             }
+        },
+        Part::Throttled => format!("throttled on {pcpu}: its CPU quota was used up"),
+        Part::BqlWait => locked("blocked on QEMU's big lock", span),
+        Part::LockWait => locked("blocked on a VMM lock", span),
+        Part::HostFault => asleep("waiting for a host page fault", span),
+        Part::IoSubmit => asleep("waiting for its own disk I/O", span),
+        Part::Halt => asleep("halted, the guest was idle", span),
+        Part::OtherSleep => asleep("asleep in the host kernel", span),
+        Part::Unknown => match span.why_unknown {
+            Some(WhyUnknown::NoRule) => asleep("asleep, for an unknown reason", span),
+            Some(WhyUnknown::NoStack) => asleep("asleep, no stack was recorded", span),
+            Some(WhyUnknown::Lost) => "unknown: records were lost".to_owned(),
+            Some(WhyUnknown::NotYetSeen) => "unknown: the thread had not been seen yet".to_owned(),
             Some(WhyUnknown::Ended) => "the thread had ended".to_owned(),
             None => "unknown".to_owned(),
         },
@@ -210,7 +210,7 @@ fn split_up(split: StaySplit, length_ns: u64) -> String {
         (guest_ns, "in the guest"),
         (kvm_ns, "in KVM"),
         (vmm_ns, "in the VMM"),
-        (length_ns.saturating_sub(told_ns), "not recorded where"),
+        (length_ns.saturating_sub(told_ns), "unrecorded"),
     ];
     let spent = places.into_iter().filter(|(spent_ns, _)| *spent_ns > 0);
     let mut text: Vec<String> =
@@ -245,7 +245,7 @@ fn locked(what: &str, span: &ChainSpan) -> String {
         sentence.push_str(&format!(" at {address:#x}"));
     }
     if let Some(device) = &span.device {
-        sentence.push_str(&format!(" for {}", shorten(device, NAME_CHARS_MAX)));
+        sentence.push_str(&format!(", accessing {}", shorten(device, NAME_CHARS_MAX)));
     }
     if let Some(waker) = &span.waker {
         sentence.push_str(&format!(", released by {}", name(waker)));

@@ -21,10 +21,10 @@ pub(super) fn clock(page: &mut Page, summary: &Summary) {
     };
     let exchanges = sum(clock.vcpus.iter().map(|vcpu| vcpu.exchanges));
     let bound = match clock.bound_ns {
-        Some(bound_ns) => format!("request times are within {} of the host's", duration(bound_ns)),
-        None => "no request to place".to_owned(),
+        Some(bound_ns) => format!("request times are accurate to within {}", duration(bound_ns)),
+        None => "no request to place on the host's clock".to_owned(),
     };
-    let maps = counted(clock.vcpus.len() as u64, "map");
+    let maps = counted(clock.vcpus.len() as u64, "clock map");
     let (verdict, check, tone) = check(clock);
     let (kvm, ptp, hogs) = (clock.kvm_check(), clock.ptp_check(), clock.hog_check());
     let verdict = match verdict {
@@ -34,10 +34,10 @@ pub(super) fn clock(page: &mut Page, summary: &Summary) {
     };
     let stays = match sum(clock.vcpus.iter().map(|vcpu| vcpu.stays)) {
         0 => String::new(),
-        stays => format!(" and {}", counted(stays, "hog stay")),
+        stays => format!(" and {}", counted(stays, "hog timeslice")),
     };
     let text = format!(
-        "{verdict}, {method}: {bound}; {maps} from {}{stays}; {check}",
+        "{verdict} ({method}): {bound}; {maps} from {}{stays}; {check}",
         counted(exchanges, "round trip")
     );
     page.paragraph("Clock     ", &text, tone);
@@ -58,7 +58,11 @@ pub(super) fn clock(page: &mut Page, summary: &Summary) {
     let mut shown_count = 0;
     for (vcpu, cut) in cuts.take(CUTS_SHOWN_MAX) {
         let vm = shorten(&vcpu.vm, NAME_CHARS_MAX);
-        page.paragraph(INDENT, &format!("{vm} {} {}", vcpu.vcpu, step(cut)), Tone::Alarm);
+        page.paragraph(
+            INDENT,
+            &format!("the clock of {vm} {} {}", vcpu.vcpu, step(cut)),
+            Tone::Alarm,
+        );
         shown_count += 1;
     }
     if cut_count > shown_count {
@@ -73,16 +77,15 @@ const NOT_CHECKED: &str = "not checked";
 
 /// What the hogs say of when the host had their vCPUs off their pCPUs.
 fn told_by_hogs(hogs: HogCheck) -> (String, Tone) {
-    let absences = counted(hogs.absences, "time");
+    let absences = counted(hogs.absences, "interval");
     if hogs.violations == 0 {
-        let text =
-            format!("hogs missed each of the {absences} that their vCPUs were off their pCPUs");
+        let text = format!("no hog ran during the {absences} in which its vCPU was off its pCPU");
         return (text, Tone::Plain);
     }
     let (violations, worst) = (count(hogs.violations), duration(hogs.worst_ns));
     let text = format!(
-        "hogs ran in {violations} of the {absences} that their vCPUs were off their pCPUs, by up to \
-         {worst} more than times may be off"
+        "hogs ran during {violations} of the {absences} in which their vCPUs were off their pCPUs, by up \
+         to {worst} more than the clock error allows"
     );
     (text, Tone::Alarm)
 }
@@ -91,14 +94,12 @@ fn told_by_hogs(hogs: HogCheck) -> (String, Tone) {
 fn told_by_kvm(kvm: WordCheck) -> (String, Tone) {
     let readings = counted(kvm.readings, "time");
     if kvm.violations == 0 {
-        let text =
-            format!("KVM's word of the guests' TSCs was asked {readings} and lies within them");
+        let text = format!("KVM's TSC offsets were read {readings} and agree with the round trips");
         return (text, Tone::Plain);
     }
     let (violations, worst) = (counted(kvm.violations, "time"), duration(kvm.worst_ns));
     let text = format!(
-        "KVM's word of the guests' TSCs was asked {readings} and {violations} lies beyond what \
-         round trips allow, by up to {worst}"
+        "KVM's TSC offsets were read {readings} and contradict the round trips {violations}, by up to {worst}"
     );
     (text, Tone::Alarm)
 }
@@ -107,13 +108,15 @@ fn told_by_kvm(kvm: WordCheck) -> (String, Tone) {
 fn told_to_guests(ptp: WordCheck) -> (String, Tone) {
     let readings = counted(ptp.readings, "time");
     if ptp.violations == 0 {
-        let text = format!("KVM told the guests the host's clock {readings}, within them");
+        let text = format!(
+            "guests read the host's clock through KVM {readings}, in agreement with the round trips"
+        );
         return (text, Tone::Plain);
     }
     let (violations, worst) = (counted(ptp.violations, "time"), duration(ptp.worst_ns));
     let text = format!(
-        "KVM told the guests the host's clock {readings}, and {violations} beyond what round trips \
-         allow, by up to {worst}"
+        "guests read the host's clock through KVM {readings}, and it contradicted the round trips \
+         {violations}, by up to {worst}"
     );
     (text, Tone::Alarm)
 }
@@ -123,23 +126,23 @@ fn check(clock: &Clock) -> (&'static str, String, Tone) {
     let check = clock.check;
     let unseen = match check.unseen {
         0 => String::new(),
-        unseen => format!("; that of {} more was not seen", count(unseen)),
+        unseen => format!("; none was seen for {} more", count(unseen)),
     };
     let requests = counted(check.requests, "request");
     if check.violations > 0 {
         let (violations, worst) = (count(check.violations), duration(check.worst_ns));
         let text = format!(
-            "the host's I/O of {violations} of {requests} lies beyond them, by up to {worst} more than \
+            "the host I/O for {violations} of {requests} lies outside them by up to {worst} more than \
              that{unseen}"
         );
         (VIOLATED, text, Tone::Alarm)
     } else if check.requests > 0 {
-        (OK, format!("the host's I/O of {requests} lies within them{unseen}"), Tone::Plain)
+        (OK, format!("the host I/O for {requests} lies within them{unseen}"), Tone::Plain)
     } else if check.unseen > 0 {
         let requests = counted(check.unseen, "request");
         (NOT_CHECKED, format!("no host I/O was seen near any of {requests}"), Tone::Alarm)
     } else {
-        (NOT_CHECKED, "no host I/O that could contradict it".to_owned(), Tone::Plain)
+        (NOT_CHECKED, "there is no host I/O to check it against".to_owned(), Tone::Plain)
     }
 }
 

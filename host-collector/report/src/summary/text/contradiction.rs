@@ -13,8 +13,8 @@ pub(super) fn contradiction(
     (laws_max, lines_max): (usize, usize),
 ) -> bool {
     let Err(inconsistent) = laws::check(summary) else { return false };
-    let text = "this report contradicts itself, so none of it is to be believed. That is a fault of vslice: \
-                please report it, with the run directory.";
+    let text = "this report contradicts itself, so do not trust any of it. This is a bug in vslice: please \
+                report it, with the run directory.";
     page.paragraph("INCONSISTENT: ", text, Tone::Alarm);
     let violations = &inconsistent.violations;
     for violation in violations.iter().take(laws_max) {
@@ -22,7 +22,7 @@ pub(super) fn contradiction(
     }
     let more = violations.len().saturating_sub(laws_max);
     if more > 0 {
-        let text = format!("and {} more: --full has them all", count(more as u64));
+        let text = format!("and {} more: --full shows them all", count(more as u64));
         page.paragraph("  ", &text, Tone::Plain);
     }
     true

@@ -14,7 +14,7 @@ pub(super) fn exits(page: &mut Page, summary: &Summary) {
     if summary.exits.is_empty() {
         return;
     }
-    let note = "until the guest is entered again; KVM_EXIT and restart: from KVM to the VMM";
+    let note = "time until the guest is entered again; KVM_EXIT_* and restart: from KVM to the VMM";
     page.heading("Exits", note);
     let mut table = Table::new("ll r r r r rrr");
     let columns = ["", "reason", "count", "total", "mean", "max", "in KVM", "in VMM", "off pCPU"];
@@ -72,8 +72,8 @@ fn cost(summary: &Summary) -> String {
     };
     let (hardware, userspace) = (of_kind(ExitKind::Hardware), of_kind(ExitKind::Userspace));
     format!(
-        "{} from the guest, {} from KVM to the VMM; they cost {} of the {}, made on the vCPUs' own \
-         time",
+        "{} from the guest, {} from KVM to the VMM; recording them took {} of the {}, written on the \
+         vCPUs' own time",
         counted(hardware, "exit"),
         count(userspace),
         count(summary.cost.kvm_events),

@@ -123,7 +123,7 @@ fn status(page: &mut Page, summary: &Summary, style: Style) {
     let tone = if is_partial { Tone::Alarm } else { Tone::Plain };
     page.short_paragraph("", &text, tone, lines(STATUS_LINES_MAX, style));
     if let RunStatus::Partial { reason } = &summary.status {
-        let text = format!("it ended early: {reason}");
+        let text = format!("the run ended early: {reason}");
         page.short_paragraph("  ", &text, Tone::Alarm, lines(REASON_LINES_MAX, style));
     }
 }
@@ -165,12 +165,12 @@ fn losses(summary: &Summary) -> String {
         words.push(format!("{} dropped", counted(dropped, "request")));
     }
     if let Some(sampled) = summary.sampled.as_ref().filter(|sampled| sampled.gap_rounds > 0) {
-        words.push(format!("{} of samples left out", counted(sampled.gap_rounds, "round")));
+        words.push(format!("{} missed", counted(sampled.gap_rounds, "sampling round")));
     }
     match summary.status {
         _ if !words.is_empty() => words.join(", "),
         RunStatus::Complete => "nothing lost".to_owned(),
-        RunStatus::Partial { .. } => "no loss was told of until it ended".to_owned(),
+        RunStatus::Partial { .. } => "no loss reported before it ended".to_owned(),
     }
 }
 
@@ -182,7 +182,7 @@ fn latency(page: &mut Page, summary: &Summary) {
         note.push_str(&format!(", {rate} IOPS, {bytes} in {}", duration(elapsed_ns)));
     }
     if requests.unattributable > 0 && summary.evidence.level == EvidenceLevel::Recorded {
-        note.push_str(&format!("; {} not given to causes", count(requests.unattributable)));
+        note.push_str(&format!("; {} not attributed to causes", count(requests.unattributable)));
     }
     page.heading("Latency", &note);
     tables::percentiles(page, summary);
@@ -245,7 +245,7 @@ fn who(page: &mut Page, summary: &Summary, rows_max: usize) {
     let which = if class.threshold_ns.is_some() { " above p99" } else { "" };
     let waited = tables::share_percent(class.wait_ns, class.latency_ns);
     let note = format!(
-        "while requests{which} waited for a pCPU, {} or {waited} of their latency",
+        "while requests{which} waited for a pCPU ({}, {waited} of their latency)",
         duration(class.wait_ns)
     );
     page.heading("Who ran", &note);
@@ -273,7 +273,7 @@ fn who(page: &mut Page, summary: &Summary, rows_max: usize) {
     }
     for (name, length_ns) in [
         ("others", others_ns),
-        ("nobody: it was idle", class.idle_ns),
+        ("nobody (pCPU idle)", class.idle_ns),
         ("not seen", class.unseen_ns),
     ] {
         if length_ns > 0 {
@@ -294,8 +294,8 @@ fn limits(page: &mut Page, summary: &Summary, style: Style) {
     }
     let more = summary.warnings.len().saturating_sub(WARNINGS_MAX);
     let text = match more {
-        0 => "--full has every table".to_owned(),
-        more => format!("--full has every table, and {}", counted(more as u64, "more warning")),
+        0 => "--full shows every table".to_owned(),
+        more => format!("--full shows every table and {}", counted(more as u64, "more warning")),
     };
     page.paragraph("", &text, if more == 0 { Tone::Dim } else { Tone::Alarm });
 }

@@ -158,13 +158,13 @@ fn losses(summary: &Summary) -> String {
     }
     let is_complete = summary.status == RunStatus::Complete;
     if *lost == Lost::default() && requests.dropped == 0 && !is_complete {
-        return "none was told of until the record ends".to_owned();
+        return "none reported before the recording ends".to_owned();
     }
     if *lost == Lost::default() && requests.dropped == 0 {
         let unfinished = summary.io.classes.all.unphased_by.unfinished;
         if phases_warning(summary).is_some() && unfinished > 0 {
             return format!(
-                "no scheduler event and no request; the end of the I/O of {} was not seen",
+                "no scheduler event and no request; the I/O completion of {} was not seen",
                 counted(unfinished, "request")
             );
         }
@@ -183,7 +183,7 @@ fn losses(summary: &Summary) -> String {
         format!("{events} in {intervals}, {} in all", duration(lost.total_ns))
     };
     if !has_guests_word(summary) {
-        return format!("on the host {host}");
+        return format!("on the host: {host}");
     }
     let guests = if requests.dropped == 0 {
         "no request".to_owned()
@@ -191,7 +191,7 @@ fn losses(summary: &Summary) -> String {
         let intervals = counted(requests.dropped_intervals, "interval");
         format!("{} in {intervals}", counted(requests.dropped, "request"))
     };
-    format!("on the host {host}; in the guests {guests}")
+    format!("on the host: {host}; in the guests: {guests}")
 }
 
 fn warnings(page: &mut Page, summary: &Summary) {

@@ -19,9 +19,11 @@ pub(super) fn phases(page: &mut Page, summary: &Summary) {
     for disk in disks {
         let vm = shorten(&disk.vm, NAME_CHARS_MAX);
         if let Some(reason) = &disk.reason {
-            page.paragraph("  ", &format!("{vm}: not known, as {reason}"), Tone::Dim);
+            page.paragraph("  ", &format!("{vm}: unknown, because {reason}"), Tone::Dim);
         } else if let Some(reason) = &disk.unmapped_reason {
-            let text = format!("{vm}: only of requests that were alone in flight, as {reason}");
+            let text = format!(
+                "{vm}: known only for requests that were alone in flight, because {reason}"
+            );
             page.paragraph("  ", &text, Tone::Dim);
         }
     }
@@ -63,24 +65,24 @@ fn product(page: &mut Page, summary: &Summary) {
         table.row(Tone::Plain, row(label(part), &|io, phase| io.get(phase, part)));
     }
     let total = |io: &IoClass, phase| io.phases_ns.get(&phase).copied().unwrap_or(0);
-    table.row(Tone::Dim, row("all of them", &total));
+    table.row(Tone::Dim, row("total", &total));
     page.table(&table);
 }
 
 fn known(page: &mut Page, summary: &Summary) {
     let (all, p99) = (&summary.io.classes.all, &summary.io.classes.p99);
     let text = format!(
-        "(the data there, nobody on the pCPU to take it): {}; above p99 {}",
+        "(I/O completed, but the vCPU not on a pCPU to handle it): {}; above p99 {}",
         inactivity(all, summary.classes.all.latency_ns),
         inactivity(p99, summary.classes.p99.latency_ns)
     );
     page.paragraph("  I/O inactivity ", &text, Tone::Plain);
-    let mut text = format!("of {}", counted(all.known, "request"));
+    let mut text = format!("for {}", counted(all.known, "request"));
     if all.unphased > 0 {
         let reasons = all.unphased_by.reasons();
         let said = reasons.map(|(reason, number)| format!("{} {}", count(number), why(reason)));
         let said: Vec<String> = said.collect();
-        text.push_str(&format!("; not of {}: {}", count(all.unphased), said.join(", ")));
+        text.push_str(&format!("; unknown for {}: {}", count(all.unphased), said.join(", ")));
     }
     page.paragraph("  Phases known   ", &text, Tone::Plain);
 }
@@ -107,12 +109,12 @@ fn inactivity(io: &IoClass, latency_ns: u64) -> String {
 pub(in crate::summary) fn why(reason: NoPhase) -> &'static str {
     match reason {
         NoPhase::NotRecorded => "whose I/O was not recorded",
-        NoPhase::Lost => "touch lost records",
-        NoPhase::PageCache => "that the host's page cache served",
-        NoPhase::NoIo => "for which the host did no I/O that was seen",
-        NoPhase::Ambiguous => "whose I/O may be another's",
-        NoPhase::Unfinished => "whose I/O was not seen to end",
-        NoPhase::Contradiction => "whose I/O lies beyond them, clock errors allowed for",
-        NoPhase::Forgotten => "with too much under way",
+        NoPhase::Lost => "that overlap lost records",
+        NoPhase::PageCache => "served by the host's page cache",
+        NoPhase::NoIo => "for which no host I/O was seen",
+        NoPhase::Ambiguous => "whose I/O may be that of another request",
+        NoPhase::Unfinished => "whose I/O completion was not seen",
+        NoPhase::Contradiction => "whose I/O lies outside the request by more than the clock error",
+        NoPhase::Forgotten => "with more in flight than vslice keeps",
     }
 }

@@ -27,7 +27,7 @@ pub(super) fn scheduled(page: &mut Page, summary: &Summary, rows_max: usize) {
     if summary.scheduled.is_empty() {
         return;
     }
-    let note = "the kernel's own totals, neither recorded nor sampled; share of the vCPU's time";
+    let note = "the kernel's own totals, not sampled; share of the vCPU's time";
     page.heading("Run delay", note);
     let mut table = Table::new("l r rr rr r r");
     table.row(
@@ -56,10 +56,10 @@ pub(super) fn scheduled(page: &mut Page, summary: &Summary, rows_max: usize) {
 /// At most so many rows.
 pub(super) fn shares(page: &mut Page, summary: &Summary, rows_max: usize) {
     let Some(sampled) = &summary.sampled else { return };
-    let note = "sampled: shares of looks at the vCPU, not counts of events";
+    let note = "shares of the samples of a vCPU, not counts of events";
     page.heading("Sampled reasons", note);
     let mut table = Table::new("ll r rr r l");
-    table.row(Tone::Dim, ["", "seen", "sampled", "95 % from", "to", "looks", "lock"]);
+    table.row(Tone::Dim, ["", "state", "share", "95 % from", "to", "samples", "lock"]);
     let mut rows = Vec::new();
     for vcpu in &sampled.vcpus {
         let mut name = vcpu_name(&vcpu.vm, vcpu.vcpu);
@@ -99,13 +99,13 @@ pub(super) fn shares(page: &mut Page, summary: &Summary, rows_max: usize) {
 pub(super) fn losses(summary: &Summary) -> String {
     let requests = if summary.requests.dropped == 0 { "no request" } else { "requests" };
     match &summary.sampled {
-        None => format!("no event was recorded and nothing sampled; {requests} dropped"),
+        None => format!("events were not recorded and nothing was sampled; {requests} dropped"),
         Some(sampled) if sampled.gaps == 0 => {
-            format!("no event was recorded; no sample came late; {requests} dropped")
+            format!("events were not recorded; no sample came late; {requests} dropped")
         }
         Some(sampled) => format!(
-            "no event was recorded; {} rounds of samples were left out in {} gaps, {} in all; \
-             {requests} dropped",
+            "events were not recorded; {} sampling rounds were missed in {} gaps, {} in all; {requests} \
+             dropped",
             count(sampled.gap_rounds),
             count(sampled.gaps),
             duration(sampled.gaps_ns)
@@ -115,6 +115,7 @@ pub(super) fn losses(summary: &Summary) -> String {
 
 /// How it was sampled, for the line on the run's own cost.
 pub(super) fn rate(sampled: &Sampled) -> String {
-    let cost = sampled.own_share.map(|share| format!(" for {} of a pCPU", percent(share)));
+    let cost =
+        sampled.own_share.map(|share| format!(" at the cost of {} of a pCPU", percent(share)));
     format!("sampled {:.0} times a second{}", sampled.rounds_hz, cost.unwrap_or_default())
 }

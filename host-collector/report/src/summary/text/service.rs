@@ -11,9 +11,9 @@ pub(super) fn service(page: &mut Page, summary: &Summary) {
     if requests == 0 || summary.service.is_empty() {
         return;
     }
-    page.heading("VMM threads", "beside the vCPUs: who was woken by them, and who woke them");
+    page.heading("VMM threads", "other than vCPUs: how often vCPUs woke them, and they woke vCPUs");
     let mut table = Table::new("l r r r r r");
-    table.row(Tone::Dim, ["", "tid", "stays", "woken by vCPUs", "a request", "woke vCPUs"]);
+    table.row(Tone::Dim, ["", "tid", "timeslices", "woken by vCPUs", "per request", "woke vCPUs"]);
     for row in &summary.service {
         let name = format!("{} {}", row.vm, row.role);
         table.row(

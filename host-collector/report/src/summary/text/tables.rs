@@ -42,9 +42,9 @@ pub(super) fn share_percent(part: u64, whole: u64) -> String {
 
 pub(super) fn latency(page: &mut Page, summary: &Summary) {
     let note = match summary.requests.unattributable_by.unplaced() {
-        0 => "of every recorded request".to_owned(),
+        0 => "of all recorded requests".to_owned(),
         unplaced => format!(
-            "of every recorded request but {} that have no place on the host's clock",
+            "of all recorded requests but {} that could not be placed on the host's clock",
             count(unplaced)
         ),
     };
@@ -79,7 +79,7 @@ pub(super) fn parts(page: &mut Page, summary: &Summary) {
     ];
     let has_errors = errors.all.total_ns() > 0;
     let note = if has_errors {
-        "total, share of the requests' latency, what clock errors could make of it"
+        "total, share of the requests' latency, uncertainty from clock error"
     } else {
         "total, share of the requests' latency"
     };
@@ -116,11 +116,11 @@ pub(super) fn parts(page: &mut Page, summary: &Summary) {
     row(Tone::Dim, "requests", classes.map(|(class, ..)| only(count(class.count))));
     if has_errors {
         let unsure = classes.map(|(class, ..)| only(count(class.clock_uncertain)));
-        row(Tone::Dim, "clock unsure", unsure);
+        row(Tone::Dim, "clock uncertain", unsure);
     }
     if summary.requests.unattributable > 0 {
         let left_out = classes.map(|(class, ..)| only(count(class.unattributable)));
-        row(Tone::Dim, "left out", left_out);
+        row(Tone::Dim, "not attributed", left_out);
     }
     page.table(&table);
 }
@@ -190,7 +190,7 @@ pub(super) fn class_antagonists(page: &mut Page, summary: &Summary) {
     }
     for (name, of_classes_ns) in [
         ("others", rest_ns),
-        ("nobody: it was idle", classes.map(|class| class.idle_ns)),
+        ("nobody (pCPU idle)", classes.map(|class| class.idle_ns)),
         ("not seen", classes.map(|class| class.unseen_ns)),
     ] {
         if of_classes_ns.iter().any(|length_ns| *length_ns > 0) {
@@ -233,7 +233,7 @@ pub(super) fn timeslices(page: &mut Page, summary: &Summary) {
     if summary.vcpus.is_empty() {
         return;
     }
-    page.heading("Timeslices", "stays on a pCPU of which both ends were seen");
+    page.heading("Timeslices", "stays on a pCPU whose start and end were both seen");
     let mut table = Table::new("l r r r r r r r r r r");
     table.row(
         Tone::Dim,
@@ -291,7 +291,10 @@ pub(super) fn lock_waits(page: &mut Page, summary: &Summary) {
     if summary.lock_waits.is_empty() {
         return;
     }
-    page.heading("Lock waits", "from going to sleep to being woken by whoever let go");
+    page.heading(
+        "Lock waits",
+        "from going to sleep until woken by the thread that released the lock",
+    );
     let mut table = Table::new("lll r r r r l");
     let columns = ["", "lock", "released by", "count", "total", "mean", "max", "for"];
     table.row(Tone::Dim, columns);
@@ -318,7 +321,7 @@ pub(super) fn antagonists(page: &mut Page, summary: &Summary) {
     if summary.vcpus.iter().all(|vcpu| vcpu.wait_ns == 0) {
         return;
     }
-    page.heading("Antagonists", "who ran while the vCPU waited, share of its waits");
+    page.heading("Antagonists", "who ran while the vCPU waited for a pCPU; share of its waits");
     let mut table = Table::new("ll l r r r");
     table.row(Tone::Dim, ["", "who", "", "tid", "ran", "share"]);
     for vcpu in summary.vcpus.iter().filter(|vcpu| vcpu.wait_ns > 0) {
@@ -343,7 +346,7 @@ pub(super) fn antagonists(page: &mut Page, summary: &Summary) {
             cut.iter().fold(vcpu.others_ns, |sum_ns, row| sum_ns.saturating_add(row.ran_ns));
         let beside = [
             ("others", others_ns),
-            ("nobody: it was idle", vcpu.idle_ns),
+            ("nobody (pCPU idle)", vcpu.idle_ns),
             ("not seen", vcpu.unseen_ns),
         ];
         for (who, length_ns) in beside {
@@ -389,7 +392,7 @@ pub(super) fn stacks(page: &mut Page, summary: &Summary) {
     if shown.is_empty() {
         return;
     }
-    page.heading("Kernel stacks", "where the vCPU threads went off, innermost frame first");
+    page.heading("Kernel stacks", "where vCPU threads left the pCPU, innermost frame first");
     for stack in shown {
         let frames: Vec<String> = stack
             .frames

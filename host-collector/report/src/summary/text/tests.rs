@@ -73,7 +73,7 @@ fn the_answer_of_a_slow_disk_is_about_the_disk() {
     let facts = Facts { lost: Lost::default(), ..example::facts() };
     let page = render(&builder.finish(facts, &example::names()), PLAIN);
     assert_golden("front_slow_disk.golden", &page);
-    assert!(page.contains("their I/O was in the host's disk (vda)"), "{page}");
+    assert!(page.contains("(vda) or its queue for 95 % of the time; meanwhile"), "{page}");
 }
 
 /// The example's VMs as they are seen by somebody who attaches to them and asks them nothing.
@@ -119,13 +119,13 @@ fn of_losses_no_more_is_said_than_is_known() {
     let partial = |summary: &mut Summary| {
         summary.status = RunStatus::Partial { reason: "it was killed".to_owned() };
     };
-    assert_eq!(losses_of(partial), "none was told of until the record ends");
+    assert_eq!(losses_of(partial), "none reported before the recording ends");
     let lost = |summary: &mut Summary| {
         summary.lost = Lost { records: 3, intervals: 1, total_ns: 5_000_000 };
     };
     assert_eq!(
         losses_of(lost),
-        "on the host 3 scheduler events in 1 interval, 5.00 ms in all",
+        "on the host: 3 scheduler events in 1 interval, 5.00 ms in all",
         "nobody in a guest counted requests"
     );
 }
@@ -207,7 +207,7 @@ fn the_page_of_a_run_whose_clock_is_not_sound() {
     let page = render_full(&summary, PLAIN);
     assert_golden("unsound_clock.golden", &page);
     let coloured = render_full(&summary, Style { colour: true, ..PLAIN });
-    assert!(coloured.contains("\x1b[1;31mVIOLATED, exchange"), "it is red");
+    assert!(coloured.contains("\x1b[1;31mVIOLATED (exchange)"), "it is red");
     assert!(
         !render_full(&example::summary(), Style { colour: true, ..PLAIN }).contains("\x1b[1;31mok")
     );
@@ -216,11 +216,14 @@ fn the_page_of_a_run_whose_clock_is_not_sound() {
     unseen.clock.vcpus[0].ptp_check.violations = 0;
     let hogs = std::mem::take(&mut unseen.clock.vcpus[0].hog_check);
     assert!(
-        render_full(&unseen, PLAIN).contains("not checked, exchange: request times are within")
+        render_full(&unseen, PLAIN)
+            .contains("not checked (exchange): request times are accurate to within")
     );
     // What the hogs say is a check of its own.
     unseen.clock.vcpus[0].hog_check = HogCheck { violations: 0, ..hogs };
-    assert!(render_full(&unseen, PLAIN).contains("ok, exchange: request times are within"));
+    assert!(
+        render_full(&unseen, PLAIN).contains("ok (exchange): request times are accurate to within")
+    );
     unseen.clock.vcpus[0].cut_count = 9;
     assert!(render_full(&unseen, PLAIN).contains("          and 7 more steps\n"));
 }
@@ -243,7 +246,7 @@ fn however_often_a_summary_contradicts_itself_its_answer_is_a_page() {
     assert!(broken > 100, "{broken}");
     let page = render(&summary, PLAIN);
     assert!(page.lines().count() <= LINES_MAX, "{page}");
-    assert!(page.contains(&format!("and {} more: --full has them all", broken - 10)), "{page}");
+    assert!(page.contains(&format!("and {} more: --full shows them all", broken - 10)), "{page}");
     let whole = render_full(&summary, PLAIN);
     assert!(whole.lines().count() > broken, "{}", whole.lines().count());
 }
@@ -364,7 +367,7 @@ fn a_long_chain_shows_its_longest_spans_and_how_much_is_between() {
     assert_eq!(lines[1], "     +0.000 ms    8.090 ms  (17 shorter spans)");
     assert_eq!(lines[2], "     +8.090 ms    1.100 ms  preempted on pCPU1 by vm2 vCPU1 (1.100 ms)");
     assert_eq!(lines[3], "     +9.190 ms    0.010 ms  on pCPU1", "one alone takes no more room");
-    assert_eq!(lines.last().unwrap().trim(), "and 24 more spans that were not kept");
+    assert_eq!(lines.last().unwrap().trim(), "and 24 more spans, which were not kept");
     assert_eq!(lines.iter().filter(|line| line.contains("preempted")).count(), 12);
 }
 
@@ -374,12 +377,14 @@ fn a_disk_without_a_record_is_said_and_has_no_table() {
     let disk = &mut summary.io.disks[0];
     disk.reason = Some("/tmp/vm1.raw is in memory".to_owned());
     let page = render_full(&summary, PLAIN);
-    assert!(page.contains("vm1: not known, as /tmp/vm1.raw is in memory"), "{page}");
+    assert!(page.contains("vm1: unknown, because /tmp/vm1.raw is in memory"), "{page}");
     assert!(!page.contains("Phases known"));
     let disk = &mut summary.io.disks[0];
     (disk.reason, disk.unmapped_reason) = (None, Some("it is in pieces".to_owned()));
     let page = render_full(&summary, PLAIN);
-    assert!(page.contains("vm1: only of requests that were alone in flight, as it is in pieces"));
+    assert!(page.contains(
+        "vm1: known only for requests that were alone in flight, because it is in pieces"
+    ));
     summary.io.disks.clear();
     assert!(!render_full(&summary, PLAIN).contains("I/O phase"));
 }
@@ -469,13 +474,13 @@ fn phases_that_are_not_known_are_said_at_the_top_of_their_table_and_among_the_lo
     });
     let page = render_full(&summary, PLAIN);
     let heading = page.find("I/O phase x vCPU state").unwrap();
-    let said = page[heading..].find("for 57.0 % of the requests' time, above p99 60.0 %").unwrap();
-    assert!(said < page[heading..].find("all of them").unwrap(), "{page}");
+    let said = page[heading..].find("for 57.0 % of the requests' time (60.0 % above p99)").unwrap();
+    assert!(said < page[heading..].find("  total ").unwrap(), "{page}");
     let said = page.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(said.contains("idle on pCPU0 (71 times)"), "{page}");
     let unfinished = vslice_spec::quantity::counted(unphased, "request");
     let losses = format!(
-        "Losses no scheduler event and no request; the end of the I/O of {unfinished} was not seen"
+        "Losses no scheduler event and no request; the I/O completion of {unfinished} was not seen"
     );
     assert!(said.contains(&losses) && !said.contains("Losses none"), "{page}");
 }

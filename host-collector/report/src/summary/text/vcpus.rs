@@ -49,7 +49,7 @@ pub(super) fn off_cpu(page: &mut Page, summary: &Summary, rows_max: usize) {
     }
     page.heading("vCPUs", "share of their time on a pCPU, and why they were off");
     let mut table = Table::new("lr l r r r r");
-    table.row(Tone::Dim, ["", "on pCPU", "off, for", "share", "total", "count", "max"]);
+    table.row(Tone::Dim, ["", "on pCPU", "off-CPU reason", "share", "total", "count", "max"]);
     let left_out = rows.len().saturating_sub(rows_max);
     rows.into_iter().take(rows_max).for_each(|row| table.row(Tone::Plain, row));
     page.table(&table);
@@ -74,7 +74,7 @@ pub(super) fn antagonists(page: &mut Page, summary: &Summary, rows_max: usize) {
         let others_ns = cut.fold(vcpu.others_ns, u64::saturating_add);
         for (who, length_ns) in [
             ("others", others_ns),
-            ("nobody: it was idle", vcpu.idle_ns),
+            ("nobody (pCPU idle)", vcpu.idle_ns),
             ("not seen", vcpu.unseen_ns),
         ] {
             let of_waits = share(length_ns, vcpu.wait_ns);
@@ -90,7 +90,7 @@ pub(super) fn antagonists(page: &mut Page, summary: &Summary, rows_max: usize) {
     }
     page.heading(
         "Who ran",
-        "while vCPUs waited for a pCPU: share of the vCPU's time, and of its waits",
+        "while vCPUs waited for a pCPU: share of the vCPU's time, then of its waits",
     );
     let mut table = Table::new("lr l rr");
     table.row(Tone::Dim, ["", "waited", "who ran", "total", "share"]);

@@ -32,7 +32,7 @@ fn run(slow: &[Span], io: Io, attribution: Attribution) -> Summary {
 /// What is said of the slow requests.
 fn above(slow: &[Span], io: Io) -> String {
     let verdict = verdict(&run(slow, io, Attribution::Attributed));
-    let (opening, tail) = verdict.split_once(". Above it, ").unwrap();
+    let (opening, tail) = verdict.split_once(". In slower requests, ").unwrap();
     assert_eq!(opening, "99th percentile: 100 us");
     tail.to_owned()
 }
@@ -45,7 +45,7 @@ fn a_slow_disk_is_the_cause_of_what_waits_for_it() {
     let slow = [running(200_000), blocked(Reason::Halt, 9_600_000), running(200_000)];
     assert_eq!(
         above(&slow, Some((100_000, 9_800_000))),
-        "97 % of the requests' time their I/O was in the host's disk (vda) or its queue; meanwhile vm1 \
+        "the I/O was in the host's disk (vda) or its queue for 97 % of the time; meanwhile vm1 \
          vCPU1 was halted (the guest was idle)."
     );
 }
@@ -54,7 +54,7 @@ fn a_slow_disk_is_the_cause_of_what_waits_for_it() {
 fn a_slow_disk_is_the_cause_though_a_hog_keeps_the_vcpu_on_its_pcpu() {
     assert_eq!(
         above(&[running(10_000_000)], Some((100_000, 9_300_000))),
-        "92 % of the requests' time their I/O was in the host's disk (vda) or its queue; meanwhile vm1 \
+        "the I/O was in the host's disk (vda) or its queue for 92 % of the time; meanwhile vm1 \
          vCPU1 was on a pCPU (in the guest, in KVM or in the VMM)."
     );
 }
@@ -64,8 +64,8 @@ fn a_slow_disk_is_the_cause_though_another_has_the_pcpu_meanwhile() {
     let slow = [running(1_000_000), preempted(6_000_000, &[(VM2, 6_000_000)]), running(1_000_000)];
     assert_eq!(
         above(&slow, Some((100_000, 7_900_000))),
-        "98 % of the requests' time their I/O was in the host's disk (vda) or its queue; for most of that time \
-         vm1 vCPU1 was runnable but had lost its pCPU."
+        "the I/O was in the host's disk (vda) or its queue for 98 % of the time; for most of that time vm1 \
+         vCPU1 waited for a pCPU after being preempted."
     );
 }
 
@@ -74,8 +74,8 @@ fn contention_before_the_doorbell_is_said_so() {
     let slow = [running(100_000), preempted(6_000_000, &[(VM2, 6_000_000)]), running(900_000)];
     assert_eq!(
         above(&slow, Some((6_200_000, 6_900_000))),
-        "86 % of the requests' time vm1 vCPU1 was runnable but vm2 vCPU1 had pCPU1, before the host had \
-         the I/O."
+        "vm1 vCPU1 waited for a pCPU for 86 % of the time because vm2 vCPU1 was running on pCPU1, before \
+         the I/O reached the host."
     );
 }
 
@@ -84,8 +84,8 @@ fn contention_after_the_completion_is_said_so() {
     let slow = [running(300_000), preempted(6_000_000, &[(VM2, 6_000_000)]), running(700_000)];
     assert_eq!(
         above(&slow, Some((10_000, 200_000))),
-        "86 % of the requests' time vm1 vCPU1 was runnable but vm2 vCPU1 had pCPU1, with the data already \
-         there."
+        "vm1 vCPU1 waited for a pCPU for 86 % of the time because vm2 vCPU1 was running on pCPU1, after \
+         the I/O had completed."
     );
 }
 
@@ -95,8 +95,8 @@ fn contention_on_both_sides_of_the_device_counts_together() {
     let slow = [wait(), running(2_000_000), wait(), woken(1_000_000), running(1_000_000)];
     assert_eq!(
         above(&slow, Some((4_000_000, 4_500_000))),
-        "70 % of the requests' time vm1 vCPU1 was runnable without a pCPU, for 60 % because vm2 vCPU1 had \
-         pCPU1: 40 % with the data already there, 30 % before the host had the I/O."
+        "vm1 vCPU1 waited for a pCPU for 70 % of the time (60 % because vm2 vCPU1 was running on pCPU1): \
+         40 % after the I/O had completed, 30 % before it reached the host."
     );
 }
 
@@ -111,8 +111,8 @@ fn an_antagonist_is_not_given_waits_that_it_may_have_run_in_the_device() {
     // Of the 10 ms 2 are of the device, of the 6 ms of vm2 at least 4 and at most 6 are not.
     assert_eq!(
         above(&slow, Some((1_000_000, 3_000_000))),
-        "80 % of the requests' time vm1 vCPU1 was runnable without a pCPU, for at least 40 % because vm2 \
-         vCPU1 had pCPU1: 70 % with the data already there, 10 % before the host had the I/O."
+        "vm1 vCPU1 waited for a pCPU for 80 % of the time (at least 40 % because vm2 vCPU1 was running on \
+         pCPU1): 70 % after the I/O had completed, 10 % before it reached the host."
     );
 }
 
@@ -121,18 +121,18 @@ fn a_halted_vcpu_waits_for_the_vmm_once_the_data_is_there() {
     let slow = [running(100_000), blocked(Reason::Halt, 8_000_000), running(100_000)];
     assert_eq!(
         above(&slow, Some((10_000, 200_000))),
-        "96 % of the requests' time the data was there, but vm1 vCPU1 was halted: the VMM had not yet told \
-         it, or told another vCPU."
+        "vm1 vCPU1 was halted for 96 % of the time after the I/O had completed: the VMM had not yet \
+         notified it, or notified another vCPU."
     );
     assert_eq!(
         above(&slow, Some((8_000_000, 8_100_000))),
-        "96 % of the requests' time the VMM had not yet given the I/O to the host; vm1 vCPU1 was halted \
+        "the VMM had not yet submitted the I/O to the host for 96 % of the time; vm1 vCPU1 was halted \
          meanwhile."
     );
     assert_eq!(
         above(&slow, Some((4_100_000, 4_100_000))),
-        "98 % of the requests' time vm1 vCPU1 was halted while it was the VMM's or another vCPU's turn: 49 % \
-         with the data already there, 49 % before the host had the I/O."
+        "vm1 vCPU1 was halted for 98 % of the time, waiting for the VMM or another vCPU: 49 % after the \
+         I/O had completed, 49 % before it reached the host."
     );
 }
 
@@ -141,13 +141,13 @@ fn of_unknown_phases_the_state_is_told_and_that_the_disk_may_be_the_cause() {
     let slow = [running(500_000), preempted(5_500_000, &[(VM2, 5_500_000)])];
     assert_eq!(
         above(&slow, None),
-        "92 % of the requests' time vm1 vCPU1 was runnable but vm2 vCPU1 had pCPU1; the I/O's phase is not \
-         known, so the disk may have been what they waited for."
+        "vm1 vCPU1 waited for a pCPU for 92 % of the time because vm2 vCPU1 was running on pCPU1; the I/O \
+         phase is unknown, so it may have been the disk that they waited for."
     );
     assert_eq!(
         above(&[blocked(Reason::Halt, 5_000_000)], None),
-        "100 % of the requests' time vm1 vCPU1 was halted (the guest was idle); the I/O's phase is not \
-         known, so the disk may have been what they waited for."
+        "vm1 vCPU1 was halted (the guest was idle) for 100 % of the time; the I/O phase is unknown, so it \
+         may have been the disk that they waited for."
     );
 }
 
@@ -161,8 +161,8 @@ fn what_the_page_cache_served_no_disk_has_a_part_in() {
         builder.breakdown(example::VM1, breakdown);
     }
     let summary = builder.finish(example::facts(), &example::names());
-    let told = "92 % of the requests' time vm1 vCPU1 was runnable but vm2 vCPU1 had pCPU1; the host's page \
-                cache had the data, so no disk has a part in it.";
+    let told = "vm1 vCPU1 waited for a pCPU for 92 % of the time because vm2 vCPU1 was running on pCPU1; \
+                the host's page cache had the data, so no disk was involved.";
     assert!(verdict(&summary).ends_with(told), "{}", verdict(&summary));
     let unknown = |warning: &&Warning| matches!(warning, Warning::UnknownPhases { .. });
     assert_eq!(summary.warnings.iter().find(unknown), None);
@@ -179,8 +179,8 @@ fn a_state_in_unknown_phases_does_not_outdo_a_disk_that_is_known() {
         builder.breakdown(example::VM1, breakdown);
     }
     let summary = builder.finish(example::facts(), &example::names());
-    let told = "no single cause dominates: 70 % on a pCPU; 30 % in the host's disk (vda); for 70 % the \
-                I/O's phase is not known, so the disk may have been what they waited for.";
+    let told = "no single cause dominates: 70 % on a pCPU; 30 % in the host's disk (vda); for 70 % the I/O \
+                phase is unknown, so it may have been the disk that they waited for.";
     assert!(verdict(&summary).ends_with(told), "{}", verdict(&summary));
 }
 
@@ -190,21 +190,22 @@ fn a_lock_that_keeps_the_vcpu_is_the_cause_outside_of_the_device_only() {
     for (io, told) in [
         (
             (100_000, 900_000),
-            "75 % of the requests' time vm1 vCPU1 slept on QEMU's big lock, with the data already there.",
+            "vm1 vCPU1 waited for QEMU's big lock for 75 % of the time, after the I/O had completed.",
         ),
         (
             (4_000_000, 4_000_000),
-            "75 % of the requests' time vm1 vCPU1 slept on QEMU's big lock, before the host had the I/O.",
+            "vm1 vCPU1 waited for QEMU's big lock for 75 % of the time, before the I/O reached the host.",
         ),
         (
             (500_000, 4_000_000),
-            "88 % of the requests' time their I/O was in the host's disk (vda) or its queue; for most of that time vm1 vCPU1 slept on QEMU's big lock.",
+            "the I/O was in the host's disk (vda) or its queue for 88 % of the time; for most of that time \
+             vm1 vCPU1 waited for QEMU's big lock.",
         ),
     ] {
         assert_eq!(above(&slow, Some(io)), told);
     }
     let slow = [running(1_000_000), blocked(Reason::VmmLock, 3_000_000)];
-    let told = "75 % of the requests' time vm1 vCPU1 slept on a lock of the VMM, with the data already there.";
+    let told = "vm1 vCPU1 waited for a VMM lock for 75 % of the time, after the I/O had completed.";
     assert_eq!(above(&slow, Some((100_000, 900_000))), told);
 }
 
@@ -212,8 +213,8 @@ fn a_lock_that_keeps_the_vcpu_is_the_cause_outside_of_the_device_only() {
 fn a_vcpu_on_its_pcpu_is_the_cause_outside_of_the_device() {
     assert_eq!(
         above(&[running(5_000_000)], Some((4_900_000, 4_950_000))),
-        "99 % of the requests' time vm1 vCPU1 was on a pCPU (in the guest, in KVM or in the VMM), before \
-         the host had the I/O."
+        "vm1 vCPU1 was on a pCPU (in the guest, in KVM or in the VMM) for 99 % of the time, before the I/O \
+         reached the host."
     );
 }
 
@@ -222,8 +223,8 @@ fn a_pcpu_that_idled_is_nobodys_fault() {
     let slow = [running(1), preempted(6_000_000, &[(0, 6_000_000)])];
     assert_eq!(
         above(&slow, Some((0, 1))),
-        "100 % of the requests' time vm1 vCPU1 was runnable while its pCPU was idle, with the data \
-         already there."
+        "vm1 vCPU1 waited for a pCPU for 100 % of the time while its pCPU was idle, after the I/O had \
+         completed."
     );
 }
 
@@ -232,8 +233,8 @@ fn waits_shared_by_many_are_no_ones() {
     let ran: Vec<(u32, u64)> = (300..310).map(|tid| (tid, 600_000)).collect();
     assert_eq!(
         above(&[running(1_000_000), preempted(6_000_000, &ran)], Some((0, 1_000_000))),
-        "86 % of the requests' time vm1 vCPU1 was runnable but had lost its pCPU (tid 300 ran for 10 % of \
-         the waits), with the data already there."
+        "vm1 vCPU1 waited for a pCPU after being preempted for 86 % of the time (tid 300 ran during 10 % \
+         of the waits), after the I/O had completed."
     );
 }
 
@@ -242,13 +243,13 @@ fn where_nothing_dominates_the_kinds_of_cause_are_named_in_their_order() {
     let wait = |length_ns| preempted(length_ns, &[(VM2, length_ns)]);
     assert_eq!(
         above(&[running(3_000_000), wait(3_000_000)], Some((1_500_000, 1_500_000))),
-        "no single cause dominates: 50 % preemption wait with the data already there; 50 % on a pCPU."
+        "no single cause dominates: 50 % preemption wait after the I/O had completed; 50 % on a pCPU."
     );
     // The lead is too small.
     assert_eq!(
         above(&[wait(4_800_000), running(5_200_000)], Some((10_000_000, 10_000_000))),
-        "no single cause dominates: 52 % on a pCPU before the host had the I/O; 48 % preemption wait before \
-         the host had the I/O."
+        "no single cause dominates: 52 % on a pCPU before the I/O reached the host; 48 % preemption wait \
+         before the I/O reached the host."
     );
     let slow = [
         running(4_500_000),
@@ -258,8 +259,8 @@ fn where_nothing_dominates_the_kinds_of_cause_are_named_in_their_order() {
     ];
     assert_eq!(
         above(&slow, Some((500_000, 4_500_000))),
-        "no single cause dominates: 40 % in the host's disk (vda); 40 % BQL wait with the data already \
-         there; 10 % halt with the data already there."
+        "no single cause dominates: 40 % in the host's disk (vda); 40 % BQL wait after the I/O had \
+         completed; 10 % halt after the I/O had completed."
     );
 }
 
@@ -268,7 +269,7 @@ fn two_disks_are_not_named() {
     let mut summary = run(&[running(5_000_000)], Some((0, 5_000_000)), Attribution::Attributed);
     let other = summary.io.disks[0].clone();
     summary.io.disks.push(IoDisk { device: Some("vdb".to_owned()), ..other });
-    assert!(verdict(&summary).contains("their I/O was in the host's disk or its queue"));
+    assert!(verdict(&summary).contains("the I/O was in the host's disk or its queue"));
 }
 
 #[test]
@@ -276,8 +277,8 @@ fn what_could_not_be_attributed_is_not_explained() {
     let slow = [preempted(6_000_000, &[(VM2, 6_000_000)])];
     assert_eq!(
         verdict(&run(&slow, None, Attribution::Lost)),
-        "99th percentile: 100 us. Above it, no request could be given to causes: they touch losses or lie \
-         outside of what was recorded."
+        "99th percentile: 100 us. No slower request could be attributed to causes: they overlap losses or \
+         lie outside the recording."
     );
 }
 
@@ -285,8 +286,8 @@ fn what_could_not_be_attributed_is_not_explained() {
 fn where_nothing_is_above_the_percentile_all_requests_are_told_of() {
     let summary = run(&[running(100_000)], Some((100_000, 100_000)), Attribution::Attributed);
     assert!(verdict(&summary).starts_with(
-        "99th percentile: 100 us. No request was slower than that. Over all of them, 100 % of the requests' \
-         time vm1 vCPU1 was on a pCPU (in the guest, in KVM or in the VMM)"
+        "99th percentile: 100 us. No request was slower. Over all requests, vm1 vCPU1 was on a pCPU (in \
+         the guest, in KVM or in the VMM) for 100 % of the time"
     ));
 }
 
@@ -298,8 +299,7 @@ fn inactivity_of_any_kind_beside_another_cause_is_said_if_it_is_a_large_share() 
             [running(6_000_000), preempted(wait, &[(VM2, wait)]), blocked(Reason::Bql, lock)];
         above(&slow, Some((0, 6_000_000)))
     };
-    let said =
-        "; 33 % is I/O inactivity: the data was there, and vm1 vCPU1 not on a pCPU to take it.";
+    let said = "; 33 % is I/O inactivity: the I/O had completed, but vm1 vCPU1 was not on a pCPU to handle it.";
     assert!(inactive(3_000_000).ends_with(said), "{}", inactive(3_000_000));
     assert!(!inactive(1_500_000).contains("inactivity"));
 }
@@ -322,11 +322,11 @@ fn without_requests_the_vcpu_that_waited_most_is_named() {
     (vcpu.observed_ns, vcpu.wait_ns, vcpu.idle_ns) = (1_000, 900, 0);
     vcpu.antagonists[0].share = 0.5;
     let (vm, name) = (vcpu.vm.clone(), vcpu.antagonists[0].thread.name.clone());
-    let by = format!("Of the vCPUs {vm} {} waited for a pCPU most, 90.0 % of its time", vcpu.vcpu);
+    let by = format!("Of all vCPUs, {vm} {} waited most for a pCPU: 90.0 % of its time", vcpu.vcpu);
     let told = verdict(&summary);
-    assert!(told.ends_with(&format!("{by}, mostly while {name} ran there.")), "{told}");
+    assert!(told.ends_with(&format!("{by}, mostly while {name} was running there.")), "{told}");
     summary.vcpus[place].antagonists[0].share = 0.4;
-    let some = format!("{by}, for 40 % of that while {name} ran there.");
+    let some = format!("{by}, 40 % of it while {name} was running there.");
     assert!(verdict(&summary).ends_with(&some), "{}", verdict(&summary));
     summary.vcpus[place].antagonists[0].share = 0.09;
     assert!(verdict(&summary).ends_with(&format!("{by}.")), "{}", verdict(&summary));
@@ -352,9 +352,9 @@ fn kept_by(reason: Reason, kept_ns: u64) -> String {
 #[test]
 fn without_requests_a_quota_or_a_lock_is_named_where_it_cost_most() {
     let opening = "No request was recorded, so there is no latency to explain.";
-    for (reason, label) in [(Reason::Throttle, "quota used up"), (Reason::Bql, "BQL")] {
+    for (reason, label) in [(Reason::Throttle, "throttled"), (Reason::Bql, "BQL")] {
         let told = format!(
-            "{opening} Of the vCPUs vm1 vCPU1 was kept from its work most, 60.0 % of its time ({label})."
+            "{opening} Of all vCPUs, vm1 vCPU1 was held up most: 60.0 % of its time ({label})."
         );
         assert_eq!(kept_by(reason, 600_000), told);
     }
@@ -377,7 +377,7 @@ fn a_vm_that_did_not_move_and_a_run_that_did_not_begin_are_said_so() {
         rows.find(|row| row.reason == OffReason::NotRecorded).unwrap().total_ns = 1_000;
     }
     let told =
-        " No vCPU came onto a pCPU or left one: the VM was stopped or paused, or nothing woke it.";
+        " No vCPU was ever scheduled in or out: the VM was stopped or paused, or nothing woke it.";
     assert!(verdict(&summary).ends_with(told), "{}", verdict(&summary));
     summary.vcpus[0].off_cpu.clear();
     assert!(!verdict(&summary).contains("stopped"), "one of them did");
@@ -390,7 +390,7 @@ fn without_events_the_totals_say_who_waited() {
     let mut summary = example::sampled();
     summary.requests.count = 0;
     let told = verdict(&summary);
-    let expected = "Of the vCPUs vm1 vCPU1 waited for a pCPU most, 25.0 % of its time; who ran there \
+    let expected = "Of all vCPUs, vm1 vCPU1 waited most for a pCPU: 25.0 % of its time; what ran there \
                     meanwhile was not recorded.";
     assert!(told.ends_with(expected), "{told}");
     summary.scheduled.clear();
@@ -422,8 +422,8 @@ fn a_share_of_several_readers_is_not_told_of_one() {
     let slow = [wait(), running(2_000_000), wait(), woken(1_000_000), running(1_000_000)];
     let io = Some((4_000_000, 4_500_000));
     let told = verdict(&with_another_reader(run(&slow, io, Attribution::Attributed)));
-    let expected = "70 % of the requests' time the requesting vCPU was runnable without a pCPU, for 60 % \
-                    because vm2 vCPU1 had pCPU1 while vm1 vCPU1 waited: 40 % with the data";
+    let expected = "the requesting vCPU waited for a pCPU for 70 % of the time (60 % because vm2 vCPU1 was \
+                    running on pCPU1 while vm1 vCPU1 waited): 40 % after the I/O";
     assert!(told.contains(expected), "{told}");
 }
 
@@ -435,7 +435,8 @@ fn whoever_ran_in_another_class_or_for_little_is_not_named() {
     for ran_ns in [0, summary.classes.p99.wait_ns / 20] {
         summary.classes.p99.antagonists[0].antagonist.ran_ns = ran_ns;
         let told = verdict(&summary);
-        let expected = "86 % of the requests' time vm1 vCPU1 was runnable but had lost its pCPU, with the data";
+        let expected =
+            "vm1 vCPU1 waited for a pCPU after being preempted for 86 % of the time, after the I/O";
         assert!(told.contains(expected), "{told}");
     }
 }
@@ -451,15 +452,15 @@ fn where_a_quota_was_used_up_waits_may_be_of_it() {
         summary.vcpus[1].wait_ns = 600_000_000;
         verdict(&summary)
     };
-    let neighbour = "vm1 vCPU1 was runnable but vm2 vCPU1 had pCPU1, with the data already there";
+    let neighbour = "because vm2 vCPU1 was running on pCPU1, after the I/O had completed";
     assert!(told(1, 59_000_000).ends_with(&format!("{neighbour}.")), "{}", told(1, 59_000_000));
-    let once = "; its quota was used up once in this run, so some of this may be the quota.";
+    let once = "; its CPU quota was used up once in this run, so some of this may be throttling.";
     assert!(
         told(1, 60_000_000).ends_with(&format!("{neighbour}{once}")),
         "{}",
         told(1, 60_000_000)
     );
-    assert!(told(37, 90_000_000).contains("; its quota was used up 37 times"));
+    assert!(told(37, 90_000_000).contains("; its CPU quota was used up 37 times"));
     let mut undecided = run(
         &[running(3_000_000), preempted(3_000_000, &[(VM2, 3_000_000)])],
         Some((1_500_000, 1_500_000)),
@@ -486,10 +487,10 @@ fn without_requests_a_quota_may_be_what_the_vcpu_waited_for() {
     summary.vcpus[1].wait_ns = 900;
     summary.vcpus[1].quota = Some(QuotaUse { used_up_count: 2, kept_off_ns: 900 });
     let told = verdict(&summary);
-    assert!(told.contains("waited for a pCPU most, 90.0 % of its time"), "{told}");
+    assert!(told.contains("waited most for a pCPU: 90.0 % of its time"), "{told}");
     assert!(
         told.ends_with(
-            "; its quota was used up 2 times in this run, so some of this may be the quota."
+            "; its CPU quota was used up 2 times in this run, so some of this may be throttling."
         ),
         "{told}"
     );
