@@ -74,30 +74,30 @@ impl Task {
 
 /// A task as one of its kind and name: two of one face are counted as one.
 #[derive(Debug, Clone)]
-pub struct Face(pub Arc<Task>);
+pub struct KindAndName(pub Arc<Task>);
 
-impl Face {
+impl KindAndName {
     fn key(&self) -> (ThreadKind, &str) {
         (self.0.kind, &self.0.name)
     }
 }
 
-impl PartialEq for Face {
-    fn eq(&self, other: &Face) -> bool {
+impl PartialEq for KindAndName {
+    fn eq(&self, other: &KindAndName) -> bool {
         self.key() == other.key()
     }
 }
 
-impl Eq for Face {}
+impl Eq for KindAndName {}
 
-impl PartialOrd for Face {
-    fn partial_cmp(&self, other: &Face) -> Option<Ordering> {
+impl PartialOrd for KindAndName {
+    fn partial_cmp(&self, other: &KindAndName) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Face {
-    fn cmp(&self, other: &Face) -> Ordering {
+impl Ord for KindAndName {
+    fn cmp(&self, other: &KindAndName) -> Ordering {
         self.key().cmp(&other.key())
     }
 }

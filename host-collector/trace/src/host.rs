@@ -146,15 +146,15 @@ impl HostFacts {
         let mut lines = vec![
             format!(
                 "{}, {}",
-                self.told(kernel, "host kernel", "kernel_release"),
-                self.told(pcpus, "pCPUs", "pcpus_online")
+                self.known_or_why(kernel, "host kernel", "kernel_release"),
+                self.known_or_why(pcpus, "pCPUs", "pcpus_online")
             ),
             format!(
                 "{}, {}",
-                self.told(self.processor_model.clone(), "processor", "processor_model"),
-                self.told(source, "clock source", "clocksource")
+                self.known_or_why(self.processor_model.clone(), "processor", "processor_model"),
+                self.known_or_why(source, "clock source", "clocksource")
             ),
-            self.told(self.qemu_version.clone(), "QEMU version", "qemu_version"),
+            self.known_or_why(self.qemu_version.clone(), "QEMU version", "qemu_version"),
         ];
         if let Some(slice) = &self.slice {
             let expected = Duration::from_nanos(slice.expected_ns).as_secs_f64() * 1e3;
@@ -165,7 +165,7 @@ impl HostFacts {
     }
 
     /// What is known, or that it is not and why.
-    fn told(&self, known: Option<String>, what: &str, field: &str) -> String {
+    fn known_or_why(&self, known: Option<String>, what: &str, field: &str) -> String {
         known.unwrap_or_else(|| match self.unknown.get(field) {
             Some(reason) => format!("{what} unknown, because {reason}"),
             None => format!("{what} unknown (this run did not record why)"),

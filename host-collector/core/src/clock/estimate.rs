@@ -60,7 +60,7 @@ mod pieces;
 use crate::units::{GuestTicks, HostNs};
 use line::{Anchor, LineMap, Stamp};
 pub use outermost::Outermost;
-use owners::{Owners, Reading};
+use owners::{GuestRange, Owners};
 use pieces::Step;
 use std::ops::Range;
 
@@ -325,16 +325,16 @@ fn cut(stamps: &[Stamp], step: &Step, left: Option<&LineMap>, right: Option<&Lin
 const EVER: (i128, i128) = (0, u64::MAX as i128);
 
 /// What the clock may have read, on each piece and between them.
-fn readings(stamps: &[Stamp], pieces: &[Piece], cut_count: usize) -> Vec<Reading> {
+fn readings(stamps: &[Stamp], pieces: &[Piece], cut_count: usize) -> Vec<GuestRange> {
     if cut_count == 0 {
-        return vec![Reading { first: EVER.0, last: EVER.1, piece: Some(0) }];
+        return vec![GuestRange { first: EVER.0, last: EVER.1, piece: Some(0) }];
     }
     let mut readings = Vec::new();
     for (piece, Piece { line, number, .. }) in pieces.iter().enumerate() {
         let (first, last) = ends(line);
         // The last piece goes on beyond its last stamp.
         let last = if *number == cut_count { EVER.1 } else { last };
-        readings.push(Reading { first, last, piece: Some(piece) });
+        readings.push(GuestRange { first, last, piece: Some(piece) });
     }
     let lefts = std::iter::once(None).chain(pieces.iter().map(Some));
     let rights = pieces.iter().map(Some).chain([None]);
@@ -358,7 +358,7 @@ fn between(
     left: Option<&Piece>,
     right: Option<&Piece>,
     skipped_count: usize,
-    readings: &mut Vec<Reading>,
+    readings: &mut Vec<GuestRange>,
 ) {
     if skipped_count == 0 && (left.is_none() || right.is_none()) {
         return;
@@ -368,7 +368,7 @@ fn between(
     let left_edge = stamps.get(from.saturating_sub(1)).map_or(HostNs(0), |edge| edge.not_before);
     let right_edge = stamps.get(until).or(stamps.last()).map_or(HostNs(0), |edge| edge.not_after);
     let ticks = |piece: &Piece| piece.line.ticks_max(right_edge.since_ns(left_edge));
-    let mut stray = |first, last| readings.push(Reading { first, last, piece: None });
+    let mut stray = |first, last| readings.push(GuestRange { first, last, piece: None });
     // Either line may have gone on until the clock stepped, or from there on.
     if let Some(piece) = left {
         let last = ends(&piece.line).1;

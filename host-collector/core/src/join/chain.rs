@@ -14,13 +14,13 @@ pub struct Link {
     pub span: Span,
     /// In whose code the thread was during the stay; all 0 where that was not recorded, and off a
     /// pCPU.
-    pub split: StaySplit,
+    pub split: ModeSplit,
 }
 
 /// In whose code a thread was while it stayed on a pCPU. What is left of the stay's length was not
 /// recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct StaySplit {
+pub struct ModeSplit {
     /// In the guest, in nanoseconds.
     pub guest_ns: u64,
     /// In KVM, in nanoseconds.
@@ -31,9 +31,9 @@ pub struct StaySplit {
     pub exits_count: u64,
 }
 
-impl StaySplit {
-    fn of(state: &ThreadState, length_ns: u64) -> StaySplit {
-        let mut split = StaySplit::default();
+impl ModeSplit {
+    fn of(state: &ThreadState, length_ns: u64) -> ModeSplit {
+        let mut split = ModeSplit::default();
         match state {
             ThreadState::Running { mode: RunMode::Guest, .. } => split.guest_ns = length_ns,
             ThreadState::Running { mode: RunMode::Kvm, .. } => split.kvm_ns = length_ns,
@@ -43,7 +43,7 @@ impl StaySplit {
         split
     }
 
-    fn add(&mut self, more: StaySplit) {
+    fn add(&mut self, more: ModeSplit) {
         self.guest_ns += more.guest_ns;
         self.kvm_ns += more.kvm_ns;
         self.vmm_ns += more.vmm_ns;
@@ -77,7 +77,7 @@ impl Chain {
     /// Adds the next span, which starts where the last one ended.
     pub fn push(&mut self, span: Span) {
         let last = self.last.replace(span.state);
-        let mut split = StaySplit::of(&span.state, span.length_ns());
+        let mut split = ModeSplit::of(&span.state, span.length_ns());
         let goes_on = last.is_some_and(|last| is_one_stay(&last, &span.state));
         split.exits_count = u64::from(goes_on && left_guest(last, &span.state));
         if !goes_on {
@@ -157,7 +157,7 @@ mod tests {
 
     fn splits(chain: &Chain) -> Vec<(u64, [u64; 4])> {
         let split = |link: &Link| {
-            let StaySplit { guest_ns, kvm_ns, vmm_ns, exits_count } = link.split;
+            let ModeSplit { guest_ns, kvm_ns, vmm_ns, exits_count } = link.split;
             (link.span.length_ns(), [guest_ns, kvm_ns, vmm_ns, exits_count])
         };
         chain.links().iter().map(split).collect()

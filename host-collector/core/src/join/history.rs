@@ -21,7 +21,7 @@ pub(super) struct History {
 
 /// What a thread did in one direction from some time on: each part until so many nanoseconds away.
 /// The last reaches as far as was asked for.
-pub(super) type Away = Vec<(u64, Part)>;
+pub(super) type PartsByDistance = Vec<(u64, Part)>;
 
 #[derive(Debug, Clone, Copy)]
 struct Stretch {
@@ -89,11 +89,11 @@ impl History {
 
     /// What it did from `at` on, as far as `length_ns`; what is not here is unknown. `None` if it
     /// did too much.
-    pub(super) fn after(&self, at: HostNs, length_ns: u64) -> Option<Away> {
+    pub(super) fn after(&self, at: HostNs, length_ns: u64) -> Option<PartsByDistance> {
         let first = self.stretches.partition_point(|stretch| stretch.end <= at);
         let until = HostNs(at.0.saturating_add(length_ns));
         let stretches = self.stretches.range(first..).take_while(|stretch| stretch.start < until);
-        away(
+        parts_by_distance(
             stretches.map(|stretch| {
                 (stretch.start.since_ns(at), stretch.end.since_ns(at), stretch.part)
             }),
@@ -102,12 +102,12 @@ impl History {
     }
 
     /// The same from `at` backwards.
-    pub(super) fn before(&self, at: HostNs, length_ns: u64) -> Option<Away> {
+    pub(super) fn before(&self, at: HostNs, length_ns: u64) -> Option<PartsByDistance> {
         let last = self.stretches.partition_point(|stretch| stretch.start < at);
         let from = HostNs(at.0.saturating_sub(length_ns));
         let stretches = self.stretches.range(..last).rev();
         let stretches = stretches.take_while(|stretch| stretch.end > from);
-        away(
+        parts_by_distance(
             stretches.map(|stretch| {
                 (at.since_ns(stretch.end), at.since_ns(stretch.start), stretch.part)
             }),
@@ -117,8 +117,11 @@ impl History {
 }
 
 /// Stretches by how far away they begin and end, in order; what is between them is unknown.
-fn away(stretches: impl Iterator<Item = (u64, u64, Part)>, length_ns: u64) -> Option<Away> {
-    let (mut away, mut covered_ns) = (Away::new(), 0);
+fn parts_by_distance(
+    stretches: impl Iterator<Item = (u64, u64, Part)>,
+    length_ns: u64,
+) -> Option<PartsByDistance> {
+    let (mut away, mut covered_ns) = (PartsByDistance::new(), 0);
     for (from_ns, until_ns, part) in stretches {
         if from_ns > covered_ns {
             away.push((from_ns, Part::Unknown));

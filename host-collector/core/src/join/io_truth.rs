@@ -50,7 +50,7 @@ impl TrueIo {
 
 /// What may go wrong.
 #[derive(Debug, Clone, Copy)]
-struct Ills {
+struct Faults {
     /// Of a hundred.
     hidden_completions: u64,
     hidden_submissions: u64,
@@ -102,7 +102,7 @@ fn target(blocks: u64, is_mapped: bool) -> Target {
     }
 }
 
-fn world(seed: u64, requests_count: u64, blocks: u64, ills: Ills) -> World {
+fn world(seed: u64, requests_count: u64, blocks: u64, faults: Faults) -> World {
     let mut dice = Dice(seed);
     let target = target(blocks, true);
     let (mut requests, mut ios) = (Vec::new(), Vec::new());
@@ -110,10 +110,10 @@ fn world(seed: u64, requests_count: u64, blocks: u64, ills: Ills) -> World {
     let mut start = 100;
     for index in 0..requests_count {
         let end = start + dice.between(10, 60);
-        let is_recorded = !dice.percent(ills.unrecorded);
+        let is_recorded = !dice.percent(faults.unrecorded);
         let whose = if is_recorded { Whose::Request(requests.len()) } else { Whose::Unrecorded };
         for sectors in target.sectors_of(index).unwrap() {
-            if dice.percent(ills.refused) {
+            if dice.percent(faults.refused) {
                 let at = dice.between(start, start + 2);
                 let refused = TrueIo {
                     whose: Whose::Unrecorded,
@@ -125,7 +125,7 @@ fn world(seed: u64, requests_count: u64, blocks: u64, ills: Ills) -> World {
                 };
                 ios.push(refused);
             }
-            ios.push(true_io(&mut dice, whose, sectors, (start + 2, end), ills));
+            ios.push(true_io(&mut dice, whose, sectors, (start + 2, end), faults));
         }
         if is_recorded {
             let ticks = |ns| GuestTicks(ns);
@@ -146,15 +146,15 @@ fn world(seed: u64, requests_count: u64, blocks: u64, ills: Ills) -> World {
                 length_error_ns: 0,
             });
         }
-        if dice.percent(ills.others) {
+        if dice.percent(faults.others) {
             let at = start + dice.below(40);
             let sectors = target.sectors_of(dice.below(blocks)).unwrap().remove(0);
-            ios.push(true_io(&mut dice, Whose::Other, sectors, (at, at + 80), ills));
+            ios.push(true_io(&mut dice, Whose::Other, sectors, (at, at + 80), faults));
         }
-        start = if ills.depth <= 1 {
+        start = if faults.depth <= 1 {
             end + 1 + 2 * BOUND_NS
         } else {
-            start + dice.between(1, 60 / ills.depth)
+            start + dice.between(1, 60 / faults.depth)
         };
     }
     World { requests, ios }
@@ -165,7 +165,7 @@ fn true_io(
     whose: Whose,
     sectors: Range<u64>,
     (start, end): (u64, u64),
-    ills: Ills,
+    faults: Faults,
 ) -> TrueIo {
     let submitted = dice.between(start, end - 1);
     let completed = dice.between(submitted, end);
@@ -174,8 +174,8 @@ fn true_io(
     let pieces = [(first, sectors.start..middle), (completed, middle..sectors.end)];
     let pieces = pieces.into_iter().filter(|(_, piece)| !piece.is_empty());
     let is_submission_shown =
-        !matches!(whose, Whose::Request(_)) || !dice.percent(ills.hidden_submissions);
-    let shown: Vec<_> = pieces.filter(|_| !dice.percent(ills.hidden_completions)).collect();
+        !matches!(whose, Whose::Request(_)) || !dice.percent(faults.hidden_submissions);
+    let shown: Vec<_> = pieces.filter(|_| !dice.percent(faults.hidden_completions)).collect();
     // One piece is done when it is done.
     let completed = if middle == sectors.end { first } else { completed };
     TrueIo { whose, sectors, submitted, completed, is_submission_shown, shown }
@@ -251,7 +251,7 @@ fn check(world: &World, target: Target) -> Result<usize, TestCaseError> {
     Ok(known)
 }
 
-fn ills() -> impl Strategy<Value = Ills> {
+fn faults() -> impl Strategy<Value = Faults> {
     let shares = (0..60_u64, 0..20_u64, 0..20_u64, 0..20_u64, 0..10_u64, 1..6_u64);
     shares.prop_map(
         |(hidden_completions, hidden_submissions, unrecorded, others, refused, depth)| {
@@ -260,7 +260,7 @@ fn ills() -> impl Strategy<Value = Ills> {
             let of_unknown = |share| if is_all_known { 0 } else { share };
             let [unrecorded, others, refused] = [unrecorded, others, refused].map(of_unknown);
             let hidden_submissions = if is_all_known { hidden_submissions } else { 0 };
-            Ills { hidden_completions, hidden_submissions, unrecorded, others, refused, depth }
+            Faults { hidden_completions, hidden_submissions, unrecorded, others, refused, depth }
         },
     )
 }
@@ -309,9 +309,9 @@ fn a_completion_that_is_missing_is_not_the_next_passes() {
 proptest! {
     #[test]
     fn no_request_gets_a_mark_that_is_not_its_own_and_no_clock_is_blamed(
-        seed in any::<u64>(), blocks in 2..6_u64, ills in ills(),
+        seed in any::<u64>(), blocks in 2..6_u64, faults in faults(),
     ) {
-        let world = world(seed, 40, blocks, ills);
+        let world = world(seed, 40, blocks, faults);
         check(&world, target(blocks, true))?;
     }
 
@@ -320,10 +320,10 @@ proptest! {
     fn a_missing_completion_costs_its_own_request_only(
         seed in any::<u64>(), blocks in 2..6_u64, hidden_completions in 0..90_u64,
     ) {
-        let ills = Ills {
+        let faults = Faults {
             hidden_completions, hidden_submissions: 0, unrecorded: 0, others: 0, refused: 0, depth: 1,
         };
-        let world = world(seed, 40, blocks, ills);
+        let world = world(seed, 40, blocks, faults);
         let known = check(&world, target(blocks, true))?;
         let is_shown = |request: &usize| {
             let own = |io: &&TrueIo| io.whose == Whose::Request(*request);
@@ -337,9 +337,9 @@ proptest! {
     fn without_a_map_no_mark_is_anothers_either(
         seed in any::<u64>(), blocks in 2..6_u64, hidden_completions in 0..60_u64, depth in 1..6_u64,
     ) {
-        let ills = Ills {
+        let faults = Faults {
             hidden_completions, hidden_submissions: 0, unrecorded: 0, others: 0, refused: 0, depth,
         };
-        check(&world(seed, 40, blocks, ills), target(blocks, false))?;
+        check(&world(seed, 40, blocks, faults), target(blocks, false))?;
     }
 }

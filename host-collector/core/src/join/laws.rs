@@ -310,13 +310,13 @@ fn check_chain(breakdown: &Breakdown) -> Result<(), TestCaseError> {
         let (span, split) = (&link.span, link.split);
         prop_assert_eq!(span.tid, THREAD);
         prop_assert!(span.length_ns() > 0);
-        let told_ns = [split.guest_ns, split.kvm_ns, split.vmm_ns];
-        for (part, told_ns) in [Part::Guest, Part::Kvm, Part::VmmUser].into_iter().zip(told_ns) {
-            parts.add(part, told_ns);
+        let split_ns = [split.guest_ns, split.kvm_ns, split.vmm_ns];
+        for (part, split_ns) in [Part::Guest, Part::Kvm, Part::VmmUser].into_iter().zip(split_ns) {
+            parts.add(part, split_ns);
         }
-        let untold_ns = span.length_ns().checked_sub(told_ns.iter().sum());
-        prop_assert!(untold_ns.is_some());
-        parts.add(Part::of(&span.state), untold_ns.unwrap());
+        let unsplit_ns = span.length_ns().checked_sub(split_ns.iter().sum());
+        prop_assert!(unsplit_ns.is_some());
+        parts.add(Part::of(&span.state), unsplit_ns.unwrap());
         let ran_ns: u64 = span.antagonists.iter().map(|who| who.ran_ns).sum();
         prop_assert!(ran_ns <= span.length_ns());
     }

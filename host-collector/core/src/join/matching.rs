@@ -22,7 +22,7 @@ use super::OPEN_REQUESTS_MAX;
 use super::breakdown::IoCheck;
 use super::ios::{HostIo, Ios, Submitter};
 use super::phase::{IoMarks, NoPhase, RequestIo};
-use super::place::Placed;
+use super::placed::Placed;
 use super::sectors::SectorSet;
 use super::target::{HostAccess, Target, overlap};
 use super::windows::{Window, Windows};

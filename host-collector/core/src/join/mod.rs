@@ -32,7 +32,7 @@ pub mod part;
 pub mod phase;
 #[cfg(test)]
 mod phase_laws;
-pub mod place;
+pub mod placed;
 mod sectors;
 pub mod stream;
 pub mod target;
@@ -43,12 +43,12 @@ mod waits;
 mod windows;
 
 pub use breakdown::{Attribution, Breakdown, IoCheck};
-pub use chain::{CHAIN_SPANS_MAX, Chain, Link, StaySplit};
+pub use chain::{CHAIN_SPANS_MAX, Chain, Link, ModeSplit};
 pub use ios::Submitter;
 pub use order::SubmissionOrder;
 pub use part::{Part, PartsNs};
 pub use phase::{IoMarks, NoPhase, Phase, PhaseParts, RequestIo};
-pub use place::{Clocks, Placed, Unplaced};
+pub use placed::{Clocks, Placed, Unplaced};
 pub use stream::Join;
 pub use target::{HostAccess, Target};
 pub use uncertainty::ClockError;

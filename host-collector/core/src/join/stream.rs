@@ -8,7 +8,7 @@ use super::ios::Submitter;
 use super::matching::Matching;
 use super::part::{Part, PartsNs};
 use super::phase::{IoMarks, NoPhase, PhaseParts, RequestIo};
-use super::place::Placed;
+use super::placed::Placed;
 use super::target::Target;
 use super::uncertainty::{self, ClockError};
 use super::waits::Waits;

@@ -17,9 +17,9 @@
 //! the most that a part can change by is found at an edge. The length of the request is off by a
 //! little on its own: what is at its end by as much more or less.
 
-use super::history::{Away, History};
+use super::history::{History, PartsByDistance};
 use super::part::{Part, PartsNs};
-use super::place::Placed;
+use super::placed::Placed;
 use crate::units::HostNs;
 
 /// By how much each part may be off.
@@ -70,7 +70,7 @@ pub(super) fn anything(placed: &Placed) -> ClockError {
 
 /// Moves both ends away, as far as `bound_ns`, and notes in `most` by how much each part changes at
 /// most.
-fn shift(at_start: &Away, at_end: &Away, bound_ns: u64, most: &mut PartsNs) {
+fn shift(at_start: &PartsByDistance, at_end: &PartsByDistance, bound_ns: u64, most: &mut PartsNs) {
     let mut change = [0_i128; Part::ALL.len()];
     let (mut start, mut end) = (at_start.iter().peekable(), at_end.iter().peekable());
     let mut at_ns = 0;

@@ -1,7 +1,7 @@
 //! Who ran on a pCPU while a thread waited for it.
 
 use super::span::{Antagonist, Who};
-use crate::task::{Face, Task};
+use crate::task::{KindAndName, Task};
 use crate::units::{HostNs, Tid};
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use std::sync::Arc;
 /// to [`Who::Others`], so that nothing is lost and no `ran_ns` is ever too large.
 pub const ANTAGONISTS_MAX: usize = 32;
 
-/// Who ran for how long, at places of which at most a given number are told apart.
+/// Who ran for how long, at locations of which at most a given number are told apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Credits<Place> {
+pub struct Credits<Location> {
     rows_max: usize,
-    rows: Vec<Row<Place>>,
+    rows: Vec<Row<Location>>,
     /// Whether those of one name have one row.
     is_folded: bool,
     idle_ns: u64,
@@ -25,27 +25,27 @@ pub struct Credits<Place> {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Row<Place> {
-    place: Place,
+struct Row<Location> {
+    location: Location,
     task: Arc<Task>,
     ran_ns: u64,
     is_several: bool,
 }
 
-impl<Place: Copy + Eq> Row<Place> {
-    fn is_alike(&self, other: &Row<Place>) -> bool {
-        let face = |row: &Row<Place>| Face(Arc::clone(&row.task));
-        self.place == other.place && face(self) == face(other)
+impl<Location: Copy + Eq> Row<Location> {
+    fn is_alike(&self, other: &Row<Location>) -> bool {
+        let face = |row: &Row<Location>| KindAndName(Arc::clone(&row.task));
+        self.location == other.location && face(self) == face(other)
     }
 
     /// Takes what another thread of the name ran.
-    fn take(&mut self, other: &Row<Place>) {
+    fn take(&mut self, other: &Row<Location>) {
         self.ran_ns = self.ran_ns.saturating_add(other.ran_ns);
         self.is_several = true;
     }
 }
 
-impl<Place: Copy + Eq> Credits<Place> {
+impl<Location: Copy + Eq> Credits<Location> {
     /// Nobody yet; at most `rows_max` tasks will be told apart.
     #[must_use]
     pub fn new(rows_max: usize) -> Self {
@@ -53,7 +53,7 @@ impl<Place: Copy + Eq> Credits<Place> {
     }
 
     /// Somebody ran there for some time.
-    pub fn add(&mut self, place: Place, ran: &Antagonist) {
+    pub fn add(&mut self, location: Location, ran: &Antagonist) {
         let Antagonist { who, ran_ns, is_several } = ran;
         match who {
             Who::Idle => self.idle_ns = self.idle_ns.saturating_add(*ran_ns),
@@ -61,13 +61,14 @@ impl<Place: Copy + Eq> Credits<Place> {
             Who::Thread(_) if *ran_ns == 0 => {}
             Who::Thread(task) => {
                 let (task, ran_ns) = (Arc::clone(task), *ran_ns);
-                self.add_row(Row { place, task, ran_ns, is_several: *is_several });
+                self.add_row(Row { location, task, ran_ns, is_several: *is_several });
             }
         }
     }
 
-    fn add_row(&mut self, new: Row<Place>) {
-        let is_same = |row: &&mut Row<Place>| row.place == new.place && row.task == new.task;
+    fn add_row(&mut self, new: Row<Location>) {
+        let is_same =
+            |row: &&mut Row<Location>| row.location == new.location && row.task == new.task;
         if let Some(row) = self.rows.iter_mut().find(is_same) {
             row.ran_ns = row.ran_ns.saturating_add(new.ran_ns);
             row.is_several |= new.is_several;
@@ -76,7 +77,7 @@ impl<Place: Copy + Eq> Credits<Place> {
         if self.rows.len() >= self.rows_max && !self.is_folded {
             self.fold();
         }
-        let is_alike = |row: &&mut Row<Place>| row.is_alike(&new);
+        let is_alike = |row: &&mut Row<Location>| row.is_alike(&new);
         if self.is_folded
             && let Some(row) = self.rows.iter_mut().find(is_alike)
         {
@@ -98,7 +99,7 @@ impl<Place: Copy + Eq> Credits<Place> {
     /// There are too many: from now on those of one name have one row.
     fn fold(&mut self) {
         self.is_folded = true;
-        let mut folded: Vec<Row<Place>> = Vec::new();
+        let mut folded: Vec<Row<Location>> = Vec::new();
         for row in std::mem::take(&mut self.rows) {
             match folded.iter_mut().find(|known| known.is_alike(&row)) {
                 Some(known) => known.take(&row),
@@ -109,14 +110,14 @@ impl<Place: Copy + Eq> Credits<Place> {
     }
 
     /// All of them with where they ran, the longest first, equal ones by thread id; nobody and others,
-    /// who have no place, come last.
-    pub fn rows(&self) -> impl Iterator<Item = (Option<Place>, Antagonist)> {
-        let mut rows: Vec<&Row<Place>> = self.rows.iter().collect();
+    /// who have no location, come last.
+    pub fn rows(&self) -> impl Iterator<Item = (Option<Location>, Antagonist)> {
+        let mut rows: Vec<&Row<Location>> = self.rows.iter().collect();
         rows.sort_by_key(|row| (Reverse(row.ran_ns), row.task.tid));
         let named = rows.into_iter().map(|row| {
             let who = Who::Thread(Arc::clone(&row.task));
             let (ran_ns, is_several) = (row.ran_ns, row.is_several);
-            (Some(row.place), Antagonist { who, ran_ns, is_several })
+            (Some(row.location), Antagonist { who, ran_ns, is_several })
         });
         let nameless = [(Who::Idle, self.idle_ns), (Who::Others, self.others_ns)];
         let nameless = nameless.into_iter().filter(|(_, ran_ns)| *ran_ns > 0);

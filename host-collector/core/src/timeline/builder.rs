@@ -1,10 +1,10 @@
 //! The timelines of all watched threads, from the merged events of all pCPUs.
 
 use super::classify::Evidence;
-use super::coming::Comings;
 use super::contradiction::{Contradiction, ContradictionKind, Contradictions};
 use super::exits::Exit;
 use super::futex::{FutexCall, FutexWait, LockFacts};
+use super::last_seen::LastSeen;
 use super::lock::{LockUser, LockUsers, LockWait};
 use super::span::{Span, UnknownCause, Who};
 use super::stack::{Mark, Marks, StackTable};
@@ -50,7 +50,7 @@ pub struct Timeline {
     /// Who waits for the locks of each VM.
     lock_users: Vec<LockUsers>,
     slice_ns: Option<u64>,
-    comings: Comings,
+    last_seen: LastSeen,
     lock_waits: Vec<LockWait>,
     exits: Vec<Exit>,
     pcpus: HashMap<PcpuId, Pcpu>,
@@ -197,7 +197,7 @@ impl Timeline {
                 self.switch(&Switched { time, pcpu: event.pcpu, switch }, sink);
             }
             HostEventKind::Waking { tid, target, waker } => {
-                self.comings.woken(tid, time);
+                self.last_seen.woken(tid, time);
                 if let Some(&index) = self.index_by_tid.get(&tid) {
                     let waker_index = self.index_by_tid.get(&waker);
                     let acquired = waker_index.and_then(|index| self.threads[*index].acquired());
@@ -263,7 +263,7 @@ impl Timeline {
             let observed = self.update(index, time, |thread| thread.switch_out(event, sink));
             self.observe(index, time, observed);
         }
-        self.comings.left(prev, time, pcpu, switch.prev_state.is_runnable());
+        self.last_seen.left(prev, time, pcpu, switch.prev_state.is_runnable());
         if is_believed && let Some(&index) = self.index_by_tid.get(&next) {
             let observed = self.update(index, time, |thread| thread.switch_in(time, pcpu, sink));
             self.threads[index].comes_with(switch.next_priority);
@@ -290,7 +290,7 @@ impl Timeline {
             is_shared: mutex.is_some_and(|address| self.lock_users(vm).wait(address, user)),
             vmm: facts.vmm,
             mode: facts.mode.filter(|_| user == LockUser::Vcpu),
-            next: self.comings.next(switch.next, switch.next_priority, time, pcpu),
+            next: self.last_seen.next(switch.next, switch.next_priority, time, pcpu),
             ran_ns: self.threads[index].ran_ns(time),
             slice_ns: self.slice_ns,
             is_throttled_group: is_throttled,

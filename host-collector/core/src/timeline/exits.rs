@@ -61,7 +61,7 @@ impl ExitTime {
 #[derive(Debug, Default)]
 pub(super) struct OpenExits {
     /// Up to here the time of those under way is told.
-    told_until: HostNs,
+    split_until: HostNs,
     hardware: Option<Open>,
     userspace: Option<Open>,
     over: Vec<Exit>,
@@ -83,8 +83,8 @@ impl OpenExits {
     /// Until `until` the thread was in `state`. Of an exit that touches time in which nothing is
     /// known, it is not known where it ended: it is given up.
     pub(super) fn pass(&mut self, until: HostNs, state: &ThreadState) {
-        let length_ns = until.since_ns(self.told_until);
-        self.told_until = self.told_until.max(until);
+        let length_ns = until.since_ns(self.split_until);
+        self.split_until = self.split_until.max(until);
         if matches!(state, ThreadState::Unknown { .. }) {
             (self.hardware, self.userspace) = (None, None);
             return;
@@ -103,7 +103,7 @@ impl OpenExits {
     /// An event at the time that was passed last. `is_split` says that entries and exits are
     /// recorded, as an entry or an exit of the thread was seen before.
     pub(super) fn event(&mut self, tid: Tid, event: KvmEvent, is_split: bool) {
-        let start = self.told_until;
+        let start = self.split_until;
         let begun = ExitReason::of(event).map(|reason| {
             let time = ExitTime::default();
             Open { reason, start, time }
@@ -131,7 +131,7 @@ impl OpenExits {
 
     fn close(&mut self, tid: Tid, open: Open) {
         let Open { reason, start, time } = open;
-        self.over.push(Exit { tid, reason, start, end: self.told_until, time });
+        self.over.push(Exit { tid, reason, start, end: self.split_until, time });
     }
 }
 

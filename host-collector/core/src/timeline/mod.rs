@@ -16,7 +16,6 @@
 mod antagonist;
 pub mod builder;
 pub mod classify;
-mod coming;
 pub mod contradiction;
 #[cfg(test)]
 mod drawing;
@@ -25,6 +24,7 @@ mod evidence_tests;
 pub mod exit_reason;
 mod exits;
 pub mod futex;
+mod last_seen;
 #[cfg(test)]
 mod laws;
 mod lock;

@@ -104,7 +104,7 @@ impl Reason {
     /// Whether something else than its pCPU's other threads keeps a vCPU from its work: a lock, a fault, a
     /// quota. Not that it has nothing to do, and not that it waits for its pCPU.
     #[must_use]
-    pub fn keeps_from_work(self) -> bool {
+    pub fn is_hindrance(self) -> bool {
         let others = [
             Reason::HostFault,
             Reason::KvmKernelLock,

@@ -74,7 +74,7 @@ impl Marks {
 
 /// Where on the stack a function must be to prove something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum StackPosition {
     /// Anywhere.
     Anywhere,
     /// Right under the scheduler's own functions: it is what called the scheduler.
@@ -89,26 +89,26 @@ enum Place {
 /// One thing has had several names; the kernel versions are those of docs/evidence.md, "Names of
 /// kernel functions", read in the sources of 3.16, 6.1, 6.12 and 6.18 or seen on stacks of 6.1 and
 /// 6.18.
-const FUNCTIONS: &[(Mark, Place, &[&str])] = &[
+const FUNCTIONS: &[(Mark, StackPosition, &[&str])] = &[
     // Up to 5.15; 5.16 to 6.15; from 6.16. `futex_wait` and `do_futex` prove nothing: a thread can
     // also be preempted, or fault, in them.
     (
         Mark::FutexSleep,
-        Place::Anywhere,
+        StackPosition::Anywhere,
         &["futex_wait_queue_me", "futex_wait_queue", "futex_do_wait"],
     ),
     // `kvm_vcpu_halt` wraps `kvm_vcpu_block` from 5.17 on; before that the latter stands alone.
-    (Mark::KvmHalt, Place::Anywhere, &["kvm_vcpu_block", "kvm_vcpu_halt"]),
-    (Mark::KvmRun, Place::Anywhere, &["kvm_arch_vcpu_ioctl_run", "vcpu_run", "__vcpu_run"]),
-    (Mark::Kvm, Place::Anywhere, &["kvm_*", "__kvm_*"]),
+    (Mark::KvmHalt, StackPosition::Anywhere, &["kvm_vcpu_block", "kvm_vcpu_halt"]),
+    (Mark::KvmRun, StackPosition::Anywhere, &["kvm_arch_vcpu_ioctl_run", "vcpu_run", "__vcpu_run"]),
+    (Mark::Kvm, StackPosition::Anywhere, &["kvm_*", "__kvm_*"]),
     (
         Mark::Stop,
-        Place::Anywhere,
+        StackPosition::Anywhere,
         &["do_signal_stop", "ptrace_stop", "do_jobctl_trap", "do_freezer_trap"],
     ),
     (
         Mark::PageWait,
-        Place::Anywhere,
+        StackPosition::Anywhere,
         &[
             "io_schedule*",
             "folio_wait_bit*",
@@ -121,7 +121,7 @@ const FUNCTIONS: &[(Mark, Place, &[&str])] = &[
     ),
     (
         Mark::KernelLock,
-        Place::Anywhere,
+        StackPosition::Anywhere,
         &[
             "__mutex_lock*",
             "mutex_lock*",
@@ -134,7 +134,7 @@ const FUNCTIONS: &[(Mark, Place, &[&str])] = &[
     ),
     (
         Mark::Fault,
-        Place::Anywhere,
+        StackPosition::Anywhere,
         &[
             "kvm_mmu_page_fault",
             "kvm_tdp_page_fault",
@@ -155,7 +155,7 @@ const FUNCTIONS: &[(Mark, Place, &[&str])] = &[
     ),
     (
         Mark::DiskCall,
-        Place::Anywhere,
+        StackPosition::Anywhere,
         &[
             // The calls, with the names that they had up to 4.16 and from 4.17 on.
             "SyS_io_submit",
@@ -183,15 +183,19 @@ const FUNCTIONS: &[(Mark, Place, &[&str])] = &[
             "submit_bio_wait",
         ],
     ),
-    (Mark::FileCall, Place::Anywhere, &["SyS_read", "SyS_write", "ksys_read", "ksys_write"]),
+    (
+        Mark::FileCall,
+        StackPosition::Anywhere,
+        &["SyS_read", "SyS_write", "ksys_read", "ksys_write"],
+    ),
     // From 6.18 on a throttled thread takes itself off its runqueue in work that it does on its way
     // to user space or to the guest (kernel/sched/fair.c). Seen there is `__cond_resched <-
     // task_work_run`, after that work; before 6.18 nothing on the stack tells.
-    (Mark::Throttle, Place::Anywhere, &["throttle_cfs_rq_work"]),
-    (Mark::TaskWork, Place::Beneath, &["task_work_run"]),
+    (Mark::Throttle, StackPosition::Anywhere, &["throttle_cfs_rq_work"]),
+    (Mark::TaskWork, StackPosition::Beneath, &["task_work_run"]),
     (
         Mark::PollSleep,
-        Place::Anywhere,
+        StackPosition::Anywhere,
         &[
             "poll_schedule_timeout*",
             "do_sys_poll",
@@ -206,7 +210,7 @@ const FUNCTIONS: &[(Mark, Place, &[&str])] = &[
     ),
     (
         Mark::Yield,
-        Place::Anywhere,
+        StackPosition::Anywhere,
         &[
             "sys_sched_yield",
             "SyS_sched_yield",
@@ -218,7 +222,7 @@ const FUNCTIONS: &[(Mark, Place, &[&str])] = &[
     ),
     (
         Mark::ReturnPreempted,
-        Place::Innermost,
+        StackPosition::Innermost,
         &[
             // To the guest, from 5.9 on; up to 5.8 it is `cond_resched`, below.
             "xfer_to_guest_mode_handle_work",
@@ -237,7 +241,7 @@ const FUNCTIONS: &[(Mark, Place, &[&str])] = &[
     ),
     (
         Mark::KernelPreempted,
-        Place::Innermost,
+        StackPosition::Innermost,
         &[
             "_cond_resched",
             "__cond_resched",
@@ -248,7 +252,7 @@ const FUNCTIONS: &[(Mark, Place, &[&str])] = &[
             "irqentry_exit",
         ],
     ),
-    (Mark::OwnWork, Place::Innermost, &["task_work_run", "get_signal", "do_signal"]),
+    (Mark::OwnWork, StackPosition::Innermost, &["task_work_run", "get_signal", "do_signal"]),
 ];
 
 /// The scheduler's own functions, and what records them: they say nothing of who called.
@@ -294,10 +298,10 @@ pub fn marks_of<Frame: AsRef<str>>(frames: &[Frame]) -> Option<Marks> {
     let symbols: Vec<&str> = frames.iter().filter_map(|frame| symbol(frame.as_ref())).collect();
     let mut callers = symbols.iter().filter(|name| !is_one_of(name, SCHEDULER));
     let (innermost, beneath) = (callers.next(), callers.next());
-    let holds = |place: Place, names: &[&str]| match place {
-        Place::Anywhere => symbols.iter().any(|name| is_one_of(name, names)),
-        Place::Innermost => innermost.is_some_and(|name| is_one_of(name, names)),
-        Place::Beneath => beneath.is_some_and(|name| is_one_of(name, names)),
+    let holds = |place: StackPosition, names: &[&str]| match place {
+        StackPosition::Anywhere => symbols.iter().any(|name| is_one_of(name, names)),
+        StackPosition::Innermost => innermost.is_some_and(|name| is_one_of(name, names)),
+        StackPosition::Beneath => beneath.is_some_and(|name| is_one_of(name, names)),
     };
     let marks = FUNCTIONS.iter().filter(|(_, place, names)| holds(*place, names));
     let bits = marks.fold(0, |bits, (mark, _, _)| bits | 1 << *mark as u32);

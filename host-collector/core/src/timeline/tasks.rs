@@ -17,14 +17,14 @@ const VSLICE: &str = "vslice";
 /// The threads that are known so far.
 #[derive(Debug, Default)]
 pub struct Tasks {
-    by_tid: HashMap<Tid, Known>,
+    by_tid: HashMap<Tid, TaskEntry>,
     /// Whose threads a process's newborns are, of processes that were there when recording began.
     kind_of_process: HashMap<Tid, ThreadKind>,
     ended: VecDeque<Tid>,
 }
 
 #[derive(Debug)]
-struct Known {
+struct TaskEntry {
     task: Arc<Task>,
     has_ended: bool,
 }
@@ -43,7 +43,7 @@ impl Tasks {
 
     /// The thread as it is called now.
     pub fn get(&mut self, tid: Tid) -> Arc<Task> {
-        let unknown = || Known { task: Arc::new(Task::unknown(tid)), has_ended: false };
+        let unknown = || TaskEntry { task: Arc::new(Task::unknown(tid)), has_ended: false };
         Arc::clone(&self.by_tid.entry(tid).or_insert_with(unknown).task)
     }
 
@@ -84,7 +84,7 @@ impl Tasks {
     }
 
     fn put(&mut self, task: Task) {
-        let known = Known { task: Arc::new(task), has_ended: false };
+        let known = TaskEntry { task: Arc::new(task), has_ended: false };
         self.by_tid.insert(known.task.tid, known);
     }
 
@@ -140,7 +140,7 @@ impl Tasks {
         };
         let kind = if kind == ThreadKind::Unknown { ThreadKind::Host } else { kind };
         let task = Arc::new(Task { tid, since, process, kind, name: comm.to_owned() });
-        self.by_tid.insert(tid, Known { task, has_ended });
+        self.by_tid.insert(tid, TaskEntry { task, has_ended });
     }
 
     /// It has ended, and is still on its pCPU for the last time.

@@ -42,9 +42,9 @@
 //! state, without a waking; it shows as `Blocked` without a `waker`.
 
 use super::antagonist::Wait;
-use super::coming::is_realtime;
 use super::contradiction::ContradictionKind;
 use super::exits::{Exit, OpenExits};
+use super::last_seen::is_realtime;
 use super::lock::LockWait;
 use super::reason::Reason;
 use super::span::{DeviceAddress, RunMode, Sleep, Span, ThreadState, UnknownCause, Who};

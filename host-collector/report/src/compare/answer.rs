@@ -5,10 +5,10 @@
 //! it waited for more, or less. Where they have none, as after a plain `vslice attach`, it is about the vCPU
 //! that was kept from its pCPU, or on a lock, most differently.
 
-use super::because::{EXPLAINED_SHARE_MIN, Way, because};
+use super::because::{Direction, EXPLAINED_SHARE_MIN, because};
 use super::metrics::Metric;
 use super::statistics::mean;
-use super::vcpus::{TOLD_NS_PER_S_MIN, VcpuMetric, VcpuMetricRecord, VcpuRecord};
+use super::vcpus::{REPORTED_NS_PER_S_MIN, VcpuMetric, VcpuMetricRecord, VcpuRecord};
 use super::verdict::{Difference, MARGIN_RELATIVE, Undecided, Verdict, runs};
 use super::{Compared, Sample, Side};
 use crate::summary::OffReason;
@@ -55,9 +55,9 @@ impl Answer {
 enum Change {
     Same,
     /// Beyond chance.
-    Certain(Way),
+    Certain(Direction),
     /// As these runs have it, which are too few to set it against chance.
-    Seen(Way),
+    Seen(Direction),
     Undecided {
         repeats: Option<u64>,
     },
@@ -66,13 +66,13 @@ enum Change {
 impl Change {
     fn of(verdict: Verdict, effect: Option<f64>) -> Change {
         match verdict {
-            Verdict::Higher => Change::Certain(Way::More),
-            Verdict::Lower => Change::Certain(Way::Less),
+            Verdict::Higher => Change::Certain(Direction::More),
+            Verdict::Lower => Change::Certain(Direction::Less),
             Verdict::NoDifference { .. } => Change::Same,
             Verdict::NotDecided { why: Undecided::OneRun | Undecided::FewRuns, repeats } => {
                 match effect {
-                    Some(effect) if effect > MARGIN_RELATIVE => Change::Seen(Way::More),
-                    Some(effect) if effect < -MARGIN_RELATIVE => Change::Seen(Way::Less),
+                    Some(effect) if effect > MARGIN_RELATIVE => Change::Seen(Direction::More),
+                    Some(effect) if effect < -MARGIN_RELATIVE => Change::Seen(Direction::Less),
                     Some(_) => Change::Same,
                     None => Change::Undecided { repeats },
                 }
@@ -115,10 +115,10 @@ fn of_requests(p99: &Difference, others: &[(&str, &Difference)], a: &Side, b: &S
                 "It is undecided whether p99 differs: {of_b} in B against {of_a} in A.{certainty}{further}"
             )
         }
-        Change::Certain(way) | Change::Seen(way) => {
+        Change::Certain(direction) | Change::Seen(direction) => {
             let how = how_much(p99.effect, "as high", "higher", "lower");
             let moved_ns = mean(&p99.a).zip(mean(&p99.b)).map_or(0.0, |(a, b)| (b - a).abs());
-            let because = because(way, moved_ns, a, b);
+            let because = because(direction, moved_ns, a, b);
             format!("p99 is {how} in B: {of_b} against {of_a} in A{because}.{certainty}{further}")
         }
     }
@@ -135,12 +135,12 @@ fn further(p99: &Difference, others: &[(&str, &Difference)]) -> String {
     // The logarithm of B over A: how far apart they are, whichever is the greater.
     let apart = |of: &Difference| of.effect.map_or(0.0, |effect| effect.ln_1p().abs());
     let most = others.iter().max_by(|(_, one), (_, other)| apart(one).total_cmp(&apart(other)));
-    let is_told = |of: &Difference| {
+    let is_reported = |of: &Difference| {
         let change = Change::of(of.verdict, of.effect);
         matches!(change, Change::Certain(_) | Change::Seen(_))
             && apart(of) >= apart(p99) + FURTHER_RATIO_MIN.ln()
     };
-    let Some((name, of)) = most.filter(|(_, of)| is_told(of)) else { return String::new() };
+    let Some((name, of)) = most.filter(|(_, of)| is_reported(of)) else { return String::new() };
     let how = how_much(of.effect, "as high", "higher", "lower");
     format!(" {name} is {how}: {} against {}.", mean_latency(&of.b), mean_latency(&of.a))
 }
@@ -162,19 +162,19 @@ fn of_vcpus(vcpus: &[VcpuRecord], a: &Side, b: &Side) -> String {
     let counts = (a.runs.len(), b.runs.len());
     let is_loss = |row: &&VcpuMetricRecord| match &row.kind {
         VcpuMetric::RunDelay => true,
-        VcpuMetric::Off(OffReason::Left(reason)) => reason.keeps_from_work(),
+        VcpuMetric::Off(OffReason::Left(reason)) => reason.is_hindrance(),
         VcpuMetric::Off(_) | VcpuMetric::Ran(_) => false,
     };
     let all =
         vcpus.iter().flat_map(|of| of.metrics.iter().filter(is_loss).map(move |row| (of, row)));
     let most =
         all.max_by(|(_, one), (_, other)| moved(&one.compared).total_cmp(&moved(&other.compared)));
-    let Some((vcpu, row)) = most.filter(|(_, row)| moved(&row.compared) >= TOLD_NS_PER_S_MIN)
+    let Some((vcpu, row)) = most.filter(|(_, row)| moved(&row.compared) >= REPORTED_NS_PER_S_MIN)
     else {
         let sides = certainty(Change::Same, counts);
         return format!(
             "No vCPU's waits for a pCPU or a lock changed by more than {} of its time from A to B.{sides}",
-            percent(TOLD_NS_PER_S_MIN / 1e9)
+            percent(REPORTED_NS_PER_S_MIN / 1e9)
         );
     };
     let name = format!("{} {}", vcpu.vm, vcpu.vcpu);
@@ -189,10 +189,13 @@ fn of_vcpus(vcpus: &[VcpuRecord], a: &Side, b: &Side) -> String {
     let change = Change::of(*verdict, *effect);
     let certainty = certainty(change, counts);
     match change {
-        Change::Certain(way) | Change::Seen(way) => {
+        Change::Certain(direction) | Change::Seen(direction) => {
             let how = how_much(*effect, "as long", "longer", "less");
-            let who =
-                if row.kind == VcpuMetric::RunDelay { who_of(way, vcpu) } else { String::new() };
+            let who = if row.kind == VcpuMetric::RunDelay {
+                who_of(direction, vcpu)
+            } else {
+                String::new()
+            };
             format!("{name} {what} {how} in B: {shown_b} against {shown_a} in A{who}.{certainty}")
         }
         Change::Same => {
@@ -212,17 +215,19 @@ fn moved(of: &Compared) -> f64 {
 
 /// Who makes most of the change of a vCPU's run delay: for him counts what he ran at least on the side that
 /// has more of it, and against him what he can have run at most on the other.
-fn who_of(way: Way, vcpu: &VcpuRecord) -> String {
-    let (more, less) = match way {
-        Way::More => (1, 0),
-        Way::Less => (0, 1),
+fn who_of(direction: Direction, vcpu: &VcpuRecord) -> String {
+    let (more, less) = match direction {
+        Direction::More => (1, 0),
+        Direction::Less => (0, 1),
     };
     let by = |listed: &[f64; 2]| listed[more] - (listed[less] + vcpu.unlisted_max[less]);
     let run_delay = vcpu.metrics.iter().find(|row| row.kind == VcpuMetric::RunDelay);
     let whole = run_delay.map_or(0.0, |row| moved(&row.compared));
     let most = vcpu.ran.iter().max_by(|(_, one), (_, other)| by(one).total_cmp(&by(other)));
     match most.filter(|(_, listed)| by(listed) >= EXPLAINED_SHARE_MIN * whole) {
-        Some((name, _)) if way == Way::More => format!(", mostly while {name} was running there"),
+        Some((name, _)) if direction == Direction::More => {
+            format!(", mostly while {name} was running there")
+        }
         Some((name, _)) => format!(", because {name} ran less there"),
         None => String::new(),
     }

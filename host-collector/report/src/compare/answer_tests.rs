@@ -1,4 +1,4 @@
-use super::super::because::{ClassMeans, SlowRequests, What};
+use super::super::because::{ClassMeans, SlowRequests, WaitedFor};
 use super::super::example::{attached, held, neighbour, side, slow, vcpu};
 use super::super::metrics::Metric;
 use super::super::vcpus::VcpuFigures;
@@ -26,9 +26,9 @@ fn answer(a: Side, b: Side) -> String {
 fn quiet() -> SlowRequests {
     slow(
         &[
-            (What::State(Part::OnPcpu), 1e6),
-            (What::State(Part::WakeupDelay), 9e5),
-            (What::Device, 4e6),
+            (WaitedFor::State(Part::OnPcpu), 1e6),
+            (WaitedFor::State(Part::WakeupDelay), 9e5),
+            (WaitedFor::Device, 4e6),
         ],
         &[],
     )
@@ -36,9 +36,9 @@ fn quiet() -> SlowRequests {
 
 fn busy() -> SlowRequests {
     let causes = [
-        (What::State(Part::OnPcpu), 2e6),
-        (What::State(Part::WakeupDelay), 27.1e6),
-        (What::Device, 4e6),
+        (WaitedFor::State(Part::OnPcpu), 2e6),
+        (WaitedFor::State(Part::WakeupDelay), 27.1e6),
+        (WaitedFor::Device, 4e6),
     ];
     slow(&causes, &[("sh", 25e6), ("kworker/1:1", 1e6)])
 }
@@ -125,7 +125,7 @@ fn what_is_not_decided_has_no_cause() {
 
 #[test]
 fn a_slower_disk_is_the_disk() {
-    let slow_disk = slow(&[(What::State(Part::OnPcpu), 1e6), (What::Device, 30e6)], &[]);
+    let slow_disk = slow(&[(WaitedFor::State(Part::OnPcpu), 1e6), (WaitedFor::Device, 30e6)], &[]);
     let a = with_requests("a", &[5.6], &quiet());
     let sentence = answer(a, with_requests("b", &[31.0], &slow_disk));
     assert!(
@@ -138,8 +138,8 @@ fn a_slower_disk_is_the_disk() {
 
 #[test]
 fn what_may_have_been_the_disk_is_said_to_be_so() {
-    let hog = slow(&[(What::Unknown(Part::OnPcpu), 38e6)], &[]);
-    let a = with_requests("a", &[5.6], &slow(&[(What::Unknown(Part::OnPcpu), 5e6)], &[]));
+    let hog = slow(&[(WaitedFor::Unknown(Part::OnPcpu), 38e6)], &[]);
+    let a = with_requests("a", &[5.6], &slow(&[(WaitedFor::Unknown(Part::OnPcpu), 5e6)], &[]));
     let sentence = answer(a, with_requests("b", &[38.0], &hog));
     assert!(
         sentence.contains(
@@ -151,8 +151,8 @@ fn what_may_have_been_the_disk_is_said_to_be_so() {
 
 #[test]
 fn who_ran_for_a_little_of_an_idle_pcpus_wait_is_not_blamed() {
-    let idle = slow(&[(What::State(Part::WakeupDelay), 27e6)], &[("kworker/1:1", 3e5)]);
-    let a = with_requests("a", &[5.6], &slow(&[(What::State(Part::WakeupDelay), 1e6)], &[]));
+    let idle = slow(&[(WaitedFor::State(Part::WakeupDelay), 27e6)], &[("kworker/1:1", 3e5)]);
+    let a = with_requests("a", &[5.6], &slow(&[(WaitedFor::State(Part::WakeupDelay), 1e6)], &[]));
     let sentence = answer(a, with_requests("b", &[31.0], &idle));
     assert!(sentence.contains("wakeup delay") && !sentence.contains("kworker"), "{sentence}");
 }
@@ -161,10 +161,10 @@ fn who_ran_for_a_little_of_an_idle_pcpus_wait_is_not_blamed() {
 fn two_causes_are_named_where_neither_makes_half_of_it() {
     let changed = slow(
         &[
-            (What::State(Part::OnPcpu), 9.1e6),
-            (What::State(Part::WakeupDelay), 8.9e6),
-            (What::State(Part::BqlWait), 7e6),
-            (What::Device, 4e6),
+            (WaitedFor::State(Part::OnPcpu), 9.1e6),
+            (WaitedFor::State(Part::WakeupDelay), 8.9e6),
+            (WaitedFor::State(Part::BqlWait), 7e6),
+            (WaitedFor::Device, 4e6),
         ],
         &[],
     );
@@ -277,7 +277,9 @@ fn causes_of_one_kind_count_together_as_in_the_report() {
 
 #[test]
 fn a_cause_that_hardly_changed_is_no_reason() {
-    let of = |device_ns| slow(&[(What::State(Part::OnPcpu), 1e6), (What::Device, device_ns)], &[]);
+    let of = |device_ns| {
+        slow(&[(WaitedFor::State(Part::OnPcpu), 1e6), (WaitedFor::Device, device_ns)], &[])
+    };
     let a = with_requests("a", &[5.0], &of(4e6));
     let sentence = answer(a, with_requests("b", &[6.0], &of(4.002e6)));
     assert!(sentence.starts_with("p99 is 20 % higher in B"), "{sentence}");
@@ -287,7 +289,10 @@ fn a_cause_that_hardly_changed_is_no_reason() {
 #[test]
 fn a_cause_of_a_class_that_moved_the_other_way_is_no_reason() {
     let of = |device_ns, woken_ns| {
-        slow(&[(What::Device, device_ns), (What::State(Part::WakeupDelay), woken_ns)], &[])
+        slow(
+            &[(WaitedFor::Device, device_ns), (WaitedFor::State(Part::WakeupDelay), woken_ns)],
+            &[],
+        )
     };
     let a = with_requests("a", &[5.0], &of(40e6, 1e6));
     let sentence = answer(a, with_requests("b", &[36.0], &of(4e6, 32e6)));
@@ -362,7 +367,8 @@ fn who_runs_in_one_run_of_four_is_not_told_as_if_he_did_in_all() {
 #[test]
 fn how_much_of_a_change_may_have_been_the_disk_is_said() {
     let of = |state, unknown| {
-        let causes = [(What::State(Part::OnPcpu), state), (What::Unknown(Part::OnPcpu), unknown)];
+        let causes =
+            [(WaitedFor::State(Part::OnPcpu), state), (WaitedFor::Unknown(Part::OnPcpu), unknown)];
         slow(&causes, &[])
     };
     let a = with_requests("a", &[2.0], &of(1e6, 1e6));
@@ -375,7 +381,7 @@ fn how_much_of_a_change_may_have_been_the_disk_is_said() {
 #[test]
 fn what_may_have_been_the_disk_is_not_told_without_a_disk_that_is_known_to_be_slower() {
     let of = |unknown, device_ns| {
-        slow(&[(What::Unknown(Part::OnPcpu), unknown), (What::Device, device_ns)], &[])
+        slow(&[(WaitedFor::Unknown(Part::OnPcpu), unknown), (WaitedFor::Device, device_ns)], &[])
     };
     let a = with_requests("a", &[2.0], &of(1e6, 1e6));
     let sentence = answer(a, with_requests("b", &[62.0], &of(41e6, 21e6)));

@@ -19,17 +19,17 @@ pub(super) const EXPLAINED_SHARE_MIN: f64 = 0.5;
 
 /// Which way something changed from A to B.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum Direction {
     More,
     Less,
 }
 
-impl Way {
+impl Direction {
     /// What makes a change of this way positive.
     pub(super) fn sign(self) -> f64 {
         match self {
-            Way::More => 1.0,
-            Way::Less => -1.0,
+            Direction::More => 1.0,
+            Direction::Less => -1.0,
         }
     }
 }
@@ -45,7 +45,7 @@ pub struct SlowRequests {
 
 /// What a request waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum What {
+pub enum WaitedFor {
     /// The device.
     Device,
     /// What the vCPU did while the request needed it.
@@ -58,7 +58,7 @@ pub enum What {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ClassMeans {
     /// What they waited for.
-    pub causes: BTreeMap<What, f64>,
+    pub causes: BTreeMap<WaitedFor, f64>,
     /// How long they waited for a pCPU, whatever the phase of their I/O.
     pub wait: f64,
     /// Who ran meanwhile, by name; those that the summary lists.
@@ -82,11 +82,11 @@ impl SlowRequests {
     }
 }
 
-impl What {
+impl WaitedFor {
     fn part(self) -> Option<Part> {
         match self {
-            What::Device => None,
-            What::State(part) | What::Unknown(part) => Some(part),
+            WaitedFor::Device => None,
+            WaitedFor::State(part) | WaitedFor::Unknown(part) => Some(part),
         }
     }
 
@@ -110,9 +110,9 @@ impl ClassMeans {
         let a_request = |length_ns: u64| length_ns as f64 / class.count as f64;
         for cause in causes {
             let what = match (cause.part, cause.phase) {
-                (None, _) => What::Device,
-                (Some(part), Phase::Unknown) => What::Unknown(part),
-                (Some(part), _) => What::State(part),
+                (None, _) => WaitedFor::Device,
+                (Some(part), Phase::Unknown) => WaitedFor::Unknown(part),
+                (Some(part), _) => WaitedFor::State(part),
             };
             *means.causes.entry(what).or_default() += a_request(cause.total_ns);
         }
@@ -170,7 +170,7 @@ impl ClassMeans {
 }
 
 /// The means of both sides, over the same class of requests.
-struct Both {
+struct BothSides {
     a: ClassMeans,
     b: ClassMeans,
     /// How the class is called.
@@ -184,8 +184,8 @@ fn has_requests(run: &&Run) -> bool {
     run.values.iter().any(|(metric, _)| *metric == Metric::LatencyP99)
 }
 
-impl Both {
-    fn of(a: &Side, b: &Side) -> Option<Both> {
+impl BothSides {
+    fn of(a: &Side, b: &Side) -> Option<BothSides> {
         let of = |side: &Side, class: fn(&SlowRequests) -> Option<&ClassMeans>| {
             let means: Option<Vec<&ClassMeans>> = side
                 .runs
@@ -197,10 +197,10 @@ impl Both {
         };
         let both = |class: fn(&SlowRequests) -> Option<&ClassMeans>| of(a, class).zip(of(b, class));
         if let Some((a, b)) = both(|slow| slow.p99.as_ref()) {
-            return Some(Both { a, b, class: "above p99", of_class: " above p99" });
+            return Some(BothSides { a, b, class: "above p99", of_class: " above p99" });
         }
         let (a, b) = both(|slow| Some(&slow.all))?;
-        Some(Both { a, b, class: "on average", of_class: "" })
+        Some(BothSides { a, b, class: "on average", of_class: "" })
     }
 
     /// The side of which more could not be given to causes, and which share.
@@ -230,7 +230,7 @@ impl Both {
 }
 
 /// What requests waited for of one kind, on both sides.
-struct Change {
+struct CauseChange {
     kind: Kind,
     /// Of A and of B.
     of: [f64; 2],
@@ -242,30 +242,30 @@ struct Change {
     parts: BTreeMap<Option<Part>, [f64; 2]>,
 }
 
-impl Change {
+impl CauseChange {
     /// Every kind, that first which changed most.
-    fn all(way: Way, both: &Both) -> Vec<Change> {
-        let mut kinds: BTreeMap<Kind, Change> = BTreeMap::new();
+    fn all(direction: Direction, both: &BothSides) -> Vec<CauseChange> {
+        let mut kinds: BTreeMap<Kind, CauseChange> = BTreeMap::new();
         for (side, means) in [&both.a, &both.b].into_iter().enumerate() {
             for (what, mean_ns) in &means.causes {
                 let kind = what.kind();
-                let change = kinds.entry(kind).or_insert_with(|| Change {
+                let change = kinds.entry(kind).or_insert_with(|| CauseChange {
                     kind,
                     of: [0.0; 2],
                     by: 0.0,
                     unknown_by: 0.0,
                     parts: BTreeMap::new(),
                 });
-                let by = way.sign() * if side == 0 { -mean_ns } else { *mean_ns };
+                let by = direction.sign() * if side == 0 { -mean_ns } else { *mean_ns };
                 change.of[side] += mean_ns;
                 change.by += by;
-                if matches!(what, What::Unknown(_)) {
+                if matches!(what, WaitedFor::Unknown(_)) {
                     change.unknown_by += by;
                 }
                 change.parts.entry(what.part()).or_default()[side] += mean_ns;
             }
         }
-        let mut kinds: Vec<Change> = kinds.into_values().collect();
+        let mut kinds: Vec<CauseChange> = kinds.into_values().collect();
         kinds.sort_by(|one, other| other.by.total_cmp(&one.by));
         kinds
     }
@@ -276,9 +276,9 @@ impl Change {
     }
 
     /// What changed, and its figures: the one part that nearly all of the change is of, else the kind.
-    fn told(&self, way: Way) -> (String, String) {
+    fn described(&self, direction: Direction) -> (String, String) {
         let nearly_all = (1.0 - NEARLY_ALL) * self.by;
-        let by = |[a, b]: &[f64; 2]| way.sign() * (b - a);
+        let by = |[a, b]: &[f64; 2]| direction.sign() * (b - a);
         let only = self.parts.iter().find(|(_, of)| (by(of) - self.by).abs() <= nearly_all);
         let (name, of) = match (self.kind, only) {
             (Kind::Device, _) => ("time in the host's disk".to_owned(), self.of),
@@ -314,31 +314,31 @@ fn figures([a, b]: [f64; 2]) -> String {
 }
 
 /// Which cause makes the change of the percentile, by so much, and who; or why that is not said.
-pub(super) fn because(way: Way, moved_ns: f64, a: &Side, b: &Side) -> String {
-    let Some(both) = Both::of(a, b) else {
+pub(super) fn because(direction: Direction, moved_ns: f64, a: &Side, b: &Side) -> String {
+    let Some(both) = BothSides::of(a, b) else {
         return "; the reason is unknown: not every run recorded what its requests waited for"
             .to_owned();
     };
-    let changes = Change::all(way, &both);
+    let changes = CauseChange::all(direction, &both);
     let named = if both.lost().0 > 1.0 - EXPLAINED_SHARE_MIN {
         Vec::new()
     } else {
         explaining(&changes, moved_ns)
     };
-    let more = if way == Way::More { "" } else { "less " };
+    let more = if direction == Direction::More { "" } else { "less " };
     match named.as_slice() {
         [] => both.unexplained(),
         [only] => {
             let is_wait = only.kind == Kind::PcpuWait;
-            let who = if is_wait { who(way, &both, only.by) } else { String::new() };
-            let (name, figures) = only.told(way);
+            let who = if is_wait { who(direction, &both, only.by) } else { String::new() };
+            let (name, figures) = only.described(direction);
             format!(", because of {more}{name} ({figures} per request {}){who}", both.class)
         }
         [first, others @ ..] => {
-            let (name, figures) = first.told(way);
+            let (name, figures) = first.described(direction);
             let first = format!("{more}{name} ({figures} per request {})", both.class);
-            let other = |change: &&Change| {
-                let (name, figures) = change.told(way);
+            let other = |change: &&CauseChange| {
+                let (name, figures) = change.described(direction);
                 format!(" and {more}{name} ({figures})")
             };
             let others: String = others.iter().map(other).collect();
@@ -349,36 +349,36 @@ pub(super) fn because(way: Way, moved_ns: f64, a: &Side, b: &Side) -> String {
 
 /// The one or two kinds, of all that changed, that explain a change of the percentile by so much; none if
 /// none do.
-fn explaining(changes: &[Change], moved_ns: f64) -> Vec<&Change> {
+fn explaining(changes: &[CauseChange], moved_ns: f64) -> Vec<&CauseChange> {
     // Where the requests' mean moved the other way, whatever is behind the percentile is not in it.
     if changes.iter().map(|change| change.by).sum::<f64>() <= 0.0 {
         return Vec::new();
     }
-    let changes: Vec<&Change> = changes.iter().filter(|change| change.by > 0.0).collect();
+    let changes: Vec<&CauseChange> = changes.iter().filter(|change| change.by > 0.0).collect();
     let whole = changes.iter().map(|change| change.by).sum::<f64>().max(moved_ns);
     let Some(first) = changes.first() else { return Vec::new() };
     let device = changes.iter().find(|change| change.kind == Kind::Device);
-    let share = |of: Option<&&Change>| of.map_or(0.0, |change| change.by / whole);
+    let share = |of: Option<&&CauseChange>| of.map_or(0.0, |change| change.by / whole);
     let weight = first.weight(whole);
     if weight.dominates(share(changes.get(1)), share(device)) {
         return vec![first];
     }
     let other = if weight.may_be_device(share(device)) { device } else { changes.get(1) };
-    let named: Vec<&Change> = [Some(first), other].into_iter().flatten().copied().collect();
+    let named: Vec<&CauseChange> = [Some(first), other].into_iter().flatten().copied().collect();
     let share: f64 = named.iter().map(|change| change.by / whole).sum();
     if share >= EXPLAINED_SHARE_MIN { named } else { Vec::new() }
 }
 
 /// Who makes most of so large a change in the waits for a pCPU, whatever may have run beside those listed.
-fn who(way: Way, both: &Both, whole: f64) -> String {
-    let (more, less) = match way {
-        Way::More => (&both.b, &both.a),
-        Way::Less => (&both.a, &both.b),
+fn who(direction: Direction, both: &BothSides, whole: f64) -> String {
+    let (more, less) = match direction {
+        Direction::More => (&both.b, &both.a),
+        Direction::Less => (&both.a, &both.b),
     };
     let by = |name: &String| more.ran_min(name) - less.ran_max(name);
     let most = more.ran.keys().max_by(|one, other| by(one).total_cmp(&by(other)));
     match most.filter(|name| by(name) >= EXPLAINED_SHARE_MIN * whole) {
-        Some(name) if way == Way::More => format!(", mostly while {name} was running"),
+        Some(name) if direction == Direction::More => format!(", mostly while {name} was running"),
         Some(name) => format!(", because {name} ran less"),
         None => String::new(),
     }

@@ -1,6 +1,6 @@
 //! Sides drawn by hand, for the tests of this module.
 
-use super::because::{ClassMeans, SlowRequests, What};
+use super::because::{ClassMeans, SlowRequests, WaitedFor};
 use super::fingerprint::{Condition, ConditionKind};
 use super::metrics::{Metric, Reader};
 use super::spread::Spread;
@@ -28,7 +28,10 @@ pub(super) fn side(name: &str, has_iothread: bool, runs: &[(f64, f64)]) -> Side 
             (Metric::Share(Part::BqlWait), wait_ns_per_s / 1e8),
             (Metric::Share(Part::Throttled), 0.0),
         ],
-        slow: Some(slow(&[(What::State(Part::BqlWait), 3e6 * cv), (What::Device, 90_000.0)], &[])),
+        slow: Some(slow(
+            &[(WaitedFor::State(Part::BqlWait), 3e6 * cv), (WaitedFor::Device, 90_000.0)],
+            &[],
+        )),
         vcpus: vec![vcpu("vm1", 3e7, &[(OffReason::Left(Reason::Bql), *wait_ns_per_s)], &[])],
         timeslices: Some(timeslices(*cv > 1.0, at as u64)),
         conditions: vec![condition("QEMU", "7.2.22"), condition("accelerator", "kvm")],
@@ -78,9 +81,9 @@ pub(super) fn thin() -> Comparison {
 }
 
 /// Slow requests that wait for so many nanoseconds each, and who ran meanwhile.
-pub(super) fn slow(causes: &[(What, f64)], ran: &[(&str, f64)]) -> SlowRequests {
+pub(super) fn slow(causes: &[(WaitedFor, f64)], ran: &[(&str, f64)]) -> SlowRequests {
     let ran = ran.iter().map(|(name, ns)| ((*name).to_owned(), *ns)).collect();
-    let is_wait = |what| matches!(what, What::State(Part::PreemptWait | Part::WakeupDelay));
+    let is_wait = |what| matches!(what, WaitedFor::State(Part::PreemptWait | Part::WakeupDelay));
     let wait = causes.iter().filter(|(what, _)| is_wait(*what)).map(|(_, ns)| ns).sum();
     let causes = causes.iter().copied().collect();
     let p99 = ClassMeans { causes, wait, ran, ..ClassMeans::default() };

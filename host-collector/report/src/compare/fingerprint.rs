@@ -254,8 +254,8 @@ fn outermost(names: Vec<&str>, is_missing: impl Fn(&str) -> bool) -> Vec<&str> {
     let is_below = |name: &str, outer: &str| {
         name.strip_prefix(outer).is_some_and(|rest| rest.starts_with(['.', '[']))
     };
-    let is_told = |name: &&str| !missing.iter().any(|outer| is_below(name, outer));
-    names.into_iter().filter(is_told).collect()
+    let is_reported = |name: &&str| !missing.iter().any(|outer| is_below(name, outer));
+    names.into_iter().filter(is_reported).collect()
 }
 
 fn names(runs: &[Vec<Condition>]) -> BTreeSet<&str> {

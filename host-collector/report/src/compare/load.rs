@@ -86,9 +86,10 @@ fn is_run(path: &Path) -> bool {
 /// What is compared of a run, or why it does not count.
 fn run(path: &Path) -> Result<Run, String> {
     // What is wrong is told of files of the run, whose place is named beside it.
-    let told = |error: AnalyseError| sentence(&error).replace(&format!("{}/", path.display()), "");
+    let described =
+        |error: AnalyseError| sentence(&error).replace(&format!("{}/", path.display()), "");
     let manifest = RunDir::open(path).map_err(AnalyseError::from);
-    let manifest = &manifest.and_then(|run| manifest_of(&run)).map_err(told)?;
+    let manifest = &manifest.and_then(|run| manifest_of(&run)).map_err(described)?;
     match &manifest.status {
         Status::Complete => {}
         Status::Partial { why } => return Err(format!("it ended early: {why}")),
@@ -96,7 +97,7 @@ fn run(path: &Path) -> Result<Run, String> {
             return Err("it is still being recorded, or its collector was killed".to_owned());
         }
     }
-    let summary = analyse(path).map_err(told)?;
+    let summary = analyse(path).map_err(described)?;
     if let RunStatus::Partial { reason } = &summary.status {
         return Err(reason.clone());
     }

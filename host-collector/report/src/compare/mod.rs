@@ -193,7 +193,7 @@ impl Comparison {
         let (cv, bql) = (&all[0].1, &all[1].1);
         let claim = is_asked(&a, &b).then(|| Claim::new(cv, bql, is_comparable));
         warnings.extend(cautions(&a, &b));
-        let is_told = |(metric, of): &(Metric, Difference)| match metric {
+        let is_reported = |(metric, of): &(Metric, Difference)| match metric {
             Metric::Share(_) => of.is_there(),
             _ => !of.a.is_empty() || !of.b.is_empty(),
         };
@@ -215,7 +215,7 @@ impl Comparison {
             is_comparable,
             a: a.into(),
             b: b.into(),
-            metrics: all.into_iter().filter(is_told).map(record).collect(),
+            metrics: all.into_iter().filter(is_reported).map(record).collect(),
             vcpus,
             bootstrap: Bootstrap { resamples: RESAMPLES_COUNT, seed: SEED },
             warnings,

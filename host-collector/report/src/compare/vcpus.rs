@@ -14,7 +14,7 @@ use vslice_trace::evidence::EvidenceLevel;
 
 /// A reason, or somebody who ran, is told of a vCPU where it is at least this on a side: 0.1 % of the
 /// vCPU's time, as [`super::verdict::CONTENTION_SHARE`].
-pub const TOLD_NS_PER_S_MIN: f64 = 1e6;
+pub const REPORTED_NS_PER_S_MIN: f64 = 1e6;
 
 /// Those who ran while a vCPU waited that are told of it.
 pub const ANTAGONISTS_TOLD_MAX: usize = 4;
@@ -223,12 +223,12 @@ fn ran(a: &[&VcpuFigures], b: &[&VcpuFigures]) -> BTreeMap<String, [f64; 2]> {
 
 fn metrics(a: &[&VcpuFigures], b: &[&VcpuFigures]) -> Vec<VcpuMetricRecord> {
     let record = |kind: VcpuMetric| VcpuMetricRecord::new(kind, a, b);
-    let is_told = |row: &VcpuMetricRecord| row.most() >= TOLD_NS_PER_S_MIN;
-    let off = OffReason::all().map(VcpuMetric::Off).map(record).filter(is_told);
+    let is_reported = |row: &VcpuMetricRecord| row.most() >= REPORTED_NS_PER_S_MIN;
+    let off = OffReason::all().map(VcpuMetric::Off).map(record).filter(is_reported);
     let names: BTreeSet<&str> =
         a.iter().chain(b).flat_map(|of| &of.ran).map(|(name, _)| name.as_str()).collect();
     let ran = names.into_iter().map(|name| record(VcpuMetric::Ran(name.to_owned())));
-    let mut ran: Vec<VcpuMetricRecord> = ran.filter(is_told).collect();
+    let mut ran: Vec<VcpuMetricRecord> = ran.filter(is_reported).collect();
     ran.sort_by(|one, other| other.most().total_cmp(&one.most()));
     ran.truncate(ANTAGONISTS_TOLD_MAX);
     [record(VcpuMetric::RunDelay)].into_iter().chain(off).chain(ran).collect()

@@ -54,7 +54,7 @@ fn what_hardly_is_there_is_not_told() {
         let side = |name| attached(name, &[vcpu("web1", 1e6, &[(reason, figure)], &[])]);
         compare(&side("a"), &side("b"))[0].metrics.iter().any(|row| row.metric == "off_cpu")
     };
-    assert!(told(TOLD_NS_PER_S_MIN) && !told(TOLD_NS_PER_S_MIN * 0.99));
+    assert!(told(REPORTED_NS_PER_S_MIN) && !told(REPORTED_NS_PER_S_MIN * 0.99));
 }
 
 #[test]

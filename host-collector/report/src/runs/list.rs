@@ -3,7 +3,7 @@
 use super::find::written;
 use super::{Figures, FirstCause, Found, Outcome, Run, Runs, SCHEMA};
 use crate::analyse::{analyse, manifest_of};
-use crate::summary::kept::{TOLD_SHARE_MIN, most_kept};
+use crate::summary::hindrance::{REPORTED_SHARE_MIN, most_hindered};
 use crate::summary::model::SCHEMA as SUMMARY_SCHEMA;
 use crate::summary::totals::share;
 use crate::summary::verdict::first_cause;
@@ -42,7 +42,7 @@ pub fn list(folder: &Path, found: &Found, mut analysing: impl FnMut(&str, &str))
 fn summary(path: &Path, analysing: impl FnOnce(&str)) -> Result<Summary, String> {
     let run = RunDir::open(path).map_err(|error| sentence(&error))?;
     manifest_of(&run).map_err(|error| sentence(&error))?;
-    let summary = match kept(&run) {
+    let summary = match stored_summary(&run) {
         Ok(summary) => summary,
         Err(why) => {
             analysing(&why);
@@ -54,7 +54,7 @@ fn summary(path: &Path, analysing: impl FnOnce(&str)) -> Result<Summary, String>
 }
 
 /// The summary that the run left, or why it is of no use here.
-fn kept(run: &RunDir) -> Result<Summary, String> {
+fn stored_summary(run: &RunDir) -> Result<Summary, String> {
     if !run.path().join("summary.json").exists() {
         return Err("it has no summary.json".to_owned());
     }
@@ -71,16 +71,16 @@ fn kept(run: &RunDir) -> Result<Summary, String> {
 }
 
 /// Of VMs that were asked for nothing: what kept a vCPU from its work most, as their page says first.
-fn kept_most(summary: &Summary) -> Option<(String, f64)> {
-    let (vcpu, keeper, kept_ns) = most_kept(summary)?;
+fn first_hindrance(summary: &Summary) -> Option<(String, f64)> {
+    let (vcpu, hindrance, kept_ns) = most_hindered(summary)?;
     let share = share(kept_ns, vcpu.observed_ns);
-    let label = format!("{} {} {}", vcpu.vm, vcpu.vcpu, keeper.label());
-    (share >= TOLD_SHARE_MIN).then_some((label, share))
+    let label = format!("{} {} {}", vcpu.vm, vcpu.vcpu, hindrance.label());
+    (share >= REPORTED_SHARE_MIN).then_some((label, share))
 }
 
 fn figures(summary: Summary) -> Figures {
     let first_cause = match summary.requests.count {
-        0 => kept_most(&summary),
+        0 => first_hindrance(&summary),
         _ => first_cause(&summary),
     };
     let mut vms: Vec<String> = summary.vcpus.into_iter().map(|vcpu| vcpu.vm).collect();

@@ -45,14 +45,14 @@ fn row(table: &mut Table, run: &Run) {
             (Tone::Alarm, None, format!("no report: {}", shorten(reason, REASON_COLUMNS_MAX)))
         }
     };
-    let told = |tell: fn(&Figures) -> String| figures.map_or_else(|| "-".to_owned(), tell);
+    let shown = |show: fn(&Figures) -> String| figures.map_or_else(|| "-".to_owned(), show);
     let cells = [
         path,
         written,
-        told(|figures| shorten(&figures.vms.join(", "), PATH_COLUMNS_MAX)),
-        told(|figures| count(figures.requests)),
-        told(|figures| known_duration(figures.p50_ns)),
-        told(|figures| known_duration(figures.p99_ns)),
+        shown(|figures| shorten(&figures.vms.join(", "), PATH_COLUMNS_MAX)),
+        shown(|figures| count(figures.requests)),
+        shown(|figures| known_duration(figures.p50_ns)),
+        shown(|figures| known_duration(figures.p99_ns)),
         note,
     ];
     table.row(tone, cells);

@@ -6,7 +6,7 @@ use super::names::{Directory, VmIndex};
 use super::totals::share;
 use std::ops::Bound;
 use std::sync::Arc;
-use vslice_core::task::Face;
+use vslice_core::task::KindAndName;
 use vslice_core::timeline::{self, Span, Who};
 
 /// The row of those that a ledger has under one key.
@@ -62,7 +62,7 @@ pub(super) fn of_wait(span: &Span, victim: VmIndex, directory: &Directory<'_>) -
             Who::Idle => idle_ns = ran.ran_ns,
             Who::Others => ledger.add_keyless(0, ran.ran_ns),
             Who::Thread(task) => {
-                let face = Face(Arc::clone(task));
+                let face = KindAndName(Arc::clone(task));
                 ledger.add(&face, 0, task, (ran.ran_ns, ran.is_several));
             }
         }

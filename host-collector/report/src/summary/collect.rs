@@ -10,8 +10,8 @@ use super::ledger::Figures;
 use super::locks::LockTally;
 use super::model::{
     ANTAGONISTS_MAX, Accelerator, Antagonist, CHAIN_FRAMES_MAX, ChainSpan, Class, ClassAntagonist,
-    Cost, Environment, Hog, Lost, Requests, RunStatus, SCHEMA, STACKS_PER_REASON_MAX, StackTotal,
-    StaySplit, Summary, Vcpu, WORST_MAX, WhyUnknown, WorstRequest,
+    Cost, Environment, Hog, Lost, ModeSplit, Requests, RunStatus, SCHEMA, STACKS_PER_REASON_MAX,
+    StackTotal, Summary, Vcpu, WORST_MAX, WhyUnknown, WorstRequest,
 };
 use super::names::{Directory, Names, VmIndex, VmThreads};
 use super::reason::OffReason;
@@ -497,9 +497,9 @@ fn chain_span(submitted: HostNs, link: &Link, vm: VmIndex, directory: &Directory
 }
 
 /// In whose code a stay on a pCPU was, where that was recorded.
-fn stay_split(split: join::StaySplit) -> Option<StaySplit> {
-    let join::StaySplit { guest_ns, kvm_ns, vmm_ns, exits_count } = split;
-    (guest_ns > 0 || kvm_ns > 0 || vmm_ns > 0).then_some(StaySplit {
+fn stay_split(split: join::ModeSplit) -> Option<ModeSplit> {
+    let join::ModeSplit { guest_ns, kvm_ns, vmm_ns, exits_count } = split;
+    (guest_ns > 0 || kvm_ns > 0 || vmm_ns > 0).then_some(ModeSplit {
         guest_ns,
         kvm_ns,
         vmm_ns,

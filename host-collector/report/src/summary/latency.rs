@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 use vslice_core::join::{Breakdown, Part, PartsNs};
-use vslice_core::task::Face;
+use vslice_core::task::KindAndName;
 use vslice_core::timeline::Who;
 use vslice_core::units::{PcpuId, VcpuId};
 
@@ -26,7 +26,7 @@ pub(super) struct Encounter {
     pub(super) victim_vm: VmIndex,
     pub(super) victim_vcpu: VcpuId,
     pub(super) pcpu: PcpuId,
-    pub(super) antagonist: Face,
+    pub(super) antagonist: KindAndName,
 }
 
 /// What the requests of one bucket or one class come to.
@@ -106,7 +106,7 @@ impl LatencyTally {
         for (pcpu, ran) in breakdown.waits.rows() {
             match (ran.who, pcpu) {
                 (Who::Thread(task), Some(pcpu)) => {
-                    let antagonist = Face(Arc::clone(&task));
+                    let antagonist = KindAndName(Arc::clone(&task));
                     let (victim_vm, victim_vcpu) = (vm, breakdown.vcpu);
                     let met = Encounter { victim_vm, victim_vcpu, pcpu, antagonist };
                     self.encounters.add(&met, bucket, &task, (ran.ran_ns, ran.is_several));

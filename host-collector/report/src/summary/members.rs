@@ -14,21 +14,21 @@ pub(super) struct Budget(pub(super) usize);
 /// Distinct members, as far as the budget goes.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Roll {
-    told_apart: HashSet<Member>,
+    distinct: HashSet<Member>,
     is_short: bool,
 }
 
 impl Roll {
     /// Adds one. The first one is free, so that nothing that is there counts as 0.
     pub(super) fn add(&mut self, member: Member, budget: &mut Budget) {
-        if self.told_apart.contains(&member) {
+        if self.distinct.contains(&member) {
             return;
         }
-        if self.told_apart.is_empty() {
-            self.told_apart.insert(member);
+        if self.distinct.is_empty() {
+            self.distinct.insert(member);
         } else if budget.0 > 0 {
             budget.0 -= 1;
-            self.told_apart.insert(member);
+            self.distinct.insert(member);
         } else {
             self.is_short = true;
         }
@@ -41,11 +41,11 @@ impl Roll {
 
     /// Gives back what it took of the budget.
     pub(super) fn release(&self, budget: &mut Budget) {
-        budget.0 += self.told_apart.len().saturating_sub(1);
+        budget.0 += self.distinct.len().saturating_sub(1);
     }
 
     pub(super) fn count(&self) -> Members {
-        let count = self.told_apart.len() as u64;
+        let count = self.distinct.len() as u64;
         Members { count, is_exact: !self.is_short }
     }
 }

@@ -569,7 +569,7 @@ pub struct ChainSpan {
     /// What it counts as; `on_pcpu` also for a stay of which `split` tells more.
     pub part: Part,
     /// In whose code the thread was while it stayed on its pCPU, where that was recorded.
-    pub split: Option<StaySplit>,
+    pub split: Option<ModeSplit>,
     /// Why the thread left its pCPU, where it had left.
     pub reason: Option<OffReason>,
     /// The lock that it slept on, as an address in the VMM.
@@ -595,7 +595,7 @@ pub struct ChainSpan {
 /// In whose code a thread was while it stayed on a pCPU. What is left of the stay's length was not
 /// recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StaySplit {
+pub struct ModeSplit {
     /// In the guest.
     pub guest_ns: u64,
     /// In KVM.

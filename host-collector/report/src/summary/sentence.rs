@@ -17,14 +17,14 @@ use vslice_spec::quantity::whole_percent;
 
 /// A class of requests, with what there is to say of it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Told<'a> {
+pub(super) struct ClassAnswer<'a> {
     pub(super) summary: &'a Summary,
     pub(super) class: &'a Class,
     pub(super) io: &'a IoClass,
     pub(super) causes: &'a [Cause],
 }
 
-impl Told<'_> {
+impl ClassAnswer<'_> {
     /// What the requests of the class waited for, as a sentence without its beginning and end.
     pub(super) fn because(&self) -> String {
         let groups = groups(self.causes);
@@ -158,17 +158,21 @@ impl Told<'_> {
 
     /// Who ran longest while requests waited; nobody, if that was longer. A row may be there for what it
     /// ran in another class alone.
-    fn first(&self) -> Option<First<'_>> {
+    fn first(&self) -> Option<LongestRunner<'_>> {
         let idle_ns = self.class.idle_ns;
         let row = self.class.antagonists.first();
         if let Some(row) = row.filter(|row| row.antagonist.ran_ns >= idle_ns.max(1)) {
-            return Some(First {
+            return Some(LongestRunner {
                 victim: format!("{} {}", row.victim_vm, row.victim_vcpu),
                 who: Some((&row.antagonist.thread.name, row.pcpu)),
                 ran_ns: row.antagonist.ran_ns,
             });
         }
-        (idle_ns > 0).then(|| First { victim: who(self.summary), who: None, ran_ns: idle_ns })
+        (idle_ns > 0).then(|| LongestRunner {
+            victim: who(self.summary),
+            who: None,
+            ran_ns: idle_ns,
+        })
     }
 
     fn state(&self, group: &Group<'_>, percent: &str) -> String {
@@ -277,14 +281,14 @@ impl Told<'_> {
 
 /// Who ran longest while requests waited.
 #[derive(Debug)]
-struct First<'a> {
+struct LongestRunner<'a> {
     victim: String,
     /// `None` for nobody.
     who: Option<(&'a str, PcpuId)>,
     ran_ns: u64,
 }
 
-impl First<'_> {
+impl LongestRunner<'_> {
     /// That it explains a wait that takes `percent` of the requests' time.
     fn had_it(&self, percent: &str) -> String {
         let joint = if self.who.is_none() { "while" } else { "because" };

@@ -7,7 +7,7 @@ use super::reason::OffReason;
 use super::totals::round_4;
 use std::ops::Bound;
 use std::sync::Arc;
-use vslice_core::task::Face;
+use vslice_core::task::KindAndName;
 use vslice_core::timeline::{Span, ThreadState, Who};
 use vslice_core::units::HostNs;
 
@@ -28,7 +28,7 @@ pub(super) struct VcpuTally {
     mean_ns: f64,
     squares_ns2: f64,
     off_cpu: Vec<OffCpu>,
-    waits: Ledger<Face>,
+    waits: Ledger<KindAndName>,
     wait_ns: u64,
     idle_ns: u64,
     on_pcpu_ns: u64,
@@ -102,7 +102,7 @@ impl VcpuTally {
                 Who::Idle => self.idle_ns = self.idle_ns.saturating_add(ran.ran_ns),
                 Who::Others => self.waits.add_keyless(BUCKET, ran.ran_ns),
                 Who::Thread(task) => {
-                    let (face, ran) = (Face(Arc::clone(task)), (ran.ran_ns, ran.is_several));
+                    let (face, ran) = (KindAndName(Arc::clone(task)), (ran.ran_ns, ran.is_several));
                     self.waits.add(&face, BUCKET, task, ran);
                 }
             }
@@ -138,7 +138,7 @@ impl VcpuTally {
     }
 
     /// Who ran while the thread was runnable, the `count` longest, and what all others ran.
-    pub(super) fn waits(&self, count: usize) -> (Vec<Figures<'_, Face>>, u64) {
+    pub(super) fn waits(&self, count: usize) -> (Vec<Figures<'_, KindAndName>>, u64) {
         let all = (Bound::Unbounded, Bound::Unbounded);
         self.waits.figures(&self.waits.longest(count, all), all)
     }

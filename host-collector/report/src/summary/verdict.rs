@@ -2,11 +2,11 @@
 
 use super::causes::groups;
 use super::evidence::ScheduledVcpu;
-use super::kept::{Keeper, TOLD_SHARE_MIN, most_kept};
+use super::hindrance::{Hindrance, REPORTED_SHARE_MIN, most_hindered};
 use super::model::{Class, Summary, Vcpu};
 use super::quota;
 use super::reason::OffReason;
-use super::sentence::Told;
+use super::sentence::ClassAnswer;
 use super::totals::{share, sum};
 use std::fmt::Write as _;
 use vslice_core::join::Part;
@@ -73,10 +73,10 @@ pub fn verdict(summary: &Summary) -> String {
 
 /// The class that the answer is about: the slow requests, or all of them where none is slower than the
 /// others. `None` if none of it was given to causes.
-fn asked(summary: &Summary) -> Option<Told<'_>> {
+fn asked(summary: &Summary) -> Option<ClassAnswer<'_>> {
     let (classes, io, causes) = (&summary.classes, &summary.io.classes, &summary.causes);
-    let tail = Told { summary, class: &classes.p99, io: &io.p99, causes: &causes.p99 };
-    let all = Told { summary, class: &classes.all, io: &io.all, causes: &causes.all };
+    let tail = ClassAnswer { summary, class: &classes.p99, io: &io.p99, causes: &causes.p99 };
+    let all = ClassAnswer { summary, class: &classes.all, io: &io.all, causes: &causes.all };
     let asked = if tail.class.count + tail.class.unattributable > 0 { tail } else { all };
     let is_recorded = summary.evidence.level == EvidenceLevel::Recorded;
     (is_recorded && asked.class.count > 0).then_some(asked)
@@ -103,24 +103,26 @@ fn without_requests(summary: &Summary) -> String {
              woke it."
         );
     }
-    let Some((vcpu, keeper, kept_ns)) = most_kept(summary) else { return NO_REQUESTS.to_owned() };
+    let Some((vcpu, hindrance, kept_ns)) = most_hindered(summary) else {
+        return NO_REQUESTS.to_owned();
+    };
     let share = share(kept_ns, vcpu.observed_ns);
-    if share < TOLD_SHARE_MIN {
+    if share < REPORTED_SHARE_MIN {
         if !summary.vcpus.iter().all(|vcpu| is_seen(summary, vcpu)) {
             return NO_REQUESTS.to_owned();
         }
-        let floor = percent(TOLD_SHARE_MIN);
+        let floor = percent(REPORTED_SHARE_MIN);
         return format!(
             "{NO_REQUESTS} No vCPU waited for a pCPU, a lock or memory for more than {floor} of its time."
         );
     }
     let percent = percent(share);
-    let what = match keeper {
-        Keeper::RunDelay => {
+    let what = match hindrance {
+        Hindrance::RunDelay => {
             let quota = quota::doubt(summary, &[(&vcpu.vm, vcpu.vcpu)]);
             format!("waited most for a pCPU: {percent} of its time{}{quota}", while_ran(vcpu))
         }
-        Keeper::Off(reason) => {
+        Hindrance::Off(reason) => {
             format!("was held up most: {percent} of its time ({})", reason.label())
         }
     };
@@ -131,7 +133,7 @@ fn without_requests(summary: &Summary) -> String {
 fn without_requests_and_events(summary: &Summary) -> String {
     let waited = |row: &&ScheduledVcpu| share(row.run_delay_ns, row.observed_ns);
     let most = summary.scheduled.iter().max_by(|one, other| waited(one).total_cmp(&waited(other)));
-    let Some(row) = most.filter(|row| waited(row) >= TOLD_SHARE_MIN) else {
+    let Some(row) = most.filter(|row| waited(row) >= REPORTED_SHARE_MIN) else {
         return NO_REQUESTS.to_owned();
     };
     format!(

@@ -20,7 +20,7 @@ use crate::units::GuestTicks;
 
 /// A range of guest times, both ends included, as they may have been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Reading {
+pub(super) struct GuestRange {
     pub(super) first: i128,
     pub(super) last: i128,
     /// On which piece; `None` if between pieces.
@@ -36,8 +36,8 @@ pub(super) struct Owners {
 
 impl Owners {
     /// From all that may have been read, in any order. Costs what sorting them costs.
-    pub(super) fn of(readings: &[Reading]) -> Owners {
-        let edge = |reading: &Reading| [(reading.first, true), (reading.last + 1, false)];
+    pub(super) fn of(readings: &[GuestRange]) -> Owners {
+        let edge = |reading: &GuestRange| [(reading.first, true), (reading.last + 1, false)];
         let mut edges: Vec<(i128, bool, Option<usize>)> = Vec::new();
         for reading in readings.iter().filter(|reading| reading.first <= reading.last) {
             edges.extend(edge(reading).map(|(at, begins)| (at, begins, reading.piece)));

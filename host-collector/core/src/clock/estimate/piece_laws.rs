@@ -38,9 +38,9 @@ impl Stepping {
 
 /// Exchanges between two steps, apart by as much as in a run; and how far the clock is then set, in
 /// milliseconds, and by how many ppm its rate changes.
-type Part = (Vec<(u64, u64, u64, u64)>, i64, i64);
+type Segment = (Vec<(u64, u64, u64, u64)>, i64, i64);
 
-fn part(exchanges_min: usize) -> impl Strategy<Value = Part> {
+fn part(exchanges_min: usize) -> impl Strategy<Value = Segment> {
     let delay = || prop_oneof![3 => 0..3_000_u64, 2 => 0..200_000_u64];
     let exchange = (20_000_000..120_000_000_u64, delay(), 0..2_000_u64, delay());
     let step_ms = prop_oneof![-900..-5_i64, 5..900_i64, -90_000..-5_000_i64];
@@ -49,7 +49,7 @@ fn part(exchanges_min: usize) -> impl Strategy<Value = Part> {
 }
 
 /// The exchanges, and the clock. Steps come within the pause before the next exchange.
-fn run(clocks: Clocks, parts: &[Part], in_pause: u64) -> (Vec<Exchange>, Stepping) {
+fn run(clocks: Clocks, parts: &[Segment], in_pause: u64) -> (Vec<Exchange>, Stepping) {
     // Far enough from 0 that it can be set back some times.
     let mut current = Clocks { guest_zero: clocks.guest_zero + (1 << 50), ..clocks };
     let mut stepping = Stepping { clocks: vec![(0, current)] };
@@ -296,8 +296,8 @@ proptest! {
     fn a_step_is_at_least_as_large_as_is_said(
         clocks in clocks(), parts in prop::collection::vec(part(6), 2..3), in_pause in any::<u64>(),
     ) {
-        let still = |(delays, step_ms, _): &Part| (delays.clone(), *step_ms, 0);
-        let parts: Vec<Part> = parts.iter().map(still).collect();
+        let still = |(delays, step_ms, _): &Segment| (delays.clone(), *step_ms, 0);
+        let parts: Vec<Segment> = parts.iter().map(still).collect();
         let (exchanges, _) = run(clocks, &parts, in_pause);
         let map = ClockMap::estimate(&exchanges).unwrap();
         let step_ns = parts[1].1.unsigned_abs() * 1_000_000;
@@ -337,7 +337,7 @@ proptest! {
     fn clocks_are_told_apart_by_no_more_than_they_are(
         clocks in clocks(), one in part(6), two in part(6), apart_ms in 5..500_u64,
     ) {
-        let map = |clocks, part: &Part| {
+        let map = |clocks, part: &Segment| {
             ClockMap::estimate(&run(clocks, std::slice::from_ref(part), 0).0).unwrap()
         };
         let same = [map(clocks, &one), map(clocks, &two)];

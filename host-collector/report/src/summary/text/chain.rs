@@ -3,7 +3,7 @@
 use super::NAME_CHARS_MAX;
 use super::page::{Page, Tone, shorten};
 use crate::summary::model::{
-    AttributionName, ChainSpan, NamedThread, StaySplit, Summary, WhyUnknown, WorstRequest,
+    AttributionName, ChainSpan, ModeSplit, NamedThread, Summary, WhyUnknown, WorstRequest,
 };
 use crate::summary::totals::{share, sum};
 use crate::summary::verdict::label;
@@ -203,14 +203,14 @@ fn sentence(span: &ChainSpan) -> String {
 }
 
 /// "1.200 ms in the guest, 0.300 ms in KVM, 0.100 ms in the VMM, 14 exits".
-fn split_up(split: StaySplit, length_ns: u64) -> String {
-    let StaySplit { guest_ns, kvm_ns, vmm_ns, exits } = split;
-    let told_ns = guest_ns.saturating_add(kvm_ns).saturating_add(vmm_ns);
+fn split_up(split: ModeSplit, length_ns: u64) -> String {
+    let ModeSplit { guest_ns, kvm_ns, vmm_ns, exits } = split;
+    let recorded_ns = guest_ns.saturating_add(kvm_ns).saturating_add(vmm_ns);
     let places = [
         (guest_ns, "in the guest"),
         (kvm_ns, "in KVM"),
         (vmm_ns, "in the VMM"),
-        (length_ns.saturating_sub(told_ns), "unrecorded"),
+        (length_ns.saturating_sub(recorded_ns), "unrecorded"),
     ];
     let spent = places.into_iter().filter(|(spent_ns, _)| *spent_ns > 0);
     let mut text: Vec<String> =

@@ -3,7 +3,7 @@
 use super::NAME_CHARS_MAX;
 use super::page::{Page, Table, Tone, shorten};
 use super::tables::{self, share_percent, vcpu_name};
-use crate::summary::kept::kept_share;
+use crate::summary::hindrance::hindered_share;
 use crate::summary::model::{OffCpu, Summary, Vcpu};
 use crate::summary::totals::share;
 use std::cmp::Reverse;
@@ -25,7 +25,7 @@ fn ranked(summary: &Summary, share_of: impl Fn(&Vcpu) -> f64) -> Vec<&Vcpu> {
 /// Why each was off its pCPU; of so many rows at most.
 pub(super) fn off_cpu(page: &mut Page, summary: &Summary, rows_max: usize) {
     let mut rows = Vec::new();
-    for vcpu in ranked(summary, kept_share) {
+    for vcpu in ranked(summary, hindered_share) {
         let mut reasons: Vec<&OffCpu> = vcpu.off_cpu.iter().filter(|row| row.count > 0).collect();
         reasons.sort_by_key(|row| Reverse(row.total_ns));
         let is_listed = |row: &&OffCpu| share(row.total_ns, vcpu.observed_ns) >= REASON_SHARE_MIN;

@@ -30,11 +30,11 @@ const STALE_NS: u64 = 1_000_000_000;
 
 /// What was last seen of every thread that is off.
 #[derive(Debug, Default)]
-pub(super) struct Comings {
+pub(super) struct LastSeen {
     last: HashMap<Tid, Last>,
 }
 
-impl Comings {
+impl LastSeen {
     /// A thread was woken.
     pub(super) fn woken(&mut self, tid: Tid, time: HostNs) {
         // Whoever is runnable already does not come on because of it.
@@ -93,36 +93,37 @@ mod tests {
     #[test]
     fn the_last_that_was_seen_tells() {
         let (hog, sleeper) = (Tid(1), Tid(2));
-        let mut comings = Comings::default();
-        let next =
-            |comings: &Comings, tid, priority, now| comings.next(tid, priority, HostNs(now), HERE);
-        assert_eq!(next(&comings, hog, Some(120), 5), Next::Unseen);
-        comings.left(hog, HostNs(5), HERE, true);
-        comings.woken(hog, HostNs(6));
-        assert_eq!(next(&comings, hog, Some(120), 9), Next::Waiting);
-        comings.left(sleeper, HostNs(9), PcpuId(7), false);
-        assert_eq!(next(&comings, sleeper, None, 9), Next::Unseen, "it slept elsewhere");
-        comings.left(sleeper, HostNs(9), HERE, false);
-        assert_eq!(next(&comings, sleeper, None, 9), Next::Waiting, "woken by a stranger");
-        comings.woken(sleeper, HostNs(12));
-        assert_eq!(next(&comings, sleeper, Some(120), 20), Next::Woken { ago_ns: 8 });
-        assert_eq!(next(&comings, sleeper, Some(99), 20), Next::Realtime);
-        assert_eq!(next(&comings, sleeper, Some(-1), 20), Next::Realtime);
-        assert_eq!(next(&comings, Tid::IDLE, Some(120), 20), Next::Idle);
+        let mut last_seen = LastSeen::default();
+        let next = |last_seen: &LastSeen, tid, priority, now| {
+            last_seen.next(tid, priority, HostNs(now), HERE)
+        };
+        assert_eq!(next(&last_seen, hog, Some(120), 5), Next::Unseen);
+        last_seen.left(hog, HostNs(5), HERE, true);
+        last_seen.woken(hog, HostNs(6));
+        assert_eq!(next(&last_seen, hog, Some(120), 9), Next::Waiting);
+        last_seen.left(sleeper, HostNs(9), PcpuId(7), false);
+        assert_eq!(next(&last_seen, sleeper, None, 9), Next::Unseen, "it slept elsewhere");
+        last_seen.left(sleeper, HostNs(9), HERE, false);
+        assert_eq!(next(&last_seen, sleeper, None, 9), Next::Waiting, "woken by a stranger");
+        last_seen.woken(sleeper, HostNs(12));
+        assert_eq!(next(&last_seen, sleeper, Some(120), 20), Next::Woken { ago_ns: 8 });
+        assert_eq!(next(&last_seen, sleeper, Some(99), 20), Next::Realtime);
+        assert_eq!(next(&last_seen, sleeper, Some(-1), 20), Next::Realtime);
+        assert_eq!(next(&last_seen, Tid::IDLE, Some(120), 20), Next::Idle);
         // Where they were since then was not recorded.
         let late = STALE_NS + 20;
-        assert_eq!(next(&comings, sleeper, Some(120), late), Next::Unseen);
-        assert_eq!(next(&comings, hog, Some(120), late), Next::Unseen);
-        comings.woken(hog, HostNs(late));
-        assert_eq!(next(&comings, hog, Some(120), late + 3), Next::Woken { ago_ns: 3 });
+        assert_eq!(next(&last_seen, sleeper, Some(120), late), Next::Unseen);
+        assert_eq!(next(&last_seen, hog, Some(120), late), Next::Unseen);
+        last_seen.woken(hog, HostNs(late));
+        assert_eq!(next(&last_seen, hog, Some(120), late + 3), Next::Woken { ago_ns: 3 });
     }
 
     #[test]
     fn memory_is_bounded() {
-        let mut comings = Comings::default();
+        let mut last_seen = LastSeen::default();
         for tid in 1..=u32::try_from(THREADS_MAX).unwrap() + 1 {
-            comings.left(Tid(tid), HostNs(1), HERE, true);
+            last_seen.left(Tid(tid), HostNs(1), HERE, true);
         }
-        assert_eq!(comings.last.len(), 1);
+        assert_eq!(last_seen.last.len(), 1);
     }
 }
