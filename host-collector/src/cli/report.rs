@@ -169,7 +169,7 @@ mod tests {
             out.clear();
             let form = Form { full, json: false };
             let error = print_to(&mut out, &summary, form, Style::default()).unwrap_err();
-            let told = "inconsistent: requests.unattributable is 7, its reasons add up to 0";
+            let told = "inconsistent: requests.unattributable is 7, but its reasons add up to 0";
             assert!(error.to_string().starts_with(told), "{error}");
             assert!(String::from_utf8_lossy(&out).contains("INCONSISTENT"));
         }
