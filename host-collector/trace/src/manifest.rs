@@ -113,7 +113,7 @@ pub struct VmRecord {
     #[serde(default)]
     pub vmm: Option<Vmm>,
     /// What executes its instructions; `None` if that could not be seen, and in older runs.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accelerator: Option<Accelerator>,
     /// The pid of its VMM, which is also the tid of the main loop.
     pub pid: Tid,
