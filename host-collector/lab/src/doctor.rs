@@ -186,7 +186,7 @@ fn disk_finding(directory: &Path) -> Finding {
         "{} is on {}, {} of {}",
         directory.display(),
         disk.device,
-        disk.scheduler_told(),
+        disk.scheduler_text(),
         disk.schedulers.join(" ")
     );
     Finding::ok(name, seen)

@@ -106,7 +106,7 @@ fn finish_recording(
     // What follows is the run's last words.
     reserve::release(dir);
     let totals = totals?;
-    vslice_trace::disk::take_back(manifest, &totals.missing);
+    vslice_trace::disk::mark_unrecorded(manifest, &totals.missing);
     let cost: &mut Cost = &mut manifest.cost;
     cost.events_count = totals.counters.events_count;
     cost.lost_count = totals.counters.lost_count;

@@ -12,7 +12,7 @@ use serde::Serialize;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use vslice_core::clock::host_time::ToldTime;
+use vslice_core::clock::host_time::HostTimeSample;
 use vslice_core::clock::tsc::{TscRelation, TscSample, TscScaling};
 use vslice_core::host_event::{HostEvent, StackId};
 use vslice_core::units::{HostNs, PcpuId, VcpuId};
@@ -98,7 +98,7 @@ fn last_words_bytes(manifest: &Manifest) -> u64 {
     };
     let reading_bytes = json_bytes(&TscReading { from: tsc, until: tsc, relation });
     let sample_bytes = json_bytes(&TscSample { before: tsc, tsc: u64::MAX, after: tsc });
-    let told_bytes = json_bytes(&ToldTime {
+    let told_bytes = json_bytes(&HostTimeSample {
         vcpu: VcpuId(u16::MAX),
         asked_ticks: u64::MAX,
         answered_ticks: u64::MAX,
@@ -202,7 +202,7 @@ mod tests {
             let readings = vec![TscReading { from: at, until: at, relation }; READINGS_MAX];
             let vcpus = vm.threads.iter().filter_map(|thread| thread.vcpu);
             vm.tsc.vcpus = vcpus.map(|vcpu| VcpuTsc { vcpu, readings: readings.clone() }).collect();
-            let told = ToldTime {
+            let told = HostTimeSample {
                 vcpu: VcpuId(1),
                 asked_ticks: at.0,
                 answered_ticks: at.0,

@@ -42,7 +42,7 @@ pub fn devices(vms: &[VmRecord]) -> Vec<u32> {
 }
 
 /// Takes back what this kernel could not record after all.
-pub fn take_back(manifest: &mut Manifest, tracepoints_missing: &[&str]) {
+pub fn mark_unrecorded(manifest: &mut Manifest, tracepoints_missing: &[&str]) {
     let Some(step) = tracepoints_missing.iter().find(|name| STEPS.contains(name)) else { return };
     for disk in manifest.vms.iter_mut().filter_map(|vm| vm.disk.as_mut()) {
         disk.missing.get_or_insert_with(|| format!("this kernel has no tracepoint {step}"));

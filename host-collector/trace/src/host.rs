@@ -195,7 +195,7 @@ pub struct DiskFacts {
 impl DiskFacts {
     /// Its I/O scheduler, or that it is not known and why.
     #[must_use]
-    pub fn scheduler_told(&self) -> String {
+    pub fn scheduler_text(&self) -> String {
         match &self.scheduler {
             Some(scheduler) => format!("I/O scheduler {scheduler}"),
             None => format!(
@@ -207,7 +207,7 @@ impl DiskFacts {
 
     /// What a report says of it.
     fn line(&self) -> String {
-        let mut line = format!("host disk {}, {}", self.device, self.scheduler_told());
+        let mut line = format!("host disk {}, {}", self.device, self.scheduler_text());
         let scheduler = self.scheduler.as_deref();
         if let Some(asked) =
             self.scheduler_asked.as_deref().filter(|asked| Some(*asked) != scheduler)

@@ -10,7 +10,7 @@ use crate::thread::ThreadRecord;
 use crate::vmm::{Accelerator, Vmm};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use vslice_core::clock::host_time::ToldTime;
+use vslice_core::clock::host_time::HostTimeSample;
 use vslice_core::clock::tsc::{TscRelation, TscSample};
 use vslice_core::units::{HostNs, PcpuId, Tid, VcpuId};
 
@@ -212,7 +212,7 @@ pub struct GuestRecord {
     pub notices: Vec<String>,
     /// What KVM told it of the host's clock.
     #[serde(default)]
-    pub host_times: Vec<ToldTime>,
+    pub host_times: Vec<HostTimeSample>,
     /// How its workload ended; `None` if nobody knows.
     pub ended: Option<GuestEnd>,
 }

@@ -3,7 +3,7 @@
 //! A guest that asks reads its own clock before and after, so that the host's time lies between two
 //! of its stamps: the other way round than a ping. What it is told is the host's `CLOCK_REALTIME`
 //! (linux: `kvm_pv_clock_pairing` in arch/x86/kvm/x86.c), which the collector lays on its own clock
-//! when the word arrives.
+//! when the answer arrives.
 
 use super::Exchange;
 use crate::units::{GuestTicks, HostNs, VcpuId};
@@ -14,7 +14,7 @@ use vslice_wire::HostTime;
 /// adjtimex(2), which are 500 us a second and 500 ppm, so twice that).
 const SLEW_PARTS: u64 = 1_000;
 
-/// What was told longer ago than this has waited behind something, and tells nothing.
+/// An answer older than this has waited in a queue somewhere, and is of no use.
 const AGE_MAX_NS: u64 = 1_000_000_000;
 
 /// The host's two clocks, read at once.
@@ -28,35 +28,35 @@ pub struct HostClocks {
     pub after: HostNs,
 }
 
-/// A time that KVM told a guest, on the host's clock.
+/// A time of the host's clock that KVM told a guest, placed on the collector's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ToldTime {
+pub struct HostTimeSample {
     /// The vCPU that asked.
     pub vcpu: VcpuId,
     /// Its clock just before it asked.
     pub asked_ticks: u64,
-    /// Its clock just after it was told.
+    /// Its clock just after it had the answer.
     pub answered_ticks: u64,
-    /// What it was told is not before this ...
+    /// The answer was read no earlier than this ...
     pub earliest: HostNs,
-    /// ... and not after this.
+    /// ... and no later than this.
     pub latest: HostNs,
 }
 
-impl ToldTime {
+impl HostTimeSample {
     /// Places what a guest was told, by the host's clocks when that arrived. `None` if it is of the
     /// future or of long ago, as it is if somebody has set the host's clock meanwhile.
     #[must_use]
-    pub fn place(told: &HostTime, now: &HostClocks) -> Option<ToldTime> {
-        let age_ns = now.realtime_ns.checked_sub(told.realtime_ns)?;
+    pub fn place(answer: &HostTime, now: &HostClocks) -> Option<HostTimeSample> {
+        let age_ns = now.realtime_ns.checked_sub(answer.realtime_ns)?;
         if age_ns > AGE_MAX_NS {
             return None;
         }
         let slew_ns = age_ns / SLEW_PARTS + 1;
-        Some(ToldTime {
-            vcpu: VcpuId(told.vcpu),
-            asked_ticks: told.before.0,
-            answered_ticks: told.after.0,
+        Some(HostTimeSample {
+            vcpu: VcpuId(answer.vcpu),
+            asked_ticks: answer.before.0,
+            answered_ticks: answer.after.0,
             earliest: HostNs(now.before.0.checked_sub(age_ns + slew_ns)?),
             latest: HostNs(now.after.0.checked_sub(age_ns)? + slew_ns),
         })
@@ -84,13 +84,13 @@ mod tests {
     const NOW: HostClocks =
         HostClocks { before: HostNs(5_000_000), realtime_ns: 90_000_000, after: HostNs(5_000_040) };
 
-    fn told(realtime_ns: u64) -> HostTime {
+    fn answer(realtime_ns: u64) -> HostTime {
         HostTime { vcpu: 1, before: GuestTicks(3), realtime_ns, after: GuestTicks(8) }
     }
 
     #[test]
     fn a_time_is_as_old_as_its_clock_says() {
-        let time = ToldTime::place(&told(89_000_000), &NOW).unwrap();
+        let time = HostTimeSample::place(&answer(89_000_000), &NOW).unwrap();
         assert_eq!((time.earliest, time.latest), (HostNs(3_998_999), HostNs(4_001_041)));
         let exchange = time.exchange();
         assert_eq!((exchange.guest_received, exchange.guest_sent), (GuestTicks(8), GuestTicks(3)));
@@ -98,10 +98,10 @@ mod tests {
 
     #[test]
     fn a_time_that_cannot_be_is_none() {
-        assert_eq!(ToldTime::place(&told(90_000_001), &NOW), None, "of the future");
-        assert_eq!(ToldTime::place(&told(0), &NOW), None, "from before the host began");
-        let late = HostClocks { realtime_ns: told(0).realtime_ns + AGE_MAX_NS + 1, ..NOW };
-        assert_eq!(ToldTime::place(&told(0), &late), None, "of long ago");
+        assert_eq!(HostTimeSample::place(&answer(90_000_001), &NOW), None, "of the future");
+        assert_eq!(HostTimeSample::place(&answer(0), &NOW), None, "from before the host began");
+        let late = HostClocks { realtime_ns: answer(0).realtime_ns + AGE_MAX_NS + 1, ..NOW };
+        assert_eq!(HostTimeSample::place(&answer(0), &late), None, "of long ago");
     }
 
     proptest! {
@@ -133,15 +133,15 @@ mod tests {
             let now = HostClocks {
                 before: HostNs(arrival), realtime_ns: realtime(arrival), after: HostNs(arrival),
             };
-            let word = |realtime_ns| HostTime {
+            let answer_at = |realtime_ns| HostTime {
                 vcpu: 0, before: GuestTicks(host - way_ns), realtime_ns,
                 after: GuestTicks(host + back_ns),
             };
-            let true_time = ToldTime::place(&word(realtime(host)), &now).unwrap();
+            let true_time = HostTimeSample::place(&answer_at(realtime(host)), &now).unwrap();
             prop_assert_eq!(map.beyond_ns(&true_time.exchange()), Ok(0));
             let wrong_ns = if is_late { -wrong_us } else { wrong_us } * 1_000;
             let wrong = realtime(host).checked_add_signed(wrong_ns).unwrap();
-            if let Some(time) = ToldTime::place(&word(wrong), &now) {
+            if let Some(time) = HostTimeSample::place(&answer_at(wrong), &now) {
                 let beyond_ns = map.beyond_ns(&time.exchange()).unwrap();
                 prop_assert!(beyond_ns + 100_000 >= wrong_ns.unsigned_abs(), "{}", beyond_ns);
             }

@@ -253,8 +253,8 @@ impl Ios {
     }
 
     #[cfg(test)]
-    pub(super) fn looks_count(&self) -> usize {
-        self.over.looks_count.get() + self.uncertain.looks_count.get()
+    pub(super) fn comparisons_count(&self) -> usize {
+        self.over.comparisons_count.get() + self.uncertain.comparisons_count.get()
     }
 
     fn get(&self, number: u64) -> Option<&HostIo> {

@@ -239,8 +239,8 @@ impl Matching {
     }
 
     #[cfg(test)]
-    pub(super) fn looks_count(&self) -> usize {
-        self.ios.looks_count() + self.windows.looks_count()
+    pub(super) fn comparisons_count(&self) -> usize {
+        self.ios.comparisons_count() + self.windows.comparisons_count()
     }
 
     fn fit(&self, io: &HostIo, request: &Window) -> Fit {
@@ -396,7 +396,7 @@ mod tests {
             matching.push(completed, &event(BlockStep::Completed, index), Submitter::Other);
         }
         assert!(windows.iter().all(|window| matching.io(window).is_ok()));
-        matching.looks_count() as f64 / depth as f64
+        matching.comparisons_count() as f64 / depth as f64
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Pure and streaming: requests and spans come in order of time, breakdowns go out.
 //!
 //! ```text
-//! requests, as they completed --> order --> place --.
+//! requests, as they completed --> order --> placed --.
 //!                                                   v
 //! spans of the vCPU's thread --> history ------> stream (Join) --> Breakdown*
 //!                                                   ^

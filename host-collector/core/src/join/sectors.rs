@@ -12,7 +12,7 @@ pub(super) struct BySector<T> {
     /// No range is longer.
     longest: u64,
     #[cfg(test)]
-    pub(super) looks_count: std::cell::Cell<usize>,
+    pub(super) comparisons_count: std::cell::Cell<usize>,
 }
 
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl<T> Default for BySector<T> {
             items: BTreeMap::new(),
             longest: 0,
             #[cfg(test)]
-            looks_count: std::cell::Cell::new(0),
+            comparisons_count: std::cell::Cell::new(0),
         }
     }
 }
@@ -57,7 +57,7 @@ impl<T> BySector<T> {
         let near = self.items.range((from.saturating_sub(self.longest), 0)..(sectors.end, 0));
         near.filter(move |(_, item)| {
             #[cfg(test)]
-            self.looks_count.set(self.looks_count.get() + 1);
+            self.comparisons_count.set(self.comparisons_count.get() + 1);
             item.end > from
         })
         .map(|(_, item)| &item.value)
@@ -67,11 +67,11 @@ impl<T> BySector<T> {
     pub(super) fn overlapping_mut(&mut self, sectors: &Range<u64>) -> impl Iterator<Item = &mut T> {
         let from = sectors.start;
         #[cfg(test)]
-        let looks_count = &self.looks_count;
+        let comparisons_count = &self.comparisons_count;
         let near = self.items.range_mut((from.saturating_sub(self.longest), 0)..(sectors.end, 0));
         near.filter(move |(_, item)| {
             #[cfg(test)]
-            looks_count.set(looks_count.get() + 1);
+            comparisons_count.set(comparisons_count.get() + 1);
             item.end > from
         })
         .map(|(_, item)| &mut item.value)

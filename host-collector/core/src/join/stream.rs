@@ -465,7 +465,7 @@ mod tests {
             let span = Span { tid: Tid(7), start, end, state, antagonists };
             join.push_span(&span, &mut |_| panic!("none has ended"));
         }
-        let io = join.io.as_ref().map(Matching::looks_count);
+        let io = join.io.as_ref().map(Matching::comparisons_count);
         io.unwrap_or(0) as f64 / SPANS_COUNT as f64
     }
 

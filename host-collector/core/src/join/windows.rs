@@ -56,7 +56,7 @@ pub(super) struct Windows {
     /// The others.
     unmapped: BTreeMap<(HostNs, u64), Rc<Window>>,
     #[cfg(test)]
-    looks_count: std::cell::Cell<usize>,
+    comparisons_count: std::cell::Cell<usize>,
 }
 
 impl Windows {
@@ -86,7 +86,7 @@ impl Windows {
     pub(super) fn take_ended(&mut self, time: HostNs) -> Vec<Rc<Window>> {
         let mut ended = Vec::new();
         #[cfg(test)]
-        self.looks_count.set(self.looks_count.get() + self.by_time.len());
+        self.comparisons_count.set(self.comparisons_count.get() + self.by_time.len());
         self.by_time.retain(|_, window| {
             let is_ended = window.latest < time;
             if is_ended {
@@ -114,13 +114,13 @@ impl Windows {
         let unmapped = self.unmapped.range(..=(time, u64::MAX)).rev().map(|(_, window)| window);
         by_sector.chain(unmapped).inspect(|_| {
             #[cfg(test)]
-            self.looks_count.set(self.looks_count.get() + 1);
+            self.comparisons_count.set(self.comparisons_count.get() + 1);
         })
     }
 
     #[cfg(test)]
-    pub(super) fn looks_count(&self) -> usize {
-        self.by_sector.looks_count.get() + self.looks_count.get()
+    pub(super) fn comparisons_count(&self) -> usize {
+        self.by_sector.comparisons_count.get() + self.comparisons_count.get()
     }
 
     fn forget(&mut self, window: &Window) {

@@ -5,7 +5,7 @@
 //!                  |-- thread       one thread's state machine
 //!                  |-- antagonist   who ran where a thread waited
 //!                  |-- tasks        what the host's threads are called at the time
-//!                  |-- coming       how a thread came onto a pCPU
+//!                  |-- last_seen    how a thread came onto a pCPU
 //!                  |-- stack        what a kernel stack proves
 //!                  |-- futex        what a futex's address and arguments prove
 //!                  |-- exits        exits from the guest and from KVM, exit_reason their names

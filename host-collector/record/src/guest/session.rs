@@ -12,7 +12,7 @@ use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 use vslice_core::clock::Exchange;
-use vslice_core::clock::host_time::ToldTime;
+use vslice_core::clock::host_time::HostTimeSample;
 use vslice_core::text::harmless;
 use vslice_core::units::{HostNs, VcpuId};
 use vslice_host::host_clock::{host_clocks_now, host_now};
@@ -110,7 +110,7 @@ pub struct SessionRecord {
     /// What the guest had to say, the first hundred notices.
     pub notices: Vec<Notice>,
     /// What KVM told it of the host's clock, the first few thousand times.
-    pub host_times: Vec<ToldTime>,
+    pub host_times: Vec<HostTimeSample>,
     /// Requests that were recorded.
     pub requests_count: u64,
     /// Requests that the guest reported as not recorded.
@@ -534,7 +534,7 @@ impl<'a, S: GuestSink> Session<'a, S> {
 
     fn take_host_time(&mut self, told: &HostTime) {
         if self.record.host_times.len() < HOST_TIMES_MAX {
-            self.record.host_times.extend(ToldTime::place(told, &host_clocks_now()));
+            self.record.host_times.extend(HostTimeSample::place(told, &host_clocks_now()));
         }
     }
 

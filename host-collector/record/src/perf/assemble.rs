@@ -14,7 +14,7 @@
 //! between is unknown.
 
 use super::comms::{Birth, Comms};
-use super::event::{Chain, Record, Records, Sample};
+use super::event::{Callchain, Record, Records, Sample};
 use super::format::Formats;
 use super::registers;
 use super::ring::RingError;
@@ -324,7 +324,7 @@ impl Assembler {
         }
     }
 
-    fn stack(&mut self, chain: Chain<'_>, batch: &mut Batch) -> Option<StackId> {
+    fn stack(&mut self, chain: Callchain<'_>, batch: &mut Batch) -> Option<StackId> {
         if chain.is_empty() {
             return None;
         }

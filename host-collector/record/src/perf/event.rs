@@ -38,7 +38,7 @@ pub(super) enum Record<'a> {
 pub(super) struct Sample<'a> {
     pub(super) time: HostNs,
     /// The callchain: 8 bytes a frame, with the kernel's context markers.
-    pub(super) chain: Chain<'a>,
+    pub(super) chain: Callchain<'a>,
     /// The tracepoint's own data, see `format`.
     pub(super) raw: &'a [u8],
     /// The first three arguments of the system call that the current task is in.
@@ -47,9 +47,9 @@ pub(super) struct Sample<'a> {
 
 /// A callchain as the ring holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Chain<'a>(&'a [u8]);
+pub(super) struct Callchain<'a>(&'a [u8]);
 
-impl Chain<'_> {
+impl Callchain<'_> {
     /// Whether there is none.
     pub(super) fn is_empty(self) -> bool {
         self.0.is_empty()
@@ -137,7 +137,7 @@ fn parse_sample(body: &[u8]) -> Option<Sample<'_>> {
     let (chain, rest) = body.get(16..)?.split_at_checked(chain_bytes)?;
     let raw_bytes = usize::try_from(u32_at(rest, 0)?).ok()?;
     let (raw, registers) = rest.get(4..)?.split_at_checked(raw_bytes)?;
-    Some(Sample { time, chain: Chain(chain), raw, call_args: registers::call_args(registers) })
+    Some(Sample { time, chain: Callchain(chain), raw, call_args: registers::call_args(registers) })
 }
 
 #[cfg(test)]

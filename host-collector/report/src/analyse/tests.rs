@@ -4,7 +4,7 @@ use super::drawn::*;
 use super::*;
 use crate::summary::clock::{ClockMethod, HogCheck, WordCheck};
 use crate::summary::model::Relation;
-use vslice_core::clock::host_time::ToldTime;
+use vslice_core::clock::host_time::HostTimeSample;
 use vslice_core::clock::tsc::TscRelation;
 use vslice_core::extent::Extent;
 use vslice_core::host_event::{BlockEvent, BlockStep, KvmEvent, PrevState};
@@ -235,10 +235,10 @@ fn io_is_given_to_the_requests_and_crossed_with_the_vcpu() {
 #[test]
 fn a_disk_that_was_not_recorded_has_a_reason_and_no_phases() {
     let mut manifest = on_disk(manifest());
-    disk::take_back(&mut manifest, &["block/block_rq_issue"]);
+    disk::mark_unrecorded(&mut manifest, &["block/block_rq_issue"]);
     assert_eq!(disk::devices(&manifest.vms), [DISK]);
     assert!(disk::target(&manifest.vms[0]).is_some());
-    disk::take_back(&mut manifest, &["block/block_rq_complete"]);
+    disk::mark_unrecorded(&mut manifest, &["block/block_rq_complete"]);
     let (_scratch, run) = run_dir(&manifest);
     names(&run);
     streams(&run, &[0, 500, 1150], true);
@@ -470,14 +470,14 @@ fn a_thread_that_kept_its_pcpu_ran_through_the_window() {
 fn what_kvm_told_the_guest_of_the_hosts_clock_is_held_against_the_map() {
     let summary = |late_ns: u64| {
         let mut manifest = manifest();
-        let time = |us: u64, late_ns: u64| ToldTime {
+        let time = |us: u64, late_ns: u64| HostTimeSample {
             vcpu: VcpuId(1),
             asked_ticks: guest_at(us).0,
             answered_ticks: guest_at(us + 2).0,
             earliest: HostNs(host_at(us + 1).0 + late_ns),
             latest: HostNs(host_at(us + 1).0 + late_ns),
         };
-        let other = ToldTime { vcpu: VcpuId(0), ..time(100, 900_000) };
+        let other = HostTimeSample { vcpu: VcpuId(0), ..time(100, 900_000) };
         let times = vec![time(100, 0), other, time(300, late_ns)];
         manifest.vms[0].guest.as_mut().unwrap().host_times = times;
         let (_scratch, run) = run_dir(&manifest);
