@@ -2,7 +2,7 @@ use super::*;
 use crate::evidence::EvidenceSetting;
 use crate::guest::live::LiveFigures;
 use std::os::unix::fs::PermissionsExt;
-use vslice_report::analyse::drawn::{manifest, run_dir};
+use vslice_report::analyse::drawn::{manifest, run_in};
 
 struct Nobody;
 
@@ -38,7 +38,8 @@ impl Work for Load<'_> {
 /// A window of VMs that are nobody's, and so without any right.
 fn measured(ends: fn() -> Result<(), RecordingError>) -> Result<(), RecordingError> {
     let mut manifest = Manifest { vms: Vec::new(), ..manifest() };
-    let (_scratch, dir) = run_dir(&manifest);
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = run_in(&scratch.path().join("run"), &manifest);
     let evidence = EvidencePlan::of_host(EvidenceSetting::Totals).unwrap();
     let measurement =
         Measurement { dir: &dir, collector_pcpu: None, evidence: &evidence, exits: false };
@@ -56,7 +57,8 @@ fn measured(ends: fn() -> Result<(), RecordingError>) -> Result<(), RecordingErr
 #[test]
 fn what_censuses_had_no_room_for_is_noted() {
     let mut manifest = manifest();
-    let (_scratch, dir) = run_dir(&manifest);
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = run_in(&scratch.path().join("run"), &manifest);
     let evidence = EvidencePlan::of_host(EvidenceSetting::Totals).unwrap();
     let measurement =
         Measurement { dir: &dir, collector_pcpu: None, evidence: &evidence, exits: false };

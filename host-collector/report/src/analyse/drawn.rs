@@ -9,7 +9,6 @@
 //! ```
 
 use std::path::Path;
-use tempfile::TempDir;
 use vslice_core::host_event::{HostEvent, HostEventKind, PrevState, StackId, Switch};
 use vslice_core::units::{GuestTicks, HostNs, PcpuId, Tid, VcpuId};
 use vslice_trace::lock::{Bql, LockRecord};
@@ -192,12 +191,19 @@ pub fn streams(run: &RunDir, clock_us: &[u64], finished: bool) {
 }
 
 /// A run directory with this manifest, and what it is in.
-#[must_use]
-pub fn run_dir(manifest: &Manifest) -> (TempDir, RunDir) {
-    let scratch = tempfile::tempdir().expect("a scratch directory takes it");
-    let run = RunDir::create(&scratch.path().join("run")).expect("a scratch directory takes it");
-    run.write_json("run.json", manifest).expect("a scratch directory takes it");
+#[cfg(test)]
+pub(crate) fn run_dir(manifest: &Manifest) -> (tempfile::TempDir, RunDir) {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let run = run_in(&scratch.path().join("run"), manifest);
     (scratch, run)
+}
+
+/// A run directory at this path, with this manifest.
+#[must_use]
+pub fn run_in(path: &Path, manifest: &Manifest) -> RunDir {
+    let run = RunDir::create(path).expect("a scratch directory takes it");
+    run.write_json("run.json", manifest).expect("a scratch directory takes it");
+    run
 }
 
 /// What a run writes at its start and at its end.
