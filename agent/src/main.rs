@@ -37,10 +37,10 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// The guest side of vslice: runs the load that a collector on the host asks for, and streams every
-/// request of it.
+/// request to it.
 ///
-/// As a guest's init (process 1) it needs no arguments: it reads `vslice.connect=...` from the
-/// kernel command line and powers the guest off at the end.
+/// As a guest's init (process 1) it needs no arguments: it reads `vslice.connect=...` from the kernel
+/// command line, and powers off the guest at the end.
 #[derive(Debug, Parser)]
 #[command(version = concat!(env!("CARGO_PKG_VERSION"), " ", vslice_wire::protocol_mark!()))]
 struct Cli {
@@ -50,9 +50,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve one collector: take its plan, run it, end when it says so or is gone
+    /// Serve one collector: run its plan, and end when the collector says so or disconnects
     Run(Run),
-    /// Measure alone, without a collector, when and for how long this guest's vCPUs are taken away
+    /// Measure from inside the guest, without a collector, when and for how long its vCPUs are taken away
     Solo(solo::Solo),
 }
 
@@ -62,7 +62,7 @@ struct Run {
     /// for a virtio-serial port
     #[arg(long, value_name = "ENDPOINT")]
     connect: Endpoint,
-    /// Keep trying to connect for so long, as 30s or 1m
+    /// How long to keep trying to connect, such as 30s or 1m
     #[arg(
         long,
         alias = "connect-timeout-s",
@@ -119,7 +119,7 @@ fn interrupted_by_signals() -> anyhow::Result<Arc<AtomicBool>> {
     let interrupted = Arc::new(AtomicBool::new(false));
     for &signal in TERM_SIGNALS {
         signal_hook::flag::register(signal, Arc::clone(&interrupted))
-            .context("cannot prepare for being interrupted")?;
+            .context("cannot install the signal handlers")?;
     }
     Ok(interrupted)
 }

@@ -305,7 +305,7 @@ fn unknown(qemu: &Path) -> Outcome {
         (&[&pid, &pid], "is named twice"),
         (&["--vm", "nobody"], "there is no VM 'nobody' on this host"),
         (&[&pid, "--vm", &pid], "is named twice"),
-        (&[&pid, "--duration", "0s"], "nothing is recorded in no time"),
+        (&[&pid, "--duration", "0s"], "the duration must be longer than 0"),
         (&[&pid, "--load", "demo", "--agent", "/etc/passwd"], "is no program for Linux"),
         (&[&pid, "--load", "demo"], "has 1 vCPUs"),
         (&[&pid, "--duration", "soon"], "is not a duration"),

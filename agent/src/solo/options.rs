@@ -10,30 +10,31 @@ use vslice_workload::clock::Clock;
 /// Shorter, and the loop's own jitter is all gaps.
 const THRESHOLD_MIN: Duration = Duration::from_nanos(500);
 
-/// Is my vCPU being taken away, for how long, how regularly? Answered inside the guest alone.
+/// Measures, from inside the guest alone, whether its vCPUs are taken away, for how long and how
+/// regularly.
 ///
-/// On each vCPU a loop reads a clock as fast as it can. When two readings are further apart than the
-/// threshold, something took the vCPU: the guest's own scheduler or interrupts, or the host. What
-/// the guest's kernel counts about the loop's thread tells them apart; what nothing tells apart is
-/// called unknown. The vCPUs are fully busy for the time of the run.
+/// On each vCPU a loop reads a clock as fast as it can. If two readings are further apart than the
+/// threshold, something took the vCPU: the guest's own scheduler, an interrupt, or the host. The guest
+/// kernel's counters of the loop's thread tell which one it was; a gap that they cannot explain is called
+/// unknown. The vCPUs are fully busy during the run.
 ///
 /// No rights are needed. On bare metal the "host" is the firmware.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Solo {
-    /// Measure for so long; Ctrl-C ends it earlier, with a report
+    /// How long to measure; Ctrl-C ends it earlier, with a report
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse)]
     pub(crate) duration: Duration,
-    /// Watch these vCPUs, `1,2` for instance [default: all that this process may use]
+    /// The vCPUs to watch, such as `1,2` [default: all that this process may use]
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_vcpu)]
     pub(crate) vcpus: Vec<u16>,
-    /// Readings of the clock that are further apart are a gap
+    /// Two clock readings that are further apart than this are a gap
     #[arg(long, value_name = "TIME", default_value = "20us", value_parser = duration::parse)]
     pub(crate) threshold: Duration,
-    /// A gap in which the loop's thread was running, and which is longer than this, is the host's
-    /// and no interrupt
+    /// A gap longer than this, while the loop's thread was running, is attributed to the host and not to
+    /// an interrupt
     #[arg(long, value_name = "TIME", default_value = "100us", value_parser = duration::parse)]
     pub(crate) interrupt_max: Duration,
-    /// What the loop reads: auto, tsc or raw (CLOCK_MONOTONIC_RAW)
+    /// Clock that the loop reads: auto, tsc or raw (CLOCK_MONOTONIC_RAW)
     #[arg(long, value_name = "CLOCK", default_value = "auto", value_parser = parse_clock)]
     pub(crate) clock: Clock,
     /// Print JSON (schema `vslice.solo/1`: times are integers in nanoseconds)
@@ -45,14 +46,14 @@ pub(crate) struct Solo {
     /// Write gap and timeslice lengths to FILE as an HdrHistogram interval log
     #[arg(long, value_name = "FILE")]
     pub(crate) hlog: Option<PathBuf>,
-    /// Also read FILE or a disk (`auto` for the only one), by O_DIRECT in blocks of 4 KiB, on the
-    /// last of the vCPUs, and lay the gaps over the slow requests
+    /// Also read FILE or a disk (`auto` for the only one) with O_DIRECT in 4 KiB blocks on the last of
+    /// the vCPUs, and show how far gaps overlap the slow requests
     #[arg(long, value_name = "FILE")]
     pub(crate) read: Option<String>,
-    /// A request that took longer is slow [default: the 99th percentile]
+    /// A request that takes longer than this is slow [default: the 99th percentile]
     #[arg(long, value_name = "TIME", requires = "read", value_parser = duration::parse)]
     pub(crate) slow: Option<Duration>,
-    /// Only measure how fine the loop is here, and what reading the counters costs
+    /// Only measure the resolution of the loop, and the cost of reading the counters
     #[arg(long, conflicts_with_all = ["read", "hlog", "gaps"])]
     pub(crate) calibrate: bool,
 }
@@ -61,10 +62,12 @@ impl Solo {
     /// What clap does not check.
     pub(super) fn check(&self) -> anyhow::Result<()> {
         if self.duration < Duration::from_millis(10) {
-            bail!("a duration below 10 ms measures nothing: take seconds");
+            bail!("the duration is below 10 ms, too short to measure anything: use seconds");
         }
         if self.threshold < THRESHOLD_MIN {
-            bail!("a threshold below {THRESHOLD_MIN:?} is within the loop's own jitter");
+            bail!(
+                "the threshold is below {THRESHOLD_MIN:?}, which is within the loop's own jitter"
+            );
         }
         if self.interrupt_max < self.threshold {
             bail!("--interrupt-max is below --threshold: no gap could be an interrupt");
@@ -96,7 +99,7 @@ impl Solo {
 }
 
 fn parse_vcpu(text: &str) -> Result<u16, String> {
-    text.parse().map_err(|_| format!("{text:?} is no number of a vCPU"))
+    text.parse().map_err(|_| format!("{text:?} is not a vCPU number"))
 }
 
 fn parse_clock(text: &str) -> Result<Clock, String> {
@@ -104,7 +107,7 @@ fn parse_clock(text: &str) -> Result<Clock, String> {
         "auto" => Ok(Clock::choose_for_one_vcpu()),
         "tsc" => Ok(Clock::choose(ClockChoice::Tsc)),
         "raw" => Ok(Clock::MonotonicRaw),
-        _ => Err(format!("{text:?} is no clock: say auto, tsc or raw")),
+        _ => Err(format!("{text:?} is not a clock: use auto, tsc or raw")),
     }
 }
 

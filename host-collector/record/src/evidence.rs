@@ -8,18 +8,19 @@ use serde::{Deserialize, Serialize};
 use vslice_core::text::sentence;
 use vslice_trace::evidence::{Evidence, EvidenceLevel, Missing};
 
-/// What a run is told about its evidence.
+/// How a run is asked to observe its VMs' threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum EvidenceSetting {
-    /// The best that works here.
+    /// The best level that this host allows.
     #[default]
     Auto,
-    /// Every event of the scheduler, or no run.
+    /// Every scheduler event; an error if that is not possible.
     Recorded,
-    /// Looks at the threads, a thousand times a second: shares, no counts, nothing of single requests.
+    /// The threads' states, sampled a thousand times a second: shares, but no counts and no causes of
+    /// single requests.
     Sampled,
-    /// What the scheduler counts of each thread: time on a pCPU and run delay, no reasons.
+    /// The scheduler's counters of each thread: time on a pCPU and run delay, but no reasons.
     Totals,
 }
 

@@ -1,4 +1,4 @@
-//! `vslice attach`: record VMs that are there already.
+//! `vslice attach`: record VMs that are already running.
 
 use super::report::Form;
 use super::run::{default_output, interrupts, report, watcher};
@@ -26,63 +26,65 @@ use vslice_record::{
 /// The arguments of `vslice attach`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Unless --load or --pin asks for it, nothing of the VMs is changed: no affinity, no monitor, no agent. \
-So there are no requests in the report, but why each vCPU left its pCPU, for how long, who had it \
-instead, and who held QEMU's big lock. Ctrl-C ends the recording in order.
+Without --load or --pin, the VMs are not changed: no affinity is set, no monitor is used, no agent is \
+started. The report then has no requests, but it says why each vCPU left its pCPU, for how long, who ran \
+there instead, and who held QEMU's big lock. Ctrl-C ends the recording in order.
 
-With --load, vslice-agent is started in each guest through its qemu-ga, runs the hogs and readers of \
-the plan's VM of that name (or of the one after =), and each request is in the report. The guest needs a \
-way to this host: a vhost-vsock, or a virtio-serial port named vslice.agent (`vslice doctor --vm VM`), or \
---plug plugs one in meanwhile. What comes to nothing leaves no files of a run.
+With --load, vslice-agent is started in each guest through qemu-ga. It runs the hogs and readers of the \
+plan's VM of the same name (or of the ROLE after =), and the report has every request. The guest needs a \
+transport to this host: a vhost-vsock, or a virtio-serial port named vslice.agent (see `vslice doctor --vm \
+VM`), which --plug adds for the recording. If nothing could be recorded, no files are left.
 
-Several VMs are one recording: when one of them ends, it ends for all, with what there is and exit code 1.
+Several VMs share one recording: when one of them ends, the recording ends for all. The report then has \
+what was recorded, and the exit code is 1.
 
 Examples:
-  vslice ps                             which VMs there are
-  vslice attach web1 --duration 10s     ten seconds of one of them
-  vslice attach web1 db1 --json         two at once, until Ctrl-C
-  vslice attach web1=vm1 --load demo    with the demo's hog and reader in the guest
+  vslice ps                             the VMs of this host
+  vslice attach web1 --duration 10s     record one of them for ten seconds
+  vslice attach web1 db1 --json         record two at once, until Ctrl-C
+  vslice attach web1=vm1 --load demo    run the demo's hog and reader in the guest
   vslice attach web1=vm1 --load demo --plug
-                                        over a port that is plugged in for it
+                                        connect over a port that is plugged in for it
   vslice attach web1=vm1 --load demo --agent ./vslice-agent --target /dev/vdb
-                                        with this agent, which reads the guest's second disk")]
+                                        upload this agent, which reads the guest's second disk")]
 pub(crate) struct AttachArgs {
-    /// Each by its name, its VMM's process id, or the path of its QMP socket (see `vslice ps`), with
-    /// the plan's VM that it is to be, if the names differ
-    #[arg(required_unless_present = "also", value_name = "VM[=PART]")]
+    /// A VM: its name, its VMM's process id, or the path of its QMP socket (see `vslice ps`); ROLE is the
+    /// plan's VM whose part it takes, if the names differ
+    #[arg(required_unless_present = "also", value_name = "VM[=ROLE]")]
     vms: Vec<String>,
-    /// The same; can be said several times
-    #[arg(long = "vm", id = "also", value_name = "VM[=PART]")]
+    /// Same as the argument; can be repeated
+    #[arg(long = "vm", id = "also", value_name = "VM[=ROLE]")]
     also: Vec<String>,
-    /// Record for so long, as 10s, 1.5m or 2h; without it until Ctrl-C, or until all is read
+    /// How long to record, such as 10s, 1.5m or 2h [default: until Ctrl-C, or until the readers have
+    /// finished]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     duration: Option<Duration>,
-    /// Make the run directory here, instead of runs/attach-SECONDS (since 1970)
+    /// Create the run directory here instead of runs/attach-SECONDS (since 1970)
     #[arg(long, short, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// See the VMs' threads as well as this, or end with an error; labelled in the report
+    /// How the VMs' threads are observed; an error if this host does not allow it. The report states it
     #[arg(long, value_name = "LEVEL", default_value = "auto")]
     evidence: EvidenceSetting,
-    /// Record each exit of each vCPU, under KVM: it costs time on the vCPUs' pCPUs
+    /// Record every exit of every vCPU (KVM only); this takes time on the vCPUs' pCPUs
     #[arg(long)]
     exits: bool,
-    /// Run this plan's hogs and readers in the guests; the plan's name or a TOML file
+    /// Run the hogs and readers of this plan (a built-in one or a TOML file) in the guests
     #[arg(long, value_name = "PLAN")]
     load: Option<String>,
-    /// Upload this agent and remove it again, instead of starting the guests' own
+    /// Upload this agent and remove it afterwards, instead of starting the one installed in the guests
     #[arg(long, value_name = "FILE", requires = "load")]
     agent: Option<PathBuf>,
-    /// Where a VM has no way to this host, plug a virtio-serial port into it by QMP, and take it out again
-    /// afterwards; one that was plugged in before is found
+    /// If a VM has no transport to this host, plug in a virtio-serial port by QMP and unplug it
+    /// afterwards; a port that was plugged in before is used as it is
     #[arg(long, requires = "load")]
     plug: bool,
-    /// Let readers read this file or block device in their guests, instead of the only disk
+    /// File or block device that the readers read in their guests, instead of the only disk
     #[arg(long, value_name = "PATH", requires = "load")]
     target: Option<String>,
-    /// Read this much in all, as in 64MiB, instead of what the plan says
+    /// Read this much in total, such as 64MiB, instead of the plan's total
     #[arg(long, value_name = "SIZE", value_parser = quantity::parse_bytes, requires = "load")]
     total: Option<u64>,
-    /// Pin the VMs' threads to the pCPUs of this plan while it is recorded, and put them back
+    /// Pin the VMs' threads to the pCPUs of this plan during the recording, and restore them afterwards
     #[arg(long, value_name = "PLAN")]
     pin: Option<String>,
     #[command(flatten)]
@@ -91,7 +93,7 @@ pub(crate) struct AttachArgs {
 
 fn duration(text: &str) -> Result<Duration, String> {
     match quantity::parse_duration_ms(text) {
-        Ok(0) => Err("nothing is recorded in no time".to_owned()),
+        Ok(0) => Err("the duration must be longer than 0".to_owned()),
         Ok(ms) => Ok(Duration::from_millis(ms)),
         Err(error) => Err(error.to_string()),
     }
@@ -110,7 +112,7 @@ pub(super) fn execute(args: &AttachArgs) -> anyhow::Result<u8> {
     }
     let plans = Plans::of(args, &vms, &parts)?;
     if plans.load.is_none() && plans.pin.is_none() && parts.iter().any(Option::is_some) {
-        bail!("VM=PART names a part of a plan: say which plan, with --load or --pin");
+        bail!("VM=ROLE needs the plan that the role belongs to: name it with --load or --pin");
     }
     let output = match &args.output {
         Some(output) => output.clone(),
@@ -125,15 +127,16 @@ pub(super) fn execute(args: &AttachArgs) -> anyhow::Result<u8> {
         recorded.map_err(|error| anyhow!("nothing was recorded: {}", sentence(&error)))?;
     let reported = report(&output, args.form);
     recorded.with_context(|| {
-        format!("the recording ended early, what there is of it is in {}", output.display())
+        format!("the recording ended early; what was recorded is in {}", output.display())
     })?;
     reported.map(|()| 0)
 }
 
-/// Records the VMs. What is returned says how that went once it was measured.
+/// Records the VMs. The inner result is the outcome of a recording that did measure.
 ///
 /// # Errors
-/// Why nothing was measured. There is no file of a run then, and no directory that was not there before.
+/// Fails with the reason why nothing was measured. No file of a run is left then, and no directory that
+/// was not there before.
 fn record(
     args: &AttachArgs,
     vms: &[Vm],
@@ -182,21 +185,21 @@ fn announcement(vms: &[Vm], duration: Option<Duration>, has_load: bool) -> Strin
     let names: Vec<String> = names_of(vms).iter().map(|name| name.as_str().to_owned()).collect();
     let until = match duration {
         Some(duration) => format!("for {} s; Ctrl-C ends it earlier", duration.as_secs_f64()),
-        None if has_load => "until the readers have read all; Ctrl-C ends it earlier".to_owned(),
+        None if has_load => "until the readers have finished; Ctrl-C ends it earlier".to_owned(),
         None => "until Ctrl-C".to_owned(),
     };
     format!("recording {} {until}", names.join(" and "))
 }
 
-/// What plans say of the VMs.
+/// What the plans of --load and --pin mean for the VMs.
 struct Plans {
     /// The plan of the load, if there is one.
     load: Option<RoleAssignment>,
-    /// The same as the agents get it.
+    /// The load as the agents receive it.
     agents: Option<AgentLoad>,
     /// The plan of the pins, if there is one.
     pin: Option<RoleAssignment>,
-    /// The same as pins.
+    /// The pins that it means for each VM.
     pins: Option<Vec<VmPins>>,
 }
 
@@ -226,7 +229,7 @@ impl Plans {
         Ok(Plans { load, agents, pin, pins })
     }
 
-    /// What the manifest keeps of them.
+    /// The plans as the manifest records them.
     fn recorded(&self, vms: &[Vm]) -> AttachedPlans {
         let json = |assignment: &Option<RoleAssignment>| {
             let plan = assignment.as_ref().map(|assignment| &assignment.plan);
@@ -264,10 +267,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_help_says_what_becomes_of_the_others_when_one_vm_ends() {
+    fn the_help_says_that_one_vm_that_ends_ends_the_recording_for_all() {
         let command = AttachArgs::augment_args(clap::Command::new("attach"));
         let help = command.clone().render_long_help().to_string();
         let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(words.contains("when one of them ends, it ends for all"), "{help}");
+        assert!(words.contains("when one of them ends, the recording ends for all"), "{help}");
     }
 }

@@ -9,9 +9,8 @@ use vslice_report::compare::{Comparison, load, text};
 /// The arguments of `vslice compare`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Each of A and B is a run directory, or a directory whose subdirectories are: the repeats of one \
-condition. What repeats scatter is what an effect is measured by, so make at least 4 on each side, in \
-turns:
+A and B are each a run directory, or a directory of run directories: the repeats of one condition. An \
+effect is judged by the scatter between repeats, so make at least 4 runs on each side, alternating:
 
   for i in 1 2 3 4 5 6; do
     vslice run seed --output main-loop/$i
@@ -19,9 +18,9 @@ turns:
   done
   vslice compare main-loop iothread")]
 pub(crate) struct CompareArgs {
-    /// A run directory, or a directory of them: what B is set against
+    /// The baseline: a run directory, or a directory of run directories
     a: PathBuf,
-    /// The same of the other condition
+    /// The other condition: a run directory, or a directory of run directories
     b: PathBuf,
     /// Print JSON (schema vslice.comparison/2)
     #[arg(long)]

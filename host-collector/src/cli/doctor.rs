@@ -12,16 +12,17 @@ use vslice_lab::doctor_vm::examine_vm;
 /// The arguments of `vslice doctor`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Without a VM the host is examined, for `vslice run` and `vslice attach`; with one, whether it can be attached \
-to, and what a load in its guest needs. The last line says what can be done. Nothing is changed; of a VM only \
-its qemu-ga is asked, and of a domain libvirt, for its XML.
+Without a VM, doctor checks what the host offers for `vslice run` and `vslice attach`. With a VM, it checks \
+whether vslice can attach to it, and what a load in its guest needs. The last line says what can be done. \
+Nothing is changed: doctor only queries the VM's qemu-ga and, for a libvirt domain, its XML.
 
-Exit codes: 0 if VMs, or this VM, can be attached to, also where nothing can be run, for want of a guest image \
-for instance (JSON: can_run, can_load); 1 if not, or if there is no such VM; 2 if the command line is wrong.")]
+Exit codes: 0 if vslice can attach to VMs, or to this VM, even if it cannot run plans, for example because \
+there is no guest image (JSON: can_run, can_load); 1 if it cannot attach, or if there is no such VM; 2 if the \
+command line is wrong.")]
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
     vm: VmArg,
-    /// Examine with this guest image, as `make image` builds it
+    /// Guest image to check, as `make image` builds it
     #[arg(long, value_name = "DIR", env = "VSLICE_IMAGE", default_value = "target/images/micro")]
     image: PathBuf,
     /// Print JSON (schema vslice.doctor/1)
@@ -29,7 +30,7 @@ pub(crate) struct DoctorArgs {
     json: bool,
 }
 
-/// Exits with 1 if nothing can be attached to.
+/// Exits with 1 if vslice cannot attach.
 pub(super) fn execute(args: &DoctorArgs) -> anyhow::Result<u8> {
     let diagnosis = match args.vm.wanted() {
         Some(wanted) => examine_vm(&choose(wanted, &Listing::of_this_host().vms)?),

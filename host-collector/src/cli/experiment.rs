@@ -19,47 +19,48 @@ use vslice_report::compare::{Comparison, Side, load};
 /// The arguments of `vslice experiment`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A matrix is a TOML file: the plan that is run, and lists of disks, dataplanes, ways to read the image and \
-caches. Each combination is a condition; what QEMU does not have here is listed with its own words. Runs \
-alternate (A B B A ...), so that what drifts in the host favours none. Ctrl-C ends it in order, and the \
-same command with the same --output goes on where it was.
+A matrix is a TOML file with a plan, and lists of disks, dataplanes (iothreads), aio modes and cache \
+modes. Each combination is a condition; one that QEMU does not support here is listed with QEMU's error \
+message. Runs alternate (A B B A ...), so that drift in the host favours no condition. Ctrl-C ends the \
+experiment in order; the same command with the same --output resumes it.
 
 Examples:
-  vslice experiment quick                         some minutes: virtio-blk and IDE, an iothread or not
-  vslice experiment seed --list                   which conditions there are, and which not, and why
-  vslice experiment seed --plan demo --total 16MiB  every disk, where there are only two pCPUs
+  vslice experiment quick                         a few minutes: virtio-blk and IDE, with and without an iothread
+  vslice experiment seed --list                   its conditions, and why some are not available here
+  vslice experiment seed --plan demo --total 16MiB  every disk, on a host with only two pCPUs
   vslice experiment mine.toml --repeat 10 -o mine")]
 pub(crate) struct ExperimentArgs {
     /// A built-in matrix (quick, seed) or a TOML file
     matrix: String,
-    /// Run each condition so often, instead of what the matrix says
+    /// Run each condition this many times, instead of the matrix's repeat
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
     repeat: Option<u16>,
-    /// Run this plan, a built-in one or a TOML file, instead of the one that the matrix names
+    /// Run this plan (a built-in one or a TOML file) instead of the matrix's plan
     #[arg(long, value_name = "PLAN")]
     plan: Option<String>,
-    /// Read this much in each run, as in 64MiB, instead of what the matrix says
+    /// Read this much in each run, such as 64MiB, instead of the matrix's total
     #[arg(long = "total", value_name = "SIZE", value_parser = parse_bytes)]
     total_bytes: Option<u64>,
-    /// Make the directory here, instead of runs/MATRIX-SECONDS, or go on with the one that is here
+    /// Create the directory here instead of runs/MATRIX-SECONDS, or resume the experiment that is here
     #[arg(long, short, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Only list the conditions, and what cannot be had here
+    /// Only list the conditions, including those that are not available here
     #[arg(long)]
     list: bool,
-    /// Boot this guest image, as `make image` builds it
+    /// Guest image to boot, as `make image` builds it
     #[arg(long, value_name = "DIR", env = "VSLICE_IMAGE", default_value = "target/images/micro")]
     image: PathBuf,
-    /// Give the host's disk under the guests' images this I/O scheduler meanwhile; keep: none but its own
+    /// I/O scheduler to set meanwhile on the host disk that holds the guests' images; keep: leave it as
+    /// it is
     #[arg(long, value_name = "NAME")]
     host_io_scheduler: Option<String>,
-    /// Run the guests under this
+    /// Accelerator that runs the guests
     #[arg(long)]
     accelerator: Option<AcceleratorSetting>,
-    /// Reach the guests in this way
+    /// Transport between vslice and the guests
     #[arg(long)]
     vsock: Option<VsockSetting>,
-    /// See the guests' threads as well as this, or end with an error
+    /// How the guests' threads are observed; an error if this host does not allow it
     #[arg(long, value_name = "LEVEL", default_value = "recorded")]
     evidence: EvidenceSetting,
     /// Print experiment.json
@@ -106,11 +107,11 @@ pub(super) fn execute(args: &ExperimentArgs) -> anyhow::Result<u8> {
     }
 }
 
-/// An experiment of which runs ended early, or prove nothing, is none that came to its end.
+/// An error if runs of the experiment ended early or prove nothing.
 fn refuse_unsound(experiment: &Experiment) -> anyhow::Result<u8> {
     let unsound = experiment.cells.iter().filter(|cell| cell.is_unsound()).count();
     if unsound > 0 {
-        bail!("{unsound} of the conditions are not sound, see above");
+        bail!("{unsound} of the conditions are not sound: see above");
     }
     Ok(0)
 }
@@ -134,7 +135,7 @@ fn print(experiment: &Experiment, output: Option<&Path>, json: bool) -> anyhow::
         )?;
     }
     let Some(output) = output else { return Ok(()) };
-    // A condition of which no run counts is told of above.
+    // A condition without a usable run is already listed above.
     let side = |name: &str| load(&output.join(name)).ok();
     let names = experiment.cells.iter().map(|cell| cell.name.as_str());
     let sides: Vec<(&str, Side)> = names.filter_map(|name| Some((name, side(name)?))).collect();
@@ -147,13 +148,17 @@ fn print(experiment: &Experiment, output: Option<&Path>, json: bool) -> anyhow::
         let sentence = claim.unwrap_or(comparison.answer.sentence);
         writeln!(out, "\nA {off} against B {with}:\n  {sentence}")?;
     }
-    writeln!(out, "\neverything is in {0}; see vslice compare {0}/A {0}/B", output.display())?;
+    writeln!(
+        out,
+        "\nthe runs are in {0}; to compare two conditions in full: vslice compare {0}/A {0}/B",
+        output.display()
+    )?;
     Ok(())
 }
 
 fn outcome(cell: &CellRecord, repeat: u16, is_list: bool) -> String {
     let runs = match &cell.state {
-        CellState::Impossible { reason } => return format!("not here: {reason}"),
+        CellState::Impossible { reason } => return format!("not available here: {reason}"),
         CellState::Possible { .. } if is_list => return format!("{repeat} runs"),
         CellState::Possible { runs } => runs,
     };

@@ -18,54 +18,54 @@ pub(crate) mod vm;
 
 use clap::{Parser, Subcommand};
 
-/// Says, for every slow request of a guest, what the host was doing to its vCPU, and who did it.
+/// Explains a guest's slow requests: what the host was doing to its vCPU, and who did it.
 ///
-/// A run boots guests as a plan says, loads their vCPUs with hogs, reads 4 KiB blocks by O_DIRECT
-/// and records every request in the guest and every scheduling event on the host. It ends in a run
-/// directory; reports are made from that alone, here or elsewhere, now or later.
+/// A run boots the guests of a plan, keeps their vCPUs busy with hogs, reads 4 KiB blocks with O_DIRECT,
+/// and records every request in the guest and every scheduling event on the host. All of it goes into a
+/// run directory. A report needs nothing else, so it can be made later or on another machine.
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXAMPLES)]
 pub(crate) struct Cli {
-    /// What to do.
+    /// The command to execute.
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  vslice doctor                         what this host offers, and what is missing
+  vslice doctor                         what vslice can do here, and what is missing
   vslice run demo                       two guests on two pCPUs, about a minute
-  vslice run demo --iothread true       the same with the disk in an iothread
+  vslice run demo --iothread true       the same, with the disk in an iothread
   vslice run demo --bus ide --json      the summary as JSON
-  vslice experiment quick               disks with and without an iothread, in turn
-  vslice attach web1 --duration 10s     a VM that is there already (see vslice ps)
+  vslice experiment quick               disks with and without an iothread, alternating
+  vslice attach web1 --duration 10s     a VM that is already running (see vslice ps)
   vslice plan show seed > my.toml       a plan to start from
-  vslice report runs/demo-1795471866    the report of a run once more; without a name of the latest
-  vslice report runs                    what each run in a folder came to
-  vslice compare main-loop iothread     repeats of two conditions: what differs, and how surely";
+  vslice report runs/demo-1795471866    the report of a run; without a name, the latest
+  vslice report runs                    a list of the runs in a folder
+  vslice compare main-loop iothread     what differs between two conditions, and how certainly";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run a plan: boot its guests, record, report
+    /// Run a plan: boot its guests, record them, and report
     Run(run::RunArgs),
-    /// Run a plan under several conditions in turn, each several times
+    /// Run a plan under several conditions, alternating, each several times
     Experiment(experiment::ExperimentArgs),
     /// Print the report of a run directory, or list the runs in a folder
     Report(report::ReportArgs),
-    /// Set runs of two conditions against each other, with what their repeats scatter
+    /// Compare runs of two conditions, judged by the scatter between repeats
     Compare(compare::CompareArgs),
-    /// Record VMs that are there already, changing nothing of them, and report
+    /// Record VMs that are already running, without changing them, and report
     Attach(attach::AttachArgs),
-    /// List the virtual machines of this host: threads, pCPUs, disks, and placements that cost latency
+    /// List this host's virtual machines: threads, pCPUs, disks, and placements that cost latency
     Ps(ps::PsArgs),
-    /// Say what this host offers for vslice, what is missing, and how to get it
+    /// Check what vslice can do on this host, what is missing, and how to get it
     Doctor(doctor::DoctorArgs),
-    /// List the built-in plans, print one as a start for your own, or make one of a libvirt domain
+    /// List the built-in plans, print one to start from, or convert a libvirt domain to a plan
     Plan(plan::PlanArgs),
     /// Print a plan's VMs as QEMU command lines or libvirt domains, for any QEMU since 1.4
     Emit(emit::EmitArgs),
-    /// Inject known causes on this host and count how often vslice names them right
+    /// Inject known causes on this host and count how often vslice identifies them
     Selftest(selftest::SelftestArgs),
     /// Block in ways that are known; a part of the self-test
     #[command(hide = true)]
@@ -73,10 +73,10 @@ pub(crate) enum Command {
 }
 
 impl Cli {
-    /// Does what the command says; the exit code is the process's.
+    /// Executes the command and returns the exit code of the process.
     ///
     /// # Errors
-    /// A chain of sentences for the person who gave the command.
+    /// Fails with a chain of sentences for the user.
     pub(crate) fn execute(self) -> anyhow::Result<u8> {
         match self.command {
             Command::Run(args) => run::execute(&args),

@@ -12,7 +12,7 @@ use vslice_lab::plan::{BUILT_IN, Plan};
 pub(crate) struct PlanArgs {
     #[command(subcommand)]
     action: Action,
-    /// Print JSON: all plans in full, or the one that is named
+    /// Print JSON: all plans in full, or the named one
     #[arg(long, global = true)]
     json: bool,
 }
@@ -23,12 +23,12 @@ enum Action {
     List,
     /// Print a built-in plan's TOML
     Show {
-        /// Its name
+        /// The plan's name
         name: String,
     },
-    /// Print the plan of a libvirt domain, as `virsh dumpxml` shows it
+    /// Print a plan made from the XML of a libvirt domain, as `virsh dumpxml` prints it
     FromXml {
-        /// The domain's XML
+        /// File with the domain's XML
         file: PathBuf,
     },
 }
@@ -51,7 +51,10 @@ pub(super) fn execute(args: &PlanArgs) -> anyhow::Result<u8> {
         Action::Show { name } => {
             let Some((_, toml)) = BUILT_IN.iter().find(|(built_in, _)| built_in == name) else {
                 let names: Vec<_> = BUILT_IN.iter().map(|(name, _)| *name).collect();
-                anyhow::bail!("there is no built-in plan '{name}', only {}", names.join(" and "));
+                anyhow::bail!(
+                    "there is no built-in plan '{name}'; the built-in plans are {}",
+                    names.join(" and ")
+                );
             };
             if args.json {
                 serde_json::to_writer_pretty(&mut out, &Plan::parse(name, toml)?)?;
@@ -62,8 +65,8 @@ pub(super) fn execute(args: &PlanArgs) -> anyhow::Result<u8> {
         }
         Action::FromXml { file } => {
             let shown = file.display().to_string();
-            let xml =
-                std::fs::read_to_string(file).with_context(|| format!("no plan of {shown}"))?;
+            let xml = std::fs::read_to_string(file)
+                .with_context(|| format!("cannot make a plan from {shown}"))?;
             let read =
                 from_xml::read(&shown, &xml, vslice_host::host::online_pcpus().ok().as_ref())?;
             if args.json {

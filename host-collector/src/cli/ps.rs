@@ -9,10 +9,10 @@ use std::io::Write;
 /// The arguments of `vslice ps`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Nothing is asked of the VMs: threads and affinities are as the kernel has them, disks as the VMM's \
-command line says, so what was plugged in later is not shown; how their files are open is the kernel's word, where this user \
-may see it. An ordinary user sees the VMs, and \
-of those of others neither open files nor control groups.")]
+The VMs themselves are not queried. Threads and affinities come from the kernel. Disks come from the VMM's \
+command line, so disks that were plugged in later are not shown; how their files are opened comes from the \
+kernel, if this user may see it. An ordinary user does not see the open files and control groups of other \
+users' VMs.")]
 pub(crate) struct PsArgs {
     #[command(flatten)]
     vm: VmArg,

@@ -9,7 +9,7 @@ use vslice_report::analyse::analyse;
 use vslice_report::runs::{self, Found};
 use vslice_report::summary::{Style, Summary, laws, render, render_full};
 
-/// Where `vslice run` and `vslice attach` leave their runs, unless they are told where to.
+/// Where `vslice run` and `vslice attach` write their runs by default.
 const RUNS: &str = "runs";
 
 /// The arguments of `vslice report`.
@@ -18,21 +18,21 @@ const RUNS: &str = "runs";
 Examples:
   vslice report                         the latest run below runs/
   vslice report runs/demo-1795471866    a run, here or copied from another machine
-  vslice report runs                    the runs in a folder, each in a row, the latest last
+  vslice report runs                    the runs in a folder, one per row, the latest last
   vslice report runs --json             the same as JSON (schema vslice.runs/1)
   vslice report --full                  every table of the latest run")]
 pub(crate) struct ReportArgs {
-    /// A run directory, as `vslice run` and `vslice attach` leave it, or a folder of them; without it the
-    /// latest run below runs/
+    /// A run directory that `vslice run` or `vslice attach` wrote, or a folder of them [default: the
+    /// latest run below runs/]
     run: Option<PathBuf>,
     #[command(flatten)]
     form: Form,
 }
 
-/// What is printed of a run.
+/// Which report of a run is printed.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct Form {
-    /// Print every table, instead of a page with the answer
+    /// Print every table instead of the one-page answer
     #[arg(long, conflicts_with = "json")]
     full: bool,
     /// Print the summary as JSON (schema vslice.summary/3)
@@ -46,7 +46,8 @@ pub(super) fn execute(args: &ReportArgs) -> anyhow::Result<u8> {
         None => latest(Path::new(RUNS))?,
     };
     if runs::is_run(&path) {
-        let summary = analyse(&path).with_context(|| format!("no report of {}", path.display()))?;
+        let summary =
+            analyse(&path).with_context(|| format!("cannot report on {}", path.display()))?;
         print(&summary, args.form)?;
     } else {
         let found = found_in(&path)?;
@@ -63,7 +64,7 @@ fn latest(folder: &Path) -> anyhow::Result<PathBuf> {
     let found = if folder.is_dir() { found_in(folder)? } else { Found::default() };
     let Some(path) = found.paths.last() else {
         bail!(
-            "there is no {}/ here: name a run, or make one with `vslice run demo`",
+            "there is no run in {}/ here: name a run, or make one with `vslice run demo`",
             folder.display()
         );
     };
@@ -220,7 +221,7 @@ mod tests {
         let error = report(folder.path(), &["--full"]).unwrap_err();
         assert!(error.starts_with("--full is for one run, and "), "{error}");
         let error = report(&run, &["--full"]).unwrap_err();
-        assert!(error.starts_with("no report of "), "{error}");
+        assert!(error.starts_with("cannot report on "), "{error}");
         let error = report(&run.join("run.json"), &[]).unwrap_err();
         assert!(error.contains("is a file of a run"), "{error}");
     }

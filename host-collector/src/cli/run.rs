@@ -28,28 +28,29 @@ const INTERRUPTED: u8 = 130;
 pub(crate) struct RunArgs {
     /// A built-in plan's name (see `vslice plan list`) or a TOML file
     plan: String,
-    /// Make the run directory here, instead of runs/PLAN-SECONDS (since 1970)
+    /// Create the run directory here instead of runs/PLAN-SECONDS (since 1970)
     #[arg(long, short, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Boot this guest image, as `make image` builds it
+    /// Guest image to boot, as `make image` builds it
     #[arg(long, value_name = "DIR", env = "VSLICE_IMAGE", default_value = "target/images/micro")]
     image: PathBuf,
     #[command(flatten)]
     form: Form,
-    /// Run the guests under this
+    /// Accelerator that runs the guests
     #[arg(long, help_heading = PLAN_HEADING)]
     accelerator: Option<AcceleratorSetting>,
-    /// Reach the guests in this way
+    /// Transport between vslice and the guests
     #[arg(long, help_heading = PLAN_HEADING)]
     vsock: Option<VsockSetting>,
-    /// See the guests' threads as well as this, or end with an error; labelled in the report
+    /// How the guests' threads are observed; an error if this host does not allow it. The report states
+    /// it
     #[arg(long, value_name = "LEVEL", default_value = "auto")]
     evidence: EvidenceSetting,
     #[command(flatten, next_help_heading = PLAN_HEADING)]
     overrides: Overrides,
 }
 
-const PLAN_HEADING: &str = "Instead of what the plan says";
+const PLAN_HEADING: &str = "Overrides of the plan";
 
 pub(super) fn execute(args: &RunArgs) -> anyhow::Result<u8> {
     let plan = plan_of(args)?;
@@ -84,16 +85,16 @@ pub(super) fn execute(args: &RunArgs) -> anyhow::Result<u8> {
         Err(error) => {
             let (plan, output) = (&plan.name, output.display());
             let what_is_left = match reported {
-                Ok(()) => format!("what there is of it is in {output}"),
+                Ok(()) => format!("what was recorded is in {output}"),
                 Err(error) => format!("{output} has no report ({})", sentence(error.as_ref())),
             };
-            let context = format!("the run of plan '{plan}' ended early, {what_is_left}");
+            let context = format!("the run of plan '{plan}' ended early; {what_is_left}");
             Err(anyhow::Error::new(error).context(context))
         }
     }
 }
 
-/// That the run was interrupted; `main` turns it into the exit code that a shell expects.
+/// The run was interrupted; `main` turns this into the exit code that a shell expects.
 #[derive(Debug)]
 pub(crate) struct Interrupted {
     /// The run directory, if there is one.
@@ -151,7 +152,8 @@ fn plan_of(args: &RunArgs) -> anyhow::Result<Plan> {
     Ok(plan)
 }
 
-/// Named by the time in seconds since 1970, which sorts and needs no time zone.
+/// The default run directory, named after the plan and the seconds since 1970, which sort and need no
+/// time zone.
 pub(super) fn default_output(plan: &str) -> anyhow::Result<PathBuf> {
     let seconds = clock_gettime(ClockId::CLOCK_REALTIME)?.tv_sec();
     let mut output = PathBuf::from(format!("runs/{plan}-{seconds}"));
@@ -183,7 +185,7 @@ pub(super) fn report(output: &Path, form: Form) -> anyhow::Result<()> {
     let text = output.join("report.txt");
     std::fs::write(&text, render_full(&summary, Style::PLAIN))
         .with_context(|| format!("cannot write {}", text.display()))?;
-    let words = shown(&format!("vslice: everything is in {}", output.display()));
+    let words = shown(&format!("vslice: the run directory is {}", output.display()));
     let _may_be_closed = writeln!(std::io::stderr(), "{words}");
     printed
 }

@@ -19,28 +19,28 @@ use vslice_trace::host::HostDisks;
 /// The arguments of `vslice selftest`.
 #[derive(Debug, Args)]
 pub(crate) struct SelftestArgs {
-    /// What runs the guests of one boot sector into which causes are injected
+    /// Accelerator for the boot-sector guests into which causes are injected
     #[arg(long, value_enum, default_value_t = Choice::Auto)]
     accelerator: Choice,
-    /// Inject each cause for so long, as 1.5s
+    /// How long each cause is injected, such as 1.5s
     #[arg(long, value_name = "TIME", default_value = "1.5s", value_parser = duration::parse)]
     window: Duration,
-    /// Instead, count the sleeps on QEMU's big lock on each kind of disk, by vslice and from an
-    /// instance of tracefs at the same time
+    /// Instead of injecting causes, count the sleeps on QEMU's big lock with each kind of disk, by vslice
+    /// and, at the same time, from a separate tracefs instance
     #[arg(long)]
     disks: bool,
-    /// Count so often on each kind of disk, by turns, for intervals
+    /// How often each kind of disk is counted, alternating, to get confidence intervals
     #[arg(long, value_name = "COUNT", requires = "disks", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..))]
     repeat: u16,
-    /// Print scenarios and matrix as JSON
+    /// Print scenarios and confusion matrix as JSON
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Choice {
-    /// KVM if it runs a boot sector here, else TCG
+    /// KVM if it runs a boot sector here, otherwise TCG
     Auto,
     /// KVM only
     Kvm,
@@ -50,11 +50,11 @@ enum Choice {
     Both,
 }
 
-/// Exits with 1 if vslice falls short of what it promises, or has too few cases to say so.
+/// Exits with 1 if vslice misses a target, or if there are too few cases to tell.
 pub(super) fn execute(args: &SelftestArgs) -> anyhow::Result<u8> {
     anyhow::ensure!(
         (Duration::from_millis(200)..=Duration::from_secs(60)).contains(&args.window),
-        "--window must be between 0.2 and 60 seconds, not {}",
+        "--window must be between 0.2 and 60 seconds; it is {}",
         args.window.as_secs_f64()
     );
     let pcpus: Vec<_> = vslice_host::host::online_pcpus()?.iter().collect();
@@ -65,7 +65,7 @@ pub(super) fn execute(args: &SelftestArgs) -> anyhow::Result<u8> {
     let host = host::facts(qemu.as_deref().unwrap_or("".as_ref()), HostDisks::default());
     let (accelerators, left_out) = accelerators(args.accelerator, qemu.as_deref());
     let config = SelftestConfig {
-        program: std::env::current_exe().context("this program's own file cannot be found")?,
+        program: std::env::current_exe().context("cannot find the executable file of vslice")?,
         accelerators,
         qemu,
         vcpu_pcpu,
@@ -89,7 +89,7 @@ pub(super) fn execute(args: &SelftestArgs) -> anyhow::Result<u8> {
 }
 
 fn count_disks(config: &SelftestConfig, repeat: u16, json: bool) -> anyhow::Result<u8> {
-    let qemu = config.qemu.as_deref().context("there is no qemu-system-x86_64")?;
+    let qemu = config.qemu.as_deref().context("qemu-system-x86_64 is not installed")?;
     let mut counts = Vec::new();
     for accelerator in &config.accelerators {
         let stage = Setting { config, qemu, accelerator: *accelerator };
@@ -113,7 +113,7 @@ fn count_disks(config: &SelftestConfig, repeat: u16, json: bool) -> anyhow::Resu
     Ok(u8::from(!counts.iter().all(DiskCount::agrees)))
 }
 
-/// What runs the guests, and what cannot be injected because nothing else does.
+/// The accelerators to test, and the scenarios that are left out because of that choice.
 fn accelerators(
     choice: Choice,
     qemu: Option<&std::path::Path>,
