@@ -90,7 +90,7 @@ pub struct Switch {
 }
 
 impl Switch {
-    /// A switch of which no more is known than who left, in which state, and who came on.
+    /// A switch without stack, priority and call arguments.
     #[must_use]
     pub fn new(prev: Tid, prev_state: PrevState, next: Tid) -> Switch {
         Switch { prev, prev_state, next, next_priority: None, stack: None, call_args: None }
@@ -166,7 +166,7 @@ pub enum BlockStep {
 /// (`include/trace/events/sched.h`, `__trace_sched_switch_state`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PrevState {
-    /// `R`: still runnable, it gave way at a scheduling point.
+    /// `R`: still runnable; it was switched out at a scheduling point.
     Runnable,
     /// `R+`: still runnable, preempted inside the kernel.
     RunnablePreempted,
@@ -183,7 +183,7 @@ pub enum PrevState {
 }
 
 impl PrevState {
-    /// Whether the thread was still runnable: it was preempted or gave way, it did not block.
+    /// Whether the thread was still runnable: it was preempted or yielded, and did not block.
     #[must_use]
     pub fn is_runnable(self) -> bool {
         matches!(self, PrevState::Runnable | PrevState::RunnablePreempted)

@@ -38,7 +38,7 @@ pub enum ThreadKind {
     Unknown,
 }
 
-/// A process, told apart from others that had its number before or after it.
+/// A process, distinguished from others that had the same pid before or after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Process {
     /// Its number (thread group id).
@@ -47,7 +47,7 @@ pub struct Process {
     pub since: HostNs,
 }
 
-/// A thread under one of its names. Whoever takes another name is another `Task` from then on.
+/// A thread under one of its names. A thread that changes its name is another `Task` from then on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Task {
     /// The thread.
@@ -64,7 +64,7 @@ pub struct Task {
 }
 
 impl Task {
-    /// A thread of which nothing is known but its number.
+    /// A thread of which only the thread id is known.
     #[must_use]
     pub fn unknown(tid: Tid) -> Task {
         let name = format!("tid {tid}");
@@ -72,7 +72,7 @@ impl Task {
     }
 }
 
-/// A task as one of its kind and name: two of one face are counted as one.
+/// A task compared by its kind and name only: two tasks with the same kind and name are equal.
 #[derive(Debug, Clone)]
 pub struct KindAndName(pub Arc<Task>);
 

@@ -1,9 +1,9 @@
-//! What may be shown of a text that somebody else has chosen, and how much room it takes.
+//! What may be shown of untrusted text, and how much room it takes.
 
 use std::error::Error;
 use unicode_width::UnicodeWidthChar;
 
-/// Which letters whoever reads can be shown.
+/// Which characters the reader's terminal can show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Letters {
     /// All of Unicode, as UTF-8.
@@ -61,8 +61,7 @@ pub fn columns(text: &str) -> usize {
     text.chars().map(letter_columns).sum()
 }
 
-/// An error with all that caused it, in one line. Messages that include their source's, as most
-/// here do, are not said twice.
+/// An error with its causes in one line. A message that already includes its source's is not repeated.
 #[must_use]
 pub fn sentence(error: &dyn Error) -> String {
     let mut text = error.to_string();

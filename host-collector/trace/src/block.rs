@@ -18,9 +18,9 @@ const BLOCK_AGE_MAX: Duration = Duration::from_secs(1);
 /// How a stream ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tail {
-    /// Its writer finished it: all that was recorded is here.
+    /// Its writer finished it: everything that was recorded is here.
     Finished,
-    /// It was cut off. What comes before is whole; what came after is not known.
+    /// It was cut off. What comes before the cut is whole; what came after is unknown.
     Torn {
         /// Bytes after the last whole block: half a block, or a corrupt one and all that follows.
         /// 0 when the writer ended between two blocks, or is still at work.
@@ -123,7 +123,7 @@ impl<T: Columnar, W: Write> StreamWriter<T, W> {
         if self.items.len() >= BLOCK_ITEMS_MAX { self.flush() } else { Ok(()) }
     }
 
-    /// Writes what has waited for a second; call it now and then while nothing is pushed.
+    /// Writes items that have waited for a second; to be called now and then while nothing is pushed.
     ///
     /// # Errors
     /// As [`StreamWriter::push`].
@@ -184,7 +184,7 @@ fn write_error(path: &Path, source: io::Error) -> StoreError {
     StoreError::Io { doing: "write", path: path.into(), source }
 }
 
-/// Reads one stream block by block; holds one block in memory.
+/// Reads one stream block by block, with one block in memory.
 #[derive(Debug)]
 pub struct StreamReader<T: Columnar, R: Read = BufReader<File>> {
     path: PathBuf,

@@ -1,4 +1,4 @@
-//! The disk that a VM's reader reads, as a run's manifest has it.
+//! The disk that a VM's reader reads, as recorded in a run's manifest.
 
 use crate::host::WholeDisk;
 use crate::manifest::{Manifest, VmRecord};
@@ -11,26 +11,26 @@ use vslice_spec::Pattern;
 /// The steps of an I/O without which no phase is known.
 const STEPS: [&str; 2] = ["block/block_bio_queue", "block/block_rq_complete"];
 
-/// What the host's I/O for a reader is told by, as it was just before recording began.
+/// What identifies the host's I/O for a reader, as it was just before recording began.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskRecord {
-    /// Whether the VMM reads it with `O_DIRECT`; `None` if that is not known.
+    /// Whether the VMM reads it with `O_DIRECT`; `None` if that is unknown.
     #[serde(default)]
     pub is_direct: Option<bool>,
-    /// In which order the reader reads it.
+    /// The order in which the reader reads it.
     pub pattern: Pattern,
-    /// The size of what it reads in bytes.
+    /// The size of what the reader reads, in bytes.
     pub size_bytes: u64,
-    /// The byte of the image at which that begins.
+    /// The offset in the image at which that begins, in bytes.
     #[serde(default)]
     pub offset_bytes: u64,
-    /// The host's disk whose I/O was recorded.
+    /// The host disk whose I/O was recorded.
     pub whole_disk: Option<WholeDisk>,
-    /// Why none was, as a sentence without its end.
+    /// Why no I/O was recorded, as a sentence without its full stop.
     pub missing: Option<String>,
-    /// Where on the host's disk the bytes of the image lie.
+    /// Where the image's bytes lie on the host disk.
     pub extents: Vec<Extent>,
-    /// Why that is not known, as a sentence without its end.
+    /// Why that is unknown, as a sentence without its full stop.
     pub extents_missing: Option<String>,
 }
 
@@ -41,7 +41,7 @@ pub fn devices(vms: &[VmRecord]) -> Vec<u32> {
     disks.collect::<BTreeSet<u32>>().into_iter().collect()
 }
 
-/// Takes back what this kernel could not record after all.
+/// Marks disks as unrecorded if this kernel turned out to lack a tracepoint for their I/O.
 pub fn mark_unrecorded(manifest: &mut Manifest, tracepoints_missing: &[&str]) {
     let Some(step) = tracepoints_missing.iter().find(|name| STEPS.contains(name)) else { return };
     for disk in manifest.vms.iter_mut().filter_map(|vm| vm.disk.as_mut()) {

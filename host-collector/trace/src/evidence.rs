@@ -1,14 +1,14 @@
-//! What a run's statements rest on: recorded events, looks at threads, or totals.
+//! What a run's statements rest on: recorded events, samples of threads, or totals.
 
 use serde::{Deserialize, Serialize};
 
-/// How much of the host was seen.
+/// How much of the host was observed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EvidenceLevel {
-    /// What the scheduler counts of each thread: for how long it ran and waited, and no reasons.
+    /// The scheduler's counters of each thread: how long it ran and waited, without reasons.
     Totals,
-    /// Looks at the threads some hundred times a second: shares of the reasons, and the totals.
+    /// Samples of the threads, some hundred per second: shares of the reasons, and the totals.
     Sampled,
     /// Every event of the scheduler: counts, lengths, and what happened to each request.
     #[default]
@@ -30,36 +30,36 @@ impl EvidenceLevel {
 /// What a run rests on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
-    /// How much of the host was seen.
+    /// How much of the host was observed.
     pub level: EvidenceLevel,
-    /// Why not more, or why so much; a sentence without its end.
+    /// Why it is this level, as a sentence without its full stop.
     pub reason: String,
-    /// What the run went without.
+    /// Evidence that the run lacked.
     pub missing: Vec<Missing>,
 }
 
 /// Something that this kernel lacks, or does not show.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {
-    /// A tracepoint, a file, or what else it is.
+    /// What is missing: a tracepoint, a file, ...
     pub name: String,
-    /// What the report goes without; a sentence without its end.
+    /// What the report lacks because of it, as a sentence without its full stop.
     pub costs: String,
 }
 
-/// The user registers by their name in [`Missing`].
+/// The name of user registers in [`Missing`].
 pub const USER_REGISTERS: &str = "user registers";
 
-/// The kernel's symbols by theirs.
+/// The name of the kernel's symbols in [`Missing`].
 pub const KERNEL_SYMBOLS: &str = "kernel symbols";
 
-/// Programs on the scheduler's tracepoints by theirs.
+/// The name of BPF programs on the scheduler's tracepoints in [`Missing`].
 pub const BPF_PROGRAMS: &str = "BPF programs";
 
-/// Programs on the block layer's tracepoints by theirs.
+/// The name of BPF programs on the block layer's tracepoints in [`Missing`].
 pub const DISK_PROGRAMS: &str = "BPF programs for disks";
 
-/// The tracepoints that tell for which device a vCPU needed a lock, and nothing else.
+/// The tracepoints that only serve to tell for which device a vCPU needed a lock.
 pub const DEVICE_ACCESS: [&str; 3] = ["kvm/kvm_userspace_exit", "kvm/kvm_pio", "kvm/kvm_mmio"];
 
 #[cfg(test)]

@@ -10,9 +10,9 @@ use vslice_core::units::{GuestTicks, VcpuId};
 pub struct HogGapItem {
     /// The vCPU that the hog is pinned to.
     pub vcpu: VcpuId,
-    /// The last look before.
+    /// The hog's last clock reading before the gap.
     pub start: GuestTicks,
-    /// The first one after.
+    /// Its first clock reading after the gap.
     pub end: GuestTicks,
 }
 

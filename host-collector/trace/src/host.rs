@@ -1,4 +1,4 @@
-//! The host as a run found it: the facts that its numbers depend on, as far as the host tells them.
+//! The host of a run: the facts that its numbers depend on, as far as the host tells them.
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use vslice_core::units::PcpuId;
 #[serde(try_from = "String", into = "String")]
 pub struct HostPcpus(BTreeSet<PcpuId>);
 
-/// That a text is no list of pCPUs.
+/// A text is not a list of pCPUs.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("'{0}' is not a list of pCPUs such as 0-3,5")]
 pub struct PcpuListError(pub String);
@@ -39,7 +39,7 @@ impl HostPcpus {
         Ok(HostPcpus(pcpus))
     }
 
-    /// Those of a thread's affinity, for instance.
+    /// A list of these pCPUs, for example of a thread's affinity.
     #[must_use]
     pub fn of(pcpus: &[PcpuId]) -> HostPcpus {
         HostPcpus(pcpus.iter().copied().collect())
@@ -97,7 +97,7 @@ impl TryFrom<String> for HostPcpus {
     }
 }
 
-/// What a run's manifest says about its host. What the host does not tell is `None`, and `unknown` has why.
+/// What a run's manifest says about its host. What the host does not tell is `None`, and `unknown` says why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostFacts {
     /// As `uname -r` prints it.
@@ -111,7 +111,7 @@ pub struct HostFacts {
     /// Ticks per second of the host's kernel, `CONFIG_HZ`: a timeslice that another thread waits for
     /// is a whole number of ticks.
     pub tick_hz: Option<u32>,
-    /// For how long a thread may keep a pCPU that others wait for.
+    /// How long a thread may keep a pCPU for which others wait.
     #[serde(default)]
     pub slice: Option<Slice>,
     /// The frequency governor of pCPU0.
@@ -129,13 +129,13 @@ pub struct HostFacts {
     /// What its kernel is set to; older runs did not note it.
     #[serde(default)]
     pub conditions: Option<Conditions>,
-    /// Why what is `None` here is not known, under its name here; older runs did not note it.
+    /// Why each field that is `None` is unknown, keyed by the field's name; older runs did not record it.
     #[serde(default)]
     pub unknown: BTreeMap<String, String>,
 }
 
 impl HostFacts {
-    /// What a report says of the host, in a few lines.
+    /// The host in a few lines, as a report shows it.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         let tick = self.tick_hz.map_or(String::new(), |hz| format!(", HZ={hz}"));
@@ -180,20 +180,20 @@ pub struct DiskFacts {
     pub device: String,
     /// The I/O scheduler in use.
     pub scheduler: Option<String>,
-    /// Those that it could use.
+    /// The I/O schedulers that it could use.
     pub schedulers: Vec<String>,
-    /// What the plan asks for, if it asks for one.
+    /// The I/O scheduler that the plan asks for, if any.
     #[serde(default)]
     pub scheduler_asked: Option<String>,
-    /// The one before the run, if the run has set another.
+    /// The I/O scheduler before the run, if the run has set another one.
     #[serde(default)]
     pub scheduler_before: Option<String>,
-    /// Whether the kernel takes it for a rotating disk.
+    /// Whether the kernel treats it as a rotating disk.
     pub rotational: Option<bool>,
 }
 
 impl DiskFacts {
-    /// Its I/O scheduler, or that it is not known and why.
+    /// Its I/O scheduler, or why it is unknown.
     #[must_use]
     pub fn scheduler_text(&self) -> String {
         match &self.scheduler {
@@ -221,19 +221,19 @@ impl DiskFacts {
     }
 }
 
-/// Which disks the guests' images are on.
+/// The host disks that hold the guests' images.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct HostDisks {
-    /// Each once, by name.
+    /// Each disk once, in order of names.
     #[serde(default)]
     pub disks: Vec<DiskFacts>,
-    /// Why some, or all, are not known, as sentences without their end.
+    /// Why some or all of them are unknown, as sentences without full stops.
     #[serde(default)]
     pub disks_missing: Vec<String>,
 }
 
 impl HostDisks {
-    /// What a report says of them.
+    /// One line for each, as a report shows it.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         let known = self.disks.iter().map(DiskFacts::line);
@@ -243,65 +243,66 @@ impl HostDisks {
     }
 }
 
-/// A thread's slice.
+/// The length of timeslices on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slice {
-    /// The scheduler's shortest slice.
+    /// The scheduler's base slice in nanoseconds.
     pub base_ns: u64,
-    /// Where that was read, or how it was worked out.
+    /// Where that was read, or how it was derived.
     pub source: String,
-    /// What two busy threads of one weight that share a pCPU get in turn: EEVDF's slice, or half of
-    /// CFS's period. The scheduler looks at each tick only (unless HRTICK is on, which it is not by
-    /// default), so it is rounded up to whole ticks.
+    /// The timeslice in nanoseconds of two busy threads of equal weight that share a pCPU: EEVDF's slice, or
+    /// half of CFS's period. The scheduler preempts only at ticks (unless HRTICK is on, which it is not by
+    /// default), so this is rounded up to whole ticks.
     pub expected_ns: u64,
-    /// The least that a thread gets that others wait for, in whole ticks, where that is less.
+    /// The shortest timeslice in nanoseconds, in whole ticks, of a thread for whose pCPU others wait; `None`
+    /// if it is `expected_ns`.
     #[serde(default)]
     pub shortest_ns: Option<u64>,
 }
 
 impl Slice {
-    /// The least that a thread gets that others wait for, in whole ticks.
+    /// The shortest timeslice in nanoseconds, in whole ticks, of a thread for whose pCPU others wait.
     #[must_use]
     pub fn shortest_ns(&self) -> u64 {
         self.shortest_ns.unwrap_or(self.expected_ns)
     }
 }
 
-/// What the kernel is set to. What it does not tell is `None`.
+/// The settings of the kernel. What it does not tell is `None`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Conditions {
-    /// When a thread in the kernel gives way: `none`, `voluntary`, `full`, `lazy`; `rt` for PREEMPT_RT.
+    /// The kernel's preemption model: `none`, `voluntary`, `full`, `lazy`; `rt` for PREEMPT_RT.
     pub preemption: Option<String>,
-    /// What is done about each known weakness of the processor, by its name
+    /// The mitigation of each known processor vulnerability, by its name
     /// (Documentation/ABI/testing/sysfs-devices-system-cpu).
     pub mitigations: BTreeMap<String, String>,
-    /// Whether threads of one core are used: `on`, `off`, `notsupported`, ...
+    /// Whether simultaneous multithreading is in use: `on`, `off`, `notsupported`, ...
     pub smt: Option<String>,
-    /// Whether each session gets its own share of a pCPU, whatever its threads are (sched(7), autogroup).
+    /// Whether each session gets its own share of a pCPU (sched(7), autogroup).
     pub is_autogroup_on: Option<bool>,
-    /// The driver that decides how a pCPU idles.
+    /// The cpuidle driver.
     pub idle_driver: Option<String>,
-    /// What the host runs on, if it is a virtual machine itself.
+    /// The hypervisor under the host, if the host is a virtual machine itself.
     #[serde(default)]
     pub hypervisor: Option<String>,
-    /// Whether that has ever said that it kept some of the pCPUs' time.
+    /// Whether that hypervisor has ever reported steal time.
     #[serde(default)]
     pub is_steal_told: bool,
-    /// The driver that decides how fast pCPU0 runs, and between which frequencies in kHz it does.
+    /// The cpufreq driver of pCPU0.
     #[serde(default)]
     pub frequency_driver: Option<String>,
-    /// The least frequency that pCPU0 may have.
+    /// The lowest frequency of pCPU0, in kHz.
     #[serde(default)]
     pub frequency_min_khz: Option<u64>,
-    /// The highest frequency that pCPU0 may have.
+    /// The highest frequency of pCPU0, in kHz.
     #[serde(default)]
     pub frequency_max_khz: Option<u64>,
-    /// Whether pCPUs may run faster than their nominal frequency.
+    /// Whether frequency boost is enabled.
     #[serde(default)]
     pub is_boost_on: Option<bool>,
 }
 
-/// A whole disk whose I/O can be recorded, and where on it a file system begins.
+/// A whole disk whose I/O can be recorded, and where a file system begins on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WholeDisk {
     /// Its name, `vda` for instance.
@@ -317,12 +318,12 @@ pub struct WholeDisk {
 /// (linux/arch/x86/kernel/cpu/aperfmperf.c, `arch_freq_get_on_cpu`), or else the nominal one.
 pub type FrequenciesMhz = BTreeMap<PcpuId, f64>;
 
-/// What the frequencies of a window's start and end came to.
+/// The pCPUs' frequencies at the start and at the end of the measured window.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct FrequencyRecord {
-    /// When the window began.
+    /// At the start of the window.
     pub start: FrequenciesMhz,
-    /// When it ended.
+    /// At the end of the window.
     pub end: FrequenciesMhz,
 }
 

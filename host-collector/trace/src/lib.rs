@@ -103,17 +103,17 @@ pub enum StoreError {
     /// The operating system refused.
     #[error("cannot {doing} {}", path.display())]
     Io {
-        /// What was tried, as a verb.
+        /// What was tried, as a verb that follows "cannot".
         doing: &'static str,
         /// On which file.
         path: PathBuf,
         /// What it said.
         source: std::io::Error,
     },
-    /// A new run was to be written over something.
+    /// The directory of a new run is not empty.
     #[error("{} exists and is not empty; a run needs a directory of its own", .0.display())]
     NotEmpty(PathBuf),
-    /// This is not something that `vslice run` has written.
+    /// The path is not a run directory.
     #[error("{} is not a run directory: it holds neither run.json nor a *.vsr stream", .0.display())]
     NotARun(PathBuf),
     /// The file does not begin as a stream does.
@@ -127,7 +127,7 @@ pub enum StoreError {
         /// Its version.
         found: u16,
     },
-    /// A vslice before this format has written it.
+    /// An earlier vslice has written it.
     #[error("{} has format version {found}, this vslice reads {FORMAT_VERSION}; use the vslice that recorded it", path.display())]
     OlderFormat {
         /// The file.
@@ -135,7 +135,7 @@ pub enum StoreError {
         /// Its version.
         found: u16,
     },
-    /// The stream holds something else than its name says.
+    /// The stream holds another kind of items than its name says.
     #[error("{} holds a stream of kind {found}, expected {expected:?}", path.display())]
     WrongKind {
         /// The file.
@@ -158,10 +158,10 @@ pub enum StoreError {
     /// An earlier write to this stream failed, so no later one is tried.
     #[error("{} is incomplete: an earlier write to it failed", .0.display())]
     WriteFailedBefore(PathBuf),
-    /// A VM's name that could not be part of a file's name.
+    /// A VM's name cannot be part of a file name.
     #[error("{0:?} cannot name a VM: use 1 to 32 of a-z, 0-9 and '-'")]
     BadVmName(String),
-    /// JSON that is not what was expected.
+    /// A JSON file does not hold what was expected.
     #[error("{} does not hold the expected JSON", path.display())]
     Json {
         /// The file.
@@ -169,7 +169,7 @@ pub enum StoreError {
         /// Where and why.
         source: serde_json::Error,
     },
-    /// A JSON file that is larger than any that vslice writes.
+    /// A JSON file is larger than any that vslice writes.
     #[error("{} is larger than {limit_bytes} bytes", path.display())]
     TooLarge {
         /// The file.

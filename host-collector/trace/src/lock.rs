@@ -3,14 +3,14 @@
 use serde::{Deserialize, Serialize};
 use vslice_core::units::Tid;
 
-/// Where one QEMU has its big lock, as it was just before recording began.
+/// Where the big lock of one QEMU is, as found just before recording began.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockRecord {
-    /// The lock; `None` if it was not found, or nobody has looked.
+    /// The lock; `None` if it was not found or not looked for.
     pub bql: Option<Bql>,
-    /// Why it was not found, as a sentence without its end.
+    /// Why it was not found, as a sentence without its full stop.
     pub bql_missing: Option<String>,
-    /// Where QEMU has its variables, for what can be said without knowing the lock's address.
+    /// Where QEMU's variables are, which tells something about locks even if the lock's address is unknown.
     pub exe_data: Option<ExeData>,
 }
 
@@ -22,16 +22,16 @@ pub struct Bql {
     pub address: u64,
     /// The exported function whose instructions name it.
     pub symbol: String,
-    /// A thread of this QEMU, by its id on the host, that held it when it was looked at: proof that
-    /// this is a mutex of QEMU. `None` if nobody did at any look; then what was checked is that
-    /// QEMU's memory holds the function that was searched, and a free mutex.
+    /// A thread of this QEMU, by its host thread id, that held the lock when it was read: proof that this is
+    /// a mutex of QEMU. `None` if it was free at every read; then the check is only that QEMU's memory holds
+    /// the function that was searched, and a free mutex.
     pub owner_seen: Option<Tid>,
-    /// How often it was looked at, at most until an owner was seen.
+    /// How often it was read; reading stops once an owner is seen.
     pub looks_count: u32,
 }
 
 impl Bql {
-    /// What was checked, as the end of a sentence that begins with the address.
+    /// What was checked, to follow the address in a sentence.
     #[must_use]
     pub fn check(&self) -> String {
         let code = format!("{} in QEMU's memory matches its file", self.symbol);
@@ -45,19 +45,19 @@ impl Bql {
     }
 }
 
-/// Where a running QEMU has its variables: the writable part of its executable, from the first byte
-/// of `.data` to the last of `.bss`, without what is read-only after relocation. A mutex in it
-/// belongs to QEMU itself and not to a device, whose memory is on the heap.
+/// Where a running QEMU keeps its variables: the writable part of its executable, from the first byte of
+/// `.data` to the last of `.bss`, without what is read-only after relocation. A mutex in it belongs to QEMU
+/// itself and not to a device, whose memory is on the heap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExeData {
     /// The first address.
     pub start: u64,
-    /// The first address behind it.
+    /// The first address after it.
     pub end: u64,
 }
 
 impl ExeData {
-    /// Whether an address is in it.
+    /// Whether an address lies in it.
     #[must_use]
     pub fn contains(&self, address: u64) -> bool {
         (self.start..self.end).contains(&address)

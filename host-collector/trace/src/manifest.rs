@@ -17,7 +17,7 @@ use vslice_core::units::{HostNs, PcpuId, Tid, VcpuId};
 /// The schema of `run.json`; a reader refuses any other.
 pub const SCHEMA: &str = "vslice.run/2";
 
-/// What a run says whose plan asks for exits where there are none.
+/// The notice of a run whose plan asks for exits although its guests have none.
 pub const NO_EXITS_UNDER_TCG: &str = "exits were asked for, but guests under TCG have none: QEMU \
                                       translates their code, so the hardware never exits from it";
 
@@ -29,28 +29,28 @@ pub struct Manifest {
     pub schema: String,
     /// How far the run came.
     pub status: Status,
-    /// The plan as it was run, overrides applied.
+    /// The plan as it was run, with overrides applied.
     pub plan: serde_json::Value,
     /// The plan's name.
     pub plan_name: String,
     /// What ran the guests, in words; only in runs before each VM had its own.
     #[serde(default, rename = "accelerator", skip_serializing_if = "Option::is_none")]
     pub accelerator_before: Option<String>,
-    /// Why the guests run under what they run under.
+    /// Why the guests run under this accelerator.
     pub accelerator_reason: String,
-    /// How the guests were reached.
+    /// How the guests' agents were reached.
     pub vsock_way: String,
     /// The host; `None` if the run did not note it.
     #[serde(default)]
     pub environment: Option<HostFacts>,
-    /// The few lines of it that a report shows.
+    /// The few lines about the host that a report shows.
     pub environment_lines: Vec<String>,
     /// The collector's own process.
     pub collector_pid: Tid,
     /// The versions and checksums of the guest image; of attached VMs, those that their guests have, by
     /// the VMs' names.
     pub image: serde_json::Value,
-    /// Between the start of the workloads and the end of the readers.
+    /// The measured window: from the start of the workloads to the end of the readers.
     pub window: Option<Window>,
     /// The guests.
     pub vms: Vec<VmRecord>,
@@ -60,47 +60,47 @@ pub struct Manifest {
     /// The pCPUs on which every switch is recorded; in older runs those that threads are pinned to.
     #[serde(default)]
     pub pcpus: Vec<PcpuId>,
-    /// What the run's statements rest on.
+    /// The evidence that the run's statements rest on.
     #[serde(default)]
     pub evidence: Evidence,
-    /// What sampling came to, if the run was sampled and came to its end.
+    /// The result of sampling, if the run was sampled and completed.
     #[serde(default)]
     pub sampling: Option<SamplingRecord>,
-    /// What recording cost.
+    /// The cost of recording.
     pub cost: Cost,
     /// The host's TSC beside its clock, if KVM relates a guest's TSC to it.
     #[serde(default)]
     pub host_tsc: Vec<TscSample>,
-    /// What a hypervisor below this host kept of its pCPUs' time in the window, all pCPUs added up; `None`
-    /// where the kernel does not say, or the window has not ended.
+    /// Steal time in nanoseconds that a hypervisor under this host took in the window, summed over pCPUs;
+    /// `None` if the kernel does not report it or the window has not ended.
     #[serde(default)]
     pub stolen_ns: Option<u64>,
-    /// How fast the pCPUs ran.
+    /// The pCPUs' frequencies.
     #[serde(default)]
     pub frequency: FrequencyRecord,
 }
 
-/// How far a run came.
+/// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Status {
     /// It is being recorded, or its collector was killed.
     Recording,
-    /// It came to its planned end.
+    /// It reached its planned end.
     Complete,
-    /// It ended before that.
+    /// It ended early.
     Partial {
         /// What happened, as a sentence.
         why: String,
     },
 }
 
-/// The interval that is reported on.
+/// The interval that a report covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
-    /// The workloads were told to start.
+    /// When the workloads were told to start.
     pub start_ns: HostNs,
-    /// Every reader had ended, or the run was stopped; `None` if the collector was killed.
+    /// When every reader had ended or the run was stopped; `None` if the collector was killed.
     pub end_ns: Option<HostNs>,
 }
 
@@ -119,7 +119,7 @@ pub struct VmRecord {
     pub pid: Tid,
     /// The process that serves its vsock device, if there is one.
     pub device_pid: Option<Tid>,
-    /// What its reader asks for in one request.
+    /// The size of its reader's requests in bytes; `None` if it has no reader.
     pub block_bytes: Option<u32>,
     /// The threads of its VMM when the workload started.
     pub threads: Vec<ThreadRecord>,
@@ -127,15 +127,15 @@ pub struct VmRecord {
     pub reader_vcpu: Option<VcpuId>,
     /// The vCPUs that have a hog by the plan.
     pub hogs: Vec<VcpuId>,
-    /// What the guest said of itself; `None` if it never connected.
+    /// What the guest reported about itself; `None` if it never connected.
     pub guest: Option<GuestRecord>,
-    /// What proves that a futex wait was one for QEMU's big lock.
+    /// Where QEMU's big lock is, which proves that a futex wait was for it.
     #[serde(default)]
     pub lock: LockRecord,
-    /// The names of its devices; empty if they are not known.
+    /// The names of its devices by address; empty if unknown.
     #[serde(default)]
     pub memory_map: MemoryMap,
-    /// Why the devices are not known, as a sentence without its end; `None` if they are.
+    /// Why the devices are unknown, as a sentence without its full stop; `None` if they are known.
     #[serde(default)]
     pub memory_map_missing: Option<String>,
     /// The disk that its reader reads, if it has one.
@@ -144,20 +144,20 @@ pub struct VmRecord {
     /// The control groups whose quotas limit its vCPU threads, ancestors included.
     #[serde(default)]
     pub groups: Vec<GroupRecord>,
-    /// Why those are not known, as a sentence without its end; `None` if they are.
+    /// Why the groups are unknown, as a sentence without its full stop; `None` if they are known.
     #[serde(default)]
     pub groups_missing: Option<String>,
-    /// What KVM says of its vCPUs' TSCs.
+    /// What KVM reports about its vCPUs' TSCs.
     #[serde(default)]
     pub tsc: TscRecord,
 }
 
-/// How the TSCs of a guest's vCPUs followed from the host's.
+/// How the TSCs of a guest's vCPUs relate to the host's.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct TscRecord {
-    /// Each vCPU of which it is known.
+    /// Each vCPU whose relation is known.
     pub vcpus: Vec<VcpuTsc>,
-    /// Why it is known of none, as a sentence without its end.
+    /// Why no relation is known, as a sentence without its full stop.
     pub missing: Option<String>,
 }
 
@@ -166,11 +166,11 @@ pub struct TscRecord {
 pub struct VcpuTsc {
     /// The vCPU.
     pub vcpu: VcpuId,
-    /// In order of time; there are several if a TSC was written to.
+    /// The readings in order of time; there are several if the guest wrote to the TSC.
     pub readings: Vec<TscReading>,
 }
 
-/// What was read of a vCPU at each sample of the host's TSC from `from` until `until`.
+/// The relation that was read for a vCPU at each sample of the host's TSC from `from` to `until`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TscReading {
     /// Just before the first of these samples.
@@ -181,43 +181,43 @@ pub struct TscReading {
     pub relation: TscRelation,
 }
 
-/// What a guest said, and how its part ended.
+/// What a guest reported, and how its workload ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestRecord {
     /// The guest kernel's release.
     pub kernel_release: String,
     /// The agent's version.
     pub agent_version: String,
-    /// vCPUs that the guest has online.
+    /// How many vCPUs the guest has online.
     pub vcpu_count: u16,
     /// Whether the guest's CPUID calls its TSC invariant.
     pub tsc_invariant: bool,
-    /// The clock that stamped the requests; `None` if the guest never was ready.
+    /// The clock that stamped the requests; `None` if the guest was never ready.
     pub clock: Option<GuestClock>,
-    /// What the reader read.
+    /// The device or file that the reader read.
     pub target: String,
-    /// The I/O scheduler of the guest's queue to it, if the guest could say.
+    /// The guest's I/O scheduler for it, if the guest could tell.
     #[serde(default)]
     pub io_scheduler: Option<String>,
-    /// The guest kernel's own clock source, `kvm-clock` for instance, if the guest could say.
+    /// The guest kernel's own clock source, such as `kvm-clock`, if the guest could tell.
     #[serde(default)]
     pub clock_source: Option<String>,
-    /// Requests that were recorded.
+    /// How many requests were recorded.
     pub requests_count: u64,
-    /// Requests that the guest made but did not record.
+    /// How many requests the guest made but did not record.
     pub dropped_count: u64,
-    /// How often each hog had counted at its last sign of life.
+    /// The last counter value that each hog reported.
     pub hogs: Vec<HogRecord>,
-    /// What the guest had to say, control characters removed.
+    /// Notices of the guest, without control characters.
     pub notices: Vec<String>,
-    /// What KVM told it of the host's clock.
+    /// The host's clock as the guest read it through KVM.
     #[serde(default)]
     pub host_times: Vec<HostTimeSample>,
-    /// How its workload ended; `None` if nobody knows.
+    /// How its workload ended; `None` if that is unknown.
     pub ended: Option<GuestEnd>,
 }
 
-/// Which clock a guest stamps with.
+/// The clock with which a guest stamps requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GuestClock {
@@ -231,62 +231,62 @@ pub enum GuestClock {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GuestEnd {
-    /// It did what its plan says.
+    /// It did everything that its plan asks for.
     Completed,
-    /// It was told to stop, as guests without a reader always are.
+    /// It was told to stop, as every guest without a reader is.
     Stopped,
     /// It could not go on; its notices say why.
     Failed,
 }
 
-/// A hog's last sign of life.
+/// The last counter value that a hog reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HogRecord {
     /// The vCPU that it was pinned to.
     pub vcpu: VcpuId,
-    /// How often its loop had counted.
+    /// The value of the hog's loop counter.
     pub count: u64,
 }
 
-/// What sampling came to.
+/// The result of sampling.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SamplingRecord {
-    /// Rounds of looks, or of reads of totals where nobody looked.
+    /// How many rounds of looks were made, or of reads of totals if the run recorded only totals.
     pub rounds_count: u64,
-    /// Looks at all threads together.
+    /// How many looks were made at all threads together.
     pub looks_count: u64,
-    /// How long it went on.
+    /// How long sampling went on, in nanoseconds.
     pub elapsed_ns: u64,
-    /// What the sampling thread took of a pCPU.
+    /// CPU time of the sampling thread, in nanoseconds.
     pub own_ns: u64,
 }
 
-/// What recording cost the host.
+/// The cost of recording on the host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cost {
     /// Host events recorded.
     pub events_count: u64,
     /// Records that the kernel dropped.
     pub lost_count: u64,
-    /// CPU time of the collector, all threads, from the start of the workloads to their end.
+    /// CPU time of all threads of the collector in the measured window, in nanoseconds.
     pub cpu_ns: u64,
-    /// For how long its threads were runnable and had no pCPU, all added up.
+    /// How long its threads were runnable but not on a pCPU, summed, in nanoseconds.
     #[serde(default)]
     pub run_delay_ns: u64,
-    /// Threads of the VMs, born during the run, that could not be watched everywhere.
+    /// How many threads of the VMs were born during the run and could not be watched on every pCPU.
     pub uncovered_threads_count: u64,
-    /// Switches whose kernel stack found no room in the table of stacks.
+    /// How many switches had a kernel stack that did not fit in the table of stacks.
     #[serde(default)]
     pub stacks_refused_count: u64,
-    /// Threads of the host for which its censuses had no room.
+    /// How many host threads did not fit in the censuses.
     #[serde(default)]
     pub threads_left_out_count: u64,
-    /// Processes for whose command lines they had none.
+    /// How many processes' command lines did not fit in the censuses.
     #[serde(default)]
     pub commands_left_out_count: u64,
-    /// Bytes that the kernel wrote into the rings for them.
+    /// How many bytes the kernel wrote into the rings.
     pub ring_bytes: u64,
-    /// Bytes of the streams in the run directory.
+    /// The size of the streams in the run directory, in bytes.
     pub written_bytes: u64,
 }
 

@@ -3,12 +3,12 @@
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 
-/// The devices that a vCPU reaches, by their addresses. Empty if nothing is known.
+/// The devices that a vCPU can access, by address; empty if unknown.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryMap {
-    /// I/O ports, ascending, none of them overlapping.
+    /// Ranges of I/O ports, ascending and not overlapping.
     pub ports: Vec<DeviceRange>,
-    /// Guest-physical addresses, ascending, none of them overlapping; without RAM.
+    /// Ranges of guest-physical addresses without RAM, ascending and not overlapping.
     pub memory: Vec<DeviceRange>,
 }
 
@@ -24,20 +24,19 @@ pub struct DeviceRange {
 }
 
 impl MemoryMap {
-    /// The device behind an I/O port; `None` if there is none, or nothing is known.
+    /// The device at an I/O port; `None` if there is none or it is unknown.
     #[must_use]
     pub fn device_at_port(&self, port: u16) -> Option<&str> {
         device_at(&self.ports, port.into())
     }
 
-    /// The device behind a guest-physical address; `None` for RAM, if there is nothing, or if
-    /// nothing is known.
+    /// The device at a guest-physical address; `None` for RAM, if there is none, or if it is unknown.
     #[must_use]
     pub fn device_at_memory(&self, address: u64) -> Option<&str> {
         device_at(&self.memory, address)
     }
 
-    /// Whether it knows no device at all.
+    /// Whether no device is known.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ports.is_empty() && self.memory.is_empty()

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use vslice_core::units::VcpuId;
 
-/// A quota: so much running time, of all threads of a group together, in each period.
+/// A CPU quota: the running time that all threads of a group together may have in each period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quota {
     /// Running time in microseconds; more than a period is more than one pCPU.
@@ -12,13 +12,13 @@ pub struct Quota {
     pub period_us: u64,
 }
 
-/// What a group's `cpu.stat` says of its quota since the group was made.
+/// What a group's `cpu.stat` has counted since the group was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct Throttling {
     /// `nr_throttled`: periods in which the quota was used up.
     pub throttled_count: u64,
-    /// `throttled_time` or `throttled_usec`: for how long runnable threads were kept off, in
-    /// nanoseconds, the pCPUs' times added up.
+    /// `throttled_time` or `throttled_usec`: how long runnable threads were throttled, in nanoseconds, summed
+    /// over pCPUs.
     pub throttled_ns: u64,
 }
 
@@ -31,14 +31,14 @@ pub struct GroupRecord {
     pub vcpus: Vec<VcpuId>,
     /// Its quota just before the window; `None` if it has none.
     pub quota: Option<Quota>,
-    /// What its quota had done just before the window.
+    /// Its counters just before the window.
     pub before: Throttling,
-    /// The same just after it; `None` if the collector was killed, or the group is gone.
+    /// Its counters just after the window; `None` if the collector was killed or the group is gone.
     pub after: Option<Throttling>,
 }
 
 impl GroupRecord {
-    /// What its quota did in between; `None` if it was never used up, or nobody knows.
+    /// What its quota did in the window; `None` if it was never used up, or that is unknown.
     #[must_use]
     pub fn throttled(&self) -> Option<Throttling> {
         let after = self.after?;

@@ -9,7 +9,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use vslice_core::units::PcpuId;
 
-/// No JSON file of a run comes to this size: what could is bounded where it is written.
+/// The limit in bytes for JSON files of a run. None reaches it: what could grow is bounded when it is
+/// written.
 pub const JSON_BYTES_MAX: u64 = 64 << 20;
 
 /// What the umask leaves of these.
@@ -153,7 +154,7 @@ impl RunDir {
         self.path.join(format!("gaps-{vm}.vsr"))
     }
 
-    /// The file of the looks at one VM's threads.
+    /// The file of the samples of one VM's threads.
     #[must_use]
     pub fn samples_path(&self, vm: &VmName) -> PathBuf {
         self.path.join(format!("samples-{vm}.vsr"))

@@ -11,7 +11,7 @@ pub const FRAMES_MAX: usize = 127;
 /// One item of `stacks.vsr`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StackFrames {
-    /// What events call it.
+    /// The id by which events refer to it.
     pub id: StackId,
     /// Kernel addresses, the innermost frame first; at most [`FRAMES_MAX`], more are not stored.
     pub frames: Vec<u64>,
@@ -52,7 +52,7 @@ impl Columnar for StackFrames {
 /// One stack in `stacks.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StackNames {
-    /// What events call it.
+    /// The id by which events refer to it.
     pub id: u32,
     /// Symbol names, the innermost frame first; an address in hex where no symbol is known.
     pub frames: Vec<String>,

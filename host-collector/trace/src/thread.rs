@@ -1,4 +1,4 @@
-//! Threads as a run found them: those of a VMM, and all of the host.
+//! The threads of a VMM and of the host, as a run recorded them.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -80,22 +80,22 @@ pub struct ThreadRecord {
     pub vcpu: Option<VcpuId>,
     /// The pCPU that it was pinned to for the run, if it was.
     pub pinned: Option<PcpuId>,
-    /// The pCPU that it kept through the whole window, if no switch took it away.
+    /// The pCPU on which it ran through the whole window, if it was never switched out.
     #[serde(default)]
     pub kept: Option<PcpuId>,
-    /// How it competed for its pCPU when the recording began.
+    /// Its scheduling policy when recording began.
     #[serde(default)]
     pub scheduling: Option<Scheduling>,
 }
 
-/// How a thread competes for its pCPU: its scheduling class and its weight or priority in it, see sched(7).
+/// A thread's scheduling policy, and its nice value or priority within it: see sched(7).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scheduling {
-    /// As sched(7) calls it, or the number of one that is not known.
+    /// The policy's name in sched(7), or its number if it has no known name.
     pub policy: String,
-    /// In [-20, 19]; it counts for `SCHED_OTHER` and `SCHED_BATCH`.
+    /// The nice value in [-20, 19]; it matters for `SCHED_OTHER` and `SCHED_BATCH`.
     pub nice: i32,
-    /// In [1, 99] for `SCHED_FIFO` and `SCHED_RR`, 0 for all others.
+    /// The real-time priority: in [1, 99] for `SCHED_FIFO` and `SCHED_RR`, 0 for all others.
     pub priority: u32,
 }
 
@@ -119,7 +119,7 @@ pub struct HostThread {
     pub pid: Tid,
     /// Its name.
     pub comm: String,
-    /// Whether it is the kernel's own.
+    /// Whether it is a kernel thread.
     pub is_kernel: bool,
     /// Whether its process runs a program called `vslice`, or calls itself so.
     #[serde(default)]

@@ -70,13 +70,13 @@ use std::ops::Range;
 /// `guest_sent` not after `host_received`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exchange {
-    /// When the collector was about to send.
+    /// The host time just before the collector sent the ping.
     pub host_sent: HostNs,
-    /// When the guest had received.
+    /// The guest time just after the guest received the ping.
     pub guest_received: GuestTicks,
-    /// When the guest was about to answer.
+    /// The guest time just before the guest sent the answer.
     pub guest_sent: GuestTicks,
-    /// When the collector had the answer.
+    /// The host time just after the collector received the answer.
     pub host_received: HostNs,
 }
 
@@ -87,7 +87,7 @@ pub struct Mapped {
     pub at: HostNs,
     /// The true time is within this many nanoseconds of `at`, on either side.
     pub bound_ns: u64,
-    /// The piece of the map that it lies on, from 0: times on one piece are off alike.
+    /// The piece of the map that it lies on, counted from 0: all times on one piece have the same error.
     pub piece: usize,
 }
 
@@ -98,8 +98,8 @@ pub struct MappedLength {
     pub from: Mapped,
     /// The second.
     pub to: Mapped,
-    /// The length between them is off by so many nanoseconds at most. That is much less than the
-    /// bounds, as both ends are off alike.
+    /// The length between them is wrong by at most this many nanoseconds. That is much less than the bounds,
+    /// because both ends have the same error.
     pub error_ns: u64,
 }
 
@@ -117,19 +117,19 @@ pub enum Unmapped {
 /// A step of the guest's clock, or a change of its rate: the map is in two pieces there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cut {
-    /// It was not before this time ...
+    /// The step was no earlier than this ...
     pub after: HostNs,
-    /// ... and not after that.
+    /// ... and no later than this.
     pub before: HostNs,
-    /// How large the step was at least, in nanoseconds of the host's clock; 0 if it may have been
-    /// the rate alone that changed.
+    /// The size of the step in nanoseconds of the host's clock, at least; 0 if only the rate may have
+    /// changed.
     pub step_ns: u64,
 }
 
 /// Turns the times of one vCPU into host times.
 #[derive(Debug, Clone)]
 pub struct ClockMap {
-    /// Those pieces that have a map, in order of time; at least one.
+    /// The pieces that have a map, in order of time; at least one.
     pieces: Vec<LineMap>,
     owners: Owners,
     cuts: Vec<Cut>,
@@ -228,7 +228,7 @@ impl ClockMap {
     /// Two guest times on the host's clock.
     ///
     /// # Errors
-    /// See [`Unmapped`]: as for each of them, or as they lie on different pieces.
+    /// See [`Unmapped`]: one of them has no host time, or they lie on different pieces.
     pub fn length_to_host(
         &self,
         from: GuestTicks,
@@ -242,8 +242,8 @@ impl ClockMap {
         Ok(MappedLength { from: mapped.0, to: mapped.1, error_ns })
     }
 
-    /// By how much an exchange that is no part of the map lies beyond the map's bounds, in nanoseconds;
-    /// 0 if it may be true as well.
+    /// By how many nanoseconds an exchange that is not part of the map contradicts it, beyond the map's
+    /// bounds; 0 if it does not.
     ///
     /// # Errors
     /// See [`Unmapped`].
@@ -277,11 +277,11 @@ impl ClockMap {
         self.exchange_count
     }
 
-    /// How far two vCPUs' clocks are apart where they are furthest, at least: what lies between
-    /// their bounds at the same guest time, in nanoseconds. 0 if they may be one clock.
+    /// The largest distance between two vCPUs' clocks in nanoseconds, at least: what lies between their
+    /// bounds at the same guest time. 0 if they may be one clock.
     ///
-    /// Compares pieces that share host time, or are all there is. It tells as well whether two maps
-    /// of the same clock, made in different ways, contradict each other.
+    /// Compares pieces that share host time, or the only pieces. It also tells whether two maps of the same
+    /// clock, made in different ways, contradict each other.
     #[must_use]
     pub fn apart_ns(&self, other: &ClockMap) -> u64 {
         let (mut one, mut two) = (self.pieces.iter().peekable(), other.pieces.iter().peekable());

@@ -44,8 +44,8 @@ pub struct HostTimeSample {
 }
 
 impl HostTimeSample {
-    /// Places what a guest was told, by the host's clocks when that arrived. `None` if it is of the
-    /// future or of long ago, as it is if somebody has set the host's clock meanwhile.
+    /// Places an answer on the collector's clock, by the host's clocks when it arrived. `None` if it lies in
+    /// the future or too far in the past, as it does if somebody has set the host's clock meanwhile.
     #[must_use]
     pub fn place(answer: &HostTime, now: &HostClocks) -> Option<HostTimeSample> {
         let age_ns = now.realtime_ns.checked_sub(answer.realtime_ns)?;

@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 /// other vCPUs are visited now and then.
 const KEPT_MAX: usize = 1 << 18;
 
-/// The exchanges with one guest, by vCPU.
+/// The exchanges with one guest, by vCPU, in bounded memory.
 ///
-/// When there are too many the vCPU that has most of them gives half of its own: of each two that follow
-/// each other the one whose answer took longer, which says less; and of those that come later it keeps as
-/// few. The first and the last always stay. What is left is as true as all of it; a map of it has a bound
-/// that is a little larger, and knows less well when a clock stepped.
+/// When there are too many, the vCPU with the most gives up half of them: of every two consecutive exchanges
+/// the one with the longer round trip, which says less. It thins out later exchanges in the same way. The
+/// first and the last always stay. The rest is as true as the whole; a map made from it has a slightly larger
+/// bound and knows less well when a clock stepped.
 #[derive(Debug)]
 pub struct RoundTrips {
     by_vcpu: BTreeMap<VcpuId, OfVcpu>,
@@ -33,7 +33,7 @@ impl RoundTrips {
         RoundTrips { by_vcpu: BTreeMap::new(), kept_count: 0, kept_max }
     }
 
-    /// Takes one more, in the order in which they were made.
+    /// Takes one more exchange; they come in the order in which they were made.
     pub fn push(&mut self, vcpu: VcpuId, exchange: Exchange) {
         let own = self.by_vcpu.entry(vcpu).or_default();
         self.kept_count += usize::from(own.push(exchange));
@@ -43,25 +43,25 @@ impl RoundTrips {
         }
     }
 
-    /// Those with one vCPU, in the order in which they were made.
+    /// The exchanges with one vCPU, in the order in which they were made.
     #[must_use]
     pub fn of(&self, vcpu: VcpuId) -> Vec<Exchange> {
         self.by_vcpu.get(&vcpu).map_or_else(Vec::new, |own| own.all().collect())
     }
 
-    /// Those with all vCPUs, each vCPU's together.
+    /// The exchanges with all vCPUs, grouped by vCPU.
     #[must_use]
     pub fn of_all(&self) -> Vec<Exchange> {
         self.by_vcpu.values().flat_map(OfVcpu::all).collect()
     }
 
-    /// When the last one with a vCPU was begun; 0 if there is none.
+    /// When the last exchange with a vCPU began; 0 if there is none.
     #[must_use]
     pub fn last_sent(&self, vcpu: VcpuId) -> HostNs {
         self.by_vcpu.get(&vcpu).map(OfVcpu::last_sent).unwrap_or_default()
     }
 
-    /// When the last one of all was begun; 0 if there is none.
+    /// When the last exchange of all vCPUs began; 0 if there is none.
     #[must_use]
     pub fn last_sent_of_all(&self) -> HostNs {
         self.by_vcpu.values().map(OfVcpu::last_sent).max().unwrap_or_default()

@@ -40,7 +40,7 @@ pub struct TscScaling {
 }
 
 impl TscRelation {
-    /// What the vCPU would have read and answered at once, when the host's TSC was read.
+    /// The exchange that would result if the vCPU had read its TSC at the moment when the host's was read.
     ///
     /// The arithmetic is that of the hardware: the product is cut to whole ticks, and both product
     /// and sum wrap at 2^64 (linux: `kvm_scale_tsc` and `kvm_read_l1_tsc` in arch/x86/kvm/x86.c).

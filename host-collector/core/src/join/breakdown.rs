@@ -1,4 +1,4 @@
-//! A request, split.
+//! A request with its latency split into parts.
 
 use super::chain::Chain;
 use super::part::PartsNs;
@@ -8,33 +8,33 @@ use super::waits::Waits;
 use crate::units::{HostNs, VcpuId};
 use vslice_wire::Request;
 
-/// Whether a request's latency can be given to causes.
+/// Whether a request's latency can be attributed to causes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attribution {
     /// All of it lies on a known timeline.
     Attributed,
-    /// It touches an interval in which records were lost.
+    /// It overlaps an interval in which records were lost.
     Lost,
-    /// The thread that made it moved between vCPUs meanwhile.
+    /// The guest thread that made it moved between vCPUs meanwhile.
     Moved,
     /// It lies, at least in part, outside what was recorded on the host.
     NotRecorded,
 }
 
-/// What a request's I/O on the host says of the request's times.
+/// What a request's I/O on the host says about the request's times.
 ///
 /// Only where its sectors are known, and read past the page cache, is I/O known to be its own
 /// before the times are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IoCheck {
-    /// Nothing: whose I/O is whose is not known, or it was not recorded.
+    /// Nothing: it is unknown whose I/O is whose, or no I/O was recorded.
     Unchecked,
-    /// All of it lies within the request, as far as its ends may be off.
+    /// All of it lies within the request, allowing for the clock error.
     Within,
     /// Some of it was handed to the block layer before the guest submitted the request, or was done
     /// after the guest saw it completed.
     Beyond {
-        /// By so many nanoseconds more than the ends may be off; at least 1.
+        /// By how many nanoseconds more than the clock error allows; at least 1.
         excess_ns: u64,
     },
     /// There must have been some, but none was seen near the request.
@@ -46,19 +46,19 @@ pub enum IoCheck {
 pub struct Breakdown {
     /// The request as the guest recorded it.
     pub request: Request,
-    /// The vCPU whose thread was laid over it: where it was submitted.
+    /// The vCPU on which it was submitted; the parts are of this vCPU's thread.
     pub vcpu: VcpuId,
-    /// Its submission on the host's clock.
+    /// When it was submitted, on the host's clock.
     pub start: HostNs,
-    /// Its completion on the host's clock.
+    /// When it was completed, on the host's clock; not before `start`.
     pub end: HostNs,
-    /// How far `start` and `end` may be off, by the clock map.
+    /// By how many nanoseconds `start` and `end` may be off, by the clock map.
     pub bound_ns: u64,
     /// Its latency by part; `parts.total_ns()` is exactly `end - start`.
     pub parts: PartsNs,
-    /// Whether the parts may be believed.
+    /// Whether the parts can be trusted.
     pub attribution: Attribution,
-    /// By how much each part may be off, as `start` and `end` may be; nothing unless it is
+    /// By how much each part may be off because `start` and `end` may be; 0 unless it is
     /// [`Attribution::Attributed`].
     pub clock_error: ClockError,
     /// The vCPU thread's spans over the window, clipped to it (antagonists scaled down to what
@@ -69,9 +69,9 @@ pub struct Breakdown {
     pub waits: Waits,
     /// When the host had its I/O, or why that is not known.
     pub io: Result<IoMarks, NoPhase>,
-    /// Whether its I/O lies within it.
+    /// Whether the request's I/O lies within the request.
     pub io_check: IoCheck,
-    /// Its parts by I/O phase; over all phases they are `parts`.
+    /// Its parts by I/O phase; summed over the phases they equal `parts`.
     pub phases: PhaseParts,
 }
 

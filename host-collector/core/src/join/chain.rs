@@ -6,18 +6,17 @@ use crate::units::PcpuId;
 /// Links that a [`Chain`] keeps at most.
 pub const CHAIN_SPANS_MAX: usize = 64;
 
-/// One link: a span, or a stay on a pCPU that came in several.
+/// One link: a span, or a timeslice that came in several spans.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
-    /// The span; of a stay in several spans from the first one's start to the last one's end, with
-    /// [`RunMode::Unsplit`] if they differ in their mode.
+    /// The span; for a timeslice in several spans, from the start of the first to the end of the last, with
+    /// [`RunMode::Unsplit`] if their modes differ.
     pub span: Span,
-    /// In whose code the thread was during the stay; all 0 where that was not recorded, and off a
-    /// pCPU.
+    /// In whose code the thread was during the timeslice; all 0 if that was not recorded, and off a pCPU.
     pub split: ModeSplit,
 }
 
-/// In whose code a thread was while it stayed on a pCPU. What is left of the stay's length was not
+/// In whose code a thread was during a timeslice. For the rest of the timeslice's length that was not
 /// recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ModeSplit {
@@ -27,7 +26,7 @@ pub struct ModeSplit {
     pub kvm_ns: u64,
     /// In the VMM, in nanoseconds.
     pub vmm_ns: u64,
-    /// How often it left the guest within the stay.
+    /// How often it exited from the guest within the timeslice.
     pub exits_count: u64,
 }
 
@@ -51,12 +50,12 @@ impl ModeSplit {
     }
 }
 
-/// What a vCPU's thread did during one request: its spans over the request's window, the first
-/// [`CHAIN_SPANS_MAX`] of them, where a stay on a pCPU counts as one, however many exits it has.
+/// What a vCPU's thread did during one request: its first [`CHAIN_SPANS_MAX`] spans over the request's
+/// window. A timeslice counts as one, however many exits it has.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Chain {
     links: Vec<Link>,
-    /// How many links the window had beyond those.
+    /// How many more links the window had.
     pub cut_count: u64,
     /// The state that came last.
     last: Option<ThreadState>,

@@ -1,4 +1,4 @@
-//! What a vCPU's thread did lately.
+//! The recent states of a vCPU's thread.
 
 use super::part::Part;
 use super::phase::{PhaseParts, RequestIo};
@@ -11,7 +11,7 @@ const STRETCHES_MAX: usize = 1 << 20;
 /// Stretches around the end of one request that are looked at at most.
 const STRETCHES_LOOKED_AT_MAX: usize = 4096;
 
-/// What a vCPU's thread did lately: as far back as any request that is under way.
+/// The recent states of a vCPU's thread, back to the earliest request that is in flight.
 #[derive(Debug, Default)]
 pub(super) struct History {
     stretches: VecDeque<Stretch>,
@@ -19,8 +19,8 @@ pub(super) struct History {
     until: HostNs,
 }
 
-/// What a thread did in one direction from some time on: each part until so many nanoseconds away.
-/// The last reaches as far as was asked for.
+/// What a thread did from some time on, forwards or backwards: each part with the distance in nanoseconds up
+/// to which it lasted. The last one reaches as far as was asked for.
 pub(super) type PartsByDistance = Vec<(u64, Part)>;
 
 #[derive(Debug, Clone, Copy)]
@@ -45,19 +45,19 @@ impl History {
         }
     }
 
-    /// All that it did before this time is here, or was let go of.
+    /// The end of the last state that was pushed.
     pub(super) fn until(&self) -> HostNs {
         self.until
     }
 
-    /// Lets go of what ended before `time`.
+    /// Drops what ended before `time`.
     pub(super) fn forget_before(&mut self, time: HostNs) {
         while self.stretches.front().is_some_and(|stretch| stretch.end <= time) {
             self.stretches.pop_front();
         }
     }
 
-    /// Whether what it did at `time` may have been let go of for want of room.
+    /// Whether the state at `time` may have been dropped for lack of room.
     pub(super) fn has_forgotten(&self, time: HostNs) -> bool {
         time < self.forgotten_until
     }

@@ -1,10 +1,9 @@
 //! The host's I/O for one VM, from what the block layer did.
 //!
-//! The block layer tells of a completion only by disk and sectors: adjacent I/Os are merged into one
-//! request and a large one is split over several, so an I/O is done when each of its sectors is. That
-//! is its own end only if no other I/O for the same sectors was in flight. Completions may be missing
-//! too: some kernels hide what their idle tasks do. So of each I/O it is asked what else may have been
-//! in flight for its sectors:
+//! The block layer reports a completion only by disk and sectors: adjacent I/Os are merged into one request
+//! and a large one is split over several, so an I/O is done when each of its sectors is. That is its own end
+//! only if no other I/O for the same sectors was in flight. Completions may be missing too: some kernels hide
+//! what their idle tasks do. So for each I/O vslice asks what else may have been in flight for its sectors:
 //!
 //! - An I/O whose sectors are submitted again was not seen to end: whatever is done there from then on
 //!   may be either's.

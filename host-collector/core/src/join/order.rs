@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use vslice_wire::Request;
 
-/// Requests that wait for an earlier one at most, unless said otherwise: 48 MiB of them.
+/// How many requests wait for an earlier one at most, by default: 48 MiB of them.
 pub const HELD_REQUESTS_MAX: usize = 1 << 20;
 
 /// Turns one guest's requests from the order of completion, in which a run has them, into the

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
-    /// On a pCPU, where it was not recorded in whose code: in the guest, in KVM or in the VMM.
+    /// On a pCPU, in the guest, in KVM or in the VMM: which one was not recorded.
     OnPcpu,
     /// On a pCPU, in the guest.
     Guest,
@@ -15,25 +15,25 @@ pub enum Part {
     Kvm,
     /// On a pCPU, in the VMM.
     VmmUser,
-    /// Runnable, but somebody else was given the pCPU.
+    /// Runnable, but another thread was given the pCPU.
     PreemptWait,
     /// Woken, but not yet on a pCPU.
     WakeupDelay,
-    /// Runnable, but its control group had used up its quota.
+    /// Runnable, but its control group had used up its CPU quota.
     Throttled,
-    /// Asleep on QEMU's big lock, proven by its address.
+    /// Asleep on QEMU's big lock, proven by the lock's address.
     BqlWait,
     /// Asleep on another lock of the VMM, or on one that is only inferred to be the big lock.
     LockWait,
     /// The guest was idle: it waited, normally for the device.
     Halt,
-    /// Waiting for memory of the host.
+    /// Waiting for a host page fault.
     HostFault,
-    /// Waiting for disk I/O of its own.
+    /// Waiting for disk I/O that it submitted itself.
     IoSubmit,
-    /// Asleep somewhere else in the host's kernel.
+    /// Asleep elsewhere in the host kernel.
     OtherSleep,
-    /// Overlaps a loss, or a sleep that no rule knows.
+    /// Overlaps lost records, or a sleep that no rule matches.
     Unknown,
 }
 
@@ -121,10 +121,9 @@ impl Part {
         matches!(self, Part::OnPcpu | Part::Guest | Part::Kvm | Part::VmmUser)
     }
 
-    /// Whether it is I/O inactivity once the data is there: the vCPU is not on its pCPU to take it,
-    /// though nobody has to tell it first. A halted one has not been told yet, or another vCPU
-    /// was, and of an unknown state
-    /// nothing is known.
+    /// Whether this part is I/O inactivity once the I/O has completed: the vCPU is not on a pCPU to handle
+    /// it, although it need not be notified first. A halted vCPU has not been notified yet, or another vCPU
+    /// was; of an unknown state nothing can be said.
     #[must_use]
     pub fn is_inactivity(self) -> bool {
         match self {
@@ -154,8 +153,7 @@ impl PartsNs {
         self.0[part as usize]
     }
 
-    /// Adds nanoseconds to `part`; it stays at `u64::MAX`, 584 years, which only a lying guest
-    /// reaches.
+    /// Adds nanoseconds to `part`, saturating at `u64::MAX` (584 years), which only a lying guest reaches.
     pub fn add(&mut self, part: Part, length_ns: u64) {
         let sum_ns = &mut self.0[part as usize];
         *sum_ns = sum_ns.saturating_add(length_ns);

@@ -9,14 +9,14 @@ use std::ops::Range;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// Submitted by the guest, not yet handed to the host's block layer; of one in several pieces also while
-    /// none of them is in flight and the next one has not been handed over.
+    /// Submitted by the guest, not yet handed to the host's block layer. For a request in several pieces,
+    /// also while none of them is in flight and the next one has not been handed over.
     Queued,
     /// In flight on the host.
     Device,
-    /// Done on the host; the guest has not seen it.
+    /// Completed on the host; the guest has not seen it yet.
     Completed,
-    /// Not known: see [`NoPhase`].
+    /// Unknown, for the reason in [`NoPhase`].
     Unknown,
 }
 
@@ -36,7 +36,7 @@ impl Phase {
     }
 }
 
-/// Why the phases of a request are not known.
+/// Why the phases of a request are unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NoPhase {
@@ -44,18 +44,18 @@ pub enum NoPhase {
     NotRecorded,
     /// Records were lost meanwhile.
     Lost,
-    /// The host's page cache served it: nobody had I/O in flight for its sectors. So no disk has a part in its
-    /// latency; when the VMM took up the request, and when it was done, is not known.
+    /// The host's page cache served it: no I/O was in flight for its sectors, so no disk was involved. When
+    /// the VMM took up the request and when it was done is unknown.
     PageCache,
     /// No host I/O was seen for it.
     NoIo,
     /// There was I/O, but it may be another request's.
     Ambiguous,
-    /// There was I/O for its data whose end was not seen.
+    /// There was I/O for its data whose completion was not seen.
     Unfinished,
-    /// There was I/O for its data that does not lie within it, clock errors allowed for.
+    /// There was I/O for its data that lies outside it by more than the clock error.
     Contradiction,
-    /// More was under way than is kept.
+    /// More was in flight than vslice keeps.
     Forgotten,
 }
 
@@ -93,13 +93,14 @@ pub struct RequestIo {
 }
 
 impl RequestIo {
-    /// A single I/O, or several of which always one was in flight.
+    /// A single I/O, or several of which at least one was always in flight.
     #[must_use]
     pub fn whole(marks: IoMarks) -> RequestIo {
         RequestIo { marks, gaps: Vec::new() }
     }
 
-    /// Of I/Os from submission to completion, clipped to the request; `None` if there is none.
+    /// From the request's I/Os, each from submission to completion and clipped to the request; `None` if
+    /// there are none.
     pub(super) fn of(mut ios: Vec<Range<HostNs>>) -> Option<RequestIo> {
         ios.sort_unstable_by_key(|io| io.start);
         let submitted = ios.first()?.start;
@@ -120,13 +121,13 @@ impl RequestIo {
     }
 }
 
-/// Nanoseconds by phase and part. Over all phases, each part has what the request's
-/// [`PartsNs`] have, and together they are its latency.
+/// Nanoseconds by phase and part. Summed over the phases they equal the request's [`PartsNs`], and over both
+/// its latency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PhaseParts([PartsNs; Phase::ALL.len()]);
 
 impl PhaseParts {
-    /// Of a request whose phases are not known.
+    /// The parts of a request whose phases are unknown.
     #[must_use]
     pub fn unknown(parts: PartsNs) -> PhaseParts {
         let mut all = PhaseParts::default();
@@ -147,9 +148,9 @@ impl PhaseParts {
         }
     }
 
-    /// **I/O inactivity**: the data was there, and nobody was on the pCPU to take it (Jia et al.,
-    /// "Effectively Mitigating I/O Inactivity in vCPU Scheduling", USENIX ATC 2018), whatever kept it
-    /// off: see [`Part::is_inactivity`].
+    /// **I/O inactivity**: the I/O had completed, and the vCPU was not on a pCPU to handle it (Jia et al.,
+    /// "Effectively Mitigating I/O Inactivity in vCPU Scheduling", USENIX ATC 2018), whatever kept it off:
+    /// see [`Part::is_inactivity`].
     #[must_use]
     pub fn inactivity_ns(&self) -> u64 {
         let completed = self.of(Phase::Completed);
@@ -157,7 +158,7 @@ impl PhaseParts {
         parts.fold(0, |sum_ns, part| sum_ns.saturating_add(completed.get(part)))
     }
 
-    /// Adds what the thread did from one time until another, cut at the request's I/O.
+    /// Adds a state of the thread from one time to another, cut at the phases of the request's I/O.
     pub fn add(&mut self, from: HostNs, until: HostNs, part: Part, io: &RequestIo) {
         let marks = &io.marks;
         let edges = [HostNs(0), marks.submitted, marks.completed, HostNs(u64::MAX)];

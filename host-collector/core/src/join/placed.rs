@@ -1,4 +1,4 @@
-//! A guest's requests on the host's clock.
+//! Places a guest's requests on the host's clock.
 
 use crate::clock::{ClockMap, Unmapped};
 use crate::units::{HostNs, VcpuId};
@@ -20,22 +20,22 @@ pub struct Placed {
     pub start: HostNs,
     /// Its completion, by the clock of the vCPU that it was completed on; not before `start`.
     pub end: HostNs,
-    /// How far either end may be off, in nanoseconds.
+    /// By how many nanoseconds either end may be off.
     pub bound_ns: u64,
-    /// How far its length may be off, in nanoseconds: where both ends are by one clock they are off
-    /// alike, so this is far less.
+    /// By how many nanoseconds its length may be off. If both ends are by one clock they have the same error,
+    /// so this is far less than `bound_ns`.
     pub length_error_ns: u64,
 }
 
-/// Why a request has no place on the host's clock.
+/// Why a request cannot be placed on the host's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unplaced {
-    /// It was stamped on a vCPU whose clock is not known.
+    /// It was stamped on a vCPU whose clock is unknown.
     NoClock,
-    /// A clock stepped, and which side of the step it was stamped on is not known; or it was
-    /// stamped on both.
+    /// A clock stepped, and it is unknown on which side of the step it was stamped, or it was stamped on
+    /// both.
     ClockStepped,
-    /// It was stamped at times that the clock may have shown more than once.
+    /// It was stamped at a time that the clock may have shown more than once.
     ClockAmbiguous,
 }
 
@@ -60,13 +60,13 @@ impl Clocks {
         self.maps.get(&vcpu)
     }
 
-    /// The vCPUs that have a map, with it.
+    /// The vCPUs that have a map, each with its map.
     pub fn iter(&self) -> impl Iterator<Item = (VcpuId, &ClockMap)> {
         self.maps.iter().map(|(vcpu, map)| (*vcpu, map))
     }
 
-    /// The two vCPUs whose clocks are furthest apart, and by how many nanoseconds at least: if any
-    /// two cannot be one clock.
+    /// The two vCPUs whose clocks are furthest apart, and by how many nanoseconds at least; `None` if all of
+    /// them may be one clock.
     #[must_use]
     pub fn furthest_apart(&self) -> Option<(VcpuId, VcpuId, u64)> {
         let pairs = self.iter().flat_map(|(one, left)| {
@@ -76,7 +76,7 @@ impl Clocks {
         pairs.filter(|(.., apart_ns)| *apart_ns > 0).max_by_key(|(.., apart_ns)| *apart_ns)
     }
 
-    /// A request on the host's clock, each end by the clock of the vCPU that it was stamped on.
+    /// Places a request on the host's clock, each end by the clock of the vCPU that stamped it.
     ///
     /// # Errors
     /// See [`Unplaced`].

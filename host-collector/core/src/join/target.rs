@@ -12,7 +12,7 @@ const SECTOR_BYTES: u64 = 512;
 pub enum HostAccess {
     /// With `O_DIRECT`: the host's I/O for a request lies within the request.
     Direct,
-    /// Through the page cache: read ahead, or not at all.
+    /// Through the page cache: the host's I/O may be read-ahead, or not happen at all.
     Cached,
 }
 
@@ -23,11 +23,11 @@ pub struct Target {
     pub access: HostAccess,
     /// In which order the requests read it.
     pub pattern: Pattern,
-    /// What a request asks for, in bytes; at least 1.
+    /// The size of a request in bytes; at least 1.
     pub block_bytes: u32,
-    /// The size of what they read in bytes.
+    /// The size of what the requests read, in bytes.
     pub size_bytes: u64,
-    /// The byte of the image at which that begins.
+    /// The offset in the image at which that begins, in bytes.
     pub offset_bytes: u64,
     /// Where the bytes of the image lie, in order of their offsets; `None` if that is not known.
     pub extents: Option<Vec<Extent>>,

@@ -1,4 +1,4 @@
-//! What of a breakdown could change within the error of the clock.
+//! What could change in a breakdown within the clock error.
 //!
 //! The ends of a request are off alike, as one line maps both: the request was at `[start + d, end
 //! + d)` for some d within the bound. So its parts gain what the vCPU's thread did from `end` to
@@ -22,7 +22,7 @@ use super::part::{Part, PartsNs};
 use super::placed::Placed;
 use crate::units::HostNs;
 
-/// By how much each part may be off.
+/// By how much each part of a request may be off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ClockError {
     /// Nanoseconds, for each part.

@@ -3,11 +3,11 @@
 use crate::timeline::{Antagonist, Credits, Span};
 use crate::units::PcpuId;
 
-/// Tasks that one request tells apart, each on each pCPU where it was met, at most.
+/// How many rows (a task on a pCPU) one request keeps at most.
 pub const WAITS_MAX: usize = 64;
 
-/// All that ran while the thread of one request waited, in all its waits. A chain is cut off after some
-/// spans, and the slowest requests have most: who was in their way would not be known.
+/// Everyone who ran while the thread of one request waited, over all its waits. This is kept beside the
+/// chain, because a chain is cut off after some spans, and the slowest requests have the most.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waits(Credits<PcpuId>);
 
@@ -18,14 +18,14 @@ impl Default for Waits {
 }
 
 impl Waits {
-    /// Takes the request's next span; nothing unless the thread waited for a pCPU.
+    /// Takes the request's next span, which counts only if the thread waited for a pCPU.
     pub fn push(&mut self, span: &Span) {
         if let Some(pcpu) = span.state.waits_for() {
             span.antagonists.iter().for_each(|ran| self.0.add(pcpu, ran));
         }
     }
 
-    /// Who ran on which pCPU, the longest first; nobody and others, who have none, come last.
+    /// Who ran on which pCPU, the longest first; idle time and others, which have no pCPU, come last.
     pub fn rows(&self) -> impl Iterator<Item = (Option<PcpuId>, Antagonist)> {
         self.0.rows()
     }

@@ -1,4 +1,4 @@
-//! How far the share of a sample may be from the true one.
+//! How far a sampled share may be from the true one.
 
 /// The normal distribution holds 95 % between minus and plus this.
 pub const Z_95: f64 = 1.959_963_984_540_054;

@@ -10,8 +10,8 @@ pub enum SampleItem {
     Look(Look),
     /// How a thread was scheduled up to now.
     Schedstat(Schedstat),
-    /// Looks that were due between `time` and `until` and were not taken: whoever should have looked
-    /// was kept from it.
+    /// Looks that were due between `time` and `until` and were not taken, because the sampling thread was
+    /// delayed.
     Gap {
         /// When the first of them was due.
         time: HostNs,
@@ -29,13 +29,13 @@ pub struct Look {
     pub time: HostNs,
     /// The thread.
     pub tid: Tid,
-    /// What it was in.
+    /// The system call that it was in, as far as that is shown.
     pub call: Call,
     /// Its state as `/proc/TID/stat` writes it (`S`, `D`, ...), read a moment later; `None` where it
     /// was on a pCPU or waited for one, which `call` says.
     pub state: Option<u8>,
-    /// The kernel's function that it slept in, read between the two; `None` where the thread did
-    /// not sleep any more, or where it is not shown.
+    /// The kernel function that it slept in (`/proc/TID/wchan`), read between the two; `None` if the thread
+    /// no longer slept or the function is not shown.
     pub wchan: Option<Arc<str>>,
 }
 

@@ -6,14 +6,14 @@ use crate::units::{HostNs, Tid};
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-/// Distinct antagonists that one wait tells apart at most.
+/// How many antagonists one wait distinguishes at most.
 ///
 /// A wait that sees more (a loop of short processes) has one row for all threads of a name; where there
 /// are too many names still, it keeps the longest ones that it can, and the time of the others is credited
 /// to [`Who::Others`], so that nothing is lost and no `ran_ns` is ever too large.
 pub const ANTAGONISTS_MAX: usize = 32;
 
-/// Who ran for how long, at locations of which at most a given number are told apart.
+/// Who ran for how long at which location, with a bounded number of rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credits<Location> {
     rows_max: usize,
@@ -46,13 +46,13 @@ impl<Location: Copy + Eq> Row<Location> {
 }
 
 impl<Location: Copy + Eq> Credits<Location> {
-    /// Nobody yet; at most `rows_max` tasks will be told apart.
+    /// Empty; at most `rows_max` rows will be kept.
     #[must_use]
     pub fn new(rows_max: usize) -> Self {
         Credits { rows_max, rows: Vec::new(), is_folded: false, idle_ns: 0, others_ns: 0 }
     }
 
-    /// Somebody ran there for some time.
+    /// Adds that somebody ran at a location for some time.
     pub fn add(&mut self, location: Location, ran: &Antagonist) {
         let Antagonist { who, ran_ns, is_several } = ran;
         match who {
@@ -109,8 +109,8 @@ impl<Location: Copy + Eq> Credits<Location> {
         self.rows = folded;
     }
 
-    /// All of them with where they ran, the longest first, equal ones by thread id; nobody and others,
-    /// who have no location, come last.
+    /// All rows with their locations, the longest first, ties by thread id; idle time and others, which have
+    /// no location, come last.
     pub fn rows(&self) -> impl Iterator<Item = (Option<Location>, Antagonist)> {
         let mut rows: Vec<&Row<Location>> = self.rows.iter().collect();
         rows.sort_by_key(|row| (Reverse(row.ran_ns), row.task.tid));

@@ -81,7 +81,7 @@ pub struct Watched {
     pub tid: Tid,
     /// Its VM, as an index into the [`LockFacts`] that are known.
     pub vm: usize,
-    /// What it is in its VMM.
+    /// Its role in its VMM, as far as locks are concerned.
     pub user: LockUser,
     /// Whether its control group has a quota and was seen to use it up.
     pub is_throttled: bool,
@@ -115,29 +115,29 @@ impl Timeline {
         timeline
     }
 
-    /// Knows this of the VMs' locks; without it none can be named.
+    /// Sets what is known of the VMs' locks; without it no lock can be named.
     #[must_use]
     pub fn knowing(mut self, vms: Vec<LockFacts>) -> Timeline {
         self.vms = vms;
         self
     }
 
-    /// Knows these threads of the host; without them, antagonists have the names that are recorded.
+    /// Sets the host's threads; without them, antagonists have only recorded names.
     #[must_use]
     pub fn naming(mut self, tasks: Tasks) -> Timeline {
         self.tasks = tasks;
         self
     }
 
-    /// Knows the shortest timeslice that the scheduler gives to a thread that others wait for,
-    /// rounded up to whole ticks.
+    /// Sets the shortest timeslice in nanoseconds, in whole ticks, that the scheduler gives to a thread for
+    /// whose pCPU others wait.
     #[must_use]
     pub fn with_slice(mut self, slice_ns: Option<u64>) -> Timeline {
         self.slice_ns = slice_ns;
         self
     }
 
-    /// Starts every timeline at `start` instead; earlier events only tell the states at `start`.
+    /// Starts every timeline at `start`; earlier events only determine the states at `start`.
     #[must_use]
     pub fn starting_at(mut self, start: HostNs) -> Timeline {
         self.begin(start);

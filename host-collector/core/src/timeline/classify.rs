@@ -37,20 +37,20 @@ pub struct Evidence {
     pub is_realtime: bool,
 }
 
-/// Who came on when a thread left.
+/// Who was switched in when a thread left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// Nobody.
     Idle,
     /// A real-time or deadline task, or the kernel's stopper.
     Realtime,
-    /// A thread that somebody had woken, so long before.
+    /// A thread that had been woken `ago_ns` before.
     Woken {
         /// From the waking to the switch.
         ago_ns: u64,
     },
-    /// A thread that had been runnable since before the other one came on: it had been preempted
-    /// itself, or woken while no VM's thread was there.
+    /// A thread that had been runnable since before the other one was switched in: it had been preempted
+    /// itself, or woken while no VM's thread ran there.
     Waiting,
     /// A thread of which neither a waking nor a preemption was recorded.
     Unseen,

@@ -1,11 +1,12 @@
-//! How a thread came onto a pCPU: because it was woken, or because it was its turn.
+//! What was last seen of each thread that is off its pCPU. This tells whether a thread that is switched in
+//! had just been woken or had been waiting for its turn.
 
 use super::classify::Next;
 use crate::units::{HostNs, PcpuId, Tid};
 use std::collections::HashMap;
 
-/// Threads that are remembered at most; beyond that all are forgotten, and how the next ones come
-/// on is not known.
+/// How many threads are remembered at most; beyond that all are forgotten, and how the next ones were
+/// switched in is unknown.
 const THREADS_MAX: usize = 1 << 16;
 
 /// Priorities below this are those of real-time tasks (`MAX_RT_PRIO`, include/linux/sched/prio.h).
@@ -28,7 +29,7 @@ enum Last {
 /// nobody waits for a pCPU for so long.
 const STALE_NS: u64 = 1_000_000_000;
 
-/// What was last seen of every thread that is off.
+/// What was last seen of every thread that is off its pCPU.
 #[derive(Debug, Default)]
 pub(super) struct LastSeen {
     last: HashMap<Tid, Last>,
@@ -53,7 +54,7 @@ impl LastSeen {
         self.remember(tid, last);
     }
 
-    /// A thread comes onto a pCPU now, and a VM's thread leaves it.
+    /// How a thread came to be switched in, in place of a VM's thread.
     ///
     /// Every waking of a thread that last ran here is recorded if a VM's thread runs here meanwhile.
     /// So one that went to sleep here, and whose waking was not recorded, was woken before that.

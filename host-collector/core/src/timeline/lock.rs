@@ -1,5 +1,5 @@
-//! Waits for a VMM's locks: who let go, for how long it was held, and which device made the thread
-//! need it.
+//! Waits for a VMM's locks: who released the lock, how long it was held, and for which device access the
+//! thread needed it.
 
 use super::reason::Reason;
 use super::span::DeviceAddress;
@@ -22,12 +22,12 @@ pub struct LockWait {
     pub reason: Reason,
     /// The lock's address, where it was recorded.
     pub address: Option<u64>,
-    /// Who let go of it, by waking the sleeper. (A signal to the sleeper, such as the kick of a vCPU,
-    /// wakes it as well: then it is who sent that, and the sleeper waits once more.)
+    /// The thread that released it by waking the sleeper. (A signal such as a vCPU kick wakes the sleeper as
+    /// well: then this is the sender, and the sleeper waits once more.)
     pub released_by: Tid,
-    /// For how long that one had held it, where that is certain: it got the lock while the sleeper
-    /// waited, and woke nobody else who waits for it since. To let go of a lock that somebody waits
-    /// for is to wake one of them.
+    /// How long that thread had held it, in nanoseconds, if that is certain: it got the lock while the
+    /// sleeper waited and has woken no other waiter since. (Releasing a lock that has waiters wakes one of
+    /// them.)
     pub held_ns: Option<u64>,
     /// The device that the guest had touched, where that was recorded.
     pub device: Option<DeviceAddress>,

@@ -20,26 +20,26 @@ pub enum Reason {
     VmmLock,
     /// The guest is idle: the vCPU is halted in KVM.
     Halt,
-    /// Waiting for memory of the host: guest memory that is swapped out or not there yet.
+    /// Waiting for a host page fault: guest memory that is swapped out or not yet allocated.
     HostFault,
     /// Asleep on a lock of the host's kernel, in KVM.
     KvmKernelLock,
     /// The vCPU's thread does disk I/O itself and waits for it.
     IoSubmit,
-    /// Its control group has used up its quota, or it is a real-time task and these have used up their share
-    /// of the pCPU.
+    /// Its control group has used up its CPU quota, or it is a real-time task and real-time tasks have used
+    /// up their share of the pCPU.
     Throttle,
     /// Its timeslice was over.
     Timeslice,
-    /// Somebody woke who had to run before it.
+    /// A thread that had just been woken preempted it.
     PreemptWakeup,
     /// A real-time task or the kernel's stopper took the pCPU.
     PreemptRtOrStop,
-    /// It gave way by itself.
+    /// It yielded its pCPU by itself.
     Yield,
     /// Asleep in `poll` or for a time.
     PollSleep,
-    /// It gave way while it handled signals or other work of its own in the kernel.
+    /// It was switched out while it handled signals or other task work in the kernel.
     SignalWork,
     /// Stopped by a signal or a debugger.
     Stopped,
@@ -101,8 +101,8 @@ impl Reason {
         matches!(self, Reason::Bql | Reason::BqlInferred | Reason::QemuLock | Reason::VmmLock)
     }
 
-    /// Whether something else than its pCPU's other threads keeps a vCPU from its work: a lock, a fault, a
-    /// quota. Not that it has nothing to do, and not that it waits for its pCPU.
+    /// Whether this reason holds up a vCPU that has work to do: a lock, a fault, a quota. An idle guest does
+    /// not count, nor does waiting for a pCPU.
     #[must_use]
     pub fn is_hindrance(self) -> bool {
         let others = [

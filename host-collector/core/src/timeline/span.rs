@@ -6,7 +6,7 @@ use crate::task::Task;
 use crate::units::{HostNs, PcpuId, Tid};
 use std::sync::Arc;
 
-/// One stay of one thread in one state. The spans of a thread follow each other without a gap.
+/// One thread in one state from one time to another. The spans of a thread follow each other without a gap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
     /// The thread.
@@ -39,7 +39,7 @@ pub struct Antagonist {
     pub who: Who,
     /// For how long within the span.
     pub ran_ns: u64,
-    /// Whether threads of the same name that found no row of their own are in it as well.
+    /// Whether it includes other threads of the same name that have no row of their own.
     pub is_several: bool,
 }
 
@@ -63,7 +63,7 @@ pub enum Who {
 }
 
 impl Who {
-    /// The thread, if it is one; that of the idle task for nobody.
+    /// The thread id, or that of the idle task; `None` for others.
     #[must_use]
     pub fn tid(&self) -> Option<Tid> {
         match self {
@@ -94,7 +94,7 @@ pub enum ThreadState {
         /// itself lasted no time.
         raced: Option<Sleep>,
     },
-    /// Runnable, but somebody else was given the pCPU.
+    /// Runnable, but another thread was given the pCPU.
     PreemptWait {
         /// The pCPU that it was taken from.
         pcpu: PcpuId,
@@ -158,7 +158,7 @@ pub struct Sleep {
 }
 
 impl Sleep {
-    /// A sleep of which no more is known than its reason.
+    /// A sleep of which only the reason is known.
     #[must_use]
     pub fn new(reason: Reason) -> Sleep {
         Sleep { reason, stack: None, waker: None, lock: None, device: None }

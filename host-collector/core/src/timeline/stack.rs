@@ -308,7 +308,7 @@ pub fn marks_of<Frame: AsRef<str>>(frames: &[Frame]) -> Option<Marks> {
     (!symbols.is_empty()).then_some(Marks(bits))
 }
 
-/// The kernel stacks of a run, each looked at once.
+/// The kernel stacks of a run, each classified once.
 #[derive(Debug, Clone, Default)]
 pub struct StackTable {
     stacks: Vec<(Vec<String>, Option<Marks>)>,

@@ -1,5 +1,5 @@
-//! Who is who among the host's threads, as time goes on: what the census says at first, and what is
-//! recorded of births, names and ends.
+//! The host's threads and their names over time: what the census says at first, and what is recorded of
+//! forks, renames and exits.
 
 use crate::host_event::{HostEvent, HostEventKind};
 use crate::task::{Process, Task, ThreadKind, VmIndex};
@@ -30,18 +30,18 @@ struct TaskEntry {
 }
 
 impl Tasks {
-    /// Nobody yet; the threads that these processes will have are of these kinds.
+    /// Empty; the future threads of these processes are of these kinds.
     #[must_use]
     pub fn new(kind_of_process: HashMap<Tid, ThreadKind>) -> Tasks {
         Tasks { kind_of_process, ..Tasks::default() }
     }
 
-    /// A thread was there when recording began; replaces what was said of it before.
+    /// Adds a thread that existed when recording began; it replaces what was known of it.
     pub fn add(&mut self, task: Task) {
         self.put(task);
     }
 
-    /// The thread as it is called now.
+    /// The thread under its current name.
     pub fn get(&mut self, tid: Tid) -> Arc<Task> {
         let unknown = || TaskEntry { task: Arc::new(Task::unknown(tid)), has_ended: false };
         Arc::clone(&self.by_tid.entry(tid).or_insert_with(unknown).task)
@@ -58,7 +58,7 @@ impl Tasks {
         }
     }
 
-    /// All that are still known, by tid, under their latest names.
+    /// All threads that are still known, by tid, under their latest names.
     pub fn all(&self) -> impl Iterator<Item = (Tid, &Arc<Task>)> {
         self.by_tid.iter().map(|(tid, known)| (*tid, &known.task))
     }

@@ -177,8 +177,8 @@ impl Thread {
         }
     }
 
-    /// It wakes somebody who waits for a lock, so it has let go of it; whether it gets it again
-    /// without having to wait is not seen.
+    /// It wakes a thread that waits for a lock, so it has released the lock; whether it takes the lock again
+    /// without waiting is not seen.
     pub(super) fn lets_go_of(&mut self, lock: u64) {
         if self.acquired.is_some_and(|acquired| acquired.address == lock) {
             self.acquired = None;

@@ -1,4 +1,4 @@
-//! Of many exchanges those that say something of a line.
+//! Those of many exchanges that constrain a line.
 
 use super::Exchange;
 use super::band::{Point, hull};
@@ -9,13 +9,13 @@ use std::collections::BTreeSet;
 /// Exchanges that are kept at most.
 const KEPT_MAX: usize = 4096;
 
-/// Exchanges that all bound one line, in bounded memory.
+/// Keeps the exchanges that constrain one line, in bounded memory.
 ///
-/// A line that is above every floor and below every ceiling is one that is so at the corners of their
-/// hulls (see `band.rs`), so that an exchange which is at neither corner can go: if one line fits those
-/// that are left it is as well known as from all of them, and if none does none fits all. Only if there
-/// are more corners than are kept, of which no clock has so many, every other exchange goes; what is left
-/// is still true, and bounds the line less. The first and the last exchange always stay.
+/// A line is above every floor and below every ceiling if it is so at the corners of their hulls (see
+/// `band.rs`), so an exchange that is at no corner can be dropped: a line that fits the rest is as well known
+/// as from all exchanges, and if none fits the rest, none fits all. Only if there are more corners than are
+/// kept, which no clock reaches, every other exchange is dropped; the rest is still true, but constrains the
+/// line less. The first and the last exchange always stay.
 #[derive(Debug, Default)]
 pub struct Outermost {
     kept: Vec<Exchange>,
@@ -23,7 +23,7 @@ pub struct Outermost {
 }
 
 impl Outermost {
-    /// Takes the next one, in order of time.
+    /// Takes the next exchange, in order of time.
     pub fn push(&mut self, exchange: Exchange) {
         self.count += 1;
         self.kept.push(exchange);
@@ -32,13 +32,13 @@ impl Outermost {
         }
     }
 
-    /// How many there were.
+    /// How many exchanges were taken.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// Those that are left, in order of time.
+    /// The exchanges that are kept, in order of time.
     #[must_use]
     pub fn exchanges(&self) -> &[Exchange] {
         &self.kept

@@ -1,4 +1,4 @@
-//! Which piece a guest time is of.
+//! Which piece a guest time belongs to.
 //!
 //! A clock that was set back reads the same times twice. And what it read between the last certain
 //! stamp before a step and the first one after it is on either side:
@@ -12,8 +12,8 @@
 //!         +-------------------- host
 //! ```
 //!
-//! So a guest time is of a piece only if it lies between the stamps of that piece, of no other, and
-//! if it cannot have been read between two pieces.
+//! So a guest time belongs to a piece only if it lies between the stamps of that piece and of no other, and
+//! cannot have been read between two pieces.
 
 use super::Unmapped;
 use crate::units::GuestTicks;
@@ -23,7 +23,7 @@ use crate::units::GuestTicks;
 pub(super) struct GuestRange {
     pub(super) first: i128,
     pub(super) last: i128,
-    /// On which piece; `None` if between pieces.
+    /// The piece that it is on; `None` if it is between pieces.
     pub(super) piece: Option<usize>,
 }
 
