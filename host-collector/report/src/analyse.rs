@@ -1,24 +1,20 @@
 //! From a run directory to its summary: the pure layers, fed with what was recorded.
 
-mod absences;
 mod clocks;
 #[cfg(any(test, feature = "example"))]
 pub mod drawn;
 mod facts;
-mod gaps;
 mod hidden;
-mod hog_word;
-mod hogs;
-mod kvm_word;
+mod hog_check;
 mod samples;
 mod service;
-mod stays;
 mod threads;
+mod tsc_offset_check;
 
 use self::hidden::Hidden;
-use self::kvm_word::KvmWord;
 use self::samples::Samples;
 use self::service::Service;
+use self::tsc_offset_check::TscOffsetChecker;
 use crate::summary::clock::{ClocksApart, VcpuClock};
 use crate::summary::io::IoDisk;
 use crate::summary::model::{Accelerator, Cost, Environment, Hog, Lost, RunStatus};
@@ -121,7 +117,7 @@ struct Analysis<'a> {
     clocks: Vec<VcpuClock>,
     clocks_apart: Vec<ClocksApart>,
     /// With the place of each vCPU among the clocks.
-    kvm_words: Vec<(usize, KvmWord)>,
+    tsc_offset_checks: Vec<(usize, TscOffsetChecker)>,
     service: Service,
     hidden: Hidden,
     /// Threads that kept their pCPU through the window, so that no event told of them.
@@ -147,7 +143,7 @@ impl<'a> Analysis<'a> {
             joins: Vec::new(),
             clocks: Vec::new(),
             clocks_apart: Vec::new(),
-            kvm_words: Vec::new(),
+            tsc_offset_checks: Vec::new(),
             service: Service::new(manifest),
             hidden: Hidden::new(watched_pcpus(manifest)),
             kept: kept(manifest),
@@ -195,7 +191,9 @@ impl<'a> Analysis<'a> {
         self.read_hogs(vm, &name, &trips, &mut clocks)?;
         self.warnings.extend(clocks.notices.into_iter().map(|text| Warning::Notice { text }));
         self.clocks_apart.extend(clocks.apart);
-        self.kvm_words.extend(clocks.words.into_iter().map(|(row, word)| (first_row + row, word)));
+        self.tsc_offset_checks.extend(
+            clocks.tsc_offset_checks.into_iter().map(|(row, checker)| (first_row + row, checker)),
+        );
         self.clocks.extend(clocks.rows);
         if vm.reader_vcpu.is_none() {
             return Ok(());
@@ -376,7 +374,7 @@ impl<'a> Analysis<'a> {
         for (vm, join) in &mut self.joins {
             join.push_span(span, &mut |breakdown| self.builder.breakdown(*vm, breakdown));
         }
-        self.kvm_words.iter_mut().for_each(|(_, word)| word.push(span));
+        self.tsc_offset_checks.iter_mut().for_each(|(_, checker)| checker.push(span));
     }
 
     /// Tells the joins how far recording has come, and what their disks did.
@@ -424,8 +422,8 @@ impl<'a> Analysis<'a> {
         (tasks, commands): (&Tasks, HashMap<Process, CommandLine>),
         end: HostNs,
     ) -> Summary {
-        for (row, word) in self.kvm_words {
-            self.clocks[row].kvm_check = word.check;
+        for (row, checker) in self.tsc_offset_checks {
+            self.clocks[row].kvm_check = checker.check;
         }
         let stacks = stacks.iter().map(|stack| (StackId(stack.id), stack.frames.clone()));
         let names = Names {

@@ -1,7 +1,7 @@
 //! The clocks of one guest, from the exchanges that were stored.
 
-use super::kvm_word::KvmWord;
-use crate::summary::clock::{ClockMethod, ClocksApart, VcpuClock, WordCheck};
+use super::tsc_offset_check::TscOffsetChecker;
+use crate::summary::clock::{ClockMethod, ClocksApart, KvmCheck, VcpuClock};
 use vslice_core::clock::tsc::TscSample;
 use vslice_core::clock::{ClockError, ClockMap, Exchange, Outermost, RoundTrips};
 use vslice_core::join::Clocks;
@@ -22,7 +22,7 @@ pub(super) struct GuestClocks {
     /// What the summary says of each.
     pub(super) rows: Vec<VcpuClock>,
     /// What KVM says of some of them, and the place of each among the rows.
-    pub(super) words: Vec<(usize, KvmWord)>,
+    pub(super) tsc_offset_checks: Vec<(usize, TscOffsetChecker)>,
     /// The two that are furthest apart, if any two cannot be one clock.
     pub(super) apart: Option<ClocksApart>,
     /// What there is to say of them.
@@ -82,8 +82,8 @@ pub(super) fn read(
                 let exchanges = map.exchange_count() as u64;
                 let told = told_by_kvm(vm, vcpu, host_tsc);
                 let thread = vm.threads.iter().find(|thread| thread.vcpu == Some(vcpu));
-                let word = thread.map(|thread| KvmWord::new(thread.tid, &map, &told));
-                all.words.extend(word.map(|word| (all.rows.len(), word)));
+                let checker = thread.map(|thread| TscOffsetChecker::new(thread.tid, &map, &told));
+                all.tsc_offset_checks.extend(checker.map(|checker| (all.rows.len(), checker)));
                 let ptp_check = told_to_guest(vm, vcpu, &map);
                 let exact = exact(&map, &own, &told);
                 let method =
@@ -110,7 +110,7 @@ pub(super) fn read(
     all
 }
 
-/// What the vCPU's TSC read by KVM's word, each time that the host's was read and KVM said the same
+/// What the vCPU's TSC read by what KVM says, each time that the host's was read and KVM said the same
 /// before and after. Nothing of a guest that stamps with another clock.
 fn told_by_kvm(vm: &VmRecord, vcpu: VcpuId, host_tsc: &[TscSample]) -> Vec<Exchange> {
     let clock = vm.guest.as_ref().and_then(|guest| guest.clock);
@@ -126,11 +126,11 @@ fn told_by_kvm(vm: &VmRecord, vcpu: VcpuId, host_tsc: &[TscSample]) -> Vec<Excha
 }
 
 /// What KVM told the guest on this vCPU of the host's clock, held against the map of its round trips.
-fn told_to_guest(vm: &VmRecord, vcpu: VcpuId, map: &ClockMap) -> WordCheck {
+fn told_to_guest(vm: &VmRecord, vcpu: VcpuId, map: &ClockMap) -> KvmCheck {
     let told = vm.guest.iter().flat_map(|guest| &guest.host_times);
     let own = told.filter(|time| time.vcpu == vcpu);
     let beyond = own.filter_map(|time| map.beyond_ns(&time.exchange()).ok());
-    beyond.fold(WordCheck::default(), WordCheck::with)
+    beyond.fold(KvmCheck::default(), KvmCheck::with)
 }
 
 /// That KVM wrote new offsets all the time. A TSC that is written to once is a step, which the map

@@ -2,7 +2,7 @@
 
 use super::drawn::*;
 use super::*;
-use crate::summary::clock::{ClockMethod, HogCheck, WordCheck};
+use crate::summary::clock::{ClockMethod, HogCheck, KvmCheck};
 use crate::summary::model::Relation;
 use vslice_core::clock::host_time::HostTimeSample;
 use vslice_core::clock::tsc::TscRelation;
@@ -432,7 +432,7 @@ fn kvms_word_makes_the_clock_exact_or_violates_it() {
     // At 10 us the vCPU was not running. At 3.5 ms KVM said one thing before and another after.
     assert_eq!(
         exact.clock.vcpus[0].kvm_check,
-        WordCheck { readings: 3, violations: 0, worst_ns: 0 }
+        KvmCheck { readings: 3, violations: 0, worst_ns: 0 }
     );
     let off = summary([truth, truth + 5_000]);
     assert_eq!(off.clock.method, ClockMethod::Exchange);
@@ -486,7 +486,7 @@ fn what_kvm_told_the_guest_of_the_hosts_clock_is_held_against_the_map() {
         analyse(run.path()).unwrap()
     };
     let check = summary(0).clock.vcpus[0].ptp_check;
-    assert_eq!(check, WordCheck { readings: 2, violations: 0, worst_ns: 0 });
+    assert_eq!(check, KvmCheck { readings: 2, violations: 0, worst_ns: 0 });
     let late = summary(80_000);
     let check = late.clock.vcpus[0].ptp_check;
     assert_eq!((check.readings, check.violations), (2, 1));

@@ -62,10 +62,10 @@ pub struct VcpuClock {
     pub exchanges: u64,
     /// Stays of the vCPU's hog on its pCPU among that: each bounds the clock as a round trip does.
     pub stays: u64,
-    /// What KVM's word says of the round trips.
-    pub kvm_check: WordCheck,
+    /// What KVM says of the vCPU's TSC, held against the round trips.
+    pub kvm_check: KvmCheck,
     /// What the times say that KVM told the guest of the host's clock.
-    pub ptp_check: WordCheck,
+    pub ptp_check: KvmCheck,
     /// What its hog says of the map.
     pub hog_check: HogCheck,
     /// Requests that were submitted on it, and have a place on the host's clock.
@@ -81,7 +81,7 @@ pub struct VcpuClock {
 /// Another check that can fail: what KVM says, to the host of a vCPU's TSC or to the guest of the
 /// host's clock, is within the bounds of the map that round trips alone make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct WordCheck {
+pub struct KvmCheck {
     /// Times at which KVM was asked, and the map has a host time for.
     pub readings: u64,
     /// Those at which it is not.
@@ -142,14 +142,14 @@ impl ClockMethod {
 impl Clock {
     /// What KVM says of all vCPUs.
     #[must_use]
-    pub fn kvm_check(&self) -> WordCheck {
-        self.vcpus.iter().map(|vcpu| vcpu.kvm_check).fold(WordCheck::default(), WordCheck::and)
+    pub fn kvm_check(&self) -> KvmCheck {
+        self.vcpus.iter().map(|vcpu| vcpu.kvm_check).fold(KvmCheck::default(), KvmCheck::and)
     }
 
     /// What KVM told all guests.
     #[must_use]
-    pub fn ptp_check(&self) -> WordCheck {
-        self.vcpus.iter().map(|vcpu| vcpu.ptp_check).fold(WordCheck::default(), WordCheck::and)
+    pub fn ptp_check(&self) -> KvmCheck {
+        self.vcpus.iter().map(|vcpu| vcpu.ptp_check).fold(KvmCheck::default(), KvmCheck::and)
     }
 
     /// What the hogs of all vCPUs say.
@@ -164,11 +164,11 @@ impl Clock {
     }
 }
 
-impl WordCheck {
+impl KvmCheck {
     /// Both together.
     #[must_use]
-    pub fn and(self, other: WordCheck) -> WordCheck {
-        WordCheck {
+    pub fn and(self, other: KvmCheck) -> KvmCheck {
+        KvmCheck {
             readings: self.readings + other.readings,
             violations: self.violations + other.violations,
             worst_ns: self.worst_ns.max(other.worst_ns),
@@ -177,9 +177,9 @@ impl WordCheck {
 
     /// With one more reading, which lies so far beyond the map.
     #[must_use]
-    pub fn with(self, beyond_ns: u64) -> WordCheck {
+    pub fn with(self, beyond_ns: u64) -> KvmCheck {
         let violations = u64::from(beyond_ns > 0);
-        self.and(WordCheck { readings: 1, violations, worst_ns: beyond_ns })
+        self.and(KvmCheck { readings: 1, violations, worst_ns: beyond_ns })
     }
 }
 
@@ -194,8 +194,8 @@ impl VcpuClock {
             method: ClockMethod::Exchange,
             exchanges: map.exchange_count() as u64,
             stays: 0,
-            kvm_check: WordCheck::default(),
-            ptp_check: WordCheck::default(),
+            kvm_check: KvmCheck::default(),
+            ptp_check: KvmCheck::default(),
             hog_check: HogCheck::default(),
             requests: 0,
             bound_ns: map.bound_ns(),

@@ -3,7 +3,7 @@
 //! Two guests of two vCPUs; vCPU1 of both share pCPU1, and vm1 reads on it. Of 2000 requests, 1975
 //! take a third of a millisecond, 20 meet vm2's vCPU1, 5 meet more than that.
 
-use super::clock::{ClockCut, ClockMethod, HogCheck, VcpuClock, WordCheck};
+use super::clock::{ClockCut, ClockMethod, HogCheck, KvmCheck, VcpuClock};
 use super::collect::{Facts, SummaryBuilder};
 use super::io::{HiddenTask, IoDisk};
 use super::model::{Accelerator, Cost, Environment, Hog, Lost, RunStatus, Summary};
@@ -199,7 +199,7 @@ pub fn unsound_clock() -> Summary {
     let cut = |after_ns, step_ns| ClockCut { after_ns, before_ns: after_ns + 100_000_000, step_ns };
     let clock = &mut facts.clocks[0];
     clock.hog_check = HogCheck { absences: 2_034, violations: 3, worst_ns: 1_140_000 };
-    clock.ptp_check = WordCheck { readings: 12, violations: 1, worst_ns: 77_000 };
+    clock.ptp_check = KvmCheck { readings: 12, violations: 1, worst_ns: 77_000 };
     (clock.cut_count, clock.cuts) = (2, vec![cut(-10_000_000, 15_700_000), cut(520_000_000, 0)]);
     facts.clocks_apart = vec![ClocksApart {
         vm: "vm1".to_owned(),
@@ -253,8 +253,8 @@ pub(crate) fn facts() -> Facts {
         method: ClockMethod::Exchange,
         exchanges: 40,
         stays: 0,
-        kvm_check: WordCheck::default(),
-        ptp_check: WordCheck::default(),
+        kvm_check: KvmCheck::default(),
+        ptp_check: KvmCheck::default(),
         hog_check: HogCheck::default(),
         requests: if vm == "vm1" { 2000 } else { 0 },
         bound_ns,

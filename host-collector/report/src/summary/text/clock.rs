@@ -2,7 +2,7 @@
 
 use super::NAME_CHARS_MAX;
 use super::page::{Page, Tone, shorten};
-use crate::summary::clock::{Clock, ClockCut, ClockMethod, HogCheck, WordCheck};
+use crate::summary::clock::{Clock, ClockCut, ClockMethod, HogCheck, KvmCheck};
 use crate::summary::model::Summary;
 use crate::summary::totals::sum;
 use vslice_spec::quantity::{count, counted, duration};
@@ -91,7 +91,7 @@ fn told_by_hogs(hogs: HogCheck) -> (String, Tone) {
 }
 
 /// What KVM says of the maps that round trips alone make.
-fn told_by_kvm(kvm: WordCheck) -> (String, Tone) {
+fn told_by_kvm(kvm: KvmCheck) -> (String, Tone) {
     let readings = counted(kvm.readings, "time");
     if kvm.violations == 0 {
         let text = format!("KVM's TSC offsets were read {readings} and agree with the round trips");
@@ -105,7 +105,7 @@ fn told_by_kvm(kvm: WordCheck) -> (String, Tone) {
 }
 
 /// What KVM told the guests of the host's clock.
-fn told_to_guests(ptp: WordCheck) -> (String, Tone) {
+fn told_to_guests(ptp: KvmCheck) -> (String, Tone) {
     let readings = counted(ptp.readings, "time");
     if ptp.violations == 0 {
         let text = format!(

@@ -63,8 +63,8 @@ fn matched<'a>(near: impl Iterator<Item = &'a Gap>, absence: Absence) -> Option<
 
 #[cfg(test)]
 mod tests {
+    use super::super::checker::HogChecker;
     use super::super::gaps::Gaps;
-    use super::super::hog_word::HogWord;
     use super::*;
     use vslice_core::clock::ClockMap;
     use vslice_core::units::{GuestTicks, HostNs, VcpuId};
@@ -87,9 +87,9 @@ mod tests {
     }
 
     fn stays(map: &ClockMap, gaps: &[HogGapItem], absences: &[Absence]) -> Vec<Exchange> {
-        let mut word = HogWord::new(Gaps::new(Vec::from(gaps).into_iter(), map.clone()), 50_000);
-        absences.iter().for_each(|absence| word.push(*absence));
-        word.stays.exchanges.exchanges().to_vec()
+        let mut hog = HogChecker::new(Gaps::new(Vec::from(gaps).into_iter(), map.clone()), 50_000);
+        absences.iter().for_each(|absence| hog.push(*absence));
+        hog.stays.exchanges.exchanges().to_vec()
     }
 
     fn absence(left_us: u64, came_us: u64) -> Absence {

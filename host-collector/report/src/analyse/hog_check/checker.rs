@@ -13,7 +13,7 @@ use super::stays::Stays;
 use crate::summary::clock::HogCheck;
 
 /// What one hog says of its vCPU's clock, from the absences of its thread as they come.
-pub(super) struct HogWord {
+pub(super) struct HogChecker {
     gaps: Gaps,
     judged_from_ns: u64,
     /// Whether the hog missed each time that the thread of its vCPU was off its pCPU.
@@ -22,11 +22,11 @@ pub(super) struct HogWord {
     pub(super) stays: Stays,
 }
 
-impl HogWord {
+impl HogChecker {
     /// Gaps that are not longer than `threshold_ns` were not told.
-    pub(super) fn new(gaps: Gaps, threshold_ns: u64) -> HogWord {
+    pub(super) fn new(gaps: Gaps, threshold_ns: u64) -> HogChecker {
         let judged_from_ns = judged_from_ns(threshold_ns, gaps.map().bound_ns());
-        HogWord { gaps, judged_from_ns, check: HogCheck::default(), stays: Stays::default() }
+        HogChecker { gaps, judged_from_ns, check: HogCheck::default(), stays: Stays::default() }
     }
 
     /// Takes the next absence, in order of time.
@@ -98,9 +98,9 @@ mod tests {
             came: HostNs(came * 1_000),
         };
         let gaps = Gaps::new(Vec::from(gaps).into_iter(), map());
-        let mut word = HogWord::new(gaps, THRESHOLD_NS);
-        absences_us.iter().map(absence).for_each(|absence| word.push(absence));
-        word.check
+        let mut hog = HogChecker::new(gaps, THRESHOLD_NS);
+        absences_us.iter().map(absence).for_each(|absence| hog.push(absence));
+        hog.check
     }
 
     fn told(absences: u64, violations: u64, worst_us: u64) -> HogCheck {

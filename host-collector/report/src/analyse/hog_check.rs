@@ -1,9 +1,14 @@
 //! What a run's hogs say of its clocks.
 
-use super::absences::Absences;
+mod absences;
+mod checker;
+mod gaps;
+mod stays;
+
+use self::absences::Absences;
+use self::checker::HogChecker;
+use self::gaps::Gaps;
 use super::clocks::GuestClocks;
-use super::gaps::{self, Gaps};
-use super::hog_word::HogWord;
 use super::{AnalyseError, Analysis, optional};
 use std::collections::{BTreeSet, HashMap};
 use vslice_core::clock::RoundTrips;
@@ -29,31 +34,31 @@ impl Analysis<'_> {
         while let Some(block) = stream.next_block()? {
             told_by.extend(block.iter().map(|gap| gap.vcpu));
         }
-        let mut words: HashMap<Tid, (usize, VcpuId, HogWord)> = HashMap::new();
+        let mut hogs: HashMap<Tid, (usize, VcpuId, HogChecker)> = HashMap::new();
         for (place, row) in clocks.rows.iter().enumerate() {
             let vcpu = row.vcpu;
             let thread = vm.threads.iter().find(|thread| thread.vcpu == Some(vcpu));
             let (Some(thread), Some(map)) = (thread, clocks.clocks.get(vcpu)) else { continue };
             if told_by.contains(&vcpu) {
                 let gaps = Gaps::new(gaps::told_by(self.run, name, vcpu)?, map.clone());
-                let word = HogWord::new(gaps, u64::from(HOG_GAP_US) * 1_000);
-                words.insert(thread.tid, (place, vcpu, word));
+                let hog = HogChecker::new(gaps, u64::from(HOG_GAP_US) * 1_000);
+                hogs.insert(thread.tid, (place, vcpu, hog));
             }
         }
-        if words.is_empty() {
+        if hogs.is_empty() {
             return Ok(());
         }
-        let mut absences = Absences::of(words.keys().copied());
+        let mut absences = Absences::of(hogs.keys().copied());
         for event in EventMerge::open(self.run)? {
             if let Some((tid, absence)) = absences.push(&event?)
-                && let Some((_, _, word)) = words.get_mut(&tid)
+                && let Some((_, _, hog)) = hogs.get_mut(&tid)
             {
-                word.push(absence);
+                hog.push(absence);
             }
         }
-        for (place, vcpu, word) in words.into_values() {
-            clocks.rows[place].hog_check = word.check;
-            clocks.narrow(place, vcpu, trips, &word.stays.exchanges);
+        for (place, vcpu, hog) in hogs.into_values() {
+            clocks.rows[place].hog_check = hog.check;
+            clocks.narrow(place, vcpu, trips, &hog.stays.exchanges);
         }
         Ok(())
     }
