@@ -10,6 +10,8 @@ use vslice_wire::{GuestTicks, Request};
 
 const VCPU: VcpuId = VcpuId(2);
 const THREAD: Tid = Tid(100);
+/// The thread of vCPU 3.
+const OTHER_THREAD: Tid = Tid(101);
 const HOG: Tid = Tid(200);
 
 /// A map on which guest tick n is host nanosecond n, as long as both are below 2^40, and which is
@@ -94,6 +96,17 @@ fn join(spans: &[Span], requests: &[Request]) -> Vec<Breakdown> {
     join.finish(&mut |breakdown| out.push(breakdown));
     out.sort_by_key(|breakdown| breakdown.request.index);
     out
+}
+
+/// The spans of two vCPUs, 2 and 3, as a timeline tells of them: in order of their ends.
+fn two_threads(drawings: [&str; 2]) -> Vec<Span> {
+    let threads = drawings.into_iter().zip([THREAD, OTHER_THREAD]);
+    let spans = threads.flat_map(|(drawing, tid)| {
+        spans(0, drawing).into_iter().map(move |span| Span { tid, ..span })
+    });
+    let mut spans: Vec<Span> = spans.collect();
+    spans.sort_by_key(|span| span.end);
+    spans
 }
 
 fn parts(breakdown: &Breakdown) -> Vec<(Part, u64)> {
@@ -266,6 +279,66 @@ proptest! {
             check_chain(breakdown)?;
         }
     }
+}
+
+proptest! {
+    /// Requests of two vCPUs, joined together or each vCPU on its own.
+    #[test]
+    fn a_join_of_two_vcpus_splits_as_two_joins_do(
+        drawings in (a_drawing(), a_drawing()),
+        windows in prop::collection::vec((0..250_u64, 0..120_u64, 2..4_u16, 2..4_u16), 0..20),
+    ) {
+        let mut windows = windows;
+        windows.sort_unstable();
+        let requests = windows.iter().zip(0..).map(|((start, length, from, to), index)| {
+            let (vcpu_submitted, vcpu_completed) = (*from, *to);
+            Request { vcpu_submitted, vcpu_completed, ..request(index, *start, start + length) }
+        });
+        let requests: Vec<Placed> = requests.map(placed).collect();
+        let timeline = two_threads([&drawings.0, &drawings.1]);
+        let split_by = |vcpus: &[(VcpuId, Tid)]| {
+            let mut join = Join::of_vcpus(vcpus.iter().copied(), requests.iter().copied());
+            let mut out = Vec::new();
+            for span in &timeline {
+                join.push_span(span, &mut |breakdown| out.push(breakdown));
+            }
+            join.finish(&mut |breakdown| out.push(breakdown));
+            out
+        };
+        let vcpus = [(VCPU, THREAD), (VcpuId(3), OTHER_THREAD)];
+        let mut together = split_by(&vcpus);
+        let mut apart = [split_by(&vcpus[..1]), split_by(&vcpus[1..])].concat();
+        together.sort_by_key(|breakdown| breakdown.request.index);
+        apart.sort_by_key(|breakdown| breakdown.request.index);
+        prop_assert_eq!(together.len(), requests.len());
+        prop_assert_eq!(together, apart);
+    }
+}
+
+/// vCPU 3 sleeps on while vCPU 2 comes and goes: its request waits for its own span.
+#[test]
+fn a_request_waits_for_the_span_of_its_own_thread() {
+    //               0         1         2
+    //               012345678901234567890
+    let drawings = ["==pp==pp==pp==pp==pp=", "====================="];
+    let of = |vcpu, request| Request { vcpu_submitted: vcpu, vcpu_completed: vcpu, ..request };
+    let requests = [of(3, request(0, 1, 9)), of(2, request(1, 2, 6)), of(3, request(2, 12, 15))];
+    let mut out = Vec::new();
+    let vcpus = [(VCPU, THREAD), (VcpuId(3), OTHER_THREAD)];
+    let mut join = Join::of_vcpus(vcpus, requests.into_iter().map(placed));
+    for span in two_threads(drawings) {
+        join.push_span(&span, &mut |breakdown| out.push(breakdown));
+    }
+    join.finish(&mut |breakdown| out.push(breakdown));
+    out.sort_by_key(|breakdown| breakdown.request.index);
+    let parts: Vec<_> = out.iter().map(parts).collect();
+    let expected = [
+        vec![(Part::OnPcpu, 8)],
+        vec![(Part::OnPcpu, 2), (Part::PreemptWait, 2)],
+        vec![(Part::OnPcpu, 3)],
+    ];
+    assert_eq!(parts, expected);
+    assert!(out.iter().all(|breakdown| breakdown.attribution == Attribution::Attributed));
 }
 
 /// Each part by counting characters.

@@ -24,6 +24,7 @@ mod history;
 #[cfg(test)]
 mod io_truth;
 mod ios;
+mod lane;
 #[cfg(test)]
 mod laws;
 mod matching;
@@ -39,6 +40,7 @@ pub mod target;
 pub mod uncertainty;
 #[cfg(test)]
 mod uncertainty_laws;
+mod under_way;
 mod waits;
 mod windows;
 

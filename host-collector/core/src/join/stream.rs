@@ -1,25 +1,20 @@
-//! The join of one vCPU's requests with the timeline of its thread.
+//! The join of a VM's requests with the timelines of its vCPUs' threads.
 
-use super::OPEN_REQUESTS_MAX;
 use super::breakdown::{Attribution, Breakdown, IoCheck};
-use super::chain::Chain;
 use super::history::History;
 use super::ios::Submitter;
+use super::lane::Lane;
 use super::matching::Matching;
-use super::part::{Part, PartsNs};
-use super::phase::{IoMarks, NoPhase, PhaseParts, RequestIo};
+use super::phase::{NoPhase, RequestIo};
 use super::placed::Placed;
 use super::target::Target;
-use super::uncertainty::{self, ClockError};
-use super::waits::Waits;
-use super::windows::Window;
+use super::uncertainty;
+use super::under_way::{Open, Pulled};
 use crate::host_event::BlockEvent;
-use crate::timeline::{Antagonist, Span, ThreadState, UnknownCause};
+use crate::timeline::Span;
 use crate::units::{HostNs, Tid, VcpuId};
-use std::collections::BTreeMap;
-use std::rc::Rc;
 
-/// Splits the requests of one vCPU by what its thread was doing meanwhile.
+/// Splits the requests of a VM by what the threads of its vCPUs were doing meanwhile.
 ///
 /// Conservation is by construction: an open request knows how far it is covered, every span takes
 /// it further, and what no span covers becomes [`Part::Unknown`]. Both ends of a request are mapped
@@ -28,9 +23,10 @@ use std::rc::Rc;
 /// # Input
 /// `requests` are those of the whole VM, placed on the host's clock, in order of submission (see
 /// [`SubmissionOrder`](super::SubmissionOrder)). They are pulled as the spans reach them: only
-/// those under way are kept. Those that were submitted on other vCPUs only lay claim to I/O.
-/// `None` means that there is none *now*: a live source is asked again at the next span. Spans come
-/// by [`Join::push_span`], in order.
+/// those under way are kept, and those of vCPUs whose spans are behind those of another. Those that
+/// were submitted on vCPUs that are not joined only lay claim to I/O. `None` means that there is none
+/// *now*: a live source is asked again at the next span. Spans come by [`Join::push_span`], those of
+/// each thread in order.
 ///
 /// A request that comes when the spans of its beginning have passed is still split, but what was
 /// missed counts as unknown and [`Attribution::NotRecorded`].
@@ -56,18 +52,11 @@ use std::rc::Rc;
 /// recording stays open until [`Join::finish`].
 #[derive(Debug)]
 pub struct Join<Requests> {
-    vcpu: VcpuId,
-    thread: Tid,
+    /// The vCPUs whose requests are split.
+    lanes: Vec<Lane>,
     requests: Requests,
-    /// Pulled, but not reached by a span yet.
-    next: Option<Open>,
-    /// Under way at the end of the last span, in order of submission.
-    open: Vec<Open>,
-    /// Covered to their ends, but not known to all sides of them: by the time up to which all must
-    /// have come, and a number to tell them apart.
-    settling: BTreeMap<(HostNs, u64), Open>,
-    settling_number: u64,
-    history: History,
+    /// Pulled, but not reached by the span that it was pulled for.
+    next: Option<Pulled>,
     /// Spans and requests since something was let go of.
     kept_count: usize,
     io: Option<Matching>,
@@ -77,18 +66,13 @@ impl<Requests: Iterator<Item = Placed>> Join<Requests> {
     /// Joins those of `requests` that were submitted on `vcpu`, whose thread on the host is
     /// `thread`.
     pub fn new(vcpu: VcpuId, thread: Tid, requests: Requests) -> Self {
-        Join {
-            vcpu,
-            thread,
-            requests,
-            next: None,
-            open: Vec::new(),
-            settling: BTreeMap::new(),
-            settling_number: 0,
-            history: History::default(),
-            kept_count: 0,
-            io: None,
-        }
+        Self::of_vcpus([(vcpu, thread)], requests)
+    }
+
+    /// Joins those of `requests` that were submitted on one of `vcpus`, each with its thread on the host.
+    pub fn of_vcpus(vcpus: impl IntoIterator<Item = (VcpuId, Tid)>, requests: Requests) -> Self {
+        let lanes = vcpus.into_iter().map(|(vcpu, thread)| Lane::new(vcpu, thread)).collect();
+        Join { lanes, requests, next: None, kept_count: 0, io: None }
     }
 
     /// Splits them by I/O phase too; they read this disk.
@@ -123,78 +107,87 @@ impl<Requests: Iterator<Item = Placed>> Join<Requests> {
     ///
     /// Spans of other threads are passed over, so that all spans may be offered to all joins.
     pub fn push_span(&mut self, span: &Span, sink: &mut impl FnMut(Breakdown)) {
-        if span.tid != self.thread {
+        let Some(place) = self.lanes.iter().position(|lane| lane.thread == span.tid) else {
             return;
+        };
+        for open in self.lanes[place].cover(span) {
+            self.close(place, open, sink);
         }
-        self.history.push(span.start, span.end, Part::of(&span.state));
-        let mut covered = Vec::new();
-        self.open.retain_mut(|open| {
-            open.cover(span);
-            let goes_on = open.breakdown.end > span.end;
-            if !goes_on {
-                covered.push(open.take());
-            }
-            goes_on
-        });
-        covered.into_iter().for_each(|open| self.close(open, sink));
-        while let Some(mut open) = self.pull() {
-            // One that starts just as the span ends belongs to the next span.
-            if open.breakdown.start >= span.end {
-                self.next = Some(open);
-                break;
-            }
-            if open.breakdown.vcpu != self.vcpu {
-                continue;
-            }
-            open.cover(span);
-            if open.breakdown.end <= span.end {
-                self.close(open, sink);
-            } else if self.open.len() < OPEN_REQUESTS_MAX {
-                self.open.push(open);
-            } else {
-                open.abandon();
-                self.close(open, sink);
+        while let Some(pulled) = self.next_begun(place, span.end, sink) {
+            if let Some(open) = self.lanes[place].begin(pulled, span) {
+                self.close(place, open, sink);
             }
         }
-        self.settle(sink);
+        self.settle(place, sink);
     }
 
     /// No span will come any more: what is left goes to `sink`, its uncovered rest as unknown.
     pub fn finish(mut self, sink: &mut impl FnMut(Breakdown)) {
-        let settling = std::mem::take(&mut self.settling);
-        settling.into_values().for_each(|mut open| sink(self.breakdown(&mut open)));
-        for mut open in std::mem::take(&mut self.open) {
-            open.abandon();
-            sink(self.breakdown(&mut open));
+        for place in 0..self.lanes.len() {
+            for mut open in self.lanes[place].take_all() {
+                sink(self.breakdown(place, &mut open));
+            }
         }
-        while let Some(mut open) = self.pull() {
-            if open.breakdown.vcpu == self.vcpu {
+        while let Some(pulled) = self.pull() {
+            if let Some(place) = self.lane_of(&pulled) {
+                let mut open = Open::new(self.lanes[place].thread, pulled);
                 open.abandon();
-                sink(self.breakdown(&mut open));
+                sink(self.breakdown(place, &mut open));
             }
         }
     }
 
-    fn pull(&mut self) -> Option<Open> {
+    /// The next request of this vCPU that begins before `until`. Those of others that come before it wait
+    /// for their own spans.
+    fn next_begun(
+        &mut self,
+        place: usize,
+        until: HostNs,
+        sink: &mut impl FnMut(Breakdown),
+    ) -> Option<Pulled> {
+        if self.lanes[place].has_waiting() {
+            return self.lanes[place].next_waiting(until);
+        }
+        loop {
+            let pulled = self.pull()?;
+            // One that starts just as the span ends belongs to the next span.
+            if pulled.placed.start >= until {
+                self.next = Some(pulled);
+                return None;
+            }
+            match self.lane_of(&pulled) {
+                Some(own) if own == place => return Some(pulled),
+                Some(other) => {
+                    if let Some(open) = self.lanes[other].wait(pulled) {
+                        self.close(other, open, sink);
+                    }
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn lane_of(&self, pulled: &Pulled) -> Option<usize> {
+        self.lanes.iter().position(|lane| lane.vcpu == pulled.vcpu())
+    }
+
+    fn pull(&mut self) -> Option<Pulled> {
         self.next.take().or_else(|| {
-            let mut open = Open::new(self.thread, self.requests.next()?);
-            open.window = self.io.as_mut().map(|io| io.note(&open.placed));
-            Some(open)
+            let placed = self.requests.next()?;
+            let window = self.io.as_mut().map(|io| io.note(&placed));
+            Some(Pulled { placed, window })
         })
     }
 
     /// A request that is covered to its end goes out, or waits for what is beyond that.
-    fn close(&mut self, mut open: Open, sink: &mut impl FnMut(Breakdown)) {
+    fn close(&mut self, place: usize, mut open: Open, sink: &mut impl FnMut(Breakdown)) {
         let is_attributed = !open.touches_loss && !open.touches_unrecorded;
         if self.io.is_none() && !is_attributed {
             // The error of the clock is told only of those that can be attributed.
-            sink(self.breakdown(&mut open));
-        } else if self.settling.len() < OPEN_REQUESTS_MAX {
-            self.settling_number += 1;
-            self.settling.insert((open.latest, self.settling_number), open);
-        } else {
-            let is_due = self.has_come_to(open.latest);
-            let mut breakdown = self.breakdown(&mut open);
+            sink(self.breakdown(place, &mut open));
+        } else if let Some(mut open) = self.lanes[place].hold_back(open) {
+            let is_due = self.has_come_to(place, open.latest);
+            let mut breakdown = self.breakdown(place, &mut open);
             if !is_due && breakdown.attribution == Attribution::Attributed {
                 breakdown.clock_error = uncertainty::anything(&open.placed);
             }
@@ -203,24 +196,23 @@ impl<Requests: Iterator<Item = Placed>> Join<Requests> {
     }
 
     /// Whether all has come that happened up to this time.
-    fn has_come_to(&self, time: HostNs) -> bool {
-        self.history.until() >= time && self.io.as_ref().is_none_or(|io| io.has_come_to(time))
+    fn has_come_to(&self, place: usize, time: HostNs) -> bool {
+        self.lanes[place].history.until() >= time
+            && self.io.as_ref().is_none_or(|io| io.has_come_to(time))
     }
 
     /// Gives out those of which all is known, and lets go of what was kept for them.
-    fn settle(&mut self, sink: &mut impl FnMut(Breakdown)) {
+    fn settle(&mut self, place: usize, sink: &mut impl FnMut(Breakdown)) {
         self.kept_count += 1;
-        let latest = |settling: &BTreeMap<(HostNs, u64), Open>| {
-            settling.first_key_value().map(|((latest, _), _)| *latest)
-        };
-        while latest(&self.settling).is_some_and(|latest| self.has_come_to(latest)) {
-            if let Some((_, mut open)) = self.settling.pop_first() {
-                sink(self.breakdown(&mut open));
+        while self.lanes[place].next_due().is_some_and(|latest| self.has_come_to(place, latest)) {
+            if let Some(mut open) = self.lanes[place].pop_held_back() {
+                sink(self.breakdown(place, &mut open));
                 self.kept_count += 1;
             }
         }
         // Looking through all that are under way pays only once there are as many to let go of.
-        if self.kept_count >= KEPT_MAX + self.open.len() + self.settling.len() {
+        let pending_count: usize = self.lanes.iter().map(Lane::pending_count).sum();
+        if self.kept_count >= KEPT_MAX + pending_count {
             self.kept_count = 0;
             self.forget();
         }
@@ -228,18 +220,20 @@ impl<Requests: Iterator<Item = Placed>> Join<Requests> {
 
     /// Lets go of what no request that is under way or to come needs.
     fn forget(&mut self) {
-        let pending = || self.open.iter().chain(self.settling.values()).chain(&self.next);
+        let next = self.next.as_ref().map(Pulled::earliest);
         // What may be off by most need not be what began first.
-        let Some(first) = pending().map(|open| open.earliest).min() else { return };
-        self.history.forget_before(first);
+        let pending = self.lanes.iter().filter_map(Lane::earliest).chain(next);
+        let Some(first) = pending.min() else { return };
+        self.lanes.iter_mut().for_each(|lane| lane.history.forget_before(first));
         if let Some(io) = &mut self.io {
             io.forget_before(first);
         }
     }
 
     /// The breakdown of a request that is covered to its end; takes it out of `open`.
-    fn breakdown(&self, open: &mut Open) -> Breakdown {
-        let io = self.io_of(open);
+    fn breakdown(&self, place: usize, open: &mut Open) -> Breakdown {
+        let history = &self.lanes[place].history;
+        let io = self.io_of(history, open);
         let marks = io.as_ref().map(|io| io.marks).map_err(|why| *why);
         let io_check = match (&self.io, &open.window) {
             (Some(io), Some(window)) => io.check(window, marks),
@@ -248,19 +242,19 @@ impl<Requests: Iterator<Item = Placed>> Join<Requests> {
         let breakdown = &open.breakdown;
         let phases = io.ok().map(|io| {
             let believed = (open.spans_from, open.spans_until);
-            self.history.product((breakdown.start, breakdown.end), believed, &io)
+            history.product((breakdown.start, breakdown.end), believed, &io)
         });
         let mut breakdown = open.close(marks, phases);
         breakdown.io_check = io_check;
         if breakdown.attribution == Attribution::Attributed {
-            breakdown.clock_error = uncertainty::clock_error(&self.history, &open.placed);
+            breakdown.clock_error = uncertainty::clock_error(history, &open.placed);
         }
         breakdown
     }
 
-    fn io_of(&self, open: &Open) -> Result<RequestIo, NoPhase> {
+    fn io_of(&self, history: &History, open: &Open) -> Result<RequestIo, NoPhase> {
         match (&self.io, &open.window) {
-            (Some(_), Some(_)) if self.history.has_forgotten(open.breakdown.start) => {
+            (Some(_), Some(_)) if history.has_forgotten(open.breakdown.start) => {
                 Err(NoPhase::Forgotten)
             }
             (Some(io), Some(window)) => io.io(window),
@@ -272,168 +266,11 @@ impl<Requests: Iterator<Item = Placed>> Join<Requests> {
 /// Spans and requests after which it is looked for what can be let go of, at least.
 const KEPT_MAX: usize = 64;
 
-/// A request that is not fully covered yet.
-#[derive(Debug)]
-struct Open {
-    placed: Placed,
-    breakdown: Breakdown,
-    thread: Tid,
-    /// However wrong the clock map is, it lies between these.
-    earliest: HostNs,
-    latest: HostNs,
-    /// Up to here the request is covered.
-    covered_until: HostNs,
-    touches_loss: bool,
-    touches_unrecorded: bool,
-    /// Only of what lies between these two do the spans count.
-    spans_from: HostNs,
-    spans_until: HostNs,
-    /// Where its I/O may be, if that is asked for.
-    window: Option<Rc<Window>>,
-}
-
-impl Open {
-    fn new(thread: Tid, placed: Placed) -> Open {
-        let Placed { request, start, end, bound_ns, length_error_ns } = placed;
-        let breakdown = Breakdown {
-            request,
-            vcpu: VcpuId(request.vcpu_submitted),
-            start,
-            end,
-            bound_ns,
-            parts: PartsNs::default(),
-            attribution: Attribution::Attributed,
-            clock_error: ClockError::default(),
-            chain: Chain::default(),
-            waits: Waits::default(),
-            io: Err(NoPhase::NotRecorded),
-            io_check: IoCheck::Unchecked,
-            phases: PhaseParts::default(),
-        };
-        Open {
-            placed,
-            breakdown,
-            thread,
-            earliest: HostNs(start.0.saturating_sub(bound_ns)),
-            latest: HostNs(end.0.saturating_add(bound_ns).saturating_add(length_error_ns)),
-            covered_until: start,
-            touches_loss: false,
-            touches_unrecorded: false,
-            spans_from: start,
-            spans_until: HostNs(u64::MAX),
-            window: None,
-        }
-    }
-
-    /// Takes all out of `self`.
-    fn take(&mut self) -> Open {
-        let chain = std::mem::take(&mut self.breakdown.chain);
-        let waits = std::mem::take(&mut self.breakdown.waits);
-        let breakdown = Breakdown { chain, waits, ..self.breakdown };
-        Open { breakdown, window: self.window.take(), ..*self }
-    }
-
-    /// Covers what lies between the span and what is covered already as not recorded, and what lies
-    /// within the span as the span says.
-    fn cover(&mut self, span: &Span) {
-        let until = self.breakdown.end.min(span.end);
-        if span.start > self.covered_until {
-            let until = self.breakdown.end.min(span.start);
-            if self.covered_until == self.spans_from {
-                // Spans of its beginning there may have been, before it came.
-                self.spans_from = until;
-            }
-            self.cover_unrecorded(until);
-        }
-        // A request of no length touches the span that it lies in. (None starts after the span.)
-        let touches = self.breakdown.end > span.start || self.breakdown.start >= span.start;
-        match span.state {
-            ThreadState::Unknown { cause: UnknownCause::Lost } => self.touches_loss |= touches,
-            ThreadState::Unknown { cause: UnknownCause::NotYetSeen | UnknownCause::Ended } => {
-                self.touches_unrecorded |= touches;
-            }
-            ThreadState::Running { .. }
-            | ThreadState::Blocked(_)
-            | ThreadState::WakeupDelay { .. }
-            | ThreadState::PreemptWait { .. } => {}
-        }
-        if until > self.covered_until {
-            self.add(span, until);
-        }
-    }
-
-    fn cover_unrecorded(&mut self, until: HostNs) {
-        self.touches_unrecorded = true;
-        if until > self.covered_until {
-            let state = ThreadState::Unknown { cause: UnknownCause::NotYetSeen };
-            let (tid, start) = (self.thread, self.covered_until);
-            self.add(&Span { tid, start, end: until, state, antagonists: Vec::new() }, until);
-        }
-    }
-
-    /// Takes what a span says from where the request is covered to on, as far as `until`.
-    fn add(&mut self, span: &Span, until: HostNs) {
-        let from = std::mem::replace(&mut self.covered_until, until);
-        let clipped = clip(span, from, until);
-        self.breakdown.parts.add(Part::of(&span.state), clipped.length_ns());
-        self.breakdown.waits.push(&clipped);
-        self.breakdown.chain.push(clipped);
-    }
-
-    /// The breakdown of a request that is covered to its end; takes it out of `self`.
-    fn close(&mut self, io: Result<IoMarks, NoPhase>, phases: Option<PhaseParts>) -> Breakdown {
-        let request = self.breakdown.request;
-        let attribution = if self.touches_loss {
-            Attribution::Lost
-        } else if self.touches_unrecorded {
-            Attribution::NotRecorded
-        } else if request.vcpu_submitted != request.vcpu_completed {
-            Attribution::Moved
-        } else {
-            Attribution::Attributed
-        };
-        let chain = std::mem::take(&mut self.breakdown.chain);
-        let waits = std::mem::take(&mut self.breakdown.waits);
-        let phases = phases.unwrap_or_else(|| PhaseParts::unknown(self.breakdown.parts));
-        Breakdown { attribution, chain, waits, io, phases, ..self.breakdown }
-    }
-
-    /// Gives up a request whose rest no span will cover.
-    fn abandon(&mut self) {
-        self.spans_until = self.covered_until;
-        self.cover_unrecorded(self.breakdown.end);
-    }
-}
-
-/// The part of a span from `start` to `end`, which lie within it.
-///
-/// Where in the span each of the antagonists ran is not kept, so each gets its share of what is left:
-/// the difference of two sums that are cut to whole nanoseconds, so that all of them together get what
-/// their sum gets, and none is off by more than one.
-fn clip(span: &Span, start: HostNs, end: HostNs) -> Span {
-    let (length_ns, clipped_ns) = (span.length_ns(), end.since_ns(start));
-    if clipped_ns == length_ns {
-        return span.clone();
-    }
-    let scaled = |ran_ns: u64| {
-        let scaled = u128::from(ran_ns) * u128::from(clipped_ns) / u128::from(length_ns.max(1));
-        u64::try_from(scaled).unwrap_or(u64::MAX)
-    };
-    let mut before_ns = 0_u64;
-    let clipped = |antagonist: &Antagonist| {
-        let until_ns = before_ns.saturating_add(antagonist.ran_ns);
-        let ran_ns = scaled(until_ns) - scaled(std::mem::replace(&mut before_ns, until_ns));
-        Antagonist { ran_ns, ..antagonist.clone() }
-    };
-    let antagonists = span.antagonists.iter().map(clipped).filter(|ran| ran.ran_ns > 0).collect();
-    Span { tid: span.tid, start, end, state: span.state, antagonists }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::join::target::HostAccess;
-    use crate::timeline::RunMode;
+    use crate::timeline::{RunMode, ThreadState};
     use crate::units::PcpuId;
     use vslice_spec::Pattern;
     use vslice_wire::{GuestTicks, Request};

@@ -1,0 +1,196 @@
+//! A request that is under way, as spans cover it.
+
+use super::breakdown::{Attribution, Breakdown, IoCheck};
+use super::chain::Chain;
+use super::part::{Part, PartsNs};
+use super::phase::{IoMarks, NoPhase, PhaseParts};
+use super::placed::Placed;
+use super::uncertainty::ClockError;
+use super::waits::Waits;
+use super::windows::Window;
+use crate::timeline::{Antagonist, Span, ThreadState, UnknownCause};
+use crate::units::{HostNs, Tid, VcpuId};
+use std::rc::Rc;
+
+/// A request that no span has reached yet.
+#[derive(Debug)]
+pub(super) struct Pulled {
+    pub(super) placed: Placed,
+    /// Where its I/O may be, if that is asked for.
+    pub(super) window: Option<Rc<Window>>,
+}
+
+impl Pulled {
+    /// However wrong the clock map is, it began after this.
+    pub(super) fn earliest(&self) -> HostNs {
+        HostNs(self.placed.start.0.saturating_sub(self.placed.bound_ns))
+    }
+
+    pub(super) fn vcpu(&self) -> VcpuId {
+        VcpuId(self.placed.request.vcpu_submitted)
+    }
+}
+
+/// A request that is not fully covered yet.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) placed: Placed,
+    pub(super) breakdown: Breakdown,
+    thread: Tid,
+    /// However wrong the clock map is, it lies between these.
+    pub(super) earliest: HostNs,
+    pub(super) latest: HostNs,
+    /// Up to here the request is covered.
+    covered_until: HostNs,
+    pub(super) touches_loss: bool,
+    pub(super) touches_unrecorded: bool,
+    /// Only of what lies between these two do the spans count.
+    pub(super) spans_from: HostNs,
+    pub(super) spans_until: HostNs,
+    /// Where its I/O may be, if that is asked for.
+    pub(super) window: Option<Rc<Window>>,
+}
+
+impl Open {
+    /// A request of the vCPU that this thread runs.
+    pub(super) fn new(thread: Tid, pulled: Pulled) -> Open {
+        let earliest = pulled.earliest();
+        let Pulled { placed, window } = pulled;
+        let Placed { request, start, end, bound_ns, length_error_ns } = placed;
+        let breakdown = Breakdown {
+            request,
+            vcpu: VcpuId(request.vcpu_submitted),
+            start,
+            end,
+            bound_ns,
+            parts: PartsNs::default(),
+            attribution: Attribution::Attributed,
+            clock_error: ClockError::default(),
+            chain: Chain::default(),
+            waits: Waits::default(),
+            io: Err(NoPhase::NotRecorded),
+            io_check: IoCheck::Unchecked,
+            phases: PhaseParts::default(),
+        };
+        Open {
+            placed,
+            breakdown,
+            thread,
+            earliest,
+            latest: HostNs(end.0.saturating_add(bound_ns).saturating_add(length_error_ns)),
+            covered_until: start,
+            touches_loss: false,
+            touches_unrecorded: false,
+            spans_from: start,
+            spans_until: HostNs(u64::MAX),
+            window,
+        }
+    }
+
+    /// Takes all out of `self`.
+    pub(super) fn take(&mut self) -> Open {
+        let chain = std::mem::take(&mut self.breakdown.chain);
+        let waits = std::mem::take(&mut self.breakdown.waits);
+        let breakdown = Breakdown { chain, waits, ..self.breakdown };
+        Open { breakdown, window: self.window.take(), ..*self }
+    }
+
+    /// Covers what lies between the span and what is covered already as not recorded, and what lies
+    /// within the span as the span says.
+    pub(super) fn cover(&mut self, span: &Span) {
+        let until = self.breakdown.end.min(span.end);
+        if span.start > self.covered_until {
+            let until = self.breakdown.end.min(span.start);
+            if self.covered_until == self.spans_from {
+                // Spans of its beginning there may have been, before it came.
+                self.spans_from = until;
+            }
+            self.cover_unrecorded(until);
+        }
+        // A request of no length touches the span that it lies in. (None starts after the span.)
+        let touches = self.breakdown.end > span.start || self.breakdown.start >= span.start;
+        match span.state {
+            ThreadState::Unknown { cause: UnknownCause::Lost } => self.touches_loss |= touches,
+            ThreadState::Unknown { cause: UnknownCause::NotYetSeen | UnknownCause::Ended } => {
+                self.touches_unrecorded |= touches;
+            }
+            ThreadState::Running { .. }
+            | ThreadState::Blocked(_)
+            | ThreadState::WakeupDelay { .. }
+            | ThreadState::PreemptWait { .. } => {}
+        }
+        if until > self.covered_until {
+            self.add(span, until);
+        }
+    }
+
+    fn cover_unrecorded(&mut self, until: HostNs) {
+        self.touches_unrecorded = true;
+        if until > self.covered_until {
+            let state = ThreadState::Unknown { cause: UnknownCause::NotYetSeen };
+            let (tid, start) = (self.thread, self.covered_until);
+            self.add(&Span { tid, start, end: until, state, antagonists: Vec::new() }, until);
+        }
+    }
+
+    /// Takes what a span says from where the request is covered to on, as far as `until`.
+    fn add(&mut self, span: &Span, until: HostNs) {
+        let from = std::mem::replace(&mut self.covered_until, until);
+        let clipped = clip(span, from, until);
+        self.breakdown.parts.add(Part::of(&span.state), clipped.length_ns());
+        self.breakdown.waits.push(&clipped);
+        self.breakdown.chain.push(clipped);
+    }
+
+    /// The breakdown of a request that is covered to its end; takes it out of `self`.
+    pub(super) fn close(
+        &mut self,
+        io: Result<IoMarks, NoPhase>,
+        phases: Option<PhaseParts>,
+    ) -> Breakdown {
+        let request = self.breakdown.request;
+        let attribution = if self.touches_loss {
+            Attribution::Lost
+        } else if self.touches_unrecorded {
+            Attribution::NotRecorded
+        } else if request.vcpu_submitted != request.vcpu_completed {
+            Attribution::Moved
+        } else {
+            Attribution::Attributed
+        };
+        let chain = std::mem::take(&mut self.breakdown.chain);
+        let waits = std::mem::take(&mut self.breakdown.waits);
+        let phases = phases.unwrap_or_else(|| PhaseParts::unknown(self.breakdown.parts));
+        Breakdown { attribution, chain, waits, io, phases, ..self.breakdown }
+    }
+
+    /// Gives up a request whose rest no span will cover.
+    pub(super) fn abandon(&mut self) {
+        self.spans_until = self.covered_until;
+        self.cover_unrecorded(self.breakdown.end);
+    }
+}
+
+/// The part of a span from `start` to `end`, which lie within it.
+///
+/// Where in the span each of the antagonists ran is not kept, so each gets its share of what is left:
+/// the difference of two sums that are cut to whole nanoseconds, so that all of them together get what
+/// their sum gets, and none is off by more than one.
+fn clip(span: &Span, start: HostNs, end: HostNs) -> Span {
+    let (length_ns, clipped_ns) = (span.length_ns(), end.since_ns(start));
+    if clipped_ns == length_ns {
+        return span.clone();
+    }
+    let scaled = |ran_ns: u64| {
+        let scaled = u128::from(ran_ns) * u128::from(clipped_ns) / u128::from(length_ns.max(1));
+        u64::try_from(scaled).unwrap_or(u64::MAX)
+    };
+    let mut before_ns = 0_u64;
+    let clipped = |antagonist: &Antagonist| {
+        let until_ns = before_ns.saturating_add(antagonist.ran_ns);
+        let ran_ns = scaled(until_ns) - scaled(std::mem::replace(&mut before_ns, until_ns));
+        Antagonist { ran_ns, ..antagonist.clone() }
+    };
+    let antagonists = span.antagonists.iter().map(clipped).filter(|ran| ran.ran_ns > 0).collect();
+    Span { tid: span.tid, start, end, state: span.state, antagonists }
+}
