@@ -206,6 +206,8 @@ impl<T: Columnar> StreamReader<T> {
             path: path.into(),
             source,
         })?;
+        #[cfg(feature = "decoded")]
+        crate::decoded::opened(path);
         StreamReader::new(BufReader::new(file), path)
     }
 }
@@ -252,7 +254,11 @@ impl<T: Columnar, R: Read> StreamReader<T, R> {
         match items {
             None => self.end_torn(header_bytes + got_bytes),
             Some(items) if items.is_empty() => self.end_finished(),
-            Some(items) => Ok(Some(items)),
+            Some(items) => {
+                #[cfg(feature = "decoded")]
+                crate::decoded::items(&self.path, items.len());
+                Ok(Some(items))
+            }
         }
     }
 

@@ -60,6 +60,8 @@
 mod block;
 mod clock;
 mod column;
+#[cfg(feature = "decoded")]
+pub mod decoded;
 pub mod disk;
 mod events;
 pub mod evidence;

@@ -30,7 +30,7 @@ pub(super) struct GuestClocks {
 }
 
 impl GuestClocks {
-    /// Makes the map of one vCPU, whose place among the rows is `place`, from a hog's stays as well. Not
+    /// Makes the map of one vCPU, whose place among the rows is `place`, from a hog's timeslices as well. Not
     /// where it rests on more than the vCPU's own round trips, or where no one line fits all: then one of
     /// them is wrong, and that is for the checks to say.
     pub(super) fn narrow(
@@ -38,22 +38,27 @@ impl GuestClocks {
         place: usize,
         vcpu: VcpuId,
         trips: &RoundTrips,
-        stays: &Outermost,
+        timeslices: &Outermost,
     ) {
-        let own = trips.of(vcpu);
-        let (Some(map), Some(row)) = (self.clocks.get(vcpu), self.rows.get_mut(place)) else {
-            return;
-        };
-        let is_own = row.method == ClockMethod::Exchange && map.exchange_count() == own.len();
-        if !is_own || !map.cuts().is_empty() || stays.count() == 0 {
+        if timeslices.count() == 0 || !self.may_narrow(place, vcpu, trips) {
             return;
         }
-        if let Ok(map) = ClockMap::estimate(&[&own, stays.exchanges()].concat())
+        if let Ok(map) = ClockMap::estimate(&[&trips.of(vcpu), timeslices.exchanges()].concat())
             && map.cuts().is_empty()
         {
-            (row.bound_ns, row.stays) = (map.bound_ns(), stays.count());
+            let row = &mut self.rows[place];
+            (row.bound_ns, row.stays) = (map.bound_ns(), timeslices.count());
             self.clocks.insert(vcpu, map);
         }
+    }
+
+    /// Whether [`GuestClocks::narrow`] makes anything of a hog's timeslices.
+    pub(super) fn may_narrow(&self, place: usize, vcpu: VcpuId, trips: &RoundTrips) -> bool {
+        let (Some(map), Some(row)) = (self.clocks.get(vcpu), self.rows.get(place)) else {
+            return false;
+        };
+        let is_own = || map.exchange_count() == trips.of(vcpu).len();
+        row.method == ClockMethod::Exchange && map.cuts().is_empty() && is_own()
     }
 }
 

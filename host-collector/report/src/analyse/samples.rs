@@ -1,135 +1,34 @@
-//! What was sampled of each VM's threads, as the summary has it.
+//! The samples of a run on their way to the observers.
 
-use super::facts::{self, lock_facts, user};
+use super::observer::Observers;
 use super::{AnalyseError, optional};
-use crate::summary::Warning;
-use crate::summary::evidence::{Sampled, SampledDoing, SampledShare, SampledVcpu, ScheduledVcpu};
-use crate::summary::totals::round_4;
-use vslice_core::samples::{Gaps, SampleItem, Scheduled, Share, Tally, ThreadShares};
-use vslice_core::timeline::LockUser;
-use vslice_core::units::{HostNs, Tid};
+use crate::summary::VmIndex;
+use vslice_core::samples::SampleItem;
+use vslice_core::units::HostNs;
 use vslice_trace::evidence::EvidenceLevel;
-use vslice_trace::manifest::{Manifest, SamplingRecord, VmRecord};
+use vslice_trace::manifest::Manifest;
 use vslice_trace::{RunDir, StreamReader, VmName};
 
-/// The samples of a run, added up.
-#[derive(Debug, Default)]
-pub(super) struct Samples {
-    /// How each vCPU's thread was scheduled.
-    pub(super) scheduled: Vec<ScheduledVcpu>,
-    /// What each was seen to do; `None` if nobody looked.
-    pub(super) sampled: Option<Sampled>,
-    /// The time of the last sample.
-    pub(super) last: HostNs,
-    /// What contradicts itself, and was left out.
-    pub(super) warnings: Vec<Warning>,
-}
-
-/// Reads all of them. A stream that was cut off counts as far as it goes.
-pub(super) fn read(run: &RunDir, manifest: &Manifest) -> Result<Samples, AnalyseError> {
-    let mut samples = Samples::default();
-    if manifest.evidence.level == EvidenceLevel::Recorded {
-        return Ok(samples);
-    }
-    let mut vcpus = Vec::new();
-    let mut gaps = Gaps::default();
-    for (place, vm) in manifest.vms.iter().enumerate() {
-        let window = manifest.window;
-        let start = window.map_or(HostNs(0), |window| window.start_ns);
-        let end = window.and_then(|window| window.end_ns).unwrap_or(HostNs(u64::MAX));
-        let mut tally = Tally::new(start, end);
-        samples.last = samples.last.max(fill(run, vm, &mut tally)?);
-        for row in scheduled(vm, &tally.scheduled()) {
-            match facts::counted_too_much(&vm.name, &row) {
-                Some(warning) => samples.warnings.push(warning),
-                None => samples.scheduled.push(row),
-            }
-        }
-        let facts = lock_facts(manifest, place);
-        let shares = tally.shares(&facts, |tid| user_of(vm, tid));
-        vcpus.extend(sampled_vcpus(vm, &shares));
-        // One thread looks at all VMs: its gaps are in the stream of each.
-        if tally.gaps().count > gaps.count {
-            gaps = tally.gaps();
-        }
-    }
-    if manifest.evidence.level == EvidenceLevel::Sampled {
-        let own_share = |record: SamplingRecord| {
-            round_4(record.own_ns as f64 / record.elapsed_ns.max(1) as f64)
-        };
-        samples.sampled = Some(Sampled {
-            rounds_hz: rounds_hz(manifest, &vcpus, samples.last),
-            own_share: manifest.sampling.map(own_share),
-            gaps: gaps.count,
-            gap_rounds: gaps.rounds_count,
-            gaps_ns: gaps.total_ns,
-            vcpus,
-        });
-    }
-    Ok(samples)
-}
-
-/// How often in a second each vCPU was looked at, of those that were there all the time.
-fn rounds_hz(manifest: &Manifest, vcpus: &[SampledVcpu], last: HostNs) -> f64 {
-    let Some(window) = manifest.window else { return 0.0 };
-    let length_ns = window.end_ns.unwrap_or(last).since_ns(window.start_ns);
-    let looks = vcpus.iter().map(|vcpu| vcpu.looks).max().unwrap_or(0);
-    (looks as f64 * 1e10 / length_ns.max(1) as f64).round() / 10.0
-}
-
-/// Adds up one VM's stream; returns the time of its last item.
-fn fill(run: &RunDir, vm: &VmRecord, tally: &mut Tally) -> Result<HostNs, AnalyseError> {
-    let path = run.samples_path(&VmName::try_from(vm.name.as_str())?);
-    let stream = optional(StreamReader::<SampleItem>::open(&path).map(Some))?;
-    let Some(mut stream) = stream else { return Ok(HostNs(0)) };
+/// Tells of all of them; returns the time of the last one. A stream that was cut off counts as far as it goes.
+pub(super) fn read(
+    run: &RunDir,
+    manifest: &Manifest,
+    observers: &Observers<'_>,
+) -> Result<HostNs, AnalyseError> {
     let mut last = HostNs(0);
-    while let Some(block) = stream.next_block()? {
-        for item in block {
-            last = item.time();
-            tally.push(item);
+    if manifest.evidence.level == EvidenceLevel::Recorded {
+        return Ok(last);
+    }
+    for (index, vm) in manifest.vms.iter().enumerate() {
+        let path = run.samples_path(&VmName::try_from(vm.name.as_str())?);
+        let stream = optional(StreamReader::<SampleItem>::open(&path).map(Some))?;
+        let Some(mut stream) = stream else { continue };
+        while let Some(block) = stream.next_block()? {
+            for sample in &block {
+                observers.tell(|observer| observer.sample(VmIndex(index), sample));
+            }
+            last = last.max(block.last().map_or(last, SampleItem::time));
         }
     }
     Ok(last)
-}
-
-fn user_of(vm: &VmRecord, tid: Tid) -> LockUser {
-    let thread = vm.threads.iter().find(|thread| thread.tid == tid);
-    thread.map_or(LockUser::Other, user)
-}
-
-fn scheduled(vm: &VmRecord, rows: &[Scheduled]) -> Vec<ScheduledVcpu> {
-    let row = |(vcpu, tid)| {
-        let row = rows.iter().find(|row| row.tid == tid)?;
-        Some(ScheduledVcpu {
-            vm: vm.name.clone(),
-            vcpu,
-            tid,
-            observed_ns: row.observed_ns,
-            on_pcpu_ns: row.on_pcpu_ns,
-            run_delay_ns: row.run_delay_ns,
-            timeslices: row.timeslices_count,
-            timeslice_mean_ns: row.on_pcpu_ns.checked_div(row.timeslices_count),
-        })
-    };
-    super::vm_threads(vm).vcpus.into_iter().filter_map(row).collect()
-}
-
-fn sampled_vcpus(vm: &VmRecord, shares: &[ThreadShares]) -> Vec<SampledVcpu> {
-    let row = |(vcpu, tid)| {
-        let thread = shares.iter().find(|thread| thread.tid == tid)?;
-        let shares = thread.shares.iter().map(share).collect();
-        Some(SampledVcpu { vm: vm.name.clone(), vcpu, tid, looks: thread.looks_count, shares })
-    };
-    super::vm_threads(vm).vcpus.into_iter().filter_map(row).collect()
-}
-
-fn share(share: &Share) -> SampledShare {
-    SampledShare {
-        what: SampledDoing(share.doing),
-        lock_address: share.lock,
-        looks: share.hits_count,
-        share: round_4(share.share),
-        low: round_4(share.interval.0),
-        high: round_4(share.interval.1),
-    }
 }

@@ -2,22 +2,25 @@
 
 use super::drawn::*;
 use super::*;
+use crate::summary::Warning;
 use crate::summary::clock::{ClockMethod, HogCheck, KvmCheck};
-use crate::summary::model::Relation;
+use crate::summary::model::{Relation, RunStatus};
 use vslice_core::clock::host_time::HostTimeSample;
-use vslice_core::clock::tsc::TscRelation;
+use vslice_core::clock::tsc::{TscRelation, TscSample};
 use vslice_core::extent::Extent;
-use vslice_core::host_event::{BlockEvent, BlockStep, KvmEvent, PrevState};
+use vslice_core::host_event::{
+    BlockEvent, BlockStep, HostEvent, HostEventKind, KvmEvent, PrevState,
+};
 use vslice_core::join::{NoPhase, Part, Phase};
 use vslice_core::timeline::Reason;
-use vslice_core::units::{PcpuId, Tid};
-use vslice_trace::disk::DiskRecord;
+use vslice_core::units::{HostNs, PcpuId, Tid, VcpuId};
+use vslice_trace::disk::{self, DiskRecord};
 use vslice_trace::host::WholeDisk;
-use vslice_trace::manifest::{TscReading, TscRecord, VcpuTsc, Window};
+use vslice_trace::manifest::{Status, TscReading, TscRecord, VcpuTsc, Window};
 use vslice_trace::quota::{GroupRecord, Quota, Throttling};
 use vslice_trace::thread::{HostThread, ThreadRecord};
-use vslice_trace::{HogGapItem, read_all};
-use vslice_wire::Dropped;
+use vslice_trace::{ClockSample, HogGapItem, RequestItem, VmName, read_all};
+use vslice_wire::{Dropped, Request};
 
 fn parts(summary: &Summary) -> Vec<(Part, u64)> {
     let parts = Part::ALL.map(|part| (part, summary.parts.all.get(part)));

@@ -236,7 +236,7 @@ mod tests {
 
     fn summary(requests: impl IntoIterator<Item = vslice_core::join::Breakdown>) -> Summary {
         let mut builder = SummaryBuilder::new(example::START, example::vms());
-        requests.into_iter().for_each(|request| builder.breakdown(example::VM1, request));
+        requests.into_iter().for_each(|request| builder.breakdown(example::VM1, &request));
         builder.finish(example::facts(), &example::names())
     }
 

@@ -169,13 +169,13 @@ impl SummaryBuilder {
     }
 
     /// Takes a request of a VM.
-    pub fn breakdown(&mut self, vm: VmIndex, breakdown: Breakdown) {
-        self.count_request(vm, &breakdown);
+    pub fn breakdown(&mut self, vm: VmIndex, breakdown: &Breakdown) {
+        self.count_request(vm, breakdown);
         let latency_ns = breakdown.latency_ns();
         if breakdown.attribution == Attribution::Attributed {
             self.latencies.record_attributed(latency_ns, &breakdown.parts);
-            self.latencies.add_io_and_clock(&breakdown);
-            self.latencies.add_waits(vm, &breakdown);
+            self.latencies.add_io_and_clock(breakdown);
+            self.latencies.add_waits(vm, breakdown);
         } else {
             self.latencies.record_unattributable(latency_ns);
         }
@@ -226,14 +226,14 @@ impl SummaryBuilder {
         }
     }
 
-    fn keep_if_slow(&mut self, vm: VmIndex, breakdown: Breakdown) {
+    fn keep_if_slow(&mut self, vm: VmIndex, breakdown: &Breakdown) {
         let rank = |vm: VmIndex, breakdown: &Breakdown| {
             (Reverse(breakdown.latency_ns()), vm, breakdown.request.index)
         };
-        let own_rank = rank(vm, &breakdown);
+        let own_rank = rank(vm, breakdown);
         let position = self.worst.partition_point(|(vm, kept)| rank(*vm, kept) < own_rank);
         if position < WORST_MAX {
-            self.worst.insert(position, (vm, breakdown));
+            self.worst.insert(position, (vm, breakdown.clone()));
             self.worst.truncate(WORST_MAX);
         }
     }

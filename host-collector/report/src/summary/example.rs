@@ -122,7 +122,7 @@ pub fn waited([device_ns, preempted_ns, woken_ns]: [u64; 3]) -> Summary {
     let mut request = request(0, HostNs(2_000_000_000), spans);
     set_io(&mut request, 0, device_ns);
     let mut builder = SummaryBuilder::new(START, vms());
-    builder.breakdown(VM1, request);
+    builder.breakdown(VM1, &request);
     builder.finish(facts(), &names())
 }
 
@@ -191,7 +191,7 @@ pub fn unsound_clock() -> Summary {
     (beyond.io, beyond.io_check) =
         (Err(NoPhase::Contradiction), IoCheck::Beyond { excess_ns: 1_230_000 });
     let request = beyond.request;
-    builder.breakdown(VM1, beyond);
+    builder.breakdown(VM1, &beyond);
     for why in [Unplaced::NoClock, Unplaced::ClockStepped, Unplaced::ClockAmbiguous] {
         builder.unplaced(VM1, &request, why);
     }
@@ -357,7 +357,7 @@ pub(crate) fn builder() -> SummaryBuilder {
                 builder.lock_wait(&wait);
             }
         }
-        builder.breakdown(VM1, breakdown);
+        builder.breakdown(VM1, &breakdown);
     }
     let hog = |length_ns, state| Span { tid: VM2_VCPU1, ..span(state, length_ns) };
     for span in laid_out(
@@ -385,7 +385,7 @@ pub fn with_exits() -> Summary {
         spans.extend([woken(3_000), on(RunMode::Kvm, 700), on(RunMode::Guest, 5_000)]);
         let breakdown = request(index, HostNs(START.0 + index * 1_000_000), spans);
         breakdown.chain.spans().for_each(|span| builder.span(span));
-        builder.breakdown(VM1, breakdown);
+        builder.breakdown(VM1, &breakdown);
     }
     let mut exit = |tid, reason, count: u64, kvm_ns, vmm_ns, off_ns| {
         let time = ExitTime { kvm_ns, vmm_ns, off_ns };
@@ -479,7 +479,7 @@ pub fn sampled() -> Summary {
         at = breakdown.end;
         breakdown.attribution = Attribution::NotRecorded;
         breakdown.chain = Chain::default();
-        builder.breakdown(VM1, breakdown);
+        builder.breakdown(VM1, &breakdown);
     }
     builder.finish(facts, &names())
 }

@@ -24,6 +24,11 @@ impl Absences {
         Absences { left: tids.into_iter().map(|tid| (tid, None)).collect() }
     }
 
+    /// Since when a thread is off its pCPU, if it is known to be.
+    pub(super) fn since(&self, tid: Tid) -> Option<HostNs> {
+        self.left.get(&tid).copied().flatten()
+    }
+
     /// Takes the next event, in order of time; returns who came back by it, and from what.
     pub(super) fn push(&mut self, event: &HostEvent) -> Option<(Tid, Absence)> {
         match &event.kind {

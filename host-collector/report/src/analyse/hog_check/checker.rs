@@ -9,8 +9,9 @@
 
 use super::absences::Absence;
 use super::gaps::{Gap, Gaps};
-use super::stays::Stays;
+use super::timeslices::HogTimeslices;
 use crate::summary::clock::HogCheck;
+use vslice_core::units::HostNs;
 
 /// What one hog says of its vCPU's clock, from the absences of its thread as they come.
 pub(super) struct HogChecker {
@@ -18,15 +19,26 @@ pub(super) struct HogChecker {
     judged_from_ns: u64,
     /// Whether the hog missed each time that the thread of its vCPU was off its pCPU.
     pub(super) check: HogCheck,
-    /// Its stays on its pCPU.
-    pub(super) stays: Stays,
+    /// Its timeslices.
+    pub(super) timeslices: HogTimeslices,
 }
 
 impl HogChecker {
     /// Gaps that are not longer than `threshold_ns` were not told.
     pub(super) fn new(gaps: Gaps, threshold_ns: u64) -> HogChecker {
         let judged_from_ns = judged_from_ns(threshold_ns, gaps.map().bound_ns());
-        HogChecker { gaps, judged_from_ns, check: HogCheck::default(), stays: Stays::default() }
+        HogChecker {
+            gaps,
+            judged_from_ns,
+            check: HogCheck::default(),
+            timeslices: HogTimeslices::default(),
+        }
+    }
+
+    /// Reads on to what the hog told up to `until`, and lets go of what it told before `from`: it was on its
+    /// pCPU then, or has been off it since.
+    pub(super) fn read_on(&mut self, from: HostNs, until: HostNs) {
+        self.gaps.read(from, until);
     }
 
     /// Takes the next absence, in order of time.
@@ -42,7 +54,7 @@ impl HogChecker {
             self.check.violations += u64::from(beyond_ns > 0);
             self.check.worst_ns = self.check.worst_ns.max(beyond_ns);
         }
-        self.stays.push(self.gaps.near(), absence);
+        self.timeslices.push(self.gaps.near(), absence);
     }
 }
 

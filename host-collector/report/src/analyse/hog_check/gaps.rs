@@ -1,10 +1,9 @@
 //! What one hog told, read as far as it is needed.
 
 use std::collections::VecDeque;
-use std::vec::IntoIter;
 use vslice_core::clock::ClockMap;
-use vslice_core::units::{HostNs, VcpuId};
-use vslice_trace::{HogGapItem, RunDir, StoreError, StreamReader, VmName};
+use vslice_core::units::HostNs;
+use vslice_trace::HogGapItem;
 
 /// Gaps around one absence that are kept at most. A hog tells of one for each; one that tells of so many
 /// for a single one is not believed any more.
@@ -50,7 +49,7 @@ impl Gaps {
         }
         while !self.is_over && self.last_start.is_none_or(|start| start <= until) {
             let Some(gap) = self.told.next().and_then(|told| self.place(&told)) else {
-                self.is_over = true;
+                self.end();
                 break;
             };
             self.first_end.get_or_insert(gap.latest_end);
@@ -58,8 +57,16 @@ impl Gaps {
             if gap.latest_end >= from {
                 self.near.push_back(gap);
             }
-            self.is_over = self.near.len() >= NEAR_MAX;
+            if self.near.len() >= NEAR_MAX {
+                self.end();
+            }
         }
+    }
+
+    /// Nothing that comes later counts, nor is it kept for anybody.
+    fn end(&mut self) {
+        self.is_over = true;
+        self.told = Box::new(std::iter::empty());
     }
 
     /// Those that were read and not let go of.
@@ -80,21 +87,4 @@ impl Gaps {
         let latest_end = HostNs(end.at.0.saturating_add(end.bound_ns));
         Some(Gap { told: *told, earliest_start, latest_end })
     }
-}
-
-/// The gaps that a guest's hog on this vCPU told of. A stream that turns out to be unreadable midway
-/// ends there.
-///
-/// # Errors
-/// When there is no such stream, or it is none.
-pub(super) fn told_by(
-    run: &RunDir,
-    vm: &VmName,
-    vcpu: VcpuId,
-) -> Result<impl Iterator<Item = HogGapItem> + use<>, StoreError> {
-    let mut stream = StreamReader::<HogGapItem>::open(&run.hog_gaps_path(vm))?;
-    let blocks = std::iter::from_fn(move || stream.next_block().ok().flatten());
-    let items =
-        blocks.flat_map(|block: Vec<HogGapItem>| -> IntoIter<HogGapItem> { block.into_iter() });
-    Ok(items.filter(move |gap| gap.vcpu == vcpu))
 }

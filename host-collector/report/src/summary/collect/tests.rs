@@ -29,7 +29,7 @@ fn thousand() -> Summary {
             989..998 => vec![running(500_000), blocked(Reason::Bql, 1_500_000)],
             _ => vec![running(1_000_000), preempted(5_000_000, &[(201, 4_500_000)])],
         };
-        builder.breakdown(VM1, request(index, HostNs(START.0 + index * 10_000_000), spans));
+        builder.breakdown(VM1, &request(index, HostNs(START.0 + index * 10_000_000), spans));
     }
     finish(builder)
 }
@@ -118,7 +118,7 @@ fn requests_are_counted_by_what_became_of_them() {
         breakdown.request.result = result;
         breakdown.attribution = attribution;
         breakdown.bound_ns = if index == 3 { 45_000 } else { 20_000 };
-        builder.breakdown(VM1, breakdown);
+        builder.breakdown(VM1, &breakdown);
     }
     for why in [Unplaced::NoClock, Unplaced::ClockStepped, Unplaced::ClockStepped] {
         let mut request = request(8, START, vec![]).request;
@@ -171,12 +171,12 @@ fn errors_of_the_clock_are_summed_by_class_and_its_violations_counted() {
             700 => IoCheck::Beyond { excess_ns: 40 },
             _ => IoCheck::Within,
         };
-        builder.breakdown(VM1, breakdown);
+        builder.breakdown(VM1, &breakdown);
     }
     let mut lost = request(1000, START, vec![running(10)]);
     lost.attribution = Attribution::Lost;
     lost.clock_error.parts.add(Part::OnPcpu, 1_000);
-    builder.breakdown(VM1, lost);
+    builder.breakdown(VM1, &lost);
     let summary = finish(builder);
     let error_ns = |parts: &PartTotals| (parts.get(Part::OnPcpu), parts.get(Part::PreemptWait));
     let errors = &summary.clock_error_ns;
@@ -196,7 +196,7 @@ fn the_worst_are_the_slowest_whether_attributed_or_not() {
         if index == 3 {
             breakdown.attribution = Attribution::Moved;
         }
-        builder.breakdown(VM1, breakdown);
+        builder.breakdown(VM1, &breakdown);
     }
     let summary = finish(builder);
     let worst: Vec<_> = summary.worst.iter().map(|worst| (worst.index, worst.latency_ns)).collect();
@@ -215,7 +215,7 @@ fn a_worst_request_tells_what_happened_to_it() {
     ];
     let mut breakdown = request(42, HostNs(START.0 - 5_000), spans);
     breakdown.chain.cut_count = 3;
-    builder.breakdown(VM1, breakdown);
+    builder.breakdown(VM1, &breakdown);
     let summary = finish(builder);
     let worst = &summary.worst[0];
     assert_eq!((worst.vm.as_str(), worst.vcpu, worst.start_ns), ("vm1", VcpuId(1), -5_000));
@@ -309,7 +309,7 @@ fn the_longest_request_there_could_be_does_no_harm() {
         let mut breakdown = request(index, HostNs(0), vec![running(u64::MAX)]);
         breakdown.bound_ns = u64::MAX;
         builder.span(&breakdown.chain.links()[0].span);
-        builder.breakdown(VmIndex(99), breakdown);
+        builder.breakdown(VmIndex(99), &breakdown);
     }
     let summary = finish(builder);
     assert_eq!(summary.parts.all.get(Part::OnPcpu), u64::MAX, "saturated");
@@ -333,7 +333,7 @@ fn antagonists_beyond_the_list_are_others() {
     let ran: Vec<(u32, u64)> = (300..310).map(|tid| (tid, u64::from(tid))).collect();
     let breakdown = request(0, START, vec![preempted(4_000, &ran)]);
     builder.span(&breakdown.chain.links()[0].span);
-    builder.breakdown(VM1, breakdown);
+    builder.breakdown(VM1, &breakdown);
     let summary = finish(builder);
     let (class, vcpu) = (&summary.classes.all, &summary.vcpus[1]);
     assert_eq!((class.antagonists.len(), vcpu.antagonists.len()), (8, 8));
@@ -368,7 +368,7 @@ fn every_class_has_the_same_rows_and_what_each_of_them_ran() {
             2997..3000 => preempted(9_000_000, &[(400, 8_000_000)]),
             _ => preempted(1_000_000, &[(tid, ran_ns)]),
         };
-        builder.breakdown(VM1, request(index, START, vec![span]));
+        builder.breakdown(VM1, &request(index, START, vec![span]));
     }
     let summary = finish(builder);
     let classes = &summary.classes;
@@ -394,7 +394,7 @@ fn thousands_of_processes_of_one_name_are_one_row() {
         let tid = 10_000 + 2 * index;
         span.antagonists = vec![process(tid, "true", 600_000), process(tid + 1, "bash", 300_000)];
         builder.span(&span);
-        builder.breakdown(VM1, request(index.into(), START, vec![span]));
+        builder.breakdown(VM1, &request(index.into(), START, vec![span]));
     }
     let summary = finish(builder);
     let class = &summary.classes.all;
@@ -416,7 +416,7 @@ fn a_process_with_the_name_of_a_kernel_thread_is_another_row() {
     let task = Task { kind: ThreadKind::Kernel, ..(**task).clone() };
     let kernels = timeline::Antagonist::new(Who::Thread(Arc::new(task)), 300_000);
     span.antagonists = vec![process(500, "ksoftirqd/1", 600_000), kernels];
-    builder.breakdown(VM1, request(0, START, vec![span]));
+    builder.breakdown(VM1, &request(0, START, vec![span]));
     let class = finish(builder).classes.all;
     let ran_ns: Vec<u64> = class.antagonists.iter().map(|row| row.antagonist.ran_ns).collect();
     assert_eq!(ran_ns, [600_000, 300_000]);
@@ -427,7 +427,7 @@ fn a_thread_counts_under_the_name_that_it_had() {
     let mut builder = builder();
     let mut span = preempted(1_000_000, &[]);
     span.antagonists = vec![process(500, "bash", 100_000), process(500, "cc1", 900_000)];
-    builder.breakdown(VM1, request(0, START, vec![span]));
+    builder.breakdown(VM1, &request(0, START, vec![span]));
     let summary = finish(builder);
     let expected = BTreeMap::from([("bash", 100_000), ("cc1", 900_000)]);
     assert_eq!(ran_by_name(&summary.classes.all), expected);
@@ -444,7 +444,7 @@ fn whoever_runs_while_a_quota_is_used_up_is_no_antagonist() {
     let spans = vec![throttled, preempted(1_000_000, &[(201, 800_000)]), running(10_000)];
     let breakdown = request(0, START, spans);
     breakdown.chain.spans().for_each(|span| builder.span(span));
-    builder.breakdown(VM1, breakdown);
+    builder.breakdown(VM1, &breakdown);
     let summary = finish(builder);
     assert_eq!(summary.parts.all.get(Part::Throttled), 5_000_000);
     let class = &summary.classes.all;
@@ -462,7 +462,7 @@ fn a_pcpu_that_idled_is_nobody_and_has_a_figure_of_its_own() {
     let antagonists = vec![antagonist(Tid(7), 300_000), antagonist(Tid::IDLE, 600_000)];
     let span = Span { antagonists, ..span };
     builder.span(&span);
-    builder.breakdown(VM1, request(0, START, vec![span]));
+    builder.breakdown(VM1, &request(0, START, vec![span]));
     let summary = finish(builder);
     let (class, vcpu) = (&summary.classes.all, &summary.vcpus[1]);
     assert_eq!(ran_by_name(class), BTreeMap::from([("kworker/1:1", 300_000)]));
@@ -477,7 +477,7 @@ fn waits_that_a_chain_leaves_out_are_known() {
     let mut builder = builder();
     let turn = || [preempted(4_000_000, &[(201, 4_000_000)]), running(1_000_000)];
     let spans: Vec<Span> = (0..200).flat_map(|_| turn()).collect();
-    builder.breakdown(VM1, request(0, START, spans));
+    builder.breakdown(VM1, &request(0, START, spans));
     let class = finish(builder).classes.all;
     assert_eq!((class.wait_ns, class.unseen_ns), (800_000_000, 0));
     assert_eq!(ran_by_name(&class), BTreeMap::from([("vm2 vCPU1", 800_000_000)]));
@@ -537,7 +537,7 @@ proptest! {
             breakdown.clock_error.can_move = fate == 2;
             total_ns += latency_ns;
             breakdown.chain.spans().for_each(|span| builder.span(span));
-            builder.breakdown(VM1, breakdown);
+            builder.breakdown(VM1, &breakdown);
         }
         let summary = finish(builder);
         prop_assert_eq!(laws::violations(&summary), Vec::<String>::new());

@@ -68,7 +68,7 @@ fn the_answer_of_a_slow_disk_is_about_the_disk() {
         let mut breakdown = example::request(index, at, spans);
         example::set_io(&mut breakdown, 15_000, wait_ns);
         breakdown.chain.spans().for_each(|span| builder.span(span));
-        builder.breakdown(example::VM1, breakdown);
+        builder.breakdown(example::VM1, &breakdown);
     }
     let facts = Facts { lost: Lost::default(), ..example::facts() };
     let page = render(&builder.finish(facts, &example::names()), PLAIN);
@@ -359,7 +359,7 @@ fn a_long_chain_shows_its_longest_spans_and_how_much_is_between() {
     });
     let mut breakdown = request(0, example::START, spans.collect());
     breakdown.chain.cut_count = 24;
-    builder.breakdown(example::VM1, breakdown);
+    builder.breakdown(example::VM1, &breakdown);
     let page = render_full(&builder.finish(example::facts(), &example::names()), PLAIN);
     let (_, chain) = page.split_once("  1. ").unwrap();
     let (chain, _) = chain.split_once("\n\n").unwrap();

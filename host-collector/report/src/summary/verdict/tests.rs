@@ -24,7 +24,7 @@ fn run(slow: &[Span], io: Io, attribution: Attribution) -> Summary {
                 example::set_io(&mut breakdown, submitted_ns, completed_ns);
             }
         }
-        builder.breakdown(example::VM1, breakdown);
+        builder.breakdown(example::VM1, &breakdown);
     }
     builder.finish(example::facts(), &example::names())
 }
@@ -158,7 +158,7 @@ fn what_the_page_cache_served_no_disk_has_a_part_in() {
     for index in 0..10 {
         let mut breakdown = request(index, example::START, slow.to_vec());
         breakdown.io = Err(NoPhase::PageCache);
-        builder.breakdown(example::VM1, breakdown);
+        builder.breakdown(example::VM1, &breakdown);
     }
     let summary = builder.finish(example::facts(), &example::names());
     let told = "vm1 vCPU1 waited for a pCPU for 92 % of the time because vm2 vCPU1 was running on pCPU1; \
@@ -176,7 +176,7 @@ fn a_state_in_unknown_phases_does_not_outdo_a_disk_that_is_known() {
         if index < 3 {
             example::set_io(&mut breakdown, 0, 1_000_000);
         }
-        builder.breakdown(example::VM1, breakdown);
+        builder.breakdown(example::VM1, &breakdown);
     }
     let summary = builder.finish(example::facts(), &example::names());
     let told = "no single cause dominates: 70 % on a pCPU; 30 % in the host's disk (vda); for 70 % the I/O \

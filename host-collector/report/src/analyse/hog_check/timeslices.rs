@@ -1,9 +1,9 @@
-//! A hog's stays on its pCPU, as round trips that bound its clock.
+//! A hog's timeslices, as round trips that bound its clock.
 //!
 //! While the host lets a vCPU's thread run, from when it came on to when it left, its hog looks at the
 //! guest's clock: for the first time after the thread came, for the last time before it left. That is
-//! what a round trip tells, a message that was there between two host times, and some of the many stays
-//! of a run are much shorter on their way than any message: the hog looks within microseconds.
+//! what a round trip tells, a message that was there between two host times, and some of the many
+//! timeslices of a run are much shorter on their way than any message: the hog looks within microseconds.
 //!
 //! ```text
 //! host    left      came                      left      came
@@ -12,7 +12,7 @@
 //!                       first look    last look
 //! ```
 //!
-//! Which look belongs to which stay is told by the gaps: an absence of the thread lies within one. The
+//! Which look belongs to which timeslice is told by the gaps: an absence of the thread lies within one. The
 //! map that round trips make says where the gaps are, well enough to see which.
 
 use super::absences::Absence;
@@ -27,15 +27,15 @@ struct Matched {
     absence: Absence,
 }
 
-/// The stays between absences and gaps that certainly belong together, as exchanges.
+/// The timeslices between absences and gaps that certainly belong together, as exchanges.
 #[derive(Debug, Default)]
-pub(super) struct Stays {
+pub(super) struct HogTimeslices {
     last: Option<Matched>,
     /// Those of them that say something.
     pub(super) exchanges: Outermost,
 }
 
-impl Stays {
+impl HogTimeslices {
     /// Takes the next absence, with the gaps around it.
     pub(super) fn push<'a>(&mut self, near: impl Iterator<Item = &'a Gap>, absence: Absence) {
         let Some(after) = matched(near, absence) else { return };
@@ -86,10 +86,10 @@ mod tests {
         (exchanges, map)
     }
 
-    fn stays(map: &ClockMap, gaps: &[HogGapItem], absences: &[Absence]) -> Vec<Exchange> {
+    fn timeslices(map: &ClockMap, gaps: &[HogGapItem], absences: &[Absence]) -> Vec<Exchange> {
         let mut hog = HogChecker::new(Gaps::new(Vec::from(gaps).into_iter(), map.clone()), 50_000);
         absences.iter().for_each(|absence| hog.push(*absence));
-        hog.stays.exchanges.exchanges().to_vec()
+        hog.timeslices.exchanges.exchanges().to_vec()
     }
 
     fn absence(left_us: u64, came_us: u64) -> Absence {
@@ -106,14 +106,14 @@ mod tests {
     }
 
     #[test]
-    fn stays_bound_a_clock_better_than_slow_round_trips() {
+    fn timeslices_bound_a_clock_better_than_slow_round_trips() {
         let (exchanges, map) = slow_map();
         let absences: Vec<Absence> =
             (1..12).map(|turn| absence(turn * 8_000, turn * 8_000 + 4_000)).collect();
         let gaps: Vec<HogGapItem> = absences.iter().map(|absence| gap(*absence, 5)).collect();
-        let stays = stays(&map, &gaps, &absences);
-        assert_eq!(stays.len(), 10);
-        let better = ClockMap::estimate(&[exchanges, stays].concat()).unwrap();
+        let timeslices = timeslices(&map, &gaps, &absences);
+        assert_eq!(timeslices.len(), 10);
+        let better = ClockMap::estimate(&[exchanges, timeslices].concat()).unwrap();
         assert!(map.bound_ns() >= 99_000, "{}", map.bound_ns());
         assert!(better.bound_ns() < 8_000, "{}", better.bound_ns());
         let mapped = better.to_host(GuestTicks(50_000_000)).unwrap();
@@ -121,12 +121,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_certain_is_no_stay() {
+    fn what_is_not_certain_is_no_timeslice() {
         let (_, map) = slow_map();
         let (one, two, three) =
             (absence(8_000, 12_000), absence(12_050, 16_000), absence(20_000, 24_000));
         let gaps = |list: &[Absence]| list.iter().map(|one| gap(*one, 5)).collect::<Vec<_>>();
-        let count = |gaps: &[HogGapItem], absences: &[Absence]| stays(&map, gaps, absences).len();
+        let count =
+            |gaps: &[HogGapItem], absences: &[Absence]| timeslices(&map, gaps, absences).len();
         assert_eq!(count(&gaps(&[one, three]), &[one, three]), 1);
         // Within the bound both gaps may be that of either absence.
         assert_eq!(count(&gaps(&[one, two, three]), &[one, two, three]), 0);

@@ -17,7 +17,7 @@ const TASKS_MAX: usize = 1024;
 
 /// How often which task was not seen to leave.
 #[derive(Debug)]
-pub(super) struct Hidden {
+pub(super) struct HiddenTasks {
     /// The pCPUs on which every switch is recorded.
     watched: HashSet<PcpuId>,
     /// Who came on by the last switch.
@@ -25,9 +25,9 @@ pub(super) struct Hidden {
     missed: BTreeMap<(PcpuId, Tid), u64>,
 }
 
-impl Hidden {
-    pub(super) fn new(watched: HashSet<PcpuId>) -> Hidden {
-        Hidden { watched, on: HashMap::new(), missed: BTreeMap::new() }
+impl HiddenTasks {
+    pub(super) fn new(watched: HashSet<PcpuId>) -> HiddenTasks {
+        HiddenTasks { watched, on: HashMap::new(), missed: BTreeMap::new() }
     }
 
     /// Takes the events of each pCPU in order of time.
@@ -72,7 +72,7 @@ mod tests {
     use vslice_core::units::HostNs;
 
     fn rows(events: impl IntoIterator<Item = (u32, HostEventKind)>) -> Vec<HiddenTask> {
-        let mut hidden = Hidden::new(HashSet::from([PcpuId(0)]));
+        let mut hidden = HiddenTasks::new(HashSet::from([PcpuId(0)]));
         for ((pcpu, kind), time) in events.into_iter().zip(1..) {
             hidden.learn(&HostEvent { time: HostNs(time), pcpu: PcpuId(pcpu), kind });
         }

@@ -1,33 +1,31 @@
 //! Who served the vCPUs: counted from the events of the window.
 
+use crate::analyse::observer::MeasuredWindow;
 use crate::summary::service::ServiceThread;
 use std::collections::HashMap;
 use vslice_core::host_event::{HostEvent, HostEventKind};
-use vslice_core::units::{HostNs, Tid};
+use vslice_core::units::Tid;
 use vslice_trace::manifest::Manifest;
 
 /// The threads of the VMMs that run no vCPU, and those that do.
 #[derive(Debug)]
-pub(super) struct Service {
+pub(super) struct ServiceThreads {
     rows: Vec<ServiceThread>,
     row_of_tid: HashMap<Tid, usize>,
     /// The place of its VM among the VMs.
     vm_of_vcpu: HashMap<Tid, usize>,
     vm_of_row: Vec<usize>,
-    start: HostNs,
-    end: HostNs,
+    window: MeasuredWindow,
 }
 
-impl Service {
-    pub(super) fn new(manifest: &Manifest) -> Service {
-        let (start, end) = manifest.window.map_or((HostNs(0), None), |w| (w.start_ns, w.end_ns));
-        let mut service = Service {
+impl ServiceThreads {
+    pub(super) fn new(manifest: &Manifest) -> ServiceThreads {
+        let mut service = ServiceThreads {
             rows: Vec::new(),
             row_of_tid: HashMap::new(),
             vm_of_vcpu: HashMap::new(),
             vm_of_row: Vec::new(),
-            start,
-            end: end.unwrap_or(HostNs(u64::MAX)),
+            window: MeasuredWindow::of(manifest),
         };
         for (index, vm) in manifest.vms.iter().enumerate() {
             for thread in &vm.threads {
@@ -51,7 +49,7 @@ impl Service {
     }
 
     pub(super) fn learn(&mut self, event: &HostEvent) {
-        if event.time < self.start || event.time >= self.end {
+        if !self.window.contains(event.time) {
             return;
         }
         match &event.kind {
@@ -83,8 +81,8 @@ impl Service {
 
 #[cfg(test)]
 mod tests {
-    use super::super::drawn::{VM1_VCPU1, host_at, manifest};
     use super::*;
+    use crate::analyse::drawn::{VM1_VCPU1, host_at, manifest};
     use vslice_core::host_event::{PrevState, Switch};
     use vslice_core::units::PcpuId;
 
@@ -93,7 +91,7 @@ mod tests {
         let vm1_loop = manifest().vms[0].threads[0].tid;
         let (vm2_loop, vm2_vcpu) =
             (manifest().vms[1].threads[0].tid, manifest().vms[1].threads[1].tid);
-        let mut service = Service::new(&manifest());
+        let mut service = ServiceThreads::new(&manifest());
         let mut learn =
             |us, kind| service.learn(&HostEvent { time: host_at(us), pcpu: PcpuId(0), kind });
         let waking = |tid, waker| HostEventKind::Waking { tid, target: PcpuId(0), waker };

@@ -1,0 +1,273 @@
+//! The guests of a run while it is read: their clocks, what checks those, and their requests.
+
+use super::clocks::{self, GuestClocks};
+use super::hog_check::HogChecks;
+use super::observer::{MeasuredWindow, Observers};
+use super::requests::{PlacedRequests, RequestsRead};
+use super::{AnalyseError, optional};
+use crate::summary::clock::{ClocksApart, VcpuClock};
+use crate::summary::{VmIndex, Warning};
+use std::cell::RefCell;
+use std::rc::Rc;
+use vslice_core::clock::RoundTrips;
+use vslice_core::host_event::{HostEvent, HostEventKind};
+use vslice_core::join::{Join, Submitter};
+use vslice_core::timeline::{Span, Tasks};
+use vslice_core::units::{Tid, VcpuId};
+use vslice_trace::manifest::{Manifest, VmRecord};
+use vslice_trace::{ClockSample, EventMerge, RunDir, StoreError, StreamReader, Tail, VmName, disk};
+
+/// All guests of a run.
+pub(super) struct Guests<'o> {
+    guests: Vec<Guest<'o>>,
+    observers: Rc<Observers<'o>>,
+}
+
+/// One guest.
+struct Guest<'o> {
+    vm: VmIndex,
+    /// `None` if nobody has exchanged a clock with it.
+    clock: Option<CheckedClocks>,
+    requests: Option<GuestRequests<'o>>,
+    warnings: Vec<Warning>,
+    is_torn: bool,
+}
+
+/// The clocks of a guest, and what is held against them.
+struct CheckedClocks {
+    trips: RoundTrips,
+    clocks: GuestClocks,
+    hogs: Option<HogChecks>,
+}
+
+/// The requests of a guest on their way.
+struct GuestRequests<'o> {
+    join: Join<PlacedRequests<'o>>,
+    /// The host's disk that they read.
+    device: Option<u32>,
+    read: Rc<RefCell<RequestsRead>>,
+}
+
+/// What the clocks of a run's guests come to, and what there is to say of their streams.
+#[derive(Debug, Default)]
+pub(super) struct GuestsEnd {
+    pub(super) clocks: Vec<VcpuClock>,
+    pub(super) clocks_apart: Vec<ClocksApart>,
+    pub(super) warnings: Vec<Warning>,
+    pub(super) is_torn: bool,
+}
+
+impl<'o> Guests<'o> {
+    /// Those of a run, whose requests are placed by the best clocks that there are.
+    ///
+    /// A hog's timeslices may make the clock better by which its guest's requests are placed. They are known
+    /// once all switches are, and requests are laid over the spans between those. So in such a run the events are
+    /// read twice, once for that; in all others no stream is.
+    ///
+    /// # Errors
+    /// When a stream cannot be read.
+    pub(super) fn open(
+        run: &RunDir,
+        manifest: &Manifest,
+        observers: &Rc<Observers<'o>>,
+    ) -> Result<Guests<'o>, AnalyseError> {
+        let records = || manifest.vms.iter().enumerate();
+        let guests = records().map(|(index, vm)| Guest::open(run, manifest, VmIndex(index), vm));
+        let mut guests = guests.collect::<Result<Vec<_>, AnalyseError>>()?;
+        let is_placed_by_timeslices =
+            |(guest, vm): (&Guest<'_>, &VmRecord)| vm.reader_vcpu.is_some() && guest.may_narrow();
+        if guests.iter().zip(&manifest.vms).any(is_placed_by_timeslices) {
+            for event in EventMerge::open(run)? {
+                let event = event?;
+                guests.iter_mut().for_each(|guest| guest.check_by_hogs(&event));
+            }
+            guests.iter_mut().try_for_each(Guest::conclude_hogs)?;
+        }
+        for (guest, vm) in guests.iter_mut().zip(&manifest.vms) {
+            guest.open_requests(run, vm, observers)?;
+        }
+        Ok(Guests { guests, observers: Rc::clone(observers) })
+    }
+
+    /// Takes the next event, in order of time, with the threads as they were before it.
+    pub(super) fn event(&mut self, event: &HostEvent, tasks: &Tasks) {
+        for guest in &mut self.guests {
+            guest.check_by_hogs(event);
+        }
+        self.io(event, tasks);
+    }
+
+    /// Tells the joins how far recording has come, and what their disks did.
+    pub(super) fn io(&mut self, event: &HostEvent, tasks: &Tasks) {
+        for guest in &mut self.guests {
+            let Some(requests) = &mut guest.requests else { continue };
+            match &event.kind {
+                HostEventKind::Block(block) if requests.device == Some(block.device) => {
+                    let is_own = tasks.vm_of(block.tid) == Some(guest.vm);
+                    let submitter = if is_own { Submitter::OwnVm } else { Submitter::Other };
+                    requests.join.push_io(event.time, block, submitter);
+                }
+                HostEventKind::Lost { until, .. } => requests.join.lost(event.time, *until),
+                _ => {}
+            }
+            requests.join.advance(event.time);
+        }
+    }
+
+    /// Takes the next span of any thread.
+    pub(super) fn span(&mut self, span: &Span) {
+        for guest in &mut self.guests {
+            if let Some(requests) = &mut guest.requests {
+                let (vm, observers) = (guest.vm, &self.observers);
+                requests.join.push_span(span, &mut |breakdown| {
+                    observers.tell(|observer| observer.request(vm, &breakdown));
+                });
+            }
+            if let Some(clock) = &mut guest.clock {
+                clock.clocks.tsc_offset_checks.iter_mut().for_each(|(_, check)| check.push(span));
+            }
+        }
+    }
+
+    /// No event and no span will come any more.
+    ///
+    /// # Errors
+    /// When the rest of a stream cannot be read.
+    pub(super) fn finish(self, manifest: &Manifest) -> Result<GuestsEnd, StoreError> {
+        let mut end = GuestsEnd::default();
+        for (guest, vm) in self.guests.into_iter().zip(&manifest.vms) {
+            guest.finish(vm, &self.observers, &mut end)?;
+        }
+        Ok(end)
+    }
+}
+
+impl<'o> Guest<'o> {
+    fn open(
+        run: &RunDir,
+        manifest: &Manifest,
+        index: VmIndex,
+        vm: &VmRecord,
+    ) -> Result<Guest<'o>, AnalyseError> {
+        let notices = vm.guest.iter().flat_map(|guest| &guest.notices);
+        let notice = |notice| Warning::Notice { text: format!("{}: {notice}", vm.name) };
+        let warnings = notices.map(notice).collect();
+        let mut guest = Guest { vm: index, clock: None, requests: None, warnings, is_torn: false };
+        let name = VmName::try_from(vm.name.as_str())?;
+        if let Some((trips, tail)) = optional(round_trips(run, &name).map(Some))? {
+            guest.warn_of_tail(vm, "clock exchanges", tail);
+            let start = MeasuredWindow::of(manifest).start;
+            let mut clocks = clocks::read(vm, &trips, &manifest.host_tsc, start);
+            let notices = std::mem::take(&mut clocks.notices);
+            guest.warnings.extend(notices.into_iter().map(|text| Warning::Notice { text }));
+            let hogs = HogChecks::open(run, &name, vm, &clocks)?;
+            guest.clock = Some(CheckedClocks { trips, clocks, hogs });
+        }
+        Ok(guest)
+    }
+
+    fn may_narrow(&self) -> bool {
+        self.clock.as_ref().is_some_and(|CheckedClocks { trips, clocks, hogs }| {
+            hogs.as_ref().is_some_and(|hogs| hogs.may_narrow(clocks, trips))
+        })
+    }
+
+    fn check_by_hogs(&mut self, event: &HostEvent) {
+        if let Some(hogs) = self.clock.as_mut().and_then(|clock| clock.hogs.as_mut()) {
+            hogs.push(event);
+        }
+    }
+
+    fn conclude_hogs(&mut self) -> Result<(), StoreError> {
+        let Some(CheckedClocks { trips, clocks, hogs }) = &mut self.clock else { return Ok(()) };
+        hogs.take().map_or(Ok(()), |hogs| hogs.conclude(clocks, trips))
+    }
+
+    fn open_requests(
+        &mut self,
+        run: &RunDir,
+        vm: &VmRecord,
+        observers: &Rc<Observers<'o>>,
+    ) -> Result<(), AnalyseError> {
+        let Some(clock) = self.clock.as_ref().filter(|_| vm.reader_vcpu.is_some()) else {
+            return Ok(());
+        };
+        let name = VmName::try_from(vm.name.as_str())?;
+        let clocks = clock.clocks.clocks.clone();
+        let thread = |(vcpu, _)| {
+            let thread = vm.threads.iter().find(|thread| thread.vcpu == Some(vcpu))?;
+            Some((vcpu, thread.tid))
+        };
+        let vcpus: Vec<(VcpuId, Tid)> = clocks.iter().filter_map(thread).collect();
+        let requests = PlacedRequests::open(run, (self.vm, &name), clocks, observers)?;
+        let read = requests.read();
+        let join = Join::of_vcpus(vcpus, requests);
+        let join = match disk::target(vm) {
+            Some(target) => join.with_target(target),
+            None => join,
+        };
+        let whole = vm.disk.as_ref().and_then(|disk| disk.whole_disk.as_ref());
+        let device = whole.map(|whole| whole.device);
+        self.requests = Some(GuestRequests { join, device, read });
+        Ok(())
+    }
+
+    fn finish(
+        mut self,
+        vm: &VmRecord,
+        observers: &Observers<'o>,
+        end: &mut GuestsEnd,
+    ) -> Result<(), StoreError> {
+        self.conclude_hogs()?;
+        if let Some(GuestRequests { join, read, .. }) = self.requests.take() {
+            let index = self.vm;
+            join.finish(&mut |breakdown| {
+                observers.tell(|observer| observer.request(index, &breakdown));
+            });
+            let RequestsRead { submitted_on, tail, error } = read.take();
+            if let Some(error) = error {
+                return Err(error);
+            }
+            if let Some(tail) = tail {
+                self.warn_of_tail(vm, "requests", tail);
+            }
+            for row in self.clock.iter_mut().flat_map(|clock| &mut clock.clocks.rows) {
+                row.requests = submitted_on.get(&row.vcpu).copied().unwrap_or(0);
+            }
+        }
+        if let Some(CheckedClocks { mut clocks, .. }) = self.clock {
+            for (row, check) in clocks.tsc_offset_checks {
+                clocks.rows[row].kvm_check = check.check;
+            }
+            end.clocks.extend(clocks.rows);
+            end.clocks_apart.extend(clocks.apart);
+        }
+        end.warnings.extend(self.warnings);
+        end.is_torn |= self.is_torn;
+        Ok(())
+    }
+
+    fn warn_of_tail(&mut self, vm: &VmRecord, what: &str, tail: Tail) {
+        let Tail::Torn { bytes } = tail else { return };
+        self.is_torn = true;
+        // Without a half block nothing is known to be missing; that the run did not end is said anyway.
+        if bytes > 0 {
+            let text = format!(
+                "{}: the stored {what} were cut off; {bytes} bytes after the last whole block were \
+                 left out",
+                vm.name
+            );
+            self.warnings.push(Warning::Notice { text });
+        }
+    }
+}
+
+/// The clock exchanges with one guest, and how their stream ends.
+fn round_trips(run: &RunDir, vm: &VmName) -> Result<(RoundTrips, Tail), StoreError> {
+    let mut stream = StreamReader::<ClockSample>::open(&run.clock_path(vm))?;
+    let mut trips = RoundTrips::default();
+    while let Some(block) = stream.next_block()? {
+        block.iter().for_each(|sample| trips.push(sample.vcpu, sample.exchange));
+    }
+    Ok((trips, stream.tail().unwrap_or(Tail::Finished)))
+}

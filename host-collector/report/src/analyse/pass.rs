@@ -1,0 +1,168 @@
+//! The one pass over a run's events: each goes through the timelines and the joins, and all that comes of it to the
+//! observers.
+
+use super::guests::{Guests, GuestsEnd};
+use super::observer::{MeasuredWindow, Observers};
+use crate::summary::Warning;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use vslice_core::host_event::{HostEvent, HostEventKind};
+use vslice_core::timeline::{RunMode, Span, Tasks, ThreadState, Timeline, UnknownCause};
+use vslice_core::units::{HostNs, PcpuId, Tid};
+use vslice_trace::manifest::Manifest;
+use vslice_trace::{EventMerge, StoreError, Tail};
+
+/// A pass that is under way.
+pub(super) struct Pass<'o> {
+    observers: Rc<Observers<'o>>,
+    guests: Guests<'o>,
+    window: MeasuredWindow,
+    /// Threads that kept their pCPU through the window, so that no event told of them.
+    kept: HashMap<Tid, PcpuId>,
+    watched: HashSet<PcpuId>,
+    /// That the record of a pCPU was cut off; after that nothing is certain, whatever else is cut off.
+    cut: Option<Warning>,
+}
+
+/// What a pass comes to, beside what the observers were told.
+pub(super) struct PassEnd {
+    pub(super) timeline: Timeline,
+    /// The time of the last event, or the start of the window.
+    pub(super) last: HostNs,
+    /// Events of the window.
+    pub(super) events_count: u64,
+    /// Those of them that contradict the ones before them.
+    pub(super) contradictions_count: u64,
+    /// That the record of a pCPU was cut off.
+    pub(super) cut: Option<Warning>,
+    pub(super) guests: GuestsEnd,
+}
+
+impl<'o> Pass<'o> {
+    pub(super) fn new(
+        manifest: &Manifest,
+        guests: Guests<'o>,
+        observers: &Rc<Observers<'o>>,
+    ) -> Pass<'o> {
+        Pass {
+            observers: Rc::clone(observers),
+            guests,
+            window: MeasuredWindow::of(manifest),
+            kept: kept(manifest),
+            watched: watched_pcpus(manifest),
+            cut: None,
+        }
+    }
+
+    /// Takes all events.
+    ///
+    /// # Errors
+    /// When they, or requests, cannot be read.
+    pub(super) fn run(
+        mut self,
+        mut events: EventMerge,
+        mut timeline: Timeline,
+        manifest: &Manifest,
+    ) -> Result<PassEnd, StoreError> {
+        let start = self.window.start;
+        let mut last = start;
+        // Where nothing at all is left, no event comes by at which it would be seen.
+        let mut ended_count = events.ended_count();
+        self.look_for_a_cut(&events, &mut timeline, start);
+        // What was contradicted before the window concerns no request.
+        let mut contradictions_before = 0;
+        let mut events_count = 0;
+        while let Some(event) = events.next() {
+            let event = event?;
+            last = event.time;
+            self.event(&event, &mut timeline);
+            if last < start {
+                contradictions_before = timeline.contradictions().count();
+            } else {
+                events_count += 1;
+            }
+            if events.ended_count() != ended_count {
+                ended_count = events.ended_count();
+                self.look_for_a_cut(&events, &mut timeline, last);
+            }
+        }
+        timeline.finish(last, &mut |span| self.span(&span));
+        self.lock_waits(&mut timeline);
+        Ok(PassEnd {
+            last,
+            events_count,
+            contradictions_count: timeline.contradictions().count() - contradictions_before,
+            cut: self.cut,
+            guests: self.guests.finish(manifest)?,
+            timeline,
+        })
+    }
+
+    fn event(&mut self, event: &HostEvent, timeline: &mut Timeline) {
+        self.observers.tell(|observer| observer.event(event, timeline.tasks()));
+        self.guests.event(event, timeline.tasks());
+        timeline.push(event, &mut |span| self.span(&span));
+        for exit in timeline.take_exits() {
+            self.observers.tell(|observer| observer.exit(&exit));
+        }
+        self.lock_waits(timeline);
+    }
+
+    fn lock_waits(&self, timeline: &mut Timeline) {
+        for wait in timeline.take_lock_waits() {
+            self.observers.tell(|observer| observer.lock_wait(&wait));
+        }
+    }
+
+    fn span(&mut self, span: &Span) {
+        let kept = self.kept.get(&span.tid).filter(|_| {
+            matches!(span.state, ThreadState::Unknown { cause: UnknownCause::NotYetSeen })
+        });
+        let on_pcpu = kept.map(|pcpu| Span {
+            state: ThreadState::Running { pcpu: *pcpu, mode: RunMode::Unsplit },
+            ..span.clone()
+        });
+        let span = on_pcpu.as_ref().unwrap_or(span);
+        self.observers.tell(|observer| observer.span(span));
+        self.guests.span(span);
+    }
+
+    /// Where the record of a pCPU ends without its end, it is from there on as if the kernel had lost
+    /// everything.
+    fn look_for_a_cut(&mut self, events: &EventMerge, timeline: &mut Timeline, now: HostNs) {
+        if self.cut.is_some() {
+            return;
+        }
+        let Some(pcpu) = cut_pcpu(events, &self.watched) else { return };
+        let text = format!(
+            "the scheduler events of {pcpu} were cut off after {:.3} s; the time after that counts as \
+             lost",
+            now.since_ns(self.window.start) as f64 / 1e9
+        );
+        self.cut = Some(Warning::Notice { text });
+        let kind = HostEventKind::Lost { until: HostNs(u64::MAX), count: 0 };
+        let loss = HostEvent { time: now, pcpu, kind };
+        self.guests.io(&loss, &Tasks::default());
+        timeline.push(&loss, &mut |span| self.span(&span));
+    }
+}
+
+fn kept(manifest: &Manifest) -> HashMap<Tid, PcpuId> {
+    let threads = manifest.vms.iter().flat_map(|vm| &vm.threads);
+    threads.filter_map(|thread| Some((thread.tid, thread.kept?))).collect()
+}
+
+/// The pCPUs on which every switch is recorded.
+pub(super) fn watched_pcpus(manifest: &Manifest) -> HashSet<PcpuId> {
+    let pinned = manifest.vms.iter().flat_map(|vm| &vm.threads).filter_map(|thread| thread.pinned);
+    pinned.chain(manifest.pcpus.iter().copied()).collect()
+}
+
+/// A watched pCPU whose record has come to its end, but not to the one that its writer makes. The
+/// others' records of a run that was killed may go on for a second or so. On pCPUs that are not
+/// watched next to nothing happens, so the end of their record says little.
+fn cut_pcpu(events: &EventMerge, watched: &HashSet<PcpuId>) -> Option<PcpuId> {
+    let tails = events.tails().into_iter();
+    let mut cut = tails.filter(|(pcpu, tail)| *tail != Tail::Finished && watched.contains(pcpu));
+    cut.next().map(|(pcpu, _)| pcpu)
+}

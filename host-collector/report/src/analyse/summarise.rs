@@ -1,0 +1,249 @@
+//! The observer that adds a run up to its summary.
+
+mod environment;
+mod hidden_tasks;
+mod losses;
+mod sampled;
+mod service_threads;
+
+use self::environment::environment;
+use self::hidden_tasks::HiddenTasks;
+use self::losses::Losses;
+use self::sampled::Samples;
+use self::service_threads::ServiceThreads;
+use super::observer::{MeasuredWindow, Observer, Run, RunEnd};
+use super::{facts, pass, threads};
+use crate::summary::io::IoDisk;
+use crate::summary::model::{Accelerator, Cost, Hog, RunStatus};
+use crate::summary::{Facts, Names, Summary, SummaryBuilder, VmIndex, VmThreads, Warning};
+use std::sync::Arc;
+use vslice_core::host_event::{HostEvent, HostEventKind, StackId};
+use vslice_core::join::{Breakdown, Unplaced};
+use vslice_core::samples::SampleItem;
+use vslice_core::timeline::{Exit, LockWait, Span, Tasks};
+use vslice_trace::manifest::{Manifest, Status, VmRecord};
+use vslice_wire::{Dropped, Request};
+
+/// Adds up a run, in memory that does not grow with it.
+#[derive(Debug, Default)]
+pub struct SummaryObserver {
+    totals: Option<Totals>,
+    summary: Option<Summary>,
+}
+
+impl SummaryObserver {
+    /// The summary, once the run has come to its end.
+    #[must_use]
+    pub fn into_summary(self) -> Option<Summary> {
+        self.summary
+    }
+}
+
+/// What a run comes to so far.
+#[derive(Debug)]
+struct Totals {
+    window: MeasuredWindow,
+    builder: SummaryBuilder,
+    service: ServiceThreads,
+    hidden: HiddenTasks,
+    losses: Losses,
+    samples: Samples,
+    kvm_events_count: u64,
+    has_exits: bool,
+}
+
+impl Totals {
+    fn new(run: &Run<'_>) -> Totals {
+        let Run { manifest, window, .. } = *run;
+        Totals {
+            window,
+            builder: SummaryBuilder::new(
+                window.start,
+                manifest.vms.iter().map(vm_threads).collect(),
+            ),
+            service: ServiceThreads::new(manifest),
+            hidden: HiddenTasks::new(pass::watched_pcpus(manifest)),
+            losses: Losses::default(),
+            samples: Samples::new(manifest, window),
+            kvm_events_count: 0,
+            has_exits: false,
+        }
+    }
+
+    fn into_summary(self, run: &Run<'_>, end: &RunEnd<'_>) -> Summary {
+        let manifest = run.manifest;
+        let samples = self.samples.finish(manifest);
+        let mut warnings = warnings_of(manifest);
+        warnings.extend(samples.warnings);
+        warnings.extend_from_slice(end.warnings);
+        warnings.extend(facts::contradicted(end.contradictions_count, end.events_count));
+        warnings.extend(facts::no_exits(manifest, self.has_exits));
+        let names = names(run, end);
+        let start = manifest.window.map_or(end.window_end, |window| window.start_ns);
+        let facts = Facts {
+            plan: manifest.plan_name.clone(),
+            status: status(&manifest.status, end.is_torn),
+            accelerator: Accelerator {
+                name: manifest.accelerators_label(),
+                reason: manifest.accelerator_reason.clone(),
+            },
+            environment: environment(manifest),
+            measured_ns: end.window_end.since_ns(start),
+            clocks: end.clocks.to_vec(),
+            clocks_apart: end.clocks_apart.to_vec(),
+            disks: manifest.vms.iter().filter_map(io_disk).collect(),
+            hidden: self.hidden.into_rows(|tid| Some(names.threads.get(&tid)?.name.clone())),
+            hogs: manifest.vms.iter().flat_map(hogs).collect(),
+            service: self.service.into_rows(),
+            lost: self.losses.lost,
+            evidence: manifest.evidence.clone(),
+            sampled: samples.sampled,
+            scheduled: samples.scheduled,
+            cost: Cost {
+                collector_cpu_ns: manifest.cost.cpu_ns,
+                collector_run_delay_ns: manifest.cost.run_delay_ns,
+                events: manifest.cost.events_count,
+                kvm_events: self.kvm_events_count,
+                bytes: manifest.cost.written_bytes,
+            },
+            warnings,
+        };
+        self.builder.finish(facts, &names)
+    }
+}
+
+impl Observer for SummaryObserver {
+    fn start(&mut self, run: &Run<'_>) {
+        self.totals = Some(Totals::new(run));
+    }
+
+    fn sample(&mut self, vm: VmIndex, sample: &SampleItem) {
+        if let Some(totals) = &mut self.totals {
+            totals.samples.push(vm, sample);
+        }
+    }
+
+    fn event(&mut self, event: &HostEvent, _tasks: &Tasks) {
+        let Some(totals) = &mut self.totals else { return };
+        totals.service.learn(event);
+        totals.hidden.learn(event);
+        totals.losses.learn(event, &totals.window);
+        totals.kvm_events_count += u64::from(matches!(event.kind, HostEventKind::Kvm { .. }));
+    }
+
+    fn span(&mut self, span: &Span) {
+        let Some(totals) = &mut self.totals else { return };
+        if totals.window.touches(span.start, span.end) {
+            totals.builder.span(span);
+        }
+    }
+
+    fn lock_wait(&mut self, wait: &LockWait) {
+        let Some(totals) = &mut self.totals else { return };
+        if totals.window.touches(wait.start, wait.end) {
+            totals.builder.lock_wait(wait);
+        }
+    }
+
+    fn exit(&mut self, exit: &Exit) {
+        let Some(totals) = &mut self.totals else { return };
+        if totals.window.touches(exit.start, exit.end) {
+            totals.builder.exit(exit);
+            totals.has_exits = true;
+        }
+    }
+
+    fn request(&mut self, vm: VmIndex, breakdown: &Breakdown) {
+        if let Some(totals) = &mut self.totals {
+            totals.builder.breakdown(vm, breakdown);
+        }
+    }
+
+    fn unplaced_request(&mut self, vm: VmIndex, request: &Request, why: Unplaced) {
+        if let Some(totals) = &mut self.totals {
+            totals.builder.unplaced(vm, request, why);
+        }
+    }
+
+    fn dropped_requests(&mut self, _vm: VmIndex, dropped: &Dropped) {
+        if let Some(totals) = &mut self.totals {
+            totals.builder.dropped(dropped.count);
+        }
+    }
+
+    fn end(&mut self, run: &Run<'_>, end: &RunEnd<'_>) {
+        self.summary = self.totals.take().map(|totals| totals.into_summary(run, end));
+    }
+}
+
+/// What the manifest alone has to say.
+fn warnings_of(manifest: &Manifest) -> Vec<Warning> {
+    let vms = manifest.vms.iter();
+    let of_recording =
+        facts::uncovered(manifest).into_iter().chain(facts::stacks_refused(manifest));
+    let of_host = facts::stolen(manifest).into_iter().chain(facts::no_window(manifest));
+    of_recording
+        .chain(threads::left_out(&manifest.cost))
+        .chain(vms.filter_map(|vm| facts::throttled(manifest, vm)))
+        .chain(of_host)
+        .collect()
+}
+
+fn names(run: &Run<'_>, end: &RunEnd<'_>) -> Names {
+    let stacks = run.stacks.iter().map(|stack| (StackId(stack.id), stack.frames.clone()));
+    Names {
+        threads: end.tasks.all().map(|(tid, task)| (tid, Arc::clone(task))).collect(),
+        commands: end.commands.clone(),
+        stacks: stacks.collect(),
+        devices: run.manifest.vms.iter().map(|vm| vm.memory_map.clone()).collect(),
+    }
+}
+
+fn vm_threads(vm: &VmRecord) -> VmThreads {
+    let vcpus = vm.threads.iter().filter_map(|thread| Some((thread.vcpu?, thread.tid)));
+    let mut vcpus: Vec<_> = vcpus.collect();
+    vcpus.sort_unstable();
+    let quotas = vcpus.iter().filter_map(|(vcpu, _)| Some((*vcpu, facts::quota_use(vm, *vcpu)?)));
+    let quotas = quotas.collect();
+    VmThreads { name: vm.name.clone(), block_bytes: vm.block_bytes, vcpus, quotas }
+}
+
+fn status(status: &Status, is_torn: bool) -> RunStatus {
+    match status {
+        Status::Complete if is_torn => RunStatus::Partial {
+            reason: String::from(
+                "it came to its end, but its files were cut off: the host died before they were on \
+                 its disk, or somebody cut them",
+            ),
+        },
+        Status::Complete => RunStatus::Complete,
+        Status::Partial { why } => RunStatus::Partial { reason: why.clone() },
+        Status::Recording => RunStatus::Partial {
+            reason: String::from(
+                "its collector ended without closing it: it was killed, or it still runs",
+            ),
+        },
+    }
+}
+
+fn io_disk(vm: &VmRecord) -> Option<IoDisk> {
+    let disk = vm.disk.as_ref()?;
+    let whole = disk.whole_disk.as_ref().filter(|_| disk.missing.is_none());
+    Some(IoDisk {
+        vm: vm.name.clone(),
+        device: whole.map(|whole| whole.name.clone()),
+        reason: disk.missing.clone(),
+        unmapped_reason: disk.extents_missing.clone(),
+    })
+}
+
+/// The hogs by the plan; one that the guest never mentioned has not counted. Of a guest whose word
+/// was not kept, as its collector was killed, nobody knows.
+fn hogs(vm: &VmRecord) -> impl Iterator<Item = Hog> {
+    let pairs = vm.guest.iter().flat_map(|guest| vm.hogs.iter().map(move |vcpu| (guest, *vcpu)));
+    pairs.map(|(guest, vcpu)| {
+        let records = guest.hogs.iter().filter(|hog| hog.vcpu == vcpu);
+        let count = records.map(|hog| hog.count).max().unwrap_or(0);
+        Hog { vm: vm.name.clone(), vcpu, count }
+    })
+}
