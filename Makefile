@@ -6,10 +6,10 @@
 #   make lab     the seed's experiment under true KVM, in an emulated host: some fifty minutes
 #   make lint    what CI demands of the sources
 #   make debian-image  a guest with systemd and qemu-guest-agent, to try `vslice attach` on
+#   make dist    vslice and the agent as packages have them: some minutes of compiling more
 #   make clean   the build and the image; what was downloaded stays in the cache
 
-TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
-AGENT  := target/$(TRIPLE)/guest/vslice-agent
+AGENT  := target/release/vslice-agent
 VSLICE := target/release/vslice
 IMAGE  := target/images/micro
 DEBIAN := target/images/debian
@@ -21,7 +21,7 @@ ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += --jobs=2
 endif
 
-.PHONY: demo test every-test bench lint build image debian-image lab kernel needs clean
+.PHONY: demo test every-test bench lint build dist image debian-image lab kernel needs clean
 
 demo: image
 	$(VSLICE) run demo
@@ -49,7 +49,7 @@ every-test: lint image debian-image
 # BENCH takes options: `make bench BENCH=--quick`, `BENCH=--json`, `BENCH=--help`.
 bench:
 	@.ci/install-needs bench >&2
-	@cargo bench --quiet --locked -p vslice-tests --bench recording_cost -- $(BENCH)
+	@cargo bench --profile dist --quiet --locked -p vslice-tests --bench recording_cost -- $(BENCH)
 
 # What it leaves is in $(LAB): the runs, what compare says, the box's console.
 lab: image
@@ -61,10 +61,17 @@ lint:
 	$(TIMED) "lint: clippy" cargo lint
 	RUSTDOCFLAGS="-D warnings" $(TIMED) "lint: doc" cargo doc --workspace --no-deps --locked --quiet
 
+# The agent is static, and is compiled with what is compiled for vslice: nothing twice. So only the agent
+# itself gets the flag, not what it is made of.
+STATIC := -- -C target-feature=+crt-static
 build:
 	$(TIMED) "build: vslice" cargo build --release --locked -p vslice
-	RUSTFLAGS="-C target-feature=+crt-static" $(TIMED) "build: agent" \
-		cargo build --profile guest --locked --target $(TRIPLE) -p vslice-agent
+	$(TIMED) "build: agent" cargo rustc --release --locked -p vslice-agent --bin vslice-agent $(STATIC)
+
+dist:
+	cargo build --profile dist --locked -p vslice
+	cargo rustc --profile guest --locked -p vslice-agent --bin vslice-agent $(STATIC)
+	@echo "target/dist/vslice and target/guest/vslice-agent"
 
 image: build kernel
 	$(TIMED) "micro image" images/build-micro $(AGENT) $(IMAGE)
