@@ -132,27 +132,34 @@ proptest! {
     ) {
         let threads: Numbers = &vcpus | &more;
         let new: Numbers = &new - &threads;
+        let (leave, others) = (stacked_leave(&vcpus), others_leave(&vcpus));
+        let first_switches = threads_switch(&vcpus, &threads);
+        let later_switches = new_threads_switch(&new, &threads);
+        // By the pCPU that records.
+        let first_wakings: Vec<_> = (0..4).map(|here| wakings(&threads, &watched, here)).collect();
+        let later_wakings: Vec<_> =
+            (0..4).map(|here| new_wakings(&new, &threads, &watched, here)).collect();
         for prev in 0..13 {
             for next in (0..13).filter(|next| *next != prev) {
                 let fields = switch(prev, next);
-                let with_stack = count(&stacked_leave(&vcpus), &fields);
+                let with_stack = count(&leave, &fields);
                 prop_assert_eq!(with_stack, usize::from(vcpus.contains(&prev)));
-                prop_assert_eq!(with_stack + count(&others_leave(&vcpus), &fields), 1);
+                prop_assert_eq!(with_stack + count(&others, &fields), 1);
                 let either = |set: &Numbers| set.contains(&prev) || set.contains(&next);
-                let first = with_stack + count(&threads_switch(&vcpus, &threads), &fields);
+                let first = with_stack + count(&first_switches, &fields);
                 prop_assert_eq!(first, usize::from(either(&threads)));
-                let later = count(&new_threads_switch(&new, &threads), &fields);
+                let later = count(&later_switches, &fields);
                 prop_assert_eq!(first + later, usize::from(either(&threads) || either(&new)));
             }
             for (target, here, waker) in places() {
                 let fields = waking(waker, prev, target);
-                let first = count(&wakings(&threads, &watched, here), &fields);
+                let first = count(&first_wakings[here as usize], &fields);
                 // Whether a VM's thread runs there; of another pCPU it is not known.
                 let may_be_taken = target != here || threads.contains(&waker);
                 let wanted =
                     threads.contains(&prev) || (watched.contains(&target) && may_be_taken);
                 prop_assert_eq!(first, usize::from(wanted));
-                let later = count(&new_wakings(&new, &threads, &watched, here), &fields);
+                let later = count(&later_wakings[here as usize], &fields);
                 prop_assert_eq!(first + later, usize::from(wanted || new.contains(&prev)));
             }
         }
