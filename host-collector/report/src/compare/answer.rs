@@ -1,9 +1,8 @@
-//! The answer of a comparison in a sentence: what changed from A to B, for which reason, and who did it.
-//! Pure.
+//! The answer of a comparison in a sentence: what changed from A to B, why, and who caused it. Pure.
 //!
-//! Where both sides have requests it is about their 99th percentile, and the reason is what a request above
-//! it waited for more, or less. Where they have none, as after a plain `vslice attach`, it is about the vCPU
-//! that was kept from its pCPU, or on a lock, most differently.
+//! If both sides have requests, the answer is about their 99th percentile, and the reason is what requests
+//! above it waited for more or less. If they have none, as after a plain `vslice attach`, it is about the
+//! vCPU whose waits for a pCPU or a lock changed most.
 
 use super::because::{Direction, EXPLAINED_SHARE_MIN, because};
 use super::metrics::Metric;
@@ -24,7 +23,7 @@ const MULTIPLE_MIN: f64 = 2.0;
 /// What changed from A to B.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Answer {
-    /// As a sentence that can be quoted, with its numbers.
+    /// A sentence that can be quoted, with its numbers.
     pub sentence: String,
 }
 
@@ -54,9 +53,9 @@ impl Answer {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Change {
     Same,
-    /// Beyond chance.
+    /// A change that is beyond chance.
     Certain(Direction),
-    /// As these runs have it, which are too few to set it against chance.
+    /// A change in these runs, which are too few to rule out chance.
     Seen(Direction),
     Undecided {
         repeats: Option<u64>,

@@ -1,8 +1,8 @@
 //! Why the 99th percentile changed: what slow requests waited for more or less, by kind as a report ranks
 //! it, and who ran meanwhile. Pure.
 //!
-//! A reason is said only if it explains the change: the requests' mean has to move the same way, and what
-//! is named has to make at least half of what moved, of the causes and of the percentile.
+//! A reason is given only if it explains the change: the requests' mean must move the same way, and what is
+//! named must make up at least half of the change, of the causes and of the percentile.
 
 use super::metrics::{Metric, Unit};
 use super::{Run, Side};
@@ -14,7 +14,7 @@ use vslice_core::join::{Part, Phase};
 use vslice_spec::quantity::whole_percent;
 use vslice_trace::evidence::EvidenceLevel;
 
-/// A cause, or somebody who ran, explains a change if it makes at least this share of it.
+/// A cause or an antagonist explains a change if it makes up at least this share of it.
 pub(super) const EXPLAINED_SHARE_MIN: f64 = 0.5;
 
 /// Which way something changed from A to B.
@@ -25,7 +25,7 @@ pub(super) enum Direction {
 }
 
 impl Direction {
-    /// What makes a change of this way positive.
+    /// The factor that makes a change in this direction positive.
     pub(super) fn sign(self) -> f64 {
         match self {
             Direction::More => 1.0,
@@ -48,13 +48,13 @@ pub struct SlowRequests {
 pub enum WaitedFor {
     /// The device.
     Device,
-    /// What the vCPU did while the request needed it.
+    /// The vCPU's state while the request needed the vCPU.
     State(Part),
-    /// What the vCPU did while it is not known how far the I/O was: it may have been the device.
+    /// The vCPU's state while the I/O phase is unknown: the request may have waited for the device.
     Unknown(Part),
 }
 
-/// The requests of a class, in nanoseconds a request of those that were given to causes.
+/// The requests of a class: mean nanoseconds per request, over those that were attributed to causes.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ClassMeans {
     /// What they waited for.
@@ -63,14 +63,14 @@ pub struct ClassMeans {
     pub wait: f64,
     /// Who ran meanwhile, by name; those that the summary lists.
     pub ran: BTreeMap<String, f64>,
-    /// The most that anybody can have run beyond what is listed.
+    /// The longest that anyone can have run beyond what is listed.
     pub unlisted_max: f64,
-    /// The share of the class that could not be given to causes.
+    /// The share of the class that could not be attributed to causes, in [0, 1].
     pub lost_share: f64,
 }
 
 impl SlowRequests {
-    /// Of a run; `None` where it is not recorded what requests waited for, or there are none.
+    /// From the summary of a run; `None` if it has no requests, or what they waited for was not recorded.
     #[must_use]
     pub fn of(summary: &Summary) -> Option<SlowRequests> {
         if summary.evidence.level != EvidenceLevel::Recorded {
@@ -313,7 +313,7 @@ fn figures([a, b]: [f64; 2]) -> String {
     format!("{} against {}", show(b), show(a))
 }
 
-/// Which cause makes the change of the percentile, by so much, and who; or why that is not said.
+/// The cause of the percentile's change by `moved_ns` nanoseconds, and who ran; or why no cause is given.
 pub(super) fn because(direction: Direction, moved_ns: f64, a: &Side, b: &Side) -> String {
     let Some(both) = BothSides::of(a, b) else {
         return "; the reason is unknown: not every run recorded what its requests waited for"

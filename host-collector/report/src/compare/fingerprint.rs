@@ -1,4 +1,4 @@
-//! Under which conditions a run was made, and in which of them runs differ. Pure.
+//! The conditions under which runs were made, and in which of them they differ. Pure.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use vslice_trace::host::DiskFacts;
 use vslice_trace::manifest::Manifest;
 
-/// Differences that are told of one pair of sides at most; a count says how many more there are.
+/// How many differences of a pair of sides are listed at most; a count says how many more there are.
 pub const DIFFERENCES_MAX: usize = 8;
 
 /// The value of an object that a run has, so that one which is missing is told once, not key by key.
@@ -56,9 +56,9 @@ const LABELS: [(&str, &str); 8] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ConditionKind {
-    /// It is what the seed's claim is about: by which thread the disk is served.
+    /// It is what the original experiment's claim is about: the thread that serves the disk.
     Dataplane,
-    /// It is of the guest's disk, which may be what is compared, but is no part of the claim.
+    /// It concerns the guest's disk, which may be what is compared, but is not part of the claim.
     Disk,
     /// They cannot be compared.
     Other,
@@ -213,8 +213,7 @@ fn flatten(key: &str, value: &Value, leaves: &mut BTreeMap<String, String>) {
     }
 }
 
-/// What makes two sides, given by the conditions of their runs, not comparable, as sentences without
-/// their end.
+/// What makes two sides incomparable, given the conditions of their runs, as sentences without full stops.
 #[must_use]
 pub fn differences(a: &[Vec<Condition>], b: &[Vec<Condition>]) -> Vec<String> {
     let mut found = Vec::new();
@@ -284,8 +283,8 @@ fn limited(names: &[&str], tell: impl Fn(&str) -> String) -> Vec<String> {
     told.chain(more).collect()
 }
 
-/// Whether the disks of the run's readers are served by an iothread, if the plan tells: what the seed's
-/// claim is about.
+/// Whether an iothread serves the disks of the run's readers, which is what the original experiment's claim
+/// is about; `None` if the plan does not tell.
 #[must_use]
 pub fn has_iothread(manifest: &Manifest) -> Option<bool> {
     let reader = manifest.vms.iter().find(|vm| vm.reader_vcpu.is_some())?;

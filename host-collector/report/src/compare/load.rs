@@ -1,4 +1,4 @@
-//! Reads the run directories of a side: the only place of the comparison that touches files.
+//! Reads the run directories of a side: the only part of the comparison that touches files.
 
 use super::because::SlowRequests;
 use super::fingerprint::{conditions, has_iothread};
@@ -30,7 +30,7 @@ pub enum CompareError {
     /// There is no run in it.
     #[error("{} is not a run directory and contains none: neither it nor a directory in it has a run.json", .0.display())]
     NoRun(PathBuf),
-    /// None of its runs counts.
+    /// None of its runs can be compared.
     #[error("no run of {} can be compared: {reason}", path.display())]
     NoneCounts {
         /// Which.
@@ -40,12 +40,12 @@ pub enum CompareError {
     },
 }
 
-/// Reads one side: a run directory, or a directory of them. Runs that did not come to their end or cannot be
-/// read are left out, so are those whose disk the iothreads that it has did not serve, and directories that
-/// have no `run.json`.
+/// Reads one side: a run directory, or a directory of run directories. Runs that are partial or cannot be
+/// read are left out, and so are runs whose iothreads did not serve the disk, and directories without a
+/// `run.json`.
 ///
 /// # Errors
-/// [`CompareError`]; a side without a run that counts is one.
+/// See [`CompareError`]; a side without a run that can be compared is an error.
 pub fn load(path: &Path) -> Result<Side, CompareError> {
     let mut side = Side { path: path.display().to_string(), runs: vec![], left_out: vec![] };
     for path in run_paths(path)? {

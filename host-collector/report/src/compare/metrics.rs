@@ -12,29 +12,28 @@ use vslice_spec::quantity::{duration, percent};
 use vslice_trace::evidence::EvidenceLevel;
 use vslice_trace::manifest::Manifest;
 
-/// Requests without a place on the host's clock, as a share of a run's, above which the others do not
-/// stand for the run.
+/// If more than this share of a run's requests could not be placed on the host's clock, the others do not
+/// represent the run.
 pub const UNPLACED_SHARE_MAX: f64 = 0.1;
 
-/// Of one run, one number.
+/// A number that each run has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Metric {
     /// The coefficient of variation of the timeslices of the reader's vCPU.
     TimesliceCv,
-    /// How long the reader's vCPU slept on QEMU's big lock, in a second of its observed time.
+    /// How long the reader's vCPU slept on QEMU's big lock, per second of its observed time.
     BqlWaitPerSecond,
-    /// The same for each recorded request.
+    /// The same per recorded request.
     BqlWaitPerRequest,
     /// The median latency.
     LatencyP50,
     /// The 99th percentile of the latency.
     LatencyP99,
-    /// The 99.9th.
+    /// The 99.9th percentile of the latency.
     LatencyP999,
-    /// Requests made in a second.
+    /// Requests per second.
     Iops,
-    /// I/O inactivity (the data there, and the vCPU off its pCPU though nobody had to tell it first: see
-    /// [`Part::is_inactivity`]) of a request whose phases are known.
+    /// I/O inactivity (see [`Part::is_inactivity`]) per request whose phases are known.
     InactivityPerRequest,
     /// The share of a part in the attributed requests' latency.
     Share(Part),
@@ -49,10 +48,10 @@ pub enum Unit {
     /// Nanoseconds.
     #[serde(rename = "ns")]
     Nanoseconds,
-    /// Nanoseconds in a second, in [0, 1e9].
+    /// Nanoseconds per second, in [0, 1e9].
     #[serde(rename = "ns/s")]
     NanosecondsPerSecond,
-    /// Times in a second.
+    /// Times per second.
     #[serde(rename = "1/s")]
     PerSecond,
     /// A share of a whole, in [0, 1].
@@ -70,7 +69,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// The readers of a run: those that its plan has, else the vCPU that made the slowest request.
+    /// The readers of a run: those of its plan, or else the vCPU that made the slowest request.
     #[must_use]
     pub fn all(manifest: &Manifest, summary: &Summary) -> Vec<Reader> {
         let planned = manifest
@@ -84,7 +83,7 @@ impl Reader {
         readers
     }
 
-    /// The timeslices of that vCPU, where its every switch was recorded.
+    /// The timeslices of that vCPU; `None` if not every switch was recorded.
     #[must_use]
     pub fn timeslices<'a>(&self, summary: &'a Summary) -> Option<&'a Timeslices> {
         let is_recorded = summary.evidence.level == EvidenceLevel::Recorded;
@@ -129,7 +128,7 @@ impl Metric {
         }
     }
 
-    /// As it is called on a page.
+    /// Its name on a page.
     #[must_use]
     pub fn label(self) -> String {
         match self {
@@ -148,7 +147,7 @@ impl Metric {
         }
     }
 
-    /// What its numbers count.
+    /// The unit of its numbers.
     #[must_use]
     pub fn unit(self) -> Unit {
         match self {
@@ -164,7 +163,7 @@ impl Metric {
         }
     }
 
-    /// How two of its means are set against each other.
+    /// How two of its means are compared.
     #[must_use]
     pub fn scale(self) -> Scale {
         match self {
@@ -173,7 +172,7 @@ impl Metric {
         }
     }
 
-    /// Its number of one run; `None` where the run does not tell.
+    /// Its value in one run; `None` if the run does not have it.
     #[must_use]
     pub fn of(self, summary: &Summary, reader: Option<&Reader>) -> Option<f64> {
         let is_recorded = summary.evidence.level == EvidenceLevel::Recorded;

@@ -1,7 +1,7 @@
-//! Runs of two conditions set against each other: `vslice compare`.
+//! Comparison of the runs of two conditions: `vslice compare`.
 //!
-//! Each side is one run directory, or a directory of them: the repeats of one condition. The answer comes
-//! first ([`answer`]): what changed, for which reason, and who did it. Everything here is pure but for
+//! Each side is one run directory, or a directory of run directories: the repeats of one condition. The
+//! answer comes first ([`answer`]): what changed, why, and who caused it. Everything here is pure except
 //! [`load()`], which reads the run directories.
 
 pub mod answer;
@@ -37,7 +37,7 @@ pub struct Side {
     pub path: String,
     /// Its runs, in order of their names.
     pub runs: Vec<Run>,
-    /// Its directories that do not count.
+    /// Its run directories that are not compared.
     pub left_out: Vec<LeftOut>,
 }
 
@@ -46,13 +46,13 @@ pub struct Side {
 pub struct Run {
     /// Its directory.
     pub path: String,
-    /// The vCPUs that read; the first one is what is looked at.
+    /// The vCPUs that read; only the first one is compared.
     pub readers: Vec<Reader>,
-    /// A number for each metric that it tells.
+    /// A value for each metric that it has.
     pub values: Vec<(Metric, f64)>,
-    /// What its slow requests waited for; `None` if it tells of none.
+    /// What its slow requests waited for; `None` if that is unknown.
     pub slow: Option<SlowRequests>,
-    /// Its vCPUs, where their every switch was recorded.
+    /// Its vCPUs, if every switch was recorded.
     pub vcpus: Vec<VcpuFigures>,
     /// Where the timeslices of the reader's vCPU lie; `None` if they are not known.
     pub timeslices: Option<Spread>,
@@ -64,12 +64,12 @@ pub struct Run {
     pub lost_count: u64,
 }
 
-/// A run that does not count.
+/// A run that is not compared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LeftOut {
     /// Its directory.
     pub path: String,
-    /// Why not, as a sentence without its end.
+    /// Why not, as a sentence without its full stop.
     pub reason: String,
 }
 
@@ -78,24 +78,24 @@ pub struct LeftOut {
 pub struct Comparison {
     /// [`SCHEMA`].
     pub schema: &'static str,
-    /// What changed from A to B, for which reason, and who did it.
+    /// What changed from A to B, why, and who caused it.
     pub answer: Answer,
-    /// What became of the seed's claim; `None` where it is not about A and B: unless each run of A is known
-    /// to serve the reader's disk from the main loop, and each of B from an iothread.
+    /// The verdict on the original experiment's claim; `None` unless each run of A is known to serve the
+    /// reader's disk from the main loop, and each run of B from an iothread.
     pub claim: Option<Claim>,
-    /// Whether A and B are known to differ in nothing but what may be compared: the disk's iothreads.
+    /// Whether A and B are known to differ only in the disk's iothreads.
     pub is_comparable: bool,
     /// One side.
     pub a: SideRecord,
     /// The other.
     pub b: SideRecord,
-    /// Every metric that a run tells; shares only of parts that some run has.
+    /// Every metric that some run has; shares only of parts that occur in some run.
     pub metrics: Vec<MetricRecord>,
     /// The vCPUs that both sides have.
     pub vcpus: Vec<VcpuRecord>,
     /// How the intervals were made.
     pub bootstrap: Bootstrap,
-    /// Why A and B should not be compared, or not so; sentences without their end.
+    /// Why A and B should not be compared, or what to know about them; sentences without full stops.
     pub warnings: Vec<String>,
 }
 
@@ -104,11 +104,11 @@ pub struct Comparison {
 pub struct SideRecord {
     /// Where it is.
     pub path: String,
-    /// Directories of the runs that count.
+    /// Directories of the runs that are compared.
     pub runs: Vec<String>,
-    /// Where the timeslices of the reader's vCPU lie, in each of them that tells.
+    /// Where the timeslices of the reader's vCPU lie, for each run that has them.
     pub timeslices: Vec<Spread>,
-    /// Those that do not count.
+    /// The runs that are not compared.
     pub left_out: Vec<LeftOut>,
 }
 
@@ -135,9 +135,9 @@ pub struct Compared {
     pub a: Sample,
     /// Of B.
     pub b: Sample,
-    /// B against A; infinite (`null` in JSON) if A has none of it, `None` if a side does not tell.
+    /// B compared with A; infinite (`null` in JSON) if the mean of A is 0, `None` if a side has no values.
     pub effect: Option<f64>,
-    /// Its 95 % interval; `None` of one run on a side.
+    /// Its 95 % interval; `None` if a side has a single run.
     pub interval: Option<Interval>,
     /// The rank test.
     pub rank_test: Option<RankTest>,
@@ -164,9 +164,9 @@ impl Compared {
 /// One metric of one side.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Sample {
-    /// The mean over the runs; `None` if none tells.
+    /// The mean over the runs; `None` if no run has the metric.
     pub mean: Option<f64>,
-    /// Of each run that tells, in their order.
+    /// The value of each run that has the metric, in the order of the runs.
     pub values: Vec<f64>,
 }
 
@@ -180,7 +180,7 @@ pub struct Bootstrap {
 }
 
 impl Comparison {
-    /// Of what was read.
+    /// Compares two sides.
     #[must_use]
     pub fn new(a: Side, b: Side) -> Comparison {
         let difference = |metric: Metric| {
@@ -222,7 +222,7 @@ impl Comparison {
         }
     }
 
-    /// Whether a side is a single run, which has no spread: then no difference is decided.
+    /// Whether a side is a single run; then no difference can be decided.
     #[must_use]
     pub fn has_single_run(&self) -> bool {
         self.a.runs.len() == 1 || self.b.runs.len() == 1
@@ -238,7 +238,7 @@ impl From<Side> for SideRecord {
 }
 
 impl Side {
-    /// The metric of each run that tells.
+    /// The metric's values in the runs that have it.
     #[must_use]
     pub fn values(&self, metric: Metric) -> Vec<f64> {
         let value =

@@ -1,4 +1,4 @@
-//! How evenly timeslices were dealt out in each run, as numbers and as a picture.
+//! The spread of timeslices in each run, as numbers and as a picture.
 
 use crate::summary::model::Timeslices;
 use crate::summary::text::page::{Page, Tone};
@@ -23,7 +23,7 @@ const PLACES_COUNT: usize = 60;
 const RUNS_MAX: usize = 10;
 
 impl Spread {
-    /// Of one vCPU; `None` without a timeslice.
+    /// From the timeslices of one vCPU; `None` if there are none.
     #[must_use]
     pub fn of(timeslices: &Timeslices) -> Option<Spread> {
         let Timeslices { p10_ns, p50_ns, p90_ns, .. } = *timeslices;
@@ -71,7 +71,7 @@ impl LogScale {
     }
 }
 
-/// A line for each run; nothing where a side has none.
+/// Draws a line for each run, unless a side has none.
 pub(super) fn draw(page: &mut Page, a: &[Spread], b: &[Spread]) {
     let Some(scale) = LogScale::over(a.iter().chain(b)) else { return };
     if a.is_empty() || b.is_empty() {

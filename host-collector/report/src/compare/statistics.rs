@@ -1,7 +1,7 @@
-//! What the repeats of two conditions say about their difference. Pure: numbers in, numbers out.
+//! Statistics on the difference between the repeats of two conditions. Pure: numbers in, numbers out.
 //!
-//! The unit of observation is the run. Requests of one run share its guest, its caches and its place on
-//! the host, so thousands of them are no thousands of observations.
+//! The unit of observation is the run. Requests of one run share its guest, its caches and its place on the
+//! host, so thousands of requests are not thousands of independent observations.
 
 use serde::Serialize;
 use std::f64::consts::{FRAC_2_PI, SQRT_2};
@@ -13,10 +13,11 @@ pub const RESAMPLES_COUNT: usize = 10_000;
 /// The seed of the bootstrap: equal runs give an equal interval.
 pub const SEED: u64 = 0x7673_6c69_6365;
 
-/// Runs of both sides together up to which the rank test counts every arrangement.
+/// The rank test counts every arrangement up to this many runs of both sides together.
 pub const EXACT_RUNS_MAX: usize = 60;
 
-/// How often an interval may miss the truth, and a test call chance a difference.
+/// The error rate of intervals and tests: how often an interval may miss the truth, and a test may call
+/// chance a difference.
 pub const SIGNIFICANCE: f64 = 0.05;
 
 /// The two-sided 5 % point of the normal distribution.
@@ -25,18 +26,18 @@ const Z_SIGNIFICANCE: f64 = 1.959_964;
 /// The point of the normal distribution that gives 80 % power.
 const Z_POWER: f64 = 0.841_621;
 
-/// How two means are set against each other.
+/// How two means are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scale {
-    /// The mean of B over that of A, less 1.
+    /// The mean of B divided by that of A, minus 1.
     Relative,
-    /// The mean of B less that of A.
+    /// The mean of B minus that of A.
     Difference,
 }
 
 impl Scale {
-    /// B against A. Infinite if A has none of what B has.
+    /// B compared with A; infinite if the mean of A is 0 and that of B is not.
     #[must_use]
     pub fn effect(self, mean_a: f64, mean_b: f64) -> f64 {
         match self {
@@ -47,12 +48,12 @@ impl Scale {
     }
 }
 
-/// Where the effect lies, as the scatter of the repeats has it.
+/// The range in which the effect lies, given the scatter of the repeats.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Interval {
-    /// The lower end, of the effect's scale.
+    /// The lower end, on the effect's scale.
     pub low: f64,
-    /// The upper end; infinite (`null` in JSON) if A may have none of it.
+    /// The upper end; infinite (`null` in JSON) if the mean of A may be 0.
     pub high: f64,
 }
 
@@ -62,7 +63,7 @@ pub struct RankTest {
     /// How often chance alone would put the runs of one side so far before or behind the other's, in
     /// (0, 1].
     pub p: f64,
-    /// How that was counted.
+    /// How p was found.
     pub method: RankMethod,
 }
 
@@ -76,13 +77,13 @@ pub enum RankMethod {
     Normal,
 }
 
-/// The arithmetic mean; `None` of nothing.
+/// The arithmetic mean; `None` without values.
 #[must_use]
 pub fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-/// The sample variance; `None` of fewer than two values.
+/// The sample variance; `None` for fewer than two values.
 #[must_use]
 pub fn variance(values: &[f64]) -> Option<f64> {
     let mean = mean(values).filter(|_| values.len() > 1)?;
@@ -113,8 +114,8 @@ pub fn interval(scale: Scale, a: &[f64], b: &[f64], resamples_count: usize) -> O
     Some(cut_off(effects, tail(a.len().min(b.len()), a.len() + b.len() - 2)))
 }
 
-/// The 95 % interval of one mean, in the same way. `None` of fewer than two runs. Of four runs it misses
-/// the mean in 12 % of cases, not in 5: no resample lies beyond the runs.
+/// The 95 % interval of one mean, found in the same way; `None` for fewer than two runs. With four runs it
+/// misses the mean in 12 % of cases, not in 5 %, because no resample lies beyond the runs.
 #[must_use]
 pub fn mean_interval(values: &[f64], resamples_count: usize) -> Option<Interval> {
     if values.len() < 2 || resamples_count == 0 {
@@ -267,8 +268,8 @@ fn normal_p(apart: f64, ties: f64, count_a: f64, count_b: f64) -> f64 {
     (2.0 * normal_above((apart - 0.5).max(0.0) / variance.sqrt())).min(1.0)
 }
 
-/// The least p that the rank test could give to so many runs, none of them tied: that of sides which do
-/// not overlap.
+/// The smallest p that the rank test can give for so many runs without ties: that of sides which do not
+/// overlap.
 #[must_use]
 pub fn least_p(count_a: usize, count_b: usize) -> f64 {
     let pairs = (1..=count_a).map(|at| at as f64 / (count_b + at) as f64);

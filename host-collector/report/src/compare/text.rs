@@ -14,7 +14,7 @@ const PATH_CHARS_MAX: usize = 60;
 /// Characters of the name of a VM or a thread.
 const NAME_CHARS_MAX: usize = 40;
 
-/// The comparison as text; what of its names a terminal could obey is made harmless.
+/// The comparison as text. Control characters in names are replaced, so that a terminal cannot be controlled.
 #[must_use]
 pub fn render(comparison: &Comparison, style: Style) -> String {
     let mut page = Page::new(style);

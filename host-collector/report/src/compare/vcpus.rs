@@ -1,5 +1,5 @@
-//! What is compared of each vCPU: of runs with requests, and of those without any, as a plain
-//! `vslice attach` makes them. Pure.
+//! What is compared of each vCPU, in runs with requests and in runs without any, as a plain `vslice attach`
+//! makes them. Pure.
 
 use super::metrics::Unit;
 use super::statistics::Scale;
@@ -12,14 +12,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use vslice_core::units::VcpuId;
 use vslice_trace::evidence::EvidenceLevel;
 
-/// A reason, or somebody who ran, is told of a vCPU where it is at least this on a side: 0.1 % of the
-/// vCPU's time, as [`super::verdict::CONTENTION_SHARE`].
+/// A reason or an antagonist of a vCPU is listed if it reaches this on a side, in nanoseconds per second: 0.1
+/// % of the vCPU's time, as [`super::verdict::CONTENTION_SHARE`].
 pub const REPORTED_NS_PER_S_MIN: f64 = 1e6;
 
-/// Those who ran while a vCPU waited that are told of it.
+/// How many antagonists of a vCPU are listed at most.
 pub const ANTAGONISTS_TOLD_MAX: usize = 4;
 
-/// One vCPU of one run. All figures are nanoseconds in a second of the vCPU's observed time.
+/// One vCPU of one run. All figures are nanoseconds per second of the vCPU's observed time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VcpuFigures {
     /// Its VM.
@@ -28,16 +28,16 @@ pub struct VcpuFigures {
     pub vcpu: VcpuId,
     /// How long it waited for a pCPU.
     pub run_delay: f64,
-    /// Why it was off its pCPU, and how long; every reason.
+    /// How long it was off its pCPU, by reason; every reason is there.
     pub off: Vec<(OffReason, f64)>,
     /// Who ran while it waited, by name; those that the summary lists.
     pub ran: Vec<(String, f64)>,
-    /// The most that anybody can have run beyond what is listed.
+    /// The longest that anyone can have run beyond what is listed.
     pub unlisted_max: f64,
 }
 
 impl VcpuFigures {
-    /// Of every vCPU of a run; none where switches were not recorded, or nothing was observed.
+    /// The figures of every vCPU of a run; empty if switches were not recorded or nothing was observed.
     #[must_use]
     pub fn all(summary: &Summary) -> Vec<VcpuFigures> {
         let is_recorded = summary.evidence.level == EvidenceLevel::Recorded;
@@ -65,7 +65,7 @@ impl VcpuFigures {
         }
     }
 
-    /// One figure; `None` where it is not told.
+    /// One figure; `None` if it is not listed.
     #[must_use]
     pub fn get(&self, metric: &VcpuMetric) -> Option<f64> {
         match metric {

@@ -1,4 +1,4 @@
-//! From the numbers of the runs to words: for each metric, and for the claim of the seed. Pure.
+//! From the runs' numbers to verdicts: on each metric, and on the original experiment's claim. Pure.
 
 use super::metrics::Metric;
 use super::statistics::{
@@ -8,13 +8,14 @@ use super::statistics::{
 use serde::Serialize;
 use std::fmt;
 
-/// A relative effect within this is no difference: what differs by less changes no engineer's mind.
+/// A relative effect within this counts as no difference: a smaller one changes no engineer's mind.
 pub const MARGIN_RELATIVE: f64 = 0.05;
 
-/// The same of a difference of shares: one percentage point.
+/// The same for a difference of shares: one percentage point.
 pub const MARGIN_SHARE: f64 = 0.01;
 
-/// A vCPU that sleeps on the big lock for less than this share of its time has no contention to lose.
+/// A vCPU that sleeps on the big lock for less than this share of its time has no contention that an iothread
+/// could remove.
 pub const CONTENTION_SHARE: f64 = 0.001;
 
 /// To find that an effect lies on neither side of a margin takes the power of two tests: the two errors
@@ -25,37 +26,37 @@ const EQUIVALENCE_POWER: f64 = 2.801_6 / 3.241_5;
 /// The same as a number of [`Metric::BqlWaitPerSecond`].
 const CONTENTION_NS_PER_S: f64 = CONTENTION_SHARE * 1e9;
 
-/// What can be said of one metric.
+/// The verdict on one metric.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Verdict {
-    /// B has less of it: the interval lies below 0, and the rank test says that it is not by chance.
+    /// B is lower: the interval lies below 0, and the rank test rules out chance.
     Lower,
-    /// B has more of it: the interval lies above 0, and so does the rank test.
+    /// B is higher: the interval lies above 0, and the rank test rules out chance.
     Higher,
-    /// The interval lies within the margin, also where it excludes 0.
+    /// The interval lies within the margin, even if it excludes 0.
     NoDifference {
-        /// The margin, of the effect's scale.
+        /// The margin, on the effect's scale.
         margin: f64,
     },
     /// None of these.
     NotDecided {
         /// Why not.
         why: Undecided,
-        /// Runs that each side needs, about; `None` if that cannot be told.
+        /// About how many runs each side needs; `None` if that is unknown.
         repeats: Option<u64>,
     },
 }
 
-/// Why a metric is not decided.
+/// Why a metric is undecided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Undecided {
-    /// A side has no run that tells.
+    /// A side has no run with the metric.
     NotMeasured,
     /// A side has one run, which has no spread.
     OneRun,
-    /// Of so few runs no order is beyond chance: the rank test could not come below 5 %.
+    /// With so few runs no order rules out chance: the rank test cannot come below 5 %.
     FewRuns,
     /// The runs scatter too much.
     Spread,
@@ -64,13 +65,13 @@ pub enum Undecided {
 /// One metric of two sides.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Difference {
-    /// How the sides are set against each other.
+    /// How the sides are compared.
     pub scale: Scale,
-    /// The metric's numbers in the runs of A that tell.
+    /// The metric's values in the runs of A that have it.
     pub a: Vec<f64>,
-    /// The same of B.
+    /// The same for B.
     pub b: Vec<f64>,
-    /// B against A, see [`Scale::effect`].
+    /// B compared with A: see [`Scale::effect`].
     pub effect: Option<f64>,
     /// Its 95 % interval.
     pub interval: Option<Interval>,
@@ -81,7 +82,7 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// Of the runs' numbers.
+    /// Compares the runs' values.
     #[must_use]
     pub fn new(scale: Scale, a: Vec<f64>, b: Vec<f64>) -> Difference {
         let effect = mean(&a).zip(mean(&b)).map(|(mean_a, mean_b)| scale.effect(mean_a, mean_b));
@@ -92,7 +93,7 @@ impl Difference {
         Difference { scale, a, b, effect, interval, rank_test, verdict }
     }
 
-    /// Whether any run has any of it.
+    /// Whether any run has a value other than 0.
     #[must_use]
     pub fn is_there(&self) -> bool {
         self.a.iter().chain(&self.b).any(|value| *value != 0.0)
@@ -170,15 +171,15 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// What the seed claims: with I/O from the main loop (A) the reader's vCPU loses its timeslices to
-/// QEMU's big lock, and with an iothread (B) it is steady.
+/// The original experiment's claim: with I/O from the main loop (A) the reader's vCPU loses its timeslices to
+/// QEMU's big lock, and with an iothread (B) they are steady.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Claim {
     /// What became of it.
     pub verdict: ClaimVerdict,
-    /// Runs that each side needs, about, if it is not decided and that can be told.
+    /// About how many runs each side needs, if the claim is undecided and that is known.
     pub repeats: Option<u64>,
-    /// The same as a sentence that can be quoted, with its numbers.
+    /// The verdict as a sentence that can be quoted, with its numbers.
     pub sentence: String,
 }
 
@@ -186,19 +187,20 @@ pub struct Claim {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClaimVerdict {
-    /// In B the timeslices vary less and the big lock is waited for less.
+    /// In B the timeslices vary less, and the vCPU waits less for the big lock.
     Holds,
-    /// In B the timeslices vary as much or more, or the big lock is waited for as much or more.
+    /// In B the timeslices vary as much or more, or the vCPU waits as long or longer for the big lock.
     DoesNotHold,
-    /// In no run of A or B the big lock is waited for for as much as [`CONTENTION_SHARE`].
+    /// In no run of A or B does the vCPU wait for the big lock for as much as [`CONTENTION_SHARE`] of its
+    /// time.
     NoContentionFound,
-    /// The runs do not say.
+    /// The runs do not decide it.
     NotDecided,
 }
 
 impl Claim {
-    /// From what became of the two metrics that it is about, of sides that differ in what it is about, and
-    /// maybe in more.
+    /// The verdict from the two metrics that the claim is about. The sides differ in the iothread, and unless
+    /// `is_comparable` maybe in more.
     #[must_use]
     pub fn new(cv: &Difference, bql: &Difference, is_comparable: bool) -> Claim {
         let is_contended = |waits: &[f64]| waits.iter().any(|wait| *wait >= CONTENTION_NS_PER_S);

@@ -1,4 +1,4 @@
-//! Where runs are, and what is none.
+//! Finds run directories, and says what a path is that is not one.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -19,13 +19,13 @@ const DIRECTORIES_MAX: usize = 20_000;
 /// What was found in a folder.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Found {
-    /// The runs, that first whose `run.json` was written first.
+    /// The runs, in the order in which their `run.json` was last written.
     pub paths: Vec<PathBuf>,
-    /// Why there may be more, as a sentence without its end; `None` if there are not.
+    /// Why there may be more, as a sentence without its full stop; `None` if there are no more.
     pub incomplete: Option<String>,
 }
 
-/// Whether this is the directory of a run, whole or not.
+/// Whether this is the directory of a run, complete or not.
 #[must_use]
 pub fn is_run(path: &Path) -> bool {
     RunDir::open(path).is_ok()
@@ -103,7 +103,8 @@ fn directories(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// What a path is that is neither a run nor holds one, and what to do, as a sentence without its end.
+/// Describes a path that is not a run and holds none, and says what to do, as a sentence without its full
+/// stop.
 #[must_use]
 pub fn what_it_is(path: &Path) -> String {
     let shown = path.display();

@@ -1,4 +1,4 @@
-//! What the runs of a folder came to.
+//! The results of the runs in a folder.
 
 use super::find::written;
 use super::{Figures, FirstCause, Found, Outcome, Run, Runs, SCHEMA};
@@ -14,9 +14,8 @@ use std::time::UNIX_EPOCH;
 use vslice_core::text::sentence;
 use vslice_trace::RunDir;
 
-/// What the runs came to. A summary that is there in this vslice's schema is taken as it is; other runs
-/// are analysed, which may take long: `analysing` is told of each before, with its path below the folder
-/// and why, as a sentence without its end.
+/// The results of the runs. A stored summary of the current schema is used as it is; other runs are analysed,
+/// which may take long: `analysing` is called before each with its path below the folder and the reason.
 #[must_use]
 pub fn list(folder: &Path, found: &Found, mut analysing: impl FnMut(&str, &str)) -> Runs {
     let runs = found.paths.iter().map(|path| {

@@ -1,4 +1,4 @@
-//! The runs in a folder: where they are, which is the latest, and what each came to.
+//! The runs in a folder: where they are, which is the latest, and the result of each.
 
 mod find;
 mod list;
@@ -20,9 +20,10 @@ pub struct Runs {
     pub schema: &'static str,
     /// The folder, as it was named.
     pub folder: String,
-    /// Why there may be more runs than these, as a sentence without its end; `None` if there are not.
+    /// Why there may be more runs than these, as a sentence without its full stop; `None` if there are no
+    /// more.
     pub incomplete: Option<String>,
-    /// What each run came to, the latest last.
+    /// The result of each run, the latest last.
     pub runs: Vec<Run>,
 }
 
@@ -33,22 +34,22 @@ pub struct Run {
     pub path: String,
     /// When its `run.json` was last written, in seconds since 1970; `None` if that is not known.
     pub written_s: Option<u64>,
-    /// What it came to.
+    /// Its result.
     #[serde(flatten)]
     pub outcome: Outcome,
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Outcome {
-    /// It came to its planned end.
+    /// It reached its planned end.
     Complete(Figures),
-    /// It ended before that.
+    /// It ended early.
     Partial {
         /// Why, as a sentence.
         reason: String,
-        /// What it came to until then.
+        /// Its figures until then.
         #[serde(flatten)]
         figures: Figures,
     },
@@ -59,12 +60,12 @@ pub enum Outcome {
     },
 }
 
-/// The figures of a run that tell it from others.
+/// The main figures of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Figures {
     /// The name of the plan.
     pub plan: String,
-    /// The VMs whose vCPUs were watched, in order of their names.
+    /// The VMs whose vCPUs were recorded, in order of their names.
     pub vms: Vec<String>,
     /// Requests recorded.
     pub requests: u64,
@@ -72,11 +73,11 @@ pub struct Figures {
     pub p50_ns: Option<u64>,
     /// The 99th percentile; `None` without latencies.
     pub p99_ns: Option<u64>,
-    /// What the slow requests waited for most; `None` where it is not known.
+    /// What the slow requests waited for most; `None` if it is unknown.
     pub first_cause: Option<FirstCause>,
 }
 
-/// What the requests slower than the 99th percentile waited for most; without such, all of them.
+/// What requests slower than the 99th percentile waited for most, or all requests if none is slower.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FirstCause {
     /// The cause, as a report calls it.

@@ -1,4 +1,4 @@
-//! Rows of the summary that say who ran while somebody waited.
+//! The summary's rows of antagonists: who ran while a vCPU waited.
 
 use super::ledger::{Figures, Ledger, Room};
 use super::model::{ANTAGONISTS_MAX, Antagonist, COMMAND_CHARS_MAX};
@@ -30,7 +30,7 @@ pub(super) fn row<K>(
     }
 }
 
-/// What is left of a wait, as it is not known who ran.
+/// The part of a wait in nanoseconds for which it is unknown who ran.
 pub(super) fn unseen_ns(
     wait_ns: u64,
     ran_ns: impl Iterator<Item = u64>,

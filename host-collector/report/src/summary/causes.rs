@@ -1,10 +1,10 @@
 //! What the requests waited for: one ranked list over the phases of their I/O and the states of their
 //! vCPUs.
 //!
-//! A state of the vCPU is a cause only while the request needs the vCPU: before the host has its I/O,
-//! and after the I/O is done. In between it waits for the device, whatever the vCPU does, and what that
-//! was is context: it stays in [`IoClass::parts_ns`]. Where the phase is not known, the state is what
-//! is known, and it may be context only.
+//! A state of the vCPU is a cause only while the request needs the vCPU: before its I/O is submitted to the
+//! host, and after the I/O has completed. In between the request waits for the device, whatever the vCPU
+//! does; that state is context and stays in [`IoClass::parts_ns`]. If the phase is unknown, the state is all
+//! that is known, and it may be only context.
 
 use super::io::IoClass;
 use super::totals::{share, sum};
@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use vslice_core::join::{Part, Phase};
 
-/// What has at least this share of the class's time is named where nothing dominates.
+/// A cause with at least this share of the class's time is named if nothing dominates.
 pub const NAMED_SHARE: f64 = 0.1;
 
-/// What has at least this share of a whole stands for it in a sentence.
+/// What makes up at least this share of a whole stands for the whole in a sentence.
 pub const NEARLY_ALL: f64 = 0.95;
 
 /// A cause of the latency of a class of requests.
@@ -24,29 +24,29 @@ pub const NEARLY_ALL: f64 = 0.95;
 pub struct Cause {
     /// How far the host had come with the I/O.
     pub phase: Phase,
-    /// What the vCPU did meanwhile; `None` for [`Phase::Device`], of which it is no cause.
+    /// The vCPU's state meanwhile; `None` for [`Phase::Device`], when the vCPU is not the cause.
     pub part: Option<Part>,
-    /// For how long, over the attributed requests of the class.
+    /// The total in nanoseconds, over the attributed requests of the class.
     pub total_ns: u64,
-    /// The share of the class's `latency_ns`, in [0, 1].
+    /// Its share of the class's `latency_ns`, in [0, 1].
     pub share: f64,
 }
 
-/// What kind of thing a cause is: causes of one kind have one cure, whichever phase they are of.
+/// The kind of a cause: causes of one kind have the same remedy, whatever their phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// The host's disk had the I/O.
     Device,
-    /// The vCPU was runnable without a pCPU: `preempt_wait` and `wakeup_delay`.
+    /// The vCPU waited for a pCPU: `preempt_wait` and `wakeup_delay`.
     PcpuWait,
-    /// The vCPU was on a pCPU, in whosever code.
+    /// The vCPU was on a pCPU, whether in the guest, in KVM or in the VMM.
     OnPcpu,
     /// Any other part.
     State(Part),
 }
 
 impl Kind {
-    /// Of what the vCPU did; `None` for the device, of which that is no cause.
+    /// The kind of a vCPU's state; `None` stands for the device.
     #[must_use]
     pub fn of(part: Option<Part>) -> Kind {
         match part {
@@ -57,7 +57,7 @@ impl Kind {
         }
     }
 
-    /// Whether it is I/O inactivity once the data is there.
+    /// Whether it is I/O inactivity once the I/O has completed.
     #[must_use]
     pub fn is_inactivity(self) -> bool {
         match self {
@@ -69,13 +69,13 @@ impl Kind {
 }
 
 impl Cause {
-    /// What kind of thing it is.
+    /// Its kind.
     #[must_use]
     pub fn kind(&self) -> Kind {
         Kind::of(self.part)
     }
 
-    /// The cause as it is called on a page: `preemption wait after I/O completion`.
+    /// The cause's name on a page: `preemption wait after I/O completion`.
     #[must_use]
     pub fn label(&self) -> String {
         in_phase(self.part.map_or(IN_DISK, label), Some(self.phase))
@@ -102,12 +102,12 @@ pub struct Group<'a> {
     pub kind: Kind,
     /// The causes.
     pub causes: Vec<&'a Cause>,
-    /// How long they are together.
+    /// Their total in nanoseconds.
     pub total_ns: u64,
 }
 
 impl Group<'_> {
-    /// How long those of a phase are.
+    /// The total of the causes in one phase, in nanoseconds.
     #[must_use]
     pub fn of_phase_ns(&self, phase: Phase) -> u64 {
         self.sum_ns(|cause| cause.phase == phase)
@@ -122,21 +122,21 @@ impl Group<'_> {
         sum(meant.map(|cause| cause.total_ns))
     }
 
-    /// The part that nearly all of it is.
+    /// The part that makes up nearly all of it; `None` if no part does.
     #[must_use]
     pub fn only_part(&self) -> Option<Part> {
         let mut parts = self.causes.iter().filter_map(|cause| cause.part);
         parts.find(|part| share(self.of_part_ns(*part), self.total_ns) >= NEARLY_ALL)
     }
 
-    /// The phase that nearly all of it is of.
+    /// The phase in which nearly all of it lies; `None` if there is none.
     #[must_use]
     pub fn only_phase(&self) -> Option<Phase> {
         let is_only = |phase: &Phase| share(self.of_phase_ns(*phase), self.total_ns) >= NEARLY_ALL;
         Phase::ALL.into_iter().find(is_only)
     }
 
-    /// What it is, whatever the phase.
+    /// Its name without the phase.
     #[must_use]
     pub fn what(&self) -> &'static str {
         match (self.kind, self.only_part()) {
@@ -147,14 +147,14 @@ impl Group<'_> {
         }
     }
 
-    /// The kind as [`Cause::label`] calls a cause.
+    /// Its name on a page, like [`Cause::label`].
     #[must_use]
     pub fn label(&self) -> String {
         in_phase(self.what(), self.only_phase())
     }
 }
 
-/// The causes by kind, the longest first.
+/// The causes grouped by kind, the longest first.
 #[must_use]
 pub fn groups(causes: &[Cause]) -> Vec<Group<'_>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
@@ -171,21 +171,21 @@ pub fn groups(causes: &[Cause]) -> Vec<Group<'_>> {
     groups
 }
 
-/// How much of a whole a kind makes, in shares of it.
+/// How much of a whole a kind makes up, as shares of it in [0, 1].
 #[derive(Debug, Clone, Copy)]
 pub struct Weight {
     /// Which kind.
     pub kind: Kind,
-    /// All of it.
+    /// The share of the kind.
     pub share: f64,
-    /// What of it is of known phases.
+    /// The share of the kind in known phases.
     pub known: f64,
 }
 
 impl Weight {
-    /// Whether this kind, the longest, explains the whole, of which the next one and the device have these
-    /// shares. A state of the vCPU that mostly lies in unknown phases does not, where as much is known to
-    /// be the device's.
+    /// Whether this kind, the longest, explains the whole, given the shares of the next kind and of the
+    /// device. A state of the vCPU that mostly lies in unknown phases does not, if the device is known to
+    /// have as much.
     #[must_use]
     pub fn dominates(&self, next: f64, device: f64) -> bool {
         self.share >= DOMINANT_SHARE
@@ -193,15 +193,15 @@ impl Weight {
             && !self.may_be_device(device)
     }
 
-    /// Whether as much is known to be the device's as is known of this kind.
+    /// Whether the device is known to have as much as this kind has in known phases.
     #[must_use]
     pub fn may_be_device(&self, device: f64) -> bool {
         self.kind != Kind::Device && self.known < device && device >= NAMED_SHARE
     }
 }
 
-/// The causes of a class of this total latency, the longest first, those of the same length in the
-/// order of phases and parts. They add up to `latency_ns`; causes that took no time are left out.
+/// The causes of a class with this total latency, the longest first, ties in the order of phases and parts.
+/// They add up to `latency_ns`; causes that took no time are left out.
 #[must_use]
 pub fn causes(io: &IoClass, latency_ns: u64) -> Vec<Cause> {
     let of_phase = |phase| {

@@ -1,4 +1,4 @@
-//! How guest times became host times, and what speaks against it.
+//! How guest times became host times, and what contradicts that.
 
 use serde::{Deserialize, Serialize};
 use vslice_core::clock::{ClockMap, Cut};
@@ -11,12 +11,12 @@ pub const CUTS_MAX: usize = 16;
 /// How guest times became host times.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clock {
-    /// The way, the poorest of those by which requests were placed.
+    /// The method: the least precise of those that placed requests.
     pub method: ClockMethod,
-    /// Each recorded request's ends are within this many nanoseconds of the truth; `None` if there
-    /// was no request.
+    /// The ends of each recorded request are accurate to within this many nanoseconds; `None` if there was no
+    /// request.
     pub bound_ns: Option<u64>,
-    /// Whether the requests' I/O on the host lies within them.
+    /// Whether the requests' I/O on the host lies within the requests.
     pub check: ClockCheck,
     /// The map of each vCPU.
     pub vcpus: Vec<VcpuClock>,
@@ -24,13 +24,13 @@ pub struct Clock {
     pub apart: Vec<ClocksApart>,
 }
 
-/// A way from guest times to host times.
+/// How guest times are turned into host times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClockMethod {
     /// Round trips between the collector and the guest.
     Exchange,
-    /// The offset from the host's TSC that KVM tells, and round trips.
+    /// KVM's offset from the host's TSC, and round trips.
     TscOffset,
 }
 
@@ -38,14 +38,13 @@ pub enum ClockMethod {
 /// request, and none is done after the guest saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ClockCheck {
-    /// Requests whose I/O could have shown that the clock is wrong.
+    /// How many requests had I/O that could contradict the clock.
     pub requests: u64,
-    /// Of them, those whose I/O lies beyond them, and by more than their ends may be off.
+    /// How many of them had I/O outside the request by more than the clock error.
     pub violations: u64,
-    /// By how much more, at worst.
+    /// By how many nanoseconds more at worst.
     pub worst_ns: u64,
-    /// Requests, not among `requests`, of which there must have been I/O and none was seen near
-    /// them.
+    /// How many further requests must have had I/O, none of which was seen near them.
     pub unseen: u64,
 }
 
@@ -58,7 +57,7 @@ pub struct VcpuClock {
     pub vcpu: VcpuId,
     /// What the map was made from.
     pub method: ClockMethod,
-    /// Round trips among that.
+    /// How many round trips the map was made from.
     pub exchanges: u64,
     /// Stays of the vCPU's hog on its pCPU among that: each bounds the clock as a round trip does.
     pub stays: u64,
@@ -68,13 +67,13 @@ pub struct VcpuClock {
     pub ptp_check: KvmCheck,
     /// What its hog says of the map.
     pub hog_check: HogCheck,
-    /// Requests that were submitted on it, and have a place on the host's clock.
+    /// How many requests were submitted on it and could be placed on the host's clock.
     pub requests: u64,
-    /// The map's bound at its worst within the measured window.
+    /// The map's largest error bound in the measured window, in nanoseconds.
     pub bound_ns: u64,
-    /// How often the clock stepped, or changed its rate.
+    /// How often the clock stepped or changed its rate.
     pub cut_count: u64,
-    /// Where, in order of time; at most [`CUTS_MAX`].
+    /// The first [`CUTS_MAX`] of these, in order of time.
     pub cuts: Vec<ClockCut>,
 }
 
@@ -98,22 +97,23 @@ pub struct HogCheck {
     pub absences: u64,
     /// Those in which the hog looked at its clock nevertheless, by more than the map may be off.
     pub violations: u64,
-    /// By how much more, at worst.
+    /// By how many nanoseconds more at worst.
     pub worst_ns: u64,
 }
 
 /// A step of a vCPU's clock, or a change of its rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockCut {
-    /// It was not before this, since the start of the measured window; negative if before that ...
+    /// The step was no earlier than this, in nanoseconds since the start of the measured window; negative if
+    /// before it ...
     pub after_ns: i64,
-    /// ... and not after this.
+    /// ... and no later than this.
     pub before_ns: i64,
-    /// How large the step was at least; 0 if it may have been the rate alone.
+    /// The size of the step in nanoseconds, at least; 0 if only the rate may have changed.
     pub step_ns: u64,
 }
 
-/// Two vCPUs of one guest whose clocks differ: those that do most.
+/// The two vCPUs of a guest whose clocks differ most.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClocksApart {
     /// The VM's name.
@@ -122,7 +122,7 @@ pub struct ClocksApart {
     pub vcpu: VcpuId,
     /// The other.
     pub other_vcpu: VcpuId,
-    /// How far they are apart, at least.
+    /// How far apart they are, in nanoseconds, at least.
     pub apart_ns: u64,
 }
 

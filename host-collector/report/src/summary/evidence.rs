@@ -1,4 +1,4 @@
-//! What a run's statements rest on: recorded events, looks at threads, or totals.
+//! What a run's statements rest on: recorded events, samples of threads, or totals.
 
 use super::reason::OffReason;
 use serde::{Deserialize, Serialize};
@@ -18,26 +18,26 @@ pub struct ScheduledVcpu {
     pub tid: Tid,
     /// Time between the first and the last read in the measured window.
     pub observed_ns: u64,
-    /// Of it, time on a pCPU.
+    /// Time on a pCPU within it.
     pub on_pcpu_ns: u64,
-    /// Time in which it was runnable and had no pCPU.
+    /// Time in which it was runnable but not on a pCPU.
     pub run_delay_ns: u64,
-    /// How often it came on a pCPU.
+    /// How often it was switched in.
     pub timeslices: u64,
-    /// `on_pcpu_ns` over `timeslices`; 0 without timeslices.
+    /// `on_pcpu_ns` divided by `timeslices`; `None` without timeslices.
     pub timeslice_mean_ns: Option<u64>,
 }
 
-/// What was seen by looking at the threads now and then.
+/// What was seen by sampling the threads.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sampled {
-    /// How often in a second each vCPU was looked at, as it was achieved.
+    /// How often per second each vCPU was sampled, as achieved.
     pub rounds_hz: f64,
-    /// The share of one pCPU that looking took, in [0, 1]; `None` if the collector was killed.
+    /// The share of one pCPU that sampling took, in [0, 1]; `None` if the collector was killed.
     pub own_share: Option<f64>,
-    /// In how many stretches of time looks that were due were not taken.
+    /// How many intervals there were in which samples that were due were not taken.
     pub gaps: u64,
-    /// Rounds of looks that were due in them.
+    /// How many sampling rounds were due in them.
     pub gap_rounds: u64,
     /// Their total length.
     pub gaps_ns: u64,
@@ -54,9 +54,9 @@ pub struct SampledVcpu {
     pub vcpu: VcpuId,
     /// Its thread on the host.
     pub tid: Tid,
-    /// How often it was looked at.
+    /// How often it was sampled.
     pub looks: u64,
-    /// What it did, the largest share first; they add up to 1 but for rounding.
+    /// What it did, the largest share first; the shares add up to 1 except for rounding.
     pub shares: Vec<SampledShare>,
 }
 
@@ -65,11 +65,11 @@ pub struct SampledVcpu {
 pub struct SampledShare {
     /// `runnable`, or the name of a reason for being off a pCPU.
     pub what: SampledDoing,
-    /// The lock that it slept on, if that is what it did.
+    /// The lock that it slept on, if it did.
     pub lock_address: Option<u64>,
-    /// Looks that showed it.
+    /// How many samples showed it.
     pub looks: u64,
-    /// Their share of all looks at the vCPU, in [0, 1].
+    /// Their share of all samples of the vCPU, in [0, 1].
     pub share: f64,
     /// The lower end of the share's 95 % interval.
     pub low: f64,
@@ -78,7 +78,7 @@ pub struct SampledShare {
 }
 
 impl SampledShare {
-    /// What it was seen to be about, in words.
+    /// Its name on a page.
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self.what.0 {

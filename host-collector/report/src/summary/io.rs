@@ -11,36 +11,36 @@ use vslice_core::units::{HostNs, PcpuId};
 pub struct Io {
     /// The disk of each VM that reads one.
     pub disks: Vec<IoDisk>,
-    /// What it comes to, over the attributed requests of each class.
+    /// Its totals over the attributed requests of each class.
     pub classes: ByClass<IoClass>,
-    /// Tasks whose doings the host's kernel hides from tracing, as the record shows: what a disk completes
-    /// while one of them has the pCPU that it interrupts may not be seen.
+    /// Tasks that the host's kernel hides from tracing, as the recording shows: a disk completion that
+    /// interrupts one of them may not be seen.
     #[serde(default)]
     pub hidden: Vec<HiddenTask>,
 }
 
-/// A task that came onto a pCPU again and again and was not seen to leave it.
+/// A task that was switched in repeatedly without a switch-out being seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HiddenTask {
     /// Its name.
     pub name: String,
     /// Where.
     pub pcpu: PcpuId,
-    /// How often it was not seen to leave.
+    /// How often its switch-out was not seen.
     pub count: u64,
 }
 
-/// The disk that a VM's requests read, as the host has it.
+/// The host disk that a VM's requests read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IoDisk {
     /// The VM.
     pub vm: String,
     /// The host's disk whose I/O was recorded.
     pub device: Option<String>,
-    /// Why none was, as a sentence without its end.
+    /// Why no I/O was recorded, as a sentence without its full stop.
     pub reason: Option<String>,
-    /// Why it is not known where on it the VM's image lies, as a sentence without its end: then the
-    /// phases of requests that were in flight together are not known.
+    /// Why the location of the VM's image on that disk is unknown, as a sentence without its full stop. The
+    /// phases of requests that were in flight together are unknown then.
     pub unmapped_reason: Option<String>,
 }
 
@@ -49,48 +49,48 @@ pub struct IoDisk {
 pub struct IoClass {
     /// Attributed requests of the class whose phases are known.
     pub known: u64,
-    /// Those whose phases are not.
+    /// Attributed requests of the class whose phases are unknown.
     pub unphased: u64,
-    /// The same by the reason why; adds up to `unphased`.
+    /// The same by reason; adds up to `unphased`.
     pub unphased_by: UnphasedBy,
-    /// Of the `unknown` phase, what is of requests that the host's page cache served.
+    /// Time in the `unknown` phase of requests that the host's page cache served.
     #[serde(default)]
     pub page_cache_ns: u64,
     /// Their latency by phase; adds up to the class's `latency_ns`.
     pub phases_ns: BTreeMap<Phase, u64>,
-    /// Their latency by phase and part: over all phases, the class's parts.
+    /// Their latency by phase and part; summed over the phases they equal the class's parts.
     pub parts_ns: BTreeMap<Phase, PartTotals>,
-    /// I/O inactivity: completed, and the vCPU not on its pCPU to take it; see
+    /// I/O inactivity in nanoseconds: the I/O had completed, and the vCPU was not on a pCPU to handle it; see
     /// [`Part::is_inactivity`].
     pub inactivity_ns: u64,
-    /// The same by part; every part that counts is there, also when it is 0.
+    /// The same by part; every part that counts is there, even if it is 0.
     pub inactivity_parts_ns: BTreeMap<Part, u64>,
-    /// Its share of the class's `latency_ns`, in [0, 1]. Of requests whose phases are not known it
-    /// has nothing, so it is at least that.
+    /// Its share of the class's `latency_ns`, in [0, 1]. Requests with unknown phases contribute nothing, so
+    /// this is a lower bound.
     pub inactivity_share: f64,
-    /// Requests that have any of it.
+    /// How many requests have any I/O inactivity.
     pub inactive: u64,
 }
 
-/// Requests whose phases are not known, by reason; see [`NoPhase`].
+/// Requests whose phases are unknown, by reason; see [`NoPhase`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct UnphasedBy {
     /// The host's I/O was not recorded.
     pub not_recorded: u64,
     /// Records were lost meanwhile.
     pub lost: u64,
-    /// The host's page cache served them: no disk has a part in their latency.
+    /// The host's page cache served them, so no disk was involved.
     #[serde(default)]
     pub page_cache: u64,
     /// No host I/O was seen for them.
     pub no_io: u64,
     /// There was I/O, but it may be another request's.
     pub ambiguous: u64,
-    /// There was I/O for their data whose end was not seen.
+    /// There was I/O for their data whose completion was not seen.
     pub unfinished: u64,
-    /// There was I/O for their data beyond their ends, and by more than those may be off.
+    /// There was I/O for their data that lies outside them by more than the clock error.
     pub contradiction: u64,
-    /// More was under way than is kept.
+    /// More was in flight than vslice keeps.
     pub forgotten: u64,
 }
 
@@ -108,7 +108,7 @@ impl UnphasedBy {
         }
     }
 
-    /// The reasons that there are, each with its number of requests.
+    /// The reasons that occur, each with its number of requests.
     pub fn reasons(self) -> impl Iterator<Item = (NoPhase, u64)> {
         NoPhase::ALL
             .into_iter()
@@ -116,7 +116,7 @@ impl UnphasedBy {
             .filter(|(_, count)| *count > 0)
     }
 
-    /// How many of them there are for this reason.
+    /// How many requests have this reason.
     #[must_use]
     pub fn get(mut self, reason: NoPhase) -> u64 {
         *self.count(reason)
@@ -126,9 +126,9 @@ impl UnphasedBy {
 /// When the host had the I/O of one of the slowest requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorstIo {
-    /// The first I/O was handed to the block layer, since the submission of the request.
+    /// When the first I/O was handed to the block layer, in nanoseconds since the request's submission.
     pub submitted_ns: u64,
-    /// The last one was done, since the submission of the request.
+    /// When the last I/O was done, in nanoseconds since the request's submission.
     pub completed_ns: u64,
 }
 
@@ -202,7 +202,7 @@ impl IoTotals {
 }
 
 impl IoClass {
-    /// For how long it is not known whether the host's disk had the requests' I/O.
+    /// How long it is unknown whether the host's disk had the requests' I/O, in nanoseconds.
     #[must_use]
     pub fn unknown_ns(&self) -> u64 {
         let unknown_ns = self.phases_ns.get(&Phase::Unknown).copied().unwrap_or(0);

@@ -1,5 +1,5 @@
-//! What holds of every summary, checked on every summary: a report that contradicts itself is a fault of
-//! vslice, and is said to be one instead of being believed. `schema.md` states these laws.
+//! Laws that hold for every summary and are checked on every summary: a report that contradicts itself is a
+//! bug in vslice, and is reported as one. `schema.md` states these laws.
 
 use super::causes::Cause;
 use super::io::IoClass;
@@ -27,7 +27,7 @@ fn more(count: usize) -> String {
 /// Checks every law.
 ///
 /// # Errors
-/// Those that are broken.
+/// The laws that are broken.
 pub fn check(summary: &Summary) -> Result<(), Inconsistent> {
     let violations = violations(summary);
     if violations.is_empty() { Ok(()) } else { Err(Inconsistent { violations }) }

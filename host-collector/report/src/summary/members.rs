@@ -1,4 +1,4 @@
-//! How many there are of a kind, counted in bounded memory.
+//! Counts distinct threads and processes in bounded memory.
 
 use super::model::Members;
 use std::collections::HashSet;

@@ -1,4 +1,4 @@
-//! What a run comes to: the numbers, and the pages that show them.
+//! The summary of a run: the numbers, and the pages that show them.
 //!
 //! One model, many renderers. [`SummaryBuilder`] takes the spans of the vCPU threads and the
 //! broken-down requests one by one and keeps no more of them than a bounded number of totals;

@@ -15,9 +15,8 @@
 //! "slower than `threshold_ns`" is a union of whole buckets and its sums are exact: what is rounded
 //! is where the line is drawn (up to 0.1 % above the percentile), never what lies behind it.
 //!
-//! Percentiles are taken over every recorded request that has a place on the host's clock; sums of
-//! parts over those requests only that could be attributed. `classes.*.unattributable` says how
-//! many were left out.
+//! Percentiles are taken over every recorded request that could be placed on the host's clock; sums of parts
+//! only over requests that could be attributed. `classes.*.unattributable` says how many were left out.
 
 use super::causes::Cause;
 use super::clock::Clock;
@@ -66,7 +65,7 @@ pub struct Summary {
     pub schema: String,
     /// The name of the plan.
     pub plan: String,
-    /// Whether the run came to its end.
+    /// Whether the run completed.
     pub status: RunStatus,
     /// What ran the guests.
     pub accelerator: Accelerator,
@@ -74,35 +73,34 @@ pub struct Summary {
     pub environment: Environment,
     /// Length of the measured window on the host's clock.
     pub measured_ns: u64,
-    /// What became of the requests.
+    /// Counts of requests.
     pub requests: Requests,
-    /// How long they took.
+    /// The requests' latencies.
     pub latency_ns: LatencyNs,
     /// Where their time went: total nanoseconds by part, over the attributed requests of each
     /// class. The parts of a class add up to its `classes.*.latency_ns`.
     pub parts: ByClass<PartTotals>,
-    /// By how much each part of `parts` may be off, as the clocks may be: what the requests' own
-    /// errors add up to.
+    /// By how much each part of `parts` may be off because of clock errors: the sum of the requests' own
+    /// errors.
     pub clock_error_ns: ByClass<PartTotals>,
     /// What the classes of `parts` are, and who ran while their requests waited.
     pub classes: ByClass<Class>,
-    /// How far the host had come with their I/O meanwhile.
+    /// The I/O phases of the requests.
     pub io: Io,
-    /// What they waited for, over both: the longest first. The causes of a class add up to its
-    /// `classes.*.latency_ns`.
+    /// What the requests waited for, over parts and phases, the longest first. The causes of a class add up
+    /// to its `classes.*.latency_ns`.
     pub causes: ByClass<Vec<Cause>>,
     /// How each vCPU's thread was scheduled.
     pub vcpus: Vec<Vcpu>,
-    /// What the vCPU threads' waits for locks of their VMMs come to, the longest total first, at most
-    /// [`LOCK_WAITS_MAX`].
+    /// The vCPU threads' waits for locks of their VMMs, the longest total first, at most [`LOCK_WAITS_MAX`].
     pub lock_waits: Vec<LockWaits>,
     /// What the VMMs' threads that run no vCPU did for the vCPUs; those that did nothing are left out.
     #[serde(default)]
     pub service: Vec<ServiceThread>,
     /// Exits by vCPU and reason, the longest total first; empty where they were not recorded.
     pub exits: Vec<Exits>,
-    /// Where in the kernel the vCPU threads went off their pCPUs, at most
-    /// [`STACKS_PER_REASON_MAX`] for each reason.
+    /// The kernel stacks with which vCPU threads left their pCPUs, at most [`STACKS_PER_REASON_MAX`] for each
+    /// reason.
     pub stacks: Vec<StackTotal>,
     /// The slowest requests, the slowest first; at most [`WORST_MAX`].
     pub worst: Vec<WorstRequest>,
@@ -110,8 +108,8 @@ pub struct Summary {
     pub clock: Clock,
     /// Every hog that the plan asked for.
     pub hogs: Vec<Hog>,
-    /// What the numbers rest on. Only of a run that was recorded do requests have parts, and vCPUs
-    /// timeslices and reasons.
+    /// What the numbers rest on. Requests have parts, and vCPUs have timeslices and reasons, only if the run
+    /// was recorded.
     pub evidence: Evidence,
     /// What the vCPUs were seen to do, if the run was sampled.
     pub sampled: Option<Sampled>,
@@ -121,12 +119,12 @@ pub struct Summary {
     pub lost: Lost,
     /// What the collector itself took.
     pub cost: Cost,
-    /// What the reader of the report should know before believing it.
+    /// What the reader should know before trusting the report.
     pub warnings: Vec<Warning>,
 }
 
 impl Summary {
-    /// How far iothreads served this VM's disk; `None` if no request was made, or wakings were not recorded.
+    /// How far iothreads served this VM's disk; `None` if no request was made or wakeups were not recorded.
     #[must_use]
     pub fn engagement_of(&self, vm: &str) -> Option<Engagement> {
         let is_known = self.evidence.level == EvidenceLevel::Recorded && self.requests.count > 0;
@@ -134,7 +132,7 @@ impl Summary {
     }
 }
 
-/// Whether a run came to its end.
+/// Whether a run completed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum RunStatus {
@@ -159,24 +157,24 @@ pub struct Accelerator {
 /// Where a run was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Environment {
-    /// The few lines of it that a page shows.
+    /// The few lines that a page shows.
     pub lines: Vec<String>,
-    /// All of it, as whoever looked put it down.
+    /// The environment in full, as recorded.
     pub details: serde_json::Value,
 }
 
-/// What became of the requests.
+/// Counts of requests.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Requests {
     /// Requests recorded, attributed or not.
     pub count: u64,
-    /// Requests that the guests made but could not record; they are in no other number but `iops`.
+    /// Requests that the guests made but could not record; they count only in `iops`.
     pub dropped: u64,
-    /// In how many stretches of time they were dropped.
+    /// In how many intervals they were dropped.
     pub dropped_intervals: u64,
-    /// Recorded requests whose latency cannot be given to causes.
+    /// Recorded requests whose latency cannot be attributed to causes.
     pub unattributable: u64,
-    /// The same by the reason why; adds up to `unattributable`.
+    /// The same by reason; adds up to `unattributable`.
     pub unattributable_by: UnattributableBy,
     /// Recorded requests that ended with an error.
     pub errors: u64,
@@ -184,27 +182,26 @@ pub struct Requests {
     pub short: u64,
     /// Bytes that the recorded requests read.
     pub bytes: u64,
-    /// From the first submission to the last completion that have a place on the host's clock; `None` if
-    /// there are none.
+    /// From the first submission to the last completion, over requests that could be placed on the host's
+    /// clock; `None` if there are none.
     pub elapsed_ns: Option<u64>,
-    /// Requests (those with a place on the host's clock, and dropped ones) in a second of `elapsed_ns`; `None`
-    /// if that is 0 or not known.
+    /// Requests (those placed on the host's clock, and dropped ones) per second of `elapsed_ns`; `None` if
+    /// that is 0 or unknown.
     pub iops: Option<f64>,
 }
 
 /// Unattributable requests by reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct UnattributableBy {
-    /// They touch an interval in which records were lost.
+    /// They overlap an interval in which records were lost.
     pub lost: u64,
     /// Their thread moved between vCPUs meanwhile.
     pub moved: u64,
     /// They lie, at least in part, outside what was recorded on the host.
     pub not_recorded: u64,
-    /// They were stamped on a vCPU whose clock is not known. They have no latency, as those of the
-    /// next two.
+    /// They were stamped on a vCPU whose clock is unknown. These and the next two have no latency.
     pub no_clock: u64,
-    /// A clock stepped, and they were stamped on both sides, or on which one is not known.
+    /// A clock stepped, and they were stamped on both sides of the step, or it is unknown on which side.
     pub clock_stepped: u64,
     /// They were stamped at times that a clock may have shown twice.
     pub clock_ambiguous: u64,
@@ -217,15 +214,15 @@ impl UnattributableBy {
         sum([self.lost, self.moved, self.not_recorded, self.unplaced()])
     }
 
-    /// Those that have no place on the host's clock.
+    /// Those that could not be placed on the host's clock.
     #[must_use]
     pub fn unplaced(&self) -> u64 {
         sum([self.no_clock, self.clock_stepped, self.clock_ambiguous])
     }
 }
 
-/// Latencies of all recorded requests that have a place on the host's clock; all `None` if there are
-/// none. `min`, `mean` (rounded) and `max` are exact, the percentiles are upper edges of buckets
+/// Latencies in nanoseconds of all recorded requests that could be placed on the host's clock; all `None` if
+/// there are none. `min`, `mean` (rounded) and `max` are exact, the percentiles are upper edges of buckets
 /// that are at most 0.1 % wide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LatencyNs {
@@ -258,19 +255,18 @@ pub struct Class {
     pub unattributable: u64,
     /// Total latency of the `count` requests.
     pub latency_ns: u64,
-    /// Of the `count` requests, those whose time could be of other parts as well, within the error
-    /// of the clock.
+    /// How many of the `count` requests have time that could belong to other parts, within the clock error.
     pub clock_uncertain: u64,
     /// How long they waited for a pCPU: `preempt_wait` plus `wakeup_delay`.
     pub wait_ns: u64,
-    /// Who ran there meanwhile, the longest first: the same in each class, the [`ANTAGONISTS_MAX`]
-    /// longest of each.
+    /// Who ran there meanwhile, the longest first. Every class has the same rows: the [`ANTAGONISTS_MAX`]
+    /// longest of each class.
     pub antagonists: Vec<ClassAntagonist>,
-    /// What threads beyond those listed ran.
+    /// How long threads that are not listed ran, in nanoseconds.
     pub others_ns: u64,
-    /// For how long nobody ran there: the pCPU was idle.
+    /// How long the pCPU was idle, in nanoseconds.
     pub idle_ns: u64,
-    /// The part of `wait_ns` for which it is not known who ran.
+    /// The part of `wait_ns` for which it is unknown who ran.
     pub unseen_ns: u64,
 }
 
@@ -291,23 +287,23 @@ pub struct ClassAntagonist {
 /// Who ran while somebody else waited: all threads of one name and kind.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Antagonist {
-    /// One of them: the one that ran longest in one go. Its name is what it was called when it ran.
+    /// The one of them that ran longest without interruption, under the name that it had then.
     #[serde(flatten)]
     pub thread: NamedThread,
     /// The process of that one, where it is known.
     pub pid: Option<Tid>,
-    /// The command line of that process, where it could be read, as [`COMMAND_CHARS_MAX`] harmless
-    /// characters at most.
+    /// The command line of that process if it could be read: at most [`COMMAND_CHARS_MAX`] characters,
+    /// without control characters.
     pub command: Option<String>,
-    /// How many threads they are. In the lists of the classes, over all requests.
+    /// How many threads they are; in the lists of the classes, over all requests.
     pub threads: Members,
     /// Of how many processes.
     pub processes: Members,
-    /// For how long they ran, at least.
+    /// How long they ran in nanoseconds, at least.
     pub ran_ns: u64,
-    /// By how much that may be too little, as there was no room for their name at first: time of theirs
-    /// that is among the others'. 0 unless one wait met more than 32 names, one request 64, or the run
-    /// more than are kept.
+    /// How much longer they may have run, because there was no room for their name at first: time that is
+    /// counted among the others. 0 unless one wait had more than 32 names, one request more than 64, or the
+    /// run more than vslice keeps.
     pub error_ns: u64,
     /// `ran_ns` as a share of the wait, in [0, 1].
     pub share: f64,
@@ -316,24 +312,24 @@ pub struct Antagonist {
 /// How many there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Members {
-    /// So many are known.
+    /// How many are known.
     pub count: u64,
-    /// Whether there are no more.
+    /// False if there may be more.
     pub is_exact: bool,
 }
 
-/// A host thread as a person knows it.
+/// A host thread with a name for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamedThread {
     /// The thread.
     pub tid: Tid,
     /// `vm2 vCPU1`, `vm1 main loop`, `kworker/1:1`, `idle`; `tid 4711` where no name is known.
     pub name: String,
-    /// What it is to the vCPU that it is mentioned with.
+    /// How it relates to the vCPU that it is listed with.
     pub kind: Relation,
 }
 
-/// What a thread is to a vCPU.
+/// How a thread relates to a vCPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Relation {
@@ -368,31 +364,31 @@ pub struct Vcpu {
     pub vcpu: VcpuId,
     /// Its thread on the host.
     pub tid: Tid,
-    /// How much of the window has spans, whatever their state.
+    /// How much of the window is covered by spans of any state, in nanoseconds.
     pub observed_ns: u64,
     /// How long the thread was on a pCPU, cut timeslices included.
     pub on_pcpu_ns: u64,
     /// Its timeslices.
     pub timeslices: Timeslices,
-    /// Why it was off; one entry for every reason, also when it is 0.
+    /// Why it was off its pCPU; one entry for every reason, even if it is 0.
     pub off_cpu: Vec<OffCpu>,
-    /// What its quotas did; `None` if none was used up, or nobody knows.
+    /// What its CPU quotas did; `None` if none was used up or that is unknown.
     #[serde(default)]
     pub quota: Option<QuotaUse>,
     /// How long it waited for a pCPU: `preempt_wait` plus `wakeup_delay`.
     pub wait_ns: u64,
     /// Who ran there meanwhile, the longest first, at most [`ANTAGONISTS_MAX`].
     pub antagonists: Vec<Antagonist>,
-    /// What threads beyond those listed ran.
+    /// How long threads that are not listed ran, in nanoseconds.
     pub others_ns: u64,
-    /// For how long nobody ran there: the pCPU was idle.
+    /// How long the pCPU was idle, in nanoseconds.
     pub idle_ns: u64,
-    /// The part of `wait_ns` for which it is not known who ran.
+    /// The part of `wait_ns` for which it is unknown who ran.
     pub unseen_ns: u64,
 }
 
-/// The timeslices of one vCPU thread: its stays on a pCPU of which both ends were seen. All `None`
-/// if there are none. Percentiles are upper edges of buckets that are at most 0.1 % wide.
+/// The timeslices of one vCPU thread whose start and end were both seen, in nanoseconds. All `None` if there
+/// are none. Percentiles are upper edges of buckets that are at most 0.1 % wide.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Timeslices {
     /// How many.
@@ -427,7 +423,7 @@ pub struct OffCpu {
     pub max_ns: Option<u64>,
 }
 
-/// The waits of one vCPU for one kind of lock, by who let go and for which device.
+/// The waits of one vCPU for one kind of lock, by the thread that released it and by device.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LockWaits {
     /// The VM.
@@ -436,10 +432,10 @@ pub struct LockWaits {
     pub vcpu: VcpuId,
     /// `bql`, `bql_inferred`, `qemu_lock` or `vmm_lock`.
     pub reason: Reason,
-    /// Who let go of the lock.
+    /// The thread that released the lock.
     pub released_by: NamedThread,
-    /// The device that made the vCPU need the lock: its name where QEMU's memory map tells, else
-    /// its address; `None` where it was not recorded.
+    /// The device that the vCPU accessed and needed the lock for: its name if QEMU's memory map tells, else
+    /// its address; `None` if it was not recorded.
     pub device: Option<String>,
     /// How many waits.
     pub count: u64,
@@ -447,9 +443,9 @@ pub struct LockWaits {
     pub total_ns: u64,
     /// The longest of them.
     pub max_ns: u64,
-    /// Of how many it is certain for how long the releaser had held the lock.
+    /// For how many waits it is certain how long the lock had been held.
     pub held_count: u64,
-    /// For how long it had, in total of those.
+    /// How long the lock had been held, summed over those, in nanoseconds.
     pub held_ns: u64,
 }
 
@@ -460,25 +456,25 @@ pub struct Exits {
     pub vm: String,
     /// The vCPU.
     pub vcpu: VcpuId,
-    /// Out of what.
+    /// Where the exit leads from.
     pub kind: ExitKind,
     /// The kernel's name of the reason, or its number; `others` for those beyond [`EXITS_MAX`].
     pub reason: String,
-    /// How many, of those that saw the guest entered again.
+    /// How many exits after which the guest was entered again.
     pub count: u64,
-    /// Their total length, until then: `kvm_ns`, `vmm_ns` and `off_ns` together.
+    /// Their total length until then: the sum of `kvm_ns`, `vmm_ns` and `off_ns`.
     pub total_ns: u64,
     /// The longest of them.
     pub max_ns: u64,
-    /// Of their time, that on a pCPU in KVM.
+    /// Their time on a pCPU in KVM.
     pub kvm_ns: u64,
-    /// That on a pCPU in the VMM, and in KVM on the way back from there.
+    /// Their time on a pCPU in the VMM, including the way back through KVM.
     pub vmm_ns: u64,
-    /// That off the pCPU.
+    /// Their time off the pCPU.
     pub off_ns: u64,
 }
 
-/// Out of what an exit goes.
+/// Where an exit leads from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExitKind {
@@ -488,7 +484,7 @@ pub enum ExitKind {
     Userspace,
 }
 
-/// One place in the kernel where vCPU threads went off their pCPUs.
+/// One kernel stack with which vCPU threads left their pCPUs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StackTotal {
     /// Why the threads left.
@@ -497,7 +493,7 @@ pub struct StackTotal {
     pub count: u64,
     /// Their total length.
     pub total_ns: u64,
-    /// Symbols, the innermost first; a single one in parentheses where there is no stack to show.
+    /// Symbols, innermost first; if there is no stack, one entry in parentheses says why.
     pub frames: Vec<String>,
 }
 
@@ -516,21 +512,21 @@ pub struct WorstRequest {
     pub latency_ns: u64,
     /// Bytes read, or the negated errno.
     pub result: i32,
-    /// How far its ends may be off on the host's clock.
+    /// By how many nanoseconds its ends may be off on the host's clock.
     pub clock_bound_ns: u64,
-    /// Whether the parts may be believed.
+    /// Whether the parts can be trusted.
     pub attribution: AttributionName,
     /// Its latency by part.
     pub parts: PartTotals,
-    /// By how much each part may be off, as the clocks may be; 0 unless it is attributed.
+    /// By how much each part may be off because of clock errors; 0 unless the request is attributed.
     pub clock_error_ns: PartTotals,
     /// When the host had its I/O.
     pub io: Option<WorstIo>,
-    /// Why that is not known; `None` if it is.
+    /// Why that is unknown; `None` if it is known.
     pub io_unknown: Option<NoPhase>,
     /// What the vCPU's thread did meanwhile, in order of time.
     pub chain: Vec<ChainSpan>,
-    /// Spans that the chain leaves out at its end.
+    /// How many spans are left out at the end of the chain.
     pub chain_cut_count: u64,
 }
 
@@ -540,7 +536,7 @@ pub struct WorstRequest {
 pub enum AttributionName {
     /// All of it lies on a known timeline.
     Attributed,
-    /// It touches an interval in which records were lost.
+    /// It overlaps an interval in which records were lost.
     Lost,
     /// Its thread moved between vCPUs meanwhile.
     Moved,
@@ -562,38 +558,39 @@ impl From<Attribution> for AttributionName {
 /// One span of a [`WorstRequest`]: what the host was doing to the vCPU.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChainSpan {
-    /// Its beginning, since the submission of the request.
+    /// When it begins, in nanoseconds since the request's submission.
     pub offset_ns: u64,
     /// Its length.
     pub length_ns: u64,
-    /// What it counts as; `on_pcpu` also for a stay of which `split` tells more.
+    /// The part that it counts towards; `on_pcpu` also for a timeslice for which `split` says more.
     pub part: Part,
-    /// In whose code the thread was while it stayed on its pCPU, where that was recorded.
+    /// In whose code the thread was on its pCPU, if that was recorded.
     pub split: Option<ModeSplit>,
-    /// Why the thread left its pCPU, where it had left.
+    /// Why the thread was off its pCPU, if it was.
     pub reason: Option<OffReason>,
     /// The lock that it slept on, as an address in the VMM.
     pub lock_address: Option<u64>,
-    /// The device that the guest had touched, if that is why the VMM ran: its name or its address.
+    /// The device that the guest accessed, if that is why the VMM ran: its name or its address.
     pub device: Option<String>,
-    /// The pCPU that the thread was on, was taken from or was woken for.
+    /// The pCPU that the thread was on, was preempted on, or was woken for.
     pub pcpu: Option<PcpuId>,
     /// Who woke the thread, where it slept and the waking was seen.
     pub waker: Option<NamedThread>,
     /// Who ran while the thread waited, the longest first, at most [`ANTAGONISTS_MAX`].
     pub antagonists: Vec<Antagonist>,
-    /// What threads beyond those listed ran.
+    /// How long threads that are not listed ran, in nanoseconds.
     pub others_ns: u64,
-    /// For how long nobody ran there: the pCPU was idle.
+    /// How long the pCPU was idle, in nanoseconds.
     pub idle_ns: u64,
-    /// Where in the kernel it went off, innermost frame first, at most [`CHAIN_FRAMES_MAX`].
+    /// The kernel stack with which it left its pCPU, innermost frame first, at most [`CHAIN_FRAMES_MAX`]
+    /// frames.
     pub stack: Vec<String>,
-    /// Why nothing is known, where `part` is `unknown`.
+    /// Why the state is unknown, if `part` is `unknown`.
     pub why_unknown: Option<WhyUnknown>,
 }
 
-/// In whose code a thread was while it stayed on a pCPU. What is left of the stay's length was not
-/// recorded.
+/// In whose code a thread was during a timeslice, in nanoseconds. For the rest of the timeslice's length that
+/// was not recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModeSplit {
     /// In the guest.
@@ -602,7 +599,7 @@ pub struct ModeSplit {
     pub kvm_ns: u64,
     /// In the VMM.
     pub vmm_ns: u64,
-    /// How often it left the guest within the stay.
+    /// How often it exited from the guest within the timeslice.
     pub exits: u64,
 }
 
@@ -616,9 +613,9 @@ pub enum WhyUnknown {
     Lost,
     /// The thread had ended.
     Ended,
-    /// The thread slept, but no stack says where.
+    /// The thread slept, but no stack was recorded.
     NoStack,
-    /// The thread slept where no rule knows what for; the stack is kept.
+    /// The thread slept, and no rule matches its stack; the stack is kept.
     NoRule,
 }
 
@@ -629,7 +626,7 @@ pub struct Hog {
     pub vm: String,
     /// The vCPU that it is pinned to.
     pub vcpu: VcpuId,
-    /// How often its loop counted within the run.
+    /// How far its loop counter advanced within the run.
     pub count: u64,
 }
 
@@ -638,9 +635,9 @@ pub struct Hog {
 pub struct Lost {
     /// Records dropped.
     pub records: u64,
-    /// In how many stretches of time.
+    /// In how many intervals.
     pub intervals: u64,
-    /// For how much of the measured window they were lost on some pCPU.
+    /// The part of the measured window in which events were lost on some pCPU, in nanoseconds.
     pub total_ns: u64,
 }
 
@@ -649,12 +646,12 @@ pub struct Lost {
 pub struct Cost {
     /// CPU time of the collector's threads in the measured window.
     pub collector_cpu_ns: u64,
-    /// For how long they were runnable and had no pCPU, all added up.
+    /// How long these threads were runnable but not on a pCPU, summed, in nanoseconds.
     #[serde(default)]
     pub collector_run_delay_ns: u64,
     /// Host events recorded.
     pub events: u64,
-    /// Those of them that tell what KVM did: most of them exits and entries, if those were recorded.
+    /// How many of them are events of KVM; most are exits and entries, if those were recorded.
     pub kvm_events: u64,
     /// Bytes written to the run directory.
     pub bytes: u64,

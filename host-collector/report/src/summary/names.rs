@@ -18,11 +18,11 @@ pub use vslice_core::task::{ThreadKind, VmIndex};
 pub struct VmThreads {
     /// Its name in the plan.
     pub name: String,
-    /// What its reader asks for in one request; `None` if it has no reader.
+    /// The size of its reader's requests in bytes; `None` if it has no reader.
     pub block_bytes: Option<u32>,
     /// Its vCPUs with the host threads that run them.
     pub vcpus: Vec<(VcpuId, Tid)>,
-    /// The vCPUs of which a quota was used up in the measured window.
+    /// What the quotas of vCPUs did, for those of which one was used up in the measured window.
     pub quotas: BTreeMap<VcpuId, QuotaUse>,
 }
 
@@ -50,7 +50,7 @@ pub struct CommandLine {
     pub text: String,
 }
 
-/// Answers who a thread is, seen from a vCPU.
+/// Says who a thread is, as seen from a vCPU.
 #[derive(Debug)]
 pub(super) struct Directory<'a> {
     names: &'a Names,

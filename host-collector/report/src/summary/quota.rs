@@ -1,9 +1,9 @@
-//! What is said of quotas beside waits for a pCPU.
+//! When a CPU quota may be behind waits for a pCPU.
 //!
-//! A thread that its group's quota takes off its pCPU leaves a mark, and its wait is `throttled`. One that
-//! is woken while the quota is used up leaves none: it waits like anybody who was woken, and whoever has
-//! the pCPU meanwhile seems to be in its way. So where the quota was used up for long enough, such waits
-//! may be of either.
+//! A thread that is throttled while it runs leaves a trace on its stack, and its wait is `throttled`. A
+//! thread that is woken while the quota is used up leaves none: it looks like any thread that waits after a
+//! wakeup, and whoever has the pCPU meanwhile seems to be in its way. So if the quota was used up for long
+//! enough, such waits may be due to either.
 
 use super::model::{Summary, Vcpu};
 use super::totals::{share, sum};
@@ -13,18 +13,19 @@ use vslice_core::units::VcpuId;
 /// A quota that was used up for less than this share of the waits explains none of them.
 const FELT_SHARE_MIN: f64 = 0.1;
 
-/// What the quotas of the control groups that a vCPU's thread is in, or below, did in the measured window.
+/// What the CPU quotas of the control groups of a vCPU's thread, ancestors included, did in the measured
+/// window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuotaUse {
     /// Periods in which one of them was used up; at least 1.
     pub used_up_count: u64,
-    /// For how long runnable threads of those groups were kept off, their pCPUs' times added up: this vCPU
-    /// at most so long.
+    /// How long runnable threads of those groups were throttled, in nanoseconds, summed over pCPUs: an upper
+    /// bound for this vCPU.
     pub kept_off_ns: u64,
 }
 
-/// That a quota of these vCPUs may be behind waits of theirs, if it may. Both are of the whole run: when in it
-/// the quota was used up is not known.
+/// A remark that a quota of these vCPUs may be behind their waits; empty if that is unlikely. Both figures
+/// are of the whole run, because it is unknown when the quota was used up.
 pub(super) fn doubt(summary: &Summary, vcpus: &[(&str, VcpuId)]) -> String {
     let is_meant = |row: &&Vcpu| vcpus.contains(&(row.vm.as_str(), row.vcpu));
     let wait_ns = sum(summary.vcpus.iter().filter(is_meant).map(|row| row.wait_ns));

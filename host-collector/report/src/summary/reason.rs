@@ -1,4 +1,4 @@
-//! Why a vCPU's thread was off its pCPU, as the summary says it.
+//! Why a vCPU's thread was off its pCPU, as used in the summary.
 
 use serde::{Deserialize, Serialize};
 use vslice_core::timeline::{Reason, ThreadState};
@@ -16,13 +16,13 @@ pub enum OffReason {
 }
 
 impl OffReason {
-    /// Every one, in the order in which they are printed.
+    /// Every reason, in the order in which they are printed.
     pub fn all() -> impl Iterator<Item = OffReason> {
         let others = [OffReason::WakeupDelay, OffReason::NotRecorded];
         Reason::ALL.into_iter().map(OffReason::Left).chain(others)
     }
 
-    /// Of a thread's state; `None` where the thread was on a pCPU.
+    /// The reason in a thread's state; `None` if the thread was on a pCPU.
     #[must_use]
     pub fn of(state: &ThreadState) -> Option<OffReason> {
         Some(match state {
@@ -44,7 +44,7 @@ impl OffReason {
         }
     }
 
-    /// As it is called on a page.
+    /// Its name on a page.
     #[must_use]
     pub fn label(self) -> &'static str {
         let reason = match self {

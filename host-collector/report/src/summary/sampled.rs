@@ -1,4 +1,4 @@
-//! What the reader of a run without events should know before believing it.
+//! What the reader of a run without recorded events should know before trusting it.
 
 use super::evidence::{SampledShare, ScheduledVcpu};
 use super::model::Summary;
@@ -12,7 +12,7 @@ use vslice_trace::evidence::{BPF_PROGRAMS, DEVICE_ACCESS, DISK_PROGRAMS, Evidenc
 /// [`Warning::SampleBias`].
 const BIAS_MAX: f64 = 0.02;
 
-/// Adds what a run goes without, whatever its level.
+/// Adds warnings for evidence that a run lacks, whatever its level.
 pub(super) fn warn(summary: &Summary, warnings: &mut Vec<Warning>) {
     let evidence = &summary.evidence;
     if evidence.level != EvidenceLevel::Recorded {
@@ -36,9 +36,9 @@ pub(super) fn warn(summary: &Summary, warnings: &mut Vec<Warning>) {
     warnings.extend(felt.into_iter().map(warning));
 }
 
-/// Whether the answer lacks something for it. Without programs recording costs more, and tells the same; of
-/// I/O whose end was hidden for want of them [`Warning::UnknownPhases`] tells, where it can be felt. For which
-/// device a vCPU needed a lock nobody asks where none waited for one.
+/// Whether missing this evidence limits the answer. Without BPF programs recording costs more but tells the
+/// same; if I/O completions were hidden for lack of them, [`Warning::UnknownPhases`] says so when it matters.
+/// Which device a vCPU needed a lock for does not matter if no vCPU waited for one.
 pub(super) fn limits_the_answer(summary: &Summary, name: &str) -> bool {
     let is_program = [BPF_PROGRAMS, DISK_PROGRAMS].contains(&name);
     !(is_program || DEVICE_ACCESS.contains(&name) && summary.lock_waits.is_empty())

@@ -1,9 +1,9 @@
-//! What a class of requests waited for, in words: made of its causes and of nothing else.
+//! What a class of requests waited for, as a sentence made only of its causes.
 //!
-//! Causes of one kind count together, whichever phase they are of, as what is done about them is the
-//! same; the sentence says how they are shared out over the phases. Who had the pCPU is known over all
-//! waits for it, also those while the device had the I/O, so of the waits outside of the device an
-//! antagonist is given only what it must have run in them.
+//! Causes of one kind count together, whatever their phase, because their remedy is the same; the sentence
+//! says how they divide over the phases. Who ran on the pCPU is known over all waits for it, including those
+//! while the device had the I/O, so for the waits outside the device an antagonist is credited only with what
+//! it must have run in them.
 
 use super::causes::{Cause, Group, Kind, NAMED_SHARE, NEARLY_ALL, Weight, groups};
 use super::io::IoClass;
@@ -15,7 +15,7 @@ use vslice_core::join::{Part, Phase};
 use vslice_core::units::PcpuId;
 use vslice_spec::quantity::whole_percent;
 
-/// A class of requests, with what there is to say of it.
+/// A class of requests, with all that a sentence about it needs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ClassAnswer<'a> {
     pub(super) summary: &'a Summary,

@@ -1,5 +1,5 @@
-//! What the threads of a VMM that run no vCPU did for its vCPUs: whom a doorbell wakes, and who wakes
-//! the vCPU. It tells whether a disk is really served where its configuration says.
+//! What the threads of a VMM that run no vCPU did for its vCPUs: whom a doorbell wakes, and who wakes the
+//! vCPU. This tells whether a disk is really served by the thread that its configuration names.
 
 use serde::{Deserialize, Serialize};
 use vslice_core::units::Tid;
@@ -9,16 +9,15 @@ use vslice_core::units::Tid;
 pub struct ServiceThread {
     /// The VM.
     pub vm: String,
-    /// What it is for, as "iothread io0", "main loop", "worker".
+    /// Its role, such as "iothread io0", "main loop", "worker".
     pub role: String,
     /// Its id.
     pub tid: Tid,
-    /// How often it came on a pCPU.
+    /// How often it was switched in.
     pub arrivals: u64,
-    /// How often a vCPU's thread woke it: for a doorbell of its devices, or for a lock that was let go.
+    /// How often a vCPU's thread woke it, by a doorbell of its devices or by releasing a lock.
     pub woken_by_vcpus: u64,
-    /// How often it woke a vCPU's thread: for an interrupt that the vCPU slept for, or for a lock that was
-    /// let go.
+    /// How often it woke a vCPU's thread, by an interrupt or by releasing a lock.
     pub woke_vcpus: u64,
 }
 
@@ -36,7 +35,7 @@ pub enum Engagement {
 }
 
 impl Engagement {
-    /// In words, after the name of a condition.
+    /// A description that follows the name of a condition.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -49,9 +48,9 @@ impl Engagement {
     }
 }
 
-/// How far the iothreads of a VM that made requests served them. Each of these rings once, and whoever
-/// has not gone to sleep since the last one needs no waking, so that wakings are set against those of the
-/// main loop and not against requests.
+/// How far the iothreads of a VM that made requests served them. A thread that has not gone to sleep since
+/// the last doorbell needs no wakeup, so wakeups are compared with those of the main loop and not with the
+/// number of requests.
 #[must_use]
 pub fn engagement(threads: &[ServiceThread], vm: &str) -> Engagement {
     let sums = |role: &str| {

@@ -1,4 +1,4 @@
-//! One sentence on where the tail went, made of the numbers and of nothing else.
+//! The sentence that explains the tail, made only of the numbers.
 
 use super::causes::groups;
 use super::evidence::ScheduledVcpu;
@@ -33,8 +33,8 @@ const NAMED_SHARE: f64 = 0.1;
 /// A sampled reason with at least this share is named.
 const SAMPLED_SHARE_NAMED: f64 = 0.02;
 
-/// What the run says of its slow requests. The names in it come from guests and hosts: whoever
-/// prints it sanitises it.
+/// The run's verdict on its slow requests. The names in it come from guests and hosts: whoever prints it must
+/// sanitise it.
 #[must_use]
 pub fn verdict(summary: &Summary) -> String {
     if summary.measured_ns == 0 {
@@ -82,8 +82,8 @@ fn asked(summary: &Summary) -> Option<ClassAnswer<'_>> {
     (is_recorded && asked.class.count > 0).then_some(asked)
 }
 
-/// What the requests that the answer is about waited for most, by kind as the answer ranks it, and its
-/// share of their latency; `None` where that is not known.
+/// What the requests that the answer is about waited for most, by kind, and its share of their latency in [0,
+/// 1]; `None` if that is unknown.
 #[must_use]
 pub fn first_cause(summary: &Summary) -> Option<(String, f64)> {
     let told = asked(summary)?;
@@ -219,8 +219,8 @@ fn left_out(class: &Class) -> String {
     }
 }
 
-/// The vCPUs that made requests: those whose clocks placed some. Without any such clock they are those
-/// that a slow request or a wait names, which may leave out one that was seldom slow.
+/// The vCPUs that made requests: those whose clocks placed some. Without any such clock they are the vCPUs of
+/// slow requests and waits, which may leave out one that was seldom slow.
 pub(super) fn requesters(summary: &Summary) -> Vec<(&str, VcpuId)> {
     let made = summary.clock.vcpus.iter().filter(|clock| clock.requests > 0);
     let mut vcpus: Vec<_> = made.map(|clock| (clock.vm.as_str(), clock.vcpu)).collect();
@@ -234,7 +234,7 @@ pub(super) fn requesters(summary: &Summary) -> Vec<(&str, VcpuId)> {
     vcpus
 }
 
-/// The vCPU that made the requests, if it was one.
+/// The vCPU that made the requests, if there was only one.
 pub(super) fn who(summary: &Summary) -> String {
     match requesters(summary).as_slice() {
         [(vm, vcpu)] => format!("{vm} {vcpu}"),
@@ -242,7 +242,7 @@ pub(super) fn who(summary: &Summary) -> String {
     }
 }
 
-/// A part as it is called on a page.
+/// The name of a part on a page.
 #[must_use]
 pub fn label(part: Part) -> &'static str {
     match part {

@@ -1,4 +1,4 @@
-//! What the reader of a report should know before believing it.
+//! What the reader of a report should know before trusting it.
 
 use super::io::{HiddenTask, UnphasedBy};
 use super::text::io::why;
@@ -8,7 +8,7 @@ use vslice_core::units::VcpuId;
 use vslice_spec::quantity::{count, counted, duration, percent};
 use vslice_trace::evidence::EvidenceLevel;
 
-/// One thing to know.
+/// A warning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Warning {
@@ -18,49 +18,49 @@ pub enum Warning {
     LostRecords {
         /// How many.
         records: u64,
-        /// In how many stretches of time.
+        /// In how many intervals.
         intervals: u64,
     },
-    /// Guests dropped requests, which no latency knows of.
+    /// Guests dropped the records of requests, so their latencies are missing.
     DroppedRequests {
         /// How many.
         count: u64,
-        /// In how many stretches of time.
+        /// In how many intervals.
         intervals: u64,
     },
-    /// No event was recorded: what is said of vCPUs rests on less.
+    /// Events were not recorded, so statements about vCPUs rest on less.
     NotRecorded {
-        /// On what.
+        /// What they rest on.
         level: EvidenceLevel,
         /// Why.
         reason: String,
     },
-    /// A vCPU was sampled at moments that are not like its others.
+    /// The samples of a vCPU are biased.
     SampleBias {
         /// The VM.
         vm: String,
         /// The vCPU.
         vcpu: VcpuId,
-        /// The share of looks that showed it running or waiting for a pCPU.
+        /// The share of samples that showed it running or waiting for a pCPU, in [0, 1].
         sampled: f64,
-        /// The same share by the kernel's totals.
+        /// The same share by the kernel's totals, in [0, 1].
         counted: f64,
     },
-    /// The run went without something that this kernel lacks or does not show.
+    /// The run lacked evidence that this kernel does not have or does not show.
     MissingEvidence {
         /// What.
         name: String,
-        /// What the report goes without.
+        /// What the report lacks because of it.
         costs: String,
     },
-    /// Requests were recorded but could not be given to causes.
+    /// Requests were recorded but could not be attributed to causes.
     Unattributable {
         /// How many.
         count: u64,
         /// Their share of all recorded requests.
         share: f64,
     },
-    /// Requests were recorded but have no place on the host's clock.
+    /// Requests were recorded but could not be placed on the host's clock.
     Unplaced {
         /// How many.
         count: u64,
@@ -77,15 +77,15 @@ pub enum Warning {
         /// Its share of the time of the requests above the 99th percentile.
         share: f64,
     },
-    /// How far the host had come with the requests' I/O is not known for too much of their time.
+    /// The I/O phase is unknown for too much of the requests' time.
     UnknownPhases {
-        /// Its share of the time of all requests that could be given to causes.
+        /// Its share of the time of all attributed requests, in [0, 1].
         share: f64,
         /// The same above the 99th percentile.
         p99_share: f64,
-        /// The requests, among all.
+        /// How many requests have unknown phases.
         requests: u64,
-        /// The same by the reason why.
+        /// The same by reason.
         by: UnphasedBy,
         /// Tasks that the host's kernel hides from tracing.
         hidden: Vec<HiddenTask>,
@@ -97,40 +97,39 @@ pub enum Warning {
         /// The requests in it.
         count: u64,
     },
-    /// The clocks are not known well enough for latencies this short.
+    /// The clock error is large compared with the latencies.
     ClockBound {
         /// The clock map's bound.
         bound_ns: u64,
-        /// The 99th percentile that it is too large for.
+        /// The 99th percentile of the latency.
         p99_ns: u64,
     },
-    /// The host's I/O for some requests lies beyond them: the clocks are not what they are taken
-    /// for.
+    /// The host's I/O for some requests lies outside them, so the clock map is wrong.
     ClockViolated {
         /// How many requests.
         count: u64,
-        /// By how much at worst, beside what the clocks may be off.
+        /// By how many nanoseconds more than the clock error at worst.
         worst_ns: u64,
     },
-    /// What KVM says of the guests' TSCs is not what round trips with the guests allow.
+    /// KVM's TSC offsets contradict the clock round trips with the guests.
     KvmClockViolated {
         /// How often.
         count: u64,
-        /// By how much at worst.
+        /// By how many nanoseconds at worst.
         worst_ns: u64,
     },
-    /// What KVM told the guests of the host's clock is not what round trips with them allow.
+    /// The host's clock as the guests read it through KVM contradicts the clock round trips with them.
     PtpClockViolated {
         /// How often.
         count: u64,
-        /// By how much at worst.
+        /// By how many nanoseconds at worst.
         worst_ns: u64,
     },
-    /// Hogs looked at their clocks while the host had their vCPUs off their pCPUs.
+    /// Hogs ran while their vCPUs were off their pCPUs, so the clock map is wrong.
     HogClockViolated {
         /// How often.
         count: u64,
-        /// By how much at worst, beside what the clocks may be off.
+        /// By how many nanoseconds more than the clock error at worst.
         worst_ns: u64,
     },
     /// A vCPU's clock stepped, or changed its rate.
@@ -141,7 +140,7 @@ pub enum Warning {
         vcpu: VcpuId,
         /// How often.
         count: u64,
-        /// The largest step, at least; 0 if it may have been the rate alone.
+        /// The largest step in nanoseconds, at least; 0 if only the rate may have changed.
         step_ns: u64,
     },
     /// Two vCPUs of a guest have different clocks.
@@ -155,7 +154,7 @@ pub enum Warning {
         /// How far they are apart, at least.
         apart_ns: u64,
     },
-    /// A hog never counted, so its vCPU was not kept busy.
+    /// A hog made no progress, so its vCPU was not kept busy.
     HogDidNotCount {
         /// The VM.
         vm: String,
@@ -168,17 +167,17 @@ pub enum Warning {
         vm: String,
         /// The vCPU that waited.
         vcpu: VcpuId,
-        /// For how long they did, as a share of the vCPU's time.
+        /// How long they did, as a share of the vCPU's time in [0, 1].
         share: f64,
     },
-    /// The quota of a VM's control groups was used up in the measured window, and kept threads off for
-    /// more than 1 % of it.
+    /// The CPU quota of a VM's control groups was used up, and throttled threads for more than 1 % of the
+    /// measured window.
     Throttled {
         /// The VM.
         vm: String,
         /// In how many periods, of all groups that its vCPU threads are in or below.
         count: u64,
-        /// For how long runnable threads of those groups were kept off, their pCPUs' times added up.
+        /// How long runnable threads of those groups were throttled, in nanoseconds, summed over pCPUs.
         throttled_ns: u64,
         /// The directory of the group whose quota was used up most often.
         group: String,
@@ -187,14 +186,14 @@ pub enum Warning {
         /// The period of that quota.
         period_ns: Option<u64>,
     },
-    /// The collector's threads had to wait for their pCPU, and so did whoever waits for them.
+    /// The collector's threads had to wait for a pCPU, and so did everyone who waits for them.
     CollectorWaited {
-        /// For how long, all of them added up.
+        /// How long they waited, summed, in nanoseconds.
         waited_ns: u64,
-        /// Of how much time.
+        /// The length of the measured window in nanoseconds.
         measured_ns: u64,
     },
-    /// Something that the run or a guest has to say.
+    /// A notice of the run or of a guest.
     Notice {
         /// The sentence.
         text: String,
@@ -202,8 +201,8 @@ pub enum Warning {
 }
 
 impl Warning {
-    /// How far it goes: what the answer cannot be believed for comes before what it lacks, and that before
-    /// what is only good to know.
+    /// Its rank, from 0: what makes the answer untrustworthy comes before what the answer lacks, and that
+    /// before what is only good to know.
     #[must_use]
     pub(super) fn rank(&self) -> u8 {
         match self {

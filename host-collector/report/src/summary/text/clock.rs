@@ -1,4 +1,4 @@
-//! What the page says of the clocks.
+//! The page's lines on clocks.
 
 use super::NAME_CHARS_MAX;
 use super::page::{Page, Tone, shorten};
@@ -12,7 +12,7 @@ const CUTS_SHOWN_MAX: usize = 4;
 
 const INDENT: &str = "          ";
 
-/// How exact request times are, whether anything speaks against that, and where clocks stepped.
+/// How accurate request times are, whether anything contradicts that, and where clocks stepped.
 pub(super) fn clock(page: &mut Page, summary: &Summary) {
     let clock = &summary.clock;
     let method = match clock.method {

@@ -1,12 +1,12 @@
-//! What is printed instead of numbers of which some are wrong, and nobody knows which.
+//! What is printed instead of numbers if some of them must be wrong.
 
 use super::page::{Page, Tone};
 use crate::summary::laws;
 use crate::summary::model::Summary;
 use vslice_spec::quantity::count;
 
-/// Says that a summary contradicts itself, and how, of no more than so many laws with so many lines each;
-/// `false` if it does not, and nothing is said.
+/// Prints that a summary contradicts itself, and how, with at most so many laws and so many lines for each.
+/// Returns `false` and prints nothing if it does not.
 pub(super) fn contradiction(
     page: &mut Page,
     summary: &Summary,

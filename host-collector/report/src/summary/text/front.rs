@@ -1,4 +1,4 @@
-//! The page that is printed by default: the answer first, and no more than a screen of it.
+//! The page that is printed by default: the answer first, and no more than a screenful.
 
 use super::contradiction::contradiction;
 use super::page::{Page, Table, Tone, shorten};
@@ -10,7 +10,7 @@ use crate::summary::verdict::verdict;
 use vslice_spec::quantity::{bytes, count, counted, duration, percent};
 use vslice_trace::evidence::EvidenceLevel;
 
-/// Lines of a page of 100 columns or more at most, whatever the run was.
+/// How many lines a page of at least 100 columns has at most, whatever the run was.
 pub const LINES_MAX: usize = 45;
 
 /// Lines of the status, of why a run is partial, and of the sentences, at 100 columns.
@@ -42,8 +42,8 @@ fn lines(lines_count: usize, style: Style) -> usize {
     (lines_count * 100).div_ceil(style.width.clamp(1, 100))
 }
 
-/// The answer: what the run was, what the requests waited for, because of whom, the slowest of them, and
-/// what limits all that. At 100 columns it has [`LINES_MAX`] lines at most.
+/// The answer: what the run was, what the requests waited for and because of whom, the slowest of them, and
+/// the limits of all that. At 100 columns it has at most [`LINES_MAX`] lines.
 #[must_use]
 pub fn render(summary: &Summary, style: Style) -> String {
     let mut page = Page::new(style);

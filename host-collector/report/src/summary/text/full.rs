@@ -1,4 +1,4 @@
-//! The whole page: everything that a summary says for a person to read.
+//! The whole page: everything in a summary that is meant for people.
 
 use super::contradiction::contradiction;
 use super::page::{Page, Tone, shorten};
@@ -79,7 +79,8 @@ fn title(page: &mut Page, summary: &Summary) {
     }
 }
 
-/// Whether any guest has told anything: of VMs that were attached to there is only the host's word.
+/// Whether any guest reported anything: of VMs that were only attached to, there is only what the host
+/// recorded.
 pub(super) fn has_guests_word(summary: &Summary) -> bool {
     let requests = &summary.requests;
     requests.count > 0 || requests.dropped > 0 || !summary.clock.vcpus.is_empty()
@@ -143,7 +144,7 @@ fn footing(page: &mut Page, summary: &Summary) {
     }
 }
 
-/// That too much of the requests' time has no phase, if so.
+/// The warning that too much of the requests' time has no phase, if there is one.
 pub(super) fn phases_warning(summary: &Summary) -> Option<&Warning> {
     summary.warnings.iter().find(|warning| matches!(warning, Warning::UnknownPhases { .. }))
 }

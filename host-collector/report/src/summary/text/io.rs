@@ -105,7 +105,7 @@ fn inactivity(io: &IoClass, latency_ns: u64) -> String {
     )
 }
 
-/// Why the phases of a request are not known, as what it is one of.
+/// Why the phases of requests are unknown, as it follows their number.
 pub(in crate::summary) fn why(reason: NoPhase) -> &'static str {
     match reason {
         NoPhase::NotRecorded => "whose I/O was not recorded",

@@ -12,7 +12,7 @@ pub enum Tone {
     Plain,
     /// What is looked for first.
     Strong,
-    /// What is beside the point.
+    /// What is secondary.
     Dim,
     /// What must not be overlooked.
     Alarm,
@@ -62,14 +62,14 @@ impl Page {
         self.text
     }
 
-    /// What another page says, which was begun in the same style.
+    /// Appends another page of the same style.
     pub fn append(&mut self, other: Page) {
         self.text.push_str(&other.text);
         self.lines_count += other.lines_count;
     }
 
-    /// What `fill` makes of as many of `most` things as fit in `lines_max` lines; nothing if not even one
-    /// of them does.
+    /// Appends what `fill` makes of as many of `most` things as fit in `lines_max` lines; nothing if not even
+    /// one of them fits.
     pub fn fitting(&mut self, lines_max: usize, most: usize, fill: impl Fn(&mut Page, usize)) {
         for things in (1..=most).rev() {
             let mut page = Page::new(self.style);
@@ -95,7 +95,7 @@ impl Page {
         self.lines_count += 1;
     }
 
-    /// One line; what it ends in of blanks is left out.
+    /// One line, without trailing blanks.
     pub fn line(&mut self, pieces: &[(Tone, &str)]) {
         let cleaned: Vec<(Tone, String)> =
             pieces.iter().map(|(tone, text)| (*tone, self.shown(text))).collect();
@@ -120,7 +120,7 @@ impl Page {
         self.paragraph_of((Tone::Dim, lead), (tone, text), usize::MAX);
     }
 
-    /// The same in so many lines at most, of which the last ends in `~` if there were more.
+    /// The same in at most `lines_max` lines; the last ends in `~` if there were more.
     pub fn short_paragraph(&mut self, lead: &str, text: &str, tone: Tone, lines_max: usize) {
         self.paragraph_of((Tone::Dim, lead), (tone, text), lines_max);
     }
@@ -131,7 +131,7 @@ impl Page {
         self.title(title, note);
     }
 
-    /// The title of a section, with what is to be known of it.
+    /// The title of a section, with a note.
     pub fn title(&mut self, title: &str, note: &str) {
         self.paragraph_of((Tone::Strong, &format!("{title}  ")), (Tone::Dim, note), usize::MAX);
     }
@@ -162,8 +162,8 @@ impl Page {
         }
     }
 
-    /// A table, indented by two. Where it is too wide it loses its bars, then long texts go on in the
-    /// line below, then columns go on below the others.
+    /// A table, indented by two. If it is too wide, it first loses its bars, then long texts wrap, then
+    /// columns continue below the others.
     pub fn table(&mut self, table: &Table) {
         for line in table.lines(self.style.width, &|text| self.shown(text)) {
             let pieces: Vec<(Tone, &str)> =
@@ -173,7 +173,7 @@ impl Page {
     }
 }
 
-/// What of the text fits in so many columns, the last of them a `~` if there is more.
+/// The part of the text that fits in so many columns; the last is a `~` if there is more.
 pub fn shorten(text: &str, columns_max: usize) -> String {
     let text = harmless(text);
     if columns(&text) <= columns_max {

@@ -1,5 +1,5 @@
-//! The tables of a run of which no events were recorded. Every one says in its heading what it rests
-//! on, so that no share is taken for a count.
+//! The tables of a run whose events were not recorded. Each says in its heading what it rests on, so that no
+//! share is taken for a count.
 
 use super::page::{Page, Table, Tone};
 use super::tables::{share_percent, vcpu_name};
@@ -22,7 +22,7 @@ pub(super) fn label(level: EvidenceLevel) -> &'static str {
     }
 }
 
-/// Of so many vCPUs at most.
+/// Prints how the vCPUs were scheduled, with at most `rows_max` rows.
 pub(super) fn scheduled(page: &mut Page, summary: &Summary, rows_max: usize) {
     if summary.scheduled.is_empty() {
         return;
@@ -53,7 +53,7 @@ pub(super) fn scheduled(page: &mut Page, summary: &Summary, rows_max: usize) {
     more(page, summary.scheduled.len().saturating_sub(rows_max));
 }
 
-/// At most so many rows.
+/// Prints the sampled shares, with at most `rows_max` rows.
 pub(super) fn shares(page: &mut Page, summary: &Summary, rows_max: usize) {
     let Some(sampled) = &summary.sampled else { return };
     let note = "shares of the samples of a vCPU, not counts of events";
@@ -95,7 +95,7 @@ pub(super) fn shares(page: &mut Page, summary: &Summary, rows_max: usize) {
     more(page, left_out);
 }
 
-/// What sampling left out, and what it took.
+/// The losses of a run whose events were not recorded.
 pub(super) fn losses(summary: &Summary) -> String {
     let requests = if summary.requests.dropped == 0 { "no request" } else { "requests" };
     match &summary.sampled {

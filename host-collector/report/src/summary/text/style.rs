@@ -10,14 +10,14 @@ pub struct Style {
     pub width: usize,
     /// Whether to use the terminal's colours.
     pub colour: bool,
-    /// Which letters there are.
+    /// Which characters the reader's terminal can show.
     pub letters: Letters,
 }
 
 /// The narrowest terminal that a page is made for.
 pub const WIDTH_MIN: usize = 60;
 
-/// How wide a page is where nobody says how wide it may be: in files and pipes.
+/// The width of a page in files and pipes.
 pub const WIDTH_DEFAULT: usize = 100;
 
 impl Style {

@@ -1,4 +1,4 @@
-//! How the vCPUs fared, for the page of a run without requests: those first that were kept from their work most.
+//! How the vCPUs fared, for the page of a run without requests: those that were held up most come first.
 
 use super::NAME_CHARS_MAX;
 use super::page::{Page, Table, Tone, shorten};
@@ -100,7 +100,7 @@ pub(super) fn antagonists(page: &mut Page, summary: &Summary, rows_max: usize) {
     more(page, left_out);
 }
 
-/// That there are rows beside those that are shown.
+/// Prints how many rows are not shown.
 pub(super) fn more(page: &mut Page, rows_count: usize) {
     if rows_count > 0 {
         let rows = vslice_spec::quantity::counted(rows_count as u64, "more row");
