@@ -63,7 +63,7 @@ fn held_and_put_back(disk: &Disk) -> Result<(), Failed> {
     drop(held);
     assert_eq!(facts()?, disk.before);
     let error = set("nonesuch").err().ok_or("no kernel has it")?;
-    assert!(error.to_string().contains("cannot have the I/O scheduler nonesuch"), "{error}");
+    assert!(error.to_string().contains("cannot set the I/O scheduler nonesuch"), "{error}");
     assert_eq!(facts()?, disk.before);
     assert_eq!(fs::read_dir(journals.path())?.count(), 0, "nothing is left to undo");
     Ok(())

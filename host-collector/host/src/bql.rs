@@ -36,8 +36,8 @@ pub enum BqlError {
     Elf(#[from] object::Error),
     /// The instructions of this machine are not known here.
     #[error(
-        "the program is for ELF machine {machine} (byte order {order}); the BQL is searched only in \
-         x86-64 code (machine 62)"
+        "the program is for ELF machine {machine} (byte order {order}); vslice finds the BQL only in \
+        x86-64 code (machine 62)"
     )]
     OtherMachine {
         /// `e_machine`, see elf(5).
@@ -47,21 +47,21 @@ pub enum BqlError {
     },
     /// Its mutexes have another form.
     #[error(
-        "the program's loader is {interpreter}, not glibc's: where the owner of a mutex stands is \
-         known of glibc only"
+        "the program's loader is {interpreter}, not glibc's: vslice knows only glibc's layout of a \
+        mutex and its owner"
     )]
     OtherLibc {
         /// `PT_INTERP`.
         interpreter: String,
     },
     /// It is another program.
-    #[error("the program is not a QEMU: \"QEMU emulator version\" is nowhere in its constants")]
+    #[error("the program is not a QEMU: \"QEMU emulator version\" does not occur in its constants")]
     NotQemu,
     /// It was built so that it exports nothing.
     #[error(
-        "none of QEMU's {symbols_count} exported symbols is bql_lock_impl (since 9.0) or \
-         qemu_mutex_lock_iothread_impl (2.12 to 8.2): this build is older, or has no modules and so \
-         exports none"
+        "QEMU exports {symbols_count} symbols, but neither bql_lock_impl (since 9.0) nor \
+        qemu_mutex_lock_iothread_impl (2.12 to 8.2): this build is older, or it was built without \
+        modules and exports neither"
     )]
     NoSymbol {
         /// Entries of `.dynsym`.
@@ -69,8 +69,8 @@ pub enum BqlError {
     },
     /// Its function is there but looks different.
     #[error(
-        "{symbol} at {address:#x} has no `lea variable(%rip),%rdi` directly before a call in its \
-         first {scanned_bytes} bytes: this compiler arranged it differently"
+        "{symbol} at {address:#x} has no `lea variable(%rip),%rdi` directly before a call in its first \
+        {scanned_bytes} bytes: this compiler laid out the code differently"
     )]
     NoPair {
         /// The function.
@@ -93,8 +93,8 @@ pub enum BqlError {
     },
     /// The process runs something else than its file.
     #[error(
-        "what process {pid} has at {address:#x} is not {symbol} of its executable file: it was not \
-         loaded where its auxiliary vector says, or a debugger has changed it"
+        "the memory of process {pid} at {address:#x} is not {symbol} of its executable file: it was \
+        not loaded where its auxiliary vector says, or a debugger has changed it"
     )]
     OtherCode {
         /// The process.
@@ -105,7 +105,7 @@ pub enum BqlError {
         symbol: String,
     },
     /// The word found is no mutex.
-    #[error("the word at {address:#x} is {word}, a mutex has 0, 1 or 2: this is not the BQL")]
+    #[error("the word at {address:#x} is {word}, but a mutex is 0, 1 or 2: this is not the BQL")]
     NotALock {
         /// The supposed BQL.
         address: u64,
@@ -114,8 +114,8 @@ pub enum BqlError {
     },
     /// The mutex found has a strange owner.
     #[error(
-        "the owner of the mutex at {address:#x} is {owner}, none of the {threads_count} threads of \
-         process {pid}: this is not the BQL"
+        "the owner of the mutex at {address:#x} is {owner}, which is none of the {threads_count} \
+        threads of process {pid}: this is not the BQL"
     )]
     NotAnOwner {
         /// The supposed BQL.
@@ -134,7 +134,7 @@ fn advice(path: &Path, error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => "; run as root, or with CAP_SYS_PTRACE",
         io::ErrorKind::NotFound if path.starts_with("/proc") => {
-            "; the process has ended, or there never was one"
+            "; there is no such process (any more)"
         }
         _ => "",
     }

@@ -53,7 +53,7 @@ impl Hierarchy {
         let mounts = fs::read_to_string("/proc/self/mountinfo")
             .map_err(|error| format!("/proc/self/mountinfo cannot be read: {error}"))?;
         Hierarchy::parse(&mounts)
-            .ok_or_else(|| String::from("no control groups with the cpu controller are mounted"))
+            .ok_or_else(|| String::from("no cgroup hierarchy with the cpu controller is mounted"))
     }
 
     /// Which kind it is.
@@ -95,7 +95,7 @@ impl Hierarchy {
             fs::read_to_string(&path).map_err(|error| format!("{path} cannot be read: {error}"))?;
         self.groups_in(&text).ok_or_else(|| {
             let mount = self.mount.display();
-            format!("{path} names no group below {mount} that has the cpu controller")
+            format!("{path} names no cgroup below {mount} with the cpu controller")
         })
     }
 

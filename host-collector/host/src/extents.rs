@@ -27,12 +27,13 @@ pub fn extents(path: &Path, first_sector: u64) -> Result<Vec<Extent>, String> {
     let mut extents = Vec::new();
     let mut from = 0;
     loop {
-        let raw = query(&file, from)
-            .map_err(|error| format!("the file system does not map {shown}: {error}"))?;
+        let raw = query(&file, from).map_err(|error| {
+            format!("the file system does not report where {shown} is on disk: {error}")
+        })?;
         let Some(last) = raw.last() else { return Ok(extents) };
         extents.extend(raw.iter().filter_map(|raw| raw.extent(first_sector)));
         if extents.len() > EXTENTS_MAX {
-            return Err(format!("{shown} is in more than {EXTENTS_MAX} pieces"));
+            return Err(format!("{shown} has more than {EXTENTS_MAX} extents"));
         }
         let next = last.logical.saturating_add(last.length);
         if last.flags & EXTENT_LAST != 0 || next <= from {
@@ -157,7 +158,9 @@ mod tests {
                 assert!(ends.clone().zip(starts).all(|(end, start)| end == start), "{extents:?}");
                 assert_eq!(ends.next_back(), Some(3 << 20));
             }
-            Err(reason) => assert!(reason.starts_with("the file system does not map"), "{reason}"),
+            Err(reason) => {
+                assert!(reason.starts_with("the file system does not report"), "{reason}")
+            }
         }
     }
 }

@@ -86,11 +86,11 @@ fn processor_model() -> Result<String, String> {
 /// Why it is not known, as a sentence without its end.
 pub fn qemu_version(qemu: &Path) -> Result<String, String> {
     if qemu.as_os_str().is_empty() {
-        return Err("which program runs it cannot be seen".to_owned());
+        return Err("the program that runs it is not visible".to_owned());
     }
     let shown = qemu.display();
     let output = Command::new(qemu).arg("--version").output();
-    let output = output.map_err(|error| format!("{shown} does not run: {error}"))?;
+    let output = output.map_err(|error| format!("{shown} cannot be run: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().next().map(str::trim).filter(|line| !line.is_empty());
     line.map(str::to_owned).ok_or_else(|| format!("{shown} --version prints nothing"))
@@ -103,7 +103,7 @@ pub fn qemu_version(qemu: &Path) -> Result<String, String> {
 pub fn whole_disk(path: &Path) -> Result<WholeDisk, String> {
     let shown = path.display();
     let metadata =
-        fs::metadata(path).map_err(|error| format!("{shown} cannot be looked at: {error}"))?;
+        fs::metadata(path).map_err(|error| format!("{shown} cannot be examined: {error}"))?;
     let is_device = metadata.file_type().is_block_device();
     let number = if is_device { metadata.rdev() } else { metadata.dev() };
     let (major, minor) = (nix::sys::stat::major(number), nix::sys::stat::minor(number));
@@ -118,15 +118,18 @@ pub fn whole_disk(path: &Path) -> Result<WholeDisk, String> {
     // completed, see `blk_mq_sysfs_register` of
     // linux/block/blk-mq-sysfs.c, which blk-sysfs.c calls for queues of blk-mq only.
     if !disk.join("mq").is_dir() {
-        return Err(format!(
-            "{shown} is on {name}, which passes I/O on to other disks and completes none itself"
-        ));
+        return Err(format!("{shown} is on {name}, which only passes I/O on to other disks"));
     }
     let text = read_trimmed(disk.join("dev")).unwrap_or_default();
-    let device_number =
-        kernel_device(&text).ok_or_else(|| format!("the device number of {name} is '{text}'"))?;
+    let device_number = kernel_device(&text)
+        .ok_or_else(|| format!("the device number of {name} is unreadable: '{text}'"))?;
     let first_sector = match read_trimmed(device.join("start")) {
-        Some(text) => text.parse().map_err(|_| format!("{name} has a partition at '{text}'"))?,
+        Some(text) => text.parse().map_err(|_| {
+            format!(
+                "the start of a partition of {name} is \
+            unreadable: '{text}'"
+            )
+        })?,
         None => 0,
     };
     Ok(WholeDisk { name, device: device_number, first_sector })
@@ -253,7 +256,7 @@ mod tests {
         let reason = whole_disk(Path::new("/proc/self/stat")).expect_err("not a disk");
         assert!(reason.contains("not on one block device"), "{reason}");
         let reason = whole_disk(Path::new("/nonexistent")).expect_err("no file");
-        assert!(reason.starts_with("/nonexistent cannot be looked at: No such file"), "{reason}");
+        assert!(reason.starts_with("/nonexistent cannot be examined: No such file"), "{reason}");
     }
 
     #[test]
@@ -266,7 +269,7 @@ mod tests {
         assert!(facts.pcpus_online.as_ref().is_some_and(|pcpus| pcpus.count() > 0));
         assert_eq!(facts.qemu_version, None);
         let lines = facts.lines().join("\n");
-        let reason = "QEMU version unknown, because /nonexistent/qemu does not run: No such file";
+        let reason = "QEMU version unknown, because /nonexistent/qemu cannot be run: No such file";
         assert!(lines.contains(reason), "{lines}");
         let mut unknown = lines.lines().filter(|line| line.contains("unknown"));
         assert!(unknown.all(|line| line.contains("unknown, because ")), "{lines}");
@@ -276,7 +279,7 @@ mod tests {
     #[test]
     fn a_version_that_nobody_prints_is_not_known() {
         let unseen = qemu_version(Path::new("")).expect_err("no program");
-        assert_eq!(unseen, "which program runs it cannot be seen");
+        assert_eq!(unseen, "the program that runs it is not visible");
         let silent = qemu_version(Path::new("/usr/bin/test")).expect_err("it prints nothing");
         assert_eq!(silent, "/usr/bin/test --version prints nothing");
     }

@@ -33,7 +33,7 @@ pub enum IoSchedulerError {
     },
     /// The kernel has it not, or not for this disk.
     #[error(
-        "{device} cannot have the I/O scheduler {wanted} ({source}): it offers {}",
+        "cannot set the I/O scheduler {wanted} on {device} ({source}): it offers {}",
         if offered.is_empty() { "none".to_owned() } else { offered.join(", ") }
     )]
     Refused {
@@ -47,7 +47,9 @@ pub enum IoSchedulerError {
         source: io::Error,
     },
     /// Of two, the first to end would put it back under the other.
-    #[error("another vslice has set the I/O scheduler of {device}, until it ends")]
+    #[error(
+        "another vslice has set the I/O scheduler of {device} and will restore it when it ends"
+    )]
     Held {
         /// The disk.
         device: String,
@@ -191,7 +193,7 @@ fn is_in_use(change: &Change) -> io::Result<()> {
     match parse_schedulers(&fs::read_to_string(&change.file)?).0 {
         Some(now) if now == change.set_to => Ok(()),
         now => Err(io::Error::other(format!(
-            "the kernel took the name, and {} is in use",
+            "the kernel accepted the name, but uses {}",
             now.as_deref().unwrap_or("nothing")
         ))),
     }

@@ -48,9 +48,7 @@ const DEVICES_MAX: usize = 1024;
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "each variant is said in full by its message or its source's")]
 pub enum PlugError {
-    #[error(
-        "{vm} has no QMP socket of its own, so nothing can be plugged into it from here; {by_hand}"
-    )]
+    #[error("{vm} has no QMP socket of its own, so vslice cannot plug a device into it; {by_hand}")]
     NoMonitor { vm: String, by_hand: String },
     #[error("{source}; {by_hand}")]
     Taken { source: QmpError, by_hand: String },

@@ -45,57 +45,58 @@ const SENTINEL: u8 = 0xff;
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "each variant is said in full by its message")]
 pub enum QgaError {
-    #[error("the agent's socket {} cannot be reached: {source}", path.display())]
+    #[error("qemu-ga's socket {} cannot be reached: {source}", path.display())]
     Connect { path: PathBuf, source: io::Error },
     #[error(
-        "nobody answers within {seconds} s: in the guest, install qemu-guest-agent and start it \
-         (systemctl start qemu-guest-agent); if it runs, another client may have its channel"
+        "qemu-ga does not answer within {seconds} s: in the guest, install qemu-guest-agent and start \
+        it (systemctl start qemu-guest-agent); if it is running, another client may be using its \
+        channel"
     )]
     Silent { seconds: u64 },
-    #[error("the agent's channel failed: {source}")]
+    #[error("the connection to qemu-ga failed: {source}")]
     Broken { source: io::Error },
-    #[error("what comes from the agent's channel is not its language: {words}")]
+    #[error("the answer on qemu-ga's channel is not that of qemu-ga: {words}")]
     Garbled { words: String },
     #[error(
-        "this guest does not allow {command} ({words}): allow it in /etc/sysconfig/qemu-ga \
-         (FILTER_RPC_ARGS, BLACKLIST_RPC) or qemu-ga.conf (block-rpcs, allow-rpcs), and restart \
-         qemu-guest-agent"
+        "the guest does not allow {command} ({words}): allow it in /etc/sysconfig/qemu-ga \
+        (FILTER_RPC_ARGS, BLACKLIST_RPC) or qemu-ga.conf (block-rpcs, allow-rpcs), and restart \
+        qemu-guest-agent"
     )]
     Disabled { command: String, words: String },
     #[error(
-        "the guest's file systems are frozen, so that its agent does next to nothing: thaw them \
-         (guest-fsfreeze-thaw, virsh domfsthaw)"
+        "the guest's file systems are frozen, so qemu-ga refuses most commands: thaw them \
+        (guest-fsfreeze-thaw, virsh domfsthaw)"
     )]
     Frozen,
-    #[error("the agent refused {command}: {words}")]
+    #[error("qemu-ga refused {command}: {words}")]
     Refused { command: String, words: String },
     #[error("virsh cannot be run: {source}; apt-get install libvirt-clients")]
     NoVirsh { source: io::Error },
     #[error(
-        "libvirt does not answer within {seconds} s: see whether its daemon hangs (systemctl status \
-         libvirtd virtqemud)"
+        "libvirt does not answer within {seconds} s: check whether its daemon hangs (systemctl status \
+        libvirtd virtqemud)"
     )]
     LibvirtSilent { seconds: u64 },
-    #[error("libvirt shows no such domain: {words}")]
+    #[error("libvirt does not know this domain: {words}")]
     NoDomain { words: String },
     #[error(
-        "there is no port for qemu-ga: give the VM a virtio-serial port named \
-         org.qemu.guest_agent.0 (libvirt: <channel type='unix'><target type='virtio' \
-         name='org.qemu.guest_agent.0'/></channel>; QEMU: -device virtio-serial-pci -chardev \
-         socket,id=ga,path=GA.sock,server=on,wait=off -device \
-         virtserialport,chardev=ga,name=org.qemu.guest_agent.0) and start it again"
+        "there is no port for qemu-ga: give the VM a virtio-serial port named org.qemu.guest_agent.0 \
+        (libvirt: <channel type='unix'><target type='virtio' \
+        name='org.qemu.guest_agent.0'/></channel>; QEMU: -device virtio-serial-pci -chardev \
+        socket,id=ga,path=GA.sock,server=on,wait=off -device \
+        virtserialport,chardev=ga,name=org.qemu.guest_agent.0) and restart it"
     )]
     NoPort,
-    #[error("there is a port for qemu-ga, whose other end is not known: give its chardev a path")]
+    #[error("there is a port for qemu-ga, but its host end is unknown: give its chardev a path")]
     NoOtherEnd,
-    #[error("the guest's disk takes nothing of {bytes} bytes: is it full?")]
+    #[error("the guest's disk did not accept {bytes} bytes: is it full?")]
     NotWritten { bytes: usize },
-    #[error("the guest has no program {program}")]
+    #[error("there is no program {program} in the guest")]
     NoProgram { program: String },
     #[error(
-        "the guest forbids its qemu-ga to run {program} ({words}): where SELinux does (getenforce), \
-         `setsebool -P virt_qemu_ga_run_unconfined on` in the guest lets it; else see whether the \
-         file is executable and its file system not mounted noexec"
+        "the guest does not allow qemu-ga to run {program} ({words}): if SELinux is the reason \
+        (getenforce), run `setsebool -P virt_qemu_ga_run_unconfined on` in the guest; otherwise check \
+        that the file is executable and its file system is not mounted noexec"
     )]
     Forbidden { program: String, words: String },
     #[error("{program} is not for this guest's architecture ({words}): build vslice-agent for it")]

@@ -50,8 +50,8 @@ pub enum QmpError {
     },
     /// Others wait already.
     #[error(
-        "QEMU's monitor socket {path} has no room for another client: it serves one at a time; end \
-         the others, or give QEMU a second one (-qmp unix:PATH,server=on,wait=off)"
+        "QEMU's monitor socket {path} is busy: it serves one client at a time; end the other client, \
+        or give QEMU a second socket (-qmp unix:PATH,server=on,wait=off)"
     )]
     Busy {
         /// The socket.
@@ -59,8 +59,8 @@ pub enum QmpError {
     },
     /// It says nothing.
     #[error(
-        "QEMU did not answer {what} within {} s: it is stopped by a signal or stuck, or another \
-         client has its monitor socket {path}, which serves one at a time", timeout.as_secs_f64()
+        "QEMU did not answer {what} within {} s: it is stopped by a signal, it hangs, or another \
+        client is using its monitor socket {path}, which serves one client at a time", timeout.as_secs_f64()
     )]
     Timeout {
         /// The socket.
@@ -92,7 +92,7 @@ pub enum QmpError {
     },
     /// That is no QMP.
     #[error(
-        "what {path} sent is not QMP: {line}; is it a human monitor (-monitor) rather than -qmp?"
+        "{path} does not speak QMP: {line}; is it a human monitor (-monitor) rather than -qmp?"
     )]
     NotQmp {
         /// The socket.

@@ -13,7 +13,7 @@ pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// The directory could not be made.
 #[derive(Debug, Error)]
-#[error("no directory can be made in {parent}: {source}; VSLICE_TMP can name another one")]
+#[error("cannot create a directory in {parent}: {source}; set VSLICE_TMP to use another one")]
 pub struct ScratchError {
     /// Where it should have been.
     pub parent: PathBuf,

@@ -36,7 +36,9 @@ pub fn of_host(kernel_release: Option<&str>, tick_ns: u64, pcpus_count: usize) -
         (
             scaled(DEFAULT_NS, pcpus_count),
             is_cfs.then(|| scaled(PERIOD_DEFAULT_NS, pcpus_count)),
-            format!("the kernel's default for {pcpus_count} pCPUs; it cannot be read here"),
+            format!(
+                "the kernel's default for {pcpus_count} pCPUs; the actual value cannot be read here"
+            ),
         )
     });
     new_slice(base_ns, period_ns, source, tick_ns)

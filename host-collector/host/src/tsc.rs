@@ -98,7 +98,7 @@ impl KvmDebugfs {
             if entry.file_name().to_str().is_some_and(|name| name.starts_with(&prefix))
                 && found.replace(entry.path()).is_some()
             {
-                let several = format!("process {vmm} has several VMs");
+                let several = format!("process {vmm} runs several VMs");
                 return Err(io::Error::new(io::ErrorKind::InvalidData, several));
             }
         }
@@ -135,7 +135,7 @@ fn relation(vcpu: &Path) -> io::Result<TscRelation> {
 
 fn number<T: std::str::FromStr>(path: &Path) -> io::Result<T> {
     let text = fs::read_to_string(path)?;
-    let bad = || format!("{} holds {:?}, no number", path.display(), text.trim());
+    let bad = || format!("{} contains {:?}, which is not a number", path.display(), text.trim());
     text.trim().parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, bad()))
 }
 

@@ -13,7 +13,7 @@ pub const VHOST_VSOCK: &str = "/dev/vhost-vsock";
 pub const NO_WAY_ADVICE: &str = "give it a vhost-vsock (libvirt: <vsock model='virtio'><cid \
     auto='yes'/></vsock>) or a virtio-serial port named vslice.agent with a Unix socket (libvirt: \
     <channel type='unix'><source mode='bind' path='...'/><target type='virtio' \
-    name='vslice.agent'/></channel>), and start it again";
+    name='vslice.agent'/></channel>), and restart it";
 
 /// How an agent in a guest reaches the collector.
 #[derive(Debug, Clone, PartialEq, Eq)]

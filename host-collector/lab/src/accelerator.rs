@@ -24,7 +24,7 @@ pub const KVM: &str = "/dev/kvm";
 /// within any useful time.
 pub const PROBE_LIMIT: Duration = Duration::from_secs(60);
 
-const REFUSED: &str = "KVM is there but does not run a stock kernel";
+const REFUSED: &str = "KVM is available but does not run a stock kernel";
 
 /// An accelerator, and why it is this one.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -57,12 +57,12 @@ pub fn choose(
     scratch: &Path,
 ) -> Result<AcceleratorChoice, AcceleratorError> {
     if setting == AcceleratorSetting::Tcg {
-        return Ok(tcg("the plan says so".to_owned()));
+        return Ok(tcg("the plan asks for it".to_owned()));
     }
     let before = Asked::of(qemu, image).and_then(|asked| asked.recall());
     let choice = match before {
         Some(answer) if open_kvm().is_ok() => {
-            chosen(&answer, " (found since this host has booted; `vslice doctor` asks again)")
+            chosen(&answer, " (result stored since the last boot; `vslice doctor` tests again)")
         }
         _ => probe(qemu, image, scratch)?,
     };
@@ -113,7 +113,7 @@ fn chosen(answer: &Answer, since: &str) -> AcceleratorChoice {
     match answer {
         Ok(took) => AcceleratorChoice {
             accelerator: LabAccelerator::Kvm,
-            reason: format!("a stock kernel boots in KVM, in {:.1} s{since}", took.as_secs_f64()),
+            reason: format!("a stock kernel boots under KVM in {:.1} s{since}", took.as_secs_f64()),
         },
         Err(what) => tcg(format!("{REFUSED}: {what}{since}")),
     }
@@ -147,7 +147,10 @@ fn boots(spec: &ChildSpec, console: &Path, limit: Duration) -> Answer {
             Ok(()) => {
                 let console =
                     process::last_line(console).unwrap_or_else(|| "it printed nothing".to_owned());
-                return Err(format!("no sign of life within {} s: {console}", limit.as_secs()));
+                return Err(format!(
+                    "no output from the guest's kernel within {} s: {console}",
+                    limit.as_secs()
+                ));
             }
             Err(ProcessError::Ended { how, last_words, .. }) => {
                 let cause = process::first_complaint(&spec.log).unwrap_or(last_words);
@@ -196,7 +199,10 @@ mod tests {
             Err("QEMU ended with status 1: error: failed to set MSR 0x10a".to_owned())
         );
         let hangs = run("exec sleep 600", Duration::ZERO);
-        assert_eq!(hangs, Err("no sign of life within 0 s: it printed nothing".to_owned()));
+        assert_eq!(
+            hangs,
+            Err("no output from the guest's kernel within 0 s: it printed nothing".to_owned())
+        );
         let quoted = run("echo 'not vslice-probe: guest is up' > CONSOLE; exit 0", long);
         assert!(quoted.is_err_and(|what| what.starts_with("QEMU ended with status 0")));
     }

@@ -1,4 +1,4 @@
-//! What `vslice doctor` comes to: everything that was found, and in one sentence what can be done here.
+//! The result of `vslice doctor`: all findings, and one sentence about what can be done here.
 
 use super::finding::{Finding, Status};
 use serde::Serialize;
@@ -8,43 +8,43 @@ use vslice_host::plug::ByHand;
 /// The schema of the JSON; `doctor_schema.md` has its keys.
 pub const SCHEMA: &str = "vslice.doctor/1";
 
-/// Findings without which no VM can be attached to.
+/// Findings without which vslice cannot attach to any VM.
 const TO_ATTACH: [&str; 2] = ["pCPUs", VCPU_THREADS];
-/// What the finding of a VM's vCPU threads is called.
+/// The name of the finding about a VM's vCPU threads.
 pub(super) const VCPU_THREADS: &str = "vCPU threads";
-/// What the finding of how well threads can be seen is called.
+/// The name of the finding about the level of evidence.
 pub(super) const EVIDENCE: &str = "evidence";
-/// What the finding of the way from a guest is called.
-pub(super) const WAY: &str = "way to this host";
-/// What the finding of a guest's qemu-ga is called.
+/// The name of the finding about the transport from a guest.
+pub(super) const WAY: &str = "transport to this host";
+/// The name of the finding about a guest's qemu-ga.
 pub(super) const QEMU_GA: &str = "qemu-ga";
 
-/// What the finding of a guest's own vslice-agent is called.
+/// The name of the finding about a guest's own vslice-agent.
 pub(super) const AGENT: &str = "vslice-agent";
 
-/// What was found of a host or of a VM.
+/// The diagnosis of a host or of a VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Diagnosis {
     /// [`SCHEMA`].
     pub schema: &'static str,
-    /// The VM that was looked at; `None` if it was the host.
+    /// The VM that was examined; `None` for a host.
     pub vm: Option<String>,
     /// What can be done, and why not more, in one sentence.
     pub verdict: String,
     /// Whether VMs, or this VM, can be recorded.
     pub can_attach: bool,
-    /// Whether plans can be run; `None` of a VM.
+    /// Whether plans can be run; `None` for a VM.
     pub can_run: Option<bool>,
-    /// Whether an agent in this VM's guest can be started and reached; `None` of a host.
+    /// Whether an agent can be started in this VM's guest and reached; `None` for a host.
     pub can_load: Option<bool>,
-    /// One by one.
+    /// All findings.
     pub findings: Vec<Finding>,
-    /// How a way to this VM's guest can be plugged in; `None` if it has one.
+    /// How to plug in a transport to this VM's guest; `None` if it has one.
     pub plug: Option<ByHand>,
 }
 
 impl Diagnosis {
-    /// Of a host.
+    /// Makes the diagnosis of a host.
     #[must_use]
     pub fn of_host(findings: Vec<Finding>) -> Diagnosis {
         let (to_attach, to_run): (Vec<&Finding>, Vec<&Finding>) =
@@ -54,10 +54,10 @@ impl Diagnosis {
         let verdict = match (can_attach, can_run) {
             (true, true) => "can attach to VMs and can run plans".to_owned(),
             (true, false) => {
-                format!("can attach to VMs; cannot run plans, because {}", reasons(&to_run))
+                format!("can attach to VMs but cannot run plans: {}", reasons(&to_run))
             }
             (false, _) => format!(
-                "cannot attach to VMs and cannot run plans, because {}",
+                "can neither attach to VMs nor run plans: {}",
                 reasons(&[to_attach, to_run].concat())
             ),
         };
@@ -73,7 +73,8 @@ impl Diagnosis {
         }
     }
 
-    /// Of the VM with this label, in whose guest an agent can be started or not.
+    /// Makes the diagnosis of the VM with this label; `can_start` says whether an agent can be started in
+    /// its guest.
     #[must_use]
     pub fn of_vm(
         label: String,
@@ -90,27 +91,27 @@ impl Diagnosis {
         let to_load: Vec<&Finding> = findings.iter().filter(hinders).collect();
         let (can_attach, can_load) =
             (to_attach.is_empty(), to_attach.is_empty() && to_load.is_empty());
-        // The agent is there, and the way to it is all that lacks.
+        // Only the transport to the agent is missing.
         let plugs = plug.as_ref().is_some_and(|plug| plug.by_attach)
             && to_load.iter().all(|finding| finding.name == WAY);
         let level = poor_level(&findings).map(|level| format!(" ({level})")).unwrap_or_default();
-        let attaches = format!("can be attached to{level}");
+        let attaches = format!("vslice can attach to {label}{level}");
         let has_agent = |finding: &&Finding| finding.name == AGENT && finding.status == Status::Ok;
         let uploads = can_start && !findings.iter().any(|finding| has_agent(&finding));
         let verdict = match (can_attach, can_load) {
             (true, true) if uploads => format!("{attaches}, also with --load and --agent FILE"),
             (true, true) => format!("{attaches}, also with --load"),
             (true, false) if plugs => format!(
-                "{attaches}; with --load only together with --plug{}, because {}",
+                "{attaches}; --load also needs --plug{}: {}",
                 if uploads { " and --agent FILE" } else { "" },
                 reasons(&to_load)
             ),
-            (true, false) => format!("{attaches}; not with --load, because {}", reasons(&to_load)),
-            (false, _) => format!("cannot be attached to, because {}", reasons(&to_attach)),
+            (true, false) => format!("{attaches}, but not with --load: {}", reasons(&to_load)),
+            (false, _) => format!("vslice cannot attach to {label}: {}", reasons(&to_attach)),
         };
         Diagnosis {
             schema: SCHEMA,
-            verdict: format!("{label} {verdict}"),
+            verdict,
             vm: Some(label),
             can_attach,
             can_run: None,
@@ -120,16 +121,20 @@ impl Diagnosis {
         }
     }
 
-    /// For a terminal: the findings as lines, how to plug a way in, and the verdict last.
+    /// The diagnosis for a terminal: the findings, how to plug in a transport, and the verdict last.
     #[must_use]
     pub fn render(&self) -> String {
         let mut text = render(&self.findings);
         if let Some(plug) = &self.plug {
-            let what =
-                if plug.plug.is_empty() { "No way can be plugged in" } else { "To plug a way in" };
+            let what = if plug.plug.is_empty() {
+                "No transport can be plugged in"
+            } else {
+                "To plug in a \
+                    transport"
+            };
             let _ = writeln!(text, "\n{what}: {}", plug.sentence());
             if !plug.unplug.is_empty() {
-                let _ = writeln!(text, "and out again:\n  {}", plug.unplug.join("\n  "));
+                let _ = writeln!(text, "To unplug it again:\n  {}", plug.unplug.join("\n  "));
             }
         }
         let _ = writeln!(text, "\n{}", self.verdict);
@@ -141,7 +146,7 @@ fn missing(findings: &[Finding]) -> impl Iterator<Item = &Finding> {
     findings.iter().filter(|finding| finding.status == Status::Missing)
 }
 
-/// How well a VM's threads are seen, as the finding has it, where not everything is recorded.
+/// The level of evidence, as the finding states it, unless everything can be recorded.
 fn poor_level(findings: &[Finding]) -> Option<&str> {
     let evidence = findings.iter().find(|finding| finding.name == EVIDENCE)?;
     let level = evidence.seen.split_once(';').map_or(&evidence.seen[..], |(level, _)| level);

@@ -22,25 +22,24 @@ fn vm(findings: &[Finding], plug: Option<ByHand>) -> Diagnosis {
 }
 
 #[test]
-fn where_an_agent_has_to_be_uploaded_the_verdict_says_so() {
+fn the_verdict_says_that_an_agent_has_to_be_uploaded() {
     let verdict = |way: Finding, plug| {
         let findings = vec![Finding::ok(VCPU_THREADS, "2"), way, Finding::ok(QEMU_GA, "7.2")];
         Diagnosis::of_vm("web1".to_owned(), findings, true, plug).verdict
     };
     assert_eq!(
         verdict(Finding::ok(WAY, "vhost-vsock"), None),
-        "web1 can be attached to, also with --load and --agent FILE"
+        "vslice can attach to web1, also with --load and --agent FILE"
     );
     let plug = Some(ByHand { by_attach: true, ..by_hand() });
     assert_eq!(
         verdict(Finding::degraded(WAY, "none", "plug one in"), plug),
-        "web1 can be attached to; with --load only together with --plug and --agent FILE, because way to \
-         this host: none"
+        "vslice can attach to web1; --load also needs --plug and --agent FILE: transport to this host: none"
     );
 }
 
 #[test]
-fn who_only_attaches_needs_no_image() {
+fn attaching_needs_no_image() {
     let image = Finding::missing("guest image", "none in target/images/micro", "build it");
     let qemu = Finding::ok("QEMU", "7.2");
     let all = host(std::slice::from_ref(&qemu));
@@ -49,13 +48,13 @@ fn who_only_attaches_needs_no_image() {
     let some = host(&[qemu, image.clone()]);
     assert_eq!(
         some.verdict,
-        "this host can attach to VMs; cannot run plans, because guest image: none in target/images/micro"
+        "this host can attach to VMs but cannot run plans: guest image: none in target/images/micro"
     );
     assert_eq!((some.can_attach, some.can_run), (true, Some(false)));
     let none = host(&[image, Finding::missing("pCPUs", "/sys is not there", "mount it")]);
     assert_eq!(
         none.verdict,
-        "this host cannot attach to VMs and cannot run plans, because pCPUs: /sys is not there; guest \
+        "this host can neither attach to VMs nor run plans: pCPUs: /sys is not there; guest \
          image: none in target/images/micro"
     );
     assert_eq!((none.can_attach, none.can_run), (false, Some(false)));
@@ -66,44 +65,48 @@ fn a_vm_can_be_attached_to_or_loaded_or_neither() {
     let threads = Finding::ok(VCPU_THREADS, "2");
     let agent = Finding::ok(QEMU_GA, "version 7.2");
     let all = vm(&[threads.clone(), Finding::ok(WAY, "vhost-vsock"), agent.clone()], None);
-    assert_eq!(all.verdict, "web1 can be attached to, also with --load");
+    assert_eq!(all.verdict, "vslice can attach to web1, also with --load");
     assert_eq!((all.can_attach, all.can_load), (true, Some(true)));
     let no_way = Finding::degraded(WAY, "none", "plug one in");
     let lacks = [threads, no_way, agent];
     let own_monitor = vm(&lacks, Some(ByHand { by_attach: true, ..by_hand() }));
     assert_eq!(
         own_monitor.verdict,
-        "web1 can be attached to; with --load only together with --plug, because way to this host: none"
+        "vslice can attach to web1; --load also needs --plug: transport to this host: none"
     );
     assert_eq!((own_monitor.can_attach, own_monitor.can_load), (true, Some(false)));
     let some = vm(&lacks, Some(by_hand()));
     assert_eq!(
         some.verdict,
-        "web1 can be attached to; not with --load, because way to this host: none"
+        "vslice can attach to web1, but not with --load: transport to this host: none"
     );
     assert_eq!((some.can_attach, some.can_load), (true, Some(false)));
     let agent = Finding::degraded(QEMU_GA, "nobody answers", "start it");
     let mute = Diagnosis::of_vm("web1".to_owned(), vec![agent], false, None);
-    assert!(mute.verdict.ends_with("because qemu-ga: nobody answers"), "{}", mute.verdict);
+    assert!(
+        mute.verdict.ends_with("but not with --load: qemu-ga: nobody answers"),
+        "{}",
+        mute.verdict
+    );
     let none = vm(&[Finding::missing(VCPU_THREADS, "none can be told", "name them")], None);
-    assert_eq!(none.verdict, "web1 cannot be attached to, because vCPU threads: none can be told");
+    assert_eq!(none.verdict, "vslice cannot attach to web1: vCPU threads: none can be told");
     assert_eq!((none.can_attach, none.can_load), (false, Some(false)));
 }
 
 #[test]
-fn what_cannot_be_seen_of_a_vm_is_in_its_verdict() {
+fn a_poor_level_of_evidence_is_in_the_verdict() {
     let threads = Finding::ok(VCPU_THREADS, "2");
     let totals = Finding::degraded(EVIDENCE, "totals: run delays, no reasons; why", "run as root");
     let (way, agent) = (Finding::ok(WAY, "vhost-vsock"), Finding::ok(QEMU_GA, "version 7.2"));
     let all = [threads.clone(), totals.clone(), way, agent];
     assert_eq!(
         vm(&all, None).verdict,
-        "web1 can be attached to (totals: run delays, no reasons), also with --load"
+        "vslice can attach to web1 (totals: run delays, no reasons), also with --load"
     );
     let recorded = vm(&[threads, Finding::ok(EVIDENCE, "recorded: all")], None);
-    assert_eq!(recorded.verdict, "web1 can be attached to, also with --load");
+    assert_eq!(recorded.verdict, "vslice can attach to web1, also with --load");
     let none = vm(&[Finding::missing(VCPU_THREADS, "none can be told", "name them"), totals], None);
-    assert_eq!(none.verdict, "web1 cannot be attached to, because vCPU threads: none can be told");
+    assert_eq!(none.verdict, "vslice cannot attach to web1: vCPU threads: none can be told");
 }
 
 #[test]
@@ -114,19 +117,19 @@ fn the_page_ends_with_the_verdict() {
         host(&findings).render(),
         "ok        QEMU         7.2\n\
          MISSING   guest image  none\n                       -> build it\n\n\
-         this host can attach to VMs; cannot run plans, because guest image: none\n"
+         this host can attach to VMs but cannot run plans: guest image: none\n"
     );
     let no_lines =
         ByHand { plug: vec![], unplug: vec![], how: "it has no qemu-ga".to_owned(), ..by_hand() };
     let page = vm(&[Finding::degraded(WAY, "none", "plug")], Some(no_lines)).render();
     assert!(
-        page.contains("\nNo way can be plugged in: it has no qemu-ga\n\nweb1 can be"),
+        page.contains("\nNo transport can be plugged in: it has no qemu-ga\n\nvslice can"),
         "{page}"
     );
     let page = vm(&[Finding::degraded(WAY, "none", "plug")], Some(by_hand())).render();
     assert!(
         page.contains(
-            "\nTo plug a way in: virsh does it:\n  in\nand out again:\n  out\n\nweb1 can be"
+            "\nTo plug in a transport: virsh does it:\n  in\nTo unplug it again:\n  out\n\nvslice can"
         ),
         "{page}"
     );

@@ -29,7 +29,9 @@ pub fn examine(image_directory: &Path) -> Diagnosis {
         vsock_finding(VsockOffer::of_host()),
         match &image {
             Ok(image) => Finding::ok("guest image", describe_image(image)),
-            Err(error) => Finding::missing("guest image", error.to_string(), "make demo builds it"),
+            Err(error) => {
+                Finding::missing("guest image", error.to_string(), "`make demo` builds it")
+            }
         },
         build_tools_finding(),
         disk_finding(&scratch::parent_dir()),
@@ -50,7 +52,7 @@ pub fn examine(image_directory: &Path) -> Diagnosis {
 fn qemu_finding(qemu: Option<&Path>) -> Finding {
     let advice = "apt-get install qemu-system-x86";
     let Some(qemu) = qemu else {
-        return Finding::missing("QEMU", format!("{} is not on the path", tools::QEMU), advice);
+        return Finding::missing("QEMU", format!("{} is not on the PATH", tools::QEMU), advice);
     };
     match host::qemu_version(qemu) {
         Ok(version) => Finding::ok("QEMU", format!("{} ({})", version, qemu.display())),
@@ -61,29 +63,32 @@ fn qemu_finding(qemu: Option<&Path>) -> Finding {
 /// Looked for in the file: where a running QEMU has it, its run says.
 fn big_lock_finding(qemu: Option<&Path>) -> Finding {
     let name = "QEMU's big lock";
-    let advice = "waits for it are told from QEMU's other waits by inference; a QEMU with modules, \
-                  as distributions build it, exports what is needed";
+    let advice = "waits for it can only be inferred; a QEMU built with modules, as distributions build \
+        it, exports the symbol that proves them";
     let Some(qemu) = qemu else {
-        return Finding::degraded(name, "not looked for, for want of QEMU", advice);
+        return Finding::degraded(name, "not searched: there is no QEMU", advice);
     };
     match bql::find_in_file(qemu) {
-        Ok(found) => {
-            Finding::ok(name, format!("{} names it, at {:#x}", found.symbol, found.address))
-        }
+        Ok(found) => Finding::ok(
+            name,
+            format!("found by its symbol {}, at {:#x}", found.symbol, found.address),
+        ),
         Err(error) => Finding::degraded(name, error.to_string(), advice),
     }
 }
 
 fn kvm_finding(qemu: Option<&Path>, image: Option<&MicroImage>) -> Finding {
     let name = "accelerator";
-    let advice = "the guests run in TCG: reasons and shares hold, absolute times do not";
+    let advice = "guests run under TCG: reasons and shares are valid, absolute times are not";
     if let Err(error) = accelerator::open_kvm() {
         return Finding::degraded(name, format!("{}: {error}", accelerator::KVM), advice);
     }
     let (Some(qemu), Some(image)) = (qemu, image) else {
-        let seen =
-            format!("{} is there; not tried, for want of QEMU or an image", accelerator::KVM);
-        return Finding::degraded(name, seen, "build the image, then ask again");
+        let seen = format!(
+            "{} exists; not tried, because QEMU or the guest image is missing",
+            accelerator::KVM
+        );
+        return Finding::degraded(name, seen, "build the image, then run `vslice doctor` again");
     };
     match accelerator::probe(qemu, image, &scratch::parent_dir()) {
         Ok(choice) if choice.accelerator == LabAccelerator::Kvm => Finding::ok(name, choice.reason),
@@ -100,7 +105,8 @@ fn vsock_finding(offer: VsockOffer) -> Finding {
             VsockWay::VhostUser { .. } => Finding::degraded(
                 name,
                 choice.reason,
-                "guests connect through a process; modprobe vhost_vsock for the kernel's way",
+                "guests connect through a separate process; modprobe vhost_vsock to use the kernel's \
+                vhost-vsock",
             ),
             VsockWay::VirtioSerial => Finding::degraded(
                 name,
@@ -116,7 +122,7 @@ fn describe_image(image: &MicroImage) -> String {
     let kernel = &image.manifest["kernel"];
     match (kernel["package"].as_str(), kernel["version"].as_str()) {
         (Some(package), Some(version)) => format!("{package} {version}"),
-        _ => "with a kernel that its manifest does not name".to_owned(),
+        _ => "its manifest does not name its kernel".to_owned(),
     }
 }
 
@@ -128,12 +134,12 @@ fn build_tools_finding() -> Finding {
     let (micro, debian) = (lacks(&MICRO_TOOLS), lacks(&DEBIAN_TOOLS));
     let seen = |missing: &[&str]| format!("{} not found", missing.join(", "));
     if !micro.is_empty() {
-        let advice = "no image can be built here: apt-get install cpio gzip kmod";
+        let advice = "images cannot be built here: apt-get install cpio gzip kmod";
         return Finding::degraded(name, seen(&micro), advice);
     }
     if !debian.is_empty() {
-        let advice =
-            "`make debian-image` installs them: apt-get install mmdebstrap e2fsprogs fdisk";
+        let advice = "`make debian-image` needs them and installs them: apt-get install mmdebstrap e2fsprogs \
+            fdisk";
         return Finding::degraded(name, seen(&debian), advice);
     }
     Finding::ok(name, [&MICRO_TOOLS[..], &DEBIAN_TOOLS].concat().join(", "))
@@ -143,16 +149,16 @@ fn build_tools_finding() -> Finding {
 fn vms_finding(vms: &[Vm]) -> Finding {
     let name = "VMs";
     if vms.is_empty() {
-        return Finding::ok(name, "none that this user can see; `vslice run` starts its own");
+        return Finding::ok(name, "none visible to this user; `vslice run` starts its own");
     }
     let is_seen = |vm: &&Vm| vm.vcpus().next().is_some();
     let (seen, unseen): (Vec<&Vm>, Vec<&Vm>) = vms.iter().partition(is_seen);
     let labels = |vms: &[&Vm]| vms.iter().map(|vm| vm.label()).collect::<Vec<_>>().join(", ");
     if unseen.is_empty() {
-        let way = "`vslice doctor --vm VM` looks at one";
-        return Finding::ok(name, format!("can be attached to: {}; {way}", labels(&seen)));
+        let way = "`vslice doctor --vm VM` checks one";
+        return Finding::ok(name, format!("vslice can attach to {}; {way}", labels(&seen)));
     }
-    let text = format!("the vCPU threads of {} cannot be told from others", labels(&unseen));
+    let text = format!("cannot tell which threads of {} run vCPUs", labels(&unseen));
     Finding::degraded(name, text, UNSEEN_VCPUS_ADVICE)
 }
 
@@ -163,12 +169,13 @@ fn libvirt_finding(vms: &[Vm]) -> Option<Finding> {
         return None;
     }
     Some(match tools::find("virsh") {
-        Some(virsh) => {
-            Finding::ok(name, format!("its domains' agents are asked by {}", virsh.display()))
-        }
+        Some(virsh) => Finding::ok(
+            name,
+            format!("the domains' qemu-ga is reached through {}", virsh.display()),
+        ),
         None => {
             let advice = "apt-get install libvirt-clients";
-            Finding::degraded(name, "there are domains, and there is no virsh", advice)
+            Finding::degraded(name, "there are libvirt domains, but no virsh", advice)
         }
     })
 }
@@ -178,7 +185,7 @@ fn disk_finding(directory: &Path) -> Finding {
     let Some(disk) = host::disk_facts(directory) else {
         return Finding::degraded(
             name,
-            format!("{} is on no single block device", directory.display()),
+            format!("{} is not on a single block device", directory.display()),
             "set VSLICE_TMP to a directory on a disk",
         );
     };
@@ -197,13 +204,15 @@ fn plan_findings(pcpus: &HostPcpus) -> Vec<Finding> {
         let title = format!("plan {name}");
         match Plan::parse(name, text).and_then(|plan| plan.check_host(pcpus).map(|()| plan)) {
             Ok(plan) => Finding::ok(&title, format!("fits {pcpus}: {}", plan.description)),
-            Err(error) => Finding::degraded(&title, error.to_string(), "use another plan here"),
+            Err(error) => {
+                Finding::degraded(&title, error.to_string(), "use another plan on this host")
+            }
         }
     };
     let mut findings: Vec<Finding> = BUILT_IN.iter().map(finding).collect();
     if findings.iter().all(|finding| finding.status != Status::Ok) {
-        let seen = format!("none of the {} built-in ones fits", findings.len());
-        let advice = "use a host with more pCPUs online, or a plan of your own";
+        let seen = format!("none of the {} built-in plans fits", findings.len());
+        let advice = "use a host with more pCPUs online, or write a plan of your own";
         findings.push(Finding::missing("plans", seen, advice));
     }
     findings
@@ -235,7 +244,7 @@ mod tests {
         let finding = big_lock_finding(Some(&script));
         assert_eq!(finding.status, Status::Degraded);
         assert!(finding.seen.starts_with("the program is not a 64-bit ELF"), "{}", finding.seen);
-        assert!(big_lock_finding(None).seen.starts_with("not looked for"));
+        assert!(big_lock_finding(None).seen.starts_with("not searched"));
     }
 
     #[test]
@@ -254,7 +263,7 @@ mod tests {
         let findings = plan_findings(&HostPcpus::parse("0").expect("a list"));
         let diagnosis = Diagnosis::of_host(findings);
         assert_eq!((diagnosis.can_attach, diagnosis.can_run), (true, Some(false)));
-        let why = format!("because plans: none of the {} built-in ones fits", BUILT_IN.len());
+        let why = format!("run plans: plans: none of the {} built-in plans fits", BUILT_IN.len());
         assert!(diagnosis.verdict.ends_with(&why), "{}", diagnosis.verdict);
     }
 

@@ -1,4 +1,4 @@
-//! How well runs can see their guests' threads on this host.
+//! The level of evidence that runs can get on this host.
 
 use super::diagnosis::EVIDENCE;
 use super::finding::Finding;
@@ -22,7 +22,7 @@ pub(super) fn findings() -> Vec<Finding> {
     findings
 }
 
-/// What this user may see of one VM's threads.
+/// The level of evidence that this user can get about one VM's threads.
 pub(super) fn finding_of_vm(vm: &Vm) -> Finding {
     let recordable = perf::check_rights().map_err(|error| error.to_string());
     let tids: Vec<Tid> = vm.threads.iter().map(|thread| thread.tid).collect();
@@ -34,16 +34,17 @@ pub(super) fn finding_of_vm(vm: &Vm) -> Finding {
 fn tsc_finding(debugfs: io::Result<()>) -> Finding {
     let name = "TSC offsets";
     match debugfs {
-        Ok(()) => Finding::ok(name, "KVM's directory in debugfs can be read"),
+        Ok(()) => Finding::ok(name, "KVM's debugfs directory is readable"),
         Err(error) => Finding::degraded(
             name,
-            format!("KVM's directory in debugfs cannot be read: {error}"),
-            "run as root and load kvm; without it guests' clocks rest on round trips alone",
+            format!("cannot read KVM's debugfs directory: {error}"),
+            "run as root and load kvm; without it, the guests' clocks are mapped by round trips alone",
         ),
     }
 }
 
-/// `whose` says of whom the level is, where events cannot be recorded: then it depends on whose they are.
+/// `whose` names the threads that the level is about: if events cannot be recorded, it depends on their
+/// owner.
 fn evidence_finding(
     recordable: Result<(), String>,
     whose: &str,
@@ -59,21 +60,24 @@ fn evidence_finding(
         }
         Err(reason) => reason,
     };
-    let as_root = "run as root for counts, lengths and the causes of single requests";
+    let as_root = "run as root to get counts, durations and the causes of single requests";
     match shown() {
         Ok(Shown::Both) => {
-            let seen = format!("sampled: shares of the reasons {whose}, no counts; {reason}");
+            let seen =
+                format!("sampled: shares of the off-CPU reasons {whose}, no counts; {reason}");
             Finding::degraded(name, seen, as_root)
         }
         Ok(Shown::CallsOnly) => {
             let seen = format!(
-                "sampled, without /proc/PID/wchan: shares of the reasons {whose}, unknown in KVM; {reason}"
+                "sampled, without /proc/PID/wchan: shares of the off-CPU reasons {whose}, unknown in \
+                KVM; {reason}"
             );
             Finding::degraded(name, seen, as_root)
         }
         Ok(Shown::FunctionsOnly) => {
             let seen = format!(
-                "sampled, without /proc/PID/syscall: shares of the reasons {whose}, locks not told apart; {reason}"
+                "sampled, without /proc/PID/syscall: shares of the off-CPU reasons {whose}, locks not \
+                distinguished; {reason}"
             );
             Finding::degraded(name, seen, as_root)
         }
@@ -82,11 +86,15 @@ fn evidence_finding(
             format!(
                 "totals: on-pCPU times and run delays {whose}, no reasons; {reason}; and {NOTHING_SHOWN}"
             ),
-            "run as root; for shares as the user who runs the VM, with kernel.yama.ptrace_scope 0 or 1",
+            "run as root; shares only need the user who runs the VM, and kernel.yama.ptrace_scope 0 or \
+            1",
         ),
         Err(error) => Finding::degraded(
             name,
-            format!("sampled or totals, not tried, as no child can be started: {error}; {reason}"),
+            format!(
+                "sampled or totals, not tried, because no child process can be started: {error}; \
+                {reason}"
+            ),
             as_root,
         ),
     }
@@ -108,7 +116,7 @@ fn tracefs_findings(tracefs: io::Result<Tracefs>) -> Vec<Finding> {
         Err(error) => {
             return vec![Finding::degraded(
                 name,
-                format!("not mounted, and it cannot be mounted: {error}"),
+                format!("not mounted, and mounting it failed: {error}"),
                 "runs are sampled; run as root, or mount -t tracefs tracefs /sys/kernel/tracing",
             )];
         }
@@ -119,17 +127,17 @@ fn tracefs_findings(tracefs: io::Result<Tracefs>) -> Vec<Finding> {
     {
         return vec![Finding::degraded(
             name,
-            format!("mounted, but this user may not read it: {error}"),
-            "runs are sampled, and which tracepoints there are is not known; run as root",
+            format!("mounted, but not readable for this user: {error}"),
+            "runs are sampled, and the available tracepoints are unknown; run as root",
         )];
     }
     let seen = if tracefs.is_private() {
-        "not mounted; vslice mounts one for itself while it records"
+        "not mounted; vslice mounts its own while it records"
     } else {
         "mounted"
     };
     let offers = offers(&tracefs).into_iter().map(|offer| match offer.missing {
-        None => Finding::ok(offer.name, "there"),
+        None => Finding::ok(offer.name, "available"),
         Some(why) => Finding::degraded(offer.name, why, offer.costs),
     });
     [Finding::ok(name, seen)].into_iter().chain(offers).collect()

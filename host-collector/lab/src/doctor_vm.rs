@@ -1,6 +1,6 @@
-//! What one VM that is there offers: whether it can be attached to, and whether its agent would do what
-//! vslice asks of it. Nothing of it is changed; its qemu-ga, if it has one, is asked what it is, and which
-//! vslice-agent the guest has, and libvirt for the XML of its domain.
+//! Checks one running VM: whether vslice can attach to it, and whether its qemu-ga supports what vslice
+//! needs. The VM is not changed. qemu-ga is queried for its version and for the guest's vslice-agent, and
+//! libvirt for the XML of its domain.
 
 use super::diagnosis::{AGENT, Diagnosis, QEMU_GA, VCPU_THREADS, WAY};
 use super::doctor_evidence;
@@ -14,9 +14,9 @@ use vslice_host::way::{NO_WAY_ADVICE, Way};
 use vslice_record::guest::start::{BAKED_IN, WORD_TIMEOUT};
 
 const UPLOAD_ADVICE: &str =
-    "upload one with `vslice attach --load PLAN --agent FILE`, or bake it in";
+    "upload one with `vslice attach --load PLAN --agent FILE`, or install it in the guest";
 
-/// Looks at one VM.
+/// Examines one VM.
 #[must_use]
 pub fn examine_vm(vm: &Vm) -> Diagnosis {
     let asked = Qga::of_vm(vm).and_then(|mut qga| {
@@ -47,32 +47,30 @@ fn way(way: Result<Option<Way>, QgaError>) -> Finding {
         Err(error) => {
             let text = error.to_string();
             let (why, advice) = text.split_once(": ").unwrap_or((&text, "see above"));
-            return Finding::degraded(name, format!("not known, because {why}"), advice);
+            return Finding::degraded(name, format!("unknown, because {why}"), advice);
         }
     };
     match way {
-        Some(Way::Vsock { cid }) => {
-            Finding::ok(name, format!("vhost-vsock, the guest is CID {cid}"))
-        }
+        Some(Way::Vsock { cid }) => Finding::ok(name, format!("vhost-vsock, guest CID {cid}")),
         Some(Way::Serial { path }) => {
             Finding::ok(name, format!("virtio-serial port {LOAD_PORT} at {}", path.display()))
         }
-        None => Finding::degraded(name, "none, so that no agent can be started", NO_WAY_ADVICE),
+        None => Finding::degraded(name, "none, so an agent could not connect", NO_WAY_ADVICE),
     }
 }
 
-/// What the guest's own vslice-agent says.
+/// The finding about the guest's own vslice-agent.
 fn own_agent(said: Result<Ended, QgaError>) -> Finding {
     let name = AGENT;
     match said {
         Ok(ended) if ended.is_success() => {
-            Finding::ok(name, format!("{} is in the guest", ended.out))
+            Finding::ok(name, format!("{} is installed in the guest", ended.out))
         }
         Ok(ended) => {
             Finding::degraded(name, format!("it fails: {}", ended.last_words()), UPLOAD_ADVICE)
         }
         Err(QgaError::NoProgram { .. }) => {
-            Finding::degraded(name, "not in the guest", UPLOAD_ADVICE)
+            Finding::degraded(name, "not installed in the guest", UPLOAD_ADVICE)
         }
         Err(error) => Finding::degraded(name, error.to_string(), UPLOAD_ADVICE),
     }
@@ -81,13 +79,13 @@ fn own_agent(said: Result<Ended, QgaError>) -> Finding {
 fn vcpus(vm: &Vm) -> Finding {
     let (name, count) = (VCPU_THREADS, vm.vcpus().count());
     if count == 0 {
-        return Finding::missing(name, "none can be told from other threads", UNSEEN_VCPUS_ADVICE);
+        return Finding::missing(name, "cannot tell which threads run vCPUs", UNSEEN_VCPUS_ADVICE);
     }
     if let Some(notice) = vm.stopped_notice() {
-        let advice = "let it go on (`kill -CONT`), or nothing happens that could be recorded";
+        let advice = "continue it (`kill -CONT`): while it is stopped, there is nothing to record";
         return Finding::degraded(name, format!("{count}; {notice}"), advice);
     }
-    Finding::ok(name, format!("{count}, so that `vslice attach {}` can record them", vm.label()))
+    Finding::ok(name, format!("{count}: `vslice attach {}` can record them", vm.label()))
 }
 
 fn lock(vm: &Vm) -> Finding {
@@ -97,7 +95,7 @@ fn lock(vm: &Vm) -> Finding {
             Finding::ok(name, format!("at {:#x}: waits for it can be proven", found.address))
         }
         Err(error) => {
-            let advice = "waits for it are told by inference only";
+            let advice = "waits for it can only be inferred";
             Finding::degraded(name, error.to_string(), advice)
         }
     }
@@ -113,19 +111,19 @@ fn agent(asked: Result<AgentInfo, QgaError>) -> Finding {
         }
         Ok(info) => info,
     };
-    let seen = format!("version {} answers", info.version);
+    let seen = format!("version {}", info.version);
     if let Err(refused) = info.allows(EXEC) {
         return Finding::degraded(
             name,
-            format!("{seen}, and starts no programs"),
+            format!("{seen}, but does not start programs"),
             refused.to_string(),
         );
     }
     if info.allows(FILES).is_err() {
-        let seen = format!("{seen} and starts programs, and takes no files");
-        return Finding::degraded(name, seen, "bake vslice-agent into the guest's image");
+        let seen = format!("{seen}, starts programs, but does not accept files");
+        return Finding::degraded(name, seen, "install vslice-agent in the guest");
     }
-    Finding::ok(name, format!("{seen}, starts programs and takes files"))
+    Finding::ok(name, format!("{seen}, starts programs and accepts files"))
 }
 
 #[cfg(test)]
@@ -150,14 +148,14 @@ mod tests {
         assert_eq!((whole.status, whole.advice), (Status::Ok, None));
         let no_files = agent(Ok(info(EXEC)));
         assert_eq!(no_files.status, Status::Degraded);
-        assert!(no_files.seen.contains("takes no files"), "{}", no_files.seen);
+        assert!(no_files.seen.contains("does not accept files"), "{}", no_files.seen);
         let no_exec = agent(Ok(info(FILES)));
         let advice = no_exec.advice.unwrap();
         assert!(
             advice.contains("guest-exec and guest-exec-status") && advice.contains("FILTER_RPC")
         );
         let silent = agent(Err(QgaError::Silent { seconds: 5 }));
-        assert_eq!(silent.seen, "nobody answers within 5 s");
+        assert_eq!(silent.seen, "qemu-ga does not answer within 5 s");
         assert!(silent.advice.unwrap().starts_with("in the guest, install"));
     }
 
@@ -167,7 +165,7 @@ mod tests {
             Ok(Ended { code: Some(code), out: out.to_owned(), err: err.to_owned() })
         };
         let there = own_agent(ended(0, "vslice-agent 0.1.0", ""));
-        assert_eq!(there.seen, "vslice-agent 0.1.0 is in the guest");
+        assert_eq!(there.seen, "vslice-agent 0.1.0 is installed in the guest");
         let failing = own_agent(ended(127, "", "no such library"));
         assert_eq!(failing.seen, "it fails: no such library");
         let program = BAKED_IN.to_owned();
@@ -199,7 +197,7 @@ mod tests {
     fn a_way_that_libvirt_does_not_tell_of_is_not_known() {
         let silent = way(Err(QgaError::LibvirtSilent { seconds: 5 }));
         assert_eq!(silent.status, Status::Degraded);
-        assert_eq!(silent.seen, "not known, because libvirt does not answer within 5 s");
+        assert_eq!(silent.seen, "unknown, because libvirt does not answer within 5 s");
         assert!(silent.advice.unwrap().contains("daemon hangs"));
     }
 
@@ -209,12 +207,12 @@ mod tests {
             let findings = examine_vm(&vm(port)).findings;
             findings.into_iter().map(|found| found.seen).collect::<Vec<_>>()
         };
-        assert_eq!(seen(false)[0], "none can be told from other threads");
+        assert_eq!(seen(false)[0], "cannot tell which threads run vCPUs");
         let names: Vec<String> =
             examine_vm(&vm(false)).findings.into_iter().map(|found| found.name).collect();
         assert_eq!(names[1], EVIDENCE);
-        assert_eq!(seen(false)[3], "none, so that no agent can be started");
+        assert_eq!(seen(false)[3], "none, so an agent could not connect");
         assert_eq!(seen(false)[4], "there is no port for qemu-ga");
-        assert_eq!(seen(true)[4], "there is a port for qemu-ga, whose other end is not known");
+        assert_eq!(seen(true)[4], "there is a port for qemu-ga, but its host end is unknown");
     }
 }

@@ -31,7 +31,7 @@ pub enum ImageError {
         source: std::io::Error,
     },
     /// The manifest is not JSON: the image was not written by `images/build-micro`, or not fully.
-    #[error("{path} is not a manifest ({source}): build the image again")]
+    #[error("{path} is not an image manifest ({source}): build the image again")]
     Manifest {
         /// The file.
         path: PathBuf,

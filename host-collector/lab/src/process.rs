@@ -28,7 +28,7 @@ pub const LOG_BYTES_MAX: u64 = 64 << 20;
 /// What to start.
 #[derive(Debug, Clone)]
 pub struct ChildSpec {
-    /// What errors call it, "QEMU of vm1" for instance.
+    /// What errors call it, such as "QEMU of vm1".
     pub title: String,
     /// The program.
     pub program: PathBuf,
@@ -47,7 +47,7 @@ pub struct ChildSpec {
 #[derive(Debug, Error)]
 pub enum ProcessError {
     /// It did not start.
-    #[error("{title} ({program}) could not be started: {source}")]
+    #[error("cannot start {title} ({program}): {source}")]
     Start {
         /// What it is.
         title: String,
@@ -56,7 +56,7 @@ pub enum ProcessError {
         /// Why.
         source: io::Error,
     },
-    /// It has ended though nobody asked it to.
+    /// It has ended by itself.
     #[error("{title} {how}: {last_words}")]
     Ended {
         /// What it was.
@@ -67,7 +67,7 @@ pub enum ProcessError {
         last_words: String,
     },
     /// Its state is unknown.
-    #[error("{title} cannot be watched: {source}")]
+    #[error("cannot watch {title}: {source}")]
     Watch {
         /// What it is.
         title: String,
@@ -153,7 +153,7 @@ impl SupervisedChild {
                 title: self.title.clone(),
                 how: describe(status),
                 last_words: last_line(&self.log)
-                    .unwrap_or_else(|| format!("it said nothing in {}", self.log.display())),
+                    .unwrap_or_else(|| format!("its log {} is empty", self.log.display())),
             }),
         }
     }
@@ -340,7 +340,7 @@ mod tests {
         let script = "kill -KILL $$";
         let mut child = SupervisedChild::start(&shell(directory.path(), script)).expect("a shell");
         let message = wait(&mut child).to_string();
-        assert!(message.starts_with("the test's shell was ended by signal 9: it said nothing in"));
+        assert!(message.starts_with("the test's shell was ended by signal 9: its log "));
     }
 
     #[test]
@@ -400,6 +400,6 @@ mod tests {
         let mut spec = shell(directory.path(), "");
         spec.program = PathBuf::from("/nonexistent/qemu");
         let message = SupervisedChild::start(&spec).expect_err("no program").to_string();
-        assert!(message.starts_with("the test's shell (/nonexistent/qemu) could not be started"));
+        assert!(message.starts_with("cannot start the test's shell (/nonexistent/qemu)"));
     }
 }

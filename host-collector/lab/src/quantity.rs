@@ -9,7 +9,7 @@ use vslice_spec::duration::{self, DurationError};
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum QuantityError {
     /// Not a size.
-    #[error("'{0}' is not a size: write a whole number and B, KiB, MiB, GiB or TiB, as in 4KiB")]
+    #[error("'{0}' is not a size: write a whole number with B, KiB, MiB, GiB or TiB, such as 4KiB")]
     Size(String),
     /// Not a duration.
     #[error(transparent)]

@@ -19,14 +19,18 @@ pub struct RoleAssignment {
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant is said in full by its message")]
 pub enum RoleError {
-    #[error("plan '{plan}' has no part {role} for {vm}; its parts are {parts}: say VM=PART")]
-    NoRole { vm: String, role: String, plan: String, parts: String },
-    #[error("in plan '{plan}' somebody else has the part of {vm}: say VM=PART with one part each")]
+    #[error(
+        "plan '{plan}' has no role {role} for {vm}; its roles are {roles}: choose one with VM=ROLE"
+    )]
+    NoRole { vm: String, role: String, plan: String, roles: String },
+    #[error(
+        "another VM already has the role of {vm} in plan '{plan}': give each its own with VM=ROLE"
+    )]
     RoleTwice { vm: String, plan: String },
-    #[error("{vm} cannot be '{part}' of the plan: {source}")]
-    Workload { vm: String, part: String, source: SpecError },
-    #[error("{vm} has {has} vCPUs, '{part}' of the plan to pin it by has {wants}")]
-    OtherVcpus { vm: String, has: usize, part: String, wants: usize },
+    #[error("{vm} cannot have the role '{role}': {source}")]
+    Workload { vm: String, role: String, source: SpecError },
+    #[error("{vm} has {has} vCPUs, but its role '{role}' pins {wants}")]
+    OtherVcpus { vm: String, has: usize, role: String, wants: usize },
 }
 
 impl RoleAssignment {
@@ -40,7 +44,7 @@ impl RoleAssignment {
         vms: &[Vm],
         named: &[Option<String>],
     ) -> Result<RoleAssignment, RoleError> {
-        let place_of = |role: &str| plan.vms.iter().position(|part| part.name == role);
+        let place_of = |role: &str| plan.vms.iter().position(|vm| vm.name == role);
         let mut places: Vec<Option<usize>> = Vec::new();
         for (vm, named) in vms.iter().zip(named) {
             let place = match named {
@@ -85,8 +89,8 @@ impl RoleAssignment {
             }
             let vcpus = u16::try_from(vm.vcpus().count()).unwrap_or(u16::MAX);
             workload.validate(vcpus).map_err(|source| {
-                let (vm, part) = (vm.label(), role.name.clone());
-                RoleError::Workload { vm, part, source }
+                let (vm, role) = (vm.label(), role.name.clone());
+                RoleError::Workload { vm, role, source }
             })?;
             Ok(workload)
         };
@@ -101,8 +105,8 @@ impl RoleAssignment {
         let pins = |(vm, role): (&Vm, &VmPlan)| {
             let (has, wants) = (vm.vcpus().count(), usize::from(role.vcpus));
             if has != wants {
-                let (vm, part) = (vm.label(), role.name.clone());
-                return Err(RoleError::OtherVcpus { vm, has, part, wants });
+                let (vm, role) = (vm.label(), role.name.clone());
+                return Err(RoleError::OtherVcpus { vm, has, role, wants });
             }
             Ok(self.plan.pins(role))
         };
@@ -132,7 +136,7 @@ fn no_role(vm: &Vm, role: Option<&str>, plan: &Plan) -> RoleError {
         vm: vm.label(),
         role: role.map_or_else(|| "left".to_owned(), |role| format!("'{role}'")),
         plan: plan.name.clone(),
-        parts: plan.vms.iter().map(|part| part.name.as_str()).collect::<Vec<_>>().join(", "),
+        roles: plan.vms.iter().map(|vm| vm.name.as_str()).collect::<Vec<_>>().join(", "),
     }
 }
 

@@ -49,15 +49,15 @@ pub enum RunError {
     #[error(transparent)]
     Vsock(#[from] VsockError),
     #[error(
-        "{source}; with `--host-io-scheduler keep`, or without host_io_scheduler in the plan, the \
-         host's disk keeps what it has"
+        "{source}; to leave the host's disk as it is, use `--host-io-scheduler keep`, or remove \
+        host_io_scheduler from the plan"
     )]
     IoScheduler { source: IoSchedulerError },
     #[error("{source}; in a checkout of vslice, run `make image`")]
     Image { source: ImageError },
     #[error(
-        "there is no qemu-system-x86_64 on the PATH: `apt-get install qemu-system-x86`, or see \
-         `vslice doctor`"
+        "qemu-system-x86_64 is not on the PATH: `apt-get install qemu-system-x86`, or see `vslice \
+        doctor`"
     )]
     NoQemu,
     #[error(transparent)]
@@ -111,7 +111,7 @@ pub fn prepare<'a>(
     let scratch = scratch::parent_dir();
     scratch::sweep_stale(&scratch);
     leftovers::undo(watcher);
-    watcher.stage("asking whether KVM runs a stock kernel here");
+    watcher.stage("testing whether KVM runs a stock kernel here");
     let choice = accelerator::choose(plan.accelerator, &qemu, &image, &scratch)?;
     watcher.stage(&format!("guests run under {}: {}", choice.accelerator.title(), choice.reason));
     if plan.exits && choice.accelerator == LabAccelerator::Tcg {

@@ -1,6 +1,6 @@
-//! The way between a guest and its collector.
+//! The transport between a guest and its collector.
 //!
-//! Three ways, the best that the host has:
+//! There are three, and the best that the host has is used:
 //!
 //! * **vhost**: the host kernel's vhost-vsock. The collector listens on an AF_VSOCK port.
 //! * **vhost-user**: a process, vhost-device-vsock, is the device. A guest that connects to port P
@@ -28,7 +28,7 @@ pub const HYBRID_PORT: u32 = 1024;
 /// The CID of every guest behind a vhost-user device of its own; 0 to 2 are reserved, vsock(7).
 const HYBRID_CID: u32 = 3;
 
-/// How guests reach the collector.
+/// The kind of transport between guests and the collector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VsockWay {
     /// By the host kernel.
@@ -42,16 +42,16 @@ pub enum VsockWay {
     VirtioSerial,
 }
 
-/// A way, and why it is this one.
+/// A kind of transport, and why it was chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VsockChoice {
     /// The way.
     pub way: VsockWay,
-    /// Which it is, and why, for the report.
+    /// What it is, and why it was chosen, for the report.
     pub reason: String,
 }
 
-/// What this host offers.
+/// The transports that this host offers.
 #[derive(Debug)]
 pub struct VsockOffer {
     /// Whether `/dev/vhost-vsock` can be opened, or why not.
@@ -60,22 +60,25 @@ pub struct VsockOffer {
     pub vhost_user: Option<PathBuf>,
 }
 
-/// Why there is no way.
+/// Why no transport can be used.
 #[derive(Debug, Error)]
 pub enum VsockError {
     /// The plan wants vhost.
     #[error(
-        "the plan wants vsock = \"vhost\", but {VHOST_VSOCK} cannot be opened ({0}): load the module vhost_vsock, or let the plan say \"auto\""
+        "the plan wants vsock = \"vhost\", but {VHOST_VSOCK} cannot be opened ({0}): load the module \
+        vhost_vsock, or set vsock = \"auto\" in the plan"
     )]
     NoVhost(io::Error),
     /// The plan wants vhost-user.
     #[error(
-        "the plan wants vsock = \"vhost-user\", but there is no vhost-device-vsock: cargo install vhost-device-vsock --locked, or let the plan say \"auto\""
+        "the plan wants vsock = \"vhost-user\", but vhost-device-vsock is not installed: cargo install \
+        vhost-device-vsock --locked, or set vsock = \"auto\" in the plan"
     )]
     NoVhostUser,
     /// A path is too long for a socket.
     #[error(
-        "the socket {path} has {bytes} bytes, {SOCKET_PATH_BYTES_MAX} are possible: set VSLICE_TMP to a directory with a shorter path"
+        "the socket path {path} has {bytes} bytes, the maximum is {SOCKET_PATH_BYTES_MAX}: set \
+        VSLICE_TMP to a directory with a shorter path"
     )]
     PathTooLong {
         /// The path.
@@ -101,7 +104,7 @@ impl VsockOffer {
     /// [`VsockError`], if the plan wants what the host does not have.
     pub fn choose(self, setting: VsockSetting) -> Result<VsockChoice, VsockError> {
         let choice = |way, reason: String| Ok(VsockChoice { way, reason });
-        let by_plan = |way: &str| format!("{way}, because the plan says so");
+        let by_plan = |way: &str| format!("{way}, because the plan asks for it");
         let no_vhost = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => format!("this host has no {VHOST_VSOCK}"),
             _ => format!("{VHOST_VSOCK} cannot be opened ({error})"),
@@ -326,7 +329,7 @@ mod tests {
             "vhost-vsock, because this host has /dev/vhost-vsock"
         );
         let by_plan = reason(offer(true, true), VsockSetting::VirtioSerial);
-        assert_eq!(by_plan, "virtio-serial, because the plan says so");
+        assert_eq!(by_plan, "virtio-serial, because the plan asks for it");
     }
 
     #[test]
@@ -376,7 +379,7 @@ mod tests {
         let long = PathBuf::from("/").join("d".repeat(100));
         let way = VsockWay::VhostUser { binary: "/opt/device".into() };
         let message = way.transport(&long, "vm1", 0, 2).expect_err("too long").to_string();
-        assert!(message.contains("112 bytes, 107 are possible"), "{message}");
+        assert!(message.contains("112 bytes, the maximum is 107"), "{message}");
         assert!(VsockWay::Vhost.transport(&long, "vm1", 0, 2).is_ok(), "it has no such socket");
     }
 }

@@ -1,4 +1,4 @@
-//! How a user plugs a port in by hand: the lines to be typed.
+//! How a user plugs in a port by hand: the lines to type.
 
 use super::{CHARDEV_ID, PORT_ID, commands};
 use crate::qemu_args::LOAD_PORT;
@@ -8,28 +8,28 @@ use serde::Serialize;
 use serde_json::json;
 use std::path::Path;
 
-/// How a QEMU is started with a qemu-ga and a way to this host.
+/// How to start QEMU with a port for qemu-ga and a transport to this host.
 const AGENT_AND_WAY: &str = "`-device virtio-serial-pci -chardev socket,id=ga,path=GA.sock,server=on,wait=off \
     -device virtserialport,chardev=ga,name=org.qemu.guest_agent.0 \
     -chardev socket,id=way,path=WAY.sock,server=on,wait=off \
     -device virtserialport,chardev=way,name=vslice.agent` (libvirt: a <channel> for each)";
 
-/// What to type, for the VM as it is.
+/// The lines to type for one VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ByHand {
-    /// What the lines are for, as a sentence without its end.
+    /// What the lines do, as a sentence without its full stop.
     pub how: String,
-    /// Lines for a shell that plug a way in; none where there is nobody to tell them, or it would be of no use.
+    /// Shell lines that plug in a transport; empty if no monitor can be reached or it would be of no use.
     pub plug: Vec<String>,
-    /// Those that take it out again.
+    /// Shell lines that unplug it again.
     pub unplug: Vec<String>,
-    /// Whether `vslice attach --load --plug` plugs a way in by itself: the VM has a port for qemu-ga, and a QMP
-    /// socket that no manager holds.
+    /// Whether `vslice attach --load --plug` can plug in a transport: the VM has a port for qemu-ga, and
+    /// a QMP socket that no manager uses.
     pub by_attach: bool,
 }
 
 impl ByHand {
-    /// All of it in one line.
+    /// The sentence and the lines.
     #[must_use]
     pub fn sentence(&self) -> String {
         match &self.plug[..] {
@@ -39,7 +39,7 @@ impl ByHand {
     }
 }
 
-/// The lines for this VM. Nothing is asked of it.
+/// The lines for this VM. The VM itself is not queried.
 #[must_use]
 pub fn by_hand(vm: &Vm) -> ByHand {
     let nothing = |how: String| ByHand { how, plug: vec![], unplug: vec![], by_attach: false };
@@ -47,8 +47,8 @@ pub fn by_hand(vm: &Vm) -> ByHand {
     if !vm.has_agent_port {
         let vm = vm.label();
         return nothing(format!(
-            "a way alone would be of no use, because {vm} has no port for the qemu-ga that starts an agent \
-             in its guest: start it again with both, {AGENT_AND_WAY}"
+            "a transport alone is of no use, because {vm} has no port for qemu-ga, which starts the \
+            agent in the guest: restart it with both, {AGENT_AND_WAY}"
         ));
     }
     match (vm.manager, vm.name.as_deref(), vm.qmp_sockets.first()) {
@@ -76,7 +76,7 @@ fn through_libvirt(manager: Manager, domain: &str, has_vhost: bool) -> ByHand {
         )
     };
     ByHand {
-        how: "libvirt has its monitor, and plugs a way in; vslice attach finds it".to_owned(),
+        how: "libvirt owns its monitor and plugs in the device; vslice attach finds it".to_owned(),
         plug: vec![virsh("attach-device", &device)],
         unplug: vec![virsh("detach-device", &device)],
         by_attach: false,
@@ -99,9 +99,11 @@ fn through_qmp(monitor: &Path, pid: u32) -> ByHand {
         vec![format!("(printf '%s\\n' {lines}; sleep 1) | socat - UNIX-CONNECT:{socket}")]
     };
     // Without --plug an attach asks the monitor nothing, and sees what was there at the start only.
-    let how = "`vslice attach --load PLAN --plug` plugs a way in by its QMP socket, and takes it out again; one \
-               that is plugged in by hand, --plug finds and leaves in; the lines need socat (apt-get install socat)"
-        .to_owned();
+    let how =
+        "`vslice attach --load PLAN --plug` plugs in a port by the VM's QMP socket and unplugs \
+        it afterwards; it uses a port that was plugged in by hand, and leaves it in place; the \
+        following lines need socat (apt-get install socat)"
+            .to_owned();
     let socket = monitor.with_file_name(format!("{LOAD_PORT}-{pid}.sock"));
     ByHand {
         how,
@@ -158,7 +160,7 @@ mod tests {
         );
         assert!(line.contains(r#""path":"/run/q/vslice.agent-7.sock""#), "{line}");
         assert!(line.ends_with("; sleep 1) | socat - UNIX-CONNECT:/run/q/qmp"), "{line}");
-        assert!(by_hand.how.contains("by hand, --plug finds"), "{}", by_hand.how);
+        assert!(by_hand.how.contains("uses a port that was plugged in by hand"), "{}", by_hand.how);
         assert!(by_hand.how.ends_with("socat (apt-get install socat)"), "{}", by_hand.how);
         assert!(!line.contains("-pci"), "q35 takes none on its own bus: {line}");
     }
@@ -170,7 +172,7 @@ mod tests {
             let said = by_hand(&Vm { manager, ..vm.clone() });
             assert!(said.plug.is_empty() && said.unplug.is_empty() && !said.by_attach, "{said:?}");
             for words in
-                ["web1 has no port for the qemu-ga", "-device virtio-serial-pci", "vslice.agent"]
+                ["web1 has no port for qemu-ga", "-device virtio-serial-pci", "vslice.agent"]
             {
                 assert!(said.how.contains(words), "{}", said.how);
             }
@@ -182,7 +184,7 @@ mod tests {
     #[test]
     fn who_has_neither_is_started_again() {
         let nobody = by_hand(&Vm { has_agent_port: true, ..Vm::named("web1") });
-        assert!(nobody.plug.is_empty() && nobody.sentence().contains("start it again"));
+        assert!(nobody.plug.is_empty() && nobody.sentence().contains("restart it"));
         assert_eq!(Way::of_vm(&Vm::named("web1")), None);
     }
 

@@ -54,8 +54,8 @@ fn each_refusal_has_its_sentence() {
             r#"{"error": {"class": "GenericError", "desc": "Failed to execute child process (Permission denied)"}}"#,
             "refused guest-exec: Failed to execute child process",
         ),
-        ("nonsense", "not its language: nonsense"),
-        ("{}", "not its language"),
+        ("nonsense", "is not that of qemu-ga: nonsense"),
+        ("{}", "is not that of qemu-ga"),
     ] {
         let agent = MockAgent::saying(b"", move |_, _| Some(said));
         let mut qga = agent.connect();

@@ -118,7 +118,7 @@ fn a_monitor_that_is_none_is_told_so() {
     let monitor = Monitor::start("QEMU 7.2.22 monitor - type 'help'\x1b[K", |_| None);
     let message = Qmp::connect_within(&monitor.path(), LONG).expect_err("HMP").to_string();
     assert!(
-        message.contains("is not QMP: QEMU 7.2.22 monitor - type 'help'?[K; is it"),
+        message.contains("does not speak QMP: QEMU 7.2.22 monitor - type 'help'?[K; is it"),
         "{message}"
     );
     let monitor = Monitor::start("{\"event\": \"RESUME\"}", |_| None);
@@ -175,5 +175,5 @@ fn sockets_that_nobody_serves_keep_nobody_waiting() {
     let message = Qmp::connect_within(&path, short).expect_err("no greeting").to_string();
     assert!(message.contains("did not answer with its greeting within 0.05 s"), "{message}");
     let message = Qmp::connect_within(&path, short).expect_err("no room").to_string();
-    assert!(message.contains("has no room for another client: it serves one"), "{message}");
+    assert!(message.contains("is busy: it serves one client at a time"), "{message}");
 }

@@ -89,7 +89,7 @@ impl<'a> Conductor<'a> {
         options: &'a ExperimentOptions<'a>,
         watcher: &mut dyn Watcher,
     ) -> Result<Conductor<'a>, ExperimentError> {
-        watcher.stage("asking QEMU which disks it has");
+        watcher.stage("asking QEMU which disks it supports");
         let mut experiment = look(matrix, options)?;
         let directory = Directory::open(options.output)?;
         if directory.goes_on(&experiment)? {
@@ -119,7 +119,7 @@ impl<'a> Conductor<'a> {
         for (index, (place, number)) in order.iter().enumerate() {
             let left = left(begun.elapsed(), index, order.len());
             watcher.stage(&format!(
-                "run {} of {}{left}: {} for the {}. time",
+                "run {} of {}{left}: {}, repeat {}",
                 index + 1,
                 order.len(),
                 self.experiment.cells[*place].name,

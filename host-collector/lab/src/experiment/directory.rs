@@ -140,7 +140,7 @@ mod tests {
         experiment.made_with.qemu = Some("QEMU emulator version 7.2".to_owned());
         let directory = Directory::open(&path).expect("made");
         let held = Directory::open(&path).expect_err("another has it");
-        assert!(held.to_string().ends_with("mine is being written by another vslice"), "{held}");
+        assert!(held.to_string().starts_with("another vslice is writing "), "{held}");
         assert!(!directory.goes_on(&experiment).expect("it is empty"));
         directory.write(&experiment).expect("writable");
         drop(directory);
@@ -150,7 +150,7 @@ mod tests {
         assert!(directory.goes_on(&experiment).expect("an earlier vslice did not say"));
         experiment.made_with.qemu = Some("QEMU emulator version 10.0".to_owned());
         let error = directory.goes_on(&experiment).expect_err("another QEMU").to_string();
-        assert!(error.contains("was begun with another QEMU"), "{error}");
+        assert!(error.contains("was started with another QEMU"), "{error}");
         experiment.plan.name.push('x');
         let error = directory.goes_on(&experiment).expect_err("another plan");
         assert!(matches!(error, ExperimentError::Other { .. }), "{error}");
@@ -165,7 +165,7 @@ mod tests {
         // A file is no place for a directory, also for root.
         let file = tempfile::NamedTempFile::new().expect("scratch");
         let said = Directory::open(&file.path().join("mine")).expect_err("a file").to_string();
-        assert!(said.ends_with("; `--output DIR` makes it elsewhere"), "{said}");
+        assert!(said.ends_with("; use `--output DIR` to choose another one"), "{said}");
     }
 
     #[test]

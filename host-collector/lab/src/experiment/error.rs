@@ -22,18 +22,18 @@ pub enum ExperimentError {
     Scratch(#[from] ScratchError),
     #[error(transparent)]
     Disk(#[from] DiskError),
-    #[error("{} is the directory of another experiment, or of something else", path.display())]
+    #[error("{} belongs to another experiment, or to something else", path.display())]
     Other { path: PathBuf },
-    #[error("{} is being written by another vslice", path.display())]
+    #[error("another vslice is writing {}", path.display())]
     Held { path: PathBuf },
-    #[error("{} was begun with another {what}: its runs and new ones could not be compared", path.display())]
+    #[error("{} was started with another {what}: its runs would not be comparable with new ones", path.display())]
     MadeWith { path: PathBuf, what: &'static str },
-    #[error("cannot create the directory {}: {source}; `--output DIR` makes it elsewhere", path.display())]
+    #[error("cannot create the directory {}: {source}; use `--output DIR` to choose another one", path.display())]
     NoDirectory { path: PathBuf, source: io::Error },
     #[error("cannot {doing} {}: {source}", path.display())]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
-    #[error("none of its conditions can be had here")]
+    #[error("none of its conditions is available here")]
     NothingPossible,
-    #[error("interrupted; the same command with --output {} goes on with it", path.display())]
+    #[error("interrupted; the same command with --output {} resumes it", path.display())]
     Interrupted { path: PathBuf },
 }

@@ -28,16 +28,16 @@ fn a_role_is_named_or_of_the_own_name_or_the_first_that_is_free() {
 }
 
 #[test]
-fn a_role_that_cannot_be_had_is_said() {
+fn a_role_that_a_vm_cannot_have_is_an_error() {
     let message = assigned(&["web"], &[Some("vm9")]).unwrap_err();
     assert_eq!(
         message,
-        "plan 'demo' has no part 'vm9' for web; its parts are vm1, vm2: say VM=PART"
+        "plan 'demo' has no role 'vm9' for web; its roles are vm1, vm2: choose one with VM=ROLE"
     );
     let message = assigned(&["a", "b", "c"], &[None, None, None]).unwrap_err();
-    assert!(message.contains("no part left for c"), "{message}");
+    assert!(message.contains("no role left for c"), "{message}");
     let message = assigned(&["a", "vm1"], &[Some("vm1"), None]).unwrap_err();
-    assert!(message.contains("somebody else has the part of vm1"), "{message}");
+    assert!(message.contains("another VM already has the role of vm1"), "{message}");
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn pins_need_a_pcpu_for_each_vcpu() {
     let plan = Plan::load("demo").expect("built in");
     let assignment = RoleAssignment::new(plan, &vms, &[None]).unwrap();
     let message = assignment.pins(&vms).unwrap_err().to_string();
-    assert_eq!(message, "web has 0 vCPUs, 'vm1' of the plan to pin it by has 2");
+    assert_eq!(message, "web has 0 vCPUs, but its role 'vm1' pins 2");
 }
 
 fn vm_with(vcpus: u16) -> Vm {
@@ -88,7 +88,7 @@ fn what_an_agent_would_refuse_is_refused_before_it_is_started() {
     assert_eq!(checked(2, None, |_| {}), Ok(()));
     let unlike = |checked: Result<(), String>, words: &str| {
         let message = checked.expect_err(words);
-        assert!(message.starts_with("web cannot be 'vm1' of the plan: "), "{message}");
+        assert!(message.starts_with("web cannot have the role 'vm1': "), "{message}");
         assert!(message.contains(words), "{message}");
     };
     unlike(checked(1, None, |_| {}), "a hog is pinned to vCPU1, but the machine has 1 vCPUs");

@@ -28,8 +28,8 @@ pub(super) struct LaunchedVms<'a> {
 /// A thread for each vCPU is what everything rests on.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{vm}: QEMU has no thread for {missing}; vslice needs `-name ...,debug-threads=on` and one \
-     thread for each vCPU"
+    "{vm}: QEMU has no thread for {missing}; vslice needs `-name ...,debug-threads=on` and one thread \
+    per vCPU"
 )]
 struct NoVcpuThread {
     vm: String,
@@ -38,7 +38,7 @@ struct NoVcpuThread {
 
 /// The process of a VM has ended, or is no VM.
 #[derive(Debug, thiserror::Error)]
-#[error("{vm}: its QEMU cannot be seen in /proc")]
+#[error("{vm}: its QEMU is not visible in /proc")]
 struct NotSeen {
     vm: String,
 }
@@ -153,7 +153,7 @@ fn failed(error: impl std::error::Error + Send + Sync + 'static) -> RecordingErr
 fn booting(guests_count: usize, accelerator: LabAccelerator) -> String {
     let plural = if guests_count == 1 { "" } else { "s" };
     let time = if accelerator == LabAccelerator::Tcg { "15 s" } else { "3 s" };
-    format!("booting {guests_count} guest{plural}, which takes {time} or so")
+    format!("booting {guests_count} guest{plural}, which takes about {time}")
 }
 
 #[cfg(test)]
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn one_guest_is_no_guests() {
-        assert_eq!(booting(1, LabAccelerator::Tcg), "booting 1 guest, which takes 15 s or so");
-        assert_eq!(booting(2, LabAccelerator::Kvm), "booting 2 guests, which takes 3 s or so");
+        assert_eq!(booting(1, LabAccelerator::Tcg), "booting 1 guest, which takes about 15 s");
+        assert_eq!(booting(2, LabAccelerator::Kvm), "booting 2 guests, which takes about 3 s");
     }
 }
