@@ -11,12 +11,13 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use support::{Guarded, Outcome, STEP_LIMIT, check, libvirt_missing, libvirtd, virsh, wait_for};
+use vslice_host::disk::{Aio, Cache, DiskBus};
 use vslice_host::host::qemu_version;
 use vslice_host::qmp::Qmp;
 use vslice_lab::emit::qemu::command_line;
 use vslice_lab::emit::versions::{Feature, QemuVersion};
 use vslice_lab::emit::{Emission, EmitFiles, from_xml, libvirt};
-use vslice_lab::plan::{AcceleratorSetting, Aio, Cache, DiskBus, DiskPlan, Plan, VsockSetting};
+use vslice_lab::plan::{AcceleratorSetting, DiskPlan, Plan, VsockSetting};
 use vslice_lab::tools;
 
 const BUSES: [DiskBus; 5] =

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 use vslice_core::units::{PcpuId, Tid, VcpuId};
 use vslice_host::bql::{self, BqlError};
+use vslice_host::disk::{Bus, DirectSource, DiskBus};
 use vslice_host::pin::{affinity, set_affinity};
-use vslice_host::qemu_args::DirectSource;
 use vslice_host::qga::{Qga, QgaError};
 use vslice_host::qmp::{Qmp, QmpError};
 use vslice_host::{threads, vm};
@@ -364,7 +364,7 @@ fn a_vm_is_found() -> Outcome {
     check(vm.threads.iter().any(|thread| thread.iothread.as_deref() == Some("io0")), what)?;
     let disks = vm.disks.as_deref().ok_or("its disks are not known")?;
     let [disk] = disks else { return Err(what().into()) };
-    check(disk.bus == "virtio-blk" && disk.iothreads == ["io0"], what)?;
+    check(disk.bus == Bus::Known(DiskBus::VirtioBlk) && disk.iothreads == ["io0"], what)?;
     // Its command line does not say so; the file that it has open does.
     check(disk.is_direct == Some(false), what)?;
     check(disk.is_direct_from == Some(DirectSource::OpenFile), what)?;

@@ -110,7 +110,7 @@ fn descend(disk: &Path, depth: usize, found: &mut Vec<PathBuf>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::qemu_args::Disk;
+    use crate::disk::{Bus, Disk, DiskBus};
     use std::fs::File;
     use std::os::unix::fs::symlink;
 
@@ -177,11 +177,11 @@ mod tests {
         };
         let all = [firmware, disk.clone()];
         assert_eq!(seen(&vm), all, "nothing tells which of them is a disk");
-        let path = Some(disk.display().to_string());
-        vm.disks = Some(vec![Disk { path, ..Disk::default() }]);
+        let path = Some(disk.clone());
+        vm.disks = Some(vec![Disk { path, ..Disk::new(Bus::Known(DiskBus::VirtioBlk)) }]);
         assert_eq!(seen(&vm), [disk]);
-        let path = Some("/nonexistent".to_owned());
-        vm.disks = Some(vec![Disk { path, ..Disk::default() }]);
+        let path = Some("/nonexistent".into());
+        vm.disks = Some(vec![Disk { path, ..Disk::new(Bus::Known(DiskBus::VirtioBlk)) }]);
         assert_eq!(seen(&vm), all, "none that it names is open");
     }
 

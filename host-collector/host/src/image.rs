@@ -39,7 +39,7 @@ impl Image {
         let disks = vm.disks.as_ref().ok_or("the disks of this VMM are not known")?;
         let images = disks.iter().filter_map(|disk| {
             Some(Image {
-                path: seen_by(vm.pid, Path::new(disk.path.as_ref()?)),
+                path: seen_by(vm.pid, disk.path.as_ref()?),
                 format: disk.format.clone(),
                 is_direct: disk.is_direct,
             })
@@ -118,7 +118,7 @@ fn qcow2_bytes(file: &File) -> io::Result<Option<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::qemu_args::Disk;
+    use crate::disk::{Bus, Disk, DiskBus};
     use std::io::Write;
 
     fn image(content: &[u8], format: Option<&str>) -> (tempfile::NamedTempFile, Image) {
@@ -166,9 +166,9 @@ mod tests {
         let mut vm = Vm::named("web");
         assert!(Image::of_vm(&vm).is_err());
         let disk = |path: Option<&str>| Disk {
-            path: path.map(str::to_owned),
+            path: path.map(PathBuf::from),
             format: Some("raw".to_owned()),
-            ..Disk::default()
+            ..Disk::new(Bus::Known(DiskBus::VirtioBlk))
         };
         let paths = [Some("/proc/version"), None, Some("Cargo.toml"), Some("/nonexistent")];
         vm.disks = Some(paths.into_iter().map(disk).collect());

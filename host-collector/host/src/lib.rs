@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! vm, threads       VMs that run here, and what each thread of a VMM is for
-//! image, host_disks, open_files, extents   their disks, and what those lie on
+//! disk, image, host_disks, open_files, extents   their disks, and what those lie on
 //! bql, memory_map   QEMU's big lock and the addresses of its devices
 //! qemu_args, qmp, qga, way, plug   QEMU's command line, monitor and guest agent; ways into the guest
 //! cgroup, scheduling, slice, steal, frequency, conditions, tsc   how they are scheduled, and on what
@@ -14,6 +14,7 @@ pub mod bql;
 pub mod cgroup;
 pub mod collector_affinity;
 pub mod conditions;
+pub mod disk;
 pub mod extents;
 pub mod frequency;
 pub mod host;

@@ -6,9 +6,11 @@
 
 mod disk;
 mod properties;
+mod write;
 
-pub use disk::{DirectSource, Disk};
+pub use write::{disk_args, disk_devices, option};
 
+use crate::disk::Disk;
 use disk::{BlockDevices, Controllers};
 use properties::Properties;
 use std::collections::BTreeMap;
@@ -92,9 +94,9 @@ impl QemuArgs {
         let blocks = BlockDevices::new(nodes, &drives);
         let mut disks: Vec<Disk> = devices
             .iter()
-            .filter_map(|device| Disk::of_device(device, &controllers, &blocks))
+            .filter_map(|device| disk::of_device(device, &controllers, &blocks))
             .collect();
-        disks.extend(drives.iter().filter_map(|drive| Disk::of_drive(drive, is_q35)));
+        disks.extend(drives.iter().filter_map(|drive| disk::of_drive(drive, is_q35)));
         let port = |name| devices.iter().find(|device| device.get("name") == Some(name));
         let socket_of = |port: &Properties| chardevs.get(port.get("chardev")?).cloned();
         let vsock = devices.iter().find(|device| {

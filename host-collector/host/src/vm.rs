@@ -2,16 +2,17 @@
 //! debugfs. Nothing is asked of them, so that nothing of them is disturbed.
 
 use super::cgroup::{Hierarchy, VcpuQuota};
+use super::disk::Disk;
 use super::pin::affinity;
 use super::procfs::{self, Stopper};
-use super::qemu_args::{Disk, QemuArgs, SocketPlace};
+use super::qemu_args::{QemuArgs, SocketPlace};
 use super::tsc::KvmDebugfs;
 use super::{image, open_files, threads};
 use nix::unistd::Uid;
 use serde::Serialize;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use vslice_core::text::harmless;
 use vslice_core::units::{PcpuId, Tid, VcpuId};
 use vslice_trace::thread::ThreadRole;
@@ -247,7 +248,7 @@ impl Signs<'_> {
 fn with_open_files(pid: Tid, mut disks: Vec<Disk>) -> Vec<Disk> {
     let files = open_files::open_files(pid).unwrap_or_default();
     for disk in &mut disks {
-        let path = disk.path.as_ref().map(|path| image::seen_by(pid, Path::new(path)));
+        let path = disk.path.as_ref().map(|path| image::seen_by(pid, path));
         disk.note_open(path.and_then(|path| open_files::is_direct(&files, &path)));
     }
     disks

@@ -103,9 +103,10 @@ fn write_data(path: &Path, size_bytes: u64, interrupted: &AtomicBool) -> io::Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Cache, Plan};
+    use crate::plan::Plan;
     use std::collections::HashSet;
     use std::fs;
+    use vslice_host::disk::Cache;
 
     static NEVER: AtomicBool = AtomicBool::new(false);
 

@@ -320,7 +320,7 @@ mod tests {
         for disk in plan.vms.iter_mut().filter_map(|vm| vm.disk.as_mut()) {
             // A test's scratch may be in memory.
 
-            disk.cache = crate::plan::Cache::Writeback;
+            disk.cache = vslice_host::disk::Cache::Writeback;
             disk.size_bytes = 1 << 20;
         }
         let image = MicroImage {

@@ -1,11 +1,11 @@
 //! QEMU's command line for one guest: a pure function of the plan and of paths.
 
-use super::plan::{Cache, DiskBus, DiskPlan, LabAccelerator, VmPlan};
+use super::plan::{LabAccelerator, VmPlan};
 use super::vsock::Transport;
-use serde_json::json;
 use std::ffi::OsString;
 use std::path::Path;
-use vslice_host::qemu_args::LOAD_PORT;
+use vslice_host::disk::Disk;
+use vslice_host::qemu_args::{self, LOAD_PORT, option};
 
 /// What a guest prints on its console when it was started with [`PROBE_PARAMETER`] and got as far
 /// as the agent.
@@ -14,8 +14,8 @@ pub const PROBE_LINE: &str = "vslice-probe: guest is up";
 /// The kernel parameter that asks the agent to print [`PROBE_LINE`] and power off.
 pub const PROBE_PARAMETER: &str = "vslice.probe";
 
-/// The id of a guest's iothread: its thread is `IO io0`.
-pub const IOTHREAD_ID: &str = "io0";
+/// The name of the node of a guest's disk.
+pub(super) const DISK_NODE: &str = "disk0";
 
 /// What every guest's kernel is started with. `quiet`: under TCG each byte on the serial port is an exit with
 /// the BQL held. `no_timer_check`: on a busy host the timer of an emulated guest may not tick as soon as the
@@ -58,7 +58,7 @@ pub fn guest_args(
     }
     args.extend(transport_args(transport));
     if let Some(disk) = &vm.disk {
-        args.extend(disk_args(disk, files.disk));
+        args.extend(disk_args(&disk.disk(files.disk)));
     }
     args
 }
@@ -159,121 +159,28 @@ pub(super) fn transport_args(transport: &Transport) -> Vec<OsString> {
 
 /// The arguments for a guest's disk and its iothreads.
 #[must_use]
-pub fn disk_args(disk: &DiskPlan, image: &Path) -> Vec<OsString> {
-    let aio = disk.aio.name();
-    // The three flags of each word: qemu-system-x86_64(1), the table at `cache=cache`.
-    let (write_cache, direct, no_flush) = match disk.cache {
-        Cache::None => ("on", "on", "off"),
-        Cache::Writeback => ("on", "off", "off"),
-        Cache::Writethrough => ("off", "off", "off"),
-        Cache::Directsync => ("off", "on", "off"),
-        Cache::Unsafe => ("on", "off", "on"),
-    };
+pub fn disk_args(disk: &Disk) -> Vec<OsString> {
     let mut args = Vec::new();
-    for index in 0..if disk.iothread { disk.iothreads } else { 0 } {
+    for id in &disk.iothreads {
         // No adaptive polling: the main loop does not poll either, so that with and without an
         // iothread differ in one thing only; and a thread that polls takes the pCPU from others.
-        args.extend(words([
-            "-object",
-            &format!("iothread,id={},poll-max-ns=0", iothread_id(index)),
-        ]));
+        args.extend(words(["-object", &format!("iothread,id={id},poll-max-ns=0")]));
     }
-    args.push("-blockdev".into());
-    args.push(option(
-        "driver=raw,node-name=disk0,file.driver=file,file.filename=",
-        image,
-        &format!(",file.aio={aio},cache.direct={direct},cache.no-flush={no_flush}"),
-    ));
-    let devices = match disk.iothreads {
-        0 | 1 => disk_devices(disk, &format!("drive=disk0,write-cache={write_cache}")),
-        _ => mapped_devices(disk, write_cache),
-    };
-    for device in devices {
-        args.extend(["-device".into(), device.into()]);
-    }
+    args.extend(qemu_args::disk_args(disk, DISK_NODE));
     args
-}
-
-/// The id of one of a guest's iothreads.
-pub(super) fn iothread_id(index: u16) -> String {
-    if index == 0 { IOTHREAD_ID.to_owned() } else { format!("io{index}") }
-}
-
-/// The devices of a disk that at most one iothread serves; `drive` names its image and says how the
-/// guest is to see its cache.
-pub(super) fn disk_devices(disk: &DiskPlan, drive: &str) -> Vec<String> {
-    let mut virtio = String::new();
-    if disk.iothread {
-        virtio.push_str(&format!(",iothread={IOTHREAD_ID}"));
-    }
-    if !disk.ioeventfd {
-        virtio.push_str(",ioeventfd=off");
-    }
-    if !disk.msix {
-        virtio.push_str(",vectors=0");
-    }
-    let queues = |property| disk.queues.map(|n| format!(",{property}={n}")).unwrap_or_default();
-    match disk.bus {
-        DiskBus::VirtioBlk => {
-            vec![format!("virtio-blk-pci,{drive}{virtio}{}", queues("num-queues"))]
-        }
-        DiskBus::VirtioScsi => vec![
-            format!("virtio-scsi-pci{virtio}{}", queues("num_queues")),
-            format!("scsi-hd,{drive}"),
-        ],
-        DiskBus::Ide => vec![format!("ide-hd,{drive}")],
-        DiskBus::Ahci => {
-            vec!["ich9-ahci,id=ahci0".to_owned(), format!("ide-hd,bus=ahci0.0,{drive}")]
-        }
-        DiskBus::Nvme => vec![format!("nvme,serial=vslice,{drive}")],
-    }
-}
-
-/// The devices of a virtio disk whose queues are spread over iothreads, which QEMU takes as JSON only.
-fn mapped_devices(disk: &DiskPlan, write_cache: &str) -> Vec<String> {
-    let is_scsi = disk.bus == DiskBus::VirtioScsi;
-    let iothreads = (0..disk.iothreads).map(|index| json!({"iothread": iothread_id(index)}));
-    let mut device = json!({ "iothread-vq-mapping": iothreads.collect::<Vec<_>>() });
-    device["driver"] = if is_scsi { "virtio-scsi-pci" } else { "virtio-blk-pci" }.into();
-    if let Some(queues) = disk.queues {
-        device[if is_scsi { "num_queues" } else { "num-queues" }] = queues.into();
-    }
-    if !disk.msix {
-        device["vectors"] = 0.into();
-    }
-    if is_scsi {
-        // QEMU makes what it is told in JSON after all that it is told otherwise (softmmu/vl.c,
-        // `qemu_create_cli_devices`), so the disk would look for its controller in vain.
-        let disk = json!({ "driver": "scsi-hd", "drive": "disk0", "write-cache": write_cache });
-        return vec![device.to_string(), disk.to_string()];
-    }
-    device["drive"] = "disk0".into();
-    device["write-cache"] = write_cache.into();
-    vec![device.to_string()]
 }
 
 pub(super) fn words<const N: usize>(words: [&str; N]) -> Vec<OsString> {
     words.map(OsString::from).to_vec()
 }
 
-/// `before`, a path, `after`. In QEMU's option lists a comma in a value is written twice.
-pub(super) fn option(before: &str, path: &Path, after: &str) -> OsString {
-    use std::os::unix::ffi::{OsStrExt, OsStringExt};
-    let mut bytes = before.as_bytes().to_vec();
-    for &byte in path.as_os_str().as_bytes() {
-        bytes.push(byte);
-        if byte == b',' {
-            bytes.push(byte);
-        }
-    }
-    bytes.extend(after.as_bytes());
-    OsString::from_vec(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Aio, Overrides, Plan};
+    use crate::plan::DiskPlan;
+    use vslice_host::disk::{Cache, DiskBus};
+    use crate::plan::{Overrides, Plan};
+    use vslice_host::disk::Aio;
 
     fn files() -> GuestFiles<'static> {
         GuestFiles {
@@ -358,7 +265,7 @@ mod tests {
     fn disk_line(change: impl FnOnce(&mut DiskPlan)) -> String {
         let mut disk = vm1(&Overrides::default()).disk.expect("vm1 has a disk");
         change(&mut disk);
-        line(&disk_args(&disk, Path::new("/d")))
+        line(&disk_args(&disk.disk(Path::new("/d"))))
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::Listing;
 use std::fmt::Write as _;
 use vslice_core::text::harmless;
-use vslice_host::qemu_args::{DirectSource, Disk};
+use vslice_host::disk::{Aio, DirectSource, Disk};
 use vslice_host::vm::{Manager, NO_ACCELERATOR, Vm, VmThread};
 use vslice_trace::host::HostPcpus;
 use vslice_trace::thread::ThreadRole;
@@ -91,7 +91,7 @@ fn place(thread: &VmThread, pcpus_count: usize) -> String {
 
 fn disk_text(disk: &Disk) -> String {
     let id = disk.id.as_deref().map(|id| format!(" {id}")).unwrap_or_default();
-    let path = disk.path.as_deref().unwrap_or("an unknown file");
+    let path = disk.path.as_ref().map_or("an unknown file".into(), |path| path.to_string_lossy());
     let format = disk.format.as_deref().map(|format| format!(" ({format})")).unwrap_or_default();
     let cache = match (disk.is_direct, disk.is_direct_from) {
         (None, _) => "past the page cache or not: not told".to_owned(),
@@ -102,14 +102,15 @@ fn disk_text(disk: &Disk) -> String {
         ),
     };
     let served = match &disk.iothreads[..] {
-        [] if disk.is_kicked_by_exit => {
+        [] if disk.ioeventfd == Some(false) => {
             "no dataplane, and the vCPU itself submits (ioeventfd=off)".to_owned()
         }
         [] => "no dataplane".to_owned(),
         [one] => format!("iothread {one}"),
         some => format!("iothreads {}", some.join(", ")),
     };
-    format!("{}{id} on {path}{format}: {cache}, aio {}, {served}", disk.bus, disk.aio)
+    let aio = disk.aio.map_or("not told", Aio::name);
+    format!("{}{id} on {path}{format}: {cache}, aio {aio}, {served}", disk.bus)
 }
 
 #[cfg(test)]
@@ -117,6 +118,7 @@ pub(super) mod tests {
     use super::*;
     use std::path::PathBuf;
     use vslice_core::units::{PcpuId, Tid, VcpuId};
+    use vslice_host::disk::{Bus, DiskBus};
 
     pub(in crate::ps) fn thread(
         tid: u32,
@@ -170,18 +172,17 @@ pub(super) mod tests {
         );
         let disk = Disk {
             id: Some("d0".to_owned()),
-            bus: "virtio-blk".to_owned(),
-            path: Some("/x".to_owned()),
+            path: Some("/x".into()),
             format: Some("raw".to_owned()),
             is_direct: Some(true),
             is_direct_from: Some(DirectSource::OpenFile),
-            aio: "native".to_owned(),
+            aio: Some(Aio::Native),
             iothreads: vec!["io0".to_owned()],
-            is_kicked_by_exit: false,
+            ..Disk::new(Bus::Known(DiskBus::VirtioBlk))
         };
         let slow = Disk {
             iothreads: vec![],
-            is_kicked_by_exit: true,
+            ioeventfd: Some(false),
             is_direct_from: Some(DirectSource::CommandLine),
             ..disk.clone()
         };

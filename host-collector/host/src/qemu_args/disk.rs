@@ -1,69 +1,34 @@
 //! The disks of a command line: a frontend that the guest sees, and what it is made of.
 
 use super::properties::Properties;
-use serde::Serialize;
+use crate::disk::{Aio, Bus, Cache, DirectSource, Disk, DiskBus};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// Nodes under a disk that are looked at: filters and backing files may stand above each other.
 const DEPTH_MAX: usize = 16;
 
-/// One disk.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct Disk {
-    /// The id of its device, if it has one.
-    pub id: Option<String>,
-    /// What the guest sees: `virtio-blk`, `virtio-scsi`, `ide`, `ahci`, `nvme`, or QEMU's name of it.
-    pub bus: String,
-    /// The file or the block device that it lies on.
-    pub path: Option<String>,
-    /// The format of that: `raw`, `qcow2`, ...; `None` if QEMU has to find it out by itself.
-    pub format: Option<String>,
-    /// Whether QEMU goes past the host's page cache, as `cache=none` does; `None` if nobody says so.
-    pub is_direct: Option<bool>,
-    /// Who says so.
-    pub is_direct_from: Option<DirectSource>,
-    /// `threads`, `native` or `io_uring`; `threads` is QEMU's default.
-    pub aio: String,
-    /// The iothreads that serve it. None is no dataplane: the main loop serves it, or, with
-    /// `ioeventfd=off`, the vCPU itself.
-    pub iothreads: Vec<String>,
-    /// Whether a virtio device was told not to use an eventfd as its doorbell.
-    pub is_kicked_by_exit: bool,
-}
-
-/// By what it is known whether a disk's file is read past the page cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DirectSource {
-    /// The kernel has it open so.
-    OpenFile,
-    /// QEMU was started with it so, which a running QEMU may have changed.
-    CommandLine,
-}
-
-/// The controllers that disks may be behind, by their ids.
+/// The controllers that disks may be behind.
 pub(super) struct Controllers<'a> {
-    by_id: BTreeMap<&'a str, &'a Properties>,
+    devices: &'a [Properties],
     is_q35: bool,
 }
 
 impl<'a> Controllers<'a> {
     pub(super) fn new(devices: &'a [Properties], is_q35: bool) -> Controllers<'a> {
-        let by_id = devices.iter().filter_map(|device| Some((device.get("id")?, device)));
-        Controllers { by_id: by_id.collect(), is_q35 }
+        Controllers { devices, is_q35 }
     }
 
     /// The controller of a bus such as `scsi0.0`.
     fn of(&self, device: &Properties) -> Option<&'a Properties> {
         let (id, _) = device.get("bus")?.rsplit_once('.')?;
-        self.by_id.get(id).copied()
+        self.devices.iter().find(|device| device.get("id") == Some(id))
     }
 
-    /// The only one of a kind, behind which QEMU puts disks that name no bus.
+    /// The first of a kind, with an id or without, behind which QEMU puts disks that name no bus.
     fn first(&self, kind: &str) -> Option<&'a Properties> {
-        let mut all = self.by_id.values();
-        all.find(|device| device.get("driver").is_some_and(|driver| driver.starts_with(kind)))
-            .copied()
+        let is_of_kind = |driver: &str| driver.starts_with(kind);
+        self.devices.iter().find(|device| device.get("driver").is_some_and(is_of_kind))
     }
 }
 
@@ -97,7 +62,12 @@ impl BlockDevices {
     fn describe(&self, name: &str, disk: &mut Disk) {
         let level = |name: &str| {
             let (origin, node) = self.nodes.get(name)?;
-            Some(Level { node, origin: *origin, prefix: String::new(), inherited: None })
+            Some(Level {
+                node,
+                origin: *origin,
+                prefix: String::new(),
+                inherited: CacheWords::default(),
+            })
         };
         let mut next = level(name);
         let is_blockdev = next.as_ref().is_some_and(|level| level.origin == Origin::Blockdev);
@@ -121,8 +91,15 @@ struct Level<'a> {
     node: &'a Properties,
     origin: Origin,
     prefix: String,
-    /// What the node in which this one is defined says of `cache.direct`.
-    inherited: Option<bool>,
+    /// What the node in which this one is defined says of its cache.
+    inherited: CacheWords,
+}
+
+/// What a node is told of its cache.
+#[derive(Debug, Clone, Copy, Default)]
+struct CacheWords {
+    is_direct: Option<bool>,
+    ignores_flushes: Option<bool>,
 }
 
 /// What is below a node.
@@ -150,14 +127,13 @@ impl<'a> Level<'a> {
 
     /// Takes what this node says.
     fn describe(self, disk: &mut Disk) -> Below<'a> {
-        if let Some(aio) = self.get("aio") {
-            disk.aio = aio.to_owned();
-        }
+        disk.aio = self.get("aio").and_then(Aio::of_name).or(disk.aio);
         disk.format = disk.format.take().or_else(|| self.format());
-        let direct = self.direct();
+        let direct = self.cache();
+        disk.has_write_cache = disk.has_write_cache.or(self.write_cache());
         let file = self.get("file");
         let path = self.get("filename").or(file.filter(|_| self.is_drive()));
-        disk.path = path.map(str::to_owned).or(disk.path.take());
+        disk.path = path.map(PathBuf::from).or(disk.path.take());
         if self.node.has_below(&self.key("file")) {
             let (node, origin, prefix) = (self.node, self.origin, self.key("file."));
             return Below::Inline(Level { node, origin, prefix, inherited: direct });
@@ -167,23 +143,41 @@ impl<'a> Level<'a> {
         }
         // What the file is opened with is what the lowest node says.
         if disk.path.is_some() {
-            disk.is_direct = direct;
-            disk.is_direct_from = direct.map(|_| DirectSource::CommandLine);
+            disk.is_direct = direct.is_direct;
+            disk.is_direct_from = direct.is_direct.map(|_| DirectSource::CommandLine);
+            disk.ignores_flushes = direct.ignores_flushes;
         }
         Below::Nothing
     }
 
-    /// Whether this node, or the one that it is defined in, is told to go past the page cache. A
+    /// What this node, or the one that it is defined in, is told of its cache. A
     /// `-drive`'s `cache` is short for it and gives way to it (qemu: blockdev.c, `blockdev_init`); a
     /// node that is defined within another one inherits it, one that is referred to by name does not
     /// (block.c, `bdrv_inherited_options`).
-    fn direct(&self) -> Option<bool> {
-        let short = self.get("cache").filter(|_| self.is_drive()).and_then(|cache| match cache {
-            "none" | "off" | "directsync" => Some(true),
-            "writeback" | "writethrough" | "unsafe" => Some(false),
-            _ => None,
-        });
-        self.node.switch(&self.key("cache.direct")).or(short).or(self.inherited)
+    fn cache(&self) -> CacheWords {
+        let short = self.get("cache").filter(|_| self.is_drive()).and_then(Cache::of_name);
+        let flags = short.map(Cache::flags);
+        let told = |key, short: Option<bool>, inherited: Option<bool>| {
+            self.node.switch(&self.key(key)).or(short).or(inherited)
+        };
+        CacheWords {
+            is_direct: told(
+                "cache.direct",
+                flags.map(|flags| flags.is_direct),
+                self.inherited.is_direct,
+            ),
+            ignores_flushes: told(
+                "cache.no-flush",
+                flags.map(|flags| flags.ignores_flushes),
+                self.inherited.ignores_flushes,
+            ),
+        }
+    }
+
+    /// Whether the guest sees a write cache by the word of a `-drive`.
+    fn write_cache(&self) -> Option<bool> {
+        let short = self.get("cache").filter(|_| self.is_drive()).and_then(Cache::of_name);
+        short.map(|cache| cache.flags().has_write_cache)
     }
 
     /// The format that this node brings. A raw one that shows a part of its file only is no plain raw.
@@ -208,75 +202,69 @@ const RAW: &str = "raw";
 const NO_FORMATS: [&str; 7] =
     ["file", "host_device", "throttle", "copy-on-read", "compress", "preallocate", "io_uring"];
 
-impl Disk {
-    /// The disk that a `-device` is; `None` if it is something else.
-    pub(super) fn of_device(
-        device: &Properties,
-        controllers: &Controllers<'_>,
-        blocks: &BlockDevices,
-    ) -> Option<Disk> {
-        let (driver, drive) = (device.get("driver")?, device.get("drive")?);
-        let controller = controllers.of(device);
-        let behind = |kind: &str| {
-            controller.or_else(|| controllers.first(kind)).filter(|controller| {
-                controller.get("driver").is_some_and(|driver| driver.starts_with(kind))
-            })
-        };
-        // Who serves it: the device itself, or the controller that it is behind.
-        let (bus, server) = match driver {
-            _ if driver.starts_with("virtio-blk") => ("virtio-blk", Some(device)),
-            _ if driver.starts_with("scsi-") => match behind("virtio-scsi") {
-                Some(controller) => ("virtio-scsi", Some(controller)),
-                None => ("scsi", None),
-            },
-            "ide-hd" | "ide-cd" if controllers.is_q35 || behind("ahci").is_some() => ("ahci", None),
-            "ide-hd" | "ide-cd" => ("ide", None),
-            _ => (driver, None),
-        };
-        let mut disk = Disk {
-            id: device.get("id").map(str::to_owned),
-            bus: bus.to_owned(),
-            aio: "threads".to_owned(),
-            ..Disk::default()
-        };
-        if let Some(server) = server {
-            let is_iothread = |key: &str| key == "iothread" || key.ends_with(".iothread");
-            disk.iothreads = server.all(is_iothread).map(str::to_owned).collect();
-            disk.is_kicked_by_exit =
-                server.get("ioeventfd").is_some() && !server.is_on("ioeventfd");
+/// The disk that a `-device` is; `None` if it is something else.
+pub(super) fn of_device(
+    device: &Properties,
+    controllers: &Controllers<'_>,
+    blocks: &BlockDevices,
+) -> Option<Disk> {
+    let (driver, drive) = (device.get("driver")?, device.get("drive")?);
+    let controller = controllers.of(device);
+    let behind = |kind: &str| {
+        controller.or_else(|| controllers.first(kind)).filter(|controller| {
+            controller.get("driver").is_some_and(|driver| driver.starts_with(kind))
+        })
+    };
+    // Who serves it: the device itself, or the controller that it is behind.
+    let (bus, server) = match driver {
+        _ if driver.starts_with("virtio-blk") => (Bus::Known(DiskBus::VirtioBlk), Some(device)),
+        _ if driver.starts_with("scsi-") => match behind("virtio-scsi") {
+            Some(controller) => (Bus::Known(DiskBus::VirtioScsi), Some(controller)),
+            None => (Bus::Other("scsi".to_owned()), None),
+        },
+        "ide-hd" | "ide-cd"
+            if controllers.is_q35 || behind("ahci").is_some() || behind("ich9-ahci").is_some() =>
+        {
+            (Bus::Known(DiskBus::Ahci), None)
         }
-        blocks.describe(drive, &mut disk);
-        Some(disk)
+        "ide-hd" | "ide-cd" => (Bus::Known(DiskBus::Ide), None),
+        "nvme" => (Bus::Known(DiskBus::Nvme), None),
+        _ => (Bus::Other(driver.to_owned()), None),
+    };
+    let mut disk = Disk { id: device.get("id").map(str::to_owned), ..Disk::new(bus) };
+    disk.has_write_cache = device.switch("write-cache");
+    if let Some(server) = server {
+        let is_iothread = |key: &str| key == "iothread" || key.ends_with(".iothread");
+        disk.iothreads = server.all(is_iothread).map(str::to_owned).collect();
+        disk.ioeventfd = server.switch("ioeventfd");
+        let queues = server.get("num-queues").or_else(|| server.get("num_queues"));
+        disk.queues = queues.and_then(|queues| queues.parse().ok());
+        disk.msix = server.get("vectors").map(|vectors| vectors != "0");
     }
+    blocks.describe(drive, &mut disk);
+    Some(disk)
+}
 
-    /// Takes the kernel's word of how its file is open, if it has one.
-    pub fn note_open(&mut self, is_direct: Option<bool>) {
-        if is_direct.is_some() {
-            (self.is_direct, self.is_direct_from) = (is_direct, Some(DirectSource::OpenFile));
-        }
+/// The disk that a `-drive` makes by itself; `None` if it is for a `-device`, or is no disk.
+pub(super) fn of_drive(drive: &Properties, is_q35: bool) -> Option<Disk> {
+    let bus = match drive.get("if").unwrap_or("ide") {
+        "none" | "pflash" | "floppy" | "mtd" | "sd" => return None,
+        "virtio" => Bus::Known(DiskBus::VirtioBlk),
+        "ide" if is_q35 => Bus::Known(DiskBus::Ahci),
+        "ide" => Bus::Known(DiskBus::Ide),
+        other => Bus::Other(other.to_owned()),
+    };
+    let id = drive.get("id").map(str::to_owned);
+    let mut disk = Disk { id, ..Disk::new(bus) };
+    let mut next = Below::Inline(Level {
+        node: drive,
+        origin: Origin::Drive,
+        prefix: String::new(),
+        inherited: CacheWords::default(),
+    });
+    for _ in 0..DEPTH_MAX {
+        let Below::Inline(level) = next else { break };
+        next = level.describe(&mut disk);
     }
-
-    /// The disk that a `-drive` makes by itself; `None` if it is for a `-device`, or is no disk.
-    pub(super) fn of_drive(drive: &Properties, is_q35: bool) -> Option<Disk> {
-        let bus = match drive.get("if").unwrap_or("ide") {
-            "none" | "pflash" | "floppy" | "mtd" | "sd" => return None,
-            "virtio" => "virtio-blk",
-            "ide" if is_q35 => "ahci",
-            other => other,
-        };
-        let id = drive.get("id").map(str::to_owned);
-        let mut disk =
-            Disk { id, bus: bus.to_owned(), aio: "threads".to_owned(), ..Disk::default() };
-        let mut next = Below::Inline(Level {
-            node: drive,
-            origin: Origin::Drive,
-            prefix: String::new(),
-            inherited: None,
-        });
-        for _ in 0..DEPTH_MAX {
-            let Below::Inline(level) = next else { break };
-            next = level.describe(&mut disk);
-        }
-        Some(disk)
-    }
+    Some(disk)
 }

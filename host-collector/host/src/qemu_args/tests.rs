@@ -1,4 +1,5 @@
 use super::*;
+use crate::disk::{Aio, Bus, Cache, DirectSource, DiskBus};
 use proptest::prelude::*;
 
 /// A command line as one text, words split at blanks.
@@ -6,11 +7,23 @@ fn parse(line: &str) -> QemuArgs {
     QemuArgs::parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
 }
 
-fn disk(bus: &str, path: &str, is_direct: bool, aio: &str) -> Disk {
-    let (bus, aio, path) = (bus.to_owned(), aio.to_owned(), Some(path.to_owned()));
-    let (is_direct, is_direct_from) = (Some(is_direct), Some(DirectSource::CommandLine));
-    let format = Some("raw".to_owned());
-    Disk { bus, path, is_direct, is_direct_from, aio, format, ..Disk::default() }
+fn bus(name: &str) -> Bus {
+    let known =
+        [DiskBus::VirtioBlk, DiskBus::VirtioScsi, DiskBus::Ide, DiskBus::Ahci, DiskBus::Nvme];
+    let known = known.into_iter().find(|bus| bus.name() == name);
+    known.map_or_else(|| Bus::Other(name.to_owned()), Bus::Known)
+}
+
+/// A raw disk; an `aio` that is empty was not told.
+fn disk(bus_name: &str, path: &str, is_direct: bool, aio: &str) -> Disk {
+    Disk {
+        path: Some(path.into()),
+        format: Some("raw".to_owned()),
+        is_direct: Some(is_direct),
+        is_direct_from: Some(DirectSource::CommandLine),
+        aio: Aio::of_name(aio),
+        ..Disk::new(bus(bus_name))
+    }
 }
 
 /// As libvirt 9.0 starts QEMU 7.2 (Debian 12), shortened.
@@ -35,6 +48,7 @@ fn libvirts_form() {
     let expected = Disk {
         id: Some("virtio-disk0".to_owned()),
         iothreads: vec!["iothread1".to_owned()],
+        ignores_flushes: Some(false),
         ..disk("virtio-blk", "/dev/vg/web1", true, "native")
     };
     assert_eq!(args.disks, [expected]);
@@ -58,14 +72,14 @@ fn the_old_form() {
     assert_eq!(args.agent_socket, Some(PathBuf::from("/run/ga.sock")));
     let first = Disk {
         id: Some("virtio-disk0".to_owned()),
-        is_kicked_by_exit: true,
-        ..disk("virtio-blk", "/a,b.img", true, "native")
+        ioeventfd: Some(false),
+        ..disk("virtio-blk", "/a,b.img", true, "native").cached(Cache::None)
     };
     let untold = |disk: Disk| Disk { format: None, ..disk };
     let uncached = |disk: Disk| Disk { is_direct: None, is_direct_from: None, ..disk };
     let rest = [
-        untold(uncached(disk("ide", "/c.img", false, "threads"))),
-        untold(disk("virtio-blk", "/d.img", true, "threads")),
+        untold(uncached(disk("ide", "/c.img", false, ""))),
+        untold(disk("virtio-blk", "/d.img", true, "").cached(Cache::Directsync)),
     ];
     assert_eq!(args.disks, [&[first][..], &rest[..]].concat());
 }
@@ -93,10 +107,10 @@ fn disks_are_followed_to_their_files_and_servers() {
                 format: Some("qcow2".to_owned()),
                 ..served(disk("virtio-blk", "/x", true, "io_uring"), &["a", "b"])
             },
-            served(disk("virtio-scsi", "/y", true, "threads"), &["c"]),
-            served(disk("virtio-scsi", "/y", true, "threads"), &["c"]),
-            disk("ahci", "/y", true, "threads"),
-            disk("nvme", "/y", true, "threads"),
+            served(disk("virtio-scsi", "/y", true, ""), &["c"]),
+            served(disk("virtio-scsi", "/y", true, ""), &["c"]),
+            disk("ahci", "/y", true, ""),
+            disk("nvme", "/y", true, ""),
         ]
     );
     assert_eq!(args.name.as_deref(), Some("z"));
@@ -144,7 +158,7 @@ fn the_page_cache_is_passed_where_qemu_says_so() {
     let direct = |line: &str| {
         let mut disks = parse(&format!("qemu -device virtio-blk-pci,drive=d {line}")).disks;
         let disk = disks.remove(0);
-        assert_eq!(disk.path.as_deref(), Some("/x"), "{line}");
+        assert_eq!(disk.path.as_deref(), Some(std::path::Path::new("/x")), "{line}");
         assert_eq!(disk.is_direct.is_some(), disk.is_direct_from.is_some());
         disk.is_direct
     };

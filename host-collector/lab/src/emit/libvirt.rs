@@ -3,11 +3,15 @@
 use super::qemu::{KERNEL_COMMAND_LINE, dataplane_properties, is_printable};
 use super::xml::Element;
 use super::{Dataplane, Emission, EmitError, Feature};
-use crate::plan::{DiskBus, DiskPlan, LabAccelerator};
+use crate::plan::{DiskPlan, LabAccelerator};
 use crate::vsock::Transport;
 use std::path::Path;
 use vslice_core::units::PcpuId;
+use vslice_host::disk::{Bus, Disk, DiskBus};
 use vslice_host::qemu_args::{AGENT_PORT, LOAD_PORT};
+
+/// The bus whose disk has the properties that a controller has of others.
+const VIRTIO_BLK: Bus = Bus::Known(DiskBus::VirtioBlk);
 
 /// The namespace in which libvirt lets its QEMU be told more than it knows.
 pub(super) const QEMU_NAMESPACE: &str = "http://libvirt.org/schemas/domain/qemu/1.0";
@@ -30,7 +34,8 @@ pub fn domain(emission: &Emission<'_>) -> Result<String, EmitError> {
         LabAccelerator::Kvm => "kvm",
         LabAccelerator::Tcg => "qemu",
     };
-    let extra = vm.disk.as_ref().and_then(|disk| behind_libvirt(emission, disk, dataplane));
+    let disk = vm.disk.as_ref().map(|plan| plan.disk(&emission.files.disk));
+    let extra = disk.as_ref().and_then(|disk| behind_libvirt(emission, disk, dataplane));
     let mut domain = Element::new("domain").with("type", kind);
     if extra.is_some() {
         domain = domain.with("xmlns:qemu", QEMU_NAMESPACE);
@@ -44,7 +49,7 @@ pub fn domain(emission: &Emission<'_>) -> Result<String, EmitError> {
         .child(Element::new("name").text(&vm.name))
         .child(Element::new("memory").with("unit", "MiB").text(vm.memory_mib))
         .child(Element::new("vcpu").with("placement", "static").text(vm.vcpus));
-    if let (Some(disk), Dataplane::Iothread | Dataplane::Mapping) = (&vm.disk, dataplane) {
+    if let (Some(disk), Dataplane::Iothread | Dataplane::Mapping) = (&disk, dataplane) {
         domain = domain.children(iothreads(emission, disk));
         if emission.version.has(Feature::ModernForm) && !has_poll(emission) {
             domain = domain.comment(
@@ -78,11 +83,12 @@ fn check_libvirt(emission: &Emission<'_>, disk: &DiskPlan) -> Result<(), EmitErr
 }
 
 /// As many as the disk has, numbered from 1, which libvirt names `iothread1`.
-fn iothreads(emission: &Emission<'_>, disk: &DiskPlan) -> Vec<Element> {
-    let mut elements = vec![Element::new("iothreads").text(disk.iothreads)];
+fn iothreads(emission: &Emission<'_>, disk: &Disk) -> Vec<Element> {
+    let count = disk.iothreads.len();
+    let mut elements = vec![Element::new("iothreads").text(count)];
     // No adaptive polling, as in vslice's own runs.
     if has_poll(emission) {
-        let ids = (1..=disk.iothreads).map(|id| {
+        let ids = (1..=count).map(|id| {
             Element::new("iothread").with("id", id).child(Element::new("poll").with("max", 0))
         });
         elements.push(Element::new("iothreadids").children(ids));
@@ -156,9 +162,10 @@ fn processor(emission: &Emission<'_>) -> Option<Element> {
 fn devices(emission: &Emission<'_>, dataplane: Dataplane) -> Result<Element, EmitError> {
     let mut devices = Element::new("devices");
     if let Some(plan) = &emission.vm().disk {
-        devices = devices.child(disk(emission, plan, dataplane)?);
+        let of_plan = plan.disk(&emission.files.disk);
+        devices = devices.child(disk(emission, &of_plan, dataplane)?);
         if plan.bus == DiskBus::VirtioScsi {
-            devices = devices.child(scsi_controller(emission, plan, dataplane));
+            devices = devices.child(scsi_controller(emission, &of_plan, dataplane));
         }
     }
     let channel = |source: Option<Element>, name| {
@@ -179,25 +186,27 @@ fn devices(emission: &Emission<'_>, dataplane: Dataplane) -> Result<Element, Emi
     Ok(devices.child(serial).child(Element::new("memballoon").with("model", "none")))
 }
 
-fn disk(
-    emission: &Emission<'_>,
-    disk: &DiskPlan,
-    dataplane: Dataplane,
-) -> Result<Element, EmitError> {
-    let mut driver = Element::new("driver")
-        .with("name", "qemu")
-        .with("type", "raw")
-        .with("cache", disk.cache.name())
-        .with("io", disk.aio.name());
+fn disk(emission: &Emission<'_>, disk: &Disk, dataplane: Dataplane) -> Result<Element, EmitError> {
+    let mut driver = Element::new("driver").with("name", "qemu");
+    if let Some(format) = &disk.format {
+        driver = driver.with("type", format);
+    }
+    if let Some(cache) = disk.cache() {
+        driver = driver.with("cache", cache.name());
+    }
+    if let Some(aio) = disk.aio {
+        driver = driver.with("io", aio.name());
+    }
     // What virtio-scsi has of these is its controller's.
-    if disk.bus == DiskBus::VirtioBlk {
+    if disk.bus == VIRTIO_BLK {
         driver = virtio(driver, emission, disk, dataplane);
     }
     let (target, bus) = match disk.bus {
-        DiskBus::VirtioBlk => ("vda", "virtio"),
-        DiskBus::VirtioScsi => ("sda", "scsi"),
-        DiskBus::Ide => ("hda", "ide"),
-        DiskBus::Ahci | DiskBus::Nvme => ("sda", "sata"),
+        VIRTIO_BLK => ("vda", "virtio"),
+        Bus::Known(DiskBus::VirtioScsi) => ("sda", "scsi"),
+        Bus::Known(DiskBus::Ide) => ("hda", "ide"),
+        // NVMe is refused before.
+        Bus::Known(_) | Bus::Other(_) => ("sda", "sata"),
     };
     Ok(Element::new("disk")
         .with("type", "file")
@@ -211,33 +220,34 @@ fn disk(
 fn virtio(
     mut driver: Element,
     emission: &Emission<'_>,
-    disk: &DiskPlan,
+    disk: &Disk,
     dataplane: Dataplane,
 ) -> Element {
     if dataplane == Dataplane::Iothread {
         driver = driver.with("iothread", 1);
     }
     // One queue is what a QEMU without the property has, and libvirt refuses the attribute there.
-    let has_queues = disk.bus != DiskBus::VirtioBlk || emission.version.has(Feature::BlkQueues);
+    let has_queues = disk.bus != VIRTIO_BLK || emission.version.has(Feature::BlkQueues);
     if let Some(queues) = disk.queues.filter(|_| has_queues) {
         driver = driver.with("queues", queues);
     }
-    if !disk.ioeventfd {
+    if disk.ioeventfd == Some(false) {
         driver = driver.with("ioeventfd", "off");
     }
     if dataplane == Dataplane::Mapping {
-        let ids = (1..=disk.iothreads).map(|id| Element::new("iothread").with("id", id));
+        let ids = (1..=disk.iothreads.len()).map(|id| Element::new("iothread").with("id", id));
         driver = driver.child(Element::new("iothreads").children(ids));
     }
     driver
 }
 
-fn scsi_controller(emission: &Emission<'_>, disk: &DiskPlan, dataplane: Dataplane) -> Element {
+fn scsi_controller(emission: &Emission<'_>, disk: &Disk, dataplane: Dataplane) -> Element {
     let controller = Element::new("controller")
         .with("type", "scsi")
         .with("index", 0)
         .with("model", "virtio-scsi");
-    let tuned = dataplane != Dataplane::Off || disk.queues.is_some() || !disk.ioeventfd;
+    let tuned =
+        dataplane != Dataplane::Off || disk.queues.is_some() || disk.ioeventfd == Some(false);
     let driver = tuned.then(|| virtio(Element::new("driver"), emission, disk, dataplane));
     controller.children(driver)
 }
@@ -246,20 +256,16 @@ fn scsi_controller(emission: &Emission<'_>, disk: &DiskPlan, dataplane: Dataplan
 ///
 /// The seed's form, `-set`, changes a `-device` of libvirt's that is `key=value`; since libvirt writes
 /// JSON it is `<qemu:override>`.
-fn behind_libvirt(
-    emission: &Emission<'_>,
-    disk: &DiskPlan,
-    dataplane: Dataplane,
-) -> Option<Element> {
+fn behind_libvirt(emission: &Emission<'_>, disk: &Disk, dataplane: Dataplane) -> Option<Element> {
     let alias = match disk.bus {
-        DiskBus::VirtioScsi => "scsi0",
+        Bus::Known(DiskBus::VirtioScsi) => "scsi0",
         _ => "virtio-disk0",
     };
     let mut properties = match dataplane {
         Dataplane::XDataPlane => dataplane_properties(emission, dataplane),
         _ => Vec::new(),
     };
-    if !disk.msix {
+    if disk.msix == Some(false) {
         properties.push(("vectors", "0"));
     }
     if properties.is_empty() {

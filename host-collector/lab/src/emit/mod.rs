@@ -12,13 +12,12 @@ mod tests;
 pub mod versions;
 mod xml;
 
-use super::plan::{
-    AcceleratorSetting, Aio, Cache, DiskBus, DiskPlan, LabAccelerator, Plan, VmPlan, VsockSetting,
-};
+use super::plan::{AcceleratorSetting, DiskPlan, LabAccelerator, Plan, VmPlan, VsockSetting};
 use super::vsock::Transport;
 use std::path::PathBuf;
 use thiserror::Error;
 use versions::{Feature, OLDEST, QemuVersion};
+use vslice_host::disk::{Aio, Cache, DiskBus};
 
 /// The first CID that is a guest's: 0 to 2 are the hypervisor, loopback and the host (vsock(7)).
 const FIRST_CID: u32 = 3;

@@ -1,16 +1,17 @@
 //! A VM as a command line of QEMU.
 
 use super::{Dataplane, Emission, EmitError, Feature};
-use crate::plan::{DiskBus, DiskPlan, LabAccelerator};
+use crate::plan::{DiskPlan, LabAccelerator};
 use crate::qemu::{
-    IOTHREAD_ID, accelerator_args, console_args, disk_args, disk_devices, machine_args,
-    monitor_args, name_args, option, size_args, transport_args, words,
+    DISK_NODE, accelerator_args, console_args, disk_args, machine_args, monitor_args, name_args,
+    size_args, transport_args, words,
 };
 use crate::tools;
 use crate::vsock::Transport;
 use std::ffi::OsString;
 use std::path::Path;
-use vslice_host::qemu_args::AGENT_PORT;
+use vslice_host::disk::DiskBus;
+use vslice_host::qemu_args::{AGENT_PORT, disk_devices, option};
 
 /// What the guest's kernel is told: where to write, and to end QEMU by a panic.
 pub(super) const KERNEL_COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1";
@@ -48,36 +49,38 @@ pub fn disk_arguments(
 ) -> Result<Vec<OsString>, EmitError> {
     let dataplane = emission.dataplane(disk)?;
     if emission.version.has(Feature::ModernForm) {
-        return Ok(disk_args(disk, &emission.files.disk));
+        return Ok(disk_args(&disk.disk(&emission.files.disk)));
     }
     Ok(old_disk(emission, disk, dataplane))
 }
 
 /// The form before `-blockdev`: `-drive` knows the words of the cache, and gives them to the device.
 fn old_disk(emission: &Emission<'_>, disk: &DiskPlan, dataplane: Dataplane) -> Vec<OsString> {
+    let mut disk_of_plan = disk.disk(&emission.files.disk);
+    // `x-data-plane` makes a thread of its own.
+    if dataplane != Dataplane::Iothread {
+        disk_of_plan.iothreads.clear();
+    }
+    if disk.bus == DiskBus::VirtioBlk && !emission.version.has(Feature::BlkQueues) {
+        // What it has is one, which is all that the check has let through.
+        disk_of_plan.queues = None;
+    }
     let mut args = Vec::new();
-    if dataplane == Dataplane::Iothread {
-        args.extend(words(["-object", &format!("iothread,id={IOTHREAD_ID}")]));
+    for id in &disk_of_plan.iothreads {
+        args.extend(words(["-object", &format!("iothread,id={id}")]));
     }
     args.push("-drive".into());
     let (cache, aio) = (disk.cache.name(), disk.aio.name());
     let rest = format!(",format=raw,cache={cache},aio={aio}");
-    args.push(option("if=none,id=disk0,file=", &emission.files.disk, &rest));
-
-    let mut device = disk.clone();
-    // `x-data-plane` makes a thread of its own.
-    device.iothread = dataplane == Dataplane::Iothread;
-    if disk.bus == DiskBus::VirtioBlk && !emission.version.has(Feature::BlkQueues) {
-        // What it has is one, which is all that the check has let through.
-        device.queues = None;
-    }
-    let mut drive = "drive=disk0".to_owned();
+    let before = format!("if=none,id={DISK_NODE},file=");
+    args.push(option(&before, &emission.files.disk, &rest));
+    let mut drive = format!("drive={DISK_NODE}");
     if disk.bus == DiskBus::VirtioBlk {
         for (property, value) in dataplane_properties(emission, dataplane) {
             drive.push_str(&format!(",{property}={value}"));
         }
     }
-    for device in disk_devices(&device, &drive) {
+    for device in disk_devices(&disk_of_plan, &drive) {
         args.extend(["-device".into(), device.into()]);
     }
     args

@@ -367,7 +367,7 @@ proptest! {
         let emission =
             Emission { plan: &plan, vm_index: 0, version: version("10.0"), files: &files };
         let emitted = qemu::disk_arguments(&emission, &disk).expect("10.0 has it");
-        prop_assert_eq!(emitted, disk_args(&disk, &files.disk));
+        prop_assert_eq!(emitted, disk_args(&disk.disk(&files.disk)));
     }
 }
 

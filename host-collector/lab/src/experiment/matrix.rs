@@ -1,10 +1,11 @@
 //! Which conditions an experiment compares: every combination of a few lists, as TOML. Pure.
 
-use crate::plan::{Aio, Cache, DiskBus, DiskPlan, Plan, PlanError};
+use crate::plan::{DiskPlan, Plan, PlanError};
 use crate::quantity;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::Path;
+use vslice_host::disk::{Aio, Cache, DiskBus};
 
 /// The matrices that vslice brings along, by name.
 pub const BUILT_IN: [(&str, &str); 2] =

@@ -17,7 +17,7 @@ const QUIT: &[u8] = b"{\"execute\": \"qmp_capabilities\"}\n{\"execute\": \"quit\
 /// # Errors
 /// Why not, in QEMU's own words.
 pub fn takes(qemu: &Path, disk: &DiskPlan, image: &Path) -> Result<(), String> {
-    let arguments = disk_args(disk, image);
+    let arguments = disk_args(&disk.disk(image));
     let mut command = Command::new(qemu);
     command
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-machine", "pc", "-S"])

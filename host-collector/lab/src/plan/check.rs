@@ -1,7 +1,8 @@
 //! What a plan must hold for it to be possible on any host.
 
-use super::{Aio, DiskPlan, LabAccelerator, Plan, PlanError, Problem, VmPlan};
+use super::{DiskPlan, LabAccelerator, Plan, PlanError, Problem, VmPlan};
 use std::collections::BTreeSet;
+use vslice_host::disk::Aio;
 use vslice_spec::SpecError;
 
 const MIB: u64 = 1 << 20;

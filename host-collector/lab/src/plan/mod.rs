@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::Path;
 use vslice_core::units::{PcpuId, VcpuId};
+use vslice_host::disk::{Aio, Bus, Cache, Disk, DiskBus};
 use vslice_host::pin::VmPins;
 use vslice_spec::workload::HOG_GAP_US;
 use vslice_spec::{ClockChoice, Engine, Pattern, ReaderSpec, WorkloadSpec};
@@ -228,87 +229,6 @@ impl LabAccelerator {
     }
 }
 
-/// What kind of disk the guest sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum DiskBus {
-    /// `virtio-blk-pci`.
-    #[default]
-    VirtioBlk,
-    /// `scsi-hd` behind `virtio-scsi-pci`.
-    VirtioScsi,
-    /// `ide-hd` on the PIIX3 controller.
-    Ide,
-    /// `ide-hd` on an AHCI controller (ICH9).
-    Ahci,
-    /// `nvme`.
-    Nvme,
-}
-
-impl DiskBus {
-    /// The word that plans and commands have for it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            DiskBus::VirtioBlk => "virtio-blk",
-            DiskBus::VirtioScsi => "virtio-scsi",
-            DiskBus::Ide => "ide",
-            DiskBus::Ahci => "ahci",
-            DiskBus::Nvme => "nvme",
-        }
-    }
-
-    /// Whether the guest drives it as a virtio device.
-    #[must_use]
-    pub fn is_virtio(self) -> bool {
-        matches!(self, DiskBus::VirtioBlk | DiskBus::VirtioScsi)
-    }
-}
-
-/// How QEMU reads an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum Aio {
-    /// Linux AIO, submitted by the thread that serves the disk.
-    #[default]
-    Native,
-    /// `preadv(2)` in worker threads.
-    Threads,
-    /// `io_uring(7)`.
-    #[value(name = "io_uring")]
-    IoUring,
-}
-
-/// How QEMU caches an image; the words of its `cache=` option.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-#[value(rename_all = "lowercase")]
-pub enum Cache {
-    /// `O_DIRECT`, with a write cache towards the guest.
-    #[default]
-    None,
-    /// The host's page cache.
-    Writeback,
-    /// The host's page cache, each write flushed.
-    Writethrough,
-    /// `O_DIRECT`, each write flushed.
-    Directsync,
-    /// The host's page cache, flushes ignored.
-    Unsafe,
-}
-
-impl Aio {
-    /// The word that plans, QEMU and libvirt have for it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Aio::Native => "native",
-            Aio::Threads => "threads",
-            Aio::IoUring => "io_uring",
-        }
-    }
-}
-
 impl DiskPlan {
     /// A disk of this size that is as a plan has it that says nothing else.
     #[must_use]
@@ -326,26 +246,29 @@ impl DiskPlan {
             guest_io_scheduler: scheduler_default(),
         }
     }
-}
 
-impl Cache {
-    /// The word that plans, QEMU and libvirt have for it.
+    /// The disk itself, whose raw image is at this path.
     #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Cache::None => "none",
-            Cache::Writeback => "writeback",
-            Cache::Writethrough => "writethrough",
-            Cache::Directsync => "directsync",
-            Cache::Unsafe => "unsafe",
+    pub fn disk(&self, image: &Path) -> Disk {
+        let iothreads = if self.iothread { self.iothreads } else { 0 };
+        Disk {
+            path: Some(image.to_owned()),
+            format: Some("raw".to_owned()),
+            aio: Some(self.aio),
+            iothreads: (0..iothreads).map(iothread_id).collect(),
+            queues: self.queues,
+            // What is as QEMU has it anyway is left to QEMU, of which an old one may not know it.
+            ioeventfd: (!self.ioeventfd).then_some(false),
+            msix: (!self.msix).then_some(false),
+            ..Disk::new(Bus::Known(self.bus)).cached(self.cache)
         }
     }
+}
 
-    /// Whether the image is opened with `O_DIRECT`.
-    #[must_use]
-    pub fn is_direct(self) -> bool {
-        matches!(self, Cache::None | Cache::Directsync)
-    }
+/// The id of one of a guest's iothreads: its thread is `IO io0`.
+#[must_use]
+pub fn iothread_id(index: u16) -> String {
+    format!("io{index}")
 }
 
 fn clock_default() -> ClockChoice {

@@ -1,10 +1,11 @@
 //! What the command line changes in a plan.
 
-use super::{Aio, Cache, DiskBus, DiskPlan, KEEP, Plan, PlanError, Problem, ReaderPlan};
+use super::{DiskPlan, KEEP, Plan, PlanError, Problem, ReaderPlan};
 use crate::quantity::{parse_bytes, parse_duration_ms};
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::Error as ValueError;
+use vslice_host::disk::{Aio, Cache, DiskBus};
 use vslice_spec::{Engine, Pattern};
 
 /// Values that replace a plan's; those of readers and disks do so in every VM that has one.
@@ -40,14 +41,14 @@ pub struct Overrides {
     /// Give a virtio disk interrupts of its own: true, false
     #[arg(long, action = clap::ArgAction::Set)]
     pub msix: Option<bool>,
-    /// Let the guest see this kind of disk
-    #[arg(long)]
+    /// Let the guest see this kind of disk: virtio-blk, virtio-scsi, ide, ahci, nvme
+    #[arg(long, value_parser = parse_word::<DiskBus>)]
     pub bus: Option<DiskBus>,
-    /// Let QEMU read the image in this way
-    #[arg(long)]
+    /// Let QEMU read the image in this way: native, threads, io_uring
+    #[arg(long, value_parser = parse_word::<Aio>)]
     pub aio: Option<Aio>,
-    /// Let QEMU cache the image in this way
-    #[arg(long)]
+    /// Let QEMU cache the image in this way: none, writeback, writethrough, directsync, unsafe
+    #[arg(long, value_parser = parse_word::<Cache>)]
     pub cache: Option<Cache>,
     /// Give the host's disk under the guests' images this I/O scheduler for the run; keep: none but its own
     #[arg(long, value_name = "NAME")]

@@ -3,8 +3,8 @@
 use super::boot_sector::Guest;
 use std::ffi::OsString;
 use std::path::Path;
+use vslice_host::qemu_args::option;
 use vslice_lab::plan::LabAccelerator;
-use vslice_lab::qemu::IOTHREAD_ID;
 
 /// How a guest reaches its disk. SeaBIOS 1.16 boots from all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,6 +91,9 @@ pub(super) struct MachineFiles<'a> {
     pub(super) second_monitor: &'a Path,
 }
 
+/// The id of the iothread, if there is one: its thread is `IO io0`.
+const IOTHREAD_ID: &str = "io0";
+
 /// The arguments of QEMU.
 pub(super) fn machine_args(
     guest: Guest,
@@ -119,12 +122,6 @@ pub(super) fn machine_args(
     ));
     args.extend(frontend.args());
     args
-}
-
-/// A path within an option: QEMU wants each comma twice.
-fn option(before: &str, path: &Path, after: &str) -> OsString {
-    let path = path.to_string_lossy().replace(',', ",,");
-    format!("{before}{path}{after}").into()
 }
 
 fn words<const N: usize>(words: [&str; N]) -> Vec<OsString> {

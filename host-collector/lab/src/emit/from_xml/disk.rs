@@ -3,111 +3,108 @@
 use super::super::libvirt::QEMU_NAMESPACE;
 use super::{FromXmlError, Reader, child, children};
 use roxmltree::Node;
+use vslice_host::disk::{Aio, Bus, Cache, Disk, DiskBus};
 
-/// The lines of a table, in the making.
-struct Table(String);
-
-impl Table {
-    fn line(&mut self, key: &str, value: impl std::fmt::Display) {
-        self.0.push_str(&format!("{key} = {value}\n"));
-    }
-
-    fn note(&mut self, sentence: &str) {
-        self.0.push_str(&format!("# {sentence}\n"));
-    }
+/// The first disk of a domain that a plan can have.
+struct DomainDisk {
+    disk: Disk,
+    /// What its driver says of the cache.
+    cache: Option<Cache>,
+    /// What a reader of the plan should know.
+    notes: Vec<&'static str>,
 }
 
 impl<'a, 'x> Reader<'a, 'x> {
     /// The `[vm.disk]` of the first disk that a plan can have.
     pub(super) fn disk(&self) -> Result<Option<String>, FromXmlError> {
+        Ok(self.domain_disk()?.map(|disk| disk.toml()))
+    }
+
+    fn domain_disk(&self) -> Result<Option<DomainDisk>, FromXmlError> {
         let Some(devices) = child(self.domain, "devices") else { return Ok(None) };
         let mut disks = children(devices, "disk")
             .filter(|node| matches!(node.attribute("device"), None | Some("disk")));
-        let Some((disk, bus)) = disks.by_ref().find_map(|disk| Some((disk, bus_of(disk)?))) else {
+        let Some((node, bus)) = disks.by_ref().find_map(|disk| Some((disk, bus_of(disk)?))) else {
             return Ok(None);
         };
-        let mut table = Table("\n[vm.disk]\n".to_owned());
+        let mut notes = Vec::new();
         if disks.next().is_some() {
-            table.note("Of the domain's disks this is the first; a plan has no more.");
+            notes.push("Of the domain's disks this is the first; a plan has no more.");
         }
-        table.line("bus", format!("\"{bus}\""));
-        let driver = child(disk, "driver");
-        let said = |attribute| driver.and_then(|driver| driver.attribute(attribute));
-        if said("type").is_some_and(|format| format != "raw") {
-            table.note("The domain's image is not raw; a plan's is.");
+        let driver = child(node, "driver");
+        let format = driver.and_then(|driver| driver.attribute("type"));
+        if format.is_some_and(|format| format != "raw") {
+            notes.push("The domain's image is not raw; a plan's is.");
         }
-        self.word(&mut table, driver, "cache", ("cache", &CACHES))?;
-        self.word(&mut table, driver, "io", ("aio", &AIOS))?;
+        let mut disk = Disk {
+            format: format.map(str::to_owned),
+            aio: self.word(driver, "io", Aio::of_name)?,
+            ..Disk::new(Bus::Known(bus))
+        };
+        let cache = self.word(driver, "cache", Cache::of_name)?;
+        if let Some(cache) = cache {
+            disk = disk.cached(cache);
+        }
         match bus {
-            "virtio-blk" => self.virtio(&mut table, driver, "virtio-disk0")?,
-            "virtio-scsi" => {
+            DiskBus::VirtioBlk => self.virtio(&mut disk, &mut notes, driver, "virtio-disk0")?,
+            DiskBus::VirtioScsi => {
                 let controller = children(devices, "controller").find(|node| {
                     node.attribute("type") == Some("scsi")
                         && node.attribute("model").is_some_and(|model| model.starts_with("virtio"))
                 });
                 if controller.is_none() {
-                    table.note("Assumed: its controller is virtio-scsi.");
+                    notes.push("Assumed: its controller is virtio-scsi.");
                 }
                 let driver = controller.and_then(|node| child(node, "driver"));
-                self.virtio(&mut table, driver, "scsi0")?;
+                self.virtio(&mut disk, &mut notes, driver, "scsi0")?;
             }
-            _ => {}
+            DiskBus::Ide | DiskBus::Ahci | DiskBus::Nvme => {}
         }
-        table.note("Assumed: the domain does not say how large its image is.");
-        table.line("size", "\"1GiB\"");
-        Ok(Some(table.0))
+        Ok(Some(DomainDisk { disk, cache, notes }))
     }
 
-    /// One of a few words, or QEMU's default with a note.
-    fn word(
+    /// What one of a few words stands for; `None` where the domain does not say it.
+    fn word<T>(
         &self,
-        table: &mut Table,
         driver: Option<Node<'a, 'x>>,
         attribute: &str,
-        (key, words): (&str, &[&str]),
-    ) -> Result<(), FromXmlError> {
+        of_name: fn(&str) -> Option<T>,
+    ) -> Result<Option<T>, FromXmlError> {
         let said = driver.and_then(|node| Some((node, node.attribute(attribute)?)));
         match said.filter(|(_, word)| *word != "default") {
-            Some((_, word)) if words.contains(&word) => table.line(key, format!("\"{word}\"")),
-            Some((node, word)) => return Err(self.value(node, word, "way to read or cache")),
-            None => {
-                table.note("Assumed: QEMU's default.");
-                table.line(key, format!("\"{}\"", words[0]));
-            }
+            Some((node, word)) => match of_name(word) {
+                Some(value) => Ok(Some(value)),
+                None => Err(self.value(node, word, "way to read or cache")),
+            },
+            None => Ok(None),
         }
-        Ok(())
     }
 
     /// What a virtio disk's driver says, or that of its controller, whose alias is what `-set` names.
     fn virtio(
         &self,
-        table: &mut Table,
+        disk: &mut Disk,
+        notes: &mut Vec<&'static str>,
         driver: Option<Node<'a, 'x>>,
         alias: &str,
     ) -> Result<(), FromXmlError> {
         let said = |attribute| driver.and_then(|node| Some((node, node.attribute(attribute)?)));
-        let mapped = driver
-            .and_then(|node| child(node, "iothreads"))
-            .map_or(0, |node| children(node, "iothread").count());
+        let id = |node: Node<'_, '_>| format!("iothread{}", node.attribute("id").unwrap_or("1"));
+        let mapping = driver.and_then(|node| child(node, "iothreads"));
+        let mapped = mapping.into_iter().flat_map(|node| children(node, "iothread"));
+        disk.iothreads = mapped.map(id).collect();
         let is_set = |property: &str, value: &str| self.is_set(alias, property, value);
         if is_set("x-data-plane", "on") {
-            table.note("It was x-data-plane=on, which became iothread= in QEMU 2.1.");
-            table.line("iothread", true);
-        } else if mapped > 0 || said("iothread").is_some() {
-            table.line("iothread", true);
-        }
-        if mapped > 1 {
-            table.line("iothreads", mapped);
+            notes.push("It was x-data-plane=on, which became iothread= in QEMU 2.1.");
+            disk.iothreads = vec!["iothread1".to_owned()];
+        } else if let (true, Some((_, id))) = (disk.iothreads.is_empty(), said("iothread")) {
+            disk.iothreads = vec![format!("iothread{id}")];
         }
         if let Some((node, text)) = said("queues") {
-            table.line("queues", self.number::<u16>(node, text, "number of queues")?);
+            disk.queues = Some(self.number(node, text, "number of queues")?);
         }
-        if said("ioeventfd").is_some_and(|(_, word)| word == "off") {
-            table.line("ioeventfd", false);
-        }
-        if is_set("vectors", "0") {
-            table.line("msix", false);
-        }
+        disk.ioeventfd = said("ioeventfd").map(|(_, word)| word != "off");
+        disk.msix = is_set("vectors", "0").then_some(false);
         Ok(())
     }
 
@@ -129,12 +126,38 @@ impl<'a, 'x> Reader<'a, 'x> {
     }
 }
 
-/// libvirt's words, QEMU's default first.
-const CACHES: [&str; 5] = ["writeback", "none", "writethrough", "directsync", "unsafe"];
-const AIOS: [&str; 3] = ["threads", "native", "io_uring"];
+impl DomainDisk {
+    /// The table of a plan, in which what the domain does not say is QEMU's default, with a note.
+    fn toml(&self) -> String {
+        let disk = &self.disk;
+        let mut lines = vec![String::new(), "[vm.disk]".to_owned()];
+        lines.extend(self.notes.iter().map(|note| format!("# {note}")));
+        lines.push(format!("bus = \"{}\"", disk.bus));
+        let mut word = |key: &str, told: Option<&str>, default: &str| {
+            if told.is_none() {
+                lines.push("# Assumed: QEMU's default.".to_owned());
+            }
+            lines.push(format!("{key} = \"{}\"", told.unwrap_or(default)));
+        };
+        word("cache", self.cache.map(Cache::name), Cache::Writeback.name());
+        word("aio", disk.aio.map(Aio::name), Aio::Threads.name());
+        if !disk.iothreads.is_empty() {
+            lines.push("iothread = true".to_owned());
+        }
+        if disk.iothreads.len() > 1 {
+            lines.push(format!("iothreads = {}", disk.iothreads.len()));
+        }
+        lines.extend(disk.queues.map(|queues| format!("queues = {queues}")));
+        lines.extend((disk.ioeventfd == Some(false)).then(|| "ioeventfd = false".to_owned()));
+        lines.extend((disk.msix == Some(false)).then(|| "msix = false".to_owned()));
+        lines.push("# Assumed: the domain does not say how large its image is.".to_owned());
+        lines.push("size = \"1GiB\"\n".to_owned());
+        lines.join("\n")
+    }
+}
 
-/// The plan's word for the bus of a disk, if it has one.
-fn bus_of(disk: Node<'_, '_>) -> Option<&'static str> {
+/// The bus of a disk, if a plan can have it.
+fn bus_of(disk: Node<'_, '_>) -> Option<DiskBus> {
     let target = child(disk, "target")?;
     let by_name = match target.attribute("dev").unwrap_or_default().get(..2) {
         Some("vd") => "virtio",
@@ -143,10 +166,10 @@ fn bus_of(disk: Node<'_, '_>) -> Option<&'static str> {
         _ => "",
     };
     match target.attribute("bus").unwrap_or(by_name) {
-        "virtio" => Some("virtio-blk"),
-        "scsi" => Some("virtio-scsi"),
-        "ide" => Some("ide"),
-        "sata" => Some("ahci"),
+        "virtio" => Some(DiskBus::VirtioBlk),
+        "scsi" => Some(DiskBus::VirtioScsi),
+        "ide" => Some(DiskBus::Ide),
+        "sata" => Some(DiskBus::Ahci),
         _ => None,
     }
 }

@@ -1,0 +1,308 @@
+//! One disk of a VM: what the guest sees of it, and what it lies on. A plan's disk, one on the command line of
+//! a running QEMU and one of a domain's XML are the same value; it is written as QEMU's arguments by
+//! [`qemu_args::disk_args`](crate::qemu_args::disk_args), and read from them by
+//! [`QemuArgs`](crate::qemu_args::QemuArgs).
+//!
+//! What a source does not say is `None`, never a default.
+
+use serde::{Deserialize, Serialize, Serializer};
+use std::fmt;
+use std::path::PathBuf;
+
+/// One disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// The id of its device, if it has one.
+    pub id: Option<String>,
+    /// What the guest sees.
+    pub bus: Bus,
+    /// The file or the block device that it lies on.
+    pub path: Option<PathBuf>,
+    /// The format of that: `raw`, `qcow2`, ...; `None` if QEMU has to find it out by itself.
+    pub format: Option<String>,
+    /// Whether QEMU reads its file with `O_DIRECT`, as with `cache=none`.
+    pub is_direct: Option<bool>,
+    /// Who says so.
+    pub is_direct_from: Option<DirectSource>,
+    /// Whether QEMU ignores the guest's flushes, as with `cache=unsafe`.
+    pub ignores_flushes: Option<bool>,
+    /// Whether the guest sees a write cache, which it has to flush.
+    pub has_write_cache: Option<bool>,
+    /// How QEMU reads its file.
+    pub aio: Option<Aio>,
+    /// The iothreads that serve it. Without one the main loop does, or, with `ioeventfd=off`, the vCPU itself.
+    pub iothreads: Vec<String>,
+    /// How many request queues it has.
+    pub queues: Option<u16>,
+    /// Whether the guest's doorbell is an eventfd, rather than an exit to QEMU.
+    pub ioeventfd: Option<bool>,
+    /// Whether a virtio device has interrupts of its own (MSI-X).
+    pub msix: Option<bool>,
+}
+
+/// Who says whether a disk's file is read with `O_DIRECT`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DirectSource {
+    /// The kernel has it open so.
+    OpenFile,
+    /// QEMU was started with it so, which a running QEMU may have changed.
+    CommandLine,
+}
+
+/// What the guest sees of a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bus {
+    /// One that vslice's own VMs can have.
+    Known(DiskBus),
+    /// Another: `scsi`, or QEMU's name of the device.
+    Other(String),
+}
+
+/// A kind of disk that vslice's own VMs can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskBus {
+    /// `virtio-blk-pci`.
+    #[default]
+    VirtioBlk,
+    /// `scsi-hd` behind `virtio-scsi-pci`.
+    VirtioScsi,
+    /// `ide-hd` on the PIIX3 controller.
+    Ide,
+    /// `ide-hd` on an AHCI controller (ICH9).
+    Ahci,
+    /// `nvme`.
+    Nvme,
+}
+
+/// How QEMU reads an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Aio {
+    /// Linux AIO, submitted by the thread that serves the disk.
+    #[default]
+    Native,
+    /// `preadv(2)` in worker threads.
+    Threads,
+    /// `io_uring(7)`.
+    IoUring,
+}
+
+/// How QEMU caches an image; the words of its `cache=` option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cache {
+    /// `O_DIRECT`, with a write cache towards the guest.
+    #[default]
+    None,
+    /// The host's page cache.
+    Writeback,
+    /// The host's page cache, each write flushed.
+    Writethrough,
+    /// `O_DIRECT`, each write flushed.
+    Directsync,
+    /// The host's page cache, flushes ignored.
+    Unsafe,
+}
+
+impl DiskBus {
+    /// The word that plans and commands have for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            DiskBus::VirtioBlk => "virtio-blk",
+            DiskBus::VirtioScsi => "virtio-scsi",
+            DiskBus::Ide => "ide",
+            DiskBus::Ahci => "ahci",
+            DiskBus::Nvme => "nvme",
+        }
+    }
+
+    /// Whether the guest drives it as a virtio device.
+    #[must_use]
+    pub fn is_virtio(self) -> bool {
+        matches!(self, DiskBus::VirtioBlk | DiskBus::VirtioScsi)
+    }
+}
+
+impl fmt::Display for Bus {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Bus::Known(bus) => formatter.write_str(bus.name()),
+            Bus::Other(name) => formatter.write_str(name),
+        }
+    }
+}
+
+impl Aio {
+    /// All of them.
+    pub const ALL: [Aio; 3] = [Aio::Native, Aio::Threads, Aio::IoUring];
+
+    /// The word that plans, QEMU and libvirt have for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Aio::Native => "native",
+            Aio::Threads => "threads",
+            Aio::IoUring => "io_uring",
+        }
+    }
+
+    /// The one that has this word.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Aio> {
+        Aio::ALL.into_iter().find(|aio| aio.name() == name)
+    }
+}
+
+/// What a word of `cache=` stands for (qemu-system-x86_64(1), the table at `cache=cache`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheFlags {
+    /// `cache.direct`: the file is read with `O_DIRECT`.
+    pub is_direct: bool,
+    /// `cache.no-flush`: the guest's flushes are ignored.
+    pub ignores_flushes: bool,
+    /// `write-cache` of the device: the guest sees a write cache.
+    pub has_write_cache: bool,
+}
+
+impl Cache {
+    /// All of them.
+    pub const ALL: [Cache; 5] =
+        [Cache::None, Cache::Writeback, Cache::Writethrough, Cache::Directsync, Cache::Unsafe];
+
+    /// The word that plans, QEMU and libvirt have for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Cache::None => "none",
+            Cache::Writeback => "writeback",
+            Cache::Writethrough => "writethrough",
+            Cache::Directsync => "directsync",
+            Cache::Unsafe => "unsafe",
+        }
+    }
+
+    /// The one that has this word; `off` is an old one for `none`.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Cache> {
+        let name = if name == "off" { "none" } else { name };
+        Cache::ALL.into_iter().find(|cache| cache.name() == name)
+    }
+
+    /// What it stands for.
+    #[must_use]
+    pub fn flags(self) -> CacheFlags {
+        CacheFlags {
+            is_direct: self.is_direct(),
+            ignores_flushes: self == Cache::Unsafe,
+            has_write_cache: !matches!(self, Cache::Writethrough | Cache::Directsync),
+        }
+    }
+
+    /// Whether the image is opened with `O_DIRECT`.
+    #[must_use]
+    pub fn is_direct(self) -> bool {
+        matches!(self, Cache::None | Cache::Directsync)
+    }
+}
+
+impl Disk {
+    /// A disk of which nothing else is told.
+    #[must_use]
+    pub fn new(bus: Bus) -> Disk {
+        Disk {
+            id: None,
+            bus,
+            path: None,
+            format: None,
+            is_direct: None,
+            is_direct_from: None,
+            ignores_flushes: None,
+            has_write_cache: None,
+            aio: None,
+            iothreads: Vec::new(),
+            queues: None,
+            ioeventfd: None,
+            msix: None,
+        }
+    }
+
+    /// The word of `cache=` that says the same; `None` where not all of it is told, or no word says it.
+    #[must_use]
+    pub fn cache(&self) -> Option<Cache> {
+        let told = CacheFlags {
+            is_direct: self.is_direct?,
+            ignores_flushes: self.ignores_flushes?,
+            has_write_cache: self.has_write_cache?,
+        };
+        Cache::ALL.into_iter().find(|cache| cache.flags() == told)
+    }
+
+    /// The same disk with what a word of `cache=` says.
+    #[must_use]
+    pub fn cached(self, cache: Cache) -> Disk {
+        let flags = cache.flags();
+        Disk {
+            is_direct: Some(flags.is_direct),
+            is_direct_from: Some(DirectSource::CommandLine),
+            ignores_flushes: Some(flags.ignores_flushes),
+            has_write_cache: Some(flags.has_write_cache),
+            ..self
+        }
+    }
+
+    /// Takes the kernel's word of how its file is open, if it has one.
+    pub fn note_open(&mut self, is_direct: Option<bool>) {
+        if is_direct.is_some() {
+            (self.is_direct, self.is_direct_from) = (is_direct, Some(DirectSource::OpenFile));
+        }
+    }
+}
+
+/// A disk as `vslice ps --json` and manifests have it.
+#[derive(Serialize)]
+struct DiskJson<'a> {
+    id: &'a Option<String>,
+    bus: String,
+    path: Option<String>,
+    format: &'a Option<String>,
+    is_direct: Option<bool>,
+    is_direct_from: Option<DirectSource>,
+    aio: Option<Aio>,
+    iothreads: &'a [String],
+    is_kicked_by_exit: bool,
+}
+
+impl Serialize for Disk {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let json = DiskJson {
+            id: &self.id,
+            bus: self.bus.to_string(),
+            path: self.path.as_ref().map(|path| path.to_string_lossy().into_owned()),
+            format: &self.format,
+            is_direct: self.is_direct,
+            is_direct_from: self.is_direct_from,
+            aio: self.aio,
+            iothreads: &self.iothreads,
+            is_kicked_by_exit: self.ioeventfd == Some(false),
+        };
+        json.serialize(serializer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_word_of_the_cache_comes_back_from_its_flags() {
+        for cache in Cache::ALL {
+            let disk = Disk::new(Bus::Known(DiskBus::VirtioBlk)).cached(cache);
+            assert_eq!(disk.cache(), Some(cache));
+            assert_eq!(Cache::of_name(cache.name()), Some(cache));
+            assert_eq!(Disk { has_write_cache: None, ..disk }.cache(), None, "not all is told");
+        }
+    }
+}
