@@ -3,12 +3,12 @@
 
 use super::vm::Vm;
 use super::{extents, host};
+use crate::procfs::seen_by;
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::path::PathBuf;
 use vslice_core::extent::Extent;
-use vslice_core::units::Tid;
 use vslice_trace::host::WholeDisk;
 
 /// What a qcow2 image begins with (qemu/docs/interop/qcow2.txt).
@@ -89,21 +89,6 @@ impl Image {
     }
 }
 
-/// A path of another process, as this one can open it (proc(5), `root` and `cwd`): the path itself,
-/// where it leads to the same file here.
-pub(super) fn seen_by(pid: Tid, path: &Path) -> PathBuf {
-    let Ok(below_root) = path.strip_prefix("/") else {
-        return Path::new(&format!("/proc/{pid}/cwd")).join(path);
-    };
-    let through = Path::new(&format!("/proc/{pid}/root")).join(below_root);
-    let file = |path: &Path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
-    if file(path).is_some_and(|here| file(&through) == Some(here)) {
-        path.to_owned()
-    } else {
-        through
-    }
-}
-
 /// The size that the header of a qcow2 image tells; `None` if it is none.
 fn qcow2_bytes(file: &File) -> io::Result<Option<u64>> {
     let (mut magic, mut size) = ([0; 4], [0; 8]);
@@ -120,6 +105,7 @@ mod tests {
     use super::*;
     use crate::disk::{Bus, Disk, DiskBus};
     use std::io::Write;
+    use std::path::Path;
 
     fn image(content: &[u8], format: Option<&str>) -> (tempfile::NamedTempFile, Image) {
         let mut file = tempfile::NamedTempFile::new_in("/var/tmp").expect("writable");

@@ -1,6 +1,7 @@
 //! The few facts about threads that `/proc` tells.
 
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::{fs, io};
 use vslice_core::units::{PcpuId, Tid};
 
@@ -211,6 +212,21 @@ pub fn switch_counts(pid: Tid, tid: Tid) -> Option<SwitchCounts> {
         voluntary: count("voluntary_ctxt_switches:")?,
         involuntary: count("nonvoluntary_ctxt_switches:")?,
     })
+}
+
+/// A path of another process, as this one can open it (proc(5), `root` and `cwd`): the path itself,
+/// where it leads to the same file here.
+pub(crate) fn seen_by(pid: Tid, path: &Path) -> PathBuf {
+    let Ok(below_root) = path.strip_prefix("/") else {
+        return Path::new(&format!("/proc/{pid}/cwd")).join(path);
+    };
+    let through = Path::new(&format!("/proc/{pid}/root")).join(below_root);
+    let file = |path: &Path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
+    if file(path).is_some_and(|here| file(&through) == Some(here)) {
+        path.to_owned()
+    } else {
+        through
+    }
 }
 
 #[cfg(test)]

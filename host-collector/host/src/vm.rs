@@ -7,7 +7,7 @@ use super::pin::affinity;
 use super::procfs::{self, Stopper};
 use super::qemu_args::{QemuArgs, SocketPlace};
 use super::tsc::KvmDebugfs;
-use super::{image, open_files, threads};
+use super::{open_files, threads};
 use nix::unistd::Uid;
 use serde::Serialize;
 use std::fs;
@@ -248,7 +248,7 @@ impl Signs<'_> {
 fn with_open_files(pid: Tid, mut disks: Vec<Disk>) -> Vec<Disk> {
     let files = open_files::open_files(pid).unwrap_or_default();
     for disk in &mut disks {
-        let path = disk.path.as_ref().map(|path| image::seen_by(pid, path));
+        let path = disk.path.as_ref().map(|path| procfs::seen_by(pid, path));
         disk.note_open(path.and_then(|path| open_files::is_direct(&files, &path)));
     }
     disks

@@ -178,9 +178,9 @@ pub(super) fn words<const N: usize>(words: [&str; N]) -> Vec<OsString> {
 mod tests {
     use super::*;
     use crate::plan::DiskPlan;
-    use vslice_host::disk::{Cache, DiskBus};
     use crate::plan::{Overrides, Plan};
     use vslice_host::disk::Aio;
+    use vslice_host::disk::{Cache, DiskBus};
 
     fn files() -> GuestFiles<'static> {
         GuestFiles {

@@ -91,7 +91,7 @@ pub(crate) fn record_plan(
         vm_tids: threads().map(|thread| thread.tid).collect(),
         pcpus: manifest.pcpus.clone(),
         kvm,
-        disks: vslice_trace::disk::devices(&manifest.vms),
+        disks: vslice_trace::recorded_disks::devices(&manifest.vms),
         reader_pcpu,
         ..RecordPlan::default()
     }
@@ -106,7 +106,7 @@ fn finish_recording(
     // What follows is the run's last words.
     reserve::release(dir);
     let totals = totals?;
-    vslice_trace::disk::mark_unrecorded(manifest, &totals.missing);
+    vslice_trace::recorded_disks::mark_unrecorded(manifest, &totals.missing);
     let cost: &mut Cost = &mut manifest.cost;
     cost.events_count = totals.counters.events_count;
     cost.lost_count = totals.counters.lost_count;

@@ -18,9 +18,8 @@ use vslice_host::host_clock::host_now;
 use vslice_host::{frequency, procfs, steal};
 use vslice_trace::RunDir;
 use vslice_trace::evidence::{Evidence, EvidenceLevel};
-use vslice_trace::manifest::{Manifest, VmRecord, Window};
+use vslice_trace::manifest::{Manifest, Window, may_use_kvm};
 use vslice_trace::thread::HostThread;
-use vslice_trace::vmm::Accelerator;
 
 /// What goes on in the window.
 pub(crate) trait Work {
@@ -124,12 +123,6 @@ impl Measurement<'_> {
         let sink = ReservingSink::new(EventWriters::create(self.dir)?, self.dir);
         Ok(Recorder::start(&plan, sink)?)
     }
-}
-
-/// Whether KVM may run one of these VMs. Of one whose accelerator is not known KVM's events are recorded: there
-/// are none if it is another.
-pub(crate) fn may_use_kvm(vms: &[VmRecord]) -> bool {
-    vms.iter().any(|vm| vm.accelerator.is_none_or(|known| known == Accelerator::Kvm))
 }
 
 /// For how long this process's threads of now were runnable and had no pCPU.

@@ -7,9 +7,10 @@ use crate::guest_sessions::{GuestSessions, SessionsEnd, with_sessions};
 use crate::guests::{Guests, RecordedVm};
 use crate::measurement::Measurement;
 use crate::pins::KeptPins;
+use crate::until::UntilOver;
 use crate::vm_record::vm_record;
 use crate::watcher::Watcher;
-use crate::window::{UntilOver, Window};
+use crate::window::Window;
 use crate::{disk_notes, lock_facts, reserve};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -210,7 +211,14 @@ impl<'a> Recording<'a> {
             exits: self.options.exits,
         };
         let workloads = vms.into_iter().filter_map(|vm| vm.workload);
-        let mut window = Window::new(&self.options, workloads, guests, sessions, pins);
+        let mut window = Window::new(
+            &self.options.until,
+            self.options.interrupted,
+            workloads,
+            guests,
+            sessions,
+            pins,
+        );
         measurement.make(manifest, watcher, &mut window)
     }
 

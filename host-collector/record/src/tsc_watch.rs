@@ -2,12 +2,12 @@
 //! the measured window. Nothing of it is needed for a run: what cannot be found becomes the reason
 //! why, and the clock maps rest on exchanges with the guests alone.
 
-use crate::measurement::may_use_kvm;
 use std::thread;
 use std::time::{Duration, Instant};
 use vslice_core::clock::tsc::{TscRelation, TscSample};
 use vslice_core::units::{Tid, VcpuId};
 use vslice_host::tsc::{self, KvmDebugfs};
+use vslice_trace::manifest::may_use_kvm;
 use vslice_trace::manifest::{Manifest, TscReading, TscRecord, VcpuTsc, VmRecord};
 
 /// Between two looks. A look reads a few small files, each in some microseconds and without a lock.

@@ -7,8 +7,8 @@ use crate::host_recorder::HostRecorder;
 use crate::interrupt::take_interrupt;
 use crate::measurement::Work;
 use crate::pins::KeptPins;
-use crate::recording::RecordingOptions;
 use crate::tsc_watch::TscWatch;
+use crate::until::UntilOver;
 use crate::watcher::Watcher;
 use std::sync::atomic::AtomicBool;
 use std::thread;
@@ -22,17 +22,6 @@ const THREADS_INTERVAL: Duration = Duration::from_millis(500);
 /// not go on for ever because a guest says that it lives and never that it is done.
 const STALL_MAX: Duration = Duration::from_secs(300);
 
-/// When a recording is over: when its readers have read all, at least.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UntilOver {
-    /// After this long.
-    pub duration: Option<Duration>,
-    /// Whether an interrupt is the end, rather than a failure.
-    pub is_interrupt_the_end: bool,
-    /// What is said when it begins.
-    pub announcement: String,
-}
-
 /// The window of one recording.
 pub(crate) struct Window<'a, 'scope> {
     until: &'a UntilOver,
@@ -45,13 +34,13 @@ pub(crate) struct Window<'a, 'scope> {
 
 impl<'a, 'scope> Window<'a, 'scope> {
     pub(crate) fn new(
-        options: &'a RecordingOptions<'_>,
+        until: &'a UntilOver,
+        interrupted: &'a AtomicBool,
         workloads: impl Iterator<Item = WorkloadSpec>,
         guests: &'a mut dyn Guests,
         sessions: Option<&'a mut GuestSessions<'scope>>,
         pins: Option<KeptPins>,
     ) -> Window<'a, 'scope> {
-        let (until, interrupted) = (&options.until, options.interrupted);
         let progress = ReadProgress::new(workloads);
         Window { until, interrupted, guests, sessions, pins, progress }
     }

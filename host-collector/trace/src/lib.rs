@@ -72,6 +72,7 @@ pub mod manifest;
 pub mod memory_map;
 mod merge;
 pub mod quota;
+pub mod recorded_disks;
 mod requests;
 mod run_dir;
 mod samples;

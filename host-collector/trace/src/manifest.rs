@@ -346,6 +346,13 @@ impl Manifest {
     }
 }
 
+/// Whether KVM may run one of these VMs. Of one whose accelerator is not known KVM's events are recorded: there
+/// are none if it is another.
+#[must_use]
+pub fn may_use_kvm(vms: &[VmRecord]) -> bool {
+    vms.iter().any(|vm| vm.accelerator.is_none_or(|known| known == Accelerator::Kvm))
+}
+
 impl VmRecord {
     /// A VM of which nothing is known but its VMM and that one's threads.
     #[must_use]

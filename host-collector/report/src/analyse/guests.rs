@@ -15,7 +15,9 @@ use vslice_core::join::{Join, Submitter};
 use vslice_core::timeline::{Span, Tasks};
 use vslice_core::units::{Tid, VcpuId};
 use vslice_trace::manifest::{Manifest, VmRecord};
-use vslice_trace::{ClockSample, EventMerge, RunDir, StoreError, StreamReader, Tail, VmName, disk};
+use vslice_trace::{
+    ClockSample, EventMerge, RunDir, StoreError, StreamReader, Tail, VmName, recorded_disks,
+};
 
 /// All guests of a run.
 pub(super) struct Guests<'o> {
@@ -202,7 +204,7 @@ impl<'o> Guest<'o> {
         let requests = PlacedRequests::open(run, (self.vm, &name), clocks, observers)?;
         let read = requests.read();
         let join = Join::of_vcpus(vcpus, requests);
-        let join = match disk::target(vm) {
+        let join = match recorded_disks::target(vm) {
             Some(target) => join.with_target(target),
             None => join,
         };

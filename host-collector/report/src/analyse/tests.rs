@@ -14,10 +14,11 @@ use vslice_core::host_event::{
 use vslice_core::join::{NoPhase, Part, Phase};
 use vslice_core::timeline::Reason;
 use vslice_core::units::{HostNs, PcpuId, Tid, VcpuId};
-use vslice_trace::disk::{self, DiskRecord};
+use vslice_trace::disk::DiskRecord;
 use vslice_trace::host::WholeDisk;
 use vslice_trace::manifest::{Status, TscReading, TscRecord, VcpuTsc, Window};
 use vslice_trace::quota::{GroupRecord, Quota, Throttling};
+use vslice_trace::recorded_disks;
 use vslice_trace::thread::{HostThread, ThreadRecord};
 use vslice_trace::{ClockSample, HogGapItem, RequestItem, VmName, read_all};
 use vslice_wire::{Dropped, Request};
@@ -238,10 +239,10 @@ fn io_is_given_to_the_requests_and_crossed_with_the_vcpu() {
 #[test]
 fn a_disk_that_was_not_recorded_has_a_reason_and_no_phases() {
     let mut manifest = on_disk(manifest());
-    disk::mark_unrecorded(&mut manifest, &["block/block_rq_issue"]);
-    assert_eq!(disk::devices(&manifest.vms), [DISK]);
-    assert!(disk::target(&manifest.vms[0]).is_some());
-    disk::mark_unrecorded(&mut manifest, &["block/block_rq_complete"]);
+    recorded_disks::mark_unrecorded(&mut manifest, &["block/block_rq_issue"]);
+    assert_eq!(recorded_disks::devices(&manifest.vms), [DISK]);
+    assert!(recorded_disks::target(&manifest.vms[0]).is_some());
+    recorded_disks::mark_unrecorded(&mut manifest, &["block/block_rq_complete"]);
     let (_scratch, run) = run_dir(&manifest);
     names(&run);
     streams(&run, &[0, 500, 1150], true);
