@@ -45,8 +45,8 @@ impl FromStr for Endpoint {
     fn from_str(text: &str) -> Result<Self, String> {
         let unknown = || {
             format!(
-                "{text:?} names no collector: say vsock:CID:PORT (the host is CID 2), unix:PATH or \
-                 virtio:NAME"
+                "{text:?} is not a collector's address: use vsock:CID:PORT (the host is CID 2), \
+                unix:PATH or virtio:NAME"
             )
         };
         let (kind, rest) = text.split_once(':').ok_or_else(unknown)?;
@@ -157,7 +157,10 @@ fn port_device(name: &str, links: &Path, class: &Path) -> io::Result<PathBuf> {
             return Ok(Path::new("/dev").join(port.file_name()));
         }
     }
-    Err(io::Error::new(ErrorKind::NotFound, format!("no virtio-serial port is called {name:?}")))
+    Err(io::Error::new(
+        ErrorKind::NotFound,
+        format!("there is no virtio-serial port named {name:?}"),
+    ))
 }
 
 /// While nobody has the host's end of a port open, poll says POLLHUP and a read is an end of file
@@ -171,7 +174,7 @@ fn wait_for_host(port: &OwnedFd, deadline: Duration) -> io::Result<()> {
             return Ok(());
         }
         if uptime() >= deadline {
-            let nobody = "nobody has opened the host's end of the port";
+            let nobody = "the host's end of the port is not open";
             return Err(io::Error::new(ErrorKind::TimedOut, nobody));
         }
         thread::sleep(RETRY);
@@ -183,7 +186,7 @@ pub(crate) fn from_command_line(command_line: &str) -> anyhow::Result<Endpoint> 
     const KEY: &str = "vslice.connect=";
     let Some(text) = command_line.split_ascii_whitespace().find_map(|word| word.strip_prefix(KEY))
     else {
-        bail!("the kernel command line does not say {KEY}vsock:CID:PORT, unix:PATH or virtio:NAME");
+        bail!("the kernel command line has no {KEY}vsock:CID:PORT, unix:PATH or virtio:NAME");
     };
     text.parse().map_err(anyhow::Error::msg)
 }

@@ -125,7 +125,7 @@ impl Load {
         if let Some(reader) = &mut self.reader {
             let (producer, consumer) = recording_ring(RING_RECORDS);
             reader.consumer = Some(consumer);
-            let start = reader.start.take().context("the load was started before")?;
+            let start = reader.start.take().context("the load has already been started")?;
             start.send(producer).ok().context("the reader's thread has died")?;
         }
         Ok(())

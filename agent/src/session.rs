@@ -42,12 +42,12 @@ const END_PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) enum SessionError {
     /// The connection is of no use any more.
     Link(LinkError),
-    /// The collector has said nothing for as long as the lease allows.
+    /// The collector has sent nothing for as long as the lease allows.
     LeaseExpired { lease: Duration },
     /// A signal asked the agent to end.
     Interrupted,
-    /// The collector said what does not belong here.
-    OutOfTurn { said: &'static str, stage: &'static str },
+    /// The collector sent a frame that this state does not allow.
+    OutOfOrder { frame: &'static str, state: &'static str },
     /// The load failed, and the collector knows why.
     Failed { reason: String },
 }
@@ -57,17 +57,17 @@ impl fmt::Display for SessionError {
         match self {
             Self::Link(LinkError::Closed) => write!(f, "the collector closed the connection"),
             Self::Link(LinkError::Broken(errno)) => {
-                write!(f, "the connection to the collector broke: {}", errno.desc())
+                write!(f, "the connection to the collector failed: {}", errno.desc())
             }
             Self::Link(LinkError::Garbled(error)) => {
-                write!(f, "what the collector says is not understood: {error}")
+                write!(f, "cannot decode what the collector sent: {error}")
             }
             Self::LeaseExpired { lease } => {
                 write!(f, "the collector has been silent for {} ms", lease.as_millis())
             }
             Self::Interrupted => write!(f, "interrupted by a signal"),
-            Self::OutOfTurn { said, stage } => {
-                write!(f, "the collector said {said} while the agent {stage}")
+            Self::OutOfOrder { frame, state } => {
+                write!(f, "the collector sent {frame} while the agent {state}")
             }
             Self::Failed { reason } => write!(f, "{reason}"),
         }
@@ -82,25 +82,25 @@ impl From<LinkError> for SessionError {
     }
 }
 
-/// How far the conversation has come.
+/// The state of the session.
 #[derive(Debug)]
-enum Stage {
+enum SessionState {
     AwaitingPlan,
     Preparing(Load),
     Prepared(Load),
     Running(Streaming),
-    /// `Done` has been said: pings are answered until `Bye`.
+    /// `Done` has been sent: pings are answered until `Bye`.
     Ended,
 }
 
-impl Stage {
+impl SessionState {
     fn name(&self) -> &'static str {
         match self {
             Self::AwaitingPlan => "was waiting for a plan",
             Self::Preparing(_) => "was preparing its load",
             Self::Prepared(_) => "was waiting for the start",
             Self::Running(_) => "was running its load",
-            Self::Ended => "had ended its load",
+            Self::Ended => "had finished its load",
         }
     }
 }
@@ -109,7 +109,7 @@ impl Stage {
 struct Session {
     link: Link,
     stamper: Stamper,
-    stage: Stage,
+    state: SessionState,
     /// The lease of the plan, which runs from the start on.
     plan_lease: Duration,
     /// The lease that runs now.
@@ -127,7 +127,7 @@ pub(crate) fn run(socket: OwnedFd, interrupted: &AtomicBool) -> Result<(), Sessi
     let mut session = Session {
         link: Link::new(socket),
         stamper: Stamper::new(),
-        stage: Stage::AwaitingPlan,
+        state: SessionState::AwaitingPlan,
         plan_lease: FAILED_LEASE,
         lease: None,
         last_heard: uptime(),
@@ -136,10 +136,12 @@ pub(crate) fn run(socket: OwnedFd, interrupted: &AtomicBool) -> Result<(), Sessi
     };
     session.link.send(&GuestFrame::Hello(hello()));
     let ended = session.converse(interrupted);
-    match mem::replace(&mut session.stage, Stage::Ended) {
-        Stage::Preparing(mut load) | Stage::Prepared(mut load) => load.end(END_PATIENCE),
-        Stage::Running(streaming) => streaming.end(END_PATIENCE),
-        Stage::AwaitingPlan | Stage::Ended => {}
+    match mem::replace(&mut session.state, SessionState::Ended) {
+        SessionState::Preparing(mut load) | SessionState::Prepared(mut load) => {
+            load.end(END_PATIENCE)
+        }
+        SessionState::Running(streaming) => streaming.end(END_PATIENCE),
+        SessionState::AwaitingPlan | SessionState::Ended => {}
     }
     ended
 }
@@ -148,7 +150,7 @@ impl Session {
     fn converse(&mut self, interrupted: &AtomicBool) -> Result<(), SessionError> {
         while !interrupted.load(Ordering::Relaxed) {
             self.link.flush(&mut self.stamper);
-            let is_running = matches!(self.stage, Stage::Running(_));
+            let is_running = matches!(self.state, SessionState::Running(_));
             let timeout_ms = match (is_running, self.looks_left) {
                 (true, _) => POLL_MS,
                 (false, 0) => IDLE_POLL_MS,
@@ -190,11 +192,11 @@ impl Session {
     }
 
     fn plan(&mut self, json: &[u8]) -> Result<(), SessionError> {
-        if !matches!(self.stage, Stage::AwaitingPlan) {
-            return Err(self.out_of_turn("Plan"));
+        if !matches!(self.state, SessionState::AwaitingPlan) {
+            return Err(self.out_of_order("Plan"));
         }
         match self.prepare(json) {
-            Ok(load) => self.stage = Stage::Preparing(load),
+            Ok(load) => self.state = SessionState::Preparing(load),
             Err(error) => self.fail(&error),
         }
         Ok(())
@@ -202,7 +204,7 @@ impl Session {
 
     fn prepare(&mut self, json: &[u8]) -> anyhow::Result<Load> {
         let spec: WorkloadSpec = serde_json::from_slice(json)
-            .map_err(|error| anyhow::anyhow!("the plan cannot be read: {error}"))?;
+            .map_err(|error| anyhow::anyhow!("cannot read the plan: {error}"))?;
         spec.validate(vcpu_count())?;
         self.plan_lease = Duration::from_millis(u64::from(spec.lease_ms));
         let clock = Clock::choose(spec.clock);
@@ -212,37 +214,37 @@ impl Session {
     }
 
     fn start(&mut self) -> Result<(), SessionError> {
-        match mem::replace(&mut self.stage, Stage::Ended) {
-            Stage::Prepared(mut load) => {
+        match mem::replace(&mut self.state, SessionState::Ended) {
+            SessionState::Prepared(mut load) => {
                 self.lease = Some(self.plan_lease);
                 self.stamper.begin_load();
                 let started = load.start();
-                self.stage = Stage::Running(Streaming::new(load));
+                self.state = SessionState::Running(Streaming::new(load));
                 if let Err(error) = started {
                     self.fail(&error);
                 }
                 Ok(())
             }
-            stage => {
-                self.stage = stage;
+            state => {
+                self.state = state;
                 // A load that has failed to prepare has said so already.
-                if self.failure.is_some() { Ok(()) } else { Err(self.out_of_turn("Start")) }
+                if self.failure.is_some() { Ok(()) } else { Err(self.out_of_order("Start")) }
             }
         }
     }
 
     fn stop(&mut self) {
-        match mem::replace(&mut self.stage, Stage::Ended) {
-            Stage::Running(mut streaming) => {
+        match mem::replace(&mut self.state, SessionState::Ended) {
+            SessionState::Running(mut streaming) => {
                 streaming.stop();
-                self.stage = Stage::Running(streaming);
+                self.state = SessionState::Running(streaming);
             }
-            Stage::Preparing(mut load) | Stage::Prepared(mut load) => {
+            SessionState::Preparing(mut load) | SessionState::Prepared(mut load) => {
                 load.end(END_PATIENCE);
                 self.done(DoneReason::Stopped, 0, 0);
             }
-            Stage::AwaitingPlan => self.done(DoneReason::Stopped, 0, 0),
-            Stage::Ended => {}
+            SessionState::AwaitingPlan => self.done(DoneReason::Stopped, 0, 0),
+            SessionState::Ended => {}
         }
     }
 
@@ -255,31 +257,31 @@ impl Session {
 
     /// Does what is due without being asked.
     fn advance(&mut self) {
-        match mem::replace(&mut self.stage, Stage::Ended) {
-            Stage::Preparing(load) => match load.prepared() {
-                None => self.stage = Stage::Preparing(load),
+        match mem::replace(&mut self.state, SessionState::Ended) {
+            SessionState::Preparing(load) => match load.prepared() {
+                None => self.state = SessionState::Preparing(load),
                 Some(Ok(target)) => {
                     self.link.send(&GuestFrame::Ready(ready(self.stamper.clock(), &target)));
-                    self.stage = Stage::Prepared(load);
+                    self.state = SessionState::Prepared(load);
                 }
                 Some(Err(error)) => {
-                    self.stage = Stage::Preparing(load);
+                    self.state = SessionState::Preparing(load);
                     self.fail(&error);
                 }
             },
-            Stage::Running(mut streaming) => match streaming.advance(&mut self.link) {
-                None => self.stage = Stage::Running(streaming),
+            SessionState::Running(mut streaming) => match streaming.advance(&mut self.link) {
+                None => self.state = SessionState::Running(streaming),
                 Some(Ok(end)) => {
                     let stopped = streaming.stop_wanted() && !end.completed;
                     let reason = if stopped { DoneReason::Stopped } else { DoneReason::Completed };
                     self.done(reason, end.requests, end.dropped);
                 }
                 Some(Err(error)) => {
-                    self.stage = Stage::Running(streaming);
+                    self.state = SessionState::Running(streaming);
                     self.fail(&error);
                 }
             },
-            stage => self.stage = stage,
+            state => self.state = state,
         }
     }
 
@@ -292,15 +294,17 @@ impl Session {
         }
     }
 
-    /// Ends the load, whatever stage it is in, and says why it cannot go on.
+    /// Ends the load in whatever state it is, and reports why it cannot go on.
     fn fail(&mut self, error: &anyhow::Error) {
         let (mut requests, mut dropped) = (0, 0);
-        match mem::replace(&mut self.stage, Stage::Ended) {
-            Stage::Preparing(mut load) | Stage::Prepared(mut load) => load.end(END_PATIENCE),
-            Stage::Running(streaming) => {
+        match mem::replace(&mut self.state, SessionState::Ended) {
+            SessionState::Preparing(mut load) | SessionState::Prepared(mut load) => {
+                load.end(END_PATIENCE)
+            }
+            SessionState::Running(streaming) => {
                 (requests, dropped) = streaming.abandon(&mut self.link, END_PATIENCE);
             }
-            Stage::AwaitingPlan | Stage::Ended => {}
+            SessionState::AwaitingPlan | SessionState::Ended => {}
         }
         let reason = format!("{error:#}");
         self.link.send(&GuestFrame::Notice(Notice::new(Severity::Error, reason.clone())));
@@ -312,10 +316,10 @@ impl Session {
     fn done(&mut self, reason: DoneReason, requests: u64, dropped: u64) {
         self.link.send(&GuestFrame::Done(Done { reason, requests, dropped }));
         self.stamper.end_load();
-        self.stage = Stage::Ended;
+        self.state = SessionState::Ended;
     }
 
-    fn out_of_turn(&self, said: &'static str) -> SessionError {
-        SessionError::OutOfTurn { said, stage: self.stage.name() }
+    fn out_of_order(&self, frame: &'static str) -> SessionError {
+        SessionError::OutOfOrder { frame, state: self.state.name() }
     }
 }

@@ -306,7 +306,7 @@ fn unknown(qemu: &Path) -> Outcome {
         (&["--vm", "nobody"], "there is no VM 'nobody' on this host"),
         (&[&pid, "--vm", &pid], "is named twice"),
         (&[&pid, "--duration", "0s"], "the duration must be longer than 0"),
-        (&[&pid, "--load", "demo", "--agent", "/etc/passwd"], "is no program for Linux"),
+        (&[&pid, "--load", "demo", "--agent", "/etc/passwd"], "is not a Linux program"),
         (&[&pid, "--load", "demo"], "has 1 vCPUs"),
         (&[&pid, "--duration", "soon"], "is not a duration"),
     ] {

@@ -292,11 +292,11 @@ fn plugged() -> Outcome {
     let lines = diagnosis["plug"]["plug"][0].as_str().unwrap_or_default();
     check(lines.contains("device_add") && lines.contains("virtserialport"), said)?;
     let without = attach(name, path, &["--total", "1MiB"])?.wait_with_output()?;
-    came_to_nothing(&without, path, "say --plug to plug one in")?;
+    came_to_nothing(&without, path, "use --plug to plug one in")?;
 
     let client = Qmp::connect(&path.join("qmp"))?;
     let taken = attach(name, path, &["--total", "1MiB", "--plug"])?.wait_with_output()?;
-    came_to_nothing(&taken, path, "another client has its monitor socket")?;
+    came_to_nothing(&taken, path, "another client is using its monitor socket")?;
     drop(client);
 
     let output = attach(name, path, &["--total", "1MiB", "--plug"])?.wait_with_output()?;

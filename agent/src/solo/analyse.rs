@@ -307,34 +307,35 @@ fn missing(clock: Clock, measured: &Measured, vcpus: &[VcpuReport]) -> Vec<Strin
     let mut missing = Vec::new();
     if !clock.is_tsc() {
         missing.push(
-            "the TSC is not known to be invariant: the loop reads CLOCK_MONOTONIC_RAW, and where \
-             that is not the TSC each reading is an exit to the VMM; --clock tsc if you know better"
+            "the TSC may not be invariant, so the loop reads CLOCK_MONOTONIC_RAW; if that clock is not \
+            based on the TSC, each reading is an exit to the VMM; use --clock tsc if you know that the \
+            TSC is invariant"
                 .to_owned(),
         );
     }
     if !measured.has_schedstat {
         missing.push(
-            "no /proc/thread-self/schedstat (CONFIG_SCHED_INFO): waiting for another thread is \
-             told by context switches only, ticks not at all"
+            "no /proc/thread-self/schedstat (CONFIG_SCHED_INFO): waits for another thread are \
+            recognised by context switches only, and ticks not at all"
                 .to_owned(),
         );
     }
     let told: Vec<&str> = vcpus.iter().map(|vcpu| vcpu.steal.told).collect();
     if told.contains(&"untold") {
-        missing.push("no /proc/stat: steal is not told to this process".to_owned());
+        missing.push("no /proc/stat: steal is hidden from this process".to_owned());
     }
     if told.contains(&"never") {
         missing.push(
-            "steal has never moved since boot: this guest may have no steal clock, so steal is not \
-             told from waits in the VMM"
+            "steal has been 0 since boot: this guest may have no steal clock, so steal cannot be \
+            distinguished from waits in the VMM"
                 .to_owned(),
         );
     }
     if told.contains(&"total") {
         missing.push(
-            "the steal clock tells totals, and no single gap (no CONFIG_PARAVIRT_TIME_ACCOUNTING, \
-             or too little steal to see it): gaps of the host are not told into steal and waits in \
-             the VMM"
+            "the steal clock gives totals but not single gaps (no CONFIG_PARAVIRT_TIME_ACCOUNTING, or \
+            too little steal to see it): gaps caused by the host are not divided into steal and waits \
+            in the VMM"
                 .to_owned(),
         );
     }

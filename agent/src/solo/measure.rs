@@ -207,7 +207,7 @@ impl ReadingThread {
     }
 
     fn start(&mut self, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
-        let reader = self.prepared.take().context("the reader was started before")?;
+        let reader = self.prepared.take().context("the reader has already been started")?;
         let (producer, consumer) = recording_ring(RING_RECORDS);
         let thread = thread::Builder::new().name("reader".to_owned());
         let thread = thread.spawn(move || reader.run(producer, &stop));

@@ -23,13 +23,13 @@ pub(super) fn render(report: &Report) -> String {
     line(
         &mut page,
         &format!(
-            "  gaps above {}, by {clock}; up to {} a gap may be an interrupt",
+            "  gaps above {}, measured by {clock}; a gap of up to {} may be an interrupt",
             duration(report.threshold_ns),
             duration(report.interrupt_max_ns)
         ),
     );
     if report.interrupted {
-        line(&mut page, "  INTERRUPTED: this is what was measured until then");
+        line(&mut page, "  INTERRUPTED: this report covers the time until then");
     }
     for missing in &report.missing {
         line(&mut page, &format!("  note: {missing}"));
@@ -52,7 +52,7 @@ pub(super) fn calibration(calibration: &Calibration) -> String {
     line(
         &mut page,
         &format!(
-            "vslice-agent solo: the loop, by {} at {} ticks/s",
+            "vslice-agent solo: resolution of the loop, measured by {} at {} ticks/s",
             clock.kind,
             count(clock.ticks_per_s)
         ),
@@ -65,15 +65,15 @@ pub(super) fn calibration(calibration: &Calibration) -> String {
             duration(vcpu.iteration_p999_ns),
             duration(vcpu.iteration_max_ns)
         );
-        line(&mut page, &one("one turn", turns));
+        line(&mut page, &one("one iteration", turns));
         let reads = format!(
             "median {}, p99.9 {}",
             duration(vcpu.counters_p50_ns),
             duration(vcpu.counters_p999_ns)
         );
         line(&mut page, &one("counters, blind per gap", reads));
-        let shortest = format!("{} (p99.9 of the turns)", duration(vcpu.shortest_gap_ns));
-        line(&mut page, &one("shortest gap to be told", shortest));
+        let shortest = format!("{} (p99.9 of the iterations)", duration(vcpu.shortest_gap_ns));
+        line(&mut page, &one("shortest detectable gap", shortest));
     }
     page
 }
@@ -83,7 +83,7 @@ fn of_vcpu(page: &mut String, vcpu: &VcpuReport) {
     line(
         page,
         &format!(
-            "vCPU{}  the host took {} of {}: {} gaps, {:.1} a second",
+            "vCPU{}  the host took {} of {}: {} gaps, {:.1} per second",
             vcpu.vcpu,
             percent(vcpu.host_share),
             duration(vcpu.measured_ns),
@@ -107,9 +107,9 @@ fn of_vcpu(page: &mut String, vcpu: &VcpuReport) {
     let found_ns = vcpu.parts_ns.get(Kind::GuestSwitch.name()).copied().unwrap_or(0);
     let run_delay = match vcpu.run_delay_ns {
         Some(ns) => {
-            format!("{} by the kernel's count, {} found in gaps", duration(ns), duration(found_ns))
+            format!("{} counted by the kernel, {} found in gaps", duration(ns), duration(found_ns))
         }
-        None => "not told".to_owned(),
+        None => "unknown".to_owned(),
     };
     line(page, &format!("  steal      {told}"));
     line(page, &format!("  run delay  {run_delay}"));
@@ -118,7 +118,8 @@ fn of_vcpu(page: &mut String, vcpu: &VcpuReport) {
         line(
             page,
             &format!(
-                "  slow tick  a gap up to {slow} may be one, or another slow interrupt: unknown"
+                "  slow tick  a gap of up to {slow} may be a slow tick or another slow interrupt, so \
+                it counts as unknown"
             ),
         );
     }
@@ -126,8 +127,8 @@ fn of_vcpu(page: &mut String, vcpu: &VcpuReport) {
     line(
         page,
         &format!(
-            "  loop       {} turns, {} a turn with the gaps; blind for {} in {} readings, {} at \
-             most at once",
+            "  loop       {} iterations of {} on average, gaps included; blind for {} in {} readings, \
+            at most {} at once",
             count(blind.iterations),
             duration(mean_ns),
             duration(blind.blind_ns),
@@ -137,7 +138,8 @@ fn of_vcpu(page: &mut String, vcpu: &VcpuReport) {
     );
     if let Some(lost) = vcpu.lost {
         let text = format!(
-            "  LOST       {} gaps between {} and {} found no room: all above is of the time before",
+            "  LOST       {} gaps between {} and {} did not fit: everything above covers the time \
+            before",
             count(lost.count),
             duration(lost.first_ns),
             duration(lost.last_ns)
@@ -152,7 +154,7 @@ fn timeline(page: &mut String, vcpu: &VcpuReport) {
     line(
         page,
         &format!(
-            "  timeline   a cell is {}; from \" \" (all mine) by {} to @ (all the host's)",
+            "  timeline   a cell is {}; from \" \" (nothing taken) by {} to @ (all taken by the host)",
             duration(vcpu.timeline_cell_ns),
             ". : - = + * # %"
         ),
@@ -166,11 +168,14 @@ fn steal(steal: &StealReport) -> String {
         format!("{} in steps of {}: ", duration(ns), duration(steal.step_ns))
     });
     let meaning = match steal.told {
-        "per_gap" => "left out of CPU time, so told gap by gap",
-        "stood_still" => "the clock works and stood still, so the host's gaps are waits in the VMM",
-        "total" => "the clock works, but says nothing of a single gap",
-        "never" => "never moved since boot, so it says nothing",
-        _ => "not told to this process",
+        "per_gap" => "excluded from CPU time, so known for each gap",
+        "stood_still" => {
+            "the steal clock works and did not advance, so the gaps caused by the host \
+            are waits in the VMM"
+        }
+        "total" => "the steal clock works, but gives no steal of single gaps",
+        "never" => "0 since boot, which says nothing",
+        _ => "hidden from this process",
     };
     format!("{moved}{meaning}")
 }
@@ -216,7 +221,7 @@ fn table(page: &mut String, rows: &[[String; 10]]) {
 fn histogram(page: &mut String, bins: &[Bin]) {
     let total = |bin: &Bin| bin.counts.values().sum::<u64>();
     let Some(largest) = bins.iter().map(total).max() else { return };
-    line(page, "  gaps by length, from: h the host's, g the guest's, ? unknown");
+    line(page, "  gaps by length; cause: h host, g guest, ? unknown");
     for bin in bins {
         let bar = bar(&bin.counts, largest);
         let text = format!("  {:>9}  {:>9}  {bar}", duration(bin.from_ns), count(total(bin)));
@@ -276,8 +281,8 @@ fn of_reading(page: &mut String, reading: &ReadingReport) {
     line(
         page,
         &format!(
-            "  slower than {}: {} requests; host gaps overlap {} of their time, more than half of {} \
-             of them",
+            "  slower than {}: {} requests; host gaps overlap {} of their time, and more than half of \
+            the time of {} of them",
             duration(reading.slow_from_ns),
             count(slow.count),
             percent(share),
@@ -285,13 +290,16 @@ fn of_reading(page: &mut String, reading: &ReadingReport) {
         ),
     );
     if slow.unattributable > 0 {
-        line(page, &format!("  {} more after gaps were lost", count(slow.unattributable)));
+        line(
+            page,
+            &format!("  {} more requests came after gaps were lost", count(slow.unattributable)),
+        );
     }
     for request in &reading.slowest {
         line(
             page,
             &format!(
-                "  request {:>9} at {:>9}: {:>9}, of it {:>9} under host gaps",
+                "  request {:>9} at {:>9}: {:>9}, {:>9} of it in host gaps",
                 count(request.index),
                 duration(request.submitted_ns),
                 duration(request.latency_ns),
@@ -301,7 +309,7 @@ fn of_reading(page: &mut String, reading: &ReadingReport) {
     }
     line(
         page,
-        "  While the reader has the vCPU the loop does not, and what the host takes then hides in",
+        "  While the reader has the vCPU, the loop does not, so what the host takes then is hidden in",
     );
     line(page, "  the loop's guest_switch gaps: the overlap is a lower bound.");
 }

@@ -142,9 +142,9 @@ fn refused(json: &[u8]) -> String {
 
 #[test]
 fn plans_that_cannot_run_are_refused_with_the_reason() {
-    assert!(refused(b"{\"hogs\": [").contains("cannot be read"));
+    assert!(refused(b"{\"hogs\": [").contains("cannot read the plan"));
     assert!(refused(b"{\"hogs\": [], \"hugs\": []}").contains("hugs"));
-    assert!(refused(b"\xff").contains("cannot be read"));
+    assert!(refused(b"\xff").contains("cannot read the plan"));
     let (pair, _) = Pair::connect();
     let mut spec = pair.spec();
     spec.hogs = vec![last_vcpu() + 1];
@@ -167,18 +167,18 @@ fn a_target_that_fails_midway_is_a_result_and_no_failure() {
 }
 
 #[test]
-fn what_is_said_out_of_turn_ends_the_session() {
+fn a_frame_out_of_order_ends_the_session() {
     let (mut pair, _) = Pair::connect();
     pair.say(&HostFrame::Start);
     let (status, said) = pair.wait();
     assert!(!status.success());
-    assert!(said.contains("said Start while the agent was waiting for a plan"), "{said}");
+    assert!(said.contains("sent Start while the agent was waiting for a plan"), "{said}");
 
     let (mut pair, _) = Pair::prepare(|_| {});
     let spec = pair.spec();
     pair.plan(&spec);
     let (_, said) = pair.wait();
-    assert!(said.contains("said Plan while the agent was waiting for the start"), "{said}");
+    assert!(said.contains("sent Plan while the agent was waiting for the start"), "{said}");
 }
 
 #[test]
@@ -187,5 +187,5 @@ fn nonsense_ends_the_session() {
     pair.say_bytes(b"GET / HTTP/1.1\r\n\r\n");
     let (status, said) = pair.wait();
     assert!(!status.success());
-    assert!(said.contains("is not understood: a frame of"), "{said}");
+    assert!(said.contains("cannot decode what the collector sent: a frame of"), "{said}");
 }

@@ -243,9 +243,9 @@ fn agents_started(plugged_count: usize) -> String {
     let started = "their agents were started through qemu-ga";
     match plugged_count {
         0 => started.to_owned(),
-        1 => format!("{started}, and meet vslice over a port that was plugged in for it"),
+        1 => format!("{started}, and connect over a port that was plugged in for this"),
         count => {
-            format!("{started}, and meet vslice over {count} ports that were plugged in for it")
+            format!("{started}, and connect over {count} ports that were plugged in for this")
         }
     }
 }

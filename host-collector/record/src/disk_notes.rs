@@ -46,15 +46,15 @@ fn the_one(images: Vec<Image>, disk: Option<&GuestDisk>) -> Result<Image, String
     match (fitting.next(), fitting.count()) {
         (Some(image), 0) => Ok(image),
         (Some(_), others) => Err(format!(
-            "{} disks of the VM may be the one{of_that_size} that its guest reads",
+            "the guest may be reading any of {} disks of the VM{of_that_size}",
             others + 1
         )),
         (None, _) if all == 0 => {
-            Err("the command line of the VM has no disk with a file of its own".to_owned())
+            Err("the VM's command line has no disk with its own file".to_owned())
         }
         (None, _) => Err(format!(
-            "no disk on the command line of the VM is the one{of_that_size} that its guest reads, \
-             and those that are plugged in later are not known"
+            "the disk that the guest reads{of_that_size} is not on the VM's command line, and disks \
+            that were plugged in later are unknown"
         )),
     }
 }
@@ -69,7 +69,8 @@ fn note_image(record: &mut DiskRecord, image: &Image, disk: Option<&GuestDisk>) 
         }
     };
     let offset_bytes = disk.and_then(|disk| disk.target_offset_bytes).ok_or_else(|| {
-        "what the guest reads has no one place on its disk, as a file or a logical volume"
+        "what the guest reads is not one contiguous range of its disk (for example, a file or a \
+        logical volume)"
             .to_owned()
     });
     match offset_bytes.and_then(|offset| Ok((offset, image.extents(&whole)?))) {
@@ -152,9 +153,9 @@ mod tests {
             assert!(result.as_ref().is_err_and(|reason| reason.contains(words)), "{result:?}");
         };
         unlike(one(both(), Some(3 << 20)), "plugged in later");
-        unlike(one(both(), None), "2 disks of the VM may be the one that");
+        unlike(one(both(), None), "the guest may be reading any of 2 disks of the VM");
         unlike(one(vec![small.clone(), small.clone()], Some(1 << 20)), "of 1048576 bytes");
-        unlike(one(vec![], Some(1 << 20)), "no disk with a file");
+        unlike(one(vec![], Some(1 << 20)), "no disk with its own file");
         // What cannot be measured can be any.
         let unmeasured = Image { path: PathBuf::from("/nonexistent"), ..large };
         assert_eq!(one(vec![small, unmeasured.clone()], Some(2 << 20)), Ok(unmeasured));
@@ -168,7 +169,11 @@ mod tests {
         if record.whole_disk.is_some() {
             assert_eq!((record.size_bytes, record.offset_bytes), (4096, 1 << 19));
             let record = noted(Ok(vec![image]), Some(&said(1 << 20, None)));
-            assert!(record.extents_missing.is_some_and(|reason| reason.contains("no one place")));
+            assert!(
+                record
+                    .extents_missing
+                    .is_some_and(|reason| reason.contains("not one contiguous range"))
+            );
         }
         let record = noted(Err("nobody knows".to_owned()), None);
         assert_eq!((record.missing.as_deref(), record.whole_disk), (Some("nobody knows"), None));

@@ -29,28 +29,30 @@ pub enum RecordingError {
     Record(#[from] RecordError),
     #[error(transparent)]
     Sample(#[from] SampleError),
-    #[error("the run cannot be sampled: {NOTHING_SHOWN}; `--evidence totals` needs no right")]
+    #[error("the run cannot be sampled: {NOTHING_SHOWN}; `--evidence totals` needs no privileges")]
     NothingShown,
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("{}; `--output DIR` makes the run directory elsewhere", sentence(source))]
+    #[error("{}; use `--output DIR` to choose another run directory", sentence(source))]
     Output { source: StoreError },
     #[error(transparent)]
     Pin(#[from] PinError),
     #[error(transparent)]
     Threads(#[from] ThreadsError),
-    #[error("{vm}: the collector cannot wait for it at {}", path.display())]
+    #[error("{vm}: the collector cannot listen at {}", path.display())]
     Listen { vm: String, path: PathBuf, source: io::Error },
     #[error("{vm}: {source}")]
     Session { vm: String, source: SessionError },
     #[error("which threads of {vm} run its vCPUs cannot be seen: {UNSEEN_VCPUS_ADVICE}")]
     UnseenVcpus { vm: String },
     #[error(
-        "{vm} has no way from its guest to this host: say --plug to plug one in meanwhile (`vslice doctor \
-         --vm VM` has the lines to do it by hand), or {NO_WAY_ADVICE}"
+        "{vm} has no transport from its guest to this host: use --plug to plug one in for the \
+        recording (`vslice doctor --vm VM` shows how to do it by hand), or {NO_WAY_ADVICE}"
     )]
     NoWay { vm: String },
-    #[error("whether {vm} has a way from its guest to this host is not known, because {source}")]
+    #[error(
+        "it is unknown whether {vm} has a transport from its guest to this host, because {source}"
+    )]
     WayNotKnown { vm: String, source: QgaError },
     #[error("{vm}: {source}")]
     Plug { vm: String, source: PlugError },
@@ -58,24 +60,22 @@ pub enum RecordingError {
     Scratch(#[from] ScratchError),
     #[error("{vm}: {source}")]
     AgentStart { vm: String, source: StartError },
-    #[error(
-        "{vm}: the agent was started and is not heard over {address}; what is heard of it: {words}"
-    )]
+    #[error("{vm}: the agent was started but does not connect over {address}; its state: {words}")]
     AgentLost { vm: String, address: String, words: String },
     #[error("{vm}: its VMM, process {pid}, has ended")]
     VmEnded { vm: String, pid: Tid },
     #[error("the thread of {vm}'s session has panicked")]
     SessionPanicked { vm: String },
     #[error(
-        "{waiting} did not {task} within {seconds} s: its console's log in the run directory may say why, \
-         or its journal if it was booted by somebody else"
+        "{waiting} did not {task} within {seconds} s: its console log in the run directory may say \
+        why, or its journal if vslice did not boot it"
     )]
     Unresponsive { waiting: String, task: &'static str, seconds: u64 },
     #[error(
-        "the agent of {vm} has stopped before its reader had read all: was it told to, in the guest?"
+        "the agent of {vm} stopped before its reader had finished: was it stopped in the guest?"
     )]
     StoppedItself { vm: String },
-    #[error("no reader has read anything for {seconds} s: is the host's disk stuck?")]
+    #[error("no reader has read anything for {seconds} s: does the host's disk hang?")]
     Stalled { seconds: u64 },
     #[error("{0}")]
     Guests(#[source] Box<dyn Error + Send + Sync>),
@@ -112,7 +112,7 @@ mod tests {
         assert!(said.starts_with("cannot create the directory "), "{said}");
         assert!(
             said.ends_with(
-                ": Not a directory (os error 20); `--output DIR` makes the run directory elsewhere"
+                ": Not a directory (os error 20); use `--output DIR` to choose another run directory"
             ),
             "{said}"
         );
@@ -125,6 +125,6 @@ mod tests {
         assert_eq!(sentence(&error), "vm1: the guest's connection failed: reset by peer");
         let (vm, path) = (String::from("vm1"), PathBuf::from("/s"));
         let error = RecordingError::Listen { vm, path, source: io::Error::other("in use") };
-        assert_eq!(sentence(&error), "vm1: the collector cannot wait for it at /s: in use");
+        assert_eq!(sentence(&error), "vm1: the collector cannot listen at /s: in use");
     }
 }

@@ -91,7 +91,7 @@ impl EvidencePlan {
                     );
                 }
                 Shown::FunctionsOnly => {
-                    lacks("/proc/PID/syscall", "locks are not told apart by their addresses");
+                    lacks("/proc/PID/syscall", "locks cannot be distinguished by their addresses");
                 }
                 Shown::Nothing if setting == EvidenceSetting::Sampled => {
                     return Err(RecordingError::NothingShown);
@@ -116,8 +116,8 @@ impl EvidencePlan {
     }
 }
 
-const ASKED: &str = "the run was told so";
-const RECORDABLE: &str = "the scheduler's events can be recorded here";
+const ASKED: &str = "asked for";
+const RECORDABLE: &str = "scheduler events can be recorded here";
 
 /// Adds what a recording went without.
 pub(crate) fn note_missing(evidence: &mut Evidence, names: &[&'static str]) {
@@ -164,7 +164,11 @@ mod tests {
         let mut auto = plan(EvidenceSetting::Auto, EvidenceLevel::Recorded);
         auto.fall(denied()).unwrap();
         assert_eq!(auto.level(), EvidenceLevel::Sampled);
-        assert!(auto.reason.starts_with("not allowed to record the scheduler"), "{}", auto.reason);
+        assert!(
+            auto.reason.starts_with("no permission to record scheduler events"),
+            "{}",
+            auto.reason
+        );
         let mut strict = plan(EvidenceSetting::Recorded, EvidenceLevel::Recorded);
         assert!(strict.fall(denied()).is_err());
         let mut auto = plan(EvidenceSetting::Auto, EvidenceLevel::Recorded);

@@ -16,14 +16,12 @@ pub fn undo(watcher: &mut dyn Watcher) {
         // Journals that cannot be read are none that can be undone; the run is not hurt by them.
         let Ok(Undone { count, failed_count }) = undone else { continue };
         if count > 0 {
-            watcher.stage(&format!(
-                "{what} put back as they were before a vslice that was killed: {count}"
-            ));
+            watcher.stage(&format!("restored {what} that a killed vslice had changed: {count}"));
         }
         if failed_count > 0 {
             watcher.stage(&format!(
-                "{what} that a killed vslice has left and that cannot be put back now: \
-                 {failed_count}; the next vslice tries again"
+                "could not restore {what} that a killed vslice had changed: {failed_count}; the next \
+                vslice will try again"
             ));
         }
     }

@@ -37,8 +37,8 @@ fn lock(pid: Tid) -> LockRecord {
 /// The devices of a guest as they are now that it has booted, or why they are not known.
 fn memory_map(qmp_path: Option<&Path>) -> Result<MemoryMap, String> {
     let path = qmp_path.ok_or(
-        "QEMU has no monitor socket, whose path would be too long: set VSLICE_TMP to a directory \
-         with a shorter path",
+        "QEMU has no monitor socket, because its path would be too long: set VSLICE_TMP to a directory \
+        with a shorter path",
     )?;
     let ask = || -> Result<String, QmpError> {
         // It is disconnected where this ends.
@@ -48,9 +48,7 @@ fn memory_map(qmp_path: Option<&Path>) -> Result<MemoryMap, String> {
     let map = vslice_host::memory_map::parse(&text);
     if map.is_empty() {
         let beginning = vslice_core::text::harmless(&text.chars().take(80).collect::<String>());
-        return Err(format!(
-            "`info mtree -f` of this QEMU has a form that is not known: {beginning}"
-        ));
+        return Err(format!("the output of `info mtree -f` has an unknown format: {beginning}"));
     }
     Ok(map)
 }

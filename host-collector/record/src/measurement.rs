@@ -61,7 +61,7 @@ impl Measurement<'_> {
             HostRecorder::start(self.dir, self.collector_pcpu, evidence, manifest, recorder)?;
         let Evidence { level, reason, .. } = &manifest.evidence;
         if *level != EvidenceLevel::Recorded {
-            watcher.stage(&format!("no events are recorded, only {}: {reason}", level.name()));
+            watcher.stage(&format!("recording {} instead of events: {reason}", level.name()));
         }
         // After the start, so that the recorder's own threads are in it, and nobody is born between.
         let threads = self.keep("threads.json", host_threads(), manifest)?;
@@ -87,7 +87,7 @@ impl Measurement<'_> {
         quota::note_end(&mut manifest.vms);
         tscs.finish(manifest);
         if matches!(worked, Err(RecordingError::Interrupted)) {
-            watcher.stage("interrupted, closing the run; interrupt once more not to wait for that");
+            watcher.stage("interrupted: closing the run; interrupt again to skip waiting");
         }
         // What comes after the window delays nobody.
         manifest.cost.run_delay_ns = own_run_delay_ns().saturating_sub(delay_before_ns);

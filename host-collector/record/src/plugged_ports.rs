@@ -61,8 +61,7 @@ impl PluggedPorts {
         for (vm, port, directory) in self.ports {
             if let Err(error) = port.take_out() {
                 watcher.stage(&format!(
-                    "the port that was plugged into {vm} could not be taken out, the next vslice tries \
-                     again: {error}"
+                    "could not unplug the port from {vm}, the next vslice will try again: {error}"
                 ));
             }
             drop(directory);

@@ -188,7 +188,7 @@ impl<'a> Recording<'a> {
         let mut vms = guests.vms()?;
         let pins = match &self.options.pins {
             Some(pins) => {
-                watcher.stage("pinning threads, starting to record");
+                watcher.stage("pinning threads and starting to record");
                 let kept = KeptPins::apply(pins, &vms)?;
                 // QEMU may have started threads meanwhile.
                 vms = guests.vms()?;

@@ -36,11 +36,10 @@ impl TscWatch {
     /// Looks for the first time.
     pub(crate) fn start(vms: &[VmRecord]) -> TscWatch {
         let debugfs = if may_use_kvm(vms) {
-            KvmDebugfs::find().map_err(|error| {
-                format!("KVM's directory in debugfs cannot be looked into ({error})")
-            })
+            KvmDebugfs::find()
+                .map_err(|error| format!("KVM's debugfs directory cannot be read ({error})"))
         } else {
-            Err(String::from("only KVM says how a guest's TSC is made"))
+            Err(String::from("only KVM reports a guest's TSC offset"))
         };
         let record = |vm: &VmRecord| {
             let missing = debugfs.as_ref().err().cloned();

@@ -107,8 +107,8 @@ impl Setting<'_> {
 #[must_use]
 pub fn render_disks(counts: &[DiskCount]) -> String {
     let mut page = String::from(
-        "Sleeps of the vCPU thread on QEMU's big lock while its guest reads\n\
-         \x20 disk                              by vslice  by tracefs   departures       reads  a 1,000 reads",
+        "Sleeps of the vCPU thread on QEMU's big lock while its guest reads\n\x20 disk                 \
+                     by vslice  by tracefs   departures       reads per 1,000 reads",
     );
     let rows = rows(counts);
     let is_repeated = rows.iter().any(|row| row.len() > 1);

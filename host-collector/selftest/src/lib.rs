@@ -184,7 +184,7 @@ pub enum SelftestError {
     #[error(transparent)]
     Scratch(#[from] ScratchError),
     /// An attach would not find it either.
-    #[error("process {pid} is not found to run a VM")]
+    #[error("process {pid} is not recognised as a VM")]
     NoVm {
         /// The process that was started to be one.
         pid: Tid,
@@ -206,7 +206,7 @@ pub fn run(
     match &config.qemu {
         None => skipped.push(Skipped {
             name: "guests".to_owned(),
-            reason: "there is no qemu-system-x86_64".to_owned(),
+            reason: "qemu-system-x86_64 is not installed".to_owned(),
             reasons: OF_GUESTS.to_vec(),
         }),
         Some(qemu) => {

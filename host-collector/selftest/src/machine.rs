@@ -39,9 +39,9 @@ struct Scenario {
 
 const HOG_SCENARIOS: [Scenario; 5] = [
     Scenario { name: "rival hog", reason: Reason::Timeslice, inject: rival },
-    Scenario { name: "task that wakes often", reason: Reason::PreemptWakeup, inject: waker },
+    Scenario { name: "frequently waking task", reason: Reason::PreemptWakeup, inject: waker },
     Scenario { name: "real-time task", reason: Reason::PreemptRtOrStop, inject: realtime },
-    Scenario { name: "control group with a quota", reason: Reason::Throttle, inject: quota },
+    Scenario { name: "control group with a CPU quota", reason: Reason::Throttle, inject: quota },
     Scenario { name: "SIGSTOP", reason: Reason::Stopped, inject: stops },
 ];
 
@@ -84,7 +84,7 @@ fn sleeping_scenarios(
     let sleeps: [(&str, Guest, Frontend, Reason); 3] = [
         ("idle guest", Guest::Idle, Frontend::VirtioBlk, idle),
         ("QMP storm", Guest::PortReader, Frontend::VirtioBlk, Reason::Bql),
-        ("guest that reads from IDE", READER, Frontend::Ide, Reason::Bql),
+        ("guest reading from IDE", READER, Frontend::Ide, Reason::Bql),
     ];
     for (name, guest, frontend, reason) in sleeps {
         setting.config.check()?;
@@ -98,7 +98,7 @@ fn sleeping_scenarios(
             // The same record once more, as in a QEMU whose lock cannot be found.
             subject.run.set_bql(None);
             let scored = slept.score(setting, &subject, Reason::BqlInferred)?;
-            outcomes.push(Outcome::new(format!("{name}, its big lock not found"), scored));
+            outcomes.push(Outcome::new(format!("{name}, big lock not found"), scored));
         }
     }
     Ok(())
@@ -263,8 +263,8 @@ impl Slept {
         let sleeps = |tid| self.testimony.mutex_sleeps_count(tid);
         (!is_told).then(|| {
             format!(
-                "by the kernel's tracepoints main loop and vCPU did not both wait for one lock: they slept {} \
-                 and {} times on contended ones",
+                "according to the kernel's tracepoints, the main loop and the vCPU had no lock in \
+                common: they slept {} and {} times on contended locks",
                 sleeps(subject.machine.pid()),
                 sleeps(subject.machine.vcpu())
             )

@@ -80,7 +80,7 @@ pub fn puppet_scenarios(
 ) -> Result<(), SelftestError> {
     for role in &ROLES {
         config.check()?;
-        let name = format!("process that acts as {}", role.name);
+        let name = format!("process imitating {}", role.name);
         progress(&name);
         play(config, role, &name, outcomes, skipped)?;
     }
@@ -150,7 +150,7 @@ fn play(
         // The same record once more, with the puppet's lock taken for the big one.
         run.set_bql(Some(log.cast.pthread_lock_address));
         let outcome = score(&run, true)?;
-        let name = format!("{name}, its lock taken for the big one");
+        let name = format!("{name}, its lock treated as the big lock");
         outcomes.push(Outcome { name, ..outcome });
     }
     Ok(())

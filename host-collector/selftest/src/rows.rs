@@ -25,14 +25,14 @@ pub const fn promise(reason: Reason) -> Promise {
         Reason::Timeslice => Promise::Cases(20),
         Reason::Stopped => Promise::Cases(50),
         Reason::KvmKernelLock => Promise::None(
-            "cannot be injected: KVM holds its locks for microseconds, and nothing outside of the \
-             kernel makes it hold one for longer",
+            "cannot be injected: KVM holds its locks for microseconds, and nothing outside the kernel \
+            can make it hold one for longer",
         ),
         Reason::SignalWork => Promise::None(
-            "cannot be injected: a thread's own work in the kernel takes a microsecond, in which \
-             nobody can make it give way",
+            "cannot be injected: a thread's own work in the kernel takes a microsecond, too short to \
+            preempt it on purpose",
         ),
-        Reason::Unknown => Promise::None("is no cause"),
+        Reason::Unknown => Promise::None("is not a cause"),
         Reason::Bql
         | Reason::BqlInferred
         | Reason::QemuLock
@@ -147,13 +147,13 @@ fn tries(reason: Reason, outcomes: &[Outcome]) -> impl Iterator<Item = &Outcome>
 }
 
 fn shortage(reason: Reason, cases: u64, cases_min: u64, outcomes: &[Outcome]) -> String {
-    let mut text = format!("{cases} cases of at least {cases_min}");
+    let mut text = format!("{cases} cases, but at least {cases_min} are needed");
     for outcome in tries(reason, outcomes) {
         let made = outcome.made.iter().filter(|made| made.reason == reason);
         for Made { tried_count, made_count, .. } in made {
             text.push_str(&format!(
-                "; {}: made {made_count} times of {tried_count} tried, {} times seen, while others had \
-                 {:.1} % of the pCPU",
+                "; {}: injected in {made_count} of {tried_count} tries, seen {} times, while others \
+                used {:.1} % of the pCPU",
                 outcome.name,
                 outcome.score.injected(reason),
                 outcome.taken_share * 100.0
@@ -164,7 +164,7 @@ fn shortage(reason: Reason, cases: u64, cases_min: u64, outcomes: &[Outcome]) ->
         }
     }
     if tries(reason, outcomes).next().is_none() {
-        text.push_str("; no scenario is about it");
+        text.push_str("; no scenario injects it");
     }
     text
 }
@@ -213,8 +213,8 @@ mod tests {
         let why = row.why.expect("a reason");
         assert_eq!(
             why,
-            "2 cases of at least 100; rival hog, KVM: made 3 times of 200 tried, 2 times seen, while \
-             others had 37.0 % of the pCPU"
+            "2 cases, but at least 100 are needed; rival hog, KVM: injected in 3 of 200 tries, seen 2 \
+            times, while others used 37.0 % of the pCPU"
         );
     }
 

@@ -149,11 +149,15 @@ impl Score {
         let unknown = self.unknown_share();
         if unknown > UNKNOWN_SHARE_MAX {
             let (percent, limit) = (unknown * 100.0, UNKNOWN_SHARE_MAX * 100.0);
-            shortfalls.push(format!("{percent:.2} % of the time off is unknown, above {limit} %"));
+            shortfalls.push(format!(
+                "{percent:.2} % of the off-CPU time has no known reason, more than \
+                {limit} %"
+            ));
         }
         if self.bql_unproven_count > 0 {
             let count = self.bql_unproven_count;
-            shortfalls.push(format!("{count} waits for the big lock have another lock's address"));
+            shortfalls
+                .push(format!("{count} waits for the big lock have the address of another lock"));
         }
         shortfalls
     }
@@ -204,7 +208,11 @@ mod tests {
         let good = score(&[(Reason::Halt, Reason::Halt, 99), (Reason::Halt, Reason::Unknown, 1)]);
         assert_eq!(good.shortfalls(), Vec::<String>::new());
         let unknown = Score { unknown_ns: 11, ..good.clone() };
-        assert_eq!(unknown.shortfalls(), ["1.10 % of the time off is unknown, above 1 %"]);
+        assert_eq!(
+            unknown.shortfalls(),
+            ["1.10 % of the off-CPU time has no known reason, more than 1 \
+            %"]
+        );
         let unproven = Score { bql_unproven_count: 1, ..good };
         assert_eq!(unproven.shortfalls().len(), 1);
     }

@@ -16,7 +16,7 @@ const UNKNOWN_FRAMES_MAX: usize = 8;
 pub fn render(outcomes: &[Outcome], skipped: &[Skipped]) -> String {
     let mut page = String::new();
     let mut total = Score::default();
-    page.push_str("Injected causes  departures of the vCPU thread whose cause is known\n");
+    page.push_str("Injected causes  times that the vCPU thread left its pCPU for a known cause\n");
     for outcome in outcomes {
         total.merge(&outcome.score);
         line(&mut page, outcome);
@@ -24,14 +24,14 @@ pub fn render(outcomes: &[Outcome], skipped: &[Skipped]) -> String {
     for scenario in skipped {
         put(&mut page, format_args!("  {:<58}left out: {}\n", scenario.name, scenario.reason));
     }
-    page.push_str("\nConfusion matrix  rows: what was injected; columns: what vslice says\n");
+    page.push_str("\nConfusion matrix  rows: injected cause; columns: what vslice says\n");
     matrix(&mut page, &total);
     let unknown = total.unknown_share() * 100.0;
     put(
         &mut page,
         format_args!(
-            "\n{:.3} % of the time off the pCPU is unknown\n{} waits for the big lock, {} of them \
-             without its address\n",
+            "\n{:.3} % of the off-CPU time has no known reason\n{} waits for the big lock, {} of them \
+            without its address\n",
             unknown, total.bql_count, total.bql_unproven_count
         ),
     );
@@ -63,7 +63,10 @@ fn unknown_stacks(page: &mut String, outcomes: &[Outcome]) {
             let frames = if frames.is_empty() { "no stack".into() } else { frames.join(" < ") };
             put(
                 page,
-                format_args!("no rule, {}: {} {state}: {frames}\n", outcome.name, stack.count),
+                format_args!(
+                    "no matching rule, {}: {} {state}: {frames}\n",
+                    outcome.name, stack.count
+                ),
             );
         }
     }
@@ -157,7 +160,10 @@ mod tests {
             page.contains("left out  real-time task: real-time task, KVM: not allowed"),
             "{page}"
         );
-        assert!(page.contains("NOT TRIED  poll or timer: 0 cases of at least 100"), "{page}");
+        assert!(
+            page.contains("NOT TRIED  poll or timer: 0 cases, but at least 100 are needed"),
+            "{page}"
+        );
         assert!(page.contains("7 asleep: schedule < a_new_function"), "{page}");
         assert!(page.contains("FALLS SHORT  yield: recall 0.0000"), "{page}");
         let halt = page.lines().find(|line| line.starts_with("  a halt ")).unwrap();

@@ -96,7 +96,7 @@ fn a_preallocated_file_is_refused() -> Result<(), Failed> {
     fallocate(&file, FallocateFlags::empty(), 0, 1 << 20)?;
     let error = refusal(&spec(&path, 1)?, None)?;
     assert!(matches!(error, WorkloadError::Sparse { data_bytes: 0, .. }), "{error}");
-    assert!(error.to_string().contains("delete it and say create = true"), "{error}");
+    assert!(error.to_string().contains("delete it and set create = true"), "{error}");
     Ok(())
 }
 

@@ -24,32 +24,31 @@ const PROGRAM_HEADER_BYTES: usize = 56;
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "each variant is said in full by its message")]
 pub enum AgentFileError {
-    #[error("the agent {} cannot be read: {source}", path.display())]
+    #[error("cannot read the agent {}: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("{} is no program for Linux: `make build` makes vslice-agent", path.display())]
+    #[error("{} is not a Linux program: `make build` builds vslice-agent", path.display())]
     NoProgram { path: PathBuf },
-    #[error("{} is a program for no machine that vslice knows", path.display())]
+    #[error("{} is a program for an architecture that vslice does not know", path.display())]
     UnknownMachine { path: PathBuf },
     #[error(
-        "{} is linked dynamically, so that it runs only where the guest has its libraries: `make build` \
-         makes a static vslice-agent",
+        "{} is dynamically linked, so it only runs if the guest has its libraries: `make build` builds \
+        a static vslice-agent",
         path.display()
     )]
     Dynamic { path: PathBuf },
     #[error(
-        "{} is another program than vslice-agent, or one from before protocol {PROTOCOL_VERSION}: `make \
-         build` makes one",
+        "{} is not vslice-agent, or is older than protocol {PROTOCOL_VERSION}: `make build` builds one",
         path.display()
     )]
     NoAgent { path: PathBuf },
     #[error(
-        "{} speaks protocol {theirs}, this vslice speaks {PROTOCOL_VERSION}: take the agent of the same \
-         build",
+        "{} speaks protocol {theirs}, but this vslice speaks {PROTOCOL_VERSION}: use the agent of the \
+        same build",
         path.display()
     )]
     OtherProtocol { path: PathBuf, theirs: u32 },
     #[error(
-        "{} is built for {theirs}, the guest is {machine}: build vslice-agent for it",
+        "{} is built for {theirs}, but the guest is {machine}: build vslice-agent for it",
         path.display()
     )]
     OtherMachine { path: PathBuf, theirs: &'static str, machine: String },
@@ -203,19 +202,22 @@ pub(super) mod tests {
         let message = agent.check_machine("aarch64").unwrap_err().to_string();
         assert_eq!(
             message,
-            "/a is built for x86_64, the guest is aarch64: build vslice-agent for it"
+            "/a is built for x86_64, but the guest is aarch64: build vslice-agent for it"
         );
         let mark = vslice_wire::protocol_mark!();
         let shell = program(62, 1, "sh (vslice protocol of nobody) (vslice protocol 99999999)");
         for (bytes, words) in [
-            (b"#!/bin/sh\n".to_vec(), "no program for Linux"),
-            (Vec::new(), "no program for Linux"),
-            (b"\x7fELF".to_vec(), "no program for Linux"),
-            (program(62, 1, mark)[..66].to_vec(), "no program for Linux"),
-            (program(3, 1, mark), "for no machine that vslice knows"),
-            (program(62, 3, mark), "linked dynamically"),
-            (shell, "another program than vslice-agent"),
-            (program(62, 1, "0.1.0 (vslice protocol 4)"), "speaks protocol 4, this vslice speaks"),
+            (b"#!/bin/sh\n".to_vec(), "is not a Linux program"),
+            (Vec::new(), "is not a Linux program"),
+            (b"\x7fELF".to_vec(), "is not a Linux program"),
+            (program(62, 1, mark)[..66].to_vec(), "is not a Linux program"),
+            (program(3, 1, mark), "for an architecture that vslice does not know"),
+            (program(62, 3, mark), "is dynamically linked"),
+            (shell, "is not vslice-agent"),
+            (
+                program(62, 1, "0.1.0 (vslice protocol 4)"),
+                "speaks protocol 4, but this vslice speaks",
+            ),
         ] {
             let message = of(bytes).expect_err(words);
             assert!(message.starts_with("/a ") && message.contains(words), "{message}");
@@ -225,11 +227,12 @@ pub(super) mod tests {
     #[test]
     fn what_is_no_file_is_said() {
         let message = AgentFile::read(Path::new("/nonexistent")).unwrap_err().to_string();
-        assert!(message.starts_with("the agent /nonexistent cannot be read: No such"), "{message}");
+        assert!(message.starts_with("cannot read the agent /nonexistent: No such"), "{message}");
         // Somewhere it is dynamic, somewhere a part of a static busybox.
         let message = AgentFile::read(Path::new("/bin/sh")).unwrap_err().to_string();
-        let is_refused =
-            ["linked dynamically", "another program"].iter().any(|why| message.contains(why));
+        let is_refused = ["is dynamically linked", "is not vslice-agent"]
+            .iter()
+            .any(|why| message.contains(why));
         assert!(is_refused, "{message}");
     }
 

@@ -126,8 +126,8 @@ pub enum SessionError {
     #[error("the guest's connection failed: {0}")]
     Connection(#[from] io::Error),
     #[error(
-        "the guest did not connect within {seconds} s: its console log in the run directory says \
-         how far it came; a plan's `boot_timeout` gives it more time"
+        "the guest did not connect within {seconds} s: its console log in the run directory says how \
+        far it got; `boot_timeout` in the plan gives it more time"
     )]
     NeverConnected { seconds: u64 },
     #[error(
@@ -136,27 +136,30 @@ pub enum SessionError {
     )]
     Closed { while_waiting_for: &'static str },
     #[error(
-        "the guest said nothing for {seconds} s while {while_waiting_for}; its console log may \
-         say why (in the run directory, unless the VM was attached)"
+        "the guest sent nothing for {seconds} s while {while_waiting_for}; its console log may say why \
+        (in the run directory, unless the VM was attached)"
     )]
     Silent { seconds: u64, while_waiting_for: &'static str },
-    #[error("the guest sent bytes that are no frame: {0}")]
+    #[error("the guest sent bytes that are not a frame: {0}")]
     Frame(#[from] vslice_wire::DecodeError),
     #[error("the plan does not fit the protocol: {0}")]
     Plan(#[from] vslice_wire::EncodeError),
-    #[error("the guest's agent speaks protocol {theirs}, this vslice {ours}: rebuild the image")]
+    #[error(
+        "the guest's agent speaks protocol {theirs}, but this vslice speaks {ours}: rebuild the \
+             image"
+    )]
     Version { theirs: u16, ours: u16 },
     #[error("the guest sent {frame} while {while_waiting_for}")]
     OutOfTurn { frame: &'static str, while_waiting_for: &'static str },
-    #[error("the guest sent {frame} that tells of nothing")]
+    #[error("the guest sent {frame} without content")]
     Empty { frame: &'static str },
     #[error("the guest sent more than the {max} requests that its plan allows")]
     TooManyRequests { max: u64 },
     #[error("the guest could not run its plan: {0}")]
     GuestFailed(String),
-    #[error("what the guest sent could not be kept: {0}")]
+    #[error("what the guest sent could not be stored: {0}")]
     Sink(#[source] SinkError),
-    #[error("the run was given up")]
+    #[error("the run was abandoned")]
     GivenUp,
 }
 
@@ -259,13 +262,13 @@ impl<'a, S: GuestSink> Session<'a, S> {
     }
 
     fn phases(&mut self, hello_timeout: Duration) -> Result<(), SessionError> {
-        let hello = self.wait_for(hello_timeout, "its hello was awaited", |session| {
+        let hello = self.wait_for(hello_timeout, "vslice waited for its hello", |session| {
             session.record.hello.clone()
         })?;
         self.tell(Progress::Connected(hello));
         self.send(&HostFrame::Plan(self.plan.plan_json.clone()))?;
         self.turn = Turn::Preparing;
-        let ready = self.wait_for(PREPARE_TIMEOUT, "it prepared its plan", |session| {
+        let ready = self.wait_for(PREPARE_TIMEOUT, "it was preparing its plan", |session| {
             session.record.ready.clone()
         })?;
         self.calibrate()?;
@@ -292,8 +295,8 @@ impl<'a, S: GuestSink> Session<'a, S> {
             }
             self.visit()?;
             self.keep_alive()?;
-            self.pump(TURN, "it ran")?;
-            self.check_silence("it ran")?;
+            self.pump(TURN, "it was running its load")?;
+            self.check_silence("it was running its load")?;
             if let (Some(done), false) = (self.record.done, told) {
                 told = true;
                 self.tell(Progress::Done(done));
@@ -320,8 +323,8 @@ impl<'a, S: GuestSink> Session<'a, S> {
                 Err(RecvTimeoutError::Disconnected) => return Err(SessionError::GivenUp),
             }
             self.keep_alive()?;
-            self.pump(Duration::ZERO, "it waited for the start")?;
-            self.check_silence("it waited for the start")?;
+            self.pump(Duration::ZERO, "it was waiting for the start")?;
+            self.check_silence("it was waiting for the start")?;
         }
     }
 
@@ -338,9 +341,11 @@ impl<'a, S: GuestSink> Session<'a, S> {
                 }
                 let id = self.ping(Some(vcpu))?;
                 let left = deadline.saturating_duration_since(Instant::now());
-                self.wait_for(left.min(ANSWER_TIMEOUT), "its clock was calibrated", |session| {
-                    (!session.exchanger.awaits(id)).then_some(())
-                })?;
+                self.wait_for(
+                    left.min(ANSWER_TIMEOUT),
+                    "vslice calibrated its clock",
+                    |session| (!session.exchanger.awaits(id)).then_some(()),
+                )?;
             }
         }
         Ok(())
@@ -498,7 +503,7 @@ impl<'a, S: GuestSink> Session<'a, S> {
         let turn = self.turn;
         let (frame, is_in_turn) = match frame {
             GuestFrame::Hello(_) => ("a second hello", turn == Turn::Hello),
-            GuestFrame::Ready(_) => ("that it is ready", turn == Turn::Preparing),
+            GuestFrame::Ready(_) => ("a message that it is ready", turn == Turn::Preparing),
             GuestFrame::Requests(_) => ("requests", turn == Turn::Running),
             GuestFrame::Dropped(_) => ("a count of dropped requests", turn == Turn::Running),
             GuestFrame::Hogs(_) => ("the counts of hogs", turn == Turn::Running),
@@ -509,7 +514,7 @@ impl<'a, S: GuestSink> Session<'a, S> {
             GuestFrame::Done(done) => {
                 let has_plan = matches!(turn, Turn::Preparing | Turn::Prepared);
                 let may_fail = has_plan && done.reason == DoneReason::Failed;
-                ("that it is done", turn == Turn::Running || may_fail)
+                ("a message that it is done", turn == Turn::Running || may_fail)
             }
         };
         if is_in_turn {
@@ -590,7 +595,7 @@ impl<'a, S: GuestSink> Session<'a, S> {
         if done.reason == DoneReason::Failed {
             let is_error = |notice: &&Notice| notice.severity == Severity::Error;
             let why = self.record.notices.iter().rev().find(is_error);
-            let text = why.map_or("it did not say why", |notice| &notice.text);
+            let text = why.map_or("it did not give a reason", |notice| &notice.text);
             return Err(SessionError::GuestFailed(text.to_owned()));
         }
         Ok(())

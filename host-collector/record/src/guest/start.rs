@@ -34,18 +34,18 @@ pub enum StartError {
     #[error(transparent)]
     Qga(#[from] QgaError),
     #[error(
-        "the guest has no vslice-agent on its PATH: name a static one to upload with --agent (in a \
-         checkout of vslice, `make build` makes it), or bake it into the guest's image"
+        "the guest has no vslice-agent on its PATH: upload a static one with --agent (`make build` in \
+        a checkout of vslice builds it), or install it in the guest"
     )]
     NoAgent,
     #[error(transparent)]
     File(#[from] AgentFileError),
     #[error(
-        "the guest's own vslice-agent speaks protocol {theirs}, this vslice speaks {PROTOCOL_VERSION}: \
-         upload the agent of the same build with --agent"
+        "the guest's own vslice-agent speaks protocol {theirs}, but this vslice speaks \
+        {PROTOCOL_VERSION}: upload the agent of the same build with --agent"
     )]
     OtherProtocol { theirs: u32 },
-    #[error("the uploaded agent has not arrived as it was sent: {words}")]
+    #[error("the uploaded agent differs from the file that was sent: {words}")]
     Damaged { words: String },
     #[error("{program} failed in the guest: {words}")]
     Failed { program: &'static str, words: String },
@@ -153,8 +153,8 @@ impl StartedAgent {
             Ok(Some(ended)) if ended.is_success() || !ended.last_words().is_empty() => {
                 ended.last_words().to_owned()
             }
-            Ok(_) => "it runs and says nothing".to_owned(),
-            Err(error) => format!("what it says cannot be seen, for {error}"),
+            Ok(_) => "it is running and has printed nothing".to_owned(),
+            Err(error) => format!("its output cannot be read: {error}"),
         }
     }
 }

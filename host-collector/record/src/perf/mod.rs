@@ -82,8 +82,8 @@ use vslice_core::units::PcpuId;
 pub enum RecordError {
     /// The kernel does not let this process see the whole machine.
     #[error(
-        "not allowed to record the scheduler: run as root, or with CAP_PERFMON and the right to \
-         read tracefs (kernel.perf_event_paranoid is {})", paranoid_text(*.paranoid)
+        "no permission to record scheduler events: run as root, or with CAP_PERFMON and read access to \
+        tracefs (kernel.perf_event_paranoid is {})", paranoid_text(*.paranoid)
     )]
     NotPermitted {
         /// `/proc/sys/kernel/perf_event_paranoid`, where it can be read.
@@ -99,7 +99,7 @@ pub enum RecordError {
     )]
     NoTracefs(#[source] io::Error),
     /// A tracepoint that every kernel with CONFIG_SCHED_TRACER or the like has.
-    #[error("this kernel has no tracepoint {name}, or it cannot be read")]
+    #[error("this kernel has no readable tracepoint {name}")]
     NoTracepoint {
         /// Group and name.
         name: &'static str,
@@ -107,7 +107,7 @@ pub enum RecordError {
         source: io::Error,
     },
     /// A tracepoint's format is not what any known kernel prints.
-    #[error("the format of tracepoint {name} is not understood: {what}")]
+    #[error("the format of tracepoint {name} is unknown: {what}")]
     BadFormat {
         /// Group and name.
         name: &'static str,
@@ -115,7 +115,7 @@ pub enum RecordError {
         what: String,
     },
     /// Pids in perf records would not be those of tracepoints.
-    #[error("vslice runs in a pid namespace, where the host's thread ids cannot be seen")]
+    #[error("vslice runs in a pid namespace, which hides the host's thread ids")]
     PidNamespace,
     /// A pCPU of the plan that cannot be recorded.
     #[error("{0} is not online")]
@@ -130,8 +130,8 @@ pub enum RecordError {
     },
     /// The rings are locked memory, and that is limited.
     #[error(
-        "no more locked memory for a ring of {ring_bytes} bytes on {pcpu}; use smaller rings, \
-         raise kernel.perf_event_mlock_kb (now {mlock_kib} KiB for each pCPU) or `ulimit -l`"
+        "no locked memory left for a ring buffer of {ring_bytes} bytes on {pcpu}; use smaller ring \
+        buffers, or raise kernel.perf_event_mlock_kb (now {mlock_kib} KiB per pCPU) or `ulimit -l`"
     )]
     MlockLimit {
         /// Bytes of one ring.
@@ -160,7 +160,7 @@ pub enum RecordError {
         source: io::Error,
     },
     /// A ring holds bytes that no kernel writes.
-    #[error("the ring of {pcpu} is corrupt")]
+    #[error("the ring buffer of {pcpu} is corrupt")]
     CorruptRing {
         /// Whose ring.
         pcpu: PcpuId,
@@ -168,10 +168,10 @@ pub enum RecordError {
         source: RingError,
     },
     /// Whoever takes the events could not.
-    #[error("what was recorded could not be kept")]
+    #[error("the recorded events could not be stored")]
     Sink(#[source] SinkError),
     /// The reader thread is gone: it panicked, or it ended after an error.
-    #[error("the thread that reads the rings has ended")]
+    #[error("the thread that reads the ring buffers has ended")]
     ReaderGone,
 }
 

@@ -32,7 +32,7 @@ pub fn offers(tracefs: &Tracefs) -> Vec<Offer> {
         costs: costs_of(name),
     });
     let registers = (registers::MASK == 0)
-        .then(|| "this architecture's calling convention is not known here".to_owned());
+        .then(|| "vslice does not know this architecture's calling convention".to_owned());
     let symbols = Symbols::load().err().map(|error| error.to_string());
     let programs = check_programs().err();
     let others = [
@@ -55,27 +55,29 @@ fn details() -> impl Iterator<Item = Detail> {
 pub fn costs_of(name: &str) -> &'static str {
     let detail = details().find(|detail| detail.name() == name);
     match (name, detail) {
-        (SWITCH | WAKING, _) => "no event can be recorded: runs are sampled",
+        (SWITCH | WAKING, _) => "events cannot be recorded: runs are sampled",
         (BPF_PROGRAMS, _) => {
-            "perf's tracepoint events record switches instead, at up to twice the cost"
+            "perf's tracepoint events record context switches instead, at up to twice the cost"
         }
         (DISK_PROGRAMS, _) => {
-            "perf's tracepoint events record I/O instead: some kernels hide from them what is done \
-             while a pCPU is idle"
+            "perf's tracepoint events record I/O instead: some kernels hide from them what happens \
+            while a pCPU is idle"
         }
-        (USER_REGISTERS, _) => "locks are not told apart by their addresses",
-        (KERNEL_SYMBOLS, _) => "stacks have no names, so the reasons for sleeps are unknown",
+        (USER_REGISTERS, _) => "locks cannot be distinguished by their addresses",
+        (KERNEL_SYMBOLS, _) => {
+            "stacks have no function names, so the reasons for sleeping are unknown"
+        }
         (_, Some(Detail::UserspaceExit | Detail::Port | Detail::Memory)) => {
-            "under KVM, waits for locks go without the device that caused them"
+            "under KVM, the device that caused a lock wait is unknown"
         }
         (_, Some(Detail::GuestEntry | Detail::GuestExit)) => {
-            "under KVM, time on a pCPU is not split into guest, KVM and VMM"
+            "under KVM, time on a pCPU is not divided into guest, KVM and VMM"
         }
         (_, Some(Detail::Block(BlockStep::Issued))) => {
-            "how long the disk itself took for an I/O is not told"
+            "the time that the disk itself took for an I/O is unknown"
         }
-        (_, Some(Detail::Block(_))) => "I/O is not split into queued, device and completed",
-        (_, None) => "what it would tell is unknown",
+        (_, Some(Detail::Block(_))) => "I/O is not divided into queued, device and completed",
+        (_, None) => "what it would show is unknown",
     }
 }
 

@@ -75,7 +75,7 @@ impl<'a> Events<'a> {
             set.map_err(kernel("set a filter", self.pcpu))?;
         }
         let joined = sys::set_output(event.as_fd(), self.owner);
-        joined.map_err(kernel("join a ring", self.pcpu))?;
+        joined.map_err(kernel("attach to a ring buffer", self.pcpu))?;
         Ok(event)
     }
 
@@ -113,7 +113,7 @@ pub(super) fn map_error(source: io::Error, pcpu: PcpuId, ring_bytes: usize) -> R
             let mlock_kib = sysctl("perf_event_mlock_kb").unwrap_or(0);
             RecordError::MlockLimit { ring_bytes, pcpu, mlock_kib }
         }
-        _ => RecordError::Kernel { doing: "map a ring", pcpu, source },
+        _ => RecordError::Kernel { doing: "map a ring buffer", pcpu, source },
     }
 }
 

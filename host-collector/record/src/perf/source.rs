@@ -69,7 +69,7 @@ impl Source {
             let plain = events.open(output(Stack::None), None)?;
             let stacked = events.open(output(with_stack), None)?;
             let joined = programs.write_to(pcpu.0, plain.as_fd(), stacked.as_fd());
-            joined.map_err(kernel("join a BPF program", pcpu))?;
+            joined.map_err(kernel("attach to a BPF program", pcpu))?;
             [plain, stacked].into_iter().for_each(|event| events.keep(event));
             return Ok(());
         }

@@ -58,7 +58,8 @@ impl<F: FnMut(usize, SampleItem) -> Result<(), SinkError> + Send + 'static> Samp
 pub enum SampleError {
     /// A thread's totals cannot be read.
     #[error(
-        "what the scheduler has counted of thread {tid} cannot be read: {source}; the kernel needs CONFIG_SCHED_INFO"
+        "cannot read the scheduler's counters of thread {tid}: {source}; the kernel needs \
+        CONFIG_SCHED_INFO"
     )]
     NoSchedstat {
         /// The thread.
@@ -67,10 +68,10 @@ pub enum SampleError {
         source: io::Error,
     },
     /// There is no thread for it.
-    #[error("the sampling thread cannot be started")]
+    #[error("cannot start the sampling thread")]
     NoThread(#[source] io::Error),
     /// Whoever takes the items could not.
-    #[error("what was sampled could not be kept")]
+    #[error("the samples could not be stored")]
     Sink(#[source] SinkError),
     /// The sampling thread has panicked.
     #[error("the sampling thread has panicked")]

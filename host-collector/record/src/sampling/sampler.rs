@@ -93,8 +93,8 @@ impl Drop for Sampler {
 }
 
 /// Says it of threads that cannot be looked at.
-pub const NOTHING_SHOWN: &str = "the kernel shows this user neither calls nor functions of QEMU's threads \
-     (ptrace(2), kernel.yama.ptrace_scope)";
+pub const NOTHING_SHOWN: &str = "the kernel shows this user neither system calls nor kernel functions \
+    of QEMU's threads (ptrace(2), kernel.yama.ptrace_scope)";
 
 /// What the kernel shows of these threads, found out by looking. Takes up to a tenth of a second
 /// where it shows nothing.

@@ -264,11 +264,11 @@ pub fn choose_accelerator(qemu: &Path) -> AcceleratorChoice {
         Ok(_) => AcceleratorChoice {
             accelerator: LabAccelerator::Kvm,
             reason: format!(
-                "a boot sector runs in KVM after {:.1} s",
+                "a boot sector runs under KVM after {:.1} s",
                 begin.elapsed().as_secs_f64()
             ),
         },
-        Err(error) => tcg(format!("KVM is there but does not run a boot sector: {error}")),
+        Err(error) => tcg(format!("KVM is available but does not run a boot sector: {error}")),
     }
 }
 

@@ -135,7 +135,7 @@ fn an_agent_of_another_protocol_is_not_started() {
     let version = "vslice-agent 0.0.9 (vslice protocol 4)";
     let (mock, guest) = serve(Guest { has_own_agent: true, version, ..Guest::default() });
     let error = start(mock.connect(), None, "vsock:2:1024").unwrap_err().to_string();
-    assert!(error.contains("speaks protocol 4, this vslice speaks"), "{error}");
+    assert!(error.contains("speaks protocol 4, but this vslice speaks"), "{error}");
     assert_eq!(programs(&guest), ["vslice-agent"]);
     let version = concat!("vslice-agent 0.1.0 ", vslice_wire::protocol_mark!());
     let (mock, _guest) = serve(Guest { has_own_agent: true, version, ..Guest::default() });
@@ -192,7 +192,7 @@ fn each_reason_has_its_sentence() {
 
     let (mock, _guest) = serve(Guest { machine: "aarch64", ..Guest::default() });
     let error = start(mock.connect(), Some(&agent(62)), "vsock:2:1").unwrap_err();
-    assert!(error.to_string().contains("is built for x86_64, the guest is aarch64"), "{error}");
+    assert!(error.to_string().contains("is built for x86_64, but the guest is aarch64"), "{error}");
 
     let mock = MockAgent::start(|command, _| match command {
         "guest-info" => {

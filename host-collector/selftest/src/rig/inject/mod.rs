@@ -43,7 +43,7 @@ pub struct ThreadLog {
 #[derive(Debug, Error)]
 pub enum InjectError {
     /// No thread.
-    #[error("the {name} thread cannot be started: {source}")]
+    #[error("cannot start the {name} thread: {source}")]
     Thread {
         /// What it is for.
         name: &'static str,
@@ -63,7 +63,7 @@ pub enum InjectError {
         hint: &'static str,
     },
     /// There is no cgroup to be had.
-    #[error("no cgroup can limit the time of a thread here: {0}")]
+    #[error("no cgroup can limit a thread's CPU time here: {0}")]
     NoCgroup(String),
     /// A file of a cgroup.
     #[error("{path} cannot be {action}: {source}")]

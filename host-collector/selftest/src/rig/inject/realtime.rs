@@ -59,7 +59,7 @@ fn prepare(priority: i32) -> Result<(), InjectError> {
         name: "rig-fifo",
         what: "made SCHED_FIFO".to_owned(),
         errno,
-        hint: ": that needs root or CAP_SYS_NICE, kernel.sched_rt_runtime_us other than 0, and a \
-               cgroup with cpu.rt_runtime_us above 0 where realtime is divided among groups",
+        hint: ": that needs root or CAP_SYS_NICE, kernel.sched_rt_runtime_us other than 0, and, with \
+            real-time group scheduling, a cgroup with cpu.rt_runtime_us above 0",
     })
 }

@@ -21,7 +21,7 @@ pub enum MachineError {
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// The guest cannot be put on its disk.
-    #[error("the boot sector cannot be written to {path}: {source}")]
+    #[error("cannot write the boot sector to {path}: {source}")]
     BootSector {
         /// The disk.
         path: PathBuf,
@@ -56,7 +56,7 @@ pub enum MachineError {
         source: QmpError,
     },
     /// What QEMU says of its guest's memory.
-    #[error("{title} says '{said}' of the word at {address:#x}, not a number")]
+    #[error("{title} returned '{said}' for the word at {address:#x}, which is not a number")]
     Word {
         /// The machine.
         title: String,
@@ -67,7 +67,8 @@ pub enum MachineError {
     },
     /// The guest does not count.
     #[error(
-        "{title} did not begin to count within {} s (counter {counter}, failed reads {error_count}); QEMU's last words: {last_words}",
+        "{title} did not start counting within {} s (counter {counter}, failed reads {error_count}); \
+        QEMU's last message: {last_words}",
         limit.as_secs()
     )]
     NotRunning {

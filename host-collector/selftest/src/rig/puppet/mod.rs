@@ -238,10 +238,10 @@ pub enum PuppetError {
     #[error(transparent)]
     Threads(#[from] ThreadsError),
     /// A script is sent as text.
-    #[error("the script cannot be passed on: {0}")]
+    #[error("cannot pass on the script: {0}")]
     Script(serde_json::Error),
     /// A file.
-    #[error("the puppet's file {path}: {source}")]
+    #[error("file {path} of the scripted process: {source}")]
     File {
         /// The file.
         path: PathBuf,
@@ -249,7 +249,7 @@ pub enum PuppetError {
         source: io::Error,
     },
     /// A system call of a step.
-    #[error("{what} failed in the puppet: {errno}")]
+    #[error("{what} failed in the scripted process: {errno}")]
     Call {
         /// The call.
         what: &'static str,
@@ -257,10 +257,10 @@ pub enum PuppetError {
         errno: Errno,
     },
     /// The memory whose pages the main thread brings.
-    #[error("a page that the puppet's vCPU thread waits for cannot be brought: {0}")]
+    #[error("cannot provide a page that the vCPU thread of the scripted process waits for: {0}")]
     Page(io::Error),
     /// More faults than there are pages.
-    #[error("a script may try {page_count} faults at most, one for each page, not {fault_count}")]
+    #[error("a script can have at most {page_count} faults, one per page, not {fault_count}")]
     TooManyFaults {
         /// What it has.
         fault_count: u64,
@@ -271,10 +271,10 @@ pub enum PuppetError {
     #[error(transparent)]
     Inject(#[from] super::inject::InjectError),
     /// Its vCPU thread.
-    #[error("the puppet's vCPU thread {0}")]
+    #[error("the vCPU thread of the scripted process {0}")]
     Vcpu(&'static str),
     /// It takes too long.
-    #[error("the puppet {what} within {} s", limit.as_secs())]
+    #[error("the scripted process {what} within {} s", limit.as_secs())]
     TimedOut {
         /// `did not finish`.
         what: &'static str,
@@ -282,7 +282,7 @@ pub enum PuppetError {
         limit: Duration,
     },
     /// Its output.
-    #[error("the puppet's log cannot be understood: {0}")]
+    #[error("cannot parse the log of the scripted process: {0}")]
     Log(String),
 }
 
@@ -312,7 +312,7 @@ impl Puppet {
         symlink(program, &named)
             .map_err(|source| PuppetError::File { path: named.clone(), source })?;
         let mut child = SupervisedChild::start(&ChildSpec {
-            title: "the puppet".to_owned(),
+            title: "the scripted process".to_owned(),
             program: named,
             args: vec![SUBCOMMAND.into(), orders.into()],
             log: log_path(&directory),

@@ -78,7 +78,7 @@ fn wait_for(go: &Path) -> Result<(), PuppetError> {
     let deadline = Instant::now() + GO_LIMIT;
     while !go.exists() {
         if Instant::now() >= deadline {
-            return Err(PuppetError::TimedOut { what: "was not told to go", limit: GO_LIMIT });
+            return Err(PuppetError::TimedOut { what: "was not told to start", limit: GO_LIMIT });
         }
         std::thread::sleep(Duration::from_millis(2));
     }
@@ -116,7 +116,7 @@ mod tests {
             steps: vec![step; 2],
         };
         let message = check(&script).expect_err("too many").to_string();
-        assert!(message.contains("2048 faults at most"), "{message}");
+        assert!(message.contains("at most 2048 faults"), "{message}");
         assert!(check(&Script { steps: vec![step], ..script }).is_ok());
     }
 }

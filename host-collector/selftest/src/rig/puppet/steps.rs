@@ -107,7 +107,7 @@ impl Props {
 
     fn refusals(&self) -> Vec<Refusal> {
         let of_memory = self.fault_memory.as_ref().err();
-        let why = |errno: &Errno| format!("userfaultfd(2) is not to be had: {errno}");
+        let why = |errno: &Errno| format!("userfaultfd(2) is not available: {errno}");
         of_memory.map(|errno| Refusal { act: Act::Fault, why: why(errno) }).into_iter().collect()
     }
 

@@ -65,7 +65,7 @@ impl Group {
             // To switch it on for all groups of the host would change how they share it.
             let shared = hierarchy.mount().join("cgroup.subtree_control");
             if !read(&shared)?.split_whitespace().any(|controller| controller == "cpu") {
-                let what = format!("{} does not hand on the cpu controller", shared.display());
+                let what = format!("{} does not delegate the cpu controller", shared.display());
                 return Err(InjectError::NoCgroup(what));
             }
             make(process_path)?;
@@ -89,7 +89,7 @@ impl Group {
     }
 
     pub(super) fn throttling(&self) -> Result<Throttling, InjectError> {
-        let missing = || InjectError::NoCgroup(format!("{} has no counts", self.path.display()));
+        let missing = || InjectError::NoCgroup(format!("{} has no counters", self.path.display()));
         self.hierarchy.throttling(&self.path).ok_or_else(missing)
     }
 
@@ -136,7 +136,7 @@ pub(in crate::rig::inject) fn own_thread_to_root() -> Result<(), InjectError> {
             write(&hierarchy.mount().join("tasks"), &own)
         }
         // Version 2 does not divide realtime among groups.
-        Version::V2 => Err(InjectError::NoCgroup("the cpu controller is in version 2".to_owned())),
+        Version::V2 => Err(InjectError::NoCgroup("the cpu controller is in cgroup v2".to_owned())),
     }
 }
 
