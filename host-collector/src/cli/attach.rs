@@ -123,8 +123,7 @@ pub(super) fn execute(args: &AttachArgs) -> anyhow::Result<u8> {
     let recorded = record(args, &vms, &plans, &output, &interrupted, watcher.as_mut());
     drop(watcher);
     // Whatever was recorded is reported, also if it ended early.
-    let recorded =
-        recorded.map_err(|error| anyhow!("nothing was recorded: {}", sentence(&error)))?;
+    let recorded = recorded.map_err(nothing_recorded)?;
     let reported = report(&output, args.form);
     recorded.with_context(|| {
         format!("the recording ended early; what was recorded is in {}", output.display())
@@ -181,6 +180,10 @@ fn record(
     }
 }
 
+fn nothing_recorded(error: impl std::error::Error) -> anyhow::Error {
+    anyhow!("nothing was recorded: {}", sentence(&error))
+}
+
 fn announcement(vms: &[Vm], duration: Option<Duration>, has_load: bool) -> String {
     let names: Vec<String> = names_of(vms).iter().map(|name| name.as_str().to_owned()).collect();
     let until = match duration {
@@ -206,12 +209,13 @@ struct Plans {
 impl Plans {
     fn of(args: &AttachArgs, vms: &[Vm], roles: &[Option<String>]) -> anyhow::Result<Plans> {
         let load = load(args, vms, roles)?;
+        let agent = args.agent.as_deref().map(AgentFile::read).transpose()?;
         let agents = match &load {
-            Some(assignment) => Some(AgentLoad {
-                workloads: assignment.workloads(vms, args.target.as_deref())?,
-                agent: args.agent.as_deref().map(AgentFile::read).transpose()?,
-                plug: args.plug,
-            }),
+            Some(assignment) => {
+                let workloads = assignment.workloads(vms, args.target.as_deref());
+                let workloads = workloads.map_err(nothing_recorded)?;
+                Some(AgentLoad { workloads, agent, plug: args.plug })
+            }
             None => None,
         };
         let assign = |name: &String| -> anyhow::Result<RoleAssignment> {
@@ -220,8 +224,8 @@ impl Plans {
         let pin = args.pin.as_ref().map(assign).transpose()?;
         let pins = match &pin {
             Some(assignment) => {
-                let pins = assignment.pins(vms)?;
-                assignment.plan.check_host(&online_pcpus()?)?;
+                let pins = assignment.pins(vms).map_err(nothing_recorded)?;
+                assignment.plan.check_host(&online_pcpus()?).map_err(nothing_recorded)?;
                 Some(pins)
             }
             None => None,
