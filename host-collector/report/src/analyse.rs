@@ -13,7 +13,6 @@
 mod clocks;
 #[cfg(any(test, feature = "example"))]
 pub mod drawn;
-mod facts;
 mod guests;
 mod hog_check;
 pub mod observer;
@@ -22,6 +21,7 @@ mod requests;
 mod samples;
 mod summarise;
 mod threads;
+mod timeline_facts;
 mod tsc_offset_check;
 
 use self::guests::{Guests, GuestsEnd};
@@ -81,7 +81,7 @@ pub fn analyse_with(path: &Path, observers: &mut [&mut dyn Observer]) -> Result<
     let guests = Guests::open(&run_dir, &manifest, &observers)?;
     let stack_table =
         StackTable::from(stacks.iter().map(|stack| stack.frames.clone()).collect::<Vec<_>>());
-    let timeline = facts::timeline(&manifest, stack_table);
+    let timeline = timeline_facts::timeline(&manifest, stack_table);
     let timeline = timeline.naming(threads::tasks(&manifest, &census));
     let events = EventMerge::open(&run_dir)?;
     let pass = Pass::new(&manifest, guests, &observers).run(events, timeline, &manifest)?;
@@ -124,7 +124,7 @@ pub(crate) fn manifest_of(run: &RunDir) -> Result<Manifest, AnalyseError> {
 /// # Errors
 /// As [`analyse`].
 pub fn timeline(run: &RunDir, stacks: StackTable) -> Result<Timeline, AnalyseError> {
-    Ok(facts::timeline(&manifest_of(run)?, stacks))
+    Ok(timeline_facts::timeline(&manifest_of(run)?, stacks))
 }
 
 /// A file that a run writes late is not there when the run ended early.

@@ -3,6 +3,7 @@
 mod environment;
 mod hidden_tasks;
 mod losses;
+mod run_warnings;
 mod sampled;
 mod service_threads;
 
@@ -12,16 +13,17 @@ use self::losses::Losses;
 use self::sampled::Samples;
 use self::service_threads::ServiceThreads;
 use super::observer::{MeasuredWindow, Observer, Run, RunEnd};
-use super::{facts, pass, threads};
+use super::pass;
+use super::timeline_facts::quota_use;
 use crate::summary::io::IoDisk;
 use crate::summary::model::{Accelerator, Cost, Hog, RunStatus};
-use crate::summary::{Facts, Names, Summary, SummaryBuilder, VmIndex, VmThreads, Warning};
+use crate::summary::{Facts, Names, Summary, SummaryBuilder, VmIndex, VmThreads};
 use std::sync::Arc;
 use vslice_core::host_event::{HostEvent, HostEventKind, StackId};
 use vslice_core::join::{Breakdown, Unplaced};
 use vslice_core::samples::SampleItem;
 use vslice_core::timeline::{Exit, LockWait, Span, Tasks};
-use vslice_trace::manifest::{Manifest, Status, VmRecord};
+use vslice_trace::manifest::{Status, VmRecord};
 use vslice_wire::{Dropped, Request};
 
 /// Adds up a run, in memory that does not grow with it.
@@ -73,11 +75,11 @@ impl Totals {
     fn into_summary(self, run: &Run<'_>, end: &RunEnd<'_>) -> Summary {
         let manifest = run.manifest;
         let samples = self.samples.finish(manifest);
-        let mut warnings = warnings_of(manifest);
+        let mut warnings = run_warnings::of_manifest(manifest);
         warnings.extend(samples.warnings);
         warnings.extend_from_slice(end.warnings);
-        warnings.extend(facts::contradicted(end.contradictions_count, end.events_count));
-        warnings.extend(facts::no_exits(manifest, self.has_exits));
+        warnings.extend(run_warnings::contradicted(end.contradictions_count, end.events_count));
+        warnings.extend(run_warnings::no_exits(manifest, self.has_exits));
         let names = names(run, end);
         let start = manifest.window.map_or(end.window_end, |window| window.start_ns);
         let facts = Facts {
@@ -176,19 +178,6 @@ impl Observer for SummaryObserver {
     }
 }
 
-/// What the manifest alone has to say.
-fn warnings_of(manifest: &Manifest) -> Vec<Warning> {
-    let vms = manifest.vms.iter();
-    let of_recording =
-        facts::uncovered(manifest).into_iter().chain(facts::stacks_refused(manifest));
-    let of_host = facts::stolen(manifest).into_iter().chain(facts::no_window(manifest));
-    of_recording
-        .chain(threads::left_out(&manifest.cost))
-        .chain(vms.filter_map(|vm| facts::throttled(manifest, vm)))
-        .chain(of_host)
-        .collect()
-}
-
 fn names(run: &Run<'_>, end: &RunEnd<'_>) -> Names {
     let stacks = run.stacks.iter().map(|stack| (StackId(stack.id), stack.frames.clone()));
     Names {
@@ -203,7 +192,7 @@ fn vm_threads(vm: &VmRecord) -> VmThreads {
     let vcpus = vm.threads.iter().filter_map(|thread| Some((thread.vcpu?, thread.tid)));
     let mut vcpus: Vec<_> = vcpus.collect();
     vcpus.sort_unstable();
-    let quotas = vcpus.iter().filter_map(|(vcpu, _)| Some((*vcpu, facts::quota_use(vm, *vcpu)?)));
+    let quotas = vcpus.iter().filter_map(|(vcpu, _)| Some((*vcpu, quota_use(vm, *vcpu)?)));
     let quotas = quotas.collect();
     VmThreads { name: vm.name.clone(), block_bytes: vm.block_bytes, vcpus, quotas }
 }

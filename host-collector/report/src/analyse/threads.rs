@@ -7,7 +7,7 @@ use vslice_core::task::{Process, Task};
 use vslice_core::text::harmless;
 use vslice_core::timeline::Tasks;
 use vslice_core::units::{HostNs, Tid};
-use vslice_trace::manifest::{Cost, Manifest};
+use vslice_trace::manifest::Manifest;
 use vslice_trace::thread::HostThread;
 use vslice_trace::{RunDir, StoreError};
 
@@ -34,23 +34,6 @@ pub(super) fn census(run: &RunDir, name: &str) -> (Vec<HostThread>, Option<Warni
         harmless(&why)
     );
     (Vec::new(), Some(Warning::Notice { text }))
-}
-
-/// What the censuses had no room for.
-pub(super) fn left_out(cost: &Cost) -> Vec<Warning> {
-    let threads = cost.threads_left_out_count;
-    let threads = (threads > 0).then(|| {
-        format!(
-            "this host had {threads} more threads than are kept of one: as antagonists they are of an \
-             unknown kind"
-        )
-    });
-    let commands = cost.commands_left_out_count;
-    let commands = (commands > 0).then(|| {
-        format!("the command lines of {commands} processes were more than are kept of a host")
-    });
-    let texts = threads.into_iter().chain(commands);
-    texts.map(|text| Warning::Notice { text }).collect()
 }
 
 /// Those that were there when recording started.

@@ -1,8 +1,9 @@
 //! What was sampled of each VM's threads, as the summary has it.
 
+use super::run_warnings;
 use super::vm_threads;
-use crate::analyse::facts::{self, lock_facts, user};
 use crate::analyse::observer::MeasuredWindow;
+use crate::analyse::timeline_facts::{lock_facts, user};
 use crate::summary::evidence::{Sampled, SampledDoing, SampledShare, SampledVcpu, ScheduledVcpu};
 use crate::summary::totals::round_4;
 use crate::summary::{VmIndex, Warning};
@@ -53,7 +54,7 @@ impl Samples {
         let mut gaps = Gaps::default();
         for ((place, vm), tally) in manifest.vms.iter().enumerate().zip(&self.tallies) {
             for row in scheduled(vm, &tally.scheduled()) {
-                match facts::counted_too_much(&vm.name, &row) {
+                match run_warnings::counted_too_much(&vm.name, &row) {
                     Some(warning) => end.warnings.push(warning),
                     None => end.scheduled.push(row),
                 }

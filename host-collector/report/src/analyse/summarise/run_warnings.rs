@@ -1,31 +1,38 @@
-//! What a manifest knows beside the events, as the timelines need it.
+//! What a run itself has to warn of, before anything is made of its numbers.
 
 use crate::summary::Warning;
 use crate::summary::evidence::ScheduledVcpu;
-use crate::summary::quota::QuotaUse;
-use serde::Deserialize;
-use vslice_core::timeline::{GuestMode, LockFacts, LockUser, StackTable, Timeline, Vmm, Watched};
-use vslice_core::units::VcpuId;
-use vslice_trace::manifest::{Manifest, NO_EXITS_UNDER_TCG, VmRecord};
-use vslice_trace::quota::{GroupRecord, Throttling};
-use vslice_trace::thread::{ThreadRecord, ThreadRole};
-use vslice_trace::vmm::{self, Accelerator};
+use vslice_trace::manifest::{Cost, Manifest, NO_EXITS_UNDER_TCG, VmRecord};
+use vslice_trace::quota::Throttling;
+use vslice_trace::vmm::Accelerator;
 
-/// The timelines of all threads of the VMs: those of other threads than vCPUs tell for how long
-/// locks were held.
-pub(super) fn timeline(manifest: &Manifest, stacks: StackTable) -> Timeline {
-    let threads = manifest.vms.iter().enumerate().flat_map(|(vm, record)| {
-        record.threads.iter().map(move |thread| Watched {
-            tid: thread.tid,
-            vm,
-            user: user(thread),
-            is_throttled: is_throttled(record, thread),
-        })
+/// What the manifest alone has to say.
+pub(super) fn of_manifest(manifest: &Manifest) -> Vec<Warning> {
+    let vms = manifest.vms.iter();
+    let of_recording = uncovered(manifest).into_iter().chain(stacks_refused(manifest));
+    let of_host = stolen(manifest).into_iter().chain(no_window(manifest));
+    of_recording
+        .chain(left_out(&manifest.cost))
+        .chain(vms.filter_map(|vm| throttled(manifest, vm)))
+        .chain(of_host)
+        .collect()
+}
+
+/// What the censuses had no room for.
+fn left_out(cost: &Cost) -> Vec<Warning> {
+    let threads = cost.threads_left_out_count;
+    let threads = (threads > 0).then(|| {
+        format!(
+            "this host had {threads} more threads than are kept of one: as antagonists they are of an \
+             unknown kind"
+        )
     });
-    let slice = manifest.environment.as_ref().and_then(|host| host.slice.as_ref());
-    Timeline::new(threads, stacks)
-        .knowing((0..manifest.vms.len()).map(|place| lock_facts(manifest, place)).collect())
-        .with_slice(slice.map(|slice| slice.shortest_ns()))
+    let commands = cost.commands_left_out_count;
+    let commands = (commands > 0).then(|| {
+        format!("the command lines of {commands} processes were more than are kept of a host")
+    });
+    let texts = threads.into_iter().chain(commands);
+    texts.map(|text| Warning::Notice { text }).collect()
 }
 
 /// Why there are no exits, where the plan asks for them and there are none.
@@ -44,75 +51,12 @@ pub(super) fn no_exits(manifest: &Manifest, has_exits: bool) -> Option<Warning> 
     Some(Warning::Notice { text: text.to_owned() })
 }
 
-/// What runs the VM at this place.
-fn mode(manifest: &Manifest, place: usize) -> Option<GuestMode> {
-    match manifest.accelerator_of(place)? {
-        Accelerator::Kvm => Some(GuestMode::Kvm),
-        Accelerator::Tcg => Some(GuestMode::Tcg),
-        _ => None,
-    }
-}
-
-/// What a thread is in its VMM.
-pub(super) fn user(thread: &ThreadRecord) -> LockUser {
-    match thread.role {
-        _ if thread.vcpu.is_some() => LockUser::Vcpu,
-        ThreadRole::MainLoop => LockUser::MainLoop,
-        _ => LockUser::Other,
-    }
-}
-
-/// What is known of the locks of the VMM at this place in the manifest.
-pub(super) fn lock_facts(manifest: &Manifest, place: usize) -> LockFacts {
-    let vm = &manifest.vms[place];
-    let vmm = match vmm(manifest, place) {
-        Some(vmm::Vmm::Qemu) => Vmm::Qemu,
-        Some(vmm::Vmm::Firecracker | vmm::Vmm::CloudHypervisor | vmm::Vmm::Crosvm) => Vmm::Rust,
-        Some(vmm::Vmm::Other) | None => Vmm::Unknown,
-    };
-    LockFacts {
-        vmm,
-        mode: mode(manifest, place),
-        bql: vm.lock.bql.as_ref().map(|bql| bql.address),
-        exe_data: vm.lock.exe_data.map(|data| (data.start, data.end)),
-    }
-}
-
-/// What runs a VM. Older manifests say it only of VMs that were attached to, in what stands for their
-/// plan; all others had been started by vslice, which starts QEMU.
-fn vmm(manifest: &Manifest, place: usize) -> Option<vmm::Vmm> {
-    let told_by_plan = || match manifest.plan.get("attached") {
-        None => Some(vmm::Vmm::Qemu),
-        Some(vms) => vmm::Vmm::deserialize(vms.get(place)?.get("vmm")?).ok(),
-    };
-    manifest.vms[place].vmm.or_else(told_by_plan)
-}
-
-/// Whether a quota of a vCPU's thread was used up in the measured window.
-pub(super) fn is_throttled(vm: &VmRecord, thread: &ThreadRecord) -> bool {
-    thread.vcpu.is_some_and(|vcpu| quota_use(vm, vcpu).is_some())
-}
-
-/// What the quotas of a vCPU's thread did in the measured window; `None` if none was used up, or nobody
-/// knows.
-pub(super) fn quota_use(vm: &VmRecord, vcpu: VcpuId) -> Option<QuotaUse> {
-    let groups = vm.groups.iter().filter(|group| group.vcpus.contains(&vcpu));
-    let used = groups.filter_map(GroupRecord::throttled).map(|throttled| QuotaUse {
-        used_up_count: throttled.throttled_count,
-        kept_off_ns: throttled.throttled_ns,
-    });
-    used.reduce(|sum, used| QuotaUse {
-        used_up_count: sum.used_up_count.saturating_add(used.used_up_count),
-        kept_off_ns: sum.kept_off_ns.saturating_add(used.kept_off_ns),
-    })
-}
-
 /// Above this share of the host's pCPUs' time, what a hypervisor below it kept is warned of.
 const STOLEN_SHARE_MAX: f64 = 0.01;
 
 /// That the host is a guest itself, whose hypervisor kept some of the time that was measured, or does not
 /// say so: it is in every number, and in none of the reasons.
-pub(super) fn stolen(manifest: &Manifest) -> Option<Warning> {
+fn stolen(manifest: &Manifest) -> Option<Warning> {
     let window = manifest.window?;
     let host = manifest.environment.as_ref()?;
     let conditions = host.conditions.as_ref();
@@ -147,7 +91,7 @@ pub(super) fn stolen(manifest: &Manifest) -> Option<Warning> {
 const THROTTLED_SHARE_MAX: f64 = 0.01;
 
 /// What the quotas of a VM's vCPU threads did, if they were used up for long enough to be felt.
-pub(super) fn throttled(manifest: &Manifest, vm: &VmRecord) -> Option<Warning> {
+fn throttled(manifest: &Manifest, vm: &VmRecord) -> Option<Warning> {
     let groups = vm.groups.iter().filter_map(|group| Some((group, group.throttled()?)));
     let groups: Vec<_> = groups.collect();
     let (most, _) = groups.iter().max_by_key(|(_, throttled)| throttled.throttled_count)?;
@@ -177,7 +121,7 @@ pub(super) fn throttled(manifest: &Manifest, vm: &VmRecord) -> Option<Warning> {
 const UNCOVERED_SHARE_MAX: f64 = 0.1;
 
 /// That many of the VMs' threads were not watched. vCPUs are not among them: they are there from the start.
-pub(super) fn uncovered(manifest: &Manifest) -> Option<Warning> {
+fn uncovered(manifest: &Manifest) -> Option<Warning> {
     let count = manifest.cost.uncovered_threads_count;
     let known = manifest.vms.iter().map(|vm| vm.threads.len() as u64);
     let all = known.fold(count, u64::saturating_add);
@@ -193,7 +137,7 @@ pub(super) fn uncovered(manifest: &Manifest) -> Option<Warning> {
 const REFUSED_SHARE_MAX: f64 = 0.01;
 
 /// That many sleeps have no reason, as there was no room for their stacks.
-pub(super) fn stacks_refused(manifest: &Manifest) -> Option<Warning> {
+fn stacks_refused(manifest: &Manifest) -> Option<Warning> {
     let cost = &manifest.cost;
     let share = cost.stacks_refused_count as f64 / cost.events_count.max(1) as f64;
     (share > REFUSED_SHARE_MAX).then(|| Warning::Notice {
@@ -222,7 +166,7 @@ pub(super) fn contradicted(count: u64, events_count: u64) -> Option<Warning> {
 }
 
 /// A window that has no length, or a negative one: then nothing was measured over it.
-pub(super) fn no_window(manifest: &Manifest) -> Option<Warning> {
+fn no_window(manifest: &Manifest) -> Option<Warning> {
     let window = manifest.window?;
     let end_ns = window.end_ns.filter(|end_ns| *end_ns <= window.start_ns)?;
     let text = format!(
@@ -253,86 +197,10 @@ const COUNTED_LATE_MAX_NS: u64 = 20_000_000;
 
 #[cfg(test)]
 mod tests {
-    use super::super::drawn::{BQL, VM1_VCPU1, host_at, manifest};
     use super::*;
-    use serde_json::json;
-    use vslice_core::host_event::{HostEvent, HostEventKind, PrevState, StackId, Switch};
-    use vslice_core::timeline::{Reason, ThreadState};
-    use vslice_core::units::{PcpuId, Tid};
+    use crate::analyse::drawn::manifest;
+    use vslice_core::units::{Tid, VcpuId};
     use vslice_trace::host::HostFacts;
-
-    /// Why vm1's vCPU1 sleeps in a call of futex(2) with these arguments.
-    fn reason_in_futex(manifest: &Manifest, args: [u64; 3]) -> Reason {
-        let mut stacks = StackTable::default();
-        stacks.push(vec!["futex_wait_queue".to_owned(), "futex_wait".to_owned()]);
-        let mut timeline = timeline(manifest, stacks);
-        let other = Tid(9);
-        let came = Switch::new(other, PrevState::Runnable, VM1_VCPU1);
-        let left = Switch {
-            stack: Some(StackId(0)),
-            call_args: Some(args),
-            ..Switch::new(VM1_VCPU1, PrevState::Sleep, other)
-        };
-        let mut reason = None;
-        let mut sink = |span: vslice_core::timeline::Span| {
-            if let ThreadState::Blocked(sleep) = span.state {
-                reason = Some(sleep.reason);
-            }
-        };
-        for (us, switch) in [(10, came), (20, left)] {
-            let kind = HostEventKind::Switch(switch);
-            timeline.push(&HostEvent { time: host_at(us), pcpu: PcpuId(1), kind }, &mut sink);
-        }
-        timeline.finish(host_at(30), &mut sink);
-        reason.expect("it slept")
-    }
-
-    /// A wait for a lock or a condition of Rust's standard library, and one for a glibc mutex.
-    const STD: [u64; 3] = [0x7f00_1000, 0x89, 2];
-    const MUTEX: [u64; 3] = [0x7f00_1000, 0x80, 2];
-
-    #[test]
-    fn locks_are_those_of_the_vmm_that_the_manifest_names() {
-        let of = |vmm: vmm::Vmm, args| {
-            let mut manifest = manifest();
-            manifest.vms[0].vmm = Some(vmm);
-            manifest.vms[0].lock.bql = None;
-            // As it is stored and read.
-            let stored = serde_json::to_string(&manifest).expect("JSON");
-            reason_in_futex(&serde_json::from_str(&stored).expect("the same"), args)
-        };
-        for vmm in [vmm::Vmm::Firecracker, vmm::Vmm::CloudHypervisor, vmm::Vmm::Crosvm] {
-            assert_eq!(of(vmm, STD), Reason::VmmLock, "{vmm:?}");
-            // No rule of QEMU's holds, also not that a vCPU under KVM waits for the big lock.
-            assert_eq!(of(vmm, MUTEX), Reason::Unknown, "{vmm:?}");
-        }
-        assert_eq!(of(vmm::Vmm::Qemu, STD), Reason::HaltUser);
-        assert_eq!(of(vmm::Vmm::Qemu, MUTEX), Reason::QemuLock);
-        for args in [STD, MUTEX] {
-            assert_eq!(of(vmm::Vmm::Other, args), Reason::Unknown, "nobody knows its locks");
-        }
-    }
-
-    #[test]
-    fn the_vmm_of_an_older_manifest_is_what_was_attached_to_or_qemu() {
-        let of = |plan: serde_json::Value| {
-            let mut manifest = manifest();
-            manifest.plan = plan;
-            manifest.vms[0].vmm = None;
-            manifest.vms[0].lock.bql = None;
-            let mut stored = serde_json::to_value(&manifest).expect("JSON");
-            let vm = stored["vms"][0].as_object_mut().expect("a VM");
-            vm.remove("vmm");
-            reason_in_futex(&serde_json::from_value(stored).expect("the same"), STD)
-        };
-        assert_eq!(of(json!({ "name": "demo" })), Reason::HaltUser, "vslice started a QEMU");
-        assert_eq!(of(json!({ "attached": [{ "vmm": "qemu" }] })), Reason::HaltUser);
-        assert_eq!(of(json!({ "attached": [{ "vmm": "cloud-hypervisor" }] })), Reason::VmmLock);
-        assert_eq!(of(json!({ "attached": [{ "vmm": "bhyve" }] })), Reason::Unknown);
-        assert_eq!(of(json!({ "attached": [] })), Reason::Unknown);
-        let known = [BQL, 0x80, 2];
-        assert_eq!(reason_in_futex(&manifest(), known), Reason::Bql);
-    }
 
     fn host(json: serde_json::Value) -> Option<HostFacts> {
         Some(serde_json::from_value(json).expect("facts of a host"))
@@ -408,5 +276,33 @@ mod tests {
         let window = manifest.window.as_mut().expect("drawn");
         window.end_ns = Some(window.start_ns);
         assert_eq!(stolen(&manifest), None);
+    }
+
+    /// The VMs have four threads that were there from the start.
+    #[test]
+    fn what_recording_could_not_keep_is_said_from_a_share_on() {
+        let mut manifest = manifest();
+        let thread = manifest.vms[0].threads[0].clone();
+        manifest.vms[0].threads.extend(std::iter::repeat_n(thread, 5));
+        manifest.cost.uncovered_threads_count = 1;
+        assert_eq!(uncovered(&manifest), None, "1 of 10");
+        manifest.cost.uncovered_threads_count = 2;
+        let told = uncovered(&manifest).unwrap().to_string();
+        assert!(told.contains("2 of 11 threads"), "{told}");
+
+        manifest.cost.events_count = 1_000;
+        manifest.cost.stacks_refused_count = 10;
+        assert_eq!(stacks_refused(&manifest), None, "1 %");
+        manifest.cost.stacks_refused_count = 11;
+        let told = stacks_refused(&manifest).unwrap().to_string();
+        assert!(told.starts_with("11 switches, 1.1 % of the recorded events"), "{told}");
+
+        assert_eq!(contradicted(1, 1_000), None, "1 in 1,000");
+        let told = contradicted(2, 1_000).unwrap().to_string();
+        assert!(
+            told.starts_with("2 scheduler events, 0.2 % of them, contradict the ones"),
+            "{told}"
+        );
+        assert_eq!(contradicted(0, 0), None);
     }
 }
