@@ -4,7 +4,8 @@
 //! was made on a production host can be looked at on a laptop.
 //!
 //! ```text
-//! analyse  a run directory -> its summary: each stream is decoded and laid on one clock
+//! analyse  a run directory -> observers: each stream is decoded and laid on one clock; the summary is the first
+//!          observer
 //! summary  what is said of a run: figures, causes, warnings, and their text
 //! compare  runs of two conditions against each other
 //! runs     the run directories below a folder, one line each
@@ -16,4 +17,4 @@ pub mod compare;
 pub mod runs;
 pub mod summary;
 
-pub use analyse::analyse;
+pub use analyse::{analyse, analyse_with};
