@@ -96,8 +96,12 @@ fn the_command() -> Outcome {
     has(&both, "-name vm2,debug-threads=on", true)?;
     has(&emit(&["--vm", "vm1", "--iothread", "true"])?, "x-data-plane=on", true)?;
     has(&emit(&["--vm", "vm1", "--format", "libvirt"])?, "<name>vm1</name>", true)?;
-    has(&emit(&["--format", "libvirt"])?, "say which vm with --vm (vm1, vm2)", false)?;
-    has(&emit(&["--disk", "/d"])?, "say which with --vm (vm1, vm2)", false)?;
+    has(&emit(&["--format", "libvirt"])?, "choose it with --vm (vm1, vm2)", false)?;
+    has(
+        &emit(&["--disk", "/d"])?,
+        "--disk is the image of one VM: choose it with --vm (vm1, vm2)",
+        false,
+    )?;
     has(&emit(&["--vm", "web"])?, "plan 'demo' has no vm 'web', it has vm1, vm2", false)?;
     has(&emit(&["--vm", "vm1", "--aio", "io_uring"])?, "needs QEMU 5.0 or newer", false)?;
 

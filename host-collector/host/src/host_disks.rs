@@ -18,7 +18,7 @@ const DEPTH_MAX: usize = 8;
 pub fn under_directory(path: &Path) -> HostDisks {
     match host::disk_facts(path) {
         Some(disk) => HostDisks { disks: vec![disk], disks_missing: Vec::new() },
-        None => not_known(format!("{} is on no block device", path.display())),
+        None => not_known(format!("{} is not on a block device", path.display())),
     }
 }
 
@@ -38,12 +38,12 @@ fn under_images(vms: &[Vm], images_of: impl Fn(&Vm) -> io::Result<Vec<OpenFile>>
                 .for_each(|image| add(&mut found, under(&image.path, image.metadata()))),
             Err(error) => found
                 .disks_missing
-                .push(format!("which files {} has open cannot be seen: {error}", vm.label())),
+                .push(format!("the open files of {} are not visible: {error}", vm.label())),
         }
     }
     if found == HostDisks::default() {
         let labels: Vec<String> = vms.iter().map(Vm::label).collect();
-        return not_known(format!("{} has no image open", labels.join(" and ")));
+        return not_known(format!("no disk image of {} is open", labels.join(" and ")));
     }
     found.disks.sort_by(|a, b| a.device.cmp(&b.device));
     found.disks.dedup_by(|a, b| a.device == b.device);
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(found.disks, []);
         let lines = found.lines();
         assert!(
-            lines[0].starts_with("host disk unknown, because which files web has open"),
+            lines[0].starts_with("host disk unknown, because the open files of web"),
             "{lines:?}"
         );
     }
@@ -138,10 +138,16 @@ mod tests {
     #[test]
     fn a_disk_that_is_not_known_has_its_reason() {
         let in_memory = under_directory(Path::new("/proc"));
-        assert_eq!(in_memory.lines(), ["host disk unknown, because /proc is on no block device"]);
+        assert_eq!(
+            in_memory.lines(),
+            ["host disk unknown, because /proc is not on a block device"]
+        );
         let vms = ["web", "db"].map(Vm::named);
         let without = under_images(&vms, |_| Ok(Vec::new()));
-        assert_eq!(without.lines(), ["host disk unknown, because web and db has no image open"]);
+        assert_eq!(
+            without.lines(),
+            ["host disk unknown, because no disk image of web and db is open"]
+        );
         let path = Path::new("/proc/self/stat");
         let metadata = fs::metadata(path).expect("there");
         let mut beside = HostDisks::default();

@@ -19,8 +19,8 @@ use vslice_trace::thread::ThreadRole;
 use vslice_trace::vmm::{Accelerator, Vmm};
 
 /// What to do where no thread of a VMM can be told to run a vCPU.
-pub const UNSEEN_VCPUS_ADVICE: &str = "start QEMU with -name ...,debug-threads=on, or look as root \
-                                       where KVM's debugfs is mounted";
+pub const UNSEEN_VCPUS_ADVICE: &str = "start QEMU with -name ...,debug-threads=on, or run vslice as \
+    root on a host where KVM's debugfs is mounted";
 
 /// Who started a VM and holds its monitor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -110,8 +110,8 @@ impl Vm {
 }
 
 /// Why a VM's accelerator is not known, where it is not.
-pub const NO_ACCELERATOR: &str = "accelerator not known, because neither its vCPU threads nor its open files \
-                                  nor its command line tell it";
+pub const NO_ACCELERATOR: &str = "accelerator unknown, because neither its vCPU threads nor its open \
+    files nor its command line show it";
 
 impl Vm {
     /// Its threads that run vCPUs.
@@ -138,12 +138,10 @@ impl Vm {
     pub fn stopped_notice(&self) -> Option<String> {
         let (who, until) = match self.stopper? {
             Stopper::Signal => ("a signal (SIGSTOP)", "it is sent SIGCONT"),
-            Stopper::Debugger => ("a debugger", "that lets it go on"),
+            Stopper::Debugger => ("a debugger", "the debugger continues it"),
         };
         let (vm, pid) = (self.label(), self.pid);
-        Some(format!(
-            "{vm}: its process {pid} is stopped by {who}: nothing of it runs until {until}"
-        ))
+        Some(format!("{vm}: its process {pid} is stopped by {who}: none of it runs until {until}"))
     }
 
     /// What to call it.

@@ -33,7 +33,7 @@ fn what_cannot_be_seen_of_a_vm_is_a_reason_and_nothing_of_the_hosts() {
     let said = facts.environment_lines.join("\n");
     for reason in [
         "QEMU version unknown, because the program that runs it is not visible",
-        "host disk unknown, because which files web has open cannot be seen",
+        "host disk unknown, because the open files of web are not visible",
     ] {
         assert!(said.contains(reason), "{said}");
     }

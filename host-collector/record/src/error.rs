@@ -43,7 +43,7 @@ pub enum RecordingError {
     Listen { vm: String, path: PathBuf, source: io::Error },
     #[error("{vm}: {source}")]
     Session { vm: String, source: SessionError },
-    #[error("which threads of {vm} run its vCPUs cannot be seen: {UNSEEN_VCPUS_ADVICE}")]
+    #[error("cannot tell which threads of {vm} run its vCPUs: {UNSEEN_VCPUS_ADVICE}")]
     UnseenVcpus { vm: String },
     #[error(
         "{vm} has no transport from its guest to this host: use --plug to plug one in for the \

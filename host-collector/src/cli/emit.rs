@@ -15,41 +15,41 @@ use vslice_lab::tools;
 pub(crate) struct EmitArgs {
     /// A built-in plan's name (see `vslice plan list`) or a TOML file
     plan: String,
-    /// Only this VM of the plan
+    /// Emit only this VM of the plan
     #[arg(value_name = "VM")]
     word: Option<String>,
-    /// The same
+    /// Same as the argument VM
     #[arg(long, value_name = "VM", conflicts_with = "word")]
     vm: Option<String>,
-    /// For this QEMU, from 1.4 on, as in 2.0; without it, for the one that is installed
+    /// QEMU version to emit for, 1.4 or later, such as 2.0 [default: the installed one]
     #[arg(long, value_name = "VERSION")]
     qemu_version: Option<QemuVersion>,
-    /// As a command line, or as a domain
+    /// Output format
     #[arg(long, default_value = "qemu")]
     format: Format,
-    /// Boot this kernel; without it the VM boots from its disk
+    /// Kernel to boot; without it the VM boots from its disk
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
-    /// With this initramfs
+    /// Initramfs for the kernel
     #[arg(long, value_name = "FILE", requires = "kernel")]
     initramfs: Option<PathBuf>,
     /// The VM's raw image [default: /var/lib/libvirt/images/NAME.img]
     #[arg(long, value_name = "FILE")]
     disk: Option<PathBuf>,
-    /// Where the VM's sockets, and the file of its console, come to be
+    /// Directory for the VM's sockets and console log
     #[arg(long, value_name = "DIR", default_value = "/run")]
     sockets: PathBuf,
-    /// Run the guests under this
+    /// Accelerator that runs the guests
     #[arg(long, help_heading = PLAN_HEADING)]
     accelerator: Option<AcceleratorSetting>,
-    /// Reach the guests in this way
+    /// Transport between vslice and the guests
     #[arg(long, help_heading = PLAN_HEADING)]
     vsock: Option<VsockSetting>,
     #[command(flatten, next_help_heading = PLAN_HEADING)]
     overrides: Overrides,
 }
 
-const PLAN_HEADING: &str = "Instead of what the plan says";
+const PLAN_HEADING: &str = "Overrides of the plan";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
@@ -81,7 +81,7 @@ pub(super) fn execute(args: &EmitArgs) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// The places of the VMs that are asked for.
+/// The indices of the requested VMs.
 fn chosen(args: &EmitArgs, plan: &Plan) -> anyhow::Result<Vec<usize>> {
     let names: Vec<&str> = plan.vms.iter().map(|vm| vm.name.as_str()).collect();
     let shown = names.join(", ");
@@ -92,10 +92,10 @@ fn chosen(args: &EmitArgs, plan: &Plan) -> anyhow::Result<Vec<usize>> {
         return Ok(vec![index]);
     }
     if names.len() > 1 && args.format == Format::Libvirt {
-        bail!("a domain is a document of its own: say which vm with --vm ({shown})");
+        bail!("a domain describes one VM: choose it with --vm ({shown})");
     }
     if names.len() > 1 && args.disk.is_some() {
-        bail!("--disk is one VM's image: say which with --vm ({shown})");
+        bail!("--disk is the image of one VM: choose it with --vm ({shown})");
     }
     Ok((0..names.len()).collect())
 }
@@ -111,7 +111,8 @@ fn files(args: &EmitArgs, name: &str) -> EmitFiles {
 }
 
 fn installed() -> anyhow::Result<QemuVersion> {
-    let missing = || format!("there is no {}: say for which with --qemu-version", tools::QEMU);
+    let missing =
+        || format!("{} is not installed: name a version with --qemu-version", tools::QEMU);
     let qemu = tools::find(tools::QEMU).with_context(missing)?;
     let banner = qemu_version(&qemu).map_err(anyhow::Error::msg)?;
     Ok(QemuVersion::from_banner(&banner)?)

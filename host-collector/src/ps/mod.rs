@@ -1,4 +1,4 @@
-//! What `vslice ps` tells: the VMs of this host, and what of their placement costs latency. Pure but for
+//! The listing of `vslice ps`: the VMs of this host, and the placements that cost latency. Pure but for
 //! [`Listing::of_this_host`].
 
 pub(crate) mod text;
@@ -22,19 +22,19 @@ pub(crate) struct Listing {
     pub pcpus: Vec<PcpuId>,
     /// The VMs, by the ids of their processes.
     pub vms: Vec<Vm>,
-    /// What of their placement costs latency.
+    /// The placements that cost latency.
     pub warnings: Vec<PlacementWarning>,
 }
 
 impl Listing {
-    /// Of what is known.
+    /// Makes the listing of these VMs, with its warnings.
     #[must_use]
     pub(crate) fn new(pcpus: Vec<PcpuId>, vms: Vec<Vm>) -> Listing {
         let warnings = warning::all(&pcpus, &vms);
         Listing { schema: SCHEMA, pcpus, vms, warnings }
     }
 
-    /// Of this host, as far as this process may look.
+    /// Makes the listing of this host, as far as this process is allowed to see it.
     #[must_use]
     pub(crate) fn of_this_host() -> Listing {
         let online = vslice_host::host::online_pcpus()
@@ -43,7 +43,7 @@ impl Listing {
         Listing::new(online, find_all())
     }
 
-    /// Of what a user calls so, see [`Vm::is_called`]; the warnings are those that concern it.
+    /// Keeps the VMs that match a name, see [`Vm::is_called`], and the warnings about them.
     #[must_use]
     pub(crate) fn only(mut self, wanted: &str) -> Listing {
         let is_wanted = |vm: &Vm| vm.is_called(wanted);

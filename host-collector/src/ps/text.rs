@@ -9,12 +9,12 @@ use vslice_trace::host::HostPcpus;
 use vslice_trace::thread::ThreadRole;
 use vslice_trace::vmm::{Accelerator, Vmm};
 
-/// A page for people. Every text in it that somebody else chose is made harmless.
+/// The listing as a page. Texts that somebody else chose are made harmless for a terminal.
 #[must_use]
 pub(crate) fn render(listing: &Listing) -> String {
     let mut page = String::new();
     if listing.vms.is_empty() {
-        page.push_str("no virtual machine runs here, as far as this user can see\n");
+        page.push_str("no virtual machine is visible to this user on this host\n");
     }
     for vm in &listing.vms {
         write_vm(&mut page, vm, listing.pcpus.len());
@@ -37,7 +37,7 @@ fn write_vm(page: &mut String, vm: &Vm, pcpus_count: usize) {
         Vmm::Firecracker => "Firecracker",
         Vmm::CloudHypervisor => "Cloud Hypervisor",
         Vmm::Crosvm => "crosvm",
-        Vmm::Other => "a user of KVM",
+        Vmm::Other => "a VMM",
     };
     let manager = match vm.manager {
         Some(Manager::LibvirtSystem) => ", qemu:///system",
@@ -56,11 +56,11 @@ fn write_vm(page: &mut String, vm: &Vm, pcpus_count: usize) {
         ),
     );
     for thread in &vm.threads {
-        let place = place(thread, pcpus_count);
-        line(page, &format!("  {:<22} {:>8}  {place}", thread_name(thread), thread.tid));
+        let pcpus = allowed_pcpus(thread, pcpus_count);
+        line(page, &format!("  {:<22} {:>8}  {pcpus}", thread_name(thread), thread.tid));
     }
     match &vm.disks {
-        None => line(page, "  disks: its command line does not tell"),
+        None => line(page, "  disks: unknown from its command line"),
         Some(disks) => disks.iter().for_each(|disk| line(page, &format!("  {}", disk_text(disk)))),
     }
     for socket in &vm.qmp_sockets {
@@ -80,10 +80,10 @@ fn thread_name(thread: &VmThread) -> String {
     }
 }
 
-/// Where the kernel lets a thread run.
-fn place(thread: &VmThread, pcpus_count: usize) -> String {
+/// The pCPUs on which the kernel lets a thread run.
+fn allowed_pcpus(thread: &VmThread, pcpus_count: usize) -> String {
     match &thread.affinity[..] {
-        [] => "anywhere it may, which the kernel does not say".to_owned(),
+        [] => "affinity unknown".to_owned(),
         all if all.len() == pcpus_count => "any pCPU".to_owned(),
         some => HostPcpus::of(some).to_string(),
     }
@@ -94,18 +94,18 @@ fn disk_text(disk: &Disk) -> String {
     let path = disk.path.as_ref().map_or("an unknown file".into(), |path| path.to_string_lossy());
     let format = disk.format.as_deref().map(|format| format!(" ({format})")).unwrap_or_default();
     let cache = match (disk.is_direct, disk.is_direct_from) {
-        (None, _) => "past the page cache or not: not told".to_owned(),
+        (None, _) => "cache mode unknown".to_owned(),
         (Some(is_direct), source) => format!(
-            "{} the page cache{}",
-            if is_direct { "past" } else { "through" },
-            if source == Some(DirectSource::CommandLine) { " by the command line" } else { "" }
+            "{}{}",
+            if is_direct { "O_DIRECT" } else { "host page cache" },
+            if source == Some(DirectSource::CommandLine) { " (by the command line)" } else { "" }
         ),
     };
     let served = match &disk.iothreads[..] {
         [] if disk.ioeventfd == Some(false) => {
-            "no dataplane, and the vCPU itself submits (ioeventfd=off)".to_owned()
+            "no iothread, and the vCPU thread itself submits (ioeventfd=off)".to_owned()
         }
-        [] => "no dataplane".to_owned(),
+        [] => "no iothread".to_owned(),
         [one] => format!("iothread {one}"),
         some => format!("iothreads {}", some.join(", ")),
     };
@@ -155,7 +155,7 @@ pub(super) mod tests {
     fn an_accelerator_that_is_not_known_has_its_reason() {
         let vm = Vm { accelerator: None, ..vm("web1", 10, vec![]) };
         let page = render(&Listing::new(vec![PcpuId(0)], vec![vm]));
-        let reason = "accelerator not known, because neither its vCPU threads nor its open files";
+        let reason = "accelerator unknown, because neither its vCPU threads nor its open files";
         assert!(page.contains(reason), "{page}");
     }
 
@@ -197,15 +197,17 @@ pub(super) mod tests {
   vCPU0                        11  pCPU0-2,8
   iothread io0                 12  pCPU1
   call_rcu                     13  any pCPU
-  virtio-blk d0 on /x (raw): past the page cache, aio native, iothread io0
-  virtio-blk d0 on /x (raw): past the page cache by the command line, aio native, no dataplane, and the vCPU itself submits (ioeventfd=off)
-  virtio-blk d0 on /x (raw): past the page cache or not: not told, aio native, iothread io0
+  virtio-blk d0 on /x (raw): O_DIRECT, aio native, iothread io0
+  virtio-blk d0 on /x (raw): O_DIRECT (by the command line), aio native, no iothread, and \
+the vCPU thread itself submits (ioeventfd=off)
+  virtio-blk d0 on /x (raw): cache mode unknown, aio native, iothread io0
   qemu-ga at /ga
 
 process 20  Firecracker (process 20), kvm, 0 vCPUs
-  disks: its command line does not tell
+  disks: unknown from its command line
 
-warning: which threads of process 20 run its vCPUs cannot be seen: start QEMU with -name ...,debug-threads=on, or look as root where KVM's debugfs is mounted
+warning: cannot tell which threads of process 20 run its vCPUs: start QEMU with -name \
+...,debug-threads=on, or run vslice as root on a host where KVM's debugfs is mounted
 "
         );
         assert!(render(&Listing::new(vec![], vec![])).starts_with("no virtual machine"));

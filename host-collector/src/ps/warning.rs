@@ -1,4 +1,4 @@
-//! What of a host's placement costs its guests latency.
+//! Placements on a host that cost its guests latency.
 
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,22 +14,22 @@ use vslice_trace::quota::Quota;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum PlacementWarning {
-    /// There are more vCPUs than pCPUs, so that they take turns.
+    /// There are more vCPUs than pCPUs, so vCPUs wait for each other.
     Overcommit {
         /// vCPUs of all VMs.
         vcpus: usize,
         /// pCPUs that are online.
         pcpus: usize,
     },
-    /// Several vCPUs can run on one pCPU only, and it is the same.
+    /// Several vCPUs are pinned to the same single pCPU.
     SharedPcpu {
         /// The pCPU.
         pcpu: PcpuId,
-        /// Each as VM and vCPU.
-        vcpus: Vec<Place>,
+        /// The vCPUs that are pinned to it.
+        vcpus: Vec<VcpuOfVm>,
     },
-    /// An iothread can only run where a vCPU is pinned: each request it serves takes the pCPU from
-    /// the vCPU, or waits for it.
+    /// An iothread can only run on pCPUs to which vCPUs are pinned: each request that it serves takes the
+    /// pCPU from the vCPU, or waits for it.
     IothreadOnVcpu {
         /// The VM of the iothread.
         vm: String,
@@ -38,29 +38,30 @@ pub(crate) enum PlacementWarning {
         /// The pCPU.
         pcpu: PcpuId,
         /// The vCPU that is pinned there.
-        vcpu: Place,
+        vcpu: VcpuOfVm,
     },
-    /// A control group lets its vCPUs run for less time than they could.
+    /// A control group's CPU quota is less than its vCPUs could use.
     Quota {
         /// The group's directory.
         group: PathBuf,
-        /// The vCPUs in it and below it.
-        vcpus: Vec<Place>,
-        /// So many microseconds,
+        /// The vCPUs in the group and below it.
+        vcpus: Vec<VcpuOfVm>,
+        /// The quota, in microseconds per period.
         quota_us: u64,
-        /// in each of so many.
+        /// The period, in microseconds.
         period_us: u64,
-        /// In how many periods that was used up since the group was made; `None` if that is not counted.
+        /// The number of periods since the group was created in which the quota was used up; `None` if
+        /// the kernel does not count them.
         throttled_count: Option<u64>,
     },
     /// A VMM's process is stopped.
     Stopped {
         /// The VM.
         vm: String,
-        /// In words.
+        /// The notice about it, as a sentence.
         what: String,
     },
-    /// Which threads run the vCPUs cannot be seen.
+    /// The threads that run the vCPUs cannot be identified.
     UnknownVcpus {
         /// The VM.
         vm: String,
@@ -69,27 +70,27 @@ pub(crate) enum PlacementWarning {
 
 /// A vCPU of some VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Place {
+pub(crate) struct VcpuOfVm {
     /// The VM's label.
     pub vm: String,
     /// `vCPU1`.
     pub vcpu: String,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for VcpuOfVm {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} {}", self.vm, self.vcpu)
     }
 }
 
 impl PlacementWarning {
-    /// Whether it is about the VM with this label.
+    /// Whether the warning is about the VM with this label.
     #[must_use]
     pub(crate) fn concerns(&self, label: &str) -> bool {
         match self {
             PlacementWarning::Overcommit { .. } => true,
             PlacementWarning::SharedPcpu { vcpus, .. } | PlacementWarning::Quota { vcpus, .. } => {
-                vcpus.iter().any(|place| place.vm == label)
+                vcpus.iter().any(|vcpu| vcpu.vm == label)
             }
             PlacementWarning::IothreadOnVcpu { vm, vcpu, .. } => vm == label || vcpu.vm == label,
             PlacementWarning::Stopped { vm, .. } | PlacementWarning::UnknownVcpus { vm } => {
@@ -104,16 +105,16 @@ impl fmt::Display for PlacementWarning {
         match self {
             PlacementWarning::Overcommit { vcpus, pcpus } => write!(
                 formatter,
-                "{vcpus} vCPUs share {pcpus} pCPUs: when all are busy they wait for each other"
+                "{vcpus} vCPUs share {pcpus} pCPUs: when all of them are busy, they wait for each other"
             ),
             PlacementWarning::SharedPcpu { pcpu, vcpus } => {
                 let vcpus: Vec<String> = vcpus.iter().map(ToString::to_string).collect();
-                write!(formatter, "{pcpu} is the only one of {}", vcpus.join(" and "))
+                write!(formatter, "{} are pinned to the same pCPU, {pcpu}", vcpus.join(" and "))
             }
             PlacementWarning::IothreadOnVcpu { vm, iothread, pcpu, vcpu } => write!(
                 formatter,
                 "iothread {iothread} of {vm} can only run on {pcpu}, where {vcpu} is pinned: they \
-                 take it from each other"
+                preempt each other or wait"
             ),
             PlacementWarning::Quota { group, vcpus, quota_us, period_us, throttled_count } => {
                 let (who, they) = limited(vcpus);
@@ -121,35 +122,37 @@ impl fmt::Display for PlacementWarning {
                     [quota_us, period_us].map(|us| duration(us.saturating_mul(1000)));
                 write!(
                     formatter,
-                    "{} lets {who} run for {quota} in each {period}: once that is used up {they} until \
-                     the next period",
+                    "{} limits {who} to {quota} of CPU time per {period}: when that is used up, {they} \
+                    until the next period",
                     group.display()
                 )?;
                 match throttled_count {
-                    Some(count @ 1..) => write!(formatter, ", as in {count} of them so far"),
+                    Some(1) => write!(formatter, ", as in 1 period so far"),
+                    Some(count @ 2..) => write!(formatter, ", as in {count} periods so far"),
                     _ => Ok(()),
                 }
             }
             PlacementWarning::Stopped { what, .. } => formatter.write_str(what),
             PlacementWarning::UnknownVcpus { vm } => write!(
                 formatter,
-                "which threads of {vm} run its vCPUs cannot be seen: {UNSEEN_VCPUS_ADVICE}"
+                "cannot tell which threads of {vm} run its vCPUs: {UNSEEN_VCPUS_ADVICE}"
             ),
         }
     }
 }
 
-/// Who a quota limits, in words that stay short for many vCPUs, and what becomes of them.
-fn limited(vcpus: &[Place]) -> (String, &'static str) {
+/// The vCPUs that a quota limits, in words that stay short for many vCPUs, and the verb for what they do
+/// then.
+fn limited(vcpus: &[VcpuOfVm]) -> (String, &'static str) {
     if let [one] = vcpus {
         return (one.to_string(), "it waits");
     }
-    let mut vms: Vec<&str> = vcpus.iter().map(|place| place.vm.as_str()).collect();
+    let mut vms: Vec<&str> = vcpus.iter().map(|vcpu| vcpu.vm.as_str()).collect();
     vms.dedup();
     (format!("the {} vCPUs of {} together", vcpus.len(), vms.join(" and ")), "they wait")
 }
 
-/// Everything that costs latency on a host with these pCPUs.
+/// All warnings for a host with these pCPUs.
 pub(super) fn all(pcpus: &[PcpuId], vms: &[Vm]) -> Vec<PlacementWarning> {
     let mut warnings = Vec::new();
     let vcpus = vms.iter().flat_map(Vm::vcpus).count();
@@ -177,30 +180,30 @@ pub(super) fn all(pcpus: &[PcpuId], vms: &[Vm]) -> Vec<PlacementWarning> {
     warnings
 }
 
-/// The vCPUs that can run on one pCPU only, by that.
-fn pinned(vms: &[Vm]) -> BTreeMap<PcpuId, Vec<Place>> {
-    let mut pinned: BTreeMap<PcpuId, Vec<Place>> = BTreeMap::new();
+/// The vCPUs that can run on one pCPU only, by that pCPU.
+fn pinned(vms: &[Vm]) -> BTreeMap<PcpuId, Vec<VcpuOfVm>> {
+    let mut pinned: BTreeMap<PcpuId, Vec<VcpuOfVm>> = BTreeMap::new();
     for vm in vms {
         for thread in vm.vcpus() {
             if let (Some(vcpu), [pcpu]) = (thread.vcpu, &thread.affinity[..]) {
-                let place = Place { vm: vm.label(), vcpu: vcpu.to_string() };
-                pinned.entry(*pcpu).or_default().push(place);
+                let vcpu = VcpuOfVm { vm: vm.label(), vcpu: vcpu.to_string() };
+                pinned.entry(*pcpu).or_default().push(vcpu);
             }
         }
     }
     pinned
 }
 
-/// What one group limits.
+/// The vCPUs that one control group limits.
 struct Limited<'a> {
     by: &'a VcpuQuota,
-    vcpus: Vec<Place>,
-    /// Where these may run; `None` if that is not known of one.
+    vcpus: Vec<VcpuOfVm>,
+    /// The pCPUs on which they may run; `None` if that is unknown for one of them.
     pcpus: Option<BTreeSet<PcpuId>>,
 }
 
-/// Quotas that vCPUs can use up: all of them busy, they would run for longer. What libvirt writes for "one
-/// whole pCPU" is none, and says nothing here.
+/// Warnings of the quotas that vCPUs can use up when all of them are busy. The quota that libvirt writes
+/// for "one whole pCPU" is not one of them.
 fn quotas(vms: &[Vm]) -> impl Iterator<Item = PlacementWarning> {
     let mut groups: BTreeMap<&Path, Limited<'_>> = BTreeMap::new();
     for vm in vms {
@@ -211,7 +214,7 @@ fn quotas(vms: &[Vm]) -> impl Iterator<Item = PlacementWarning> {
                 let Some(vcpu) = thread.vcpu.filter(|vcpu| by.vcpus.contains(vcpu)) else {
                     continue;
                 };
-                limited.vcpus.push(Place { vm: vm.label(), vcpu: vcpu.to_string() });
+                limited.vcpus.push(VcpuOfVm { vm: vm.label(), vcpu: vcpu.to_string() });
                 match (&mut limited.pcpus, &thread.affinity[..]) {
                     (pcpus, []) => *pcpus = None,
                     (Some(pcpus), some) => pcpus.extend(some),
@@ -234,11 +237,11 @@ fn quotas(vms: &[Vm]) -> impl Iterator<Item = PlacementWarning> {
     })
 }
 
-/// An iothread all of whose pCPUs have a vCPU pinned to them.
+/// The warning of an iothread if all of its pCPUs have a vCPU pinned to them.
 fn on_vcpu(
     vm: &Vm,
     thread: &VmThread,
-    pinned: &BTreeMap<PcpuId, Vec<Place>>,
+    pinned: &BTreeMap<PcpuId, Vec<VcpuOfVm>>,
 ) -> Option<PlacementWarning> {
     let allowed: BTreeSet<PcpuId> = thread.affinity.iter().copied().collect();
     let pcpu = *allowed.first()?;
@@ -259,18 +262,18 @@ mod tests {
         (0..count).map(PcpuId).collect()
     }
 
-    fn said(pcpus_count: u32, vms: &[Vm]) -> Vec<String> {
+    fn texts(pcpus_count: u32, vms: &[Vm]) -> Vec<String> {
         all(&pcpus(pcpus_count), vms).iter().map(ToString::to_string).collect()
     }
 
     #[test]
-    fn nothing_bites_where_everyone_has_a_pcpu() {
+    fn no_warning_if_every_thread_has_its_own_pcpu() {
         let one = vm(
             "vm1",
             10,
             vec![thread(11, Some(0), None, &[1]), thread(12, None, Some("io0"), &[0])],
         );
-        assert_eq!(said(4, &[one]), [""; 0]);
+        assert_eq!(texts(4, &[one]), [""; 0]);
     }
 
     #[test]
@@ -283,16 +286,16 @@ mod tests {
             vec![thread(21, Some(0), None, &[0, 1]), thread(22, Some(1), None, &[1])],
         );
         assert_eq!(
-            said(2, &[one, two]),
+            texts(2, &[one, two]),
             [
-                "4 vCPUs share 2 pCPUs: when all are busy they wait for each other",
-                "pCPU1 is the only one of vm1 vCPU1 and vm2 vCPU1",
+                "4 vCPUs share 2 pCPUs: when all of them are busy, they wait for each other",
+                "vm1 vCPU1 and vm2 vCPU1 are pinned to the same pCPU, pCPU1",
             ]
         );
     }
 
     #[test]
-    fn an_iothread_bites_only_if_it_has_nowhere_else_to_go() {
+    fn an_iothread_is_warned_of_only_if_it_can_run_nowhere_else() {
         let with = |affinity: &[u32]| {
             vm(
                 "vm1",
@@ -304,12 +307,12 @@ mod tests {
                 ],
             )
         };
-        let warning = "iothread io0 of vm1 can only run on pCPU1, where vm1 vCPU0 is pinned: they take \
-                    it from each other";
-        assert_eq!(said(4, &[with(&[1])]), [warning]);
-        assert_eq!(said(4, &[with(&[1, 2])]), [warning]);
-        assert_eq!(said(4, &[with(&[1, 3])]), [""; 0]);
-        assert_eq!(said(4, &[with(&[])]), [""; 0], "the kernel does not say");
+        let warning = "iothread io0 of vm1 can only run on pCPU1, where vm1 vCPU0 is pinned: they \
+            preempt each other or wait";
+        assert_eq!(texts(4, &[with(&[1])]), [warning]);
+        assert_eq!(texts(4, &[with(&[1, 2])]), [warning]);
+        assert_eq!(texts(4, &[with(&[1, 3])]), [""; 0]);
+        assert_eq!(texts(4, &[with(&[])]), [""; 0], "the kernel does not say");
     }
 
     fn with_quota(name: &str, group: &str, quota_us: u64, affinity: &[u32]) -> Vm {
@@ -324,14 +327,14 @@ mod tests {
     }
 
     #[test]
-    fn a_quota_bites_if_its_vcpus_could_use_it_up() {
+    fn a_quota_is_warned_of_if_its_vcpus_could_use_it_up() {
         let one =
-            |quota_us, affinity: &[u32]| said(8, &[with_quota("web", "/g", quota_us, affinity)]);
+            |quota_us, affinity: &[u32]| texts(8, &[with_quota("web", "/g", quota_us, affinity)]);
         assert_eq!(
             one(150_000, &[0, 1]),
             [
-                "/g lets the 2 vCPUs of web together run for 150 ms in each 100 ms: once that is used up they \
-              wait until the next period, as in 37 of them so far"
+                "/g limits the 2 vCPUs of web together to 150 ms of CPU time per 100 ms: when that is \
+                used up, they wait until the next period, as in 37 periods so far"
             ]
         );
         assert_eq!(one(200_000, &[0, 1]), [""; 0], "both can always run");
@@ -343,38 +346,38 @@ mod tests {
             by.vcpus.truncate(1);
             by.throttled_count = Some(0);
         }
-        let lone = "/g lets web vCPU0 run for 50.0 ms in each 100 ms: once that is used up it waits until the \
-                    next period";
-        assert_eq!(said(8, &[half]), [lone]);
+        let lone = "/g limits web vCPU0 to 50.0 ms of CPU time per 100 ms: when that is used up, it \
+            waits until the next period";
+        assert_eq!(texts(8, &[half]), [lone]);
         // A slice that holds two VMs is one group, and limits all four.
         let both = |quota_us| {
             let vms = ["db", "web"].map(|name| with_quota(name, "/slice", quota_us, &[0, 1, 2, 3]));
-            said(8, &vms)
+            texts(8, &vms)
         };
         assert_eq!(both(400_000), [""; 0]);
-        let said = both(300_000);
-        assert_eq!(said.len(), 1);
+        let texts = both(300_000);
+        assert_eq!(texts.len(), 1);
         assert!(
-            said[0].starts_with("/slice lets the 4 vCPUs of db and web together run"),
-            "{said:?}"
+            texts[0].starts_with("/slice limits the 4 vCPUs of db and web together to"),
+            "{texts:?}"
         );
     }
 
     #[test]
-    fn a_vm_whose_process_is_stopped_is_said() {
+    fn a_stopped_process_is_warned_of() {
         let stopped = |stopper| {
             let threads = vec![thread(11, Some(0), None, &[1])];
-            said(4, &[Vm { stopper: Some(stopper), ..vm("vm1", 10, threads) }])
+            texts(4, &[Vm { stopper: Some(stopper), ..vm("vm1", 10, threads) }])
         };
-        let word = "vm1: its process 10 is stopped by a signal (SIGSTOP): nothing of it runs until it is sent \
+        let notice = "vm1: its process 10 is stopped by a signal (SIGSTOP): none of it runs until it is sent \
                     SIGCONT";
-        assert_eq!(stopped(Stopper::Signal), [word]);
+        assert_eq!(stopped(Stopper::Signal), [notice]);
         assert!(stopped(Stopper::Debugger)[0].contains("by a debugger"));
     }
 
     #[test]
-    fn vcpus_that_cannot_be_seen_are_said() {
-        let said = said(4, &[vm("vm1", 10, vec![thread(10, None, None, &[0])])]);
-        assert!(said.len() == 1 && said[0].contains("debug-threads=on"), "{said:?}");
+    fn unidentified_vcpu_threads_are_warned_of() {
+        let texts = texts(4, &[vm("vm1", 10, vec![thread(10, None, None, &[0])])]);
+        assert!(texts.len() == 1 && texts[0].contains("debug-threads=on"), "{texts:?}");
     }
 }

@@ -98,15 +98,18 @@ pub struct Cell {
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant is said in full by its message")]
 pub enum MatrixError {
-    #[error("there is no matrix '{name}': built in are quick, seed, and no file has that path")]
+    #[error(
+        "there is no matrix '{name}': it is neither a built-in matrix (quick, seed) nor the path \
+             of a file"
+    )]
     NotFound { name: String },
     #[error("cannot read the matrix {path}: {source}")]
     Read { path: String, source: std::io::Error },
     #[error("{origin} is not a matrix: {source}")]
     Syntax { origin: String, source: Box<toml::de::Error> },
-    #[error("matrix '{matrix}': {key} names nothing, so there would be no condition to run")]
+    #[error("matrix '{matrix}': {key} is empty, so there is no condition to run")]
     Empty { matrix: String, key: &'static str },
-    #[error("matrix '{matrix}': repeat = 0 runs nothing")]
+    #[error("matrix '{matrix}': repeat = 0 would run nothing")]
     NoRepeat { matrix: String },
 }
 
@@ -322,10 +325,10 @@ mod tests {
         let error = |from: &str, to: &str| {
             Matrix::parse("test", &quick.replacen(from, to, 1)).expect_err("impossible").to_string()
         };
-        assert!(error("repeat = 5", "repeat = 0").contains("repeat = 0 runs nothing"));
-        assert!(error("aio = [\"native\"]", "aio = []").contains("aio names nothing"));
+        assert!(error("repeat = 5", "repeat = 0").contains("repeat = 0 would run nothing"));
+        assert!(error("aio = [\"native\"]", "aio = []").contains("aio is empty"));
         assert!(error("\"ide\"", "\"floppy\"").contains("floppy"));
         let message = Matrix::load("fast").expect_err("there is none").to_string();
-        assert!(message.contains("built in are quick, seed"), "{message}");
+        assert!(message.contains("a built-in matrix (quick, seed)"), "{message}");
     }
 }

@@ -37,7 +37,7 @@ pub fn takes(qemu: &Path, disk: &DiskPlan, image: &Path) -> Result<(), String> {
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let word =
-        said.lines().find(|line| !line.trim().is_empty()).unwrap_or("it ended without a word");
+        said.lines().find(|line| !line.trim().is_empty()).unwrap_or("it ended without a message");
     Err(reason(word, &arguments))
 }
 
@@ -48,7 +48,7 @@ fn reason(word: &str, arguments: &[OsString]) -> String {
         after.strip_prefix(": ")
     };
     let reason = arguments.iter().rev().find_map(said).unwrap_or(word);
-    format!("QEMU says: {}", harmless(reason))
+    format!("QEMU: {}", harmless(reason))
 }
 
 #[cfg(test)]
@@ -56,11 +56,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_qemu_says_is_told_without_what_it_was_told() {
+    fn qemus_message_is_shown_without_the_arguments() {
         let arguments = ["-device", "nvme,drive=disk0"].map(OsString::from);
         let word =
             "qemu-system-x86_64: -device nvme,drive=disk0: 'nvme' is not a valid device model name";
-        assert_eq!(reason(word, &arguments), "QEMU says: 'nvme' is not a valid device model name");
-        assert_eq!(reason("out of memory", &arguments), "QEMU says: out of memory");
+        assert_eq!(reason(word, &arguments), "QEMU: 'nvme' is not a valid device model name");
+        assert_eq!(reason("out of memory", &arguments), "QEMU: out of memory");
     }
 }

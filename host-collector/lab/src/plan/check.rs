@@ -187,16 +187,16 @@ mod tests {
             "vm 'vm1': a lease of 120000 ms is out of [200, 60000] ms",
         ),
         ("name = \"vm2\"", "name = \"vm1\"", "two vms have the name 'vm1'"),
-        ("vcpus = 2", "vcpus = 0", "vm 'vm1': vcpus = 0 is not in [1, 64]"),
+        ("vcpus = 2", "vcpus = 0", "vm 'vm1': vcpus = 0 is not between 1 and 64"),
         (
             "vcpus = 2",
             "vcpus = 2\nmemory_mib = 16",
-            "vm 'vm1': memory_mib = 16 is not in [128, 65536]",
+            "vm 'vm1': memory_mib = 16 is not between 128 and 65536",
         ),
         (
             "vcpu_pcpus = [0, 1]",
             "vcpu_pcpus = [0, 1, 0]",
-            "vm 'vm1': vcpu_pcpus names 3 pCPUs for vcpus = 2; it needs one for each",
+            "vm 'vm1': vcpu_pcpus has 3 pCPUs for vcpus = 2; it needs one for each vCPU",
         ),
         (
             "hogs = [1]",
@@ -221,28 +221,28 @@ mod tests {
         (
             "bus = \"virtio-blk\"\niothread = false",
             "bus = \"ide\"\niothread = true",
-            "vm 'vm1': iothread = true is for virtio disks, QEMU has nothing like it for bus = \"ide\"",
+            "vm 'vm1': iothread = true is for virtio disks; QEMU has no equivalent for bus = \"ide\"",
         ),
         (
             "bus = \"virtio-blk\"",
             "bus = \"ide\"\nqueues = 2",
-            "vm 'vm1': queues is for virtio disks, QEMU has nothing like it for bus = \"ide\"",
+            "vm 'vm1': queues is for virtio disks; QEMU has no equivalent for bus = \"ide\"",
         ),
         (
             "bus = \"virtio-blk\"",
             "bus = \"nvme\"\nmsix = false",
-            "vm 'vm1': msix = false is for virtio disks, QEMU has nothing like it for bus = \"nvme\"",
+            "vm 'vm1': msix = false is for virtio disks; QEMU has no equivalent for bus = \"nvme\"",
         ),
         (
             "iothread = false",
             "iothread = true\nioeventfd = false",
-            "vm 'vm1': iothread = true needs ioeventfd = true, which is what wakes the iothread",
+            "vm 'vm1': iothread = true needs ioeventfd = true, which wakes the iothread",
         ),
         ("iothread = false", "iothreads = 2", "vm 'vm1': iothreads above 1 needs iothread = true"),
         (
             "cache = \"none\"",
             "cache = \"writeback\"",
-            "vm 'vm1': aio = \"native\" needs cache = \"none\" or \"directsync\", QEMU refuses it otherwise",
+            "vm 'vm1': aio = \"native\" needs cache = \"none\" or \"directsync\"; QEMU refuses other caches",
         ),
         (
             "block = \"4KiB\"",
@@ -257,7 +257,7 @@ mod tests {
         (
             "block = \"4KiB\"",
             "block = \"8GiB\"",
-            "vm 'vm1': size is 67108864 bytes, it must be whole MiB and hold a block",
+            "vm 'vm1': size is 67108864 bytes; it must be a multiple of 1 MiB and hold at least one block",
         ),
         (
             "vcpu = 1\npattern",
@@ -277,7 +277,7 @@ mod tests {
         (
             "size = \"64MiB\"",
             "size = \"100KiB\"",
-            "vm 'vm1': size is 102400 bytes, it must be whole MiB and hold a block",
+            "vm 'vm1': size is 102400 bytes; it must be a multiple of 1 MiB and hold at least one block",
         ),
         (
             "engine = \"psync\"",
@@ -311,7 +311,7 @@ mod tests {
         let mut crowd = Plan::load("demo").expect("the demo plan is sound");
         crowd.vms = vec![crowd.vms[0].clone(); 65];
         let message = crowd.check().expect_err("too many").to_string();
-        assert_eq!(message, "plan 'demo': it has 65 [[vm]], at most 64 are possible");
+        assert_eq!(message, "plan 'demo': it has 65 [[vm]], but at most 64 are possible");
 
         let mut plan = Plan::load("demo").expect("the demo plan is sound");
         plan.vms[0].disk = None;
@@ -323,7 +323,7 @@ mod tests {
         assert!(message.contains("no vm has a [vm.reader]"), "{message}");
         let overrides = Overrides { total_bytes: Some(1 << 20), ..Overrides::default() };
         let message = overrides.apply(&mut plan).expect_err("nothing to change").to_string();
-        assert_eq!(message, "plan 'demo': --total changes a [vm.reader], and no vm has one");
+        assert_eq!(message, "plan 'demo': --total changes [vm.reader], but no vm has one");
     }
 
     /// The demo plan with other numbers: each mostly a usual one, so that many of these plans pass.

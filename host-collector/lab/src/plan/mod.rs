@@ -580,6 +580,9 @@ mod tests {
     #[test]
     fn a_name_that_is_no_plan_says_which_there_are() {
         let message = Plan::load("demos").expect_err("no such plan").to_string();
-        assert!(message.contains("no plan 'demos': built in are demo, seed"), "{message}");
+        assert!(
+            message.contains("no plan 'demos': it is neither a built-in plan (demo, seed"),
+            "{message}"
+        );
     }
 }

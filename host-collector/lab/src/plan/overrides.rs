@@ -8,52 +8,54 @@ use serde::de::value::Error as ValueError;
 use vslice_host::disk::{Aio, Cache, DiskBus};
 use vslice_spec::{Engine, Pattern};
 
-/// Values that replace a plan's; those of readers and disks do so in every VM that has one.
+/// Values that replace those of a plan. A value for readers or disks applies to every VM that has one.
 #[derive(Debug, Clone, PartialEq, Eq, Default, clap::Args)]
 pub struct Overrides {
-    /// Read this much in all, as in 64MiB
+    /// Read this much in total, such as 64MiB
     #[arg(long = "total", value_name = "SIZE", value_parser = parse_bytes)]
     pub total_bytes: Option<u64>,
-    /// Read blocks of this size, as in 4KiB
+    /// Read blocks of this size, such as 4KiB
     #[arg(long = "block", value_name = "SIZE", value_parser = parse_bytes)]
     pub block_bytes: Option<u64>,
-    /// Read in this order: seq, rand
+    /// Order of the reads: seq, rand
     #[arg(long, value_parser = parse_word::<Pattern>)]
     pub pattern: Option<Pattern>,
-    /// Read in this way: psync, io_uring
+    /// System calls that read: psync, io_uring
     #[arg(long, value_parser = parse_word::<Engine>)]
     pub engine: Option<Engine>,
     /// Keep this many requests in flight
     #[arg(long)]
     pub depth: Option<u16>,
-    /// Stop after this long, as in 30s, 1.5m or 2h
+    /// Stop after this time, such as 30s, 1.5m or 2h
     #[arg(long = "duration", value_name = "DURATION", value_parser = parse_duration_ms)]
     pub duration_ms: Option<u64>,
     /// Serve the disk in an iothread: true, false
     #[arg(long, action = clap::ArgAction::Set)]
     pub iothread: Option<bool>,
-    /// Spread the disk's queues over so many iothreads, since QEMU 9.0
+    /// Spread the disk's queues over this many iothreads (QEMU 9.0 or later)
     #[arg(long)]
     pub iothreads: Option<u16>,
-    /// Let the guest's doorbell wake whoever serves the disk by an eventfd: true, false
+    /// Deliver the guest's doorbell by an eventfd to the thread that serves the disk: true, false
     #[arg(long, action = clap::ArgAction::Set)]
     pub ioeventfd: Option<bool>,
-    /// Give a virtio disk interrupts of its own: true, false
+    /// Give a virtio disk MSI-X interrupts: true, false
     #[arg(long, action = clap::ArgAction::Set)]
     pub msix: Option<bool>,
-    /// Let the guest see this kind of disk: virtio-blk, virtio-scsi, ide, ahci, nvme
+    /// Kind of disk that the guest sees: virtio-blk, virtio-scsi, ide, ahci, nvme
     #[arg(long, value_parser = parse_word::<DiskBus>)]
     pub bus: Option<DiskBus>,
-    /// Let QEMU read the image in this way: native, threads, io_uring
+    /// How QEMU reads the image: native, threads, io_uring
     #[arg(long, value_parser = parse_word::<Aio>)]
     pub aio: Option<Aio>,
-    /// Let QEMU cache the image in this way: none, writeback, writethrough, directsync, unsafe
+    /// How QEMU caches the image: none, writeback, writethrough, directsync, unsafe
     #[arg(long, value_parser = parse_word::<Cache>)]
     pub cache: Option<Cache>,
-    /// Give the host's disk under the guests' images this I/O scheduler for the run; keep: none but its own
+    /// I/O scheduler to set during the run on the host disk that holds the guests' images; keep: leave it
+    /// as it is
     #[arg(long, value_name = "NAME")]
     pub host_io_scheduler: Option<String>,
-    /// Record every exit of the guests under KVM, which costs: --exits, --exits=false
+    /// Record every exit of every vCPU (KVM only); this takes time on the vCPUs' pCPUs: --exits,
+    /// --exits=false
     #[arg(
         long,
         value_name = "BOOL",
@@ -64,7 +66,7 @@ pub struct Overrides {
     pub exits: Option<bool>,
 }
 
-/// Reads an enum of another crate by the word that a plan has for it.
+/// Parses an enum of another crate from the word that a plan uses for it.
 fn parse_word<T: for<'de> Deserialize<'de>>(word: &str) -> Result<T, String> {
     T::deserialize(word.into_deserializer()).map_err(|error: ValueError| error.to_string())
 }
@@ -73,8 +75,8 @@ impl Overrides {
     /// Changes the plan and checks it again.
     ///
     /// # Errors
-    /// [`PlanError::Impossible`] if no VM has what is to be changed, or the change does not go
-    /// with the rest of the plan.
+    /// Fails with [`PlanError::Impossible`] if no VM has what is to be changed, or if the changed plan is
+    /// invalid.
     pub fn apply(&self, plan: &mut Plan) -> Result<(), PlanError> {
         let nothing = |flag, table| PlanError::Impossible {
             plan: plan.name.clone(),

@@ -10,8 +10,7 @@ use vslice_trace::host::HostPcpus;
 pub enum PlanError {
     /// Neither a built-in plan nor a file.
     #[error(
-        "there is no plan '{name}': built in are {}, anything else is taken for a file's path, \
-         and there is no such file",
+        "there is no plan '{name}': it is neither a built-in plan ({}) nor the path of a file",
         built_in_names()
     )]
     NotFound {
@@ -19,7 +18,7 @@ pub enum PlanError {
         name: String,
     },
     /// The file cannot be read.
-    #[error("the plan {path} cannot be read: {source}")]
+    #[error("cannot read the plan {path}: {source}")]
     Read {
         /// Its path.
         path: String,
@@ -72,7 +71,7 @@ pub enum Problem {
     #[error("it has no [[vm]]")]
     NoVm,
     /// More guests than vslice numbers.
-    #[error("it has {0} [[vm]], at most 64 are possible")]
+    #[error("it has {0} [[vm]], but at most 64 are possible")]
     TooManyVms(usize),
     /// No guest has a reader.
     #[error("no vm has a [vm.reader], so there would be no request to explain")]
@@ -81,10 +80,10 @@ pub enum Problem {
     #[error("two vms have the name '{0}'")]
     VmTwice(String),
     /// It would be written to the kernel.
-    #[error("host_io_scheduler = \"{0}\" is no name of a scheduler, such as bfq")]
+    #[error("host_io_scheduler = \"{0}\" is not the name of an I/O scheduler, such as bfq")]
     HostIoScheduler(String),
     /// The number of a key is out of its range.
-    #[error("vm '{vm}': {key} = {value} is not in [{min}, {max}]")]
+    #[error("vm '{vm}': {key} = {value} is not between {min} and {max}")]
     Range {
         /// The guest.
         vm: String,
@@ -98,7 +97,9 @@ pub enum Problem {
         max: u64,
     },
     /// Not as many pins as vCPUs.
-    #[error("vm '{vm}': vcpu_pcpus names {pins} pCPUs for vcpus = {vcpus}; it needs one for each")]
+    #[error(
+        "vm '{vm}': vcpu_pcpus has {pins} pCPUs for vcpus = {vcpus}; it needs one for each vCPU"
+    )]
     PinCount {
         /// The guest.
         vm: String,
@@ -111,7 +112,7 @@ pub enum Problem {
     #[error("vm '{0}' has a [vm.reader] but no [vm.disk] to read")]
     NoDisk(String),
     /// A virtio disk's word for another one.
-    #[error("vm '{vm}': {key} is for virtio disks, QEMU has nothing like it for bus = \"{bus}\"")]
+    #[error("vm '{vm}': {key} is for virtio disks; QEMU has no equivalent for bus = \"{bus}\"")]
     NotVirtio {
         /// The guest.
         vm: String,
@@ -121,18 +122,20 @@ pub enum Problem {
         bus: &'static str,
     },
     /// Nothing would wake the iothread.
-    #[error("vm '{0}': iothread = true needs ioeventfd = true, which is what wakes the iothread")]
+    #[error("vm '{0}': iothread = true needs ioeventfd = true, which wakes the iothread")]
     IothreadWithoutEventfd(String),
     /// Queues of a disk that no iothread serves, or that QEMU does not spread.
     #[error("vm '{0}': iothreads above 1 needs iothread = true")]
     NoMapping(String),
     /// Linux AIO through the page cache.
     #[error(
-        "vm '{0}': aio = \"native\" needs cache = \"none\" or \"directsync\", QEMU refuses it otherwise"
+        "vm '{0}': aio = \"native\" needs cache = \"none\" or \"directsync\"; QEMU refuses other caches"
     )]
     NativeNeedsDirect(String),
     /// A disk that does not hold whole blocks.
-    #[error("vm '{vm}': size is {size_bytes} bytes, it must be whole MiB and hold a block")]
+    #[error(
+        "vm '{vm}': size is {size_bytes} bytes; it must be a multiple of 1 MiB and hold at least one block"
+    )]
     DiskSize {
         /// The guest.
         vm: String,
@@ -148,7 +151,7 @@ pub enum Problem {
         problem: SpecError,
     },
     /// An override for something that no VM has.
-    #[error("{flag} changes a [vm.{table}], and no vm has one")]
+    #[error("{flag} changes [vm.{table}], but no vm has one")]
     NothingToOverride {
         /// The command line's flag.
         flag: &'static str,
