@@ -3,9 +3,8 @@
 use super::StoreError;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use vslice_core::units::PcpuId;
 
@@ -248,7 +247,7 @@ impl RunDir {
             .map_err(|source| StoreError::Json { path: path.clone(), source })?;
         json.push(b'\n');
         let result = write_synced(&part, &json, mode).and_then(|()| fs::rename(&part, &path));
-        let result = result.and_then(|()| File::open(&self.path)?.sync_all());
+        let result = result.and_then(|()| sync_directory(&self.path));
         result.map_err(|source| {
             // The half-written file would only fill the disk further.
             let _ = fs::remove_file(&part);
@@ -286,9 +285,32 @@ impl RunDir {
 
 fn write_synced(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let mut options = File::options();
-    let mut file = options.write(true).create(true).truncate(true).mode(mode).open(path)?;
+    options.write(true).create(true).truncate(true);
+    set_mode(&mut options, mode);
+    let mut file = options.open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+#[cfg(unix)]
+fn set_mode(options: &mut OpenOptions, mode: u32) {
+    std::os::unix::fs::OpenOptionsExt::mode(options, mode);
+}
+
+/// Runs are recorded on Linux; where one is only read, nothing private is written.
+#[cfg(not(unix))]
+fn set_mode(_: &mut OpenOptions, _: u32) {}
+
+/// Makes a rename in this directory last.
+#[cfg(unix)]
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// Elsewhere a directory is no file that could be synced.
+#[cfg(not(unix))]
+fn sync_directory(_: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 fn between<'a>(name: &'a str, before: &str, after: &str) -> Option<&'a str> {
