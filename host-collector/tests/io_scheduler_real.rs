@@ -58,7 +58,7 @@ fn held_and_put_back(disk: &Disk) -> Result<(), Failed> {
     assert_eq!(held.previous(), Some(disk.scheduler.as_str()));
     assert_eq!(undo_stale_journals(journals.path())?, Undone::default(), "its owner lives");
     let again = set(&disk.other);
-    assert!(matches!(again, Err(IoSchedulerError::Held { .. })), "{again:?}");
+    assert!(matches!(again, Err(IoSchedulerError::InUse { .. })), "{again:?}");
     assert_eq!(facts()?.scheduler.as_ref(), Some(&disk.other));
     drop(held);
     assert_eq!(facts()?, disk.before);

@@ -17,7 +17,8 @@ use vslice_core::timeline::{GuestMode, LockFacts, LockUser, Reason, Vmm};
 use vslice_core::units::{HostNs, Tid};
 use vslice_record::sampling::plan::PCPU_SHARE_MAX;
 use vslice_record::sampling::{
-    Pace, SampledThread, Sampler, SamplerPlan, SamplerTotals, Shown, Sight, shown_of,
+    SampleContent, SampleRate, SampledThread, Sampler, SamplerPlan, SamplerTotals,
+    ThreadVisibility, visibility_of,
 };
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -29,8 +30,8 @@ type Outcome = Result<(), Failed>;
 type Test = fn() -> Outcome;
 
 fn main() {
-    if std::env::args().any(|argument| argument == PUPPET) {
-        return puppet();
+    if std::env::args().any(|argument| argument == TEST_PROCESS) {
+        return test_process();
     }
     let arguments = Arguments::from_args();
     let tests: [(&str, Test); 4] = [
@@ -39,7 +40,7 @@ fn main() {
         ("a_child_that_may_not_be_looked_at_shows_nothing", hidden_child),
         ("a_thread_that_ends_is_forgotten", ended_thread),
     ];
-    let missing = refusal();
+    let missing = unavailable();
     let trial = |(name, test): (&str, Test)| match &missing {
         None => Trial::test(name, test),
         Some(reason) => Trial::test(name, test).with_kind(reason).with_ignored_flag(true),
@@ -49,29 +50,29 @@ fn main() {
 
 /// Why the kernel would not show an own child: by its settings, not by what the sampler finds, which
 /// is what is tested. Nothing refuses root (kernel: Documentation/admin-guide/LSM/Yama.rst).
-fn refusal() -> Option<String> {
+fn unavailable() -> Option<String> {
     let setting = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").ok()?;
     let scope: u8 = setting.trim().parse().ok()?;
     let is_refused = scope >= 2 && !nix::unistd::geteuid().is_root();
     is_refused.then(|| format!("kernel.yama.ptrace_scope is {scope}"))
 }
 
-const PUPPET: &str = "--be-the-puppet";
+const TEST_PROCESS: &str = "--be-the-test-process";
 const HIDDEN: &str = "--hidden";
 
 /// What the child does: a thread in each state, whose tids it prints, until its input ends.
-fn puppet() {
+fn test_process() {
     if std::env::args().any(|argument| argument == HIDDEN) {
         prctl::set_dumpable(false).expect("a process may always hide");
     }
-    let (tell, told) = mpsc::channel();
+    let (report, reported) = mpsc::channel();
     let name = |who: &'static str| {
-        let tell = tell.clone();
-        move || tell.send((who, nix::unistd::gettid(), 0)).expect("the main thread waits")
+        let report = report.clone();
+        move || report.send((who, nix::unistd::gettid(), 0)).expect("the main thread waits")
     };
     let word = Box::leak(Box::new(2_u32));
     let address = std::ptr::from_ref(word).addr();
-    let announce = tell.clone();
+    let announce = report.clone();
     thread::spawn(move || {
         announce.send(("lock", nix::unistd::gettid(), address)).expect("the main thread waits");
         // As `__lll_lock_wait` of glibc waits for a mutex that is never released.
@@ -100,7 +101,7 @@ fn puppet() {
         let _until_told = ended.recv();
     });
     let mut out = std::io::stdout();
-    for (who, tid, address) in told.iter().take(4) {
+    for (who, tid, address) in reported.iter().take(4) {
         writeln!(out, "{who} {tid} {address}").expect("the test reads it");
     }
     let mut input = BufReader::new(std::io::stdin());
@@ -124,16 +125,16 @@ fn futex_wait(word: &u32) {
 }
 
 /// The child, which ends with this.
-struct Puppet {
+struct TestProcess {
     child: Child,
     threads: Vec<(String, Tid, u64)>,
 }
 
-impl Puppet {
-    fn start(arguments: &[&str]) -> Result<Puppet, String> {
+impl TestProcess {
+    fn start(arguments: &[&str]) -> Result<TestProcess, String> {
         let own = std::env::current_exe().map_err(|error| error.to_string())?;
         let child = Command::new(own)
-            .arg(PUPPET)
+            .arg(TEST_PROCESS)
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -144,30 +145,30 @@ impl Puppet {
         for line in out.lines().take(4) {
             let line = line.map_err(|error| error.to_string())?;
             let mut words = line.split(' ');
-            let mut word = || words.next().ok_or(format!("the puppet said {line:?}"));
+            let mut word = || words.next().ok_or(format!("the test process said {line:?}"));
             let name = word()?.to_owned();
             let number = |text: &str| text.parse::<u64>().map_err(|error| error.to_string());
             let tid = u32::try_from(number(word()?)?).map_err(|error| error.to_string())?;
             threads.push((name, Tid(tid), number(word()?)?));
         }
-        Ok(Puppet { child, threads })
+        Ok(TestProcess { child, threads })
     }
 
     fn thread(&self, name: &str) -> (Tid, u64) {
         let found = self.threads.iter().find(|(known, ..)| known == name);
-        found.map(|(_, tid, address)| (*tid, *address)).expect("the puppet has named it")
+        found.map(|(_, tid, address)| (*tid, *address)).expect("the test process has named it")
     }
 
     fn tids(&self) -> Vec<Tid> {
         self.threads.iter().map(|(_, tid, _)| *tid).collect()
     }
 
-    fn shown(&self) -> Shown {
-        shown_of(&self.tids())
+    fn shown(&self) -> ThreadVisibility {
+        visibility_of(&self.tids())
     }
 }
 
-impl Drop for Puppet {
+impl Drop for TestProcess {
     fn drop(&mut self) {
         let _may_have_ended = self.child.kill();
         let _reaped = self.child.wait();
@@ -176,16 +177,18 @@ impl Drop for Puppet {
 
 /// Samples until `enough`.
 fn sample(
-    puppet: &Puppet,
-    sight: Sight,
+    process: &TestProcess,
+    content: SampleContent,
     enough: impl Fn(&[SampleItem]) -> bool,
 ) -> Result<(Vec<SampleItem>, SamplerTotals), Failed> {
     let items: Arc<Mutex<Vec<SampleItem>>> = Arc::default();
     let kept = Arc::clone(&items);
-    let threads = puppet.tids().into_iter();
+    let threads = process.tids().into_iter();
     let plan = SamplerPlan {
-        threads: threads.map(|tid| SampledThread { vm: 0, tid, pace: Pace::EveryRound }).collect(),
-        sight,
+        threads: threads
+            .map(|tid| SampledThread { vm: 0, tid, rate: SampleRate::EveryRound })
+            .collect(),
+        content,
         pcpu: None,
     };
     let sampler = Sampler::start(&plan, move |_: usize, item: SampleItem| {
@@ -227,11 +230,11 @@ fn check(what: &str, holds: bool, seen: impl std::fmt::Debug) -> Outcome {
 }
 
 fn known_states() -> Outcome {
-    let puppet = Puppet::start(&[])?;
-    let (lock, address) = puppet.thread("lock");
-    let ((sleep, _), (spin, _)) = (puppet.thread("sleep"), puppet.thread("spin"));
+    let process = TestProcess::start(&[])?;
+    let (lock, address) = process.thread("lock");
+    let ((sleep, _), (spin, _)) = (process.thread("sleep"), process.thread("spin"));
     let enough = |items: &[SampleItem]| looks(items, lock) >= LOOKS_MIN;
-    let (items, totals) = sample(&puppet, Sight::LooksAndTotals, enough)?;
+    let (items, totals) = sample(&process, SampleContent::StatesAndTotals, enough)?;
     let tally = tally(items);
     let facts = LockFacts {
         vmm: Vmm::Qemu,
@@ -257,8 +260,8 @@ fn known_states() -> Outcome {
 }
 
 fn totals_alone() -> Outcome {
-    let puppet = Puppet::start(&[])?;
-    let ((sleep, _), (spin, _)) = (puppet.thread("sleep"), puppet.thread("spin"));
+    let process = TestProcess::start(&[])?;
+    let ((sleep, _), (spin, _)) = (process.thread("sleep"), process.thread("spin"));
     let of = |items: &[SampleItem], wanted: Tid| {
         let reads = items.iter().filter_map(|item| match item {
             SampleItem::Schedstat(read) if read.tid == wanted => Some(read.on_pcpu_ns),
@@ -271,7 +274,7 @@ fn totals_alone() -> Outcome {
         let ran = of(items, spin);
         ran.last().zip(ran.first()).is_some_and(|(last, first)| last - first > 100_000_000)
     };
-    let (items, _) = sample(&puppet, Sight::TotalsOnly, enough)?;
+    let (items, _) = sample(&process, SampleContent::TotalsOnly, enough)?;
     check("nobody was looked at", looks(&items, spin) == 0, items.len())?;
     let scheduled = tally(items).scheduled();
     let row = |tid| scheduled.iter().find(|row| row.tid == tid).expect("it was read");
@@ -285,30 +288,30 @@ fn totals_alone() -> Outcome {
 
 /// Without the capability to see everything, that is.
 fn hidden_child() -> Outcome {
-    let puppet = Puppet::start(&[HIDDEN])?;
-    let shown = puppet.shown();
+    let process = TestProcess::start(&[HIDDEN])?;
+    let shown = process.shown();
     if nix::unistd::geteuid().is_root() {
-        return check("root sees it", shown == Shown::Both, shown);
+        return check("root sees it", shown == ThreadVisibility::Both, shown);
     }
-    check("nothing is shown", shown == Shown::Nothing, shown)
+    check("nothing is shown", shown == ThreadVisibility::Nothing, shown)
 }
 
 fn ended_thread() -> Outcome {
-    let mut puppet = Puppet::start(&[])?;
-    let ((mortal, _), (lock, _)) = (puppet.thread("mortal"), puppet.thread("lock"));
-    let input = RefCell::new(puppet.child.stdin.take().expect("piped"));
+    let mut process = TestProcess::start(&[])?;
+    let ((mortal, _), (lock, _)) = (process.thread("mortal"), process.thread("lock"));
+    let input = RefCell::new(process.child.stdin.take().expect("piped"));
     let mut told = Cell::new(None);
     // It is told to end once it has been looked at, and the others are looked at after that.
     let enough = |items: &[SampleItem]| {
         let seen = looks(items, mortal);
         if seen >= 5 && told.get().is_none() {
-            writeln!(input.borrow_mut(), "end").expect("the puppet reads it");
+            writeln!(input.borrow_mut(), "end").expect("the test process reads it");
             told.set(Some(()));
         }
         let is_gone = !std::path::Path::new(&format!("/proc/{mortal}")).exists();
         is_gone && looks(items, lock) >= seen + 50
     };
-    let (_, totals) = sample(&puppet, Sight::LooksAndTotals, enough)?;
+    let (_, totals) = sample(&process, SampleContent::StatesAndTotals, enough)?;
     check("it was told to end", told.get_mut().is_some(), &totals)?;
     check("that is no error", totals.ended_early.is_none(), &totals)
 }

@@ -50,7 +50,7 @@ pub enum IoSchedulerError {
     #[error(
         "another vslice has set the I/O scheduler of {device} and will restore it when it ends"
     )]
-    Held {
+    InUse {
         /// The disk.
         device: String,
     },
@@ -92,7 +92,7 @@ impl HeldIoScheduler {
         let no_queue = || IoSchedulerError::NoQueue { path: path.to_owned() };
         let device = disk_facts(path).ok_or_else(no_queue)?.device;
         let file = Path::new("/sys/block").join(&device).join("queue/scheduler");
-        let lock = lock(&file).ok_or(IoSchedulerError::Held { device })?;
+        let lock = lock(&file).ok_or(IoSchedulerError::InUse { device })?;
         // What another holder has put back until it let go of the lock.
         let disk = disk_facts(path).ok_or_else(no_queue)?;
         let set_to = nearest(wanted, &disk.schedulers).to_owned();

@@ -9,14 +9,14 @@ use vslice_host::tsc::KvmDebugfs;
 use vslice_host::vm::Vm;
 use vslice_record::perf::offer::offers;
 use vslice_record::perf::{self, Tracefs};
-use vslice_record::sampling::{NOTHING_SHOWN, Shown, shown_of};
+use vslice_record::sampling::{NOTHING_VISIBLE, ThreadVisibility, visibility_of};
 
 /// The level that a run gets now, and each thing that recording can use.
 pub(super) fn findings() -> Vec<Finding> {
     // Tried rather than derived from capabilities and sysctls: the kernel has more ways to say no.
     let recordable = perf::check_rights().map_err(|error| error.to_string());
     let of_own = "of VMs that run as this user";
-    let mut findings = vec![evidence_finding(recordable, of_own, shown_of_child)];
+    let mut findings = vec![evidence_finding(recordable, of_own, visibility_of_child)];
     findings.extend(tracefs_findings(Tracefs::find()));
     findings.push(tsc_finding(KvmDebugfs::find().map(drop)));
     findings
@@ -26,7 +26,7 @@ pub(super) fn findings() -> Vec<Finding> {
 pub(super) fn finding_of_vm(vm: &Vm) -> Finding {
     let recordable = perf::check_rights().map_err(|error| error.to_string());
     let tids: Vec<Tid> = vm.threads.iter().map(|thread| thread.tid).collect();
-    evidence_finding(recordable, "of its vCPUs", || Ok(shown_of(&tids)))
+    evidence_finding(recordable, "of its vCPUs", || Ok(visibility_of(&tids)))
 }
 
 /// Whether KVM's word of its guests' TSCs can be read. Without it clocks rest on round trips, which is
@@ -48,7 +48,7 @@ fn tsc_finding(debugfs: io::Result<()>) -> Finding {
 fn evidence_finding(
     recordable: Result<(), String>,
     whose: &str,
-    shown: impl FnOnce() -> io::Result<Shown>,
+    shown: impl FnOnce() -> io::Result<ThreadVisibility>,
 ) -> Finding {
     let name = EVIDENCE;
     let reason = match recordable {
@@ -62,29 +62,29 @@ fn evidence_finding(
     };
     let as_root = "run as root to get counts, durations and the causes of single requests";
     match shown() {
-        Ok(Shown::Both) => {
+        Ok(ThreadVisibility::Both) => {
             let seen =
                 format!("sampled: shares of the off-CPU reasons {whose}, no counts; {reason}");
             Finding::degraded(name, seen, as_root)
         }
-        Ok(Shown::CallsOnly) => {
+        Ok(ThreadVisibility::CallsOnly) => {
             let seen = format!(
                 "sampled, without /proc/PID/wchan: shares of the off-CPU reasons {whose}, unknown in \
                 KVM; {reason}"
             );
             Finding::degraded(name, seen, as_root)
         }
-        Ok(Shown::FunctionsOnly) => {
+        Ok(ThreadVisibility::FunctionsOnly) => {
             let seen = format!(
                 "sampled, without /proc/PID/syscall: shares of the off-CPU reasons {whose}, locks not \
                 distinguished; {reason}"
             );
             Finding::degraded(name, seen, as_root)
         }
-        Ok(Shown::Nothing) => Finding::degraded(
+        Ok(ThreadVisibility::Nothing) => Finding::degraded(
             name,
             format!(
-                "totals: on-pCPU times and run delays {whose}, no reasons; {reason}; and {NOTHING_SHOWN}"
+                "totals: on-pCPU times and run delays {whose}, no reasons; {reason}; and {NOTHING_VISIBLE}"
             ),
             "run as root; shares only need the user who runs the VM, and kernel.yama.ptrace_scope 0 or \
             1",
@@ -101,9 +101,9 @@ fn evidence_finding(
 }
 
 /// What the kernel shows of a child that sleeps: for an own thread it would show everything.
-fn shown_of_child() -> io::Result<Shown> {
+fn visibility_of_child() -> io::Result<ThreadVisibility> {
     let mut child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn()?;
-    let shown = shown_of(&[Tid(child.id())]);
+    let shown = visibility_of(&[Tid(child.id())]);
     child.kill()?;
     child.wait()?;
     Ok(shown)
@@ -154,10 +154,10 @@ mod tests {
         let recorded = evidence_finding(Ok(()), "of all", || unreachable!("it is not asked for"));
         assert!(recorded.status == Status::Ok && recorded.seen.starts_with("recorded"));
         for (shown, start) in [
-            (Ok(Shown::Both), "sampled: "),
-            (Ok(Shown::CallsOnly), "sampled, without /proc/PID/wchan"),
-            (Ok(Shown::FunctionsOnly), "sampled, without /proc/PID/syscall"),
-            (Ok(Shown::Nothing), "totals: "),
+            (Ok(ThreadVisibility::Both), "sampled: "),
+            (Ok(ThreadVisibility::CallsOnly), "sampled, without /proc/PID/wchan"),
+            (Ok(ThreadVisibility::FunctionsOnly), "sampled, without /proc/PID/syscall"),
+            (Ok(ThreadVisibility::Nothing), "totals: "),
             (Err(io::ErrorKind::NotFound.into()), "sampled or totals, not tried"),
         ] {
             let finding = evidence_finding(denied(), "of its vCPUs", || shown);
@@ -171,7 +171,7 @@ mod tests {
     fn the_level_of_a_vm_is_what_its_own_threads_show() {
         // Root may see and record everything, so the rights of another user are played.
         let shown = |tids: &[Tid]| {
-            evidence_finding(Err("denied".to_owned()), "of its vCPUs", || Ok(shown_of(tids)))
+            evidence_finding(Err("denied".to_owned()), "of its vCPUs", || Ok(visibility_of(tids)))
         };
         let own = nix::unistd::gettid().as_raw().cast_unsigned();
         assert!(shown(&[Tid(own)]).seen.starts_with("sampled"));

@@ -3,7 +3,7 @@
 use crate::guest::session::SessionError;
 use crate::guest::start::StartError;
 use crate::perf::RecordError;
-use crate::sampling::{NOTHING_SHOWN, SampleError};
+use crate::sampling::{NOTHING_VISIBLE, SampleError};
 use std::error::Error;
 use std::io;
 use std::path::PathBuf;
@@ -29,8 +29,10 @@ pub enum RecordingError {
     Record(#[from] RecordError),
     #[error(transparent)]
     Sample(#[from] SampleError),
-    #[error("the run cannot be sampled: {NOTHING_SHOWN}; `--evidence totals` needs no privileges")]
-    NothingShown,
+    #[error(
+        "the run cannot be sampled: {NOTHING_VISIBLE}; `--evidence totals` needs no privileges"
+    )]
+    NothingVisible,
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("{}; use `--output DIR` to choose another run directory", sentence(source))]

@@ -3,7 +3,7 @@
 use crate::error::RecordingError;
 use crate::perf::offer::costs_of;
 use crate::perf::{self, RecordError};
-use crate::sampling::{NOTHING_SHOWN, Shown};
+use crate::sampling::{NOTHING_VISIBLE, ThreadVisibility};
 use serde::{Deserialize, Serialize};
 use vslice_core::text::sentence;
 use vslice_trace::evidence::{Evidence, EvidenceLevel, Missing};
@@ -74,8 +74,8 @@ impl EvidencePlan {
     /// What is left now that it is known what the kernel shows of the VMMs' threads.
     ///
     /// # Errors
-    /// [`RecordingError::NothingShown`] if the run must be sampled.
-    pub(crate) fn settle(self, shown: Shown) -> Result<Evidence, RecordingError> {
+    /// [`RecordingError::NothingVisible`] if the run must be sampled.
+    pub(crate) fn settle(self, shown: ThreadVisibility) -> Result<Evidence, RecordingError> {
         let EvidencePlan { setting, mut level, mut reason } = self;
         let mut missing = Vec::new();
         let mut lacks = |name: &str, costs: &str| {
@@ -83,22 +83,22 @@ impl EvidencePlan {
         };
         if level == EvidenceLevel::Sampled {
             match shown {
-                Shown::Both => {}
-                Shown::CallsOnly => {
+                ThreadVisibility::Both => {}
+                ThreadVisibility::CallsOnly => {
                     lacks(
                         "/proc/PID/wchan",
                         "what a vCPU waits for in KVM and in faults is unknown",
                     );
                 }
-                Shown::FunctionsOnly => {
+                ThreadVisibility::FunctionsOnly => {
                     lacks("/proc/PID/syscall", "locks cannot be distinguished by their addresses");
                 }
-                Shown::Nothing if setting == EvidenceSetting::Sampled => {
-                    return Err(RecordingError::NothingShown);
+                ThreadVisibility::Nothing if setting == EvidenceSetting::Sampled => {
+                    return Err(RecordingError::NothingVisible);
                 }
-                Shown::Nothing => {
+                ThreadVisibility::Nothing => {
                     level = EvidenceLevel::Totals;
-                    reason = format!("{reason}; and {NOTHING_SHOWN}");
+                    reason = format!("{reason}; and {NOTHING_VISIBLE}");
                 }
             }
         }
@@ -178,18 +178,21 @@ mod tests {
     #[test]
     fn what_the_kernel_shows_decides_between_shares_and_totals() {
         let auto = || plan(EvidenceSetting::Auto, EvidenceLevel::Sampled);
-        let both = auto().settle(Shown::Both).unwrap();
+        let both = auto().settle(ThreadVisibility::Both).unwrap();
         assert_eq!((both.level, both.missing.len()), (EvidenceLevel::Sampled, 0));
-        let calls = auto().settle(Shown::CallsOnly).unwrap();
+        let calls = auto().settle(ThreadVisibility::CallsOnly).unwrap();
         assert_eq!(calls.missing[0].name, "/proc/PID/wchan");
-        let functions = auto().settle(Shown::FunctionsOnly).unwrap();
+        let functions = auto().settle(ThreadVisibility::FunctionsOnly).unwrap();
         assert_eq!(functions.missing[0].name, "/proc/PID/syscall");
-        let nothing = auto().settle(Shown::Nothing).unwrap();
+        let nothing = auto().settle(ThreadVisibility::Nothing).unwrap();
         assert_eq!(nothing.level, EvidenceLevel::Totals);
         assert!(nothing.reason.starts_with("first; and the kernel shows"), "{}", nothing.reason);
         let strict = plan(EvidenceSetting::Sampled, EvidenceLevel::Sampled);
-        assert!(matches!(strict.settle(Shown::Nothing), Err(RecordingError::NothingShown)));
+        assert!(matches!(
+            strict.settle(ThreadVisibility::Nothing),
+            Err(RecordingError::NothingVisible)
+        ));
         let totals = plan(EvidenceSetting::Totals, EvidenceLevel::Totals);
-        assert_eq!(totals.settle(Shown::Nothing).unwrap().level, EvidenceLevel::Totals);
+        assert_eq!(totals.settle(ThreadVisibility::Nothing).unwrap().level, EvidenceLevel::Totals);
     }
 }

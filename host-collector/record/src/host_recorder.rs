@@ -6,7 +6,8 @@ use crate::perf::{KvmDetail, RecordError, RecordPlan, Recorder, StackTable, Symb
 use crate::reserve;
 use crate::sampling::plan::SinkError;
 use crate::sampling::{
-    Pace, SampleSink, SampledThread, Sampler, SamplerPlan, Shown, Sight, shown_of,
+    SampleContent, SampleRate, SampleSink, SampledThread, Sampler, SamplerPlan, ThreadVisibility,
+    visibility_of,
 };
 use vslice_core::host_event::StackId;
 use vslice_core::samples::SampleItem;
@@ -35,7 +36,7 @@ impl HostRecorder {
         if plan.level() == EvidenceLevel::Recorded {
             match record(manifest) {
                 Ok(recorder) => {
-                    manifest.evidence = plan.settle(Shown::Both)?;
+                    manifest.evidence = plan.settle(ThreadVisibility::Both)?;
                     return Ok(HostRecorder::Recorder(recorder));
                 }
                 Err(RecordingError::Record(error)) => plan.fall(error)?,
@@ -45,16 +46,16 @@ impl HostRecorder {
         let threads = sampled_threads(manifest);
         let tids: Vec<Tid> = threads.iter().map(|thread| thread.tid).collect();
         let shown = match plan.level() {
-            EvidenceLevel::Sampled => shown_of(&tids),
-            EvidenceLevel::Totals | EvidenceLevel::Recorded => Shown::Nothing,
+            EvidenceLevel::Sampled => visibility_of(&tids),
+            EvidenceLevel::Totals | EvidenceLevel::Recorded => ThreadVisibility::Nothing,
         };
         manifest.evidence = plan.settle(shown)?;
-        let sight = match manifest.evidence.level {
-            EvidenceLevel::Totals => Sight::TotalsOnly,
-            EvidenceLevel::Sampled | EvidenceLevel::Recorded => Sight::LooksAndTotals,
+        let content = match manifest.evidence.level {
+            EvidenceLevel::Totals => SampleContent::TotalsOnly,
+            EvidenceLevel::Sampled | EvidenceLevel::Recorded => SampleContent::StatesAndTotals,
         };
         let streams = SampleStreams::create(dir, manifest)?;
-        let sampler = Sampler::start(&SamplerPlan { threads, sight, pcpu }, streams)?;
+        let sampler = Sampler::start(&SamplerPlan { threads, content, pcpu }, streams)?;
         Ok(HostRecorder::Sampler(sampler))
     }
 
@@ -155,8 +156,12 @@ fn sampled_threads(manifest: &Manifest) -> Vec<SampledThread> {
     let of_vms = manifest.vms.iter().enumerate();
     let threads = of_vms.flat_map(|(vm, record)| {
         record.threads.iter().map(move |thread| {
-            let pace = if thread.vcpu.is_some() { Pace::EveryRound } else { Pace::Seldom };
-            SampledThread { vm, tid: thread.tid, pace }
+            let rate = if thread.vcpu.is_some() {
+                SampleRate::EveryRound
+            } else {
+                SampleRate::EveryTenthRound
+            };
+            SampledThread { vm, tid: thread.tid, rate }
         })
     });
     threads.collect()

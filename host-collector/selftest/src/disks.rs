@@ -2,8 +2,8 @@
 //! time: by vslice, and from the kernel's own tracepoints in an instance of tracefs.
 
 use super::SelftestError;
+use super::injected_machine::{InjectedMachine, Recorded};
 use super::setting::Setting;
-use super::subject::{Recorded, Subject};
 use super::witness::Witness;
 use crate::rig::frontend::Frontend;
 use crate::rig::machine::READER;
@@ -66,17 +66,18 @@ impl Setting<'_> {
     /// # Errors
     /// [`SelftestError`].
     pub fn count(&self, frontend: Frontend) -> Result<DiskCount, SelftestError> {
-        let mut subject = Subject::start(self, READER, frontend)?;
-        let witness = Witness::start(&subject.run.tids())?;
-        let before = subject.machine.counter()?;
-        let Recorded { observed, window, taken_share, .. } = subject.watch(self, || self.wait())?;
-        let after = subject.machine.counter()?;
+        let mut injected = InjectedMachine::start(self, READER, frontend)?;
+        let witness = Witness::start(&injected.run.tids())?;
+        let before = injected.machine.counter()?;
+        let Recorded { observed, window, taken_share, .. } =
+            injected.watch(self, || self.wait())?;
+        let after = injected.machine.counter()?;
         let testimony = witness.finish()?;
-        let (pid, vcpu) = (subject.machine.pid(), subject.machine.vcpu());
-        let found_address = subject.run.bql();
+        let (pid, vcpu) = (injected.machine.pid(), injected.machine.vcpu());
+        let found_address = injected.run.bql();
         let shared_address = testimony.most_shared_mutex(pid, vcpu);
         let is_inside = |time: HostNs| time >= window.start && time <= window.end;
-        let timeline = subject.run.timeline(observed.stacks())?;
+        let timeline = injected.run.timeline(observed.stacks())?;
         let departures = observed.departures(vcpu, timeline);
         let departures: Vec<_> = departures.iter().filter(|it| is_inside(it.time)).collect();
         // Where nobody else waited for it, the witness does not know the lock by what it is for.
@@ -86,7 +87,7 @@ impl Setting<'_> {
         });
         // Who was woken before it could sleep is still runnable, and no sleep to the witness.
         let recorded =
-            departures.iter().filter(|it| it.said == Reason::Bql && !it.state.is_runnable());
+            departures.iter().filter(|it| it.reason == Reason::Bql && !it.state.is_runnable());
         Ok(DiskCount {
             name: self.named(frontend.name()),
             recorded_count: recorded.count() as u64,

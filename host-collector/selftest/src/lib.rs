@@ -2,7 +2,7 @@
 //! compared with what was done.
 //!
 //! ```text
-//! rig (machine, puppet, inject) --> what was done, and when     --.
+//! rig (machine, scripted_process, inject) --> what was done, and when     --.
 //!                                                                 |--> truth --> score --> rows
 //! perf ----------------.                                          |
 //! found --> run.json --+--> analysis --> timeline --> why it left --'
@@ -19,23 +19,23 @@
 //! reason of which there are too few cases is *not tried*, which is not right.
 
 pub mod disks;
+mod imitations;
+mod injected_machine;
 mod machine;
 mod observe;
 mod process_run;
-mod puppet;
 pub mod rig;
 pub mod rows;
 pub mod score;
 mod setting;
-mod subject;
 mod text;
 mod truth;
 pub mod witness;
 
+pub use imitations::imitation_scenarios;
 pub use machine::machine_scenarios;
 pub use observe::{Departure, ObserveError, Observed, UnknownStack, observe};
-pub use puppet::puppet_scenarios;
-pub use rows::{Made, Row, Verdict, rows};
+pub use rows::{InjectionCount, Row, Verdict, rows};
 pub use score::Score;
 pub use setting::Setting;
 pub use text::render;
@@ -43,13 +43,13 @@ pub use text::render;
 use crate::rig::inject::InjectError;
 use crate::rig::inject::quota::group::sweep_stale;
 use crate::rig::machine::MachineError;
-use crate::rig::puppet::PuppetError;
+use crate::rig::scripted_process::ScriptedProcessError;
+use injected_machine::Scored;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use subject::Scored;
 use vslice_core::timeline::Reason;
 use vslice_core::units::{PcpuId, Tid};
 use vslice_host::scratch::ScratchError;
@@ -62,9 +62,9 @@ use vslice_trace::host::HostFacts;
 /// What a self-test needs to know.
 #[derive(Debug, Clone)]
 pub struct SelftestConfig {
-    /// This program, which is run again as the puppet.
+    /// This program, which is run again as the process.
     pub program: PathBuf,
-    /// QEMU; without one there are only the puppet's causes.
+    /// QEMU; without one there are only those of scripted processes.
     pub qemu: Option<PathBuf>,
     /// What runs the guests, one after the other.
     pub accelerators: Vec<LabAccelerator>,
@@ -111,7 +111,7 @@ pub struct Outcome {
     /// Where the thread left without a rule that knows why.
     pub unknown_stacks: Vec<UnknownStack>,
     /// What its injectors made, by their own proof.
-    pub made: Vec<Made>,
+    pub made: Vec<InjectionCount>,
     /// The share of the vCPU's pCPU that neither the guest nor the self-test had meanwhile, time that a
     /// hypervisor below the host kept among it.
     pub taken_share: f64,
@@ -153,7 +153,7 @@ const OF_GUESTS: [Reason; 8] = [
 /// Why a self-test ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum SelftestError {
-    /// It was told to end.
+    /// The user interrupted it.
     #[error("interrupted; what was injected is undone")]
     Interrupted,
     /// See [`RecordError`].
@@ -165,9 +165,9 @@ pub enum SelftestError {
     /// See [`MachineError`].
     #[error(transparent)]
     Machine(#[from] MachineError),
-    /// See [`PuppetError`].
+    /// See [`ScriptedProcessError`].
     #[error(transparent)]
-    Puppet(#[from] PuppetError),
+    ScriptedProcess(#[from] ScriptedProcessError),
     /// See [`InjectError`].
     #[error(transparent)]
     Inject(#[from] InjectError),
@@ -202,7 +202,7 @@ pub fn run(
     let (mut outcomes, mut skipped) = (Vec::new(), config.left_out.clone());
     // What a self-test that was killed has left.
     let _ = sweep_stale();
-    puppet_scenarios(config, progress, &mut outcomes, &mut skipped)?;
+    imitation_scenarios(config, progress, &mut outcomes, &mut skipped)?;
     match &config.qemu {
         None => skipped.push(Skipped {
             name: "guests".to_owned(),

@@ -1,10 +1,10 @@
 //! Causes that are injected into real QEMUs with boot-sector guests.
 
+use super::injected_machine::{InjectedMachine, Recorded, Scored};
 use super::observe::Departure;
-use super::rows::{Made, Promise, promise};
+use super::rows::{InjectionCount, Promise, promise};
 use super::setting::Setting;
-use super::subject::{Recorded, Scored, Subject};
-use super::truth::{self, Shared, Told};
+use super::truth::{self, Cause, Shared};
 use super::witness::{Testimony, Witness};
 use super::{Outcome, SelftestError, Skipped};
 use crate::rig::boot_sector::Guest;
@@ -34,7 +34,7 @@ const WINDOWS_MAX: u32 = 4;
 struct Scenario {
     name: &'static str,
     reason: Reason,
-    inject: fn(&Setting<'_>, &mut Subject) -> Result<Scored, SelftestError>,
+    inject: fn(&Setting<'_>, &mut InjectedMachine) -> Result<Scored, SelftestError>,
 }
 
 const HOG_SCENARIOS: [Scenario; 5] = [
@@ -55,7 +55,7 @@ pub fn machine_scenarios(
     outcomes: &mut Vec<Outcome>,
     skipped: &mut Vec<Skipped>,
 ) -> Result<(), SelftestError> {
-    let mut hog = Subject::start(setting, Guest::Hog, Frontend::VirtioBlk)?;
+    let mut hog = InjectedMachine::start(setting, Guest::Hog, Frontend::VirtioBlk)?;
     for Scenario { name, reason, inject } in HOG_SCENARIOS {
         let name = setting.named(name);
         progress(&name);
@@ -90,14 +90,14 @@ fn sleeping_scenarios(
         setting.config.check()?;
         let name = setting.named(name);
         progress(&name);
-        let mut subject = Subject::start(setting, guest, frontend)?;
-        let slept = Slept::watch(setting, &mut subject, guest == Guest::PortReader)?;
-        let scored = slept.score(setting, &subject, reason)?;
+        let mut injected = InjectedMachine::start(setting, guest, frontend)?;
+        let slept = Slept::watch(setting, &mut injected, guest == Guest::PortReader)?;
+        let scored = slept.score(setting, &injected, reason)?;
         outcomes.push(Outcome::new(name.clone(), scored));
         if frontend == Frontend::Ide {
             // The same record once more, as in a QEMU whose lock cannot be found.
-            subject.run.set_bql(None);
-            let scored = slept.score(setting, &subject, Reason::BqlInferred)?;
+            injected.run.set_bql(None);
+            let scored = slept.score(setting, &injected, Reason::BqlInferred)?;
             outcomes.push(Outcome::new(format!("{name}, big lock not found"), scored));
         }
     }
@@ -120,20 +120,20 @@ fn repeated(
     Ok(all)
 }
 
-fn rival(setting: &Setting<'_>, subject: &mut Subject) -> Result<Scored, SelftestError> {
+fn rival(setting: &Setting<'_>, injected: &mut InjectedMachine) -> Result<Scored, SelftestError> {
     let rival = rival::start(setting.config.vcpu_pcpu)?;
     let tid = rival.tid();
-    let recorded = subject.watch(setting, || setting.wait())?;
+    let recorded = injected.watch(setting, || setting.wait())?;
     drop(rival);
     // The vCPU never sleeps: it was taken off so often.
     let made = made(Reason::Timeslice, recorded.runnable_count, recorded.runnable_count);
-    subject.score(&recorded, made, &|it| truth::taken_by(it, tid, Reason::Timeslice).into())
+    injected.score(&recorded, made, &|it| truth::taken_by(it, tid, Reason::Timeslice).into())
 }
 
-fn waker(setting: &Setting<'_>, subject: &mut Subject) -> Result<Scored, SelftestError> {
+fn waker(setting: &Setting<'_>, injected: &mut InjectedMachine) -> Result<Scored, SelftestError> {
     let config = WakerConfig::new(setting.config.vcpu_pcpu);
     let waker = waker::start(config)?;
-    let recorded = subject.watch(setting, || setting.wait())?;
+    let recorded = injected.watch(setting, || setting.wait())?;
     let log = waker.log();
     let wakings = truth::Wakings {
         tid: log.tid,
@@ -144,48 +144,51 @@ fn waker(setting: &Setting<'_>, subject: &mut Subject) -> Result<Scored, Selftes
     let tried_count = wakings.episodes.len() as u64;
     let made_count = tried_count.min(recorded.runnable_count);
     let made = made(Reason::PreemptWakeup, tried_count, made_count);
-    subject.score(&recorded, made, &|it| wakings.woken_by(it).into())
+    injected.score(&recorded, made, &|it| wakings.woken_by(it).into())
 }
 
-fn realtime(setting: &Setting<'_>, subject: &mut Subject) -> Result<Scored, SelftestError> {
+fn realtime(
+    setting: &Setting<'_>,
+    injected: &mut InjectedMachine,
+) -> Result<Scored, SelftestError> {
     let task = realtime::start(RealtimeConfig::new(setting.config.vcpu_pcpu))?;
-    let recorded = subject.watch(setting, || setting.wait())?;
+    let recorded = injected.watch(setting, || setting.wait())?;
     let log = task.log();
     let tried_count = log.episodes.len() as u64;
     let made_count = tried_count.min(recorded.runnable_count);
     let made = made(Reason::PreemptRtOrStop, tried_count, made_count);
-    subject
+    injected
         .score(&recorded, made, &|it| truth::taken_by(it, log.tid, Reason::PreemptRtOrStop).into())
 }
 
-fn quota(setting: &Setting<'_>, subject: &mut Subject) -> Result<Scored, SelftestError> {
-    let config = QuotaConfig::new(subject.machine.pid(), subject.machine.vcpu());
+fn quota(setting: &Setting<'_>, injected: &mut InjectedMachine) -> Result<Scored, SelftestError> {
+    let config = QuotaConfig::new(injected.machine.pid(), injected.machine.vcpu());
     let quota = CgroupQuota::start(&config)?;
-    let recorded = subject.watch(setting, || setting.wait())?;
+    let recorded = injected.watch(setting, || setting.wait())?;
     let log = quota.stop()?;
     let periods_count = recorded.window.end.since_ns(recorded.window.start)
         / u64::try_from(config.period.as_nanos()).unwrap_or(u64::MAX);
     let throttled_count = log.after.throttled_count.saturating_sub(log.before.throttled_count);
     let made = made(Reason::Throttle, periods_count.max(throttled_count), throttled_count);
-    subject.score(&recorded, made, &|it| truth::throttled(it, THROTTLED_MIN_NS).into())
+    injected.score(&recorded, made, &|it| truth::throttled(it, THROTTLED_MIN_NS).into())
 }
 
-fn stops(setting: &Setting<'_>, subject: &mut Subject) -> Result<Scored, SelftestError> {
-    let stopper = Stopper::start(subject.machine.pid(), STOPPED, RUNNING)?;
-    let recorded = subject.watch(setting, || setting.wait())?;
+fn stops(setting: &Setting<'_>, injected: &mut InjectedMachine) -> Result<Scored, SelftestError> {
+    let stopper = Stopper::start(injected.machine.pid(), STOPPED, RUNNING)?;
+    let recorded = injected.watch(setting, || setting.wait())?;
     let stops = stopper.stop()?;
     // Each was waited for until the kernel said that all threads had stopped.
     let count = stops.len() as u64;
     let made = made(Reason::Stopped, count, count);
-    subject.score(&recorded, made, &|it| truth::stopped(it, &stops).into())
+    injected.score(&recorded, made, &|it| truth::stopped(it, &stops).into())
 }
 
-fn made(reason: Reason, tried_count: u64, made_count: u64) -> Made {
-    Made { reason, tried_count, made_count }
+fn made(reason: Reason, tried_count: u64, made_count: u64) -> InjectionCount {
+    InjectionCount { reason, tried_count, made_count }
 }
 
-/// A guest whose vCPU thread sleeps: which lock or condition it sleeps on is told by the witness,
-/// and under KVM what is no call of `futex(2)` is a halt of an idle guest.
+/// A guest whose vCPU thread sleeps: which lock or condition it sleeps on is known from the witness, and
+/// under KVM what is no call of `futex(2)` is a halt of an idle guest.
 struct Slept {
     recorded: Recorded,
     testimony: Testimony,
@@ -197,20 +200,20 @@ struct Slept {
 impl Slept {
     fn watch(
         setting: &Setting<'_>,
-        subject: &mut Subject,
+        injected: &mut InjectedMachine,
         has_storm: bool,
     ) -> Result<Slept, SelftestError> {
         let storm = has_storm
             .then(|| {
-                let socket = subject.machine.second_monitor();
+                let socket = injected.machine.second_monitor();
                 QmpStorm::start(&socket, setting.config.other_pcpu)
             })
             .transpose()?;
-        let witness = Witness::start(&subject.run.tids())?;
-        let recorded = subject.watch(setting, || setting.wait())?;
+        let witness = Witness::start(&injected.run.tids())?;
+        let recorded = injected.watch(setting, || setting.wait())?;
         let testimony = witness.finish()?;
         drop(storm);
-        let (pid, vcpu) = (subject.machine.pid(), subject.machine.vcpu());
+        let (pid, vcpu) = (injected.machine.pid(), injected.machine.vcpu());
         let bql = testimony.most_shared_mutex(pid, vcpu);
         Ok(Slept { recorded, testimony, bql })
     }
@@ -218,31 +221,33 @@ impl Slept {
     fn score(
         &self,
         setting: &Setting<'_>,
-        subject: &Subject,
+        injected: &InjectedMachine,
         reason: Reason,
     ) -> Result<Scored, SelftestError> {
-        let (vcpu, mode) = (subject.machine.vcpu(), setting.mode());
+        let (vcpu, mode) = (injected.machine.vcpu(), setting.mode());
         let calls = self.testimony.calls.iter().copied();
         let own: Vec<_> = calls.filter(|call| call.tid == vcpu).collect();
         let is_idle = reason == Reason::Halt;
-        let shared = self.shared(subject);
+        let shared = self.shared(injected);
         let truth = |it: &Departure| match truth::futex(it, &own, self.bql) {
             // Until both have waited for it, nobody can tell it from another lock.
-            Told::Injected(Reason::Bql) if reason == Reason::BqlInferred => shared.of_wait(it.time),
-            Told::ByNobody if is_idle => truth::idle(it, mode).into(),
-            told => told,
+            Cause::Injected(Reason::Bql) if reason == Reason::BqlInferred => {
+                shared.of_wait(it.time)
+            }
+            Cause::NotInjected if is_idle => truth::idle(it, mode).into(),
+            cause => cause,
         };
         let asleep_count = self.recorded.asleep_count;
         let slept = self.testimony.sleeps.iter().filter(|sleep| sleep.tid == vcpu).count() as u64;
         let made_count = if is_idle { asleep_count } else { slept };
         let made = made(reason, asleep_count.max(made_count), made_count);
-        let scored = subject.score(&self.recorded, made, &truth)?;
-        Ok(Scored { untold: self.untold(reason, shared, subject), ..scored })
+        let scored = injected.score(&self.recorded, made, &truth)?;
+        Ok(Scored { untold: self.untold(reason, shared, injected), ..scored })
     }
 
     /// Since when the record shows that main loop and vCPU wait for the same lock.
-    fn shared(&self, subject: &Subject) -> Shared {
-        let (main_loop, vcpu) = (subject.machine.pid(), subject.machine.vcpu());
+    fn shared(&self, injected: &InjectedMachine) -> Shared {
+        let (main_loop, vcpu) = (injected.machine.pid(), injected.machine.vcpu());
         let Recorded { observed, window, .. } = &self.recorded;
         // The witness is there before the record begins, which knows nothing of what was then.
         let (maybe, surely) = (observed.begun(), window.start);
@@ -254,7 +259,7 @@ impl Slept {
     }
 
     /// Why nothing is known of waits for the big lock, if that is what was to be known.
-    fn untold(&self, reason: Reason, shared: Shared, subject: &Subject) -> Option<String> {
+    fn untold(&self, reason: Reason, shared: Shared, injected: &InjectedMachine) -> Option<String> {
         let is_told = match reason {
             Reason::Bql => self.bql.is_some(),
             Reason::BqlInferred => shared.surely.is_some(),
@@ -265,8 +270,8 @@ impl Slept {
             format!(
                 "according to the kernel's tracepoints, the main loop and the vCPU had no lock in \
                 common: they slept {} and {} times on contended locks",
-                sleeps(subject.machine.pid()),
-                sleeps(subject.machine.vcpu())
+                sleeps(injected.machine.pid()),
+                sleeps(injected.machine.vcpu())
             )
         })
     }

@@ -42,9 +42,9 @@ pub struct Departure {
     pub next: Tid,
     /// For how long it had been on; `None` if its coming was not recorded.
     pub ran_ns: Option<u64>,
-    /// What vslice says.
-    pub said: Reason,
-    /// The lock that vslice says it slept on.
+    /// The reason that vslice concluded.
+    pub reason: Reason,
+    /// The lock that vslice concluded it slept on.
     pub lock: Option<u64>,
     /// The kernel stack with which it left.
     pub stack: Option<StackId>,
@@ -145,14 +145,14 @@ impl Observed {
     #[must_use]
     pub fn departures(&self, vcpu: Tid, mut timeline: Timeline) -> Vec<Departure> {
         let mut departures = Vec::new();
-        let mut left: Option<Left> = None;
+        let mut left: Option<SwitchOut> = None;
         let mut came: Option<HostNs> = None;
         for event in &self.events {
             if let HostEventKind::Switch(switch) = &event.kind {
                 if switch.prev == vcpu {
                     let ran_ns = came.take().map(|came| event.time.since_ns(came));
                     let (state, next) = (switch.prev_state, switch.next);
-                    left = Some(Left { time: event.time, state, next, ran_ns });
+                    left = Some(SwitchOut { time: event.time, state, next, ran_ns });
                 }
                 if switch.next == vcpu {
                     came = Some(event.time);
@@ -200,7 +200,7 @@ impl Observed {
     /// The stacks of departures that no rule knows, the most frequent first.
     #[must_use]
     pub fn unknown_stacks(&self, departures: &[Departure]) -> Vec<UnknownStack> {
-        let unknown = departures.iter().filter(|departure| departure.said == Reason::Unknown);
+        let unknown = departures.iter().filter(|departure| departure.reason == Reason::Unknown);
         let mut counts: BTreeMap<(Option<StackId>, bool), u64> = BTreeMap::new();
         for departure in unknown {
             *counts.entry((departure.stack, departure.state.is_runnable())).or_default() += 1;
@@ -220,7 +220,7 @@ impl Observed {
 
 /// The thread's last switch: when it left, how, to whom, after how long.
 #[derive(Debug, Clone, Copy)]
-struct Left {
+struct SwitchOut {
     time: HostNs,
     state: PrevState,
     next: Tid,
@@ -228,11 +228,11 @@ struct Left {
 }
 
 /// A span off the pCPU begins a departure, or goes on with one.
-fn take(span: &Span, vcpu: Tid, left: Option<Left>, departures: &mut Vec<Departure>) {
+fn take(span: &Span, vcpu: Tid, left: Option<SwitchOut>, departures: &mut Vec<Departure>) {
     if span.tid != vcpu {
         return;
     }
-    let (said, lock, stack) = match span.state {
+    let (reason, lock, stack) = match span.state {
         ThreadState::PreemptWait { reason, lock, stack, .. } => (reason, lock, stack),
         ThreadState::Blocked(sleep) => (sleep.reason, sleep.lock, sleep.stack),
         ThreadState::WakeupDelay { raced: Some(sleep), .. } => {
@@ -250,14 +250,14 @@ fn take(span: &Span, vcpu: Tid, left: Option<Left>, departures: &mut Vec<Departu
     };
     // The switch that began the span is the thread's last one: it has been off since.
     if let Some(left) = left.filter(|left| left.time == span.start) {
-        let Left { time, state, next, ran_ns } = left;
+        let SwitchOut { time, state, next, ran_ns } = left;
         departures.push(Departure {
             time,
             until: span.end,
             state,
             next,
             ran_ns,
-            said,
+            reason,
             lock,
             stack,
         });

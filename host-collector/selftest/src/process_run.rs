@@ -1,6 +1,6 @@
 //! The run directory of one VMM's process, as an attach to it begins one. What vslice knows beside the
-//! events comes to the timelines through this file and the analysis, as it does in a report: whatever
-//! is lost or told wrong on that way, the self-test shows.
+//! events comes to the timelines through this file and the analysis, as it does in a report: whatever is
+//! lost or wrong on that way, the self-test shows.
 
 use super::SelftestError;
 use std::slice;

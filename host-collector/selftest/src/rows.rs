@@ -4,7 +4,7 @@ use super::{Outcome, Score, Skipped};
 use serde::Serialize;
 use vslice_core::timeline::Reason;
 
-/// Cases below which nothing is said of a reason: fewer would not show a wrong one in a hundred.
+/// Cases below which nothing is concluded of a reason: fewer would not show a wrong one in a hundred.
 const CASES_MIN: u64 = 100;
 
 /// What the self-test promises of a reason.
@@ -51,7 +51,7 @@ pub const fn promise(reason: Reason) -> Promise {
 /// What an injector made of one cause, by its own log and the kernel's counts; nothing that vslice
 /// recorded has a part in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Made {
+pub struct InjectionCount {
     /// The cause.
     pub reason: Reason,
     /// How often it was tried.
@@ -97,7 +97,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// Whether nothing is to be said against it.
+    /// Whether nothing is to be concluded against it.
     #[must_use]
     pub fn is_fine(&self) -> bool {
         matches!(self.verdict, Verdict::Right | Verdict::LeftOut)
@@ -150,7 +150,7 @@ fn shortage(reason: Reason, cases: u64, cases_min: u64, outcomes: &[Outcome]) ->
     let mut text = format!("{cases} cases, but at least {cases_min} are needed");
     for outcome in tries(reason, outcomes) {
         let made = outcome.made.iter().filter(|made| made.reason == reason);
-        for Made { tried_count, made_count, .. } in made {
+        for InjectionCount { tried_count, made_count, .. } in made {
             text.push_str(&format!(
                 "; {}: injected in {made_count} of {tried_count} tries, seen {} times, while others \
                 used {:.1} % of the pCPU",
@@ -173,16 +173,16 @@ fn shortage(reason: Reason, cases: u64, cases_min: u64, outcomes: &[Outcome]) ->
 mod tests {
     use super::*;
 
-    fn outcome(reason: Reason, said: &[(Reason, u64)], made_count: u64) -> Outcome {
+    fn outcome(reason: Reason, concluded: &[(Reason, u64)], made_count: u64) -> Outcome {
         let mut score = Score::default();
-        for (said, count) in said {
-            (0..*count).for_each(|_| score.add(reason, *said));
+        for (concluded, count) in concluded {
+            (0..*count).for_each(|_| score.add(reason, *concluded));
         }
         Outcome {
             name: "rival hog, KVM".to_owned(),
             score,
             unknown_stacks: vec![],
-            made: vec![Made { reason, tried_count: 200, made_count }],
+            made: vec![InjectionCount { reason, tried_count: 200, made_count }],
             taken_share: 0.37,
             untold: None,
         }

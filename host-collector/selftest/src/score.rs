@@ -8,13 +8,14 @@ use vslice_report::summary::OffReason;
 /// A confusion matrix, and what it leaves out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Score {
-    /// Departures by what was injected and what vslice says.
+    /// Departures by what was injected and what vslice concluded.
     #[serde(serialize_with = "cells")]
     counts: BTreeMap<(Reason, Reason), u64>,
-    /// Departures in the windows whose cause nobody injected, by what vslice says.
+    /// Departures in the windows whose cause nobody injected, by what vslice concluded.
     pub not_injected: BTreeMap<Reason, u64>,
     /// Departures in the windows of which the witness cannot tell the cause; they are in no cell.
-    pub unsaid_count: u64,
+    #[serde(rename = "unsaid_count")]
+    pub undecided_count: u64,
     /// Time off the pCPU in the windows, labelled or not; with it counts time in which records were
     /// lost, so that it is not known whether the thread was off.
     pub off_ns: u64,
@@ -26,7 +27,7 @@ pub struct Score {
     pub bql_unproven_count: u64,
 }
 
-/// Rows of `{injected, said, count}`: JSON has no pairs as keys.
+/// Rows of `{injected, concluded, count}`: JSON has no pairs as keys.
 fn cells<S: Serializer>(
     counts: &BTreeMap<(Reason, Reason), u64>,
     serializer: S,
@@ -34,21 +35,22 @@ fn cells<S: Serializer>(
     #[derive(Serialize)]
     struct Cell {
         injected: Reason,
-        said: Reason,
+        #[serde(rename = "said")]
+        concluded: Reason,
         count: u64,
     }
-    let cell = |((injected, said), count): (&(Reason, Reason), &u64)| Cell {
+    let cell = |((injected, concluded), count): (&(Reason, Reason), &u64)| Cell {
         injected: *injected,
-        said: *said,
+        concluded: *concluded,
         count: *count,
     };
     serializer.collect_seq(counts.iter().map(cell))
 }
 
 impl Score {
-    /// A departure that was caused by `injected` and of which vslice says `said`.
-    pub fn add(&mut self, injected: Reason, said: Reason) {
-        *self.counts.entry((injected, said)).or_default() += 1;
+    /// A departure that was caused by `injected` and of which vslice concluded `concluded`.
+    pub fn add(&mut self, injected: Reason, concluded: Reason) {
+        *self.counts.entry((injected, concluded)).or_default() += 1;
     }
 
     /// Adds all of another one.
@@ -56,20 +58,20 @@ impl Score {
         for (cell, count) in &other.counts {
             *self.counts.entry(*cell).or_default() += count;
         }
-        for (said, count) in &other.not_injected {
-            *self.not_injected.entry(*said).or_default() += count;
+        for (concluded, count) in &other.not_injected {
+            *self.not_injected.entry(*concluded).or_default() += count;
         }
-        self.unsaid_count += other.unsaid_count;
+        self.undecided_count += other.undecided_count;
         self.off_ns += other.off_ns;
         self.unknown_ns += other.unknown_ns;
         self.bql_count += other.bql_count;
         self.bql_unproven_count += other.bql_unproven_count;
     }
 
-    /// How often `injected` was called `said`.
+    /// How often `injected` was called `concluded`.
     #[must_use]
-    pub fn count(&self, injected: Reason, said: Reason) -> u64 {
-        self.counts.get(&(injected, said)).copied().unwrap_or(0)
+    pub fn count(&self, injected: Reason, concluded: Reason) -> u64 {
+        self.counts.get(&(injected, concluded)).copied().unwrap_or(0)
     }
 
     /// How often a reason was injected.
@@ -78,14 +80,15 @@ impl Score {
         self.sum(|injected, _| injected == reason)
     }
 
-    /// How often vslice said it.
+    /// How often vslice concluded it.
     #[must_use]
-    pub fn said(&self, reason: Reason) -> u64 {
-        self.sum(|_, said| said == reason)
+    pub fn concluded(&self, reason: Reason) -> u64 {
+        self.sum(|_, concluded| concluded == reason)
     }
 
     fn sum(&self, wanted: impl Fn(Reason, Reason) -> bool) -> u64 {
-        let counts = self.counts.iter().filter(|((injected, said), _)| wanted(*injected, *said));
+        let counts =
+            self.counts.iter().filter(|((injected, concluded), _)| wanted(*injected, *concluded));
         counts.map(|(_, count)| count).sum()
     }
 
@@ -93,7 +96,7 @@ impl Score {
     /// none.
     #[must_use]
     pub fn precision(&self, reason: Reason) -> Option<f64> {
-        ratio(self.count(reason, reason), self.said(reason))
+        ratio(self.count(reason, reason), self.concluded(reason))
     }
 
     /// Of the departures that had this reason, the share that vslice gives it; `None` if there is
@@ -115,10 +118,10 @@ impl Score {
         self.reasons(|(injected, _)| *injected)
     }
 
-    /// The reasons that vslice said, in order.
+    /// The reasons that vslice concluded, in order.
     #[must_use]
-    pub fn said_reasons(&self) -> Vec<Reason> {
-        self.reasons(|(_, said)| *said)
+    pub fn concluded_reasons(&self) -> Vec<Reason> {
+        self.reasons(|(_, concluded)| *concluded)
     }
 
     fn reasons(&self, which: impl Fn(&(Reason, Reason)) -> Reason) -> Vec<Reason> {
@@ -133,7 +136,7 @@ impl Score {
         }
         let label = OffReason::Left(reason).label();
         let rates = [("precision", self.precision(reason)), ("recall", self.recall(reason))];
-        // Injected and never said is a recall of 0, with no precision to speak of.
+        // Injected and never concluded is a recall of 0, with no precision to speak of.
         let rates = rates.map(|(what, value)| (what, value.unwrap_or(0.0)));
         let short = rates.into_iter().filter(|(_, value)| *value < RATE_MIN);
         short.map(|(what, value)| format!("{label}: {what} {value:.4}, below {RATE_MIN}")).collect()
@@ -179,8 +182,8 @@ mod tests {
 
     fn score(cells: &[(Reason, Reason, u64)]) -> Score {
         let mut score = Score { off_ns: 1000, ..Score::default() };
-        for (injected, said, count) in cells {
-            (0..*count).for_each(|_| score.add(*injected, *said));
+        for (injected, concluded, count) in cells {
+            (0..*count).for_each(|_| score.add(*injected, *concluded));
         }
         score
     }
@@ -221,7 +224,10 @@ mod tests {
     fn scores_add_up() {
         let mut sum = score(&[(Reason::Halt, Reason::Halt, 2)]);
         sum.merge(&score(&[(Reason::Halt, Reason::Halt, 1), (Reason::Bql, Reason::Halt, 1)]));
-        assert_eq!((sum.injected(Reason::Halt), sum.said(Reason::Halt), sum.off_ns), (3, 4, 2000));
+        assert_eq!(
+            (sum.injected(Reason::Halt), sum.concluded(Reason::Halt), sum.off_ns),
+            (3, 4, 2000)
+        );
         let json = serde_json::to_value(&sum).unwrap();
         assert_eq!(json["counts"][0]["injected"], "bql");
     }

@@ -1,4 +1,4 @@
-//! What every scenario of a self-test is told.
+//! The setting that every scenario of a self-test runs in.
 
 use super::SelftestConfig;
 use std::path::Path;

@@ -89,8 +89,8 @@ fn line(page: &mut String, outcome: &Outcome) {
         format!("{} {right}/{injected}", label(reason))
     };
     let mut parts: Vec<String> = score.injected_reasons().into_iter().map(of_reason).collect();
-    if score.unsaid_count > 0 {
-        parts.push(format!("not judged {}", score.unsaid_count));
+    if score.undecided_count > 0 {
+        parts.push(format!("not judged {}", score.undecided_count));
     }
     let parts = if parts.is_empty() { "nothing happened".to_owned() } else { parts.join(", ") };
     put(page, format_args!("  {:<58}{parts}\n", outcome.name));
@@ -98,10 +98,10 @@ fn line(page: &mut String, outcome: &Outcome) {
 
 /// Rows and columns are the same reasons in the same order, so a letter names each column.
 fn matrix(page: &mut String, score: &Score) {
-    let (injected, said) = (score.injected_reasons(), score.said_reasons());
+    let (injected, concluded) = (score.injected_reasons(), score.concluded_reasons());
     let is_there = |reason: &Reason| {
-        let is_said = said.contains(reason) || score.not_injected.contains_key(reason);
-        injected.contains(reason) || is_said
+        let is_concluded = concluded.contains(reason) || score.not_injected.contains_key(reason);
+        injected.contains(reason) || is_concluded
     };
     let reasons: Vec<Reason> = Reason::ALL.into_iter().filter(is_there).collect();
     put(page, format_args!("  {:<20}", ""));
@@ -142,7 +142,7 @@ mod tests {
         (0..99).for_each(|_| score.add(Reason::Halt, Reason::Halt));
         score.add(Reason::Halt, Reason::Unknown);
         score.add(Reason::Yield, Reason::Timeslice);
-        score.unsaid_count = 5;
+        score.undecided_count = 5;
         let frames = vec!["schedule".into(), "a_new_function".into()];
         let unknown_stacks = vec![UnknownStack { count: 7, is_runnable: false, frames }];
         let made = vec![];

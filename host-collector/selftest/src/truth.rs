@@ -10,23 +10,23 @@ use vslice_core::units::{HostNs, Tid};
 
 /// What is known of the cause of one departure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum Cause {
     /// It was injected.
     Injected(Reason),
     /// Nobody injected it.
-    ByNobody,
+    NotInjected,
     /// The witness cannot tell which of several it is.
-    Unsaid,
+    Undecided,
 }
 
-impl From<Option<Reason>> for Told {
-    fn from(injected: Option<Reason>) -> Told {
-        injected.map_or(Told::ByNobody, Told::Injected)
+impl From<Option<Reason>> for Cause {
+    fn from(injected: Option<Reason>) -> Cause {
+        injected.map_or(Cause::NotInjected, Cause::Injected)
     }
 }
 
 /// The truth of one departure.
-pub(super) type Truth<'a> = &'a dyn Fn(&Departure) -> Told;
+pub(super) type Truth<'a> = &'a dyn Fn(&Departure) -> Cause;
 
 /// Scores the departures of a window. `bql` is the lock that a wait for the big lock must name.
 pub(super) fn score(
@@ -40,17 +40,17 @@ pub(super) fn score(
         |departure: &&Departure| departure.time >= window.start && departure.until <= window.end;
     for departure in departures.iter().filter(is_inside) {
         score.off_ns += departure.off_ns();
-        if departure.said == Reason::Unknown {
+        if departure.reason == Reason::Unknown {
             score.unknown_ns += departure.off_ns();
         }
-        if departure.said == Reason::Bql {
+        if departure.reason == Reason::Bql {
             score.bql_count += 1;
             score.bql_unproven_count += u64::from(departure.lock != bql || bql.is_none());
         }
         match truth(departure) {
-            Told::Injected(injected) => score.add(injected, departure.said),
-            Told::ByNobody => *score.not_injected.entry(departure.said).or_default() += 1,
-            Told::Unsaid => score.unsaid_count += 1,
+            Cause::Injected(injected) => score.add(injected, departure.reason),
+            Cause::NotInjected => *score.not_injected.entry(departure.reason).or_default() += 1,
+            Cause::Undecided => score.undecided_count += 1,
         }
     }
     score
@@ -117,27 +117,27 @@ const ROUNDING_NS: u64 = 1_000;
 /// What the kernel's own tracepoint says of the call that the thread was in: the last one before the
 /// departure. `bql` is the lock that different threads of this QEMU were seen to wait for; without one, which
 /// mutex is the big lock is not known, and what vslice takes for it is no truth.
-pub(super) fn futex(departure: &Departure, entries: &[FutexEntry], bql: Option<u64>) -> Told {
+pub(super) fn futex(departure: &Departure, entries: &[FutexEntry], bql: Option<u64>) -> Cause {
     if departure.state.is_runnable() {
-        return Told::ByNobody;
+        return Cause::NotInjected;
     }
     let after = entries.partition_point(|entry| entry.time.0 <= departure.time.0 + ROUNDING_NS);
     let entry = after.checked_sub(1).and_then(|last| entries.get(last));
-    // Left without a futex: the call before was long ago, or it has been left already.
+    // SwitchOut without a futex: the call before was long ago, or it has been left already.
     let is_current = |entry: &&FutexEntry| {
         entry.left.is_none_or(|left| left.0 + ROUNDING_NS >= departure.time.0)
     };
-    entry.filter(is_current).map_or(Told::ByNobody, |entry| of_call(entry, bql))
+    entry.filter(is_current).map_or(Cause::NotInjected, |entry| of_call(entry, bql))
 }
 
-fn of_call(entry: &FutexEntry, bql: Option<u64>) -> Told {
+fn of_call(entry: &FutexEntry, bql: Option<u64>) -> Cause {
     // FUTEX_WAIT | FUTEX_PRIVATE_FLAG with the value of a contended mutex; all other waits of a
     // vCPU thread of QEMU are for conditions.
     match (entry.operation, entry.value, bql) {
-        (0x80, 2, None) => Told::Unsaid,
-        (0x80, 2, Some(bql)) if bql == entry.address => Told::Injected(Reason::Bql),
-        (0x80, 2, _) | (0, _, _) => Told::Injected(Reason::QemuLock),
-        _ => Told::Injected(Reason::HaltUser),
+        (0x80, 2, None) => Cause::Undecided,
+        (0x80, 2, Some(bql)) if bql == entry.address => Cause::Injected(Reason::Bql),
+        (0x80, 2, _) | (0, _, _) => Cause::Injected(Reason::QemuLock),
+        _ => Cause::Injected(Reason::HaltUser),
     }
 }
 
@@ -153,13 +153,13 @@ pub(super) struct Shared {
 impl Shared {
     /// What a wait for the big lock is to somebody who knows it only by who waits for it: until different
     /// threads have, it is a lock of QEMU's like any other.
-    pub(super) fn of_wait(self, at: HostNs) -> Told {
+    pub(super) fn of_wait(self, at: HostNs) -> Cause {
         if self.maybe.is_none_or(|maybe| at.0 + ROUNDING_NS < maybe.0) {
-            Told::Injected(Reason::QemuLock)
+            Cause::Injected(Reason::QemuLock)
         } else if self.surely.is_some_and(|surely| at.0 >= surely.0 + ROUNDING_NS) {
-            Told::Injected(Reason::BqlInferred)
+            Cause::Injected(Reason::BqlInferred)
         } else {
-            Told::Unsaid
+            Cause::Undecided
         }
     }
 }
@@ -192,7 +192,7 @@ mod tests {
             state,
             next,
             ran_ns: None,
-            said: Reason::Timeslice,
+            reason: Reason::Timeslice,
             lock: None,
             stack: None,
         }
@@ -219,9 +219,10 @@ mod tests {
     #[test]
     fn a_wait_for_the_big_lock_must_name_it() {
         let mut waits = [departure(10, 12, PrevState::Sleep, Tid::IDLE); 2];
-        waits.iter_mut().for_each(|wait| wait.said = Reason::Bql);
+        waits.iter_mut().for_each(|wait| wait.reason = Reason::Bql);
         waits[0].lock = Some(0x40);
-        let of = |bql| score(&waits, episode(0, 99), bql, &|_| Told::ByNobody).bql_unproven_count;
+        let of =
+            |bql| score(&waits, episode(0, 99), bql, &|_| Cause::NotInjected).bql_unproven_count;
         assert_eq!((of(Some(0x40)), of(Some(0x80)), of(None)), (1, 2, 2));
     }
 
@@ -296,13 +297,13 @@ mod tests {
             let departure = departure(time_us * 1000, 99_000, PrevState::Sleep, Tid::IDLE);
             futex(&departure, &entries, bql)
         };
-        let is = Told::Injected;
-        assert_eq!(of(5, Some(0x99)), Told::ByNobody);
+        let is = Cause::Injected;
+        assert_eq!(of(5, Some(0x99)), Cause::NotInjected);
         assert_eq!(of(9, Some(0x99)), is(Reason::QemuLock), "within what is rounded");
         assert_eq!(of(15, Some(0x99)), is(Reason::QemuLock));
         assert_eq!(of(15, Some(0x40)), is(Reason::Bql));
-        assert_eq!(of(15, None), Told::Unsaid, "the witness saw nobody share a lock");
-        assert_eq!(of(25, None), Told::ByNobody, "it has come back from the call");
+        assert_eq!(of(15, None), Cause::Undecided, "the witness saw nobody share a lock");
+        assert_eq!(of(25, None), Cause::NotInjected, "it has come back from the call");
         assert_eq!(of(35, None), is(Reason::HaltUser), "no mutex, whichever is the big one");
         assert_eq!(of(55, Some(0x99)), is(Reason::QemuLock));
     }
@@ -313,23 +314,30 @@ mod tests {
             let us = |us: u64| HostNs(us * 1000);
             Shared { maybe: maybe_us.map(us), surely: surely_us.map(us) }.of_wait(us(at_us))
         };
-        let (lock, big) = (Told::Injected(Reason::QemuLock), Told::Injected(Reason::BqlInferred));
+        let (lock, big) = (Cause::Injected(Reason::QemuLock), Cause::Injected(Reason::BqlInferred));
         assert_eq!(of(Some(20), Some(30), 10), lock);
         assert_eq!(
             of(Some(20), Some(30), 20),
-            Told::Unsaid,
+            Cause::Undecided,
             "somebody asked, but may not have slept"
         );
-        assert_eq!(of(Some(20), Some(30), 30), Told::Unsaid, "which came first is rounded away");
+        assert_eq!(
+            of(Some(20), Some(30), 30),
+            Cause::Undecided,
+            "which came first is rounded away"
+        );
         assert_eq!(of(Some(20), Some(30), 31), big);
-        assert_eq!((of(Some(20), None, 99), of(None, None, 99)), (Told::Unsaid, lock));
+        assert_eq!((of(Some(20), None, 99), of(None, None, 99)), (Cause::Undecided, lock));
     }
 
     #[test]
     fn what_the_witness_cannot_tell_is_counted_and_not_scored() {
         let waits = [departure(10, 12, PrevState::Sleep, Tid::IDLE); 3];
-        let score = score(&waits, episode(0, 99), None, &|_| Told::Unsaid);
-        assert_eq!((score.unsaid_count, score.injected_reasons().len(), score.off_ns), (3, 0, 6));
+        let score = score(&waits, episode(0, 99), None, &|_| Cause::Undecided);
+        assert_eq!(
+            (score.undecided_count, score.injected_reasons().len(), score.off_ns),
+            (3, 0, 6)
+        );
         assert!(score.not_injected.is_empty());
     }
 }

@@ -9,9 +9,9 @@ pub(crate) mod emit;
 pub(crate) mod experiment;
 pub(crate) mod plan;
 pub(crate) mod ps;
-pub(crate) mod puppet;
 pub(crate) mod report;
 pub(crate) mod run;
+pub(crate) mod scripted_process;
 pub(crate) mod selftest;
 pub(crate) mod terminal;
 pub(crate) mod vm;
@@ -67,9 +67,9 @@ pub(crate) enum Command {
     Emit(emit::EmitArgs),
     /// Inject known causes on this host and count how often vslice identifies them
     Selftest(selftest::SelftestArgs),
-    /// Block in ways that are known; a part of the self-test
+    /// Block a thread for known reasons; internal to the self-test
     #[command(hide = true)]
-    SelftestPuppet(puppet::PuppetArgs),
+    SelftestProcess(scripted_process::ScriptedProcessArgs),
 }
 
 impl Cli {
@@ -89,7 +89,7 @@ impl Cli {
             Command::Plan(args) => plan::execute(&args),
             Command::Emit(args) => emit::execute(&args),
             Command::Selftest(args) => selftest::execute(&args),
-            Command::SelftestPuppet(args) => puppet::execute(&args),
+            Command::SelftestProcess(args) => scripted_process::execute(&args),
         }
     }
 }

@@ -92,14 +92,14 @@ fn count_disks(config: &SelftestConfig, repeat: u16, json: bool) -> anyhow::Resu
     let qemu = config.qemu.as_deref().context("qemu-system-x86_64 is not installed")?;
     let mut counts = Vec::new();
     for accelerator in &config.accelerators {
-        let stage = Setting { config, qemu, accelerator: *accelerator };
+        let setting = Setting { config, qemu, accelerator: *accelerator };
         // A B B A, so that what drifts in the host favours none.
         let order = alternating(Frontend::ALL.len(), repeat);
         for (turn, (place, _)) in order.iter().enumerate() {
             config.check()?;
             let (frontend, all) = (Frontend::ALL[*place], order.len());
             drop(writeln!(std::io::stderr(), "vslice: {} of {all}: {}", turn + 1, frontend.name()));
-            counts.push(stage.count(frontend)?);
+            counts.push(setting.count(frontend)?);
         }
     }
     let mut out = std::io::stdout().lock();

@@ -109,7 +109,7 @@ fn disk_text(disk: &Disk) -> String {
         [one] => format!("iothread {one}"),
         some => format!("iothreads {}", some.join(", ")),
     };
-    let aio = disk.aio.map_or("not told", Aio::name);
+    let aio = disk.aio.map_or("unknown", Aio::name);
     format!("{}{id} on {path}{format}: {cache}, aio {aio}, {served}", disk.bus)
 }
 

@@ -1,14 +1,14 @@
-//! The rig on this host: guests boot, and each injector and each act of the puppet does what it
+//! The rig on this host: guests boot, and each injector and each action of the scripted process does what it
 //! says, by a witness that is not the rig: the kernel's own counts in `/proc`.
 //!
 //! What this host lacks (KVM, QEMU, root, a cgroup) shows as an ignored test with the reason. No
 //! test asserts how long something took: windows only have to be long enough for it to happen.
 
-mod puppet;
+mod scripted_process;
 mod witness;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use puppet::{puppet_acts, puppet_failed, puppet_stopped};
+use scripted_process::{process_failed, process_stopped, scripted_actions};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -47,9 +47,9 @@ fn main() {
         None => trials.push(ignored("guests", "there is no qemu-system-x86_64")),
     }
     trials.push(Trial::test("a_waker_that_may_not_start_leaves_no_thread", a_failed_start));
-    trials.push(Trial::test("every_act_of_the_puppet_leaves_the_pcpu", puppet_acts));
-    trials.push(Trial::test("a_stopped_puppet_sleeps_for_its_stops", puppet_stopped));
-    trials.push(Trial::test("a_puppet_that_cannot_play_says_why", puppet_failed));
+    trials.push(Trial::test("every_action_of_the_process_leaves_the_pcpu", scripted_actions));
+    trials.push(Trial::test("a_stopped_process_sleeps_for_its_stops", process_stopped));
+    trials.push(Trial::test("a_process_that_cannot_run_its_script_says_why", process_failed));
     libtest_mimic::run(&arguments, trials).exit();
 }
 

@@ -42,7 +42,7 @@ const HOG_GAPS_KEPT_MAX: u64 = 4 << 20;
 /// Times kept that KVM told one guest: of a longer run, the first hour or so.
 pub(crate) const HOST_TIMES_MAX: usize = 4096;
 /// Longest wait in one turn of the loop: how late a command or a ping may be.
-const TURN: Duration = Duration::from_millis(20);
+const POLL: Duration = Duration::from_millis(20);
 
 /// Takes what a guest delivers, in the order in which it arrives.
 pub trait GuestSink: Send {
@@ -150,7 +150,7 @@ pub enum SessionError {
     )]
     Version { theirs: u16, ours: u16 },
     #[error("the guest sent {frame} while {while_waiting_for}")]
-    OutOfTurn { frame: &'static str, while_waiting_for: &'static str },
+    OutOfOrder { frame: &'static str, while_waiting_for: &'static str },
     #[error("the guest sent {frame} without content")]
     Empty { frame: &'static str },
     #[error("the guest sent more than the {max} requests that its plan allows")]
@@ -163,7 +163,7 @@ pub enum SessionError {
     GivenUp,
 }
 
-/// What a session needs to know of the plan.
+/// What a session has to know about the plan.
 #[derive(Debug, Clone)]
 pub struct SessionPlan {
     /// The workload as JSON.
@@ -184,9 +184,9 @@ pub struct SessionPlan {
     pub silence_max: Duration,
 }
 
-/// How far the conversation has come; what a guest may say depends on it.
+/// The state of the session, which decides what the guest may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Turn {
+enum SessionState {
     /// Nothing has been said.
     Hello,
     /// The guest has said hello.
@@ -215,7 +215,7 @@ pub struct Session<'a, S: GuestSink> {
     progress: Sender<Progress>,
     live: &'a Live,
     record: SessionRecord,
-    turn: Turn,
+    state: SessionState,
     stop_sent: bool,
     pinged_at: Instant,
     visited_at: Instant,
@@ -246,7 +246,7 @@ impl<'a, S: GuestSink> Session<'a, S> {
             progress,
             live,
             record: SessionRecord::default(),
-            turn: Turn::Hello,
+            state: SessionState::Hello,
             stop_sent: false,
             pinged_at: Instant::now(),
             visited_at: Instant::now(),
@@ -267,7 +267,7 @@ impl<'a, S: GuestSink> Session<'a, S> {
         })?;
         self.tell(Progress::Connected(hello));
         self.send(&HostFrame::Plan(self.plan.plan_json.clone()))?;
-        self.turn = Turn::Preparing;
+        self.state = SessionState::Preparing;
         let ready = self.wait_for(PREPARE_TIMEOUT, "it was preparing its plan", |session| {
             session.record.ready.clone()
         })?;
@@ -283,7 +283,7 @@ impl<'a, S: GuestSink> Session<'a, S> {
     /// From `Start` to `Done` and on until the run says `Close`.
     fn run(&mut self) -> Result<(), SessionError> {
         self.send(&HostFrame::Start)?;
-        self.turn = Turn::Running;
+        self.state = SessionState::Running;
         self.visited_at = Instant::now();
         let mut told = false;
         loop {
@@ -295,7 +295,7 @@ impl<'a, S: GuestSink> Session<'a, S> {
             }
             self.visit()?;
             self.keep_alive()?;
-            self.pump(TURN, "it was running its load")?;
+            self.pump(POLL, "it was running its load")?;
             self.check_silence("it was running its load")?;
             if let (Some(done), false) = (self.record.done, told) {
                 told = true;
@@ -316,7 +316,7 @@ impl<'a, S: GuestSink> Session<'a, S> {
     /// `Start` leaves nothing to run.
     fn await_command(&mut self) -> Result<Command, SessionError> {
         loop {
-            match self.commands.recv_timeout(TURN) {
+            match self.commands.recv_timeout(POLL) {
                 Ok(Command::Start) => return Ok(Command::Start),
                 Ok(Command::Stop | Command::Close) => return Ok(Command::Close),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -368,7 +368,7 @@ impl<'a, S: GuestSink> Session<'a, S> {
                 let seconds = timeout.as_secs();
                 return Err(SessionError::Silent { seconds, while_waiting_for: what });
             }
-            self.pump(TURN, what)?;
+            self.pump(POLL, what)?;
         }
     }
 
@@ -459,11 +459,11 @@ impl<'a, S: GuestSink> Session<'a, S> {
         read_at: HostNs,
         what: &'static str,
     ) -> Result<(), SessionError> {
-        self.check_turn(&frame, what)?;
+        self.check_order(&frame, what)?;
         match frame {
             GuestFrame::Hello(hello) => self.take_hello(hello),
             GuestFrame::Ready(ready) => {
-                self.turn = Turn::Prepared;
+                self.state = SessionState::Prepared;
                 let disk = ready
                     .disk
                     .map(|disk| GuestDisk { io_scheduler: harmless(&disk.io_scheduler), ..disk });
@@ -498,29 +498,34 @@ impl<'a, S: GuestSink> Session<'a, S> {
         }
     }
 
-    /// What an agent would not say now, a hostile guest does not get recorded.
-    fn check_turn(&self, frame: &GuestFrame, what: &'static str) -> Result<(), SessionError> {
-        let turn = self.turn;
-        let (frame, is_in_turn) = match frame {
-            GuestFrame::Hello(_) => ("a second hello", turn == Turn::Hello),
-            GuestFrame::Ready(_) => ("a message that it is ready", turn == Turn::Preparing),
-            GuestFrame::Requests(_) => ("requests", turn == Turn::Running),
-            GuestFrame::Dropped(_) => ("a count of dropped requests", turn == Turn::Running),
-            GuestFrame::Hogs(_) => ("the counts of hogs", turn == Turn::Running),
-            GuestFrame::HogGaps(_) => ("the gaps of a hog", turn == Turn::Running),
-            GuestFrame::Pong(_) => ("a pong", turn != Turn::Hello),
-            GuestFrame::HostTime(_) => ("the host's time", turn >= Turn::Preparing),
-            GuestFrame::Notice(_) => ("a notice", turn != Turn::Hello),
+    /// Rejects a frame that an agent would not send in this state, so that a hostile guest cannot get it
+    /// recorded.
+    fn check_order(&self, frame: &GuestFrame, what: &'static str) -> Result<(), SessionError> {
+        let state = self.state;
+        let (frame, is_in_order) = match frame {
+            GuestFrame::Hello(_) => ("a second hello", state == SessionState::Hello),
+            GuestFrame::Ready(_) => {
+                ("a message that it is ready", state == SessionState::Preparing)
+            }
+            GuestFrame::Requests(_) => ("requests", state == SessionState::Running),
+            GuestFrame::Dropped(_) => {
+                ("a count of dropped requests", state == SessionState::Running)
+            }
+            GuestFrame::Hogs(_) => ("the counts of hogs", state == SessionState::Running),
+            GuestFrame::HogGaps(_) => ("the gaps of a hog", state == SessionState::Running),
+            GuestFrame::Pong(_) => ("a pong", state != SessionState::Hello),
+            GuestFrame::HostTime(_) => ("the host's time", state >= SessionState::Preparing),
+            GuestFrame::Notice(_) => ("a notice", state != SessionState::Hello),
             GuestFrame::Done(done) => {
-                let has_plan = matches!(turn, Turn::Preparing | Turn::Prepared);
+                let has_plan = matches!(state, SessionState::Preparing | SessionState::Prepared);
                 let may_fail = has_plan && done.reason == DoneReason::Failed;
-                ("a message that it is done", turn == Turn::Running || may_fail)
+                ("a message that it is done", state == SessionState::Running || may_fail)
             }
         };
-        if is_in_turn {
+        if is_in_order {
             return Ok(());
         }
-        Err(SessionError::OutOfTurn { frame, while_waiting_for: what })
+        Err(SessionError::OutOfOrder { frame, while_waiting_for: what })
     }
 
     fn take_hello(&mut self, hello: Hello) -> Result<(), SessionError> {
@@ -528,7 +533,7 @@ impl<'a, S: GuestSink> Session<'a, S> {
             let (theirs, ours) = (hello.protocol_version, PROTOCOL_VERSION);
             return Err(SessionError::Version { theirs, ours });
         }
-        self.turn = Turn::Greeted;
+        self.state = SessionState::Greeted;
         self.record.hello = Some(Hello {
             agent_version: harmless(&hello.agent_version),
             kernel_release: harmless(&hello.kernel_release),
@@ -590,7 +595,7 @@ impl<'a, S: GuestSink> Session<'a, S> {
     }
 
     fn take_done(&mut self, done: Done) -> Result<(), SessionError> {
-        self.turn = Turn::Over;
+        self.state = SessionState::Over;
         self.record.done = Some(done);
         if done.reason == DoneReason::Failed {
             let is_error = |notice: &&Notice| notice.severity == Severity::Error;

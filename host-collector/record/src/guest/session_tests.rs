@@ -481,7 +481,7 @@ fn what_is_said_out_of_turn_ends_the_session() {
                 direct(commands, progress);
             },
         );
-        assert!(matches!(result, Err(SessionError::OutOfTurn { .. })), "{frames:?}: {result:?}");
+        assert!(matches!(result, Err(SessionError::OutOfOrder { .. })), "{frames:?}: {result:?}");
     }
     let done = || done(DoneReason::Completed);
     for frames in [
@@ -494,7 +494,7 @@ fn what_is_said_out_of_turn_ends_the_session() {
         vec![done(), done()],
     ] {
         let (kept, (_, result)) = after_the_start(&frames);
-        assert!(matches!(result, Err(SessionError::OutOfTurn { .. })), "{frames:?}: {result:?}");
+        assert!(matches!(result, Err(SessionError::OutOfOrder { .. })), "{frames:?}: {result:?}");
         assert!(kept.requests.is_empty() && kept.dropped.is_empty());
     }
     // Between its plan and its start a guest may fail, but not be done.
@@ -504,7 +504,7 @@ fn what_is_said_out_of_turn_ends_the_session() {
         guest.say_all(&[ready(), done()]);
     };
     let (_, result) = converse(&mut Kept::default(), guest, direct);
-    assert!(matches!(result, Err(SessionError::OutOfTurn { .. })), "{result:?}");
+    assert!(matches!(result, Err(SessionError::OutOfOrder { .. })), "{result:?}");
 }
 
 #[test]

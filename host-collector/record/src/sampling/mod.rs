@@ -28,5 +28,7 @@ pub mod sampler;
 
 pub(crate) use parse::schedstat;
 
-pub use plan::{Pace, SampleError, SampleSink, SampledThread, SamplerPlan, SamplerTotals, Sight};
-pub use sampler::{NOTHING_SHOWN, Sampler, Shown, shown_of};
+pub use plan::{
+    SampleContent, SampleError, SampleRate, SampleSink, SampledThread, SamplerPlan, SamplerTotals,
+};
+pub use sampler::{NOTHING_VISIBLE, Sampler, ThreadVisibility, visibility_of};

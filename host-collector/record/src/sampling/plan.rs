@@ -1,4 +1,4 @@
-//! What a sampler is told, to whom it gives, and what it comes to.
+//! The plan of a sampler, the sink that takes its samples, and its totals.
 
 use std::error::Error;
 use std::io;
@@ -6,20 +6,20 @@ use std::time::Duration;
 use vslice_core::samples::SampleItem;
 use vslice_core::units::{PcpuId, Tid};
 
-/// From one round of looks to the next, on average.
+/// The average time from one sampling round to the next.
 pub const PERIOD: Duration = Duration::from_millis(1);
 
-/// Looking never takes more than this share of a pCPU: where a round takes long, because there are
-/// many threads, the next one comes later, and the rate is lower.
+/// The largest share of a pCPU that sampling takes. If a round takes long because there are many threads,
+/// the next one starts later, so the rate is lower.
 pub const PCPU_SHARE_MAX: f64 = 0.2;
 
-/// Threads that are no vCPU's are looked at in every so many rounds only.
+/// Threads other than vCPU threads are sampled only once in this many rounds.
 pub(super) const OTHERS_ROUNDS: u64 = 10;
 
-/// Between two reads of what the scheduler has counted.
+/// The time between two reads of the scheduler's counters.
 pub(super) const TOTALS_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Why whoever takes the items could not.
+/// The error of a sink that could not take an item.
 pub type SinkError = Box<dyn Error + Send + Sync>;
 
 /// Takes what is sampled, item by item, in order of time.
@@ -27,7 +27,7 @@ pub trait SampleSink: Send + 'static {
     /// Takes an item of the VM with this index.
     ///
     /// # Errors
-    /// What ends the sampling.
+    /// An error ends the sampling.
     fn item(&mut self, vm: usize, item: SampleItem) -> Result<(), SinkError>;
 
     /// Is called now and then, for what has waited to be written.
@@ -53,7 +53,7 @@ impl<F: FnMut(usize, SampleItem) -> Result<(), SinkError> + Send + 'static> Samp
     }
 }
 
-/// Why sampling cannot begin, or why it ended.
+/// Why sampling could not start, or why it ended.
 #[derive(Debug, thiserror::Error)]
 pub enum SampleError {
     /// A thread's totals cannot be read.
@@ -78,12 +78,12 @@ pub enum SampleError {
     Panicked,
 }
 
-/// What is read of the threads.
+/// The data that is sampled of each thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sight {
-    /// What they are doing, and what the scheduler has counted.
-    LooksAndTotals,
-    /// What the scheduler has counted.
+pub enum SampleContent {
+    /// Its state, and the scheduler's counters.
+    StatesAndTotals,
+    /// Only the scheduler's counters.
     TotalsOnly,
 }
 
@@ -94,26 +94,26 @@ pub struct SampledThread {
     pub vm: usize,
     /// The thread.
     pub tid: Tid,
-    /// How often it is looked at.
-    pub pace: Pace,
+    /// How often its state is sampled.
+    pub rate: SampleRate,
 }
 
-/// How often a thread is looked at.
+/// How often a thread's state is sampled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
-    /// In every round: a vCPU's thread.
+pub enum SampleRate {
+    /// In every round, for a vCPU thread.
     EveryRound,
-    /// In every tenth.
-    Seldom,
+    /// In every tenth round, for other threads.
+    EveryTenthRound,
 }
 
-/// Whom to sample, and what of them.
+/// The threads to sample, and the data to sample of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SamplerPlan {
     /// The threads; those that are born later are not looked at.
     pub threads: Vec<SampledThread>,
     /// What is read of them.
-    pub sight: Sight,
+    pub content: SampleContent,
     /// Where the sampling thread shall run; `None` lets the scheduler choose.
     pub pcpu: Option<PcpuId>,
 }

@@ -2,8 +2,8 @@
 
 use super::files::{Functions, ThreadFiles};
 use super::plan::{
-    OTHERS_ROUNDS, PCPU_SHARE_MAX, PERIOD, Pace, SampleError, SampleSink, SampledThread,
-    SamplerTotals, Sight, SinkError, TOTALS_INTERVAL,
+    OTHERS_ROUNDS, PCPU_SHARE_MAX, PERIOD, SampleContent, SampleError, SampleRate, SampleSink,
+    SampledThread, SamplerTotals, SinkError, TOTALS_INTERVAL,
 };
 use nix::time::{ClockId, clock_gettime};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,7 +37,7 @@ impl Random {
 pub(super) struct Rounds<S> {
     pub(super) threads: Vec<(SampledThread, ThreadFiles)>,
     pub(super) vms: Vec<usize>,
-    pub(super) sight: Sight,
+    pub(super) content: SampleContent,
     pub(super) sink: S,
     pub(super) functions: Functions,
     pub(super) totals: SamplerTotals,
@@ -56,9 +56,9 @@ impl<S: SampleSink> Rounds<S> {
     }
 
     fn rounds(&mut self, stop: &AtomicBool) -> Result<(), SinkError> {
-        let period = match self.sight {
-            Sight::LooksAndTotals => PERIOD,
-            Sight::TotalsOnly => TOTALS_INTERVAL,
+        let period = match self.content {
+            SampleContent::StatesAndTotals => PERIOD,
+            SampleContent::TotalsOnly => TOTALS_INTERVAL,
         };
         // Not 0, which would stay 0.
         let mut random = Random(host_now().0 | 1);
@@ -71,10 +71,10 @@ impl<S: SampleSink> Rounds<S> {
             if late > period {
                 self.gap(late, period)?;
             }
-            if self.sight == Sight::LooksAndTotals {
+            if self.content == SampleContent::StatesAndTotals {
                 self.look()?;
             }
-            if self.sight == Sight::TotalsOnly || totals_at.elapsed() >= TOTALS_INTERVAL {
+            if self.content == SampleContent::TotalsOnly || totals_at.elapsed() >= TOTALS_INTERVAL {
                 totals_at = Instant::now();
                 self.read_totals()?;
                 self.sink.tick()?;
@@ -93,7 +93,7 @@ impl<S: SampleSink> Rounds<S> {
         let is_for_all = self.totals.rounds_count.is_multiple_of(OTHERS_ROUNDS);
         let mut ended = Vec::new();
         for (place, (thread, files)) in self.threads.iter_mut().enumerate() {
-            if thread.pace == Pace::Seldom && !is_for_all {
+            if thread.rate == SampleRate::EveryTenthRound && !is_for_all {
                 continue;
             }
             match files.look(&mut self.functions) {

@@ -10,23 +10,23 @@ use vslice_core::samples::Call;
 use vslice_core::units::Tid;
 use vslice_host::pin;
 
-/// How often it is tried what can be seen of threads: one that is running shows nothing.
+/// The number of tries to find out what is visible: a running thread shows nothing.
 const RIGHTS_TRIES: usize = 20;
 
-/// What the kernel shows of threads to this process.
+/// What the kernel shows this process of other threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shown {
-    /// Calls and functions.
+pub enum ThreadVisibility {
+    /// System calls and kernel functions.
     Both,
-    /// In which call they sleep, with its arguments.
+    /// Only the system call in which they sleep, with its arguments.
     CallsOnly,
-    /// In which function of the kernel they sleep.
+    /// Only the kernel function in which they sleep.
     FunctionsOnly,
     /// Neither, or none of them slept.
     Nothing,
 }
 
-/// A sampling that goes on, until it is stopped or dropped.
+/// A running sampler. It ends when it is stopped or dropped.
 #[derive(Debug)]
 pub struct Sampler {
     stop: Arc<AtomicBool>,
@@ -51,7 +51,7 @@ impl Sampler {
         vms.sort_unstable();
         vms.dedup();
         let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, sight, pcpu) = (Arc::clone(&stop), plan.sight, plan.pcpu);
+        let (stopped, content, pcpu) = (Arc::clone(&stop), plan.content, plan.pcpu);
         let run = move || {
             if let Some(pcpu) = pcpu {
                 // Where that fails it samples from anywhere rather than not at all.
@@ -59,7 +59,7 @@ impl Sampler {
             }
             let functions = Functions::default();
             let totals = SamplerTotals::default();
-            Rounds { threads, vms, sight, sink, functions, totals }.repeat(&stopped)
+            Rounds { threads, vms, content, sink, functions, totals }.repeat(&stopped)
         };
         let thread = Builder::new().name("vslice-sample".into()).spawn(run);
         Ok(Sampler { stop, thread: Some(thread.map_err(SampleError::NoThread)?) })
@@ -92,14 +92,14 @@ impl Drop for Sampler {
     }
 }
 
-/// Says it of threads that cannot be looked at.
-pub const NOTHING_SHOWN: &str = "the kernel shows this user neither system calls nor kernel functions \
+/// The reason that is given when nothing of the threads is visible.
+pub const NOTHING_VISIBLE: &str = "the kernel shows this user neither system calls nor kernel functions \
     of QEMU's threads (ptrace(2), kernel.yama.ptrace_scope)";
 
-/// What the kernel shows of these threads, found out by looking. Takes up to a tenth of a second
-/// where it shows nothing.
+/// What the kernel shows of these threads, found out by trying. This takes up to 0.1 s if nothing is
+/// visible.
 #[must_use]
-pub fn shown_of(tids: &[Tid]) -> Shown {
+pub fn visibility_of(tids: &[Tid]) -> ThreadVisibility {
     let mut files: Vec<_> = tids.iter().filter_map(|tid| ThreadFiles::open(*tid).ok()).collect();
     let mut functions = Functions::default();
     let (mut calls, mut names) = (false, false);
@@ -116,10 +116,10 @@ pub fn shown_of(tids: &[Tid]) -> Shown {
         thread::sleep(TOTALS_INTERVAL / 20);
     }
     match (calls, names) {
-        (true, true) => Shown::Both,
-        (true, false) => Shown::CallsOnly,
-        (false, true) => Shown::FunctionsOnly,
-        (false, false) => Shown::Nothing,
+        (true, true) => ThreadVisibility::Both,
+        (true, false) => ThreadVisibility::CallsOnly,
+        (false, true) => ThreadVisibility::FunctionsOnly,
+        (false, false) => ThreadVisibility::Nothing,
     }
 }
 
@@ -134,7 +134,7 @@ fn own_tid() -> Tid {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sampling::plan::{Pace, SampledThread, Sight, SinkError};
+    use crate::sampling::plan::{SampleContent, SampleRate, SampledThread, SinkError};
     use std::error::Error;
     use std::time::Duration;
     use vslice_core::samples::SampleItem;
@@ -142,8 +142,8 @@ mod tests {
     #[test]
     fn a_sink_that_fails_ends_it_and_says_why() {
         let plan = SamplerPlan {
-            threads: vec![SampledThread { vm: 0, tid: own_tid(), pace: Pace::EveryRound }],
-            sight: Sight::TotalsOnly,
+            threads: vec![SampledThread { vm: 0, tid: own_tid(), rate: SampleRate::EveryRound }],
+            content: SampleContent::TotalsOnly,
             pcpu: None,
         };
         let full = |_: usize, _: SampleItem| -> Result<(), SinkError> { Err("full".into()) };

@@ -205,11 +205,11 @@ impl Machine {
 
     fn word(&mut self, address: u16) -> Result<u32, MachineError> {
         let answer = self.monitor.human_monitor_command(&format!("xp /1xw {address:#x}"));
-        let said = answer.map_err(|source| monitor_error(&mut self.child, source))?;
-        parse_word(&said).ok_or_else(|| MachineError::Word {
+        let answer = answer.map_err(|source| monitor_error(&mut self.child, source))?;
+        parse_word(&answer).ok_or_else(|| MachineError::Word {
             title: self.child.title().to_owned(),
             address,
-            said: said.trim().to_owned(),
+            answer: answer.trim().to_owned(),
         })
     }
 

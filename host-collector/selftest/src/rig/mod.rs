@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! machine    QEMU with a guest of one boot sector, or
-//! puppet     a process that acts as a VMM and blocks its "vCPU" thread on purpose
+//! scripted   a process that imitates a VMM and blocks its "vCPU" thread on purpose
 //! inject     rivals, quotas, stops and storms, each undone when it is dropped
 //! ```
 //!
@@ -14,6 +14,6 @@ pub mod frontend;
 pub mod inject;
 pub mod machine;
 mod own_thread;
-pub mod puppet;
+pub mod scripted_process;
 
 use own_thread::{pin_self, sleep_for, spin_until};

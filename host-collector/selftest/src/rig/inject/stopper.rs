@@ -51,8 +51,8 @@ impl Stopper {
         let (end, ended) = channel::<()>();
         // Sent or gone: either way somebody wants this to end.
         let wait = move |duration| match ended.recv_timeout(duration) {
-            Err(RecvTimeoutError::Timeout) => Turn::Next,
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => Turn::Last,
+            Err(RecvTimeoutError::Timeout) => Wait::Elapsed,
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => Wait::Ended,
         };
         let run = move || stop_and_go(pid, stopped, running, wait);
         let error = |source| InjectError::Thread { name: "rig-stopper", source };
@@ -81,17 +81,19 @@ impl Drop for Stopper {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    Next,
-    Last,
+enum Wait {
+    /// The time is over.
+    Elapsed,
+    /// Somebody wants this to end.
+    Ended,
 }
 
-/// A process that was stopped is let go before anything else.
+/// Stops the process and continues it in turn. A stopped process is always continued first.
 fn stop_and_go(
     pid: Tid,
     stopped: Duration,
     running: Duration,
-    wait: impl Fn(Duration) -> Turn,
+    wait: impl Fn(Duration) -> Wait,
 ) -> Result<Vec<Stop>, InjectError> {
     let mut stops = Vec::new();
     loop {
@@ -100,11 +102,11 @@ fn stop_and_go(
         // SIGCONT takes back a SIGSTOP that a thread has not come to yet, so nothing was stopped
         // unless it is waited for.
         let complete = wait_until_stopped(pid);
-        let turn = wait(stopped);
+        let waited = wait(stopped);
         let end = host_now();
         send(pid, Signal::SIGCONT)?;
         stops.push(Stop { start, complete: complete?, end });
-        if turn == Turn::Last || wait(running) == Turn::Last {
+        if waited == Wait::Ended || wait(running) == Wait::Ended {
             return Ok(stops);
         }
     }

@@ -40,17 +40,17 @@ impl<T: Send + 'static> PinnedThread<T> {
     ) -> Result<PinnedThread<T>, InjectError> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let (tell, told) = sync_channel(1);
+        let (report, reported) = sync_channel(1);
         let run = move || {
             let ready = pin_self(name, pcpu).and_then(|tid| prepare().map(|()| tid));
             let is_ready = ready.is_ok();
             // Nobody listens only if the thread that starts this one has panicked.
-            let _ = tell.send(ready);
+            let _ = report.send(ready);
             is_ready.then(|| work(&stopped))
         };
         let error = |source| InjectError::Thread { name, source };
         let thread = Builder::new().name(name.to_owned()).spawn(run).map_err(error)?;
-        let ready = told.recv().map_err(|gone| error(io::Error::other(gone))).flatten();
+        let ready = reported.recv().map_err(|gone| error(io::Error::other(gone))).flatten();
         let tid = match ready {
             Ok(tid) => tid,
             Err(error) => {

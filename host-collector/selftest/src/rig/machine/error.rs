@@ -56,14 +56,14 @@ pub enum MachineError {
         source: QmpError,
     },
     /// What QEMU says of its guest's memory.
-    #[error("{title} returned '{said}' for the word at {address:#x}, which is not a number")]
+    #[error("{title} returned '{answer}' for the word at {address:#x}, which is not a number")]
     Word {
         /// The machine.
         title: String,
         /// Where.
         address: u16,
         /// What it says.
-        said: String,
+        answer: String,
     },
     /// The guest does not count.
     #[error(

@@ -1,8 +1,11 @@
-//! What a vCPU thread does for each act, and what the main thread does for it meanwhile.
+//! What a vCPU thread does for each action, and what the main thread does for it meanwhile.
 
 use super::fault_memory::FaultMemory;
 use super::sys::{Clock, Condition, Lock, MappedFile};
-use super::{Act, Cast, FILE_BYTES, Occurrence, PuppetError, Refusal, Script, TRIES};
+use super::{
+    Action, FILE_BYTES, Occurrence, ProcessInfo, Script, ScriptedProcessError, TRIES,
+    UnavailableAction,
+};
 use crate::rig::inject::rival;
 use crate::rig::inject::thread::LoggedThread;
 use crate::rig::{sleep_for, spin_until};
@@ -22,7 +25,7 @@ use std::time::Duration;
 use vslice_core::units::{HostNs, Tid};
 use vslice_host::host_clock::host_now;
 
-/// A page, and what [`Act::DirectRead`] reads at once.
+/// A page, and what [`Action::DirectRead`] reads at once.
 pub(super) const PAGE_BYTES: u64 = 4096;
 
 /// How long a lock is held, a condition is not signalled, a sleep lasts.
@@ -31,7 +34,7 @@ const HOLD: Duration = Duration::from_millis(1);
 /// How long the thread runs between two occurrences, so that no two gaps are one.
 const GAP_NS: u64 = 100_000;
 
-/// How long one [`Act::Spin`] runs.
+/// How long one [`Action::Spin`] runs.
 const SPIN_NS: u64 = 10_000_000;
 
 /// How often a thread yields in vain before that counts as an occurrence all the same.
@@ -50,7 +53,7 @@ pub(super) enum Request {
 
 /// What the two threads share.
 #[derive(Debug)]
-pub(super) struct Props {
+pub(super) struct SharedState {
     request: AtomicU8,
     /// That the lock is held, until the vCPU thread has had it.
     held: AtomicBool,
@@ -68,13 +71,13 @@ pub(super) struct Props {
     fault_memory: Result<FaultMemory, Errno>,
 }
 
-impl Props {
-    pub(super) fn new(path: &Path, script: &Script) -> Result<Props, PuppetError> {
+impl SharedState {
+    pub(super) fn new(path: &Path, script: &Script) -> Result<SharedState, ScriptedProcessError> {
         let open = |flags| OpenOptions::new().read(true).custom_flags(flags).open(path);
-        let error = |source| PuppetError::File { path: path.to_owned(), source };
+        let error = |source| ScriptedProcessError::File { path: path.to_owned(), source };
         let size_bytes = usize::try_from(FILE_BYTES).expect("pointers have 64 bits");
-        let fault_count = u32::try_from(script.count(Act::Fault)).unwrap_or(u32::MAX);
-        Ok(Props {
+        let fault_count = u32::try_from(script.count(Action::Fault)).unwrap_or(u32::MAX);
+        Ok(SharedState {
             request: AtomicU8::new(Request::Nothing as u8),
             held: AtomicBool::new(false),
             signalled: AtomicBool::new(false),
@@ -91,8 +94,8 @@ impl Props {
         })
     }
 
-    pub(super) fn cast(&self, pid: Tid, vcpu: Tid) -> Cast {
-        Cast {
+    pub(super) fn process(&self, pid: Tid, vcpu: Tid) -> ProcessInfo {
+        ProcessInfo {
             pid,
             vcpu,
             pthread_lock_address: self.pthread_lock.address(),
@@ -101,38 +104,41 @@ impl Props {
             // The futex is the first field of std's mutex; the log's reader can check it by the
             // addresses that futex(2) was given.
             rust_lock_address: std::ptr::from_ref(&self.rust_lock).addr() as u64,
-            refused: self.refusals(),
+            unavailable: self.unavailable_actions(),
         }
     }
 
-    fn refusals(&self) -> Vec<Refusal> {
+    fn unavailable_actions(&self) -> Vec<UnavailableAction> {
         let of_memory = self.fault_memory.as_ref().err();
         let why = |errno: &Errno| format!("userfaultfd(2) is not available: {errno}");
-        of_memory.map(|errno| Refusal { act: Act::Fault, why: why(errno) }).into_iter().collect()
+        of_memory
+            .map(|errno| UnavailableAction { action: Action::Fault, why: why(errno) })
+            .into_iter()
+            .collect()
     }
 
-    fn has_refused(&self, act: Act) -> bool {
-        act == Act::Fault && self.fault_memory.is_err()
+    fn is_unavailable(&self, action: Action) -> bool {
+        action == Action::Fault && self.fault_memory.is_err()
     }
 
     /// The main thread: does what is wanted, if anything is; returns what that was.
     ///
     /// # Errors
-    /// [`PuppetError::Page`]: the vCPU thread would wait for ever.
-    pub(super) fn serve(&self) -> Result<Request, PuppetError> {
+    /// [`ScriptedProcessError::Page`]: the vCPU thread would wait for ever.
+    pub(super) fn serve(&self) -> Result<Request, ScriptedProcessError> {
         Ok(match self.bring_page()? {
             Request::Nothing => self.serve_locks(),
             request => request,
         })
     }
 
-    fn bring_page(&self) -> Result<Request, PuppetError> {
+    fn bring_page(&self) -> Result<Request, ScriptedProcessError> {
         let Ok(memory) = &self.fault_memory else { return Ok(Request::Nothing) };
-        let Some(address) = memory.wanted().map_err(PuppetError::Page)? else {
+        let Some(address) = memory.wanted().map_err(ScriptedProcessError::Page)? else {
             return Ok(Request::Nothing);
         };
         sleep_for(HOLD);
-        memory.bring(address).map_err(|errno| PuppetError::Page(errno.into()))?;
+        memory.bring(address).map_err(|errno| ScriptedProcessError::Page(errno.into()))?;
         Ok(Request::BringPage)
     }
 
@@ -179,18 +185,22 @@ impl Props {
 }
 
 /// Does all steps; the log has its room from the start, so that growing it is not among the causes.
-pub(super) fn perform(script: &Script, props: &Props) -> Result<Vec<Occurrence>, PuppetError> {
+pub(super) fn perform(
+    script: &Script,
+    shared: &SharedState,
+) -> Result<Vec<Occurrence>, ScriptedProcessError> {
     let tries = script.steps.iter().map(|step| (step.count * TRIES) as usize);
     let mut occurrences = Vec::with_capacity(tries.sum());
-    let mut actor = Actor { props, buffer: AlignedPage::new(), next_page: 0, rival: None };
-    for step in script.steps.iter().filter(|step| !props.has_refused(step.act)) {
+    let mut actor = Actor { shared, buffer: AlignedPage::new(), next_page: 0, rival: None };
+    for step in script.steps.iter().filter(|step| !shared.is_unavailable(step.action)) {
         // It is there for the whole step, and yields are to it.
-        let rival = (step.act == Act::Yield).then(|| rival::start(script.pcpu)).transpose()?;
+        let rival =
+            (step.action == Action::Yield).then(|| rival::start(script.pcpu)).transpose()?;
         actor.rival = rival.as_ref().map(LoggedThread::tid);
         let (mut proven_count, mut tried_count) = (0, 0);
         while proven_count < step.count && tried_count < step.count * TRIES {
             spin_until(HostNs(host_now().0 + GAP_NS));
-            let occurrence = actor.act(step.act, tried_count)?;
+            let occurrence = actor.act(step.action, tried_count)?;
             occurrences.push(occurrence);
             tried_count += 1;
             proven_count += u32::from(occurrence.is_proven());
@@ -202,7 +212,7 @@ pub(super) fn perform(script: &Script, props: &Props) -> Result<Vec<Occurrence>,
 
 /// The vCPU thread, and what it has at hand.
 struct Actor<'a> {
-    props: &'a Props,
+    shared: &'a SharedState,
     buffer: AlignedPage,
     /// The next page of the mapped file that has not been touched.
     next_page: usize,
@@ -211,58 +221,58 @@ struct Actor<'a> {
 }
 
 impl Actor<'_> {
-    fn act(&mut self, act: Act, index: u32) -> Result<Occurrence, PuppetError> {
-        let props = self.props;
-        match act {
-            Act::PthreadLock => {
-                props.ask_to_hold(Request::HoldPthreadLock);
-                observe(act, || {
-                    drop(props.pthread_lock.lock());
+    fn act(&mut self, action: Action, index: u32) -> Result<Occurrence, ScriptedProcessError> {
+        let shared = self.shared;
+        match action {
+            Action::PthreadLock => {
+                shared.ask_to_hold(Request::HoldPthreadLock);
+                observe(action, || {
+                    drop(shared.pthread_lock.lock());
                     Ok(())
                 })
             }
-            Act::RustLock => {
-                props.ask_to_hold(Request::HoldRustLock);
-                let lock = || props.rust_lock.lock().unwrap_or_else(PoisonError::into_inner);
-                observe(act, || {
+            Action::RustLock => {
+                shared.ask_to_hold(Request::HoldRustLock);
+                let lock = || shared.rust_lock.lock().unwrap_or_else(PoisonError::into_inner);
+                observe(action, || {
                     drop(lock());
                     Ok(())
                 })
             }
-            Act::Condition => wait_for_signal(props),
-            Act::TimedCondition => wait_in_vain(props),
-            Act::Poll => observe(act, || poll_nothing().map(drop)),
-            Act::Nanosleep => observe(act, || {
+            Action::Condition => wait_for_signal(shared),
+            Action::TimedCondition => wait_in_vain(shared),
+            Action::Poll => observe(action, || poll_nothing().map(drop)),
+            Action::Nanosleep => observe(action, || {
                 sleep_for(HOLD);
                 Ok(())
             }),
-            Act::Yield => Ok(Occurrence { rival: self.rival, ..yield_until_it_helps()? }),
-            Act::DirectRead => {
-                observe(act, || read_direct(&props.direct_file, index, self.buffer.page()))
+            Action::Yield => Ok(Occurrence { rival: self.rival, ..yield_until_it_helps()? }),
+            Action::DirectRead => {
+                observe(action, || read_direct(&shared.direct_file, index, self.buffer.page()))
             }
-            Act::Flush => {
-                write_to_end(&props.flushed_file)?;
-                observe(act, || call("fdatasync", fdatasync(&props.flushed_file)))
+            Action::Flush => {
+                write_to_end(&shared.flushed_file)?;
+                observe(action, || call("fdatasync", fdatasync(&shared.flushed_file)))
             }
-            Act::Fault => {
-                let memory = props.fault_memory.as_ref();
-                let memory = memory.map_err(|errno| PuppetError::Page((*errno).into()))?;
+            Action::Fault => {
+                let memory = shared.fault_memory.as_ref();
+                let memory = memory.map_err(|errno| ScriptedProcessError::Page((*errno).into()))?;
                 let mut was_brought = false;
-                let occurrence = observe(act, || {
+                let occurrence = observe(action, || {
                     was_brought = memory.touch(index as usize);
                     Ok(())
                 })?;
-                let other = || PuppetError::Page(io::Error::other("it is another page"));
+                let other = || ScriptedProcessError::Page(io::Error::other("it is another page"));
                 was_brought.then_some(occurrence).ok_or_else(other)
             }
-            Act::FileFault => {
+            Action::FileFault => {
                 let page = self.absent_page()?;
-                observe(act, || {
-                    let _ = props.mapped_file.touch(page);
+                observe(action, || {
+                    let _ = shared.mapped_file.touch(page);
                     Ok(())
                 })
             }
-            Act::Spin => observe(act, || {
+            Action::Spin => observe(action, || {
                 spin_until(HostNs(host_now().0 + SPIN_NS));
                 Ok(())
             }),
@@ -271,12 +281,12 @@ impl Actor<'_> {
 
     /// A page of the mapped file that is not in memory, after those that have been touched: reading may
     /// have brought more than one. Where all are there it is the last one, and no fault.
-    fn absent_page(&mut self) -> Result<usize, PuppetError> {
+    fn absent_page(&mut self) -> Result<usize, ScriptedProcessError> {
         let last = usize::try_from(FILE_BYTES / PAGE_BYTES).expect("pointers have 64 bits") - 1;
         loop {
             let page = self.next_page.min(last);
             self.next_page = page + 1;
-            if page == last || !call("mincore", self.props.mapped_file.is_resident(page))? {
+            if page == last || !call("mincore", self.shared.mapped_file.is_resident(page))? {
                 return Ok(page);
             }
         }
@@ -285,9 +295,9 @@ impl Actor<'_> {
 
 /// Does it between two looks at the kernel's counts, and those between two looks at the clock.
 fn observe(
-    act: Act,
-    work: impl FnOnce() -> Result<(), PuppetError>,
-) -> Result<Occurrence, PuppetError> {
+    action: Action,
+    work: impl FnOnce() -> Result<(), ScriptedProcessError>,
+) -> Result<Occurrence, ScriptedProcessError> {
     let start = host_now();
     let before = call("getrusage", getrusage(UsageWho::RUSAGE_THREAD))?;
     work()?;
@@ -295,7 +305,7 @@ fn observe(
     let end = host_now();
     let count = |of: fn(&Usage) -> i64| (of(&after) - of(&before)).cast_unsigned();
     Ok(Occurrence {
-        act,
+        action,
         start,
         end,
         voluntary_switches: count(Usage::voluntary_context_switches),
@@ -305,56 +315,56 @@ fn observe(
     })
 }
 
-fn wait_for_signal(props: &Props) -> Result<Occurrence, PuppetError> {
-    let mut guard = props.condition_lock.lock();
-    props.signalled.store(false, Ordering::Release);
-    props.request.store(Request::Signal as u8, Ordering::Release);
-    observe(Act::Condition, || {
+fn wait_for_signal(shared: &SharedState) -> Result<Occurrence, ScriptedProcessError> {
+    let mut guard = shared.condition_lock.lock();
+    shared.signalled.store(false, Ordering::Release);
+    shared.request.store(Request::Signal as u8, Ordering::Release);
+    observe(Action::Condition, || {
         // A condition may wake up without a signal, pthread_cond_wait(3).
-        while !props.signalled.load(Ordering::Acquire) {
-            props.condition.wait(&mut guard);
+        while !shared.signalled.load(Ordering::Acquire) {
+            shared.condition.wait(&mut guard);
         }
         Ok(())
     })
 }
 
-fn wait_in_vain(props: &Props) -> Result<Occurrence, PuppetError> {
-    let mut guard = props.condition_lock.lock();
-    observe(Act::TimedCondition, || {
-        call("pthread_cond_timedwait", props.timed_condition.wait_for(&mut guard, HOLD))
+fn wait_in_vain(shared: &SharedState) -> Result<Occurrence, ScriptedProcessError> {
+    let mut guard = shared.condition_lock.lock();
+    observe(Action::TimedCondition, || {
+        call("pthread_cond_timedwait", shared.timed_condition.wait_for(&mut guard, HOLD))
     })
 }
 
 /// The scheduler may find that who yields is still the one to run; EEVDF does in two of three times
 /// (Linux 6.18, one rival). Those are no occurrences: the thread stayed.
-fn yield_until_it_helps() -> Result<Occurrence, PuppetError> {
-    let mut occurrence = observe(Act::Yield, || call("sched_yield", sched_yield()))?;
+fn yield_until_it_helps() -> Result<Occurrence, ScriptedProcessError> {
+    let mut occurrence = observe(Action::Yield, || call("sched_yield", sched_yield()))?;
     for _ in 0..YIELDS_MAX {
         if occurrence.involuntary_switches > 0 {
             break;
         }
-        occurrence = observe(Act::Yield, || call("sched_yield", sched_yield()))?;
+        occurrence = observe(Action::Yield, || call("sched_yield", sched_yield()))?;
     }
     Ok(occurrence)
 }
 
-fn write_to_end(mut file: &File) -> Result<(), PuppetError> {
+fn write_to_end(mut file: &File) -> Result<(), ScriptedProcessError> {
     let path = Path::new("what is flushed");
     let written = file.write_all(&[1; AlignedPage::BYTES]);
-    written.map_err(|source| PuppetError::File { path: path.to_owned(), source })
+    written.map_err(|source| ScriptedProcessError::File { path: path.to_owned(), source })
 }
 
-fn poll_nothing() -> Result<i32, PuppetError> {
+fn poll_nothing() -> Result<i32, ScriptedProcessError> {
     call("ppoll", ppoll(&mut [], Some(HOLD.into()), None))
 }
 
-fn read_direct(file: &File, index: u32, page: &mut [u8]) -> Result<(), PuppetError> {
+fn read_direct(file: &File, index: u32, page: &mut [u8]) -> Result<(), ScriptedProcessError> {
     let offset = u64::from(index) % (FILE_BYTES / PAGE_BYTES) * PAGE_BYTES;
     call("pread", pread(file, page, offset.cast_signed())).map(drop)
 }
 
-fn call<T>(what: &'static str, result: Result<T, Errno>) -> Result<T, PuppetError> {
-    result.map_err(|errno| PuppetError::Call { what, errno })
+fn call<T>(what: &'static str, result: Result<T, Errno>) -> Result<T, ScriptedProcessError> {
+    result.map_err(|errno| ScriptedProcessError::Call { what, errno })
 }
 
 /// Memory for a direct read, which has to begin at a multiple of the device's block size.

@@ -1,109 +1,114 @@
-//! Causes that a process plays which acts as a VMM: those that a real QEMU shows too rarely, and those of
-//! other VMMs.
+//! Causes that are injected by a process that imitates a VMM: those that a real QEMU shows too rarely,
+//! and those of other VMMs.
 
+use super::injected_machine::own_tids;
 use super::observe::{Departure, observe};
 use super::process_run::ProcessRun;
-use super::rows::Made;
+use super::rows::InjectionCount;
 use super::score::Score;
-use super::subject::own_tids;
 use super::{Outcome, SelftestConfig, SelftestError, Skipped, truth};
 use crate::rig::inject::Episode;
-use crate::rig::puppet::{Act, Occurrence, Puppet, PuppetLog, Script, Step};
+use crate::rig::scripted_process::{Action, Occurrence, Script, ScriptLog, ScriptedProcess, Step};
 use std::time::Duration;
 use vslice_core::timeline::Reason;
 use vslice_host::host_clock::host_now;
 use vslice_host::steal;
 use vslice_record::perf::RecordPlan;
 
-/// How often each cause is played, proven to have happened.
+/// How often each cause has to happen, proven by the kernel's counts.
 const COUNT: u32 = 200;
 
 /// All steps of a script together take some seconds.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// A VMM's way with locks, by what its program and its thread are called.
-struct Role {
+/// A VMM that is imitated: the names of its program and of its vCPU thread, and the ways in which that
+/// thread blocks.
+struct Imitation {
     name: &'static str,
     program_name: &'static str,
     thread_name: &'static str,
-    acts: &'static [Act],
+    actions: &'static [Action],
 }
 
-/// As an attach finds them.
-const ROLES: [Role; 4] = [
-    Role {
+/// The VMMs, named so that an attach recognises them.
+const IMITATIONS: [Imitation; 4] = [
+    Imitation {
         name: "QEMU",
         program_name: "qemu-system-x86_64",
         thread_name: "CPU 0/KVM",
-        acts: &[
-            Act::PthreadLock,
-            Act::Condition,
-            Act::TimedCondition,
-            Act::Poll,
-            Act::Nanosleep,
-            Act::Yield,
-            Act::DirectRead,
-            Act::Flush,
-            Act::Fault,
-            Act::FileFault,
+        actions: &[
+            Action::PthreadLock,
+            Action::Condition,
+            Action::TimedCondition,
+            Action::Poll,
+            Action::Nanosleep,
+            Action::Yield,
+            Action::DirectRead,
+            Action::Flush,
+            Action::Fault,
+            Action::FileFault,
         ],
     },
-    Role {
+    Imitation {
         name: "Firecracker",
         program_name: "firecracker",
         thread_name: "fc_vcpu 0",
-        acts: &[Act::RustLock, Act::Poll],
+        actions: &[Action::RustLock, Action::Poll],
     },
-    Role {
+    Imitation {
         name: "Cloud Hypervisor",
         program_name: "cloud-hypervisor",
         thread_name: "vcpu0",
-        acts: &[Act::RustLock],
+        actions: &[Action::RustLock],
     },
-    Role {
+    Imitation {
         name: "crosvm",
         program_name: "crosvm",
         thread_name: "crosvm_vcpu0",
-        acts: &[Act::RustLock],
+        actions: &[Action::RustLock],
     },
 ];
 
-/// Everything that the puppet plays.
+/// Runs all scenarios in which a process imitates a VMM.
 ///
 /// # Errors
-/// [`SelftestError`]; what this host does not let it play is `skipped`.
-pub fn puppet_scenarios(
+/// Fails with [`SelftestError`]. Scenarios that this host does not allow are added to `skipped`.
+pub fn imitation_scenarios(
     config: &SelftestConfig,
     progress: &mut dyn FnMut(&str),
     outcomes: &mut Vec<Outcome>,
     skipped: &mut Vec<Skipped>,
 ) -> Result<(), SelftestError> {
-    for role in &ROLES {
+    for imitation in &IMITATIONS {
         config.check()?;
-        let name = format!("process imitating {}", role.name);
+        let name = format!("process imitating {}", imitation.name);
         progress(&name);
-        play(config, role, &name, outcomes, skipped)?;
+        imitate(config, imitation, &name, outcomes, skipped)?;
     }
     Ok(())
 }
 
-fn play(
+fn imitate(
     config: &SelftestConfig,
-    role: &Role,
+    imitation: &Imitation,
     name: &str,
     outcomes: &mut Vec<Outcome>,
     skipped: &mut Vec<Skipped>,
 ) -> Result<(), SelftestError> {
     let script = Script {
-        program_name: role.program_name.to_owned(),
-        thread_name: role.thread_name.to_owned(),
+        program_name: imitation.program_name.to_owned(),
+        thread_name: imitation.thread_name.to_owned(),
         pcpu: config.vcpu_pcpu,
         main_pcpu: config.other_pcpu,
-        steps: role.acts.iter().map(|act| Step { act: *act, count: COUNT }).collect(),
+        steps: imitation
+            .actions
+            .iter()
+            .map(|action| Step { action: *action, count: COUNT })
+            .collect(),
     };
-    let puppet = Puppet::start(&config.program, &script)?;
-    let vcpu = puppet.vcpu();
-    let mut run = ProcessRun::of(puppet.pid(), &config.host)?;
+    let process = ScriptedProcess::start(&config.program, &script)?;
+    let vcpu = process.vcpu();
+    let mut run = ProcessRun::of(process.pid(), &config.host)?;
     let plan = RecordPlan {
         vcpu_tids: vec![vcpu],
         vm_tids: run.tids(),
@@ -112,10 +117,10 @@ fn play(
         ..RecordPlan::default()
     };
     let stolen_before = steal::stolen_ns();
-    let perform = || -> Result<(PuppetLog, Episode), SelftestError> {
+    let perform = || -> Result<(ScriptLog, Episode), SelftestError> {
         let start = host_now();
-        puppet.go()?;
-        let log = puppet.finish(LIMIT)?;
+        process.go()?;
+        let log = process.finish(LIMIT)?;
         Ok((log, Episode { start, end: host_now() }))
     };
     let (observed, (log, window)) = observe(&plan, perform)?;
@@ -126,29 +131,29 @@ fn play(
     own.extend(log.occurrences.iter().filter_map(|occurrence| occurrence.rival));
     let taken_ns = observed.taken_ns(config.vcpu_pcpu, &own, window) + stolen_ns;
     let taken_share = (taken_ns as f64 / window.end.since_ns(window.start).max(1) as f64).min(1.0);
-    skipped.extend(log.cast.refused.iter().map(|refusal| Skipped {
+    skipped.extend(log.process.unavailable.iter().map(|unavailable| Skipped {
         name: name.to_owned(),
-        reason: refusal.why.clone(),
-        reasons: reason_of(refusal.act, false).into_iter().collect(),
+        reason: unavailable.why.clone(),
+        reasons: reason_of(unavailable.action, false).into_iter().collect(),
     }));
     let score = |run: &ProcessRun, is_big_lock| -> Result<_, SelftestError> {
         let departures = observed.departures(vcpu, run.timeline(observed.stacks())?);
-        let truth = |it: &Departure| of_act(it, &log.occurrences, is_big_lock).into();
+        let truth = |it: &Departure| reason_of_departure(it, &log.occurrences, is_big_lock).into();
         let mut score = truth::score(&departures, window, run.bql(), &truth);
         missed(&mut score, &departures, &log.occurrences, is_big_lock);
         Ok(Outcome {
             name: name.to_owned(),
             score,
             unknown_stacks: observed.unknown_stacks(&departures),
-            made: made(&log.occurrences, is_big_lock),
+            made: injection_counts(&log.occurrences, is_big_lock),
             taken_share,
             untold: None,
         })
     };
     outcomes.push(score(&run, false)?);
-    if role.acts.contains(&Act::PthreadLock) {
-        // The same record once more, with the puppet's lock taken for the big one.
-        run.set_bql(Some(log.cast.pthread_lock_address));
+    if imitation.actions.contains(&Action::PthreadLock) {
+        // The same record once more, with the process's lock treated as the big lock.
+        run.set_bql(Some(log.process.pthread_lock_address));
         let outcome = score(&run, true)?;
         let name = format!("{name}, its lock treated as the big lock");
         outcomes.push(Outcome { name, ..outcome });
@@ -156,18 +161,18 @@ fn play(
     Ok(())
 }
 
-/// What happened by the kernel's counts, for each reason.
-fn made(occurrences: &[Occurrence], is_big_lock: bool) -> Vec<Made> {
-    let mut all: Vec<Made> = Vec::new();
+/// How often each reason was tried and, by the kernel's counts, happened.
+fn injection_counts(occurrences: &[Occurrence], is_big_lock: bool) -> Vec<InjectionCount> {
+    let mut all: Vec<InjectionCount> = Vec::new();
     for occurrence in occurrences {
-        let Some(reason) = reason_of(occurrence.act, is_big_lock) else { continue };
+        let Some(reason) = reason_of(occurrence.action, is_big_lock) else { continue };
         let proven = u64::from(occurrence.is_proven());
         match all.iter_mut().find(|made| made.reason == reason) {
             Some(made) => {
                 made.tried_count += 1;
                 made.made_count += proven;
             }
-            None => all.push(Made { reason, tried_count: 1, made_count: proven }),
+            None => all.push(InjectionCount { reason, tried_count: 1, made_count: proven }),
         }
     }
     all
@@ -183,42 +188,46 @@ fn missed(
     for occurrence in occurrences.iter().filter(|occurrence| occurrence.is_proven()) {
         let is_seen = departures.iter().any(|departure| {
             (occurrence.start..=occurrence.end).contains(&departure.time)
-                && departure.state.is_runnable() == (occurrence.act == Act::Yield)
+                && departure.state.is_runnable() == (occurrence.action == Action::Yield)
         });
-        if !is_seen && let Some(reason) = reason_of(occurrence.act, is_big_lock) {
+        if !is_seen && let Some(reason) = reason_of(occurrence.action, is_big_lock) {
             score.add(reason, Reason::Unknown);
         }
     }
 }
 
-/// What the puppet was doing by its own log, if the kernel's counts prove that it happened.
-fn of_act(departure: &Departure, occurrences: &[Occurrence], is_big_lock: bool) -> Option<Reason> {
+/// The reason for a departure by the process's own log, if the kernel's counts prove that it happened.
+fn reason_of_departure(
+    departure: &Departure,
+    occurrences: &[Occurrence],
+    is_big_lock: bool,
+) -> Option<Reason> {
     let after = occurrences.partition_point(|it| it.start <= departure.time);
     let occurrence = occurrences.get(after.checked_sub(1)?)?;
     if departure.time > occurrence.end || !occurrence.is_proven() {
         return None;
     }
     let is_runnable = departure.state.is_runnable();
-    let is_it = match occurrence.act {
+    let is_it = match occurrence.action {
         // Whoever else came on had woken: then the thread was preempted while it yielded.
-        Act::Yield => is_runnable && Some(departure.next) == occurrence.rival,
+        Action::Yield => is_runnable && Some(departure.next) == occurrence.rival,
         _ => !is_runnable,
     };
-    reason_of(occurrence.act, is_big_lock).filter(|_| is_it)
+    reason_of(occurrence.action, is_big_lock).filter(|_| is_it)
 }
 
-/// For what reason a thread leaves that does this.
-fn reason_of(act: Act, is_big_lock: bool) -> Option<Reason> {
-    Some(match act {
-        Act::PthreadLock if is_big_lock => Reason::Bql,
-        Act::PthreadLock => Reason::QemuLock,
-        Act::Condition | Act::TimedCondition => Reason::HaltUser,
-        Act::RustLock => Reason::VmmLock,
-        Act::Poll | Act::Nanosleep => Reason::PollSleep,
-        Act::DirectRead | Act::Flush => Reason::IoSubmit,
-        Act::Fault | Act::FileFault => Reason::HostFault,
-        Act::Yield => Reason::Yield,
-        Act::Spin => return None,
+/// The reason for which a thread leaves its pCPU when it does this.
+fn reason_of(action: Action, is_big_lock: bool) -> Option<Reason> {
+    Some(match action {
+        Action::PthreadLock if is_big_lock => Reason::Bql,
+        Action::PthreadLock => Reason::QemuLock,
+        Action::Condition | Action::TimedCondition => Reason::HaltUser,
+        Action::RustLock => Reason::VmmLock,
+        Action::Poll | Action::Nanosleep => Reason::PollSleep,
+        Action::DirectRead | Action::Flush => Reason::IoSubmit,
+        Action::Fault | Action::FileFault => Reason::HostFault,
+        Action::Yield => Reason::Yield,
+        Action::Spin => return None,
     })
 }
 
@@ -228,17 +237,17 @@ mod tests {
     use vslice_core::host_event::PrevState;
     use vslice_core::units::{HostNs, Tid};
 
-    fn occurrence(act: Act, start: u64, end: u64) -> Occurrence {
+    fn occurrence(action: Action, start: u64, end: u64) -> Occurrence {
         let (voluntary_switches, involuntary_switches) =
-            if act == Act::Yield { (0, 1) } else { (1, 0) };
+            if action == Action::Yield { (0, 1) } else { (1, 0) };
         Occurrence {
-            act,
+            action,
             start: HostNs(start),
             end: HostNs(end),
             voluntary_switches,
             involuntary_switches,
             major_faults: 0,
-            rival: (act == Act::Yield).then_some(RIVAL),
+            rival: (action == Action::Yield).then_some(RIVAL),
         }
     }
 
@@ -251,17 +260,18 @@ mod tests {
             state,
             next,
             ran_ns: None,
-            said: Reason::Unknown,
+            reason: Reason::Unknown,
             lock: None,
             stack: None,
         }
     }
 
     #[test]
-    fn a_departure_is_what_the_puppet_was_doing_then() {
-        let log = [occurrence(Act::PthreadLock, 10, 20), occurrence(Act::Yield, 30, 40)];
-        let of =
-            |time, state, is_big_lock| of_act(&departure(time, state, RIVAL), &log, is_big_lock);
+    fn a_departure_is_what_the_process_was_doing_then() {
+        let log = [occurrence(Action::PthreadLock, 10, 20), occurrence(Action::Yield, 30, 40)];
+        let of = |time, state, is_big_lock| {
+            reason_of_departure(&departure(time, state, RIVAL), &log, is_big_lock)
+        };
         assert_eq!(of(5, PrevState::Sleep, false), None);
         assert_eq!(of(12, PrevState::Sleep, false), Some(Reason::QemuLock));
         assert_eq!(of(12, PrevState::Sleep, true), Some(Reason::Bql));
@@ -273,14 +283,14 @@ mod tests {
 
     #[test]
     fn who_preempts_a_thread_that_yields_is_not_yielded_to() {
-        let log = [occurrence(Act::Yield, 30, 40)];
+        let log = [occurrence(Action::Yield, 30, 40)];
         let stranger = departure(35, PrevState::Runnable, Tid(77));
-        assert_eq!(of_act(&stranger, &log, false), None);
+        assert_eq!(reason_of_departure(&stranger, &log, false), None);
         // Preempted and yielded in one call, in whatever order.
         let twice = [Occurrence { involuntary_switches: 2, ..log[0] }];
         let rival = departure(35, PrevState::Runnable, RIVAL);
-        assert_eq!(of_act(&rival, &log, false), Some(Reason::Yield));
-        assert_eq!(of_act(&rival, &twice, false), None);
+        assert_eq!(reason_of_departure(&rival, &log, false), Some(Reason::Yield));
+        assert_eq!(reason_of_departure(&rival, &twice, false), None);
     }
 
     #[test]
@@ -288,9 +298,11 @@ mod tests {
         let fault = |major_faults, voluntary_switches| Occurrence {
             major_faults,
             voluntary_switches,
-            ..occurrence(Act::FileFault, 10, 20)
+            ..occurrence(Action::FileFault, 10, 20)
         };
-        let of = |fault| of_act(&departure(12, PrevState::DiskSleep, RIVAL), &[fault], false);
+        let of = |fault| {
+            reason_of_departure(&departure(12, PrevState::DiskSleep, RIVAL), &[fault], false)
+        };
         assert_eq!(of(fault(1, 1)), Some(Reason::HostFault));
         assert_eq!(of(fault(0, 1)), None, "the page was in memory");
         assert_eq!(of(fault(1, 0)), None, "the disk had read before the thread slept");
@@ -298,16 +310,19 @@ mod tests {
 
     #[test]
     fn what_was_made_is_what_the_kernel_counted() {
-        let proven = occurrence(Act::FileFault, 10, 20);
+        let proven = occurrence(Action::FileFault, 10, 20);
         let proven = Occurrence { major_faults: 1, ..proven };
-        let log = [proven, occurrence(Act::FileFault, 30, 40), occurrence(Act::Spin, 50, 60)];
+        let log = [proven, occurrence(Action::FileFault, 30, 40), occurrence(Action::Spin, 50, 60)];
         let reason = Reason::HostFault;
-        assert_eq!(made(&log, false), [Made { reason, tried_count: 2, made_count: 1 }]);
+        assert_eq!(
+            injection_counts(&log, false),
+            [InjectionCount { reason, tried_count: 2, made_count: 1 }]
+        );
     }
 
     #[test]
     fn what_the_kernel_counted_and_the_record_lacks_is_missed() {
-        let log = [occurrence(Act::PthreadLock, 10, 20), occurrence(Act::Yield, 30, 40)];
+        let log = [occurrence(Action::PthreadLock, 10, 20), occurrence(Action::Yield, 30, 40)];
         let missed = |departures: &[Departure]| {
             let mut score = Score::default();
             super::missed(&mut score, departures, &log, false);
@@ -317,7 +332,7 @@ mod tests {
         assert_eq!(missed(&[]), (1, 1));
         let stranger = departure(35, PrevState::Runnable, Tid(77));
         assert_eq!(missed(&[departure(12, PrevState::Sleep, RIVAL), stranger]), (0, 0));
-        let spin = Occurrence { act: Act::Spin, ..log[0] };
+        let spin = Occurrence { action: Action::Spin, ..log[0] };
         let mut score = Score::default();
         super::missed(&mut score, &[], &[spin], false);
         assert_eq!(score, Score::default());

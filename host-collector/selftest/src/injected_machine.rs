@@ -3,10 +3,10 @@
 use super::SelftestError;
 use super::observe::{Observed, UnknownStack, observe};
 use super::process_run::ProcessRun;
-use super::rows::Made;
+use super::rows::InjectionCount;
 use super::score::Score;
 use super::setting::Setting;
-use super::truth::{self, Told};
+use super::truth::{self, Cause};
 use crate::rig::boot_sector::Guest;
 use crate::rig::frontend::Frontend;
 use crate::rig::inject::Episode;
@@ -23,7 +23,7 @@ use vslice_record::quota;
 const MARGIN_NS: u64 = 20_000_000;
 
 /// A machine, and what is known of it beside the events.
-pub(super) struct Subject {
+pub(super) struct InjectedMachine {
     pub(super) machine: Machine,
     pub(super) run: ProcessRun,
 }
@@ -33,7 +33,7 @@ pub(super) struct Subject {
 pub(super) struct Scored {
     pub(super) score: Score,
     pub(super) unknown_stacks: Vec<UnknownStack>,
-    pub(super) made: Vec<Made>,
+    pub(super) made: Vec<InjectionCount>,
     pub(super) taken_share: f64,
     /// Why there is no truth, as a sentence without its end; `None` if there is one.
     pub(super) untold: Option<String>,
@@ -70,12 +70,12 @@ pub(super) struct Recorded {
     pub(super) taken_share: f64,
 }
 
-impl Subject {
+impl InjectedMachine {
     pub(super) fn start(
         setting: &Setting<'_>,
         guest: Guest,
         frontend: Frontend,
-    ) -> Result<Subject, SelftestError> {
+    ) -> Result<InjectedMachine, SelftestError> {
         let config = setting.config;
         let machine = Machine::start(&MachineConfig {
             qemu: setting.qemu.to_owned(),
@@ -86,7 +86,7 @@ impl Subject {
             start_limit: START_LIMIT,
         })?;
         let run = ProcessRun::of(machine.pid(), &config.host)?;
-        Ok(Subject { machine, run })
+        Ok(InjectedMachine { machine, run })
     }
 
     /// Records while `during` goes on, with the quotas of the vCPU's control groups read before and
@@ -138,14 +138,14 @@ impl Subject {
     pub(super) fn score(
         &self,
         recorded: &Recorded,
-        made: Made,
+        made: InjectionCount,
         truth: truth::Truth<'_>,
     ) -> Result<Scored, SelftestError> {
         let Recorded { observed, window, .. } = recorded;
         let timeline = self.run.timeline(observed.stacks())?;
         let departures = observed.departures(self.machine.vcpu(), timeline);
         // What was not made is not scored, whatever it looks like.
-        let truth = |it: &_| if made.made_count > 0 { truth(it) } else { Told::ByNobody };
+        let truth = |it: &_| if made.made_count > 0 { truth(it) } else { Cause::NotInjected };
         let mut score = truth::score(&departures, *window, self.run.bql(), &truth);
         let lost_ns = observed.lost_ns(window.start, window.end);
         score.off_ns += lost_ns;

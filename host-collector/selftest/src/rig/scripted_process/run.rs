@@ -1,7 +1,9 @@
-//! The puppet itself: its two threads, and what it writes at the end.
+//! The scripted process itself: its two threads, and what it writes at the end.
 
-use super::steps::{self, Props, Request};
-use super::{Act, Cast, FILE_BYTES, Occurrence, Orders, PuppetError, Script};
+use super::steps::{self, Request, SharedState};
+use super::{
+    Action, FILE_BYTES, Occurrence, ProcessInfo, Script, ScriptArgument, ScriptedProcessError,
+};
 use crate::rig::inject::InjectError;
 use crate::rig::pin_self;
 use serde::Serialize;
@@ -13,7 +15,7 @@ use std::thread::Builder;
 use std::time::{Duration, Instant};
 use vslice_core::units::Tid;
 
-/// How long a puppet waits for its `go`: nobody who wants it needs longer.
+/// How long the process waits for its `go`: nobody who wants it needs longer.
 const GO_LIMIT: Duration = Duration::from_secs(60);
 
 /// How often the main thread looks for requests.
@@ -22,63 +24,66 @@ const LOOK: Duration = Duration::from_micros(50);
 /// Does what the script says, and writes the log to `out` at the end.
 ///
 /// # Errors
-/// [`PuppetError`].
-pub fn run(orders: &Orders, out: &mut impl Write) -> Result<(), PuppetError> {
-    check(&orders.script)?;
-    pin_self("main", orders.script.main_pcpu)?;
-    let props = Arc::new(Props::new(&orders.file, &orders.script)?);
+/// [`ScriptedProcessError`].
+pub fn run(argument: &ScriptArgument, out: &mut impl Write) -> Result<(), ScriptedProcessError> {
+    check(&argument.script)?;
+    pin_self("main", argument.script.main_pcpu)?;
+    let shared = Arc::new(SharedState::new(&argument.file, &argument.script)?);
     let (go, wait_for_go) = channel();
-    let (tell, told) = channel();
-    let (script, on_stage) = (orders.script.clone(), Arc::clone(&props));
+    let (report, reported) = channel();
+    let (script, shared_with_vcpu) = (argument.script.clone(), Arc::clone(&shared));
     let name = script.thread_name.clone();
-    let play = move || play(&script, &on_stage, &tell, &wait_for_go);
+    let run_vcpu = move || run_vcpu(&script, &shared_with_vcpu, &report, &wait_for_go);
     let error = |source| InjectError::Thread { name: "vCPU", source };
-    let thread = Builder::new().name(name).spawn(play).map_err(error)?;
-    let vcpu = told.recv().map_err(|_| PuppetError::Vcpu("did not start"))??;
-    wait_for(&orders.go)?;
+    let thread = Builder::new().name(name).spawn(run_vcpu).map_err(error)?;
+    let vcpu = reported.recv().map_err(|_| ScriptedProcessError::Vcpu("did not start"))??;
+    wait_for(&argument.go)?;
     // A vCPU thread that has ended tells why when it is joined.
     let _ = go.send(());
     while !thread.is_finished() {
-        if props.serve()? == Request::Nothing {
+        if shared.serve()? == Request::Nothing {
             std::thread::sleep(LOOK);
         }
     }
-    let occurrences = thread.join().map_err(|_| PuppetError::Vcpu("panicked"))??;
-    let cast = props.cast(Tid(std::process::id()), vcpu);
+    let occurrences = thread.join().map_err(|_| ScriptedProcessError::Vcpu("panicked"))??;
+    let process = shared.process(Tid(std::process::id()), vcpu);
     let path = Path::new("standard output");
-    write_log(out, &cast, &occurrences)
-        .map_err(|source| PuppetError::File { path: path.to_owned(), source })
+    write_log(out, &process, &occurrences)
+        .map_err(|source| ScriptedProcessError::File { path: path.to_owned(), source })
 }
 
 /// The vCPU thread, from its birth to its end.
-fn play(
+fn run_vcpu(
     script: &Script,
-    props: &Props,
-    tell: &Sender<Result<Tid, InjectError>>,
+    shared: &SharedState,
+    report: &Sender<Result<Tid, InjectError>>,
     wait_for_go: &Receiver<()>,
-) -> Result<Vec<Occurrence>, PuppetError> {
+) -> Result<Vec<Occurrence>, ScriptedProcessError> {
     // The main thread waits for it, and gives up only together with this process.
-    let _ = tell.send(pin_self("vCPU", script.pcpu));
+    let _ = report.send(pin_self("vCPU", script.pcpu));
     let _ = wait_for_go.recv();
-    steps::perform(script, props)
+    steps::perform(script, shared)
 }
 
-fn check(script: &Script) -> Result<(), PuppetError> {
+fn check(script: &Script) -> Result<(), ScriptedProcessError> {
     let page_count = FILE_BYTES / steps::PAGE_BYTES;
-    for act in [Act::Fault, Act::FileFault] {
-        let fault_count = script.count(act);
+    for action in [Action::Fault, Action::FileFault] {
+        let fault_count = script.count(action);
         if fault_count > page_count {
-            return Err(PuppetError::TooManyFaults { fault_count, page_count });
+            return Err(ScriptedProcessError::TooManyFaults { fault_count, page_count });
         }
     }
     Ok(())
 }
 
-fn wait_for(go: &Path) -> Result<(), PuppetError> {
+fn wait_for(go: &Path) -> Result<(), ScriptedProcessError> {
     let deadline = Instant::now() + GO_LIMIT;
     while !go.exists() {
         if Instant::now() >= deadline {
-            return Err(PuppetError::TimedOut { what: "was not told to start", limit: GO_LIMIT });
+            return Err(ScriptedProcessError::TimedOut {
+                what: "was not told to start",
+                limit: GO_LIMIT,
+            });
         }
         std::thread::sleep(Duration::from_millis(2));
     }
@@ -87,10 +92,10 @@ fn wait_for(go: &Path) -> Result<(), PuppetError> {
 
 pub(super) fn write_log(
     out: &mut impl Write,
-    cast: &Cast,
+    process: &ProcessInfo,
     occurrences: &[Occurrence],
 ) -> io::Result<()> {
-    write_line(out, cast)?;
+    write_line(out, process)?;
     occurrences.iter().try_for_each(|occurrence| write_line(out, occurrence))
 }
 
@@ -102,12 +107,12 @@ fn write_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rig::puppet::Step;
+    use crate::rig::scripted_process::Step;
     use vslice_core::units::PcpuId;
 
     #[test]
     fn no_page_can_fault_twice() {
-        let step = Step { act: Act::FileFault, count: 257 };
+        let step = Step { action: Action::FileFault, count: 257 };
         let script = Script {
             program_name: "qemu-system-x86_64".to_owned(),
             thread_name: "CPU 0/KVM".to_owned(),

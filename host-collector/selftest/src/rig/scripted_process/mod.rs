@@ -1,15 +1,15 @@
-//! A process that acts as a VMM: its "vCPU" thread blocks for known causes, as a script says.
+//! A process that imitates a VMM: its "vCPU" thread blocks for known causes, according to a script.
 //!
 //! ```text
-//! collector                          puppet (this program again, hidden subcommand)
-//! Puppet::start   ── script ──▶      main thread: holds locks, signals, otherwise asleep
-//!   (find vcpu(), start to record)   vCPU thread: named and pinned, waits
-//! Puppet::go      ── file ────▶      vCPU thread: the script's steps, nothing written meanwhile
-//! Puppet::finish  ◀─ JSON lines ──   ends
+//! collector                            scripted process (this program, hidden subcommand)
+//! ScriptedProcess::start  ── script ──▶   main thread: holds locks, signals, otherwise asleep
+//!   (find vcpu(), start to record)        vCPU thread: named and pinned, waits
+//! ScriptedProcess::go     ── file ────▶   vCPU thread: the script's steps, nothing written meanwhile
+//! ScriptedProcess::finish ◀─ JSON lines ─ ends
 //! ```
 //!
-//! What each occurrence was made of is written down on the thread that blocked; whether it really
-//! left its pCPU is told by the kernel's own counts of its switches (getrusage(2), `RUSAGE_THREAD`).
+//! The thread that blocks logs each occurrence itself. Whether it really left its pCPU is known from the
+//! kernel's counts of its context switches (getrusage(2), `RUSAGE_THREAD`).
 
 mod fault_memory;
 mod run;
@@ -33,18 +33,18 @@ use vslice_lab::process::{self, ChildSpec, ProcessError, SupervisedChild};
 
 pub use run::run;
 
-/// The hidden subcommand of `vslice` that [`Puppet::start`] gives its program.
-pub const SUBCOMMAND: &str = "selftest-puppet";
+/// The hidden subcommand of `vslice` that [`ScriptedProcess::start`] gives its program.
+pub const SUBCOMMAND: &str = "selftest-process";
 
-/// The size of the file that [`Act::DirectRead`] and [`Act::FileFault`] read: the most faults there are
+/// The size of the file that [`Action::DirectRead`] and [`Action::FileFault`] read: the most faults there are
 /// is one for each of its pages.
 pub const FILE_BYTES: u64 = 8 << 20;
 
-/// How often an act is tried for each time that it has to be proven, [`Occurrence::is_proven`]: where
+/// How often an action is tried for each time that it has to be proven, [`Occurrence::is_proven`]: where
 /// others have the pCPU, a lock may be free again before it is waited for.
 pub const TRIES: u32 = 4;
 
-/// How long a puppet may take until its threads are there.
+/// The time limit for the process to start its threads.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
 const POLL: Duration = Duration::from_millis(5);
@@ -52,7 +52,7 @@ const POLL: Duration = Duration::from_millis(5);
 /// Something that takes a vCPU thread off its pCPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Act {
+pub enum Action {
     /// A pthread mutex that the main thread holds for 1 ms: `FUTEX_WAIT_PRIVATE` (0x80), value 2.
     PthreadLock,
     /// A pthread condition without a time limit, signalled after 1 ms:
@@ -83,21 +83,21 @@ pub enum Act {
     Spin,
 }
 
-impl Act {
+impl Action {
     /// All of them.
-    pub const ALL: [Act; 12] = [
-        Act::PthreadLock,
-        Act::Condition,
-        Act::TimedCondition,
-        Act::RustLock,
-        Act::Poll,
-        Act::Nanosleep,
-        Act::Yield,
-        Act::DirectRead,
-        Act::Flush,
-        Act::Fault,
-        Act::FileFault,
-        Act::Spin,
+    pub const ALL: [Action; 12] = [
+        Action::PthreadLock,
+        Action::Condition,
+        Action::TimedCondition,
+        Action::RustLock,
+        Action::Poll,
+        Action::Nanosleep,
+        Action::Yield,
+        Action::DirectRead,
+        Action::Flush,
+        Action::Fault,
+        Action::FileFault,
+        Action::Spin,
     ];
 }
 
@@ -105,95 +105,95 @@ impl Act {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// What to do.
-    pub act: Act,
-    /// How often it has to happen; it is tried [`TRIES`] times as often at most. Of [`Act::Fault`] and of
-    /// [`Act::FileFault`], a script has room for [`FILE_BYTES`] / 4096 tries.
+    pub action: Action,
+    /// How often it has to happen; it is tried [`TRIES`] times as often at most. Of [`Action::Fault`] and of
+    /// [`Action::FileFault`], a script has room for [`FILE_BYTES`] / 4096 tries.
     pub count: u32,
 }
 
-/// What a puppet does.
+/// What the process does, step by step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Script {
-    /// What its program is called, by which a VMM is known: `firecracker`.
+    /// The name of its program, by which vslice recognises a VMM: `firecracker`.
     pub program_name: String,
     /// The name of its vCPU thread, at most 15 bytes: `CPU 0/KVM` for QEMU's, see
     /// [`vslice_host::threads::role`] for others.
     pub thread_name: String,
-    /// Where that runs.
+    /// The pCPU of the vCPU thread.
     pub pcpu: PcpuId,
-    /// Where its main thread runs.
+    /// The pCPU of the main thread.
     pub main_pcpu: PcpuId,
     /// The steps, in order.
     pub steps: Vec<Step>,
 }
 
 impl Script {
-    /// How often an act is tried in it at most.
-    fn count(&self, act: Act) -> u64 {
-        let steps = self.steps.iter().filter(|step| step.act == act);
+    /// The most tries of an action in this script.
+    fn count(&self, action: Action) -> u64 {
+        let steps = self.steps.iter().filter(|step| step.action == action);
         steps.map(|step| u64::from(step.count) * u64::from(TRIES)).sum()
     }
 }
 
-/// What the puppet itself is told.
+/// The argument of the hidden subcommand, as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Orders {
+pub struct ScriptArgument {
     /// What to do.
     pub script: Script,
-    /// It begins when this file is there.
+    /// The process starts the script when this file exists.
     pub go: PathBuf,
-    /// A file of [`FILE_BYTES`], clean, on a file system with `O_DIRECT`; [`Act::Flush`] adds to it.
+    /// A file of [`FILE_BYTES`], clean, on a file system with `O_DIRECT`; [`Action::Flush`] adds to it.
     pub file: PathBuf,
 }
 
-/// Where a puppet's locks are: a lock's address is the one that futex(2) is given.
+/// The ids of the process and the addresses of its locks; a lock's address is the one that futex(2) gets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cast {
+pub struct ProcessInfo {
     /// The process.
     pub pid: Tid,
     /// The vCPU thread.
     pub vcpu: Tid,
-    /// Of [`Act::PthreadLock`].
+    /// Of [`Action::PthreadLock`].
     pub pthread_lock_address: u64,
-    /// Of [`Act::Condition`]: the first of the condition's [`CONDITION_BYTES`], in which glibc
+    /// Of [`Action::Condition`]: the first of the condition's [`CONDITION_BYTES`], in which glibc
     /// chooses one word or another.
     pub condition_address: u64,
-    /// The same of [`Act::TimedCondition`].
+    /// The same of [`Action::TimedCondition`].
     pub timed_condition_address: u64,
-    /// Of [`Act::RustLock`].
+    /// Of [`Action::RustLock`].
     pub rust_lock_address: u64,
-    /// The acts of the script that this host does not let it do.
-    pub refused: Vec<Refusal>,
+    /// The actions of the script that this host does not allow.
+    pub unavailable: Vec<UnavailableAction>,
 }
 
-/// An act that cannot be had on this host.
+/// An action that this host does not allow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refusal {
+pub struct UnavailableAction {
     /// Which.
-    pub act: Act,
-    /// Why, as a sentence without its end.
+    pub action: Action,
+    /// The reason, as a sentence without its full stop.
     pub why: String,
 }
 
 /// The size of a `pthread_cond_t`.
 pub const CONDITION_BYTES: u64 = 48;
 
-/// One time that one thing was done.
+/// One execution of an action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Occurrence {
     /// What.
-    pub act: Act,
+    pub action: Action,
     /// Taken by the vCPU thread before the first of the kernel's counts.
     pub start: HostNs,
     /// And after the last one: what was counted lies between the two.
     pub end: HostNs,
-    /// How often the thread went to sleep meanwhile, by the kernel's count.
+    /// How often the thread went to sleep between `start` and `end`, by the kernel's count.
     pub voluntary_switches: u64,
     /// How often it was still runnable when it left its pCPU, `sched_yield` among them.
     pub involuntary_switches: u64,
-    /// Faults for which it had to wait, by the kernel's count.
+    /// Major page faults between `start` and `end`, by the kernel's count.
     pub major_faults: u64,
-    /// Whom an [`Act::Yield`] makes way for.
+    /// Whom an [`Action::Yield`] makes way for.
     pub rival: Option<Tid>,
 }
 
@@ -202,29 +202,29 @@ impl Occurrence {
     /// waited for a page. Nothing that was recorded has a part in it.
     #[must_use]
     pub fn is_proven(&self) -> bool {
-        match self.act {
+        match self.action {
             // It is to stay.
-            Act::Spin => true,
+            Action::Spin => true,
             // One call gives way once: of two switches one was a preemption, and nobody says which.
-            Act::Yield => self.involuntary_switches == 1,
-            Act::FileFault => self.major_faults > 0 && self.voluntary_switches > 0,
+            Action::Yield => self.involuntary_switches == 1,
+            Action::FileFault => self.major_faults > 0 && self.voluntary_switches > 0,
             _ => self.voluntary_switches > 0,
         }
     }
 }
 
-/// All that a puppet did.
+/// Everything that a scripted process did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PuppetLog {
-    /// Who it was.
-    pub cast: Cast,
-    /// In order of time.
+pub struct ScriptLog {
+    /// The process and its locks.
+    pub process: ProcessInfo,
+    /// All occurrences, in order of time.
     pub occurrences: Vec<Occurrence>,
 }
 
-/// Why a puppet did not do what it should.
+/// Why a scripted process failed.
 #[derive(Debug, Error)]
-pub enum PuppetError {
+pub enum ScriptedProcessError {
     /// See [`ScratchError`].
     #[error(transparent)]
     Scratch(#[from] ScratchError),
@@ -286,41 +286,41 @@ pub enum PuppetError {
     Log(String),
 }
 
-/// A puppet that runs. Dropping it ends it.
+/// A running scripted process. Dropping it ends it.
 #[derive(Debug)]
-pub struct Puppet {
+pub struct ScriptedProcess {
     child: SupervisedChild,
     directory: PrivateDir,
     vcpu: Tid,
 }
 
-impl Puppet {
-    /// Starts one, and waits until its vCPU thread is there. `program` is `vslice`.
+impl ScriptedProcess {
+    /// Starts the process and waits until its vCPU thread exists. `program` is the `vslice` executable.
     ///
     /// The kernel ends it when the calling **thread** ends, see [`SupervisedChild::start`].
     ///
     /// # Errors
-    /// [`PuppetError`].
-    pub fn start(program: &Path, script: &Script) -> Result<Puppet, PuppetError> {
+    /// [`ScriptedProcessError`].
+    pub fn start(program: &Path, script: &Script) -> Result<ScriptedProcess, ScriptedProcessError> {
         let directory = PrivateDir::create(&scratch::parent_dir())?;
         let file = directory.path().join("file");
         write_file(&file)?;
-        let orders = Orders { script: script.clone(), go: go_path(&directory), file };
-        let orders = serde_json::to_string(&orders).map_err(PuppetError::Script)?;
+        let argument = ScriptArgument { script: script.clone(), go: go_path(&directory), file };
+        let argument = serde_json::to_string(&argument).map_err(ScriptedProcessError::Script)?;
         // Programs are known by what they were started as.
         let named = directory.path().join(&script.program_name);
         symlink(program, &named)
-            .map_err(|source| PuppetError::File { path: named.clone(), source })?;
+            .map_err(|source| ScriptedProcessError::File { path: named.clone(), source })?;
         let mut child = SupervisedChild::start(&ChildSpec {
             title: "the scripted process".to_owned(),
             program: named,
-            args: vec![SUBCOMMAND.into(), orders.into()],
+            args: vec![SUBCOMMAND.into(), argument.into()],
             log: log_path(&directory),
             pcpu: None,
             file_bytes_max: Some(process::LOG_BYTES_MAX),
         })?;
         let vcpu = wait_for_vcpu(&mut child, &script.thread_name)?;
-        Ok(Puppet { child, directory, vcpu })
+        Ok(ScriptedProcess { child, directory, vcpu })
     }
 
     /// The process.
@@ -335,33 +335,35 @@ impl Puppet {
         self.vcpu
     }
 
-    /// Lets it begin.
+    /// Lets the process start its script.
     ///
     /// # Errors
-    /// [`PuppetError::File`].
-    pub fn go(&self) -> Result<(), PuppetError> {
+    /// [`ScriptedProcessError::File`].
+    pub fn go(&self) -> Result<(), ScriptedProcessError> {
         let path = go_path(&self.directory);
-        fs::write(&path, []).map_err(|source| PuppetError::File { path, source })
+        fs::write(&path, []).map_err(|source| ScriptedProcessError::File { path, source })
     }
 
-    /// Waits until it has done everything.
+    /// Waits until the process has finished its script.
     ///
     /// # Errors
-    /// [`PuppetError::Process`] with its last words if it failed, [`PuppetError::TimedOut`] after
-    /// `limit`, [`PuppetError::Log`].
-    pub fn finish(mut self, limit: Duration) -> Result<PuppetLog, PuppetError> {
+    /// [`ScriptedProcessError::Process`] with its last words if it failed, [`ScriptedProcessError::TimedOut`] after
+    /// `limit`, [`ScriptedProcessError::Log`].
+    pub fn finish(mut self, limit: Duration) -> Result<ScriptLog, ScriptedProcessError> {
         let deadline = Instant::now() + limit;
         loop {
             match self.child.status()? {
                 Some(status) if status.success() => break,
                 Some(_) => self.child.check()?,
                 None if Instant::now() < deadline => std::thread::sleep(POLL),
-                None => return Err(PuppetError::TimedOut { what: "did not finish", limit }),
+                None => {
+                    return Err(ScriptedProcessError::TimedOut { what: "did not finish", limit });
+                }
             }
         }
         let path = log_path(&self.directory);
         let text = fs::read_to_string(&path);
-        parse(&text.map_err(|source| PuppetError::File { path, source })?)
+        parse(&text.map_err(|source| ScriptedProcessError::File { path, source })?)
     }
 }
 
@@ -378,7 +380,7 @@ fn write_file(path: &Path) -> Result<(), DiskError> {
     disk::create_scratch(path, &plan, &AtomicBool::new(false))
 }
 
-fn wait_for_vcpu(child: &mut SupervisedChild, name: &str) -> Result<Tid, PuppetError> {
+fn wait_for_vcpu(child: &mut SupervisedChild, name: &str) -> Result<Tid, ScriptedProcessError> {
     let deadline = Instant::now() + START_LIMIT;
     while Instant::now() < deadline {
         child.check()?;
@@ -388,17 +390,21 @@ fn wait_for_vcpu(child: &mut SupervisedChild, name: &str) -> Result<Tid, PuppetE
         }
         std::thread::sleep(POLL);
     }
-    Err(PuppetError::TimedOut { what: "did not start its vCPU thread", limit: START_LIMIT })
+    Err(ScriptedProcessError::TimedOut {
+        what: "did not start its vCPU thread",
+        limit: START_LIMIT,
+    })
 }
 
-/// The cast, then an occurrence a line.
-fn parse(text: &str) -> Result<PuppetLog, PuppetError> {
-    fn line<T: for<'a> Deserialize<'a>>(line: &str) -> Result<T, PuppetError> {
-        serde_json::from_str(line).map_err(|error| PuppetError::Log(format!("{error} in {line}")))
+/// The process, then an occurrence a line.
+fn parse(text: &str) -> Result<ScriptLog, ScriptedProcessError> {
+    fn line<T: for<'a> Deserialize<'a>>(line: &str) -> Result<T, ScriptedProcessError> {
+        serde_json::from_str(line)
+            .map_err(|error| ScriptedProcessError::Log(format!("{error} in {line}")))
     }
     let mut lines = text.lines();
-    let first = lines.next().ok_or_else(|| PuppetError::Log("it is empty".to_owned()))?;
-    Ok(PuppetLog { cast: line(first)?, occurrences: lines.map(line).collect::<Result<_, _>>()? })
+    let first = lines.next().ok_or_else(|| ScriptedProcessError::Log("it is empty".to_owned()))?;
+    Ok(ScriptLog { process: line(first)?, occurrences: lines.map(line).collect::<Result<_, _>>()? })
 }
 
 #[cfg(test)]
@@ -407,17 +413,17 @@ mod tests {
 
     #[test]
     fn a_log_is_read_as_it_is_written_and_a_broken_line_is_told() {
-        let cast = Cast {
+        let process = ProcessInfo {
             pid: Tid(1),
             vcpu: Tid(2),
             pthread_lock_address: 3,
             condition_address: 4,
             timed_condition_address: 5,
             rust_lock_address: 6,
-            refused: vec![Refusal { act: Act::Fault, why: "EPERM".to_owned() }],
+            unavailable: vec![UnavailableAction { action: Action::Fault, why: "EPERM".to_owned() }],
         };
         let occurrence = Occurrence {
-            act: Act::PthreadLock,
+            action: Action::PthreadLock,
             start: HostNs(7),
             end: HostNs(8),
             voluntary_switches: 1,
@@ -426,11 +432,11 @@ mod tests {
             rival: None,
         };
         let mut out = Vec::new();
-        run::write_log(&mut out, &cast, &[occurrence, occurrence]).expect("memory");
+        run::write_log(&mut out, &process, &[occurrence, occurrence]).expect("memory");
         let text = String::from_utf8(out).expect("JSON");
         assert_eq!(
             parse(&text).expect("a log"),
-            PuppetLog { cast, occurrences: vec![occurrence; 2] }
+            ScriptLog { process, occurrences: vec![occurrence; 2] }
         );
         let message = parse(&(text + "panic!\n")).expect_err("not JSON").to_string();
         assert!(message.ends_with("in panic!"), "{message}");

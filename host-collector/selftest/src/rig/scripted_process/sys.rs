@@ -70,7 +70,7 @@ impl Drop for LockGuard<'_> {
 /// Which clock a condition's time limits are of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Clock {
-    /// What a condition has that nobody has told anything: `CLOCK_REALTIME`.
+    /// The clock of a condition without attributes: `CLOCK_REALTIME`.
     Default,
     Monotonic,
 }
@@ -195,7 +195,7 @@ impl MappedFile {
         // SAFETY: `offset` is below the mapping's size.
         let pointer = unsafe { self.address.cast::<u8>().add(offset) };
         // SAFETY: the byte is in the mapping, which lives as long as `self`; nobody cuts the file
-        // off, which is in a directory of the puppet's own.
+        // off, which is in the process's own directory.
         unsafe { pointer.read_volatile() }
     }
 }
