@@ -134,29 +134,33 @@ mod tests {
     use clap::Parser;
     use std::fs;
     use vslice_core::units::HostNs;
-    use vslice_report::summary::model::{Accelerator, Cost, Environment, Lost, RunStatus};
+    use vslice_report::summary::model::{
+        Accelerator, Cost, Environment, Lost, RunFacts, RunStatus,
+    };
     use vslice_report::summary::{Facts, Names, SummaryBuilder};
     use vslice_trace::evidence::Evidence;
 
     fn facts() -> Facts {
         Facts {
-            plan: "demo".to_owned(),
-            status: RunStatus::Complete,
-            accelerator: Accelerator { name: "tcg".to_owned(), reason: "asked for".to_owned() },
-            environment: Environment { lines: vec![], details: serde_json::Value::Null },
-            measured_ns: 0,
+            run: RunFacts {
+                plan: "demo".to_owned(),
+                status: RunStatus::Complete,
+                accelerator: Accelerator { name: "tcg".to_owned(), reason: "asked for".to_owned() },
+                environment: Environment { lines: vec![], details: serde_json::Value::Null },
+                measured_ns: 0,
+                hogs: vec![],
+                service: vec![],
+                evidence: Evidence::default(),
+                sampled: None,
+                scheduled: vec![],
+                lost: Lost::default(),
+                cost: Cost::default(),
+                warnings: vec![],
+            },
             clocks: vec![],
             clocks_apart: vec![],
             disks: vec![],
             hidden: vec![],
-            hogs: vec![],
-            service: vec![],
-            evidence: Evidence::default(),
-            sampled: None,
-            scheduled: vec![],
-            lost: Lost::default(),
-            cost: Cost::default(),
-            warnings: vec![],
         }
     }
 

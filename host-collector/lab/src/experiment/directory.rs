@@ -78,7 +78,7 @@ impl Directory {
             return Ok(None);
         }
         match analyse(&path) {
-            Ok(summary) if summary.status == RunStatus::Complete => Ok(Some(summary)),
+            Ok(summary) if summary.facts.status == RunStatus::Complete => Ok(Some(summary)),
             _ => put_aside(&path).map(|()| None),
         }
     }

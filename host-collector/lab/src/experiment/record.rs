@@ -152,7 +152,7 @@ mod tests {
         let matrix = Matrix::load("quick").expect("built in");
         let plan = matrix.base_plan().expect("built in");
         let mut summary = vslice_report::summary::example::summary();
-        summary.service.clear();
+        summary.facts.service.clear();
         let engaged =
             |summary: &Summary, cell: Cell| record(&cell, &plan, 1, None, Some(summary)).engaged;
         let [off, iothread] = [matrix.cells()[0], matrix.cells()[1]];

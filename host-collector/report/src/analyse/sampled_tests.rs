@@ -53,14 +53,14 @@ fn a_sampled_run_has_the_shares_that_were_drawn() {
     let summary = analyse(run.path()).unwrap();
     let requests = &summary.requests;
     assert_eq!((requests.count, requests.unattributable_by.not_recorded), (2, 2));
-    let sampled = summary.sampled.unwrap();
+    let sampled = summary.facts.sampled.unwrap();
     assert_eq!((sampled.gaps, sampled.gap_rounds, sampled.own_share), (1, 9, Some(0.05)));
     let [vcpu] = &sampled.vcpus[..] else { panic!("{:?}", sampled.vcpus) };
     let [bql, runnable] = &vcpu.shares[..] else { panic!("{:?}", vcpu.shares) };
     assert_eq!((vcpu.vm.as_str(), vcpu.vcpu, vcpu.looks), ("vm1", VcpuId(1), 10));
     assert_eq!((bql.what.name(), bql.looks, bql.lock_address), ("bql", 6, Some(BQL)));
     assert_eq!((runnable.what.name(), runnable.looks, runnable.share), ("runnable", 4, 0.4));
-    let [row] = &summary.scheduled[..] else { panic!("{:?}", summary.scheduled) };
+    let [row] = &summary.facts.scheduled[..] else { panic!("{:?}", summary.facts.scheduled) };
     assert_eq!((row.observed_ns, row.on_pcpu_ns), (1_100_000, 400_000));
     assert_eq!((row.timeslices, row.timeslice_mean_ns), (4, Some(100_000)));
 }
@@ -70,8 +70,8 @@ fn a_killed_run_has_what_was_sampled_until_then() {
     let (_scratch, run) = sampled_run(killed_manifest(), EvidenceLevel::Sampled);
     samples(&run, false);
     let summary = analyse(run.path()).unwrap();
-    assert_eq!(summary.measured_ns, 1_100_000, "up to the last sample");
-    let sampled = summary.sampled.unwrap();
+    assert_eq!(summary.facts.measured_ns, 1_100_000, "up to the last sample");
+    let sampled = summary.facts.sampled.unwrap();
     assert_eq!((sampled.own_share, sampled.vcpus[0].looks), (None, 10));
 }
 
@@ -80,6 +80,6 @@ fn totals_alone_have_no_shares() {
     let (_scratch, run) = sampled_run(manifest(), EvidenceLevel::Totals);
     samples(&run, true);
     let summary = analyse(run.path()).unwrap();
-    assert!(summary.sampled.is_none());
-    assert_eq!(summary.scheduled.len(), 1);
+    assert!(summary.facts.sampled.is_none());
+    assert_eq!(summary.facts.scheduled.len(), 1);
 }

@@ -16,7 +16,7 @@ use super::observer::{MeasuredWindow, Observer, Run, RunEnd};
 use super::pass;
 use super::timeline_facts::quota_use;
 use crate::summary::io::IoDisk;
-use crate::summary::model::{Accelerator, Cost, Hog, RunStatus};
+use crate::summary::model::{Accelerator, Cost, Hog, RunFacts, RunStatus};
 use crate::summary::{Facts, Names, Summary, SummaryBuilder, VmIndex, VmThreads};
 use std::sync::Arc;
 use vslice_core::host_event::{HostEvent, HostEventKind, StackId};
@@ -83,32 +83,34 @@ impl Totals {
         let names = names(run, end);
         let start = manifest.window.map_or(end.window_end, |window| window.start_ns);
         let facts = Facts {
-            plan: manifest.plan_name.clone(),
-            status: status(&manifest.status, end.is_torn),
-            accelerator: Accelerator {
-                name: manifest.accelerators_label(),
-                reason: manifest.accelerator_reason.clone(),
+            run: RunFacts {
+                plan: manifest.plan_name.clone(),
+                status: status(&manifest.status, end.is_torn),
+                accelerator: Accelerator {
+                    name: manifest.accelerators_label(),
+                    reason: manifest.accelerator_reason.clone(),
+                },
+                environment: environment(manifest),
+                measured_ns: end.window_end.since_ns(start),
+                hogs: manifest.vms.iter().flat_map(hogs).collect(),
+                service: self.service.into_rows(),
+                lost: self.losses.lost,
+                evidence: manifest.evidence.clone(),
+                sampled: samples.sampled,
+                scheduled: samples.scheduled,
+                cost: Cost {
+                    collector_cpu_ns: manifest.cost.cpu_ns,
+                    collector_run_delay_ns: manifest.cost.run_delay_ns,
+                    events: manifest.cost.events_count,
+                    kvm_events: self.kvm_events_count,
+                    bytes: manifest.cost.written_bytes,
+                },
+                warnings,
             },
-            environment: environment(manifest),
-            measured_ns: end.window_end.since_ns(start),
             clocks: end.clocks.to_vec(),
             clocks_apart: end.clocks_apart.to_vec(),
             disks: manifest.vms.iter().filter_map(io_disk).collect(),
             hidden: self.hidden.into_rows(|tid| Some(names.threads.get(&tid)?.name.clone())),
-            hogs: manifest.vms.iter().flat_map(hogs).collect(),
-            service: self.service.into_rows(),
-            lost: self.losses.lost,
-            evidence: manifest.evidence.clone(),
-            sampled: samples.sampled,
-            scheduled: samples.scheduled,
-            cost: Cost {
-                collector_cpu_ns: manifest.cost.cpu_ns,
-                collector_run_delay_ns: manifest.cost.run_delay_ns,
-                events: manifest.cost.events_count,
-                kvm_events: self.kvm_events_count,
-                bytes: manifest.cost.written_bytes,
-            },
-            warnings,
         };
         self.builder.finish(facts, &names)
     }

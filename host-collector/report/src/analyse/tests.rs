@@ -33,7 +33,7 @@ fn parts(summary: &Summary) -> Vec<(Part, u64)> {
 }
 
 fn notices(summary: &Summary) -> String {
-    let texts: Vec<String> = summary.warnings.iter().map(ToString::to_string).collect();
+    let texts: Vec<String> = summary.facts.warnings.iter().map(ToString::to_string).collect();
     texts.join("\n")
 }
 
@@ -43,8 +43,8 @@ fn a_whole_run_has_the_figures_that_were_drawn() {
     names(&run);
     streams(&run, &[0, 500, 1150], true);
     let summary = analyse(run.path()).unwrap();
-    assert_eq!(summary.status, RunStatus::Complete);
-    assert_eq!(summary.measured_ns, 1_100_000);
+    assert_eq!(summary.facts.status, RunStatus::Complete);
+    assert_eq!(summary.facts.measured_ns, 1_100_000);
     assert_eq!((summary.requests.count, summary.requests.unattributable), (2, 0));
     let drawn = [
         (Part::OnPcpu, 200_000),
@@ -64,7 +64,7 @@ fn a_whole_run_has_the_figures_that_were_drawn() {
     assert_eq!(vcpu.antagonists[0].thread.name, "vm2 vCPU1");
     // 100 to 400, 700 to 750, and 1000 to 1200, which touches the window and counts whole.
     assert_eq!(vcpu.antagonists[0].ran_ns, 550_000);
-    assert_eq!(summary.hogs.iter().map(|hog| hog.count).collect::<Vec<_>>(), [77, 77]);
+    assert_eq!(summary.facts.hogs.iter().map(|hog| hog.count).collect::<Vec<_>>(), [77, 77]);
     assert_eq!(summary.clock.bound_ns, Some(2));
     let [waits] = &summary.lock_waits[..] else { panic!("{:?}", summary.lock_waits) };
     assert_eq!((waits.reason, waits.count, waits.total_ns), (Reason::Bql, 1, 100_000));
@@ -163,7 +163,7 @@ fn exits_split_the_time_on_a_pcpu_and_are_counted_by_reason() {
     let us = |us: [u64; 3]| us.map(|us| us * 1_000);
     let expected = [("io", 1, us([10, 40, 300])), ("KVM_EXIT_IO", 1, us([0, 40, 300]))];
     assert_eq!(rows, expected);
-    assert_eq!(summary.cost.kvm_events, 4);
+    assert_eq!(summary.facts.cost.kvm_events, 4);
     // Request 0 from 50 to 450.
     let split = summary.worst[0].chain[0].split.unwrap();
     let split_ns = [split.guest_ns, split.kvm_ns, split.vmm_ns];
@@ -255,6 +255,7 @@ fn a_quota_that_was_used_up_is_said_and_tells_a_throttled_wait() {
         let used_up = summary.vcpus[0].quota.map(|quota| quota.used_up_count);
         assert_eq!((used_up, summary.vcpus[1].quota), (used_up_count, None));
         let throttled: Vec<Warning> = summary
+            .facts
             .warnings
             .into_iter()
             .filter(|warning| matches!(warning, Warning::Throttled { .. }))

@@ -73,7 +73,7 @@ impl SlowRequests {
     /// From the summary of a run; `None` if it has no requests, or what they waited for was not recorded.
     #[must_use]
     pub fn of(summary: &Summary) -> Option<SlowRequests> {
-        if summary.evidence.level != EvidenceLevel::Recorded {
+        if summary.facts.evidence.level != EvidenceLevel::Recorded {
             return None;
         }
         let all = ClassMeans::of(&summary.classes.all, &summary.causes.all)?;

@@ -98,7 +98,7 @@ fn run(path: &Path) -> Result<Run, String> {
         }
     }
     let summary = analyse(path).map_err(described)?;
-    if let RunStatus::Partial { reason } = &summary.status {
+    if let RunStatus::Partial { reason } = &summary.facts.status {
         return Err(reason.clone());
     }
     laws::check(&summary).map_err(|inconsistent| inconsistent.to_string())?;
@@ -120,7 +120,7 @@ fn run(path: &Path) -> Result<Run, String> {
         readers,
         conditions: conditions(manifest),
         has_iothread,
-        lost_count: summary.lost.records,
+        lost_count: summary.facts.lost.records,
     })
 }
 

@@ -86,7 +86,7 @@ impl Reader {
     /// The timeslices of that vCPU; `None` if not every switch was recorded.
     #[must_use]
     pub fn timeslices<'a>(&self, summary: &'a Summary) -> Option<&'a Timeslices> {
-        let is_recorded = summary.evidence.level == EvidenceLevel::Recorded;
+        let is_recorded = summary.facts.evidence.level == EvidenceLevel::Recorded;
         self.of(summary).filter(|_| is_recorded).map(|vcpu| &vcpu.timeslices)
     }
 
@@ -175,7 +175,7 @@ impl Metric {
     /// Its value in one run; `None` if the run does not have it.
     #[must_use]
     pub fn of(self, summary: &Summary, reader: Option<&Reader>) -> Option<f64> {
-        let is_recorded = summary.evidence.level == EvidenceLevel::Recorded;
+        let is_recorded = summary.facts.evidence.level == EvidenceLevel::Recorded;
         let vcpu = || reader.filter(|_| is_recorded).and_then(|reader| reader.of(summary));
         // Requests that no clock could place have no latency, and no rate; where they are many, the others
         // are no fair sample of the run.

@@ -40,7 +40,7 @@ impl VcpuFigures {
     /// The figures of every vCPU of a run; empty if switches were not recorded or nothing was observed.
     #[must_use]
     pub fn all(summary: &Summary) -> Vec<VcpuFigures> {
-        let is_recorded = summary.evidence.level == EvidenceLevel::Recorded;
+        let is_recorded = summary.facts.evidence.level == EvidenceLevel::Recorded;
         let vcpus = summary.vcpus.iter().filter(|vcpu| is_recorded && vcpu.observed_ns > 0);
         vcpus.map(VcpuFigures::of).collect()
     }

@@ -3,7 +3,7 @@
 use super::{Runs, find, list};
 use crate::analyse::drawn::manifest;
 use crate::summary::example;
-use crate::summary::model::{RunStatus, Summary};
+use crate::summary::model::RunStatus;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
@@ -26,7 +26,8 @@ pub(super) fn folder() -> tempfile::TempDir {
         file.set_modified(UNIX_EPOCH + Duration::from_secs(second)).unwrap();
     }
     let interrupted = RunStatus::Partial { reason: "interrupted".to_owned() };
-    let partial = Summary { status: interrupted, ..example::summary() };
+    let mut partial = example::summary();
+    partial.facts.status = interrupted;
     for (run, summary) in [("demo-1", example::summary()), ("quick-2/ide/1", partial)] {
         let json = serde_json::to_vec(&summary).unwrap();
         fs::write(folder.path().join(run).join("summary.json"), json).unwrap();

@@ -24,7 +24,7 @@ pub fn list(folder: &Path, found: &Found, mut analysing: impl FnMut(&str, &str))
         let own_files = |text: &str| text.replace(&format!("{}/", path.display()), "");
         let outcome = summary(path, |why| analysing(&below, &own_files(why))).map_or_else(
             |reason| Outcome::Unreadable { reason: own_files(&reason) },
-            |summary| Outcome::new(summary.status.clone(), figures(summary)),
+            |summary| Outcome::new(summary.facts.status.clone(), figures(summary)),
         );
         let since = written(path).and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         Run { path: below, written_s: since.map(|since| since.as_secs()), outcome }
@@ -85,11 +85,11 @@ fn figures(summary: Summary) -> Figures {
         _ => first_cause(&summary),
     };
     let mut vms: Vec<String> = summary.vcpus.into_iter().map(|vcpu| vcpu.vm).collect();
-    vms.extend(summary.scheduled.into_iter().map(|vcpu| vcpu.vm));
+    vms.extend(summary.facts.scheduled.into_iter().map(|vcpu| vcpu.vm));
     vms.sort_unstable();
     vms.dedup();
     Figures {
-        plan: summary.plan,
+        plan: summary.facts.plan,
         vms,
         requests: summary.requests.count,
         p50_ns: summary.latency_ns.p50,
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn of_vms_that_were_asked_for_nothing_it_is_what_kept_a_vcpu_most() {
         let mut summary = example::summary();
-        (summary.requests.count, summary.measured_ns) = (0, 1_000_000);
+        (summary.requests.count, summary.facts.measured_ns) = (0, 1_000_000);
         for vcpu in &mut summary.vcpus {
             (vcpu.observed_ns, vcpu.wait_ns) = (1_000_000, 100);
             vcpu.off_cpu.clear();

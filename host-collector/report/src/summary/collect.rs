@@ -2,20 +2,18 @@
 
 use super::causes::causes;
 use super::clock::{Clock, ClockMethod, ClockTally, ClocksApart, VcpuClock, offset_ns};
-use super::evidence::{Sampled, ScheduledVcpu};
 use super::exits::ExitTally;
 use super::io::{HiddenTask, Io, IoDisk, WorstIo};
 use super::latency::{ClassTotals, Encounter, LatencyTally};
 use super::ledger::Figures;
 use super::locks::LockTally;
 use super::model::{
-    ANTAGONISTS_MAX, Accelerator, Antagonist, CHAIN_FRAMES_MAX, ChainSpan, Class, ClassAntagonist,
-    Cost, Environment, Hog, Lost, ModeSplit, Requests, RunStatus, SCHEMA, STACKS_PER_REASON_MAX,
-    StackTotal, Summary, Vcpu, WORST_MAX, WhyUnknown, WorstRequest,
+    ANTAGONISTS_MAX, Antagonist, CHAIN_FRAMES_MAX, ChainSpan, Class, ClassAntagonist, ModeSplit,
+    Requests, RunFacts, SCHEMA, STACKS_PER_REASON_MAX, StackTotal, Summary, Vcpu, WORST_MAX,
+    WhyUnknown, WorstRequest,
 };
 use super::names::{Directory, Names, VmIndex, VmThreads};
 use super::reason::OffReason;
-use super::service::ServiceThread;
 use super::timeslice::VcpuTally;
 use super::totals::{ByClass, PartTotals};
 use super::warn::warnings;
@@ -27,7 +25,6 @@ use vslice_core::host_event::StackId;
 use vslice_core::join::{self, Attribution, Breakdown, Link, Part, Unplaced};
 use vslice_core::timeline::{Exit, LockWait, Reason, Sleep, Span, ThreadState, UnknownCause};
 use vslice_core::units::{HostNs, Tid, VcpuId};
-use vslice_trace::evidence::Evidence;
 use vslice_wire::Request;
 
 /// Distinct stacks that are told apart; the host's kernel has some hundreds of places to sleep in.
@@ -36,16 +33,8 @@ const STACKS_MAX: usize = 4096;
 /// What of a run is known without looking at spans and requests.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Facts {
-    /// The name of the plan.
-    pub plan: String,
-    /// Whether the run came to its end.
-    pub status: RunStatus,
-    /// What ran the guests.
-    pub accelerator: Accelerator,
-    /// Where it ran.
-    pub environment: Environment,
-    /// Length of the measured window.
-    pub measured_ns: u64,
+    /// What goes into the summary as it is.
+    pub run: RunFacts,
     /// The clock map of each vCPU that has one.
     pub clocks: Vec<VcpuClock>,
     /// Guests of which two vCPUs cannot have the same clock.
@@ -54,22 +43,6 @@ pub struct Facts {
     pub disks: Vec<IoDisk>,
     /// Tasks that the host's kernel hides from tracing.
     pub hidden: Vec<HiddenTask>,
-    /// Every hog that the plan asked for.
-    pub hogs: Vec<Hog>,
-    /// What the VMMs' threads that run no vCPU did.
-    pub service: Vec<ServiceThread>,
-    /// What the numbers rest on.
-    pub evidence: Evidence,
-    /// What the vCPUs were seen to do, if the run was sampled.
-    pub sampled: Option<Sampled>,
-    /// What the scheduler counted, if the run was not recorded.
-    pub scheduled: Vec<ScheduledVcpu>,
-    /// What the kernel dropped while it recorded.
-    pub lost: Lost,
-    /// What the collector itself took.
-    pub cost: Cost,
-    /// What the run has to say beside what its numbers say: [`Warning::Notice`], for instance.
-    pub warnings: Vec<Warning>,
 }
 
 /// Adds up a run. Its memory depends on the number of vCPUs and on how far latencies spread, not on
@@ -256,11 +229,7 @@ impl SummaryBuilder {
             self.latencies.encounters(ANTAGONISTS_MAX, thresholds_ns);
         let mut summary = Summary {
             schema: SCHEMA.to_owned(),
-            plan: facts.plan,
-            status: facts.status,
-            accelerator: facts.accelerator,
-            environment: facts.environment,
-            measured_ns: facts.measured_ns,
+            facts: facts.run,
             requests: self.requests(),
             latency_ns,
             classes: ByClass {
@@ -282,7 +251,6 @@ impl SummaryBuilder {
             },
             vcpus: self.vcpus.iter().map(|vcpu| self.vcpu(vcpu, &directory)).collect(),
             lock_waits: self.lock_waits.rows(&directory),
-            service: facts.service,
             exits: self.exits.rows(&directory),
             stacks: self.stacks(&directory),
             worst: self
@@ -297,13 +265,6 @@ impl SummaryBuilder {
                 vcpus: facts.clocks,
                 apart: facts.clocks_apart,
             },
-            hogs: facts.hogs,
-            evidence: facts.evidence,
-            sampled: facts.sampled,
-            scheduled: facts.scheduled,
-            lost: facts.lost,
-            cost: facts.cost,
-            warnings: facts.warnings,
         };
         // Nobody is to read in a VM that was attached to.
         let is_to_read = self.vms.iter().any(|vm| vm.block_bytes.is_some());
@@ -358,8 +319,8 @@ fn put_warnings(summary: &mut Summary, is_to_read: bool) {
     if summary.requests.count == 0 && is_to_read {
         derived.insert(0, Warning::NoRequests);
     }
-    summary.warnings.splice(0..0, derived);
-    summary.warnings.sort_by_key(Warning::rank);
+    summary.facts.warnings.splice(0..0, derived);
+    summary.facts.warnings.sort_by_key(Warning::rank);
 }
 
 fn frames(key: StackKey, directory: &Directory<'_>) -> Vec<String> {

@@ -6,7 +6,7 @@
 use super::clock::{ClockCut, ClockMethod, HogCheck, KvmCheck, VcpuClock};
 use super::collect::{Facts, SummaryBuilder};
 use super::io::{HiddenTask, IoDisk};
-use super::model::{Accelerator, Cost, Environment, Hog, Lost, RunStatus, Summary};
+use super::model::{Accelerator, Cost, Environment, Hog, Lost, RunFacts, RunStatus, Summary};
 use super::names::{CommandLine, Names, ThreadKind, VmIndex, VmThreads};
 use super::quota::QuotaUse;
 use super::service::ServiceThread;
@@ -263,35 +263,46 @@ pub(crate) fn facts() -> Facts {
     };
     let hog = |vm: &str, count| Hog { vm: vm.to_owned(), vcpu: VcpuId(1), count };
     Facts {
-        plan: "demo".to_owned(),
-        status: RunStatus::Complete,
-        accelerator: Accelerator {
-            name: "tcg".to_owned(),
-            reason: "/dev/kvm is there, but a stock kernel did not boot in it within 20 s"
-                .to_owned(),
+        run: RunFacts {
+            plan: "demo".to_owned(),
+            status: RunStatus::Complete,
+            accelerator: Accelerator {
+                name: "tcg".to_owned(),
+                reason: "/dev/kvm is there, but a stock kernel did not boot in it within 20 s"
+                    .to_owned(),
+            },
+            environment: Environment {
+                lines: vec!["Linux 6.18.5, 2 pCPUs; QEMU 7.2.22; guests Linux 6.1.0-40".to_owned()],
+                details: serde_json::json!({ "qemu": "7.2.22", "pcpus": [0, 1] }),
+            },
+            measured_ns: 1_000_000_000,
+            hogs: vec![hog("vm1", 812_345_678), hog("vm2", 798_765_432)],
+            service: vec![ServiceThread {
+                vm: "vm1".to_owned(),
+                role: "main loop".to_owned(),
+                tid: Tid(200),
+                arrivals: 2_400,
+                woken_by_vcpus: 2_003,
+                woke_vcpus: 1_990,
+            }],
+            evidence: Evidence {
+                reason: "the scheduler's events can be recorded here".to_owned(),
+                ..Evidence::default()
+            },
+            sampled: None,
+            scheduled: vec![],
+            lost: Lost { records: 12, intervals: 1, total_ns: 8_000_000 },
+            cost: Cost {
+                collector_cpu_ns: 61_000_000,
+                collector_run_delay_ns: 3_000_000,
+                events: 24_310,
+                kvm_events: 0,
+                bytes: 1_234_567,
+            },
+            warnings: vec![],
         },
-        environment: Environment {
-            lines: vec!["Linux 6.18.5, 2 pCPUs; QEMU 7.2.22; guests Linux 6.1.0-40".to_owned()],
-            details: serde_json::json!({ "qemu": "7.2.22", "pcpus": [0, 1] }),
-        },
-        measured_ns: 1_000_000_000,
         clocks: vec![clock("vm1", 1, 31_000), clock("vm2", 1, 28_000)],
         clocks_apart: vec![],
-        hogs: vec![hog("vm1", 812_345_678), hog("vm2", 798_765_432)],
-        service: vec![ServiceThread {
-            vm: "vm1".to_owned(),
-            role: "main loop".to_owned(),
-            tid: Tid(200),
-            arrivals: 2_400,
-            woken_by_vcpus: 2_003,
-            woke_vcpus: 1_990,
-        }],
-        evidence: Evidence {
-            reason: "the scheduler's events can be recorded here".to_owned(),
-            ..Evidence::default()
-        },
-        sampled: None,
-        scheduled: vec![],
         disks: vec![IoDisk {
             vm: "vm1".to_owned(),
             device: Some("vda".to_owned()),
@@ -299,15 +310,6 @@ pub(crate) fn facts() -> Facts {
             unmapped_reason: None,
         }],
         hidden: vec![HiddenTask { name: "idle".to_owned(), pcpu: PcpuId(0), count: 71 }],
-        lost: Lost { records: 12, intervals: 1, total_ns: 8_000_000 },
-        cost: Cost {
-            collector_cpu_ns: 61_000_000,
-            collector_run_delay_ns: 3_000_000,
-            events: 24_310,
-            kvm_events: 0,
-            bytes: 1_234_567,
-        },
-        warnings: vec![],
     }
 }
 
@@ -402,8 +404,8 @@ pub fn with_exits() -> Summary {
     exit(VM1_VCPU1, ExitReason::Userspace(UserspaceExit::new(2, 0)), 20, 0, 2_010, 0);
     exit(VM2_VCPU1, ExitReason::Hardware(HardwareExit::new(3, 7)), 2, 400, 0, 3_000);
     let mut facts = facts();
-    facts.cost.kvm_events = 1_658;
-    facts.accelerator = Accelerator {
+    facts.run.cost.kvm_events = 1_658;
+    facts.run.accelerator = Accelerator {
         name: "kvm".to_owned(),
         reason: "a stock kernel boots in it, in 3.1 s".to_owned(),
     };
@@ -433,9 +435,9 @@ pub fn sampled() -> Summary {
         high,
     };
     let mut facts = facts();
-    facts.lost = Lost::default();
-    facts.cost.events = 0;
-    facts.evidence = Evidence {
+    facts.run.lost = Lost::default();
+    facts.run.cost.events = 0;
+    facts.run.evidence = Evidence {
         level: EvidenceLevel::Sampled,
         reason: "not allowed to record the scheduler".to_owned(),
         missing: vec![Missing {
@@ -454,7 +456,7 @@ pub fn sampled() -> Summary {
             share(Doing::Off(Reason::PollSleep), None, 1, 0.0005, 0.0001, 0.0028),
         ],
     };
-    facts.sampled = Some(Sampled {
+    facts.run.sampled = Some(Sampled {
         rounds_hz: 921.4,
         own_share: Some(0.0612),
         gaps: 2,
@@ -462,7 +464,7 @@ pub fn sampled() -> Summary {
         gaps_ns: 9_400_000,
         vcpus: vec![vcpu],
     });
-    facts.scheduled = vec![ScheduledVcpu {
+    facts.run.scheduled = vec![ScheduledVcpu {
         vm: "vm1".to_owned(),
         vcpu: VcpuId(1),
         tid: VM1_VCPU1,

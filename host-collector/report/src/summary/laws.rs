@@ -311,7 +311,7 @@ impl Laws {
                 self.share(&format!("an antagonist's share of request {}", worst.index), row.share);
             }
         }
-        let sampled = summary.sampled.iter().flat_map(|sampled| &sampled.vcpus);
+        let sampled = summary.facts.sampled.iter().flat_map(|sampled| &sampled.vcpus);
         for row in sampled.flat_map(|vcpu| &vcpu.shares) {
             let shares = [row.low, row.share, row.high].into_iter();
             shares.for_each(|share| self.share("a sampled share", share));

@@ -58,11 +58,9 @@ pub const EXITS_MAX: usize = 32;
 /// Frames of a stack in [`ChainSpan::stack`] at most, the innermost first.
 pub const CHAIN_FRAMES_MAX: usize = 6;
 
-/// One run.
+/// What of a run is known without looking at spans and requests.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Summary {
-    /// [`SCHEMA`].
-    pub schema: String,
+pub struct RunFacts {
     /// The name of the plan.
     pub plan: String,
     /// Whether the run completed.
@@ -73,6 +71,34 @@ pub struct Summary {
     pub environment: Environment,
     /// Length of the measured window on the host's clock.
     pub measured_ns: u64,
+    /// Every hog that the plan asked for.
+    pub hogs: Vec<Hog>,
+    /// What the VMMs' threads that run no vCPU did for the vCPUs; those that did nothing are left out.
+    #[serde(default)]
+    pub service: Vec<ServiceThread>,
+    /// What the numbers rest on. Requests have parts, and vCPUs have timeslices and reasons, only if the run
+    /// was recorded.
+    pub evidence: Evidence,
+    /// What the vCPUs were seen to do, if the run was sampled.
+    pub sampled: Option<Sampled>,
+    /// What the scheduler counted of each vCPU's thread, if the run was not recorded.
+    pub scheduled: Vec<ScheduledVcpu>,
+    /// What the kernel dropped while it recorded.
+    pub lost: Lost,
+    /// What the collector itself took.
+    pub cost: Cost,
+    /// What the reader should know before trusting the report.
+    pub warnings: Vec<Warning>,
+}
+
+/// One run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// What is known of it without looking at spans and requests.
+    #[serde(flatten)]
+    pub facts: RunFacts,
     /// Counts of requests.
     pub requests: Requests,
     /// The requests' latencies.
@@ -94,9 +120,6 @@ pub struct Summary {
     pub vcpus: Vec<Vcpu>,
     /// The vCPU threads' waits for locks of their VMMs, the longest total first, at most [`LOCK_WAITS_MAX`].
     pub lock_waits: Vec<LockWaits>,
-    /// What the VMMs' threads that run no vCPU did for the vCPUs; those that did nothing are left out.
-    #[serde(default)]
-    pub service: Vec<ServiceThread>,
     /// Exits by vCPU and reason, the longest total first; empty where they were not recorded.
     pub exits: Vec<Exits>,
     /// The kernel stacks with which vCPU threads left their pCPUs, at most [`STACKS_PER_REASON_MAX`] for each
@@ -106,29 +129,15 @@ pub struct Summary {
     pub worst: Vec<WorstRequest>,
     /// How guest times became host times.
     pub clock: Clock,
-    /// Every hog that the plan asked for.
-    pub hogs: Vec<Hog>,
-    /// What the numbers rest on. Requests have parts, and vCPUs have timeslices and reasons, only if the run
-    /// was recorded.
-    pub evidence: Evidence,
-    /// What the vCPUs were seen to do, if the run was sampled.
-    pub sampled: Option<Sampled>,
-    /// What the scheduler counted of each vCPU's thread, if the run was not recorded.
-    pub scheduled: Vec<ScheduledVcpu>,
-    /// What the kernel dropped while it recorded.
-    pub lost: Lost,
-    /// What the collector itself took.
-    pub cost: Cost,
-    /// What the reader should know before trusting the report.
-    pub warnings: Vec<Warning>,
 }
 
 impl Summary {
     /// How far iothreads served this VM's disk; `None` if no request was made or wakeups were not recorded.
     #[must_use]
     pub fn engagement_of(&self, vm: &str) -> Option<Engagement> {
-        let is_known = self.evidence.level == EvidenceLevel::Recorded && self.requests.count > 0;
-        is_known.then(|| engagement(&self.service, vm))
+        let is_known =
+            self.facts.evidence.level == EvidenceLevel::Recorded && self.requests.count > 0;
+        is_known.then(|| engagement(&self.facts.service, vm))
     }
 }
 

@@ -14,12 +14,12 @@ const BIAS_MAX: f64 = 0.02;
 
 /// Adds warnings for evidence that a run lacks, whatever its level.
 pub(super) fn warn(summary: &Summary, warnings: &mut Vec<Warning>) {
-    let evidence = &summary.evidence;
+    let evidence = &summary.facts.evidence;
     if evidence.level != EvidenceLevel::Recorded {
         let (level, reason) = (evidence.level, evidence.reason.clone());
         warnings.push(Warning::NotRecorded { level, reason });
     }
-    warnings.extend(summary.scheduled.iter().filter_map(|row| sample_bias(summary, row)));
+    warnings.extend(summary.facts.scheduled.iter().filter_map(|row| sample_bias(summary, row)));
     // What has one price is told once.
     let mut felt: Vec<(String, &str)> = Vec::new();
     for Missing { name, costs } in &evidence.missing {
@@ -46,7 +46,7 @@ pub(super) fn limits_the_answer(summary: &Summary, name: &str) -> bool {
 
 /// The one share that is known in two ways: looks, and what the scheduler counted.
 fn sample_bias(summary: &Summary, row: &ScheduledVcpu) -> Option<Warning> {
-    let mut sampled = summary.sampled.iter().flat_map(|sampled| &sampled.vcpus);
+    let mut sampled = summary.facts.sampled.iter().flat_map(|sampled| &sampled.vcpus);
     let seen = sampled.find(|seen| seen.tid == row.tid && seen.looks > 0)?;
     let is_runnable = |share: &&SampledShare| share.what.0 == Doing::Runnable;
     let runnable = seen.shares.iter().find(is_runnable);
@@ -87,7 +87,7 @@ mod tests {
     fn programs_that_are_missing_are_told_on_the_whole_page_and_are_no_warning() {
         let mut summary = example::summary();
         let missing = |name: &str| Missing { name: name.to_owned(), costs: "its price".to_owned() };
-        summary.evidence.missing =
+        summary.facts.evidence.missing =
             vec![missing(BPF_PROGRAMS), missing(DISK_PROGRAMS), missing("kvm/kvm_pio")];
         assert_eq!(told_missing(&summary), ["kvm/kvm_pio"]);
         let page = crate::summary::render_full(&summary, crate::summary::Style::PLAIN);
@@ -109,8 +109,8 @@ mod tests {
         let missing =
             |name: &str, costs: &str| Missing { name: name.to_owned(), costs: costs.to_owned() };
         let of_waits = DEVICE_ACCESS.map(|name| missing(name, "one price"));
-        summary.evidence.missing = of_waits.into_iter().collect();
-        summary.evidence.missing.push(missing(KERNEL_SYMBOLS, "another"));
+        summary.facts.evidence.missing = of_waits.into_iter().collect();
+        summary.facts.evidence.missing.push(missing(KERNEL_SYMBOLS, "another"));
         assert!(!summary.lock_waits.is_empty());
         let told = ["kvm/kvm_userspace_exit, kvm/kvm_pio, kvm/kvm_mmio", KERNEL_SYMBOLS];
         assert_eq!(told_missing(&summary), told);
@@ -123,7 +123,7 @@ mod tests {
     fn samples_that_contradict_the_totals_are_warned_of() {
         let biased = |on_pcpu_ns| {
             let mut summary = example::sampled();
-            summary.scheduled[0].on_pcpu_ns = on_pcpu_ns;
+            summary.facts.scheduled[0].on_pcpu_ns = on_pcpu_ns;
             let all = warnings(&summary).into_iter();
             all.filter(|warning| matches!(warning, Warning::SampleBias { .. })).collect::<Vec<_>>()
         };
@@ -144,8 +144,8 @@ mod tests {
     #[test]
     fn what_may_be_chance_is_no_bias() {
         let mut summary = example::sampled();
-        summary.scheduled[0].on_pcpu_ns = 530_000_000;
-        let vcpu = &mut summary.sampled.as_mut().unwrap().vcpus[0];
+        summary.facts.scheduled[0].on_pcpu_ns = 530_000_000;
+        let vcpu = &mut summary.facts.sampled.as_mut().unwrap().vcpus[0];
         vcpu.looks = 40;
         (vcpu.shares[0].low, vcpu.shares[0].high) = (0.59, 0.86);
         let is_bias = |warning: &Warning| matches!(warning, Warning::SampleBias { .. });

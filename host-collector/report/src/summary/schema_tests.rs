@@ -72,10 +72,10 @@ fn summaries() -> [Summary; 7] {
     let empty = SummaryBuilder::new(example::START, example::vms());
     let empty = empty.finish(example::facts(), &example::names());
     let mut killed = example::sampled();
-    killed.scheduled[0].timeslice_mean_ns = None;
-    killed.sampled.iter_mut().for_each(|sampled| sampled.own_share = None);
+    killed.facts.scheduled[0].timeslice_mean_ns = None;
+    killed.facts.sampled.iter_mut().for_each(|sampled| sampled.own_share = None);
     let mut partial = example::summary();
-    partial.status = RunStatus::Partial { reason: "interrupted".to_owned() };
+    partial.facts.status = RunStatus::Partial { reason: "interrupted".to_owned() };
     partial.clock.bound_ns = None;
     let disk = &mut partial.io.disks[0];
     (disk.reason, disk.device) = (Some("it is in memory".to_owned()), None);

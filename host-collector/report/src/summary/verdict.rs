@@ -37,11 +37,11 @@ const SAMPLED_SHARE_NAMED: f64 = 0.02;
 /// sanitise it.
 #[must_use]
 pub fn verdict(summary: &Summary) -> String {
-    if summary.measured_ns == 0 {
+    if summary.facts.measured_ns == 0 {
         return "Nothing was measured, so there is nothing to explain.".to_owned();
     }
     if summary.requests.count == 0 {
-        return match summary.evidence.level {
+        return match summary.facts.evidence.level {
             EvidenceLevel::Recorded => without_requests(summary),
             EvidenceLevel::Sampled | EvidenceLevel::Totals => without_requests_and_events(summary),
         };
@@ -52,7 +52,7 @@ pub fn verdict(summary: &Summary) -> String {
             .to_owned();
     }
     let opening = format!("99th percentile: {}.", known_duration(summary.latency_ns.p99));
-    if summary.evidence.level != EvidenceLevel::Recorded {
+    if summary.facts.evidence.level != EvidenceLevel::Recorded {
         return format!("{opening} {}", without_events(summary));
     }
     if let Some(told) = asked(summary) {
@@ -78,7 +78,7 @@ fn asked(summary: &Summary) -> Option<ClassAnswer<'_>> {
     let tail = ClassAnswer { summary, class: &classes.p99, io: &io.p99, causes: &causes.p99 };
     let all = ClassAnswer { summary, class: &classes.all, io: &io.all, causes: &causes.all };
     let asked = if tail.class.count + tail.class.unattributable > 0 { tail } else { all };
-    let is_recorded = summary.evidence.level == EvidenceLevel::Recorded;
+    let is_recorded = summary.facts.evidence.level == EvidenceLevel::Recorded;
     (is_recorded && asked.class.count > 0).then_some(asked)
 }
 
@@ -132,7 +132,8 @@ fn without_requests(summary: &Summary) -> String {
 /// The same without events: the vCPU that waited most for a pCPU, by the kernel's totals.
 fn without_requests_and_events(summary: &Summary) -> String {
     let waited = |row: &&ScheduledVcpu| share(row.run_delay_ns, row.observed_ns);
-    let most = summary.scheduled.iter().max_by(|one, other| waited(one).total_cmp(&waited(other)));
+    let most =
+        summary.facts.scheduled.iter().max_by(|one, other| waited(one).total_cmp(&waited(other)));
     let Some(row) = most.filter(|row| waited(row) >= REPORTED_SHARE_MIN) else {
         return NO_REQUESTS.to_owned();
     };
@@ -155,7 +156,7 @@ fn has_not_moved(vcpu: &Vcpu) -> bool {
 fn is_seen(summary: &Summary, vcpu: &Vcpu) -> bool {
     let unseen = vcpu.off_cpu.iter().filter(|row| row.reason == OffReason::NotRecorded);
     let seen_ns = vcpu.observed_ns.saturating_sub(sum(unseen.map(|row| row.total_ns)));
-    seen_ns > 0 && share(seen_ns, summary.measured_ns) >= SEEN_SHARE_MIN
+    seen_ns > 0 && share(seen_ns, summary.facts.measured_ns) >= SEEN_SHARE_MIN
 }
 
 /// Who ran while a vCPU waited, if one did for much of it.
@@ -183,7 +184,7 @@ fn without_events(summary: &Summary) -> String {
     let mut text = "What happened to single requests was not recorded.".to_owned();
     let requesters = requesters(summary);
     let is_requester = |row: &&ScheduledVcpu| requesters.contains(&(row.vm.as_str(), row.vcpu));
-    for row in summary.scheduled.iter().filter(is_requester) {
+    for row in summary.facts.scheduled.iter().filter(is_requester) {
         let of_time = |length_ns| whole_percent(share(length_ns, row.observed_ns));
         let (on, waiting) = (of_time(row.on_pcpu_ns), of_time(row.run_delay_ns));
         let _ = write!(
@@ -192,7 +193,7 @@ fn without_events(summary: &Summary) -> String {
              {waiting}",
             row.vm, row.vcpu
         );
-        let sampled = summary.sampled.iter().flat_map(|sampled| &sampled.vcpus);
+        let sampled = summary.facts.sampled.iter().flat_map(|sampled| &sampled.vcpus);
         let of_vcpu = sampled.filter(|seen| (&seen.vm, seen.vcpu) == (&row.vm, row.vcpu));
         let shares = of_vcpu.flat_map(|seen| &seen.shares);
         let asleep = shares.filter(|share| share.what.0 != Doing::Runnable);

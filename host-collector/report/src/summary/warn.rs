@@ -50,7 +50,8 @@ pub(super) fn warnings(summary: &Summary) -> Vec<Warning> {
     }
     warnings.extend(phases(summary));
     // One that was never started is no news.
-    let idle_hogs = summary.hogs.iter().filter(|hog| hog.count == 0 && summary.measured_ns > 0);
+    let idle_hogs =
+        summary.facts.hogs.iter().filter(|hog| hog.count == 0 && summary.facts.measured_ns > 0);
     warnings.extend(
         idle_hogs.map(|hog| Warning::HogDidNotCount { vm: hog.vm.clone(), vcpu: hog.vcpu }),
     );
@@ -60,8 +61,8 @@ pub(super) fn warnings(summary: &Summary) -> Vec<Warning> {
 
 fn recording(summary: &Summary, warnings: &mut Vec<Warning>) {
     let requests = &summary.requests;
-    if share(summary.lost.total_ns, summary.measured_ns) > LOST_SHARE_MAX {
-        let (records, intervals) = (summary.lost.records, summary.lost.intervals);
+    if share(summary.facts.lost.total_ns, summary.facts.measured_ns) > LOST_SHARE_MAX {
+        let (records, intervals) = (summary.facts.lost.records, summary.facts.lost.intervals);
         warnings.push(Warning::LostRecords { records, intervals });
     }
     let made = requests.count.saturating_add(requests.dropped);
@@ -69,9 +70,10 @@ fn recording(summary: &Summary, warnings: &mut Vec<Warning>) {
         let (count, intervals) = (requests.dropped, requests.dropped_intervals);
         warnings.push(Warning::DroppedRequests { count, intervals });
     }
-    let (waited_ns, measured_ns) = (summary.cost.collector_run_delay_ns, summary.measured_ns);
+    let (waited_ns, measured_ns) =
+        (summary.facts.cost.collector_run_delay_ns, summary.facts.measured_ns);
     // A VM that was asked for nothing waits for nobody who listens.
-    let is_asked = requests.count > 0 || !summary.hogs.is_empty();
+    let is_asked = requests.count > 0 || !summary.facts.hogs.is_empty();
     if is_asked && share(waited_ns, measured_ns) > COLLECTOR_WAIT_SHARE_MAX {
         warnings.push(Warning::CollectorWaited { waited_ns, measured_ns });
     }
@@ -82,7 +84,7 @@ fn recording(summary: &Summary, warnings: &mut Vec<Warning>) {
     let of_tail = share(tail.unattributable, tail.count.saturating_add(tail.unattributable));
     let is_felt = share(count, requests.count) > LEFT_OUT_SHARE_MAX
         || count > 0 && of_tail > LEFT_OUT_TAIL_SHARE_MAX;
-    if is_felt && summary.evidence.level == EvidenceLevel::Recorded {
+    if is_felt && summary.facts.evidence.level == EvidenceLevel::Recorded {
         warnings.push(Warning::Unattributable { count, share: share(count, requests.count) });
     }
     if unplaced > 0 {
@@ -194,7 +196,7 @@ mod tests {
     /// The example without anything that it would be warned of.
     fn sound() -> Summary {
         let mut summary = example::summary();
-        summary.lost = Default::default();
+        summary.facts.lost = Default::default();
         summary.requests.unattributable = 0;
         summary.classes.p99.unattributable = 0;
         summary
@@ -215,19 +217,19 @@ mod tests {
     fn a_collector_that_was_kept_waiting_is_warned_of() {
         let waited = |waited_ns| {
             move |summary: &mut Summary| {
-                summary.cost.collector_run_delay_ns = waited_ns;
+                summary.facts.cost.collector_run_delay_ns = waited_ns;
             }
         };
-        let measured_ns = sound().measured_ns;
+        let measured_ns = sound().facts.measured_ns;
         assert_eq!(warned(waited(measured_ns / 4)), []);
         let waited_ns = measured_ns / 1_000 * 251;
         let expected = [Warning::CollectorWaited { waited_ns, measured_ns }];
         assert_eq!(warned(waited(waited_ns)), expected);
         // Nobody in the VM waits for a collector that asked it for nothing.
         let unasked = |summary: &mut Summary| {
-            summary.cost.collector_run_delay_ns = waited_ns;
+            summary.facts.cost.collector_run_delay_ns = waited_ns;
             summary.requests.count = 0;
-            summary.hogs.clear();
+            summary.facts.hogs.clear();
         };
         assert_eq!(warned(unasked), []);
     }
@@ -235,9 +237,9 @@ mod tests {
     #[test]
     fn losses_of_every_kind_are_warned_of_where_they_can_be_felt() {
         let lost = |total_ns| crate::summary::model::Lost { records: 3, intervals: 2, total_ns };
-        assert_eq!(warned(|summary| summary.lost = lost(10_000_000)), [], "1 % of the time");
+        assert_eq!(warned(|summary| summary.facts.lost = lost(10_000_000)), [], "1 % of the time");
         let warning = Warning::LostRecords { records: 3, intervals: 2 };
-        assert_eq!(warned(|summary| summary.lost = lost(10_100_000)), [warning]);
+        assert_eq!(warned(|summary| summary.facts.lost = lost(10_100_000)), [warning]);
         let dropped = |count| {
             move |summary: &mut Summary| {
                 summary.requests.dropped = count;
@@ -398,10 +400,10 @@ mod tests {
     fn a_hog_that_stood_still_is_warned_of() {
         let hog = Hog { vm: "vm2".into(), vcpu: VcpuId(3), count: 0 };
         let warning = Warning::HogDidNotCount { vm: "vm2".into(), vcpu: VcpuId(3) };
-        assert_eq!(warned(|summary| summary.hogs.push(hog.clone())), [warning]);
+        assert_eq!(warned(|summary| summary.facts.hogs.push(hog.clone())), [warning]);
         let not_begun = |summary: &mut Summary| {
-            summary.hogs.push(hog.clone());
-            summary.measured_ns = 0;
+            summary.facts.hogs.push(hog.clone());
+            summary.facts.measured_ns = 0;
         };
         let told = warned(not_begun);
         let is_of_hog = |warning: &Warning| matches!(warning, Warning::HogDidNotCount { .. });

@@ -45,7 +45,7 @@ fn losses_take_the_time_of_the_window_that_they_cover() {
     loss(7, 900, 3_000_000);
     loss(8, 850, 950);
     loss(9, 1_150, 1_160);
-    let lost = analyse(run.path()).unwrap().lost;
+    let lost = analyse(run.path()).unwrap().facts.lost;
     assert_eq!((lost.records, lost.intervals, lost.total_ns), (6, 2, 250_000));
 }
 
@@ -95,13 +95,17 @@ fn a_killed_run_is_partial_and_its_sleeps_have_no_reason() {
     let (_scratch, run) = run_dir(&killed_manifest());
     streams(&run, &[0, 500, 1150], false);
     let summary = analyse(run.path()).unwrap();
-    assert!(matches!(summary.status, RunStatus::Partial { .. }));
-    assert_eq!(summary.measured_ns, 1_200_000, "up to the last event");
+    assert!(matches!(summary.facts.status, RunStatus::Partial { .. }));
+    assert_eq!(summary.facts.measured_ns, 1_200_000, "up to the last event");
     assert_eq!((summary.requests.count, summary.requests.unattributable), (2, 0));
     assert_eq!(summary.parts.all.get(Part::BqlWait), 0);
     let unknown_ns = summary.parts.all.get(Part::Unknown);
     assert!(unknown_ns.abs_diff(100_000) <= 4, "the sleep: {unknown_ns}");
-    assert!(summary.hogs.is_empty(), "nobody knows whether they counted: {:?}", summary.hogs);
+    assert!(
+        summary.facts.hogs.is_empty(),
+        "nobody knows whether they counted: {:?}",
+        summary.facts.hogs
+    );
     assert!(!notices(&summary).contains("0 bytes"), "no block was cut: {}", notices(&summary));
 }
 
@@ -122,7 +126,7 @@ fn what_comes_after_a_cut_is_unknown() {
     stream(&path, events, false);
     let summary = analyse(run.path()).unwrap();
     assert_eq!((summary.requests.count, summary.requests.unattributable), (2, 2));
-    assert_eq!(summary.lost.records, 0, "the kernel has dropped none");
+    assert_eq!(summary.facts.lost.records, 0, "the kernel has dropped none");
     assert!(notices(&summary).contains("pCPU1"), "{}", notices(&summary));
 }
 
@@ -137,9 +141,9 @@ fn a_run_whose_files_are_empty_is_not_complete() {
     }
     let summary = analyse(run.path()).unwrap();
     assert!(
-        matches!(&summary.status, RunStatus::Partial { reason } if reason.contains("cut off")),
+        matches!(&summary.facts.status, RunStatus::Partial { reason } if reason.contains("cut off")),
         "{:?}",
-        summary.status
+        summary.facts.status
     );
     assert_eq!((summary.requests.count, summary.requests.unattributable), (2, 2));
     assert!(notices(&summary).contains("were cut off after 0.000 s"), "{}", notices(&summary));
@@ -153,8 +157,10 @@ fn a_run_that_ended_before_it_recorded_has_an_empty_report() {
     let status = Status::Partial { why };
     let (_scratch, run) = run_dir(&Manifest { status, window: None, vms: vec![], ..manifest() });
     let summary = analyse(run.path()).unwrap();
-    assert_eq!((summary.requests.count, summary.measured_ns), (0, 0));
-    assert!(matches!(summary.status, RunStatus::Partial { reason } if reason.contains("vm1")));
+    assert_eq!((summary.requests.count, summary.facts.measured_ns), (0, 0));
+    assert!(
+        matches!(summary.facts.status, RunStatus::Partial { reason } if reason.contains("vm1"))
+    );
 }
 
 #[test]

@@ -83,7 +83,10 @@ fn io_is_given_to_the_requests_and_crossed_with_the_vcpu() {
     let marks = summary.worst[0].io.unwrap();
     assert!(marks.submitted_ns.abs_diff(20_000) <= 2 && marks.completed_ns.abs_diff(100_000) <= 2);
     assert!(
-        summary.environment.details["vms"][0]["disk"]["extents"].as_array().unwrap().is_empty()
+        summary.facts.environment.details["vms"][0]["disk"]["extents"]
+            .as_array()
+            .unwrap()
+            .is_empty()
     );
 }
 

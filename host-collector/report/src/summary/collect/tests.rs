@@ -64,15 +64,16 @@ fn warnings_come_in_the_order_of_what_they_spoil() {
     let evidence = Evidence { missing: vec![missing], ..Evidence::default() };
     let lost = Lost { records: 1, intervals: 1, total_ns: u64::MAX };
     let notice = Warning::Notice { text: "something else".to_owned() };
-    let told = Facts { evidence, lost, warnings: vec![notice], ..facts() };
+    let mut told = facts();
+    (told.run.evidence, told.run.lost, told.run.warnings) = (evidence, lost, vec![notice]);
     let summary = builder().finish(told, &names());
-    assert!(summary.warnings.is_sorted_by_key(Warning::rank), "{:?}", summary.warnings);
+    assert!(summary.facts.warnings.is_sorted_by_key(Warning::rank), "{:?}", summary.facts.warnings);
     let place =
-        |is_meant: fn(&Warning) -> bool| summary.warnings.iter().position(is_meant).unwrap();
+        |is_meant: fn(&Warning) -> bool| summary.facts.warnings.iter().position(is_meant).unwrap();
     let lost = place(|warning| matches!(warning, Warning::LostRecords { .. }));
     let notice = place(|warning| matches!(warning, Warning::Notice { .. }));
     let missing = place(|warning| matches!(warning, Warning::MissingEvidence { .. }));
-    assert!(lost < notice && notice < missing, "{:?}", summary.warnings);
+    assert!(lost < notice && notice < missing, "{:?}", summary.facts.warnings);
 }
 
 #[test]
@@ -321,10 +322,10 @@ fn the_longest_request_there_could_be_does_no_harm() {
 fn the_callers_warnings_follow_those_of_the_numbers() {
     let mut facts = facts();
     let notice = Warning::Notice { text: "the hypervisor stole 3 %".to_owned() };
-    facts.lost = Lost::default();
-    facts.warnings = vec![notice.clone()];
+    facts.run.lost = Lost::default();
+    facts.run.warnings = vec![notice.clone()];
     let summary = builder().finish(facts, &names());
-    assert_eq!(summary.warnings, [Warning::NoRequests, notice]);
+    assert_eq!(summary.facts.warnings, [Warning::NoRequests, notice]);
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn cost(summary: &Summary) -> String {
          vCPUs' own time",
         counted(hardware, "exit"),
         count(userspace),
-        count(summary.cost.kvm_events),
-        counted(summary.cost.events, "record")
+        count(summary.facts.cost.kvm_events),
+        counted(summary.facts.cost.events, "record")
     )
 }

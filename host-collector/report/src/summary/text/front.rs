@@ -66,13 +66,13 @@ fn answer(mut page: Page, summary: &Summary, style: Style) -> String {
         let taken = page.lines_count() + limits_count;
         lines(lines_max, style).min(lines(LINES_MAX, style).saturating_sub(taken))
     };
-    let has_events = summary.evidence.level == EvidenceLevel::Recorded;
+    let has_events = summary.facts.evidence.level == EvidenceLevel::Recorded;
     if summary.requests.count > 0 {
         latency(&mut page, summary);
     }
     match (has_events, summary.requests.count > 0) {
         // Without a window there is nothing that shares could be of.
-        _ if summary.measured_ns == 0 => {}
+        _ if summary.facts.measured_ns == 0 => {}
         (true, true) => {
             let room = left(&page, CAUSES_LINES_MAX);
             page.fitting(room, CAUSES_MAX, |page, rows| causes(page, summary, rows));
@@ -100,16 +100,16 @@ fn answer(mut page: Page, summary: &Summary, style: Style) -> String {
 
 /// What the run was and how far it may be believed, in a line.
 fn status(page: &mut Page, summary: &Summary, style: Style) {
-    let is_partial = summary.status != RunStatus::Complete;
+    let is_partial = summary.facts.status != RunStatus::Complete;
     let pieces = [
         Some(format!(
             "{}{}, {} under {}, {} {}",
             if is_partial { "PARTIAL" } else { "complete" },
-            sampled::label(summary.evidence.level),
+            sampled::label(summary.facts.evidence.level),
             guests(summary),
-            shorten(&summary.accelerator.name, NAME_CHARS_MAX),
-            duration(summary.measured_ns),
-            match summary.evidence.level {
+            shorten(&summary.facts.accelerator.name, NAME_CHARS_MAX),
+            duration(summary.facts.measured_ns),
+            match summary.facts.evidence.level {
                 EvidenceLevel::Recorded => "recorded",
                 EvidenceLevel::Sampled | EvidenceLevel::Totals => "measured",
             },
@@ -118,11 +118,11 @@ fn status(page: &mut Page, summary: &Summary, style: Style) {
         Some(losses(summary)),
     ];
     let pieces: Vec<String> = pieces.into_iter().flatten().collect();
-    let lead = format!("vslice {}: ", shorten(&summary.plan, NAME_CHARS_MAX));
+    let lead = format!("vslice {}: ", shorten(&summary.facts.plan, NAME_CHARS_MAX));
     let text = format!("{lead}{}", pieces.join("; "));
     let tone = if is_partial { Tone::Alarm } else { Tone::Plain };
     page.short_paragraph("", &text, tone, lines(STATUS_LINES_MAX, style));
-    if let RunStatus::Partial { reason } = &summary.status {
+    if let RunStatus::Partial { reason } = &summary.facts.status {
         let text = format!("the run ended early: {reason}");
         page.short_paragraph("  ", &text, Tone::Alarm, lines(REASON_LINES_MAX, style));
     }
@@ -131,7 +131,7 @@ fn status(page: &mut Page, summary: &Summary, style: Style) {
 /// How many VMs.
 fn guests(summary: &Summary) -> String {
     let mut vms: Vec<&str> = summary.vcpus.iter().map(|vcpu| vcpu.vm.as_str()).collect();
-    vms.extend(summary.scheduled.iter().map(|vcpu| vcpu.vm.as_str()));
+    vms.extend(summary.facts.scheduled.iter().map(|vcpu| vcpu.vm.as_str()));
     vms.sort_unstable();
     vms.dedup();
     counted(vms.len() as u64, "guest")
@@ -153,10 +153,10 @@ fn clock(summary: &Summary) -> Option<String> {
 
 /// What was lost, in a few words.
 fn losses(summary: &Summary) -> String {
-    if summary.measured_ns == 0 {
+    if summary.facts.measured_ns == 0 {
         return "nothing was measured".to_owned();
     }
-    let (lost, dropped) = (&summary.lost, summary.requests.dropped);
+    let (lost, dropped) = (&summary.facts.lost, summary.requests.dropped);
     let mut words = Vec::new();
     if *lost != Lost::default() {
         words.push(format!("{} lost", counted(lost.records, "scheduler event")));
@@ -164,10 +164,10 @@ fn losses(summary: &Summary) -> String {
     if dropped > 0 {
         words.push(format!("{} dropped", counted(dropped, "request")));
     }
-    if let Some(sampled) = summary.sampled.as_ref().filter(|sampled| sampled.gap_rounds > 0) {
+    if let Some(sampled) = summary.facts.sampled.as_ref().filter(|sampled| sampled.gap_rounds > 0) {
         words.push(format!("{} missed", counted(sampled.gap_rounds, "sampling round")));
     }
-    match summary.status {
+    match summary.facts.status {
         _ if !words.is_empty() => words.join(", "),
         RunStatus::Complete => "nothing lost".to_owned(),
         RunStatus::Partial { .. } => "no loss reported before it ended".to_owned(),
@@ -181,7 +181,7 @@ fn latency(page: &mut Page, summary: &Summary) {
         let (rate, bytes) = (full::iops(rate), bytes(requests.bytes));
         note.push_str(&format!(", {rate} IOPS, {bytes} in {}", duration(elapsed_ns)));
     }
-    if requests.unattributable > 0 && summary.evidence.level == EvidenceLevel::Recorded {
+    if requests.unattributable > 0 && summary.facts.evidence.level == EvidenceLevel::Recorded {
         note.push_str(&format!("; {} not attributed to causes", count(requests.unattributable)));
     }
     page.heading("Latency", &note);
@@ -288,11 +288,11 @@ fn who(page: &mut Page, summary: &Summary, rows_max: usize) {
 /// What the reader of the answer should know before believing it, and where the rest is.
 fn limits(page: &mut Page, summary: &Summary, style: Style) {
     page.blank();
-    for warning in summary.warnings.iter().take(WARNINGS_MAX) {
+    for warning in summary.facts.warnings.iter().take(WARNINGS_MAX) {
         let lines_max = lines(WARNING_LINES_MAX, style);
         page.short_paragraph("warning: ", &warning.to_string(), Tone::Alarm, lines_max);
     }
-    let more = summary.warnings.len().saturating_sub(WARNINGS_MAX);
+    let more = summary.facts.warnings.len().saturating_sub(WARNINGS_MAX);
     let text = match more {
         0 => "--full shows every table".to_owned(),
         more => format!("--full shows every table and {}", counted(more as u64, "more warning")),

@@ -28,7 +28,7 @@ pub fn render_full(summary: &Summary, style: Style) -> String {
     if summary.requests.count > 0 {
         tables::latency(&mut page, summary);
     }
-    if summary.evidence.level == EvidenceLevel::Recorded {
+    if summary.facts.evidence.level == EvidenceLevel::Recorded {
         recorded(&mut page, summary);
     } else {
         sampled::scheduled(&mut page, summary, usize::MAX);
@@ -62,19 +62,19 @@ fn title(page: &mut Page, summary: &Summary) {
     let guests = if vms.len() == 1 { "guest" } else { "guests" };
     let title = format!(
         "vslice {}{}: {} {guests} under {}, {} measured",
-        shorten(&summary.plan, NAME_CHARS_MAX),
-        sampled::label(summary.evidence.level),
+        shorten(&summary.facts.plan, NAME_CHARS_MAX),
+        sampled::label(summary.facts.evidence.level),
         vms.len(),
-        shorten(&summary.accelerator.name, NAME_CHARS_MAX),
-        duration(summary.measured_ns)
+        shorten(&summary.facts.accelerator.name, NAME_CHARS_MAX),
+        duration(summary.facts.measured_ns)
     );
     page.paragraph("", &title, Tone::Strong);
-    if let RunStatus::Partial { reason } = &summary.status {
+    if let RunStatus::Partial { reason } = &summary.facts.status {
         page.paragraph("", &format!("PARTIAL RUN: {reason}"), Tone::Alarm);
     }
-    let accelerator = &summary.accelerator;
+    let accelerator = &summary.facts.accelerator;
     page.paragraph("  ", &format!("{}: {}", accelerator.name, accelerator.reason), Tone::Dim);
-    for line in &summary.environment.lines {
+    for line in &summary.facts.environment.lines {
         page.paragraph("  ", line, Tone::Dim);
     }
 }
@@ -121,12 +121,12 @@ fn footing(page: &mut Page, summary: &Summary) {
         clock::clock(page, summary);
     }
     page.paragraph("Losses    ", &losses(summary), Tone::Plain);
-    let cost = &summary.cost;
+    let cost = &summary.facts.cost;
     let of_kvm = match cost.kvm_events {
         0 => String::new(),
         kvm_events => format!(" ({} of KVM)", count(kvm_events)),
     };
-    let events = match (&summary.sampled, summary.evidence.level) {
+    let events = match (&summary.facts.sampled, summary.facts.evidence.level) {
         (Some(sampled), _) => sampled::rate(sampled),
         (None, EvidenceLevel::Recorded) => format!("{} host events{of_kvm}", count(cost.events)),
         (None, _) => "no events".to_owned(),
@@ -137,7 +137,7 @@ fn footing(page: &mut Page, summary: &Summary) {
         bytes(cost.bytes)
     );
     page.paragraph("Own cost  ", &cost, Tone::Plain);
-    let missing = summary.evidence.missing.iter();
+    let missing = summary.facts.evidence.missing.iter();
     for missing in missing.filter(|missing| !limits_the_answer(summary, &missing.name)) {
         let text = format!("without {}: {}", missing.name, missing.costs);
         page.paragraph(BELOW_TITLE, &text, Tone::Plain);
@@ -146,18 +146,18 @@ fn footing(page: &mut Page, summary: &Summary) {
 
 /// The warning that too much of the requests' time has no phase, if there is one.
 pub(super) fn phases_warning(summary: &Summary) -> Option<&Warning> {
-    summary.warnings.iter().find(|warning| matches!(warning, Warning::UnknownPhases { .. }))
+    summary.facts.warnings.iter().find(|warning| matches!(warning, Warning::UnknownPhases { .. }))
 }
 
 fn losses(summary: &Summary) -> String {
-    if summary.evidence.level != EvidenceLevel::Recorded {
+    if summary.facts.evidence.level != EvidenceLevel::Recorded {
         return sampled::losses(summary);
     }
-    let (lost, requests) = (&summary.lost, &summary.requests);
-    if summary.measured_ns == 0 {
+    let (lost, requests) = (&summary.facts.lost, &summary.requests);
+    if summary.facts.measured_ns == 0 {
         return "nothing was measured".to_owned();
     }
-    let is_complete = summary.status == RunStatus::Complete;
+    let is_complete = summary.facts.status == RunStatus::Complete;
     if *lost == Lost::default() && requests.dropped == 0 && !is_complete {
         return "none reported before the recording ends".to_owned();
     }
@@ -196,11 +196,11 @@ fn losses(summary: &Summary) -> String {
 }
 
 fn warnings(page: &mut Page, summary: &Summary) {
-    if summary.warnings.is_empty() {
+    if summary.facts.warnings.is_empty() {
         return;
     }
     page.blank();
-    for warning in &summary.warnings {
+    for warning in &summary.facts.warnings {
         page.paragraph("warning: ", &warning.to_string(), Tone::Alarm);
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn label(level: EvidenceLevel) -> &'static str {
 
 /// Prints how the vCPUs were scheduled, with at most `rows_max` rows.
 pub(super) fn scheduled(page: &mut Page, summary: &Summary, rows_max: usize) {
-    if summary.scheduled.is_empty() {
+    if summary.facts.scheduled.is_empty() {
         return;
     }
     let note = "the kernel's own totals, not sampled; share of the vCPU's time";
@@ -34,7 +34,7 @@ pub(super) fn scheduled(page: &mut Page, summary: &Summary, rows_max: usize) {
         Tone::Dim,
         ["", "tid", "on pCPU", "share", "run delay", "share", "timeslices", "mean"],
     );
-    for vcpu in summary.scheduled.iter().take(rows_max) {
+    for vcpu in summary.facts.scheduled.iter().take(rows_max) {
         table.row(
             Tone::Plain,
             [
@@ -50,12 +50,12 @@ pub(super) fn scheduled(page: &mut Page, summary: &Summary, rows_max: usize) {
         );
     }
     page.table(&table);
-    more(page, summary.scheduled.len().saturating_sub(rows_max));
+    more(page, summary.facts.scheduled.len().saturating_sub(rows_max));
 }
 
 /// Prints the sampled shares, with at most `rows_max` rows.
 pub(super) fn shares(page: &mut Page, summary: &Summary, rows_max: usize) {
-    let Some(sampled) = &summary.sampled else { return };
+    let Some(sampled) = &summary.facts.sampled else { return };
     let note = "shares of the samples of a vCPU, not counts of events";
     page.heading("Sampled reasons", note);
     let mut table = Table::new("ll r rr r l");
@@ -98,7 +98,7 @@ pub(super) fn shares(page: &mut Page, summary: &Summary, rows_max: usize) {
 /// The losses of a run whose events were not recorded.
 pub(super) fn losses(summary: &Summary) -> String {
     let requests = if summary.requests.dropped == 0 { "no request" } else { "requests" };
-    match &summary.sampled {
+    match &summary.facts.sampled {
         None => format!("events were not recorded and nothing was sampled; {requests} dropped"),
         Some(sampled) if sampled.gaps == 0 => {
             format!("events were not recorded; no sample came late; {requests} dropped")

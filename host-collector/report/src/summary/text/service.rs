@@ -8,13 +8,13 @@ use vslice_spec::quantity::count;
 /// Of VMs of which requests are known: what a thread did per request says where the disk is served.
 pub(super) fn service(page: &mut Page, summary: &Summary) {
     let requests = summary.requests.count;
-    if requests == 0 || summary.service.is_empty() {
+    if requests == 0 || summary.facts.service.is_empty() {
         return;
     }
     page.heading("VMM threads", "other than vCPUs: how often vCPUs woke them, and they woke vCPUs");
     let mut table = Table::new("l r r r r r");
     table.row(Tone::Dim, ["", "tid", "timeslices", "woken by vCPUs", "per request", "woke vCPUs"]);
-    for row in &summary.service {
+    for row in &summary.facts.service {
         let name = format!("{} {}", row.vm, row.role);
         table.row(
             Tone::Plain,

@@ -22,7 +22,7 @@ fn assert_golden(name: &str, text: &str) {
 
 fn empty() -> Summary {
     let mut facts = example::facts();
-    facts.status = RunStatus::Partial { reason: "vm1 never connected".to_owned() };
+    facts.run.status = RunStatus::Partial { reason: "vm1 never connected".to_owned() };
     SummaryBuilder::new(example::START, example::vms()).finish(facts, &example::names())
 }
 
@@ -39,7 +39,7 @@ fn the_answer_of_the_example() {
 #[test]
 fn the_answer_of_a_run_that_ended_early() {
     let mut summary = example::summary();
-    summary.status = RunStatus::Partial { reason: "vm2 died of signal 9".to_owned() };
+    summary.facts.status = RunStatus::Partial { reason: "vm2 died of signal 9".to_owned() };
     assert_golden("front_partial.golden", &render(&summary, PLAIN));
     assert_golden("front_empty.golden", &render(&empty(), PLAIN));
 }
@@ -47,7 +47,7 @@ fn the_answer_of_a_run_that_ended_early() {
 #[test]
 fn of_a_run_that_did_not_begin_nothing_is_a_share() {
     let mut summary = attached();
-    summary.measured_ns = 0;
+    summary.facts.measured_ns = 0;
     let page = render(&summary, PLAIN);
     assert!(page.contains("Nothing was measured, so there is nothing to explain."), "{page}");
     assert!(!page.contains('%'), "{page}");
@@ -70,7 +70,8 @@ fn the_answer_of_a_slow_disk_is_about_the_disk() {
         breakdown.chain.spans().for_each(|span| builder.span(span));
         builder.breakdown(example::VM1, &breakdown);
     }
-    let facts = Facts { lost: Lost::default(), ..example::facts() };
+    let mut facts = example::facts();
+    facts.run.lost = Lost::default();
     let page = render(&builder.finish(facts, &example::names()), PLAIN);
     assert_golden("front_slow_disk.golden", &page);
     assert!(page.contains("(vda) or its queue for 95 % of the time; meanwhile"), "{page}");
@@ -80,10 +81,11 @@ fn the_answer_of_a_slow_disk_is_about_the_disk() {
 fn attached() -> Summary {
     let mut summary = example::summary();
     let unasked = SummaryBuilder::new(example::START, vec![]);
-    let facts = Facts { lost: Lost::default(), clocks: vec![], ..example::facts() };
-    let none = unasked.finish(Facts { disks: vec![], hogs: vec![], ..facts }, &example::names());
+    let mut facts = Facts { clocks: vec![], disks: vec![], ..example::facts() };
+    (facts.run.lost, facts.run.hogs) = (Lost::default(), vec![]);
+    facts.run.plan = "attach".to_owned();
+    let none = unasked.finish(facts, &example::names());
     summary = Summary {
-        plan: "attach".to_owned(),
         vcpus: summary.vcpus,
         lock_waits: summary.lock_waits,
         stacks: summary.stacks,
@@ -115,13 +117,13 @@ fn losses_of(change: impl FnOnce(&mut Summary)) -> String {
 #[test]
 fn of_losses_no_more_is_said_than_is_known() {
     assert_eq!(losses_of(|_| {}), "none: every scheduler event was recorded");
-    assert_eq!(losses_of(|summary| summary.measured_ns = 0), "nothing was measured");
+    assert_eq!(losses_of(|summary| summary.facts.measured_ns = 0), "nothing was measured");
     let partial = |summary: &mut Summary| {
-        summary.status = RunStatus::Partial { reason: "it was killed".to_owned() };
+        summary.facts.status = RunStatus::Partial { reason: "it was killed".to_owned() };
     };
     assert_eq!(losses_of(partial), "none reported before the recording ends");
     let lost = |summary: &mut Summary| {
-        summary.lost = Lost { records: 3, intervals: 1, total_ns: 5_000_000 };
+        summary.facts.lost = Lost { records: 3, intervals: 1, total_ns: 5_000_000 };
     };
     assert_eq!(
         losses_of(lost),
@@ -147,16 +149,16 @@ fn crowded(mut summary: Summary, name: &str) -> Summary {
         let antagonists = summary.vcpus.iter_mut().map(|vcpu| &mut vcpu.antagonists);
         antagonists.for_each(|rows| *rows = doubled(rows));
         summary.vcpus = doubled(&summary.vcpus);
-        summary.scheduled = doubled(&summary.scheduled);
-        let sampled = summary.sampled.iter_mut();
+        summary.facts.scheduled = doubled(&summary.facts.scheduled);
+        let sampled = summary.facts.sampled.iter_mut();
         sampled.for_each(|sampled| sampled.vcpus = doubled(&sampled.vcpus));
         for class in [&mut summary.classes.all, &mut summary.classes.p99] {
             class.antagonists = doubled(&class.antagonists);
         }
         summary.worst.iter_mut().for_each(|worst| worst.chain = doubled(&worst.chain));
     }
-    summary.warnings = vec![Warning::Notice { text: name.repeat(20) }; 40];
-    summary.status = RunStatus::Partial { reason: name.repeat(20) };
+    summary.facts.warnings = vec![Warning::Notice { text: name.repeat(20) }; 40];
+    summary.facts.status = RunStatus::Partial { reason: name.repeat(20) };
     summary
 }
 
@@ -166,7 +168,7 @@ fn the_answer_is_a_page_whatever_the_run_was() {
         let mut named = with_every_string(name);
         named.latency_ns = example::summary().latency_ns;
         let mut sampled = example::sampled();
-        sampled.plan = name.repeat(3);
+        sampled.facts.plan = name.repeat(3);
         for summary in [named, example::summary(), attached(), sampled, empty()] {
             let summary = crowded(summary, name);
             for width in [60, 80, 100, 200] {
@@ -284,8 +286,8 @@ fn the_page_of_a_sampled_run() {
     for absent in ["Where the time went", "Off-CPU", "Timeslices ", "every scheduler event"] {
         assert!(!page.contains(absent), "{absent}");
     }
-    summary.sampled = None;
-    summary.evidence.level = vslice_trace::evidence::EvidenceLevel::Totals;
+    summary.facts.sampled = None;
+    summary.facts.evidence.level = vslice_trace::evidence::EvidenceLevel::Totals;
     let page = render_full(&summary, PLAIN);
     assert!(page.lines().next().unwrap().contains("(totals only)"));
     assert!(!page.contains("Sampled reasons") && page.contains("Run delay"));
@@ -422,18 +424,18 @@ fn with_every_string(name: &str) -> Summary {
         }
     }
     let mut summary = example::summary();
-    summary.warnings = vec![
+    summary.facts.warnings = vec![
         Warning::Notice { text: String::new() },
         Warning::HogDidNotCount { vm: String::new(), vcpu: vslice_core::units::VcpuId(1) },
     ];
     let mut value = serde_json::to_value(&summary).unwrap();
     replace(&mut value, name);
     let mut summary: Summary = serde_json::from_value(value).unwrap();
-    summary.status = RunStatus::Partial { reason: name.to_owned() };
+    summary.facts.status = RunStatus::Partial { reason: name.to_owned() };
     let unmapped = summary.io.disks[0].clone();
     summary.io.disks.push(IoDisk { reason: Some(name.to_owned()), ..unmapped.clone() });
     summary.io.disks.push(IoDisk { unmapped_reason: Some(name.to_owned()), ..unmapped });
-    name.clone_into(&mut summary.accelerator.reason);
+    name.clone_into(&mut summary.facts.accelerator.reason);
     summary
 }
 
@@ -459,13 +461,13 @@ fn a_long_name_does_not_flood_the_page() {
 #[test]
 fn phases_that_are_not_known_are_said_at_the_top_of_their_table_and_among_the_losses() {
     let mut summary = example::summary();
-    (summary.lost, summary.requests.dropped) = (Default::default(), 0);
+    (summary.facts.lost, summary.requests.dropped) = (Default::default(), 0);
     assert!(render_full(&summary, PLAIN).contains("Losses    none: every"));
     let io = &mut summary.io.classes.all;
     let (unphased, by) =
         (io.unphased, UnphasedBy { unfinished: io.unphased, ..UnphasedBy::default() });
     io.unphased_by = by;
-    summary.warnings.push(Warning::UnknownPhases {
+    summary.facts.warnings.push(Warning::UnknownPhases {
         share: 0.57,
         p99_share: 0.6,
         requests: unphased,

@@ -165,7 +165,7 @@ fn what_the_page_cache_served_no_disk_has_a_part_in() {
                 the host's page cache had the data, so no disk was involved.";
     assert!(verdict(&summary).ends_with(told), "{}", verdict(&summary));
     let unknown = |warning: &&Warning| matches!(warning, Warning::UnknownPhases { .. });
-    assert_eq!(summary.warnings.iter().find(unknown), None);
+    assert_eq!(summary.facts.warnings.iter().find(unknown), None);
 }
 
 #[test]
@@ -338,7 +338,7 @@ fn without_requests_the_vcpu_that_waited_most_is_named() {
 /// Nobody waits for a pCPU for long, and nothing but one thing keeps a vCPU from its work.
 fn kept_by(reason: Reason, kept_ns: u64) -> String {
     let mut summary = example::summary();
-    (summary.requests.count, summary.measured_ns) = (0, 1_000_000);
+    (summary.requests.count, summary.facts.measured_ns) = (0, 1_000_000);
     for vcpu in &mut summary.vcpus {
         (vcpu.observed_ns, vcpu.wait_ns) = (1_000_000, 500);
         vcpu.off_cpu.iter_mut().for_each(|row| row.total_ns = 0);
@@ -381,7 +381,7 @@ fn a_vm_that_did_not_move_and_a_run_that_did_not_begin_are_said_so() {
     assert!(verdict(&summary).ends_with(told), "{}", verdict(&summary));
     summary.vcpus[0].off_cpu.clear();
     assert!(!verdict(&summary).contains("stopped"), "one of them did");
-    summary.measured_ns = 0;
+    summary.facts.measured_ns = 0;
     assert_eq!(verdict(&summary), "Nothing was measured, so there is nothing to explain.");
 }
 
@@ -393,7 +393,7 @@ fn without_events_the_totals_say_who_waited() {
     let expected = "Of all vCPUs, vm1 vCPU1 waited most for a pCPU: 25.0 % of its time; what ran there \
                     meanwhile was not recorded.";
     assert!(told.ends_with(expected), "{told}");
-    summary.scheduled.clear();
+    summary.facts.scheduled.clear();
     assert!(verdict(&summary).ends_with("no latency to explain."), "{}", verdict(&summary));
 }
 
