@@ -21,10 +21,9 @@ use vslice_wire::{Dropped, Request};
 /// host's.
 ///
 /// # Order
-/// First [`start`](Observer::start), at the end [`end`](Observer::end). Samples come before events; a run has
-/// both only if it was sampled although it was recorded. Events come in order of time. Spans, lock waits and exits
-/// come when they are over, those of one thread in order; requests when all is known of them, which is in no
-/// certain order.
+/// First [`start`](Observer::start), at the end [`end`](Observer::end). Samples, of a run whose events could not be
+/// recorded, come before all else. Events come in order of time. Spans, lock waits and exits come when they are
+/// over, those of one thread in order; requests when all is known of them, which is in no certain order.
 ///
 /// Nothing is cut off at the edges of the measured window: see [`MeasuredWindow::touches`].
 pub trait Observer {
