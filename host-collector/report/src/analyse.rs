@@ -82,7 +82,7 @@ pub fn analyse_with(path: &Path, observers: &mut [&mut dyn Observer]) -> Result<
     let stack_table =
         StackTable::from(stacks.iter().map(|stack| stack.frames.clone()).collect::<Vec<_>>());
     let timeline = timeline_facts::timeline(&manifest, stack_table);
-    let timeline = timeline.naming(threads::tasks(&manifest, &census));
+    let timeline = timeline.with_tasks(threads::tasks(&manifest, &census));
     let events = EventMerge::open(&run_dir)?;
     let pass = Pass::new(&manifest, guests, &observers).run(events, timeline, &manifest)?;
     let PassEnd { timeline, last, events_count, contradictions_count, cut, guests } = pass;

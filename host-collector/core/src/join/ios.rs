@@ -231,8 +231,8 @@ impl Ios {
         self.in_doubt.overlaps(sectors)
     }
 
-    /// What was in flight for some of the sectors of `io` when it was submitted, perhaps.
-    pub(super) fn rivals(&self, io: &HostIo) -> impl Iterator<Item = &HostIo> {
+    /// The I/O that may have been in flight for some of the sectors of `io` when `io` was submitted.
+    pub(super) fn in_flight_with(&self, io: &HostIo) -> impl Iterator<Item = &HostIo> {
         let (number, submitted) = (io.number, io.submitted);
         let earlier =
             move |other: &&HostIo| other.number < number && !other.has_ended_by(submitted);
@@ -339,7 +339,8 @@ impl Ios {
         }
         for (first, number) in done {
             let Some(mut io) = self.uncertain.remove(first, number) else { continue };
-            io.is_doubtful = self.is_in_doubt(&io.sectors) || self.rivals(&io).next().is_some();
+            io.is_doubtful =
+                self.is_in_doubt(&io.sectors) || self.in_flight_with(&io).next().is_some();
             let place = if io.is_doubtful { &mut self.uncertain } else { &mut self.over };
             place.insert(&io.sectors.clone(), number, io);
         }

@@ -302,7 +302,7 @@ impl Matching {
     /// seen may be of that.
     fn is_doubtful(&self, io: &HostIo) -> bool {
         self.ios.is_in_doubt(&io.sectors)
-            || self.ios.rivals(io).any(|rival| !self.had_ended(rival, io.submitted))
+            || self.ios.in_flight_with(io).any(|other| !self.had_ended(other, io.submitted))
     }
 
     /// Whether it is certain that the I/O was not in flight any more at that time.

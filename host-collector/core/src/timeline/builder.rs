@@ -117,14 +117,14 @@ impl Timeline {
 
     /// Sets what is known of the VMs' locks; without it no lock can be named.
     #[must_use]
-    pub fn knowing(mut self, vms: Vec<LockFacts>) -> Timeline {
+    pub fn with_lock_facts(mut self, vms: Vec<LockFacts>) -> Timeline {
         self.vms = vms;
         self
     }
 
     /// Sets the host's threads; without them, antagonists have only recorded names.
     #[must_use]
-    pub fn naming(mut self, tasks: Tasks) -> Timeline {
+    pub fn with_tasks(mut self, tasks: Tasks) -> Timeline {
         self.tasks = tasks;
         self
     }

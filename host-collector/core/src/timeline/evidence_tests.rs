@@ -49,7 +49,7 @@ fn timeline(facts: LockFacts) -> Timeline {
         Watched { user: LockUser::Other, ..Watched::from(Tid(98)) },
     ];
     let stacks = StackTable::from(vec![vec!["futex_do_wait".to_owned(), "do_futex".to_owned()]]);
-    Timeline::new(watched, stacks).knowing(vec![facts]).starting_at(HostNs(0))
+    Timeline::new(watched, stacks).with_lock_facts(vec![facts]).starting_at(HostNs(0))
 }
 
 fn run(facts: LockFacts, events: &[HostEvent]) -> (Vec<Span>, Vec<LockWait>) {

@@ -150,7 +150,7 @@ fn restless(vm: &VmRecord) -> Option<String> {
     (changes >= RESTLESS_COUNT).then(|| {
         format!(
             "{}: KVM changed the offset of {}'s TSC at least {changes} times, as it does on a host \
-             whose TSC is not stable: at times its clock may be off by more than round trips show",
+             whose TSC is not stable: its clock may at times be off by more than the round trips show",
             vm.name, most.vcpu
         )
     })
@@ -185,8 +185,8 @@ fn closed(
     match of_all {
         Ok(map) if open_ns > 0 && map.cuts().is_empty() => {
             notices.push(format!(
-                "{}: its clock was not read again on {vcpu} after the run; the map rests on all of \
-                 its vCPUs and takes their clocks for one",
+                "{}: its clock was not read again on {vcpu} after the run, so its clock map rests on all \
+                 of its vCPUs and assumes that they share one clock",
                 vm.name
             ));
             Ok(map)

@@ -29,8 +29,7 @@ pub(super) fn census(run: &RunDir, name: &str) -> (Vec<HostThread>, Option<Warni
         Err(other) => other.to_string(),
     };
     let text = format!(
-        "{name} cannot be read ({}): what only it tells of antagonists is missing, as their kinds, \
-         names and command lines",
+        "{name} cannot be read ({}): antagonists' kinds, names and command lines that only it has are missing",
         harmless(&why)
     );
     (Vec::new(), Some(Warning::Notice { text }))

@@ -22,7 +22,7 @@ pub(super) fn timeline(manifest: &Manifest, stacks: StackTable) -> Timeline {
     });
     let slice = manifest.environment.as_ref().and_then(|host| host.slice.as_ref());
     Timeline::new(threads, stacks)
-        .knowing((0..manifest.vms.len()).map(|place| lock_facts(manifest, place)).collect())
+        .with_lock_facts((0..manifest.vms.len()).map(|place| lock_facts(manifest, place)).collect())
         .with_slice(slice.map(|slice| slice.shortest_ns()))
 }
 

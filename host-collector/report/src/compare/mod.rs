@@ -247,8 +247,8 @@ impl Side {
     }
 }
 
-/// Whether the seed's claim is about these: each run of A is known to have no iothread, and each of B to
-/// have one.
+/// Whether the original experiment's claim is about these: each run of A is known to have no iothread, and
+/// each of B to have one.
 fn is_asked(a: &Side, b: &Side) -> bool {
     let is = |side: &Side, wanted| side.runs.iter().all(|run| run.has_iothread == Some(wanted));
     is(a, false) && is(b, true)

@@ -11,9 +11,9 @@ pub(super) fn environment(manifest: &Manifest) -> Environment {
     lines.extend(manifest.vms.iter().filter_map(|vm| Some(guest_line(vm, vm.guest.as_ref()?))));
     lines.extend(manifest.vms.iter().filter_map(scheduling_line));
     if let Some(line) = manifest.frequency.line(&manifest.pcpus) {
-        lines.push(format!("the pCPUs of the run at {line}"));
+        lines.push(format!("pCPUs of the run: {line}"));
     }
-    lines.push(format!("way to the guests: {}", manifest.vsock_way));
+    lines.push(format!("connection to the guests: {}", manifest.vsock_way));
     let details = serde_json::json!({
         "host": manifest.environment,
         "image": manifest.image,

@@ -29,7 +29,7 @@ fn left_out(cost: &Cost) -> Vec<Warning> {
     });
     let commands = cost.commands_left_out_count;
     let commands = (commands > 0).then(|| {
-        format!("the command lines of {commands} processes were more than are kept of a host")
+        format!("the command lines of {commands} processes were not kept: there were too many")
     });
     let texts = threads.into_iter().chain(commands);
     texts.map(|text| Warning::Notice { text }).collect()
@@ -71,8 +71,8 @@ fn stolen(manifest: &Manifest) -> Option<Warning> {
     if let Some(hypervisor) = hypervisor.filter(|_| !is_told) {
         return Some(Warning::Notice {
             text: format!(
-                "this host is a guest itself ({hypervisor}), whose hypervisor has never said that it kept \
-                 any of the pCPUs' time: where its own CPUs have more to do than they can, the times here \
+                "this host is a virtual machine itself ({hypervisor}), and its hypervisor has never \
+                 reported any steal time: if the hypervisor's own CPUs are overcommitted, the times here \
                  mean nothing"
             ),
         });
@@ -80,8 +80,8 @@ fn stolen(manifest: &Manifest) -> Option<Warning> {
     let share = share?;
     (share > STOLEN_SHARE_MAX).then(|| Warning::Notice {
         text: format!(
-            "this host is a guest itself, and its hypervisor kept {:.1} % of its pCPUs' time: that is in \
-             all latencies, and no reason tells of it",
+            "this host is a virtual machine itself, and its hypervisor stole {:.1} % of its pCPUs' time: \
+             all latencies include that, and no reason shows it",
             share * 100.0
         ),
     })
@@ -127,7 +127,7 @@ fn uncovered(manifest: &Manifest) -> Option<Warning> {
     let all = known.fold(count, u64::saturating_add);
     (count as f64 > UNCOVERED_SHARE_MAX * all as f64).then(|| Warning::Notice {
         text: format!(
-            "{count} of {all} threads of the VMs were born during the run and could not be watched on every \
+            "{count} of {all} threads of the VMs started during the run and could not be watched on every \
              pCPU: locks that they held and vCPUs that they woke may be missing"
         ),
     })
@@ -142,8 +142,8 @@ fn stacks_refused(manifest: &Manifest) -> Option<Warning> {
     let share = cost.stacks_refused_count as f64 / cost.events_count.max(1) as f64;
     (share > REFUSED_SHARE_MAX).then(|| Warning::Notice {
         text: format!(
-            "{} switches, {:.1} % of the recorded events, had too many different kernel stacks to keep: why \
-             those threads left is unknown, and that time is in no reason",
+            "{} switches, {:.1} % of the recorded events, had too many different kernel stacks to keep: \
+             why those threads left their pCPU is unknown, and that time has no reason",
             cost.stacks_refused_count,
             share.min(1.0) * 100.0
         ),
@@ -158,8 +158,8 @@ pub(super) fn contradicted(count: u64, events_count: u64) -> Option<Warning> {
     let share = count as f64 / events_count.max(1) as f64;
     (share > CONTRADICTED_SHARE_MAX).then(|| Warning::Notice {
         text: format!(
-            "{count} scheduler events, {:.1} % of them, contradict the ones before them: the time between is \
-             unknown, and requests that touch it are not given to causes",
+            "{count} scheduler events, {:.1} % of them, contradict the ones before them: the time between \
+             is unknown, and requests that overlap it are not attributed to causes",
             share.min(1.0) * 100.0
         ),
     })
@@ -170,8 +170,8 @@ fn no_window(manifest: &Manifest) -> Option<Warning> {
     let window = manifest.window?;
     let end_ns = window.end_ns.filter(|end_ns| *end_ns <= window.start_ns)?;
     let text = format!(
-        "by its own record the measured window ended {} ns before it began: rates and shares of it are \
-         not known",
+        "by its own recording the measured window ended {} ns before it began: its rates and shares are \
+         unknown",
         window.start_ns.since_ns(end_ns)
     );
     Some(Warning::Notice { text })
@@ -184,8 +184,8 @@ pub(super) fn counted_too_much(vm: &str, row: &ScheduledVcpu) -> Option<Warning>
     let excess_ns = counted_ns.saturating_sub(row.observed_ns);
     (excess_ns > COUNTED_LATE_MAX_NS.max(row.observed_ns / 100)).then(|| {
         let text = format!(
-            "the kernel counted {counted_ns} ns on a pCPU or waiting for one of {vm} {} in {} ns: its \
-             totals contradict themselves, and nothing is made of them",
+            "the kernel counted {counted_ns} ns of {vm} {} on a pCPU or waiting for one within {} ns: its \
+             totals contradict themselves and are not used",
             row.vcpu, row.observed_ns
         );
         Warning::Notice { text }
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn time_that_a_hypervisor_kept_is_told_from_one_in_a_hundred_on() {
+    fn time_that_a_hypervisor_stole_is_told_from_one_in_a_hundred_on() {
         let mut manifest = manifest();
         manifest.environment = host(serde_json::json!({ "pcpus_online": "0-1" }));
         assert_eq!(stolen(&manifest), None, "the kernel does not say");
@@ -216,19 +216,20 @@ mod tests {
         assert_eq!(stolen(&manifest), None);
         manifest.stolen_ns = Some(22_001);
         let warning = stolen(&manifest).expect("more than a hundredth").to_string();
-        assert!(warning.contains("kept 1.0 % of its pCPUs' time"), "{warning}");
+        assert!(warning.contains("stole 1.0 % of its pCPUs' time"), "{warning}");
         manifest.stolen_ns = Some(220_000);
         let warning = stolen(&manifest).expect("a tenth").to_string();
-        assert!(warning.contains("kept 10.0 % of its pCPUs' time"), "{warning}");
+        assert!(warning.contains("stole 10.0 % of its pCPUs' time"), "{warning}");
         let silent = serde_json::json!({ "hypervisor": "QEMU", "mitigations": {} });
         manifest.environment =
             host(serde_json::json!({ "pcpus_online": "0-1", "conditions": silent }));
         let warning = stolen(&manifest).expect("a tenth").to_string();
-        assert!(warning.contains("kept 10.0 % of its pCPUs' time"), "{warning}");
+        assert!(warning.contains("stole 10.0 % of its pCPUs' time"), "{warning}");
         manifest.stolen_ns = Some(0);
         let warning = stolen(&manifest).expect("it may keep anything").to_string();
         assert!(
-            warning.contains("a guest itself (QEMU), whose hypervisor has never said"),
+            warning
+                .contains("a virtual machine itself (QEMU), and its hypervisor has never reported"),
             "{warning}"
         );
         manifest.window = None;
@@ -263,7 +264,7 @@ mod tests {
             [(1_000_000_000, 1_020_000_001), (10_000_000_000, 10_100_000_001)]
         {
             let warning = told(observed_ns, counted_ns).expect("more than that").to_string();
-            let said = format!("{counted_ns} ns on a pCPU or waiting for one of vm1 vCPU1");
+            let said = format!("{counted_ns} ns of vm1 vCPU1 on a pCPU or waiting for one");
             assert!(warning.contains(&said), "{warning}");
         }
     }
