@@ -4,12 +4,14 @@
 //! vm, threads       VMs that run here, and what each thread of a VMM is for
 //! disk, image, host_disks, open_files, extents   their disks, and what those lie on
 //! bql, memory_map   QEMU's big lock and the addresses of its devices
-//! qemu_args, qmp, qga, way, plug   QEMU's command line, monitor and guest agent; ways into the guest
+//! qemu_args, qmp, qga   QEMU's command line, monitor and guest agent
+//! agent_transport, plug   how an agent in a guest reaches this host, and a port that is plugged in for it
 //! cgroup, scheduling, slice, steal, frequency, conditions, tsc   how they are scheduled, and on what
 //! pin, io_scheduler, collector_affinity, journal   what is set for a run, and put back after it
 //! procfs, scratch, private_mount, host_clock   the kernel's files, directories of our own, the clock
 //! ```
 
+pub mod agent_transport;
 pub mod bql;
 pub mod cgroup;
 pub mod collector_affinity;
@@ -39,4 +41,3 @@ pub mod steal;
 pub mod threads;
 pub mod tsc;
 pub mod vm;
-pub mod way;

@@ -13,12 +13,12 @@ mod advice;
 
 pub use advice::{ByHand, by_hand};
 
+use super::agent_transport::{AgentTransport, NO_TRANSPORT_ADVICE, has_vhost};
 use super::journal::{self, Journal, JournalError, Undone};
 use super::procfs::{self, StartTicks};
 use super::qemu_args::LOAD_PORT;
 use super::qmp::{Qmp, QmpError};
 use super::vm::Vm;
-use super::way::{NO_WAY_ADVICE, Way, has_vhost};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -52,7 +52,7 @@ pub enum PlugError {
     NoMonitor { vm: String, by_hand: String },
     #[error("{source}; {by_hand}")]
     Taken { source: QmpError, by_hand: String },
-    #[error("{source}; if there is no room for a port, {NO_WAY_ADVICE}")]
+    #[error("{source}; if there is no room for a port, {NO_TRANSPORT_ADVICE}")]
     NotAdded { source: QmpError },
     #[error(transparent)]
     Qmp(#[from] QmpError),
@@ -82,8 +82,8 @@ pub struct PluggedPort {
 /// What came of it.
 #[derive(Debug)]
 pub enum Plugged {
-    /// There was a way already, which the command line did not know of.
-    Found(Way),
+    /// There was a transport already, which is not on the command line.
+    Found(AgentTransport),
     /// There is one now.
     Port(PluggedPort),
 }
@@ -95,8 +95,8 @@ pub enum Plugged {
 /// [`PlugError`]; nothing is left in the VM then.
 pub fn plug(vm: &Vm, journals: &Path, socket: &Path) -> Result<Plugged, PlugError> {
     let (mut qmp, monitor) = connect(vm)?;
-    if let Some(way) = find(&mut qmp, has_vhost())? {
-        return Ok(Plugged::Found(way));
+    if let Some(transport) = find(&mut qmp, has_vhost())? {
+        return Ok(Plugged::Found(transport));
     }
     let ended = || PlugError::Ended { vm: vm.label(), pid: vm.pid };
     let start = procfs::start_ticks(vm.pid).ok_or_else(ended)?;
@@ -118,10 +118,10 @@ pub fn plug(vm: &Vm, journals: &Path, socket: &Path) -> Result<Plugged, PlugErro
 }
 
 impl PluggedPort {
-    /// The way that it is.
+    /// The transport that the port provides.
     #[must_use]
-    pub fn way(&self) -> Way {
-        Way::Serial { path: self.change.socket.clone() }
+    pub fn transport(&self) -> AgentTransport {
+        AgentTransport::Serial { path: self.change.socket.clone() }
     }
 
     /// Takes it out.
@@ -247,7 +247,7 @@ fn commands(socket: &Path) -> [(&'static str, Value); 2] {
 }
 
 /// A port of that name, or a vhost-vsock, which the command line need not know of.
-fn find(qmp: &mut Qmp, has_vhost: bool) -> Result<Option<Way>, QmpError> {
+fn find(qmp: &mut Qmp, has_vhost: bool) -> Result<Option<AgentTransport>, QmpError> {
     let chardevs = qmp.execute("query-chardev", json!({}))?;
     for container in DEVICES {
         let devices = qmp.execute("qom-list", json!({"path": container}))?;
@@ -262,13 +262,13 @@ fn find(qmp: &mut Qmp, has_vhost: bool) -> Result<Option<Way>, QmpError> {
             if has_vhost && kind.starts_with("child<vhost-vsock-") {
                 let cid = get("guest-cid")?.as_u64().and_then(|cid| u32::try_from(cid).ok());
                 if let Some(cid) = cid {
-                    return Ok(Some(Way::Vsock { cid }));
+                    return Ok(Some(AgentTransport::Vsock { cid }));
                 }
             }
             if kind == "child<virtserialport>" && get("name")? == LOAD_PORT {
                 let chardev = get("chardev")?;
                 if let Some(path) = socket_of(&chardevs, chardev.as_str().unwrap_or_default()) {
-                    return Ok(Some(Way::Serial { path }));
+                    return Ok(Some(AgentTransport::Serial { path }));
                 }
             }
         }

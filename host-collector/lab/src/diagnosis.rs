@@ -15,7 +15,7 @@ pub(super) const VCPU_THREADS: &str = "vCPU threads";
 /// The name of the finding about the level of evidence.
 pub(super) const EVIDENCE: &str = "evidence";
 /// The name of the finding about the transport from a guest.
-pub(super) const WAY: &str = "transport to this host";
+pub(super) const TRANSPORT: &str = "transport to this host";
 /// The name of the finding about a guest's qemu-ga.
 pub(super) const QEMU_GA: &str = "qemu-ga";
 
@@ -84,7 +84,7 @@ impl Diagnosis {
     ) -> Diagnosis {
         let to_attach: Vec<&Finding> = missing(&findings).collect();
         let hinders = |finding: &&Finding| match finding.name.as_str() {
-            WAY => finding.status != Status::Ok,
+            TRANSPORT => finding.status != Status::Ok,
             QEMU_GA => !can_start,
             _ => false,
         };
@@ -93,7 +93,7 @@ impl Diagnosis {
             (to_attach.is_empty(), to_attach.is_empty() && to_load.is_empty());
         // Only the transport to the agent is missing.
         let plugs = plug.as_ref().is_some_and(|plug| plug.by_attach)
-            && to_load.iter().all(|finding| finding.name == WAY);
+            && to_load.iter().all(|finding| finding.name == TRANSPORT);
         let level = poor_level(&findings).map(|level| format!(" ({level})")).unwrap_or_default();
         let attaches = format!("vslice can attach to {label}{level}");
         let has_agent = |finding: &&Finding| finding.name == AGENT && finding.status == Status::Ok;

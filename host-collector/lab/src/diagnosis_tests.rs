@@ -28,12 +28,12 @@ fn the_verdict_says_that_an_agent_has_to_be_uploaded() {
         Diagnosis::of_vm("web1".to_owned(), findings, true, plug).verdict
     };
     assert_eq!(
-        verdict(Finding::ok(WAY, "vhost-vsock"), None),
+        verdict(Finding::ok(TRANSPORT, "vhost-vsock"), None),
         "vslice can attach to web1, also with --load and --agent FILE"
     );
     let plug = Some(ByHand { by_attach: true, ..by_hand() });
     assert_eq!(
-        verdict(Finding::degraded(WAY, "none", "plug one in"), plug),
+        verdict(Finding::degraded(TRANSPORT, "none", "plug one in"), plug),
         "vslice can attach to web1; --load also needs --plug and --agent FILE: transport to this host: none"
     );
 }
@@ -64,10 +64,10 @@ fn attaching_needs_no_image() {
 fn a_vm_can_be_attached_to_or_loaded_or_neither() {
     let threads = Finding::ok(VCPU_THREADS, "2");
     let agent = Finding::ok(QEMU_GA, "version 7.2");
-    let all = vm(&[threads.clone(), Finding::ok(WAY, "vhost-vsock"), agent.clone()], None);
+    let all = vm(&[threads.clone(), Finding::ok(TRANSPORT, "vhost-vsock"), agent.clone()], None);
     assert_eq!(all.verdict, "vslice can attach to web1, also with --load");
     assert_eq!((all.can_attach, all.can_load), (true, Some(true)));
-    let no_way = Finding::degraded(WAY, "none", "plug one in");
+    let no_way = Finding::degraded(TRANSPORT, "none", "plug one in");
     let lacks = [threads, no_way, agent];
     let own_monitor = vm(&lacks, Some(ByHand { by_attach: true, ..by_hand() }));
     assert_eq!(
@@ -97,7 +97,7 @@ fn a_vm_can_be_attached_to_or_loaded_or_neither() {
 fn a_poor_level_of_evidence_is_in_the_verdict() {
     let threads = Finding::ok(VCPU_THREADS, "2");
     let totals = Finding::degraded(EVIDENCE, "totals: run delays, no reasons; why", "run as root");
-    let (way, agent) = (Finding::ok(WAY, "vhost-vsock"), Finding::ok(QEMU_GA, "version 7.2"));
+    let (way, agent) = (Finding::ok(TRANSPORT, "vhost-vsock"), Finding::ok(QEMU_GA, "version 7.2"));
     let all = [threads.clone(), totals.clone(), way, agent];
     assert_eq!(
         vm(&all, None).verdict,
@@ -121,12 +121,12 @@ fn the_page_ends_with_the_verdict() {
     );
     let no_lines =
         ByHand { plug: vec![], unplug: vec![], how: "it has no qemu-ga".to_owned(), ..by_hand() };
-    let page = vm(&[Finding::degraded(WAY, "none", "plug")], Some(no_lines)).render();
+    let page = vm(&[Finding::degraded(TRANSPORT, "none", "plug")], Some(no_lines)).render();
     assert!(
         page.contains("\nNo transport can be plugged in: it has no qemu-ga\n\nvslice can"),
         "{page}"
     );
-    let page = vm(&[Finding::degraded(WAY, "none", "plug")], Some(by_hand())).render();
+    let page = vm(&[Finding::degraded(TRANSPORT, "none", "plug")], Some(by_hand())).render();
     assert!(
         page.contains(
             "\nTo plug in a transport: virsh does it:\n  in\nTo unplug it again:\n  out\n\nvslice can"

@@ -4,7 +4,7 @@ use super::diagnosis::Diagnosis;
 use super::finding::{Finding, Status};
 use super::image::MicroImage;
 use super::plan::{BUILT_IN, LabAccelerator, Plan, VsockSetting};
-use super::vsock::{VsockOffer, VsockWay};
+use super::vsock::{TransportKind, VsockOffer};
 use super::{accelerator, doctor_evidence, tools};
 use std::path::Path;
 use vslice_host::vm::{self, UNSEEN_VCPUS_ADVICE, Vm};
@@ -100,15 +100,15 @@ fn kvm_finding(qemu: Option<&Path>, image: Option<&MicroImage>) -> Finding {
 fn vsock_finding(offer: VsockOffer) -> Finding {
     let name = "vsock";
     match offer.choose(VsockSetting::Auto) {
-        Ok(choice) => match choice.way {
-            VsockWay::Vhost => Finding::ok(name, choice.reason),
-            VsockWay::VhostUser { .. } => Finding::degraded(
+        Ok(choice) => match choice.kind {
+            TransportKind::Vhost => Finding::ok(name, choice.reason),
+            TransportKind::VhostUser { .. } => Finding::degraded(
                 name,
                 choice.reason,
                 "guests connect through a separate process; modprobe vhost_vsock to use the kernel's \
                 vhost-vsock",
             ),
-            VsockWay::VirtioSerial => Finding::degraded(
+            TransportKind::VirtioSerial => Finding::degraded(
                 name,
                 choice.reason,
                 "modprobe vhost_vsock, or cargo install vhost-device-vsock --locked",
@@ -155,8 +155,8 @@ fn vms_finding(vms: &[Vm]) -> Finding {
     let (seen, unseen): (Vec<&Vm>, Vec<&Vm>) = vms.iter().partition(is_seen);
     let labels = |vms: &[&Vm]| vms.iter().map(|vm| vm.label()).collect::<Vec<_>>().join(", ");
     if unseen.is_empty() {
-        let way = "`vslice doctor --vm VM` checks one";
-        return Finding::ok(name, format!("vslice can attach to {}; {way}", labels(&seen)));
+        let advice = "`vslice doctor --vm VM` checks one";
+        return Finding::ok(name, format!("vslice can attach to {}; {advice}", labels(&seen)));
     }
     let text = format!("cannot tell which threads of {} run vCPUs", labels(&unseen));
     Finding::degraded(name, text, UNSEEN_VCPUS_ADVICE)

@@ -2,15 +2,15 @@
 //! needs. The VM is not changed. qemu-ga is queried for its version and for the guest's vslice-agent, and
 //! libvirt for the XML of its domain.
 
-use super::diagnosis::{AGENT, Diagnosis, QEMU_GA, VCPU_THREADS, WAY};
+use super::diagnosis::{AGENT, Diagnosis, QEMU_GA, TRANSPORT, VCPU_THREADS};
 use super::doctor_evidence;
 use super::finding::Finding;
+use vslice_host::agent_transport::{AgentTransport, NO_TRANSPORT_ADVICE};
 use vslice_host::bql;
 use vslice_host::plug::by_hand;
 use vslice_host::qemu_args::LOAD_PORT;
 use vslice_host::qga::{AgentInfo, EXEC, Ended, FILES, Qga, QgaError};
 use vslice_host::vm::{UNSEEN_VCPUS_ADVICE, Vm};
-use vslice_host::way::{NO_WAY_ADVICE, Way};
 use vslice_record::guest::start::{BAKED_IN, WORD_TIMEOUT};
 
 const UPLOAD_ADVICE: &str =
@@ -32,30 +32,32 @@ pub fn examine_vm(vm: &Vm) -> Diagnosis {
         Ok((info, own)) => (Ok(info), Some(own)),
         Err(error) => (Err(error), None),
     };
-    let found = Way::find(vm);
+    let found = AgentTransport::find(vm);
     let plug = matches!(found, Ok(None)).then(|| by_hand(vm));
     let evidence = doctor_evidence::finding_of_vm(vm);
-    let mut findings = vec![vcpus(vm), evidence, lock(vm), way(found), agent(info)];
+    let mut findings = vec![vcpus(vm), evidence, lock(vm), transport(found), agent(info)];
     findings.extend(own.map(own_agent));
     Diagnosis::of_vm(vm.label(), findings, can_start, plug)
 }
 
-fn way(way: Result<Option<Way>, QgaError>) -> Finding {
-    let name = WAY;
-    let way = match way {
-        Ok(way) => way,
+fn transport(transport: Result<Option<AgentTransport>, QgaError>) -> Finding {
+    let name = TRANSPORT;
+    let transport = match transport {
+        Ok(transport) => transport,
         Err(error) => {
             let text = error.to_string();
             let (why, advice) = text.split_once(": ").unwrap_or((&text, "see above"));
             return Finding::degraded(name, format!("unknown, because {why}"), advice);
         }
     };
-    match way {
-        Some(Way::Vsock { cid }) => Finding::ok(name, format!("vhost-vsock, guest CID {cid}")),
-        Some(Way::Serial { path }) => {
+    match transport {
+        Some(AgentTransport::Vsock { cid }) => {
+            Finding::ok(name, format!("vhost-vsock, guest CID {cid}"))
+        }
+        Some(AgentTransport::Serial { path }) => {
             Finding::ok(name, format!("virtio-serial port {LOAD_PORT} at {}", path.display()))
         }
-        None => Finding::degraded(name, "none, so an agent could not connect", NO_WAY_ADVICE),
+        None => Finding::degraded(name, "none, so an agent could not connect", NO_TRANSPORT_ADVICE),
     }
 }
 
@@ -195,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_way_that_libvirt_does_not_tell_of_is_not_known() {
-        let silent = way(Err(QgaError::LibvirtSilent { seconds: 5 }));
+        let silent = transport(Err(QgaError::LibvirtSilent { seconds: 5 }));
         assert_eq!(silent.status, Status::Degraded);
         assert_eq!(silent.seen, "unknown, because libvirt does not answer within 5 s");
         assert!(silent.advice.unwrap().contains("daemon hangs"));

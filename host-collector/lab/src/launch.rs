@@ -13,7 +13,7 @@ use super::image::MicroImage;
 use super::plan::{LabAccelerator, Plan, VmPlan};
 use super::process::{self, ChildSpec, ProcessError, SupervisedChild};
 use super::qemu::{self, GuestFiles};
-use super::vsock::{GuestEndpoint, Transport, VsockError, VsockWay};
+use super::vsock::{GuestEndpoint, Transport, TransportKind, VsockError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub struct LabConfig<'a> {
     /// What runs the guests.
     pub accelerator: LabAccelerator,
     /// How they reach the collector.
-    pub way: &'a VsockWay,
+    pub kind: &'a TransportKind,
     /// Where the logs of QEMU, of the device processes and of the consoles go; it exists.
     pub logs: &'a Path,
     /// Where the lab makes its [`PrivateDir`]; see [`vslice_host::scratch::parent_dir`].
@@ -163,7 +163,7 @@ impl Guest {
         index: u8,
         directory: &Path,
     ) -> Result<Guest, LaunchError> {
-        let transport = config.way.transport(directory, &vm.name, index, std::process::id())?;
+        let transport = config.kind.transport(directory, &vm.name, index, std::process::id())?;
         let image = directory.join(format!("{}.raw", vm.name));
         if let Some(disk) = &vm.disk {
             disk::create_scratch(&image, disk, config.interrupted)?;
@@ -333,7 +333,7 @@ mod tests {
             image: &image,
             qemu: &qemu,
             accelerator: LabAccelerator::Tcg,
-            way: &VsockWay::VirtioSerial,
+            kind: &TransportKind::VirtioSerial,
             logs: directory,
             scratch: directory,
             interrupted: &AtomicBool::new(false),
@@ -393,7 +393,7 @@ mod tests {
             image: &image,
             qemu: Path::new("qemu"),
             accelerator: LabAccelerator::Kvm,
-            way: &VsockWay::Vhost,
+            kind: &TransportKind::Vhost,
             logs: &deep,
             scratch: &deep,
             interrupted: &AtomicBool::new(false),

@@ -5,7 +5,7 @@ use crate::image::{ImageError, MicroImage};
 use crate::launch::LabConfig;
 use crate::plan::{AcceleratorSetting, LabAccelerator, Plan, PlanError, VsockSetting};
 use crate::tools;
-use crate::vsock::{VsockChoice, VsockError, VsockOffer, VsockWay};
+use crate::vsock::{TransportKind, VsockChoice, VsockError, VsockOffer};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use vslice_host::host::{self, HostPcpusError};
@@ -162,7 +162,7 @@ impl Prepared<'_> {
             image: &self.image,
             qemu: &self.qemu,
             accelerator: self.choice.accelerator,
-            way: &self.vsock.way,
+            kind: &self.vsock.kind,
             logs: self.recording.dir().path(),
             scratch: &self.scratch,
             interrupted: self.interrupted,
@@ -180,10 +180,10 @@ impl Prepared<'_> {
             LabAccelerator::Kvm => AcceleratorSetting::Kvm,
             LabAccelerator::Tcg => AcceleratorSetting::Tcg,
         };
-        plan.vsock = match self.vsock.way {
-            VsockWay::Vhost => VsockSetting::Vhost,
-            VsockWay::VirtioSerial => VsockSetting::VirtioSerial,
-            VsockWay::VhostUser { .. } => plan.vsock,
+        plan.vsock = match self.vsock.kind {
+            TransportKind::Vhost => VsockSetting::Vhost,
+            TransportKind::VirtioSerial => VsockSetting::VirtioSerial,
+            TransportKind::VhostUser { .. } => plan.vsock,
         };
         plan
     }

@@ -17,9 +17,9 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
+use vslice_host::agent_transport::{VHOST_VSOCK, own_port};
 use vslice_host::qemu_args::LOAD_PORT;
 use vslice_host::scratch::SOCKET_PATH_BYTES_MAX;
-use vslice_host::way::{VHOST_VSOCK, own_port};
 
 /// The port that agents connect to behind a vhost-user device, where each guest has its own
 /// directory of ports.
@@ -30,7 +30,7 @@ const HYBRID_CID: u32 = 3;
 
 /// The kind of transport between guests and the collector.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum VsockWay {
+pub enum TransportKind {
     /// By the host kernel.
     Vhost,
     /// By a device process.
@@ -45,8 +45,8 @@ pub enum VsockWay {
 /// A kind of transport, and why it was chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VsockChoice {
-    /// The way.
-    pub way: VsockWay,
+    /// The kind of transport.
+    pub kind: TransportKind,
     /// What it is, and why it was chosen, for the report.
     pub reason: String,
 }
@@ -103,32 +103,35 @@ impl VsockOffer {
     /// # Errors
     /// [`VsockError`], if the plan wants what the host does not have.
     pub fn choose(self, setting: VsockSetting) -> Result<VsockChoice, VsockError> {
-        let choice = |way, reason: String| Ok(VsockChoice { way, reason });
-        let by_plan = |way: &str| format!("{way}, because the plan asks for it");
+        let choice = |kind, reason: String| Ok(VsockChoice { kind, reason });
+        let by_plan = |kind: &str| format!("{kind}, because the plan asks for it");
         let no_vhost = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => format!("this host has no {VHOST_VSOCK}"),
             _ => format!("{VHOST_VSOCK} cannot be opened ({error})"),
         };
         match (setting, self.vhost, self.vhost_user) {
             (VsockSetting::VirtioSerial, _, _) => {
-                choice(VsockWay::VirtioSerial, by_plan("virtio-serial"))
+                choice(TransportKind::VirtioSerial, by_plan("virtio-serial"))
             }
-            (VsockSetting::Vhost, Ok(()), _) => choice(VsockWay::Vhost, by_plan("vhost-vsock")),
+            (VsockSetting::Vhost, Ok(()), _) => {
+                choice(TransportKind::Vhost, by_plan("vhost-vsock"))
+            }
             (VsockSetting::Vhost, Err(error), _) => Err(VsockError::NoVhost(error)),
             (VsockSetting::VhostUser, _, Some(binary)) => {
-                choice(VsockWay::VhostUser { binary }, by_plan("vhost-user vsock"))
+                choice(TransportKind::VhostUser { binary }, by_plan("vhost-user vsock"))
             }
             (VsockSetting::VhostUser, _, None) => Err(VsockError::NoVhostUser),
-            (VsockSetting::Auto, Ok(()), _) => {
-                choice(VsockWay::Vhost, format!("vhost-vsock, because this host has {VHOST_VSOCK}"))
-            }
+            (VsockSetting::Auto, Ok(()), _) => choice(
+                TransportKind::Vhost,
+                format!("vhost-vsock, because this host has {VHOST_VSOCK}"),
+            ),
             (VsockSetting::Auto, Err(error), Some(binary)) => {
                 let (device, why) = (binary.display(), no_vhost(error));
                 let reason = format!("vhost-user vsock by {device}, because {why}");
-                choice(VsockWay::VhostUser { binary }, reason)
+                choice(TransportKind::VhostUser { binary }, reason)
             }
             (VsockSetting::Auto, Err(error), None) => choice(
-                VsockWay::VirtioSerial,
+                TransportKind::VirtioSerial,
                 format!(
                     "virtio-serial, because {} and no vhost-device-vsock is installed",
                     no_vhost(error)
@@ -160,17 +163,17 @@ pub enum GuestEndpoint {
     },
 }
 
-/// One guest's way to the collector, with the paths that QEMU and the device need.
+/// One guest's transport to the collector, with the paths that QEMU and the device need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Transport {
-    /// See [`VsockWay::Vhost`].
+    /// See [`TransportKind::Vhost`].
     Vhost {
         /// The guest's CID.
         cid: u32,
         /// The collector's port.
         port: u32,
     },
-    /// See [`VsockWay::VhostUser`].
+    /// See [`TransportKind::VhostUser`].
     VhostUser {
         /// vhost-device-vsock.
         binary: PathBuf,
@@ -179,14 +182,14 @@ pub enum Transport {
         /// The device's `--uds-path`.
         uds_path: PathBuf,
     },
-    /// See [`VsockWay::VirtioSerial`].
+    /// See [`TransportKind::VirtioSerial`].
     VirtioSerial {
         /// Where QEMU listens.
         socket: PathBuf,
     },
 }
 
-impl VsockWay {
+impl TransportKind {
     /// The transport of one guest, with its sockets in `directory`.
     ///
     /// `collector_pid` and `vm_index` make CIDs and ports that no other run on this host has.
@@ -201,16 +204,16 @@ impl VsockWay {
         collector_pid: u32,
     ) -> Result<Transport, VsockError> {
         let transport = match self {
-            VsockWay::Vhost => {
+            TransportKind::Vhost => {
                 let unique = own_port(vm_index, collector_pid);
                 Transport::Vhost { cid: unique, port: unique }
             }
-            VsockWay::VhostUser { binary } => Transport::VhostUser {
+            TransportKind::VhostUser { binary } => Transport::VhostUser {
                 binary: binary.clone(),
                 device_socket: directory.join(format!("{vm_name}.device")),
                 uds_path: directory.join(format!("{vm_name}.vsock")),
             },
-            VsockWay::VirtioSerial => {
+            TransportKind::VirtioSerial => {
                 Transport::VirtioSerial { socket: directory.join(format!("{vm_name}.serial")) }
             }
         };
@@ -288,17 +291,17 @@ mod tests {
     #[test]
     fn the_best_way_of_the_host_is_taken_unless_the_plan_says_otherwise() {
         use VsockSetting as Setting;
-        let device = || VsockWay::VhostUser { binary: "/opt/vhost-device-vsock".into() };
+        let device = || TransportKind::VhostUser { binary: "/opt/vhost-device-vsock".into() };
         let table = [
-            (offer(true, true), Setting::Auto, VsockWay::Vhost),
+            (offer(true, true), Setting::Auto, TransportKind::Vhost),
             (offer(false, true), Setting::Auto, device()),
-            (offer(false, false), Setting::Auto, VsockWay::VirtioSerial),
+            (offer(false, false), Setting::Auto, TransportKind::VirtioSerial),
             (offer(true, true), Setting::VhostUser, device()),
-            (offer(true, true), Setting::VirtioSerial, VsockWay::VirtioSerial),
-            (offer(true, false), Setting::Vhost, VsockWay::Vhost),
+            (offer(true, true), Setting::VirtioSerial, TransportKind::VirtioSerial),
+            (offer(true, false), Setting::Vhost, TransportKind::Vhost),
         ];
-        for (offer, setting, way) in table {
-            assert_eq!(offer.choose(setting).expect("it is there").way, way, "{setting:?}");
+        for (offer, setting, kind) in table {
+            assert_eq!(offer.choose(setting).expect("it is there").kind, kind, "{setting:?}");
         }
         let message = offer(false, true).choose(Setting::Vhost).expect_err("no vhost").to_string();
         assert!(message.contains("load the module vhost_vsock"), "{message}");
@@ -308,7 +311,8 @@ mod tests {
 
     #[test]
     fn the_way_is_told_as_what_it_is_and_not_as_a_failure() {
-        let reason = |offer: VsockOffer, setting| offer.choose(setting).expect("a way").reason;
+        let reason =
+            |offer: VsockOffer, setting| offer.choose(setting).expect("a transport").reason;
         assert_eq!(
             reason(offer(false, true), VsockSetting::Auto),
             "vhost-user vsock by /opt/vhost-device-vsock, because this host has no /dev/vhost-vsock"
@@ -335,8 +339,8 @@ mod tests {
     #[test]
     fn both_ends_of_each_way_are_told_the_same_place() {
         let directory = Path::new("/var/tmp/vslice-1-2-abc");
-        let way = VsockWay::VhostUser { binary: "/opt/device".into() };
-        let hybrid = way.transport(directory, "vm1", 0, 77).expect("short paths");
+        let kind = TransportKind::VhostUser { binary: "/opt/device".into() };
+        let hybrid = kind.transport(directory, "vm1", 0, 77).expect("short paths");
         assert_eq!(hybrid.agent_address(), "vsock:2:1024");
         let path = PathBuf::from("/var/tmp/vslice-1-2-abc/vm1.vsock_1024");
         assert_eq!(hybrid.endpoint(), GuestEndpoint::UnixListener { path });
@@ -353,7 +357,7 @@ mod tests {
             ]
         );
 
-        let serial = VsockWay::VirtioSerial.transport(directory, "vm1", 0, 77).expect("short");
+        let serial = TransportKind::VirtioSerial.transport(directory, "vm1", 0, 77).expect("short");
         assert_eq!(serial.agent_address(), "virtio:vslice.agent");
         assert!(matches!(serial.endpoint(), GuestEndpoint::VirtioSerial { .. }));
         assert_eq!(serial.device_command(), None);
@@ -364,7 +368,8 @@ mod tests {
         let directory = Path::new("/x");
         let mut seen = std::collections::HashSet::new();
         for (pid, index) in [(2, 0), (2, 1), (3, 0), (4_194_303, 255)] {
-            let transport = VsockWay::Vhost.transport(directory, "vm", index, pid).expect("short");
+            let transport =
+                TransportKind::Vhost.transport(directory, "vm", index, pid).expect("short");
             let GuestEndpoint::Vsock { cid, port } = transport.endpoint() else {
                 panic!("vhost listens on AF_VSOCK")
             };
@@ -377,9 +382,12 @@ mod tests {
     #[test]
     fn a_path_that_no_socket_can_have_is_refused() {
         let long = PathBuf::from("/").join("d".repeat(100));
-        let way = VsockWay::VhostUser { binary: "/opt/device".into() };
-        let message = way.transport(&long, "vm1", 0, 2).expect_err("too long").to_string();
+        let kind = TransportKind::VhostUser { binary: "/opt/device".into() };
+        let message = kind.transport(&long, "vm1", 0, 2).expect_err("too long").to_string();
         assert!(message.contains("112 bytes, the maximum is 107"), "{message}");
-        assert!(VsockWay::Vhost.transport(&long, "vm1", 0, 2).is_ok(), "it has no such socket");
+        assert!(
+            TransportKind::Vhost.transport(&long, "vm1", 0, 2).is_ok(),
+            "it has no such socket"
+        );
     }
 }

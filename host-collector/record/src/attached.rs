@@ -16,11 +16,11 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 use vslice_core::units::PcpuId;
+use vslice_host::agent_transport::{AgentTransport, own_port};
 use vslice_host::procfs::{self, StartTicks};
 use vslice_host::qemu_args::LOAD_PORT;
 use vslice_host::qga::Qga;
 use vslice_host::vm::{NO_ACCELERATOR, Vm};
-use vslice_host::way::{Way, own_port};
 use vslice_host::{host, host_disks};
 use vslice_spec::WorkloadSpec;
 use vslice_trace::host::HostPcpus;
@@ -28,7 +28,7 @@ use vslice_trace::host::HostPcpus;
 /// How long an agent that was started may take to connect. It tries for as long itself.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a run says of the way to its guests until there is one.
+/// The transport that a run reports until its agents are started.
 const NO_AGENT: &str = "no agent was started, so there are no requests";
 
 /// What agents do in guests that run already.
@@ -38,7 +38,7 @@ pub struct AgentLoad {
     pub workloads: Vec<WorkloadSpec>,
     /// An agent to upload; `None` to start the guests' own.
     pub agent: Option<AgentFile>,
-    /// Whether a port is plugged into a VM that has no way to this host.
+    /// Whether to plug a port into a VM that has no transport to this host.
     pub plug: bool,
 }
 
@@ -135,8 +135,8 @@ impl AttachedVms {
         let mut plans = Vec::new();
         for (recorded, index) in self.vms.iter().zip(0..) {
             let Some(workload) = recorded.workload.clone() else { continue };
-            let way = self.ports.way_of(&recorded.vm, load.plug, watcher)?;
-            let (listener, address) = listener(way, &recorded.vm, index)?;
+            let transport = self.ports.transport_of(&recorded.vm, load.plug, watcher)?;
+            let (listener, address) = listener(transport, &recorded.vm, index)?;
             self.addresses.push(address);
             let vm = recorded.name.clone();
             plans.push(GuestPlan { vm, listener, workload, connect_timeout: CONNECT_TIMEOUT });
@@ -173,7 +173,10 @@ impl Guests for AttachedVms {
             images[&label] = agent.image.clone().unwrap_or_default();
             self.agents.push(agent);
         }
-        Ok(StartedAgents { images: Some(images), way: Some(agents_started(self.ports.count())) })
+        Ok(StartedAgents {
+            images: Some(images),
+            transport: Some(agents_started(self.ports.count())),
+        })
     }
 
     /// From then on qemu-ga is not needed any more.
@@ -223,9 +226,13 @@ fn check_agents(load: &AgentLoad, vms: &[RecordedVm]) -> Result<(), RecordingErr
 }
 
 /// Where one guest's agent meets the collector, and that place as the agent knows it.
-fn listener(way: Way, vm: &Vm, index: u8) -> Result<(GuestListener, String), RecordingError> {
-    match way {
-        Way::Vsock { cid } => {
+fn listener(
+    transport: AgentTransport,
+    vm: &Vm,
+    index: u8,
+) -> Result<(GuestListener, String), RecordingError> {
+    match transport {
+        AgentTransport::Vsock { cid } => {
             let port = own_port(index, std::process::id());
             let path = || PathBuf::from(format!("vsock port {port}"));
             let listener = GuestListener::vsock(port, cid).map_err(|source| {
@@ -233,7 +240,7 @@ fn listener(way: Way, vm: &Vm, index: u8) -> Result<(GuestListener, String), Rec
             })?;
             Ok((listener, format!("vsock:2:{port}")))
         }
-        Way::Serial { path } => {
+        AgentTransport::Serial { path } => {
             Ok((GuestListener::VirtioSerial(path), format!("virtio:{LOAD_PORT}")))
         }
     }

@@ -9,6 +9,7 @@ use std::io;
 use std::path::PathBuf;
 use vslice_core::text::sentence;
 use vslice_core::units::Tid;
+use vslice_host::agent_transport::NO_TRANSPORT_ADVICE;
 use vslice_host::host::HostPcpusError;
 use vslice_host::pin::PinError;
 use vslice_host::plug::PlugError;
@@ -16,7 +17,6 @@ use vslice_host::qga::QgaError;
 use vslice_host::scratch::ScratchError;
 use vslice_host::threads::ThreadsError;
 use vslice_host::vm::UNSEEN_VCPUS_ADVICE;
-use vslice_host::way::NO_WAY_ADVICE;
 use vslice_trace::StoreError;
 
 /// What ends a run, as a sentence for the person who started it.
@@ -49,9 +49,9 @@ pub enum RecordingError {
     UnseenVcpus { vm: String },
     #[error(
         "{vm} has no transport from its guest to this host: use --plug to plug one in for the \
-        recording (`vslice doctor --vm VM` shows how to do it by hand), or {NO_WAY_ADVICE}"
+        recording (`vslice doctor --vm VM` shows how to do it by hand), or {NO_TRANSPORT_ADVICE}"
     )]
-    NoWay { vm: String },
+    NoTransport { vm: String },
     #[error(
         "it is unknown whether {vm} has a transport from its guest to this host, because {source}"
     )]

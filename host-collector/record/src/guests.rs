@@ -78,5 +78,5 @@ pub struct StartedAgents {
     /// came with their image.
     pub images: Option<serde_json::Value>,
     /// How they reach the collector, if that is known only now.
-    pub way: Option<String>,
+    pub transport: Option<String>,
 }

@@ -1,13 +1,14 @@
-//! The ways from attached VMs' guests to this host, and ports that are plugged in for want of one.
+//! The transports from the guests of attached VMs to this host, and the ports that are plugged in where
+//! there is none.
 
 use crate::error::RecordingError;
 use crate::watcher::Watcher;
 use nix::unistd::geteuid;
 use std::os::unix::fs::chown;
+use vslice_host::agent_transport::AgentTransport;
 use vslice_host::plug::{self, Plugged, PluggedPort};
 use vslice_host::scratch::{self, PrivateDir};
 use vslice_host::vm::Vm;
-use vslice_host::way::Way;
 
 /// The socket of a plugged port, in a directory of its own.
 const SOCKET: &str = "agent";
@@ -19,18 +20,18 @@ pub(crate) struct PluggedPorts {
 }
 
 impl PluggedPorts {
-    /// The way of a VM, by a port that is plugged in if there is no other and that is wanted.
-    pub(crate) fn way_of(
+    /// The transport of a VM. If there is none and `plug` allows it, a port is plugged in.
+    pub(crate) fn transport_of(
         &mut self,
         vm: &Vm,
         plugs: bool,
         watcher: &mut dyn Watcher,
-    ) -> Result<Way, RecordingError> {
-        match Way::find(vm) {
-            Ok(Some(way)) => return Ok(way),
+    ) -> Result<AgentTransport, RecordingError> {
+        match AgentTransport::find(vm) {
+            Ok(Some(transport)) => return Ok(transport),
             // To plug one in, QEMU itself is asked what there is.
             _ if plugs => {}
-            Ok(None) => return Err(RecordingError::NoWay { vm: vm.label() }),
+            Ok(None) => return Err(RecordingError::NoTransport { vm: vm.label() }),
             Err(source) => return Err(RecordingError::WayNotKnown { vm: vm.label(), source }),
         }
         watcher.stage(&format!("plugging a port into {}", vm.label()));
@@ -42,11 +43,11 @@ impl PluggedPorts {
         let failed = |source| RecordingError::Plug { vm: vm.label(), source };
         let socket = directory.path().join(SOCKET);
         match plug::plug(vm, &scratch::parent_dir(), &socket).map_err(failed)? {
-            Plugged::Found(way) => Ok(way),
+            Plugged::Found(transport) => Ok(transport),
             Plugged::Port(port) => {
-                let way = port.way();
+                let transport = port.transport();
                 self.ports.push((vm.label(), port, directory));
-                Ok(way)
+                Ok(transport)
             }
         }
     }

@@ -172,8 +172,8 @@ impl<'a> Recording<'a> {
         }
         let met = sessions.wait_until_ready(|| guests.check());
         guests.agents_met(met)?;
-        if let Some(way) = started.way {
-            manifest.vsock_way = way;
+        if let Some(transport) = started.transport {
+            manifest.vsock_way = transport;
         }
         Ok(())
     }

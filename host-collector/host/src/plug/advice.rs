@@ -1,9 +1,9 @@
 //! How a user plugs in a port by hand: the lines to type.
 
 use super::{CHARDEV_ID, PORT_ID, commands};
+use crate::agent_transport::{NO_TRANSPORT_ADVICE, has_vhost};
 use crate::qemu_args::LOAD_PORT;
 use crate::vm::{Manager, Vm};
-use crate::way::{NO_WAY_ADVICE, has_vhost};
 use serde::Serialize;
 use serde_json::json;
 use std::path::Path;
@@ -54,7 +54,7 @@ pub fn by_hand(vm: &Vm) -> ByHand {
     match (vm.manager, vm.name.as_deref(), vm.qmp_sockets.first()) {
         (Some(manager), Some(domain), _) => through_libvirt(manager, domain, has_vhost()),
         (_, _, Some(monitor)) => through_qmp(monitor, vm.pid.0),
-        _ => nothing(NO_WAY_ADVICE.to_owned()),
+        _ => nothing(NO_TRANSPORT_ADVICE.to_owned()),
     }
 }
 
@@ -131,7 +131,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::way::Way;
+    use crate::agent_transport::AgentTransport;
 
     #[test]
     fn libvirt_is_told_through_virsh() {
@@ -185,7 +185,7 @@ mod tests {
     fn who_has_neither_is_started_again() {
         let nobody = by_hand(&Vm { has_agent_port: true, ..Vm::named("web1") });
         assert!(nobody.plug.is_empty() && nobody.sentence().contains("restart it"));
-        assert_eq!(Way::of_vm(&Vm::named("web1")), None);
+        assert_eq!(AgentTransport::of_vm(&Vm::named("web1")), None);
     }
 
     #[test]

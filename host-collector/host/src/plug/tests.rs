@@ -151,7 +151,7 @@ fn a_port_is_plugged_in_and_taken_out_again() {
     let Plugged::Port(port) = lab.plug().expect("it has a monitor") else {
         panic!("there was none")
     };
-    assert_eq!(port.way(), Way::Serial { path: lab.socket() });
+    assert_eq!(port.transport(), AgentTransport::Serial { path: lab.socket() });
     assert_eq!(
         (lab.machine.lock().unwrap().ports[PORT_ID]["name"].as_str(), lab.journals()),
         (Some(LOAD_PORT), 1)
@@ -175,7 +175,9 @@ fn a_port_that_was_plugged_in_before_is_found_and_stays() {
         machine.chardevs.insert("c7".to_owned(), "unix:/run/a,b.sock,server=on".to_owned());
     }
     match lab.plug().expect("it has a monitor") {
-        Plugged::Found(way) => assert_eq!(way, Way::Serial { path: "/run/a,b.sock".into() }),
+        Plugged::Found(transport) => {
+            assert_eq!(transport, AgentTransport::Serial { path: "/run/a,b.sock".into() })
+        }
         Plugged::Port(_) => panic!("there was one already"),
     }
     assert_eq!((lab.machine.lock().unwrap().ports.len(), lab.journals()), (2, 0));
@@ -207,7 +209,7 @@ fn a_vhost_vsock_that_was_plugged_in_by_hand_is_found_where_the_host_has_one() {
     let vsock = json!({"driver": "vhost-vsock-pci", "guest-cid": 7});
     lab.machine.lock().unwrap().ports.insert("vslice-vsock".to_owned(), vsock);
     let mut qmp = Qmp::connect(&lab.vm.qmp_sockets[0]).expect("it has a monitor");
-    assert_eq!(find(&mut qmp, true).expect("it answers"), Some(Way::Vsock { cid: 7 }));
+    assert_eq!(find(&mut qmp, true).expect("it answers"), Some(AgentTransport::Vsock { cid: 7 }));
     assert_eq!(find(&mut qmp, false).expect("it answers"), None);
 }
 

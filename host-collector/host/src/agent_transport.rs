@@ -1,4 +1,4 @@
-//! The way from the guest of a VM that is there already to this host.
+//! The transport from the guest of a running VM to this host.
 
 use super::qemu_args::LOAD_PORT;
 use super::qga::{LibvirtDaemon, QgaError};
@@ -9,15 +9,15 @@ use std::path::PathBuf;
 /// The host kernel's vhost-vsock.
 pub const VHOST_VSOCK: &str = "/dev/vhost-vsock";
 
-/// What to do for a VM that has none.
-pub const NO_WAY_ADVICE: &str = "give it a vhost-vsock (libvirt: <vsock model='virtio'><cid \
+/// The advice for a VM that has no transport.
+pub const NO_TRANSPORT_ADVICE: &str = "give it a vhost-vsock (libvirt: <vsock model='virtio'><cid \
     auto='yes'/></vsock>) or a virtio-serial port named vslice.agent with a Unix socket (libvirt: \
     <channel type='unix'><source mode='bind' path='...'/><target type='virtio' \
     name='vslice.agent'/></channel>), and restart it";
 
-/// How an agent in a guest reaches the collector.
+/// The transport by which an agent in a guest reaches the collector.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Way {
+pub enum AgentTransport {
     /// By the host kernel's vhost-vsock; the guest has this CID.
     Vsock {
         /// Its CID.
@@ -31,21 +31,23 @@ pub enum Way {
     },
 }
 
-impl Way {
-    /// The best one that a VM has now: by its command line, or, of a domain of libvirt, plugged in since.
-    /// The VM itself is asked nothing; libvirt may be.
+impl AgentTransport {
+    /// The best transport that a VM has now, by its command line or, for a libvirt domain, plugged in
+    /// later. The VM itself is not queried; libvirt may be.
     ///
     /// # Errors
-    /// Why it is not known whether there is one: libvirt does not say.
-    pub fn find(vm: &Vm) -> Result<Option<Way>, QgaError> {
-        match (Way::of_vm(vm), LibvirtDaemon::of_vm(vm), vm.name.as_deref()) {
-            (None, Some(daemon), Some(domain)) => Ok(Way::in_domain(&daemon.domain_xml(domain)?)),
-            (way, _, _) => Ok(way),
+    /// Fails if it is unknown whether there is one, because libvirt does not answer.
+    pub fn find(vm: &Vm) -> Result<Option<AgentTransport>, QgaError> {
+        match (AgentTransport::of_vm(vm), LibvirtDaemon::of_vm(vm), vm.name.as_deref()) {
+            (None, Some(daemon), Some(domain)) => {
+                Ok(AgentTransport::in_domain(&daemon.domain_xml(domain)?))
+            }
+            (transport, _, _) => Ok(transport),
         }
     }
 
     /// In a running domain's XML (libvirt: docs/formatdomain.rst, "Channel" and "Vsock").
-    fn in_domain(xml: &str) -> Option<Way> {
+    fn in_domain(xml: &str) -> Option<AgentTransport> {
         let document = Document::parse(xml).ok()?;
         let child = |node: Node<'_, '_>, name: &str, attribute: &str| {
             let child = node.children().find(|child| child.has_tag_name(name))?;
@@ -55,21 +57,21 @@ impl Way {
         let vsock = devices().filter(|node| node.has_tag_name("vsock"));
         let cid = vsock.filter_map(|node| child(node, "cid", "address")?.parse().ok()).next();
         if let Some(cid) = cid.filter(|_| has_vhost()) {
-            return Some(Way::Vsock { cid });
+            return Some(AgentTransport::Vsock { cid });
         }
         let mut channels = devices().filter(|node| {
             node.has_tag_name("channel")
                 && child(*node, "target", "name").as_deref() == Some(LOAD_PORT)
         });
         let path = channels.find_map(|node| child(node, "source", "path"))?;
-        Some(Way::Serial { path: path.into() })
+        Some(AgentTransport::Serial { path: path.into() })
     }
 
-    /// The best one that a VM has by its command line, if it has one.
+    /// The best transport that a VM has by its command line, if it has one.
     #[must_use]
-    pub fn of_vm(vm: &Vm) -> Option<Way> {
-        let vsock = vm.vsock_cid.filter(|_| has_vhost()).map(|cid| Way::Vsock { cid });
-        vsock.or_else(|| vm.load_socket.clone().map(|path| Way::Serial { path }))
+    pub fn of_vm(vm: &Vm) -> Option<AgentTransport> {
+        let vsock = vm.vsock_cid.filter(|_| has_vhost()).map(|cid| AgentTransport::Vsock { cid });
+        vsock.or_else(|| vm.load_socket.clone().map(|path| AgentTransport::Serial { path }))
     }
 }
 
@@ -93,7 +95,9 @@ mod tests {
     #[test]
     fn a_channel_that_was_attached_later_is_in_the_domains_xml() {
         let domain = |channels: &str| {
-            Way::in_domain(&format!("<domain type='kvm'><devices>{channels}</devices></domain>"))
+            AgentTransport::in_domain(&format!(
+                "<domain type='kvm'><devices>{channels}</devices></domain>"
+            ))
         };
         let channel = |name: &str| {
             format!(
@@ -104,9 +108,12 @@ mod tests {
         let agent = channel("org.qemu.guest_agent.0");
         assert_eq!(domain(&agent), None);
         let both = format!("{agent}{}", channel("vslice.agent"));
-        assert_eq!(domain(&both), Some(Way::Serial { path: "/run/c/vslice.agent".into() }));
+        assert_eq!(
+            domain(&both),
+            Some(AgentTransport::Serial { path: "/run/c/vslice.agent".into() })
+        );
         let vsock = "<vsock model='virtio'><cid auto='yes' address='7'/></vsock>";
-        assert_eq!(domain(vsock), has_vhost().then_some(Way::Vsock { cid: 7 }));
-        assert_eq!(Way::in_domain("no XML"), None);
+        assert_eq!(domain(vsock), has_vhost().then_some(AgentTransport::Vsock { cid: 7 }));
+        assert_eq!(AgentTransport::in_domain("no XML"), None);
     }
 }
