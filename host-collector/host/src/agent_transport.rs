@@ -18,15 +18,14 @@ pub const NO_TRANSPORT_ADVICE: &str = "give it a vhost-vsock (libvirt: <vsock mo
 /// The transport by which an agent in a guest reaches the collector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AgentTransport {
-    /// By the host kernel's vhost-vsock; the guest has this CID.
+    /// The host kernel's vhost-vsock.
     Vsock {
-        /// Its CID.
+        /// The guest's CID.
         cid: u32,
     },
-    /// By the virtio-serial port [`LOAD_PORT`], behind which the VMM
-    /// listens on this Unix socket.
+    /// The virtio-serial port [`LOAD_PORT`], behind which the VMM listens on a Unix socket.
     Serial {
-        /// Its path.
+        /// The socket's path.
         path: PathBuf,
     },
 }

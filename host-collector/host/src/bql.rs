@@ -20,18 +20,18 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use vslice_core::units::Tid;
 
-/// Why the BQL of a process is not known.
+/// Why the address of a process's BQL is unknown.
 #[derive(Debug, Error)]
 pub enum BqlError {
     /// A file cannot be read.
     #[error("{path} cannot be read: {source}{}", advice(path, source))]
     Read {
-        /// Which one.
+        /// The file's path.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
-    /// It is not such a program as is understood here.
+    /// The program is not a 64-bit ELF file.
     #[error("the program is not a 64-bit ELF file that can be read: {0}")]
     Elf(#[from] object::Error),
     /// The instructions of this machine are not known here.
@@ -54,7 +54,7 @@ pub enum BqlError {
         /// `PT_INTERP`.
         interpreter: String,
     },
-    /// It is another program.
+    /// The program is not QEMU.
     #[error("the program is not a QEMU: \"QEMU emulator version\" does not occur in its constants")]
     NotQemu,
     /// It was built so that it exports nothing.
@@ -64,7 +64,7 @@ pub enum BqlError {
         modules and exports neither"
     )]
     NoSymbol {
-        /// Entries of `.dynsym`.
+        /// The number of entries of `.dynsym`.
         symbols_count: usize,
     },
     /// Its function is there but looks different.
@@ -77,10 +77,10 @@ pub enum BqlError {
         symbol: String,
         /// Its link-time address.
         address: u64,
-        /// How much of it was searched.
+        /// How many bytes of the function were searched.
         scanned_bytes: usize,
     },
-    /// The program has no variables.
+    /// The program has no writable segment.
     #[error("the program has no writable segment")]
     NoData,
     /// The kernel does not say where the program is.
@@ -99,17 +99,17 @@ pub enum BqlError {
     OtherCode {
         /// The process.
         pid: Tid,
-        /// Where the function should be.
+        /// The address at which the function should be.
         address: u64,
         /// The function.
         symbol: String,
     },
-    /// The word found is no mutex.
+    /// The word at the address is not a mutex.
     #[error("the word at {address:#x} is {word}, but a mutex is 0, 1 or 2: this is not the BQL")]
     NotALock {
         /// The supposed BQL.
         address: u64,
-        /// What is there.
+        /// The value of the word.
         word: u32,
     },
     /// The mutex found has a strange owner.
@@ -120,11 +120,11 @@ pub enum BqlError {
     NotAnOwner {
         /// The supposed BQL.
         address: u64,
-        /// What stands where a mutex has its owner.
+        /// The value at the place of a mutex's owner.
         owner: u32,
         /// The process.
         pid: Tid,
-        /// How many threads it has.
+        /// The number of its threads.
         threads_count: usize,
     },
 }

@@ -12,16 +12,16 @@ use std::path::{Path, PathBuf};
 use vslice_core::units::{Tid, VcpuId};
 use vslice_trace::quota::{Quota, Throttling};
 
-/// Which kind of hierarchy has the `cpu` controller.
+/// The version of the hierarchy that has the `cpu` controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
-    /// One of its own.
+    /// cgroup v1: a hierarchy of its own.
     V1,
-    /// The one for all controllers.
+    /// cgroup v2: one hierarchy for all controllers.
     V2,
 }
 
-/// Where the control groups with the `cpu` controller are.
+/// The hierarchy of control groups with the `cpu` controller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hierarchy {
     version: Version,
@@ -31,24 +31,25 @@ pub struct Hierarchy {
     root: PathBuf,
 }
 
-/// A group with a quota, and which of a VM's vCPUs it limits.
+/// A control group with a CPU quota, and the vCPUs of a VM that it limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct VcpuQuota {
     /// The group's directory.
     pub group: PathBuf,
-    /// How long the threads in it and below it may run.
+    /// The quota, which limits the threads in the group and below it.
     pub quota: Quota,
-    /// In how many periods that was used up since the group was made; `None` if that is not counted.
+    /// The number of periods since the group was created in which the quota was used up; `None` if the
+    /// kernel does not count them.
     pub throttled_count: Option<u64>,
-    /// The vCPUs.
+    /// The vCPUs in the group and below it.
     pub vcpus: Vec<VcpuId>,
 }
 
 impl Hierarchy {
-    /// That of this host.
+    /// The hierarchy of this host.
     ///
     /// # Errors
-    /// Why there is none, as a sentence without its end.
+    /// The reason why there is none, as a sentence without its full stop.
     pub fn of_host() -> Result<Hierarchy, String> {
         let mounts = fs::read_to_string("/proc/self/mountinfo")
             .map_err(|error| format!("/proc/self/mountinfo cannot be read: {error}"))?;
@@ -56,7 +57,7 @@ impl Hierarchy {
             .ok_or_else(|| String::from("no cgroup hierarchy with the cpu controller is mounted"))
     }
 
-    /// Which kind it is.
+    /// Its version.
     #[must_use]
     pub fn version(&self) -> Version {
         self.version
@@ -165,8 +166,8 @@ impl Hierarchy {
         }
     }
 
-    /// What a group's quota has done so far; `None` if that is not counted, as in the topmost group of
-    /// version 2, and in groups for which the controller is not switched on.
+    /// How often and how long a group was throttled so far; `None` if the kernel does not count it, as in
+    /// the root group of cgroup v2 and in groups without the controller.
     #[must_use]
     pub fn throttling(&self, group: &Path) -> Option<Throttling> {
         parse_throttling(&fs::read_to_string(group.join("cpu.stat")).ok()?)

@@ -3,10 +3,10 @@
 use crate::{pin, procfs};
 use vslice_core::units::{PcpuId, Tid};
 
-/// All threads of this process, and those that they start, on one pCPU until it is dropped.
+/// Keeps all threads of this process, and those that they start, on one pCPU until it is dropped.
 ///
-/// A thread that cannot be moved disturbs the run, but does not spoil it: it is recorded like any
-/// other, and reported as the collector's.
+/// A thread that cannot be moved disturbs the run but does not spoil it: it is recorded like any other
+/// thread, and reported as the collector's.
 #[derive(Debug)]
 pub struct CollectorAffinity {
     home: PcpuId,
@@ -14,7 +14,7 @@ pub struct CollectorAffinity {
 }
 
 impl CollectorAffinity {
-    /// Moves all threads that this process has now.
+    /// Moves all current threads of this process.
     pub fn move_to(home: PcpuId) -> CollectorAffinity {
         CollectorAffinity::of(procfs::tids(Tid(std::process::id())).unwrap_or_default(), home)
     }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use vslice_trace::host::Conditions;
 
-/// Of this host.
+/// Reads the conditions of this host.
 #[must_use]
 pub fn of_host() -> Conditions {
     Conditions {

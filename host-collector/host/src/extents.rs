@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use vslice_core::extent::Extent;
 
-/// Extents of one file that are kept at most; a file in more pieces has no map here.
+/// The most extents of one file that are kept; a file with more has no map.
 pub const EXTENTS_MAX: usize = 4096;
 
 const SECTOR_BYTES: u64 = 512;
@@ -20,7 +20,7 @@ const SECTOR_BYTES: u64 = 512;
 /// out. The map is that of this moment: it holds as long as nobody writes to the file.
 ///
 /// # Errors
-/// Why there is no map, as a sentence without its end.
+/// The reason why there is no map, as a sentence without its full stop.
 pub fn extents(path: &Path, first_sector: u64) -> Result<Vec<Extent>, String> {
     let shown = path.display();
     let file = File::open(path).map_err(|error| format!("{shown} cannot be opened: {error}"))?;

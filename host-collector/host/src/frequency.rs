@@ -4,7 +4,8 @@ use std::fs;
 use vslice_core::units::PcpuId;
 use vslice_trace::host::FrequenciesMhz;
 
-/// Of all pCPUs online now; none where the kernel does not say, as on Arm.
+/// The frequencies in MHz of all pCPUs that are online; none if the kernel does not report them, as on
+/// Arm.
 #[must_use]
 pub fn of_pcpus() -> FrequenciesMhz {
     parse(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default())

@@ -11,7 +11,7 @@ use std::{fs, io};
 use thiserror::Error;
 use vslice_trace::host::{DiskFacts, HostDisks, HostFacts, HostPcpus, PcpuListError, WholeDisk};
 
-/// Why the online pCPUs are not known.
+/// Why the online pCPUs are unknown.
 #[derive(Debug, Error)]
 pub enum HostPcpusError {
     /// The file cannot be read.
@@ -33,7 +33,7 @@ pub fn online_pcpus() -> Result<HostPcpus, HostPcpusError> {
     Ok(HostPcpus::parse(text.trim())?)
 }
 
-/// Asks this host, where `host_disks` are known already.
+/// Collects the facts of this host; `host_disks` are passed in.
 #[must_use]
 pub fn facts(qemu: &Path, host_disks: HostDisks) -> HostFacts {
     let mut unknown = BTreeMap::new();
@@ -80,10 +80,10 @@ fn processor_model() -> Result<String, String> {
     value_of(&text, "model name").ok_or_else(|| "/proc/cpuinfo has no model name".to_owned())
 }
 
-/// The first line that this QEMU prints of its version.
+/// The first line that this QEMU prints with `--version`.
 ///
 /// # Errors
-/// Why it is not known, as a sentence without its end.
+/// The reason why it is unknown, as a sentence without its full stop.
 pub fn qemu_version(qemu: &Path) -> Result<String, String> {
     if qemu.as_os_str().is_empty() {
         return Err("the program that runs it is not visible".to_owned());
@@ -99,7 +99,7 @@ pub fn qemu_version(qemu: &Path) -> Result<String, String> {
 /// The whole disk under a file, or the one that a block device is (a part of).
 ///
 /// # Errors
-/// Why its I/O could not be told of, as a sentence without its end.
+/// The reason why its I/O cannot be attributed, as a sentence without its full stop.
 pub fn whole_disk(path: &Path) -> Result<WholeDisk, String> {
     let shown = path.display();
     let metadata =
@@ -156,8 +156,8 @@ pub(super) fn disk_of_device(device: &Path) -> Option<PathBuf> {
     candidates.find(|candidate| candidate.join("queue").is_dir()).map(Path::to_owned)
 }
 
-/// The block device that holds a file, or that it is, if it is one with a queue; a file system in memory
-/// or over several devices has none.
+/// The block device that holds a file, or that the file is. `None` for a file system in memory or on
+/// several devices, and for a device without a queue.
 #[must_use]
 pub fn disk_facts(path: &Path) -> Option<DiskFacts> {
     let metadata = fs::metadata(path).ok()?;
@@ -190,8 +190,8 @@ pub(super) fn parse_schedulers(line: &str) -> (Option<String>, Vec<String>) {
     (in_use, line.split_whitespace().map(bare).collect())
 }
 
-/// The length of a tick, which is the resolution of the clock that is read without asking hardware
-/// (kernel/time/posix-timers.c, `KTIME_LOW_RES`).
+/// The length of a tick in nanoseconds, which is the resolution of the clock that is read without asking
+/// hardware (kernel/time/posix-timers.c, `KTIME_LOW_RES`).
 #[must_use]
 pub fn tick_ns() -> Option<u64> {
     let resolution = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).ok()?;

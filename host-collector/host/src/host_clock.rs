@@ -4,13 +4,13 @@ use nix::time::{ClockId, clock_gettime};
 use vslice_core::clock::host_time::HostClocks;
 use vslice_core::units::HostNs;
 
-/// Now, on the clock of every host record.
+/// The current time, on the clock of all host records.
 #[must_use]
 pub fn host_now() -> HostNs {
     HostNs(read(ClockId::CLOCK_MONOTONIC_RAW))
 }
 
-/// That clock and `CLOCK_REALTIME`.
+/// The current time on that clock and on `CLOCK_REALTIME`.
 #[must_use]
 pub fn host_clocks_now() -> HostClocks {
     let before = host_now();

@@ -13,7 +13,7 @@ use vslice_trace::host::{DiskFacts, HostDisks};
 /// Device mapper and md may lie on each other, no deeper than this.
 const DEPTH_MAX: usize = 8;
 
-/// The disk under a directory in which images are made.
+/// The disk under a directory in which images are created.
 #[must_use]
 pub fn under_directory(path: &Path) -> HostDisks {
     match host::disk_facts(path) {
@@ -22,8 +22,9 @@ pub fn under_directory(path: &Path) -> HostDisks {
     }
 }
 
-/// Those under the images that VMs have open now: the files that their command lines name, and block devices,
-/// which may have been plugged in later. Only where no such file is known it is all files that can be images.
+/// The disks under the images that VMs have open: the files that their command lines name, and block
+/// devices, which may have been plugged in later. If no such file is known, all open files that can be
+/// images count.
 #[must_use]
 pub fn under_vms(vms: &[Vm]) -> HostDisks {
     under_images(vms, |vm| open_files::images(vm.pid))

@@ -20,7 +20,7 @@ const HEIRS: [(&str, &str); 3] = [("cfq", "bfq"), ("deadline", "mq-deadline"), (
 
 const KIND: &str = "io-scheduler";
 
-/// Why the disk has not the scheduler that it should have.
+/// Why a disk's I/O scheduler could not be set.
 #[derive(Debug, Error)]
 pub enum IoSchedulerError {
     /// The file system is not on one block device.
@@ -39,11 +39,11 @@ pub enum IoSchedulerError {
     Refused {
         /// The disk.
         device: String,
-        /// What it should have, or what is nearest to that here.
+        /// The scheduler that was asked for, or its successor in this kernel.
         wanted: String,
-        /// What the kernel offers; more if it has modules for them.
+        /// The schedulers that the kernel offers now; modules may add more.
         offered: Vec<String>,
-        /// What the kernel said; `EINVAL` if there is none of that name.
+        /// The kernel's error; `EINVAL` if there is no scheduler of that name.
         source: io::Error,
     },
     /// Of two, the first to end would put it back under the other.
@@ -70,7 +70,7 @@ struct Change {
     set_to: String,
 }
 
-/// A disk's scheduler for as long as this is there.
+/// A disk's I/O scheduler that is set until this is dropped.
 #[derive(Debug)]
 pub struct HeldIoScheduler {
     /// `None` if the disk had it already, so that nothing is to be undone.
@@ -80,10 +80,10 @@ pub struct HeldIoScheduler {
 }
 
 impl HeldIoScheduler {
-    /// Gives the disk under `path` the scheduler `wanted`, or its heir if this kernel has that instead.
+    /// Sets the scheduler `wanted`, or its successor in this kernel, on the disk under `path`.
     ///
     /// # Errors
-    /// [`IoSchedulerError`]; the disk is as before then.
+    /// Fails with [`IoSchedulerError`]; the disk is then unchanged.
     pub fn set(
         journals: &Path,
         path: &Path,
@@ -120,7 +120,7 @@ impl HeldIoScheduler {
         }
     }
 
-    /// What the disk had before, if that was something else.
+    /// The scheduler that the disk had before, if it was another one.
     #[must_use]
     pub fn previous(&self) -> Option<&str> {
         self.change.as_ref().map(|(change, _)| change.previous.as_str())
@@ -146,11 +146,11 @@ fn nearest<'a>(wanted: &'a str, offered: &[String]) -> &'a str {
     }
 }
 
-/// Undoes what collectors have left that are no longer there: how many disks went back, and how many could
-/// not, which the next call tries again.
+/// Restores the disks that dead collectors have left changed. Returns how many were restored and how many
+/// could not be; the next call tries those again.
 ///
 /// # Errors
-/// Those of reading the directory; a directory that does not exist is an empty one.
+/// Fails if the directory cannot be read; a directory that does not exist counts as empty.
 pub fn undo_stale_journals(directory: &Path) -> io::Result<Undone> {
     journal::undo_stale(directory, KIND, |changes: Vec<Change>| {
         // After a boot every disk has its own scheduler again, and another may have this one's name.

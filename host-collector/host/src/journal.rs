@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use vslice_core::units::Tid;
 
-/// Why a change could not be written down, so that it was not made.
+/// Why a change could not be logged, so that it was not made.
 #[derive(Debug, Error)]
 #[error("the journal of changes {path} cannot be written: {source}")]
 pub struct JournalError {
@@ -34,12 +34,12 @@ pub(super) struct Journal {
     is_kept: bool,
 }
 
-/// What became of a journal's changes.
+/// The result of undoing the changes in journals.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Undone {
-    /// How many went back.
+    /// The number of changes that were undone.
     pub count: usize,
-    /// How many could not, and may later.
+    /// The number of changes that could not be undone now.
     pub failed_count: usize,
 }
 

@@ -25,7 +25,7 @@ const RANGES_MAX: usize = 4096;
 /// Letters that are kept of a name.
 const NAME_LETTERS_MAX: usize = 64;
 
-/// Reads what `info mtree -f` printed. A text without such a view gives an empty map.
+/// Parses the output of `info mtree -f`. A text without a flat view gives an empty map.
 #[must_use]
 pub fn parse(text: &str) -> MemoryMap {
     let mut map = MemoryMap::default();

@@ -16,7 +16,7 @@ const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
 /// Standard input, output and error are below this.
 const FIRST_OWN_FD: u32 = 3;
 
-/// Which file it is, by whatever path.
+/// The identity of a file, independent of its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FileId {
     /// A regular file of a file system.
@@ -34,7 +34,7 @@ pub enum FileId {
 }
 
 impl FileId {
-    /// `None` for what can be no image: a socket, a directory, a character device.
+    /// `None` for what cannot be an image: a socket, a directory, a character device.
     #[must_use]
     pub fn of(metadata: &Metadata) -> Option<FileId> {
         let kind = metadata.file_type();
@@ -52,7 +52,7 @@ pub struct OpenFile {
     pub fd: u32,
     /// Which file it is.
     pub id: FileId,
-    /// What the process calls it.
+    /// The path by which the process opened it.
     pub path: PathBuf,
     /// `open(2)`'s flags.
     flags: i32,
@@ -62,13 +62,13 @@ pub struct OpenFile {
 }
 
 impl OpenFile {
-    /// Whether its reads and writes go past the page cache.
+    /// Whether it is open with `O_DIRECT`.
     #[must_use]
     pub fn is_direct(&self) -> bool {
         self.flags & libc::O_DIRECT != 0
     }
 
-    /// Of what kind it is, and on which device.
+    /// The file's metadata, with its kind and device.
     #[must_use]
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
@@ -86,13 +86,13 @@ impl OpenFile {
 /// All files and block devices that a process has open, by their descriptors.
 ///
 /// # Errors
-/// Why they cannot be seen: it is another user's process, or it has ended.
+/// Fails if they are not visible: the process belongs to another user, or it has ended.
 pub fn open_files(pid: Tid) -> io::Result<Vec<OpenFile>> {
     // A descriptor may be closed while it is looked at.
     Ok(procfs::fds(pid)?.into_iter().filter_map(|fd| look_at(pid, fd)).collect())
 }
 
-/// Those of them that a guest's disks may be made of, each once.
+/// The open files that can be disks of a guest, each once.
 ///
 /// # Errors
 /// As [`open_files`].
@@ -104,8 +104,8 @@ pub fn images(pid: Tid) -> io::Result<Vec<OpenFile>> {
     Ok(images)
 }
 
-/// Whether the file at this path, as this process sees it, is open past the page cache; `None` if it is not
-/// among these files, or is open in both ways.
+/// Whether the file at this path, as this process sees it, is open with `O_DIRECT`; `None` if it is not
+/// among these files, or is open both with and without it.
 #[must_use]
 pub fn is_direct(files: &[OpenFile], path: &Path) -> Option<bool> {
     let id = FileId::of(&fs::metadata(path).ok()?)?;

@@ -22,7 +22,7 @@ use vslice_trace::thread::ThreadRole;
 
 const KIND: &str = "affinity";
 
-/// A thread and the pCPU that it is to run on.
+/// A thread and the pCPU to pin it to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pin {
     /// The process of the thread. A thread that is born later has inherited its creator's pin and
@@ -34,18 +34,18 @@ pub struct Pin {
     pub pcpu: PcpuId,
 }
 
-/// Where the threads of one VM are to run, by what they are for.
+/// The pCPUs to which the threads of one VM are pinned, by role.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VmPins {
-    /// The pCPU of each vCPU, in order of the vCPUs; one beyond them stays where it is.
+    /// The pCPU of each vCPU thread, in order of the vCPUs; vCPUs beyond the list are not pinned.
     pub vcpus: Vec<PcpuId>,
-    /// That of the main loop.
+    /// The pCPU of the main loop thread.
     pub main_loop: PcpuId,
-    /// That of all iothreads.
+    /// The pCPU of all iothreads.
     pub iothreads: PcpuId,
-    /// That of worker threads, and of any other that is not named here.
+    /// The pCPU of worker threads and of all other threads.
     pub workers: PcpuId,
-    /// That of the kernel's threads for vhost devices.
+    /// The pCPU of the kernel's vhost threads.
     pub vhost: PcpuId,
 }
 
@@ -78,9 +78,9 @@ pub enum PinError {
     Affinity {
         /// The thread.
         tid: Tid,
-        /// Where it should have run.
+        /// The pCPU to which it should have been pinned.
         pcpu: PcpuId,
-        /// What the kernel said; `EINVAL` is a pCPU that is offline or outside its cpuset.
+        /// The kernel's error; `EINVAL` if the pCPU is offline or outside the thread's cpuset.
         errno: Errno,
     },
 }
@@ -103,7 +103,7 @@ pub struct Pinning {
 }
 
 impl Pinning {
-    /// Nothing is pinned yet; the journal will be in `directory`, which is created.
+    /// Creates a pinning without pins yet. Its journal is in `directory`, which is created.
     ///
     /// # Errors
     /// [`PinError::Journal`].
@@ -167,11 +167,11 @@ impl Drop for Pinning {
     }
 }
 
-/// Undoes what collectors have left that are no longer there: how many threads went back, and how many
-/// could not, which the next call tries again.
+/// Restores the affinities that dead collectors have left changed. Returns how many were restored and how
+/// many could not be; the next call tries those again.
 ///
 /// # Errors
-/// Those of reading the directory; a directory that does not exist is an empty one.
+/// Fails if the directory cannot be read; a directory that does not exist counts as empty.
 pub fn undo_stale_journals(directory: &Path) -> io::Result<Undone> {
     journal::undo_stale(directory, KIND, |entries: Vec<Entry>| {
         // Of a thread that was pinned twice, the last line has the pin and all have what was before.
@@ -202,7 +202,7 @@ pub fn affinity(tid: Tid) -> Result<Vec<PcpuId>, Errno> {
     Ok(pcpus.filter_map(|index| u32::try_from(index).ok().map(PcpuId)).collect())
 }
 
-/// Lets a thread run on these pCPUs only.
+/// Restricts a thread to these pCPUs.
 ///
 /// # Errors
 /// `ESRCH` if there is no such thread, `EINVAL` if none of the pCPUs can run it, `EPERM` if it is

@@ -44,7 +44,7 @@ const DEVICES: [&str; 2] = ["/machine/peripheral", "/machine/peripheral-anon"];
 /// Devices that are looked at in one of these.
 const DEVICES_MAX: usize = 1024;
 
-/// Why no port could be plugged in, or taken out.
+/// Why a port could not be plugged in or unplugged.
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "each variant is said in full by its message or its source's")]
 pub enum PlugError {
@@ -71,7 +71,7 @@ struct Change {
     socket: PathBuf,
 }
 
-/// A port that is plugged in for as long as this is there.
+/// A port that is plugged in until this is dropped.
 #[derive(Debug)]
 pub struct PluggedPort {
     change: Change,
@@ -79,20 +79,19 @@ pub struct PluggedPort {
     is_out: bool,
 }
 
-/// What came of it.
+/// The result of plugging in a port.
 #[derive(Debug)]
 pub enum Plugged {
     /// There was a transport already, which is not on the command line.
     Found(AgentTransport),
-    /// There is one now.
+    /// A port was plugged in.
     Port(PluggedPort),
 }
 
-/// Plugs a port into a VM, behind which it listens on `socket`, which is to be made: unless it is found
-/// that one was plugged in before.
+/// Plugs a port into a VM, unless one was plugged in before. The VMM creates `socket` and listens on it.
 ///
 /// # Errors
-/// [`PlugError`]; nothing is left in the VM then.
+/// Fails with [`PlugError`]; nothing is left in the VM then.
 pub fn plug(vm: &Vm, journals: &Path, socket: &Path) -> Result<Plugged, PlugError> {
     let (mut qmp, monitor) = connect(vm)?;
     if let Some(transport) = find(&mut qmp, has_vhost())? {
@@ -124,10 +123,10 @@ impl PluggedPort {
         AgentTransport::Serial { path: self.change.socket.clone() }
     }
 
-    /// Takes it out.
+    /// Unplugs the port.
     ///
     /// # Errors
-    /// Why it could not be; the next vslice tries again.
+    /// Fails if the port could not be unplugged; the next vslice tries again.
     pub fn take_out(mut self) -> io::Result<()> {
         self.undo()
     }
@@ -146,11 +145,11 @@ impl Drop for PluggedPort {
     }
 }
 
-/// Takes out what collectors have left that are no longer there: how many ports went, and how many could
-/// not, which the next call tries again.
+/// Unplugs the ports that dead collectors have left. Returns how many were unplugged and how many could
+/// not be; the next call tries those again.
 ///
 /// # Errors
-/// Those of reading the directory; a directory that does not exist is an empty one.
+/// Fails if the directory cannot be read; a directory that does not exist counts as empty.
 pub fn undo_stale_journals(directory: &Path) -> io::Result<Undone> {
     journal::undo_stale(directory, KIND, |changes: Vec<Change>| {
         changes.iter().fold(Undone::default(), |undone, change| undone.add(&undo(change)))

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-/// The mount, for as long as this lives.
+/// A mount that lasts until this is dropped.
 #[derive(Debug)]
 pub struct PrivateMount {
     root: PathBuf,
@@ -32,7 +32,7 @@ impl PrivateMount {
         Ok(PrivateMount { root, _held: held })
     }
 
-    /// Where it is.
+    /// The path of the mounted file system.
     pub fn path(&self) -> &Path {
         &self.root
     }

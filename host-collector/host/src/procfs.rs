@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 use vslice_core::units::{PcpuId, Tid};
 
-/// When a thread began, in clock ticks since the host's boot. Together with the thread's id this
-/// names one thread for as long as the host runs: the kernel uses an id again, but not in the past.
+/// The start time of a thread, in clock ticks since the host's boot. Together with the thread id it
+/// identifies one thread until the next boot, although the kernel reuses ids.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
 #[serde(transparent)]
 pub struct StartTicks(pub u64);
 
-/// The start of a thread, or `None` if there is no such thread now.
+/// The start time of a thread; `None` if there is no such thread now.
 #[must_use]
 pub fn start_ticks(tid: Tid) -> Option<StartTicks> {
     let stat = fs::read_to_string(format!("/proc/{tid}/stat")).ok()?;
@@ -31,17 +31,17 @@ pub fn is_alive(tid: Tid, start: StartTicks) -> bool {
     parse_start_ticks(&stat) == Some(start) && !zombie
 }
 
-/// Who keeps a whole process from running.
+/// What has stopped a whole process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stopper {
-    /// SIGSTOP, or another signal that stops: until SIGCONT.
+    /// SIGSTOP or another stopping signal, until SIGCONT.
     Signal,
     /// A debugger.
     Debugger,
 }
 
-/// Who has stopped a process, if anybody has, by the state of its first thread.
+/// What has stopped a process, by the state of its main thread; `None` if it is not stopped.
 #[must_use]
 pub fn stopper(pid: Tid) -> Option<Stopper> {
     parse_stopper(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
@@ -191,16 +191,16 @@ pub(super) fn fields_after_comm(stat: &str) -> Option<std::str::SplitWhitespace<
     stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace())
 }
 
-/// How often a thread has left its pCPU.
+/// The context switches of a thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SwitchCounts {
-    /// Asleep.
+    /// How often it left its pCPU to sleep.
     pub voluntary: u64,
-    /// Still runnable.
+    /// How often it left its pCPU while it was still runnable.
     pub involuntary: u64,
 }
 
-/// What the kernel has counted of a thread (proc_pid_status(5)); `None` if it has ended.
+/// The kernel's counts for a thread (proc_pid_status(5)); `None` if it has ended.
 #[must_use]
 pub fn switch_counts(pid: Tid, tid: Tid) -> Option<SwitchCounts> {
     let status = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).ok()?;

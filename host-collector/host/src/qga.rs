@@ -41,7 +41,7 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Neither side sends it in JSON, so it marks where a new conversation begins.
 const SENTINEL: u8 = 0xff;
 
-/// Why an agent did not do what it was asked for, each with what to do.
+/// Why qemu-ga did not do what it was asked for, with advice.
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "each variant is said in full by its message")]
 pub enum QgaError {
@@ -105,23 +105,23 @@ pub enum QgaError {
     Unending { program: String, seconds: u64 },
 }
 
-/// What an agent says of itself.
+/// What qemu-ga reports about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentInfo {
     /// Its version.
     pub version: String,
-    /// The commands that it knows and may execute.
+    /// The commands that it supports and is allowed to execute.
     pub enabled: BTreeSet<String>,
 }
 
-/// What starting a program in the guest takes.
+/// The commands that starting a program in the guest needs.
 pub const EXEC: &[&str] = &["guest-exec", "guest-exec-status"];
 
-/// What writing a file into the guest takes.
+/// The commands that writing a file in the guest needs.
 pub const FILES: &[&str] = &["guest-file-open", "guest-file-write", "guest-file-close"];
 
 impl AgentInfo {
-    /// Whether it may execute all of these commands.
+    /// Checks that it may execute all of these commands.
     ///
     /// # Errors
     /// [`QgaError::Disabled`] with those that it may not.
@@ -136,7 +136,7 @@ impl AgentInfo {
     }
 }
 
-/// A way to an agent that has answered.
+/// A connection to a qemu-ga that has answered.
 #[derive(Debug)]
 pub struct Qga {
     channel: Channel,
@@ -157,7 +157,7 @@ enum Channel {
 }
 
 impl Qga {
-    /// To the agent of a VM, in the way that there is.
+    /// Connects to the qemu-ga of a VM, by its socket or through libvirt.
     ///
     /// # Errors
     /// [`QgaError`].
@@ -172,7 +172,7 @@ impl Qga {
         }
     }
 
-    /// Over the socket of a channel, as its only client.
+    /// Connects over the socket of a channel, as its only client.
     ///
     /// # Errors
     /// [`QgaError`]; [`QgaError::Silent`] if no agent is there.
@@ -192,7 +192,7 @@ impl Qga {
         Ok(qga)
     }
 
-    /// Through libvirt.
+    /// Connects through libvirt.
     ///
     /// # Errors
     /// [`QgaError`].
@@ -232,7 +232,7 @@ impl Qga {
         }
     }
 
-    /// What the agent is and may do.
+    /// qemu-ga's version and allowed commands.
     ///
     /// # Errors
     /// [`QgaError`].

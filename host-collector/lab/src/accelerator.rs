@@ -18,24 +18,23 @@ use vslice_host::scratch::{PrivateDir, ScratchError};
 /// KVM's device.
 pub const KVM: &str = "/dev/kvm";
 
-/// How long a kernel may take to boot in KVM. One takes about a second on hardware; 20 s were seen
-/// where KVM itself was emulated, on a busy machine. A KVM that is no good mostly says so at once, so
-/// that hardly anybody waits for so long; guests under TCG on a host that is emulated do not boot
-/// within any useful time.
+/// The time limit for a kernel to boot under KVM. One takes about a second on hardware; 20 s were seen
+/// where KVM itself was emulated, on a busy machine. A broken KVM usually fails at once, so this limit is
+/// hardly ever reached; guests under TCG on a host that is emulated do not boot within any useful time.
 pub const PROBE_LIMIT: Duration = Duration::from_secs(60);
 
 const REFUSED: &str = "KVM is available but does not run a stock kernel";
 
-/// An accelerator, and why it is this one.
+/// An accelerator, and why it was chosen.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct AcceleratorChoice {
     /// The accelerator.
     pub accelerator: LabAccelerator,
-    /// In a sentence, for the report.
+    /// The reason as a sentence, for the report.
     pub reason: String,
 }
 
-/// Why the plan's accelerator cannot be had, or none could be tried.
+/// Why the plan's accelerator is not available, or could not be tested.
 #[derive(Debug, Error)]
 pub enum AcceleratorError {
     /// The plan wants KVM.
@@ -46,7 +45,7 @@ pub enum AcceleratorError {
     Scratch(#[from] ScratchError),
 }
 
-/// Chooses what the plan wants, or KVM if it runs this image's kernel, or else TCG.
+/// Chooses the plan's accelerator. For `auto` that is KVM if it runs this image's kernel, otherwise TCG.
 ///
 /// # Errors
 /// [`AcceleratorError`], if the plan wants KVM and it does not run the kernel.
@@ -72,7 +71,7 @@ pub fn choose(
     Ok(choice)
 }
 
-/// KVM if it runs this image's kernel, else TCG; the reason says what was seen.
+/// Tests KVM: it is chosen if it runs this image's kernel, otherwise TCG. The reason says what happened.
 ///
 /// # Errors
 /// [`AcceleratorError::Scratch`].
@@ -123,10 +122,10 @@ fn tcg(reason: String) -> AcceleratorChoice {
     AcceleratorChoice { accelerator: LabAccelerator::Tcg, reason }
 }
 
-/// Whether `/dev/kvm` is there and may be used.
+/// Checks that `/dev/kvm` exists and can be opened.
 ///
 /// # Errors
-/// Those of opening it.
+/// Fails if it cannot be opened.
 pub fn open_kvm() -> io::Result<()> {
     OpenOptions::new().read(true).write(true).open(KVM).map(drop)
 }

@@ -16,8 +16,8 @@ const MICRO_TOOLS: [&str; 6] = ["apt-get", "dpkg", "cpio", "gzip", "modprobe", "
 /// What `make debian-image` needs beside that.
 const DEBIAN_TOOLS: [&str; 5] = ["mmdebstrap", "mke2fs", "debugfs", "dumpe2fs", "sfdisk"];
 
-/// Looks at everything that a run needs. Boots a guest for a moment if there are QEMU, an image
-/// and KVM; changes nothing.
+/// Checks everything that a run needs. Boots a guest for a moment if QEMU, an image and KVM are
+/// available; changes nothing.
 #[must_use]
 pub fn examine(image_directory: &Path) -> Diagnosis {
     let image = MicroImage::in_directory(image_directory);

@@ -2,26 +2,26 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How good a thing is here.
+/// The status of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// As good as it gets.
+    /// Everything is available.
     Ok,
-    /// A run is possible, by a slower or poorer way.
+    /// A run is possible, but slower or with less evidence.
     Degraded,
-    /// No run is possible.
+    /// A run is not possible.
     Missing,
 }
 
-/// One thing that a run needs, and how this host stands.
+/// One thing that a run needs, and what was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// What it is about, in a word or two.
+    /// The subject, in a word or two.
     pub name: String,
-    /// How good it is.
+    /// Its status.
     pub status: Status,
-    /// What was seen.
+    /// What was found.
     pub seen: String,
     /// What to do, unless the status is [`Status::Ok`].
     pub advice: Option<String>,

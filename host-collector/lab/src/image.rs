@@ -12,11 +12,11 @@ pub struct MicroImage {
     pub kernel: PathBuf,
     /// The initramfs.
     pub initramfs: PathBuf,
-    /// What it was made of: versions, sizes and sha256 sums.
+    /// Its manifest: versions, sizes and sha256 sums of what it was built from.
     pub manifest: serde_json::Value,
 }
 
-/// Why there is no image.
+/// Why an image cannot be used.
 #[derive(Debug, Error)]
 pub enum ImageError {
     /// A file of it is missing.
@@ -41,10 +41,10 @@ pub enum ImageError {
 }
 
 impl MicroImage {
-    /// The image in this directory.
+    /// Finds the image in this directory.
     ///
     /// # Errors
-    /// [`ImageError`], if the directory does not have a whole one.
+    /// Fails with [`ImageError`] if the directory has no complete image.
     pub fn in_directory(directory: &Path) -> Result<MicroImage, ImageError> {
         let file = |name| {
             let path = directory.join(name);

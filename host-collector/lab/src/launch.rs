@@ -24,28 +24,29 @@ use vslice_host::scratch::{PrivateDir, SOCKET_PATH_BYTES_MAX, ScratchError};
 /// How long a device process may take to make its socket: it only has to start.
 const DEVICE_START_LIMIT: Duration = Duration::from_secs(10);
 
-/// What a lab is made of.
+/// The configuration of a lab.
 #[derive(Debug, Clone, Copy)]
 pub struct LabConfig<'a> {
     /// The plan, checked against this host.
     pub plan: &'a Plan,
-    /// What the guests boot.
+    /// The image that the guests boot.
     pub image: &'a MicroImage,
     /// QEMU.
     pub qemu: &'a Path,
-    /// What runs the guests.
+    /// The guests' accelerator.
     pub accelerator: LabAccelerator,
-    /// How they reach the collector.
+    /// The kind of transport between guests and collector.
     pub kind: &'a TransportKind,
-    /// Where the logs of QEMU, of the device processes and of the consoles go; it exists.
+    /// The existing directory for the logs of QEMU, of device processes and of consoles.
     pub logs: &'a Path,
-    /// Where the lab makes its [`PrivateDir`]; see [`vslice_host::scratch::parent_dir`].
+    /// The directory in which the lab creates its [`PrivateDir`]; see
+    /// [`vslice_host::scratch::parent_dir`].
     pub scratch: &'a Path,
-    /// Ends the writing of disks early when it is set.
+    /// Is set to end the writing of disks early.
     pub interrupted: &'a AtomicBool,
 }
 
-/// Why a lab does not run.
+/// Why a lab could not be launched, or ended.
 #[derive(Debug, Error)]
 pub enum LaunchError {
     /// See [`ScratchError`].
@@ -60,12 +61,12 @@ pub enum LaunchError {
     /// See [`ProcessError`].
     #[error(transparent)]
     Process(#[from] ProcessError),
-    /// QEMU ended, and said nothing itself.
+    /// QEMU ended without a message of its own.
     #[error("{error}; the guest's console says: {console}")]
     Guest {
-        /// That it ended.
+        /// The error about its end.
         error: ProcessError,
-        /// What the guest said last.
+        /// The last line of the guest's console.
         console: String,
     },
 }
@@ -97,7 +98,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Writes the disks and finds a place to meet for each guest.
+    /// Writes the disks and chooses the endpoint of each guest.
     ///
     /// # Errors
     /// [`LaunchError`]; nothing is left behind.
@@ -110,7 +111,7 @@ impl Lab {
         Ok(Lab { guests, _directory: directory })
     }
 
-    /// Starts everything. The kernel ends it all when the calling **thread** ends, see
+    /// Starts all processes. The kernel kills them when the calling **thread** ends, see
     /// [`SupervisedChild::start`].
     ///
     /// # Errors
@@ -128,7 +129,7 @@ impl Lab {
         &self.guests
     }
 
-    /// That every process that was started is still there.
+    /// Checks that all started processes are still running.
     ///
     /// # Errors
     /// [`LaunchError`] that says which one ended, how, and its last words.
@@ -136,8 +137,8 @@ impl Lab {
         self.guests.iter_mut().try_for_each(Guest::check)
     }
 
-    /// Ends all guests: those that are powering off may take `grace` for it, the others are asked
-    /// after that, and killed when they do not listen.
+    /// Ends all guests. Guests that are powering off get `grace` to finish; after that the processes are
+    /// terminated, and killed if they do not end.
     pub fn stop(mut self, grace: Duration) {
         let deadline = std::time::Instant::now() + grace;
         let children = |guest: &'_ mut Guest| guest.qemu_child.take();
@@ -235,13 +236,13 @@ impl Guest {
         &self.name
     }
 
-    /// Where the collector meets it.
+    /// The endpoint at which the collector and the guest's agent connect.
     #[must_use]
     pub fn endpoint(&self) -> &GuestEndpoint {
         &self.endpoint
     }
 
-    /// The process of its QEMU, once started.
+    /// The process id of its QEMU, once started.
     #[must_use]
     pub fn qemu_pid(&self) -> Option<Tid> {
         self.qemu_child.as_ref().map(SupervisedChild::pid)
@@ -253,7 +254,7 @@ impl Guest {
         self.device_child.as_ref().map(SupervisedChild::pid)
     }
 
-    /// The file that is its disk, if it has one.
+    /// The path of its disk image, if it has a disk.
     #[must_use]
     pub fn disk_image(&self) -> Option<&Path> {
         self.disk_image.as_deref()
@@ -274,7 +275,7 @@ impl Guest {
         std::iter::once(program).chain(args).collect()
     }
 
-    /// That its processes are still there.
+    /// Checks that its processes are still running.
     ///
     /// # Errors
     /// [`LaunchError`] that says which one ended, how, and its last words.

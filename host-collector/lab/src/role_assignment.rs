@@ -1,4 +1,4 @@
-//! What a plan wants of VMs that run already: each has the role of one of the plan's VMs.
+//! Assigns running VMs the roles of a plan's VMs.
 
 use crate::plan::{LabAccelerator, Plan, VmPlan};
 use vslice_host::pin::VmPins;
@@ -7,7 +7,7 @@ use vslice_record::names_of;
 use vslice_spec::{SpecError, WorkloadSpec};
 use vslice_trace::vmm::Accelerator;
 
-/// A plan, and which of its VMs each VM is.
+/// A plan, and the role of each VM in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoleAssignment {
     /// The plan.
@@ -15,7 +15,7 @@ pub struct RoleAssignment {
     places: Vec<usize>,
 }
 
-/// Why VMs cannot have the roles of a plan.
+/// Why the roles of a plan cannot be assigned.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant is said in full by its message")]
 pub enum RoleError {
@@ -34,8 +34,8 @@ pub enum RoleError {
 }
 
 impl RoleAssignment {
-    /// Gives each VM the role that was named for it, or else the one of its own name, or else the first
-    /// that is free.
+    /// Assigns each VM the role that was named for it, otherwise the one of its own name, otherwise the
+    /// first free one.
     ///
     /// # Errors
     /// [`RoleError::NoRole`] or [`RoleError::RoleTwice`].
@@ -113,7 +113,7 @@ impl RoleAssignment {
         vms.iter().zip(self.roles()).map(pins).collect()
     }
 
-    /// Which VM has which role, for the report; `what` is what the plan is for.
+    /// A sentence about the roles, for the report; `what` says what the plan is used for.
     #[must_use]
     pub fn line(&self, what: &str, vms: &[Vm]) -> String {
         let named = names_of(vms).into_iter().zip(self.roles());

@@ -31,14 +31,14 @@ const HYBRID_CID: u32 = 3;
 /// The kind of transport between guests and the collector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TransportKind {
-    /// By the host kernel.
+    /// The host kernel's vhost-vsock.
     Vhost,
-    /// By a device process.
+    /// A vhost-user device process.
     VhostUser {
         /// vhost-device-vsock.
         binary: PathBuf,
     },
-    /// By a virtio serial port.
+    /// A virtio-serial port.
     VirtioSerial,
 }
 
@@ -54,7 +54,7 @@ pub struct VsockChoice {
 /// The transports that this host offers.
 #[derive(Debug)]
 pub struct VsockOffer {
-    /// Whether `/dev/vhost-vsock` can be opened, or why not.
+    /// `Ok` if `/dev/vhost-vsock` can be opened, otherwise the error.
     pub vhost: io::Result<()>,
     /// vhost-device-vsock, if it is installed.
     pub vhost_user: Option<PathBuf>,
@@ -89,7 +89,7 @@ pub enum VsockError {
 }
 
 impl VsockOffer {
-    /// Asks this host.
+    /// Finds out what this host offers.
     #[must_use]
     pub fn of_host() -> VsockOffer {
         VsockOffer {
@@ -98,7 +98,7 @@ impl VsockOffer {
         }
     }
 
-    /// Chooses what the plan wants, or the best there is.
+    /// Chooses what the plan asks for, or the best that is available.
     ///
     /// # Errors
     /// [`VsockError`], if the plan wants what the host does not have.

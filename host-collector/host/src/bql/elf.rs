@@ -20,14 +20,14 @@ const QEMU_MARK: &[u8] = b"QEMU emulator version";
 /// A whole loader's path; PATH_MAX of Linux.
 const INTERPRETER_BYTES_MAX: u64 = 4096;
 
-/// The BQL as the linker placed it: addresses are those of the file, before it is loaded.
+/// The BQL as the linker placed it. Addresses are link-time addresses, before the file is loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkTimeBql {
-    /// The lock.
+    /// The address of the lock.
     pub address: u64,
     /// The exported function whose instructions name it.
     pub symbol: String,
-    /// Where that function begins.
+    /// The address of that function.
     pub code_address: u64,
     /// Its first bytes, at most 160: those that were searched.
     pub code: Vec<u8>,

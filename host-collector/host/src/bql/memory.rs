@@ -50,7 +50,7 @@ pub fn find_in_file(path: &Path) -> Result<LinkTimeBql, BqlError> {
     with_file(path.to_owned(), |image| image.find())
 }
 
-/// Where a running program has its variables, whether or not its BQL is found.
+/// The addresses of a running program's variables, whether or not its BQL is found.
 ///
 /// # Errors
 /// [`BqlError`].

@@ -21,25 +21,25 @@ const LINE_CHARS_MAX: usize = 400;
 /// Between two looks whether a program has ended.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A program that ended, and what it said; its words are the guest's.
+/// The result of a program that ended. Its output comes from the guest, so it is not trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
     /// Its exit code; `None` if a signal ended it.
     pub code: Option<i64>,
     /// The end of its standard output, in one line.
     pub out: String,
-    /// The same of its standard error.
+    /// The end of its standard error, in one line.
     pub err: String,
 }
 
 impl Ended {
-    /// Whether it did what it was to do.
+    /// Whether it exited with code 0.
     #[must_use]
     pub fn is_success(&self) -> bool {
         self.code == Some(0)
     }
 
-    /// The last thing that it said, on standard error if it said something there.
+    /// The end of its standard error, or of its standard output if that is empty.
     #[must_use]
     pub fn last_words(&self) -> &str {
         if self.err.is_empty() { &self.out } else { &self.err }
@@ -47,7 +47,7 @@ impl Ended {
 }
 
 impl Qga {
-    /// Starts a program, as root, and returns its process's number in the guest.
+    /// Starts a program as root and returns its process id in the guest.
     ///
     /// # Errors
     /// [`QgaError`]; among them that there is no such program, that the guest forbids to run it, and

@@ -26,26 +26,26 @@ use vslice_report::analyse;
 /// A disk to ask QEMU with.
 const PROBE_BYTES: u64 = 1 << 20;
 
-/// What an experiment is told beside its matrix.
+/// The options of an experiment beside its matrix.
 #[derive(Debug, Clone, Copy)]
 pub struct ExperimentOptions<'a> {
-    /// Its directory, made by it, or of an earlier part of it.
+    /// Its directory, which is created, or which an interrupted experiment has left.
     pub output: &'a Path,
     /// The guest image's directory.
     pub image: &'a Path,
-    /// How well the guests' threads must be seen.
+    /// The level of evidence about the guests' threads.
     pub evidence: EvidenceSetting,
-    /// What runs the guests.
+    /// The guests' accelerator, instead of the plan's.
     pub accelerator: Option<AcceleratorSetting>,
-    /// How the guests reach the collector.
+    /// The transport between guests and collector, instead of the plan's.
     pub vsock: Option<VsockSetting>,
-    /// The I/O scheduler of the host's disk, instead of what the plan says.
+    /// The I/O scheduler of the host's disk, instead of the plan's.
     pub host_io_scheduler: Option<&'a str>,
-    /// Set from outside when it shall end early.
+    /// Is set to end the experiment early.
     pub interrupted: &'a AtomicBool,
 }
 
-/// Which cells can be, and which not; nothing is made.
+/// Finds out which cells are possible, without creating anything.
 ///
 /// # Errors
 /// [`ExperimentError`].
@@ -70,17 +70,17 @@ pub fn look(
     Ok(Experiment::new(matrix.clone(), plan, made_with, cells))
 }
 
-/// An experiment that can go on.
+/// An experiment that is ready to run.
 #[derive(Debug)]
 pub struct Conductor<'a> {
-    /// What it is, and what became of it until now.
+    /// The experiment and its results so far.
     pub experiment: Experiment,
     options: &'a ExperimentOptions<'a>,
     directory: Directory,
 }
 
 impl<'a> Conductor<'a> {
-    /// Finds out which cells can be, and goes on with what is in the directory.
+    /// Finds out which cells are possible, and resumes what is in the directory.
     ///
     /// # Errors
     /// [`ExperimentError`]; no run was made then.
@@ -102,7 +102,8 @@ impl<'a> Conductor<'a> {
         Ok(Conductor { experiment, options, directory })
     }
 
-    /// Makes the runs that are missing, in turn. A run that ends early is noted, and the others go on.
+    /// Makes the missing runs, alternating between cells. A run that ends early is recorded, and the
+    /// others continue.
     ///
     /// # Errors
     /// [`ExperimentError`]; what was done until then is in the directory.

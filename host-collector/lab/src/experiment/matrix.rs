@@ -7,14 +7,14 @@ use std::fmt;
 use std::path::Path;
 use vslice_host::disk::{Aio, Cache, DiskBus};
 
-/// The matrices that vslice brings along, by name.
+/// The built-in matrices, by name.
 pub const BUILT_IN: [(&str, &str); 2] =
     [("quick", include_str!("matrices/quick.toml")), ("seed", include_str!("matrices/seed.toml"))];
 
 /// Over so many iothreads [`Dataplane::Mapping`] spreads a disk's queues.
 const MAPPED_IOTHREADS_COUNT: u16 = 2;
 
-/// An experiment: a plan, and in what its runs differ.
+/// An experiment: a plan, and the settings in which its runs differ.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Matrix {
@@ -25,9 +25,9 @@ pub struct Matrix {
     pub description: String,
     /// The plan that every run follows, but for its disks: a built-in plan's name or a TOML file.
     pub plan: String,
-    /// How often each condition is run.
+    /// The number of runs of each condition.
     pub repeat: u16,
-    /// What each run's readers read in all, in bytes.
+    /// The total that each run's readers read, in bytes.
     #[serde(rename = "total", with = "quantity::bytes_text")]
     pub total_bytes: u64,
     /// The disks.
@@ -49,11 +49,11 @@ fn cache_default() -> Vec<Cache> {
     vec![Cache::None]
 }
 
-/// A disk as an experiment tells it from others.
+/// A kind of disk that an experiment distinguishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DiskKind {
-    /// virtio-blk with an eventfd and MSI-X, as QEMU has it if nothing is said.
+    /// virtio-blk with an eventfd and MSI-X, QEMU's default.
     VirtioBlk,
     /// virtio-blk whose doorbell is an exit to QEMU.
     VirtioBlkNoIoeventfd,
@@ -94,7 +94,7 @@ pub struct Cell {
     pub cache: Cache,
 }
 
-/// Why there is no matrix.
+/// Why a matrix cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant is said in full by its message")]
 pub enum MatrixError {
@@ -155,7 +155,7 @@ impl Matrix {
         Ok(matrix)
     }
 
-    /// Every combination, each once.
+    /// All combinations, each once.
     #[must_use]
     pub fn cells(&self) -> Vec<Cell> {
         let mut cells = Vec::new();
@@ -191,7 +191,7 @@ impl Cell {
     /// The plan with this cell's disks.
     ///
     /// # Errors
-    /// [`PlanError::Impossible`] with why there is no such disk.
+    /// Fails with [`PlanError::Impossible`] and the reason why there is no such disk.
     pub fn plan(&self, base: &Plan) -> Result<Plan, PlanError> {
         let mut plan = base.clone();
         for disk in plan.vms.iter_mut().filter_map(|vm| vm.disk.as_mut()) {
@@ -243,8 +243,8 @@ fn word(value: &impl Serialize) -> String {
     }
 }
 
-/// The order of the runs, as places of cells: A B B A A B ..., so that what drifts in the host does not
-/// favour one of them.
+/// The order of the runs, as indices of cells: A B B A A B ..., so that drift in the host favours none of
+/// them.
 #[must_use]
 pub fn alternating(cells_count: usize, repeat: u16) -> Vec<(usize, u16)> {
     let mut order = Vec::new();

@@ -10,7 +10,7 @@ use vslice_report::summary::service::Engagement;
 /// The `schema` of `experiment.json`.
 pub const SCHEMA: &str = "vslice.experiment/1";
 
-/// What `experiment.json` says.
+/// The content of `experiment.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Experiment {
     /// [`SCHEMA`].
@@ -19,25 +19,25 @@ pub struct Experiment {
     pub matrix: Matrix,
     /// The plan that all cells start from.
     pub plan: Plan,
-    /// What else all runs share.
+    /// The other conditions that all runs share.
     pub made_with: MadeWith,
     /// Every cell.
     pub cells: Vec<CellRecord>,
 }
 
-/// With what the runs are made, beside the plan; what an earlier vslice has not said is not there.
+/// The conditions of the runs beside the plan; `None` for what an earlier vslice did not record.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct MadeWith {
     /// QEMU's version.
     pub qemu: Option<String>,
     /// The manifest of the guests' image.
     pub image: serde_json::Value,
-    /// How well threads must be seen.
+    /// The level of evidence about threads.
     pub evidence: Option<EvidenceSetting>,
 }
 
 impl MadeWith {
-    /// What of the two is known of both and differs.
+    /// The first condition that is known for both and differs.
     #[must_use]
     pub fn difference(&self, other: &MadeWith) -> Option<&'static str> {
         let differ = |(one, other)| one != other;
@@ -49,28 +49,28 @@ impl MadeWith {
     }
 }
 
-/// One condition, and what became of it.
+/// One condition and its results.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CellRecord {
     /// Its name, and that of its directory.
     pub name: String,
-    /// What it is.
+    /// The condition.
     pub cell: Cell,
-    /// What became of it.
+    /// Its results.
     #[serde(flatten)]
     pub state: CellState,
 }
 
-/// What became of a cell.
+/// The results of a cell.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum CellState {
-    /// It cannot be.
+    /// The condition is not possible here.
     Impossible {
-        /// Why, a sentence.
+        /// The reason, as a sentence.
         reason: String,
     },
-    /// It is run.
+    /// The condition is possible.
     Possible {
         /// The runs that were made, by their numbers.
         runs: Vec<RunRecord>,
@@ -80,17 +80,17 @@ pub enum CellState {
 /// One run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunRecord {
-    /// From 1.
+    /// The number of the run, from 1.
     pub number: u16,
     /// Why it ended early; `None` if it did not.
     pub ended_early: Option<String>,
-    /// How far the iothreads served the disk, if the cell has some, a request was made and wakings were
-    /// recorded.
+    /// How far the iothreads served the disk, if the cell has iothreads, there was a request, and wakeups
+    /// were recorded.
     pub engaged: Option<Engagement>,
 }
 
 impl Experiment {
-    /// One of which nothing was run yet.
+    /// Makes an experiment without runs.
     #[must_use]
     pub fn new(
         matrix: Matrix,
@@ -101,8 +101,8 @@ impl Experiment {
         Experiment { schema: SCHEMA.to_owned(), matrix, plan, made_with, cells }
     }
 
-    /// Each condition with an iothread beside the one that differs from it in that alone, by their names.
-    /// Whose iothreads were not woken proves nothing of iothreads, and is in no pair.
+    /// Pairs each condition that has an iothread with the one that differs only in that, by their names.
+    /// A condition whose iothreads were not woken proves nothing about iothreads and is in no pair.
     #[must_use]
     pub fn pairs(&self) -> Vec<(&str, &str)> {
         let counts = |record: &&CellRecord| {
@@ -120,7 +120,7 @@ impl Experiment {
 }
 
 impl CellRecord {
-    /// Whether a run of it ended early, or was not served where it should be.
+    /// Whether one of its runs ended early, or was not served by the intended thread.
     #[must_use]
     pub fn is_unsound(&self) -> bool {
         let CellState::Possible { runs } = &self.state else { return false };

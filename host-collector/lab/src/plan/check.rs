@@ -8,7 +8,8 @@ use vslice_spec::SpecError;
 const MIB: u64 = 1 << 20;
 
 impl Plan {
-    /// Checks what does not depend on the host; [`Plan::load`] has done it, an override undoes it.
+    /// Checks everything that does not depend on the host. [`Plan::load`] has done this; it has to be
+    /// repeated after overrides.
     ///
     /// # Errors
     /// [`PlanError::Impossible`] with the first problem.
@@ -17,8 +18,8 @@ impl Plan {
         self.impossible(self.first_problem_of_guests())
     }
 
-    /// The same for a plan that guests follow which are there already, with their own disks or without
-    /// a reader.
+    /// Like [`Plan::check`], for a plan that VMs take parts of which run already, with their own disks or
+    /// without a reader.
     ///
     /// # Errors
     /// As [`Plan::check`].

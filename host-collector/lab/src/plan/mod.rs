@@ -21,7 +21,7 @@ use vslice_trace::host::HostPcpus;
 pub use overrides::Overrides;
 pub use problem::{PlanError, Problem};
 
-/// The plans that vslice brings along, by name.
+/// The built-in plans, by name.
 pub const BUILT_IN: [(&str, &str); 2] =
     [("demo", include_str!("../plans/demo.toml")), ("seed", include_str!("../plans/seed.toml"))];
 
@@ -47,7 +47,7 @@ pub struct Plan {
     /// How the guests reach the collector.
     #[serde(default)]
     pub vsock: VsockSetting,
-    /// Which clock stamps the requests.
+    /// The clock that stamps the requests.
     #[serde(default = "clock_default")]
     pub clock: ClockChoice,
     /// How long a guest may take from its start to its first frame.
@@ -57,9 +57,9 @@ pub struct Plan {
         with = "quantity::duration_text"
     )]
     pub boot_timeout_ms: u64,
-    /// How long an agent goes on without a sign of life of its collector, in [200 ms, 60 s]
-    /// ([`LEASE_MS`](vslice_spec::workload::LEASE_MS)). A host
-    /// that keeps its collector waiting for longer ends its runs early.
+    /// How long an agent continues without hearing from its collector, from 200 to 60,000 ms
+    /// ([`LEASE_MS`](vslice_spec::workload::LEASE_MS)). If the host delays the collector for longer, the
+    /// run ends early.
     #[serde(rename = "lease", default = "lease_default", with = "quantity::duration_text")]
     pub lease_ms: u64,
     /// Whether every exit of the guests is recorded, which tells the guest's own time from KVM's and
@@ -71,7 +71,7 @@ pub struct Plan {
     /// `noop` are their heirs where the kernel has them no more; absent or `keep`, nothing is changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_io_scheduler: Option<String>,
-    /// Where the collector runs, and where QEMU's own threads do unless a VM says otherwise.
+    /// The pCPU of the collector, and of QEMU's own threads unless a VM names others.
     pub collector_pcpu: PcpuId,
     /// The guests.
     #[serde(default, rename = "vm")]
@@ -94,7 +94,7 @@ pub struct VmPlan {
     /// The vCPUs that have a hog.
     #[serde(default)]
     pub hogs: Vec<VcpuId>,
-    /// Where everything in the guest runs that is neither hog nor reader.
+    /// The vCPU for everything in the guest that is neither hog nor reader.
     #[serde(default)]
     pub housekeeping_vcpu: VcpuId,
     /// The pCPU of QEMU's main loop thread; the collector's if absent.
