@@ -31,12 +31,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The transport that a run reports until its agents are started.
 const NO_AGENT: &str = "no agent was started, so there are no requests";
 
-/// What agents do in guests that run already.
+/// The load that agents run in guests that are already running.
 #[derive(Debug, Clone)]
 pub struct AgentLoad {
-    /// What each VM's agent does, in the order of the VMs.
+    /// The workload of each VM's agent, in the order of the VMs.
     pub workloads: Vec<WorkloadSpec>,
-    /// An agent to upload; `None` to start the guests' own.
+    /// An agent to upload; `None` to start the one installed in the guests.
     pub agent: Option<AgentFile>,
     /// Whether to plug a port into a VM that has no transport to this host.
     pub plug: bool,
@@ -56,10 +56,10 @@ pub struct AttachedVms {
 }
 
 impl AttachedVms {
-    /// VMs that can be recorded.
+    /// Checks that these VMs can be recorded.
     ///
     /// # Errors
-    /// Why one cannot. Nothing was done to any.
+    /// Fails with the reason why one of them cannot; none was changed.
     pub fn new(
         vms: &[Vm],
         load: Option<AgentLoad>,
@@ -93,7 +93,7 @@ impl AttachedVms {
         AttachedVms { vms, starts, load, ports, addresses, agents }
     }
 
-    /// The pCPUs that their vCPUs may run on, and one for the collector beside these, if there is one.
+    /// The pCPUs on which their vCPUs may run, and another one for the collector, if there is one.
     #[must_use]
     pub fn pcpus(&self, online: &HostPcpus) -> (BTreeSet<PcpuId>, Option<PcpuId>) {
         let vcpus = self.vms.iter().flat_map(|vm| vm.vm.vcpus());
@@ -103,8 +103,7 @@ impl AttachedVms {
         (pcpus, collector)
     }
 
-    /// What the manifest says of them. `plans` are those of their load and their pins, and `roles` says which
-    /// VM plays which part of them.
+    /// The manifest's facts about them; `plans` are the plans of their load and their pins.
     #[must_use]
     pub fn facts(&self, plans: AttachedPlans) -> RecordingFacts {
         let vms: Vec<Vm> = self.vms.iter().map(|vm| vm.vm.clone()).collect();
@@ -145,14 +144,14 @@ impl AttachedVms {
     }
 }
 
-/// What the manifest keeps of the plans of an attached recording.
+/// The plans of an attached recording, as the manifest stores them.
 #[derive(Debug, Clone, Default)]
 pub struct AttachedPlans {
     /// The plan of the load, or null.
     pub load: serde_json::Value,
     /// The plan of the pins, or null.
     pub pin: serde_json::Value,
-    /// Which VM plays which part of them, in lines for the report.
+    /// The role of each VM in the plans, as lines for the report.
     pub roles: Vec<String>,
 }
 

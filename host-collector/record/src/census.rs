@@ -38,14 +38,14 @@ pub(crate) const NEWCOMERS_JSON_BYTES_MAX: u64 = 4 << 20;
 /// The name of vslice's program.
 const VSLICE: &str = "vslice";
 
-/// Threads of the host, and how many more there were than are kept.
+/// The threads of the host, and the number of threads that were left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Census {
-    /// The threads, in order of their processes.
+    /// The threads, ordered by process.
     pub threads: Vec<HostThread>,
-    /// Threads that were too many to be kept.
+    /// The number of threads beyond the limit.
     pub threads_left_out_count: u64,
-    /// Processes whose command line was too much to be kept.
+    /// The number of processes whose command line exceeded the limit.
     pub commands_left_out_count: u64,
 }
 
@@ -72,14 +72,14 @@ impl Census {
     }
 }
 
-/// All threads of the host. Those that end meanwhile are left out.
+/// Lists all threads of the host. Threads that end meanwhile are left out.
 #[must_use]
 pub fn host_threads() -> Census {
     Census::take(procfs::pids().into_iter().flat_map(threads_of), HOST_ROOM)
 }
 
-/// The processes that are there now and were not in this census, or are called otherwise now: each by
-/// the thread that it began with.
+/// The processes that are new since this census, or have another name now, each represented by its main
+/// thread.
 #[must_use]
 pub fn newcomers(before: &[HostThread]) -> Census {
     newcomers_among(procfs::pids().into_iter().filter_map(|pid| thread_of(pid, pid)), before)

@@ -19,7 +19,7 @@ use vslice_host::threads::ThreadsError;
 use vslice_host::vm::UNSEEN_VCPUS_ADVICE;
 use vslice_trace::StoreError;
 
-/// What ends a run, as a sentence for the person who started it.
+/// Why a recording could not start or ended early, as a sentence for the user.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant is said in full by its message or its source's")]
 pub enum RecordingError {

@@ -7,7 +7,7 @@ use vslice_core::host_event::{HostEvent, StackId};
 use vslice_core::units::PcpuId;
 use vslice_trace::{RunDir, StackFrames, StoreError, StreamWriter};
 
-/// Writes scheduling events into a run directory. Streams are made when their first event comes.
+/// Writes scheduling events into a run directory. A stream is created with its first event.
 #[derive(Debug)]
 pub struct EventWriters {
     run: RunDir,

@@ -24,7 +24,7 @@ pub enum EvidenceSetting {
     Totals,
 }
 
-/// What to try first, and whether something poorer will do.
+/// The level of evidence to try first, and whether a lower one is acceptable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EvidencePlan {
     setting: EvidenceSetting,
@@ -33,11 +33,11 @@ pub struct EvidencePlan {
 }
 
 impl EvidencePlan {
-    /// Before the guests are there: whether events can be recorded. Whether the threads of a VMM can
-    /// be looked at is found out when it runs.
+    /// Makes the plan before the guests run: checks whether events can be recorded. Whether a VMM's
+    /// threads can be sampled is only known once it runs.
     ///
     /// # Errors
-    /// If the run must be recorded and cannot be, or if what fails would spoil any run.
+    /// Fails if events have to be recorded and cannot be, or on an error that would spoil any run.
     pub fn of_host(setting: EvidenceSetting) -> Result<EvidencePlan, RecordingError> {
         let asked = |level| Ok(EvidencePlan { setting, level, reason: ASKED.to_owned() });
         match setting {

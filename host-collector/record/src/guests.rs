@@ -54,29 +54,29 @@ pub struct RecordedVm {
     pub name: VmName,
     /// The VM.
     pub vm: Vm,
-    /// What its agent does, if it has one.
+    /// The workload of its agent, if it has one.
     pub workload: Option<WorkloadSpec>,
 }
 
-/// What a session with a guest's agent begins with.
+/// What is needed to start the session with a guest's agent.
 #[derive(Debug)]
 pub struct GuestPlan {
     /// The VM's name in the run directory.
     pub vm: VmName,
-    /// Where the agent connects.
+    /// The endpoint to which the agent connects.
     pub listener: GuestListener,
-    /// What the agent is to do.
+    /// The workload of the agent.
     pub workload: WorkloadSpec,
-    /// How long it may take to connect.
+    /// The time limit for it to connect.
     pub connect_timeout: Duration,
 }
 
-/// What is known of agents that were started.
+/// Facts about agents that were started.
 #[derive(Debug, Default)]
 pub struct StartedAgents {
     /// The image of each VM's guest by the VM's name, as its agent's host tells it; `None` where the VMs
     /// came with their image.
     pub images: Option<serde_json::Value>,
-    /// How they reach the collector, if that is known only now.
+    /// Their transport to the collector, if that is known only now.
     pub transport: Option<String>,
 }

@@ -4,7 +4,7 @@ use crate::watcher::Watcher;
 use vslice_host::journal::Undone;
 use vslice_host::{io_scheduler, pin, plug, scratch};
 
-/// Puts it back, and says so.
+/// Restores what killed collectors have left changed, and reports it.
 pub fn undo(watcher: &mut dyn Watcher) {
     let directory = scratch::parent_dir();
     let undone = [

@@ -7,8 +7,8 @@ use vslice_trace::VmName;
 /// What a name in the run directory has room for.
 const NAME_CHARS_MAX: usize = 32;
 
-/// Names for files, each once: what cannot be in one is a dash there, and VMs that would have one name
-/// are called by their processes.
+/// Unique file names for VMs. Characters that a file name cannot have become dashes, and VMs that would
+/// have the same name are named after their processes.
 #[must_use]
 pub fn names_of(vms: &[Vm]) -> Vec<VmName> {
     let own = |vm: &Vm| {

@@ -37,7 +37,7 @@ fn write_vm(page: &mut String, vm: &Vm, pcpus_count: usize) {
         Vmm::Firecracker => "Firecracker",
         Vmm::CloudHypervisor => "Cloud Hypervisor",
         Vmm::Crosvm => "crosvm",
-        Vmm::Other => "a VMM",
+        Vmm::Other => "other VMM",
     };
     let manager = match vm.manager {
         Some(Manager::LibvirtSystem) => ", qemu:///system",

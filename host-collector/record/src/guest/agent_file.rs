@@ -20,7 +20,7 @@ const INTERPRETER: u32 = 3;
 /// Bytes of a program header of 64 bits.
 const PROGRAM_HEADER_BYTES: usize = 56;
 
-/// Why a file is not uploaded.
+/// Why a file cannot be uploaded as an agent.
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "each variant is said in full by its message")]
 pub enum AgentFileError {
@@ -54,7 +54,7 @@ pub enum AgentFileError {
     OtherMachine { path: PathBuf, theirs: &'static str, machine: String },
 }
 
-/// An agent that guests of one machine can run.
+/// An agent for guests of one architecture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentFile {
     path: PathBuf,
@@ -63,7 +63,7 @@ pub struct AgentFile {
 }
 
 impl AgentFile {
-    /// Reads it and sees whether it is a static vslice-agent that speaks this collector's protocol.
+    /// Reads a file and checks that it is a static vslice-agent that speaks this collector's protocol.
     ///
     /// # Errors
     /// [`AgentFileError`].
@@ -98,7 +98,7 @@ impl AgentFile {
         }
     }
 
-    /// Whether a guest of this machine, in the words of uname(1), can run it.
+    /// Checks that a guest of this architecture, as uname(1) names it, can run it.
     ///
     /// # Errors
     /// [`AgentFileError::OtherMachine`].
@@ -110,14 +110,14 @@ impl AgentFile {
         Err(AgentFileError::OtherMachine { path, theirs: self.machine, machine })
     }
 
-    /// What is to be uploaded.
+    /// The content of the file.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-/// The protocol that an agent names in what it prints for `--version`, or in its file.
+/// The protocol version in an agent's `--version` output, or in its file.
 #[must_use]
 pub fn protocol_of(said: &[u8]) -> Option<u32> {
     let mut places = said.windows(MARK.len()).enumerate().filter(|(_, window)| *window == MARK);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener, VsockStream};
 
-/// Where one guest's agent will come from, or where it waits.
+/// The endpoint at which the collector and one guest's agent connect.
 #[derive(Debug)]
 pub enum GuestListener {
     /// AF_VSOCK on a host with vhost-vsock. Guests share the port; the peer's CID, which the
@@ -47,7 +47,7 @@ impl GuestListener {
         Ok(GuestListener::HybridUnix(listener))
     }
 
-    /// Takes the guest's connection if it is there; `None` if it is not there yet.
+    /// Accepts the guest's connection; `None` if there is none yet.
     ///
     /// # Errors
     /// A failing socket. A connection from a CID that is not this guest's is closed and ignored.
@@ -127,7 +127,7 @@ impl Connection {
         }
     }
 
-    /// Reads what is there: `None` when there is nothing now, `Some(0)` when the peer is gone.
+    /// Reads the available bytes: `None` if there are none now, `Some(0)` if the peer has closed.
     ///
     /// # Errors
     /// What `read(2)` says.

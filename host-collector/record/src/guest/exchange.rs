@@ -16,7 +16,7 @@ pub struct Exchanger {
 }
 
 impl Exchanger {
-    /// A ping to send at once; `now` is taken just before.
+    /// Makes a ping that has to be sent at once; `now` is taken just before.
     pub fn ping(&mut self, vcpu: Option<VcpuId>, now: HostNs) -> Ping {
         let id = self.next_id;
         self.next_id += 1;
@@ -44,7 +44,7 @@ impl Exchanger {
         Some((VcpuId(pong.vcpu), exchange))
     }
 
-    /// Whether the ping with this id is still without an answer, and not given up.
+    /// Whether the ping with this id is still unanswered and not given up.
     #[must_use]
     pub fn awaits(&self, id: u64) -> bool {
         self.outstanding.iter().any(|(outstanding, _)| *outstanding == id)

@@ -22,14 +22,14 @@ struct Figures {
     last: Option<(GuestTicks, HostNs)>,
 }
 
-/// What a watcher sees.
+/// The figures for a watcher.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct LiveFigures {
-    /// Requests so far.
+    /// The number of requests so far.
     pub requests_count: u64,
-    /// Median latency, once the clock's rate is known.
+    /// The median latency in nanoseconds, once the clock's rate is known.
     pub p50_ns: Option<f64>,
-    /// 99th percentile of the latency.
+    /// The 99th percentile of the latency in nanoseconds, once the clock's rate is known.
     pub p99_ns: Option<f64>,
 }
 
@@ -42,7 +42,7 @@ impl Default for Live {
 }
 
 impl Live {
-    /// Counts requests that have arrived.
+    /// Counts requests that were received.
     pub fn requested(&self, requests: &[Request]) {
         let mut figures = self.lock();
         for request in requests {
@@ -51,7 +51,7 @@ impl Live {
         }
     }
 
-    /// Learns the guest clock's rate, roughly, from the first and the latest exchange.
+    /// Estimates the guest clock's rate from the first and the latest exchange.
     pub fn exchanged(&self, exchange: &Exchange) {
         let mut figures = self.lock();
         let point = (exchange.guest_sent, exchange.host_received);
@@ -59,7 +59,7 @@ impl Live {
         figures.last = Some(point);
     }
 
-    /// The figures now.
+    /// The current figures.
     #[must_use]
     pub fn now(&self) -> LiveFigures {
         let figures = self.lock();

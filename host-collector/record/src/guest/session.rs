@@ -44,7 +44,7 @@ pub(crate) const HOST_TIMES_MAX: usize = 4096;
 /// Longest wait in one turn of the loop: how late a command or a ping may be.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Takes what a guest delivers, in the order in which it arrives.
+/// Receives what a guest sends, in order of arrival.
 pub trait GuestSink: Send {
     /// Requests, in order of completion.
     ///
@@ -68,24 +68,24 @@ pub trait GuestSink: Send {
     fn hog_gaps(&mut self, vcpu: VcpuId, gaps: &[HogGap]) -> Result<(), SinkError>;
 }
 
-/// Why a sink could not keep something.
+/// The error of a sink that could not store something.
 pub type SinkError = Box<dyn Error + Send + Sync>;
 
-/// What the run tells a session.
+/// A command from the run to a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
     /// Start the workload.
     Start,
-    /// Stop it before its end.
+    /// Stop the workload early.
     Stop,
-    /// Every guest has stopped: close the clock map and let the guest go.
+    /// All guests have stopped: close the clock map and end the session.
     Close,
 }
 
-/// What a session tells the run.
+/// A message from a session to the run.
 #[derive(Debug)]
 pub enum Progress {
-    /// The guest is there.
+    /// The guest has connected.
     Connected(Hello),
     /// The guest has prepared its plan and its clock is calibrated.
     Ready(Ready),
@@ -96,24 +96,24 @@ pub enum Progress {
 /// What a session recorded, and why it ended early if it did.
 pub type Conversation = (SessionRecord, Result<(), SessionError>);
 
-/// What is left of a session when it is over.
+/// The result of a session.
 #[derive(Debug, Default)]
 pub struct SessionRecord {
-    /// What the guest said of itself.
+    /// The guest's `Hello`, if it was received.
     pub hello: Option<Hello>,
-    /// What it said it would run.
+    /// The guest's `Ready`, if it was received.
     pub ready: Option<Ready>,
-    /// How its workload ended.
+    /// The guest's `Done`, if it was received.
     pub done: Option<Done>,
-    /// The last sign of life of each hog.
+    /// The last count of each hog.
     pub hogs: Vec<HogCount>,
-    /// What the guest had to say, the first hundred notices.
+    /// The first hundred notices of the guest.
     pub notices: Vec<Notice>,
-    /// What KVM told it of the host's clock, the first few thousand times.
+    /// The first few thousand readings of the host's clock through KVM.
     pub host_times: Vec<HostTimeSample>,
-    /// Requests that were recorded.
+    /// The number of requests that were recorded.
     pub requests_count: u64,
-    /// Requests that the guest reported as not recorded.
+    /// The number of requests that the guest reported as dropped.
     pub dropped_count: u64,
     /// Gaps of hogs that were recorded.
     pub hog_gaps_count: u64,
@@ -168,19 +168,18 @@ pub enum SessionError {
 pub struct SessionPlan {
     /// The workload as JSON.
     pub plan_json: Vec<u8>,
-    /// More requests than this, the dropped ones included, are not the plan's. It bounds what a
-    /// sink is given.
+    /// The most requests that the plan allows, dropped ones included. This bounds what a sink receives.
     pub requests_max: u64,
     /// The vCPUs that stamp requests; each is calibrated on its own.
     pub stamping_vcpus: Vec<VcpuId>,
-    /// Exchanges on each of these vCPUs before the run, and again after it; fewer where that would
-    /// take seconds.
+    /// The number of exchanges on each of these vCPUs before the run, and again after it; fewer if that
+    /// would take seconds.
     pub calibration_exchanges: u32,
-    /// While the guest runs, one of these vCPUs in turn is visited for an exchange so often. Each
-    /// visit takes the vCPU from its hog or its reader for a moment, so it must be seldom; without
+    /// The interval at which one of these vCPUs in turn is visited for an exchange while the guest runs.
+    /// Each visit takes the vCPU from its hog or its reader for a moment, so it must be seldom; without
     /// visits a clock that steps in the middle of a run would be noticed only at its end.
     pub visit_interval: Duration,
-    /// A guest that runs and says nothing for so long, not even an answer to a ping, is given up.
+    /// A running guest that sends nothing for this long, not even a pong, is given up.
     pub silence_max: Duration,
 }
 
@@ -201,7 +200,7 @@ enum SessionState {
     Over,
 }
 
-/// One conversation.
+/// The session with one guest.
 #[derive(Debug)]
 pub struct Session<'a, S: GuestSink> {
     connection: Connection,
@@ -224,7 +223,7 @@ pub struct Session<'a, S: GuestSink> {
 }
 
 impl<'a, S: GuestSink> Session<'a, S> {
-    /// A session over `connection`, before its first byte.
+    /// Makes a session over `connection`, before its first byte.
     #[must_use]
     pub fn new(
         connection: Connection,
@@ -255,7 +254,7 @@ impl<'a, S: GuestSink> Session<'a, S> {
         }
     }
 
-    /// Holds the whole conversation. What was recorded until an error is in the record beside it.
+    /// Runs the whole session. The record has everything until the end or the error.
     pub fn converse(mut self, hello_timeout: Duration) -> Conversation {
         let result = self.phases(hello_timeout);
         (self.record, result)

@@ -13,7 +13,7 @@ use vslice_host::host_clock::host_now;
 use vslice_host::qga::{EXEC, Ended, FILES, Qga, QgaError};
 use vslice_wire::PROTOCOL_VERSION;
 
-/// The agent that an image brings, wherever its PATH finds it.
+/// The name of the agent that is installed in the guest, found on its PATH.
 pub const BAKED_IN: &str = "vslice-agent";
 
 /// Where an uploaded agent is: no other user of the guest may write there, and it may be executed,
@@ -23,8 +23,7 @@ const UPLOAD_PREFIX: &str = "/var/lib/vslice-agent-";
 /// Where an image of vslice's says what it was made of.
 const IMAGE_MANIFEST: &str = "/etc/vslice-image.json";
 
-/// How long a program may take in the guest that only says a word: a busy guest under TCG takes
-/// seconds to start one.
+/// The time limit for a short program in the guest: a busy guest under TCG takes seconds to start one.
 pub const WORD_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why an agent could not be started.
@@ -51,8 +50,8 @@ pub enum StartError {
     Failed { program: &'static str, words: String },
 }
 
-/// An agent that was started. To drop it, once it has connected, leaves nothing of it but the running
-/// agent.
+/// An agent that was started. Dropping this after the agent has connected removes everything but the
+/// running agent.
 #[derive(Debug)]
 pub struct StartedAgent {
     /// What its image says of itself: `/etc/vslice-image.json`, as `images/build-debian` leaves it.
@@ -110,7 +109,7 @@ pub fn start(
     }
 }
 
-/// Whether [`start`] would find what it needs; nothing is left in the guest.
+/// Checks that [`start`] would find what it needs; nothing is left in the guest.
 ///
 /// # Errors
 /// [`StartError`].
@@ -137,7 +136,8 @@ impl Drop for StartedAgent {
 }
 
 impl StartedAgent {
-    /// What it said before it ended without having connected, or that it still runs.
+    /// The state of an agent that has not connected: its output if it has ended, or that it is still
+    /// running.
     #[must_use]
     pub fn never_connected(mut self) -> String {
         let said = match &self.kind {

@@ -98,7 +98,7 @@ pub enum RecordError {
          `mount -t tracefs tracefs /sys/kernel/tracing`"
     )]
     NoTracefs(#[source] io::Error),
-    /// A tracepoint that every kernel with CONFIG_SCHED_TRACER or the like has.
+    /// A tracepoint is missing that every kernel with tracing has.
     #[error("this kernel has no readable tracepoint {name}")]
     NoTracepoint {
         /// Group and name.
@@ -106,7 +106,7 @@ pub enum RecordError {
         /// Why its files cannot be read.
         source: io::Error,
     },
-    /// A tracepoint's format is not what any known kernel prints.
+    /// A tracepoint has an unknown format.
     #[error("the format of tracepoint {name} is unknown: {what}")]
     BadFormat {
         /// Group and name.
@@ -120,12 +120,12 @@ pub enum RecordError {
     /// A pCPU of the plan that cannot be recorded.
     #[error("{0} is not online")]
     PcpuOffline(PcpuId),
-    /// File descriptors ran out: one is needed for each event on each pCPU.
+    /// There are too few file descriptors: one is needed for each event on each pCPU.
     #[error("too many open files after {opened} perf events; raise `ulimit -n` (now {limit})")]
     TooManyFiles {
-        /// Events that were open by then.
+        /// The number of events that were opened.
         opened: usize,
-        /// The soft limit.
+        /// The soft limit of open files.
         limit: u64,
     },
     /// The rings are locked memory, and that is limited.
@@ -134,7 +134,7 @@ pub enum RecordError {
         buffers, or raise kernel.perf_event_mlock_kb (now {mlock_kib} KiB per pCPU) or `ulimit -l`"
     )]
     MlockLimit {
-        /// Bytes of one ring.
+        /// The size of one ring buffer in bytes.
         ring_bytes: usize,
         /// Where it was refused.
         pcpu: PcpuId,
@@ -151,7 +151,7 @@ pub enum RecordError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// The machine itself cannot be asked.
+    /// The host's facts cannot be read.
     #[error("cannot {doing}")]
     Host {
         /// What was tried, as a verb.
@@ -167,7 +167,7 @@ pub enum RecordError {
         /// What is wrong.
         source: RingError,
     },
-    /// Whoever takes the events could not.
+    /// The sink failed.
     #[error("the recorded events could not be stored")]
     Sink(#[source] SinkError),
     /// The reader thread is gone: it panicked, or it ended after an error.

@@ -10,7 +10,7 @@ use super::tracefs::Tracefs;
 use vslice_core::host_event::BlockStep;
 use vslice_trace::evidence::{BPF_PROGRAMS, DISK_PROGRAMS, KERNEL_SYMBOLS, USER_REGISTERS};
 
-/// One thing that recording can use.
+/// One kernel facility that recording can use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
     /// A tracepoint as `group/name`, [`BPF_PROGRAMS`], [`DISK_PROGRAMS`], [`USER_REGISTERS`] or
@@ -22,7 +22,7 @@ pub struct Offer {
     pub costs: &'static str,
 }
 
-/// Everything that recording can use, in the order of its importance.
+/// All kernel facilities that recording can use, in order of importance.
 #[must_use]
 pub fn offers(tracefs: &Tracefs) -> Vec<Offer> {
     let tracepoints = [SWITCH, WAKING].into_iter().chain(details().map(Detail::name));

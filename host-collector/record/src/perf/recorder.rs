@@ -22,7 +22,7 @@ use vslice_core::units::{PcpuId, Tid};
 use vslice_host::host_clock::host_now;
 use vslice_trace::evidence::{BPF_PROGRAMS, DISK_PROGRAMS};
 
-/// Whom to record, and with what.
+/// The threads, disks and pCPUs to record, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordPlan {
     /// The vCPU threads, of which it is also recorded what KVM does for them.
@@ -30,7 +30,7 @@ pub struct RecordPlan {
     /// All threads of the VMs; the vCPU threads may be left out. Where one of them leaves a pCPU,
     /// its kernel stack and the arguments of its system call are recorded.
     pub vm_tids: Vec<Tid>,
-    /// What is recorded of KVM.
+    /// The KVM events to record.
     pub kvm: KvmDetail,
     /// The disks whose I/O is recorded, as `dev_t` in the kernel's own form: the major number in
     /// bits 20 and above, the minor number below.
@@ -39,13 +39,13 @@ pub struct RecordPlan {
     pub pcpus: Vec<PcpuId>,
     /// Memory for each online pCPU's ring in bytes, rounded up to a power of two of pages.
     pub ring_bytes: usize,
-    /// Where the thread that reads the rings shall run; `None` lets the scheduler choose.
+    /// The pCPU of the thread that reads the ring buffers; `None` lets the scheduler choose.
     pub reader_pcpu: Option<PcpuId>,
-    /// Who records the scheduler's events, and what the disks do.
+    /// What records the scheduler's and the disks' events.
     pub scheduler_source: SchedulerSource,
 }
 
-/// How much is recorded of what KVM does for vCPU threads.
+/// How much is recorded of KVM's work for vCPU threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KvmDetail {
     /// Nothing: the guests do not run under KVM.
@@ -92,7 +92,7 @@ impl Default for RecordPlan {
     }
 }
 
-/// A recording under way. Dropping it stops it and throws the totals away.
+/// A running recording. Dropping it stops it and discards the totals.
 #[derive(Debug)]
 pub struct Recorder {
     commands: Sender<Command>,
@@ -106,7 +106,7 @@ impl Recorder {
     /// Opens everything, starts the reader's thread and then enables all events.
     ///
     /// # Errors
-    /// When the machine or its rights do not allow it; nothing is left open then.
+    /// Fails if the host or missing privileges do not allow it; nothing is left open then.
     pub fn start(plan: &RecordPlan, sink: impl EventSink) -> Result<Recorder, RecordError> {
         let machine = Machine::ask(&plan.details())?;
         let watch = watch_of(plan);
@@ -175,7 +175,7 @@ impl Recorder {
         answered.recv().map_err(|_| RecordError::ReaderGone)?
     }
 
-    /// How much has been recorded so far, as of the last time that the rings were read.
+    /// The counters as of the last time the ring buffers were read.
     #[must_use]
     pub fn counters(&self) -> RecordCounters {
         self.counters.snapshot()

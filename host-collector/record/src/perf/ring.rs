@@ -17,7 +17,7 @@ use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What no kernel writes into a ring.
+/// Content of a ring buffer that no kernel writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RingError {
     /// The head is behind the tail, or more than the ring's size ahead of it.

@@ -22,7 +22,7 @@ pub(super) const TOTALS_INTERVAL: Duration = Duration::from_millis(100);
 /// The error of a sink that could not take an item.
 pub type SinkError = Box<dyn Error + Send + Sync>;
 
-/// Takes what is sampled, item by item, in order of time.
+/// Receives the samples one by one, in order of time.
 pub trait SampleSink: Send + 'static {
     /// Takes an item of the VM with this index.
     ///
@@ -30,7 +30,7 @@ pub trait SampleSink: Send + 'static {
     /// An error ends the sampling.
     fn item(&mut self, vm: usize, item: SampleItem) -> Result<(), SinkError>;
 
-    /// Is called now and then, for what has waited to be written.
+    /// Is called regularly, so that buffered items can be written.
     ///
     /// # Errors
     /// As [`SampleSink::item`].
