@@ -201,7 +201,7 @@ fn any_manifest() -> impl Strategy<Value = Manifest> {
     )
 }
 
-/// Who leaves a pCPU is who came onto it before; without that no request can be given to causes.
+/// Who leaves a pCPU is who came onto it before; without that no request can be attributed to causes.
 fn follow_each_other(events: &mut [HostEvent]) {
     let mut last = HashMap::new();
     for event in events {

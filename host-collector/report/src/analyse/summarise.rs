@@ -203,15 +203,15 @@ fn status(status: &Status, is_torn: bool) -> RunStatus {
     match status {
         Status::Complete if is_torn => RunStatus::Partial {
             reason: String::from(
-                "it came to its end, but its files were cut off: the host died before they were on \
-                 its disk, or somebody cut them",
+                "it completed, but its files were cut off: the host died before they were on its disk, or \
+                 they were truncated",
             ),
         },
         Status::Complete => RunStatus::Complete,
         Status::Partial { why } => RunStatus::Partial { reason: why.clone() },
         Status::Recording => RunStatus::Partial {
             reason: String::from(
-                "its collector ended without closing it: it was killed, or it still runs",
+                "its collector did not finish it: it was killed, or it is still running",
             ),
         },
     }

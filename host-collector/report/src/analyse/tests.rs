@@ -177,7 +177,7 @@ fn exits_that_were_asked_for_and_are_not_there_are_said() {
     for (accelerator, plan, said) in [
         // Older runs say both in words only.
         ("tcg", serde_json::json!({ "exits": true }), "guests under TCG have none"),
-        ("kvm", serde_json::json!({ "exits": true }), "KVM has not traced any"),
+        ("kvm", serde_json::json!({ "exits": true }), "KVM on this host has not traced any"),
         ("kvm", serde_json::json!({ "exits": false }), ""),
         ("tcg", serde_json::Value::Null, ""),
     ] {

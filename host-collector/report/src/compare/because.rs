@@ -203,7 +203,7 @@ impl BothSides {
         Some(BothSides { a, b, class: "on average", of_class: "" })
     }
 
-    /// The side of which more could not be given to causes, and which share.
+    /// The side of which more could not be attributed to causes, and which share.
     fn lost(&self) -> (f64, &'static str) {
         let (a, b) = (self.a.lost_share, self.b.lost_share);
         if a > b { (a, "A") } else { (b, "B") }

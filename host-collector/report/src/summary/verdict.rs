@@ -72,7 +72,7 @@ pub fn verdict(summary: &Summary) -> String {
 }
 
 /// The class that the answer is about: the slow requests, or all of them where none is slower than the
-/// others. `None` if none of it was given to causes.
+/// others. `None` if none of it was attributed to causes.
 fn asked(summary: &Summary) -> Option<ClassAnswer<'_>> {
     let (classes, io, causes) = (&summary.classes, &summary.io.classes, &summary.causes);
     let tail = ClassAnswer { summary, class: &classes.p99, io: &io.p99, causes: &causes.p99 };

@@ -28,7 +28,7 @@ const LOST_SHARE_MAX: f64 = 0.01;
 /// slow, and a tenth of those above the 99th percentile move it.
 const DROPPED_SHARE_MAX: f64 = 0.001;
 
-/// Above this share of all requests, or that one of the slow ones, those that could not be given to causes
+/// Above this share of all requests, or that one of the slow ones, those that could not be attributed to causes
 /// bring [`Warning::Unattributable`].
 const LEFT_OUT_SHARE_MAX: f64 = 0.01;
 const LEFT_OUT_TAIL_SHARE_MAX: f64 = 0.05;
@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(left_out(6, 6), [Warning::Unattributable { count: 6, share: 0.003 }]);
     }
 
-    /// They are among those that could not be given to causes, and no class has them.
+    /// They are among those that could not be attributed to causes, and no class has them.
     #[test]
     fn requests_without_a_place_are_warned_of_once() {
         let left_out = |count, of_tail| {

@@ -23,8 +23,7 @@ fn left_out(cost: &Cost) -> Vec<Warning> {
     let threads = cost.threads_left_out_count;
     let threads = (threads > 0).then(|| {
         format!(
-            "this host had {threads} more threads than are kept of one: as antagonists they are of an \
-             unknown kind"
+            "this host had {threads} more threads than vslice keeps: as antagonists they are of an unknown kind"
         )
     });
     let commands = cost.commands_left_out_count;
@@ -44,8 +43,8 @@ pub(super) fn no_exits(manifest: &Manifest, has_exits: bool) -> Option<Warning> 
     let text = match known.all(|accelerator| accelerator == Some(Accelerator::Tcg)) {
         true => NO_EXITS_UNDER_TCG,
         false => {
-            "exits were asked for, but none was recorded: this host's KVM has not traced any (no \
-             kvm_exit and kvm_entry in its tracefs, or a backend that does not use them)"
+            "exits were asked for, but none was recorded: KVM on this host has not traced any (its tracefs \
+             has no kvm_exit and kvm_entry, or its backend does not use them)"
         }
     };
     Some(Warning::Notice { text: text.to_owned() })

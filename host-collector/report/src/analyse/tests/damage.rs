@@ -25,7 +25,7 @@ fn what_a_census_had_no_room_for_is_said() {
     names(&run);
     streams(&run, &[0, 500, 1150], true);
     let said = notices(&analyse(run.path()).unwrap());
-    assert!(said.contains("12 more threads than are kept of one"), "{said}");
+    assert!(said.contains("12 more threads than vslice keeps"), "{said}");
     assert!(said.contains("command lines of 3 processes"), "{said}");
 }
 

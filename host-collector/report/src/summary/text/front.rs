@@ -22,7 +22,7 @@ const VERDICT_LINES_MAX: usize = 5;
 const CAUSES_LINES_MAX: usize = 9;
 const WHO_LINES_MAX: usize = 8;
 const VCPUS_LINES_MAX: usize = 15;
-const RIVALS_LINES_MAX: usize = 12;
+const ANTAGONISTS_LINES_MAX: usize = 12;
 
 /// Causes and antagonists that are listed, and the share that makes them worth a line.
 const CAUSES_MAX: usize = 5;
@@ -84,11 +84,11 @@ fn answer(mut page: Page, summary: &Summary, style: Style) -> String {
         (true, false) => {
             let room = left(&page, VCPUS_LINES_MAX);
             page.fitting(room, room, |page, rows| vcpus::off_cpu(page, summary, rows));
-            let room = left(&page, RIVALS_LINES_MAX);
+            let room = left(&page, ANTAGONISTS_LINES_MAX);
             page.fitting(room, room, |page, rows| vcpus::antagonists(page, summary, rows));
         }
         (false, _) => {
-            let room = left(&page, RIVALS_LINES_MAX);
+            let room = left(&page, ANTAGONISTS_LINES_MAX);
             page.fitting(room, room, |page, rows| sampled::scheduled(page, summary, rows));
             let room = left(&page, VCPUS_LINES_MAX);
             page.fitting(room, room, |page, rows| sampled::shares(page, summary, rows));
