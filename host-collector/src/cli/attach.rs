@@ -2,7 +2,7 @@
 
 use super::report::Form;
 use super::run::{default_output, interrupts, report, watcher};
-use super::vm::choose_with_part;
+use super::vm::choose_with_role;
 use crate::ps::Listing;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
@@ -102,16 +102,16 @@ fn duration(text: &str) -> Result<Duration, String> {
 pub(super) fn execute(args: &AttachArgs) -> anyhow::Result<u8> {
     let listing = Listing::of_this_host();
     let chosen =
-        args.vms.iter().chain(&args.also).map(|wanted| choose_with_part(wanted, &listing.vms));
+        args.vms.iter().chain(&args.also).map(|wanted| choose_with_role(wanted, &listing.vms));
     let chosen = chosen.collect::<anyhow::Result<Vec<(Vm, Option<String>)>>>()?;
-    let (vms, parts): (Vec<Vm>, Vec<Option<String>>) = chosen.into_iter().unzip();
+    let (vms, roles): (Vec<Vm>, Vec<Option<String>>) = chosen.into_iter().unzip();
     for (place, vm) in vms.iter().enumerate() {
         if vms[..place].iter().any(|other| other.pid == vm.pid) {
             bail!("{} is named twice", vm.label());
         }
     }
-    let plans = Plans::of(args, &vms, &parts)?;
-    if plans.load.is_none() && plans.pin.is_none() && parts.iter().any(Option::is_some) {
+    let plans = Plans::of(args, &vms, &roles)?;
+    if plans.load.is_none() && plans.pin.is_none() && roles.iter().any(Option::is_some) {
         bail!("VM=ROLE needs the plan that the role belongs to: name it with --load or --pin");
     }
     let output = match &args.output {

@@ -23,12 +23,12 @@ impl VmArg {
 }
 
 /// The one VM that matches `VM` or `VM=ROLE`, and the role.
-pub(crate) fn choose_with_part(wanted: &str, vms: &[Vm]) -> anyhow::Result<(Vm, Option<String>)> {
+pub(crate) fn choose_with_role(wanted: &str, vms: &[Vm]) -> anyhow::Result<(Vm, Option<String>)> {
     // A name may have a `=` of its own.
-    if let Some((name, part)) = wanted.rsplit_once('=')
+    if let Some((name, role)) = wanted.rsplit_once('=')
         && !vms.iter().any(|vm| vm.is_called(wanted))
     {
-        return Ok((choose(name, vms)?, Some(part.to_owned())));
+        return Ok((choose(name, vms)?, Some(role.to_owned())));
     }
     Ok((choose(wanted, vms)?, None))
 }

@@ -36,7 +36,7 @@ impl Directory {
         let lock = File::open(path).map_err(|source| io_error("open", path, source))?;
         match lock.try_lock() {
             Ok(()) => Ok(Directory { path: path.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(ExperimentError::Held { path: path.to_owned() }),
+            Err(TryLockError::WouldBlock) => Err(ExperimentError::InUse { path: path.to_owned() }),
             Err(TryLockError::Error(source)) => Err(io_error("lock", path, source)),
         }
     }

@@ -25,7 +25,7 @@ pub enum ExperimentError {
     #[error("{} belongs to another experiment, or to something else", path.display())]
     Other { path: PathBuf },
     #[error("another vslice is writing {}", path.display())]
-    Held { path: PathBuf },
+    InUse { path: PathBuf },
     #[error("{} was started with another {what}: its runs would not be comparable with new ones", path.display())]
     MadeWith { path: PathBuf, what: &'static str },
     #[error("cannot create the directory {}: {source}; use `--output DIR` to choose another one", path.display())]
