@@ -17,7 +17,7 @@ use crate::units::{HostNs, Tid, VcpuId};
 /// Splits the requests of a VM by what the threads of its vCPUs were doing meanwhile.
 ///
 /// Conservation is by construction: an open request knows how far it is covered, every span takes
-/// it further, and what no span covers becomes [`Part::Unknown`]. Both ends of a request are mapped
+/// it further, and what no span covers becomes [`Part::Unknown`](crate::join::Part::Unknown). Both ends of a request are mapped
 /// once, and everything after that is subtraction of host times.
 ///
 /// # Input

@@ -39,7 +39,7 @@ pub struct RecordTotals {
     /// Every kernel stack that an event names.
     pub stacks: StackTable,
     /// Tracepoints that were asked for and that this kernel lacks, by group and name, and
-    /// [`super::offer::BPF_PROGRAMS`] and [`super::offer::DISK_PROGRAMS`] if they were wanted and could not
+    /// [`vslice_trace::evidence::BPF_PROGRAMS`] and [`vslice_trace::evidence::DISK_PROGRAMS`] if they were wanted and could not
     /// be had.
     pub missing: Vec<&'static str>,
     /// Why recording ended before it was told to. What came before has gone to the sink.
