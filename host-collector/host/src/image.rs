@@ -36,7 +36,7 @@ impl Image {
     /// # Errors
     /// Why they are not known, as a sentence without its end.
     pub fn of_vm(vm: &Vm) -> Result<Vec<Image>, String> {
-        let disks = vm.disks.as_ref().ok_or("the disks of this VMM are not known")?;
+        let disks = vm.disks.as_ref().ok_or("the disks of this VMM are unknown")?;
         let images = disks.iter().filter_map(|disk| {
             Some(Image {
                 path: seen_by(vm.pid, disk.path.as_ref()?),
@@ -68,10 +68,10 @@ impl Image {
         let shown = self.path.display();
         match self.format.as_deref() {
             Some("raw") => {}
-            Some(format) => return Err(format!("{shown} is of the format {format}")),
-            None => return Err(format!("the VMM was not told the format of {shown}")),
+            Some(format) => return Err(format!("{shown} has the format {format}")),
+            None => return Err(format!("the format of {shown} is not on the VMM's command line")),
         }
-        let unseen = |error| format!("{shown} cannot be looked at: {error}");
+        let unseen = |error| format!("{shown} cannot be examined: {error}");
         if !fs::metadata(&self.path).map_err(unseen)?.file_type().is_block_device() {
             return extents::extents(&self.path, whole.first_sector);
         }
@@ -138,13 +138,11 @@ mod tests {
         let (_file, qcow2) = image(b"QFI\xfb", Some("qcow2"));
         assert!(qcow2.extents(&whole).is_err_and(|reason| reason.ends_with("the format qcow2")));
         let (_file, unknown) = image(b"", None);
-        assert!(
-            unknown.extents(&whole).is_err_and(|reason| reason.contains("not told the format"))
-        );
+        assert!(unknown.extents(&whole).is_err_and(|reason| reason.contains("is not on the VMM")));
         let (_file, raw) = image(b"", Some("raw"));
         let gone = Image { path: "/nonexistent".into(), ..raw };
         assert_eq!(gone.disk_bytes(), None);
-        assert!(gone.extents(&whole).is_err_and(|reason| reason.contains("cannot be looked at")));
+        assert!(gone.extents(&whole).is_err_and(|reason| reason.contains("cannot be examined")));
     }
 
     #[test]

@@ -242,7 +242,7 @@ impl Qga {
         let is_enabled = |command: &&Value| command["enabled"] == Value::Bool(true);
         let name = |command: &Value| command["name"].as_str().map(harmless);
         Ok(AgentInfo {
-            version: harmless(info["version"].as_str().unwrap_or("not told")),
+            version: harmless(info["version"].as_str().unwrap_or("unknown")),
             enabled: commands.iter().filter(is_enabled).filter_map(name).collect(),
         })
     }
