@@ -20,9 +20,6 @@ use vslice_lab::emit::{Emission, EmitFiles, from_xml, libvirt};
 use vslice_lab::plan::{AcceleratorSetting, DiskPlan, Plan, VsockSetting};
 use vslice_lab::tools;
 
-const BUSES: [DiskBus; 5] =
-    [DiskBus::VirtioBlk, DiskBus::VirtioScsi, DiskBus::Ide, DiskBus::Ahci, DiskBus::Nvme];
-
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
@@ -120,7 +117,7 @@ fn the_command() -> Outcome {
 /// Every combination that a plan can have of what decides over the disk's arguments.
 fn disks() -> Vec<DiskPlan> {
     let mut disks = Vec::new();
-    for bus in BUSES {
+    for bus in DiskBus::ALL {
         let virtio = bus.is_virtio();
         for (iothread, ioeventfd, msix) in [
             (false, true, true),

@@ -107,6 +107,10 @@ pub enum Cache {
 }
 
 impl DiskBus {
+    /// All of them.
+    pub const ALL: [DiskBus; 5] =
+        [DiskBus::VirtioBlk, DiskBus::VirtioScsi, DiskBus::Ide, DiskBus::Ahci, DiskBus::Nvme];
+
     /// The word that plans and commands have for it.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -54,16 +54,22 @@ impl VmPins {
     #[must_use]
     pub fn pins(&self, threads: &[VmmThread]) -> Vec<Pin> {
         let pin = |thread: &VmmThread| {
-            let pcpu = match &thread.role {
-                ThreadRole::Vcpu(vcpu) => self.vcpus.get(usize::from(vcpu.0)).copied()?,
-                ThreadRole::MainLoop => self.main_loop,
-                ThreadRole::Iothread(_) => self.iothreads,
-                ThreadRole::Vhost => self.vhost,
-                ThreadRole::Worker | ThreadRole::Other => self.workers,
-            };
+            let pcpu = self.pcpu_of(&thread.role)?;
             Some(Pin { pid: thread.pid, tid: thread.tid, pcpu })
         };
         threads.iter().filter_map(pin).collect()
+    }
+
+    /// Where a thread of this role is to run; `None` for a vCPU that they do not know.
+    #[must_use]
+    pub fn pcpu_of(&self, role: &ThreadRole) -> Option<PcpuId> {
+        match role {
+            ThreadRole::Vcpu(vcpu) => self.vcpus.get(usize::from(vcpu.0)).copied(),
+            ThreadRole::MainLoop => Some(self.main_loop),
+            ThreadRole::Iothread(_) => Some(self.iothreads),
+            ThreadRole::Vhost => Some(self.vhost),
+            ThreadRole::Worker | ThreadRole::Other => Some(self.workers),
+        }
     }
 }
 

@@ -198,6 +198,7 @@ impl Prepared<'_> {
         RecordingFacts {
             plan: serde_json::to_value(self.plan).unwrap_or_default(),
             plan_name: self.plan.name.clone(),
+            accelerator_chosen: Some(self.choice.accelerator.into()),
             accelerator_reason: self.choice.reason.clone(),
             vsock_way: self.vsock.reason.clone(),
             environment_lines: environment.lines(),

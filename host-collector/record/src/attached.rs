@@ -20,7 +20,8 @@ use vslice_host::agent_transport::{AgentTransport, own_port};
 use vslice_host::procfs::{self, StartTicks};
 use vslice_host::qemu_args::LOAD_PORT;
 use vslice_host::qga::Qga;
-use vslice_host::vm::{NO_ACCELERATOR, Vm};
+use vslice_host::tsc::KvmDebugfs;
+use vslice_host::vm::{self, NO_ACCELERATOR, Vm};
 use vslice_host::{host, host_disks};
 use vslice_spec::WorkloadSpec;
 use vslice_trace::host::HostPcpus;
@@ -115,6 +116,7 @@ impl AttachedVms {
         RecordingFacts {
             plan: serde_json::json!({ "attached": vms, "load": plans.load, "pin": plans.pin }),
             plan_name: "attach".to_owned(),
+            accelerator_chosen: None,
             accelerator_reason: match are_known {
                 true => found,
                 false => format!("{found}; {NO_ACCELERATOR}"),
@@ -163,13 +165,13 @@ impl Guests for AttachedVms {
     fn start_agents(&mut self, watcher: &mut dyn Watcher) -> Result<StartedAgents, RecordingError> {
         let Some(load) = &self.load else { return Ok(StartedAgents::default()) };
         let mut images = serde_json::Value::Null;
-        for (RecordedVm { vm, .. }, address) in self.vms.iter().zip(&self.addresses) {
+        for (RecordedVm { name, vm, .. }, address) in self.vms.iter().zip(&self.addresses) {
             let label = vm.label();
             watcher.stage(&format!("starting the agent in {label} through its qemu-ga"));
             let failed = |source| RecordingError::AgentStart { vm: vm.label(), source };
             let qga = Qga::of_vm(vm).map_err(|error| failed(error.into()))?;
             let agent = start::start(qga, load.agent.as_ref(), address).map_err(failed)?;
-            images[&label] = agent.image.clone().unwrap_or_default();
+            images[name.as_str()] = agent.image.clone().unwrap_or_default();
             self.agents.push(agent);
         }
         Ok(StartedAgents {
@@ -206,6 +208,13 @@ impl Guests for AttachedVms {
     }
 
     fn vms(&mut self) -> Result<Vec<RecordedVm>, RecordingError> {
+        let debugfs = KvmDebugfs::find().ok();
+        for recorded in &mut self.vms {
+            // One that cannot be looked at any more stays as it was; `check` says why.
+            if let Some(vm) = vm::look_at(recorded.vm.pid, debugfs.as_ref()) {
+                recorded.vm = vm;
+            }
+        }
         Ok(self.vms.clone())
     }
 

@@ -9,7 +9,8 @@ use vslice_spec::WorkloadSpec;
 use vslice_trace::VmName;
 
 /// The VMs of a recording, launched for it or found running. A [`Recording`](crate::Recording) calls these
-/// in this order, `check` between all of them, and `close` whichever way it ends.
+/// in this order: `check` while it waits for agents and while it records, `vms` again when threads may have been
+/// started, and `close` whichever way it ends.
 pub trait Guests {
     /// Binds what agents will connect to, and starts VMs that do not run yet. What it returns is a session
     /// for each VM, in the order of [`Guests::vms`], or nothing if no agent is to be met.

@@ -5,7 +5,7 @@
 //! guests         where its VMs come from: a trait, so that launched and found ones are recorded alike
 //! attached       VMs that run already, and agents that are started in them
 //! measurement    the measured window: what begins just before it and ends just after it
-//! window         what goes on meanwhile, and when it is over
+//! recorded_work  what goes on meanwhile, and when it is over
 //! host_recorder  who watches the threads: perf's events, or looks
 //! perf           the scheduler's, KVM's and disks' events, by BPF programs or tracepoints
 //! sampling       looks at threads, where no events may be recorded
@@ -37,6 +37,7 @@ pub mod perf;
 mod pins;
 mod plugged_ports;
 pub mod quota;
+mod recorded_work;
 pub mod recording;
 mod reserve;
 pub mod sampling;
@@ -45,7 +46,6 @@ mod uninterrupted;
 mod until;
 mod vm_record;
 pub mod watcher;
-mod window;
 
 pub use error::RecordingError;
 pub use evidence::{EvidencePlan, EvidenceSetting};

@@ -13,7 +13,7 @@ use vslice_trace::memory_map::MemoryMap;
 
 /// Notes the lock of each VM, for which nobody is asked; and its devices, if VMs are given whose monitors
 /// may be. A monitor takes the big lock to answer: not while requests are measured.
-pub(crate) fn note(records: &mut [VmRecord], asked: Option<&Vec<RecordedVm>>) {
+pub(crate) fn note(records: &mut [VmRecord], asked: Option<&[RecordedVm]>) {
     for record in &mut *records {
         record.lock = lock(record.pid);
     }

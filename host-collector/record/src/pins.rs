@@ -11,9 +11,9 @@ use vslice_trace::manifest::VmRecord;
 /// The pins, put back when this is dropped.
 #[derive(Debug)]
 pub(crate) struct KeptPins {
+    /// Of each VM its pins and its VMM's process.
     vms: Vec<(VmPins, Tid)>,
     pinning: Pinning,
-    pins: Vec<Pin>,
 }
 
 impl KeptPins {
@@ -21,9 +21,9 @@ impl KeptPins {
     pub(crate) fn apply(pins: &[VmPins], vms: &[RecordedVm]) -> Result<KeptPins, RecordingError> {
         let vms = pins.iter().cloned().zip(vms.iter().map(|vm| vm.vm.pid)).collect();
         let pinning = Pinning::new(&scratch::parent_dir())?;
-        let mut kept = KeptPins { vms, pinning, pins: Vec::new() };
-        kept.pins = kept.pins_of(threads::list_with_kernel)?;
-        kept.pinning.apply(&kept.pins)?;
+        let mut kept = KeptPins { vms, pinning };
+        let pins = kept.pins_of(threads::list_with_kernel)?;
+        kept.pinning.apply(&pins)?;
         Ok(kept)
     }
 
@@ -35,9 +35,10 @@ impl KeptPins {
 
     /// Tells the manifest which thread is pinned where.
     pub(crate) fn note(&self, vms: &mut [VmRecord]) {
-        let pcpu_of = |tid: Tid| self.pins.iter().find(|pin| pin.tid == tid).map(|pin| pin.pcpu);
-        for thread in vms.iter_mut().flat_map(|vm| &mut vm.threads) {
-            thread.pinned = pcpu_of(thread.tid);
+        for ((pins, _), vm) in self.vms.iter().zip(vms) {
+            for thread in &mut vm.threads {
+                thread.pinned = pins.pcpu_of(&thread.role);
+            }
         }
     }
 

@@ -7,10 +7,10 @@ use crate::guest_sessions::{GuestSessions, SessionsEnd, with_sessions};
 use crate::guests::{Guests, RecordedVm};
 use crate::measurement::Measurement;
 use crate::pins::KeptPins;
+use crate::recorded_work::RecordedWork;
 use crate::until::UntilOver;
 use crate::vm_record::vm_record;
 use crate::watcher::Watcher;
-use crate::window::Window;
 use crate::{disk_notes, lock_facts, reserve};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -21,6 +21,7 @@ use vslice_host::collector_affinity::CollectorAffinity;
 use vslice_host::pin::VmPins;
 use vslice_trace::host::HostFacts;
 use vslice_trace::manifest::{Manifest, Status};
+use vslice_trace::vmm::Accelerator;
 use vslice_trace::{RunDir, StoreError};
 
 /// What is recorded, and for how long.
@@ -51,6 +52,8 @@ pub struct RecordingFacts {
     pub plan: serde_json::Value,
     /// The plan's name.
     pub plan_name: String,
+    /// What vslice launches the guests under; `None` if they were found running.
+    pub accelerator_chosen: Option<Accelerator>,
     /// Why the guests run under what they run under.
     pub accelerator_reason: String,
     /// How the guests are reached.
@@ -114,6 +117,7 @@ impl<'a> Recording<'a> {
         Manifest {
             plan: facts.plan,
             plan_name: facts.plan_name,
+            accelerator_chosen: facts.accelerator_chosen,
             accelerator_reason: facts.accelerator_reason,
             vsock_way: facts.vsock_way,
             environment: Some(facts.environment),
@@ -185,12 +189,15 @@ impl<'a> Recording<'a> {
         sessions: Option<&mut GuestSessions<'_>>,
         watcher: &mut dyn Watcher,
     ) -> Result<(), RecordingError> {
+        // Why a VMM has ended it says itself; that its threads are gone says less.
+        guests.check()?;
         let mut vms = guests.vms()?;
         let pins = match &self.options.pins {
             Some(pins) => {
                 watcher.stage("pinning threads and starting to record");
                 let kept = KeptPins::apply(pins, &vms)?;
                 // QEMU may have started threads meanwhile.
+                guests.check()?;
                 vms = guests.vms()?;
                 Some(kept)
             }
@@ -200,7 +207,7 @@ impl<'a> Recording<'a> {
         if let Some(pins) = &pins {
             pins.note(&mut manifest.vms);
         }
-        lock_facts::note(&mut manifest.vms, self.options.asks_monitors.then_some(&vms));
+        lock_facts::note(&mut manifest.vms, self.options.asks_monitors.then_some(&vms[..]));
         if let Some(sessions) = &sessions {
             note_disks(manifest, &vms, sessions);
         }
@@ -211,7 +218,7 @@ impl<'a> Recording<'a> {
             exits: self.options.exits,
         };
         let workloads = vms.into_iter().filter_map(|vm| vm.workload);
-        let mut window = Window::new(
+        let mut work = RecordedWork::new(
             &self.options.until,
             self.options.interrupted,
             workloads,
@@ -219,7 +226,7 @@ impl<'a> Recording<'a> {
             sessions,
             pins,
         );
-        measurement.make(manifest, watcher, &mut window)
+        measurement.make(manifest, watcher, &mut work)
     }
 
     /// Writes the last word of the run into its directory: how it ended, which is returned.

@@ -100,6 +100,8 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn execute(args: &AttachArgs) -> anyhow::Result<u8> {
+    // Before the VMs are looked at: what was left behind may be their threads' affinities.
+    leftovers::undo(&mut *watcher());
     let listing = Listing::of_this_host();
     let chosen =
         args.vms.iter().chain(&args.also).map(|wanted| choose_with_role(wanted, &listing.vms));
@@ -145,7 +147,6 @@ fn record(
     watcher: &mut dyn Watcher,
 ) -> Result<Result<(), RecordingError>, RecordingError> {
     let mut attached = AttachedVms::new(vms, plans.agents.clone(), watcher)?;
-    leftovers::undo(watcher);
     let evidence = EvidencePlan::of_host(args.evidence)?;
     let (pcpus, collector_pcpu) = match &plans.pin {
         Some(assignment) => {
@@ -164,7 +165,7 @@ fn record(
         until: UntilOver {
             duration: args.duration,
             is_interrupt_the_end: true,
-            announcement: announcement(vms, args.duration, plans.load.is_some()),
+            announcement: announcement(vms, args.duration, plans.have_reader()),
         },
         interrupted,
     };
@@ -184,11 +185,11 @@ fn nothing_recorded(error: impl std::error::Error) -> anyhow::Error {
     anyhow!("nothing was recorded: {}", sentence(&error))
 }
 
-fn announcement(vms: &[Vm], duration: Option<Duration>, has_load: bool) -> String {
+fn announcement(vms: &[Vm], duration: Option<Duration>, has_reader: bool) -> String {
     let names: Vec<String> = names_of(vms).iter().map(|name| name.as_str().to_owned()).collect();
     let until = match duration {
         Some(duration) => format!("for {} s; Ctrl-C ends it earlier", duration.as_secs_f64()),
-        None if has_load => "until the readers have finished; Ctrl-C ends it earlier".to_owned(),
+        None if has_reader => "until the readers have finished; Ctrl-C ends it earlier".to_owned(),
         None => "until Ctrl-C".to_owned(),
     };
     format!("recording {} {until}", names.join(" and "))
@@ -231,6 +232,12 @@ impl Plans {
             None => None,
         };
         Ok(Plans { load, agents, pin, pins })
+    }
+
+    /// Whether a reader's end is the recording's.
+    fn have_reader(&self) -> bool {
+        let mut workloads = self.agents.iter().flat_map(|load| &load.workloads);
+        workloads.any(|workload| workload.reader.is_some())
     }
 
     /// The plans as the manifest records them.

@@ -21,6 +21,9 @@ pub const SCHEMA: &str = "vslice.run/2";
 pub const NO_EXITS_UNDER_TCG: &str = "exits were asked for, but guests under TCG have none: QEMU \
                                       translates their code, so the hardware never exits from it";
 
+/// What is said of an accelerator that could not be seen.
+const UNKNOWN_ACCELERATOR: &str = "an unknown accelerator";
+
 /// The manifest of one run directory. It is written when recording starts and again at its end, so
 /// that a run whose collector was killed says so.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,6 +39,9 @@ pub struct Manifest {
     /// What ran the guests, in words; only in runs before each VM had its own.
     #[serde(default, rename = "accelerator", skip_serializing_if = "Option::is_none")]
     pub accelerator_before: Option<String>,
+    /// What vslice launches the guests under; `None` if it found them running, and in older runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accelerator_chosen: Option<Accelerator>,
     /// Why the guests run under this accelerator.
     pub accelerator_reason: String,
     /// How the guests' agents were reached.
@@ -300,6 +306,7 @@ impl Manifest {
             plan: serde_json::Value::Null,
             plan_name: String::new(),
             accelerator_before: None,
+            accelerator_chosen: None,
             accelerator_reason: String::new(),
             vsock_way: String::new(),
             environment: None,
@@ -330,17 +337,23 @@ impl Manifest {
     #[must_use]
     pub fn accelerator_of(&self, place: usize) -> Option<Accelerator> {
         let before = || Accelerator::of_name(self.accelerator_before.as_deref()?);
-        self.vms.get(place)?.accelerator.or_else(before)
+        self.vms.get(place)?.accelerator.or(self.accelerator_chosen).or_else(before)
     }
 
-    /// What ran the guests, in words: `kvm`, `kvm and tcg`, `an unknown accelerator`; empty without guests.
+    /// What ran the guests, in words: `kvm`, `kvm and tcg`, `an unknown accelerator`.
     #[must_use]
     pub fn accelerators_label(&self) -> String {
         if let Some(before) = &self.accelerator_before {
             return before.clone();
         }
-        let name =
-            |vm: &VmRecord| vm.accelerator.map_or("an unknown accelerator", Accelerator::name);
+        let name = |vm: &VmRecord| vm.accelerator.map_or(UNKNOWN_ACCELERATOR, Accelerator::name);
+        // A run that ended while its guests booted knows none of them.
+        if self.vms.is_empty() {
+            return self
+                .accelerator_chosen
+                .map_or(UNKNOWN_ACCELERATOR, Accelerator::name)
+                .to_owned();
+        }
         let names: BTreeSet<&str> = self.vms.iter().map(name).collect();
         names.into_iter().collect::<Vec<_>>().join(" and ")
     }
@@ -376,5 +389,27 @@ impl VmRecord {
             groups_missing: None,
             tsc: TscRecord::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_guests_run_under_is_known_before_they_run() {
+        let chosen =
+            |accelerator_chosen| Manifest { accelerator_chosen, ..Manifest::begun(Tid(1)) };
+        assert_eq!(chosen(Some(Accelerator::Kvm)).accelerators_label(), "kvm");
+        assert_eq!(chosen(None).accelerators_label(), "an unknown accelerator");
+        let vm = |accelerator| VmRecord {
+            accelerator,
+            ..VmRecord::new("vm1", Vmm::Qemu, Tid(2), Vec::new())
+        };
+        let mut found = chosen(None);
+        found.vms = vec![vm(Some(Accelerator::Tcg)), vm(Some(Accelerator::Kvm)), vm(None)];
+        assert_eq!(found.accelerators_label(), "an unknown accelerator and kvm and tcg");
+        assert_eq!(found.accelerator_of(0), Some(Accelerator::Tcg));
+        assert_eq!(found.accelerator_of(2), None);
     }
 }

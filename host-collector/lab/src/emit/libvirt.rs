@@ -202,11 +202,11 @@ fn disk(emission: &Emission<'_>, disk: &Disk, dataplane: Dataplane) -> Result<El
         driver = virtio(driver, emission, disk, dataplane);
     }
     let (target, bus) = match disk.bus {
-        VIRTIO_BLK => ("vda", "virtio"),
+        Bus::Known(DiskBus::VirtioBlk) => ("vda", "virtio"),
         Bus::Known(DiskBus::VirtioScsi) => ("sda", "scsi"),
         Bus::Known(DiskBus::Ide) => ("hda", "ide"),
-        // NVMe is refused before.
-        Bus::Known(_) | Bus::Other(_) => ("sda", "sata"),
+        // NVMe is refused before, and a plan has no other.
+        Bus::Known(DiskBus::Ahci | DiskBus::Nvme) | Bus::Other(_) => ("sda", "sata"),
     };
     Ok(Element::new("disk")
         .with("type", "file")

@@ -17,6 +17,7 @@ use vslice_host::pin::VmPins;
 use vslice_spec::workload::HOG_GAP_US;
 use vslice_spec::{ClockChoice, Engine, Pattern, ReaderSpec, WorkloadSpec};
 use vslice_trace::host::HostPcpus;
+use vslice_trace::vmm::Accelerator;
 
 pub use overrides::Overrides;
 pub use problem::{PlanError, Problem};
@@ -216,6 +217,15 @@ pub enum LabAccelerator {
     Kvm,
     /// QEMU's translator, a thread for each vCPU.
     Tcg,
+}
+
+impl From<LabAccelerator> for Accelerator {
+    fn from(accelerator: LabAccelerator) -> Accelerator {
+        match accelerator {
+            LabAccelerator::Kvm => Accelerator::Kvm,
+            LabAccelerator::Tcg => Accelerator::Tcg,
+        }
+    }
 }
 
 impl LabAccelerator {

@@ -24,6 +24,7 @@ use vslice_trace::manifest::{Status, TscReading, TscRecord, VcpuTsc, Window};
 use vslice_trace::quota::{GroupRecord, Quota, Throttling};
 use vslice_trace::recorded_disks;
 use vslice_trace::thread::{HostThread, ThreadRecord};
+use vslice_trace::vmm::Accelerator;
 use vslice_trace::{ClockSample, HogGapItem, RequestItem, VmName, read_all};
 use vslice_wire::{Dropped, Request};
 
@@ -191,6 +192,16 @@ fn exits_that_were_asked_for_and_are_not_there_are_said() {
         assert_eq!(notices.contains("exits were asked for"), !said.is_empty(), "{notices}");
         assert!(notices.contains(said), "{notices}");
     }
+    // Interrupted while its guests booted.
+    let none = Manifest {
+        accelerator_chosen: Some(Accelerator::Kvm),
+        exits_asked: Some(true),
+        vms: Vec::new(),
+        ..manifest()
+    };
+    let (_scratch, run) = run_dir(&none);
+    let notices = notices(&analyse(run.path()).unwrap());
+    assert!(!notices.contains("guests under TCG"), "{notices}");
 }
 
 /// vm2's vCPU is in no event: what became of it is unknown, unless the scheduler's counts tell.

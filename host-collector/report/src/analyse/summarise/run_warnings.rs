@@ -40,7 +40,8 @@ pub(super) fn no_exits(manifest: &Manifest, has_exits: bool) -> Option<Warning> 
         return None;
     }
     let mut known = (0..manifest.vms.len()).map(|place| manifest.accelerator_of(place));
-    let text = match known.all(|accelerator| accelerator == Some(Accelerator::Tcg)) {
+    let is_tcg = |accelerator| accelerator == Some(Accelerator::Tcg);
+    let text = match !manifest.vms.is_empty() && known.all(is_tcg) {
         true => NO_EXITS_UNDER_TCG,
         false => {
             "exits were asked for, but none was recorded: KVM on this host has not traced any (its tracefs \

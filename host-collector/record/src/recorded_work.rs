@@ -22,8 +22,8 @@ const THREADS_INTERVAL: Duration = Duration::from_millis(500);
 /// not go on for ever because a guest says that it lives and never that it is done.
 const STALL_MAX: Duration = Duration::from_secs(300);
 
-/// The window of one recording.
-pub(crate) struct Window<'a, 'scope> {
+/// The work of one recording.
+pub(crate) struct RecordedWork<'a, 'scope> {
     until: &'a UntilOver,
     interrupted: &'a AtomicBool,
     guests: &'a mut dyn Guests,
@@ -32,7 +32,7 @@ pub(crate) struct Window<'a, 'scope> {
     progress: ReadProgress,
 }
 
-impl<'a, 'scope> Window<'a, 'scope> {
+impl<'a, 'scope> RecordedWork<'a, 'scope> {
     pub(crate) fn new(
         until: &'a UntilOver,
         interrupted: &'a AtomicBool,
@@ -40,9 +40,9 @@ impl<'a, 'scope> Window<'a, 'scope> {
         guests: &'a mut dyn Guests,
         sessions: Option<&'a mut GuestSessions<'scope>>,
         pins: Option<KeptPins>,
-    ) -> Window<'a, 'scope> {
+    ) -> RecordedWork<'a, 'scope> {
         let progress = ReadProgress::new(workloads);
-        Window { until, interrupted, guests, sessions, pins, progress }
+        RecordedWork { until, interrupted, guests, sessions, pins, progress }
     }
 
     /// Whether everything is still as it should be.
@@ -56,7 +56,7 @@ impl<'a, 'scope> Window<'a, 'scope> {
     }
 }
 
-impl Work for Window<'_, '_> {
+impl Work for RecordedWork<'_, '_> {
     fn go_on(
         &mut self,
         recorder: &HostRecorder,
@@ -123,7 +123,7 @@ impl ReadProgress {
     /// Tells the watcher.
     ///
     /// # Errors
-    /// [`RecordingError::Stalled`] once nothing has been read for [`STALL_MAX`].
+    /// As [`ReadProgress::note`].
     fn look(
         &mut self,
         sessions: &GuestSessions<'_>,
@@ -131,11 +131,34 @@ impl ReadProgress {
     ) -> Result<(), RecordingError> {
         let figures = sessions.figures();
         watcher.progress(&figures, self.expected_count);
-        if figures.requests_count > self.read.0 {
-            self.read = (figures.requests_count, Instant::now());
-        } else if self.read.1.elapsed() > STALL_MAX {
+        self.note(figures.requests_count)
+    }
+
+    /// Takes how many requests there were until now.
+    ///
+    /// # Errors
+    /// [`RecordingError::Stalled`] once nothing has been read for [`STALL_MAX`], if there is a reader.
+    fn note(&mut self, requests_count: u64) -> Result<(), RecordingError> {
+        if requests_count > self.read.0 {
+            self.read = (requests_count, Instant::now());
+        } else if self.expected_count > 0 && self.read.1.elapsed() > STALL_MAX {
             return Err(RecordingError::Stalled { seconds: STALL_MAX.as_secs() });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_readers_stall() {
+        let long_ago = Instant::now().checked_sub(STALL_MAX + Duration::from_secs(1));
+        let Some(long_ago) = long_ago else { return };
+        let progress = |expected_count| ReadProgress { expected_count, read: (7, long_ago) };
+        assert!(matches!(progress(8).note(7), Err(RecordingError::Stalled { .. })));
+        assert!(progress(8).note(8).is_ok(), "it has read");
+        assert!(progress(0).note(0).is_ok(), "nobody reads");
     }
 }
