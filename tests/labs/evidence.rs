@@ -98,7 +98,7 @@ fn refused(lab: &Lab) -> Result<(), Failed> {
     let run = lab.run_as_nobody(&demo("recorded"))?;
     run.nothing_is_left()?;
     let said = run.said();
-    if run.code() == Some(1) && said.contains("not allowed to record the scheduler") {
+    if run.code() == Some(1) && said.contains("no permission to record scheduler events") {
         return Ok(());
     }
     Err(format!("exit code {:?}:\n{said}", run.code()).into())
