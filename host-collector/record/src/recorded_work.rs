@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn only_readers_stall() {
         let long_ago = Instant::now().checked_sub(STALL_MAX + Duration::from_secs(1));
-        let Some(long_ago) = long_ago else { return };
+        let long_ago = long_ago.expect("seconds may be negative on Linux");
         let progress = |expected_count| ReadProgress { expected_count, read: (7, long_ago) };
         assert!(matches!(progress(8).note(7), Err(RecordingError::Stalled { .. })));
         assert!(progress(8).note(8).is_ok(), "it has read");

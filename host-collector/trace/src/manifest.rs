@@ -56,7 +56,7 @@ pub struct Manifest {
     /// The versions and checksums of the guest image; of attached VMs, those that their guests have, by
     /// the VMs' names.
     pub image: serde_json::Value,
-    /// The measured window: from the start of the workloads to the end of the readers.
+    /// The measured window: of a load from its start to its end, otherwise as long as was recorded.
     pub window: Option<Window>,
     /// The guests.
     pub vms: Vec<VmRecord>,
@@ -113,7 +113,7 @@ pub struct Window {
 /// One guest of the run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmRecord {
-    /// Its name in the plan.
+    /// Its name in the run directory, which is that in the plan if it was launched.
     pub name: String,
     /// What runs it; `None` in older runs.
     #[serde(default)]
@@ -127,7 +127,7 @@ pub struct VmRecord {
     pub device_pid: Option<Tid>,
     /// The size of its reader's requests in bytes; `None` if it has no reader.
     pub block_bytes: Option<u32>,
-    /// The threads of its VMM when the workload started.
+    /// The threads of its VMM just before the window.
     pub threads: Vec<ThreadRecord>,
     /// The reader's vCPU, if it has one.
     pub reader_vcpu: Option<VcpuId>,
