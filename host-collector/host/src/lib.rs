@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! vm, threads       VMs that run here, and what each thread of a VMM is for
+//! helper, census    who else works for a VM, found among all processes
 //! disk, image, host_disks, open_files, extents   their disks, and what those lie on
 //! bql, memory_map   QEMU's big lock and the addresses of its devices
 //! qemu_args, qmp, qga   QEMU's command line, monitor and guest agent
@@ -13,12 +14,14 @@
 
 pub mod agent_transport;
 pub mod bql;
+pub mod census;
 pub mod cgroup;
 pub mod collector_affinity;
 pub mod conditions;
 pub mod disk;
 pub mod extents;
 pub mod frequency;
+pub mod helper;
 pub mod host;
 pub mod host_clock;
 pub mod host_disks;

@@ -115,6 +115,21 @@ pub fn is_kernel(pid: Tid) -> bool {
         .is_ok_and(|stat| flags(&stat).is_some_and(|flags| flags & PF_KTHREAD != 0))
 }
 
+/// The name of a process, and whether it is the kernel's own; `None` if it has ended.
+pub(crate) fn comm_and_kind(pid: Tid) -> Option<(String, bool)> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = String::from_utf8_lossy(&stat);
+    let comm = stat.split_once('(')?.1.rsplit_once(')')?.0.to_owned();
+    Some((comm, flags(&stat)? & PF_KTHREAD != 0))
+}
+
+/// A process's id as its own PID namespace counts it: the last of the line `NSpid` (proc_pid_status(5)).
+pub(crate) fn pid_inside(pid: Tid) -> Option<Tid> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    line.split_whitespace().next_back()?.parse().ok().map(Tid)
+}
+
 /// All processes of the host, the kernel's own among them; none if `/proc` is not there.
 #[must_use]
 pub fn pids() -> Vec<Tid> {

@@ -4,10 +4,12 @@
 //! waits vslice measures, and because a monitor's socket serves one client, which under libvirt is
 //! libvirt. What was plugged in later is not in it.
 
+mod backend;
 mod disk;
 mod properties;
 mod write;
 
+pub use backend::backend_sockets;
 pub use write::{disk_args, disk_devices, option};
 
 use crate::disk::Disk;

@@ -3,6 +3,7 @@
 //! QEMU names its threads where it runs with `-name ...,debug-threads=on`, which vslice and libvirt
 //! always give; Firecracker, Cloud Hypervisor and crosvm always do. A name has at most 15 bytes.
 
+use crate::census::Census;
 use crate::procfs;
 use std::io;
 use thiserror::Error;
@@ -57,16 +58,20 @@ pub fn list(pid: Tid) -> Result<Vec<VmmThread>, ThreadsError> {
 /// # Errors
 /// As [`list`].
 pub fn list_with_kernel(pid: Tid) -> Result<Vec<VmmThread>, ThreadsError> {
+    list_among(pid, &Census::take())
+}
+
+/// The same, where all processes were read already.
+pub(crate) fn list_among(pid: Tid, census: &Census) -> Result<Vec<VmmThread>, ThreadsError> {
     let mut threads = list(pid)?;
-    let name = format!("vhost-{pid}");
+    // Each has the id of the thread that opened its device.
+    let names: Vec<String> = threads.iter().map(|thread| format!("vhost-{}", thread.tid)).collect();
     // Any process may take such a name, and should not be pinned for it.
-    let is_vhost = |&other: &Tid| {
-        procfs::comm(other, other).is_ok_and(|comm| comm == name) && procfs::is_kernel(other)
-    };
-    threads.extend(procfs::pids().into_iter().filter(is_vhost).map(|own| VmmThread {
-        pid: own,
-        tid: own,
-        comm: name.clone(),
+    let vhosts = census.kernel_threads().filter(|thread| names.contains(&thread.comm));
+    threads.extend(vhosts.map(|own| VmmThread {
+        pid: own.pid,
+        tid: own.pid,
+        comm: own.comm.clone(),
         role: ThreadRole::Vhost,
     }));
     Ok(threads)
@@ -95,6 +100,8 @@ pub fn role(pid: Tid, tid: Tid, comm: &str) -> ThreadRole {
     }
     match comm {
         "worker" => ThreadRole::Worker,
+        // The kernel's, for io_uring: it does what would block (linux: io_uring/io-wq.c).
+        _ if comm.strip_prefix("iou-wrk-").is_some_and(is_number) => ThreadRole::Worker,
         _ if comm.strip_prefix("vhost-").is_some_and(is_number) => ThreadRole::Vhost,
         _ => ThreadRole::Other,
     }
@@ -135,6 +142,9 @@ mod tests {
             ("virtio_blk", iothread("virtio_blk")),
             ("worker", ThreadRole::Worker),
             ("vhost-4242", ThreadRole::Vhost),
+            ("iou-wrk-4242", ThreadRole::Worker),
+            ("iou-wrk-", ThreadRole::Other),
+            ("iou-sqp-4242", ThreadRole::Other),
             ("IO mon_iothread", ThreadRole::Other),
             ("ALL CPUs/TCG", ThreadRole::Other),
             ("CPU x/KVM", ThreadRole::Other),

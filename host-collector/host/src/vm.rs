@@ -1,11 +1,13 @@
 //! The virtual machines of this host, found from outside: `/proc`, their command lines and KVM's
 //! debugfs. Nothing is asked of them, so that nothing of them is disturbed.
 
+use super::census::Census;
 use super::cgroup::{Hierarchy, VcpuQuota};
 use super::disk::Disk;
+use super::helper::{self, BackendSocket, Helper};
 use super::pin::affinity;
 use super::procfs::{self, Stopper};
-use super::qemu_args::{QemuArgs, SocketPlace};
+use super::qemu_args::{QemuArgs, SocketPlace, backend_sockets};
 use super::tsc::KvmDebugfs;
 use super::{open_files, threads};
 use nix::unistd::Uid;
@@ -67,6 +69,8 @@ pub struct Vm {
     pub device_pid: Option<Tid>,
     /// Its threads: vCPUs first, by number.
     pub threads: Vec<VmThread>,
+    /// Who works for it outside of its VMM's process, but for the kernel's threads that are among `threads`.
+    pub helpers: Vec<Helper>,
     /// Its disks by the command line; `None` if that does not tell.
     pub disks: Option<Vec<Disk>>,
     /// Unix sockets that take QMP.
@@ -97,6 +101,7 @@ impl Vm {
             accelerator: None,
             device_pid: None,
             threads: vec![],
+            helpers: vec![],
             disks: None,
             qmp_sockets: vec![],
             agent_socket: None,
@@ -155,16 +160,33 @@ impl Vm {
 #[must_use]
 pub fn find_all() -> Vec<Vm> {
     let debugfs = KvmDebugfs::find().ok();
-    procfs::pids().into_iter().filter_map(|pid| look_at(pid, debugfs.as_ref())).collect()
+    let census = Census::take();
+    let vms = census
+        .programs()
+        .filter_map(|program| look_among(program.pid, debugfs.as_ref(), Some(&census)));
+    vms.collect()
 }
 
 /// The VM that a process runs, if it runs one.
 #[must_use]
 pub fn look_at(pid: Tid, debugfs: Option<&KvmDebugfs>) -> Option<Vm> {
+    look_among(pid, debugfs, None)
+}
+
+/// The same, where all processes were read already.
+fn look_among(pid: Tid, debugfs: Option<&KvmDebugfs>, census: Option<&Census>) -> Option<Vm> {
     let words = procfs::command_line(pid).ok()?;
     let by_kvm = debugfs.and_then(|debugfs| debugfs.vcpu_tids(pid).ok()).unwrap_or_default();
     let vmm = vmm_of(words.first()?).or((!by_kvm.is_empty()).then_some(Vmm::Other))?;
-    let threads = threads_of(pid, &by_kvm);
+    let taken;
+    let census = match census {
+        Some(census) => census,
+        None => {
+            taken = Census::take();
+            &taken
+        }
+    };
+    let threads = threads_of(pid, &by_kvm, census);
     // Asked for its version, or not yet begun, it runs none.
     if !threads.iter().any(|thread| thread.vcpu.is_some()) && vmm != Vmm::Qemu {
         return None;
@@ -186,6 +208,7 @@ pub fn look_at(pid: Tid, debugfs: Option<&KvmDebugfs>) -> Option<Vm> {
         manager: manager_of(&words),
         accelerator,
         device_pid: None,
+        helpers: helper::find(pid, &backends_of(pid, vmm, &words), census),
         threads,
         disks: (vmm == Vmm::Qemu).then(|| with_open_files(pid, args.disks)),
         qmp_sockets: args.qmp_sockets.into_iter().map(|path| absolute(pid, path)).collect(),
@@ -199,6 +222,17 @@ pub fn look_at(pid: Tid, debugfs: Option<&KvmDebugfs>) -> Option<Vm> {
         stopper: procfs::stopper(pid),
         quotas,
     })
+}
+
+/// Where others serve devices of a VM.
+fn backends_of(pid: Tid, vmm: Vmm, words: &[String]) -> Vec<BackendSocket> {
+    let places = if vmm == Vmm::Qemu { backend_sockets(words) } else { Vec::new() };
+    let path_of = |place| match place {
+        SocketPlace::Path(path) => Some(absolute(pid, path)),
+        SocketPlace::Fd(fd) => procfs::unix_socket_path(pid, fd),
+    };
+    let socket = |(place, role)| Some(BackendSocket { path: path_of(place)?, role });
+    places.into_iter().filter_map(socket).collect()
 }
 
 /// What tells a VM's accelerator.
@@ -294,8 +328,8 @@ fn manager_of(words: &[String]) -> Option<Manager> {
 
 /// What cannot be listed any more is left out. KVM knows the threads of vCPUs also of a QEMU that does
 /// not name them.
-fn threads_of(pid: Tid, by_kvm: &[(VcpuId, Tid)]) -> Vec<VmThread> {
-    let threads = threads::list_with_kernel(pid).unwrap_or_default();
+fn threads_of(pid: Tid, by_kvm: &[(VcpuId, Tid)], census: &Census) -> Vec<VmThread> {
+    let threads = threads::list_among(pid, census).unwrap_or_default();
     let mut found: Vec<VmThread> = threads
         .into_iter()
         .map(|thread| {

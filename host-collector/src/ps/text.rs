@@ -1,9 +1,12 @@
 //! The listing as text.
 
 use super::Listing;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use vslice_core::text::harmless;
+use vslice_core::units::PcpuId;
 use vslice_host::disk::{Aio, DirectSource, Disk};
+use vslice_host::helper::Helper;
 use vslice_host::vm::{Manager, NO_ACCELERATOR, Vm, VmThread};
 use vslice_trace::host::HostPcpus;
 use vslice_trace::thread::ThreadRole;
@@ -56,8 +59,11 @@ fn write_vm(page: &mut String, vm: &Vm, pcpus_count: usize) {
         ),
     );
     for thread in &vm.threads {
-        let pcpus = allowed_pcpus(thread, pcpus_count);
+        let pcpus = allowed_pcpus(&thread.affinity, pcpus_count);
         line(page, &format!("  {:<22} {:>8}  {pcpus}", thread_name(thread), thread.tid));
+    }
+    for helper in &vm.helpers {
+        line(page, &helper_text(helper, pcpus_count));
     }
     match &vm.disks {
         None => line(page, "  disks: unknown from its command line"),
@@ -81,12 +87,24 @@ fn thread_name(thread: &VmThread) -> String {
 }
 
 /// The pCPUs on which the kernel lets a thread run.
-fn allowed_pcpus(thread: &VmThread, pcpus_count: usize) -> String {
-    match &thread.affinity[..] {
+fn allowed_pcpus(affinity: &[PcpuId], pcpus_count: usize) -> String {
+    match affinity {
         [] => "affinity unknown".to_owned(),
         all if all.len() == pcpus_count => "any pCPU".to_owned(),
         some => HostPcpus::of(some).to_string(),
     }
+}
+
+/// A process that works for a VM, and where its threads may run.
+fn helper_text(helper: &Helper, pcpus_count: usize) -> String {
+    let name = format!("{}: {}", helper.role.name(), helper.comm);
+    let is_told = helper.threads.iter().all(|thread| !thread.affinity.is_empty());
+    let all: BTreeSet<PcpuId> =
+        helper.threads.iter().flat_map(|thread| thread.affinity.iter().copied()).collect();
+    let all: Vec<PcpuId> = if is_told { all.into_iter().collect() } else { vec![] };
+    let pcpus = allowed_pcpus(&all, pcpus_count);
+    let doubt = if helper.sign.is_proof() { "" } else { " (inferred from its command line)" };
+    format!("  {name:<22} {:>8}  {pcpus}{doubt}", helper.pid)
 }
 
 fn disk_text(disk: &Disk) -> String {
@@ -117,8 +135,9 @@ fn disk_text(disk: &Disk) -> String {
 pub(super) mod tests {
     use super::*;
     use std::path::PathBuf;
-    use vslice_core::units::{PcpuId, Tid, VcpuId};
+    use vslice_core::units::{Tid, VcpuId};
     use vslice_host::disk::{Bus, DiskBus};
+    use vslice_host::helper::{HelperRole, HelperSign, HelperThread};
 
     pub(in crate::ps) fn thread(
         tid: u32,
@@ -149,6 +168,32 @@ pub(super) mod tests {
             disks: Some(vec![]),
             ..Vm::named(name)
         }
+    }
+
+    #[test]
+    fn who_works_for_a_vm_is_listed_with_what_tells_so() {
+        let helper = |role, sign, comm: &str| Helper {
+            pid: Tid(99),
+            comm: comm.to_owned(),
+            role,
+            sign,
+            threads: [PcpuId(0), PcpuId(2)]
+                .map(|pcpu| HelperThread {
+                    tid: Tid(99),
+                    comm: String::new(),
+                    affinity: vec![pcpu],
+                })
+                .to_vec(),
+        };
+        let helpers = vec![
+            helper(HelperRole::Timer, HelperSign::KernelThread, "kvm-pit/10"),
+            helper(HelperRole::FileSystem, HelperSign::CommandLine, "virtiofsd"),
+        ];
+        let page =
+            render(&Listing::new(vec![PcpuId(0)], vec![Vm { helpers, ..vm("a", 10, vec![]) }]));
+        let lines = "  timer: kvm-pit/10            99  pCPU0,2
+  file system: virtiofsd       99  pCPU0,2 (inferred from its command line)\n";
+        assert!(page.contains(lines), "{page}");
     }
 
     #[test]
