@@ -3,11 +3,16 @@
 //! [`qemu_args::disk_args`](crate::qemu_args::disk_args), and read from them by
 //! [`QemuArgs`](crate::qemu_args::QemuArgs).
 //!
-//! What a source does not say is `None`, never a default.
+//! What a source does not say is `None`, never a default, and has its reason.
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::Path;
+
+mod json;
+mod storage;
+
+pub use storage::Storage;
 
 /// One disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,8 +21,10 @@ pub struct Disk {
     pub id: Option<String>,
     /// What the guest sees.
     pub bus: Bus,
-    /// The file or the block device that it lies on.
-    pub path: Option<PathBuf>,
+    /// Whether it is a CD drive.
+    pub is_cdrom: bool,
+    /// Where its data are.
+    pub storage: Storage,
     /// The format of that: `raw`, `qcow2`, ...; `None` if QEMU has to find it out by itself.
     pub format: Option<String>,
     /// Whether QEMU reads its file with `O_DIRECT`, as with `cache=none`.
@@ -38,6 +45,8 @@ pub struct Disk {
     pub ioeventfd: Option<bool>,
     /// Whether a virtio device has interrupts of its own (MSI-X).
     pub msix: Option<bool>,
+    /// What the running VMM's open files show that its source does not say, as a sentence without its end.
+    pub contradiction: Option<String>,
 }
 
 /// Who says whether a disk's file is read with `O_DIRECT`.
@@ -219,7 +228,8 @@ impl Disk {
         Disk {
             id: None,
             bus,
-            path: None,
+            is_cdrom: false,
+            storage: Storage::untold(),
             format: None,
             is_direct: None,
             is_direct_from: None,
@@ -230,7 +240,14 @@ impl Disk {
             queues: None,
             ioeventfd: None,
             msix: None,
+            contradiction: None,
         }
+    }
+
+    /// The file or the block device of the host that it lies on, if it lies on one.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.storage.path()
     }
 
     /// The word of `cache=` that says the same; `None` where not all of it is told, or no word says it.
@@ -257,42 +274,40 @@ impl Disk {
         }
     }
 
+    /// Why its format is not known, as a sentence without its end; `None` if it is.
+    #[must_use]
+    pub fn format_missing(&self) -> Option<String> {
+        let reason = match &self.storage {
+            Storage::File { .. } | Storage::Protocol { .. } => {
+                "not told: QEMU finds it out by the content".to_owned()
+            }
+            other => other.why_no_cache().unwrap_or_default(),
+        };
+        self.format.is_none().then_some(reason)
+    }
+
+    /// Why it is not known whether its file is read with `O_DIRECT`, as a sentence without its end; `None` if it is.
+    #[must_use]
+    pub fn direct_missing(&self) -> Option<String> {
+        let untold = || {
+            "neither its source says it nor can its open file be seen; QEMU's default is the host's page cache"
+                .to_owned()
+        };
+        self.is_direct.is_none().then(|| self.storage.why_no_cache().unwrap_or_else(untold))
+    }
+
+    /// Why it is not known how its file is read, as a sentence without its end; `None` if it is.
+    #[must_use]
+    pub fn aio_missing(&self) -> Option<String> {
+        let untold = || "its source does not say it; QEMU's default is threads".to_owned();
+        self.aio.is_none().then(|| self.storage.why_no_cache().unwrap_or_else(untold))
+    }
+
     /// Takes the kernel's word of how its file is open, if it has one.
     pub fn note_open(&mut self, is_direct: Option<bool>) {
         if is_direct.is_some() {
             (self.is_direct, self.is_direct_from) = (is_direct, Some(DirectSource::OpenFile));
         }
-    }
-}
-
-/// A disk as `vslice ps --json` and manifests have it.
-#[derive(Serialize)]
-struct DiskJson<'a> {
-    id: &'a Option<String>,
-    bus: String,
-    path: Option<String>,
-    format: &'a Option<String>,
-    is_direct: Option<bool>,
-    is_direct_from: Option<DirectSource>,
-    aio: Option<Aio>,
-    iothreads: &'a [String],
-    is_kicked_by_exit: bool,
-}
-
-impl Serialize for Disk {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let json = DiskJson {
-            id: &self.id,
-            bus: self.bus.to_string(),
-            path: self.path.as_ref().map(|path| path.to_string_lossy().into_owned()),
-            format: &self.format,
-            is_direct: self.is_direct,
-            is_direct_from: self.is_direct_from,
-            aio: self.aio,
-            iothreads: &self.iothreads,
-            is_kicked_by_exit: self.ioeventfd == Some(false),
-        };
-        json.serialize(serializer)
     }
 }
 

@@ -111,7 +111,7 @@ fn descend(disk: &Path, depth: usize, found: &mut Vec<PathBuf>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::{Bus, Disk, DiskBus};
+    use crate::disk::{Bus, Disk, DiskBus, Storage};
     use std::fs::File;
     use std::os::unix::fs::symlink;
 
@@ -184,11 +184,11 @@ mod tests {
         };
         let all = [firmware, disk.clone()];
         assert_eq!(seen(&vm), all, "nothing tells which of them is a disk");
-        let path = Some(disk.clone());
-        vm.disks = Some(vec![Disk { path, ..Disk::new(Bus::Known(DiskBus::VirtioBlk)) }]);
+        let storage = Storage::file(disk.clone());
+        vm.disks = Some(vec![Disk { storage, ..Disk::new(Bus::Known(DiskBus::VirtioBlk)) }]);
         assert_eq!(seen(&vm), [disk]);
-        let path = Some("/nonexistent".into());
-        vm.disks = Some(vec![Disk { path, ..Disk::new(Bus::Known(DiskBus::VirtioBlk)) }]);
+        let storage = Storage::file("/nonexistent");
+        vm.disks = Some(vec![Disk { storage, ..Disk::new(Bus::Known(DiskBus::VirtioBlk)) }]);
         assert_eq!(seen(&vm), all, "none that it names is open");
     }
 

@@ -39,7 +39,7 @@ impl Image {
         let disks = vm.disks.as_ref().ok_or("the disks of this VMM are unknown")?;
         let images = disks.iter().filter_map(|disk| {
             Some(Image {
-                path: seen_by(vm.pid, disk.path.as_ref()?),
+                path: seen_by(vm.pid, disk.path()?),
                 format: disk.format.clone(),
                 is_direct: disk.is_direct,
             })
@@ -103,7 +103,7 @@ fn qcow2_bytes(file: &File) -> io::Result<Option<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::{Bus, Disk, DiskBus};
+    use crate::disk::{Bus, Disk, DiskBus, Storage};
     use std::io::Write;
     use std::path::Path;
 
@@ -150,7 +150,7 @@ mod tests {
         let mut vm = Vm::named("web");
         assert!(Image::of_vm(&vm).is_err());
         let disk = |path: Option<&str>| Disk {
-            path: path.map(PathBuf::from),
+            storage: path.map_or(Storage::Empty, Storage::file),
             format: Some("raw".to_owned()),
             ..Disk::new(Bus::Known(DiskBus::VirtioBlk))
         };

@@ -43,6 +43,8 @@ pub struct QemuArgs {
     pub names_threads: bool,
     /// Its disks, in the order of the command line.
     pub disks: Vec<Disk>,
+    /// What it leaves open of its disks, as sentences.
+    pub disk_notes: Vec<String>,
     /// Unix sockets on which it takes QMP.
     pub qmp_sockets: Vec<PathBuf>,
     /// The Unix socket that leads to the guest's qemu-ga.
@@ -108,6 +110,7 @@ impl QemuArgs {
             names_threads: name.as_ref().is_some_and(|name| name.is_on("debug-threads")),
             name: name.and_then(|name| name.get("guest").map(str::to_owned)),
             disks,
+            disk_notes: Vec::new(),
             qmp_sockets: qmp_sockets(&options, &chardevs),
             agent_socket: port(AGENT_PORT).and_then(socket_of).and_then(SocketPlace::into_path),
             has_agent_port: port(AGENT_PORT).is_some(),

@@ -73,6 +73,9 @@ pub struct Vm {
     pub helpers: Vec<Helper>,
     /// Its disks by the command line; `None` if that does not tell.
     pub disks: Option<Vec<Disk>>,
+    /// What the command line leaves open of the disks, and what the open files show beside them, as sentences.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub disk_notes: Vec<String>,
     /// Unix sockets that take QMP.
     pub qmp_sockets: Vec<PathBuf>,
     /// The Unix socket to the guest's qemu-ga.
@@ -103,6 +106,7 @@ impl Vm {
             threads: vec![],
             helpers: vec![],
             disks: None,
+            disk_notes: vec![],
             qmp_sockets: vec![],
             agent_socket: None,
             has_agent_port: false,
@@ -210,6 +214,7 @@ fn look_among(pid: Tid, debugfs: Option<&KvmDebugfs>, census: Option<&Census>) -
         device_pid: None,
         helpers: helper::find(pid, &backends_of(pid, vmm, &words), census),
         threads,
+        disk_notes: args.disk_notes,
         disks: (vmm == Vmm::Qemu).then(|| with_open_files(pid, args.disks)),
         qmp_sockets: args.qmp_sockets.into_iter().map(|path| absolute(pid, path)).collect(),
         agent_socket: args.agent_socket.map(|path| absolute(pid, path)),
@@ -280,7 +285,7 @@ impl Signs<'_> {
 fn with_open_files(pid: Tid, mut disks: Vec<Disk>) -> Vec<Disk> {
     let files = open_files::open_files(pid).unwrap_or_default();
     for disk in &mut disks {
-        let path = disk.path.as_ref().map(|path| procfs::seen_by(pid, path));
+        let path = disk.path().map(|path| procfs::seen_by(pid, path));
         disk.note_open(path.and_then(|path| open_files::is_direct(&files, &path)));
     }
     disks

@@ -69,6 +69,9 @@ fn write_vm(page: &mut String, vm: &Vm, pcpus_count: usize) {
         None => line(page, "  disks: unknown from its command line"),
         Some(disks) => disks.iter().for_each(|disk| line(page, &format!("  {}", disk_text(disk)))),
     }
+    for note in &vm.disk_notes {
+        line(page, &format!("  disks: {note}"));
+    }
     for socket in &vm.qmp_sockets {
         line(page, &format!("  QMP at {}", socket.display()));
     }
@@ -109,7 +112,6 @@ fn helper_text(helper: &Helper, pcpus_count: usize) -> String {
 
 fn disk_text(disk: &Disk) -> String {
     let id = disk.id.as_deref().map(|id| format!(" {id}")).unwrap_or_default();
-    let path = disk.path.as_ref().map_or("an unknown file".into(), |path| path.to_string_lossy());
     let format = disk.format.as_deref().map(|format| format!(" ({format})")).unwrap_or_default();
     let cache = match (disk.is_direct, disk.is_direct_from) {
         (None, _) => "cache mode unknown".to_owned(),
@@ -128,7 +130,7 @@ fn disk_text(disk: &Disk) -> String {
         some => format!("iothreads {}", some.join(", ")),
     };
     let aio = disk.aio.map_or("unknown", Aio::name);
-    format!("{}{id} on {path}{format}: {cache}, aio {aio}, {served}", disk.bus)
+    format!("{}{id} {}{format}: {cache}, aio {aio}, {served}", disk.bus, disk.storage)
 }
 
 #[cfg(test)]
@@ -136,7 +138,7 @@ pub(super) mod tests {
     use super::*;
     use std::path::PathBuf;
     use vslice_core::units::{Tid, VcpuId};
-    use vslice_host::disk::{Bus, DiskBus};
+    use vslice_host::disk::{Bus, DiskBus, Storage};
     use vslice_host::helper::{HelperRole, HelperSign, HelperThread};
 
     pub(in crate::ps) fn thread(
@@ -217,7 +219,7 @@ pub(super) mod tests {
         );
         let disk = Disk {
             id: Some("d0".to_owned()),
-            path: Some("/x".into()),
+            storage: Storage::file("/x"),
             format: Some("raw".to_owned()),
             is_direct: Some(true),
             is_direct_from: Some(DirectSource::OpenFile),

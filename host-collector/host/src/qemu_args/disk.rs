@@ -1,9 +1,8 @@
 //! The disks of a command line: a frontend that the guest sees, and what it is made of.
 
 use super::properties::Properties;
-use crate::disk::{Aio, Bus, Cache, DirectSource, Disk, DiskBus};
+use crate::disk::{Aio, Bus, Cache, DirectSource, Disk, DiskBus, Storage};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 /// Nodes under a disk that are looked at: filters and backing files may stand above each other.
 const DEPTH_MAX: usize = 16;
@@ -80,7 +79,7 @@ impl BlockDevices {
             };
         }
         // Only for a `-drive` does QEMU look for a format that nobody told it.
-        if is_blockdev && disk.path.is_some() {
+        if is_blockdev && disk.path().is_some() {
             disk.format.get_or_insert_with(|| RAW.to_owned());
         }
     }
@@ -133,7 +132,9 @@ impl<'a> Level<'a> {
         disk.has_write_cache = disk.has_write_cache.or(self.write_cache());
         let file = self.get("file");
         let path = self.get("filename").or(file.filter(|_| self.is_drive()));
-        disk.path = path.map(PathBuf::from).or(disk.path.take());
+        if let Some(path) = path {
+            disk.storage = Storage::file(path);
+        }
         if self.node.has_below(&self.key("file")) {
             let (node, origin, prefix) = (self.node, self.origin, self.key("file."));
             return Below::Inline(Level { node, origin, prefix, inherited: direct });
@@ -142,7 +143,7 @@ impl<'a> Level<'a> {
             return Below::Reference(name.to_owned());
         }
         // What the file is opened with is what the lowest node says.
-        if disk.path.is_some() {
+        if disk.path().is_some() {
             disk.is_direct = direct.is_direct;
             disk.is_direct_from = direct.is_direct.map(|_| DirectSource::CommandLine);
             disk.ignores_flushes = direct.ignores_flushes;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::disk::{Aio, Bus, Cache, DirectSource, DiskBus};
+use crate::disk::{Aio, Bus, Cache, DirectSource, DiskBus, Storage};
 use proptest::prelude::*;
 
 /// A command line as one text, words split at blanks.
@@ -17,7 +17,7 @@ fn bus(name: &str) -> Bus {
 /// A raw disk; an `aio` that is empty was not told.
 fn disk(bus_name: &str, path: &str, is_direct: bool, aio: &str) -> Disk {
     Disk {
-        path: Some(path.into()),
+        storage: Storage::file(path),
         format: Some("raw".to_owned()),
         is_direct: Some(is_direct),
         is_direct_from: Some(DirectSource::CommandLine),
@@ -158,7 +158,7 @@ fn the_page_cache_is_passed_where_qemu_says_so() {
     let direct = |line: &str| {
         let mut disks = parse(&format!("qemu -device virtio-blk-pci,drive=d {line}")).disks;
         let disk = disks.remove(0);
-        assert_eq!(disk.path.as_deref(), Some(std::path::Path::new("/x")), "{line}");
+        assert_eq!(disk.path(), Some(std::path::Path::new("/x")), "{line}");
         assert_eq!(disk.is_direct.is_some(), disk.is_direct_from.is_some());
         disk.is_direct
     };
@@ -227,7 +227,7 @@ fn a_graph_of_nodes_that_bites_its_tail_ends() {
         "qemu -blockdev driver=raw,node-name=a,file=b -blockdev driver=raw,node-name=b,file=a
         -device ide-hd,drive=a",
     );
-    assert_eq!((args.disks.len(), args.disks[0].path.clone()), (1, None));
+    assert_eq!((args.disks.len(), args.disks[0].path()), (1, None));
 }
 
 proptest! {

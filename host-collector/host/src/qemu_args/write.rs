@@ -33,7 +33,7 @@ fn block_device(disk: &Disk, node: &str) -> OsString {
     let aio = disk.aio.map(|aio| format!(",file.aio={}", aio.name())).unwrap_or_default();
     let direct = switch(",cache.direct=", disk.is_direct);
     let no_flush = switch(",cache.no-flush=", disk.ignores_flushes);
-    let path = disk.path.as_deref().unwrap_or(Path::new(""));
+    let path = disk.path().unwrap_or(Path::new(""));
     option(&before, path, &format!("{aio}{direct}{no_flush}"))
 }
 
@@ -122,7 +122,7 @@ pub fn option(before: &str, path: &Path, after: &str) -> OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::{Aio, Cache};
+    use crate::disk::{Aio, Cache, Storage};
     use crate::qemu_args::QemuArgs;
     use proptest::prelude::*;
 
@@ -135,7 +135,7 @@ mod tests {
         (bus, "/[a-z,=.]{1,12}", cache, aio, virtio).prop_map(
             |(bus, path, cache, aio, (iothreads, queues, ioeventfd, msix))| {
                 let disk = Disk {
-                    path: Some(path.into()),
+                    storage: Storage::file(path),
                     format: Some("raw".to_owned()),
                     aio: Some(aio),
                     ..Disk::new(Bus::Known(bus)).cached(cache)

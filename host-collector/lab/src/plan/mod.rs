@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::Path;
 use vslice_core::units::{PcpuId, VcpuId};
-use vslice_host::disk::{Aio, Bus, Cache, Disk, DiskBus};
+use vslice_host::disk::{Aio, Bus, Cache, Disk, DiskBus, Storage};
 use vslice_host::pin::VmPins;
 use vslice_spec::workload::HOG_GAP_US;
 use vslice_spec::{ClockChoice, Engine, Pattern, ReaderSpec, WorkloadSpec};
@@ -262,7 +262,7 @@ impl DiskPlan {
     pub fn disk(&self, image: &Path) -> Disk {
         let iothreads = if self.iothread { self.iothreads } else { 0 };
         Disk {
-            path: Some(image.to_owned()),
+            storage: Storage::file(image),
             format: Some("raw".to_owned()),
             aio: Some(self.aio),
             iothreads: (0..iothreads).map(iothread_id).collect(),

@@ -20,10 +20,15 @@ const NOT_KNOWN: &str = "unknown";
 
 /// Keys below the plan and the environment that no two runs need to share: names of files, processes
 /// and texts for people.
-const ASIDE: [&str; 14] = [
+const ASIDE: [&str; 20] = [
     "agent_socket",
+    "aio_missing",
+    "contradiction",
     "description",
+    "disk_notes",
+    "format_missing",
     "is_direct_from",
+    "is_direct_missing",
     "is_steal_told",
     "load_socket",
     "memory_bytes",
@@ -32,6 +37,7 @@ const ASIDE: [&str; 14] = [
     "qmp_sockets",
     "scheduler_asked",
     "scheduler_before",
+    "storage",
     "threads",
     "unknown",
     "vsock_cid",
