@@ -38,6 +38,15 @@ pub enum HostEventKind {
         /// Its name, at most 15 bytes, control characters replaced.
         comm: String,
     },
+    /// The control group that a thread is in, once when it is first seen on a pCPU and again when it
+    /// comes onto one and is in another.
+    Group {
+        /// The thread.
+        tid: Tid,
+        /// The group's number in the kernel's default hierarchy (`kernfs_node.id`), which is that of
+        /// cgroup v2, and the inode number of its directory there.
+        group: u64,
+    },
     /// A thread was born.
     Fork {
         /// Its process (thread group) id.

@@ -12,11 +12,13 @@
 //! join        a request's latency -> parts that add up to it
 //! extent      where a file's bytes lie on a disk
 //! task        who a thread id is
+//! control_groups  which control groups there were
 //! text        what of a stranger's text may be shown
 //! ```
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod control_groups;
 pub mod extent;
 pub mod host_event;
 pub mod join;

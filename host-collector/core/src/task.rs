@@ -47,7 +47,32 @@ pub struct Process {
     pub since: HostNs,
 }
 
-/// A thread under one of its names. A thread that changes its name is another `Task` from then on.
+/// A control group, as a run's [`ControlGroups`](crate::control_groups::ControlGroups) number it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ControlGroup(pub u32);
+
+/// What a thread is grouped by: its VM, or else its control group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TaskGroup {
+    /// The threads of a VM's VMM, and those that work for that VM alone.
+    Vm(VmIndex),
+    /// The threads of this vslice.
+    Collector,
+    /// The threads of another vslice.
+    OtherVslice {
+        /// The other's process.
+        pid: Tid,
+    },
+    /// The threads of the host's kernel that work for no VM alone.
+    Kernel,
+    /// Other tasks of a control group.
+    Control(ControlGroup),
+    /// Other tasks whose control group is not known.
+    Unknown,
+}
+
+/// A thread under one of its names. A thread that changes its name or its control group is another
+/// `Task` from then on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Task {
     /// The thread.
@@ -61,6 +86,8 @@ pub struct Task {
     pub kind: ThreadKind,
     /// Its role where it is a VMM's (`main loop`, `worker`, `iothread io0`), else the name that it had.
     pub name: String,
+    /// The control group that it was in, where that is known.
+    pub group: Option<ControlGroup>,
 }
 
 impl Task {
@@ -68,36 +95,51 @@ impl Task {
     #[must_use]
     pub fn unknown(tid: Tid) -> Task {
         let name = format!("tid {tid}");
-        Task { tid, since: HostNs(0), process: None, kind: ThreadKind::Unknown, name }
+        let kind = ThreadKind::Unknown;
+        Task { tid, since: HostNs(0), process: None, kind, name, group: None }
+    }
+
+    /// What it is grouped by.
+    #[must_use]
+    pub fn task_group(&self) -> TaskGroup {
+        match self.kind {
+            ThreadKind::Vcpu { vm, .. } | ThreadKind::Vmm { vm } => TaskGroup::Vm(vm),
+            ThreadKind::Collector => TaskGroup::Collector,
+            ThreadKind::OtherVslice { pid } => TaskGroup::OtherVslice { pid },
+            ThreadKind::Kernel => TaskGroup::Kernel,
+            ThreadKind::Host | ThreadKind::Unknown => {
+                self.group.map_or(TaskGroup::Unknown, TaskGroup::Control)
+            }
+        }
     }
 }
 
-/// A task compared by its kind and name only: two tasks with the same kind and name are equal.
+/// A task compared by its kind, its group and its name only: two tasks that agree in these are equal.
 #[derive(Debug, Clone)]
-pub struct KindAndName(pub Arc<Task>);
+pub struct Namesake(pub Arc<Task>);
 
-impl KindAndName {
-    fn key(&self) -> (ThreadKind, &str) {
-        (self.0.kind, &self.0.name)
+impl Namesake {
+    fn key(&self) -> (ThreadKind, TaskGroup, &str) {
+        (self.0.kind, self.0.task_group(), &self.0.name)
     }
 }
 
-impl PartialEq for KindAndName {
-    fn eq(&self, other: &KindAndName) -> bool {
+impl PartialEq for Namesake {
+    fn eq(&self, other: &Namesake) -> bool {
         self.key() == other.key()
     }
 }
 
-impl Eq for KindAndName {}
+impl Eq for Namesake {}
 
-impl PartialOrd for KindAndName {
-    fn partial_cmp(&self, other: &KindAndName) -> Option<Ordering> {
+impl PartialOrd for Namesake {
+    fn partial_cmp(&self, other: &Namesake) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for KindAndName {
-    fn cmp(&self, other: &KindAndName) -> Ordering {
+impl Ord for Namesake {
+    fn cmp(&self, other: &Namesake) -> Ordering {
         self.key().cmp(&other.key())
     }
 }

@@ -116,7 +116,7 @@ fn thread_of(pid: Tid, tid: Tid) -> Option<HostThread> {
     let is_vslice =
         comm == VSLICE || exe.is_ok_and(|exe| exe.file_name().is_some_and(|name| name == VSLICE));
     let is_kernel = procfs::is_kernel(pid);
-    Some(HostThread { tid, pid, comm, is_kernel, is_vslice, command: None })
+    Some(HostThread { tid, pid, comm, is_kernel, is_vslice, command: None, group: None })
 }
 
 /// Reads the command lines on a thread of its own: the kernel takes the lock of the process's memory for
@@ -186,6 +186,7 @@ mod tests {
             is_kernel: false,
             is_vslice: false,
             command: Some(String::new()),
+            group: None,
         };
         let one = serde_json::to_string_pretty(&[&thread]).unwrap().len() as u64;
         room.threads_count as u64 * one + 2 * room.commands_bytes as u64
@@ -207,6 +208,7 @@ mod tests {
             is_kernel: false,
             is_vslice: false,
             command: None,
+            group: None,
         };
         let room = Room { threads_count: 3, commands_bytes: 0 };
         let census = Census::take((100..110).map(thread), room);
@@ -225,6 +227,7 @@ mod tests {
             is_kernel: false,
             is_vslice: false,
             command: None,
+            group: None,
         });
         let census = newcomers_among(threads, &[]);
         assert_eq!(census.threads.len(), NEWCOMERS_ROOM.threads_count);

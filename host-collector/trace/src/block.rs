@@ -1,7 +1,7 @@
 //! A stream on disk: the file header and the blocks, see the layout in the module above.
 
 use super::column::{CodecError, ColumnReader, Columnar, StreamKind};
-use super::{BLOCK_BYTES_MAX, BLOCK_ITEMS_MAX, FORMAT_VERSION, StoreError};
+use super::{BLOCK_BYTES_MAX, BLOCK_ITEMS_MAX, FORMAT_VERSION, FORMAT_VERSION_MIN, StoreError};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::marker::PhantomData;
@@ -29,9 +29,13 @@ pub enum Tail {
 }
 
 fn file_header(kind: StreamKind) -> [u8; FILE_HEADER_BYTES] {
+    file_header_of(kind, FORMAT_VERSION)
+}
+
+fn file_header_of(kind: StreamKind, version: u16) -> [u8; FILE_HEADER_BYTES] {
     let mut header = [0; FILE_HEADER_BYTES];
     header[..8].copy_from_slice(&MAGIC);
-    header[8..10].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+    header[8..10].copy_from_slice(&version.to_le_bytes());
     header[10..12].copy_from_slice(&(kind as u16).to_le_bytes());
     let crc = crc32fast::hash(&header[..12]);
     header[12..].copy_from_slice(&crc.to_le_bytes());
@@ -277,11 +281,13 @@ impl<T: Columnar, R: Read> StreamReader<T, R> {
     fn read_file_header(&mut self) -> Result<(), StoreError> {
         let mut header = [0; FILE_HEADER_BYTES];
         let got = self.fill(&mut header)?;
-        let expected = file_header(T::KIND);
-        if header == expected {
+        let known = || {
+            (FORMAT_VERSION_MIN..=FORMAT_VERSION).map(|version| file_header_of(T::KIND, version))
+        };
+        if known().any(|expected| header == expected) {
             return Ok(());
         }
-        if got < FILE_HEADER_BYTES && header[..got] == expected[..got] {
+        if got < FILE_HEADER_BYTES && known().any(|expected| header[..got] == expected[..got]) {
             // Its writer died before the first block: a torn stream without items.
             self.end_torn(got)?;
             return Ok(());
@@ -295,7 +301,7 @@ impl<T: Columnar, R: Read> StreamReader<T, R> {
         if version > FORMAT_VERSION {
             return Err(StoreError::NewerFormat { path: self.path.clone(), found: version });
         }
-        if version < FORMAT_VERSION {
+        if version < FORMAT_VERSION_MIN {
             return Err(StoreError::OlderFormat { path: self.path.clone(), found: version });
         }
         let found = u16::from_le_bytes([k0, k1]);

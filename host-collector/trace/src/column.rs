@@ -20,6 +20,8 @@ pub enum StreamKind {
     Samples = 5,
     /// Gaps of the hogs of one guest.
     HogGaps = 6,
+    /// Control groups.
+    Groups = 7,
 }
 
 /// A payload that passed its CRC but says nothing sensible, or one that ends too early.

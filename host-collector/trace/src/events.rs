@@ -14,6 +14,7 @@
 //! - losses: until (delta); count (varint)
 //! - kvm: tid (delta); what (byte, see `detail`); first number (delta), second (varint)
 //! - block: step (runs); tid (delta); device (runs); sector (delta); sectors (runs)
+//! - groups: tid (delta); number (delta)
 
 mod detail;
 
@@ -36,6 +37,7 @@ const EXIT: u8 = 4;
 const LOST: u8 = 5;
 const KVM: u8 = 6;
 const BLOCK: u8 = 7;
+const GROUP: u8 = 8;
 
 impl Columnar for HostEvent {
     const KIND: StreamKind = StreamKind::Events;
@@ -57,6 +59,7 @@ impl Columnar for HostEvent {
         encode_losses(items, payload);
         encode_kvm(items, payload);
         encode_blocks(items, payload);
+        encode_groups(items, payload);
     }
 
     fn decode(count: usize, columns: &mut ColumnReader<'_>) -> Result<Vec<Self>, CodecError> {
@@ -64,7 +67,7 @@ impl Columnar for HostEvent {
         let times = columns.deltas::<u64>(count)?;
         let pcpus = columns.runs::<u32>(count)?;
         let of = |wanted: u8| codes.iter().filter(|code| **code == wanted).count();
-        let mut kinds: [IntoIter<HostEventKind>; 8] = [
+        let mut kinds: [IntoIter<HostEventKind>; 9] = [
             decode_switches(of(SWITCH), columns)?.into_iter(),
             decode_wakings(of(WAKING), columns)?.into_iter(),
             decode_comms(of(COMM), columns)?.into_iter(),
@@ -73,6 +76,7 @@ impl Columnar for HostEvent {
             decode_losses(of(LOST), columns)?.into_iter(),
             decode_kvm(of(KVM), columns)?.into_iter(),
             decode_blocks(of(BLOCK), columns)?.into_iter(),
+            decode_groups(of(GROUP), columns)?.into_iter(),
         ];
         let event = |((code, time), pcpu): ((&u8, u64), u32)| {
             let kind = kinds.get_mut(usize::from(*code)).and_then(Iterator::next);
@@ -93,6 +97,7 @@ fn kind_code(kind: &HostEventKind) -> u8 {
         HostEventKind::Lost { .. } => LOST,
         HostEventKind::Kvm { .. } => KVM,
         HostEventKind::Block(_) => BLOCK,
+        HostEventKind::Group { .. } => GROUP,
     }
 }
 
@@ -320,6 +325,27 @@ fn decode_losses(
     Ok(untils.into_iter().zip(counts).map(lost).collect())
 }
 
+fn encode_groups(items: &[HostEvent], payload: &mut Vec<u8>) {
+    let groups = || {
+        items.iter().filter_map(|event| match event.kind {
+            HostEventKind::Group { tid, group } => Some((tid, group)),
+            _ => None,
+        })
+    };
+    put_deltas(groups().map(|(tid, _)| tid.0.into()), payload);
+    put_deltas(groups().map(|(_, group)| group), payload);
+}
+
+fn decode_groups(
+    count: usize,
+    columns: &mut ColumnReader<'_>,
+) -> Result<Vec<HostEventKind>, CodecError> {
+    let tids = columns.deltas::<u32>(count)?;
+    let groups = columns.deltas::<u64>(count)?;
+    let group = |(tid, group)| HostEventKind::Group { tid: Tid(tid), group };
+    Ok(tids.into_iter().zip(groups).map(group).collect())
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::detail::{kvm_of, step_of};
@@ -374,7 +400,9 @@ pub(super) mod tests {
         let exit = tid().prop_map(|tid| HostEventKind::Exit { tid });
         let lost = (any::<u64>(), any::<u64>())
             .prop_map(|(until, count)| HostEventKind::Lost { until: HostNs(until), count });
-        let kind = prop_oneof![switch, waking, comm, fork, exit, lost, kvm, block];
+        let group =
+            (tid(), any::<u64>()).prop_map(|(tid, group)| HostEventKind::Group { tid, group });
+        let kind = prop_oneof![switch, waking, comm, fork, exit, lost, kvm, block, group];
         (any::<u64>(), any::<u32>(), kind).prop_map(|(time, pcpu, kind)| HostEvent {
             time: HostNs(time),
             pcpu: PcpuId(pcpu),
@@ -403,10 +431,20 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_control_group_has_these_bytes() {
+        let kind = HostEventKind::Group { tid: Tid(10), group: 300 };
+        let event = HostEvent { time: HostNs(3), pcpu: PcpuId(1), kind };
+        let mut payload = Vec::new();
+        HostEvent::encode(&[event], &mut payload);
+        // kind | time | pcpu: run of 1, value 1 | tid | number
+        assert_eq!(payload, [8, 6, 0, 1, 20, 0xd8, 0x04]);
+    }
+
+    #[test]
     fn an_unknown_kind_or_a_long_name_is_an_error() {
-        let unknown = [8, 0, 0, 0];
+        let unknown = [9, 0, 0, 0];
         let error = HostEvent::decode(1, &mut ColumnReader::new(&unknown)).unwrap_err();
-        assert_eq!(error, CodecError::OutOfRange(8));
+        assert_eq!(error, CodecError::OutOfRange(9));
         let mut long = vec![COMM, 0, 0, 0, 2, 16];
         long.extend([b'x'; 16]);
         let error = HostEvent::decode(1, &mut ColumnReader::new(&long)).unwrap_err();

@@ -38,6 +38,28 @@ pub struct Evidence {
     pub missing: Vec<Missing>,
 }
 
+/// How the control groups of the host's threads are known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupEvidence {
+    /// What tells them.
+    pub source: GroupSource,
+    /// Why the groups of some or all threads are not known, as a sentence without its full stop; empty if
+    /// those of all are.
+    pub reason: String,
+}
+
+/// What tells the control groups of the host's threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupSource {
+    /// Each thread's, in the default hierarchy, whenever it comes onto a watched pCPU.
+    Events,
+    /// Only those of the threads that were there when recording began, as `/proc` had them.
+    Census,
+    /// Nothing.
+    Nothing,
+}
+
 /// Something that this kernel lacks, or does not show.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {

@@ -8,6 +8,7 @@
 //! gaps-<vm>.vsr         HogGapItem: when the hogs of one guest did not run
 //! samples-<vm>.vsr      SampleItem: looks at the threads of one VM, where events could not be recorded
 //! stacks.vsr            StackFrames: kernel stacks as addresses, each written before its first use
+//! groups.vsr            GroupItem: the paths of control groups that events name by their numbers
 //! stacks.json           the same stacks as symbol names, written once at the end of a run
 //! ```
 //!
@@ -22,7 +23,7 @@
 //! ```text
 //! file header, 16 bytes
 //!   0  8  magic 89 56 53 52 0d 0a 1a 0a   (like PNG's: a text-mode copy breaks it visibly)
-//!   8  2  format version, 2
+//!   8  2  format version, 3; 2 is read as well, in which no event names a control group
 //!  10  2  stream kind, see StreamKind
 //!  12  4  CRC32 (IEEE) of the 12 bytes before
 //! block
@@ -51,6 +52,7 @@
 //! | clock | vcpu: runs; host sent: delta; guest received: delta; guest sent minus received: varint; host received minus sent: varint |
 //! | gaps | vcpu: runs; start: delta; length: varint |
 //! | samples | kind: runs; time: delta; of the looks: tid: delta; state: byte; call: varint; three arguments of those in a call: delta each; the block's names: count, lengths, bytes; name, counted from 1: varint; of the schedstats: tid, on pCPU, run delay, timeslices: delta each; of the gaps: length, rounds: varint each |
+//! | groups | number: delta; length in bytes of those that have a path plus 1, 0 for the others: varint; the paths' bytes |
 //! | stacks | id: delta; frame count: varint; frames, of all stacks in a row: delta |
 //!
 //! A change of any of this needs a new format version; `tests` in each file hold the bytes.
@@ -65,6 +67,7 @@ pub mod decoded;
 pub mod disk;
 mod events;
 pub mod evidence;
+mod groups;
 mod hog_gaps;
 pub mod host;
 pub mod lock;
@@ -83,6 +86,7 @@ pub mod vmm;
 pub use block::{StreamReader, StreamWriter, Tail, read_all};
 pub use clock::ClockSample;
 pub use column::{CodecError, ColumnReader, Columnar, StreamKind};
+pub use groups::{GROUP_PATH_BYTES_MAX, GroupItem};
 pub use hog_gaps::HogGapItem;
 pub use merge::EventMerge;
 pub use requests::RequestItem;
@@ -91,8 +95,11 @@ pub use stacks::{FRAMES_MAX, StackFrames, StackNames};
 
 use std::path::PathBuf;
 
-/// The version of the stream format that this module writes, and the one that it reads.
-pub const FORMAT_VERSION: u16 = 2;
+/// The version of the stream format that this module writes.
+pub const FORMAT_VERSION: u16 = 3;
+
+/// The oldest version that this module reads: what came later are kinds of items that it does not have.
+pub const FORMAT_VERSION_MIN: u16 = 2;
 
 /// Items in one block at most; a writer closes a block when it has this many.
 pub const BLOCK_ITEMS_MAX: usize = 4096;
@@ -131,7 +138,7 @@ pub enum StoreError {
         found: u16,
     },
     /// An earlier vslice has written it.
-    #[error("{} has format version {found}, this vslice reads {FORMAT_VERSION}; use the vslice that recorded it", path.display())]
+    #[error("{} has format version {found}, this vslice reads from {FORMAT_VERSION_MIN} on; use the vslice that recorded it", path.display())]
     OlderFormat {
         /// The file.
         path: PathBuf,

@@ -1,12 +1,12 @@
 //! `run.json`: everything about a run that is not a stream of events.
 
 use crate::disk::DiskRecord;
-use crate::evidence::Evidence;
+use crate::evidence::{Evidence, GroupEvidence};
 use crate::host::{FrequencyRecord, HostFacts};
 use crate::lock::LockRecord;
 use crate::memory_map::MemoryMap;
 use crate::quota::GroupRecord;
-use crate::thread::ThreadRecord;
+use crate::thread::{HelperRecord, ThreadRecord};
 use crate::vmm::{Accelerator, Vmm};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -60,6 +60,12 @@ pub struct Manifest {
     pub window: Option<Window>,
     /// The guests.
     pub vms: Vec<VmRecord>,
+    /// The VMs of this host that were not recorded, as far as they were seen.
+    #[serde(default)]
+    pub other_vms: Vec<OtherVmRecord>,
+    /// How the control groups of the host's threads are known; `None` in older runs, where they are not.
+    #[serde(default)]
+    pub group_evidence: Option<GroupEvidence>,
     /// Whether every exit was to be recorded; older runs have it in their plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exits_asked: Option<bool>,
@@ -125,6 +131,9 @@ pub struct VmRecord {
     pub pid: Tid,
     /// The process that serves its vsock device, if there is one.
     pub device_pid: Option<Tid>,
+    /// Those that work for it outside of its VMM's process.
+    #[serde(default)]
+    pub helpers: Vec<HelperRecord>,
     /// The size of its reader's requests in bytes; `None` if it has no reader.
     pub block_bytes: Option<u32>,
     /// The threads of its VMM just before the window.
@@ -156,6 +165,24 @@ pub struct VmRecord {
     /// What KVM reports about its vCPUs' TSCs.
     #[serde(default)]
     pub tsc: TscRecord,
+}
+
+/// A VM that ran on the host beside those that were recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherVmRecord {
+    /// Its name, as `vslice ps` shows it.
+    pub name: String,
+    /// What runs it.
+    pub vmm: Vmm,
+    /// The pid of its VMM.
+    pub pid: Tid,
+    /// From when on this process is known to be that VM; 0 if it was when recording began.
+    pub since_ns: HostNs,
+    /// The threads of its VMM at that time.
+    pub threads: Vec<ThreadRecord>,
+    /// Those that work for it outside of its VMM's process.
+    #[serde(default)]
+    pub helpers: Vec<HelperRecord>,
 }
 
 /// How the TSCs of a guest's vCPUs relate to the host's.
@@ -315,6 +342,8 @@ impl Manifest {
             image: serde_json::Value::Null,
             window: None,
             vms: Vec::new(),
+            other_vms: Vec::new(),
+            group_evidence: None,
             exits_asked: None,
             pcpus: Vec::new(),
             evidence: Evidence::default(),
@@ -376,6 +405,7 @@ impl VmRecord {
             accelerator: None,
             pid,
             device_pid: None,
+            helpers: Vec::new(),
             block_bytes: None,
             threads,
             reader_vcpu: None,

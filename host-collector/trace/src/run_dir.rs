@@ -165,6 +165,12 @@ impl RunDir {
         self.path.join("stacks.vsr")
     }
 
+    /// The file of the control groups' paths.
+    #[must_use]
+    pub fn groups_path(&self) -> PathBuf {
+        self.path.join("groups.vsr")
+    }
+
     /// The pCPUs that have a stream, in ascending order.
     ///
     /// # Errors

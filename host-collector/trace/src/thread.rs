@@ -128,6 +128,23 @@ pub struct HostThread {
     /// read: at most 512 bytes of it, made harmless.
     #[serde(default)]
     pub command: Option<String>,
+    /// The control group that it was in when it was listed, as a path below the root of its hierarchy, made
+    /// harmless; `None` if that was not to be seen, and in runs whose events tell the groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+}
+
+/// Somebody who works for one VM outside of its VMM's process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HelperRecord {
+    /// Its process; a kernel thread is one by itself.
+    pub pid: Tid,
+    /// Its name.
+    pub comm: String,
+    /// What it serves, in words: `disk`, `file system`, `network`.
+    pub role: String,
+    /// Whether it is only inferred that it works for this VM.
+    pub is_inferred: bool,
 }
 
 #[cfg(test)]

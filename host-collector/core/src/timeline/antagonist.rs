@@ -1,16 +1,18 @@
 //! Who ran on a pCPU while a thread waited for it.
 
-use super::span::{Antagonist, Who};
-use crate::task::{KindAndName, Task};
+use super::span::{Antagonist, Covers, Who};
+use crate::task::{Namesake, Task, TaskGroup};
 use crate::units::{HostNs, Tid};
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// How many antagonists one wait distinguishes at most.
 ///
 /// A wait that sees more (a loop of short processes) has one row for all threads of a name; where there
-/// are too many names still, it keeps the longest ones that it can, and the time of the others is credited
-/// to [`Who::Others`], so that nothing is lost and no `ran_ns` is ever too large.
+/// are too many names still, the shortest ones of a group have one row together. Only if there are too many
+/// groups it keeps the longest that it can, and the time of the others is credited to [`Who::Others`]. So
+/// nothing is lost and no `ran_ns` is ever too large.
 pub const ANTAGONISTS_MAX: usize = 32;
 
 /// Who ran for how long at which location, with a bounded number of rows.
@@ -29,23 +31,32 @@ struct Row<Location> {
     location: Location,
     task: Arc<Task>,
     ran_ns: u64,
-    is_several: bool,
+    covers: Covers,
 }
 
 impl<Location: Copy + Eq> Row<Location> {
     fn is_alike(&self, other: &Row<Location>) -> bool {
-        let face = |row: &Row<Location>| KindAndName(Arc::clone(&row.task));
-        self.location == other.location && face(self) == face(other)
+        let is_group = |row: &Row<Location>| row.covers == Covers::Group;
+        if is_group(self) || is_group(other) {
+            return is_group(self) && is_group(other) && self.is_beside(other);
+        }
+        let name = |row: &Row<Location>| Namesake(Arc::clone(&row.task));
+        self.location == other.location && name(self) == name(other)
     }
 
-    /// Takes what another thread of the name ran.
-    fn take(&mut self, other: &Row<Location>) {
+    /// Whether it is of the same group at the same location.
+    fn is_beside(&self, other: &Row<Location>) -> bool {
+        self.location == other.location && self.task.task_group() == other.task.task_group()
+    }
+
+    /// Takes what other threads ran, and covers at least as much as this.
+    fn take(&mut self, other: &Row<Location>, covers: Covers) {
         self.ran_ns = self.ran_ns.saturating_add(other.ran_ns);
-        self.is_several = true;
+        self.covers = self.covers.max(other.covers).max(covers);
     }
 }
 
-impl<Location: Copy + Eq> Credits<Location> {
+impl<Location: Copy + Ord> Credits<Location> {
     /// Empty; at most `rows_max` rows will be kept.
     #[must_use]
     pub fn new(rows_max: usize) -> Self {
@@ -54,24 +65,26 @@ impl<Location: Copy + Eq> Credits<Location> {
 
     /// Adds that somebody ran at a location for some time.
     pub fn add(&mut self, location: Location, ran: &Antagonist) {
-        let Antagonist { who, ran_ns, is_several } = ran;
+        let Antagonist { who, ran_ns, covers } = ran;
         match who {
             Who::Idle => self.idle_ns = self.idle_ns.saturating_add(*ran_ns),
             Who::Others => self.others_ns = self.others_ns.saturating_add(*ran_ns),
             Who::Thread(_) if *ran_ns == 0 => {}
             Who::Thread(task) => {
                 let (task, ran_ns) = (Arc::clone(task), *ran_ns);
-                self.add_row(Row { location, task, ran_ns, is_several: *is_several });
+                self.add_row(Row { location, task, ran_ns, covers: *covers });
             }
         }
     }
 
     fn add_row(&mut self, new: Row<Location>) {
-        let is_same =
-            |row: &&mut Row<Location>| row.location == new.location && row.task == new.task;
+        let is_same = |row: &&mut Row<Location>| {
+            row.location == new.location
+                && row.task == new.task
+                && (row.covers == Covers::Group) == (new.covers == Covers::Group)
+        };
         if let Some(row) = self.rows.iter_mut().find(is_same) {
-            row.ran_ns = row.ran_ns.saturating_add(new.ran_ns);
-            row.is_several |= new.is_several;
+            row.take(&new, Covers::Thread);
             return;
         }
         if self.rows.len() >= self.rows_max && !self.is_folded {
@@ -81,19 +94,13 @@ impl<Location: Copy + Eq> Credits<Location> {
         if self.is_folded
             && let Some(row) = self.rows.iter_mut().find(is_alike)
         {
-            row.take(&new);
+            row.take(&new, Covers::Name);
             return;
         }
-        if self.rows.len() < self.rows_max {
-            self.rows.push(new);
-            return;
+        self.rows.push(new);
+        if self.rows.len() > self.rows_max {
+            self.give_way();
         }
-        let shortest = self.rows.iter_mut().min_by_key(|row| row.ran_ns);
-        let dropped = match shortest.filter(|row| row.ran_ns < new.ran_ns) {
-            Some(row) => std::mem::replace(row, new),
-            None => new,
-        };
-        self.others_ns = self.others_ns.saturating_add(dropped.ran_ns);
     }
 
     /// There are too many: from now on those of one name have one row.
@@ -102,11 +109,39 @@ impl<Location: Copy + Eq> Credits<Location> {
         let mut folded: Vec<Row<Location>> = Vec::new();
         for row in std::mem::take(&mut self.rows) {
             match folded.iter_mut().find(|known| known.is_alike(&row)) {
-                Some(known) => known.take(&row),
+                Some(known) => known.take(&row, Covers::Name),
                 None => folded.push(row),
             }
         }
         self.rows = folded;
+    }
+
+    /// There is one name too many: the shortest that has others of its group beside it joins the shortest of
+    /// these. Where each group has but one row, the shortest loses it.
+    fn give_way(&mut self) {
+        let group = |row: &Row<Location>| (row.location, row.task.task_group());
+        let mut counts: BTreeMap<(Location, TaskGroup), usize> = BTreeMap::new();
+        self.rows.iter().for_each(|row| *counts.entry(group(row)).or_default() += 1);
+        let has_others =
+            |row: &Row<Location>| counts.get(&group(row)).is_some_and(|count| *count > 1);
+        let is_group = |row: &Row<Location>| row.covers == Covers::Group;
+        let rows = self.rows.iter().enumerate();
+        let joining = rows.clone().filter(|(_, row)| has_others(row) && !is_group(row));
+        let joining = joining.min_by_key(|(_, row)| row.ran_ns).map(|(place, _)| place);
+        let Some(place) = joining.or(rows.min_by_key(|(_, row)| row.ran_ns).map(|(at, _)| at))
+        else {
+            return;
+        };
+        let row = self.rows.swap_remove(place);
+        let beside = self.rows.iter_mut().filter(|other| other.is_beside(&row));
+        match beside.min_by_key(|other| (!is_group(other), other.ran_ns)) {
+            Some(other) => {
+                let longer = if row.ran_ns > other.ran_ns { &row.task } else { &other.task };
+                other.task = Arc::clone(longer);
+                other.take(&row, Covers::Group);
+            }
+            None => self.others_ns = self.others_ns.saturating_add(row.ran_ns),
+        }
     }
 
     /// All rows with their locations, the longest first, ties by thread id; idle time and others, which have
@@ -116,8 +151,8 @@ impl<Location: Copy + Eq> Credits<Location> {
         rows.sort_by_key(|row| (Reverse(row.ran_ns), row.task.tid));
         let named = rows.into_iter().map(|row| {
             let who = Who::Thread(Arc::clone(&row.task));
-            let (ran_ns, is_several) = (row.ran_ns, row.is_several);
-            (Some(row.location), Antagonist { who, ran_ns, is_several })
+            let (ran_ns, covers) = (row.ran_ns, row.covers);
+            (Some(row.location), Antagonist { who, ran_ns, covers })
         });
         let nameless = [(Who::Idle, self.idle_ns), (Who::Others, self.others_ns)];
         let nameless = nameless.into_iter().filter(|(_, ran_ns)| *ran_ns > 0);
@@ -173,31 +208,96 @@ impl Who {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::ThreadKind;
+    use crate::task::{ControlGroup, ThreadKind};
+    use proptest::prelude::*;
 
     fn tid(antagonist: &Antagonist) -> Option<Tid> {
         antagonist.who.tid()
     }
 
+    fn task(number: u32, name: &str, group: u32) -> Arc<Task> {
+        let (kind, name, group) = (ThreadKind::Host, name.to_owned(), Some(ControlGroup(group)));
+        Arc::new(Task { kind, name, group, ..Task::unknown(Tid(number)) })
+    }
+
     #[test]
-    fn more_than_the_most_keeps_the_longest_and_loses_nothing() {
+    fn more_groups_than_the_most_keep_the_longest_and_lose_nothing() {
         let mut wait = Wait::default();
         let mut now_ns = 0;
+        let mut credit = |number: u32, ran_ns: u64| {
+            now_ns += ran_ns;
+            let who = Who::Thread(task(number, "hog", number));
+            wait.credit(Some(who), HostNs(now_ns));
+        };
         // Thread 1 runs for 1 ns, thread 2 for 2 ns and so on: the first ones are pushed out.
-        for tid in 1..=40_u32 {
-            now_ns += u64::from(tid);
-            wait.credit(Some(Who::of_tid(Tid(tid))), HostNs(now_ns));
-        }
-        now_ns += 1;
-        wait.credit(Some(Who::of_tid(Tid(99))), HostNs(now_ns));
+        (1..=40).for_each(|number| credit(number, u64::from(number)));
+        credit(99, 1);
         let ran = wait.take();
         assert_eq!(ran.len(), ANTAGONISTS_MAX + 1);
-        assert_eq!(ran[0], Antagonist::new(Who::of_tid(Tid(40)), 40));
+        assert_eq!((tid(&ran[0]), ran[0].ran_ns), (Some(Tid(40)), 40));
         let (others, named) = ran.split_last().unwrap();
         assert_eq!(*others, Antagonist::new(Who::Others, (1..=8).sum::<u64>() + 1));
         assert!(named.iter().all(|row| row.ran_ns == u64::from(tid(row).unwrap().0)));
         assert_eq!(ran.iter().map(|antagonist| antagonist.ran_ns).sum::<u64>(), now_ns);
         assert!(!ran.iter().any(|row| [Some(Tid(1)), Some(Tid(99))].contains(&tid(row))));
+    }
+
+    /// As a compiler's many short programs do, each of another name, beside one that runs for long.
+    #[test]
+    fn the_shortest_names_of_a_group_share_a_row_and_the_longest_keeps_its_own() {
+        let mut credits = Credits::new(ANTAGONISTS_MAX);
+        let mut add = |number, name: &str, group, ran_ns| {
+            let who = Who::Thread(task(number, name, group));
+            credits.add((), &Antagonist::new(who, ran_ns));
+        };
+        add(1, "cc1", 7, 5_000);
+        add(2, "sshd", 8, 1);
+        (100..300).for_each(|number| add(number, &format!("conftest{number}"), 7, 10));
+        let rows: Vec<Antagonist> = credits.rows().map(|(_, antagonist)| antagonist).collect();
+        assert!(rows.len() <= ANTAGONISTS_MAX);
+        assert_eq!((tid(&rows[0]), rows[0].covers), (Some(Tid(1)), Covers::Thread));
+        let of_group = |row: &&Antagonist| row.covers == Covers::Group;
+        let shared: Vec<&Antagonist> = rows.iter().filter(of_group).collect();
+        assert_eq!(shared.len(), 1, "{rows:?}");
+        let short = rows.iter().filter(|row| (100..300).contains(&tid(row).unwrap_or_default().0));
+        assert_eq!(short.map(|row| row.ran_ns).sum::<u64>(), 2_000);
+        let sshd = rows.iter().find(|row| tid(row) == Some(Tid(2))).unwrap();
+        assert_eq!((sshd.ran_ns, sshd.covers), (1, Covers::Thread), "alone in its group");
+        assert!(rows.iter().all(|row| row.who != Who::Others));
+    }
+
+    proptest! {
+        /// Whatever comes in whatever order: nothing is lost, no name and no group is told more than it
+        /// ran, and as long as there is room for the groups each is told all of it.
+        #[test]
+        fn groups_are_never_told_too_much_and_nothing_is_lost(
+            ran in prop::collection::vec((0..60_u32, 0..12_u32, 0..2_u8, 1..1_000_u64), 0..400),
+        ) {
+            let mut credits = Credits::new(24);
+            let mut of_group = BTreeMap::<(u8, u32), u64>::new();
+            let mut of_name = BTreeMap::<(u8, u32, u32), u64>::new();
+            for (number, (name, group, location, ran_ns)) in (1..).zip(&ran) {
+                let who = Who::Thread(task(number, &format!("name{name}"), *group));
+                credits.add(*location, &Antagonist::new(who, *ran_ns));
+                *of_group.entry((*location, *group)).or_default() += ran_ns;
+                *of_name.entry((*location, *group, *name)).or_default() += ran_ns;
+            }
+            let rows: Vec<(Option<u8>, Antagonist)> = credits.rows().collect();
+            prop_assert!(rows.len() <= 25);
+            let total_ns: u64 = ran.iter().map(|(.., ran_ns)| ran_ns).sum();
+            prop_assert_eq!(rows.iter().map(|(_, row)| row.ran_ns).sum::<u64>(), total_ns);
+            let mut told = BTreeMap::<(u8, u32), u64>::new();
+            for (location, row) in &rows {
+                let (Some(location), Who::Thread(task)) = (location, &row.who) else { continue };
+                let group = task.group.unwrap().0;
+                *told.entry((*location, group)).or_default() += row.ran_ns;
+                if row.covers != Covers::Group {
+                    let name = task.name[4..].parse().unwrap();
+                    prop_assert!(row.ran_ns <= of_name[&(*location, group, name)]);
+                }
+            }
+            prop_assert_eq!(told, of_group);
+        }
     }
 
     #[test]
@@ -211,7 +311,7 @@ mod tests {
         }
         let ran = wait.take();
         assert_eq!(ran.iter().map(|row| row.ran_ns).collect::<Vec<_>>(), [500, 500]);
-        assert!(ran.iter().all(|row| row.is_several));
+        assert!(ran.iter().all(|row| row.covers == Covers::Name));
     }
 
     /// As a slow request beside a loop of short processes does.

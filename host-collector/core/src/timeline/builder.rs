@@ -220,7 +220,10 @@ impl Timeline {
                 }
             }
             HostEventKind::Lost { until, .. } => self.lost(time, event.pcpu, until, sink),
-            HostEventKind::Comm { .. } | HostEventKind::Fork { .. } | HostEventKind::Block(_) => {}
+            HostEventKind::Comm { .. }
+            | HostEventKind::Group { .. }
+            | HostEventKind::Fork { .. }
+            | HostEventKind::Block(_) => {}
         }
     }
 

@@ -42,6 +42,8 @@ pub use exits::{Exit, ExitTime};
 pub use futex::{GuestMode, LockFacts, Vmm};
 pub use lock::{LockUser, LockWait};
 pub use reason::Reason;
-pub use span::{Antagonist, DeviceAddress, RunMode, Sleep, Span, ThreadState, UnknownCause, Who};
+pub use span::{
+    Antagonist, Covers, DeviceAddress, RunMode, Sleep, Span, ThreadState, UnknownCause, Who,
+};
 pub use stack::StackTable;
 pub use tasks::Tasks;

@@ -18,7 +18,7 @@ pub struct Span {
     /// The state.
     pub state: ThreadState,
     /// Who ran on the pCPU while the thread waited for it, the longest first and at most
-    /// [`ANTAGONISTS_MAX`](super::ANTAGONISTS_MAX) by name, then [`Who::Idle`] and [`Who::Others`];
+    /// [`ANTAGONISTS_MAX`](super::ANTAGONISTS_MAX) rows, then [`Who::Idle`] and [`Who::Others`];
     /// empty unless the thread [waited for a pCPU](ThreadState::waits_for). What they ran adds up to at
     /// most the length of the span, and to exactly that where every switch of the pCPU was recorded.
     pub antagonists: Vec<Antagonist>,
@@ -39,15 +39,26 @@ pub struct Antagonist {
     pub who: Who,
     /// For how long within the span.
     pub ran_ns: u64,
-    /// Whether it includes other threads of the same name that have no row of their own.
-    pub is_several: bool,
+    /// Who else is in it.
+    pub covers: Covers,
+}
+
+/// Which threads what is told of an antagonist covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Covers {
+    /// That one thread.
+    Thread,
+    /// Also others of the same kind, group and name, which have no row of their own.
+    Name,
+    /// Also others of the same group with any names, which have no row of their own.
+    Group,
 }
 
 impl Antagonist {
     /// Somebody who ran for so long.
     #[must_use]
     pub fn new(who: Who, ran_ns: u64) -> Antagonist {
-        Antagonist { who, ran_ns, is_several: false }
+        Antagonist { who, ran_ns, covers: Covers::Thread }
     }
 }
 

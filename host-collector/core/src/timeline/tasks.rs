@@ -1,6 +1,7 @@
 //! The host's threads and their names over time: what the census says at first, and what is recorded of
 //! forks, renames and exits.
 
+use crate::control_groups::ControlGroups;
 use crate::host_event::{HostEvent, HostEventKind};
 use crate::task::{Process, Task, ThreadKind, VmIndex};
 use crate::units::{HostNs, Tid};
@@ -21,6 +22,7 @@ pub struct Tasks {
     /// Whose threads a process's newborns are, of processes that were there when recording began.
     kind_of_process: HashMap<Tid, ThreadKind>,
     ended: VecDeque<Tid>,
+    groups: ControlGroups,
 }
 
 #[derive(Debug)]
@@ -34,6 +36,24 @@ impl Tasks {
     #[must_use]
     pub fn new(kind_of_process: HashMap<Tid, ThreadKind>) -> Tasks {
         Tasks { kind_of_process, ..Tasks::default() }
+    }
+
+    /// The control groups, of which events say only the numbers.
+    #[must_use]
+    pub fn with_groups(mut self, groups: ControlGroups) -> Tasks {
+        self.groups = groups;
+        self
+    }
+
+    /// The control groups of all that was learnt.
+    #[must_use]
+    pub fn groups(&self) -> &ControlGroups {
+        &self.groups
+    }
+
+    /// The same, to learn of more.
+    pub fn groups_mut(&mut self) -> &mut ControlGroups {
+        &mut self.groups
     }
 
     /// Adds a thread that existed when recording began; it replaces what was known of it.
@@ -63,18 +83,21 @@ impl Tasks {
         self.by_tid.iter().map(|(tid, known)| (*tid, &known.task))
     }
 
-    /// The thread that an event says is called otherwise from now on, or is another one.
+    /// The thread that an event says is called otherwise from now on, is elsewhere, or is another one.
     pub(super) fn changed_by(event: &HostEvent) -> Option<Tid> {
         match event.kind {
-            HostEventKind::Comm { tid, .. } | HostEventKind::Fork { tid, .. } => Some(tid),
+            HostEventKind::Comm { tid, .. }
+            | HostEventKind::Group { tid, .. }
+            | HostEventKind::Fork { tid, .. } => Some(tid),
             _ => None,
         }
     }
 
-    /// Takes what an event says of a thread's name, birth or end.
+    /// Takes what an event says of a thread's name, control group, birth or end.
     pub(super) fn learn(&mut self, event: &HostEvent) {
         match &event.kind {
             HostEventKind::Comm { tid, comm } => self.name(*tid, event.time, comm),
+            HostEventKind::Group { tid, group } => self.enters(*tid, *group),
             HostEventKind::Fork { pid, tid, parent_pid } => {
                 self.born(event.time, *pid, *tid, *parent_pid);
             }
@@ -112,13 +135,23 @@ impl Tasks {
             None => Process { pid, since: if is_thread { HostNs(0) } else { since } },
         };
         let name = format!("tid {tid}");
-        self.put(Task { tid, since, process: Some(process), kind, name });
+        self.put(Task { tid, since, process: Some(process), kind, name, group: None });
+    }
+
+    fn enters(&mut self, tid: Tid, number: u64) {
+        let group = self.groups.numbered(number);
+        let unknown = || TaskEntry { task: Arc::new(Task::unknown(tid)), has_ended: false };
+        let known = self.by_tid.entry(tid).or_insert_with(unknown);
+        if known.task.group != group {
+            known.task = Arc::new(Task { group, ..(*known.task).clone() });
+        }
     }
 
     fn name(&mut self, tid: Tid, time: HostNs, comm: &str) {
         let known = self.by_tid.get(&tid);
-        let (since, process) =
-            known.map_or((time, None), |known| (known.task.since, known.task.process));
+        let (since, process, group) = known.map_or((time, None, None), |known| {
+            (known.task.since, known.task.process, known.task.group)
+        });
         let has_ended = known.is_some_and(|known| known.has_ended);
         let kind = known.map_or(ThreadKind::Unknown, |known| known.task.kind);
         // The role of a VMM's thread says more than its name.
@@ -139,7 +172,7 @@ impl Tasks {
             _ => ThreadKind::Host,
         };
         let kind = if kind == ThreadKind::Unknown { ThreadKind::Host } else { kind };
-        let task = Arc::new(Task { tid, since, process, kind, name: comm.to_owned() });
+        let task = Arc::new(Task { tid, since, process, kind, name: comm.to_owned(), group });
         self.by_tid.insert(tid, TaskEntry { task, has_ended });
     }
 
@@ -174,7 +207,7 @@ mod tests {
         let mut add = |tid, pid, kind, name: &str| {
             let process = Some(Process { pid: Tid(pid), since: HostNs(0) });
             let (tid, since, name) = (Tid(tid), HostNs(0), name.to_owned());
-            tasks.add(Task { tid, since, process, kind, name });
+            tasks.add(Task { tid, since, process, kind, name, group: None });
         };
         add(2, 2, ThreadKind::Kernel, "kthreadd");
         add(10, 10, ThreadKind::Collector, "vslice");
@@ -211,6 +244,24 @@ mod tests {
             (after.process, after.since, after.kind),
             (process, HostNs(5), ThreadKind::Host)
         );
+    }
+
+    #[test]
+    fn a_thread_keeps_its_control_group_until_it_is_seen_in_another() {
+        let mut tasks = tasks();
+        tasks.groups_mut().is_at(5, "/a.scope");
+        let group = |tasks: &mut Tasks| tasks.get(Tid(31)).group;
+        fork(&mut tasks, 5, 31, 31, 30);
+        assert_eq!(group(&mut tasks), None, "it may have been born into any");
+        learn(&mut tasks, 5, HostEventKind::Group { tid: Tid(31), group: 5 });
+        comm(&mut tasks, 7, 31, "true");
+        assert_eq!(group(&mut tasks), tasks.groups_mut().at("/a.scope"));
+        let before = tasks.get(Tid(31));
+        learn(&mut tasks, 8, HostEventKind::Group { tid: Tid(31), group: 6 });
+        assert_eq!(group(&mut tasks), tasks.groups_mut().numbered(6));
+        assert_ne!(before.task_group(), tasks.get(Tid(31)).task_group());
+        fork(&mut tasks, 9, 31, 31, 30);
+        assert_eq!(group(&mut tasks), None, "another thread");
     }
 
     #[test]

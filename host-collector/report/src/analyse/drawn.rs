@@ -93,6 +93,7 @@ pub fn vm(name: &str, pid: Tid, vcpu1: Tid, reads: bool) -> VmRecord {
         accelerator: Some(Accelerator::Kvm),
         pid,
         device_pid: None,
+        helpers: Vec::new(),
         block_bytes: reads.then_some(4096),
         threads: vec![
             thread(pid, "main loop", None, 0),

@@ -86,6 +86,7 @@ fn antagonists_of_a_run_have_the_names_and_processes_that_they_had() {
         is_kernel: false,
         is_vslice,
         command: command.map(str::to_owned),
+        group: None,
     };
     let there = [
         thread(300, "bash", false, Some("bash -l")),

@@ -69,7 +69,7 @@ pub(super) fn tasks(manifest: &Manifest, census: &[HostThread]) -> Tasks {
 
 fn there_before(tid: Tid, pid: Tid, kind: ThreadKind, name: String) -> Task {
     let since = HostNs(0);
-    Task { tid, since, process: Some(Process { pid, since }), kind, name }
+    Task { tid, since, process: Some(Process { pid, since }), kind, name, group: None }
 }
 
 /// The command lines of those that were there before, and of those that had come by the end, each with the name

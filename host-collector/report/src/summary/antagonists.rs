@@ -6,8 +6,8 @@ use super::names::{Directory, VmIndex};
 use super::totals::share;
 use std::ops::Bound;
 use std::sync::Arc;
-use vslice_core::task::KindAndName;
-use vslice_core::timeline::{self, Span, Who};
+use vslice_core::task::Namesake;
+use vslice_core::timeline::{self, Covers, Span, Who};
 
 /// The row of those that a ledger has under one key.
 pub(super) fn row<K>(
@@ -61,9 +61,10 @@ pub(super) fn of_wait(span: &Span, victim: VmIndex, directory: &Directory<'_>) -
         match &ran.who {
             Who::Idle => idle_ns = ran.ran_ns,
             Who::Others => ledger.add_keyless(0, ran.ran_ns),
+            Who::Thread(_) if ran.covers == Covers::Group => ledger.add_keyless(0, ran.ran_ns),
             Who::Thread(task) => {
-                let face = KindAndName(Arc::clone(task));
-                ledger.add(&face, 0, task, (ran.ran_ns, ran.is_several));
+                let face = Namesake(Arc::clone(task));
+                ledger.add(&face, 0, task, (ran.ran_ns, ran.covers == Covers::Name));
             }
         }
     }

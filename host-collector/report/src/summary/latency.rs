@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 use vslice_core::join::{Breakdown, Part, PartsNs};
-use vslice_core::task::KindAndName;
-use vslice_core::timeline::Who;
+use vslice_core::task::Namesake;
+use vslice_core::timeline::{Covers, Who};
 use vslice_core::units::{PcpuId, VcpuId};
 
 use super::names::VmIndex;
@@ -26,7 +26,7 @@ pub(super) struct Encounter {
     pub(super) victim_vm: VmIndex,
     pub(super) victim_vcpu: VcpuId,
     pub(super) pcpu: PcpuId,
-    pub(super) antagonist: KindAndName,
+    pub(super) antagonist: Namesake,
 }
 
 /// What the requests of one bucket or one class come to.
@@ -105,11 +105,16 @@ impl LatencyTally {
         let bucket = self.distribution.bucket_ns(latency_ns);
         for (pcpu, ran) in breakdown.waits.rows() {
             match (ran.who, pcpu) {
-                (Who::Thread(task), Some(pcpu)) => {
-                    let antagonist = KindAndName(Arc::clone(&task));
+                (Who::Thread(task), Some(pcpu)) if ran.covers != Covers::Group => {
+                    let antagonist = Namesake(Arc::clone(&task));
                     let (victim_vm, victim_vcpu) = (vm, breakdown.vcpu);
                     let met = Encounter { victim_vm, victim_vcpu, pcpu, antagonist };
-                    self.encounters.add(&met, bucket, &task, (ran.ran_ns, ran.is_several));
+                    self.encounters.add(
+                        &met,
+                        bucket,
+                        &task,
+                        (ran.ran_ns, ran.covers == Covers::Name),
+                    );
                 }
                 (Who::Idle, _) => {
                     let idle_ns = &mut self.bucket(latency_ns).idle_ns;

@@ -7,8 +7,8 @@ use super::reason::OffReason;
 use super::totals::round_4;
 use std::ops::Bound;
 use std::sync::Arc;
-use vslice_core::task::KindAndName;
-use vslice_core::timeline::{Span, ThreadState, Who};
+use vslice_core::task::Namesake;
+use vslice_core::timeline::{Covers, Span, ThreadState, Who};
 use vslice_core::units::HostNs;
 
 /// Who is told apart of those that ran while one vCPU waited, all in one bucket.
@@ -28,7 +28,7 @@ pub(super) struct VcpuTally {
     mean_ns: f64,
     squares_ns2: f64,
     off_cpu: Vec<OffCpu>,
-    waits: Ledger<KindAndName>,
+    waits: Ledger<Namesake>,
     wait_ns: u64,
     idle_ns: u64,
     on_pcpu_ns: u64,
@@ -101,8 +101,12 @@ impl VcpuTally {
             match &ran.who {
                 Who::Idle => self.idle_ns = self.idle_ns.saturating_add(ran.ran_ns),
                 Who::Others => self.waits.add_keyless(BUCKET, ran.ran_ns),
+                Who::Thread(_) if ran.covers == Covers::Group => {
+                    self.waits.add_keyless(BUCKET, ran.ran_ns);
+                }
                 Who::Thread(task) => {
-                    let (face, ran) = (KindAndName(Arc::clone(task)), (ran.ran_ns, ran.is_several));
+                    let ran = (ran.ran_ns, ran.covers == Covers::Name);
+                    let face = Namesake(Arc::clone(task));
                     self.waits.add(&face, BUCKET, task, ran);
                 }
             }
@@ -138,7 +142,7 @@ impl VcpuTally {
     }
 
     /// Who ran while the thread was runnable, the `count` longest, and what all others ran.
-    pub(super) fn waits(&self, count: usize) -> (Vec<Figures<'_, KindAndName>>, u64) {
+    pub(super) fn waits(&self, count: usize) -> (Vec<Figures<'_, Namesake>>, u64) {
         let all = (Bound::Unbounded, Bound::Unbounded);
         self.waits.figures(&self.waits.longest(count, all), all)
     }

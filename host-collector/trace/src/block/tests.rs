@@ -37,7 +37,7 @@ fn read(bytes: &[u8]) -> Result<(Vec<HostEvent>, Tail), StoreError> {
 #[test]
 fn the_header_has_these_bytes() {
     let header = file_header(StreamKind::Requests);
-    let expected = b"\x89VSR\r\n\x1a\n\x02\x00\x02\x00\xab\x85\x9b\x42";
+    let expected = b"\x89VSR\r\n\x1a\n\x03\x00\x02\x00\xab\x85\x9b\x42";
     assert_eq!(header[..12], expected[..12]);
     assert_eq!(header[12..], crc32fast::hash(&expected[..12]).to_le_bytes());
     let end = block_bytes::<HostEvent>(&[]);
@@ -78,13 +78,13 @@ fn a_foreign_file_is_a_sentence() {
     let kind = read(&file_header(StreamKind::Clock)).unwrap_err();
     assert_eq!(kind.to_string(), "x.vsr holds a stream of kind 3, expected Events");
     let mut newer = file_header(StreamKind::Events);
-    newer[8] = 3;
+    newer[8] = 4;
     let crc = crc32fast::hash(&newer[..12]);
     newer[12..].copy_from_slice(&crc.to_le_bytes());
     let newer = read(&newer).unwrap_err();
     assert_eq!(
         newer.to_string(),
-        "x.vsr has format version 3, this vslice reads up to 2; use a newer vslice"
+        "x.vsr has format version 4, this vslice reads up to 3; use a newer vslice"
     );
     let mut older = file_header(StreamKind::Events);
     older[8] = 1;
@@ -92,8 +92,18 @@ fn a_foreign_file_is_a_sentence() {
     older[12..].copy_from_slice(&crc.to_le_bytes());
     assert_eq!(
         read(&older).unwrap_err().to_string(),
-        "x.vsr has format version 1, this vslice reads 2; use the vslice that recorded it"
+        "x.vsr has format version 1, this vslice reads from 2 on; use the vslice that recorded it"
     );
+}
+
+#[test]
+fn streams_of_the_version_before_are_read() {
+    let (mut bytes, _) = three_blocks();
+    bytes[..FILE_HEADER_BYTES].copy_from_slice(&file_header_of(StreamKind::Events, 2));
+    let (events, tail) = read(&bytes).unwrap();
+    assert_eq!((events.len(), tail), (6, Tail::Finished));
+    let (events, tail) = read(&bytes[..10]).unwrap();
+    assert_eq!((events.len(), tail), (0, Tail::Torn { bytes: 10 }));
 }
 
 #[test]
