@@ -1,7 +1,7 @@
 //! All processes of the host at one moment, as far as this user sees them: what is looked for among all of
 //! them is looked for in one reading of `/proc`.
 
-use crate::procfs;
+use crate::procfs::{self, ProcessStat};
 use vslice_core::units::Tid;
 
 /// A process, the kernel's own threads among them.
@@ -9,6 +9,8 @@ use vslice_core::units::Tid;
 pub struct Process {
     /// Its id.
     pub pid: Tid,
+    /// Who started it, or who took it over.
+    pub parent: Tid,
     /// The name of its first thread. Of the kernel's own it is the whole name since Linux 5.17, and 15 bytes of
     /// it before (linux: fs/proc/array.c, `proc_task_name`).
     pub comm: String,
@@ -29,7 +31,7 @@ impl Census {
     /// Reads `/proc`: two files for each process. What ends meanwhile is left out.
     #[must_use]
     pub fn take() -> Census {
-        Census { processes: procfs::pids().into_iter().filter_map(process).collect() }
+        Census { processes: procfs::pids().into_iter().filter_map(Process::of).collect() }
     }
 
     /// The kernel's own threads.
@@ -43,10 +45,13 @@ impl Census {
     }
 }
 
-fn process(pid: Tid) -> Option<Process> {
-    let (comm, is_kernel) = procfs::comm_and_kind(pid)?;
-    let words = if is_kernel { Vec::new() } else { procfs::command_line(pid).ok()? };
-    Some(Process { pid, comm, is_kernel, words })
+impl Process {
+    /// One process; `None` if it has ended.
+    pub(crate) fn of(pid: Tid) -> Option<Process> {
+        let ProcessStat { comm, parent, is_kernel } = procfs::process_stat(pid)?;
+        let words = if is_kernel { Vec::new() } else { procfs::command_line(pid).ok()? };
+        Some(Process { pid, parent, comm, is_kernel, words })
+    }
 }
 
 #[cfg(test)]

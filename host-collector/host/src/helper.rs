@@ -200,7 +200,7 @@ mod tests {
 
     fn program(line: &str) -> Process {
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-        Process { pid: Tid(9), comm: "x".to_owned(), is_kernel: false, words }
+        Process { pid: Tid(9), parent: Tid(1), comm: "x".to_owned(), is_kernel: false, words }
     }
 
     #[test]

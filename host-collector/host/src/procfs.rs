@@ -115,12 +115,28 @@ pub fn is_kernel(pid: Tid) -> bool {
         .is_ok_and(|stat| flags(&stat).is_some_and(|flags| flags & PF_KTHREAD != 0))
 }
 
-/// The name of a process, and whether it is the kernel's own; `None` if it has ended.
-pub(crate) fn comm_and_kind(pid: Tid) -> Option<(String, bool)> {
+/// The facts of proc_pid_stat(5) that tell which process one is.
+pub(crate) struct ProcessStat {
+    pub comm: String,
+    pub parent: Tid,
+    pub is_kernel: bool,
+}
+
+/// These facts; `None` if the process has ended.
+pub(crate) fn process_stat(pid: Tid) -> Option<ProcessStat> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     let stat = String::from_utf8_lossy(&stat);
-    let comm = stat.split_once('(')?.1.rsplit_once(')')?.0.to_owned();
-    Some((comm, flags(&stat)? & PF_KTHREAD != 0))
+    Some(ProcessStat {
+        comm: stat.split_once('(')?.1.rsplit_once(')')?.0.to_owned(),
+        parent: Tid(fields_after_comm(&stat)?.nth(4 - 3)?.parse().ok()?),
+        is_kernel: flags(&stat)? & PF_KTHREAD != 0,
+    })
+}
+
+/// The process of a thread: the line `Tgid` (proc_pid_status(5)).
+pub(crate) fn process_of(tid: Tid) -> Option<Tid> {
+    let status = fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok().map(Tid)
 }
 
 /// A process's id as its own PID namespace counts it: the last of the line `NSpid` (proc_pid_status(5)).
@@ -140,19 +156,35 @@ pub fn pids() -> Vec<Tid> {
     pids
 }
 
-/// Whether a process has a VM of KVM open.
+/// What a process has open of a hypervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct KvmFiles {
+    /// A VM of KVM.
+    pub has_vm: bool,
+    /// How many vCPUs of KVM.
+    pub vcpus_count: usize,
+    /// A partition of Microsoft's hypervisor.
+    pub has_mshv: bool,
+}
+
+/// The files of a hypervisor that a process has open, by the names that the kernel gives them (linux:
+/// virt/kvm/kvm_main.c, `kvm_dev_ioctl_create_vm` and `create_vcpu_fd`; drivers/hv/mshv_root_main.c).
 ///
 /// # Errors
 /// Those of reading the directory `/proc/PID/fd`.
-pub fn has_kvm_vm(pid: Tid) -> io::Result<bool> {
+pub(crate) fn kvm_files(pid: Tid) -> io::Result<KvmFiles> {
+    let mut files = KvmFiles::default();
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
-        // `kvm_dev_ioctl_create_vm` in virt/kvm/kvm_main.c gives it this name. A file may be closed meanwhile.
-        let link = fs::read_link(entry?.path());
-        if link.is_ok_and(|link| link.as_os_str() == "anon_inode:kvm-vm") {
-            return Ok(true);
+        // A file may be closed meanwhile.
+        let Ok(link) = fs::read_link(entry?.path()) else { continue };
+        match link.to_str().and_then(|link| link.strip_prefix("anon_inode:")) {
+            Some("kvm-vm") => files.has_vm = true,
+            Some(name) if name.starts_with("kvm-vcpu") => files.vcpus_count += 1,
+            Some("mshv_partition") => files.has_mshv = true,
+            _ => {}
         }
     }
-    Ok(false)
+    Ok(files)
 }
 
 /// All threads of a process.
@@ -257,6 +289,13 @@ mod tests {
         assert_eq!(flags("13139 (cat"), None);
         assert_eq!(parse_start_ticks("13139 (cat"), None);
         assert_eq!(parse_start_ticks("13139 (cat) R 1 2"), None);
+    }
+
+    #[test]
+    fn a_process_has_its_parent() {
+        let own = process_stat(Tid(std::process::id())).expect("it runs");
+        assert_eq!(own.parent, Tid(std::os::unix::process::parent_id()));
+        assert!(!own.is_kernel && process_stat(Tid(u32::MAX)).is_none());
     }
 
     #[test]

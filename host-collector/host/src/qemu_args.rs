@@ -55,7 +55,7 @@ pub struct QemuArgs {
     pub load_socket: Option<SocketPlace>,
     /// The CID of its vhost-vsock.
     pub vsock_cid: Option<u32>,
-    /// The accelerators that it may run with: those that are asked for, else its defaults.
+    /// The accelerators that it may run with: those that are asked for, else its defaults; empty if neither tells.
     pub accelerators: Vec<String>,
 }
 
@@ -91,7 +91,8 @@ impl QemuArgs {
         let of_option: Vec<Properties> = values("accel", "accel").collect();
         let named = of_machine.chain(of_option.iter().filter_map(|accel| accel.get("accel")));
         let has_enable_kvm = of("enable-kvm").next().is_some();
-        let accelerators = accelerators(named, has_enable_kvm, has_type("xen"));
+        let by_default = default_accelerators(words, &options, has_type("xen"));
+        let accelerators = accelerators(named, has_enable_kvm, by_default);
         let controllers = Controllers::new(&devices, is_q35);
         let drives: Vec<Properties> = values("drive", "file").collect();
         let nodes = values("blockdev", "driver");
@@ -121,24 +122,38 @@ impl QemuArgs {
     }
 }
 
-/// Those that are asked for (`-accel`, `-machine accel=kvm:tcg`, `-enable-kvm`); where nobody asks, a QEMU takes
-/// `kvm` or `tcg`, depending on who built it and how it is called, and machines of Xen take `xen` (qemu:
-/// system/vl.c, `configure_accelerators`; hw/xen).
+/// Those that are asked for (`-accel`, `-machine accel=kvm:tcg`, `-enable-kvm`).
 fn accelerators<'a>(
     named: impl Iterator<Item = &'a str>,
     has_enable_kvm: bool,
-    is_of_xen: bool,
+    by_default: &[&str],
 ) -> Vec<String> {
     let mut found: Vec<String> =
         named.flat_map(|names| names.split(':')).map(str::to_owned).collect();
     if has_enable_kvm {
         found.push("kvm".to_owned());
     }
-    let by_default: &[&str] = if is_of_xen { &["xen"] } else { &["kvm", "tcg"] };
     if found.is_empty() {
         found = by_default.iter().map(|name| (*name).to_owned()).collect();
     }
     found
+}
+
+/// Where nobody asks for one, a QEMU takes TCG and then KVM, and machines of Xen take `xen` (qemu: system/vl.c,
+/// `configure_accelerators`; hw/xen). One whose name ends in "kvm" tries KVM first, and a configuration file may
+/// ask for any: which is not told, so that nothing is.
+fn default_accelerators(
+    words: &[String],
+    options: &[(&str, &str)],
+    is_of_xen: bool,
+) -> &'static [&'static str] {
+    let is_called_kvm = words.first().is_some_and(|program| program.ends_with("kvm"));
+    let has_file = options.iter().any(|(option, _)| *option == "readconfig");
+    match (is_called_kvm || has_file, is_of_xen) {
+        (_, true) => &["xen"],
+        (true, _) => &[],
+        (false, _) => &["tcg", "kvm"],
+    }
 }
 
 /// Each option without its dashes, with its value: empty where the next word is an option too.

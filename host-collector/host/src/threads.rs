@@ -1,7 +1,7 @@
 //! What each thread of a virtual machine monitor is for, from its name.
 //!
 //! QEMU names its threads where it runs with `-name ...,debug-threads=on`, which vslice and libvirt
-//! always give; Firecracker, Cloud Hypervisor and crosvm always do. A name has at most 15 bytes.
+//! always give; Firecracker, Cloud Hypervisor, crosvm and kvmtool always do. A name has at most 15 bytes.
 
 use crate::census::Census;
 use crate::procfs;
@@ -9,6 +9,7 @@ use std::io;
 use thiserror::Error;
 use vslice_core::units::{Tid, VcpuId};
 use vslice_trace::thread::ThreadRole;
+use vslice_trace::vmm::Accelerator;
 
 /// A thread of a VMM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,8 +95,9 @@ pub fn role(pid: Tid, tid: Tid, comm: &str) -> ThreadRole {
             ThreadRole::Iothread(id.to_owned())
         };
     }
-    // Cloud Hypervisor: `_disk0_q0`; crosvm: `virtio_blk`.
-    if (comm.starts_with("_disk") && comm.contains("_q")) || comm == "virtio_blk" {
+    // Cloud Hypervisor: `_disk0_q0`; crosvm: `virtio_blk`; kvmtool: `virtio-blk-io`.
+    let is_of_queue = comm.starts_with("_disk") && comm.contains("_q");
+    if is_of_queue || matches!(comm, "virtio_blk" | "virtio-blk-io") {
         return ThreadRole::Iothread(comm.to_owned());
     }
     match comm {
@@ -108,11 +110,15 @@ pub fn role(pid: Tid, tid: Tid, comm: &str) -> ThreadRole {
 }
 
 /// The vCPU in `CPU 3/KVM`, `CPU 3/TCG` (QEMU), `fc_vcpu 3` (Firecracker), `vcpu3` (Cloud
-/// Hypervisor) and `crosvm_vcpu3`. QEMU's `ALL CPUs/TCG` runs all of them by turns: it is none's.
+/// Hypervisor), `crosvm_vcpu3` and `kvm-vcpu-3` (kvmtool). QEMU's `ALL CPUs/TCG` runs all of them by turns: it
+/// is none's.
 fn vcpu_of(comm: &str) -> Option<VcpuId> {
-    let digits = comm
-        .strip_prefix("CPU ")
-        .and_then(|rest| rest.strip_suffix("/KVM").or_else(|| rest.strip_suffix("/TCG")))
+    let of_qemu = || {
+        let (digits, accelerator) = comm.strip_prefix("CPU ")?.split_once('/')?;
+        Accelerator::of_name(accelerator).map(|_| digits)
+    };
+    let digits = of_qemu()
+        .or_else(|| comm.strip_prefix("kvm-vcpu-"))
         .or_else(|| comm.strip_prefix("fc_vcpu "))
         .or_else(|| comm.strip_prefix("vcpu"))
         .or_else(|| comm.strip_prefix("crosvm_vcpu"))?;
@@ -136,6 +142,10 @@ mod tests {
             ("fc_vcpu 3", ThreadRole::Vcpu(VcpuId(3))),
             ("vcpu4", ThreadRole::Vcpu(VcpuId(4))),
             ("crosvm_vcpu5", ThreadRole::Vcpu(VcpuId(5))),
+            ("kvm-vcpu-6", ThreadRole::Vcpu(VcpuId(6))),
+            ("CPU 7/MSHV", ThreadRole::Vcpu(VcpuId(7))),
+            ("CPU 0/DUMMY", ThreadRole::Other),
+            ("virtio-blk-io", iothread("virtio-blk-io")),
             ("IO io0", iothread("io0")),
             ("IO iothread1", iothread("iothread1")),
             ("_disk0_q0", iothread("_disk0_q0")),

@@ -4,7 +4,7 @@
 //! the offset, and where the hardware scales the TSC the ratio, in debugfs (`arch/x86/kvm/debugfs.c`):
 //!
 //! ```text
-//! kvm/<pid of the VMM>-<fd of its VM>/vcpu<number>/tsc-offset                    signed ticks
+//! kvm/<thread that made the VM>-<fd of it>/vcpu<number>/tsc-offset                    signed ticks
 //!                                                 /tsc-scaling-ratio             fixed point ...
 //!                                                 /tsc-scaling-ratio-frac-bits   ... with so many bits
 //! ```
@@ -13,7 +13,10 @@
 
 use crate::host_clock::host_now;
 use crate::private_mount::PrivateMount;
+use crate::procfs;
 use nix::mount::MsFlags;
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 use vslice_core::clock::tsc::{TscRelation, TscSample, TscScaling};
@@ -90,12 +93,22 @@ impl KvmDebugfs {
         Ok(tids)
     }
 
+    /// The processes that have a VM.
+    pub(crate) fn processes(&self) -> BTreeSet<Tid> {
+        let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        let creators = entries.filter_map(|entry| creator_of(&entry.file_name()));
+        creators.filter_map(procfs::process_of).collect()
+    }
+
+    /// A VM's directory is called after the thread that made it (linux: virt/kvm/kvm_main.c,
+    /// `kvm_create_vm_debugfs`), which in Cloud Hypervisor is not the process's first.
     fn vm_of(&self, vmm: Tid) -> io::Result<PathBuf> {
-        let prefix = format!("{vmm}-");
+        let tids = procfs::tids(vmm).unwrap_or_default();
         let mut found = None;
         for entry in fs::read_dir(&self.root)? {
             let entry = entry?;
-            if entry.file_name().to_str().is_some_and(|name| name.starts_with(&prefix))
+            let maker = creator_of(&entry.file_name());
+            if maker.is_some_and(|tid| tid == vmm || tids.contains(&tid))
                 && found.replace(entry.path()).is_some()
             {
                 let several = format!("process {vmm} runs several VMs");
@@ -105,6 +118,11 @@ impl KvmDebugfs {
         let none = || format!("process {vmm} has no VM in KVM's debugfs");
         found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, none()))
     }
+}
+
+/// The thread that made the VM of a directory `TID-FD`.
+fn creator_of(directory: &OsStr) -> Option<Tid> {
+    directory.to_str()?.split_once('-')?.0.parse().ok().map(Tid)
 }
 
 /// The vCPUs of a VM with their directories, in order.
@@ -178,6 +196,17 @@ mod tests {
         ];
         assert_eq!(kvm.relations_of(Tid(31)).unwrap(), expected);
         assert_eq!(kvm.vcpu_tids(Tid(31)).unwrap(), [(VcpuId(1), Tid(34))]);
+    }
+
+    #[test]
+    fn a_vm_is_found_by_whichever_thread_made_it() {
+        // Tests run in threads that are not the process's first.
+        let tid = nix::unistd::gettid();
+        let (_scratch, kvm) = debugfs(&[(&format!("{tid}-9/vcpu0/pid"), "32\n")]);
+        let own = Tid(std::process::id());
+        assert_ne!(own.to_string(), tid.to_string());
+        assert_eq!(kvm.vcpu_tids(own).unwrap(), [(VcpuId(0), Tid(32))]);
+        assert_eq!(kvm.processes(), BTreeSet::from([own]));
     }
 
     #[test]

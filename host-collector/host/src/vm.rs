@@ -1,7 +1,9 @@
 //! The virtual machines of this host, found from outside: `/proc`, their command lines and KVM's
 //! debugfs. Nothing is asked of them, so that nothing of them is disturbed.
 
-use super::census::Census;
+mod recognise;
+
+use super::census::{Census, Process};
 use super::cgroup::{Hierarchy, VcpuQuota};
 use super::disk::Disk;
 use super::helper::{self, BackendSocket, Helper};
@@ -11,10 +13,12 @@ use super::qemu_args::{QemuArgs, SocketPlace, backend_sockets};
 use super::tsc::KvmDebugfs;
 use super::{open_files, threads};
 use nix::unistd::Uid;
+use recognise::{Signs, exe_name};
 use serde::Serialize;
+use std::borrow::Cow;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use vslice_core::text::harmless;
 use vslice_core::units::{PcpuId, Tid, VcpuId};
 use vslice_trace::thread::ThreadRole;
@@ -58,7 +62,8 @@ pub struct Vm {
     pub pid: Tid,
     /// What runs it.
     pub vmm: Vmm,
-    /// Its name, where it has one: libvirt's domain, QEMU's `-name`, Firecracker's `--id`.
+    /// Its name, where its command line tells one: QEMU's `-name`, which is libvirt's domain, Firecracker's `--id`,
+    /// crosvm's and kvmtool's `--name`.
     pub name: Option<String>,
     /// Who manages it, if that can be seen.
     pub manager: Option<Manager>,
@@ -165,54 +170,52 @@ impl Vm {
 pub fn find_all() -> Vec<Vm> {
     let debugfs = KvmDebugfs::find().ok();
     let census = Census::take();
-    let vms = census
-        .programs()
-        .filter_map(|program| look_among(program.pid, debugfs.as_ref(), Some(&census)));
-    vms.collect()
+    let known_to_kvm = debugfs.as_ref().map(KvmDebugfs::processes).unwrap_or_default();
+    let look = |program: &Process| {
+        let debugfs = debugfs.as_ref().filter(|_| known_to_kvm.contains(&program.pid));
+        look_among(program, debugfs, || Cow::Borrowed(&census))
+    };
+    census.programs().filter_map(look).collect()
 }
 
 /// The VM that a process runs, if it runs one.
 #[must_use]
 pub fn look_at(pid: Tid, debugfs: Option<&KvmDebugfs>) -> Option<Vm> {
-    look_among(pid, debugfs, None)
+    look_among(&Process::of(pid)?, debugfs, || Cow::Owned(Census::take()))
 }
 
-/// The same, where all processes were read already.
-fn look_among(pid: Tid, debugfs: Option<&KvmDebugfs>, census: Option<&Census>) -> Option<Vm> {
-    let words = procfs::command_line(pid).ok()?;
+/// The same; all processes are looked at only if it runs one.
+fn look_among<'a>(
+    program: &Process,
+    debugfs: Option<&KvmDebugfs>,
+    census: impl FnOnce() -> Cow<'a, Census>,
+) -> Option<Vm> {
+    let (pid, words) = (program.pid, &program.words);
     let by_kvm = debugfs.and_then(|debugfs| debugfs.vcpu_tids(pid).ok()).unwrap_or_default();
-    let vmm = vmm_of(words.first()?).or((!by_kvm.is_empty()).then_some(Vmm::Other))?;
-    let taken;
-    let census = match census {
-        Some(census) => census,
-        None => {
-            taken = Census::take();
-            &taken
-        }
-    };
-    let threads = threads_of(pid, &by_kvm, census);
-    // Asked for its version, or not yet begun, it runs none.
-    if !threads.iter().any(|thread| thread.vcpu.is_some()) && vmm != Vmm::Qemu {
-        return None;
-    }
-    let args = if vmm == Vmm::Qemu { QemuArgs::parse(&words) } else { QemuArgs::default() };
+    let named = threads::list(pid).ok()?;
+    let exe = fs::read_link(format!("/proc/{pid}/exe")).ok();
     let signs = Signs {
-        vmm,
-        has_kvm_vcpus: !by_kvm.is_empty(),
-        has_kvm_vm: procfs::has_kvm_vm(pid).ok(),
-        asked_for: &args.accelerators,
+        files: procfs::kvm_files(pid).ok(),
+        by_debugfs: &by_kvm,
+        threads: &named,
+        exe: exe.as_deref().and_then(Path::to_str).and_then(exe_name),
+        words,
     };
+    let vmm = signs.vmm()?;
+    let args = if vmm == Vmm::Qemu { QemuArgs::parse(words) } else { QemuArgs::default() };
+    let accelerator = signs.accelerator(vmm, &args.accelerators);
+    let census = census();
+    let threads = threads_of(pid, &by_kvm, &census);
     let vcpus = threads.iter().filter_map(|thread| Some((thread.vcpu?, thread.tid)));
     let quotas = Hierarchy::of_host().and_then(|groups| groups.quotas_of(vcpus)).ok();
-    let accelerator = signs.accelerator(threads.iter().map(|thread| thread.comm.as_str()));
     Some(Vm {
         pid,
         vmm,
-        name: args.name.or_else(|| value_of(&words, "--id").map(str::to_owned)),
-        manager: manager_of(&words),
+        name: args.name.or_else(|| name_of(vmm, words)),
+        manager: manager_of(words),
         accelerator,
         device_pid: None,
-        helpers: helper::find(pid, &backends_of(pid, vmm, &words), census),
+        helpers: helper::find(pid, &backends_of(pid, vmm, words), &census),
         threads,
         disk_notes: args.disk_notes,
         disks: (vmm == Vmm::Qemu).then(|| with_open_files(pid, args.disks)),
@@ -229,6 +232,17 @@ fn look_among(pid: Tid, debugfs: Option<&KvmDebugfs>, census: Option<&Census>) -
     })
 }
 
+/// A VM's name on the command line of a VMM that is not QEMU: Firecracker's `--id`, crosvm's and kvmtool's
+/// `--name`. Cloud Hypervisor has none.
+fn name_of(vmm: Vmm, words: &[String]) -> Option<String> {
+    let option = match vmm {
+        Vmm::Firecracker => "--id",
+        Vmm::Crosvm | Vmm::Kvmtool => "--name",
+        _ => return None,
+    };
+    value_of(words, option).map(str::to_owned)
+}
+
 /// Where others serve devices of a VM.
 fn backends_of(pid: Tid, vmm: Vmm, words: &[String]) -> Vec<BackendSocket> {
     let places = if vmm == Vmm::Qemu { backend_sockets(words) } else { Vec::new() };
@@ -238,47 +252,6 @@ fn backends_of(pid: Tid, vmm: Vmm, words: &[String]) -> Vec<BackendSocket> {
     };
     let socket = |(place, role)| Some(BackendSocket { path: path_of(place)?, role });
     places.into_iter().filter_map(socket).collect()
-}
-
-/// What tells a VM's accelerator.
-#[derive(Debug, Clone, Copy)]
-struct Signs<'a> {
-    vmm: Vmm,
-    /// Whether KVM's debugfs has vCPUs of it.
-    has_kvm_vcpus: bool,
-    /// Whether it has a VM of KVM open; `None` if its files cannot be seen.
-    has_kvm_vm: Option<bool>,
-    /// What a QEMU may run with, by its command line.
-    asked_for: &'a [String],
-}
-
-impl Signs<'_> {
-    /// By the names of the threads, else by what is open. What a command line asks for a QEMU need not have
-    /// got: it tells what is left only, once it is seen that it is not KVM.
-    fn accelerator<'n>(self, names: impl Iterator<Item = &'n str>) -> Option<Accelerator> {
-        let mut by_names = names.filter_map(|name| {
-            let vcpu = name.strip_prefix("CPU ").or_else(|| name.strip_prefix("ALL CPUs"))?;
-            let (_, said) = vcpu.split_once('/')?;
-            // `CPU 0/DUMMY` is none (qemu: accel/dummy-cpus.c).
-            Accelerator::of_name(said)
-        });
-        if let Some(named) = by_names.next().filter(|_| self.vmm == Vmm::Qemu) {
-            return Some(named);
-        }
-        if self.has_kvm_vcpus || self.has_kvm_vm == Some(true) {
-            return Some(Accelerator::Kvm);
-        }
-        match (self.vmm, self.has_kvm_vm) {
-            (Vmm::Qemu, Some(false)) => {
-                let mut left = self.asked_for.iter().filter(|accelerator| *accelerator != "kvm");
-                let is_tcg = |accelerator: &String| accelerator == "tcg";
-                (left.next().is_some_and(is_tcg) && left.all(is_tcg)).then_some(Accelerator::Tcg)
-            }
-            // It is made for KVM alone; the others are built for other hypervisors too.
-            (Vmm::Firecracker, None) => Some(Accelerator::Kvm),
-            _ => None,
-        }
-    }
 }
 
 /// How these disks' files are open is the kernel's word, where this user may see it.
@@ -300,22 +273,15 @@ fn absolute(pid: Tid, path: PathBuf) -> PathBuf {
     }
 }
 
-/// The VMM that a program is, by its name: distributions call QEMU `qemu-system-ARCH`, `qemu-kvm` or
-/// `kvm`.
-fn vmm_of(program: &str) -> Option<Vmm> {
-    match program.rsplit('/').next()? {
-        "qemu-kvm" | "kvm" => Some(Vmm::Qemu),
-        name if name.starts_with("qemu-system-") => Some(Vmm::Qemu),
-        "firecracker" => Some(Vmm::Firecracker),
-        "cloud-hypervisor" => Some(Vmm::CloudHypervisor),
-        "crosvm" => Some(Vmm::Crosvm),
-        _ => None,
-    }
+/// The value of an option in either of the forms `--name a` and `--name=a`.
+fn value_of<'a>(words: &'a [String], option: &str) -> Option<&'a str> {
+    let mut rest = words.iter();
+    let after = rest.find_map(|word| word.strip_prefix(option).filter(|rest| is_end(rest)))?;
+    after.strip_prefix('=').or_else(|| rest.next().map(String::as_str))
 }
 
-fn value_of<'a>(words: &'a [String], option: &str) -> Option<&'a str> {
-    let place = words.iter().position(|word| word == option)?;
-    words.get(place + 1).map(String::as_str)
+fn is_end(rest: &str) -> bool {
+    rest.is_empty() || rest.starts_with('=')
 }
 
 /// libvirt gives its monitor this id; a session keeps its files in a home (libvirt:
@@ -365,22 +331,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn programs_are_known_by_their_names() {
-        for (program, vmm) in [
-            ("/usr/bin/qemu-system-x86_64", Some(Vmm::Qemu)),
-            ("/usr/libexec/qemu-kvm", Some(Vmm::Qemu)),
-            ("firecracker", Some(Vmm::Firecracker)),
-            ("./cloud-hypervisor", Some(Vmm::CloudHypervisor)),
-            ("crosvm", Some(Vmm::Crosvm)),
-            ("/usr/bin/qemu-img", None),
-            ("/bin/kvmtool", None),
-            ("", None),
-        ] {
-            assert_eq!(vmm_of(program), vmm, "{program}");
-        }
-    }
-
-    #[test]
     fn libvirts_vms_are_told_by_their_monitors() {
         let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
         let system = "qemu -chardev socket,id=charmonitor,fd=27 -object file=/var/lib/libvirt/x";
@@ -389,31 +339,22 @@ mod tests {
             "qemu -chardev socket,id=charmonitor,fd=7 file=/home/a/.config/libvirt/qemu/x";
         assert_eq!(manager_of(&words(session)), Some(Manager::LibvirtSession));
         assert_eq!(manager_of(&words("qemu -chardev socket,id=mon,path=/x")), None);
-        assert_eq!(value_of(&words("firecracker --id vm7 --api-sock /x"), "--id"), Some("vm7"));
     }
 
     #[test]
-    fn an_accelerator_is_what_the_signs_tell_and_else_not_known() {
-        let told = |vmm, name: &str, has_kvm_vm, asked_for: &[&str]| {
-            let asked_for: Vec<String> = asked_for.iter().map(|word| (*word).to_owned()).collect();
-            let signs = Signs { vmm, has_kvm_vcpus: false, has_kvm_vm, asked_for: &asked_for };
-            signs.accelerator([name].into_iter())
-        };
-        let default = &["kvm", "tcg"];
-        assert_eq!(told(Vmm::Qemu, "CPU 0/KVM", None, default), Some(Accelerator::Kvm));
-        assert_eq!(told(Vmm::Qemu, "ALL CPUs/TCG", None, default), Some(Accelerator::Tcg));
-        assert_eq!(told(Vmm::Qemu, "qemu", Some(true), &["tcg"]), Some(Accelerator::Kvm));
-        assert_eq!(told(Vmm::Qemu, "qemu", Some(false), default), Some(Accelerator::Tcg));
-        assert_eq!(told(Vmm::Qemu, "qemu", None, &["tcg"]), None, "its files cannot be seen");
-        for other in [&["xen"][..], &["mshv", "tcg"], &["kvm"]] {
-            assert_eq!(told(Vmm::Qemu, "CPU 0/DUMMY", Some(false), other), None, "{other:?}");
-        }
-        for vmm in [Vmm::Crosvm, Vmm::CloudHypervisor, Vmm::Firecracker] {
-            assert_eq!(told(vmm, "vcpu0", Some(true), &[]), Some(Accelerator::Kvm));
-            assert_eq!(told(vmm, "vcpu0", Some(false), &[]), None, "{vmm:?}");
-        }
-        assert_eq!(told(Vmm::Crosvm, "vcpu0", None, &[]), None);
-        assert_eq!(told(Vmm::Firecracker, "fc_vcpu 0", None, &[]), Some(Accelerator::Kvm));
+    fn other_vmms_tell_the_names_of_their_vms() {
+        let told =
+            |vmm, line: &str| name_of(vmm, &line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        let name = |text: &str| Some(text.to_owned());
+        assert_eq!(told(Vmm::Firecracker, "firecracker --id vm7 --api-sock /x"), name("vm7"));
+        assert_eq!(told(Vmm::Crosvm, "crosvm run --name=a --named b"), name("a"));
+        assert_eq!(told(Vmm::Kvmtool, "lkvm run --names b --name c"), name("c"));
+        assert_eq!(told(Vmm::Kvmtool, "lkvm run --name"), None);
+        assert_eq!(
+            told(Vmm::CloudHypervisor, "cloud-hypervisor --id a"),
+            None,
+            "it has no such option"
+        );
     }
 
     #[test]

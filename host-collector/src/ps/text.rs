@@ -40,6 +40,7 @@ fn write_vm(page: &mut String, vm: &Vm, pcpus_count: usize) {
         Vmm::Firecracker => "Firecracker",
         Vmm::CloudHypervisor => "Cloud Hypervisor",
         Vmm::Crosvm => "crosvm",
+        Vmm::Kvmtool => "kvmtool",
         Vmm::Other => "other VMM",
     };
     let manager = match vm.manager {

@@ -1,6 +1,6 @@
 //! The table: command lines as users of these VMMs write them, with invented names, and the right answers.
 
-use super::Case;
+use super::{Case, Kvm};
 
 /// All cases.
 pub(crate) const CASES: &[Case] = &[
@@ -13,6 +13,87 @@ pub(crate) const CASES: &[Case] = &[
             r#"{"vmm": "qemu", "name": "a", "accelerator": "kvm",
                 "disks": [{"bus": "virtio-blk", "path": "/d", "format": "raw", "iothreads": ["io0"]}]}"#,
         ),
+        ..Case::OF_KVM
+    },
+    Case {
+        name: "qemu_by_another_distributions_name",
+        line: "/usr/bin/qemu-vanilla-system-x86_64 -name a,debug-threads=on -machine pc,accel=kvm",
+        vm: Some(r#"{"vmm": "qemu", "name": "a", "accelerator": "kvm"}"#),
+        ..Case::OF_KVM
+    },
+    Case {
+        name: "qemu_as_kvm_spice",
+        line: "/usr/bin/kvm-spice -name a -machine pc,accel=kvm",
+        vm: Some(r#"{"vmm": "qemu", "accelerator": "kvm"}"#),
+        ..Case::OF_KVM
+    },
+    Case {
+        name: "qemu_as_qemu_kvm_ev_without_named_threads",
+        line: "/usr/libexec/qemu-kvm-ev -name guest=a -machine pc,accel=tcg",
+        threads: "",
+        vm: Some(r#"{"vmm": "qemu", "name": "a", "accelerator": "tcg"}"#),
+        warnings: &["cannot tell which threads of a run its vCPUs"],
+        ..Case::OF_KVM
+    },
+    Case {
+        name: "qemu_that_calls_itself_otherwise",
+        line: "vm-for-customer-7 -name a",
+        exe: Some("qemu-system-x86_64"),
+        vm: Some(r#"{"vmm": "qemu", "name": "a"}"#),
+        ..Case::OF_KVM
+    },
+    Case {
+        name: "what_prefers_kvm_is_not_called_tcg",
+        line: "/usr/bin/kvm -id 100 -name a -smp 2 -m 512",
+        threads: "",
+        vm: Some(r#"{"vmm": "qemu", "accelerator": null}"#),
+        warnings: &["cannot tell which threads of a run its vCPUs"],
+        ..Case::OF_KVM
+    },
+    Case {
+        name: "a_cloud_hypervisor_of_another_name",
+        line: "./cloud-hypervisor-static --kernel k --disk path=d.raw,direct=on --cpus boot=1",
+        threads: "vcpu0;_disk0_q0",
+        vm: Some(r#"{"vmm": "cloud-hypervisor", "accelerator": null}"#),
+        ..Case::OF_KVM
+    },
+    Case {
+        name: "a_firecracker_of_another_name",
+        line: "firecracker-v1.5.0-x86_64 --id vm7 --api-sock /run/fc.sock",
+        threads: "fc_vcpu 0",
+        vm: Some(r#"{"vmm": "firecracker", "name": "vm7"}"#),
+        ..Case::OF_KVM
+    },
+    Case {
+        name: "a_kvmtool",
+        line: "lkvm run --name a -d d.raw",
+        threads: "kvm-vcpu-0;virtio-blk-io",
+        vm: Some(r#"{"vmm": "kvmtool", "name": "a"}"#),
+        ..Case::OF_KVM
+    },
+    Case {
+        name: "a_vmm_that_nobody_knows",
+        line: "novelvisor --guest a",
+        threads: "cpu-0",
+        kvm: Kvm::Opened,
+        vm: Some(r#"{"vmm": "other", "accelerator": "kvm", "name": null, "disks": null}"#),
+        warnings: &["cannot tell which threads of process"],
+        ..Case::OF_KVM
+    },
+    Case {
+        name: "a_kvm_that_is_seen_is_told",
+        line: "/usr/bin/kvm -id 100 -name a -smp 1 -m 512",
+        threads: "",
+        kvm: Kvm::Opened,
+        vm: Some(r#"{"vmm": "qemu", "accelerator": "kvm"}"#),
+        warnings: &["cannot tell which threads of a run its vCPUs"],
+        ..Case::OF_KVM
+    },
+    Case {
+        name: "a_qemu_that_is_asked_what_it_can_do_is_no_vm",
+        line: "/usr/bin/qemu-system-x86_64 -S -no-user-config -machine none,accel=kvm:tcg",
+        threads: "",
+        vm: None,
         ..Case::OF_KVM
     },
     Case {

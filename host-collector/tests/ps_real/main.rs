@@ -6,10 +6,11 @@
 mod actor;
 mod cases;
 
-use actor::{ACTS, Actor};
+use actor::{ACTS, Actor, KVM};
 use cases::CASES;
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
+use std::fs::File;
 use std::process::{Command, ExitCode};
 
 /// A VMM that is acted, and what has to be said of it.
@@ -23,6 +24,8 @@ pub(crate) struct Case {
     pub exe: Option<&'static str>,
     /// The names of its threads, separated by semicolons, each with the pCPU that it is pinned to after an @.
     pub threads: &'static str,
+    /// Whether it has a VM of KVM open.
+    pub kvm: Kvm,
     /// The VM by `vslice ps --json`, or a part of it: of an object the keys that matter, of a list all items.
     /// `None` if the process is not one.
     pub vm: Option<&'static str>,
@@ -30,23 +33,46 @@ pub(crate) struct Case {
     pub warnings: &'static [&'static str],
 }
 
+/// Whether an actor has a VM of KVM open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kvm {
+    /// It has none.
+    Unused,
+    /// It has one, with a vCPU.
+    Opened,
+}
+
 impl Case {
     /// One with a vCPU under KVM, of which nothing is warned.
-    pub(crate) const OF_KVM: Case =
-        Case { name: "", line: "", exe: None, threads: "CPU 0/KVM", vm: Some("{}"), warnings: &[] };
+    pub(crate) const OF_KVM: Case = Case {
+        name: "",
+        line: "",
+        exe: None,
+        threads: "CPU 0/KVM",
+        kvm: Kvm::Unused,
+        vm: Some("{}"),
+        warnings: &[],
+    };
 }
 
 fn main() -> ExitCode {
     if std::env::var_os(ACTS).is_some() {
-        actor::act();
+        return actor::act();
     }
-    let arguments = Arguments::from_args();
-    let trials = CASES.iter().map(|case| Trial::test(case.name, move || try_case(case))).collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    // Beside each other they would be warned of for each other's pCPUs.
+    let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
+    let is_usable = |path| File::options().read(true).write(true).open(path).is_ok();
+    let trial = |case: &'static Case| match case.kvm {
+        Kvm::Opened if !is_usable(KVM) => {
+            Trial::test(format!("{} (needs {KVM})", case.name), || Ok(())).with_ignored_flag(true)
+        }
+        _ => Trial::test(case.name, move || try_case(case)),
+    };
+    libtest_mimic::run(&arguments, CASES.iter().map(trial).collect()).exit_code()
 }
 
 fn try_case(case: &Case) -> Result<(), Failed> {
-    let actor = Actor::start(&words(case.line), case.exe, case.threads)?;
+    let actor = Actor::start(case)?;
     let pid = actor.pid().to_string();
     let output =
         Command::new(env!("CARGO_BIN_EXE_vslice")).args(["ps", &pid, "--json"]).output()?;

@@ -14,6 +14,8 @@ pub enum Vmm {
     CloudHypervisor,
     /// crosvm.
     Crosvm,
+    /// kvmtool, whose program is `lkvm`.
+    Kvmtool,
     /// Another user of KVM.
     Other,
 }

@@ -240,7 +240,11 @@ proptest! {
 #[test]
 fn accelerators_are_those_that_are_asked_for_or_the_defaults() {
     for (line, accelerators) in [
-        ("qemu-system-x86_64 -machine q35", &["kvm", "tcg"][..]),
+        ("qemu-system-x86_64 -machine q35", &["tcg", "kvm"][..]),
+        ("/usr/bin/kvm -m 512", &[]),
+        ("kvm -M xenfv", &["xen"]),
+        ("qemu-kvm -accel tcg", &["tcg"]),
+        ("qemu-system-x86_64 -readconfig /a.cfg", &[]),
         ("qemu-system-x86_64 -M xenfv", &["xen"]),
         ("qemu-system-x86_64 -M q35,accel=kvm:tcg", &["kvm", "tcg"]),
         ("qemu-system-x86_64 -accel tcg,thread=multi", &["tcg"]),

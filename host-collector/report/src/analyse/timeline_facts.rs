@@ -50,7 +50,7 @@ pub(super) fn lock_facts(manifest: &Manifest, place: usize) -> LockFacts {
     let vmm = match vmm(manifest, place) {
         Some(vmm::Vmm::Qemu) => Vmm::Qemu,
         Some(vmm::Vmm::Firecracker | vmm::Vmm::CloudHypervisor | vmm::Vmm::Crosvm) => Vmm::Rust,
-        Some(vmm::Vmm::Other) | None => Vmm::Unknown,
+        Some(vmm::Vmm::Kvmtool | vmm::Vmm::Other) | None => Vmm::Unknown,
     };
     LockFacts {
         vmm,
