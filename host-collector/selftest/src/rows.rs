@@ -28,6 +28,10 @@ pub const fn promise(reason: Reason) -> Promise {
             "cannot be injected: KVM holds its locks for microseconds, and nothing outside the kernel \
             can make it hold one for longer",
         ),
+        Reason::MemoryLimit => Promise::None(
+            "is not injected: it takes a control group of version 2 that limits memory, and the self-test \
+            makes none",
+        ),
         Reason::SignalWork => Promise::None(
             "cannot be injected: a thread's own work in the kernel takes a microsecond, too short to \
             preempt it on purpose",

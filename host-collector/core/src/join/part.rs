@@ -103,7 +103,9 @@ impl Part {
             Reason::Halt | Reason::HaltUser => Part::Halt,
             Reason::HostFault => Part::HostFault,
             Reason::IoSubmit => Part::IoSubmit,
-            Reason::KvmKernelLock | Reason::PollSleep | Reason::Stopped => Part::OtherSleep,
+            Reason::MemoryLimit | Reason::KvmKernelLock | Reason::PollSleep | Reason::Stopped => {
+                Part::OtherSleep
+            }
             // The others are reasons of threads that are still runnable.
             Reason::Unknown
             | Reason::Throttle

@@ -11,7 +11,7 @@ use crate::host_event::PrevState;
 use crate::timeline::classify::{Evidence, Next};
 use crate::timeline::futex::{FutexCall, FutexWait};
 use crate::timeline::stack::{Mark, Marks, marks_of};
-use crate::timeline::{LockFacts, Reason};
+use crate::timeline::{LockFacts, LockUser, Reason};
 
 /// What a look showed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -39,13 +39,18 @@ const DISK_CALLS: &[u32] = &[17, 18, 74, 75, 209, 295, 296, 327, 328, 426];
 const POLL_CALLS: &[u32] = &[7, 23, 35, 128, 230, 232, 270, 271, 281, 441];
 
 /// What a thread waits for in the kernel whatever call it is in.
-const KERNEL_WAIT: Marks = Marks::of(&[Mark::PageWait, Mark::KernelLock, Mark::Stop]);
+const KERNEL_WAIT: Marks =
+    Marks::of(&[Mark::PageWait, Mark::KernelLock, Mark::Stop, Mark::MemoryLimit]);
+
+/// What a thread waits for where it handles a fault.
+const FAULT_WAIT: Marks = Marks::of(&[Mark::PageWait, Mark::KernelLock]);
 
 impl Look {
-    /// What the thread was doing, by what is known of the locks of its VMM. `is_shared` says whether
-    /// threads of different roles were seen to wait for the futex that it waits for, if it does.
+    /// What the thread was doing, by what is known of the locks of its VMM and by what it is there.
+    /// `is_shared` says whether threads of different roles were seen to wait for the futex that it waits for,
+    /// if it does.
     #[must_use]
-    pub fn doing(&self, facts: &LockFacts, is_shared: bool) -> Doing {
+    pub fn doing(&self, facts: &LockFacts, user: LockUser, is_shared: bool) -> Doing {
         if self.is_runnable() {
             return Doing::Runnable;
         }
@@ -56,7 +61,8 @@ impl Look {
             futex,
             is_shared,
             vmm: facts.vmm,
-            mode: facts.mode,
+            mode: facts.mode.filter(|_| user == LockUser::Vcpu),
+            user,
             next: Next::Unseen,
             ran_ns: 0,
             slice_ns: None,
@@ -100,10 +106,10 @@ impl Look {
         let waits_in_kernel = innermost.intersects(KERNEL_WAIT);
         let outer: &[Mark] = match self.call {
             Call::In { number: IOCTL, args: [_, KVM_RUN, _] } => {
-                // A semaphore may be the address space's, which a fault takes, or one of KVM's.
-                let is_semaphore = name.is_some_and(|name| name.starts_with("rwsem_"));
+                // A lock may be one of KVM's, or one that a fault takes, or other work on the way to the guest.
+                let waits_for_lock = innermost.intersects(Marks::of(&[Mark::KernelLock]));
                 let waits_for_page = innermost.intersects(Marks::of(&[Mark::PageWait]));
-                match (is_semaphore, waits_for_page) {
+                match (waits_for_lock, waits_for_page) {
                     (true, _) => &[],
                     (false, true) => &[Mark::KvmRun, Mark::Kvm, Mark::Fault],
                     (false, false) => &[Mark::KvmRun, Mark::Kvm],
@@ -114,8 +120,10 @@ impl Look {
             Call::In { number, .. } if POLL_CALLS.contains(&number) && !waits_in_kernel => {
                 &[Mark::PollSleep]
             }
-            // Who sleeps outside a call has come into the kernel by a fault.
-            Call::None => &[Mark::Fault],
+            // Who sleeps outside a call has come into the kernel by a fault, or by an interrupt after which
+            // there was other work to do.
+            Call::None if innermost.intersects(FAULT_WAIT) => &[Mark::Fault],
+            Call::None => &[],
             Call::In { .. } | Call::Running | Call::Hidden => &[],
         };
         innermost.and(Marks::of(outer))
@@ -159,7 +167,12 @@ mod tests {
             (within(202, [HEAP, 0x189, 0]), b'S', "futex_do_wait", Reason::HaltUser),
             (kvm_run, b'S', "kvm_vcpu_block", Reason::Halt),
             (kvm_run, b'D', "folio_wait_bit_common", Reason::HostFault),
-            (kvm_run, b'D', "__mutex_lock.constprop.0", Reason::KvmKernelLock),
+            (kvm_run, b'D', "__mutex_lock.constprop.0", unknown),
+            (kvm_run, b'D', "mem_cgroup_handle_over_high", Reason::MemoryLimit),
+            (kvm_run, b'D', "__refrigerator", Reason::Stopped),
+            (Call::None, b'D', "__mem_cgroup_handle_over_high", Reason::MemoryLimit),
+            (within(426, [3, 0, 1]), b'S', "io_cqring_wait", Reason::IoSubmit),
+            (within(426, [3, 8, 0]), b'D', "blk_mq_get_tag", Reason::IoSubmit),
             (kvm_run, b'D', "rwsem_down_read_slowpath", unknown),
             (kvm_run, b'S', "", unknown),
             (within(16, [9, 0xae01, 0]), b'D', "__mutex_lock", unknown),
@@ -173,8 +186,18 @@ mod tests {
             (within(230, [0, 0, 0]), b'S', "hrtimer_nanosleep", Reason::PollSleep),
             (within(35, [0, 0, 0]), b'T', "do_signal_stop", Reason::Stopped),
         ] {
-            let doing = look(call, state, wchan).doing(&facts(GuestMode::Kvm), false);
+            let look = look(call, state, wchan);
+            let doing = look.doing(&facts(GuestMode::Kvm), LockUser::Vcpu, false);
             assert_eq!(doing, Doing::Off(expected), "{call:?} {wchan}");
+        }
+    }
+
+    #[test]
+    fn an_event_loop_that_waits_for_its_ring_is_idle() {
+        let look = look(within(426, [3, 0, 1]), b'S', "io_cqring_wait");
+        for user in [LockUser::MainLoop, LockUser::Other] {
+            let doing = look.doing(&facts(GuestMode::Kvm), user, false);
+            assert_eq!(doing, Doing::Off(Reason::PollSleep), "{user:?}");
         }
     }
 
@@ -183,25 +206,32 @@ mod tests {
         let hidden = |state, wchan| look(Call::Hidden, state, wchan);
         let kvm = facts(GuestMode::Kvm);
         let tcg = facts(GuestMode::Tcg);
-        assert_eq!(hidden(b'R', "").doing(&kvm, false), Doing::Runnable);
+        assert_eq!(hidden(b'R', "").doing(&kvm, LockUser::Vcpu, false), Doing::Runnable);
         let sleeps = hidden(b'S', "futex_do_wait");
-        assert_eq!(sleeps.doing(&kvm, false), Doing::Off(Reason::BqlInferred));
-        assert_eq!(sleeps.doing(&tcg, false), Doing::Off(Reason::Unknown));
-        assert_eq!(hidden(b'S', "kvm_vcpu_block").doing(&kvm, false), Doing::Off(Reason::Halt));
-        assert_eq!(hidden(b'S', "").doing(&kvm, false), Doing::Off(Reason::Unknown));
+        assert_eq!(sleeps.doing(&kvm, LockUser::Vcpu, false), Doing::Off(Reason::BqlInferred));
+        assert_eq!(sleeps.doing(&tcg, LockUser::Vcpu, false), Doing::Off(Reason::Unknown));
+        assert_eq!(sleeps.doing(&kvm, LockUser::MainLoop, false), Doing::Off(Reason::Unknown));
+        assert_eq!(
+            hidden(b'S', "kvm_vcpu_block").doing(&kvm, LockUser::Vcpu, false),
+            Doing::Off(Reason::Halt)
+        );
+        assert_eq!(
+            hidden(b'S', "").doing(&kvm, LockUser::Vcpu, false),
+            Doing::Off(Reason::Unknown)
+        );
     }
 
     #[test]
     fn a_lock_that_is_not_known_is_inferred_only_where_it_is_shared() {
         let facts = LockFacts { bql: None, ..facts(GuestMode::Tcg) };
         let look = look(within(202, [BQL, 0x80, 2]), b'S', "futex_do_wait");
-        assert_eq!(look.doing(&facts, true), Doing::Off(Reason::BqlInferred));
-        assert_eq!(look.doing(&facts, false), Doing::Off(Reason::QemuLock));
+        assert_eq!(look.doing(&facts, LockUser::Vcpu, true), Doing::Off(Reason::BqlInferred));
+        assert_eq!(look.doing(&facts, LockUser::Vcpu, false), Doing::Off(Reason::QemuLock));
     }
 
     #[test]
     fn a_thread_on_a_pcpu_and_one_that_waits_for_it_look_the_same() {
         let running = Look { state: None, ..look(Call::Running, b'R', "") };
-        assert_eq!(running.doing(&facts(GuestMode::Kvm), false), Doing::Runnable);
+        assert_eq!(running.doing(&facts(GuestMode::Kvm), LockUser::Vcpu, false), Doing::Runnable);
     }
 }

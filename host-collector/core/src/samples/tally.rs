@@ -160,13 +160,13 @@ impl Tally {
     /// what a thread is in it.
     #[must_use]
     pub fn shares(&self, facts: &LockFacts, user: impl Fn(Tid) -> LockUser) -> Vec<ThreadShares> {
-        let users = self.users_of_locks(facts, user);
+        let users = self.users_of_locks(facts, &user);
         let mut hits: BTreeMap<Tid, BTreeMap<(Doing, Option<u64>), u64>> = BTreeMap::new();
         for (look, count) in &self.looks {
             let futex = look.futex();
             let is_shared = futex
                 .is_some_and(|call| users.get(&call.address).is_some_and(|bits| is_shared(*bits)));
-            let doing = look.doing(facts, is_shared);
+            let doing = look.doing(facts, user(look.tid), is_shared);
             let is_lock = matches!(doing, Doing::Off(reason) if reason.is_lock());
             let lock = futex.filter(|_| is_lock).map(|call| call.address);
             *hits.entry(look.tid).or_default().entry((doing, lock)).or_default() += count;

@@ -293,6 +293,7 @@ impl Timeline {
             is_shared: mutex.is_some_and(|address| self.lock_users(vm).wait(address, user)),
             vmm: facts.vmm,
             mode: facts.mode.filter(|_| user == LockUser::Vcpu),
+            user,
             next: self.last_seen.next(switch.next, switch.next_priority, time, pcpu),
             ran_ns: self.threads[index].ran_ns(time),
             slice_ns: self.slice_ns,

@@ -5,6 +5,7 @@
 //! evidence the reason is [`Reason::Unknown`], not another one.
 
 use super::futex::{FutexWait, GuestMode, Vmm};
+use super::lock::LockUser;
 use super::reason::Reason;
 use super::stack::{Mark, Marks};
 use crate::host_event::PrevState;
@@ -24,6 +25,8 @@ pub struct Evidence {
     pub vmm: Vmm,
     /// What runs its guest.
     pub mode: Option<GuestMode>,
+    /// What it is in its VMM.
+    pub user: LockUser,
     /// Who came on.
     pub next: Next,
     /// For how long it had been on the pCPU.
@@ -105,6 +108,14 @@ enum Scheduler {
     SliceOver,
 }
 
+/// Whose threads it can be.
+#[derive(Debug, Clone, Copy)]
+enum Threads {
+    All,
+    /// Those that run vCPUs.
+    Vcpus,
+}
+
 /// One row: all of its conditions must hold.
 #[derive(Debug)]
 struct Row {
@@ -112,12 +123,20 @@ struct Row {
     left: Left,
     /// Of each set, one must be on the stack.
     stack: &'static [Marks],
+    /// None of these may be.
+    without: Marks,
+    threads: Threads,
     futex: Futex,
     scheduler: Scheduler,
 }
 
 const fn row(reason: Reason, left: Left, stack: &'static [Marks]) -> Row {
-    Row { reason, left, stack, futex: Futex::Any, scheduler: Scheduler::Any }
+    let (without, threads) = (Marks::of(&[]), Threads::All);
+    Row { reason, left, stack, without, threads, futex: Futex::Any, scheduler: Scheduler::Any }
+}
+
+const fn without(row: Row, without: Marks) -> Row {
+    Row { without, ..row }
 }
 
 const fn futex(reason: Reason, futex: Futex) -> Row {
@@ -129,11 +148,18 @@ const fn scheduled(reason: Reason, stack: &'static [Marks], scheduler: Scheduler
 }
 
 const FUTEX: &[Marks] = &[Marks::of(&[Mark::FutexSleep])];
-const FAULT_WAIT: &[Marks] =
-    &[Marks::of(&[Mark::Fault]), Marks::of(&[Mark::PageWait, Mark::KernelLock])];
+const FAULT: &[Marks] = &[Marks::of(&[Mark::Fault])];
+const FAULT_ENTRY: &[Marks] = &[Marks::of(&[Mark::FaultEntry])];
+const AFTER_FAULT: Marks = Marks::of(&[Mark::ReturnWork, Mark::Emulation]);
+const RETURN_WORK: Marks = Marks::of(&[Mark::ReturnWork]);
+const MEMORY_LIMIT: &[Marks] = &[Marks::of(&[Mark::MemoryLimit])];
 const KVM_LOCK: &[Marks] = &[Marks::of(&[Mark::Kvm]), Marks::of(&[Mark::KernelLock])];
 const CACHED_FILE: &[Marks] = &[Marks::of(&[Mark::FileCall]), Marks::of(&[Mark::PageWait])];
+const RING: &[Marks] = &[Marks::of(&[Mark::RingWait])];
 const DISK: &[Marks] = &[Marks::of(&[Mark::DiskCall])];
+const DISK_WAIT: &[Marks] = &[Marks::of(&[Mark::DiskWait])];
+const DEVICE_FILE: Marks = Marks::of(&[Mark::DeviceFile]);
+const WAITS_FOR_WORK: &[Marks] = &[Marks::of(&[Mark::PollSleep, Mark::NoWork])];
 const TASK_WORK: &[Marks] = &[Marks::of(&[Mark::TaskWork]), Marks::of(&[Mark::KernelPreempted])];
 const PREEMPTED: &[Marks] = &[Marks::of(&[Mark::ReturnPreempted, Mark::KernelPreempted])];
 
@@ -141,6 +167,11 @@ const PREEMPTED: &[Marks] = &[Marks::of(&[Mark::ReturnPreempted, Mark::KernelPre
 const ROWS: &[Row] = &[
     row(Reason::Stopped, Left::Stopped, &[]),
     row(Reason::Stopped, Left::Asleep, &[Marks::of(&[Mark::Stop])]),
+    // A fault may charge memory, and what charges memory may be put to sleep for it.
+    row(Reason::MemoryLimit, Left::Asleep, MEMORY_LIMIT),
+    // Whatever it waits for in there: nothing but a fault calls these.
+    row(Reason::HostFault, Left::Asleep, FAULT),
+    without(row(Reason::HostFault, Left::Asleep, FAULT_ENTRY), AFTER_FAULT),
     futex(Reason::Bql, Futex::Is(&[FutexWait::Bql])),
     futex(Reason::BqlInferred, Futex::SharedStatic),
     futex(Reason::BqlInferred, Futex::UnrecordedUnderKvm),
@@ -151,11 +182,16 @@ const ROWS: &[Row] = &[
     futex(Reason::HaltUser, Futex::Is(&[FutexWait::Condition])),
     futex(Reason::VmmLock, Futex::Is(&[FutexWait::Std])),
     row(Reason::Halt, Left::Asleep, &[Marks::of(&[Mark::KvmHalt])]),
-    row(Reason::HostFault, Left::Asleep, FAULT_WAIT),
-    row(Reason::KvmKernelLock, Left::Asleep, KVM_LOCK),
-    row(Reason::IoSubmit, Left::Asleep, DISK),
+    // On its way into the guest a thread also does work of others than KVM.
+    without(row(Reason::KvmKernelLock, Left::Asleep, KVM_LOCK), RETURN_WORK),
+    // An event loop of QEMU from 10.2 on waits there for whatever comes (qemu: util/fdmon-io_uring.c); a vCPU
+    // has no other business with a ring than its own I/O.
+    Row { threads: Threads::Vcpus, ..row(Reason::IoSubmit, Left::Asleep, RING) },
+    row(Reason::PollSleep, Left::Asleep, RING),
+    row(Reason::IoSubmit, Left::Asleep, DISK_WAIT),
+    without(row(Reason::IoSubmit, Left::Asleep, DISK), DEVICE_FILE),
     row(Reason::IoSubmit, Left::Asleep, CACHED_FILE),
-    row(Reason::PollSleep, Left::Asleep, &[Marks::of(&[Mark::PollSleep])]),
+    row(Reason::PollSleep, Left::Asleep, WAITS_FOR_WORK),
     row(Reason::Throttle, Left::Runnable, &[Marks::of(&[Mark::Throttle])]),
     scheduled(Reason::PreemptRtOrStop, PREEMPTED, Scheduler::NextIsRealtime),
     // Whoever is preempted in such work is hard to tell from whoever is throttled in it, but for the
@@ -180,6 +216,8 @@ impl Evidence {
         let marks = self.marks.unwrap_or_default();
         self.left(row.left)
             && row.stack.iter().all(|set| marks.intersects(*set))
+            && !marks.intersects(row.without)
+            && (matches!(row.threads, Threads::All) || self.user == LockUser::Vcpu)
             && self.waits_for(row.futex)
             && self.was_scheduled(row.scheduler)
     }
@@ -240,5 +278,9 @@ impl Evidence {
     }
 }
 
+#[cfg(test)]
+mod field_tests;
+#[cfg(test)]
+mod kinds_tests;
 #[cfg(test)]
 mod tests;

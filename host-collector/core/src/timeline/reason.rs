@@ -22,7 +22,9 @@ pub enum Reason {
     Halt,
     /// Waiting for a host page fault: guest memory that is swapped out or not yet allocated.
     HostFault,
-    /// Asleep on a lock of the host's kernel, in KVM.
+    /// Put to sleep by the kernel, as its control group uses more memory than its `memory.high`.
+    MemoryLimit,
+    /// Asleep on a lock of the host's kernel, or until others no longer use what it changes, in KVM.
     KvmKernelLock,
     /// The vCPU's thread does disk I/O itself and waits for it.
     IoSubmit,
@@ -37,7 +39,7 @@ pub enum Reason {
     PreemptRtOrStop,
     /// It yielded its pCPU by itself.
     Yield,
-    /// Asleep in `poll` or for a time.
+    /// Asleep in `poll`, for a time, or until there is work to do.
     PollSleep,
     /// It was switched out while it handled signals or other task work in the kernel.
     SignalWork,
@@ -49,7 +51,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order in which they are printed.
-    pub const ALL: [Reason; 18] = [
+    pub const ALL: [Reason; 19] = [
         Reason::Bql,
         Reason::BqlInferred,
         Reason::QemuLock,
@@ -57,6 +59,7 @@ impl Reason {
         Reason::VmmLock,
         Reason::Halt,
         Reason::HostFault,
+        Reason::MemoryLimit,
         Reason::KvmKernelLock,
         Reason::IoSubmit,
         Reason::Throttle,
@@ -81,6 +84,7 @@ impl Reason {
             Reason::VmmLock => "vmm_lock",
             Reason::Halt => "halt",
             Reason::HostFault => "host_fault",
+            Reason::MemoryLimit => "memory_limit",
             Reason::KvmKernelLock => "kvm_kernel_lock",
             Reason::IoSubmit => "io_submit",
             Reason::Throttle => "throttle",
@@ -107,6 +111,7 @@ impl Reason {
     pub fn is_hindrance(self) -> bool {
         let others = [
             Reason::HostFault,
+            Reason::MemoryLimit,
             Reason::KvmKernelLock,
             Reason::IoSubmit,
             Reason::Throttle,

@@ -1,6 +1,9 @@
 //! Kernel stacks: which of the functions that matter are on them.
 
+mod functions;
+
 use crate::host_event::StackId;
+use functions::{CALL_PREFIXES, FUNCTIONS, Functions, SCHEDULER};
 
 /// What a function on a kernel stack proves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,8 +25,24 @@ pub enum Mark {
     KernelLock,
     /// It handles a page fault, its own or its guest's.
     Fault,
+    /// It handles a page fault, or does what follows one.
+    FaultEntry,
+    /// It serves its guest's access to a device's memory.
+    Emulation,
+    /// It does what was left for its way back to user space or to the guest, or gives way there.
+    ReturnWork,
+    /// It used more memory than its control group shall.
+    MemoryLimit,
     /// It reads, writes or submits I/O.
     DiskCall,
+    /// It reads or writes a file that is a device of its own, or the kernel's.
+    DeviceFile,
+    /// It waits in the block layer.
+    DiskWait,
+    /// It waits for I/O of an `io_uring`.
+    RingWait,
+    /// Innermost: a thread of the kernel that works for a VM, and has nothing to do.
+    NoWork,
     /// It reads or writes a file of whatever kind: a pipe or a terminal as well as one on a disk.
     FileCall,
     /// Its control group's quota is used up.
@@ -82,194 +101,21 @@ enum StackPosition {
     /// What called the one that is innermost. (Balancing of NUMA nodes is task work as well, but gives
     /// way in functions of its own.)
     Beneath,
+    /// Anywhere, as a system call: by the name that it has in user space.
+    Call,
 }
-
-/// The functions that prove something. A name that ends in `*` stands for all that begin so.
-///
-/// One thing has had several names; the kernel versions are those of docs/evidence.md, "Names of
-/// kernel functions", read in the sources of 3.16, 6.1, 6.12 and 6.18 or seen on stacks of 6.1 and
-/// 6.18.
-const FUNCTIONS: &[(Mark, StackPosition, &[&str])] = &[
-    // Up to 5.15; 5.16 to 6.15; from 6.16. `futex_wait` and `do_futex` prove nothing: a thread can
-    // also be preempted, or fault, in them.
-    (
-        Mark::FutexSleep,
-        StackPosition::Anywhere,
-        &["futex_wait_queue_me", "futex_wait_queue", "futex_do_wait"],
-    ),
-    // `kvm_vcpu_halt` wraps `kvm_vcpu_block` from 5.17 on; before that the latter stands alone.
-    (Mark::KvmHalt, StackPosition::Anywhere, &["kvm_vcpu_block", "kvm_vcpu_halt"]),
-    (Mark::KvmRun, StackPosition::Anywhere, &["kvm_arch_vcpu_ioctl_run", "vcpu_run", "__vcpu_run"]),
-    (Mark::Kvm, StackPosition::Anywhere, &["kvm_*", "__kvm_*"]),
-    (
-        Mark::Stop,
-        StackPosition::Anywhere,
-        &["do_signal_stop", "ptrace_stop", "do_jobctl_trap", "do_freezer_trap"],
-    ),
-    (
-        Mark::PageWait,
-        StackPosition::Anywhere,
-        &[
-            "io_schedule*",
-            "folio_wait_bit*",
-            "__folio_lock*",
-            "wait_on_page_bit*",
-            "__lock_page*",
-            "do_swap_page",
-            "handle_userfault",
-        ],
-    ),
-    (
-        Mark::KernelLock,
-        StackPosition::Anywhere,
-        &[
-            "__mutex_lock*",
-            "mutex_lock*",
-            "rwsem_down_*",
-            "synchronize_srcu*",
-            "__synchronize_srcu*",
-            "wait_for_completion*",
-            "percpu_rwsem_wait",
-        ],
-    ),
-    (
-        Mark::Fault,
-        StackPosition::Anywhere,
-        &[
-            "kvm_mmu_page_fault",
-            "kvm_tdp_page_fault",
-            "kvm_faultin_pfn",
-            "__kvm_faultin_pfn",
-            "kvm_mmu_faultin_pfn",
-            "try_async_pf",
-            "hva_to_pfn*",
-            "handle_mm_fault",
-            "__handle_mm_fault",
-            "faultin_page",
-            "__get_user_pages",
-            "do_user_addr_fault",
-            "__do_page_fault",
-            "exc_page_fault",
-            "asm_exc_page_fault",
-        ],
-    ),
-    (
-        Mark::DiskCall,
-        StackPosition::Anywhere,
-        &[
-            // The calls, with the names that they had up to 4.16 and from 4.17 on.
-            "SyS_io_submit",
-            "__x64_sys_io_submit",
-            "SyS_pread64",
-            "__x64_sys_pread64",
-            "SyS_preadv",
-            "__x64_sys_preadv*",
-            "SyS_pwrite64",
-            "__x64_sys_pwrite64",
-            "SyS_pwritev",
-            "__x64_sys_pwritev*",
-            "__x64_sys_io_uring_enter",
-            "SyS_fdatasync",
-            "__x64_sys_fdatasync",
-            "SyS_fsync",
-            "__x64_sys_fsync",
-            // What waits in them.
-            "blk_mq_get_tag",
-            "wbt_wait",
-            "rq_qos_wait",
-            "do_blockdev_direct_IO",
-            "__iomap_dio_rw",
-            "__blkdev_direct_IO*",
-            "submit_bio_wait",
-        ],
-    ),
-    (
-        Mark::FileCall,
-        StackPosition::Anywhere,
-        &["SyS_read", "SyS_write", "ksys_read", "ksys_write"],
-    ),
-    // From 6.18 on a throttled thread takes itself off its runqueue in work that it does on its way
-    // to user space or to the guest (kernel/sched/fair.c). Seen there is `__cond_resched <-
-    // task_work_run`, after that work; before 6.18 nothing on the stack tells.
-    (Mark::Throttle, StackPosition::Anywhere, &["throttle_cfs_rq_work"]),
-    (Mark::TaskWork, StackPosition::Beneath, &["task_work_run"]),
-    (
-        Mark::PollSleep,
-        StackPosition::Anywhere,
-        &[
-            "poll_schedule_timeout*",
-            "do_sys_poll",
-            "do_poll*",
-            "do_select",
-            "ep_poll",
-            "do_epoll_wait",
-            "hrtimer_nanosleep",
-            "do_nanosleep",
-            "do_sigtimedwait",
-        ],
-    ),
-    (
-        Mark::Yield,
-        StackPosition::Anywhere,
-        &[
-            "sys_sched_yield",
-            "SyS_sched_yield",
-            "__x64_sys_sched_yield",
-            "do_sched_yield",
-            "yield_to",
-            "kvm_vcpu_on_spin",
-        ],
-    ),
-    (
-        Mark::ReturnPreempted,
-        StackPosition::Innermost,
-        &[
-            // To the guest, from 5.9 on; up to 5.8 it is `cond_resched`, below.
-            "xfer_to_guest_mode_handle_work",
-            "xfer_to_guest_mode_work",
-            // To user space: 4.x to 5.7; from 5.8 on; from an interrupt; 3.x.
-            "exit_to_usermode_loop",
-            "exit_to_user_mode_prepare",
-            "exit_to_user_mode_loop",
-            "irqentry_exit_to_user_mode",
-            "syscall_exit_to_user_mode*",
-            "retint_user",
-            "retint_careful",
-            "sysret_careful",
-            "int_careful",
-        ],
-    ),
-    (
-        Mark::KernelPreempted,
-        StackPosition::Innermost,
-        &[
-            "_cond_resched",
-            "__cond_resched",
-            "dynamic_cond_resched",
-            "preempt_schedule*",
-            "raw_irqentry_exit_cond_resched",
-            "irqentry_exit_cond_resched",
-            "irqentry_exit",
-        ],
-    ),
-    (Mark::OwnWork, StackPosition::Innermost, &["task_work_run", "get_signal", "do_signal"]),
-];
-
-/// The scheduler's own functions, and what records them: they say nothing of who called.
-const SCHEDULER: &[&str] = &[
-    "dump_stack",
-    "__schedule",
-    "schedule",
-    "__traceiter_*",
-    "trace_event_raw_event_*",
-    "perf_trace_*",
-];
 
 fn is_one_of(name: &str, patterns: &[&str]) -> bool {
     patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
         Some(start) => name.starts_with(start),
         None => name == *pattern,
     })
+}
+
+/// Whether a function is one of these system calls.
+fn is_call(name: &str, calls: &[&str]) -> bool {
+    let called = CALL_PREFIXES.iter().filter_map(|prefix| name.strip_prefix(prefix));
+    called.into_iter().any(|call| calls.contains(&call))
 }
 
 /// The function that a stack frame names, or `None` for a frame that proves nothing.
@@ -298,13 +144,17 @@ pub fn marks_of<Frame: AsRef<str>>(frames: &[Frame]) -> Option<Marks> {
     let symbols: Vec<&str> = frames.iter().filter_map(|frame| symbol(frame.as_ref())).collect();
     let mut callers = symbols.iter().filter(|name| !is_one_of(name, SCHEDULER));
     let (innermost, beneath) = (callers.next(), callers.next());
-    let holds = |place: StackPosition, names: &[&str]| match place {
-        StackPosition::Anywhere => symbols.iter().any(|name| is_one_of(name, names)),
-        StackPosition::Innermost => innermost.is_some_and(|name| is_one_of(name, names)),
-        StackPosition::Beneath => beneath.is_some_and(|name| is_one_of(name, names)),
+    let holds = |functions: &&Functions| {
+        let names = functions.names;
+        match functions.position {
+            StackPosition::Anywhere => symbols.iter().any(|name| is_one_of(name, names)),
+            StackPosition::Innermost => innermost.is_some_and(|name| is_one_of(name, names)),
+            StackPosition::Beneath => beneath.is_some_and(|name| is_one_of(name, names)),
+            StackPosition::Call => symbols.iter().any(|name| is_call(name, names)),
+        }
     };
-    let marks = FUNCTIONS.iter().filter(|(_, place, names)| holds(*place, names));
-    let bits = marks.fold(0, |bits, (mark, _, _)| bits | 1 << *mark as u32);
+    let proven = FUNCTIONS.iter().filter(holds);
+    let bits = proven.fold(0, |bits, functions| bits | 1 << functions.mark as u32);
     (!symbols.is_empty()).then_some(Marks(bits))
 }
 

@@ -16,9 +16,11 @@ use perf_event_open_sys::bindings::{
     PERF_TYPE_TRACEPOINT, perf_event_attr,
 };
 
-/// Frames of a kernel stack at most; the innermost are kept. What tells why a vCPU thread sleeps
-/// (`futex_wait`, `kvm_vcpu_block`) is within the first ten.
-const STACK_FRAMES_MAX: u16 = 24;
+/// Frames of a kernel stack at most; the innermost are kept. What tells why a vCPU thread sleeps is mostly
+/// within the first ten (`futex_wait`, `kvm_vcpu_block`). But a page fault that has to reclaim memory, or waits
+/// for a file system's journal, sleeps below 30 other functions: without the fault's own, such a wait would
+/// be told as the thread's own disk I/O. Frames that are not there cost nothing.
+const STACK_FRAMES_MAX: u16 = 64;
 
 /// Whether the kernel counts lost records for each event (since 6.0).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -60,6 +60,7 @@ impl OffReason {
             Reason::VmmLock => "VMM lock",
             Reason::Halt => "halt",
             Reason::HostFault => "host page fault",
+            Reason::MemoryLimit => "memory limit",
             Reason::KvmKernelLock => "KVM kernel lock",
             Reason::IoSubmit => "own disk I/O",
             Reason::Throttle => "throttled",

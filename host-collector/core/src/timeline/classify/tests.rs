@@ -6,7 +6,7 @@ use super::*;
 const SLICE_NS: u64 = 4_000_000;
 
 /// Left asleep with this stack (`a <- b <- c`, top first), in a QEMU under TCG.
-fn asleep(stack: &str) -> Evidence {
+pub(super) fn asleep(stack: &str) -> Evidence {
     let frames: Vec<&str> = stack.split(" <- ").collect();
     Evidence {
         state: PrevState::Sleep,
@@ -15,6 +15,7 @@ fn asleep(stack: &str) -> Evidence {
         is_shared: false,
         vmm: Vmm::Qemu,
         mode: Some(GuestMode::Tcg),
+        user: LockUser::Vcpu,
         next: Next::Unseen,
         ran_ns: 1_000_000,
         slice_ns: Some(SLICE_NS),
@@ -23,7 +24,7 @@ fn asleep(stack: &str) -> Evidence {
     }
 }
 
-fn runnable(stack: &str, next: Next) -> Evidence {
+pub(super) fn runnable(stack: &str, next: Next) -> Evidence {
     Evidence { state: PrevState::Runnable, next, ..asleep(stack) }
 }
 
