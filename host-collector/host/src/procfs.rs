@@ -1,7 +1,9 @@
 //! The few facts about threads that `/proc` tells.
 
+use nix::unistd::{SysconfVar, sysconf};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use std::{fs, io};
 use vslice_core::units::{PcpuId, Tid};
 
@@ -18,6 +20,15 @@ pub struct StartTicks(pub u64);
 pub fn start_ticks(tid: Tid) -> Option<StartTicks> {
     let stat = fs::read_to_string(format!("/proc/{tid}/stat")).ok()?;
     parse_start_ticks(&stat)
+}
+
+/// How long ago something was started; `None` if the kernel does not say.
+pub(crate) fn age(start: StartTicks) -> Option<Duration> {
+    let uptime = fs::read_to_string("/proc/uptime").ok()?;
+    let uptime_s: f64 = uptime.split(' ').next()?.parse().ok()?;
+    let ticks_per_s = sysconf(SysconfVar::CLK_TCK).ok().flatten()?;
+    let since_boot = Duration::from_secs(start.0) / u32::try_from(ticks_per_s).ok()?;
+    Some(Duration::try_from_secs_f64(uptime_s).ok()?.saturating_sub(since_boot))
 }
 
 /// Whether this very thread, and not a later one of its id, still exists. A zombie does not: it
@@ -325,6 +336,8 @@ mod tests {
         let start = start_ticks(pid).expect("this process runs");
         assert!(is_alive(pid, start));
         assert!(!is_alive(pid, StartTicks(start.0 - 1)));
+        let age = age(start).expect("Linux tells both");
+        assert!(age < Duration::from_hours(1), "this test began {age:?} ago");
         assert!(tids(pid).expect("its own threads").contains(&pid));
         assert!(pids().contains(&pid) && !is_kernel(pid));
         let words = command_line(pid).expect("its own");

@@ -2,6 +2,9 @@
 //! debugfs. Nothing is asked of them, so that nothing of them is disturbed.
 
 mod recognise;
+mod watch;
+
+pub use watch::{Look, VmWatch};
 
 use super::census::{Census, Process};
 use super::cgroup::{Hierarchy, VcpuQuota};
@@ -15,7 +18,7 @@ use super::{open_files, threads};
 use nix::unistd::Uid;
 use recognise::{Signs, exe_name};
 use serde::Serialize;
-use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -169,26 +172,36 @@ impl Vm {
 #[must_use]
 pub fn find_all() -> Vec<Vm> {
     let debugfs = KvmDebugfs::find().ok();
-    let census = Census::take();
+    let census = OnceCell::from(Census::take());
     let known_to_kvm = debugfs.as_ref().map(KvmDebugfs::processes).unwrap_or_default();
     let look = |program: &Process| {
         let debugfs = debugfs.as_ref().filter(|_| known_to_kvm.contains(&program.pid));
-        look_among(program, debugfs, || Cow::Borrowed(&census))
+        look_among(program, debugfs, Depth::All, &census)
     };
-    census.programs().filter_map(look).collect()
+    census.get_or_init(Census::take).programs().filter_map(look).collect()
 }
 
 /// The VM that a process runs, if it runs one.
 #[must_use]
 pub fn look_at(pid: Tid, debugfs: Option<&KvmDebugfs>) -> Option<Vm> {
-    look_among(&Process::of(pid)?, debugfs, || Cow::Owned(Census::take()))
+    look_among(&Process::of(pid)?, debugfs, Depth::All, &OnceCell::new())
+}
+
+/// How much of a VM is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    /// Who it is, its threads and helpers.
+    Threads,
+    /// Its open files and control groups too.
+    All,
 }
 
 /// The same; all processes are looked at only if it runs one.
-fn look_among<'a>(
+fn look_among(
     program: &Process,
     debugfs: Option<&KvmDebugfs>,
-    census: impl FnOnce() -> Cow<'a, Census>,
+    depth: Depth,
+    census: &OnceCell<Census>,
 ) -> Option<Vm> {
     let (pid, words) = (program.pid, &program.words);
     let by_kvm = debugfs.and_then(|debugfs| debugfs.vcpu_tids(pid).ok()).unwrap_or_default();
@@ -204,10 +217,11 @@ fn look_among<'a>(
     let vmm = signs.vmm()?;
     let args = if vmm == Vmm::Qemu { QemuArgs::parse(words) } else { QemuArgs::default() };
     let accelerator = signs.accelerator(vmm, &args.accelerators);
-    let census = census();
-    let threads = threads_of(pid, &by_kvm, &census);
+    let census = census.get_or_init(Census::take);
+    let threads = threads_of(pid, &by_kvm, census);
     let vcpus = threads.iter().filter_map(|thread| Some((thread.vcpu?, thread.tid)));
-    let quotas = Hierarchy::of_host().and_then(|groups| groups.quotas_of(vcpus)).ok();
+    let is_all = depth == Depth::All;
+    let quotas = is_all.then(|| Hierarchy::of_host().and_then(|groups| groups.quotas_of(vcpus)));
     Some(Vm {
         pid,
         vmm,
@@ -215,10 +229,10 @@ fn look_among<'a>(
         manager: manager_of(words),
         accelerator,
         device_pid: None,
-        helpers: helper::find(pid, &backends_of(pid, vmm, words), &census),
+        helpers: helper::find(pid, &backends_of(pid, vmm, words), census),
         threads,
         disk_notes: args.disk_notes,
-        disks: (vmm == Vmm::Qemu).then(|| with_open_files(pid, args.disks)),
+        disks: (vmm == Vmm::Qemu && is_all).then(|| with_open_files(pid, args.disks)),
         qmp_sockets: args.qmp_sockets.into_iter().map(|path| absolute(pid, path)).collect(),
         agent_socket: args.agent_socket.map(|path| absolute(pid, path)),
         has_agent_port: args.has_agent_port,
@@ -228,7 +242,7 @@ fn look_among<'a>(
         }),
         vsock_cid: args.vsock_cid,
         stopper: procfs::stopper(pid),
-        quotas,
+        quotas: quotas.and_then(Result::ok),
     })
 }
 
