@@ -1,18 +1,21 @@
 //! QEMU's big lock (BQL) in a running, stripped QEMU: the address that a vCPU's futex wait must show
 //! to be a wait for this lock and for no other.
 //!
-//! The lock is a static variable without a symbol. The function that takes it has one, because QEMU
-//! exports its symbols to its modules: `bql_lock_impl` since 9.0, `qemu_mutex_lock_iothread_impl`
-//! from 2.12 to 8.2 (qemu: system/cpus.c, softmmu/cpus.c). It hands the lock's address to the mutex
-//! function, and these instructions are searched ([`find_in_elf`]). Where the program lies in
-//! memory, the kernel's auxiliary vector says ([`locate`]).
+//! The lock is a static variable without a symbol. The functions that take and release it have some,
+//! because QEMU exports its symbols to its modules: `bql_lock_impl` and `bql_unlock` since 9.0,
+//! `qemu_mutex_lock_iothread_impl` and `qemu_mutex_unlock_iothread` from 2.12 to 8.2 (qemu:
+//! system/cpus.c, softmmu/cpus.c), before that without `_impl`. Both hand the lock's address to
+//! functions of mutexes, by a call or a jump: the one address that both hand on is the lock
+//! ([`find_in_elf`]). Where the program lies in memory, the kernel's auxiliary vector says ([`locate`]).
 //!
 //! Nothing is written to QEMU and it is not stopped: all reads are of `/proc`.
 
+mod code;
 mod elf;
+mod linked;
 mod memory;
 
-pub use elf::{LinkTimeBql, find_in_elf};
+pub use elf::{LinkTimeBql, LockFunction, find_in_elf};
 pub use memory::{exe_data, find_in_file, locate};
 
 use std::io;
@@ -59,26 +62,43 @@ pub enum BqlError {
     NotQemu,
     /// It was built so that it exports nothing.
     #[error(
-        "QEMU exports {symbols_count} symbols, but neither bql_lock_impl (since 9.0) nor \
-        qemu_mutex_lock_iothread_impl (2.12 to 8.2): this build is older, or it was built without \
-        modules and exports neither"
+        "QEMU has {symbols_count} symbols, but not the functions that take and release the BQL \
+        (bql_lock_impl and bql_unlock since 9.0): it was built without modules and exports neither, \
+        or it calls them otherwise"
     )]
     NoSymbol {
-        /// The number of entries of `.dynsym`.
+        /// The number of entries of `.dynsym` and `.symtab`.
         symbols_count: usize,
     },
-    /// Its function is there but looks different.
+    /// Its functions are there but look different.
     #[error(
-        "{symbol} at {address:#x} has no `lea variable(%rip),%rdi` directly before a call in its first \
-        {scanned_bytes} bytes: this compiler laid out the code differently"
+        "{lock_symbol} at {address:#x} and {unlock_symbol} hand no common variable to functions of \
+        mutexes ({lock_count} and {unlock_count} variables): this compiler laid out the code differently"
     )]
-    NoPair {
-        /// The function.
-        symbol: String,
-        /// Its link-time address.
+    NoCommon {
+        /// The function that takes it.
+        lock_symbol: &'static str,
+        /// The one that releases it.
+        unlock_symbol: &'static str,
+        /// The link-time address of the first.
         address: u64,
-        /// How many bytes of the function were searched.
-        scanned_bytes: usize,
+        /// How many variables the first hands on.
+        lock_count: usize,
+        /// How many the second does.
+        unlock_count: usize,
+    },
+    /// The functions agree on too much.
+    #[error(
+        "{lock_symbol} and {unlock_symbol} both hand {variables_count} variables to functions of \
+        mutexes: which of these is the BQL is not known"
+    )]
+    Ambiguous {
+        /// The function that takes it.
+        lock_symbol: &'static str,
+        /// The one that releases it.
+        unlock_symbol: &'static str,
+        /// How many there are.
+        variables_count: usize,
     },
     /// The program has no writable segment.
     #[error("the program has no writable segment")]

@@ -69,10 +69,10 @@ fn big_lock_finding(qemu: Option<&Path>) -> Finding {
         return Finding::degraded(name, "not searched: there is no QEMU", advice);
     };
     match bql::find_in_file(qemu) {
-        Ok(found) => Finding::ok(
-            name,
-            format!("found by its symbol {}, at {:#x}", found.symbol, found.address),
-        ),
+        Ok(found) => {
+            let [lock, unlock] = found.functions.map(|function| function.symbol);
+            Finding::ok(name, format!("{lock} and {unlock} name it, at {:#x}", found.address))
+        }
         Err(error) => Finding::degraded(name, error.to_string(), advice),
     }
 }

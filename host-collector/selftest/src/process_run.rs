@@ -68,6 +68,7 @@ impl ProcessRun {
         let bql = |address| Bql {
             address,
             symbol: String::from("named by the self-test"),
+            unlock_symbol: None,
             owner_seen: None,
             looks_count: 0,
         };

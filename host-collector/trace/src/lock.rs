@@ -20,8 +20,12 @@ pub struct Bql {
     /// Its address in QEMU's memory, and with that the `uaddr` of every futex(2) call for it:
     /// `pthread_mutex_t` begins with the lock word (glibc: sysdeps/x86/nptl/bits/struct_mutex.h).
     pub address: u64,
-    /// The exported function whose instructions name it.
+    /// The function that takes it; its instructions name it.
     pub symbol: String,
+    /// The function that releases it; its instructions name the same address. Runs of older vslices have
+    /// only the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlock_symbol: Option<String>,
     /// A thread of this QEMU, by its host thread id, that held the lock when it was read: proof that this is
     /// a mutex of QEMU. `None` if it was free at every read; then the check is only that QEMU's memory holds
     /// the function that was searched, and a free mutex.
@@ -34,7 +38,13 @@ impl Bql {
     /// What was checked, to follow the address in a sentence.
     #[must_use]
     pub fn check(&self) -> String {
-        let code = format!("{} in QEMU's memory matches its file", self.symbol);
+        let code = match &self.unlock_symbol {
+            Some(unlock) => format!(
+                "{} and {unlock} name it, and both match their file in QEMU's memory",
+                self.symbol
+            ),
+            None => format!("{} in QEMU's memory matches its file", self.symbol),
+        };
         match self.owner_seen {
             Some(owner) => format!("{code}, and QEMU's thread {owner} was seen holding the lock"),
             None => format!(

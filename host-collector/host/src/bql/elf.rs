@@ -1,18 +1,33 @@
 //! The BQL in the executable file: from bytes to a link-time address, no process involved.
 
 use super::BqlError;
+use super::code::{Callee, Function, Handed, handed, is_of_mutexes};
+use super::linked::Linked;
 use object::ReadRef;
-use object::elf::{EM_X86_64, FileHeader64, PF_R, PF_W, PF_X, PT_GNU_RELRO, PT_INTERP, PT_LOAD};
+use object::elf::{
+    EM_X86_64, ET_EXEC, FileHeader64, PF_R, PF_W, PF_X, PT_GNU_RELRO, PT_INTERP, PT_LOAD,
+};
 use object::endian::{Endian, Endianness};
-use object::read::elf::{FileHeader, ProgramHeader, Sym};
+use object::read::elf::{FileHeader, ProgramHeader};
+use std::collections::BTreeSet;
 use vslice_trace::lock::ExeData;
 
-/// The functions that take the BQL, the newer first: QEMU 9.0 renamed it.
-const SYMBOLS: [&str; 2] = ["bql_lock_impl", "qemu_mutex_lock_iothread_impl"];
+/// The functions that take and release the BQL, the newest first: QEMU 9.0 renamed them
+/// (system/cpus.c), and before 2.12 the first was no macro's (cpus.c).
+const PAIRS: [[&str; 2]; 3] = [
+    ["bql_lock_impl", "bql_unlock"],
+    ["qemu_mutex_lock_iothread_impl", "qemu_mutex_unlock_iothread"],
+    ["qemu_mutex_lock_iothread", "qemu_mutex_unlock_iothread"],
+];
 
-/// How much of the function is searched. In the builds seen so far the call stands 68 bytes into
-/// it; a longer search would leave the function.
-const SCAN_BYTES_MAX: u64 = 160;
+/// How much of a function is kept, to find it in the memory of a process.
+const CODE_BYTES_MAX: u64 = 160;
+
+/// Jumps that lead no farther than this stay in a function whose length its symbol does not tell.
+const FUNCTION_BYTES: u64 = 1024;
+
+/// A mutex has pointers in it (glibc: sysdeps/x86/nptl/bits/struct_mutex.h).
+const MUTEX_ALIGNMENT: u64 = 8;
 
 /// What `-version` prints first (qemu: system/vl.c, `version`).
 const QEMU_MARK: &[u8] = b"QEMU emulator version";
@@ -25,11 +40,18 @@ const INTERPRETER_BYTES_MAX: u64 = 4096;
 pub struct LinkTimeBql {
     /// The address of the lock.
     pub address: u64,
-    /// The exported function whose instructions name it.
-    pub symbol: String,
-    /// The address of that function.
-    pub code_address: u64,
-    /// Its first bytes, at most 160: those that were searched.
+    /// The function that takes it, and the one that releases it.
+    pub functions: [LockFunction; 2],
+}
+
+/// A function whose instructions name the BQL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockFunction {
+    /// Its symbol.
+    pub symbol: &'static str,
+    /// Its address.
+    pub address: u64,
+    /// Its first bytes, at most 160.
     pub code: Vec<u8>,
 }
 
@@ -48,6 +70,9 @@ pub(super) struct Image<'data, R> {
     endian: Endianness,
     segments: &'data [Segment],
 }
+
+/// Every static program of glibc has this function (glibc: csu/libc-tls.c).
+const STATIC_GLIBC: &str = "__libc_setup_tls";
 
 type Segment = object::elf::ProgramHeader64<Endianness>;
 
@@ -86,30 +111,33 @@ impl<'data, R: ReadRef<'data>> Image<'data, R> {
 
     pub(super) fn find(&self) -> Result<LinkTimeBql, BqlError> {
         self.check_libc()?;
-        let symbols = self.exported(&SYMBOLS)?;
-        let Some((symbol, code_address, size_bytes)) = symbols.found else {
-            let count = symbols.count;
+        let linked = Linked::read(self.header, self.endian, self.data)?;
+        let pair = PAIRS.iter().find_map(|[lock, unlock]| {
+            Some([(*lock, linked.function(lock)?), (*unlock, linked.function(unlock)?)])
+        });
+        let Some(pair) = pair else {
+            let symbols_count = linked.symbols_count();
             return Err(if self.is_qemu() {
-                BqlError::NoSymbol { symbols_count: count }
+                BqlError::NoSymbol { symbols_count }
             } else {
                 BqlError::NotQemu
             });
         };
-        let data = self.writable().ok_or(BqlError::NoData)?;
-        let code = self.code(code_address, size_bytes);
-        match lock_argument(code, code_address, data) {
-            Some(address) => Ok(LinkTimeBql {
-                address,
-                symbol: symbol.to_owned(),
-                code_address,
-                code: code.to_vec(),
-            }),
-            None => Err(BqlError::NoPair {
-                symbol: symbol.to_owned(),
-                address: code_address,
-                scanned_bytes: code.len(),
-            }),
+        if self.interpreter().is_none() && linked.function(STATIC_GLIBC).is_none() {
+            return Err(BqlError::OtherLibc {
+                interpreter: "none, as it is linked statically".to_owned(),
+            });
         }
+        let data = self.writable().ok_or(BqlError::NoData)?;
+        let program = Code { image: self, linked: &linked, data };
+        let [(_, lock), (_, unlock)] = pair;
+        let address = program.agreed(lock, unlock, pair.map(|(symbol, _)| symbol))?;
+        let functions = pair.map(|(symbol, Function { address, size_bytes })| LockFunction {
+            symbol,
+            address,
+            code: self.code(address, size_bytes.min(CODE_BYTES_MAX)).to_vec(),
+        });
+        Ok(LinkTimeBql { address, functions })
     }
 
     fn loads(&self) -> impl Iterator<Item = &'data Segment> {
@@ -121,55 +149,46 @@ impl<'data, R: ReadRef<'data>> Image<'data, R> {
         ExeData { start, end: start.saturating_add(segment.p_memsz(self.endian)) }
     }
 
-    /// musl's mutex has its lock word second and no owner; a static program names no loader, and no
-    /// symbols either.
+    /// musl's mutex has its lock word second and no owner.
     fn check_libc(&self) -> Result<(), BqlError> {
-        let names = |segment: &&Segment| segment.p_type(self.endian) == PT_INTERP;
-        let Some(segment) = self.segments.iter().find(names) else { return Ok(()) };
-        let (offset, size_bytes) = segment.file_range(self.endian);
-        let path = self.data.read_bytes_at(offset, size_bytes.min(INTERPRETER_BYTES_MAX));
-        let path = String::from_utf8_lossy(path.unwrap_or_default());
-        let path = path.trim_end_matches('\0');
+        let Some(path) = self.interpreter() else { return Ok(()) };
         let name = path.rsplit('/').next().unwrap_or_default();
         if name.starts_with("ld-linux") {
             return Ok(());
         }
-        Err(BqlError::OtherLibc { interpreter: vslice_core::text::harmless(path) })
+        Err(BqlError::OtherLibc { interpreter: vslice_core::text::harmless(&path) })
     }
 
-    /// The first of `names` that the program defines for others.
-    fn exported(&self, names: &[&'static str]) -> Result<Exported, BqlError> {
-        let sections = self.header.sections(self.endian, self.data)?;
-        let table = sections.symbols(self.endian, self.data, object::elf::SHT_DYNSYM)?;
-        let mut found: Option<(usize, u64, u64)> = None;
-        for symbol in table.iter() {
-            let is_defined = symbol.st_shndx(self.endian) != object::elf::SHN_UNDEF;
-            // A name that cannot be read is not one of those.
-            let Ok(name) = table.symbol_name(self.endian, symbol) else { continue };
-            let Some(rank) = names.iter().position(|wanted| wanted.as_bytes() == name) else {
-                continue;
-            };
-            if is_defined && found.is_none_or(|(best, ..)| rank < best) {
-                let (value, size) = (symbol.st_value(self.endian), symbol.st_size(self.endian));
-                found = Some((rank, value, size));
-            }
-        }
-        let found = found.map(|(rank, value, size)| (names[rank], value, size));
-        Ok(Exported { found, count: table.len() })
+    /// The loader; a static program names none.
+    fn interpreter(&self) -> Option<String> {
+        let names = |segment: &&Segment| segment.p_type(self.endian) == PT_INTERP;
+        let segment = self.segments.iter().find(names)?;
+        let (offset, size_bytes) = segment.file_range(self.endian);
+        let path = self.data.read_bytes_at(offset, size_bytes.min(INTERPRETER_BYTES_MAX));
+        let path = String::from_utf8_lossy(path.unwrap_or_default());
+        Some(path.trim_end_matches('\0').to_owned())
     }
 
-    /// The bytes of a function in the file, as many as are searched.
-    fn code(&self, address: u64, size_bytes: u64) -> &'data [u8] {
-        let wanted = if size_bytes == 0 { SCAN_BYTES_MAX } else { size_bytes.min(SCAN_BYTES_MAX) };
+    /// Bytes of code in the file, as many as are wanted or as there are.
+    fn code(&self, address: u64, wanted: u64) -> &'data [u8] {
         let executable = self.loads().filter(|load| load.p_flags(self.endian) & PF_X != 0);
-        for load in executable {
+        self.bytes(executable, address, wanted)
+    }
+
+    /// The bytes at an address that these segments have in the file.
+    fn bytes(
+        &self,
+        mut segments: impl Iterator<Item = &'data Segment>,
+        address: u64,
+        wanted: u64,
+    ) -> &'data [u8] {
+        let bytes = segments.find_map(|load| {
             let (offset, file_bytes) = load.file_range(self.endian);
-            let Some(skip) = address.checked_sub(load.p_vaddr(self.endian)) else { continue };
-            let Some(left) = file_bytes.checked_sub(skip) else { continue };
-            let Some(at) = offset.checked_add(skip) else { continue };
-            return self.data.read_bytes_at(at, wanted.min(left)).unwrap_or_default();
-        }
-        &[]
+            let skip = address.checked_sub(load.p_vaddr(self.endian))?;
+            let left = file_bytes.checked_sub(skip)?;
+            self.data.read_bytes_at(offset.checked_add(skip)?, wanted.min(left)).ok()
+        });
+        bytes.unwrap_or_default()
     }
 
     fn is_qemu(&self) -> bool {
@@ -186,38 +205,92 @@ impl<'data, R: ReadRef<'data>> Image<'data, R> {
     }
 }
 
-struct Exported {
-    /// Name, address, size in bytes.
-    found: Option<(&'static str, u64, u64)>,
-    count: usize,
+/// The code of an executable, and what its calls and pointers lead to.
+struct Code<'image, 'data, R> {
+    image: &'image Image<'data, R>,
+    linked: &'image Linked<'data>,
+    data: ExeData,
 }
 
-/// The variable whose address `code` loads into the first argument directly before a call:
-///
-/// ```text
-/// 48 8d 3d DISP32    lea DISP32(%rip),%rdi
-/// ff d1              call *%rcx               or another form of call
-/// ```
-///
-/// It must be a variable: what the function hands to others, as the texts of its assertion, is not.
-fn lock_argument(code: &[u8], code_address: u64, data: ExeData) -> Option<u64> {
-    const LEA_BYTES: usize = 7;
-    (0..code.len()).find_map(|at| {
-        let rest = code.get(at..)?;
-        let displacement: [u8; 4] =
-            rest.strip_prefix(&[0x48, 0x8d, 0x3d])?.first_chunk().copied()?;
-        if !is_call(rest.get(LEA_BYTES..)?) {
+impl<'data, R: ReadRef<'data>> Code<'_, 'data, R> {
+    /// The one variable that both functions hand to functions of mutexes.
+    ///
+    /// What the two call is looked into only where they themselves name no such variable: then the
+    /// compiler has made functions of their parts.
+    fn agreed(
+        &self,
+        lock: Function,
+        unlock: Function,
+        [lock_symbol, unlock_symbol]: [&'static str; 2],
+    ) -> Result<u64, BqlError> {
+        let mut counts = [0, 0];
+        for is_followed in [false, true] {
+            let [taken, released] =
+                [lock, unlock].map(|function| self.variables(function, is_followed));
+            let common: Vec<u64> = taken.intersection(&released).copied().collect();
+            match common[..] {
+                [address] => return Ok(address),
+                [] => counts = [taken.len(), released.len()],
+                _ => {
+                    let variables_count = common.len();
+                    return Err(BqlError::Ambiguous {
+                        lock_symbol,
+                        unlock_symbol,
+                        variables_count,
+                    });
+                }
+            }
+        }
+        let [lock_count, unlock_count] = counts;
+        let address = lock.address;
+        Err(BqlError::NoCommon { lock_symbol, unlock_symbol, address, lock_count, unlock_count })
+    }
+
+    /// The variables that a function may hand to a function of mutexes. What it hands to others, as the
+    /// texts of its assertions, are constants, or it is to a function of another name.
+    fn variables(&self, function: Function, is_followed: bool) -> BTreeSet<u64> {
+        let size_bytes =
+            if function.size_bytes == 0 { FUNCTION_BYTES } else { function.size_bytes };
+        let handed = handed(self, Function { size_bytes, ..function }, is_followed);
+        let may_be_the_lock = |handed: &Handed| {
+            let is_mutex = match &handed.callee {
+                Callee::Named(name) => is_of_mutexes(name),
+                Callee::Local(_) | Callee::Pointer => true,
+            };
+            is_mutex
+                && self.data.contains(handed.address)
+                && handed.address.is_multiple_of(MUTEX_ALIGNMENT)
+        };
+        handed.into_iter().filter(may_be_the_lock).map(|handed| handed.address).collect()
+    }
+}
+
+impl<'data, R: ReadRef<'data>> super::code::Program for Code<'_, 'data, R> {
+    fn code(&self, address: u64, bytes_max: u64) -> &[u8] {
+        self.image.code(address, bytes_max)
+    }
+
+    fn constant_pointer(&self, address: u64) -> Option<u64> {
+        if self.data.contains(address) {
             return None;
         }
-        let next = code_address.checked_add(u64::try_from(at + LEA_BYTES).ok()?)?;
-        let address = next.checked_add_signed(i64::from(i32::from_le_bytes(displacement)))?;
-        // A mutex is words.
-        (data.contains(address) && address.is_multiple_of(4)).then_some(address)
-    })
-}
+        // What the loader puts there; if nothing, then what the file has, from which the loader also
+        // makes packed relocations (DT_RELR).
+        self.linked.pointer(address).or_else(|| {
+            let bytes = self.image.bytes(self.image.loads(), address, 8).first_chunk()?;
+            Some(u64::from_le_bytes(*bytes)).filter(|pointer| *pointer != 0)
+        })
+    }
 
-/// Intel SDM volume 2, CALL: `call rel32`, `call *reg` for the eight registers without and with a
-/// prefix, and `call *disp32(%rip)`.
-fn is_call(code: &[u8]) -> bool {
-    matches!(code, [0xe8, ..] | [0xff, 0xd0..=0xd7 | 0x15, ..] | [0x41, 0xff, 0xd0..=0xd7, ..])
+    fn has_fixed_addresses(&self) -> bool {
+        self.image.header.e_type(self.image.endian) == ET_EXEC
+    }
+
+    fn name(&self, address: u64) -> Option<&str> {
+        self.linked.name(address)
+    }
+
+    fn linked_name(&self, pointer: u64) -> Option<&str> {
+        self.linked.linked_name(pointer)
+    }
 }

@@ -1,7 +1,7 @@
 //! The BQL in a running process.
 
 use super::BqlError;
-use super::elf::{Image, LinkTimeBql};
+use super::elf::{Image, LinkTimeBql, LockFunction};
 use crate::procfs;
 use object::ReadCache;
 use std::fs::{self, File};
@@ -29,7 +29,9 @@ pub fn locate(pid: Tid) -> Result<Bql, BqlError> {
         with_image(pid, |image| Ok((image.find()?, load_bias(pid, image.entry())?)))?;
     let path = proc_path(pid, "mem");
     let memory = File::open(&path).map_err(|source| BqlError::Read { path, source })?;
-    check_code(pid, &memory, &found, bias)?;
+    for function in &found.functions {
+        check_code(pid, &memory, function, bias)?;
+    }
     let address = found.address.wrapping_add(bias);
     let (start, mut looks_count) = (Instant::now(), 0);
     let owner_seen = loop {
@@ -39,7 +41,8 @@ pub fn locate(pid: Tid) -> Result<Bql, BqlError> {
             break owner;
         }
     };
-    Ok(Bql { address, symbol: found.symbol, owner_seen, looks_count })
+    let [symbol, unlock_symbol] = found.functions.map(|function| function.symbol.to_owned());
+    Ok(Bql { address, symbol, unlock_symbol: Some(unlock_symbol), owner_seen, looks_count })
 }
 
 /// Finds the BQL in an executable on disk, as it was linked.
@@ -105,16 +108,16 @@ pub(super) fn entry_point(auxv: &[u8]) -> Option<u64> {
 pub(super) fn check_code(
     pid: Tid,
     memory: &File,
-    found: &LinkTimeBql,
+    function: &LockFunction,
     bias: u64,
 ) -> Result<(), BqlError> {
-    let address = found.code_address.wrapping_add(bias);
-    let mut code = vec![0; found.code.len()];
+    let address = function.address.wrapping_add(bias);
+    let mut code = vec![0; function.code.len()];
     read_memory(pid, memory, address, &mut code)?;
-    if code == found.code {
+    if code == function.code {
         return Ok(());
     }
-    Err(BqlError::OtherCode { pid, address, symbol: found.symbol.clone() })
+    Err(BqlError::OtherCode { pid, address, symbol: function.symbol.to_owned() })
 }
 
 /// Looks at the mutex once: its owner, if it has one.

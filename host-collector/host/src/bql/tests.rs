@@ -1,5 +1,7 @@
 //! Small ELF files made by hand, and code as compilers made it.
 
+mod compiled;
+
 use super::memory::{check_code, entry_point, lock_and_owner, look};
 use super::*;
 use object::elf::{PT_GNU_RELRO, PT_INTERP, PT_LOAD};
@@ -7,38 +9,72 @@ use proptest::prelude::*;
 use std::fs::File;
 use vslice_trace::lock::Bql;
 
-/// `qemu_mutex_lock_iothread_impl` of Debian 12's QEMU 7.2.22, whole: objdump -d of the binary. The
-/// linker put it at 0x5d5860, and the lock at 0x118db40.
-const CODE_7_2: [u8; 84] = [
+/// `qemu_mutex_lock_iothread_impl` and, 0x60 bytes behind it, `qemu_mutex_unlock_iothread` of Debian 12's
+/// QEMU 7.2.22: bytes of the binary. The linker put the first at 0x5d5860, and the lock at 0x118db40.
+const CODE_7_2: [u8; 179] = [
     0x48, 0x83, 0xec, 0x08, 0x48, 0x8b, 0x0d, 0x6d, 0x57, 0xbb, 0x00, 0xe8, 0x00, 0xf5, 0xff, 0xff,
     0x84, 0xc0, 0x74, 0x24, 0x4c, 0x8d, 0x05, 0xeb, 0x9e, 0x49, 0x00, 0x48, 0x8d, 0x0d, 0xbe, 0xa0,
     0x49, 0x00, 0xba, 0xf6, 0x01, 0x00, 0x00, 0x31, 0xff, 0x48, 0x8d, 0x35, 0x93, 0x9e, 0x49, 0x00,
     0xe8, 0x9b, 0x1c, 0xe3, 0xff, 0x0f, 0x1f, 0x00, 0x89, 0xf2, 0x48, 0x89, 0xfe, 0x48, 0x8d, 0x3d,
     0x9c, 0x82, 0xbb, 0x00, 0xff, 0xd1, 0xbf, 0x01, 0x00, 0x00, 0x00, 0x48, 0x83, 0xc4, 0x08, 0xe9,
-    0xcc, 0xf4, 0xff, 0xff,
+    0xcc, 0xf4, 0xff, 0xff, 0x66, 0x66, 0x2e, 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00, 0x90,
+    0x48, 0x83, 0xec, 0x08, 0xe8, 0xa7, 0xf4, 0xff, 0xff, 0x84, 0xc0, 0x75, 0x23, 0x4c, 0x8d, 0x05,
+    0x93, 0x9e, 0x49, 0x00, 0x48, 0x8d, 0x0d, 0x45, 0xa0, 0x49, 0x00, 0xba, 0xfd, 0x01, 0x00, 0x00,
+    0x31, 0xff, 0x48, 0x8d, 0x35, 0x3a, 0x9e, 0x49, 0x00, 0xe8, 0x42, 0x1c, 0xe3, 0xff, 0x66, 0x90,
+    0x31, 0xff, 0xba, 0xff, 0x01, 0x00, 0x00, 0x48, 0x8d, 0x35, 0x25, 0x9e, 0x49, 0x00, 0xe8, 0x7d,
+    0xf4, 0xff, 0xff, 0x48, 0x8d, 0x3d, 0x36, 0x82, 0xbb, 0x00, 0x48, 0x83, 0xc4, 0x08, 0xe9, 0xbd,
+    0x7e, 0x39, 0x00,
 ];
 
-/// `bql_lock_impl` of Debian 13's QEMU 10.0.13, whole: it begins with `endbr64`, and here the
-/// assertion comes after the call. The linker put it at 0x759b10, and the lock at 0x1ba9420.
-const CODE_10_0: [u8; 85] = [
-    0xf3, 0x0f, 0x1e, 0xfa, 0x48, 0x83, 0xec, 0x08, 0x48, 0x8b, 0x0d, 0xc9, 0xc3, 0x44, 0x01, 0xe8,
-    0xfc, 0xf3, 0xff, 0xff, 0x84, 0xc0, 0x75, 0x1c, 0x89, 0xf2, 0x48, 0x89, 0xfe, 0x48, 0x8d, 0x3d,
-    0xec, 0xf8, 0x44, 0x01, 0xff, 0xd1, 0xbf, 0x01, 0x00, 0x00, 0x00, 0x48, 0x83, 0xc4, 0x08, 0xe9,
-    0xec, 0xf3, 0xff, 0xff, 0x4c, 0x8d, 0x05, 0x27, 0xb1, 0x3f, 0x00, 0x48, 0x8d, 0x0d, 0xa6, 0xed,
-    0x5a, 0x00, 0xba, 0x2c, 0x02, 0x00, 0x00, 0x31, 0xff, 0x48, 0x8d, 0x35, 0x13, 0xda, 0x3f, 0x00,
-    0xe8, 0x4b, 0x2a, 0xd4, 0xff,
+/// `bql_lock_impl` and, 0x60 bytes behind it, `bql_unlock` of QEMU 10.0 in Debian 12's backports. The linker
+/// put the first at 0x7235a0, and the lock at 0x1b5e2c0.
+const CODE_10_0: [u8; 225] = [
+    0x48, 0x83, 0xec, 0x08, 0x48, 0x8b, 0x0d, 0xdd, 0x77, 0x43, 0x01, 0xe8, 0x30, 0xf4, 0xff, 0xff,
+    0x84, 0xc0, 0x74, 0x24, 0x4c, 0x8d, 0x05, 0x1a, 0xc5, 0x4e, 0x00, 0x48, 0x8d, 0x0d, 0xb6, 0xbf,
+    0x4f, 0x00, 0xba, 0x2c, 0x02, 0x00, 0x00, 0x31, 0xff, 0x48, 0x8d, 0x35, 0x63, 0xbd, 0x4f, 0x00,
+    0xe8, 0xdb, 0x3f, 0xd7, 0xff, 0x0f, 0x1f, 0x00, 0x89, 0xf2, 0x48, 0x89, 0xfe, 0x48, 0x8d, 0x3d,
+    0xdc, 0xac, 0x43, 0x01, 0xff, 0xd1, 0xbf, 0x01, 0x00, 0x00, 0x00, 0x48, 0x83, 0xc4, 0x08, 0xe9,
+    0xfc, 0xf3, 0xff, 0xff, 0x66, 0x66, 0x2e, 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00, 0x90,
+    0x48, 0x83, 0xec, 0x08, 0xe8, 0xd7, 0xf3, 0xff, 0xff, 0x84, 0xc0, 0x75, 0x23, 0x4c, 0x8d, 0x05,
+    0xc2, 0xc4, 0x4e, 0x00, 0x48, 0x8d, 0x0d, 0x4d, 0xbf, 0x4f, 0x00, 0xba, 0x33, 0x02, 0x00, 0x00,
+    0x31, 0xff, 0x48, 0x8d, 0x35, 0x0a, 0xbd, 0x4f, 0x00, 0xe8, 0x82, 0x3f, 0xd7, 0xff, 0x66, 0x90,
+    0x8b, 0x05, 0xca, 0xab, 0x43, 0x01, 0x85, 0xc0, 0x75, 0x26, 0x31, 0xff, 0xba, 0x36, 0x02, 0x00,
+    0x00, 0x48, 0x8d, 0x35, 0xeb, 0xbc, 0x4f, 0x00, 0xe8, 0xa3, 0xf3, 0xff, 0xff, 0x48, 0x8d, 0x3d,
+    0x6c, 0xac, 0x43, 0x01, 0x48, 0x83, 0xc4, 0x08, 0xe9, 0xb3, 0x5d, 0x3b, 0x00, 0x0f, 0x1f, 0x00,
+    0x4c, 0x8d, 0x05, 0xfb, 0xbc, 0x4f, 0x00, 0x48, 0x8d, 0x0d, 0xfa, 0xbe, 0x4f, 0x00, 0xba, 0x34,
+    0x02, 0x00, 0x00, 0x31, 0xff, 0x48, 0x8d, 0x35, 0xb7, 0xbc, 0x4f, 0x00, 0xe8, 0x2f, 0x3f, 0xd7,
+    0xff,
+];
+
+/// The same of QEMU 11.1.3 in Debian 13's backports, the second 0x50 bytes behind the first: both begin
+/// with `endbr64`, and end in jumps where the others call. The linker put the first at 0x880df0, and the
+/// lock at 0x1e2f7e0.
+const CODE_11_1: [u8; 201] = [
+    0xf3, 0x0f, 0x1e, 0xfa, 0x48, 0x83, 0xec, 0x08, 0x48, 0x8b, 0x0d, 0x81, 0x07, 0x56, 0x01, 0xe8,
+    0x0c, 0xf4, 0xff, 0xff, 0x84, 0xc0, 0x75, 0x12, 0x89, 0xf2, 0x48, 0x83, 0xc4, 0x08, 0x48, 0x89,
+    0xfe, 0x48, 0x8d, 0x3d, 0xc8, 0xe9, 0x5a, 0x01, 0xff, 0xe1, 0x4c, 0x8d, 0x05, 0xab, 0x29, 0x2e,
+    0x00, 0x48, 0x8d, 0x0d, 0x80, 0xa2, 0x46, 0x00, 0xba, 0x43, 0x02, 0x00, 0x00, 0x31, 0xff, 0x48,
+    0x8d, 0x35, 0x72, 0xc7, 0x2f, 0x00, 0xe8, 0x85, 0x87, 0xc5, 0xff, 0x0f, 0x1f, 0x44, 0x00, 0x00,
+    0xf3, 0x0f, 0x1e, 0xfa, 0x48, 0x83, 0xec, 0x08, 0xe8, 0xc3, 0xf3, 0xff, 0xff, 0x84, 0xc0, 0x74,
+    0x26, 0x8b, 0x05, 0xc9, 0xe8, 0x5a, 0x01, 0x85, 0xc0, 0x75, 0x3d, 0xba, 0x4b, 0x02, 0x00, 0x00,
+    0x48, 0x8d, 0x35, 0x41, 0xc7, 0x2f, 0x00, 0x48, 0x8d, 0x3d, 0x72, 0xe9, 0x5a, 0x01, 0x48, 0x83,
+    0xc4, 0x08, 0xe9, 0x69, 0x06, 0x2a, 0x00, 0x4c, 0x8d, 0x05, 0x4f, 0x29, 0x2e, 0x00, 0x48, 0x8d,
+    0x0d, 0x13, 0xa2, 0x46, 0x00, 0xba, 0x49, 0x02, 0x00, 0x00, 0x31, 0xff, 0x48, 0x8d, 0x35, 0x15,
+    0xc7, 0x2f, 0x00, 0xe8, 0x28, 0x87, 0xc5, 0xff, 0x4c, 0x8d, 0x05, 0x5b, 0xc7, 0x2f, 0x00, 0x48,
+    0x8d, 0x0d, 0xf2, 0xa1, 0x46, 0x00, 0xba, 0x4a, 0x02, 0x00, 0x00, 0x31, 0xff, 0x48, 0x8d, 0x35,
+    0xf4, 0xc6, 0x2f, 0x00, 0xe8, 0x07, 0x87, 0xc5, 0xff,
 ];
 
 /// What an ELF file for these tests is made of.
 struct Elf {
     machine: u16,
     interpreter: &'static str,
-    symbol: &'static str,
-    /// Where the function is, and what it is. The file has it at [`CODE_OFFSET`].
+    symbols: [&'static str; 2],
+    /// Where the code is, and what it is. The file has it at [`CODE_OFFSET`].
     code_address: u64,
     code: Vec<u8>,
-    /// What `.dynsym` says of the function's length.
-    size_bytes: u64,
+    /// Where in it the two functions begin, and what `.dynsym` says of their lengths.
+    functions: [(u64, u64); 2],
     /// First and behind-the-last address of the writable segment, and the end of its part that
     /// becomes read-only.
     data: (u64, u64),
@@ -56,23 +92,52 @@ const SECTIONS_OFFSET: usize = 0xa00;
 const FILE_BYTES: usize = 0xb00;
 
 impl Elf {
-    /// QEMU 7.2 in small: its function and its segments where they are in Debian's binary.
+    /// QEMU 7.2 in small: its functions and its segments where they are in Debian's binary.
     fn qemu_7_2() -> Elf {
         Elf {
             machine: object::elf::EM_X86_64,
             interpreter: "/lib64/ld-linux-x86-64.so.2",
-            symbol: "qemu_mutex_lock_iothread_impl",
+            symbols: ["qemu_mutex_lock_iothread_impl", "qemu_mutex_unlock_iothread"],
             code_address: 0x5d_5860,
             code: CODE_7_2.to_vec(),
-            size_bytes: 84,
+            functions: [(0, 84), (0x60, 83)],
             data: (0xc9_58f8, 0xc9_58f8 + 0x52_a2d0),
             relro_end: 0xc9_58f8 + 0x14_e708,
             text: "QEMU emulator version 7.2.22",
         }
     }
 
-    fn with_code(code: &[u8]) -> Elf {
-        Elf { code: code.to_vec(), size_bytes: code.len() as u64, ..Elf::qemu_7_2() }
+    fn qemu_10_0() -> Elf {
+        Elf {
+            symbols: ["bql_lock_impl", "bql_unlock"],
+            code_address: 0x72_35a0,
+            code: CODE_10_0.to_vec(),
+            functions: [(0, 84), (0x60, 129)],
+            data: (0xe6_fd48, 0xe6_fd48 + 0xd1_fd78),
+            relro_end: 0xe6_fd48 + 0xbe_b2b8,
+            ..Elf::qemu_7_2()
+        }
+    }
+
+    fn qemu_11_1() -> Elf {
+        Elf {
+            code_address: 0x88_0df0,
+            code: CODE_11_1.to_vec(),
+            functions: [(0, 75), (0x50, 121)],
+            data: (0xed_4558, 0xed_4558 + 0xf6_b438),
+            relro_end: 0xed_4558 + 0xdf_9aa8,
+            ..Elf::qemu_10_0()
+        }
+    }
+
+    /// A QEMU 7.2 whose functions are other ones, of this code.
+    fn with_code(lock: &[u8], unlock: &[u8]) -> Elf {
+        let length = |code: &[u8]| code.len() as u64;
+        Elf {
+            code: [lock, unlock].concat(),
+            functions: [(0, length(lock)), (length(lock), length(unlock))],
+            ..Elf::qemu_7_2()
+        }
     }
 
     fn find(&self) -> Result<LinkTimeBql, BqlError> {
@@ -104,12 +169,19 @@ impl Elf {
         put(&mut file, SECTIONS_OFFSET, &sections.concat());
         put(&mut file, CODE_OFFSET, &self.code);
         put(&mut file, TEXT_OFFSET, self.text.as_bytes());
-        put(&mut file, NAMES_OFFSET + 1, self.symbol.as_bytes());
         put(&mut file, INTERPRETER_OFFSET, self.interpreter.as_bytes());
-        // The first symbol is always empty; the second is a function (st_info 0x12) in section 1.
-        let mut symbol = [1, 0, 0, 0, 0x12, 0, 1, 0].to_vec();
-        words(&mut symbol, &[self.code_address, self.size_bytes]);
-        put(&mut file, SYMBOLS_OFFSET + 24, &symbol);
+        // The first symbol is always empty; the others are functions (st_info 0x12) in section 1.
+        let mut name = 1;
+        for (place, (symbol, (at, size_bytes))) in
+            self.symbols.iter().zip(self.functions).enumerate()
+        {
+            put(&mut file, NAMES_OFFSET + name, symbol.as_bytes());
+            let mut entry = u32::try_from(name).expect("small").to_le_bytes().to_vec();
+            entry.extend([0x12, 0, 1, 0]);
+            words(&mut entry, &[self.code_address + at, size_bytes]);
+            put(&mut file, SYMBOLS_OFFSET + 24 * (place + 1), &entry);
+            name += symbol.len() + 1;
+        }
         file
     }
 
@@ -152,84 +224,151 @@ fn sections() -> [Vec<u8>; 3] {
     };
     [
         vec![0; 64],
-        section(object::elf::SHT_DYNSYM, SYMBOLS_OFFSET, 48, 2, 24),
+        section(object::elf::SHT_DYNSYM, SYMBOLS_OFFSET, 72, 2, 24),
         section(object::elf::SHT_STRTAB, NAMES_OFFSET, 0x100, 0, 0),
     ]
 }
 
 #[test]
-fn the_lock_of_debians_qemu_is_found() {
-    let found = Elf::qemu_7_2().find().expect("it is there");
-    assert_eq!((found.address, found.code_address), (0x118_db40, 0x5d_5860));
-    assert_eq!(found.symbol, "qemu_mutex_lock_iothread_impl");
-    assert_eq!(found.code, CODE_7_2);
-    let renamed = Elf {
-        symbol: "bql_lock_impl",
-        code_address: 0x75_9b10,
-        data: (0xeb_8f88, 0xeb_8f88 + 0xd2_1cb8),
-        relro_end: 0xeb_8f88 + 0xbe_c078,
-        ..Elf::with_code(&CODE_10_0)
-    };
-    let found = renamed.find().expect("it is there");
-    assert_eq!((found.symbol.as_str(), found.address), ("bql_lock_impl", 0x1ba_9420));
+fn the_lock_of_each_qemu_of_debian_is_found() {
+    let qemus = [
+        (Elf::qemu_7_2(), 0x118_db40),
+        (Elf::qemu_10_0(), 0x1b5_e2c0),
+        (Elf::qemu_11_1(), 0x1e2_f7e0),
+    ];
+    for (elf, address) in qemus {
+        let found = elf.find().expect("it is there");
+        assert_eq!(found.address, address, "{found:x?}");
+        for ((function, symbol), (at, size_bytes)) in
+            found.functions.iter().zip(elf.symbols).zip(elf.functions)
+        {
+            assert_eq!((function.symbol, function.address), (symbol, elf.code_address + at));
+            assert_eq!(function.code.len() as u64, size_bytes);
+            let at = usize::try_from(at).expect("small");
+            assert!(elf.code[at..].starts_with(&function.code), "{symbol}");
+        }
+    }
 }
 
+/// `lea DISP(%rip),%rdi` of `target` by an instruction at `at`, both relative to the code's beginning at
+/// 0x5d5860.
+fn lea(at: usize, target: i64) -> Vec<u8> {
+    let next = 0x5d_5860 + i64::try_from(at).expect("small") + 7;
+    let displacement = i32::try_from(target - next).expect("32 bits");
+    [&[0x48, 0x8d, 0x3d], &displacement.to_le_bytes()[..]].concat()
+}
+
+const LOCK: i64 = 0x118_db40;
+
+/// Intel SDM volume 2, CALL and JMP: the forms that leave a function.
 #[test]
-fn every_form_of_call_is_one_and_nothing_else_is() {
-    // 0x5d5860 + 7 + 0xbb82d9
-    let lea = [0x48, 0x8d, 0x3d, 0xd9, 0x82, 0xbb, 0x00];
-    let calls: [&[u8]; 5] = [
-        &[0xff, 0xd0],
-        &[0xff, 0xd7],
-        &[0xe8, 0, 0, 0, 0],
-        &[0xff, 0x15, 0, 0, 0, 0],
-        &[0x41, 0xff, 0xd3],
+fn every_form_of_call_and_of_jump_hands_its_argument_on() {
+    let calls: [&[u8]; 10] = [
+        &[0xff, 0xd0],                      // call *%rax
+        &[0xff, 0xd7],                      // call *%rdi
+        &[0xe8, 0, 0, 0, 0x10],             // call
+        &[0xff, 0x15, 0, 0, 0, 0],          // call *X(%rip)
+        &[0x41, 0xff, 0xd3],                // call *%r11
+        &[0xf2, 0xff, 0xe1],                // bnd jmp *%rcx
+        &[0x3e, 0xff, 0xe0],                // notrack jmp *%rax
+        &[0xff, 0xe1],                      // jmp *%rcx
+        &[0xe9, 0, 0, 0, 0x10],             // jmp
+        &[0x90, 0x0f, 0x84, 0, 0, 0, 0x10], // nop; je
     ];
     for call in calls {
-        let elf = Elf::with_code(&[&lea, call].concat());
-        assert_eq!(elf.find().expect("a call").address, 0x118_db40, "{call:x?}");
+        let code = [lea(0, LOCK), call.to_vec()].concat();
+        let other = [lea(code.len(), LOCK), call.to_vec()].concat();
+        let found = Elf::with_code(&code, &other).find();
+        assert_eq!(found.expect("it leaves").address, LOCK as u64, "{call:x?}");
     }
-    let others: [&[u8]; 4] = [&[0xff, 0xe1], &[0x90, 0xff, 0xd1], &[0xff], &[]];
+    let others: [&[u8]; 6] = [
+        &[0xff], // cut off
+        &[],
+        &[0xc3, 0xff, 0xd0],                   // ret, before the call
+        &[0x0f, 0x0b, 0xff, 0xd0],             // ud2
+        &[0x31, 0xff, 0xff, 0xd0],             // xor %edi,%edi
+        &[0x48, 0x0f, 0x44, 0xf8, 0xff, 0xd0], // cmove %rax,%rdi
+    ];
     for other in others {
-        let elf = Elf::with_code(&[&lea, other].concat());
-        assert!(matches!(elf.find(), Err(BqlError::NoPair { .. })), "{other:x?}");
+        let code = [lea(0, LOCK), other.to_vec()].concat();
+        let elf = Elf::with_code(&code, &[lea(code.len(), LOCK), vec![0xff, 0xd0]].concat());
+        assert!(matches!(elf.find(), Err(BqlError::NoCommon { lock_count: 0, .. })), "{other:x?}");
     }
 }
 
+/// A function that hands these on, one after the other; it begins at `start` of the code.
+fn hands(start: usize, targets: &[i64]) -> Vec<u8> {
+    let mut code = Vec::new();
+    for target in targets {
+        code.extend(lea(start + code.len(), *target));
+        code.extend([0xff, 0xd1]);
+    }
+    [code, vec![0xc3]].concat()
+}
+
+fn hand(lock: &[i64], unlock: &[i64]) -> Result<LinkTimeBql, BqlError> {
+    let first = hands(0, lock);
+    Elf::with_code(&first, &hands(first.len(), unlock)).find()
+}
+
 #[test]
-fn an_argument_that_is_no_variable_is_passed_over() {
+fn the_lock_is_what_both_functions_hand_on() {
+    let (other, third) = (LOCK + 0x40, LOCK + 0x80);
+    assert_eq!(hand(&[other, LOCK], &[LOCK, third]).expect("one").address, LOCK as u64);
+    let message = hand(&[LOCK, other], &[third]).expect_err("none").to_string();
+    assert!(message.contains("hand no common variable") && message.contains("(2 and 1 variables)"));
+    let message = hand(&[LOCK, other], &[LOCK, other]).expect_err("two").to_string();
+    assert!(message.contains("both hand 2 variables"), "{message}");
+}
+
+#[test]
+fn what_is_no_variable_is_passed_over() {
     // A text of an assertion, something read-only after relocation, something odd: then the lock.
-    let at = 0x5d_5860_i64;
-    let load = |index: i64, target: i64| {
-        let displacement = i32::try_from(target - (at + index * 9 + 7)).expect("32 bits");
-        [&[0x48, 0x8d, 0x3d], &displacement.to_le_bytes()[..], &[0xff, 0xd1]].concat()
+    let targets = [0x99_e010, 0xc9_5a00, LOCK + 1, LOCK];
+    assert_eq!(hand(&targets, &targets).expect("the last").address, LOCK as u64);
+    let message = hand(&targets[..3], &targets[..3]).expect_err("none").to_string();
+    assert!(message.contains("at 0x5d5860 and qemu_mutex_unlock_iothread hand no common"));
+}
+
+#[test]
+fn what_a_called_function_may_have_changed_is_not_known_any_more() {
+    let code = |start: usize, mut code: Vec<u8>| {
+        code.splice(0..0, lea(start, LOCK));
+        code
     };
-    let targets = [0x99_e010, 0xc9_5a00, 0x118_db41, 0x118_db40];
-    let code: Vec<u8> =
-        (0..).zip(targets).flat_map(|(index, target)| load(index, target)).collect();
-    assert_eq!(Elf::with_code(&code).find().expect("the last").address, 0x118_db40);
-    let message = Elf::with_code(&code[..27]).message();
-    assert!(message.contains("at 0x5d5860 has no `lea") && message.contains("first 27 bytes"));
+    // nop; mov %rdi,%rbx or %rcx; call (to nowhere); mov %rbx or %rcx,%rdi; jmp *%rax. The first call hands
+    // the address on as well: so it is lost before that, and back after it.
+    let kept: &[u8] = &[0x48, 0x89, 0xfb, 0x31, 0xff, 0xff, 0xd0, 0x48, 0x89, 0xdf, 0xff, 0xe0];
+    let lost: &[u8] = &[0x48, 0x89, 0xf9, 0x31, 0xff, 0xff, 0xd0, 0x48, 0x89, 0xcf, 0xff, 0xe0];
+    let unlock = |start| hands(start, &[LOCK]);
+    let first = code(0, kept.to_vec());
+    let found = Elf::with_code(&first, &unlock(first.len())).find();
+    assert_eq!(found.expect("rbx is kept").address, LOCK as u64);
+    let first = code(0, lost.to_vec());
+    let found = Elf::with_code(&first, &unlock(first.len())).find();
+    assert!(matches!(found, Err(BqlError::NoCommon { .. })), "{found:?}");
 }
 
 #[test]
 fn the_search_ends_with_the_function() {
-    // What follows the function belongs to another one.
-    let short = Elf { size_bytes: 60, ..Elf::qemu_7_2() };
-    assert!(short.message().contains("first 60 bytes"), "{}", short.message());
-    let unsized_one = Elf { size_bytes: 0, ..Elf::qemu_7_2() };
-    assert_eq!(unsized_one.find().expect("as long as the segment").address, 0x118_db40);
-    let late = [vec![0x90; 160], CODE_7_2.to_vec()].concat();
-    assert!(Elf::with_code(&late).message().contains("first 160 bytes"));
+    // What follows the function belongs to another one; without its length it is all of it.
+    let short = Elf { functions: [(0, 60), (0x60, 83)], ..Elf::qemu_7_2() };
+    assert!(short.message().contains("(0 and 1 variables)"), "{}", short.message());
+    let unsized_ones = Elf { functions: [(0, 0), (0x60, 0)], ..Elf::qemu_7_2() };
+    assert_eq!(unsized_ones.find().expect("as long as it goes on").address, LOCK as u64);
+    let late = [vec![0x90; 160], hands(160, &[LOCK])].concat();
+    let found = Elf::with_code(&late, &hands(late.len(), &[LOCK])).find().expect("it goes on");
+    assert_eq!(found.functions[0].code.len(), 160, "no more than that is kept");
     let elsewhere = Elf { code: vec![], ..Elf::qemu_7_2() };
-    assert!(elsewhere.message().contains("first 0 bytes"));
+    assert!(elsewhere.message().contains("(0 and 0 variables)"), "{}", elsewhere.message());
 }
 
 #[test]
 fn each_other_program_is_told_what_it_is() {
-    let no_symbol = Elf { symbol: "kvm_cpu_exec", ..Elf::qemu_7_2() };
-    assert!(no_symbol.message().starts_with("QEMU exports 2 symbols, but neither bql_lock_impl"));
-    let other = Elf { symbol: "main", text: "a virtual machine monitor", ..Elf::qemu_7_2() };
+    let no_symbol = Elf { symbols: ["kvm_cpu_exec", "bql_unlock"], ..Elf::qemu_7_2() };
+    assert!(no_symbol.message().starts_with("QEMU has 3 symbols, but not the functions that take"));
+    let other =
+        Elf { symbols: ["main", "start"], text: "a virtual machine monitor", ..Elf::qemu_7_2() };
     assert!(other.message().starts_with("the program is not a QEMU"));
     let musl = Elf { interpreter: "/lib/ld-musl-x86_64.so.1", ..Elf::qemu_7_2() };
     assert!(musl.message().contains("loader is /lib/ld-musl-x86_64.so.1, not glibc's"));
@@ -309,17 +448,16 @@ fn what_is_no_mutex_of_this_process_is_refused() {
 #[test]
 fn a_function_elsewhere_is_noticed() {
     let (own, code) = (Tid(std::process::id()), vec![0x48, 0x83, 0xec, 0x08]);
-    let found = LinkTimeBql {
-        address: 0,
-        symbol: "bql_lock_impl".to_owned(),
-        code_address: code.as_ptr().addr() as u64 - 0x1000,
+    let found = LockFunction {
+        symbol: "bql_lock_impl",
+        address: code.as_ptr().addr() as u64 - 0x1000,
         code: code.clone(),
     };
     let memory = File::open("/proc/self/mem").expect("it may read itself");
     check_code(own, &memory, &found, 0x1000).expect("it is there");
     let error = check_code(own, &memory, &found, 0x1001).expect_err("it is not there");
     assert!(matches!(error, BqlError::OtherCode { .. }), "{error}");
-    let error = check_code(own, &memory, &found, 0_u64.wrapping_sub(found.code_address));
+    let error = check_code(own, &memory, &found, 0_u64.wrapping_sub(found.address));
     assert!(error.expect_err("nothing is there").to_string().contains("/mem cannot be read"));
 }
 
@@ -328,10 +466,14 @@ fn a_lock_says_how_it_was_checked() {
     let held = Bql {
         address: 0x55ed_66be_6b40,
         symbol: "bql_lock_impl".to_owned(),
+        unlock_symbol: Some("bql_unlock".to_owned()),
         owner_seen: Some(Tid(77)),
         looks_count: 3,
     };
     assert!(held.check().ends_with("and QEMU's thread 77 was seen holding the lock"));
+    assert!(held.check().starts_with("bql_lock_impl and bql_unlock name it, and both match"));
+    let old = Bql { unlock_symbol: None, ..held.clone() };
+    assert!(old.check().starts_with("bql_lock_impl in QEMU's memory matches its file, and"));
     let free = Bql { owner_seen: None, looks_count: 20, ..held };
     assert!(free.check().ends_with("the lock was free each time it was read (20)"));
 }
@@ -353,13 +495,14 @@ proptest! {
             file[at] = byte;
         }
         if let Ok(found) = find_in_elf(&file[..cut]) {
-            prop_assert!(found.code.len() <= 160);
+            prop_assert!(found.functions.iter().all(|function| function.code.len() <= 160));
         }
     }
 
     #[test]
     fn arbitrary_code_names_only_variables(code in proptest::collection::vec(any::<u8>(), 0..200)) {
-        if let Ok(found) = Elf::with_code(&code).find() {
+        let (first, second) = code.split_at(code.len() / 2);
+        if let Ok(found) = Elf::with_code(first, second).find() {
             prop_assert!(found.address >= 0xc9_58f8 + 0x14_e708 && found.address < 0xc9_58f8 + 0x52_a2d0);
         }
     }

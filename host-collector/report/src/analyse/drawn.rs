@@ -84,6 +84,7 @@ pub fn vm(name: &str, pid: Tid, vcpu1: Tid, reads: bool) -> VmRecord {
     let bql = Bql {
         address: BQL,
         symbol: String::from("bql_lock_impl"),
+        unlock_symbol: Some(String::from("bql_unlock")),
         owner_seen: None,
         looks_count: 1,
     };
