@@ -2,13 +2,16 @@
 //!
 //! Where one of them is missing a test is reported as ignored and says why.
 
+#[path = "support/newer.rs"]
+mod newer;
 mod support;
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use newer::{QEMUS, tool as newer_tool};
 use serde_json::json;
 use std::fs;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use support::{Guarded, Outcome, STEP_LIMIT, check, libvirt_missing, libvirtd, virsh, wait_for};
 use vslice_host::disk::{Aio, Cache, DiskBus};
@@ -25,7 +28,6 @@ fn main() {
     arguments.test_threads = Some(1);
     let no_qemu = missing(&[tools::QEMU]);
     let no_schema = missing(&["virt-xml-validate", "xmllint"]);
-    let no_newer_qemu = newer_tool(NEWER_QEMU).err();
     let no_newer_schema = missing(&["xmllint"]).or_else(|| newer_tool(NEWER_SCHEMA).err());
     // Before there is another thread: it moves this one only.
     let no_libvirt = no_qemu.clone().or_else(libvirt_missing);
@@ -33,13 +35,10 @@ fn main() {
         None => Trial::test(name, test),
         Some(reason) => Trial::test(name, test).with_kind(reason).with_ignored_flag(true),
     };
-    let trials = vec![
+    let mut trials = vec![
         trial("the_command_prints_what_it_is_asked_for_or_says_why_not", None, the_command),
         trial("this_qemu_starts_with_every_emitted_disk", no_qemu, || {
             every_disk_starts(&tools::find(tools::QEMU).ok_or("QEMU was there a moment ago")?)
-        }),
-        trial("newer_qemu_starts_with_every_emitted_disk", no_newer_qemu, || {
-            every_disk_starts(&newer_tool(NEWER_QEMU)?)
         }),
         trial("every_emitted_domain_is_one_by_the_schema", no_schema, every_domain_is_valid),
         trial("every_domain_of_today_is_one_by_the_newer_schema", no_newer_schema, || {
@@ -47,6 +46,14 @@ fn main() {
         }),
         trial("libvirt_defines_every_emitted_domain", no_libvirt, every_domain_is_defined),
     ];
+    trials.extend(QEMUS.map(|directory| {
+        let qemu = newer_tool(&format!("{directory}/{}", tools::QEMU));
+        let name = format!("newer_qemu_starts_with_every_emitted_disk/{directory}");
+        match qemu {
+            Ok(qemu) => Trial::test(name, move || every_disk_starts(&qemu)),
+            Err(reason) => Trial::test(name, || Ok(())).with_kind(reason).with_ignored_flag(true),
+        }
+    }));
     libtest_mimic::run(&arguments, trials).exit();
 }
 
@@ -63,17 +70,7 @@ fn version_of(qemu: &Path) -> Result<QemuVersion, Failed> {
     Ok(QemuVersion::from_banner(&qemu_version(qemu)?)?)
 }
 
-const NEWER_QEMU: &str = "bin/qemu-system-x86_64";
 const NEWER_SCHEMA: &str = "schemas/domain.rng";
-
-/// What tests/newer-tools gets, in the directory of `VSLICE_NEWER_TOOLS`, which `make test` sets; or why
-/// it is not there.
-fn newer_tool(name: &str) -> Result<PathBuf, String> {
-    let tools = std::env::var_os("VSLICE_NEWER_TOOLS")
-        .ok_or("VSLICE_NEWER_TOOLS is not set, see make test")?;
-    let path = PathBuf::from(tools).join(name);
-    if path.exists() { Ok(path) } else { Err(format!("there is no {}", path.display())) }
-}
 
 /// What `vslice` prints with these arguments, or what it says instead.
 fn vslice(args: &[&str]) -> Result<Result<String, String>, Failed> {

@@ -1,4 +1,4 @@
-//! QEMU's big lock and its devices in the QEMU of this host.
+//! QEMU's big lock and its devices in the QEMU of this host, and the lock in those that tests/newer-tools gets.
 //!
 //! The lock's address is compared with two witnesses that know nothing of how it was found: QEMU's
 //! own trace of its mutexes, which prints address and source line, and the kernel, which shows on
@@ -6,6 +6,9 @@
 //! witnesses, a test is reported as ignored and says why.
 //!
 //! Tests wait for what they expect to see; the deadline only keeps a broken one from hanging.
+
+#[path = "support/newer.rs"]
+mod newer;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::json;
@@ -33,16 +36,13 @@ const NAP: Duration = Duration::from_millis(20);
 
 type Outcome = Result<(), Failed>;
 type Test = fn() -> Outcome;
+type TestOfQemu = fn(&Path) -> Outcome;
 
 fn main() {
     let mut arguments = Arguments::from_args();
     // Each QEMU keeps a pCPU busy.
     arguments.test_threads = Some(1);
-    let tests: [(&str, Test, Option<String>); 9] = [
-        ("qemu_traces_the_lock_at_the_address_that_was_found", qemu_is_a_witness, no_trace()),
-        ("a_vcpu_sleeps_on_the_address_that_was_found", the_kernel_is_a_witness, no_syscalls()),
-        ("a_lock_is_found_in_another_pid_namespace", a_container_is_no_obstacle, no_unshare()),
-        ("the_variables_are_where_the_kernel_maps_them", the_mappings_agree, no_qemu()),
+    let tests: [(&str, Test, Option<String>); 5] = [
         ("a_program_with_fixed_addresses_has_them", fixed_addresses_agree, no_fixed_program()),
         ("a_vm_is_found_with_its_threads_and_disks", a_vm_is_found, no_qemu()),
         ("a_vm_whose_threads_have_no_names_is_found", a_nameless_vm_is_found, no_qemu()),
@@ -53,12 +53,42 @@ fn main() {
         None => Trial::test(name, test),
         Some(reason) => Trial::test(name, test).with_kind(reason).with_ignored_flag(true),
     };
-    libtest_mimic::run(&arguments, tests.into_iter().map(trial).collect()).exit();
+    let trials = tests.into_iter().map(trial).chain(trials_of_locks());
+    libtest_mimic::run(&arguments, trials.collect()).exit();
+}
+
+/// The tests that are about the lock, with each QEMU that there is.
+fn trials_of_locks() -> Vec<Trial> {
+    let tests: [(&str, TestOfQemu, Option<String>); 4] = [
+        ("qemu_traces_the_lock_at_the_address_that_was_found", qemu_is_a_witness, None),
+        ("a_vcpu_sleeps_on_the_address_that_was_found", the_kernel_is_a_witness, no_syscalls()),
+        ("a_lock_is_found_in_another_pid_namespace", a_container_is_no_obstacle, no_unshare()),
+        ("the_variables_are_where_the_kernel_maps_them", the_mappings_agree, None),
+    ];
+    let installed = ("installed", installed());
+    let newer = newer::QEMUS.map(|name| (name, newer::tool(&format!("{name}/{}", tools::QEMU))));
+    let qemus = [installed].into_iter().chain(newer);
+    let trials = qemus.flat_map(|(label, qemu)| {
+        tests.clone().map(|(name, test, missing)| {
+            let name = format!("{name}/{label}");
+            match (qemu.clone(), missing) {
+                (Ok(qemu), None) => Trial::test(name, move || test(&qemu)),
+                (Err(reason), _) | (_, Some(reason)) => {
+                    Trial::test(name, || Ok(())).with_kind(reason).with_ignored_flag(true)
+                }
+            }
+        })
+    });
+    trials.collect()
+}
+
+fn installed() -> Result<PathBuf, String> {
+    let missing = format!("no {} on the path: apt-get install qemu-system-x86", tools::QEMU);
+    tools::find(tools::QEMU).ok_or(missing)
 }
 
 fn no_qemu() -> Option<String> {
-    let missing = format!("no {} on the path: apt-get install qemu-system-x86", tools::QEMU);
-    tools::find(tools::QEMU).is_none().then_some(missing)
+    installed().err()
 }
 
 /// Debian's qemu-ga, which runs on a host as it does in a guest. It is not installed for this: it is a
@@ -69,19 +99,9 @@ fn no_agent() -> Option<String> {
     tools::find("qemu-ga").is_none().then(|| missing.to_owned())
 }
 
-fn no_trace() -> Option<String> {
-    let qemu = match tools::find(tools::QEMU) {
-        Some(qemu) => qemu,
-        None => return no_qemu(),
-    };
-    let events = Command::new(qemu).args(["-trace", "help"]).output().ok()?;
-    let can = String::from_utf8_lossy(&events.stdout).lines().any(|line| line == TRACE_EVENT);
-    (!can).then(|| format!("this QEMU cannot trace {TRACE_EVENT}"))
-}
-
 fn no_syscalls() -> Option<String> {
     let error = fs::read("/proc/self/syscall").err();
-    no_qemu().or(error.map(|error| format!("/proc/self/syscall: {error}")))
+    error.map(|error| format!("/proc/self/syscall: {error}"))
 }
 
 /// Whether another pid namespace can be made here, by trying it.
@@ -89,7 +109,7 @@ fn no_unshare() -> Option<String> {
     let mut tried = Command::new("unshare");
     let status = tried.args(["--pid", "--fork", "true"]).stderr(Stdio::null()).status();
     let failed = !status.is_ok_and(|status| status.success());
-    no_qemu().or(failed.then(|| "no pid namespace can be made here, or unshare is missing".into()))
+    failed.then(|| "no pid namespace can be made here, or unshare is missing".into())
 }
 
 const TRACE_EVENT: &str = "qemu_mutex_locked";
@@ -116,10 +136,13 @@ struct Qemu {
 
 impl Qemu {
     fn start(before: &[&str], args: &[&str]) -> Result<Qemu, Failed> {
+        Qemu::start_this(&installed()?, before, args)
+    }
+
+    fn start_this(qemu: &Path, before: &[&str], args: &[&str]) -> Result<Qemu, Failed> {
         let directory = tempfile::tempdir()?;
-        let qemu = tools::find(tools::QEMU).ok_or("QEMU was there a moment ago")?;
         fs::write(directory.path().join("rom"), port_reader())?;
-        let mut words = before.iter().map(PathBuf::from).chain([qemu]);
+        let mut words = before.iter().map(PathBuf::from).chain([qemu.to_owned()]);
         let child = Command::new(words.next().ok_or("a program")?)
             .args(words)
             .args(["-name", "test,debug-threads=on", "-nodefaults", "-no-user-config"])
@@ -177,10 +200,13 @@ fn file_of(pid: Tid, name: &str) -> PathBuf {
 
 /// The only mutex that QEMU's util/main-loop.c takes is the big lock, after each wait for events
 /// (`os_host_main_loop_wait`).
-fn qemu_is_a_witness() -> Outcome {
+fn qemu_is_a_witness(program: &Path) -> Outcome {
+    let events = Command::new(program).args(["-trace", "help"]).output()?;
+    let can = String::from_utf8_lossy(&events.stdout).lines().any(|line| line == TRACE_EVENT);
+    check(can, || format!("this QEMU cannot trace {TRACE_EVENT}"))?;
     let trace = format!("enable={TRACE_EVENT}");
     let args = ["-machine", "none", "-S", "-trace", &trace, "-D", "trace.log"];
-    let mut qemu = Qemu::start(&[], &args)?;
+    let mut qemu = Qemu::start_this(program, &[], &args)?;
     // Something for the main loop to wake up for.
     drop(Qmp::connect(&qemu.qmp_path())?);
     let traced = qemu.wait_for("a trace of the main loop", |qemu| {
@@ -237,8 +263,8 @@ fn mutex_slept_on(pid: Tid, tid: Tid) -> Option<u64> {
 
 /// A vCPU that reads ports and a main loop that answers questions have nothing to wait for but
 /// each other.
-fn the_kernel_is_a_witness() -> Outcome {
-    let mut qemu = Qemu::start(&[], &["-machine", "pc", "-bios", "rom"])?;
+fn the_kernel_is_a_witness(program: &Path) -> Outcome {
+    let mut qemu = Qemu::start_this(program, &[], &["-machine", "pc", "-bios", "rom"])?;
     let vcpu = qemu.wait_for("its vCPU", |qemu| {
         let threads = threads::list(qemu.pid)?;
         let vcpu = threads.iter().find(|thread| thread.role == ThreadRole::Vcpu(VcpuId(0)));
@@ -269,9 +295,9 @@ fn check_owner(qemu: &Qemu, bql: &Bql) -> Outcome {
 }
 
 /// There the owner's word has an id that means nothing, or somebody else, on this side.
-fn a_container_is_no_obstacle() -> Outcome {
+fn a_container_is_no_obstacle(program: &Path) -> Outcome {
     let unshare = ["unshare", "--pid", "--fork", "--kill-child"];
-    let mut qemu = Qemu::start(&unshare, &["-machine", "pc", "-bios", "rom"])?;
+    let mut qemu = Qemu::start_this(program, &unshare, &["-machine", "pc", "-bios", "rom"])?;
     let parent = qemu.pid;
     qemu.pid = qemu
         .wait_for("QEMU below unshare", |_| {
@@ -289,8 +315,8 @@ fn a_container_is_no_obstacle() -> Outcome {
     check_owner(&qemu, &held)
 }
 
-fn the_mappings_agree() -> Outcome {
-    let qemu = Qemu::start(&[], &["-machine", "none", "-S"])?;
+fn the_mappings_agree(program: &Path) -> Outcome {
+    let qemu = Qemu::start_this(program, &[], &["-machine", "none", "-S"])?;
     check_mappings(qemu.pid)?;
     let (data, bql) = (bql::exe_data(qemu.pid)?, bql::locate(qemu.pid)?);
     check(data.contains(bql.address), || format!("{bql:x?} is not in {data:x?}"))
@@ -330,12 +356,16 @@ fn check_mappings(pid: Tid) -> Outcome {
         Some((u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?))
     };
     let is_data = |line: &&str| line.contains(" rw-p ") && line.ends_with(&*name.to_string_lossy());
-    let mut lines = maps.lines().skip_while(|line| !is_data(line));
-    let (start, mut end) = lines.next().and_then(range).ok_or("no writable mapping")?;
-    if let Some((tail_start, tail_end)) =
-        lines.next().filter(|l| l.ends_with(" 0 ")).and_then(range)
-    {
-        check(tail_start == end, || maps.clone())?;
+    // A program whose loader was changed afterwards has a second one, far behind the first.
+    let lines: Vec<&str> = maps.lines().collect();
+    let first = lines.iter().position(is_data).ok_or("no writable mapping")?;
+    let last = lines.iter().rposition(is_data).ok_or("it has one")?;
+    let (Some((start, _)), Some((_, mut end))) = (range(lines[first]), range(lines[last])) else {
+        return Err("its range is not read".into());
+    };
+    let tail =
+        lines.get(last + 1).filter(|line| line.ends_with(" 0 ")).and_then(|line| range(line));
+    if let Some((_, tail_end)) = tail.filter(|(tail_start, _)| *tail_start == end) {
         end = tail_end;
     }
     let data = bql::exe_data(pid)?;
