@@ -7,6 +7,7 @@
 //! bql, memory_map   QEMU's big lock and the addresses of its devices
 //! qemu_args, qmp, qga   QEMU's command line, monitor and guest agent
 //! agent_transport, plug   how an agent in a guest reaches this host, and a port that is plugged in for it
+//! control_groups    which control group a thread is in, and what that is called
 //! cgroup, scheduling, slice, steal, frequency, conditions, tsc   how they are scheduled, and on what
 //! pin, io_scheduler, collector_affinity, journal   what is set for a run, and put back after it
 //! procfs, scratch, private_mount, host_clock   the kernel's files, directories of our own, the clock
@@ -18,6 +19,7 @@ pub mod census;
 pub mod cgroup;
 pub mod collector_affinity;
 pub mod conditions;
+pub mod control_groups;
 pub mod disk;
 pub mod extents;
 pub mod frequency;

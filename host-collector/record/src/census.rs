@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use vslice_core::text::harmless;
 use vslice_core::units::Tid;
+use vslice_host::control_groups::GroupNames;
 use vslice_host::procfs;
 use vslice_trace::thread::HostThread;
 
@@ -24,13 +25,17 @@ struct Room {
     threads_count: usize,
     /// All command lines together.
     commands_bytes: usize,
+    /// The paths of all control groups together, each as often as a process is in it.
+    groups_bytes: usize,
 }
 
 /// A host of some thousand processes and some ten thousand threads is far below it.
-const HOST_ROOM: Room = Room { threads_count: 1 << 17, commands_bytes: 8 << 20 };
+const HOST_ROOM: Room =
+    Room { threads_count: 1 << 17, commands_bytes: 8 << 20, groups_bytes: 4 << 20 };
 
 /// These are written when a run may have filled its disk, into room that was kept for them.
-const NEWCOMERS_ROOM: Room = Room { threads_count: 1 << 12, commands_bytes: 1 << 20 };
+const NEWCOMERS_ROOM: Room =
+    Room { threads_count: 1 << 12, commands_bytes: 1 << 20, groups_bytes: 0 };
 
 /// What the newcomers' file takes at most.
 pub(crate) const NEWCOMERS_JSON_BYTES_MAX: u64 = 4 << 20;
@@ -57,7 +62,20 @@ impl Census {
             commands_left_out_count: 0,
         };
         census.add_commands(room);
+        census.limit_groups(room);
         census
+    }
+
+    /// Those for which there is no room are not known.
+    fn limit_groups(&mut self, room: Room) {
+        let mut left_bytes = room.groups_bytes;
+        for group in self.threads.iter_mut().map(|thread| &mut thread.group) {
+            let length_bytes = group.as_ref().map_or(0, String::len);
+            match left_bytes.checked_sub(length_bytes) {
+                Some(left) => left_bytes = left,
+                None => *group = None,
+            }
+        }
     }
 
     /// What has not come in time is not known.
@@ -75,14 +93,16 @@ impl Census {
 /// Lists all threads of the host. Threads that end meanwhile are left out.
 #[must_use]
 pub fn host_threads() -> Census {
-    Census::take(procfs::pids().into_iter().flat_map(threads_of), HOST_ROOM)
+    let groups = GroupNames::of_host().ok();
+    let of_process = |pid| threads_of(pid, groups.as_ref());
+    Census::take(procfs::pids().into_iter().flat_map(of_process), HOST_ROOM)
 }
 
 /// The processes that are new since this census, or have another name now, each represented by its main
 /// thread.
 #[must_use]
 pub fn newcomers(before: &[HostThread]) -> Census {
-    newcomers_among(procfs::pids().into_iter().filter_map(|pid| thread_of(pid, pid)), before)
+    newcomers_among(procfs::pids().into_iter().filter_map(|pid| thread_of(pid, pid, None)), before)
 }
 
 fn newcomers_among(leaders: impl Iterator<Item = HostThread>, before: &[HostThread]) -> Census {
@@ -92,15 +112,16 @@ fn newcomers_among(leaders: impl Iterator<Item = HostThread>, before: &[HostThre
     Census::take(leaders.filter(is_new), NEWCOMERS_ROOM)
 }
 
-/// One after the other, as a process may have more threads than are kept.
-fn threads_of(pid: Tid) -> impl Iterator<Item = HostThread> {
-    thread_of(pid, pid).into_iter().flat_map(move |leader| {
+/// One after the other, as a process may have more threads than are kept. Only of the first one it
+/// is said in which control group it is: few processes have threads in several.
+fn threads_of(pid: Tid, groups: Option<&GroupNames>) -> impl Iterator<Item = HostThread> {
+    thread_of(pid, pid, groups).into_iter().flat_map(move |leader| {
         let tids = procfs::tids(pid).unwrap_or_default();
         let first = leader.clone();
         let others = tids.into_iter().filter(move |tid| *tid != pid);
         let others = others.filter_map(move |tid| {
             let comm = harmless(&procfs::comm(pid, tid).ok()?);
-            Some(HostThread { tid, comm, ..leader.clone() })
+            Some(HostThread { tid, comm, group: None, ..leader.clone() })
         });
         std::iter::once(first).chain(others)
     })
@@ -110,13 +131,15 @@ fn is_leader(thread: &HostThread) -> bool {
     thread.tid == thread.pid
 }
 
-fn thread_of(pid: Tid, tid: Tid) -> Option<HostThread> {
+fn thread_of(pid: Tid, tid: Tid, groups: Option<&GroupNames>) -> Option<HostThread> {
     let comm = harmless(&procfs::comm(pid, tid).ok()?);
     let exe = std::fs::read_link(format!("/proc/{pid}/exe"));
     let is_vslice =
         comm == VSLICE || exe.is_ok_and(|exe| exe.file_name().is_some_and(|name| name == VSLICE));
     let is_kernel = procfs::is_kernel(pid);
-    Some(HostThread { tid, pid, comm, is_kernel, is_vslice, command: None, group: None })
+    let is_process = tid == pid && !is_kernel;
+    let group = groups.filter(|_| is_process).and_then(|groups| groups.of_thread(pid));
+    Some(HostThread { tid, pid, comm, is_kernel, is_vslice, command: None, group })
 }
 
 /// Reads the command lines on a thread of its own: the kernel takes the lock of the process's memory for
@@ -186,10 +209,11 @@ mod tests {
             is_kernel: false,
             is_vslice: false,
             command: Some(String::new()),
-            group: None,
+            group: Some(String::new()),
         };
         let one = serde_json::to_string_pretty(&[&thread]).unwrap().len() as u64;
-        room.threads_count as u64 * one + 2 * room.commands_bytes as u64
+        // Paths have backslashes, which JSON escapes too.
+        room.threads_count as u64 * one + 2 * (room.commands_bytes + room.groups_bytes) as u64
     }
 
     #[test]
@@ -210,10 +234,27 @@ mod tests {
             command: None,
             group: None,
         };
-        let room = Room { threads_count: 3, commands_bytes: 0 };
+        let room = Room { threads_count: 3, commands_bytes: 0, groups_bytes: 0 };
         let census = Census::take((100..110).map(thread), room);
         assert_eq!(census.threads, [thread(100), thread(101), thread(102)]);
         assert_eq!((census.threads_left_out_count, census.commands_left_out_count), (7, 0));
+    }
+
+    #[test]
+    fn control_groups_are_told_of_processes_as_far_as_there_is_room() {
+        let threads = host_threads().threads;
+        let own = Tid(std::process::id());
+        let own = threads.iter().filter(|thread| thread.pid == own);
+        let groups: Vec<_> = own.map(|thread| (thread.tid == thread.pid, &thread.group)).collect();
+        let names = GroupNames::of_host().ok();
+        let expected = names.and_then(|names| names.of_thread(Tid(std::process::id())));
+        assert!(groups.iter().all(|(is_leader, group)| match is_leader {
+            true => **group == expected,
+            false => group.is_none(),
+        }));
+        let mut census = Census { threads, ..Census::default() };
+        census.limit_groups(Room { groups_bytes: 0, ..HOST_ROOM });
+        assert!(census.threads.iter().all(|thread| thread.group.is_none()));
     }
 
     /// No process has such a number: `PID_MAX_LIMIT` in include/linux/threads.h.
@@ -270,8 +311,8 @@ mod tests {
             ended.recv().unwrap_err();
         });
         let (tid, pid) = (tids.recv().unwrap(), Tid(std::process::id()));
-        let of_all = threads_of(pid).find(|thread| thread.tid == tid).unwrap();
-        let alone = thread_of(pid, tid).unwrap();
+        let of_all = threads_of(pid, None).find(|thread| thread.tid == tid).unwrap();
+        let alone = thread_of(pid, tid, None).unwrap();
         drop(end);
         thread.unwrap().join().unwrap();
         assert_eq!((of_all.comm.as_str(), alone.comm.as_str()), ("a?[2Jb", "a?[2Jb"));
@@ -281,7 +322,7 @@ mod tests {
     fn command_lines_that_are_too_much_are_counted() {
         let commands = ["12345", "1234567", "123", "12345"];
         let commands = (1..).map(Tid).zip(commands.map(str::to_owned));
-        let room = Room { threads_count: 10, commands_bytes: 10 };
+        let room = Room { threads_count: 10, commands_bytes: 10, groups_bytes: 0 };
         let (kept, left_out_count) = fitting(commands, room);
         let kept: std::collections::BTreeSet<Tid> = kept.into_keys().collect();
         assert_eq!(

@@ -1,11 +1,11 @@
-//! Where the recorder's events go: one stream for each pCPU, and one for the stacks.
+//! Where the recorder's events go: one stream for each pCPU, one for the stacks and one for the control groups.
 
 use crate::perf::{EventSink, SinkError};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use vslice_core::host_event::{HostEvent, StackId};
 use vslice_core::units::PcpuId;
-use vslice_trace::{RunDir, StackFrames, StoreError, StreamWriter};
+use vslice_trace::{GroupItem, RunDir, StackFrames, StoreError, StreamWriter};
 
 /// Writes scheduling events into a run directory. A stream is created with its first event.
 #[derive(Debug)]
@@ -14,6 +14,8 @@ pub struct EventWriters {
     events: BTreeMap<PcpuId, StreamWriter<HostEvent>>,
     /// `None` once it is finished.
     stacks: Option<StreamWriter<StackFrames>>,
+    /// Created with the first one.
+    groups: Option<StreamWriter<GroupItem>>,
 }
 
 impl EventWriters {
@@ -23,7 +25,7 @@ impl EventWriters {
     /// When `stacks.vsr` cannot be created.
     pub fn create(run: &RunDir) -> Result<EventWriters, StoreError> {
         let stacks = Some(StreamWriter::create(&run.stacks_path())?);
-        Ok(EventWriters { run: run.clone(), events: BTreeMap::new(), stacks })
+        Ok(EventWriters { run: run.clone(), events: BTreeMap::new(), stacks, groups: None })
     }
 
     fn writer(&mut self, pcpu: PcpuId) -> Result<&mut StreamWriter<HostEvent>, StoreError> {
@@ -52,10 +54,22 @@ impl EventSink for EventWriters {
         Ok(())
     }
 
+    fn group(&mut self, number: u64, path: Option<&str>) -> Result<(), SinkError> {
+        let groups = match &mut self.groups {
+            Some(groups) => groups,
+            none => none.insert(StreamWriter::create(&self.run.groups_path())?),
+        };
+        groups.push(GroupItem { number, path: path.map(str::to_owned) })?;
+        Ok(())
+    }
+
     fn tick(&mut self) -> Result<(), SinkError> {
         // Stacks first, so that no event on disk names a stack that is not there yet.
         if let Some(stacks) = &mut self.stacks {
             stacks.tick()?;
+        }
+        if let Some(groups) = &mut self.groups {
+            groups.tick()?;
         }
         for writer in self.events.values_mut() {
             writer.tick()?;
@@ -66,6 +80,9 @@ impl EventSink for EventWriters {
     fn finish(&mut self) -> Result<(), SinkError> {
         if let Some(stacks) = self.stacks.take() {
             stacks.finish()?;
+        }
+        if let Some(groups) = self.groups.take() {
+            groups.finish()?;
         }
         while let Some((_, writer)) = self.events.pop_first() {
             writer.finish()?;
@@ -92,6 +109,8 @@ mod tests {
         };
         let mut writers = EventWriters::create(&run).unwrap();
         writers.stack(StackId(0), &[1, 2]).unwrap();
+        writers.group(7, Some("/a.scope")).unwrap();
+        writers.group(8, None).unwrap();
         writers.batch(PcpuId(1), &[exit(10, 1), exit(30, 1)]).unwrap();
         writers.batch(PcpuId(0), &[exit(20, 0)]).unwrap();
         writers.finish().unwrap();
@@ -100,5 +119,8 @@ mod tests {
         let (stacks, tail) = read_all::<StackFrames>(&run.stacks_path()).unwrap();
         assert_eq!(stacks, [StackFrames { id: StackId(0), frames: vec![1, 2] }]);
         assert_eq!(tail, Tail::Finished);
+        let (groups, _) = read_all::<GroupItem>(&run.groups_path()).unwrap();
+        let paths: Vec<_> = groups.into_iter().map(|group| (group.number, group.path)).collect();
+        assert_eq!(paths, [(7, Some("/a.scope".to_owned())), (8, None)]);
     }
 }

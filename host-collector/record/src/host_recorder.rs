@@ -36,6 +36,7 @@ impl HostRecorder {
         if plan.level() == EvidenceLevel::Recorded {
             match record(manifest) {
                 Ok(recorder) => {
+                    manifest.group_evidence = Some(recorder.group_evidence().clone());
                     manifest.evidence = plan.settle(ThreadVisibility::Both)?;
                     return Ok(HostRecorder::Recorder(recorder));
                 }

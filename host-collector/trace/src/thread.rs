@@ -128,8 +128,8 @@ pub struct HostThread {
     /// read: at most 512 bytes of it, made harmless.
     #[serde(default)]
     pub command: Option<String>,
-    /// The control group that it was in when it was listed, as a path below the root of its hierarchy, made
-    /// harmless; `None` if that was not to be seen, and in runs whose events tell the groups.
+    /// If it is the one that its process began with, the control group that it was in when it was listed: a path
+    /// below the root of its hierarchy, made harmless. `None` if that could not be seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
 }

@@ -16,6 +16,7 @@
 use super::comms::{Birth, Comms};
 use super::event::{Callchain, Record, Records, Sample};
 use super::format::Formats;
+use super::groups::Groups;
 use super::registers;
 use super::ring::RingError;
 use super::stacks::{Interned, StackTable};
@@ -123,6 +124,7 @@ pub(super) struct Assembler {
     /// The threads of the VMs, those that have ended included.
     threads: BTreeSet<u32>,
     comms: Comms,
+    pub(super) groups: Groups,
     pub(super) stacks: StackTable,
     /// Where the machine code of our own recording is, if that is programs.
     own_code: Vec<Range<u64>>,
@@ -131,11 +133,11 @@ pub(super) struct Assembler {
 }
 
 impl Assembler {
-    pub(super) fn new(formats: Formats, own_code: Vec<Range<u64>>) -> Assembler {
+    pub(super) fn new(formats: Formats, own_code: Vec<Range<u64>>, groups: Groups) -> Assembler {
         let (comms, stacks) = (Comms::default(), StackTable::default());
         let (processes, threads) = (BTreeSet::new(), BTreeSet::new());
         let frames = Vec::new();
-        Assembler { formats, processes, threads, comms, stacks, own_code, frames }
+        Assembler { formats, processes, threads, comms, groups, stacks, own_code, frames }
     }
 
     /// A thread is a VM's, and so is its process, where that is known.
@@ -231,6 +233,7 @@ impl Assembler {
                     batch.events.push(HostEvent { time, pcpu, kind });
                 }
             }
+            Record::Group { number, path, .. } => self.groups.made(number, path),
             Record::Lost { .. } | Record::Other => {}
         }
         Ok(())
@@ -284,12 +287,16 @@ impl Assembler {
         let (prev_comm, next_comm) = (format.prev_comm.bytes(raw)?, format.next_comm.bytes(raw)?);
         self.name(prev, time, prev_comm, pcpu, batch);
         self.name(next, time, next_comm, pcpu, batch);
+        // Behind the tracepoint's own data a program writes the group, and what it has of prev.
+        let beside = raw.get(format_bytes..).unwrap_or_default();
+        if let Some(group) = super::bytes::u64_at(beside, 0).filter(|group| *group > 0) {
+            self.enters(next, time, group, pcpu, batch);
+        }
         let stack = self.stack(chain, batch);
-        // A program writes them behind the tracepoint's own data.
-        let call_args =
-            call_args.or_else(|| registers::call_args(raw.get(format_bytes..).unwrap_or_default()));
+        let words = beside.get(registers::GROUP_BYTES..).unwrap_or_default();
+        let call_args = call_args.or_else(|| registers::call_args(words));
         // A VM's thread is never hidden where it leaves, so whoever was on before was none.
-        let stay_ns = super::bytes::u64_at(raw, format_bytes + registers::WORDS * 8);
+        let stay_ns = super::bytes::u64_at(words, registers::WORDS * 8);
         let is_hidden = order.on.is_some_and(|(on, _)| !self.threads.contains(&on.0));
         if let Some(stay_ns) = stay_ns.filter(|_| is_hidden && self.threads.contains(&prev.0)) {
             batch.events.extend(order.hidden_arrival(prev, time, stay_ns));
@@ -321,6 +328,13 @@ impl Assembler {
             });
             batch.events.extend(birth);
             batch.events.push(HostEvent { time, pcpu, kind: HostEventKind::Comm { tid, comm } });
+        }
+    }
+
+    fn enters(&mut self, tid: Tid, time: HostNs, group: u64, pcpu: PcpuId, batch: &mut Batch) {
+        if self.comms.is_elsewhere(tid, time, group) {
+            self.groups.seen(group);
+            batch.events.push(HostEvent { time, pcpu, kind: HostEventKind::Group { tid, group } });
         }
     }
 
@@ -360,7 +374,8 @@ fn time_of(record: &Record<'_>) -> Option<HostNs> {
         | Record::Lost { time, .. }
         | Record::Comm { time, .. }
         | Record::Fork { time, .. }
-        | Record::Exit { time, .. } => Some(*time),
+        | Record::Exit { time, .. }
+        | Record::Group { time, .. } => Some(*time),
         Record::Other => None,
     }
 }

@@ -59,15 +59,25 @@ fn common(lost: LostCount) -> perf_event_attr {
     attr
 }
 
+/// Whether a ring gets a record of each control group that is made (since 5.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum GroupBirths {
+    /// It does.
+    Recorded,
+    /// It does not.
+    NotRecorded,
+}
+
 /// The event that owns a ring: it counts nothing, but its ring gets the records of births, deaths
 /// and new names of threads. It starts disabled, and all events grouped under it with it.
-pub(super) fn lives(ring_bytes: usize, lost: LostCount) -> perf_event_attr {
+pub(super) fn lives(ring_bytes: usize, lost: LostCount, groups: GroupBirths) -> perf_event_attr {
     let mut attr = common(lost);
     attr.type_ = PERF_TYPE_SOFTWARE;
     attr.config = PERF_COUNT_SW_DUMMY.into();
     attr.set_disabled(1);
     attr.set_comm(1);
     attr.set_task(1);
+    attr.set_cgroup((groups == GroupBirths::Recorded).into());
     // The ring's wake-ups follow the event that maps it: one a quarter, the timeout does the rest.
     attr.set_watermark(1);
     attr.wakeup_watermark = u32::try_from(ring_bytes / 4).unwrap_or(u32::MAX);

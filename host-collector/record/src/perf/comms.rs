@@ -33,6 +33,8 @@ pub(super) struct Birth {
 #[derive(Debug)]
 struct Named {
     comm: RawComm,
+    /// The number of the control group that was said last.
+    group: Option<u64>,
     /// When it was seen last. Rings are read one after the other, so a sighting may be older than
     /// one that was read before it.
     seen: HostNs,
@@ -48,15 +50,24 @@ impl Comms {
         if let Some(named) = self.names.get_mut(&tid) {
             let known = named.comm == comm;
             if time >= named.seen {
-                *named = Named { comm, seen: time };
+                (named.comm, named.seen) = (comm, time);
             }
             return (!known).then(|| text(&comm));
         }
         if self.names.len() >= NAMES_MAX {
             self.names.clear();
         }
-        self.names.insert(tid, Named { comm, seen: time });
+        self.names.insert(tid, Named { comm, group: None, seen: time });
         Some(text(&comm))
+    }
+
+    /// A record says the control group of a thread that was named before: whether it has to be said. One that
+    /// is older than what was seen last is nothing new.
+    pub(super) fn is_elsewhere(&mut self, tid: Tid, time: HostNs, group: u64) -> bool {
+        let Some(named) = self.names.get_mut(&tid).filter(|named| time >= named.seen) else {
+            return false;
+        };
+        named.group.replace(group) != Some(group)
     }
 
     /// Whether the thread was named before.
@@ -141,6 +152,20 @@ mod tests {
         comms.born(Tid(5));
         assert!(!comms.knows(Tid(5)));
         assert_eq!(comms.sighted(Tid(5), HostNs(2), b"sh"), name("sh"));
+    }
+
+    #[test]
+    fn a_control_group_is_said_once_and_again_when_it_changes() {
+        let mut comms = Comms::default();
+        assert!(!comms.is_elsewhere(Tid(5), HostNs(9), 77), "nobody knows it");
+        comms.sighted(Tid(5), HostNs(10), b"sh");
+        assert!(comms.is_elsewhere(Tid(5), HostNs(10), 77));
+        assert!(!comms.is_elsewhere(Tid(5), HostNs(11), 77));
+        assert!(!comms.is_elsewhere(Tid(5), HostNs(5), 66), "from a ring that is read later");
+        assert!(comms.is_elsewhere(Tid(5), HostNs(12), 78));
+        comms.born(Tid(5));
+        comms.sighted(Tid(5), HostNs(13), b"sh");
+        assert!(comms.is_elsewhere(Tid(5), HostNs(13), 78), "another thread");
     }
 
     #[test]

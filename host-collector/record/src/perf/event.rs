@@ -9,7 +9,8 @@ use super::bytes::{u16_at, u32_at, u64_at};
 use super::registers;
 use super::ring::RingError;
 use perf_event_open_sys::bindings::{
-    PERF_RECORD_COMM, PERF_RECORD_EXIT, PERF_RECORD_FORK, PERF_RECORD_LOST, PERF_RECORD_SAMPLE,
+    PERF_RECORD_CGROUP, PERF_RECORD_COMM, PERF_RECORD_EXIT, PERF_RECORD_FORK, PERF_RECORD_LOST,
+    PERF_RECORD_SAMPLE,
 };
 use vslice_core::units::HostNs;
 
@@ -29,6 +30,8 @@ pub(super) enum Record<'a> {
     Fork { time: HostNs, pid: u32, tid: u32, parent_pid: u32 },
     /// A thread has ended.
     Exit { time: HostNs, pid: u32, tid: u32 },
+    /// A control group was made; its path is NUL-terminated.
+    Group { time: HostNs, number: u64, path: &'a [u8] },
     /// Anything else; nothing else was asked for.
     Other,
 }
@@ -124,6 +127,10 @@ fn parse(kind: u32, body: &[u8]) -> Option<Record<'_>> {
         PERF_RECORD_EXIT => {
             let (own, time) = own()?;
             Record::Exit { time, pid: u32_at(own, 0)?, tid: u32_at(own, 8)? }
+        }
+        PERF_RECORD_CGROUP => {
+            let (own, time) = own()?;
+            Record::Group { time, number: u64_at(own, 0)?, path: own.get(8..)? }
         }
         _ => Record::Other,
     })

@@ -1,6 +1,6 @@
 //! What this machine offers, and who is to be recorded on it.
 
-use super::attr::{self, LostCount, Stack};
+use super::attr::{self, GroupBirths, LostCount, Stack};
 use super::filter::Numbers;
 use super::format::{Detail, DetailFormat, Formats, SwitchFormat, WakingFormat};
 use super::kernel::sysctl;
@@ -11,6 +11,7 @@ use perf_event_open_sys::bindings::perf_event_attr;
 use std::collections::BTreeSet;
 use std::io;
 use vslice_core::units::PcpuId;
+use vslice_host::control_groups::GroupNames;
 
 pub(super) const SWITCH: &str = "sched/sched_switch";
 pub(super) const WAKING: &str = "sched/sched_waking";
@@ -28,6 +29,8 @@ pub(super) struct Machine {
     pub(super) page_bytes: usize,
     /// Tracepoints that were wanted and cannot be had, by group and name.
     pub(super) missing: Vec<&'static str>,
+    /// The control groups; else why they cannot be told.
+    pub(super) groups: Result<GroupNames, String>,
 }
 
 impl Machine {
@@ -67,7 +70,8 @@ impl Machine {
             details.retain(|format| !Detail::EXITS.contains(&format.detail));
         }
         let formats = Formats { switch, waking, details };
-        Ok(Machine { formats, online, frames_max, lost, page_bytes, missing })
+        let groups = GroupNames::of_host();
+        Ok(Machine { formats, online, frames_max, lost, page_bytes, missing, groups })
     }
 
     /// The size of a ring: a power of two of pages, at least `wanted_bytes`.
@@ -113,7 +117,7 @@ fn cpu_list(list: &str) -> Option<BTreeSet<PcpuId>> {
 /// Older kernels refuse an event that asks for what they do not know.
 fn lost_count(online: &BTreeSet<PcpuId>) -> LostCount {
     let pcpu = online.first().copied().unwrap_or_default();
-    match sys::open(attr::lives(0, LostCount::Readable), pcpu, None) {
+    match sys::open(attr::lives(0, LostCount::Readable, GroupBirths::NotRecorded), pcpu, None) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => LostCount::InRingOnly,
         _ => LostCount::Readable,
     }

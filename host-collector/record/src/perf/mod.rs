@@ -9,6 +9,7 @@
 //! registers         user registers -> a system call's arguments (pure)
 //! assemble          records of one ring -> HostEvents in order (pure)
 //! comms, stacks     thread names and kernel stacks, said once
+//! groups            the paths of control groups, said once
 //! source            who writes these events: bpf, or perf's own tracepoint events
 //! machine           what this machine offers, and who is to be recorded on it
 //! opening           events of one pCPU: opening them, and what may be refused
@@ -49,6 +50,7 @@ mod comms;
 mod event;
 mod filter;
 mod format;
+mod groups;
 mod kernel;
 mod machine;
 pub mod offer;

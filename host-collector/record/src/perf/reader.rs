@@ -48,6 +48,15 @@ pub trait EventSink: Send + 'static {
         Ok(())
     }
 
+    /// Takes the path of a control group, after the first event that names it by its number; `None` if it was
+    /// gone before it was named.
+    ///
+    /// # Errors
+    /// Ends the recording.
+    fn group(&mut self, _number: u64, _path: Option<&str>) -> Result<(), SinkError> {
+        Ok(())
+    }
+
     /// Is called at least every [`READ_INTERVAL`], also when there are no events.
     ///
     /// # Errors
@@ -146,6 +155,7 @@ impl<S: EventSink> Reader<S> {
         loop {
             self.wait()?;
             self.drain()?;
+            self.name_groups(false)?;
             if self.obey()? {
                 return Ok(());
             }
@@ -168,6 +178,7 @@ impl<S: EventSink> Reader<S> {
     /// Drains what is left and tells the losses that no record tells of.
     fn drain_the_end(&mut self) -> Result<(), RecordError> {
         self.drain()?;
+        self.name_groups(true)?;
         let until = host_now();
         for ring in &mut self.rings {
             let count = ring.untold_lost_count();
@@ -228,6 +239,14 @@ impl<S: EventSink> Reader<S> {
             if !batch.events.is_empty() {
                 self.sink.batch(pcpu, &batch.events).map_err(RecordError::Sink)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Says the paths of the control groups that were seen, as far as they are known now.
+    fn name_groups(&mut self, is_end: bool) -> Result<(), RecordError> {
+        for (number, path) in self.assembler.groups.settle(is_end) {
+            self.sink.group(number, path.as_deref()).map_err(RecordError::Sink)?;
         }
         Ok(())
     }

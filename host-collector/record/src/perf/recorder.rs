@@ -3,6 +3,7 @@
 use super::assemble::Assembler;
 use super::filter::Numbers;
 use super::format::Detail;
+use super::groups::Groups;
 use super::kernel::process_of;
 use super::machine::{Machine, Watch};
 use super::reader::{Command, EventSink, Reader, Scratch};
@@ -20,7 +21,7 @@ use std::thread::{Builder, JoinHandle};
 use vslice_core::host_event::HostEvent;
 use vslice_core::units::{PcpuId, Tid};
 use vslice_host::host_clock::host_now;
-use vslice_trace::evidence::{BPF_PROGRAMS, DISK_PROGRAMS};
+use vslice_trace::evidence::{BPF_PROGRAMS, DISK_PROGRAMS, GroupEvidence, GroupSource};
 
 /// The threads, disks and pCPUs to record, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +99,7 @@ pub struct Recorder {
     commands: Sender<Command>,
     wake: Arc<EventFd>,
     counters: Arc<SharedCounters>,
+    group_evidence: GroupEvidence,
     /// `None` once it is joined.
     reader: Option<JoinHandle<RecordTotals>>,
 }
@@ -124,7 +126,10 @@ impl Recorder {
             PcpuRing::open(&machine, &source, &watch, *pcpu, ring_bytes, &mut opened)
         };
         let mut rings = machine.online.iter().map(open).collect::<Result<Vec<_>, _>>()?;
-        let mut assembler = Assembler::new(machine.formats.clone(), source.code());
+        let evidence = source.group_evidence(&machine.groups);
+        let are_told = evidence.source == GroupSource::Events;
+        let groups = Groups::new(machine.groups.clone().ok().filter(|_| are_told));
+        let mut assembler = Assembler::new(machine.formats.clone(), source.code(), groups);
         for tid in &watch.threads {
             assembler.add_thread(*tid, process_of(Tid(*tid)));
         }
@@ -160,7 +165,7 @@ impl Recorder {
             scratch: Scratch::default(),
         };
         let reader = spawn(reader, plan.reader_pcpu)?;
-        Ok(Recorder { commands, wake, counters, reader: Some(reader) })
+        Ok(Recorder { commands, wake, counters, group_evidence: evidence, reader: Some(reader) })
     }
 
     /// Also records these threads wherever they are. Threads that are born to the VMs' processes need
@@ -173,6 +178,12 @@ impl Recorder {
         let (answer, answered) = sync_channel(1);
         self.send(Command::AddThreads(tids.to_vec(), answer))?;
         answered.recv().map_err(|_| RecordError::ReaderGone)?
+    }
+
+    /// How the control groups of threads are known.
+    #[must_use]
+    pub fn group_evidence(&self) -> &GroupEvidence {
+        &self.group_evidence
     }
 
     /// The counters as of the last time the ring buffers were read.

@@ -22,6 +22,9 @@ pub(super) const MASK: u64 = 0;
 /// Words that a sample has of them: the ABI, then the four registers.
 pub(super) const WORDS: usize = 5;
 
+/// Bytes of the number of a control group, which a program writes in front of them.
+pub(super) const GROUP_BYTES: usize = 8;
+
 /// What the entry code puts in the place of ax before it calls the system call's function
 /// (`PUSH_AND_CLEAR_REGS rax=$-ENOSYS` in `arch/x86/entry/entry_64.S`); it stays there until the
 /// call has a result.

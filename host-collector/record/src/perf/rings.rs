@@ -36,8 +36,12 @@ impl PcpuRing {
         ring_bytes: usize,
         opened: &mut usize,
     ) -> Result<PcpuRing, RecordError> {
-        let leader = sys::open(attr::lives(ring_bytes, machine.lost), pcpu, None)
-            .map_err(|error| open_error(error, pcpu, *opened))?;
+        let leader = sys::open(
+            attr::lives(ring_bytes, machine.lost, source.group_births(&machine.groups)),
+            pcpu,
+            None,
+        )
+        .map_err(|error| open_error(error, pcpu, *opened))?;
         *opened += 1;
         let ring = Ring::map(&leader, machine.page_bytes, ring_bytes)
             .map_err(|error| map_error(error, pcpu, ring_bytes))?;

@@ -2,14 +2,16 @@
 //! allowed, otherwise perf's own tracepoint events.
 
 use super::RecordError;
-use super::attr::{self, Stack};
-use super::bpf::{ProgramError, Programs};
+use super::attr::{self, GroupBirths, Stack};
+use super::bpf::{Groups, ProgramError, Programs};
 use super::filter::{self, Numbers};
 use super::format::Detail;
 use super::machine::{Machine, Watch};
 use super::opening::{Events, kernel};
 use std::ops::Range;
 use std::os::fd::AsFd;
+use vslice_host::control_groups::GroupNames;
+use vslice_trace::evidence::{GroupEvidence, GroupSource};
 
 /// What may be refused while recording, as a verb.
 const SET_MAP: &str = "set a value of a BPF map";
@@ -41,7 +43,7 @@ impl Source {
         if wanted == SchedulerSource::Tracepoints {
             return (Source::Tracepoints, None);
         }
-        match load(machine, watch) {
+        match load(machine, watch, groups_of(machine)) {
             Ok(programs) => (Source::Programs(programs), None),
             Err(error) => (Source::Tracepoints, Some(error)),
         }
@@ -53,6 +55,33 @@ impl Source {
             Source::Programs(programs) => programs.disks(),
             Source::Tracepoints => Err(None),
         }
+    }
+
+    /// How the control groups of threads are known, on a machine with these.
+    pub(super) fn group_evidence(&self, groups: &Result<GroupNames, String>) -> GroupEvidence {
+        const ONLY_AT_FIRST: &str = "those of threads that came later are not known";
+        let census = |why: String| GroupEvidence {
+            source: GroupSource::Census,
+            reason: format!("{why}: {ONLY_AT_FIRST}"),
+        };
+        match (groups, self) {
+            (Err(why), _) => GroupEvidence { source: GroupSource::Nothing, reason: why.clone() },
+            (Ok(names), _) if !names.have_numbers() => {
+                census("cgroup v2 is not mounted on this host".to_owned())
+            }
+            (Ok(_), Source::Tracepoints) => census("no BPF programs recorded this run".to_owned()),
+            (Ok(_), Source::Programs(programs)) => match programs.groups() {
+                Ok(()) => GroupEvidence { source: GroupSource::Events, reason: String::new() },
+                Err(why) => census(why.unwrap_or("they were not asked for").to_owned()),
+            },
+        }
+    }
+
+    /// Whether the rings are told of control groups that are made.
+    pub(super) fn group_births(&self, groups: &Result<GroupNames, String>) -> GroupBirths {
+        let is_told = matches!(self, Source::Programs(programs) if programs.groups().is_ok())
+            && groups.as_ref().is_ok_and(GroupNames::are_births_told);
+        if is_told { GroupBirths::Recorded } else { GroupBirths::NotRecorded }
     }
 
     /// Opens what writes the scheduler's events into a pCPU's ring.
@@ -147,7 +176,7 @@ impl Source {
 /// Why not, as a sentence without its end.
 pub fn check_programs() -> Result<(), String> {
     let machine = Machine::ask(&[]).map_err(|error| error.to_string())?;
-    load(&machine, &Watch::default())
+    load(&machine, &Watch::default(), groups_of(&machine))
         .and_then(|mut programs| programs.attach())
         .map_err(|error| error.to_string())
 }
@@ -160,7 +189,8 @@ pub fn check_disk_programs() -> Result<(), String> {
     let machine = Machine::ask(&Detail::DISK).map_err(|error| error.to_string())?;
     // No disk has this number.
     let watch = Watch { disks: Numbers::from([0]), ..Watch::default() };
-    let mut programs = load(&machine, &watch).map_err(|error| error.to_string())?;
+    let mut programs =
+        load(&machine, &watch, Groups::NotTold).map_err(|error| error.to_string())?;
     match programs.disks() {
         Ok(()) => programs.attach().map_err(|error| error.to_string()),
         Err(Some(error)) => Err(error.to_string()),
@@ -168,9 +198,14 @@ pub fn check_disk_programs() -> Result<(), String> {
     }
 }
 
-fn load(machine: &Machine, watch: &Watch) -> Result<Programs, ProgramError> {
+fn groups_of(machine: &Machine) -> Groups {
+    let have_numbers = machine.groups.as_ref().is_ok_and(GroupNames::have_numbers);
+    if have_numbers { Groups::Told } else { Groups::NotTold }
+}
+
+fn load(machine: &Machine, watch: &Watch, groups: Groups) -> Result<Programs, ProgramError> {
     let last = machine.online.last().copied().unwrap_or_default();
-    let mut programs = Programs::load(&machine.formats, last.0 + 1, &watch.disks)?;
+    let mut programs = Programs::load(&machine.formats, last.0 + 1, &watch.disks, groups)?;
     programs
         .want_tids(watch.threads.iter().copied())
         .and_then(|()| programs.want_pcpus(watch.pcpus.iter().copied()))

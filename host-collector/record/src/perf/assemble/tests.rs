@@ -5,7 +5,7 @@ use super::*;
 use crate::perf::event::tests::{Bytes, words};
 use crate::perf::format::tests::{SWITCH_6_18, WAKING_6_18};
 use crate::perf::format::{Detail, DetailFormat, SwitchFormat, WakingFormat};
-use perf_event_open_sys::bindings::{PERF_RECORD_EXIT, PERF_RECORD_FORK};
+use perf_event_open_sys::bindings::{PERF_RECORD_CGROUP, PERF_RECORD_EXIT, PERF_RECORD_FORK};
 use proptest::prelude::*;
 
 const PCPU: PcpuId = PcpuId(3);
@@ -14,7 +14,8 @@ const VM: u32 = 900;
 fn assembler() -> Assembler {
     let switch = SwitchFormat::parse(SWITCH_6_18).unwrap();
     let waking = WakingFormat::parse(WAKING_6_18).unwrap();
-    let mut assembler = Assembler::new(Formats { switch, waking, details: Vec::new() }, Vec::new());
+    let (formats, groups) = (Formats { switch, waking, details: Vec::new() }, Groups::new(None));
+    let mut assembler = Assembler::new(formats, Vec::new(), groups);
     assembler.add_thread(VM, Some(VM));
     assembler
 }
@@ -241,7 +242,7 @@ fn a_program_writes_registers_behind_its_record_and_is_no_part_of_the_stack() {
     let record = |abi: u64| {
         let own = switch((VM, "vm"), 1, (0, ""));
         assert_eq!(own.len(), assembler.formats.switch.bytes());
-        let words = words(abi).into_iter().flat_map(u64::to_ne_bytes);
+        let words = [0].into_iter().chain(words(abi)).flat_map(u64::to_ne_bytes);
         own.into_iter().chain(words).collect::<Vec<u8>>()
     };
     let mut bytes = Bytes::default();
@@ -261,12 +262,43 @@ fn a_program_writes_registers_behind_its_record_and_is_no_part_of_the_stack() {
 }
 
 #[test]
+fn a_program_tells_the_group_of_who_comes_which_is_said_once_and_when_it_changes() {
+    let (mut assembler, mut bytes) = (assembler(), Bytes::default());
+    let mut order = RingOrder::new(PCPU, true, HostNs(1));
+    let mut add = |time, prev, next, group: u64| {
+        let record = switch((prev, "a"), 1, (next, "a")).into_iter().chain(group.to_ne_bytes());
+        bytes.sample(time, &[], &record.collect::<Vec<u8>>());
+    };
+    add(100, 7, 8, 40);
+    add(110, 8, 9, 41);
+    add(120, 9, 8, 40);
+    add(130, 8, 0, 1);
+    add(140, 0, 8, 41);
+    bytes.other(PERF_RECORD_CGROUP, 150, &[&41u64.to_ne_bytes()[..], b"/a.scope"].concat());
+    let batch = read(&mut assembler, &mut order, &bytes);
+    let groups = batch.events.iter().filter_map(|event| match event.kind {
+        HostEventKind::Group { tid, group } => Some((event.time.0, tid.0, group)),
+        _ => None,
+    });
+    let groups: Vec<_> = groups.collect();
+    assert_eq!(groups, [(100, 8, 40), (110, 9, 41), (140, 8, 41)], "and none of the idle task");
+    let said = assembler.groups.settle(true);
+    assert_eq!(said, [(41, Some("/a.scope".to_owned())), (40, None)]);
+    let at = |wanted: fn(&HostEventKind) -> bool| batch.events.iter().position(|e| wanted(&e.kind));
+    let (group, switch) = (
+        at(|kind| matches!(kind, HostEventKind::Group { .. })),
+        at(|kind| matches!(kind, HostEventKind::Switch(_))),
+    );
+    assert!(group < switch, "it is in the group while it is on the pCPU");
+}
+
+#[test]
 fn a_vms_thread_whose_arrival_was_hidden_says_how_long_it_was_there() {
     let read_on = |is_watched, first: (u32, u32), stay_ns: u64| {
         let (mut assembler, mut bytes) = (assembler(), Bytes::default());
         let mut order = RingOrder::new(PCPU, is_watched, HostNs(1));
         bytes.sample(100, &[], &switch((first.0, "a"), 1, (first.1, "b")));
-        let words = [0, 0, 0, 0, 0, stay_ns].into_iter().flat_map(u64::to_ne_bytes);
+        let words = [0, 0, 0, 0, 0, 0, stay_ns].into_iter().flat_map(u64::to_ne_bytes);
         let record = switch((VM, "vm"), 1, (6, "c")).into_iter().chain(words);
         bytes.sample(500, &[], &record.collect::<Vec<u8>>());
         without_names(&read(&mut assembler, &mut order, &bytes))

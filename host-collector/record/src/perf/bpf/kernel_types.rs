@@ -42,6 +42,9 @@ pub(super) struct KernelTypes {
     pub(super) arrival: Option<Arrival>,
     /// Where this architecture's registers are known.
     pub(super) registers: Option<UserRegisters>,
+    /// Of a task, the pointers that lead to its control group in the default hierarchy, and of that the
+    /// number; else what is not as it is known.
+    pub(super) group: Result<[i16; 4], String>,
     /// What is read of the block layer's types; else what is not as it is known.
     pub(super) block: Result<BlockTypes, String>,
 }
@@ -107,9 +110,20 @@ impl KernelTypes {
             memory: task("mm")?,
             arrival: Arrival::of(&types).ok(),
             registers: if super::super::registers::MASK == 0 { None } else { Some(registers()?) },
+            group: control_group(&types),
             block: BlockTypes::of(&types),
         })
     }
+}
+
+/// `task->cgroups->dfl_cgrp->kn->id`, as `task_dfl_cgroup` and `cgroup_id` in include/linux/cgroup.h read it.
+fn control_group(types: &TypeInformation) -> Result<[i16; 4], String> {
+    Ok([
+        offset_of(types, "task_struct", "cgroups")?,
+        offset_of(types, "css_set", "dfl_cgrp")?,
+        offset_of(types, "cgroup", "kn")?,
+        offset_of(types, "kernfs_node", "id")?,
+    ])
 }
 
 /// The block layer's tracepoints, and byte offsets of what is read of their arguments.

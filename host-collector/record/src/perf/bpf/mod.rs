@@ -32,6 +32,7 @@ mod sys;
 use super::filter::Numbers;
 use super::format::{Detail, Formats};
 use kernel_types::KernelTypes;
+pub(super) use programs::Groups;
 use programs::{Maps, ROW_BYTES};
 use std::io;
 use std::ops::Range;
@@ -69,6 +70,8 @@ pub(super) struct Programs {
     programs: Vec<OwnedFd>,
     /// Whether some of them record what the disks do; else why not, if that was wanted.
     disks: Result<(), Option<ProgramError>>,
+    /// Whether they tell control groups; else why not, if that was wanted.
+    groups: Result<(), Option<String>>,
     links: Vec<OwnedFd>,
 }
 
@@ -79,6 +82,7 @@ impl Programs {
         formats: &Formats,
         pcpus_count: u32,
         disks: &Numbers,
+        groups: Groups,
     ) -> Result<Programs, ProgramError> {
         let types = KernelTypes::read().map_err(ProgramError::Types)?;
         let wanted = sys::make_map(sys::MapKind::Array, ROW_BYTES, 1);
@@ -90,7 +94,7 @@ impl Programs {
         let (plain, stacked) = (events()?, events()?);
         let maps = Maps { wanted: wanted.as_fd(), plain: plain.as_fd(), stacked: stacked.as_fd() };
         let unknown = || ProgramError::Types("records of the tracepoints are too large".to_owned());
-        let switch = programs::switch(&types, formats, maps).ok_or_else(unknown)?;
+        let switch = programs::switch(&types, formats, maps, groups).ok_or_else(unknown)?;
         let waking = programs::waking(&types, formats, maps).ok_or_else(unknown)?;
         let mut programs = vec![
             load("vslice_switch", &switch, types.switch.type_id)?,
@@ -104,12 +108,22 @@ impl Programs {
             Err(reason) => Err(reason),
         };
         let row = vec![0; ROW_BYTES as usize];
-        Ok(Programs { wanted, row, plain, stacked, programs, disks, links: Vec::new() })
+        let groups = match groups {
+            Groups::Told => types.group.map(drop).map_err(Some),
+            Groups::NotTold => Err(None),
+        };
+        let links = Vec::new();
+        Ok(Programs { wanted, row, plain, stacked, programs, disks, groups, links })
     }
 
     /// Whether they record what the disks do; else why not, if that was wanted.
     pub(super) fn disks(&self) -> Result<(), Option<&ProgramError>> {
         self.disks.as_ref().copied().map_err(Option::as_ref)
+    }
+
+    /// Whether they tell control groups; else why not, if that was wanted.
+    pub(super) fn groups(&self) -> Result<(), Option<&str>> {
+        self.groups.as_ref().copied().map_err(Option::as_deref)
     }
 
     /// Says which events write into a pCPU's ring: one without stacks and one with them.

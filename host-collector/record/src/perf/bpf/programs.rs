@@ -48,6 +48,15 @@ pub(super) struct Maps<'a> {
     pub(super) stacked: BorrowedFd<'a>,
 }
 
+/// Whether control groups are told by their numbers in the default hierarchy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::perf) enum Groups {
+    /// Each switch has that of the thread that comes.
+    Told,
+    /// It has 0 instead.
+    NotTold,
+}
+
 /// Where in the row of bits a thread or a pCPU is.
 pub(super) fn place_of_pcpu(pcpu: u32) -> Option<u32> {
     (pcpu < PCPUS_COUNT).then_some(TIDS_COUNT + pcpu)
@@ -61,12 +70,14 @@ pub(super) fn place_of_tid(tid: u32) -> Option<u32> {
 /// `sched_switch(preempt, prev, next[, prev_state])`; the state is told since 5.18.
 ///
 /// A switch where a wanted thread leaves is recorded with its stack, its user registers and how long it
-/// was on the pCPU; one where a wanted thread comes, or that happens on a wanted pCPU, without. `None`
+/// was on the pCPU; one where a wanted thread comes, or that happens on a wanted pCPU, without. Each has
+/// the control group of who comes. `None`
 /// where the record is larger than a program's stack.
 pub(super) fn switch(
     types: &KernelTypes,
     formats: &Formats,
     maps: Maps<'_>,
+    groups: Groups,
 ) -> Option<Vec<Instruction>> {
     let format = &formats.switch;
     let record = Record::with_words(format.bytes())?;
@@ -103,6 +114,9 @@ pub(super) fn switch(
     code.load(Size::B4, R1, R8, types.prio);
     record.put(&mut code, format.next_prio, R1)?;
     put_state(&mut code, types, format, &record)?;
+    if let (Groups::Told, Ok(path)) = (groups, &types.group) {
+        record.put_group(&mut code, R8, *path);
+    }
     code.jump_if(R9, Condition::Equal, 0, write_plain);
     if let Some(registers) = types.registers {
         record.put_registers(&mut code, types, registers);
@@ -113,7 +127,7 @@ pub(super) fn switch(
     record.write(&mut code, maps.stacked, record.bytes);
     code.jump(out);
     code.place(write_plain);
-    record.write(&mut code, maps.plain, record.words_at);
+    record.write(&mut code, maps.plain, record.plain_bytes());
     code.place(out);
     code.set(R0, 0);
     code.exit();

@@ -2,7 +2,7 @@
 //! A record while a program makes it, in the layout of a tracepoint's own. Pure.
 
 use super::super::format::Field;
-use super::super::registers::WORDS;
+use super::super::registers::{GROUP_BYTES, WORDS};
 use super::assembly::Register::{self, R0, R1, R2, R3, R4, R5, R6, R7, R10};
 use super::assembly::{Assembly, Condition, Helper, Label, Operation, Size};
 use super::kernel_types::{Arrival, KernelTypes, UserRegisters};
@@ -37,8 +37,10 @@ pub(super) fn current_tid(code: &mut Assembly, to: Register) {
 pub(super) struct Record {
     /// Where it begins, below R10.
     start: i16,
-    /// The length of the tracepoint's own data, in whole words; behind it are the registers.
+    /// The length of the tracepoint's own data, in whole words; behind it is the number of a control group.
     pub(super) words_at: i32,
+    /// The length with that; behind it are the registers.
+    registers_at: i32,
     /// The length with the registers and the length of the stay.
     pub(super) bytes: i32,
 }
@@ -47,20 +49,21 @@ impl Record {
     /// With room for the words that `registers` reads behind the tracepoint's own data.
     pub(super) fn with_words(own_bytes: usize) -> Option<Record> {
         let words_at = i32::try_from(own_bytes).ok()?;
+        let registers_at = words_at + i32::try_from(GROUP_BYTES).ok()?;
         // And behind those the length of the stay.
-        Record::of(words_at, words_at + i32::try_from(WORDS * 8).ok()? + 8)
+        Record::of(words_at, registers_at, registers_at + i32::try_from(WORDS * 8).ok()? + 8)
     }
 
     /// With nothing behind the tracepoint's own data.
     pub(super) fn plain(own_bytes: usize) -> Option<Record> {
         let words_at = i32::try_from(own_bytes).ok()?;
-        Record::of(words_at, words_at)
+        Record::of(words_at, words_at, words_at)
     }
 
-    fn of(words_at: i32, bytes: i32) -> Option<Record> {
+    fn of(words_at: i32, registers_at: i32, bytes: i32) -> Option<Record> {
         let start = i16::try_from(i32::from(SCRATCH_AT) - bytes).ok()?;
         // `MAX_BPF_STACK`.
-        (start >= -512).then_some(Record { start, words_at, bytes })
+        (start >= -512).then_some(Record { start, words_at, registers_at, bytes })
     }
 
     fn at(&self, offset: i32) -> i16 {
@@ -114,6 +117,22 @@ impl Record {
         Some(())
     }
 
+    /// The number of a task's control group. The event is traced with preemption off, so RCU keeps what the
+    /// pointers lead to.
+    pub(super) fn put_group(&self, code: &mut Assembly, task: Register, path: [i16; 4]) {
+        let [first, rest @ ..] = path;
+        code.load(Size::B8, R1, task, first);
+        for offset in rest {
+            code.load(Size::B8, R1, R1, offset);
+        }
+        code.store(Size::B8, R10, self.at(self.words_at), R1);
+    }
+
+    /// The length of what is written without registers.
+    pub(super) fn plain_bytes(&self) -> i32 {
+        self.registers_at
+    }
+
     /// The current task's ABI and user registers, in the layout of `PERF_SAMPLE_REGS_USER`. A kernel
     /// thread has none, which is an ABI of 0.
     pub(super) fn put_registers(
@@ -123,7 +142,7 @@ impl Record {
         registers: UserRegisters,
     ) {
         let [none, abi_known] = labels(code);
-        let at = |word: i32| self.at(self.words_at + word * 8);
+        let at = |word: i32| self.at(self.registers_at + word * 8);
         code.load(Size::B8, R1, R7, types.memory);
         code.jump_if(R1, Condition::Equal, 0, none);
         code.call(Helper::CurrentTask);
