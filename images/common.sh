@@ -24,9 +24,9 @@ check_agent() { # FILE
         die "$1 is dynamically linked: build it with -C target-feature=+crt-static"
 }
 
-# The kernel's directory and release, for the functions below.
-find_kernel() {
-    kernel_dir="$("$(dirname "$0")/fetch-kernel")"
+# The directory and the release of a kernel, of this system's release or of SUITE, for the functions below.
+find_kernel() { # [SUITE]
+    kernel_dir="$("$(dirname "${BASH_SOURCE[0]}")/fetch-kernel" ${1:+"$1"})"
     release="$(sed -n 's/.*"release":"\([^"]*\)".*/\1/p' "$kernel_dir/manifest.json")"
 }
 
