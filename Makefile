@@ -12,6 +12,7 @@
 AGENT  := target/release/vslice-agent
 VSLICE := target/release/vslice
 IMAGE  := target/images/micro
+NEWER  := target/images/micro-newer
 DEBIAN := target/images/debian
 TIMED  := tests/timed
 LAB    := runs/lab-$(shell date +%Y%m%d-%H%M%S)
@@ -21,7 +22,7 @@ ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += --jobs=2
 endif
 
-.PHONY: demo test every-test bench lint build dist image debian-image lab kernel needs clean
+.PHONY: demo test every-test bench lint build dist image newer-image debian-image lab kernel needs clean
 
 demo: image
 	$(VSLICE) run demo
@@ -39,11 +40,12 @@ test:
 
 every-test: SHELL := /bin/bash
 every-test: .SHELLFLAGS := -o pipefail -c
-every-test: lint image debian-image
+every-test: lint image newer-image debian-image
 	@$(TIMED) "needs of the tests" .ci/install-needs test
 	@$(TIMED) "tests: compile" cargo test --workspace --locked --no-run
 	@newer="$$(tests/newer-tools)" || exit 1; VSLICE_NEWER_TOOLS="$$newer" \
-		VSLICE_IMAGE=$(abspath $(IMAGE)) VSLICE_DEBIAN_IMAGE=$(abspath $(DEBIAN)) VSLICE_BIN=$(abspath $(VSLICE)) \
+		VSLICE_IMAGE=$(abspath $(IMAGE)) VSLICE_NEWER_IMAGE=$(abspath $(NEWER)) \
+		VSLICE_DEBIAN_IMAGE=$(abspath $(DEBIAN)) VSLICE_BIN=$(abspath $(VSLICE)) \
 		$(TIMED) "tests: run" tests/timed --tests cargo test --workspace --locked --no-fail-fast 2>&1 | tee target/test.log
 
 # BENCH takes options: `make bench BENCH=--quick`, `BENCH=--json`, `BENCH=--help`.
@@ -75,6 +77,10 @@ dist:
 
 image: build kernel
 	$(TIMED) "micro image" images/build-micro $(AGENT) $(IMAGE)
+
+# The same with the kernel of Debian's backports, for tests.
+newer-image: build kernel
+	$(TIMED) "newer micro image" tests/newer-image $(AGENT) $(NEWER)
 
 # A guest as users have them: systemd and qemu-guest-agent, the agent in /usr/local/bin. As root.
 debian-image: build kernel

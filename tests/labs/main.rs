@@ -8,6 +8,7 @@ mod bad_luck;
 mod evidence;
 mod experiment;
 mod matrix;
+mod newer_kernel;
 mod newer_qemu;
 mod slow_disk;
 mod solo;
@@ -35,6 +36,9 @@ fn main() -> ExitCode {
     ];
     let cases = cases.into_iter().flatten();
     let mut trials: Vec<Trial> = cases.map(|case| trial(*case, lab.clone())).collect();
+    let newer_guests =
+        lab.clone().and_then(|lab| newer_kernel::image().map(|image| lab.with_image(image)));
+    trials.extend(newer_kernel::CASES.iter().map(|case| trial(*case, newer_guests.clone())));
     let newer_lab = lab.and_then(|lab| newer_qemu::directory().map(|_| lab));
     trials.extend(newer_qemu::CASES.iter().map(|case| trial(*case, newer_lab.clone())));
     let judge = solo::JUDGE_CASES.iter();

@@ -63,6 +63,12 @@ impl Lab {
         Lab { tools: Some(directory), ..self }
     }
 
+    /// The same with the guests of this image.
+    #[must_use]
+    pub fn with_image(self, image: PathBuf) -> Lab {
+        Lab { image, ..self }
+    }
+
     /// The image directory.
     #[must_use]
     pub fn image(&self) -> &Path {
