@@ -39,6 +39,10 @@ pub struct Disk {
     pub aio: Option<Aio>,
     /// The iothreads that serve it. Without one the main loop does, or, with `ioeventfd=off`, the vCPU itself.
     pub iothreads: Vec<String>,
+    /// Why they are not known, if they are not, as a sentence without its end.
+    pub iothreads_missing: Option<String>,
+    /// Whether the guest's SCSI commands are handed on to the host's device, past its page cache.
+    pub passes_commands: bool,
     /// How many request queues it has.
     pub queues: Option<u16>,
     /// Whether the guest's doorbell is an eventfd, rather than an exit to QEMU.
@@ -237,6 +241,8 @@ impl Disk {
             has_write_cache: None,
             aio: None,
             iothreads: Vec::new(),
+            iothreads_missing: None,
+            passes_commands: false,
             queues: None,
             ioeventfd: None,
             msix: None,
@@ -279,7 +285,7 @@ impl Disk {
     pub fn format_missing(&self) -> Option<String> {
         let reason = match &self.storage {
             Storage::File { .. } | Storage::Protocol { .. } => {
-                "not told: QEMU finds it out by the content".to_owned()
+                "not told; QEMU finds it out by the content".to_owned()
             }
             other => other.why_no_cache().unwrap_or_default(),
         };
@@ -289,18 +295,24 @@ impl Disk {
     /// Why it is not known whether its file is read with `O_DIRECT`, as a sentence without its end; `None` if it is.
     #[must_use]
     pub fn direct_missing(&self) -> Option<String> {
-        let untold = || {
-            "neither its source says it nor can its open file be seen; QEMU's default is the host's page cache"
-                .to_owned()
-        };
-        self.is_direct.is_none().then(|| self.storage.why_no_cache().unwrap_or_else(untold))
+        let untold = || "neither told nor seen; QEMU's default is the host page cache".to_owned();
+        let reason = || self.why_no_cache().unwrap_or_else(untold);
+        self.is_direct.is_none().then(reason)
     }
 
     /// Why it is not known how its file is read, as a sentence without its end; `None` if it is.
     #[must_use]
     pub fn aio_missing(&self) -> Option<String> {
-        let untold = || "its source does not say it; QEMU's default is threads".to_owned();
-        self.aio.is_none().then(|| self.storage.why_no_cache().unwrap_or_else(untold))
+        let untold = || "not told; QEMU's default is threads".to_owned();
+        self.aio.is_none().then(|| self.why_no_cache().unwrap_or_else(untold))
+    }
+
+    /// Why the host's page cache and its asynchronous I/O are no question for it; `None` if they are one.
+    #[must_use]
+    pub fn why_no_cache(&self) -> Option<String> {
+        let handed_on =
+            || "the guest's SCSI commands are handed on to the device (SG_IO)".to_owned();
+        self.storage.why_no_cache().or_else(|| self.passes_commands.then(handed_on))
     }
 
     /// Takes the kernel's word of how its file is open, if it has one.

@@ -5,17 +5,26 @@
 //! libvirt. What was plugged in later is not in it.
 
 mod backend;
+mod block;
 mod disk;
+mod drives;
+mod machine;
+mod options;
 mod properties;
+mod protocol;
+mod sockets;
 mod write;
 
 pub use backend::backend_sockets;
 pub use write::{disk_args, disk_devices, option};
 
 use crate::disk::Disk;
-use disk::{BlockDevices, Controllers};
+use block::Blocks;
+use disk::{Device, Frontends};
+use machine::Machine;
+use options::options;
 use properties::Properties;
-use std::collections::BTreeMap;
+use sockets::chardevs;
 use std::path::PathBuf;
 
 /// The name of the virtio-serial port that a guest's qemu-ga listens on.
@@ -34,6 +43,15 @@ pub enum SocketPlace {
     Fd(u32),
 }
 
+/// A PCI device of the host that the guest drives itself (VFIO).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassedThrough {
+    /// The id of QEMU's device.
+    pub id: Option<String>,
+    /// `0000:01:00.0`.
+    pub address: String,
+}
+
 /// What a command line says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct QemuArgs {
@@ -43,8 +61,10 @@ pub struct QemuArgs {
     pub names_threads: bool,
     /// Its disks, in the order of the command line.
     pub disks: Vec<Disk>,
-    /// What it leaves open of its disks, as sentences.
+    /// What it leaves open of its disks, as sentences without their ends.
     pub disk_notes: Vec<String>,
+    /// The PCI devices of the host that the guest drives, which may be disks.
+    pub passed_through: Vec<PassedThrough>,
     /// Unix sockets on which it takes QMP.
     pub qmp_sockets: Vec<PathBuf>,
     /// The Unix socket that leads to the guest's qemu-ga.
@@ -72,54 +92,152 @@ impl QemuArgs {
     /// Reads a command line, the program's own name first.
     #[must_use]
     pub fn parse(words: &[String]) -> QemuArgs {
-        let options = options(words);
-        let of = |name: &'static str| options.iter().filter(move |(option, _)| *option == name);
-        let values =
-            |name, implied| of(name).map(move |(_, value)| Properties::parse(value, implied));
-        let name = values("name", "guest").next_back();
-        let devices: Vec<Properties> = values("device", "driver").collect();
-        let chardevs = chardevs(values("chardev", "backend"));
+        let line = Line { options: options(words) };
+        let name = line.values("name", "guest").next_back();
         let machines: Vec<Properties> =
-            values("machine", "type").chain(values("M", "type")).collect();
-        let has_type = |word: &str| {
-            machines
+            line.values("machine", "type").chain(line.values("M", "type")).collect();
+        let machine = Machine::new(words.first().map_or("", String::as_str), &machines);
+        let devices = line.devices();
+        let servers = sockets::servers(line.with_sets("chardev", "backend").into_iter());
+        let with = |key, value| {
+            devices
                 .iter()
-                .any(|machine| machine.get("type").is_some_and(|kind| kind.contains(word)))
+                .map(|device| &device.properties)
+                .find(move |device| device.get(key) == Some(value))
         };
-        let is_q35 = has_type("q35");
-        let of_machine = machines.iter().filter_map(|machine| machine.get("accel"));
-        let of_option: Vec<Properties> = values("accel", "accel").collect();
-        let named = of_machine.chain(of_option.iter().filter_map(|accel| accel.get("accel")));
-        let has_enable_kvm = of("enable-kvm").next().is_some();
-        let by_default = default_accelerators(words, &options, has_type("xen"));
-        let accelerators = accelerators(named, has_enable_kvm, by_default);
-        let controllers = Controllers::new(&devices, is_q35);
-        let drives: Vec<Properties> = values("drive", "file").collect();
-        let nodes = values("blockdev", "driver");
-        let blocks = BlockDevices::new(nodes, &drives);
-        let mut disks: Vec<Disk> = devices
-            .iter()
-            .filter_map(|device| disk::of_device(device, &controllers, &blocks))
-            .collect();
-        disks.extend(drives.iter().filter_map(|drive| disk::of_drive(drive, is_q35)));
-        let port = |name| devices.iter().find(|device| device.get("name") == Some(name));
-        let socket_of = |port: &Properties| chardevs.get(port.get("chardev")?).cloned();
+        let port = |name| with("name", name);
+        let socket_of = |port: &Properties| servers.get(port.get("chardev")?).cloned();
         let vsock = devices.iter().find(|device| {
-            device.get("driver").is_some_and(|driver| driver.starts_with("vhost-vsock-"))
+            device.properties.get("driver").is_some_and(|driver| driver.starts_with("vhost-vsock-"))
         });
         QemuArgs {
             names_threads: name.as_ref().is_some_and(|name| name.is_on("debug-threads")),
             name: name.and_then(|name| name.get("guest").map(str::to_owned)),
-            disks,
-            disk_notes: Vec::new(),
-            qmp_sockets: qmp_sockets(&options, &chardevs),
+            disks: line.disks(&devices, &machine),
+            disk_notes: line.disk_notes(&devices),
+            passed_through: devices.iter().filter_map(passed_through).collect(),
+            qmp_sockets: sockets::qmp(&line.options, &servers),
             agent_socket: port(AGENT_PORT).and_then(socket_of).and_then(SocketPlace::into_path),
             has_agent_port: port(AGENT_PORT).is_some(),
             load_socket: port(LOAD_PORT).and_then(socket_of),
-            vsock_cid: vsock.and_then(|device| device.get("guest-cid")?.parse().ok()),
-            accelerators,
+            vsock_cid: vsock.and_then(|device| device.properties.get("guest-cid")?.parse().ok()),
+            accelerators: line.accelerators(words, &machines),
         }
     }
+}
+
+/// The options of a command line.
+struct Line<'a> {
+    options: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Line<'a> {
+    fn texts(&self, name: &'static str) -> impl DoubleEndedIterator<Item = &'a str> + '_ {
+        self.options.iter().filter(move |(option, _)| *option == name).map(|(_, value)| *value)
+    }
+
+    fn values(
+        &self,
+        name: &'static str,
+        implied: &'static str,
+    ) -> impl DoubleEndedIterator<Item = Properties> + '_ {
+        self.texts(name).map(move |value| Properties::parse(value, implied))
+    }
+
+    fn has(&self, name: &'static str) -> bool {
+        self.texts(name).next().is_some()
+    }
+
+    /// The values of an option, with what `-set` changes of them by their ids.
+    fn with_sets(&self, name: &'static str, implied: &'static str) -> Vec<Properties> {
+        let mut all: Vec<Properties> = self.values(name, implied).collect();
+        for set in self.texts("set") {
+            let Some((target, value)) = set.split_once('=') else { continue };
+            let parts: Vec<&str> = target.splitn(3, '.').collect();
+            let [group, id, key] = parts[..] else { continue };
+            let is_it = |properties: &&mut Properties| properties.get("id") == Some(id);
+            all.iter_mut()
+                .filter(|_| group == name)
+                .filter(is_it)
+                .for_each(|it| it.set(key, value));
+        }
+        all
+    }
+
+    fn devices(&self) -> Vec<Device> {
+        let globals = self.globals();
+        let texts = self.texts("device").map(|text| text.starts_with('{'));
+        let all = self.with_sets("device", "driver").into_iter().zip(texts).enumerate();
+        all.map(|(index, (mut properties, is_json))| {
+            disk::add_globals(&mut properties, &globals);
+            Device { properties, place: (is_json, index) }
+        })
+        .collect()
+    }
+
+    /// `-global driver.property=value`, or with these three as keys.
+    fn globals(&self) -> Vec<Properties> {
+        let long = |text: &str| {
+            let (target, value) = text.split_once('=')?;
+            let (driver, property) = target.split_once('.')?;
+            let mut global = Properties::default();
+            for (key, text) in [("driver", driver), ("property", property), ("value", value)] {
+                global.set(key, text);
+            }
+            Some(global)
+        };
+        self.texts("global")
+            .map(|text| long(text).unwrap_or_else(|| Properties::parse(text, "driver")))
+            .collect()
+    }
+
+    fn disks(&self, devices: &[Device], machine: &Machine) -> Vec<Disk> {
+        let drives = drives::all(self, machine);
+        let blocks = Blocks::new(self.values("blockdev", "driver"), &drives);
+        let chardevs = chardevs(self.with_sets("chardev", "backend").into_iter());
+        let frontends = Frontends { devices, machine, blocks: &blocks, chardevs: &chardevs };
+        let globals = self.globals();
+        let of_devices = devices.iter().filter_map(|device| frontends.of_device(device));
+        let of_drives = drives.iter().filter_map(|drive| frontends.of_drive(drive, &globals));
+        of_devices.chain(of_drives).collect()
+    }
+
+    fn disk_notes(&self, devices: &[Device]) -> Vec<String> {
+        let configs = self.texts("readconfig").map(|file| {
+            format!("{file} (-readconfig) is not read: it may have more of them, and change these")
+        });
+        let vdpa = devices.iter().map(|device| &device.properties).filter_map(|device| {
+            device.get("driver").filter(|driver| driver.starts_with("vhost-vdpa-device"))?;
+            let path = device.get("vhostdev").unwrap_or("a vDPA device");
+            Some(format!(
+                "{path} is served outside of QEMU (vDPA): whether it is a disk is not told"
+            ))
+        });
+        configs.chain(vdpa).collect()
+    }
+
+    fn accelerators(&self, words: &[String], machines: &[Properties]) -> Vec<String> {
+        let of_machine = machines.iter().filter_map(|machine| machine.get("accel"));
+        let of_option: Vec<Properties> = self.values("accel", "accel").collect();
+        let named = of_machine.chain(of_option.iter().filter_map(|accel| accel.get("accel")));
+        let mut types = machines.iter().filter_map(|machine| machine.get("type"));
+        let is_of_xen = types.any(|kind| kind.contains("xen"));
+        let by_default = default_accelerators(words, &self.options, is_of_xen);
+        accelerators(named, self.has("enable-kvm"), by_default)
+    }
+}
+
+fn passed_through(device: &Device) -> Option<PassedThrough> {
+    let device = &device.properties;
+    device.get("driver").filter(|driver| matches!(*driver, "vfio-pci" | "vfio-pci-nohotplug"))?;
+    let path = device.get("sysfsdev").and_then(|path| path.rsplit('/').next());
+    let address = device.get("host").or(path)?;
+    // A domain may be left out.
+    let domain = if address.matches(':').count() < 2 { "0000:" } else { "" };
+    Some(PassedThrough {
+        id: device.get("id").map(str::to_owned),
+        address: format!("{domain}{address}"),
+    })
 }
 
 /// Those that are asked for (`-accel`, `-machine accel=kvm:tcg`, `-enable-kvm`).
@@ -154,51 +272,6 @@ fn default_accelerators(
         (true, _) => &[],
         (false, _) => &["tcg", "kvm"],
     }
-}
-
-/// Each option without its dashes, with its value: empty where the next word is an option too.
-fn options(words: &[String]) -> Vec<(&str, &str)> {
-    let mut options = Vec::new();
-    let mut rest = words.iter().skip(1).peekable();
-    while let Some(word) = rest.next() {
-        let Some(option) =
-            word.strip_prefix('-').map(|rest| rest.strip_prefix('-').unwrap_or(rest))
-        else {
-            continue;
-        };
-        let value = rest.next_if(|next| !next.starts_with('-')).map_or("", String::as_str);
-        options.push((option, value));
-    }
-    options
-}
-
-/// The character devices that are Unix sockets, by their ids.
-fn chardevs(values: impl Iterator<Item = Properties>) -> BTreeMap<String, SocketPlace> {
-    let socket = |chardev: Properties| {
-        let is_socket = chardev.get("backend") == Some("socket");
-        let path = chardev.get("path").map(|path| SocketPlace::Path(path.into()));
-        let fd = || Some(SocketPlace::Fd(chardev.get("fd")?.parse().ok()?));
-        let place = path.or_else(fd)?;
-        is_socket.then(|| (chardev.get("id").unwrap_or_default().to_owned(), place))
-    };
-    values.filter_map(socket).collect()
-}
-
-fn qmp_sockets(options: &[(&str, &str)], chardevs: &BTreeMap<String, SocketPlace>) -> Vec<PathBuf> {
-    let socket = |(option, value): &(&str, &str)| match *option {
-        "qmp" | "qmp-pretty" => {
-            let backend = Properties::parse(value, "backend");
-            backend.get("backend")?.strip_prefix("unix:").map(PathBuf::from)
-        }
-        "mon" => {
-            let monitor = Properties::parse(value, "chardev");
-            let is_qmp = monitor.get("mode") == Some("control");
-            let chardev = chardevs.get(monitor.get("chardev")?).filter(|_| is_qmp);
-            chardev.cloned().and_then(SocketPlace::into_path)
-        }
-        _ => None,
-    };
-    options.iter().filter_map(socket).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The listing of `vslice ps`: the VMs of this host, and the placements that cost latency. Pure but for
 //! [`Listing::of_this_host`].
 
+mod disk;
 pub(crate) mod text;
 mod warning;
 

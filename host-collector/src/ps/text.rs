@@ -1,11 +1,10 @@
 //! The listing as text.
 
-use super::Listing;
+use super::{Listing, disk};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use vslice_core::text::harmless;
 use vslice_core::units::PcpuId;
-use vslice_host::disk::{Aio, DirectSource, Disk};
 use vslice_host::helper::Helper;
 use vslice_host::vm::{Manager, NO_ACCELERATOR, Vm, VmThread};
 use vslice_trace::host::HostPcpus;
@@ -68,7 +67,7 @@ fn write_vm(page: &mut String, vm: &Vm, pcpus_count: usize) {
     }
     match &vm.disks {
         None => line(page, "  disks: unknown from its command line"),
-        Some(disks) => disks.iter().for_each(|disk| line(page, &format!("  {}", disk_text(disk)))),
+        Some(disks) => disks.iter().for_each(|disk| line(page, &format!("  {}", disk::text(disk)))),
     }
     for note in &vm.disk_notes {
         line(page, &format!("  disks: {note}"));
@@ -111,35 +110,12 @@ fn helper_text(helper: &Helper, pcpus_count: usize) -> String {
     format!("  {name:<22} {:>8}  {pcpus}{doubt}", helper.pid)
 }
 
-fn disk_text(disk: &Disk) -> String {
-    let id = disk.id.as_deref().map(|id| format!(" {id}")).unwrap_or_default();
-    let format = disk.format.as_deref().map(|format| format!(" ({format})")).unwrap_or_default();
-    let cache = match (disk.is_direct, disk.is_direct_from) {
-        (None, _) => "cache mode unknown".to_owned(),
-        (Some(is_direct), source) => format!(
-            "{}{}",
-            if is_direct { "O_DIRECT" } else { "host page cache" },
-            if source == Some(DirectSource::CommandLine) { " (by the command line)" } else { "" }
-        ),
-    };
-    let served = match &disk.iothreads[..] {
-        [] if disk.ioeventfd == Some(false) => {
-            "no iothread, and the vCPU thread itself submits (ioeventfd=off)".to_owned()
-        }
-        [] => "no iothread".to_owned(),
-        [one] => format!("iothread {one}"),
-        some => format!("iothreads {}", some.join(", ")),
-    };
-    let aio = disk.aio.map_or("unknown", Aio::name);
-    format!("{}{id} {}{format}: {cache}, aio {aio}, {served}", disk.bus, disk.storage)
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
     use std::path::PathBuf;
     use vslice_core::units::{Tid, VcpuId};
-    use vslice_host::disk::{Bus, DiskBus, Storage};
+    use vslice_host::disk::{Aio, Bus, DirectSource, Disk, DiskBus, Storage};
     use vslice_host::helper::{HelperRole, HelperSign, HelperThread};
 
     pub(in crate::ps) fn thread(
@@ -248,7 +224,8 @@ pub(super) mod tests {
   virtio-blk d0 on /x (raw): O_DIRECT, aio native, iothread io0
   virtio-blk d0 on /x (raw): O_DIRECT (by the command line), aio native, no iothread, and \
 the vCPU thread itself submits (ioeventfd=off)
-  virtio-blk d0 on /x (raw): cache mode unknown, aio native, iothread io0
+  virtio-blk d0 on /x (raw): cache mode unknown (neither told nor seen; \
+QEMU's default is the host page cache), aio native, iothread io0
   qemu-ga at /ga
 
 process 20  Firecracker (process 20), kvm, 0 vCPUs

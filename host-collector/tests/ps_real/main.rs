@@ -5,9 +5,11 @@
 
 mod actor;
 mod cases;
+mod disk_cases;
 
 use actor::{ACTS, Actor, KVM};
 use cases::CASES;
+use disk_cases::DISKS;
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 use std::fs::File;
@@ -68,7 +70,7 @@ fn main() -> ExitCode {
         }
         _ => Trial::test(case.name, move || try_case(case)),
     };
-    libtest_mimic::run(&arguments, CASES.iter().map(trial).collect()).exit_code()
+    libtest_mimic::run(&arguments, CASES.iter().chain(DISKS).map(trial).collect()).exit_code()
 }
 
 fn try_case(case: &Case) -> Result<(), Failed> {

@@ -22,6 +22,10 @@ struct DiskJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     aio_missing: Option<String>,
     iothreads: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iothreads_missing: &'a Option<String>,
+    #[serde(skip_serializing_if = "is_false")]
+    passes_commands: bool,
     is_kicked_by_exit: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     contradiction: &'a Option<String>,
@@ -48,6 +52,8 @@ impl Serialize for Disk {
             aio: self.aio,
             aio_missing: self.aio_missing(),
             iothreads: &self.iothreads,
+            iothreads_missing: &self.iothreads_missing,
+            passes_commands: self.passes_commands,
             is_kicked_by_exit: self.ioeventfd == Some(false),
             contradiction: &self.contradiction,
         };

@@ -1,7 +1,9 @@
 //! The Unix sockets behind which other processes serve devices of a QEMU.
 
+use super::SocketPlace;
+use super::options::options;
 use super::properties::Properties;
-use super::{SocketPlace, chardevs, options};
+use super::sockets::chardevs;
 use crate::helper::HelperRole;
 use std::collections::BTreeMap;
 

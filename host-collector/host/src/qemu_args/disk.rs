@@ -1,271 +1,280 @@
 //! The disks of a command line: a frontend that the guest sees, and what it is made of.
 
+use super::SocketPlace;
+use super::block::Blocks;
+use super::machine::Machine;
 use super::properties::Properties;
-use crate::disk::{Aio, Bus, Cache, DirectSource, Disk, DiskBus, Storage};
+use crate::disk::{Bus, Disk, DiskBus, Storage};
 use std::collections::BTreeMap;
 
-/// Nodes under a disk that are looked at: filters and backing files may stand above each other.
-const DEPTH_MAX: usize = 16;
-
-/// The controllers that disks may be behind.
-pub(super) struct Controllers<'a> {
-    devices: &'a [Properties],
-    is_q35: bool,
+/// A `-device`, with the place at which QEMU makes it: those in JSON come after all others (qemu: system/vl.c,
+/// `qemu_create_cli_devices`).
+pub(super) struct Device {
+    pub(super) properties: Properties,
+    pub(super) place: (bool, usize),
 }
 
-impl<'a> Controllers<'a> {
-    pub(super) fn new(devices: &'a [Properties], is_q35: bool) -> Controllers<'a> {
-        Controllers { devices, is_q35 }
+/// What disks are read from.
+pub(super) struct Frontends<'a> {
+    pub(super) devices: &'a [Device],
+    pub(super) machine: &'a Machine,
+    pub(super) blocks: &'a Blocks,
+    pub(super) chardevs: &'a BTreeMap<String, SocketPlace>,
+}
+
+/// What a disk is behind, as far as that is told.
+enum Behind<'a> {
+    One(&'a Properties),
+    /// One of several that differ.
+    Any(usize),
+    /// None that the command line has.
+    None,
+}
+
+/// Controllers of SCSI disks, by the beginnings of their names.
+const SCSI: [&str; 16] = [
+    "virtio-scsi",
+    "lsi",
+    "megasas",
+    "mptsas",
+    "pvscsi",
+    "am53c974",
+    "dc390",
+    "esp",
+    "sysbus-esp",
+    "spapr-vscsi",
+    "usb-uas",
+    "usb-bot",
+    "ncr710",
+    "lasi-ncr710",
+    "ufs",
+    "vscsi",
+];
+
+/// Controllers of IDE and SATA disks.
+const IDE: [&str; 8] = [
+    "ahci",
+    "ich9-ahci",
+    "sysbus-ahci",
+    "piix3-ide",
+    "piix4-ide",
+    "cmd646-ide",
+    "via-ide",
+    "isa-ide",
+];
+
+fn driver(device: &Properties) -> &str {
+    device.get("driver").unwrap_or_default()
+}
+
+fn is_any(kinds: &[&str]) -> impl Fn(&Properties) -> bool {
+    move |device| kinds.iter().any(|kind| driver(device).starts_with(kind))
+}
+
+/// The iothreads of a virtio device.
+fn iothreads(device: &Properties) -> Vec<String> {
+    let mapped =
+        (0..).map_while(|place: u32| device.get(&format!("iothread-vq-mapping.{place}.iothread")));
+    let one = device.get("iothread").or_else(|| device.get("x-iothread"));
+    one.into_iter().chain(mapped).map(str::to_owned).collect()
+}
+
+impl<'a> Frontends<'a> {
+    /// The disk that a `-device` is; `None` if it is something else.
+    pub(super) fn of_device(&self, device: &'a Device) -> Option<Disk> {
+        let Device { properties, .. } = device;
+        let driver = driver(properties);
+        let drive = properties.get("drive").filter(|drive| !drive.is_empty());
+        let mut disk = Disk::new(Bus::Other(driver.to_owned()));
+        disk.id = properties.get("id").map(str::to_owned);
+        disk.is_cdrom = matches!(driver, "ide-cd" | "scsi-cd");
+        disk.has_write_cache = properties.switch("write-cache");
+        let is = |prefix: &str| driver.starts_with(prefix);
+        if is("virtio-blk") {
+            disk.bus = Bus::Known(DiskBus::VirtioBlk);
+            served_by(&mut disk, properties);
+        } else if is("vhost-user-blk") || is("vhost-user-scsi") {
+            disk.bus = Bus::Other(
+                if is("vhost-user-blk") { "vhost-user-blk" } else { "vhost-user-scsi" }.to_owned(),
+            );
+            let chardev = properties.get("chardev").and_then(|id| self.chardevs.get(id));
+            let socket = chardev.cloned().and_then(SocketPlace::into_path);
+            disk.storage = Storage::VhostUser { socket };
+            served_by(&mut disk, properties);
+            return Some(disk);
+        } else if is("vhost-scsi") {
+            disk.bus = Bus::Other("vhost-scsi".to_owned());
+            let device = properties.get("wwpn").unwrap_or("the kernel's SCSI target").to_owned();
+            disk.storage = Storage::Vhost { device };
+            return Some(disk);
+        } else if matches!(
+            driver,
+            "scsi-hd" | "scsi-cd" | "scsi-block" | "scsi-generic" | "scsi-disk"
+        ) {
+            self.behind_scsi(&mut disk, device);
+        } else if matches!(driver, "ide-hd" | "ide-cd" | "ide-cf" | "ide-drive") {
+            disk.bus = self.behind_ide(device);
+        } else if matches!(driver, "nvme" | "nvme-ns") {
+            disk.bus = Bus::Known(DiskBus::Nvme);
+            drive?;
+        } else if driver != "floppy" {
+            drive?;
+        }
+        match drive {
+            Some(drive) => self.blocks.describe(drive, &mut disk),
+            None => disk.storage = Storage::Empty,
+        }
+        passes_commands(&mut disk, driver);
+        Some(disk)
     }
 
-    /// The controller of a bus such as `scsi0.0`.
-    fn of(&self, device: &Properties) -> Option<&'a Properties> {
-        let (id, _) = device.get("bus")?.rsplit_once('.')?;
-        self.devices.iter().find(|device| device.get("id") == Some(id))
-    }
-
-    /// The first of a kind, with an id or without, behind which QEMU puts disks that name no bus.
-    fn first(&self, kind: &str) -> Option<&'a Properties> {
-        let is_of_kind = |driver: &str| driver.starts_with(kind);
-        self.devices.iter().find(|device| device.get("driver").is_some_and(is_of_kind))
-    }
-}
-
-/// What lies behind the frontends.
-pub(super) struct BlockDevices {
-    nodes: BTreeMap<String, (Origin, Properties)>,
-}
-
-/// By which option something came to be: their keys mean different things.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Origin {
-    Drive,
-    Blockdev,
-}
-
-impl BlockDevices {
-    pub(super) fn new(
-        nodes: impl Iterator<Item = Properties>,
-        drives: &[Properties],
-    ) -> BlockDevices {
-        let node =
-            |node: Properties| Some((node.get("node-name")?.to_owned(), (Origin::Blockdev, node)));
-        let drive = |drive: &Properties| {
-            Some((drive.get("id")?.to_owned(), (Origin::Drive, drive.clone())))
+    /// The disk that a `-drive` makes by itself; `None` if it is for a `-device`, or is no disk.
+    pub(super) fn of_drive(&self, drive: &Properties, globals: &[Properties]) -> Option<Disk> {
+        let is_named = |device: &Device| {
+            device.properties.get("drive").is_some_and(|name| drive.get("id") == Some(name))
         };
-        let drives = drives.iter().filter_map(drive);
-        BlockDevices { nodes: nodes.filter_map(node).chain(drives).collect() }
+        if self.devices.iter().any(is_named) {
+            return None;
+        }
+        let interface = drive.get("if").or(self.machine.interface());
+        let bus = match interface {
+            // Flash holds firmware.
+            Some("none" | "pflash") => return None,
+            Some("virtio") => Bus::Known(DiskBus::VirtioBlk),
+            Some("ide") => self
+                .machine
+                .ide()
+                .map_or_else(|| Bus::Other("ide".to_owned()), |(bus, _)| Bus::Known(bus)),
+            Some(other) => Bus::Other(other.to_owned()),
+            None => Bus::Other("a bus of the machine's choice,".to_owned()),
+        };
+        let mut disk = Disk::new(bus);
+        disk.id = drive.get("id").map(str::to_owned);
+        if interface == Some("virtio") {
+            let mut device = Properties::parse("virtio-blk-pci", "driver");
+            add_globals(&mut device, globals);
+            served_by(&mut disk, &device);
+        }
+        self.blocks.describe_drive(drive, &mut disk);
+        Some(disk)
     }
 
-    /// Fills in what is known of the node with this name and those below it.
-    fn describe(&self, name: &str, disk: &mut Disk) {
-        let level = |name: &str| {
-            let (origin, node) = self.nodes.get(name)?;
-            Some(Level {
-                node,
-                origin: *origin,
-                prefix: String::new(),
-                inherited: CacheWords::default(),
-            })
-        };
-        let mut next = level(name);
-        let is_blockdev = next.as_ref().is_some_and(|level| level.origin == Origin::Blockdev);
-        for _ in 0..DEPTH_MAX {
-            let Some(this) = next else { break };
-            next = match this.describe(disk) {
-                Below::Inline(level) => Some(level),
-                Below::Reference(name) => level(&name),
-                Below::Nothing => None,
+    fn behind_scsi(&self, disk: &mut Disk, device: &Device) {
+        match self.controller(device, &SCSI, "scsi") {
+            Behind::One(controller) if driver(controller).starts_with("virtio-scsi") => {
+                disk.bus = Bus::Known(DiskBus::VirtioScsi);
+                served_by(disk, controller);
+            }
+            Behind::One(controller) => disk.bus = Bus::Other(driver(controller).to_owned()),
+            Behind::Any(count) => {
+                disk.bus = Bus::Other("scsi".to_owned());
+                disk.iothreads_missing =
+                    Some(format!("it names no bus, and there are {count} controllers"));
+            }
+            Behind::None => disk.bus = Bus::Other("scsi".to_owned()),
+        }
+    }
+
+    fn behind_ide(&self, device: &Device) -> Bus {
+        let built_in = self.machine.ide();
+        let number = |bus: &str| bus.strip_prefix("ide.")?.parse::<usize>().ok();
+        if let (Some(bus), Some((kind, count))) =
+            (device.properties.get("bus").and_then(number), built_in)
+            && bus < count
+        {
+            return Bus::Known(kind);
+        }
+        match self.controller(device, &IDE, "ide") {
+            Behind::One(controller) if driver(controller).contains("ahci") => {
+                Bus::Known(DiskBus::Ahci)
+            }
+            Behind::One(_) => Bus::Known(DiskBus::Ide),
+            Behind::Any(_) => Bus::Other("ide or ahci".to_owned()),
+            Behind::None => {
+                built_in.map_or_else(|| Bus::Other("ide".to_owned()), |(bus, _)| Bus::Known(bus))
+            }
+        }
+    }
+
+    /// The controller whose bus a device names, `scsi0.0`, or the one that QEMU takes for a device without a bus:
+    /// of those on one bus the last that it has made (qemu: system/qdev-monitor.c, `qbus_find_recursive`; hw/core/qdev.c,
+    /// `bus_add_child`).
+    fn controller(&self, device: &Device, kinds: &[&str], bus_name: &str) -> Behind<'a> {
+        let is_controller = is_any(kinds);
+        let all = || self.devices.iter().filter(|device| is_controller(&device.properties));
+        if let Some(bus) = device.properties.get("bus") {
+            let Some((id, number)) = bus.rsplit_once('.') else { return Behind::None };
+            let named = all().find(|controller| controller.properties.get("id") == Some(id));
+            if let Some(controller) = named {
+                return Behind::One(&controller.properties);
+            }
+            // Buses of controllers without an id are numbered; several of IDE belong to one.
+            let mut nameless: Vec<&Device> =
+                all().filter(|controller| controller.properties.get("id").is_none()).collect();
+            nameless.sort_by_key(|controller| controller.place);
+            let number = number.parse::<usize>().ok().filter(|_| id == bus_name);
+            return match (number, &nameless[..]) {
+                (Some(_), [one]) => Behind::One(&one.properties),
+                (Some(number), some) if bus_name == "scsi" => {
+                    some.get(number).map_or(Behind::None, |one| Behind::One(&one.properties))
+                }
+                (Some(_), some) if !some.is_empty() => Behind::Any(some.len()),
+                _ => Behind::None,
             };
         }
-        // Only for a `-drive` does QEMU look for a format that nobody told it.
-        if is_blockdev && disk.path().is_some() {
-            disk.format.get_or_insert_with(|| RAW.to_owned());
-        }
-    }
-}
-
-/// One node: a `-drive` or `-blockdev`, or one that is defined within it, by keys with a prefix.
-struct Level<'a> {
-    node: &'a Properties,
-    origin: Origin,
-    prefix: String,
-    /// What the node in which this one is defined says of its cache.
-    inherited: CacheWords,
-}
-
-/// What a node is told of its cache.
-#[derive(Debug, Clone, Copy, Default)]
-struct CacheWords {
-    is_direct: Option<bool>,
-    ignores_flushes: Option<bool>,
-}
-
-/// What is below a node.
-enum Below<'a> {
-    /// One that is defined in it.
-    Inline(Level<'a>),
-    /// One that has this name.
-    Reference(String),
-    /// Nothing that is known.
-    Nothing,
-}
-
-impl<'a> Level<'a> {
-    fn key(&self, key: &str) -> String {
-        format!("{}{key}", self.prefix)
-    }
-
-    fn get(&self, key: &str) -> Option<&'a str> {
-        self.node.get(&self.key(key))
-    }
-
-    fn is_drive(&self) -> bool {
-        self.origin == Origin::Drive && self.prefix.is_empty()
-    }
-
-    /// Takes what this node says.
-    fn describe(self, disk: &mut Disk) -> Below<'a> {
-        disk.aio = self.get("aio").and_then(Aio::of_name).or(disk.aio);
-        disk.format = disk.format.take().or_else(|| self.format());
-        let direct = self.cache();
-        disk.has_write_cache = disk.has_write_cache.or(self.write_cache());
-        let file = self.get("file");
-        let path = self.get("filename").or(file.filter(|_| self.is_drive()));
-        if let Some(path) = path {
-            disk.storage = Storage::file(path);
-        }
-        if self.node.has_below(&self.key("file")) {
-            let (node, origin, prefix) = (self.node, self.origin, self.key("file."));
-            return Below::Inline(Level { node, origin, prefix, inherited: direct });
-        }
-        if let (None, Some(name)) = (path, file) {
-            return Below::Reference(name.to_owned());
-        }
-        // What the file is opened with is what the lowest node says.
-        if disk.path().is_some() {
-            disk.is_direct = direct.is_direct;
-            disk.is_direct_from = direct.is_direct.map(|_| DirectSource::CommandLine);
-            disk.ignores_flushes = direct.ignores_flushes;
-        }
-        Below::Nothing
-    }
-
-    /// What this node, or the one that it is defined in, is told of its cache. A
-    /// `-drive`'s `cache` is short for it and gives way to it (qemu: blockdev.c, `blockdev_init`); a
-    /// node that is defined within another one inherits it, one that is referred to by name does not
-    /// (block.c, `bdrv_inherited_options`).
-    fn cache(&self) -> CacheWords {
-        let short = self.get("cache").filter(|_| self.is_drive()).and_then(Cache::of_name);
-        let flags = short.map(Cache::flags);
-        let told = |key, short: Option<bool>, inherited: Option<bool>| {
-            self.node.switch(&self.key(key)).or(short).or(inherited)
+        let mut before: Vec<&Device> = all().filter(|other| other.place < device.place).collect();
+        before.sort_by_key(|controller| controller.place);
+        let Some(last) = before.last() else { return Behind::None };
+        let parent = |controller: &Device| controller.properties.get("bus").map(str::to_owned);
+        let server = |controller: &Device| {
+            (driver(&controller.properties).to_owned(), iothreads(&controller.properties))
         };
-        CacheWords {
-            is_direct: told(
-                "cache.direct",
-                flags.map(|flags| flags.is_direct),
-                self.inherited.is_direct,
-            ),
-            ignores_flushes: told(
-                "cache.no-flush",
-                flags.map(|flags| flags.ignores_flushes),
-                self.inherited.ignores_flushes,
-            ),
-        }
-    }
-
-    /// Whether the guest sees a write cache by the word of a `-drive`.
-    fn write_cache(&self) -> Option<bool> {
-        let short = self.get("cache").filter(|_| self.is_drive()).and_then(Cache::of_name);
-        short.map(|cache| cache.flags().has_write_cache)
-    }
-
-    /// The format that this node brings. A raw one that shows a part of its file only is no plain raw.
-    fn format(&self) -> Option<String> {
-        let is_part = self.get("offset").is_some() || self.get("size").is_some();
-        match self.get("format").or_else(|| self.get("driver"))? {
-            // QEMU puts a qcow2 of its own over it, for what the guest writes.
-            format if self.node.is_on(&self.key("snapshot")) => {
-                Some(format!("{format} under a snapshot"))
-            }
-            RAW if is_part => Some("raw with an offset".to_owned()),
-            format if NO_FORMATS.contains(&format) => None,
-            format => Some(format.to_owned()),
-        }
+        let is_one = before.iter().all(|other| parent(other) == parent(last))
+            || before.iter().all(|other| server(other) == server(last));
+        if is_one { Behind::One(&last.properties) } else { Behind::Any(before.len()) }
     }
 }
 
-const RAW: &str = "raw";
+/// Takes what the virtio device says that serves a disk: the disk itself, or the controller that it is behind.
+fn served_by(disk: &mut Disk, server: &Properties) {
+    disk.iothreads = iothreads(server);
+    disk.ioeventfd = server.switch("ioeventfd");
+    let queues = server.get("num-queues").or_else(|| server.get("num_queues"));
+    disk.queues = queues.and_then(|queues| queues.parse().ok());
+    disk.msix = server.get("vectors").map(|vectors| vectors != "0");
+}
 
-/// Nodes that hand on what is below them as it is: access to storage, and filters
-/// (`BlockdevDriver` of qemu/qapi/block-core.json).
-const NO_FORMATS: [&str; 7] =
-    ["file", "host_device", "throttle", "copy-on-read", "compress", "preallocate", "io_uring"];
+/// A guest's commands that are handed on to the device (SG_IO) pass the page cache and are `ioctl(2)`s of worker threads
+/// (qemu: hw/scsi/scsi-generic.c; hw/scsi/scsi-disk.c, `scsi_block_dma_readv`).
+fn passes_commands(disk: &mut Disk, driver: &str) {
+    if matches!(driver, "scsi-block" | "scsi-generic") {
+        disk.passes_commands = true;
+        (disk.is_direct, disk.is_direct_from, disk.aio) = (None, None, None);
+    }
+}
 
-/// The disk that a `-device` is; `None` if it is something else.
-pub(super) fn of_device(
-    device: &Properties,
-    controllers: &Controllers<'_>,
-    blocks: &BlockDevices,
-) -> Option<Disk> {
-    let (driver, drive) = (device.get("driver")?, device.get("drive")?);
-    let controller = controllers.of(device);
-    let behind = |kind: &str| {
-        controller.or_else(|| controllers.first(kind)).filter(|controller| {
-            controller.get("driver").is_some_and(|driver| driver.starts_with(kind))
-        })
+/// Takes what `-global` says of a device where its own option does not.
+pub(super) fn add_globals(device: &mut Properties, globals: &[Properties]) {
+    let name = driver(device).to_owned();
+    // A virtio device is several: it and its transport, by one of which it is named or by an alias.
+    let family = ["virtio-blk", "virtio-scsi"].into_iter().find(|family| name.starts_with(family));
+    let is_it = |of: &str| {
+        of == name
+            || family.is_some_and(|family| {
+                let rest = of.strip_prefix(family).unwrap_or("none");
+                matches!(rest, "" | "-device" | "-pci" | "-ccw" | "-common" | "-pci-base")
+            })
+            || of == "virtio-pci" && family.is_some()
     };
-    // Who serves it: the device itself, or the controller that it is behind.
-    let (bus, server) = match driver {
-        _ if driver.starts_with("virtio-blk") => (Bus::Known(DiskBus::VirtioBlk), Some(device)),
-        _ if driver.starts_with("scsi-") => match behind("virtio-scsi") {
-            Some(controller) => (Bus::Known(DiskBus::VirtioScsi), Some(controller)),
-            None => (Bus::Other("scsi".to_owned()), None),
-        },
-        "ide-hd" | "ide-cd"
-            if controllers.is_q35 || behind("ahci").is_some() || behind("ich9-ahci").is_some() =>
+    // The last one counts.
+    for global in globals.iter().rev() {
+        let parts = (global.get("driver"), global.get("property"), global.get("value"));
+        if let (Some(of), Some(property), Some(value)) = parts
+            && is_it(of)
         {
-            (Bus::Known(DiskBus::Ahci), None)
+            let mut default = Properties::default();
+            default.set(property, value);
+            device.add_defaults(&default);
         }
-        "ide-hd" | "ide-cd" => (Bus::Known(DiskBus::Ide), None),
-        "nvme" => (Bus::Known(DiskBus::Nvme), None),
-        _ => (Bus::Other(driver.to_owned()), None),
-    };
-    let mut disk = Disk { id: device.get("id").map(str::to_owned), ..Disk::new(bus) };
-    disk.has_write_cache = device.switch("write-cache");
-    if let Some(server) = server {
-        let is_iothread = |key: &str| key == "iothread" || key.ends_with(".iothread");
-        disk.iothreads = server.all(is_iothread).map(str::to_owned).collect();
-        disk.ioeventfd = server.switch("ioeventfd");
-        let queues = server.get("num-queues").or_else(|| server.get("num_queues"));
-        disk.queues = queues.and_then(|queues| queues.parse().ok());
-        disk.msix = server.get("vectors").map(|vectors| vectors != "0");
     }
-    blocks.describe(drive, &mut disk);
-    Some(disk)
-}
-
-/// The disk that a `-drive` makes by itself; `None` if it is for a `-device`, or is no disk.
-pub(super) fn of_drive(drive: &Properties, is_q35: bool) -> Option<Disk> {
-    let bus = match drive.get("if").unwrap_or("ide") {
-        "none" | "pflash" | "floppy" | "mtd" | "sd" => return None,
-        "virtio" => Bus::Known(DiskBus::VirtioBlk),
-        "ide" if is_q35 => Bus::Known(DiskBus::Ahci),
-        "ide" => Bus::Known(DiskBus::Ide),
-        other => Bus::Other(other.to_owned()),
-    };
-    let id = drive.get("id").map(str::to_owned);
-    let mut disk = Disk { id, ..Disk::new(bus) };
-    let mut next = Below::Inline(Level {
-        node: drive,
-        origin: Origin::Drive,
-        prefix: String::new(),
-        inherited: CacheWords::default(),
-    });
-    for _ in 0..DEPTH_MAX {
-        let Below::Inline(level) = next else { break };
-        next = level.describe(&mut disk);
-    }
-    Some(disk)
 }

@@ -11,12 +11,19 @@ pub(super) struct Properties(BTreeMap<String, String>);
 impl Properties {
     /// `implied` is the key of a first value that stands alone.
     pub(super) fn parse(value: &str, implied: &str) -> Properties {
+        Properties::of_json(value).unwrap_or_else(|| {
+            let mut properties = Properties::default();
+            properties.split(value, implied);
+            properties
+        })
+    }
+
+    /// What a JSON object has; `None` if it is none.
+    pub(super) fn of_json(text: &str) -> Option<Properties> {
         let mut properties = Properties::default();
-        match serde_json::from_str::<Value>(value) {
-            Ok(object @ Value::Object(_)) => properties.flatten("", &object),
-            _ => properties.split(value, implied),
-        }
-        properties
+        let object = serde_json::from_str::<Value>(text).ok().filter(Value::is_object)?;
+        properties.flatten("", &object);
+        Some(properties)
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&str> {
@@ -41,6 +48,37 @@ impl Properties {
     pub(super) fn has_below(&self, key: &str) -> bool {
         let prefix = format!("{key}.");
         self.0.range(prefix.clone()..).next().is_some_and(|(key, _)| key.starts_with(&prefix))
+    }
+
+    /// What is below a key.
+    pub(super) fn below(&self, key: &str) -> Properties {
+        let prefix = format!("{key}.");
+        let inner = |(key, value): (&String, &String)| {
+            Some((key.strip_prefix(&prefix)?.to_owned(), value.clone()))
+        };
+        Properties(self.0.iter().filter_map(inner).collect())
+    }
+
+    /// What stands before this key wherever it is, dot included; nothing where it stands at the top.
+    pub(super) fn prefixes_of(&self, key: &str) -> Vec<String> {
+        let is_whole = |prefix: &&str| prefix.is_empty() || prefix.ends_with('.');
+        let prefixes = self.0.keys().filter_map(|name| name.strip_suffix(key));
+        prefixes.filter(is_whole).map(str::to_owned).collect()
+    }
+
+    pub(super) fn set(&mut self, key: &str, value: &str) {
+        self.put(key, value);
+    }
+
+    pub(super) fn take(&mut self, key: &str) -> Option<String> {
+        self.0.remove(key)
+    }
+
+    /// Takes what others say where these do not.
+    pub(super) fn add_defaults(&mut self, others: &Properties) {
+        for (key, value) in &others.0 {
+            self.0.entry(key.clone()).or_insert_with(|| value.clone());
+        }
     }
 
     /// The values of all keys that `wanted` wants, in the order of the keys.
@@ -72,8 +110,12 @@ impl Properties {
             match part.split_once('=') {
                 Some((key, value)) => self.put(key, value),
                 None if place == 0 => self.put(implied, part),
-                // A key alone is a switch that is on.
-                None => self.put(part, "on"),
+                // A key alone is a switch that is on, or off with `no` before it (qemu: util/qemu-option.c,
+                // `get_opt_name_value`).
+                None => {
+                    self.put(part, "on");
+                    part.strip_prefix("no").map(|key| self.put(key, "off"));
+                }
             }
         }
     }

@@ -1,3 +1,5 @@
+mod disks;
+
 use super::*;
 use crate::disk::{Aio, Bus, Cache, DirectSource, DiskBus, Storage};
 use proptest::prelude::*;
@@ -78,7 +80,7 @@ fn the_old_form() {
     let untold = |disk: Disk| Disk { format: None, ..disk };
     let uncached = |disk: Disk| Disk { is_direct: None, is_direct_from: None, ..disk };
     let rest = [
-        untold(uncached(disk("ide", "/c.img", false, ""))),
+        Disk { is_cdrom: true, ..untold(uncached(disk("ide", "/c.img", false, ""))) },
         untold(disk("virtio-blk", "/d.img", true, "").cached(Cache::Directsync)),
     ];
     assert_eq!(args.disks, [&[first][..], &rest[..]].concat());
@@ -128,12 +130,18 @@ fn the_ways_to_a_collector_are_found() {
     assert_eq!((args.load_socket, args.vsock_cid), (Some(SocketPlace::Fd(31)), Some(7)));
     assert_eq!(args.agent_socket, Some("/a.sock".into()));
     let args = parse(
-        "qemu -chardev socket,id=c,path=/b.sock -device virtserialport,chardev=c,name=vslice.agent
-        -chardev socket,id=g,fd=9 -device virtserialport,chardev=g,name=org.qemu.guest_agent.0",
+        "qemu -chardev socket,id=c,path=/b.sock,server -device virtserialport,chardev=c,name=vslice.agent
+        -chardev socket,id=g,fd=9,server=on -device virtserialport,chardev=g,name=org.qemu.guest_agent.0",
     );
     assert_eq!(args.load_socket, Some(SocketPlace::Path("/b.sock".into())));
     // libvirt is its only client.
     assert_eq!((args.agent_socket, args.has_agent_port, args.vsock_cid), (None, true, None));
+    // Where QEMU is the client, the path leads to whoever listens there.
+    let args = parse(
+        "qemu -chardev socket,id=c,path=/b -device virtserialport,chardev=c,name=vslice.agent
+        -chardev socket,id=g,path=/g,reconnect=1 -device virtserialport,chardev=g,name=org.qemu.guest_agent.0",
+    );
+    assert_eq!((args.load_socket, args.agent_socket, args.has_agent_port), (None, None, true));
 }
 
 /// libvirt has begun to leave out the node of a raw image's format; a raw node may show a part only.
