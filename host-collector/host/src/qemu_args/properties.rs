@@ -114,7 +114,9 @@ impl Properties {
                 // `get_opt_name_value`).
                 None => {
                     self.put(part, "on");
-                    part.strip_prefix("no").map(|key| self.put(key, "off"));
+                    if let Some(key) = part.strip_prefix("no") {
+                        self.put(key, "off");
+                    }
                 }
             }
         }

@@ -96,7 +96,7 @@ mod tests {
             "-chardev socket,id=c,fd=27,server=on -mon chardev=c,mode=control",
             "-chardev file,id=c,path=/q,server=on -mon chardev=c,mode=control",
         ] {
-            assert_eq!(sockets(line), [std::path::PathBuf::new(); 0], "{line}");
+            assert!(sockets(line).is_empty(), "{line}");
         }
     }
 }
