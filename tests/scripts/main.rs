@@ -1,14 +1,16 @@
 //! The repository's scripts: from where they get what vslice needs, and how long they say that tests took.
 
+mod kernel;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 use vslice_tests::not_judged;
 
-type Result = std::result::Result<(), Box<dyn std::error::Error>>;
+pub(crate) type Result = std::result::Result<(), Box<dyn std::error::Error>>;
 
-fn repository() -> PathBuf {
+pub(crate) fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
@@ -17,28 +19,19 @@ const PACKAGES: &str = "Package: vslice\nVersion: 1\nArchitecture: all\n";
 const PACKAGES_SHA256: &str = "1ac840187aff184c18ea602410df320935937e67f0df320f2deca7f2066cc060";
 
 /// A site's mirror of Debian, its security archive and something else, and an apt that knows nothing more.
-struct Site {
-    directory: TempDir,
+pub(crate) struct Site {
+    pub(crate) directory: TempDir,
 }
 
 impl Site {
-    fn new() -> std::io::Result<Site> {
+    pub(crate) fn new() -> std::io::Result<Site> {
         let directory = TempDir::new()?;
         for (archive, suite, label) in [
             ("other", "bookworm-backports", "Debian Backports"),
             ("mirror", "bookworm", "Debian"),
             ("security", "bookworm-security", "Debian-Security"),
         ] {
-            let suite_directory = directory.path().join(archive).join("dists").join(suite);
-            fs::create_dir_all(suite_directory.join("main/binary-amd64"))?;
-            fs::write(suite_directory.join("main/binary-amd64/Packages"), PACKAGES)?;
-            let release = format!(
-                "Origin: Debian\nLabel: {label}\nSuite: {suite}\nCodename: {suite}\n\
-                 Date: Sat, 10 Jun 2023 09:00:00 UTC\nArchitectures: amd64\nComponents: main\nSHA256:\n \
-                 {PACKAGES_SHA256} {} main/binary-amd64/Packages\n",
-                PACKAGES.len()
-            );
-            fs::write(suite_directory.join("Release"), release)?;
+            add_suite(&directory.path().join(archive), suite, label, PACKAGES, PACKAGES_SHA256)?;
         }
         let path = directory.path().display();
         for name in ["parts", "state/lists/partial", "cache/archives/partial"] {
@@ -53,28 +46,57 @@ impl Site {
         Ok(Site { directory })
     }
 
-    /// What apt-sources prints where apt has these entries; `SITE` in them is the mirror's directory.
-    fn sources(&self, file: &str, entries: &str, suites: &[&str]) -> std::io::Result<String> {
+    /// A program for which this apt is the system's.
+    pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.env("APT_CONFIG", self.directory.path().join("apt.conf"));
+        command
+    }
+
+    /// Gives apt these entries and their lists; `SITE` in them is the mirror's directory.
+    pub(crate) fn update(&self, file: &str, entries: &str) -> std::io::Result<()> {
         let path = self.directory.path();
         let entries = entries.replace("SITE", &path.display().to_string());
         fs::write(path.join("parts").join(file), entries)?;
-        let apt = |program: &str| {
-            let mut command = Command::new(program);
-            command.env("APT_CONFIG", path.join("apt.conf"));
-            command
-        };
-        let update = apt("apt-get").args(["-qq", "update"]).output()?;
+        let update = self.command("apt-get").args(["-qq", "update"]).output()?;
         assert!(update.status.success(), "{}", String::from_utf8_lossy(&update.stderr));
+        Ok(())
+    }
+
+    /// What apt-sources prints where apt has these entries.
+    fn sources(&self, file: &str, entries: &str, suites: &[&str]) -> std::io::Result<String> {
+        let path = self.directory.path();
+        self.update(file, entries)?;
         let script = repository().join("images/apt-sources");
-        let output = apt(&script.display().to_string()).args(suites).output()?;
+        let output = self.command(script).args(suites).output()?;
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         Ok(text.replace(&path.display().to_string(), "SITE"))
     }
 }
 
+/// Adds a suite with the component main to an archive.
+pub(crate) fn add_suite(
+    archive: &Path,
+    suite: &str,
+    label: &str,
+    packages: &str,
+    packages_sha256: &str,
+) -> std::io::Result<()> {
+    let suite_directory = archive.join("dists").join(suite);
+    fs::create_dir_all(suite_directory.join("main/binary-amd64"))?;
+    fs::write(suite_directory.join("main/binary-amd64/Packages"), packages)?;
+    let release = format!(
+        "Origin: Debian\nLabel: {label}\nSuite: {suite}\nCodename: {suite}\n\
+         Date: Sat, 10 Jun 2023 09:00:00 UTC\nArchitectures: amd64\nComponents: main\nSHA256:\n \
+         {packages_sha256} {} main/binary-amd64/Packages\n",
+        packages.len()
+    );
+    fs::write(suite_directory.join("Release"), release)
+}
+
 /// Elsewhere than on Debian there is no apt.
-fn has_apt() -> bool {
+pub(crate) fn has_apt() -> bool {
     Command::new("apt-get").arg("--version").output().is_ok()
 }
 
