@@ -47,6 +47,8 @@ enum Below {
     Inline(Level),
     /// One that has this name.
     Reference(String),
+    /// Where the data are.
+    Data,
     /// Nothing that is known.
     Nothing,
 }
@@ -99,14 +101,13 @@ impl Blocks {
                         return;
                     }
                 },
-                Below::Nothing => {
-                    if !is_drive
-                        && matches!(disk.storage, Storage::File { .. } | Storage::Protocol { .. })
-                    {
+                Below::Data => {
+                    if !is_drive {
                         disk.format.get_or_insert_with(|| RAW.to_owned());
                     }
                     return;
                 }
+                Below::Nothing => return,
             };
         }
         let reason = format!("more than {DEPTH_MAX} nodes are above each other");
@@ -177,7 +178,11 @@ impl Level {
         let child = match kind {
             Some(Kind::Filter(child)) => child,
             Some(Kind::Format) => "file",
-            Some(Kind::File | Kind::Protocol | Kind::Untellable(_)) => return self.end(disk),
+            Some(Kind::File | Kind::Protocol) => return self.end(disk),
+            Some(Kind::Untellable(reason)) => {
+                disk.storage = Storage::Unknown { reason: reason.to_owned() };
+                return Below::Nothing;
+            }
             // A file that is told by its name alone, whose prefix tells the driver.
             None if self.origin == Origin::Node && !self.has_child("file") => {
                 return self.end(disk);
@@ -243,7 +248,7 @@ impl Level {
         } else {
             disk.aio = None;
         }
-        Below::Nothing
+        Below::Data
     }
 
     /// What this node, or the one that it is defined in, is told of its cache. A

@@ -124,13 +124,17 @@ fn unknown(reason: &str) -> Storage {
     Storage::Unknown { reason: reason.to_owned() }
 }
 
-/// A file of the host; not one that QEMU was handed open, which has a name in QEMU only.
+/// What QEMU was handed open under this name, which it has in QEMU only.
+fn handed(name: &str) -> Option<String> {
+    let number = name.strip_prefix("/dev/fd/").or_else(|| name.strip_prefix("/proc/self/fd/"));
+    let set = name.strip_prefix("/dev/fdset/").map(|set| format!("set {set} of file descriptors"));
+    set.or_else(|| number.map(|number| format!("file descriptor {number}")))
+}
+
+/// A file of the host.
 fn file(name: &str) -> Storage {
-    let handed = ["/dev/fdset/", "/dev/fd/", "/proc/self/fd/"];
-    match handed.iter().find_map(|prefix| name.strip_prefix(prefix)) {
-        Some(number) => {
-            unknown(&format!("it was handed to QEMU open, as file descriptor or set {number}"))
-        }
+    match handed(name) {
+        Some(what) => unknown(&format!("it was handed to QEMU open, as {what}")),
         None if name.is_empty() => Storage::Empty,
         None => Storage::file(name),
     }
@@ -269,7 +273,10 @@ fn by_properties(driver: &str, properties: &Properties) -> Storage {
         },
         _ => match get("filename").and_then(split) {
             Some((name, rest)) if name == driver => by_name(name, rest),
-            _ => protocol(driver, join("", &["path"]).or_else(|| join(" ", &["vdi", "vdisk-id"]))),
+            _ => {
+                let path = get("path").map(|path| handed(path).unwrap_or_else(|| path.to_owned()));
+                protocol(driver, path.or_else(|| join(" ", &["vdi", "vdisk-id"])))
+            }
         },
     }
 }

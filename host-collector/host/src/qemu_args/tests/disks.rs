@@ -109,7 +109,7 @@ fn children_are_followed_and_backing_is_not() {
 }
 
 /// Nodes (`-blockdev`) and names of files (`-drive`) that are no files of the host, and what is said of each.
-const PROTOCOLS: [(&str, &str, &str); 26] = [
+const PROTOCOLS: [(&str, &str, &str); 27] = [
     ("node", "driver=nvme,device=0000:01:00.0,namespace=1", "nvme 0000:01:00.0 namespace 1"),
     ("file", "nvme://0000:01:00.0/1", "nvme 0000:01:00.0 namespace 1"),
     ("node", "driver=rbd,pool=p,image=i", "rbd p/i"),
@@ -146,6 +146,11 @@ const PROTOCOLS: [(&str, &str, &str); 26] = [
         "driver=virtio-blk-vhost-vdpa,path=/dev/vhost-vdpa-0",
         "virtio-blk-vhost-vdpa /dev/vhost-vdpa-0",
     ),
+    (
+        "node",
+        "driver=virtio-blk-vhost-vdpa,path=/dev/fdset/0",
+        "virtio-blk-vhost-vdpa set 0 of file descriptors",
+    ),
     ("node", "driver=virtio-blk-vhost-user,path=/v.sock", "virtio-blk-vhost-user /v.sock"),
     (
         "node",
@@ -180,7 +185,7 @@ fn a_file_name_may_be_more_than_a_path() {
         (
             "-drive if=virtio,file=/dev/fdset/3,format=raw",
             &[
-                "virtio-blk on an unknown file (it was handed to QEMU open, as file descriptor or set 3) (raw)",
+                "virtio-blk on an unknown file (it was handed to QEMU open, as set 3 of file descriptors) (raw)",
             ],
         ),
         (
