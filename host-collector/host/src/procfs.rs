@@ -67,6 +67,9 @@ fn parse_stopper(stat: &str) -> Option<Stopper> {
     }
 }
 
+/// The bytes that a thread's name has at most (linux: include/linux/sched.h, `TASK_COMM_LEN`, which counts a zero).
+pub(crate) const COMM_BYTES_MAX: usize = 15;
+
 /// A thread's name without the final newline, if the thread is there.
 ///
 /// # Errors
@@ -256,6 +259,13 @@ pub struct SwitchCounts {
     pub voluntary: u64,
     /// How often it left its pCPU while it was still runnable.
     pub involuntary: u64,
+}
+
+/// How long a thread has been on pCPUs since it began: the first field of `/proc/PID/task/TID/schedstat` (linux:
+/// Documentation/scheduler/sched-stats.rst).
+pub(crate) fn run_time(pid: Tid, tid: Tid) -> Option<Duration> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat")).ok()?;
+    text.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
 }
 
 /// The kernel's counts for a thread (proc_pid_status(5)); `None` if it has ended.

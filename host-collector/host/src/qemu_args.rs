@@ -8,6 +8,7 @@ mod backend;
 mod block;
 mod disk;
 mod drives;
+mod iothread;
 mod machine;
 mod options;
 mod properties;
@@ -16,6 +17,7 @@ mod sockets;
 mod write;
 
 pub use backend::backend_sockets;
+pub use iothread::Iothreads;
 pub use write::{disk_args, disk_devices, option};
 
 use crate::disk::Disk;

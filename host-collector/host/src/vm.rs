@@ -1,6 +1,7 @@
 //! The virtual machines of this host, found from outside: `/proc`, their command lines and KVM's
 //! debugfs. Nothing is asked of them, so that nothing of them is disturbed.
 
+mod iothreads;
 mod recognise;
 mod watch;
 
@@ -12,7 +13,7 @@ use super::disk::Disk;
 use super::helper::{self, BackendSocket, Helper};
 use super::pin::affinity;
 use super::procfs::{self, Stopper};
-use super::qemu_args::{QemuArgs, SocketPlace, backend_sockets};
+use super::qemu_args::{Iothreads, QemuArgs, SocketPlace, backend_sockets};
 use super::tsc::KvmDebugfs;
 use super::{open_files, threads};
 use nix::unistd::Uid;
@@ -22,6 +23,7 @@ use std::cell::OnceCell;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use vslice_core::text::harmless;
 use vslice_core::units::{PcpuId, Tid, VcpuId};
 use vslice_trace::thread::ThreadRole;
@@ -54,8 +56,47 @@ pub struct VmThread {
     pub vcpu: Option<VcpuId>,
     /// The iothread that it is, if it is one.
     pub iothread: Option<String>,
+    /// What tells which iothread it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iothread_from: Option<IothreadSource>,
     /// The pCPUs that the kernel lets it run on; empty if the kernel does not say.
     pub affinity: Vec<PcpuId>,
+}
+
+/// What tells which iothread a thread is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IothreadSource {
+    /// Its name.
+    Name,
+    /// Inferred: its name is that of others too, and QEMU makes its iothreads in the order of its command line.
+    Order,
+}
+
+impl VmThread {
+    /// A thread with this role.
+    #[must_use]
+    pub fn new(tid: Tid, comm: &str, role: ThreadRole, affinity: Vec<PcpuId>) -> VmThread {
+        let iothread = match &role {
+            ThreadRole::Iothread(id) => Some(id.clone()),
+            _ => None,
+        };
+        VmThread {
+            tid,
+            comm: comm.to_owned(),
+            vcpu: role.vcpu(),
+            iothread_from: iothread.is_some().then_some(IothreadSource::Name),
+            iothread,
+            role,
+            affinity,
+        }
+    }
+
+    fn become_iothread(&mut self, id: &str, source: IothreadSource) {
+        let id = harmless(id);
+        self.role = ThreadRole::Iothread(id.clone());
+        (self.iothread, self.iothread_from) = (Some(id), Some(source));
+    }
 }
 
 /// One virtual machine.
@@ -77,6 +118,8 @@ pub struct Vm {
     pub device_pid: Option<Tid>,
     /// Its threads: vCPUs first, by number.
     pub threads: Vec<VmThread>,
+    /// Its iothreads that nothing on its command line refers to, and that have hardly run.
+    pub idle_iothreads: Vec<String>,
     /// Who works for it outside of its VMM's process, but for the kernel's threads that are among `threads`.
     pub helpers: Vec<Helper>,
     /// Its disks by the command line; `None` if that does not tell.
@@ -112,6 +155,7 @@ impl Vm {
             accelerator: None,
             device_pid: None,
             threads: vec![],
+            idle_iothreads: vec![],
             helpers: vec![],
             disks: None,
             disk_notes: vec![],
@@ -218,7 +262,8 @@ fn look_among(
     let args = if vmm == Vmm::Qemu { QemuArgs::parse(words) } else { QemuArgs::default() };
     let accelerator = signs.accelerator(vmm, &args.accelerators);
     let census = census.get_or_init(Census::take);
-    let threads = threads_of(pid, &by_kvm, census);
+    let iothreads = if vmm == Vmm::Qemu { Iothreads::parse(words) } else { Iothreads::default() };
+    let threads = threads_of(pid, &by_kvm, &iothreads.ids, census);
     let vcpus = threads.iter().filter_map(|thread| Some((thread.vcpu?, thread.tid)));
     let is_all = depth == Depth::All;
     let quotas = is_all.then(|| Hierarchy::of_host().and_then(|groups| groups.quotas_of(vcpus)));
@@ -229,6 +274,7 @@ fn look_among(
         manager: manager_of(words),
         accelerator,
         device_pid: None,
+        idle_iothreads: idle(pid, &threads, iothreads.unused),
         helpers: helper::find(pid, &backends_of(pid, vmm, words), census),
         threads,
         disk_notes: args.disk_notes,
@@ -244,6 +290,19 @@ fn look_among(
         stopper: procfs::stopper(pid),
         quotas: quotas.and_then(Result::ok),
     })
+}
+
+/// One that serves a disk that was plugged in later has run for longer.
+const HARDLY_RUN: Duration = Duration::from_millis(100);
+
+/// Those of the unused iothreads that have hardly run.
+fn idle(pid: Tid, threads: &[VmThread], unused: Vec<String>) -> Vec<String> {
+    let has_hardly_run = |id: &String| {
+        let thread = threads.iter().find(|thread| thread.iothread.as_ref() == Some(id));
+        let run_time = thread.and_then(|thread| procfs::run_time(pid, thread.tid));
+        run_time.is_some_and(|run_time| run_time < HARDLY_RUN)
+    };
+    unused.into_iter().map(|id| harmless(&id)).filter(has_hardly_run).collect()
 }
 
 /// A VM's name on the command line of a VMM that is not QEMU: Firecracker's `--id`, crosvm's and kvmtool's
@@ -301,7 +360,7 @@ fn is_end(rest: &str) -> bool {
 /// libvirt gives its monitor this id; a session keeps its files in a home (libvirt:
 /// src/qemu/qemu_conf.c).
 fn manager_of(words: &[String]) -> Option<Manager> {
-    words.iter().any(|word| word.contains("id=charmonitor")).then(|| {
+    words.iter().any(|word| word.contains("charmonitor")).then(|| {
         let is_session = |word: &String| {
             ["/.config/libvirt/", "/.cache/libvirt/", "/.local/share/libvirt/"]
                 .iter()
@@ -312,8 +371,13 @@ fn manager_of(words: &[String]) -> Option<Manager> {
 }
 
 /// What cannot be listed any more is left out. KVM knows the threads of vCPUs also of a QEMU that does
-/// not name them.
-fn threads_of(pid: Tid, by_kvm: &[(VcpuId, Tid)], census: &Census) -> Vec<VmThread> {
+/// not name them. `ids` are those of its iothreads, in their order.
+fn threads_of(
+    pid: Tid,
+    by_kvm: &[(VcpuId, Tid)],
+    ids: &[String],
+    census: &Census,
+) -> Vec<VmThread> {
     let threads = threads::list_among(pid, census).unwrap_or_default();
     let mut found: Vec<VmThread> = threads
         .into_iter()
@@ -323,19 +387,11 @@ fn threads_of(pid: Tid, by_kvm: &[(VcpuId, Tid)], census: &Census) -> Vec<VmThre
                 ThreadRole::Iothread(id) => ThreadRole::Iothread(harmless(&id)),
                 other => other,
             };
-            VmThread {
-                tid: thread.tid,
-                comm: harmless(&thread.comm),
-                vcpu: role.vcpu(),
-                iothread: match &role {
-                    ThreadRole::Iothread(id) => Some(id.clone()),
-                    _ => None,
-                },
-                role,
-                affinity: affinity(thread.tid).unwrap_or_default(),
-            }
+            let affinity = affinity(thread.tid).unwrap_or_default();
+            VmThread::new(thread.tid, &harmless(&thread.comm), role, affinity)
         })
         .collect();
+    iothreads::tell(&mut found, ids);
     found.sort_by_key(|thread| (thread.vcpu.is_none(), thread.vcpu, thread.tid));
     found
 }

@@ -178,14 +178,9 @@ mod tests {
 
     #[test]
     fn a_vm_that_is_stopped_is_said() {
-        let threads = vec![vslice_host::vm::VmThread {
-            tid: vslice_core::units::Tid(7),
-            comm: "CPU 0/TCG".to_owned(),
-            role: vslice_trace::thread::ThreadRole::Vcpu(vslice_core::units::VcpuId(0)),
-            vcpu: Some(vslice_core::units::VcpuId(0)),
-            iothread: None,
-            affinity: vec![],
-        }];
+        let role = vslice_trace::thread::ThreadRole::Vcpu(vslice_core::units::VcpuId(0));
+        let tid = vslice_core::units::Tid(7);
+        let threads = vec![vslice_host::vm::VmThread::new(tid, "CPU 0/TCG", role, vec![])];
         let vm = Vm { threads, ..vm(true) };
         assert_eq!(vcpus(&vm).status, Status::Ok);
         let stopper = Some(vslice_host::procfs::Stopper::Signal);

@@ -67,14 +67,8 @@ fn nothing_is_plugged_into_a_vm_whose_agent_cannot_be_started() {
 
 #[test]
 fn a_vm_that_is_stopped_is_said_at_once() {
-    let vcpu = VmThread {
-        tid: Tid(std::process::id()),
-        comm: "CPU 0/TCG".to_owned(),
-        role: ThreadRole::Vcpu(VcpuId(0)),
-        vcpu: Some(VcpuId(0)),
-        iothread: None,
-        affinity: vec![PcpuId(0)],
-    };
+    let (tid, role) = (Tid(std::process::id()), ThreadRole::Vcpu(VcpuId(0)));
+    let vcpu = VmThread::new(tid, "CPU 0/TCG", role, vec![PcpuId(0)]);
     let stopper = Some(procfs::Stopper::Signal);
     let vms = [Vm { threads: vec![vcpu], stopper, ..Vm::named("web") }];
     let mut said = Vec::new();

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use vslice_core::text::harmless;
 use vslice_core::units::PcpuId;
 use vslice_host::helper::Helper;
-use vslice_host::vm::{Manager, NO_ACCELERATOR, Vm, VmThread};
+use vslice_host::vm::{IothreadSource, Manager, NO_ACCELERATOR, Vm, VmThread};
 use vslice_trace::host::HostPcpus;
 use vslice_trace::thread::ThreadRole;
 use vslice_trace::vmm::{Accelerator, Vmm};
@@ -60,7 +60,11 @@ fn write_vm(page: &mut String, vm: &Vm, pcpus_count: usize) {
     );
     for thread in &vm.threads {
         let pcpus = allowed_pcpus(&thread.affinity, pcpus_count);
-        line(page, &format!("  {:<22} {:>8}  {pcpus}", thread_name(thread), thread.tid));
+        let doubt = match thread.iothread_from {
+            Some(IothreadSource::Order) => " (inferred from the order of the iothreads)",
+            _ => "",
+        };
+        line(page, &format!("  {:<22} {:>8}  {pcpus}{doubt}", thread_name(thread), thread.tid));
     }
     for helper in &vm.helpers {
         line(page, &helper_text(helper, pcpus_count));
@@ -129,14 +133,8 @@ pub(super) mod tests {
             (None, Some(id)) => ThreadRole::Iothread(id.to_owned()),
             (None, None) => ThreadRole::Other,
         };
-        VmThread {
-            tid: Tid(tid),
-            comm: "call_rcu".to_owned(),
-            role,
-            vcpu: vcpu.map(VcpuId),
-            iothread: iothread.map(str::to_owned),
-            affinity: affinity.iter().copied().map(PcpuId).collect(),
-        }
+        let affinity = affinity.iter().copied().map(PcpuId).collect();
+        VmThread::new(Tid(tid), "call_rcu", role, affinity)
     }
 
     pub(in crate::ps) fn vm(name: &str, pid: u32, threads: Vec<VmThread>) -> Vm {

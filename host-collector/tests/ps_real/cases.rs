@@ -51,6 +51,25 @@ pub(crate) const CASES: &[Case] = &[
         ..Case::OF_KVM
     },
     Case {
+        name: "iothreads_whose_names_are_cut_off_are_told_apart",
+        line: "qemu-system-x86_64 -name a,debug-threads=on -accel kvm \
+               -object iothread,id=iothread-virtioscsi0 -object iothread,id=iothread-virtioscsi1 \
+               -device virtio-scsi-pci,id=s0,iothread=iothread-virtioscsi0 \
+               -drive if=none,id=d,file=/d,format=raw -device scsi-hd,bus=s0.0,drive=d",
+        threads: "IO iothread-virtioscsi0;IO iothread-virtioscsi1;CPU 0/KVM",
+        vm: Some(
+            r#"{"disks": [{"bus": "virtio-scsi", "iothreads": ["iothread-virtioscsi0"]}],
+                "idle_iothreads": ["iothread-virtioscsi1"],
+                "threads": [
+                    {"vcpu": 0},
+                    {"role": "main loop"},
+                    {"iothread": "iothread-virtioscsi0", "iothread_from": "order"},
+                    {"iothread": "iothread-virtioscsi1", "iothread_from": "order"}
+                ]}"#,
+        ),
+        ..Case::OF_KVM
+    },
+    Case {
         name: "a_cloud_hypervisor_of_another_name",
         line: "./cloud-hypervisor-static --kernel k --disk path=d.raw,direct=on --cpus boot=1",
         threads: "vcpu0;_disk0_q0",

@@ -50,13 +50,9 @@ fn pins_need_a_pcpu_for_each_vcpu() {
 }
 
 fn vm_with(vcpus: u16) -> Vm {
-    let thread = |vcpu| VmThread {
-        tid: Tid(100 + u32::from(vcpu)),
-        comm: format!("CPU {vcpu}/KVM"),
-        role: ThreadRole::Vcpu(VcpuId(vcpu)),
-        vcpu: Some(VcpuId(vcpu)),
-        iothread: None,
-        affinity: vec![],
+    let thread = |vcpu| {
+        let (tid, role) = (Tid(100 + u32::from(vcpu)), ThreadRole::Vcpu(VcpuId(vcpu)));
+        VmThread::new(tid, &format!("CPU {vcpu}/KVM"), role, vec![])
     };
     Vm { threads: (0..vcpus).map(thread).collect(), ..Vm::named("web") }
 }
