@@ -4,6 +4,8 @@
 
 #[path = "support/newer.rs"]
 mod newer;
+#[path = "emit_real/schema.rs"]
+mod schema;
 mod support;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -29,6 +31,7 @@ fn main() {
     let no_qemu = missing(&[tools::QEMU]);
     let no_schema = missing(&["virt-xml-validate", "xmllint"]);
     let no_newer_schema = missing(&["xmllint"]).or_else(|| newer_tool(NEWER_SCHEMA).err());
+    let no_newer_domains = newer_tool(NEWER_SCHEMAS).err();
     // Before there is another thread: it moves this one only.
     let no_libvirt = no_qemu.clone().or_else(libvirt_missing);
     let trial = |name: &str, missing: Option<String>, test: fn() -> Outcome| match missing {
@@ -43,6 +46,9 @@ fn main() {
         trial("every_emitted_domain_is_one_by_the_schema", no_schema, every_domain_is_valid),
         trial("every_domain_of_today_is_one_by_the_newer_schema", no_newer_schema, || {
             every_domain_of_today_is_valid(&newer_tool(NEWER_SCHEMA)?)
+        }),
+        trial("everything_of_libvirts_schema_has_a_row", no_newer_domains, || {
+            schema::every_path_has_a_row(&newer_tool(NEWER_SCHEMAS)?)
         }),
         trial("libvirt_defines_every_emitted_domain", no_libvirt, every_domain_is_defined),
     ];
@@ -71,6 +77,7 @@ fn version_of(qemu: &Path) -> Result<QemuVersion, Failed> {
 }
 
 const NEWER_SCHEMA: &str = "schemas/domain.rng";
+const NEWER_SCHEMAS: &str = "schemas";
 
 /// What `vslice` prints with these arguments, or what it says instead.
 fn vslice(args: &[&str]) -> Result<Result<String, String>, Failed> {
@@ -287,7 +294,7 @@ fn every_domain_is_defined() -> Outcome {
         virsh(&["define", path]).map_err(|error| format!("{error:?}: {text}"))?;
         let back = virsh(&["dumpxml", "vm1"])?;
         let (own, back) =
-            (from_xml::read("own", &text, None)?, from_xml::read("back", &back, None)?);
+            (from_xml::read("own", &text, None, None)?, from_xml::read("back", &back, None, None)?);
         check(own.plan == back.plan, || format!("{}\n{}", own.toml, back.toml))?;
         virsh(&["undefine", "vm1"])?;
     }

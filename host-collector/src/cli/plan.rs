@@ -28,8 +28,11 @@ enum Action {
     },
     /// Print a plan made from the XML of a libvirt domain, as `virsh dumpxml` prints it
     FromXml {
-        /// File with the domain's XML
+        /// File with the domain's XML, or with libvirt's state of a running one
         file: PathBuf,
+        /// The disk that the plan has, by its name in the domain; otherwise the first that a plan can have
+        #[arg(long, value_name = "vda")]
+        disk: Option<String>,
     },
 }
 
@@ -63,12 +66,13 @@ pub(super) fn execute(args: &PlanArgs) -> anyhow::Result<u8> {
                 write!(out, "{toml}")?;
             }
         }
-        Action::FromXml { file } => {
+        Action::FromXml { file, disk } => {
             let shown = file.display().to_string();
-            let xml = std::fs::read_to_string(file)
-                .with_context(|| format!("cannot make a plan from {shown}"))?;
-            let read =
-                from_xml::read(&shown, &xml, vslice_host::host::online_pcpus().ok().as_ref())?;
+            let bytes =
+                std::fs::read(file).with_context(|| format!("cannot make a plan from {shown}"))?;
+            let xml = from_xml::text_of(&shown, &bytes)?;
+            let host = vslice_host::host::online_pcpus().ok();
+            let read = from_xml::read(&shown, &xml, host.as_ref(), disk.as_deref())?;
             if args.json {
                 serde_json::to_writer_pretty(&mut out, &read.plan)?;
                 writeln!(out)?;

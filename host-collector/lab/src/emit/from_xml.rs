@@ -1,17 +1,29 @@
-//! A domain of libvirt as a plan: what the XML says, and where it says nothing, a default with a comment
-//! that it is one.
+//! A domain of libvirt as a plan: what the XML says, and where it says nothing, libvirt's or QEMU's default
+//! with a comment that it is one. What a plan has no place for is named in a comment ([`known`]).
 //!
 //! Defaults: a hog on every vCPU, the reader on the last, 8 GiB of 4 KiB reads as in the seed, an image of
-//! 1 GiB. The collector is where the emulator is pinned, else on the host's highest pCPU that no vCPU is
-//! pinned to, else (the domain is from elsewhere) on the one after the highest that a vCPU is pinned to.
+//! 1 GiB. The collector is on a pCPU that no vCPU has: where the emulator is pinned, else on the host's
+//! highest, else (the domain is from elsewhere) on the one after the highest that a vCPU is pinned to.
 
+mod behind;
 mod disk;
+mod document;
+mod known;
+mod lost;
+mod memory;
+mod pins;
+#[cfg(test)]
+mod tests;
 mod text;
 
-use crate::plan::{Plan, PlanError};
-use roxmltree::{Document, Node};
-use std::collections::BTreeMap;
-use text::{first_pcpu, kib_text, plan_name};
+use crate::plan::{Plan, PlanError, VCPUS_MAX};
+use disk::DomainDisks;
+pub use document::text_of;
+pub use known::{NEWER, Row, row, rows};
+use lost::Lost;
+use pins::Pins;
+use roxmltree::Node;
+use text::{plan_name, quoted, vcpu_list};
 use thiserror::Error;
 use vslice_core::units::PcpuId;
 use vslice_trace::host::HostPcpus;
@@ -19,6 +31,14 @@ use vslice_trace::host::HostPcpus;
 /// Why a domain is no plan.
 #[derive(Debug, Error)]
 pub enum FromXmlError {
+    /// Its bytes are no text that is read here.
+    #[error("{origin} is not UTF-8, but {what}: iconv turns it into UTF-8")]
+    Encoding {
+        /// The file.
+        origin: String,
+        /// What it may be.
+        what: String,
+    },
     /// It is not XML.
     #[error("{origin} is not XML: {source}")]
     Syntax {
@@ -27,6 +47,12 @@ pub enum FromXmlError {
         /// Why.
         source: roxmltree::Error,
     },
+    /// It could make a large document of a small one.
+    #[error("{origin} has a DTD, which no domain of libvirt has: remove <!DOCTYPE ...>")]
+    Dtd {
+        /// The file.
+        origin: String,
+    },
     /// It is something else.
     #[error("{origin} is no libvirt domain: its root is <{root}>, not <domain>")]
     NotDomain {
@@ -34,6 +60,22 @@ pub enum FromXmlError {
         origin: String,
         /// The root's name.
         root: String,
+    },
+    /// A plan is made of one.
+    #[error("{origin} has several domains{names}: give each a file of its own")]
+    Several {
+        /// The file.
+        origin: String,
+        /// What they are called, in parentheses, as far as that was read.
+        names: String,
+    },
+    /// It is no machine that a plan can have.
+    #[error("{origin} cannot be a plan: {what}")]
+    Kind {
+        /// The file.
+        origin: String,
+        /// What it is, and what it would have to be.
+        what: String,
     },
     /// An element that every domain has.
     #[error("{origin} has no <{element}>")]
@@ -55,6 +97,30 @@ pub enum FromXmlError {
         /// What should be.
         what: &'static str,
     },
+    /// libvirt has more than a plan can have.
+    #[error("{origin} has {value} {what}, and a plan has a limit of its own: {min} to {max}")]
+    Limit {
+        /// The file.
+        origin: String,
+        /// How much it has.
+        value: u64,
+        /// Of what.
+        what: &'static str,
+        /// The least that a plan can have.
+        min: u64,
+        /// The most.
+        max: u64,
+    },
+    /// The disk that was asked for is not there, or a plan cannot have it.
+    #[error("{origin} has no disk {wanted:?} that a plan can have; it has {disks}")]
+    NoSuchDisk {
+        /// The file.
+        origin: String,
+        /// The name that was asked for.
+        wanted: String,
+        /// The disks that it has, with why a plan cannot have them.
+        disks: String,
+    },
     /// What was read is no possible plan.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -63,179 +129,202 @@ pub enum FromXmlError {
 /// A plan that was read from a domain.
 #[derive(Debug, Clone)]
 pub struct ReadPlan {
-    /// Its TOML, with what was assumed as comments.
+    /// Its TOML, with what was assumed and what was lost as comments.
     pub toml: String,
     /// The plan.
     pub plan: Plan,
 }
 
 /// Reads a domain; `origin` is what errors call it. `host` are the pCPUs among which the collector's is
-/// chosen, if the domain fits on them.
+/// chosen, if the domain fits on them. `disk` is the name of the disk that the plan has, `vda` for
+/// instance; otherwise it is the first that a plan can have.
 ///
 /// # Errors
 /// [`FromXmlError`].
-pub fn read(origin: &str, xml: &str, host: Option<&HostPcpus>) -> Result<ReadPlan, FromXmlError> {
-    let document = Document::parse(xml)
-        .map_err(|source| FromXmlError::Syntax { origin: origin.to_owned(), source })?;
-    let domain = document.root_element();
-    if domain.tag_name().name() != "domain" {
-        let root = domain.tag_name().name().to_owned();
-        return Err(FromXmlError::NotDomain { origin: origin.to_owned(), root });
-    }
-    let toml = Reader { origin, domain, host }.plan()?;
+pub fn read(
+    origin: &str,
+    xml: &str,
+    host: Option<&HostPcpus>,
+    disk: Option<&str>,
+) -> Result<ReadPlan, FromXmlError> {
+    let document = document::parse(origin, xml)?;
+    let (domain, wrapper) = document::domain(origin, &document)?;
+    document::check_kind(origin, domain)?;
+    let toml = Reader { origin, domain, host, disk }.plan(wrapper)?;
     // Without a disk there is no reader: such a plan is for guests that are there already.
     let plan = Plan::parse_parts(origin, &toml)?;
     Ok(ReadPlan { toml, plan })
-}
-
-/// The pins of a domain.
-struct Pins {
-    vcpus: Vec<PcpuId>,
-    emulator: Option<PcpuId>,
-    iothread: Option<PcpuId>,
-    notes: Vec<String>,
 }
 
 struct Reader<'a, 'x> {
     origin: &'a str,
     domain: Node<'a, 'x>,
     host: Option<&'a HostPcpus>,
+    disk: Option<&'a str>,
 }
 
 impl<'a, 'x> Reader<'a, 'x> {
-    fn plan(&self) -> Result<String, FromXmlError> {
-        let given = self.needed("name")?.text().unwrap_or_default().trim();
-        let name = plan_name(given);
+    fn plan(&self, wrapper: Option<&str>) -> Result<String, FromXmlError> {
+        self.name()?;
         let vcpus = self.vcpus()?;
-        let pins = self.pins(vcpus)?;
+        let memory_mib = self.memory_mib()?;
+        let disks = self.disks()?;
+        let taken = disks.taken.as_ref();
+        let pins = self.pins(&vcpus, taken.map_or(&[], |disk| disk.iothreads()))?;
+        let behind = self.behind(taken);
+        let lost = Lost::of(self.domain, &taken.map(|disk| disk.nodes()).unwrap_or_default());
         let mut toml =
             "# Read from a libvirt domain; what it does not say is marked as assumed.\n".to_owned();
+        if let Some(wrapper) = wrapper {
+            toml.push_str(&format!("# The domain was in a <{wrapper}>.\n"));
+        }
+        for line in lost.lines().into_iter().chain(behind.lines()) {
+            toml.push_str(&format!("# {line}\n"));
+        }
+        toml.push_str(&self.head(&pins)?);
+        toml.push_str(&self.vm(&vcpus, memory_mib, &pins)?);
+        toml.push_str(&disk_and_reader(&disks, vcpus.len()));
+        Ok(toml)
+    }
+
+    /// What is of the plan as a whole.
+    fn head(&self, pins: &Pins) -> Result<String, FromXmlError> {
+        let given = self.name()?;
+        let name = plan_name(given);
+        let mut toml = String::new();
         if name != given {
-            toml.push_str("# The domain's name has characters that a plan's has not.\n");
+            toml.push_str(&format!(
+                "# The domain is called \"{}\", a name that a plan cannot have.\n",
+                quoted(given)
+            ));
         }
-        toml.push_str(&format!("name = \"{name}\"\n"));
-        let (collector, why) = self.collector(&pins);
-        toml.push_str(&format!("# Assumed: {why}.\ncollector_pcpu = {}\n", collector.0));
-        if self.domain.attribute("type") == Some("qemu") {
-            toml.push_str("accelerator = \"tcg\"\n");
+        let (collector, why) = self.collector(pins);
+        toml.push_str(&format!(
+            "name = \"{name}\"\n# Assumed: {why}.\ncollector_pcpu = {}\n",
+            collector.0
+        ));
+        match self.domain.attribute("type") {
+            Some("qemu") => toml.push_str("accelerator = \"tcg\"\n"),
+            Some(_) => {}
+            None => toml.push_str("# Assumed: KVM where it runs guests; the domain has no type.\n"),
         }
-        toml.push_str(&format!("\n[[vm]]\nname = \"{name}\"\nvcpus = {vcpus}\n"));
-        toml.push_str(&format!("memory_mib = {}\n", self.memory_mib()?));
+        Ok(toml)
+    }
+
+    /// The VM without its disk.
+    fn vm(&self, vcpus: &[u16], memory_mib: u64, pins: &Pins) -> Result<String, FromXmlError> {
+        let name = plan_name(self.name()?);
+        let mut toml = format!("\n[[vm]]\nname = \"{name}\"\n");
+        for note in self.notes_on_vcpus(vcpus) {
+            toml.push_str(&format!("# {note}\n"));
+        }
+        toml.push_str(&format!("vcpus = {}\nmemory_mib = {memory_mib}\n", vcpus.len()));
         for note in &pins.notes {
             toml.push_str(&format!("# {note}\n"));
         }
         let numbers = |numbers: Vec<String>| numbers.join(", ");
         let pcpus = numbers(pins.vcpus.iter().map(|pcpu| pcpu.0.to_string()).collect());
         toml.push_str(&format!("vcpu_pcpus = [{pcpus}]\n"));
-        let hogs = numbers((0..vcpus).map(|vcpu| vcpu.to_string()).collect());
+        let hogs = numbers((0..vcpus.len()).map(|vcpu| vcpu.to_string()).collect());
         toml.push_str(&format!("# Assumed: a hog on every vCPU.\nhogs = [{hogs}]\n"));
-        if let Some(pcpu) = pins.emulator {
+        for note in &pins.io_notes {
+            toml.push_str(&format!("# {note}\n"));
+        }
+        if let Some(pcpu) = pins.main_loop {
             toml.push_str(&format!("main_loop_pcpu = {}\n", pcpu.0));
         }
         if let Some(pcpu) = pins.iothread {
             toml.push_str(&format!("iothread_pcpu = {}\n", pcpu.0));
         }
-        toml.push_str(&match self.disk()? {
-            Some(disk) => disk + &reader(vcpus),
-            None => "\n# The domain has no disk that a plan can have, so there is no reader.\n"
-                .to_owned(),
-        });
         Ok(toml)
     }
 
-    fn vcpus(&self) -> Result<u16, FromXmlError> {
-        let vcpu = self.needed("vcpu")?;
-        let text = vcpu.attribute("current").or(vcpu.text()).unwrap_or_default();
-        let vcpus: u16 = self.number(vcpu, text, "number of vCPUs")?;
-        // A list of pins is made of it before the plan is checked.
-        if !(1..=64).contains(&vcpus) {
-            return Err(self.value(vcpu, text, "number of vCPUs that a plan can have, 1 to 64"));
+    fn name(&self) -> Result<&'a str, FromXmlError> {
+        let name = child(self.domain, "name").and_then(|name| name.text()).map(str::trim);
+        let missing = || FromXmlError::Missing { origin: self.origin.to_owned(), element: "name" };
+        name.filter(|name| !name.is_empty()).ok_or_else(missing)
+    }
+
+    /// The numbers of the vCPUs that are online. Without `<vcpu>` there is one, and where each has a state of
+    /// its own, that holds (`virDomainVcpuParse` in src/conf/domain_conf.c, libvirt 11.3).
+    fn vcpus(&self) -> Result<Vec<u16>, FromXmlError> {
+        let max: u64 = match child(self.domain, "vcpu") {
+            Some(vcpu) => self.number(vcpu, vcpu.text().unwrap_or_default(), "number of vCPUs")?,
+            None => 1,
+        };
+        let current =
+            child(self.domain, "vcpu").and_then(|vcpu| Some((vcpu, vcpu.attribute("current")?)));
+        let current: u64 = match current {
+            Some((vcpu, text)) => self.number(vcpu, text, "number of vCPUs")?,
+            None => max,
+        };
+        let mut states = child(self.domain, "vcpus")
+            .into_iter()
+            .flat_map(|all| children(all, "vcpu"))
+            .peekable();
+        // A list is made of them before the plan is checked.
+        let limit = |count: u64| match u16::try_from(count) {
+            Ok(count @ 1..=VCPUS_MAX) => Ok(count),
+            _ => Err(self.limit("vCPUs", count, 1, u64::from(VCPUS_MAX))),
+        };
+        if states.peek().is_none() {
+            return Ok((0..limit(current)?).collect());
         }
-        Ok(vcpus)
+        let mut online = Vec::new();
+        for state in states.filter(|state| state.attribute("enabled") == Some("yes")) {
+            online.push(self.number(
+                state,
+                state.attribute("id").unwrap_or_default(),
+                "number of a vCPU",
+            )?);
+        }
+        online.sort_unstable();
+        online.dedup();
+        limit(online.len() as u64)?;
+        Ok(online)
     }
 
-    fn memory_mib(&self) -> Result<u64, FromXmlError> {
-        let memory = self.needed("memory")?;
-        let text = memory.text().unwrap_or_default();
-        let amount: u64 = self.number(memory, text, "amount of memory")?;
-        let unit = memory.attribute("unit").unwrap_or("KiB");
-        kib_text(amount, unit)
-            .map(|kib| kib / 1024)
-            .ok_or_else(|| self.value(memory, unit, "unit of memory"))
-    }
-
-    fn pins(&self, vcpus: u16) -> Result<Pins, FromXmlError> {
+    fn notes_on_vcpus(&self, vcpus: &[u16]) -> Vec<String> {
         let mut notes = Vec::new();
-        let mut pins = BTreeMap::new();
-        let tune = child(self.domain, "cputune");
-        let all = |name| tune.into_iter().flat_map(move |tune| children(tune, name));
-        for pin in all("vcpupin") {
-            let text = pin.attribute("vcpu").unwrap_or_default();
-            let vcpu: u16 = self.number(pin, text, "vCPU")?;
-            pins.insert(vcpu, self.cpuset(pin, &format!("vCPU{vcpu}"), &mut notes)?);
+        let vcpu = child(self.domain, "vcpu");
+        match vcpu.and_then(|vcpu| vcpu.text()).map(str::trim) {
+            None => notes.push("Assumed: one vCPU, libvirt's default.".to_owned()),
+            Some(most) if most.parse() != Ok(vcpus.len()) => {
+                notes.push(format!(
+                    "The domain can have {} vCPUs; this is what is online.",
+                    quoted(most)
+                ));
+            }
+            Some(_) => {}
         }
-        // Where no pin says otherwise, vCPUs are where the domain is.
-        let shared = match child(self.domain, "vcpu").filter(|node| node.has_attribute("cpuset")) {
-            Some(node) => Some(self.cpuset(node, "every vCPU without a vcpupin", &mut notes)?),
-            None => None,
-        };
-        let mut pin_of = |vcpu: u16| {
-            pins.get(&vcpu).copied().or(shared).unwrap_or_else(|| {
-                notes.push(format!("Assumed: vCPU{vcpu} is pinned to the pCPU of its number."));
-                PcpuId(u32::from(vcpu))
-            })
-        };
-        let vcpu_pcpus = (0..vcpus).map(&mut pin_of).collect();
-        let emulator = match all("emulatorpin").next() {
-            Some(pin) => Some(self.cpuset(pin, "the emulator", &mut notes)?),
-            None => None,
-        };
-        let mut iothreads = Vec::new();
-        for pin in all("iothreadpin") {
-            iothreads.push(self.cpuset(pin, "an iothread", &mut notes)?);
+        if vcpus.iter().zip(0..).any(|(vcpu, number)| *vcpu != number) {
+            let of_domain = vcpu_list(vcpus.iter().copied());
+            notes.push(format!("They are the domain's {of_domain}; a plan numbers them from 0."));
         }
-        if iothreads.windows(2).any(|pair| pair[0] != pair[1]) {
-            notes.push("Assumed: all iothreads are where the first is pinned.".to_owned());
-        }
-        let iothread = iothreads.first().copied();
-        Ok(Pins { vcpus: vcpu_pcpus, emulator, iothread, notes })
+        notes
     }
 
-    /// The one pCPU of a set; a plan knows no others.
-    fn cpuset(
-        &self,
-        node: Node<'_, '_>,
-        who: &str,
-        notes: &mut Vec<String>,
-    ) -> Result<PcpuId, FromXmlError> {
-        let text = node.attribute("cpuset").unwrap_or_default();
-        let (pcpu, others) =
-            first_pcpu(text).ok_or_else(|| self.value(node, text, "set of pCPUs"))?;
-        if others {
-            notes.push(format!("Assumed: {who} is pinned to the first of its pCPUs."));
-        }
-        Ok(pcpu)
-    }
-
+    /// Where the collector is, and why there.
     fn collector(&self, pins: &Pins) -> (PcpuId, &'static str) {
-        if let Some(pcpu) = pins.emulator {
+        let is_free = |pcpu: &PcpuId| !pins.vcpus.contains(pcpu);
+        if let Some(pcpu) = pins.main_loop.filter(is_free) {
             return (pcpu, "the collector is where the emulator is pinned");
         }
-        let is_taken = |pcpu: &PcpuId| pins.vcpus.contains(pcpu);
         if let Some(host) = self.host.filter(|host| pins.vcpus.iter().all(|p| host.contains(*p))) {
-            return match host.iter().filter(|pcpu| !is_taken(pcpu)).max() {
+            let free = |pcpu: &PcpuId| is_free(pcpu) && pins.iothread != Some(*pcpu);
+            let highest =
+                host.iter().filter(free).max().or_else(|| host.iter().filter(is_free).max());
+            return match highest {
                 Some(free) => (free, "this host's highest pCPU that no vCPU is pinned to"),
-                None => (pins.vcpus[0], "every pCPU of this host has a vCPU, so that of vCPU0"),
+                None => (
+                    pins.vcpus[0],
+                    "every pCPU of this host has a vCPU, so the collector takes time from vCPU0",
+                ),
             };
         }
-        let highest = pins.vcpus.iter().map(|pcpu| pcpu.0).max().unwrap_or(0);
+        let highest = pins.vcpus.iter().chain(&pins.iothread).map(|pcpu| pcpu.0).max().unwrap_or(0);
         let after = PcpuId(highest.saturating_add(1));
-        (after, "the pCPU after the highest that a vCPU is pinned to")
-    }
-
-    fn needed(&self, element: &'static str) -> Result<Node<'a, 'x>, FromXmlError> {
-        child(self.domain, element)
-            .ok_or_else(|| FromXmlError::Missing { origin: self.origin.to_owned(), element })
+        (after, "the pCPU after the highest that a vCPU or an iothread is pinned to")
     }
 
     fn number<T: std::str::FromStr>(
@@ -248,23 +337,42 @@ impl<'a, 'x> Reader<'a, 'x> {
     }
 
     fn value(&self, node: Node<'_, '_>, value: &str, what: &'static str) -> FromXmlError {
-        let line = node.document().text_pos_at(node.range().start).row;
-        // Not more of a strange file than a sentence holds.
-        let value = value.chars().take(64).collect();
-        FromXmlError::Value { origin: self.origin.to_owned(), line, value, what }
+        let line = lost::line_of(node);
+        FromXmlError::Value { origin: self.origin.to_owned(), line, value: quoted(value), what }
+    }
+
+    fn limit(&self, what: &'static str, value: u64, min: u64, max: u64) -> FromXmlError {
+        FromXmlError::Limit { origin: self.origin.to_owned(), value, what, min, max }
     }
 }
 
-fn reader(vcpus: u16) -> String {
+fn disk_and_reader(disks: &DomainDisks<'_, '_>, vcpus: usize) -> String {
+    match &disks.taken {
+        Some(disk) => disk.toml(&disks.left_out) + &reader(vcpus),
+        None if disks.left_out.is_empty() => {
+            "\n# The domain has no disk, so there is no reader.\n".to_owned()
+        }
+        None => format!(
+            "\n# The domain has no disk that a plan can have, so there is no reader. Lost: {}.\n",
+            disks.left_out.join(", ")
+        ),
+    }
+}
+
+fn reader(vcpus: usize) -> String {
     format!(
         "\n[vm.reader]\n# Assumed: on the last vCPU, as much as in the seed.\nvcpu = {}\n\
          block = \"4KiB\"\ntotal = \"8GiB\"\n",
-        vcpus - 1
+        vcpus.saturating_sub(1)
     )
 }
 
 fn children<'a, 'x>(node: Node<'a, 'x>, name: &'static str) -> impl Iterator<Item = Node<'a, 'x>> {
-    node.children().filter(move |child| child.tag_name().name() == name)
+    // What another namespace has is not libvirt's.
+    let namespace = node.tag_name().namespace();
+    node.children().filter(move |child| {
+        child.tag_name().name() == name && child.tag_name().namespace() == namespace
+    })
 }
 
 fn child<'a, 'x>(node: Node<'a, 'x>, name: &'static str) -> Option<Node<'a, 'x>> {

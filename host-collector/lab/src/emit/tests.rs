@@ -238,7 +238,7 @@ fn old_libvirt_is_told_in_the_seeds_own_form() {
 #[test]
 fn the_seeds_domain_is_read() {
     let seed = include_str!("fixtures/seed.xml");
-    let read = from_xml::read("seed.xml", seed, None).expect("it is a domain");
+    let read = from_xml::read("seed.xml", seed, None, None).expect("it is a domain");
     read.plan.check().expect("it can be run");
     let vm = &read.plan.vms[0];
     assert_eq!((vm.name.as_str(), vm.vcpus, vm.memory_mib), ("kvm1", 5, 4096));
@@ -266,16 +266,15 @@ fn what_is_no_domain_is_refused_with_a_sentence() {
             "<domain><name>a</name>\n<vcpu>many</vcpu></domain>",
             "x.xml, line 2: \"many\" is no number",
         ),
-        ("<domain><name>a</name><vcpu>99999</vcpu></domain>", "is no number of vCPUs"),
-        ("<domain><name>a</name><vcpu>65</vcpu></domain>", "1 to 64"),
+        ("<domain><name>a</name><vcpu>99999</vcpu></domain>", "has 99999 vCPUs"),
+        ("<domain><name>a</name><vcpu>0</vcpu></domain>", "1 to 255"),
         (
             "<domain><name>a</name><vcpu>1</vcpu><memory unit='el'>1</memory></domain>",
             "\"el\" is no unit of memory",
         ),
-        ("<!DOCTYPE d [<!ENTITY a 'b'>]><domain><name>&a;</name></domain>", "x.xml is not XML: "),
     ];
     for (text, part) in table {
-        let message = from_xml::read("x.xml", text, None).expect_err("no domain").to_string();
+        let message = from_xml::read("x.xml", text, None, None).expect_err("no domain").to_string();
         assert!(message.contains(part), "'{message}' does not have '{part}'");
     }
 }
@@ -286,7 +285,7 @@ fn the_collector_has_a_pcpu_that_is_free() {
                <cputune><vcpupin vcpu='0' cpuset='1'/></cputune></domain>";
     let collector = |host: Option<&str>| {
         let host = host.map(|text| vslice_trace::host::HostPcpus::parse(text).expect("a list"));
-        from_xml::read("x", xml, host.as_ref()).expect("a domain").plan.collector_pcpu.0
+        from_xml::read("x", xml, host.as_ref(), None).expect("a domain").plan.collector_pcpu.0
     };
     assert_eq!(collector(None), 2);
     assert_eq!(collector(Some("0-3")), 3);
@@ -337,14 +336,18 @@ proptest! {
     ) {
         let mut plan = Plan::load("demo").expect("built in");
         let vm = &mut plan.vms[0];
-        (vm.hogs, vm.reader) = (Vec::new(), None);
+        (vm.hogs, vm.reader, vm.worker_pcpu) = (Vec::new(), None, None);
         vm.vcpus = u16::try_from(pins.len()).expect("few");
         vm.vcpu_pcpus = pins.into_iter().map(PcpuId).collect();
         (vm.main_loop_pcpu, vm.iothread_pcpu) = (Some(PcpuId(io_pcpus.0)), Some(PcpuId(io_pcpus.1)));
         vm.disk = Some(disk.clone());
         prop_assume!(plan.check_parts().is_ok());
         let Ok(text) = xml(&plan, qemu) else { return Ok(()) };
-        let read = from_xml::read("emitted", &text, None).expect("it is a domain").plan;
+        let read = from_xml::read("emitted", &text, None, None).expect("it is a domain").plan;
+        // What was read says the same of the guest, but of the thread of x-data-plane, which libvirt cannot pin.
+        if !(disk.iothread && qemu == "2.0") {
+            prop_assert_eq!(xml(&read, qemu), Ok(text));
+        }
         let (vm, back) = (&plan.vms[0], &read.vms[0]);
         prop_assert_eq!(&back.vcpu_pcpus, &vm.vcpu_pcpus);
         prop_assert_eq!(back.main_loop_pcpu, vm.main_loop_pcpu);

@@ -1,6 +1,7 @@
 //! What a plan must hold for it to be possible on any host.
 
 use super::{DiskPlan, LabAccelerator, Plan, PlanError, Problem, VmPlan};
+use super::{MEMORY_MIB_MAX, MEMORY_MIB_MIN, QUEUES_MAX, VCPUS_MAX};
 use std::collections::BTreeSet;
 use vslice_host::disk::Aio;
 use vslice_spec::SpecError;
@@ -97,8 +98,9 @@ fn is_word(name: &str) -> bool {
 impl VmPlan {
     fn check(&self) -> Result<(), Problem> {
         check_name(&self.name)?;
-        self.check_range("vcpus", u64::from(self.vcpus), 1, 64)?;
-        self.check_range("memory_mib", u64::from(self.memory_mib), 128, 65_536)?;
+        self.check_range("vcpus", u64::from(self.vcpus), 1, u64::from(VCPUS_MAX))?;
+        let memory_mib = u64::from(self.memory_mib);
+        self.check_range("memory_mib", memory_mib, MEMORY_MIB_MIN, MEMORY_MIB_MAX)?;
         if self.vcpu_pcpus.len() != usize::from(self.vcpus) {
             return Err(Problem::PinCount {
                 vm: self.name.clone(),
@@ -152,7 +154,8 @@ impl VmPlan {
         if disk.size_bytes < MIB.max(block_bytes) || !disk.size_bytes.is_multiple_of(MIB) {
             return Err(Problem::DiskSize { vm: self.name.clone(), size_bytes: disk.size_bytes });
         }
-        disk.queues.map_or(Ok(()), |queues| self.check_range("queues", u64::from(queues), 1, 64))
+        let Some(queues) = disk.queues else { return Ok(()) };
+        self.check_range("queues", u64::from(queues), 1, u64::from(QUEUES_MAX))
     }
 }
 
@@ -188,11 +191,11 @@ mod tests {
             "vm 'vm1': a lease of 120000 ms is out of [200, 60000] ms",
         ),
         ("name = \"vm2\"", "name = \"vm1\"", "two vms have the name 'vm1'"),
-        ("vcpus = 2", "vcpus = 0", "vm 'vm1': vcpus = 0 is not between 1 and 64"),
+        ("vcpus = 2", "vcpus = 0", "vm 'vm1': vcpus = 0 is not between 1 and 255"),
         (
             "vcpus = 2",
             "vcpus = 2\nmemory_mib = 16",
-            "vm 'vm1': memory_mib = 16 is not between 128 and 65536",
+            "vm 'vm1': memory_mib = 16 is not between 128 and 16777216",
         ),
         (
             "vcpu_pcpus = [0, 1]",

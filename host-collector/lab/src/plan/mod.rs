@@ -30,6 +30,19 @@ pub const BUILT_IN: [(&str, &str); 2] =
 /// stopped, and long enough for a ping that a busy host delays.
 const LEASE_MS_DEFAULT: u64 = 1_500;
 
+/// The most vCPUs that a plan's VM can have, as many as QEMU's machine `pc` (`max_cpus` in hw/i386/pc.c,
+/// QEMU 7.2 to 10.0).
+pub const VCPUS_MAX: u16 = 255;
+
+/// The least memory that a plan's VM can have, in MiB: its kernel, and the initramfs twice while it unpacks.
+pub const MEMORY_MIB_MIN: u64 = 128;
+
+/// The most, in MiB: 16 TiB, more than today's hosts have.
+pub const MEMORY_MIB_MAX: u64 = 16 << 20;
+
+/// The most queues of a virtio disk (`VIRTIO_QUEUE_MAX` in include/hw/virtio/virtio.h, QEMU 7.2 to 10.0).
+pub const QUEUES_MAX: u16 = 1_024;
+
 /// What a plan or an override says that leaves a setting of the host as it is.
 const KEEP: &str = "keep";
 
@@ -85,9 +98,9 @@ pub struct Plan {
 pub struct VmPlan {
     /// Its name, of `a-z`, `0-9` and `-`, at most 32 characters.
     pub name: String,
-    /// How many vCPUs it has, in [1, 64].
+    /// How many vCPUs it has, in [1, 255].
     pub vcpus: u16,
-    /// Its memory in MiB, in [128, 65536].
+    /// Its memory in MiB, in [128, 16777216].
     #[serde(default = "memory_default")]
     pub memory_mib: u32,
     /// The pCPU of each vCPU thread, in order of the vCPUs.

@@ -1,6 +1,11 @@
 //! The texts of a domain: names, amounts and sets of pCPUs.
 
+use std::collections::BTreeSet;
 use vslice_core::units::PcpuId;
+use vslice_trace::host::HostPcpus;
+
+/// As many pCPUs as libvirt has in a set (`VIR_DOMAIN_CPUMASK_LEN` in src/conf/domain_conf.h, libvirt 11.3).
+const PCPUS_MAX: u32 = 16_384;
 
 /// A name that a plan can have, made of a domain's.
 pub(super) fn plan_name(name: &str) -> String {
@@ -13,41 +18,73 @@ pub(super) fn plan_name(name: &str) -> String {
     if name.is_empty() { "domain".to_owned() } else { name }
 }
 
-/// An amount of memory in KiB, by libvirt's words for units: those of two letters are of 1000.
-pub(super) fn kib_text(amount: u64, unit: &str) -> Option<u64> {
-    let bytes = match unit {
-        "b" | "bytes" => 1,
-        "KB" => 1_000,
-        "k" | "KiB" => 1 << 10,
-        "MB" => 1_000_000,
-        "M" | "MiB" => 1 << 20,
-        "GB" => 1_000_000_000,
-        "G" | "GiB" => 1 << 30,
-        "TB" => 1_000_000_000_000,
-        "T" | "TiB" => 1_u64 << 40,
-        _ => return None,
-    };
-    Some(amount.checked_mul(bytes)? >> 10)
+/// What a comment or a message can quote of a strange file: one line, and no more than a sentence holds.
+pub(super) fn quoted(text: &str) -> String {
+    const CHARACTERS_MAX: usize = 64;
+    let shown: String = text.trim().chars().take(CHARACTERS_MAX).map(printable).collect();
+    if text.trim().chars().count() > CHARACTERS_MAX { format!("{shown}...") } else { shown }
 }
 
-/// The first pCPU of a set such as `1-4,^3,8`, and whether the set has others.
-pub(super) fn first_pcpu(set: &str) -> Option<(PcpuId, bool)> {
-    let mut ranges = Vec::new();
-    let mut excluded = Vec::new();
+/// What TOML takes in a comment, and what moves no cursor.
+fn printable(character: char) -> char {
+    if character.is_control()
+        || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}')
+    {
+        ' '
+    } else {
+        character
+    }
+}
+
+/// An amount of memory in KiB, rounded up, by libvirt's words for units: those of two letters are of 1000
+/// (`virScaleInteger` in src/util/virutil.c, libvirt 11.3). Without a unit it is KiB.
+pub(super) fn kib_text(amount: u64, unit: &str) -> Option<u64> {
+    let unit = unit.to_ascii_lowercase();
+    let bytes = match unit.as_str() {
+        "b" | "byte" | "bytes" => 1,
+        _ => {
+            let mut letters = unit.chars();
+            let power = "kmgtpe".find(letters.next()?)? + 1;
+            let base: u64 = match letters.as_str() {
+                "" | "ib" => 1024,
+                "b" => 1000,
+                _ => return None,
+            };
+            base.pow(u32::try_from(power).ok()?)
+        }
+    };
+    Some(amount.checked_mul(bytes)?.div_ceil(1 << 10))
+}
+
+/// The pCPUs of a set such as `1-4,^3,8`, which is read from left to right (`virBitmapParse` in
+/// src/util/virbitmap.c, libvirt 11.3). None where it has none.
+pub(super) fn cpuset(set: &str) -> Option<BTreeSet<PcpuId>> {
+    let number = |text: &str| text.trim().parse::<u32>().ok().filter(|pcpu| *pcpu < PCPUS_MAX);
+    let mut pcpus = BTreeSet::new();
     for part in set.split(',').map(str::trim) {
         if let Some(pcpu) = part.strip_prefix('^') {
-            excluded.push(pcpu.parse::<u32>().ok()?);
+            pcpus.remove(&PcpuId(number(pcpu)?));
         } else {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
-            let (first, last) = (first.parse::<u32>().ok()?, last.parse::<u32>().ok()?);
-            ranges.push(first..=last);
+            let (first, last) = (number(first)?, number(last)?);
+            if last < first {
+                return None;
+            }
+            pcpus.extend((first..=last).map(PcpuId));
         }
     }
-    ranges.sort_by_key(|range| *range.start());
-    // No further than the exclusions reach is anything skipped, so a wide range costs nothing.
-    let mut pcpus = ranges.into_iter().flatten().filter(|pcpu| !excluded.contains(pcpu));
-    let first = pcpus.next()?;
-    Some((PcpuId(first), pcpus.any(|pcpu| pcpu != first)))
+    (!pcpus.is_empty()).then_some(pcpus)
+}
+
+/// `pCPU0-3,5`.
+pub(super) fn list(pcpus: impl IntoIterator<Item = PcpuId>) -> String {
+    HostPcpus::of(&pcpus.into_iter().collect::<Vec<_>>()).to_string()
+}
+
+/// `vCPU0-3,5`.
+pub(super) fn vcpu_list(vcpus: impl IntoIterator<Item = u16>) -> String {
+    let numbers = list(vcpus.into_iter().map(|vcpu| PcpuId(u32::from(vcpu))));
+    numbers.replacen("pCPU", "vCPU", 1)
 }
 
 #[cfg(test)]
@@ -63,29 +100,46 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_a_set_is_told_with_whether_there_are_others() {
+    fn what_is_quoted_is_one_line() {
+        assert_eq!(quoted(" a\nb\u{7f}\u{2028}c "), "a b  c");
+        assert_eq!(quoted(&"x".repeat(65)), format!("{}...", "x".repeat(64)));
+    }
+
+    #[test]
+    fn a_set_is_read_as_libvirt_reads_it() {
         let table = [
-            ("5", Some((5, false))),
-            ("1-4", Some((1, true))),
-            ("1-4,^1", Some((2, true))),
-            ("8,0-1,^0", Some((1, true))),
-            ("3,3", Some((3, false))),
+            ("5", Some(vec![5])),
+            ("1-4", Some(vec![1, 2, 3, 4])),
+            ("1-4,^1", Some(vec![2, 3, 4])),
+            ("8, 0 - 1 ,^0", Some(vec![1, 8])),
+            ("^3,3", Some(vec![3])),
+            ("3,3", Some(vec![3])),
+            ("16383", Some(vec![16_383])),
             ("^1", None),
+            ("1,^1", None),
+            ("4-1", None),
             ("", None),
             ("a-b", None),
-            ("0-4294967295", Some((0, true))),
+            ("0-4294967295", None),
         ];
         for (set, expected) in table {
-            let read = first_pcpu(set).map(|(pcpu, others)| (pcpu.0, others));
+            let read =
+                cpuset(set).map(|set| set.into_iter().map(|pcpu| pcpu.0).collect::<Vec<_>>());
             assert_eq!(read, expected, "{set}");
         }
+        assert_eq!(vcpu_list([0, 1, 2, 5]), "vCPU0-2,5");
     }
 
     #[test]
     fn an_amount_has_its_unit() {
         assert_eq!(kib_text(4_194_304, "KiB"), Some(4_194_304));
         assert_eq!(kib_text(2, "GiB"), Some(2 << 20));
+        assert_eq!(kib_text(2, "g"), Some(2 << 20));
+        assert_eq!(kib_text(1, "MB"), Some(977));
+        assert_eq!(kib_text(1, "Bytes"), Some(1));
+        assert_eq!(kib_text(1, "EiB"), Some(1 << 50));
         assert_eq!(kib_text(1, "parsec"), None);
+        assert_eq!(kib_text(1, ""), None);
         assert_eq!(kib_text(u64::MAX, "TiB"), None);
     }
 }

@@ -1,0 +1,157 @@
+//! What of a domain is not in the plan, so that nothing is dropped without a word.
+
+use super::known::{Aside, Fate, fate};
+use super::text::quoted;
+use roxmltree::Node;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How many things a comment shows of those that are lost for the same reason.
+const SHOWN_MAX: usize = 4;
+
+/// What was lost for one reason.
+struct Loss {
+    why: &'static str,
+    line: u32,
+    /// Each with how many there are of it.
+    things: Vec<(String, usize)>,
+}
+
+/// What is not in the plan.
+#[derive(Default)]
+pub(super) struct Lost {
+    losses: Vec<Loss>,
+    aside: BTreeMap<Aside, BTreeSet<String>>,
+    /// What no row knows, with its line.
+    unknown: Vec<(String, u32)>,
+}
+
+impl Lost {
+    /// Looks at all of a domain, and of its disks and controllers at those that the plan's disk is made of.
+    pub(super) fn of(domain: Node<'_, '_>, of_disk: &[Node<'_, '_>]) -> Lost {
+        let mut lost = Lost::default();
+        lost.visit(domain, "", of_disk);
+        lost
+    }
+
+    fn visit(&mut self, node: Node<'_, '_>, path: &str, of_disk: &[Node<'_, '_>]) {
+        for attribute in node.attributes().filter(|attribute| attribute.namespace().is_none()) {
+            let (separator, name) = (if path.is_empty() { "" } else { "/" }, attribute.name());
+            let shown = format!("<{} {name}='{}'>", tag(node), quoted(attribute.value()));
+            let known = fate(&format!("{path}{separator}@{name}"));
+            let aside =
+                if path.is_empty() { name.to_owned() } else { format!("{} {name}", tag(node)) };
+            self.note(known, node, shown, aside);
+        }
+        for element in node.children().filter(Node::is_element) {
+            let name = tag(element);
+            if matches!(name.as_str(), "disk" | "controller")
+                && path == "devices"
+                && !of_disk.contains(&element)
+            {
+                continue;
+            }
+            let below = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
+            match fate(&below) {
+                Some(Fate::Read) => self.visit(element, &below, of_disk),
+                other => self.note(other, element, shown(element), name),
+            }
+        }
+    }
+
+    fn note(&mut self, fate: Option<Fate>, node: Node<'_, '_>, shown: String, name: String) {
+        let line = line_of(node);
+        match fate {
+            Some(Fate::Read) => {}
+            Some(Fate::Aside(why)) => {
+                self.aside.entry(why).or_default().insert(quoted(&name));
+            }
+            Some(Fate::LostUnless(_, is_as_in_a_plan)) if is_as_in_a_plan(node) => {}
+            Some(Fate::Lost(why) | Fate::LostUnless(why, _)) => self.lose(why, shown, line),
+            None => self.unknown.push((shown, line)),
+        }
+    }
+
+    /// Notes something that is lost.
+    fn lose(&mut self, why: &'static str, thing: String, line: u32) {
+        let at = self.losses.iter().position(|loss| loss.why == why);
+        let at = at.unwrap_or_else(|| {
+            self.losses.push(Loss { why, line, things: Vec::new() });
+            self.losses.len() - 1
+        });
+        let things = &mut self.losses[at].things;
+        match things.iter_mut().find(|(known, _)| *known == thing) {
+            Some((_, count)) => *count += 1,
+            None => things.push((thing, 1)),
+        }
+    }
+
+    /// The sentences, one a line.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for loss in &self.losses {
+            let (things, line) = (listed(&loss.things), loss.line);
+            lines.push(format!("Lost, line {line}: {things}: {}.", loss.why));
+        }
+        for (thing, line) in self.unknown.iter().take(SHOWN_MAX) {
+            lines.push(format!("Lost, line {line}: {thing}: vslice does not know it."));
+        }
+        if let Some(more) = self.unknown.len().checked_sub(SHOWN_MAX).filter(|more| *more > 0) {
+            lines.push(format!("Lost: {more} more that vslice does not know."));
+        }
+        let kinds = self.aside.iter().map(|(why, names)| {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            format!("{} ({})", why.title(), names.join(", "))
+        });
+        let kinds: Vec<String> = kinds.collect();
+        if !kinds.is_empty() {
+            lines.push(format!("Left out, for no plan depends on it: {}.", kinds.join(", ")));
+        }
+        lines
+    }
+}
+
+fn listed(things: &[(String, usize)]) -> String {
+    let mut shown: Vec<String> = Vec::new();
+    for (thing, count) in things.iter().take(SHOWN_MAX) {
+        shown.push(if *count == 1 { thing.clone() } else { format!("{count} {thing}") });
+    }
+    let rest: usize = things.iter().skip(SHOWN_MAX).map(|(_, count)| count).sum();
+    if rest > 0 {
+        shown.push(format!("{rest} more"));
+    }
+    shown.join(", ")
+}
+
+/// An element as people know it: `<quota> 20000`, `<vcpusched vcpus='1' scheduler='fifo' priority='1'>`.
+fn shown(node: Node<'_, '_>) -> String {
+    const ATTRIBUTES_MAX: usize = 4;
+    let mut text = format!("<{}", tag(node));
+    for attribute in node.attributes().take(ATTRIBUTES_MAX) {
+        text.push_str(&format!(" {}='{}'", attribute.name(), quoted(attribute.value())));
+    }
+    text.push('>');
+    let is_leaf = !node.children().any(|child| child.is_element());
+    match node.text().map(quoted).filter(|value| is_leaf && !value.is_empty()) {
+        Some(value) => format!("{text} {value}"),
+        None => text,
+    }
+}
+
+/// The name of an element, with the prefix that libvirt's documents have for its namespace.
+fn tag(node: Node<'_, '_>) -> String {
+    const OF_LIBVIRT: &str = "http://libvirt.org/schemas/domain/";
+    let name = quoted(node.tag_name().name());
+    match node.tag_name().namespace() {
+        None => name,
+        Some(namespace) => {
+            let of_libvirt = namespace.strip_prefix(OF_LIBVIRT);
+            let prefix = of_libvirt.and_then(|rest| rest.split('/').next()).unwrap_or("other");
+            format!("{}:{name}", quoted(prefix))
+        }
+    }
+}
+
+/// The line of an element, from 1.
+pub(super) fn line_of(node: Node<'_, '_>) -> u32 {
+    node.document().text_pos_at(node.range().start).row
+}
