@@ -245,7 +245,7 @@ fn domains(
 }
 
 /// How many iothreads of one disk a libvirt knows before and since `<driver><iothreads>`: 10.0.0 for
-/// virtio-blk (formatdomain.rst); the schema here is of 11.3, which has virtio-scsi's too.
+/// virtio-blk (formatdomain.rst); the schema here is of 12.9, which has virtio-scsi's too.
 const UNMAPPED: u16 = 1;
 const MAPPED: u16 = 2;
 
@@ -264,10 +264,11 @@ fn every_domain_is_valid() -> Outcome {
 /// As virt-xml-validate would with that schema, which has its own built in.
 fn every_domain_of_today_is_valid(schema: &Path) -> Outcome {
     let dir = tempfile::tempdir()?;
-    let texts = domains(dir.path(), &[QemuVersion::new(10, 0)], MAPPED)?;
+    let texts = domains(dir.path(), &[QemuVersion::new(11, 1)], MAPPED)?;
     let is_mapped = |text: &&String| text.contains("<iothread id='2'/>");
     let mapped_count = texts.iter().filter(is_mapped).count();
     check(mapped_count == 4, || format!("{mapped_count} of {} are mapped", texts.len()))?;
+    check(texts.iter().any(|text| text.contains("bus='nvme'")), || "none is NVMe".to_owned())?;
     for text in texts {
         let file = dir.path().join("domain.xml");
         fs::write(&file, &text)?;

@@ -19,7 +19,7 @@ mod text;
 use crate::plan::{Plan, PlanError, VCPUS_MAX};
 use disk::DomainDisks;
 pub use document::text_of;
-pub use known::{NEWER, Row, row, rows};
+pub use known::{Row, row, rows};
 use lost::Lost;
 use pins::Pins;
 use roxmltree::Node;

@@ -72,7 +72,7 @@ pub fn domain(emission: &Emission<'_>) -> Result<String, EmitError> {
 }
 
 fn check_libvirt(emission: &Emission<'_>, disk: &DiskPlan) -> Result<(), EmitError> {
-    if disk.bus == DiskBus::Nvme {
+    if disk.bus == DiskBus::Nvme && !emission.version.has(Feature::LibvirtNvme) {
         return Err(EmitError::LibvirtNvme(emission.vm().name.clone()));
     }
     if disk.iothread && disk.bus == DiskBus::VirtioScsi {
@@ -205,15 +205,20 @@ fn disk(emission: &Emission<'_>, disk: &Disk, dataplane: Dataplane) -> Result<El
         Bus::Known(DiskBus::VirtioBlk) => ("vda", "virtio"),
         Bus::Known(DiskBus::VirtioScsi) => ("sda", "scsi"),
         Bus::Known(DiskBus::Ide) => ("hda", "ide"),
-        // NVMe is refused before, and a plan has no other.
-        Bus::Known(DiskBus::Ahci | DiskBus::Nvme) | Bus::Other(_) => ("sda", "sata"),
+        Bus::Known(DiskBus::Nvme) => ("nvme0n1", "nvme"),
+        // A plan has no other.
+        Bus::Known(DiskBus::Ahci) | Bus::Other(_) => ("sda", "sata"),
     };
+    // QEMU has no NVMe controller without.
+    let serial =
+        (disk.bus == Bus::Known(DiskBus::Nvme)).then(|| Element::new("serial").text("vslice"));
     Ok(Element::new("disk")
         .with("type", "file")
         .with("device", "disk")
         .child(driver)
         .child(Element::new("source").with("file", text(emission, &emission.files.disk)?))
-        .child(Element::new("target").with("dev", target).with("bus", bus)))
+        .child(Element::new("target").with("dev", target).with("bus", bus))
+        .children(serial))
 }
 
 /// The attributes of a virtio disk, or of its controller.

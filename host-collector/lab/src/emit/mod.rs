@@ -100,10 +100,10 @@ pub enum EmitError {
          only: use vhost or virtio-serial"
     )]
     VhostUser(String),
-    /// libvirt has no such disk.
+    /// That libvirt has no such disk.
     #[error(
-        "vm '{0}': libvirt offers no emulated NVMe disk (its <disk type='nvme'> is a host's NVMe for a \
-         guest's virtio disk): use --format qemu, or another --bus"
+        "vm '{0}': libvirt has NVMe disks since 11.5, and a domain gets one for QEMU 10.1 or newer: give \
+         --qemu-version, or use --format qemu, or another --bus"
     )]
     LibvirtNvme(String),
     /// XML has no way to say it.

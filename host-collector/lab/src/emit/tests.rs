@@ -157,8 +157,13 @@ fn what_a_qemu_has_not_is_refused_with_a_sentence() {
     assert!(refusal(&ring, "4.2").contains("needs QEMU 5.0"));
     let nvme = plan(|disk| disk.bus = DiskBus::Nvme);
     assert!(refusal(&nvme, "1.5").contains("needs QEMU 1.6"));
-    let message = xml(&nvme, "10.0").expect_err("libvirt has none").to_string();
-    assert!(message.contains("libvirt offers no emulated NVMe disk"), "{message}");
+    let message = xml(&nvme, "10.0").expect_err("its libvirt has none").to_string();
+    assert!(message.contains("libvirt has NVMe disks since 11.5"), "{message}");
+    let domain = xml(&nvme, "10.1").expect("its libvirt has them");
+    assert!(
+        domain.contains("<target dev='nvme0n1' bus='nvme'/>\n      <serial>vslice</serial>"),
+        "{domain}"
+    );
     assert!(refusal(&nvme, "1.3").contains("QEMU 1.3 is older than 1.4"));
     let mut vsock = plan(|_| ());
     vsock.vsock = VsockSetting::Vhost;
@@ -299,7 +304,8 @@ fn disks() -> impl Strategy<Value = DiskPlan> {
         Just(DiskBus::VirtioBlk),
         Just(DiskBus::VirtioScsi),
         Just(DiskBus::Ide),
-        Just(DiskBus::Ahci)
+        Just(DiskBus::Ahci),
+        Just(DiskBus::Nvme)
     ];
     let cache = prop_oneof![
         Just(Cache::None),
@@ -332,7 +338,7 @@ proptest! {
         disk in disks(),
         pins in proptest::collection::vec(0_u32..64, 1..8),
         io_pcpus in (0_u32..64, 0_u32..64),
-        qemu in prop_oneof![Just("2.0"), Just("2.5"), Just("7.2"), Just("10.0")],
+        qemu in prop_oneof![Just("2.0"), Just("2.5"), Just("7.2"), Just("10.0"), Just("11.1")],
     ) {
         let mut plan = Plan::load("demo").expect("built in");
         let vm = &mut plan.vms[0];

@@ -53,6 +53,8 @@ pub enum Feature {
     VqMapping,
     /// `iothread-vq-mapping` on virtio-scsi.
     ScsiVqMapping,
+    /// The device `nvme`, through libvirt.
+    LibvirtNvme,
 }
 
 /// From which release on something holds, and before which.
@@ -93,7 +95,7 @@ pub const OLDEST: QemuVersion = QemuVersion { major: 1, minor: 4 };
 ///
 /// `scsi=` is emitted where a dataplane needs it and it is not the default, so never from 2.5 on; QEMU
 /// 9.1 removed the property (docs/about/removed-features.rst:513@10.0).
-pub const CUT_OVERS: [CutOver; 16] = [
+pub const CUT_OVERS: [CutOver; 17] = [
     between(
         Feature::XDataPlane,
         (1, 4),
@@ -136,6 +138,12 @@ pub const CUT_OVERS: [CutOver; 16] = [
     ),
     since(Feature::VqMapping, 9, 0, "qapi/virtio.json: \"Since 9.0\"; b6948ab01d"),
     since(Feature::ScsiVqMapping, 10, 0, "hw/scsi/virtio-scsi.c@10.0.0, virtio_scsi_properties"),
+    since(
+        Feature::LibvirtNvme,
+        10,
+        1,
+        "NEWS.rst of libvirt 11.5.0 (July 2025), which whoever has QEMU 10.1 (August 2025) will have",
+    ),
 ];
 
 impl QemuVersion {

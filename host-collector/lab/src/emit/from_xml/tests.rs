@@ -496,7 +496,7 @@ fn what_was_read_is_emitted_and_read_again() {
         let name = entry.expect("an entry").file_name().into_string().expect("UTF-8");
         let Ok(first) = read("x", &fixture(&name), None, None) else { continue };
         let files = EmitFiles::of_vm("x");
-        let version = QemuVersion::new(10, 0);
+        let version = QemuVersion::new(11, 1);
         let emission = Emission { plan: &first.plan, vm_index: 0, version, files: &files };
         let Ok(emitted) = libvirt::domain(&emission) else { continue };
         let second = read_text(&emitted);
