@@ -8,7 +8,7 @@
 //! qemu_args, qmp, qga   QEMU's command line, monitor and guest agent
 //! agent_transport, plug   how an agent in a guest reaches this host, and a port that is plugged in for it
 //! control_groups    which control group a thread is in, and what that is called
-//! cgroup, scheduling, slice, steal, frequency, conditions, tsc   how they are scheduled, and on what
+//! cgroup, scheduling, slice, steal, frequency, conditions, topology, tsc   how they are scheduled, and on what
 //! pin, io_scheduler, collector_affinity, journal   what is set for a run, and put back after it
 //! procfs, scratch, private_mount, host_clock   the kernel's files, directories of our own, the clock
 //! ```
@@ -44,5 +44,6 @@ pub mod scratch;
 pub mod slice;
 pub mod steal;
 pub mod threads;
+pub mod topology;
 pub mod tsc;
 pub mod vm;

@@ -3,7 +3,6 @@
 use super::report::Form;
 use super::run::{default_output, interrupts, report, watcher};
 use super::vm::choose_with_role;
-use crate::ps::Listing;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -12,7 +11,7 @@ use std::time::Duration;
 use vslice_core::text::sentence;
 use vslice_host::host::online_pcpus;
 use vslice_host::pin::VmPins;
-use vslice_host::vm::Vm;
+use vslice_host::vm::{Vm, find_all};
 use vslice_lab::plan::Plan;
 use vslice_lab::{RoleAssignment, quantity};
 use vslice_record::attached::{AgentLoad, AttachedPlans, AttachedVms};
@@ -102,9 +101,8 @@ fn duration(text: &str) -> Result<Duration, String> {
 pub(super) fn execute(args: &AttachArgs) -> anyhow::Result<u8> {
     // Before the VMs are looked at: what was left behind may be their threads' affinities.
     leftovers::undo(&mut *watcher());
-    let listing = Listing::of_this_host();
-    let chosen =
-        args.vms.iter().chain(&args.also).map(|wanted| choose_with_role(wanted, &listing.vms));
+    let there = find_all();
+    let chosen = args.vms.iter().chain(&args.also).map(|wanted| choose_with_role(wanted, &there));
     let chosen = chosen.collect::<anyhow::Result<Vec<(Vm, Option<String>)>>>()?;
     let (vms, roles): (Vec<Vm>, Vec<Option<String>>) = chosen.into_iter().unzip();
     for (place, vm) in vms.iter().enumerate() {

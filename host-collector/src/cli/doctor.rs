@@ -2,10 +2,10 @@
 
 use super::terminal::shown;
 use super::vm::{VmArg, choose};
-use crate::ps::Listing;
 use clap::Args;
 use std::io::Write;
 use std::path::PathBuf;
+use vslice_host::vm::find_all;
 use vslice_lab::doctor::examine;
 use vslice_lab::doctor_vm::examine_vm;
 
@@ -33,7 +33,7 @@ pub(crate) struct DoctorArgs {
 /// Exits with 1 if vslice cannot attach.
 pub(super) fn execute(args: &DoctorArgs) -> anyhow::Result<u8> {
     let diagnosis = match args.vm.wanted() {
-        Some(wanted) => examine_vm(&choose(wanted, &Listing::of_this_host().vms)?),
+        Some(wanted) => examine_vm(&choose(wanted, &find_all())?),
         None => examine(&args.image),
     };
     let mut out = std::io::stdout().lock();

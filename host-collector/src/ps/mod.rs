@@ -2,9 +2,11 @@
 //! [`Listing::of_this_host`].
 
 mod disk;
+mod surroundings;
 pub(crate) mod text;
 mod warning;
 
+pub(crate) use surroundings::Surroundings;
 pub(crate) use warning::PlacementWarning;
 
 use serde::Serialize;
@@ -30,26 +32,25 @@ pub(crate) struct Listing {
 impl Listing {
     /// Makes the listing of these VMs, with its warnings.
     #[must_use]
-    pub(crate) fn new(pcpus: Vec<PcpuId>, vms: Vec<Vm>) -> Listing {
-        let warnings = warning::all(&pcpus, &vms);
-        Listing { schema: SCHEMA, pcpus, vms, warnings }
+    pub(crate) fn new(host: Surroundings, vms: Vec<Vm>) -> Listing {
+        let warnings = warning::all(&host, &vms);
+        Listing { schema: SCHEMA, pcpus: host.pcpus, vms, warnings }
     }
 
     /// Makes the listing of this host, as far as this process is allowed to see it.
     #[must_use]
     pub(crate) fn of_this_host() -> Listing {
-        let online = vslice_host::host::online_pcpus()
-            .map(|pcpus| pcpus.iter().collect())
-            .unwrap_or_default();
-        Listing::new(online, find_all())
+        let vms = find_all();
+        Listing::new(Surroundings::of_this_host(&vms), vms)
     }
 
     /// Keeps the VMs that match a name, see [`Vm::is_called`], and the warnings about them.
     #[must_use]
     pub(crate) fn only(mut self, wanted: &str) -> Listing {
         let is_wanted = |vm: &Vm| vm.is_called(wanted);
+        let labels = warning::labels(&self.vms).into_iter().zip(&self.vms);
         let labels: Vec<String> =
-            self.vms.iter().filter(|vm| is_wanted(vm)).map(Vm::label).collect();
+            labels.filter(|(_, vm)| is_wanted(vm)).map(|(label, _)| label).collect();
         self.vms.retain(is_wanted);
         self.warnings.retain(|warning| labels.iter().any(|label| warning.concerns(label)));
         self

@@ -117,6 +117,7 @@ fn helper_text(helper: &Helper, pcpus_count: usize) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::ps::Surroundings;
     use std::path::PathBuf;
     use vslice_core::units::{Tid, VcpuId};
     use vslice_host::disk::{Aio, Bus, DirectSource, Disk, DiskBus, Storage};
@@ -135,6 +136,11 @@ pub(super) mod tests {
         };
         let affinity = affinity.iter().copied().map(PcpuId).collect();
         VmThread::new(Tid(tid), "call_rcu", role, affinity)
+    }
+
+    pub(in crate::ps) fn host(pcpus: &[u32]) -> Surroundings {
+        let pcpus = pcpus.iter().copied().map(PcpuId).collect();
+        Surroundings { pcpus, ..Surroundings::default() }
     }
 
     pub(in crate::ps) fn vm(name: &str, pid: u32, threads: Vec<VmThread>) -> Vm {
@@ -166,8 +172,7 @@ pub(super) mod tests {
             helper(HelperRole::Timer, HelperSign::KernelThread, "kvm-pit/10"),
             helper(HelperRole::FileSystem, HelperSign::CommandLine, "virtiofsd"),
         ];
-        let page =
-            render(&Listing::new(vec![PcpuId(0)], vec![Vm { helpers, ..vm("a", 10, vec![]) }]));
+        let page = render(&Listing::new(host(&[0]), vec![Vm { helpers, ..vm("a", 10, vec![]) }]));
         let lines = "  timer: kvm-pit/10            99  pCPU0,2
   file system: virtiofsd       99  pCPU0,2 (inferred from its command line)\n";
         assert!(page.contains(lines), "{page}");
@@ -176,7 +181,7 @@ pub(super) mod tests {
     #[test]
     fn an_accelerator_that_is_not_known_has_its_reason() {
         let vm = Vm { accelerator: None, ..vm("web1", 10, vec![]) };
-        let page = render(&Listing::new(vec![PcpuId(0)], vec![vm]));
+        let page = render(&Listing::new(host(&[0]), vec![vm]));
         let reason = "accelerator unknown, because neither its vCPU threads nor its open files";
         assert!(page.contains(reason), "{page}");
     }
@@ -212,9 +217,8 @@ pub(super) mod tests {
         one.disks = Some(vec![disk, slow, untold]);
         one.agent_socket = Some(PathBuf::from("/ga"));
         let two = Vm { name: None, disks: None, vmm: Vmm::Firecracker, ..vm("", 20, vec![]) };
-        let pcpus = [0, 1, 2, 3, 8].map(PcpuId).to_vec();
         assert_eq!(
-            render(&Listing::new(pcpus, vec![one, two])),
+            render(&Listing::new(host(&[0, 1, 2, 3, 8]), vec![one, two])),
             "web?[1  QEMU (process 10), kvm, 1 vCPU
   vCPU0                        11  pCPU0-2,8
   iothread io0                 12  pCPU1
@@ -233,13 +237,13 @@ warning: cannot tell which threads of process 20 run its vCPUs: start QEMU with 
 ...,debug-threads=on, or run vslice as root on a host where KVM's debugfs is mounted
 "
         );
-        assert!(render(&Listing::new(vec![], vec![])).starts_with("no virtual machine"));
+        assert!(render(&Listing::new(host(&[]), vec![])).starts_with("no virtual machine"));
     }
 
     #[test]
     fn one_vm_is_found_by_name_or_process() {
         let vms = || vec![vm("a", 10, vec![thread(11, Some(0), None, &[0])]), vm("b", 20, vec![])];
-        let listing = || Listing::new(vec![PcpuId(0)], vms());
+        let listing = || Listing::new(host(&[0]), vms());
         for (wanted, pids, warnings_count) in
             [("a", &[10][..], 0), ("20", &[20], 1), ("b", &[20], 1), ("c", &[], 0)]
         {

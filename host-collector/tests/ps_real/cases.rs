@@ -67,6 +67,20 @@ pub(crate) const CASES: &[Case] = &[
                     {"iothread": "iothread-virtioscsi1", "iothread_from": "order"}
                 ]}"#,
         ),
+        warnings: &["iothread iothread-virtioscsi1 of a serves nothing"],
+        ..Case::OF_KVM
+    },
+    Case {
+        name: "a_vhost_thread_where_a_vcpu_is_pinned",
+        line: "qemu-system-x86_64 -name a,debug-threads=on -accel kvm",
+        threads: "CPU 0/KVM@1;vhost-77@1",
+        warnings: &["vhost-77, which works for a, can only run on pCPU1, where"],
+        ..Case::OF_KVM
+    },
+    Case {
+        name: "a_vhost_thread_that_may_run_elsewhere",
+        line: "qemu-system-x86_64 -name a,debug-threads=on -accel kvm",
+        threads: "CPU 0/KVM@1;vhost-77@0",
         ..Case::OF_KVM
     },
     Case {
