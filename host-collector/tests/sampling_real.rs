@@ -240,7 +240,7 @@ fn known_states() -> Outcome {
         vmm: Vmm::Qemu,
         mode: Some(GuestMode::Tcg),
         bql: Some(address),
-        exe_data: None,
+        ..LockFacts::default()
     };
     let all = tally.shares(&facts, |_| LockUser::Vcpu);
     let bql = share(&all, lock, Doing::Off(Reason::Bql), Some(address));

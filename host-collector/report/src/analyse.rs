@@ -8,7 +8,7 @@
 //! samples of each VM ----------> samples --------------------------------------------------------------'
 //! ```
 //!
-//! Each stream is decoded once. The one exception is told at `Guests::open`.
+//! Each stream is decoded once. The two exceptions are told at `Guests::open` and at `locks_by_behaviour`.
 
 mod clocks;
 #[cfg(any(test, feature = "example"))]
@@ -30,7 +30,8 @@ use self::pass::{Pass, PassEnd};
 use crate::summary::Summary;
 use std::path::Path;
 use std::rc::Rc;
-use vslice_core::timeline::{StackTable, Timeline};
+use vslice_core::timeline::{FoundLock, LockSearch, StackTable, Timeline};
+use vslice_trace::evidence::EvidenceLevel;
 use vslice_trace::manifest::{Manifest, SCHEMA};
 use vslice_trace::{EventMerge, RunDir, StoreError};
 
@@ -74,14 +75,15 @@ pub fn analyse_with(path: &Path, observers: &mut [&mut dyn Observer]) -> Result<
     let (census, unread) = threads::census(&run_dir, "threads.json");
     let (census_at_end, unread_at_end) = threads::census(&run_dir, "threads_end.json");
     let window = MeasuredWindow::of(&manifest);
-    let run = Run { manifest: &manifest, window, stacks: &stacks };
+    let stack_table =
+        StackTable::from(stacks.iter().map(|stack| stack.frames.clone()).collect::<Vec<_>>());
+    let locks = locks_by_behaviour(&run_dir, &manifest, &stack_table)?;
+    let run = Run { manifest: &manifest, window, stacks: &stacks, locks: &locks };
     let observers = Rc::new(Observers::new(observers));
     observers.tell(|observer| observer.start(&run));
     let last_sample = samples::read(&run_dir, &manifest, &observers)?;
     let guests = Guests::open(&run_dir, &manifest, &observers)?;
-    let stack_table =
-        StackTable::from(stacks.iter().map(|stack| stack.frames.clone()).collect::<Vec<_>>());
-    let timeline = timeline_facts::timeline(&manifest, stack_table);
+    let timeline = timeline_facts::timeline(&manifest, stack_table, &locks);
     let timeline = timeline.with_tasks(threads::tasks(&manifest, &census));
     let events = EventMerge::open(&run_dir)?;
     let pass = Pass::new(&manifest, guests, &observers).run(events, timeline, &manifest)?;
@@ -119,12 +121,42 @@ pub(crate) fn manifest_of(run: &RunDir) -> Result<Manifest, AnalyseError> {
     Ok(run.read_json("run.json")?)
 }
 
-/// The timelines of a run's VMs with all that its manifest knows, for whoever brings the events.
+/// What a run's events show of the big locks that QEMUs' code did not tell, for each VM. To say of the first
+/// wait what lock it was for, all events have to be read before: they are read only where there is such a VM.
+fn locks_by_behaviour(
+    run: &RunDir,
+    manifest: &Manifest,
+    stacks: &StackTable,
+) -> Result<Vec<Option<FoundLock>>, StoreError> {
+    let mut search = timeline_facts::lock_search(manifest, stacks.clone());
+    if !search.is_needed() || manifest.evidence.level != EvidenceLevel::Recorded {
+        return Ok(vec![None; manifest.vms.len()]);
+    }
+    for event in EventMerge::open(run)? {
+        search.push(&event?);
+    }
+    Ok(search.finish())
+}
+
+/// The timelines of a run's VMs with all that its manifest knows, for whoever brings the events; `shown` is what
+/// these show of each VM's big lock.
 ///
 /// # Errors
 /// As [`analyse`].
-pub fn timeline(run: &RunDir, stacks: StackTable) -> Result<Timeline, AnalyseError> {
-    Ok(timeline_facts::timeline(&manifest_of(run)?, stacks))
+pub fn timeline(
+    run: &RunDir,
+    stacks: StackTable,
+    shown: &[Option<FoundLock>],
+) -> Result<Timeline, AnalyseError> {
+    Ok(timeline_facts::timeline(&manifest_of(run)?, stacks, shown))
+}
+
+/// Looks for the big locks of a run's VMs, for whoever brings the events.
+///
+/// # Errors
+/// As [`analyse`].
+pub fn lock_search(run: &RunDir, stacks: StackTable) -> Result<LockSearch, AnalyseError> {
+    Ok(timeline_facts::lock_search(&manifest_of(run)?, stacks))
 }
 
 /// A file that a run writes late is not there when the run ended early.

@@ -139,7 +139,8 @@ pub struct Skipped {
 }
 
 /// What only guests can be injected with.
-const OF_GUESTS: [Reason; 8] = [
+const OF_GUESTS: [Reason; 9] = [
+    Reason::BqlFoundByBehaviour,
     Reason::BqlInferred,
     Reason::Halt,
     Reason::Throttle,

@@ -94,12 +94,19 @@ fn sleeping_scenarios(
         let slept = Slept::watch(setting, &mut injected, guest == Guest::PortReader)?;
         let scored = slept.score(setting, &injected, reason)?;
         outcomes.push(Outcome::new(name.clone(), scored));
-        if frontend == Frontend::Ide {
-            // The same record once more, as in a QEMU whose lock cannot be found.
-            injected.run.set_bql(None);
-            let scored = slept.score(setting, &injected, Reason::BqlInferred)?;
-            outcomes.push(Outcome::new(format!("{name}, big lock not found"), scored));
+        // The same record once more, as in a QEMU whose code does not tell the lock: what is known as soon as
+        // both wait for it, and what its behaviour tells.
+        let (what, reason) = match (guest, frontend) {
+            (_, Frontend::Ide) => ("big lock not found", Reason::BqlInferred),
+            (Guest::PortReader, _) => ("big lock found by behaviour", Reason::BqlFoundByBehaviour),
+            _ => continue,
+        };
+        injected.run.set_bql(None);
+        if reason == Reason::BqlFoundByBehaviour {
+            injected.run.find_bql(&slept.recorded.observed)?;
         }
+        let scored = slept.score(setting, &injected, reason)?;
+        outcomes.push(Outcome::new(format!("{name}, {what}"), scored));
     }
     Ok(())
 }
@@ -234,6 +241,9 @@ impl Slept {
             Cause::Injected(Reason::Bql) if reason == Reason::BqlInferred => {
                 shared.of_wait(it.time)
             }
+            Cause::Injected(Reason::Bql) if reason == Reason::BqlFoundByBehaviour => {
+                Cause::Injected(reason)
+            }
             Cause::NotInjected if is_idle => truth::idle(it, mode).into(),
             cause => cause,
         };
@@ -263,6 +273,7 @@ impl Slept {
         let is_told = match reason {
             Reason::Bql => self.bql.is_some(),
             Reason::BqlInferred => shared.surely.is_some(),
+            Reason::BqlFoundByBehaviour => injected.run.has_found_bql(),
             _ => true,
         };
         let sleeps = |tid| self.testimony.mutex_sleeps_count(tid);

@@ -135,6 +135,12 @@ impl Observed {
         self.stacks.clone()
     }
 
+    /// All that was recorded, in order of time.
+    #[must_use]
+    pub fn events(&self) -> &[HostEvent] {
+        &self.events
+    }
+
     /// When the first record was made.
     #[must_use]
     pub fn begun(&self) -> HostNs {

@@ -3,8 +3,9 @@
 //! lost or wrong on that way, the self-test shows.
 
 use super::SelftestError;
+use super::observe::Observed;
 use std::slice;
-use vslice_core::timeline::{StackTable, Timeline};
+use vslice_core::timeline::{FoundLock, StackTable, Timeline};
 use vslice_core::units::Tid;
 use vslice_host::scratch::{self, PrivateDir};
 use vslice_host::tsc::KvmDebugfs;
@@ -23,6 +24,8 @@ pub(super) struct ProcessRun {
     /// Removes the run directory.
     _directory: PrivateDir,
     manifest: Manifest,
+    /// What a record showed of its big lock.
+    shown: Option<FoundLock>,
 }
 
 impl ProcessRun {
@@ -37,7 +40,7 @@ impl ProcessRun {
             environment: Some(host.clone()),
             ..Manifest::begun(Tid(std::process::id()))
         };
-        Ok(ProcessRun { run, _directory: directory, manifest })
+        Ok(ProcessRun { run, _directory: directory, manifest, shown: None })
     }
 
     /// What is known of the VM.
@@ -75,9 +78,23 @@ impl ProcessRun {
         self.manifest.vms[0].lock.bql = address.map(bql);
     }
 
+    /// Looks for the big lock in what was recorded, as a report does where QEMU's code does not tell it.
+    pub(super) fn find_bql(&mut self, observed: &Observed) -> Result<(), SelftestError> {
+        self.run.write_json("run.json", &self.manifest)?;
+        let mut search = analyse::lock_search(&self.run, observed.stacks())?;
+        observed.events().iter().for_each(|event| search.push(event));
+        self.shown = search.finish().pop().flatten();
+        Ok(())
+    }
+
+    /// Whether it was found.
+    pub(super) fn has_found_bql(&self) -> bool {
+        matches!(self.shown, Some(FoundLock::Found(_)))
+    }
+
     /// A timeline that knows what the run directory says.
     pub(super) fn timeline(&self, stacks: StackTable) -> Result<Timeline, SelftestError> {
         self.run.write_json("run.json", &self.manifest)?;
-        Ok(analyse::timeline(&self.run, stacks)?)
+        Ok(analyse::timeline(&self.run, stacks, &[self.shown])?)
     }
 }

@@ -38,6 +38,7 @@ pub const fn promise(reason: Reason) -> Promise {
         ),
         Reason::Unknown => Promise::None("is not a cause"),
         Reason::Bql
+        | Reason::BqlFoundByBehaviour
         | Reason::BqlInferred
         | Reason::QemuLock
         | Reason::HaltUser

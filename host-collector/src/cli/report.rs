@@ -150,6 +150,7 @@ mod tests {
                 measured_ns: 0,
                 hogs: vec![],
                 service: vec![],
+                big_locks: vec![],
                 evidence: Evidence::default(),
                 sampled: None,
                 scheduled: vec![],

@@ -21,7 +21,7 @@ pub enum Part {
     WakeupDelay,
     /// Runnable, but its control group had used up its CPU quota.
     Throttled,
-    /// Asleep on QEMU's big lock, proven by the lock's address.
+    /// Asleep on QEMU's big lock, by the lock's address: proven by QEMU's code, or found by behaviour.
     BqlWait,
     /// Asleep on another lock of the VMM, or on one that is only inferred to be the big lock.
     LockWait,
@@ -98,7 +98,7 @@ impl Part {
 
     fn of_sleep(reason: Reason) -> Part {
         match reason {
-            Reason::Bql => Part::BqlWait,
+            Reason::Bql | Reason::BqlFoundByBehaviour => Part::BqlWait,
             Reason::BqlInferred | Reason::QemuLock | Reason::VmmLock => Part::LockWait,
             Reason::Halt | Reason::HaltUser => Part::Halt,
             Reason::HostFault => Part::HostFault,

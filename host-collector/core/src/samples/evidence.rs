@@ -150,7 +150,13 @@ mod tests {
 
     fn facts(mode: GuestMode) -> LockFacts {
         let exe_data = Some((0x560c_9400_0000, 0x560c_9500_0000));
-        LockFacts { vmm: Vmm::Qemu, mode: Some(mode), bql: Some(BQL), exe_data }
+        LockFacts {
+            vmm: Vmm::Qemu,
+            mode: Some(mode),
+            bql: Some(BQL),
+            exe_data,
+            ..LockFacts::default()
+        }
     }
 
     #[test]

@@ -226,7 +226,13 @@ mod tests {
 
     fn facts() -> LockFacts {
         let exe_data = Some((0x560c_9400_0000, 0x560c_9500_0000));
-        LockFacts { vmm: Vmm::Qemu, mode: Some(GuestMode::Tcg), bql: Some(BQL), exe_data }
+        LockFacts {
+            vmm: Vmm::Qemu,
+            mode: Some(GuestMode::Tcg),
+            bql: Some(BQL),
+            exe_data,
+            ..LockFacts::default()
+        }
     }
 
     fn user(tid: Tid) -> LockUser {

@@ -284,7 +284,13 @@ impl Timeline {
         let is_futex = marks.is_some_and(|marks| marks.intersects(FUTEX));
         let call = switch.call_args.filter(|_| is_futex).map(FutexCall::new);
         let futex = call.map_or(FutexWait::Unknown, |call| call.wait(&facts));
-        let is_mutex = matches!(futex, FutexWait::Bql | FutexWait::StaticMutex | FutexWait::Mutex);
+        let is_mutex = matches!(
+            futex,
+            FutexWait::Bql
+                | FutexWait::BqlFoundByBehaviour
+                | FutexWait::StaticMutex
+                | FutexWait::Mutex
+        );
         let mutex = call.filter(|_| is_mutex).map(|call| call.address);
         let evidence = Evidence {
             state: switch.prev_state,

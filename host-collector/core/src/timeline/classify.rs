@@ -173,6 +173,7 @@ const ROWS: &[Row] = &[
     row(Reason::HostFault, Left::Asleep, FAULT),
     without(row(Reason::HostFault, Left::Asleep, FAULT_ENTRY), AFTER_FAULT),
     futex(Reason::Bql, Futex::Is(&[FutexWait::Bql])),
+    futex(Reason::BqlFoundByBehaviour, Futex::Is(&[FutexWait::BqlFoundByBehaviour])),
     futex(Reason::BqlInferred, Futex::SharedStatic),
     futex(Reason::BqlInferred, Futex::UnrecordedUnderKvm),
     futex(

@@ -39,7 +39,7 @@ fn kvm(time_ns: u64, event_of_kvm: KvmEvent) -> HostEvent {
 
 /// A QEMU whose big lock is known to be at [`BQL`].
 fn known() -> LockFacts {
-    LockFacts { vmm: Vmm::Qemu, mode: Some(GuestMode::Kvm), bql: Some(BQL), exe_data: None }
+    LockFacts { vmm: Vmm::Qemu, mode: Some(GuestMode::Kvm), bql: Some(BQL), ..LockFacts::default() }
 }
 
 fn timeline(facts: LockFacts) -> Timeline {
@@ -182,6 +182,32 @@ fn an_unknown_lock_is_inferred_only_from_those_who_share_it() {
         (50, Reason::BqlInferred),
         (70, Reason::QemuLock),
     ];
+    assert_eq!(reasons, expected);
+}
+
+/// From the first wait on: it is found before the spans are made.
+#[test]
+fn a_lock_that_is_found_by_behaviour_is_told_from_one_that_is_inferred() {
+    let facts = LockFacts {
+        bql: None,
+        bql_by_behaviour: Some(BQL),
+        exe_data: Some((BQL, OTHER_LOCK + 1)),
+        ..known()
+    };
+    let events = [
+        comes(0, VCPU),
+        locks(10, VCPU, BQL),
+        wakes(20, MAIN_LOOP, VCPU),
+        comes(21, VCPU),
+        locks(30, VCPU, OTHER_LOCK),
+        wakes(40, MAIN_LOOP, VCPU),
+        locks(50, MAIN_LOOP, OTHER_LOCK),
+        wakes(60, VCPU, MAIN_LOOP),
+    ];
+    let (_, waits) = run(facts, &events);
+    let reasons: Vec<_> = waits.iter().map(|wait| (wait.start.0, wait.reason)).collect();
+    let expected =
+        [(10, Reason::BqlFoundByBehaviour), (30, Reason::QemuLock), (50, Reason::QemuLock)];
     assert_eq!(reasons, expected);
 }
 

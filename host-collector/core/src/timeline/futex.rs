@@ -44,6 +44,8 @@ pub struct LockFacts {
     pub mode: Option<GuestMode>,
     /// The address of QEMU's big lock, where it could be found.
     pub bql: Option<u64>,
+    /// Where it could not, the address of the mutex that behaves as the big lock does.
+    pub bql_by_behaviour: Option<u64>,
     /// Where the executable keeps its variables: start, and the address after the end.
     pub exe_data: Option<(u64, u64)>,
 }
@@ -53,6 +55,8 @@ pub struct LockFacts {
 pub enum FutexWait {
     /// QEMU's big lock, by its address.
     Bql,
+    /// The mutex that behaves as QEMU's big lock does.
+    BqlFoundByBehaviour,
     /// A glibc mutex among the executable's own variables, in a QEMU whose big lock is not known.
     StaticMutex,
     /// A glibc mutex.
@@ -94,13 +98,15 @@ impl FutexCall {
         if facts.bql == Some(self.address) {
             return FutexWait::Bql;
         }
+        let big_lock = facts.bql.or(facts.bql_by_behaviour);
         match (facts.vmm, command) {
             (Vmm::Rust, FUTEX_WAIT_BITSET) => FutexWait::Std,
             (Vmm::Qemu, FUTEX_WAIT_BITSET) => FutexWait::Condition,
             (Vmm::Qemu, FUTEX_WAIT) if self.operation & PRIVATE == 0 => FutexWait::Event,
             (Vmm::Qemu, FUTEX_WAIT) if self.value == MUTEX_CONTENDED => {
                 let is_static = |(start, end)| (start..end).contains(&self.address);
-                match facts.bql {
+                match big_lock {
+                    Some(address) if address == self.address => FutexWait::BqlFoundByBehaviour,
                     None if facts.exe_data.is_some_and(is_static) => FutexWait::StaticMutex,
                     _ => FutexWait::Mutex,
                 }
@@ -126,12 +132,16 @@ mod tests {
             ..LockFacts::default()
         };
         let not_found = LockFacts { bql: None, ..known };
+        let by_behaviour = LockFacts { bql_by_behaviour: Some(0x560c_9484_9b40), ..not_found };
         let rust = LockFacts { vmm: Vmm::Rust, ..LockFacts::default() };
         let nobody = LockFacts::default();
         for (facts, args, expected) in [
             (known, [0x560c_9484_9b40, 0x80, 2], FutexWait::Bql),
             (not_found, [0x560c_9484_9b40, 0x80, 2], FutexWait::StaticMutex),
             (known, [0x560c_9484_aaaa, 0x80, 2], FutexWait::Mutex),
+            (by_behaviour, [0x560c_9484_9b40, 0x80, 2], FutexWait::BqlFoundByBehaviour),
+            (by_behaviour, [0x560c_9484_9b40, 0x189, 0], FutexWait::Condition),
+            (by_behaviour, [0x560c_9484_aaa8, 0x80, 2], FutexWait::Mutex),
             (not_found, [0x55d2_80cf_505c, 0x80, 2], FutexWait::Mutex),
             (known, [0x55d2_80cf_505c, 0x189, 0], FutexWait::Condition),
             (known, [0x55d2_80cf_505c, 0x89, 0], FutexWait::Condition),

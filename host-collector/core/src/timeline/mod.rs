@@ -10,10 +10,12 @@
 //!                  |-- futex        what a futex's address and arguments prove
 //!                  |-- exits        exits from the guest and from KVM, exit_reason their names
 //!                  |-- lock         who let go of a lock
+//!                  |-- behaviour    which lock is the big one, by who waits for whom (before all else)
 //!                  `-- classify     all of that --> reason: why a thread left its pCPU
 //! ```
 
 mod antagonist;
+pub mod behaviour;
 pub mod builder;
 pub mod classify;
 pub mod contradiction;
@@ -35,6 +37,7 @@ pub mod tasks;
 mod thread;
 
 pub use antagonist::{ANTAGONISTS_MAX, Credits};
+pub use behaviour::{FoundLock, LockBehaviour, LockSearch};
 pub use builder::{Timeline, Watched};
 pub use contradiction::{Contradiction, ContradictionKind, Contradictions};
 pub use exit_reason::{ExitReason, HardwareExit, UserspaceExit};

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 pub enum Reason {
     /// Asleep on QEMU's big lock: the futex's address is the lock's.
     Bql,
+    /// Asleep on QEMU's big lock, whose address is not in its code but in what its threads do: it is the one
+    /// mutex from which vCPUs and main loop wake each other.
+    BqlFoundByBehaviour,
     /// Asleep on what is probably QEMU's big lock, whose address is not known.
     BqlInferred,
     /// Asleep on another mutex of QEMU.
@@ -51,8 +54,9 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order in which they are printed.
-    pub const ALL: [Reason; 19] = [
+    pub const ALL: [Reason; 20] = [
         Reason::Bql,
+        Reason::BqlFoundByBehaviour,
         Reason::BqlInferred,
         Reason::QemuLock,
         Reason::HaltUser,
@@ -78,6 +82,7 @@ impl Reason {
     pub fn name(self) -> &'static str {
         match self {
             Reason::Bql => "bql",
+            Reason::BqlFoundByBehaviour => "bql_found_by_behaviour",
             Reason::BqlInferred => "bql_inferred",
             Reason::QemuLock => "qemu_lock",
             Reason::HaltUser => "halt_user",
@@ -102,7 +107,14 @@ impl Reason {
     /// Whether a thread with this reason sleeps on a lock of its VMM.
     #[must_use]
     pub fn is_lock(self) -> bool {
-        matches!(self, Reason::Bql | Reason::BqlInferred | Reason::QemuLock | Reason::VmmLock)
+        matches!(
+            self,
+            Reason::Bql
+                | Reason::BqlFoundByBehaviour
+                | Reason::BqlInferred
+                | Reason::QemuLock
+                | Reason::VmmLock
+        )
     }
 
     /// Whether this reason holds up a vCPU that has work to do: a lock, a fault, a quota. An idle guest does

@@ -8,7 +8,7 @@ use vslice_core::host_event::HostEvent;
 use vslice_core::join::{Breakdown, Unplaced};
 use vslice_core::samples::SampleItem;
 use vslice_core::task::Process;
-use vslice_core::timeline::{Exit, LockWait, Span, Tasks};
+use vslice_core::timeline::{Exit, FoundLock, LockWait, Span, Tasks};
 use vslice_core::units::HostNs;
 use vslice_trace::StackNames;
 use vslice_trace::manifest::Manifest;
@@ -67,6 +67,8 @@ pub struct Run<'a> {
     pub window: MeasuredWindow,
     /// The kernel stacks that spans refer to.
     pub stacks: &'a [StackNames],
+    /// What its events show of each VM's big lock, where QEMU's code does not tell it.
+    pub locks: &'a [Option<FoundLock>],
 }
 
 /// What is known of a run once its streams have been read.

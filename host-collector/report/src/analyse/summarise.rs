@@ -15,6 +15,7 @@ use self::service_threads::ServiceThreads;
 use super::observer::{MeasuredWindow, Observer, Run, RunEnd};
 use super::pass;
 use super::timeline_facts::quota_use;
+use crate::summary::big_lock::BigLock;
 use crate::summary::io::IoDisk;
 use crate::summary::model::{Accelerator, Cost, Hog, RunFacts, RunStatus};
 use crate::summary::{Facts, Names, Summary, SummaryBuilder, VmIndex, VmThreads};
@@ -95,6 +96,7 @@ impl Totals {
                 hogs: manifest.vms.iter().flat_map(hogs).collect(),
                 service: self.service.into_rows(),
                 lost: self.losses.lost,
+                big_locks: big_locks(run),
                 evidence: manifest.evidence.clone(),
                 sampled: samples.sampled,
                 scheduled: samples.scheduled,
@@ -178,6 +180,12 @@ impl Observer for SummaryObserver {
     fn end(&mut self, run: &Run<'_>, end: &RunEnd<'_>) {
         self.summary = self.totals.take().map(|totals| totals.into_summary(run, end));
     }
+}
+
+fn big_locks(run: &Run<'_>) -> Vec<BigLock> {
+    let vms = run.manifest.vms.iter().enumerate();
+    let locks = vms.filter_map(|(place, vm)| BigLock::of(vm, run.locks.get(place).copied()?));
+    locks.collect()
 }
 
 fn names(run: &Run<'_>, end: &RunEnd<'_>) -> Names {

@@ -3,6 +3,7 @@
 mod clocks;
 mod damage;
 mod io;
+mod locks;
 
 use super::drawn::*;
 use super::*;

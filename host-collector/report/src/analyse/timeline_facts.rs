@@ -2,7 +2,9 @@
 
 use crate::summary::quota::QuotaUse;
 use serde::Deserialize;
-use vslice_core::timeline::{GuestMode, LockFacts, LockUser, StackTable, Timeline, Vmm, Watched};
+use vslice_core::timeline::{
+    FoundLock, GuestMode, LockFacts, LockSearch, LockUser, StackTable, Timeline, Vmm, Watched,
+};
 use vslice_core::units::VcpuId;
 use vslice_trace::manifest::{Manifest, VmRecord};
 use vslice_trace::quota::GroupRecord;
@@ -11,19 +13,39 @@ use vslice_trace::vmm::{self, Accelerator};
 
 /// The timelines of all threads of the VMs: those of other threads than vCPUs tell for how long
 /// locks were held.
-pub(super) fn timeline(manifest: &Manifest, stacks: StackTable) -> Timeline {
-    let threads = manifest.vms.iter().enumerate().flat_map(|(vm, record)| {
+pub(super) fn timeline(
+    manifest: &Manifest,
+    stacks: StackTable,
+    shown: &[Option<FoundLock>],
+) -> Timeline {
+    let slice = manifest.environment.as_ref().and_then(|host| host.slice.as_ref());
+    let facts = (0..manifest.vms.len()).map(|place| {
+        let bql_by_behaviour = match shown.get(place) {
+            Some(Some(FoundLock::Found(lock))) => Some(lock.address),
+            _ => None,
+        };
+        LockFacts { bql_by_behaviour, ..lock_facts(manifest, place) }
+    });
+    Timeline::new(watched(manifest), stacks)
+        .with_lock_facts(facts.collect())
+        .with_slice(slice.map(|slice| slice.shortest_ns()))
+}
+
+/// Looks in a recording for the big locks that QEMUs' code did not tell.
+pub(super) fn lock_search(manifest: &Manifest, stacks: StackTable) -> LockSearch {
+    let facts = (0..manifest.vms.len()).map(|place| lock_facts(manifest, place));
+    LockSearch::new(watched(manifest), stacks, facts)
+}
+
+fn watched(manifest: &Manifest) -> impl Iterator<Item = Watched> {
+    manifest.vms.iter().enumerate().flat_map(|(vm, record)| {
         record.threads.iter().map(move |thread| Watched {
             tid: thread.tid,
             vm,
             user: user(thread),
             is_throttled: is_throttled(record, thread),
         })
-    });
-    let slice = manifest.environment.as_ref().and_then(|host| host.slice.as_ref());
-    Timeline::new(threads, stacks)
-        .with_lock_facts((0..manifest.vms.len()).map(|place| lock_facts(manifest, place)).collect())
-        .with_slice(slice.map(|slice| slice.shortest_ns()))
+    })
 }
 
 /// What runs the VM at this place.
@@ -56,6 +78,7 @@ pub(super) fn lock_facts(manifest: &Manifest, place: usize) -> LockFacts {
         vmm,
         mode: mode(manifest, place),
         bql: vm.lock.bql.as_ref().map(|bql| bql.address),
+        bql_by_behaviour: None,
         exe_data: vm.lock.exe_data.map(|data| (data.start, data.end)),
     }
 }
@@ -102,7 +125,7 @@ mod tests {
     fn reason_in_futex(manifest: &Manifest, args: [u64; 3]) -> Reason {
         let mut stacks = StackTable::default();
         stacks.push(vec!["futex_wait_queue".to_owned(), "futex_wait".to_owned()]);
-        let mut timeline = timeline(manifest, stacks);
+        let mut timeline = timeline(manifest, stacks, &[]);
         let other = Tid(9);
         let came = Switch::new(other, PrevState::Runnable, VM1_VCPU1);
         let left = Switch {

@@ -213,7 +213,8 @@ impl Metric {
 /// known, as its stack makes likely.
 fn bql_wait_ns(vcpu: &Vcpu) -> u64 {
     let is_bql = |reason| {
-        matches!(reason, OffReason::Left(Reason::Bql) | OffReason::Left(Reason::BqlInferred))
+        let OffReason::Left(reason) = reason else { return false };
+        matches!(reason, Reason::Bql | Reason::BqlFoundByBehaviour | Reason::BqlInferred)
     };
     vcpu.off_cpu.iter().filter(|off| is_bql(off.reason)).map(|off| off.total_ns).sum()
 }

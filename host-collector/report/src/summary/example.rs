@@ -3,6 +3,7 @@
 //! Two guests of two vCPUs; vCPU1 of both share pCPU1, and vm1 reads on it. Of 2000 requests, 1975
 //! take a third of a millisecond, 20 meet vm2's vCPU1, 5 meet more than that.
 
+use super::big_lock::{BigLock, LockEvidence};
 use super::clock::{ClockCut, ClockMethod, HogCheck, KvmCheck, VcpuClock};
 use super::collect::{Facts, SummaryBuilder};
 use super::io::{HiddenTask, IoDisk};
@@ -246,6 +247,21 @@ pub(crate) fn names() -> Names {
     names
 }
 
+fn big_locks() -> Vec<BigLock> {
+    let lock = |vm: &str, evidence, address, because: &str| BigLock {
+        vm: vm.to_owned(),
+        evidence,
+        address,
+        because: because.to_owned(),
+        behaviour: None,
+    };
+    let because = "bql_lock_impl and bql_unlock name it";
+    vec![
+        lock("vm1", LockEvidence::Proven, Some(0x55ed_66be_6b40), because),
+        lock("vm2", LockEvidence::Unknown, None, "QEMU has 0 symbols"),
+    ]
+}
+
 pub(crate) fn facts() -> Facts {
     let clock = |vm: &str, vcpu, bound_ns| VcpuClock {
         vm: vm.to_owned(),
@@ -285,6 +301,7 @@ pub(crate) fn facts() -> Facts {
                 woken_by_vcpus: 2_003,
                 woke_vcpus: 1_990,
             }],
+            big_locks: big_locks(),
             evidence: Evidence {
                 reason: "the scheduler's events can be recorded here".to_owned(),
                 ..Evidence::default()

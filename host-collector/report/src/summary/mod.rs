@@ -6,6 +6,7 @@
 //! Everything here is pure: no clock, file, environment variable or thread.
 
 mod antagonists;
+pub mod big_lock;
 pub mod causes;
 pub mod clock;
 pub mod collect;

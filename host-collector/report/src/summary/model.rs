@@ -18,6 +18,7 @@
 //! Percentiles are taken over every recorded request that could be placed on the host's clock; sums of parts
 //! only over requests that could be attributed. `classes.*.unattributable` says how many were left out.
 
+use super::big_lock::BigLock;
 use super::causes::Cause;
 use super::clock::Clock;
 use super::evidence::{Sampled, ScheduledVcpu};
@@ -76,6 +77,9 @@ pub struct RunFacts {
     /// What the VMMs' threads that run no vCPU did for the vCPUs; those that did nothing are left out.
     #[serde(default)]
     pub service: Vec<ServiceThread>,
+    /// How QEMU's big lock is known in each VM of a QEMU.
+    #[serde(default)]
+    pub big_locks: Vec<BigLock>,
     /// What the numbers rest on. Requests have parts, and vCPUs have timeslices and reasons, only if the run
     /// was recorded.
     pub evidence: Evidence,
@@ -439,7 +443,7 @@ pub struct LockWaits {
     pub vm: String,
     /// The vCPU that waited.
     pub vcpu: VcpuId,
-    /// `bql`, `bql_inferred`, `qemu_lock` or `vmm_lock`.
+    /// `bql`, `bql_found_by_behaviour`, `bql_inferred`, `qemu_lock` or `vmm_lock`.
     pub reason: Reason,
     /// The thread that released the lock.
     pub released_by: NamedThread,

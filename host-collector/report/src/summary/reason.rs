@@ -54,6 +54,7 @@ impl OffReason {
         };
         match reason {
             Reason::Bql => "BQL",
+            Reason::BqlFoundByBehaviour => "BQL, by behaviour",
             Reason::BqlInferred => "BQL, inferred",
             Reason::QemuLock => "QEMU lock",
             Reason::HaltUser => "halt in QEMU",

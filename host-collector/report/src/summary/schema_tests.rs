@@ -8,6 +8,7 @@ use crate::summary::io::UnphasedBy;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use vslice_core::join::{Part, Phase};
+use vslice_core::timeline::LockBehaviour;
 use vslice_core::units::VcpuId;
 use vslice_trace::evidence::EvidenceLevel;
 
@@ -42,7 +43,8 @@ fn visit(key: &str, value: &Value, seen: &mut BTreeMap<String, BTreeSet<String>>
             values.iter().for_each(|value| visit(&format!("{key}[]"), value, seen));
         }
         Value::Object(fields) => {
-            let is_nullable = ["waker", "split", "quota"].iter().any(|end| key.ends_with(end));
+            let is_nullable =
+                ["waker", "split", "quota", "behaviour"].iter().any(|end| key.ends_with(end));
             if is_nullable || ["worst[].io", "sampled"].contains(&key) {
                 note("object");
             }
@@ -80,6 +82,7 @@ fn summaries() -> [Summary; 7] {
     let disk = &mut partial.io.disks[0];
     (disk.reason, disk.device) = (Some("it is in memory".to_owned()), None);
     disk.unmapped_reason = Some("the file system does not map it".to_owned());
+    partial.facts.big_locks[0].behaviour = Some(LockBehaviour::default());
     partial.lock_waits.iter_mut().for_each(|waits| waits.device = None);
     let ClassAntagonist { antagonist, .. } = &mut partial.classes.all.antagonists[0];
     (antagonist.pid, antagonist.command) = (None, None);

@@ -2,6 +2,7 @@
 
 use super::NAME_CHARS_MAX;
 use super::page::{Page, Tone, shorten};
+use crate::summary::OffReason;
 use crate::summary::model::{
     AttributionName, ChainSpan, ModeSplit, NamedThread, Summary, WhyUnknown, WorstRequest,
 };
@@ -9,6 +10,7 @@ use crate::summary::totals::{share, sum};
 use crate::summary::verdict::label;
 use std::cmp::Reverse;
 use vslice_core::join::Part;
+use vslice_core::timeline::Reason;
 use vslice_core::units::PcpuId;
 use vslice_spec::quantity::{count, counted, duration, percent};
 
@@ -185,6 +187,9 @@ fn sentence(span: &ChainSpan) -> String {
             }
         },
         Part::Throttled => format!("throttled on {pcpu}: its CPU quota was used up"),
+        Part::BqlWait if span.reason == Some(OffReason::Left(Reason::BqlFoundByBehaviour)) => {
+            locked("blocked on QEMU's big lock (found by behaviour)", span)
+        }
         Part::BqlWait => locked("blocked on QEMU's big lock", span),
         Part::LockWait => locked("blocked on a VMM lock", span),
         Part::HostFault => asleep("waiting for a host page fault", span),

@@ -292,6 +292,11 @@ fn limits(page: &mut Page, summary: &Summary, style: Style) {
         let lines_max = lines(WARNING_LINES_MAX, style);
         page.short_paragraph("warning: ", &warning.to_string(), Tone::Alarm, lines_max);
     }
+    let told = summary.facts.big_locks.iter().filter(|lock| lock.is_told_by_behaviour(summary));
+    for lock in told.take(WARNINGS_MAX) {
+        let lines_max = lines(WARNING_LINES_MAX, style);
+        page.short_paragraph("big lock: ", &lock.sentence(), Tone::Plain, lines_max);
+    }
     let more = summary.facts.warnings.len().saturating_sub(WARNINGS_MAX);
     let text = match more {
         0 => "--full shows every table".to_owned(),

@@ -49,6 +49,7 @@ fn recorded(page: &mut Page, summary: &Summary) {
     tables::timeslices(page, summary);
     tables::off_cpu(page, summary);
     tables::lock_waits(page, summary);
+    tables::big_locks(page, summary);
     service::service(page, summary);
     exits::exits(page, summary);
     tables::antagonists(page, summary);

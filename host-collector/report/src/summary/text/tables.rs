@@ -317,6 +317,17 @@ pub(super) fn lock_waits(page: &mut Page, summary: &Summary) {
     page.table(&table);
 }
 
+/// What waits for QEMU's big lock rest on.
+pub(super) fn big_locks(page: &mut Page, summary: &Summary) {
+    if summary.facts.big_locks.is_empty() || summary.lock_waits.is_empty() {
+        return;
+    }
+    page.heading("Big lock", "how QEMU's is known, one line a VM");
+    for lock in &summary.facts.big_locks {
+        page.paragraph("  ", &lock.sentence(), Tone::Plain);
+    }
+}
+
 pub(super) fn antagonists(page: &mut Page, summary: &Summary) {
     if summary.vcpus.iter().all(|vcpu| vcpu.wait_ns == 0) {
         return;

@@ -394,7 +394,7 @@ fn a_disk_without_a_record_is_said_and_has_no_table() {
 /// Puts `name` wherever a string of a summary can come from a guest, a host task or a file.
 fn with_every_string(name: &str) -> Summary {
     fn replace(value: &mut serde_json::Value, name: &str) {
-        const ENUMS: [&str; 12] = [
+        const ENUMS: [&str; 13] = [
             "kind",
             "state",
             "reason",
@@ -405,6 +405,7 @@ fn with_every_string(name: &str) -> Summary {
             "why_unknown",
             "io_unknown",
             "class",
+            "evidence",
             "level",
             "what",
         ];
