@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::Path;
+use vslice_trace::vmm::Vmm;
 
 mod json;
 mod storage;
@@ -17,6 +18,8 @@ pub use storage::Storage;
 /// One disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disk {
+    /// What runs its VM, whose defaults are those of what is not told.
+    pub vmm: Vmm,
     /// The id of its device, if it has one.
     pub id: Option<String>,
     /// What the guest sees.
@@ -226,10 +229,11 @@ impl Cache {
 }
 
 impl Disk {
-    /// A disk of which nothing else is told.
+    /// A disk of a QEMU of which nothing else is told.
     #[must_use]
     pub fn new(bus: Bus) -> Disk {
         Disk {
+            vmm: Vmm::Qemu,
             id: None,
             bus,
             is_cdrom: false,
@@ -285,7 +289,7 @@ impl Disk {
     pub fn format_missing(&self) -> Option<String> {
         let reason = match &self.storage {
             Storage::File { .. } | Storage::Protocol { .. } => {
-                "not told; QEMU finds it out by the content".to_owned()
+                self.untold("not told", "QEMU finds it out by the content")
             }
             other => other.why_no_cache().unwrap_or_default(),
         };
@@ -295,7 +299,8 @@ impl Disk {
     /// Why it is not known whether its file is read with `O_DIRECT`, as a sentence without its end; `None` if it is.
     #[must_use]
     pub fn direct_missing(&self) -> Option<String> {
-        let untold = || "neither told nor seen; QEMU's default is the host page cache".to_owned();
+        let untold =
+            || self.untold("neither told nor seen", "QEMU's default is the host page cache");
         let reason = || self.why_no_cache().unwrap_or_else(untold);
         self.is_direct.is_none().then(reason)
     }
@@ -303,8 +308,13 @@ impl Disk {
     /// Why it is not known how its file is read, as a sentence without its end; `None` if it is.
     #[must_use]
     pub fn aio_missing(&self) -> Option<String> {
-        let untold = || "not told; QEMU's default is threads".to_owned();
+        let untold = || self.untold("not told", "QEMU's default is threads");
         self.aio.is_none().then(|| self.why_no_cache().unwrap_or_else(untold))
+    }
+
+    /// A reason, with what a QEMU does then.
+    fn untold(&self, reason: &str, of_qemu: &str) -> String {
+        if self.vmm == Vmm::Qemu { format!("{reason}; {of_qemu}") } else { reason.to_owned() }
     }
 
     /// Why the host's page cache and its asynchronous I/O are no question for it; `None` if they are one.

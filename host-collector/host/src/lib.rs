@@ -6,6 +6,7 @@
 //! disk, image, host_disks, open_files, extents   their disks, and what those lie on
 //! bql, memory_map   QEMU's big lock and the addresses of its devices
 //! qemu_args, qmp, qga   QEMU's command line, monitor and guest agent
+//! vmm_args          the command lines of other VMMs
 //! agent_transport, plug   how an agent in a guest reaches this host, and a port that is plugged in for it
 //! control_groups    which control group a thread is in, and what that is called
 //! cgroup, scheduling, slice, steal, frequency, conditions, topology, tsc   how they are scheduled, and on what
@@ -47,3 +48,4 @@ pub mod threads;
 pub mod topology;
 pub mod tsc;
 pub mod vm;
+pub mod vmm_args;

@@ -10,11 +10,12 @@ pub use watch::{Look, VmWatch};
 use super::census::{Census, Process};
 use super::cgroup::{Hierarchy, VcpuQuota};
 use super::disk::Disk;
-use super::helper::{self, BackendSocket, Helper};
+use super::helper::{self, BackendSocket, Helper, HelperRole};
 use super::pin::affinity;
 use super::procfs::{self, Stopper};
 use super::qemu_args::{Iothreads, QemuArgs, SocketPlace, backend_sockets};
 use super::tsc::KvmDebugfs;
+use super::vmm_args::{self, VmmArgs};
 use super::{open_files, threads};
 use nix::unistd::Uid;
 use recognise::{Signs, exe_name};
@@ -129,6 +130,9 @@ pub struct Vm {
     pub disk_notes: Vec<String>,
     /// Unix sockets that take QMP.
     pub qmp_sockets: Vec<PathBuf>,
+    /// The Unix socket of a VMM's own API, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_socket: Option<PathBuf>,
     /// The Unix socket to the guest's qemu-ga.
     pub agent_socket: Option<PathBuf>,
     /// Whether the guest has a port for qemu-ga.
@@ -160,6 +164,7 @@ impl Vm {
             disks: None,
             disk_notes: vec![],
             qmp_sockets: vec![],
+            api_socket: None,
             agent_socket: None,
             has_agent_port: false,
             load_socket: None,
@@ -260,25 +265,30 @@ fn look_among(
     };
     let vmm = signs.vmm()?;
     let args = if vmm == Vmm::Qemu { QemuArgs::parse(words) } else { QemuArgs::default() };
+    let read = |path: &Path| fs::read_to_string(procfs::seen_by(pid, path)).ok();
+    let other = VmmArgs::parse(vmm, words, read);
     let accelerator = signs.accelerator(vmm, &args.accelerators);
     let census = census.get_or_init(Census::take);
     let iothreads = if vmm == Vmm::Qemu { Iothreads::parse(words) } else { Iothreads::default() };
-    let threads = threads_of(pid, &by_kvm, &iothreads.ids, census);
+    let mut threads = threads_of(pid, &by_kvm, &iothreads.ids, census);
+    let disks = if vmm == Vmm::Qemu { Some(args.disks) } else { other.disks };
+    let disks = disks.map(|disks| with_threads(vmm, disks, &mut threads));
     let vcpus = threads.iter().filter_map(|thread| Some((thread.vcpu?, thread.tid)));
     let is_all = depth == Depth::All;
     let quotas = is_all.then(|| Hierarchy::of_host().and_then(|groups| groups.quotas_of(vcpus)));
     Some(Vm {
         pid,
         vmm,
-        name: args.name.or_else(|| name_of(vmm, words)),
+        name: args.name.or(other.name),
         manager: manager_of(words),
         accelerator,
         device_pid: None,
         idle_iothreads: idle(pid, &threads, iothreads.unused),
-        helpers: helper::find(pid, &backends_of(pid, vmm, words), census),
+        helpers: helper::find(pid, &backends_of(pid, vmm, words, other.backends), census),
         threads,
-        disk_notes: args.disk_notes,
-        disks: (vmm == Vmm::Qemu && is_all).then(|| with_open_files(pid, args.disks)),
+        disk_notes: [args.disk_notes, other.disk_notes].concat(),
+        disks: disks.filter(|_| is_all).map(|disks| with_open_files(pid, disks)),
+        api_socket: other.api_socket.map(|path| absolute(pid, path)),
         qmp_sockets: args.qmp_sockets.into_iter().map(|path| absolute(pid, path)).collect(),
         agent_socket: args.agent_socket.map(|path| absolute(pid, path)),
         has_agent_port: args.has_agent_port,
@@ -305,31 +315,43 @@ fn idle(pid: Tid, threads: &[VmThread], unused: Vec<String>) -> Vec<String> {
     unused.into_iter().map(|id| harmless(&id)).filter(has_hardly_run).collect()
 }
 
-/// A VM's name on the command line of a VMM that is not QEMU: Firecracker's `--id`, crosvm's and kvmtool's
-/// `--name`. Cloud Hypervisor has none.
-fn name_of(vmm: Vmm, words: &[String]) -> Option<String> {
-    let option = match vmm {
-        Vmm::Firecracker => "--id",
-        Vmm::Crosvm | Vmm::Kvmtool => "--name",
-        _ => return None,
-    };
-    value_of(words, option).map(str::to_owned)
-}
-
 /// Where others serve devices of a VM.
-fn backends_of(pid: Tid, vmm: Vmm, words: &[String]) -> Vec<BackendSocket> {
+fn backends_of(
+    pid: Tid,
+    vmm: Vmm,
+    words: &[String],
+    other: Vec<(PathBuf, HelperRole)>,
+) -> Vec<BackendSocket> {
+    let other = other.into_iter().map(|(path, role)| (SocketPlace::Path(path), role));
     let places = if vmm == Vmm::Qemu { backend_sockets(words) } else { Vec::new() };
     let path_of = |place| match place {
         SocketPlace::Path(path) => Some(absolute(pid, path)),
         SocketPlace::Fd(fd) => procfs::unix_socket_path(pid, fd),
     };
     let socket = |(place, role)| Some(BackendSocket { path: path_of(place)?, role });
-    places.into_iter().filter_map(socket).collect()
+    places.into_iter().chain(other).filter_map(socket).collect()
+}
+
+/// The disks with the threads that serve them, which become iothreads. kvmtool shares a directory as a file system.
+fn with_threads(vmm: Vmm, mut disks: Vec<Disk>, threads: &mut [VmThread]) -> Vec<Disk> {
+    let names: Vec<String> = threads.iter().map(|thread| thread.comm.clone()).collect();
+    vmm_args::note_threads(vmm, &mut disks, &names.iter().map(String::as_str).collect::<Vec<_>>());
+    let is_server = |thread: &&mut VmThread| {
+        vmm != Vmm::Qemu && disks.iter().any(|disk| disk.iothreads.contains(&thread.comm))
+    };
+    for thread in threads.iter_mut().filter(is_server) {
+        let name = thread.comm.clone();
+        thread.become_iothread(&name, IothreadSource::Name);
+    }
+    disks
 }
 
 /// How these disks' files are open is the kernel's word, where this user may see it.
 fn with_open_files(pid: Tid, mut disks: Vec<Disk>) -> Vec<Disk> {
     let files = open_files::open_files(pid).unwrap_or_default();
+    let is_directory =
+        |disk: &Disk| disk.path().is_some_and(|path| procfs::seen_by(pid, path).is_dir());
+    disks.retain(|disk| disk.vmm != Vmm::Kvmtool || !is_directory(disk));
     for disk in &mut disks {
         let path = disk.path().map(|path| procfs::seen_by(pid, path));
         disk.note_open(path.and_then(|path| open_files::is_direct(&files, &path)));
@@ -344,17 +366,6 @@ fn absolute(pid: Tid, path: PathBuf) -> PathBuf {
         Ok(directory) => directory.join(path),
         Err(_) => path,
     }
-}
-
-/// The value of an option in either of the forms `--name a` and `--name=a`.
-fn value_of<'a>(words: &'a [String], option: &str) -> Option<&'a str> {
-    let mut rest = words.iter();
-    let after = rest.find_map(|word| word.strip_prefix(option).filter(|rest| is_end(rest)))?;
-    after.strip_prefix('=').or_else(|| rest.next().map(String::as_str))
-}
-
-fn is_end(rest: &str) -> bool {
-    rest.is_empty() || rest.starts_with('=')
 }
 
 /// libvirt gives its monitor this id; a session keeps its files in a home (libvirt:
@@ -409,22 +420,6 @@ mod tests {
             "qemu -chardev socket,id=charmonitor,fd=7 file=/home/a/.config/libvirt/qemu/x";
         assert_eq!(manager_of(&words(session)), Some(Manager::LibvirtSession));
         assert_eq!(manager_of(&words("qemu -chardev socket,id=mon,path=/x")), None);
-    }
-
-    #[test]
-    fn other_vmms_tell_the_names_of_their_vms() {
-        let told =
-            |vmm, line: &str| name_of(vmm, &line.split(' ').map(str::to_owned).collect::<Vec<_>>());
-        let name = |text: &str| Some(text.to_owned());
-        assert_eq!(told(Vmm::Firecracker, "firecracker --id vm7 --api-sock /x"), name("vm7"));
-        assert_eq!(told(Vmm::Crosvm, "crosvm run --name=a --named b"), name("a"));
-        assert_eq!(told(Vmm::Kvmtool, "lkvm run --names b --name c"), name("c"));
-        assert_eq!(told(Vmm::Kvmtool, "lkvm run --name"), None);
-        assert_eq!(
-            told(Vmm::CloudHypervisor, "cloud-hypervisor --id a"),
-            None,
-            "it has no such option"
-        );
     }
 
     #[test]

@@ -103,7 +103,7 @@ mod tests {
             ),
             (
                 "-device vhost-scsi-pci,wwpn=naa.5001,id=v",
-                "vhost-scsi v served outside of QEMU, by naa.5001",
+                "vhost-scsi v served outside of the VMM, by naa.5001",
             ),
             (
                 "-device virtio-blk-pci,drive=gone",

@@ -87,7 +87,20 @@ pub(crate) const CASES: &[Case] = &[
         name: "a_cloud_hypervisor_of_another_name",
         line: "./cloud-hypervisor-static --kernel k --disk path=d.raw,direct=on --cpus boot=1",
         threads: "vcpu0;_disk0_q0",
-        vm: Some(r#"{"vmm": "cloud-hypervisor", "accelerator": null}"#),
+        vm: Some(
+            r#"{"vmm": "cloud-hypervisor", "accelerator": null,
+                "disks": [{"path": "d.raw", "is_direct": true, "iothreads": ["_disk0_q0"], "aio": null}]}"#,
+        ),
+        ..Case::OF_KVM
+    },
+    Case {
+        name: "the_disks_of_a_cloud_hypervisor",
+        line: "cloud-hypervisor --kernel k --disk path=d.raw,direct=on --cpus boot=1",
+        threads: "vcpu0;_disk0_q0",
+        vm: Some(
+            r#"{"vmm": "cloud-hypervisor",
+                "disks": [{"bus": "virtio-blk", "path": "d.raw", "is_direct": true, "iothreads": ["_disk0_q0"]}]}"#,
+        ),
         ..Case::OF_KVM
     },
     Case {

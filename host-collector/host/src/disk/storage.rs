@@ -100,7 +100,7 @@ impl Storage {
                 Some(format!("QEMU's driver {driver} uses no file of the host"))
             }
             Storage::VhostUser { .. } => Some("another process serves it".to_owned()),
-            Storage::Vhost { .. } => Some("it is served outside of QEMU".to_owned()),
+            Storage::Vhost { .. } => Some("it is served outside of the VMM".to_owned()),
             Storage::Passthrough { .. } => Some("the guest itself drives it".to_owned()),
             Storage::Empty => Some("it has no medium".to_owned()),
             Storage::Unknown { reason } => Some(reason.clone()),
@@ -125,7 +125,9 @@ impl fmt::Display for Storage {
                     "served by another process, over a socket that was handed to QEMU"
                 )
             }
-            Storage::Vhost { device } => write!(formatter, "served outside of QEMU, by {device}"),
+            Storage::Vhost { device } => {
+                write!(formatter, "served outside of the VMM, by {device}")
+            }
             Storage::Passthrough { address } => {
                 write!(formatter, "on {address}, which the guest itself drives (VFIO)")
             }

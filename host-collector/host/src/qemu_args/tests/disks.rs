@@ -285,7 +285,7 @@ fn what_others_serve_is_named() {
         ),
         (
             "-device vhost-scsi-pci,wwpn=naa.1,id=v",
-            &["vhost-scsi served outside of QEMU, by naa.1"],
+            &["vhost-scsi served outside of the VMM, by naa.1"],
         ),
         ("-device vhost-vdpa-device-pci,vhostdev=/dev/vhost-vdpa-0", &[]),
     ]);
