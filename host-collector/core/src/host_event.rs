@@ -126,6 +126,13 @@ pub enum KvmEvent {
         /// 0, or a negated errno: `-EINTR` (-4) where the VMM kicked the vCPU.
         errno: i32,
     },
+    /// `kvm:kvm_vcpu_wakeup`: the guest was halted, and is no longer.
+    HaltEnd {
+        /// From the start of the halt, in nanoseconds of `CLOCK_MONOTONIC`; polling included.
+        halted_ns: u64,
+        /// Whether the thread slept: otherwise it polled all the time.
+        has_slept: bool,
+    },
     /// `kvm:kvm_pio` of an access that the kernel tells before it is served: the guest writes to a
     /// port.
     PortWrite {

@@ -373,12 +373,13 @@ pub(super) mod tests {
             },
         );
         let kvm =
-            (tid(), 0..6_u8, any::<u64>(), any::<u32>()).prop_map(|(tid, code, first, second)| {
+            (tid(), 0..7_u8, any::<u64>(), any::<u32>()).prop_map(|(tid, code, first, second)| {
                 let first = match code {
                     3 | 5 => first & 0xffff,
-                    4 => first,
+                    4 | 6 => first,
                     _ => first & 0xffff_ffff,
                 };
+                let second = if code == 6 { second & 1 } else { second };
                 HostEventKind::Kvm { tid, event: kvm_of(code, first, second.into()).unwrap() }
             });
         let block = (0..3_u8, tid(), any::<u32>(), any::<u64>(), any::<u32>()).prop_map(

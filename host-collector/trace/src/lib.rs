@@ -24,6 +24,7 @@
 //! file header, 16 bytes
 //!   0  8  magic 89 56 53 52 0d 0a 1a 0a   (like PNG's: a text-mode copy breaks it visibly)
 //!   8  2  format version, 3; 2 is read as well, in which no event names a control group
+//!         or tells the end of a halt
 //!  10  2  stream kind, see StreamKind
 //!  12  4  CRC32 (IEEE) of the 12 bytes before
 //! block

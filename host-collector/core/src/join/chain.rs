@@ -26,6 +26,8 @@ pub struct ModeSplit {
     pub kvm_ns: u64,
     /// In the VMM, in nanoseconds.
     pub vmm_ns: u64,
+    /// In KVM for a guest that was idle, in nanoseconds.
+    pub halt_poll_ns: u64,
     /// How often it exited from the guest within the timeslice.
     pub exits_count: u64,
 }
@@ -37,6 +39,7 @@ impl ModeSplit {
             ThreadState::Running { mode: RunMode::Guest, .. } => split.guest_ns = length_ns,
             ThreadState::Running { mode: RunMode::Kvm, .. } => split.kvm_ns = length_ns,
             ThreadState::Running { mode: RunMode::Vmm, .. } => split.vmm_ns = length_ns,
+            ThreadState::Running { mode: RunMode::HaltPoll, .. } => split.halt_poll_ns = length_ns,
             _ => {}
         }
         split
@@ -46,6 +49,7 @@ impl ModeSplit {
         self.guest_ns += more.guest_ns;
         self.kvm_ns += more.kvm_ns;
         self.vmm_ns += more.vmm_ns;
+        self.halt_poll_ns += more.halt_poll_ns;
         self.exits_count += more.exits_count;
     }
 }
@@ -130,7 +134,7 @@ mod tests {
     use crate::timeline::{Reason, Sleep};
     use crate::units::{HostNs, Tid};
 
-    /// The chain of a drawing, a nanosecond a character: `=` not split, guest, KVM, VMM, `_` asleep;
+    /// The chain of a drawing, a nanosecond a character: `=` not split, guest, KVM, VMM, polling, `_` asleep;
     /// capitals are on another pCPU.
     fn drawn(drawing: &str) -> Chain {
         let letters: Vec<char> = drawing.chars().collect();
@@ -141,6 +145,7 @@ mod tests {
                 'g' => RunMode::Guest,
                 'k' => RunMode::Kvm,
                 'v' => RunMode::Vmm,
+                'p' => RunMode::HaltPoll,
                 _ => RunMode::Unsplit,
             };
             let pcpu = PcpuId(u32::from(run[0].is_ascii_uppercase()));
@@ -154,18 +159,19 @@ mod tests {
         chain
     }
 
-    fn splits(chain: &Chain) -> Vec<(u64, [u64; 4])> {
+    fn splits(chain: &Chain) -> Vec<(u64, [u64; 5])> {
         let split = |link: &Link| {
-            let ModeSplit { guest_ns, kvm_ns, vmm_ns, exits_count } = link.split;
-            (link.span.length_ns(), [guest_ns, kvm_ns, vmm_ns, exits_count])
+            let ModeSplit { guest_ns, kvm_ns, vmm_ns, halt_poll_ns, exits_count } = link.split;
+            (link.span.length_ns(), [guest_ns, kvm_ns, vmm_ns, halt_poll_ns, exits_count])
         };
         chain.links().iter().map(split).collect()
     }
 
     #[test]
     fn a_stay_is_one_link_and_says_in_whose_code_it_was() {
-        let chain = drawn("==ggkvvgk__kgggGGK");
-        let expected = [(9, [3, 2, 2, 2]), (2, [0; 4]), (4, [3, 1, 0, 0]), (3, [2, 1, 0, 1])];
+        let chain = drawn("==ggkvvgkpp__kgggGGK");
+        let expected =
+            [(11, [3, 2, 2, 2, 2]), (2, [0; 5]), (4, [3, 1, 0, 0, 0]), (3, [2, 1, 0, 0, 1])];
         assert_eq!(splits(&chain), expected);
         let unsplit = ThreadState::Running { pcpu: PcpuId(0), mode: RunMode::Unsplit };
         assert_eq!(chain.links()[0].span.state, unsplit);
@@ -176,7 +182,7 @@ mod tests {
         let chain = drawn("_ggg_");
         let guest = ThreadState::Running { pcpu: PcpuId(0), mode: RunMode::Guest };
         assert_eq!(chain.links()[1].span.state, guest);
-        assert_eq!(splits(&chain)[1], (3, [3, 0, 0, 0]));
+        assert_eq!(splits(&chain)[1], (3, [3, 0, 0, 0, 0]));
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub enum Part {
     Kvm,
     /// On a pCPU, in the VMM.
     VmmUser,
+    /// On a pCPU, in KVM, for a guest that was idle: KVM polled whether it has to run again.
+    HaltPoll,
     /// Runnable, but another thread was given the pCPU.
     PreemptWait,
     /// Woken, but not yet on a pCPU.
@@ -39,11 +41,12 @@ pub enum Part {
 
 impl Part {
     /// Every part, in the order in which they are printed.
-    pub const ALL: [Part; 14] = [
+    pub const ALL: [Part; 15] = [
         Part::OnPcpu,
         Part::Guest,
         Part::Kvm,
         Part::VmmUser,
+        Part::HaltPoll,
         Part::PreemptWait,
         Part::WakeupDelay,
         Part::Throttled,
@@ -64,6 +67,7 @@ impl Part {
             Part::Guest => "guest",
             Part::Kvm => "kvm",
             Part::VmmUser => "vmm_user",
+            Part::HaltPoll => "halt_poll",
             Part::PreemptWait => "preempt_wait",
             Part::WakeupDelay => "wakeup_delay",
             Part::Throttled => "throttled",
@@ -86,6 +90,7 @@ impl Part {
                 RunMode::Guest => Part::Guest,
                 RunMode::Kvm => Part::Kvm,
                 RunMode::Vmm => Part::VmmUser,
+                RunMode::HaltPoll => Part::HaltPoll,
             },
             ThreadState::PreemptWait { reason: Reason::Throttle, .. } => Part::Throttled,
             // Whatever the reason, and also if none is known: it was runnable.
@@ -120,12 +125,12 @@ impl Part {
     /// Whether the thread was on a pCPU.
     #[must_use]
     pub fn is_on_pcpu(self) -> bool {
-        matches!(self, Part::OnPcpu | Part::Guest | Part::Kvm | Part::VmmUser)
+        matches!(self, Part::OnPcpu | Part::Guest | Part::Kvm | Part::VmmUser | Part::HaltPoll)
     }
 
     /// Whether this part is I/O inactivity once the I/O has completed: the vCPU is not on a pCPU to handle
-    /// it, although it need not be notified first. A halted vCPU has not been notified yet, or another vCPU
-    /// was; of an unknown state nothing can be said.
+    /// it, although it need not be notified first. A halted vCPU, for which KVM may poll, has not been
+    /// notified yet, or another vCPU was; of an unknown state nothing can be said.
     #[must_use]
     pub fn is_inactivity(self) -> bool {
         match self {
@@ -137,9 +142,13 @@ impl Part {
             | Part::HostFault
             | Part::IoSubmit
             | Part::OtherSleep => true,
-            Part::OnPcpu | Part::Guest | Part::Kvm | Part::VmmUser | Part::Halt | Part::Unknown => {
-                false
-            }
+            Part::OnPcpu
+            | Part::Guest
+            | Part::Kvm
+            | Part::VmmUser
+            | Part::HaltPoll
+            | Part::Halt
+            | Part::Unknown => false,
         }
     }
 }

@@ -131,6 +131,7 @@ impl ExitReason {
                 Some(ExitReason::Userspace(UserspaceExit::new(reason, errno)))
             }
             KvmEvent::GuestEntry
+            | KvmEvent::HaltEnd { .. }
             | KvmEvent::PortWrite { .. }
             | KvmEvent::PortRead { .. }
             | KvmEvent::Memory { .. } => None,

@@ -123,6 +123,7 @@ impl OpenExits {
                 self.userspace = begun;
             }
             KvmEvent::UserspaceExit { .. }
+            | KvmEvent::HaltEnd { .. }
             | KvmEvent::PortWrite { .. }
             | KvmEvent::PortRead { .. }
             | KvmEvent::Memory { .. } => {}

@@ -11,6 +11,7 @@
 //!                  |-- exits        exits from the guest and from KVM, exit_reason their names
 //!                  |-- lock         who let go of a lock
 //!                  |-- behaviour    which lock is the big one, by who waits for whom (before all else)
+//!                  |-- halt_poll    when the host was busy for a guest that was idle
 //!                  `-- classify     all of that --> reason: why a thread left its pCPU
 //! ```
 
@@ -26,6 +27,7 @@ mod evidence_tests;
 pub mod exit_reason;
 mod exits;
 pub mod futex;
+mod halt_poll;
 mod last_seen;
 #[cfg(test)]
 mod laws;

@@ -149,6 +149,8 @@ pub enum RunMode {
     Guest,
     /// In KVM, from a guest's exit until the VMM is asked or the guest is entered again.
     Kvm,
+    /// In KVM, for a guest that is halted: it polls whether the guest has to run again.
+    HaltPoll,
     /// In the VMM's userspace; the way back through KVM to the guest's next entry is counted here.
     Vmm,
 }

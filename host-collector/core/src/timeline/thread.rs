@@ -44,6 +44,7 @@
 use super::antagonist::Wait;
 use super::contradiction::ContradictionKind;
 use super::exits::{Exit, OpenExits};
+use super::halt_poll::HeldBack;
 use super::last_seen::is_realtime;
 use super::lock::LockWait;
 use super::reason::Reason;
@@ -87,6 +88,7 @@ pub(super) struct Thread {
     /// In whose code it runs, or ran when it was last on a pCPU.
     mode: RunMode,
     exits: OpenExits,
+    held_back: HeldBack,
     device: Device,
     /// The lock that it last slept on.
     acquired: Option<Acquired>,
@@ -153,6 +155,7 @@ impl Thread {
             is_realtime: false,
             mode: RunMode::Unsplit,
             exits: OpenExits::default(),
+            held_back: HeldBack::default(),
             device: Device::None,
             acquired: None,
             lock_waits: Vec::new(),
@@ -314,7 +317,13 @@ impl Thread {
                 State::Asleep { pcpu, sleep, raced_waker: self.raced_waker }
             }
         };
-        self.change(time, ended, next, sink);
+        self.held_back.let_go(sink);
+        let is_halt = matches!(next, State::Asleep { .. }) && reason == Reason::Halt;
+        if is_halt && contradiction.is_none() {
+            self.change_to_halt(time, ended, next, sink);
+        } else {
+            self.change(time, ended, next, sink);
+        }
         if let Some(address) = lock {
             self.acquired = Some(Acquired { address, since: None });
         }
@@ -367,6 +376,16 @@ impl Thread {
 
     /// KVM did something for the thread, which is on a pCPU.
     pub(super) fn kvm(&mut self, time: HostNs, event: KvmEvent, sink: &mut impl FnMut(Span)) {
+        match event {
+            KvmEvent::HaltEnd { halted_ns, has_slept: true } => {
+                self.held_back.slept(time, halted_ns, sink);
+            }
+            KvmEvent::HaltEnd { halted_ns, has_slept: false } => {
+                self.held_back.polled(sink);
+                self.polled(time, halted_ns, sink);
+            }
+            _ => self.held_back.let_go(sink),
+        }
         let mode = match event {
             KvmEvent::GuestEntry => RunMode::Guest,
             KvmEvent::GuestExit { .. } => RunMode::Kvm,
@@ -384,6 +403,15 @@ impl Thread {
             self.change(time, self.observed(), self.state, sink);
         }
         self.mode = mode;
+    }
+
+    /// Until `time` it has polled for so long for its halted guest.
+    fn polled(&mut self, time: HostNs, halted_ns: u64, sink: &mut impl FnMut(Span)) {
+        let State::Running { pcpu } = self.state else { return };
+        let from = HostNs(time.0.saturating_sub(halted_ns)).max(self.since);
+        self.change(from, self.observed(), self.state, sink);
+        let polling = ThreadState::Running { pcpu, mode: RunMode::HaltPoll };
+        self.change(time, polling, self.state, sink);
     }
 
     /// Waits for locks that were held back get the port that the VMM was asked for.
@@ -419,6 +447,7 @@ impl Thread {
         let undecided = matches!(self.state, State::Asleep { raced_waker: Some(_), .. });
         let ended = if undecided { ThreadState::Unknown { cause } } else { self.observed() };
         self.change(time, ended, State::Unknown(cause), sink);
+        self.held_back.let_go(sink);
         // What KVM did meanwhile is not known either, nor which locks changed hands.
         self.mode = RunMode::Unsplit;
         self.device = Device::None;
@@ -430,6 +459,7 @@ impl Thread {
     pub(super) fn displaced(&mut self, time: HostNs, sink: &mut impl FnMut(Span)) {
         let ended = ThreadState::Unknown { cause: UnknownCause::Lost };
         self.change(time, ended, State::Unknown(UnknownCause::Lost), sink);
+        self.held_back.let_go(sink);
     }
 
     /// The recording ends: closes the open span and leaves the state as it is.
@@ -441,6 +471,7 @@ impl Thread {
             self.observed()
         };
         self.change(time, ended, self.state, sink);
+        self.held_back.let_go(sink);
         self.device = Device::None;
     }
 
@@ -454,17 +485,37 @@ impl Thread {
         next: State,
         sink: &mut impl FnMut(Span),
     ) {
+        if let Some(span) = self.closed(time, ended, next) {
+            self.held_back.pass(span, sink);
+        }
+    }
+
+    /// The same where it goes to sleep as its guest is halted: it may have polled before.
+    fn change_to_halt(
+        &mut self,
+        time: HostNs,
+        ended: ThreadState,
+        next: State,
+        sink: &mut impl FnMut(Span),
+    ) {
+        if let Some(span) = self.closed(time, ended, next) {
+            self.held_back.pass_last_of_stay(span, sink);
+        }
+    }
+
+    fn closed(&mut self, time: HostNs, ended: ThreadState, next: State) -> Option<Span> {
         let waited = ended.waits_for().is_some();
         let time = time.max(self.since);
         self.exits.pass(time, &ended);
-        if time > self.since {
+        let span = (time > self.since).then(|| {
             let antagonists = if waited { self.wait.take() } else { Vec::new() };
-            sink(Span { tid: self.tid, start: self.since, end: time, state: ended, antagonists });
-        }
+            Span { tid: self.tid, start: self.since, end: time, state: ended, antagonists }
+        });
         self.since = time;
         self.state = next;
         self.raced_waker = None;
         self.wait.restart(time);
+        span
     }
 
     /// The state of the open span if it ends as is to be expected.
@@ -500,6 +551,6 @@ fn device_after(event: KvmEvent, before: Device) -> Device {
         }
         (KvmEvent::PortWrite { port }, _) => Device::Touched(DeviceAddress::Port(port)),
         (KvmEvent::Memory { address }, _) => Device::Touched(DeviceAddress::Memory(address)),
-        (KvmEvent::GuestExit { .. }, device) => device,
+        (KvmEvent::GuestExit { .. } | KvmEvent::HaltEnd { .. }, device) => device,
     }
 }

@@ -37,6 +37,7 @@ impl Field {
     pub(super) fn number(&self, raw: &[u8]) -> Option<u64> {
         let bytes = self.bytes(raw)?;
         match bytes.len() {
+            1 => bytes.first().copied().map(u64::from),
             2 => Some(super::bytes::u16_at(bytes, 0)?.into()),
             4 => Some(super::bytes::u32_at(bytes, 0)?.into()),
             8 => super::bytes::u64_at(bytes, 0),

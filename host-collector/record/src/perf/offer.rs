@@ -47,7 +47,7 @@ pub fn offers(tracefs: &Tracefs) -> Vec<Offer> {
 }
 
 fn details() -> impl Iterator<Item = Detail> {
-    Detail::DEVICE_ACCESS.into_iter().chain(Detail::EXITS).chain(Detail::DISK)
+    Detail::DEVICE_ACCESS.into_iter().chain(Detail::EXITS).chain(Detail::HALTS).chain(Detail::DISK)
 }
 
 /// What a report goes without where this is missing; a sentence without its end.
@@ -72,6 +72,10 @@ pub fn costs_of(name: &str) -> &'static str {
         }
         (_, Some(Detail::GuestEntry | Detail::GuestExit)) => {
             "under KVM, time on a pCPU is not divided into guest, KVM and VMM"
+        }
+        (_, Some(Detail::HaltEnd)) => {
+            "under KVM, time in which a pCPU was busy for an idle guest (halt polling) is not told from other \
+            time on a pCPU"
         }
         (_, Some(Detail::Block(BlockStep::Issued))) => {
             "the time that the disk itself took for an I/O is unknown"

@@ -54,7 +54,8 @@ pub enum KvmDetail {
     None,
     /// Each time that the VMM is asked to serve a device, and where that device was touched.
     DeviceAccess,
-    /// Also each entry into the guest and each exit from it, which costs two records for each.
+    /// Also each entry into the guest and each exit from it, which costs two records for each, and the end
+    /// of each halt.
     Exits,
 }
 
@@ -67,6 +68,7 @@ impl RecordPlan {
         }
         if self.kvm == KvmDetail::Exits {
             details.extend(Detail::EXITS);
+            details.extend(Detail::HALTS);
         }
         if !self.disks.is_empty() {
             details.extend(Detail::DISK);

@@ -96,6 +96,8 @@ fn kvm() -> impl Strategy<Value = HostEventKind> {
             .prop_map(|(reason, errno)| KvmEvent::UserspaceExit { reason, errno }),
         any::<u16>().prop_map(|port| KvmEvent::PortWrite { port }),
         any::<u64>().prop_map(|address| KvmEvent::Memory { address }),
+        (0..5_000_u64, any::<bool>())
+            .prop_map(|(halted_ns, has_slept)| KvmEvent::HaltEnd { halted_ns, has_slept }),
     ];
     (tid(), event).prop_map(|(tid, event)| HostEventKind::Kvm { tid, event })
 }

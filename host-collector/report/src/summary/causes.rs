@@ -41,7 +41,7 @@ pub enum Kind {
     PcpuWait,
     /// The vCPU was on a pCPU, whether in the guest, in KVM or in the VMM.
     OnPcpu,
-    /// Any other part.
+    /// Any other part; a guest that was idle is [`Part::Halt`] also while KVM polled for it.
     State(Part),
 }
 
@@ -52,6 +52,7 @@ impl Kind {
         match part {
             None => Kind::Device,
             Some(Part::PreemptWait | Part::WakeupDelay) => Kind::PcpuWait,
+            Some(Part::HaltPoll) => Kind::State(Part::Halt),
             Some(part) if part.is_on_pcpu() => Kind::OnPcpu,
             Some(part) => Kind::State(part),
         }
@@ -141,7 +142,7 @@ impl Group<'_> {
     pub fn what(&self) -> &'static str {
         match (self.kind, self.only_part()) {
             (Kind::Device, _) => IN_DISK,
-            (Kind::State(part), _) | (_, Some(part)) => label(part),
+            (_, Some(part)) | (Kind::State(part), None) => label(part),
             (Kind::OnPcpu, None) => label(Part::OnPcpu),
             (Kind::PcpuWait, None) => "waiting for a pCPU",
         }

@@ -386,6 +386,7 @@ fn vcpu_row(
         tid: *tid,
         observed_ns,
         on_pcpu_ns: tally.on_pcpu_ns(),
+        halt_poll_ns: tally.halt_poll_ns(),
         timeslices: tally.timeslices(),
         wait_ns,
         unseen_ns: antagonists::unseen_ns(wait_ns, ran_ns, [others_ns, idle_ns]),
@@ -459,13 +460,9 @@ fn chain_span(submitted: HostNs, link: &Link, vm: VmIndex, directory: &Directory
 
 /// In whose code a stay on a pCPU was, where that was recorded.
 fn stay_split(split: join::ModeSplit) -> Option<ModeSplit> {
-    let join::ModeSplit { guest_ns, kvm_ns, vmm_ns, exits_count } = split;
-    (guest_ns > 0 || kvm_ns > 0 || vmm_ns > 0).then_some(ModeSplit {
-        guest_ns,
-        kvm_ns,
-        vmm_ns,
-        exits: exits_count,
-    })
+    let join::ModeSplit { guest_ns, kvm_ns, vmm_ns, halt_poll_ns, exits_count } = split;
+    let is_recorded = [guest_ns, kvm_ns, vmm_ns, halt_poll_ns].iter().any(|spent_ns| *spent_ns > 0);
+    is_recorded.then_some(ModeSplit { guest_ns, kvm_ns, vmm_ns, halt_poll_ns, exits: exits_count })
 }
 
 fn why_unknown(state: &ThreadState) -> Option<WhyUnknown> {

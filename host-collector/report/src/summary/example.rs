@@ -400,7 +400,8 @@ pub fn with_exits() -> Summary {
         for _ in 0..40 {
             spans.extend([on(RunMode::Guest, 1_000), on(RunMode::Kvm, 500)]);
         }
-        spans.extend([on(RunMode::Vmm, 2_000 + index), blocked(Reason::Halt, 90_000)]);
+        spans.extend([on(RunMode::Vmm, 2_000 + index), on(RunMode::HaltPoll, 40_000)]);
+        spans.push(blocked(Reason::Halt, 50_000));
         spans.extend([woken(3_000), on(RunMode::Kvm, 700), on(RunMode::Guest, 5_000)]);
         let breakdown = request(index, HostNs(START.0 + index * 1_000_000), spans);
         breakdown.chain.spans().for_each(|span| builder.span(span));

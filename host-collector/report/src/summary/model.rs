@@ -381,6 +381,10 @@ pub struct Vcpu {
     pub observed_ns: u64,
     /// How long the thread was on a pCPU, cut timeslices included.
     pub on_pcpu_ns: u64,
+    /// For how much of that KVM polled for an idle guest; `None` where that was not recorded, or nothing of it
+    /// was seen.
+    #[serde(default)]
+    pub halt_poll_ns: Option<u64>,
     /// Its timeslices.
     pub timeslices: Timeslices,
     /// Why it was off its pCPU; one entry for every reason, even if it is 0.
@@ -612,6 +616,9 @@ pub struct ModeSplit {
     pub kvm_ns: u64,
     /// In the VMM.
     pub vmm_ns: u64,
+    /// In KVM, which polled for an idle guest.
+    #[serde(default)]
+    pub halt_poll_ns: u64,
     /// How often it exited from the guest within the timeslice.
     pub exits: u64,
 }

@@ -79,6 +79,7 @@ fn summaries() -> [Summary; 7] {
     let mut partial = example::summary();
     partial.facts.status = RunStatus::Partial { reason: "interrupted".to_owned() };
     partial.clock.bound_ns = None;
+    partial.vcpus[0].halt_poll_ns = Some(7);
     let disk = &mut partial.io.disks[0];
     (disk.reason, disk.device) = (Some("it is in memory".to_owned()), None);
     disk.unmapped_reason = Some("the file system does not map it".to_owned());

@@ -11,6 +11,7 @@ use super::model::{Class, Summary};
 use super::quota;
 use super::totals::{share, sum};
 use super::verdict::{DOMINANT_SHARE, INACTIVITY_SHARE, requesters, who};
+use std::collections::BTreeMap;
 use vslice_core::join::{Part, Phase};
 use vslice_core::units::PcpuId;
 use vslice_spec::quantity::whole_percent;
@@ -105,13 +106,18 @@ impl ClassAnswer<'_> {
     /// What the vCPU mostly did while the device had the I/O: context.
     fn meanwhile(&self) -> String {
         let device_ns = self.io.phases_ns.get(&Phase::Device).copied().unwrap_or(0);
-        let on_pcpu = Part::ALL.into_iter().filter(|part| part.is_on_pcpu());
-        let on_pcpu_ns = sum(on_pcpu.map(|part| self.io.get(Phase::Device, part)));
-        let off_pcpu = Part::ALL.into_iter().filter(|part| !part.is_on_pcpu());
-        let off_pcpu = off_pcpu.map(|part| (self.io.get(Phase::Device, part), part));
-        let mut all: Vec<(u64, Part)> = off_pcpu.chain([(on_pcpu_ns, Part::OnPcpu)]).collect();
-        all.sort_by_key(|(length_ns, _)| std::cmp::Reverse(*length_ns));
-        let (most_ns, part) = all[0];
+        let mut all: BTreeMap<Part, u64> = BTreeMap::new();
+        for part in Part::ALL {
+            let named = match Kind::of(Some(part)) {
+                Kind::OnPcpu => Part::OnPcpu,
+                Kind::State(part) => part,
+                Kind::Device | Kind::PcpuWait => part,
+            };
+            let length_ns = all.entry(named).or_default();
+            *length_ns = length_ns.saturating_add(self.io.get(Phase::Device, part));
+        }
+        let most = all.into_iter().rev().max_by_key(|(_, length_ns)| *length_ns);
+        let Some((part, most_ns)) = most else { return String::new() };
         let of_device = share(most_ns, device_ns);
         let meanwhile = match of_device {
             _ if part == Part::Unknown || of_device < DOMINANT_SHARE => return String::new(),
@@ -202,7 +208,7 @@ impl ClassAnswer<'_> {
             }
         }
         let what = match (group.kind, group.only_part()) {
-            (Kind::State(part), _) | (_, Some(part)) => was(part),
+            (_, Some(part)) | (Kind::State(part), None) => was(part),
             (_, None) => was(Part::OnPcpu),
         };
         format!("{who} {what} for {percent} of the time{}", self.when(group))
@@ -326,6 +332,7 @@ fn was(part: Part) -> &'static str {
         Part::Guest => "was running in the guest",
         Part::Kvm => "was running in KVM",
         Part::VmmUser => "was running in the VMM",
+        Part::HaltPoll => "was halted (the guest was idle) while KVM polled",
         Part::Throttled => "was throttled (its CPU quota was used up)",
         Part::BqlWait => "waited for QEMU's big lock",
         Part::LockWait => "waited for a VMM lock",

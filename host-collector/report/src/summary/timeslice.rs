@@ -8,7 +8,7 @@ use super::totals::round_4;
 use std::ops::Bound;
 use std::sync::Arc;
 use vslice_core::task::Namesake;
-use vslice_core::timeline::{Covers, Span, ThreadState, Who};
+use vslice_core::timeline::{Covers, RunMode, Span, ThreadState, Who};
 use vslice_core::units::HostNs;
 
 /// Who is told apart of those that ran while one vCPU waited, all in one bucket.
@@ -32,6 +32,7 @@ pub(super) struct VcpuTally {
     wait_ns: u64,
     idle_ns: u64,
     on_pcpu_ns: u64,
+    halt_poll_ns: Option<u64>,
     /// Where the last span ended, if what it said is known.
     known_until: Option<HostNs>,
     /// Whether the last span was on a pCPU, whatever is known of its ends.
@@ -53,6 +54,7 @@ impl VcpuTally {
             wait_ns: 0,
             idle_ns: 0,
             on_pcpu_ns: 0,
+            halt_poll_ns: None,
             known_until: None,
             was_running: false,
             open_ns: None,
@@ -82,6 +84,10 @@ impl VcpuTally {
             self.off(reason, length_ns);
         } else {
             self.on_pcpu_ns = self.on_pcpu_ns.saturating_add(length_ns);
+            if matches!(span.state, ThreadState::Running { mode: RunMode::HaltPoll, .. }) {
+                let polled_ns = self.halt_poll_ns.unwrap_or(0);
+                self.halt_poll_ns = Some(polled_ns.saturating_add(length_ns));
+            }
             self.open_ns = if goes_on {
                 open_ns.map(|open_ns| open_ns.saturating_add(length_ns))
             } else {
@@ -137,6 +143,11 @@ impl VcpuTally {
         self.on_pcpu_ns
     }
 
+    /// How long KVM polled for its idle guest, if it was seen to.
+    pub(super) fn halt_poll_ns(&self) -> Option<u64> {
+        self.halt_poll_ns
+    }
+
     pub(super) fn off_cpu(&self) -> &[OffCpu] {
         &self.off_cpu
     }
@@ -180,7 +191,7 @@ impl VcpuTally {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use vslice_core::timeline::{Antagonist, Reason, RunMode, Sleep, UnknownCause};
+    use vslice_core::timeline::{Antagonist, Reason, Sleep, UnknownCause};
     use vslice_core::units::{PcpuId, Tid};
 
     const PCPU: PcpuId = PcpuId(1);
@@ -219,6 +230,7 @@ mod tests {
             '=' => running(RunMode::Unsplit),
             'g' => running(RunMode::Guest),
             'k' => running(RunMode::Kvm),
+            'l' => running(RunMode::HaltPoll),
             'p' => ThreadState::PreemptWait {
                 pcpu: PCPU,
                 reason: Reason::Timeslice,
@@ -266,6 +278,13 @@ mod tests {
             let longest_ns = timeslices.max_ns.unwrap_or(0);
             assert_eq!((timeslices.count, longest_ns), (count, max_ns), "{drawing}");
         }
+    }
+
+    #[test]
+    fn polling_for_an_idle_guest_is_time_on_a_pcpu() {
+        let polled = tally("ggkllhhwllkg");
+        assert_eq!((polled.on_pcpu_ns(), polled.halt_poll_ns()), (9, Some(4)));
+        assert_eq!(tally("ggkhhwkg").halt_poll_ns(), None);
     }
 
     #[test]

@@ -253,6 +253,7 @@ pub fn label(part: Part) -> &'static str {
         Part::Guest => "in the guest",
         Part::Kvm => "in KVM",
         Part::VmmUser => "in the VMM",
+        Part::HaltPoll => "halt polling",
         Part::Throttled => "throttled",
         Part::BqlWait => "BQL wait",
         Part::LockWait => "lock wait",

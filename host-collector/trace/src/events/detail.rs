@@ -15,6 +15,7 @@ fn kvm_columns(event: KvmEvent) -> (u8, u64, u64) {
         KvmEvent::PortWrite { port } => (3, port.into(), 0),
         KvmEvent::Memory { address } => (4, address, 0),
         KvmEvent::PortRead { port } => (5, port.into(), 0),
+        KvmEvent::HaltEnd { halted_ns, has_slept } => (6, halted_ns, has_slept.into()),
     }
 }
 
@@ -29,6 +30,10 @@ pub(super) fn kvm_of(code: u8, first: u64, second: u64) -> Result<KvmEvent, Code
         3 => KvmEvent::PortWrite { port: narrow(first)? },
         4 => KvmEvent::Memory { address: first },
         5 => KvmEvent::PortRead { port: narrow(first)? },
+        6 => match second {
+            0 | 1 => KvmEvent::HaltEnd { halted_ns: first, has_slept: second == 1 },
+            other => return Err(CodecError::OutOfRange(other)),
+        },
         other => return Err(CodecError::OutOfRange(other.into())),
     })
 }

@@ -19,6 +19,8 @@ pub(in crate::perf) enum Detail {
     GuestEntry,
     /// The guest stopped running.
     GuestExit,
+    /// The guest was halted, and is no longer.
+    HaltEnd,
     /// A step of an I/O.
     Block(BlockStep),
 }
@@ -31,6 +33,9 @@ impl Detail {
     /// What tells guest from KVM from VMM: two records for each exit, of which there may be a
     /// hundred thousand a second.
     pub(in crate::perf) const EXITS: [Detail; 2] = [Detail::GuestEntry, Detail::GuestExit];
+
+    /// What tells halt polling from the rest of KVM: one record for each halt.
+    pub(in crate::perf) const HALTS: [Detail; 1] = [Detail::HaltEnd];
 
     /// What the host's disk did.
     pub(in crate::perf) const DISK: [Detail; 3] = [
@@ -47,6 +52,7 @@ impl Detail {
             Detail::Memory => "kvm/kvm_mmio",
             Detail::GuestEntry => "kvm/kvm_entry",
             Detail::GuestExit => "kvm/kvm_exit",
+            Detail::HaltEnd => "kvm/kvm_vcpu_wakeup",
             Detail::Block(BlockStep::Submitted) => "block/block_bio_queue",
             Detail::Block(BlockStep::Issued) => "block/block_rq_issue",
             Detail::Block(BlockStep::Completed) => "block/block_rq_complete",
@@ -61,6 +67,7 @@ impl Detail {
             Detail::Memory => &["gpa"],
             Detail::GuestEntry => &[],
             Detail::GuestExit => &["isa", "exit_reason"],
+            Detail::HaltEnd => &["ns", "waited"],
             Detail::Block(_) => &["dev", "sector", "nr_sector"],
         }
     }
@@ -120,6 +127,9 @@ impl DetailFormat {
             Detail::Memory => KvmEvent::Memory { address: number(0)? },
             Detail::GuestEntry => KvmEvent::GuestEntry,
             Detail::GuestExit => KvmEvent::GuestExit { isa: short(0)?, reason: short(1)? },
+            Detail::HaltEnd => {
+                KvmEvent::HaltEnd { halted_ns: number(0)?, has_slept: number(1)? != 0 }
+            }
             Detail::Block(step) => {
                 let (device, sector, sectors) = (short(0)?, number(1)?, short(2)?);
                 let event = BlockEvent { step, tid, device, sector, sectors };
@@ -146,6 +156,9 @@ mod tests {
     const MMIO: &str = "\tfield:u32 type;\toffset:8;\tsize:4;\tsigned:0;\n\
         \tfield:u32 len;\toffset:12;\tsize:4;\tsigned:0;\n\
         \tfield:u64 gpa;\toffset:16;\tsize:8;\tsigned:0;\n";
+    const WAKEUP: &str = "\tfield:__u64 ns;\toffset:8;\tsize:8;\tsigned:0;\n\
+        \tfield:bool waited;\toffset:16;\tsize:1;\tsigned:0;\n\
+        \tfield:bool valid;\toffset:17;\tsize:1;\tsigned:0;\n";
     const BLOCK: &str = "\tfield:dev_t dev;\toffset:8;\tsize:4;\tsigned:0;\n\
         \tfield:sector_t sector;\toffset:16;\tsize:8;\tsigned:0;\n\
         \tfield:unsigned int nr_sector;\toffset:24;\tsize:4;\tsigned:0;\n";
@@ -167,6 +180,11 @@ mod tests {
         assert_eq!(event(Detail::Port, PIO, &[0, 0x1f7]), kvm(KvmEvent::PortRead { port: 0x1f7 }));
         assert_eq!(event(Detail::Port, PIO, &[1, 0x1f7]), kvm(KvmEvent::PortWrite { port: 0x1f7 }));
         assert_eq!(event(Detail::GuestEntry, "", &[]), kvm(KvmEvent::GuestEntry));
+        // Beside `waited` is `valid`, of which nothing is read.
+        for (word, has_slept) in [(0x0000_0100, false), (0x0000_0101, true), (1, true)] {
+            let halt_end = KvmEvent::HaltEnd { halted_ns: 70_000, has_slept };
+            assert_eq!(event(Detail::HaltEnd, WAKEUP, &[70_000, 0, word]), kvm(halt_end));
+        }
         let block = BlockEvent {
             step: BlockStep::Completed,
             tid: Tid(900),

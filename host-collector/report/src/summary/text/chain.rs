@@ -168,7 +168,8 @@ fn milliseconds(length_ns: u64) -> String {
 fn sentence(span: &ChainSpan) -> String {
     let pcpu = span.pcpu.map_or_else(|| "a pCPU".to_owned(), |pcpu: PcpuId| pcpu.to_string());
     match span.part {
-        Part::OnPcpu | Part::Guest | Part::Kvm | Part::VmmUser => match span.split {
+        Part::OnPcpu | Part::Guest | Part::Kvm | Part::VmmUser | Part::HaltPoll => match span.split
+        {
             Some(split) => format!("on {pcpu}: {}", split_up(split, span.length_ns)),
             None => format!("on {pcpu}"),
         },
@@ -209,12 +210,13 @@ fn sentence(span: &ChainSpan) -> String {
 
 /// "1.200 ms in the guest, 0.300 ms in KVM, 0.100 ms in the VMM, 14 exits".
 fn split_up(split: ModeSplit, length_ns: u64) -> String {
-    let ModeSplit { guest_ns, kvm_ns, vmm_ns, exits } = split;
-    let recorded_ns = guest_ns.saturating_add(kvm_ns).saturating_add(vmm_ns);
+    let ModeSplit { guest_ns, kvm_ns, vmm_ns, halt_poll_ns, exits } = split;
+    let recorded_ns = sum([guest_ns, kvm_ns, vmm_ns, halt_poll_ns]);
     let places = [
         (guest_ns, "in the guest"),
         (kvm_ns, "in KVM"),
         (vmm_ns, "in the VMM"),
+        (halt_poll_ns, "halt polling"),
         (length_ns.saturating_sub(recorded_ns), "unrecorded"),
     ];
     let spent = places.into_iter().filter(|(spent_ns, _)| *spent_ns > 0);

@@ -95,6 +95,17 @@ fn attached() -> Summary {
 }
 
 #[test]
+fn polling_for_an_idle_guest_has_a_row_though_it_is_no_reason_to_leave() {
+    let mut summary = attached();
+    assert!(!render(&summary, PLAIN).contains("halt polling"));
+    let busy = summary.vcpus.iter_mut().max_by_key(|vcpu| vcpu.on_pcpu_ns).unwrap();
+    busy.halt_poll_ns = Some(busy.observed_ns / 10);
+    let page = render(&summary, PLAIN);
+    let row = page.lines().find(|line| line.contains("(halt polling, on a pCPU)"));
+    assert!(row.is_some_and(|row| row.contains("10.0 %")), "{page}");
+}
+
+#[test]
 fn the_answer_of_vms_that_were_attached_to_is_about_their_vcpus() {
     let page = render(&attached(), PLAIN);
     assert_golden("front_attach.golden", &page);

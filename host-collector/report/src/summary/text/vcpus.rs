@@ -31,6 +31,13 @@ pub(super) fn off_cpu(page: &mut Page, summary: &Summary, rows_max: usize) {
         let is_listed = |row: &&OffCpu| share(row.total_ns, vcpu.observed_ns) >= REASON_SHARE_MIN;
         let mut names =
             [vcpu_name(&vcpu.vm, vcpu.vcpu), share_percent(vcpu.on_pcpu_ns, vcpu.observed_ns)];
+        let polled_ns = vcpu.halt_poll_ns.unwrap_or(0);
+        if share(polled_ns, vcpu.observed_ns) >= REASON_SHARE_MIN {
+            let [name, on_pcpu] = std::mem::take(&mut names);
+            let (share, total) = (share_percent(polled_ns, vcpu.observed_ns), duration(polled_ns));
+            let what = "(halt polling, on a pCPU)".to_owned();
+            rows.push([name, on_pcpu, what, share, total, String::new(), String::new()]);
+        }
         for row in reasons.into_iter().filter(is_listed).take(ROWS_OF_VCPU_MAX) {
             let [name, on_pcpu] = std::mem::take(&mut names);
             rows.push([
