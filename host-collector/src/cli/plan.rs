@@ -76,6 +76,10 @@ pub(super) fn execute(args: &PlanArgs) -> anyhow::Result<u8> {
             if args.json {
                 serde_json::to_writer_pretty(&mut out, &read.plan)?;
                 writeln!(out)?;
+                // JSON has no comments, and what was assumed or lost has to be told all the same.
+                for comment in read.toml.lines().filter_map(|line| line.strip_prefix("# ")) {
+                    eprintln!("{comment}");
+                }
             } else {
                 write!(out, "{}", read.toml)?;
             }

@@ -21,6 +21,7 @@ use disk::DomainDisks;
 pub use document::text_of;
 pub use known::{Row, row, rows};
 use lost::Lost;
+use memory::Memory;
 use pins::Pins;
 use roxmltree::Node;
 use text::{plan_name, quoted, vcpu_list};
@@ -167,7 +168,7 @@ impl<'a, 'x> Reader<'a, 'x> {
     fn plan(&self, wrapper: Option<&str>) -> Result<String, FromXmlError> {
         self.name()?;
         let vcpus = self.vcpus()?;
-        let memory_mib = self.memory_mib()?;
+        let memory = self.memory()?;
         let disks = self.disks()?;
         let taken = disks.taken.as_ref();
         let pins = self.pins(&vcpus, taken.map_or(&[], |disk| disk.iothreads()))?;
@@ -182,7 +183,7 @@ impl<'a, 'x> Reader<'a, 'x> {
             toml.push_str(&format!("# {line}\n"));
         }
         toml.push_str(&self.head(&pins)?);
-        toml.push_str(&self.vm(&vcpus, memory_mib, &pins)?);
+        toml.push_str(&self.vm(&vcpus, &memory, &pins)?);
         toml.push_str(&disk_and_reader(&disks, vcpus.len()));
         Ok(toml)
     }
@@ -212,24 +213,21 @@ impl<'a, 'x> Reader<'a, 'x> {
     }
 
     /// The VM without its disk.
-    fn vm(&self, vcpus: &[u16], memory_mib: u64, pins: &Pins) -> Result<String, FromXmlError> {
+    fn vm(&self, vcpus: &[u16], memory: &Memory, pins: &Pins) -> Result<String, FromXmlError> {
         let name = plan_name(self.name()?);
         let mut toml = format!("\n[[vm]]\nname = \"{name}\"\n");
-        for note in self.notes_on_vcpus(vcpus) {
-            toml.push_str(&format!("# {note}\n"));
-        }
-        toml.push_str(&format!("vcpus = {}\nmemory_mib = {memory_mib}\n", vcpus.len()));
-        for note in &pins.notes {
-            toml.push_str(&format!("# {note}\n"));
-        }
+        let comment = |note: &String| format!("# {note}\n");
+        toml.extend(self.notes_on_vcpus(vcpus).iter().map(comment));
+        toml.push_str(&format!("vcpus = {}\n", vcpus.len()));
+        toml.extend(memory.note.iter().map(comment));
+        toml.push_str(&format!("memory_mib = {}\n", memory.mib));
+        toml.extend(pins.notes.iter().map(comment));
         let numbers = |numbers: Vec<String>| numbers.join(", ");
         let pcpus = numbers(pins.vcpus.iter().map(|pcpu| pcpu.0.to_string()).collect());
         toml.push_str(&format!("vcpu_pcpus = [{pcpus}]\n"));
         let hogs = numbers((0..vcpus.len()).map(|vcpu| vcpu.to_string()).collect());
         toml.push_str(&format!("# Assumed: a hog on every vCPU.\nhogs = [{hogs}]\n"));
-        for note in &pins.io_notes {
-            toml.push_str(&format!("# {note}\n"));
-        }
+        toml.extend(pins.io_notes.iter().map(comment));
         if let Some(pcpu) = pins.main_loop {
             toml.push_str(&format!("main_loop_pcpu = {}\n", pcpu.0));
         }

@@ -68,6 +68,9 @@ impl<'a, 'x> Reader<'a, 'x> {
             _ => {}
         }
         let dev = target(node);
+        if dev.is_empty() {
+            return Err("no domain of libvirt has one".to_owned());
+        }
         // The names decide where nothing else does, and IDE where they do not either
         // (`virDomainDiskDefPostParse` in src/conf/domain_postparse.c, libvirt 11.3).
         let by_name = [("sd", "scsi"), ("vd", "virtio"), ("xvd", "xen"), ("ubd", "uml")];

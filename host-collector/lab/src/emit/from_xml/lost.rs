@@ -5,7 +5,7 @@ use super::text::quoted;
 use roxmltree::Node;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How many things a comment shows of those that are lost for the same reason.
+/// How many elements of one name a comment shows in full; of more it has the number.
 const SHOWN_MAX: usize = 4;
 
 /// What was lost for one reason.
@@ -110,16 +110,28 @@ impl Lost {
     }
 }
 
+/// Every name is there, and of a few of one name all that they say.
 fn listed(things: &[(String, usize)]) -> String {
-    let mut shown: Vec<String> = Vec::new();
-    for (thing, count) in things.iter().take(SHOWN_MAX) {
-        shown.push(if *count == 1 { thing.clone() } else { format!("{count} {thing}") });
+    let name_of = |thing: &str| thing.split([' ', '>']).next().unwrap_or_default().to_owned();
+    let mut names: Vec<String> = Vec::new();
+    for (thing, _) in things {
+        let name = name_of(thing);
+        if !names.contains(&name) {
+            names.push(name);
+        }
     }
-    let rest: usize = things.iter().skip(SHOWN_MAX).map(|(_, count)| count).sum();
-    if rest > 0 {
-        shown.push(format!("{rest} more"));
-    }
-    shown.join(", ")
+    let shown = names.iter().flat_map(|name| {
+        let of_name: Vec<_> = things.iter().filter(|(thing, _)| name_of(thing) == *name).collect();
+        let count: usize = of_name.iter().map(|(_, count)| count).sum();
+        if of_name.len() > SHOWN_MAX {
+            return vec![format!("{count} {name}>")];
+        }
+        let all = of_name.into_iter().map(|(thing, count)| {
+            if *count == 1 { thing.clone() } else { format!("{count} {thing}") }
+        });
+        all.collect()
+    });
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 /// An element as people know it: `<quota> 20000`, `<vcpusched vcpus='1' scheduler='fifo' priority='1'>`.

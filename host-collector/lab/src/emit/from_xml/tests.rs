@@ -129,7 +129,13 @@ fn what_is_optional_has_libvirts_default() {
                    <devices><memory model='dimm'><target><size unit='MiB'>512</size></target></memory></devices></domain>";
     assert_eq!(read_text(plugged).plan.vms[0].memory_mib, 2560);
     assert_comment(&read_text(plugged), &["Assumed", "has no type"]);
-    // QEMU gets whole MiB, and never less.
+    let both = plugged.replace("<cpu>", "<memory unit='GiB'>4</memory><cpu>");
+    assert_eq!(read_text(&both).plan.vms[0].memory_mib, 2560, "libvirt goes by the cells");
+    assert_comment(&read_text(&both), &["<memory> is 4096 MiB", "cells"]);
+    // QEMU gets whole MiB, of each cell, and never less.
+    let cells = "<domain><name>a</name><cpu><numa><cell memory='100000000' unit='b'/>\
+                 <cell memory='100000000' unit='b'/></numa></cpu></domain>";
+    assert_eq!(read_text(cells).plan.vms[0].memory_mib, 192);
     let uneven = read_text("<domain><name>a</name><memory unit='KB'>300001</memory></domain>");
     assert_eq!(uneven.plan.vms[0].memory_mib, 287);
     assert!(refusal("<domain><name>a</name></domain>").contains("has no <memory>"));
@@ -165,6 +171,7 @@ fn a_disk_that_others_serve_is_no_disk_of_a_plan() {
     let cases = [
         ("<disk device='cdrom'><target dev='hda' bus='ide'/></disk>", "a cdrom"),
         ("<disk device='floppy'><target dev='fda'/></disk>", "a floppy"),
+        ("<disk><source file='/d'/></disk>", "disk without a target on /d"),
         ("<disk type='dir'><target dev='vda'/></disk>", "a directory"),
         ("<disk type='vhostvdpa'><source dev='/dev/v'/><target dev='vda'/></disk>", "vhost-vdpa"),
         ("<disk><target dev='sda' bus='usb'/></disk>", "on usb"),
@@ -358,6 +365,10 @@ fn nothing_is_dropped_without_a_word() {
          </devices>",
     );
     let read = read_text(&xml);
+    let many = (0..9).map(|number| format!("<feature name='{number}'/>")).collect::<String>();
+    let many =
+        domain(&format!("<cpu mode='custom'><model>m</model><topology/>{many}<numa/></cpu>"));
+    assert_comment(&read_text(&many), &["Lost", "<model> m, <topology>, 9 <feature>, <numa>"]);
     for words in [
         ["Lost", "<numatune>"],
         ["Lost", "<memoryBacking>"],
