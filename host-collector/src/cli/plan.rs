@@ -77,8 +77,9 @@ pub(super) fn execute(args: &PlanArgs) -> anyhow::Result<u8> {
                 serde_json::to_writer_pretty(&mut out, &read.plan)?;
                 writeln!(out)?;
                 // JSON has no comments, and what was assumed or lost has to be told all the same.
+                let mut log = std::io::stderr().lock();
                 for comment in read.toml.lines().filter_map(|line| line.strip_prefix("# ")) {
-                    eprintln!("{comment}");
+                    writeln!(log, "{comment}")?;
                 }
             } else {
                 write!(out, "{}", read.toml)?;
