@@ -16,7 +16,8 @@ const ENDINGS: [&str; 8] = ["rs", "md", "toml", "txt", "sh", "golden", "lock", "
 const NOT_OURS: [&str; 2] = ["report.txt", "my.toml"];
 
 /// Where the sources of others begin that comments cite.
-const OF_OTHERS: [&str; 3] = ["linux/", "qemu/", "library/std/"];
+const OF_OTHERS: [&str; 6] =
+    ["linux/", "qemu/", "library/std/", "cloud-hypervisor/", "crosvm/", "firecracker/"];
 
 /// README's limit: a stranger has to finish it.
 const README_LINES_MAX: usize = 250;

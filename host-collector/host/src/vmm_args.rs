@@ -49,7 +49,8 @@ impl VmmArgs {
 /// Notes which of the threads with these names serve the disks of a VM.
 ///
 /// Cloud Hypervisor calls the thread of a queue after its disk's id, which it numbers itself where it is not told
-/// (cloud-hypervisor: virtio-devices/src/block.rs, vmm/src/device_manager.rs, `next_device_name`): these ids ascend in
+/// (cloud-hypervisor/virtio-devices/src/block.rs; cloud-hypervisor/vmm/src/device_manager.rs,
+/// `next_device_name`): these ids ascend in
 /// the order of the disks, with other devices' between them. In crosvm and kvmtool each disk has a thread, and all of
 /// them are called the same.
 pub(crate) fn note_threads(vmm: Vmm, disks: &mut [Disk], names: &[&str]) {

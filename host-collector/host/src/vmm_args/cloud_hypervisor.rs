@@ -1,4 +1,4 @@
-//! Cloud Hypervisor's command line (cloud-hypervisor: vmm/src/config.rs).
+//! Cloud Hypervisor's command line (cloud-hypervisor/vmm/src/config.rs).
 
 use super::{Keys, VmmArgs, disk, values};
 use crate::disk::{Disk, Storage};

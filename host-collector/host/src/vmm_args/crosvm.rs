@@ -1,4 +1,5 @@
-//! crosvm's command line (crosvm: src/crosvm/cmdline.rs, devices/src/virtio/block/mod.rs).
+//! crosvm's command line (crosvm/src/crosvm/cmdline.rs,
+//! crosvm/devices/src/virtio/block/mod.rs).
 
 use super::{Aio, Keys, VmmArgs, disk, values};
 use crate::disk::{Bus, Disk, DiskBus, Storage};

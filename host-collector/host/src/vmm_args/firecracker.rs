@@ -1,5 +1,5 @@
-//! Firecracker's command line, and the configuration that it reads from a file or tells over its API (firecracker:
-//! src/vmm/src/vmm_config/drive.rs).
+//! Firecracker's command line, and the configuration that it reads from a file or tells over its API
+//! (firecracker/src/vmm/src/vmm_config/drive.rs).
 
 use super::{Aio, VmmArgs, disk, values};
 use crate::disk::{Disk, Storage};
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use vslice_trace::vmm::Vmm;
 
-/// Where it listens if it is not told (firecracker: src/firecracker/src/main.rs).
+/// Where it listens if it is not told (firecracker/src/firecracker/src/main.rs).
 const API_SOCKET: &str = "/run/firecracker.socket";
 
 pub(super) fn parse(words: &[String], read: impl Fn(&Path) -> Option<String>) -> VmmArgs {
