@@ -26,6 +26,8 @@ pub struct Disk {
     pub bus: Bus,
     /// Whether it is a CD drive.
     pub is_cdrom: bool,
+    /// Whether it is told not to be written to.
+    pub is_read_only: bool,
     /// Where its data are.
     pub storage: Storage,
     /// The format of that: `raw`, `qcow2`, ...; `None` if QEMU has to find it out by itself.
@@ -237,6 +239,7 @@ impl Disk {
             id: None,
             bus,
             is_cdrom: false,
+            is_read_only: false,
             storage: Storage::untold(),
             format: None,
             is_direct: None,

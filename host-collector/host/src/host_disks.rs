@@ -70,7 +70,9 @@ fn of_disks(vm: &Vm, mut images: Vec<OpenFile>) -> Vec<OpenFile> {
         Image::of_vm(vm).unwrap_or_default().into_iter().filter_map(id).collect();
     if images.iter().any(|image| named.contains(&image.id)) {
         let is_block = |id: FileId| matches!(id, FileId::Block { .. });
-        images.retain(|image| named.contains(&image.id) || is_block(image.id));
+        let is_unnamed =
+            |image: &OpenFile| vm.unnamed_images.iter().any(|other| other.path == image.path);
+        images.retain(|image| named.contains(&image.id) || is_block(image.id) || is_unnamed(image));
     }
     images
 }

@@ -27,6 +27,8 @@ pub struct Image {
     pub format: Option<String>,
     /// Whether the VMM reads it with `O_DIRECT`; `None` if that is not known.
     pub is_direct: Option<bool>,
+    /// What speaks against it being what the guest reads, as a sentence without its end.
+    pub contradiction: Option<String>,
 }
 
 impl Image {
@@ -42,6 +44,7 @@ impl Image {
                 path: seen_by(vm.pid, disk.path()?),
                 format: disk.format.clone(),
                 is_direct: disk.is_direct,
+                contradiction: disk.contradiction.clone(),
             })
         });
         Ok(images.collect())
@@ -83,8 +86,11 @@ impl Image {
     /// The whole disk of the host that it is on.
     ///
     /// # Errors
-    /// See [`host::whole_disk`].
+    /// See [`host::whole_disk`]; and if it need not be what the guest reads.
     pub fn whole_disk(&self) -> Result<WholeDisk, String> {
+        if let Some(contradiction) = &self.contradiction {
+            return Err(format!("the disk was on {}, but {contradiction}", self.path.display()));
+        }
         host::whole_disk(&self.path)
     }
 }
@@ -111,7 +117,15 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new_in("/var/tmp").expect("writable");
         file.write_all(content).expect("room");
         let path = file.path().to_owned();
-        (file, Image { path, format: format.map(str::to_owned), is_direct: Some(true) })
+        (
+            file,
+            Image {
+                path,
+                format: format.map(str::to_owned),
+                is_direct: Some(true),
+                contradiction: None,
+            },
+        )
     }
 
     #[test]

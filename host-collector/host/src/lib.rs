@@ -3,7 +3,7 @@
 //! ```text
 //! vm, threads       VMs that run here, and what each thread of a VMM is for
 //! helper, census    who else works for a VM, found among all processes
-//! disk, image, host_disks, open_files, extents   their disks, and what those lie on
+//! disk, running_disks, image, host_disks, open_files, extents   their disks, and what those lie on
 //! bql, memory_map   QEMU's big lock and the addresses of its devices
 //! qemu_args, qmp, qga   QEMU's command line, monitor and guest agent
 //! vmm_args          the command lines of other VMMs
@@ -40,6 +40,7 @@ pub mod procfs;
 pub mod qemu_args;
 pub mod qga;
 pub mod qmp;
+pub mod running_disks;
 pub mod scheduling;
 pub mod scratch;
 pub mod slice;

@@ -58,6 +58,8 @@ pub struct OpenFile {
     flags: i32,
     /// Whether it lies in memory.
     is_in_memory: bool,
+    /// Whether QEMU has locked it as an image that it writes to.
+    is_written_by_qemu: bool,
     metadata: Metadata,
 }
 
@@ -68,6 +70,34 @@ impl OpenFile {
         self.flags & libc::O_DIRECT != 0
     }
 
+    /// Whether it is open for writing.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        matches!(self.flags & libc::O_ACCMODE, libc::O_WRONLY | libc::O_RDWR)
+    }
+
+    /// Whether QEMU has locked it as an image that it writes to. Not all images are locked: `locking=off`, and QEMU
+    /// before 2.10.
+    #[must_use]
+    pub fn is_written_by_qemu(&self) -> bool {
+        self.is_written_by_qemu
+    }
+
+    /// Whether it has no name any more.
+    #[must_use]
+    pub fn is_deleted(&self) -> bool {
+        self.path_when_opened() != self.path
+    }
+
+    /// Its path, also if it was deleted since (proc_pid_fd(5)).
+    #[must_use]
+    pub fn path_when_opened(&self) -> &Path {
+        self.path
+            .to_str()
+            .and_then(|path| path.strip_suffix(" (deleted)"))
+            .map_or(&self.path, Path::new)
+    }
+
     /// The file's metadata, with its kind and device.
     #[must_use]
     pub fn metadata(&self) -> &Metadata {
@@ -76,7 +106,7 @@ impl OpenFile {
 
     /// Whether a guest's disk may be made of it: it can be read, is not only added to, as logs are, and is
     /// not the guest's memory.
-    fn may_be_image(&self) -> bool {
+    pub(crate) fn may_be_image(&self) -> bool {
         let is_read = matches!(self.flags & libc::O_ACCMODE, libc::O_RDONLY | libc::O_RDWR)
             && self.flags & (libc::O_PATH | libc::O_APPEND) == 0;
         is_read && self.fd >= FIRST_OWN_FD && !self.is_in_memory
@@ -104,12 +134,11 @@ pub fn images(pid: Tid) -> io::Result<Vec<OpenFile>> {
     Ok(images)
 }
 
-/// Whether the file at this path, as this process sees it, is open with `O_DIRECT`; `None` if it is not
-/// among these files, or is open both with and without it.
+/// Whether a file that is open so often is open with `O_DIRECT`; `None` if it is not open, or both with and without
+/// it.
 #[must_use]
-pub fn is_direct(files: &[OpenFile], path: &Path) -> Option<bool> {
-    let id = FileId::of(&fs::metadata(path).ok()?)?;
-    let mut ways = files.iter().filter(|file| file.id == id).map(OpenFile::is_direct);
+pub fn is_direct(files: &[&OpenFile]) -> Option<bool> {
+    let mut ways = files.iter().map(|file| file.is_direct());
     let first = ways.next()?;
     ways.all(|way| way == first).then_some(first)
 }
@@ -124,13 +153,39 @@ fn look_at(pid: Tid, fd: u32) -> Option<OpenFile> {
             [TMPFS_MAGIC, HUGETLBFS_MAGIC, RAMFS_MAGIC].contains(&found.filesystem_type())
         });
     let path = fs::read_link(&link).ok()?;
-    Some(OpenFile { fd, id, path, flags: flags(&info)?, is_in_memory, metadata })
+    let is_written_by_qemu = is_written_by_qemu(&info);
+    Some(OpenFile {
+        fd,
+        id,
+        path,
+        flags: flags(&info)?,
+        is_in_memory,
+        is_written_by_qemu,
+        metadata,
+    })
 }
 
 /// The line `flags: 02140002`, which is octal.
 fn flags(info: &str) -> Option<i32> {
     let text = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
     i32::from_str_radix(text.trim(), 8).ok()
+}
+
+/// The byte that QEMU locks of an image of which a node may be written to: `RAW_LOCK_PERM_BASE` and the place of
+/// `BLK_PERM_WRITE` (qemu: block/file-posix.c, include/block/block-common.h).
+const WRITE_PERMISSION_BYTE: u64 = 101;
+
+/// A line is `lock: 1: OFDLCK ADVISORY READ -1 fe:00:27 100 101`: first and last byte come last.
+fn is_written_by_qemu(info: &str) -> bool {
+    let locks = info.lines().filter_map(|line| line.strip_prefix("lock:"));
+    locks.filter(|lock| lock.contains("OFDLCK")).any(|lock| {
+        let mut fields = lock.split_whitespace().rev();
+        let last = fields.next().map(|last| last.parse().unwrap_or(u64::MAX));
+        let first = fields.next().and_then(|first| first.parse::<u64>().ok());
+        first.zip(last).is_some_and(|(first, last)| {
+            (first..=last).contains(&WRITE_PERMISSION_BYTE) && last != u64::MAX
+        })
+    })
 }
 
 #[cfg(test)]
@@ -142,6 +197,25 @@ mod tests {
 
     fn own() -> Tid {
         Tid(std::process::id())
+    }
+
+    fn way(path: &Path) -> Option<bool> {
+        let id = FileId::of(&fs::metadata(path).ok()?)?;
+        let files = open_files(own()).expect("its own");
+        is_direct(&files.iter().filter(|file| file.id == id).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn qemus_lock_of_what_it_writes_to_is_one_byte() {
+        let locked =
+            |line: &str| is_written_by_qemu(&format!("pos:\t0\nflags:\t02140002\n{line}\n"));
+        assert!(locked("lock:\t1: OFDLCK ADVISORY  READ -1 fe:00:27 100 101"));
+        assert!(locked("lock:\t1: OFDLCK  ADVISORY  WRITE -1 fe:00:27 101 101"));
+        assert!(!locked("lock:\t1: OFDLCK ADVISORY  READ -1 fe:00:27 100 100"));
+        assert!(!locked("lock:\t1: OFDLCK ADVISORY  READ -1 fe:00:27 201 203"));
+        assert!(!locked("lock:\t1: POSIX  ADVISORY  WRITE 77 fe:00:27 0 200"));
+        assert!(!locked("lock:\t1: OFDLCK ADVISORY  WRITE -1 fe:00:27 0 EOF"));
+        assert!(!locked(""));
     }
 
     #[test]
@@ -157,7 +231,7 @@ mod tests {
     #[test]
     fn how_a_file_was_opened_is_the_kernels_word() {
         let file = tempfile::NamedTempFile::new_in("/var/tmp").expect("writable");
-        let of_now = || is_direct(&open_files(own()).expect("its own"), file.path());
+        let of_now = || way(file.path());
         assert_eq!(of_now(), Some(false));
         let mut direct = OpenOptions::new();
         direct.read(true).custom_flags(libc::O_DIRECT);
@@ -167,7 +241,7 @@ mod tests {
         }
         let closed =
             tempfile::NamedTempFile::new_in("/var/tmp").expect("writable").into_temp_path();
-        assert_eq!(is_direct(&open_files(own()).expect("its own"), &closed), None);
+        assert_eq!(way(&closed), None);
         assert!(open_files(Tid(u32::MAX)).is_err());
     }
 

@@ -14,9 +14,10 @@ use super::helper::{self, BackendSocket, Helper, HelperRole};
 use super::pin::affinity;
 use super::procfs::{self, Stopper};
 use super::qemu_args::{Iothreads, QemuArgs, SocketPlace, backend_sockets};
+use super::running_disks::{self, UnnamedImage};
+use super::threads;
 use super::tsc::KvmDebugfs;
 use super::vmm_args::{self, VmmArgs};
-use super::{open_files, threads};
 use nix::unistd::Uid;
 use recognise::{Signs, exe_name};
 use serde::Serialize;
@@ -125,9 +126,12 @@ pub struct Vm {
     pub helpers: Vec<Helper>,
     /// Its disks by the command line; `None` if that does not tell.
     pub disks: Option<Vec<Disk>>,
-    /// What the command line leaves open of the disks, and what the open files show beside them, as sentences.
+    /// What the command line leaves open of the disks, as sentences without their ends.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub disk_notes: Vec<String>,
+    /// Files that it writes to as disks, and that its command line does not name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unnamed_images: Vec<UnnamedImage>,
     /// Unix sockets that take QMP.
     pub qmp_sockets: Vec<PathBuf>,
     /// The Unix socket of a VMM's own API, if it has one.
@@ -163,6 +167,7 @@ impl Vm {
             helpers: vec![],
             disks: None,
             disk_notes: vec![],
+            unnamed_images: vec![],
             qmp_sockets: vec![],
             api_socket: None,
             agent_socket: None,
@@ -273,8 +278,11 @@ fn look_among(
     let mut threads = threads_of(pid, &by_kvm, &iothreads.ids, census);
     let disks = if vmm == Vmm::Qemu { Some(args.disks) } else { other.disks };
     let disks = disks.map(|disks| with_threads(vmm, disks, &mut threads));
-    let vcpus = threads.iter().filter_map(|thread| Some((thread.vcpu?, thread.tid)));
     let is_all = depth == Depth::All;
+    let passed = running_disks::passed_through(&args.passed_through);
+    let disks = disks.filter(|_| is_all).map(|disks| with_open_files(pid, vmm, words, disks, passed));
+    let (disks, unnamed_images) = disks.unzip();
+    let vcpus = threads.iter().filter_map(|thread| Some((thread.vcpu?, thread.tid)));
     let quotas = is_all.then(|| Hierarchy::of_host().and_then(|groups| groups.quotas_of(vcpus)));
     Some(Vm {
         pid,
@@ -287,7 +295,8 @@ fn look_among(
         helpers: helper::find(pid, &backends_of(pid, vmm, words, other.backends), census),
         threads,
         disk_notes: [args.disk_notes, other.disk_notes].concat(),
-        disks: disks.filter(|_| is_all).map(|disks| with_open_files(pid, disks)),
+        unnamed_images: unnamed_images.unwrap_or_default(),
+        disks,
         api_socket: other.api_socket.map(|path| absolute(pid, path)),
         qmp_sockets: args.qmp_sockets.into_iter().map(|path| absolute(pid, path)).collect(),
         agent_socket: args.agent_socket.map(|path| absolute(pid, path)),
@@ -346,17 +355,24 @@ fn with_threads(vmm: Vmm, mut disks: Vec<Disk>, threads: &mut [VmThread]) -> Vec
     disks
 }
 
-/// How these disks' files are open is the kernel's word, where this user may see it.
-fn with_open_files(pid: Tid, mut disks: Vec<Disk>) -> Vec<Disk> {
-    let files = open_files::open_files(pid).unwrap_or_default();
+/// What the kernel says of these disks' files, where this user may see it, with the disks that are passed through; and
+/// what a QEMU has open beside them.
+fn with_open_files(
+    pid: Tid,
+    vmm: Vmm,
+    words: &[String],
+    mut disks: Vec<Disk>,
+    passed: Vec<Disk>,
+) -> (Vec<Disk>, Vec<UnnamedImage>) {
     let is_directory =
         |disk: &Disk| disk.path().is_some_and(|path| procfs::seen_by(pid, path).is_dir());
     disks.retain(|disk| disk.vmm != Vmm::Kvmtool || !is_directory(disk));
-    for disk in &mut disks {
-        let path = disk.path().map(|path| procfs::seen_by(pid, path));
-        disk.note_open(path.and_then(|path| open_files::is_direct(&files, &path)));
-    }
-    disks
+    let unnamed = match vmm {
+        Vmm::Qemu => running_disks::note_open_files(pid, words, &mut disks),
+        _ => running_disks::note_how_open(pid, &mut disks),
+    };
+    disks.extend(passed);
+    (disks, unnamed)
 }
 
 /// A path that may be relative to where a process is. It stays as it is if that cannot be seen.

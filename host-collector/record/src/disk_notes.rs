@@ -92,7 +92,12 @@ mod tests {
     use vslice_wire::ClockKind;
 
     fn raw(path: &Path) -> Image {
-        Image { path: path.to_owned(), format: Some("raw".to_owned()), is_direct: Some(true) }
+        Image {
+            path: path.to_owned(),
+            format: Some("raw".to_owned()),
+            is_direct: Some(true),
+            contradiction: None,
+        }
     }
 
     fn sized(bytes: u64) -> (tempfile::NamedTempFile, Image) {
@@ -175,6 +180,11 @@ mod tests {
                     .is_some_and(|reason| reason.contains("not one contiguous range"))
             );
         }
+        let contradiction = Some("that file is not open".to_owned());
+        let stale = Image { contradiction, ..raw(Path::new("/a.img")) };
+        let record = noted(Ok(vec![stale]), Some(&said(1 << 20, Some(0))));
+        let reason = "the disk was on /a.img, but that file is not open";
+        assert_eq!((record.missing.as_deref(), record.whole_disk), (Some(reason), None));
         let record = noted(Err("nobody knows".to_owned()), None);
         assert_eq!((record.missing.as_deref(), record.whole_disk), (Some("nobody knows"), None));
     }

@@ -76,6 +76,11 @@ fn write_vm(page: &mut String, vm: &Vm, pcpus_count: usize) {
     for note in &vm.disk_notes {
         line(page, &format!("  disks: {note}"));
     }
+    for image in &vm.unnamed_images {
+        let why =
+            "which its command line does not name: it came by a snapshot, a mirror or plugging";
+        line(page, &format!("  disks: QEMU writes to {image}, {why}"));
+    }
     for socket in &vm.qmp_sockets {
         line(page, &format!("  QMP at {}", socket.display()));
     }

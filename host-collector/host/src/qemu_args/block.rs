@@ -169,6 +169,9 @@ impl Level {
     /// Takes what this node says.
     fn describe(mut self, disk: &mut Disk) -> Below {
         self.open_json();
+        // Under a snapshot, what the guest writes goes to another file.
+        let words = ["read-only", "readonly", "snapshot"];
+        disk.is_read_only |= words.iter().any(|word| self.properties.is_on(word));
         disk.aio = self.get("aio").and_then(Aio::of_name).or(disk.aio);
         disk.has_write_cache = disk.has_write_cache.or(self.write_cache());
         let kind = self.driver().map(Kind::of);

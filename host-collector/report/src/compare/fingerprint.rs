@@ -20,7 +20,7 @@ const NOT_KNOWN: &str = "unknown";
 
 /// Keys below the plan and the environment that no two runs need to share: names of files, processes
 /// and texts for people.
-const ASIDE: [&str; 20] = [
+const ASIDE: [&str; 21] = [
     "agent_socket",
     "aio_missing",
     "contradiction",
@@ -40,6 +40,7 @@ const ASIDE: [&str; 20] = [
     "storage",
     "threads",
     "unknown",
+    "unnamed_images",
     "vsock_cid",
 ];
 
