@@ -280,7 +280,8 @@ fn look_among(
     let disks = disks.map(|disks| with_threads(vmm, disks, &mut threads));
     let is_all = depth == Depth::All;
     let passed = running_disks::passed_through(&args.passed_through);
-    let disks = disks.filter(|_| is_all).map(|disks| with_open_files(pid, vmm, words, disks, passed));
+    let disks =
+        disks.filter(|_| is_all).map(|disks| with_open_files(pid, vmm, words, disks, passed));
     let (disks, unnamed_images) = disks.unzip();
     let vcpus = threads.iter().filter_map(|thread| Some((thread.vcpu?, thread.tid)));
     let quotas = is_all.then(|| Hierarchy::of_host().and_then(|groups| groups.quotas_of(vcpus)));
