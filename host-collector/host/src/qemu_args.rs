@@ -59,7 +59,8 @@ pub struct PassedThrough {
 pub struct QemuArgs {
     /// `-name`, the guest's.
     pub name: Option<String>,
-    /// Whether QEMU names its threads: `debug-threads=on`.
+    /// Whether QEMU is told to name its threads: `debug-threads=on`. From 11.0 on it does so unasked (qemu:
+    /// docs/about/deprecated.rst).
     pub names_threads: bool,
     /// Its disks, in the order of the command line.
     pub disks: Vec<Disk>,

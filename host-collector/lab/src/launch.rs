@@ -362,9 +362,9 @@ mod tests {
         assert_eq!(private_dirs(directory.path()), 1);
         assert_eq!(lab.guests()[0].qemu_pid(), None);
         let socket = lab.guests()[0].qmp_path().expect("a short path").to_owned();
-        let option = format!("path={},server=on,wait=off", socket.display());
+        let option = format!("unix:{},server=on,wait=off", socket.display());
         let line = lab.guests()[0].command_line();
-        assert!(line.iter().any(|argument| argument.ends_with(&option)), "{line:?}");
+        assert!(line.iter().any(|argument| *argument == *option), "{line:?}");
         lab.start().expect("shells");
         lab.check().expect("they sleep");
         let pids: Vec<Tid> = lab.guests().iter().filter_map(Guest::qemu_pid).collect();
@@ -401,7 +401,7 @@ mod tests {
         };
         let guest = Guest::prepare(&config, vm, 1, &deep).expect("vhost needs no socket");
         assert_eq!(guest.qmp_path(), None);
-        assert!(!guest.command_line().iter().any(|argument| argument == "-mon"));
+        assert!(!guest.command_line().iter().any(|argument| argument == "-qmp"));
     }
 
     #[test]

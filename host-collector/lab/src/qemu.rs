@@ -129,11 +129,11 @@ pub(super) fn console_args(console: &Path) -> Vec<OsString> {
 }
 
 /// A monitor for questions before and after a measured window, see [`vslice_host::qmp`]. It costs a
-/// thread, `IO mon_iothread`, that sleeps for as long as nobody asks.
+/// thread, `IO mon_iothread`, that sleeps for as long as nobody asks. Not `-mon`, which QEMU 11.1 warns of as
+/// deprecated.
 pub(super) fn monitor_args(socket: &Path) -> Vec<OsString> {
-    let mut args = words(["-chardev"]);
-    args.push(option("socket,id=qmp,path=", socket, ",server=on,wait=off"));
-    args.extend(words(["-mon", "chardev=qmp,mode=control"]));
+    let mut args = words(["-qmp"]);
+    args.push(option("unix:", socket, ",server=on,wait=off"));
     args
 }
 
@@ -222,8 +222,7 @@ mod tests {
              -no-reboot -kernel /image/vmlinuz -initrd /image/initramfs.cpio.gz \
              -append console=ttyS0 quiet panic=-1 no_timer_check vslice.connect=vsock:2:1024 \
              -chardev file,id=console,path=/run/vm1.console.log -serial chardev:console \
-             -chardev socket,id=qmp,path=/tmp/d/vm1.qmp,server=on,wait=off \
-             -mon chardev=qmp,mode=control \
+             -qmp unix:/tmp/d/vm1.qmp,server=on,wait=off \
              -chardev socket,id=vsock,path=/tmp/d/vm1.device \
              -device vhost-user-vsock-pci,chardev=vsock \
              -blockdev driver=raw,node-name=disk0,file.driver=file,file.filename=/tmp/d/vm1.raw,\
@@ -248,8 +247,7 @@ mod tests {
              -no-reboot -kernel /image/vmlinuz -initrd /image/initramfs.cpio.gz \
              -append console=ttyS0 quiet panic=-1 no_timer_check vslice.connect=vsock:2:5000 \
              -chardev file,id=console,path=/run/vm1.console.log -serial chardev:console \
-             -chardev socket,id=qmp,path=/tmp/d/vm1.qmp,server=on,wait=off \
-             -mon chardev=qmp,mode=control \
+             -qmp unix:/tmp/d/vm1.qmp,server=on,wait=off \
              -device vhost-vsock-pci,guest-cid=77 \
              -object iothread,id=io0,poll-max-ns=0 \
              -blockdev driver=raw,node-name=disk0,file.driver=file,file.filename=/tmp/d/vm1.raw,\

@@ -17,7 +17,7 @@ use crate::rig::inject::waker::{self, WakerConfig};
 use crate::rig::inject::{InjectError, rival};
 use crate::rig::machine::READER;
 use std::time::Duration;
-use vslice_core::timeline::{GuestMode, Reason};
+use vslice_core::timeline::{FoundLock, GuestMode, Reason};
 
 /// How long QEMU is stopped each time, and how long it runs in between.
 const STOPPED: Duration = Duration::from_millis(5);
@@ -94,19 +94,25 @@ fn sleeping_scenarios(
         let slept = Slept::watch(setting, &mut injected, guest == Guest::PortReader)?;
         let scored = slept.score(setting, &injected, reason)?;
         outcomes.push(Outcome::new(name.clone(), scored));
-        // The same record once more, as in a QEMU whose code does not tell the lock: what is known as soon as
-        // both wait for it, and what its behaviour tells.
-        let (what, reason) = match (guest, frontend) {
-            (_, Frontend::Ide) => ("big lock not found", Reason::BqlInferred),
-            (Guest::PortReader, _) => ("big lock found by behaviour", Reason::BqlFoundByBehaviour),
-            _ => continue,
+        // The same record again, as of a QEMU whose code does not tell the lock: what is known once both wait
+        // for it, and what its behaviour tells.
+        let reasons: &[Reason] = match (guest, frontend) {
+            (_, Frontend::Ide) => &[Reason::BqlInferred, Reason::BqlFoundByBehaviour],
+            (Guest::PortReader, _) => &[Reason::BqlFoundByBehaviour],
+            _ => &[],
         };
         injected.run.set_bql(None);
-        if reason == Reason::BqlFoundByBehaviour {
-            injected.run.find_bql(&slept.recorded.observed)?;
+        for reason in reasons {
+            let what = match reason {
+                Reason::BqlFoundByBehaviour => {
+                    injected.run.find_bql(&slept.recorded.observed)?;
+                    "by behaviour"
+                }
+                _ => "big lock not found",
+            };
+            let scored = slept.score(setting, &injected, *reason)?;
+            outcomes.push(Outcome::new(format!("{name}, {what}"), scored));
         }
-        let scored = slept.score(setting, &injected, reason)?;
-        outcomes.push(Outcome::new(format!("{name}, {what}"), scored));
     }
     Ok(())
 }
@@ -242,7 +248,10 @@ impl Slept {
                 shared.of_wait(it.time)
             }
             Cause::Injected(Reason::Bql) if reason == Reason::BqlFoundByBehaviour => {
-                Cause::Injected(reason)
+                match injected.run.found_bql() {
+                    Some(FoundLock::Found(_)) => Cause::Injected(reason),
+                    _ => Cause::Undecided,
+                }
             }
             Cause::NotInjected if is_idle => truth::idle(it, mode).into(),
             cause => cause,
@@ -273,7 +282,7 @@ impl Slept {
         let is_told = match reason {
             Reason::Bql => self.bql.is_some(),
             Reason::BqlInferred => shared.surely.is_some(),
-            Reason::BqlFoundByBehaviour => injected.run.has_found_bql(),
+            Reason::BqlFoundByBehaviour => return untold_by_behaviour(injected.run.found_bql()),
             _ => true,
         };
         let sleeps = |tid| self.testimony.mutex_sleeps_count(tid);
@@ -285,5 +294,19 @@ impl Slept {
                 sleeps(injected.machine.vcpu())
             )
         })
+    }
+}
+
+/// Why the behaviour of a QEMU does not tell its big lock, if it does not.
+fn untold_by_behaviour(shown: Option<FoundLock>) -> Option<String> {
+    match shown {
+        Some(FoundLock::Found(_)) => None,
+        Some(FoundLock::Ambiguous { mutexes_count }) => {
+            Some(format!("main loop and vCPU woke each other from {mutexes_count} locks of QEMU"))
+        }
+        Some(FoundLock::TooFew { wakings_count }) => Some(format!(
+            "main loop and vCPU woke each other from a lock of QEMU {wakings_count} times only"
+        )),
+        None => Some("it was not looked for".to_owned()),
     }
 }

@@ -87,9 +87,9 @@ impl ProcessRun {
         Ok(())
     }
 
-    /// Whether it was found.
-    pub(super) fn has_found_bql(&self) -> bool {
-        matches!(self.shown, Some(FoundLock::Found(_)))
+    /// What that showed.
+    pub(super) fn found_bql(&self) -> Option<FoundLock> {
+        self.shown
     }
 
     /// A timeline that knows what the run directory says.

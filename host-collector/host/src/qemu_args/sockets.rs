@@ -54,6 +54,12 @@ pub(super) fn qmp(
             let is_qmp = monitor.get("mode") == Some("control");
             monitor.get("chardev").filter(|_| is_qmp).and_then(by_id)
         }
+        // From 11.1 on, which warns of `-mon` as deprecated.
+        "object" => {
+            let object = Properties::parse(value, "qom-type");
+            let is_qmp = object.get("qom-type") == Some("monitor-qmp");
+            object.get("chardev").filter(|_| is_qmp).and_then(by_id)
+        }
         _ => None,
     };
     options.iter().filter_map(socket).filter_map(SocketPlace::into_path).collect()
@@ -78,6 +84,8 @@ mod tests {
             "-qmp chardev:c -chardev socket,id=c,path=/q,server=on",
             "-chardev socket,id=c,path=/q,server -mon chardev=c,mode=control",
             "-chardev socket,path=/q,server=true,id=c -mon c,mode=control,pretty=on",
+            "-chardev socket,id=c,path=/q,server=on -object monitor-qmp,id=m,chardev=c",
+            r#"-object {"qom-type":"monitor-qmp","id":"m","chardev":"c"} -chardev socket,id=c,path=/q,server=on"#,
         ] {
             assert_eq!(sockets(line), one, "{line}");
         }
@@ -94,6 +102,8 @@ mod tests {
             "-chardev socket,id=c,path=/q,server=on -mon chardev=c,mode=readline",
             "-chardev socket,id=c,path=/q,server=on -mon chardev=c",
             "-chardev socket,id=c,fd=27,server=on -mon chardev=c,mode=control",
+            "-chardev socket,id=c,path=/q,server=on -object monitor-hmp,id=m,chardev=c",
+            "-chardev socket,id=c,path=/q,server=off -object monitor-qmp,id=m,chardev=c",
             "-chardev file,id=c,path=/q,server=on -mon chardev=c,mode=control",
         ] {
             assert!(sockets(line).is_empty(), "{line}");

@@ -96,8 +96,7 @@ fn the_whole_line_follows_the_version() {
         format!(
             "-name vm1 -nodefaults -no-user-config -display none -machine pc,accel=kvm -cpu host \
              -smp 2 -m 256M -chardev file,id=console,path=/run/vm1.console.log -serial chardev:console \
-             -chardev socket,id=qmp,path=/run/vm1.qmp,server=on,wait=off \
-             -mon chardev=qmp,mode=control \
+             -qmp unix:/run/vm1.qmp,server=on,wait=off \
              -chardev socket,id=agent,path=/run/vm1.agent,server=on,wait=off -device virtio-serial-pci \
              -device virtserialport,chardev=agent,name=vslice.agent \
              -chardev socket,id=qga,path=/run/vm1.qga,server=on,wait=off \
@@ -106,6 +105,8 @@ fn the_whole_line_follows_the_version() {
         )
     );
     assert!(line(&plan, "2.0").expect("2.0").starts_with("-name vm1,debug-threads=on "));
+    assert!(line(&plan, "10.2").expect("10.2").starts_with("-name vm1,debug-threads=on "));
+    assert!(line(&plan, "11.0").expect("11.0").starts_with("-name vm1 "));
     plan.accelerator = AcceleratorSetting::Tcg;
     let new = line(&plan, "10.0").expect("10.0 has it");
     for part in ["-machine pc -accel tcg,thread=multi -cpu max", "vhost-vsock-pci,guest-cid=3"] {

@@ -29,7 +29,7 @@ pub enum Feature {
     ConfigWceToBeOff,
     /// The device `nvme`.
     Nvme,
-    /// `debug-threads=on`.
+    /// `debug-threads=on`, without which threads have no names.
     DebugThreads,
     /// `iothread=` on virtio-blk.
     BlkIothread,
@@ -93,6 +93,10 @@ pub const OLDEST: QemuVersion = QemuVersion { major: 1, minor: 4 };
 /// That 2.1 to 2.4 understand both `x-data-plane` and `iothread=` is two lines that overlap: the newer
 /// form is emitted, since the older crashed before it was removed (a616fb75c2).
 ///
+/// From 10.1 to 11.1 nothing else of what is emitted has changed: by `-device ...,help` and `-object ...,help` of
+/// Debian's 10.0.2 and 11.1.3, and by docs/about/deprecated.rst as it was between v11.0.0 and v11.1.0. The sources of
+/// 10.1 and of 11.1 were not at hand. 11.1.3 warns of `-mon`, which is not emitted.
+///
 /// `scsi=` is emitted where a dataplane needs it and it is not the default, so never from 2.5 on; QEMU
 /// 9.1 removed the property (docs/about/removed-features.rst:513@10.0).
 pub const CUT_OVERS: [CutOver; 17] = [
@@ -116,7 +120,13 @@ pub const CUT_OVERS: [CutOver; 17] = [
         "hw/dataplane/virtio-blk.c@1.4.0: \"use config-wce=off\"; gone in 32a877e405 (v2.1.0-rc0)",
     ),
     since(Feature::Nvme, 1, 6, "hw/block/nvme.c (v1.6.0, not read)"),
-    since(Feature::DebugThreads, 2, 0, "-name, debug-threads=on (v2.0.0)"),
+    between(
+        Feature::DebugThreads,
+        (2, 0),
+        (11, 0),
+        "-name, debug-threads=on (v2.0.0); threads always have names since 11.0, which ignores it \
+         (docs/about/deprecated.rst, after v11.0.0: \"deprecated since 11.0\")",
+    ),
     since(Feature::BlkIothread, 2, 1, "8698e110f8, 32a877e405 (v2.1.0-rc0)"),
     since(Feature::Migratable, 2, 1, "target-i386/cpu.c, \"migratable\" (v2.1.0, not read)"),
     since(Feature::ScsiIothread, 2, 2, "19d339f11d (v2.2.0-rc0)"),
@@ -214,6 +224,16 @@ mod tests {
     }
 
     #[test]
+    fn threads_have_names_without_being_asked_from_11_0_on() {
+        let bands =
+            [("1.7", false), ("2.0", true), ("10.2", true), ("11.0", false), ("11.1", false)];
+        for (text, expected) in bands {
+            let version: QemuVersion = text.parse().expect("a version");
+            assert_eq!(version.has(Feature::DebugThreads), expected, "{version}");
+        }
+    }
+
+    #[test]
     fn each_band_has_its_form_of_a_dataplane() {
         let bands = [
             ("1.3", [false, false, false, false]),
@@ -225,6 +245,10 @@ mod tests {
             ("8.2", [false, false, true, false]),
             ("9.0", [false, false, true, true]),
             ("10.0", [false, false, true, true]),
+            ("10.1", [false, false, true, true]),
+            ("10.2", [false, false, true, true]),
+            ("11.0", [false, false, true, true]),
+            ("11.1", [false, false, true, true]),
         ];
         let features = [
             Feature::XDataPlane,
