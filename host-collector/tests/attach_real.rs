@@ -3,6 +3,9 @@
 //! What this host lacks (QEMU, a second pCPU, the right to record) shows as an ignored test with the
 //! reason.
 
+#[path = "support/newer.rs"]
+mod newer;
+
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -24,7 +27,7 @@ use vslice_record::perf::check_rights;
 use vslice_selftest::rig::boot_sector::Guest;
 use vslice_selftest::rig::frontend::Frontend;
 use vslice_selftest::rig::inject::rival;
-use vslice_selftest::rig::machine::{Machine, MachineConfig, Placement, START_LIMIT};
+use vslice_selftest::rig::machine::{Machine, MachineConfig, Placement, READER, START_LIMIT};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const NAP: Duration = Duration::from_millis(20);
@@ -51,6 +54,19 @@ fn main() {
         }
     };
     let mut trials: Vec<Trial> = tests.into_iter().map(trial).collect();
+    trials.extend(["installed", newer::QEMUS[0], newer::QEMUS[1]].map(|which| {
+        let name = format!("the_lock_is_proven_and_found_by_behaviour/{which}");
+        let newer = || newer::tool(&format!("{which}/{}", tools::QEMU));
+        let qemu = match &missing {
+            Some(reason) => Err(reason.clone()),
+            None if which == "installed" => tools::find(tools::QEMU).ok_or("no QEMU".to_owned()),
+            None => newer(),
+        };
+        match qemu {
+            Ok(qemu) => Trial::test(name, move || locks(&qemu)),
+            Err(reason) => Trial::test(name, || Ok(())).with_kind(reason).with_ignored_flag(true),
+        }
+    }));
     trials.push(Trial::test("a_rival_of_whom_little_is_seen_is_not_named", little_is_not_named));
     libtest_mimic::run(&arguments, trials).exit();
 }
@@ -76,12 +92,16 @@ fn pcpus() -> (PcpuId, PcpuId) {
 }
 
 fn machine(qemu: &Path) -> Result<Machine, Failed> {
+    machine_of(qemu, Guest::Hog, Frontend::VirtioBlk)
+}
+
+fn machine_of(qemu: &Path, guest: Guest, frontend: Frontend) -> Result<Machine, Failed> {
     let (vcpu, others) = pcpus();
     let config = MachineConfig {
         qemu: qemu.to_owned(),
         accelerator: LabAccelerator::Tcg,
-        guest: Guest::Hog,
-        frontend: Frontend::VirtioBlk,
+        guest,
+        frontend,
         placement: Some(Placement { vcpu, others }),
         start_limit: START_LIMIT,
     };
@@ -222,6 +242,47 @@ fn recorded(qemu: &Path) -> Outcome {
         .arg(dir.path().join("run"))
         .output()?;
     check(again.stdout == output.stdout, || "the report again is another".to_owned())
+}
+
+/// A guest that reads from IDE waits for the lock with each request. What the code proves is what the behaviour
+/// shows, in a run of which only the latter is left.
+fn locks(qemu: &Path) -> Outcome {
+    let machine = machine_of(qemu, READER, Frontend::Ide)?;
+    let pid = machine.pid().to_string();
+    let vslice = || Command::new(env!("CARGO_BIN_EXE_vslice"));
+    let ps: Value =
+        serde_json::from_slice(&vslice().args(["ps", "--json", &pid]).output()?.stdout)?;
+    let vm = &ps["vms"][0];
+    check(vm["vmm"] == "qemu" && vm["accelerator"] == "tcg", || format!("{ps:#}"))?;
+    check(vm["disks"][0]["bus"] == "ide", || format!("{ps:#}"))?;
+
+    let dir = tempfile::tempdir()?;
+    let output = attach(dir.path(), &[&pid, "--duration", "3s"])?.wait_with_output()?;
+    drop(machine);
+    let proven = is_complete(&output)?;
+    check(proven["big_locks"][0]["evidence"] == "proven", || format!("{proven:#}"))?;
+    check(count(&proven, "bql") > 50, || format!("{proven:#}"))?;
+    for other in ["bql_found_by_behaviour", "bql_inferred"] {
+        check(count(&proven, other) == 0, || format!("{proven:#}"))?;
+    }
+
+    let run_json = dir.path().join("run/run.json");
+    let mut manifest: Value = serde_json::from_slice(&std::fs::read(&run_json)?)?;
+    let lock = &mut manifest["vms"][0]["lock"];
+    (lock["bql"], lock["bql_missing"]) = (Value::Null, "it has no symbols".into());
+    std::fs::write(&run_json, manifest.to_string())?;
+    let again = vslice().args(["report", "--json"]).arg(dir.path().join("run")).output()?;
+    let shown = summary(&again)?;
+    let (lock, what) = (&shown["big_locks"][0], || format!("{shown:#}"));
+    check(lock["evidence"] == "found_by_behaviour", what)?;
+    check(lock["address"] == proven["big_locks"][0]["address"], what)?;
+    check(count(&shown, "bql_found_by_behaviour") == count(&proven, "bql"), what)
+}
+
+/// How often the vCPU left its pCPU for this reason.
+fn count(summary: &Value, reason: &str) -> u64 {
+    let rows = summary["vcpus"][0]["off_cpu"].as_array().into_iter().flatten();
+    rows.filter(|row| row["reason"] == reason).filter_map(|row| row["count"].as_u64()).sum()
 }
 
 /// Both have the same name, so that they are told apart by their processes.

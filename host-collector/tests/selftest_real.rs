@@ -4,9 +4,13 @@
 //! What this host lacks shows as an ignored test with the reason, and so does a cause that it did not let
 //! happen often enough, with the figures.
 
+#[path = "support/newer.rs"]
+mod newer;
+
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use vslice_core::timeline::Reason;
 use vslice_lab::tools;
@@ -20,10 +24,8 @@ fn main() {
     // Both have the pCPUs to themselves.
     arguments.test_threads = Some(1);
     let missing = missing();
-    let mut trials = vec![match &missing {
-        None => Trial::test(SLEEPS, sleeps_agree),
-        Some(reason) => ignored(SLEEPS, reason),
-    }];
+    let qemus = [None, Some(newer::QEMUS[0]), Some(newer::QEMUS[1])];
+    let mut trials: Vec<Trial> = qemus.map(|which| trial_of_sleeps(which, missing.as_ref())).into();
     trials.push(Trial::test(
         "drawn_shortages_are_wrong_unless_others_explain_them",
         shortages_need_others,
@@ -33,6 +35,16 @@ fn main() {
         Some(reason) => trials.push(ignored(CAUSES, &reason)),
     }
     libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// With the installed QEMU, or with one that tests/newer-tools gets: `vslice` looks there first.
+fn trial_of_sleeps(which: Option<&'static str>, missing: Option<&String>) -> Trial {
+    let name = format!("{SLEEPS}/{}", which.unwrap_or("installed"));
+    match (missing, which.map(newer::tool).transpose()) {
+        (Some(reason), _) => ignored(&name, reason),
+        (None, Err(reason)) => ignored(&name, &reason),
+        (None, Ok(tools)) => Trial::test(name, move || sleeps_agree(tools.as_deref())),
+    }
 }
 
 fn ignored(name: &str, reason: &str) -> Trial {
@@ -51,8 +63,9 @@ fn missing() -> Option<String> {
 }
 
 /// What `vslice selftest` prints as JSON, and whether it is content with itself.
-fn selftest(args: &[&str]) -> Result<(Value, bool), Failed> {
+fn selftest(tools: Option<&Path>, args: &[&str]) -> Result<(Value, bool), Failed> {
     let output = Command::new(env!("CARGO_BIN_EXE_vslice"))
+        .envs(tools.map(|tools| ("VSLICE_TOOLS", tools)))
         .arg("selftest")
         .args(["--accelerator", "both", "--json"])
         .args(args)
@@ -82,7 +95,7 @@ fn causes(arguments: &Arguments) -> Vec<Trial> {
     if arguments.list || !names.iter().any(|name| is_wanted(arguments, name)) {
         return names.into_iter().map(|name| Trial::test(name, || Ok(()))).collect();
     }
-    let (said, is_content) = match selftest(&[]) {
+    let (said, is_content) = match selftest(None, &[]) {
         Ok(run) => run,
         Err(failed) => return vec![Trial::test(all_name(), move || Err(failed))],
     };
@@ -156,8 +169,8 @@ const CONTENDED: &str = "ide, TCG";
 /// Fewer sleeps than these are nothing to compare.
 const SLEEPS_MIN: u64 = 50;
 
-fn sleeps_agree() -> Outcome {
-    let (said, is_content) = selftest(&["--disks", "--window", "0.8"])?;
+fn sleeps_agree(tools: Option<&Path>) -> Outcome {
+    let (said, is_content) = selftest(tools, &["--disks", "--window", "0.8"])?;
     let counts: Vec<DiskCount> = serde_json::from_value(said["disks"].clone())?;
     let unjudged =
         judge_disks(&counts, is_content).map_err(|wrong| format!("{wrong}: {said:#}"))?;

@@ -1,5 +1,5 @@
-//! What the release's QEMU does not have: a disk's queues over two iothreads, with the QEMU that
-//! tests/newer-tools gets.
+//! Guests under the QEMUs that tests/newer-tools gets: what the release's does not have, a disk's queues over
+//! two iothreads, and each frontend of a disk under the newest.
 
 use crate::Case;
 use crate::experiment::locks_and_devices_are_known;
@@ -9,18 +9,30 @@ use std::path::PathBuf;
 use vslice_tests::{Lab, Run};
 
 pub(crate) const CASES: &[Case] = &[
-    ("virtio_blk_with_its_queues_over_two_iothreads", |lab| mapped(lab, "virtio-blk")),
-    ("virtio_scsi_with_its_queues_over_two_iothreads", |lab| mapped(lab, "virtio-scsi")),
+    ("virtio_blk_with_its_queues_over_two_iothreads", |lab| mapped(lab, NEWEST, "virtio-blk")),
+    ("virtio_scsi_with_its_queues_over_two_iothreads", |lab| mapped(lab, NEWER, "virtio-scsi")),
+    ("newest_qemu_with_virtio_scsi", |lab| plain(lab, "virtio-scsi")),
+    ("newest_qemu_with_ide", |lab| plain(lab, "ide")),
+    ("newest_qemu_with_ahci", |lab| plain(lab, "ahci")),
+    ("newest_qemu_with_nvme", |lab| plain(lab, "nvme")),
 ];
 
-/// The directory of the newer QEMU, by the environment variable `VSLICE_NEWER_TOOLS`, which `make test`
+/// QEMU 10.0, and 11.1 or what has come after it.
+const NEWER: &str = "bin";
+const NEWEST: &str = "newest/bin";
+
+/// The directory of a newer QEMU, by the environment variable `VSLICE_NEWER_TOOLS`, which `make test`
 /// sets.
 ///
 /// # Errors
 /// Why it is not known, for the ignored tests to say.
 pub(crate) fn directory() -> Result<PathBuf, String> {
+    directory_of(NEWEST)
+}
+
+fn directory_of(which: &str) -> Result<PathBuf, String> {
     let directory = std::env::var_os("VSLICE_NEWER_TOOLS").map(PathBuf::from);
-    let directory = directory.ok_or("VSLICE_NEWER_TOOLS is not set, see make test")?.join("bin");
+    let directory = directory.ok_or("VSLICE_NEWER_TOOLS is not set, see make test")?.join(which);
     if directory.join("qemu-system-x86_64").exists() {
         Ok(directory)
     } else {
@@ -31,11 +43,21 @@ pub(crate) fn directory() -> Result<PathBuf, String> {
 /// In 4 MiB of 4 KiB each.
 const REQUESTS: u64 = 1024;
 
-fn mapped(lab: &Lab, bus: &str) -> Result<(), Failed> {
+fn mapped(lab: &Lab, which: &str, bus: &str) -> Result<(), Failed> {
+    let two = ["--iothread", "true", "--iothreads", "2"];
+    let (run, summary) = complete(lab, which, &[&["--bus", bus][..], &two].concat())?;
+    iothreads_serve(&run, &summary)
+}
+
+fn plain(lab: &Lab, bus: &str) -> Result<(), Failed> {
+    complete(lab, NEWEST, &["--bus", bus]).map(|_| ())
+}
+
+/// A run of the demo, every request of which is there; waits for the big lock are proven, if there are any.
+fn complete(lab: &Lab, which: &str, options: &[&str]) -> Result<(Run, Value), Failed> {
     // KVM that hangs takes a minute to say so, and would be asked once more for another QEMU.
-    let arguments = ["demo", "--accelerator", "tcg", "--total", "4MiB", "--bus", bus];
-    let arguments = [&arguments[..], &["--iothread", "true", "--iothreads", "2"]].concat();
-    let run = lab.clone().with_tools(directory()?).run(&arguments)?;
+    let arguments = ["demo", "--accelerator", "tcg", "--total", "4MiB"];
+    let run = lab.clone().with_tools(directory_of(which)?).run(&[&arguments, options].concat())?;
     if run.code() != Some(0) {
         return Err(format!("exit code {:?}:\n{}", run.code(), run.said()).into());
     }
@@ -46,10 +68,21 @@ fn mapped(lab: &Lab, bus: &str) -> Result<(), Failed> {
         if holds { Ok(()) } else { Err(Failed::from(format!("{what} in {summary:#}"))) }
     };
     let version = &summary["environment"]["details"]["host"]["qemu_version"];
-    let is_newer = version.as_str().is_some_and(|text| !text.contains("version 7."));
-    check("it is the newer QEMU", is_newer)?;
+    let is_newest =
+        |text: &str| ["version 7.", "version 10.0"].iter().all(|old| !text.contains(old));
+    let is_right = version.as_str().is_some_and(|text| match which {
+        NEWEST => is_newest(text),
+        _ => text.contains("version 10."),
+    });
+    check("it is that QEMU", is_right)?;
     check("every request is there", summary["requests"]["count"] == REQUESTS)?;
-    iothreads_serve(&run, &summary)
+    let locks = summary["big_locks"].as_array().map_or(&[][..], |locks| &locks[..]);
+    let proven = locks.iter().filter(|lock| lock["evidence"] == "proven").count();
+    check("the locks of both VMs are proven", proven == 2)?;
+    let waits = summary["lock_waits"].as_array().into_iter().flatten();
+    let mut reasons = waits.filter_map(|wait| wait["reason"].as_str());
+    check("no wait is inferred", reasons.all(|reason| !reason.starts_with("bql_")))?;
+    Ok((run, summary))
 }
 
 /// Both are there; the reader's vCPU has one queue, whose iothread its doorbells woke. The other one may
