@@ -66,6 +66,7 @@ impl Look {
             next: Next::Unseen,
             ran_ns: 0,
             slice_ns: None,
+            preemption: None,
             is_throttled_group: false,
             is_realtime: false,
         };

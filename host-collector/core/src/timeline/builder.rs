@@ -1,6 +1,6 @@
 //! The timelines of all watched threads, from the merged events of all pCPUs.
 
-use super::classify::Evidence;
+use super::classify::{Evidence, Preemption};
 use super::contradiction::{Contradiction, ContradictionKind, Contradictions};
 use super::exits::Exit;
 use super::futex::{FutexCall, FutexWait, LockFacts};
@@ -50,6 +50,7 @@ pub struct Timeline {
     /// Who waits for the locks of each VM.
     lock_users: Vec<LockUsers>,
     slice_ns: Option<u64>,
+    preemption: Option<Preemption>,
     last_seen: LastSeen,
     lock_waits: Vec<LockWait>,
     exits: Vec<Exit>,
@@ -134,6 +135,13 @@ impl Timeline {
     #[must_use]
     pub fn with_slice(mut self, slice_ns: Option<u64>) -> Timeline {
         self.slice_ns = slice_ns;
+        self
+    }
+
+    /// Sets when a woken thread that shall preempt another one comes on.
+    #[must_use]
+    pub fn with_preemption(mut self, preemption: Option<Preemption>) -> Timeline {
+        self.preemption = preemption;
         self
     }
 
@@ -303,6 +311,7 @@ impl Timeline {
             next: self.last_seen.next(switch.next, switch.next_priority, time, pcpu),
             ran_ns: self.threads[index].ran_ns(time),
             slice_ns: self.slice_ns,
+            preemption: self.preemption,
             is_throttled_group: is_throttled,
             is_realtime: self.threads[index].is_realtime(),
         };

@@ -34,10 +34,35 @@ pub struct Evidence {
     /// The shortest timeslice that the scheduler gives a thread that others wait for, rounded up to
     /// a tick; `None` where the host does not tell.
     pub slice_ns: Option<u64>,
+    /// When the host's scheduler lets a woken thread preempt, where that is known.
+    pub preemption: Option<Preemption>,
     /// Whether its control group has a quota and was seen to use it up.
     pub is_throttled_group: bool,
     /// Whether the thread is a real-time or deadline task.
     pub is_realtime: bool,
+}
+
+/// When a woken thread that shall preempt another one comes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preemption {
+    /// At once: a kernel that is fully preemptible.
+    AtOnce,
+    /// At the next tick, or where the other one enters the guest or user space before that: a kernel that
+    /// preempts lazily (linux: kernel/sched/core.c, `resched_curr_lazy` and `sched_tick`).
+    AtTick {
+        /// From one tick to the next, in nanoseconds.
+        tick_ns: u64,
+    },
+}
+
+impl Preemption {
+    /// How long after its waking a thread comes on at the latest because of it.
+    fn latest_ns(self) -> u64 {
+        match self {
+            Preemption::AtOnce => WAKING_AGO_MAX_NS,
+            Preemption::AtTick { tick_ns } => tick_ns.saturating_add(WAKING_AGO_MAX_NS),
+        }
+    }
 }
 
 /// Who was switched in when a thread left.
@@ -251,6 +276,12 @@ impl Evidence {
         }
     }
 
+    /// Whether a thread that was woken so long ago would have preempted this one before, if it could: so it was
+    /// its turn only now.
+    fn is_long_ago(&self, ago_ns: u64) -> bool {
+        self.preemption.is_some_and(|preemption| ago_ns > preemption.latest_ns())
+    }
+
     fn was_scheduled(&self, scheduler: Scheduler) -> bool {
         let ran_its_slice = self.slice_ns.map(|slice_ns| {
             self.ran_ns.saturating_mul(10) >= slice_ns.saturating_mul(SLICE_TENTHS_MIN)
@@ -263,12 +294,14 @@ impl Evidence {
             // The next one is none: that has a row of its own before.
             (Scheduler::RealtimeShare, _) => self.is_realtime,
             (Scheduler::NextWasWoken, Next::Woken { ago_ns }) => {
-                // A lazy kernel lets the one who runs go on until the next tick.
+                // A lazy kernel lets the one who runs go on until the next tick. If its slice is over there as
+                // well, it has had its due.
                 let was_lazy = ago_ns < self.ran_ns && ran_its_slice == Some(false);
-                ago_ns <= WAKING_AGO_MAX_NS || was_lazy
+                ago_ns <= WAKING_AGO_MAX_NS || (was_lazy && !self.is_long_ago(ago_ns))
             }
             (Scheduler::SliceOver, Next::Woken { ago_ns }) => {
-                ago_ns >= self.ran_ns || ran_its_slice == Some(true)
+                let has_waited = ago_ns >= self.ran_ns || self.is_long_ago(ago_ns);
+                has_waited || ran_its_slice == Some(true)
             }
             (Scheduler::SliceOver, Next::Waiting) => true,
             // Somebody who was not there before: how long the thread had run must tell.

@@ -2,10 +2,12 @@
 
 use crate::summary::quota::QuotaUse;
 use serde::Deserialize;
+use vslice_core::timeline::classify::Preemption;
 use vslice_core::timeline::{
     FoundLock, GuestMode, LockFacts, LockSearch, LockUser, StackTable, Timeline, Vmm, Watched,
 };
 use vslice_core::units::VcpuId;
+use vslice_trace::host::HostFacts;
 use vslice_trace::manifest::{Manifest, VmRecord};
 use vslice_trace::quota::GroupRecord;
 use vslice_trace::thread::{ThreadRecord, ThreadRole};
@@ -18,7 +20,8 @@ pub(super) fn timeline(
     stacks: StackTable,
     shown: &[Option<FoundLock>],
 ) -> Timeline {
-    let slice = manifest.environment.as_ref().and_then(|host| host.slice.as_ref());
+    let host = manifest.environment.as_ref();
+    let slice = host.and_then(|host| host.slice.as_ref());
     let facts = (0..manifest.vms.len()).map(|place| {
         let bql_by_behaviour = match shown.get(place) {
             Some(Some(FoundLock::Found(lock))) => Some(lock.address),
@@ -29,6 +32,20 @@ pub(super) fn timeline(
     Timeline::new(watched(manifest), stacks)
         .with_lock_facts(facts.collect())
         .with_slice(slice.map(|slice| slice.shortest_ns()))
+        .with_preemption(host.and_then(preemption))
+}
+
+/// When a woken thread preempts. A kernel that does so only where the other one gives way may take as long
+/// as that stays in the kernel: of it nothing is said.
+fn preemption(host: &HostFacts) -> Option<Preemption> {
+    match (host.conditions.as_ref()?.preemption.as_deref()?, host.tick_hz) {
+        ("lazy", Some(hz)) => {
+            let tick_ns = 1_000_000_000_u64.checked_div(hz.into())?;
+            Some(Preemption::AtTick { tick_ns })
+        }
+        ("full", _) => Some(Preemption::AtOnce),
+        _ => None,
+    }
 }
 
 /// Looks in a recording for the big locks that QEMUs' code did not tell.
@@ -150,6 +167,24 @@ mod tests {
     /// A wait for a lock or a condition of Rust's standard library, and one for a glibc mutex.
     const STD: [u64; 3] = [0x7f00_1000, 0x89, 2];
     const MUTEX: [u64; 3] = [0x7f00_1000, 0x80, 2];
+
+    #[test]
+    fn how_a_host_preempts_is_what_its_kernel_says() {
+        let of = |conditions: serde_json::Value, tick_hz: serde_json::Value| {
+            let host = json!({ "conditions": conditions, "tick_hz": tick_hz });
+            preemption(&serde_json::from_value(host).expect("facts of a host"))
+        };
+        let model = |model: &str| json!({ "preemption": model, "mitigations": {} });
+        let lazy = Some(Preemption::AtTick { tick_ns: 4_000_000 });
+        assert_eq!(of(model("lazy"), json!(250)), lazy);
+        assert_eq!(of(model("full"), json!(null)), Some(Preemption::AtOnce));
+        for silent in [model("voluntary"), model("none"), model("rt"), json!(null)] {
+            assert_eq!(of(silent, json!(250)), None);
+        }
+        for tick_hz in [json!(null), json!(0)] {
+            assert_eq!(of(model("lazy"), tick_hz), None);
+        }
+    }
 
     #[test]
     fn locks_are_those_of_the_vmm_that_the_manifest_names() {

@@ -45,6 +45,7 @@ impl Case<'_> {
             next: if next == "waiting" { Next::Waiting } else { Next::Idle },
             ran_ns: 4_000_000,
             slice_ns: Some(4_000_000),
+            preemption: None,
             is_throttled_group: false,
             is_realtime: false,
         };

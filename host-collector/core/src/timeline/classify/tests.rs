@@ -19,6 +19,7 @@ pub(super) fn asleep(stack: &str) -> Evidence {
         next: Next::Unseen,
         ran_ns: 1_000_000,
         slice_ns: Some(SLICE_NS),
+        preemption: None,
         is_throttled_group: false,
         is_realtime: false,
     }
@@ -190,6 +191,32 @@ fn a_timeslice_is_told_from_a_preemption_by_who_came_on() {
     }
     let untold = Evidence { slice_ns: None, ..runnable(GUEST_6_18, Next::Unseen) };
     assert_eq!(untold.reason(), Reason::Unknown, "the host does not tell its slice");
+}
+
+/// A thread that waits for the tick still preempts, one that waits for longer does not: HZ=1000, of which three
+/// ticks are a slice.
+#[test]
+fn how_late_a_woken_thread_preempts_is_the_kernels_choice() {
+    let lazy = Some(Preemption::AtTick { tick_ns: 1_000_000 });
+    let full = Some(Preemption::AtOnce);
+    for (preemption, ago_ns, ran_ns, reason) in [
+        (lazy, 16_000, 2_000_000, Reason::PreemptWakeup),
+        (lazy, 990_000, 1_500_000, Reason::PreemptWakeup),
+        // The tick after the waking has passed, and the other one went on.
+        (lazy, 1_200_000, 1_500_000, Reason::Timeslice),
+        (full, 16_000, 2_000_000, Reason::PreemptWakeup),
+        (full, 300_000, 1_500_000, Reason::Timeslice),
+        (None, 1_200_000, 1_500_000, Reason::PreemptWakeup),
+        // It has had its slice by then, whoever came.
+        (lazy, 990_000, 3_000_000, Reason::Timeslice),
+        // Woken before the other one came on.
+        (lazy, 900_000, 800_000, Reason::Timeslice),
+    ] {
+        let next = Next::Woken { ago_ns };
+        let slice_ns = Some(3_000_000);
+        let evidence = Evidence { preemption, ran_ns, slice_ns, ..runnable(GUEST_6_18, next) };
+        assert_eq!(evidence.reason(), reason, "{preemption:?} {ago_ns} {ran_ns}");
+    }
 }
 
 #[test]
