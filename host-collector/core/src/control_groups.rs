@@ -12,7 +12,9 @@ const GROUPS_MAX: usize = 1 << 16;
 pub enum GroupName {
     /// Its path below the root of its hierarchy, which is `/`.
     Path(Arc<str>),
-    /// Only its number: it was gone before it was named, or the run ended before.
+    /// Only its number: it was gone before it was named.
+    Gone(u64),
+    /// Only its number: the run does not say what became of it.
     Unnamed(u64),
 }
 
@@ -40,6 +42,13 @@ impl ControlGroups {
     /// another number and is the same one.
     pub fn is_at(&mut self, number: u64, path: &str) {
         if let Some(group) = self.at(path) {
+            self.by_number.insert(number, group);
+        }
+    }
+
+    /// Says that the group of this number was gone before it was named.
+    pub fn is_gone(&mut self, number: u64) {
+        if let Some(group) = self.push(GroupName::Gone(number)) {
             self.by_number.insert(number, group);
         }
     }
@@ -89,6 +98,9 @@ mod tests {
         let group = groups.numbered(77).unwrap();
         assert_eq!(groups.name(group), Some(&GroupName::Unnamed(77)));
         assert_eq!(groups.numbered(77), Some(group));
+        groups.is_gone(78);
+        let gone = groups.numbered(78).and_then(|group| groups.name(group).cloned());
+        assert_eq!(gone, Some(GroupName::Gone(78)));
         assert_eq!(groups.name(ControlGroup(5)), None);
     }
 

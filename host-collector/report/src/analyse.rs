@@ -84,13 +84,14 @@ pub fn analyse_with(path: &Path, observers: &mut [&mut dyn Observer]) -> Result<
     let last_sample = samples::read(&run_dir, &manifest, &observers)?;
     let guests = Guests::open(&run_dir, &manifest, &observers)?;
     let timeline = timeline_facts::timeline(&manifest, stack_table, &locks);
-    let timeline = timeline.with_tasks(threads::tasks(&manifest, &census));
+    let (groups, damaged) = threads::control_groups(&run_dir);
+    let timeline = timeline.with_tasks(threads::tasks(&manifest, &census, groups));
     let events = EventMerge::open(&run_dir)?;
     let pass = Pass::new(&manifest, guests, &observers).run(events, timeline, &manifest)?;
     let PassEnd { timeline, last, events_count, contradictions_count, cut, guests } = pass;
     let GuestsEnd { clocks, clocks_apart, mut warnings, is_torn } = guests;
     let is_torn = is_torn || cut.is_some();
-    warnings.extend(unread.into_iter().chain(unread_at_end).chain(cut));
+    warnings.extend(unread.into_iter().chain(unread_at_end).chain(damaged).chain(cut));
     let planned_end = manifest.window.and_then(|window| window.end_ns);
     let end = RunEnd {
         window_end: planned_end.unwrap_or(last.max(last_sample)),

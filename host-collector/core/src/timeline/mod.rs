@@ -51,4 +51,4 @@ pub use span::{
     Antagonist, Covers, DeviceAddress, RunMode, Sleep, Span, ThreadState, UnknownCause, Who,
 };
 pub use stack::StackTable;
-pub use tasks::Tasks;
+pub use tasks::{Arrival, Tasks};

@@ -23,6 +23,21 @@ pub struct Tasks {
     kind_of_process: HashMap<Tid, ThreadKind>,
     ended: VecDeque<Tid>,
     groups: ControlGroups,
+    /// VMs that are known from some time on, the earliest first.
+    arrivals: VecDeque<Arrival>,
+}
+
+/// A process that is known to be a VM's from some time on.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// The time.
+    pub since: HostNs,
+    /// The process.
+    pub pid: Tid,
+    /// What its threads are, but for those that are listed.
+    pub kind: ThreadKind,
+    /// Threads with roles: what they are and what they are called.
+    pub threads: Vec<(Tid, ThreadKind, String)>,
 }
 
 #[derive(Debug)]
@@ -42,6 +57,14 @@ impl Tasks {
     #[must_use]
     pub fn with_groups(mut self, groups: ControlGroups) -> Tasks {
         self.groups = groups;
+        self
+    }
+
+    /// Processes that are known to be a VM's from some time on.
+    #[must_use]
+    pub fn with_arrivals(mut self, mut arrivals: Vec<Arrival>) -> Tasks {
+        arrivals.sort_by_key(|arrival| arrival.since);
+        self.arrivals = arrivals.into();
         self
     }
 
@@ -95,6 +118,9 @@ impl Tasks {
 
     /// Takes what an event says of a thread's name, control group, birth or end.
     pub(super) fn learn(&mut self, event: &HostEvent) {
+        while let Some(arrival) = self.arrivals.pop_front_if(|next| next.since <= event.time) {
+            self.arrive(&arrival);
+        }
         match &event.kind {
             HostEventKind::Comm { tid, comm } => self.name(*tid, event.time, comm),
             HostEventKind::Group { tid, group } => self.enters(*tid, *group),
@@ -117,6 +143,10 @@ impl Tasks {
 
     fn born(&mut self, since: HostNs, pid: Tid, tid: Tid, parent_pid: Tid) {
         let is_thread = pid != tid;
+        if !is_thread {
+            // Whoever had this number before is gone.
+            self.kind_of_process.remove(&pid);
+        }
         // A process is its parent's copy until it runs a program of its own.
         let inherited = self.kind_of(if is_thread { pid } else { parent_pid });
         let inherited = inherited.filter(|kind| match kind {
@@ -136,6 +166,32 @@ impl Tasks {
         };
         let name = format!("tid {tid}");
         self.put(Task { tid, since, process: Some(process), kind, name, group: None });
+    }
+
+    fn arrive(&mut self, arrival: &Arrival) {
+        self.kind_of_process.insert(arrival.pid, arrival.kind);
+        let of_it = |task: &Task| task.process.is_some_and(|process| process.pid == arrival.pid);
+        for known in self.by_tid.values_mut().filter(|known| of_it(&known.task)) {
+            if !known.has_ended {
+                known.task = Arc::new(Task { kind: arrival.kind, ..(*known.task).clone() });
+            }
+        }
+        for (tid, kind, name) in &arrival.threads {
+            let process = Some(Process { pid: arrival.pid, since: arrival.since });
+            let new = Task { since: arrival.since, process, ..Task::unknown(*tid) };
+            let known = self.by_tid.get(tid).filter(|known| of_it(&known.task) && !known.has_ended);
+            let task = known.map_or(new, |known| (*known.task).clone());
+            self.put(Task { kind: *kind, name: name.clone(), ..task });
+        }
+    }
+
+    /// The VM that one of the kernel's threads works for alone: one of vhost is called after the thread that
+    /// owns its device (linux 6.1: drivers/vhost/vhost.c, `vhost_dev_set_owner`, `current->pid`); since 6.4 it
+    /// is a thread of the VMM.
+    fn served_by(&self, kind: ThreadKind, comm: &str) -> Option<ThreadKind> {
+        let owner = comm.strip_prefix("vhost-").filter(|_| kind == ThreadKind::Kernel)?;
+        let vm = self.vm_of(Tid(owner.parse().ok()?))?;
+        Some(ThreadKind::Vmm { vm })
     }
 
     fn enters(&mut self, tid: Tid, number: u64) {
@@ -172,6 +228,7 @@ impl Tasks {
             _ => ThreadKind::Host,
         };
         let kind = if kind == ThreadKind::Unknown { ThreadKind::Host } else { kind };
+        let kind = self.served_by(kind, comm).unwrap_or(kind);
         let task = Arc::new(Task { tid, since, process, kind, name: comm.to_owned(), group });
         self.by_tid.insert(tid, TaskEntry { task, has_ended });
     }
@@ -196,7 +253,7 @@ impl Tasks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::PcpuId;
+    use crate::units::{PcpuId, VcpuId};
 
     const COLLECTOR: Tid = Tid(10);
     const VMM: Tid = Tid(20);
@@ -262,6 +319,48 @@ mod tests {
         assert_ne!(before.task_group(), tasks.get(Tid(31)).task_group());
         fork(&mut tasks, 9, 31, 31, 30);
         assert_eq!(group(&mut tasks), None, "another thread");
+    }
+
+    #[test]
+    fn a_vm_that_came_later_is_one_from_then_on() {
+        let (vmm, vcpu) = (ThreadKind::Vmm { vm: VmIndex(1) }, VcpuId(0));
+        let vcpu = ThreadKind::Vcpu { vm: VmIndex(1), vcpu };
+        let threads = vec![(Tid(51), vcpu, "vCPU0".to_owned())];
+        let arrival = Arrival { since: HostNs(10), pid: Tid(50), kind: vmm, threads };
+        let mut tasks = tasks().with_arrivals(vec![arrival]);
+        let of = |tasks: &mut Tasks, tid| {
+            let task = tasks.get(Tid(tid));
+            (task.kind, task.name.clone())
+        };
+        fork(&mut tasks, 5, 50, 50, 30);
+        comm(&mut tasks, 6, 50, "qemu-system-x86");
+        fork(&mut tasks, 7, 50, 51, 50);
+        comm(&mut tasks, 9, 51, "CPU 0/KVM");
+        assert_eq!(of(&mut tasks, 51), (ThreadKind::Host, "CPU 0/KVM".to_owned()));
+        comm(&mut tasks, 10, 30, "bash");
+        assert_eq!(of(&mut tasks, 51), (vcpu, "vCPU0".to_owned()));
+        assert_eq!(of(&mut tasks, 50), (vmm, "qemu-system-x86".to_owned()));
+        fork(&mut tasks, 11, 50, 52, 50);
+        comm(&mut tasks, 11, 52, "worker");
+        assert_eq!(of(&mut tasks, 52), (vmm, "worker".to_owned()));
+        fork(&mut tasks, 20, 50, 50, 30);
+        comm(&mut tasks, 21, 50, "bash");
+        assert_eq!(of(&mut tasks, 50), (ThreadKind::Host, "bash".to_owned()), "another process");
+    }
+
+    #[test]
+    fn the_kernels_threads_for_vhost_are_their_vms_and_nobody_else_with_such_a_name() {
+        let mut tasks = tasks();
+        fork(&mut tasks, 1, 3, 3, 2);
+        comm(&mut tasks, 1, 3, "vhost-20");
+        fork(&mut tasks, 1, 4, 4, 2);
+        comm(&mut tasks, 1, 4, "vhost-30");
+        fork(&mut tasks, 1, 31, 31, 30);
+        comm(&mut tasks, 1, 31, "vhost-20");
+        let kind = |tasks: &mut Tasks, tid| tasks.get(Tid(tid)).kind;
+        assert_eq!(kind(&mut tasks, 3), ThreadKind::Vmm { vm: VmIndex(0) });
+        assert_eq!(kind(&mut tasks, 4), ThreadKind::Kernel, "30 is no VMM");
+        assert_eq!(kind(&mut tasks, 31), ThreadKind::Host, "a process of anybody");
     }
 
     #[test]

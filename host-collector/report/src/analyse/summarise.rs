@@ -23,8 +23,10 @@ use std::sync::Arc;
 use vslice_core::host_event::{HostEvent, HostEventKind, StackId};
 use vslice_core::join::{Breakdown, Unplaced};
 use vslice_core::samples::SampleItem;
+use vslice_core::text::harmless;
 use vslice_core::timeline::{Exit, LockWait, Span, Tasks};
-use vslice_trace::manifest::{Status, VmRecord};
+use vslice_trace::evidence::{GroupEvidence, GroupSource};
+use vslice_trace::manifest::{Manifest, Status, VmRecord};
 use vslice_wire::{Dropped, Request};
 
 /// Adds up a run, in memory that does not grow with it.
@@ -98,6 +100,7 @@ impl Totals {
                 lost: self.losses.lost,
                 big_locks: big_locks(run),
                 evidence: manifest.evidence.clone(),
+                control_groups: group_evidence(manifest),
                 sampled: samples.sampled,
                 scheduled: samples.scheduled,
                 cost: Cost {
@@ -195,7 +198,16 @@ fn names(run: &Run<'_>, end: &RunEnd<'_>) -> Names {
         commands: end.commands.clone(),
         stacks: stacks.collect(),
         devices: run.manifest.vms.iter().map(|vm| vm.memory_map.clone()).collect(),
+        groups: end.tasks.groups().clone(),
+        other_vms: run.manifest.other_vms.iter().map(|vm| harmless(&vm.name)).collect(),
     }
+}
+
+fn group_evidence(manifest: &Manifest) -> GroupEvidence {
+    manifest.group_evidence.clone().unwrap_or_else(|| GroupEvidence {
+        source: GroupSource::Nothing,
+        reason: "this run did not record control groups".to_owned(),
+    })
 }
 
 fn vm_threads(vm: &VmRecord) -> VmThreads {

@@ -9,6 +9,7 @@ use super::drawn::*;
 use super::*;
 use crate::summary::Warning;
 use crate::summary::clock::{ClockMethod, HogCheck, KvmCheck};
+use crate::summary::group::GroupKind;
 use crate::summary::model::{Relation, RunStatus};
 use vslice_core::clock::host_time::HostTimeSample;
 use vslice_core::clock::tsc::{TscRelation, TscSample};
@@ -21,12 +22,12 @@ use vslice_core::timeline::Reason;
 use vslice_core::units::{HostNs, PcpuId, Tid, VcpuId};
 use vslice_trace::disk::DiskRecord;
 use vslice_trace::host::WholeDisk;
-use vslice_trace::manifest::{Status, TscReading, TscRecord, VcpuTsc, Window};
+use vslice_trace::manifest::{OtherVmRecord, Status, TscReading, TscRecord, VcpuTsc, Window};
 use vslice_trace::quota::{GroupRecord, Quota, Throttling};
 use vslice_trace::recorded_disks;
-use vslice_trace::thread::{HostThread, ThreadRecord};
-use vslice_trace::vmm::Accelerator;
-use vslice_trace::{ClockSample, HogGapItem, RequestItem, VmName, read_all};
+use vslice_trace::thread::{HelperRecord, HostThread, ThreadRecord, ThreadRole};
+use vslice_trace::vmm::{Accelerator, Vmm};
+use vslice_trace::{ClockSample, GroupItem, HogGapItem, RequestItem, VmName, read_all};
 use vslice_wire::{Dropped, Request};
 
 fn parts(summary: &Summary) -> Vec<(Part, u64)> {
@@ -131,6 +132,112 @@ fn antagonists_of_a_run_have_the_names_and_processes_that_they_had() {
     );
     assert_eq!((vcpu.wait_ns, vcpu.idle_ns, vcpu.others_ns, vcpu.unseen_ns), (300_000, 0, 0, 0));
     assert_eq!(vcpu.antagonists[2].thread.kind, Relation::OtherVslice);
+}
+
+/// On vm2's vCPU1's pCPU, in its last stay but one: a shell that was there before, short processes in a unit, one
+/// in a group that is gone, one of a VM that nobody recorded, and one that serves a disk of vm1.
+#[test]
+fn antagonists_are_grouped_by_vm_then_by_control_group() {
+    let mut manifest = manifest();
+    let helper = |pid, comm: &str, role: &str| HelperRecord {
+        pid: Tid(pid),
+        comm: comm.to_owned(),
+        role: role.to_owned(),
+        is_inferred: false,
+    };
+    let switchd = helper(700, "ovs-vswitchd", "network");
+    manifest.vms[0].helpers = vec![helper(600, "virtiofsd", "file system"), switchd.clone()];
+    let vcpu0 = ThreadRecord {
+        tid: Tid(501),
+        comm: "CPU 0/KVM".to_owned(),
+        role: ThreadRole::Vcpu(VcpuId(0)),
+        vcpu: Some(VcpuId(0)),
+        pinned: None,
+        kept: None,
+        scheduling: None,
+    };
+    manifest.other_vms = vec![OtherVmRecord {
+        name: "web".to_owned(),
+        vmm: Vmm::Qemu,
+        pid: Tid(500),
+        since_ns: HostNs(0),
+        threads: vec![vcpu0],
+        helpers: vec![switchd],
+    }];
+    let (_scratch, run) = run_dir(&manifest);
+    names(&run);
+    streams(&run, &[0, 500, 1150], true);
+    let thread = |tid, comm: &str, group: &str| HostThread {
+        tid: Tid(tid),
+        pid: Tid(tid),
+        comm: comm.to_owned(),
+        is_kernel: false,
+        is_vslice: false,
+        command: None,
+        group: Some(group.to_owned()),
+    };
+    let there = [
+        thread(300, "bash", "/user.slice/user-0.slice/session-3.scope"),
+        thread(600, "virtiofsd", "/system.slice/virtiofsd.service"),
+        thread(700, "ovs-vswitchd", "/system.slice/ovs-vswitchd.service"),
+    ];
+    run.write_json("threads.json", &there).unwrap();
+    let item = |number, path: Option<&str>| GroupItem { number, path: path.map(str::to_owned) };
+    let items = vec![item(7, Some("/system.slice/build.service")), item(8, None)];
+    stream(&run.groups_path(), items, true);
+    let at = |us, kind| HostEvent { time: host_at(us), pcpu: PcpuId(1), kind };
+    let comm =
+        |us, tid, comm: &str| at(us, HostEventKind::Comm { tid: Tid(tid), comm: comm.to_owned() });
+    let group = |us, tid, group| at(us, HostEventKind::Group { tid: Tid(tid), group });
+    let (runs, preempted) = (PrevState::Runnable, PrevState::RunnablePreempted);
+    let mut events = vec![
+        switch(20, VM2_VCPU1, preempted, VM1_VCPU1),
+        switch(100, VM1_VCPU1, preempted, Tid(300)),
+    ];
+    let stays = [
+        (110, 301, "cc1", Some(7)),
+        (160, 302, "as", Some(7)),
+        (200, 303, "true", Some(8)),
+        (230, 501, "CPU 0/KVM", Some(9)),
+        (300, 600, "virtiofsd", None),
+        (360, 700, "ovs-vswitchd", None),
+    ];
+    let mut on = 300;
+    for (us, tid, name, number) in stays {
+        events.push(comm(us, tid, name));
+        events.extend(number.map(|number| group(us, tid, number)));
+        events.push(switch(us, Tid(on), runs, Tid(tid)));
+        on = tid;
+    }
+    events.push(switch(400, Tid(on), runs, VM1_VCPU1));
+    events.push(switch(1200, VM1_VCPU1, preempted, VM2_VCPU1));
+    std::fs::remove_file(run.events_path(PcpuId(1))).unwrap();
+    stream(&run.events_path(PcpuId(1)), events, true);
+    let summary = analyse(run.path()).unwrap();
+    let vcpu = summary.vcpus.iter().find(|vcpu| vcpu.tid == VM1_VCPU1).unwrap();
+    let rows = vcpu.antagonist_groups.iter();
+    let rows: Vec<_> = rows.map(|row| (row.kind, row.name.as_str(), row.ran_ns)).collect();
+    let control = GroupKind::ControlGroup;
+    assert_eq!(
+        rows,
+        [
+            (control, "build.service", 90_000),
+            (GroupKind::OtherVm, "web", 70_000),
+            (GroupKind::OwnVm, "vm1", 60_000),
+            (control, "ovs-vswitchd.service", 40_000),
+            (control, "control group 8, gone before it was named", 30_000),
+            (control, "session-3.scope of user 0", 10_000),
+        ],
+        "whoever serves two VMs belongs to none of them"
+    );
+    let of_web = &vcpu.antagonist_groups[1];
+    assert_eq!(of_web.members[0].name, "web vCPU0");
+    assert_eq!(of_web.members[0].kind, Relation::OtherVmVcpu);
+    assert_eq!(vcpu.antagonist_groups[2].members[0].kind, Relation::OwnVmThread);
+    let path = vcpu.antagonist_groups[0].path.as_deref();
+    assert_eq!(path, Some("/system.slice/build.service"));
+    let mut of_build = vcpu.antagonists.iter().filter(|row| row.thread.name == "as");
+    assert_eq!(of_build.next().unwrap().group.as_deref(), Some("build.service"));
 }
 
 #[test]

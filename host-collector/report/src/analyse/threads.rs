@@ -3,13 +3,14 @@
 use crate::summary::{CommandLine, ThreadKind, VmIndex, Warning};
 use std::collections::HashMap;
 use std::io::ErrorKind;
+use vslice_core::control_groups::ControlGroups;
 use vslice_core::task::{Process, Task};
 use vslice_core::text::harmless;
-use vslice_core::timeline::Tasks;
+use vslice_core::timeline::{Arrival, Tasks};
 use vslice_core::units::{HostNs, Tid};
 use vslice_trace::manifest::Manifest;
-use vslice_trace::thread::HostThread;
-use vslice_trace::{RunDir, StoreError};
+use vslice_trace::thread::{HelperRecord, HostThread, ThreadRecord};
+use vslice_trace::{GroupItem, RunDir, StoreError};
 
 /// A census of a run; and why it cannot be read, if it is there. It costs names then, and not the report:
 /// whoever may read the rest may not be its owner, for instance.
@@ -35,15 +36,54 @@ pub(super) fn census(run: &RunDir, name: &str) -> (Vec<HostThread>, Option<Warni
     (Vec::new(), Some(Warning::Notice { text }))
 }
 
-/// Those that were there when recording started.
-pub(super) fn tasks(manifest: &Manifest, census: &[HostThread]) -> Tasks {
+/// The control groups that events name by their numbers; and why some of their paths cannot be read, if there
+/// are any.
+pub(super) fn control_groups(run: &RunDir) -> (ControlGroups, Option<Warning>) {
+    let mut groups = ControlGroups::default();
+    let why = match vslice_trace::read_all::<GroupItem>(&run.groups_path()) {
+        Ok((items, _)) => {
+            for GroupItem { number, path } in items {
+                match path {
+                    Some(path) => groups.is_at(number, &harmless(&path)),
+                    None => groups.is_gone(number),
+                }
+            }
+            return (groups, None);
+        }
+        // In older runs, and where no thread's group is told.
+        Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            return (groups, None);
+        }
+        Err(StoreError::Io { source, .. }) => source.to_string(),
+        Err(_) => "it is damaged".to_owned(),
+    };
+    let text =
+        format!("groups.vsr cannot be read ({}): control groups have numbers only", harmless(&why));
+    (groups, Some(Warning::Notice { text }))
+}
+
+/// Those that were there when recording started, and what is known of those that came.
+pub(super) fn tasks(
+    manifest: &Manifest,
+    census: &[HostThread],
+    mut groups: ControlGroups,
+) -> Tasks {
+    let vms = vms(manifest);
     let mut kind_of_process = HashMap::from([(manifest.collector_pid, ThreadKind::Collector)]);
-    for (index, vm) in manifest.vms.iter().enumerate() {
-        let kind = ThreadKind::Vmm { vm: VmIndex(index) };
-        kind_of_process.insert(vm.pid, kind);
-        kind_of_process.extend(vm.device_pid.map(|pid| (pid, kind)));
+    for vm in vms.iter().filter(|vm| vm.since == HostNs(0)) {
+        kind_of_process.extend(vm.processes.iter().map(|pid| (*pid, vm.kind())));
     }
-    let mut tasks = Tasks::new(kind_of_process.clone());
+    let mut group_of_process = HashMap::new();
+    for thread in census.iter().filter(|thread| thread.tid == thread.pid) {
+        let group = thread.group.as_deref().and_then(|path| groups.at(&harmless(path)));
+        group_of_process.extend(group.map(|group| (thread.pid, group)));
+    }
+    let there_before = |tid, pid, kind, name| {
+        let since = HostNs(0);
+        let group = group_of_process.get(&pid).copied();
+        Task { tid, since, process: Some(Process { pid, since }), kind, name, group }
+    };
+    let mut tasks = Tasks::new(kind_of_process.clone()).with_groups(groups);
     for thread in census {
         let other = match &thread {
             HostThread { is_kernel: true, .. } => ThreadKind::Kernel,
@@ -54,22 +94,71 @@ pub(super) fn tasks(manifest: &Manifest, census: &[HostThread]) -> Tasks {
         tasks.add(there_before(thread.tid, thread.pid, kind, thread.comm.clone()));
     }
     // The role of a VMM's thread says more than its name.
-    for (index, vm) in manifest.vms.iter().enumerate() {
-        let vm_index = VmIndex(index);
-        for thread in &vm.threads {
-            let kind = match thread.vcpu {
-                Some(vcpu) => ThreadKind::Vcpu { vm: vm_index, vcpu },
-                None => ThreadKind::Vmm { vm: vm_index },
-            };
-            tasks.add(there_before(thread.tid, vm.pid, kind, thread.role.to_string()));
+    for vm in vms.iter().filter(|vm| vm.since == HostNs(0)) {
+        for (tid, kind, role) in vm.threads() {
+            tasks.add(there_before(tid, vm.pid, kind, role));
         }
     }
-    tasks
+    let later = vms.iter().filter(|vm| vm.since > HostNs(0));
+    tasks.with_arrivals(later.map(HostVm::arrival).collect())
 }
 
-fn there_before(tid: Tid, pid: Tid, kind: ThreadKind, name: String) -> Task {
-    let since = HostNs(0);
-    Task { tid, since, process: Some(Process { pid, since }), kind, name, group: None }
+/// A VM of the host, recorded or not.
+struct HostVm<'a> {
+    index: VmIndex,
+    pid: Tid,
+    since: HostNs,
+    /// All that work for it alone.
+    processes: Vec<Tid>,
+    threads: &'a [ThreadRecord],
+}
+
+impl HostVm<'_> {
+    fn kind(&self) -> ThreadKind {
+        ThreadKind::Vmm { vm: self.index }
+    }
+
+    /// Its threads with their kinds and roles.
+    fn threads(&self) -> impl Iterator<Item = (Tid, ThreadKind, String)> {
+        self.threads.iter().map(|thread| {
+            let vcpu = thread.vcpu.map(|vcpu| ThreadKind::Vcpu { vm: self.index, vcpu });
+            (thread.tid, vcpu.unwrap_or(self.kind()), thread.role.to_string())
+        })
+    }
+
+    fn arrival(&self) -> Arrival {
+        let (since, pid, kind) = (self.since, self.pid, self.kind());
+        Arrival { since, pid, kind, threads: self.threads().collect() }
+    }
+}
+
+/// The VMs that were recorded, then those that were not.
+fn vms(manifest: &Manifest) -> Vec<HostVm<'_>> {
+    let recorded = manifest.vms.iter().map(|vm| {
+        let processes = std::iter::once(vm.pid).chain(vm.device_pid).collect();
+        (vm.pid, HostNs(0), processes, &vm.helpers, vm.threads.as_slice())
+    });
+    let others = manifest
+        .other_vms
+        .iter()
+        .map(|vm| (vm.pid, vm.since_ns, vec![vm.pid], &vm.helpers, vm.threads.as_slice()));
+    let all: Vec<(_, _, Vec<Tid>, _, _)> = recorded.chain(others).collect();
+    // Whoever serves several VMs, as Open vSwitch does, belongs to none of them.
+    let serves_one = |pid: Tid| {
+        let helpers = all.iter().filter(|(_, _, _, helpers, _)| {
+            helpers.iter().any(|helper: &HelperRecord| helper.pid == pid)
+        });
+        helpers.count() == 1
+    };
+    let vm = |(place, (pid, since, own, helpers, threads)): (
+        usize,
+        &(_, _, Vec<Tid>, &Vec<HelperRecord>, _),
+    )| {
+        let helpers = helpers.iter().map(|helper| helper.pid).filter(|pid| serves_one(*pid));
+        let processes = own.iter().copied().chain(helpers).collect();
+        HostVm { index: VmIndex(place), pid: *pid, since: *since, processes, threads: *threads }
+    };
+    all.iter().enumerate().map(vm).collect()
 }
 
 /// The command lines of those that were there before, and of those that had come by the end, each with the name

@@ -1,13 +1,13 @@
 //! The summary's rows of antagonists: who ran while a vCPU waited.
 
-use super::ledger::{Figures, Ledger, Room};
+use super::group::{AntagonistGroup, GroupKind, GroupMember, MEMBERS_MAX};
+use super::ledger::{Figures, Room};
 use super::model::{ANTAGONISTS_MAX, Antagonist, COMMAND_CHARS_MAX};
-use super::names::{Directory, VmIndex};
+use super::names::{Directory, NamedGroup, VmIndex};
+use super::runners::{GroupKey, Runners, Told};
 use super::totals::share;
 use std::ops::Bound;
-use std::sync::Arc;
-use vslice_core::task::Namesake;
-use vslice_core::timeline::{self, Covers, Span, Who};
+use vslice_core::timeline::{self, Span, Who};
 
 /// The row of those that a ledger has under one key.
 pub(super) fn row<K>(
@@ -22,6 +22,41 @@ pub(super) fn row<K>(
         thread: directory.task(example, victim),
         pid: example.process.map(|process| process.pid),
         command: command.map(|command| command.chars().take(COMMAND_CHARS_MAX).collect()),
+        group: match directory.group(example, victim) {
+            NamedGroup { kind: GroupKind::KernelThread | GroupKind::Unknown, .. } => None,
+            group => Some(group.name),
+        },
+        threads,
+        processes,
+        ran_ns,
+        error_ns,
+        share: share(ran_ns, wait_ns),
+    }
+}
+
+/// The row of a group.
+pub(super) fn group_row<Place: Eq>(
+    told: &Told<'_, Place>,
+    figures: &Figures<'_, (Place, GroupKey)>,
+    wait_ns: u64,
+    victim: VmIndex,
+    directory: &Directory<'_>,
+) -> AntagonistGroup {
+    let Figures { ran_ns, error_ns, threads, processes, example, .. } = *figures;
+    let group = directory.group(example, victim);
+    let members = told.members(figures.key).map(|member| {
+        let thread = directory.task(member.example, victim);
+        GroupMember { name: thread.name, kind: thread.kind, ran_ns: member.ran_ns }
+    });
+    let mut members: Vec<GroupMember> = members.collect();
+    let names = members.len() as u64;
+    members.truncate(MEMBERS_MAX);
+    AntagonistGroup {
+        kind: group.kind,
+        name: group.name,
+        path: group.path,
+        members,
+        names,
         threads,
         processes,
         ran_ns,
@@ -55,21 +90,15 @@ pub(super) fn of_wait(span: &Span, victim: VmIndex, directory: &Directory<'_>) -
     }
     let names_max = timeline::ANTAGONISTS_MAX;
     let room = Room { keys: names_max + 1, cells: names_max + 1, members: 2 * names_max };
-    let (mut ledger, mut idle_ns) = (Ledger::new(room), 0);
-    let all = (Bound::Unbounded, Bound::Unbounded);
+    let (mut runners, mut idle_ns) = (Runners::new(room), 0);
     for ran in &span.antagonists {
-        match &ran.who {
+        match ran.who {
             Who::Idle => idle_ns = ran.ran_ns,
-            Who::Others => ledger.add_keyless(0, ran.ran_ns),
-            Who::Thread(_) if ran.covers == Covers::Group => ledger.add_keyless(0, ran.ran_ns),
-            Who::Thread(task) => {
-                let face = Namesake(Arc::clone(task));
-                ledger.add(&face, 0, task, (ran.ran_ns, ran.covers == Covers::Name));
-            }
+            Who::Others | Who::Thread(_) => runners.add((), 0, ran),
         }
     }
-    let (rows, others_ns) = ledger.figures(&ledger.longest(ANTAGONISTS_MAX, all), all);
+    let [told] = runners.longest(ANTAGONISTS_MAX, [(Bound::Unbounded, Bound::Unbounded)]);
     let length_ns = span.length_ns();
-    let antagonists = rows.iter().map(|figures| row(figures, length_ns, victim, directory));
-    Waited { antagonists: antagonists.collect(), others_ns, idle_ns }
+    let antagonists = told.names.iter().map(|figures| row(figures, length_ns, victim, directory));
+    Waited { antagonists: antagonists.collect(), others_ns: told.others_ns, idle_ns }
 }

@@ -3,9 +3,9 @@
 use super::causes::causes;
 use super::clock::{Clock, ClockMethod, ClockTally, ClocksApart, VcpuClock, offset_ns};
 use super::exits::ExitTally;
+use super::group::ClassAntagonistGroup;
 use super::io::{HiddenTask, Io, IoDisk, WorstIo};
 use super::latency::{ClassTotals, Encounter, LatencyTally};
-use super::ledger::Figures;
 use super::locks::LockTally;
 use super::model::{
     ANTAGONISTS_MAX, Antagonist, CHAIN_FRAMES_MAX, ChainSpan, Class, ClassAntagonist, ModeSplit,
@@ -14,6 +14,7 @@ use super::model::{
 };
 use super::names::{Directory, Names, VmIndex, VmThreads};
 use super::reason::OffReason;
+use super::runners::Told;
 use super::timeslice::VcpuTally;
 use super::totals::{ByClass, PartTotals};
 use super::warn::warnings;
@@ -233,9 +234,9 @@ impl SummaryBuilder {
             requests: self.requests(),
             latency_ns,
             classes: ByClass {
-                all: class(&all, None, met_all, &directory),
-                p99: class(&p99, thresholds_ns[1], met_p99, &directory),
-                p999: class(&p999, thresholds_ns[2], met_p999, &directory),
+                all: class(&all, None, &met_all, &directory),
+                p99: class(&p99, thresholds_ns[1], &met_p99, &directory),
+                p999: class(&p999, thresholds_ns[2], &met_p999, &directory),
             },
             causes: ByClass {
                 all: causes(&io.all, all.latency_ns),
@@ -337,22 +338,25 @@ fn frames(key: StackKey, directory: &Directory<'_>) -> Vec<String> {
 fn class(
     totals: &ClassTotals,
     threshold_ns: Option<u64>,
-    (rows, others_ns): (Vec<Figures<'_, Encounter>>, u64),
+    met: &Told<'_, Encounter>,
     directory: &Directory<'_>,
 ) -> Class {
     let wait_ns =
         totals.parts.get(Part::PreemptWait).saturating_add(totals.parts.get(Part::WakeupDelay));
     let idle_ns = totals.idle_ns;
-    let row = |figures: &Figures<'_, Encounter>| {
-        let Encounter { victim_vm, victim_vcpu, pcpu, .. } = *figures.key;
-        ClassAntagonist {
-            victim_vm: directory.vm_name(victim_vm),
-            victim_vcpu,
-            pcpu,
-            antagonist: antagonists::row(figures, wait_ns, victim_vm, directory),
-        }
-    };
-    let antagonists: Vec<ClassAntagonist> = rows.iter().map(row).collect();
+    let rows = met.names.iter().map(|figures| {
+        let Encounter { victim_vm, victim_vcpu, pcpu } = figures.key.0;
+        let antagonist = antagonists::row(figures, wait_ns, victim_vm, directory);
+        let victim_vm = directory.vm_name(victim_vm);
+        ClassAntagonist { victim_vm, victim_vcpu, pcpu, antagonist }
+    });
+    let groups = met.groups.iter().map(|figures| {
+        let Encounter { victim_vm, victim_vcpu, pcpu } = figures.key.0;
+        let group = antagonists::group_row(met, figures, wait_ns, victim_vm, directory);
+        let victim_vm = directory.vm_name(victim_vm);
+        ClassAntagonistGroup { victim_vm, victim_vcpu, pcpu, group }
+    });
+    let (antagonists, others_ns): (Vec<ClassAntagonist>, u64) = (rows.collect(), met.others_ns);
     let ran_ns = antagonists.iter().map(|row| row.antagonist.ran_ns);
     Class {
         threshold_ns,
@@ -364,6 +368,8 @@ fn class(
         unseen_ns: antagonists::unseen_ns(wait_ns, ran_ns, [others_ns, idle_ns]),
         antagonists,
         others_ns,
+        antagonist_groups: groups.collect(),
+        other_groups_ns: met.other_groups_ns,
         idle_ns,
     }
 }
@@ -376,9 +382,10 @@ fn vcpu_row(
     let (wait_ns, idle_ns) = (tally.wait_ns(), tally.idle_ns());
     let observed_ns =
         off_cpu.iter().fold(tally.on_pcpu_ns(), |sum_ns, row| sum_ns.saturating_add(row.total_ns));
-    let (rows, others_ns) = tally.waits(ANTAGONISTS_MAX);
-    let rows = rows.iter().map(|figures| antagonists::row(figures, wait_ns, *vm, directory));
-    let antagonists: Vec<Antagonist> = rows.collect();
+    let told = tally.waits(ANTAGONISTS_MAX);
+    let rows = told.names.iter().map(|figures| antagonists::row(figures, wait_ns, *vm, directory));
+    let (antagonists, others_ns): (Vec<Antagonist>, u64) = (rows.collect(), told.others_ns);
+    let group = |figures| antagonists::group_row(&told, figures, wait_ns, *vm, directory);
     let ran_ns = antagonists.iter().map(|row| row.ran_ns);
     Vcpu {
         vm: directory.vm_name(*vm),
@@ -392,6 +399,8 @@ fn vcpu_row(
         unseen_ns: antagonists::unseen_ns(wait_ns, ran_ns, [others_ns, idle_ns]),
         antagonists,
         others_ns,
+        antagonist_groups: told.groups.iter().map(group).collect(),
+        other_groups_ns: told.other_groups_ns,
         idle_ns,
         off_cpu,
         quota: None,

@@ -23,7 +23,7 @@ use vslice_core::timeline::{
     Sleep, Span, ThreadState, UnknownCause, UserspaceExit, Who,
 };
 use vslice_core::units::{HostNs, PcpuId, Tid, VcpuId};
-use vslice_trace::evidence::Evidence;
+use vslice_trace::evidence::{Evidence, GroupEvidence, GroupSource};
 use vslice_wire::{GuestTicks, Request};
 
 pub(crate) const START: HostNs = HostNs(1_000_000_000);
@@ -35,6 +35,8 @@ const MAIN_LOOP: Tid = Tid(102);
 const VM1_VCPU1: Tid = Tid(101);
 const VM2_VCPU1: Tid = Tid(201);
 const KWORKER: Tid = Tid(7);
+const CC1: Tid = Tid(502);
+const MAKE: Tid = Tid(501);
 const FUTEX_STACK: StackId = StackId(0);
 const OTHER_STACK: StackId = StackId(1);
 
@@ -225,13 +227,22 @@ pub(crate) fn vms() -> Vec<VmThreads> {
 pub(crate) fn names() -> Names {
     let mut names = Names::default();
     let vm2 = Process { pid: Tid(200), since: HostNs(0) };
+    let build = names.groups.at("/system.slice/build.service");
     let mut thread = |tid, name: &str, kind| {
         let process = Some(Process { pid: if tid == VM2_VCPU1 { vm2.pid } else { tid }, ..vm2 });
-        let task = Task { name: name.to_owned(), kind, process, ..Task::unknown(tid) };
+        let task = Task {
+            name: name.to_owned(),
+            kind,
+            process,
+            group: build.filter(|_| kind == ThreadKind::Host),
+            ..Task::unknown(tid)
+        };
         names.threads.insert(tid, Arc::new(task));
     };
     thread(MAIN_LOOP, "main loop", ThreadKind::Vmm { vm: VM1 });
     thread(KWORKER, "kworker/1:1", ThreadKind::Kernel);
+    thread(CC1, "cc1", ThreadKind::Host);
+    thread(MAKE, "make", ThreadKind::Host);
     thread(VM2_VCPU1, "vCPU1", ThreadKind::Vcpu { vm: VmIndex(1), vcpu: VcpuId(1) });
     let text = "qemu-system-x86_64 -name vm2,debug-threads=on".to_owned();
     names.commands.insert(vm2, CommandLine { comm: "qemu-system-x86".to_owned(), text });
@@ -302,6 +313,7 @@ pub(crate) fn facts() -> Facts {
                 woke_vcpus: 1_990,
             }],
             big_locks: big_locks(),
+            control_groups: GroupEvidence { source: GroupSource::Events, reason: String::new() },
             evidence: Evidence {
                 reason: "the scheduler's events can be recorded here".to_owned(),
                 ..Evidence::default()
@@ -341,7 +353,10 @@ fn spans_of(index: u64) -> Vec<Span> {
         500 | 600 | 700 => vec![
             running(100_000),
             blocked(Reason::Bql, 1_400_000),
-            woken(500_000),
+            Span {
+                antagonists: vec![antagonist(CC1, 350_000), antagonist(MAKE, 100_000)],
+                ..woken(500_000)
+            },
             running(3_000_000),
             preempted(4_002_000, &[(201, 4_000_000), (0, 2_000)]),
             running(index * 1_000),

@@ -3,15 +3,14 @@
 
 use super::distribution::Distribution;
 use super::io::IoTotals;
-use super::ledger::{Figures, Ledger, Room};
+use super::ledger::Room;
 use super::model::LatencyNs;
+use super::runners::{Buckets, Runners, Told};
 use super::totals::PartTotals;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::Arc;
 use vslice_core::join::{Breakdown, Part, PartsNs};
-use vslice_core::task::Namesake;
-use vslice_core::timeline::{Covers, Who};
+use vslice_core::timeline::Who;
 use vslice_core::units::{PcpuId, VcpuId};
 
 use super::names::VmIndex;
@@ -20,13 +19,12 @@ use super::names::VmIndex;
 /// processes are counted one by one.
 const ROOM: Room = Room { keys: 4096, cells: 1 << 19, members: 1 << 17 };
 
-/// Somebody ran on a pCPU where a vCPU thread waited.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// Where somebody ran while a vCPU thread waited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Encounter {
     pub(super) victim_vm: VmIndex,
     pub(super) victim_vcpu: VcpuId,
     pub(super) pcpu: PcpuId,
-    pub(super) antagonist: Namesake,
 }
 
 /// What the requests of one bucket or one class come to.
@@ -77,12 +75,12 @@ pub(super) struct LatencyTally {
     distribution: Distribution,
     buckets: BTreeMap<u64, ClassTotals>,
     /// Who ran while requests waited, by the same buckets.
-    encounters: Ledger<Encounter>,
+    encounters: Runners<Encounter>,
 }
 
 impl LatencyTally {
     pub(super) fn new() -> Self {
-        let (distribution, encounters) = (Distribution::new(), Ledger::new(ROOM));
+        let (distribution, encounters) = (Distribution::new(), Runners::new(ROOM));
         LatencyTally { distribution, buckets: BTreeMap::new(), encounters }
     }
 
@@ -104,24 +102,17 @@ impl LatencyTally {
         let latency_ns = breakdown.latency_ns();
         let bucket = self.distribution.bucket_ns(latency_ns);
         for (pcpu, ran) in breakdown.waits.rows() {
-            match (ran.who, pcpu) {
-                (Who::Thread(task), Some(pcpu)) if ran.covers != Covers::Group => {
-                    let antagonist = Namesake(Arc::clone(&task));
-                    let (victim_vm, victim_vcpu) = (vm, breakdown.vcpu);
-                    let met = Encounter { victim_vm, victim_vcpu, pcpu, antagonist };
-                    self.encounters.add(
-                        &met,
-                        bucket,
-                        &task,
-                        (ran.ran_ns, ran.covers == Covers::Name),
-                    );
-                }
+            match (&ran.who, pcpu) {
                 (Who::Idle, _) => {
                     let idle_ns = &mut self.bucket(latency_ns).idle_ns;
                     *idle_ns = idle_ns.saturating_add(ran.ran_ns);
                 }
+                (Who::Thread(_), Some(pcpu)) => {
+                    let met = Encounter { victim_vm: vm, victim_vcpu: breakdown.vcpu, pcpu };
+                    self.encounters.add(met, bucket, &ran);
+                }
                 (Who::Others | Who::Thread(_), _) => {
-                    self.encounters.add_keyless(bucket, ran.ran_ns);
+                    self.encounters.add_others(bucket, ran.ran_ns);
                 }
             }
         }
@@ -180,17 +171,13 @@ impl LatencyTally {
         &self,
         count: usize,
         thresholds_ns: [Option<u64>; 3],
-    ) -> [(Vec<Figures<'_, Encounter>>, u64); 3] {
-        let classes = thresholds_ns.map(slower_than);
-        let longest = classes.iter().flat_map(|class| self.encounters.longest(count, *class));
-        let keys: BTreeSet<&Encounter> = longest.collect();
-        let keys: Vec<&Encounter> = keys.into_iter().collect();
-        classes.map(|class| self.encounters.figures(&keys, class))
+    ) -> [Told<'_, Encounter>; 3] {
+        self.encounters.longest(count, thresholds_ns.map(slower_than))
     }
 }
 
 /// The buckets of the requests slower than this; all for `None`.
-fn slower_than(threshold_ns: Option<u64>) -> (Bound<u64>, Bound<u64>) {
+fn slower_than(threshold_ns: Option<u64>) -> Buckets {
     (threshold_ns.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
 }
 

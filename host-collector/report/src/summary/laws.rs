@@ -2,6 +2,7 @@
 //! bug in vslice, and is reported as one. `schema.md` states these laws.
 
 use super::causes::Cause;
+use super::group::AntagonistGroup;
 use super::io::IoClass;
 use super::model::{Class, ClassAntagonist, LatencyNs, Summary, Timeslices, Vcpu};
 use super::totals::{PartTotals, sum};
@@ -124,6 +125,11 @@ impl Laws {
         );
         let waits = sum([parts.get(Part::PreemptWait), parts.get(Part::WakeupDelay)]);
         self.equal(&format!("classes.{name}.wait_ns"), class.wait_ns, "its parts are", waits);
+        let groups = class.antagonist_groups.iter().map(|row| row.group.ran_ns);
+        let groups = sum(groups.chain([class.other_groups_ns, class.idle_ns, class.unseen_ns]));
+        let what = format!("the groups that ran, others, idle and unseen in {name}");
+        self.equal(&what, groups, "its wait_ns is", class.wait_ns);
+        self.groups(name, class.antagonist_groups.iter().map(|row| &row.group));
         let ran = class.antagonists.iter().map(|row| row.antagonist.ran_ns);
         let ran = sum(ran.chain([class.others_ns, class.idle_ns, class.unseen_ns]));
         let wait = format!("classes.{name}.wait_ns");
@@ -207,6 +213,16 @@ impl Laws {
         self.at_most(&what, io.inactivity_ns, "the class's latency", class.latency_ns);
     }
 
+    /// What the names of a group ran is in what the group ran.
+    fn groups<'a>(&mut self, of: &str, groups: impl Iterator<Item = &'a AntagonistGroup>) {
+        for group in groups {
+            self.share(&format!("a group's share of {of}"), group.share);
+            let members = sum(group.members.iter().map(|member| member.ran_ns));
+            let what = format!("what the names of {} ran of {of}", group.name);
+            self.at_most(&what, members, "what it ran", group.ran_ns);
+        }
+    }
+
     /// A class of slower requests lies within one of more.
     fn nested(&mut self, outer: &OfClass<'_>, inner: &OfClass<'_>) {
         let limit = format!("that of {}", outer.name);
@@ -227,7 +243,7 @@ impl Laws {
             let who = |row: &ClassAntagonist| {
                 let thread = &row.antagonist.thread;
                 let victim = (row.victim_vm.clone(), row.victim_vcpu, row.pcpu);
-                (victim, thread.name.clone(), thread.kind)
+                (victim, thread.name.clone(), thread.kind, row.antagonist.group.clone())
             };
             let same = other.antagonists.iter().filter(|of| who(of) == who(row));
             // Of a row with an error, that much may be among the others.
@@ -278,6 +294,11 @@ impl Laws {
             "observed are",
             vcpu.observed_ns,
         );
+        let groups = vcpu.antagonist_groups.iter().map(|row| row.ran_ns);
+        let groups = sum(groups.chain([vcpu.other_groups_ns, vcpu.idle_ns, vcpu.unseen_ns]));
+        let what = format!("the groups that ran, others, idle and unseen of {name}");
+        self.equal(&what, groups, "its wait_ns is", vcpu.wait_ns);
+        self.groups(&name, vcpu.antagonist_groups.iter());
         let ran = vcpu.antagonists.iter().map(|row| row.ran_ns);
         let ran = sum(ran.chain([vcpu.others_ns, vcpu.idle_ns, vcpu.unseen_ns]));
         let what = format!("who ran, others, idle and unseen of {name}");
@@ -370,6 +391,18 @@ mod tests {
         has(
             broken(|run| run.classes.all.antagonists[0].antagonist.share = 2.28),
             "an antagonist's share in all is 2.28",
+        );
+        has(
+            broken(|run| run.classes.p99.other_groups_ns += 1),
+            "the groups that ran, others, idle and unseen in p99 is",
+        );
+        has(
+            broken(|run| run.vcpus[1].antagonist_groups[0].ran_ns += 1),
+            "the groups that ran, others, idle and unseen of vm1 vCPU1 is",
+        );
+        has(
+            broken(|run| run.vcpus[1].antagonist_groups[0].members[0].ran_ns = 1 << 40),
+            "what the names of vm2 ran of vm1 vCPU1 is",
         );
         has(
             broken(|run| run.classes.p999 = run.classes.all.clone()),

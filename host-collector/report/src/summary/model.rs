@@ -22,6 +22,7 @@ use super::big_lock::BigLock;
 use super::causes::Cause;
 use super::clock::Clock;
 use super::evidence::{Sampled, ScheduledVcpu};
+use super::group::{AntagonistGroup, ClassAntagonistGroup};
 use super::io::{Io, WorstIo};
 use super::quota::QuotaUse;
 use super::reason::OffReason;
@@ -32,7 +33,7 @@ use serde::{Deserialize, Serialize};
 use vslice_core::join::{Attribution, NoPhase, Part};
 use vslice_core::timeline::Reason;
 use vslice_core::units::{PcpuId, Tid, VcpuId};
-use vslice_trace::evidence::{Evidence, EvidenceLevel};
+use vslice_trace::evidence::{Evidence, EvidenceLevel, GroupEvidence};
 
 /// The value of [`Summary::schema`].
 pub const SCHEMA: &str = "vslice.summary/3";
@@ -83,6 +84,8 @@ pub struct RunFacts {
     /// What the numbers rest on. Requests have parts, and vCPUs have timeslices and reasons, only if the run
     /// was recorded.
     pub evidence: Evidence,
+    /// How the control groups of antagonists are known.
+    pub control_groups: GroupEvidence,
     /// What the vCPUs were seen to do, if the run was sampled.
     pub sampled: Option<Sampled>,
     /// What the scheduler counted of each vCPU's thread, if the run was not recorded.
@@ -277,6 +280,12 @@ pub struct Class {
     pub antagonists: Vec<ClassAntagonist>,
     /// How long threads that are not listed ran, in nanoseconds.
     pub others_ns: u64,
+    /// The same by groups: VMs, control groups, and names where there is neither. Every class has the same rows.
+    #[serde(default)]
+    pub antagonist_groups: Vec<ClassAntagonistGroup>,
+    /// How long groups that are not listed ran, in nanoseconds.
+    #[serde(default)]
+    pub other_groups_ns: u64,
     /// How long the pCPU was idle, in nanoseconds.
     pub idle_ns: u64,
     /// The part of `wait_ns` for which it is unknown who ran.
@@ -297,7 +306,7 @@ pub struct ClassAntagonist {
     pub antagonist: Antagonist,
 }
 
-/// Who ran while somebody else waited: all threads of one name and kind.
+/// Who ran while somebody else waited: all threads of one name, kind and group.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Antagonist {
     /// The one of them that ran longest without interruption, under the name that it had then.
@@ -308,6 +317,9 @@ pub struct Antagonist {
     /// The command line of that process if it could be read: at most [`COMMAND_CHARS_MAX`] characters,
     /// without control characters.
     pub command: Option<String>,
+    /// The name of their group, which is a VM or a control group; `None` if they have neither or that is unknown.
+    #[serde(default)]
+    pub group: Option<String>,
     /// How many threads they are; in the lists of the classes, over all requests.
     pub threads: Members,
     /// Of how many processes.
@@ -398,6 +410,12 @@ pub struct Vcpu {
     pub antagonists: Vec<Antagonist>,
     /// How long threads that are not listed ran, in nanoseconds.
     pub others_ns: u64,
+    /// The same by groups, at most [`ANTAGONISTS_MAX`].
+    #[serde(default)]
+    pub antagonist_groups: Vec<AntagonistGroup>,
+    /// How long groups that are not listed ran, in nanoseconds.
+    #[serde(default)]
+    pub other_groups_ns: u64,
     /// How long the pCPU was idle, in nanoseconds.
     pub idle_ns: u64,
     /// The part of `wait_ns` for which it is unknown who ran.

@@ -1,11 +1,14 @@
 //! Names for what the host numbers: threads and kernel stacks.
 
+use super::control_group;
+use super::group::GroupKind;
 use super::model::{NamedThread, Relation};
 use super::quota::QuotaUse;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use vslice_core::control_groups::{ControlGroups, GroupName};
 use vslice_core::host_event::StackId;
-use vslice_core::task::{Process, Task};
+use vslice_core::task::{Process, Task, TaskGroup};
 use vslice_core::text::harmless;
 use vslice_core::timeline::DeviceAddress;
 use vslice_core::units::{Tid, VcpuId};
@@ -39,6 +42,19 @@ pub struct Names {
     pub stacks: HashMap<StackId, Vec<String>>,
     /// The devices of each VM, in the order of the VMs; one that is missing is called by its address.
     pub devices: Vec<MemoryMap>,
+    /// The control groups of threads.
+    pub groups: ControlGroups,
+    /// The names of the VMs that were not recorded; their indices follow those of the run's VMs.
+    pub other_vms: Vec<String>,
+}
+
+/// What a group of threads is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NamedGroup {
+    pub(super) kind: GroupKind,
+    pub(super) name: String,
+    /// The path of the control group that it is, where that is known.
+    pub(super) path: Option<String>,
 }
 
 /// The command line of a process, which is that of the program that it ran under one name.
@@ -71,7 +87,42 @@ impl<'a> Directory<'a> {
 
     /// The name of a VM; a caller that invents an index gets a name that says so.
     pub(super) fn vm_name(&self, vm: VmIndex) -> String {
-        self.vms.get(vm.0).map_or_else(|| format!("VM number {}", vm.0), |vm| vm.name.clone())
+        let other = || self.names.other_vms.get(vm.0.checked_sub(self.vms.len())?).cloned();
+        let name = self.vms.get(vm.0).map(|vm| vm.name.clone());
+        name.or_else(other).unwrap_or_else(|| format!("VM number {}", vm.0))
+    }
+
+    /// What the group of a task is called, as seen from a vCPU of `victim`: its VM, else its control group, else
+    /// its own name.
+    pub(super) fn group(&self, task: &Task, victim: VmIndex) -> NamedGroup {
+        let thread = || self.task(task, victim).name;
+        let vcpu = self.vcpu_threads.get(&task.tid).map(|(vm, _)| TaskGroup::Vm(*vm));
+        let (kind, name) = match vcpu.unwrap_or(task.task_group()) {
+            TaskGroup::Vm(vm) if vm == victim => (GroupKind::OwnVm, self.vm_name(vm)),
+            TaskGroup::Vm(vm) => (GroupKind::OtherVm, self.vm_name(vm)),
+            TaskGroup::Collector => (GroupKind::Collector, "this vslice".to_owned()),
+            TaskGroup::OtherVslice { .. } => (GroupKind::OtherVslice, thread()),
+            TaskGroup::Kernel => (GroupKind::KernelThread, thread()),
+            TaskGroup::Unknown => (GroupKind::Unknown, thread()),
+            TaskGroup::Control(group) => {
+                let name = match self.names.groups.name(group) {
+                    Some(GroupName::Path(path)) => control_group::name_of(path),
+                    Some(GroupName::Gone(number)) => {
+                        format!("control group {number}, gone before it was named")
+                    }
+                    Some(GroupName::Unnamed(number)) => {
+                        format!("control group {number}, whose path was not recorded")
+                    }
+                    None => "an unknown control group".to_owned(),
+                };
+                let path = match self.names.groups.name(group) {
+                    Some(GroupName::Path(path)) => Some(path.to_string()),
+                    Some(GroupName::Gone(_) | GroupName::Unnamed(_)) | None => None,
+                };
+                return NamedGroup { kind: GroupKind::ControlGroup, name, path };
+            }
+        };
+        NamedGroup { kind, name, path: None }
     }
 
     /// Who `tid` is to a vCPU of `victim`, under its latest name.

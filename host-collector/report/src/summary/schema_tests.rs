@@ -86,9 +86,11 @@ fn summaries() -> [Summary; 7] {
     partial.facts.big_locks[0].behaviour = Some(LockBehaviour::default());
     partial.lock_waits.iter_mut().for_each(|waits| waits.device = None);
     let ClassAntagonist { antagonist, .. } = &mut partial.classes.all.antagonists[0];
-    (antagonist.pid, antagonist.command) = (None, None);
+    (antagonist.pid, antagonist.command, antagonist.group) = (None, None, None);
     let ran = partial.worst[0].chain.iter_mut().flat_map(|span| &mut span.antagonists);
-    ran.for_each(|antagonist| (antagonist.pid, antagonist.command) = (None, None));
+    ran.for_each(|antagonist| {
+        (antagonist.pid, antagonist.command, antagonist.group) = (None, None, None);
+    });
     let unsound = example::unsound_clock();
     [example::summary(), partial, example::with_exits(), example::sampled(), killed, unsound, empty]
 }

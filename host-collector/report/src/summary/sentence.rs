@@ -166,12 +166,12 @@ impl ClassAnswer<'_> {
     /// ran in another class alone.
     fn first(&self) -> Option<LongestRunner<'_>> {
         let idle_ns = self.class.idle_ns;
-        let row = self.class.antagonists.first();
-        if let Some(row) = row.filter(|row| row.antagonist.ran_ns >= idle_ns.max(1)) {
+        let row = self.class.antagonist_groups.first();
+        if let Some(row) = row.filter(|row| row.group.ran_ns >= idle_ns.max(1)) {
             return Some(LongestRunner {
                 victim: format!("{} {}", row.victim_vm, row.victim_vcpu),
-                who: Some((&row.antagonist.thread.name, row.pcpu)),
-                ran_ns: row.antagonist.ran_ns,
+                who: Some((row.group.subject(), row.pcpu)),
+                ran_ns: row.group.ran_ns,
             });
         }
         (idle_ns > 0).then(|| LongestRunner {

@@ -1,14 +1,13 @@
 //! How the thread of one vCPU was scheduled: its timeslices, and why it was off.
 
 use super::distribution::Distribution;
-use super::ledger::{Figures, Ledger, Room};
+use super::ledger::Room;
 use super::model::{OffCpu, Timeslices};
 use super::reason::OffReason;
+use super::runners::{Runners, Told};
 use super::totals::round_4;
 use std::ops::Bound;
-use std::sync::Arc;
-use vslice_core::task::Namesake;
-use vslice_core::timeline::{Covers, RunMode, Span, ThreadState, Who};
+use vslice_core::timeline::{RunMode, Span, ThreadState, Who};
 use vslice_core::units::HostNs;
 
 /// Who is told apart of those that ran while one vCPU waited, all in one bucket.
@@ -28,7 +27,7 @@ pub(super) struct VcpuTally {
     mean_ns: f64,
     squares_ns2: f64,
     off_cpu: Vec<OffCpu>,
-    waits: Ledger<Namesake>,
+    waits: Runners<()>,
     wait_ns: u64,
     idle_ns: u64,
     on_pcpu_ns: u64,
@@ -50,7 +49,7 @@ impl VcpuTally {
             off_cpu: OffReason::all()
                 .map(|reason| OffCpu { reason, count: 0, total_ns: 0, max_ns: None })
                 .collect(),
-            waits: Ledger::new(ROOM),
+            waits: Runners::new(ROOM),
             wait_ns: 0,
             idle_ns: 0,
             on_pcpu_ns: 0,
@@ -104,17 +103,9 @@ impl VcpuTally {
     fn wait(&mut self, span: &Span) {
         self.wait_ns = self.wait_ns.saturating_add(span.length_ns());
         for ran in &span.antagonists {
-            match &ran.who {
+            match ran.who {
                 Who::Idle => self.idle_ns = self.idle_ns.saturating_add(ran.ran_ns),
-                Who::Others => self.waits.add_keyless(BUCKET, ran.ran_ns),
-                Who::Thread(_) if ran.covers == Covers::Group => {
-                    self.waits.add_keyless(BUCKET, ran.ran_ns);
-                }
-                Who::Thread(task) => {
-                    let ran = (ran.ran_ns, ran.covers == Covers::Name);
-                    let face = Namesake(Arc::clone(task));
-                    self.waits.add(&face, BUCKET, task, ran);
-                }
+                Who::Others | Who::Thread(_) => self.waits.add((), BUCKET, ran),
             }
         }
     }
@@ -153,9 +144,9 @@ impl VcpuTally {
     }
 
     /// Who ran while the thread was runnable, the `count` longest, and what all others ran.
-    pub(super) fn waits(&self, count: usize) -> (Vec<Figures<'_, Namesake>>, u64) {
-        let all = (Bound::Unbounded, Bound::Unbounded);
-        self.waits.figures(&self.waits.longest(count, all), all)
+    pub(super) fn waits(&self, count: usize) -> Told<'_, ()> {
+        let [told] = self.waits.longest(count, [(Bound::Unbounded, Bound::Unbounded)]);
+        told
     }
 
     /// For how long nobody ran while the thread was runnable.
@@ -353,9 +344,9 @@ mod tests {
         spans[3].antagonists = vec![ran(3, 2), ran(0, 1)];
         let mut tally = VcpuTally::new();
         spans.iter().for_each(|span| tally.span(span));
-        let (rows, others_ns) = tally.waits(8);
-        let rows: Vec<_> = rows.iter().map(|row| (row.example.tid, row.ran_ns)).collect();
-        assert_eq!((rows, others_ns), (vec![(Tid(3), 3), (Tid(2), 2)], 0));
+        let told = tally.waits(8);
+        let rows: Vec<_> = told.names.iter().map(|row| (row.example.tid, row.ran_ns)).collect();
+        assert_eq!((rows, told.others_ns), (vec![(Tid(3), 3), (Tid(2), 2)], 0));
         assert_eq!((tally.idle_ns(), tally.wait_ns()), (1, 6), "idle is nobody");
     }
 
@@ -366,9 +357,9 @@ mod tests {
         (spans[1].antagonists, spans[3].antagonists) = (ran(3), ran(2));
         let mut tally = VcpuTally::new();
         spans.iter().for_each(|span| tally.span(span));
-        let (rows, others_ns) = tally.waits(8);
-        let ran_ns: u64 = rows.iter().map(|row| row.ran_ns).sum();
-        assert_eq!((ran_ns, others_ns, tally.wait_ns()), (2, 0, 3));
+        let told = tally.waits(8);
+        let ran_ns: u64 = told.names.iter().map(|row| row.ran_ns).sum();
+        assert_eq!((ran_ns, told.others_ns, tally.wait_ns()), (2, 0, 3));
     }
 
     proptest! {

@@ -165,14 +165,14 @@ fn while_ran(vcpu: &Vcpu) -> String {
     if idle_share >= DOMINANT_SHARE {
         return ", mostly while its pCPU was idle".to_owned();
     }
-    let first = vcpu.antagonists.first().filter(|first| first.share > idle_share);
+    let first = vcpu.antagonist_groups.first().filter(|first| first.share > idle_share);
     match first {
         Some(first) if first.share >= DOMINANT_SHARE => {
-            format!(", mostly while {} was running there", first.thread.name)
+            format!(", mostly while {} was running there", first.subject())
         }
         Some(first) if first.share >= NAMED_SHARE => {
             let share = whole_percent(first.share);
-            format!(", {share} of it while {} was running there", first.thread.name)
+            format!(", {share} of it while {} was running there", first.subject())
         }
         _ => String::new(),
     }

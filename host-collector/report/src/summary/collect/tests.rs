@@ -4,6 +4,7 @@ use crate::summary::example::{
     self, BLOCK_BYTES, START, VM1, antagonist, blocked, facts, laid_out, lost, names, preempted,
     request, running, vms, woken,
 };
+use crate::summary::group::{GroupKind, MEMBERS_MAX};
 use crate::summary::model::{Lost, Members, NamedThread, Relation, UnattributableBy};
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -88,6 +89,7 @@ fn a_class_names_who_ran_while_its_requests_waited() {
         },
         pid: Some(Tid(200)),
         command: Some("qemu-system-x86_64 -name vm2,debug-threads=on".to_owned()),
+        group: Some("vm2".to_owned()),
         threads: Members { count: 1, is_exact: true },
         processes: Members { count: 1, is_exact: true },
         ran_ns: 9_000_000,
@@ -406,6 +408,45 @@ fn thousands_of_processes_of_one_name_are_one_row() {
     assert_eq!((row.threads, row.processes), (all_of_them, all_of_them));
     assert_eq!(row.pid, Some(row.thread.tid), "one of them");
     assert_eq!(summary.vcpus[1].antagonists[0].threads, all_of_them);
+    assert_eq!(class.antagonist_groups.len(), 2, "of an unknown control group each name is one");
+    assert_eq!(class.antagonist_groups[0].group.kind, GroupKind::Unknown);
+}
+
+/// As `make -j2` does: many names, each for a moment, in one control group; and a service beside.
+#[test]
+fn thousands_of_processes_of_one_control_group_are_one_row() {
+    let mut names = names();
+    let build = names.groups.at("/system.slice/docker-3f2a1b0c9d8e7f60.scope");
+    let in_build = |number: u32, name: &str, ran_ns| {
+        let mut ran = process(number, name, ran_ns);
+        if let Who::Thread(task) = &mut ran.who {
+            *task = Arc::new(Task { group: build, ..(**task).clone() });
+        }
+        ran
+    };
+    let mut builder = builder();
+    for index in 0..2000_u32 {
+        let mut span = preempted(1_000_000, &[(200, 100_000)]);
+        let first = 10_000 + 2 * index;
+        let step = format!("step{}", index % 40);
+        span.antagonists
+            .extend([in_build(first, "cc1", 500_000), in_build(first + 1, &step, 300_000)]);
+        builder.span(&span);
+        builder.breakdown(VM1, &request(index.into(), START, vec![span]));
+    }
+    let summary = builder.finish(facts(), &names);
+    let class = &summary.classes.all;
+    let row = &class.antagonist_groups[0].group;
+    assert_eq!((row.kind, row.name.as_str()), (GroupKind::ControlGroup, "docker 3f2a1b0c9d8e"));
+    assert_eq!((row.ran_ns, row.share, row.error_ns), (1_600_000_000, 0.8, 0));
+    let all_of_them = Members { count: 4000, is_exact: true };
+    assert_eq!((row.threads, row.processes, row.names), (all_of_them, all_of_them, 41));
+    assert_eq!((row.members.len(), row.members[0].name.as_str()), (MEMBERS_MAX, "cc1"));
+    assert_eq!(class.antagonist_groups.len(), 2);
+    assert_eq!(class.other_groups_ns, 0, "while of the names some have no row");
+    assert!(class.others_ns > 0);
+    assert_eq!(class.antagonists[0].antagonist.group.as_deref(), Some("docker 3f2a1b0c9d8e"));
+    assert_eq!(summary.vcpus[1].antagonist_groups[0].ran_ns, 1_600_000_000);
 }
 
 #[test]

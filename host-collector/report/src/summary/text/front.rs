@@ -4,7 +4,8 @@ use super::contradiction::contradiction;
 use super::page::{Page, Table, Tone, shorten};
 use super::{NAME_CHARS_MAX, Style, chain, full, sampled, tables, vcpus};
 use crate::summary::causes::Cause;
-use crate::summary::model::{Class, ClassAntagonist, Lost, RunStatus, Summary};
+use crate::summary::group::ClassAntagonistGroup;
+use crate::summary::model::{Class, Lost, RunStatus, Summary};
 use crate::summary::totals::share;
 use crate::summary::verdict::verdict;
 use vslice_spec::quantity::{bytes, count, counted, duration, percent};
@@ -250,25 +251,21 @@ fn who(page: &mut Page, summary: &Summary, rows_max: usize) {
     );
     page.heading("Who ran", &note);
     let mut table = Table::new("l l rr");
-    let is_listed = |row: &&ClassAntagonist| row.antagonist.share >= LISTED_SHARE_MIN;
-    let rows: Vec<&ClassAntagonist> =
-        class.antagonists.iter().filter(is_listed).take(rows_max).collect();
-    let all_ns = class.antagonists.iter().map(|row| row.antagonist.ran_ns);
-    let mut others_ns = all_ns.fold(class.others_ns, u64::saturating_add);
+    let is_listed = |row: &&ClassAntagonistGroup| row.group.share >= LISTED_SHARE_MIN;
+    let groups = &class.antagonist_groups;
+    let rows: Vec<&ClassAntagonistGroup> = groups.iter().filter(is_listed).take(rows_max).collect();
+    let all_ns = groups.iter().map(|row| row.group.ran_ns);
+    let mut others_ns = all_ns.fold(class.other_groups_ns, u64::saturating_add);
     for row in rows {
-        let antagonist = &row.antagonist;
-        others_ns = others_ns.saturating_sub(antagonist.ran_ns);
-        let name = format!(
-            "{}{}",
-            shorten(&antagonist.thread.name, NAME_CHARS_MAX),
-            tables::members(antagonist)
-        );
+        let group = &row.group;
+        others_ns = others_ns.saturating_sub(group.ran_ns);
+        let name = tables::group_name(group);
         let waiting = format!(
             "on {}, {} waiting",
             row.pcpu,
             tables::vcpu_name(&row.victim_vm, row.victim_vcpu)
         );
-        let cells = [name, waiting, duration(antagonist.ran_ns), percent(antagonist.share)];
+        let cells = [name, waiting, duration(group.ran_ns), percent(group.share)];
         table.row(Tone::Plain, cells);
     }
     for (name, length_ns) in [

@@ -2,9 +2,8 @@
 
 use super::NAME_CHARS_MAX;
 use super::page::{Page, Table, Tone, shorten};
-use crate::summary::model::{
-    Antagonist, Class, ClassAntagonist, Members, Relation, StackTotal, Summary, Vcpu,
-};
+use crate::summary::group::{AntagonistGroup, ClassAntagonistGroup, GroupKind};
+use crate::summary::model::{Antagonist, Class, Members, Relation, StackTotal, Summary, Vcpu};
 use crate::summary::reason::OffReason;
 use crate::summary::totals::share;
 use crate::summary::verdict::label;
@@ -19,8 +18,12 @@ const BAR_CHARS: usize = 12;
 /// Below this share of the waits of every class an antagonist is counted with the others.
 const LISTED_SHARE_MIN: f64 = 0.01;
 
-/// Antagonists listed for one vCPU.
-const VCPU_ANTAGONISTS_MAX: usize = 4;
+/// Names of a group that are listed with it, and how long each may be.
+const GROUP_NAMES_MAX: usize = 3;
+const GROUP_NAME_CHARS_MAX: usize = 15;
+
+/// Groups of antagonists listed for one vCPU.
+const VCPU_GROUPS_MAX: usize = 4;
 
 /// Rows of the table of lock waits; the JSON has more.
 const LOCK_WAITS_SHOWN_MAX: usize = 8;
@@ -154,11 +157,13 @@ pub(super) fn class_antagonists(page: &mut Page, summary: &Summary) {
     }
     // Every class has the same rows, each in an order of its own.
     let [all, p99, p999] = classes;
-    let rows =
-        all.antagonists.iter().filter_map(|row| Some([row, same(p99, row)?, same(p999, row)?]));
-    let rows: Vec<[&ClassAntagonist; 3]> = rows.collect();
-    let is_listed = |rows: &&[&ClassAntagonist; 3]| {
-        rows.iter().any(|row| row.antagonist.share >= LISTED_SHARE_MIN)
+    let rows = all
+        .antagonist_groups
+        .iter()
+        .filter_map(|row| Some([row, same(p99, row)?, same(p999, row)?]));
+    let rows: Vec<[&ClassAntagonistGroup; 3]> = rows.collect();
+    let is_listed = |rows: &&[&ClassAntagonistGroup; 3]| {
+        rows.iter().any(|row| row.group.share >= LISTED_SHARE_MIN)
     };
     page.heading("Who ran while requests waited for a pCPU", "total, share of the waits");
     let mut table = Table::new("l rr rr rr");
@@ -170,19 +175,18 @@ pub(super) fn class_antagonists(page: &mut Page, summary: &Summary) {
         [name].into_iter().chain(figures).collect::<Vec<_>>()
     };
     let mut rest_ns = classes.map(|class| {
-        let ran_ns = class.antagonists.iter().map(|row| row.antagonist.ran_ns);
-        ran_ns.fold(class.others_ns, u64::saturating_add)
+        let ran_ns = class.antagonist_groups.iter().map(|row| row.group.ran_ns);
+        ran_ns.fold(class.other_groups_ns, u64::saturating_add)
     });
     for row in rows.iter().filter(is_listed) {
-        let of_classes_ns = row.map(|row| row.antagonist.ran_ns);
+        let of_classes_ns = row.map(|row| row.group.ran_ns);
         for (rest_ns, ran_ns) in rest_ns.iter_mut().zip(of_classes_ns) {
             *rest_ns = rest_ns.saturating_sub(ran_ns);
         }
         let [row, ..] = row;
         let name = format!(
-            "{}{} on {}, {} waiting",
-            shorten(&row.antagonist.thread.name, NAME_CHARS_MAX),
-            members(&row.antagonist),
+            "{} on {}, {} waiting",
+            group_name(&row.group),
             row.pcpu,
             vcpu_name(&row.victim_vm, row.victim_vcpu)
         );
@@ -200,23 +204,52 @@ pub(super) fn class_antagonists(page: &mut Page, summary: &Summary) {
     page.table(&table);
 }
 
-fn same<'a>(class: &'a Class, row: &ClassAntagonist) -> Option<&'a ClassAntagonist> {
-    class.antagonists.iter().find(|other| met(other) == met(row))
+fn same<'a>(class: &'a Class, row: &ClassAntagonistGroup) -> Option<&'a ClassAntagonistGroup> {
+    class.antagonist_groups.iter().find(|other| met(other) == met(row))
 }
 
 /// What tells a row of [`class_antagonists`] from another.
-fn met(row: &ClassAntagonist) -> (&str, VcpuId, PcpuId, &str, Relation) {
-    let thread = &row.antagonist.thread;
-    (&row.victim_vm, row.victim_vcpu, row.pcpu, &thread.name, thread.kind)
+fn met(row: &ClassAntagonistGroup) -> (&str, VcpuId, PcpuId, GroupKind, &str, Option<&str>) {
+    let group = &row.group;
+    let path = group.path.as_deref();
+    (&row.victim_vm, row.victim_vcpu, row.pcpu, group.kind, &group.name, path)
+}
+
+/// What a group is called, with the names in it and how many they are: `build.service: cc1, make (2 processes)`.
+/// A VM of which one thread ran is called by that; a name alone by itself.
+pub(super) fn group_name(group: &AntagonistGroup) -> String {
+    let names: Vec<&str> = group.members.iter().map(|member| member.name.as_str()).collect();
+    let own = format!("{} ", group.name);
+    let listed: Vec<String> = names
+        .iter()
+        .take(GROUP_NAMES_MAX)
+        .map(|name| shorten(name.strip_prefix(&own).unwrap_or(name), GROUP_NAME_CHARS_MAX))
+        .collect();
+    let is_vm = matches!(group.kind, GroupKind::OwnVm | GroupKind::OtherVm);
+    let is_alone = matches!(group.kind, GroupKind::KernelThread | GroupKind::Unknown)
+        || names.is_empty()
+        || is_vm && group.names == 1;
+    let name = match names.first() {
+        Some(first) if is_alone => shorten(first, NAME_CHARS_MAX),
+        _ if is_alone => shorten(&group.name, NAME_CHARS_MAX),
+        _ => {
+            let more = if group.names > listed.len() as u64 { ", .." } else { "" };
+            format!("{}: {}{more}", shorten(&group.name, NAME_CHARS_MAX), listed.join(", "))
+        }
+    };
+    format!("{name}{}", counted_members(group.threads, group.processes))
 }
 
 /// " (1,204 threads of 1,203 processes)", if they are several.
 pub(super) fn members(row: &Antagonist) -> String {
+    counted_members(row.threads, row.processes)
+}
+
+fn counted_members(threads: Members, processes: Members) -> String {
     let number = |members: Members| {
         let at_least = if members.is_exact { "" } else { "at least " };
         format!("{at_least}{}", count(members.count))
     };
-    let (threads, processes) = (row.threads, row.processes);
     if threads.count <= 1 && threads.is_exact {
         return String::new();
     }
@@ -338,40 +371,71 @@ pub(super) fn antagonists(page: &mut Page, summary: &Summary) {
     for vcpu in summary.vcpus.iter().filter(|vcpu| vcpu.wait_ns > 0) {
         let mut name = vcpu_name(&vcpu.vm, vcpu.vcpu);
         let (listed, cut) =
-            vcpu.antagonists.split_at(vcpu.antagonists.len().min(VCPU_ANTAGONISTS_MAX));
-        for row in listed {
-            let thread = &row.thread;
-            table.row(
-                Tone::Plain,
-                [
-                    std::mem::take(&mut name),
-                    format!("{}{}", shorten(&thread.name, NAME_CHARS_MAX), members(row)),
-                    relation(thread.kind).to_owned(),
-                    thread.tid.to_string(),
-                    duration(row.ran_ns),
-                    percent(row.share),
-                ],
-            );
+            vcpu.antagonist_groups.split_at(vcpu.antagonist_groups.len().min(VCPU_GROUPS_MAX));
+        let mut row = |tone, [who, what, tid, ran, share]: [String; 5]| {
+            table.row(tone, [std::mem::take(&mut name), who, what, tid, ran, share]);
+        };
+        for group in listed {
+            let of_group = vcpu.antagonists.iter().filter(|thread| is_member(thread, group));
+            let threads: Vec<&Antagonist> = of_group.take(GROUP_NAMES_MAX).collect();
+            let kind = group_kind(group).to_owned();
+            let (ran, share) = (duration(group.ran_ns), percent(group.share));
+            // One name alone is the group's only row.
+            let only = threads.first().filter(|_| group.names == 1);
+            let tid = only.map_or_else(String::new, |thread| thread.thread.tid.to_string());
+            row(Tone::Plain, [group_name(group), kind, tid, ran, share]);
+            for thread in threads.into_iter().filter(|_| group.names > 1) {
+                let name = shorten(&thread.thread.name, NAME_CHARS_MAX);
+                let name = format!("  {name}{}", members(thread));
+                let tid = thread.thread.tid.to_string();
+                let (ran, share) = (duration(thread.ran_ns), percent(thread.share));
+                row(Tone::Dim, [name, relation(thread.thread.kind).to_owned(), tid, ran, share]);
+            }
         }
-        let others_ns =
-            cut.iter().fold(vcpu.others_ns, |sum_ns, row| sum_ns.saturating_add(row.ran_ns));
-        let beside = [
+        let cut = cut.iter().map(|group| group.ran_ns);
+        let others_ns = cut.fold(vcpu.other_groups_ns, u64::saturating_add);
+        for (who, length_ns) in [
             ("others", others_ns),
             ("nobody (pCPU idle)", vcpu.idle_ns),
             ("not seen", vcpu.unseen_ns),
-        ];
-        for (who, length_ns) in beside {
+        ] {
             if length_ns > 0 {
                 let (ran, share) = (duration(length_ns), share_percent(length_ns, vcpu.wait_ns));
-                let first = std::mem::take(&mut name);
-                table.row(
-                    Tone::Dim,
-                    [first, who.to_owned(), String::new(), String::new(), ran, share],
-                );
+                row(Tone::Dim, [who.to_owned(), String::new(), String::new(), ran, share]);
             }
         }
     }
     page.table(&table);
+    let groups = summary.vcpus.iter().flat_map(|vcpu| &vcpu.antagonist_groups);
+    let reason = &summary.facts.control_groups.reason;
+    if groups.into_iter().any(|group| group.kind == GroupKind::Unknown) && !reason.is_empty() {
+        page.paragraph("  ", &format!("control groups unknown: {reason}"), Tone::Dim);
+    }
+}
+
+/// Whether a row of threads is of a group that has several.
+fn is_member(thread: &Antagonist, group: &AntagonistGroup) -> bool {
+    match group.kind {
+        GroupKind::KernelThread => {
+            thread.thread.kind == Relation::KernelThread && thread.thread.name == group.name
+        }
+        GroupKind::Unknown => thread.group.is_none() && thread.thread.name == group.name,
+        _ => thread.group.as_ref() == Some(&group.name),
+    }
+}
+
+fn group_kind(group: &AntagonistGroup) -> &'static str {
+    match group.kind {
+        GroupKind::OwnVm => "own VM",
+        GroupKind::OtherVm => "other VM",
+        GroupKind::ControlGroup => "control group",
+        GroupKind::Collector => "vslice",
+        GroupKind::OtherVslice => "another vslice",
+        GroupKind::KernelThread => "kernel thread",
+        GroupKind::Unknown => {
+            group.members.first().map_or("unknown", |member| relation(member.kind))
+        }
+    }
 }
 
 fn relation(kind: Relation) -> &'static str {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::summary::clock::{ClockCheck, HogCheck};
+use crate::summary::group::GroupKind;
 use crate::summary::io::{IoDisk, UnphasedBy};
 use crate::summary::model::{Lost, RunStatus, Summary};
 use crate::summary::{Facts, SummaryBuilder, VmThreads, Warning, example};
@@ -159,12 +160,15 @@ fn crowded(mut summary: Summary, name: &str) -> Summary {
     for _ in 0..3 {
         let antagonists = summary.vcpus.iter_mut().map(|vcpu| &mut vcpu.antagonists);
         antagonists.for_each(|rows| *rows = doubled(rows));
+        let groups = summary.vcpus.iter_mut().map(|vcpu| &mut vcpu.antagonist_groups);
+        groups.for_each(|rows| *rows = doubled(rows));
         summary.vcpus = doubled(&summary.vcpus);
         summary.facts.scheduled = doubled(&summary.facts.scheduled);
         let sampled = summary.facts.sampled.iter_mut();
         sampled.for_each(|sampled| sampled.vcpus = doubled(&sampled.vcpus));
         for class in [&mut summary.classes.all, &mut summary.classes.p99] {
             class.antagonists = doubled(&class.antagonists);
+            class.antagonist_groups = doubled(&class.antagonist_groups);
         }
         summary.worst.iter_mut().for_each(|worst| worst.chain = doubled(&worst.chain));
     }
@@ -419,6 +423,7 @@ fn with_every_string(name: &str) -> Summary {
             "evidence",
             "level",
             "what",
+            "source",
         ];
         match value {
             serde_json::Value::String(text) => name.clone_into(text),
@@ -462,6 +467,17 @@ fn no_name_reaches_the_terminal_as_a_command() {
         render_full(&with_every_string("x?]0;owned????2J?y"), PLAIN).lines().count(),
         "a name adds no lines"
     );
+}
+
+#[test]
+fn why_control_groups_are_unknown_is_said_where_some_are() {
+    let mut summary = example::summary();
+    summary.facts.control_groups.reason = "no BPF programs recorded this run".to_owned();
+    let said = "control groups unknown: no BPF programs recorded this run";
+    let page = |summary: &Summary| render_full(summary, PLAIN);
+    assert!(!page(&summary).contains(said), "all are known");
+    summary.vcpus[1].antagonist_groups[1].kind = GroupKind::Unknown;
+    assert!(page(&summary).contains(said), "{}", page(&summary));
 }
 
 #[test]

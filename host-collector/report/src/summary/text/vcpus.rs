@@ -1,7 +1,6 @@
 //! How the vCPUs fared, for the page of a run without requests: those that were held up most come first.
 
-use super::NAME_CHARS_MAX;
-use super::page::{Page, Table, Tone, shorten};
+use super::page::{Page, Table, Tone};
 use super::tables::{self, share_percent, vcpu_name};
 use crate::summary::hindrance::hindered_share;
 use crate::summary::model::{OffCpu, Summary, Vcpu};
@@ -70,15 +69,13 @@ pub(super) fn antagonists(page: &mut Page, summary: &Summary, rows_max: usize) {
     for vcpu in ranked(summary, waited).into_iter().filter(|vcpu| vcpu.wait_ns > 0) {
         let waited = share_percent(vcpu.wait_ns, vcpu.observed_ns);
         let mut names = [vcpu_name(&vcpu.vm, vcpu.vcpu), waited];
-        let listed = vcpu.antagonists.iter().take(ROWS_OF_VCPU_MAX);
-        for row in listed {
-            let name = shorten(&row.thread.name, NAME_CHARS_MAX);
-            let name = format!("{name}{}", tables::members(row));
+        for row in vcpu.antagonist_groups.iter().take(ROWS_OF_VCPU_MAX) {
+            let name = tables::group_name(row);
             let [vcpu, waited] = std::mem::take(&mut names);
             rows.push([vcpu, waited, name, duration(row.ran_ns), percent(row.share)]);
         }
-        let cut = vcpu.antagonists.iter().skip(ROWS_OF_VCPU_MAX).map(|row| row.ran_ns);
-        let others_ns = cut.fold(vcpu.others_ns, u64::saturating_add);
+        let cut = vcpu.antagonist_groups.iter().skip(ROWS_OF_VCPU_MAX).map(|row| row.ran_ns);
+        let others_ns = cut.fold(vcpu.other_groups_ns, u64::saturating_add);
         for (who, length_ns) in [
             ("others", others_ns),
             ("nobody (pCPU idle)", vcpu.idle_ns),

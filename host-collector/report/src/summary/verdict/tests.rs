@@ -315,20 +315,20 @@ fn an_empty_run_has_nothing_to_explain() {
 fn without_requests_the_vcpu_that_waited_most_is_named() {
     let mut summary = example::summary();
     summary.requests.count = 0;
-    let has_rival = |vcpu: &Vcpu| !vcpu.antagonists.is_empty();
+    let has_rival = |vcpu: &Vcpu| !vcpu.antagonist_groups.is_empty();
     let place = summary.vcpus.iter().position(has_rival).unwrap();
     summary.vcpus.iter_mut().for_each(|vcpu| vcpu.off_cpu.clear());
     let vcpu = &mut summary.vcpus[place];
     (vcpu.observed_ns, vcpu.wait_ns, vcpu.idle_ns) = (1_000, 900, 0);
-    vcpu.antagonists[0].share = 0.5;
+    vcpu.antagonist_groups[0].share = 0.5;
     let (vm, name) = (vcpu.vm.clone(), vcpu.antagonists[0].thread.name.clone());
     let by = format!("Of all vCPUs, {vm} {} waited most for a pCPU: 90.0 % of its time", vcpu.vcpu);
     let told = verdict(&summary);
     assert!(told.ends_with(&format!("{by}, mostly while {name} was running there.")), "{told}");
-    summary.vcpus[place].antagonists[0].share = 0.4;
+    summary.vcpus[place].antagonist_groups[0].share = 0.4;
     let some = format!("{by}, 40 % of it while {name} was running there.");
     assert!(verdict(&summary).ends_with(&some), "{}", verdict(&summary));
-    summary.vcpus[place].antagonists[0].share = 0.09;
+    summary.vcpus[place].antagonist_groups[0].share = 0.09;
     assert!(verdict(&summary).ends_with(&format!("{by}.")), "{}", verdict(&summary));
     summary.vcpus[place].idle_ns = 500;
     let idle = format!("{by}, mostly while its pCPU was idle.");
@@ -427,13 +427,25 @@ fn a_share_of_several_readers_is_not_told_of_one() {
     assert!(told.contains(expected), "{told}");
 }
 
+#[test]
+fn whoever_are_many_and_of_one_group_are_called_by_it() {
+    let slow = [running(1_000_000), preempted(6_000_000, &[(501, 3_000_000), (502, 3_000_000)])];
+    let mut summary = run(&slow, Some((0, 1_000_000)), Attribution::Attributed);
+    let told = verdict(&summary);
+    assert!(told.contains("because build.service was running on pCPU1"), "{told}");
+    let group = &mut summary.classes.p99.antagonist_groups[0].group;
+    (group.path, group.name) = (Some("/".to_owned()), "root control group".to_owned());
+    let told = verdict(&summary);
+    assert!(told.contains("because the root control group was running on pCPU1"), "{told}");
+}
+
 /// The classes have the same rows: somebody may be there for what it ran in another one.
 #[test]
 fn whoever_ran_in_another_class_or_for_little_is_not_named() {
     let slow = [running(1_000_000), preempted(6_000_000, &[(VM2, 6_000_000)])];
     let mut summary = run(&slow, Some((0, 1_000_000)), Attribution::Attributed);
     for ran_ns in [0, summary.classes.p99.wait_ns / 20] {
-        summary.classes.p99.antagonists[0].antagonist.ran_ns = ran_ns;
+        summary.classes.p99.antagonist_groups[0].group.ran_ns = ran_ns;
         let told = verdict(&summary);
         let expected =
             "vm1 vCPU1 waited for a pCPU after being preempted for 86 % of the time, after the I/O";
