@@ -138,7 +138,7 @@ mod tests {
         Accelerator, Cost, Environment, Lost, RunFacts, RunStatus,
     };
     use vslice_report::summary::{Facts, Names, SummaryBuilder};
-    use vslice_trace::evidence::Evidence;
+    use vslice_trace::evidence::{Evidence, GroupEvidence};
 
     fn facts() -> Facts {
         Facts {
@@ -151,6 +151,7 @@ mod tests {
                 hogs: vec![],
                 service: vec![],
                 big_locks: vec![],
+                control_groups: GroupEvidence::default(),
                 evidence: Evidence::default(),
                 sampled: None,
                 scheduled: vec![],

@@ -48,6 +48,14 @@ pub struct GroupEvidence {
     pub reason: String,
 }
 
+/// Of a run that says nothing of them.
+impl Default for GroupEvidence {
+    fn default() -> GroupEvidence {
+        let reason = "this run did not record control groups".to_owned();
+        GroupEvidence { source: GroupSource::Nothing, reason }
+    }
+}
+
 /// What tells the control groups of the host's threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

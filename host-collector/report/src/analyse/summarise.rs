@@ -25,8 +25,7 @@ use vslice_core::join::{Breakdown, Unplaced};
 use vslice_core::samples::SampleItem;
 use vslice_core::text::harmless;
 use vslice_core::timeline::{Exit, LockWait, Span, Tasks};
-use vslice_trace::evidence::{GroupEvidence, GroupSource};
-use vslice_trace::manifest::{Manifest, Status, VmRecord};
+use vslice_trace::manifest::{Status, VmRecord};
 use vslice_wire::{Dropped, Request};
 
 /// Adds up a run, in memory that does not grow with it.
@@ -100,7 +99,7 @@ impl Totals {
                 lost: self.losses.lost,
                 big_locks: big_locks(run),
                 evidence: manifest.evidence.clone(),
-                control_groups: group_evidence(manifest),
+                control_groups: manifest.group_evidence.clone().unwrap_or_default(),
                 sampled: samples.sampled,
                 scheduled: samples.scheduled,
                 cost: Cost {
@@ -201,13 +200,6 @@ fn names(run: &Run<'_>, end: &RunEnd<'_>) -> Names {
         groups: end.tasks.groups().clone(),
         other_vms: run.manifest.other_vms.iter().map(|vm| harmless(&vm.name)).collect(),
     }
-}
-
-fn group_evidence(manifest: &Manifest) -> GroupEvidence {
-    manifest.group_evidence.clone().unwrap_or_else(|| GroupEvidence {
-        source: GroupSource::Nothing,
-        reason: "this run did not record control groups".to_owned(),
-    })
 }
 
 fn vm_threads(vm: &VmRecord) -> VmThreads {

@@ -409,7 +409,7 @@ fn a_disk_without_a_record_is_said_and_has_no_table() {
 /// Puts `name` wherever a string of a summary can come from a guest, a host task or a file.
 fn with_every_string(name: &str) -> Summary {
     fn replace(value: &mut serde_json::Value, name: &str) {
-        const ENUMS: [&str; 13] = [
+        const ENUMS: [&str; 14] = [
             "kind",
             "state",
             "reason",
