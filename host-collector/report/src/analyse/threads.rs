@@ -156,7 +156,7 @@ fn vms(manifest: &Manifest) -> Vec<HostVm<'_>> {
     )| {
         let helpers = helpers.iter().map(|helper| helper.pid).filter(|pid| serves_one(*pid));
         let processes = own.iter().copied().chain(helpers).collect();
-        HostVm { index: VmIndex(place), pid: *pid, since: *since, processes, threads: *threads }
+        HostVm { index: VmIndex(place), pid: *pid, since: *since, processes, threads }
     };
     all.iter().enumerate().map(vm).collect()
 }
