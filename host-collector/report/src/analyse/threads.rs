@@ -110,6 +110,7 @@ struct HostVm<'a> {
     since: HostNs,
     /// All that work for it alone.
     processes: Vec<Tid>,
+    helpers: &'a [HelperRecord],
     threads: &'a [ThreadRecord],
 }
 
@@ -134,31 +135,34 @@ impl HostVm<'_> {
 
 /// The VMs that were recorded, then those that were not.
 fn vms(manifest: &Manifest) -> Vec<HostVm<'_>> {
-    let recorded = manifest.vms.iter().map(|vm| {
-        let processes = std::iter::once(vm.pid).chain(vm.device_pid).collect();
-        (vm.pid, HostNs(0), processes, &vm.helpers, vm.threads.as_slice())
+    let recorded = manifest.vms.iter().map(|vm| HostVm {
+        index: VmIndex(0),
+        pid: vm.pid,
+        since: HostNs(0),
+        processes: std::iter::once(vm.pid).chain(vm.device_pid).collect(),
+        helpers: &vm.helpers,
+        threads: &vm.threads,
     });
-    let others = manifest
-        .other_vms
-        .iter()
-        .map(|vm| (vm.pid, vm.since_ns, vec![vm.pid], &vm.helpers, vm.threads.as_slice()));
-    let all: Vec<(_, _, Vec<Tid>, _, _)> = recorded.chain(others).collect();
-    // Whoever serves several VMs, as Open vSwitch does, belongs to none of them.
-    let serves_one = |pid: Tid| {
-        let helpers = all.iter().filter(|(_, _, _, helpers, _)| {
-            helpers.iter().any(|helper: &HelperRecord| helper.pid == pid)
-        });
-        helpers.count() == 1
-    };
-    let vm = |(place, (pid, since, own, helpers, threads)): (
-        usize,
-        &(_, _, Vec<Tid>, &Vec<HelperRecord>, _),
-    )| {
-        let helpers = helpers.iter().map(|helper| helper.pid).filter(|pid| serves_one(*pid));
-        let processes = own.iter().copied().chain(helpers).collect();
-        HostVm { index: VmIndex(place), pid: *pid, since: *since, processes, threads }
-    };
-    all.iter().enumerate().map(vm).collect()
+    let others = manifest.other_vms.iter().map(|vm| HostVm {
+        index: VmIndex(0),
+        pid: vm.pid,
+        since: vm.since_ns,
+        processes: vec![vm.pid],
+        helpers: &vm.helpers,
+        threads: &vm.threads,
+    });
+    let mut vms: Vec<HostVm<'_>> = recorded.chain(others).collect();
+    let mut served_counts = HashMap::<Tid, usize>::new();
+    for helper in vms.iter().flat_map(|vm| vm.helpers) {
+        *served_counts.entry(helper.pid).or_default() += 1;
+    }
+    for (place, vm) in vms.iter_mut().enumerate() {
+        vm.index = VmIndex(place);
+        // Whoever serves several VMs, as Open vSwitch does, belongs to none of them.
+        let helpers = vm.helpers.iter().map(|helper| helper.pid);
+        vm.processes.extend(helpers.filter(|pid| served_counts.get(pid) == Some(&1)));
+    }
+    vms
 }
 
 /// The command lines of those that were there before, and of those that had come by the end, each with the name
