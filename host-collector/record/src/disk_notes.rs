@@ -53,8 +53,8 @@ fn the_one(images: Vec<Image>, disk: Option<&GuestDisk>) -> Result<Image, String
             Err("the VM's command line has no disk with its own file".to_owned())
         }
         (None, _) => Err(format!(
-            "the disk that the guest reads{of_that_size} is not on the VM's command line, and disks \
-            that were plugged in later are unknown"
+            "no file on the VM's command line is the disk that the guest reads{of_that_size}: it is no \
+            file of the host, or was plugged in later"
         )),
     }
 }
