@@ -1,10 +1,14 @@
 //! Who works for a VM outside of its VMM's process: kernel threads that KVM starts for it, and the processes
 //! that serve its devices over Unix sockets (vhost-user backends, virtiofsd, passt, swtpm, qemu-nbd).
 
+mod peers;
+
 use crate::census::{Census, Process};
 use crate::pin::affinity;
 use crate::procfs;
+use crate::qemu_args::SocketPlace;
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use vslice_core::text::harmless;
 use vslice_core::units::{PcpuId, Tid};
@@ -37,6 +41,8 @@ pub enum HelperSign {
     KernelThread,
     /// Proven: it holds the other end of a socket of the VMM.
     Socket,
+    /// Proven: the VMM started it.
+    Child,
     /// Inferred: its command line has the path of a socket that the VMM's has too.
     CommandLine,
 }
@@ -94,24 +100,75 @@ pub struct HelperThread {
 
 /// A socket at whose other end somebody serves a device of a VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BackendSocket {
-    /// Its path.
-    pub path: PathBuf,
+pub(crate) struct BackendSocket {
+    /// Where it is: an absolute path, or a file descriptor of the VMM.
+    pub place: SocketPlace,
     /// What is served there.
     pub role: HelperRole,
 }
 
-/// Those who work for the VM of this VMM.
+/// Those who work for the VM of this VMM, each once, by what tells it best.
 pub(crate) fn find(vmm: Tid, sockets: &[BackendSocket], census: &Census) -> Vec<Helper> {
     let ids = VmmIds::of(vmm, census);
     let by_kernel = census.kernel_threads().filter_map(|thread| {
         Some((thread, kernel_role(&thread.comm, &ids)?, HelperSign::KernelThread))
     });
-    let by_line = census.programs().filter(|program| program.pid != vmm).filter_map(|program| {
-        let role = socket_of(program, sockets)?;
-        Some((program, role, HelperSign::CommandLine))
+    let programs: Vec<&Process> = census.programs().filter(|program| program.pid != vmm).collect();
+    let by_socket = peers::find(vmm, sockets, &programs);
+    let by_parent = descendants(vmm, &programs)
+        .into_iter()
+        .map(|program| (program, role_of_name(&program.comm), HelperSign::Child));
+    let paths: Vec<(PathBuf, HelperRole)> = sockets
+        .iter()
+        .filter_map(|socket| Some((path_of(vmm, &socket.place)?, socket.role)))
+        .collect();
+    let by_line = programs.iter().filter_map(|program| {
+        Some((*program, socket_of(program, &paths)?, HelperSign::CommandLine))
     });
-    by_kernel.chain(by_line).map(|(process, role, sign)| helper(process, role, sign)).collect()
+    let mut seen = BTreeSet::new();
+    let all = by_kernel.chain(by_socket).chain(by_parent).chain(by_line);
+    let once = all.filter(|(process, ..)| seen.insert(process.pid));
+    once.map(|(process, role, sign)| helper(process, role, sign)).collect()
+}
+
+/// The processes that a VMM started, and those that they did: a sandboxed device of crosvm, a passt of QEMU's.
+fn descendants<'a>(vmm: Tid, programs: &[&'a Process]) -> Vec<&'a Process> {
+    let mut found: Vec<&Process> = Vec::new();
+    let mut parents = BTreeSet::from([vmm]);
+    loop {
+        let is_new = |program: &&&Process| {
+            parents.contains(&program.parent) && !parents.contains(&program.pid)
+        };
+        let next: Vec<&Process> = programs.iter().filter(is_new).copied().collect();
+        if next.is_empty() {
+            return found;
+        }
+        parents.extend(next.iter().map(|program| program.pid));
+        found.extend(next);
+    }
+}
+
+/// What a process of a VMM's own serves, by its name: crosvm's are called after their devices, `pcivirtio-block`.
+fn role_of_name(name: &str) -> HelperRole {
+    let has = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
+    if has(&["block", "blk", "nbd"]) {
+        HelperRole::Disk
+    } else if has(&["net", "passt", "slirp"]) {
+        HelperRole::Network
+    } else if has(&["virtiofs", "-fs", "9p"]) {
+        HelperRole::FileSystem
+    } else if has(&["tpm"]) {
+        HelperRole::Tpm
+    } else {
+        HelperRole::Device
+    }
+}
+
+fn path_of(vmm: Tid, place: &SocketPlace) -> Option<PathBuf> {
+    match place {
+        SocketPlace::Path(path) => Some(path.clone()),
+        SocketPlace::Fd(fd) => procfs::unix_socket_path(vmm, *fd),
+    }
 }
 
 fn helper(process: &Process, role: HelperRole, sign: HelperSign) -> Helper {
@@ -183,15 +240,15 @@ const SERVERS: [&str; 14] = [
 ];
 
 /// What a program serves whose command line has the path of one of these sockets.
-fn socket_of(program: &Process, sockets: &[BackendSocket]) -> Option<HelperRole> {
+fn socket_of(program: &Process, sockets: &[(PathBuf, HelperRole)]) -> Option<HelperRole> {
     let name = Path::new(program.words.first()?).file_name()?.to_str()?;
     SERVERS.iter().find(|server| name.starts_with(**server))?;
-    let is_named = |socket: &&BackendSocket| {
+    let is_named = |(path, _): &&(PathBuf, HelperRole)| {
         let mut pieces = program.words.iter().skip(1).flat_map(|word| word.split([',', '=', '"']));
         // `unix:/path` of NBD.
-        pieces.any(|piece| Path::new(piece.strip_prefix("unix:").unwrap_or(piece)) == socket.path)
+        pieces.any(|piece| Path::new(piece.strip_prefix("unix:").unwrap_or(piece)) == path)
     };
-    sockets.iter().find(is_named).map(|socket| socket.role)
+    sockets.iter().find(is_named).map(|(_, role)| *role)
 }
 
 #[cfg(test)]
@@ -221,8 +278,39 @@ mod tests {
     }
 
     #[test]
+    fn who_a_vmm_started_works_for_it() {
+        let process = |pid, parent, comm: &str| Process {
+            pid: Tid(pid),
+            parent: Tid(parent),
+            comm: comm.to_owned(),
+            is_kernel: false,
+            words: vec![],
+        };
+        let all = [
+            process(5, 9, "minijail-init"),
+            process(6, 5, "pcivirtio-block"),
+            process(7, 1, "bash"),
+            process(9, 7, "crosvm"),
+            process(12, 9, "pcivirtio-net"),
+        ];
+        let programs: Vec<&Process> = all.iter().collect();
+        let found: Vec<u32> =
+            descendants(Tid(9), &programs).iter().map(|child| child.pid.0).collect();
+        assert_eq!(found, [5, 12, 6]);
+        for (name, role) in [
+            ("pcivirtio-block", HelperRole::Disk),
+            ("pcivirtio-net", HelperRole::Network),
+            ("passt.avx2", HelperRole::Network),
+            ("pcivirtio-fs", HelperRole::FileSystem),
+            ("pcivirtio-rng", HelperRole::Device),
+        ] {
+            assert_eq!(role_of_name(name), role, "{name}");
+        }
+    }
+
+    #[test]
     fn a_server_is_inferred_from_the_path_of_its_socket() {
-        let socket = |path: &str, role| BackendSocket { path: path.into(), role };
+        let socket = |path: &str, role| (PathBuf::from(path), role);
         let sockets =
             [socket("/run/f.sock", HelperRole::FileSystem), socket("/t", HelperRole::Tpm)];
         for (line, role) in [

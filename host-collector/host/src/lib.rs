@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! vm, threads       VMs that run here, and what each thread of a VMM is for
-//! helper, census    who else works for a VM, found among all processes
 //! disk, running_disks, image, host_disks, open_files, extents   their disks, and what those lie on
+//! helper, census, unix_sockets   who else works for a VM, found among all processes
 //! bql, memory_map   QEMU's big lock and the addresses of its devices
 //! qemu_args, qmp, qga   QEMU's command line, monitor and guest agent
 //! vmm_args          the command lines of other VMMs
@@ -48,5 +48,6 @@ pub mod steal;
 pub mod threads;
 pub mod topology;
 pub mod tsc;
+mod unix_sockets;
 pub mod vm;
 pub mod vmm_args;

@@ -334,12 +334,12 @@ fn backends_of(
 ) -> Vec<BackendSocket> {
     let other = other.into_iter().map(|(path, role)| (SocketPlace::Path(path), role));
     let places = if vmm == Vmm::Qemu { backend_sockets(words) } else { Vec::new() };
-    let path_of = |place| match place {
-        SocketPlace::Path(path) => Some(absolute(pid, path)),
-        SocketPlace::Fd(fd) => procfs::unix_socket_path(pid, fd),
+    let place_of = |place| match place {
+        SocketPlace::Path(path) => SocketPlace::Path(absolute(pid, path)),
+        SocketPlace::Fd(fd) => SocketPlace::Fd(fd),
     };
-    let socket = |(place, role)| Some(BackendSocket { path: path_of(place)?, role });
-    places.into_iter().chain(other).filter_map(socket).collect()
+    let socket = |(place, role)| BackendSocket { place: place_of(place), role };
+    places.into_iter().chain(other).map(socket).collect()
 }
 
 /// The disks with the threads that serve them, which become iothreads. kvmtool shares a directory as a file system.
