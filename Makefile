@@ -3,7 +3,8 @@
 #   make demo    two real guests, one contended pCPU, and where the slow requests' time went
 #   make test    every test, among them those that boot guests
 #   make bench   what recording costs, beside perf and trace-cmd: some seven minutes
-#   make lab     the seed's experiment under true KVM, in an emulated host: some fifty minutes
+#   make lab     the seed's experiment under true KVM, in an emulated host: some fifty minutes; with
+#                BOX_KERNEL=trixie-backports that host runs Linux 7.3
 #   make lint    what CI demands of the sources
 #   make debian-image  a guest with systemd and qemu-guest-agent, to try `vslice attach` on
 #   make dist    vslice and the agent as packages have them: some minutes of compiling more
