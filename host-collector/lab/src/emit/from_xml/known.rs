@@ -87,7 +87,7 @@ const CHAIN: &str = "the plan's image is one raw file of its own";
 const GROUP: &str = "the plan's threads are in the control group that vslice is started in";
 const SECRET: &str = "the memory of the plan's guests is not encrypted";
 const COUNTED: &str = "nobody counts events of the plan's threads";
-const MACHINE: &str = "the plan's machine is QEMU's pc";
+const MACHINE: &str = "the plan's machine is QEMU's pc, with x86-64";
 const TOLD: &str = "the plan's QEMU is told no more than vslice tells it";
 
 /// Paths below `<domain>`; `@` names an attribute, and `@*` is every other. First what has rows of its own,
@@ -186,7 +186,7 @@ pub(super) const KNOWN: &[(&str, Fate)] = &[
     ("os", Read),
     ("os/@firmware", aside(Boot)),
     ("os/type", Read),
-    ("os/type/@arch", Read),
+    ("os/type/@arch", LostUnless(MACHINE, is_64_bit)),
     ("os/type/@machine", LostUnless(MACHINE, is_pc)),
     ("os/loader", aside(Boot)),
     ("os/nvram", aside(Boot)),
@@ -260,7 +260,7 @@ pub(super) const KNOWN: &[(&str, Fate)] = &[
     ("qemu:deprecation", aside(LifeCycle)),
     // Devices. Of disks and controllers, these rows are about the plan's disk and its controller.
     ("devices", Read),
-    ("devices/emulator", Read),
+    ("devices/emulator", LostUnless("the plan's QEMU is the one that is installed", is_installed)),
     ("devices/interface", Lost(NETWORK)),
     ("devices/hostdev", Lost(PASSED)),
     ("devices/filesystem", Lost(SHARED)),
@@ -458,6 +458,17 @@ fn is_pc(kind: Node<'_, '_>) -> bool {
 
 fn is_of_qemu(driver: Node<'_, '_>) -> bool {
     driver.attribute("name") == Some("qemu")
+}
+
+fn is_64_bit(kind: Node<'_, '_>) -> bool {
+    kind.attribute("arch") == Some("x86_64")
+}
+
+/// Whether distributions have their QEMU there.
+fn is_installed(emulator: Node<'_, '_>) -> bool {
+    let path = emulator.text().unwrap_or_default().trim();
+    let name = path.strip_prefix("/usr/bin/").or_else(|| path.strip_prefix("/usr/libexec/"));
+    matches!(name, Some("qemu-system-x86_64" | "qemu-kvm" | "kvm" | "kvm-spice"))
 }
 
 fn has_nothing(node: Node<'_, '_>) -> bool {

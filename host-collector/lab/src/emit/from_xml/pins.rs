@@ -69,8 +69,13 @@ impl<'a, 'x> Reader<'a, 'x> {
             let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
             let which: Vec<&str> = idle.iter().map(String::as_str).take(SHOWN_MAX).collect();
             let which = which.join(", ");
+            let (threads, do_not) = if idle.len() == 1 {
+                ("iothread", "its pin: it does not")
+            } else {
+                ("iothreads", "their pins: they do not")
+            };
             pins.io_notes.push(format!(
-                "Lost: iothread {which}{rest}, with its pin: it does not serve the plan's disk."
+                "Lost: {threads} {which}{rest}, with {do_not} serve the plan's disk."
             ));
         }
         Ok(pins)

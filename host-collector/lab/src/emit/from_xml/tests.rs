@@ -220,9 +220,14 @@ fn what_is_no_vm_of_qemu_on_x86_is_refused() {
         refusal(&emulator("/usr/bin/cloud-hypervisor"))
             .contains("its emulator is cloud-hypervisor")
     );
-    for path in ["/usr/bin/kvm-spice", "/usr/libexec/qemu-kvm", "/usr/bin/qemu-system-i386"] {
-        read_text(&emulator(path));
+    for path in ["/usr/bin/kvm-spice", "/usr/libexec/qemu-kvm", "/usr/bin/qemu-system-x86_64"] {
+        assert!(!has_comment(&read_text(&emulator(path)), &["Lost"]), "{path}");
     }
+    for path in ["/usr/bin/qemu-system-i386", "/opt/qemu-11/bin/qemu-system-x86_64"] {
+        assert_comment(&read_text(&emulator(path)), &["Lost", "<emulator>", path]);
+    }
+    let old = read_text(&domain("<os><type arch='i686'>hvm</type></os>"));
+    assert_comment(&old, &["Lost", "<type arch='i686'>", "x86-64"]);
     assert!(refusal(&domain("<os><type arch='x86_64'>exe</type></os>")).contains("(hvm)"));
 }
 
@@ -261,7 +266,7 @@ fn each_disk_has_the_bus_that_the_guest_sees() {
         (mapped_disk.iothread, mapped_disk.iothreads, mapped_disk.queues),
         (true, 2, Some(4))
     );
-    assert_comment(&mapped, &["Lost", "iothread 1, 4"]);
+    assert_comment(&mapped, &["Lost", "iothreads 1, 4, with their pins: they do not serve"]);
     // Names decide where no bus is said, and IDE where they do not.
     let by_name = |dev: &str| {
         let xml = domain(&format!(
