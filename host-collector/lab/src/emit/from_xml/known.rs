@@ -23,7 +23,7 @@ pub(super) enum Fate {
 pub(super) enum Aside {
     /// What it is called and said to be.
     Identity,
-    /// When it is started and ended.
+    /// When it is started, ended and moved.
     LifeCycle,
     /// What it boots: a plan's guests boot vslice's image.
     Boot,
@@ -46,7 +46,7 @@ impl Aside {
     pub(super) fn title(self) -> &'static str {
         match self {
             Aside::Identity => "identity",
-            Aside::LifeCycle => "start and end",
+            Aside::LifeCycle => "start, end and migration",
             Aside::Boot => "what is booted",
             Aside::Consoles => "consoles and screens",
             Aside::SmallDevices => "small devices",
@@ -142,7 +142,7 @@ pub(super) const KNOWN: &[(&str, Fate)] = &[
     ("resource", LostUnless(GROUP, is_default_group)),
     ("cpu", Read),
     ("cpu/@mode", LostUnless(PROCESSOR, is_host_processor)),
-    ("cpu/@*", aside(Identity)),
+    ("cpu/@*", aside(LifeCycle)),
     ("cpu/model", Lost(PROCESSOR)),
     ("cpu/vendor", Lost(PROCESSOR)),
     ("cpu/topology", Lost(PROCESSOR)),
@@ -364,6 +364,8 @@ pub(super) const KNOWN: &[(&str, Fate)] = &[
     ("devices/disk/boot", aside(Boot)),
     ("devices/disk/acpi", aside(Layout)),
     ("devices/disk/backenddomain", aside(Others)),
+    // libvirt writes it into its own state of a running domain; its schema lacks it.
+    ("devices/disk/diskSecretsPlacement", aside(Security)),
     ("devices/disk/serial", aside(Identity)),
     ("devices/disk/wwn", aside(Identity)),
     ("devices/disk/vendor", aside(Identity)),

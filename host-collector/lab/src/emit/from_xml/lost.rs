@@ -134,8 +134,20 @@ fn listed(things: &[(String, usize)]) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
-/// An element as people know it: `<quota> 20000`, `<vcpusched vcpus='1' scheduler='fifo' priority='1'>`.
+/// An element as people know it: `<quota> 20000`, `<vcpusched vcpus='1' scheduler='fifo' priority='1'>`. Of
+/// one that says nothing itself, its first child.
 fn shown(node: Node<'_, '_>) -> String {
+    let mut children = node.children().filter(Node::is_element);
+    match children.next() {
+        Some(first) if node.attributes().len() == 0 => {
+            let more = if children.next().is_some() { " ..." } else { "" };
+            format!("<{}>{}{more}", tag(node), shown_alone(first))
+        }
+        _ => shown_alone(node),
+    }
+}
+
+fn shown_alone(node: Node<'_, '_>) -> String {
     const ATTRIBUTES_MAX: usize = 4;
     let mut text = format!("<{}", tag(node));
     for attribute in node.attributes().take(ATTRIBUTES_MAX) {

@@ -69,13 +69,13 @@ impl<'a, 'x> Reader<'a, 'x> {
             let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
             let which: Vec<&str> = idle.iter().map(String::as_str).take(SHOWN_MAX).collect();
             let which = which.join(", ");
-            let (threads, do_not) = if idle.len() == 1 {
-                ("iothread", "its pin: it does not")
+            let (threads, and_serves) = if idle.len() == 1 {
+                ("iothread", "its pin: it serves")
             } else {
-                ("iothreads", "their pins: they do not")
+                ("iothreads", "their pins: they serve")
             };
             pins.io_notes.push(format!(
-                "Lost: {threads} {which}{rest}, with {do_not} serve the plan's disk."
+                "Lost: {threads} {which}{rest}, with {and_serves} no disk of the plan."
             ));
         }
         Ok(pins)
@@ -220,7 +220,7 @@ fn note_vcpus(pins: &mut Pins, sets: &[Option<Set>], is_auto: bool) {
             } else {
                 "the domain does not say it"
             };
-            pins.notes.push(format!("Assumed where {vcpus} runs: {who}."));
+            pins.notes.push(format!("Assumed, the pCPU of {vcpus}: {who}."));
             continue;
         };
         let is_alone =

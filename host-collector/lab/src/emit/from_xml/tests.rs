@@ -93,7 +93,7 @@ fn an_iothread_is_pinned_where_its_own_number_is() {
     assert_eq!((others(&by_id), disk(&by_id).3), ([0, 0, 5], true));
     let idle = read_fixture("x19-unused-iothread-pin-multi-disk.xml");
     assert_eq!(idle.plan.vms[0].iothread_pcpu, None);
-    assert_comment(&idle, &["Lost", "iothread 1", "does not serve the plan's disk"]);
+    assert_comment(&idle, &["Lost", "iothread 1", "it serves no disk of the plan"]);
     assert_comment(&idle, &["vda on /boot.qcow2", "Lost: vdb on /dev/vg/data"]);
     assert_comment(&idle, &["image is qcow2"]);
     let vdb = read("x", &fixture("x19-unused-iothread-pin-multi-disk.xml"), None, Some("vdb"));
@@ -266,7 +266,7 @@ fn each_disk_has_the_bus_that_the_guest_sees() {
         (mapped_disk.iothread, mapped_disk.iothreads, mapped_disk.queues),
         (true, 2, Some(4))
     );
-    assert_comment(&mapped, &["Lost", "iothreads 1, 4, with their pins: they do not serve"]);
+    assert_comment(&mapped, &["Lost", "iothreads 1, 4, with their pins: they serve no disk"]);
     // Names decide where no bus is said, and IDE where they do not.
     let by_name = |dev: &str| {
         let xml = domain(&format!(
@@ -375,10 +375,10 @@ fn nothing_is_dropped_without_a_word() {
         domain(&format!("<cpu mode='custom'><model>m</model><topology/>{many}<numa/></cpu>"));
     assert_comment(&read_text(&many), &["Lost", "<model> m, <topology>, 9 <feature>, <numa>"]);
     for words in [
-        ["Lost", "<numatune>"],
-        ["Lost", "<memoryBacking>"],
+        ["Lost", "<numatune><memory mode='strict' nodeset='1'>"],
+        ["Lost", "<memoryBacking><hugepages>"],
         ["Lost", "<resource>"],
-        ["Lost", "<hyperv>"],
+        ["Lost", "<hyperv><relaxed state='on'>"],
         ["Lost", "<cpu mode='custom'>, <model> Haswell, <feature name='x'>"],
         ["Lost", "<timer name='hpet' present='no'>"],
         ["Lost", "<type machine='pc-q35-9.2'>"],
@@ -388,7 +388,7 @@ fn nothing_is_dropped_without_a_word() {
         ["Lost", "<iotune>"],
         ["Lost, line 2", "<frobnicate speed='9'>: vslice does not know it"],
         ["Lost, line 2", "<vcpu burst='1'>: vslice does not know it"],
-        ["Left out", "identity (cpu match, serial, title), start and end (on_crash)"],
+        ["Left out", "identity (serial, title), start, end and migration (cpu match, on_crash)"],
         ["Left out", "consoles and screens (video)"],
     ] {
         assert_comment(&read, &words);
