@@ -4,6 +4,7 @@
 //! What this host lacks (KVM, QEMU, root, a cgroup) shows as an ignored test with the reason. No
 //! test asserts how long something took: windows only have to be long enough for it to happen.
 
+mod halt_poll;
 mod scripted_process;
 mod witness;
 
@@ -82,6 +83,13 @@ fn machine_trials(qemu: &Path) -> Vec<Trial> {
             });
         }
     }
+    let brief = config(qemu, LabAccelerator::Kvm, Guest::BrieflyIdle, Frontend::VirtioBlk);
+    let name = "Kvm/briefly-idle/virtio-blk halt polling is told";
+    let no_kvm = (choice.accelerator != LabAccelerator::Kvm).then(|| choice.reason.clone());
+    trials.push(match no_kvm.or_else(halt_poll::missing) {
+        None => Trial::test(name, move || halt_poll::polling_is_told(&brief)),
+        Some(reason) => ignored(name, &reason),
+    });
     let config = MachineConfig {
         start_limit: Duration::ZERO,
         ..config(qemu, LabAccelerator::Tcg, READER, Frontend::Ide)
@@ -117,7 +125,7 @@ fn injectors(guest: Guest) -> Vec<(&'static str, Needs, InjectorTest)> {
             ("stopper", nothing, stopper),
         ],
         Guest::PortReader => vec![("storm", nothing, storm)],
-        Guest::Reader { .. } | Guest::Idle => Vec::new(),
+        Guest::Reader { .. } | Guest::Idle | Guest::BrieflyIdle => Vec::new(),
     }
 }
 
@@ -207,7 +215,7 @@ fn works(machine: &mut Machine, guest: Guest) -> Outcome {
         Guest::Idle => {
             check(seen.vcpu.voluntary > 0, || format!("{moved} halts and no sleep: {seen:?}"))
         }
-        Guest::PortReader => Ok(()),
+        Guest::BrieflyIdle | Guest::PortReader => Ok(()),
     }
 }
 

@@ -37,8 +37,9 @@ const RUN_ADDRESS: u16 = 0x9000;
 /// Firmware boots a sector that ends in these.
 const SIGNATURE: [u8; 2] = [0x55, 0xaa];
 
-/// The divisor of the PIT's 1,193,182 Hz that makes 1,000.15 Hz.
+/// The divisors of the PIT's 1,193,182 Hz that make 1,000.15 Hz and 10,027 Hz.
 const PIT_DIVISOR: u16 = 1193;
+const PIT_DIVISOR_BRIEF: u16 = 119;
 
 /// What a guest does, for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +53,9 @@ pub enum Guest {
     Hog,
     /// Halts until the timer's next interrupt, 1,000 times a second.
     Idle,
+    /// The same, 10,000 times a second: KVM polls for longer than that before it sleeps
+    /// (linux: `halt_poll_ns` of virt/kvm/kvm_main.c, 200 us on x86).
+    BrieflyIdle,
     /// Reads the clock chip's data port, 0x71, which QEMU serves in its own process under every
     /// accelerator and with the BQL held (qemu: hw/rtc/mc146818rtc.c has no lock of its own).
     PortReader,
@@ -65,6 +69,7 @@ impl Guest {
             Guest::Reader { .. } => "reader",
             Guest::Hog => "hog",
             Guest::Idle => "idle",
+            Guest::BrieflyIdle => "briefly-idle",
             Guest::PortReader => "port-reader",
         }
     }
@@ -80,7 +85,8 @@ impl Guest {
         match self {
             Guest::Reader { disk_sectors } => return code.read(disk_sectors),
             Guest::Hog => code.mask_interrupts(0xff).stop_timer().count(),
-            Guest::Idle => code.mask_interrupts(0xfe).halt(),
+            Guest::Idle => code.mask_interrupts(0xfe).halt(PIT_DIVISOR),
+            Guest::BrieflyIdle => code.mask_interrupts(0xfe).halt(PIT_DIVISOR_BRIEF),
             Guest::PortReader => code.mask_interrupts(0xff).stop_timer().read_port(),
         }
         code.sector()
@@ -176,7 +182,7 @@ impl Code {
         self.increment_counter(COUNTER_ADDRESS).jump_back(0xeb, again); // jmp again
     }
 
-    fn halt(&mut self) {
+    fn halt(&mut self, divisor: u16) {
         // The firmware's own handler would do more at each interrupt than acknowledge it.
         let handler = self.here() + 2;
         self.emit(&[0xeb, 0x07]); //                                 jmp over the handler's 7 bytes
@@ -184,17 +190,17 @@ impl Code {
         self.emit(&[0xb0, 0x20]); //                                 mov al, 0x20 (end of interrupt)
         self.emit(&[0xe6, 0x20]); //                                 out 0x20, al
         self.emit(&[0x58]).emit(&[0xcf]); //                         pop ax; iret
-        self.start_timer(handler);
+        self.start_timer(handler, divisor);
         let again = self.here();
         self.emit(&[0xfb]).emit(&[0xf4]); //                         sti; hlt
         self.increment_counter(COUNTER_ADDRESS).jump_back(0xeb, again); // jmp again
     }
 
-    fn start_timer(&mut self, handler: u16) {
+    fn start_timer(&mut self, handler: u16, divisor: u16) {
         // IRQ 0 is interrupt 8 in the layout that the firmware programs.
         self.emit_with(&[0xc7, 0x06, 0x20, 0x00], handler); //       mov word [8 * 4], handler
         self.emit_with(&[0xc7, 0x06, 0x22, 0x00], 0); //             mov word [8 * 4 + 2], 0
-        let [low, high] = PIT_DIVISOR.to_le_bytes();
+        let [low, high] = divisor.to_le_bytes();
         self.emit(&[0xb0, 0x34]); //                                 mov al, 0x34 (channel 0, rate)
         self.emit(&[0xe6, 0x43]); //                                 out 0x43, al
         self.emit(&[0xb0, low]).emit(&[0xe6, 0x40]); //              mov al, low; out 0x40, al
@@ -251,8 +257,13 @@ fn address_packet() -> [u8; 16] {
 mod tests {
     use super::*;
 
-    const ALL: [Guest; 4] =
-        [Guest::Reader { disk_sectors: 0x8000 }, Guest::Hog, Guest::Idle, Guest::PortReader];
+    const ALL: [Guest; 5] = [
+        Guest::Reader { disk_sectors: 0x8000 },
+        Guest::Hog,
+        Guest::Idle,
+        Guest::BrieflyIdle,
+        Guest::PortReader,
+    ];
 
     /// Where the two-byte jump that begins at `offset` goes.
     fn jump_target(sector: &[u8], offset: usize) -> usize {
@@ -280,10 +291,11 @@ mod tests {
 
     #[test]
     fn every_loop_goes_back_to_its_first_instruction() {
-        let first_of_loop: [(Guest, &[u8]); 4] = [
+        let first_of_loop: [(Guest, &[u8]); 5] = [
             (ALL[0], &[0xbe, 0xd0, 0x7d]),
             (Guest::Hog, &[0x66, 0xff, 0x06, 0x00, 0x7e]),
             (Guest::Idle, &[0xfb, 0xf4]),
+            (Guest::BrieflyIdle, &[0xfb, 0xf4]),
             (Guest::PortReader, &[0xe4, 0x71]),
         ];
         for (guest, first) in first_of_loop {
