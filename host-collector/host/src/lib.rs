@@ -6,7 +6,7 @@
 //! helper, census, unix_sockets   who else works for a VM, found among all processes
 //! bql, memory_map   QEMU's big lock and the addresses of its devices
 //! qemu_args, qmp, qga   QEMU's command line, monitor and guest agent
-//! vmm_args          the command lines of other VMMs
+//! vmm_args, firecracker_api   the command lines of other VMMs, and Firecracker's API
 //! agent_transport, plug   how an agent in a guest reaches this host, and a port that is plugged in for it
 //! control_groups    which control group a thread is in, and what that is called
 //! cgroup, scheduling, slice, steal, frequency, conditions, topology, tsc   how they are scheduled, and on what
@@ -23,6 +23,7 @@ pub mod conditions;
 pub mod control_groups;
 pub mod disk;
 pub mod extents;
+pub mod firecracker_api;
 pub mod frequency;
 pub mod helper;
 pub mod host;

@@ -1,10 +1,10 @@
 //! Checks one running VM: whether vslice can attach to it, and whether its qemu-ga supports what vslice
-//! needs. The VM is not changed. qemu-ga is queried for its version and for the guest's vslice-agent, and
-//! libvirt for the XML of its domain.
+//! needs. The VM is not changed. qemu-ga is queried for its version and for the guest's vslice-agent,
+//! libvirt for the XML of its domain, and the VMM for what cannot be seen from outside.
 
 use super::diagnosis::{AGENT, Diagnosis, QEMU_GA, TRANSPORT, VCPU_THREADS};
-use super::doctor_evidence;
 use super::finding::Finding;
+use super::{doctor_asked, doctor_evidence};
 use vslice_host::agent_transport::{AgentTransport, NO_TRANSPORT_ADVICE};
 use vslice_host::bql;
 use vslice_host::plug::by_hand;
@@ -37,6 +37,7 @@ pub fn examine_vm(vm: &Vm) -> Diagnosis {
     let evidence = doctor_evidence::finding_of_vm(vm);
     let mut findings = vec![vcpus(vm), evidence, lock(vm), transport(found), agent(info)];
     findings.extend(own.map(own_agent));
+    findings.extend(doctor_asked::findings(vm));
     Diagnosis::of_vm(vm.label(), findings, can_start, plug)
 }
 

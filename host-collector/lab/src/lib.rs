@@ -14,6 +14,7 @@ pub mod accelerator;
 pub mod diagnosis;
 pub mod disk;
 pub mod doctor;
+mod doctor_asked;
 mod doctor_evidence;
 pub mod doctor_vm;
 pub mod emit;

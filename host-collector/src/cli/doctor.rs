@@ -14,7 +14,8 @@ use vslice_lab::doctor_vm::examine_vm;
 #[command(after_help = "\
 Without a VM, doctor checks what the host offers for `vslice run` and `vslice attach`. With a VM, it checks \
 whether vslice can attach to it, and what a load in its guest needs. The last line says what can be done. \
-Nothing is changed: doctor only queries the VM's qemu-ga and, for a libvirt domain, its XML.
+Nothing is changed: doctor only queries the VM's qemu-ga, for a libvirt domain its XML, QEMU's monitor which \
+thread is which iothread where their names do not tell, and Firecracker's API for disks that it was told of there.
 
 Exit codes: 0 if vslice can attach to VMs, or to this VM, even if it cannot run plans, for example because \
 there is no guest image (JSON: can_run, can_load); 1 if it cannot attach, or if there is no such VM; 2 if the \

@@ -59,12 +59,12 @@ pub(crate) enum PlacementWarning {
         /// The pairs, each with its pCPUs.
         pairs: Vec<[PinnedVcpu; 2]>,
     },
-    /// An iothread serves no device.
-    IdleIothread {
+    /// Iothreads serve no device.
+    IdleIothreads {
         /// The VM.
         vm: String,
-        /// The iothread.
-        iothread: String,
+        /// The iothreads.
+        iothreads: Vec<String>,
     },
     /// Most of a VM's memory is on other NUMA nodes than its vCPUs.
     RemoteMemory {
@@ -162,7 +162,7 @@ impl PlacementWarning {
             | PlacementWarning::HelperOnVcpu { vm, vcpu, .. } => vm == label || vcpu.vm == label,
             PlacementWarning::Stopped { vm, .. }
             | PlacementWarning::UnknownVcpus { vm }
-            | PlacementWarning::IdleIothread { vm, .. }
+            | PlacementWarning::IdleIothreads { vm, .. }
             | PlacementWarning::RemoteMemory { vm, .. } => vm == label,
         }
     }
@@ -212,11 +212,7 @@ impl fmt::Display for PlacementWarning {
                 other or wait"
             ),
             PlacementWarning::SharedCore { pairs } => shared_core(formatter, pairs),
-            PlacementWarning::IdleIothread { vm, iothread } => write!(
-                formatter,
-                "iothread {iothread} of {vm} serves nothing: no device on the command line uses it, and it has \
-                hardly run"
-            ),
+            PlacementWarning::IdleIothreads { vm, iothreads } => idle(formatter, vm, iothreads),
             PlacementWarning::RemoteMemory { vm, node, remote_bytes, total_bytes } => write!(
                 formatter,
                 "the vCPUs of {vm} run on NUMA node {node}, but {} of its {} of memory are on other nodes: each \
@@ -255,6 +251,21 @@ fn limited(vcpus: &[VcpuOfVm]) -> (String, &'static str) {
     let mut vms: Vec<&str> = vcpus.iter().map(|vcpu| vcpu.vm.as_str()).collect();
     vms.dedup();
     (format!("the {} vCPUs of {} together", vcpus.len(), vms.join(" and ")), "they wait")
+}
+
+fn idle(formatter: &mut fmt::Formatter<'_>, vm: &str, iothreads: &[String]) -> fmt::Result {
+    match iothreads {
+        [one] => write!(
+            formatter,
+            "iothread {one} of {vm} serves nothing: no device on the command line uses it, and it has hardly run"
+        ),
+        all => write!(
+            formatter,
+            "iothreads {} of {vm} serve nothing: no device on the command line uses them, and they have hardly \
+            run",
+            all.join(" and ")
+        ),
+    }
 }
 
 /// Two vCPUs, or the first two of many.

@@ -47,12 +47,10 @@ pub(in crate::ps) fn all(host: &Surroundings, vms: &[Vm]) -> Vec<PlacementWarnin
     for seen in vms {
         warnings.extend(iothreads_on_vcpus(seen, &pinned));
         warnings.extend(helpers_on_vcpus(seen, &pinned));
-        let idle = seen.vm.idle_iothreads.iter().cloned();
+        let iothreads = seen.vm.idle_iothreads.clone();
         warnings.extend(
-            idle.map(|iothread| PlacementWarning::IdleIothread {
-                vm: seen.label.clone(),
-                iothread,
-            }),
+            (!iothreads.is_empty())
+                .then(|| PlacementWarning::IdleIothreads { vm: seen.label.clone(), iothreads }),
         );
         warnings.extend(remote_memory(host, seen));
     }

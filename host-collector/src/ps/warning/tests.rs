@@ -192,6 +192,9 @@ fn an_iothread_that_serves_nothing_is_named() {
         hardly run";
     assert_eq!(texts(4, &[idle]), [warning]);
     assert_eq!(texts(4, &[vm("vm1", 10, threads())]), [""; 0]);
+    let two = vec!["io1".to_owned(), "io2".to_owned()];
+    let both = texts(4, &[Vm { idle_iothreads: two, ..vm("vm1", 10, threads()) }]);
+    assert!(both.len() == 1 && both[0].starts_with("iothreads io1 and io2 of vm1 serve nothing"));
 }
 
 /// Eight pCPUs on two nodes; pCPUs 0 and 4, 1 and 5, ... are a core each.
