@@ -109,6 +109,14 @@ fn the_command() -> Outcome {
     let seed = concat!(env!("CARGO_MANIFEST_DIR"), "/lab/src/emit/fixtures/seed.xml");
     let plan = vslice(&["plan", "from-xml", seed])?;
     has(&plan, "vcpu_pcpus = [0, 1, 2, 3, 4]", true)?;
+    let other = vslice(&["plan", "from-xml", seed, "--disk", "vdz"])?;
+    has(&other, "it has vda on /home/images/kvm1.img, hdc (a cdrom)", false)?;
+    let json = Command::new(env!("CARGO_BIN_EXE_vslice"))
+        .args(["plan", "from-xml", seed, "--json"])
+        .output()?;
+    serde_json::from_slice::<Plan>(&json.stdout)?;
+    let told = String::from_utf8_lossy(&json.stderr);
+    check(told.contains("Lost, line 61: <interface"), || format!("not told: {told}"))?;
     // What is printed is a plan, from which the seed's own form comes back.
     let file = tempfile::NamedTempFile::new()?;
     fs::write(file.path(), plan?)?;
