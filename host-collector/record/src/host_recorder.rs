@@ -68,6 +68,14 @@ impl HostRecorder {
         }
     }
 
+    /// How many threads were seen that are called as those of vCPUs are and that are none of the recorded VMs'.
+    pub(crate) fn strange_vcpus_count(&self) -> u64 {
+        match self {
+            HostRecorder::Recorder(recorder) => recorder.counters().strange_vcpus_count,
+            HostRecorder::Sampler(_) => 0,
+        }
+    }
+
     /// Ends it, and notes what it came to.
     pub(crate) fn finish(
         self,

@@ -33,6 +33,7 @@ pub mod leftovers;
 mod lock_facts;
 mod measurement;
 mod names;
+mod other_vms;
 pub mod perf;
 mod pins;
 mod plugged_ports;

@@ -5,6 +5,7 @@ use crate::error::RecordingError;
 use crate::event_writers::EventWriters;
 use crate::evidence::EvidencePlan;
 use crate::host_recorder::{HostRecorder, record_plan};
+use crate::other_vms::OtherVms;
 use crate::perf::{KvmDetail, Recorder};
 use crate::quota;
 use crate::reserve::{self, ReservingSink};
@@ -29,6 +30,7 @@ pub(crate) trait Work {
         &mut self,
         recorder: &HostRecorder,
         tscs: &mut TscWatch,
+        others: &mut OtherVms,
         watcher: &mut dyn Watcher,
     ) -> Result<(), RecordingError>;
 
@@ -65,6 +67,7 @@ impl Measurement<'_> {
         }
         // After the start, so that the recorder's own threads are in it, and nobody is born between.
         let threads = self.keep("threads.json", host_threads(), manifest)?;
+        let mut others = OtherVms::note(manifest);
         quota::note_start(&mut manifest.vms);
         let mut tscs = TscWatch::start(&manifest.vms);
         tscs.write(manifest);
@@ -76,7 +79,7 @@ impl Measurement<'_> {
         let delay_before_ns = own_run_delay_ns();
         manifest.window = Some(Window { start_ns: host_now(), end_ns: None });
         self.dir.write_json("run.json", manifest)?;
-        let worked = work.go_on(&recorder, &mut tscs, watcher);
+        let worked = work.go_on(&recorder, &mut tscs, &mut others, watcher);
         if let Some(window) = &mut manifest.window {
             window.end_ns = Some(host_now());
         }
@@ -95,6 +98,7 @@ impl Measurement<'_> {
         manifest.cost.cpu_ns = own_cpu_ns().saturating_sub(cpu_before_ns);
         let recorded = recorder.finish(self.dir, manifest);
         // All of /proc is looked at here, so no load goes on any more, and nothing is recorded.
+        others.finish(manifest);
         let came = self.keep("threads_end.json", newcomers(&threads), manifest);
         // What happened first is what the others follow from.
         worked.and(wound_down).and(recorded).and(came.map(drop))

@@ -6,6 +6,7 @@ use crate::guests::Guests;
 use crate::host_recorder::HostRecorder;
 use crate::interrupt::take_interrupt;
 use crate::measurement::Work;
+use crate::other_vms::OtherVms;
 use crate::pins::KeptPins;
 use crate::tsc_watch::TscWatch;
 use crate::until::UntilOver;
@@ -61,6 +62,7 @@ impl Work for RecordedWork<'_, '_> {
         &mut self,
         recorder: &HostRecorder,
         tscs: &mut TscWatch,
+        others: &mut OtherVms,
         watcher: &mut dyn Watcher,
     ) -> Result<(), RecordingError> {
         watcher.stage(&self.until.announcement);
@@ -93,6 +95,7 @@ impl Work for RecordedWork<'_, '_> {
                 pins.apply_again()?;
             }
             tscs.turn();
+            others.turn(recorder.strange_vcpus_count());
             thread::sleep(LOOK_INTERVAL);
         }
         Ok(())

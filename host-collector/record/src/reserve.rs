@@ -6,6 +6,7 @@
 
 use crate::census::NEWCOMERS_JSON_BYTES_MAX;
 use crate::guest::session::{HOST_TIMES_MAX, NOTICES_MAX};
+use crate::other_vms::LATER_BYTES_MAX;
 use crate::perf::{EventSink, SinkError};
 use crate::tsc_watch::{READINGS_MAX, SAMPLES_MAX};
 use serde::Serialize;
@@ -107,7 +108,7 @@ fn last_words_bytes(manifest: &Manifest) -> u64 {
     });
     // Each character may have to be escaped.
     let notice_bytes = 2 * NOTICE_BYTES_MAX as u64 + INDENT_BYTES;
-    let mut growth = SAMPLES_MAX as u64 * sample_bytes;
+    let mut growth = SAMPLES_MAX as u64 * sample_bytes + LATER_BYTES_MAX;
     for vm in &manifest.vms {
         let vcpus_count = vm.threads.iter().filter(|thread| thread.vcpu.is_some()).count() as u64;
         growth += vcpus_count * READINGS_MAX as u64 * reading_bytes;
@@ -156,6 +157,10 @@ impl<Sink: EventSink> EventSink for ReservingSink<Sink> {
         self.sink.stack(id, frames)
     }
 
+    fn group(&mut self, number: u64, path: Option<&str>) -> Result<(), SinkError> {
+        self.sink.group(number, path)
+    }
+
     fn tick(&mut self) -> Result<(), SinkError> {
         self.sink.tick()
     }
@@ -175,6 +180,23 @@ mod tests {
 
     fn reserve_bytes(run: &RunDir) -> u64 {
         fs::metadata(path(run)).unwrap().len()
+    }
+
+    /// What a sink need not take is passed on nevertheless.
+    #[test]
+    fn stacks_and_control_groups_go_on_to_the_sink_behind() {
+        let scratch = tempfile::tempdir().unwrap();
+        let run = RunDir::create(&scratch.path().join("run")).unwrap();
+        let writers = crate::event_writers::EventWriters::create(&run).unwrap();
+        let mut sink = ReservingSink::new(writers, &run);
+        sink.stack(StackId(0), &[1]).unwrap();
+        sink.group(7, Some("/a.scope")).unwrap();
+        sink.finish().unwrap();
+        let (stacks, _) =
+            vslice_trace::read_all::<vslice_trace::StackFrames>(&run.stacks_path()).unwrap();
+        let (groups, _) =
+            vslice_trace::read_all::<vslice_trace::GroupItem>(&run.groups_path()).unwrap();
+        assert_eq!((stacks.len(), groups.len()), (1, 1));
     }
 
     #[test]

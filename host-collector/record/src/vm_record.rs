@@ -7,24 +7,16 @@ use vslice_core::units::VcpuId;
 use vslice_host::scheduling::scheduling_of;
 use vslice_host::vm::Vm;
 use vslice_trace::manifest::VmRecord;
-use vslice_trace::thread::ThreadRecord;
+use vslice_trace::thread::{HelperRecord, ThreadRecord};
 
 /// What is known of a VM before anything was recorded of it.
 pub(crate) fn vm_record(recorded: &RecordedVm) -> VmRecord {
     let vm = &recorded.vm;
-    let threads = vm.threads.iter().map(|thread| ThreadRecord {
-        tid: thread.tid,
-        comm: thread.comm.clone(),
-        role: thread.role.clone(),
-        vcpu: thread.vcpu,
-        pinned: None,
-        kept: None,
-        scheduling: scheduling_of(thread.tid),
-    });
     let record = VmRecord {
         accelerator: vm.accelerator,
         device_pid: vm.device_pid,
-        ..VmRecord::new(recorded.name.as_str(), vm.vmm, vm.pid, threads.collect())
+        helpers: helper_records(vm),
+        ..VmRecord::new(recorded.name.as_str(), vm.vmm, vm.pid, thread_records(vm))
     };
     let Some(workload) = &recorded.workload else { return record };
     let reader = workload.reader.as_ref();
@@ -34,6 +26,31 @@ pub(crate) fn vm_record(recorded: &RecordedVm) -> VmRecord {
         hogs: workload.hogs.iter().copied().map(VcpuId).collect(),
         ..record
     }
+}
+
+/// The threads of a VM's VMM.
+pub(crate) fn thread_records(vm: &Vm) -> Vec<ThreadRecord> {
+    let threads = vm.threads.iter().map(|thread| ThreadRecord {
+        tid: thread.tid,
+        comm: thread.comm.clone(),
+        role: thread.role.clone(),
+        vcpu: thread.vcpu,
+        pinned: None,
+        kept: None,
+        scheduling: scheduling_of(thread.tid),
+    });
+    threads.collect()
+}
+
+/// Those that work for a VM outside of its VMM's process.
+pub(crate) fn helper_records(vm: &Vm) -> Vec<HelperRecord> {
+    let helpers = vm.helpers.iter().map(|helper| HelperRecord {
+        pid: helper.pid,
+        comm: helper.comm.clone(),
+        role: helper.role.name().to_owned(),
+        is_inferred: !helper.sign.is_proof(),
+    });
+    helpers.collect()
 }
 
 /// What a recording of these VMs would know of them beforehand: their threads and their locks.

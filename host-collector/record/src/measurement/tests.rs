@@ -24,6 +24,7 @@ impl Work for Load<'_> {
         &mut self,
         _: &HostRecorder,
         _: &mut TscWatch,
+        _: &mut OtherVms,
         _: &mut dyn Watcher,
     ) -> Result<(), RecordingError> {
         (self.ends)()

@@ -25,6 +25,8 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use vslice_core::host_event::{HostEvent, HostEventKind, PrevState, StackId, Switch};
 use vslice_core::units::{HostNs, PcpuId, Tid};
+use vslice_host::threads::role;
+use vslice_trace::thread::ThreadRole;
 
 /// What is known of one ring from batch to batch.
 #[derive(Debug)]
@@ -100,6 +102,8 @@ pub(super) struct Batch {
     pub(super) moved_count: u64,
     /// Records of kinds that were not asked for.
     pub(super) unknown_count: u64,
+    /// Names as those of vCPUs' threads, of threads that are none of the VMs'.
+    pub(super) strange_vcpus_count: u64,
 }
 
 impl Batch {
@@ -322,6 +326,8 @@ impl Assembler {
 
     fn name(&mut self, tid: Tid, time: HostNs, comm: &[u8], pcpu: PcpuId, batch: &mut Batch) {
         if let Some(comm) = self.comms.sighted(tid, time, comm) {
+            let is_strange = is_vcpu(&comm) && !self.threads.contains(&tid.0);
+            batch.strange_vcpus_count += u64::from(is_strange);
             let birth = self.comms.take_birth(tid).map(|Birth { pid, parent_pid }| {
                 let kind = HostEventKind::Fork { pid, tid, parent_pid };
                 HostEvent { time, pcpu, kind }
@@ -357,6 +363,12 @@ impl Assembler {
             Interned::Refused => None,
         }
     }
+}
+
+/// Whether VMMs call the threads of vCPUs so.
+fn is_vcpu(comm: &str) -> bool {
+    // Of any thread but the first of its process.
+    matches!(role(Tid(0), Tid(1), comm), ThreadRole::Vcpu(_))
 }
 
 /// A priority is a C int; none of the kernel's is out of range.

@@ -231,6 +231,7 @@ impl<S: EventSink> Reader<S> {
             ended.extend(batch.ended.iter().map(|tid| tid.0));
             self.totals.moved_count += batch.moved_count;
             self.totals.unknown_count += batch.unknown_count;
+            self.counters.count_strange_vcpus(batch.strange_vcpus_count);
             self.counters.count(&batch.events, bytes.len());
             for id in &batch.new_stacks {
                 let frames = self.assembler.stacks.frames(*id).unwrap_or_default();

@@ -17,6 +17,8 @@ pub struct RecordCounters {
     pub lost_intervals_count: u64,
     /// Bytes that the kernel wrote into the rings.
     pub ring_bytes: u64,
+    /// Threads that are called as those of vCPUs are and that are none of the recorded VMs'.
+    pub strange_vcpus_count: u64,
 }
 
 /// What a recording came to.
@@ -53,6 +55,7 @@ pub(super) struct SharedCounters {
     lost_count: AtomicU64,
     lost_intervals_count: AtomicU64,
     ring_bytes: AtomicU64,
+    strange_vcpus_count: AtomicU64,
 }
 
 impl SharedCounters {
@@ -71,12 +74,17 @@ impl SharedCounters {
         }
     }
 
+    pub(super) fn count_strange_vcpus(&self, count: u64) {
+        self.strange_vcpus_count.fetch_add(count, Ordering::Relaxed);
+    }
+
     pub(super) fn snapshot(&self) -> RecordCounters {
         RecordCounters {
             events_count: self.events_count.load(Ordering::Relaxed),
             lost_count: self.lost_count.load(Ordering::Relaxed),
             lost_intervals_count: self.lost_intervals_count.load(Ordering::Relaxed),
             ring_bytes: self.ring_bytes.load(Ordering::Relaxed),
+            strange_vcpus_count: self.strange_vcpus_count.load(Ordering::Relaxed),
         }
     }
 }

@@ -293,6 +293,16 @@ fn a_program_tells_the_group_of_who_comes_which_is_said_once_and_when_it_changes
 }
 
 #[test]
+fn threads_that_are_called_as_vcpus_are_counted_unless_they_are_a_recorded_vms() {
+    let (mut assembler, mut bytes) = (assembler(), Bytes::default());
+    let mut order = RingOrder::new(PCPU, true, HostNs(1));
+    bytes.sample(100, &[], &switch((VM, "CPU 0/KVM"), 1, (8, "CPU 0/KVM")));
+    bytes.sample(110, &[], &switch((8, "CPU 0/KVM"), 1, (9, "make")));
+    bytes.sample(120, &[], &switch((9, "make"), 1, (10, "fc_vcpu 3")));
+    assert_eq!(read(&mut assembler, &mut order, &bytes).strange_vcpus_count, 2);
+}
+
+#[test]
 fn a_vms_thread_whose_arrival_was_hidden_says_how_long_it_was_there() {
     let read_on = |is_watched, first: (u32, u32), stay_ns: u64| {
         let (mut assembler, mut bytes) = (assembler(), Bytes::default());
