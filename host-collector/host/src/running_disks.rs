@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use vslice_core::units::Tid;
 
 /// Where the kernel lists PCI devices.
@@ -64,6 +64,11 @@ pub(crate) fn note_open_files(pid: Tid, words: &[String], disks: &mut [Disk]) ->
         if place.is_certain && place.among(&files).is_empty() {
             disk.contradiction = Some("its process does not have that file open".to_owned());
         }
+        if !place.among(&files).is_empty()
+            && place.among(&files).iter().all(|file| file.is_deleted())
+        {
+            disk.contradiction = Some("that file was deleted, and is still open".to_owned());
+        }
     }
     // A disk that was handed over open has no name that could be looked for.
     if disks.iter().any(|disk| matches!(disk.storage, Storage::Unknown { .. })) {
@@ -111,7 +116,9 @@ fn note_ways(pid: Tid, files: &[OpenFile], disks: &mut [Disk]) -> Vec<Place> {
 /// Where a disk's file is.
 #[derive(Debug, Default)]
 struct Place {
-    id: Option<FileId>,
+    /// The file by this path where QEMU is now, and where this process is: QEMU may have left the directory in which
+    /// it began (`-daemonize`), or the root (`-chroot`).
+    ids: Vec<FileId>,
     /// Its path, as QEMU has it.
     path: Option<PathBuf>,
     /// Whether it would be among the open files if QEMU had it open.
@@ -125,18 +132,26 @@ impl Place {
         let is_certain = match &found {
             // A SCSI generic device is a character device, which is no image.
             Ok(file) => !file.file_type().is_char_device(),
-            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+            Err(error) => path.is_absolute() && error.kind() == std::io::ErrorKind::NotFound,
         };
-        let id = found.ok().and_then(|file| FileId::of(&file));
-        Place { id, path: Some(path.to_owned()), is_certain }
+        let here = path.is_absolute().then(|| fs::metadata(path).ok()).flatten();
+        let ids = found.ok().into_iter().chain(here).filter_map(|file| FileId::of(&file)).collect();
+        Place { ids, path: Some(path.to_owned()), is_certain }
     }
 
-    /// Those of the files that are this one. One that was renamed or deleted is known by its name.
+    /// Those of the files that are this one. One that was deleted, or that a relative path led to, is known by its
+    /// name.
     fn among<'a>(&self, files: &'a [OpenFile]) -> Vec<&'a OpenFile> {
-        let is_it = |file: &&OpenFile| {
-            Some(file.id) == self.id || self.path.as_deref() == Some(file.path_when_opened())
-        };
+        let is_it = |file: &&OpenFile| self.ids.contains(&file.id) || self.has_name_of(file);
         files.iter().filter(is_it).collect()
+    }
+
+    fn has_name_of(&self, file: &OpenFile) -> bool {
+        let Some(path) = &self.path else { return false };
+        let names: PathBuf =
+            path.components().filter(|part| matches!(part, Component::Normal(_))).collect();
+        let is_relative = path.is_relative() && !names.as_os_str().is_empty();
+        file.path_when_opened() == path || is_relative && file.path_when_opened().ends_with(&names)
     }
 }
 
@@ -154,7 +169,7 @@ impl<'a> Named<'a> {
         let found =
             pieces.filter_map(|path| fs::metadata(procfs::seen_by(pid, Path::new(path))).ok());
         let ids = found.filter_map(|file| FileId::of(&file));
-        Named { words, ids: ids.chain(places.iter().filter_map(|place| place.id)).collect() }
+        Named { words, ids: ids.chain(places.iter().flat_map(|place| place.ids.clone())).collect() }
     }
 
     fn has(&self, file: &OpenFile) -> bool {
@@ -230,7 +245,18 @@ mod tests {
         ]);
         noted(&[], &mut disks);
         let said: Vec<bool> = disks.iter().map(|disk| disk.contradiction.is_some()).collect();
-        assert_eq!(said, [false, true, false, true, false, false]);
+        assert_eq!(said, [false, true, true, true, false, false]);
+        let deleted = disks[2].contradiction.as_deref();
+        assert_eq!(deleted, Some("that file was deleted, and is still open"));
+        // A QEMU that was daemonized has another directory than that in which it began.
+        let below = |name: &str| {
+            let names: PathBuf = directory.path().components().skip(2).collect();
+            on(&Path::new("..").join(names).join(name))
+        };
+        let mut moved = ["open", "closed"].map(below);
+        noted(&[], &mut moved);
+        assert!(moved.iter().all(|disk| disk.contradiction.is_none()), "{moved:?}");
+        assert_eq!(moved.map(|disk| disk.is_direct), [Some(false), None]);
         assert_eq!(
             disks[1].contradiction.as_deref(),
             Some("its process does not have that file open")
