@@ -109,6 +109,12 @@ fn the_command() -> Outcome {
     let seed = concat!(env!("CARGO_MANIFEST_DIR"), "/lab/src/emit/fixtures/seed.xml");
     let plan = vslice(&["plan", "from-xml", seed])?;
     has(&plan, "vcpu_pcpus = [0, 1, 2, 3, 4]", true)?;
+    let bare = concat!(env!("CARGO_MANIFEST_DIR"), "/lab/src/emit/fixtures/domains/x03-quota.xml");
+    let file = tempfile::NamedTempFile::new()?;
+    fs::write(file.path(), vslice(&["plan", "from-xml", bare])??)?;
+    let path = file.path().to_str().ok_or("a path of letters")?;
+    let back = vslice(&["emit", path, "--qemu-version", "10.0", "--format", "libvirt"])?;
+    has(&back, "It has neither a disk nor a kernel to boot", true)?;
     let other = vslice(&["plan", "from-xml", seed, "--disk", "vdz"])?;
     has(&other, "it has vda on /home/images/kvm1.img, hdc (a cdrom)", false)?;
     let json = Command::new(env!("CARGO_BIN_EXE_vslice"))

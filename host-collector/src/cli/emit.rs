@@ -60,8 +60,9 @@ enum Format {
 }
 
 pub(super) fn execute(args: &EmitArgs) -> anyhow::Result<u8> {
-    let mut plan = Plan::load(&args.plan)?;
-    args.overrides.apply(&mut plan)?;
+    // What is emitted is for others to run, who may have no use for a reader.
+    let mut plan = Plan::load_parts(&args.plan)?;
+    args.overrides.apply_parts(&mut plan)?;
     plan.accelerator = args.accelerator.unwrap_or(plan.accelerator);
     plan.vsock = args.vsock.unwrap_or(plan.vsock);
     let version = match args.qemu_version {

@@ -78,6 +78,15 @@ impl Overrides {
     /// Fails with [`PlanError::Impossible`] if no VM has what is to be changed, or if the changed plan is
     /// invalid.
     pub fn apply(&self, plan: &mut Plan) -> Result<(), PlanError> {
+        self.apply_parts(plan)?;
+        plan.check()
+    }
+
+    /// The same for guests that vslice does not run itself: see [`Plan::check_parts`].
+    ///
+    /// # Errors
+    /// As [`Overrides::apply`].
+    pub fn apply_parts(&self, plan: &mut Plan) -> Result<(), PlanError> {
         let nothing = |flag, table| PlanError::Impossible {
             plan: plan.name.clone(),
             problem: Problem::NothingToOverride { flag, table },
@@ -104,7 +113,7 @@ impl Overrides {
                 self.change_disk(disk);
             }
         }
-        plan.check()
+        plan.check_parts()
     }
 
     /// The first flag that was given for a reader.
