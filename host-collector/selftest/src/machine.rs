@@ -68,7 +68,7 @@ pub fn machine_scenarios(
         }
     }
     drop(hog);
-    sleeping_scenarios(setting, progress, outcomes)
+    sleeping_scenarios(setting, progress, outcomes, skipped)
 }
 
 /// Guests whose vCPU threads sleep, each for another reason.
@@ -76,6 +76,7 @@ fn sleeping_scenarios(
     setting: &Setting<'_>,
     progress: &mut dyn FnMut(&str),
     outcomes: &mut Vec<Outcome>,
+    skipped: &mut Vec<Skipped>,
 ) -> Result<(), SelftestError> {
     let idle = match setting.mode() {
         GuestMode::Kvm => Reason::Halt,
@@ -103,15 +104,16 @@ fn sleeping_scenarios(
         };
         injected.run.set_bql(None);
         for reason in reasons {
-            let what = match reason {
-                Reason::BqlFoundByBehaviour => {
-                    injected.run.find_bql(&slept.recorded.observed)?;
-                    "by behaviour"
+            let mut name = format!("{name}, big lock not found");
+            if *reason == Reason::BqlFoundByBehaviour {
+                injected.run.find_bql(&slept.recorded.observed)?;
+                name.push_str(" but by behaviour");
+                if let Some(why) = untold_by_behaviour(injected.run.found_bql()) {
+                    skipped.push(Skipped { name, reason: why, reasons: vec![*reason] });
+                    continue;
                 }
-                _ => "big lock not found",
-            };
-            let scored = slept.score(setting, &injected, *reason)?;
-            outcomes.push(Outcome::new(format!("{name}, {what}"), scored));
+            }
+            outcomes.push(Outcome::new(name, slept.score(setting, &injected, *reason)?));
         }
     }
     Ok(())
@@ -248,10 +250,7 @@ impl Slept {
                 shared.of_wait(it.time)
             }
             Cause::Injected(Reason::Bql) if reason == Reason::BqlFoundByBehaviour => {
-                match injected.run.found_bql() {
-                    Some(FoundLock::Found(_)) => Cause::Injected(reason),
-                    _ => Cause::Undecided,
-                }
+                Cause::Injected(reason)
             }
             Cause::NotInjected if is_idle => truth::idle(it, mode).into(),
             cause => cause,
@@ -282,7 +281,6 @@ impl Slept {
         let is_told = match reason {
             Reason::Bql => self.bql.is_some(),
             Reason::BqlInferred => shared.surely.is_some(),
-            Reason::BqlFoundByBehaviour => return untold_by_behaviour(injected.run.found_bql()),
             _ => true,
         };
         let sleeps = |tid| self.testimony.mutex_sleeps_count(tid);

@@ -47,7 +47,7 @@ fn lock_of(program: &Path) -> u64 {
     lock.expect("the lock has a symbol").st_value(endian)
 }
 
-const FORMS: [&str; 24] = [
+const FORMS: [&str; 26] = [
     "-DFORM=1 -O0",
     "-DFORM=1 -O0 -fno-pie -no-pie",
     "-DFORM=1 -O1 -fcf-protection=none",
@@ -72,6 +72,8 @@ const FORMS: [&str; 24] = [
     "-DFORM=3 -O2 -fPIC -Wl,--no-relax",
     "-DFORM=3 -O0 -fPIC -Wl,--no-relax",
     "-DFORM=3 -O2 -mcmodel=medium",
+    "-DFORM=4 -O2",
+    "-DFORM=4 -O0 -fno-pie -no-pie",
 ];
 
 #[test]

@@ -3,8 +3,9 @@
  * those that are looked for, and all else is made up. FORM chooses how they are written.
  *
  * 1: the function that takes it is behind a pointer, that which releases it is called (since 2.12)
- * 2: both are called, and a condition that lies beside the lock is signalled as well (before 2.12)
+ * 2: both are called, and a condition that lies beside the lock is signalled by both (before 2.12)
  * 3: as 1, and the lock is known to other files, as a library's variables are
+ * 4: as 1, and the compiler has made functions of their parts
  *
  * With INLINED what releases a mutex has no call of its own.
  */
@@ -82,26 +83,45 @@ void qemu_mutex_lock_iothread(void)
 void qemu_mutex_unlock_iothread(void)
 {
     is_held = false;
+    pthread_cond_signal(&the_condition);
     house_mutex_unlock(&the_lock, __FILE__, __LINE__);
 }
 
 #define LOCK() qemu_mutex_lock_iothread()
 #define UNLOCK() qemu_mutex_unlock_iothread()
 #else
-void bql_lock_impl(const char *file, int line)
+#if FORM == 4
+#define PART(name) KEPT static void name##_part
+#else
+#define PART(name) static inline __attribute__((always_inline)) void name##_part
+#endif
+PART(lock)(const char *file, int line) __asm__("bql_lock_impl.part.0");
+PART(unlock)(void) __asm__("bql_unlock.part.0");
+
+PART(lock)(const char *file, int line)
 {
     take *take_it = __atomic_load_n(&house_mutex_lock_func, __ATOMIC_RELAXED);
-    check(!held(), "it is held");
     take_it(&the_lock, file, line);
     is_held = true;
+}
+
+PART(unlock)(void)
+{
+    check(blocked_count == 0, "it is needed");
+    is_held = false;
+    house_mutex_unlock(&the_lock, __FILE__, __LINE__);
+}
+
+void bql_lock_impl(const char *file, int line)
+{
+    check(!held(), "it is held");
+    lock_part(file, line);
 }
 
 void bql_unlock(void)
 {
     check(held(), "it is not held");
-    check(blocked_count == 0, "it is needed");
-    is_held = false;
-    house_mutex_unlock(&the_lock, __FILE__, __LINE__);
+    unlock_part();
 }
 
 #define LOCK() bql_lock_impl(__FILE__, __LINE__)
