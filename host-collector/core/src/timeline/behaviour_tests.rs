@@ -8,6 +8,7 @@ const MAIN_LOOP: Tid = Tid(10);
 const VCPU: Tid = Tid(11);
 const IOTHREAD: Tid = Tid(12);
 const OTHER_VMS_LOOP: Tid = Tid(20);
+const OTHER_VMS_VCPU: Tid = Tid(21);
 const DATA: (u64, u64) = (0x5500_0000, 0x5600_0000);
 const BQL: u64 = 0x5512_3440;
 const OTHER_MUTEX: u64 = 0x5512_9980;
@@ -28,6 +29,7 @@ impl Drawing {
             thread(VCPU, 0, LockUser::Vcpu),
             thread(IOTHREAD, 0, LockUser::Other),
             thread(OTHER_VMS_LOOP, 1, LockUser::MainLoop),
+            thread(OTHER_VMS_VCPU, 1, LockUser::Vcpu),
         ];
         let stacks =
             [&["futex_do_wait", "do_futex"][..], &["poll_schedule_timeout", "do_sys_poll"]];
@@ -160,6 +162,7 @@ fn only_sleeps_on_mutexes_that_end_by_their_own_vm_count() {
         drawing.push(HostEventKind::Lost { until: HostNs(drawing.time_ns), count: 1 });
         drawing.push(woken());
         drawing.waits(tid, BQL, OTHER_VMS_LOOP);
+        drawing.waits(tid, BQL, OTHER_VMS_VCPU);
         drawing.waits(tid, BQL, Tid(99));
     }
     assert_eq!(drawing.found(), FoundLock::TooFew { wakings_count: 0 });
