@@ -51,7 +51,8 @@ def proxmox(config, line):
         nodes[node.get("node-name")] = innermost(node)
     for text in options(line, "drive"):  # The form for machines of older versions.
         drive = dict(part.split("=", 1) for part in text.split(",") if "=" in part)
-        nodes[drive.get("id")] = {"aio": drive.get("aio")}
+        is_snapshot = {"snapshot", "snapshot=on"} & set(text.split(","))
+        nodes[drive.get("id")] = {"aio": drive.get("aio"), "over": " under a snapshot" if is_snapshot else ""}
     disks = []
     for key, value in settings.items():
         bus = IDS.match(key)
@@ -76,7 +77,7 @@ def proxmox(config, line):
             node = nodes.get("drive-" + key, {})
             disk["place"] = [stem[0]] if not storage.startswith("zfs") else ["iqn."]
             disk["kind"] = "protocol" if storage.startswith(("rbd", "zfs")) else "file"
-            disk["format"] = "qcow2" if stem[1:] == ["qcow2"] else "raw"
+            disk["format"] = ("qcow2" if stem[1:] == ["qcow2"] else "raw") + node.get("over", "")
             is_default_known = not is_cdrom and not storage.startswith("btrfs")
             cache = told.get("cache", "none" if is_default_known else None)
             disk["is_direct"] = DIRECT.get(cache, node.get("cache", {}).get("direct"))
