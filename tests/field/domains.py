@@ -102,7 +102,8 @@ class Disk:
             holder = {} if found is None else found
         mapped = holder.findall("iothreads/iothread") if hasattr(holder, "findall") else []
         is_virtio = bus.startswith("virtio")
-        self.iothreads = [one.get("id") for one in mapped] or ([holder.get("iothread")] if holder.get("iothread") else [])
+        one_thread = [holder.get("iothread")] if holder.get("iothread") else []
+        self.iothreads = [one.get("id") for one in mapped] or one_thread
         self.queues = holder.get("queues")
         if not is_virtio:
             self.iothreads, self.queues = [], None
@@ -160,7 +161,8 @@ class Domain:
         most = 1 if vcpu is None else integer(vcpu.text, "vcpu")
         online = most if vcpu is None else integer(vcpu.get("current", str(most)), "vcpu")
         states = root.findall("vcpus/vcpu")
-        self.vcpus = sorted({int(one.get("id")) for one in states if one.get("enabled") == "yes"}) if states else list(range(online))
+        enabled = sorted({int(one.get("id")) for one in states if one.get("enabled") == "yes"})
+        self.vcpus = enabled if states else list(range(online))
         if not 1 <= len(self.vcpus) <= 255:
             raise Refused(f"{len(self.vcpus)} vCPUs")
         memory = root.find("memory")
@@ -252,10 +254,12 @@ def dropped(domain, comments):
     silent = [path for path in silent if "<" + path.replace(QEMU, "qemu:").rpartition("/")[2] not in comments]
     taken = domain.disk.node if domain.disk else None
     others = [one for one in domain.root.findall("devices/disk") if one is not taken and one.find("target") is not None]
-    silent += [f"disk {one.find('target').get('dev')}" for one in others if one.find("target").get("dev", "?") not in comments]
+    names = [one.find("target").get("dev", "?") for one in others]
+    silent += [f"disk {name}" for name in names if name not in comments]
     is_read = re.compile(r"-set|device\.[\w-]+\.(x-data-plane=on|scsi=off|config-wce=off|vectors=0)")
     args = [one.get("value", "") for one in domain.root.iter(QEMU + "arg")]
-    return silent + [f"argument {arg}" for arg in args if not is_read.fullmatch(arg) and " ".join(arg.split())[:40] not in comments]
+    args = [arg for arg in args if not is_read.fullmatch(arg)]
+    return silent + [f"argument {arg}" for arg in args if " ".join(arg.split())[:40] not in comments]
 
 
 def by_libvirt(path, told, domain):

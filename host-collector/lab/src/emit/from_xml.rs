@@ -348,7 +348,7 @@ fn disk_and_reader(disks: &DomainDisks<'_, '_>, vcpus: usize) -> String {
     match &disks.taken {
         Some(disk) => disk.toml(&disks.left_out) + &reader(vcpus),
         None if disks.left_out.is_empty() => {
-            "\n# The domain has no disk, so there is no reader.\n".to_owned()
+            "\n# The domain has no <disk>, so there is no reader.\n".to_owned()
         }
         None => format!(
             "\n# The domain has no disk that a plan can have, so there is no reader. Lost: {}.\n",

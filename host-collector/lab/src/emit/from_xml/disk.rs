@@ -225,7 +225,8 @@ impl<'a, 'x> Reader<'a, 'x> {
         disk.msix = is_set(self.domain, alias, "vectors", "0").then_some(false);
         let polls = disk.iothreads.iter().any(|id| !self.is_silent(id));
         if polls {
-            notes.push("The domain's iothread polls before it sleeps, by QEMU's default; a plan's does not.".to_owned());
+            let note = "The domain's iothread polls before it sleeps, by QEMU's default; a plan's does not.";
+            notes.push(note.to_owned());
         }
         Ok(())
     }

@@ -126,7 +126,8 @@ fn what_is_optional_has_libvirts_default() {
     assert_eq!(cells.plan.vms[0].memory_mib, 2048);
     assert_comment(&cells, &["Lost", "<numa>"]);
     let plugged = "<domain><name>a</name><cpu><numa><cell memory='1' unit='GiB'/><cell memory='1048576'/></numa></cpu>\
-                   <devices><memory model='dimm'><target><size unit='MiB'>512</size></target></memory></devices></domain>";
+                   <devices><memory model='dimm'><target><size unit='MiB'>512</size></target></memory></devices>\
+                   </domain>";
     assert_eq!(read_text(plugged).plan.vms[0].memory_mib, 2560);
     assert_comment(&read_text(plugged), &["Assumed", "has no type"]);
     let both = plugged.replace("<cpu>", "<memory unit='GiB'>4</memory><cpu>");
@@ -361,12 +362,14 @@ fn an_iothread_with_a_set_has_a_pcpu_that_nobody_has() {
 fn nothing_is_dropped_without_a_word() {
     let xml = domain(
         "<numatune><memory mode='strict' nodeset='1'/></numatune><memoryBacking><hugepages/></memoryBacking>\
-         <resource><partition>/vms</partition></resource><features><acpi/><hyperv><relaxed state='on'/></hyperv></features>\
+         <resource><partition>/vms</partition></resource>\
+         <features><acpi/><hyperv><relaxed state='on'/></hyperv></features>\
          <cpu mode='custom' match='exact'><model>Haswell</model><feature name='x'/></cpu>\
          <clock offset='utc'><timer name='hpet' present='no'/></clock><os><type machine='pc-q35-9.2'>hvm</type></os>\
          <title>t</title><on_crash>restart</on_crash>\n<frobnicate speed='9'/><vcpu burst='1'>1</vcpu>\
          <devices><interface type='bridge'/><interface type='bridge'/><hostdev mode='subsystem'/><video/>\
-         <disk><driver name='qemu' copy_on_read='on'/><source file='/d'/><target dev='vda'/><iotune/><serial>s</serial></disk>\
+         <disk><driver name='qemu' copy_on_read='on'/><source file='/d'/><target dev='vda'/><iotune/>\
+         <serial>s</serial></disk>\
          </devices>",
     );
     let read = read_text(&xml);
@@ -489,7 +492,8 @@ fn nothing_of_a_domain_gets_out_of_its_comment() {
     let xml = format!(
         "<domain type='kvm'><name>{evil}</name><memory>262144</memory><title>{evil}</title><vcpu>2</vcpu>\
          <strange a='{evil}'>{evil}</strange><cputune><shares>{evil}</shares></cputune><devices><disk device='{evil}'/>\
-         <disk><driver type='{evil}' name='{evil}'/><source file='{evil}'/><target dev='vda'/></disk></devices></domain>"
+         <disk><driver type='{evil}' name='{evil}'/><source file='{evil}'/><target dev='vda'/></disk>\
+         </devices></domain>"
     );
     let read = read_text(&xml);
     assert_eq!(read.plan.collector_pcpu, PcpuId(2), "{}", read.toml);
