@@ -51,7 +51,7 @@ def proxmox(config, line):
         nodes[node.get("node-name")] = innermost(node)
     for text in options(line, "drive"):  # The form for machines of older versions.
         drive = dict(part.split("=", 1) for part in text.split(",") if "=" in part)
-        is_snapshot = {"snapshot", "snapshot=on"} & set(text.split(","))
+        is_snapshot = "-snapshot" in line or {"snapshot", "snapshot=on"} & set(text.split(","))
         nodes[drive.get("id")] = {"aio": drive.get("aio"), "over": " under a snapshot" if is_snapshot else ""}
     disks = []
     for key, value in settings.items():
