@@ -1,9 +1,9 @@
 //! The Unix sockets behind which other processes serve devices of a QEMU.
 
-use super::SocketPlace;
 use super::options::options;
 use super::properties::Properties;
 use super::sockets::chardevs;
+use super::{QemuArgs, SocketPlace};
 use crate::helper::HelperRole;
 use std::collections::BTreeMap;
 
@@ -48,6 +48,12 @@ pub fn backend_sockets(words: &[String]) -> Vec<(SocketPlace, HelperRole)> {
     for node in values("blockdev", "driver").chain(values("drive", "file")) {
         let paths = node.all(|key| key == "server.path" || key.ends_with(".server.path"));
         found.extend(paths.map(|path| (SocketPlace::Path(path.into()), HelperRole::Disk)));
+    }
+    // Those that a disk's file name or another driver names.
+    for disk in QemuArgs::parse(words).disks {
+        let place = disk.storage.socket().map(|path| SocketPlace::Path(path.to_owned()));
+        let new = place.filter(|place| found.iter().all(|(other, _)| other != place));
+        found.extend(new.map(|place| (place, HelperRole::Disk)));
     }
     found
 }
@@ -95,7 +101,9 @@ mod tests {
             -chardev socket,id=e,path=/serial -device virtserialport,chardev=e
             -blockdev driver=raw,node-name=r,file.driver=nbd,file.server.type=unix,file.server.path=/nbd
             -device {"driver":"vfio-user-pci","socket":{"type":"unix","path":"/nvme"}}
-            -netdev stream,id=o,addr.type=inet,addr.host=h,addr.port=1"#;
+            -netdev stream,id=o,addr.type=inet,addr.host=h,addr.port=1
+            -drive if=virtio,file=nbd:unix:/by-name:exportname=e -device virtio-blk-pci,drive=v
+            -blockdev driver=virtio-blk-vhost-user,path=/blkio,node-name=v"#;
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         let path = |path: &str, role| (SocketPlace::Path(path.into()), role);
         assert_eq!(
@@ -108,6 +116,8 @@ mod tests {
                 path("/passt", HelperRole::Network),
                 path("/tpm", HelperRole::Tpm),
                 path("/nbd", HelperRole::Disk),
+                path("/blkio", HelperRole::Disk),
+                path("/by-name", HelperRole::Disk),
             ]
         );
     }
