@@ -87,7 +87,15 @@ impl Blocks {
         self.walk(Level::of_drive(drive.clone()), disk);
     }
 
-    fn walk(&self, mut level: Level, disk: &mut Disk) {
+    fn walk(&self, level: Level, disk: &mut Disk) {
+        self.follow(level, disk);
+        // What is above a file's node may be told of its aio; without a file there is none.
+        if disk.path().is_none() {
+            (disk.aio, disk.is_direct, disk.is_direct_from) = (None, None, None);
+        }
+    }
+
+    fn follow(&self, mut level: Level, disk: &mut Disk) {
         // Only for a `-drive` does QEMU look for a format that nobody told it.
         let is_drive = level.origin == Origin::Drive;
         disk.is_cdrom |= is_drive && level.properties.get("media") == Some("cdrom");
@@ -248,8 +256,6 @@ impl Level {
             // What the file is opened with is what the lowest node says.
             disk.is_direct = flags.is_direct;
             disk.is_direct_from = flags.is_direct.map(|_| DirectSource::CommandLine);
-        } else {
-            disk.aio = None;
         }
         Below::Data
     }

@@ -238,10 +238,74 @@ fn a_graph_of_nodes_that_bites_its_tail_ends() {
     assert_eq!((args.disks.len(), args.disks[0].path()), (1, None));
 }
 
+const PIECES: [&str; 40] = [
+    "if=virtio",
+    "if=ide",
+    "if=none",
+    "id=a",
+    "node-name=a",
+    "node-name=b",
+    "drive=a",
+    "drive=b",
+    "media=cdrom",
+    "cache=none",
+    "cache=off",
+    "cache.direct=on",
+    "file.cache.direct=off",
+    "aio=native",
+    "aio=io_uring",
+    "file.aio=threads",
+    "format=raw",
+    "format=qcow2",
+    "driver=qcow2",
+    "driver=file",
+    "driver=rbd",
+    "driver=throttle",
+    "driver=quorum",
+    "file.driver=file",
+    "file.driver=nvme",
+    "filename=/x",
+    "file.filename=/x",
+    "file=/x",
+    "file=",
+    "file=a",
+    "file=b",
+    "file=nbd:unix:/x:exportname=e",
+    "file=blkdebug::blkdebug::/x",
+    "file=rbd:p/i",
+    "file=json:{\"driver\":\"raw\",,\"file\":\"b\"}",
+    "driver=virtio-blk-pci",
+    "driver=scsi-block",
+    "driver=ide-cd",
+    "snapshot=on",
+    "snapshot",
+];
+
 proptest! {
     #[test]
     fn any_command_line_is_parsed(words in prop::collection::vec("[-a-z=,.{}\":0-9]{0,20}", 0..20)) {
         let _ = QemuArgs::parse(&words);
+    }
+
+    /// Pieces of what people write, in any order: each disk ends, and what is not known of it has its reason.
+    #[test]
+    fn any_disk_ends_with_what_is_known_or_a_reason(
+        values in prop::collection::vec(
+            (
+                prop::sample::select(vec!["-drive", "-blockdev", "-device"]),
+                prop::sample::subsequence(PIECES.to_vec(), 0..12).prop_shuffle(),
+            ),
+            0..5,
+        ),
+    ) {
+        let line = values.iter().flat_map(|(option, pieces)| [(*option).to_owned(), pieces.join(",")]);
+        let words: Vec<String> = std::iter::once("qemu-system-x86_64".to_owned()).chain(line).collect();
+        for disk in QemuArgs::parse(&words).disks {
+            prop_assert_eq!(disk.aio.is_some(), disk.aio_missing().is_none());
+            prop_assert_eq!(disk.is_direct.is_some(), disk.direct_missing().is_none());
+            let is_file = disk.path().is_some() && !disk.passes_commands;
+            prop_assert!(is_file || (disk.aio, disk.is_direct) == (None, None), "{:?}", disk);
+        }
     }
 }
 
