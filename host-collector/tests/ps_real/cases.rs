@@ -71,6 +71,25 @@ pub(crate) const CASES: &[Case] = &[
         ..Case::OF_KVM
     },
     Case {
+        name: "iothreads_whose_names_were_refused_are_told_apart",
+        line: "qemu-system-x86_64 -name a,debug-threads=on -accel kvm \
+               -object iothread,id=iothread-virtioscsi0 -object iothread,id=iothread-virtioscsi1 \
+               -device virtio-scsi-pci,id=s0,iothread=iothread-virtioscsi0 \
+               -device virtio-scsi-pci,id=s1,iothread=iothread-virtioscsi1",
+        exe: Some("qemu-system-x86_64"),
+        threads: "call_rcu;qemu-system-x86;qemu-system-x86;CPU 0/KVM",
+        vm: Some(
+            r#"{"threads": [
+                {"vcpu": 0},
+                {"role": "main loop"},
+                {"comm": "call_rcu"},
+                {"iothread": "iothread-virtioscsi0", "iothread_from": "order"},
+                {"iothread": "iothread-virtioscsi1", "iothread_from": "order"}
+            ]}"#,
+        ),
+        ..Case::OF_KVM
+    },
+    Case {
         name: "a_vhost_thread_where_a_vcpu_is_pinned",
         line: "qemu-system-x86_64 -name a,debug-threads=on -accel kvm",
         threads: "CPU 0/KVM@1;vhost-77@1",

@@ -1,9 +1,10 @@
 //! Which thread of a QEMU is which iothread, where its name does not tell.
 //!
-//! An iothread's thread is called `IO ID` (qemu: iothread.c), and a thread's name has 15 bytes at most. What is longer
-//! is cut off by newer QEMUs and refused by the C library under older ones, QEMU 7.2 among them, whose thread then
-//! keeps the process's name. What is left is the order: QEMU makes its iothreads in the order of its command line, each
-//! with its thread, and before its vCPUs.
+//! An iothread's thread is called `IO ID` (qemu: iothread.c), and a thread's name has 15 bytes at most. What is
+//! longer is refused by the C library (pthread_setname_np(3)), and the thread keeps the process's name: so it is
+//! under QEMU 7.2, 10.0 and 11.1. A program that asks the kernel itself has it cut off. What is left is
+//! the order: QEMU makes its iothreads in the order of its command line, each with its thread, and before its
+//! vCPUs.
 
 use super::{IothreadSource, VmThread};
 use crate::procfs::COMM_BYTES_MAX;

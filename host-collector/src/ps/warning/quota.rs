@@ -54,9 +54,9 @@ pub(super) fn quotas(vms: &[Seen<'_>]) -> Vec<PlacementWarning> {
     warnings.collect()
 }
 
-/// Warnings of the quotas that were used up and of which KVM's polling takes its part: it goes on while nothing else
-/// wants the pCPU (linux: virt/kvm/kvm_main.c, `kvm_vcpu_can_poll`), and is CPU time of the vCPU's thread. Where several
-/// vCPUs share a pCPU, it ends as soon as another one is runnable.
+/// Warnings of the quotas that were used up and of which KVM's polling takes its part: it goes on while nothing
+/// else wants the pCPU (linux: virt/kvm/kvm_main.c, `kvm_vcpu_can_poll`), and is CPU time of the vCPU's thread.
+/// Where several vCPUs share a pCPU, it ends as soon as another one is runnable.
 pub(super) fn halt_polling(
     halt_poll_ns: Option<u64>,
     vms: &[Seen<'_>],
