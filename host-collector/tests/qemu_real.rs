@@ -57,13 +57,14 @@ fn main() {
     libtest_mimic::run(&arguments, trials.collect()).exit();
 }
 
-/// The tests that are about the lock, with each QEMU that there is.
+/// The tests that are about the lock and about names of threads, with each QEMU that there is.
 fn trials_of_locks() -> Vec<Trial> {
-    let tests: [(&str, TestOfQemu, Option<String>); 4] = [
+    let tests: [(&str, TestOfQemu, Option<String>); 5] = [
         ("qemu_traces_the_lock_at_the_address_that_was_found", qemu_is_a_witness, None),
         ("a_vcpu_sleeps_on_the_address_that_was_found", the_kernel_is_a_witness, no_syscalls()),
         ("a_lock_is_found_in_another_pid_namespace", a_container_is_no_obstacle, no_unshare()),
         ("the_variables_are_where_the_kernel_maps_them", the_mappings_agree, None),
+        ("iothreads_with_long_ids_are_told_apart", long_ids_are_told_apart, None),
     ];
     let installed = ("installed", installed());
     let newer = newer::QEMUS.map(|name| (name, newer::tool(&format!("{name}/{}", tools::QEMU))));
@@ -404,6 +405,34 @@ fn a_vm_is_found() -> Outcome {
     let first = format!("test  QEMU (process {pid}), tcg, 2 vCPUs\n");
     check(listed.status.success() && page.starts_with(&first), || page.clone())?;
     check(page.contains("iothread io0") && page.contains("  pCPU0\n"), || page.clone())
+}
+
+/// The kernel keeps 15 bytes of a name, and the C library refuses a longer one: what is inferred from the order of the
+/// iothreads is what QEMU says.
+fn long_ids_are_told_apart(program: &Path) -> Outcome {
+    let ids = ["iothread-virtioscsi0", "iothread-virtioscsi1", "io0", "io12345678901"];
+    let objects = ids.map(|id| format!("iothread,id={id}"));
+    let mut args: Vec<&str> = vec!["-S"];
+    args.extend(objects.iter().flat_map(|object| ["-object", object.as_str()]));
+    let mut qemu = Qemu::start_this(program, &[], &args)?;
+    let vm = qemu.wait_for("its vCPU", |qemu| {
+        Ok(vm::look_at(qemu.pid, None).filter(|vm| vm.vcpus().count() == 1))
+    })?;
+    let answer = Qmp::connect(&qemu.qmp_path())?.execute("query-iothreads", json!({}))?;
+    let told = answer.as_array().ok_or("a list")?.iter().map(|iothread| {
+        let id = iothread["id"].as_str().unwrap_or_default().to_owned();
+        (iothread["thread-id"].as_u64().unwrap_or_default(), id)
+    });
+    let told: BTreeMap<u64, String> = told.collect();
+    let seen = vm
+        .threads
+        .iter()
+        .filter_map(|thread| Some((u64::from(thread.tid.0), thread.iothread.clone()?)));
+    let seen: BTreeMap<u64, String> = seen.collect();
+    check(seen == told && told.len() == ids.len(), || format!("{seen:?}, QEMU says {told:?}"))?;
+    let inferred =
+        vm.threads.iter().filter(|thread| thread.iothread_from == Some(vm::IothreadSource::Order));
+    check(inferred.count() == 3, || format!("{vm:#?}"))
 }
 
 fn a_nameless_vm_is_found() -> Outcome {
