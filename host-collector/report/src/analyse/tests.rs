@@ -134,10 +134,8 @@ fn antagonists_of_a_run_have_the_names_and_processes_that_they_had() {
     assert_eq!(vcpu.antagonists[2].thread.kind, Relation::OtherVslice);
 }
 
-/// On vm2's vCPU1's pCPU, in its last stay but one: a shell that was there before, short processes in a unit, one
-/// in a group that is gone, one of a VM that nobody recorded, and one that serves a disk of vm1.
-#[test]
-fn antagonists_are_grouped_by_vm_then_by_control_group() {
+/// With a process that works for vm1, one that works for vm1 and for a VM that nobody recorded, and that VM.
+fn manifest_with_helpers() -> Manifest {
     let mut manifest = manifest();
     let helper = |pid, comm: &str, role: &str| HelperRecord {
         pid: Tid(pid),
@@ -164,9 +162,10 @@ fn antagonists_are_grouped_by_vm_then_by_control_group() {
         threads: vec![vcpu0],
         helpers: vec![switchd],
     }];
-    let (_scratch, run) = run_dir(&manifest);
-    names(&run);
-    streams(&run, &[0, 500, 1150], true);
+    manifest
+}
+
+fn threads_with_groups() -> Vec<HostThread> {
     let thread = |tid, comm: &str, group: &str| HostThread {
         tid: Tid(tid),
         pid: Tid(tid),
@@ -176,15 +175,16 @@ fn antagonists_are_grouped_by_vm_then_by_control_group() {
         command: None,
         group: Some(group.to_owned()),
     };
-    let there = [
+    vec![
         thread(300, "bash", "/user.slice/user-0.slice/session-3.scope"),
         thread(600, "virtiofsd", "/system.slice/virtiofsd.service"),
         thread(700, "ovs-vswitchd", "/system.slice/ovs-vswitchd.service"),
-    ];
-    run.write_json("threads.json", &there).unwrap();
-    let item = |number, path: Option<&str>| GroupItem { number, path: path.map(str::to_owned) };
-    let items = vec![item(7, Some("/system.slice/build.service")), item(8, None)];
-    stream(&run.groups_path(), items, true);
+    ]
+}
+
+/// On vm2's vCPU1's pCPU, in its last stay but one: a shell that was there before, short processes in a unit, one
+/// in a group that is gone, one of a VM that nobody recorded, and one that serves a disk of vm1.
+fn stays_of_groups() -> Vec<HostEvent> {
     let at = |us, kind| HostEvent { time: host_at(us), pcpu: PcpuId(1), kind };
     let comm =
         |us, tid, comm: &str| at(us, HostEventKind::Comm { tid: Tid(tid), comm: comm.to_owned() });
@@ -211,8 +211,20 @@ fn antagonists_are_grouped_by_vm_then_by_control_group() {
     }
     events.push(switch(400, Tid(on), runs, VM1_VCPU1));
     events.push(switch(1200, VM1_VCPU1, preempted, VM2_VCPU1));
+    events
+}
+
+#[test]
+fn antagonists_are_grouped_by_vm_then_by_control_group() {
+    let (_scratch, run) = run_dir(&manifest_with_helpers());
+    names(&run);
+    streams(&run, &[0, 500, 1150], true);
+    run.write_json("threads.json", &threads_with_groups()).unwrap();
+    let item = |number, path: Option<&str>| GroupItem { number, path: path.map(str::to_owned) };
+    let items = vec![item(7, Some("/system.slice/build.service")), item(8, None)];
+    stream(&run.groups_path(), items, true);
     std::fs::remove_file(run.events_path(PcpuId(1))).unwrap();
-    stream(&run.events_path(PcpuId(1)), events, true);
+    stream(&run.events_path(PcpuId(1)), stays_of_groups(), true);
     let summary = analyse(run.path()).unwrap();
     let vcpu = summary.vcpus.iter().find(|vcpu| vcpu.tid == VM1_VCPU1).unwrap();
     let rows = vcpu.antagonist_groups.iter();
