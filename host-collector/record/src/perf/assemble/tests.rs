@@ -242,7 +242,7 @@ fn a_program_writes_registers_behind_its_record_and_is_no_part_of_the_stack() {
     let record = |abi: u64| {
         let own = switch((VM, "vm"), 1, (0, ""));
         assert_eq!(own.len(), assembler.formats.switch.bytes());
-        let words = [0].into_iter().chain(words(abi)).flat_map(u64::to_ne_bytes);
+        let words = [0].into_iter().chain(words(abi)).flat_map(u64::to_le_bytes);
         own.into_iter().chain(words).collect::<Vec<u8>>()
     };
     let mut bytes = Bytes::default();
@@ -266,7 +266,7 @@ fn a_program_tells_the_group_of_who_comes_which_is_said_once_and_when_it_changes
     let (mut assembler, mut bytes) = (assembler(), Bytes::default());
     let mut order = RingOrder::new(PCPU, true, HostNs(1));
     let mut add = |time, prev, next, group: u64| {
-        let record = switch((prev, "a"), 1, (next, "a")).into_iter().chain(group.to_ne_bytes());
+        let record = switch((prev, "a"), 1, (next, "a")).into_iter().chain(group.to_le_bytes());
         bytes.sample(time, &[], &record.collect::<Vec<u8>>());
     };
     add(100, 7, 8, 40);
@@ -274,7 +274,7 @@ fn a_program_tells_the_group_of_who_comes_which_is_said_once_and_when_it_changes
     add(120, 9, 8, 40);
     add(130, 8, 0, 1);
     add(140, 0, 8, 41);
-    bytes.other(PERF_RECORD_CGROUP, 150, &[&41u64.to_ne_bytes()[..], b"/a.scope"].concat());
+    bytes.other(PERF_RECORD_CGROUP, 150, &[&41u64.to_le_bytes()[..], b"/a.scope"].concat());
     let batch = read(&mut assembler, &mut order, &bytes);
     let groups = batch.events.iter().filter_map(|event| match event.kind {
         HostEventKind::Group { tid, group } => Some((event.time.0, tid.0, group)),
@@ -308,7 +308,7 @@ fn a_vms_thread_whose_arrival_was_hidden_says_how_long_it_was_there() {
         let (mut assembler, mut bytes) = (assembler(), Bytes::default());
         let mut order = RingOrder::new(PCPU, is_watched, HostNs(1));
         bytes.sample(100, &[], &switch((first.0, "a"), 1, (first.1, "b")));
-        let words = [0, 0, 0, 0, 0, 0, stay_ns].into_iter().flat_map(u64::to_ne_bytes);
+        let words = [0, 0, 0, 0, 0, 0, stay_ns].into_iter().flat_map(u64::to_le_bytes);
         let record = switch((VM, "vm"), 1, (6, "c")).into_iter().chain(words);
         bytes.sample(500, &[], &record.collect::<Vec<u8>>());
         without_names(&read(&mut assembler, &mut order, &bytes))
