@@ -14,9 +14,17 @@ use std::sync::{Arc, Mutex};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use vslice_core::host_event::{HostEvent, HostEventKind};
-use vslice_core::units::{PcpuId, Tid};
+use vslice_core::units::{PcpuId, Tid, VcpuId};
+use vslice_host::host_clock::host_now;
+use vslice_record::event_writers::EventWriters;
 use vslice_record::perf::{EventSink, RecordPlan, Recorder, SinkError, check_programs};
+use vslice_report::analyse::analyse;
+use vslice_report::summary::group::GroupKind;
+use vslice_trace::RunDir;
 use vslice_trace::evidence::GroupSource;
+use vslice_trace::manifest::{Manifest, Status, VmRecord, Window};
+use vslice_trace::thread::{ThreadRecord, ThreadRole};
+use vslice_trace::vmm::Vmm;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -39,6 +47,7 @@ fn main() {
     let trials = vec![
         trial("each_of_many_short_processes_is_in_its_group", short_processes_have_a_group),
         trial("a_group_that_lives_for_a_moment_has_its_path", a_short_group_has_a_path),
+        trial("a_loop_of_short_processes_is_one_antagonist", a_loop_is_one_antagonist),
     ];
     libtest_mimic::run(&arguments, trials).exit();
 }
@@ -177,5 +186,57 @@ fn a_short_group_has_a_path() -> Outcome {
     recorder.stop()?;
     told?;
     assert_eq!(seen.path(number), Some(Some(path)));
+    Ok(())
+}
+
+/// A busy process stands for the VM: its only thread is the vCPU, which wants the pCPU all the time.
+fn a_loop_is_one_antagonist() -> Outcome {
+    let group = Group::make("rival")?;
+    let scratch = tempfile::tempdir()?;
+    let run = RunDir::create(&scratch.path().join("run"))?;
+    let pcpu = PCPU.0.to_string();
+    let busy = ["-c", &pcpu, "sh", "-c", "while :; do :; done"];
+    let mut vcpu = Command::new("taskset").args(busy).spawn()?;
+    let tid = Tid(vcpu.id());
+    let thread = ThreadRecord {
+        tid,
+        comm: "CPU 0/KVM".to_owned(),
+        role: ThreadRole::Vcpu(VcpuId(0)),
+        vcpu: Some(VcpuId(0)),
+        pinned: Some(PCPU),
+        kept: None,
+        scheduling: None,
+    };
+    let plan = RecordPlan {
+        vcpu_tids: vec![tid],
+        vm_tids: vec![tid],
+        pcpus: vec![PCPU],
+        ..RecordPlan::default()
+    };
+    let recorder = Recorder::start(&plan, EventWriters::create(&run)?)?;
+    let mut manifest = Manifest::begun(Tid(std::process::id()));
+    manifest.vms = vec![VmRecord::new("vm1", Vmm::Qemu, tid, vec![thread])];
+    (manifest.pcpus, manifest.group_evidence) =
+        (vec![PCPU], Some(recorder.group_evidence().clone()));
+    let mut shell = group.run("while :; do /bin/true; done")?;
+    let start_ns = host_now();
+    sleep(Duration::from_secs(2));
+    manifest.window = Some(Window { start_ns, end_ns: Some(host_now()) });
+    shell.kill()?;
+    shell.wait()?;
+    let stopped = recorder.stop();
+    vcpu.kill()?;
+    vcpu.wait()?;
+    stopped?;
+    manifest.status = Status::Complete;
+    run.write_json("run.json", &manifest)?;
+    let summary = analyse(run.path())?;
+    let of_vcpu = &summary.vcpus[0];
+    let row = of_vcpu.antagonist_groups.first().ok_or("nobody ran while the vCPU waited")?;
+    assert_eq!((row.kind, row.path.as_deref()), (GroupKind::ControlGroup, Some(&*group.path)));
+    assert_eq!(row.name, group.path[1..]);
+    assert!(row.processes.count >= 50, "{row:?}");
+    assert!(row.share > 0.2, "it competes alone with it: {row:?}");
+    assert!(row.members.iter().any(|member| member.name == "true"), "{row:?}");
     Ok(())
 }
