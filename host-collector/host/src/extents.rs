@@ -2,6 +2,7 @@
 //! (linux/Documentation/filesystems/fiemap.rst).
 #![expect(unsafe_code, reason = "FS_IOC_FIEMAP has no safe wrapper")]
 
+use crate::open_files::open_named;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -23,7 +24,7 @@ const SECTOR_BYTES: u64 = 512;
 /// The reason why there is no map, as a sentence without its full stop.
 pub fn extents(path: &Path, first_sector: u64) -> Result<Vec<Extent>, String> {
     let shown = path.display();
-    let file = File::open(path).map_err(|error| format!("{shown} cannot be opened: {error}"))?;
+    let file = open_named(path).map_err(|error| format!("{shown} cannot be opened: {error}"))?;
     let mut extents = Vec::new();
     let mut from = 0;
     loop {

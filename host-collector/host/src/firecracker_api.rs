@@ -2,37 +2,42 @@
 //! `GET /vm/config`). It is answered between the guest's I/O, by the thread that does that too, so not while anything
 //! is measured.
 
+use crate::unix_sockets;
 use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A configuration has some kilobytes.
-const ANSWER_BYTES_MAX: u64 = 1 << 20;
+const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// `Connection: close` alone does not make every version close.
 const REQUEST: &[u8] =
     b"GET /vm/config HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\nConnection: close\r\n\r\n";
 
-/// The configuration of the VM behind this socket, as JSON.
+/// The configuration of the VM behind this socket, as JSON. All of it has to come before `timeout` is over.
 ///
 /// # Errors
 /// Those of the socket; [`io::ErrorKind::TimedOut`] or [`io::ErrorKind::WouldBlock`] if it does not answer in time, and
 /// [`io::ErrorKind::InvalidData`] if it refuses or says something else.
 pub fn config(socket: &Path, timeout: Duration) -> io::Result<String> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(timeout))?;
+    let deadline = Instant::now() + timeout;
+    let mut stream = unix_sockets::connect(socket)?;
     stream.set_write_timeout(Some(timeout))?;
     stream.write_all(REQUEST)?;
     let mut answer = Vec::new();
-    let mut bounded = stream.take(ANSWER_BYTES_MAX);
     let mut piece = [0; 4096];
     loop {
         if let Some(body) = body_of(&answer)? {
             return Ok(body);
         }
-        match bounded.read(&mut piece)? {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut piece)? {
             0 => return Err(invalid("the answer breaks off")),
+            _ if answer.len() > ANSWER_BYTES_MAX => return Err(invalid("the answer has no end")),
             length => answer.extend_from_slice(&piece[..length]),
         }
     }
@@ -81,6 +86,27 @@ mod tests {
         let said = config(&path, Duration::from_secs(60));
         assert!(server.join().expect("it ends").starts_with("GET /vm/config HTTP/1.1\r\n"));
         said.map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_answer_that_only_drips_is_not_waited_for() {
+        let directory = tempfile::tempdir().expect("scratch");
+        let path = directory.path().join("api");
+        let listener = UnixListener::bind(&path).expect("scratch is writable");
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("it connects");
+            // Until the other end is closed, or for some seconds.
+            (0..3000)
+                .take_while(|_| {
+                    std::thread::sleep(Duration::from_millis(1));
+                    stream.write_all(b"H").is_ok()
+                })
+                .count()
+        });
+        let error = config(&path, Duration::from_millis(50)).expect_err("it has no end");
+        let is_over = matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock);
+        assert!(is_over, "{error}");
+        server.join().expect("it ends");
     }
 
     #[test]

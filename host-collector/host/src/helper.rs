@@ -8,7 +8,7 @@ use crate::pin::affinity;
 use crate::procfs;
 use crate::qemu_args::SocketPlace;
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use vslice_core::text::harmless;
 use vslice_core::units::{PcpuId, Tid};
@@ -118,7 +118,7 @@ pub(crate) fn find(vmm: Tid, sockets: &[BackendSocket], census: &Census) -> Vec<
     let by_parent = descendants(vmm, &programs)
         .into_iter()
         .map(|program| (program, role_of_name(&program.comm), HelperSign::Child));
-    let paths: Vec<(PathBuf, HelperRole)> = sockets
+    let paths: BTreeMap<PathBuf, HelperRole> = sockets
         .iter()
         .filter_map(|socket| Some((path_of(vmm, &socket.place)?, socket.role)))
         .collect();
@@ -133,19 +133,19 @@ pub(crate) fn find(vmm: Tid, sockets: &[BackendSocket], census: &Census) -> Vec<
 
 /// The processes that a VMM started, and those that they did: a sandboxed device of crosvm, a passt of QEMU's.
 fn descendants<'a>(vmm: Tid, programs: &[&'a Process]) -> Vec<&'a Process> {
-    let mut found: Vec<&Process> = Vec::new();
-    let mut parents = BTreeSet::from([vmm]);
-    loop {
-        let is_new = |program: &&&Process| {
-            parents.contains(&program.parent) && !parents.contains(&program.pid)
-        };
-        let next: Vec<&Process> = programs.iter().filter(is_new).copied().collect();
-        if next.is_empty() {
-            return found;
-        }
-        parents.extend(next.iter().map(|program| program.pid));
-        found.extend(next);
+    let mut children: BTreeMap<Tid, Vec<&'a Process>> = BTreeMap::new();
+    for program in programs {
+        children.entry(program.parent).or_default().push(program);
     }
+    // Each is taken out once, so that what was read while ids changed hands has an end too.
+    let mut found = children.remove(&vmm).unwrap_or_default();
+    let mut place = 0;
+    while let Some(parent) = found.get(place) {
+        let next = children.remove(&parent.pid).unwrap_or_default();
+        found.extend(next);
+        place += 1;
+    }
+    found
 }
 
 /// What a process of a VMM's own serves, by its name: crosvm's are called after their devices, `pcivirtio-block`.
@@ -240,15 +240,13 @@ const SERVERS: [&str; 14] = [
 ];
 
 /// What a program serves whose command line has the path of one of these sockets.
-fn socket_of(program: &Process, sockets: &[(PathBuf, HelperRole)]) -> Option<HelperRole> {
+fn socket_of(program: &Process, sockets: &BTreeMap<PathBuf, HelperRole>) -> Option<HelperRole> {
     let name = Path::new(program.words.first()?).file_name()?.to_str()?;
     SERVERS.iter().find(|server| name.starts_with(**server))?;
-    let is_named = |(path, _): &&(PathBuf, HelperRole)| {
-        let mut pieces = program.words.iter().skip(1).flat_map(|word| word.split([',', '=', '"']));
-        // `unix:/path` of NBD.
-        pieces.any(|piece| Path::new(piece.strip_prefix("unix:").unwrap_or(piece)) == path)
-    };
-    sockets.iter().find(is_named).map(|(_, role)| *role)
+    let mut pieces = program.words.iter().skip(1).flat_map(|word| word.split([',', '=', '"']));
+    // `unix:/path` of NBD.
+    let role = |piece: &str| sockets.get(Path::new(piece.strip_prefix("unix:").unwrap_or(piece)));
+    pieces.find_map(role).copied()
 }
 
 #[cfg(test)]
@@ -310,9 +308,8 @@ mod tests {
 
     #[test]
     fn a_server_is_inferred_from_the_path_of_its_socket() {
-        let socket = |path: &str, role| (PathBuf::from(path), role);
-        let sockets =
-            [socket("/run/f.sock", HelperRole::FileSystem), socket("/t", HelperRole::Tpm)];
+        let sockets = [("/run/f.sock", HelperRole::FileSystem), ("/t", HelperRole::Tpm)];
+        let sockets = sockets.map(|(path, role)| (PathBuf::from(path), role)).into();
         for (line, role) in [
             ("/usr/libexec/virtiofsd --socket-path=/run/f.sock -o x", Some(HelperRole::FileSystem)),
             ("swtpm socket --ctrl type=unixio,path=/t,mode=0600", Some(HelperRole::Tpm)),

@@ -3,6 +3,7 @@
 
 use super::vm::Vm;
 use super::{extents, host};
+use crate::open_files::open_named;
 use crate::procfs::seen_by;
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom};
@@ -54,7 +55,7 @@ impl Image {
     /// known of this format.
     #[must_use]
     pub fn disk_bytes(&self) -> Option<u64> {
-        let mut file = File::open(&self.path).ok()?;
+        let mut file = open_named(&self.path).ok()?;
         match self.format.as_deref() {
             Some("raw") => file.seek(SeekFrom::End(0)).ok()?.checked_next_multiple_of(SECTOR_BYTES),
             Some("qcow2") | None => qcow2_bytes(&file).ok().flatten(),
@@ -78,7 +79,7 @@ impl Image {
         if !fs::metadata(&self.path).map_err(unseen)?.file_type().is_block_device() {
             return extents::extents(&self.path, whole.first_sector);
         }
-        let mut device = File::open(&self.path).map_err(unseen)?;
+        let mut device = open_named(&self.path).map_err(unseen)?;
         let length_bytes = device.seek(SeekFrom::End(0)).map_err(unseen)?;
         Ok(vec![Extent { offset_bytes: 0, sector: whole.first_sector, length_bytes }])
     }

@@ -4,9 +4,9 @@
 
 use super::procfs;
 use nix::sys::statfs::{FsType, HUGETLBFS_MAGIC, TMPFS_MAGIC, statfs};
-use std::fs::{self, Metadata};
-use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use vslice_core::units::Tid;
 
@@ -83,10 +83,10 @@ impl OpenFile {
         self.is_written_by_qemu
     }
 
-    /// Whether it has no name any more.
+    /// Whether it has no name any more. A file that has one may end in the word by which the kernel says so.
     #[must_use]
     pub fn is_deleted(&self) -> bool {
-        self.path_when_opened() != self.path
+        self.path_when_opened() != self.path && self.metadata.nlink() == 0
     }
 
     /// Its path, also if it was deleted since (proc_pid_fd(5)).
@@ -147,7 +147,7 @@ fn look_at(pid: Tid, fd: u32) -> Option<OpenFile> {
     let link = PathBuf::from(format!("/proc/{pid}/fd/{fd}"));
     let metadata = fs::metadata(&link).ok()?;
     let id = FileId::of(&metadata)?;
-    let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).ok()?;
+    let info = info(pid, fd).ok()?;
     let is_in_memory = !matches!(id, FileId::Block { .. })
         && statfs(&link).is_ok_and(|found| {
             [TMPFS_MAGIC, HUGETLBFS_MAGIC, RAMFS_MAGIC].contains(&found.filesystem_type())
@@ -163,6 +163,37 @@ fn look_at(pid: Tid, fd: u32) -> Option<OpenFile> {
         is_written_by_qemu,
         metadata,
     })
+}
+
+/// The flags come first; then there are as many lines as the file has locks, which QEMU has some ten of.
+const INFO_BYTES_MAX: u64 = 1 << 14;
+
+fn info(pid: Tid, fd: u32) -> io::Result<String> {
+    let mut info = String::new();
+    let file = File::open(format!("/proc/{pid}/fdinfo/{fd}"))?;
+    file.take(INFO_BYTES_MAX).read_to_string(&mut info)?;
+    Ok(info)
+}
+
+/// Opens the file or the block device at a path that somebody else has named. To open a pipe would be to wait for its
+/// writer, and to open another device may be to start it.
+///
+/// # Errors
+/// Those of open(2), and [`io::ErrorKind::InvalidInput`] for what is neither.
+pub(crate) fn open_named(path: &Path) -> io::Result<File> {
+    let neither =
+        || io::Error::new(io::ErrorKind::InvalidInput, "neither a file nor a block device");
+    FileId::of(&fs::metadata(path)?).ok_or_else(neither)?;
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
+}
+
+/// The text of a file that somebody else has named, if it is one of at most so many bytes.
+pub(crate) fn text_of_named(path: &Path, bytes_max: u64) -> Option<String> {
+    let file = open_named(path).ok()?;
+    let mut text = String::new();
+    let is_small = file.metadata().ok()?.len() <= bytes_max;
+    file.take(bytes_max).read_to_string(&mut text).ok().filter(|_| is_small)?;
+    Some(text)
 }
 
 /// The line `flags: 02140002`, which is octal.
@@ -191,9 +222,7 @@ fn is_written_by_qemu(info: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::{File, OpenOptions};
     use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
 
     fn own() -> Tid {
         Tid(std::process::id())
@@ -203,6 +232,38 @@ mod tests {
         let id = FileId::of(&fs::metadata(path).ok()?)?;
         let files = open_files(own()).expect("its own");
         is_direct(&files.iter().filter(|file| file.id == id).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn nobody_is_made_to_wait_or_to_read_without_end_by_what_he_names() {
+        let scratch = tempfile::tempdir().expect("scratch");
+        let path = |name: &str| scratch.path().join(name);
+        nix::unistd::mkfifo(&path("pipe"), nix::sys::stat::Mode::S_IRUSR).expect("a pipe");
+        fs::write(path("small"), "{}").expect("scratch is writable");
+        std::os::unix::fs::symlink(path("small"), path("link")).expect("scratch is writable");
+        for (name, text) in
+            [("small", Some("{}")), ("link", Some("{}")), ("pipe", None), ("none", None)]
+        {
+            assert_eq!(text_of_named(&path(name), 2).as_deref(), text, "{name}");
+        }
+        assert_eq!(text_of_named(&path("small"), 1), None, "half of it says something else");
+        assert_eq!(text_of_named(Path::new("/dev/zero"), 2), None);
+        let refused = open_named(Path::new("/dev/null")).expect_err("a device");
+        assert_eq!(refused.to_string(), "neither a file nor a block device");
+    }
+
+    #[test]
+    fn a_file_whose_name_ends_as_if_it_was_deleted_is_there() {
+        let scratch = tempfile::tempdir().expect("scratch");
+        let [there, gone] = ["a (deleted)", "b"].map(|name| scratch.path().join(name));
+        let [first, second] = [&there, &gone].map(|path| File::create(path).expect("writable"));
+        fs::remove_file(&gone).expect("there");
+        let is_deleted = |file: &File| {
+            let id = FileId::of(&file.metadata().expect("open"));
+            let mut files = open_files(own()).expect("its own").into_iter();
+            files.find(|open| Some(open.id) == id).map(|open| open.is_deleted())
+        };
+        assert_eq!((is_deleted(&first), is_deleted(&second)), (Some(false), Some(true)));
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! The few facts about threads that `/proc` tells.
 
 use nix::unistd::{SysconfVar, sysconf};
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 use vslice_core::units::{PcpuId, Tid};
@@ -79,18 +82,28 @@ pub fn comm(pid: Tid, tid: Tid) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
 }
 
-/// The words of a process's command line; none of the kernel's own.
+/// The bytes of a command line that are read. A command line of that length takes a stack of 8 MiB (execve(2)), but
+/// a process may later call any part of its memory its command line (prctl(2), `PR_SET_MM_MAP`).
+const LINE_BYTES_MAX: u64 = 2 << 20;
+
+/// The words of a command line that are read; a QEMU with 256 disks has some 2,000.
+pub(crate) const WORDS_MAX: usize = 1 << 13;
+
+/// The words of a process's command line, as far as it is read; none of the kernel's own.
 ///
 /// # Errors
 /// Those of reading `/proc/PID/cmdline`.
 pub fn command_line(pid: Tid) -> io::Result<Vec<String>> {
-    let bytes = fs::read(format!("/proc/{pid}/cmdline"))?;
-    let words =
-        bytes.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
-    let mut words: Vec<String> = words.collect();
-    // Each word ends in a zero.
-    words.pop();
-    Ok(words)
+    let mut bytes = Vec::new();
+    fs::File::open(format!("/proc/{pid}/cmdline"))?.take(LINE_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(words_of(&bytes))
+}
+
+/// Each word ends in a zero; one that is cut off is left out.
+fn words_of(line: &[u8]) -> Vec<String> {
+    let words = line.split_inclusive(|byte| *byte == 0);
+    let whole = words.filter_map(|word| word.strip_suffix(&[0])).take(WORDS_MAX);
+    whole.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
 /// The path of the Unix socket that a process has open as a file descriptor: `/proc/PID/fd/FD` tells its
@@ -288,13 +301,46 @@ pub(crate) fn seen_by(pid: Tid, path: &Path) -> PathBuf {
     let Ok(below_root) = path.strip_prefix("/") else {
         return Path::new(&format!("/proc/{pid}/cwd")).join(path);
     };
-    let through = Path::new(&format!("/proc/{pid}/root")).join(below_root);
+    let through = within(Path::new(&format!("/proc/{pid}/root")), below_root);
     let file = |path: &Path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
     if file(path).is_some_and(|here| file(&through) == Some(here)) {
         path.to_owned()
     } else {
         through
     }
+}
+
+/// As many as Linux follows in a path (linux/include/linux/namei.h, `MAXSYMLINKS`).
+const LINKS_MAX: usize = 40;
+
+/// A path below a root of somebody else's, without the links in it: the kernel would take one that begins with a
+/// slash, such as a container's `/var/run`, from this process's root.
+fn within(root: &Path, path: &Path) -> PathBuf {
+    let names = |path: &Path| -> Vec<OsString> {
+        let parts = path.components().filter(|part| *part != Component::RootDir);
+        parts.map(|part| part.as_os_str().to_owned()).collect()
+    };
+    let (mut found, mut links_count) = (PathBuf::new(), 0);
+    let mut rest: VecDeque<OsString> = names(path).into();
+    while let Some(name) = rest.pop_front() {
+        if name == ".." {
+            found.pop();
+            continue;
+        }
+        match fs::read_link(root.join(&found).join(&name)) {
+            Ok(target) if links_count < LINKS_MAX => {
+                links_count += 1;
+                if target.is_absolute() {
+                    found.clear();
+                }
+                for name in names(&target).into_iter().rev() {
+                    rest.push_front(name);
+                }
+            }
+            _ => found.push(name),
+        }
+    }
+    root.join(found)
 }
 
 #[cfg(test)]
@@ -310,6 +356,40 @@ mod tests {
         assert_eq!(flags("13139 (cat"), None);
         assert_eq!(parse_start_ticks("13139 (cat"), None);
         assert_eq!(parse_start_ticks("13139 (cat) R 1 2"), None);
+    }
+
+    #[test]
+    fn a_command_line_is_read_as_far_as_its_words_are_whole() {
+        assert_eq!(words_of(b"qemu\0\0-S\0"), ["qemu", "", "-S"]);
+        assert_eq!(words_of(b"qemu\0-na"), ["qemu"], "the rest is cut off");
+        assert_eq!(words_of(b""), [""; 0]);
+        assert_eq!(words_of(&[0; WORDS_MAX + 1]).len(), WORDS_MAX);
+    }
+
+    #[test]
+    fn links_lead_to_files_below_the_root_that_they_are_in() {
+        use std::os::unix::fs::symlink;
+        let scratch = tempfile::tempdir().expect("scratch");
+        let root = scratch.path();
+        fs::create_dir_all(root.join("run/vm")).expect("scratch is writable");
+        fs::create_dir(root.join("var")).expect("scratch is writable");
+        fs::write(root.join("run/vm/d.img"), b"x").expect("scratch is writable");
+        for (target, link) in [
+            ("/run", "var/run"),
+            ("../../run/vm", "run/vm/up"),
+            ("/loop", "loop"),
+            ("d.img", "run/vm/l"),
+        ] {
+            symlink(target, root.join(link)).expect("scratch is writable");
+        }
+        let image = root.join("run/vm/d.img");
+        for path in
+            ["var/run/vm/d.img", "run/vm/up/d.img", "../../run/vm/./l", "var/../run/vm/d.img"]
+        {
+            assert_eq!(within(root, Path::new(path)), image, "{path}");
+        }
+        assert_eq!(within(root, Path::new("run/gone")), root.join("run/gone"));
+        assert!(fs::metadata(within(root, Path::new("loop/x"))).is_err());
     }
 
     #[test]

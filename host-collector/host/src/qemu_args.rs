@@ -21,6 +21,7 @@ pub use iothread::Iothreads;
 pub use write::{disk_args, disk_devices, option};
 
 use crate::disk::Disk;
+use crate::procfs::WORDS_MAX;
 use block::Blocks;
 use disk::{Device, Frontends};
 use machine::Machine;
@@ -117,7 +118,7 @@ impl QemuArgs {
             names_threads: name.as_ref().is_some_and(|name| name.is_on("debug-threads")),
             name: name.and_then(|name| name.get("guest").map(str::to_owned)),
             disks: line.disks(&devices, &machine),
-            disk_notes: line.disk_notes(&devices),
+            disk_notes: line.disk_notes(&devices, words.len()),
             passed_through: devices.iter().filter_map(passed_through).collect(),
             qmp_sockets: sockets::qmp(&line.options, &servers),
             agent_socket: port(AGENT_PORT).and_then(socket_of).and_then(SocketPlace::into_path),
@@ -205,7 +206,10 @@ impl<'a> Line<'a> {
         of_devices.chain(of_drives).collect()
     }
 
-    fn disk_notes(&self, devices: &[Device]) -> Vec<String> {
+    fn disk_notes(&self, devices: &[Device], words_count: usize) -> Vec<String> {
+        let cut_off = (words_count >= WORDS_MAX).then(|| {
+            format!("its command line is read up to its word {WORDS_MAX}: it may have more of them")
+        });
         let configs = self.texts("readconfig").map(|file| {
             format!("{file} (-readconfig) is not read: it may have more of them, and change these")
         });
@@ -216,7 +220,7 @@ impl<'a> Line<'a> {
                 "{path} is served outside of QEMU (vDPA): whether it is a disk is not told"
             ))
         });
-        configs.chain(vdpa).collect()
+        configs.chain(vdpa).chain(cut_off).collect()
     }
 
     fn accelerators(&self, words: &[String], machines: &[Properties]) -> Vec<String> {

@@ -22,6 +22,7 @@ pub use virsh::LibvirtDaemon;
 
 use super::vm::Vm;
 use crate::host_clock::host_now;
+use crate::unix_sockets;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
@@ -185,7 +186,7 @@ impl Qga {
     /// # Errors
     /// As there.
     pub fn connect_within(path: &Path, timeout: Duration) -> Result<Qga, QgaError> {
-        let stream = UnixStream::connect(path)
+        let stream = unix_sockets::connect(path)
             .map_err(|source| QgaError::Connect { path: path.to_owned(), source })?;
         let mut qga = Qga { channel: Channel::Socket { stream, received: Vec::new() }, timeout };
         qga.sync()?;

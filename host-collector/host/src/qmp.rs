@@ -14,13 +14,9 @@
 //! connected, asked and dropped before or after the window. A socket serves one client at a time:
 //! the next one is not even greeted before the first has gone.
 
-use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, UnixAddr, connect as connect_socket, socket,
-};
+use crate::unix_sockets;
 use serde_json::{Value, json};
 use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -269,23 +265,11 @@ impl Qmp {
     }
 }
 
-/// Connects without waiting: where a client is served and others wait, connect(2) of a blocking
-/// socket would wait for as long as they like.
 fn open(path: &Path) -> Result<UnixStream, QmpError> {
-    let failed = |errno: Errno| QmpError::Connect { path: path.to_owned(), source: errno.into() };
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None).map_err(failed)?;
-    let address = UnixAddr::new(path).map_err(failed)?;
-    match connect_socket(fd.as_raw_fd(), &address) {
-        Ok(()) => {}
-        // unix(7): EAGAIN is a full queue of waiting clients.
-        Err(Errno::EAGAIN) => return Err(QmpError::Busy { path: path.to_owned() }),
-        Err(errno) => return Err(failed(errno)),
-    }
-    let stream = UnixStream::from(fd);
-    let blocking = stream.set_nonblocking(false);
-    blocking.map_err(|source| QmpError::Connect { path: path.to_owned(), source })?;
-    Ok(stream)
+    unix_sockets::connect(path).map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => QmpError::Busy { path: path.to_owned() },
+        _ => QmpError::Connect { path: path.to_owned(), source },
+    })
 }
 
 #[cfg(test)]

@@ -61,12 +61,11 @@ pub(crate) fn note_open_files(pid: Tid, words: &[String], disks: &mut [Disk]) ->
     let Ok(files) = open_files::open_files(pid) else { return Vec::new() };
     let places = note_ways(pid, &files, disks);
     for (disk, place) in disks.iter_mut().zip(&places) {
-        if place.is_certain && place.among(&files).is_empty() {
+        let own = place.among(&files);
+        if own.is_empty() && place.is_certain {
             disk.contradiction = Some("its process does not have that file open".to_owned());
         }
-        if !place.among(&files).is_empty()
-            && place.among(&files).iter().all(|file| file.is_deleted())
-        {
+        if !own.is_empty() && own.iter().all(|file| file.is_deleted()) {
             disk.contradiction = Some("that file was deleted, and is still open".to_owned());
         }
     }
@@ -121,6 +120,8 @@ struct Place {
     ids: Vec<FileId>,
     /// Its path, as QEMU has it.
     path: Option<PathBuf>,
+    /// The end of a relative path, which is all that its file's name has to have.
+    end: Option<PathBuf>,
     /// Whether it would be among the open files if QEMU had it open.
     is_certain: bool,
 }
@@ -136,7 +137,10 @@ impl Place {
         };
         let here = path.is_absolute().then(|| fs::metadata(path).ok()).flatten();
         let ids = found.ok().into_iter().chain(here).filter_map(|file| FileId::of(&file)).collect();
-        Place { ids, path: Some(path.to_owned()), is_certain }
+        let end: PathBuf =
+            path.components().filter(|part| matches!(part, Component::Normal(_))).collect();
+        let end = Some(end).filter(|end| path.is_relative() && !end.as_os_str().is_empty());
+        Place { ids, path: Some(path.to_owned()), end, is_certain }
     }
 
     /// Those of the files that are this one. One that was deleted, or that a relative path led to, is known by its
@@ -147,11 +151,9 @@ impl Place {
     }
 
     fn has_name_of(&self, file: &OpenFile) -> bool {
-        let Some(path) = &self.path else { return false };
-        let names: PathBuf =
-            path.components().filter(|part| matches!(part, Component::Normal(_))).collect();
-        let is_relative = path.is_relative() && !names.as_os_str().is_empty();
-        file.path_when_opened() == path || is_relative && file.path_when_opened().ends_with(&names)
+        let name = file.path_when_opened();
+        self.path.as_deref() == Some(name)
+            || self.end.as_ref().is_some_and(|end| name.ends_with(end))
     }
 }
 
@@ -182,8 +184,8 @@ impl<'a> Named<'a> {
 /// The files that a QEMU writes to as disks: block devices, and files that it has locked so, each once. What is under
 /// `-snapshot` goes to a file without a name.
 fn written(files: &[OpenFile]) -> Vec<&OpenFile> {
-    let is_locked =
-        |id: FileId| files.iter().any(|file| file.id == id && file.is_written_by_qemu());
+    let locked = files.iter().filter(|file| file.is_written_by_qemu());
+    let locked: BTreeSet<FileId> = locked.map(|file| file.id).collect();
     let is_block = |file: &OpenFile| matches!(file.id, FileId::Block { .. });
     let is_temporary = |file: &OpenFile| {
         let name = file.path_when_opened().file_name().map(|name| name.to_string_lossy());
@@ -192,7 +194,7 @@ fn written(files: &[OpenFile]) -> Vec<&OpenFile> {
     let mut written: Vec<&OpenFile> = files
         .iter()
         .filter(|file| file.may_be_image() && file.is_writable() && !is_temporary(file))
-        .filter(|file| is_block(file) || is_locked(file.id))
+        .filter(|file| is_block(file) || locked.contains(&file.id))
         .collect();
     written.sort_by_key(|file| (file.id, file.fd));
     written.dedup_by_key(|file| file.id);

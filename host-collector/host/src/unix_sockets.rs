@@ -8,7 +8,7 @@
 
 use crate::procfs;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, UnixAddr, recv, send, socket,
 };
 use nix::sys::socket::{setsockopt, sockopt::ReceiveTimeout};
 use nix::sys::time::{TimeVal, TimeValLike};
@@ -17,7 +17,8 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use vslice_core::units::Tid;
 
 /// `SOCK_DIAG_BY_FAMILY` (linux/include/uapi/linux/sock_diag.h).
@@ -79,6 +80,20 @@ pub(crate) fn inodes_of(pid: Tid) -> Vec<u32> {
 pub(crate) fn inode_of(pid: Tid, fd: u32) -> Option<u32> {
     let link = std::fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok()?;
     link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// Connects without waiting: where a client is served and others wait, connect(2) of a blocking socket would wait for
+/// as long as they like.
+///
+/// # Errors
+/// Those of connect(2); [`io::ErrorKind::WouldBlock`] if the queue of those who wait is full.
+pub(crate) fn connect(path: &Path) -> io::Result<UnixStream> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    nix::sys::socket::connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    let stream = UnixStream::from(fd);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
 }
 
 /// A `struct nlmsghdr` and a `struct unix_diag_req`, which asks for sockets in all states.

@@ -11,6 +11,7 @@ use super::census::{Census, Process};
 use super::cgroup::{Hierarchy, VcpuQuota};
 use super::disk::Disk;
 use super::helper::{self, BackendSocket, Helper, HelperRole};
+use super::open_files::text_of_named;
 use super::pin::affinity;
 use super::procfs::{self, Stopper};
 use super::qemu_args::{Iothreads, QemuArgs, SocketPlace, backend_sockets};
@@ -34,6 +35,9 @@ use vslice_trace::vmm::{Accelerator, Vmm};
 /// What to do where no thread of a VMM can be told to run a vCPU.
 pub const UNSEEN_VCPUS_ADVICE: &str = "start QEMU with -name ...,debug-threads=on, or run vslice as \
     root on a host where KVM's debugfs is mounted";
+
+/// The thread in which a QEMU emulates all vCPUs by turns (qemu: accel/tcg/tcg-accel-ops-rr.c).
+const ROUND_ROBIN: &str = "ALL CPUs/TCG";
 
 /// Who started a VM and holds its monitor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -190,6 +194,21 @@ impl Vm {
         self.threads.iter().filter(|thread| thread.vcpu.is_some())
     }
 
+    /// What to do where no thread of it can be told to run a vCPU.
+    #[must_use]
+    pub fn unseen_vcpus_advice(&self) -> &'static str {
+        if self.threads.iter().any(|thread| thread.comm == ROUND_ROBIN) {
+            return "one thread runs all of them by turns; start QEMU with -accel tcg,thread=multi";
+        }
+        match self.vmm {
+            Vmm::Qemu => {
+                "start QEMU with -name ...,debug-threads=on, or run vslice as root on a host where KVM's debugfs \
+                is mounted"
+            }
+            _ => "run vslice as root on a host where KVM's debugfs is mounted",
+        }
+    }
+
     /// Whether a user who says so means it: its name, its process's id, or a QMP socket of its.
     #[must_use]
     pub fn is_called(&self, wanted: &str) -> bool {
@@ -270,7 +289,7 @@ fn look_among(
     };
     let vmm = signs.vmm()?;
     let args = if vmm == Vmm::Qemu { QemuArgs::parse(words) } else { QemuArgs::default() };
-    let read = |path: &Path| fs::read_to_string(procfs::seen_by(pid, path)).ok();
+    let read = |path: &Path| text_of_named(&procfs::seen_by(pid, path), CONFIG_BYTES_MAX);
     let other = VmmArgs::parse(vmm, words, read);
     let accelerator = signs.accelerator(vmm, &args.accelerators);
     let census = census.get_or_init(Census::take);
@@ -311,6 +330,9 @@ fn look_among(
         quotas: quotas.and_then(Result::ok),
     })
 }
+
+/// A configuration of Firecracker has some kilobytes.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
 /// One that serves a disk that was plugged in later has run for longer.
 const HARDLY_RUN: Duration = Duration::from_millis(100);

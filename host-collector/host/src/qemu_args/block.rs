@@ -158,12 +158,15 @@ impl Level {
 
     /// The node within this one whose keys have this prefix.
     fn descend(&self, prefix: &str) -> Level {
-        prefix.split('.').filter(|key| !key.is_empty()).fold(self.clone(), |level, key| Level {
+        let below = |level: &Level, key: &str| Level {
             properties: level.properties.below(key),
             origin: Origin::Node,
             filename: None,
             inherited: level.cache(),
-        })
+        };
+        let mut keys = prefix.split('.').filter(|key| !key.is_empty());
+        let Some(first) = keys.next() else { return self.clone() };
+        keys.fold(below(self, first), |level, key| below(&level, key))
     }
 
     fn get(&self, key: &str) -> Option<&str> {

@@ -146,7 +146,7 @@ impl<'a> Frontends<'a> {
                 .ide()
                 .map_or_else(|| Bus::Other("ide".to_owned()), |(bus, _)| Bus::Known(bus)),
             Some(other) => Bus::Other(other.to_owned()),
-            None => Bus::Other("a bus of the machine's choice,".to_owned()),
+            None => Bus::Other("unknown bus (the machine's choice)".to_owned()),
         };
         let mut disk = Disk::new(bus);
         disk.id = drive.get("id").map(str::to_owned);

@@ -3,6 +3,12 @@
 use serde_json::Value;
 use std::collections::BTreeMap;
 
+/// The keys of one option that are read: a disk whose 1,024 queues are spread over iothreads has some 1,100.
+const KEYS_MAX: usize = 1 << 12;
+
+/// Nodes within nodes have keys of some 100 bytes.
+const KEY_BYTES_MAX: usize = 512;
+
 /// Keys and values; those of nested objects and lists are joined by dots, as QEMU writes them too
 /// (`cache.direct`, `iothread-vq-mapping.0.iothread`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -56,7 +62,7 @@ impl Properties {
         let inner = |(key, value): (&String, &String)| {
             Some((key.strip_prefix(&prefix)?.to_owned(), value.clone()))
         };
-        Properties(self.0.iter().filter_map(inner).collect())
+        Properties(self.0.range(prefix.clone()..).map_while(inner).collect())
     }
 
     /// What stands before this key wherever it is, dot included; nothing where it stands at the top.
@@ -90,6 +96,9 @@ impl Properties {
         let under = |key: &str| {
             if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") }
         };
+        if prefix.len() > KEY_BYTES_MAX {
+            return;
+        }
         match value {
             Value::Object(map) => {
                 map.iter().for_each(|(key, value)| self.flatten(&under(key), value));
@@ -122,8 +131,11 @@ impl Properties {
         }
     }
 
+    /// What has more keys, or longer ones, than any that QEMU takes is read so far.
     fn put(&mut self, key: &str, value: &str) {
-        self.0.insert(key.to_owned(), value.to_owned());
+        if key.len() <= KEY_BYTES_MAX && self.0.len() < KEYS_MAX {
+            self.0.insert(key.to_owned(), value.to_owned());
+        }
     }
 }
 

@@ -238,6 +238,33 @@ fn a_graph_of_nodes_that_bites_its_tail_ends() {
     assert_eq!((args.disks.len(), args.disks[0].path()), (1, None));
 }
 
+/// Whoever starts a process writes its command line: one that is made to be long takes no longer than another.
+#[test]
+fn a_command_line_that_was_made_to_be_long_is_read_in_part() {
+    let many = |count: usize, word: &dyn Fn(usize) -> String| {
+        (0..count).map(word).collect::<Vec<_>>().join(",")
+    };
+    let children = many(200_000, &|child| format!("a{child}.node-name={child}"));
+    let deep = format!("{}node-name=x", "a.".repeat(100_000));
+    let long = format!(
+        r#"{{"{}":{{{}}}}}"#,
+        "k".repeat(100_000),
+        many(20_000, &|key| format!("\"{key}\":1"))
+    );
+    for node in [children, deep, long] {
+        let properties = Properties::parse(&node, "driver");
+        assert!(properties.all(|key| key.len() > 512).next().is_none());
+        assert!(properties.all(|_| true).count() <= 4096);
+        let words = ["qemu", "-blockdev", &node, "-device", "ide-hd,drive=3"].map(str::to_owned);
+        assert_eq!(QemuArgs::parse(&words).disks.len(), 1);
+    }
+    let short = parse("qemu -hda /x");
+    assert_eq!(short.disk_notes, [""; 0]);
+    let words: Vec<String> = (0..WORDS_MAX).map(|_| "-S".to_owned()).collect();
+    let notes = QemuArgs::parse(&words).disk_notes;
+    assert_eq!(notes, ["its command line is read up to its word 8192: it may have more of them"]);
+}
+
 const PIECES: [&str; 40] = [
     "if=virtio",
     "if=ide",

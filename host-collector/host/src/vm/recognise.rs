@@ -114,7 +114,7 @@ fn vmm_of_threads(threads: &[VmmThread]) -> Option<Vmm> {
     };
     let is_of_cloud_hypervisor =
         |name: &str| matches!(name, "vmm" | "vmm_signal_handler") || name.starts_with("_disk");
-    if has_vcpu("CPU ") || has("ALL CPUs/TCG") {
+    if has_vcpu("CPU ") || has(super::ROUND_ROBIN) {
         Some(Vmm::Qemu)
     } else if has_vcpu("crosvm_vcpu") {
         Some(Vmm::Crosvm)
