@@ -32,10 +32,6 @@ use vslice_core::units::{PcpuId, Tid, VcpuId};
 use vslice_trace::thread::ThreadRole;
 use vslice_trace::vmm::{Accelerator, Vmm};
 
-/// What to do where no thread of a VMM can be told to run a vCPU.
-pub const UNSEEN_VCPUS_ADVICE: &str = "start QEMU with -name ...,debug-threads=on, or run vslice as \
-    root on a host where KVM's debugfs is mounted";
-
 /// The thread in which a QEMU emulates all vCPUs by turns (qemu: accel/tcg/tcg-accel-ops-rr.c).
 const ROUND_ROBIN: &str = "ALL CPUs/TCG";
 

@@ -7,7 +7,7 @@ use super::plan::{BUILT_IN, LabAccelerator, Plan, VsockSetting};
 use super::vsock::{TransportKind, VsockOffer};
 use super::{accelerator, doctor_evidence, tools};
 use std::path::Path;
-use vslice_host::vm::{self, UNSEEN_VCPUS_ADVICE, Vm};
+use vslice_host::vm::{self, Vm};
 use vslice_host::{bql, host, scratch};
 use vslice_trace::host::HostPcpus;
 
@@ -154,12 +154,12 @@ fn vms_finding(vms: &[Vm]) -> Finding {
     let is_seen = |vm: &&Vm| vm.vcpus().next().is_some();
     let (seen, unseen): (Vec<&Vm>, Vec<&Vm>) = vms.iter().partition(is_seen);
     let labels = |vms: &[&Vm]| vms.iter().map(|vm| vm.label()).collect::<Vec<_>>().join(", ");
-    if unseen.is_empty() {
+    let Some(first) = unseen.first() else {
         let advice = "`vslice doctor --vm VM` checks one";
         return Finding::ok(name, format!("vslice can attach to {}; {advice}", labels(&seen)));
-    }
+    };
     let text = format!("cannot tell which threads of {} run vCPUs", labels(&unseen));
-    Finding::degraded(name, text, UNSEEN_VCPUS_ADVICE)
+    Finding::degraded(name, text, first.unseen_vcpus_advice())
 }
 
 /// Only domains of libvirt need it, for their qemu-ga.

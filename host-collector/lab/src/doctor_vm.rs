@@ -10,7 +10,7 @@ use vslice_host::bql;
 use vslice_host::plug::by_hand;
 use vslice_host::qemu_args::LOAD_PORT;
 use vslice_host::qga::{AgentInfo, EXEC, Ended, FILES, Qga, QgaError};
-use vslice_host::vm::{UNSEEN_VCPUS_ADVICE, Vm};
+use vslice_host::vm::Vm;
 use vslice_record::guest::start::{BAKED_IN, WORD_TIMEOUT};
 
 const UPLOAD_ADVICE: &str =
@@ -82,7 +82,11 @@ fn own_agent(said: Result<Ended, QgaError>) -> Finding {
 fn vcpus(vm: &Vm) -> Finding {
     let (name, count) = (VCPU_THREADS, vm.vcpus().count());
     if count == 0 {
-        return Finding::missing(name, "cannot tell which threads run vCPUs", UNSEEN_VCPUS_ADVICE);
+        return Finding::missing(
+            name,
+            "cannot tell which threads run vCPUs",
+            vm.unseen_vcpus_advice(),
+        );
     }
     if let Some(notice) = vm.stopped_notice() {
         let advice = "continue it (`kill -CONT`): while it is stopped, there is nothing to record";

@@ -67,7 +67,8 @@ impl AttachedVms {
         watcher: &mut dyn Watcher,
     ) -> Result<AttachedVms, RecordingError> {
         if let Some(vm) = vms.iter().find(|vm| vm.vcpus().next().is_none()) {
-            return Err(RecordingError::UnseenVcpus { vm: vm.label() });
+            let advice = vm.unseen_vcpus_advice();
+            return Err(RecordingError::UnseenVcpus { vm: vm.label(), advice });
         }
         for notice in vms.iter().filter_map(Vm::stopped_notice) {
             watcher.stage(&notice);

@@ -16,7 +16,6 @@ use vslice_host::plug::PlugError;
 use vslice_host::qga::QgaError;
 use vslice_host::scratch::ScratchError;
 use vslice_host::threads::ThreadsError;
-use vslice_host::vm::UNSEEN_VCPUS_ADVICE;
 use vslice_trace::StoreError;
 
 /// Why a recording could not start or ended early, as a sentence for the user.
@@ -45,8 +44,8 @@ pub enum RecordingError {
     Listen { vm: String, path: PathBuf, source: io::Error },
     #[error("{vm}: {source}")]
     Session { vm: String, source: SessionError },
-    #[error("cannot tell which threads of {vm} run its vCPUs: {UNSEEN_VCPUS_ADVICE}")]
-    UnseenVcpus { vm: String },
+    #[error("cannot tell which threads of {vm} run its vCPUs: {advice}")]
+    UnseenVcpus { vm: String, advice: &'static str },
     #[error(
         "{vm} has no transport from its guest to this host: use --plug to plug one in for the \
         recording (`vslice doctor --vm VM` shows how to do it by hand), or {NO_TRANSPORT_ADVICE}"

@@ -3,10 +3,11 @@
 use super::{Listing, disk};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use vslice_core::text::harmless;
-use vslice_core::units::PcpuId;
+use vslice_core::text::{columns, harmless};
+use vslice_core::units::{PcpuId, Tid};
 use vslice_host::helper::Helper;
 use vslice_host::vm::{IothreadSource, Manager, NO_ACCELERATOR, Vm, VmThread};
+use vslice_spec::quantity::counted;
 use vslice_trace::host::HostPcpus;
 use vslice_trace::thread::ThreadRole;
 use vslice_trace::vmm::{Accelerator, Vmm};
@@ -48,26 +49,21 @@ fn write_vm(page: &mut String, vm: &Vm, pcpus_count: usize) {
         None => "",
     };
     let accelerator = vm.accelerator.map_or(NO_ACCELERATOR, Accelerator::name);
-    let vcpus = vm.vcpus().count();
-    line(
-        page,
-        &format!(
-            "{}  {vmm} (process {}), {accelerator}, {vcpus} vCPU{}{manager}",
-            vm.label(),
-            vm.pid,
-            if vcpus == 1 { "" } else { "s" }
-        ),
-    );
-    for thread in &vm.threads {
-        let pcpus = allowed_pcpus(&thread.affinity, pcpus_count);
-        let doubt = match thread.iothread_from {
-            Some(IothreadSource::Order) => " (inferred from the order of the iothreads)",
-            _ => "",
-        };
-        line(page, &format!("  {:<22} {:>8}  {pcpus}{doubt}", thread_name(thread), thread.tid));
-    }
-    for helper in &vm.helpers {
-        line(page, &helper_text(helper, pcpus_count));
+    let vcpus = match vm.vcpus().count() {
+        0 => "vCPUs unknown".to_owned(),
+        count => counted(count as u64, "vCPU"),
+    };
+    let (label, pid) = (vm.label(), vm.pid);
+    line(page, &format!("{label}  {vmm} (process {pid}), {accelerator}, {vcpus}{manager}"));
+    let threads = vm.threads.iter().map(|thread| thread_row(thread, pcpus_count));
+    let helpers = vm.helpers.iter().map(|helper| helper_row(helper, pcpus_count));
+    let rows: Vec<Row> = threads.chain(helpers).collect();
+    let widths = rows.iter().map(|row| columns(&row.name));
+    let width =
+        widths.filter(|width| *width <= NAME_COLUMNS_MAX).fold(NAME_COLUMNS_MIN, usize::max);
+    for Row { name, tid, place } in rows {
+        let space = " ".repeat(width.saturating_sub(columns(&name)));
+        line(page, &format!("  {name}{space} {tid:>8}  {place}"));
     }
     match &vm.disks {
         None => line(page, "  disks: unknown from its command line"),
@@ -77,8 +73,8 @@ fn write_vm(page: &mut String, vm: &Vm, pcpus_count: usize) {
         line(page, &format!("  disks: {note}"));
     }
     for image in &vm.unnamed_images {
-        let why =
-            "which its command line does not name: it came by a snapshot, a mirror or plugging";
+        let why = "which its command line does not name: it came by a snapshot, a mirror or hot-plug, or another \
+            image names it";
         line(page, &format!("  disks: QEMU writes to {image}, {why}"));
     }
     for socket in &vm.qmp_sockets {
@@ -91,11 +87,31 @@ fn write_vm(page: &mut String, vm: &Vm, pcpus_count: usize) {
     }
 }
 
-fn thread_name(thread: &VmThread) -> String {
-    match &thread.role {
+/// The names of most threads fit into so many columns.
+const NAME_COLUMNS_MIN: usize = 22;
+
+/// An iothread may have any id. A name that is longer than this stands out of its column.
+const NAME_COLUMNS_MAX: usize = 48;
+
+/// A thread or a helper.
+struct Row {
+    name: String,
+    tid: Tid,
+    /// Where it may run, and what is to be said with it.
+    place: String,
+}
+
+fn thread_row(thread: &VmThread, pcpus_count: usize) -> Row {
+    let name = match &thread.role {
         ThreadRole::Other => thread.comm.clone(),
         role => role.to_string(),
-    }
+    };
+    let doubt = match thread.iothread_from {
+        Some(IothreadSource::Order) => " (inferred from the order of the iothreads)",
+        _ => "",
+    };
+    let place = format!("{}{doubt}", allowed_pcpus(&thread.affinity, pcpus_count));
+    Row { name: harmless(&name), tid: thread.tid, place }
 }
 
 /// The pCPUs on which the kernel lets a thread run.
@@ -108,15 +124,15 @@ fn allowed_pcpus(affinity: &[PcpuId], pcpus_count: usize) -> String {
 }
 
 /// A process that works for a VM, and where its threads may run.
-fn helper_text(helper: &Helper, pcpus_count: usize) -> String {
+fn helper_row(helper: &Helper, pcpus_count: usize) -> Row {
     let name = format!("{}: {}", helper.role.name(), helper.comm);
     let is_told = helper.threads.iter().all(|thread| !thread.affinity.is_empty());
     let all: BTreeSet<PcpuId> =
         helper.threads.iter().flat_map(|thread| thread.affinity.iter().copied()).collect();
     let all: Vec<PcpuId> = if is_told { all.into_iter().collect() } else { vec![] };
-    let pcpus = allowed_pcpus(&all, pcpus_count);
     let doubt = if helper.sign.is_proof() { "" } else { " (inferred from its command line)" };
-    format!("  {name:<22} {:>8}  {pcpus}{doubt}", helper.pid)
+    let place = format!("{}{doubt}", allowed_pcpus(&all, pcpus_count));
+    Row { name: harmless(&name), tid: helper.pid, place }
 }
 
 #[cfg(test)]
@@ -124,7 +140,7 @@ pub(super) mod tests {
     use super::*;
     use crate::ps::Surroundings;
     use std::path::PathBuf;
-    use vslice_core::units::{Tid, VcpuId};
+    use vslice_core::units::VcpuId;
     use vslice_host::disk::{Aio, Bus, DirectSource, Disk, DiskBus, Storage};
     use vslice_host::helper::{HelperRole, HelperSign, HelperThread};
 
@@ -235,14 +251,26 @@ the vCPU thread itself submits (ioeventfd=off)
 QEMU's default is the host page cache), aio native, iothread io0
   qemu-ga at /ga
 
-process 20  Firecracker (process 20), kvm, 0 vCPUs
+process 20  Firecracker (process 20), kvm, vCPUs unknown
   disks: unknown from its command line
 
-warning: cannot tell which threads of process 20 run its vCPUs: start QEMU with -name \
-...,debug-threads=on, or run vslice as root on a host where KVM's debugfs is mounted
+warning: cannot tell which threads of process 20 run its vCPUs: run vslice as root on a host where \
+KVM's debugfs is mounted
 "
         );
         assert!(render(&Listing::new(host(&[]), vec![])).starts_with("no virtual machine"));
+    }
+
+    #[test]
+    fn a_long_name_moves_the_whole_column_and_a_very_long_one_none() {
+        let page = |names: [&str; 2]| {
+            let threads = names.map(|name| thread(12, None, Some(name), &[1]));
+            render(&Listing::new(host(&[0, 1]), vec![vm("web", 10, threads.to_vec())]))
+        };
+        let lines = "  iothread iothread-virtioscsi0       12  pCPU1\n  iothread io1                        12  pCPU1\n";
+        assert!(page(["iothread-virtioscsi0", "io1"]).contains(lines));
+        let long = page([&"x".repeat(4000), "io1"]);
+        assert!(long.contains("  iothread io1                 12  pCPU1\n"), "{long}");
     }
 
     #[test]

@@ -7,7 +7,6 @@ use serde::Serialize;
 use std::fmt;
 use std::path::PathBuf;
 use vslice_core::units::PcpuId;
-use vslice_host::vm::UNSEEN_VCPUS_ADVICE;
 use vslice_spec::quantity::{bytes, counted, duration};
 
 pub(super) use find::{all, labels};
@@ -111,6 +110,9 @@ pub(crate) enum PlacementWarning {
     UnknownVcpus {
         /// The VM.
         vm: String,
+        /// What to do.
+        #[serde(skip)]
+        advice: &'static str,
     },
 }
 
@@ -161,7 +163,7 @@ impl PlacementWarning {
             PlacementWarning::IothreadOnVcpu { vm, vcpu, .. }
             | PlacementWarning::HelperOnVcpu { vm, vcpu, .. } => vm == label || vcpu.vm == label,
             PlacementWarning::Stopped { vm, .. }
-            | PlacementWarning::UnknownVcpus { vm }
+            | PlacementWarning::UnknownVcpus { vm, .. }
             | PlacementWarning::IdleIothreads { vm, .. }
             | PlacementWarning::RemoteMemory { vm, .. } => vm == label,
         }
@@ -225,7 +227,7 @@ impl fmt::Display for PlacementWarning {
                 vms.dedup();
                 write!(
                     formatter,
-                    "KVM polls for up to {} each time a vCPU of {} halts (kvm.halt_poll_ns): the quota of {} is \
+                    "KVM may poll for up to {} each time a vCPU of {} halts (kvm.halt_poll_ns): the quota of {} is \
                     also used up by that",
                     duration(*halt_poll_ns),
                     vms.join(" or "),
@@ -234,10 +236,9 @@ impl fmt::Display for PlacementWarning {
             }
             PlacementWarning::Quota { .. } => self.write_quota(formatter),
             PlacementWarning::Stopped { what, .. } => formatter.write_str(what),
-            PlacementWarning::UnknownVcpus { vm } => write!(
-                formatter,
-                "cannot tell which threads of {vm} run its vCPUs: {UNSEEN_VCPUS_ADVICE}"
-            ),
+            PlacementWarning::UnknownVcpus { vm, advice } => {
+                write!(formatter, "cannot tell which threads of {vm} run its vCPUs: {advice}")
+            }
         }
     }
 }
@@ -257,11 +258,11 @@ fn idle(formatter: &mut fmt::Formatter<'_>, vm: &str, iothreads: &[String]) -> f
     match iothreads {
         [one] => write!(
             formatter,
-            "iothread {one} of {vm} serves nothing: no device on the command line uses it, and it has hardly run"
+            "iothread {one} of {vm} seems to serve nothing: no device on the command line uses it, and it has hardly run"
         ),
         all => write!(
             formatter,
-            "iothreads {} of {vm} serve nothing: no device on the command line uses them, and they have hardly \
+            "iothreads {} of {vm} seem to serve nothing: no device on the command line uses them, and they have hardly \
             run",
             all.join(" and ")
         ),

@@ -67,7 +67,7 @@ pub(crate) const CASES: &[Case] = &[
                     {"iothread": "iothread-virtioscsi1", "iothread_from": "order"}
                 ]}"#,
         ),
-        warnings: &["iothread iothread-virtioscsi1 of a serves nothing"],
+        warnings: &["iothread iothread-virtioscsi1 of a seems to serve nothing"],
         ..Case::OF_KVM
     },
     Case {

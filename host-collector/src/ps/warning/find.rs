@@ -61,7 +61,10 @@ pub(in crate::ps) fn all(host: &Surroundings, vms: &[Vm]) -> Vec<PlacementWarnin
         Some(PlacementWarning::Stopped { vm: label.clone(), what: vm.stopped_notice()? })
     }));
     let unknown = vms.iter().filter(|seen| seen.vm.vcpus().next().is_none());
-    warnings.extend(unknown.map(|seen| PlacementWarning::UnknownVcpus { vm: seen.label.clone() }));
+    warnings.extend(unknown.map(|Seen { vm, label }| PlacementWarning::UnknownVcpus {
+        vm: label.clone(),
+        advice: vm.unseen_vcpus_advice(),
+    }));
     warnings
 }
 

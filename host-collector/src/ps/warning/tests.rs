@@ -11,7 +11,7 @@ use vslice_host::vm::{Vm, VmThread};
 use vslice_trace::host::HostPcpus;
 use vslice_trace::quota::Quota;
 use vslice_trace::thread::ThreadRole;
-use vslice_trace::vmm::Accelerator;
+use vslice_trace::vmm::{Accelerator, Vmm};
 
 fn said(host: &Surroundings, vms: &[Vm]) -> Vec<String> {
     all(host, vms).iter().map(ToString::to_string).collect()
@@ -121,9 +121,18 @@ fn a_stopped_process_is_warned_of() {
 }
 
 #[test]
-fn unidentified_vcpu_threads_are_warned_of() {
-    let texts = texts(4, &[vm("vm1", 10, vec![thread(10, None, None, &[0])])]);
-    assert!(texts.len() == 1 && texts[0].contains("debug-threads=on"), "{texts:?}");
+fn unidentified_vcpu_threads_are_warned_of_with_what_can_be_done() {
+    let by_turns = VmThread::new(Tid(11), "ALL CPUs/TCG", ThreadRole::Other, vec![]);
+    let main = || thread(10, None, None, &[0]);
+    for (vm, advice) in [
+        (vm("vm1", 10, vec![main()]), "start QEMU with -name ...,debug-threads=on, or run"),
+        (vm("vm1", 10, vec![main(), by_turns]), "one thread runs all of them by turns; start QEMU"),
+        (Vm { vmm: Vmm::Other, ..vm("vm1", 10, vec![main()]) }, "run vslice as root on a host"),
+    ] {
+        let texts = texts(4, &[vm]);
+        let beginning = format!("cannot tell which threads of vm1 run its vCPUs: {advice}");
+        assert!(texts.len() == 1 && texts[0].starts_with(&beginning), "{texts:?}");
+    }
 }
 
 #[test]
@@ -188,13 +197,16 @@ fn who_works_for_a_vm_is_warned_of_if_it_can_run_only_where_vcpus_are_pinned() {
 fn an_iothread_that_serves_nothing_is_named() {
     let threads = || vec![thread(11, Some(0), None, &[1])];
     let idle = Vm { idle_iothreads: vec!["io1".to_owned()], ..vm("vm1", 10, threads()) };
-    let warning = "iothread io1 of vm1 serves nothing: no device on the command line uses it, and it has \
+    let warning = "iothread io1 of vm1 seems to serve nothing: no device on the command line uses it, and it has \
         hardly run";
     assert_eq!(texts(4, &[idle]), [warning]);
     assert_eq!(texts(4, &[vm("vm1", 10, threads())]), [""; 0]);
     let two = vec!["io1".to_owned(), "io2".to_owned()];
     let both = texts(4, &[Vm { idle_iothreads: two, ..vm("vm1", 10, threads()) }]);
-    assert!(both.len() == 1 && both[0].starts_with("iothreads io1 and io2 of vm1 serve nothing"));
+    assert!(
+        both.len() == 1
+            && both[0].starts_with("iothreads io1 and io2 of vm1 seem to serve nothing")
+    );
 }
 
 /// Eight pCPUs on two nodes; pCPUs 0 and 4, 1 and 5, ... are a core each.
@@ -262,7 +274,7 @@ fn halt_polling_is_warned_of_only_where_it_uses_up_a_quota() {
     assert_eq!(
         with(Some(200_000), kvm, Some(9)),
         [
-            "KVM polls for up to 200 us each time a vCPU of web halts (kvm.halt_poll_ns): the quota of /g \
+            "KVM may poll for up to 200 us each time a vCPU of web halts (kvm.halt_poll_ns): the quota of /g \
             is also used up by that"
         ]
     );

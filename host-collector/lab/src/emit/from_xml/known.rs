@@ -51,7 +51,7 @@ impl Aside {
             Aside::Consoles => "consoles and screens",
             Aside::SmallDevices => "small devices",
             Aside::Layout => "layout of the buses",
-            Aside::Images => "names and writes of images",
+            Aside::Images => "how images are found and written",
             Aside::Security => "security",
             Aside::Others => "other hypervisors",
         }

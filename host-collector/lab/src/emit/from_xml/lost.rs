@@ -104,7 +104,7 @@ impl Lost {
         });
         let kinds: Vec<String> = kinds.collect();
         if !kinds.is_empty() {
-            lines.push(format!("Left out, for no plan depends on it: {}.", kinds.join(", ")));
+            lines.push(format!("Left out, as a plan does not depend on it: {}.", kinds.join(", ")));
         }
         lines
     }
