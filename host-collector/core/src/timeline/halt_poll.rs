@@ -59,8 +59,9 @@ impl HeldBack {
             && let ThreadState::Running { pcpu, .. } = stay.state
         {
             let latest_ns = end.0.saturating_sub(halted_ns) + halted_ns / CLOCK_DRIFT_DIVISOR;
-            let from = HostNs(latest_ns).max(stay.start).min(stay.end);
-            if stay.end.since_ns(from) >= POLL_MIN_NS {
+            let from = HostNs(latest_ns).min(stay.end);
+            // A halt that began earlier has slept before, and was woken for nothing in between.
+            if from >= stay.start && stay.end.since_ns(from) >= POLL_MIN_NS {
                 self.spans.remove(0);
                 let state = ThreadState::Running { pcpu, mode: RunMode::HaltPoll };
                 if from > stay.start {

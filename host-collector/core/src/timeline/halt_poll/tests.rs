@@ -126,6 +126,24 @@ fn on_its_way_to_sleep_it_does_not_poll() {
 }
 
 #[test]
+fn between_two_sleeps_of_one_halt_it_does_not_poll() {
+    let events = [
+        comes(0),
+        halt_end(1, 1, false),
+        kvm(10, KvmEvent::GuestEntry),
+        kvm(100, HLT),
+        halts(130),
+        waking(200 * US, VCPU, HOME),
+        comes(205),
+        halts(220),
+        waking(300 * US, VCPU, HOME),
+        comes(305),
+        halt_end(310, 205, true),
+    ];
+    assert!(modes(&events)[1..].iter().all(|(_, mode)| *mode != Some(RunMode::HaltPoll)));
+}
+
+#[test]
 fn what_is_held_back_is_never_lost() {
     let begun = [comes(0), halt_end(1, 1, false), halts(160)];
     let back = [waking(300 * US, VCPU, HOME), comes(305)];
