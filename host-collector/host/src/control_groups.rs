@@ -82,6 +82,12 @@ impl GroupNames {
         self.are_births_told
     }
 
+    /// The same where the kernel's perf knows of no groups.
+    #[must_use]
+    pub fn without_births(self) -> GroupNames {
+        GroupNames { are_births_told: false, ..self }
+    }
+
     /// The group of a thread, as a path below the root of its hierarchy; `None` if it cannot be seen.
     #[must_use]
     pub fn of_thread(&self, tid: Tid) -> Option<String> {

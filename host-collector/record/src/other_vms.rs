@@ -1,7 +1,7 @@
 //! The VMs of this host that are not recorded, so that they have names where their threads are in the way.
 
 use crate::vm_record::{helper_records, thread_records};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use vslice_core::text::harmless;
 use vslice_core::units::{HostNs, Tid};
 use vslice_host::host_clock::host_now;
@@ -50,20 +50,26 @@ impl OtherVms {
         if count != self.strange_vcpus_count || self.has_more {
             self.strange_vcpus_count = count;
             let found = self.look(PROCESSES_MAX, host_now());
-            self.later.extend(found);
+            self.came(found);
         }
     }
 
     /// Notes those that came. Nothing is measured any more.
     pub(crate) fn finish(mut self, manifest: &mut Manifest) {
         let found = self.look(usize::MAX, host_now());
+        self.came(found);
+        let mut bytes = 0;
+        let fits = |vm: &OtherVmRecord| {
+            bytes += json_bytes(vm);
+            bytes <= LATER_BYTES_MAX
+        };
+        manifest.other_vms.extend(self.later.into_iter().take_while(fits));
+        rename(manifest);
+    }
+
+    fn came(&mut self, found: Vec<OtherVmRecord>) {
         self.later.extend(found);
         self.later.truncate(VMS_MAX);
-        while json_bytes(&self.later) > LATER_BYTES_MAX {
-            self.later.pop();
-        }
-        manifest.other_vms.append(&mut self.later);
-        rename(manifest);
     }
 
     fn look(&mut self, processes_max: usize, since: HostNs) -> Vec<OtherVmRecord> {
@@ -99,8 +105,10 @@ fn rename(manifest: &mut Manifest) {
     }
 }
 
-fn json_bytes(vms: &[OtherVmRecord]) -> u64 {
-    serde_json::to_vec_pretty(vms).map_or(0, |json| json.len() as u64)
+/// What a VM takes in the manifest, where it is indented.
+fn json_bytes(vm: &OtherVmRecord) -> u64 {
+    let manifest = BTreeMap::from([("other_vms", [vm])]);
+    serde_json::to_vec_pretty(&manifest).map_or(0, |json| json.len() as u64)
 }
 
 #[cfg(test)]
@@ -180,9 +188,13 @@ mod tests {
         let mut manifest = Manifest::begun(Tid(1));
         let mut others = OtherVms::note(&mut manifest);
         let there_count = manifest.other_vms.len();
-        others.later = (0..5_000).map(|pid| named("many", pid)).collect();
+        let large = |pid| OtherVmRecord { name: "many".repeat(100), ..named("", pid) };
+        others.came((0..5_000).map(large).collect());
+        assert_eq!(others.later.len(), VMS_MAX);
         others.finish(&mut manifest);
         let later = &manifest.other_vms[there_count..];
-        assert!(!later.is_empty() && later.len() <= VMS_MAX);
+        // Whoever has a name that another has is called by the process as well.
+        let bytes: u64 = later.iter().map(json_bytes).sum::<u64>() - 32 * later.len() as u64;
+        assert!(!later.is_empty() && bytes <= LATER_BYTES_MAX, "{bytes} for {}", later.len());
     }
 }

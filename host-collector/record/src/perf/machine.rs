@@ -70,7 +70,10 @@ impl Machine {
             details.retain(|format| !Detail::EXITS.contains(&format.detail));
         }
         let formats = Formats { switch, waking, details };
-        let groups = GroupNames::of_host();
+        let groups = GroupNames::of_host().map(|names| match births(&online, lost) {
+            GroupBirths::Recorded => names,
+            GroupBirths::NotRecorded => names.without_births(),
+        });
         Ok(Machine { formats, online, frames_max, lost, page_bytes, missing, groups })
     }
 
@@ -120,6 +123,15 @@ fn lost_count(online: &BTreeSet<PcpuId>) -> LostCount {
     match sys::open(attr::lives(0, LostCount::Readable, GroupBirths::NotRecorded), pcpu, None) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => LostCount::InRingOnly,
         _ => LostCount::Readable,
+    }
+}
+
+/// The same, of control groups that are made (since 5.7).
+fn births(online: &BTreeSet<PcpuId>, lost: LostCount) -> GroupBirths {
+    let pcpu = online.first().copied().unwrap_or_default();
+    match sys::open(attr::lives(0, lost, GroupBirths::Recorded), pcpu, None) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => GroupBirths::NotRecorded,
+        _ => GroupBirths::Recorded,
     }
 }
 
