@@ -19,14 +19,15 @@ const NONE: &str = "none";
 const NOT_KNOWN: &str = "unknown";
 
 /// Keys below the plan and the environment that no two runs need to share: names of files, processes
-/// and texts for people.
-const ASIDE: [&str; 21] = [
+/// and texts for people. Of a disk's `storage` see [`storage`].
+const ASIDE: [&str; 22] = [
     "agent_socket",
     "aio_missing",
     "contradiction",
     "description",
     "disk_notes",
     "format_missing",
+    "iothreads_missing",
     "is_direct_from",
     "is_direct_missing",
     "is_steal_told",
@@ -200,6 +201,8 @@ fn flatten(key: &str, value: &Value, leaves: &mut BTreeMap<String, String>) {
     }
     match value {
         Value::Object(fields) => {
+            let storage = storage(fields);
+            leaves.extend(storage.map(|storage| (format!("{key}.storage"), storage)));
             for (name, value) in fields.iter().filter(|(name, _)| !ASIDE.contains(&name.as_str())) {
                 flatten(&format!("{key}.{name}"), value, leaves);
             }
@@ -217,6 +220,20 @@ fn flatten(key: &str, value: &Value, leaves: &mut BTreeMap<String, String>) {
         other => {
             leaves.insert(key.to_owned(), other.to_string());
         }
+    }
+}
+
+/// Where the data of a disk are: in which kind of place, and by which driver, but not at which. Older runs have
+/// only the path of a file.
+fn storage(fields: &serde_json::Map<String, Value>) -> Option<String> {
+    fields.get("bus")?;
+    let text = |name: &str| fields.get("storage")?.get(name)?.as_str();
+    let is_file = fields.get("path").is_some_and(Value::is_string);
+    match (text("kind"), text("driver")) {
+        (Some("unknown"), _) => None,
+        (Some(kind), None) => Some(kind.to_owned()),
+        (Some(kind), Some(driver)) => Some(format!("{kind} {driver}")),
+        (None, _) => is_file.then(|| "file".to_owned()),
     }
 }
 

@@ -190,3 +190,33 @@ fn the_host_disks_are_those_under_the_images() {
     old.plan = json!({ "attached": [] });
     assert_eq!(host_disk(&old).as_deref(), Some("unknown"));
 }
+
+/// Two files are alike, whatever their paths, and so are an older run's, which say no more.
+#[test]
+fn disks_in_other_places_are_not_comparable() {
+    let with = |disk: serde_json::Value| {
+        let mut run = manifest(false, "7.2");
+        run.plan = json!({ "attached": [{ "name": "vm1", "disks": [disk] }] });
+        run
+    };
+    let older = with(json!({ "bus": "virtio-blk", "path": "/a" }));
+    let stored = |storage| with(json!({ "bus": "virtio-blk", "storage": storage, "path": null }));
+    let file = stored(json!({ "kind": "file", "path": "/b" }));
+    assert_eq!(told(&[&older], &[&file]), [""; 0]);
+    let untold = || stored(json!({ "kind": "unknown", "reason": "it is not told" }));
+    let nothing = with(json!({ "bus": "virtio-blk", "path": null }));
+    assert_eq!(told(&[&nothing], &[&untold()]), [""; 0]);
+    let served = |socket| stored(json!({ "kind": "vhost_user", "socket": socket }));
+    assert_eq!(told(&[&served("/run/a.sock")], &[&served("/run/b.sock")]), [""; 0]);
+    assert_eq!(
+        told(&[&file], &[&served("/run/a.sock")]),
+        ["A and B differ in the disk: plan attached[vm1].disks[0].storage file against vhost_user"]
+    );
+    let driven = |driver| stored(json!({ "kind": "protocol", "driver": driver }));
+    assert_eq!(
+        told(&[&driven("rbd")], &[&driven("nbd")]),
+        [
+            "A and B differ in the disk: plan attached[vm1].disks[0].storage protocol rbd against protocol nbd"
+        ]
+    );
+}
