@@ -134,17 +134,22 @@ fn antagonists_of_a_run_have_the_names_and_processes_that_they_had() {
     assert_eq!(vcpu.antagonists[2].thread.kind, Relation::OtherVslice);
 }
 
-/// With a process that works for vm1, one that works for vm1 and for a VM that nobody recorded, and that VM.
+/// With a process that works for vm1, one that works for vm1 and for a VM that nobody recorded, that VM, and one
+/// of which only its command line says that it works for vm1.
 fn manifest_with_helpers() -> Manifest {
     let mut manifest = manifest();
     let helper = |pid, comm: &str, role: &str| HelperRecord {
         pid: Tid(pid),
         comm: comm.to_owned(),
         role: role.to_owned(),
-        is_inferred: false,
+        is_inferred: comm == "socat",
     };
     let switchd = helper(700, "ovs-vswitchd", "network");
-    manifest.vms[0].helpers = vec![helper(600, "virtiofsd", "file system"), switchd.clone()];
+    manifest.vms[0].helpers = vec![
+        helper(600, "virtiofsd", "file system"),
+        helper(800, "socat", "disk"),
+        switchd.clone(),
+    ];
     let vcpu0 = ThreadRecord {
         tid: Tid(501),
         comm: "CPU 0/KVM".to_owned(),
@@ -179,11 +184,12 @@ fn threads_with_groups() -> Vec<HostThread> {
         thread(300, "bash", "/user.slice/user-0.slice/session-3.scope"),
         thread(600, "virtiofsd", "/system.slice/virtiofsd.service"),
         thread(700, "ovs-vswitchd", "/system.slice/ovs-vswitchd.service"),
+        thread(800, "socat", "/system.slice/debug.service"),
     ]
 }
 
 /// On vm2's vCPU1's pCPU, in its last stay but one: a shell that was there before, short processes in a unit, one
-/// in a group that is gone, one of a VM that nobody recorded, and one that serves a disk of vm1.
+/// in a group that is gone, one of a VM that nobody recorded, one that serves a disk of vm1, and one that may.
 fn stays_of_groups() -> Vec<HostEvent> {
     let at = |us, kind| HostEvent { time: host_at(us), pcpu: PcpuId(1), kind };
     let comm =
@@ -201,6 +207,7 @@ fn stays_of_groups() -> Vec<HostEvent> {
         (230, 501, "CPU 0/KVM", Some(9)),
         (300, 600, "virtiofsd", None),
         (360, 700, "ovs-vswitchd", None),
+        (380, 800, "socat", None),
     ];
     let mut on = 300;
     for (us, tid, name, number) in stays {
@@ -236,11 +243,12 @@ fn antagonists_are_grouped_by_vm_then_by_control_group() {
             (control, "build.service", 90_000),
             (GroupKind::OtherVm, "web", 70_000),
             (GroupKind::OwnVm, "vm1", 60_000),
-            (control, "ovs-vswitchd.service", 40_000),
             (control, "control group 8, gone before it was named", 30_000),
+            (control, "ovs-vswitchd.service", 20_000),
+            (control, "debug.service", 20_000),
             (control, "session-3.scope of user 0", 10_000),
         ],
-        "whoever serves two VMs belongs to none of them"
+        "whoever serves two VMs belongs to none of them, nor who is only inferred to serve one"
     );
     let of_web = &vcpu.antagonist_groups[1];
     assert_eq!(of_web.members[0].name, "web vCPU0");

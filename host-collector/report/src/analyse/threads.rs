@@ -158,8 +158,10 @@ fn vms(manifest: &Manifest) -> Vec<HostVm<'_>> {
     }
     for (place, vm) in vms.iter_mut().enumerate() {
         vm.index = VmIndex(place);
-        // Whoever serves several VMs, as Open vSwitch does, belongs to none of them.
-        let helpers = vm.helpers.iter().map(|helper| helper.pid);
+        // Whoever serves several VMs, as Open vSwitch does, belongs to none of them, nor does one of whom only
+        // its command line says that it serves any: a shell that names the socket has the same.
+        let proven = vm.helpers.iter().filter(|helper| !helper.is_inferred);
+        let helpers = proven.map(|helper| helper.pid);
         vm.processes.extend(helpers.filter(|pid| served_counts.get(pid) == Some(&1)));
     }
     vms

@@ -46,8 +46,25 @@ pub(super) fn name_of(path: &str) -> String {
         Some((place, container)) => within((unit(&parts[place + 1..]), Some(container))),
         None => match pod {
             Some(pod) => pod,
-            None => of_user(&parts).unwrap_or_else(|| unit(&parts)),
+            None => {
+                let (manager, parts) = nested(&parts);
+                let name = of_user(parts).unwrap_or_else(|| unit(parts));
+                within((name, manager.cloned()))
+            }
         },
+    }
+}
+
+/// Where a systemd of its own runs in a unit, as that of a container of systemd-nspawn does, that unit, and what is
+/// below it: else its `cron.service` would be told as the host's. That of a user is told in [`of_user`].
+fn nested(parts: &[String]) -> (Option<&String>, &[String]) {
+    let is_manager = |part: &String| {
+        (part.ends_with(".service") || part.ends_with(".scope")) && !part.starts_with("user@")
+    };
+    let last = parts.iter().rposition(|part| is_unit(part)).unwrap_or_default();
+    match parts[..last].iter().position(is_manager) {
+        Some(place) => (parts.get(place), &parts[place + 1..]),
+        None => (None, parts),
     }
 }
 
@@ -121,10 +138,13 @@ fn of_user(parts: &[String]) -> Option<String> {
     Some(if is_slice { unit } else { format!("{unit} of user {user}") })
 }
 
+fn is_unit(part: &str) -> bool {
+    UNITS.iter().any(|end| part.ends_with(end))
+}
+
 /// The innermost unit, and what is below it; else the last parts.
 fn unit(parts: &[String]) -> String {
-    let is_unit = |part: &String| UNITS.iter().any(|end| part.ends_with(end));
-    let Some(place) = parts.iter().rposition(is_unit) else {
+    let Some(place) = parts.iter().rposition(|part| is_unit(part)) else {
         // `docker/buildkit`, `vms/web`: two parts say more than one.
         return parts[parts.len().saturating_sub(2)..].join("/");
     };
@@ -202,6 +222,20 @@ mod tests {
                 "machine-qemu-1-web.scope",
             ),
             ("/qemu.slice/101.scope".to_owned(), "qemu.slice/101.scope"),
+            (
+                "/machine.slice/systemd-nspawn@web.service/payload/system.slice/cron.service"
+                    .to_owned(),
+                "cron.service in systemd-nspawn@web.service",
+            ),
+            (
+                "/machine.slice/machine-web.scope/payload/user.slice/user-0.slice/session-1.scope"
+                    .to_owned(),
+                "session-1.scope of user 0 in machine-web.scope",
+            ),
+            (
+                "/machine.slice/systemd-nspawn@web.service/supervisor".to_owned(),
+                "systemd-nspawn@web.service/supervisor",
+            ),
             ("/lxc.payload.ct1/system.slice/cron.service".to_owned(), "cron.service in lxc ct1"),
             ("/lxc/101/ns/system.slice/cron.service".to_owned(), "cron.service in lxc 101"),
             ("/vms/web".to_owned(), "vms/web"),

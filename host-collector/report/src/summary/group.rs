@@ -2,6 +2,7 @@
 
 use super::model::{Members, Relation};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use vslice_core::units::{PcpuId, VcpuId};
 
 /// Names that a group lists at most, the longest first.
@@ -59,19 +60,25 @@ impl AntagonistGroup {
     /// What it is called in a sentence: a VM of which one thread ran is called by that, and so is whoever is in
     /// no control group of its own.
     #[must_use]
-    pub fn subject(&self) -> &str {
-        let only = self.members.first().filter(|_| self.names == 1).map(|only| only.name.as_str());
+    pub fn subject(&self) -> Cow<'_, str> {
+        let only = self.only().map(|only| Cow::from(&only.name));
         match self.kind {
-            GroupKind::OwnVm | GroupKind::OtherVm => only.unwrap_or(&self.name),
+            GroupKind::OwnVm => only.unwrap_or_else(|| format!("the rest of {}", self.name).into()),
+            GroupKind::OtherVm => only.unwrap_or(Cow::from(&self.name)),
             GroupKind::ControlGroup if self.path.as_deref() == Some("/") => {
-                only.unwrap_or("the root control group")
+                only.unwrap_or("the root control group".into())
             }
             GroupKind::ControlGroup
             | GroupKind::Collector
             | GroupKind::OtherVslice
             | GroupKind::KernelThread
-            | GroupKind::Unknown => &self.name,
+            | GroupKind::Unknown => Cow::from(&self.name),
         }
+    }
+
+    /// The one name that it has, if nobody else of it ran: who has no row of their own may have any name.
+    pub(super) fn only(&self) -> Option<&GroupMember> {
+        self.members.first().filter(|only| self.names == 1 && only.ran_ns == self.ran_ns)
     }
 }
 
@@ -98,4 +105,34 @@ pub struct ClassAntagonistGroup {
     /// Who ran there, for how long, and the share of the class's `wait_ns`.
     #[serde(flatten)]
     pub group: AntagonistGroup,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vm_is_called_by_a_thread_only_if_nobody_else_of_it_ran() {
+        let exact = Members { count: 1, is_exact: true };
+        let member =
+            GroupMember { name: "vm2 vCPU1".to_owned(), kind: Relation::OtherVmVcpu, ran_ns: 700 };
+        let mut group = AntagonistGroup {
+            kind: GroupKind::OtherVm,
+            name: "vm2".to_owned(),
+            path: None,
+            members: vec![member],
+            names: 1,
+            threads: exact,
+            processes: exact,
+            ran_ns: 700,
+            error_ns: 0,
+            share: 0.7,
+        };
+        assert_eq!(group.subject(), "vm2 vCPU1");
+        // What many of its threads ran in one wait, with no room for their names.
+        group.ran_ns = 900;
+        assert_eq!(group.subject(), "vm2");
+        group.kind = GroupKind::OwnVm;
+        assert_eq!(group.subject(), "the rest of vm2");
+    }
 }

@@ -11,6 +11,7 @@ use super::model::{Class, Summary};
 use super::quota;
 use super::totals::{share, sum};
 use super::verdict::{DOMINANT_SHARE, INACTIVITY_SHARE, requesters, who};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use vslice_core::join::{Part, Phase};
 use vslice_core::units::PcpuId;
@@ -290,7 +291,7 @@ impl ClassAnswer<'_> {
 struct LongestRunner<'a> {
     victim: String,
     /// `None` for nobody.
-    who: Option<(&'a str, PcpuId)>,
+    who: Option<(Cow<'a, str>, PcpuId)>,
     ran_ns: u64,
 }
 
@@ -307,7 +308,7 @@ impl LongestRunner<'_> {
 
     fn ran(&self) -> String {
         let idle = || "its pCPU was idle".to_owned();
-        self.who.map_or_else(idle, |(name, pcpu)| format!("{name} was running on {pcpu}"))
+        self.who.as_ref().map_or_else(idle, |(name, pcpu)| format!("{name} was running on {pcpu}"))
     }
 
     /// How a wait that no one thread explains was shared out, if anybody had much of it.
@@ -317,7 +318,7 @@ impl LongestRunner<'_> {
             return String::new();
         }
         let percent = whole_percent(share);
-        match self.who {
+        match &self.who {
             Some((name, _)) => format!(" ({name} ran during {percent} of the waits)"),
             None => format!(" (its pCPU was idle during {percent} of the waits)"),
         }

@@ -172,7 +172,7 @@ impl Table {
             .iter()
             .map(|(column, width)| match row.get(*column) {
                 Some((tone, cell)) if columns(cell) <= *width => (*tone, vec![cell.clone()]),
-                Some((tone, cell)) => (*tone, wrap(cell, *width)),
+                Some((tone, cell)) => (*tone, wrap_indented(cell, *width)),
                 None => (Tone::Plain, vec![]),
             })
             .collect();
@@ -194,6 +194,13 @@ impl Table {
         };
         (0..height).map(line).collect()
     }
+}
+
+/// Lines of a text that is indented: all of them are.
+fn wrap_indented(text: &str, width: usize) -> Vec<String> {
+    let indent = text.len() - text.trim_start_matches(' ').len();
+    let lines = wrap(text, width.saturating_sub(indent));
+    lines.into_iter().map(|line| format!("{}{line}", " ".repeat(indent))).collect()
 }
 
 #[cfg(test)]
@@ -260,6 +267,17 @@ mod tests {
              pCPU1, vm1 vCPU1\n  \
              waiting\n";
         assert_eq!(printed(&table, 37), expected);
+    }
+
+    #[test]
+    fn what_is_indented_stays_so_where_it_goes_on_below() {
+        let mut table = Table::new("l r");
+        table.row(Tone::Plain, ["this vslice", "9.30 s"]);
+        table.row(Tone::Plain, ["  vslice (at least 3 threads)", "4.65 s"]);
+        let expected = "  this vslice           9.30 s\n    \
+             vslice (at least 3  4.65 s\n    \
+             threads)\n";
+        assert_eq!(printed(&table, 30), expected);
     }
 
     proptest! {

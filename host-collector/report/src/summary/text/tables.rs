@@ -228,7 +228,7 @@ pub(super) fn group_name(group: &AntagonistGroup) -> String {
     let is_vm = matches!(group.kind, GroupKind::OwnVm | GroupKind::OtherVm);
     let is_alone = matches!(group.kind, GroupKind::KernelThread | GroupKind::Unknown)
         || names.is_empty()
-        || is_vm && group.names == 1;
+        || is_vm && group.only().is_some();
     let name = match names.first() {
         Some(first) if is_alone => shorten(first, NAME_CHARS_MAX),
         _ if is_alone => shorten(&group.name, NAME_CHARS_MAX),
