@@ -2,6 +2,8 @@
 //! them is looked for in one reading of `/proc`.
 
 use crate::procfs::{self, ProcessStat};
+use crate::unix_sockets::HeldSockets;
+use std::cell::OnceCell;
 use vslice_core::units::Tid;
 
 /// A process, the kernel's own threads among them.
@@ -25,13 +27,21 @@ pub struct Process {
 pub struct Census {
     /// The processes, by their ids.
     pub processes: Vec<Process>,
+    /// Read when a VM has a device that somebody else serves, and once for all VMs.
+    sockets: OnceCell<HeldSockets>,
 }
 
 impl Census {
     /// Reads `/proc`: two files for each process. What ends meanwhile is left out.
     #[must_use]
     pub fn take() -> Census {
-        Census { processes: procfs::pids().into_iter().filter_map(Process::of).collect() }
+        let processes = procfs::pids().into_iter().filter_map(Process::of).collect();
+        Census { processes, sockets: OnceCell::new() }
+    }
+
+    /// The Unix sockets that these processes hold.
+    pub(crate) fn sockets(&self) -> &HeldSockets {
+        self.sockets.get_or_init(|| HeldSockets::of(self.programs().map(|program| program.pid)))
     }
 
     /// The kernel's own threads.

@@ -114,7 +114,7 @@ pub(crate) fn find(vmm: Tid, sockets: &[BackendSocket], census: &Census) -> Vec<
         Some((thread, kernel_role(&thread.comm, &ids)?, HelperSign::KernelThread))
     });
     let programs: Vec<&Process> = census.programs().filter(|program| program.pid != vmm).collect();
-    let by_socket = peers::find(vmm, sockets, &programs);
+    let by_socket = peers::find(vmm, sockets, &programs, census);
     let by_parent = descendants(vmm, &programs)
         .into_iter()
         .map(|program| (program, role_of_name(&program.comm), HelperSign::Child));

@@ -49,8 +49,32 @@ pub(crate) struct UnixSocket {
     pub peer: Option<u32>,
 }
 
+/// The Unix sockets of this network namespace, and who holds them; nothing where the kernel does not tell.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HeldSockets {
+    /// By their inodes.
+    pub sockets: BTreeMap<u32, UnixSocket>,
+    /// The processes that have each open, by its inode.
+    pub holders: BTreeMap<u32, Vec<Tid>>,
+}
+
+impl HeldSockets {
+    /// All files of these processes are looked at for it.
+    pub(crate) fn of(pids: impl Iterator<Item = Tid>) -> HeldSockets {
+        let Ok(sockets) = all() else { return HeldSockets::default() };
+        let mut holders: BTreeMap<u32, Vec<Tid>> = BTreeMap::new();
+        for (pid, inode) in pids.flat_map(|pid| inodes_of(pid).into_iter().map(move |at| (pid, at)))
+        {
+            if sockets.contains_key(&inode) {
+                holders.entry(inode).or_default().push(pid);
+            }
+        }
+        HeldSockets { sockets, holders }
+    }
+}
+
 /// All of them, by their inodes.
-pub(crate) fn all() -> io::Result<BTreeMap<u32, UnixSocket>> {
+fn all() -> io::Result<BTreeMap<u32, UnixSocket>> {
     let netlink = socket(
         AddressFamily::Netlink,
         SockType::Raw,

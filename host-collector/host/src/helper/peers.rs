@@ -1,7 +1,7 @@
 //! Who is at the other ends of a VMM's sockets.
 
 use super::{BackendSocket, HelperRole, HelperSign};
-use crate::census::Process;
+use crate::census::{Census, Process};
 use crate::qemu_args::SocketPlace;
 use crate::unix_sockets::{self, UnixSocket};
 use std::collections::BTreeMap;
@@ -9,27 +9,28 @@ use std::fs;
 use std::path::Path;
 use vslice_core::units::Tid;
 
-/// The processes that hold the other ends of these sockets, with what they serve. All files of all processes are
-/// looked at for it, so only if there are such sockets; none of another network namespace is found.
+/// The processes that hold the other ends of these sockets, with what they serve. None of another network namespace is
+/// found.
 pub(super) fn find<'a>(
     vmm: Tid,
     sockets: &[BackendSocket],
     programs: &[&'a Process],
+    census: &Census,
 ) -> Vec<(&'a Process, HelperRole, HelperSign)> {
     if sockets.is_empty() {
         return Vec::new();
     }
-    let Ok(all) = unix_sockets::all() else { return Vec::new() };
-    let peers = peers(vmm, sockets, &all);
-    let role_of = |program: &Process| {
-        let own = unix_sockets::inodes_of(program.pid);
-        own.iter().find_map(|inode| peers.get(inode)).copied()
+    let held = census.sockets();
+    let mut roles: BTreeMap<Tid, HelperRole> = BTreeMap::new();
+    for (inode, role) in peers(vmm, sockets, &held.sockets) {
+        for holder in held.holders.get(&inode).into_iter().flatten() {
+            roles.entry(*holder).or_insert(role);
+        }
+    }
+    let found = |program: &&'a Process| {
+        Some((*program, roles.get(&program.pid).copied()?, HelperSign::Socket))
     };
-    let found = programs
-        .iter()
-        .filter(|_| !peers.is_empty())
-        .filter_map(|program| Some((*program, role_of(program)?, HelperSign::Socket)));
-    found.collect()
+    programs.iter().filter_map(found).collect()
 }
 
 /// The other ends' inodes.
@@ -70,7 +71,6 @@ fn is_same(bound: &Path, wanted: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::census::Census;
     use crate::helper::find as helpers;
     use std::os::fd::{AsRawFd, OwnedFd};
     use std::os::unix::net::{UnixListener, UnixStream};
