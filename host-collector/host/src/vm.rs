@@ -180,6 +180,9 @@ impl Vm {
     }
 }
 
+/// `NAME_MAX` of linux/include/uapi/linux/limits.h.
+const NAME_LETTERS_MAX: usize = 255;
+
 /// Why a VM's accelerator is not known, where it is not.
 pub const NO_ACCELERATOR: &str = "accelerator unknown, because neither its vCPU threads nor its open \
     files nor its command line show it";
@@ -230,10 +233,13 @@ impl Vm {
         Some(format!("{vm}: its process {pid} is stopped by {who}: none of it runs until {until}"))
     }
 
-    /// What to call it.
+    /// What to call it. A name that is longer than a file's can be, as libvirt's domains have them, is not given whole.
     #[must_use]
     pub fn label(&self) -> String {
-        self.name.clone().unwrap_or_else(|| format!("process {}", self.pid))
+        match &self.name {
+            Some(name) => name.chars().take(NAME_LETTERS_MAX).collect(),
+            None => format!("process {}", self.pid),
+        }
     }
 }
 
@@ -445,6 +451,15 @@ fn threads_of(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_vm_is_called_by_its_name_as_far_as_that_is_one() {
+        assert_eq!(Vm::named("web").label(), "web");
+        let long = Vm::named(&"\u{e4}".repeat(100_000));
+        assert_eq!(long.label().chars().count(), 255);
+        let nameless = Vm { name: None, pid: Tid(7), ..Vm::named("") };
+        assert_eq!(nameless.label(), "process 7");
+    }
 
     #[test]
     fn libvirts_vms_are_told_by_their_monitors() {
