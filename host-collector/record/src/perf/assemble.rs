@@ -130,14 +130,18 @@ pub(super) struct Assembler {
     comms: Comms,
     pub(super) groups: Groups,
     pub(super) stacks: StackTable,
-    /// Where the machine code of our own recording is, if that is programs.
-    own_code: Vec<Range<u64>>,
+    /// Where the machine code of our own recording is; `None` if that is not programs.
+    own_code: Option<Vec<Range<u64>>>,
     /// Reused from stack to stack.
     frames: Vec<u64>,
 }
 
 impl Assembler {
-    pub(super) fn new(formats: Formats, own_code: Vec<Range<u64>>, groups: Groups) -> Assembler {
+    pub(super) fn new(
+        formats: Formats,
+        own_code: Option<Vec<Range<u64>>>,
+        groups: Groups,
+    ) -> Assembler {
         let (comms, stacks) = (Comms::default(), StackTable::default());
         let (processes, threads) = (BTreeSet::new(), BTreeSet::new());
         let frames = Vec::new();
@@ -291,8 +295,10 @@ impl Assembler {
         let (prev_comm, next_comm) = (format.prev_comm.bytes(raw)?, format.next_comm.bytes(raw)?);
         self.name(prev, time, prev_comm, pcpu, batch);
         self.name(next, time, next_comm, pcpu, batch);
-        // Behind the tracepoint's own data a program writes the group, and what it has of prev.
-        let beside = raw.get(format_bytes..).unwrap_or_default();
+        // Behind the tracepoint's own data a program writes the group, and what it has of prev. Where perf writes
+        // the record, these are fields that a kernel has and vslice does not know.
+        let beside = self.own_code.as_ref().and_then(|_| raw.get(format_bytes..));
+        let beside = beside.unwrap_or_default();
         if let Some(group) = super::bytes::u64_at(beside, 0).filter(|group| *group > 0) {
             self.enters(next, time, group, pcpu, batch);
         }
@@ -350,7 +356,7 @@ impl Assembler {
         }
         self.frames.clear();
         self.frames.extend(chain.frames());
-        let is_own = |frame: &u64| self.own_code.iter().any(|code| code.contains(frame));
+        let is_own = |frame: &u64| self.own_code.iter().flatten().any(|code| code.contains(frame));
         if let Some(last) = self.frames.iter().rposition(is_own) {
             self.frames.drain(..=last);
         }

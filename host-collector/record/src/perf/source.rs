@@ -161,11 +161,11 @@ impl Source {
         }
     }
 
-    /// Where recording's own code is in the kernel.
-    pub(super) fn code(&self) -> Vec<Range<u64>> {
+    /// Where recording's own code is in the kernel, if programs record.
+    pub(super) fn code(&self) -> Option<Vec<Range<u64>>> {
         match self {
-            Source::Programs(programs) => programs.code(),
-            Source::Tracepoints => Vec::new(),
+            Source::Programs(programs) => Some(programs.code()),
+            Source::Tracepoints => None,
         }
     }
 }

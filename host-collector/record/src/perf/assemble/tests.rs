@@ -12,10 +12,15 @@ const PCPU: PcpuId = PcpuId(3);
 const VM: u32 = 900;
 
 fn assembler() -> Assembler {
+    assembler_with(Some(Vec::new()))
+}
+
+/// With the place of the programs that record, if there are any.
+fn assembler_with(own_code: Option<Vec<Range<u64>>>) -> Assembler {
     let switch = SwitchFormat::parse(SWITCH_6_18).unwrap();
     let waking = WakingFormat::parse(WAKING_6_18).unwrap();
     let (formats, groups) = (Formats { switch, waking, details: Vec::new() }, Groups::new(None));
-    let mut assembler = Assembler::new(formats, Vec::new(), groups);
+    let mut assembler = Assembler::new(formats, own_code, groups);
     assembler.add_thread(VM, Some(VM));
     assembler
 }
@@ -234,7 +239,7 @@ fn a_switch_in_a_system_call_tells_its_arguments() {
 #[test]
 fn a_program_writes_registers_behind_its_record_and_is_no_part_of_the_stack() {
     let own_code = 0xffff_ffff_c002_2000..0xffff_ffff_c002_2200;
-    let mut assembler = Assembler { own_code: vec![own_code], ..assembler() };
+    let mut assembler = assembler_with(Some(vec![own_code]));
     let mut order = RingOrder::new(PCPU, true, HostNs(1));
     let (schedule, futex) = (0xffff_ffff_8100_0618, 0xffff_ffff_8200_0051);
     let chain = [u64::MAX - 127, 0xffff_ffff_c002_2128, schedule, futex];
@@ -259,6 +264,28 @@ fn a_program_writes_registers_behind_its_record_and_is_no_part_of_the_stack() {
     let stack = Some(StackId(0));
     assert_eq!(args, [(stack, Some([0x5616_45c0_3060, 0x80, 2])), (stack, None)]);
     assert_eq!(assembler.stacks.frames(StackId(0)), Some(&[schedule, futex][..]));
+}
+
+/// As a kernel may have more fields than vslice knows.
+#[test]
+fn what_perf_itself_writes_behind_a_record_is_neither_a_group_nor_registers() {
+    let kinds = |own_code: Option<Vec<Range<u64>>>| {
+        let mut order = RingOrder::new(PCPU, true, HostNs(1));
+        let own = switch((VM, "vm"), 1, (7, "sh"));
+        let more = [40, 2, 0xffff_ffff_ffff_ffda, 2, 0x80, 0x5616_45c0_3060];
+        let record = own.into_iter().chain(more.into_iter().flat_map(u64::to_le_bytes));
+        let mut bytes = Bytes::default();
+        bytes.sample(10, &[], &record.collect::<Vec<u8>>());
+        let batch = read(&mut assembler_with(own_code), &mut order, &bytes);
+        let (mut has_group, mut has_args) = (false, false);
+        for event in batch.events {
+            has_group |= matches!(event.kind, HostEventKind::Group { .. });
+            has_args |= matches!(event.kind, HostEventKind::Switch(it) if it.call_args.is_some());
+        }
+        (has_group, has_args)
+    };
+    assert_eq!(kinds(None), (false, false));
+    assert_eq!(kinds(Some(Vec::new())), (true, true));
 }
 
 #[test]
