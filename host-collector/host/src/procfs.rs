@@ -310,6 +310,16 @@ pub(crate) fn seen_by(pid: Tid, path: &Path) -> PathBuf {
     }
 }
 
+/// A socket of another process, as this one can connect to it. Where it cannot be seen it stays as it is told, but not
+/// if that process has another root: there the path may be somebody else's socket here.
+pub(crate) fn socket_seen_by(pid: Tid, path: &Path) -> PathBuf {
+    let seen = seen_by(pid, path);
+    let id = |path: &Path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
+    let root = id(Path::new(&format!("/proc/{pid}/root")));
+    let has_other_root = root.is_some() && root != id(Path::new("/"));
+    if has_other_root || seen.exists() { seen } else { path.to_owned() }
+}
+
 /// As many as Linux follows in a path (linux/include/linux/namei.h, `MAXSYMLINKS`).
 const LINKS_MAX: usize = 40;
 
@@ -390,6 +400,15 @@ mod tests {
         }
         assert_eq!(within(root, Path::new("run/gone")), root.join("run/gone"));
         assert!(fs::metadata(within(root, Path::new("loop/x"))).is_err());
+    }
+
+    #[test]
+    fn a_socket_that_is_gone_or_cannot_be_seen_stays_as_it_is_told() {
+        let own = Tid(std::process::id());
+        for (pid, path) in [(own, "/"), (own, "/run/gone.sock"), (Tid(u32::MAX), "/run/gone.sock")]
+        {
+            assert_eq!(socket_seen_by(pid, Path::new(path)), Path::new(path), "{pid}");
+        }
     }
 
     #[test]

@@ -60,9 +60,6 @@ pub struct PassedThrough {
 pub struct QemuArgs {
     /// `-name`, the guest's.
     pub name: Option<String>,
-    /// Whether QEMU is told to name its threads: `debug-threads=on`. From 11.0 on it does so unasked (qemu:
-    /// docs/about/deprecated.rst).
-    pub names_threads: bool,
     /// Its disks, in the order of the command line.
     pub disks: Vec<Disk>,
     /// What it leaves open of its disks, as sentences without their ends.
@@ -115,7 +112,6 @@ impl QemuArgs {
             device.properties.get("driver").is_some_and(|driver| driver.starts_with("vhost-vsock-"))
         });
         QemuArgs {
-            names_threads: name.as_ref().is_some_and(|name| name.is_on("debug-threads")),
             name: name.and_then(|name| name.get("guest").map(str::to_owned)),
             disks: line.disks(&devices, &machine),
             disk_notes: line.disk_notes(&devices, words.len()),

@@ -306,6 +306,7 @@ fn look_among(
     let (disks, unnamed_images) = disks.unzip();
     let vcpus = threads.iter().filter_map(|thread| Some((thread.vcpu?, thread.tid)));
     let quotas = is_all.then(|| Hierarchy::of_host().and_then(|groups| groups.quotas_of(vcpus)));
+    let socket = |path| procfs::socket_seen_by(pid, &absolute(pid, path));
     Some(Vm {
         pid,
         vmm,
@@ -319,12 +320,12 @@ fn look_among(
         disk_notes: [args.disk_notes, other.disk_notes].concat(),
         unnamed_images: unnamed_images.unwrap_or_default(),
         disks,
-        api_socket: other.api_socket.map(|path| absolute(pid, path)),
-        qmp_sockets: args.qmp_sockets.into_iter().map(|path| absolute(pid, path)).collect(),
-        agent_socket: args.agent_socket.map(|path| absolute(pid, path)),
+        api_socket: other.api_socket.map(socket),
+        qmp_sockets: args.qmp_sockets.into_iter().map(socket).collect(),
+        agent_socket: args.agent_socket.map(socket),
         has_agent_port: args.has_agent_port,
         load_socket: args.load_socket.and_then(|place| match place {
-            SocketPlace::Path(path) => Some(absolute(pid, path)),
+            SocketPlace::Path(path) => Some(socket(path)),
             SocketPlace::Fd(fd) => procfs::unix_socket_path(pid, fd),
         }),
         vsock_cid: args.vsock_cid,

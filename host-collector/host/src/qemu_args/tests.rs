@@ -44,7 +44,7 @@ fn libvirts_form() {
         -device {"driver":"virtserialport","bus":"virtio-serial0.0","nr":1,"chardev":"charchannel0","id":"channel0","name":"org.qemu.guest_agent.0"}"#,
     );
     assert_eq!(args.name.as_deref(), Some("web1"));
-    assert!(args.names_threads && args.has_agent_port);
+    assert!(args.has_agent_port);
     // The sockets are libvirt's, and have no path here.
     assert_eq!((args.qmp_sockets.len(), args.agent_socket), (0, None));
     let expected = Disk {
@@ -69,7 +69,6 @@ fn the_old_form() {
         -device virtserialport,chardev=ga,name=org.qemu.guest_agent.0",
     );
     assert_eq!(args.name.as_deref(), Some("kvm1"));
-    assert!(!args.names_threads);
     assert_eq!(args.qmp_sockets, [PathBuf::from("/run/qmp.sock")]);
     assert_eq!(args.agent_socket, Some(PathBuf::from("/run/ga.sock")));
     let first = Disk {
