@@ -14,7 +14,7 @@ use vslice_core::text::harmless;
 use vslice_core::units::Tid;
 
 /// Groups that are listed at most.
-const GROUPS_MAX: usize = 1 << 14;
+pub const GROUPS_MAX: usize = 1 << 14;
 
 /// `PROC_CGROUP_INIT_INO` in include/linux/proc_ns.h.
 const INITIAL_NAMESPACE: &str = "cgroup:[4026531835]";

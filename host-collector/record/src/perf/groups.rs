@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 use vslice_core::text::harmless;
-use vslice_host::control_groups::GroupNames;
+use vslice_host::control_groups::{self, GroupNames};
 
 /// Groups that are kept at most; the paths of more are not said.
 const GROUPS_MAX: usize = 1 << 16;
@@ -29,6 +29,8 @@ pub(super) struct Groups {
     said: HashSet<u64>,
     waiting: Vec<Waiting>,
     listed: Option<Instant>,
+    /// Whether a host has so many that a list of them was cut: who is not on it may be there still.
+    is_cut: bool,
 }
 
 /// A group that was seen and has no path yet.
@@ -44,7 +46,8 @@ impl Groups {
     pub(super) fn new(names: Option<GroupNames>) -> Groups {
         let paths = names.as_ref().map(GroupNames::by_number).unwrap_or_default();
         let listed = names.is_some().then(Instant::now);
-        Groups { names, paths, said: HashSet::new(), waiting: Vec::new(), listed }
+        let is_cut = paths.len() >= control_groups::GROUPS_MAX;
+        Groups { names, paths, said: HashSet::new(), waiting: Vec::new(), listed, is_cut }
     }
 
     /// A group was made.
@@ -63,7 +66,7 @@ impl Groups {
     }
 
     /// What can be said now that the rings were read: numbers and paths, `None` of a group that was gone before
-    /// it was named. At the end of the run everything is said.
+    /// it was named. At the end of the run everything that is known is said.
     pub(super) fn settle(&mut self, is_end: bool) -> Vec<(u64, Option<String>)> {
         let mut said = Vec::new();
         self.say_known(&mut said);
@@ -76,7 +79,9 @@ impl Groups {
         self.waiting.iter_mut().for_each(|group| group.reads += 1);
         let is_gone =
             |group: &mut Waiting| is_end || (group.was_listed && group.reads >= READS_MIN);
-        said.extend(self.waiting.extract_if(.., is_gone).map(|group| (group.number, None)));
+        let is_cut = self.is_cut;
+        let gone = self.waiting.extract_if(.., is_gone).filter(|_| !is_cut);
+        said.extend(gone.map(|group| (group.number, None)));
         said
     }
 
@@ -88,6 +93,7 @@ impl Groups {
 
     fn list(&mut self) {
         let found = self.names.as_ref().map(GroupNames::by_number).unwrap_or_default();
+        self.is_cut |= found.len() >= control_groups::GROUPS_MAX;
         // A number that perf has told of is not anybody else's: kernfs counts them up.
         for (number, path) in found {
             self.paths.entry(number).or_insert(path);
@@ -126,6 +132,16 @@ mod tests {
         assert_eq!(groups.settle(false), [(9, None)]);
         groups.seen(10);
         assert_eq!(groups.settle(true), [(10, None)], "nothing comes after the end");
+    }
+
+    #[test]
+    fn where_a_list_was_cut_nobody_is_told_to_be_gone() {
+        let mut groups = Groups { is_cut: true, ..Groups::new(None) };
+        groups.made(8, b"/a\0");
+        groups.seen(8);
+        groups.seen(9);
+        assert_eq!(groups.settle(true), [(8, path("/a"))]);
+        assert!(groups.waiting.is_empty());
     }
 
     #[test]
