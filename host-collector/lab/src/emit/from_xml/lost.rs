@@ -21,8 +21,9 @@ struct Loss {
 pub(super) struct Lost {
     losses: Vec<Loss>,
     aside: BTreeMap<Aside, BTreeSet<String>>,
-    /// What no row knows, with its line.
+    /// The first few things that no row knows, each with its line.
     unknown: Vec<(String, u32)>,
+    more_unknown_count: usize,
 }
 
 impl Lost {
@@ -59,22 +60,23 @@ impl Lost {
     }
 
     fn note(&mut self, fate: Option<Fate>, node: Node<'_, '_>, shown: String, name: String) {
-        let line = line_of(node);
         match fate {
             Some(Fate::Read) => {}
             Some(Fate::Aside(why)) => {
                 self.aside.entry(why).or_default().insert(quoted(&name));
             }
             Some(Fate::LostUnless(_, is_as_in_a_plan)) if is_as_in_a_plan(node) => {}
-            Some(Fate::Lost(why) | Fate::LostUnless(why, _)) => self.lose(why, shown, line),
-            None => self.unknown.push((shown, line)),
+            Some(Fate::Lost(why) | Fate::LostUnless(why, _)) => self.lose(why, shown, node),
+            None if self.unknown.len() < SHOWN_MAX => self.unknown.push((shown, line_of(node))),
+            None => self.more_unknown_count += 1,
         }
     }
 
     /// Notes something that is lost.
-    fn lose(&mut self, why: &'static str, thing: String, line: u32) {
+    fn lose(&mut self, why: &'static str, thing: String, node: Node<'_, '_>) {
         let at = self.losses.iter().position(|loss| loss.why == why);
         let at = at.unwrap_or_else(|| {
+            let line = line_of(node);
             self.losses.push(Loss { why, line, things: Vec::new() });
             self.losses.len() - 1
         });
@@ -92,10 +94,11 @@ impl Lost {
             let (things, line) = (listed(&loss.things), loss.line);
             lines.push(format!("Lost, line {line}: {things}: {}.", loss.why));
         }
-        for (thing, line) in self.unknown.iter().take(SHOWN_MAX) {
+        for (thing, line) in &self.unknown {
             lines.push(format!("Lost, line {line}: {thing}: vslice does not know it."));
         }
-        if let Some(more) = self.unknown.len().checked_sub(SHOWN_MAX).filter(|more| *more > 0) {
+        let more = self.more_unknown_count;
+        if more > 0 {
             lines.push(format!("Lost: {more} more that vslice does not know."));
         }
         let kinds = self.aside.iter().map(|(why, names)| {

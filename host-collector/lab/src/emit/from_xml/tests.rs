@@ -399,6 +399,15 @@ fn nothing_is_dropped_without_a_word() {
 }
 
 #[test]
+fn nothing_of_a_domain_reaches_the_terminal_as_it_is() {
+    let name = "a\u{2066}b\u{9b}31m\nc";
+    let read = read_text(&domain("").replace("<name>", &format!("<name>{name}")));
+    let odd = read.toml.chars().find(|letter| *letter != '\n' && !(' '..='~').contains(letter));
+    assert_eq!(odd, None, "{}", read.toml);
+    assert_comment(&read, &["The domain is called", "a?b 31m ca"]);
+}
+
+#[test]
 fn what_a_plan_has_anyway_is_not_lost() {
     let xml = domain(
         "<currentMemory unit='MiB'>256</currentMemory><resource><partition>/machine</partition></resource>\

@@ -1,6 +1,7 @@
 //! The texts of a domain: names, amounts and sets of pCPUs.
 
 use std::collections::BTreeSet;
+use vslice_core::text::harmless;
 use vslice_core::units::PcpuId;
 use vslice_trace::host::HostPcpus;
 
@@ -21,19 +22,10 @@ pub(super) fn plan_name(name: &str) -> String {
 /// What a comment or a message can quote of a strange file: one line, and no more than a sentence holds.
 pub(super) fn quoted(text: &str) -> String {
     const CHARACTERS_MAX: usize = 64;
-    let shown: String = text.trim().chars().take(CHARACTERS_MAX).map(printable).collect();
-    if text.trim().chars().count() > CHARACTERS_MAX { format!("{shown}...") } else { shown }
-}
-
-/// What TOML takes in a comment, and what moves no cursor.
-fn printable(character: char) -> char {
-    if character.is_control()
-        || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}')
-    {
-        ' '
-    } else {
-        character
-    }
+    let one_line = |letter: char| if letter.is_control() { ' ' } else { letter };
+    let shown: String = text.trim().chars().take(CHARACTERS_MAX).map(one_line).collect();
+    let rest = if text.trim().chars().count() > CHARACTERS_MAX { "..." } else { "" };
+    format!("{}{rest}", harmless(&shown))
 }
 
 /// An amount of memory in KiB, rounded up, by libvirt's words for units: those of two letters are of 1000
@@ -101,7 +93,7 @@ mod tests {
 
     #[test]
     fn what_is_quoted_is_one_line() {
-        assert_eq!(quoted(" a\nb\u{7f}\u{2028}c "), "a b  c");
+        assert_eq!(quoted(" a\nb\u{7f}\u{2028}c "), "a b ?c");
         assert_eq!(quoted(&"x".repeat(65)), format!("{}...", "x".repeat(64)));
     }
 
