@@ -1,5 +1,5 @@
 //! A domain of libvirt as a plan: what the XML says, and where it says nothing, libvirt's or QEMU's default
-//! with a comment that it is one. What a plan has no place for is named in a comment ([`known`]).
+//! with a comment that it is one. What a plan has no place for is named in a comment (`known`).
 //!
 //! Defaults: a hog on every vCPU, the reader on the last, 8 GiB of 4 KiB reads as in the seed, an image of
 //! 1 GiB. The collector is on a pCPU that no vCPU has: where the emulator is pinned, else on the host's
