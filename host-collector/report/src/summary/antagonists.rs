@@ -18,14 +18,16 @@ pub(super) fn row<K>(
 ) -> Antagonist {
     let Figures { ran_ns, error_ns, threads, processes, example, .. } = *figures;
     let command = directory.command(example);
+    let (group, group_path) = match directory.group(example, victim) {
+        NamedGroup { kind: GroupKind::KernelThread | GroupKind::Unknown, .. } => (None, None),
+        NamedGroup { name, path, .. } => (Some(name), path),
+    };
     Antagonist {
         thread: directory.task(example, victim),
         pid: example.process.map(|process| process.pid),
         command: command.map(|command| command.chars().take(COMMAND_CHARS_MAX).collect()),
-        group: match directory.group(example, victim) {
-            NamedGroup { kind: GroupKind::KernelThread | GroupKind::Unknown, .. } => None,
-            group => Some(group.name),
-        },
+        group,
+        group_path,
         threads,
         processes,
         ran_ns,

@@ -320,6 +320,9 @@ pub struct Antagonist {
     /// The name of their group, which is a VM or a control group; `None` if they have neither or that is unknown.
     #[serde(default)]
     pub group: Option<String>,
+    /// The path of that control group; `None` if it is none, or has only its number.
+    #[serde(default)]
+    pub group_path: Option<String>,
     /// How many threads they are; in the lists of the classes, over all requests.
     pub threads: Members,
     /// Of how many processes.

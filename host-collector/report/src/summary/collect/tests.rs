@@ -90,6 +90,7 @@ fn a_class_names_who_ran_while_its_requests_waited() {
         pid: Some(Tid(200)),
         command: Some("qemu-system-x86_64 -name vm2,debug-threads=on".to_owned()),
         group: Some("vm2".to_owned()),
+        group_path: None,
         threads: Members { count: 1, is_exact: true },
         processes: Members { count: 1, is_exact: true },
         ran_ns: 9_000_000,

@@ -259,6 +259,9 @@ fn counted_members(threads: Members, processes: Members) -> String {
     if processes.count == 0 || processes.count == 1 && processes.is_exact {
         return format!(" ({} threads)", number(threads));
     }
+    if processes.count == 1 {
+        return format!(" ({} threads of one process or more)", number(threads));
+    }
     format!(" ({} threads of {} processes)", number(threads), number(processes))
 }
 
@@ -414,13 +417,14 @@ pub(super) fn antagonists(page: &mut Page, summary: &Summary) {
 }
 
 /// Whether a row of threads is of a group that has several.
-fn is_member(thread: &Antagonist, group: &AntagonistGroup) -> bool {
+pub(super) fn is_member(thread: &Antagonist, group: &AntagonistGroup) -> bool {
     match group.kind {
         GroupKind::KernelThread => {
             thread.thread.kind == Relation::KernelThread && thread.thread.name == group.name
         }
         GroupKind::Unknown => thread.group.is_none() && thread.thread.name == group.name,
-        _ => thread.group.as_ref() == Some(&group.name),
+        // Two control groups may be called alike, and a VM as a control group.
+        _ => thread.group.as_ref() == Some(&group.name) && thread.group_path == group.path,
     }
 }
 

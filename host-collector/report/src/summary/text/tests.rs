@@ -1,8 +1,8 @@
 use super::*;
 use crate::summary::clock::{ClockCheck, HogCheck};
-use crate::summary::group::GroupKind;
+use crate::summary::group::{AntagonistGroup, GroupKind};
 use crate::summary::io::{IoDisk, UnphasedBy};
-use crate::summary::model::{Lost, RunStatus, Summary};
+use crate::summary::model::{Antagonist, Lost, Members, RunStatus, Summary, Vcpu};
 use crate::summary::{Facts, SummaryBuilder, VmThreads, Warning, example};
 use std::collections::HashSet;
 use std::path::Path;
@@ -513,4 +513,31 @@ fn phases_that_are_not_known_are_said_at_the_top_of_their_table_and_among_the_lo
         "Losses no scheduler event and no request; the I/O completion of {unfinished} was not seen"
     );
     assert!(said.contains(&losses) && !said.contains("Losses none"), "{page}");
+}
+
+#[test]
+fn control_groups_that_are_called_alike_have_their_own_threads() {
+    let summary = example::summary();
+    let rows =
+        |vcpu: &Vcpu| Some((vcpu.antagonists.first()?.clone(), vcpu.antagonist_groups[0].clone()));
+    let (thread, group) = summary.vcpus.iter().find_map(rows).unwrap();
+    let (name, path) = ("build.service".to_owned(), Some("/system.slice/build.service".to_owned()));
+    let thread = Antagonist { group: Some(name.clone()), group_path: path.clone(), ..thread };
+    let group = AntagonistGroup { kind: GroupKind::ControlGroup, name, path, ..group };
+    assert!(tables::is_member(&thread, &group));
+    let path = Some("/user.slice/build.service".to_owned());
+    assert!(!tables::is_member(&thread, &AntagonistGroup { path, ..group }));
+}
+
+#[test]
+fn of_processes_that_were_not_all_told_apart_there_is_one_or_more() {
+    let summary = example::summary();
+    let rows = |vcpu: &Vcpu| vcpu.antagonists.first().cloned();
+    let row = summary.vcpus.iter().find_map(rows).unwrap();
+    let of = |count, is_exact| Members { count, is_exact };
+    let said =
+        |threads, processes| tables::members(&Antagonist { threads, processes, ..row.clone() });
+    assert_eq!(said(of(35, true), of(1, false)), " (35 threads of one process or more)");
+    assert_eq!(said(of(35, true), of(2, false)), " (35 threads of at least 2 processes)");
+    assert_eq!(said(of(35, true), of(1, true)), " (35 threads)");
 }
