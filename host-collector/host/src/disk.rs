@@ -42,6 +42,8 @@ pub struct Disk {
     pub has_write_cache: Option<bool>,
     /// How QEMU reads its file.
     pub aio: Option<Aio>,
+    /// Whether it is told to be read without any: by read(2) in the thread that serves it, as Firecracker's `Sync`.
+    pub is_synchronous: bool,
     /// The iothreads that serve it. Without one the main loop does, or, with `ioeventfd=off`, the vCPU itself.
     pub iothreads: Vec<String>,
     /// Why they are not known, if they are not, as a sentence without its end.
@@ -247,6 +249,7 @@ impl Disk {
             ignores_flushes: None,
             has_write_cache: None,
             aio: None,
+            is_synchronous: false,
             iothreads: Vec::new(),
             iothreads_missing: None,
             passes_commands: false,
@@ -311,7 +314,10 @@ impl Disk {
     /// Why it is not known how its file is read, as a sentence without its end; `None` if it is.
     #[must_use]
     pub fn aio_missing(&self) -> Option<String> {
-        let untold = || self.untold("not told", "QEMU's default is threads");
+        let untold = || match self.is_synchronous {
+            true => "none: read(2) in the thread that serves it".to_owned(),
+            false => self.untold("not told", "QEMU's default is threads"),
+        };
         self.aio.is_none().then(|| self.why_no_cache().unwrap_or_else(untold))
     }
 

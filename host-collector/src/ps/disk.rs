@@ -48,6 +48,9 @@ fn cache(disk: &Disk) -> String {
 fn aio(disk: &Disk) -> String {
     match disk.aio {
         Some(aio) => format!("aio {}", aio.name()),
+        None if disk.is_synchronous => {
+            format!("aio {}", disk.aio_missing().unwrap_or_default())
+        }
         None => format!("aio unknown{}", in_brackets(disk.aio_missing())),
     }
 }

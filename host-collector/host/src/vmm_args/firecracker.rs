@@ -66,12 +66,14 @@ fn disk_of(drive: Drive) -> Disk {
         (None, Some(path)) => Storage::file(path),
         (None, None) => Storage::untold(),
     };
+    let is_engine = |name| drive.io_engine.as_deref() == Some(name);
     let is_unsafe = drive.cache_type.map(|cache| cache == "Unsafe");
     Disk {
         id: Some(drive.drive_id),
         format: is_file.then(|| "raw".to_owned()),
         ignores_flushes: is_unsafe,
-        aio: drive.io_engine.filter(|engine| engine == "Async").map(|_| Aio::IoUring),
+        aio: is_engine("Async").then_some(Aio::IoUring),
+        is_synchronous: is_engine("Sync"),
         ..disk(Vmm::Firecracker, storage, None)
     }
 }

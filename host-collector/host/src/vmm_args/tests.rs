@@ -88,6 +88,15 @@ fn disks_of_a_firecracker() {
 }
 
 #[test]
+fn a_disk_that_is_told_to_be_read_by_its_own_thread_has_no_unknown_aio() {
+    let told =
+        parse(Vmm::Firecracker, "firecracker --config-file /c.json").disks.unwrap_or_default();
+    let reasons: Vec<_> = told.iter().map(Disk::aio_missing).collect();
+    let synchronous = "none: read(2) in the thread that serves it".to_owned();
+    assert_eq!((&reasons[0], &reasons[1]), (&None, &Some(synchronous)), "Async, Sync");
+}
+
+#[test]
 fn disks_of_a_crosvm() {
     let args = parse(
         Vmm::Crosvm,
