@@ -7,6 +7,7 @@ use serde::Serialize;
 use std::fmt;
 use std::path::PathBuf;
 use vslice_core::units::PcpuId;
+use vslice_host::vm::Vm;
 use vslice_spec::quantity::{bytes, counted, duration};
 
 pub(super) use find::{all, labels};
@@ -114,6 +115,12 @@ pub(crate) enum PlacementWarning {
         #[serde(skip)]
         advice: &'static str,
     },
+}
+
+/// A VM, and what to call it where there may be others.
+struct Seen<'a> {
+    vm: &'a Vm,
+    label: String,
 }
 
 /// A vCPU of some VM.

@@ -2,18 +2,12 @@
 
 use super::super::surroundings::{Surroundings, vcpus_pcpus};
 use super::quota::{halt_polling, quotas};
-use super::{PinnedVcpu, PlacementWarning, VcpuOfVm};
+use super::{PinnedVcpu, PlacementWarning, Seen, VcpuOfVm};
 use std::collections::{BTreeMap, BTreeSet};
 use vslice_core::units::PcpuId;
 use vslice_host::helper::{Helper, HelperRole};
 use vslice_host::vm::{Vm, VmThread};
 use vslice_trace::thread::ThreadRole;
-
-/// A VM, and what to call it where there may be others.
-pub(super) struct Seen<'a> {
-    pub vm: &'a Vm,
-    pub label: String,
-}
 
 /// What to call these VMs: by name, and by process where several have that name.
 #[must_use]

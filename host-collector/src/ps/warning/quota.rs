@@ -1,7 +1,6 @@
 //! CPU quotas that vCPUs can use up.
 
-use super::find::Seen;
-use super::{PlacementWarning, VcpuOfVm};
+use super::{PlacementWarning, Seen, VcpuOfVm};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use vslice_core::units::PcpuId;
