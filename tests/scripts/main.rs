@@ -163,7 +163,9 @@ fn no_script_names_the_host_of_an_archive() -> Result {
     assert!(scripts.len() > 8, "only these were found: {scripts:?}");
     for script in scripts {
         let text = fs::read_to_string(&script)?;
-        assert_eq!(text.lines().find(|line| line.contains("://")), None, "{}", script.display());
+        // `{http://...}` is a namespace of XML in Python's spelling, a name that nobody looks up.
+        let is_address = |line: &&str| line.contains("://") && !line.contains("\"{http://");
+        assert_eq!(text.lines().find(is_address), None, "{}", script.display());
     }
     Ok(())
 }
