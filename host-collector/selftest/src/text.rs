@@ -17,12 +17,15 @@ pub fn render(outcomes: &[Outcome], skipped: &[Skipped]) -> String {
     let mut page = String::new();
     let mut total = Score::default();
     page.push_str("Injected causes  times that the vCPU thread left its pCPU for a known cause\n");
+    let names = outcomes.iter().map(|outcome| &outcome.name);
+    let names = names.chain(skipped.iter().map(|scenario| &scenario.name));
+    let width = names.map(|name| name.chars().count()).max().unwrap_or_default();
     for outcome in outcomes {
         total.merge(&outcome.score);
-        line(&mut page, outcome);
+        line(&mut page, outcome, width);
     }
-    for scenario in skipped {
-        put(&mut page, format_args!("  {:<58}left out: {}\n", scenario.name, scenario.reason));
+    for Skipped { name, reason, .. } in skipped {
+        put(&mut page, format_args!("  {name:<width$}  left out: {reason}\n"));
     }
     page.push_str("\nConfusion matrix  rows: injected cause; columns: what vslice says\n");
     matrix(&mut page, &total);
@@ -82,7 +85,7 @@ fn label(reason: Reason) -> &'static str {
     OffReason::Left(reason).label()
 }
 
-fn line(page: &mut String, outcome: &Outcome) {
+fn line(page: &mut String, outcome: &Outcome, width: usize) {
     let score = &outcome.score;
     let of_reason = |reason: Reason| {
         let (right, injected) = (score.count(reason, reason), score.injected(reason));
@@ -93,7 +96,7 @@ fn line(page: &mut String, outcome: &Outcome) {
         parts.push(format!("not judged {}", score.undecided_count));
     }
     let parts = if parts.is_empty() { "nothing happened".to_owned() } else { parts.join(", ") };
-    put(page, format_args!("  {:<58}{parts}\n", outcome.name));
+    put(page, format_args!("  {:<width$}  {parts}\n", outcome.name));
 }
 
 /// Rows and columns are the same reasons in the same order, so a letter names each column.
@@ -154,8 +157,11 @@ mod tests {
             reasons: vec![Reason::PreemptRtOrStop],
         };
         let page = render(&[outcome], &[skipped]);
-        assert!(page.contains("halt 99/100, yield 0/1, not judged 5\n"), "{page}");
-        assert!(page.contains("left out: not allowed"), "{page}");
+        assert!(
+            page.contains("\n  idle guest, KVM      halt 99/100, yield 0/1, not judged 5\n"),
+            "{page}"
+        );
+        assert!(page.contains("\n  real-time task, KVM  left out: not allowed\n"), "{page}");
         assert!(
             page.contains("left out  real-time task: real-time task, KVM: not allowed"),
             "{page}"
