@@ -40,19 +40,7 @@ fn holds(lab: &Lab, arguments: &[&str]) -> Result<(), Failed> {
         if holds { Ok(()) } else { Err(Failed::from(format!("{what} in {summary:#}"))) }
     };
     check("the schema is vslice.summary/3", summary["schema"] == "vslice.summary/3")?;
-    check("every request is there", summary["requests"]["count"] == REQUESTS)?;
-    check("nothing was dropped", summary["requests"]["dropped"] == 0)?;
-    check("no read failed", summary["requests"]["errors"] == 0)?;
-    check("no record was lost", summary["lost"]["records"] == 0)?;
-    // A kernel that traces nothing while certain tasks are current (see assemble.rs) can make a
-    // few requests unattributable without a record being lost.
-    let unattributable = summary["requests"]["unattributable"].as_u64();
-    check("99 % are attributed", unattributable.is_some_and(|count| count * 100 <= REQUESTS))?;
-    for class in ["all", "p99", "p999"] {
-        let parts_ns: u64 = parts(&summary, class).map(|(_, ns)| ns).sum();
-        let latency_ns = &summary["classes"][class]["latency_ns"];
-        check(&format!("the parts of {class} sum to the latency"), *latency_ns == parts_ns)?;
-    }
+    every_request_is_whole(&summary, REQUESTS)?;
     let tail_ns: u64 = parts(&summary, "p99").map(|(_, ns)| ns).sum();
     let unknown_ns: u64 =
         parts(&summary, "p99").filter(|(part, _)| *part == "unknown").map(|(_, ns)| ns).sum();
@@ -67,6 +55,30 @@ fn holds(lab: &Lab, arguments: &[&str]) -> Result<(), Failed> {
     check("no hog ran while its vCPU was off", count("violations") == 0)?;
     let stays = hogs.iter().filter_map(|vcpu| vcpu["stays"].as_u64()).sum::<u64>();
     check("their stays bound the clock", stays >= 20)
+}
+
+/// So many requests are there, with their parts, and next to nothing is lost.
+pub(crate) fn every_request_is_whole(summary: &Value, requests_count: u64) -> Result<(), Failed> {
+    let check = |what: &str, holds: bool| {
+        if holds { Ok(()) } else { Err(Failed::from(format!("{what} in {summary:#}"))) }
+    };
+    check("every request is there", summary["requests"]["count"] == requests_count)?;
+    check("nothing was dropped", summary["requests"]["dropped"] == 0)?;
+    check("no read failed", summary["requests"]["errors"] == 0)?;
+    check("no record was lost", summary["lost"]["records"] == 0)?;
+    // A kernel that traces nothing while certain tasks are current (see assemble.rs) can make a
+    // few requests unattributable without a record being lost.
+    let unattributable = summary["requests"]["unattributable"].as_u64();
+    check(
+        "99 % are attributed",
+        unattributable.is_some_and(|count| count * 100 <= requests_count),
+    )?;
+    for class in ["all", "p99", "p999"] {
+        let parts_ns: u64 = parts(summary, class).map(|(_, ns)| ns).sum();
+        let latency_ns = &summary["classes"][class]["latency_ns"];
+        check(&format!("the parts of {class} sum to the latency"), *latency_ns == parts_ns)?;
+    }
+    Ok(())
 }
 
 /// What proves a wait for QEMU's big lock is in the manifest, and what names the devices.

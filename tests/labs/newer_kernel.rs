@@ -2,6 +2,7 @@
 //! each kind of disk, to the last request.
 
 use crate::Case;
+use crate::experiment::every_request_is_whole;
 use libtest_mimic::Failed;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -42,24 +43,7 @@ fn reads(lab: &Lab, bus: &str) -> Result<(), Failed> {
     }
     run.nothing_is_left()?;
     kernel_is_the_images(&run, lab.image())?;
-    let summary = run.summary()?;
-    let check = |what: &str, holds: bool| {
-        if holds { Ok(()) } else { Err(Failed::from(format!("{what} in {summary:#}"))) }
-    };
-    check("every request is there", summary["requests"]["count"] == REQUESTS)?;
-    check("nothing was dropped", summary["requests"]["dropped"] == 0)?;
-    check("no read failed", summary["requests"]["errors"] == 0)?;
-    check("no record was lost", summary["lost"]["records"] == 0)?;
-    // As in the demo's test: the host's kernel can hide a few without a record being lost.
-    let unattributable = summary["requests"]["unattributable"].as_u64();
-    check("99 % are attributed", unattributable.is_some_and(|count| count * 100 <= REQUESTS))?;
-    for class in ["all", "p99", "p999"] {
-        let parts = summary["parts"][class].as_object().into_iter().flatten();
-        let parts_ns: u64 = parts.filter_map(|(_, ns)| ns.as_u64()).sum();
-        let latency_ns = &summary["classes"][class]["latency_ns"];
-        check(&format!("the parts of {class} sum to the latency"), *latency_ns == parts_ns)?;
-    }
-    Ok(())
+    every_request_is_whole(&run.summary()?, REQUESTS)
 }
 
 /// Both guests say the release of the kernel that the image's manifest names, which is not 6.1.

@@ -2,7 +2,7 @@
 //! two iothreads, and each frontend of a disk under the newest.
 
 use crate::Case;
-use crate::experiment::locks_and_devices_are_known;
+use crate::experiment::{every_request_is_whole, locks_and_devices_are_known};
 use libtest_mimic::Failed;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -75,7 +75,7 @@ fn complete(lab: &Lab, which: &str, options: &[&str]) -> Result<(Run, Value), Fa
         _ => text.contains("version 10."),
     });
     check("it is that QEMU", is_right)?;
-    check("every request is there", summary["requests"]["count"] == REQUESTS)?;
+    every_request_is_whole(&summary, REQUESTS)?;
     let locks = summary["big_locks"].as_array().map_or(&[][..], |locks| &locks[..]);
     let proven = locks.iter().filter(|lock| lock["evidence"] == "proven").count();
     check("the locks of both VMs are proven", proven == 2)?;
