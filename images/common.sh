@@ -22,6 +22,9 @@ check_agent() { # FILE
     # ldd says so on standard output or error, by version, and fails for a file without a loader.
     [[ "$( { LC_ALL=C ldd "$1" 2>&1 || true; } )" =~ (statically linked|not a dynamic executable) ]] ||
         die "$1 is dynamically linked: build it with -C target-feature=+crt-static"
+    # Guests are given it by qemu-ga, piece by piece.
+    [[ "$(stat -c %s "$1")" -le $((3 << 20)) ]] ||
+        die "$1 has $(stat -c %s "$1") bytes: an agent has at most 3 MiB"
 }
 
 # The directory and the release of a kernel, of this system's release or of SUITE, for the functions below.

@@ -2,14 +2,21 @@
 
 use crate::load::{Clock, Target};
 use nix::unistd::{SysconfVar, sysconf};
+use std::collections::BTreeSet;
+use vslice_perf::online;
 use vslice_wire::{
     ClockKind, GuestDisk, Hello, NAME_BYTES_MAX, PROTOCOL_VERSION, Ready, TARGET_BYTES_MAX,
 };
 
-/// How many vCPUs are online.
+/// All vCPUs that are online have numbers below this. One that is offline between others has one too.
 pub(crate) fn vcpu_count() -> u16 {
-    let count = sysconf(SysconfVar::_NPROCESSORS_ONLN).ok().flatten();
-    count.and_then(|count| u16::try_from(count).ok()).unwrap_or(1)
+    let online = online::cpus().ok().and_then(|vcpus| after(&vcpus));
+    let count = || sysconf(SysconfVar::_NPROCESSORS_ONLN).ok().flatten()?.try_into().ok();
+    online.or_else(count).unwrap_or(1)
+}
+
+fn after(vcpus: &BTreeSet<u32>) -> Option<u16> {
+    u16::try_from(vcpus.last()? + 1).ok()
 }
 
 pub(crate) fn hello() -> Hello {
@@ -57,6 +64,14 @@ mod tests {
     use std::os::unix::ffi::OsStrExt;
     use vslice_spec::ClockChoice;
     use vslice_wire::{Frame, GuestFrame};
+
+    #[test]
+    fn vcpus_are_counted_up_to_the_last_that_is_online() {
+        assert_eq!(after(&[0, 2, 3].into()), Some(4));
+        assert_eq!(after(&BTreeSet::new()), None);
+        let own: BTreeSet<u32> = online::cpus().unwrap();
+        assert!(own.iter().all(|vcpu| *vcpu < vcpu_count().into()));
+    }
 
     #[test]
     fn hello_can_be_sent() {

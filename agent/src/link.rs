@@ -4,7 +4,7 @@ use crate::outbox::{Outbox, PendingPong};
 use crate::stamper::Stamper;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use vslice_wire::{DecodeError, Deframer, GuestFrame, GuestTicks, HostFrame};
 
 /// What one read takes at most: all that a collector sends but a plan fits in much less.
@@ -31,6 +31,17 @@ pub(crate) struct Arrival {
     pub(crate) frames: Vec<HostFrame>,
 }
 
+/// What became of those that were waited for beside the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Others {
+    /// Nothing.
+    Silent,
+    /// One of them can be read.
+    Readable,
+    /// One of them has hung up for good: waiting for it again would not wait.
+    Gone,
+}
+
 /// A connection to a collector.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -48,17 +59,34 @@ impl Link {
         Self { socket, deframer: Deframer::new(), outbox: Outbox::default(), write_error: None }
     }
 
-    /// Waits until there is something to read, or something to write and room for it, but not
-    /// longer than `timeout_ms`.
-    pub(crate) fn wait(&self, timeout_ms: u16) -> Result<(), LinkError> {
+    /// Waits until there is something to read, or something to write and room for it, or one of `others` can
+    /// be read, but not longer than `timeout_ms`. What became of the others comes back.
+    pub(crate) fn wait<'a>(
+        &self,
+        others: impl Iterator<Item = BorrowedFd<'a>>,
+        timeout_ms: u16,
+    ) -> Result<Others, LinkError> {
         let mut wanted = PollFlags::POLLIN;
         if !self.outbox.is_empty() {
             wanted |= PollFlags::POLLOUT;
         }
-        match poll(&mut [PollFd::new(self.socket.as_fd(), wanted)], timeout_ms) {
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(errno) => Err(LinkError::Broken(errno)),
+        let own = PollFd::new(self.socket.as_fd(), wanted);
+        let others = others.map(|other| PollFd::new(other, PollFlags::POLLIN));
+        let mut all: Vec<PollFd<'_>> = std::iter::once(own).chain(others).collect();
+        match poll(&mut all, timeout_ms) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(LinkError::Broken(errno)),
         }
+        let gone = PollFlags::POLLHUP | PollFlags::POLLERR;
+        let any =
+            |flags| all[1..].iter().any(|fd| fd.revents().is_some_and(|are| are.intersects(flags)));
+        Ok(if any(gone) {
+            Others::Gone
+        } else if any(PollFlags::POLLIN) {
+            Others::Readable
+        } else {
+            Others::Silent
+        })
     }
 
     /// Reads once. `None` if there is nothing to read.

@@ -106,6 +106,11 @@ impl Load {
         Ok(Load { hog_vcpus: spec.hogs.clone(), hogs: Vec::new(), lookout, reader, stop })
     }
 
+    /// Whether nothing is asked for: no hogs and no reader.
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.hog_vcpus.is_empty() && self.reader.is_none()
+    }
+
     /// Whether preparing has ended, and how. To be asked until it says something.
     pub(crate) fn prepared(&self) -> Option<anyhow::Result<Target>> {
         let Some(reader) = &self.reader else { return Some(Ok(Target::default())) };

@@ -8,6 +8,7 @@
 //! link        frames in and out, never waiting; outbox is what waits to be sent
 //! stamper     on which vCPU the control thread is, and what it stamps pongs with
 //! streaming   from the reader's ring to the outbox
+//! observing   the same of what the guest's kernel does with its disks
 //! load        hogs and reader, as vslice-workload has them
 //! solo        the agent alone: when its vCPUs were taken away, told by the guest itself
 //! ```
@@ -19,6 +20,7 @@ mod init;
 mod link;
 mod load;
 mod modules;
+mod observing;
 mod outbox;
 mod session;
 mod solo;

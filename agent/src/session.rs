@@ -7,6 +7,7 @@
 use crate::guest::{hello, ready, vcpu_count};
 use crate::link::{Link, LinkError};
 use crate::load::{Clock, Load};
+use crate::observing::{self, Observing};
 use crate::outbox::PendingPong;
 use crate::stamper::Stamper;
 use crate::streaming::Streaming;
@@ -15,8 +16,10 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{fmt, mem};
-use vslice_spec::WorkloadSpec;
-use vslice_wire::{Done, DoneReason, GuestFrame, GuestTicks, HostFrame, Notice, Ping, Severity};
+use vslice_spec::{ObserveSpec, WorkloadSpec};
+use vslice_wire::{
+    Done, DoneReason, GuestFrame, GuestTicks, HostFrame, NOT_OBSERVED, Notice, Ping, Severity,
+};
 
 /// How often the ring is drained and the lease looked at while a load runs. Pings wake the thread
 /// at once; this is only for what does not arrive on the socket, and each of it is a wakeup of the
@@ -110,6 +113,9 @@ struct Session {
     link: Link,
     stamper: Stamper,
     state: SessionState,
+    /// What the plan wants observed, until it is.
+    observe: Option<ObserveSpec>,
+    observing: Option<Observing>,
     /// The lease of the plan, which runs from the start on.
     plan_lease: Duration,
     /// The lease that runs now.
@@ -128,6 +134,8 @@ pub(crate) fn run(socket: OwnedFd, interrupted: &AtomicBool) -> Result<(), Sessi
         link: Link::new(socket),
         stamper: Stamper::new(),
         state: SessionState::AwaitingPlan,
+        observe: None,
+        observing: None,
         plan_lease: FAILED_LEASE,
         lease: None,
         last_heard: uptime(),
@@ -150,14 +158,7 @@ impl Session {
     fn converse(&mut self, interrupted: &AtomicBool) -> Result<(), SessionError> {
         while !interrupted.load(Ordering::Relaxed) {
             self.link.flush(&mut self.stamper);
-            let is_running = matches!(self.state, SessionState::Running(_));
-            let timeout_ms = match (is_running, self.looks_left) {
-                (true, _) => POLL_MS,
-                (false, 0) => IDLE_POLL_MS,
-                (false, _) => 0,
-            };
-            self.looks_left = self.looks_left.saturating_sub(1);
-            self.link.wait(timeout_ms)?;
+            self.wait()?;
             if let Some(arrival) = self.link.receive(&self.stamper)? {
                 self.last_heard = uptime();
                 let (received, vcpu) = (arrival.received, arrival.vcpu);
@@ -175,6 +176,25 @@ impl Session {
             self.check_lease()?;
         }
         Err(SessionError::Interrupted)
+    }
+
+    fn wait(&mut self) -> Result<(), SessionError> {
+        let timeout_ms = match (&self.state, self.looks_left) {
+            // A ring that is about to be full wakes it.
+            (SessionState::Running(streaming), _) if streaming.is_nothing() => {
+                self.observing.as_ref().map_or(IDLE_POLL_MS, Observing::poll_ms)
+            }
+            (SessionState::Running(_), _) => POLL_MS,
+            (_, 0) => IDLE_POLL_MS,
+            _ => 0,
+        };
+        self.looks_left = self.looks_left.saturating_sub(1);
+        let rings = self.observing.iter().flat_map(Observing::poll_fds);
+        let woken = self.link.wait(rings, timeout_ms)?;
+        if let Some(observing) = &mut self.observing {
+            observing.woken(woken);
+        }
+        Ok(())
     }
 
     fn answer(&mut self, ping: Ping, read: GuestTicks, read_vcpu: u16) {
@@ -208,6 +228,7 @@ impl Session {
         spec.validate(vcpu_count())?;
         self.plan_lease = Duration::from_millis(u64::from(spec.lease_ms));
         let clock = Clock::choose(spec.clock);
+        self.observe = spec.observe.clone();
         // Before any thread is started: threads inherit the affinity.
         self.stamper.settle(clock, spec.housekeeping_vcpu)?;
         Load::prepare(&spec, clock)
@@ -218,6 +239,9 @@ impl Session {
             SessionState::Prepared(mut load) => {
                 self.lease = Some(self.plan_lease);
                 self.stamper.begin_load();
+                if let Some(observing) = &mut self.observing {
+                    observing.start(&mut self.link);
+                }
                 let started = load.start();
                 self.state = SessionState::Running(Streaming::new(load));
                 if let Err(error) = started {
@@ -257,10 +281,14 @@ impl Session {
 
     /// Does what is due without being asked.
     fn advance(&mut self) {
+        if let (SessionState::Running(_), Some(observing)) = (&self.state, &mut self.observing) {
+            observing.advance(&mut self.link);
+        }
         match mem::replace(&mut self.state, SessionState::Ended) {
             SessionState::Preparing(load) => match load.prepared() {
                 None => self.state = SessionState::Preparing(load),
                 Some(Ok(target)) => {
+                    self.observe();
                     self.link.send(&GuestFrame::Ready(ready(self.stamper.clock(), &target)));
                     self.state = SessionState::Prepared(load);
                 }
@@ -282,6 +310,16 @@ impl Session {
                 }
             },
             state => self.state = state,
+        }
+    }
+
+    /// Opens what is to be observed, after the reader has set its disk's scheduler. Where the guest cannot be
+    /// observed the load runs without.
+    fn observe(&mut self) {
+        let Some(spec) = self.observe.take() else { return };
+        match Observing::open(&spec, &mut self.link) {
+            Ok(observing) => self.observing = Some(observing),
+            Err(error) => observing::warn(&mut self.link, &format!("{NOT_OBSERVED}: {error}")),
         }
     }
 
@@ -314,6 +352,9 @@ impl Session {
     }
 
     fn done(&mut self, reason: DoneReason, requests: u64, dropped: u64) {
+        if let Some(observing) = self.observing.take() {
+            observing.end(&mut self.link);
+        }
         self.link.send(&GuestFrame::Done(Done { reason, requests, dropped }));
         self.stamper.end_load();
         self.state = SessionState::Ended;

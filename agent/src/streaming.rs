@@ -49,6 +49,11 @@ impl Streaming {
         self.stop_wanted = true;
     }
 
+    /// Whether there is nothing to stream.
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.load.is_nothing()
+    }
+
     /// Whether someone asked for the end.
     pub(crate) fn stop_wanted(&self) -> bool {
         self.stop_wanted

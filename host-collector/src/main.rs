@@ -3,13 +3,15 @@
 mod cli;
 mod ps;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use cli::terminal::shown;
 use std::io::Write;
 use std::process::ExitCode;
 use vslice_core::text::sentence;
 
 fn main() -> ExitCode {
+    // Where a shell asks what it may complete, that is all there is to do.
+    clap_complete::CompleteEnv::with_factory(cli::Cli::command).complete();
     match cli::Cli::parse().execute() {
         Ok(code) => ExitCode::from(code),
         // Whoever reads our output has had enough of it, as in `vslice report RUN | head`.

@@ -370,6 +370,15 @@ fn unknown(qemu: &Path) -> Outcome {
         (&[&pid, "--load", "demo", "--agent", "/etc/passwd"], "is not a Linux program"),
         (&[&pid, "--load", "demo"], "has 1 vCPUs"),
         (&[&pid, "--duration", "soon"], "is not a duration"),
+        (&[&pid, "--devices", "vda"], "--observe"),
+        (&[&pid, "--slower-than", "5ms"], "--observe"),
+        (&[&pid, "--agent", "/etc/passwd"], "<--load <PLAN>|--observe>"),
+        (&[&pid, "--observe", "--slower-than", "soon"], "is not a duration"),
+        (&[&pid, "--observe", "--slower-than", "0.5us"], "is finer than a microsecond"),
+        (&[&pid, "--observe", "--devices", "vda,v/b"], "\"v/b\" is no name of a disk"),
+        (&[&pid, "--observe", "--target", "/dev/vda"], "--load"),
+        (&[&pid, "--observe", "--agent", "/etc/passwd"], "is not a Linux program"),
+        (&[&pid, "--observe"], "use --plug to plug one in"),
     ] {
         let output = attach(dir.path(), args)?.wait_with_output()?;
         check(!output.status.success() && said(&output).contains(expected), || said(&output))?;

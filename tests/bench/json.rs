@@ -50,9 +50,9 @@ fn middle(middle: Middle) -> Value {
 
 fn measured(measured: &Measured) -> Value {
     json!({
-        "before": window(&measured.before),
-        "during": window(&measured.during),
-        "after": window(&measured.after),
+        "before": window(&measured.windows.before),
+        "during": window(&measured.windows.during),
+        "after": window(&measured.windows.after),
         "switches_count": measured.switches_count,
         "recorded_switches_count": measured.recorded.switches_count,
         "recorded_stacks_count": measured.recorded.stacks_count,

@@ -3,9 +3,11 @@
 //! ```text
 //! processes    a ping-pong over two pipes, and an idle VM whose threads are watched (children)
 //! rivals       nothing, vslice, perf and trace-cmd: started, stopped, and what they recorded
-//! rounds       rivals between windows of nothing, forwards and backwards in turn
+//! alternation  rivals between windows of nothing, forwards and backwards in turn
+//! rounds       the rivals' windows on the ping-pong
 //! statistics   differences of neighbours, their median and its interval        (pure)
 //! table, json  the result
+//! observing    the other question: what observing a block request costs in a guest, or here
 //! trials       what `cargo test` checks: every rival records; no time is asserted
 //! ```
 //!
@@ -16,8 +18,10 @@
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 #![expect(clippy::print_stderr, reason = "a run takes minutes and says how far it is")]
 
+mod alternation;
 mod json;
 mod machine;
+mod observing;
 mod processes;
 mod rivals;
 mod rounds;
@@ -48,6 +52,8 @@ struct Arguments {
     /// Only rivals whose name contains this.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+    #[command(flatten)]
+    observed: observing::Observed,
     /// What cargo passes.
     #[arg(long, hide = true)]
     bench: bool,
@@ -80,6 +86,9 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
         true => (2, Duration::from_millis(50)),
         false => (arguments.rounds, arguments.window),
     };
+    if arguments.observed.observing {
+        return observe(arguments, rounds, window);
+    }
     let wanted = |rival: &rivals::Rival| {
         arguments.only.as_ref().is_none_or(|text| rival.to_string().contains(text))
     };
@@ -93,5 +102,22 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     } else {
         print!("{}", table::of(&results));
     }
+    Ok(())
+}
+
+fn observe(arguments: &Arguments, rounds: usize, window: Duration) -> anyhow::Result<()> {
+    let only = arguments.only.as_ref();
+    let wanted =
+        |rival: &observing::rivals::Rival| only.is_none_or(|text| rival.to_string().contains(text));
+    let schedule = observing::rounds::Schedule {
+        rivals: observing::rivals::ALL.into_iter().filter(wanted).collect(),
+        rounds,
+        window,
+        device: arguments.observed.device.clone(),
+        agent: arguments.observed.agent.clone(),
+    };
+    let results = schedule.run(&mut |round| eprint!("\rround {round} of {rounds}"))?;
+    eprint!("\r                              \r");
+    print!("{}", observing::table::of(&results));
     Ok(())
 }

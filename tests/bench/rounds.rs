@@ -1,5 +1,6 @@
-//! Rivals between windows of nothing, forwards in one round and backwards in the next.
+//! What recording a switch costs, rival by rival.
 
+use crate::alternation::{self, Between, steal_permille};
 use crate::machine::{self, Mounts, Pinned, Places};
 use crate::processes::{Process, Role, Window};
 use crate::rivals::{Recorded, Rival, Setting};
@@ -19,48 +20,36 @@ pub(crate) struct Schedule {
     pub(crate) window: Duration,
 }
 
-/// A rival's window and its two neighbours, in which nobody recorded.
+/// A rival's window, and what it recorded.
 #[derive(Debug)]
 pub(crate) struct Measured {
-    pub(crate) before: Window,
-    pub(crate) during: Window,
-    pub(crate) after: Window,
+    pub(crate) windows: Between<Window>,
     pub(crate) recorded: Recorded,
     /// What the ping-pong switched while all that was recorded.
     pub(crate) switches_count: u64,
 }
 
-impl Measured {
-    fn difference(&self, of: fn(&Window) -> f64) -> f64 {
-        of(&self.during) - f64::midpoint(of(&self.before), of(&self.after))
-    }
-}
-
 /// All windows of a rival, or why there are none.
-#[derive(Debug)]
-pub(crate) struct Row {
-    pub(crate) rival: Rival,
-    pub(crate) measured: Result<Vec<Measured>, String>,
-}
+pub(crate) type Row = alternation::Row<Rival, Measured>;
 
 impl Row {
-    fn windows(&self) -> &[Measured] {
-        self.measured.as_deref().unwrap_or_default()
+    fn difference(&self, of: fn(&Window) -> f64) -> Option<Middle> {
+        middle(self.windows().iter().map(|one| one.windows.difference(of)))
     }
 
     /// What a switch costs more in a quiet slice, in ns by the clock.
     pub(crate) fn quiet_ns(&self) -> Option<Middle> {
-        middle(self.windows().iter().map(|one| one.difference(Window::quiet_ns_per_switch)))
+        self.difference(Window::quiet_ns_per_switch)
     }
 
     /// What a switch costs more, in ns by the clock.
     pub(crate) fn wall_ns(&self) -> Option<Middle> {
-        middle(self.windows().iter().map(|one| one.difference(Window::wall_ns_per_switch)))
+        self.difference(Window::wall_ns_per_switch)
     }
 
     /// What a switch costs more, in ns of CPU time.
     pub(crate) fn processor_ns(&self) -> Option<Middle> {
-        middle(self.windows().iter().map(|one| one.difference(Window::processor_ns_per_switch)))
+        self.difference(Window::processor_ns_per_switch)
     }
 
     /// What was recorded, all windows together.
@@ -81,9 +70,8 @@ impl Row {
 
     /// Stolen of each thousand ns of its windows.
     pub(crate) fn steal_permille(&self) -> u64 {
-        let windows = || self.windows().iter().map(|one| &one.during);
-        let wall_ns: u64 = windows().map(|window| window.wall_ns).sum();
-        windows().map(|window| window.steal_ns).sum::<u64>() * 1000 / wall_ns.max(1)
+        let during = self.windows().iter().map(|one| &one.windows.during);
+        steal_permille(during.map(|window| (window.wall_ns, window.steal_ns)))
     }
 }
 
@@ -106,39 +94,37 @@ impl Schedule {
     pub(crate) fn run(&self, told: &mut dyn FnMut(usize)) -> anyhow::Result<Results> {
         let mut bench = Bench::start()?;
         let load = machine::load()?;
-        let row = |rival: &Rival| Row {
-            rival: *rival,
-            measured: rival.missing().map_or_else(|| Ok(Vec::new()), Err),
-        };
+        let row = |rival: &Rival| Row::new(*rival, rival.missing());
         let mut rows: Vec<Row> = self.rivals.iter().map(row).collect();
-        let mut nothing = Vec::new();
-        for round in 0..self.rounds {
-            told(round + 1);
-            let mut before = bench.players.window(self.window)?;
-            nothing.push(before);
-            for place in order(rows.len(), round) {
-                let row = &mut rows[place];
-                let Ok(measured) = &mut row.measured else { continue };
-                match bench.record(row.rival, self.window) {
-                    Ok(Played { during, switches_count, recorded }) => {
-                        let after = bench.players.window(self.window)?;
-                        measured.push(Measured { before, during, after, recorded, switches_count });
-                        nothing.push(after);
-                        before = after;
-                    }
-                    Err(error) => row.measured = Err(format!("{error:#}")),
-                }
-            }
-        }
+        let mut on = OnBench { bench: &mut bench, window: self.window };
+        let nothing = alternation::rounds(&mut on, &mut rows, self.rounds, told)?;
         let load = [load, machine::load()?];
         let (window, rounds, places) = (self.window, self.rounds, bench.places);
         Ok(Results { rows, nothing, window, rounds, places, load })
     }
 }
 
-/// Forwards in even rounds, backwards in odd ones, so that what grows with time cancels out.
-pub(crate) fn order(count: usize, round: usize) -> Vec<usize> {
-    if round.is_multiple_of(2) { (0..count).collect() } else { (0..count).rev().collect() }
+/// Windows of one length.
+struct OnBench<'b> {
+    bench: &'b mut Bench,
+    window: Duration,
+}
+
+impl alternation::Bench for OnBench<'_> {
+    type Rival = Rival;
+    type Window = Window;
+    type Measured = Measured;
+
+    fn window(&mut self) -> anyhow::Result<Window> {
+        self.bench.players.window(self.window)
+    }
+
+    fn measure(&mut self, rival: Rival, before: Window) -> anyhow::Result<(Measured, Window)> {
+        let Played { during, switches_count, recorded } = self.bench.record(rival, self.window)?;
+        let after = self.window()?;
+        let windows = Between { before, during, after };
+        Ok((Measured { windows, recorded, switches_count }, after))
+    }
 }
 
 /// Before its window a rival records so long: a recorder that looks at its rings every 100 ms may do

@@ -1,11 +1,13 @@
 //! What `cargo test` checks: that every rival records what its row says. No time is asserted.
 
+use crate::alternation::order;
 use crate::machine::Places;
 use crate::rivals::{self, Expected, Rival, perf, trace_cmd};
-use crate::rounds::{Bench, Schedule, order};
+use crate::rounds::{Bench, Schedule};
 use crate::statistics::middle;
-use crate::{json, table};
+use crate::{json, observing, table};
 use libtest_mimic::{Arguments, Failed, Trial};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -29,6 +31,11 @@ pub(crate) fn run() -> ExitCode {
         let test = move || records(rival);
         let missing = nowhere.clone().or_else(|| rival.missing());
         trials.push(may_be_ignored(&named(rival), missing, test));
+    }
+    for rival in observing::rivals::ALL {
+        let name = format!("observes_with_{rival}").replace(',', "").replace([' ', '-'], "_");
+        let missing = nowhere.clone().or_else(|| rival.missing(&agent()));
+        trials.push(may_be_ignored(&name, missing, move || observes(rival)));
     }
     let missing = nowhere.or_else(|| rivals::ALL[0].missing());
     trials.push(may_be_ignored("a_run_has_a_row_for_everyone", missing, everyone_has_a_row));
@@ -99,6 +106,28 @@ fn everyone_has_a_row() -> Outcome {
     })
 }
 
+/// The agent that lies beside the `vslice` that tests are told of.
+fn agent() -> PathBuf {
+    let built = std::env::var_os("VSLICE_BIN").unwrap_or_default();
+    Path::new(&built).with_file_name("vslice-agent")
+}
+
+/// It sees every request that the bench makes; the agent, which is told of a disk, no others.
+fn observes(rival: observing::rivals::Rival) -> Outcome {
+    let before = instances();
+    let (rivals, device, agent) = (vec![rival], None, agent());
+    let schedule = observing::rounds::Schedule { rivals, rounds: 1, window: WINDOW, device, agent };
+    let results = schedule.run(&mut |_| {}).map_err(|error| format!("{error:#}"))?;
+    let [row] = &results.rows[..] else { return Err(format!("{results:?}").into()) };
+    let seen = row.recorded_permille();
+    let is_agent = matches!(rival, observing::rivals::Rival::Each | observing::rivals::Rival::Slow);
+    let is_right = seen >= 950 && (seen <= 1001 || !is_agent) && row.lost_count() == 0;
+    check(is_right, || format!("{row:?}"))?;
+    check(observing::table::of(&results).contains(&rival.to_string()), || "no row".into())?;
+    let after = instances();
+    check(before == after, || format!("tracefs instances were {before:?}, are {after:?}"))
+}
+
 fn medians_and_intervals() -> Outcome {
     let of = |count: u32| middle((1..=count).rev().map(f64::from));
     check(of(0).is_none(), || "a median of nothing".into())?;
@@ -127,8 +156,8 @@ fn counts_are_read() -> Outcome {
         sched:sched_waking stats:\n   SAMPLE events:   4\n\
         sched:sched_switch stats:\n   SAMPLE events:   5\n\
         dummy:HG stats:\n   SAMPLE events: 7\n";
-    let found =
-        (perf::switches_of(report), perf::switches_of("Aggregated stats:\n SAMPLE events: 9"));
+    let of = |report| perf::samples_of(report, "sched:sched_switch");
+    let found = (of(report), of("Aggregated stats:\n SAMPLE events: 9"));
     check(found == (5, 0), || format!("{found:?}"))?;
     let events =
         |kinds| format!("sched:sched_switch: type: 2, sample_type: IP|{kinds}RAW, disabled: 1");

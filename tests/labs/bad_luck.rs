@@ -33,11 +33,11 @@ pub(crate) const CASES: &[Case] = &[
 /// Long enough to be interrupted at any time.
 const LONG: &[&str] = &["demo", "--total", "4GiB"];
 const LONG_AS_JSON: &[&str] = &["run", "demo", "--total", "4GiB", "--json"];
-const UNTIL_RECORDING: Duration = Duration::from_secs(120);
+pub(crate) const UNTIL_RECORDING: Duration = Duration::from_secs(120);
 const UNTIL_GONE: Duration = Duration::from_secs(60);
 
 /// The run has failed with `sentence`, and has left nothing behind.
-fn failed_with(run: &Run, code: i32, sentence: &str) -> Result<(), Failed> {
+pub(crate) fn failed_with(run: &Run, code: i32, sentence: &str) -> Result<(), Failed> {
     run.nothing_is_left()?;
     if run.code() != Some(code) {
         return Err(format!("exit code {:?}, not {code}:\n{}", run.code(), run.said()).into());
@@ -49,7 +49,7 @@ fn failed_with(run: &Run, code: i32, sentence: &str) -> Result<(), Failed> {
 }
 
 /// The run is reported as partial, with requests that were recorded before its end.
-fn is_partial(run: &Run) -> Result<(), Failed> {
+pub(crate) fn is_partial(run: &Run) -> Result<(), Failed> {
     let summary = run.summary()?;
     let partial = summary["status"]["state"] == "partial";
     let some = summary["requests"]["count"].as_u64().is_some_and(|count| count > 0);
@@ -65,7 +65,7 @@ fn recording(lab: &Lab) -> Result<Started, Failed> {
     Ok(started)
 }
 
-fn qemu_of(vm: &str, dir: &Path) -> Result<Pid, Failed> {
+pub(crate) fn qemu_of(vm: &str, dir: &Path) -> Result<Pid, Failed> {
     let processes = processes_with(dir);
     let qemu = processes.iter().find(|(_, line)| line.contains(&format!("-name {vm},")));
     Ok(Pid::from_raw(qemu.ok_or(format!("no QEMU of {vm} in {processes:#?}"))?.0))

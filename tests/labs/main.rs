@@ -7,9 +7,13 @@
 mod bad_luck;
 mod evidence;
 mod experiment;
+mod host_view;
+mod loads;
 mod matrix;
 mod newer_kernel;
 mod newer_qemu;
+mod observed_run;
+mod observing;
 mod slow_disk;
 mod solo;
 
@@ -32,19 +36,30 @@ fn main() -> ExitCode {
         bad_luck::CASES,
         evidence::CASES,
         slow_disk::CASES,
+        observed_run::CASES,
         solo::CASES,
+        host_view::CASES,
+        observing::CASES,
     ];
     let cases = cases.into_iter().flatten();
     let mut trials: Vec<Trial> = cases.map(|case| trial(*case, lab.clone())).collect();
     let newer_guests =
         lab.clone().and_then(|lab| newer_kernel::image().map(|image| lab.with_image(image)));
-    trials.extend(newer_kernel::CASES.iter().map(|case| trial(*case, newer_guests.clone())));
+    let newer_cases = newer_kernel::CASES.iter().chain(observing::NEWER_CASES);
+    trials.extend(newer_cases.map(|case| trial(*case, newer_guests.clone())));
+    let older_guests =
+        lab.clone().and_then(|lab| newer_kernel::older_image().map(|image| lab.with_image(image)));
+    trials.extend(observing::OLDER_CASES.iter().map(|case| trial(*case, older_guests.clone())));
+    let load_guest = loads::SharedGuest::default();
+    trials.extend(loads::trials(lab.clone(), &load_guest));
     let newer_lab = lab.and_then(|lab| newer_qemu::directory().map(|_| lab));
     trials.extend(newer_qemu::CASES.iter().map(|case| trial(*case, newer_lab.clone())));
     let judge = solo::JUDGE_CASES.iter();
     trials.extend(judge.map(|(name, case)| Trial::test(*name, *case)));
     trials.extend(evidence::USER_CASES.iter().map(|case| trial(*case, user_lab.clone())));
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    drop(load_guest);
+    conclusion.exit_code()
 }
 
 fn trial((name, case): Case, lab: Result<Lab, String>) -> Trial {

@@ -1,4 +1,4 @@
-//! Guests with a kernel that is newer than the release's, from the image that tests/newer-image makes:
+//! Guests with a kernel that is newer than the release's, from an image that tests/other-kernel makes:
 //! each kind of disk, to the last request.
 
 use crate::Case;
@@ -19,8 +19,20 @@ pub(crate) const CASES: &[Case] = &[
 /// # Errors
 /// Why there is none, for the ignored tests to say.
 pub(crate) fn image() -> Result<PathBuf, String> {
-    let image = std::env::var_os("VSLICE_NEWER_IMAGE").map(PathBuf::from);
-    image_in(&image.ok_or("VSLICE_NEWER_IMAGE is not set, see make test")?)
+    image_of("VSLICE_NEWER_IMAGE")
+}
+
+/// That of an older one, by `VSLICE_OLDER_IMAGE`.
+///
+/// # Errors
+/// Why there is none.
+pub(crate) fn older_image() -> Result<PathBuf, String> {
+    image_of("VSLICE_OLDER_IMAGE")
+}
+
+fn image_of(variable: &str) -> Result<PathBuf, String> {
+    let image = std::env::var_os(variable).map(PathBuf::from);
+    image_in(&image.ok_or(format!("{variable} is not set, see make test"))?)
 }
 
 fn image_in(directory: &Path) -> Result<PathBuf, String> {
@@ -29,7 +41,7 @@ fn image_in(directory: &Path) -> Result<PathBuf, String> {
     }
     let reason = std::fs::read_to_string(directory.join("missing")).unwrap_or_default();
     let reason = reason.lines().last().unwrap_or("see make test");
-    Err(format!("there is no newer kernel: {reason}"))
+    Err(format!("there is no such kernel: {reason}"))
 }
 
 /// In 1 MiB of 4 KiB each.

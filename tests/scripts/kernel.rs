@@ -26,11 +26,11 @@ impl Checkout {
             ("images/apt-sources", "images/apt-sources"),
             ("images/common.sh", "images/common.sh"),
             ("images/build-micro", "images/build-micro"),
-            ("tests/newer-image", "tests/newer-image"),
+            ("tests/other-kernel", "tests/other-kernel"),
         ] {
             let to = path.join("checkout").join(to);
             fs::create_dir_all(to.parent().ok_or("no directory")?)?;
-            fs::copy(repository().join(from), to)?;
+            copy(&repository().join(from), &to)?;
         }
         fs::write(path.join("checkout/images/kernel.lock"), LOCK)?;
         Ok(Checkout { site })
@@ -113,6 +113,13 @@ fn sha256_of(file: &Path) -> std::io::Result<String> {
     Ok(text.split(' ').next().unwrap_or_default().to_owned())
 }
 
+/// Copies a program by a process of its own: were it written here, a child that another test starts meanwhile would
+/// hold it open for writing until its `execve`, and it could not be run (`ETXTBSY`, execve(2)).
+fn copy(from: &Path, to: &Path) -> Result {
+    let status = Command::new("cp").args([from, to]).status()?;
+    status.success().then_some(()).ok_or_else(|| format!("cp {}: {status}", to.display()).into())
+}
+
 /// The names of the lists that the site's apt has.
 fn lists(checkout: &Checkout) -> std::io::Result<Vec<String>> {
     let entries = fs::read_dir(checkout.path("state/lists"))?.flatten();
@@ -157,23 +164,24 @@ fn a_kernel_of_backports_comes_with_lists_of_its_own_and_is_pinned() -> Result {
 
 #[test]
 fn an_image_whose_kernel_cannot_be_had_says_why() -> Result {
+    const SUITE: &str = "trixie-backports";
     if !has_apt() {
         return not_judged("an image without a kernel", "there is no apt-get");
     }
     let checkout = Checkout::new()?;
     let out = checkout.path("out");
     let directory = out.display().to_string();
-    let output = checkout.run("tests/newer-image", &["/bin/true", &directory])?;
+    let output = checkout.run("tests/other-kernel", &["/bin/true", &directory, SUITE])?;
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     assert_eq!(String::from_utf8(output.stdout)?.trim_end(), directory);
     let missing = fs::read_to_string(out.join("missing"))?;
-    assert!(missing.contains("trixie-backports"), "{missing}");
+    assert!(missing.contains(SUITE), "{missing}");
     assert!(!out.join("vmlinuz").exists());
 
     // An agent that no image can hold is no matter of the kernel.
     checkout.add_kernel()?;
-    let output = checkout.run("tests/newer-image", &["/nowhere/agent", &directory])?;
+    let output = checkout.run("tests/other-kernel", &["/nowhere/agent", &directory, SUITE])?;
     assert!(!output.status.success());
     assert!(!out.join("missing").exists());
     Ok(())

@@ -45,7 +45,7 @@ pub(crate) fn run(
     let measured = measure::measure(solo, interrupted, progress)?;
     let analysed = analyse::analyse(solo, &measured);
     if let Some(path) = &solo.hlog {
-        std::fs::write(path, hlog::render(&analysed, measured.wall_start_ms))
+        std::fs::write(path, hlog::render(&analysed, measured.wall_start_ms)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     if solo.gaps {

@@ -13,8 +13,8 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 use vslice_spec::{ClockChoice, Engine, Pattern, ReaderSpec, WorkloadSpec};
 use vslice_wire::{
-    Deframer, Done, Dropped, Frame, GuestFrame, Hello, HogCount, HogGaps, HostFrame, Notice, Ping,
-    Pong, Ready, Request,
+    Deframer, Done, Dropped, Frame, GuestFrame, Hello, HogCount, HogGaps, HostFrame, Notice,
+    Observed, Ping, Pong, Ready, Request,
 };
 use vslice_workload::clock::Clock;
 
@@ -44,6 +44,7 @@ pub(crate) struct Told {
     pub(crate) hog_gaps: Vec<HogGaps>,
     pub(crate) notices: Vec<Notice>,
     pub(crate) pongs: Vec<Pong>,
+    pub(crate) observed: Vec<Observed>,
     pub(crate) done: Option<Done>,
 }
 
@@ -73,12 +74,20 @@ impl Told {
 impl Pair {
     /// An agent that has connected and said hello.
     pub(crate) fn connect() -> (Self, Hello) {
+        Self::connect_by(&[])
+    }
+
+    /// The same, started by a program that ends by becoming it.
+    pub(crate) fn connect_by(starter: &[&str]) -> (Self, Hello) {
         // Not in /tmp, which may lie in memory: O_DIRECT needs a disk.
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
         let socket = directory.path().join("collector.sock");
         let listener = UnixListener::bind(&socket).expect("a fresh path");
-        let agent = Command::new(env!("CARGO_BIN_EXE_vslice-agent"))
-            .args(["run", "--connect", &format!("unix:{}", socket.display())])
+        let endpoint = format!("unix:{}", socket.display());
+        let agent = [env!("CARGO_BIN_EXE_vslice-agent"), "run", "--connect", &endpoint];
+        let words = [starter, &agent].concat();
+        let agent = Command::new(words[0])
+            .args(&words[1..])
             .stderr(Stdio::piped())
             .spawn()
             .expect("the agent was built");
@@ -153,6 +162,7 @@ impl Pair {
             clock: ClockChoice::MonotonicRaw,
             io_scheduler: None,
             lease_ms: 60_000,
+            observe: None,
             hog_gap_us: None,
         }
     }
@@ -212,10 +222,24 @@ impl Pair {
             GuestFrame::HogGaps(gaps) => told.hog_gaps.push(gaps),
             GuestFrame::Notice(notice) => told.notices.push(notice),
             GuestFrame::Pong(pong) => told.pongs.push(pong),
+            GuestFrame::Observed(observed) => told.observed.push(observed),
             GuestFrame::Done(done) => told.done = Some(done),
             frame => panic!("not while a load runs: {frame:?}"),
         }
         told.done.is_none()
+    }
+
+    /// Until the agent says what observing costs, which it does once a second: it observes.
+    pub(crate) fn listen_to_cost(&mut self, told: &mut Told) {
+        let is_cost = |observed: &Observed| matches!(observed, Observed::Cost(_));
+        while !told.observed.iter().any(is_cost) {
+            assert!(self.listen(told), "it was to run for longer");
+        }
+    }
+
+    /// What is mounted where the agent looks.
+    pub(crate) fn mounts(&self) -> String {
+        fs::read_to_string(self.proc().join("mounts")).expect("the agent lives")
     }
 
     pub(crate) fn listen_to_done(&mut self) -> Told {
@@ -227,11 +251,16 @@ impl Pair {
     /// Stops the agent, all its threads, for a while. Between the two readings of the clock that are
     /// returned none of them ran, however late this thread itself is.
     pub(crate) fn pause(&self, time: Duration, clock: Clock) -> (u64, u64) {
+        self.pause_while(clock, || std::thread::sleep(time))
+    }
+
+    /// The same for as long as `work` takes.
+    pub(crate) fn pause_while(&self, clock: Clock, work: impl FnOnce()) -> (u64, u64) {
         let agent = Pid::from_raw(self.agent.id().cast_signed());
         kill(agent, Signal::SIGSTOP).expect("our own child");
         until("the agent stands still", || self.is_stopped().then_some(()));
         let from = clock.now();
-        std::thread::sleep(time);
+        work();
         let to = clock.now();
         kill(agent, Signal::SIGCONT).expect("our own child");
         (from, to)
@@ -278,9 +307,19 @@ impl Pair {
 
     /// The most memory that the agent ever had resident.
     pub(crate) fn resident_bytes_max(&self) -> u64 {
+        self.status_bytes("VmHWM:")
+    }
+
+    /// The same without what is resident now of its file and its libraries: these are larger here than
+    /// the static, optimised file of a guest, which has 3 MiB at most.
+    pub(crate) fn own_bytes_max(&self) -> u64 {
+        self.resident_bytes_max().saturating_sub(self.status_bytes("RssFile:"))
+    }
+
+    fn status_bytes(&self, row: &str) -> u64 {
         let status = fs::read_to_string(self.proc().join("status")).expect("the agent lives");
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a user process");
-        let kib = line.split_ascii_whitespace().nth(1).expect("VmHWM: N kB");
+        let line = status.lines().find(|line| line.starts_with(row)).expect("a user process");
+        let kib = line.split_ascii_whitespace().nth(1).expect("a row: N kB");
         kib.parse::<u64>().expect("a number") * 1024
     }
 

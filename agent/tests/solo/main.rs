@@ -4,10 +4,16 @@
 //! know: others have work on this machine too, and its own host may take the pCPU for long.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::Deserializer;
+use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -390,7 +396,25 @@ fn what_cannot_run_says_why() {
     }
 }
 
-/// The log of lengths is there, and the calibration says how fine the loop is.
+fn figures(of: &Value) -> (u64, u64) {
+    (number(&of["count"]), number(&of["max_ns"]))
+}
+
+/// How many lengths a log has under each tag, and the longest of them.
+fn logged(log: &[u8]) -> BTreeMap<String, (u64, u64)> {
+    let mut deserializer = Deserializer::new();
+    let mut logged = BTreeMap::new();
+    for entry in IntervalLogIterator::new(log) {
+        let LogEntry::Interval(line) = entry.unwrap() else { continue };
+        let bytes = STANDARD.decode(line.encoded_histogram()).unwrap();
+        let lengths: Histogram<u64> = deserializer.deserialize(&mut bytes.as_slice()).unwrap();
+        let of_tag = logged.entry(line.tag().unwrap().to_string()).or_insert((0, 0));
+        *of_tag = (of_tag.0 + lengths.len(), of_tag.1.max(lengths.max()));
+    }
+    logged
+}
+
+/// The log of lengths has what the report has, and the calibration says how fine the loop is.
 #[test]
 fn a_log_and_a_calibration() {
     let _alone = alone();
@@ -399,12 +423,27 @@ fn a_log_and_a_calibration() {
     let pcpu = last_pcpu().to_string();
     let path = file.to_str().unwrap();
     let arguments = ["--duration", "500ms", "--threshold", "1us", "--vcpus", &pcpu, "--json"];
-    report(solo(&[&arguments[..], &["--hlog", path]].concat()));
+    let json = report(solo(&[&arguments[..], &["--hlog", path]].concat()));
     let log = std::fs::read_to_string(&file).unwrap();
     assert!(log.starts_with("#[Histogram log format version 1.3]\n"), "{log}");
-    let lines = log.lines().filter(|line| line.starts_with("Tag=vcpu"));
-    assert!(lines.clone().all(|line| line.contains(",HISTFAAA")), "{log}");
-    assert!(lines.count() > 0, "half a second without an interrupt of 1 us: {log}");
+    let logged = logged(log.as_bytes());
+    let vcpu = &json["vcpus"][0];
+    let gaps = vcpu["gaps"].as_object().unwrap().iter().map(|(kind, of)| (kind.as_str(), of));
+    let told: BTreeMap<String, (u64, u64)> = gaps
+        .chain([("timeslice", &vcpu["timeslices"])])
+        .map(|(kind, of)| (format!("vcpu{pcpu}_{kind}"), figures(of)))
+        .filter(|(_, (count, _))| *count > 0)
+        .collect();
+    assert!(!told.is_empty(), "half a second without an interrupt of 1 us: {log}");
+    let counts = |of: &BTreeMap<String, (u64, u64)>| -> Vec<(String, u64)> {
+        of.iter().map(|(tag, (count, _))| (tag.clone(), *count)).collect()
+    };
+    assert_eq!(counts(&logged), counts(&told));
+    for (tag, (_, max_ns)) in told {
+        let logged_ns = logged[&tag].1;
+        // A length is the difference of two rounded times there.
+        assert!(logged_ns.abs_diff(max_ns) <= max_ns / 1000 + 1, "{tag}: {logged_ns} {max_ns}");
+    }
     let json = report(solo(&["--calibrate", "--vcpus", &pcpu, "--json"]));
     assert_eq!(json["schema"], "vslice.solo-calibration/1");
     let vcpu = &json["vcpus"][0];

@@ -96,7 +96,7 @@ fn cheaper_reference(requests: &[Request]) -> Reference {
     }
 }
 
-fn put_runs(out: &mut Vec<u8>, values: impl Iterator<Item = u64>) {
+pub(crate) fn put_runs(out: &mut Vec<u8>, values: impl Iterator<Item = u64>) {
     let mut values = values.peekable();
     while let Some(value) = values.next() {
         let mut run_count = 1;
@@ -176,12 +176,12 @@ fn take_result(cursor: &mut Cursor<'_>) -> Result<i32, DecodeError> {
         .map_err(|_| DecodeError::OutOfRange { what: "result", value })
 }
 
-fn take_runs<T: Copy>(
+pub(crate) fn take_runs<Of, T: Copy>(
     cursor: &mut Cursor<'_>,
-    mut left: &mut [Request],
+    mut left: &mut [Of],
     column: &'static str,
     take_value: impl Fn(&mut Cursor<'_>) -> Result<T, DecodeError>,
-    mut set: impl FnMut(&mut Request, T),
+    mut set: impl FnMut(&mut Of, T),
 ) -> Result<(), DecodeError> {
     while !left.is_empty() {
         let value = take_value(cursor)?;

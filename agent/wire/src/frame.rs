@@ -1,5 +1,7 @@
 //! The values that the two sides exchange.
 
+use crate::observed::Observed;
+
 /// A guest's own clock reading: TSC ticks or nanoseconds, as `Ready` said. It has no meaning on
 /// the host until a clock map has turned it into a host time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -23,7 +25,7 @@ pub struct Hello {
     pub agent_version: String,
     /// The guest kernel's release, as `uname -r` prints it.
     pub kernel_release: String,
-    /// How many vCPUs the guest has online.
+    /// All vCPUs that the guest has online have numbers below this.
     pub vcpu_count: u16,
     /// Whether CPUID says that the TSC is invariant.
     pub tsc_invariant: bool,
@@ -219,6 +221,8 @@ pub enum GuestFrame {
     Hogs(Vec<HogCount>),
     /// See [`HogGaps`].
     HogGaps(HogGaps),
+    /// See [`Observed`].
+    Observed(Observed),
     /// See [`Notice`].
     Notice(Notice),
     /// See [`Done`].

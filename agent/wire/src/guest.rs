@@ -2,6 +2,7 @@
 
 use crate::block::{put_block, take_block};
 use crate::bytes::{Cursor, bound, put_count, put_string, put_u16, put_u64};
+use crate::observed_bytes::{put_observed, take_observed};
 use crate::{
     ClockKind, DecodeError, Done, DoneReason, Dropped, EncodeError, Frame, GuestDisk, GuestFrame,
     GuestTicks, HOG_GAPS_MAX, HOGS_MAX, Hello, HogCount, HogGap, HogGaps, HostTime, NAME_BYTES_MAX,
@@ -20,6 +21,7 @@ const NOTICE: u8 = 0x07;
 const DONE: u8 = 0x08;
 const HOG_GAPS: u8 = 0x09;
 const HOST_TIME: u8 = 0x0a;
+const OBSERVED: u8 = 0x0b;
 
 impl Frame for GuestFrame {
     fn encode_body(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
@@ -44,6 +46,10 @@ impl Frame for GuestFrame {
             }
             Self::Hogs(hogs) => put_hogs(out, hogs),
             Self::HogGaps(gaps) => put_hog_gaps(out, gaps),
+            Self::Observed(observed) => {
+                out.push(OBSERVED);
+                put_observed(out, observed)
+            }
             Self::Notice(notice) => put_notice(out, notice),
             Self::Done(done) => {
                 put_done(out, done);
@@ -63,6 +69,7 @@ impl Frame for GuestFrame {
             DROPPED => Self::Dropped(take_dropped(&mut cursor)?),
             HOGS => Self::Hogs(take_hogs(&mut cursor)?),
             HOG_GAPS => Self::HogGaps(take_hog_gaps(&mut cursor)?),
+            OBSERVED => Self::Observed(take_observed(&mut cursor)?),
             NOTICE => Self::Notice(take_notice(&mut cursor)?),
             DONE => Self::Done(take_done(&mut cursor)?),
             kind => return Err(DecodeError::UnknownKind { kind }),

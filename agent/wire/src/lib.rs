@@ -13,6 +13,7 @@
 //!   | -- HostTime ------------------------> |   beside a Pong, where KVM tells the host's clock
 //!   | <-------------------------- Start --- |
 //!   | -- Requests, Dropped, Hogs, HogGaps > |
+//!   | -- Observed ------------------------> |   of a plan that observes; its disks before Ready
 //!   | <-- Ping ... Pong ------------------> |
 //!   | -- Done ----------------------------> |
 //!   | <-- Ping ... Pong ------------------> |   the exchange that closes the clock map
@@ -30,8 +31,8 @@
 //!
 //! Integers are little-endian and of fixed width where a frame is rare, or, as ping and pong, must
 //! always take the same number of bytes; [`GuestFrame::Requests`] is a block of columns made of
-//! varints. The layout of each frame stands where it is encoded, in `guest.rs`, `host.rs` and
-//! `block.rs`. Every length and every count is checked against a bound before anything is
+//! varints. The layout of each frame stands where it is encoded, in `guest.rs`, `host.rs`,
+//! `block.rs` and `observed_bytes.rs`. Every length and every count is checked against a bound before anything is
 //! allocated, so that whatever a peer sends costs at most [`FRAME_BYTES_MAX`] bytes of buffer and
 //! one frame's values.
 #![forbid(unsafe_code)]
@@ -44,6 +45,8 @@ mod framing;
 mod guest;
 mod host;
 pub mod leb128;
+mod observed;
+mod observed_bytes;
 
 pub use error::{DecodeError, EncodeError};
 pub use frame::{
@@ -51,18 +54,23 @@ pub use frame::{
     HogGap, HogGaps, HostFrame, HostTime, Notice, Ping, Pong, Ready, Request, Severity,
 };
 pub use framing::{Deframer, Frame};
+pub use observed::{
+    BlockOperation, CompletionVcpu, Observed, ObservedBlock, ObservedCost, ObservedDevice,
+    ObservedEnd, ObservedFlags, ObservedHidden, ObservedIssue, ObservedOthers, ObservedRequest,
+    ObservedTask, ObservedUnderWay,
+};
 
 /// The version of the protocol that this crate speaks; a collector refuses any other in `Hello`.
 ///
 /// The layout of `Hello` is the same in every version, so that a mismatch can always be told.
-pub const PROTOCOL_VERSION: u16 = 5;
+pub const PROTOCOL_VERSION: u16 = 6;
 
 /// What an agent says of [`PROTOCOL_VERSION`] in `--version`, so that it is in its file as well: who
 /// uploads one can tell before that it is an agent, and which protocol it speaks.
 #[macro_export]
 macro_rules! protocol_mark {
     () => {
-        "(vslice protocol 5)"
+        "(vslice protocol 6)"
     };
 }
 
@@ -79,14 +87,34 @@ pub const HOGS_MAX: usize = 4096;
 /// Gaps in one [`GuestFrame::HogGaps`] at most: at 20 bytes each they fit [`FRAME_BYTES_MAX`].
 pub const HOG_GAPS_MAX: usize = 1024;
 
+/// Observed requests in one [`ObservedBlock`] at most: so many that requests which share nothing (80
+/// bytes each) still fit [`FRAME_BYTES_MAX`].
+pub const OBSERVED_MAX: usize = 512;
+
+/// Disks in one [`Observed::Devices`] at most: with the longest names 1,055 bytes each.
+pub const OBSERVED_DEVICES_MAX: usize = 32;
+
+/// Tasks in one [`Observed::Tasks`] at most: with the longest names 524 bytes each.
+pub const OBSERVED_TASKS_MAX: usize = 64;
+
+/// Counts in one [`Observed::Others`] at most: 34 bytes each.
+pub const OBSERVED_OTHERS_MAX: usize = 1024;
+
+/// Rows in one [`ObservedEnd`] at most: 51 bytes each.
+pub const OBSERVED_UNDER_WAY_MAX: usize = 1024;
+
 /// The JSON of a [`HostFrame::Plan`] in bytes at most.
 pub const PLAN_BYTES_MAX: usize = 48 * 1024;
 
-/// A version, a kernel release or the name of a clock source or scheduler in bytes at most.
+/// A version, a kernel release, a serial number, a title, or the name of a disk, task, clock source or
+/// scheduler in bytes at most.
 pub const NAME_BYTES_MAX: usize = 255;
 
 /// The target in [`Ready`] in bytes at most: Linux's PATH_MAX.
 pub const TARGET_BYTES_MAX: usize = 4096;
+
+/// How the [`Notice`] of an agent begins that cannot observe its guest; after a colon it says why.
+pub const NOT_OBSERVED: &str = "the guest's own requests are not observed";
 
 /// The text of a [`Notice`] in bytes at most; [`Notice::new`] cuts a longer one.
 pub const NOTICE_BYTES_MAX: usize = 4096;

@@ -1,11 +1,15 @@
 //! The bytes of every frame, one by one: whoever changes one of them changes the protocol, and
 //! raises `PROTOCOL_VERSION`.
 
+use std::path::PathBuf;
 use vslice_wire::{
-    ClockKind, DecodeError, Done, DoneReason, Dropped, EncodeError, Frame, GuestDisk, GuestFrame,
-    GuestTicks, HOG_GAPS_MAX, HOGS_MAX, Hello, HogCount, HogGap, HogGaps, HostFrame, HostTime,
-    NAME_BYTES_MAX, NOTICE_BYTES_MAX, Notice, PLAN_BYTES_MAX, PROTOCOL_VERSION, Ping, Pong, Ready,
-    Request, Severity, TARGET_BYTES_MAX,
+    BlockOperation, ClockKind, CompletionVcpu, DecodeError, Done, DoneReason, Dropped, EncodeError,
+    Frame, GuestDisk, GuestFrame, GuestTicks, HOG_GAPS_MAX, HOGS_MAX, Hello, HogCount, HogGap,
+    HogGaps, HostFrame, HostTime, NAME_BYTES_MAX, NOTICE_BYTES_MAX, Notice, OBSERVED_DEVICES_MAX,
+    OBSERVED_OTHERS_MAX, OBSERVED_TASKS_MAX, OBSERVED_UNDER_WAY_MAX, Observed, ObservedBlock,
+    ObservedCost, ObservedDevice, ObservedEnd, ObservedFlags, ObservedHidden, ObservedIssue,
+    ObservedOthers, ObservedRequest, ObservedTask, ObservedUnderWay, PLAN_BYTES_MAX,
+    PROTOCOL_VERSION, Ping, Pong, Ready, Request, Severity, TARGET_BYTES_MAX,
 };
 
 fn encoded(frame: &impl Frame) -> Vec<u8> {
@@ -22,11 +26,25 @@ fn check<F: Frame + PartialEq + std::fmt::Debug>(frame: F, hex: &str) {
     let bytes = encoded(&frame);
     assert_eq!(bytes, expected, "{frame:?} is {bytes:02x?}");
     assert_eq!(F::decode_body(bytes[4], &bytes[5..]), Ok(frame));
+    is_seed(&bytes);
+}
+
+/// Each frame is a seed for whoever fuzzes the decoders: `VSLICE_BLESS=1` writes those of frames that change.
+fn is_seed(bytes: &[u8]) {
+    let test = std::thread::current().name().expect("a test's name").to_owned();
+    let digest = bytes.iter().fold(0_u32, |sum, byte| sum.wrapping_mul(31) ^ u32::from(*byte));
+    let name = format!("{test}-{digest:08x}");
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/seeds").join(name);
+    if std::env::var_os("VSLICE_BLESS").is_some() {
+        std::fs::write(&path, bytes).expect("the directory of the seeds");
+    }
+    let seed = std::fs::read(&path).unwrap_or_default();
+    assert_eq!(seed, bytes, "{} is not this frame: VSLICE_BLESS=1 writes it", path.display());
 }
 
 #[test]
 fn the_version_is_that_of_these_bytes() {
-    assert_eq!(PROTOCOL_VERSION, 5);
+    assert_eq!(PROTOCOL_VERSION, 6);
 }
 
 #[test]
@@ -188,6 +206,136 @@ fn hog_gaps() {
 }
 
 #[test]
+fn observed_devices_and_tasks() {
+    let device = ObservedDevice {
+        number: 0x0102,
+        name: "vda".to_owned(),
+        major: 254,
+        minor: 16,
+        size_bytes: 1 << 33,
+        serial: "s1".to_owned(),
+        address: "0:5".to_owned(),
+        io_scheduler: "none".to_owned(),
+        hardware_queues: 4,
+        completion_vcpu: CompletionVcpu::InterruptedOrQueued,
+    };
+    let fields = "0201 | 0300 766461 | fe01 10 | 8080808020 | 0200 7331 | 0300 303a35 | 0400 6e6f6e65 | 0400 | 02";
+    check(
+        GuestFrame::Observed(Observed::Devices(vec![device])),
+        &format!("24000000 | 0b | 00 | 01 | {fields}"),
+    );
+    let (name, title) = ("postgres".to_owned(), "p: w".to_owned());
+    check(
+        GuestFrame::Observed(Observed::Tasks(vec![ObservedTask {
+            number: 300,
+            pid: 7,
+            name,
+            title,
+        }])),
+        "16000000 | 0b | 01 | 01 | ac02 07 | 0800 706f737467726573 | 0400 703a2077",
+    );
+}
+
+#[test]
+fn observed_requests() {
+    let first = ObservedRequest {
+        device: 1,
+        operation: BlockOperation::Write,
+        flags: ObservedFlags::SYNC.with(ObservedFlags::FUA),
+        sector: 100,
+        bytes: 4096,
+        queued: GuestTicks(1000),
+        issued: GuestTicks(1010),
+        completed: GuestTicks(1310),
+        vcpu_queued: 0,
+        vcpu_issued: 1,
+        vcpu_completed: 2,
+        task: 3,
+        result: -5,
+    };
+    let (queued, issued, completed) = (GuestTicks(990), GuestTicks(991), GuestTicks(1391));
+    let second = ObservedRequest { sector: 108, queued, issued, completed, ..first };
+    let block = ObservedBlock { settled: GuestTicks(0x0102), requests: vec![first, second] };
+    // device, operation, flags, three vCPUs, task, bytes, result: one run of two each
+    let runs = "0102 0102 0502 | 0002 0102 0202 | 0302 802002 0902";
+    check(
+        GuestFrame::Observed(Observed::Requests(block)),
+        &format!(
+            "2a000000 | 0b | 02 | 0201000000000000 | 02 | {runs} | c801 00 | d00f 13 | 14 02 | d804 a006"
+        ),
+    );
+}
+
+#[test]
+fn observed_others_losses_and_cost() {
+    let (device, operation) = (2, BlockOperation::Flush);
+    let (is_sync, count, bytes, total_ticks) = (true, 300, 0, 5);
+    let others = ObservedOthers { device, operation, is_sync, count, bytes, total_ticks };
+    check(
+        GuestFrame::Observed(Observed::Others(vec![others])),
+        "0b000000 | 0b | 03 | 01 | 0200 02 01 | ac02 00 05",
+    );
+    let lost = Dropped { count: 1, first: GuestTicks(2), last: GuestTicks(3) };
+    check(
+        GuestFrame::Observed(Observed::Lost(lost)),
+        "1a000000 | 0b | 04 | 0100000000000000 | 0200000000000000 | 0300000000000000",
+    );
+    let cost = ObservedCost { cpu_ns: 300, events_count: 4, lost_count: 5, clock_read_ns: 6 };
+    check(GuestFrame::Observed(Observed::Cost(cost)), "07000000 | 0b | 05 | ac02 04 05 06");
+}
+
+fn stalled_write() -> ObservedUnderWay {
+    ObservedUnderWay {
+        device: 2,
+        operation: BlockOperation::Write,
+        is_sync: true,
+        count: 3,
+        sector: 300,
+        bytes: 4096,
+        task: 5,
+        queued: GuestTicks(6),
+        issue: ObservedIssue::At(GuestTicks(7)),
+    }
+}
+
+/// Without rows of what was under way.
+fn end_of(at: GuestTicks, counts: [u64; 3], hidden: [u64; 4]) -> ObservedEnd {
+    let [earlier_count, passthrough_count, late_count] = counts;
+    let [queued_count, issued_count, completed_count, others_count] = hidden;
+    let is_exact = true;
+    let hidden =
+        ObservedHidden { queued_count, issued_count, completed_count, others_count, is_exact };
+    let under_way = Vec::new();
+    ObservedEnd { at, earlier_count, passthrough_count, late_count, hidden, under_way }
+}
+
+#[test]
+fn an_end_with_too_many_rows_is_not_encoded() {
+    let (max_count, count) = (OBSERVED_UNDER_WAY_MAX, OBSERVED_UNDER_WAY_MAX + 1);
+    let under_way = vec![stalled_write(); count];
+    let end = ObservedEnd { under_way, ..end_of(GuestTicks(0), [0; 3], [0; 4]) };
+    let refused = GuestFrame::Observed(Observed::End(end)).encode(&mut Vec::new());
+    assert_eq!(refused, Err(EncodeError::TooMany { what: UNDER_WAY, count, max_count }));
+}
+
+#[test]
+fn the_end_of_observing() {
+    let waiting = ObservedUnderWay { issue: ObservedIssue::NotYet, ..stalled_write() };
+    let (operation, issue) = (BlockOperation::Flush, ObservedIssue::Unknown);
+    let flush = ObservedUnderWay { operation, issue, sector: 0, bytes: 0, ..stalled_write() };
+    let under_way = vec![stalled_write(), waiting, flush];
+    let end = ObservedEnd { under_way, ..end_of(GuestTicks(9), [300, 1, 2], [3, 4, 500, 6]) };
+    let row = "0200 01 01 | 03 ac02 8020 05 | 0600000000000000";
+    let flush = "0200 02 01 | 03 00 00 05 | 0600000000000000";
+    check(
+        GuestFrame::Observed(Observed::End(end)),
+        &format!(
+            "54000000 | 0b | 06 | 0900000000000000 | ac02 01 02 | 03 04 f403 06 01 | 03 | {row} 01 0700000000000000 | {row} 00 | {flush} 02"
+        ),
+    );
+}
+
+#[test]
 fn notice() {
     check(
         GuestFrame::Notice(Notice::new(Severity::Warning, "hi")),
@@ -268,6 +416,32 @@ fn what_is_above_a_bound_is_not_encoded() {
     let gap = HogGap { start: GuestTicks(0), end: GuestTicks(0) };
     let gaps = HogGaps { vcpu: 0, gaps: vec![gap; HOG_GAPS_MAX + 1] };
     refused(&GuestFrame::HogGaps(gaps), "hog gaps", HOG_GAPS_MAX);
+    let device = || ObservedDevice {
+        number: 0,
+        name: "x".repeat(NAME_BYTES_MAX),
+        major: 0,
+        minor: 0,
+        size_bytes: 0,
+        serial: "x".repeat(NAME_BYTES_MAX),
+        address: "x".repeat(NAME_BYTES_MAX),
+        io_scheduler: "x".repeat(NAME_BYTES_MAX),
+        hardware_queues: 0,
+        completion_vcpu: CompletionVcpu::Unknown,
+    };
+    let devices = vec![device(); OBSERVED_DEVICES_MAX + 1];
+    refused(&GuestFrame::Observed(Observed::Devices(devices)), "devices", OBSERVED_DEVICES_MAX);
+    let long_serial = ObservedDevice { serial: long(NAME_BYTES_MAX), ..device() };
+    let long_serial = GuestFrame::Observed(Observed::Devices(vec![long_serial]));
+    refused(&long_serial, "bytes of serial number", NAME_BYTES_MAX);
+    let task = |title| ObservedTask { number: 0, pid: 0, name: String::new(), title };
+    let tasks = vec![task(String::new()); OBSERVED_TASKS_MAX + 1];
+    refused(&GuestFrame::Observed(Observed::Tasks(tasks)), "tasks", OBSERVED_TASKS_MAX);
+    let long_title = GuestFrame::Observed(Observed::Tasks(vec![task(long(NAME_BYTES_MAX))]));
+    refused(&long_title, "bytes of title", NAME_BYTES_MAX);
+    let (operation, count, bytes, total_ticks) = (BlockOperation::Read, 0, 0, 0);
+    let others = ObservedOthers { device: 0, operation, is_sync: true, count, bytes, total_ticks };
+    let others = vec![others; OBSERVED_OTHERS_MAX + 1];
+    refused(&GuestFrame::Observed(Observed::Others(others)), "counts", OBSERVED_OTHERS_MAX);
     let count = PLAN_BYTES_MAX + 1;
     assert_eq!(
         HostFrame::Plan(vec![0; count]).encode(&mut Vec::new()),
@@ -283,6 +457,42 @@ fn the_largest_frames_fit() {
     let gap = HogGap { start: GuestTicks(u64::MAX), end: GuestTicks(u64::MAX - 1) };
     let gaps = HogGaps { vcpu: u16::MAX, gaps: vec![gap; HOG_GAPS_MAX] };
     assert!(encoded(&GuestFrame::HogGaps(gaps)).len() > 10_000);
+    let name = || "x".repeat(NAME_BYTES_MAX);
+    let device = ObservedDevice {
+        number: u16::MAX,
+        name: name(),
+        major: u32::MAX,
+        minor: u32::MAX,
+        size_bytes: u64::MAX,
+        serial: name(),
+        address: name(),
+        io_scheduler: name(),
+        hardware_queues: u16::MAX,
+        completion_vcpu: CompletionVcpu::Queued,
+    };
+    let devices = Observed::Devices(vec![device; OBSERVED_DEVICES_MAX]);
+    assert!(encoded(&GuestFrame::Observed(devices)).len() > 30_000);
+    let task = ObservedTask { number: u32::MAX, pid: u32::MAX, name: name(), title: name() };
+    let tasks = Observed::Tasks(vec![task; OBSERVED_TASKS_MAX]);
+    assert!(encoded(&GuestFrame::Observed(tasks)).len() > 30_000);
+    let (operation, count, bytes, total_ticks) =
+        (BlockOperation::Other, u64::MAX, u64::MAX, u64::MAX);
+    let (device, is_sync) = (u16::MAX, false);
+    let of = ObservedOthers { device, operation, is_sync, count, bytes, total_ticks };
+    let others = Observed::Others(vec![of; OBSERVED_OTHERS_MAX]);
+    assert!(encoded(&GuestFrame::Observed(others)).len() > 30_000);
+    let (last, count) = (GuestTicks(u64::MAX), u64::MAX);
+    let row = ObservedUnderWay {
+        count,
+        sector: u64::MAX,
+        bytes: u32::MAX,
+        task: u32::MAX,
+        issue: ObservedIssue::At(last),
+        ..stalled_write()
+    };
+    let under_way = vec![row; OBSERVED_UNDER_WAY_MAX];
+    let end = ObservedEnd { under_way, ..end_of(last, [count; 3], [count; 4]) };
+    assert!(encoded(&GuestFrame::Observed(Observed::End(end))).len() > 51 * OBSERVED_UNDER_WAY_MAX);
 }
 
 #[test]
@@ -294,13 +504,31 @@ fn a_long_notice_is_cut_at_a_character() {
     assert_eq!(notice.text.len(), 4095);
 }
 
+const UNDER_WAY: &str = "rows of what is under way";
+
+/// An end of observing with these rows.
+fn end_with(rows: &[u8]) -> Vec<u8> {
+    [&[6][..], &[0; 16], rows].concat()
+}
+
 #[test]
 fn bytes_that_are_no_frame_are_refused() {
     use DecodeError::{NotUtf8, OutOfRange, TooMany, TrailingBytes, Truncated, UnknownCase};
     let unknown = |kind| DecodeError::UnknownKind { kind };
     for (kind, payload, error) in [
         (0x00, &[][..], unknown(0x00)),
-        (0x0b, &[], unknown(0x0b)),
+        (0x0c, &[], unknown(0x0c)),
+        (0x0b, &[7], UnknownCase { what: "observation", value: 7 }),
+        (0x0b, &[0, 33], TooMany { what: "devices", count: 33, max_count: 32 }),
+        (0x0b, &[1, 65], TooMany { what: "tasks", count: 65, max_count: 64 }),
+        (0x0b, &[3, 0x81, 8], TooMany { what: "counts", count: 1025, max_count: 1024 }),
+        (0x0b, &[3, 1, 0, 0, 5], OutOfRange { what: "operation", value: 5 }),
+        (0x0b, &end_with(&[0x81, 8]), TooMany { what: UNDER_WAY, count: 1025, max_count: 1024 }),
+        (
+            0x0b,
+            &end_with(&[1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3]),
+            UnknownCase { what: "issue", value: 3 },
+        ),
         (0x83, &[], unknown(0x83)),
         (0x01, &[1], Truncated { needed_bytes: 2, left_bytes: 1 }),
         (

@@ -7,9 +7,11 @@ use std::cell::Cell;
 
 use proptest::prelude::*;
 use vslice_wire::{
-    BLOCK_REQUESTS_MAX, ClockKind, DecodeError, Deframer, Done, DoneReason, Dropped,
-    FRAME_BYTES_MAX, Frame, GuestDisk, GuestFrame, GuestTicks, Hello, HogCount, HostFrame, Notice,
-    Ping, Pong, Ready, Request, Severity,
+    BLOCK_REQUESTS_MAX, BlockOperation, ClockKind, CompletionVcpu, DecodeError, Deframer, Done,
+    DoneReason, Dropped, FRAME_BYTES_MAX, Frame, GuestDisk, GuestFrame, GuestTicks, Hello,
+    HogCount, HostFrame, Notice, Observed, ObservedBlock, ObservedCost, ObservedDevice,
+    ObservedEnd, ObservedFlags, ObservedHidden, ObservedIssue, ObservedOthers, ObservedRequest,
+    ObservedTask, ObservedUnderWay, Ping, Pong, Ready, Request, Severity,
 };
 
 /// Counts what this thread holds and the most that it ever held.
@@ -78,6 +80,148 @@ fn requests() -> impl Strategy<Value = Vec<Request>> {
     )
 }
 
+fn operation() -> impl Strategy<Value = BlockOperation> {
+    prop::sample::select(&BlockOperation::ALL[..])
+}
+
+fn observed_requests() -> impl Strategy<Value = Observed> {
+    let what = (any::<u16>(), operation(), any::<u16>(), any::<u64>(), any::<u32>());
+    let vcpus = (any::<u16>(), any::<u16>(), any::<u16>());
+    let request = (what, (ticks(), ticks(), ticks()), vcpus, any::<u32>(), any::<i32>()).prop_map(
+        |(what, (queued, issued, completed), vcpus, task, result)| {
+            let (device, operation, flags, sector, bytes) = what;
+            let (vcpu_queued, vcpu_issued, vcpu_completed) = vcpus;
+            let flags = ObservedFlags(flags);
+            ObservedRequest {
+                device,
+                operation,
+                flags,
+                sector,
+                bytes,
+                queued,
+                issued,
+                completed,
+                vcpu_queued,
+                vcpu_issued,
+                vcpu_completed,
+                task,
+                result,
+            }
+        },
+    );
+    (ticks(), prop::collection::vec(request, 0..20))
+        .prop_map(|(settled, requests)| Observed::Requests(ObservedBlock { settled, requests }))
+}
+
+fn observed_end() -> impl Strategy<Value = Observed> {
+    let issue = prop_oneof![
+        Just(ObservedIssue::NotYet),
+        ticks().prop_map(ObservedIssue::At),
+        Just(ObservedIssue::Unknown),
+    ];
+    let what = (any::<u16>(), operation(), any::<bool>(), any::<u64>());
+    let oldest = (any::<u64>(), any::<u32>(), any::<u32>(), ticks(), issue);
+    let row = (what, oldest).prop_map(
+        |((device, operation, is_sync, count), (sector, bytes, task, queued, issue))| {
+            ObservedUnderWay {
+                device,
+                operation,
+                is_sync,
+                count,
+                sector,
+                bytes,
+                task,
+                queued,
+                issue,
+            }
+        },
+    );
+    let counts = (any::<u64>(), any::<u64>(), any::<u64>());
+    let hidden = (any::<[u64; 4]>(), any::<bool>()).prop_map(
+        |([queued_count, issued_count, completed_count, others_count], is_exact)| ObservedHidden {
+            queued_count,
+            issued_count,
+            completed_count,
+            others_count,
+            is_exact,
+        },
+    );
+    (ticks(), counts, hidden, prop::collection::vec(row, 0..5)).prop_map(
+        |(at, (earlier_count, passthrough_count, late_count), hidden, under_way)| {
+            Observed::End(ObservedEnd {
+                at,
+                earlier_count,
+                passthrough_count,
+                late_count,
+                hidden,
+                under_way,
+            })
+        },
+    )
+}
+
+fn observed() -> impl Strategy<Value = Observed> {
+    let queues = (any::<u16>(), prop::sample::select(CompletionVcpu::ALL.to_vec()));
+    let place = (any::<u16>(), any::<u32>(), any::<u32>(), any::<u64>(), queues);
+    let device = (place, text(), text(), text(), text()).prop_map(
+        |(
+            (number, major, minor, size_bytes, (hardware_queues, completion_vcpu)),
+            name,
+            serial,
+            address,
+            io_scheduler,
+        )| {
+            ObservedDevice {
+                number,
+                name,
+                major,
+                minor,
+                size_bytes,
+                serial,
+                address,
+                io_scheduler,
+                hardware_queues,
+                completion_vcpu,
+            }
+        },
+    );
+    let task = (any::<u32>(), any::<u32>(), text(), text())
+        .prop_map(|(number, pid, name, title)| ObservedTask { number, pid, name, title });
+    let counts = (any::<u64>(), any::<u64>(), any::<u64>());
+    let others = (any::<u16>(), operation(), any::<bool>(), counts).prop_map(
+        |(device, operation, is_sync, (count, bytes, total_ticks))| ObservedOthers {
+            device,
+            operation,
+            is_sync,
+            count,
+            bytes,
+            total_ticks,
+        },
+    );
+    let lost = (any::<u64>(), ticks(), ticks()).prop_map(|(count, first, last)| Dropped {
+        count,
+        first,
+        last,
+    });
+    let cost = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>()).prop_map(
+        |(cpu_ns, events_count, lost_count, clock_read_ns)| ObservedCost {
+            cpu_ns,
+            events_count,
+            lost_count,
+            clock_read_ns,
+        },
+    );
+    prop_oneof![
+        prop::collection::vec(device, 0..5).prop_map(Observed::Devices),
+        prop::collection::vec(task, 0..5).prop_map(Observed::Tasks),
+        observed_requests(),
+        prop::collection::vec(others, 0..5).prop_map(Observed::Others),
+        lost.prop_map(Observed::Lost),
+        cost.prop_map(Observed::Cost),
+        observed_end(),
+    ]
+}
+
 fn guest_frame() -> impl Strategy<Value = GuestFrame> {
     let hello = (any::<u16>(), text(), text(), any::<u16>(), any::<bool>()).prop_map(
         |(protocol_version, agent_version, kernel_release, vcpu_count, tsc_invariant)| Hello {
@@ -134,6 +278,7 @@ fn guest_frame() -> impl Strategy<Value = GuestFrame> {
         (severity, text())
             .prop_map(|(severity, text)| GuestFrame::Notice(Notice { severity, text })),
         done.prop_map(GuestFrame::Done),
+        observed().prop_map(GuestFrame::Observed),
     ]
 }
 
@@ -233,7 +378,7 @@ proptest! {
     /// Random payloads behind a right header come much further than random streams.
     #[test]
     fn random_payloads_are_survived(
-        kind in prop_oneof![1..9_u8, 0x81..0x86_u8],
+        kind in prop_oneof![1..0x0c_u8, 0x81..0x86_u8],
         payload in prop::collection::vec(prop_oneof![0..3_u8, any::<u8>()], 0..400),
     ) {
         let mut stream = u32::try_from(payload.len() + 1).unwrap().to_le_bytes().to_vec();

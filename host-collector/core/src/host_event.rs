@@ -1,6 +1,7 @@
 //! What the host's scheduler was seen to do: the events that are recorded, stored and analysed.
 
 use crate::units::{HostNs, PcpuId, Tid};
+use vslice_wire::BlockOperation;
 
 /// One recorded event. The events of one pCPU are in order of `time`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +69,7 @@ pub enum HostEventKind {
         /// How many records the kernel says it dropped.
         count: u64,
     },
-    /// What KVM did for a vCPU thread.
+    /// What KVM did for a vCPU thread, or for another of the VMM's that interrupts a vCPU.
     Kvm {
         /// The thread, which was running here.
         tid: Tid,
@@ -150,6 +151,14 @@ pub enum KvmEvent {
         /// The guest-physical address.
         address: u64,
     },
+    /// `kvm:kvm_apic_accept_irq`: the current task, which runs no vCPU, interrupts one of its VM. It is told before
+    /// the vCPU is woken (`__apic_accept_irq`, arch/x86/kvm/lapic.c).
+    Interrupt {
+        /// KVM's number of the vCPU (`vcpu_id`), which is its APIC id and need not be QEMU's number of it.
+        vcpu: u32,
+        /// The vector.
+        vector: u8,
+    },
 }
 
 /// What the block layer did with sectors of 512 bytes of a whole disk.
@@ -165,6 +174,8 @@ pub struct BlockEvent {
     pub sector: u64,
     /// How many sectors.
     pub sectors: u32,
+    /// What is done with them; `None` where that was not recorded, and in older runs.
+    pub operation: Option<BlockOperation>,
 }
 
 /// Which step of an I/O.

@@ -21,6 +21,7 @@ pub mod clock;
 pub mod control_groups;
 pub mod extent;
 pub mod host_event;
+pub mod host_view;
 pub mod join;
 pub mod samples;
 pub mod task;

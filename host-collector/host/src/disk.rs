@@ -24,6 +24,10 @@ pub struct Disk {
     pub id: Option<String>,
     /// What the guest sees.
     pub bus: Bus,
+    /// The serial number that the guest sees, if one is told.
+    pub serial: Option<String>,
+    /// The guest's PCI address of the disk itself, as `0000:00:05.0`, if that is told.
+    pub pci_address: Option<String>,
     /// Whether it is a CD drive.
     pub is_cdrom: bool,
     /// Whether it is told not to be written to.
@@ -240,6 +244,8 @@ impl Disk {
             vmm: Vmm::Qemu,
             id: None,
             bus,
+            serial: None,
+            pci_address: None,
             is_cdrom: false,
             is_read_only: false,
             storage: Storage::untold(),
@@ -258,6 +264,16 @@ impl Disk {
             msix: None,
             contradiction: None,
         }
+    }
+
+    /// What it is, and what it lies on.
+    #[must_use]
+    pub fn label(&self) -> String {
+        let cdrom = if self.is_cdrom { " CD" } else { "" };
+        let id = self.id.as_deref().map(|id| format!(" {id}")).unwrap_or_default();
+        let format =
+            self.format.as_deref().map(|format| format!(" ({format})")).unwrap_or_default();
+        format!("{}{cdrom}{id} {}{format}", self.bus, self.storage)
     }
 
     /// The file or the block device of the host that it lies on, if it lies on one.

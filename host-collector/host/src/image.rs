@@ -1,6 +1,7 @@
 //! The image on the host that a VM's disk is made of.
 #![expect(clippy::big_endian_bytes, reason = "the headers of qcow2 are big endian")]
 
+use super::disk::Disk;
 use super::vm::Vm;
 use super::{extents, host};
 use crate::open_files::open_named;
@@ -10,6 +11,7 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::PathBuf;
 use vslice_core::extent::Extent;
+use vslice_core::units::Tid;
 use vslice_trace::host::WholeDisk;
 
 /// What a qcow2 image begins with (qemu/docs/interop/qcow2.txt).
@@ -40,15 +42,19 @@ impl Image {
     /// Why they are not known, as a sentence without its end.
     pub fn of_vm(vm: &Vm) -> Result<Vec<Image>, String> {
         let disks = vm.disks.as_ref().ok_or("the disks of this VMM are unknown")?;
-        let images = disks.iter().filter_map(|disk| {
-            Some(Image {
-                path: seen_by(vm.pid, disk.path()?),
-                format: disk.format.clone(),
-                is_direct: disk.is_direct,
-                contradiction: disk.contradiction.clone(),
-            })
-        });
+        let images = disks.iter().filter_map(|disk| Image::of_disk(vm.pid, disk));
         Ok(images.collect())
+    }
+
+    /// The image of one disk of the VMM with this id; `None` if that is not on a file or a block device of the host.
+    #[must_use]
+    pub fn of_disk(vmm: Tid, disk: &Disk) -> Option<Image> {
+        Some(Image {
+            path: seen_by(vmm, disk.path()?),
+            format: disk.format.clone(),
+            is_direct: disk.is_direct,
+            contradiction: disk.contradiction.clone(),
+        })
     }
 
     /// The size of the disk that the guest sees, in bytes; `None` if it cannot be read, or is not
@@ -110,7 +116,7 @@ fn qcow2_bytes(file: &File) -> io::Result<Option<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::{Bus, Disk, DiskBus, Storage};
+    use crate::disk::{Bus, DiskBus, Storage};
     use std::io::Write;
     use std::path::Path;
 

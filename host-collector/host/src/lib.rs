@@ -11,7 +11,7 @@
 //! control_groups    which control group a thread is in, and what that is called
 //! cgroup, scheduling, slice, steal, frequency, conditions, topology, tsc   how they are scheduled, and on what
 //! pin, io_scheduler, collector_affinity, journal   what is set for a run, and put back after it
-//! procfs, scratch, private_mount, host_clock   the kernel's files, directories of our own, the clock
+//! procfs, scratch, host_clock   the kernel's files, directories of our own, the clock
 //! ```
 
 pub mod agent_transport;
@@ -36,7 +36,6 @@ pub mod memory_map;
 pub mod open_files;
 pub mod pin;
 pub mod plug;
-pub mod private_mount;
 pub mod procfs;
 pub mod qemu_args;
 pub mod qga;

@@ -32,8 +32,8 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use vslice_core::text::harmless;
 
-/// How long an answer may take: an agent answers within milliseconds, under TCG with busy vCPUs in
-/// some hundreds.
+/// How long an answer may take, if the caller does not say so: an agent answers within milliseconds, under TCG with
+/// busy vCPUs in some hundreds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Bytes of one answer at most.
@@ -49,11 +49,16 @@ pub enum QgaError {
     #[error("qemu-ga's socket {} cannot be reached: {source}", path.display())]
     Connect { path: PathBuf, source: io::Error },
     #[error(
-        "qemu-ga does not answer within {seconds} s: in the guest, install qemu-guest-agent and start \
+        "qemu-ga has not answered {command} within {seconds} s: in the guest, install qemu-guest-agent and start \
         it (systemctl start qemu-guest-agent); if it is running, another client may be using its \
         channel"
     )]
-    Silent { seconds: u64 },
+    Silent { seconds: u64, command: String },
+    #[error(
+        "libvirt has no connection to qemu-ga: in the guest, install qemu-guest-agent and start it \
+        (systemctl start qemu-guest-agent)"
+    )]
+    NotConnected,
     #[error("the connection to qemu-ga failed: {source}")]
     Broken { source: io::Error },
     #[error("the answer on qemu-ga's channel is not that of qemu-ga: {words}")]
@@ -142,6 +147,8 @@ impl AgentInfo {
 pub struct Qga {
     channel: Channel,
     timeout: Duration,
+    /// The command that was sent last.
+    asked: String,
 }
 
 #[derive(Debug)]
@@ -163,10 +170,18 @@ impl Qga {
     /// # Errors
     /// [`QgaError`].
     pub fn of_vm(vm: &Vm) -> Result<Qga, QgaError> {
+        Qga::of_vm_within(vm, ANSWER_TIMEOUT)
+    }
+
+    /// [`Qga::of_vm`], with another limit for each answer than 5 s.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn of_vm_within(vm: &Vm, timeout: Duration) -> Result<Qga, QgaError> {
         match (&vm.agent_socket, LibvirtDaemon::of_vm(vm), vm.name.as_deref()) {
-            (Some(socket), _, _) => Qga::connect(socket),
+            (Some(socket), _, _) => Qga::connect_within(socket, timeout),
             (None, Some(daemon), Some(domain)) if vm.has_agent_port => {
-                Qga::through_libvirt(daemon, domain)
+                Qga::through_libvirt_within(daemon, domain, timeout)
             }
             _ if vm.has_agent_port => Err(QgaError::NoOtherEnd),
             _ => Err(QgaError::NoPort),
@@ -188,7 +203,8 @@ impl Qga {
     pub fn connect_within(path: &Path, timeout: Duration) -> Result<Qga, QgaError> {
         let stream = unix_sockets::connect(path)
             .map_err(|source| QgaError::Connect { path: path.to_owned(), source })?;
-        let mut qga = Qga { channel: Channel::Socket { stream, received: Vec::new() }, timeout };
+        let channel = Channel::Socket { stream, received: Vec::new() };
+        let mut qga = Qga { channel, timeout, asked: String::new() };
         qga.sync()?;
         Ok(qga)
     }
@@ -198,8 +214,20 @@ impl Qga {
     /// # Errors
     /// [`QgaError`].
     pub fn through_libvirt(daemon: LibvirtDaemon, domain: &str) -> Result<Qga, QgaError> {
+        Qga::through_libvirt_within(daemon, domain, ANSWER_TIMEOUT)
+    }
+
+    /// [`Qga::through_libvirt`], with another limit for each answer than 5 s.
+    ///
+    /// # Errors
+    /// As there.
+    fn through_libvirt_within(
+        daemon: LibvirtDaemon,
+        domain: &str,
+        timeout: Duration,
+    ) -> Result<Qga, QgaError> {
         let channel = Channel::Libvirt { daemon, domain: domain.to_owned() };
-        let mut qga = Qga { channel, timeout: ANSWER_TIMEOUT };
+        let mut qga = Qga { channel, timeout, asked: String::new() };
         qga.execute("guest-ping", json!({}))?;
         Ok(qga)
     }
@@ -216,7 +244,7 @@ impl Qga {
                 return daemon.execute(domain, command, &line, self.timeout);
             }
             Channel::Socket { .. } => {
-                self.send(line.as_bytes())?;
+                self.send(command, line.as_bytes())?;
                 self.line(deadline)?
             }
         };
@@ -252,8 +280,9 @@ impl Qga {
     fn sync(&mut self) -> Result<(), QgaError> {
         // It has to differ from a former one's only; JSON's numbers are exact up to 2^53.
         let id = host_now().0 & 0xffff_ffff;
-        let line = json!({"execute": "guest-sync-delimited", "arguments": {"id": id}}).to_string();
-        self.send(&[&[SENTINEL], line.as_bytes()].concat())?;
+        let command = "guest-sync-delimited";
+        let line = json!({"execute": command, "arguments": {"id": id}}).to_string();
+        self.send(command, &[&[SENTINEL], line.as_bytes()].concat())?;
         let deadline = Instant::now() + self.timeout;
         loop {
             let line = self.line(deadline)?;
@@ -266,21 +295,21 @@ impl Qga {
         }
     }
 
-    fn send(&mut self, line: &[u8]) -> Result<(), QgaError> {
-        let (timeout, seconds) = (self.timeout, self.timeout.as_secs());
+    fn send(&mut self, command: &str, line: &[u8]) -> Result<(), QgaError> {
+        command.clone_into(&mut self.asked);
+        let timeout = self.timeout;
         let Channel::Socket { stream, .. } = &mut self.channel else { return Ok(()) };
         let sent = stream
             .set_write_timeout(Some(timeout))
             .and_then(|()| stream.write_all(&[line, b"\n"].concat()));
-        sent.map_err(|source| failed(source, seconds))
+        sent.map_err(|source| self.failed(source))
     }
 
     fn line(&mut self, deadline: Instant) -> Result<Vec<u8>, QgaError> {
-        let seconds = self.timeout.as_secs();
-        let Channel::Socket { stream, received } = &mut self.channel else {
-            return Ok(Vec::new());
-        };
         loop {
+            let Channel::Socket { stream, received } = &mut self.channel else {
+                return Ok(Vec::new());
+            };
             if let Some(at) = received.iter().position(|byte| *byte == b'\n') {
                 let rest = received.split_off(at + 1);
                 return Ok(std::mem::replace(received, rest));
@@ -290,24 +319,26 @@ impl Qga {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(QgaError::Silent { seconds });
+                return Err(self.failed(io::ErrorKind::TimedOut.into()));
             }
             let mut chunk = [0; 4096];
             let read = stream.set_read_timeout(Some(left)).and_then(|()| stream.read(&mut chunk));
             match read {
-                Ok(0) => return Err(failed(io::ErrorKind::UnexpectedEof.into(), seconds)),
+                Ok(0) => return Err(self.failed(io::ErrorKind::UnexpectedEof.into())),
                 Ok(count) => received.extend_from_slice(&chunk[..count]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(failed(error, seconds)),
+                Err(error) => return Err(self.failed(error)),
             }
         }
     }
-}
 
-fn failed(source: io::Error, seconds: u64) -> QgaError {
-    match source.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => QgaError::Silent { seconds },
-        _ => QgaError::Broken { source },
+    fn failed(&self, source: io::Error) -> QgaError {
+        match source.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                QgaError::Silent { seconds: self.timeout.as_secs(), command: self.asked.clone() }
+            }
+            _ => QgaError::Broken { source },
+        }
     }
 }
 

@@ -12,7 +12,6 @@
 //! What follows from them is [`vslice_core::clock::tsc`]'s.
 
 use crate::host_clock::host_now;
-use crate::private_mount::PrivateMount;
 use crate::procfs;
 use nix::mount::MsFlags;
 use std::collections::BTreeSet;
@@ -21,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 use vslice_core::clock::tsc::{TscRelation, TscSample, TscScaling};
 use vslice_core::units::{Tid, VcpuId};
+use vslice_perf::private_mount::PrivateMount;
 use vslice_spec::ClockChoice;
 use vslice_workload::clock::Clock;
 

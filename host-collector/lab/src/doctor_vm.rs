@@ -161,8 +161,9 @@ mod tests {
         assert!(
             advice.contains("guest-exec and guest-exec-status") && advice.contains("FILTER_RPC")
         );
-        let silent = agent(Err(QgaError::Silent { seconds: 5 }));
-        assert_eq!(silent.seen, "qemu-ga does not answer within 5 s");
+        let command = "guest-sync-delimited".to_owned();
+        let silent = agent(Err(QgaError::Silent { seconds: 5, command }));
+        assert_eq!(silent.seen, "qemu-ga has not answered guest-sync-delimited within 5 s");
         assert!(silent.advice.unwrap().starts_with("in the guest, install"));
     }
 

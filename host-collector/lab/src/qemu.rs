@@ -23,6 +23,16 @@ pub(super) const DISK_NODE: &str = "disk0";
 /// (`paravirt_ops_setup` in arch/x86/kernel/kvm.c).
 pub const KERNEL_PARAMETERS: &str = "console=ttyS0 quiet panic=-1 no_timer_check";
 
+/// With these a guest under TCG takes the TSC for its clock, which there is the host's plus a constant. It
+/// would take the HPET, of which each reading is an exit under the BQL: not only the agent's, but the
+/// kernel's too, for each event of what it observes.
+const TSC_PARAMETERS: &str = "tsc=reliable clocksource=tsc";
+
+/// What the kernel of a guest is told of its clock beside, if it needs that.
+pub(crate) fn clock_parameters(vm: &VmPlan, accelerator: LabAccelerator) -> Option<&'static str> {
+    (vm.observe.is_some() && accelerator == LabAccelerator::Tcg).then_some(TSC_PARAMETERS)
+}
+
 /// The files of one guest.
 #[derive(Debug, Clone, Copy)]
 pub struct GuestFiles<'a> {
@@ -51,7 +61,8 @@ pub fn guest_args(
     args.extend(machine_args(transport));
     args.extend(accelerator_args(accelerator));
     args.extend(size_args(vm.vcpus, vm.memory_mib, transport));
-    args.extend(boot_args(files, &connect));
+    let tsc = clock_parameters(vm, accelerator).map_or_else(String::new, |tsc| format!("{tsc} "));
+    args.extend(boot_args(files, &format!("{tsc}{connect}")));
     args.extend(console_args(files.console));
     if let Some(socket) = files.qmp {
         args.extend(monitor_args(socket));
@@ -257,6 +268,15 @@ mod tests {
         let without_disk =
             line(&guest_args(&plan.vms[1], LabAccelerator::Kvm, &transport, &files()));
         assert!(without_disk.ends_with("-device vhost-vsock-pci,guest-cid=77"), "{without_disk}");
+    }
+
+    #[test]
+    fn a_guest_under_tcg_that_is_observed_has_a_clock_that_is_no_device() {
+        let vm = vm1(&Overrides { observe: true, ..Overrides::default() });
+        let of = |accelerator| line(&guest_args(&vm, accelerator, &hybrid(), &files()));
+        let tsc = "no_timer_check tsc=reliable clocksource=tsc vslice.connect=";
+        assert!(of(LabAccelerator::Tcg).contains(tsc));
+        assert!(!of(LabAccelerator::Kvm).contains("clocksource"), "KVM's clock is none either");
     }
 
     /// What follows the transport in the command line of vm1 with this disk.

@@ -17,6 +17,9 @@ pub enum QuantityError {
     /// A duration that is not of whole milliseconds.
     #[error("'{0}' is finer than a millisecond")]
     TooFine(String),
+    /// A duration that is not of whole microseconds.
+    #[error("'{0}' is finer than a microsecond")]
+    FarTooFine(String),
 }
 
 /// The units of a size, largest first, each with its bytes.
@@ -53,6 +56,18 @@ pub fn parse_duration_ms(text: &str) -> Result<u64, QuantityError> {
     let ms = u64::try_from(length.as_millis()).ok();
     ms.filter(|ms| Duration::from_millis(*ms) == length)
         .ok_or_else(|| QuantityError::TooFine(text.to_owned()))
+}
+
+/// Reads a duration such as `5ms` or `500us`, in microseconds: see [`duration::FORMS`].
+///
+/// # Errors
+/// [`QuantityError::Duration`] if the text is anything else, [`QuantityError::FarTooFine`] if it is not of
+/// whole microseconds.
+pub fn parse_duration_us(text: &str) -> Result<u64, QuantityError> {
+    let length = duration::parse(text)?;
+    let us = u64::try_from(length.as_micros()).ok();
+    us.filter(|us| Duration::from_micros(*us) == length)
+        .ok_or_else(|| QuantityError::FarTooFine(text.to_owned()))
 }
 
 /// Writes a size in the largest unit that leaves a whole number.
@@ -171,6 +186,31 @@ pub mod duration_text_option {
         deserializer: D,
     ) -> Result<Option<u64>, D::Error> {
         duration_text::deserialize(deserializer).map(Some)
+    }
+}
+
+/// For `#[serde(with = ...)]`: microseconds, written as a duration.
+pub mod fine_duration_text {
+    use super::*;
+
+    /// Writes the duration as text.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(duration_us: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        match (duration_us / 1_000, duration_us % 1_000) {
+            (duration_ms, 0) => serializer.serialize_str(&format_duration_ms(duration_ms)),
+            _ => serializer.serialize_str(&format!("{duration_us}us")),
+        }
+    }
+
+    /// Reads the duration from text.
+    ///
+    /// # Errors
+    /// If the value is no text, or not that of a duration.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_duration_us(&text).map_err(serde::de::Error::custom)
     }
 }
 

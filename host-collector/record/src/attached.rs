@@ -170,7 +170,8 @@ impl Guests for AttachedVms {
             let label = vm.label();
             watcher.stage(&format!("starting the agent in {label} through its qemu-ga"));
             let failed = |source| RecordingError::AgentStart { vm: vm.label(), source };
-            let qga = Qga::of_vm(vm).map_err(|error| failed(error.into()))?;
+            let qga =
+                Qga::of_vm_within(vm, start::WORD_TIMEOUT).map_err(|error| failed(error.into()))?;
             let agent = start::start(qga, load.agent.as_ref(), address).map_err(failed)?;
             images[name.as_str()] = agent.image.clone().unwrap_or_default();
             self.agents.push(agent);
@@ -229,7 +230,8 @@ impl Guests for AttachedVms {
 fn check_agents(load: &AgentLoad, vms: &[RecordedVm]) -> Result<(), RecordingError> {
     vms.iter().try_for_each(|RecordedVm { vm, .. }| {
         let failed = |source| RecordingError::AgentStart { vm: vm.label(), source };
-        let qga = Qga::of_vm(vm).map_err(|error| failed(error.into()))?;
+        let qga =
+            Qga::of_vm_within(vm, start::WORD_TIMEOUT).map_err(|error| failed(error.into()))?;
         start::check(qga, load.agent.as_ref()).map_err(failed)
     })
 }

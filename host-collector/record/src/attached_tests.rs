@@ -53,6 +53,7 @@ fn nothing_is_plugged_into_a_vm_whose_agent_cannot_be_started() {
         clock: ClockChoice::Auto,
         io_scheduler: None,
         lease_ms: 1_500,
+        observe: None,
         hog_gap_us: None,
     };
     let load = AgentLoad { workloads: vec![workload], agent: None, plug: true };

@@ -17,6 +17,7 @@ pub(crate) fn guest_record(record: &SessionRecord, hello: &Hello) -> GuestRecord
         DoneReason::Stopped => GuestEnd::Stopped,
         DoneReason::Failed => GuestEnd::Failed,
     };
+    let notices = record.notices.iter().map(|notice| notice.text.clone());
     GuestRecord {
         kernel_release: hello.kernel_release.clone(),
         agent_version: hello.agent_version.clone(),
@@ -40,7 +41,7 @@ pub(crate) fn guest_record(record: &SessionRecord, hello: &Hello) -> GuestRecord
             .iter()
             .map(|hog| HogRecord { vcpu: VcpuId(hog.vcpu), count: hog.count })
             .collect(),
-        notices: record.notices.iter().map(|notice| notice.text.clone()).collect(),
+        notices: notices.chain(record.observation.notices()).collect(),
         host_times: record.host_times.clone(),
         ended: record.done.map(|done| end(done.reason)),
     }

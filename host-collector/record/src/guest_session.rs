@@ -12,8 +12,9 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 use vslice_core::units::VcpuId;
-use vslice_spec::WorkloadSpec;
+use vslice_spec::{ObserveSpec, WorkloadSpec};
 use vslice_trace::VmName;
+use vslice_trace::observation::ObservationRecord;
 use vslice_wire::{Done, Ready};
 
 /// Between two looks for a guest that has not connected yet.
@@ -42,6 +43,7 @@ fn session_plan(workload: &WorkloadSpec) -> SessionPlan {
     SessionPlan {
         plan_json: serde_json::to_vec(workload).expect("a spec has only strings and numbers"),
         requests_max,
+        observes: workload.observe.is_some(),
         stamping_vcpus: workload.reader.iter().map(|reader| VcpuId(reader.vcpu)).collect(),
         calibration_exchanges: CALIBRATION_EXCHANGES,
         visit_interval: VISIT_INTERVAL,
@@ -57,6 +59,9 @@ pub(crate) struct GuestSession<'scope> {
     /// What the guest said when it was ready.
     pub(crate) ready: Option<Ready>,
     pub(crate) done: Option<Done>,
+    /// What the guest said since it was last asked for.
+    pub(crate) notices: Vec<String>,
+    observe: Option<ObserveSpec>,
     /// Dropping it gives the session up.
     commands: Option<Sender<Command>>,
     progress: Receiver<Progress>,
@@ -76,6 +81,7 @@ impl<'scope> GuestSession<'scope> {
         let (commands, session_commands) = channel();
         let (session_progress, progress) = channel();
         let (vm, has_reader) = (plan.vm.clone(), plan.workload.reader.is_some());
+        let observe = plan.workload.observe.clone();
         let session = session_plan(&plan.workload);
         let thread = scope.spawn(move || {
             let deadline = Instant::now() + plan.connect_timeout;
@@ -93,6 +99,8 @@ impl<'scope> GuestSession<'scope> {
             has_reader,
             ready: None,
             done: None,
+            notices: Vec::new(),
+            observe,
             commands: Some(commands),
             progress,
             thread: Some(thread),
@@ -113,11 +121,18 @@ impl<'scope> GuestSession<'scope> {
             match self.progress.try_recv() {
                 Ok(Progress::Connected(_)) => {}
                 Ok(Progress::Ready(ready)) => self.ready = Some(ready),
+                Ok(Progress::Noticed(text)) => self.notices.push(text),
                 Ok(Progress::Done(done)) => self.done = Some(done),
                 Err(TryRecvError::Empty) => return Ok(()),
                 Err(TryRecvError::Disconnected) => return self.join(),
             }
         }
+    }
+
+    /// What the guest observed, for the manifest; `None` if it was not asked to.
+    pub(crate) fn observation_record(&self) -> Option<ObservationRecord> {
+        let observe = self.observe.as_ref()?;
+        Some(self.record.observation.record(observe.slower_than_us))
     }
 
     /// Tells the session; one that is over is found at the next look.

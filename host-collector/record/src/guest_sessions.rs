@@ -2,12 +2,14 @@
 
 use crate::error::RecordingError;
 use crate::guest::live::{Live, LiveFigures};
-use crate::guest::session::Command;
+use crate::guest::session::{CALIBRATION_TIMEOUT, Command};
 use crate::guest_record::guest_record;
 use crate::guest_session::GuestSession;
 use crate::guest_streams::GuestStreams;
 use crate::guests::GuestPlan;
 use crate::interrupt::take_interrupt;
+use crate::observed_disks;
+use crate::watcher::Watcher;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,8 +19,11 @@ use vslice_wire::{DoneReason, Ready};
 
 /// Between two looks at guests, sessions and the recorder.
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// How long the workloads may take to stop, and after that the sessions to end.
+/// How long the workloads may take to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long the sessions may take to end after that: a guest of many vCPUs has much to exchange, and its
+/// session ends that by itself.
+const CLOSE_TIMEOUT: Duration = CALIBRATION_TIMEOUT.saturating_add(STOP_TIMEOUT);
 /// How long a process may take from closing its connections to its end.
 const ENDING_TIME: Duration = Duration::from_secs(2);
 
@@ -54,7 +59,7 @@ pub(crate) fn with_sessions(
 ) -> Result<SessionsEnd, RecordingError> {
     let mut streams = Vec::new();
     for plan in &plans {
-        streams.push(GuestStreams::create(dir, &plan.vm)?);
+        streams.push(GuestStreams::create(dir, &plan.vm, plan.workload.observe.is_some())?);
     }
     let lives: Vec<Live> = plans.iter().map(|_| Live::default()).collect();
     let (result, all_were_told) = thread::scope(|scope| {
@@ -68,6 +73,10 @@ pub(crate) fn with_sessions(
         for (vm, session) in manifest.vms.iter_mut().zip(&sessions.sessions) {
             let hello = session.record.hello.as_ref();
             vm.guest = hello.map(|hello| guest_record(&session.record, hello));
+            vm.observation = session.observation_record();
+            if let Some(observation) = &mut vm.observation {
+                observed_disks::place(observation, &vm.disks, vm.disks_missing.as_deref());
+            }
         }
         (result, sessions.sessions.iter().all(|session| session.is_ready()))
     });
@@ -77,13 +86,16 @@ pub(crate) fn with_sessions(
 
 impl GuestSessions<'_> {
     /// Waits until every guest is ready to start. `check` says whether their VMMs are as they should
-    /// be, here and below.
+    /// be, here and below. What guests have to say until then is told to the watcher.
     pub(crate) fn wait_until_ready(
         &mut self,
         mut check: impl FnMut() -> Result<(), RecordingError>,
+        watcher: &mut dyn Watcher,
     ) -> Result<(), RecordingError> {
         loop {
-            self.look(&mut check)?;
+            let looked = self.look(&mut check);
+            self.tell_notices(watcher);
+            looked?;
             if self.sessions.iter().all(|session| session.is_ready()) {
                 return Ok(());
             }
@@ -94,6 +106,15 @@ impl GuestSessions<'_> {
     /// What each guest said when it was ready; `None` of those that are not.
     pub(crate) fn ready(&self) -> impl Iterator<Item = Option<&Ready>> {
         self.sessions.iter().map(|session| session.ready.as_ref())
+    }
+
+    /// Tells the watcher what guests have said since this was last done, each under its VM's name.
+    pub(crate) fn tell_notices(&mut self, watcher: &mut dyn Watcher) {
+        for session in &mut self.sessions {
+            for text in session.notices.drain(..) {
+                watcher.stage(&format!("{}: {text}", session.vm.as_str()));
+            }
+        }
     }
 
     /// Tells every guest to start its workload.
@@ -119,7 +140,9 @@ impl GuestSessions<'_> {
     /// Tells every guest to stop its workload, and waits until all have.
     pub(crate) fn stop(&mut self) -> Result<(), RecordingError> {
         self.sessions.iter().for_each(|session| session.tell(Command::Stop));
-        self.wait_for_all("end its workload", |session| session.done.is_some() || session.is_over())
+        self.wait_for_all("end its workload", STOP_TIMEOUT, |session| {
+            session.done.is_some() || session.is_over()
+        })
     }
 
     /// Ends the sessions: in peace with guests that were ready, at once with those that were not.
@@ -132,21 +155,23 @@ impl GuestSessions<'_> {
                 session.give_up();
             }
         }
-        let closed = self.wait_for_all("close its clock map", |session| session.is_over());
+        let closed =
+            self.wait_for_all("close its clock map", CLOSE_TIMEOUT, |session| session.is_over());
         self.sessions.iter_mut().for_each(GuestSession::give_up);
         let joined = self.sessions.iter_mut().map(GuestSession::join).fold(Ok(()), Result::and);
         result.and(closed).and(joined)
     }
 
-    /// Waits until every guest has done what it was told, for [`STOP_TIMEOUT`] at most. A guest that
-    /// fails meanwhile does not hinder the others. An interrupt ends the waiting: either it is the
+    /// Waits until every guest has done what it was told, for `timeout` at most. A guest that fails
+    /// meanwhile does not hinder the others. An interrupt ends the waiting: either it is the
     /// second one, or all that is left to do is to close what has been recorded.
     fn wait_for_all(
         &mut self,
         task: &'static str,
+        timeout: Duration,
         has_done: impl Fn(&GuestSession<'_>) -> bool,
     ) -> Result<(), RecordingError> {
-        let deadline = Instant::now() + STOP_TIMEOUT;
+        let deadline = Instant::now() + timeout;
         let mut result = Ok(());
         loop {
             result = result.and(self.look_at_sessions());
@@ -159,7 +184,7 @@ impl GuestSessions<'_> {
                 return result.and(Err(RecordingError::Interrupted));
             }
             if Instant::now() >= deadline {
-                let (waiting, seconds) = (waiting.join(" and "), STOP_TIMEOUT.as_secs());
+                let (waiting, seconds) = (waiting.join(" and "), timeout.as_secs());
                 return result.and(Err(RecordingError::Unresponsive { waiting, task, seconds }));
             }
             thread::sleep(LOOK_INTERVAL);
@@ -196,6 +221,7 @@ impl GuestSessions<'_> {
         let later = |a: Option<f64>, b: Option<f64>| a.into_iter().chain(b).reduce(f64::max);
         self.lives.iter().map(Live::now).fold(LiveFigures::default(), |sum, one| LiveFigures {
             requests_count: sum.requests_count + one.requests_count,
+            observed_count: sum.observed_count + one.observed_count,
             p50_ns: later(sum.p50_ns, one.p50_ns),
             p99_ns: later(sum.p99_ns, one.p99_ns),
         })

@@ -4,7 +4,7 @@ use crate::guest::session::{GuestSink, SinkError};
 use vslice_core::clock::Exchange;
 use vslice_core::units::VcpuId;
 use vslice_trace::{
-    ClockSample, HogGapItem, RequestItem, RunDir, StoreError, StreamWriter, VmName,
+    ClockSample, HogGapItem, ObservedItem, RequestItem, RunDir, StoreError, StreamWriter, VmName,
 };
 use vslice_wire::{Dropped, HogGap, Request};
 
@@ -14,11 +14,19 @@ pub(crate) struct GuestStreams {
     requests: StreamWriter<RequestItem>,
     clock: StreamWriter<ClockSample>,
     hog_gaps: StreamWriter<HogGapItem>,
+    observed: Option<StreamWriter<ObservedItem>>,
 }
 
 impl GuestStreams {
-    pub(crate) fn create(run: &RunDir, vm: &VmName) -> Result<GuestStreams, StoreError> {
+    /// Those of a guest; one of observed requests only if it observes.
+    pub(crate) fn create(
+        run: &RunDir,
+        vm: &VmName,
+        observes: bool,
+    ) -> Result<GuestStreams, StoreError> {
+        let observed = observes.then(|| StreamWriter::create(&run.observed_path(vm)));
         Ok(GuestStreams {
+            observed: observed.transpose()?,
             requests: StreamWriter::create(&run.requests_path(vm))?,
             clock: StreamWriter::create(&run.clock_path(vm))?,
             hog_gaps: StreamWriter::create(&run.hog_gaps_path(vm))?,
@@ -29,7 +37,8 @@ impl GuestStreams {
     pub(crate) fn finish(self) -> Result<(), StoreError> {
         self.requests.finish()?;
         self.clock.finish()?;
-        self.hog_gaps.finish()
+        self.hog_gaps.finish()?;
+        self.observed.map_or(Ok(()), StreamWriter::finish)
     }
 }
 
@@ -56,5 +65,17 @@ impl GuestSink for &mut GuestStreams {
             self.hog_gaps.push(HogGapItem { vcpu, start: gap.start, end: gap.end })?;
         }
         Ok(self.hog_gaps.tick()?)
+    }
+
+    fn observed(&mut self, items: &[ObservedItem]) -> Result<(), SinkError> {
+        let Some(observed) = &mut self.observed else { return Ok(()) };
+        for item in items {
+            observed.push(*item)?;
+        }
+        Ok(observed.tick()?)
+    }
+
+    fn observed_bytes(&self) -> u64 {
+        self.observed.as_ref().map_or(0, StreamWriter::written_bytes)
     }
 }

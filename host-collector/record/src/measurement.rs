@@ -5,6 +5,7 @@ use crate::error::RecordingError;
 use crate::event_writers::EventWriters;
 use crate::evidence::EvidencePlan;
 use crate::host_recorder::{HostRecorder, record_plan};
+use crate::interrupts;
 use crate::other_vms::OtherVms;
 use crate::perf::{KvmDetail, Recorder};
 use crate::quota;
@@ -57,6 +58,7 @@ impl Measurement<'_> {
         watcher: &mut dyn Watcher,
         work: &mut dyn Work,
     ) -> Result<(), RecordingError> {
+        interrupts::note_vcpus(&mut manifest.vms);
         let evidence = self.evidence.clone();
         let recorder = |manifest: &Manifest| self.recorder(manifest);
         let recorder =

@@ -79,7 +79,8 @@ impl Work for RecordedWork<'_, '_> {
                 }
                 looked => looked?,
             }
-            if let Some(sessions) = &self.sessions {
+            if let Some(sessions) = &mut self.sessions {
+                sessions.tell_notices(watcher);
                 self.progress.look(sessions, watcher)?;
                 if let Some(result) = sessions.readers_are_done() {
                     return result;

@@ -11,7 +11,7 @@ use crate::recorded_work::RecordedWork;
 use crate::until::UntilOver;
 use crate::vm_record::vm_record;
 use crate::watcher::Watcher;
-use crate::{disk_notes, lock_facts, reserve};
+use crate::{disk_notes, image_notes, lock_facts, reserve};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -174,7 +174,7 @@ impl<'a> Recording<'a> {
         if let Some(images) = started.images {
             manifest.image = images;
         }
-        let met = sessions.wait_until_ready(|| guests.check());
+        let met = sessions.wait_until_ready(|| guests.check(), watcher);
         guests.agents_met(met)?;
         if let Some(transport) = started.transport {
             manifest.vsock_way = transport;
@@ -208,6 +208,9 @@ impl<'a> Recording<'a> {
             pins.note(&mut manifest.vms);
         }
         lock_facts::note(&mut manifest.vms, self.options.asks_monitors.then_some(&vms[..]));
+        for (record, vm) in manifest.vms.iter_mut().zip(&vms) {
+            image_notes::note(record, &vm.vm);
+        }
         if let Some(sessions) = &sessions {
             note_disks(manifest, &vms, sessions);
         }

@@ -5,6 +5,7 @@
 //! begins; only the names of stacks, of which a run has some hundred and may have thousands, get their room as they come.
 
 use crate::census::NEWCOMERS_JSON_BYTES_MAX;
+use crate::guest::observation::{DEVICES_KEPT_MAX, TASKS_KEPT_MAX};
 use crate::guest::session::{HOST_TIMES_MAX, NOTICES_MAX};
 use crate::other_vms::LATER_BYTES_MAX;
 use crate::perf::{EventSink, SinkError};
@@ -18,8 +19,14 @@ use vslice_core::clock::tsc::{TscRelation, TscSample, TscScaling};
 use vslice_core::host_event::{HostEvent, StackId};
 use vslice_core::units::{HostNs, PcpuId, VcpuId};
 use vslice_trace::manifest::{Manifest, TscReading};
+use vslice_trace::observation::{
+    HiddenRecord, IssueRecord, ObservedDeviceRecord, ObservedEndRecord, ObservedOthersRecord,
+    ObservedTaskRecord, UnderWayRecord,
+};
 use vslice_trace::{RunDir, StoreError};
-use vslice_wire::NOTICE_BYTES_MAX;
+use vslice_wire::{
+    BlockOperation, CompletionVcpu, NAME_BYTES_MAX, NOTICE_BYTES_MAX, OBSERVED_UNDER_WAY_MAX,
+};
 
 /// More than the summary's figures, the report and the names of the first stacks take together.
 const BASE_BYTES: u64 = 256 << 10;
@@ -113,11 +120,97 @@ fn last_words_bytes(manifest: &Manifest) -> u64 {
         let vcpus_count = vm.threads.iter().filter(|thread| thread.vcpu.is_some()).count() as u64;
         growth += vcpus_count * READINGS_MAX as u64 * reading_bytes;
         // Of those who only listen to no guest there are none.
-        if vm.guest.is_some() || vm.reader_vcpu.is_some() || !vm.hogs.is_empty() {
+        let is_observed = vm.observation.is_some();
+        if is_observed {
+            growth += observation_bytes();
+        }
+        if vm.guest.is_some() || vm.reader_vcpu.is_some() || !vm.hogs.is_empty() || is_observed {
             growth += HOST_TIMES_MAX as u64 * told_bytes + NOTICES_MAX as u64 * notice_bytes;
         }
     }
     BASE_BYTES + NEWCOMERS_JSON_BYTES_MAX + MANIFESTS_COUNT * (now + growth)
+}
+
+/// What a guest that observes may have the manifest say of it.
+fn observation_bytes() -> u64 {
+    DEVICES_KEPT_MAX as u64 * json_bytes(&largest_device())
+        + TASKS_KEPT_MAX as u64 * json_bytes(&largest_task())
+        + OTHERS_COUNT_MAX * json_bytes(&LARGEST_COUNT)
+        + UNDER_WAY_COUNT_MAX * json_bytes(&LARGEST_UNDER_WAY)
+        + json_bytes(&largest_end(0))
+}
+
+/// Those of each operation of each disk, of which somebody waited for some.
+const OTHERS_COUNT_MAX: u64 = 2 * (BlockOperation::ALL.len() * DEVICES_KEPT_MAX) as u64;
+
+/// A guest tells what was under way once, in one frame.
+const UNDER_WAY_COUNT_MAX: u64 = OBSERVED_UNDER_WAY_MAX as u64;
+
+/// A name whose every character has to be escaped.
+fn largest_name() -> String {
+    "\"".repeat(NAME_BYTES_MAX)
+}
+
+fn largest_device() -> ObservedDeviceRecord {
+    ObservedDeviceRecord {
+        number: u16::MAX,
+        name: largest_name(),
+        size_bytes: Some(u64::MAX),
+        serial: Some(largest_name()),
+        address: Some(largest_name()),
+        io_scheduler: Some(largest_name()),
+        hardware_queues: Some(u16::MAX),
+        completion_vcpu: CompletionVcpu::InterruptedOrQueued,
+        disk: Some(usize::MAX),
+        disk_missing: Some("x".repeat(NAME_BYTES_MAX)),
+    }
+}
+
+fn largest_task() -> ObservedTaskRecord {
+    ObservedTaskRecord {
+        number: u32::MAX,
+        pid: u32::MAX,
+        name: largest_name(),
+        title: Some(largest_name()),
+        title_before: Some(largest_name()),
+    }
+}
+
+const LARGEST_COUNT: ObservedOthersRecord = ObservedOthersRecord {
+    device: u16::MAX,
+    operation: BlockOperation::Discard,
+    is_sync: false,
+    count: u64::MAX,
+    bytes: u64::MAX,
+    total_ns: u64::MAX,
+};
+
+const LARGEST_UNDER_WAY: UnderWayRecord = UnderWayRecord {
+    device: u16::MAX,
+    operation: BlockOperation::Discard,
+    is_sync: false,
+    count: u64::MAX,
+    sector: u64::MAX,
+    bytes: u32::MAX,
+    task: u32::MAX,
+    age_ns: u64::MAX,
+    issue: IssueRecord::AfterNs(u64::MAX),
+};
+
+fn largest_end(under_way_count: usize) -> ObservedEndRecord {
+    ObservedEndRecord {
+        under_way: vec![LARGEST_UNDER_WAY; under_way_count],
+        earlier_count: u64::MAX,
+        passthrough_count: u64::MAX,
+        late_count: u64::MAX,
+        hidden: Some(HiddenRecord {
+            queued_count: u64::MAX,
+            issued_count: u64::MAX,
+            completed_count: u64::MAX,
+            others_count: u64::MAX,
+            is_exact: false,
+        }),
+    }
 }
 
 /// What a value takes in a manifest, at most.
@@ -176,6 +269,7 @@ mod tests {
     use vslice_report::analyse::drawn::manifest;
     use vslice_trace::StackNames;
     use vslice_trace::manifest::VcpuTsc;
+    use vslice_trace::observation::ObservationRecord;
     use vslice_trace::thread::ThreadRecord;
 
     fn reserve_bytes(run: &RunDir) -> u64 {
@@ -234,13 +328,20 @@ mod tests {
             let guest = vm.guest.as_mut().unwrap();
             guest.host_times = vec![told; HOST_TIMES_MAX];
             guest.notices = vec!["\"".repeat(NOTICE_BYTES_MAX); NOTICES_MAX];
+            if let Some(observation) = &mut vm.observation {
+                observation.devices = vec![largest_device(); DEVICES_KEPT_MAX];
+                observation.tasks = vec![largest_task(); TASKS_KEPT_MAX];
+                observation.others = vec![LARGEST_COUNT; 2560];
+                observation.end = Some(largest_end(OBSERVED_UNDER_WAY_MAX));
+            }
         }
         manifest
     }
 
     #[test]
     fn the_room_holds_the_last_words_after_an_hour() {
-        let begun = manifest();
+        let mut begun = manifest();
+        begun.vms[0].observation = Some(ObservationRecord::default());
         let whole = serde_json::to_vec_pretty(&after_an_hour(begun.clone())).unwrap().len() as u64;
         let summary = vslice_report::summary::example::summary();
         let summary = serde_json::to_vec_pretty(&summary).unwrap().len() as u64;

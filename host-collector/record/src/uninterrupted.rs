@@ -30,7 +30,22 @@ impl Before {
             let pair = before.and_then(|(tid, before)| Some((*before, counts(*tid)?)));
             thread.kept = pair.and_then(|(before, now)| kept(thread.tid, before, now));
         }
+        for vm in vms {
+            let asleep = vm.threads.iter().filter(|thread| {
+                let before = self.0.iter().find(|(tid, _)| *tid == thread.tid);
+                before.is_some_and(|(tid, before)| counts(*tid) == Some(*before) && sleeps(*tid))
+            });
+            vm.asleep_vcpus = asleep.filter_map(|thread| thread.vcpu).collect();
+        }
     }
+}
+
+/// Whether a thread sleeps now. One that has not run meanwhile, and had not left its pCPU for another thread, slept all
+/// the time: who is woken runs before it sleeps again.
+fn sleeps(tid: Tid) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
+    let state = status.lines().find_map(|line| line.strip_prefix("State:"));
+    state.is_some_and(|state| state.trim().starts_with('S'))
 }
 
 fn kept(tid: Tid, before: Counts, now: Counts) -> Option<PcpuId> {

@@ -7,6 +7,7 @@ use vslice_core::units::VcpuId;
 use vslice_host::scheduling::scheduling_of;
 use vslice_host::vm::Vm;
 use vslice_trace::manifest::VmRecord;
+use vslice_trace::observation::ObservationRecord;
 use vslice_trace::thread::{HelperRecord, ThreadRecord};
 
 /// What is known of a VM before anything was recorded of it.
@@ -24,6 +25,10 @@ pub(crate) fn vm_record(recorded: &RecordedVm) -> VmRecord {
         block_bytes: reader.map(|reader| reader.block_bytes),
         reader_vcpu: reader.map(|reader| VcpuId(reader.vcpu)),
         hogs: workload.hogs.iter().copied().map(VcpuId).collect(),
+        observation: workload.observe.as_ref().map(|observe| ObservationRecord {
+            slower_than_us: observe.slower_than_us,
+            ..ObservationRecord::default()
+        }),
         ..record
     }
 }

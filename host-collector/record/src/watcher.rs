@@ -13,7 +13,8 @@ const LINE_INTERVAL: Duration = Duration::from_secs(5);
 pub trait Watcher {
     /// The run has come to a new stage, said as `booting two guests`.
     fn stage(&mut self, text: &str);
-    /// The guests read; `expected_count` is what they will come to.
+    /// The guests read, or observe; `expected_count` is what the readers' requests will come to, 0 if there
+    /// are no readers.
     fn progress(&mut self, figures: &LiveFigures, expected_count: u64);
 }
 
@@ -56,6 +57,12 @@ impl Watcher for BarWatcher {
     }
 
     fn progress(&mut self, figures: &LiveFigures, expected_count: u64) {
+        if expected_count == 0 {
+            if figures.observed_count > 0 {
+                self.bar.set_message(observed(figures));
+            }
+            return;
+        }
         // Before the first one there is no time left to be told.
         if figures.requests_count == 0 {
             return;
@@ -73,7 +80,7 @@ impl Watcher for BarWatcher {
             self.bar.reset_eta();
         }
         self.bar.set_position(figures.requests_count);
-        self.bar.set_message(percentiles(figures));
+        self.bar.set_message(read(figures));
     }
 }
 
@@ -108,12 +115,31 @@ impl<W: Write> Watcher for LineWatcher<W> {
         if self.line_at.is_some_and(|at| at.elapsed() < LINE_INTERVAL) {
             return;
         }
+        if expected_count == 0 && figures.observed_count == 0 {
+            return;
+        }
         self.line_at = Some(Instant::now());
+        if expected_count == 0 {
+            drop(writeln!(self.out, "vslice: {}", observed(figures)));
+            return;
+        }
         let done = HumanCount(figures.requests_count);
         let expected = HumanCount(expected_count);
-        let percentiles = percentiles(figures);
-        drop(writeln!(self.out, "vslice: {done}/{expected} reads, {percentiles}"));
+        drop(writeln!(self.out, "vslice: {done}/{expected} reads, {}", read(figures)));
     }
+}
+
+fn observed(figures: &LiveFigures) -> String {
+    format!("{} requests observed", HumanCount(figures.observed_count))
+}
+
+/// What there is to say of reads beside their count, and of what is observed meanwhile.
+fn read(figures: &LiveFigures) -> String {
+    let percentiles = percentiles(figures);
+    if figures.observed_count == 0 {
+        return percentiles;
+    }
+    format!("{percentiles}, {}", observed(figures))
 }
 
 /// The live percentiles, which are rough: the report's come from the clock map.
@@ -136,14 +162,34 @@ mod tests {
         let mut watcher = LineWatcher::new(&mut out, Letters::Unicode);
         watcher.stage("booting two guests");
         for count in 0..1000 {
-            let figures =
-                LiveFigures { requests_count: count, p50_ns: Some(250_000.0), p99_ns: Some(4e6) };
+            let (p50_ns, p99_ns) = (Some(250_000.0), Some(4e6));
+            let figures = LiveFigures { requests_count: count, observed_count: 0, p50_ns, p99_ns };
             watcher.progress(&figures, 16_384);
         }
         let text = String::from_utf8(out).unwrap();
         assert!(text.starts_with("vslice: booting two guests\n"), "{text}");
         assert!(text.contains("0/16,384 reads, p50 0.25 ms, p99 4.00 ms"), "{text}");
         assert_eq!(text.lines().count(), 2);
+    }
+
+    #[test]
+    fn without_a_reader_what_is_observed_is_counted() {
+        let mut out = Vec::new();
+        let mut watcher = LineWatcher::new(&mut out, Letters::Ascii);
+        watcher.progress(&LiveFigures::default(), 0);
+        watcher.progress(&LiveFigures { observed_count: 12_345, ..LiveFigures::default() }, 0);
+        assert_eq!(String::from_utf8(out).unwrap(), "vslice: 12,345 requests observed\n");
+    }
+
+    #[test]
+    fn beside_a_reader_what_is_observed_is_counted_too() {
+        let mut out = Vec::new();
+        let mut watcher = LineWatcher::new(&mut out, Letters::Ascii);
+        let (p50_ns, p99_ns) = (Some(250_000.0), Some(4e6));
+        let figures = LiveFigures { requests_count: 9, observed_count: 1_011, p50_ns, p99_ns };
+        watcher.progress(&figures, 16_384);
+        let line = "vslice: 9/16,384 reads, p50 0.25 ms, p99 4.00 ms, 1,011 requests observed\n";
+        assert_eq!(String::from_utf8(out).unwrap(), line);
     }
 
     #[test]

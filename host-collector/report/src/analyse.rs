@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! clock, gaps of each guest --> clocks, hog_check --.
-//! requests of each guest ------> requests ----------+--> guests (joins) --> requests, broken down --.
+//! requests of each guest --> requests, observed -----+--> guests (joins) --> requests, broken down --.
 //! events of each pCPU ---------> pass --> timeline --+--> spans, lock waits, exits ------------------+--> observers
 //! samples of each VM ----------> samples --------------------------------------------------------------'
 //! ```
@@ -13,10 +13,15 @@
 mod clocks;
 #[cfg(any(test, feature = "example"))]
 pub mod drawn;
+#[cfg(any(test, feature = "example"))]
+pub mod drawn_observed;
 mod guests;
 mod hog_check;
+mod host_views;
+mod observed;
 pub mod observer;
 mod pass;
+mod pulled;
 mod requests;
 mod samples;
 mod summarise;
@@ -35,7 +40,8 @@ use vslice_trace::evidence::EvidenceLevel;
 use vslice_trace::manifest::{Manifest, SCHEMA};
 use vslice_trace::{EventMerge, RunDir, StoreError};
 
-pub use self::summarise::SummaryObserver;
+pub use self::pass::watched_pcpus;
+pub use self::summarise::{SummaryObserver, teller};
 
 /// Why there is no summary of a run directory.
 #[derive(Debug, thiserror::Error)]
@@ -171,9 +177,13 @@ fn optional<T: Default>(read: Result<T, StoreError>) -> Result<T, StoreError> {
 }
 
 #[cfg(test)]
+mod any_observed;
+#[cfg(test)]
 mod any_run_tests;
 #[cfg(test)]
 mod decoded_tests;
+#[cfg(test)]
+mod observed_tests;
 #[cfg(test)]
 mod observer_tests;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::error::Error;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use vslice_core::clock::Exchange;
 use vslice_core::host_event::{
@@ -15,9 +16,9 @@ use vslice_report::analyse;
 use vslice_report::summary::Summary;
 use vslice_trace::manifest::SCHEMA;
 use vslice_trace::{
-    ClockSample, HogGapItem, RequestItem, RunDir, StackNames, StreamWriter, VmName,
+    ClockSample, HogGapItem, ObservedItem, RequestItem, RunDir, StackNames, StreamWriter, VmName,
 };
-use vslice_wire::Request;
+use vslice_wire::{BlockOperation, ObservedFlags, ObservedRequest, Request};
 
 struct Counting;
 
@@ -42,6 +43,9 @@ unsafe impl GlobalAlloc for Counting {
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
+
+/// One analysis is measured at a time.
+static MEASURED: Mutex<()> = Mutex::new(());
 
 const MAIN_LOOP: Tid = Tid(100);
 const VCPU: Tid = Tid(101);
@@ -136,7 +140,14 @@ fn of_main_loop(at: u64, turn: u64) -> [HostEvent; 5] {
     let named = HostEventKind::Comm { tid: stranger(turn), comm: format!("cc{}", turn % NAMES) };
     let block = |step, tid| {
         let sector = turn * BLOCK_BYTES % DISK_BYTES / 512;
-        HostEventKind::Block(BlockEvent { step, tid, device: DEVICE, sector, sectors: 8 })
+        HostEventKind::Block(BlockEvent {
+            step,
+            tid,
+            device: DEVICE,
+            sector,
+            sectors: 8,
+            operation: None,
+        })
     };
     let waking = HostEventKind::Waking { tid: VCPU, target: PcpuId(1), waker: MAIN_LOOP };
     [
@@ -149,9 +160,29 @@ fn of_main_loop(at: u64, turn: u64) -> [HostEvent; 5] {
     .map(|(ns, kind)| HostEvent { time: HostNs(at + ns), pcpu: PcpuId(0), kind })
 }
 
+/// Another request of the guest's, of which only its kernel told.
+fn observed(turn: u64) -> ObservedRequest {
+    let at = START_NS + turn * TURN_NS;
+    ObservedRequest {
+        device: 0,
+        operation: BlockOperation::Write,
+        flags: ObservedFlags(0),
+        sector: 0,
+        bytes: 4096,
+        queued: GuestTicks(at + ASKED_NS),
+        issued: GuestTicks(at + ASKED_NS + 1_000),
+        completed: GuestTicks(at + TURN_NS + COMPLETED_NS),
+        vcpu_queued: 1,
+        vcpu_issued: 1,
+        vcpu_completed: 1,
+        task: 0,
+        result: 0,
+    }
+}
+
 /// A hog and a reader on a vCPU that loses its pCPU so many times, for a millisecond each, and sleeps on the
-/// big lock in between.
-fn run_of(turns: u64, run: &RunDir) -> Result<(), Box<dyn Error>> {
+/// big lock in between. After `asking` turns nobody in the guest asks for anything any more.
+fn run_of(turns: u64, asking: u64, run: &RunDir) -> Result<(), Box<dyn Error>> {
     run.write_json("run.json", &manifest(turns))?;
     let frames = ["futex_wait_queue", "do_futex"].map(str::to_owned).to_vec();
     run.write_stack_names(&[StackNames { id: 0, frames }])?;
@@ -160,6 +191,13 @@ fn run_of(turns: u64, run: &RunDir) -> Result<(), Box<dyn Error>> {
     let mut others = StreamWriter::create(&run.events_path(PcpuId(0)))?;
     let mut gaps = StreamWriter::create(&run.hog_gaps_path(&vm))?;
     let mut requests = StreamWriter::create(&run.requests_path(&vm))?;
+    if asking < turns {
+        let mut others = StreamWriter::create(&run.observed_path(&vm))?;
+        for turn in 0..asking {
+            others.push(ObservedItem::Request(observed(turn)))?;
+        }
+        others.finish()?;
+    }
     let preempted = PrevState::RunnablePreempted;
     for turn in 0..turns {
         let at = START_NS + turn * TURN_NS;
@@ -179,7 +217,7 @@ fn run_of(turns: u64, run: &RunDir) -> Result<(), Box<dyn Error>> {
             gaps.push(HogGapItem { vcpu: VcpuId(1), start, end })?;
         }
         // The last one is not answered before the record ends.
-        if turn + 1 < turns {
+        if turn + 1 < turns && turn < asking {
             requests.push(RequestItem::Request(Request {
                 index: turn,
                 submitted: GuestTicks(at + ASKED_NS),
@@ -231,24 +269,41 @@ fn assert_all_is_there(summary: &Summary, turns: u64) {
 }
 
 /// What the analysis of such a run takes at most, beside what is there before.
-fn peak_bytes(turns: u64) -> Result<usize, Box<dyn Error>> {
+fn peak_bytes(turns: u64, asking: u64) -> Result<usize, Box<dyn Error>> {
+    let _alone = MEASURED.lock()?;
     let scratch = tempfile::tempdir()?;
     let run = RunDir::create(&scratch.path().join("run"))?;
-    run_of(turns, &run)?;
+    run_of(turns, asking, &run)?;
     let before = NOW_BYTES.load(Ordering::Relaxed);
     PEAK_BYTES.store(before, Ordering::Relaxed);
     let summary = analyse(run.path())?;
     let peak = PEAK_BYTES.load(Ordering::Relaxed) - before;
-    assert_all_is_there(&summary, turns);
+    if asking < turns {
+        let observed = summary.observed.as_ref().ok_or("nothing was observed")?;
+        let counts: Vec<u64> = observed.operations.iter().map(|row| row.count).collect();
+        assert_eq!((summary.requests.count, counts), (asking, vec![asking]));
+    } else {
+        assert_all_is_there(&summary, turns);
+    }
     Ok(peak)
 }
 
 #[test]
 fn an_analysis_of_ten_times_the_run_takes_no_more_memory() -> Result<(), Box<dyn Error>> {
-    let (short, long) = (peak_bytes(5_000)?, peak_bytes(50_000)?);
+    let (short, long) = (peak_bytes(5_000, 5_000)?, peak_bytes(50_000, 50_000)?);
     assert!(
         long <= short + GROWTH_MAX_BYTES,
         "{short} bytes for 5,000 requests and 20,000 switches, {long} for ten times as many"
+    );
+    Ok(())
+}
+
+#[test]
+fn what_follows_the_last_request_takes_no_memory() -> Result<(), Box<dyn Error>> {
+    let (short, long) = (peak_bytes(5_000, 1_000)?, peak_bytes(50_000, 1_000)?);
+    assert!(
+        long <= short + GROWTH_MAX_BYTES,
+        "{short} bytes where nothing is asked for in 16,000 switches, {long} for twelve times as many"
     );
     Ok(())
 }

@@ -1,10 +1,13 @@
 //! `vslice attach`: record VMs that are already running.
 
+use super::complete;
+use super::exports::Exports;
 use super::report::Form;
 use super::run::{default_output, interrupts, report, watcher};
 use super::vm::choose_with_role;
 use anyhow::{Context, anyhow, bail};
-use clap::Args;
+use clap::{ArgGroup, Args};
+use clap_complete::ArgValueCompleter;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -12,7 +15,7 @@ use vslice_core::text::sentence;
 use vslice_host::host::online_pcpus;
 use vslice_host::pin::VmPins;
 use vslice_host::vm::{Vm, find_all};
-use vslice_lab::plan::Plan;
+use vslice_lab::plan::{LEASE_MS_DEFAULT, Plan};
 use vslice_lab::{RoleAssignment, quantity};
 use vslice_record::attached::{AgentLoad, AttachedPlans, AttachedVms};
 use vslice_record::guest::agent_file::AgentFile;
@@ -21,18 +24,26 @@ use vslice_record::{
     EndedEarly, EvidencePlan, EvidenceSetting, Recording, RecordingError, RecordingOptions,
     UntilOver, leftovers, names_of,
 };
+use vslice_spec::{ObserveSpec, WorkloadSpec};
 
 /// The arguments of `vslice attach`.
 #[derive(Debug, Args)]
+#[group(skip)]
+#[command(group = ArgGroup::new("agents").args(["load", "observe"]).multiple(true))]
 #[command(after_help = "\
-Without --load or --pin, the VMs are not changed: no affinity is set, no monitor is used, no agent is \
+Without --load, --observe or --pin, the VMs are not changed: no affinity is set, no monitor is used, no agent is \
 started. The report then has no requests, but it says why each vCPU left its pCPU, for how long, who ran \
-there instead, and who held QEMU's big lock. Ctrl-C ends the recording in order.
+there instead, who held QEMU's big lock, and how long the host took for each I/O of its disks and who was then \
+missing to take it. Ctrl-C ends the recording in order.
 
 With --load, vslice-agent is started in each guest through qemu-ga. It runs the hogs and readers of the \
 plan's VM of the same name (or of the ROLE after =), and the report has every request. The guest needs a \
 transport to this host: a vhost-vsock, or a virtio-serial port named vslice.agent (see `vslice doctor --vm \
 VM`), which --plug adds for the recording. If nothing could be recorded, no files are left.
+
+With --observe, the agent records the block requests of the guest's own load, whoever makes them: each read, \
+write and flush, by which process, and what the host did to its vCPUs meanwhile. It starts no load, unless \
+--load is given too. The guest needs what it needs for --load, and an agent that runs as root.
 
 Several VMs share one recording: when one of them ends, the recording ends for all. The report then has \
 what was recorded, and the exit code is 1.
@@ -41,6 +52,10 @@ Examples:
   vslice ps                             the VMs of this host
   vslice attach web1 --duration 10s     record one of them for ten seconds
   vslice attach web1 db1 --json         record two at once, until Ctrl-C
+  vslice attach db1 --observe --agent ./vslice-agent
+                                        explain the requests of what runs in the guest
+  vslice attach db1 --observe --slower-than 5ms --duration 10m
+                                        only the slow ones, for long
   vslice attach web1=vm1 --load demo    run the demo's hog and reader in the guest
   vslice attach web1=vm1 --load demo --plug
                                         connect over a port that is plugged in for it
@@ -49,7 +64,7 @@ Examples:
 pub(crate) struct AttachArgs {
     /// A VM: its name, its VMM's process id, or the path of its QMP socket (see `vslice ps`); ROLE is the
     /// plan's VM whose part it takes, if the names differ
-    #[arg(required_unless_present = "also", value_name = "VM[=ROLE]")]
+    #[arg(required_unless_present = "also", value_name = "VM[=ROLE]", add = ArgValueCompleter::new(complete::vms))]
     vms: Vec<String>,
     /// Same as the argument; can be repeated
     #[arg(long = "vm", id = "also", value_name = "VM[=ROLE]")]
@@ -70,12 +85,21 @@ pub(crate) struct AttachArgs {
     /// Run the hogs and readers of this plan (a built-in one or a TOML file) in the guests
     #[arg(long, value_name = "PLAN")]
     load: Option<String>,
+    /// Observe the block requests of the guests, whoever makes them
+    #[arg(long)]
+    observe: bool,
+    /// Observe only these disks of the guests, by their names there, such as vda,vdb
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "observe")]
+    devices: Vec<String>,
+    /// Have only requests sent that took at least this long, such as 5ms; the others are counted
+    #[arg(long, value_name = "TIME", value_parser = quantity::parse_duration_us, requires = "observe")]
+    slower_than: Option<u64>,
     /// Upload this agent and remove it afterwards, instead of starting the one installed in the guests
-    #[arg(long, value_name = "FILE", requires = "load")]
+    #[arg(long, value_name = "FILE", requires = "agents")]
     agent: Option<PathBuf>,
     /// If a VM has no transport to this host, plug in a virtio-serial port by QMP and unplug it
     /// afterwards; a port that was plugged in before is used as it is
-    #[arg(long, requires = "load")]
+    #[arg(long, requires = "agents")]
     plug: bool,
     /// File or block device that the readers read in their guests, instead of the only disk
     #[arg(long, value_name = "PATH", requires = "load")]
@@ -88,6 +112,8 @@ pub(crate) struct AttachArgs {
     pin: Option<String>,
     #[command(flatten)]
     form: Form,
+    #[command(flatten)]
+    exports: Exports,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -124,7 +150,7 @@ pub(super) fn execute(args: &AttachArgs) -> anyhow::Result<u8> {
     drop(watcher);
     // Whatever was recorded is reported, also if it ended early.
     let recorded = recorded.map_err(nothing_recorded)?;
-    let reported = report(&output, args.form);
+    let reported = report(&output, args.form, &args.exports);
     recorded.with_context(|| {
         format!("the recording ended early; what was recorded is in {}", output.display())
     })?;
@@ -209,14 +235,18 @@ impl Plans {
     fn of(args: &AttachArgs, vms: &[Vm], roles: &[Option<String>]) -> anyhow::Result<Plans> {
         let load = load(args, vms, roles)?;
         let agent = args.agent.as_deref().map(AgentFile::read).transpose()?;
-        let agents = match &load {
+        let workloads = match &load {
             Some(assignment) => {
                 let workloads = assignment.workloads(vms, args.target.as_deref());
-                let workloads = workloads.map_err(nothing_recorded)?;
-                Some(AgentLoad { workloads, agent, plug: args.plug })
+                Some(workloads.map_err(nothing_recorded)?)
             }
             None => None,
         };
+        let workloads = match args.observe {
+            true => Some(observing(workloads, &args.observe_spec(), vms)?),
+            false => workloads,
+        };
+        let agents = workloads.map(|workloads| AgentLoad { workloads, agent, plug: args.plug });
         let assign = |name: &String| -> anyhow::Result<RoleAssignment> {
             Ok(RoleAssignment::new(Plan::load_parts(name)?, vms, roles)?)
         };
@@ -256,6 +286,40 @@ impl Plans {
     }
 }
 
+impl AttachArgs {
+    fn observe_spec(&self) -> ObserveSpec {
+        ObserveSpec {
+            devices: self.devices.iter().map(|name| disk_name(name)).collect(),
+            slower_than_us: self.slower_than.unwrap_or(0),
+        }
+    }
+}
+
+/// A disk as the kernel calls it, of one that people may call by its path.
+fn disk_name(name: &str) -> String {
+    name.strip_prefix("/dev/").unwrap_or(name).to_owned()
+}
+
+/// The workloads of a load with what is observed, or such as only observe.
+///
+/// # Errors
+/// What no agent would take.
+fn observing(
+    load: Option<Vec<WorkloadSpec>>,
+    observe: &ObserveSpec,
+    vms: &[Vm],
+) -> anyhow::Result<Vec<WorkloadSpec>> {
+    let lease_ms = u32::try_from(LEASE_MS_DEFAULT)?;
+    let load = load.unwrap_or_else(|| vec![WorkloadSpec::idle(lease_ms); vms.len()]);
+    let observing = |(workload, vm): (WorkloadSpec, &Vm)| {
+        let workload = workload.observing(observe.clone());
+        let vcpus_count = u16::try_from(vm.vcpus().count()).unwrap_or(u16::MAX);
+        workload.validate(vcpus_count).map_err(nothing_recorded)?;
+        Ok(workload)
+    };
+    load.into_iter().zip(vms).map(observing).collect()
+}
+
 fn load(
     args: &AttachArgs,
     vms: &[Vm],
@@ -274,6 +338,10 @@ fn load(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vslice_core::units::{Tid, VcpuId};
+    use vslice_host::vm::VmThread;
+    use vslice_spec::ClockChoice;
+    use vslice_trace::thread::ThreadRole;
 
     #[test]
     fn the_help_says_that_one_vm_that_ends_ends_the_recording_for_all() {
@@ -281,5 +349,36 @@ mod tests {
         let help = command.clone().render_long_help().to_string();
         let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(words.contains("when one of them ends, the recording ends for all"), "{help}");
+    }
+
+    #[test]
+    fn what_is_observed_is_asked_of_each_agent_with_or_without_a_load() {
+        let vcpu = |index| {
+            let role = ThreadRole::Vcpu(VcpuId(index));
+            VmThread::new(Tid(10), "CPU 0/KVM", role, Vec::new())
+        };
+        let vms =
+            ["db1", "db2"].map(|name| Vm { threads: vec![vcpu(0), vcpu(1)], ..Vm::named(name) });
+        let (devices, slower_than_us) = (vec![disk_name("/dev/vda")], 5_000);
+        let observe = ObserveSpec { devices, slower_than_us };
+        let alone = observing(None, &observe, &vms).expect("possible");
+        assert_eq!(alone.len(), 2);
+        assert_eq!(
+            alone[1].observe.as_ref().map(|spec| &spec.devices[..]),
+            Some(&["vda".to_owned()][..])
+        );
+        assert!(alone.iter().all(|workload| workload.hogs.is_empty() && workload.reader.is_none()));
+        let load = WorkloadSpec { hogs: vec![1], clock: ClockChoice::Tsc, ..alone[0].clone() };
+        let with_load = observing(Some(vec![load]), &observe, &vms[..1]).expect("possible");
+        assert_eq!(
+            (&with_load[0].hogs[..], with_load[0].clock),
+            (&[1][..], ClockChoice::MonotonicRaw)
+        );
+        let no_disk = ObserveSpec { devices: vec!["a b".to_owned()], slower_than_us: 0 };
+        let said = observing(None, &no_disk, &vms).unwrap_err().to_string();
+        assert!(
+            said.starts_with("nothing was recorded: ") && said.contains("no name of a disk"),
+            "{said}"
+        );
     }
 }

@@ -1,7 +1,9 @@
 //! `vslice compare`: runs of two conditions against each other.
 
+use super::complete;
 use super::terminal::style;
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use std::io::Write;
 use std::path::PathBuf;
 use vslice_report::compare::{Comparison, load, text};
@@ -19,8 +21,10 @@ effect is judged by the scatter between repeats, so make at least 4 runs on each
   vslice compare main-loop iothread")]
 pub(crate) struct CompareArgs {
     /// The baseline: a run directory, or a directory of run directories
+    #[arg(add = ArgValueCompleter::new(complete::run_directories))]
     a: PathBuf,
     /// The other condition: a run directory, or a directory of run directories
+    #[arg(add = ArgValueCompleter::new(complete::run_directories))]
     b: PathBuf,
     /// Print JSON (schema vslice.comparison/2)
     #[arg(long)]

@@ -68,7 +68,7 @@ fn only_command(line: &str) -> Option<&str> {
 
 #[test]
 fn commands_are_told_from_what_they_print() {
-    let text = "Say `vslice ps` or `vslice run [PLAN]`.\n```\nvslice report runs   # a list\n\
+    let text = "Say `vslice ps` or `vslice run [PLAN]`.\n```\nvslice list runs   # a list\n\
                 make demo\n```\n```\nvslice demo: complete\nvslice without BPF\n```\n";
-    assert_eq!(commands(text), [(1, "vslice ps"), (3, "vslice report runs")]);
+    assert_eq!(commands(text), [(1, "vslice ps"), (3, "vslice list runs")]);
 }

@@ -2,11 +2,15 @@
 
 pub(crate) mod attach;
 pub(crate) mod compare;
+mod complete;
 pub(crate) mod doctor;
 #[cfg(test)]
 mod documents_tests;
 pub(crate) mod emit;
 pub(crate) mod experiment;
+mod exports;
+pub(crate) mod list;
+mod output_file;
 pub(crate) mod plan;
 pub(crate) mod ps;
 pub(crate) mod report;
@@ -41,7 +45,7 @@ Examples:
   vslice attach web1 --duration 10s     a VM that is already running (see vslice ps)
   vslice plan show seed > my.toml       a plan to start from
   vslice report runs/demo-1795471866    the report of a run; without a name, the latest
-  vslice report runs                    a list of the runs in a folder
+  vslice list                           the runs below runs/, with the result of each
   vslice compare main-loop iothread     what differs between two conditions, and how certainly";
 
 /// The commands.
@@ -51,8 +55,10 @@ pub(crate) enum Command {
     Run(run::RunArgs),
     /// Run a plan under several conditions, alternating, each several times
     Experiment(experiment::ExperimentArgs),
-    /// Print the report of a run directory, or list the runs in a folder
+    /// Print the report of a run directory
     Report(report::ReportArgs),
+    /// List the runs in a folder, with the result of each
+    List(list::ListArgs),
     /// Compare runs of two conditions, judged by the scatter between repeats
     Compare(compare::CompareArgs),
     /// Record VMs that are already running, without changing them, and report
@@ -82,6 +88,7 @@ impl Cli {
             Command::Run(args) => run::execute(&args),
             Command::Experiment(args) => experiment::execute(&args),
             Command::Report(args) => report::execute(&args),
+            Command::List(args) => list::execute(&args),
             Command::Compare(args) => compare::execute(&args),
             Command::Attach(args) => attach::execute(&args),
             Command::Ps(args) => ps::execute(&args),

@@ -1,16 +1,16 @@
-//! `vslice report`: the report of a run directory, once more, or a list of the runs in a folder.
+//! `vslice report`: the report of a run directory, once more.
 
-use super::terminal::{shown, style};
+use super::complete;
+use super::exports::Exports;
+use super::list::{RUNS, found_in, tell};
+use super::terminal::style;
 use anyhow::{Context, bail};
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use vslice_report::analyse::analyse;
 use vslice_report::runs::{self, Found};
 use vslice_report::summary::{Style, Summary, laws, render, render_full};
-
-/// Where `vslice run` and `vslice attach` write their runs by default.
-const RUNS: &str = "runs";
 
 /// The arguments of `vslice report`.
 #[derive(Debug, Args)]
@@ -18,15 +18,17 @@ const RUNS: &str = "runs";
 Examples:
   vslice report                         the latest run below runs/
   vslice report runs/demo-1795471866    a run, here or copied from another machine
-  vslice report runs                    the runs in a folder, one per row, the latest last
-  vslice report runs --json             the same as JSON (schema vslice.runs/1)
-  vslice report --full                  every table of the latest run")]
+  vslice report --full                  every table of the latest run
+  vslice report RUN --html run.html     also as a page to look at
+  vslice report RUN --csv tables        also its requests, for a spreadsheet")]
 pub(crate) struct ReportArgs {
-    /// A run directory that `vslice run` or `vslice attach` wrote, or a folder of them [default: the
-    /// latest run below runs/]
+    /// A run directory that `vslice run` or `vslice attach` wrote [default: the latest below runs/]
+    #[arg(add = ArgValueCompleter::new(complete::run_directories))]
     run: Option<PathBuf>,
     #[command(flatten)]
     form: Form,
+    #[command(flatten)]
+    exports: Exports,
 }
 
 /// Which report of a run is printed.
@@ -45,17 +47,20 @@ pub(super) fn execute(args: &ReportArgs) -> anyhow::Result<u8> {
         Some(path) => path.clone(),
         None => latest(Path::new(RUNS))?,
     };
-    if runs::is_run(&path) {
-        let summary =
-            analyse(&path).with_context(|| format!("cannot report on {}", path.display()))?;
-        print(&summary, args.form)?;
-    } else {
-        let found = found_in(&path)?;
-        if args.form.full {
-            bail!("--full is for one run, and {} is a folder of runs", path.display());
+    if !runs::is_run(&path) {
+        if path.is_dir() && !found_in(&path)?.paths.is_empty() {
+            let folder = path.display();
+            bail!(
+                "{folder} is a folder of runs: name one of them; `vslice list {folder}` lists them"
+            );
         }
-        print_list(&path, &found, args.form)?;
+        bail!("{}", runs::what_it_is(&path));
     }
+    let summary = args
+        .exports
+        .analyse(&path)
+        .with_context(|| format!("cannot report on {}", path.display()))?;
+    print(&summary, args.form)?;
     Ok(0)
 }
 
@@ -73,36 +78,6 @@ fn latest(folder: &Path) -> anyhow::Result<PathBuf> {
         tell(&format!("there may be a later one: {reason}"));
     }
     Ok(path.clone())
-}
-
-/// The runs in a folder; there is at least one.
-fn found_in(path: &Path) -> anyhow::Result<Found> {
-    if !path.is_dir() {
-        bail!("{}", runs::what_it_is(path));
-    }
-    let found = runs::find(path).with_context(|| format!("cannot list {}", path.display()))?;
-    match (found.paths.is_empty(), &found.incomplete) {
-        (false, _) => Ok(found),
-        (true, None) => bail!("{}", runs::what_it_is(path)),
-        (true, Some(reason)) => bail!("no run was found in {}: {reason}", path.display()),
-    }
-}
-
-fn print_list(folder: &Path, found: &Found, form: Form) -> anyhow::Result<()> {
-    let runs = runs::list(folder, found, |run, why| tell(&format!("analysing {run}: {why}")));
-    let mut out = std::io::stdout().lock();
-    if form.json {
-        serde_json::to_writer_pretty(&mut out, &runs)?;
-        writeln!(out)?;
-    } else {
-        write!(out, "{}", runs::text::render(&runs, style(&out)))?;
-    }
-    Ok(())
-}
-
-/// A line on standard error; without one there is nobody to tell.
-fn tell(line: &str) {
-    drop(writeln!(std::io::stderr(), "vslice: {}", shown(line)));
 }
 
 /// Prints a summary on standard output; fails after that if it contradicts itself.
@@ -155,6 +130,7 @@ mod tests {
                 evidence: Evidence::default(),
                 sampled: None,
                 scheduled: vec![],
+                host_io: vslice_report::summary::host_io::HostIo::default(),
                 lost: Lost::default(),
                 cost: Cost::default(),
                 warnings: vec![],
@@ -217,18 +193,19 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_listed_and_has_no_full_report() {
+    fn a_folder_of_runs_has_no_report() {
         let folder = tempfile::tempdir().unwrap();
         let run = folder.path().join("broken");
         fs::create_dir(&run).unwrap();
         fs::write(run.join("run.json"), "{}").unwrap();
-        assert_eq!(report(folder.path(), &[]), Ok(0));
-        assert_eq!(report(folder.path(), &["--json"]), Ok(0));
-        let error = report(folder.path(), &["--full"]).unwrap_err();
-        assert!(error.starts_with("--full is for one run, and "), "{error}");
+        let error = report(folder.path(), &["--csv", "tables"]).unwrap_err();
+        assert!(error.contains("is a folder of runs: name one of them"), "{error}");
         let error = report(&run, &["--full"]).unwrap_err();
         assert!(error.starts_with("cannot report on "), "{error}");
         let error = report(&run.join("run.json"), &[]).unwrap_err();
         assert!(error.contains("is a file of a run"), "{error}");
+        fs::remove_file(run.join("run.json")).unwrap();
+        let error = report(folder.path(), &[]).unwrap_err();
+        assert!(error.contains("has no run in it"), "{error}");
     }
 }

@@ -1,9 +1,12 @@
 //! `vslice run`: from a plan to a run directory and its report.
 
+use super::complete;
+use super::exports::Exports;
 use super::report::{Form, print};
 use super::terminal::{letters, may_draw, shown};
 use anyhow::Context;
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use nix::time::{ClockId, clock_gettime};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::fmt;
@@ -16,8 +19,7 @@ use vslice_lab::plan::{AcceleratorSetting, Overrides, Plan, VsockSetting};
 use vslice_lab::run::{RunOptions, prepare};
 use vslice_record::EvidenceSetting;
 use vslice_record::watcher::{BarWatcher, LineWatcher, Watcher};
-use vslice_report::analyse;
-use vslice_report::summary::{Style, Summary, render_full};
+use vslice_report::summary::{Style, render_full};
 use vslice_trace::RunDir;
 
 /// The exit code of a run that was interrupted, as a shell reports SIGINT.
@@ -27,6 +29,7 @@ const INTERRUPTED: u8 = 130;
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     /// A built-in plan's name (see `vslice plan list`) or a TOML file
+    #[arg(add = ArgValueCompleter::new(complete::plans))]
     plan: String,
     /// Create the run directory here instead of runs/PLAN-SECONDS (since 1970)
     #[arg(long, short, value_name = "DIR")]
@@ -36,6 +39,8 @@ pub(crate) struct RunArgs {
     image: PathBuf,
     #[command(flatten)]
     form: Form,
+    #[command(flatten)]
+    exports: Exports,
     /// Accelerator that runs the guests
     #[arg(long, help_heading = PLAN_HEADING)]
     accelerator: Option<AcceleratorSetting>,
@@ -76,7 +81,7 @@ pub(super) fn execute(args: &RunArgs) -> anyhow::Result<u8> {
     };
     // Whatever was recorded is reported, also after a run that went wrong, but what went wrong is
     // what the exit code and the last line are about.
-    let reported = report(&output, args.form);
+    let reported = report(&output, args.form, &args.exports);
     match conducted {
         Ok(()) => reported.map(|()| 0),
         Err(error) if error.is_interrupt() => {
@@ -178,8 +183,8 @@ pub(super) fn watcher() -> Box<dyn Watcher> {
 
 /// Prints the report and leaves the whole page in the run directory. It is printed first: a full disk ends runs,
 /// and then there is no room for it.
-pub(super) fn report(output: &Path, form: Form) -> anyhow::Result<()> {
-    let summary: Summary = analyse(output)?;
+pub(super) fn report(output: &Path, form: Form, exports: &Exports) -> anyhow::Result<()> {
+    let summary = exports.analyse(output)?;
     let printed = print(&summary, form);
     RunDir::open(output)?.write_json("summary.json", &summary)?;
     let text = output.join("report.txt");

@@ -1,14 +1,16 @@
 //! The argument that names a VM, and the search for it.
 
+use super::complete;
 use anyhow::bail;
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use vslice_host::vm::Vm;
 
 /// One VM, given as an argument or as an option.
 #[derive(Debug, Args)]
 pub(crate) struct VmArg {
     /// The VM: its name, its VMM's process id, or the path of its QMP socket (see `vslice ps`)
-    #[arg(value_name = "VM")]
+    #[arg(value_name = "VM", add = ArgValueCompleter::new(complete::vms))]
     word: Option<String>,
     /// Same as the argument VM
     #[arg(long = "vm", value_name = "VM", conflicts_with = "word")]

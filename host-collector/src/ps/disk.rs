@@ -5,10 +5,7 @@ use vslice_host::disk::{DirectSource, Disk, Storage};
 /// A disk in words: what the guest sees, where its data are, how they are read, and who serves it.
 #[must_use]
 pub(super) fn text(disk: &Disk) -> String {
-    let cdrom = if disk.is_cdrom { " CD" } else { "" };
-    let id = disk.id.as_deref().map(|id| format!(" {id}")).unwrap_or_default();
-    let format = disk.format.as_deref().map(|format| format!(" ({format})")).unwrap_or_default();
-    let mut text = format!("{}{cdrom}{id} {}{format}", disk.bus, disk.storage);
+    let mut text = disk.label();
     let how = match &disk.storage {
         Storage::VhostUser { .. } => {
             vec!["cache mode and aio are that process's".to_owned()]

@@ -76,6 +76,7 @@ pub struct StreamWriter<T: Columnar, W: Write = File> {
     items: Vec<T>,
     /// When the first of `items` came in.
     oldest: Option<Instant>,
+    written_bytes: u64,
     state: WriterState,
 }
 
@@ -108,9 +109,12 @@ impl<T: Columnar, W: Write> StreamWriter<T, W> {
     /// # Errors
     /// [`StoreError::Io`] with the path.
     pub fn new(mut out: W, path: &Path) -> Result<Self, StoreError> {
-        out.write_all(&file_header(T::KIND)).map_err(|source| write_error(path, source))?;
+        let header = file_header(T::KIND);
+        out.write_all(&header).map_err(|source| write_error(path, source))?;
+        let written_bytes = header.len() as u64;
         let (path, items) = (path.into(), Vec::with_capacity(BLOCK_ITEMS_MAX));
-        Ok(StreamWriter { path, out, items, oldest: None, state: WriterState::Open })
+        let state = WriterState::Open;
+        Ok(StreamWriter { path, out, items, oldest: None, written_bytes, state })
     }
 
     /// Adds one item; writes a block when it is full.
@@ -136,6 +140,11 @@ impl<T: Columnar, W: Write> StreamWriter<T, W> {
             Some(oldest) if oldest.elapsed() >= BLOCK_AGE_MAX => self.flush(),
             _ => Ok(()),
         }
+    }
+
+    /// What was written so far. A block that is not full yet is not in it.
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes
     }
 
     /// Writes what is buffered as a block, if there is anything.
@@ -171,7 +180,9 @@ impl<T: Columnar, W: Write> StreamWriter<T, W> {
         self.out.write_all(bytes).map_err(|source| {
             self.state = WriterState::Failed;
             write_error(&self.path, source)
-        })
+        })?;
+        self.written_bytes += bytes.len() as u64;
+        Ok(())
     }
 }
 

@@ -22,6 +22,8 @@ pub enum StreamKind {
     HogGaps = 6,
     /// Control groups.
     Groups = 7,
+    /// Observed requests of one guest.
+    Observed = 8,
 }
 
 /// A payload that passed its CRC but says nothing sensible, or one that ends too early.

@@ -13,7 +13,7 @@
 //! - exits: tid (delta)
 //! - losses: until (delta); count (varint)
 //! - kvm: tid (delta); what (byte, see `detail`); first number (delta), second (varint)
-//! - block: step (runs); tid (delta); device (runs); sector (delta); sectors (runs)
+//! - block: step and operation (runs, see `detail`); tid (delta); device (runs); sector (delta); sectors (runs)
 //! - groups: tid (delta); number (delta)
 
 mod detail;
@@ -351,7 +351,8 @@ pub(super) mod tests {
     use super::detail::{kvm_of, step_of};
     use super::*;
     use proptest::prelude::*;
-    use vslice_core::host_event::BlockEvent;
+    use vslice_core::host_event::{BlockEvent, BlockStep, KvmEvent};
+    use vslice_wire::BlockOperation;
 
     pub(crate) fn any_event() -> impl Strategy<Value = HostEvent> {
         let tid = || any::<u32>().prop_map(Tid);
@@ -373,19 +374,24 @@ pub(super) mod tests {
             },
         );
         let kvm =
-            (tid(), 0..7_u8, any::<u64>(), any::<u32>()).prop_map(|(tid, code, first, second)| {
+            (tid(), 0..8_u8, any::<u64>(), any::<u32>()).prop_map(|(tid, code, first, second)| {
                 let first = match code {
                     3 | 5 => first & 0xffff,
                     4 | 6 => first,
                     _ => first & 0xffff_ffff,
                 };
-                let second = if code == 6 { second & 1 } else { second };
+                let second = match code {
+                    6 => second & 1,
+                    7 => second & 0xff,
+                    _ => second,
+                };
                 HostEventKind::Kvm { tid, event: kvm_of(code, first, second.into()).unwrap() }
             });
-        let block = (0..3_u8, tid(), any::<u32>(), any::<u64>(), any::<u32>()).prop_map(
+        let block = (0..18_u8, tid(), any::<u32>(), any::<u64>(), any::<u32>()).prop_map(
             |(step, tid, device, sector, sectors)| {
-                let step = step_of(step).unwrap();
-                HostEventKind::Block(BlockEvent { step, tid, device, sector, sectors })
+                let (step, operation) = step_of(step).unwrap();
+                let event = BlockEvent { step, tid, device, sector, sectors, operation };
+                HostEventKind::Block(event)
             },
         );
         let waking = (tid(), any::<u32>(), tid()).prop_map(|(tid, target, waker)| {
@@ -439,6 +445,49 @@ pub(super) mod tests {
         HostEvent::encode(&[event], &mut payload);
         // kind | time | pcpu: run of 1, value 1 | tid | number
         assert_eq!(payload, [8, 6, 0, 1, 20, 0xd8, 0x04]);
+    }
+
+    #[test]
+    fn an_io_has_these_bytes_and_those_without_its_operation_are_read() {
+        let block = |operation| {
+            let (step, tid) = (BlockStep::Completed, Tid(10));
+            let event = BlockEvent { step, tid, device: 5, sector: 3, sectors: 8, operation };
+            let kind = HostEventKind::Block(event);
+            HostEvent { time: HostNs(3), pcpu: PcpuId(1), kind }
+        };
+        // kind | time | pcpu: run of 1, value 1 | step and operation: run of 1 | tid | device: run of 1 | sector |
+        // sectors: run of 1
+        let bytes = |code| [7, 6, 0, 1, 0, code, 20, 0, 5, 6, 0, 8];
+        for (code, operation) in [
+            (2, None),
+            (5, Some(BlockOperation::Read)),
+            (8, Some(BlockOperation::Write)),
+            (17, Some(BlockOperation::Other)),
+        ] {
+            let mut payload = Vec::new();
+            HostEvent::encode(&[block(operation)], &mut payload);
+            assert_eq!(payload, bytes(code));
+            let read = HostEvent::decode(1, &mut ColumnReader::new(&payload)).unwrap();
+            assert_eq!(read, [block(operation)]);
+        }
+        let error = HostEvent::decode(1, &mut ColumnReader::new(&bytes(18))).unwrap_err();
+        assert_eq!(error, CodecError::OutOfRange(18));
+    }
+
+    #[test]
+    fn an_interrupt_has_these_bytes() {
+        let event = KvmEvent::Interrupt { vcpu: 3, vector: 0x2a };
+        let kind = HostEventKind::Kvm { tid: Tid(10), event };
+        let event = HostEvent { time: HostNs(3), pcpu: PcpuId(1), kind };
+        let mut payload = Vec::new();
+        HostEvent::encode(std::slice::from_ref(&event), &mut payload);
+        // kind | time | pcpu: run of 1, value 1 | tid | what | vCPU | vector
+        assert_eq!(payload, [6, 6, 0, 1, 20, 7, 6, 0x2a]);
+        assert_eq!(HostEvent::decode(1, &mut ColumnReader::new(&payload)).unwrap(), [event]);
+        // A vector has 8 bits.
+        let wide = [6, 6, 0, 1, 20, 7, 6, 0x80, 2];
+        let error = HostEvent::decode(1, &mut ColumnReader::new(&wide)).unwrap_err();
+        assert_eq!(error, CodecError::OutOfRange(256));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! run.json              the manifest, JSON, replaced atomically (tmp + fsync + rename)
 //! events-<pcpu>.vsr    HostEvent, one stream for each pCPU, in order of time
 //! requests-<vm>.vsr     RequestItem: the requests of one guest and the drops between them
+//! observed-<vm>.vsr     ObservedItem: the block requests that the agent observed in one guest
 //! clock-<vm>.vsr        ClockSample: the clock exchanges with one guest
 //! gaps-<vm>.vsr         HogGapItem: when the hogs of one guest did not run
 //! samples-<vm>.vsr      SampleItem: looks at the threads of one VM, where events could not be recorded
@@ -23,8 +24,8 @@
 //! ```text
 //! file header, 16 bytes
 //!   0  8  magic 89 56 53 52 0d 0a 1a 0a   (like PNG's: a text-mode copy breaks it visibly)
-//!   8  2  format version, 3; 2 is read as well, in which no event names a control group
-//!         or tells the end of a halt
+//!   8  2  format version, 5; those from 2 on are read as well: before 3 no event names a control group
+//!         or tells the end of a halt, before 4 no I/O has its operation, before 5 no event tells an interrupt
 //!  10  2  stream kind, see StreamKind
 //!  12  4  CRC32 (IEEE) of the 12 bytes before
 //! block
@@ -50,13 +51,14 @@
 //! |---|---|
 //! | events | kind: byte; time: delta; pcpu: runs; then for each kind its columns, see `events.rs` |
 //! | requests | kind: runs; then the columns of requests, then those of drops, see `requests.rs` |
+//! | observed | kind: runs; then the columns of requests, of losses, of times, see `observed.rs` |
 //! | clock | vcpu: runs; host sent: delta; guest received: delta; guest sent minus received: varint; host received minus sent: varint |
 //! | gaps | vcpu: runs; start: delta; length: varint |
 //! | samples | kind: runs; time: delta; of the looks: tid: delta; state: byte; call: varint; three arguments of those in a call: delta each; the block's names: count, lengths, bytes; name, counted from 1: varint; of the schedstats: tid, on pCPU, run delay, timeslices: delta each; of the gaps: length, rounds: varint each |
 //! | groups | number: delta; length in bytes of those that have a path plus 1, 0 for the others: varint; the paths' bytes |
 //! | stacks | id: delta; frame count: varint; frames, of all stacks in a row: delta |
 //!
-//! A change of any of this needs a new format version; `tests` in each file hold the bytes.
+//! A change of any of this needs a new format version, a further kind of stream does not; `tests` in each file hold the bytes.
 
 #![forbid(unsafe_code)]
 
@@ -71,10 +73,13 @@ pub mod evidence;
 mod groups;
 mod hog_gaps;
 pub mod host;
+pub mod image;
 pub mod lock;
 pub mod manifest;
 pub mod memory_map;
 mod merge;
+pub mod observation;
+mod observed;
 pub mod quota;
 pub mod recorded_disks;
 mod requests;
@@ -90,6 +95,7 @@ pub use column::{CodecError, ColumnReader, Columnar, StreamKind};
 pub use groups::{GROUP_PATH_BYTES_MAX, GroupItem};
 pub use hog_gaps::HogGapItem;
 pub use merge::EventMerge;
+pub use observed::ObservedItem;
 pub use requests::RequestItem;
 pub use run_dir::{JSON_BYTES_MAX, RunDir, VmName};
 pub use stacks::{FRAMES_MAX, StackFrames, StackNames};
@@ -97,7 +103,7 @@ pub use stacks::{FRAMES_MAX, StackFrames, StackNames};
 use std::path::PathBuf;
 
 /// The version of the stream format that this module writes.
-pub const FORMAT_VERSION: u16 = 3;
+pub const FORMAT_VERSION: u16 = 5;
 
 /// The oldest version that this module reads: what came later are kinds of items that it does not have.
 pub const FORMAT_VERSION_MIN: u16 = 2;

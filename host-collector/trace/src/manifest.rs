@@ -3,8 +3,10 @@
 use crate::disk::DiskRecord;
 use crate::evidence::{Evidence, GroupEvidence};
 use crate::host::{FrequencyRecord, HostFacts};
+use crate::image::ImageRecord;
 use crate::lock::LockRecord;
 use crate::memory_map::MemoryMap;
+use crate::observation::ObservationRecord;
 use crate::quota::GroupRecord;
 use crate::thread::{HelperRecord, ThreadRecord};
 use crate::vmm::{Accelerator, Vmm};
@@ -156,6 +158,18 @@ pub struct VmRecord {
     /// The disk that its reader reads, if it has one.
     #[serde(default)]
     pub disk: Option<DiskRecord>,
+    /// All its disks; empty if it has none, or if `disks_missing` says why they are unknown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<ImageRecord>,
+    /// Why its disks are unknown, as a sentence without its full stop; `None` if they are known, and in older runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disks_missing: Option<String>,
+    /// vCPUs whose threads slept from the first moment of the window to the last, so that no event tells of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asleep_vcpus: Vec<VcpuId>,
+    /// What an agent observed of its guest's block requests; `None` if it was not asked to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observation: Option<ObservationRecord>,
     /// The control groups whose quotas limit its vCPU threads, ancestors included.
     #[serde(default)]
     pub groups: Vec<GroupRecord>,
@@ -165,6 +179,28 @@ pub struct VmRecord {
     /// What KVM reports about its vCPUs' TSCs.
     #[serde(default)]
     pub tsc: TscRecord,
+    /// Which vCPU is which in KVM's events of interrupts.
+    #[serde(default)]
+    pub interrupts: InterruptRecord,
+}
+
+/// The numbers by which KVM's events of interrupts name a VM's vCPUs.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct InterruptRecord {
+    /// Each vCPU whose number is known.
+    pub vcpus: Vec<KvmVcpu>,
+    /// Why none is known, as a sentence without its full stop; `None` if some are, and in runs that recorded no
+    /// interrupts.
+    pub missing: Option<String>,
+}
+
+/// A vCPU as KVM calls it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KvmVcpu {
+    /// KVM's number of it, which is its APIC id.
+    pub number: u32,
+    /// The thread that runs it.
+    pub tid: Tid,
 }
 
 /// A VM that ran on the host beside those that were recorded.
@@ -221,7 +257,7 @@ pub struct GuestRecord {
     pub kernel_release: String,
     /// The agent's version.
     pub agent_version: String,
-    /// How many vCPUs the guest has online.
+    /// All vCPUs that the guest had online had numbers below this.
     pub vcpu_count: u16,
     /// Whether the guest's CPUID calls its TSC invariant.
     pub tsc_invariant: bool,
@@ -415,9 +451,14 @@ impl VmRecord {
             memory_map: MemoryMap::default(),
             memory_map_missing: None,
             disk: None,
+            disks: Vec::new(),
+            disks_missing: None,
+            asleep_vcpus: Vec::new(),
+            observation: None,
             groups: Vec::new(),
             groups_missing: None,
             tsc: TscRecord::default(),
+            interrupts: InterruptRecord::default(),
         }
     }
 }
@@ -425,6 +466,14 @@ impl VmRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_vm_of_an_older_run_has_no_disks_and_no_reason() {
+        let vm = VmRecord::new("vm1", Vmm::Qemu, Tid(2), Vec::new());
+        let json = serde_json::to_value(&vm).expect("plain");
+        assert!(json.get("disks").is_none() && json.get("disks_missing").is_none(), "{json}");
+        assert_eq!(serde_json::from_value::<VmRecord>(json).expect("read"), vm);
+    }
 
     #[test]
     fn what_guests_run_under_is_known_before_they_run() {

@@ -141,6 +141,12 @@ impl RunDir {
         self.path.join(format!("requests-{vm}.vsr"))
     }
 
+    /// The file of the block requests that were observed in one guest.
+    #[must_use]
+    pub fn observed_path(&self, vm: &VmName) -> PathBuf {
+        self.path.join(format!("observed-{vm}.vsr"))
+    }
+
     /// The file of one guest's clock exchanges.
     #[must_use]
     pub fn clock_path(&self, vm: &VmName) -> PathBuf {

@@ -1,7 +1,7 @@
 //! Who is measured, how each one is started and stopped, and what it recorded.
 
 pub(crate) mod perf;
-mod tool;
+pub(crate) mod tool;
 pub(crate) mod trace_cmd;
 mod vslice;
 

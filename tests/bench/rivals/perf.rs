@@ -42,21 +42,28 @@ impl Asked {
     }
 }
 
-struct Running {
-    tool: Tool,
+/// `perf record` at work.
+pub(crate) struct Running {
+    pub(crate) tool: Tool,
     data: PathBuf,
 }
 
 pub(super) fn start(asked: Asked, setting: &Setting<'_>) -> anyhow::Result<Box<dyn Recording>> {
-    let [data, said] = ["perf.data", "perf.said"].map(|name| setting.scratch.join(name));
-    let [orders, answers] = ["perf.orders", "perf.answers"].map(|name| setting.scratch.join(name));
+    let measured = setting.places.measured.0.to_string();
+    let arguments = [&["--cpu", &measured], asked.arguments()].concat();
+    Ok(Box::new(record(&arguments, setting.scratch)?))
+}
+
+/// Returns once perf records.
+pub(crate) fn record(arguments: &[&str], scratch: &Path) -> anyhow::Result<Running> {
+    let [data, said] = ["perf.data", "perf.said"].map(|name| scratch.join(name));
+    let [orders, answers] = ["perf.orders", "perf.answers"].map(|name| scratch.join(name));
     let (mut order, mut answer) = (fifo(&orders)?, fifo(&answers)?);
     let control = format!("--control=fifo:{},{}", orders.display(), answers.display());
     let mut command = Command::new("perf");
     command.args(["record", "--clockid", "monotonic_raw", "--mmap-pages", "4M"]);
     command.args(["--no-buildid", "--no-buildid-cache", "--synth=no", &control]);
-    command.args(["--cpu", &setting.places.measured.0.to_string()]);
-    command.args(asked.arguments()).arg("--output").arg(&data);
+    command.args(arguments).arg("--output").arg(&data);
     let mut tool = Tool::start(&command, &said)?;
     // It answers from its main loop, when all events are enabled.
     order.write_all(b"ping\n")?;
@@ -65,7 +72,7 @@ pub(super) fn start(asked: Asked, setting: &Setting<'_>) -> anyhow::Result<Box<d
         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
         Err(error) => Err(error.into()),
     })?;
-    Ok(Box::new(Running { tool, data }))
+    Ok(Running { tool, data })
 }
 
 /// Opened for both ways, a named pipe waits for nobody.
@@ -82,19 +89,16 @@ impl Recording for Running {
     fn stop(mut self: Box<Self>) -> anyhow::Result<Recorded> {
         self.tool.interrupt()?;
         let text = self.perf(&["report", "--stats"])?;
-        let switches_count = switches_of(&text);
+        let switches_count = samples_of(&text, "sched:sched_switch");
         let stacks_count =
             if has_stacks(&self.perf(&["evlist", "-v"])?) { switches_count } else { 0 };
-        // These count the records that tell of losses; how many were lost they know, but not perf's
-        // statistics. The share of switches that were recorded shows it.
-        let lost_count = count_of(&text, "LOST") + count_of(&text, "LOST_SAMPLES");
-        Ok(Recorded { switches_count, stacks_count, lost_count })
+        Ok(Recorded { switches_count, stacks_count, lost_count: lost_of(&text) })
     }
 }
 
 impl Running {
     /// What perf says of its recording.
-    fn perf(&self, arguments: &[&str]) -> anyhow::Result<String> {
+    pub(crate) fn perf(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let said = Command::new("perf").args(arguments).arg("--input").arg(&self.data).output()?;
         if !said.status.success() {
             bail!("perf cannot read its recording: {}", String::from_utf8_lossy(&said.stderr));
@@ -109,11 +113,17 @@ pub(crate) fn has_stacks(events: &str) -> bool {
     switches.any(|line| line.contains("CALLCHAIN|"))
 }
 
-/// From the part `sched:sched_switch stats:`, which is left out if there are none.
-pub(crate) fn switches_of(report: &str) -> u64 {
-    let (_, rest) = report.split_once("sched:sched_switch stats:").unwrap_or_default();
+/// From the part `sched:sched_switch stats:`, for instance, which is left out if there are none.
+pub(crate) fn samples_of(report: &str, tracepoint: &str) -> u64 {
+    let (_, rest) = report.split_once(&format!("{tracepoint} stats:")).unwrap_or_default();
     let part = rest.split(" stats:").next().unwrap_or_default();
     count_of(part, "SAMPLE")
+}
+
+/// These count the records that tell of losses; how many were lost they know, but not perf's
+/// statistics. The share of events that were recorded shows it.
+pub(crate) fn lost_of(report: &str) -> u64 {
+    count_of(report, "LOST") + count_of(report, "LOST_SAMPLES")
 }
 
 /// The number in `SAMPLE events:  12`.

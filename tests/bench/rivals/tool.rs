@@ -3,7 +3,7 @@
 use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Why a program cannot be run.
-pub(super) fn missing(program: &str, package: &str) -> Option<String> {
+pub(crate) fn missing(program: &str, package: &str) -> Option<String> {
     if !nix::unistd::geteuid().is_root() {
         return Some("recording needs root".into());
     }
@@ -28,7 +28,7 @@ pub(super) fn missing(program: &str, package: &str) -> Option<String> {
 
 /// A program in a process group of its own.
 #[derive(Debug)]
-pub(super) struct Tool {
+pub(crate) struct Tool {
     child: Child,
     said: PathBuf,
 }
@@ -36,7 +36,7 @@ pub(super) struct Tool {
 impl Tool {
     /// Starts a program; what it says goes to `said`. When the bench is killed, it is interrupted:
     /// `setpriv` asks for that before it becomes the program.
-    pub(super) fn start(program: &Command, said: &Path) -> anyhow::Result<Tool> {
+    pub(crate) fn start(program: &Command, said: &Path) -> anyhow::Result<Tool> {
         let output = File::create(said)?;
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "INT", "--"])
@@ -56,7 +56,7 @@ impl Tool {
     }
 
     /// Until `is_ready`, or an error with what the program said.
-    pub(super) fn wait_until(
+    pub(crate) fn wait_until(
         &mut self,
         what: &str,
         mut is_ready: impl FnMut() -> anyhow::Result<bool>,
@@ -75,7 +75,7 @@ impl Tool {
     }
 
     /// Interrupts the program as Ctrl-C would, and waits for its end.
-    pub(super) fn interrupt(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn interrupt(&mut self) -> anyhow::Result<()> {
         kill(self.pid(), Signal::SIGINT)?;
         let start = Instant::now();
         while self.child.try_wait()?.is_none() {
@@ -88,14 +88,33 @@ impl Tool {
     }
 
     /// Kills the program and what it has started.
-    pub(super) fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         // The group is its own, so nobody else is hit; what has ended by itself is not found.
         let _ = killpg(self.pid(), Signal::SIGKILL);
         let _ = self.child.wait();
     }
 
+    /// The CPU time so far of the program and of what it has started, as far as that still runs.
+    pub(crate) fn processor_ns(&self) -> u64 {
+        let group = self.pid().to_string();
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let of_group = processes.filter(|process| {
+            let stat = fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+            // After the name in brackets: state, parent, process group (proc_pid_stat(5)).
+            let fields = stat.rsplit_once(") ").map(|(_, fields)| fields.split(' '));
+            fields.and_then(|mut fields| fields.nth(2)) == Some(&*group)
+        });
+        let tasks = of_group.flat_map(|process| fs::read_dir(process.path().join("task")));
+        let on_pcpu_ns = tasks.flatten().flatten().filter_map(|task| {
+            // Whoever has ended meanwhile is missing.
+            let stat = fs::read_to_string(task.path().join("schedstat")).ok()?;
+            stat.split(' ').next()?.parse::<u64>().ok()
+        });
+        on_pcpu_ns.sum()
+    }
+
     fn last_words(&self) -> String {
-        let said = std::fs::read_to_string(&self.said).unwrap_or_default();
+        let said = fs::read_to_string(&self.said).unwrap_or_default();
         said.trim().lines().rev().take(4).collect::<Vec<_>>().join(" / ")
     }
 }

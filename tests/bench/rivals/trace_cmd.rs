@@ -23,36 +23,57 @@ pub(crate) enum Stacks {
 /// The names of instances: this, and the process id of the bench.
 const PREFIX: &str = "vslice-bench-";
 
-struct Running {
-    tool: Tool,
+/// `trace-cmd record` at work.
+pub(crate) struct Running {
+    pub(crate) tool: Tool,
     instance: Instance,
+}
+
+struct Switches {
+    running: Running,
     stacks: Stacks,
     measured: PcpuId,
 }
 
 pub(super) fn start(stacks: Stacks, setting: &Setting<'_>) -> anyhow::Result<Box<dyn Recording>> {
+    let measured = setting.places.measured;
+    let mask = format!("{:x}", 1_u128 << measured.0);
+    let mut arguments = vec!["-M", &mask];
+    if stacks == Stacks::With {
+        arguments.push("-T");
+    }
+    let running = record(&arguments, &["sched/sched_switch"], setting.scratch)?;
+    Ok(Box::new(Switches { running, stacks, measured }))
+}
+
+/// Returns once trace-cmd records these events, in an instance of its own.
+pub(crate) fn record(
+    arguments: &[&str],
+    events: &[&str],
+    scratch: &Path,
+) -> anyhow::Result<Running> {
     let name = format!("{PREFIX}{}", std::process::id());
     remove_what_is_left()?;
     let instance = Instance { path: instances()?.join(&name) };
-    let measured = setting.places.measured;
     let mut command = Command::new("trace-cmd");
     // -d leaves the function tracer alone, which is off here and whose switch is at the top level.
     // --no-filter keeps it from set_ftrace_pid: where that cannot be opened, 3.1.6 crashes.
     command.args(["record", "-d", "-B", &name, "--no-filter", "-b", "4096"]);
-    command.args(["-M", &format!("{:x}", 1_u128 << measured.0), "-e", "sched:sched_switch"]);
-    if stacks == Stacks::With {
-        command.arg("-T");
+    command.args(arguments);
+    for event in events {
+        command.args(["-e", &event.replace('/', ":")]);
     }
-    command.arg("-o").arg(setting.scratch.join("trace.dat"));
-    let tool = Tool::start(&command, &setting.scratch.join("trace-cmd.said"))?;
-    let mut running = Box::new(Running { tool, instance, stacks, measured });
+    command.arg("-o").arg(scratch.join("trace.dat"));
+    let tool = Tool::start(&command, &scratch.join("trace-cmd.said"))?;
+    let mut running = Running { tool, instance };
     let instance = running.instance.path.clone();
     let is_one =
         |file: &str| fs::read_to_string(instance.join(file)).is_ok_and(|text| text == "1\n");
-    // First it turns tracing off, then the event on, and last of all tracing on.
-    running.tool.wait_until("it recorded", || {
-        Ok(is_one("events/sched/sched_switch/enable") && is_one("tracing_on"))
-    })?;
+    let is_on = |event: &&str| is_one(&format!("events/{event}/enable"));
+    // First it turns tracing off, then the events on, and last of all tracing on.
+    running
+        .tool
+        .wait_until("it recorded", || Ok(events.iter().all(is_on) && is_one("tracing_on")))?;
     Ok(running)
 }
 
@@ -87,18 +108,25 @@ fn instances() -> anyhow::Result<PathBuf> {
     found().context("tracefs has no instances")
 }
 
-impl Recording for Running {
-    fn stop(mut self: Box<Self>) -> anyhow::Result<Recorded> {
-        let stats = format!("per_cpu/cpu{}/stats", self.measured.0);
-        let stats = fs::read_to_string(self.instance.path.join(stats))?;
-        self.tool.interrupt()?;
+impl Running {
+    /// How many events a pCPU recorded so far, and how many found no room.
+    pub(crate) fn counts(&self, pcpu: PcpuId) -> anyhow::Result<(u64, u64)> {
+        let stats = self.instance.path.join(format!("per_cpu/cpu{}/stats", pcpu.0));
+        let stats = fs::read_to_string(stats)?;
         let recorded = count_of(&stats, "entries") + count_of(&stats, "read events");
+        Ok((recorded, count_of(&stats, "overrun") + count_of(&stats, "dropped events")))
+    }
+}
+
+impl Recording for Switches {
+    fn stop(mut self: Box<Self>) -> anyhow::Result<Recorded> {
+        let (recorded, lost_count) = self.running.counts(self.measured)?;
+        self.running.tool.interrupt()?;
         // A stack is an entry of its own.
         let (switches_count, stacks_count) = match self.stacks {
             Stacks::With => (recorded / 2, recorded / 2),
             Stacks::Without => (recorded, 0),
         };
-        let lost_count = count_of(&stats, "overrun") + count_of(&stats, "dropped events");
         Ok(Recorded { switches_count, stacks_count, lost_count })
     }
 }

@@ -18,4 +18,6 @@ pub mod quantity;
 pub mod split_mix;
 pub mod workload;
 
-pub use workload::{ClockChoice, Engine, Pattern, ReaderSpec, SpecError, WorkloadSpec};
+pub use workload::{
+    ClockChoice, Engine, ObserveSpec, Pattern, ReaderSpec, SpecError, WorkloadSpec,
+};

@@ -18,6 +18,9 @@ pub const LEASE_MS: RangeInclusive<u32> = 200..=60_000;
 /// lies between two looks where a guest is slow, and a tenth of the shortest timeslice.
 pub const HOG_GAP_US: u32 = 50;
 
+/// Disks that can be named to be observed.
+pub const OBSERVED_DISKS_MAX: usize = 32;
+
 /// The target that stands for the machine's only disk.
 pub const AUTO_TARGET: &str = "auto";
 
@@ -29,6 +32,8 @@ pub struct WorkloadSpec {
     pub hogs: Vec<u16>,
     /// The reader, if this machine has one.
     pub reader: Option<ReaderSpec>,
+    /// What to observe of the block requests of the machine's kernel, whoever makes them; `None`: nothing.
+    pub observe: Option<ObserveSpec>,
     /// Where everything that is neither hog nor reader runs.
     pub housekeeping_vcpu: u16,
     /// Which clock stamps the requests.
@@ -53,6 +58,18 @@ pub enum ClockChoice {
     Tsc,
     /// `CLOCK_MONOTONIC_RAW`.
     MonotonicRaw,
+}
+
+/// What to observe of a kernel's block requests. They are stamped by the kernel, which cannot be told
+/// to read the TSC: [`WorkloadSpec::clock`] has to be `CLOCK_MONOTONIC_RAW`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ObserveSpec {
+    /// The disks, by their names in the machine, `vda` for instance; at most [`OBSERVED_DISKS_MAX`].
+    /// Empty: all that have a device behind them.
+    pub devices: Vec<String>,
+    /// Requests that took at least this long are told one by one, the others only counted. 0: all.
+    pub slower_than_us: u64,
 }
 
 /// One reader.
@@ -155,6 +172,20 @@ pub enum SpecError {
          create = false"
     )]
     CreateDisk,
+    /// What is observed is stamped by the kernel.
+    #[error(
+        "requests that are observed are stamped by the kernel, with CLOCK_MONOTONIC_RAW, and so all \
+         else must be: the clock is to be monotonic_raw"
+    )]
+    ObserveClock,
+    /// Too many disks are named.
+    #[error(
+        "{count} disks are named to be observed, more than {OBSERVED_DISKS_MAX}: name none for all"
+    )]
+    ObservedDisks { count: usize },
+    /// What stands for a disk cannot be the name of one.
+    #[error("{name:?} is no name of a disk: take what stands in /sys/block, vda for instance")]
+    DiskName { name: String },
     /// What stands for the scheduler cannot be the name of one.
     #[error(
         "{name:?} is no name of an I/O scheduler: take none, mq-deadline, kyber or bfq, or leave it \
@@ -164,6 +195,27 @@ pub enum SpecError {
 }
 
 impl WorkloadSpec {
+    /// No hogs and no reader, for a machine of which nothing is known.
+    #[must_use]
+    pub fn idle(lease_ms: u32) -> WorkloadSpec {
+        WorkloadSpec {
+            hogs: Vec::new(),
+            reader: None,
+            observe: None,
+            housekeeping_vcpu: 0,
+            clock: ClockChoice::Auto,
+            io_scheduler: None,
+            lease_ms,
+            hog_gap_us: None,
+        }
+    }
+
+    /// The same, with block requests observed, and so by the kernel's clock.
+    #[must_use]
+    pub fn observing(self, observe: ObserveSpec) -> WorkloadSpec {
+        WorkloadSpec { observe: Some(observe), clock: ClockChoice::MonotonicRaw, ..self }
+    }
+
     /// Checks everything that can be known before the machine's disks are looked at.
     ///
     /// A hog may share a vCPU with the reader or the housekeeping: that contention is what the
@@ -194,6 +246,12 @@ impl WorkloadSpec {
         if let Some(name) = &self.io_scheduler {
             validate_io_scheduler(name)?;
         }
+        if let Some(observe) = &self.observe {
+            observe.validate()?;
+            if self.clock != ClockChoice::MonotonicRaw {
+                return Err(SpecError::ObserveClock);
+            }
+        }
         if let Some(reader) = &self.reader {
             reader.validate()?;
             exists("the reader", reader.vcpu)?;
@@ -202,6 +260,27 @@ impl WorkloadSpec {
             }
         }
         Ok(())
+    }
+}
+
+impl ObserveSpec {
+    /// Checks what does not depend on the machine. The kernel's own names of disks have at most 31
+    /// bytes (`DISK_NAME_LEN` is 32).
+    ///
+    /// # Errors
+    ///
+    /// The first name that no disk has, or that there are too many.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        let count = self.devices.len();
+        if count > OBSERVED_DISKS_MAX {
+            return Err(SpecError::ObservedDisks { count });
+        }
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_!".contains(&byte);
+        let is_name = |name: &&String| (1..32).contains(&name.len()) && name.bytes().all(plain);
+        match self.devices.iter().find(|name| !is_name(name)) {
+            Some(name) => Err(SpecError::DiskName { name: name.clone() }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -279,6 +358,7 @@ mod tests {
             clock: ClockChoice::Auto,
             io_scheduler: Some("none".to_owned()),
             lease_ms: 2000,
+            observe: None,
             hog_gap_us: Some(50),
         }
     }
@@ -320,6 +400,28 @@ mod tests {
         spec.hogs = vec![0];
         spec.reader.as_mut().unwrap().vcpu = 0;
         assert_eq!(spec.validate(1), Ok(()));
+    }
+
+    #[test]
+    fn what_is_observed_has_names_and_the_kernels_clock() {
+        let observing = |devices: &[&str]| {
+            with(|spec| {
+                let devices = devices.iter().map(|name| (*name).to_owned()).collect();
+                spec.observe = Some(ObserveSpec { devices, slower_than_us: 5000 });
+                spec.clock = ClockChoice::MonotonicRaw;
+            })
+        };
+        assert_eq!(observing(&[]), Ok(()));
+        assert_eq!(observing(&["vda", "nvme0n1", "cciss!c0d0"]), Ok(()));
+        for name in ["", "../vda", "vd a", "a-name-of-more-bytes-than-the-kernel-takes"] {
+            assert_eq!(observing(&[name]), Err(SpecError::DiskName { name: name.to_owned() }));
+        }
+        assert_eq!(observing(&["vda"; 33]), Err(SpecError::ObservedDisks { count: 33 }));
+        let by_tsc = with(|spec| {
+            spec.observe = Some(ObserveSpec::default());
+            spec.clock = ClockChoice::Tsc;
+        });
+        assert_eq!(by_tsc, Err(SpecError::ObserveClock));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a vCPU's thread did during one request, in order.
 
 use crate::timeline::{RunMode, Span, ThreadState};
-use crate::units::PcpuId;
+use crate::units::{PcpuId, Tid};
 
 /// Links that a [`Chain`] keeps at most.
 pub const CHAIN_SPANS_MAX: usize = 64;
@@ -61,8 +61,8 @@ pub struct Chain {
     links: Vec<Link>,
     /// How many more links the window had.
     pub cut_count: u64,
-    /// The state that came last.
-    last: Option<ThreadState>,
+    /// The state that came last, and whose it was.
+    last: Option<(Tid, ThreadState)>,
 }
 
 impl Chain {
@@ -77,9 +77,10 @@ impl Chain {
         self.links.iter().map(|link| &link.span)
     }
 
-    /// Adds the next span, which starts where the last one ended.
+    /// Adds the next span, which starts where the last one ended. A span of another thread is another stay.
     pub fn push(&mut self, span: Span) {
-        let last = self.last.replace(span.state);
+        let last = self.last.replace((span.tid, span.state));
+        let last = last.filter(|(tid, _)| *tid == span.tid).map(|(_, state)| state);
         let mut split = ModeSplit::of(&span.state, span.length_ns());
         let goes_on = last.is_some_and(|last| is_one_stay(&last, &span.state));
         split.exits_count = u64::from(goes_on && left_guest(last, &span.state));
@@ -132,7 +133,7 @@ impl FromIterator<Span> for Chain {
 mod tests {
     use super::*;
     use crate::timeline::{Reason, Sleep};
-    use crate::units::{HostNs, Tid};
+    use crate::units::HostNs;
 
     /// The chain of a drawing, a nanosecond a character: `=` not split, guest, KVM, VMM, polling, `_` asleep;
     /// capitals are on another pCPU.
@@ -183,6 +184,21 @@ mod tests {
         let guest = ThreadState::Running { pcpu: PcpuId(0), mode: RunMode::Guest };
         assert_eq!(chain.links()[1].span.state, guest);
         assert_eq!(splits(&chain)[1], (3, [3, 0, 0, 0, 0]));
+    }
+
+    #[test]
+    fn the_next_thread_on_the_same_pcpu_makes_another_stay() {
+        let state = ThreadState::Running { pcpu: PcpuId(0), mode: RunMode::Guest };
+        let stay = |tid, start, end| {
+            let (start, end) = (HostNs(start), HostNs(end));
+            Span { tid: Tid(tid), start, end, state, antagonists: vec![] }
+        };
+        let chain: Chain = [stay(1, 0, 3), stay(1, 3, 5), stay(2, 5, 9)].into_iter().collect();
+        let tids: Vec<u32> = chain.spans().map(|span| span.tid.0).collect();
+        assert_eq!(
+            (tids, splits(&chain)),
+            (vec![1, 2], vec![(5, [5, 0, 0, 0, 0]), (4, [4, 0, 0, 0, 0])])
+        );
     }
 
     #[test]

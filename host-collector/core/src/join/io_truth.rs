@@ -4,6 +4,7 @@
 //! An image of a few blocks is read again and again. Requests, and others, have I/O for it; some
 //! submissions and completions are not shown, as on kernels that hide what some tasks do.
 
+use super::laws::index;
 use super::*;
 use crate::extent::Extent;
 use crate::host_event::{BlockEvent, BlockStep};
@@ -131,20 +132,10 @@ fn world(seed: u64, requests_count: u64, blocks: u64, faults: Faults) -> World {
             let ticks = |ns| GuestTicks(ns);
             let (submitted, completed) = (ticks(start), ticks(end));
             let shown = |ns: u64| HostNs(ns + off_ns - BOUND_NS);
-            requests.push(Placed {
-                request: Request {
-                    index,
-                    submitted,
-                    completed,
-                    vcpu_submitted: 2,
-                    vcpu_completed: 2,
-                    result: 4096,
-                },
-                start: shown(start),
-                end: shown(end),
-                bound_ns: BOUND_NS,
-                length_error_ns: 0,
-            });
+            let (vcpu_submitted, vcpu_completed, result) = (2, 2, 4096);
+            let request =
+                Request { index, submitted, completed, vcpu_submitted, vcpu_completed, result };
+            requests.push(Placed::of_read(request, shown(start)..shown(end), BOUND_NS, 0));
         }
         if dice.percent(faults.others) {
             let at = start + dice.below(40);
@@ -211,7 +202,14 @@ fn show_in_spans(world: &World, target: Target, span_ns: u64) -> Vec<Breakdown> 
         {
             let count = u32::try_from(sectors.end - sectors.start).unwrap();
             let (tid, device) = (Tid(1), 254 << 20);
-            let event = BlockEvent { step, tid, device, sector: sectors.start, sectors: count };
+            let event = BlockEvent {
+                step,
+                tid,
+                device,
+                sector: sectors.start,
+                sectors: count,
+                operation: None,
+            };
             join.push_io(HostNs(time), &event, submitter);
         }
         join.advance(HostNs(until));
@@ -221,7 +219,7 @@ fn show_in_spans(world: &World, target: Target, span_ns: u64) -> Vec<Breakdown> 
         join.push_span(&span, &mut |breakdown| out.push(breakdown));
     }
     join.finish(&mut |breakdown| out.push(breakdown));
-    out.sort_by_key(|breakdown| breakdown.request.index);
+    out.sort_by_key(index);
     out
 }
 
@@ -283,8 +281,7 @@ fn a_completion_that_is_missing_is_not_the_next_passes() {
             result: 4096,
         };
         let (start, end) = (HostNs(start), HostNs(start + 100));
-        let bound_ns = BOUND_NS;
-        world.requests.push(Placed { request, start, end, bound_ns, length_error_ns: 0 });
+        world.requests.push(Placed::of_read(request, start..end, BOUND_NS, 0));
         let (submitted, completed) = (start.0 + 10, start.0 + 90);
         let shown = if index == 1 { vec![] } else { vec![(completed, sectors(0))] };
         world.ios.push(TrueIo {

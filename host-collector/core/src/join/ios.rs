@@ -363,7 +363,14 @@ mod tests {
     fn push(ios: &mut Ios, time: u64, step: BlockStep, sectors: Range<u64>, who: Submitter) {
         let (tid, device) = (Tid(1), 254 << 20);
         let count = u32::try_from(sectors.end - sectors.start).unwrap();
-        let event = BlockEvent { step, tid, device, sector: sectors.start, sectors: count };
+        let event = BlockEvent {
+            step,
+            tid,
+            device,
+            sector: sectors.start,
+            sectors: count,
+            operation: None,
+        };
         ios.push(HostNs(time), &event, who, |_| None);
     }
 
@@ -417,7 +424,14 @@ mod tests {
                 (2, BlockStep::Submitted, Submitter::OwnVm),
                 (3, BlockStep::Completed, Submitter::Other),
             ] {
-                let event = BlockEvent { step, tid, device, sector: first_sector, sectors: 8 };
+                let event = BlockEvent {
+                    step,
+                    tid,
+                    device,
+                    sector: first_sector,
+                    sectors: 8,
+                    operation: None,
+                };
                 ios.push(HostNs(time), &event, who, image);
             }
             assert_eq!(known(&ios), expected, "another was there first, at {first_sector}");

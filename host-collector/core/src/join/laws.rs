@@ -40,6 +40,11 @@ pub(super) fn placed(request: Request) -> Placed {
     CLOCKS.place(request).unwrap()
 }
 
+/// Which of the reader's requests it is.
+pub(super) fn index(breakdown: &Breakdown) -> u64 {
+    breakdown.request.read().unwrap().index
+}
+
 fn request(index: u64, submitted: u64, completed: u64) -> Request {
     let (submitted, completed) = (GuestTicks(submitted), GuestTicks(completed));
     Request { index, submitted, completed, vcpu_submitted: 2, vcpu_completed: 2, result: 4096 }
@@ -94,7 +99,7 @@ fn join(spans: &[Span], requests: &[Request]) -> Vec<Breakdown> {
         join.push_span(span, &mut |breakdown| out.push(breakdown));
     }
     join.finish(&mut |breakdown| out.push(breakdown));
-    out.sort_by_key(|breakdown| breakdown.request.index);
+    out.sort_by_key(index);
     out
 }
 
@@ -194,7 +199,7 @@ fn the_bound_is_that_of_the_end_that_is_known_worse() {
     let out = join(&spans(0, "===="), &[request(0, 1, beyond)]);
     let bound_ns = |ticks| identity().to_host(GuestTicks(ticks)).unwrap().bound_ns;
     assert!(bound_ns(1) < bound_ns(beyond));
-    assert_eq!(out[0].bound_ns, bound_ns(beyond));
+    assert_eq!(out[0].bounds.worst_ns(), bound_ns(beyond));
 }
 
 #[test]
@@ -272,7 +277,7 @@ proptest! {
         let out = join(&spans(start_ns, &drawing), &requests);
         prop_assert_eq!(out.len(), requests.len());
         for (breakdown, expected) in out.iter().zip(&requests) {
-            prop_assert_eq!(&breakdown.request, expected);
+            prop_assert_eq!(breakdown.request, GuestRequest::Read(*expected));
             prop_assert_eq!(breakdown.parts.total_ns(), breakdown.latency_ns());
             prop_assert_eq!(breakdown.latency_ns(), expected.completed.0 - expected.submitted.0);
             check_against_drawing(breakdown, start_ns, &drawing)?;
@@ -308,8 +313,8 @@ proptest! {
         let vcpus = [(VCPU, THREAD), (VcpuId(3), OTHER_THREAD)];
         let mut together = split_by(&vcpus);
         let mut apart = [split_by(&vcpus[..1]), split_by(&vcpus[1..])].concat();
-        together.sort_by_key(|breakdown| breakdown.request.index);
-        apart.sort_by_key(|breakdown| breakdown.request.index);
+        together.sort_by_key(index);
+        apart.sort_by_key(index);
         prop_assert_eq!(together.len(), requests.len());
         prop_assert_eq!(together, apart);
     }
@@ -330,7 +335,7 @@ fn a_request_waits_for_the_span_of_its_own_thread() {
         join.push_span(&span, &mut |breakdown| out.push(breakdown));
     }
     join.finish(&mut |breakdown| out.push(breakdown));
-    out.sort_by_key(|breakdown| breakdown.request.index);
+    out.sort_by_key(index);
     let parts: Vec<_> = out.iter().map(parts).collect();
     let expected = [
         vec![(Part::OnPcpu, 8)],
@@ -361,7 +366,7 @@ fn check_against_drawing(
     }
     prop_assert_eq!(breakdown.parts, expected);
     if breakdown.latency_ns() > 0 {
-        let moved = breakdown.request.vcpu_completed != breakdown.request.vcpu_submitted;
+        let moved = breakdown.request.vcpu_completed() != breakdown.request.vcpu_issued();
         let attribution = match (lost, not_recorded, moved) {
             (true, _, _) => Attribution::Lost,
             (_, true, _) => Attribution::NotRecorded,

@@ -9,12 +9,16 @@ use std::ops::Range;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// Submitted by the guest, not yet handed to the host's block layer. For a request in several pieces,
+    /// In the guest's own queue: its kernel had been asked for it and had not handed it to the disk's driver.
+    /// Only of observed requests.
+    GuestQueue,
+    /// Submitted or issued by the guest, not yet handed to the host's block layer. For a request in several pieces,
     /// also while none of them is in flight and the next one has not been handed over.
     Queued,
     /// In flight on the host.
     Device,
-    /// Completed on the host; the guest has not seen it yet.
+    /// Completed by the host's disk; the guest has not seen it yet. The host's kernel may still have to end it before
+    /// the VMM knows, see `host_view/handover.rs`.
     Completed,
     /// Unknown, for the reason in [`NoPhase`].
     Unknown,
@@ -22,12 +26,14 @@ pub enum Phase {
 
 impl Phase {
     /// Every phase, in order of time, and the unknown one.
-    pub const ALL: [Phase; 4] = [Phase::Queued, Phase::Device, Phase::Completed, Phase::Unknown];
+    pub const ALL: [Phase; 5] =
+        [Phase::GuestQueue, Phase::Queued, Phase::Device, Phase::Completed, Phase::Unknown];
 
     /// The phase's name in `summary.json`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Phase::GuestQueue => "guest_queue",
             Phase::Queued => "queued",
             Phase::Device => "device",
             Phase::Completed => "completed",
@@ -51,6 +57,13 @@ pub enum NoPhase {
     NoIo,
     /// There was I/O, but it may be another request's.
     Ambiguous,
+    /// Which of the host's I/O is for it cannot be told by sectors: it has none, or its image had no place for them
+    /// on the host's disk.
+    Unmapped,
+    /// The VMM flushes for it, and it is not known by which descriptors it has the image open.
+    UnknownFile,
+    /// The VMM flushes for it, and no thread of the VMM's was seen to wait for that.
+    NoWait,
     /// There was I/O for its data whose completion was not seen.
     Unfinished,
     /// There was I/O for its data that lies outside it by more than the clock error.
@@ -61,12 +74,15 @@ pub enum NoPhase {
 
 impl NoPhase {
     /// Every reason, in the order in which they are printed.
-    pub const ALL: [NoPhase; 8] = [
+    pub const ALL: [NoPhase; 11] = [
         NoPhase::NotRecorded,
         NoPhase::Lost,
         NoPhase::PageCache,
         NoPhase::NoIo,
         NoPhase::Ambiguous,
+        NoPhase::Unmapped,
+        NoPhase::UnknownFile,
+        NoPhase::NoWait,
         NoPhase::Unfinished,
         NoPhase::Contradiction,
         NoPhase::Forgotten,
@@ -114,6 +130,21 @@ impl RequestIo {
         Some(RequestIo { marks: IoMarks { submitted, completed }, gaps })
     }
 
+    /// How far the host had come at each time from one to another, in order of time.
+    pub(super) fn stretches(&self, from: HostNs, until: HostNs) -> Vec<(Phase, Range<HostNs>)> {
+        let IoMarks { submitted, completed } = self.marks;
+        let mut stretches = vec![(Phase::Queued, from..submitted)];
+        let mut at = submitted;
+        for gap in &self.gaps {
+            stretches.push((Phase::Device, at..gap.start));
+            stretches.push((Phase::Queued, gap.clone()));
+            at = gap.end;
+        }
+        stretches.push((Phase::Device, at..completed));
+        stretches.push((Phase::Completed, completed..until));
+        stretches
+    }
+
     /// For how long none was in flight between two times.
     fn gaps_ns(&self, from: HostNs, until: HostNs) -> u64 {
         let within = |gap: &Range<HostNs>| gap.end.min(until).since_ns(gap.start.max(from));
@@ -158,6 +189,19 @@ impl PhaseParts {
         parts.fold(0, |sum_ns, part| sum_ns.saturating_add(completed.get(part)))
     }
 
+    /// Adds a state of the thread in one phase.
+    pub fn add_to(&mut self, phase: Phase, part: Part, length_ns: u64) {
+        self.0[phase as usize].add(part, length_ns);
+    }
+
+    /// Summed over all phases.
+    #[must_use]
+    pub fn parts(&self) -> PartsNs {
+        let mut parts = PartsNs::default();
+        self.0.iter().for_each(|of_phase| parts.add_all(of_phase));
+        parts
+    }
+
     /// Adds a state of the thread from one time to another, cut at the phases of the request's I/O.
     pub fn add(&mut self, from: HostNs, until: HostNs, part: Part, io: &RequestIo) {
         let marks = &io.marks;
@@ -170,7 +214,7 @@ impl PhaseParts {
             let length_ns = match phase {
                 Phase::Queued => length_ns.saturating_add(gaps_ns),
                 Phase::Device => length_ns.saturating_sub(gaps_ns),
-                Phase::Completed | Phase::Unknown => length_ns,
+                Phase::GuestQueue | Phase::Completed | Phase::Unknown => length_ns,
             };
             self.0[phase as usize].add(part, length_ns);
         }

@@ -3,7 +3,7 @@
 //! A character of a drawing is a microsecond. The first line is the vCPU's thread, as in
 //! [`super::laws`]; request and I/O are given by their beginnings and ends.
 
-use super::laws::placed;
+use super::laws::{index, placed};
 use super::*;
 use crate::extent::Extent;
 use crate::host_event::{BlockEvent, BlockStep};
@@ -90,7 +90,11 @@ fn push_deed<Requests: Iterator<Item = Placed>>(
         '<' => (BlockStep::Completed, Submitter::Other),
         _ => return join.lost(HostNs(time), HostNs(time + UNIT_NS)),
     };
-    join.push_io(HostNs(time), &BlockEvent { step, tid, device, sector, sectors }, submitter);
+    join.push_io(
+        HostNs(time),
+        &BlockEvent { step, tid, device, sector, sectors, operation: None },
+        submitter,
+    );
 }
 
 /// As the analysis does it: each span comes when its end has been seen.
@@ -110,7 +114,7 @@ fn join(target: Target, drawing: &str, requests: &[Request], deeds: &[Deed]) -> 
     }
     deeds.for_each(|deed| push_deed(&mut join, deed));
     join.finish(&mut |breakdown| out.push(breakdown));
-    out.sort_by_key(|breakdown| breakdown.request.index);
+    out.sort_by_key(index);
     out
 }
 
@@ -366,7 +370,7 @@ fn a_request_waits_for_the_io_that_may_be_its_own_and_no_longer() {
     assert_eq!(out, 0, "its last I/O may be done a nanosecond later");
     join.advance(at(11));
     join.push_span(&timeline[1], &mut |breakdown: Breakdown| {
-        assert_eq!((breakdown.request.index, breakdown.io), (0, marks(4, 8)));
+        assert_eq!((index(&breakdown), breakdown.io), (0, marks(4, 8)));
     });
     join.finish(&mut |_| out += 1);
     assert_eq!(out, 1);
@@ -443,7 +447,7 @@ fn check_submission(
     deeds: &[Deed],
 ) -> Result<(), TestCaseError> {
     let marks = breakdown.io.unwrap();
-    let sectors = target.sectors_of(breakdown.request.index);
+    let sectors = target.sectors_of(index(breakdown));
     let is_it = |(time, kind, sector, count): &Deed| {
         let clamped = HostNs(*time).clamp(breakdown.start, breakdown.end);
         let range = *sector..*sector + u64::from(*count);

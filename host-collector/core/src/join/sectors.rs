@@ -6,13 +6,13 @@ use std::ops::Range;
 /// Things that each have a range of sectors and a number of their own; finding those on given sectors
 /// takes no longer the more there are elsewhere.
 #[derive(Debug)]
-pub(super) struct BySector<T> {
+pub(crate) struct BySector<T> {
     /// By first sector and number.
     items: BTreeMap<(u64, u64), Item<T>>,
     /// No range is longer.
     longest: u64,
     #[cfg(test)]
-    pub(super) comparisons_count: std::cell::Cell<usize>,
+    pub(crate) comparisons_count: std::cell::Cell<usize>,
 }
 
 #[derive(Debug)]
@@ -33,25 +33,25 @@ impl<T> Default for BySector<T> {
 }
 
 impl<T> BySector<T> {
-    pub(super) fn insert(&mut self, sectors: &Range<u64>, number: u64, value: T) {
+    pub(crate) fn insert(&mut self, sectors: &Range<u64>, number: u64, value: T) {
         self.longest = self.longest.max(sectors.end.saturating_sub(sectors.start));
         self.items.insert((sectors.start, number), Item { end: sectors.end, value });
     }
 
-    pub(super) fn remove(&mut self, first_sector: u64, number: u64) -> Option<T> {
+    pub(crate) fn remove(&mut self, first_sector: u64, number: u64) -> Option<T> {
         self.items.remove(&(first_sector, number)).map(|item| item.value)
     }
 
-    pub(super) fn get(&self, first_sector: u64, number: u64) -> Option<&T> {
+    pub(crate) fn get(&self, first_sector: u64, number: u64) -> Option<&T> {
         self.items.get(&(first_sector, number)).map(|item| &item.value)
     }
 
-    pub(super) fn get_mut(&mut self, first_sector: u64, number: u64) -> Option<&mut T> {
+    pub(crate) fn get_mut(&mut self, first_sector: u64, number: u64) -> Option<&mut T> {
         self.items.get_mut(&(first_sector, number)).map(|item| &mut item.value)
     }
 
     /// Those that have a sector in common with these.
-    pub(super) fn overlapping(&self, sectors: &Range<u64>) -> impl Iterator<Item = &T> {
+    pub(crate) fn overlapping(&self, sectors: &Range<u64>) -> impl Iterator<Item = &T> {
         let from = sectors.start;
         // A range of which this is the start cannot reach there.
         let near = self.items.range((from.saturating_sub(self.longest), 0)..(sectors.end, 0));
@@ -64,7 +64,7 @@ impl<T> BySector<T> {
     }
 
     /// The same, to be changed.
-    pub(super) fn overlapping_mut(&mut self, sectors: &Range<u64>) -> impl Iterator<Item = &mut T> {
+    pub(crate) fn overlapping_mut(&mut self, sectors: &Range<u64>) -> impl Iterator<Item = &mut T> {
         let from = sectors.start;
         #[cfg(test)]
         let comparisons_count = &self.comparisons_count;
@@ -84,13 +84,13 @@ const RANGES_MAX: usize = 4096;
 /// A set of sectors in bounded memory: with too many ranges, neighbours run together, so that it may
 /// have more than was put in, and never less.
 #[derive(Debug, Default)]
-pub(super) struct SectorSet {
+pub(crate) struct SectorSet {
     /// Ends by beginnings; no two touch.
     ranges: BTreeMap<u64, u64>,
 }
 
 impl SectorSet {
-    pub(super) fn insert(&mut self, sectors: &Range<u64>) {
+    pub(crate) fn insert(&mut self, sectors: &Range<u64>) {
         let Range { mut start, mut end } = *sectors;
         while let Some((&first, &last)) =
             self.ranges.range(..=end).next_back().filter(|(_, last)| **last >= start)
@@ -112,9 +112,21 @@ impl SectorSet {
         }
     }
 
-    pub(super) fn overlaps(&self, sectors: &Range<u64>) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    pub(crate) fn overlaps(&self, sectors: &Range<u64>) -> bool {
         let before = self.ranges.range(..sectors.end).next_back();
         before.is_some_and(|(_, end)| *end > sectors.start)
+    }
+}
+
+impl FromIterator<Range<u64>> for SectorSet {
+    fn from_iter<Ranges: IntoIterator<Item = Range<u64>>>(ranges: Ranges) -> SectorSet {
+        let mut set = SectorSet::default();
+        ranges.into_iter().for_each(|range| set.insert(&range));
+        set
     }
 }
 

@@ -1,5 +1,6 @@
 //! The join of a VM's requests with the timelines of its vCPUs' threads.
 
+use super::asked::Asked;
 use super::breakdown::{Attribution, Breakdown, IoCheck};
 use super::history::History;
 use super::ios::Submitter;
@@ -59,7 +60,7 @@ pub struct Join<Requests> {
     next: Option<Pulled>,
     /// Spans and requests since something was let go of.
     kept_count: usize,
-    io: Option<Matching>,
+    io: Option<(Target, Matching)>,
 }
 
 impl<Requests: Iterator<Item = Placed>> Join<Requests> {
@@ -78,27 +79,28 @@ impl<Requests: Iterator<Item = Placed>> Join<Requests> {
     /// Splits them by I/O phase too; they read this disk.
     #[must_use]
     pub fn with_target(mut self, target: Target) -> Self {
-        self.io = Some(Matching::new(target));
+        let matching = Matching::new(&target.image());
+        self.io = Some((target, matching));
         self
     }
 
     /// Takes what the disk under the VM's image did, whoever's I/O it is; in order of time.
     pub fn push_io(&mut self, time: HostNs, event: &BlockEvent, submitter: Submitter) {
-        if let Some(io) = &mut self.io {
+        if let Some((_, io)) = &mut self.io {
             io.push(time, event, submitter);
         }
     }
 
     /// On some pCPU events between `from` and `until` were lost, perhaps the disk's.
     pub fn lost(&mut self, from: HostNs, until: HostNs) {
-        if let Some(io) = &mut self.io {
+        if let Some((_, io)) = &mut self.io {
             io.lost(from, until);
         }
     }
 
     /// Nothing will come any more that happened before `time`.
     pub fn advance(&mut self, time: HostNs) {
-        if let Some(io) = &mut self.io {
+        if let Some((_, io)) = &mut self.io {
             io.advance(time);
         }
     }
@@ -174,7 +176,10 @@ impl<Requests: Iterator<Item = Placed>> Join<Requests> {
     fn pull(&mut self) -> Option<Pulled> {
         self.next.take().or_else(|| {
             let placed = self.requests.next()?;
-            let window = self.io.as_mut().map(|io| io.note(&placed));
+            let window = self.io.as_mut().map(|(target, io)| {
+                let asked = Asked::by_reader(target, &placed);
+                io.note(&placed, asked)
+            });
             Some(Pulled { placed, window })
         })
     }
@@ -198,7 +203,7 @@ impl<Requests: Iterator<Item = Placed>> Join<Requests> {
     /// Whether all has come that happened up to this time.
     fn has_come_to(&self, place: usize, time: HostNs) -> bool {
         self.lanes[place].history.until() >= time
-            && self.io.as_ref().is_none_or(|io| io.has_come_to(time))
+            && self.io.as_ref().is_none_or(|(_, io)| io.has_come_to(time))
     }
 
     /// Gives out those of which all is known, and lets go of what was kept for them.
@@ -223,9 +228,10 @@ impl<Requests: Iterator<Item = Placed>> Join<Requests> {
         let next = self.next.as_ref().map(Pulled::earliest);
         // What may be off by most need not be what began first.
         let pending = self.lanes.iter().filter_map(Lane::earliest).chain(next);
-        let Some(first) = pending.min() else { return };
+        // Where none is under way and none comes, as at a run's end, nothing is needed.
+        let first = pending.min().unwrap_or(HostNs(u64::MAX));
         self.lanes.iter_mut().for_each(|lane| lane.history.forget_before(first));
-        if let Some(io) = &mut self.io {
+        if let Some((_, io)) = &mut self.io {
             io.forget_before(first);
         }
     }
@@ -236,7 +242,7 @@ impl<Requests: Iterator<Item = Placed>> Join<Requests> {
         let io = self.io_of(history, open);
         let marks = io.as_ref().map(|io| io.marks).map_err(|why| *why);
         let io_check = match (&self.io, &open.window) {
-            (Some(io), Some(window)) => io.check(window, marks),
+            (Some((_, io)), Some(window)) => io.check(window, marks),
             _ => IoCheck::Unchecked,
         };
         let breakdown = &open.breakdown;
@@ -257,7 +263,7 @@ impl<Requests: Iterator<Item = Placed>> Join<Requests> {
             (Some(_), Some(_)) if history.has_forgotten(open.breakdown.start) => {
                 Err(NoPhase::Forgotten)
             }
-            (Some(io), Some(window)) => io.io(window),
+            (Some((_, io)), Some(window)) => io.io(window),
             _ => Err(NoPhase::NotRecorded),
         }
     }
@@ -285,7 +291,7 @@ mod tests {
             let request =
                 Request { index, submitted, completed, vcpu_submitted, vcpu_completed, result };
             let (start, end) = (HostNs(0), HostNs(2 * SPANS_COUNT));
-            Placed { request, start, end, bound_ns: 1, length_error_ns: 0 }
+            Placed::of_read(request, start..end, 1, 0)
         });
         let mut join = Join::new(VcpuId(1), Tid(7), placed).with_target(Target {
             access: HostAccess::Direct,
@@ -302,7 +308,7 @@ mod tests {
             let span = Span { tid: Tid(7), start, end, state, antagonists };
             join.push_span(&span, &mut |_| panic!("none has ended"));
         }
-        let io = join.io.as_ref().map(Matching::comparisons_count);
+        let io = join.io.as_ref().map(|(_, io)| io.comparisons_count());
         io.unwrap_or(0) as f64 / SPANS_COUNT as f64
     }
 

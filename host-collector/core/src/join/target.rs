@@ -41,24 +41,55 @@ impl Target {
         let extents = self.extents.as_ref()?;
         let offset = offset_of(self.pattern, self.block_bytes, self.size_bytes, index);
         let until = offset.saturating_add(u64::from(self.block_bytes)).min(self.size_bytes);
-        let (mut at, end) =
+        let (from, until) =
             (offset.checked_add(self.offset_bytes)?, until.checked_add(self.offset_bytes)?);
-        let mut sectors = Vec::new();
-        let first = extents.partition_point(|extent| end_of(extent) <= at);
-        for extent in &extents[first..] {
-            if at >= end || extent.offset_bytes > at {
-                break;
-            }
-            let until = end.min(end_of(extent));
-            let place = |offset: u64| offset - extent.offset_bytes;
-            sectors.push(Range {
-                start: extent.sector.saturating_add(place(at) / SECTOR_BYTES),
-                end: extent.sector.saturating_add(place(until).div_ceil(SECTOR_BYTES)),
-            });
-            at = until;
-        }
-        (at >= end && !sectors.is_empty()).then_some(sectors)
+        let place = place(extents, from..until);
+        (place.is_whole && !place.sectors.is_empty()).then_some(place.sectors)
     }
+
+    /// The image that it is in.
+    #[must_use]
+    pub(super) fn image(&self) -> Image {
+        Image { access: self.access, extents: self.extents.clone() }
+    }
+}
+
+/// The image of a guest's disk on the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// How the VMM reads and writes it.
+    pub access: HostAccess,
+    /// Where the bytes of the guest's disk lie, in order of their offsets; `None` if that is not known.
+    pub extents: Option<Vec<Extent>>,
+}
+
+/// Where a range of an image lies on the host's disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    /// As much of it as is known.
+    pub(super) sectors: Vec<Range<u64>>,
+    /// Whether that is all of it.
+    pub(super) is_whole: bool,
+}
+
+/// Where these bytes of an image lie.
+pub(super) fn place(extents: &[Extent], bytes: Range<u64>) -> Place {
+    let (mut sectors, mut known_bytes) = (Vec::new(), 0_u64);
+    let first = extents.partition_point(|extent| end_of(extent) <= bytes.start);
+    for extent in extents[first..].iter().take_while(|extent| extent.offset_bytes < bytes.end) {
+        let (from, until) = (bytes.start.max(extent.offset_bytes), bytes.end.min(end_of(extent)));
+        // A record may say anything.
+        if until <= from {
+            continue;
+        }
+        let place = |offset: u64| offset - extent.offset_bytes;
+        sectors.push(Range {
+            start: extent.sector.saturating_add(place(from) / SECTOR_BYTES),
+            end: extent.sector.saturating_add(place(until).div_ceil(SECTOR_BYTES)),
+        });
+        known_bytes = known_bytes.saturating_add(until - from);
+    }
+    Place { sectors, is_whole: known_bytes >= bytes.end.saturating_sub(bytes.start) }
 }
 
 fn end_of(extent: &Extent) -> u64 {

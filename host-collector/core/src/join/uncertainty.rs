@@ -31,10 +31,69 @@ pub struct ClockError {
     pub can_move: bool,
 }
 
+/// An end of a piece of an observed request that lies over one vCPU's thread, or over one that is not known.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct End<'a> {
+    /// What that thread did; `None` if it is not known which.
+    pub(super) history: Option<&'a History>,
+    /// When it is.
+    pub(super) at: HostNs,
+    /// By how many nanoseconds it may be off.
+    pub(super) bound_ns: u64,
+}
+
+/// By how much each part of a request may be off whose ends are by several clocks, so that each of them may
+/// be off on its own: where one is moved, its thread's piece gains or loses what the thread did there. That
+/// is at most what the thread did within the end's bound, on either side.
+pub(super) fn error_of_ends(ends: &[End<'_>]) -> ClockError {
+    let (mut error, mut is_there) = (ClockError::default(), [false; Part::ALL.len()]);
+    for end in ends.iter().filter(|end| end.bound_ns > 0) {
+        let from = HostNs(end.at.0.saturating_sub(end.bound_ns));
+        let Some(history) = end.history else {
+            error.parts.add(Part::Unknown, end.bound_ns);
+            is_there[Part::Unknown as usize] = true;
+            continue;
+        };
+        let around = (!history.has_forgotten(from)).then(|| {
+            let after = history.after(end.at, end.bound_ns)?;
+            Some([after, history.before(end.at, end.bound_ns)?])
+        });
+        let Some(around) = around.flatten() else {
+            return anything_within(ends.iter().map(|end| end.bound_ns));
+        };
+        let [after, before] = around.map(|side| parts_of(&side));
+        for part in Part::ALL {
+            let most_ns = after.get(part).max(before.get(part));
+            error.parts.add(part, most_ns);
+            is_there[part as usize] |= most_ns > 0;
+        }
+    }
+    // All ends in one and the same state change how long the request is in it, and nothing else.
+    error.can_move = is_there.into_iter().filter(|is_there| *is_there).count() > 1;
+    error
+}
+
+fn parts_of(side: &PartsByDistance) -> PartsNs {
+    let (mut parts, mut from_ns) = (PartsNs::default(), 0);
+    for (until_ns, part) in side {
+        parts.add(*part, until_ns.saturating_sub(from_ns));
+        from_ns = *until_ns;
+    }
+    parts
+}
+
+/// Of a request of which it is not known what its threads did around its ends.
+pub(super) fn anything_within(bounds_ns: impl Iterator<Item = u64>) -> ClockError {
+    let most_ns = bounds_ns.fold(0, u64::saturating_add);
+    let mut error = ClockError { parts: PartsNs::default(), can_move: most_ns > 0 };
+    Part::ALL.into_iter().for_each(|part| error.parts.add(part, most_ns));
+    error
+}
+
 /// By how much each part of a request may be off.
 pub(super) fn clock_error(history: &History, placed: &Placed) -> ClockError {
     let known = |placed: &Placed| {
-        let (bound_ns, length_error_ns) = (placed.bound_ns, placed.length_error_ns);
+        let (bound_ns, length_error_ns) = (placed.bounds.worst_ns(), placed.length_error_ns);
         let from = HostNs(placed.start.0.saturating_sub(bound_ns));
         if history.has_forgotten(from) {
             return None;
@@ -62,10 +121,9 @@ pub(super) fn clock_error(history: &History, placed: &Placed) -> ClockError {
 /// Of a request of which it is not known what the thread did around its ends: no part can gain or
 /// lose more than all of the error.
 pub(super) fn anything(placed: &Placed) -> ClockError {
-    let mut error = ClockError { parts: PartsNs::default(), can_move: placed.bound_ns > 0 };
-    let most_ns = placed.bound_ns.saturating_add(placed.length_error_ns);
-    Part::ALL.into_iter().for_each(|part| error.parts.add(part, most_ns));
-    error
+    let bound_ns = placed.bounds.worst_ns();
+    let error = anything_within([bound_ns, placed.length_error_ns].into_iter());
+    ClockError { can_move: bound_ns > 0, ..error }
 }
 
 /// Moves both ends away, as far as `bound_ns`, and notes in `most` by how much each part changes at

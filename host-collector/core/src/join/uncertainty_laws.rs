@@ -1,6 +1,6 @@
 //! What a breakdown could change by, against every place where the request may have been.
 
-use super::laws::{spans, state};
+use super::laws::{index, spans, state};
 use super::*;
 use crate::timeline::{Antagonist, Span};
 use crate::units::{HostNs, Tid, VcpuId};
@@ -11,7 +11,7 @@ fn placed(index: u64, (start, length): (u64, u64), bound_ns: u64, length_error_n
     let (submitted, completed) = (GuestTicks(start), GuestTicks(start + length));
     let request =
         Request { index, submitted, completed, vcpu_submitted: 2, vcpu_completed: 2, result: 0 };
-    Placed { request, start: HostNs(start), end: HostNs(start + length), bound_ns, length_error_ns }
+    Placed::of_read(request, HostNs(start)..HostNs(start + length), bound_ns, length_error_ns)
 }
 
 fn join(spans: &[Span], placed: &[Placed]) -> Vec<Breakdown> {
@@ -21,7 +21,7 @@ fn join(spans: &[Span], placed: &[Placed]) -> Vec<Breakdown> {
         join.push_span(span, &mut |breakdown| out.push(breakdown));
     }
     join.finish(&mut |breakdown| out.push(breakdown));
-    out.sort_by_key(|breakdown| breakdown.request.index);
+    out.sort_by_key(index);
     out
 }
 
@@ -86,9 +86,10 @@ fn a_request_waits_for_what_is_around_its_end() {
 #[test]
 fn requests_of_other_vcpus_are_not_split_here() {
     let mut other = placed(0, (2, 3), 0, 0);
-    (other.request.vcpu_submitted, other.request.vcpu_completed) = (3, 3);
+    let request = *other.request.read().unwrap();
+    other.request = GuestRequest::Read(Request { vcpu_submitted: 3, vcpu_completed: 3, ..request });
     let out = join(&spans(0, "=========="), &[other, placed(1, (3, 3), 0, 0)]);
-    assert_eq!(out.iter().map(|breakdown| breakdown.request.index).collect::<Vec<_>>(), [1]);
+    assert_eq!(out.iter().map(index).collect::<Vec<_>>(), [1]);
 }
 
 fn a_drawing() -> impl Strategy<Value = String> {

@@ -1,6 +1,6 @@
 //! A request that is under way, as spans cover it.
 
-use super::breakdown::{Attribution, Breakdown, IoCheck};
+use super::breakdown::{Attribution, Breakdown, IoCheck, PhaseVcpus};
 use super::chain::Chain;
 use super::part::{Part, PartsNs};
 use super::phase::{IoMarks, NoPhase, PhaseParts};
@@ -23,11 +23,11 @@ pub(super) struct Pulled {
 impl Pulled {
     /// However wrong the clock map is, it began after this.
     pub(super) fn earliest(&self) -> HostNs {
-        HostNs(self.placed.start.0.saturating_sub(self.placed.bound_ns))
+        HostNs(self.placed.start.0.saturating_sub(self.placed.bounds.worst_ns()))
     }
 
     pub(super) fn vcpu(&self) -> VcpuId {
-        VcpuId(self.placed.request.vcpu_submitted)
+        VcpuId(self.placed.request.vcpu_issued())
     }
 }
 
@@ -56,13 +56,16 @@ impl Open {
     pub(super) fn new(thread: Tid, pulled: Pulled) -> Open {
         let earliest = pulled.earliest();
         let Pulled { placed, window } = pulled;
-        let Placed { request, start, end, bound_ns, length_error_ns } = placed;
+        let Placed { request, start, issued, end, bounds, length_error_ns } = placed;
+        let vcpu = VcpuId(request.vcpu_issued());
         let breakdown = Breakdown {
             request,
-            vcpu: VcpuId(request.vcpu_submitted),
+            vcpu,
+            vcpus: PhaseVcpus::all(vcpu),
             start,
+            issued,
             end,
-            bound_ns,
+            bounds,
             parts: PartsNs::default(),
             attribution: Attribution::Attributed,
             clock_error: ClockError::default(),
@@ -77,7 +80,7 @@ impl Open {
             breakdown,
             thread,
             earliest,
-            latest: HostNs(end.0.saturating_add(bound_ns).saturating_add(length_error_ns)),
+            latest: HostNs(end.0.saturating_add(bounds.worst_ns()).saturating_add(length_error_ns)),
             covered_until: start,
             touches_loss: false,
             touches_unrecorded: false,
@@ -114,7 +117,8 @@ impl Open {
             ThreadState::Unknown { cause: UnknownCause::NotYetSeen | UnknownCause::Ended } => {
                 self.touches_unrecorded |= touches;
             }
-            ThreadState::Running { .. }
+            ThreadState::Unknown { cause: UnknownCause::UnknownThread }
+            | ThreadState::Running { .. }
             | ThreadState::Blocked(_)
             | ThreadState::WakeupDelay { .. }
             | ThreadState::PreemptWait { .. } => {}
@@ -153,7 +157,7 @@ impl Open {
             Attribution::Lost
         } else if self.touches_unrecorded {
             Attribution::NotRecorded
-        } else if request.vcpu_submitted != request.vcpu_completed {
+        } else if request.vcpu_issued() != request.vcpu_completed() {
             Attribution::Moved
         } else {
             Attribution::Attributed
@@ -176,7 +180,7 @@ impl Open {
 /// Where in the span each of the antagonists ran is not kept, so each gets its share of what is left:
 /// the difference of two sums that are cut to whole nanoseconds, so that all of them together get what
 /// their sum gets, and none is off by more than one.
-fn clip(span: &Span, start: HostNs, end: HostNs) -> Span {
+pub(super) fn clip(span: &Span, start: HostNs, end: HostNs) -> Span {
     let (length_ns, clipped_ns) = (span.length_ns(), end.since_ns(start));
     if clipped_ns == length_ns {
         return span.clone();

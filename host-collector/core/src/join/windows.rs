@@ -1,11 +1,13 @@
 //! The requests of a VM as the host may have seen them, found by their sectors and times.
 
+use super::phase::NoPhase;
 use super::sectors::BySector;
 use super::target::overlap;
 use crate::units::HostNs;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
+use vslice_wire::GuestTicks;
 
 /// A request as the host may have seen it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,11 +22,59 @@ pub(super) struct Window {
     pub(super) latest: HostNs,
     /// It lasted no longer.
     pub(super) longest_ns: u64,
-    /// What it reads, where that is known.
+    /// What it is for, where that is known.
     pub(super) sectors: Option<Vec<Range<u64>>>,
+    /// The sectors of the guest's disk that it is for, if these may move on the host's.
+    pub(super) guest_sectors: Range<u64>,
+    /// When and by which vCPU it was issued, as the guest says it.
+    pub(super) issue: (GuestTicks, u16),
+    /// How long it is, in bytes.
+    pub(super) length_bytes: u64,
+    /// What of the host's I/O can be told to be its own.
+    pub(super) rule: Rule,
+    /// The image may be flushed for it.
+    pub(super) may_flush: bool,
+    /// Its driver may have handed it over before `start` already.
+    pub(super) may_begin_early: bool,
+    /// It was noted only when I/O of its time had been let go of.
+    pub(super) is_late: bool,
+}
+
+/// What of the host's I/O can be told to be a request's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rule {
+    /// What is for the sectors that it reads.
+    Read,
+    /// What is for the sectors that it writes. Through the page cache it waits for none.
+    Write,
+    /// What the VMM waits for when it flushes the image.
+    Flush {
+        /// Whether the flushes of the host's disk that the VM makes can be for no other of its disks.
+        is_alone: bool,
+    },
+    /// What is for the sectors that it writes, and what the VMM waits for when it flushes the image before or
+    /// after that.
+    FlushedWrite,
+    /// None, for this reason.
+    None(NoPhase),
 }
 
 impl Window {
+    /// What of a time lies within it.
+    pub(super) fn within(&self, time: Range<HostNs>) -> Range<HostNs> {
+        time.start.clamp(self.start, self.end)..time.end.clamp(self.start, self.end)
+    }
+
+    /// Whether it may only end once the host's I/O for its sectors has.
+    pub(super) fn waits_for_sectors(&self) -> bool {
+        matches!(self.rule, Rule::Read | Rule::Write | Rule::FlushedWrite)
+    }
+
+    /// Whether all that the host's disk does for it is for its sectors.
+    pub(super) fn is_told_by_sectors(&self) -> bool {
+        matches!(self.rule, Rule::Read | Rule::Write) && self.sectors.is_some()
+    }
+
     pub(super) fn reads(&self, sectors: &Range<u64>) -> bool {
         let own = self.sectors.as_ref();
         own.is_none_or(|own| own.iter().any(|range| overlap(range, sectors)))
@@ -33,6 +83,12 @@ impl Window {
     pub(super) fn reads_what(&self, other: &Window) -> bool {
         let theirs = other.sectors.as_ref();
         theirs.is_none_or(|theirs| theirs.iter().any(|range| self.reads(range)))
+    }
+
+    /// Whether it is a flush that the guest's kernel handed over as one with the other request's: what the host
+    /// flushed meanwhile is for both.
+    pub(super) fn is_one_with(&self, other: &Window) -> bool {
+        matches!(self.rule, Rule::Flush { .. }) && self.issue == other.issue
     }
 
     /// Whether it may have been under way then.
@@ -96,6 +152,12 @@ impl Windows {
         });
         ended.iter().for_each(|window| self.forget(window));
         ended
+    }
+
+    /// Those that may have been under way at some time from `from` until `until`.
+    pub(super) fn meeting(&self, from: HostNs, until: HostNs) -> impl Iterator<Item = &Window> {
+        let begun = self.by_time.range(..=(until, u64::MAX)).map(|(_, window)| window.as_ref());
+        begun.filter(move |window| window.meets(from, until))
     }
 
     /// When the first of them may have begun.

@@ -6,7 +6,7 @@ use super::exits::Exit;
 use super::futex::{FutexCall, FutexWait, LockFacts};
 use super::last_seen::LastSeen;
 use super::lock::{LockUser, LockUsers, LockWait};
-use super::span::{Span, UnknownCause, Who};
+use super::span::{Span, ThreadState, UnknownCause, Who};
 use super::stack::{Mark, Marks, StackTable};
 use super::tasks::Tasks;
 use super::thread::{SwitchOut, Thread, Waker};
@@ -181,10 +181,29 @@ impl Timeline {
         &mut self.stacks
     }
 
+    /// The kernel stacks that events refer to.
+    #[must_use]
+    pub fn stacks(&self) -> &StackTable {
+        &self.stacks
+    }
+
     /// The host's threads as they are called now.
     #[must_use]
     pub fn tasks(&self) -> &Tasks {
         &self.tasks
+    }
+
+    /// Whether this thread is watched.
+    #[must_use]
+    pub fn watches(&self, tid: Tid) -> bool {
+        self.index_by_tid.contains_key(&tid)
+    }
+
+    /// What a watched thread does since when, as far as the events until now tell; `None` while only the next one
+    /// does. The span that it becomes may be split once the guest's entries and exits around it are known.
+    #[must_use]
+    pub fn open(&self, tid: Tid) -> Option<(HostNs, ThreadState)> {
+        self.threads[*self.index_by_tid.get(&tid)?].open()
     }
 
     /// What was observed that cannot be right.
@@ -219,6 +238,8 @@ impl Timeline {
                     self.threads[index].take_lock_waits(&mut self.lock_waits);
                 }
             }
+            // Of the thread that interrupts a vCPU it tells nothing.
+            HostEventKind::Kvm { event: KvmEvent::Interrupt { .. }, .. } => {}
             HostEventKind::Kvm { tid, event } => self.kvm(time, tid, event, sink),
             HostEventKind::Exit { tid } => {
                 if let Some(&index) = self.index_by_tid.get(&tid) {

@@ -134,7 +134,8 @@ impl ExitReason {
             | KvmEvent::HaltEnd { .. }
             | KvmEvent::PortWrite { .. }
             | KvmEvent::PortRead { .. }
-            | KvmEvent::Memory { .. } => None,
+            | KvmEvent::Memory { .. }
+            | KvmEvent::Interrupt { .. } => None,
         }
     }
 }

@@ -126,7 +126,8 @@ impl OpenExits {
             | KvmEvent::HaltEnd { .. }
             | KvmEvent::PortWrite { .. }
             | KvmEvent::PortRead { .. }
-            | KvmEvent::Memory { .. } => {}
+            | KvmEvent::Memory { .. }
+            | KvmEvent::Interrupt { .. } => {}
         }
     }
 

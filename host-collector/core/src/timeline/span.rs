@@ -197,4 +197,7 @@ pub enum UnknownCause {
     Lost,
     /// The thread has ended.
     Ended,
+    /// It is not known which thread it would be of. No timeline has it; it stands for the vCPU of a request that may
+    /// have been any.
+    UnknownThread,
 }

@@ -59,6 +59,8 @@ pub enum Mark {
     KernelPreempted,
     /// Innermost: it handled signals or other work of its own.
     OwnWork,
+    /// It makes what was written to a file durable.
+    SyncCall,
 }
 
 /// A set of [`Mark`]s.

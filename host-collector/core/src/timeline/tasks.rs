@@ -90,6 +90,12 @@ impl Tasks {
         Arc::clone(&self.by_tid.entry(tid).or_insert_with(unknown).task)
     }
 
+    /// The thread under its current name, if anything is known of it.
+    #[must_use]
+    pub fn known(&self, tid: Tid) -> Option<&Arc<Task>> {
+        Some(&self.by_tid.get(&tid)?.task)
+    }
+
     /// The VM that a thread is of, if it is a thread of a VM's process: the kernel's helpers of
     /// io_uring are (linux: kernel/fork.c, `create_io_thread`, `CLONE_THREAD`), its worker pools are
     /// nobody's.
@@ -99,6 +105,19 @@ impl Tasks {
             ThreadKind::Vmm { vm } | ThreadKind::Vcpu { vm, .. } => Some(vm),
             _ => None,
         }
+    }
+
+    /// The name of a thread of the kernel, if it is one.
+    #[must_use]
+    pub fn kernel_thread(&self, tid: Tid) -> Option<&str> {
+        let task = &self.by_tid.get(&tid)?.task;
+        (task.kind == ThreadKind::Kernel).then_some(task.name.as_str())
+    }
+
+    /// The process that a thread is of, where that is known.
+    #[must_use]
+    pub fn process_of(&self, tid: Tid) -> Option<Tid> {
+        Some(self.by_tid.get(&tid)?.task.process?.pid)
     }
 
     /// All threads that are still known, by tid, under their latest names.

@@ -219,6 +219,12 @@ impl Thread {
         }
     }
 
+    /// What it does, and since when; `None` while only its next event tells.
+    pub(super) fn open(&self) -> Option<(HostNs, ThreadState)> {
+        let is_undecided = matches!(self.state, State::Asleep { raced_waker: Some(_), .. });
+        (!is_undecided).then(|| (self.since, self.observed()))
+    }
+
     /// The pCPU that the thread is on, where that is known.
     pub(super) fn runs_on(&self) -> Option<PcpuId> {
         match self.state {
@@ -351,7 +357,7 @@ impl Thread {
             // It is on a runqueue: it had set a sleeping state and was preempted before it could
             // sleep, and the waker has only to change that state back (`ttwu_runnable`).
             State::Preempted { .. } | State::Woken { .. } => {}
-            State::Unknown(UnknownCause::Ended) => {}
+            State::Unknown(UnknownCause::Ended | UnknownCause::UnknownThread) => {}
         }
     }
 
@@ -551,6 +557,9 @@ fn device_after(event: KvmEvent, before: Device) -> Device {
         }
         (KvmEvent::PortWrite { port }, _) => Device::Touched(DeviceAddress::Port(port)),
         (KvmEvent::Memory { address }, _) => Device::Touched(DeviceAddress::Memory(address)),
-        (KvmEvent::GuestExit { .. } | KvmEvent::HaltEnd { .. }, device) => device,
+        (
+            KvmEvent::GuestExit { .. } | KvmEvent::HaltEnd { .. } | KvmEvent::Interrupt { .. },
+            device,
+        ) => device,
     }
 }

@@ -89,6 +89,8 @@ impl<'a> Frontends<'a> {
         disk.id = properties.get("id").map(str::to_owned);
         disk.is_cdrom = matches!(driver, "ide-cd" | "scsi-cd");
         disk.has_write_cache = properties.switch("write-cache");
+        disk.serial = serial(properties);
+        disk.pci_address = pci_address(device);
         let is = |prefix: &str| driver.starts_with(prefix);
         if is("virtio-blk") {
             disk.bus = Bus::Known(DiskBus::VirtioBlk);
@@ -150,6 +152,7 @@ impl<'a> Frontends<'a> {
         };
         let mut disk = Disk::new(bus);
         disk.id = drive.get("id").map(str::to_owned);
+        disk.serial = serial(drive);
         if interface == Some("virtio") {
             let mut device = Properties::parse("virtio-blk-pci", "driver");
             add_globals(&mut device, globals);
@@ -233,6 +236,29 @@ impl<'a> Frontends<'a> {
             || before.iter().all(|other| server(other) == server(last));
         if is_one { Behind::One(&last.properties) } else { Behind::Any(before.len()) }
     }
+}
+
+fn serial(properties: &Properties) -> Option<String> {
+    properties.get("serial").filter(|serial| !serial.is_empty()).map(str::to_owned)
+}
+
+/// The guest's address of a disk that is a PCI function of its own on the root bus: what lies behind a bridge
+/// gets the number of its bus from the guest's firmware. A number in JSON is slot and function in one, in words
+/// it is the slot alone, in hexadecimal (qemu: hw/core/qdev-properties-system.c, `set_pci_devfn`).
+fn pci_address(device: &Device) -> Option<String> {
+    let Device { properties, place: (is_json, _) } = device;
+    let is_function = driver(properties).starts_with("nvme") && driver(properties) != "nvme-ns"
+        || matches!(driver(properties), "virtio-blk" | "virtio-blk-pci")
+        || driver(properties).starts_with("virtio-blk-pci-");
+    let is_on_root = matches!(properties.get("bus"), None | Some("pci.0" | "pcie.0"));
+    let address = properties.get("addr").filter(|_| is_function && is_on_root)?;
+    if *is_json && address.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let (slot, function) = address.split_once('.').unwrap_or((address, "0"));
+    let hexadecimal = |text: &str| u8::from_str_radix(text.strip_prefix("0x").unwrap_or(text), 16);
+    let (slot, function) = (hexadecimal(slot).ok()?, hexadecimal(function).ok()?);
+    (slot < 32 && function < 8).then(|| format!("0000:00:{slot:02x}.{function}"))
 }
 
 /// Takes what the virtio device says that serves a disk: the disk itself, or the controller that it is behind.

@@ -111,7 +111,7 @@ fn disks_are_followed_to_their_files_and_servers() {
             served(disk("virtio-scsi", "/y", true, ""), &["c"]),
             served(disk("virtio-scsi", "/y", true, ""), &["c"]),
             disk("ahci", "/y", true, ""),
-            disk("nvme", "/y", true, ""),
+            Disk { serial: Some("1".to_owned()), ..disk("nvme", "/y", true, "") },
         ]
     );
     assert_eq!(args.name.as_deref(), Some("z"));

@@ -138,6 +138,8 @@ mod tests {
                     storage: Storage::file(path),
                     format: Some("raw".to_owned()),
                     aio: Some(aio),
+                    // Without one QEMU refuses it.
+                    serial: (bus == DiskBus::Nvme).then(|| "vslice".to_owned()),
                     ..Disk::new(Bus::Known(bus)).cached(cache)
                 };
                 if !bus.is_virtio() {

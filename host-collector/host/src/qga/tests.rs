@@ -72,6 +72,8 @@ fn a_channel_without_an_agent_is_said() {
     assert!(error.contains("cannot be reached"), "{error}");
     let _silent = UnixListener::bind(&path).unwrap();
     let error = Qga::connect_within(&path, SHORT).unwrap_err().to_string();
+    let waited_for = "qemu-ga has not answered guest-sync-delimited within ";
+    assert!(error.starts_with(waited_for), "{error}");
     assert!(error.contains("install qemu-guest-agent"), "{error}");
     // One that hangs up in the middle.
     let agent = MockAgent::saying(b"", |_, _| None::<String>);

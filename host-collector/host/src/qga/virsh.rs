@@ -94,10 +94,20 @@ impl LibvirtDaemon {
         }
         let said = String::from_utf8_lossy(&output.stderr);
         let words = said.trim().trim_start_matches("error: ");
-        if words.contains("not responding") || words.contains("is not connected") {
-            return Err(QgaError::Silent { seconds });
-        }
-        Err(refusal(command, words))
+        Err(unanswered(command, words, seconds))
+    }
+}
+
+/// What virsh says instead of an answer. An agent that was never there is told at once, and one that
+/// does not answer when the time is over (libvirt: src/qemu/qemu_domain.c, `qemuDomainAgentAvailable`,
+/// and src/qemu/qemu_agent.c).
+fn unanswered(command: &str, words: &str, seconds: u64) -> QgaError {
+    if words.contains("is not connected") {
+        QgaError::NotConnected
+    } else if words.contains("not responding") {
+        QgaError::Silent { seconds, command: command.to_owned() }
+    } else {
+        refusal(command, words)
     }
 }
 
@@ -165,6 +175,16 @@ mod tests {
         assert!(matches!(silent, Err(QgaError::LibvirtSilent { .. })), "{silent:?}");
         let missing = said_within(&mut Command::new("/nonexistent"), ANSWER_TIMEOUT);
         assert!(matches!(missing, Err(QgaError::NoVirsh { .. })), "{missing:?}");
+    }
+
+    #[test]
+    fn an_agent_that_was_never_there_is_not_said_to_be_slow() {
+        let said = |words: &str| unanswered("guest-ping", words, 20).to_string();
+        let absent = said("Guest agent is not responding: QEMU guest agent is not connected");
+        assert!(absent.starts_with("libvirt has no connection to qemu-ga: "), "{absent}");
+        let slow = said("Guest agent is not responding: Guest agent not available for now");
+        assert!(slow.starts_with("qemu-ga has not answered guest-ping within 20 s: "), "{slow}");
+        assert!(said("no such thing").contains("refused guest-ping"));
     }
 
     #[test]

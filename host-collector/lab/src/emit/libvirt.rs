@@ -1,6 +1,6 @@
 //! A VM as a domain of libvirt: <https://libvirt.org/formatdomain.html>.
 
-use super::qemu::{KERNEL_COMMAND_LINE, dataplane_properties, is_printable};
+use super::qemu::{clock_hint, dataplane_properties, is_printable, kernel_command_line};
 use super::xml::Element;
 use super::{Dataplane, Emission, EmitError, Feature};
 use crate::plan::{DiskPlan, LabAccelerator};
@@ -44,6 +44,9 @@ pub fn domain(emission: &Emission<'_>) -> Result<String, EmitError> {
         domain = domain.comment(
             "It has neither a disk nor a kernel to boot: give it one of its own, or a kernel.",
         );
+    }
+    if let Some(hint) = clock_hint(emission) {
+        domain = domain.comment(hint);
     }
     domain = domain
         .child(Element::new("name").text(&vm.name))
@@ -142,7 +145,7 @@ fn operating_system(emission: &Emission<'_>) -> Result<Element, EmitError> {
     if let Some(initramfs) = &emission.files.initramfs {
         os = os.child(Element::new("initrd").text(text(emission, initramfs)?));
     }
-    Ok(os.child(Element::new("cmdline").text(KERNEL_COMMAND_LINE)))
+    Ok(os.child(Element::new("cmdline").text(kernel_command_line(emission))))
 }
 
 /// A guest that is never migrated may see that its TSC is invariant. The words are those of libvirt

@@ -3,8 +3,8 @@
 use super::{Dataplane, Emission, EmitError, Feature};
 use crate::plan::{DiskPlan, LabAccelerator};
 use crate::qemu::{
-    DISK_NODE, accelerator_args, console_args, disk_args, machine_args, monitor_args, name_args,
-    size_args, transport_args, words,
+    DISK_NODE, accelerator_args, clock_parameters, console_args, disk_args, machine_args,
+    monitor_args, name_args, size_args, transport_args, words,
 };
 use crate::tools;
 use crate::vsock::Transport;
@@ -13,8 +13,8 @@ use std::path::Path;
 use vslice_host::disk::DiskBus;
 use vslice_host::qemu_args::{AGENT_PORT, disk_devices, option};
 
-/// What the guest's kernel is told: where to write, and to end QEMU by a panic.
-pub(super) const KERNEL_COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1";
+/// What every guest's kernel is told: where to write, and to end QEMU by a panic.
+const KERNEL_COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1";
 
 /// The arguments of QEMU, without its own name.
 ///
@@ -135,9 +135,26 @@ fn boot(emission: &Emission<'_>) -> Vec<OsString> {
         if let Some(initramfs) = &emission.files.initramfs {
             args.extend(["-initrd".into(), initramfs.into()]);
         }
-        args.extend(words(["-append", KERNEL_COMMAND_LINE]));
+        args.extend(words(["-append", &kernel_command_line(emission)]));
     }
     args
+}
+
+/// What the guest's kernel is told.
+pub(super) fn kernel_command_line(emission: &Emission<'_>) -> String {
+    let clock = clock_parameters(emission.vm(), emission.accelerator());
+    [KERNEL_COMMAND_LINE].into_iter().chain(clock).collect::<Vec<_>>().join(" ")
+}
+
+/// What a guest that boots by itself has to tell its kernel.
+pub(super) fn clock_hint(emission: &Emission<'_>) -> Option<String> {
+    let clock = clock_parameters(emission.vm(), emission.accelerator());
+    clock.filter(|_| emission.files.kernel.is_none()).map(|clock| {
+        format!(
+            "It is observed under TCG: start its kernel with {clock}, or each event costs an exit to read the \
+             HPET."
+        )
+    })
 }
 
 /// qemu-ga's port, and the agent's: both are on one controller.
@@ -196,6 +213,9 @@ pub fn heading(emission: &Emission<'_>) -> String {
     );
     if !emission.boots() {
         text.push_str("# It has neither a disk nor a kernel to boot: see --kernel, --initramfs.\n");
+    }
+    if let Some(hint) = clock_hint(emission) {
+        text.push_str(&format!("# {hint}\n"));
     }
     text
 }

@@ -117,6 +117,41 @@ fn the_whole_line_follows_the_version() {
 }
 
 #[test]
+fn a_guest_that_is_observed_under_tcg_has_a_clock_that_is_no_device() {
+    let tsc = "tsc=reliable clocksource=tsc";
+    let of = |is_observed: bool, accelerator, kernel: Option<&str>| {
+        let mut plan = plan(|_| ());
+        plan.accelerator = accelerator;
+        plan.vms[0].observe = is_observed.then(Default::default);
+        let files = EmitFiles { kernel: kernel.map(PathBuf::from), ..files() };
+        let version = version("7.2");
+        let emission = Emission { plan: &plan, vm_index: 0, version, files: &files };
+        [qemu::script(&emission), libvirt::domain(&emission)].map(|text| text.expect("possible"))
+    };
+    let [command, domain] = of(true, AcceleratorSetting::Tcg, Some("/vmlinuz"));
+    let told = format!("console=ttyS0 quiet panic=-1 {tsc}");
+    assert!(
+        command.contains(&format!("-append '{told}'")) && !command.contains("HPET"),
+        "{command}"
+    );
+    assert!(domain.contains(&format!("<cmdline>{told}</cmdline>")), "{domain}");
+    // It has a kernel command line of its own.
+    let [command, domain] = of(true, AcceleratorSetting::Tcg, None);
+    assert!(
+        command.contains(&format!("\n# It is observed under TCG: start its kernel with {tsc},"))
+    );
+    assert!(domain.contains(&format!("start its kernel with {tsc},")), "{domain}");
+    for (is_observed, accelerator) in
+        [(true, AcceleratorSetting::Kvm), (false, AcceleratorSetting::Tcg)]
+    {
+        for kernel in [Some("/vmlinuz"), None] {
+            let texts = of(is_observed, accelerator, kernel);
+            assert!(!texts.iter().any(|text| text.contains("clocksource")), "{texts:?}");
+        }
+    }
+}
+
+#[test]
 fn queues_and_mapping_wait_for_their_versions() {
     let one = plan(|disk| (disk.iothread, disk.queues) = (true, Some(1)));
     assert!(!disk_line(&one, "2.6").contains("num-queues"), "one is all there was");

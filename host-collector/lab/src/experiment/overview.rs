@@ -68,6 +68,7 @@ mod tests {
             conditions: vec![],
             has_iothread: None,
             lost_count: 0,
+            is_observed: false,
         };
         Side { path: String::new(), runs: values.iter().map(run).collect(), left_out: vec![] }
     }

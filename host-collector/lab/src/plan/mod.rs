@@ -4,6 +4,7 @@
 //! [`Plan::load`] being possible, except for what only the host can tell ([`Plan::check_host`]).
 
 mod check;
+mod observe;
 mod overrides;
 mod problem;
 
@@ -19,6 +20,7 @@ use vslice_spec::{ClockChoice, Engine, Pattern, ReaderSpec, WorkloadSpec};
 use vslice_trace::host::HostPcpus;
 use vslice_trace::vmm::Accelerator;
 
+pub use observe::ObservePlan;
 pub use overrides::Overrides;
 pub use problem::{PlanError, Problem};
 
@@ -28,7 +30,7 @@ pub const BUILT_IN: [(&str, &str); 2] =
 
 /// The lease of a plan that says nothing of it. Shorter than the 2 s within which everything must have
 /// stopped, and long enough for a ping that a busy host delays.
-const LEASE_MS_DEFAULT: u64 = 1_500;
+pub const LEASE_MS_DEFAULT: u64 = 1_500;
 
 /// The most vCPUs that a plan's VM can have, as many as QEMU's machine `pc` (`max_cpus` in hw/i386/pc.c,
 /// QEMU 7.2 to 10.0).
@@ -122,6 +124,8 @@ pub struct VmPlan {
     pub disk: Option<DiskPlan>,
     /// Its reader.
     pub reader: Option<ReaderPlan>,
+    /// What is observed of its kernel's block requests, whoever makes them; nothing if absent.
+    pub observe: Option<ObservePlan>,
 }
 
 /// The disk of a guest: a scratch image with real data that exists as long as the run.
@@ -448,6 +452,8 @@ impl Plan {
     #[must_use]
     pub fn workload_spec(&self, vm: &VmPlan, accelerator: LabAccelerator) -> WorkloadSpec {
         let clock = match (self.clock, accelerator) {
+            // What is observed is stamped by the guest's kernel, which does not know the TSC for a clock.
+            (ClockChoice::Auto, _) if vm.observe.is_some() => ClockChoice::MonotonicRaw,
             // A guest of TCG reads the host's TSC plus a constant, though its CPUID does not say
             // that the TSC is invariant; its other clocks are devices, each reading an exit.
             (ClockChoice::Auto, LabAccelerator::Tcg) => ClockChoice::Tsc,
@@ -460,6 +466,7 @@ impl Plan {
             clock,
             io_scheduler: vm.disk.as_ref().map(|disk| disk.guest_io_scheduler.clone()),
             lease_ms: u32::try_from(self.lease_ms).unwrap_or(u32::MAX),
+            observe: vm.observe.as_ref().map(ObservePlan::spec),
             hog_gap_us: Some(HOG_GAP_US),
         }
     }

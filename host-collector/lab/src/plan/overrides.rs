@@ -50,6 +50,9 @@ pub struct Overrides {
     /// How QEMU caches the image: none, writeback, writethrough, directsync, unsafe
     #[arg(long, value_parser = parse_word::<Cache>)]
     pub cache: Option<Cache>,
+    /// Observe all block requests of the guests that have a disk
+    #[arg(long)]
+    pub observe: bool,
     /// I/O scheduler to set during the run on the host disk that holds the guests' images; keep: leave it
     /// as it is
     #[arg(long, value_name = "NAME")]
@@ -111,6 +114,9 @@ impl Overrides {
             }
             if let Some(disk) = &mut vm.disk {
                 self.change_disk(disk);
+                if self.observe {
+                    vm.observe.get_or_insert_default();
+                }
             }
         }
         plan.check_parts()
@@ -133,6 +139,7 @@ impl Overrides {
     /// The first flag that was given for a disk.
     fn disk_flag(&self) -> Option<&'static str> {
         [
+            ("--observe", self.observe),
             ("--iothread", self.iothread.is_some()),
             ("--iothreads", self.iothreads.is_some()),
             ("--ioeventfd", self.ioeventfd.is_some()),

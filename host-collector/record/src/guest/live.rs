@@ -4,7 +4,7 @@ use hdrhistogram::Histogram;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use vslice_core::clock::Exchange;
 use vslice_core::units::{GuestTicks, HostNs};
-use vslice_wire::Request;
+use vslice_wire::{ObservedRequest, Request};
 
 /// The largest latency that is told apart, in guest ticks: more than a minute at 10 GHz.
 const LATENCY_TICKS_MAX: u64 = 1 << 40;
@@ -18,6 +18,7 @@ pub struct Live {
 #[derive(Debug)]
 struct Figures {
     latency_ticks: Histogram<u64>,
+    observed_count: u64,
     first: Option<(GuestTicks, HostNs)>,
     last: Option<(GuestTicks, HostNs)>,
 }
@@ -25,8 +26,10 @@ struct Figures {
 /// The figures for a watcher.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct LiveFigures {
-    /// The number of requests so far.
+    /// The number of the reader's requests so far.
     pub requests_count: u64,
+    /// The number of observed requests so far.
+    pub observed_count: u64,
     /// The median latency in nanoseconds, once the clock's rate is known.
     pub p50_ns: Option<f64>,
     /// The 99th percentile of the latency in nanoseconds, once the clock's rate is known.
@@ -37,7 +40,14 @@ impl Default for Live {
     fn default() -> Self {
         let latency_ticks = Histogram::new_with_bounds(1, LATENCY_TICKS_MAX, 2)
             .expect("1 is a valid lower bound, 2 a valid number of digits");
-        Live { figures: Mutex::new(Figures { latency_ticks, first: None, last: None }) }
+        Live {
+            figures: Mutex::new(Figures {
+                latency_ticks,
+                observed_count: 0,
+                first: None,
+                last: None,
+            }),
+        }
     }
 }
 
@@ -49,6 +59,11 @@ impl Live {
             let ticks = request.completed.0.saturating_sub(request.submitted.0);
             figures.latency_ticks.saturating_record(ticks.max(1));
         }
+    }
+
+    /// Counts observed requests that were received.
+    pub fn observed(&self, requests: &[ObservedRequest]) {
+        self.lock().observed_count += requests.len() as u64;
     }
 
     /// Estimates the guest clock's rate from the first and the latest exchange.
@@ -70,6 +85,7 @@ impl Live {
         let some = requests_count > 0;
         LiveFigures {
             requests_count,
+            observed_count: figures.observed_count,
             p50_ns: quantile(0.5).filter(|_| some),
             p99_ns: quantile(0.99).filter(|_| some),
         }

@@ -8,5 +8,6 @@ pub mod agent_file;
 pub mod connection;
 pub mod exchange;
 pub mod live;
+pub mod observation;
 pub mod session;
 pub mod start;

@@ -4,21 +4,28 @@
 //! that arrives meanwhile (requests, pongs, signs of life) is recorded by `Session::pump`, which
 //! every phase calls; a phase only says what it waits for.
 
+mod calibration;
+mod frames;
+
+pub(crate) use calibration::CALIBRATION_TIMEOUT;
+pub(crate) use frames::{HOST_TIMES_MAX, NOTICES_MAX};
+
 use super::connection::Connection;
 use super::exchange::Exchanger;
 use super::live::Live;
+use super::observation::Observation;
 use std::error::Error;
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 use vslice_core::clock::Exchange;
 use vslice_core::clock::host_time::HostTimeSample;
-use vslice_core::text::harmless;
-use vslice_core::units::{HostNs, VcpuId};
-use vslice_host::host_clock::{host_clocks_now, host_now};
+use vslice_core::units::VcpuId;
+use vslice_host::host_clock::host_now;
+use vslice_trace::ObservedItem;
 use vslice_wire::{
-    Deframer, Done, DoneReason, Dropped, Frame, GuestDisk, GuestFrame, Hello, HogCount, HogGap,
-    HogGaps, HostFrame, HostTime, Notice, PROTOCOL_VERSION, Ready, Request, Severity,
+    Deframer, Done, Dropped, Frame, GuestFrame, Hello, HogCount, HogGap, HostFrame, Notice, Ready,
+    Request,
 };
 
 /// How long a guest may take to answer when nothing slow is asked of it.
@@ -28,19 +35,12 @@ const PREPARE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Between two pings of a running guest: often enough to renew a lease of a second many times
 /// over, rare enough to cost the guest's housekeeping vCPU next to nothing.
 const PING_INTERVAL: Duration = Duration::from_millis(100);
-/// Where a round trip takes long, so many exchanges must do once a vCPU has taken up its time.
-const CALIBRATION_EXCHANGES_MIN: u32 = 100;
-/// The time of one vCPU.
-const CALIBRATION_TIME: Duration = Duration::from_secs(2);
-/// How long the exchanges before the run, or those after it, may take together.
-const CALIBRATION_TIMEOUT: Duration = Duration::from_secs(60);
-/// Notices kept of one guest; what it has to say beyond them is passed over.
-pub(crate) const NOTICES_MAX: usize = 100;
-/// Gaps kept of the hogs of one guest: 96 MiB in memory when they are read. Those beyond are passed
-/// over, and the clock is not checked by them.
-const HOG_GAPS_KEPT_MAX: u64 = 4 << 20;
-/// Times kept that KVM told one guest: of a longer run, the first hour or so.
-pub(crate) const HOST_TIMES_MAX: usize = 4096;
+/// vCPUs of a guest that observes whose clocks are calibrated: more than KVM gives a guest on most hosts
+/// (linux 6.1: arch/x86/include/asm/kvm_host.h, KVM_MAX_VCPUS is 1024).
+const STAMPING_VCPUS_MAX: u16 = 1024;
+/// Two visits are no closer than this, however many vCPUs share them: a visit is then in the place of a ping
+/// that is sent anyway.
+const VISIT_INTERVAL_MIN: Duration = PING_INTERVAL;
 /// Longest wait in one turn of the loop: how late a command or a ping may be.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -66,6 +66,13 @@ pub trait GuestSink: Send {
     /// # Errors
     /// As `requests`.
     fn hog_gaps(&mut self, vcpu: VcpuId, gaps: &[HogGap]) -> Result<(), SinkError>;
+    /// What the guest observed, in the order in which it told it.
+    ///
+    /// # Errors
+    /// As `requests`.
+    fn observed(&mut self, items: &[ObservedItem]) -> Result<(), SinkError>;
+    /// How many bytes what was observed has filled so far. It may be late by a block of the stream.
+    fn observed_bytes(&self) -> u64;
 }
 
 /// The error of a sink that could not store something.
@@ -89,6 +96,8 @@ pub enum Progress {
     Connected(Hello),
     /// The guest has prepared its plan and its clock is calibrated.
     Ready(Ready),
+    /// The guest has something to say to whoever watches.
+    Noticed(String),
     /// The guest's workload has ended.
     Done(Done),
 }
@@ -117,6 +126,8 @@ pub struct SessionRecord {
     pub dropped_count: u64,
     /// Gaps of hogs that were recorded.
     pub hog_gaps_count: u64,
+    /// What the guest observed; nothing where the plan does not ask for it.
+    pub observation: Observation,
 }
 
 /// Why a session ended before its end.
@@ -170,14 +181,17 @@ pub struct SessionPlan {
     pub plan_json: Vec<u8>,
     /// The most requests that the plan allows, dropped ones included. This bounds what a sink receives.
     pub requests_max: u64,
-    /// The vCPUs that stamp requests; each is calibrated on its own.
+    /// Whether the plan asks the guest to observe its block requests.
+    pub observes: bool,
+    /// The vCPUs that stamp requests; each is calibrated on its own. Those of a guest that observes are
+    /// all that it says it has.
     pub stamping_vcpus: Vec<VcpuId>,
     /// The number of exchanges on each of these vCPUs before the run, and again after it; fewer if that
     /// would take seconds.
     pub calibration_exchanges: u32,
-    /// The interval at which one of these vCPUs in turn is visited for an exchange while the guest runs.
-    /// Each visit takes the vCPU from its hog or its reader for a moment, so it must be seldom; without
-    /// visits a clock that steps in the middle of a run would be noticed only at its end.
+    /// The interval at which each of these vCPUs is visited for an exchange while the guest runs; they
+    /// take turns. Each visit takes the vCPU from its hog or its reader for a moment, so it must be seldom;
+    /// without visits a clock that steps in the middle of a run would be noticed only at its end.
     pub visit_interval: Duration,
     /// A running guest that sends nothing for this long, not even a pong, is given up.
     pub silence_max: Duration,
@@ -257,13 +271,23 @@ impl<'a, S: GuestSink> Session<'a, S> {
     /// Runs the whole session. The record has everything until the end or the error.
     pub fn converse(mut self, hello_timeout: Duration) -> Conversation {
         let result = self.phases(hello_timeout);
-        (self.record, result)
+        // Of a guest that dies as well, what it could not tell any more is a loss with its interval.
+        let left = self.record.observation.end();
+        let stored = match left.as_slice() {
+            [] => Ok(()),
+            left => self.sink.observed(left).map_err(SessionError::Sink),
+        };
+        (self.record, result.and(stored))
     }
 
     fn phases(&mut self, hello_timeout: Duration) -> Result<(), SessionError> {
         let hello = self.wait_for(hello_timeout, "vslice waited for its hello", |session| {
             session.record.hello.clone()
         })?;
+        if self.plan.observes {
+            let vcpus_count = hello.vcpu_count.min(STAMPING_VCPUS_MAX);
+            self.plan.stamping_vcpus = (0..vcpus_count).map(VcpuId).collect();
+        }
         self.tell(Progress::Connected(hello));
         self.send(&HostFrame::Plan(self.plan.plan_json.clone()))?;
         self.state = SessionState::Preparing;
@@ -327,29 +351,6 @@ impl<'a, S: GuestSink> Session<'a, S> {
         }
     }
 
-    /// Exchanges pings one at a time on each vCPU that stamps: the fewer there are in flight, the
-    /// shorter the round trips and the tighter the bound. A ping that was never answered, for
-    /// instance because the guest had no room for its pong, is not waited for.
-    fn calibrate(&mut self) -> Result<(), SessionError> {
-        let deadline = Instant::now() + CALIBRATION_TIMEOUT;
-        for vcpu in self.plan.stamping_vcpus.clone() {
-            let began = Instant::now();
-            for count in 0..self.plan.calibration_exchanges {
-                if count >= CALIBRATION_EXCHANGES_MIN && began.elapsed() > CALIBRATION_TIME {
-                    break;
-                }
-                let id = self.ping(Some(vcpu))?;
-                let left = deadline.saturating_duration_since(Instant::now());
-                self.wait_for(
-                    left.min(ANSWER_TIMEOUT),
-                    "vslice calibrated its clock",
-                    |session| (!session.exchanger.awaits(id)).then_some(()),
-                )?;
-            }
-        }
-        Ok(())
-    }
-
     /// Pumps until `found` finds something, for `timeout` at most.
     fn wait_for<T>(
         &mut self,
@@ -394,7 +395,8 @@ impl<'a, S: GuestSink> Session<'a, S> {
     /// Exchanges stamps with the next of the vCPUs that stamp, if it is time to.
     fn visit(&mut self) -> Result<(), SessionError> {
         let vcpus = &self.plan.stamping_vcpus;
-        if self.visited_at.elapsed() >= self.plan.visit_interval && !vcpus.is_empty() {
+        let turn = visit_turn(self.plan.visit_interval, vcpus.len());
+        if self.visited_at.elapsed() >= turn && !vcpus.is_empty() {
             let vcpu = vcpus[self.visits_count % vcpus.len()];
             self.visited_at = Instant::now();
             self.visits_count += 1;
@@ -451,159 +453,12 @@ impl<'a, S: GuestSink> Session<'a, S> {
         self.buffer = buffer;
         Ok(())
     }
+}
 
-    fn take(
-        &mut self,
-        frame: GuestFrame,
-        read_at: HostNs,
-        what: &'static str,
-    ) -> Result<(), SessionError> {
-        self.check_order(&frame, what)?;
-        match frame {
-            GuestFrame::Hello(hello) => self.take_hello(hello),
-            GuestFrame::Ready(ready) => {
-                self.state = SessionState::Prepared;
-                let disk = ready
-                    .disk
-                    .map(|disk| GuestDisk { io_scheduler: harmless(&disk.io_scheduler), ..disk });
-                let target = harmless(&ready.target);
-                let clock_source = harmless(&ready.clock_source);
-                self.record.ready = Some(Ready { target, clock_source, disk, ..ready });
-                Ok(())
-            }
-            GuestFrame::Pong(pong) => match self.exchanger.pong(&pong, read_at) {
-                Some((vcpu, exchange)) => {
-                    self.live.exchanged(&exchange);
-                    self.sink.exchange(vcpu, &exchange).map_err(SessionError::Sink)
-                }
-                None => Ok(()),
-            },
-            GuestFrame::HostTime(told) => {
-                self.take_host_time(&told);
-                Ok(())
-            }
-            GuestFrame::Requests(requests) => self.take_requests(&requests),
-            GuestFrame::Dropped(dropped) => self.take_dropped(&dropped),
-            GuestFrame::Hogs(hogs) => {
-                self.record.hogs = hogs;
-                Ok(())
-            }
-            GuestFrame::HogGaps(gaps) => self.take_hog_gaps(&gaps),
-            GuestFrame::Notice(notice) => {
-                self.take_notice(&notice);
-                Ok(())
-            }
-            GuestFrame::Done(done) => self.take_done(done),
-        }
-    }
-
-    /// Rejects a frame that an agent would not send in this state, so that a hostile guest cannot get it
-    /// recorded.
-    fn check_order(&self, frame: &GuestFrame, what: &'static str) -> Result<(), SessionError> {
-        let state = self.state;
-        let (frame, is_in_order) = match frame {
-            GuestFrame::Hello(_) => ("a second hello", state == SessionState::Hello),
-            GuestFrame::Ready(_) => {
-                ("a message that it is ready", state == SessionState::Preparing)
-            }
-            GuestFrame::Requests(_) => ("requests", state == SessionState::Running),
-            GuestFrame::Dropped(_) => {
-                ("a count of dropped requests", state == SessionState::Running)
-            }
-            GuestFrame::Hogs(_) => ("the counts of hogs", state == SessionState::Running),
-            GuestFrame::HogGaps(_) => ("the gaps of a hog", state == SessionState::Running),
-            GuestFrame::Pong(_) => ("a pong", state != SessionState::Hello),
-            GuestFrame::HostTime(_) => ("the host's time", state >= SessionState::Preparing),
-            GuestFrame::Notice(_) => ("a notice", state != SessionState::Hello),
-            GuestFrame::Done(done) => {
-                let has_plan = matches!(state, SessionState::Preparing | SessionState::Prepared);
-                let may_fail = has_plan && done.reason == DoneReason::Failed;
-                ("a message that it is done", state == SessionState::Running || may_fail)
-            }
-        };
-        if is_in_order {
-            return Ok(());
-        }
-        Err(SessionError::OutOfOrder { frame, while_waiting_for: what })
-    }
-
-    fn take_hello(&mut self, hello: Hello) -> Result<(), SessionError> {
-        if hello.protocol_version != PROTOCOL_VERSION {
-            let (theirs, ours) = (hello.protocol_version, PROTOCOL_VERSION);
-            return Err(SessionError::Version { theirs, ours });
-        }
-        self.state = SessionState::Greeted;
-        self.record.hello = Some(Hello {
-            agent_version: harmless(&hello.agent_version),
-            kernel_release: harmless(&hello.kernel_release),
-            ..hello
-        });
-        Ok(())
-    }
-
-    fn take_host_time(&mut self, told: &HostTime) {
-        if self.record.host_times.len() < HOST_TIMES_MAX {
-            self.record.host_times.extend(HostTimeSample::place(told, &host_clocks_now()));
-        }
-    }
-
-    fn take_requests(&mut self, requests: &[Request]) -> Result<(), SessionError> {
-        let count = requests.len() as u64;
-        self.check_allowance(count, "a block of requests")?;
-        self.sink.requests(requests).map_err(SessionError::Sink)?;
-        self.live.requested(requests);
-        self.record.requests_count += count;
-        Ok(())
-    }
-
-    fn take_dropped(&mut self, dropped: &Dropped) -> Result<(), SessionError> {
-        self.check_allowance(dropped.count, "a count of dropped requests")?;
-        self.sink.dropped(dropped).map_err(SessionError::Sink)?;
-        self.record.dropped_count += dropped.count;
-        Ok(())
-    }
-
-    fn take_hog_gaps(&mut self, gaps: &HogGaps) -> Result<(), SessionError> {
-        if gaps.gaps.is_empty() {
-            return Err(SessionError::Empty { frame: "the gaps of a hog" });
-        }
-        let left = HOG_GAPS_KEPT_MAX - self.record.hog_gaps_count;
-        let kept = gaps.gaps.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        self.record.hog_gaps_count += kept as u64;
-        let kept = &gaps.gaps[..kept];
-        self.sink.hog_gaps(VcpuId(gaps.vcpu), kept).map_err(SessionError::Sink)
-    }
-
-    /// Every frame that goes to the sink uses up some of what the plan allows, so that no flood of
-    /// them fills the disk.
-    fn check_allowance(&self, count: u64, frame: &'static str) -> Result<(), SessionError> {
-        let max = self.plan.requests_max;
-        let left = max - self.record.requests_count - self.record.dropped_count;
-        match count {
-            0 => Err(SessionError::Empty { frame }),
-            count if count > left => Err(SessionError::TooManyRequests { max }),
-            _ => Ok(()),
-        }
-    }
-
-    fn take_notice(&mut self, notice: &Notice) {
-        if self.record.notices.len() < NOTICES_MAX {
-            let Notice { severity, text } = notice;
-            self.record.notices.push(Notice { severity: *severity, text: harmless(text) });
-        }
-    }
-
-    fn take_done(&mut self, done: Done) -> Result<(), SessionError> {
-        self.state = SessionState::Over;
-        self.record.done = Some(done);
-        if done.reason == DoneReason::Failed {
-            let is_error = |notice: &&Notice| notice.severity == Severity::Error;
-            let why = self.record.notices.iter().rev().find(is_error);
-            let text = why.map_or("it did not give a reason", |notice| &notice.text);
-            return Err(SessionError::GuestFailed(text.to_owned()));
-        }
-        Ok(())
-    }
+/// How long after one vCPU the next of so many is visited, where each is to be visited so often.
+fn visit_turn(of_each: Duration, vcpus_count: usize) -> Duration {
+    let vcpus_count = u32::try_from(vcpus_count).unwrap_or(u32::MAX);
+    (of_each / vcpus_count.max(1)).max(VISIT_INTERVAL_MIN).min(of_each)
 }
 
 #[cfg(test)]

@@ -7,18 +7,18 @@
 //! was overtaken by one of an earlier batch is moved up to it, by less than the interrupt took.
 //!
 //! There are kernels that trace nothing while certain tasks are current (seen in a sandbox's 6.18 guest
-//! kernel: threads of init, in perf, ftrace and BPF alike, and for perf's tracepoint events the idle
-//! task of one pCPU too). Then a thread leaves that had not come on. Of a VM's thread a program says how
-//! long it was there, so its arrival is told as the switch that it was: from whoever was on last, or from
-//! another such task that came after it. Otherwise the timelines see the contradiction, and what lies
-//! between is unknown.
+//! kernel: threads of init, in perf, ftrace and BPF alike; and of what happens while the idle task of one
+//! pCPU is current perf's tracepoint events have no records, although they count it). Then a thread leaves
+//! that had not come on. Of a VM's thread a program says how long it was there, so its arrival is told as the
+//! switch that it was: from whoever was on last, or from another such task that came after it. Otherwise the
+//! timelines see the contradiction, and what lies between is unknown.
 
+use super::RingError;
 use super::comms::{Birth, Comms};
 use super::event::{Callchain, Record, Records, Sample};
 use super::format::Formats;
 use super::groups::Groups;
 use super::registers;
-use super::ring::RingError;
 use super::stacks::{Interned, StackTable};
 use perf_event_open_sys::bindings::PERF_RECORD_SAMPLE;
 use std::collections::BTreeSet;
@@ -299,14 +299,14 @@ impl Assembler {
         // the record, these are fields that a kernel has and vslice does not know.
         let beside = self.own_code.as_ref().and_then(|_| raw.get(format_bytes..));
         let beside = beside.unwrap_or_default();
-        if let Some(group) = super::bytes::u64_at(beside, 0).filter(|group| *group > 0) {
+        if let Some(group) = vslice_perf::bytes::u64_at(beside, 0).filter(|group| *group > 0) {
             self.enters(next, time, group, pcpu, batch);
         }
         let stack = self.stack(chain, batch);
         let words = beside.get(registers::GROUP_BYTES..).unwrap_or_default();
         let call_args = call_args.or_else(|| registers::call_args(words));
         // A VM's thread is never hidden where it leaves, so whoever was on before was none.
-        let stay_ns = super::bytes::u64_at(words, registers::WORDS * 8);
+        let stay_ns = vslice_perf::bytes::u64_at(words, registers::WORDS * 8);
         let is_hidden = order.on.is_some_and(|(on, _)| !self.threads.contains(&on.0));
         if let Some(stay_ns) = stay_ns.filter(|_| is_hidden && self.threads.contains(&prev.0)) {
             batch.events.extend(order.hidden_arrival(prev, time, stay_ns));

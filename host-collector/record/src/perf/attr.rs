@@ -11,25 +11,16 @@
 
 use super::registers;
 use perf_event_open_sys::bindings::{
-    PERF_COUNT_SW_BPF_OUTPUT, PERF_COUNT_SW_DUMMY, PERF_FORMAT_LOST, PERF_SAMPLE_CALLCHAIN,
-    PERF_SAMPLE_RAW, PERF_SAMPLE_REGS_USER, PERF_SAMPLE_TIME, PERF_TYPE_SOFTWARE,
-    PERF_TYPE_TRACEPOINT, perf_event_attr,
+    PERF_COUNT_SW_BPF_OUTPUT, PERF_COUNT_SW_DUMMY, PERF_SAMPLE_CALLCHAIN, PERF_SAMPLE_RAW,
+    PERF_SAMPLE_REGS_USER, PERF_TYPE_SOFTWARE, PERF_TYPE_TRACEPOINT, perf_event_attr,
 };
+use vslice_perf::attr::{LostCount, stamped, wake_at_a_quarter};
 
 /// Frames of a kernel stack at most; the innermost are kept. What tells why a vCPU thread sleeps is mostly
 /// within the first ten (`futex_wait`, `kvm_vcpu_block`). But a page fault that has to reclaim memory, or waits
 /// for a file system's journal, sleeps below 30 other functions: without the fault's own, such a wait would
 /// be told as the thread's own disk I/O. Frames that are not there cost nothing.
 const STACK_FRAMES_MAX: u16 = 64;
-
-/// Whether the kernel counts lost records for each event (since 6.0).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LostCount {
-    /// `read(2)` of an event says how many records of it were lost.
-    Readable,
-    /// Only `PERF_RECORD_LOST` in the ring does.
-    InRingOnly,
-}
 
 /// Whether a sample has the kernel stack of the current task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,21 +35,6 @@ pub(super) enum Stack {
     None,
 }
 
-fn common(lost: LostCount) -> perf_event_attr {
-    let mut attr = perf_event_attr {
-        size: u32::try_from(size_of::<perf_event_attr>()).expect("the struct has some 140 bytes"),
-        sample_type: PERF_SAMPLE_TIME.into(),
-        clockid: libc::CLOCK_MONOTONIC_RAW,
-        ..Default::default()
-    };
-    if lost == LostCount::Readable {
-        attr.read_format = PERF_FORMAT_LOST.into();
-    }
-    attr.set_use_clockid(1);
-    attr.set_sample_id_all(1);
-    attr
-}
-
 /// Whether a ring gets a record of each control group that is made (since 5.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum GroupBirths {
@@ -71,16 +47,15 @@ pub(super) enum GroupBirths {
 /// The event that owns a ring: it counts nothing, but its ring gets the records of births, deaths
 /// and new names of threads. It starts disabled, and all events grouped under it with it.
 pub(super) fn lives(ring_bytes: usize, lost: LostCount, groups: GroupBirths) -> perf_event_attr {
-    let mut attr = common(lost);
+    let mut attr = stamped(lost);
     attr.type_ = PERF_TYPE_SOFTWARE;
     attr.config = PERF_COUNT_SW_DUMMY.into();
     attr.set_disabled(1);
     attr.set_comm(1);
     attr.set_task(1);
     attr.set_cgroup((groups == GroupBirths::Recorded).into());
-    // The ring's wake-ups follow the event that maps it: one a quarter, the timeout does the rest.
-    attr.set_watermark(1);
-    attr.wakeup_watermark = u32::try_from(ring_bytes / 4).unwrap_or(u32::MAX);
+    // One wake-up a quarter, the reader's timeout does the rest.
+    wake_at_a_quarter(&mut attr, ring_bytes);
     attr
 }
 
@@ -105,7 +80,7 @@ pub(super) fn program_output(stack: Stack, lost: LostCount) -> perf_event_attr {
 }
 
 fn samples(stack: Stack, lost: LostCount) -> perf_event_attr {
-    let mut attr = common(lost);
+    let mut attr = stamped(lost);
     attr.sample_period = 1;
     attr.sample_type |= u64::from(PERF_SAMPLE_CALLCHAIN | PERF_SAMPLE_RAW);
     attr.set_exclude_callchain_user(1);

@@ -5,16 +5,16 @@
 //! sample_type TIME).
 #![cfg_attr(test, expect(clippy::host_endian_bytes, reason = "the tests write as the kernel does"))]
 
-use super::bytes::{u16_at, u32_at, u64_at};
+use super::RingError;
 use super::registers;
-use super::ring::RingError;
 use perf_event_open_sys::bindings::{
     PERF_RECORD_CGROUP, PERF_RECORD_COMM, PERF_RECORD_EXIT, PERF_RECORD_FORK, PERF_RECORD_LOST,
     PERF_RECORD_SAMPLE,
 };
 use vslice_core::units::HostNs;
+use vslice_perf::bytes::{u32_at, u64_at};
+use vslice_perf::record::RawRecords;
 
-const HEADER_BYTES: usize = 8;
 const TIME_BYTES: usize = 8;
 
 /// One record, borrowed from a batch.
@@ -70,12 +70,12 @@ impl Callchain<'_> {
 /// would begin is not known.
 #[derive(Debug)]
 pub(super) struct Records<'a> {
-    rest: &'a [u8],
+    raw: RawRecords<'a>,
 }
 
 impl<'a> Records<'a> {
     pub(super) fn new(batch: &'a [u8]) -> Self {
-        Records { rest: batch }
+        Records { raw: RawRecords::new(batch) }
     }
 }
 
@@ -83,20 +83,11 @@ impl<'a> Iterator for Records<'a> {
     type Item = Result<Record<'a>, RingError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let left_bytes = self.rest.len();
-        if left_bytes == 0 {
-            return None;
-        }
-        let size_bytes = u16_at(self.rest, 6).map_or(0, usize::from);
-        if size_bytes < HEADER_BYTES || size_bytes > left_bytes {
-            self.rest = &[];
-            return Some(Err(RingError::RecordSize { size_bytes, left_bytes }));
-        }
-        let (record, rest) = self.rest.split_at(size_bytes);
-        self.rest = rest;
-        let kind = u32_at(record, 0).unwrap_or_default();
-        let short = RingError::RecordShort { kind, size_bytes };
-        Some(parse(kind, &record[HEADER_BYTES..]).ok_or(short))
+        let record = match self.raw.next()? {
+            Ok(record) => record,
+            Err(error) => return Some(Err(error)),
+        };
+        Some(parse(record.kind, record.body).ok_or_else(|| record.is_short()))
     }
 }
 
@@ -151,6 +142,7 @@ fn parse_sample(body: &[u8]) -> Option<Sample<'_>> {
 pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
+    use vslice_perf::record::HEADER_BYTES;
 
     /// Builds the bytes of records as the kernel writes them.
     #[derive(Debug, Default)]

@@ -10,82 +10,11 @@ mod state;
 pub(super) use detail::{Detail, DetailFormat};
 pub(super) use state::StateBits;
 
-/// Where one field lies in a tracepoint's raw data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Field {
-    offset: usize,
-    size: usize,
-}
-
-impl Field {
-    /// The field's bytes in `raw`, or `None` where the record is too short.
-    pub(super) fn bytes<'a>(&self, raw: &'a [u8]) -> Option<&'a [u8]> {
-        raw.get(self.offset..)?.get(..self.size)
-    }
-
-    /// Where it begins, in bytes.
-    pub(super) fn offset(&self) -> usize {
-        self.offset
-    }
-
-    /// How many bytes it has.
-    pub(super) fn size(&self) -> usize {
-        self.size
-    }
-
-    /// The field as a number without a sign.
-    pub(super) fn number(&self, raw: &[u8]) -> Option<u64> {
-        let bytes = self.bytes(raw)?;
-        match bytes.len() {
-            1 => bytes.first().copied().map(u64::from),
-            2 => Some(super::bytes::u16_at(bytes, 0)?.into()),
-            4 => Some(super::bytes::u32_at(bytes, 0)?.into()),
-            8 => super::bytes::u64_at(bytes, 0),
-            _ => None,
-        }
-    }
-}
+use vslice_perf::format::{Field, Format};
 
 fn whole_words(fields: impl IntoIterator<Item = Field>) -> usize {
-    let ends = fields.into_iter().map(|field| field.offset + field.size);
+    let ends = fields.into_iter().map(|field| field.offset() + field.size());
     ends.max().unwrap_or(0).next_multiple_of(8)
-}
-
-/// The text of a `format` file, taken apart.
-#[derive(Debug)]
-struct Format<'a> {
-    text: &'a str,
-}
-
-impl Format<'_> {
-    fn id(&self) -> Result<u16, String> {
-        let id = self.text.lines().find_map(|line| line.strip_prefix("ID:"));
-        id.and_then(|id| id.trim().parse().ok()).ok_or_else(|| "no ID".into())
-    }
-
-    /// A field by its name.
-    fn field(&self, name: &str) -> Result<Field, String> {
-        let field = self.text.lines().find_map(|line| field_named(name, line));
-        field.ok_or_else(|| format!("no field {name}"))
-    }
-
-    fn print_fmt(&self) -> Result<&str, String> {
-        let start = self.text.find("print fmt:").ok_or("no print fmt")?;
-        Ok(&self.text[start..])
-    }
-}
-
-/// Reads `\tfield:char prev_comm[16];\toffset:8;\tsize:16;\tsigned:0;` if it is the field `name`.
-fn field_named(name: &str, line: &str) -> Option<Field> {
-    let mut parts = line.trim().strip_prefix("field:")?.split(';').map(str::trim);
-    let declared = parts.next()?.rsplit([' ', '*']).next()?;
-    if declared.split('[').next()? != name {
-        return None;
-    }
-    // A record's own size is 16 bits wide, so none of them is beyond that.
-    let offset: u16 = parts.next()?.strip_prefix("offset:")?.parse().ok()?;
-    let size: u16 = parts.next()?.strip_prefix("size:")?.parse().ok()?;
-    Some(Field { offset: offset.into(), size: size.into() })
 }
 
 /// `sched:sched_switch`.
@@ -106,7 +35,7 @@ pub(super) struct SwitchFormat {
 impl SwitchFormat {
     /// From the text of the `format` file; the error says what is missing.
     pub(super) fn parse(text: &str) -> Result<SwitchFormat, String> {
-        let format = Format { text };
+        let format = Format::new(text);
         Ok(SwitchFormat {
             id: format.id()?,
             common_type: format.field("common_type")?,
@@ -142,7 +71,7 @@ pub(super) struct WakingFormat {
 impl WakingFormat {
     /// From the text of the `format` file; the error says what is missing.
     pub(super) fn parse(text: &str) -> Result<WakingFormat, String> {
-        let format = Format { text };
+        let format = Format::new(text);
         Ok(WakingFormat {
             id: format.id()?,
             common_pid: format.field("common_pid")?,
@@ -181,18 +110,22 @@ pub(super) mod tests {
     const SWITCH_4_9: &str = include_str!("../../tests/fixtures/sched_switch-4.9.format");
     const WAKING_5_10: &str = include_str!("../../tests/fixtures/sched_waking-5.10.format");
 
+    fn place(field: Field) -> (usize, usize) {
+        (field.offset(), field.size())
+    }
+
     #[test]
     fn offsets_and_sizes_are_read() {
         let switch = SwitchFormat::parse(SWITCH_6_18).unwrap();
         assert_eq!(switch.id, 372);
-        assert_eq!(switch.prev_comm, Field { offset: 8, size: 16 });
-        assert_eq!(switch.prev_state, Field { offset: 32, size: 8 });
-        assert_eq!(switch.next_pid, Field { offset: 56, size: 4 });
+        assert_eq!(place(switch.prev_comm), (8, 16));
+        assert_eq!(place(switch.prev_state), (32, 8));
+        assert_eq!(place(switch.next_pid), (56, 4));
         let new = WakingFormat::parse(WAKING_6_18).unwrap();
-        assert_eq!(new.target_cpu, Field { offset: 32, size: 4 });
-        assert_eq!(new.common_pid, Field { offset: 4, size: 4 });
+        assert_eq!(place(new.target_cpu), (32, 4));
+        assert_eq!(place(new.common_pid), (4, 4));
         let old = WakingFormat::parse(WAKING_5_10).unwrap();
-        assert_eq!(old.target_cpu, Field { offset: 36, size: 4 });
+        assert_eq!(place(old.target_cpu), (36, 4));
     }
 
     #[test]
@@ -234,19 +167,5 @@ pub(super) mod tests {
         assert_eq!(SwitchFormat::parse(&renamed).unwrap_err(), "no field next_pid");
         let silent = SWITCH_6_18.replace("print fmt", "print");
         assert_eq!(SwitchFormat::parse(&silent).unwrap_err(), "no print fmt");
-    }
-
-    #[test]
-    fn a_field_that_no_record_can_hold_is_none_of_the_format() {
-        let endless = SWITCH_6_18.replace("offset:56;", "offset:18446744073709551615;");
-        assert_eq!(SwitchFormat::parse(&endless).unwrap_err(), "no field next_pid");
-    }
-
-    #[test]
-    fn a_field_outside_the_record_is_none() {
-        let field = Field { offset: 4, size: 4 };
-        assert_eq!(field.number(&[0; 7]), None);
-        assert_eq!(field.number(&[0; 8]), Some(0));
-        assert_eq!(Field { offset: 9, size: 4 }.number(&[0; 8]), None);
     }
 }

@@ -1,23 +1,21 @@
 //! What this machine offers, and who is to be recorded on it.
 
-use super::attr::{self, GroupBirths, LostCount, Stack};
-use super::filter::Numbers;
+use super::attr::{self, GroupBirths, Stack};
 use super::format::{Detail, DetailFormat, Formats, SwitchFormat, WakingFormat};
 use super::kernel::sysctl;
 use super::opening::not_permitted;
-use super::{RecordError, Tracefs, sys};
-use nix::unistd::{SysconfVar, sysconf};
+use super::{RecordError, Tracefs};
 use perf_event_open_sys::bindings::perf_event_attr;
 use std::collections::BTreeSet;
 use std::io;
 use vslice_core::units::PcpuId;
 use vslice_host::control_groups::GroupNames;
+use vslice_perf::attr::LostCount;
+use vslice_perf::filter::Numbers;
+use vslice_perf::{online, sys};
 
 pub(super) const SWITCH: &str = "sched/sched_switch";
 pub(super) const WAKING: &str = "sched/sched_waking";
-
-/// pCPU numbers are below this: the most that `CONFIG_NR_CPUS` may be, x86's `MAXSMP`.
-pub(super) const PCPUS_MAX: u32 = 8192;
 
 /// What this machine offers, asked once.
 #[derive(Debug)]
@@ -43,18 +41,11 @@ impl Machine {
         let switch = SwitchFormat::parse(&text(SWITCH)?).map_err(bad(SWITCH))?;
         let waking = WakingFormat::parse(&text(WAKING)?).map_err(bad(WAKING))?;
         let host = |doing| move |source| RecordError::Host { doing, source };
-        let online = std::fs::read_to_string("/sys/devices/system/cpu/online")
-            .and_then(|list| cpu_list(&list).ok_or_else(|| io::ErrorKind::InvalidData.into()))
-            .map_err(host("list the online CPUs"))?;
-        let page_bytes = sysconf(SysconfVar::PAGE_SIZE)
-            .map_err(io::Error::from)
-            .and_then(|size| {
-                size.and_then(|size| usize::try_from(size).ok())
-                    .ok_or_else(|| io::ErrorKind::Unsupported.into())
-            })
-            .map_err(host("ask for the page size"))?;
+        let online = online::cpus().map_err(host("list the online CPUs"))?;
+        let online: BTreeSet<PcpuId> = online.into_iter().map(PcpuId).collect();
+        let page_bytes = online::page_bytes().map_err(host("ask for the page size"))?;
         let frames_max = sysctl("perf_event_max_stack").unwrap_or(u16::MAX);
-        let lost = lost_count(&online);
+        let lost = LostCount::ask(first(&online));
         let (mut details, mut missing) = (Vec::new(), Vec::new());
         for &detail in wanted {
             let text = tracefs.format(detail.name()).map_err(|error| error.to_string());
@@ -105,31 +96,13 @@ fn check_pid_namespace() -> Result<(), RecordError> {
     }
 }
 
-/// `0-3,8` as pCPUs; `None` for anything else.
-fn cpu_list(list: &str) -> Option<BTreeSet<PcpuId>> {
-    let mut pcpus = BTreeSet::new();
-    let is_known = |pcpu: &u32| *pcpu < PCPUS_MAX;
-    for range in list.trim().split(',') {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok().filter(is_known)?);
-        pcpus.extend((first..=last).map(PcpuId));
-    }
-    Some(pcpus)
+fn first(online: &BTreeSet<PcpuId>) -> u32 {
+    online.first().copied().unwrap_or_default().0
 }
 
-/// Older kernels refuse an event that asks for what they do not know.
-fn lost_count(online: &BTreeSet<PcpuId>) -> LostCount {
-    let pcpu = online.first().copied().unwrap_or_default();
-    match sys::open(attr::lives(0, LostCount::Readable, GroupBirths::NotRecorded), pcpu, None) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => LostCount::InRingOnly,
-        _ => LostCount::Readable,
-    }
-}
-
-/// The same, of control groups that are made (since 5.7).
+/// Older kernels refuse an event that asks for control groups that are made (since 5.7).
 fn births(online: &BTreeSet<PcpuId>, lost: LostCount) -> GroupBirths {
-    let pcpu = online.first().copied().unwrap_or_default();
-    match sys::open(attr::lives(0, lost, GroupBirths::Recorded), pcpu, None) {
+    match sys::open(attr::lives(0, lost, GroupBirths::Recorded), first(online), None) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => GroupBirths::NotRecorded,
         _ => GroupBirths::Recorded,
     }
@@ -151,6 +124,15 @@ pub(super) struct Watch {
     pub(super) pcpus: Numbers,
 }
 
+impl Watch {
+    /// The threads of the VMs that run no vCPU and were there at the start. What a vCPU's own does are timers and
+    /// interrupts between vCPUs; who is born later in QEMU is a worker, which interrupts nobody (util/thread-pool.c
+    /// of 7.2: its I/O is completed in the thread that asked for it), and there may be many.
+    pub(super) fn interrupters(&self) -> Numbers {
+        &self.threads - &self.vcpus
+    }
+}
+
 /// Whoever may not mount tracefs could not record with it either.
 fn tracefs_error(source: io::Error) -> RecordError {
     match source.kind() {
@@ -170,15 +152,6 @@ fn format_error(name: &'static str, source: io::Error) -> RecordError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn cpu_lists_are_read() {
-        let list = |list| cpu_list(list).map(|pcpus| pcpus.iter().map(|pcpu| pcpu.0).collect());
-        assert_eq!(list("0-2,8\n"), Some(vec![0, 1, 2, 8]));
-        assert_eq!(list("5"), Some(vec![5]));
-        assert_eq!(list("x"), None);
-        assert_eq!(list("0-4294967295"), None, "no machine has as many");
-    }
 
     #[test]
     fn whoever_may_not_mount_tracefs_may_not_record() {

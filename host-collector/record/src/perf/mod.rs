@@ -1,10 +1,9 @@
-//! Records what the host's scheduler does, through `perf_event_open(2)`.
+//! Records what the host's scheduler does, through `perf_event_open(2)` (`vslice_perf`).
 //!
 //! ```text
-//! tracefs, format   which tracepoints there are and where their fields lie
+//! format            where the fields lie that are read
 //! filter, attr      what is asked of the kernel
 //! bpf               programs that record the scheduler's events and disks', where they may
-//! sys, ring         the system calls and the shared memory: with bpf/sys all that is unsafe
 //! event             bytes -> records                           (pure)
 //! registers         user registers -> a system call's arguments (pure)
 //! assemble          records of one ring -> HostEvents in order (pure)
@@ -33,7 +32,8 @@
 //! tracepoint events with filters.
 //!
 //! Beyond the scheduler's events a plan may ask for what KVM does for vCPU threads (which device
-//! the VMM has to serve; on demand every exit) and for the steps of I/O on disks.
+//! the VMM has to serve; on demand every exit) and for the steps of I/O on disks; with both, for the
+//! interrupts of vCPUs by other threads of their VMs.
 //!
 //! # Threads that are born during the run
 //!
@@ -45,7 +45,6 @@
 mod assemble;
 mod attr;
 mod bpf;
-mod bytes;
 mod comms;
 mod event;
 mod filter;
@@ -58,23 +57,19 @@ mod opening;
 mod reader;
 mod recorder;
 mod registers;
-mod ring;
 mod rings;
 mod source;
 mod stacks;
 mod symbols;
-mod sys;
 mod totals;
-mod tracefs;
 
 pub use reader::{EventSink, READ_INTERVAL, SinkError};
 pub use recorder::{KvmDetail, RecordPlan, Recorder, check_rights};
-pub use ring::RingError;
 pub use source::{SchedulerSource, check_disk_programs, check_programs};
 pub use stacks::StackTable;
 pub use symbols::{SymbolError, Symbols};
 pub use totals::{RecordCounters, RecordTotals};
-pub use tracefs::Tracefs;
+pub use vslice_perf::{RingError, Tracefs};
 
 use std::io;
 use vslice_core::units::PcpuId;

@@ -1,12 +1,12 @@
 //! What of the things that recording can use this host offers, and what a run goes without where one
 //! is missing.
 
+use super::Tracefs;
 use super::format::Detail;
 use super::machine::{SWITCH, WAKING};
 use super::registers;
 use super::source::{check_disk_programs, check_programs};
 use super::symbols::Symbols;
-use super::tracefs::Tracefs;
 use vslice_core::host_event::BlockStep;
 use vslice_trace::evidence::{BPF_PROGRAMS, DISK_PROGRAMS, KERNEL_SYMBOLS, USER_REGISTERS};
 
@@ -47,7 +47,8 @@ pub fn offers(tracefs: &Tracefs) -> Vec<Offer> {
 }
 
 fn details() -> impl Iterator<Item = Detail> {
-    Detail::DEVICE_ACCESS.into_iter().chain(Detail::EXITS).chain(Detail::HALTS).chain(Detail::DISK)
+    let kvm = Detail::DEVICE_ACCESS.into_iter().chain(Detail::EXITS).chain(Detail::HALTS);
+    kvm.chain(Detail::INTERRUPTS).chain(Detail::DISK)
 }
 
 /// What a report goes without where this is missing; a sentence without its end.
@@ -76,6 +77,10 @@ pub fn costs_of(name: &str) -> &'static str {
         (_, Some(Detail::HaltEnd)) => {
             "under KVM, time in which a pCPU was busy for an idle guest (halt polling) is not told from other \
             time on a pCPU"
+        }
+        (_, Some(Detail::Interrupt)) => {
+            "under KVM, which vCPU was interrupted for an I/O that is done is unknown, so the host's view says in a \
+            wider range for how long it waited"
         }
         (_, Some(Detail::Block(BlockStep::Issued))) => {
             "the time that the disk itself took for an I/O is unknown"

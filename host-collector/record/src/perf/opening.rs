@@ -1,22 +1,14 @@
 //! Events of one pCPU: opening them, and what may be refused.
 
+use super::RecordError;
 use super::kernel::sysctl;
-use super::{RecordError, sys};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
 use perf_event_open_sys::bindings::perf_event_attr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use vslice_core::units::PcpuId;
-
-/// With PERF_FORMAT_LOST alone, an event reads as its value and its lost records.
-pub(super) fn lost_of(event: &OwnedFd) -> u64 {
-    let mut values = [0; 16];
-    match nix::unistd::read(event, &mut values) {
-        Ok(16) => super::bytes::u64_at(&values, 8).unwrap_or(0),
-        _ => 0,
-    }
-}
+use vslice_perf::sys;
 
 /// Events of one pCPU that are being opened.
 #[derive(Debug)]
@@ -68,7 +60,7 @@ impl<'a> Events<'a> {
         filter: Option<&str>,
     ) -> Result<OwnedFd, RecordError> {
         attr.set_disabled(u64::from(self.group.is_none()));
-        let event = sys::open(attr, self.pcpu, self.group)
+        let event = sys::open(attr, self.pcpu.0, self.group)
             .map_err(|error| open_error(error, self.pcpu, *self.count))?;
         if let Some(filter) = filter {
             let set = sys::set_filter(event.as_fd(), filter);

@@ -3,7 +3,6 @@
 
 use super::RecordError;
 use super::assemble::{Assembler, Batch};
-use super::filter::Numbers;
 use super::kernel::process_of;
 use super::machine::{Machine, Watch};
 use super::rings::PcpuRing;
@@ -23,6 +22,7 @@ use std::time::Duration;
 use vslice_core::host_event::{HostEvent, StackId};
 use vslice_core::units::{PcpuId, Tid};
 use vslice_host::host_clock::host_now;
+use vslice_perf::filter::Numbers;
 
 /// The rings are read at least this often; earlier when one is a quarter full.
 pub const READ_INTERVAL: Duration = Duration::from_millis(100);

@@ -1,7 +1,6 @@
 //! The recorder as others see it: a plan goes in, events go to a sink, totals come out.
 
 use super::assemble::Assembler;
-use super::filter::Numbers;
 use super::format::Detail;
 use super::groups::Groups;
 use super::kernel::process_of;
@@ -21,6 +20,7 @@ use std::thread::{Builder, JoinHandle};
 use vslice_core::host_event::HostEvent;
 use vslice_core::units::{PcpuId, Tid};
 use vslice_host::host_clock::host_now;
+use vslice_perf::filter::Numbers;
 use vslice_trace::evidence::{BPF_PROGRAMS, DISK_PROGRAMS, GroupEvidence, GroupSource};
 
 /// The threads, disks and pCPUs to record, and how.
@@ -52,7 +52,8 @@ pub enum KvmDetail {
     /// Nothing: the guests do not run under KVM.
     #[default]
     None,
-    /// Each time that the VMM is asked to serve a device, and where that device was touched.
+    /// Each time that the VMM is asked to serve a device, and where that device was touched; if disks are recorded,
+    /// each interrupt of a vCPU by a thread that runs none.
     DeviceAccess,
     /// Also each entry into the guest and each exit from it, which costs two records for each, and the end
     /// of each halt.
@@ -72,6 +73,9 @@ impl RecordPlan {
         }
         if !self.disks.is_empty() {
             details.extend(Detail::DISK);
+            if self.kvm != KvmDetail::None {
+                details.extend(Detail::INTERRUPTS);
+            }
         }
         details
     }

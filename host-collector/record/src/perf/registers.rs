@@ -7,7 +7,7 @@
 //! tracepoints of system calls would say the same, but they send *every* system call of *every*
 //! process of the host through the kernel's slow path (`SYSCALL_WORK_SYSCALL_TRACEPOINT`).
 
-use super::bytes::u64_at;
+use vslice_perf::bytes::u64_at;
 
 /// The registers of which a sample has the values, as bits of `sample_regs_user`; 0 where this
 /// architecture's are not known.

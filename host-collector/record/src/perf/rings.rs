@@ -1,16 +1,19 @@
 //! The events and the ring of each pCPU: opening, enabling, reading what was lost.
 
+use super::RecordError;
 use super::assemble::RingOrder;
-use super::attr::{self, LostCount};
-use super::filter::{self, Numbers};
+use super::attr;
+use super::filter;
 use super::format::Detail;
 use super::machine::{Machine, Watch};
-use super::opening::{Events, kernel, lost_of, map_error, open_error};
-use super::ring::Ring;
+use super::opening::{Events, kernel, map_error, open_error};
 use super::source::Source;
-use super::{RecordError, sys};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use vslice_core::units::{HostNs, PcpuId};
+use vslice_perf::Ring;
+use vslice_perf::attr::LostCount;
+use vslice_perf::filter::Numbers;
+use vslice_perf::sys::{self, lost_of};
 
 /// One pCPU's ring and the events that write into it.
 #[derive(Debug)]
@@ -38,7 +41,7 @@ impl PcpuRing {
     ) -> Result<PcpuRing, RecordError> {
         let leader = sys::open(
             attr::lives(ring_bytes, machine.lost, source.group_births(&machine.groups)),
-            pcpu,
+            pcpu.0,
             None,
         )
         .map_err(|error| open_error(error, pcpu, *opened))?;
@@ -52,6 +55,7 @@ impl PcpuRing {
             let filters = match format.detail {
                 Detail::Block(_) if source.disks().is_ok() => continue,
                 Detail::Block(_) => filter::disks(&watch.disks),
+                Detail::Interrupt => filter::current_is(&watch.interrupters()),
                 _ => filter::current_is(&watch.vcpus),
             };
             events.add(machine.detail(format.id), filters)?;

@@ -4,13 +4,14 @@
 use super::RecordError;
 use super::attr::{self, GroupBirths, Stack};
 use super::bpf::{Groups, ProgramError, Programs};
-use super::filter::{self, Numbers};
+use super::filter;
 use super::format::Detail;
 use super::machine::{Machine, Watch};
 use super::opening::{Events, kernel};
 use std::ops::Range;
 use std::os::fd::AsFd;
 use vslice_host::control_groups::GroupNames;
+use vslice_perf::filter::Numbers;
 use vslice_trace::evidence::{GroupEvidence, GroupSource};
 
 /// What may be refused while recording, as a verb.

@@ -1,8 +1,8 @@
 //! Runs of any content: whatever the files say, what is made of them keeps the laws of a summary, and the
 //! pages can be drawn.
 
-use super::analyse;
 use super::drawn::{BQL, VM1_VCPU1, host_at, manifest, run_dir, stream};
+use super::{analyse, any_observed};
 use crate::summary::{Style, laws, render, render_full};
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -84,7 +84,14 @@ fn block() -> impl Strategy<Value = HostEventKind> {
     let step = prop::sample::select(vec![Submitted, Issued, Completed]);
     (step, tid(), 0..5_u64, 1..4_u32).prop_map(|(step, tid, place, blocks)| {
         let (sector, sectors) = (place * 8, blocks * 8);
-        HostEventKind::Block(BlockEvent { step, tid, device: DEVICE, sector, sectors })
+        HostEventKind::Block(BlockEvent {
+            step,
+            tid,
+            device: DEVICE,
+            sector,
+            sectors,
+            operation: None,
+        })
     })
 }
 
@@ -98,6 +105,7 @@ fn kvm() -> impl Strategy<Value = HostEventKind> {
         any::<u64>().prop_map(|address| KvmEvent::Memory { address }),
         (0..5_000_u64, any::<bool>())
             .prop_map(|(halted_ns, has_slept)| KvmEvent::HaltEnd { halted_ns, has_slept }),
+        (0..4_u32, any::<u8>()).prop_map(|(vcpu, vector)| KvmEvent::Interrupt { vcpu, vector }),
     ];
     (tid(), event).prop_map(|(tid, event)| HostEventKind::Kvm { tid, event })
 }
@@ -244,7 +252,14 @@ proptest! {
         requests in prop::collection::vec(request(), 0..24),
         exchanges in prop::collection::vec(exchange(), 0..12),
         gaps in prop::collection::vec((us(), us()), 0..6),
+        observed in prop::option::of((
+            any_observed::record(),
+            prop::collection::vec(any_observed::item(), 0..24),
+        )),
     ) {
+        let mut manifest = manifest;
+        let (observation, observed) = observed.unzip();
+        manifest.vms[0].observation = observation;
         let (_scratch, run) = run_dir(&manifest);
         events.sort_by_key(|event| event.time);
         if is_consistent {
@@ -253,6 +268,9 @@ proptest! {
         store(&run, &events, requests);
         let vm1 = VmName::try_from("vm1").unwrap();
         stream(&run.clock_path(&vm1), exchanges, true);
+        if let Some(observed) = observed {
+            stream(&run.observed_path(&vm1), observed, true);
+        }
         let gap = |(start, end): (u64, u64)| HogGapItem {
             vcpu: VcpuId(1),
             start: GuestTicks(host_at(start.min(end)).0),
@@ -267,6 +285,7 @@ proptest! {
             let mut words = page.split_whitespace();
             let is_nonsense = |word: &str| ["inf", "-inf", "NaN", "INCONSISTENT"].contains(&word);
             prop_assert!(!words.any(is_nonsense), "{}", page);
+            prop_assert!(!page.replace('\n', "").contains(char::is_control), "{page:?}");
         }
     }
 }

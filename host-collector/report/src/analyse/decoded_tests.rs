@@ -11,7 +11,10 @@ use vslice_core::samples::{Call, Look, SampleItem};
 use vslice_core::units::{HostNs, Tid, VcpuId};
 use vslice_trace::evidence::EvidenceLevel;
 use vslice_trace::manifest::{Manifest, TscReading, TscRecord, VcpuTsc};
-use vslice_trace::{ClockSample, HogGapItem, RequestItem, RunDir, VmName, decoded, read_all};
+use vslice_trace::observation::ObservationRecord;
+use vslice_trace::{
+    ClockSample, HogGapItem, ObservedItem, RequestItem, RunDir, VmName, decoded, read_all,
+};
 use vslice_wire::Request;
 
 /// How often the analysis decodes all of each stream, and how often it opens it.
@@ -25,6 +28,7 @@ fn decoded(run: &RunDir) -> BTreeMap<String, (f64, u64)> {
             "events" => read_all::<vslice_core::host_event::HostEvent>(path).unwrap().0.len(),
             "requests" => read_all::<RequestItem>(path).unwrap().0.len(),
             "clock" => read_all::<ClockSample>(path).unwrap().0.len(),
+            "observed" => read_all::<ObservedItem>(path).unwrap().0.len(),
             "gaps" => read_all::<HogGapItem>(path).unwrap().0.len(),
             "samples" => read_all::<SampleItem>(path).unwrap().0.len(),
             other => panic!("{other} is read as well"),
@@ -152,6 +156,16 @@ fn hogs_are_checked_in_the_one_pass_where_kvm_tells_the_clock() {
     assert_eq!(decoded(&run), times(once));
     let clock = &analyse(run.path()).unwrap().clock;
     assert_eq!((clock.vcpus[0].stays, clock.vcpus[0].hog_check.absences), (0, 3));
+}
+
+#[test]
+fn observed_requests_are_decoded_once() {
+    let mut manifest = manifest();
+    manifest.vms[0].observation = Some(ObservationRecord::default());
+    let (_scratch, run) = drawn(&manifest);
+    let settled = |us| ObservedItem::Settled(guest_at(us));
+    stream(&run.observed_path(&vm_name("vm1")), (0..9).map(settled).collect(), true);
+    assert_eq!(decoded(&run)["observed-vm1.vsr"], (1.0, 1));
 }
 
 #[test]

@@ -13,7 +13,8 @@ use vslice_core::host_event::{HostEvent, HostEventKind, PrevState, StackId, Swit
 use vslice_core::units::{GuestTicks, HostNs, PcpuId, Tid, VcpuId};
 use vslice_trace::lock::{Bql, LockRecord};
 use vslice_trace::manifest::{
-    GuestClock, GuestEnd, GuestRecord, HogRecord, Manifest, Status, TscRecord, VmRecord, Window,
+    GuestClock, GuestEnd, GuestRecord, HogRecord, InterruptRecord, Manifest, Status, TscRecord,
+    VmRecord, Window,
 };
 use vslice_trace::memory_map::MemoryMap;
 use vslice_trace::thread::{HostThread, ThreadRecord, ThreadRole};
@@ -121,9 +122,14 @@ pub fn vm(name: &str, pid: Tid, vcpu1: Tid, reads: bool) -> VmRecord {
         lock: LockRecord { bql: Some(bql), ..LockRecord::default() },
         memory_map: MemoryMap::default(),
         memory_map_missing: None,
+        disks: Vec::new(),
+        disks_missing: None,
+        asleep_vcpus: Vec::new(),
+        observation: None,
         groups: vec![],
         groups_missing: None,
         tsc: TscRecord::default(),
+        interrupts: InterruptRecord::default(),
         disk: None,
     }
 }

@@ -2,17 +2,19 @@
 
 use super::clocks::{self, GuestClocks};
 use super::hog_check::HogChecks;
+use super::observed::PlacedObserved;
 use super::observer::{MeasuredWindow, Observers};
-use super::requests::{PlacedRequests, RequestsRead};
+use super::pulled::{Pulled, SharedPulled};
+use super::requests::PlacedRequests;
 use super::{AnalyseError, optional};
 use crate::summary::clock::{ClocksApart, VcpuClock};
 use crate::summary::{VmIndex, Warning};
-use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use vslice_core::clock::RoundTrips;
 use vslice_core::host_event::{HostEvent, HostEventKind};
-use vslice_core::join::{Join, Submitter};
-use vslice_core::timeline::{Span, Tasks};
+use vslice_core::join::{Clocks, Join, ObservedJoin, Submitter, SyncCall};
+use vslice_core::timeline::{Span, StackTable, Tasks};
 use vslice_core::units::{Tid, VcpuId};
 use vslice_trace::manifest::{Manifest, VmRecord};
 use vslice_trace::{
@@ -31,6 +33,7 @@ struct Guest<'o> {
     /// `None` if nobody has exchanged a clock with it.
     clock: Option<CheckedClocks>,
     requests: Option<GuestRequests<'o>>,
+    observed: Option<GuestObserved<'o>>,
     warnings: Vec<Warning>,
     is_torn: bool,
 }
@@ -47,7 +50,15 @@ struct GuestRequests<'o> {
     join: Join<PlacedRequests<'o>>,
     /// The host's disk that they read.
     device: Option<u32>,
-    read: Rc<RefCell<RequestsRead>>,
+    pulled: SharedPulled,
+}
+
+/// The observed requests of a guest on their way.
+struct GuestObserved<'o> {
+    join: ObservedJoin<PlacedObserved<'o>>,
+    /// The VMM's process: others that work for the VM have files of their own.
+    vmm: Tid,
+    pulled: SharedPulled,
 }
 
 /// What the clocks of a run's guests come to, and what there is to say of their streams.
@@ -76,8 +87,9 @@ impl<'o> Guests<'o> {
         let records = || manifest.vms.iter().enumerate();
         let guests = records().map(|(index, vm)| Guest::open(run, manifest, VmIndex(index), vm));
         let mut guests = guests.collect::<Result<Vec<_>, AnalyseError>>()?;
+        let has_requests = |vm: &VmRecord| vm.reader_vcpu.is_some() || vm.observation.is_some();
         let is_placed_by_timeslices =
-            |(guest, vm): (&Guest<'_>, &VmRecord)| vm.reader_vcpu.is_some() && guest.may_narrow();
+            |(guest, vm): (&Guest<'_>, &VmRecord)| has_requests(vm) && guest.may_narrow();
         if guests.iter().zip(&manifest.vms).any(is_placed_by_timeslices) {
             for event in EventMerge::open(run)? {
                 let event = event?;
@@ -87,14 +99,18 @@ impl<'o> Guests<'o> {
         }
         for (guest, vm) in guests.iter_mut().zip(&manifest.vms) {
             guest.open_requests(run, vm, observers)?;
+            guest.open_observed(run, vm, observers)?;
         }
         Ok(Guests { guests, observers: Rc::clone(observers) })
     }
 
     /// Takes the next event, in order of time, with the threads as they were before it.
-    pub(super) fn event(&mut self, event: &HostEvent, tasks: &Tasks) {
+    pub(super) fn event(&mut self, event: &HostEvent, tasks: &Tasks, stacks: &StackTable) {
         for guest in &mut self.guests {
             guest.check_by_hogs(event);
+            if let Some(observed) = &mut guest.observed {
+                observed.threads(event, tasks, stacks);
+            }
         }
         self.io(event, tasks);
     }
@@ -102,6 +118,9 @@ impl<'o> Guests<'o> {
     /// Tells the joins how far recording has come, and what their disks did.
     pub(super) fn io(&mut self, event: &HostEvent, tasks: &Tasks) {
         for guest in &mut self.guests {
+            if let Some(observed) = &mut guest.observed {
+                observed.io(event, |tid| tasks.vm_of(tid) == Some(guest.vm));
+            }
             let Some(requests) = &mut guest.requests else { continue };
             match &event.kind {
                 HostEventKind::Block(block) if requests.device == Some(block.device) => {
@@ -122,6 +141,12 @@ impl<'o> Guests<'o> {
             if let Some(requests) = &mut guest.requests {
                 let (vm, observers) = (guest.vm, &self.observers);
                 requests.join.push_span(span, &mut |breakdown| {
+                    observers.tell(|observer| observer.request(vm, &breakdown));
+                });
+            }
+            if let Some(observed) = &mut guest.observed {
+                let (vm, observers) = (guest.vm, &self.observers);
+                observed.join.push_span(span, &mut |breakdown| {
                     observers.tell(|observer| observer.request(vm, &breakdown));
                 });
             }
@@ -154,7 +179,14 @@ impl<'o> Guest<'o> {
         let notices = vm.guest.iter().flat_map(|guest| &guest.notices);
         let notice = |notice| Warning::Notice { text: format!("{}: {notice}", vm.name) };
         let warnings = notices.map(notice).collect();
-        let mut guest = Guest { vm: index, clock: None, requests: None, warnings, is_torn: false };
+        let mut guest = Guest {
+            vm: index,
+            clock: None,
+            requests: None,
+            observed: None,
+            warnings,
+            is_torn: false,
+        };
         let name = VmName::try_from(vm.name.as_str())?;
         if let Some((trips, tail)) = optional(round_trips(run, &name).map(Some))? {
             guest.warn_of_tail(vm, "clock exchanges", tail);
@@ -196,13 +228,9 @@ impl<'o> Guest<'o> {
         };
         let name = VmName::try_from(vm.name.as_str())?;
         let clocks = clock.clocks.clocks.clone();
-        let thread = |(vcpu, _)| {
-            let thread = vm.threads.iter().find(|thread| thread.vcpu == Some(vcpu))?;
-            Some((vcpu, thread.tid))
-        };
-        let vcpus: Vec<(VcpuId, Tid)> = clocks.iter().filter_map(thread).collect();
+        let vcpus = vcpus(vm, &clocks);
         let requests = PlacedRequests::open(run, (self.vm, &name), clocks, observers)?;
-        let read = requests.read();
+        let pulled = requests.pulled();
         let join = Join::of_vcpus(vcpus, requests);
         let join = match recorded_disks::target(vm) {
             Some(target) => join.with_target(target),
@@ -210,7 +238,46 @@ impl<'o> Guest<'o> {
         };
         let whole = vm.disk.as_ref().and_then(|disk| disk.whole_disk.as_ref());
         let device = whole.map(|whole| whole.device);
-        self.requests = Some(GuestRequests { join, device, read });
+        self.requests = Some(GuestRequests { join, device, pulled });
+        Ok(())
+    }
+
+    fn open_observed(
+        &mut self,
+        run: &RunDir,
+        vm: &VmRecord,
+        observers: &Rc<Observers<'o>>,
+    ) -> Result<(), AnalyseError> {
+        // A run whose collector was killed has the stream, whatever its manifest says.
+        let Some(clock) = &self.clock else { return Ok(()) };
+        let name = VmName::try_from(vm.name.as_str())?;
+        let clocks = clock.clocks.clocks.clone();
+        let vcpus = vcpus(vm, &clocks);
+        let requests = PlacedObserved::open(run, (self.vm, &name), clocks, observers).map(Some);
+        let Some(requests) = optional(requests)? else { return Ok(()) };
+        let pulled = requests.pulled();
+        let join = ObservedJoin::new(vcpus, requests)
+            .with_disks(recorded_disks::observed(vm))
+            .with_completions(recorded_disks::completions(vm));
+        self.observed = Some(GuestObserved { join, vmm: vm.pid, pulled });
+        Ok(())
+    }
+
+    /// Tells of the observed requests that are left.
+    fn finish_observed(
+        &mut self,
+        vm: &VmRecord,
+        observers: &Observers<'o>,
+    ) -> Result<(), StoreError> {
+        let Some(GuestObserved { join, pulled, .. }) = self.observed.take() else { return Ok(()) };
+        let index = self.vm;
+        join.finish(&mut |breakdown| {
+            observers.tell(|observer| observer.request(index, &breakdown));
+        });
+        let placed_by = self.end_of(vm, "observed requests", &pulled)?;
+        for row in self.clock.iter_mut().flat_map(|clock| &mut clock.clocks.rows) {
+            row.observed = placed_by.get(&row.vcpu).copied().unwrap_or(0);
+        }
         Ok(())
     }
 
@@ -221,22 +288,17 @@ impl<'o> Guest<'o> {
         end: &mut GuestsEnd,
     ) -> Result<(), StoreError> {
         self.conclude_hogs()?;
-        if let Some(GuestRequests { join, read, .. }) = self.requests.take() {
+        if let Some(GuestRequests { join, pulled, .. }) = self.requests.take() {
             let index = self.vm;
             join.finish(&mut |breakdown| {
                 observers.tell(|observer| observer.request(index, &breakdown));
             });
-            let RequestsRead { submitted_on, tail, error } = read.take();
-            if let Some(error) = error {
-                return Err(error);
-            }
-            if let Some(tail) = tail {
-                self.warn_of_tail(vm, "requests", tail);
-            }
+            let placed_by = self.end_of(vm, "requests", &pulled)?;
             for row in self.clock.iter_mut().flat_map(|clock| &mut clock.clocks.rows) {
-                row.requests = submitted_on.get(&row.vcpu).copied().unwrap_or(0);
+                row.requests = placed_by.get(&row.vcpu).copied().unwrap_or(0);
             }
         }
+        self.finish_observed(vm, observers)?;
         if let Some(CheckedClocks { mut clocks, .. }) = self.clock {
             for (row, check) in clocks.tsc_offset_checks {
                 clocks.rows[row].kvm_check = check.check;
@@ -247,6 +309,23 @@ impl<'o> Guest<'o> {
         end.warnings.extend(self.warnings);
         end.is_torn |= self.is_torn;
         Ok(())
+    }
+
+    /// How many requests were placed by each vCPU's clock, when nothing of a stream is left.
+    fn end_of(
+        &mut self,
+        vm: &VmRecord,
+        what: &str,
+        pulled: &SharedPulled,
+    ) -> Result<BTreeMap<VcpuId, u64>, StoreError> {
+        let Pulled { placed_by, tail, error } = pulled.take();
+        if let Some(error) = error {
+            return Err(error);
+        }
+        if let Some(tail) = tail {
+            self.warn_of_tail(vm, what, tail);
+        }
+        Ok(placed_by)
     }
 
     fn warn_of_tail(&mut self, vm: &VmRecord, what: &str, tail: Tail) {
@@ -262,6 +341,53 @@ impl<'o> Guest<'o> {
             self.warnings.push(Warning::Notice { text });
         }
     }
+}
+
+impl GuestObserved<'_> {
+    /// Tells the join of the VMM's threads that fall asleep in calls that flush a file, and of their waking.
+    fn threads(&mut self, event: &HostEvent, tasks: &Tasks, stacks: &StackTable) {
+        let is_own = |tid: Tid| tasks.process_of(tid) == Some(self.vmm);
+        match &event.kind {
+            HostEventKind::Switch(switch) => {
+                if is_own(switch.prev) {
+                    if switch.stack.is_some() {
+                        self.join.recorded(event.time, switch.prev);
+                    }
+                    if let Some(call) = SyncCall::of(switch, stacks) {
+                        self.join.asleep(event.time, switch.prev, call);
+                    }
+                }
+                if is_own(switch.next) {
+                    self.join.awake(event.time, switch.next);
+                }
+            }
+            HostEventKind::Waking { tid, .. } if is_own(*tid) => self.join.awake(event.time, *tid),
+            HostEventKind::Exit { tid } => self.join.ended(*tid),
+            _ => {}
+        }
+    }
+
+    /// Tells the join how far recording has come, and what the disks did; `is_own` is whether the VM has this thread.
+    fn io(&mut self, event: &HostEvent, is_own: impl Fn(Tid) -> bool) {
+        match &event.kind {
+            HostEventKind::Block(block) => {
+                let submitter = if is_own(block.tid) { Submitter::OwnVm } else { Submitter::Other };
+                self.join.push_io(event.time, block, submitter);
+            }
+            HostEventKind::Lost { until, .. } => self.join.lost(event.time, *until),
+            _ => {}
+        }
+        self.join.advance(event.time);
+    }
+}
+
+/// The vCPUs that have a clock, each with its thread.
+fn vcpus(vm: &VmRecord, clocks: &Clocks) -> Vec<(VcpuId, Tid)> {
+    let thread = |(vcpu, _)| {
+        let thread = vm.threads.iter().find(|thread| thread.vcpu == Some(vcpu))?;
+        Some((vcpu, thread.tid))
+    };
+    clocks.iter().filter_map(thread).collect()
 }
 
 /// The clock exchanges with one guest, and how their stream ends.

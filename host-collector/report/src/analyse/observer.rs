@@ -5,14 +5,15 @@ use crate::summary::{CommandLine, VmIndex, Warning};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use vslice_core::host_event::HostEvent;
-use vslice_core::join::{Breakdown, Unplaced};
+use vslice_core::host_view::ViewedIo;
+use vslice_core::join::{Breakdown, GuestRequest, Unplaced};
 use vslice_core::samples::SampleItem;
 use vslice_core::task::Process;
 use vslice_core::timeline::{Exit, FoundLock, LockWait, Span, Tasks};
-use vslice_core::units::HostNs;
+use vslice_core::units::{HostNs, PcpuId};
 use vslice_trace::StackNames;
 use vslice_trace::manifest::Manifest;
-use vslice_wire::{Dropped, Request};
+use vslice_wire::Dropped;
 
 /// Is told of all that an analysis makes of a run, in one direction and once: each form of output is one.
 ///
@@ -36,6 +37,10 @@ pub trait Observer {
     /// Something that the host's kernel recorded, with the threads as they were before it.
     fn event(&mut self, _event: &HostEvent, _tasks: &Tasks) {}
 
+    /// The record of a pCPU ends here without its writer's end, as it was cut off. Nothing that is told of later times
+    /// is certain.
+    fn cut_off(&mut self, _pcpu: PcpuId, _since: HostNs) {}
+
     /// What a thread of a VM did for a while.
     fn span(&mut self, _span: &Span) {}
 
@@ -45,14 +50,22 @@ pub trait Observer {
     /// An exit of a vCPU from its guest.
     fn exit(&mut self, _exit: &Exit) {}
 
-    /// A request, and where its latency went.
+    /// A request of the guest's reader or one that was observed, and where its latency went.
     fn request(&mut self, _vm: VmIndex, _breakdown: &Breakdown) {}
 
-    /// A request that has no place on the host's clock.
-    fn unplaced_request(&mut self, _vm: VmIndex, _request: &Request, _why: Unplaced) {}
+    /// An I/O of a VM's process on a host disk that one of the VM's disks is on, as the host saw it; `disk` is the
+    /// place in the manifest of the one that it is for, if that is known. In order of their ends.
+    fn host_io(&mut self, _vm: VmIndex, _disk: Option<usize>, _io: &ViewedIo) {}
 
-    /// Requests that a guest made and could not record.
+    /// A request that has no place on the host's clock.
+    fn unplaced_request(&mut self, _vm: VmIndex, _request: &GuestRequest, _why: Unplaced) {}
+
+    /// Requests that a guest's reader made and could not record.
     fn dropped_requests(&mut self, _vm: VmIndex, _dropped: &Dropped) {}
+
+    /// Observed requests, or their parts, that a guest could not record; the count is that of its kernel's
+    /// events.
+    fn lost_observed(&mut self, _vm: VmIndex, _lost: &Dropped) {}
 
     /// All has been told.
     fn end(&mut self, _run: &Run<'_>, _end: &RunEnd<'_>) {}

@@ -5,7 +5,7 @@ use super::observer::{Observer, Run, RunEnd};
 use super::{SummaryObserver, analyse, analyse_with};
 use crate::summary::VmIndex;
 use vslice_core::host_event::HostEvent;
-use vslice_core::join::{Breakdown, Unplaced};
+use vslice_core::join::{Breakdown, GuestRequest, Unplaced};
 use vslice_core::timeline::{LockWait, Span, Tasks};
 use vslice_trace::{RequestItem, VmName};
 use vslice_wire::{Dropped, Request};
@@ -55,8 +55,8 @@ impl Observer for Listener {
         self.latencies_us.push((breakdown.latency_ns() + 500) / 1_000);
     }
 
-    fn unplaced_request(&mut self, vm: VmIndex, request: &Request, why: Unplaced) {
-        assert_eq!((vm, request.index, why), (VmIndex(0), 2, Unplaced::NoClock));
+    fn unplaced_request(&mut self, vm: VmIndex, request: &GuestRequest, why: Unplaced) {
+        assert_eq!((vm, request.read().unwrap().index, why), (VmIndex(0), 2, Unplaced::NoClock));
         self.told.push("unplaced");
     }
 

@@ -2,6 +2,7 @@
 //! observers.
 
 use super::guests::{Guests, GuestsEnd};
+use super::host_views::HostViews;
 use super::observer::{MeasuredWindow, Observers};
 use crate::summary::Warning;
 use std::collections::{HashMap, HashSet};
@@ -16,6 +17,7 @@ use vslice_trace::{EventMerge, StoreError, Tail};
 pub(super) struct Pass<'o> {
     observers: Rc<Observers<'o>>,
     guests: Guests<'o>,
+    host_views: HostViews,
     window: MeasuredWindow,
     /// Threads that kept their pCPU through the window, so that no event told of them.
     kept: HashMap<Tid, PcpuId>,
@@ -44,10 +46,12 @@ impl<'o> Pass<'o> {
         guests: Guests<'o>,
         observers: &Rc<Observers<'o>>,
     ) -> Pass<'o> {
+        let window = MeasuredWindow::of(manifest);
         Pass {
             observers: Rc::clone(observers),
             guests,
-            window: MeasuredWindow::of(manifest),
+            host_views: HostViews::of(manifest, window.start),
+            window,
             kept: kept(manifest),
             watched: watched_pcpus(manifest),
             cut: None,
@@ -88,6 +92,7 @@ impl<'o> Pass<'o> {
         }
         timeline.finish(last, &mut |span| self.span(&span));
         self.lock_waits(&mut timeline);
+        self.host_views.finish(&self.observers);
         Ok(PassEnd {
             last,
             events_count,
@@ -100,8 +105,9 @@ impl<'o> Pass<'o> {
 
     fn event(&mut self, event: &HostEvent, timeline: &mut Timeline) {
         self.observers.tell(|observer| observer.event(event, timeline.tasks()));
-        self.guests.event(event, timeline.tasks());
+        self.guests.event(event, timeline.tasks(), timeline.stacks());
         timeline.push(event, &mut |span| self.span(&span));
+        self.host_views.event(event, timeline, &self.observers);
         for exit in timeline.take_exits() {
             self.observers.tell(|observer| observer.exit(&exit));
         }
@@ -125,6 +131,7 @@ impl<'o> Pass<'o> {
         let span = on_pcpu.as_ref().unwrap_or(span);
         self.observers.tell(|observer| observer.span(span));
         self.guests.span(span);
+        self.host_views.span(span);
     }
 
     /// Where the record of a pCPU ends without its end, it is from there on as if the kernel had lost
@@ -140,10 +147,12 @@ impl<'o> Pass<'o> {
             now.since_ns(self.window.start) as f64 / 1e9
         );
         self.cut = Some(Warning::Notice { text });
+        self.observers.tell(|observer| observer.cut_off(pcpu, now));
         let kind = HostEventKind::Lost { until: HostNs(u64::MAX), count: 0 };
         let loss = HostEvent { time: now, pcpu, kind };
         self.guests.io(&loss, &Tasks::default());
         timeline.push(&loss, &mut |span| self.span(&span));
+        self.host_views.event(&loss, timeline, &self.observers);
     }
 }
 
@@ -153,7 +162,8 @@ fn kept(manifest: &Manifest) -> HashMap<Tid, PcpuId> {
 }
 
 /// The pCPUs on which every switch is recorded.
-pub(super) fn watched_pcpus(manifest: &Manifest) -> HashSet<PcpuId> {
+#[must_use]
+pub fn watched_pcpus(manifest: &Manifest) -> HashSet<PcpuId> {
     let pinned = manifest.vms.iter().flat_map(|vm| &vm.threads).filter_map(|thread| thread.pinned);
     pinned.chain(manifest.pcpus.iter().copied()).collect()
 }

@@ -2,7 +2,9 @@
 
 mod environment;
 mod hidden_tasks;
+mod host_io;
 mod losses;
+mod observations;
 mod run_warnings;
 mod sampled;
 mod service_threads;
@@ -16,17 +18,20 @@ use super::observer::{MeasuredWindow, Observer, Run, RunEnd};
 use super::pass;
 use super::timeline_facts::quota_use;
 use crate::summary::big_lock::BigLock;
+use crate::summary::host_io::HostIoTally;
 use crate::summary::io::IoDisk;
 use crate::summary::model::{Accelerator, Cost, Hog, RunFacts, RunStatus};
+use crate::summary::told::Teller;
 use crate::summary::{Facts, Names, Summary, SummaryBuilder, VmIndex, VmThreads};
 use std::sync::Arc;
 use vslice_core::host_event::{HostEvent, HostEventKind, StackId};
-use vslice_core::join::{Breakdown, Unplaced};
+use vslice_core::host_view::ViewedIo;
+use vslice_core::join::{Breakdown, GuestRequest, Unplaced};
 use vslice_core::samples::SampleItem;
 use vslice_core::text::harmless;
 use vslice_core::timeline::{Exit, LockWait, Span, Tasks};
 use vslice_trace::manifest::{Status, VmRecord};
-use vslice_wire::{Dropped, Request};
+use vslice_wire::Dropped;
 
 /// Adds up a run, in memory that does not grow with it.
 #[derive(Debug, Default)]
@@ -51,6 +56,7 @@ struct Totals {
     service: ServiceThreads,
     hidden: HiddenTasks,
     losses: Losses,
+    host_io: HostIoTally,
     samples: Samples,
     kvm_events_count: u64,
     has_exits: bool,
@@ -64,10 +70,12 @@ impl Totals {
             builder: SummaryBuilder::new(
                 window.start,
                 manifest.vms.iter().map(vm_threads).collect(),
-            ),
+            )
+            .with_observations(observations::of(manifest)),
             service: ServiceThreads::new(manifest),
             hidden: HiddenTasks::new(pass::watched_pcpus(manifest)),
             losses: Losses::default(),
+            host_io: HostIoTally::new(window.start),
             samples: Samples::new(manifest, window),
             kvm_events_count: 0,
             has_exits: false,
@@ -97,6 +105,7 @@ impl Totals {
                 hogs: manifest.vms.iter().flat_map(hogs).collect(),
                 service: self.service.into_rows(),
                 lost: self.losses.lost,
+                host_io: host_io::host_io(self.host_io, manifest),
                 big_locks: big_locks(run),
                 evidence: manifest.evidence.clone(),
                 control_groups: manifest.group_evidence.clone().unwrap_or_default(),
@@ -167,7 +176,14 @@ impl Observer for SummaryObserver {
         }
     }
 
-    fn unplaced_request(&mut self, vm: VmIndex, request: &Request, why: Unplaced) {
+    fn host_io(&mut self, vm: VmIndex, disk: Option<usize>, io: &ViewedIo) {
+        let Some(totals) = &mut self.totals else { return };
+        if totals.window.contains(io.submitted) {
+            totals.host_io.push(vm.0, disk, io);
+        }
+    }
+
+    fn unplaced_request(&mut self, vm: VmIndex, request: &GuestRequest, why: Unplaced) {
         if let Some(totals) = &mut self.totals {
             totals.builder.unplaced(vm, request, why);
         }
@@ -179,9 +195,22 @@ impl Observer for SummaryObserver {
         }
     }
 
+    fn lost_observed(&mut self, vm: VmIndex, lost: &Dropped) {
+        if let Some(totals) = &mut self.totals {
+            totals.builder.lost_observed(vm, lost);
+        }
+    }
+
     fn end(&mut self, run: &Run<'_>, end: &RunEnd<'_>) {
         self.summary = self.totals.take().map(|totals| totals.into_summary(run, end));
     }
+}
+
+/// Tells of single requests and threads of a run, now that all of it was read.
+#[must_use]
+pub fn teller(run: &Run<'_>, end: &RunEnd<'_>) -> Teller {
+    let vms = run.manifest.vms.iter().map(vm_threads).collect();
+    Teller::new(run.window.start, names(run, end), vms, observations::of(run.manifest))
 }
 
 fn big_locks(run: &Run<'_>) -> Vec<BigLock> {

@@ -2,6 +2,7 @@
 
 mod clocks;
 mod damage;
+mod host_io;
 mod io;
 mod locks;
 
@@ -22,6 +23,7 @@ use vslice_core::timeline::Reason;
 use vslice_core::units::{HostNs, PcpuId, Tid, VcpuId};
 use vslice_trace::disk::DiskRecord;
 use vslice_trace::host::WholeDisk;
+use vslice_trace::image::ImageRecord;
 use vslice_trace::manifest::{OtherVmRecord, Status, TscReading, TscRecord, VcpuTsc, Window};
 use vslice_trace::quota::{GroupRecord, Quota, Throttling};
 use vslice_trace::recorded_disks;

@@ -282,6 +282,7 @@ impl CauseChange {
         let only = self.parts.iter().find(|(_, of)| (by(of) - self.by).abs() <= nearly_all);
         let (name, of) = match (self.kind, only) {
             (Kind::Device, _) => ("time in the host's disk".to_owned(), self.of),
+            (Kind::GuestQueue, _) => ("time in the guest's own queue".to_owned(), self.of),
             (_, Some((Some(part), of))) => (name(*part), *of),
             (Kind::State(part), _) => (name(part), self.of),
             (Kind::OnPcpu, _) => (name(Part::OnPcpu), self.of),

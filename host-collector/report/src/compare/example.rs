@@ -37,6 +37,7 @@ pub(super) fn side(name: &str, has_iothread: bool, runs: &[(f64, f64)]) -> Side 
         conditions: vec![condition("QEMU", "7.2.22"), condition("accelerator", "kvm")],
         has_iothread: Some(has_iothread),
         lost_count: 0,
+        is_observed: false,
     });
     Side { path: name.to_owned(), runs: runs.collect(), left_out: vec![] }
 }
@@ -66,6 +67,7 @@ pub(super) fn doubtful() -> Comparison {
     b.runs.iter_mut().for_each(|run| run.conditions[0].value = "8.0.1".to_owned());
     a.runs[2].conditions[1].value = "tcg".to_owned();
     a.runs[3].lost_count = 17;
+    a.runs[5].is_observed = true;
     a.runs[4].readers.push(Reader { vm: "vm2".to_owned(), vcpu: VcpuId(0) });
     b.runs[0].has_iothread = None;
     let reason = "it ended early: interrupted".to_owned();

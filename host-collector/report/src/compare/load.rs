@@ -121,6 +121,7 @@ fn run(path: &Path) -> Result<Run, String> {
         conditions: conditions(manifest),
         has_iothread,
         lost_count: summary.facts.lost.records,
+        is_observed: summary.observed.is_some(),
     })
 }
 

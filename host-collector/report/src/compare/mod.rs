@@ -62,6 +62,8 @@ pub struct Run {
     pub has_iothread: Option<bool>,
     /// Scheduler events that the kernel dropped.
     pub lost_count: u64,
+    /// Whether agents observed the guests' own block requests, which are not compared.
+    pub is_observed: bool,
 }
 
 /// A run that is not compared.
@@ -279,6 +281,13 @@ fn cautions(a: &Side, b: &Side) -> Vec<String> {
                 run.readers.len(),
                 reader.vm,
                 reader.vcpu
+            ));
+        }
+        let observed = side.runs.iter().filter(|run| run.is_observed).count();
+        if observed > 0 {
+            warnings.push(format!(
+                "the guests' own block requests, which {observed} of the runs of {name} observed, are not \
+                 compared: vslice report has them"
             ));
         }
         for run in side.runs.iter().filter(|run| run.lost_count > 0) {

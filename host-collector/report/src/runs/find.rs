@@ -112,7 +112,7 @@ pub fn what_it_is(path: &Path) -> String {
         Ok(data) => data,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return format!(
-                "there is no {shown}; `vslice report runs` lists the runs that `vslice run` wrote to runs/"
+                "there is no {shown}; `vslice list` lists the runs that `vslice run` wrote to runs/"
             );
         }
         Err(error) => return format!("cannot look at {shown}: {error}"),

@@ -27,7 +27,8 @@ pub fn list(folder: &Path, found: &Found, mut analysing: impl FnMut(&str, &str))
             |summary| Outcome::new(summary.facts.status.clone(), figures(summary)),
         );
         let since = written(path).and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        Run { path: below, written_s: since.map(|since| since.as_secs()), outcome }
+        let written_s = since.map(|since| since.as_secs());
+        Run { path: below, written_s, bytes: size_bytes(path).ok(), outcome }
     });
     Runs {
         schema: SCHEMA,
@@ -35,6 +36,16 @@ pub fn list(folder: &Path, found: &Found, mut analysing: impl FnMut(&str, &str))
         runs: runs.collect(),
         incomplete: found.incomplete.clone(),
     }
+}
+
+/// The size of a run's files, which lie in no folders of their own.
+fn size_bytes(run: &Path) -> std::io::Result<u64> {
+    let mut size_bytes = 0;
+    for entry in std::fs::read_dir(run)? {
+        let data = entry?.metadata()?;
+        size_bytes += if data.is_file() { data.len() } else { 0 };
+    }
+    Ok(size_bytes)
 }
 
 /// The summary of a run, or why there is none.
@@ -143,6 +154,17 @@ mod tests {
         summary.vcpus[1].wait_ns = 366_000;
         let first = figures(summary).first_cause.unwrap();
         assert_eq!((first.label.as_str(), first.share), ("vm1 vCPU1 waiting for a pCPU", 0.366));
+    }
+
+    #[test]
+    fn a_run_has_the_size_of_its_files() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("of no file")).unwrap();
+        for (name, bytes) in [("run.json", 100), ("events-0.vsr", 2000)] {
+            fs::write(folder.path().join(name), vec![b' '; bytes]).unwrap();
+        }
+        assert_eq!(size_bytes(folder.path()).unwrap(), 2100);
+        assert!(size_bytes(&folder.path().join("nowhere")).is_err());
     }
 
     #[test]

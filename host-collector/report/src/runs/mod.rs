@@ -34,6 +34,8 @@ pub struct Run {
     pub path: String,
     /// When its `run.json` was last written, in seconds since 1970; `None` if that is not known.
     pub written_s: Option<u64>,
+    /// The size of its files; `None` if they cannot be looked at.
+    pub bytes: Option<u64>,
     /// Its result.
     #[serde(flatten)]
     pub outcome: Outcome,

@@ -3,7 +3,7 @@
 use super::{Figures, Outcome, Run, Runs};
 use crate::summary::Style;
 use crate::summary::text::page::{Page, Table, Tone, shorten};
-use vslice_spec::quantity::{count, counted, known_duration, percent};
+use vslice_spec::quantity::{bytes, count, counted, known_duration, percent};
 
 /// Columns of a path that are printed; the JSON has it whole.
 const PATH_COLUMNS_MAX: usize = 60;
@@ -18,8 +18,8 @@ pub fn render(runs: &Runs, style: Style) -> String {
     let mut page = Page::new(style);
     let folder = shorten(&runs.folder, PATH_COLUMNS_MAX);
     page.title(&folder, &counted(runs.runs.len() as u64, "run"));
-    let mut table = Table::new("n l l rrr l");
-    let head = ["", "written (UTC)", "VMs", "requests", "p50", "p99", "first cause"];
+    let mut table = Table::new("n l r l rrr l");
+    let head = ["", "written (UTC)", "size", "VMs", "requests", "p50", "p99", "first cause"];
     table.row(Tone::Dim, head);
     for run in &runs.runs {
         row(&mut table, run);
@@ -49,6 +49,7 @@ fn row(table: &mut Table, run: &Run) {
     let cells = [
         path,
         written,
+        run.bytes.map_or_else(|| "-".to_owned(), bytes),
         shown(|figures| shorten(&figures.vms.join(", "), PATH_COLUMNS_MAX)),
         shown(|figures| count(figures.requests)),
         shown(|figures| known_duration(figures.p50_ns)),

@@ -5,12 +5,18 @@
 //! host, and after the I/O has completed. In between the request waits for the device, whatever the vCPU
 //! does; that state is context and stays in [`IoClass::parts_ns`]. If the phase is unknown, the state is all
 //! that is known, and it may be only context.
+//!
+//! In the guest's own queue a request waits for the guest: for a tag of the disk, for its scheduler, for the
+//! requests before it. If its vCPU is on a pCPU or idle meanwhile, that is the guest's own. If the host keeps
+//! the vCPU from a pCPU, nobody can take the request out of the queue, and the state is the cause; unless another
+//! vCPU took it out in the end, and so might have before.
 
 use super::io::IoClass;
 use super::totals::{share, sum};
 use super::verdict::{DOMINANT_LEAD, DOMINANT_SHARE, label};
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
+use thiserror::Error;
 use vslice_core::join::{Part, Phase};
 
 /// A cause with at least this share of the class's time is named if nothing dominates.
@@ -24,7 +30,8 @@ pub const NEARLY_ALL: f64 = 0.95;
 pub struct Cause {
     /// How far the host had come with the I/O.
     pub phase: Phase,
-    /// The vCPU's state meanwhile; `None` for [`Phase::Device`], when the vCPU is not the cause.
+    /// The vCPU's state meanwhile; `None` for [`Phase::Device`], when the vCPU is not the cause, and for what a
+    /// request waited in [`Phase::GuestQueue`] until another vCPU issued it.
     pub part: Option<Part>,
     /// The total in nanoseconds, over the attributed requests of the class.
     pub total_ns: u64,
@@ -33,10 +40,13 @@ pub struct Cause {
 }
 
 /// The kind of a cause: causes of one kind have the same remedy, whatever their phase.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "&'static str", try_from = "String")]
 pub enum Kind {
     /// The host's disk had the I/O.
     Device,
+    /// It was in the guest's own queue, and the host did not keep its vCPU from anything.
+    GuestQueue,
     /// The vCPU waited for a pCPU: `preempt_wait` and `wakeup_delay`.
     PcpuWait,
     /// The vCPU was on a pCPU, whether in the guest, in KVM or in the VMM.
@@ -46,6 +56,63 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind, in the order in which they are printed.
+    pub const ALL: [Kind; 12] = [
+        Kind::Device,
+        Kind::GuestQueue,
+        Kind::PcpuWait,
+        Kind::OnPcpu,
+        Kind::State(Part::Throttled),
+        Kind::State(Part::BqlWait),
+        Kind::State(Part::LockWait),
+        Kind::State(Part::Halt),
+        Kind::State(Part::HostFault),
+        Kind::State(Part::IoSubmit),
+        Kind::State(Part::OtherSleep),
+        Kind::State(Part::Unknown),
+    ];
+
+    /// Its place in [`Kind::ALL`].
+    pub(super) fn place(self) -> usize {
+        match self {
+            Kind::Device => 0,
+            Kind::GuestQueue => 1,
+            Kind::PcpuWait | Kind::State(Part::PreemptWait | Part::WakeupDelay) => 2,
+            Kind::OnPcpu | Kind::State(Part::OnPcpu | Part::Guest | Part::Kvm | Part::VmmUser) => 3,
+            Kind::State(Part::Throttled) => 4,
+            Kind::State(Part::BqlWait) => 5,
+            Kind::State(Part::LockWait) => 6,
+            Kind::State(Part::Halt | Part::HaltPoll) => 7,
+            Kind::State(Part::HostFault) => 8,
+            Kind::State(Part::IoSubmit) => 9,
+            Kind::State(Part::OtherSleep) => 10,
+            Kind::State(Part::Unknown) => 11,
+        }
+    }
+
+    /// Its name in `summary.json`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Device => "device",
+            Kind::GuestQueue => "guest_queue",
+            Kind::PcpuWait => "pcpu_wait",
+            Kind::OnPcpu => "on_pcpu",
+            Kind::State(part) => part.name(),
+        }
+    }
+
+    /// The kind of a vCPU's state in one phase; `None` is the phase as a whole, where the state is no cause.
+    #[must_use]
+    pub fn in_phase(phase: Phase, part: Option<Part>) -> Kind {
+        match (phase, Kind::of(part)) {
+            (Phase::GuestQueue, Kind::Device | Kind::OnPcpu | Kind::State(Part::Halt)) => {
+                Kind::GuestQueue
+            }
+            (_, of_state) => of_state,
+        }
+    }
+
     /// The kind of a vCPU's state; `None` stands for the device.
     #[must_use]
     pub fn of(part: Option<Part>) -> Kind {
@@ -63,33 +130,63 @@ impl Kind {
     pub fn is_inactivity(self) -> bool {
         match self {
             Kind::PcpuWait => true,
-            Kind::Device | Kind::OnPcpu => false,
+            Kind::Device | Kind::GuestQueue | Kind::OnPcpu => false,
             Kind::State(part) => part.is_inactivity(),
         }
     }
+}
+
+impl From<Kind> for &'static str {
+    fn from(kind: Kind) -> &'static str {
+        kind.name()
+    }
+}
+
+impl TryFrom<String> for Kind {
+    type Error = UnknownKind;
+
+    fn try_from(name: String) -> Result<Kind, UnknownKind> {
+        let found = Kind::ALL.into_iter().find(|kind| kind.name() == name);
+        found.ok_or(UnknownKind { name })
+    }
+}
+
+/// A name that no kind of cause has.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("no kind of cause is called '{name}'")]
+pub struct UnknownKind {
+    /// The name.
+    pub name: String,
 }
 
 impl Cause {
     /// Its kind.
     #[must_use]
     pub fn kind(&self) -> Kind {
-        Kind::of(self.part)
+        Kind::in_phase(self.phase, self.part)
     }
 
     /// The cause's name on a page: `preemption wait after I/O completion`.
     #[must_use]
     pub fn label(&self) -> String {
-        in_phase(self.part.map_or(IN_DISK, label), Some(self.phase))
+        match (self.phase, self.part) {
+            (Phase::GuestQueue, None) => format!("{IN_GUEST_QUEUE}, for another vCPU"),
+            (phase, part) => in_phase(part.map_or(IN_DISK, label), Some(phase)),
+        }
     }
 }
 
 /// How the time in the device is called.
 const IN_DISK: &str = "in the host's disk";
 
+/// How the time in the guest's own queue is called.
+const IN_GUEST_QUEUE: &str = "in the guest's own queue";
+
 /// What it is and in which phase, if in one.
 fn in_phase(what: &str, phase: Option<Phase>) -> String {
     match phase {
         Some(Phase::Device) | None => what.to_owned(),
+        Some(Phase::GuestQueue) => format!("{what} in the guest's own queue"),
         Some(Phase::Queued) => format!("{what} before I/O submission"),
         Some(Phase::Completed) => format!("{what} after I/O completion"),
         Some(Phase::Unknown) => format!("{what}, I/O phase unknown"),
@@ -142,6 +239,7 @@ impl Group<'_> {
     pub fn what(&self) -> &'static str {
         match (self.kind, self.only_part()) {
             (Kind::Device, _) => IN_DISK,
+            (Kind::GuestQueue, _) => IN_GUEST_QUEUE,
             (_, Some(part)) | (Kind::State(part), None) => label(part),
             (Kind::OnPcpu, None) => label(Part::OnPcpu),
             (Kind::PcpuWait, None) => "waiting for a pCPU",
@@ -151,7 +249,8 @@ impl Group<'_> {
     /// Its name on a page, like [`Cause::label`].
     #[must_use]
     pub fn label(&self) -> String {
-        in_phase(self.what(), self.only_phase())
+        let phase = self.only_phase().filter(|_| self.kind != Kind::GuestQueue);
+        in_phase(self.what(), phase)
     }
 }
 
@@ -208,6 +307,14 @@ pub fn causes(io: &IoClass, latency_ns: u64) -> Vec<Cause> {
     let of_phase = |phase| {
         let parts: Vec<(Option<Part>, u64)> = match phase {
             Phase::Device => vec![(None, io.phases_ns.get(&phase).copied().unwrap_or(0))],
+            Phase::GuestQueue => {
+                let own = |part| {
+                    let all_ns = io.get(phase, part);
+                    (Some(part), all_ns.saturating_sub(io.queue_context(part)))
+                };
+                let context_ns = sum(Part::ALL.map(|part| io.queue_context(part)));
+                Part::ALL.into_iter().map(own).chain([(None, context_ns)]).collect()
+            }
             Phase::Queued | Phase::Completed | Phase::Unknown => {
                 Part::ALL.into_iter().map(|part| (Some(part), io.get(phase, part))).collect()
             }

@@ -69,6 +69,9 @@ pub struct VcpuClock {
     pub hog_check: HogCheck,
     /// How many requests were submitted on it and could be placed on the host's clock.
     pub requests: u64,
+    /// How many observed requests have a time by it and could be placed on the host's clock.
+    #[serde(default)]
+    pub observed: u64,
     /// The map's largest error bound in the measured window, in nanoseconds.
     pub bound_ns: u64,
     /// How often the clock stepped or changed its rate.
@@ -130,7 +133,7 @@ impl ClockMethod {
     /// That of the maps by which requests were placed: the poorest of them.
     #[must_use]
     pub fn of(vcpus: &[VcpuClock]) -> ClockMethod {
-        let used = || vcpus.iter().filter(|vcpu| vcpu.requests > 0);
+        let used = || vcpus.iter().filter(|vcpu| vcpu.requests > 0 || vcpu.observed > 0);
         if used().count() > 0 && used().all(|vcpu| vcpu.method == ClockMethod::TscOffset) {
             ClockMethod::TscOffset
         } else {
@@ -198,6 +201,7 @@ impl VcpuClock {
             ptp_check: KvmCheck::default(),
             hog_check: HogCheck::default(),
             requests: 0,
+            observed: 0,
             bound_ns: map.bound_ns(),
             cut_count: map.cuts().len() as u64,
             cuts: cuts.map(|cut| ClockCut::of(cut, start)).collect(),
@@ -236,7 +240,7 @@ pub(super) struct ClockTally {
 
 impl ClockTally {
     pub(super) fn add(&mut self, breakdown: &Breakdown) {
-        self.bound_ns = self.bound_ns.max(Some(breakdown.bound_ns));
+        self.bound_ns = self.bound_ns.max(Some(breakdown.bounds.worst_ns()));
         let check = &mut self.check;
         match breakdown.io_check {
             IoCheck::Unchecked => {}

@@ -1,32 +1,30 @@
 //! Adds up a run, one span and one request at a time.
 
-use super::causes::causes;
+use super::classes::Classes;
 use super::clock::{Clock, ClockMethod, ClockTally, ClocksApart, VcpuClock, offset_ns};
 use super::exits::ExitTally;
-use super::group::ClassAntagonistGroup;
 use super::io::{HiddenTask, Io, IoDisk, WorstIo};
-use super::latency::{ClassTotals, Encounter, LatencyTally};
+use super::latency::LatencyTally;
 use super::locks::LockTally;
 use super::model::{
-    ANTAGONISTS_MAX, Antagonist, CHAIN_FRAMES_MAX, ChainSpan, Class, ClassAntagonist, ModeSplit,
-    Requests, RunFacts, SCHEMA, STACKS_PER_REASON_MAX, StackTotal, Summary, Vcpu, WORST_MAX,
-    WhyUnknown, WorstRequest,
+    ANTAGONISTS_MAX, Antagonist, CHAIN_FRAMES_MAX, ChainSpan, ModeSplit, Requests, RunFacts,
+    SCHEMA, STACKS_PER_REASON_MAX, StackTotal, Summary, Vcpu, WORST_MAX, WhyUnknown, WorstRequest,
 };
 use super::names::{Directory, Names, VmIndex, VmThreads};
+use super::observed::{Observation, ObservedTally};
 use super::reason::OffReason;
-use super::runners::Told;
 use super::timeslice::VcpuTally;
-use super::totals::{ByClass, PartTotals};
+use super::totals::PartTotals;
 use super::warn::warnings;
 use super::warning::Warning;
 use super::{antagonists, laws};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use vslice_core::host_event::StackId;
-use vslice_core::join::{self, Attribution, Breakdown, Link, Part, Unplaced};
+use vslice_core::join::{self, Attribution, Breakdown, GuestRequest, Link, Part, Unplaced};
 use vslice_core::timeline::{Exit, LockWait, Reason, Sleep, Span, ThreadState, UnknownCause};
 use vslice_core::units::{HostNs, Tid, VcpuId};
-use vslice_wire::Request;
+use vslice_wire::{Dropped, Request};
 
 /// Distinct stacks that are told apart; the host's kernel has some hundreds of places to sleep in.
 const STACKS_MAX: usize = 4096;
@@ -63,8 +61,9 @@ pub struct SummaryBuilder {
     first_submitted: Option<HostNs>,
     last_completed: HostNs,
     clock: ClockTally,
+    observed: ObservedTally,
     /// The slowest first.
-    worst: Vec<(VmIndex, Breakdown)>,
+    worst: Vec<(VmIndex, Request, Breakdown)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,8 +98,17 @@ impl SummaryBuilder {
             first_submitted: None,
             last_completed: HostNs(0),
             clock: ClockTally::default(),
+            observed: ObservedTally::default(),
             worst: Vec::with_capacity(WORST_MAX + 1),
         }
+    }
+
+    /// Guests in which agents observed, and what is known of that before their requests are told.
+    #[must_use]
+    pub fn with_observations(mut self, observations: BTreeMap<VmIndex, Observation>) -> Self {
+        let vcpus = self.vcpus.iter().map(|(_, vcpu, tid, _)| (*tid, *vcpu)).collect();
+        self.observed = ObservedTally::new(observations, vcpus);
+        self
     }
 
     /// Takes a span that overlaps the measured window. The spans of one thread come in order of
@@ -142,22 +150,30 @@ impl SummaryBuilder {
         }
     }
 
-    /// Takes a request of a VM.
+    /// Takes a request of a VM: one of its reader, or one that was observed in it.
     pub fn breakdown(&mut self, vm: VmIndex, breakdown: &Breakdown) {
-        self.count_request(vm, breakdown);
+        self.observed.request(vm, breakdown);
+        self.clock.add(breakdown);
+        let Some(request) = breakdown.request.read() else { return };
+        self.count_request(vm, request, breakdown);
         let latency_ns = breakdown.latency_ns();
         if breakdown.attribution == Attribution::Attributed {
             self.latencies.record_attributed(latency_ns, &breakdown.parts);
             self.latencies.add_io_and_clock(breakdown);
-            self.latencies.add_waits(vm, breakdown);
+            self.latencies.add_waits(vm, breakdown, |_| breakdown.vcpu);
+            self.latencies.add_what_if(vm, breakdown);
         } else {
             self.latencies.record_unattributable(latency_ns);
         }
-        self.keep_if_slow(vm, breakdown);
+        self.keep_if_slow(vm, request, breakdown);
     }
 
     /// Takes a request of a VM that has no place on the host's clock.
-    pub fn unplaced(&mut self, vm: VmIndex, request: &Request, why: Unplaced) {
+    pub fn unplaced(&mut self, vm: VmIndex, request: &GuestRequest, why: Unplaced) {
+        let request = match request {
+            GuestRequest::Read(request) => request,
+            GuestRequest::Observed(request) => return self.observed.unplaced(vm, request, why),
+        };
         let by = &mut self.requests.unattributable_by;
         match why {
             Unplaced::NoClock => by.no_clock += 1,
@@ -167,25 +183,32 @@ impl SummaryBuilder {
         self.count_result(vm, request);
     }
 
+    /// Takes what an agent that observes could not record.
+    pub fn lost_observed(&mut self, vm: VmIndex, lost: &Dropped) {
+        self.observed.lost(vm, lost);
+    }
+
     /// Takes a stretch of time in which a guest could not record `count` requests.
     pub fn dropped(&mut self, count: u64) {
         self.requests.dropped = self.requests.dropped.saturating_add(count);
         self.requests.dropped_intervals += 1;
     }
 
-    fn count_request(&mut self, vm: VmIndex, breakdown: &Breakdown) {
+    fn count_request(&mut self, vm: VmIndex, request: &Request, breakdown: &Breakdown) {
         let requests = &mut self.requests;
         match breakdown.attribution {
             Attribution::Attributed => {}
             Attribution::Lost => requests.unattributable_by.lost += 1,
             Attribution::Moved => requests.unattributable_by.moved += 1,
+            Attribution::Steered => requests.unattributable_by.steered += 1,
             Attribution::NotRecorded => requests.unattributable_by.not_recorded += 1,
+            Attribution::Ambiguous => requests.unattributable_by.ambiguous += 1,
+            Attribution::Forgotten => requests.unattributable_by.forgotten += 1,
         }
-        self.count_result(vm, &breakdown.request);
+        self.count_result(vm, request);
         let first = self.first_submitted.map_or(breakdown.start, |at| at.min(breakdown.start));
         self.first_submitted = Some(first);
         self.last_completed = self.last_completed.max(breakdown.end);
-        self.clock.add(breakdown);
     }
 
     fn count_result(&mut self, vm: VmIndex, request: &Request) {
@@ -200,56 +223,38 @@ impl SummaryBuilder {
         }
     }
 
-    fn keep_if_slow(&mut self, vm: VmIndex, breakdown: &Breakdown) {
-        let rank = |vm: VmIndex, breakdown: &Breakdown| {
-            (Reverse(breakdown.latency_ns()), vm, breakdown.request.index)
+    fn keep_if_slow(&mut self, vm: VmIndex, request: &Request, breakdown: &Breakdown) {
+        let rank = |vm: VmIndex, request: &Request, breakdown: &Breakdown| {
+            (Reverse(breakdown.latency_ns()), vm, request.index)
         };
-        let own_rank = rank(vm, breakdown);
-        let position = self.worst.partition_point(|(vm, kept)| rank(*vm, kept) < own_rank);
+        let own_rank = rank(vm, request, breakdown);
+        let position =
+            self.worst.partition_point(|(vm, kept, split)| rank(*vm, kept, split) < own_rank);
         if position < WORST_MAX {
-            self.worst.insert(position, (vm, breakdown.clone()));
+            self.worst.insert(position, (vm, *request, breakdown.clone()));
             self.worst.truncate(WORST_MAX);
         }
     }
 
     /// The summary of all that was taken.
     #[must_use]
-    pub fn finish(self, facts: Facts, names: &Names) -> Summary {
+    pub fn finish(mut self, facts: Facts, names: &Names) -> Summary {
         let directory = Directory::new(names, &self.vms);
-        let latency_ns = self.latencies.latency_ns();
-        let all = self.latencies.class(None);
-        let p99 = self.latencies.class(latency_ns.p99);
-        let p999 = self.latencies.class(latency_ns.p999);
-        let io = ByClass {
-            all: all.io.class(all.latency_ns),
-            p99: p99.io.class(p99.latency_ns),
-            p999: p999.io.class(p999.latency_ns),
-        };
-        let thresholds_ns = [None, latency_ns.p99, latency_ns.p999];
-        let [met_all, met_p99, met_p999] =
-            self.latencies.encounters(ANTAGONISTS_MAX, thresholds_ns);
+        let latency_ns = self.latencies.latency_ns(0);
+        let classes = Classes::of(&self.latencies, &latency_ns, &directory);
+        let what_if = self.latencies.what_if(0, &directory);
+        let observed = std::mem::take(&mut self.observed).finish(self.start, &directory);
         let mut summary = Summary {
             schema: SCHEMA.to_owned(),
             facts: facts.run,
             requests: self.requests(),
             latency_ns,
-            classes: ByClass {
-                all: class(&all, None, &met_all, &directory),
-                p99: class(&p99, thresholds_ns[1], &met_p99, &directory),
-                p999: class(&p999, thresholds_ns[2], &met_p999, &directory),
-            },
-            causes: ByClass {
-                all: causes(&io.all, all.latency_ns),
-                p99: causes(&io.p99, p99.latency_ns),
-                p999: causes(&io.p999, p999.latency_ns),
-            },
-            io: Io { disks: facts.disks, classes: io, hidden: facts.hidden },
-            parts: ByClass { all: all.parts, p99: p99.parts, p999: p999.parts },
-            clock_error_ns: ByClass {
-                all: PartTotals::from(&all.clock_error),
-                p99: PartTotals::from(&p99.clock_error),
-                p999: PartTotals::from(&p999.clock_error),
-            },
+            classes: classes.classes,
+            causes: classes.causes,
+            what_if,
+            io: Io { disks: facts.disks, classes: classes.io, hidden: facts.hidden },
+            parts: classes.parts,
+            clock_error_ns: classes.clock_error_ns,
             vcpus: self.vcpus.iter().map(|vcpu| self.vcpu(vcpu, &directory)).collect(),
             lock_waits: self.lock_waits.rows(&directory),
             exits: self.exits.rows(&directory),
@@ -257,8 +262,11 @@ impl SummaryBuilder {
             worst: self
                 .worst
                 .iter()
-                .map(|(vm, breakdown)| worst(self.start, *vm, breakdown, &directory))
+                .map(|(vm, request, breakdown)| {
+                    worst(self.start, *vm, (request, breakdown), &directory)
+                })
                 .collect(),
+            observed,
             clock: Clock {
                 method: ClockMethod::of(&facts.clocks),
                 bound_ns: self.clock.bound_ns,
@@ -335,45 +343,6 @@ fn frames(key: StackKey, directory: &Directory<'_>) -> Vec<String> {
     }
 }
 
-fn class(
-    totals: &ClassTotals,
-    threshold_ns: Option<u64>,
-    met: &Told<'_, Encounter>,
-    directory: &Directory<'_>,
-) -> Class {
-    let wait_ns =
-        totals.parts.get(Part::PreemptWait).saturating_add(totals.parts.get(Part::WakeupDelay));
-    let idle_ns = totals.idle_ns;
-    let rows = met.names.iter().map(|figures| {
-        let Encounter { victim_vm, victim_vcpu, pcpu } = figures.key.0;
-        let antagonist = antagonists::row(figures, wait_ns, victim_vm, directory);
-        let victim_vm = directory.vm_name(victim_vm);
-        ClassAntagonist { victim_vm, victim_vcpu, pcpu, antagonist }
-    });
-    let groups = met.groups.iter().map(|figures| {
-        let Encounter { victim_vm, victim_vcpu, pcpu } = figures.key.0;
-        let group = antagonists::group_row(met, figures, wait_ns, victim_vm, directory);
-        let victim_vm = directory.vm_name(victim_vm);
-        ClassAntagonistGroup { victim_vm, victim_vcpu, pcpu, group }
-    });
-    let (antagonists, others_ns): (Vec<ClassAntagonist>, u64) = (rows.collect(), met.others_ns);
-    let ran_ns = antagonists.iter().map(|row| row.antagonist.ran_ns);
-    Class {
-        threshold_ns,
-        count: totals.count,
-        unattributable: totals.unattributable,
-        latency_ns: totals.latency_ns,
-        clock_uncertain: totals.clock_uncertain,
-        wait_ns,
-        unseen_ns: antagonists::unseen_ns(wait_ns, ran_ns, [others_ns, idle_ns]),
-        antagonists,
-        others_ns,
-        antagonist_groups: groups.collect(),
-        other_groups_ns: met.other_groups_ns,
-        idle_ns,
-    }
-}
-
 fn vcpu_row(
     (vm, vcpu, tid, tally): &(VmIndex, VcpuId, Tid, VcpuTally),
     directory: &Directory<'_>,
@@ -407,20 +376,20 @@ fn vcpu_row(
     }
 }
 
-fn worst(
+pub(super) fn worst(
     start: HostNs,
     vm: VmIndex,
-    breakdown: &Breakdown,
+    (request, breakdown): (&Request, &Breakdown),
     directory: &Directory<'_>,
 ) -> WorstRequest {
     WorstRequest {
         vm: directory.vm_name(vm),
         vcpu: breakdown.vcpu,
-        index: breakdown.request.index,
+        index: request.index,
         start_ns: offset_ns(breakdown.start, start),
         latency_ns: breakdown.latency_ns(),
-        result: breakdown.request.result,
-        clock_bound_ns: breakdown.bound_ns,
+        result: request.result,
+        clock_bound_ns: breakdown.bounds.worst_ns(),
         attribution: breakdown.attribution.into(),
         parts: PartTotals::from(&breakdown.parts),
         clock_error_ns: PartTotals::from(&breakdown.clock_error.parts),
@@ -436,7 +405,12 @@ fn worst(
     }
 }
 
-fn chain_span(submitted: HostNs, link: &Link, vm: VmIndex, directory: &Directory<'_>) -> ChainSpan {
+pub(super) fn chain_span(
+    submitted: HostNs,
+    link: &Link,
+    vm: VmIndex,
+    directory: &Directory<'_>,
+) -> ChainSpan {
     let span = &link.span;
     let (pcpu, sleep, stack) = match span.state {
         ThreadState::Running { pcpu, .. } | ThreadState::WakeupDelay { pcpu, .. } => {
@@ -479,6 +453,9 @@ fn why_unknown(state: &ThreadState) -> Option<WhyUnknown> {
         ThreadState::Unknown { cause: UnknownCause::NotYetSeen } => Some(WhyUnknown::NotYetSeen),
         ThreadState::Unknown { cause: UnknownCause::Lost } => Some(WhyUnknown::Lost),
         ThreadState::Unknown { cause: UnknownCause::Ended } => Some(WhyUnknown::Ended),
+        ThreadState::Unknown { cause: UnknownCause::UnknownThread } => {
+            Some(WhyUnknown::UnknownThread)
+        }
         ThreadState::Blocked(Sleep { reason: Reason::Unknown, stack, .. }) => {
             Some(if stack.is_some() { WhyUnknown::NoRule } else { WhyUnknown::NoStack })
         }

@@ -6,6 +6,9 @@
 use super::big_lock::{BigLock, LockEvidence};
 use super::clock::{ClockCut, ClockMethod, HogCheck, KvmCheck, VcpuClock};
 use super::collect::{Facts, SummaryBuilder};
+use super::host_io::HostIo;
+#[cfg(test)]
+use super::host_io::{HostIoDisk, HostIoOperation, WorstHostIo};
 use super::io::{HiddenTask, IoDisk};
 use super::model::{Accelerator, Cost, Environment, Hog, Lost, RunFacts, RunStatus, Summary};
 use super::names::{CommandLine, Names, ThreadKind, VmIndex, VmThreads};
@@ -14,8 +17,8 @@ use super::service::ServiceThread;
 use std::sync::Arc;
 use vslice_core::host_event::StackId;
 use vslice_core::join::{
-    Attribution, Breakdown, Chain, ClockError, IoCheck, IoMarks, NoPhase, Part, PartsNs,
-    PhaseParts, RequestIo,
+    Attribution, Bounds, Breakdown, Chain, ClockError, GuestRequest, IoCheck, IoMarks, NoPhase,
+    Part, PartsNs, PhaseParts, PhaseVcpus, RequestIo,
 };
 use vslice_core::task::{Process, Task};
 use vslice_core::timeline::{
@@ -137,18 +140,20 @@ pub(crate) fn request(index: u64, start: HostNs, spans: Vec<Span>) -> Breakdown 
         parts.add(Part::of(&span.state), span.length_ns());
     }
     Breakdown {
-        request: Request {
+        request: GuestRequest::Read(Request {
             index,
             submitted: GuestTicks(0),
             completed: GuestTicks(0),
             vcpu_submitted: 1,
             vcpu_completed: 1,
             result: i32::try_from(BLOCK_BYTES).expect("4096 fits"),
-        },
+        }),
         vcpu: VcpuId(1),
+        vcpus: PhaseVcpus::all(VcpuId(1)),
         start,
+        issued: None,
         end: HostNs(start.0 + parts.total_ns()),
-        bound_ns: 20_000 + index,
+        bounds: Bounds::all(20_000 + index),
         parts,
         attribution: Attribution::Attributed,
         clock_error: ClockError::default(),
@@ -284,6 +289,7 @@ pub(crate) fn facts() -> Facts {
         ptp_check: KvmCheck::default(),
         hog_check: HogCheck::default(),
         requests: if vm == "vm1" { 2000 } else { 0 },
+        observed: 0,
         bound_ns,
         cut_count: 0,
         cuts: vec![],
@@ -320,6 +326,7 @@ pub(crate) fn facts() -> Facts {
             },
             sampled: None,
             scheduled: vec![],
+            host_io: HostIo::default(),
             lost: Lost { records: 12, intervals: 1, total_ns: 8_000_000 },
             cost: Cost {
                 collector_cpu_ns: 61_000_000,
@@ -517,4 +524,85 @@ pub fn sampled() -> Summary {
         builder.breakdown(VM1, &breakdown);
     }
     builder.finish(facts, &names())
+}
+
+/// An I/O that waited.
+#[cfg(test)]
+fn worst_host_io(ms: u64, who: Option<&str>, vcpu: Option<u16>, disk: Option<&str>) -> WorstHostIo {
+    WorstHostIo {
+        vm: "vm1".to_owned(),
+        disk: disk.map(str::to_owned),
+        operation: "read".to_owned(),
+        submitted_ns: ms * 1_000_000,
+        bytes: 4096,
+        latency_ns: 120_000,
+        least_ns: 3_900_000,
+        most_ns: 4_000_000,
+        vcpu,
+        who: who.map(str::to_owned),
+    }
+}
+
+/// What the host saw of two disks' I/O.
+#[cfg(test)]
+pub(crate) fn host_io() -> HostIo {
+    let by = |reasons: &[(&str, u64)]| {
+        reasons.iter().map(|(reason, number)| ((*reason).to_owned(), *number)).collect()
+    };
+    let reads = HostIoOperation {
+        operation: "read".to_owned(),
+        count: 2_010,
+        bytes: 2_010 * 4096,
+        ended: 2_000,
+        no_end_by: by(&[("ambiguous", 7), ("lost", 3)]),
+        p50_ns: Some(110_000),
+        p99_ns: Some(900_000),
+        max_ns: Some(4_200_000),
+        known: 1_990,
+        by_interrupt: 1_700,
+        unknown_by: by(&[("no_end", 10), ("vcpu_unknown", 10)]),
+        least_ns: 310_000_000,
+        most_ns: 420_000_000,
+        inactive_least: 300,
+        inactive_most: 410,
+        least_p99_ns: Some(3_900_000),
+        most_p99_ns: Some(4_000_000),
+    };
+    let flushes = HostIoOperation {
+        operation: "flush".to_owned(),
+        count: 12,
+        bytes: 0,
+        ended: 0,
+        no_end_by: by(&[("no_sectors", 12)]),
+        unknown_by: by(&[("no_end", 12)]),
+        ..HostIoOperation::default()
+    };
+    let disk = |disk: Option<&str>, operations| HostIoDisk {
+        vm: "vm1".to_owned(),
+        disk: disk.map(str::to_owned),
+        device: disk.map(|_| "vda".to_owned()),
+        is_direct: disk.map(|_| true),
+        reason: None,
+        interrupts_missing: None,
+        operations,
+    };
+    let seed = HostIoDisk {
+        device: None,
+        is_direct: None,
+        reason: Some("it has no medium".to_owned()),
+        interrupts_missing: Some("KVM's debugfs directory cannot be read".to_owned()),
+        ..disk(Some("ide CD ide1-cd0 without a medium"), vec![])
+    };
+    let label = "virtio-blk disk0 on /var/lib/vm1.img (raw)";
+    HostIo {
+        disks: vec![
+            disk(Some(label), vec![flushes, reads.clone()]),
+            seed,
+            disk(None, vec![HostIoOperation { count: 4, ..reads }]),
+        ],
+        worst: vec![
+            worst_host_io(312, Some("vm2 vCPU1 (301)"), Some(1), Some(label)),
+            worst_host_io(17, None, None, None),
+        ],
+    }
 }

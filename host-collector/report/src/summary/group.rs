@@ -8,6 +8,9 @@ use vslice_core::units::{PcpuId, VcpuId};
 /// Names that a group lists at most, the longest first.
 pub const MEMBERS_MAX: usize = 4;
 
+/// Names of the root control group that a sentence tells.
+const NAMED_MAX: usize = 2;
+
 /// What the members of a group have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -66,7 +69,7 @@ impl AntagonistGroup {
             GroupKind::OwnVm => only.unwrap_or_else(|| format!("the rest of {}", self.name).into()),
             GroupKind::OtherVm => only.unwrap_or(Cow::from(&self.name)),
             GroupKind::ControlGroup if self.path.as_deref() == Some("/") => {
-                only.unwrap_or("the root control group".into())
+                only.unwrap_or_else(|| format!("the root control group{}", self.longest()).into())
             }
             GroupKind::ControlGroup
             | GroupKind::Collector
@@ -74,6 +77,15 @@ impl AntagonistGroup {
             | GroupKind::KernelThread
             | GroupKind::Unknown => Cow::from(&self.name),
         }
+    }
+
+    /// The names of those that ran longest, in parentheses: the root control group says nothing of who is in it.
+    fn longest(&self) -> String {
+        let members = || self.members.iter().take(NAMED_MAX);
+        let names: Vec<&str> = members().map(|member| member.name.as_str()).collect();
+        let ran_ns = members().map(|member| member.ran_ns).fold(0, u64::saturating_add);
+        let others = if ran_ns < self.ran_ns { " and others" } else { "" };
+        if names.is_empty() { String::new() } else { format!(" ({}{others})", names.join(", ")) }
     }
 
     /// The one name that it has, if nobody else of it ran: who has no row of their own may have any name.

@@ -1,23 +1,33 @@
 //! Latencies and where they went, per bucket of latency: see [`super::model`], "What the classes
 //! are".
 
-use super::distribution::Distribution;
+use super::distribution::{Distribution, Precision};
 use super::io::IoTotals;
 use super::ledger::Room;
 use super::model::LatencyNs;
 use super::runners::{Buckets, Runners, Told};
-use super::totals::PartTotals;
+use super::totals::sum;
+use super::what_if::{GroupRoom, WhatIf, WhatIfTally};
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use vslice_core::join::{Breakdown, Part, PartsNs};
+use vslice_core::join::{Breakdown, GuestRequest, Part, PartsNs, Phase};
 use vslice_core::timeline::Who;
 use vslice_core::units::{PcpuId, VcpuId};
 
-use super::names::VmIndex;
+use super::names::{Directory, VmIndex};
 
-/// Who is told apart: the heaviest names, each in each bucket of latency; and how many threads and
-/// processes are counted one by one.
+/// Who is told apart of one kind of requests: the heaviest names, each in each bucket of latency; and how
+/// many threads and processes are counted one by one.
 const ROOM: Room = Room { keys: 4096, cells: 1 << 19, members: 1 << 17 };
+
+/// The same where there are many kinds.
+const ROOM_OF_MANY: Room = Room { keys: 512, cells: 1 << 14, members: 1 << 12 };
+
+/// Groups of antagonists that are thought away of one kind of requests, and the buckets of all of them.
+const GROUP_ROOM: GroupRoom = GroupRoom { groups: 1024, cells: 1 << 17 };
+
+/// The same where there are many kinds.
+const GROUP_ROOM_OF_MANY: GroupRoom = GroupRoom { groups: 128, cells: 1 << 13 };
 
 /// Where somebody ran while a vCPU thread waited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,11 +43,13 @@ pub(super) struct ClassTotals {
     pub(super) count: u64,
     pub(super) unattributable: u64,
     pub(super) latency_ns: u64,
-    pub(super) parts: PartTotals,
+    pub(super) parts: PartsNs,
     pub(super) clock_error: PartsNs,
     pub(super) clock_uncertain: u64,
     pub(super) io: IoTotals,
-    /// For how long a pCPU was idle while they waited for it.
+    /// How long they waited for a pCPU.
+    pub(super) wait_ns: u64,
+    /// For how long it was idle meanwhile.
     pub(super) idle_ns: u64,
 }
 
@@ -47,10 +59,11 @@ impl ClassTotals {
             count: 0,
             unattributable: 0,
             latency_ns: 0,
-            parts: PartTotals::default(),
+            parts: PartsNs::default(),
             clock_error: PartsNs::default(),
             clock_uncertain: 0,
             io: IoTotals::default(),
+            wait_ns: 0,
             idle_ns: 0,
         }
     }
@@ -59,12 +72,11 @@ impl ClassTotals {
         self.count += other.count;
         self.unattributable += other.unattributable;
         self.latency_ns = self.latency_ns.saturating_add(other.latency_ns);
-        for part in Part::ALL {
-            self.parts.add(part, other.parts.get(part));
-        }
+        self.parts.add_all(&other.parts);
         self.clock_error.add_all(&other.clock_error);
         self.clock_uncertain += other.clock_uncertain;
         self.io.add_all(&other.io);
+        self.wait_ns = self.wait_ns.saturating_add(other.wait_ns);
         self.idle_ns = self.idle_ns.saturating_add(other.idle_ns);
     }
 }
@@ -76,12 +88,24 @@ pub(super) struct LatencyTally {
     buckets: BTreeMap<u64, ClassTotals>,
     /// Who ran while requests waited, by the same buckets.
     encounters: Runners<Encounter>,
+    what_if: WhatIfTally,
 }
 
 impl LatencyTally {
+    /// Of the only kind of requests that there is.
     pub(super) fn new() -> Self {
-        let (distribution, encounters) = (Distribution::new(), Runners::new(ROOM));
-        LatencyTally { distribution, buckets: BTreeMap::new(), encounters }
+        LatencyTally::with(Precision::Fine, ROOM, GROUP_ROOM)
+    }
+
+    /// Of one of many kinds.
+    pub(super) fn one_of_many() -> Self {
+        LatencyTally::with(Precision::Coarse, ROOM_OF_MANY, GROUP_ROOM_OF_MANY)
+    }
+
+    fn with(precision: Precision, room: Room, group_room: GroupRoom) -> Self {
+        let (distribution, encounters) = (Distribution::new(precision), Runners::new(room));
+        let what_if = WhatIfTally::new(group_room);
+        LatencyTally { distribution, buckets: BTreeMap::new(), encounters, what_if }
     }
 
     pub(super) fn record_unattributable(&mut self, latency_ns: u64) {
@@ -92,15 +116,21 @@ impl LatencyTally {
         let bucket = self.record(latency_ns);
         bucket.count += 1;
         bucket.latency_ns = bucket.latency_ns.saturating_add(latency_ns);
-        for part in Part::ALL {
-            bucket.parts.add(part, parts.get(part));
-        }
+        bucket.parts.add_all(parts);
     }
 
-    /// Takes who ran while a request of this VM waited that [`Self::record_attributed`] has taken.
-    pub(super) fn add_waits(&mut self, vm: VmIndex, breakdown: &Breakdown) {
+    /// Takes who ran while a request of this VM waited that [`Self::record_attributed`] has taken; `victim` is
+    /// the vCPU that waited for a pCPU.
+    pub(super) fn add_waits(
+        &mut self,
+        vm: VmIndex,
+        breakdown: &Breakdown,
+        victim: impl Fn(PcpuId) -> VcpuId,
+    ) {
         let latency_ns = breakdown.latency_ns();
         let bucket = self.distribution.bucket_ns(latency_ns);
+        let waited_ns = &mut self.bucket(latency_ns).wait_ns;
+        *waited_ns = waited_ns.saturating_add(wait_ns(breakdown));
         for (pcpu, ran) in breakdown.waits.rows() {
             match (&ran.who, pcpu) {
                 (Who::Idle, _) => {
@@ -108,7 +138,7 @@ impl LatencyTally {
                     *idle_ns = idle_ns.saturating_add(ran.ran_ns);
                 }
                 (Who::Thread(_), Some(pcpu)) => {
-                    let met = Encounter { victim_vm: vm, victim_vcpu: breakdown.vcpu, pcpu };
+                    let met = Encounter { victim_vm: vm, victim_vcpu: victim(pcpu), pcpu };
                     self.encounters.add(met, bucket, &ran);
                 }
                 (Who::Others | Who::Thread(_), _) => {
@@ -127,6 +157,17 @@ impl LatencyTally {
         bucket.clock_uncertain += u64::from(breakdown.clock_error.can_move);
     }
 
+    /// Takes what a request of this VM would be without its causes that [`Self::record_attributed`] has taken.
+    pub(super) fn add_what_if(&mut self, vm: VmIndex, breakdown: &Breakdown) {
+        self.what_if.add(vm, breakdown, &self.distribution);
+    }
+
+    /// What the percentiles of them, and of so many that were faster, would be without a cause; `None` if none could be
+    /// attributed.
+    pub(super) fn what_if(&self, faster_count: u64, directory: &Directory<'_>) -> Option<WhatIf> {
+        self.what_if.finish(&self.distribution, faster_count, directory)
+    }
+
     fn record(&mut self, latency_ns: u64) -> &mut ClassTotals {
         self.distribution.record(latency_ns);
         self.bucket(latency_ns)
@@ -140,45 +181,83 @@ impl LatencyTally {
         self.distribution.count()
     }
 
-    pub(super) fn latency_ns(&self) -> LatencyNs {
-        let quantile_ns = |quantile| self.distribution.quantile_ns(quantile);
-        LatencyNs {
-            min: self.distribution.min_ns(),
-            mean: self.distribution.mean_ns(),
-            p50: quantile_ns(0.5),
-            p90: quantile_ns(0.9),
-            p99: quantile_ns(0.99),
-            p999: quantile_ns(0.999),
-            p9999: quantile_ns(0.9999),
-            max: self.distribution.max_ns(),
-        }
+    /// What a summary has of them and of so many requests more, all of which were faster.
+    pub(super) fn latency_ns(&self, faster_count: u64) -> LatencyNs {
+        self.distribution.latency_ns(faster_count)
     }
 
-    /// The requests slower than `threshold_ns`, which has to be a quantile of [`Self::latency_ns`];
-    /// all of them for `None`.
-    pub(super) fn class(&self, threshold_ns: Option<u64>) -> ClassTotals {
+    /// How long the slowest hundredth took together, of these requests and so many that were faster; of few the
+    /// slowest one.
+    pub(super) fn slowest_hundredth_ns(&self, faster_count: u64) -> u64 {
+        let made = self.count().saturating_add(faster_count);
+        self.distribution.longest_ns(made.div_ceil(100))
+    }
+
+    /// The bucket that holds this latency, by its lower edge.
+    pub(super) fn bucket_of(&self, latency_ns: u64) -> u64 {
+        self.distribution.bucket_ns(latency_ns)
+    }
+
+    /// The requests of a class.
+    pub(super) fn class(&self, slower: Slower) -> ClassTotals {
         let mut totals = ClassTotals::new();
-        for (_, bucket) in self.buckets.range(slower_than(threshold_ns)) {
+        for (_, bucket) in self.buckets.range(slower.buckets()) {
             totals.add_all(bucket);
         }
         totals
     }
 
-    /// Who ran while requests waited that are slower than these thresholds, as in [`Self::class`]: of
+    /// Who ran while requests of these classes waited: of
     /// each class the `count` longest, and for all of them what they had in each class, the longest
     /// first, with what all others had.
     pub(super) fn encounters(
         &self,
         count: usize,
-        thresholds_ns: [Option<u64>; 3],
+        classes: [Slower; 3],
     ) -> [Told<'_, Encounter>; 3] {
-        self.encounters.longest(count, thresholds_ns.map(slower_than))
+        self.encounters.longest(count, classes.map(Slower::buckets))
     }
 }
 
-/// The buckets of the requests slower than this; all for `None`.
-fn slower_than(threshold_ns: Option<u64>) -> Buckets {
-    (threshold_ns.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
+/// How long a request waited for a pCPU: its preemption waits and wakeup delays. Of an observed request only
+/// while it may have waited for the vCPU, as of who ran meanwhile.
+pub(super) fn wait_ns(breakdown: &Breakdown) -> u64 {
+    let waits = [Part::PreemptWait, Part::WakeupDelay];
+    match breakdown.request {
+        GuestRequest::Read(_) => sum(waits.map(|part| breakdown.parts.get(part))),
+        GuestRequest::Observed(_) => {
+            let waited = Phase::ALL.into_iter().filter(|of| breakdown.vcpus.is_waited_for(*of));
+            let of_phase = |phase| waits.map(|part| breakdown.phases.of(phase).get(part));
+            sum(waited.flat_map(of_phase))
+        }
+    }
+}
+
+/// Which requests a class has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Slower {
+    /// All of them.
+    All,
+    /// Those slower than this quantile of the tally; none where it is unknown.
+    Than(Option<u64>),
+}
+
+impl Slower {
+    pub(super) fn threshold_ns(self) -> Option<u64> {
+        match self {
+            Slower::All => None,
+            Slower::Than(threshold_ns) => threshold_ns,
+        }
+    }
+
+    pub(super) fn buckets(self) -> Buckets {
+        let above = match self {
+            Slower::All => Bound::Unbounded,
+            // No bucket begins so late.
+            Slower::Than(threshold_ns) => Bound::Excluded(threshold_ns.unwrap_or(u64::MAX)),
+        };
+        (above, Bound::Unbounded)
+    }
 }
 
 #[cfg(test)]
@@ -213,9 +292,9 @@ mod tests {
                     tally.record_unattributable(parts.total_ns());
                 }
             }
-            let latency_ns = tally.latency_ns();
-            for threshold_ns in [None, latency_ns.p99, latency_ns.p50] {
-                let class = tally.class(threshold_ns);
+            let latency_ns = tally.latency_ns(0);
+            for slower in [Slower::All, Slower::Than(latency_ns.p99), Slower::Than(latency_ns.p50)] {
+                let (class, threshold_ns) = (tally.class(slower), slower.threshold_ns());
                 let slower = requests.iter().map(|(lengths, attributed)| {
                     (parts_of(lengths), attributed)
                 }).filter(|(parts, _)| threshold_ns.is_none_or(|edge| parts.total_ns() > edge));
@@ -229,7 +308,7 @@ mod tests {
                     }
                 }
                 prop_assert_eq!((class.count, class.unattributable), (count, unattributable));
-                prop_assert_eq!(&class.parts, &PartTotals::from(&expected));
+                prop_assert_eq!(class.parts, expected);
                 prop_assert_eq!(class.parts.total_ns(), class.latency_ns);
             }
         }
@@ -239,10 +318,10 @@ mod tests {
     fn alike_requests_have_none_above_the_percentile() {
         let mut tally = LatencyTally::new();
         (0..50).for_each(|_| tally.record_attributed(7, &parts_of(&[7])));
-        let latency_ns = tally.latency_ns();
+        let latency_ns = tally.latency_ns(0);
         assert_eq!((latency_ns.p99, latency_ns.max), (Some(7), Some(7)));
-        assert_eq!(tally.class(latency_ns.p99).count, 0);
-        assert_eq!(tally.class(None).count, 50);
+        assert_eq!(tally.class(Slower::Than(latency_ns.p99)).count, 0);
+        assert_eq!(tally.class(Slower::All).count, 50);
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Laws that hold for every summary and are checked on every summary: a report that contradicts itself is a
 //! bug in vslice, and is reported as one. `schema.md` states these laws.
 
-use super::causes::Cause;
+use super::causes::{Cause, Kind, groups};
 use super::group::AntagonistGroup;
 use super::io::IoClass;
 use super::model::{Class, ClassAntagonist, LatencyNs, Summary, Timeslices, Vcpu};
 use super::totals::{PartTotals, sum};
+use super::what_if::{Percentiles, WhatIf, Without};
 use thiserror::Error;
 use vslice_core::join::{Part, Phase};
 
@@ -44,23 +45,28 @@ pub fn violations(summary: &Summary) -> Vec<String> {
         laws.phases(&of);
         laws.causes(&of);
         laws.inactivity(&of);
+        let waits = sum([of.parts.get(Part::PreemptWait), of.parts.get(Part::WakeupDelay)]);
+        let what = format!("classes.{}.wait_ns", of.name);
+        laws.equal(&what, of.class.wait_ns, "its parts are", waits);
     }
     let [all, p99, p999] = classes(summary);
     laws.nested(&all, &p99);
     laws.nested(&p99, &p999);
     laws.percentiles(&summary.latency_ns);
+    laws.what_if(summary.what_if.as_ref(), &all, &summary.latency_ns);
     summary.vcpus.iter().for_each(|vcpu| laws.vcpu(vcpu));
     laws.rows(summary);
+    summary.observed.iter().for_each(|observed| laws.observed(observed));
     laws.violations
 }
 
 /// All that a summary has of one class.
-struct OfClass<'a> {
-    name: &'static str,
-    class: &'a Class,
-    parts: &'a PartTotals,
-    io: &'a IoClass,
-    causes: &'a [Cause],
+pub(super) struct OfClass<'a> {
+    pub(super) name: String,
+    pub(super) class: &'a Class,
+    pub(super) parts: &'a PartTotals,
+    pub(super) io: &'a IoClass,
+    pub(super) causes: &'a [Cause],
 }
 
 fn classes(summary: &Summary) -> [OfClass<'_>; 3] {
@@ -71,28 +77,34 @@ fn classes(summary: &Summary) -> [OfClass<'_>; 3] {
         ("p99", &classes.p99, &parts.p99, &io.p99, &causes.p99),
         ("p999", &classes.p999, &parts.p999, &io.p999, &causes.p999),
     ]
-    .map(|(name, class, parts, io, causes)| OfClass { name, class, parts, io, causes })
+    .map(|(name, class, parts, io, causes)| OfClass {
+        name: name.to_owned(),
+        class,
+        parts,
+        io,
+        causes,
+    })
 }
 
 #[derive(Default)]
-struct Laws {
-    violations: Vec<String>,
+pub(super) struct Laws {
+    pub(super) violations: Vec<String>,
 }
 
 impl Laws {
-    fn equal(&mut self, what: &str, is: u64, whole: &str, should_be: u64) {
+    pub(super) fn equal(&mut self, what: &str, is: u64, whole: &str, should_be: u64) {
         if is != should_be {
             self.violations.push(format!("{what} is {is}, but {whole} {should_be}"));
         }
     }
 
-    fn at_most(&mut self, what: &str, is: u64, limit: &str, most: u64) {
+    pub(super) fn at_most(&mut self, what: &str, is: u64, limit: &str, most: u64) {
         if is > most {
             self.violations.push(format!("{what} is {is}, more than {limit}, {most}"));
         }
     }
 
-    fn share(&mut self, what: &str, share: f64) {
+    pub(super) fn share(&mut self, what: &str, share: f64) {
         if !(0.0..=1.0).contains(&share) {
             self.violations.push(format!("{what} is {share}, which is not a share"));
         }
@@ -115,7 +127,7 @@ impl Laws {
         );
     }
 
-    fn class(&mut self, OfClass { name, class, parts, .. }: &OfClass<'_>) {
+    pub(super) fn class(&mut self, OfClass { name, class, parts, .. }: &OfClass<'_>) {
         let latency = format!("classes.{name}.latency_ns");
         self.equal(
             &format!("the sum of parts.{name}"),
@@ -123,8 +135,6 @@ impl Laws {
             &latency,
             class.latency_ns,
         );
-        let waits = sum([parts.get(Part::PreemptWait), parts.get(Part::WakeupDelay)]);
-        self.equal(&format!("classes.{name}.wait_ns"), class.wait_ns, "its parts are", waits);
         let groups = class.antagonist_groups.iter().map(|row| row.group.ran_ns);
         let groups = sum(groups.chain([class.other_groups_ns, class.idle_ns, class.unseen_ns]));
         let what = format!("the groups that ran, others, idle and unseen in {name}");
@@ -146,7 +156,7 @@ impl Laws {
         self.at_most(&uncertain, class.clock_uncertain, "the class's count", class.count);
     }
 
-    fn phases(&mut self, OfClass { name, class, parts, io, .. }: &OfClass<'_>) {
+    pub(super) fn phases(&mut self, OfClass { name, class, parts, io, .. }: &OfClass<'_>) {
         let phases = sum(io.phases_ns.values().copied());
         let latency = format!("classes.{name}.latency_ns");
         self.equal(&format!("the sum of the phases of {name}"), phases, &latency, class.latency_ns);
@@ -176,14 +186,22 @@ impl Laws {
         self.equal(&what, io.unphased, "its reasons add up to", sum(by));
     }
 
-    fn causes(&mut self, OfClass { name, class, io, causes, .. }: &OfClass<'_>) {
+    pub(super) fn causes(&mut self, OfClass { name, class, io, causes, .. }: &OfClass<'_>) {
         let causes_ns = sum(causes.iter().map(|cause| cause.total_ns));
         let latency = format!("classes.{name}.latency_ns");
         self.equal(&format!("the sum of causes.{name}"), causes_ns, &latency, class.latency_ns);
         for cause in *causes {
             let total_ns = cause.part.map_or_else(
-                || io.phases_ns.get(&cause.phase).copied().unwrap_or(0),
-                |part| io.get(cause.phase, part),
+                || match cause.phase {
+                    Phase::GuestQueue => sum(Part::ALL.map(|part| io.queue_context(part))),
+                    phase => io.phases_ns.get(&phase).copied().unwrap_or(0),
+                },
+                |part| match cause.phase {
+                    Phase::GuestQueue => {
+                        io.get(cause.phase, part).saturating_sub(io.queue_context(part))
+                    }
+                    phase => io.get(phase, part),
+                },
             );
             let what = format!("the cause '{}' of {name}", cause.label());
             self.equal(&what, cause.total_ns, "its phase and part have", total_ns);
@@ -194,7 +212,7 @@ impl Laws {
         }
     }
 
-    fn inactivity(&mut self, OfClass { name, class, io, .. }: &OfClass<'_>) {
+    pub(super) fn inactivity(&mut self, OfClass { name, class, io, .. }: &OfClass<'_>) {
         let parts = sum(io.inactivity_parts_ns.values().copied());
         let what = format!("io.classes.{name}.inactivity_ns");
         self.equal(&what, io.inactivity_ns, "its parts add up to", parts);
@@ -225,7 +243,7 @@ impl Laws {
     }
 
     /// A class of slower requests lies within one of more.
-    fn nested(&mut self, outer: &OfClass<'_>, inner: &OfClass<'_>) {
+    pub(super) fn nested(&mut self, outer: &OfClass<'_>, inner: &OfClass<'_>) {
         let limit = format!("that of {}", outer.name);
         let mut within = |what: &str, is, most| {
             self.at_most(&format!("{what} of {}", inner.name), is, &limit, most);
@@ -258,6 +276,72 @@ impl Laws {
                 let what = format!("{} in {}", part.name(), phase.name());
                 within(&what, inner.io.get(phase, part), outer.io.get(phase, part));
             }
+        }
+    }
+
+    /// Without a cause requests are faster, by no more than what they had of it; the causes add up to all that they
+    /// took. The percentiles need not add up: who is the slowest changes with what is taken away.
+    pub(super) fn what_if(
+        &mut self,
+        what_if: Option<&WhatIf>,
+        all: &OfClass<'_>,
+        latency_ns: &LatencyNs,
+    ) {
+        let Some(what_if) = what_if else { return };
+        let OfClass { name, class, io, causes, .. } = all;
+        let what = |what: &str| format!("{what} of {name} without a cause");
+        self.equal(&what("the requests"), what_if.attributed, "attributed are", class.count);
+        let left_out = "those that are not attributed are";
+        self.equal(&what("the others"), what_if.unattributed, left_out, class.unattributable);
+        let taken_ns = sum(what_if.causes.iter().map(|row| row.without.taken_ns));
+        self.equal(&what("what is taken"), taken_ns, "their latency is", class.latency_ns);
+        let measured = Percentiles::from(latency_ns);
+        let taken_of = |kind| {
+            let row = what_if.causes.iter().find(|row| row.cause == kind);
+            row.map_or(0, |row| row.without.taken_ns)
+        };
+        for group in groups(causes) {
+            let what = format!("what is taken of {name} with {}", group.kind.name());
+            self.equal(&what, taken_of(group.kind), "its causes have", group.total_ns);
+        }
+        for row in &what_if.causes {
+            self.without(&format!("{name} without {}", row.cause.name()), &row.without, measured);
+        }
+        let is_phased = what_if.inactivity.is_some();
+        let what = format!("whether the inactivity of {name} is known");
+        self.equal(&what, is_phased.into(), "with phases are some", (io.known > 0).into());
+        if let Some(without) = &what_if.inactivity {
+            let what = format!("the inactivity that is taken of {name}");
+            self.equal(&what, without.taken_ns, "there is", io.inactivity_ns);
+            self.without(&format!("{name} without inactivity"), without, measured);
+        }
+        for row in &what_if.antagonist_groups {
+            let what = format!("{name} without {}", row.name);
+            let waits = "what the waits for a pCPU take";
+            self.at_most(&what, row.without.taken_ns, waits, taken_of(Kind::PcpuWait));
+            self.without(&what, &row.without, measured);
+        }
+    }
+
+    /// Nothing is slower than it was, and nothing that is taken away leaves all as it was.
+    fn without(&mut self, what: &str, without: &Without, measured: Percentiles) {
+        let Without { taken_ns, latency_ns, low_ns, high_ns, .. } = *without;
+        let ascending = [low_ns, latency_ns, high_ns, measured];
+        for pair in ascending.windows(2) {
+            for (lower, higher) in pair[0].all().into_iter().zip(pair[1].all()) {
+                // One that is not known lies below all that are.
+                if lower > higher {
+                    self.violations.push(format!("{what} does not ascend: {ascending:?}"));
+                }
+            }
+        }
+        for of in [low_ns, latency_ns, high_ns] {
+            if !of.all().is_sorted() {
+                self.violations.push(format!("the percentiles of {what} do not ascend: {of:?}"));
+            }
+        }
+        if taken_ns == 0 && latency_ns != measured {
+            self.violations.push(format!("{what}, of which nothing is taken, is not as it was"));
         }
     }
 
@@ -354,14 +438,16 @@ mod tests {
         violations(&summary)
     }
 
+    fn has(found: Vec<String>, told: &str) {
+        assert!(found.iter().any(|violation| violation.starts_with(told)), "{told}: {found:#?}");
+    }
+
+    fn what_if(summary: &mut Summary) -> &mut WhatIf {
+        summary.what_if.as_mut().expect("the example has attributed requests")
+    }
+
     #[test]
     fn every_law_can_be_broken_and_is_named_with_its_numbers() {
-        let has = |found: Vec<String>, told: &str| {
-            assert!(
-                found.iter().any(|violation| violation.starts_with(told)),
-                "{told}: {found:#?}"
-            );
-        };
         let part = Part::BqlWait;
         has(broken(|run| run.parts.p99.add(part, 1)), "the sum of parts.p99 is");
         has(broken(|run| run.parts.p99.add(part, 1)), "bql_wait of p99 over the phases is");
@@ -424,6 +510,40 @@ mod tests {
             "who ran, others, idle and unseen of vm1 vCPU1 is",
         );
         has(broken(|run| run.worst[0].latency_ns += 1), "the parts of request 700 of vm1 is");
+    }
+
+    #[test]
+    fn every_law_of_what_would_be_without_a_cause_can_be_broken() {
+        has(broken(|run| what_if(run).attributed += 1), "the requests of all without a cause is");
+        has(broken(|run| what_if(run).unattributed += 1), "the others of all without a cause is 2");
+        has(
+            broken(|run| what_if(run).causes[0].without.taken_ns += 1),
+            "what is taken of all without a cause is",
+        );
+        has(
+            broken(|run| what_if(run).causes[0].without.taken_ns += 1),
+            "what is taken of all with device is",
+        );
+        has(
+            broken(|run| what_if(run).causes[0].without.latency_ns.p99 = Some(u64::MAX)),
+            "all without device does not ascend",
+        );
+        has(
+            broken(|run| what_if(run).causes[0].without.low_ns.p50 = Some(1 << 40)),
+            "the percentiles of all without device do not ascend",
+        );
+        has(
+            broken(|run| what_if(run).inactivity.iter_mut().for_each(|of| of.taken_ns = 0)),
+            "all without inactivity, of which nothing is taken, is not as it was",
+        );
+        has(
+            broken(|run| what_if(run).inactivity = None),
+            "whether the inactivity of all is known is 0",
+        );
+        has(
+            broken(|run| what_if(run).antagonist_groups[0].without.taken_ns = 1 << 40),
+            "all without vm2 is 1099511627776, more than what the waits for a pCPU take",
+        );
     }
 
     #[test]

@@ -1,8 +1,17 @@
 //! Counts distinct threads and processes in bounded memory.
 
-use super::model::Members;
+use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use vslice_core::units::{HostNs, Tid};
+
+/// How many there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Members {
+    /// How many are known.
+    pub count: u64,
+    /// False if there may be more.
+    pub is_exact: bool,
+}
 
 /// One of them: its number, and since when it had it.
 pub(super) type Member = (Tid, HostNs);

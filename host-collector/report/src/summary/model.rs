@@ -18,20 +18,27 @@
 //! Percentiles are taken over every recorded request that could be placed on the host's clock; sums of parts
 //! only over requests that could be attributed. `classes.*.unattributable` says how many were left out.
 
+mod vcpu;
+
+pub use vcpu::{ExitKind, Exits, LockWaits, OffCpu, StackTotal, Timeslices, Vcpu};
+
 use super::big_lock::BigLock;
 use super::causes::Cause;
 use super::clock::Clock;
 use super::evidence::{Sampled, ScheduledVcpu};
-use super::group::{AntagonistGroup, ClassAntagonistGroup};
+use super::group::ClassAntagonistGroup;
+use super::host_io::HostIo;
 use super::io::{Io, WorstIo};
-use super::quota::QuotaUse;
+pub use super::members::Members;
+use super::observed::Observed;
 use super::reason::OffReason;
 use super::service::{Engagement, ServiceThread, engagement};
-use super::totals::{ByClass, PartTotals, sum};
+use super::totals::{ByClass, PartTotals};
+pub use super::unattributable::UnattributableBy;
 use super::warning::Warning;
+use super::what_if::WhatIf;
 use serde::{Deserialize, Serialize};
 use vslice_core::join::{Attribution, NoPhase, Part};
-use vslice_core::timeline::Reason;
 use vslice_core::units::{PcpuId, Tid, VcpuId};
 use vslice_trace::evidence::{Evidence, EvidenceLevel, GroupEvidence};
 
@@ -92,6 +99,9 @@ pub struct RunFacts {
     pub scheduled: Vec<ScheduledVcpu>,
     /// What the kernel dropped while it recorded.
     pub lost: Lost,
+    /// The VMs' I/O as the host alone saw it.
+    #[serde(default)]
+    pub host_io: HostIo,
     /// What the collector itself took.
     pub cost: Cost,
     /// What the reader should know before trusting the report.
@@ -123,6 +133,9 @@ pub struct Summary {
     /// What the requests waited for, over parts and phases, the longest first. The causes of a class add up
     /// to its `classes.*.latency_ns`.
     pub causes: ByClass<Vec<Cause>>,
+    /// What the percentiles would be without a cause; `None` if no request could be attributed to causes.
+    #[serde(default)]
+    pub what_if: Option<WhatIf>,
     /// How each vCPU's thread was scheduled.
     pub vcpus: Vec<Vcpu>,
     /// The vCPU threads' waits for locks of their VMMs, the longest total first, at most [`LOCK_WAITS_MAX`].
@@ -134,6 +147,9 @@ pub struct Summary {
     pub stacks: Vec<StackTotal>,
     /// The slowest requests, the slowest first; at most [`WORST_MAX`].
     pub worst: Vec<WorstRequest>,
+    /// Block requests that agents observed in the guests; `None` if nobody observed.
+    #[serde(default)]
+    pub observed: Option<Observed>,
     /// How guest times became host times.
     pub clock: Clock,
 }
@@ -204,37 +220,6 @@ pub struct Requests {
     /// Requests (those placed on the host's clock, and dropped ones) per second of `elapsed_ns`; `None` if
     /// that is 0 or unknown.
     pub iops: Option<f64>,
-}
-
-/// Unattributable requests by reason.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct UnattributableBy {
-    /// They overlap an interval in which records were lost.
-    pub lost: u64,
-    /// Their thread moved between vCPUs meanwhile.
-    pub moved: u64,
-    /// They lie, at least in part, outside what was recorded on the host.
-    pub not_recorded: u64,
-    /// They were stamped on a vCPU whose clock is unknown. These and the next two have no latency.
-    pub no_clock: u64,
-    /// A clock stepped, and they were stamped on both sides of the step, or it is unknown on which side.
-    pub clock_stepped: u64,
-    /// They were stamped at times that a clock may have shown twice.
-    pub clock_ambiguous: u64,
-}
-
-impl UnattributableBy {
-    /// All of them.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        sum([self.lost, self.moved, self.not_recorded, self.unplaced()])
-    }
-
-    /// Those that could not be placed on the host's clock.
-    #[must_use]
-    pub fn unplaced(&self) -> u64 {
-        sum([self.no_clock, self.clock_stepped, self.clock_ambiguous])
-    }
 }
 
 /// Latencies in nanoseconds of all recorded requests that could be placed on the host's clock; all `None` if
@@ -337,15 +322,6 @@ pub struct Antagonist {
     pub share: f64,
 }
 
-/// How many there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Members {
-    /// How many are known.
-    pub count: u64,
-    /// False if there may be more.
-    pub is_exact: bool,
-}
-
 /// A host thread with a name for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamedThread {
@@ -381,158 +357,6 @@ pub enum Relation {
     HostTask,
     /// Its name was never recorded.
     Unknown,
-}
-
-/// How the thread of one vCPU was scheduled in the measured window.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Vcpu {
-    /// The VM's name.
-    pub vm: String,
-    /// The vCPU.
-    pub vcpu: VcpuId,
-    /// Its thread on the host.
-    pub tid: Tid,
-    /// How much of the window is covered by spans of any state, in nanoseconds.
-    pub observed_ns: u64,
-    /// How long the thread was on a pCPU, cut timeslices included.
-    pub on_pcpu_ns: u64,
-    /// For how much of that KVM polled for an idle guest; `None` where that was not recorded, or nothing of it
-    /// was seen.
-    #[serde(default)]
-    pub halt_poll_ns: Option<u64>,
-    /// Its timeslices.
-    pub timeslices: Timeslices,
-    /// Why it was off its pCPU; one entry for every reason, even if it is 0.
-    pub off_cpu: Vec<OffCpu>,
-    /// What its CPU quotas did; `None` if none was used up or that is unknown.
-    #[serde(default)]
-    pub quota: Option<QuotaUse>,
-    /// How long it waited for a pCPU: `preempt_wait` plus `wakeup_delay`.
-    pub wait_ns: u64,
-    /// Who ran there meanwhile, the longest first, at most [`ANTAGONISTS_MAX`].
-    pub antagonists: Vec<Antagonist>,
-    /// How long threads that are not listed ran, in nanoseconds.
-    pub others_ns: u64,
-    /// The same by groups, at most [`ANTAGONISTS_MAX`].
-    #[serde(default)]
-    pub antagonist_groups: Vec<AntagonistGroup>,
-    /// How long groups that are not listed ran, in nanoseconds.
-    #[serde(default)]
-    pub other_groups_ns: u64,
-    /// How long the pCPU was idle, in nanoseconds.
-    pub idle_ns: u64,
-    /// The part of `wait_ns` for which it is unknown who ran.
-    pub unseen_ns: u64,
-}
-
-/// The timeslices of one vCPU thread whose start and end were both seen, in nanoseconds. All `None` if there
-/// are none. Percentiles are upper edges of buckets that are at most 0.1 % wide.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct Timeslices {
-    /// How many.
-    pub count: u64,
-    /// Their mean, rounded.
-    pub mean_ns: Option<u64>,
-    /// Coefficient of variation: sample standard deviation over mean. `None` for fewer than two
-    /// timeslices, or a mean of 0.
-    pub cv: Option<f64>,
-    /// The 10th percentile.
-    pub p10_ns: Option<u64>,
-    /// The median.
-    pub p50_ns: Option<u64>,
-    /// The 90th percentile.
-    pub p90_ns: Option<u64>,
-    /// The 99th percentile.
-    pub p99_ns: Option<u64>,
-    /// The longest.
-    pub max_ns: Option<u64>,
-}
-
-/// One reason for being off a pCPU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OffCpu {
-    /// The reason.
-    pub reason: OffReason,
-    /// How many spans.
-    pub count: u64,
-    /// Their total length.
-    pub total_ns: u64,
-    /// The longest of them.
-    pub max_ns: Option<u64>,
-}
-
-/// The waits of one vCPU for one kind of lock, by the thread that released it and by device.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LockWaits {
-    /// The VM.
-    pub vm: String,
-    /// The vCPU that waited.
-    pub vcpu: VcpuId,
-    /// `bql`, `bql_found_by_behaviour`, `bql_inferred`, `qemu_lock` or `vmm_lock`.
-    pub reason: Reason,
-    /// The thread that released the lock.
-    pub released_by: NamedThread,
-    /// The device that the vCPU accessed and needed the lock for: its name if QEMU's memory map tells, else
-    /// its address; `None` if it was not recorded.
-    pub device: Option<String>,
-    /// How many waits.
-    pub count: u64,
-    /// Their total length, from going to sleep to being woken.
-    pub total_ns: u64,
-    /// The longest of them.
-    pub max_ns: u64,
-    /// For how many waits it is certain how long the lock had been held.
-    pub held_count: u64,
-    /// How long the lock had been held, summed over those, in nanoseconds.
-    pub held_ns: u64,
-}
-
-/// The exits of one vCPU for one reason.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Exits {
-    /// The VM.
-    pub vm: String,
-    /// The vCPU.
-    pub vcpu: VcpuId,
-    /// Where the exit leads from.
-    pub kind: ExitKind,
-    /// The kernel's name of the reason, or its number; `others` for those beyond [`EXITS_MAX`].
-    pub reason: String,
-    /// How many exits after which the guest was entered again.
-    pub count: u64,
-    /// Their total length until then: the sum of `kvm_ns`, `vmm_ns` and `off_ns`.
-    pub total_ns: u64,
-    /// The longest of them.
-    pub max_ns: u64,
-    /// Their time on a pCPU in KVM.
-    pub kvm_ns: u64,
-    /// Their time on a pCPU in the VMM, including the way back through KVM.
-    pub vmm_ns: u64,
-    /// Their time off the pCPU.
-    pub off_ns: u64,
-}
-
-/// Where an exit leads from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ExitKind {
-    /// Out of the guest, by a reason of the hardware.
-    Hardware,
-    /// Out of KVM to the VMM, within a hardware exit.
-    Userspace,
-}
-
-/// One kernel stack with which vCPU threads left their pCPUs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StackTotal {
-    /// Why the threads left.
-    pub reason: OffReason,
-    /// How many.
-    pub count: u64,
-    /// Their total length.
-    pub total_ns: u64,
-    /// Symbols, innermost first; if there is no stack, one entry in parentheses says why.
-    pub frames: Vec<String>,
 }
 
 /// One of the slowest requests.
@@ -578,8 +402,14 @@ pub enum AttributionName {
     Lost,
     /// Its thread moved between vCPUs meanwhile.
     Moved,
+    /// Which vCPU it waited for is not known, as its completion may have been sent to another.
+    Steered,
     /// It lies, at least in part, outside what was recorded on the host.
     NotRecorded,
+    /// Its times and vCPUs may be those of another request.
+    Ambiguous,
+    /// More was under way, or happened meanwhile, than vslice keeps.
+    Forgotten,
 }
 
 impl From<Attribution> for AttributionName {
@@ -588,7 +418,10 @@ impl From<Attribution> for AttributionName {
             Attribution::Attributed => AttributionName::Attributed,
             Attribution::Lost => AttributionName::Lost,
             Attribution::Moved => AttributionName::Moved,
+            Attribution::Steered => AttributionName::Steered,
             Attribution::NotRecorded => AttributionName::NotRecorded,
+            Attribution::Ambiguous => AttributionName::Ambiguous,
+            Attribution::Forgotten => AttributionName::Forgotten,
         }
     }
 }
@@ -654,6 +487,8 @@ pub enum WhyUnknown {
     Lost,
     /// The thread had ended.
     Ended,
+    /// It is not known which vCPU had to act.
+    UnknownThread,
     /// The thread slept, but no stack was recorded.
     NoStack,
     /// The thread slept, and no rule matches its stack; the stack is kept.

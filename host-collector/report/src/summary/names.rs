@@ -85,6 +85,11 @@ impl<'a> Directory<'a> {
         Directory { names, vms, vcpu_threads }
     }
 
+    /// The vCPU of this VM whose thread this is.
+    pub(super) fn vcpu_of(&self, vm: VmIndex, tid: Tid) -> Option<VcpuId> {
+        self.vcpu_threads.get(&tid).filter(|(of, _)| *of == vm).map(|(_, vcpu)| *vcpu)
+    }
+
     /// The name of a VM; a caller that invents an index gets a name that says so.
     pub(super) fn vm_name(&self, vm: VmIndex) -> String {
         let other = || self.names.other_vms.get(vm.0.checked_sub(self.vms.len())?).cloned();

@@ -1,10 +1,11 @@
 //! Holds `schema.md` and the model together.
 
 use super::collect::SummaryBuilder;
-use super::example;
 use super::model::{ClassAntagonist, RunStatus, SCHEMA, Summary};
 use super::warning::Warning;
+use super::{example, observed};
 use crate::summary::io::UnphasedBy;
+use crate::summary::observed::model::ObservedHidden;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use vslice_core::join::{Part, Phase};
@@ -23,6 +24,38 @@ fn documented() -> BTreeMap<String, BTreeSet<String>> {
         Some((key.trim().trim_matches('`').to_owned(), types))
     });
     rows.collect()
+}
+
+/// What is of the same form as something else is documented there.
+fn documented_at(key: &str) -> String {
+    let same = [
+        ("observed.operations[].latency_ns", "latency_ns"),
+        ("observed.operations[].processes[].latency_ns", "latency_ns"),
+        ("observed.guests[].reader.before_ns", "latency_ns"),
+        ("observed.guests[].reader.after_ns", "latency_ns"),
+        ("observed.operations[].unattributable_by", "requests.unattributable_by"),
+        ("observed.operations[].parts", "parts"),
+        ("observed.operations[].clock_error_ns", "clock_error_ns"),
+        ("observed.operations[].classes", "classes"),
+        ("observed.operations[].io", "io.classes"),
+        ("observed.operations[].causes", "causes"),
+        ("observed.operations[].what_if", "what_if"),
+        ("what_if.causes[].low_ns", "what_if.causes[].latency_ns"),
+        ("what_if.causes[].high_ns", "what_if.causes[].latency_ns"),
+        ("what_if.inactivity.latency_ns", "what_if.causes[].latency_ns"),
+        ("what_if.inactivity.low_ns", "what_if.causes[].latency_ns"),
+        ("what_if.inactivity.high_ns", "what_if.causes[].latency_ns"),
+        ("what_if.antagonist_groups[].latency_ns", "what_if.causes[].latency_ns"),
+        ("what_if.antagonist_groups[].low_ns", "what_if.causes[].latency_ns"),
+        ("what_if.antagonist_groups[].high_ns", "what_if.causes[].latency_ns"),
+        ("observed.operations[].other_processes", "observed.operations[].processes[].classes"),
+        ("observed.operations[].worst[].parts", "worst[].parts"),
+        ("observed.operations[].worst[].io", "worst[].io"),
+        ("observed.operations[].worst[].io_unknown", "worst[].io_unknown"),
+        ("observed.operations[].worst[].chain", "worst[].chain"),
+    ];
+    let found = same.iter().find(|(form, _)| *form == key);
+    found.map_or(key, |(_, form)| form).to_owned()
 }
 
 /// Adds the keys below `value` with the JSON types that they are seen with.
@@ -45,15 +78,29 @@ fn visit(key: &str, value: &Value, seen: &mut BTreeMap<String, BTreeSet<String>>
         Value::Object(fields) => {
             let is_nullable =
                 ["waker", "split", "quota", "behaviour"].iter().any(|end| key.ends_with(end));
-            if is_nullable || ["worst[].io", "sampled"].contains(&key) {
+            let nullable = [
+                "worst[].io",
+                "sampled",
+                "observed",
+                "what_if",
+                "what_if.inactivity",
+                "observed.guests[].cost",
+                "observed.guests[].end",
+                "observed.guests[].end.hidden",
+                "observed.guests[].reader",
+            ];
+            if is_nullable || nullable.contains(&key) {
                 note("object");
             }
             for (name, value) in fields {
                 let is_part = Part::ALL.iter().any(|part| part.name() == name);
-                let is_class =
-                    ["classes", "parts", "clock_error_ns", "io.classes", "causes"].contains(&key);
+                let is_class = ["classes", "parts", "clock_error_ns", "io.classes", "causes"]
+                    .contains(&key)
+                    || key == "observed.operations[].processes[].classes";
                 let is_phase = [".phases_ns", ".parts_ns"].iter().any(|end| key.ends_with(end));
+                let is_reason = ["no_end_by", "unknown_by"].iter().any(|end| key.ends_with(end));
                 let name = match name.as_str() {
+                    _ if is_reason => "<reason>",
                     _ if is_phase => "<phase>",
                     _ if is_part => "<part>",
                     _ if is_class => "<class>",
@@ -61,6 +108,7 @@ fn visit(key: &str, value: &Value, seen: &mut BTreeMap<String, BTreeSet<String>>
                 };
                 let is_warning = key == "warnings[]" && name != "kind";
                 let child = if key.is_empty() { name.to_owned() } else { format!("{key}.{name}") };
+                let child = documented_at(&child);
                 if !is_warning {
                     visit(&child, value, seen);
                 }
@@ -70,13 +118,14 @@ fn visit(key: &str, value: &Value, seen: &mut BTreeMap<String, BTreeSet<String>>
 }
 
 /// Some runs that between them have every key and every null.
-fn summaries() -> [Summary; 7] {
+fn summaries() -> [Summary; 12] {
     let empty = SummaryBuilder::new(example::START, example::vms());
     let empty = empty.finish(example::facts(), &example::names());
     let mut killed = example::sampled();
     killed.facts.scheduled[0].timeslice_mean_ns = None;
     killed.facts.sampled.iter_mut().for_each(|sampled| sampled.own_share = None);
     let mut partial = example::summary();
+    partial.facts.host_io = example::host_io();
     partial.facts.status = RunStatus::Partial { reason: "interrupted".to_owned() };
     partial.clock.bound_ns = None;
     partial.vcpus[0].halt_poll_ns = Some(7);
@@ -92,7 +141,57 @@ fn summaries() -> [Summary; 7] {
         (antagonist.pid, antagonist.command, antagonist.group) = (None, None, None);
     });
     let unsound = example::unsound_clock();
-    [example::summary(), partial, example::with_exits(), example::sampled(), killed, unsound, empty]
+    let mut unread = observed::example::with_reader();
+    let guests = unread.observed.iter_mut().flat_map(|observed| &mut observed.guests);
+    for guest in guests {
+        guest.reader.iter_mut().for_each(|check| check.unchecked = Some("no disk".to_owned()));
+    }
+    [
+        example::summary(),
+        partial,
+        example::with_exits(),
+        example::sampled(),
+        killed,
+        unsound,
+        empty,
+        observed_bare(),
+        unread,
+        observed::example::with_reader(),
+        observed::example::stalled(),
+        observed::example::summary(),
+    ]
+}
+
+/// Of which as little is known as may be.
+fn observed_bare() -> Summary {
+    let mut summary = observed::example::slower_than();
+    let observed = summary.observed.as_mut().unwrap();
+    observed.answer = None;
+    let guest = &mut observed.guests[0];
+    guest.cost.iter_mut().for_each(|cost| cost.cpu_ns_per_request = None);
+    guest.end = Some(observed::model::ObservedEnd::default());
+    guest.devices[0] = observed::model::ObservedDisk {
+        name: "vdb".to_owned(),
+        size_bytes: None,
+        io_scheduler: None,
+        hardware_queues: None,
+        completion_vcpu: "unknown".to_owned(),
+        host_disk: None,
+        host_disk_unknown: Some("it is in memory".to_owned()),
+    };
+    let guest = observed::model::ObservedGuest {
+        cost: None,
+        unobserved: Some("it has no disk".to_owned()),
+        ..guest.clone()
+    };
+    observed.guests.push(guest);
+    let row = observed.operations.iter_mut().find(|row| !row.worst.is_empty()).unwrap();
+    row.bound_ns = None;
+    row.processes[0].pid = None;
+    let worst = &mut row.worst[0];
+    (worst.pid, worst.issued_ns, worst.chain[0].vcpu) = (None, None, None);
+    worst.vcpu_interrupted = None;
+    summary
 }
 
 #[test]
@@ -166,6 +265,20 @@ fn warnings() -> Vec<Warning> {
         Warning::NoRequests,
         Warning::LostRecords { records, intervals },
         Warning::DroppedRequests { count, intervals },
+        Warning::ObservedLost { vm: vm.clone(), events: count, intervals },
+        Warning::ObservedHidden {
+            vm: vm.clone(),
+            hidden: ObservedHidden { completed: count, ..ObservedHidden::default() },
+            may_have_ended: count,
+        },
+        Warning::ObservedUnattributable {
+            vm: vm.clone(),
+            device: "vdb".to_owned(),
+            operation: "flushes".to_owned(),
+            count,
+            share,
+        },
+        Warning::ReaderContradicted { vm: vm.clone(), count, worst_ns: 1_000 },
         Warning::NotRecorded { level: EvidenceLevel::Sampled, reason: "not allowed".to_owned() },
         Warning::SampleBias { vm: vm.clone(), vcpu, sampled: 0.25, counted: 0.5 },
         Warning::MissingEvidence {
@@ -234,6 +347,14 @@ fn every_warning_reads_as_a_sentence() {
              attributed to causes",
             "the guests dropped the records of 1 request in 1 interval; their latencies are missing from \
              this report",
+            "the kernel of vm1 lost 1 event of its block requests in 1 interval; requests that overlap such a \
+             loss are missing or not attributed to causes",
+            "the kernel of vm1 hid at least 1 completion of block requests from perf: as many requests may be \
+             missing, and 1 request that seems to be under way at the end may have ended",
+            "1 (50.0 %) of the flushes of vm1 vdb could not be attributed to causes: the latencies include \
+             them, the answer does not",
+            "the reader of vm1 and its kernel contradict each other on 1 request by up to 1.00 us more than \
+             the clock error: times of observed requests may be wrong",
             "events were not recorded, only sampled: shares are estimates; lengths and counts of waits, \
              and causes of single requests, are unknown (not allowed)",
             "the samples of vm1 vCPU0 are biased: they show it running or waiting for 25.0 % of its \

@@ -14,13 +14,54 @@ use super::verdict::{DOMINANT_SHARE, INACTIVITY_SHARE, requesters, who};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use vslice_core::join::{Part, Phase};
-use vslice_core::units::PcpuId;
+use vslice_core::units::{PcpuId, VcpuId};
 use vslice_spec::quantity::whole_percent;
+
+/// What some requests have to do with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Subject {
+    /// The vCPUs that made them, or had to act on them.
+    pub(super) vcpus: Vec<(String, VcpuId)>,
+    /// What these are called, as one.
+    pub(super) who: String,
+    /// The host's disks that had their I/O.
+    pub(super) disks: Vec<String>,
+    /// The guest's own queue that they may have waited in, as it is called.
+    pub(super) guest_queue: String,
+    /// Whether who ran is known also of waits while the disk had the I/O.
+    pub(super) has_device_waits: bool,
+}
+
+impl Subject {
+    /// Of the requests of a run's readers.
+    pub(super) fn of_readers(summary: &Summary) -> Subject {
+        let vcpus = requesters(summary).into_iter().map(|(vm, vcpu)| (vm.to_owned(), vcpu));
+        let disks = summary.io.disks.iter().filter_map(|disk| disk.device.clone());
+        Subject {
+            vcpus: vcpus.collect(),
+            who: who(summary),
+            disks: disks.collect(),
+            guest_queue: "the guest's own queue".to_owned(),
+            has_device_waits: true,
+        }
+    }
+
+    fn disk(&self) -> String {
+        let mut disks: Vec<&str> = self.disks.iter().map(String::as_str).collect();
+        disks.sort_unstable();
+        disks.dedup();
+        match disks.as_slice() {
+            [disk] => format!("the host's disk ({disk})"),
+            _ => "the host's disk".to_owned(),
+        }
+    }
+}
 
 /// A class of requests, with all that a sentence about it needs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ClassAnswer<'a> {
     pub(super) summary: &'a Summary,
+    pub(super) subject: &'a Subject,
     pub(super) class: &'a Class,
     pub(super) io: &'a IoClass,
     pub(super) causes: &'a [Cause],
@@ -37,6 +78,7 @@ impl ClassAnswer<'_> {
             let percent = whole_percent(self.share(first.total_ns));
             let text = match first.kind {
                 Kind::Device => self.device(&percent),
+                Kind::GuestQueue => self.guest_queue(&percent),
                 Kind::PcpuWait => {
                     let wait = self.pcpu_wait(first, &percent);
                     format!("{wait}{}{}", self.when(first), self.quota())
@@ -85,22 +127,21 @@ impl ClassAnswer<'_> {
 
     /// That a quota may be what such waits were for, though a neighbour had the pCPU.
     fn quota(&self) -> String {
-        quota::doubt(self.summary, &requesters(self.summary))
+        let vcpus = self.subject.vcpus.iter().map(|(vm, vcpu)| (vm.as_str(), *vcpu));
+        quota::doubt(self.summary, &vcpus.collect::<Vec<_>>())
     }
 
-    fn disk(&self) -> String {
-        let mut devices: Vec<&str> =
-            self.summary.io.disks.iter().filter_map(|disk| disk.device.as_deref()).collect();
-        devices.sort_unstable();
-        devices.dedup();
-        match devices.as_slice() {
-            [device] => format!("the host's disk ({device})"),
-            _ => "the host's disk".to_owned(),
-        }
+    /// The guest's own queue is no fault of the host, and a faster host no remedy.
+    fn guest_queue(&self, percent: &str) -> String {
+        format!(
+            "the requests waited in {} for {percent} of the time, which is not the host's doing: {} \
+             was on a pCPU or idle meanwhile, or another vCPU took them out",
+            self.subject.guest_queue, self.subject.who
+        )
     }
 
     fn device(&self, percent: &str) -> String {
-        let disk = self.disk();
+        let disk = self.subject.disk();
         format!("the I/O was in {disk} or its queue for {percent} of the time{}", self.meanwhile())
     }
 
@@ -112,7 +153,7 @@ impl ClassAnswer<'_> {
             let named = match Kind::of(Some(part)) {
                 Kind::OnPcpu => Part::OnPcpu,
                 Kind::State(part) => part,
-                Kind::Device | Kind::PcpuWait => part,
+                Kind::Device | Kind::GuestQueue | Kind::PcpuWait => part,
             };
             let length_ns = all.entry(named).or_default();
             *length_ns = length_ns.saturating_add(self.io.get(Phase::Device, part));
@@ -125,13 +166,14 @@ impl ClassAnswer<'_> {
             _ if of_device < NEARLY_ALL => "for most of that time",
             _ => "meanwhile",
         };
-        format!("; {meanwhile} {} {}", who(self.summary), was(part))
+        format!("; {meanwhile} {} {}", self.subject.who, was(part))
     }
 
     fn pcpu_wait(&self, wait: &Group<'_>, percent: &str) -> String {
         let waits = [Part::PreemptWait, Part::WakeupDelay];
-        let device_ns = sum(waits.map(|part| self.io.get(Phase::Device, part)));
-        let (who, first) = (who(self.summary), self.first());
+        let of_device = waits.map(|part| self.io.get(Phase::Device, part));
+        let device_ns = if self.subject.has_device_waits { sum(of_device) } else { 0 };
+        let (who, first) = (self.subject.who.as_str(), self.first());
         let ran = first.as_ref().map(|first| {
             let ran_ns = first.ran_ns;
             (first, ran_ns.saturating_sub(device_ns), ran_ns.min(wait.total_ns))
@@ -176,20 +218,20 @@ impl ClassAnswer<'_> {
             });
         }
         (idle_ns > 0).then(|| LongestRunner {
-            victim: who(self.summary),
+            victim: self.subject.who.clone(),
             who: None,
             ran_ns: idle_ns,
         })
     }
 
     fn state(&self, group: &Group<'_>, percent: &str) -> String {
-        let who = who(self.summary);
+        let who = self.subject.who.as_str();
         if group.kind == Kind::State(Part::Halt) {
             match group.only_phase() {
                 Some(Phase::Completed) => {
                     return format!(
-                        "{who} was halted for {percent} of the time after the I/O had completed: the VMM \
-                         had not yet notified it, or notified another vCPU"
+                        "{who} was halted for {percent} of the time after the disk had done the I/O: the \
+                         host's kernel or the VMM had not yet passed it on, or the VMM notified another vCPU"
                     );
                 }
                 Some(Phase::Queued) => {
@@ -198,7 +240,7 @@ impl ClassAnswer<'_> {
                          {who} was halted meanwhile"
                     );
                 }
-                Some(Phase::Unknown | Phase::Device) => {}
+                Some(Phase::Unknown | Phase::Device | Phase::GuestQueue) => {}
                 None => {
                     return format!(
                         "{who} was halted for {percent} of the time, waiting for the VMM or another \
@@ -218,6 +260,9 @@ impl ClassAnswer<'_> {
     /// How a kind of cause is shared out over the phases.
     fn when(&self, group: &Group<'_>) -> String {
         match group.only_phase() {
+            Some(Phase::GuestQueue) => {
+                return ", while the requests were in the guest's own queue".to_owned();
+            }
             Some(Phase::Queued) => return ", before the I/O reached the host".to_owned(),
             Some(Phase::Completed) => return ", after the I/O had completed".to_owned(),
             Some(Phase::Unknown) if self.share(self.io.unknown_ns()) < 1.0 - NEARLY_ALL => {
@@ -230,6 +275,7 @@ impl ClassAnswer<'_> {
             Some(Phase::Device) | None => {}
         }
         let known = [
+            (Phase::GuestQueue, "while they were in the guest's own queue"),
             (Phase::Completed, "after the I/O had completed"),
             (Phase::Queued, "before it reached the host"),
         ];
@@ -257,11 +303,14 @@ impl ClassAnswer<'_> {
     /// A kind of cause in a list of them.
     fn named(&self, group: &Group<'_>) -> String {
         let percent = whole_percent(self.share(group.total_ns));
-        if group.kind == Kind::Device {
-            return format!("{percent} in {}", self.disk());
+        match group.kind {
+            Kind::Device => return format!("{percent} in {}", self.subject.disk()),
+            Kind::GuestQueue => return format!("{percent} in {}", self.subject.guest_queue),
+            Kind::PcpuWait | Kind::OnPcpu | Kind::State(_) => {}
         }
         let what = group.what();
         let when = match group.only_phase() {
+            Some(Phase::GuestQueue) => " while the requests were in the guest's own queue",
             Some(Phase::Queued) => " before the I/O reached the host",
             Some(Phase::Completed) => " after the I/O had completed",
             _ => "",
@@ -279,7 +328,7 @@ impl ClassAnswer<'_> {
             return String::new();
         }
         let percent = whole_percent(self.io.inactivity_share);
-        let who = who(self.summary);
+        let who = self.subject.who.as_str();
         format!(
             "; {percent} is I/O inactivity: the I/O had completed, but {who} was not on a pCPU to handle it"
         )
@@ -333,13 +382,13 @@ fn was(part: Part) -> &'static str {
         Part::Guest => "was running in the guest",
         Part::Kvm => "was running in KVM",
         Part::VmmUser => "was running in the VMM",
-        Part::HaltPoll => "was halted (the guest was idle) while KVM polled",
+        Part::HaltPoll => "was halted while KVM polled",
         Part::Throttled => "was throttled (its CPU quota was used up)",
         Part::BqlWait => "waited for QEMU's big lock",
         Part::LockWait => "waited for a VMM lock",
         Part::HostFault => "waited for a host page fault",
         Part::IoSubmit => "waited for disk I/O of its own thread",
-        Part::Halt => "was halted (the guest was idle)",
+        Part::Halt => "was halted",
         Part::OtherSleep => "slept elsewhere in the host kernel",
         Part::Unknown => "was in an unknown state",
     }

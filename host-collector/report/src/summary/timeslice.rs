@@ -1,6 +1,6 @@
 //! How the thread of one vCPU was scheduled: its timeslices, and why it was off.
 
-use super::distribution::Distribution;
+use super::distribution::{Distribution, Precision};
 use super::ledger::Room;
 use super::model::{OffCpu, Timeslices};
 use super::reason::OffReason;
@@ -43,7 +43,7 @@ pub(super) struct VcpuTally {
 impl VcpuTally {
     pub(super) fn new() -> Self {
         VcpuTally {
-            timeslices: Distribution::new(),
+            timeslices: Distribution::new(Precision::Fine),
             mean_ns: 0.0,
             squares_ns2: 0.0,
             off_cpu: OffReason::all()

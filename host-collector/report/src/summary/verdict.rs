@@ -3,16 +3,18 @@
 use super::causes::groups;
 use super::evidence::ScheduledVcpu;
 use super::hindrance::{Hindrance, REPORTED_SHARE_MIN, most_hindered};
+use super::host_io::{HostIoOperation, range};
 use super::model::{Class, Summary, Vcpu};
+use super::observed::answer;
 use super::quota;
 use super::reason::OffReason;
-use super::sentence::ClassAnswer;
+use super::sentence::{ClassAnswer, Subject};
 use super::totals::{share, sum};
 use std::fmt::Write as _;
 use vslice_core::join::Part;
 use vslice_core::samples::Doing;
 use vslice_core::units::VcpuId;
-use vslice_spec::quantity::{known_duration, percent, whole_percent};
+use vslice_spec::quantity::{count, counted, known_duration, percent, whole_percent};
 use vslice_trace::evidence::EvidenceLevel;
 
 /// Something explains the tail if it takes at least this share of its time ...
@@ -40,12 +42,27 @@ pub fn verdict(summary: &Summary) -> String {
     if summary.facts.measured_ns == 0 {
         return "Nothing was measured, so there is nothing to explain.".to_owned();
     }
+    let observed = answer::sentence(summary);
     if summary.requests.count == 0 {
+        if let Some(observed) = observed.filter(|_| answer::unobserved(summary).is_none()) {
+            return observed;
+        }
         return match summary.facts.evidence.level {
             EvidenceLevel::Recorded => without_requests(summary),
             EvidenceLevel::Sampled | EvidenceLevel::Totals => without_requests_and_events(summary),
         };
     }
+    let own = of_readers(summary);
+    match observed {
+        Some(_) if answer::is_of_reader(summary) => own,
+        Some(unobserved) if answer::unobserved(summary).is_some() => format!("{own} {unobserved}"),
+        Some(observed) => format!("{own} Of all requests of the guests' kernels: {observed}"),
+        None => own,
+    }
+}
+
+/// The verdict on the requests of the readers, of which there is one.
+fn of_readers(summary: &Summary) -> String {
     let unplaced = summary.requests.unattributable_by.unplaced();
     if summary.requests.count == unplaced {
         return "No request could be placed on the host's clock, so there is no latency to explain."
@@ -55,7 +72,8 @@ pub fn verdict(summary: &Summary) -> String {
     if summary.facts.evidence.level != EvidenceLevel::Recorded {
         return format!("{opening} {}", without_events(summary));
     }
-    if let Some(told) = asked(summary) {
+    let subject = Subject::of_readers(summary);
+    if let Some(told) = asked(summary, &subject) {
         let which = match told.class.threshold_ns {
             Some(_) => "In slower requests",
             None => "No request was slower. Over all requests",
@@ -73,10 +91,12 @@ pub fn verdict(summary: &Summary) -> String {
 
 /// The class that the answer is about: the slow requests, or all of them where none is slower than the
 /// others. `None` if none of it was attributed to causes.
-fn asked(summary: &Summary) -> Option<ClassAnswer<'_>> {
+fn asked<'a>(summary: &'a Summary, subject: &'a Subject) -> Option<ClassAnswer<'a>> {
     let (classes, io, causes) = (&summary.classes, &summary.io.classes, &summary.causes);
-    let tail = ClassAnswer { summary, class: &classes.p99, io: &io.p99, causes: &causes.p99 };
-    let all = ClassAnswer { summary, class: &classes.all, io: &io.all, causes: &causes.all };
+    let tail =
+        ClassAnswer { summary, subject, class: &classes.p99, io: &io.p99, causes: &causes.p99 };
+    let all =
+        ClassAnswer { summary, subject, class: &classes.all, io: &io.all, causes: &causes.all };
     let asked = if tail.class.count + tail.class.unattributable > 0 { tail } else { all };
     let is_recorded = summary.facts.evidence.level == EvidenceLevel::Recorded;
     (is_recorded && asked.class.count > 0).then_some(asked)
@@ -86,34 +106,40 @@ fn asked(summary: &Summary) -> Option<ClassAnswer<'_>> {
 /// 1]; `None` if that is unknown.
 #[must_use]
 pub fn first_cause(summary: &Summary) -> Option<(String, f64)> {
-    let told = asked(summary)?;
+    let subject = Subject::of_readers(summary);
+    let told = asked(summary, &subject)?;
     let groups = groups(told.causes);
     let first = groups.first()?;
     Some((first.label(), share(first.total_ns, told.class.latency_ns)))
 }
 
-/// What is said first where nobody asked for anything.
-const NO_REQUESTS: &str = "No request was recorded, so there is no latency to explain.";
+/// What is said first where nothing is known of any request.
+fn no_requests(summary: &Summary) -> String {
+    let why = answer::unobserved(summary);
+    let why = why.unwrap_or_else(|| "No request was recorded".to_owned());
+    format!("{why}, so there is no latency to explain.")
+}
 
 /// Where nobody asked for anything: the vCPU that one thing kept from its work most.
 fn without_requests(summary: &Summary) -> String {
+    let opening = host_view(summary).unwrap_or_else(|| no_requests(summary));
     if !summary.vcpus.is_empty() && summary.vcpus.iter().all(has_not_moved) {
         return format!(
-            "{NO_REQUESTS} No vCPU was ever scheduled in or out: the VM was stopped or paused, or nothing \
+            "{opening} No vCPU was ever scheduled in or out: the VM was stopped or paused, or nothing \
              woke it."
         );
     }
     let Some((vcpu, hindrance, kept_ns)) = most_hindered(summary) else {
-        return NO_REQUESTS.to_owned();
+        return opening;
     };
     let share = share(kept_ns, vcpu.observed_ns);
     if share < REPORTED_SHARE_MIN {
         if !summary.vcpus.iter().all(|vcpu| is_seen(summary, vcpu)) {
-            return NO_REQUESTS.to_owned();
+            return opening;
         }
         let floor = percent(REPORTED_SHARE_MIN);
         return format!(
-            "{NO_REQUESTS} No vCPU waited for a pCPU, a lock or memory for more than {floor} of its time."
+            "{opening} No vCPU waited for a pCPU, a lock or memory for more than {floor} of its time."
         );
     }
     let percent = percent(share);
@@ -126,7 +152,41 @@ fn without_requests(summary: &Summary) -> String {
             format!("was held up most: {percent} of its time ({})", reason.label())
         }
     };
-    format!("{NO_REQUESTS} Of all vCPUs, {} {} {what}.", vcpu.vm, vcpu.vcpu)
+    format!("{opening} Of all vCPUs, {} {} {what}.", vcpu.vm, vcpu.vcpu)
+}
+
+/// What the host alone saw of the VMs' I/O; `None` if nothing was.
+fn host_view(summary: &Summary) -> Option<String> {
+    let host_io = &summary.facts.host_io;
+    let ended: u64 = host_io.of_disks().map(|row| row.ended).sum();
+    if ended == 0 {
+        return None;
+    }
+    let known: u64 = host_io.of_disks().map(|row| row.known).sum();
+    let sum =
+        |of: fn(&HostIoOperation) -> u64| host_io.of_disks().map(of).fold(0, u64::saturating_add);
+    let inactivity = match known {
+        0 => "how long they then waited for a vCPU that could take them is unknown".to_owned(),
+        _ => {
+            let range = range(sum(|row| row.least_ns), sum(|row| row.most_ns));
+            let who = if known == ended {
+                "they".to_owned()
+            } else {
+                format!("{} of them", count(known))
+            };
+            format!(
+                "{who} then waited {range} in all for a vCPU that could take them (I/O inactivity)"
+            )
+        }
+    };
+    let unobserved = answer::unobserved(summary);
+    let unobserved = unobserved
+        .unwrap_or_else(|| "No request was observed (attach with --observe for that)".to_owned());
+    Some(format!(
+        "{unobserved}; on the host, {} for the VMs' disks ended, and \
+         {inactivity}.",
+        counted(ended, "I/O")
+    ))
 }
 
 /// The same without events: the vCPU that waited most for a pCPU, by the kernel's totals.
@@ -135,11 +195,12 @@ fn without_requests_and_events(summary: &Summary) -> String {
     let most =
         summary.facts.scheduled.iter().max_by(|one, other| waited(one).total_cmp(&waited(other)));
     let Some(row) = most.filter(|row| waited(row) >= REPORTED_SHARE_MIN) else {
-        return NO_REQUESTS.to_owned();
+        return no_requests(summary);
     };
     format!(
-        "{NO_REQUESTS} Of all vCPUs, {} {} waited most for a pCPU: {} of its time; what ran there \
+        "{} Of all vCPUs, {} {} waited most for a pCPU: {} of its time; what ran there \
          meanwhile was not recorded.",
+        no_requests(summary),
         row.vm,
         row.vcpu,
         percent(waited(&row))
@@ -212,7 +273,7 @@ fn without_events(summary: &Summary) -> String {
     text
 }
 
-fn left_out(class: &Class) -> String {
+pub(super) fn left_out(class: &Class) -> String {
     match class.unattributable {
         0 => ".".to_owned(),
         1 => ". One more such request could not be attributed to causes.".to_owned(),

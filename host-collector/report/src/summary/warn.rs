@@ -2,9 +2,9 @@
 
 use super::io::IoClass;
 use super::model::{Relation, Summary, Vcpu};
-use super::sampled;
 use super::totals::{share, sum};
 use super::warning::Warning;
+use super::{observed, sampled};
 use vslice_core::join::Part;
 use vslice_trace::evidence::EvidenceLevel;
 
@@ -15,7 +15,7 @@ const UNKNOWN_SHARE_MAX: f64 = 0.05;
 const UNKNOWN_PHASES_SHARE_MAX: f64 = 0.1;
 
 /// Above this share of the 99th percentile, the clock's bound brings [`Warning::ClockBound`].
-const CLOCK_SHARE_MAX: f64 = 0.1;
+pub(super) const CLOCK_SHARE_MAX: f64 = 0.1;
 
 /// Above this share of a vCPU's time, what vslice's own threads ran while it waited brings
 /// [`Warning::CollectorRan`].
@@ -30,11 +30,11 @@ const DROPPED_SHARE_MAX: f64 = 0.001;
 
 /// Above this share of all requests, or that one of the slow ones, those that could not be attributed to causes
 /// bring [`Warning::Unattributable`].
-const LEFT_OUT_SHARE_MAX: f64 = 0.01;
-const LEFT_OUT_TAIL_SHARE_MAX: f64 = 0.05;
+pub(super) const LEFT_OUT_SHARE_MAX: f64 = 0.01;
+pub(super) const LEFT_OUT_TAIL_SHARE_MAX: f64 = 0.05;
 
 /// An answer about fewer requests than this brings [`Warning::ThinTail`].
-const CLASS_COUNT_MIN: u64 = 10;
+pub(super) const CLASS_COUNT_MIN: u64 = 10;
 
 /// Above this share of the measured time, what the collector's threads waited for a pCPU brings
 /// [`Warning::CollectorWaited`].
@@ -49,6 +49,7 @@ pub(super) fn warnings(summary: &Summary) -> Vec<Warning> {
         tail(summary, &mut warnings);
     }
     warnings.extend(phases(summary));
+    warnings.extend(observed::warnings(summary));
     // One that was never started is no news.
     let idle_hogs =
         summary.facts.hogs.iter().filter(|hog| hog.count == 0 && summary.facts.measured_ns > 0);

@@ -1,6 +1,7 @@
 //! What the reader of a report should know before trusting it.
 
 use super::io::{HiddenTask, UnphasedBy};
+use super::observed::model::ObservedHidden;
 use super::text::io::why;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -64,6 +65,46 @@ pub enum Warning {
     Unplaced {
         /// How many.
         count: u64,
+    },
+    /// An agent that observes could not record all events of its guest's kernel.
+    ObservedLost {
+        /// The VM.
+        vm: String,
+        /// How many events.
+        events: u64,
+        /// In how many intervals.
+        intervals: u64,
+    },
+    /// A guest's kernel hid events of its block requests from the agent that observed.
+    ObservedHidden {
+        /// The VM.
+        vm: String,
+        /// Which.
+        hidden: ObservedHidden,
+        /// How many requests seem to be under way because of it, or are.
+        may_have_ended: u64,
+    },
+    /// Observed requests that the answer is about could not be attributed to causes.
+    ObservedUnattributable {
+        /// The VM.
+        vm: String,
+        /// The guest's name for their disk.
+        device: String,
+        /// What they are: `flushes`.
+        operation: String,
+        /// How many.
+        count: u64,
+        /// Their share of all that were recorded.
+        share: f64,
+    },
+    /// What a reader and its guest's kernel say of the same requests differs by more than the clock error.
+    ReaderContradicted {
+        /// The VM.
+        vm: String,
+        /// How many requests.
+        count: u64,
+        /// By how many nanoseconds more at worst.
+        worst_ns: u64,
     },
     /// Requests failed or came back short; their latency counts like any other.
     FailedRequests {
@@ -212,7 +253,11 @@ impl Warning {
             | Warning::Unattributable { .. }
             | Warning::Unplaced { .. }
             | Warning::LostRecords { .. }
-            | Warning::DroppedRequests { .. } => 0,
+            | Warning::DroppedRequests { .. }
+            | Warning::ObservedLost { .. }
+            | Warning::ObservedHidden { .. }
+            | Warning::ObservedUnattributable { .. }
+            | Warning::ReaderContradicted { .. } => 0,
             Warning::UnknownPhases { .. }
             | Warning::UnknownTail { .. }
             | Warning::KvmClockViolated { .. }
@@ -233,20 +278,88 @@ impl Warning {
     }
 }
 
+fn lost_records(records: u64, intervals: u64) -> String {
+    format!(
+        "the kernel dropped {} in {}; requests that overlap such a loss are not attributed to causes",
+        counted(records, "scheduler event"),
+        counted(intervals, "interval")
+    )
+}
+
+fn dropped(requests: u64, intervals: u64) -> String {
+    format!(
+        "the guests dropped the records of {} in {}; their latencies are missing from this report",
+        counted(requests, "request"),
+        counted(intervals, "interval")
+    )
+}
+
+fn observed_lost(vm: &str, events: u64, intervals: u64) -> String {
+    format!(
+        "the kernel of {vm} lost {} of its block requests in {}; requests that overlap such a loss are missing or \
+         not attributed to causes",
+        counted(events, "event"),
+        counted(intervals, "interval")
+    )
+}
+
+fn observed_hidden(vm: &str, hidden: ObservedHidden, may_have_ended: u64) -> String {
+    let named = hidden.named().unwrap_or_else(|| "nothing".to_owned());
+    let seem = match may_have_ended {
+        0 => String::new(),
+        number => format!(
+            ", and {} that {} to be under way at the end may have ended",
+            counted(number, "request"),
+            if number == 1 { "seems" } else { "seem" }
+        ),
+    };
+    // Of a request whose end alone is hidden nothing wrong is told.
+    let wrong = match hidden.events() > hidden.completed {
+        true => ", and when others were queued or issued may be wrong",
+        false => "",
+    };
+    format!(
+        "the kernel of {vm} hid {named} of block requests from perf: as many requests may be missing{seem}{wrong}"
+    )
+}
+
+fn observed_unattributable(of: [&str; 3], left_out: u64, share: f64) -> String {
+    let [vm, device, operation] = of;
+    format!(
+        "{} ({}) of the {operation} of {vm} {device} could not be attributed to causes: the latencies include \
+         them, the answer does not",
+        count(left_out),
+        percent(share)
+    )
+}
+
+fn reader_contradicted(vm: &str, requests: u64, worst_ns: u64) -> String {
+    format!(
+        "the reader of {vm} and its kernel contradict each other on {} by up to {} more than the clock error: times \
+         of observed requests may be wrong",
+        counted(requests, "request"),
+        duration(worst_ns)
+    )
+}
+
 impl fmt::Display for Warning {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
             Warning::NoRequests => "no request was recorded".to_owned(),
-            Warning::LostRecords { records, intervals } => format!(
-                "the kernel dropped {} in {}; requests that overlap such a loss are not attributed to causes",
-                counted(*records, "scheduler event"),
-                counted(*intervals, "interval")
-            ),
-            Warning::DroppedRequests { count: dropped, intervals } => format!(
-                "the guests dropped the records of {} in {}; their latencies are missing from this report",
-                counted(*dropped, "request"),
-                counted(*intervals, "interval")
-            ),
+            Warning::LostRecords { records, intervals } => lost_records(*records, *intervals),
+            Warning::DroppedRequests { count, intervals } => dropped(*count, *intervals),
+            Warning::ObservedLost { vm, events, intervals } => {
+                observed_lost(vm, *events, *intervals)
+            }
+            Warning::ObservedHidden { vm, hidden, may_have_ended } => {
+                observed_hidden(vm, *hidden, *may_have_ended)
+            }
+            Warning::ObservedUnattributable { vm, device, operation, count, share } => {
+                observed_unattributable([vm, device, operation], *count, *share)
+            }
+            Warning::ReaderContradicted { vm, count, worst_ns } => {
+                reader_contradicted(vm, *count, *worst_ns)
+            }
             Warning::NotRecorded { level, reason } => {
                 format!("events were not recorded{} ({reason})", instead(*level))
             }
@@ -263,10 +376,7 @@ impl fmt::Display for Warning {
                 "the latency of {} is unknown: a guest's clock stepped, or is unknown",
                 counted(*count, "request")
             ),
-            Warning::FailedRequests { errors, short } => {
-                let errors = counted(*errors, "request");
-                format!("{errors} failed, {short} read less than asked for")
-            }
+            Warning::FailedRequests { errors, short } => failed(*errors, *short),
             Warning::UnknownTail { share } => format!(
                 "{} of the time of requests above the 99th percentile is unknown and may hide another cause",
                 percent(*share)
@@ -339,6 +449,10 @@ fn unknown_phases(
         counted(requests, "request"),
         reasons.join(", ")
     )
+}
+
+fn failed(errors: u64, short: u64) -> String {
+    format!("{} failed, {short} read less than asked for", counted(errors, "request"))
 }
 
 fn thin_tail(class: &str, count: u64) -> String {

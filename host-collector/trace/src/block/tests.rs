@@ -37,7 +37,7 @@ fn read(bytes: &[u8]) -> Result<(Vec<HostEvent>, Tail), StoreError> {
 #[test]
 fn the_header_has_these_bytes() {
     let header = file_header(StreamKind::Requests);
-    let expected = b"\x89VSR\r\n\x1a\n\x03\x00\x02\x00\xab\x85\x9b\x42";
+    let expected = b"\x89VSR\r\n\x1a\n\x05\x00\x02\x00";
     assert_eq!(header[..12], expected[..12]);
     assert_eq!(header[12..], crc32fast::hash(&expected[..12]).to_le_bytes());
     let end = block_bytes::<HostEvent>(&[]);
@@ -78,13 +78,13 @@ fn a_foreign_file_is_a_sentence() {
     let kind = read(&file_header(StreamKind::Clock)).unwrap_err();
     assert_eq!(kind.to_string(), "x.vsr holds a stream of kind 3, expected Events");
     let mut newer = file_header(StreamKind::Events);
-    newer[8] = 4;
+    newer[8] = 6;
     let crc = crc32fast::hash(&newer[..12]);
     newer[12..].copy_from_slice(&crc.to_le_bytes());
     let newer = read(&newer).unwrap_err();
     assert_eq!(
         newer.to_string(),
-        "x.vsr has format version 4, this vslice reads up to 3; use a newer vslice"
+        "x.vsr has format version 6, this vslice reads up to 5; use a newer vslice"
     );
     let mut older = file_header(StreamKind::Events);
     older[8] = 1;
@@ -99,9 +99,11 @@ fn a_foreign_file_is_a_sentence() {
 #[test]
 fn streams_of_the_version_before_are_read() {
     let (mut bytes, _) = three_blocks();
-    bytes[..FILE_HEADER_BYTES].copy_from_slice(&file_header_of(StreamKind::Events, 2));
-    let (events, tail) = read(&bytes).unwrap();
-    assert_eq!((events.len(), tail), (6, Tail::Finished));
+    for version in 2..5 {
+        bytes[..FILE_HEADER_BYTES].copy_from_slice(&file_header_of(StreamKind::Events, version));
+        let (events, tail) = read(&bytes).unwrap();
+        assert_eq!((events.len(), tail), (6, Tail::Finished));
+    }
     let (events, tail) = read(&bytes[..10]).unwrap();
     assert_eq!((events.len(), tail), (0, Tail::Torn { bytes: 10 }));
 }

@@ -3,6 +3,7 @@
 use crate::column::{CodecError, ColumnReader, narrow, put_deltas, put_runs, put_varints};
 use vslice_core::host_event::{BlockEvent, BlockStep, HostEvent, HostEventKind, KvmEvent};
 use vslice_core::units::Tid;
+use vslice_wire::BlockOperation;
 
 /// What KVM did, as a code and two numbers; the second has 32 bits.
 fn kvm_columns(event: KvmEvent) -> (u8, u64, u64) {
@@ -16,6 +17,7 @@ fn kvm_columns(event: KvmEvent) -> (u8, u64, u64) {
         KvmEvent::Memory { address } => (4, address, 0),
         KvmEvent::PortRead { port } => (5, port.into(), 0),
         KvmEvent::HaltEnd { halted_ns, has_slept } => (6, halted_ns, has_slept.into()),
+        KvmEvent::Interrupt { vcpu, vector } => (7, vcpu.into(), vector.into()),
     }
 }
 
@@ -34,6 +36,7 @@ pub(super) fn kvm_of(code: u8, first: u64, second: u64) -> Result<KvmEvent, Code
             0 | 1 => KvmEvent::HaltEnd { halted_ns: first, has_slept: second == 1 },
             other => return Err(CodecError::OutOfRange(other)),
         },
+        7 => KvmEvent::Interrupt { vcpu: narrow(first)?, vector: narrow(second)? },
         other => return Err(CodecError::OutOfRange(other.into())),
     })
 }
@@ -65,13 +68,29 @@ pub(super) fn decode_kvm(
     tids.into_iter().zip(codes).zip(firsts.into_iter().zip(seconds)).map(kvm).collect()
 }
 
-pub(super) fn step_of(code: u8) -> Result<BlockStep, CodecError> {
-    Ok(match code {
-        0 => BlockStep::Submitted,
-        1 => BlockStep::Issued,
-        2 => BlockStep::Completed,
-        other => return Err(CodecError::OutOfRange(other.into())),
-    })
+const STEPS: [BlockStep; 3] = [BlockStep::Submitted, BlockStep::Issued, BlockStep::Completed];
+
+/// The step's place, plus three for each operation before this one; the first is that nobody knows it, which is all
+/// that there was before version 4.
+fn step_code(block: &BlockEvent) -> u64 {
+    let step = match block.step {
+        BlockStep::Submitted => 0,
+        BlockStep::Issued => 1,
+        BlockStep::Completed => 2,
+    };
+    step + 3 * block.operation.map_or(0, |operation| 1 + u64::from(operation.number()))
+}
+
+pub(super) fn step_of(code: u8) -> Result<(BlockStep, Option<BlockOperation>), CodecError> {
+    let place = usize::from(code);
+    let operation = match (place / STEPS.len()).checked_sub(1) {
+        None => None,
+        Some(number) => {
+            let operation = BlockOperation::ALL.get(number);
+            Some(*operation.ok_or(CodecError::OutOfRange(code.into()))?)
+        }
+    };
+    Ok((STEPS[place % STEPS.len()], operation))
 }
 
 pub(super) fn encode_blocks(items: &[HostEvent], payload: &mut Vec<u8>) {
@@ -81,12 +100,7 @@ pub(super) fn encode_blocks(items: &[HostEvent], payload: &mut Vec<u8>) {
             _ => None,
         })
     };
-    let step = |block: &BlockEvent| match block.step {
-        BlockStep::Submitted => 0,
-        BlockStep::Issued => 1,
-        BlockStep::Completed => 2,
-    };
-    put_runs(blocks().map(step), payload);
+    put_runs(blocks().map(step_code), payload);
     put_deltas(blocks().map(|block| block.tid.0.into()), payload);
     put_runs(blocks().map(|block| block.device.into()), payload);
     put_deltas(blocks().map(|block| block.sector), payload);
@@ -104,8 +118,8 @@ pub(super) fn decode_blocks(
     let lengths = columns.runs::<u32>(count)?;
     let places = devices.into_iter().zip(sectors.into_iter().zip(lengths));
     let block = |((step, tid), (device, (sector, sectors))): ((u8, u32), (u32, (u64, u32)))| {
-        let step = step_of(step)?;
-        Ok(HostEventKind::Block(BlockEvent { step, tid: Tid(tid), device, sector, sectors }))
+        let ((step, operation), tid) = (step_of(step)?, Tid(tid));
+        Ok(HostEventKind::Block(BlockEvent { step, tid, device, sector, sectors, operation }))
     };
     steps.into_iter().zip(tids).zip(places).map(block).collect()
 }

@@ -90,6 +90,7 @@ pub(super) const FUNCTIONS: &[Functions] = &[
             "fsync",
         ],
     ),
+    call(Mark::SyncCall, &["fdatasync", "fsync"]),
     // Files that are read at an offset as well, and are no disk: a device that is passed through, and its
     // mediated kind; sysfs, procfs, devices of user space.
     anywhere(

@@ -391,3 +391,33 @@ fn aliases_of_words_count() {
     ]);
     assert_eq!(parse("kvm a.img").disks.len(), 1);
 }
+
+#[test]
+fn a_disk_has_the_serial_number_and_the_address_that_are_told() {
+    let told = |device: &str| {
+        let node = "-blockdev driver=file,filename=/x,node-name=d";
+        let mut disks = parse(&format!("qemu-system-x86_64 {node} -device {device}")).disks;
+        let disk = disks.remove(0);
+        [disk.serial, disk.pci_address].map(|text| text.unwrap_or_default())
+    };
+    for (device, serial, address) in [
+        ("virtio-blk-pci,drive=d,serial=A1,addr=0x5", "A1", "0000:00:05.0"),
+        ("virtio-blk-pci,drive=d,bus=pci.0,addr=1f.7,serial=", "", "0000:00:1f.7"),
+        ("virtio-blk-pci-non-transitional,drive=d,bus=pcie.0,addr=10", "", "0000:00:10.0"),
+        (
+            r#"{"driver":"virtio-blk-pci","drive":"d","bus":"pcie.0","addr":"0x3.0x1"}"#,
+            "",
+            "0000:00:03.1",
+        ),
+        ("nvme,drive=d,serial=n,addr=2", "n", "0000:00:02.0"),
+        // Slot and function in one number, behind a bridge, no such slot, a controller's, no PCI.
+        (r#"{"driver":"virtio-blk-pci","drive":"d","addr":40}"#, "", ""),
+        ("virtio-blk-pci,drive=d,bus=pci.4,addr=0x0", "", ""),
+        ("virtio-blk-pci,drive=d,addr=20", "", ""),
+        ("scsi-hd,drive=d,serial=s,addr=3", "s", ""),
+        ("virtio-blk-ccw,drive=d,addr=3", "", ""),
+        ("virtio-blk-pci,drive=d", "", ""),
+    ] {
+        assert_eq!(told(device), [serial, address], "{device}");
+    }
+}

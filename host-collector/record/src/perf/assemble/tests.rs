@@ -366,7 +366,8 @@ const DISK_DONE: &str = "ID: 376\nformat:\n\
     \tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;\n\n\
     \tfield:dev_t dev;\toffset:8;\tsize:4;\tsigned:0;\n\
     \tfield:sector_t sector;\toffset:16;\tsize:8;\tsigned:0;\n\
-    \tfield:unsigned int nr_sector;\toffset:24;\tsize:4;\tsigned:0;\n";
+    \tfield:unsigned int nr_sector;\toffset:24;\tsize:4;\tsigned:0;\n\
+    \tfield:char rwbs[8];\toffset:28;\tsize:8;\tsigned:0;\n";
 
 /// Every kind of record that a ring may hold, as the kernel writes it.
 fn every_record() -> Vec<u8> {
@@ -379,7 +380,7 @@ fn every_record() -> Vec<u8> {
     bytes.sample(150, &chain, &with_registers);
     bytes.sample_in_call(160, &chain, &switch((7, "sh"), 2, (VM, "x")), &[2, 5, 6, 7, 8]);
     bytes.sample(170, &[], &waking(7, (VM, "CPU 0/KVM"), 3));
-    bytes.sample(175, &[], &words(&[376, 0, 254 << 20, 0, 4096, 0, 8, 0]));
+    bytes.sample(175, &[], &words(&[376, 0, 254 << 20, 0, 4096, 0, 8, 0x52, 0]));
     bytes.lost(180, 7);
     bytes.comm(190, VM, b"renamed\0");
     bytes.life(PERF_RECORD_FORK, 195, [VM, VM, VM + 1, VM]);

@@ -2,11 +2,10 @@
 //! The programs that record what disks do. Pure.
 //!
 //! A disk completes its I/O in an interrupt, whose task is whoever it interrupted, and where a pCPU had
-//! nothing to do that is its idle task. There are kernels that hide from perf's tracepoint events what the
-//! idle task of a pCPU does (see `assemble`), and with it every completion there; a program at the same
-//! tracepoint runs.
+//! nothing to do that is its idle task. There are kernels where perf's tracepoint events count what
+//! happens while the idle task of a pCPU is current and have no record of it (see `assemble`), nor of any
+//! completion there; a program at the same tracepoint runs.
 
-use super::super::filter::Numbers;
 use super::super::format::{Detail, Formats};
 use super::assembly::Register::{R0, R1, R6, R7, R8, R9};
 use super::assembly::{Assembly, Condition, Instruction, Operation, Size};
@@ -14,6 +13,8 @@ use super::kernel_types::{BlockPlace, BlockTypes, Tracepoint};
 use super::record::{Record, current_tid, labels};
 use std::os::fd::BorrowedFd;
 use vslice_core::host_event::BlockStep;
+use vslice_perf::filter::Numbers;
+use vslice_perf::format::Field;
 
 /// `MINORBITS` in include/linux/kdev_t.h.
 const MINOR_BITS: i32 = 20;
@@ -35,7 +36,7 @@ pub(super) fn block<'a>(
         BlockStep::Completed => (&types.completed, &types.request),
     };
     let format = formats.details.iter().find(|format| format.detail == Detail::Block(step))?;
-    let [device_field, sector_field, sectors_field] = format.block_fields()?;
+    let [device_field, sector_field, sectors_field, letters_field] = format.block_fields()?;
     let record = Record::plain(format.bytes())?;
     let mut code = Assembly::default();
     let [wanted, out] = labels(&mut code);
@@ -64,11 +65,28 @@ pub(super) fn block<'a>(
     }
     code.calculate(R1, Operation::ShiftRight, SECTOR_SHIFT);
     record.put(&mut code, sectors_field, R1)?;
+    code.load(Size::B4, R8, R7, place.operation);
+    operation(&mut code, &record, letters_field)?;
     record.write(&mut code, plain, record.bytes);
     code.place(out);
     code.set(R0, 0);
     code.exit();
     Some((tracepoint, code.finish()?))
+}
+
+/// The letter of the operation in R8, as `blk_fill_rwbs` has it; the low 8 bits are `enum req_op`
+/// (include/linux/blk_types.h).
+fn operation(code: &mut Assembly, record: &Record, field: Field) -> Option<()> {
+    const OPERATION_MASK: i32 = 0xff;
+    let [end] = labels(code);
+    code.calculate(R8, Operation::And, OPERATION_MASK);
+    for (operation, letter) in [(0, b'R'), (1, b'W'), (2, b'F'), (3, b'D')] {
+        record.put_letter(code, field, letter)?;
+        code.jump_if(R8, Condition::Equal, operation, end);
+    }
+    record.put_letter(code, field, b'N')?;
+    code.place(end);
+    Some(())
 }
 
 /// R9 = the `dev_t` of the disk of the bio or request R7, 0 if it has none: where a pointer is null, the

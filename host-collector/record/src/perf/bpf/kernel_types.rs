@@ -151,6 +151,8 @@ pub(super) struct BlockPlace {
     pub(super) sector: i16,
     /// How many bytes.
     pub(super) bytes: i16,
+    /// What is done with them, in its low bits.
+    pub(super) operation: i16,
 }
 
 impl BlockTypes {
@@ -181,11 +183,13 @@ impl BlockTypes {
                 disk: vec![offset("bio", "bi_bdev")?, offset("block_device", "bd_disk")?],
                 sector: offset("bio", "bi_iter.bi_sector")?,
                 bytes: offset("bio", "bi_iter.bi_size")?,
+                operation: offset("bio", "bi_opf")?,
             },
             request: BlockPlace {
                 disk: request_disk()?,
                 sector: offset("request", "__sector")?,
                 bytes: offset("request", "__data_len")?,
+                operation: offset("request", "cmd_flags")?,
             },
             major: offset("gendisk", "major")?,
             first_minor: offset("gendisk", "first_minor")?,

@@ -29,7 +29,6 @@ mod programs;
 mod record;
 mod sys;
 
-use super::filter::Numbers;
 use super::format::{Detail, Formats};
 use kernel_types::KernelTypes;
 pub(super) use programs::Groups;
@@ -38,6 +37,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use vslice_core::host_event::BlockStep;
+use vslice_perf::filter::Numbers;
 
 /// Why programs cannot record here; a sentence without its end.
 #[derive(Debug, thiserror::Error)]

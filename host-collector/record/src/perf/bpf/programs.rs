@@ -10,18 +10,18 @@
 //! that nobody asked for cheap.
 
 use super::super::format::{Formats, SwitchFormat, WakingFormat};
-use super::super::machine::PCPUS_MAX;
 use super::assembly::Register::{R0, R1, R2, R3, R6, R7, R8, R9};
 use super::assembly::{Assembly, Condition, Helper, Instruction, Operation, Size};
 use super::kernel_types::KernelTypes;
 use super::record::{Record, current_tid, labels};
 use std::os::fd::BorrowedFd;
+use vslice_perf::online::CPUS_MAX;
 
 /// Thread numbers are below this: `PID_MAX_LIMIT` in include/linux/threads.h.
 pub(super) const TIDS_COUNT: u32 = 4 << 20;
 
 /// pCPU numbers are below this.
-pub(super) const PCPUS_COUNT: u32 = PCPUS_MAX;
+pub(super) const PCPUS_COUNT: u32 = CPUS_MAX;
 
 /// Bytes of the row of bits.
 pub(super) const ROW_BYTES: u32 = (TIDS_COUNT + PCPUS_COUNT) / 8;

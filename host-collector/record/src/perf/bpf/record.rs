@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0 OR GPL-2.0-only
 //! A record while a program makes it, in the layout of a tracepoint's own. Pure.
 
-use super::super::format::Field;
 use super::super::registers::{GROUP_BYTES, WORDS};
 use super::assembly::Register::{self, R0, R1, R2, R3, R4, R5, R6, R7, R10};
 use super::assembly::{Assembly, Condition, Helper, Label, Operation, Size};
 use super::kernel_types::{Arrival, KernelTypes, UserRegisters};
 use std::os::fd::BorrowedFd;
+use vslice_perf::format::Field;
 
 /// Where on the stack a number is cut to 4 bytes.
 const SCRATCH_AT: i16 = -8;
@@ -95,6 +95,13 @@ impl Record {
     pub(super) fn put(&self, code: &mut Assembly, field: Field, from: Register) -> Option<()> {
         let (at, size) = self.field(field)?;
         code.store(size, R10, at, from);
+        Some(())
+    }
+
+    /// The first letter of a text, of which the rest is clear.
+    pub(super) fn put_letter(&self, code: &mut Assembly, field: Field, letter: u8) -> Option<()> {
+        let at = self.at(i32::try_from(field.offset()).ok()?);
+        code.store_value(Size::B1, R10, at, letter.into());
         Some(())
     }
 

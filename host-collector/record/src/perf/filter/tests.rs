@@ -4,6 +4,7 @@
 
 use super::*;
 use proptest::prelude::*;
+use vslice_perf::filter::FILTER_BYTES_MAX;
 
 type Fields<'a> = &'a [(&'a str, u32)];
 

@@ -2,9 +2,10 @@
 //!
 //! A recording goes without any of them that the kernel lacks, and says so.
 
-use super::{Field, Format};
 use vslice_core::host_event::{BlockEvent, BlockStep, HostEventKind, KvmEvent};
 use vslice_core::units::Tid;
+use vslice_perf::format::{Field, Format};
+use vslice_wire::BlockOperation;
 
 /// One of these tracepoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub(in crate::perf) enum Detail {
     GuestExit,
     /// The guest was halted, and is no longer.
     HaltEnd,
+    /// A vCPU is interrupted.
+    Interrupt,
     /// A step of an I/O.
     Block(BlockStep),
 }
@@ -36,6 +39,10 @@ impl Detail {
 
     /// What tells halt polling from the rest of KVM: one record for each halt.
     pub(in crate::perf) const HALTS: [Detail; 1] = [Detail::HaltEnd];
+
+    /// What tells whom the VMM interrupts for an I/O that is done: one record for each interrupt that a thread of it
+    /// sends which runs no vCPU.
+    pub(in crate::perf) const INTERRUPTS: [Detail; 1] = [Detail::Interrupt];
 
     /// What the host's disk did.
     pub(in crate::perf) const DISK: [Detail; 3] = [
@@ -53,13 +60,14 @@ impl Detail {
             Detail::GuestEntry => "kvm/kvm_entry",
             Detail::GuestExit => "kvm/kvm_exit",
             Detail::HaltEnd => "kvm/kvm_vcpu_wakeup",
+            Detail::Interrupt => "kvm/kvm_apic_accept_irq",
             Detail::Block(BlockStep::Submitted) => "block/block_bio_queue",
             Detail::Block(BlockStep::Issued) => "block/block_rq_issue",
             Detail::Block(BlockStep::Completed) => "block/block_rq_complete",
         }
     }
 
-    /// The fields that are read, at most three.
+    /// The fields that are read, at most four.
     fn field_names(self) -> &'static [&'static str] {
         match self {
             Detail::UserspaceExit => &["reason", "errno"],
@@ -68,7 +76,8 @@ impl Detail {
             Detail::GuestEntry => &[],
             Detail::GuestExit => &["isa", "exit_reason"],
             Detail::HaltEnd => &["ns", "waited"],
-            Detail::Block(_) => &["dev", "sector", "nr_sector"],
+            Detail::Interrupt => &["apicid", "vec"],
+            Detail::Block(_) => &["dev", "sector", "nr_sector", "rwbs"],
         }
     }
 }
@@ -85,7 +94,7 @@ pub(in crate::perf) struct DetailFormat {
 impl DetailFormat {
     /// From the text of the `format` file; the error says what is missing.
     pub(in crate::perf) fn parse(detail: Detail, text: &str) -> Result<DetailFormat, String> {
-        let format = Format { text };
+        let format = Format::new(text);
         let fields = detail.field_names().iter().map(|name| format.field(name));
         Ok(DetailFormat {
             id: format.id()?,
@@ -95,8 +104,8 @@ impl DetailFormat {
         })
     }
 
-    /// Of a step of an I/O, where its disk, its first sector and its length are.
-    pub(in crate::perf) fn block_fields(&self) -> Option<[Field; 3]> {
+    /// Of a step of an I/O, where its disk, its first sector, its length and its operation are.
+    pub(in crate::perf) fn block_fields(&self) -> Option<[Field; 4]> {
         matches!(self.detail, Detail::Block(_)).then_some(())?;
         self.fields.as_slice().try_into().ok()
     }
@@ -130,14 +139,38 @@ impl DetailFormat {
             Detail::HaltEnd => {
                 KvmEvent::HaltEnd { halted_ns: number(0)?, has_slept: number(1)? != 0 }
             }
+            Detail::Interrupt => {
+                KvmEvent::Interrupt { vcpu: short(0)?, vector: u8::try_from(number(1)?).ok()? }
+            }
             Detail::Block(step) => {
                 let (device, sector, sectors) = (short(0)?, number(1)?, short(2)?);
-                let event = BlockEvent { step, tid, device, sector, sectors };
+                let letters = self.fields.get(3)?.bytes(raw)?;
+                let operation = operation(letters, sectors);
+                let event = BlockEvent { step, tid, device, sector, sectors, operation };
                 return Some(HostEventKind::Block(event));
             }
         };
         Some(HostEventKind::Kvm { tid, event })
     }
+}
+
+/// The operation that the letters of `rwbs` tell (linux: kernel/trace/blktrace.c, `blk_fill_rwbs`): its letter, behind
+/// an `F` if what was written before has to be durable first. What only asks for that has no sectors.
+fn operation(letters: &[u8], sectors: u32) -> Option<BlockOperation> {
+    let letters = match letters {
+        [b'F', rest @ ..] if rest.first().is_some_and(|letter| b"RWDNF".contains(letter)) => rest,
+        all => all,
+    };
+    Some(match letters.first()? {
+        0 => return None,
+        b'F' => BlockOperation::Flush,
+        b'W' | b'N' if sectors == 0 => BlockOperation::Flush,
+        b'R' => BlockOperation::Read,
+        b'W' => BlockOperation::Write,
+        // `DE` erases.
+        b'D' if letters.get(1) != Some(&b'E') => BlockOperation::Discard,
+        _ => BlockOperation::Other,
+    })
 }
 
 #[cfg(test)]
@@ -159,9 +192,14 @@ mod tests {
     const WAKEUP: &str = "\tfield:__u64 ns;\toffset:8;\tsize:8;\tsigned:0;\n\
         \tfield:bool waited;\toffset:16;\tsize:1;\tsigned:0;\n\
         \tfield:bool valid;\toffset:17;\tsize:1;\tsigned:0;\n";
+    const INTERRUPT: &str = "\tfield:__u32 apicid;\toffset:8;\tsize:4;\tsigned:0;\n\
+        \tfield:__u16 dm;\toffset:12;\tsize:2;\tsigned:0;\n\
+        \tfield:__u16 tm;\toffset:14;\tsize:2;\tsigned:0;\n\
+        \tfield:__u8 vec;\toffset:16;\tsize:1;\tsigned:0;\n";
     const BLOCK: &str = "\tfield:dev_t dev;\toffset:8;\tsize:4;\tsigned:0;\n\
         \tfield:sector_t sector;\toffset:16;\tsize:8;\tsigned:0;\n\
-        \tfield:unsigned int nr_sector;\toffset:24;\tsize:4;\tsigned:0;\n";
+        \tfield:unsigned int nr_sector;\toffset:24;\tsize:4;\tsigned:0;\n\
+        \tfield:char rwbs[10];\toffset:32;\tsize:10;\tsigned:0;\n";
 
     fn event(detail: Detail, fields: &str, own: &[u32]) -> Option<HostEventKind> {
         let format = DetailFormat::parse(detail, &format!("{HEAD}{fields}")).unwrap();
@@ -185,17 +223,46 @@ mod tests {
             let halt_end = KvmEvent::HaltEnd { halted_ns: 70_000, has_slept };
             assert_eq!(event(Detail::HaltEnd, WAKEUP, &[70_000, 0, word]), kvm(halt_end));
         }
+        let interrupt = KvmEvent::Interrupt { vcpu: 3, vector: 0x2a };
+        assert_eq!(event(Detail::Interrupt, INTERRUPT, &[3, 0, 0x2a]), kvm(interrupt));
         let block = BlockEvent {
             step: BlockStep::Completed,
             tid: Tid(900),
             device: 254 << 20,
             sector: 4096,
             sectors: 8,
+            operation: Some(BlockOperation::Write),
         };
         assert_eq!(
-            event(Detail::Block(BlockStep::Completed), BLOCK, &[254 << 20, 0, 4096, 0, 8]),
+            event(
+                Detail::Block(BlockStep::Completed),
+                BLOCK,
+                &[254 << 20, 0, 4096, 0, 8, 0, 0x5357, 0, 0]
+            ),
             Some(HostEventKind::Block(block))
         );
+    }
+
+    #[test]
+    fn the_letters_of_an_io_tell_its_operation() {
+        use BlockOperation::{Discard, Flush, Other, Read, Write};
+        for (letters, sectors, told) in [
+            ("R", 8, Some(Read)),
+            ("RAM", 8, Some(Read)),
+            ("WS", 8, Some(Write)),
+            ("FWFS", 8, Some(Write)),
+            ("FF", 0, Some(Flush)),
+            ("F", 0, Some(Flush)),
+            ("FWS", 0, Some(Flush)),
+            ("FN", 0, Some(Flush)),
+            ("D", 8, Some(Discard)),
+            ("DE", 8, Some(Other)),
+            ("N", 8, Some(Other)),
+            ("\0", 8, None),
+            ("", 8, None),
+        ] {
+            assert_eq!(operation(letters.as_bytes(), sectors), told, "{letters} {sectors}");
+        }
     }
 
     #[test]

@@ -6,7 +6,10 @@ use vslice_trace::manifest::{GuestRecord, Manifest, VmRecord};
 pub(super) fn environment(manifest: &Manifest) -> Environment {
     let mut vms = manifest.vms.clone();
     // A file may be in thousands of pieces, of which nobody wants to read.
-    vms.iter_mut().filter_map(|vm| vm.disk.as_mut()).for_each(|disk| disk.extents.clear());
+    for vm in &mut vms {
+        vm.disk.iter_mut().for_each(|disk| disk.extents.clear());
+        vm.disks.iter_mut().for_each(|disk| disk.extents.clear());
+    }
     let mut lines = manifest.environment_lines.clone();
     lines.extend(manifest.vms.iter().filter_map(|vm| Some(guest_line(vm, vm.guest.as_ref()?))));
     lines.extend(manifest.vms.iter().filter_map(scheduling_line));

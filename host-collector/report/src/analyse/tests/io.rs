@@ -22,13 +22,37 @@ fn on_disk(manifest: Manifest) -> Manifest {
         extents: vec![Extent { offset_bytes: 0, sector: 1000, length_bytes: 1 << 20 }],
         extents_missing: None,
     });
+    manifest.vms[0].disks = vec![image(DISK), image(DISK + 7)];
     manifest
+}
+
+pub(super) fn image(device: u32) -> ImageRecord {
+    ImageRecord {
+        label: "virtio-blk disk0 on /a.img (raw)".to_owned(),
+        serial: None,
+        pci_address: None,
+        bus: "virtio-blk".to_owned(),
+        size_bytes: Some(1 << 20),
+        is_direct: Some(true),
+        descriptors: Vec::new(),
+        whole_disk: Some(WholeDisk { name: String::from("vda"), device, first_sector: 0 }),
+        missing: None,
+        extents: vec![Extent { offset_bytes: 0, sector: 1000, length_bytes: 1 << 20 }],
+        extents_missing: None,
+    }
 }
 
 /// The I/O of both requests: the first by vm1's main loop, the second by a newborn worker.
 fn io_streams(run: &RunDir) {
     let io = |us, step, tid, (device, sector)| {
-        let kind = HostEventKind::Block(BlockEvent { step, tid, device, sector, sectors: 8 });
+        let kind = HostEventKind::Block(BlockEvent {
+            step,
+            tid,
+            device,
+            sector,
+            sectors: 8,
+            operation: None,
+        });
         HostEvent { time: host_at(us), pcpu: PcpuId(0), kind }
     };
     let (submitted, completed) = (BlockStep::Submitted, BlockStep::Completed);
@@ -82,21 +106,23 @@ fn io_is_given_to_the_requests_and_crossed_with_the_vcpu() {
     assert_eq!(summary.io.disks[0].device.as_deref(), Some("vda"));
     let marks = summary.worst[0].io.unwrap();
     assert!(marks.submitted_ns.abs_diff(20_000) <= 2 && marks.completed_ns.abs_diff(100_000) <= 2);
-    assert!(
-        summary.facts.environment.details["vms"][0]["disk"]["extents"]
-            .as_array()
-            .unwrap()
-            .is_empty()
-    );
+    let vm = &summary.facts.environment.details["vms"][0];
+    for disk in [&vm["disk"], &vm["disks"][0], &vm["disks"][1]] {
+        assert_eq!(disk["extents"], serde_json::json!([]));
+    }
 }
 
 #[test]
 fn a_disk_that_was_not_recorded_has_a_reason_and_no_phases() {
     let mut manifest = on_disk(manifest());
     recorded_disks::mark_unrecorded(&mut manifest, &["block/block_rq_issue"]);
-    assert_eq!(recorded_disks::devices(&manifest.vms), [DISK]);
+    assert_eq!(recorded_disks::devices(&manifest.vms), [DISK, DISK + 7]);
     assert!(recorded_disks::target(&manifest.vms[0]).is_some());
     recorded_disks::mark_unrecorded(&mut manifest, &["block/block_rq_complete"]);
+    let reason = "this kernel has no tracepoint block/block_rq_complete";
+    for disk in &manifest.vms[0].disks {
+        assert_eq!(disk.missing.as_deref(), Some(reason));
+    }
     let (_scratch, run) = run_dir(&manifest);
     names(&run);
     streams(&run, &[0, 500, 1150], true);

@@ -5,10 +5,10 @@ use crate::summary::example::{
     request, running, vms, woken,
 };
 use crate::summary::group::{GroupKind, MEMBERS_MAX};
-use crate::summary::model::{Lost, Members, NamedThread, Relation, UnattributableBy};
+use crate::summary::model::{Class, Lost, Members, NamedThread, Relation, UnattributableBy};
 use proptest::prelude::*;
 use std::sync::Arc;
-use vslice_core::join::IoCheck;
+use vslice_core::join::{Bounds, GuestRequest, IoCheck};
 use vslice_core::task::{Process, Task, ThreadKind};
 use vslice_core::timeline::{self, Who};
 use vslice_trace::evidence::{Evidence, Missing};
@@ -103,11 +103,15 @@ fn a_class_names_who_ran_while_its_requests_waited() {
     assert_eq!((class.wait_ns, class.others_ns, class.unseen_ns), (10_000_000, 0, 1_000_000));
 }
 
+fn with_result(breakdown: &Breakdown, result: i32) -> GuestRequest {
+    GuestRequest::Read(Request { result, ..*breakdown.request.read().unwrap() })
+}
+
 #[test]
 fn requests_are_counted_by_what_became_of_them() {
     let mut builder = builder();
     let at = |index: u64| HostNs(START.0 + index * 1_000_000);
-    let results = [4096, 512, 0, -5, 4096, 4096, 4096];
+    let results = [4096, 512, 0, -5, 4096, 4096, 4096, 4096, 4096];
     let attributions = [
         Attribution::Attributed,
         Attribution::Attributed,
@@ -116,17 +120,18 @@ fn requests_are_counted_by_what_became_of_them() {
         Attribution::Lost,
         Attribution::Moved,
         Attribution::NotRecorded,
+        Attribution::Ambiguous,
+        Attribution::Forgotten,
     ];
     for (index, (result, attribution)) in (0_u64..).zip(results.into_iter().zip(attributions)) {
         let mut breakdown = request(index, at(index), vec![running(400_000)]);
-        breakdown.request.result = result;
+        breakdown.request = with_result(&breakdown, result);
         breakdown.attribution = attribution;
-        breakdown.bound_ns = if index == 3 { 45_000 } else { 20_000 };
+        breakdown.bounds.end_ns = if index == 3 { 45_000 } else { 20_000 };
         builder.breakdown(VM1, &breakdown);
     }
     for why in [Unplaced::NoClock, Unplaced::ClockStepped, Unplaced::ClockStepped] {
-        let mut request = request(8, START, vec![]).request;
-        request.result = 512;
+        let request = with_result(&request(8, START, vec![]), 512);
         builder.unplaced(VM1, &request, why);
     }
     builder.dropped(9);
@@ -135,26 +140,30 @@ fn requests_are_counted_by_what_became_of_them() {
     assert_eq!(
         summary.requests,
         Requests {
-            count: 10,
+            count: 12,
             dropped: 13,
             dropped_intervals: 2,
-            unattributable: 6,
+            unattributable: 8,
             unattributable_by: UnattributableBy {
                 lost: 1,
                 moved: 1,
+                steered: 0,
                 not_recorded: 1,
+                ambiguous: 1,
+                hidden: 0,
+                forgotten: 1,
                 no_clock: 1,
                 clock_stepped: 2,
                 clock_ambiguous: 0
             },
             errors: 1,
             short: 5,
-            bytes: 4 * u64::from(BLOCK_BYTES) + 4 * 512,
-            elapsed_ns: Some(6_400_000),
-            iops: Some(3125.0),
+            bytes: 6 * u64::from(BLOCK_BYTES) + 4 * 512,
+            elapsed_ns: Some(8_400_000),
+            iops: Some(2619.0),
         }
     );
-    assert_eq!((summary.classes.all.count, summary.classes.all.unattributable), (4, 3));
+    assert_eq!((summary.classes.all.count, summary.classes.all.unattributable), (4, 5));
     assert_eq!(summary.parts.all.total_ns(), 4 * 400_000);
     assert_eq!(summary.clock.bound_ns, Some(45_000), "the largest that a request got");
 }
@@ -311,7 +320,7 @@ fn the_longest_request_there_could_be_does_no_harm() {
     let mut builder = builder();
     for index in 0..3 {
         let mut breakdown = request(index, HostNs(0), vec![running(u64::MAX)]);
-        breakdown.bound_ns = u64::MAX;
+        breakdown.bounds = Bounds::all(u64::MAX);
         builder.span(&breakdown.chain.links()[0].span);
         builder.breakdown(VmIndex(99), &breakdown);
     }

@@ -3,10 +3,11 @@
 use super::NAME_CHARS_MAX;
 use super::page::{Page, Tone, shorten};
 use crate::summary::OffReason;
+use crate::summary::io::WorstIo;
 use crate::summary::model::{
     AttributionName, ChainSpan, ModeSplit, NamedThread, Summary, WhyUnknown, WorstRequest,
 };
-use crate::summary::totals::{share, sum};
+use crate::summary::totals::{PartTotals, share, sum};
 use crate::summary::verdict::label;
 use std::cmp::Reverse;
 use vslice_core::join::Part;
@@ -16,6 +17,10 @@ use vslice_spec::quantity::{count, counted, duration, percent};
 
 /// Spans of a chain that get a line of their own, the longest ones; the JSON has them all.
 pub(super) const LINES_MAX: usize = 12;
+
+/// Lines of the first page that are left for the slowest request, whatever is told before it: the blank one, its
+/// heading, and where the time went.
+pub(super) const LINES_MIN: usize = 11;
 
 /// Antagonists that a line names.
 const LINE_ANTAGONISTS_MAX: usize = 3;
@@ -31,7 +36,7 @@ pub(super) fn worst(page: &mut Page, summary: &Summary) {
     for (index, request) in summary.worst.iter().enumerate() {
         let lead = format!("  {}. ", index + 1);
         page.paragraph(&lead, &heading(request), Tone::Strong);
-        chain(page, request, LINES_MAX);
+        chain(page, &Told::of(request), LINES_MAX);
     }
 }
 
@@ -39,23 +44,33 @@ pub(super) fn worst(page: &mut Page, summary: &Summary) {
 pub(super) fn slowest(page: &mut Page, summary: &Summary, spans_max: usize) {
     let Some(request) = summary.worst.first() else { return };
     page.heading("Slowest request", &heading(request));
-    chain(page, request, spans_max);
+    chain(page, &Told::of(request), spans_max);
 }
 
-fn heading(request: &WorstRequest) -> String {
-    let shares = largest_parts(request);
+/// What happened during a request, in order of time.
+pub(in crate::summary) struct Told<'a> {
+    pub(in crate::summary) spans: Vec<&'a ChainSpan>,
+    /// What else happened, and when since its submission.
+    pub(in crate::summary) marks: Vec<(u64, String)>,
+    /// Spans that were not kept.
+    pub(in crate::summary) cut_count: u64,
+}
+
+impl Told<'_> {
+    fn of(request: &WorstRequest) -> Told<'_> {
+        Told {
+            spans: request.chain.iter().collect(),
+            marks: io_marks(request.io),
+            cut_count: request.chain_cut_count,
+        }
+    }
+}
+
+pub(in crate::summary) fn heading(request: &WorstRequest) -> String {
+    let shares = largest_parts(&request.parts, request.latency_ns);
     let vm = shorten(&request.vm, NAME_CHARS_MAX);
-    let attribution = match request.attribution {
-        AttributionName::Attributed => "",
-        AttributionName::Lost => " (unattributable: it overlaps lost records)",
-        AttributionName::Moved => " (unattributable: its thread moved between vCPUs)",
-        AttributionName::NotRecorded => " (unattributable: not all of it was recorded)",
-    };
-    let failure = if request.result < 0 {
-        format!(", failed with errno {}", request.result.unsigned_abs())
-    } else {
-        String::new()
-    };
+    let attribution = unattributable(request.attribution);
+    let failure = failure(request.result);
     let latency = duration(request.latency_ns);
     format!(
         "{latency}: request {} of {vm} {} at {}{failure}; {shares}{attribution}",
@@ -65,59 +80,86 @@ fn heading(request: &WorstRequest) -> String {
     )
 }
 
+/// Why a request is not attributed, if it is not.
+pub(in crate::summary) fn unattributable(attribution: AttributionName) -> &'static str {
+    match attribution {
+        AttributionName::Attributed => "",
+        AttributionName::Lost => " (unattributable: it overlaps lost records)",
+        AttributionName::Moved => " (unattributable: its thread moved between vCPUs)",
+        AttributionName::Steered => {
+            " (unattributable: which vCPU took its interrupt is not known, nor are its phases)"
+        }
+        AttributionName::NotRecorded => " (unattributable: not all of it was recorded)",
+        AttributionName::Ambiguous => {
+            " (unattributable: its times and vCPUs may be those of another request)"
+        }
+        AttributionName::Forgotten => {
+            " (unattributable: more was under way, or happened meanwhile, than vslice keeps)"
+        }
+    }
+}
+
+pub(super) fn failure(result: i32) -> String {
+    if result < 0 {
+        format!(", failed with errno {}", result.unsigned_abs())
+    } else {
+        String::new()
+    }
+}
+
 /// "at 1.234 s": seconds since the run began, to the microsecond, as logs have them.
-fn since_start(start_ns: i64) -> String {
+pub(super) fn since_start(start_ns: i64) -> String {
     let sign = if start_ns < 0 { "-" } else { "" };
     let start_us = start_ns.unsigned_abs() / 1_000;
     format!("{sign}{}.{:06} s", start_us / 1_000_000, start_us % 1_000_000)
 }
 
 /// The parts that take at least 1 % of a request, the largest first.
-fn largest_parts(request: &WorstRequest) -> String {
+pub(super) fn largest_parts(of: &PartTotals, latency_ns: u64) -> String {
     let mut parts: Vec<(Part, u64)> = Part::ALL
         .into_iter()
-        .map(|part| (part, request.parts.get(part)))
-        .filter(|(_, part_ns)| part_ns.saturating_mul(100) >= request.latency_ns && *part_ns > 0)
+        .map(|part| (part, of.get(part)))
+        .filter(|(_, part_ns)| part_ns.saturating_mul(100) >= latency_ns && *part_ns > 0)
         .collect();
     parts.sort_by_key(|(_, part_ns)| Reverse(*part_ns));
     let named: Vec<String> = parts
         .iter()
-        .map(|(part, part_ns)| {
-            format!("{} {}", percent(share(*part_ns, request.latency_ns)), label(*part))
-        })
+        .map(|(part, part_ns)| format!("{} {}", percent(share(*part_ns, latency_ns)), label(*part)))
         .collect();
     if named.is_empty() { "nothing is known".to_owned() } else { named.join(", ") }
 }
 
-fn chain(page: &mut Page, request: &WorstRequest, spans_max: usize) {
-    let shown = longest(&request.chain, spans_max);
-    let mut marks = marks(request).into_iter().peekable();
+pub(super) fn chain(page: &mut Page, told: &Told<'_>, spans_max: usize) {
+    let shown = longest(&told.spans, spans_max);
+    let mut marks = told.marks.iter().peekable();
     let mut passed_over: Vec<&ChainSpan> = Vec::new();
-    for (index, span) in request.chain.iter().enumerate() {
+    for (index, span) in told.spans.iter().enumerate() {
         while let Some((offset_ns, text)) = marks.next_if(|(at, _)| *at <= span.offset_ns) {
             shorter(page, &mut passed_over);
-            mark(page, offset_ns, text);
+            mark(page, *offset_ns, text);
         }
         if shown.contains(&index) {
             shorter(page, &mut passed_over);
             line(page, span);
         } else {
-            passed_over.push(span);
+            passed_over.push(*span);
         }
     }
     shorter(page, &mut passed_over);
-    marks.for_each(|(offset_ns, text)| mark(page, offset_ns, text));
-    if request.chain_cut_count > 0 {
-        let cut = format!("and {} more spans, which were not kept", count(request.chain_cut_count));
+    marks.for_each(|(offset_ns, text)| mark(page, *offset_ns, text));
+    if told.cut_count > 0 {
+        let cut = format!("and {} more spans, which were not kept", count(told.cut_count));
         page.paragraph(&" ".repeat(LEAD_WIDTH), &cut, Tone::Dim);
     }
 }
 
 /// What the host did for the request, with when.
-fn marks(request: &WorstRequest) -> Vec<(u64, &'static str)> {
-    request.io.map_or_else(Vec::new, |io| {
-        vec![(io.submitted_ns, "-> I/O to the disk"), (io.completed_ns, "<- I/O done")]
-    })
+pub(in crate::summary) fn io_marks(io: Option<WorstIo>) -> Vec<(u64, String)> {
+    let marks = io.map(|io| {
+        [(io.submitted_ns, "-> I/O to the disk"), (io.completed_ns, "<- I/O done")]
+            .map(|(at, text)| (at, text.to_owned()))
+    });
+    marks.into_iter().flatten().collect()
 }
 
 fn mark(page: &mut Page, offset_ns: u64, text: &str) {
@@ -126,7 +168,7 @@ fn mark(page: &mut Page, offset_ns: u64, text: &str) {
 }
 
 /// Which spans get a line: the longest, the earlier ones first among equals.
-fn longest(chain: &[ChainSpan], spans_max: usize) -> Vec<usize> {
+fn longest(chain: &[&ChainSpan], spans_max: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..chain.len()).collect();
     order.sort_by_key(|index| (Reverse(chain[*index].length_ns), *index));
     order.truncate(spans_max);
@@ -165,7 +207,8 @@ fn milliseconds(length_ns: u64) -> String {
     format!("{}.{:03} ms", rounded_us / 1_000, rounded_us % 1_000)
 }
 
-fn sentence(span: &ChainSpan) -> String {
+/// What a span is, as its line says.
+pub(in crate::summary) fn sentence(span: &ChainSpan) -> String {
     let pcpu = span.pcpu.map_or_else(|| "a pCPU".to_owned(), |pcpu: PcpuId| pcpu.to_string());
     match span.part {
         Part::OnPcpu | Part::Guest | Part::Kvm | Part::VmmUser | Part::HaltPoll => match span.split
@@ -195,7 +238,7 @@ fn sentence(span: &ChainSpan) -> String {
         Part::LockWait => locked("blocked on a VMM lock", span),
         Part::HostFault => asleep("waiting for a host page fault", span),
         Part::IoSubmit => asleep("waiting for its own disk I/O", span),
-        Part::Halt => asleep("halted, the guest was idle", span),
+        Part::Halt => asleep("halted", span),
         Part::OtherSleep => asleep("asleep in the host kernel", span),
         Part::Unknown => match span.why_unknown {
             Some(WhyUnknown::NoRule) => asleep("asleep, for an unknown reason", span),
@@ -203,6 +246,9 @@ fn sentence(span: &ChainSpan) -> String {
             Some(WhyUnknown::Lost) => "unknown: records were lost".to_owned(),
             Some(WhyUnknown::NotYetSeen) => "unknown: the thread had not been seen yet".to_owned(),
             Some(WhyUnknown::Ended) => "the thread had ended".to_owned(),
+            Some(WhyUnknown::UnknownThread) => {
+                "unknown: it is not known which vCPU took the interrupt".to_owned()
+            }
             None => "unknown".to_owned(),
         },
     }

@@ -3,7 +3,23 @@
 use super::page::{Page, Tone};
 use crate::summary::laws;
 use crate::summary::model::Summary;
+use crate::summary::verdict::verdict;
 use vslice_spec::quantity::count;
+
+const INCONSISTENT: &str = "INCONSISTENT: ";
+
+const CONTRADICTS: &str = "this report contradicts itself, so do not trust any of it. This is a bug in vslice: please \
+                           report it, with the run directory.";
+
+/// What a page says first: the answer, or that there is none to be trusted. The names in it come from guests and hosts:
+/// whoever prints it must sanitise it.
+#[must_use]
+pub fn first_words(summary: &Summary) -> String {
+    match laws::check(summary) {
+        Ok(()) => verdict(summary),
+        Err(_) => format!("{INCONSISTENT}{CONTRADICTS}"),
+    }
+}
 
 /// Prints that a summary contradicts itself, and how, with at most so many laws and so many lines for each.
 /// Returns `false` and prints nothing if it does not.
@@ -13,9 +29,7 @@ pub(super) fn contradiction(
     (laws_max, lines_max): (usize, usize),
 ) -> bool {
     let Err(inconsistent) = laws::check(summary) else { return false };
-    let text = "this report contradicts itself, so do not trust any of it. This is a bug in vslice: please \
-                report it, with the run directory.";
-    page.paragraph("INCONSISTENT: ", text, Tone::Alarm);
+    page.paragraph(INCONSISTENT, CONTRADICTS, Tone::Alarm);
     let violations = &inconsistent.violations;
     for violation in violations.iter().take(laws_max) {
         page.short_paragraph("  ", violation, Tone::Plain, lines_max);

@@ -1,14 +1,16 @@
 //! The page that is printed by default: the answer first, and no more than a screenful.
 
+use super::asked::{self, ANTAGONISTS_MAX, Asked, CAUSES_LINES_MAX, CAUSES_MAX, WHO_LINES_MAX};
 use super::contradiction::contradiction;
-use super::page::{Page, Table, Tone, shorten};
-use super::{NAME_CHARS_MAX, Style, chain, full, sampled, tables, vcpus};
-use crate::summary::causes::Cause;
-use crate::summary::group::ClassAntagonistGroup;
-use crate::summary::model::{Class, Lost, RunStatus, Summary};
-use crate::summary::totals::share;
+use super::page::{Page, Tone, shorten};
+use super::{
+    NAME_CHARS_MAX, Style, chain, full, host_io, observed, sampled, tables, under_way, vcpus,
+    what_if,
+};
+use crate::summary::model::{Lost, RunStatus, Summary};
+use crate::summary::totals::sum;
 use crate::summary::verdict::verdict;
-use vslice_spec::quantity::{bytes, count, counted, duration, percent};
+use vslice_spec::quantity::{bytes, count, counted, duration};
 use vslice_trace::evidence::EvidenceLevel;
 
 /// How many lines a page of at least 100 columns has at most, whatever the run was.
@@ -19,16 +21,21 @@ const STATUS_LINES_MAX: usize = 2;
 const REASON_LINES_MAX: usize = 2;
 const VERDICT_LINES_MAX: usize = 5;
 
+/// Lines of each kind of requests that hang.
+const STALLED_LINES_MAX: usize = 3;
+
 /// Lines of the tables with their headings and the blank lines before them, at 100 columns.
-const CAUSES_LINES_MAX: usize = 9;
-const WHO_LINES_MAX: usize = 8;
+pub(super) const OBSERVED_LINES_MAX: usize = 11;
 const VCPUS_LINES_MAX: usize = 15;
 const ANTAGONISTS_LINES_MAX: usize = 12;
+const HOST_IO_LINES_MAX: usize = 9;
+const HOST_WORST_LINES_MAX: usize = 7;
 
-/// Causes and antagonists that are listed, and the share that makes them worth a line.
-const CAUSES_MAX: usize = 5;
-const ANTAGONISTS_MAX: usize = 4;
-const LISTED_SHARE_MIN: f64 = 0.01;
+/// I/Os of the host that are listed.
+const HOST_WORST_MAX: usize = 3;
+
+/// Rows of observed operations.
+const OBSERVED_MAX: usize = 6;
 
 /// Warnings that are printed, and lines of each.
 const WARNINGS_MAX: usize = 3;
@@ -59,6 +66,7 @@ pub fn render(summary: &Summary, style: Style) -> String {
 /// The rest of the page, of a summary that does not contradict itself.
 fn answer(mut page: Page, summary: &Summary, style: Style) -> String {
     page.short_paragraph("", &verdict(summary), Tone::Strong, lines(VERDICT_LINES_MAX, style));
+    under_way::stalled(&mut page, summary, lines(STALLED_LINES_MAX, style));
     let mut limits = Page::new(style);
     self::limits(&mut limits, summary, style);
     let limits_count = limits.lines_count();
@@ -71,18 +79,40 @@ fn answer(mut page: Page, summary: &Summary, style: Style) -> String {
     if summary.requests.count > 0 {
         latency(&mut page, summary);
     }
+    if summary.observed.is_some() {
+        let has_front = has_events && summary.requests.count == 0;
+        let room = observed::short_lines(summary, has_front, left(&page, LINES_MAX));
+        let room = room.min(left(&page, OBSERVED_LINES_MAX));
+        page.fitting(room, OBSERVED_MAX, |page, rows| observed::short(page, summary, rows));
+    }
     match (has_events, summary.requests.count > 0) {
         // Without a window there is nothing that shares could be of.
         _ if summary.facts.measured_ns == 0 => {}
         (true, true) => {
+            let asked = Asked::of_readers(summary);
             let room = left(&page, CAUSES_LINES_MAX);
-            page.fitting(room, CAUSES_MAX, |page, rows| causes(page, summary, rows));
+            page.fitting(room, CAUSES_MAX, |page, rows| asked::causes(page, &asked, rows));
             let room = left(&page, WHO_LINES_MAX);
-            page.fitting(room, ANTAGONISTS_MAX, |page, rows| who(page, summary, rows));
+            page.fitting(room, ANTAGONISTS_MAX, |page, rows| asked::who(page, &asked, rows));
+            if let Some(told) = what_if::Told::of_readers(summary) {
+                let slowest = lines(chain::LINES_MIN, style);
+                let rest = left(&page, LINES_MAX).saturating_sub(slowest);
+                let room = left(&page, what_if::LINES_MAX).min(rest);
+                page.fitting(room, what_if::ROWS_MAX, |page, rows| {
+                    what_if::short(page, &told, rows);
+                });
+            }
             let room = left(&page, LINES_MAX);
             page.fitting(room, chain::LINES_MAX, |page, rows| chain::slowest(page, summary, rows));
         }
+        (true, false) if observed::answer(summary).is_some() => {
+            observed::front(&mut page, summary, |page, lines_max| left(page, lines_max));
+        }
         (true, false) => {
+            let room = left(&page, HOST_IO_LINES_MAX);
+            page.fitting(room, room, |page, rows| host_io::disks(page, summary, rows));
+            let room = left(&page, HOST_WORST_LINES_MAX);
+            page.fitting(room, HOST_WORST_MAX, |page, rows| host_io::worst(page, summary, rows));
             let room = left(&page, VCPUS_LINES_MAX);
             page.fitting(room, room, |page, rows| vcpus::off_cpu(page, summary, rows));
             let room = left(&page, ANTAGONISTS_LINES_MAX);
@@ -165,6 +195,15 @@ fn losses(summary: &Summary) -> String {
     if dropped > 0 {
         words.push(format!("{} dropped", counted(dropped, "request")));
     }
+    let observed = summary.observed.iter().flat_map(|observed| &observed.guests);
+    let unobserved = sum(observed.map(|guest| guest.lost_events));
+    if unobserved > 0 {
+        words.push(format!("{} of guests' block requests lost", counted(unobserved, "event")));
+    }
+    let hidden = observed::hidden_events(summary);
+    if hidden > 0 {
+        words.push(format!("{} of guests' block requests hidden", counted(hidden, "event")));
+    }
     if let Some(sampled) = summary.facts.sampled.as_ref().filter(|sampled| sampled.gap_rounds > 0) {
         words.push(format!("{} missed", counted(sampled.gap_rounds, "sampling round")));
     }
@@ -187,99 +226,6 @@ fn latency(page: &mut Page, summary: &Summary) {
     }
     page.heading("Latency", &note);
     tables::percentiles(page, summary);
-}
-
-/// The class that the answer is about, as the sentence chooses it: the slow requests, or all of them where
-/// none is slower than the others.
-fn asked(summary: &Summary) -> (&'static str, &Class, &[Cause]) {
-    if summary.classes.p99.count > 0 {
-        ("above p99", &summary.classes.p99, &summary.causes.p99)
-    } else {
-        ("all", &summary.classes.all, &summary.causes.all)
-    }
-}
-
-fn causes(page: &mut Page, summary: &Summary, rows_max: usize) {
-    let (name, class, causes) = asked(summary);
-    if class.latency_ns == 0 {
-        return;
-    }
-    page.heading("Causes", "what the requests waited for: total, share of their latency");
-    let mut table = Table::new("l rr rr");
-    let has_both = class.threshold_ns.is_some();
-    let head = ["", name, "", "all", ""];
-    table.row(Tone::Dim, head.into_iter().take(if has_both { 5 } else { 3 }));
-    let all = &summary.classes.all;
-    let mut row = |tone, name: String, of_class_ns: u64, of_all_ns: u64| {
-        let figures = [(of_class_ns, class.latency_ns), (of_all_ns, all.latency_ns)];
-        let figures = figures.into_iter().take(if has_both { 2 } else { 1 });
-        let cells = figures.flat_map(|(part_ns, whole_ns)| {
-            [duration(part_ns), tables::share_percent(part_ns, whole_ns)]
-        });
-        table.row(tone, [name].into_iter().chain(cells));
-    };
-    let same = |cause: &Cause| {
-        let key = |cause: &Cause| (cause.phase, cause.part);
-        let found = summary.causes.all.iter().find(|other| key(other) == key(cause));
-        found.map_or(0, |cause| cause.total_ns)
-    };
-    let is_listed = |cause: &&Cause| cause.share >= LISTED_SHARE_MIN;
-    let listed: Vec<&Cause> = causes.iter().filter(is_listed).take(rows_max).collect();
-    let (mut rest_ns, mut rest_of_all_ns) = (class.latency_ns, all.latency_ns);
-    for cause in listed {
-        let (of_class_ns, of_all_ns) = (cause.total_ns, same(cause));
-        rest_ns = rest_ns.saturating_sub(of_class_ns);
-        rest_of_all_ns = rest_of_all_ns.saturating_sub(of_all_ns);
-        row(Tone::Plain, cause.label(), of_class_ns, of_all_ns);
-    }
-    if rest_ns > 0 || rest_of_all_ns > 0 {
-        row(Tone::Dim, "others".to_owned(), rest_ns, rest_of_all_ns);
-    }
-    page.table(&table);
-}
-
-fn who(page: &mut Page, summary: &Summary, rows_max: usize) {
-    let (_, class, _) = asked(summary);
-    if share(class.wait_ns, class.latency_ns) < LISTED_SHARE_MIN {
-        return;
-    }
-    let which = if class.threshold_ns.is_some() { " above p99" } else { "" };
-    let waited = tables::share_percent(class.wait_ns, class.latency_ns);
-    let note = format!(
-        "while requests{which} waited for a pCPU ({}, {waited} of their latency)",
-        duration(class.wait_ns)
-    );
-    page.heading("Who ran", &note);
-    let mut table = Table::new("l l rr");
-    let is_listed = |row: &&ClassAntagonistGroup| row.group.share >= LISTED_SHARE_MIN;
-    let groups = &class.antagonist_groups;
-    let rows: Vec<&ClassAntagonistGroup> = groups.iter().filter(is_listed).take(rows_max).collect();
-    let all_ns = groups.iter().map(|row| row.group.ran_ns);
-    let mut others_ns = all_ns.fold(class.other_groups_ns, u64::saturating_add);
-    for row in rows {
-        let group = &row.group;
-        others_ns = others_ns.saturating_sub(group.ran_ns);
-        let name = tables::group_name(group);
-        let waiting = format!(
-            "on {}, {} waiting",
-            row.pcpu,
-            tables::vcpu_name(&row.victim_vm, row.victim_vcpu)
-        );
-        let cells = [name, waiting, duration(group.ran_ns), percent(group.share)];
-        table.row(Tone::Plain, cells);
-    }
-    for (name, length_ns) in [
-        ("others", others_ns),
-        ("nobody (pCPU idle)", class.idle_ns),
-        ("not seen", class.unseen_ns),
-    ] {
-        if length_ns > 0 {
-            let share = tables::share_percent(length_ns, class.wait_ns);
-            let cells = [name.to_owned(), String::new(), duration(length_ns), share];
-            table.row(Tone::Dim, cells);
-        }
-    }
-    page.table(&table);
 }
 
 /// What the reader of the answer should know before believing it, and where the rest is.

@@ -2,7 +2,10 @@
 
 use super::contradiction::contradiction;
 use super::page::{Page, Tone, shorten};
-use super::{NAME_CHARS_MAX, Style, chain, clock, exits, io, sampled, service, tables};
+use super::{
+    NAME_CHARS_MAX, Style, chain, clock, exits, host_io, io, observed, sampled, service, tables,
+    what_if,
+};
 use crate::summary::Warning;
 use crate::summary::model::{Lost, RunStatus, Summary};
 use crate::summary::sampled::limits_the_answer;
@@ -21,13 +24,15 @@ pub fn render_full(summary: &Summary, style: Style) -> String {
         return page.into_text();
     }
     page.paragraph("", &verdict(summary), Tone::Strong);
-    if has_guests_word(summary) {
+    let has_readers = summary.requests.count > 0 || summary.requests.dropped > 0;
+    if has_guests_word(summary) && (has_readers || summary.observed.is_none()) {
         page.blank();
         requests(&mut page, summary);
     }
     if summary.requests.count > 0 {
         tables::latency(&mut page, summary);
     }
+    observed::observed(&mut page, summary);
     if summary.facts.evidence.level == EvidenceLevel::Recorded {
         recorded(&mut page, summary);
     } else {
@@ -45,7 +50,11 @@ fn recorded(page: &mut Page, summary: &Summary) {
         tables::parts(page, summary);
         io::phases(page, summary);
         tables::class_antagonists(page, summary);
+        what_if::Told::of_readers(summary).iter().for_each(|told| what_if::full(page, told));
     }
+    host_io::disks(page, summary, usize::MAX);
+    host_io::worst(page, summary, usize::MAX);
+    host_io::limits(page, summary);
     tables::timeslices(page, summary);
     tables::off_cpu(page, summary);
     tables::lock_waits(page, summary);
@@ -121,7 +130,7 @@ fn footing(page: &mut Page, summary: &Summary) {
     if has_guests_word(summary) {
         clock::clock(page, summary);
     }
-    page.paragraph("Losses    ", &losses(summary), Tone::Plain);
+    page.paragraph("Losses    ", &all_losses(summary), Tone::Plain);
     let cost = &summary.facts.cost;
     let of_kvm = match cost.kvm_events {
         0 => String::new(),
@@ -138,6 +147,7 @@ fn footing(page: &mut Page, summary: &Summary) {
         bytes(cost.bytes)
     );
     page.paragraph("Own cost  ", &cost, Tone::Plain);
+    observed::footing(page, summary);
     let missing = summary.facts.evidence.missing.iter();
     for missing in missing.filter(|missing| !limits_the_answer(summary, &missing.name)) {
         let text = format!("without {}: {}", missing.name, missing.costs);
@@ -148,6 +158,17 @@ fn footing(page: &mut Page, summary: &Summary) {
 /// The warning that too much of the requests' time has no phase, if there is one.
 pub(super) fn phases_warning(summary: &Summary) -> Option<&Warning> {
     summary.facts.warnings.iter().find(|warning| matches!(warning, Warning::UnknownPhases { .. }))
+}
+
+fn all_losses(summary: &Summary) -> String {
+    let losses = losses(summary);
+    match observed::losses(summary) {
+        None => losses,
+        Some(observed) if losses.starts_with("none: ") => {
+            format!("no scheduler event; {observed}")
+        }
+        Some(observed) => format!("{losses}; {observed}"),
+    }
 }
 
 fn losses(summary: &Summary) -> String {

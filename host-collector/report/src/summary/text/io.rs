@@ -36,17 +36,20 @@ pub(super) fn phases(page: &mut Page, summary: &Summary) {
     }
 }
 
+/// The phases of the reader's own requests.
+const OF_READS: [Phase; 4] = [Phase::Queued, Phase::Device, Phase::Completed, Phase::Unknown];
+
 fn product(page: &mut Page, summary: &Summary) {
     let io = &summary.io.classes;
     let classes = [(&summary.classes.all, &io.all), (&summary.classes.p99, &io.p99)];
     let mut table = Table::new("l rrrr rrrr");
     let names = ["", "all", "", "", "", "above p99"];
     table.row(Tone::Dim, names);
-    let phases = || Phase::ALL.into_iter().map(Phase::name);
+    let phases = || OF_READS.into_iter().map(Phase::name);
     table.row(Tone::Dim, [""].into_iter().chain(phases()).chain(phases()));
     let cells = |of: &dyn Fn(&IoClass, Phase) -> u64| {
         let of_class = |(class, io): (&Class, &IoClass)| {
-            Phase::ALL.map(|phase| match of(io, phase) {
+            OF_READS.map(|phase| match of(io, phase) {
                 0 => String::new(),
                 length_ns => share_percent(length_ns, class.latency_ns),
             })
@@ -57,8 +60,7 @@ fn product(page: &mut Page, summary: &Summary) {
         [name.to_owned()].into_iter().chain(cells(of)).collect::<Vec<_>>()
     };
     let took_time = |part: &Part| {
-        let mut all =
-            classes.iter().flat_map(|(_, io)| Phase::ALL.map(|phase| io.get(phase, *part)));
+        let mut all = classes.iter().flat_map(|(_, io)| OF_READS.map(|phase| io.get(phase, *part)));
         all.any(|length_ns| length_ns > 0)
     };
     for part in Part::ALL.into_iter().filter(took_time) {
@@ -106,13 +108,19 @@ fn inactivity(io: &IoClass, latency_ns: u64) -> String {
 }
 
 /// Why the phases of requests are unknown, as it follows their number.
-pub(in crate::summary) fn why(reason: NoPhase) -> &'static str {
+#[must_use]
+pub fn why(reason: NoPhase) -> &'static str {
     match reason {
         NoPhase::NotRecorded => "whose I/O was not recorded",
         NoPhase::Lost => "that overlap lost records",
         NoPhase::PageCache => "served by the host's page cache",
         NoPhase::NoIo => "for which no host I/O was seen",
         NoPhase::Ambiguous => "whose I/O may be that of another request",
+        NoPhase::Unmapped => "whose place on the host's disk is not known",
+        NoPhase::UnknownFile => "for which the VMM flushes, and of which file is not known",
+        NoPhase::NoWait => {
+            "for which the VMM flushes, and no thread of its was seen to wait for that"
+        }
         NoPhase::Unfinished => "whose I/O completion was not seen",
         NoPhase::Contradiction => "whose I/O lies outside the request by more than the clock error",
         NoPhase::Forgotten => "with more in flight than vslice keeps",

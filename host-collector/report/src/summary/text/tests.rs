@@ -12,7 +12,7 @@ use vslice_core::units::HostNs;
 const PLAIN: Style = Style::PLAIN;
 
 /// Compares with a file beside this one; with `VSLICE_BLESS=1` writes it.
-fn assert_golden(name: &str, text: &str) {
+pub(super) fn assert_golden(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/summary/text").join(name);
     if std::env::var_os("VSLICE_BLESS").is_some() {
         std::fs::write(&path, text).unwrap();
@@ -93,6 +93,14 @@ fn attached() -> Summary {
         ..none
     };
     summary
+}
+
+#[test]
+fn the_answer_without_a_guests_word_is_the_hosts_view() {
+    let mut summary = attached();
+    summary.facts.host_io = example::host_io();
+    assert_golden("front_host_view.golden", &render(&summary, PLAIN));
+    assert_golden("host_view.golden", &render_full(&summary, PLAIN));
 }
 
 #[test]
@@ -408,8 +416,26 @@ fn a_disk_without_a_record_is_said_and_has_no_table() {
 
 /// Puts `name` wherever a string of a summary can come from a guest, a host task or a file.
 fn with_every_string(name: &str) -> Summary {
+    let mut summary = example::summary();
+    summary.facts.warnings = vec![
+        Warning::Notice { text: String::new() },
+        Warning::HogDidNotCount { vm: String::new(), vcpu: vslice_core::units::VcpuId(1) },
+    ];
+    let mut summary = with_every_string_of(summary, name);
+    summary.facts.status = RunStatus::Partial { reason: name.to_owned() };
+    let unmapped = summary.io.disks[0].clone();
+    summary.io.disks.push(IoDisk { reason: Some(name.to_owned()), ..unmapped.clone() });
+    summary.io.disks.push(IoDisk { unmapped_reason: Some(name.to_owned()), ..unmapped });
+    name.clone_into(&mut summary.facts.accelerator.reason);
+    summary
+}
+
+/// The same of any summary.
+pub(super) fn with_every_string_of(summary: Summary, name: &str) -> Summary {
     fn replace(value: &mut serde_json::Value, name: &str) {
-        const ENUMS: [&str; 14] = [
+        const ENUMS: [&str; 16] = [
+            "cause",
+            "operation",
             "kind",
             "state",
             "reason",
@@ -440,20 +466,9 @@ fn with_every_string(name: &str) -> Summary {
             _ => {}
         }
     }
-    let mut summary = example::summary();
-    summary.facts.warnings = vec![
-        Warning::Notice { text: String::new() },
-        Warning::HogDidNotCount { vm: String::new(), vcpu: vslice_core::units::VcpuId(1) },
-    ];
     let mut value = serde_json::to_value(&summary).unwrap();
     replace(&mut value, name);
-    let mut summary: Summary = serde_json::from_value(value).unwrap();
-    summary.facts.status = RunStatus::Partial { reason: name.to_owned() };
-    let unmapped = summary.io.disks[0].clone();
-    summary.io.disks.push(IoDisk { reason: Some(name.to_owned()), ..unmapped.clone() });
-    summary.io.disks.push(IoDisk { unmapped_reason: Some(name.to_owned()), ..unmapped });
-    name.clone_into(&mut summary.facts.accelerator.reason);
-    summary
+    serde_json::from_value(value).unwrap()
 }
 
 #[test]

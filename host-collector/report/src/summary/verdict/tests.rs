@@ -1,6 +1,7 @@
 use super::*;
 use crate::summary::causes::Cause;
 use crate::summary::example::{self, blocked, preempted, request, running, woken};
+use crate::summary::group::GroupMember;
 use crate::summary::io::IoDisk;
 use crate::summary::quota::QuotaUse;
 use crate::summary::{OffReason, Summary, SummaryBuilder, Warning};
@@ -46,7 +47,7 @@ fn a_slow_disk_is_the_cause_of_what_waits_for_it() {
     assert_eq!(
         above(&slow, Some((100_000, 9_800_000))),
         "the I/O was in the host's disk (vda) or its queue for 97 % of the time; meanwhile vm1 \
-         vCPU1 was halted (the guest was idle)."
+         vCPU1 was halted."
     );
 }
 
@@ -121,8 +122,8 @@ fn a_halted_vcpu_waits_for_the_vmm_once_the_data_is_there() {
     let slow = [running(100_000), blocked(Reason::Halt, 8_000_000), running(100_000)];
     assert_eq!(
         above(&slow, Some((10_000, 200_000))),
-        "vm1 vCPU1 was halted for 96 % of the time after the I/O had completed: the VMM had not yet \
-         notified it, or notified another vCPU."
+        "vm1 vCPU1 was halted for 96 % of the time after the disk had done the I/O: the host's \
+         kernel or the VMM had not yet passed it on, or the VMM notified another vCPU."
     );
     assert_eq!(
         above(&slow, Some((8_000_000, 8_100_000))),
@@ -146,7 +147,7 @@ fn of_unknown_phases_the_state_is_told_and_that_the_disk_may_be_the_cause() {
     );
     assert_eq!(
         above(&[blocked(Reason::Halt, 5_000_000)], None),
-        "vm1 vCPU1 was halted (the guest was idle) for 100 % of the time; the I/O phase is unknown, so it \
+        "vm1 vCPU1 was halted for 100 % of the time; the I/O phase is unknown, so it \
          may have been the disk that they waited for."
     );
 }
@@ -436,7 +437,14 @@ fn whoever_are_many_and_of_one_group_are_called_by_it() {
     let group = &mut summary.classes.p99.antagonist_groups[0].group;
     (group.path, group.name) = (Some("/".to_owned()), "root control group".to_owned());
     let told = verdict(&summary);
-    assert!(told.contains("because the root control group was running on pCPU1"), "{told}");
+    let named = "because the root control group (cc1, make) was running on pCPU1";
+    assert!(told.contains(named), "{told}");
+    let group = &mut summary.classes.p99.antagonist_groups[0].group;
+    let third = GroupMember { ran_ns: 1, ..group.members[1].clone() };
+    group.members.push(third);
+    (group.names, group.ran_ns) = (3, group.ran_ns + 1);
+    let told = verdict(&summary);
+    assert!(told.contains("the root control group (cc1, make and others) was"), "{told}");
 }
 
 /// The classes have the same rows: somebody may be there for what it ran in another one.

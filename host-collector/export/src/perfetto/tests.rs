@@ -1,0 +1,100 @@
+//! A whole trace, and what it does with what it is not told.
+
+use super::PerfettoTrace;
+use super::read::{Field, fields, text};
+use crate::full::Full;
+use std::path::Path;
+use vslice_report::analyse::analyse_with;
+use vslice_report::analyse::drawn::{names, run_in};
+use vslice_report::analyse::drawn_observed as observed;
+use vslice_trace::manifest::Manifest;
+use vslice_trace::observation::ObservedTaskRecord;
+use vslice_trace::{ObservedItem, RunDir};
+
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/perfetto/golden/drawn.txt");
+
+/// The drawn run whose vm1 is observed, changed by whoever asks.
+fn run(scratch: &Path, change: impl FnOnce(&mut Manifest)) -> RunDir {
+    let mut manifest = observed::observed_manifest();
+    let tasks = &mut manifest.vms[0].observation.as_mut().unwrap().tasks;
+    let (name, title) = ("postgres".to_owned(), Some("postgres: checkpointer".to_owned()));
+    tasks.push(ObservedTaskRecord { number: 3, pid: 41, name, title, title_before: None });
+    change(&mut manifest);
+    let run = run_in(&scratch.join("run"), &manifest);
+    observed::host_streams(&run);
+    names(&run);
+    let mut request = observed::request(0, [110, 120, 400], [0, 0, 1]);
+    request.task = 3;
+    observed::observed_stream(&run, vec![ObservedItem::Request(request)]);
+    run
+}
+
+fn trace(run: &RunDir) -> Vec<u8> {
+    let mut trace = PerfettoTrace::new(Vec::new());
+    analyse_with(run.path(), &mut [&mut trace]).unwrap();
+    trace.finish().unwrap()
+}
+
+#[test]
+fn the_trace_of_a_drawn_run_is_the_golden_one() {
+    let scratch = tempfile::tempdir().unwrap();
+    let told = text(&trace(&run(scratch.path(), |_| {})));
+    if std::env::var_os("VSLICE_BLESS").is_some() {
+        std::fs::write(GOLDEN, &told).unwrap();
+    }
+    let golden = std::fs::read_to_string(GOLDEN).unwrap();
+    for (line, (told, golden)) in (1..).zip(told.lines().zip(golden.lines())) {
+        assert_eq!(told, golden, "line {line} of {GOLDEN}; see the README beside it");
+    }
+    assert_eq!(told.lines().count(), golden.lines().count());
+}
+
+#[test]
+fn names_of_strangers_are_harmless_and_short() {
+    let scratch = tempfile::tempdir().unwrap();
+    let told = text(&trace(&run(scratch.path(), |manifest| {
+        let observation = manifest.vms[0].observation.as_mut().unwrap();
+        observation.tasks[0].name = "\x1b[2J\u{202e}<script>".to_owned();
+        observation.tasks[0].title = Some("x".repeat(100_000));
+        observation.devices[0].name = "\u{9b}31m".to_owned();
+    })));
+    assert!(told.contains(r#"text: "?[2J?<script>""#), "{told}");
+    assert!(told.contains(r#"text: "write ?31m""#), "{told}");
+    let kept = "x".repeat(512);
+    assert!(told.contains(&kept) && !told.contains(&format!("{kept}x")));
+    assert!(!told.contains(['\x1b', '\u{9b}', '\u{202e}']));
+}
+
+#[test]
+fn the_first_error_is_kept() {
+    let scratch = tempfile::tempdir().unwrap();
+    let run = run(scratch.path(), |_| {});
+    let mut trace = PerfettoTrace::new(Full(100));
+    analyse_with(run.path(), &mut [&mut trace]).unwrap();
+    assert_eq!(trace.finish().unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+}
+
+#[test]
+fn equal_runs_give_equal_traces() {
+    let scratch = tempfile::tempdir().unwrap();
+    let run = run(scratch.path(), |_| {});
+    assert_eq!(trace(&run), trace(&run));
+}
+
+#[test]
+fn no_packet_is_too_long_for_a_reader() {
+    let mut packets = super::packets::Packets::new(Vec::new());
+    let mut noise = 1_u64;
+    for _ in 0..200_000 {
+        // What does not compress.
+        noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        packets.push(|packet| packet.uint(8, noise));
+    }
+    let trace = packets.finish().unwrap();
+    let packets = fields(&trace);
+    assert!(packets.len() > 5, "{}", packets.len());
+    for (_, packet) in packets {
+        let Field::Bytes(bytes) = packet else { panic!("{packet:?}") };
+        assert!(bytes.len() < 512 << 10, "{}", bytes.len());
+    }
+}

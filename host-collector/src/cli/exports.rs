@@ -1,0 +1,97 @@
+//! The forms that a run is written in beside its report.
+
+use super::output_file::OutputFile;
+use anyhow::{Context, Result};
+use clap::Args;
+use std::path::{Path, PathBuf};
+use vslice_export::csv::RequestsCsv;
+use vslice_export::folded::OffCpuStacks;
+use vslice_export::hlog::LatencyLog;
+use vslice_export::page::PageObserver;
+use vslice_export::perfetto::PerfettoTrace;
+use vslice_report::analyse::observer::Observer;
+use vslice_report::analyse::{SummaryObserver, analyse_with};
+use vslice_report::summary::Summary;
+
+/// Which files are written.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Also write")]
+pub(crate) struct Exports {
+    /// Write FILE: the run as a page to look at, which holds all that it needs
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Write DIR/requests.csv: each request with where its latency went, for a spreadsheet
+    #[arg(long, value_name = "DIR")]
+    csv: Option<PathBuf>,
+    /// Write off-CPU time by stack, for flame graphs: VM, thread, reason, kernel frames, who ran or released the lock
+    #[arg(long, value_name = "FILE")]
+    folded: Option<PathBuf>,
+    /// Write request latencies, whole and by part, as an HdrHistogram interval log of seconds
+    #[arg(long, value_name = "FILE")]
+    hlog: Option<PathBuf>,
+    /// Write a trace for ui.perfetto.dev: pCPUs, threads, what kept them off, and each request
+    #[arg(long, value_name = "FILE")]
+    perfetto: Option<PathBuf>,
+}
+
+impl Exports {
+    /// The summary of a run, which is analysed once for it and for all files.
+    pub(super) fn analyse(&self, run: &Path) -> Result<Summary> {
+        let mut summary = SummaryObserver::default();
+        let mut page = self.html.as_deref().map(page).transpose()?;
+        let mut csv = self.csv.as_deref().map(requests_csv).transpose()?;
+        let mut folded = self.folded.as_deref().map(off_cpu_stacks).transpose()?;
+        let mut hlog = self.hlog.as_deref().map(create).transpose()?.map(LatencyLog::new);
+        let perfetto = self.perfetto.as_deref().map(create).transpose()?;
+        let mut perfetto = perfetto.map(PerfettoTrace::new);
+        let mut observers: Vec<&mut dyn Observer> = vec![&mut summary];
+        observers.extend(page.as_mut().map(|(page, _)| page as &mut dyn Observer));
+        observers.extend(csv.as_mut().map(|csv| csv as &mut dyn Observer));
+        observers.extend(folded.as_mut().map(|(stacks, _)| stacks as &mut dyn Observer));
+        observers.extend(hlog.as_mut().map(|hlog| hlog as &mut dyn Observer));
+        observers.extend(perfetto.as_mut().map(|trace| trace as &mut dyn Observer));
+        analyse_with(run, &mut observers)?;
+        if let Some((csv, path)) = csv.zip(self.csv.as_deref()) {
+            csv.finish().and_then(OutputFile::commit).with_context(|| cannot_write(path))?;
+        }
+        if let Some(((stacks, mut file), path)) = folded.zip(self.folded.as_deref()) {
+            let written = stacks.write(&mut file).and_then(|()| file.commit());
+            written.with_context(|| cannot_write(path))?;
+        }
+        if let Some((hlog, path)) = hlog.zip(self.hlog.as_deref()) {
+            hlog.finish().and_then(OutputFile::commit).with_context(|| cannot_write(path))?;
+        }
+        if let Some((trace, path)) = perfetto.zip(self.perfetto.as_deref()) {
+            trace.finish().and_then(OutputFile::commit).with_context(|| cannot_write(path))?;
+        }
+        let summary = summary.into_summary().context("the analysis did not come to its end")?;
+        if let Some(((page, mut file), path)) = page.zip(self.html.as_deref()) {
+            let written = page.write(&summary, &mut file).and_then(|()| file.commit());
+            written.with_context(|| cannot_write(path))?;
+        }
+        Ok(summary)
+    }
+}
+
+/// The file is opened first, so that nobody waits in vain for one that cannot be written.
+fn page(path: &Path) -> Result<(PageObserver, OutputFile)> {
+    Ok((PageObserver::default(), create(path)?))
+}
+
+fn requests_csv(directory: &Path) -> Result<RequestsCsv<OutputFile>> {
+    std::fs::create_dir_all(directory)
+        .with_context(|| format!("cannot create {}", directory.display()))?;
+    Ok(RequestsCsv::new(create(&directory.join("requests.csv"))?))
+}
+
+fn off_cpu_stacks(path: &Path) -> Result<(OffCpuStacks, OutputFile)> {
+    Ok((OffCpuStacks::default(), create(path)?))
+}
+
+fn create(path: &Path) -> Result<OutputFile> {
+    OutputFile::create(path).with_context(|| cannot_write(path))
+}
+
+fn cannot_write(path: &Path) -> String {
+    format!("cannot write {}", path.display())
+}

@@ -1,0 +1,316 @@
+// One test of the HTML page, in headless Chromium: `node page.mjs CASE PAGE...`. It prints what is wrong and fails, or
+// prints nothing. playwright-core is in the directory that $VSLICE_BROWSER names, where `.ci/install-needs test` puts it.
+
+import { createRequire } from "node:module";
+import { deepStrictEqual as same, ok } from "node:assert";
+import { basename, join } from "node:path";
+import { readFileSync } from "node:fs";
+import { pathToFileURL } from "node:url";
+
+const { chromium } = createRequire(join(process.env.VSLICE_BROWSER, "package.json"))("playwright-core");
+const PROGRAM = process.env.VSLICE_CHROMIUM || "/usr/bin/chromium";
+// Tests run as root, where Chromium has no sandbox; the others keep it from asking the network for anything.
+const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+
+const WIDTHS = [400, 1000, 2000];
+const THEMES = ["light", "dark"];
+
+/** Opens a page, in which nothing may go wrong and which may ask for nothing but itself. */
+async function open(browser, file, { width = 1000, theme = "light", ...more } = {}) {
+  const page = await browser.newPage({ viewport: { width, height: 900 }, colorScheme: theme, ...more });
+  const wrong = [];
+  const address = pathToFileURL(file).href;
+  page.on("console", (message) => ["error", "warning"].includes(message.type()) && wrong.push(`${message.type()}: ${message.text()}`));
+  page.on("pageerror", (error) => wrong.push(error.stack));
+  page.on("request", (request) => request.url() !== address && wrong.push(`asked for ${request.url()}`));
+  page.on("dialog", (dialog) => {
+    wrong.push(`a dialog: ${dialog.message()}`);
+    dialog.dismiss();
+  });
+  await page.goto(address);
+  await page.waitForSelector("#answer");
+  page.wrong = wrong;
+  return page;
+}
+
+async function close(page) {
+  same(page.wrong, [], "the console says");
+  await page.close();
+}
+
+const dataOf = (page) => page.evaluate(() => JSON.parse(document.getElementById("data").textContent));
+const openAll = (page) => page.evaluate(() => document.querySelectorAll("details").forEach((fold) => { fold.open = true; }));
+
+/** What a number on the page is worth, read back from its letters. */
+function readBack(kind, text) {
+  const words = text.replaceAll(",", "").replace("\u2212", "-").trim().split(/\s+/);
+  const unit = { ns: 1, "\u00b5s": 1e3, ms: 1e6, s: 1e9, B: 1, kB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12, "%": 0.01 }[words[1]];
+  return Number(words[0].replace("<", "")) * (unit ?? 1);
+}
+
+const CASES = {
+  /** Each number that says from where it is has the summary's value, and its letters say so within their digits. */
+  async figures(browser, files) {
+    for (let at = 0; at < files.length; at += 2) {
+      const page = await open(browser, files[at]);
+      const summary = JSON.parse(readFileSync(files[at + 1], "utf8"));
+      same((await dataOf(page)).summary, summary, "the page's summary is not that of --json");
+      await openAll(page);
+      const shown = await page.evaluate(() => [...document.querySelectorAll("data[data-path]")].map((it) => [it.dataset.path, it.value, it.dataset.kind, it.textContent]));
+      ok(shown.length > 20, `only ${shown.length} figures name their place`);
+      for (const [path, value, kind, text] of shown) {
+        const told = path.split(".").reduce((place, key) => place?.[key], summary);
+        ok(told !== undefined, `${path} is not in the summary`);
+        same(value, told === null ? "" : String(told), path);
+        if (told === null) same(text, "\u2013", path);
+        else if (kind !== "plain") {
+          const error = Math.abs(readBack(kind, text) - told);
+          const digits = kind === "percent" ? 0.00051 : kind === "count" ? 0 : kind === "ratio" ? 0.0051 : 0.0051 * told + 0.5;
+          ok(error <= digits || text.startsWith("<0.1"), `${path}: ${text} is not ${told}`);
+        }
+      }
+      await close(page);
+    }
+  },
+
+  /** A click or the keyboard sorts a table, and a second one turns it round; what it was is what is sorted. */
+  async sorting(browser, [file]) {
+    const page = await open(browser, file);
+    await openAll(page);
+    const tables = await page.locator("table:visible").count();
+    let sorted = 0;
+    for (let at = 0; at < tables; at += 1) {
+      const table = page.locator("table:visible").nth(at);
+      if (await table.locator("tbody tr").count() < 2) continue;
+      const column = await table.evaluate((it) => [...it.tHead.rows[0].cells].findIndex((head, place) => [...it.tBodies[0].rows].every((row) => row.cells[place].querySelector("data:not([value=''])"))));
+      if (column < 0) continue;
+      const values = () => table.evaluate((it, place) => [...it.tBodies[0].rows].map((row) => Number(row.cells[place].querySelector("data").value)), column);
+      const button = table.locator("thead th").nth(column).locator("button");
+      await button.focus();
+      const before = await table.locator("thead th").nth(column).getAttribute("aria-sort");
+      await page.keyboard.press("Enter");
+      const first = await values();
+      await button.click();
+      const second = await values();
+      const falling = (list) => [...list].sort((a, b) => b - a);
+      const [down, up] = before === "descending" ? [second, first] : [first, second];
+      same(down, falling(down), "falling");
+      same(up, falling(up).reverse(), "rising");
+      same(await table.locator("thead th[aria-sort]").count(), 1);
+      sorted += 1;
+    }
+    ok(sorted >= 3, `only ${sorted} tables could be sorted`);
+    await close(page);
+  },
+
+  /** A stretch of time is chosen by mouse, keyboard and number, and what began in it is counted. */
+  async selecting(browser, [file]) {
+    const page = await open(browser, file);
+    const { groups, window_ns } = await dataOf(page);
+    const { start_us } = groups[0].sample;
+    const counted = () => page.locator("#chosen").getAttribute("data-count").then(Number);
+    const range = async () => [Number(await page.locator("#from").inputValue()) * 1e6, Number(await page.locator("#to").inputValue()) * 1e6];
+    const within = ([from, to]) => start_us.filter((us) => us >= from && us <= to).length;
+    same(await counted(), start_us.length, "all at first");
+    const plot = page.locator("#plot");
+    await plot.scrollIntoViewIfNeeded();
+    const box = await plot.boundingBox();
+    await page.mouse.move(box.x + box.width * 0.3, box.y + 80);
+    await page.mouse.down();
+    await page.mouse.move(box.x + box.width * 0.5, box.y + 90, { steps: 4 });
+    await page.mouse.move(box.x + box.width * 0.62, box.y + 90, { steps: 4 });
+    await page.mouse.up();
+    const dragged = await range();
+    ok(dragged[0] > 0 && dragged[1] > dragged[0] && dragged[1] < window_ns / 1000, `dragged ${dragged}`);
+    const inIt = await counted();
+    ok(Math.abs(inIt - within(dragged)) <= 1, `${inIt} in ${dragged}`);
+    ok(inIt < start_us.length, "a part of them");
+    await page.keyboard.press("Escape");
+    await plot.focus();
+    await page.keyboard.press("Escape");
+    same(await counted(), start_us.length, "escape shows all");
+    await page.keyboard.press("ArrowRight");
+    await page.keyboard.press("ArrowRight");
+    const moved = await range();
+    await page.keyboard.press("Shift+ArrowRight");
+    const longer = await range();
+    ok(longer[1] > moved[1] && longer[0] === moved[0], `shift lengthens: ${moved} to ${longer}`);
+    const whole = [Math.min(...start_us) / 1e6 - 1, Math.max(...start_us) / 1e6 + 1];
+    await page.locator("#from").fill(String(whole[0]));
+    await page.locator("#from").press("Enter");
+    await page.locator("#to").fill(String(whole[1]));
+    await page.locator("#to").press("Enter");
+    same(await counted(), start_us.length, "by numbers");
+    await page.locator("#clear").click();
+    same(await page.locator("#from").inputValue(), "");
+    await close(page);
+  },
+
+  /** The bars and lanes give their numbers to the keyboard as to the mouse. */
+  async keyboard(browser, [file]) {
+    const page = await open(browser, file, { reducedMotion: "reduce" });
+    for (const place of ["#tail .stack", "#worst .lane", "#vcpus .stack"]) {
+      const stack = page.locator(place).first();
+      const pieces = stack.locator("> [aria-label]");
+      ok(await pieces.count() > 0, `${place} has no pieces`);
+      same(await stack.locator("> [tabindex='0']").count(), 1, `${place} is one stop`);
+      await stack.locator("> [tabindex='0']").focus();
+      const said = await page.locator(".tip").textContent();
+      ok(/\d.*(ns|\u00b5s|ms| s)/.test(said), `${place} says ${said}`);
+      if (await pieces.count() > 1) {
+        await page.keyboard.press("ArrowRight");
+        ok(await page.locator(".tip").textContent() !== said, `${place}: the arrow goes on`);
+      }
+      await page.keyboard.press("Escape");
+      ok(await page.locator(".tip").isHidden());
+      const widths = await pieces.evaluateAll((all) => all.map((it) => it.clientWidth));
+      await pieces.nth(widths.indexOf(Math.max(...widths))).hover();
+      ok(await page.locator(".tip").isVisible(), `${place}: hovering`);
+      await page.mouse.move(0, 0);
+    }
+    await close(page);
+  },
+
+  /** What a guest or a process calls itself is text. */
+  async markup(browser, [file, ...names]) {
+    const page = await open(browser, file);
+    await openAll(page);
+    const found = await page.evaluate(() => ({
+      scripts: document.scripts.length, images: document.images.length, frames: document.querySelectorAll("iframe, object, embed, form, base, link").length,
+      bold: [...document.querySelectorAll("u, marquee")].length, ran: window.pwned, text: document.body.innerText, title: document.title,
+    }));
+    same([found.scripts, found.images, found.frames, found.bold, found.ran], [2, 0, 0, 0, undefined]);
+    for (const name of names) ok(found.text.includes(name), `${name} is not in the text of the page`);
+    await close(page);
+  },
+
+  async partial(browser, [file]) {
+    const page = await open(browser, file);
+    ok((await page.locator("[role=alert]").textContent()).includes("Partial run"));
+    const { summary } = await dataOf(page);
+    ok((await page.locator("[role=alert]").textContent()).includes(summary.status.reason));
+    ok(!(await page.locator("#honest").textContent()).includes("every scheduler event was recorded"));
+    await close(page);
+  },
+
+  /** Without requests there is no latency, no tail and no request, and it is said so. */
+  async without(browser, files) {
+    for (const file of files) {
+      const page = await open(browser, file);
+      for (const id of ["latency", "tail", "time", "worst", "who"]) same(await page.locator(`#${id}`).count(), 0, id);
+      ok((await page.locator("#requests").textContent()).includes("No request was recorded"));
+      ok(await page.locator("#vcpus").count() === 1);
+      await close(page);
+    }
+  },
+
+  /** A sampled run has shares with their intervals, and no counts of events. */
+  async sampled(browser, [file]) {
+    const page = await open(browser, file);
+    const { summary } = await dataOf(page);
+    const text = await page.locator("#vcpus").innerText();
+    ok(text.includes("Sampled reasons") && text.includes("Run delay"), text);
+    same(await page.locator("#vcpus data[data-path$='.low']").count(), summary.sampled.vcpus.flatMap((row) => row.shares).length);
+    ok((await page.locator("#honest").textContent()).includes("sampled, because"));
+    same(await page.locator("#locks table").count(), 0);
+    ok(!(await page.locator("#page").innerText()).includes("No vCPU was seen"), "what was not recorded is not said to be none");
+    await close(page);
+  },
+
+  async four(browser, [file]) {
+    const page = await open(browser, file);
+    const { summary } = await dataOf(page);
+    const vms = [...new Set(summary.vcpus.map((row) => row.vm))];
+    same(vms.length, 4, `the VMs are ${vms}`);
+    ok((await page.locator(".facts").textContent()).includes("4 guests"));
+    same(await page.locator("#vcpus .bars .label").allTextContents(), summary.vcpus.map((row) => `${row.vm} vCPU${row.vcpu}`));
+    await close(page);
+  },
+
+  /** No page is wider than its window, in either theme, and each part's colour stands out from what is behind it. */
+  async shapes(browser, files) {
+    for (const file of files) {
+      for (const theme of THEMES) {
+        for (const width of WIDTHS) {
+          const page = await open(browser, file, { width, theme, reducedMotion: "reduce" });
+          await openAll(page);
+          const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+          ok(wide <= width, `${basename(file)} is ${wide} wide at ${width}, ${theme}`);
+          const grey = await page.evaluate(() => [...document.querySelectorAll(".swatch, .stack > *, .lane > *")].filter((it) => it.style.getPropertyValue("--c") === "var(--unknown)" && !it.classList.contains("hatched")).map((it) => it.ariaLabel || it.parentElement.textContent));
+          same(grey, [], "known, and drawn as if unknown");
+          if (width === 1000) await colours(page, theme);
+          await close(page);
+        }
+      }
+    }
+  },
+
+  /** On paper every row is there, and nothing that can only be clicked. */
+  async paper(browser, [file]) {
+    const page = await open(browser, file, { theme: "dark" });
+    await page.emulateMedia({ media: "print", colorScheme: "dark" });
+    same(await page.locator(".controls:visible, nav:visible").count(), 0);
+    same(await page.evaluate(() => getComputedStyle(document.body).backgroundColor), "rgb(255, 255, 255)");
+    ok((await page.pdf({ format: "A4" })).length > 10_000);
+    await page.close();
+  },
+};
+
+/** No test: the pictures of the documents, for `screenshots`. */
+CASES.pictures = async (browser, [file, directory]) => {
+  const still = { reducedMotion: "reduce" };
+  const take = async (page, name, first, last) => {
+    const [top, bottom] = await page.evaluate(([from, to]) => [document.querySelector(from), document.querySelector(to)].map((it, at) => it.getBoundingClientRect()[["top", "bottom"][at]] + scrollY), [first, last]);
+    const clip = { x: 0, y: Math.max(0, top - 24), width: page.viewportSize().width, height: Math.min(1500, bottom - top + 48) };
+    await page.screenshot({ path: join(directory, `${name}.png`), fullPage: true, clip });
+  };
+  const light = await open(browser, file, still);
+  await take(light, "page-tail", "header", "#tail figure");
+  await take(light, "page-who", "#who", "#who .wide");
+  await close(light);
+  // Dots are all that a picture has to keep, so it is a small one.
+  const small = await open(browser, file, { ...still, theme: "dark", width: 620 });
+  await take(small, "page-over-time", "#time", "#time .chosen");
+  await close(small);
+  const dark = await open(browser, file, { ...still, theme: "dark" });
+  await take(dark, "page-slowest", "#worst", "#worst .worst:nth-of-type(2)");
+  await close(dark);
+};
+
+/** WCAG 2.2, 1.4.11: what is drawn differs from what is beside it by 3 to 1; text by 4.5 to 1 (1.4.3). */
+async function colours(page, theme) {
+  const { parts, phases } = await dataOf(page);
+  const names = [...parts.map((part) => part.name), ...phases.map((phase) => `phase-${phase.name}`)];
+  const value = (name) => page.evaluate((it) => getComputedStyle(document.documentElement).getPropertyValue(`--${it}`).trim(), name);
+  const light = (colour) => {
+    const [r, g, b] = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16) / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const contrast = (a, b) => (Math.max(light(a), light(b)) + 0.05) / (Math.min(light(a), light(b)) + 0.05);
+  const behind = [await value("bg"), await value("surface")];
+  const seen = new Map();
+  for (const name of names) {
+    const colour = await value(name);
+    ok(/^#[0-9a-f]{6}$/.test(colour), `--${name} is ${colour}`);
+    for (const ground of behind) ok(contrast(colour, ground) >= 2.85, `--${name} ${colour} on ${ground} is ${contrast(colour, ground).toFixed(2)} to 1, ${theme}`);
+    if (!name.startsWith("phase-")) {
+      ok(!seen.has(colour), `--${name} has the colour of --${seen.get(colour)}`);
+      seen.set(colour, name);
+    }
+  }
+  for (const ground of behind) {
+    ok(contrast(await value("ink"), ground) >= 7, "text");
+    ok(contrast(await value("muted"), ground) >= 4.5, "muted text");
+  }
+}
+
+const [name, ...files] = process.argv.slice(2);
+const browser = await chromium.launch({ executablePath: PROGRAM, args: FLAGS });
+try {
+  await CASES[name](browser, files);
+} catch (error) {
+  console.error(error.message.slice(0, 4000));
+  process.exitCode = 1;
+} finally {
+  await browser.close();
+}
