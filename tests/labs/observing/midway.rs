@@ -7,12 +7,12 @@ use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use vslice_tests::{Lab, Run, Started, processes_with};
 
 /// The demo, whose first guest is observed, a moment after the first observed requests have been stored.
-fn observing(lab: &Lab, total: &str) -> Result<(Started, tempfile::TempDir), Failed> {
+fn observing(lab: &Lab) -> Result<(Started, tempfile::TempDir), Failed> {
     let directory = tempfile::tempdir()?;
     let plan = directory.path().join("observed.toml");
     let toml = lab.command(&["plan", "show", "demo"]).output()?.stdout;
@@ -22,11 +22,14 @@ fn observing(lab: &Lab, total: &str) -> Result<(Started, tempfile::TempDir), Fai
     let plan = plan.to_string_lossy().into_owned();
     // A vsock device in user space does not survive that its VM is stopped.
     let way = ["--accelerator", "tcg", "--vsock", "virtio-serial"];
-    let mut started = lab.start(&[&[&*plan, "--total", total], &way[..]].concat())?;
-    started.wait_until(UNTIL_RECORDING, |dir| {
-        fs::metadata(dir.join("observed-vm1.vsr")).is_ok_and(|file| file.len() > 512)
-    })?;
+    let mut started = lab.start(&[&[&*plan, "--total", "4GiB"], &way[..]].concat())?;
+    started.wait_until(UNTIL_RECORDING, |dir| observed_bytes(dir) > 512)?;
     Ok((started, directory))
+}
+
+/// How much is stored of what was observed.
+fn observed_bytes(run_dir: &Path) -> u64 {
+    fs::metadata(run_dir.join("observed-vm1.vsr")).map_or(0, |file| file.len())
 }
 
 /// Some requests were kept, and the disk that they are of is known.
@@ -41,7 +44,7 @@ fn observed_some(run: &Run) -> Result<(), Failed> {
 }
 
 pub(super) fn dies(lab: &Lab) -> Result<(), Failed> {
-    let (started, _plan) = observing(lab, "4GiB")?;
+    let (started, _plan) = observing(lab)?;
     kill(qemu_of("vm1", &started.run_dir())?, Signal::SIGKILL)?;
     let run = started.finish()?;
     failed_with(&run, 1, "vm1")?;
@@ -52,17 +55,22 @@ pub(super) fn dies(lab: &Lab) -> Result<(), Failed> {
 /// As by `virsh suspend`, or at the end of a migration. It is less than the agent's lease.
 const STANDSTILL: Duration = Duration::from_millis(700);
 
+/// How long a guest may take to be heard of again.
+const UNTIL_GOING_ON: Duration = Duration::from_secs(30);
+
+/// The run is so long that it has not ended by itself before it was seen to go on.
 pub(super) fn stops(lab: &Lab) -> Result<(), Failed> {
-    // Long enough that it is still under way when the first stored requests have been seen.
-    let (started, _plan) = observing(lab, "128MiB")?;
+    let (mut started, _plan) = observing(lab)?;
     let mut monitor = Monitor::connect(&started)?;
     monitor.execute("stop")?;
     std::thread::sleep(STANDSTILL);
+    let stored_bytes = observed_bytes(&started.run_dir());
     monitor.execute("cont")?;
+    started.wait_until(UNTIL_GOING_ON, |dir| observed_bytes(dir) > stored_bytes)?;
+    kill(started.pid(), Signal::SIGINT)?;
     let run = started.finish()?;
-    if run.code() != Some(0) {
-        return Err(format!("exit code {:?}:\n{}", run.code(), run.said()).into());
-    }
+    failed_with(&run, 130, "interrupted")?;
+    is_partial(&run)?;
     run.nothing_is_left()?;
     observed_some(&run)
 }
