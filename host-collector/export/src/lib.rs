@@ -17,6 +17,7 @@ pub mod folded;
 #[cfg(test)]
 mod full;
 pub mod hlog;
+mod html;
 pub mod page;
 pub mod perfetto;
 mod who;

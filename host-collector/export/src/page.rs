@@ -5,7 +5,6 @@
 
 mod bands;
 mod cause;
-mod file;
 mod group;
 mod model;
 mod sample;
@@ -18,6 +17,7 @@ use self::sample::{shares, since_us};
 use self::slow::{Slow, text};
 use self::stays::Stays;
 use crate::folded::OffCpuStacks;
+use crate::html::Kind;
 use std::collections::BTreeMap;
 use std::io::Write;
 use vslice_core::host_event::{HostEvent, HostEventKind};
@@ -37,6 +37,25 @@ use vslice_report::summary::told::Teller;
 use vslice_report::summary::verdict::label;
 use vslice_trace::manifest::VmRecord;
 use vslice_trace::observation::ObservationRecord;
+
+/// One script in several files, in this order.
+const KIND: Kind = Kind {
+    as_text: "vslice report --full",
+    style: "",
+    script: concat!(
+        include_str!("page/names.js"),
+        include_str!("page/tail.js"),
+        include_str!("page/over_time.js"),
+        include_str!("page/worst.js"),
+        include_str!("page/who.js"),
+        include_str!("page/vcpus.js"),
+        include_str!("page/locks.js"),
+        include_str!("page/flame.js"),
+        include_str!("page/host_io.js"),
+        include_str!("page/facts.js"),
+        include_str!("page/page.js"),
+    ),
+};
 
 /// Bytes that a page has at most: what any mail takes.
 pub const BYTES_MAX: usize = 2_000_000;
@@ -206,7 +225,7 @@ impl PageObserver {
         let (mut points_max, mut worst_max) = (POINTS_MAX, WORST_MAX);
         loop {
             let data = self.data(summary, &title, [points_max, worst_max])?;
-            let html = file::page(&title, &serde_json::to_string(&data)?);
+            let html = KIND.page(&title, &serde_json::to_string(&data)?);
             if html.len() <= bytes_max || points_max < GROUPS_MAX {
                 return Ok(html);
             }

@@ -101,11 +101,3 @@ function environmentSection() {
 function textSection() {
   return section("text", "The same as text", null, lazyText("vslice report --full", () => page.full_text));
 }
-
-function lazyText(name, text) {
-  const fold = el("details", null, el("summary", null, name));
-  fold.addEventListener("toggle", () => {
-    if (fold.open && !fold.querySelector("pre")) fold.append(el("pre", { tabindex: 0 }, text()));
-  });
-  return fold;
-}

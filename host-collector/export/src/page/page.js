@@ -46,11 +46,6 @@ function groupPicker(show) {
     page.requests_beyond > 0 && el("span", { class: "muted" }, `${count(page.requests_beyond)} more requests are in groups that are not listed`));
 }
 
-function contents(main) {
-  const links = [...main.querySelectorAll("section")].map((part) => el("li", null, el("a", { href: `#${part.id}` }, part.querySelector("h2").textContent)));
-  return el("nav", { "aria-label": "Sections" }, el("ul", null, links));
-}
-
 /** What is about the requests of one group. */
 function groupSections(group, place) {
   return [groupFigures(group), tailSection(group), overTime(group), worstSection(place), whoStole(group), sufferedSection(group)];

@@ -1,36 +1,39 @@
-//! The file: a template, its style and script, and the data.
+//! A page of HTML as one file: a template, style and script, and the data as JSON, of which nothing is markup.
+//!
+//! What all pages share is in `html/`: how they look, and what they are drawn with.
 
-const TEMPLATE: &str = include_str!("page.html");
-const STYLE: &str = include_str!("page.css");
-
-/// One script in several files, in this order.
+const TEMPLATE: &str = include_str!("html/page.html");
+const STYLE: &str = include_str!("html/page.css");
 const SCRIPT: &str = concat!(
-    include_str!("draw.js"),
-    include_str!("table.js"),
-    include_str!("names.js"),
-    include_str!("tail.js"),
-    include_str!("over_time.js"),
-    include_str!("worst.js"),
-    include_str!("who.js"),
-    include_str!("vcpus.js"),
-    include_str!("locks.js"),
-    include_str!("flame.js"),
-    include_str!("host_io.js"),
-    include_str!("facts.js"),
-    include_str!("page.js"),
+    include_str!("html/draw.js"),
+    include_str!("html/table.js"),
+    include_str!("html/sections.js")
 );
 
-/// The page with this title and these data, as JSON.
-pub(super) fn page(title: &str, json: &str) -> String {
-    fill(
-        TEMPLATE,
-        &[
-            ("title", &markup(title)),
-            ("style", STYLE),
+/// What pages of one kind have beside what all share.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kind {
+    /// The command that prints the same as text.
+    pub(crate) as_text: &'static str,
+    /// Of its own elements.
+    pub(crate) style: &'static str,
+    /// Draws the page from the JSON in the element `data`.
+    pub(crate) script: &'static str,
+}
+
+impl Kind {
+    /// The page with this title and these data, as JSON.
+    pub(crate) fn page(&self, title: &str, json: &str) -> String {
+        let (style, script) = ([STYLE, self.style].concat(), [SCRIPT, self.script].concat());
+        let places = [
+            ("title", &*markup(title)),
+            ("style", &style),
+            ("as_text", self.as_text),
             ("data", &embedded(json)),
-            ("script", SCRIPT),
-        ],
-    )
+            ("script", &script),
+        ];
+        fill(TEMPLATE, &places)
+    }
 }
 
 /// The template with these in the places of `{{name}}`. What is put in is not looked at again.
@@ -99,7 +102,7 @@ mod tests {
 
     #[test]
     fn each_marker_is_in_the_template_once() {
-        for marker in ["{{title}}", "{{style}}", "{{data}}", "{{script}}"] {
+        for marker in ["{{title}}", "{{style}}", "{{as_text}}", "{{data}}", "{{script}}"] {
             assert_eq!(TEMPLATE.matches(marker).count(), 1, "{marker}");
         }
     }

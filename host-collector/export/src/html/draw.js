@@ -201,12 +201,6 @@ function choice(legendText, options, chosen, onchoose) {
   }));
 }
 
-function section(id, title, about, ...children) {
-  const filled = children.flat(Infinity).filter(Boolean);
-  if (filled.length === 0) return null;
-  return el("section", { id, "aria-labelledby": `${id}-title` }, el("h2", { id: `${id}-title` }, title), about && el("p", { class: "about" }, about), filled);
-}
-
 /** Steps of 1, 2 or 5 that divide `span` into at most `most` pieces. */
 function step(span, most) {
   const rough = span / most;
