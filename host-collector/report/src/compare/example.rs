@@ -1,4 +1,4 @@
-//! Sides drawn by hand, for the tests of this module.
+//! Sides drawn by hand, for tests.
 
 use super::because::{ClassMeans, SlowRequests, WaitedFor};
 use super::fingerprint::{Condition, ConditionKind};
@@ -13,7 +13,8 @@ use vslice_core::timeline::Reason;
 use vslice_core::units::VcpuId;
 
 /// Runs with these timeslice CVs and waits for the big lock, in nanoseconds a second.
-pub(super) fn side(name: &str, has_iothread: bool, runs: &[(f64, f64)]) -> Side {
+#[must_use]
+pub fn side(name: &str, has_iothread: bool, runs: &[(f64, f64)]) -> Side {
     let runs = runs.iter().enumerate().map(|(at, (cv, wait_ns_per_s))| Run {
         path: format!("{name}/{}", at + 1),
         readers: vec![Reader { vm: "vm1".to_owned(), vcpu: VcpuId(2) }],
@@ -48,12 +49,15 @@ fn timeslices(do_jitter: bool, at: u64) -> Spread {
     Spread { p10_ns, p50_ns: 3_990_000, p90_ns: if do_jitter { 7_980_000 } else { 4_010_000 } }
 }
 
-pub(super) fn condition(name: &str, value: &str) -> Condition {
+/// One that is neither of the disk nor of who serves it.
+#[must_use]
+pub fn condition(name: &str, value: &str) -> Condition {
     Condition { name: name.to_owned(), value: value.to_owned(), kind: ConditionKind::Other }
 }
 
 /// Six runs against six, in which the claim holds.
-pub(super) fn held() -> (Side, Side) {
+#[must_use]
+pub fn held() -> (Side, Side) {
     let a =
         [(1.21, 3.1e7), (1.30, 2.7e7), (1.24, 3.4e7), (1.18, 2.9e7), (1.27, 3.0e7), (1.25, 3.3e7)];
     let b =
@@ -62,7 +66,8 @@ pub(super) fn held() -> (Side, Side) {
 }
 
 /// The same with everything that there is to warn of.
-pub(super) fn doubtful() -> Comparison {
+#[must_use]
+pub fn doubtful() -> Comparison {
     let (mut a, mut b) = held();
     b.runs.iter_mut().for_each(|run| run.conditions[0].value = "8.0.1".to_owned());
     a.runs[2].conditions[1].value = "tcg".to_owned();
@@ -76,14 +81,16 @@ pub(super) fn doubtful() -> Comparison {
 }
 
 /// One run against three, in one of which A has none of it.
-pub(super) fn thin() -> Comparison {
+#[must_use]
+pub fn thin() -> Comparison {
     let mut a = side("one", false, &[(1.2, 0.0)]);
     a.runs[0].values.retain(|(metric, _)| *metric != Metric::Iops);
     Comparison::new(a, side("three", true, &[(0.7, 1e5), (0.8, 2e5), (0.9, 3e5)]))
 }
 
 /// Slow requests that wait for so many nanoseconds each, and who ran meanwhile.
-pub(super) fn slow(causes: &[(WaitedFor, f64)], ran: &[(&str, f64)]) -> SlowRequests {
+#[must_use]
+pub fn slow(causes: &[(WaitedFor, f64)], ran: &[(&str, f64)]) -> SlowRequests {
     let ran = ran.iter().map(|(name, ns)| ((*name).to_owned(), *ns)).collect();
     let is_wait = |what| matches!(what, WaitedFor::State(Part::PreemptWait | Part::WakeupDelay));
     let wait = causes.iter().filter(|(what, _)| is_wait(*what)).map(|(_, ns)| ns).sum();
@@ -93,7 +100,8 @@ pub(super) fn slow(causes: &[(WaitedFor, f64)], ran: &[(&str, f64)]) -> SlowRequ
 }
 
 /// A vCPU by its figures, in nanoseconds a second; of those who are not among `ran` nobody is known.
-pub(super) fn vcpu(
+#[must_use]
+pub fn vcpu(
     vm: &str,
     run_delay: f64,
     off: &[(OffReason, f64)],
@@ -110,7 +118,8 @@ pub(super) fn vcpu(
 }
 
 /// Plain attaches of this VM: no request, one vCPU.
-pub(super) fn attached(name: &str, runs: &[VcpuFigures]) -> Side {
+#[must_use]
+pub fn attached(name: &str, runs: &[VcpuFigures]) -> Side {
     let mut side = side(name, false, &vec![(1.0, 0.0); runs.len()]);
     for (run, vcpu) in side.runs.iter_mut().zip(runs) {
         run.values.clear();
@@ -123,7 +132,8 @@ pub(super) fn attached(name: &str, runs: &[VcpuFigures]) -> Side {
 }
 
 /// A quiet VM, and the same one with a busy neighbour.
-pub(super) fn neighbour() -> (Side, Side) {
+#[must_use]
+pub fn neighbour() -> (Side, Side) {
     let bql = [(OffReason::Left(Reason::Bql), 2e6)];
     let quiet = vcpu("web1", 5.1e6, &bql, &[("web1 main loop", 4.6e6)]);
     let busy = vcpu("web1", 702e6, &bql, &[("sh", 690e6), ("web1 main loop", 5e6)]);

@@ -271,6 +271,38 @@ pub fn differences(a: &[Vec<Condition>], b: &[Vec<Condition>]) -> Vec<String> {
     found
 }
 
+/// A condition, as it was in the runs of each side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ConditionRow {
+    /// What it is.
+    pub name: String,
+    /// Whether not all runs of all sides have the same.
+    pub differs: bool,
+    /// How it was in the runs of each side: one value, or all that there were.
+    pub values: Vec<Vec<String>>,
+}
+
+/// Every condition that runs of these sides tell, those that differ first. Empty sides have no part in it.
+#[must_use]
+pub fn side_by_side(sides: &[&[Vec<Condition>]]) -> Vec<ConditionRow> {
+    let all: BTreeSet<&str> = sides.iter().flat_map(|runs| names(runs)).collect();
+    let row = |name: &str| {
+        let of_sides: Vec<BTreeSet<&str>> = sides.iter().map(|runs| values(runs, name)).collect();
+        let seen: BTreeSet<&str> = of_sides.iter().flatten().copied().collect();
+        let told = |of: &BTreeSet<&str>| of.iter().map(|value| (*value).to_owned()).collect();
+        let row = ConditionRow {
+            name: name.to_owned(),
+            differs: seen.len() > 1,
+            values: of_sides.iter().map(told).collect(),
+        };
+        // That an object is there is told by what is in it.
+        Some(row).filter(|_| !seen.iter().all(|value| *value == THERE))
+    };
+    let mut rows: Vec<ConditionRow> = all.into_iter().filter_map(row).collect();
+    rows.sort_by_key(|row| !row.differs);
+    rows
+}
+
 /// The names without those below another one that is missing somewhere.
 fn outermost(names: Vec<&str>, is_missing: impl Fn(&str) -> bool) -> Vec<&str> {
     let missing: Vec<&str> = names.iter().copied().filter(|name| is_missing(name)).collect();

@@ -220,3 +220,30 @@ fn disks_in_other_places_are_not_comparable() {
         ]
     );
 }
+
+#[test]
+fn conditions_stand_side_by_side_and_those_that_differ_first() {
+    let runs = |of: &[&[(&str, &str)]]| -> Vec<Vec<Condition>> {
+        of.iter()
+            .map(|run| run.iter().map(|(name, value)| condition(name, value)).collect())
+            .collect()
+    };
+    let a = runs(&[
+        &[("HZ", "250"), ("QEMU", "7.2"), ("plan vm1.disk", THERE), ("zone", "x")],
+        &[("HZ", "250"), ("QEMU", "7.2"), ("plan vm1.disk", THERE), ("zone", "y")],
+    ]);
+    let b = runs(&[&[("HZ", "250"), ("plan vm1.disk", THERE), ("zone", "x")]]);
+    let told: Vec<(String, bool, Vec<Vec<String>>)> = side_by_side(&[&a, &b])
+        .into_iter()
+        .map(|row| (row.name, row.differs, row.values))
+        .collect();
+    let values = |of: &[&[&str]]| -> Vec<Vec<String>> {
+        of.iter().map(|side| side.iter().map(|value| (*value).to_owned()).collect()).collect()
+    };
+    let expected = [
+        ("QEMU".to_owned(), true, values(&[&["7.2"], &[NONE]])),
+        ("zone".to_owned(), true, values(&[&["x", "y"], &["x"]])),
+        ("HZ".to_owned(), false, values(&[&["250"], &["250"]])),
+    ];
+    assert_eq!(told, expected);
+}

@@ -14,6 +14,7 @@ pub mod statistics;
 pub mod text;
 pub mod vcpus;
 pub mod verdict;
+pub mod words;
 
 pub use load::{CompareError, load};
 
@@ -25,7 +26,7 @@ use serde::Serialize;
 use spread::Spread;
 use statistics::{Interval, RESAMPLES_COUNT, RankTest, SEED, SIGNIFICANCE, Scale, least_p, mean};
 use vcpus::{VcpuFigures, VcpuRecord};
-use verdict::{Claim, Difference, MARGIN_RELATIVE, MARGIN_SHARE, Verdict};
+use verdict::{Claim, Difference, Verdict};
 
 /// The schema of the JSON; `schema.md` beside this file lists every key.
 pub const SCHEMA: &str = "vslice.comparison/2";
@@ -109,9 +110,19 @@ pub struct SideRecord {
     /// Directories of the runs that are compared.
     pub runs: Vec<String>,
     /// Where the timeslices of the reader's vCPU lie, for each run that has them.
-    pub timeslices: Vec<Spread>,
+    pub timeslices: Vec<SpreadRecord>,
     /// The runs that are not compared.
     pub left_out: Vec<LeftOut>,
+}
+
+/// Where the timeslices of the reader's vCPU lie in one run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct SpreadRecord {
+    /// The place of the run in [`SideRecord::runs`].
+    pub run: usize,
+    /// Its timeslices.
+    #[serde(flatten)]
+    pub spread: Spread,
 }
 
 /// One metric.
@@ -148,13 +159,14 @@ pub struct Compared {
 }
 
 impl Compared {
-    fn new(unit: Unit, of: Difference) -> Compared {
-        let sample = |values: Vec<f64>| Sample { mean: mean(&values), values };
+    /// Of runs at these places.
+    fn new(unit: Unit, of: Difference, [runs_a, runs_b]: [Vec<usize>; 2]) -> Compared {
+        let sample = |values: Vec<f64>, runs| Sample { mean: mean(&values), values, runs };
         Compared {
             unit,
             scale: of.scale,
-            a: sample(of.a),
-            b: sample(of.b),
+            a: sample(of.a, runs_a),
+            b: sample(of.b, runs_b),
             effect: of.effect,
             interval: of.interval,
             rank_test: of.rank_test,
@@ -170,6 +182,8 @@ pub struct Sample {
     pub mean: Option<f64>,
     /// The value of each run that has the metric, in the order of the runs.
     pub values: Vec<f64>,
+    /// The place of each of these runs in [`SideRecord::runs`].
+    pub runs: Vec<usize>,
 }
 
 /// How the intervals were made.
@@ -207,9 +221,10 @@ impl Comparison {
         let answer = Answer::new(of(Metric::LatencyP99), &others, &a, &b, &vcpus);
         let record = |(kind, of): (Metric, Difference)| MetricRecord {
             metric: kind.key(),
-            compared: Compared::new(kind.unit(), of),
+            compared: Compared::new(kind.unit(), of, [a.runs_with(kind), b.runs_with(kind)]),
             kind,
         };
+        let metrics = all.into_iter().filter(is_reported).map(record).collect();
         Comparison {
             schema: SCHEMA,
             answer,
@@ -217,7 +232,7 @@ impl Comparison {
             is_comparable,
             a: a.into(),
             b: b.into(),
-            metrics: all.into_iter().filter(is_reported).map(record).collect(),
+            metrics,
             vcpus,
             bootstrap: Bootstrap { resamples: RESAMPLES_COUNT, seed: SEED },
             warnings,
@@ -233,9 +248,16 @@ impl Comparison {
 
 impl From<Side> for SideRecord {
     fn from(side: Side) -> SideRecord {
-        let timeslices = side.runs.iter().filter_map(|run| run.timeslices).collect();
+        let spread = |(run, of): (usize, &Run)| Some(SpreadRecord { run, spread: of.timeslices? });
+        let timeslices = side.runs.iter().enumerate().filter_map(spread).collect();
         let runs = side.runs.into_iter().map(|run| run.path).collect();
         SideRecord { path: side.path, runs, timeslices, left_out: side.left_out }
+    }
+}
+
+impl Run {
+    fn value(&self, metric: Metric) -> Option<f64> {
+        self.values.iter().find(|(of, _)| *of == metric).map(|(_, value)| *value)
     }
 }
 
@@ -243,9 +265,14 @@ impl Side {
     /// The metric's values in the runs that have it.
     #[must_use]
     pub fn values(&self, metric: Metric) -> Vec<f64> {
-        let value =
-            |run: &Run| run.values.iter().find(|(of, _)| *of == metric).map(|(_, value)| *value);
-        self.runs.iter().filter_map(value).collect()
+        self.runs.iter().filter_map(|run| run.value(metric)).collect()
+    }
+
+    /// The places of these runs.
+    #[must_use]
+    pub fn runs_with(&self, metric: Metric) -> Vec<usize> {
+        let is_there = |place: &usize| self.runs[*place].value(metric).is_some();
+        (0..self.runs.len()).filter(is_there).collect()
     }
 }
 
@@ -309,16 +336,7 @@ fn cautions(a: &Side, b: &Side) -> Vec<String> {
     warnings
 }
 
-/// What counts as no difference, as a page says it.
-fn margins() -> String {
-    format!(
-        "a change within {:.0} % ({:.0} point for shares) counts as no difference",
-        MARGIN_RELATIVE * 100.0,
-        MARGIN_SHARE * 100.0
-    )
-}
-
-#[cfg(test)]
-mod example;
+#[cfg(any(test, feature = "example"))]
+pub mod example;
 #[cfg(test)]
 mod schema_tests;

@@ -104,3 +104,18 @@ fn parts_that_no_run_has_are_left_out() {
     let is_there = |key: &str| metrics.iter().any(|record| record.metric == key);
     assert!(is_there("share_bql_wait") && !is_there("share_throttled"));
 }
+
+#[test]
+fn each_number_has_the_place_of_its_run() {
+    let (mut a, b) = held();
+    a.runs[2].values.retain(|(metric, _)| *metric != Metric::Iops);
+    a.runs[4].timeslices = None;
+    let expected = a.runs[3].values.iter().find(|(metric, _)| *metric == Metric::Iops).unwrap().1;
+    let comparison = Comparison::new(a, b);
+    let iops = comparison.metrics.iter().find(|record| record.metric == "iops").unwrap();
+    assert_eq!(iops.compared.a.runs, [0, 1, 3, 4, 5]);
+    assert_eq!(iops.compared.a.values[2], expected);
+    assert_eq!(iops.compared.b.runs, [0, 1, 2, 3, 4, 5]);
+    let places: Vec<usize> = comparison.a.timeslices.iter().map(|record| record.run).collect();
+    assert_eq!(places, [0, 1, 2, 3, 5]);
+}

@@ -1,5 +1,6 @@
 //! The spread of timeslices in each run, as numbers and as a picture.
 
+use super::SpreadRecord;
 use crate::summary::model::Timeslices;
 use crate::summary::text::page::{Page, Tone};
 use serde::Serialize;
@@ -72,8 +73,9 @@ impl LogScale {
 }
 
 /// Draws a line for each run, unless a side has none.
-pub(super) fn draw(page: &mut Page, a: &[Spread], b: &[Spread]) {
-    let Some(scale) = LogScale::over(a.iter().chain(b)) else { return };
+pub(super) fn draw(page: &mut Page, a: &[SpreadRecord], b: &[SpreadRecord]) {
+    let all = a.iter().chain(b).map(|record| &record.spread);
+    let Some(scale) = LogScale::over(all) else { return };
     if a.is_empty() || b.is_empty() {
         return;
     }
@@ -84,7 +86,7 @@ pub(super) fn draw(page: &mut Page, a: &[Spread], b: &[Spread]) {
     );
     page.paragraph("Timeslices of the reader's vCPU  ", &title, Tone::Plain);
     for (name, spreads) in [("A", a), ("B", b)] {
-        for spread in spreads.iter().take(RUNS_MAX) {
+        for SpreadRecord { spread, .. } in spreads.iter().take(RUNS_MAX) {
             page.line(&[
                 (Tone::Strong, &format!("  {name}  ")),
                 (Tone::Plain, &spread.line(scale)),
@@ -107,7 +109,13 @@ mod tests {
 
     fn drawn(a: &[Spread], b: &[Spread]) -> String {
         let mut page = Page::new(Style::PLAIN);
-        draw(&mut page, a, b);
+        let records = |of: &[Spread]| -> Vec<SpreadRecord> {
+            of.iter()
+                .enumerate()
+                .map(|(run, spread)| SpreadRecord { run, spread: *spread })
+                .collect()
+        };
+        draw(&mut page, &records(a), &records(b));
         page.into_text()
     }
 

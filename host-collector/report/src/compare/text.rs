@@ -1,12 +1,11 @@
 //! A comparison as a page of text.
 
-use super::statistics::{EXACT_RUNS_MAX, RankMethod, RankTest};
-use super::vcpus::{VcpuMetric, VcpuRecord};
-use super::verdict::{ClaimVerdict, Verdict, show_effect, show_interval};
-use super::{Compared, Comparison, MetricRecord, Sample, SideRecord, margins, spread};
+use super::vcpus::VcpuRecord;
+use super::verdict::{ClaimVerdict, Verdict};
+use super::{Compared, Comparison, MetricRecord, Sample, SideRecord, spread};
 use crate::summary::Style;
 use crate::summary::text::page::{Page, Table, Tone, shorten};
-use vslice_spec::quantity::{count, counted};
+use vslice_spec::quantity::counted;
 
 /// Characters of a path that are printed; the JSON has it whole.
 const PATH_CHARS_MAX: usize = 60;
@@ -64,14 +63,15 @@ const COLUMNS_OF_ONE_RUN: usize = 3;
 /// The cells of one figure, in the order of [`COLUMNS`].
 fn cells(compared: &Compared, is_decided: bool) -> Vec<String> {
     let show = |of: &Sample| of.mean.map_or("-".to_owned(), |mean| compared.unit.show(mean));
-    let (scale, dash) = (compared.scale, || "-".to_owned());
+    let words = compared.words();
+    let or_dash = |words: Option<String>| words.unwrap_or_else(|| "-".to_owned());
     let cells = [
         show(&compared.a),
         show(&compared.b),
-        compared.effect.map_or_else(dash, |effect| show_effect(scale, effect)),
-        compared.interval.map_or_else(dash, |interval| show_interval(scale, interval)),
-        compared.rank_test.map_or_else(dash, |test| show_p(test.p)),
-        compared.verdict.to_string(),
+        or_dash(words.effect),
+        or_dash(words.interval),
+        or_dash(words.p),
+        words.verdict,
     ];
     cells.into_iter().take(columns(is_decided).len()).collect()
 }
@@ -95,7 +95,7 @@ fn metrics(page: &mut Page, metrics: &[MetricRecord], is_decided: bool) {
     table.row(Tone::Dim, [""].iter().chain(columns(is_decided)).copied());
     for record in metrics {
         let compared = &record.compared;
-        let cells = [record.kind.label()].into_iter().chain(cells(compared, is_decided));
+        let cells = [record.label()].into_iter().chain(cells(compared, is_decided));
         table.row(tone(compared.verdict), cells);
     }
     page.table(&table);
@@ -112,16 +112,12 @@ fn vcpus(page: &mut Page, vcpus: &[VcpuRecord], is_decided: bool) {
     for vcpu in vcpus {
         let mut name = format!("{} {}", shorten(&vcpu.vm, NAME_CHARS_MAX), vcpu.vcpu);
         for row in &vcpu.metrics {
-            let what = match &row.kind {
-                VcpuMetric::RunDelay => "run delay".to_owned(),
-                VcpuMetric::Off(reason) => reason.label().to_owned(),
-                VcpuMetric::Ran(name) => format!("while {} ran", shorten(name, NAME_CHARS_MAX)),
-            };
+            let what = row.label(|name| shorten(name, NAME_CHARS_MAX));
             let mut cells = cells(&row.compared, is_decided);
             // Some runs of the side tell it, and it is not known of the others.
-            for (at, side) in [&row.compared.a, &row.compared.b].into_iter().enumerate() {
-                if side.mean.is_none() && row.least[at] > 0.0 {
-                    cells[at] = format!("at least {}", row.compared.unit.show(row.least[at]));
+            for (cell, least) in cells.iter_mut().zip(row.at_least()) {
+                if let Some(least) = least {
+                    *cell = format!("at least {}", row.compared.unit.show(least));
                 }
             }
             let cells = [std::mem::take(&mut name), what].into_iter().chain(cells);
@@ -131,30 +127,11 @@ fn vcpus(page: &mut Page, vcpus: &[VcpuRecord], is_decided: bool) {
     page.table(&table);
 }
 
-/// Three decimals; what is not nothing never reads as nothing.
-fn show_p(p: f64) -> String {
-    if p < 0.0005 { "<0.001".to_owned() } else { format!("{p:.3}") }
-}
-
 fn notes(page: &mut Page, comparison: &Comparison) {
     // The answer says what a single run leaves open, and the table has no column that would need words.
-    if comparison.has_single_run() {
-        return;
+    if !comparison.has_single_run() {
+        page.paragraph("note: ", &comparison.method(), Tone::Dim);
     }
-    let resamples = count(comparison.bootstrap.resamples as u64);
-    let is_normal =
-        |test: Option<RankTest>| test.is_some_and(|test| test.method == RankMethod::Normal);
-    let method = if comparison.metrics.iter().any(|record| is_normal(record.compared.rank_test)) {
-        format!("normal approximation, because there are more than {EXACT_RUNS_MAX} runs")
-    } else {
-        "exact, ties included".to_owned()
-    };
-    let text = format!(
-        "means and intervals are over runs, not requests (percentile bootstrap, {resamples} resamples); p \
-         is from a two-sided Mann-Whitney test of each metric by itself ({method}); {}",
-        margins()
-    );
-    page.paragraph("note: ", &text, Tone::Dim);
 }
 
 #[cfg(test)]

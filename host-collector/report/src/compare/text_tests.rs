@@ -57,9 +57,3 @@ fn runs_that_tell_nothing_have_no_table() {
 fn equal_runs_make_an_equal_page() {
     assert_eq!(render(&example::doubtful(), PLAIN), render(&example::doubtful(), PLAIN));
 }
-
-#[test]
-fn a_small_p_is_not_nothing() {
-    assert_eq!(show_p(0.00049), "<0.001");
-    assert_eq!(show_p(0.002_164), "0.002");
-}

@@ -4,7 +4,7 @@
 use super::metrics::Unit;
 use super::statistics::Scale;
 use super::verdict::Difference;
-use super::{Compared, Side};
+use super::{Compared, Run, Side};
 use crate::summary::OffReason;
 use crate::summary::model::{Summary, Vcpu};
 use serde::Serialize;
@@ -127,10 +127,15 @@ pub struct VcpuMetricRecord {
     pub(super) least: [f64; 2],
 }
 
+/// A vCPU of a run, with the place of the run on its side.
+type Figures<'a> = (usize, &'a VcpuFigures);
+
 /// One figure of one side.
 struct OfSide {
     /// Of each run that tells.
     values: Vec<f64>,
+    /// The places of these runs.
+    runs: Vec<usize>,
     /// The mean over all runs, those that do not tell having nothing of it.
     least: f64,
     /// Whether each run tells. The others do not stand for those that do not: whoever is not listed ran
@@ -139,15 +144,16 @@ struct OfSide {
 }
 
 impl OfSide {
-    fn new(side: &[&VcpuFigures], metric: &VcpuMetric) -> OfSide {
-        let values: Vec<f64> = side.iter().filter_map(|of| of.get(metric)).collect();
+    fn new(side: &[Figures<'_>], metric: &VcpuMetric) -> OfSide {
+        let told = side.iter().filter_map(|(run, of)| Some((*run, of.get(metric)?)));
+        let (runs, values): (Vec<usize>, Vec<f64>) = told.unzip();
         let least = values.iter().sum::<f64>() / side.len().max(1) as f64;
-        OfSide { is_whole: values.len() == side.len(), values, least }
+        OfSide { is_whole: values.len() == side.len(), values, runs, least }
     }
 }
 
 impl VcpuMetricRecord {
-    fn new(kind: VcpuMetric, a: &[&VcpuFigures], b: &[&VcpuFigures]) -> VcpuMetricRecord {
+    fn new(kind: VcpuMetric, a: &[Figures<'_>], b: &[Figures<'_>]) -> VcpuMetricRecord {
         let (a, b) = (OfSide::new(a, &kind), OfSide::new(b, &kind));
         let compared = |of: &OfSide| if of.is_whole { of.values.clone() } else { Vec::new() };
         let difference = Difference::new(Scale::Relative, compared(&a), compared(&b));
@@ -156,7 +162,7 @@ impl VcpuMetricRecord {
             VcpuMetric::Off(reason) => ("off_cpu", Some(reason.name().to_owned())),
             VcpuMetric::Ran(name) => ("antagonist", Some(name.clone())),
         };
-        let mut compared = Compared::new(Unit::NanosecondsPerSecond, difference);
+        let mut compared = Compared::new(Unit::NanosecondsPerSecond, difference, [a.runs, b.runs]);
         let least = [a.least, b.least];
         (compared.a.values, compared.b.values) = (a.values, b.values);
         VcpuMetricRecord { metric, name, compared, kind, least }
@@ -188,8 +194,9 @@ pub fn compare(a: &Side, b: &Side) -> Vec<VcpuRecord> {
         if of_b.is_empty() {
             continue;
         }
-        let unlisted =
-            |side: &[&VcpuFigures]| side.iter().map(|of| of.unlisted_max / side.len() as f64).sum();
+        let unlisted = |side: &[Figures<'_>]| {
+            side.iter().map(|(_, of)| of.unlisted_max / side.len() as f64).sum()
+        };
         records.push(VcpuRecord {
             vm: vcpu.vm.clone(),
             vcpu: vcpu.vcpu,
@@ -205,28 +212,29 @@ fn vms(side: &Side) -> BTreeSet<&str> {
     side.runs.iter().flat_map(|run| &run.vcpus).map(|vcpu| vcpu.vm.as_str()).collect()
 }
 
-fn figures<'a>(side: &'a Side, vm: &str, vcpu: VcpuId) -> Vec<&'a VcpuFigures> {
-    let all = side.runs.iter().flat_map(|run| &run.vcpus);
-    all.filter(|of| of.vm == vm && of.vcpu == vcpu).collect()
+fn figures<'a>(side: &'a Side, vm: &str, vcpu: VcpuId) -> Vec<Figures<'a>> {
+    let of_run = |(place, run): (usize, &'a Run)| run.vcpus.iter().map(move |of| (place, of));
+    let all = side.runs.iter().enumerate().flat_map(of_run);
+    all.filter(|(_, of)| of.vm == vm && of.vcpu == vcpu).collect()
 }
 
 /// Whom a run lists, and what he ran at least.
-fn ran(a: &[&VcpuFigures], b: &[&VcpuFigures]) -> BTreeMap<String, [f64; 2]> {
+fn ran(a: &[Figures<'_>], b: &[Figures<'_>]) -> BTreeMap<String, [f64; 2]> {
     let mut ran: BTreeMap<String, [f64; 2]> = BTreeMap::new();
     for (at, side) in [a, b].into_iter().enumerate() {
-        for (name, figure) in side.iter().flat_map(|of| &of.ran) {
+        for (name, figure) in side.iter().flat_map(|(_, of)| &of.ran) {
             ran.entry(name.clone()).or_default()[at] += figure / side.len() as f64;
         }
     }
     ran
 }
 
-fn metrics(a: &[&VcpuFigures], b: &[&VcpuFigures]) -> Vec<VcpuMetricRecord> {
+fn metrics(a: &[Figures<'_>], b: &[Figures<'_>]) -> Vec<VcpuMetricRecord> {
     let record = |kind: VcpuMetric| VcpuMetricRecord::new(kind, a, b);
     let is_reported = |row: &VcpuMetricRecord| row.most() >= REPORTED_NS_PER_S_MIN;
     let off = OffReason::all().map(VcpuMetric::Off).map(record).filter(is_reported);
     let names: BTreeSet<&str> =
-        a.iter().chain(b).flat_map(|of| &of.ran).map(|(name, _)| name.as_str()).collect();
+        a.iter().chain(b).flat_map(|(_, of)| &of.ran).map(|(name, _)| name.as_str()).collect();
     let ran = names.into_iter().map(|name| record(VcpuMetric::Ran(name.to_owned())));
     let mut ran: Vec<VcpuMetricRecord> = ran.filter(is_reported).collect();
     ran.sort_by(|one, other| other.most().total_cmp(&one.most()));

@@ -87,6 +87,7 @@ fn runs_that_list_somebody_do_not_stand_for_those_that_do_not() {
     let metrics = &comparison.vcpus[0].metrics;
     let sh = metrics.iter().find(|row| row.name.as_deref() == Some("sh")).unwrap();
     assert_eq!((sh.compared.b.mean, &sh.compared.b.values), (None, &vec![400e6; 3]));
+    assert_eq!((&sh.compared.b.runs, sh.at_least()), (&vec![0, 1, 3], [None, Some(300e6)]));
     let page = crate::compare::text::render(&comparison, crate::summary::Style::PLAIN);
     let row = page.lines().find(|line| line.contains("while sh ran")).unwrap();
     assert!(row.contains(" -  at least 300 ms/s  "), "{page}");
