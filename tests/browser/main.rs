@@ -10,7 +10,7 @@ use runs::Run;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use tempfile::TempDir;
-use vslice_tests::not_judged;
+use vslice_tests::{Lab, not_judged};
 
 /// One test: what it shows, the case of `page.mjs`, and the runs of which it gets the pages.
 type Case = (&'static str, &'static str, &'static [Run]);
@@ -20,6 +20,19 @@ const CASES: &[Case] = &[
         "the_figures_on_the_page_are_those_of_the_summary",
         "figures",
         &[Run::Read, Run::Observed, Run::Sampled],
+    ),
+    (
+        "every_figure_of_the_text_is_on_the_page",
+        "text",
+        &[
+            Run::Read,
+            Run::Observed,
+            Run::Limited,
+            Run::Killed,
+            Run::Sampled,
+            Run::FourVms,
+            Run::Exits,
+        ],
     ),
     ("tables_sort_by_what_was_before_it_was_rounded", "sorting", &[Run::Read]),
     ("a_stretch_of_time_is_chosen_by_mouse_keyboard_and_number", "selecting", &[Run::Read]),
@@ -38,11 +51,32 @@ fn main() -> ExitCode {
     // A browser is two pCPUs' work by itself.
     arguments.test_threads = Some(1);
     let vslice = vslice();
-    let trials = CASES.iter().map(|&(name, case, of)| match vslice.clone() {
+    let drawn = CASES.iter().map(|&(name, case, of)| match vslice.clone() {
         Ok(vslice) => Trial::test(name, move || judge(name, case, of, &vslice)),
         Err(reason) => Trial::test(name, || Ok(())).with_kind(reason).with_ignored_flag(true),
     });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    let name = "every_figure_of_the_text_of_a_recorded_run_is_on_the_page";
+    let recorded = match Lab::find() {
+        Ok(lab) => Trial::test(name, move || judge_recorded(name, &lab)),
+        Err(reason) => Trial::test(name, || Ok(())).with_kind(reason).with_ignored_flag(true),
+    };
+    libtest_mimic::run(&arguments, drawn.chain([recorded]).collect()).exit_code()
+}
+
+/// Guests that contend for a pCPU, one of which reads, and what its kernel asks of the disk.
+fn judge_recorded(name: &str, lab: &Lab) -> Result<(), Failed> {
+    let driver = match browser() {
+        Ok(driver) => driver,
+        Err(reason) => return not_judged(name, &reason),
+    };
+    let scratch = TempDir::new()?;
+    let page = scratch.path().join("recorded.html");
+    let mut run = lab.command(&["run", "demo", "--observe", "--total", "16M", "--json", "--html"]);
+    let output = run.arg(&page).arg("--output").arg(scratch.path().join("run")).output()?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
+    }
+    ask("text", &[page.display().to_string()], &driver, scratch.path())
 }
 
 fn vslice() -> Result<PathBuf, String> {
@@ -73,7 +107,7 @@ fn judge(name: &str, case: &str, of: &[Run], vslice: &Path) -> Result<(), Failed
         Err(reason) => return not_judged(name, &reason),
     };
     let scratch = TempDir::new()?;
-    let mut arguments = vec![case.to_owned()];
+    let mut arguments = Vec::new();
     for run in of {
         let directory = scratch.path().join(run.name());
         run.draw(&directory);
@@ -97,12 +131,18 @@ fn judge(name: &str, case: &str, of: &[Run], vslice: &Path) -> Result<(), Failed
     if case == "markup" {
         arguments.extend(runs::HOSTILE_NAMES.map(str::to_owned));
     }
+    ask(case, &arguments, &driver, scratch.path())
+}
+
+/// Asks this case of these pages.
+fn ask(case: &str, pages: &[String], driver: &Path, scratch: &Path) -> Result<(), Failed> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("browser/page.mjs");
     let node = Command::new("node")
         .arg(script)
-        .args(&arguments)
+        .arg(case)
+        .args(pages)
         .env("VSLICE_BROWSER", driver)
-        .env("HOME", scratch.path())
+        .env("HOME", scratch)
         .output()?;
     match node.status.success() {
         true => Ok(()),

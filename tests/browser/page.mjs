@@ -48,7 +48,86 @@ function readBack(kind, text) {
   return Number(words[0].replace("<", "")) * (unit ?? 1);
 }
 
+// A figure of the text: a number with its unit, or one of three digits or more.
+const FIGURE = /(?<![\w.,/:-])([<>]?)(-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)(?: (ns|us|\u00b5s|ms|s|%|B|kB|MB|GB|TB|kHz|MHz|GHz|IOPS)(?!\w)|(?![\w/-]|[.:]\w))/g;
+const UNITS = { ns: ["time", 1], us: ["time", 1e3], "\u00b5s": ["time", 1e3], ms: ["time", 1e6], s: ["time", 1e9], B: ["bytes", 1], kB: ["bytes", 1e3], MB: ["bytes", 1e6], GB: ["bytes", 1e9], TB: ["bytes", 1e12] };
+
+function figuresIn(text) {
+  return [...text.replaceAll("\u2212", "-").replace(/\s+/g, " ").matchAll(FIGURE)].filter(([, , digits, unit]) => unit || /^[\d,]{3,}$/.test(digits)).map(([said, sign, digits, unit]) => {
+    const plain = digits.replaceAll(",", "");
+    const [of, size] = UNITS[unit] || [unit || "number", 1];
+    return { said, of: `${sign}${of}`, value: Number(plain) * size, size, last: size / 10 ** (plain.split(".")[1] || "").length };
+  });
+}
+
+/** Whether a figure of the page, which may have more digits, is that of the text. */
+function says(there, figure) {
+  return there.last <= figure.last * 1.0001 && Math.abs(there.value - figure.value) <= (there.last === figure.last ? 1e-6 * figure.last : 0.5001 * figure.last);
+}
+
+// What the text has and the page does not, and why that is right.
+const ABSENT = [
+  [/^ *(vdb?\w* |vm\d )?others? /, "the text adds up small rows, each of which the page has"],
+  [/\(\d+ shorter spans\)/, "the text adds up short spans, each of which the page draws"],
+];
+
+/** Everything that the page shows of all groups and ways, without the text and what is the text's own sentence. */
+async function shownOn(page) {
+  return page.evaluate(() => {
+    const shown = [];
+    const take = () => {
+      document.querySelectorAll("details").forEach((fold) => { fold.open = true; fold.dispatchEvent(new Event("toggle")); });
+      const walk = (node) => {
+        if (node.nodeType === Node.TEXT_NODE) return node.data;
+        if (["answer", "warnings", "text"].includes(node.id) || node.matches("#environment details")) return "";
+        const inside = [...node.childNodes].map(walk).join("");
+        const told = node.ariaLabel ? ` | ${node.ariaLabel} | ` : "";
+        return getComputedStyle(node).display.startsWith("inline") && !["TD", "TH"].includes(node.tagName) ? `${told}${inside}` : ` | ${told}${inside} | `;
+      };
+      shown.push(walk(document.getElementById("page")));
+    };
+    const ways = () => {
+      take();
+      for (const radio of document.querySelectorAll("input[type=radio]:not(:checked)")) {
+        radio.click();
+        take();
+      }
+    };
+    const select = document.getElementById("group");
+    if (!select) ways();
+    else for (const option of select.options) {
+      select.value = option.value;
+      select.dispatchEvent(new Event("change"));
+      ways();
+    }
+    return shown.join(" | ");
+  });
+}
+
 const CASES = {
+  /** What the text says, the page has: in its tables, its sentences, or what it tells of what it draws. */
+  async text(browser, files) {
+    for (const file of files) {
+      const page = await open(browser, file);
+      const { full_text, sentence, warnings } = await dataOf(page);
+      same(await page.locator("#answer").textContent(), sentence);
+      const told = [sentence, ...warnings.map((text) => `warning: ${text}`)].map((text) => text.replace(/\s+/g, " "));
+      const lines = full_text.split("\n").filter((line) => line.trim() !== "" && !told.some((text) => text.includes(line.trim())));
+      const there = figuresIn(await shownOn(page));
+      const missing = [];
+      let count = 0;
+      for (const line of lines.filter((line) => !ABSENT.some(([of]) => of.test(line)))) {
+        for (const figure of figuresIn(line)) {
+          count += 1;
+          if (!there.some((other) => other.of === figure.of && says(other, figure))) missing.push(`${figure.said}: ${line}`);
+        }
+      }
+      same(missing, [], `${basename(file)}: of ${count} figures of the text the page has not`);
+      ok(count >= 10, `${basename(file)}: ${count} figures`);
+      await close(page);
+    }
+  },
+
   /** Each number that says from where it is has the summary's value, and its letters say so within their digits. */
   async figures(browser, files) {
     for (let at = 0; at < files.length; at += 2) {
@@ -84,7 +163,7 @@ const CASES = {
       if (await table.locator("tbody tr").count() < 2) continue;
       const column = await table.evaluate((it) => [...it.tHead.rows[0].cells].findIndex((head, place) => [...it.tBodies[0].rows].every((row) => row.cells[place].querySelector("data:not([value=''])"))));
       if (column < 0) continue;
-      const values = () => table.evaluate((it, place) => [...it.tBodies[0].rows].map((row) => Number(row.cells[place].querySelector("data").value)), column);
+      const values = () => table.evaluate((it, place) => [...it.tBodies[0].rows].filter((row) => row.className !== "total").map((row) => Number(row.cells[place].querySelector("data").value)), column);
       const button = table.locator("thead th").nth(column).locator("button");
       await button.focus();
       const before = await table.locator("thead th").nth(column).getAttribute("aria-sort");

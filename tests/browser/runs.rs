@@ -1,20 +1,22 @@
 //! The runs of which pages are made: drawn by hand, stored as a real run is.
 
 use std::path::Path;
+use vslice_core::host_event::{HostEvent, HostEventKind, KvmEvent, PrevState};
 use vslice_core::samples::{Call, Look, SampleItem, Schedstat};
 use vslice_core::units::{PcpuId, Tid};
 use vslice_report::analyse::drawn::{
-    BQL, VM1_VCPU1, guest_at, host_at, killed_manifest, manifest, names, run_in, stream, streams,
-    vm,
+    BQL, VM1_VCPU1, VM2_VCPU1, guest_at, host_at, killed_manifest, manifest, names, run_in, stream,
+    streams, switch, vm,
 };
 use vslice_report::analyse::drawn_observed::{
     STRANGER, host_streams, observed_manifest, observed_stream, request,
 };
 use vslice_trace::evidence::{Evidence, EvidenceLevel};
 use vslice_trace::manifest::{Manifest, SamplingRecord};
-use vslice_trace::observation::ObservedTaskRecord;
+use vslice_trace::observation::{ObservedOthersRecord, ObservedTaskRecord};
 use vslice_trace::thread::HostThread;
 use vslice_trace::{ObservedItem, RequestItem, RunDir, VmName};
+use vslice_wire::{BlockOperation, ObservedRequest};
 
 /// What guests and processes call themselves when they would be more than text.
 pub(crate) const HOSTILE_NAMES: [&str; 2] =
@@ -32,6 +34,10 @@ pub(crate) enum Run {
     Killed,
     /// Nobody made requests.
     Idle,
+    /// Guests send slow requests only.
+    Limited,
+    /// KVM's exits were recorded.
+    Exits,
     /// Its threads were looked at, and no events recorded.
     Sampled,
     /// Four VMs, that nobody asked anything.
@@ -45,6 +51,8 @@ impl Run {
         Run::Hostile,
         Run::Killed,
         Run::Idle,
+        Run::Limited,
+        Run::Exits,
         Run::Sampled,
         Run::FourVms,
     ];
@@ -56,6 +64,8 @@ impl Run {
             Run::Hostile => "hostile",
             Run::Killed => "killed",
             Run::Idle => "idle",
+            Run::Limited => "limited",
+            Run::Exits => "exits",
             Run::Sampled => "sampled",
             Run::FourVms => "four-vms",
         }
@@ -65,8 +75,16 @@ impl Run {
     pub(crate) fn draw(self, directory: &Path) {
         match self {
             Run::Read => recorded(directory, &manifest(), true),
-            Run::Observed => observed(directory, ["postgres", "checkpointer"], "vdisk"),
-            Run::Hostile => observed(directory, HOSTILE_NAMES, HOSTILE_NAMES[0]),
+            Run::Observed => {
+                observed(directory, observed_manifest(), ["postgres", "checkpointer"], "vdisk");
+            }
+            Run::Hostile => {
+                observed(directory, observed_manifest(), HOSTILE_NAMES, HOSTILE_NAMES[0]);
+            }
+            Run::Limited => {
+                observed(directory, limited_manifest(), ["postgres", "checkpointer"], "vdisk");
+            }
+            Run::Exits => exits(directory),
             Run::Killed => recorded(directory, &killed_manifest(), false),
             Run::Idle => idle(directory, &manifest()),
             Run::Sampled => sampled(directory),
@@ -82,8 +100,7 @@ fn recorded(directory: &Path, manifest: &Manifest, finished: bool) {
 }
 
 /// Two writes of two processes, and a thread of the host that has the first one's pCPU meanwhile.
-fn observed(directory: &Path, processes: [&str; 2], stranger: &str) {
-    let mut manifest = observed_manifest();
+fn observed(directory: &Path, mut manifest: Manifest, processes: [&str; 2], stranger: &str) {
     let tasks = (0..).zip(processes).map(|(number, name)| ObservedTaskRecord {
         number,
         pid: 300 + number,
@@ -108,10 +125,51 @@ fn observed(directory: &Path, processes: [&str; 2], stranger: &str) {
     run.write_json("threads.json", &vec![thread]).expect("a scratch directory takes it");
     host_streams(&run);
     let first = request(0, [110, 120, 400], [0, 0, 1]);
-    let second = vslice_wire::ObservedRequest { task: 1, ..request(1, [115, 125, 420], [0, 0, 1]) };
+    let second = ObservedRequest { task: 1, ..request(1, [115, 125, 420], [0, 0, 1]) };
     let items = [first, second].map(ObservedItem::Request);
     let settled = ObservedItem::Settled(guest_at(460));
     observed_stream(&run, items.into_iter().chain([settled]).collect());
+}
+
+/// Of the writes to the second disk, most were faster than what the guest was asked to send.
+fn limited_manifest() -> Manifest {
+    let mut manifest = observed_manifest();
+    if let Some(observation) = &mut manifest.vms[0].observation {
+        observation.slower_than_us = 50;
+        observation.others = vec![ObservedOthersRecord {
+            device: 1,
+            operation: BlockOperation::Write,
+            is_sync: true,
+            count: 1_234,
+            bytes: 5_054_464,
+            total_ns: 43_210_000,
+        }];
+    }
+    manifest
+}
+
+/// The drawn run, with a vCPU that leaves its guest for the VMM.
+fn exits(directory: &Path) {
+    recorded(directory, &manifest(), true);
+    let run = RunDir::open(directory).expect("it was just made");
+    let path = run.events_path(PcpuId(1));
+    std::fs::remove_file(&path).expect("it is there");
+    let kvm = |us, event| {
+        let kind = HostEventKind::Kvm { tid: VM1_VCPU1, event };
+        HostEvent { time: host_at(us), pcpu: PcpuId(1), kind }
+    };
+    let preempted = PrevState::RunnablePreempted;
+    let events = vec![
+        switch(20, VM2_VCPU1, preempted, VM1_VCPU1),
+        kvm(30, KvmEvent::GuestEntry),
+        kvm(70, KvmEvent::GuestExit { isa: 2, reason: 0x7b }),
+        kvm(80, KvmEvent::UserspaceExit { reason: 2, errno: 0 }),
+        switch(100, VM1_VCPU1, preempted, VM2_VCPU1),
+        switch(400, VM2_VCPU1, PrevState::Runnable, VM1_VCPU1),
+        kvm(420, KvmEvent::GuestEntry),
+        switch(600, VM1_VCPU1, preempted, VM2_VCPU1),
+    ];
+    stream(&path, events, true);
 }
 
 /// The drawn run, of which the requests are taken away.

@@ -37,7 +37,7 @@ function duration(ns) {
   if (ns === null || ns === undefined) return "\u2013";
   const sign = ns < 0 ? "\u2212" : "";
   let value = Math.abs(ns);
-  if (value < 1000) return `${sign}${Math.round(value)} ns`;
+  if (value < 1000) return `${sign}${fixed(value, 0)} ns`;
   for (const unit of ["\u00b5s", "ms", "s"]) {
     value /= 1000;
     if (value < 999.5 || unit === "s") return `${sign}${threeDigits(value)} ${unit}`;
@@ -46,8 +46,20 @@ function duration(ns) {
 }
 
 function threeDigits(value) {
-  if (value >= 99.95) return Math.round(value).toLocaleString("en-US");
-  return value >= 9.995 ? value.toFixed(1) : value.toFixed(2);
+  if (value >= 99.95) return Number(fixed(value, 0)).toLocaleString("en-US");
+  return fixed(value, value >= 9.995 ? 1 : 2);
+}
+
+/** As the text rounds: what lies exactly between two goes to the even one. Only multiples of a power of two can. */
+function fixed(value, digits) {
+  const scaled = value * 10 ** digits;
+  const isBetween = Number.isInteger(value * 2 ** (digits + 1)) && !Number.isInteger(scaled);
+  return isBetween ? (2 * Math.round(scaled / 2) / 10 ** digits).toFixed(digits) : value.toFixed(digits);
+}
+
+/** What something may be; nothing where that is one length, as it is shown. */
+function range(low, high) {
+  return duration(low) === duration(high) ? duration(low) : `${duration(low)} to ${duration(high)}`;
 }
 
 function count(value) {
@@ -64,11 +76,12 @@ function bytes(value) {
   return "";
 }
 
-/** A share of 1 as a percentage, as on the text page: what is there is never shown as nothing. */
+/** A share of 1 as a percentage, as on the text page: what is there is never shown as nothing, nor as all if it is not. */
 function percent(share) {
   if (share === null || share === undefined || !Number.isFinite(share)) return "\u2013";
-  const rounded = (share * 100).toFixed(1);
-  return share > 0 && rounded === "0.0" ? "<0.1 %" : `${rounded} %`;
+  const rounded = fixed(share * 100, 1);
+  if (share > 0 && rounded === "0.0") return "<0.1 %";
+  return share < 1 && rounded === "100.0" ? ">99.9 %" : `${rounded} %`;
 }
 
 /** A round number on an axis: without the digits that are nothing there. */

@@ -1,4 +1,5 @@
-// Tables. A column: {head, kind, value(row), path(row, index), show(row), bar}. Numbers sort by what they were before
+// Tables. A column: {head, kind, value(row), path(row, index), show(row), bar}; what `show`
+// leaves undefined is shown as others are. Numbers sort by what they were before
 // they were rounded, the largest first; text sorts by its letters.
 
 /** Of a longer table so many rows are shown at first. */
@@ -18,10 +19,11 @@ function table(caption, all, rows, options) {
   body.append(...lines.map((entry) => entry.line));
 
   function line(row, index) {
-    return el("tr", { class: options && options.rowClass ? options.rowClass(row) : null }, columns.map((column, place) => {
+    return el("tr", { class: options && options.last === row ? "total" : null }, columns.map((column, place) => {
       const value = column.value(row);
       const path = column.path ? column.path(row, index) : null;
-      const shown = column.show ? column.show(row) : isText(column) ? value : number(column.kind, value, path);
+      const own = column.show && column.show(row);
+      const shown = own !== undefined ? own : isText(column) ? value : number(column.kind, value, path);
       const shape = column.bar ? { class: "barcell" } : { class: isText(column) ? column.class : column.heat ? "n heat" : "n" };
       if (column.heat) shape.style = { "--h": String(Math.min(0.55, column.heat(row) * 0.6).toFixed(3)) };
       if (place === 0) return el("th", { ...shape, scope: "row" }, shown);
@@ -38,7 +40,9 @@ function table(caption, all, rows, options) {
     heads[place].setAttribute("aria-sort", order);
     const sign = order === "ascending" ? 1 : -1;
     const key = (entry) => columns[place].value(entry.row);
+    const isLast = (entry) => options && options.last === entry.row;
     lines.sort((a, b) => {
+      if (isLast(a) || isLast(b)) return isLast(a) - isLast(b);
       const [x, y] = [key(a), key(b)];
       // What is unknown comes last, whichever way the others are sorted.
       if (x === null || x === undefined || y === null || y === undefined) return (x === null || x === undefined) - (y === null || y === undefined) || a.index - b.index;

@@ -6,7 +6,7 @@ function clockSection() {
   if (summary.evidence.level !== "recorded") facts.push(["Evidence", `${summary.evidence.level}, because ${summary.evidence.reason}`]);
   for (const missing of summary.evidence.missing || []) facts.push(["Not here", `${missing.name}: ${missing.costs}`]);
   if (clock && clock.bound_ns !== null) {
-    facts.push(["Clock", [clock.method === "tsc_offset" ? "KVM's TSC offset" : "Round trips with the guest", ": request times are accurate to within ", number("duration", clock.bound_ns, "clock.bound_ns"), ". ", clockCheck(clock.check)]]);
+    facts.push(["Clock", [clock.method === "tsc_offset" ? "KVM's TSC offset" : "Round trips with the guest", ": request times are accurate to within ", number("duration", clock.bound_ns, "clock.bound_ns"), ". ", clockMaps(clock.vcpus), clockCheck(clock.check)]]);
   } else {
     facts.push(["Clock", "No request was to be placed on the host's clock."]);
   }
@@ -24,6 +24,13 @@ function clockSection() {
   for (const guest of (summary.observed && summary.observed.guests) || []) facts.push([`Observed in ${guest.vm}`, observedGuest(guest)]);
   return section("honest", "How far this can be trusted", null,
     el("div", { class: "honest" }, el("dl", null, facts.map(([name, value]) => [el("dt", null, name), el("dd", null, value)]))), clockTable(), underWay());
+}
+
+/** What the maps of the guests' clocks rest on. */
+function clockMaps(rows) {
+  const of = (number, thing) => `${count(number)} ${thing}${number === 1 ? "" : "s"}`;
+  const stays = sum(rows.map((row) => row.stays));
+  return rows.length === 0 ? "" : `${of(rows.length, "clock map")} from ${of(sum(rows.map((row) => row.exchanges)), "round trip")}${stays > 0 ? ` and ${of(stays, "hog timeslice")}` : ""}. `;
 }
 
 /** What the host's own times of the requests' I/O say of the clock. */
@@ -54,6 +61,7 @@ function observedGuest(guest) {
   if (guest.lost_events > 0) said.push(`${count(guest.lost_events)} events of its kernel were lost in ${count(guest.lost_intervals)} intervals`);
   if (guest.faster > 0) said.push(`${count(guest.faster)} faster than ${count(guest.slower_than_us)} \u00b5s were not sent`);
   if (guest.beyond > 0) said.push(`${count(guest.beyond)} are in no table, as it has too many disks`);
+  if (guest.end && guest.end.passthrough > 0) said.push(`${count(guest.end.passthrough)} passthrough commands, which are no block I/O`);
   if (guest.cost) said.push(`${duration(guest.cost.cpu_ns)} of CPU time for its agent${guest.cost.cpu_ns_per_request !== null ? `, ${duration(guest.cost.cpu_ns_per_request)} a request` : ""}, ${count(guest.cost.events)} events; reading its clock takes ${duration(guest.cost.clock_read_ns)}; what its kernel took is not in it`);
   for (const disk of guest.devices || []) said.push(`${disk.name} is ${disk.host_disk ? `on the host's ${disk.host_disk}` : `on an unknown disk of the host, because ${disk.host_disk_unknown}`}${disk.io_scheduler ? `, I/O scheduler ${disk.io_scheduler}` : ""}${disk.hardware_queues ? `, ${count(disk.hardware_queues)} hardware queues` : ""}`);
   if (guest.reader) said.push(guest.reader.unchecked ? `its requests could not be held against the reader's, because ${guest.reader.unchecked}` : `${count(guest.reader.matched)} of the reader's requests were found among them, ${count(guest.reader.violations)} outside${guest.reader.violations > 0 ? ` by ${duration(guest.reader.worst_ns)} at worst` : ""}`);

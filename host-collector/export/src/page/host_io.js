@@ -5,7 +5,6 @@ function hostIoSection() {
   if (disks.length === 0) return null;
   const lines = disks.flatMap((disk, at) => disk.operations.map((row, place) => ({ disk, row, path: `host_io.disks.${at}.operations.${place}.` })));
   const nameOf = (disk) => `${disk.vm} ${disk.disk || "no known disk"}`;
-  const range = (low, high) => (low === high ? duration(low) : `${duration(low)} to ${duration(high)}`);
   const notes = disks.flatMap((disk) => [disk.reason && `${nameOf(disk)}: no I/O was recorded, because ${disk.reason}`, disk.interrupts_missing && `${nameOf(disk)}: no interrupt tells which vCPU took its I/O, because ${disk.interrupts_missing}`])
     .concat(lines.flatMap(({ disk, row }) => [byReason(row.no_end_by, UNENDED) && `${nameOf(disk)} ${row.operation}: no end is known of ${byReason(row.no_end_by, UNENDED)}`, byReason(row.unknown_by, UNKNOWN_INACTIVITY) && `${nameOf(disk)} ${row.operation}: inactivity is unknown of ${byReason(row.unknown_by, UNKNOWN_INACTIVITY)}`])).filter(Boolean);
   return section("disks", "The disks as the host saw them", "I/O from its hand-over to the host's block layer until it was done. Inactivity is the time after that until a vCPU that could take it was on a pCPU, as a range where the vCPU is not known for certain.",
@@ -22,10 +21,10 @@ function hostIoSection() {
       { head: "known of", kind: "count", value: (line) => line.row.known, path: (line) => `${line.path}known` },
       { head: "inactivity", kind: "plain", value: (line) => (line.row.known > 0 ? line.row.most_ns : null), show: (line) => (line.row.known > 0 ? range(line.row.least_ns, line.row.most_ns) : "unknown") },
       { head: "its p99", kind: "plain", value: (line) => line.row.most_p99_ns, show: (line) => (line.row.most_p99_ns === null ? "unknown" : range(line.row.least_p99_ns, line.row.most_p99_ns)) },
-    ], lines), notes.length > 0 && el("ul", { class: "lines muted small" }, notes.map((note) => el("li", null, note))), hostWorst(range));
+    ], lines), notes.length > 0 && el("ul", { class: "lines muted small" }, notes.map((note) => el("li", null, note))), hostWorst());
 }
 
-function hostWorst(range) {
+function hostWorst() {
   const rows = summary.host_io.worst || [];
   if (rows.length === 0) return null;
   const path = (key) => (row) => `host_io.worst.${rows.indexOf(row)}.${key}`;

@@ -48,12 +48,12 @@ function groupPicker(show) {
 
 /** What is about the requests of one group. */
 function groupSections(group, place) {
-  return [groupFigures(group), tailSection(group), overTime(group), worstSection(place), whoStole(group), sufferedSection(group)];
+  return [groupFigures(group), tailSection(group), whatIfSection(group), overTime(group), worstSection(place), whoStole(group), sufferedSection(group)];
 }
 
 /** What is about the whole run. */
 function runSections() {
-  return [noRequests(), vcpuSection(), lockSection(), flameSection(), hostIoSection(), serviceSection(), exitSection(), clockSection(), environmentSection(), textSection()];
+  return [noRequests(), observedSection(), vcpuSection(), lockSection(), flameSection(), hostIoSection(), serviceSection(), exitSection(), clockSection(), environmentSection(), textSection()];
 }
 
 function opening() {
@@ -76,7 +76,7 @@ function groupFigures(group) {
   const base = figures ? `${figures.path}latency_ns.` : null;
   const cells = [["min", "shortest"], ["mean", "mean"], ["p50", "p50"], ["p90", "p90"], ["p99", "p99"], ["p999", "p99.9"], ["p9999", "p99.99"], ["max", "longest"]]
     .filter(([key]) => latency[key] !== undefined)
-    .map(([key, label]) => el("div", null, el("dt", null, label), el("dd", null, number("duration", latency[key], base && base + key))));
+    .map(([key, label]) => el("div", null, el("dt", null, label), el("dd", null, latency[key] === null && group.sent_ns_from && label[0] === "p" ? `<${duration(group.sent_ns_from)}` : number("duration", latency[key], base && base + key))));
   return section("latency", `Latency of ${count(group.count)} ${groupName(group)}`, latencyNotes(group, figures), el("dl", { class: "figures" }, cells));
 }
 
@@ -90,7 +90,7 @@ function latencyNotes(group, figures) {
   const row = figures && figures.row;
   if (row) {
     const of = (n, word) => (n > 0 ? `${count(n)} ${word}` : "");
-    const more = words([row.iops ? `${count(Math.round(row.iops))} a second` : "", row.bytes ? bytes(row.bytes) : "", of(row.dropped, "dropped"), of(row.errors, "failed"), of(row.short, "short"), of(row.merged, "merged"), of(row.requeued, "requeued"), of(row.no_queue_time, "without a time in the guest's queue"),
+    const more = words([row.iops ? `${row.iops < 100 ? fixed(row.iops, 1) : count(Number(fixed(row.iops, 0)))} IOPS` : "", row.bytes ? `${bytes(row.bytes)}${row.elapsed_ns ? ` in ${duration(row.elapsed_ns)}` : ""}` : "", of(row.dropped, "dropped"), of(row.errors, "failed"), of(row.short, "short"), of(row.merged, "merged"), of(row.requeued, "requeued"), of(row.no_queue_time, "without a time in the guest's queue"),
       row.bound_ns ? `accurate to ${duration(row.bound_ns)}` : ""]);
     if (more) notes.push(`${more[0].toUpperCase()}${more.slice(1)}.`);
   }

@@ -55,7 +55,8 @@ function classColumns(figures, total) {
 function partsTable(group) {
   const figures = figuresOf(group);
   if (!figures) return null;
-  const rows = parts.filter((part) => CLASSES.some(([name]) => figures.at.parts[name][part.name] > 0));
+  // What is unknown says how far the others may be believed, so it is always there.
+  const rows = parts.filter((part) => part.name === "unknown" || CLASSES.some(([name]) => figures.at.parts[name][part.name] > 0));
   const of = (name) => figures.at.classes[name].latency_ns;
   const columns = [{ head: "what the vCPU did", value: (part) => part.label, show: (part) => [swatch("part", part.name), part.label] },
     ...classColumns(figures, (name, label) => [
@@ -74,7 +75,27 @@ function partsTable(group) {
       { head: "not attributed", kind: "count", value: ([, , row]) => row.unattributable, path: ([name]) => `${figures.path}classes.${name}.unattributable` },
       { head: "clock unsure", kind: "count", value: ([, , row]) => row.clock_uncertain, path: ([name]) => `${figures.path}classes.${name}.clock_uncertain` },
       { head: "waited for a pCPU", kind: "duration", value: ([, , row]) => row.wait_ns, path: ([name]) => `${figures.path}classes.${name}.wait_ns` },
-    ], classes));
+    ], classes), bandsTable(group));
+}
+
+/** The bars' requests, and of how long their I/O was done and no vCPU on a pCPU to take it. */
+function bandsTable(group) {
+  const inactivity = (band) => {
+    const of = (name) => band.phases_ns[phases.findIndex((phase) => phase.name === name)];
+    const isKnown = band.inactivity_ns > 0 || of("unknown") === 0;
+    return isKnown ? band.inactivity_ns : null;
+  };
+  const unknown = (kind, of) => (band) => (inactivity(band) === null ? "unknown" : number(kind, of(band)));
+  const share = (band) => (inactivity(band) === null ? null : band.inactivity_ns / band.latency_ns);
+  return table("The requests of each bar", [
+    { head: "", value: bandName },
+    { head: "requests", kind: "count", value: (band) => band.count },
+    { head: "fastest", kind: "duration", value: (band) => band.latency_from_ns },
+    { head: "slowest", kind: "duration", value: (band) => band.latency_to_ns },
+    { head: "latency", kind: "duration", value: (band) => band.latency_ns },
+    { head: "I/O inactivity", kind: "duration", value: inactivity, show: unknown("duration", inactivity) },
+    { head: "share", kind: "percent", value: share, show: unknown("percent", share) },
+  ], group.bands);
 }
 
 function causesTable(group) {
@@ -119,15 +140,16 @@ function phasesTable(figures, name) {
   const base = `${figures.path}io.${figures.path === "" || figures.at.io.classes ? "classes." : ""}${name}.`;
   const shownPhases = phases.filter((phase) => (io.phases_ns[phase.name] || 0) > 0);
   const rows = parts.filter((part) => shownPhases.some((phase) => (io.parts_ns[phase.name] || {})[part.name] > 0));
-  const cell = (part, phase) => (io.parts_ns[phase.name] || {})[part.name] || 0;
+  const total = { label: "total" };
+  const cell = (part, phase) => (part === total ? io.phases_ns : io.parts_ns[phase.name] || {})[part === total ? phase.name : part.name] || 0;
   const columns = [
-    { head: "what the vCPU did", value: (part) => part.label, show: (part) => [swatch("part", part.name), part.label] },
-    ...shownPhases.map((phase) => ({ head: phase.label, kind: "percent", value: (part) => cell(part, phase) / latency, heat: (part) => cell(part, phase) / latency })),
+    { head: "what the vCPU did", value: (part) => part.label, show: (part) => [part !== total && swatch("part", part.name), part.label] },
+    ...shownPhases.map((phase) => ({ head: phase.label, kind: "percent", value: (part) => cell(part, phase) / latency, heat: (part) => (part === total ? 0 : cell(part, phase) / latency) })),
     { head: "all phases", kind: "duration", value: (part) => sum(shownPhases.map((phase) => cell(part, phase))) },
   ];
   const known = !knowsInactivity(io) ? el("p", null, "I/O inactivity is unknown.")
     : el("p", null, io.steered > 0 ? "I/O inactivity, at least: " : "I/O inactivity, when the I/O was done and the vCPU not on a pCPU to take it: ", number("duration", io.inactivity_ns, `${base}inactivity_ns`), " in ", number("count", io.inactive, `${base}inactive`), " requests, ", number("percent", io.inactivity_share, `${base}inactivity_share`), " of the latency.");
   const unphased = byReason(io.unphased_by, UNPHASED);
-  return [table("Share of the requests' latency", columns, rows), known,
+  return [table("Share of the requests' latency", columns, [...rows, total], { last: total }), known,
     el("p", { class: "muted" }, "Phases are known of ", number("count", io.known, `${base}known`), " requests", unphased && `, and unknown of others (${unphased})`, io.steered > 0 && `; of ${count(io.steered)} of them it is unknown which vCPU took the interrupt, so that its state after completion is unknown`, ".")];
 }

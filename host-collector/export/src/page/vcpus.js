@@ -67,7 +67,7 @@ function vcpuAntagonists(rows) {
   const lines = [];
   rows.forEach((row, at) => {
     const base = `vcpus.${at}.`;
-    row.antagonist_groups.forEach((group, place) => group.ran_ns > 0 && lines.push({ row, name: group.name, members: group.members.map((member) => `${member.name} ${duration(member.ran_ns)}`).join(", "), kind: kindLabel(group.kind), crowd: crowd(group), ran_ns: group.ran_ns, path: `${base}antagonist_groups.${place}.ran_ns` }));
+    row.antagonist_groups.forEach((group, place) => group.ran_ns > 0 && lines.push({ row, name: group.name, members: group.members.map((member) => `${member.name} ${duration(member.ran_ns)} (${percent(member.ran_ns / row.wait_ns)})`).join(", "), kind: kindLabel(group.kind), crowd: crowd(group), ran_ns: group.ran_ns, path: `${base}antagonist_groups.${place}.ran_ns` }));
     for (const [key, label] of [["other_groups_ns", "others"], ["idle_ns", "nobody: the pCPU was idle"], ["unseen_ns", "not seen"]]) if (row[key] > 0) lines.push({ row, name: label, members: "", kind: "", crowd: "", ran_ns: row[key], path: base + key });
   });
   if (lines.length === 0) return null;
@@ -80,7 +80,7 @@ function vcpuAntagonists(rows) {
     { head: "kind", value: (line) => line.kind },
     { head: "threads", value: (line) => line.crowd },
     { head: "longest", value: (line) => line.members, class: "text" },
-  ], lines, { sorted: 3 })];
+  ], lines, { sorted: 3 }), threadTable(rows.flatMap((row, at) => row.antagonists.map((entry, place) => ({ ...entry, waited: vcpuName(row), path: `vcpus.${at}.antagonists.${place}.` }))), [{ head: "vCPU", value: (entry) => entry.waited }])];
 }
 
 /** The kernel's own totals, of runs that did not record each event. */
@@ -104,7 +104,7 @@ function sampledPart() {
   if (!sampled) return null;
   const rows = sampled.vcpus.flatMap((row, at) => row.shares.map((share, place) => ({ row, share, path: `sampled.vcpus.${at}.shares.${place}.` })));
   return [el("h3", null, "Sampled reasons"),
-    el("p", { class: "about" }, `Shares of the samples of a vCPU, not counts of events: each was looked at ${sampled.rounds_hz} times a second. ${sampled.gaps > 0 ? `${count(sampled.gap_rounds)} rounds in ${count(sampled.gaps)} gaps were missed, ${duration(sampled.gaps_ns)} in all.` : "No round was missed."}`),
+    el("p", { class: "about" }, `Shares of the samples of a vCPU, not counts of events: each was looked at ${count(Number(fixed(sampled.rounds_hz, 0)))} times a second. ${sampled.gaps > 0 ? `${count(sampled.gap_rounds)} rounds in ${count(sampled.gaps)} gaps were missed, ${duration(sampled.gaps_ns)} in all.` : "No round was missed."}`),
     table(null, [{ head: "vCPU", value: (line) => vcpuName(line.row) },
       { head: "state", value: (line) => reasonLabel(line.share.what), show: (line) => [swatch("part", reasonPart(line.share.what)), reasonLabel(line.share.what)] },
       { head: "", bar: true, kind: "bar", value: (line) => line.share.share, show: (line) => bar(line.share.share, partColour(reasonPart(line.share.what))) },

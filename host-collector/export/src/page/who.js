@@ -26,7 +26,7 @@ function whoTable(figures, name) {
   for (const [key, label] of [["other_groups_ns", "others"], ["idle_ns", "nobody: the pCPU was idle"], ["unseen_ns", "not seen"]]) {
     if (row[key] > 0) lines.push({ level: 0, name: label, kind: "", note: "", ran_ns: row[key], path: base + key, victim: "", pcpu: null });
   }
-  return [el("p", null, "They waited ", number("duration", row.wait_ns, `${base}wait_ns`), " for a pCPU."), table(null, [
+  return [el("p", null, "They waited ", number("duration", row.wait_ns, `${base}wait_ns`), " for a pCPU, ", number("percent", row.wait_ns / row.latency_ns), " of their latency."), table(null, [
     { head: "who", value: (line) => line.name, show: (line) => el("span", { class: line.level ? "member" : null }, line.name) },
     { head: "", bar: true, kind: "bar", value: (line) => line.ran_ns, show: (line) => bar(line.ran_ns / row.wait_ns, line.level ? "var(--strong-line)" : "var(--preempt_wait)") },
     { head: "ran", kind: "duration", value: (line) => line.ran_ns, path: (line) => line.path },
@@ -39,18 +39,39 @@ function whoTable(figures, name) {
 }
 
 function antagonistTable(row, base) {
-  const rows = row.antagonists.map((entry, place) => ({ ...entry, place })).filter((entry) => entry.ran_ns > 0);
+  return threadTable(row.antagonists.map((entry, place) => ({ ...entry, path: `${base}antagonists.${place}.` })));
+}
+
+/** Threads by how long they ran while others waited. */
+function threadTable(threads, before) {
+  const rows = threads.filter((entry) => entry.ran_ns > 0);
   if (rows.length === 0) return null;
-  return el("details", null, el("summary", null, "By thread, with command lines"), table(null, [
+  return el("details", null, el("summary", null, "By thread, with command lines"), table(null, [...(before || []),
     { head: "thread", value: (entry) => entry.name },
     { head: "tid", kind: "plain", value: (entry) => entry.tid },
     { head: "kind", value: (entry) => kindLabel(entry.kind) },
-    { head: "ran", kind: "duration", value: (entry) => entry.ran_ns, path: (entry) => `${base}antagonists.${entry.place}.ran_ns` },
-    { head: "or more by", kind: "duration", value: (entry) => entry.error_ns, path: (entry) => `${base}antagonists.${entry.place}.error_ns` },
-    { head: "share", kind: "percent", value: (entry) => entry.share, path: (entry) => `${base}antagonists.${entry.place}.share` },
+    { head: "ran", kind: "duration", value: (entry) => entry.ran_ns, path: (entry) => `${entry.path}ran_ns` },
+    { head: "or more by", kind: "duration", optional: true, value: (entry) => entry.error_ns, path: (entry) => `${entry.path}error_ns` },
+    { head: "share", kind: "percent", value: (entry) => entry.share, path: (entry) => `${entry.path}share` },
     { head: "threads", value: crowd },
     { head: "group", value: (entry) => entry.group_path || entry.group || "" , class: "text" },
     { head: "command", value: (entry) => entry.command || "", class: "text" },
+  ], rows));
+}
+
+/** Every disk and operation that was observed in a guest, also where its kernel sent none, as all were faster. */
+function observedSection() {
+  const rows = (summary.observed && summary.observed.operations) || [];
+  const path = (key) => (row) => `observed.operations.${rows.indexOf(row)}.${key}`;
+  const limit = (row) => `<${duration((summary.observed.guests.find((guest) => guest.vm === row.vm) || {}).slower_than_us * 1000)}`;
+  const latency = (head, key) => ({ head, kind: "duration", value: (row) => row.latency_ns[key] ?? null, path: path(`latency_ns.${key}`),
+    show: (row) => (row.faster > 0 && (row.latency_ns[key] ?? null) === null && !["min", "mean"].includes(key) ? limit(row) : undefined) });
+  return section("observed", "All requests of the guests", "Whoever made them, by disk and operation.", table(null, [
+    { head: "requests", value: (row) => `${row.vm} ${row.device} ${operationName(row)}` },
+    { head: "recorded", kind: "count", value: (row) => row.count, path: path("count") },
+    { head: "not sent", kind: "count", optional: true, value: (row) => row.faster || null },
+    { head: "bytes", kind: "bytes", value: (row) => row.bytes, path: path("bytes") },
+    latency("shortest", "min"), latency("mean", "mean"), latency("p50", "p50"), latency("p90", "p90"), latency("p99", "p99"), latency("p99.9", "p999"), latency("p99.99", "p9999"), latency("longest", "max"),
   ], rows));
 }
 
@@ -83,5 +104,6 @@ function sufferedSection(group) {
     { head: "guest queue", kind: "percent", value: phaseShare("guest_queue") },
     { head: "in the disk", kind: "percent", value: phaseShare("device"), show: unknown(phaseShare("device"), "percent") },
     { head: "inactivity", kind: "duration", value: inactivity, show: unknown(inactivity, "duration") },
+    { head: "share", kind: "percent", value: (row) => (inactivity(row) === null ? null : inactivity(row) / row.classes[name].latency_ns) },
   ], rows));
 }

@@ -2,18 +2,19 @@
 
 use super::NAME_CHARS_MAX;
 use super::page::{Page, Tone, shorten};
+use super::tables::share_percent;
 use crate::summary::OffReason;
 use crate::summary::io::WorstIo;
 use crate::summary::model::{
     AttributionName, ChainSpan, ModeSplit, NamedThread, Summary, WhyUnknown, WorstRequest,
 };
-use crate::summary::totals::{PartTotals, share, sum};
+use crate::summary::totals::{PartTotals, sum};
 use crate::summary::verdict::label;
 use std::cmp::Reverse;
 use vslice_core::join::Part;
 use vslice_core::timeline::Reason;
 use vslice_core::units::PcpuId;
-use vslice_spec::quantity::{count, counted, duration, percent};
+use vslice_spec::quantity::{count, counted, duration};
 
 /// Spans of a chain that get a line of their own, the longest ones; the JSON has them all.
 pub(super) const LINES_MAX: usize = 12;
@@ -124,7 +125,7 @@ pub(super) fn largest_parts(of: &PartTotals, latency_ns: u64) -> String {
     parts.sort_by_key(|(_, part_ns)| Reverse(*part_ns));
     let named: Vec<String> = parts
         .iter()
-        .map(|(part, part_ns)| format!("{} {}", percent(share(*part_ns, latency_ns)), label(*part)))
+        .map(|(part, part_ns)| format!("{} {}", share_percent(*part_ns, latency_ns), label(*part)))
         .collect();
     if named.is_empty() { "nothing is known".to_owned() } else { named.join(", ") }
 }

@@ -39,8 +39,9 @@ pub(super) fn vcpu_name(vm: &str, vcpu: VcpuId) -> String {
     format!("{} {vcpu}", shorten(vm, NAME_CHARS_MAX))
 }
 
+/// Not of the summary's share, whose four digits would be rounded once more.
 pub(super) fn share_percent(part: u64, whole: u64) -> String {
-    percent(share(part, whole))
+    percent(if whole == 0 { 0.0 } else { part as f64 / whole as f64 })
 }
 
 pub(super) fn latency(page: &mut Page, summary: &Summary) {
@@ -110,7 +111,7 @@ pub(super) fn parts(page: &mut Page, summary: &Summary) {
                 let part_ns = parts.get(part);
                 let share = share(part_ns, class.latency_ns);
                 let error = plus_minus(errors.get(part), class.latency_ns);
-                [duration(part_ns), percent(share), error, bar(share)]
+                [duration(part_ns), share_percent(part_ns, class.latency_ns), error, bar(share)]
             }),
         );
     }
