@@ -245,6 +245,7 @@ impl<W: Write> Observer for LatencyLog<W> {
                 .to_owned(),
         ];
         comments.extend(run.manifest.vms.iter().filter_map(faster));
+        comments.extend(run.part_sentence().map(|text| text.replace(']', "?")));
         self.comments(&comments);
         if self.error.is_none() {
             let legend = "\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"";

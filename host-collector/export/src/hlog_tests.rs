@@ -5,9 +5,10 @@ use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::serialization::Deserializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use proptest::prelude::*;
-use vslice_report::analyse::analyse_with;
+use vslice_report::analyse::chosen::Asked;
 use vslice_report::analyse::drawn::{guest_at, manifest, names, run_in, streams};
 use vslice_report::analyse::drawn_observed as observed;
+use vslice_report::analyse::{analyse_chosen, analyse_with};
 use vslice_trace::ObservedItem;
 use vslice_trace::RunDir;
 use vslice_trace::manifest::Manifest;
@@ -119,6 +120,23 @@ fn the_readers_requests_are_there_whole_and_by_part() {
     assert_eq!(us("/latency"), [250, 400]);
     assert_eq!(us("/preempt_wait"), [0, 300]);
     assert_eq!(us("/bql_wait"), [0, 100]);
+}
+
+#[test]
+fn a_part_of_a_run_is_named_and_has_the_seconds_of_the_run() {
+    let scratch = tempfile::tempdir().unwrap();
+    let run = run_in(&scratch.path().join("run"), &manifest());
+    streams(&run, &[0, 500, 1150], true);
+    names(&run);
+    let mut log = LatencyLog::new(Vec::new());
+    let asked = Asked { since_ns: Some(500_000), vms: vec!["vm1".to_owned()], ..Asked::default() };
+    analyse_chosen(run.path(), &asked, &mut [&mut log]).unwrap();
+    let log = log.finish().unwrap();
+    let text = String::from_utf8_lossy(&log).into_owned();
+    let told = "\n#[part of the run: 500 us to its end at 1.10 ms, VM vm1]\n";
+    assert!(text.contains(told), "{text}");
+    let (second, _, histogram) = &lines(&log)[0];
+    assert_eq!((*second, histogram.len()), (0, 1));
 }
 
 #[test]

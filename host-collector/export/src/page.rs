@@ -26,7 +26,7 @@ use vslice_core::task::VmIndex;
 use vslice_core::text::harmless;
 use vslice_core::timeline::{Span, Tasks};
 use vslice_core::units::{HostNs, PcpuId};
-use vslice_report::analyse::observer::{Observer, Run, RunEnd};
+use vslice_report::analyse::observer::{MeasuredWindow, Observer, Run, RunEnd};
 use vslice_report::analyse::{teller, watched_pcpus};
 use vslice_report::summary::Summary;
 use vslice_report::summary::distribution::Precision;
@@ -85,6 +85,8 @@ const LOST_MAX: usize = 200;
 #[derive(Debug, Default)]
 pub struct PageObserver {
     start: HostNs,
+    /// The time of which losses are told.
+    stretch: Option<MeasuredWindow>,
     vms: Vec<Vm>,
     precision_of_reads: Option<Precision>,
     tallies: BTreeMap<Key, Tally>,
@@ -123,6 +125,7 @@ impl Observer for PageObserver {
         let readers = run.manifest.vms.iter().filter(|vm| vm.block_bytes.is_some()).count();
         *self = PageObserver {
             start: run.window.start,
+            stretch: run.chosen.is_stretch().then(|| run.chosen.stretch()),
             vms: run.manifest.vms.iter().map(Vm::of).collect(),
             // As the summary has them, which adds up those of all VMs.
             precision_of_reads: (readers <= 1).then_some(Precision::Fine),
@@ -205,6 +208,10 @@ impl PageObserver {
     }
 
     fn lost(&mut self, pcpu: PcpuId, from: HostNs, to: Option<HostNs>) {
+        let end = to.unwrap_or(HostNs(u64::MAX));
+        if self.stretch.is_some_and(|stretch| !stretch.touches(from, end)) {
+            return;
+        }
         if self.lost.len() >= LOST_MAX {
             self.lost_beyond += 1;
             return;
@@ -254,6 +261,7 @@ impl PageObserver {
         let groups = shown.iter().map(|key| self.group(*key, summary, teller)).collect();
         let hidden = order.iter().skip(GROUPS_MAX).map(|key| self.tallies[key].bands.count());
         let warnings = summary.facts.warnings.iter();
+        let selection = summary.facts.selection.as_ref();
         Ok(Data {
             schema: SCHEMA,
             title,
@@ -266,7 +274,9 @@ impl PageObserver {
                 .map(|phase| Name { name: phase.name(), label: phase_name(phase) })
                 .into(),
             causes: cause::names(),
-            window_ns: summary.facts.measured_ns,
+            part: selection.map(|of| format!("{}; {}", of.sentence(), of.left_out_sentence())),
+            window_from_ns: selection.map_or(0, |of| of.since_ns),
+            window_ns: selection.map_or(summary.facts.measured_ns, |of| of.until_ns),
             groups,
             requests_beyond: self.requests_beyond + hidden.sum::<u64>(),
             worst: self.worst(shown, teller, worst_max),

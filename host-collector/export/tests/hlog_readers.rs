@@ -13,8 +13,10 @@ use vslice_core::timeline::Tasks;
 use vslice_core::units::HostNs;
 use vslice_export::hlog::LatencyLog;
 use vslice_report::analyse::analyse_with;
+use vslice_report::analyse::chosen::Chosen;
 use vslice_report::analyse::drawn::{manifest, names, run_in, streams};
 use vslice_report::analyse::observer::{MeasuredWindow, Observer, Run, RunEnd};
+use vslice_report::summary::selection::LeftOut;
 
 const S: u64 = 1_000_000_000;
 const START_NS: u64 = 77 * S;
@@ -70,7 +72,8 @@ fn told() -> Result<(Told, Vec<u8>), Failed> {
     let request = drawn_request()?;
     let manifest = manifest();
     let window = MeasuredWindow { start: HostNs(START_NS), end: HostNs(START_NS + SECONDS * S) };
-    let run = Run { manifest: &manifest, window, stacks: &[], locks: &[] };
+    let chosen = Chosen::whole(window);
+    let run = Run { manifest: &manifest, window, chosen: &chosen, stacks: &[], locks: &[] };
     let mut log = LatencyLog::new(Vec::new());
     log.start(&run);
     let mut told = Told::new();
@@ -107,6 +110,7 @@ fn nothing_more<'a>(
         tasks,
         commands,
         warnings: &[],
+        left_out: LeftOut::default(),
     }
 }
 

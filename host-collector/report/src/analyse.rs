@@ -8,8 +8,9 @@
 //! samples of each VM ----------> samples --------------------------------------------------------------'
 //! ```
 //!
-//! Each stream is decoded once. The two exceptions are told at `Guests::open` and at `locks_by_behaviour`.
+//! Of all this observers are told what is [`chosen`], the whole run unless a part is asked for. Each stream is decoded once. The two exceptions are told at `Guests::open` and at `locks_by_behaviour`.
 
+pub mod chosen;
 mod clocks;
 #[cfg(any(test, feature = "example"))]
 pub mod drawn;
@@ -18,8 +19,10 @@ pub mod drawn_observed;
 mod guests;
 mod hog_check;
 mod host_views;
+mod lost_time;
 mod observed;
 pub mod observer;
+mod observers;
 mod pass;
 mod pulled;
 mod requests;
@@ -29,8 +32,10 @@ mod threads;
 mod timeline_facts;
 mod tsc_offset_check;
 
+use self::chosen::{Asked, Chosen, NothingChosen};
 use self::guests::{Guests, GuestsEnd};
-use self::observer::{MeasuredWindow, Observer, Observers, Run, RunEnd};
+use self::observer::{MeasuredWindow, Observer, Run, RunEnd};
+use self::observers::Observers;
 use self::pass::{Pass, PassEnd};
 use crate::summary::Summary;
 use std::path::Path;
@@ -55,6 +60,9 @@ pub enum AnalyseError {
         /// What it says.
         found: String,
     },
+    /// See [`NothingChosen`].
+    #[error(transparent)]
+    Nothing(#[from] NothingChosen),
 }
 
 /// The summary of a run.
@@ -75,8 +83,21 @@ pub fn analyse(path: &Path) -> Result<Summary, AnalyseError> {
 /// # Errors
 /// When the directory is not a run's, or its files cannot be read.
 pub fn analyse_with(path: &Path, observers: &mut [&mut dyn Observer]) -> Result<(), AnalyseError> {
+    analyse_chosen(path, &Asked::default(), observers)
+}
+
+/// Tells these observers of a part of a run, all of them in one pass.
+///
+/// # Errors
+/// As [`analyse_with`], and when the run has no such chosen.
+pub fn analyse_chosen(
+    path: &Path,
+    asked: &Asked,
+    observers: &mut [&mut dyn Observer],
+) -> Result<(), AnalyseError> {
     let run_dir = RunDir::open(path)?;
     let manifest = manifest_of(&run_dir)?;
+    let chosen = Chosen::of(asked, &manifest)?;
     let stacks = optional(run_dir.read_stack_names())?;
     let (census, unread) = threads::census(&run_dir, "threads.json");
     let (census_at_end, unread_at_end) = threads::census(&run_dir, "threads_end.json");
@@ -84,8 +105,8 @@ pub fn analyse_with(path: &Path, observers: &mut [&mut dyn Observer]) -> Result<
     let stack_table =
         StackTable::from(stacks.iter().map(|stack| stack.frames.clone()).collect::<Vec<_>>());
     let locks = locks_by_behaviour(&run_dir, &manifest, &stack_table)?;
-    let run = Run { manifest: &manifest, window, stacks: &stacks, locks: &locks };
-    let observers = Rc::new(Observers::new(observers));
+    let run = Run { manifest: &manifest, window, chosen: &chosen, stacks: &stacks, locks: &locks };
+    let observers = Rc::new(Observers::new(observers, chosen.clone()));
     observers.tell(|observer| observer.start(&run));
     let last_sample = samples::read(&run_dir, &manifest, &observers)?;
     let guests = Guests::open(&run_dir, &manifest, &observers)?;
@@ -99,8 +120,10 @@ pub fn analyse_with(path: &Path, observers: &mut [&mut dyn Observer]) -> Result<
     let is_torn = is_torn || cut.is_some();
     warnings.extend(unread.into_iter().chain(unread_at_end).chain(damaged).chain(cut));
     let planned_end = manifest.window.and_then(|window| window.end_ns);
+    let window_end = planned_end.unwrap_or(last.max(last_sample));
+    chosen.check_end(window_end)?;
     let end = RunEnd {
-        window_end: planned_end.unwrap_or(last.max(last_sample)),
+        window_end,
         is_torn,
         events_count,
         contradictions_count,
@@ -109,6 +132,7 @@ pub fn analyse_with(path: &Path, observers: &mut [&mut dyn Observer]) -> Result<
         tasks: timeline.tasks(),
         commands: &threads::commands(&census, &census_at_end, timeline.tasks()),
         warnings: &warnings,
+        left_out: observers.left_out(),
     };
     observers.tell(|observer| observer.end(&run, &end));
     Ok(())
@@ -180,6 +204,10 @@ fn optional<T: Default>(read: Result<T, StoreError>) -> Result<T, StoreError> {
 mod any_observed;
 #[cfg(test)]
 mod any_run_tests;
+#[cfg(test)]
+mod chosen_laws;
+#[cfg(test)]
+mod chosen_tests;
 #[cfg(test)]
 mod decoded_tests;
 #[cfg(test)]

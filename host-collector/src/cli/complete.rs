@@ -23,6 +23,14 @@ pub(super) fn vms(typed: &OsStr) -> Vec<CompletionCandidate> {
     beginning_with(typed, find_all().into_iter().filter_map(|vm| vm.name))
 }
 
+/// The VMs of the run that is reported on: the one that is named, else the latest below `runs/`.
+pub(super) fn recorded_vms(typed: &OsStr) -> Vec<CompletionCandidate> {
+    let named = std::env::args_os().map(PathBuf::from).find(|word| runs::is_run(word));
+    let latest = || runs::find(Path::new(RUNS)).ok()?.paths.pop();
+    let Some(run) = named.or_else(latest) else { return Vec::new() };
+    beginning_with(typed, runs::vms(&run))
+}
+
 /// The built-in plans and TOML files.
 pub(super) fn plans(typed: &OsStr) -> Vec<CompletionCandidate> {
     let mut all = beginning_with(typed, BUILT_IN.map(|(name, _)| name));

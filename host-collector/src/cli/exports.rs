@@ -9,8 +9,9 @@ use vslice_export::folded::OffCpuStacks;
 use vslice_export::hlog::LatencyLog;
 use vslice_export::page::PageObserver;
 use vslice_export::perfetto::PerfettoTrace;
+use vslice_report::analyse::chosen::Asked;
 use vslice_report::analyse::observer::Observer;
-use vslice_report::analyse::{SummaryObserver, analyse_with};
+use vslice_report::analyse::{SummaryObserver, analyse_chosen};
 use vslice_report::summary::Summary;
 
 /// Which files are written.
@@ -37,6 +38,11 @@ pub(crate) struct Exports {
 impl Exports {
     /// The summary of a run, which is analysed once for it and for all files.
     pub(super) fn analyse(&self, run: &Path) -> Result<Summary> {
+        self.analyse_chosen(run, &Asked::default())
+    }
+
+    /// The same of a part of it.
+    pub(super) fn analyse_chosen(&self, run: &Path, asked: &Asked) -> Result<Summary> {
         let mut summary = SummaryObserver::default();
         let mut page = self.html.as_deref().map(page).transpose()?;
         let mut csv = self.csv.as_deref().map(requests_csv).transpose()?;
@@ -50,7 +56,7 @@ impl Exports {
         observers.extend(folded.as_mut().map(|(stacks, _)| stacks as &mut dyn Observer));
         observers.extend(hlog.as_mut().map(|hlog| hlog as &mut dyn Observer));
         observers.extend(perfetto.as_mut().map(|trace| trace as &mut dyn Observer));
-        analyse_with(run, &mut observers)?;
+        analyse_chosen(run, asked, &mut observers)?;
         if let Some((csv, path)) = csv.zip(self.csv.as_deref()) {
             csv.finish().and_then(OutputFile::commit).with_context(|| cannot_write(path))?;
         }

@@ -9,8 +9,11 @@ use clap::Args;
 use clap_complete::ArgValueCompleter;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use vslice_core::units::VcpuId;
+use vslice_report::analyse::chosen::Asked;
 use vslice_report::runs::{self, Found};
 use vslice_report::summary::{Style, Summary, laws, render, render_full};
+use vslice_spec::duration;
 
 /// The arguments of `vslice report`.
 #[derive(Debug, Args)]
@@ -20,15 +23,57 @@ Examples:
   vslice report runs/demo-1795471866    a run, here or copied from another machine
   vslice report --full                  every table of the latest run
   vslice report RUN --html run.html     also as a page to look at
+  vslice report RUN --since 12s --until 14s --vm web1 --slower-than 5ms
+                                        a part of it, also in every file that is asked for
   vslice report RUN --csv tables        also its requests, for a spreadsheet")]
 pub(crate) struct ReportArgs {
     /// A run directory that `vslice run` or `vslice attach` wrote [default: the latest below runs/]
     #[arg(add = ArgValueCompleter::new(complete::run_directories))]
     run: Option<PathBuf>,
     #[command(flatten)]
+    part: PartArgs,
+    #[command(flatten)]
     form: Form,
     #[command(flatten)]
     exports: Exports,
+}
+
+/// Which part of a run is told.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Only a part of the run")]
+struct PartArgs {
+    /// Only what began from this time of the run on, such as 12s, 1.5s or 200ms
+    #[arg(long, value_name = "TIME", value_parser = nanoseconds)]
+    since: Option<u64>,
+    /// Only what began before this time of the run
+    #[arg(long, value_name = "TIME", value_parser = nanoseconds)]
+    until: Option<u64>,
+    /// Only these VMs, such as db1,web1; who had their pCPUs is told, whoever it was
+    #[arg(long = "vm", value_name = "NAMES", value_delimiter = ',', add = ArgValueCompleter::new(complete::recorded_vms))]
+    vms: Vec<String>,
+    /// Only these vCPUs of the VMs, such as 0,1, and requests that were queued, issued or completed on one of them
+    #[arg(long = "vcpu", value_name = "NUMBERS", value_delimiter = ',')]
+    vcpus: Vec<u16>,
+    /// Only requests that took at least this long; percentiles are then those of these alone
+    #[arg(long, value_name = "TIME", value_parser = nanoseconds)]
+    slower_than: Option<u64>,
+}
+
+impl PartArgs {
+    fn asked(&self) -> Asked {
+        Asked {
+            since_ns: self.since,
+            until_ns: self.until,
+            vms: self.vms.clone(),
+            vcpus: self.vcpus.iter().copied().map(VcpuId).collect(),
+            slower_than_ns: self.slower_than,
+        }
+    }
+}
+
+fn nanoseconds(text: &str) -> Result<u64, String> {
+    let length = duration::parse(text).map_err(|error| error.to_string())?;
+    u64::try_from(length.as_nanos()).map_err(|_| format!("'{text}' is longer than any run"))
 }
 
 /// Which report of a run is printed.
@@ -58,7 +103,7 @@ pub(super) fn execute(args: &ReportArgs) -> anyhow::Result<u8> {
     }
     let summary = args
         .exports
-        .analyse(&path)
+        .analyse_chosen(&path, &args.part.asked())
         .with_context(|| format!("cannot report on {}", path.display()))?;
     print(&summary, args.form)?;
     Ok(0)
@@ -109,6 +154,7 @@ mod tests {
     use clap::Parser;
     use std::fs;
     use vslice_core::units::HostNs;
+    use vslice_report::analyse::drawn;
     use vslice_report::summary::model::{
         Accelerator, Cost, Environment, Lost, RunFacts, RunStatus,
     };
@@ -130,6 +176,7 @@ mod tests {
                 evidence: Evidence::default(),
                 sampled: None,
                 scheduled: vec![],
+                selection: None,
                 host_io: vslice_report::summary::host_io::HostIo::default(),
                 lost: Lost::default(),
                 cost: Cost::default(),
@@ -168,6 +215,56 @@ mod tests {
         let words = ["report".as_ref(), path.as_os_str()];
         let line = words.into_iter().chain(options.iter().map(AsRef::as_ref));
         execute(&Line::try_parse_from(line).unwrap().args).map_err(|error| format!("{error:#}"))
+    }
+
+    fn drawn_run(folder: &Path) -> PathBuf {
+        let path = folder.join("drawn");
+        let run = drawn::run_in(&path, &drawn::manifest());
+        drawn::names(&run);
+        drawn::streams(&run, &[0, 500, 1150], true);
+        path
+    }
+
+    #[test]
+    fn a_part_of_a_run_is_told_and_its_files_are_of_that_part() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = drawn_run(folder.path());
+        let tables = folder.path().join("tables");
+        let tables = tables.to_str().unwrap();
+        let starts = |options: &[&str]| {
+            let options = [options, &["--csv", tables]].concat();
+            report(&run, &options).unwrap();
+            let csv = fs::read_to_string(folder.path().join("tables/requests.csv")).unwrap();
+            let rows = csv.lines().skip(1).map(|row| row.split(',').nth(2).unwrap().to_owned());
+            rows.collect::<Vec<String>>()
+        };
+        assert_eq!(starts(&["--full"]), ["50000", "550000"]);
+        assert_eq!(starts(&["--since", "0.5ms", "--until", "900us"]), ["550000"]);
+        assert_eq!(starts(&["--until", "500us", "--json"]), ["50000"]);
+        assert_eq!(starts(&["--vm", "vm1,vm2", "--vcpu", "1"]), ["50000", "550000"]);
+        assert_eq!(starts(&["--vm", "vm2"]), Vec::<String>::new());
+        assert_eq!(starts(&["--slower-than", "300us"]), ["50000"]);
+    }
+
+    #[test]
+    fn a_part_that_is_not_there_is_an_error_and_no_file_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = drawn_run(folder.path());
+        let page = folder.path().join("page.html");
+        for (options, told) in [
+            (["--vm", "web1"], "no VM of the run is called 'web1': it has vm1, vm2"),
+            (["--vcpu", "9"], "there is no vCPU9: the run has vm1 vCPU1, vm2 vCPU1"),
+            (["--since", "12s"], "there is nothing after 12 s: the run is 1.10 ms long"),
+            (["--until", "0s"], "there is nothing between 0 s and 0 s: the run is 1.10 ms long"),
+        ] {
+            let options = [options[0], options[1], "--html", page.to_str().unwrap()];
+            let error = report(&run, &options).unwrap_err();
+            assert!(error.ends_with(told), "{error}");
+        }
+        assert!(!page.exists());
+        let line = |time| Line::try_parse_from(["report", "run", "--since", time]);
+        assert!(line("half").unwrap_err().to_string().contains("is not a duration"));
+        assert!(line("9999999h").unwrap_err().to_string().contains("longer than any run"));
     }
 
     #[test]

@@ -17,7 +17,6 @@ use super::chain::Chain;
 use super::phase::{NoPhase, Phase, PhaseParts, RequestIo};
 use super::placed::Placed;
 use super::recent_spans::RecentSpans;
-use super::under_way::clip;
 use super::waits::Waits;
 use crate::join::part::Part;
 use crate::timeline::{Span, ThreadState, UnknownCause};
@@ -204,7 +203,7 @@ fn pieces<'a>(
             match spans.peek() {
                 Some(span) if span.start <= from => {
                     at = span.end.min(until).max(from);
-                    let span = clip(span, from, at);
+                    let span = span.clipped(from, at);
                     spans.next();
                     if from < at {
                         return Some(Piece { span, is_forgotten: false });

@@ -8,7 +8,7 @@ use super::placed::Placed;
 use super::uncertainty::ClockError;
 use super::waits::Waits;
 use super::windows::Window;
-use crate::timeline::{Antagonist, Span, ThreadState, UnknownCause};
+use crate::timeline::{Span, ThreadState, UnknownCause};
 use crate::units::{HostNs, Tid, VcpuId};
 use std::rc::Rc;
 
@@ -140,7 +140,7 @@ impl Open {
     /// Takes what a span says from where the request is covered to on, as far as `until`.
     fn add(&mut self, span: &Span, until: HostNs) {
         let from = std::mem::replace(&mut self.covered_until, until);
-        let clipped = clip(span, from, until);
+        let clipped = span.clipped(from, until);
         self.breakdown.parts.add(Part::of(&span.state), clipped.length_ns());
         self.breakdown.waits.push(&clipped);
         self.breakdown.chain.push(clipped);
@@ -173,28 +173,4 @@ impl Open {
         self.spans_until = self.covered_until;
         self.cover_unrecorded(self.breakdown.end);
     }
-}
-
-/// The part of a span from `start` to `end`, which lie within it.
-///
-/// Where in the span each of the antagonists ran is not kept, so each gets its share of what is left:
-/// the difference of two sums that are cut to whole nanoseconds, so that all of them together get what
-/// their sum gets, and none is off by more than one.
-pub(super) fn clip(span: &Span, start: HostNs, end: HostNs) -> Span {
-    let (length_ns, clipped_ns) = (span.length_ns(), end.since_ns(start));
-    if clipped_ns == length_ns {
-        return span.clone();
-    }
-    let scaled = |ran_ns: u64| {
-        let scaled = u128::from(ran_ns) * u128::from(clipped_ns) / u128::from(length_ns.max(1));
-        u64::try_from(scaled).unwrap_or(u64::MAX)
-    };
-    let mut before_ns = 0_u64;
-    let clipped = |antagonist: &Antagonist| {
-        let until_ns = before_ns.saturating_add(antagonist.ran_ns);
-        let ran_ns = scaled(until_ns) - scaled(std::mem::replace(&mut before_ns, until_ns));
-        Antagonist { ran_ns, ..antagonist.clone() }
-    };
-    let antagonists = span.antagonists.iter().map(clipped).filter(|ran| ran.ran_ns > 0).collect();
-    Span { tid: span.tid, start, end, state: span.state, antagonists }
 }

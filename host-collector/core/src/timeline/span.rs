@@ -30,6 +30,32 @@ impl Span {
     pub fn length_ns(&self) -> u64 {
         self.end.since_ns(self.start)
     }
+
+    /// The part of it from `start` to `end`, which lie within it.
+    ///
+    /// Where in the span each of the antagonists ran is not kept, so each gets its share of what is left:
+    /// the difference of two sums that are cut to whole nanoseconds, so that all of them together get what
+    /// their sum gets, and none is off by more than one.
+    #[must_use]
+    pub fn clipped(&self, start: HostNs, end: HostNs) -> Span {
+        let (length_ns, clipped_ns) = (self.length_ns(), end.since_ns(start));
+        if clipped_ns == length_ns {
+            return self.clone();
+        }
+        let scaled = |ran_ns: u64| {
+            let scaled = u128::from(ran_ns) * u128::from(clipped_ns) / u128::from(length_ns.max(1));
+            u64::try_from(scaled).unwrap_or(u64::MAX)
+        };
+        let mut before_ns = 0_u64;
+        let clipped = |antagonist: &Antagonist| {
+            let until_ns = before_ns.saturating_add(antagonist.ran_ns);
+            let ran_ns = scaled(until_ns) - scaled(std::mem::replace(&mut before_ns, until_ns));
+            Antagonist { ran_ns, ..antagonist.clone() }
+        };
+        let antagonists = self.antagonists.iter().map(clipped);
+        let antagonists = antagonists.filter(|ran| ran.ran_ns > 0).collect();
+        Span { tid: self.tid, start, end, state: self.state, antagonists }
+    }
 }
 
 /// Somebody who ran where a thread waited to run.

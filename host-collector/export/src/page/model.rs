@@ -23,6 +23,10 @@ pub(super) struct Data<'a> {
     pub(super) parts: Vec<Name>,
     pub(super) phases: Vec<Name>,
     pub(super) causes: Vec<Name>,
+    /// Which part of the run it is about.
+    pub(super) part: Option<String>,
+    /// When that begins and ends, since the measured window began.
+    pub(super) window_from_ns: u64,
     pub(super) window_ns: u64,
     /// The one that the sentence is about first.
     pub(super) groups: Vec<Group>,

@@ -7,7 +7,7 @@ function overTime(group) {
   const by = sample.cause && (page.causes || []).length > 0
     ? { of: sample.cause, names: page.causes.map((cause) => ({ kind: "cause", name: causeColour(cause.name), label: cause.label })) }
     : { of: sample.dominant, names: parts.map((part) => ({ kind: "part", name: part.name, label: part.label })) };
-  const range = { from: Math.min(0, sample.start_us[0]), to: Math.max(page.window_ns / 1000, sample.start_us[n - 1]), low: Infinity, high: 0 };
+  const range = { from: Math.min(page.window_from_ns / 1000, sample.start_us[0]), to: Math.max(page.window_ns / 1000, sample.start_us[n - 1]), low: Infinity, high: 0 };
   for (const latency of sample.latency_us) {
     range.low = Math.min(range.low, Math.max(latency, 1));
     range.high = Math.max(range.high, latency);

@@ -58,11 +58,12 @@ function runSections() {
 
 function opening() {
   const guests = new Set([...(summary.vcpus || []), ...(summary.scheduled || [])].map((row) => row.vm)).size;
-  const facts = [`${guests} guest${guests === 1 ? "" : "s"} under ${summary.accelerator.name}`, `${duration(summary.measured_ns)} measured`,
+  const facts = [`${guests} guest${guests === 1 ? "" : "s"} under ${summary.accelerator.name}`, `${duration(summary.selection ? summary.selection.of_ns : summary.measured_ns)} measured`,
     summary.measured_ns === 0 ? "nothing recorded" : summary.evidence.level === "recorded" ? "scheduler events recorded" : summary.evidence.level === "sampled" ? "sampled, not recorded" : "the kernel's totals only",
     `${count((summary.warnings || []).length)} warning${(summary.warnings || []).length === 1 ? "" : "s"}`];
   return [
     el("h1", null, `vslice: ${page.title}`),
+    page.part && el("p", { id: "part" }, el("strong", null, page.part)),
     el("p", { class: "answer", id: "answer" }, page.sentence),
     el("p", { class: "facts" }, facts.join(" \u00b7 ")),
     summary.status.state === "partial" && el("p", { class: "partial", role: "alert" }, el("strong", null, "Partial run. "), summary.status.reason || ""),

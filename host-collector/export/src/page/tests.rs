@@ -12,18 +12,23 @@ use vslice_core::join::{
 use vslice_core::task::Task;
 use vslice_core::timeline::{Antagonist, Reason, RunMode, Span, ThreadState, Who};
 use vslice_core::units::{Tid, VcpuId};
-use vslice_report::analyse::drawn::{manifest, names, run_in, streams};
+use vslice_report::analyse::chosen::Asked;
+use vslice_report::analyse::drawn::{host_at, manifest, names, run_in, stream, streams};
 use vslice_report::analyse::drawn_observed as observed;
-use vslice_report::analyse::{SummaryObserver, analyse_with};
+use vslice_report::analyse::{SummaryObserver, analyse_chosen, analyse_with};
 use vslice_trace::manifest::Manifest;
 use vslice_trace::observation::{ObservedOthersRecord, ObservedTaskRecord};
 use vslice_trace::{ObservedItem, RunDir};
 use vslice_wire::{BlockOperation, GuestTicks, ObservedFlags, ObservedRequest};
 
 /// The page of a run, and the data in it.
-fn page_of(run: &RunDir, mut page: PageObserver) -> (String, Value, Summary) {
+fn page_of(run: &RunDir, page: PageObserver) -> (String, Value, Summary) {
+    page_of_part(run, &Asked::default(), page)
+}
+
+fn page_of_part(run: &RunDir, asked: &Asked, mut page: PageObserver) -> (String, Value, Summary) {
     let mut summary = SummaryObserver::default();
-    analyse_with(run.path(), &mut [&mut summary, &mut page]).unwrap();
+    analyse_chosen(run.path(), asked, &mut [&mut summary, &mut page]).unwrap();
     let summary = summary.into_summary().unwrap();
     let mut html = Vec::new();
     page.write(&summary, &mut html).unwrap();
@@ -168,6 +173,29 @@ fn the_readers_requests_are_those_of_the_summary() {
     let name = |of: &str, number: &Value| data[of][place(number)]["name"].clone();
     assert_eq!(name("parts", &sample["dominant"][0]), "preempt_wait");
     assert_eq!(name("causes", &sample["cause"][0]), "pcpu_wait");
+}
+
+#[test]
+fn a_page_about_a_part_says_which_and_its_times_are_those_of_the_run() {
+    let scratch = tempfile::tempdir().unwrap();
+    let run = drawn_run(&scratch, &manifest());
+    let path = run.events_path(PcpuId(0));
+    std::fs::remove_file(&path).unwrap();
+    let lost = |from, to| {
+        let kind = HostEventKind::Lost { until: host_at(to), count: 1 };
+        HostEvent { time: host_at(from), pcpu: PcpuId(0), kind }
+    };
+    stream(&path, vec![lost(10, 20), lost(880, 950)], true);
+    let (since_ns, until_ns) = (Some(500_000), Some(900_000));
+    let asked = Asked { since_ns, until_ns, ..Asked::default() };
+    let (_, data, _) = page_of_part(&run, &asked, PageObserver::default());
+    assert_eq!(data["part"], "part of the run: 500 us to 900 us of 1.10 ms; left out: 1 request");
+    assert_eq!((number(&data["window_from_ns"]), number(&data["window_ns"])), (500_000, 900_000));
+    assert_eq!(numbers(&data["groups"][0]["sample"]["start_us"]), [550]);
+    let lost: Vec<u64> = rows(&data["lost"]).iter().map(|row| number(&row["from_us"])).collect();
+    assert_eq!(lost, [880]);
+    let (_, whole, _) = page_of(&run, PageObserver::default());
+    assert!(whole["part"].is_null() && rows(&whole["lost"]).len() == 2);
 }
 
 #[test]

@@ -50,7 +50,7 @@ impl About {
         let group = self.group;
         let losses = self.losses.entry(pcpu).or_insert_with(|| {
             let name = format!("records lost on {pcpu}");
-            let track = trace.track(Place::Below(group), &name, u64::from(pcpu.0) + 2);
+            let track = trace.track(Place::Below(group), &name, u64::from(pcpu.0) + 3);
             Losses { track, until: HostNs(0) }
         });
         self.lost_records_count += count;
@@ -112,6 +112,8 @@ impl About {
             ),
         ];
         notes.extend(release.map(|release| Note::new("host_kernel", Value::Text(release))));
+        let part = run.part_sentence();
+        notes.extend(part.as_deref().map(|part| Note::new("part", Value::Text(part))));
         let left_out = [
             ("events_of_further_pcpus_left_out", pcpus.left_out_count),
             ("requests_left_out_as_too_many_were_in_flight", requests.left_out_count),
@@ -123,6 +125,12 @@ impl About {
         let slice =
             Slice { name: "measured window", category: "run", notes: &notes, ..Slice::default() };
         trace.slice(track, [start, end.window_end.max(start)], &slice);
+        if run.chosen.is_stretch() {
+            let track = trace.track(Place::Below(self.group), "shown", 2);
+            let slice = Slice { name: "part of the run", category: "run", ..Slice::default() };
+            let stretch = [run.chosen.stretch().start.max(start), run.chosen.end(end.window_end)];
+            trace.slice(track, stretch, &slice);
+        }
     }
 }
 

@@ -36,7 +36,7 @@ use vslice_core::host_event::{HostEvent, HostEventKind};
 use vslice_core::join::{Breakdown, GuestRequest, Unplaced};
 use vslice_core::task::VmIndex;
 use vslice_core::timeline::{Exit, LockWait, Span, Tasks};
-use vslice_report::analyse::observer::{Observer, Run, RunEnd};
+use vslice_report::analyse::observer::{MeasuredWindow, Observer, Run, RunEnd};
 use vslice_trace::manifest::Manifest;
 use vslice_wire::Dropped;
 
@@ -57,6 +57,8 @@ enum Progress<W: Write> {
 
 #[derive(Debug)]
 struct Started<W: Write> {
+    /// The time of which pCPUs are shown; `None`: all that was recorded.
+    stretch: Option<MeasuredWindow>,
     trace: Trace<W>,
     names: VmNames,
     about: About,
@@ -98,6 +100,7 @@ impl<W: Write> Started<W> {
         let about = About::start(&mut trace);
         let threads = Threads::start(run, &mut trace);
         Started {
+            stretch: run.chosen.is_stretch().then(|| run.chosen.stretch()),
             names: VmNames::of(run.manifest),
             about,
             pcpus: Pcpus::of(run.manifest),
@@ -133,8 +136,11 @@ impl<W: Write> Observer for PerfettoTrace<W> {
 
     fn event(&mut self, event: &HostEvent, tasks: &Tasks) {
         let Some(started) = self.started() else { return };
-        let Started { trace, names, about, pcpus, threads, .. } = started;
+        let Started { stretch, trace, names, about, pcpus, threads, .. } = started;
         threads.event(event, tasks, names, trace);
+        if stretch.is_some_and(|stretch| !stretch.contains(event.time)) {
+            return;
+        }
         pcpus.event(event, tasks, names, trace);
         if let HostEventKind::Lost { until, count } = event.kind {
             about.lost(event.pcpu, [event.time, until], count, trace);

@@ -4,9 +4,10 @@ use super::PerfettoTrace;
 use super::read::{Field, fields, text};
 use crate::full::Full;
 use std::path::Path;
-use vslice_report::analyse::analyse_with;
+use vslice_report::analyse::chosen::Asked;
 use vslice_report::analyse::drawn::{names, run_in};
 use vslice_report::analyse::drawn_observed as observed;
+use vslice_report::analyse::{analyse_chosen, analyse_with};
 use vslice_trace::manifest::Manifest;
 use vslice_trace::observation::ObservedTaskRecord;
 use vslice_trace::{ObservedItem, RunDir};
@@ -47,6 +48,33 @@ fn the_trace_of_a_drawn_run_is_the_golden_one() {
         assert_eq!(told, golden, "line {line} of {GOLDEN}; see the README beside it");
     }
     assert_eq!(told.lines().count(), golden.lines().count());
+}
+
+#[test]
+fn a_stretch_has_no_event_of_another_and_says_which_it_is() {
+    let scratch = tempfile::tempdir().unwrap();
+    let run = run(scratch.path(), |_| {});
+    let mut part = PerfettoTrace::new(Vec::new());
+    let (since_ns, until_ns) = (Some(350_000), Some(760_000));
+    let asked = Asked { since_ns, until_ns, ..Asked::default() };
+    analyse_chosen(run.path(), &asked, &mut [&mut part]).unwrap();
+    let told = text(&part.finish().unwrap());
+    let (_, since) = told.split_once("clock_snapshot { clocks { clock_id: 5 timestamp: ").unwrap();
+    assert!(since.starts_with("1000000000 "), "times are those of the run: {told}");
+    assert!(told.contains("part of the run: 350 us to 760 us of 1.10 ms"), "{told}");
+    // The request is drawn whole, whose three slices end after the stretch, and so is the measured window.
+    let times =
+        told.lines().filter_map(|line| line.strip_prefix("timestamp: 1000")?.split(' ').next());
+    let outside = |us: &u64| !(350..=760).contains(us);
+    let outside: Vec<u64> =
+        times.map(|ns| ns.parse::<u64>().unwrap() / 1_000).filter(outside).collect();
+    assert_eq!(outside, [800, 800, 800, 0], "{told}");
+    let switches = told.lines().filter(|line| line.contains("sched_switch {"));
+    let first: Vec<&str> =
+        switches.filter_map(|line| line.split("event { timestamp: ").nth(1)).collect();
+    assert_eq!(first.len(), 1, "pCPU2 has none: {told}");
+    assert!(first[0].starts_with("1000400000 "), "{told}");
+    assert!(told.contains("switch_timestamp: [1000600000, 150000] "), "{told}");
 }
 
 #[test]

@@ -110,7 +110,7 @@ fn kvm() -> impl Strategy<Value = HostEventKind> {
     (tid(), event).prop_map(|(tid, event)| HostEventKind::Kvm { tid, event })
 }
 
-fn event() -> impl Strategy<Value = HostEvent> {
+pub(super) fn event() -> impl Strategy<Value = HostEvent> {
     let waking = (tid(), 0..2_u32, tid()).prop_map(|(tid, pcpu, waker)| HostEventKind::Waking {
         tid,
         target: PcpuId(pcpu),
@@ -129,7 +129,7 @@ fn event() -> impl Strategy<Value = HostEvent> {
 }
 
 /// The guest's clock is the host's; what it says of its requests need not be so.
-fn request() -> impl Strategy<Value = RequestItem> {
+pub(super) fn request() -> impl Strategy<Value = RequestItem> {
     let ticks = || us().prop_map(|us| GuestTicks(host_at(us).0));
     let result = prop::sample::select(vec![4096, 4096, 4096, 512, -5]);
     let vcpu = || prop_oneof![9 => Just(1_u16), 1 => 0..3_u16];
@@ -151,7 +151,7 @@ fn request() -> impl Strategy<Value = RequestItem> {
     prop_oneof![9 => request, 1 => dropped]
 }
 
-fn exchange() -> impl Strategy<Value = ClockSample> {
+pub(super) fn exchange() -> impl Strategy<Value = ClockSample> {
     (0..2_u16, us(), 0..50_000_u64, 0..50_000_u64).prop_map(|(vcpu, us, there_ns, back_ns)| {
         let sent = host_at(us);
         let stamped = GuestTicks(sent.0 + there_ns);
@@ -172,7 +172,7 @@ fn throttling() -> impl Strategy<Value = Throttling> {
 }
 
 /// The drawn run's, with another window, a quota, a disk.
-fn any_manifest() -> impl Strategy<Value = Manifest> {
+pub(super) fn any_manifest() -> impl Strategy<Value = Manifest> {
     let window = (0..900_u64, prop::option::of(0..1_500_u64));
     let group = (prop::option::of(Just(Quota { quota_us: 500, period_us: 1000 })), throttling());
     let group = (group, prop::option::of(throttling()));
@@ -212,7 +212,7 @@ fn any_manifest() -> impl Strategy<Value = Manifest> {
 }
 
 /// Who leaves a pCPU is who came onto it before; without that no request can be attributed to causes.
-fn follow_each_other(events: &mut [HostEvent]) {
+pub(super) fn follow_each_other(events: &mut [HostEvent]) {
     let mut last = HashMap::new();
     for event in events {
         if let HostEventKind::Switch(switch) = &mut event.kind {
@@ -222,7 +222,7 @@ fn follow_each_other(events: &mut [HostEvent]) {
 }
 
 /// Stored as a run stores it: in order of time on each pCPU, with its names.
-fn store(run: &RunDir, events: &[HostEvent], requests: Vec<RequestItem>) {
+pub(super) fn store(run: &RunDir, events: &[HostEvent], requests: Vec<RequestItem>) {
     let stack = |id, frames: &[&str]| {
         let frames = frames.iter().map(|frame| (*frame).to_owned()).collect();
         StackNames { id, frames }

@@ -3,7 +3,8 @@
 use super::clocks::{self, GuestClocks};
 use super::hog_check::HogChecks;
 use super::observed::PlacedObserved;
-use super::observer::{MeasuredWindow, Observers};
+use super::observer::MeasuredWindow;
+use super::observers::Observers;
 use super::pulled::{Pulled, SharedPulled};
 use super::requests::PlacedRequests;
 use super::{AnalyseError, optional};
@@ -140,15 +141,11 @@ impl<'o> Guests<'o> {
         for guest in &mut self.guests {
             if let Some(requests) = &mut guest.requests {
                 let (vm, observers) = (guest.vm, &self.observers);
-                requests.join.push_span(span, &mut |breakdown| {
-                    observers.tell(|observer| observer.request(vm, &breakdown));
-                });
+                requests.join.push_span(span, &mut |breakdown| observers.request(vm, &breakdown));
             }
             if let Some(observed) = &mut guest.observed {
                 let (vm, observers) = (guest.vm, &self.observers);
-                observed.join.push_span(span, &mut |breakdown| {
-                    observers.tell(|observer| observer.request(vm, &breakdown));
-                });
+                observed.join.push_span(span, &mut |breakdown| observers.request(vm, &breakdown));
             }
             if let Some(clock) = &mut guest.clock {
                 clock.clocks.tsc_offset_checks.iter_mut().for_each(|(_, check)| check.push(span));
@@ -271,9 +268,7 @@ impl<'o> Guest<'o> {
     ) -> Result<(), StoreError> {
         let Some(GuestObserved { join, pulled, .. }) = self.observed.take() else { return Ok(()) };
         let index = self.vm;
-        join.finish(&mut |breakdown| {
-            observers.tell(|observer| observer.request(index, &breakdown));
-        });
+        join.finish(&mut |breakdown| observers.request(index, &breakdown));
         let placed_by = self.end_of(vm, "observed requests", &pulled)?;
         for row in self.clock.iter_mut().flat_map(|clock| &mut clock.clocks.rows) {
             row.observed = placed_by.get(&row.vcpu).copied().unwrap_or(0);
@@ -290,9 +285,7 @@ impl<'o> Guest<'o> {
         self.conclude_hogs()?;
         if let Some(GuestRequests { join, pulled, .. }) = self.requests.take() {
             let index = self.vm;
-            join.finish(&mut |breakdown| {
-                observers.tell(|observer| observer.request(index, &breakdown));
-            });
+            join.finish(&mut |breakdown| observers.request(index, &breakdown));
             let placed_by = self.end_of(vm, "requests", &pulled)?;
             for row in self.clock.iter_mut().flat_map(|clock| &mut clock.clocks.rows) {
                 row.requests = placed_by.get(&row.vcpu).copied().unwrap_or(0);

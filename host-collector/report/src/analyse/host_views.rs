@@ -1,6 +1,6 @@
 //! The host's view of each VM's I/O, while a run is read.
 
-use super::observer::Observers;
+use super::observers::Observers;
 use crate::summary::VmIndex;
 use std::collections::{HashMap, HashSet};
 use vslice_core::extent::Extent;
@@ -239,5 +239,5 @@ fn disk_of(disks: &[Disk], event: &BlockEvent) -> Option<usize> {
 
 fn tell(vm: VmIndex, disks: &[Disk], observers: &Observers<'_>, io: &ViewedIo) {
     let disk = disk_of(disks, &io.event);
-    observers.tell(|observer| observer.host_io(vm, disk, io));
+    observers.host_io(vm, disk, io);
 }

@@ -1,7 +1,8 @@
 //! The observed requests of one guest, as their join takes them: read once, in the order in which they were queued,
 //! on the host's clock.
 
-use super::observer::Observers;
+use super::lost_time::time_of;
+use super::observers::Observers;
 use super::pulled::{Items, SharedPulled};
 use crate::summary::VmIndex;
 use std::iter::Map;
@@ -10,7 +11,7 @@ use std::rc::Rc;
 use vslice_core::join::{Clocks, GuestRequest, Ordered, Placed, QueueOrder, Told};
 use vslice_core::units::{HostNs, VcpuId};
 use vslice_trace::{ObservedItem, RunDir, StoreError, VmName};
-use vslice_wire::{Dropped, GuestTicks, ObservedRequest};
+use vslice_wire::ObservedRequest;
 
 /// What a guest told, as it is stored.
 type Stored = Map<Items<ObservedItem>, fn(ObservedItem) -> Told>;
@@ -64,20 +65,6 @@ impl<'o> PlacedObserved<'o> {
             }
         }
     }
-
-    /// When on the host's clock something was lost; all the time where no clock tells.
-    fn time_of(&self, lost: &Dropped) -> Range<HostNs> {
-        let mapped = |ticks: GuestTicks| {
-            self.clocks.iter().map(move |(_, map)| {
-                let at = map.to_host(ticks).ok()?;
-                Some((at.at.0.saturating_sub(at.bound_ns), at.at.0.saturating_add(at.bound_ns)))
-            })
-        };
-        // By which vCPU's clock is not told: by none is it outside of this.
-        let first = mapped(lost.first).map(|at| at.map_or(0, |(earliest, _)| earliest)).min();
-        let last = mapped(lost.last).map(|at| at.map_or(u64::MAX, |(_, latest)| latest)).max();
-        HostNs(first.unwrap_or(0))..HostNs(last.unwrap_or(u64::MAX))
-    }
 }
 
 impl Iterator for PlacedObserved<'_> {
@@ -87,8 +74,9 @@ impl Iterator for PlacedObserved<'_> {
         loop {
             match self.requests.next()? {
                 Ordered::Lost(lost) => {
-                    self.observers.tell(|observer| observer.lost_observed(self.vm, &lost));
-                    return Some(Ordered::Lost(self.time_of(&lost)));
+                    let time = time_of(&lost, &self.clocks);
+                    self.observers.lost_observed(self.vm, &lost, &time);
+                    return Some(Ordered::Lost(time));
                 }
                 Ordered::Request(request) => match self.clocks.place_observed(request) {
                     Ok(placed) => {
@@ -97,8 +85,7 @@ impl Iterator for PlacedObserved<'_> {
                     }
                     Err(why) => {
                         let request = GuestRequest::Observed(request);
-                        self.observers
-                            .tell(|observer| observer.unplaced_request(self.vm, &request, why));
+                        self.observers.unplaced_request(self.vm, &request, why);
                     }
                 },
             }

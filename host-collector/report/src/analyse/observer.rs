@@ -1,8 +1,9 @@
 //! Who listens to the analysis of a run.
 
+use super::chosen::Chosen;
 use crate::summary::clock::{ClocksApart, VcpuClock};
+use crate::summary::selection::LeftOut;
 use crate::summary::{CommandLine, VmIndex, Warning};
-use std::cell::RefCell;
 use std::collections::HashMap;
 use vslice_core::host_event::HostEvent;
 use vslice_core::host_view::ViewedIo;
@@ -27,6 +28,11 @@ use vslice_wire::Dropped;
 /// over, those of one thread in order; requests when all is known of them, which is in no certain order.
 ///
 /// Nothing is cut off at the edges of the measured window: see [`MeasuredWindow::touches`].
+///
+/// # A part of a run
+/// Where only a [`Chosen`] is told, spans, lock waits, exits, requests and the host's I/Os are those of that part; spans are cut
+/// at the edges of its stretch. Events are all told, since what comes before explains who is where; so is the window, by
+/// which times are told.
 pub trait Observer {
     /// The run, before its streams are read.
     fn start(&mut self, _run: &Run<'_>) {}
@@ -78,10 +84,24 @@ pub struct Run<'a> {
     pub manifest: &'a Manifest,
     /// When it was measured.
     pub window: MeasuredWindow,
+    /// What of it is told.
+    pub chosen: &'a Chosen,
     /// The kernel stacks that spans refer to.
     pub stacks: &'a [StackNames],
     /// What its events show of each VM's big lock, where QEMU's code does not tell it.
     pub locks: &'a [Option<FoundLock>],
+}
+
+impl Run<'_> {
+    /// Which part of the run is told, as far as that is known before its streams are read; `None`: all of it.
+    #[must_use]
+    pub fn part_sentence(&self) -> Option<String> {
+        let end = self.manifest.window.and_then(|window| window.end_ns);
+        let chosen = self
+            .chosen
+            .told([self.window.start, end.unwrap_or(self.window.end)], LeftOut::default());
+        chosen.map(|part| part.sentence())
+    }
 }
 
 /// What is known of a run once its streams have been read.
@@ -105,6 +125,8 @@ pub struct RunEnd<'a> {
     pub commands: &'a HashMap<Process, CommandLine>,
     /// What there is to say of the streams and clocks.
     pub warnings: &'a [Warning],
+    /// What of the run was not told.
+    pub left_out: LeftOut,
 }
 
 /// The time over which a run was measured; all time if nobody knows.
@@ -138,19 +160,5 @@ impl MeasuredWindow {
     #[must_use]
     pub fn touches(&self, start: HostNs, end: HostNs) -> bool {
         end > self.start && start < self.end
-    }
-}
-
-/// The observers of one analysis. They are told by whoever reads a stream, one thing after the other.
-pub(super) struct Observers<'o>(RefCell<Vec<&'o mut dyn Observer>>);
-
-impl<'o> Observers<'o> {
-    pub(super) fn new(observers: &'o mut [&mut dyn Observer]) -> Observers<'o> {
-        let each = observers.iter_mut().map(|observer| &mut **observer as &'o mut dyn Observer);
-        Observers(RefCell::new(each.collect()))
-    }
-
-    pub(super) fn tell(&self, tell: impl Fn(&mut dyn Observer)) {
-        self.0.borrow_mut().iter_mut().for_each(|observer| tell(*observer));
     }
 }

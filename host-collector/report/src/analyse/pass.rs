@@ -3,7 +3,8 @@
 
 use super::guests::{Guests, GuestsEnd};
 use super::host_views::HostViews;
-use super::observer::{MeasuredWindow, Observers};
+use super::observer::MeasuredWindow;
+use super::observers::Observers;
 use crate::summary::Warning;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -109,14 +110,14 @@ impl<'o> Pass<'o> {
         timeline.push(event, &mut |span| self.span(&span));
         self.host_views.event(event, timeline, &self.observers);
         for exit in timeline.take_exits() {
-            self.observers.tell(|observer| observer.exit(&exit));
+            self.observers.exit(&exit);
         }
         self.lock_waits(timeline);
     }
 
     fn lock_waits(&self, timeline: &mut Timeline) {
         for wait in timeline.take_lock_waits() {
-            self.observers.tell(|observer| observer.lock_wait(&wait));
+            self.observers.lock_wait(&wait);
         }
     }
 
@@ -129,7 +130,7 @@ impl<'o> Pass<'o> {
             ..span.clone()
         });
         let span = on_pcpu.as_ref().unwrap_or(span);
-        self.observers.tell(|observer| observer.span(span));
+        self.observers.span(span);
         self.guests.span(span);
         self.host_views.span(span);
     }

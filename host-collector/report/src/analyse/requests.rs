@@ -1,6 +1,7 @@
 //! The requests of one guest, as a join takes them: read once, in order of submission, on the host's clock.
 
-use super::observer::Observers;
+use super::lost_time::time_of;
+use super::observers::Observers;
 use super::pulled::{Items, SharedPulled};
 use crate::summary::VmIndex;
 use std::rc::Rc;
@@ -13,6 +14,7 @@ use vslice_wire::Request;
 struct StoredRequests<'o> {
     vm: VmIndex,
     items: Items<RequestItem>,
+    clocks: Clocks,
     observers: Rc<Observers<'o>>,
 }
 
@@ -24,7 +26,8 @@ impl Iterator for StoredRequests<'_> {
             match self.items.next()? {
                 RequestItem::Request(request) => return Some(request),
                 RequestItem::Dropped(dropped) => {
-                    self.observers.tell(|observer| observer.dropped_requests(self.vm, &dropped));
+                    let time = time_of(&dropped, &self.clocks);
+                    self.observers.dropped_requests(self.vm, &dropped, &time);
                 }
             }
         }
@@ -53,7 +56,8 @@ impl<'o> PlacedRequests<'o> {
     ) -> Result<PlacedRequests<'o>, StoreError> {
         let items = Items::open(&run.requests_path(name))?;
         let (pulled, observers) = (items.pulled(), Rc::clone(observers));
-        let stored = StoredRequests { vm, items, observers: Rc::clone(&observers) };
+        let stored =
+            StoredRequests { vm, items, clocks: clocks.clone(), observers: Rc::clone(&observers) };
         let requests = SubmissionOrder::new(stored);
         Ok(PlacedRequests { vm, requests, clocks, observers, pulled })
     }
@@ -76,9 +80,9 @@ impl Iterator for PlacedRequests<'_> {
                     *self.pulled.borrow_mut().placed_by.entry(vcpu).or_insert(0) += 1;
                     return Some(placed);
                 }
-                Err(why) => self.observers.tell(|observer| {
-                    observer.unplaced_request(self.vm, &GuestRequest::Read(request), why)
-                }),
+                Err(why) => {
+                    self.observers.unplaced_request(self.vm, &GuestRequest::Read(request), why);
+                }
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The samples of a run on their way to the observers.
 
-use super::observer::Observers;
+use super::observers::Observers;
 use super::{AnalyseError, optional};
 use crate::summary::VmIndex;
 use vslice_core::samples::SampleItem;
@@ -25,7 +25,7 @@ pub(super) fn read(
         let Some(mut stream) = stream else { continue };
         while let Some(block) = stream.next_block()? {
             for sample in &block {
-                observers.tell(|observer| observer.sample(VmIndex(index), sample));
+                observers.sample(VmIndex(index), sample);
             }
             last = last.max(block.last().map_or(last, SampleItem::time));
         }

@@ -14,6 +14,7 @@ use self::hidden_tasks::HiddenTasks;
 use self::losses::Losses;
 use self::sampled::Samples;
 use self::service_threads::ServiceThreads;
+use super::chosen::Chosen;
 use super::observer::{MeasuredWindow, Observer, Run, RunEnd};
 use super::pass;
 use super::timeline_facts::quota_use;
@@ -52,6 +53,7 @@ impl SummaryObserver {
 #[derive(Debug)]
 struct Totals {
     window: MeasuredWindow,
+    chosen: Chosen,
     builder: SummaryBuilder,
     service: ServiceThreads,
     hidden: HiddenTasks,
@@ -64,34 +66,32 @@ struct Totals {
 
 impl Totals {
     fn new(run: &Run<'_>) -> Totals {
-        let Run { manifest, window, .. } = *run;
+        let Run { manifest, window, chosen, .. } = *run;
         Totals {
             window,
-            builder: SummaryBuilder::new(
-                window.start,
-                manifest.vms.iter().map(vm_threads).collect(),
-            )
-            .with_observations(observations::of(manifest)),
-            service: ServiceThreads::new(manifest),
+            chosen: chosen.clone(),
+            builder: builder(run).with_observations(observations::of(manifest, chosen)),
+            service: ServiceThreads::new(manifest, chosen),
             hidden: HiddenTasks::new(pass::watched_pcpus(manifest)),
             losses: Losses::default(),
             host_io: HostIoTally::new(window.start),
-            samples: Samples::new(manifest, window),
+            samples: Samples::new(manifest, chosen.stretch()),
             kvm_events_count: 0,
             has_exits: false,
         }
     }
 
     fn into_summary(self, run: &Run<'_>, end: &RunEnd<'_>) -> Summary {
-        let manifest = run.manifest;
-        let samples = self.samples.finish(manifest);
-        let mut warnings = run_warnings::of_manifest(manifest);
+        let (manifest, chosen) = (run.manifest, run.chosen);
+        let samples = self.samples.finish(manifest, chosen);
+        let has_exits = self.has_exits || end.left_out.exits > 0;
+        let mut warnings = run_warnings::of_run(run, end, has_exits);
         warnings.extend(samples.warnings);
-        warnings.extend_from_slice(end.warnings);
-        warnings.extend(run_warnings::contradicted(end.contradictions_count, end.events_count));
-        warnings.extend(run_warnings::no_exits(manifest, self.has_exits));
         let names = names(run, end);
         let start = manifest.window.map_or(end.window_end, |window| window.start_ns);
+        let stretch_start = chosen.stretch().start.max(start);
+        let vms = || manifest.vms.iter().enumerate().filter(|(vm, _)| chosen.has_vm(VmIndex(*vm)));
+        let is_told = |name: &str| vms().any(|(_, vm)| vm.name == name);
         let facts = Facts {
             run: RunFacts {
                 plan: manifest.plan_name.clone(),
@@ -101,11 +101,12 @@ impl Totals {
                     reason: manifest.accelerator_reason.clone(),
                 },
                 environment: environment(manifest),
-                measured_ns: end.window_end.since_ns(start),
-                hogs: manifest.vms.iter().flat_map(hogs).collect(),
+                measured_ns: chosen.end(end.window_end).since_ns(stretch_start),
+                selection: chosen.told([start, end.window_end], end.left_out),
+                hogs: vms().flat_map(|(_, vm)| hogs(vm)).collect(),
                 service: self.service.into_rows(),
                 lost: self.losses.lost,
-                host_io: host_io::host_io(self.host_io, manifest),
+                host_io: host_io::host_io(self.host_io, manifest, chosen),
                 big_locks: big_locks(run),
                 evidence: manifest.evidence.clone(),
                 control_groups: manifest.group_evidence.clone().unwrap_or_default(),
@@ -120,12 +121,25 @@ impl Totals {
                 },
                 warnings,
             },
-            clocks: end.clocks.to_vec(),
-            clocks_apart: end.clocks_apart.to_vec(),
-            disks: manifest.vms.iter().filter_map(io_disk).collect(),
+            clocks: end.clocks.iter().filter(|row| is_told(&row.vm)).cloned().collect(),
+            clocks_apart: end.clocks_apart.iter().filter(|row| is_told(&row.vm)).cloned().collect(),
+            disks: vms().filter_map(|(_, vm)| io_disk(vm)).collect(),
             hidden: self.hidden.into_rows(|tid| Some(names.threads.get(&tid)?.name.clone())),
         };
-        self.builder.finish(facts, &names)
+        let mut summary = self.builder.finish(facts, &names);
+        forget_rates(&mut summary, chosen);
+        summary
+    }
+}
+
+/// Some of the requests are no measure of how many there were in the time, nor of what was spent for all.
+fn forget_rates(summary: &mut Summary, chosen: &Chosen) {
+    if chosen.has_limits() || chosen.is_stretch() && summary.requests.dropped > 0 {
+        summary.requests.iops = None;
+    }
+    let guests = summary.observed.iter_mut().flat_map(|observed| &mut observed.guests);
+    for cost in guests.filter_map(|guest| guest.cost.as_mut()).filter(|_| chosen.picks_requests()) {
+        cost.cpu_ns_per_request = None;
     }
 }
 
@@ -144,7 +158,7 @@ impl Observer for SummaryObserver {
         let Some(totals) = &mut self.totals else { return };
         totals.service.learn(event);
         totals.hidden.learn(event);
-        totals.losses.learn(event, &totals.window);
+        totals.losses.learn(event, &totals.chosen.stretch());
         totals.kvm_events_count += u64::from(matches!(event.kind, HostEventKind::Kvm { .. }));
     }
 
@@ -210,11 +224,24 @@ impl Observer for SummaryObserver {
 #[must_use]
 pub fn teller(run: &Run<'_>, end: &RunEnd<'_>) -> Teller {
     let vms = run.manifest.vms.iter().map(vm_threads).collect();
-    Teller::new(run.window.start, names(run, end), vms, observations::of(run.manifest))
+    Teller::new(run.window.start, names(run, end), vms, observations::of(run.manifest, run.chosen))
+}
+
+/// What adds up the spans and requests of the part that is told.
+fn builder(run: &Run<'_>) -> SummaryBuilder {
+    let mut vms: Vec<VmThreads> = run.manifest.vms.iter().map(vm_threads).collect();
+    if run.chosen.is_stretch() {
+        // They were counted over all of the run.
+        vms.iter_mut().for_each(|vm| vm.quotas.clear());
+    }
+    let vcpus = vms.iter().flat_map(|vm| &vm.vcpus).map(|(_, tid)| *tid);
+    let untold = vcpus.filter(|tid| !run.chosen.has_thread(*tid)).collect();
+    SummaryBuilder::new(run.window.start, vms).without_rows_of(untold)
 }
 
 fn big_locks(run: &Run<'_>) -> Vec<BigLock> {
     let vms = run.manifest.vms.iter().enumerate();
+    let vms = vms.filter(|(place, _)| run.chosen.has_vm(VmIndex(*place)));
     let locks = vms.filter_map(|(place, vm)| BigLock::of(vm, run.locks.get(place).copied()?));
     locks.collect()
 }

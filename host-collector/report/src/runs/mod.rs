@@ -7,8 +7,12 @@ pub mod text;
 pub use find::{Found, find, is_run, what_it_is};
 pub use list::list;
 
+use crate::analyse::manifest_of;
 use crate::summary::model::RunStatus;
 use serde::Serialize;
+use std::path::Path;
+use vslice_core::text::harmless;
+use vslice_trace::RunDir;
 
 /// The schema of the JSON; `schema.md` beside this file has every key.
 pub const SCHEMA: &str = "vslice.runs/1";
@@ -86,6 +90,14 @@ pub struct FirstCause {
     pub label: String,
     /// Its share of their latency, in [0, 1].
     pub share: f64,
+}
+
+/// The names of a run's VMs, as far as a terminal may be sent them; none if its manifest cannot be read.
+#[must_use]
+pub fn vms(run: &Path) -> Vec<String> {
+    let manifest = RunDir::open(run).ok().and_then(|run| manifest_of(&run).ok());
+    let names = manifest.into_iter().flat_map(|manifest| manifest.vms).map(|vm| vm.name);
+    names.filter(|name| harmless(name) == *name).collect()
 }
 
 impl Outcome {

@@ -19,7 +19,7 @@ use super::warn::warnings;
 use super::warning::Warning;
 use super::{antagonists, laws};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use vslice_core::host_event::StackId;
 use vslice_core::join::{self, Attribution, Breakdown, GuestRequest, Link, Part, Unplaced};
 use vslice_core::timeline::{Exit, LockWait, Reason, Sleep, Span, ThreadState, UnknownCause};
@@ -51,6 +51,8 @@ pub struct SummaryBuilder {
     start: HostNs,
     vms: Vec<VmThreads>,
     vcpu_of_tid: HashMap<Tid, usize>,
+    /// The threads of vCPUs that get no row.
+    untold: HashSet<Tid>,
     /// In the order of the VMs and their vCPUs.
     vcpus: Vec<(VmIndex, VcpuId, Tid, VcpuTally)>,
     stacks: BTreeMap<(OffReason, StackKey), (u64, u64)>,
@@ -89,6 +91,7 @@ impl SummaryBuilder {
             start,
             vms,
             vcpu_of_tid,
+            untold: HashSet::new(),
             vcpus,
             stacks: BTreeMap::new(),
             lock_waits: LockTally::default(),
@@ -109,6 +112,12 @@ impl SummaryBuilder {
         let vcpus = self.vcpus.iter().map(|(_, vcpu, tid, _)| (*tid, *vcpu)).collect();
         self.observed = ObservedTally::new(observations, vcpus);
         self
+    }
+
+    /// Leaves the vCPUs of these threads out, of which no span is told.
+    #[must_use]
+    pub fn without_rows_of(self, untold: HashSet<Tid>) -> Self {
+        SummaryBuilder { untold, ..self }
     }
 
     /// Takes a span that overlaps the measured window. The spans of one thread come in order of
@@ -255,7 +264,7 @@ impl SummaryBuilder {
             io: Io { disks: facts.disks, classes: classes.io, hidden: facts.hidden },
             parts: classes.parts,
             clock_error_ns: classes.clock_error_ns,
-            vcpus: self.vcpus.iter().map(|vcpu| self.vcpu(vcpu, &directory)).collect(),
+            vcpus: self.vcpu_rows(&directory),
             lock_waits: self.lock_waits.rows(&directory),
             exits: self.exits.rows(&directory),
             stacks: self.stacks(&directory),
@@ -275,11 +284,18 @@ impl SummaryBuilder {
                 apart: facts.clocks_apart,
             },
         };
-        // Nobody is to read in a VM that was attached to.
-        let is_to_read = self.vms.iter().any(|vm| vm.block_bytes.is_some());
+        // Nobody is to read in a VM that was attached to; and all may be in another part of the run.
+        let selection = summary.facts.selection.as_ref();
+        let is_elsewhere = selection.is_some_and(|of| of.left_out.reader.total() > 0);
+        let is_to_read = !is_elsewhere && self.vms.iter().any(|vm| vm.block_bytes.is_some());
         put_warnings(&mut summary, is_to_read);
         debug_assert_eq!(laws::check(&summary), Ok(()), "of every summary");
         summary
+    }
+
+    fn vcpu_rows(&self, directory: &Directory<'_>) -> Vec<Vcpu> {
+        let told = self.vcpus.iter().filter(|(_, _, tid, _)| !self.untold.contains(tid));
+        told.map(|vcpu| self.vcpu(vcpu, directory)).collect()
     }
 
     fn vcpu(&self, row: &(VmIndex, VcpuId, Tid, VcpuTally), directory: &Directory<'_>) -> Vcpu {

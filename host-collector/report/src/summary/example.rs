@@ -13,6 +13,7 @@ use super::io::{HiddenTask, IoDisk};
 use super::model::{Accelerator, Cost, Environment, Hog, Lost, RunFacts, RunStatus, Summary};
 use super::names::{CommandLine, Names, ThreadKind, VmIndex, VmThreads};
 use super::quota::QuotaUse;
+use super::selection::{LeftOut, LeftOutBy, Selection};
 use super::service::ServiceThread;
 use std::sync::Arc;
 use vslice_core::host_event::StackId;
@@ -309,6 +310,7 @@ pub(crate) fn facts() -> Facts {
                 details: serde_json::json!({ "qemu": "7.2.22", "pcpus": [0, 1] }),
             },
             measured_ns: 1_000_000_000,
+            selection: None,
             hogs: vec![hog("vm1", 812_345_678), hog("vm2", 798_765_432)],
             service: vec![ServiceThread {
                 vm: "vm1".to_owned(),
@@ -410,6 +412,24 @@ pub(crate) fn builder() -> SummaryBuilder {
         builder.span(&Span { antagonists: if is_running { vec![] } else { antagonists }, ..span });
     }
     builder
+}
+
+/// The same as a part of a longer run, with all kinds of limits.
+#[must_use]
+pub fn part() -> Summary {
+    let mut part = summary();
+    let faster = LeftOutBy { faster: 61_234, unplaced: 2, ..LeftOutBy::default() };
+    part.facts.selection = Some(Selection {
+        since_ns: 100_000_000,
+        until_ns: 1_100_000_000,
+        of_ns: 60_000_000_000,
+        vms: vec!["vm1".to_owned(), "vm2".to_owned()],
+        vcpus: vec![VcpuId(0), VcpuId(1)],
+        slower_than_ns: Some(300_000),
+        left_out: LeftOut { reader: faster, host_io: 1, ..LeftOut::default() },
+    });
+    part.requests.iops = None;
+    part
 }
 
 /// A few requests of a run under KVM whose exits were recorded.

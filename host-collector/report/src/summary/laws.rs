@@ -57,6 +57,7 @@ pub fn violations(summary: &Summary) -> Vec<String> {
     summary.vcpus.iter().for_each(|vcpu| laws.vcpu(vcpu));
     laws.rows(summary);
     summary.observed.iter().for_each(|observed| laws.observed(observed));
+    laws.selection(summary);
     laws.violations
 }
 
@@ -429,6 +430,8 @@ impl Laws {
 mod tests {
     use super::*;
     use crate::summary::example;
+    use crate::summary::selection::Selection;
+    use vslice_core::units::VcpuId;
 
     /// What is wrong with the example once it has been changed so.
     fn broken(change: impl FnOnce(&mut Summary)) -> Vec<String> {
@@ -544,6 +547,25 @@ mod tests {
             broken(|run| what_if(run).antagonist_groups[0].without.taken_ns = 1 << 40),
             "all without vm2 is 1099511627776, more than what the waits for a pCPU take",
         );
+    }
+
+    #[test]
+    fn every_law_of_a_part_can_be_broken() {
+        let part = |change: fn(&mut Selection)| {
+            broken(|run| {
+                *run = example::part();
+                assert_eq!(violations(run), Vec::<String>::new());
+                run.facts.selection.iter_mut().for_each(change);
+            })
+        };
+        has(part(|of| of.of_ns = 1), "selection.until_ns is 1100000000, more than the run's");
+        has(part(|of| of.since_ns += 1), "measured_ns is 1000000000, but the part's length is");
+        has(part(|of| of.slower_than_ns = Some(1 << 40)), "selection.slower_than_ns is");
+        has(part(|of| of.vms = vec!["vm2".to_owned()]), "vm1 vCPU0 is not of this part");
+        has(part(|of| of.vms = vec!["vm2".to_owned()]), "a request of vm1 at");
+        has(part(|of| of.vcpus = vec![VcpuId(1)]), "vm1 vCPU0 is not of this part");
+        has(part(|of| of.since_ns = 300_000_000), "a request of vm1 at 255");
+        has(part(|of| of.until_ns = 300_000_000), "a request of vm1 at 341");
     }
 
     #[test]

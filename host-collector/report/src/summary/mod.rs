@@ -31,6 +31,7 @@ pub mod quota;
 mod reason;
 mod runners;
 mod sampled;
+pub mod selection;
 mod sentence;
 pub mod service;
 pub mod text;

@@ -32,6 +32,7 @@ use super::io::{Io, WorstIo};
 pub use super::members::Members;
 use super::observed::Observed;
 use super::reason::OffReason;
+use super::selection::Selection;
 use super::service::{Engagement, ServiceThread, engagement};
 use super::totals::{ByClass, PartTotals};
 pub use super::unattributable::UnattributableBy;
@@ -78,8 +79,11 @@ pub struct RunFacts {
     pub accelerator: Accelerator,
     /// Where it ran.
     pub environment: Environment,
-    /// Length of the measured window on the host's clock.
+    /// Length of the measured window on the host's clock, or of the stretch of it that this is about.
     pub measured_ns: u64,
+    /// Which part of the run this is about; `None`: all of it.
+    #[serde(default)]
+    pub selection: Option<Selection>,
     /// Every hog that the plan asked for.
     pub hogs: Vec<Hog>,
     /// What the VMMs' threads that run no vCPU did for the vCPUs; those that did nothing are left out.
@@ -106,6 +110,14 @@ pub struct RunFacts {
     pub cost: Cost,
     /// What the reader should know before trusting the report.
     pub warnings: Vec<Warning>,
+}
+
+impl RunFacts {
+    /// How long the whole run was measured.
+    #[must_use]
+    pub fn whole_ns(&self) -> u64 {
+        self.selection.as_ref().map_or(self.measured_ns, |selection| selection.of_ns)
+    }
 }
 
 /// One run.

@@ -81,6 +81,7 @@ fn visit(key: &str, value: &Value, seen: &mut BTreeMap<String, BTreeSet<String>>
             let nullable = [
                 "worst[].io",
                 "sampled",
+                "selection",
                 "observed",
                 "what_if",
                 "what_if.inactivity",
@@ -118,7 +119,7 @@ fn visit(key: &str, value: &Value, seen: &mut BTreeMap<String, BTreeSet<String>>
 }
 
 /// Some runs that between them have every key and every null.
-fn summaries() -> [Summary; 12] {
+fn summaries() -> [Summary; 14] {
     let empty = SummaryBuilder::new(example::START, example::vms());
     let empty = empty.finish(example::facts(), &example::names());
     let mut killed = example::sampled();
@@ -141,6 +142,8 @@ fn summaries() -> [Summary; 12] {
         (antagonist.pid, antagonist.command, antagonist.group) = (None, None, None);
     });
     let unsound = example::unsound_clock();
+    let mut bare_part = example::part();
+    bare_part.facts.selection.iter_mut().for_each(|of| of.slower_than_ns = None);
     let mut unread = observed::example::with_reader();
     let guests = unread.observed.iter_mut().flat_map(|observed| &mut observed.guests);
     for guest in guests {
@@ -159,6 +162,8 @@ fn summaries() -> [Summary; 12] {
         observed::example::with_reader(),
         observed::example::stalled(),
         observed::example::summary(),
+        example::part(),
+        bare_part,
     ]
 }
 

@@ -42,6 +42,9 @@ pub fn verdict(summary: &Summary) -> String {
     if summary.facts.measured_ns == 0 {
         return "Nothing was measured, so there is nothing to explain.".to_owned();
     }
+    if let Some(nothing) = of_empty_part(summary) {
+        return nothing;
+    }
     let observed = answer::sentence(summary);
     if summary.requests.count == 0 {
         if let Some(observed) = observed.filter(|_| answer::unobserved(summary).is_none()) {
@@ -59,6 +62,17 @@ pub fn verdict(summary: &Summary) -> String {
         Some(observed) => format!("{own} Of all requests of the guests' kernels: {observed}"),
         None => own,
     }
+}
+
+/// That a part of a run has none of its requests, which are elsewhere in it.
+fn of_empty_part(summary: &Summary) -> Option<String> {
+    let left_out = &summary.facts.selection.as_ref()?.left_out;
+    let operations = summary.observed.iter().flat_map(|observed| &observed.operations);
+    let there = sum(operations.map(|row| row.count).chain([summary.requests.count]));
+    let elsewhere = sum([left_out.reader.total(), left_out.observed.total()]);
+    (there == 0 && elsewhere > 0).then(|| {
+        "No request of the run is in this part of it, so there is no latency to explain.".to_owned()
+    })
 }
 
 /// The verdict on the requests of the readers, of which there is one.

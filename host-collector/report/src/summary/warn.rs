@@ -72,7 +72,7 @@ fn recording(summary: &Summary, warnings: &mut Vec<Warning>) {
         warnings.push(Warning::DroppedRequests { count, intervals });
     }
     let (waited_ns, measured_ns) =
-        (summary.facts.cost.collector_run_delay_ns, summary.facts.measured_ns);
+        (summary.facts.cost.collector_run_delay_ns, summary.facts.whole_ns());
     // A VM that was asked for nothing waits for nobody who listens.
     let is_asked = requests.count > 0 || !summary.facts.hogs.is_empty();
     if is_asked && share(waited_ns, measured_ns) > COLLECTOR_WAIT_SHARE_MAX {

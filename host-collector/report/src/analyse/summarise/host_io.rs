@@ -1,5 +1,7 @@
 //! From what the analysis tells of the host's I/O to the summary.
 
+use crate::analyse::chosen::Chosen;
+use crate::summary::VmIndex;
 use crate::summary::host_io::{HostIo, HostIoDisk, HostIoTally};
 use vslice_core::task::{Task, ThreadKind};
 use vslice_core::text::harmless;
@@ -8,14 +10,19 @@ use vslice_trace::evidence::EvidenceLevel;
 use vslice_trace::image::ImageRecord;
 use vslice_trace::manifest::{Manifest, VmRecord};
 
-pub(super) fn host_io(tally: HostIoTally, manifest: &Manifest) -> HostIo {
+pub(super) fn host_io(tally: HostIoTally, manifest: &Manifest, chosen: &Chosen) -> HostIo {
     let is_recorded = manifest.evidence.level == EvidenceLevel::Recorded;
-    let vms = manifest.vms.iter().enumerate();
-    let disks = vms.flat_map(|(vm, record)| {
-        record.disks.iter().enumerate().map(move |(place, image)| {
-            ((vm, Some(place)), host_io_disk(record, image, is_recorded))
-        })
-    });
+    let vms = manifest.vms.iter().enumerate().filter(|(vm, _)| chosen.has_vm(VmIndex(*vm)));
+    let why_not = match is_recorded {
+        false => Some("the host's events were not recorded"),
+        true => chosen.picks_vcpus().then_some("the host does not see of which vCPU an I/O is"),
+    };
+    let disks =
+        vms.flat_map(|(vm, record)| {
+            record.disks.iter().enumerate().map(move |(place, image)| {
+                ((vm, Some(place)), host_io_disk(record, image, why_not))
+            })
+        });
     let vm_name = |vm: usize| match manifest.vms.get(vm) {
         Some(record) => record.name.clone(),
         None => String::new(),
@@ -27,14 +34,14 @@ pub(super) fn host_io(tally: HostIoTally, manifest: &Manifest) -> HostIo {
     })
 }
 
-fn host_io_disk(record: &VmRecord, image: &ImageRecord, is_recorded: bool) -> HostIoDisk {
-    let unrecorded = || (!is_recorded).then(|| "the host's events were not recorded".to_owned());
+fn host_io_disk(record: &VmRecord, image: &ImageRecord, why_not: Option<&str>) -> HostIoDisk {
+    let untold = || why_not.map(str::to_owned);
     HostIoDisk {
         vm: record.name.clone(),
         disk: Some(image.label.clone()),
         device: image.whole_disk.as_ref().map(|whole| whole.name.clone()),
         is_direct: image.is_direct,
-        reason: image.missing.clone().or_else(unrecorded),
+        reason: image.missing.clone().or_else(untold),
         interrupts_missing: record.interrupts.missing.clone(),
         operations: Vec::new(),
     }

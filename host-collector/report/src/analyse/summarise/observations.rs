@@ -1,5 +1,6 @@
 //! What a run's manifest says of what agents observed, before any of their requests is read.
 
+use crate::analyse::chosen::Chosen;
 use crate::summary::VmIndex;
 use crate::summary::observed::{Observation, ReadPlaces};
 use std::collections::BTreeMap;
@@ -7,10 +8,23 @@ use vslice_trace::manifest::{Manifest, VmRecord};
 use vslice_wire::NOT_OBSERVED;
 
 /// That of each guest that observed.
-pub(super) fn of(manifest: &Manifest) -> BTreeMap<VmIndex, Observation> {
+pub(super) fn of(manifest: &Manifest, chosen: &Chosen) -> BTreeMap<VmIndex, Observation> {
     let vms = manifest.vms.iter().enumerate();
     let observed = vms.filter_map(|(index, vm)| Some((VmIndex(index), of_vm(vm)?)));
-    observed.collect()
+    let told = observed.filter(|(index, _)| chosen.has_vm(*index));
+    told.map(|(index, of)| (index, if chosen.picks_requests() { of_part(of) } else { of }))
+        .collect()
+}
+
+/// What is known of some of its requests: what the agent counted over all of the run is not of them, and the
+/// counterpart of a reader's request may be no chosen.
+fn of_part(mut of: Observation) -> Observation {
+    of.record.others.clear();
+    of.record.lost_count = 0;
+    if let Some(cost) = &mut of.record.cost {
+        cost.lost_count = 0;
+    }
+    Observation { reader: None, ..of }
 }
 
 fn of_vm(vm: &VmRecord) -> Option<Observation> {

@@ -1,14 +1,31 @@
 //! What a run itself has to warn of, before anything is made of its numbers.
 
-use crate::summary::Warning;
+use crate::analyse::chosen::Chosen;
+use crate::analyse::observer::{Run, RunEnd};
 use crate::summary::evidence::ScheduledVcpu;
+use crate::summary::{VmIndex, Warning};
 use vslice_trace::manifest::{Cost, Manifest, NO_EXITS_UNDER_TCG, VmRecord};
 use vslice_trace::quota::Throttling;
 use vslice_trace::vmm::Accelerator;
 
+/// What there is to say of a run. What is told of a stretch of it says that this is of all of the run.
+pub(super) fn of_run(run: &Run<'_>, end: &RunEnd<'_>, has_exits: bool) -> Vec<Warning> {
+    let mut warnings = of_manifest(run.manifest, run.chosen);
+    warnings.extend_from_slice(end.warnings);
+    warnings.extend(contradicted(end.contradictions_count, end.events_count));
+    warnings.extend(no_exits(run.manifest, has_exits));
+    if run.chosen.is_stretch() {
+        warnings.iter_mut().for_each(|warning| {
+            *warning = Warning::Notice { text: format!("of the whole run: {warning}") };
+        });
+    }
+    warnings
+}
+
 /// What the manifest alone has to say.
-pub(super) fn of_manifest(manifest: &Manifest) -> Vec<Warning> {
-    let vms = manifest.vms.iter();
+fn of_manifest(manifest: &Manifest, chosen: &Chosen) -> Vec<Warning> {
+    let vms = manifest.vms.iter().enumerate().filter(|(vm, _)| chosen.has_vm(VmIndex(*vm)));
+    let vms = vms.map(|(_, vm)| vm);
     let of_recording = uncovered(manifest).into_iter().chain(stacks_refused(manifest));
     let of_host = stolen(manifest).into_iter().chain(no_window(manifest));
     of_recording
@@ -35,7 +52,7 @@ fn left_out(cost: &Cost) -> Vec<Warning> {
 }
 
 /// Why there are no exits, where the plan asks for them and there are none.
-pub(super) fn no_exits(manifest: &Manifest, has_exits: bool) -> Option<Warning> {
+fn no_exits(manifest: &Manifest, has_exits: bool) -> Option<Warning> {
     if has_exits || !manifest.asked_for_exits() {
         return None;
     }
@@ -154,7 +171,7 @@ fn stacks_refused(manifest: &Manifest) -> Option<Warning> {
 const CONTRADICTED_SHARE_MAX: f64 = 0.001;
 
 /// That many scheduler events of the window contradict the ones before them.
-pub(super) fn contradicted(count: u64, events_count: u64) -> Option<Warning> {
+fn contradicted(count: u64, events_count: u64) -> Option<Warning> {
     let share = count as f64 / events_count.max(1) as f64;
     (share > CONTRADICTED_SHARE_MAX).then(|| Warning::Notice {
         text: format!(

@@ -2,6 +2,7 @@
 
 use super::run_warnings;
 use super::vm_threads;
+use crate::analyse::chosen::Chosen;
 use crate::analyse::observer::MeasuredWindow;
 use crate::analyse::timeline_facts::{lock_facts, user};
 use crate::summary::evidence::{Sampled, SampledDoing, SampledShare, SampledVcpu, ScheduledVcpu};
@@ -48,12 +49,14 @@ impl Samples {
         }
     }
 
-    pub(super) fn finish(&self, manifest: &Manifest) -> SamplesEnd {
+    pub(super) fn finish(&self, manifest: &Manifest, chosen: &Chosen) -> SamplesEnd {
         let mut end = SamplesEnd::default();
         let mut vcpus = Vec::new();
         let mut gaps = Gaps::default();
         for ((place, vm), tally) in manifest.vms.iter().enumerate().zip(&self.tallies) {
-            for row in scheduled(vm, &tally.scheduled()) {
+            let vcpus_told = |vcpu| chosen.has_vcpu(VmIndex(place), vcpu);
+            let rows = scheduled(vm, &tally.scheduled()).into_iter();
+            for row in rows.filter(|row| vcpus_told(row.vcpu) && is_of(chosen, self.last, row)) {
                 match run_warnings::counted_too_much(&vm.name, &row) {
                     Some(warning) => end.warnings.push(warning),
                     None => end.scheduled.push(row),
@@ -61,7 +64,8 @@ impl Samples {
             }
             let facts = lock_facts(manifest, place);
             let shares = tally.shares(&facts, |tid| user_of(vm, tid));
-            vcpus.extend(sampled_vcpus(vm, &shares));
+            let sampled = sampled_vcpus(vm, &shares).into_iter();
+            vcpus.extend(sampled.filter(|row| vcpus_told(row.vcpu)));
             // One thread looks at all VMs: its gaps are in the stream of each.
             if tally.gaps().count > gaps.count {
                 gaps = tally.gaps();
@@ -72,7 +76,7 @@ impl Samples {
                 round_4(record.own_ns as f64 / record.elapsed_ns.max(1) as f64)
             };
             end.sampled = Some(Sampled {
-                rounds_hz: rounds_hz(manifest, &vcpus, self.last),
+                rounds_hz: rounds_hz(manifest, chosen, &vcpus, self.last),
                 own_share: manifest.sampling.map(own_share),
                 gaps: gaps.count,
                 gap_rounds: gaps.rounds_count,
@@ -85,11 +89,22 @@ impl Samples {
 }
 
 /// How often in a second each vCPU was looked at, of those that were there all the time.
-fn rounds_hz(manifest: &Manifest, vcpus: &[SampledVcpu], last: HostNs) -> f64 {
+fn rounds_hz(manifest: &Manifest, chosen: &Chosen, vcpus: &[SampledVcpu], last: HostNs) -> f64 {
     let Some(window) = manifest.window else { return 0.0 };
-    let length_ns = window.end_ns.unwrap_or(last).since_ns(window.start_ns);
+    let end = chosen.end(window.end_ns.unwrap_or(last));
+    let length_ns = end.since_ns(chosen.stretch().start);
     let looks = vcpus.iter().map(|vcpu| vcpu.looks).max().unwrap_or(0);
     (looks as f64 * 1e10 / length_ns.max(1) as f64).round() / 10.0
+}
+
+/// Above this share more than a stretch, what was counted is not of it.
+const BEYOND_STRETCH_MAX: f64 = 0.1;
+
+/// Whether what was read of a thread at two times is of the stretch between these.
+fn is_of(chosen: &Chosen, last: HostNs, row: &ScheduledVcpu) -> bool {
+    let stretch_ns = chosen.end(last.max(chosen.stretch().start)).since_ns(chosen.stretch().start);
+    let longest_ns = stretch_ns as f64 * (1.0 + BEYOND_STRETCH_MAX);
+    !chosen.is_stretch() || row.observed_ns > 0 && row.observed_ns as f64 <= longest_ns
 }
 
 fn user_of(vm: &VmRecord, tid: Tid) -> LockUser {

@@ -1,6 +1,8 @@
 //! Who served the vCPUs: counted from the events of the window.
 
+use crate::analyse::chosen::Chosen;
 use crate::analyse::observer::MeasuredWindow;
+use crate::summary::VmIndex;
 use crate::summary::service::ServiceThread;
 use std::collections::HashMap;
 use vslice_core::host_event::{HostEvent, HostEventKind};
@@ -19,18 +21,21 @@ pub(super) struct ServiceThreads {
 }
 
 impl ServiceThreads {
-    pub(super) fn new(manifest: &Manifest) -> ServiceThreads {
+    pub(super) fn new(manifest: &Manifest, chosen: &Chosen) -> ServiceThreads {
         let mut service = ServiceThreads {
             rows: Vec::new(),
             row_of_tid: HashMap::new(),
             vm_of_vcpu: HashMap::new(),
             vm_of_row: Vec::new(),
-            window: MeasuredWindow::of(manifest),
+            window: chosen.stretch(),
         };
-        for (index, vm) in manifest.vms.iter().enumerate() {
+        let vms = manifest.vms.iter().enumerate().filter(|(vm, _)| chosen.has_vm(VmIndex(*vm)));
+        for (index, vm) in vms {
             for thread in &vm.threads {
-                if thread.vcpu.is_some() {
-                    service.vm_of_vcpu.insert(thread.tid, index);
+                if let Some(vcpu) = thread.vcpu {
+                    if chosen.has_vcpu(VmIndex(index), vcpu) {
+                        service.vm_of_vcpu.insert(thread.tid, index);
+                    }
                     continue;
                 }
                 service.row_of_tid.insert(thread.tid, service.rows.len());
@@ -88,10 +93,11 @@ mod tests {
 
     #[test]
     fn wakings_count_between_a_vms_own_threads_and_in_the_window_only() {
-        let vm1_loop = manifest().vms[0].threads[0].tid;
-        let (vm2_loop, vm2_vcpu) =
-            (manifest().vms[1].threads[0].tid, manifest().vms[1].threads[1].tid);
-        let mut service = ServiceThreads::new(&manifest());
+        let manifest = manifest();
+        let vm1_loop = manifest.vms[0].threads[0].tid;
+        let (vm2_loop, vm2_vcpu) = (manifest.vms[1].threads[0].tid, manifest.vms[1].threads[1].tid);
+        let chosen = Chosen::whole(MeasuredWindow::of(&manifest));
+        let mut service = ServiceThreads::new(&manifest, &chosen);
         let mut learn =
             |us, kind| service.learn(&HostEvent { time: host_at(us), pcpu: PcpuId(0), kind });
         let waking = |tid, waker| HostEventKind::Waking { tid, target: PcpuId(0), waker };

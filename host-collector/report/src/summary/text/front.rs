@@ -4,8 +4,8 @@ use super::asked::{self, ANTAGONISTS_MAX, Asked, CAUSES_LINES_MAX, CAUSES_MAX, W
 use super::contradiction::contradiction;
 use super::page::{Page, Tone, shorten};
 use super::{
-    NAME_CHARS_MAX, Style, chain, full, host_io, observed, sampled, tables, under_way, vcpus,
-    what_if,
+    NAME_CHARS_MAX, Style, chain, full, host_io, observed, sampled, selection, tables, under_way,
+    vcpus, what_if,
 };
 use crate::summary::model::{Lost, RunStatus, Summary};
 use crate::summary::totals::sum;
@@ -16,7 +16,8 @@ use vslice_trace::evidence::EvidenceLevel;
 /// How many lines a page of at least 100 columns has at most, whatever the run was.
 pub const LINES_MAX: usize = 45;
 
-/// Lines of the status, of why a run is partial, and of the sentences, at 100 columns.
+/// Lines of which part of the run it is, of the status, of why a run is partial, and of the sentences, at 100 columns.
+const PART_LINES_MAX: usize = 2;
 const STATUS_LINES_MAX: usize = 2;
 const REASON_LINES_MAX: usize = 2;
 const VERDICT_LINES_MAX: usize = 5;
@@ -55,6 +56,7 @@ fn lines(lines_count: usize, style: Style) -> usize {
 #[must_use]
 pub fn render(summary: &Summary, style: Style) -> String {
     let mut page = Page::new(style);
+    selection::head(&mut page, summary, lines(PART_LINES_MAX, style));
     status(&mut page, summary, style);
     page.blank();
     if contradiction(&mut page, summary, (VIOLATIONS_MAX, lines(VIOLATION_LINES_MAX, style))) {
@@ -139,14 +141,14 @@ fn status(page: &mut Page, summary: &Summary, style: Style) {
             sampled::label(summary.facts.evidence.level),
             guests(summary),
             shorten(&summary.facts.accelerator.name, NAME_CHARS_MAX),
-            duration(summary.facts.measured_ns),
+            duration(summary.facts.whole_ns()),
             match summary.facts.evidence.level {
                 EvidenceLevel::Recorded => "recorded",
                 EvidenceLevel::Sampled | EvidenceLevel::Totals => "measured",
             },
         )),
         clock(summary),
-        Some(losses(summary)),
+        Some(selection::in_this_part(summary, losses(summary))),
     ];
     let pieces: Vec<String> = pieces.into_iter().flatten().collect();
     let lead = format!("vslice {}: ", shorten(&summary.facts.plan, NAME_CHARS_MAX));
@@ -252,6 +254,7 @@ fn limits(page: &mut Page, summary: &Summary, style: Style) {
 #[cfg(test)]
 pub(super) fn unchecked(summary: &Summary, style: Style) -> String {
     let mut page = Page::new(style);
+    selection::head(&mut page, summary, lines(PART_LINES_MAX, style));
     status(&mut page, summary, style);
     page.blank();
     answer(page, summary, style)

@@ -3,8 +3,8 @@
 use super::contradiction::contradiction;
 use super::page::{Page, Tone, shorten};
 use super::{
-    NAME_CHARS_MAX, Style, chain, clock, exits, host_io, io, observed, sampled, service, tables,
-    what_if,
+    NAME_CHARS_MAX, Style, chain, clock, exits, host_io, io, observed, sampled, selection, service,
+    tables, what_if,
 };
 use crate::summary::Warning;
 use crate::summary::model::{Lost, RunStatus, Summary};
@@ -18,6 +18,7 @@ use vslice_trace::evidence::EvidenceLevel;
 #[must_use]
 pub fn render_full(summary: &Summary, style: Style) -> String {
     let mut page = Page::new(style);
+    selection::head(&mut page, summary, usize::MAX);
     title(&mut page, summary);
     page.blank();
     if contradiction(&mut page, summary, (usize::MAX, usize::MAX)) {
@@ -76,7 +77,7 @@ fn title(page: &mut Page, summary: &Summary) {
         sampled::label(summary.facts.evidence.level),
         vms.len(),
         shorten(&summary.facts.accelerator.name, NAME_CHARS_MAX),
-        duration(summary.facts.measured_ns)
+        duration(summary.facts.whole_ns())
     );
     page.paragraph("", &title, Tone::Strong);
     if let RunStatus::Partial { reason } = &summary.facts.status {
@@ -130,7 +131,8 @@ fn footing(page: &mut Page, summary: &Summary) {
     if has_guests_word(summary) {
         clock::clock(page, summary);
     }
-    page.paragraph("Losses    ", &all_losses(summary), Tone::Plain);
+    let losses = selection::in_this_part(summary, all_losses(summary));
+    page.paragraph("Losses    ", &losses, Tone::Plain);
     let cost = &summary.facts.cost;
     let of_kvm = match cost.kvm_events {
         0 => String::new(),
@@ -142,9 +144,10 @@ fn footing(page: &mut Page, summary: &Summary) {
         (None, _) => "no events".to_owned(),
     };
     let cost = format!(
-        "{} of CPU time for the collector, {events}, {} written",
+        "{} of CPU time for the collector, {events}, {} written{}",
         duration(cost.collector_cpu_ns),
-        bytes(cost.bytes)
+        bytes(cost.bytes),
+        selection::of_whole_run(summary)
     );
     page.paragraph("Own cost  ", &cost, Tone::Plain);
     observed::footing(page, summary);

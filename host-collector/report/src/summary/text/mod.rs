@@ -12,6 +12,7 @@ pub(in crate::summary) mod io;
 mod observed;
 pub mod page;
 pub(super) mod sampled;
+mod selection;
 mod service;
 mod style;
 mod table;

@@ -232,7 +232,11 @@ pub(super) fn observed(page: &mut Page, summary: &Summary) {
     let Some(observed) = &summary.observed else { return };
     page.heading("Observed requests", "block requests of the guests' kernels, whoever made them");
     for guest in &observed.guests {
-        page.paragraph("  ", &said_of(guest, observed), Tone::Plain);
+        page.paragraph(
+            "  ",
+            &said_of(guest, observed, summary.facts.selection.is_some()),
+            Tone::Plain,
+        );
     }
     latencies(page, observed);
     let has_events = summary.facts.evidence.level == EvidenceLevel::Recorded;

@@ -8,6 +8,12 @@ use vslice_spec::quantity::count;
 /// Of VMs of which requests are known: what a thread did per request says where the disk is served.
 pub(super) fn service(page: &mut Page, summary: &Summary) {
     let requests = summary.requests.count;
+    // Who is woken is woken for all requests.
+    let is_all = summary.facts.selection.as_ref().is_none_or(|of| !of.has_limits());
+    let per_request = |count: u64| match is_all {
+        true => format!("{:.2}", count as f64 / requests as f64),
+        false => "?".to_owned(),
+    };
     if requests == 0 || summary.facts.service.is_empty() {
         return;
     }
@@ -23,7 +29,7 @@ pub(super) fn service(page: &mut Page, summary: &Summary) {
                 row.tid.to_string(),
                 count(row.arrivals),
                 count(row.woken_by_vcpus),
-                format!("{:.2}", row.woken_by_vcpus as f64 / requests as f64),
+                per_request(row.woken_by_vcpus),
                 count(row.woke_vcpus),
             ],
         );

@@ -45,10 +45,14 @@ pub(super) fn share_percent(part: u64, whole: u64) -> String {
 }
 
 pub(super) fn latency(page: &mut Page, summary: &Summary) {
+    let of_which = match summary.facts.selection {
+        None => "of all recorded requests",
+        Some(_) => "of the requests of this part",
+    };
     let note = match summary.requests.unattributable_by.unplaced() {
-        0 => "of all recorded requests".to_owned(),
+        0 => of_which.to_owned(),
         unplaced => format!(
-            "of all recorded requests but {} that could not be placed on the host's clock",
+            "{of_which} but {} that could not be placed on the host's clock",
             count(unplaced)
         ),
     };

@@ -28,6 +28,24 @@ fn empty() -> Summary {
 }
 
 #[test]
+fn a_page_about_a_part_of_a_run_begins_with_that() {
+    let part = example::part();
+    assert_golden("front_part.golden", &render(&part, PLAIN));
+    let page = render_full(&part, PLAIN);
+    let front = render(&part, PLAIN);
+    assert_eq!(page.lines().take(2).collect::<Vec<_>>(), front.lines().take(2).collect::<Vec<_>>());
+    let lines = ["Own cost", "Losses", "VMM threads"];
+    let found = |name: &str| page.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+    let [cost, losses, _] = lines.map(found);
+    let said = page.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(cost.contains("of CPU time") && said.contains("written (of the whole run)"), "{page}");
+    assert!(losses.contains("in this part: on the host"), "{losses}");
+    assert!(page.contains("of the requests of this part"), "{page}");
+    let threads = page.lines().skip_while(|line| !line.starts_with("VMM threads")).nth(2).unwrap();
+    assert!(threads.split_whitespace().any(|cell| cell == "?"), "per request: {threads}");
+}
+
+#[test]
 fn the_page_of_the_example() {
     assert_golden("example.golden", &render_full(&example::summary(), PLAIN));
 }
@@ -192,7 +210,9 @@ fn the_answer_is_a_page_whatever_the_run_was() {
         named.latency_ns = example::summary().latency_ns;
         let mut sampled = example::sampled();
         sampled.facts.plan = name.repeat(3);
-        for summary in [named, example::summary(), attached(), sampled, empty()] {
+        let mut part = with_every_string_of(example::part(), name);
+        part.latency_ns = example::summary().latency_ns;
+        for summary in [named, part, example::summary(), attached(), sampled, empty()] {
             let summary = crowded(summary, name);
             for width in [60, 80, 100, 200] {
                 let page = front::unchecked(&summary, Style { width, ..PLAIN });
@@ -344,7 +364,7 @@ fn no_line_of_a_whole_page_is_wider_than_the_terminal_and_no_word_is_lost() {
         example::with_exits(),
         example::unsound_clock(),
         example::sampled(),
-        empty(),
+        example::part(),
         with_every_string("a name of many words that is rather long"),
         with_every_string(&"n".repeat(1000)),
         with_every_string(&"\u{6771}".repeat(1000)),

@@ -4,12 +4,12 @@ use crate::summary::model::{Summary, UnattributableBy};
 use crate::summary::observed::answer::slower_than;
 use crate::summary::observed::model::{Observed, ObservedGuest, ReaderCheck};
 use crate::summary::text::page::{Page, Tone, shorten};
-use crate::summary::text::{NAME_CHARS_MAX, under_way};
+use crate::summary::text::{NAME_CHARS_MAX, selection, under_way};
 use crate::summary::totals::sum;
 use vslice_spec::quantity::{count, counted, duration, known_duration};
 
 /// What was observed in a guest, what of it is missing, and on which disks.
-pub(super) fn said_of(guest: &ObservedGuest, observed: &Observed) -> String {
+pub(super) fn said_of(guest: &ObservedGuest, observed: &Observed, is_part: bool) -> String {
     if let Some(why) = &guest.unobserved {
         return format!("{}: not observed, because {why}", shorten(&guest.vm, NAME_CHARS_MAX));
     }
@@ -18,7 +18,10 @@ pub(super) fn said_of(guest: &ObservedGuest, observed: &Observed) -> String {
         shorten(&guest.vm, NAME_CHARS_MAX),
         counted(guest.count, "request")
     );
-    if let Some(limit) = slower_than(guest) {
+    // How many of a part were not sent nobody counted.
+    if let Some(limit) = slower_than(guest).filter(|_| is_part && guest.faster == 0) {
+        text.push_str(&format!(", those faster than {limit} not sent"));
+    } else if let Some(limit) = slower_than(guest) {
         text.push_str(&format!(", {} faster than {limit} not sent", count(guest.faster)));
     }
     if guest.lost_events > 0 {
@@ -144,6 +147,7 @@ pub(in crate::summary::text) fn footing(page: &mut Page, summary: &Summary) {
                 counted(cost.events, "event"),
                 duration(cost.clock_read_ns)
             );
+            let text = format!("{text}{}", selection::of_whole_run(summary));
             page.paragraph("Observing ", &text, Tone::Plain);
         }
         if let Some(check) = &guest.reader {
