@@ -13,7 +13,7 @@ const SCRIPT: &str = concat!(
 /// What pages of one kind have beside what all share.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Kind {
-    /// The command that prints the same as text.
+    /// What prints the same as text.
     pub(crate) as_text: &'static str,
     /// Of its own elements.
     pub(crate) style: &'static str,

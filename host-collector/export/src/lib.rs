@@ -10,8 +10,11 @@
 //! page     a page of HTML to look at, with all figures
 //! perfetto pCPUs, threads, reasons and requests over time, for Perfetto
 //! ```
+//!
+//! `comparison_page` has no run but a comparison of many: conditions side by side, as a page of HTML.
 #![forbid(unsafe_code)]
 
+pub mod comparison_page;
 pub mod csv;
 pub mod folded;
 #[cfg(test)]

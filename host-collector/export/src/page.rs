@@ -40,7 +40,7 @@ use vslice_trace::observation::ObservationRecord;
 
 /// One script in several files, in this order.
 const KIND: Kind = Kind {
-    as_text: "vslice report --full",
+    as_text: "`vslice report --full`",
     style: "",
     script: concat!(
         include_str!("page/names.js"),

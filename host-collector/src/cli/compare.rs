@@ -1,11 +1,13 @@
 //! `vslice compare`: runs of two conditions against each other.
 
 use super::complete;
+use super::exports::{can_write, write_page};
 use super::terminal::style;
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 use std::io::Write;
 use std::path::PathBuf;
+use vslice_export::comparison_page::ComparisonPage;
 use vslice_report::compare::{Comparison, load, text};
 
 /// The arguments of `vslice compare`.
@@ -29,10 +31,18 @@ pub(crate) struct CompareArgs {
     /// Print JSON (schema vslice.comparison/2)
     #[arg(long)]
     json: bool,
+    /// Write FILE: every run side by side as a page to look at, which holds all that it needs
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 pub(super) fn execute(args: &CompareArgs) -> anyhow::Result<u8> {
-    let comparison = Comparison::new(load(&args.a)?, load(&args.b)?);
+    args.html.as_deref().map_or(Ok(()), can_write)?;
+    let (a, b) = (load(&args.a)?, load(&args.b)?);
+    let comparison = Comparison::new(a.clone(), b.clone());
+    if let Some(html) = &args.html {
+        write_page(&ComparisonPage::of_two(&a, &b, &comparison), html)?;
+    }
     let mut out = std::io::stdout().lock();
     if args.json {
         serde_json::to_writer_pretty(&mut out, &comparison)?;

@@ -1,20 +1,22 @@
 //! `vslice experiment`: a plan under several conditions, in turn.
 
+mod outcome;
+
+use self::outcome::{Outcome, heading};
+use super::exports::{can_write, write_page};
 use super::run::{default_output, interrupts, watcher};
-use super::terminal::{shown, style};
+use super::terminal::style;
 use anyhow::{Context, bail};
 use clap::Args;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use vslice_core::text::sentence;
 use vslice_lab::experiment::{
-    CellRecord, CellState, Conductor, Experiment, ExperimentError, ExperimentOptions, Matrix, look,
-    overview,
+    CellState, Conductor, Experiment, ExperimentError, ExperimentOptions, Matrix, look,
 };
 use vslice_lab::plan::{AcceleratorSetting, VsockSetting};
 use vslice_lab::quantity::parse_bytes;
 use vslice_record::EvidenceSetting;
-use vslice_report::compare::{Comparison, Side, load};
 
 /// The arguments of `vslice experiment`.
 #[derive(Debug, Args)]
@@ -66,6 +68,10 @@ pub(crate) struct ExperimentArgs {
     /// Print experiment.json
     #[arg(long)]
     json: bool,
+    /// Write FILE: the conditions side by side as a page to look at, which holds all that it needs; anew after each
+    /// round of runs
+    #[arg(long, value_name = "FILE", conflicts_with = "list")]
+    html: Option<PathBuf>,
 }
 
 pub(super) fn execute(args: &ExperimentArgs) -> anyhow::Result<u8> {
@@ -89,14 +95,24 @@ pub(super) fn execute(args: &ExperimentArgs) -> anyhow::Result<u8> {
     };
     if args.list {
         let experiment = look(&matrix, &options)?;
-        return print(&experiment, None, args.json).map(|()| 0);
+        if args.json {
+            print_json(&experiment)?;
+        } else {
+            write!(std::io::stdout(), "{}", heading(&experiment, true))?;
+        }
+        return Ok(0);
     }
+    args.html.as_deref().map_or(Ok(()), can_write)?;
     let mut watcher = watcher();
     let mut conductor = Conductor::prepare(&matrix, &options, watcher.as_mut())
         .map_err(|error| anyhow::anyhow!("nothing was run: {}", sentence(&error)))?;
-    let conducted = conductor.conduct(watcher.as_mut());
+    let conducted = conductor.conduct(watcher.as_mut(), &mut |experiment| {
+        if let Some(html) = &args.html {
+            keep_page(experiment, &output, html);
+        }
+    });
     drop(watcher);
-    print(&conductor.experiment, Some(&output), args.json)?;
+    print(&conductor.experiment, &output, args)?;
     match conducted {
         Err(error @ ExperimentError::Interrupted { .. }) => Err(error.into()),
         conducted => {
@@ -116,59 +132,38 @@ fn refuse_unsound(experiment: &Experiment) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-fn print(experiment: &Experiment, output: Option<&Path>, json: bool) -> anyhow::Result<()> {
+fn print(experiment: &Experiment, output: &Path, args: &ExperimentArgs) -> anyhow::Result<()> {
+    if args.json {
+        print_json(experiment)?;
+        if args.html.is_none() {
+            return Ok(());
+        }
+    }
+    let outcome = Outcome::load(experiment, output);
+    if !args.json {
+        let mut out = std::io::stdout().lock();
+        write!(out, "{}", outcome.text(style(&out)))?;
+    }
+    args.html.as_deref().map_or(Ok(()), |html| write_page(&outcome.page(), html))
+}
+
+fn print_json(experiment: &Experiment) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    if json {
-        serde_json::to_writer_pretty(&mut out, experiment)?;
-        writeln!(out)?;
-        return Ok(());
-    }
-    let matrix = &experiment.matrix;
-    writeln!(out, "Experiment {}: {}", matrix.name, matrix.description)?;
-    let width = experiment.cells.iter().map(|cell| cell.name.len()).max().unwrap_or(0);
-    for cell in &experiment.cells {
-        writeln!(
-            out,
-            "  {:width$}  {}",
-            cell.name,
-            shown(&outcome(cell, matrix.repeat, output.is_none()))
-        )?;
-    }
-    let Some(output) = output else { return Ok(()) };
-    // A condition without a usable run is already listed above.
-    let side = |name: &str| load(&output.join(name)).ok();
-    let names = experiment.cells.iter().map(|cell| cell.name.as_str());
-    let sides: Vec<(&str, Side)> = names.filter_map(|name| Some((name, side(name)?))).collect();
-    write!(out, "\n{}", overview::render(&sides, style(&out)))?;
-    let side = |name: &str| sides.iter().find(|(of, _)| *of == name).map(|(_, side)| side.clone());
-    for (off, with) in experiment.pairs() {
-        let (Some(a), Some(b)) = (side(off), side(with)) else { continue };
-        let comparison = Comparison::new(a, b);
-        let claim = comparison.claim.map(|claim| claim.sentence);
-        let sentence = claim.unwrap_or(comparison.answer.sentence);
-        writeln!(out, "\nA {off} against B {with}:\n  {sentence}")?;
-    }
-    writeln!(
-        out,
-        "\nthe runs are in {0}; to compare two conditions in full: vslice compare {0}/A {0}/B",
-        output.display()
-    )?;
+    serde_json::to_writer_pretty(&mut out, experiment)?;
+    writeln!(out)?;
     Ok(())
 }
 
-fn outcome(cell: &CellRecord, repeat: u16, is_list: bool) -> String {
-    let runs = match &cell.state {
-        CellState::Impossible { reason } => return format!("not available here: {reason}"),
-        CellState::Possible { .. } if is_list => return format!("{repeat} runs"),
-        CellState::Possible { runs } => runs,
-    };
-    let complete = runs.iter().filter(|run| run.ended_early.is_none()).count();
-    let mut text = format!("{complete} of {repeat} runs");
-    if let Some(reason) = runs.iter().find_map(|run| run.ended_early.as_ref()) {
-        text.push_str(&format!("; one ended early: {reason}"));
+/// Writes the page of what is there after each round, so that it can be looked at while the others are made.
+fn keep_page(experiment: &Experiment, output: &Path, html: &Path) {
+    let runs = experiment.cells.iter().filter_map(|cell| match &cell.state {
+        CellState::Impossible { .. } => None,
+        CellState::Possible { runs } => Some(runs.len()),
+    });
+    let runs: Vec<usize> = runs.collect();
+    let made = runs.first().copied().unwrap_or(0);
+    if runs.iter().all(|count| *count == made) && made < usize::from(experiment.matrix.repeat) {
+        // What goes wrong with it is told at the end, where it is written again.
+        let _ = write_page(&Outcome::load(experiment, output).page(), html);
     }
-    if let Some(least) = runs.iter().filter_map(|run| run.engaged).max() {
-        text.push_str(&format!("; {}", least.label()));
-    }
-    text
 }

@@ -4,6 +4,7 @@ use super::output_file::OutputFile;
 use anyhow::{Context, Result};
 use clap::Args;
 use std::path::{Path, PathBuf};
+use vslice_export::comparison_page::ComparisonPage;
 use vslice_export::csv::RequestsCsv;
 use vslice_export::folded::OffCpuStacks;
 use vslice_export::hlog::LatencyLog;
@@ -82,6 +83,17 @@ impl Exports {
 /// The file is opened first, so that nobody waits in vain for one that cannot be written.
 fn page(path: &Path) -> Result<(PageObserver, OutputFile)> {
     Ok((PageObserver::default(), create(path)?))
+}
+
+/// Writes the page of a comparison.
+pub(super) fn write_page(page: &ComparisonPage<'_>, path: &Path) -> Result<()> {
+    let mut file = create(path)?;
+    page.write(&mut file).and_then(|()| file.commit()).with_context(|| cannot_write(path))
+}
+
+/// An error if this file could not be written later on; nothing is left of the attempt.
+pub(super) fn can_write(path: &Path) -> Result<()> {
+    create(path).map(drop)
 }
 
 fn requests_csv(directory: &Path) -> Result<RequestsCsv<OutputFile>> {

@@ -99,8 +99,18 @@ function exactly(ns) {
 
 /** A number in the document, with what it was before it was rounded. `path` is its place in the summary. */
 function number(kind, value, path) {
-  const shown = { duration, count, bytes, percent, ratio: (v) => (v === null || v === undefined ? "\u2013" : v.toFixed(2)), plain: (v) => (v === null || v === undefined ? "\u2013" : String(v)) }[kind](value);
+  const shown = { duration, count, bytes, percent, rate, per_second: frequency, ratio: (v) => (v === null || v === undefined ? "\u2013" : v.toFixed(2)), plain: (v) => (v === null || v === undefined ? "\u2013" : String(v)) }[kind](value);
   return el("data", { value: value === null || value === undefined ? "" : value, "data-kind": kind, "data-path": path }, shown);
+}
+
+/** How often a second. */
+function frequency(value) {
+  return value === null || value === undefined ? "\u2013" : fixed(value, value < 100 ? 1 : 0);
+}
+
+/** Time for each second of another. */
+function rate(ns) {
+  return ns === null || ns === undefined ? "\u2013" : `${duration(ns)}/s`;
 }
 
 function sum(values) {

@@ -53,7 +53,7 @@ function table(caption, all, rows, options) {
   }
 
   if (options && options.sorted !== undefined) sort(options.sorted);
-  const long = rows.length > LONG + 3;
+  const long = rows.length > LONG + 3 && !(options && options.all);
   const made = el("table", { class: long ? "short" : null }, caption && el("caption", null, caption), el("thead", null, el("tr", null, heads)), body);
   const more = long && el("button", { type: "button", class: "button small", onclick: () => {
     made.classList.remove("short");

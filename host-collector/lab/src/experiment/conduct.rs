@@ -103,11 +103,15 @@ impl<'a> Conductor<'a> {
     }
 
     /// Makes the missing runs, alternating between cells. A run that ends early is recorded, and the
-    /// others continue.
+    /// others continue. `after` is told of the experiment after each of them.
     ///
     /// # Errors
     /// [`ExperimentError`]; what was done until then is in the directory.
-    pub fn conduct(&mut self, watcher: &mut dyn Watcher) -> Result<(), ExperimentError> {
+    pub fn conduct(
+        &mut self,
+        watcher: &mut dyn Watcher,
+        after: &mut dyn FnMut(&Experiment),
+    ) -> Result<(), ExperimentError> {
         let is_done = |cell: &CellRecord, number| match &cell.state {
             CellState::Impossible { .. } => true,
             CellState::Possible { runs } => runs.iter().any(|run| run.number == number),
@@ -132,6 +136,7 @@ impl<'a> Conductor<'a> {
                 runs.sort_by_key(|run| run.number);
             }
             self.directory.write(&self.experiment)?;
+            after(&self.experiment);
         }
         Ok(())
     }

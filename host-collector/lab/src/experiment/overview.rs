@@ -18,7 +18,7 @@ const METRICS: [Metric; 5] = [
 /// A row for each condition with its mean over the runs that count, and one below it with the 95 %
 /// interval of that; nothing if no run counts.
 #[must_use]
-pub fn render(sides: &[(&str, Side)], style: Style) -> String {
+pub fn render(sides: &[(&str, &Side)], style: Style) -> String {
     if sides.is_empty() {
         return String::new();
     }
@@ -75,7 +75,8 @@ mod tests {
 
     #[test]
     fn each_condition_has_its_means_and_where_they_lie() {
-        let sides = [("ide", side(&[1e6, 3e6, 2e6])), ("nvme", side(&[5e6]))];
+        let (ide, nvme) = (side(&[1e6, 3e6, 2e6]), side(&[5e6]));
+        let sides = [("ide", &ide), ("nvme", &nvme)];
         let style = Style::PLAIN;
         let text = render(&sides, style);
         let lines: Vec<&str> = text.lines().collect();

@@ -68,6 +68,13 @@ pub fn held() -> (Side, Side) {
 /// The same with everything that there is to warn of.
 #[must_use]
 pub fn doubtful() -> Comparison {
+    let (a, b) = doubtful_sides();
+    Comparison::new(a, b)
+}
+
+/// Its sides.
+#[must_use]
+pub fn doubtful_sides() -> (Side, Side) {
     let (mut a, mut b) = held();
     b.runs.iter_mut().for_each(|run| run.conditions[0].value = "8.0.1".to_owned());
     a.runs[2].conditions[1].value = "tcg".to_owned();
@@ -77,15 +84,22 @@ pub fn doubtful() -> Comparison {
     b.runs[0].has_iothread = None;
     let reason = "it ended early: interrupted".to_owned();
     b.left_out.push(LeftOut { path: "iothread/7".to_owned(), reason });
-    Comparison::new(a, b)
+    (a, b)
 }
 
 /// One run against three, in one of which A has none of it.
 #[must_use]
 pub fn thin() -> Comparison {
+    let (a, b) = thin_sides();
+    Comparison::new(a, b)
+}
+
+/// Its sides.
+#[must_use]
+pub fn thin_sides() -> (Side, Side) {
     let mut a = side("one", false, &[(1.2, 0.0)]);
     a.runs[0].values.retain(|(metric, _)| *metric != Metric::Iops);
-    Comparison::new(a, side("three", true, &[(0.7, 1e5), (0.8, 2e5), (0.9, 3e5)]))
+    (a, side("three", true, &[(0.7, 1e5), (0.8, 2e5), (0.9, 3e5)]))
 }
 
 /// Slow requests that wait for so many nanoseconds each, and who ran meanwhile.
