@@ -26,7 +26,7 @@ fn alternates(lab: &Lab) -> Result<(), Failed> {
     let dir = tempfile::tempdir()?;
     let matrix = dir.path().join("two.toml");
     fs::write(&matrix, MATRIX)?;
-    let output = dir.path().join("two");
+    let (output, html) = (dir.path().join("two"), dir.path().join("two.html"));
     let experiment = || -> Result<Value, Failed> {
         let command = [
             "experiment".as_ref(),
@@ -35,7 +35,8 @@ fn alternates(lab: &Lab) -> Result<(), Failed> {
             "--accelerator".as_ref(),
             "tcg".as_ref(),
         ];
-        let ended = lab.command(&command).arg("--output").arg(&output).output()?;
+        let mut command = lab.command(&command);
+        let ended = command.arg("--output").arg(&output).arg("--html").arg(&html).output()?;
         if !ended.status.success() {
             return Err(String::from_utf8_lossy(&ended.stderr).into_owned().into());
         }
@@ -48,6 +49,11 @@ fn alternates(lab: &Lab) -> Result<(), Failed> {
     let starts = starts.into_iter().collect::<Result<Vec<u64>, Failed>>()?;
     check(starts.is_sorted(), || format!("they do not alternate: {starts:?}"))?;
     are_complete(&first)?;
+    let page = fs::read_to_string(&html)?;
+    for cell in [OFF, IOTHREAD] {
+        let path = output.join(cell).join("run-2").display().to_string();
+        check(page.contains(&path), || format!("{path} is not on the page"))?;
+    }
     let emitted = fs::read_to_string(output.join(IOTHREAD).join("vm1.qemu"))?;
     check(emitted.contains("iothread=io0"), || emitted.clone())?;
     let emitted = fs::read_to_string(output.join(IOTHREAD).join("vm1.xml"))?;

@@ -14,7 +14,7 @@ function comparedColumns(isDecided, path) {
   const columns = [mean("a"), mean("b"), told("B to A", "effect", (row) => row.compared.effect, (row) => minus(row.words.effect))];
   if (!isDecided) return columns;
   return [...columns,
-    { head: "95 % interval", kind: "plain", value: (row) => row.compared.interval && row.compared.interval.high - row.compared.interval.low, show: (row) => minus(row.words.interval) },
+    { head: "95 % interval", kind: "plain", value: (row) => row.compared.interval && row.compared.interval.low, show: (row) => minus(row.words.interval) },
     told("p", "rank_test.p", (row) => (row.compared.rank_test ? row.compared.rank_test.p : null), (row) => row.words.p || "\u2013"),
     { head: "verdict", value: (row) => row.words.verdict, class: "text", show: (row) => [el("span", { class: "mark", "aria-hidden": "true" }, MARKS[row.compared.verdict.state]), ["lower", "higher"].includes(row.compared.verdict.state) ? el("strong", null, row.words.verdict) : row.words.verdict] }];
 }
