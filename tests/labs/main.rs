@@ -16,6 +16,7 @@ mod observed_run;
 mod observing;
 mod slow_disk;
 mod solo;
+mod trace;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::process::ExitCode;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         solo::CASES,
         host_view::CASES,
         observing::CASES,
+        trace::CASES,
     ];
     let cases = cases.into_iter().flatten();
     let mut trials: Vec<Trial> = cases.map(|case| trial(*case, lab.clone())).collect();

@@ -1,13 +1,14 @@
-//! The trace of a drawn run, decoded by Perfetto's own descriptors, against what the observers of the same analysis are
-//! told.
+//! The trace of a drawn run, decoded by Perfetto's own descriptors and loaded by its own trace processor, against what
+//! the observers of the same analysis are told.
 //!
-//! They are in the environment that `tests/readers` makes; without it each test is ignored, and says so.
+//! Both are in the environment that `tests/readers` makes; without it each test is ignored, and says so.
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use vslice_core::host_event::{HostEvent, HostEventKind, KvmEvent, PrevState, Switch};
 use vslice_core::join::Breakdown;
 use vslice_core::task::VmIndex;
@@ -28,12 +29,28 @@ fn main() -> ExitCode {
         Ok(python) => Trial::test(name, move || test(&python)),
         Err(reason) => Trial::test(name, || Ok(())).with_kind(reason).with_ignored_flag(true),
     };
+    let processor = processor();
+    let processed = |name: &str, test: fn(&Path) -> Outcome| match processor.clone() {
+        Ok(processor) => Trial::test(name, move || test(&processor)),
+        Err(reason) => Trial::test(name, || Ok(())).with_kind(reason).with_ignored_flag(true),
+    };
     let trials = vec![
+        processed("perfettos_processor_has_the_counts_and_times_of_a_drawn_run", processed_drawn),
+        processed("perfettos_processor_finds_no_error_but_what_was_lost", processed_losses),
         trial("a_drawn_run_has_its_counts_and_times", a_drawn_run),
         trial("a_run_with_losses_and_births_is_known_to_all_descriptors", losses_and_births),
         trial("a_run_without_any_event_is_a_trace", no_events),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// The folder with Perfetto's trace processor; it needs `node`.
+fn processor() -> Result<PathBuf, String> {
+    let directory = std::env::var_os("VSLICE_READERS").map(PathBuf::from);
+    let directory = directory.ok_or("VSLICE_READERS is not set, see make test")?;
+    let folder = directory.join("processor");
+    let missing = || format!("{} has no processor, see make test", directory.display());
+    folder.exists().then_some(folder).ok_or_else(missing)
 }
 
 fn python() -> Result<PathBuf, String> {
@@ -77,13 +94,19 @@ impl Observer for Told {
     }
 }
 
-/// A trace as the descriptors have it, and what the observers were told.
-fn decoded(python: &Path, run: &RunDir) -> Result<(Value, Told), Failed> {
+/// The trace of a run, and what the observers were told.
+fn written(run: &RunDir) -> Result<(PathBuf, Told), Failed> {
     let mut told = Told::default();
     let mut trace = PerfettoTrace::new(Vec::new());
     analyse_with(run.path(), &mut [&mut told, &mut trace])?;
     let path = run.path().join("trace");
     std::fs::write(&path, trace.finish()?)?;
+    Ok((path, told))
+}
+
+/// A trace as the descriptors have it, and what the observers were told.
+fn decoded(python: &Path, run: &RunDir) -> Result<(Value, Told), Failed> {
+    let (path, told) = written(run)?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/read_perfetto.py");
     let output = Command::new(python).arg(script).arg(&path).output()?;
     if !output.status.success() {
@@ -96,6 +119,17 @@ fn drawn(scratch: &Path) -> RunDir {
     let run = run_in(&scratch.join("run"), &observed::observed_manifest());
     observed::host_streams(&run);
     names(&run);
+    run
+}
+
+fn with_requests(scratch: &Path) -> RunDir {
+    let run = drawn(scratch);
+    let requests = [
+        observed::request(0, [110, 120, 400], [0, 0, 1]),
+        observed::request(1, [115, 130, 300], [0, 0, 0]),
+        observed::request(0, [450, 460, 480], [1, 1, 1]),
+    ];
+    observed::observed_stream(&run, requests.map(ObservedItem::Request).into());
     run
 }
 
@@ -123,13 +157,7 @@ fn time(slice: &Value) -> (u64, u64) {
 
 fn a_drawn_run(python: &Path) -> Outcome {
     let scratch = tempfile::tempdir()?;
-    let run = drawn(scratch.path());
-    let requests = [
-        observed::request(0, [110, 120, 400], [0, 0, 1]),
-        observed::request(1, [115, 130, 300], [0, 0, 0]),
-        observed::request(0, [450, 460, 480], [1, 1, 1]),
-    ];
-    observed::observed_stream(&run, requests.map(ObservedItem::Request).into());
+    let run = with_requests(scratch.path());
     let (trace, told) = decoded(python, &run)?;
     scheduling_is_that_of_the_run(&trace, &told);
     lanes_have_what_kept_threads_off(&trace, &told);
@@ -145,18 +173,35 @@ fn arrows_go_from_causes_to_whom_they_delayed(trace: &Value) {
     let arrows = list(trace, "arrows").iter().map(|ends| [by_id(&ends[0]), by_id(&ends[1])]);
     let mut told: Vec<_> = arrows
         .map(|[from, to]| {
-            let cause = by_id(&from["in"])["name"].as_str().unwrap_or("instant");
-            let who = from["notes"]["thread"].as_str().unwrap_or_default();
-            let what = to["name"].as_str().unwrap_or_default();
-            (us(from), cause.to_owned(), who.to_owned(), us(to), what.to_owned())
+            let text = |of: &Value| of.as_str().unwrap_or_default().to_owned();
+            let notes = &from["notes"];
+            let whom = notes.get("thread").or(notes.get("keeps_waiting")).unwrap_or(&Value::Null);
+            (us(from), text(&from["name"]), text(whom), us(to), text(&to["name"]))
         })
         .collect();
     told.sort();
     let arrow = |us: u64, cause: &str, who: &str, what: &str| {
         (us, cause.to_owned(), who.to_owned(), us, what.to_owned())
     };
-    let expected = [arrow(700, "instant", "vm1 vCPU1", "woken")];
+    let preempted = "preempted: unknown";
+    let expected = [
+        arrow(100, "vm2 vCPU1", "vm1 vCPU1", preempted),
+        // The drawing calls vCPU0's thread the same.
+        arrow(200, "tid 900", "vm1 vCPU1", preempted),
+        arrow(400, "vm1 vCPU1", "vm2 vCPU1", preempted),
+        arrow(700, "wakes", "vm1 vCPU1", "woken"),
+        arrow(750, "vm1 vCPU1", "vm2 vCPU1", preempted),
+        arrow(1000, "vm2 vCPU1", "vm1 vCPU1", preempted),
+        arrow(1100, "tid 900", "vm1 vCPU1", preempted),
+    ];
     assert_eq!(told, expected);
+    // Each wait that is long enough has one, and no other has.
+    let waits = slices_on(trace, |track| name_has(track, "off its pCPU")).into_iter();
+    for wait in waits.filter(|slice| slice["categories"][0] == "waits for a pCPU") {
+        let length_ns = number(wait, "end") - number(wait, "start");
+        let ends_here = list(trace, "arrows").iter().any(|ends| ends[1] == wait["id"]);
+        assert_eq!(ends_here, length_ns >= 100_000, "{wait}");
+    }
 }
 
 fn scheduling_is_that_of_the_run(trace: &Value, told: &Told) {
@@ -226,9 +271,9 @@ fn requests_have_their_phases_and_parts(trace: &Value, told: &Told) {
     }
 }
 
-fn losses_and_births(python: &Path) -> Outcome {
-    let scratch = tempfile::tempdir()?;
-    let run = drawn(scratch.path());
+/// The drawn run with what goes wrong, and with exits.
+fn with_losses(scratch: &Path) -> Result<RunDir, Failed> {
+    let run = drawn(scratch);
     observed::observed_stream(&run, vec![]);
     let path = run.events_path(PcpuId(2));
     let mut events = Vec::new();
@@ -269,6 +314,12 @@ fn losses_and_births(python: &Path) -> Outcome {
     events.sort_by_key(|event| event.time);
     std::fs::remove_file(&path)?;
     stream(&path, events, true);
+    Ok(run)
+}
+
+fn losses_and_births(python: &Path) -> Outcome {
+    let scratch = tempfile::tempdir()?;
+    let run = with_losses(scratch.path())?;
     let (trace, told) = decoded(python, &run)?;
     assert_eq!(trace["threads"]["902"], 901, "{trace}");
     let exits = slices_on(&trace, |track| name_has(track, "exits "));
@@ -308,5 +359,105 @@ fn no_events(python: &Path) -> Outcome {
     let (trace, _) = decoded(python, &run)?;
     assert_eq!(list(&trace, "sched").len(), 0);
     assert_eq!(list(&trace, "slices").len(), 1, "the run itself");
+    Ok(())
+}
+
+/// What Perfetto's trace processor says of a trace, query by query.
+fn queried(processor: &Path, trace: &Path, queries: &[&str]) -> Result<Vec<Value>, Failed> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/query_perfetto.mjs");
+    let mut node = Command::new("node");
+    let pipes = node.arg(script).arg(processor).arg(trace);
+    let mut child = pipes.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut questions = child.stdin.take().ok_or("no pipe")?;
+    questions.write_all(queries.join("\n").as_bytes())?;
+    drop(questions);
+    let output = child.wait_with_output()?;
+    let answers = String::from_utf8(output.stdout)?;
+    let answers: Vec<Value> =
+        answers.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let all = answers.len() == queries.len() && output.status.success();
+    all.then_some(answers).ok_or_else(|| "not each query has an answer".into())
+}
+
+const ERRORS: &str = "select name, value from stats \
+                      where severity in ('error', 'data_loss') and value > 0 order by name";
+
+fn processed_drawn(processor: &Path) -> Outcome {
+    let scratch = tempfile::tempdir()?;
+    let run = with_requests(scratch.path());
+    let (trace, told) = written(&run)?;
+    let queries = [
+        ERRORS,
+        "select ts, cpu, tid from sched join thread using (utid) order by ts, cpu",
+        "select s.ts as ts, s.dur as dur, p.name as cause, s.name as name from flow \
+         join slice s on slice_in = s.id join slice p on slice_out = p.id order by s.ts",
+        "select count(*) as n, sum(dur) as ns from slice where category = 'request'",
+        "select sum(dur) as ns from slice where category = 'phase'",
+        "select t.tid as tid, s.ts as ts, s.dur as dur from slice s \
+         join thread_track k on s.track_id = k.id join thread t using (utid) \
+         where k.name like '%off its pCPU%' order by tid, ts",
+    ];
+    let answers = queried(processor, &trace, &queries)?;
+    let [errors, sched, arrows, requests, phases, lanes] = &answers[..] else {
+        return Err("six answers".into());
+    };
+    assert_eq!(errors, &serde_json::json!([]));
+    let mut came_on: Vec<_> = sched
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|stay| (number(stay, "ts"), number(stay, "cpu"), number(stay, "tid")))
+        .collect();
+    came_on.sort_unstable();
+    let mut expected = told.came_on.clone();
+    expected.sort_unstable();
+    assert_eq!(came_on, expected);
+    let arrows = arrows.as_array().into_iter().flatten();
+    let arrows = arrows.map(|arrow| {
+        let text = |name: &str| arrow[name].as_str().unwrap_or_default().to_owned();
+        ((number(arrow, "ts") - host_at(0).0) / 1_000, text("cause"), text("name"))
+    });
+    let arrow = |us: u64, cause: &str, name: &str| (us, cause.to_owned(), name.to_owned());
+    assert_eq!(
+        arrows.collect::<Vec<_>>(),
+        [
+            arrow(100, "vm2 vCPU1", "preempted: unknown"),
+            arrow(200, "tid 900", "preempted: unknown"),
+            arrow(400, "vm1 vCPU1", "preempted: unknown"),
+            arrow(700, "wakes", "woken"),
+            arrow(750, "vm1 vCPU1", "preempted: unknown"),
+            arrow(1000, "vm2 vCPU1", "preempted: unknown"),
+            arrow(1100, "tid 900", "preempted: unknown"),
+        ]
+    );
+    let latency_ns: u64 = told.requests.iter().map(Breakdown::latency_ns).sum();
+    assert_eq!(requests[0], serde_json::json!({ "n": told.requests.len(), "ns": latency_ns }));
+    assert_eq!(phases[0], serde_json::json!({ "ns": latency_ns }));
+    let mut spans: Vec<Value> = told
+        .off
+        .iter()
+        .map(|span| (span.tid.0, span.start.0, span.length_ns()))
+        .map(|(tid, ts, dur)| serde_json::json!({ "tid": tid, "ts": ts, "dur": dur }))
+        .collect();
+    spans.sort_by_key(|span| (number(span, "tid"), number(span, "ts")));
+    assert_eq!(lanes.as_array(), Some(&spans));
+    Ok(())
+}
+
+fn processed_losses(processor: &Path) -> Outcome {
+    let scratch = tempfile::tempdir()?;
+    let run = with_losses(scratch.path())?;
+    let (trace, _) = written(&run)?;
+    let nobody = "select count(*) as n from sched join thread using (utid) \
+                  where name = 'not recorded'";
+    let unknown = "select count(*) as n from sched where end_state is null and dur >= 0";
+    let answers = queried(processor, &trace, &[ERRORS, nobody, unknown])?;
+    let [errors, nobody, unknown] = &answers[..] else { return Err("three answers".into()) };
+    assert_eq!(nobody[0]["n"], 2);
+    // In which state who left where records are missing did so is not known, and Perfetto counts that.
+    assert_eq!(unknown[0]["n"], 2);
+    let pcpus = serde_json::json!({ "name": "ftrace_cpu_has_data_loss", "value": 1 });
+    let lost = serde_json::json!({ "name": "task_state_invalid", "value": 2 });
+    assert_eq!(errors, &serde_json::json!([pcpus, lost]));
     Ok(())
 }

@@ -47,10 +47,40 @@ def packets(data):
         assert outer.HasField("compressed_packets"), "a packet that is not compressed"
         assert outer.ByteSize() < COMPRESSED_MAX
         inner = zlib.decompress(outer.compressed_packets)
-        assert len(inner) < COMPRESSED_MAX
         for packet in pb.Trace.FromString(inner).packet:
             known(packet, "TracePacket")
             yield packet
+
+
+class Sequence:
+    """What the packets of a sequence rest on: its clock, its track, and its words."""
+
+    def __init__(self, first):
+        assert first.sequence_flags & pb.TracePacket.SEQ_INCREMENTAL_STATE_CLEARED
+        assert first.first_packet_on_sequence
+        self.words = Words()
+        defaults = first.trace_packet_defaults
+        self.clock = defaults.timestamp_clock_id
+        self.track = defaults.track_event_defaults.track_uuid
+        clocks = {clock.clock_id: clock for clock in first.clock_snapshot.clocks}
+        assert pb.BUILTIN_CLOCK_MONOTONIC_RAW in clocks
+        self.now = None
+        if self.clock != pb.BUILTIN_CLOCK_MONOTONIC_RAW:
+            # protos/perfetto/trace/clock_snapshot.proto: clocks of a sequence alone, and only these, may be incremental.
+            assert 64 <= self.clock < 128 and clocks[self.clock].is_incremental
+            self.now = clocks[self.clock].timestamp
+            assert self.now == clocks[pb.BUILTIN_CLOCK_MONOTONIC_RAW].timestamp
+        else:
+            assert first.clock_snapshot.primary_trace_clock == self.clock
+
+    def time(self, packet):
+        """The packet's time on the host's clock."""
+        clock = packet.timestamp_clock_id or self.clock
+        if clock == pb.BUILTIN_CLOCK_MONOTONIC_RAW:
+            return packet.timestamp
+        assert clock == self.clock
+        self.now += packet.timestamp
+        return self.now
 
 
 class Words:
@@ -137,10 +167,9 @@ def inferred(sched):
 def slices(events, tracks):
     """Slices with what they are in; Perfetto sorts by time, and leaves the order of the file where times are equal."""
     done, open_on, flows = [], defaultdict(list), {}
-    for order, (time, event, name, categories, notes) in sorted(
+    for order, (time, track, event, name, categories, notes) in sorted(
         enumerate(events), key=lambda pair: (pair[1][0], pair[0])
     ):
-        track = event.track_uuid
         assert track in tracks, f"track {track} was not described"
         if event.type == pb.TrackEvent.TYPE_SLICE_END:
             assert open_on[track], f"an end without a beginning on {tracks[track]}"
@@ -180,18 +209,17 @@ def slices(events, tracks):
 
 def main():
     data = open(sys.argv[1], "rb").read()
-    words, tracks, events, sched = Words(), {}, [], []
+    sequences, tracks, events, sched = {}, {}, [], []
     processes, threads, release, lost = {}, {}, None, []
-    clock = None
-    for number, packet in enumerate(packets(data)):
-        assert packet.trusted_packet_sequence_id == 1
-        cleared = packet.sequence_flags & pb.TracePacket.SEQ_INCREMENTAL_STATE_CLEARED
-        assert bool(cleared) == (number == 0), "the state is cleared once, at first"
-        if number == 0:
-            clock = packet.trace_packet_defaults.timestamp_clock_id
-            assert packet.clock_snapshot.primary_trace_clock == clock == pb.BUILTIN_CLOCK_MONOTONIC_RAW
-        else:
-            assert packet.sequence_flags & pb.TracePacket.SEQ_NEEDS_INCREMENTAL_STATE
+    for packet in packets(data):
+        number = packet.trusted_packet_sequence_id
+        if number not in sequences:
+            sequences[number] = Sequence(packet)
+            assert number == 1 or 1 in sequences, "the clock of all comes first"
+            continue
+        assert packet.sequence_flags == pb.TracePacket.SEQ_NEEDS_INCREMENTAL_STATE
+        sequence = sequences[number]
+        words = sequence.words
         words.learn(packet.interned_data)
         which = packet.WhichOneof("data")
         if which == "track_descriptor":
@@ -210,7 +238,7 @@ def main():
             categories = [words.known["category"][iid] for iid in of.category_iids]
             categories += of.categories
             notes = words.notes(of.debug_annotations)
-            events.append((packet.timestamp, of, name, categories, notes))
+            events.append((sequence.time(packet), sequence.track, of, name, categories, notes))
         elif which == "ftrace_events":
             of = packet.ftrace_events
             assert of.cpu < 1024
@@ -224,7 +252,7 @@ def main():
         elif which == "system_info":
             release = packet.system_info.utsname.release
         else:
-            assert which == "clock_snapshot", which
+            raise AssertionError(which)
     told, arrows = slices(events, tracks)
     json.dump(
         {

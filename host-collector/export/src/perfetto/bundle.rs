@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use vslice_core::units::{HostNs, PcpuId, Tid};
 
 /// Events that one bundle has at most.
-const EVENTS_MAX: usize = 512;
+const EVENTS_MAX: usize = 2_048;
 
 /// Who leaves, and who comes on.
 #[derive(Debug, Clone, Copy)]

@@ -1,17 +1,21 @@
 //! A trace for Perfetto (ui.perfetto.dev, `trace_processor`).
 //!
 //! ```text
-//! events ----------> pcpus, bundle ---.
-//! spans -----------> threads, state --+--> trace --> packets --> the file
-//! requests --------> requests --------|    (tracks,   (compressed,
-//! the run's end ---> about -----------'     words)     some at a time)
+//! events ------------------> pcpus, bundle ----.
+//! spans -------------------> threads, state ---+
+//! who was there then ------> delays: arrows ---+--> trace ----> packets --> the file
+//! lock waits, exits -------> threads ----------+    (tracks,    (compressed,
+//! requests ----------------> requests ---------+     words)      some at a time)
+//! losses, the run's end ---> about ------------'
 //! ```
 //!
 //! Perfetto makes the lanes of pCPUs and the states of threads from the scheduler's events, as its own recorder has
-//! them. All else are tracks with slices.
+//! them. All else are tracks with slices. Arrows lead from a lock's releaser to who slept on it, and from whoever was on
+//! a pCPU to who waits for it.
 
 mod about;
 mod bundle;
+mod delays;
 mod packets;
 mod pcpus;
 #[cfg(test)]
@@ -40,8 +44,9 @@ use vslice_report::analyse::observer::{MeasuredWindow, Observer, Run, RunEnd};
 use vslice_trace::manifest::Manifest;
 use vslice_wire::Dropped;
 
-/// Of the kernels whose release a run does not say: all that vslice can record have the states of this one.
-const OLDEST_RELEASE: &str = "4.14 or newer (not recorded)";
+/// Of the kernels whose release a run does not say: all that vslice can record have the states of this one. A reader
+/// takes what is before the second dot for the version (perfetto: `system_info_tracker.cc`).
+const OLDEST_RELEASE: &str = "4.14.0 or newer (not recorded)";
 
 /// Writes a run as a trace.
 #[derive(Debug)]
@@ -137,7 +142,7 @@ impl<W: Write> Observer for PerfettoTrace<W> {
     fn event(&mut self, event: &HostEvent, tasks: &Tasks) {
         let Some(started) = self.started() else { return };
         let Started { stretch, trace, names, about, pcpus, threads, .. } = started;
-        threads.event(event, tasks, names, trace);
+        threads.event(event, tasks, names, pcpus, trace);
         if stretch.is_some_and(|stretch| !stretch.contains(event.time)) {
             return;
         }

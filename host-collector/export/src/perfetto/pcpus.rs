@@ -80,6 +80,12 @@ impl Pcpus {
         Pcpus { watched: watched_pcpus(manifest), followed, told, ..Pcpus::default() }
     }
 
+    /// Who is there, as far as that was recorded.
+    pub(super) fn occupant(&self, pcpu: PcpuId) -> Option<Tid> {
+        let occupant = self.lanes.get(&pcpu).and_then(|lane| lane.occupant);
+        occupant.filter(|occupant| *occupant != not_recorded(pcpu))
+    }
+
     /// The next event, and what the threads are called before it.
     pub(super) fn event<W: Write>(
         &mut self,

@@ -133,9 +133,9 @@ fn a_pcpu_that_perfetto_has_no_room_for_is_counted() {
 #[test]
 fn many_events_are_several_bundles_that_go_on_where_the_last_ended() {
     let turn = |turn: u32| runs(u64::from(turn), 3 + turn % 2, 4 - turn % 2);
-    let told = bundles(&(0..2_000).map(turn).collect::<Vec<_>>());
+    let told = bundles(&(0..9_000).map(turn).collect::<Vec<_>>());
     assert!(told.len() >= 4, "{}", told.len());
     let all: Vec<(u64, u64)> = told.iter().flat_map(|bundle| comes_on(bundle)).collect();
-    let expected: Vec<(u64, u64)> = (1..2_000).map(|turn| (turn, 4 - turn % 2)).collect();
+    let expected: Vec<(u64, u64)> = (1..9_000).map(|turn| (turn, 4 - turn % 2)).collect();
     assert_eq!(all, expected);
 }

@@ -73,14 +73,28 @@ const FIELDS: &[Known] = &[
             (12, "interned_data", Is::Message("Interned")),
             (13, "sequence_flags", Is::Number),
             (45, "system_info", Is::Message("System")),
+            (58, "timestamp_clock_id", Is::Number),
             (59, "trace_packet_defaults", Is::Message("Defaults")),
             (60, "track_descriptor", Is::Message("Track")),
             (87, "first_packet_on_sequence", Is::Number),
         ],
     ),
-    ("Defaults", &[(58, "timestamp_clock_id", Is::Number)]),
+    (
+        "Defaults",
+        &[
+            (11, "track_event_defaults", Is::Message("Event")),
+            (58, "timestamp_clock_id", Is::Number),
+        ],
+    ),
     ("Snapshot", &[(1, "clocks", Is::Message("Clock")), (2, "primary_trace_clock", Is::Number)]),
-    ("Clock", &[(1, "clock_id", Is::Number), (2, "timestamp", Is::Number)]),
+    (
+        "Clock",
+        &[
+            (1, "clock_id", Is::Number),
+            (2, "timestamp", Is::Number),
+            (3, "is_incremental", Is::Number),
+        ],
+    ),
     ("System", &[(1, "utsname", Is::Message("Utsname"))]),
     ("Utsname", &[(1, "sysname", Is::Text), (3, "release", Is::Text)]),
     ("Tree", &[(1, "processes", Is::Message("Process")), (2, "threads", Is::Message("Thread"))]),
@@ -211,6 +225,38 @@ pub(super) fn text(trace: &[u8]) -> String {
         Field::Number(number) => panic!("{number}"),
     });
     lines.collect()
+}
+
+/// The times of the events on tracks, on the host's clock: each sequence but the first counts from its clock's beginning.
+pub(super) fn event_times(trace: &[u8]) -> Vec<u64> {
+    let number = |of: &[(u32, Field<'_>)], field| {
+        of.iter().find_map(|(number, value)| match value {
+            Field::Number(value) if *number == field => Some(*value),
+            _ => None,
+        })
+    };
+    let inner = |of: &[(u32, Field<'_>)], field| {
+        of.iter().find_map(|(number, value)| match value {
+            Field::Bytes(bytes) if *number == field => Some(bytes.to_vec()),
+            _ => None,
+        })
+    };
+    let (mut now, mut times) = (std::collections::HashMap::new(), Vec::new());
+    for (_, packet) in fields(&inflated(trace)) {
+        let Field::Bytes(packet) = packet else { panic!("{packet:?}") };
+        let packet = fields(packet);
+        let now = now.entry(number(&packet, 10).unwrap()).or_insert(0);
+        if let Some(snapshot) = inner(&packet, 6) {
+            let clock = inner(&fields(&snapshot), 1).unwrap();
+            *now = number(&fields(&clock), 2).unwrap();
+        } else if inner(&packet, 11).is_some() {
+            let timestamp = number(&packet, 8).unwrap();
+            let is_absolute = number(&packet, 58).is_some();
+            *now = if is_absolute { *now } else { *now + timestamp };
+            times.push(if is_absolute { timestamp } else { *now });
+        }
+    }
+    times
 }
 
 /// The packets of a trace as they are before they are compressed.

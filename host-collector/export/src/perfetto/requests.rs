@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use vslice_core::join::{Breakdown, GuestRequest, Part, PartsNs, Phase};
 use vslice_core::task::VmIndex;
-use vslice_core::timeline::Span;
+use vslice_core::timeline::{Span, ThreadState};
 use vslice_core::units::{HostNs, Tid};
 use vslice_trace::manifest::Manifest;
 use vslice_trace::observation::{ObservedTaskRecord, operation_name};
@@ -100,7 +100,7 @@ impl Requests {
             );
             let links = breakdown.chain.links().iter().map(|link| &link.span);
             for span in links.filter(|span| span.start < phase.end && span.end > phase.start) {
-                let notes = self.link_notes(span, names);
+                let notes = self.link_notes(span);
                 let name = state::name(&span.state);
                 let category = state::category(&span.state);
                 let time = [span.start.max(phase.start), span.end.min(phase.end)];
@@ -115,15 +115,17 @@ impl Requests {
         trace.end(track, breakdown.end);
     }
 
-    fn link_notes<'a>(&'a self, span: &Span, names: &VmNames) -> Vec<Note<'a>> {
+    /// What a state of the chain adds to; all else of it is said on the thread's own lane, at the same time.
+    fn link_notes(&self, span: &Span) -> Vec<Note<'_>> {
         let thread = self.threads.get(&span.tid);
         let thread = thread.map(|role| Note::new("thread", Value::Word(role)));
-        let none = |_: Tid| "";
-        let mut notes = state::notes(span, names, |_| None, none);
-        // Who woke it is said on the thread's own lane.
-        notes.retain(|note| note.name != "woken_by");
-        notes.extend(thread);
-        notes
+        let part = Note::new("part", Value::Word(Part::of(&span.state).name()));
+        let pcpu = match span.state {
+            ThreadState::Running { pcpu, .. } => Some(pcpu),
+            _ => None,
+        };
+        let pcpu = pcpu.map(|pcpu| Note::new("pcpu", Value::Count(pcpu.0.into())));
+        [Some(part), thread, pcpu].into_iter().flatten().collect()
     }
 }
 

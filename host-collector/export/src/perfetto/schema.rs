@@ -20,6 +20,7 @@ pub(super) mod packet {
     pub(in super::super) const SEQUENCE_FLAGS: u32 = 13;
     pub(in super::super) const SYSTEM_INFO: u32 = 45;
     pub(in super::super) const COMPRESSED_PACKETS: u32 = 50;
+    pub(in super::super) const TIMESTAMP_CLOCK_ID: u32 = 58;
     pub(in super::super) const TRACE_PACKET_DEFAULTS: u32 = 59;
     pub(in super::super) const TRACK_DESCRIPTOR: u32 = 60;
     pub(in super::super) const FIRST_PACKET_ON_SEQUENCE: u32 = 87;
@@ -29,8 +30,9 @@ pub(super) mod packet {
     pub(in super::super) const NEEDS_STATE: u64 = 2;
 }
 
-/// `TracePacketDefaults`.
+/// `TracePacketDefaults`; `TrackEventDefaults` has the numbers of [`event`].
 pub(super) mod defaults {
+    pub(in super::super) const TRACK_EVENT_DEFAULTS: u32 = 11;
     pub(in super::super) const TIMESTAMP_CLOCK_ID: u32 = 58;
 }
 
@@ -40,6 +42,7 @@ pub(super) mod clock {
     pub(in super::super) const PRIMARY_TRACE_CLOCK: u32 = 2;
     pub(in super::super) const CLOCK_ID: u32 = 1;
     pub(in super::super) const TIMESTAMP: u32 = 2;
+    pub(in super::super) const IS_INCREMENTAL: u32 = 3;
     pub(in super::super) const MONOTONIC_RAW: u64 = 5;
 }
 

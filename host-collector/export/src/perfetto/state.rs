@@ -3,7 +3,6 @@
 use super::trace::{Note, Value};
 use crate::who::VmNames;
 use std::borrow::Cow;
-use vslice_core::join::Part;
 use vslice_core::timeline::{
     Antagonist, DeviceAddress, RunMode, Sleep, Span, ThreadState, UnknownCause,
 };
@@ -58,7 +57,7 @@ pub(super) fn notes<'a>(
     stack: impl Fn(&Span) -> Option<&'a str>,
     thread: impl Fn(Tid) -> &'a str,
 ) -> Vec<Note<'a>> {
-    let mut notes = vec![Note::new("part", Value::Word(Part::of(&span.state).name()))];
+    let mut notes = Vec::new();
     if let Some(reason) = OffReason::of(&span.state) {
         notes.push(Note::new("reason", Value::Word(reason.name())));
     }
@@ -81,17 +80,29 @@ pub(super) fn notes<'a>(
         ThreadState::Unknown { .. } => {}
     }
     notes.extend(stack(span).map(|stack| Note::new("kernel_stack", Value::Word(stack))));
-    let ran: Vec<Value<'_>> = span.antagonists.iter().map(|ran| antagonist(ran, names)).collect();
-    if !ran.is_empty() {
-        notes.push(Note::new("ran_meanwhile", Value::List(ran)));
-    }
+    notes.extend(ran_meanwhile(span, names));
     notes
+}
+
+/// Who ran meanwhile. One who ran for all of it needs no length.
+fn ran_meanwhile(span: &Span, names: &VmNames) -> Option<Note<'static>> {
+    let ran = match span.antagonists.as_slice() {
+        [] => return None,
+        [only] if only.ran_ns == span.length_ns() => {
+            vec![Value::Notes(vec![who(only, names)])]
+        }
+        several => several.iter().map(|ran| antagonist(ran, names)).collect(),
+    };
+    Some(Note::new("ran_meanwhile", Value::List(ran)))
 }
 
 /// Who ran, and for how long.
 pub(super) fn antagonist(ran: &Antagonist, names: &VmNames) -> Value<'static> {
-    let who = Value::Name(names.antagonist(&ran.who));
-    Value::Notes(vec![Note::new("who", who), Note::new("ran_ns", Value::Count(ran.ran_ns))])
+    Value::Notes(vec![who(ran, names), Note::new("ran_ns", Value::Count(ran.ran_ns))])
+}
+
+fn who(ran: &Antagonist, names: &VmNames) -> Note<'static> {
+    Note::new("who", Value::Name(names.antagonist(&ran.who)))
 }
 
 fn sleep_notes<'a>(sleep: &Sleep, thread: impl Fn(Tid) -> &'a str) -> Vec<Note<'a>> {
@@ -106,5 +117,28 @@ pub(super) fn device(device: DeviceAddress) -> Note<'static> {
     match device {
         DeviceAddress::Port(port) => Note::new("for_port", Value::Address(port.into())),
         DeviceAddress::Memory(address) => Note::new("for_memory", Value::Address(address)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vslice_core::timeline::Who;
+    use vslice_core::units::{HostNs, PcpuId};
+
+    #[test]
+    fn one_who_ran_for_all_of_a_wait_needs_no_length() {
+        let ran = |rows: &[u64]| {
+            let antagonists = rows.iter().map(|ns| Antagonist::new(Who::Others, *ns)).collect();
+            let state = ThreadState::WakeupDelay { pcpu: PcpuId(1), raced: None };
+            let (start, end) = (HostNs(10), HostNs(40));
+            let span = Span { tid: Tid(7), start, end, state, antagonists };
+            let note = ran_meanwhile(&span, &VmNames::default());
+            note.map(|note| format!("{:?}", note.value).matches("ran_ns").count())
+        };
+        assert_eq!(ran(&[]), None);
+        assert_eq!(ran(&[30]), Some(0));
+        assert_eq!(ran(&[29]), Some(1));
+        assert_eq!(ran(&[20, 10]), Some(2));
     }
 }

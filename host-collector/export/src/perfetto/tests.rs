@@ -1,9 +1,12 @@
 //! A whole trace, and what it does with what it is not told.
 
 use super::PerfettoTrace;
-use super::read::{Field, fields, text};
+use super::packets::Order;
+use super::read::{Field, event_times, fields, text};
+use super::trace::{Place, Slice, Trace};
 use crate::full::Full;
 use std::path::Path;
+use vslice_core::units::HostNs;
 use vslice_report::analyse::chosen::Asked;
 use vslice_report::analyse::drawn::{names, run_in};
 use vslice_report::analyse::drawn_observed as observed;
@@ -58,17 +61,16 @@ fn a_stretch_has_no_event_of_another_and_says_which_it_is() {
     let (since_ns, until_ns) = (Some(350_000), Some(760_000));
     let asked = Asked { since_ns, until_ns, ..Asked::default() };
     analyse_chosen(run.path(), &asked, &mut [&mut part]).unwrap();
-    let told = text(&part.finish().unwrap());
+    let part = part.finish().unwrap();
+    let told = text(&part);
     let (_, since) = told.split_once("clock_snapshot { clocks { clock_id: 5 timestamp: ").unwrap();
     assert!(since.starts_with("1000000000 "), "times are those of the run: {told}");
     assert!(told.contains("part of the run: 350 us to 760 us of 1.10 ms"), "{told}");
     // The request is drawn whole, whose three slices end after the stretch, and so is the measured window.
-    let times =
-        told.lines().filter_map(|line| line.strip_prefix("timestamp: 1000")?.split(' ').next());
     let outside = |us: &u64| !(350..=760).contains(us);
-    let outside: Vec<u64> =
-        times.map(|ns| ns.parse::<u64>().unwrap() / 1_000).filter(outside).collect();
-    assert_eq!(outside, [800, 800, 800, 0], "{told}");
+    let times = event_times(&part).into_iter().map(|ns| (ns - 1_000_000_000) / 1_000);
+    let outside: Vec<u64> = times.filter(outside).collect();
+    assert_eq!(outside, [800, 800, 800, 0, 1100], "{told}");
     let switches = told.lines().filter(|line| line.contains("sched_switch {"));
     let first: Vec<&str> =
         switches.filter_map(|line| line.split("event { timestamp: ").nth(1)).collect();
@@ -110,13 +112,22 @@ fn equal_runs_give_equal_traces() {
 }
 
 #[test]
+fn times_of_a_track_that_go_back_are_told_as_they_are() {
+    let at = [500, 200, 500, 700, 100, 700].map(HostNs);
+    let mut trace = Trace::new(Vec::new(), HostNs(100));
+    let track = trace.track(Place::Top, "a track", 0);
+    at.iter().for_each(|time| trace.instant(track, *time, &Slice::default()));
+    assert_eq!(event_times(&trace.finish().unwrap()), at.map(|time| time.0));
+}
+
+#[test]
 fn no_packet_is_too_long_for_a_reader() {
     let mut packets = super::packets::Packets::new(Vec::new());
     let mut noise = 1_u64;
     for _ in 0..200_000 {
         // What does not compress.
         noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        packets.push(|packet| packet.uint(8, noise));
+        packets.push(Order::First, |packet| packet.uint(8, noise));
     }
     let trace = packets.finish().unwrap();
     let packets = fields(&trace);

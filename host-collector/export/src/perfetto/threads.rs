@@ -1,7 +1,9 @@
 //! The VMs' processes and threads, and under each thread a lane of what kept it off its pCPU.
 
+use super::delays::{self, Delay, Delays};
+use super::pcpus::Pcpus;
 use super::state;
-use super::trace::{Note, Place, Slice, Trace, Track, Value};
+use super::trace::{Flow, Note, Place, Slice, Trace, Track, Value};
 use crate::who::VmNames;
 use std::collections::HashMap;
 use std::io::Write;
@@ -24,6 +26,7 @@ pub(super) struct Threads {
     stacks: HashMap<StackId, String>,
     /// Who last woke each of the VMs' threads, and what that one was called.
     wakers: HashMap<Tid, (Tid, String)>,
+    delays: Delays,
 }
 
 #[derive(Debug)]
@@ -44,6 +47,7 @@ struct Lane {
     reasons: Track,
     lock_waits: Option<Track>,
     wakes: Option<Track>,
+    keeps_waiting: Option<Track>,
     guest_exits: Option<Track>,
     vmm_exits: Option<Track>,
 }
@@ -78,27 +82,45 @@ impl Threads {
             let thread = trace.track(place, "", 0);
             let name = format!("{role}: off its pCPU, why");
             let reasons = trace.described_track(Place::Below(thread), &name, 0, DESCRIPTION);
-            let (lock_waits, wakes, guest_exits, vmm_exits) = (None, None, None, None);
-            let lane =
-                Lane { thread, described, reasons, lock_waits, wakes, guest_exits, vmm_exits };
+            let lane = Lane {
+                thread,
+                described,
+                reasons,
+                lock_waits: None,
+                wakes: None,
+                keeps_waiting: None,
+                guest_exits: None,
+                vmm_exits: None,
+            };
             self.lanes.insert(tid, lane);
         }
     }
 
+    /// The next event, before `pcpus` has seen it.
     pub(super) fn event<W: Write>(
         &mut self,
         event: &HostEvent,
         tasks: &Tasks,
         names: &VmNames,
+        pcpus: &Pcpus,
         trace: &mut Trace<W>,
     ) {
         if !self.described.is_empty() {
             self.describe(tasks, trace);
         }
-        if let HostEventKind::Waking { tid, waker, .. } = event.kind
-            && self.lanes.contains_key(&tid)
-        {
-            self.wakers.insert(tid, (waker, names.tid(waker, tasks)));
+        let since = event.time;
+        let delay = |pcpu, tid| Delay { since, pcpu, tid, name: names.tid(tid, tasks) };
+        match event.kind {
+            HostEventKind::Waking { tid, waker, target } if self.lanes.contains_key(&tid) => {
+                self.wakers.insert(tid, (waker, names.tid(waker, tasks)));
+                let by = pcpus.occupant(target).map(|by| delay(target, by));
+                self.delays.begins(tid, by);
+            }
+            HostEventKind::Switch(switch) if self.lanes.contains_key(&switch.prev) => {
+                let by = delay(event.pcpu, switch.next);
+                self.delays.begins(switch.prev, Some(by));
+            }
+            _ => {}
         }
     }
 
@@ -109,12 +131,30 @@ impl Threads {
         {
             return;
         }
+        let ends = self.arrow(span, trace);
         let Some(lane) = self.lanes.get(&span.tid) else { return };
         let notes = self.notes(span, names);
         let name = state::name(&span.state);
         let category = state::category(&span.state);
-        let slice = Slice { name: &name, category, notes: &notes, ..Slice::default() };
+        let slice = Slice { name: &name, category, notes: &notes, ends, ..Slice::default() };
         trace.slice(lane.reasons, [span.start, span.end], &slice);
+    }
+
+    /// The beginning of the arrow to a wait, from whoever was on the pCPU then, if the wait is long enough.
+    fn arrow<W: Write>(&mut self, span: &Span, trace: &mut Trace<W>) -> Option<Flow> {
+        let by = self.delays.of(span)?.clone();
+        let waits = self.lanes.get(&span.tid)?.described.name.clone();
+        let track = match self.lanes.get_mut(&by.tid) {
+            Some(Lane { thread, described, keeps_waiting, .. }) => {
+                cause(keeps_waiting, *thread, described, "keeps others waiting", trace)
+            }
+            None => self.delays.track(by.pcpu, trace),
+        };
+        let flow = trace.new_flow();
+        let notes = [delays::note(&waits)];
+        let slice = Slice { begins: Some(flow), ..delays::slice(&by.name, &notes) };
+        trace.instant(track, span.start, &slice);
+        Some(flow)
     }
 
     /// A sleep on a lock, and an arrow from whoever ended it, where that is a thread of a VM.
@@ -129,7 +169,7 @@ impl Threads {
         trace.begin(track, wait.start, &slice);
         if let Some(lane) = self.lanes.get_mut(&wait.released_by) {
             let (wakes, flow) = ("wakes who waits for a lock", trace.new_flow());
-            let source = below(&mut lane.wakes, lane.thread, &lane.described, wakes, trace);
+            let source = cause(&mut lane.wakes, lane.thread, &lane.described, wakes, trace);
             let notes = [Note::new("thread", Value::Word(&waits))];
             let wakes =
                 Slice { name: "wakes", category: "lock", notes: &notes, ..Slice::default() };
@@ -191,6 +231,19 @@ fn below<W: Write>(
 ) -> Track {
     *track.get_or_insert_with(|| {
         trace.track(Place::Below(thread), &format!("{}: {name}", described.role), 0)
+    })
+}
+
+/// The same for one on which arrows begin.
+fn cause<W: Write>(
+    track: &mut Option<Track>,
+    thread: Track,
+    described: &Described,
+    name: &str,
+    trace: &mut Trace<W>,
+) -> Track {
+    *track.get_or_insert_with(|| {
+        trace.causes(Place::Below(thread), &format!("{}: {name}", described.role), 0)
     })
 }
 

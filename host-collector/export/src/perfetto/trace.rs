@@ -1,6 +1,6 @@
 //! A trace as its parts see it: tracks, what happens on them, and words that are written once.
 
-use super::packets::Packets;
+use super::packets::{Order, Packets};
 use super::schema;
 use super::wire::Message;
 use std::collections::HashMap;
@@ -14,8 +14,11 @@ const LETTERS_MAX: usize = 512;
 /// Words of one kind that are written once and referred to; further ones are written each time.
 const WORDS_MAX: usize = 1 << 12;
 
-/// The sequence that all packets are of.
+/// The sequence of the packets that are of no track. Each track has a sequence of its own, which comes after it.
 const SEQUENCE: u64 = 1;
+
+/// The clock of a track's sequence: its times are what lies between them.
+const SEQUENCE_CLOCK: u64 = 64;
 
 /// A track, by its `uuid`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,15 +96,27 @@ enum EventType {
 pub(super) struct Trace<W> {
     packets: Packets<W>,
     words: Words,
-    tracks_count: u64,
+    start: HostNs,
+    /// Those of the tracks, by `uuid` less one.
+    sequences: Vec<Sequence>,
     flows_count: u64,
+}
+
+/// The packets of one track: they have a clock of their own, and words are told to each anew.
+#[derive(Debug, Default)]
+struct Sequence {
+    /// The time of the last packet; `None` before the first.
+    last: Option<HostNs>,
+    told: Told,
+    /// Whether arrows begin here, and nowhere else.
+    has_causes: bool,
 }
 
 impl<W: Write> Trace<W> {
     /// A trace on the host's clock, `CLOCK_MONOTONIC_RAW`.
     pub(super) fn new(file: W, start: HostNs) -> Trace<W> {
         let mut packets = Packets::new(file);
-        packets.push(|packet| {
+        packets.push(Order::First, |packet| {
             packet.uint(schema::packet::TRUSTED_PACKET_SEQUENCE_ID, SEQUENCE);
             packet.uint(schema::packet::SEQUENCE_FLAGS, schema::packet::STATE_CLEARED);
             packet.uint(schema::packet::FIRST_PACKET_ON_SEQUENCE, 1);
@@ -116,7 +131,8 @@ impl<W: Write> Trace<W> {
                 snapshot.uint(schema::clock::PRIMARY_TRACE_CLOCK, schema::clock::MONOTONIC_RAW);
             });
         });
-        Trace { packets, words: Words::default(), tracks_count: 0, flows_count: 0 }
+        let (words, sequences) = (Words::default(), Vec::new());
+        Trace { packets, words, start, sequences, flows_count: 0 }
     }
 
     /// The file, with all of it.
@@ -126,8 +142,11 @@ impl<W: Write> Trace<W> {
 
     /// A packet of another kind than track events, at this time if it has one.
     pub(super) fn packet(&mut self, time: Option<HostNs>, write: impl FnOnce(&mut Message)) {
-        self.packets.push(|packet| {
-            head(packet, time);
+        self.packets.push(Order::First, |packet| {
+            if let Some(time) = time {
+                packet.uint(schema::packet::TIMESTAMP, time.0);
+            }
+            head(packet, SEQUENCE);
             write(packet);
         });
     }
@@ -135,6 +154,15 @@ impl<W: Write> Trace<W> {
     /// A new track. Of those below one, the one with the lowest rank is on top.
     pub(super) fn track(&mut self, place: Place<'_>, name: &str, rank: u64) -> Track {
         self.described_track(place, name, rank, "")
+    }
+
+    /// One on which arrows begin: all that do begin on such a one.
+    pub(super) fn causes(&mut self, place: Place<'_>, name: &str, rank: u64) -> Track {
+        let track = self.track(place, name, rank);
+        if let Some(sequence) = self.sequences.last_mut() {
+            sequence.has_causes = true;
+        }
+        track
     }
 
     /// One with a description, which Perfetto shows when it is asked for help.
@@ -145,8 +173,8 @@ impl<W: Write> Trace<W> {
         rank: u64,
         description: &str,
     ) -> Track {
-        self.tracks_count += 1;
-        let track = Track(self.tracks_count);
+        self.sequences.push(Sequence::default());
+        let track = Track(self.sequences.len() as u64);
         self.packet(None, |packet| {
             packet.message(schema::packet::TRACK_DESCRIPTOR, |descriptor| {
                 descriptor.uint(schema::track::UUID, track.0);
@@ -208,42 +236,62 @@ impl<W: Write> Trace<W> {
     }
 
     fn event(&mut self, track: Track, time: HostNs, of: EventType, slice: &Slice<'_>) {
-        let words = &mut self.words;
-        self.packets.push(|packet| {
-            head(packet, Some(time));
+        let Trace { packets, words, start, sequences, .. } = self;
+        // The `uuid` of a track is its place, from one on.
+        let place = usize::try_from(track.0).ok().and_then(|uuid| uuid.checked_sub(1));
+        let Some(sequence) = place.and_then(|place| sequences.get_mut(place)) else { return };
+        let number = SEQUENCE + track.0;
+        let order = if sequence.has_causes { Order::Causes(number) } else { Order::Rest(number) };
+        let last = *sequence.last.get_or_insert_with(|| {
+            packets.push(order, |packet| open(packet, number, track, *start));
+            *start
+        });
+        packets.push(order, |packet| {
+            head(packet, number);
             packet.message(schema::packet::TRACK_EVENT, |event| {
                 event.uint(schema::event::TYPE, of as u64);
-                event.uint(schema::event::TRACK_UUID, track.0);
-                if !slice.name.is_empty() {
-                    let fields = [schema::event::NAME_IID, schema::event::NAME];
-                    words.write(event, Kind::Name, slice.name, fields);
-                }
-                if !slice.category.is_empty() {
-                    let fields = [schema::event::CATEGORY_IIDS, schema::event::CATEGORIES];
-                    words.write(event, Kind::Category, slice.category, fields);
-                }
-                if let Some(Flow(flow)) = slice.begins {
-                    event.fixed(schema::event::FLOW_IDS, flow);
-                }
-                if let Some(Flow(flow)) = slice.ends {
-                    event.fixed(schema::event::TERMINATING_FLOW_IDS, flow);
-                }
-                slice.notes.iter().for_each(|note| {
-                    event.message(schema::event::DEBUG_ANNOTATIONS, |to| words.note(to, note));
-                });
+                words.write_event(event, slice, &mut sequence.told);
             });
             words.define(packet);
+            if let Some(since_ns) = time.0.checked_sub(last.0) {
+                sequence.last = Some(time);
+                packet.uint(schema::packet::TIMESTAMP, since_ns);
+            } else {
+                packet.uint(schema::packet::TIMESTAMP, time.0);
+                packet.uint(schema::packet::TIMESTAMP_CLOCK_ID, schema::clock::MONOTONIC_RAW);
+            }
         });
     }
 }
 
 /// What each packet begins with.
-fn head(packet: &mut Message, time: Option<HostNs>) {
-    if let Some(time) = time {
-        packet.uint(schema::packet::TIMESTAMP, time.0);
-    }
-    packet.uint(schema::packet::TRUSTED_PACKET_SEQUENCE_ID, SEQUENCE);
+fn head(packet: &mut Message, sequence: u64) {
+    packet.uint(schema::packet::TRUSTED_PACKET_SEQUENCE_ID, sequence);
     packet.uint(schema::packet::SEQUENCE_FLAGS, schema::packet::NEEDS_STATE);
+}
+
+/// The first packet of a track's sequence: what its packets need not say, and where its clock begins.
+fn open(packet: &mut Message, sequence: u64, track: Track, start: HostNs) {
+    packet.uint(schema::packet::TRUSTED_PACKET_SEQUENCE_ID, sequence);
+    packet.uint(schema::packet::SEQUENCE_FLAGS, schema::packet::STATE_CLEARED);
+    packet.uint(schema::packet::FIRST_PACKET_ON_SEQUENCE, 1);
+    packet.message(schema::packet::TRACE_PACKET_DEFAULTS, |defaults| {
+        defaults.uint(schema::defaults::TIMESTAMP_CLOCK_ID, SEQUENCE_CLOCK);
+        defaults.message(schema::defaults::TRACK_EVENT_DEFAULTS, |event| {
+            event.uint(schema::event::TRACK_UUID, track.0);
+        });
+    });
+    packet.message(schema::packet::CLOCK_SNAPSHOT, |snapshot| {
+        snapshot.message(schema::clock::CLOCKS, |clock| {
+            clock.uint(schema::clock::CLOCK_ID, SEQUENCE_CLOCK);
+            clock.uint(schema::clock::TIMESTAMP, start.0);
+            clock.uint(schema::clock::IS_INCREMENTAL, 1);
+        });
+        snapshot.message(schema::clock::CLOCKS, |clock| {
+            clock.uint(schema::clock::CLOCK_ID, schema::clock::MONOTONIC_RAW);
+            clock.uint(schema::clock::TIMESTAMP, start.0);
+        });
+    });
 }
 
 /// Text of a stranger as it is written: see [`harmless`].
@@ -285,12 +333,64 @@ struct Words {
     new: Message,
 }
 
+/// Of the words of each kind, those that a sequence was told.
+#[derive(Debug, Default)]
+struct Told([Vec<u64>; Kind::ALL.len()]);
+
+impl Told {
+    /// Whether it was not before.
+    fn insert(&mut self, kind: Kind, number: u64) -> bool {
+        let words = &mut self.0[kind as usize];
+        let (place, bit) = (usize::try_from(number / 64).unwrap_or(0), 1 << (number % 64));
+        if words.len() <= place {
+            words.resize(place + 1, 0);
+        }
+        let is_new = words[place] & bit == 0;
+        words[place] |= bit;
+        is_new
+    }
+}
+
 impl Words {
+    /// All of an event but its type.
+    fn write_event(&mut self, event: &mut Message, slice: &Slice<'_>, told: &mut Told) {
+        if !slice.name.is_empty() {
+            let fields = [schema::event::NAME_IID, schema::event::NAME];
+            self.write(event, (Kind::Name, slice.name), fields, told);
+        }
+        if !slice.category.is_empty() {
+            let fields = [schema::event::CATEGORY_IIDS, schema::event::CATEGORIES];
+            self.write(event, (Kind::Category, slice.category), fields, told);
+        }
+        if let Some(Flow(flow)) = slice.begins {
+            event.fixed(schema::event::FLOW_IDS, flow);
+        }
+        if let Some(Flow(flow)) = slice.ends {
+            event.fixed(schema::event::TERMINATING_FLOW_IDS, flow);
+        }
+        slice.notes.iter().for_each(|note| {
+            event.message(schema::event::DEBUG_ANNOTATIONS, |to| self.note(to, note, told));
+        });
+    }
+
     /// A word by its number, or as it is where there are too many.
-    fn write(&mut self, to: &mut Message, kind: Kind, word: &str, [by_iid, as_is]: [u32; 2]) {
-        match self.number(kind, word) {
-            Some(iid) => to.uint(by_iid, iid),
-            None => to.text(as_is, &shown(word)),
+    fn write(
+        &mut self,
+        to: &mut Message,
+        (kind, word): (Kind, &str),
+        [by_iid, as_is]: [u32; 2],
+        told: &mut Told,
+    ) {
+        let Some(iid) = self.number(kind, word) else {
+            to.text(as_is, &shown(word));
+            return;
+        };
+        to.uint(by_iid, iid);
+        if told.insert(kind, iid) {
+            self.new.message(kind.field(), |entry| {
+                entry.uint(schema::interned::IID, iid);
+                entry.text(schema::interned::TEXT, &shown(word));
+            });
         }
     }
 
@@ -304,10 +404,6 @@ impl Words {
             return None;
         }
         numbers.insert(word.to_owned(), iid);
-        self.new.message(kind.field(), |entry| {
-            entry.uint(schema::interned::IID, iid);
-            entry.text(schema::interned::TEXT, &shown(word));
-        });
         Some(iid)
     }
 
@@ -319,31 +415,33 @@ impl Words {
         }
     }
 
-    fn note(&mut self, to: &mut Message, note: &Note<'_>) {
+    fn note(&mut self, to: &mut Message, note: &Note<'_>, told: &mut Told) {
         let fields = [schema::annotation::NAME_IID, schema::annotation::NAME];
-        self.write(to, Kind::NoteName, note.name, fields);
-        self.value(to, &note.value);
+        self.write(to, (Kind::NoteName, note.name), fields, told);
+        self.value(to, &note.value, told);
     }
 
-    fn word(&mut self, to: &mut Message, word: &str) {
+    fn word(&mut self, to: &mut Message, word: &str, told: &mut Told) {
         let fields = [schema::annotation::STRING_VALUE_IID, schema::annotation::STRING_VALUE];
-        self.write(to, Kind::NoteText, word, fields);
+        self.write(to, (Kind::NoteText, word), fields, told);
     }
 
-    fn value(&mut self, to: &mut Message, value: &Value<'_>) {
+    fn value(&mut self, to: &mut Message, value: &Value<'_>, told: &mut Told) {
         match value {
             Value::Bool(value) => to.uint(schema::annotation::BOOL_VALUE, u64::from(*value)),
             Value::Count(value) => to.uint(schema::annotation::UINT_VALUE, *value),
             Value::Number(value) => to.int(schema::annotation::INT_VALUE, *value),
             Value::Address(value) => to.uint(schema::annotation::POINTER_VALUE, *value),
             Value::Text(text) => to.text(schema::annotation::STRING_VALUE, &shown(text)),
-            Value::Name(name) => self.word(to, name),
-            Value::Word(word) => self.word(to, word),
+            Value::Name(name) => self.word(to, name, told),
+            Value::Word(word) => self.word(to, word, told),
             Value::Notes(notes) => notes.iter().for_each(|note| {
-                to.message(schema::annotation::DICT_ENTRIES, |entry| self.note(entry, note));
+                to.message(schema::annotation::DICT_ENTRIES, |entry| self.note(entry, note, told));
             }),
             Value::List(values) => values.iter().for_each(|value| {
-                to.message(schema::annotation::ARRAY_VALUES, |entry| self.value(entry, value));
+                to.message(schema::annotation::ARRAY_VALUES, |entry| {
+                    self.value(entry, value, told);
+                });
             }),
         }
     }
