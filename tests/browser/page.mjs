@@ -105,6 +105,20 @@ async function shownOn(page) {
   });
 }
 
+/** Each group of requests is printed once, the chosen one first, and what is folded with it. */
+async function printed(page, groups) {
+  ok(groups.length > 1, "one group alone shows nothing");
+  const latencies = () => page.locator("#latency h2").allTextContents();
+  const before = await latencies();
+  await page.evaluate(() => dispatchEvent(new Event("beforeprint")));
+  const onPaper = await latencies();
+  same([new Set(onPaper).size, onPaper[0]], [groups.length, before[0]], "each group once, the chosen one first");
+  same(await page.locator("#tail details:not([open]), #who details:not([open])").count(), 0);
+  await page.evaluate(() => dispatchEvent(new Event("afterprint")));
+  same(await latencies(), before);
+  same(await page.locator("#tail details[open], #who details[open]").count(), 0);
+}
+
 const CASES = {
   /** What the text says, the page has: in its tables, its sentences, or what it tells of what it draws. */
   async text(browser, files) {
@@ -205,10 +219,53 @@ const CASES = {
     await close(page);
   },
 
+  /** The shares of a stretch are sums of all its requests: those of two that touch add up, and by any way it is the same time. */
+  async shares(browser, [file]) {
+    const page = await open(browser, file);
+    const { groups } = await dataOf(page);
+    const sum = (list) => list.reduce((total, of) => total + of, 0);
+    const all = sum(groups[0].bands.map((band) => band.latency_ns));
+    const told = async () => {
+      const values = await page.locator("#time .chosen .stack > *").evaluateAll((pieces) => pieces.map((it) => Number(it.dataset.value)));
+      const said = page.locator("#shares");
+      const [requests, total] = [Number(await said.getAttribute("data-requests")), Number(await said.getAttribute("data-total"))];
+      same(sum(values), total, "the pieces are the whole");
+      return { requests, total, text: await said.textContent() };
+    };
+    const choose = async (from, to) => {
+      await page.evaluate(() => document.getElementById("clear").click());
+      for (const [id, value] of [["#from", from], ["#to", to]]) {
+        await page.locator(id).fill(String(value));
+        await page.locator(id).press("Enter");
+      }
+      return told();
+    };
+    const whole = await told();
+    same([whole.requests, whole.total], [groups[0].count, all]);
+    ok(!whole.text.includes("steps"), whole.text);
+    const { length_ns, places } = groups[0].over_time;
+    // What ends where a step begins has nothing of it.
+    const between = places.at(-1) * length_ns / 1e9;
+    const first = await choose(-1, between);
+    const second = await choose(between, 9);
+    same([first.requests + second.requests, first.total + second.total], [whole.requests, whole.total]);
+    ok(first.requests > 0 && second.requests > 0);
+    // Half a step is rounded to one, and it is said so.
+    const at = places[0] * length_ns;
+    const half = await choose((at + length_ns / 4) / 1e9, (at + length_ns / 2) / 1e9);
+    ok(half.text.includes("in whole steps of"), half.text);
+    same(half.total, first.total, "the only one that began in it");
+    for (const way of await page.locator("#time .controls.by input").all()) {
+      await way.check({ force: true });
+      same((await told()).total, half.total);
+    }
+    await close(page);
+  },
+
   /** The bars and lanes give their numbers to the keyboard as to the mouse. */
   async keyboard(browser, [file]) {
     const page = await open(browser, file, { reducedMotion: "reduce" });
-    for (const place of ["#tail .stack", "#worst .lane", "#vcpus .stack"]) {
+    for (const place of ["#tail .stack", "#worst .lane", "#worst .whiskers", "#vcpus .stack"]) {
       const stack = page.locator(place).first();
       const pieces = stack.locator("> [aria-label]");
       ok(await pieces.count() > 0, `${place} has no pieces`);
@@ -304,9 +361,11 @@ const CASES = {
     }
   },
 
-  /** On paper every row is there, and nothing that can only be clicked. */
+  /** On paper every group and row is there, and nothing that can only be clicked. */
   async paper(browser, [file]) {
     const page = await open(browser, file, { theme: "dark" });
+    const { groups } = await dataOf(page);
+    if (groups) await printed(page, groups);
     await page.emulateMedia({ media: "print", colorScheme: "dark" });
     same(await page.locator(".controls:visible, nav:visible").count(), 0);
     same(await page.evaluate(() => getComputedStyle(document.body).backgroundColor), "rgb(255, 255, 255)");

@@ -7,12 +7,14 @@ mod bands;
 mod cause;
 mod group;
 mod model;
+mod over_time;
 mod sample;
 mod slow;
 mod stays;
 
 use self::group::{Key, Tally};
 use self::model::{Data, Group, Latency, Lost, Name, SCHEMA, Worst};
+use self::over_time::STRETCHES_MAX;
 use self::sample::{shares, since_us};
 use self::slow::{Slow, text};
 use self::stays::Stays;
@@ -190,7 +192,7 @@ impl PageObserver {
             (Key::Read(_), Some(precision)) => precision,
             _ => Precision::Coarse,
         };
-        self.tallies.insert(key, Tally::new(precision, self.points_max));
+        self.tallies.insert(key, Tally::new(precision, self.points_max, self.start));
         Some(key)
     }
 
@@ -252,10 +254,14 @@ impl PageObserver {
         let teller = self.teller.as_ref().ok_or_else(ended)?;
         let order = self.order(summary, teller);
         let shown = &order[..order.len().min(GROUPS_MAX)];
+        // Many groups are shown in fewer stretches each.
+        let stretches_max =
+            STRETCHES_MAX * points_max / POINTS_MAX / shown.len().div_ceil(4).max(1);
         let lengths: Vec<usize> = shown.iter().map(|key| self.tallies[key].sample.len()).collect();
         for (key, points) in shown.iter().zip(shares(&lengths, points_max)) {
             if let Some(tally) = self.tallies.get_mut(key) {
                 tally.sample.shrink(points);
+                tally.over_time.fit(stretches_max);
             }
         }
         let groups = shown.iter().map(|key| self.group(*key, summary, teller)).collect();
@@ -328,6 +334,7 @@ impl PageObserver {
             latency_ns: latency(tally.bands.latency_ns(faster)),
             bands: tally.bands.bands(faster),
             sample: tally.sample.columns(self.start),
+            over_time: tally.over_time.columns(),
         }
     }
 

@@ -13,7 +13,7 @@ function table(caption, all, rows, options) {
   const heads = columns.map((column, place) => {
     if (column.head === "") return el("th", { scope: "col" });
     const button = el("button", { type: "button", onclick: () => sort(place) }, column.head);
-    return el("th", { scope: "col", class: isText(column) ? null : "n" }, button);
+    return el("th", { scope: "col", class: isText(column) || column.bar ? null : "n" }, button);
   });
   const lines = rows.map((row, index) => ({ row, index, line: line(row, index) }));
   body.append(...lines.map((entry) => entry.line));

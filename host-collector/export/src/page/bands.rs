@@ -23,14 +23,14 @@ pub(super) struct Bands {
 
 /// What some attributed requests come to.
 #[derive(Debug, Clone)]
-struct Totals {
-    count: u64,
+pub(super) struct Totals {
+    pub(super) count: u64,
     fastest_ns: u64,
     slowest_ns: u64,
     latency_ns: u64,
-    parts: PartsNs,
-    phases_ns: [u64; Phase::ALL.len()],
-    causes_ns: [u64; CAUSES.len()],
+    pub(super) parts: PartsNs,
+    pub(super) phases_ns: [u64; Phase::ALL.len()],
+    pub(super) causes_ns: [u64; CAUSES.len()],
     inactivity_ns: u64,
 }
 
@@ -116,7 +116,7 @@ fn first_percentile(faster_count: u64, own_count: u64) -> f64 {
 }
 
 impl Totals {
-    fn none() -> Totals {
+    pub(super) fn none() -> Totals {
         Totals {
             count: 0,
             fastest_ns: u64::MAX,
@@ -129,7 +129,7 @@ impl Totals {
         }
     }
 
-    fn of(breakdown: &Breakdown, causes_ns: &[u64; CAUSES.len()]) -> Totals {
+    pub(super) fn of(breakdown: &Breakdown, causes_ns: &[u64; CAUSES.len()]) -> Totals {
         let latency_ns = breakdown.latency_ns();
         Totals {
             count: 1,
@@ -143,7 +143,7 @@ impl Totals {
         }
     }
 
-    fn add_all(&mut self, other: &Totals) {
+    pub(super) fn add_all(&mut self, other: &Totals) {
         self.count += other.count;
         self.fastest_ns = self.fastest_ns.min(other.fastest_ns);
         self.slowest_ns = self.slowest_ns.max(other.slowest_ns);

@@ -4,7 +4,13 @@
 function flameSection() {
   const folded = page.folded || [];
   if (folded.length === 0) return stackSection();
-  const root = treeOf(folded);
+  // Threads that sleep all the time are wide and tell nothing, so the vCPUs come first.
+  const ofVcpus = folded.filter(([path]) => /^[^;]*;vCPU/.test(path));
+  let root = treeOf(ofVcpus.length > 0 ? ofVcpus : folded);
+  const whose = ofVcpus.length > 0 && ofVcpus.length < folded.length && el("div", { class: "controls" }, choice("Threads", [["vcpus", "vCPUs"], ["all", "all"]], "vcpus", (of) => {
+    root = treeOf(of === "all" ? folded : ofVcpus);
+    show(root);
+  }));
   const holder = el("div", { class: "flame", role: "group", "aria-label": "Flame graph of time off a pCPU" });
   const said = el("p", { class: "hint muted", "aria-live": "polite" });
   const show = (node) => {
@@ -15,7 +21,7 @@ function flameSection() {
     if (event.key === "Escape") show(root);
   });
   show(root);
-  return section("flame", "Where the time off a pCPU went", "From above: the VM, its vCPU, why it was off its pCPU, the frames of the host's kernel, and who ran or let go meanwhile. Widths are times.", said, holder, stackTable());
+  return section("flame", "Where the time off a pCPU went", "From above: the VM, its vCPU, why it was off its pCPU, the frames of the host's kernel, and who ran or let go meanwhile. Widths are times.", whose, said, holder, stackTable());
 }
 
 function treeOf(folded) {

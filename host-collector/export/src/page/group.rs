@@ -2,10 +2,12 @@
 
 use super::bands::{Bands, causes_ns};
 use super::cause;
+use super::over_time::OverTime;
 use super::sample::{Point, Sample};
 use super::slow::Slow;
 use vslice_core::join::{Attribution, Breakdown, GuestRequest, Part};
 use vslice_core::task::VmIndex;
+use vslice_core::units::HostNs;
 use vslice_report::summary::distribution::Precision;
 use vslice_trace::observation::{ObservationRecord, ObservedOthersRecord};
 use vslice_wire::BlockOperation;
@@ -56,6 +58,7 @@ impl Key {
 pub(super) struct Tally {
     pub(super) bands: Bands,
     pub(super) sample: Sample,
+    pub(super) over_time: OverTime,
     /// Those that have no place on the host's clock.
     pub(super) unplaced: u64,
     /// The slowest first.
@@ -63,9 +66,10 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn new(precision: Precision, points_max: usize) -> Tally {
+    /// Of a run whose measured window begins at `start`.
+    pub(super) fn new(precision: Precision, points_max: usize, start: HostNs) -> Tally {
         let (bands, sample) = (Bands::new(precision), Sample::new(points_max));
-        Tally { bands, sample, unplaced: 0, worst: Vec::new() }
+        Tally { bands, sample, over_time: OverTime::new(start), unplaced: 0, worst: Vec::new() }
     }
 
     /// Takes a request; `keep` makes it one that is drawn, if it is among the slowest.
@@ -73,6 +77,7 @@ impl Tally {
         let causes_ns = causes_ns(breakdown);
         self.bands.add(breakdown, &causes_ns);
         self.sample.add(point(breakdown, &causes_ns));
+        self.over_time.add(breakdown, &causes_ns);
         let rank = Slow::rank_of(breakdown);
         let place = self.worst.partition_point(|slow| slow.rank() < rank);
         if place < WORST_MAX {

@@ -64,6 +64,7 @@ pub(super) struct Group {
     pub(super) latency_ns: Latency,
     pub(super) bands: Vec<Band>,
     pub(super) sample: SampleColumns,
+    pub(super) over_time: Stretches,
 }
 
 /// Percentiles as a summary has them.
@@ -108,6 +109,29 @@ pub(super) struct SampleColumns {
     pub(super) cause: Vec<usize>,
 }
 
+/// What the requests that began in each of some stretches of time come to. Each is `length_ns` long and begins a
+/// multiple of that after the measured window.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Stretches {
+    pub(super) length_ns: u64,
+    /// Which multiple; those in which none began are left out.
+    pub(super) places: Vec<i64>,
+    pub(super) requests: Vec<u64>,
+    pub(super) attributed: Vec<u64>,
+    /// Sums of the attributed ones, by part, phase and cause; those that took no time are left out.
+    pub(super) parts_ns: Vec<Column>,
+    pub(super) phases_ns: Vec<Column>,
+    pub(super) causes_ns: Vec<Column>,
+}
+
+/// Sums of one part, phase or cause over all stretches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Column {
+    /// Its number.
+    pub(super) of: usize,
+    pub(super) ns: Vec<u64>,
+}
+
 /// A slow request. Times in it count from its start.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Worst {
@@ -116,6 +140,7 @@ pub(super) struct Worst {
     pub(super) start_ns: i64,
     pub(super) latency_ns: u64,
     pub(super) clock_bound_ns: u64,
+    pub(super) bounds: Vec<BoundRow>,
     pub(super) process: String,
     pub(super) pid: Option<u32>,
     pub(super) sector: Option<u64>,
@@ -132,6 +157,14 @@ pub(super) struct Worst {
     pub(super) cut_spans: u64,
     pub(super) pcpus: Vec<PcpuRow>,
     pub(super) marks: Vec<MarkRow>,
+}
+
+/// A time that the guest told, and by how much it may be off on the host's clock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct BoundRow {
+    pub(super) what: &'static str,
+    pub(super) at_ns: u64,
+    pub(super) bound_ns: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -13,6 +13,7 @@ function overTime(group) {
     range.high = Math.max(range.high, latency);
   }
   const chosen = el("div", { class: "chosen", "aria-live": "polite" });
+  const ways = waysOf(group);
   const from = el("input", { type: "number", step: "any", id: "from", "aria-label": "from, in seconds" });
   const to = el("input", { type: "number", step: "any", id: "to", "aria-label": "to, in seconds" });
   const clear = el("button", { type: "button", class: "button", id: "clear" }, "Show all");
@@ -21,7 +22,7 @@ function overTime(group) {
     "aria-label": "Latency over time. Left and right move the chosen stretch, with shift they make it shorter and longer, escape shows all." }, canvas);
   // A thousandth of what is shown can be told.
   const digits = Math.min(9, Math.max(3, 3 + Math.ceil(-Math.log10((range.to - range.from) / 1e6))));
-  const state = { canvas, plot, sample, by, range, digits, stretch: null };
+  const state = { canvas, plot, sample, by, range, digits, stretch: null, way: ways[0][0] };
   const used = by.names.filter((_, place) => by.of.includes(place));
 
   const choose = (stretch) => {
@@ -30,8 +31,9 @@ function overTime(group) {
     to.value = state.stretch ? (state.stretch[1] / 1e6).toFixed(state.digits) : "";
     clear.disabled = !state.stretch;
     paintPlot(state);
-    replace(chosen, chosenRequests(group, state));
+    showChosen();
   };
+  const showChosen = () => replace(chosen, chosenRequests(state), exactShares(group, state, ways));
   listen(state, choose);
   for (const input of [from, to]) {
     input.addEventListener("change", () => choose(from.value === "" && to.value === "" ? null : [from.value === "" ? range.from : Number(from.value) * 1e6, to.value === "" ? range.to : Number(to.value) * 1e6]));
@@ -42,18 +44,24 @@ function overTime(group) {
   const whole = n >= sample.of ? `Each of ${count(sample.of)} requests is a dot` : `${count(n)} of ${count(sample.of)} requests are dots: a fair sample, and ${sample.slowest ? `the ${count(sample.slowest)} slowest all` : "the slowest all"}`;
   return section("time", "Latency over time", `${whole}, in the colour of what took most of it. Drag over a stretch of time to see who was slow in it.`,
     el("div", { class: "controls" }, el("label", null, "from ", from, " s"), el("label", null, "to ", to, " s"), clear),
-    el("figure", { style: { margin: 0 } }, plot, legend(used)), chosen);
+    el("figure", { style: { margin: 0 } }, plot, legend(used)),
+    el("div", { class: "controls by" }, choice("Shares by", ways.map(([key, label]) => [key, label]), ways[0][0], (key) => {
+      state.way = key;
+      showChosen();
+    })), chosen);
 }
 
 /** The plot follows its width and the theme, and prints in the colours of paper. */
 const drawn = new Set();
+function repaint() {
+  drawn.forEach((state) => (state.plot.isConnected ? paintPlot(state) : drawn.delete(state)));
+}
 function redrawWith(state) {
-  drawn.clear();
   drawn.add(state);
   new ResizeObserver(() => paintPlot(state)).observe(state.plot);
 }
 for (const query of ["(prefers-color-scheme: dark)", "print"]) {
-  matchMedia(query).addEventListener("change", () => drawn.forEach(paintPlot));
+  matchMedia(query).addEventListener("change", repaint);
 }
 
 function listen(state, choose) {
@@ -176,8 +184,8 @@ function paintGrid(pen, { width, height, low, high, range, x, y, colour }) {
   }
 }
 
-/** What was slow in the chosen stretch: their number, percentiles, and the shares of what took most of each. */
-function chosenRequests(group, state) {
+/** The dots of the chosen stretch: their number and percentiles. */
+function chosenRequests(state) {
   const { sample, by, stretch } = state;
   const picked = [];
   for (let at = 0; at < by.of.length; at += 1) {
@@ -187,10 +195,28 @@ function chosenRequests(group, state) {
   if (picked.length === 0) return el("p", { id: "chosen", "data-count": 0 }, `No request that is shown began ${where}.`);
   const sorted = picked.map((at) => sample.latency_us[at]).sort((a, b) => a - b);
   const at = (share) => duration(sorted[Math.min(sorted.length - 1, Math.ceil(share * sorted.length) - 1)] * 1000);
-  const totals = by.names.map(() => 0);
-  for (const place of picked) totals[by.of[place]] += sample.latency_us[place] * 1000;
   const whole = by.of.length >= sample.of;
-  const text = `${count(picked.length)} ${whole ? "requests" : "of the requests that are shown"} ${where}: ${whole ? `median ${at(0.5)}, 99th percentile ${at(0.99)}, ` : ""}longest ${at(1)}. Their time by what took most of each:`;
-  const pieces = by.names.map((name, place) => ({ ...name, value: totals[place] })).sort((a, b) => b.value - a.value);
-  return [el("p", { id: "chosen", "data-count": picked.length }, text), stack(pieces, sum(totals) || 1, "of their time")];
+  return el("p", { id: "chosen", "data-count": picked.length }, `${count(picked.length)} ${whole ? "requests" : "of the requests that are shown"} ${where}: ${whole ? `median ${at(0.5)}, 99th percentile ${at(0.99)}, ` : ""}longest ${at(1)}.`);
+}
+
+/** Where the time of all requests of the chosen stretch went, dots or not: sums that are exact for whole steps of time. */
+function exactShares(group, state, ways) {
+  const { over_time: steps } = group;
+  const [, , names] = ways.find(([key]) => key === state.way);
+  const [from, to] = state.stretch ? state.stretch.map((us) => us * 1000) : [-Infinity, Infinity];
+  const within = steps.places.map((place) => place * steps.length_ns < to && (place + 1) * steps.length_ns > from);
+  const of = (column) => sum(column.filter((_, at) => within[at]));
+  const [requests, attributed] = [of(steps.requests), of(steps.attributed)];
+  if (requests === 0) return null;
+  const totals = new Map(steps[state.way].map((column) => [column.of, of(column.ns)]));
+  const pieces = names.map((name, place) => ({ ...name, value: totals.get(place) || 0, more: [`${duration((totals.get(place) || 0) / attributed)} a request`] }));
+  const total = sum(pieces.map((piece) => piece.value));
+  const begin = Math.floor(from / steps.length_ns) * steps.length_ns;
+  const end = Math.ceil(to / steps.length_ns) * steps.length_ns;
+  const isRounded = state.stretch && (begin !== from || end !== to);
+  const time = (ns) => (ns / 1e9).toFixed(Math.max(state.digits, 4));
+  const where = state.stretch ? `began between ${time(begin)} and ${time(end)}\u00a0s${isRounded ? `, which is what was chosen in whole steps of ${duration(steps.length_ns)}` : ""}` : "in all";
+  return [el("p", { id: "shares", "data-requests": requests, "data-total": total, "data-from": state.stretch ? begin : null, "data-to": state.stretch ? end : null },
+    `The time of all ${count(requests)} requests ${where}${attributed < requests ? `, but ${count(requests - attributed)} that cannot be attributed` : ""}: ${duration(total)}, exactly.`),
+    stack(pieces, total || 1, "of their time"), state.way !== ways[0][0] && legend(pieces.filter((piece) => piece.value > 0))];
 }

@@ -33,8 +33,31 @@ function draw() {
   const header = el("header", null, opening());
   put(root, [header, main, tip]);
   document.title = `${page.title} \u2013 vslice`;
-  const show = (place) => replace(chosen, groupSections(groups[place], place));
+  let chosenPlace = 0;
+  const show = (place) => {
+    chosenPlace = place;
+    replace(chosen, groupSections(groups[place], place));
+  };
   if (groups.length > 0) show(0);
+  // Nobody can choose on paper, so it has every group, the one that was chosen first, and what is folded.
+  addEventListener("beforeprint", () => {
+    const others = groups.map((group, place) => place).filter((place) => place !== chosenPlace);
+    put(chosen, [el("div", { class: "others" }, others.map((place) => groupSections(groups[place], place)))]);
+    root.querySelectorAll("details:not([open])").forEach((fold) => {
+      if (fold.closest("#text, #environment, .worst")) return;
+      fold.open = true;
+      fold.dispatchEvent(new Event("toggle"));
+      fold.classList.add("for-paper");
+    });
+    repaint();
+  });
+  addEventListener("afterprint", () => {
+    chosen.querySelectorAll(".others").forEach((others) => others.remove());
+    root.querySelectorAll("details.for-paper").forEach((fold) => {
+      fold.open = false;
+      fold.classList.remove("for-paper");
+    });
+  });
   header.append(groupPicker(show), contents(main));
 }
 

@@ -1,7 +1,7 @@
 //! A slow request, kept whole, and as the page draws it.
 
 use super::bands::causes_ns;
-use super::model::{MarkRow, PcpuRow, PhaseRow, SpanRow, StayRow, WhoRow, Worst};
+use super::model::{BoundRow, MarkRow, PcpuRow, PhaseRow, SpanRow, StayRow, WhoRow, Worst};
 use super::stays::{Found, Stay, Stays};
 use std::cmp::Reverse;
 use vslice_core::join::{Breakdown, GuestRequest, Part, Phase};
@@ -70,6 +70,7 @@ impl Slow {
             start_ns: told.start_ns,
             latency_ns: breakdown.latency_ns(),
             clock_bound_ns: breakdown.bounds.worst_ns(),
+            bounds: bounds(breakdown),
             process: text(&told.process),
             pid: told.pid,
             sector,
@@ -133,6 +134,20 @@ fn pcpus(breakdown: &Breakdown) -> Vec<PcpuId> {
         }
     }
     pcpus
+}
+
+/// The times that the guest told of it, in order.
+fn bounds(breakdown: &Breakdown) -> Vec<BoundRow> {
+    let Breakdown { start, issued, end, bounds, .. } = breakdown;
+    let times = [
+        ("start", Some(*start), bounds.start_ns),
+        ("issue to the disk's driver", *issued, bounds.issued_ns),
+        ("end", Some(*end), bounds.end_ns),
+    ];
+    let told = times.into_iter().filter_map(|(what, time, bound_ns)| {
+        Some(BoundRow { what, at_ns: time?.since_ns(*start), bound_ns })
+    });
+    told.collect()
 }
 
 /// Its phases, one after the other; those of no length are left out.
@@ -200,4 +215,25 @@ fn mark((at_ns, label): &(u64, String)) -> MarkRow {
 
 pub(super) fn text(text: &str) -> String {
     harmless(&text.chars().take(TEXT_CHARS_MAX).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{breakdown, observed_by};
+    use super::*;
+    use vslice_core::join::{Attribution, Bounds};
+
+    #[test]
+    fn each_time_has_its_own_bound() {
+        let request = GuestRequest::Observed(observed_by(0));
+        let mut of = breakdown(50, &[400], Attribution::Attributed, request);
+        (of.issued, of.bounds) =
+            (Some(HostNs(70)), Bounds { start_ns: 1, issued_ns: 2, end_ns: 3 });
+        let told = |of: &Breakdown| {
+            bounds(of).iter().map(|row| (row.at_ns, row.bound_ns)).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&of), [(0, 1), (20, 2), (400, 3)]);
+        of.issued = None;
+        assert_eq!(told(&of), [(0, 1), (400, 3)]);
+    }
 }

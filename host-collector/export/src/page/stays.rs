@@ -248,7 +248,8 @@ mod tests {
             .collect();
         let stays = after(&events);
         let found = |from: u64, to: u64| stays.on(PCPU, &(HostNs(from)..HostNs(to)));
-        assert_eq!(found(50, 1_000).stays, Err(Unknown::NoLongerKept));
+        assert_eq!(found(99, 1_000).stays, Err(Unknown::NoLongerKept));
+        assert!(found(100, 1_000).stays.is_ok(), "from where the tenth has left, all are there");
         let found = found(20_000, 22_000);
         let stays = found.stays.unwrap();
         assert_eq!(stays.len(), OF_REQUEST_MAX);

@@ -13,13 +13,15 @@ use vslice_core::task::Task;
 use vslice_core::timeline::{Antagonist, Reason, RunMode, Span, ThreadState, Who};
 use vslice_core::units::{Tid, VcpuId};
 use vslice_report::analyse::chosen::Asked;
-use vslice_report::analyse::drawn::{host_at, manifest, names, run_in, stream, streams};
+use vslice_report::analyse::drawn::{
+    guest_at, host_at, manifest, names, run_in, stream, streams, waking,
+};
 use vslice_report::analyse::drawn_observed as observed;
 use vslice_report::analyse::{SummaryObserver, analyse_chosen, analyse_with};
 use vslice_trace::manifest::Manifest;
 use vslice_trace::observation::{ObservedOthersRecord, ObservedTaskRecord};
-use vslice_trace::{ObservedItem, RunDir};
-use vslice_wire::{BlockOperation, GuestTicks, ObservedFlags, ObservedRequest};
+use vslice_trace::{ObservedItem, RequestItem, RunDir, VmName};
+use vslice_wire::{BlockOperation, GuestTicks, ObservedFlags, ObservedRequest, Request};
 
 /// The page of a run, and the data in it.
 fn page_of(run: &RunDir, page: PageObserver) -> (String, Value, Summary) {
@@ -92,6 +94,7 @@ fn check(data: &Value) {
             assert_eq!(sums, [number(&band["latency_ns"]); 3], "{band}");
             assert!(band["from"].as_f64() < band["to"].as_f64(), "{band}");
         }
+        check_over_time(group);
         let sample = &group["sample"];
         let columns =
             ["start_us", "latency_us", "dominant", "cause"].map(|of| rows(&sample[of]).len());
@@ -109,11 +112,39 @@ fn check(data: &Value) {
     }
 }
 
+/// Over time and over latency it is the same time.
+fn check_over_time(group: &Value) {
+    let over_time = &group["over_time"];
+    let places = rows(&over_time["places"]).len();
+    for (counts, all) in
+        [("requests", &group["sample"]["of"]), ("attributed", &group["attributed"])]
+    {
+        let counts = numbers(&over_time[counts]);
+        assert_eq!((counts.len(), counts.iter().sum::<u64>()), (places, number(all)));
+    }
+    for of in ["parts_ns", "phases_ns", "causes_ns"] {
+        let bands: Vec<Vec<u64>> =
+            rows(&group["bands"]).iter().map(|band| numbers(&band[of])).collect();
+        let mut sums_ns = vec![0; bands.first().map_or(0, Vec::len)];
+        for column in rows(&over_time[of]) {
+            sums_ns[place(&column["of"])] = numbers(&column["ns"]).iter().sum();
+            assert_eq!(rows(&column["ns"]).len(), places);
+        }
+        let by_latency = (0..sums_ns.len()).map(|at| bands.iter().map(|band| band[at]).sum());
+        assert_eq!(sums_ns, by_latency.collect::<Vec<u64>>(), "{of} of {group}");
+    }
+}
+
 fn check_worst(worst: &Value) {
     let latency_ns = number(&worst["latency_ns"]);
     let sums =
         ["parts_ns", "phases_ns", "causes_ns"].map(|of| numbers(&worst[of]).iter().sum::<u64>());
     assert_eq!(sums, [latency_ns; 3], "{worst}");
+    let bounds = rows(&worst["bounds"]);
+    assert_eq!(bounds[0]["at_ns"], json!(0));
+    assert_eq!(bounds[bounds.len() - 1]["at_ns"], worst["latency_ns"]);
+    let widest = bounds.iter().map(|row| number(&row["bound_ns"])).max();
+    assert_eq!(widest, worst["clock_bound_ns"].as_u64());
     let mut at = 0;
     for phase in rows(&worst["phases"]) {
         assert_eq!(number(&phase["from_ns"]), at, "{worst}");
@@ -236,18 +267,32 @@ fn what_comes_after_a_record_was_cut_off_is_nobodys() {
     let run = run_in(&scratch.path().join("run"), &manifest());
     streams(&run, &[0, 500, 1150], false);
     names(&run);
+    // Its record ends at 1200, when vCPU1 has just come; the request and the other pCPU go on.
+    let request = Request {
+        index: 0,
+        submitted: guest_at(950),
+        completed: guest_at(1250),
+        vcpu_submitted: 1,
+        vcpu_completed: 1,
+        result: 4096,
+    };
+    let vm1 = VmName::try_from("vm1").unwrap();
+    let paths = [run.requests_path(&vm1), run.events_path(PcpuId(0))];
+    paths.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    stream(&paths[0], vec![RequestItem::Request(request)], true);
+    stream(&paths[1], vec![waking(700), waking(1280)], true);
     let (_, data, _) = page_of(&run, PageObserver::default());
     check(&data);
     let [lost] = rows(&data["lost"]) else { panic!("{}", data["lost"]) };
     assert_eq!((&lost["pcpu"], &lost["to_us"]), (&json!(1), &Value::Null));
-    let end_us = |stay: &Value, worst: &Value| {
-        worst["start_ns"].as_i64().unwrap() / 1_000 + stay["to_ns"].as_i64().unwrap() / 1_000
-    };
-    for worst in rows(&data["worst"]) {
-        for stay in rows(&worst["pcpus"]).iter().flat_map(|pcpu| rows(&pcpu["stays"])) {
-            assert!(end_us(stay, worst) <= lost["from_us"].as_i64().unwrap(), "{worst}");
-        }
-    }
+    let [worst] = rows(&data["worst"]) else { panic!("{}", data["worst"]) };
+    let from_us = lost["from_us"].as_i64().unwrap() - worst["start_ns"].as_i64().unwrap() / 1_000;
+    let ends_us: Vec<i64> = rows(&worst["pcpus"])
+        .iter()
+        .flat_map(|pcpu| rows(&pcpu["stays"]))
+        .map(|stay| stay["to_ns"].as_i64().unwrap() / 1_000)
+        .collect();
+    assert_eq!(ends_us, [50, from_us], "it was there until 1000, and vm2's until the record ends");
 }
 
 const HOSTILE: &str = "</script><script>alert(1)</script><!--&\"'";
@@ -349,7 +394,7 @@ fn what_a_guest_did_not_send_is_below_the_lowest_band() {
 }
 
 /// A request that began then, with these parts in phases that are not known.
-fn breakdown(
+pub(super) fn breakdown(
     start: u64,
     parts_ns: &[u64],
     attribution: Attribution,
@@ -376,7 +421,7 @@ fn breakdown(
     }
 }
 
-fn observed_by(turn: u64) -> ObservedRequest {
+pub(super) fn observed_by(turn: u64) -> ObservedRequest {
     let operations = [BlockOperation::Read, BlockOperation::Write, BlockOperation::Flush];
     ObservedRequest {
         device: u16::try_from(turn % 7).unwrap(),

@@ -38,7 +38,7 @@ function whatIfTable(group, whatIf, measured, base) {
   return table(null, [
     { head: "without", value: (line) => line.name },
     { head: "p99 that is left", bar: true, kind: "bar", value: (line) => line.row.latency_ns.p99, show: (line) => measured.p99 > 0 && bar(line.row.latency_ns.p99 / measured.p99, line.colour) },
-    ...left("p50", "p50"), ...left("p99", "p99"), ...left("p99.9", "p999"),
+    ...left("p99", "p99"), ...left("p99.9", "p999"), ...left("p50", "p50"),
     { head: "requests", kind: "count", value: (line) => line.row.requests, path: (line) => line.path && `${line.path}requests` },
     { head: "total", kind: "duration", value: (line) => line.row.taken_ns, path: (line) => line.path && `${line.path}taken_ns`, show: (line) => (line.path ? undefined : "") },
   ], rows);

@@ -32,14 +32,17 @@ function worstRequest(row, rank) {
   return fold;
 }
 
+/** The page's width is the request, and on either side as much of the clock's bound as has room. */
 function timeline(row) {
   const total = row.latency_ns || 1;
-  const at = (ns) => `${(Math.max(0, Math.min(total, ns)) / total) * 100}%`;
-  const wide = (from, to) => `${((Math.min(total, to) - Math.max(0, from)) / total) * 100}%`;
+  const beside = Math.min(row.clock_bound_ns, total * 0.1);
+  const share = (ns) => (Math.max(-beside, Math.min(total + beside, ns)) + beside) / (total + 2 * beside);
+  const at = (ns) => `${share(ns) * 100}%`;
+  const wide = (from, to) => `${(share(to) - share(from)) * 100}%`;
   const grid = el("div", { class: "timeline" });
   const said = [];
   const marks = row.marks || [];
-  put(grid, [el("span", { class: "label" }), el("div", { class: "marks", "aria-hidden": "true" }, spreadMarks(marks, total).map(({ mark, left }) => el("b", { style: { left } }, String(mark + 1))))]);
+  put(grid, [el("span", { class: "label" }), el("div", { class: "marks", "aria-hidden": "true" }, spreadMarks(marks, at).map(({ mark, left }) => el("b", { style: { left } }, String(mark + 1))))]);
   put(grid, [el("span", { class: "label" }, "I/O"), phaseLane(row, at, wide, total)]);
   const vcpus = [...new Set(row.spans.map((span) => span.vcpu))];
   for (const vcpu of vcpus) put(grid, [el("span", { class: "label" }, vcpu === null || vcpu === undefined ? "vCPU unknown" : `vCPU${vcpu} thread`), spanLane(row.spans.filter((span) => span.vcpu === vcpu), at, wide, total)]);
@@ -49,22 +52,26 @@ function timeline(row) {
     if (pcpu.cut_stays > 0) said.push(`${count(pcpu.cut_stays)} of the shortest stays on pCPU${pcpu.pcpu}, ${duration(pcpu.cut_ns)} in all, are not drawn one by one`);
   }
   if (!row.pcpus) said.push("who was on its pCPUs was not recorded");
-  put(grid, [el("span", { class: "label" }), timeAxis(total)]);
-  if (marks.length > 0) put(grid, [el("div", { class: "rules", "aria-hidden": "true" }, marks.map((mark) => el("i", { style: { left: at(mark.at_ns) } })))]);
+  const bounds = row.bounds.filter((of) => of.bound_ns > 0);
+  if (bounds.length > 0) put(grid, [el("span", { class: "label" }, "clock bound"), boundLane(bounds, at, wide)]);
+  put(grid, [el("span", { class: "label" }), timeAxis(total, at)]);
+  put(grid, [el("div", { class: "rules", "aria-hidden": "true" }, bounds.map((of) => el("span", { class: "bound", style: { left: at(of.at_ns - of.bound_ns), width: wide(of.at_ns - of.bound_ns, of.at_ns + of.bound_ns) } })), marks.map((mark) => el("i", { style: { left: at(mark.at_ns) } })))]);
   if (row.cut_spans > 0) said.push(`${count(row.cut_spans)} spans at its end are left out`);
   if (row.unattributable) said.push(row.unattributable);
   if (row.io_unknown) said.push(`its I/O's phases are unknown: ${row.io_unknown}`);
-  said.push(`on the host's clock its ends are known to within ${duration(row.clock_bound_ns)}`);
+  const isOne = bounds.every((of) => of.bound_ns === row.clock_bound_ns);
+  const moved = isOne ? [`its times may be ${duration(row.clock_bound_ns)}`] : bounds.map((of) => `its ${of.what} may be ${duration(of.bound_ns)}`);
+  said.push(row.clock_bound_ns > 0 ? `on the host's clock ${words(moved)} earlier or later than they are drawn` : "on the host's clock its times are exact");
   return [row.heading && el("p", { class: "muted" }, row.heading), grid,
     marks.length > 0 && el("ol", { class: "said" }, marks.map((mark) => el("li", null, `${exactly(mark.at_ns)}  ${mark.label}`))),
     el("p", { class: "muted small" }, `${said.join("; ")}.`.replace(/^./, (letter) => letter.toUpperCase())), spanTable(row)];
 }
 
 /** Marks that are close share a line of text, so their numbers are pushed apart. */
-function spreadMarks(marks, total) {
+function spreadMarks(marks, at) {
   let last = null;
   return marks.map((mark, place) => ({ mark: place, at_ns: mark.at_ns })).sort((a, b) => a.at_ns - b.at_ns).map((entry) => {
-    const own = `${Math.max(0, Math.min(100, (entry.at_ns / total) * 100))}%`;
+    const own = at(entry.at_ns);
     last = last === null ? own : `max(${own}, ${last} + 0.9rem)`;
     return { mark: entry.mark, left: `min(100%, ${last})` };
   });
@@ -114,12 +121,19 @@ function stayLane(pcpu, at, wide, total) {
   return el("div", { class: pcpu.cut_stays > 0 ? "lane cut" : "lane", role: "group", "aria-label": `Who was on pCPU${pcpu.pcpu}` }, items);
 }
 
-function timeAxis(total) {
+/** How far what the guest told may be off: a whisker at each of its times. */
+function boundLane(bounds, at, wide) {
+  const items = bounds.map((of) => el("span", { style: { left: at(of.at_ns - of.bound_ns), width: wide(of.at_ns - of.bound_ns, of.at_ns + of.bound_ns) } }));
+  tell(items, (index) => [`Its ${bounds[index].what}`, `${exactly(bounds[index].at_ns)} \u00b1 ${duration(bounds[index].bound_ns)} on the host's clock`, "as far as the lanes above may be shifted against it"]);
+  return el("div", { class: "lane whiskers", role: "group", "aria-label": "What the clock's bound could move" }, items);
+}
+
+function timeAxis(total, at) {
   const size = step(total, 6);
   const ticks = [];
   for (let ns = 0; ns < total * 0.97; ns += size) ticks.push(ns);
-  return el("div", { class: "axis", "aria-hidden": "true" }, ticks.map((ns) => el("span", { style: { left: `${(ns / total) * 100}%` } }, ns === 0 ? "0" : tick(ns))),
-    ticks.map((ns) => el("i", { style: { left: `${(ns / total) * 100}%` } })));
+  return el("div", { class: "axis", "aria-hidden": "true" }, ticks.map((ns) => el("span", { style: { left: at(ns) } }, ns === 0 ? "0" : tick(ns))),
+    ticks.map((ns) => el("i", { style: { left: at(ns) } })));
 }
 
 function spanTable(row) {

@@ -10,7 +10,7 @@ use crate::summary::names::{Directory, VmIndex};
 use crate::summary::observed::example as observed_example;
 use crate::summary::{Summary, SummaryBuilder};
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use vslice_core::join::{Attribution, Breakdown, ClockError, NoPhase, Part, Phase, Waits};
 use vslice_core::task::{ControlGroup, Task, ThreadKind};
@@ -446,10 +446,14 @@ fn a_kind_of_cause_is_written_by_its_name() {
 
 #[test]
 fn lengths_beyond_all_reason_do_no_harm() {
-    let mut request = example::request(0, HostNs(0), vec![running(u64::MAX)]);
-    example::set_io(&mut request, 0, u64::MAX / 2);
-    let told = tally_of(ROOM, &[(VM1, request)]);
-    assert_eq!((told.attributed, told.causes.len()), (1, 2));
+    let requests = [0, 1].map(|index| {
+        let mut request = example::request(index, HostNs(0), vec![running(u64::MAX)]);
+        example::set_io(&mut request, 0, u64::MAX / 3);
+        (VM1, request)
+    });
+    let told = tally_of(ROOM, &requests);
+    assert_eq!((told.attributed, told.causes.len()), (2, 2));
+    assert_eq!(told.causes[0].without.taken_ns, u64::MAX, "both together took more");
 }
 
 #[test]
@@ -462,5 +466,11 @@ fn memory_is_bounded_by_the_buckets_and_not_by_the_requests() {
         lengths.record(request.latency_ns());
         tally.add(VM1, &request, &lengths);
     }
-    assert!(tally.cells_count() < 20_000, "{} cells", tally.cells_count());
+    // All were alike, and none is longer than it was.
+    let longest_ns = lengths.longest_ns(1);
+    let buckets: BTreeSet<u64> =
+        (0..=longest_ns / 100).map(|place| lengths.bucket_ns(place * 100)).collect();
+    // Of waiting for a pCPU, of whoever may have run, and of the groups.
+    let most = 2 * (buckets.len() + 1) + (1 << 10);
+    assert!(tally.cells_count() <= most, "{} cells, {most} at most", tally.cells_count());
 }
