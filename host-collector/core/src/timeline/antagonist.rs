@@ -189,6 +189,13 @@ impl Wait {
         }
     }
 
+    /// What [`Wait::take`] would say if `who` had the time since the last credit.
+    pub(super) fn so_far(&self, who: Option<Who>, until: HostNs) -> Vec<Antagonist> {
+        let mut wait = Wait { credited_until: self.credited_until, credits: self.credits.clone() };
+        wait.credit(who, until);
+        wait.take()
+    }
+
     /// The antagonists so far, in the order of [`Credits::rows`].
     pub(super) fn take(&mut self) -> Vec<Antagonist> {
         let antagonists = self.credits.rows().map(|(_, antagonist)| antagonist).collect();

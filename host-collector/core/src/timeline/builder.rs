@@ -206,6 +206,17 @@ impl Timeline {
         self.threads[*self.index_by_tid.get(&tid)?].open()
     }
 
+    /// The spans of a watched thread that have not gone out, as they are if they end at `until`, which is no earlier
+    /// than the latest event: what goes on, and what is held back until more is known of it. Those that go out later
+    /// tell the same time again, and may tell more of it.
+    pub fn so_far(&mut self, tid: Tid, until: HostNs) -> Vec<Span> {
+        let known = self.index_by_tid.get(&tid).map(|index| &self.threads[*index]).zip(self.now);
+        let Some((thread, now)) = known else { return Vec::new() };
+        let pcpu = thread.waits_on().and_then(|id| self.pcpus.get(&id));
+        let occupant = pcpu.and_then(|pcpu| pcpu.occupant).map(|tid| who(&mut self.tasks, tid));
+        thread.so_far(until.max(now), occupant)
+    }
+
     /// What was observed that cannot be right.
     #[must_use]
     pub fn contradictions(&self) -> &Contradictions {

@@ -47,6 +47,11 @@ impl HeldBack {
         if self.is_told { self.spans.push(span) } else { sink(span) }
     }
 
+    /// Those that are held back, as they are if nothing more becomes known of them.
+    pub(super) fn spans(&self) -> &[Span] {
+        &self.spans
+    }
+
     /// Whatever happened, it was not the end of the halt: the spans go out as they are.
     pub(super) fn let_go(&mut self, sink: &mut impl FnMut(Span)) {
         self.spans.drain(..).for_each(sink);

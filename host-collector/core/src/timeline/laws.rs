@@ -210,6 +210,27 @@ fn has_moved(events: &[HostEvent], span: &Span) -> bool {
     events.iter().find(comes).is_some_and(|event| event.pcpu != target)
 }
 
+type RawEvent = (u64, u32, u32, u32, u32);
+
+fn raw_events() -> impl Strategy<Value = Vec<RawEvent>> {
+    prop::collection::vec((0..400_u64, 0..3_u32, 0..4_u32, 0..4_u32, 0..6_u32), 0..80)
+}
+
+fn any_events(raw: Vec<RawEvent>) -> Vec<HostEvent> {
+    let event = |(time_ns, pcpu, one, other, kind)| match kind {
+        0 => waking(time_ns, Tid(one), PcpuId(pcpu)),
+        1 => lost(time_ns, time_ns + 20),
+        2 if one == 3 => HostEvent {
+            time: HostNs(time_ns),
+            pcpu: PcpuId(pcpu),
+            kind: HostEventKind::Exit { tid: Tid(other) },
+        },
+        3 => switch(time_ns, PcpuId(pcpu), Tid(one), PrevState::Sleep, Tid(other)),
+        _ => switch(time_ns, PcpuId(pcpu), Tid(one), PrevState::Runnable, Tid(other)),
+    };
+    raw.into_iter().map(event).collect()
+}
+
 proptest! {
     #[test]
     fn any_drawing_comes_back(drawing in a_drawing()) {
@@ -250,22 +271,9 @@ proptest! {
     /// Whatever comes in, in whatever order, the spans tile and no wait credits more than itself.
     #[test]
     fn any_events_at_all_give_a_tiling(
-        raw in prop::collection::vec((0..400_u64, 0..3_u32, 0..4_u32, 0..4_u32, 0..6_u32), 0..80),
+        raw in raw_events(),
     ) {
-        let events: Vec<HostEvent> = raw
-            .into_iter()
-            .map(|(time_ns, pcpu, one, other, kind)| match kind {
-                0 => waking(time_ns, Tid(one), PcpuId(pcpu)),
-                1 => lost(time_ns, time_ns + 20),
-                2 if one == 3 => HostEvent {
-                    time: HostNs(time_ns),
-                    pcpu: PcpuId(pcpu),
-                    kind: HostEventKind::Exit { tid: Tid(other) },
-                },
-                3 => switch(time_ns, PcpuId(pcpu), Tid(one), PrevState::Sleep, Tid(other)),
-                _ => switch(time_ns, PcpuId(pcpu), Tid(one), PrevState::Runnable, Tid(other)),
-            })
-            .collect();
+        let events = any_events(raw);
         let mut spans: BTreeMap<Tid, Vec<Span>> = BTreeMap::new();
         let mut sink = |span: Span| spans.entry(span.tid).or_default().push(span);
         let mut timeline = Timeline::new(WATCHED, StackTable::default()).starting_at(HostNs(0));
@@ -282,5 +290,35 @@ proptest! {
                 prop_assert!(!span.antagonists.iter().any(|ran| ran.who.tid() == Some(tid)));
             }
         }
+    }
+    /// What has gone out and what goes on tile at any moment, and whoever asks changes nothing.
+    #[test]
+    fn what_goes_on_follows_what_has_gone_out(raw in raw_events(), every in 1..5_usize) {
+        let mut events = any_events(raw);
+        events.sort_by_key(|event| event.time);
+        let timeline = || Timeline::new(WATCHED, StackTable::default()).starting_at(HostNs(0));
+        let (mut asked, mut left_alone) = (timeline(), timeline());
+        let (mut spans, mut expected) = (Vec::new(), Vec::new());
+        for (place, event) in events.iter().enumerate() {
+            if place % every == 0 {
+                for tid in WATCHED {
+                    let open = asked.so_far(tid, event.time);
+                    let of_it = spans.iter().filter(|span: &&Span| span.tid == tid);
+                    let all: Vec<&Span> = of_it.chain(&open).collect();
+                    prop_assert!(all.windows(2).all(|pair| pair[0].end == pair[1].start));
+                    let end = all.last().map_or(HostNs(0), |span| span.end);
+                    prop_assert_eq!(end, event.time);
+                    for span in open {
+                        let ran_ns: u64 = span.antagonists.iter().map(|who| who.ran_ns).sum();
+                        prop_assert!(ran_ns <= span.length_ns());
+                    }
+                }
+            }
+            asked.push(event, &mut |span| spans.push(span));
+            left_alone.push(event, &mut |span| expected.push(span));
+        }
+        asked.finish(HostNs(500), &mut |span| spans.push(span));
+        left_alone.finish(HostNs(500), &mut |span| expected.push(span));
+        prop_assert_eq!(spans, expected);
     }
 }

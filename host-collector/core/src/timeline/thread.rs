@@ -225,6 +225,21 @@ impl Thread {
         (!is_undecided).then(|| (self.since, self.observed()))
     }
 
+    /// Its spans that have not gone out, up to `until`: those that are held back, and what it does now. Until then
+    /// `occupant` has the pCPU that it waits for.
+    pub(super) fn so_far(&self, until: HostNs, occupant: Option<Who>) -> Vec<Span> {
+        let mut spans = self.held_back.spans().to_vec();
+        if until > self.since {
+            let undecided = ThreadState::Unknown { cause: UnknownCause::NotYetSeen };
+            let (start, state) = self.open().unwrap_or((self.since, undecided));
+            let waits = state.waits_for().is_some();
+            let occupant = occupant.filter(|who| who.tid() != Some(self.tid));
+            let antagonists = if waits { self.wait.so_far(occupant, until) } else { Vec::new() };
+            spans.push(Span { tid: self.tid, start, end: until, state, antagonists });
+        }
+        spans
+    }
+
     /// The pCPU that the thread is on, where that is known.
     pub(super) fn runs_on(&self) -> Option<PcpuId> {
         match self.state {

@@ -7,20 +7,20 @@ use vslice_trace::manifest::Manifest;
 
 /// The names of the VMs, those that were recorded before the others.
 #[derive(Debug, Default)]
-pub(crate) struct VmNames(Vec<String>);
+pub struct VmNames(Vec<String>);
 
 impl VmNames {
-    pub(crate) fn of(manifest: &Manifest) -> VmNames {
+    pub fn of(manifest: &Manifest) -> VmNames {
         let recorded = manifest.vms.iter().map(|vm| vm.name.clone());
         VmNames(recorded.chain(manifest.other_vms.iter().map(|vm| vm.name.clone())).collect())
     }
 
-    pub(crate) fn vm(&self, vm: VmIndex) -> &str {
+    pub fn vm(&self, vm: VmIndex) -> &str {
         self.0.get(vm.0).map_or("a VM", String::as_str)
     }
 
     /// `vm1 vCPU0`, `vm1 iothread io0`, or the thread's own name.
-    pub(crate) fn task(&self, task: &Task) -> String {
+    pub fn task(&self, task: &Task) -> String {
         match task.kind {
             ThreadKind::Vcpu { vm, vcpu } => format!("{} {vcpu}", self.vm(vm)),
             ThreadKind::Vmm { vm } => format!("{} {}", self.vm(vm), task.name),
@@ -31,7 +31,7 @@ impl VmNames {
         }
     }
 
-    pub(crate) fn tid(&self, tid: Tid, tasks: &Tasks) -> String {
+    pub fn tid(&self, tid: Tid, tasks: &Tasks) -> String {
         match tasks.known(tid) {
             _ if tid == Tid::IDLE => "swapper".to_owned(),
             Some(task) => self.task(task),
@@ -39,7 +39,7 @@ impl VmNames {
         }
     }
 
-    pub(crate) fn antagonist(&self, who: &Who) -> String {
+    pub fn antagonist(&self, who: &Who) -> String {
         match who {
             Who::Idle => "nobody".to_owned(),
             Who::Others => "others".to_owned(),
