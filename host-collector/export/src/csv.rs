@@ -3,7 +3,7 @@
 //! Times are nanoseconds. The five columns of phases add up to `latency_ns`, and so do the columns of parts: each
 //! nanosecond is in one phase and in one part.
 
-use crate::who::VmNames;
+use vslice_report::who::VmNames;
 use crate::words::attribution;
 use std::collections::HashMap;
 use std::io::Write;

@@ -6,7 +6,7 @@
 //! db1;vCPU0;BQL;...;futex_wait_queue;schedule;released by: db1 main loop 1810442
 //! ```
 
-use crate::who::VmNames;
+use vslice_report::who::VmNames;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use vslice_core::host_event::StackId;

@@ -23,5 +23,4 @@ pub mod hlog;
 mod html;
 pub mod page;
 pub mod perfetto;
-mod who;
 mod words;

@@ -91,6 +91,7 @@ pub struct Prepared<'a> {
     /// The host's disk has what the plan asks for as long as this is there.
     io_scheduler: Option<HeldIoScheduler>,
     recording: Recording<'a>,
+    output: &'a Path,
 }
 
 /// Finds out whether `plan` can be run here, and how; makes the run directory last.
@@ -126,7 +127,7 @@ pub fn prepare<'a>(
     let interrupted = options.interrupted;
     let recording =
         Recording::prepare(recording_options(plan, evidence, interrupted), options.output)?;
-    Ok(Prepared { plan, interrupted, image, qemu, vsock, scratch, choice, io_scheduler, recording })
+    Ok(Prepared { plan, interrupted, image, qemu, vsock, scratch, choice, io_scheduler, recording, output: options.output })
 }
 
 fn recording_options<'a>(
@@ -141,6 +142,7 @@ fn recording_options<'a>(
         collector_pcpu: Some(plan.collector_pcpu),
         pins: Some(plan.vms.iter().map(|vm| plan.pins(vm)).collect()),
         asks_monitors: true,
+        live: None,
         until: UntilOver {
             duration: None,
             is_interrupt_the_end: false,
@@ -163,7 +165,7 @@ impl Prepared<'_> {
             qemu: &self.qemu,
             accelerator: self.choice.accelerator,
             kind: &self.vsock.kind,
-            logs: self.recording.dir().path(),
+            logs: self.output,
             scratch: &self.scratch,
             interrupted: self.interrupted,
         };

@@ -8,12 +8,13 @@ use crate::guest_session::GuestSession;
 use crate::guest_streams::GuestStreams;
 use crate::guests::GuestPlan;
 use crate::interrupt::take_interrupt;
+use crate::kept::Kept;
+use crate::live::LiveObserved;
 use crate::observed_disks;
 use crate::watcher::Watcher;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
-use vslice_trace::RunDir;
 use vslice_trace::manifest::Manifest;
 use vslice_wire::{DoneReason, Ready};
 
@@ -51,7 +52,7 @@ pub(crate) struct SessionsEnd {
 /// # Errors
 /// Those of making the streams; then nothing has begun.
 pub(crate) fn with_sessions(
-    dir: &RunDir,
+    kept: &Kept,
     plans: Vec<GuestPlan>,
     interrupted: &AtomicBool,
     manifest: &mut Manifest,
@@ -59,7 +60,7 @@ pub(crate) fn with_sessions(
 ) -> Result<SessionsEnd, RecordingError> {
     let mut streams = Vec::new();
     for plan in &plans {
-        streams.push(GuestStreams::create(dir, &plan.vm, plan.workload.observe.is_some())?);
+        streams.push(GuestStreams::create(kept, &plan.vm, plan.workload.observe.is_some())?);
     }
     let lives: Vec<Live> = plans.iter().map(|_| Live::default()).collect();
     let (result, all_were_told) = thread::scope(|scope| {
@@ -214,6 +215,13 @@ impl GuestSessions<'_> {
     /// Takes all sessions' news; the first error of one that has ended before its end.
     fn look_at_sessions(&mut self) -> Result<(), RecordingError> {
         self.sessions.iter_mut().map(GuestSession::look).fold(Ok(()), Result::and)
+    }
+
+    /// The observed requests that have come since this was last asked, of each VM that has any.
+    pub(crate) fn take_observed(&self) -> Vec<LiveObserved> {
+        let lives = self.lives.iter().enumerate();
+        let taken = lives.map(|(vm, live)| LiveObserved { vm, latencies: live.take_observed() });
+        taken.filter(|observed| !observed.latencies.is_empty()).collect()
     }
 
     /// All readers together: their requests, and the percentiles of the slowest.

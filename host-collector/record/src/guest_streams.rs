@@ -1,6 +1,7 @@
 //! Where a session's deliveries go: the streams of its guest in the run directory.
 
 use crate::guest::session::{GuestSink, SinkError};
+use crate::kept::Kept;
 use vslice_core::clock::Exchange;
 use vslice_core::units::VcpuId;
 use vslice_trace::{
@@ -8,9 +9,12 @@ use vslice_trace::{
 };
 use vslice_wire::{Dropped, HogGap, Request};
 
-/// The streams of one guest.
+/// The streams of one guest; none of a recording that is not kept.
 #[derive(Debug)]
-pub(crate) struct GuestStreams {
+pub(crate) struct GuestStreams(Option<Streams>);
+
+#[derive(Debug)]
+struct Streams {
     requests: StreamWriter<RequestItem>,
     clock: StreamWriter<ClockSample>,
     hog_gaps: StreamWriter<HogGapItem>,
@@ -20,55 +24,64 @@ pub(crate) struct GuestStreams {
 impl GuestStreams {
     /// Those of a guest; one of observed requests only if it observes.
     pub(crate) fn create(
-        run: &RunDir,
+        kept: &Kept,
         vm: &VmName,
         observes: bool,
     ) -> Result<GuestStreams, StoreError> {
-        let observed = observes.then(|| StreamWriter::create(&run.observed_path(vm)));
-        Ok(GuestStreams {
-            observed: observed.transpose()?,
-            requests: StreamWriter::create(&run.requests_path(vm))?,
-            clock: StreamWriter::create(&run.clock_path(vm))?,
-            hog_gaps: StreamWriter::create(&run.hog_gaps_path(vm))?,
-        })
+        let create = |run: &RunDir| -> Result<Streams, StoreError> {
+            let observed = observes.then(|| StreamWriter::create(&run.observed_path(vm)));
+            Ok(Streams {
+                observed: observed.transpose()?,
+                requests: StreamWriter::create(&run.requests_path(vm))?,
+                clock: StreamWriter::create(&run.clock_path(vm))?,
+                hog_gaps: StreamWriter::create(&run.hog_gaps_path(vm))?,
+            })
+        };
+        Ok(GuestStreams(kept.dir().map(create).transpose()?))
     }
 
     /// Says that the streams are whole.
     pub(crate) fn finish(self) -> Result<(), StoreError> {
-        self.requests.finish()?;
-        self.clock.finish()?;
-        self.hog_gaps.finish()?;
-        self.observed.map_or(Ok(()), StreamWriter::finish)
+        let Some(streams) = self.0 else { return Ok(()) };
+        streams.requests.finish()?;
+        streams.clock.finish()?;
+        streams.hog_gaps.finish()?;
+        streams.observed.map_or(Ok(()), StreamWriter::finish)
     }
 }
 
 impl GuestSink for &mut GuestStreams {
     fn requests(&mut self, requests: &[Request]) -> Result<(), SinkError> {
+        let Some(streams) = &mut self.0 else { return Ok(()) };
         for request in requests {
-            self.requests.push(RequestItem::Request(*request))?;
+            streams.requests.push(RequestItem::Request(*request))?;
         }
-        Ok(self.requests.tick()?)
+        Ok(streams.requests.tick()?)
     }
 
     fn dropped(&mut self, dropped: &Dropped) -> Result<(), SinkError> {
-        self.requests.push(RequestItem::Dropped(*dropped))?;
-        Ok(self.requests.tick()?)
+        let Some(streams) = &mut self.0 else { return Ok(()) };
+        streams.requests.push(RequestItem::Dropped(*dropped))?;
+        Ok(streams.requests.tick()?)
     }
 
     fn exchange(&mut self, vcpu: VcpuId, exchange: &Exchange) -> Result<(), SinkError> {
-        self.clock.push(ClockSample { vcpu, exchange: *exchange })?;
-        Ok(self.clock.tick()?)
+        let Some(streams) = &mut self.0 else { return Ok(()) };
+        streams.clock.push(ClockSample { vcpu, exchange: *exchange })?;
+        Ok(streams.clock.tick()?)
     }
 
     fn hog_gaps(&mut self, vcpu: VcpuId, gaps: &[HogGap]) -> Result<(), SinkError> {
+        let Some(streams) = &mut self.0 else { return Ok(()) };
         for gap in gaps {
-            self.hog_gaps.push(HogGapItem { vcpu, start: gap.start, end: gap.end })?;
+            streams.hog_gaps.push(HogGapItem { vcpu, start: gap.start, end: gap.end })?;
         }
-        Ok(self.hog_gaps.tick()?)
+        Ok(streams.hog_gaps.tick()?)
     }
 
     fn observed(&mut self, items: &[ObservedItem]) -> Result<(), SinkError> {
-        let Some(observed) = &mut self.observed else { return Ok(()) };
+        let observed = self.0.as_mut().and_then(|streams| streams.observed.as_mut());
+        let Some(observed) = observed else { return Ok(()) };
         for item in items {
             observed.push(*item)?;
         }
@@ -76,6 +89,7 @@ impl GuestSink for &mut GuestStreams {
     }
 
     fn observed_bytes(&self) -> u64 {
-        self.observed.as_ref().map_or(0, StreamWriter::written_bytes)
+        let observed = self.0.as_ref().and_then(|streams| streams.observed.as_ref());
+        observed.map_or(0, StreamWriter::written_bytes)
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::error::RecordingError;
 use crate::evidence::{EvidencePlan, note_missing};
+use crate::kept::Kept;
 use crate::perf::{KvmDetail, RecordError, RecordPlan, Recorder, StackTable, Symbols};
-use crate::reserve;
 use crate::sampling::plan::SinkError;
 use crate::sampling::{
     SampleContent, SampleRate, SampleSink, SampledThread, Sampler, SamplerPlan, ThreadVisibility,
@@ -13,7 +13,7 @@ use vslice_core::host_event::StackId;
 use vslice_core::samples::SampleItem;
 use vslice_core::units::{PcpuId, Tid};
 use vslice_trace::evidence::{EvidenceLevel, KERNEL_SYMBOLS};
-use vslice_trace::manifest::{Cost, Manifest, SamplingRecord};
+use vslice_trace::manifest::{Cost, Manifest, SamplingRecord, VmRecord};
 use vslice_trace::{RunDir, StackNames, StoreError, StreamWriter, VmName};
 
 /// One of the two, at work.
@@ -27,7 +27,7 @@ impl HostRecorder {
     /// Starts the best one that `plan` allows and the host lets, on the collector's pCPU, if it has
     /// one; the manifest is told which. `record` starts a recorder.
     pub(crate) fn start(
-        dir: &RunDir,
+        kept: &Kept,
         pcpu: Option<PcpuId>,
         mut plan: EvidencePlan,
         manifest: &mut Manifest,
@@ -55,7 +55,7 @@ impl HostRecorder {
             EvidenceLevel::Totals => SampleContent::TotalsOnly,
             EvidenceLevel::Sampled | EvidenceLevel::Recorded => SampleContent::StatesAndTotals,
         };
-        let streams = SampleStreams::create(dir, manifest)?;
+        let streams = SampleStreams::create(kept, manifest)?;
         let sampler = Sampler::start(&SamplerPlan { threads, content, pcpu }, streams)?;
         Ok(HostRecorder::Sampler(sampler))
     }
@@ -77,14 +77,10 @@ impl HostRecorder {
     }
 
     /// Ends it, and notes what it came to.
-    pub(crate) fn finish(
-        self,
-        dir: &RunDir,
-        manifest: &mut Manifest,
-    ) -> Result<(), RecordingError> {
+    pub(crate) fn finish(self, kept: &Kept, manifest: &mut Manifest) -> Result<(), RecordingError> {
         match self {
-            HostRecorder::Recorder(recorder) => finish_recording(recorder, dir, manifest),
-            HostRecorder::Sampler(sampler) => finish_sampling(sampler, dir, manifest),
+            HostRecorder::Recorder(recorder) => finish_recording(recorder, kept, manifest),
+            HostRecorder::Sampler(sampler) => finish_sampling(sampler, kept, manifest),
         }
     }
 }
@@ -109,12 +105,12 @@ pub(crate) fn record_plan(
 
 fn finish_recording(
     recorder: Recorder,
-    dir: &RunDir,
+    kept: &Kept,
     manifest: &mut Manifest,
 ) -> Result<(), RecordingError> {
     let totals = recorder.stop();
     // What follows is the run's last words.
-    reserve::release(dir);
+    kept.release_room();
     let totals = totals?;
     vslice_trace::recorded_disks::mark_unrecorded(manifest, &totals.missing);
     let cost: &mut Cost = &mut manifest.cost;
@@ -124,18 +120,18 @@ fn finish_recording(
     cost.stacks_refused_count = totals.stacks.refused_count();
     cost.ring_bytes = totals.counters.ring_bytes;
     note_missing(&mut manifest.evidence, &totals.missing);
-    let named = name_stacks(dir, &totals.stacks, manifest);
+    let named = name_stacks(kept, &totals.stacks, manifest);
     totals.ended_early.map_or(named, |error: RecordError| Err(error.into()))
 }
 
 /// Stacks without names are less, and not a reason to throw away a run.
 fn name_stacks(
-    dir: &RunDir,
+    kept: &Kept,
     stacks: &StackTable,
     manifest: &mut Manifest,
 ) -> Result<(), RecordingError> {
     match Symbols::load() {
-        Ok(symbols) => Ok(dir.write_stack_names(&stack_names(stacks, &symbols))?),
+        Ok(symbols) => Ok(kept.write_stack_names(&stack_names(stacks, &symbols))?),
         Err(_) => {
             note_missing(&mut manifest.evidence, &[KERNEL_SYMBOLS]);
             Ok(())
@@ -145,11 +141,11 @@ fn name_stacks(
 
 fn finish_sampling(
     sampler: Sampler,
-    dir: &RunDir,
+    kept: &Kept,
     manifest: &mut Manifest,
 ) -> Result<(), RecordingError> {
     let totals = sampler.stop();
-    reserve::release(dir);
+    kept.release_room();
     let totals = totals?;
     manifest.sampling = Some(SamplingRecord {
         rounds_count: totals.rounds_count,
@@ -178,29 +174,32 @@ fn sampled_threads(manifest: &Manifest) -> Vec<SampledThread> {
 
 /// The streams of all VMs in the run directory.
 #[derive(Debug)]
-struct SampleStreams(Vec<StreamWriter<SampleItem>>);
+struct SampleStreams(Vec<Option<StreamWriter<SampleItem>>>);
 
 impl SampleStreams {
-    fn create(dir: &RunDir, manifest: &Manifest) -> Result<SampleStreams, StoreError> {
-        let create = |name: &String| {
-            StreamWriter::create(&dir.samples_path(&VmName::try_from(name.as_str())?))
+    fn create(kept: &Kept, manifest: &Manifest) -> Result<SampleStreams, StoreError> {
+        let create = |vm: &VmRecord| {
+            let create = |dir: &RunDir| {
+                StreamWriter::create(&dir.samples_path(&VmName::try_from(vm.name.as_str())?))
+            };
+            kept.dir().map(create).transpose()
         };
-        manifest.vms.iter().map(|vm| create(&vm.name)).collect::<Result<_, _>>().map(SampleStreams)
+        manifest.vms.iter().map(create).collect::<Result<_, _>>().map(SampleStreams)
     }
 }
 
 impl SampleSink for SampleStreams {
     fn item(&mut self, vm: usize, item: SampleItem) -> Result<(), SinkError> {
-        Ok(self.0[vm].push(item)?)
+        Ok(self.0[vm].as_mut().map_or(Ok(()), |stream| stream.push(item))?)
     }
 
     fn tick(&mut self) -> Result<(), SinkError> {
-        self.0.iter_mut().try_for_each(StreamWriter::tick)?;
+        self.0.iter_mut().flatten().try_for_each(StreamWriter::tick)?;
         Ok(())
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {
-        self.0.drain(..).try_for_each(StreamWriter::finish)?;
+        self.0.drain(..).flatten().try_for_each(StreamWriter::finish)?;
         Ok(())
     }
 }

@@ -7,6 +7,7 @@
 //! measurement    the measured window: what begins just before it and ends just after it
 //! recorded_work  what goes on meanwhile, and when it is over
 //! host_recorder  who watches the threads: perf's events, or looks
+//! live           the same events for whoever looks on meanwhile
 //! perf           the scheduler's, KVM's and disks' events, by BPF programs or tracepoints
 //! sampling       looks at threads, where no events may be recorded
 //! guest          what is said between an agent and the collector, and how agents are started
@@ -31,7 +32,9 @@ mod host_recorder;
 mod image_notes;
 pub mod interrupt;
 mod interrupts;
+mod kept;
 pub mod leftovers;
+pub mod live;
 mod lock_facts;
 mod measurement;
 mod names;

@@ -6,19 +6,22 @@ use crate::event_writers::EventWriters;
 use crate::evidence::EvidencePlan;
 use crate::host_recorder::{HostRecorder, record_plan};
 use crate::interrupts;
+use crate::kept::Kept;
+use crate::live::{LiveBegun, LiveNews, LiveSink, LiveTap};
 use crate::other_vms::OtherVms;
 use crate::perf::{KvmDetail, Recorder};
 use crate::quota;
-use crate::reserve::{self, ReservingSink};
+use crate::reserve::ReservingSink;
 use crate::sampling::schedstat;
 use crate::tsc_watch::TscWatch;
 use crate::uninterrupted::Before;
 use crate::watcher::Watcher;
 use nix::sys::resource::{UsageWho, getrusage};
+use vslice_core::host_event::HostEvent;
 use vslice_core::units::{PcpuId, Tid};
 use vslice_host::host_clock::host_now;
 use vslice_host::{frequency, procfs, steal};
-use vslice_trace::RunDir;
+use vslice_trace::StoreError;
 use vslice_trace::evidence::{Evidence, EvidenceLevel};
 use vslice_trace::manifest::{Manifest, Window, may_use_kvm};
 use vslice_trace::thread::HostThread;
@@ -42,7 +45,9 @@ pub(crate) trait Work {
 /// How a window is measured.
 #[derive(Debug)]
 pub(crate) struct Measurement<'a> {
-    pub(crate) dir: &'a RunDir,
+    pub(crate) kept: &'a Kept,
+    /// Whoever looks on.
+    pub(crate) live: Option<&'a LiveTap>,
     /// Where the collector stays, if it has a pCPU.
     pub(crate) collector_pcpu: Option<PcpuId>,
     pub(crate) evidence: &'a EvidencePlan,
@@ -62,7 +67,7 @@ impl Measurement<'_> {
         let evidence = self.evidence.clone();
         let recorder = |manifest: &Manifest| self.recorder(manifest);
         let recorder =
-            HostRecorder::start(self.dir, self.collector_pcpu, evidence, manifest, recorder)?;
+            HostRecorder::start(self.kept, self.collector_pcpu, evidence, manifest, recorder)?;
         let Evidence { level, reason, .. } = &manifest.evidence;
         if *level != EvidenceLevel::Recorded {
             watcher.stage(&format!("recording {} instead of events: {reason}", level.name()));
@@ -73,17 +78,22 @@ impl Measurement<'_> {
         quota::note_start(&mut manifest.vms);
         let mut tscs = TscWatch::start(&manifest.vms);
         tscs.write(manifest);
-        reserve::fit(self.dir, manifest)?;
+        self.kept.fit_room(manifest)?;
         let before = Before::read(&manifest.vms);
         let stolen_before_ns = steal::stolen_ns();
         manifest.frequency.start = frequency::of_pcpus();
         let cpu_before_ns = own_cpu_ns();
         let delay_before_ns = own_run_delay_ns();
         manifest.window = Some(Window { start_ns: host_now(), end_ns: None });
-        self.dir.write_json("run.json", manifest)?;
+        self.kept.write_manifest(manifest)?;
+        self.tell_begun(manifest, &threads);
         let worked = work.go_on(&recorder, &mut tscs, &mut others, watcher);
         if let Some(window) = &mut manifest.window {
-            window.end_ns = Some(host_now());
+            let end = host_now();
+            window.end_ns = Some(end);
+            if let Some(live) = self.live {
+                live.tell(LiveNews::Over(end));
+            }
         }
         before.note(&mut manifest.vms);
         manifest.frequency.end = frequency::of_pcpus();
@@ -98,7 +108,7 @@ impl Measurement<'_> {
         manifest.cost.run_delay_ns = own_run_delay_ns().saturating_sub(delay_before_ns);
         let wound_down = work.wind_down();
         manifest.cost.cpu_ns = own_cpu_ns().saturating_sub(cpu_before_ns);
-        let recorded = recorder.finish(self.dir, manifest);
+        let recorded = recorder.finish(self.kept, manifest);
         // All of /proc is looked at here, so no load goes on any more, and nothing is recorded.
         others.finish(manifest);
         let came = self.keep("threads_end.json", newcomers(&threads), manifest);
@@ -115,7 +125,7 @@ impl Measurement<'_> {
     ) -> Result<Vec<HostThread>, RecordingError> {
         manifest.cost.threads_left_out_count += census.threads_left_out_count;
         manifest.cost.commands_left_out_count += census.commands_left_out_count;
-        self.dir.write_private_json(name, &census.threads)?;
+        self.kept.write_private(name, &census.threads)?;
         Ok(census.threads)
     }
 
@@ -126,8 +136,21 @@ impl Measurement<'_> {
             (false, _) => KvmDetail::None,
         };
         let plan = record_plan(manifest, kvm, self.collector_pcpu);
-        let sink = ReservingSink::new(EventWriters::create(self.dir)?, self.dir);
-        Ok(Recorder::start(&plan, sink)?)
+        let writers =
+            |dir| Ok::<_, StoreError>(ReservingSink::new(EventWriters::create(dir)?, dir));
+        let writers = self.kept.dir().map(writers).transpose()?;
+        Ok(match (self.live, writers) {
+            (Some(live), writers) => Recorder::start(&plan, LiveSink::new(writers, live.clone()))?,
+            (None, Some(writers)) => Recorder::start(&plan, writers)?,
+            (None, None) => Recorder::start(&plan, |_: PcpuId, _: &[HostEvent]| Ok(()))?,
+        })
+    }
+
+    fn tell_begun(&self, manifest: &Manifest, threads: &[HostThread]) {
+        if let Some(live) = self.live {
+            let (manifest, threads) = (manifest.clone(), threads.to_vec());
+            live.tell(LiveNews::Begun(Box::new(LiveBegun { manifest, threads })));
+        }
     }
 }
 

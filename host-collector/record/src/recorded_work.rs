@@ -5,6 +5,7 @@ use crate::guest_sessions::{GuestSessions, LOOK_INTERVAL};
 use crate::guests::Guests;
 use crate::host_recorder::HostRecorder;
 use crate::interrupt::take_interrupt;
+use crate::live::{LiveNews, LiveTap};
 use crate::measurement::Work;
 use crate::other_vms::OtherVms;
 use crate::pins::KeptPins;
@@ -31,19 +32,21 @@ pub(crate) struct RecordedWork<'a, 'scope> {
     sessions: Option<&'a mut GuestSessions<'scope>>,
     pins: Option<KeptPins>,
     progress: ReadProgress,
+    live: Option<&'a LiveTap>,
 }
 
 impl<'a, 'scope> RecordedWork<'a, 'scope> {
     pub(crate) fn new(
         until: &'a UntilOver,
         interrupted: &'a AtomicBool,
+        live: Option<&'a LiveTap>,
         workloads: impl Iterator<Item = WorkloadSpec>,
         guests: &'a mut dyn Guests,
         sessions: Option<&'a mut GuestSessions<'scope>>,
         pins: Option<KeptPins>,
     ) -> RecordedWork<'a, 'scope> {
         let progress = ReadProgress::new(workloads);
-        RecordedWork { until, interrupted, guests, sessions, pins, progress }
+        RecordedWork { until, interrupted, guests, sessions, pins, progress, live }
     }
 
     /// Whether everything is still as it should be.
@@ -82,6 +85,9 @@ impl Work for RecordedWork<'_, '_> {
             if let Some(sessions) = &mut self.sessions {
                 sessions.tell_notices(watcher);
                 self.progress.look(sessions, watcher)?;
+                if let Some(live) = self.live {
+                    tell_observed(live, sessions);
+                }
                 if let Some(result) = sessions.readers_are_done() {
                     return result;
                 }
@@ -104,6 +110,14 @@ impl Work for RecordedWork<'_, '_> {
 
     fn wind_down(&mut self) -> Result<(), RecordingError> {
         self.sessions.as_mut().map_or(Ok(()), |sessions| sessions.stop())
+    }
+}
+
+/// What finds no room is left out: latencies of requests are told, not how many there were.
+fn tell_observed(live: &LiveTap, sessions: &GuestSessions<'_>) {
+    let observed = sessions.take_observed();
+    if !observed.is_empty() {
+        let _no_room = live.offer(LiveNews::Observed(observed));
     }
 }
 

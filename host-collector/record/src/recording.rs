@@ -5,13 +5,15 @@ use crate::error::RecordingError;
 use crate::evidence::EvidencePlan;
 use crate::guest_sessions::{GuestSessions, SessionsEnd, with_sessions};
 use crate::guests::{Guests, RecordedVm};
+use crate::kept::Kept;
+use crate::live::LiveTap;
 use crate::measurement::Measurement;
 use crate::pins::KeptPins;
 use crate::recorded_work::RecordedWork;
 use crate::until::UntilOver;
 use crate::vm_record::vm_record;
 use crate::watcher::Watcher;
-use crate::{disk_notes, image_notes, lock_facts, reserve};
+use crate::{disk_notes, image_notes, lock_facts};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -39,6 +41,8 @@ pub struct RecordingOptions<'a> {
     pub pins: Option<Vec<VmPins>>,
     /// Whether each QEMU is asked by its monitor for the addresses of its devices.
     pub asks_monitors: bool,
+    /// Whoever looks on meanwhile.
+    pub live: Option<LiveTap>,
     /// When it is over.
     pub until: UntilOver,
     /// Set from outside when it shall end.
@@ -66,11 +70,11 @@ pub struct RecordingFacts {
     pub image: serde_json::Value,
 }
 
-/// A recording that this host allows, and the directory that is now its own.
+/// A recording that this host allows, and the directory that is now its own, if it has one.
 #[derive(Debug)]
 pub struct Recording<'a> {
     options: RecordingOptions<'a>,
-    dir: RunDir,
+    kept: Kept,
 }
 
 impl<'a> Recording<'a> {
@@ -86,13 +90,19 @@ impl<'a> Recording<'a> {
             StoreError::Io { .. } => RecordingError::Output { source },
             other => other.into(),
         })?;
-        Ok(Recording { options, dir })
+        Ok(Recording { options, kept: Kept::in_directory(dir) })
     }
 
-    /// Its directory.
+    /// One of which nothing is kept: it is for whoever looks on.
     #[must_use]
-    pub fn dir(&self) -> &RunDir {
-        &self.dir
+    pub fn without_directory(options: RecordingOptions<'a>) -> Recording<'a> {
+        Recording { options, kept: Kept::nothing() }
+    }
+
+    /// Its directory, if it has one.
+    #[must_use]
+    pub fn dir(&self) -> Option<&RunDir> {
+        self.kept.dir()
     }
 
     /// Records. Guests, sockets, affinities and tracing are as before, whichever way it ends.
@@ -136,8 +146,8 @@ impl<'a> Recording<'a> {
         guests: &mut dyn Guests,
         watcher: &mut dyn Watcher,
     ) -> Result<(), RecordingError> {
-        self.dir.write_json("run.json", manifest)?;
-        reserve::take(&self.dir)?;
+        self.kept.write_manifest(manifest)?;
+        self.kept.take_room()?;
         let opened = guests.open(watcher);
         // Sessions inherit it; the threads of VMMs that were started now are there already.
         let affinity = self.options.collector_pcpu.map(CollectorAffinity::move_to);
@@ -147,7 +157,7 @@ impl<'a> Recording<'a> {
                 return Ok(SessionsEnd { result, all_were_told: true });
             }
             with_sessions(
-                &self.dir,
+                &self.kept,
                 plans,
                 self.options.interrupted,
                 manifest,
@@ -215,7 +225,8 @@ impl<'a> Recording<'a> {
             note_disks(manifest, &vms, sessions);
         }
         let measurement = Measurement {
-            dir: &self.dir,
+            kept: &self.kept,
+            live: self.options.live.as_ref(),
             collector_pcpu: self.options.collector_pcpu,
             evidence: &self.options.evidence,
             exits: self.options.exits,
@@ -224,6 +235,7 @@ impl<'a> Recording<'a> {
         let mut work = RecordedWork::new(
             &self.options.until,
             self.options.interrupted,
+            self.options.live.as_ref(),
             workloads,
             guests,
             sessions,
@@ -242,11 +254,10 @@ impl<'a> Recording<'a> {
             Ok(()) => Status::Complete,
             Err(error) => Status::Partial { why: sentence(error) },
         };
-        reserve::release(&self.dir);
-        manifest.cost.written_bytes = self.dir.streams_bytes().unwrap_or(0);
+        self.kept.release_room();
+        manifest.cost.written_bytes = self.kept.streams_bytes();
         // What the manifest calls complete is on the disk by then, also if the host dies in the next moment.
-        let written =
-            self.dir.sync_streams().and_then(|()| self.dir.write_json("run.json", manifest));
+        let written = self.kept.sync_streams().and_then(|()| self.kept.write_manifest(manifest));
         result?;
         Ok(written?)
     }

@@ -10,16 +10,21 @@ use vslice_trace::manifest::Manifest;
 pub struct VmNames(Vec<String>);
 
 impl VmNames {
+    /// Those of a run.
+    #[must_use]
     pub fn of(manifest: &Manifest) -> VmNames {
         let recorded = manifest.vms.iter().map(|vm| vm.name.clone());
         VmNames(recorded.chain(manifest.other_vms.iter().map(|vm| vm.name.clone())).collect())
     }
 
+    /// The name of a VM.
+    #[must_use]
     pub fn vm(&self, vm: VmIndex) -> &str {
         self.0.get(vm.0).map_or("a VM", String::as_str)
     }
 
     /// `vm1 vCPU0`, `vm1 iothread io0`, or the thread's own name.
+    #[must_use]
     pub fn task(&self, task: &Task) -> String {
         match task.kind {
             ThreadKind::Vcpu { vm, vcpu } => format!("{} {vcpu}", self.vm(vm)),
@@ -31,6 +36,8 @@ impl VmNames {
         }
     }
 
+    /// The same of a thread by its number, under its latest name.
+    #[must_use]
     pub fn tid(&self, tid: Tid, tasks: &Tasks) -> String {
         match tasks.known(tid) {
             _ if tid == Tid::IDLE => "swapper".to_owned(),
@@ -39,6 +46,8 @@ impl VmNames {
         }
     }
 
+    /// The same of whoever was on a pCPU.
+    #[must_use]
     pub fn antagonist(&self, who: &Who) -> String {
         match who {
             Who::Idle => "nobody".to_owned(),

@@ -186,6 +186,7 @@ fn record(
         collector_pcpu,
         pins: plans.pins.clone(),
         asks_monitors: false,
+        live: None,
         until: UntilOver {
             duration: args.duration,
             is_interrupt_the_end: true,
@@ -199,7 +200,9 @@ fn record(
         Ok(()) => Ok(Ok(())),
         Err(EndedEarly { error, is_measured: true }) => Ok(Err(*error)),
         Err(EndedEarly { error, is_measured: false }) => {
-            recording.dir().discard();
+            if let Some(dir) = recording.dir() {
+                dir.discard();
+            }
             Err(*error)
         }
     }

@@ -443,6 +443,16 @@ impl HostView {
         }
     }
 
+    /// Gives out those that were done before that, with what is known of them: whoever looks on does not wait for the
+    /// rest.
+    pub fn give_up_before(&mut self, done: HostNs, sink: &mut impl FnMut(ViewedIo)) {
+        while self.pending.front().is_some_and(|pending| pending.done < done) {
+            self.give_up(sink);
+            // The guest may be told of it yet, with the interrupt of another.
+            self.shared_until = HostNs(done.0.saturating_add(UNSEEN_NS)).max(self.shared_until);
+        }
+    }
+
     /// Nothing will come any more.
     pub fn finish(mut self, sink: &mut impl FnMut(ViewedIo)) {
         while !self.pending.is_empty() {

@@ -10,6 +10,7 @@ use super::span::{Span, ThreadState, UnknownCause, Who};
 use super::stack::{Mark, Marks, StackTable};
 use super::tasks::Tasks;
 use super::thread::{SwitchOut, Thread, Waker};
+use crate::control_groups::ControlGroups;
 use crate::host_event::{HostEvent, HostEventKind, KvmEvent, Switch};
 use crate::units::{HostNs, PcpuId, Tid};
 use std::collections::HashMap;
@@ -191,6 +192,11 @@ impl Timeline {
     #[must_use]
     pub fn tasks(&self) -> &Tasks {
         &self.tasks
+    }
+
+    /// The control groups of the host's threads; a live recording learns of more as it goes.
+    pub fn groups_mut(&mut self) -> &mut ControlGroups {
+        self.tasks.groups_mut()
     }
 
     /// Whether this thread is watched.

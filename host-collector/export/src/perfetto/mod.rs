@@ -34,7 +34,7 @@ use self::pcpus::Pcpus;
 use self::requests::Requests;
 use self::threads::Threads;
 use self::trace::Trace;
-use crate::who::VmNames;
+use vslice_report::who::VmNames;
 use std::io::Write;
 use vslice_core::host_event::{HostEvent, HostEventKind};
 use vslice_core::join::{Breakdown, GuestRequest, Unplaced};

@@ -7,7 +7,7 @@
 use super::bundle::{Bundle, Change, Woken};
 use super::schema;
 use super::trace::{Trace, shown};
-use crate::who::VmNames;
+use vslice_report::who::VmNames;
 use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 use vslice_core::host_event::{HostEvent, HostEventKind, PrevState, Switch};

@@ -3,7 +3,7 @@
 use super::super::read::text;
 use super::super::trace::Trace;
 use super::*;
-use crate::who::VmNames;
+use vslice_report::who::VmNames;
 use vslice_report::analyse::drawn::{VM1_VCPU1, host_at, manifest, switch};
 
 /// Not pinned to.

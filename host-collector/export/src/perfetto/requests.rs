@@ -10,7 +10,7 @@
 
 use super::state;
 use super::trace::{Note, Place, Slice, Trace, Track, Value};
-use crate::who::VmNames;
+use vslice_report::who::VmNames;
 use crate::words::{attribution, no_phase};
 use std::collections::HashMap;
 use std::io::Write;

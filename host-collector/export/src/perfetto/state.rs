@@ -1,7 +1,7 @@
 //! What a thread's states are called in a trace, and what is said of them.
 
 use super::trace::{Note, Value};
-use crate::who::VmNames;
+use vslice_report::who::VmNames;
 use std::borrow::Cow;
 use vslice_core::timeline::{
     Antagonist, DeviceAddress, RunMode, Sleep, Span, ThreadState, UnknownCause,

@@ -4,7 +4,6 @@ use super::delays::{self, Delay, Delays};
 use super::pcpus::Pcpus;
 use super::state;
 use super::trace::{Flow, Note, Place, Slice, Trace, Track, Value};
-use crate::who::VmNames;
 use std::collections::HashMap;
 use std::io::Write;
 use vslice_core::host_event::{HostEvent, HostEventKind, StackId};
@@ -14,6 +13,7 @@ use vslice_report::analyse::observer::Run;
 use vslice_report::summary::OffReason;
 use vslice_trace::StackNames;
 use vslice_trace::manifest::VmRecord;
+use vslice_report::who::VmNames;
 
 /// The lanes of the VMs' threads.
 #[derive(Debug, Default)]

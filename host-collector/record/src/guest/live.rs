@@ -4,10 +4,13 @@ use hdrhistogram::Histogram;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use vslice_core::clock::Exchange;
 use vslice_core::units::{GuestTicks, HostNs};
-use vslice_wire::{ObservedRequest, Request};
+use vslice_wire::{BlockOperation, ObservedFlags, ObservedRequest, Request};
 
 /// The largest latency that is told apart, in guest ticks: more than a minute at 10 GHz.
 const LATENCY_TICKS_MAX: u64 = 1 << 40;
+
+/// Latencies of observed requests that are kept until somebody takes them.
+const OBSERVED_KEPT_MAX: usize = 1 << 14;
 
 /// One guest's live figures, shared between its session and the watcher.
 #[derive(Debug)]
@@ -19,6 +22,8 @@ pub struct Live {
 struct Figures {
     latency_ticks: Histogram<u64>,
     observed_count: u64,
+    /// Latencies that nobody has taken yet, in ticks.
+    observed: Vec<(BlockOperation, u64)>,
     first: Option<(GuestTicks, HostNs)>,
     last: Option<(GuestTicks, HostNs)>,
 }
@@ -44,6 +49,7 @@ impl Default for Live {
             figures: Mutex::new(Figures {
                 latency_ticks,
                 observed_count: 0,
+                observed: Vec::new(),
                 first: None,
                 last: None,
             }),
@@ -63,7 +69,33 @@ impl Live {
 
     /// Counts observed requests that were received.
     pub fn observed(&self, requests: &[ObservedRequest]) {
-        self.lock().observed_count += requests.len() as u64;
+        let mut figures = self.lock();
+        figures.observed_count += requests.len() as u64;
+        let latency = |request: &ObservedRequest| {
+            let is_certain = !request.flags.contains(ObservedFlags::AMBIGUOUS)
+                && !request.flags.contains(ObservedFlags::NO_QUEUE_TIME);
+            let ticks = request.completed.0.checked_sub(request.queued.0).filter(|_| is_certain)?;
+            Some((request.operation, ticks))
+        };
+        let room = OBSERVED_KEPT_MAX.saturating_sub(figures.observed.len());
+        figures.observed.extend(requests.iter().filter_map(latency).take(room));
+    }
+
+    /// The latencies in nanoseconds of the observed requests that came since this was last asked, in so far as there was
+    /// room for them; none before the clock's rate is known.
+    pub fn take_observed(&self) -> Vec<(BlockOperation, u64)> {
+        let mut figures = self.lock();
+        let Some(rate) = figures.ns_per_tick() else { return Vec::new() };
+        let in_ns = |(operation, ticks): (BlockOperation, u64)| {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a rate is not negative, and a float too large becomes the largest integer"
+            )]
+            let ns = (ticks as f64 * rate) as u64;
+            (operation, ns)
+        };
+        std::mem::take(&mut figures.observed).into_iter().map(in_ns).collect()
     }
 
     /// Estimates the guest clock's rate from the first and the latest exchange.

@@ -2,6 +2,7 @@
 
 use super::clocks::{self, GuestClocks};
 use super::hog_check::HogChecks;
+use super::host_pass::Joins;
 use super::observed::PlacedObserved;
 use super::observer::MeasuredWindow;
 use super::observers::Observers;
@@ -105,19 +106,8 @@ impl<'o> Guests<'o> {
         Ok(Guests { guests, observers: Rc::clone(observers) })
     }
 
-    /// Takes the next event, in order of time, with the threads as they were before it.
-    pub(super) fn event(&mut self, event: &HostEvent, tasks: &Tasks, stacks: &StackTable) {
-        for guest in &mut self.guests {
-            guest.check_by_hogs(event);
-            if let Some(observed) = &mut guest.observed {
-                observed.threads(event, tasks, stacks);
-            }
-        }
-        self.io(event, tasks);
-    }
-
     /// Tells the joins how far recording has come, and what their disks did.
-    pub(super) fn io(&mut self, event: &HostEvent, tasks: &Tasks) {
+    fn io(&mut self, event: &HostEvent, tasks: &Tasks) {
         for guest in &mut self.guests {
             if let Some(observed) = &mut guest.observed {
                 observed.io(event, |tid| tasks.vm_of(tid) == Some(guest.vm));
@@ -136,8 +126,35 @@ impl<'o> Guests<'o> {
         }
     }
 
-    /// Takes the next span of any thread.
-    pub(super) fn span(&mut self, span: &Span) {
+    /// No event and no span will come any more.
+    ///
+    /// # Errors
+    /// When the rest of a stream cannot be read.
+    pub(super) fn finish(self, manifest: &Manifest) -> Result<GuestsEnd, StoreError> {
+        let mut end = GuestsEnd::default();
+        for (guest, vm) in self.guests.into_iter().zip(&manifest.vms) {
+            guest.finish(vm, &self.observers, &mut end)?;
+        }
+        Ok(end)
+    }
+}
+
+impl Joins for Guests<'_> {
+    fn event(&mut self, event: &HostEvent, tasks: &Tasks, stacks: &StackTable) {
+        for guest in &mut self.guests {
+            guest.check_by_hogs(event);
+            if let Some(observed) = &mut guest.observed {
+                observed.threads(event, tasks, stacks);
+            }
+        }
+        self.io(event, tasks);
+    }
+
+    fn loss(&mut self, loss: &HostEvent) {
+        self.io(loss, &Tasks::default());
+    }
+
+    fn span(&mut self, span: &Span) {
         for guest in &mut self.guests {
             if let Some(requests) = &mut guest.requests {
                 let (vm, observers) = (guest.vm, &self.observers);
@@ -151,18 +168,6 @@ impl<'o> Guests<'o> {
                 clock.clocks.tsc_offset_checks.iter_mut().for_each(|(_, check)| check.push(span));
             }
         }
-    }
-
-    /// No event and no span will come any more.
-    ///
-    /// # Errors
-    /// When the rest of a stream cannot be read.
-    pub(super) fn finish(self, manifest: &Manifest) -> Result<GuestsEnd, StoreError> {
-        let mut end = GuestsEnd::default();
-        for (guest, vm) in self.guests.into_iter().zip(&manifest.vms) {
-            guest.finish(vm, &self.observers, &mut end)?;
-        }
-        Ok(end)
     }
 }
 

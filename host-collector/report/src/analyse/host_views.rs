@@ -16,8 +16,10 @@ use vslice_trace::manifest::{Manifest, VmRecord};
 const NO_MEDIUM: &str = "it has no medium";
 
 /// Those of all VMs that have a disk whose I/O was recorded.
+#[derive(Debug)]
 pub(super) struct HostViews(Vec<VmView>);
 
+#[derive(Debug)]
 struct VmView {
     vm: VmIndex,
     view: HostView,
@@ -28,6 +30,7 @@ struct VmView {
 }
 
 /// A disk of the VM whose I/O was recorded.
+#[derive(Debug)]
 struct Disk {
     /// Its place in the manifest.
     place: usize,
@@ -59,6 +62,13 @@ impl HostViews {
     pub(super) fn span(&mut self, span: &Span) {
         for VmView { view, .. } in self.0.iter_mut().filter(|view| view.vcpus.contains(&span.tid)) {
             view.span(span);
+        }
+    }
+
+    /// Tells of those that were done before that, with what is known of them now.
+    pub(super) fn tell_all(&mut self, done_before: HostNs, observers: &Observers<'_>) {
+        for VmView { vm, view, disks, .. } in &mut self.0 {
+            view.give_up_before(done_before, &mut |io| tell(*vm, disks, observers, &io));
         }
     }
 

@@ -2,15 +2,15 @@
 //! observers.
 
 use super::guests::{Guests, GuestsEnd};
-use super::host_views::HostViews;
+use super::host_pass::HostPass;
 use super::observer::MeasuredWindow;
 use super::observers::Observers;
 use crate::summary::Warning;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::rc::Rc;
 use vslice_core::host_event::{HostEvent, HostEventKind};
-use vslice_core::timeline::{RunMode, Span, Tasks, ThreadState, Timeline, UnknownCause};
-use vslice_core::units::{HostNs, PcpuId, Tid};
+use vslice_core::timeline::Timeline;
+use vslice_core::units::{HostNs, PcpuId};
 use vslice_trace::manifest::Manifest;
 use vslice_trace::{EventMerge, StoreError, Tail};
 
@@ -18,10 +18,8 @@ use vslice_trace::{EventMerge, StoreError, Tail};
 pub(super) struct Pass<'o> {
     observers: Rc<Observers<'o>>,
     guests: Guests<'o>,
-    host_views: HostViews,
+    host: HostPass,
     window: MeasuredWindow,
-    /// Threads that kept their pCPU through the window, so that no event told of them.
-    kept: HashMap<Tid, PcpuId>,
     watched: HashSet<PcpuId>,
     /// That the record of a pCPU was cut off; after that nothing is certain, whatever else is cut off.
     cut: Option<Warning>,
@@ -51,9 +49,8 @@ impl<'o> Pass<'o> {
         Pass {
             observers: Rc::clone(observers),
             guests,
-            host_views: HostViews::of(manifest, window.start),
+            host: HostPass::new(manifest),
             window,
-            kept: kept(manifest),
             watched: watched_pcpus(manifest),
             cut: None,
         }
@@ -80,7 +77,7 @@ impl<'o> Pass<'o> {
         while let Some(event) = events.next() {
             let event = event?;
             last = event.time;
-            self.event(&event, &mut timeline);
+            self.host.event(&event, &mut timeline, &self.observers, &mut self.guests);
             if last < start {
                 contradictions_before = timeline.contradictions().count();
             } else {
@@ -91,9 +88,7 @@ impl<'o> Pass<'o> {
                 self.look_for_a_cut(&events, &mut timeline, last);
             }
         }
-        timeline.finish(last, &mut |span| self.span(&span));
-        self.lock_waits(&mut timeline);
-        self.host_views.finish(&self.observers);
+        self.host.finish(last, &mut timeline, &self.observers, &mut self.guests);
         Ok(PassEnd {
             last,
             events_count,
@@ -102,37 +97,6 @@ impl<'o> Pass<'o> {
             guests: self.guests.finish(manifest)?,
             timeline,
         })
-    }
-
-    fn event(&mut self, event: &HostEvent, timeline: &mut Timeline) {
-        self.observers.tell(|observer| observer.event(event, timeline.tasks()));
-        self.guests.event(event, timeline.tasks(), timeline.stacks());
-        timeline.push(event, &mut |span| self.span(&span));
-        self.host_views.event(event, timeline, &self.observers);
-        for exit in timeline.take_exits() {
-            self.observers.exit(&exit);
-        }
-        self.lock_waits(timeline);
-    }
-
-    fn lock_waits(&self, timeline: &mut Timeline) {
-        for wait in timeline.take_lock_waits() {
-            self.observers.lock_wait(&wait);
-        }
-    }
-
-    fn span(&mut self, span: &Span) {
-        let kept = self.kept.get(&span.tid).filter(|_| {
-            matches!(span.state, ThreadState::Unknown { cause: UnknownCause::NotYetSeen })
-        });
-        let on_pcpu = kept.map(|pcpu| Span {
-            state: ThreadState::Running { pcpu: *pcpu, mode: RunMode::Unsplit },
-            ..span.clone()
-        });
-        let span = on_pcpu.as_ref().unwrap_or(span);
-        self.observers.span(span);
-        self.guests.span(span);
-        self.host_views.span(span);
     }
 
     /// Where the record of a pCPU ends without its end, it is from there on as if the kernel had lost
@@ -151,15 +115,8 @@ impl<'o> Pass<'o> {
         self.observers.tell(|observer| observer.cut_off(pcpu, now));
         let kind = HostEventKind::Lost { until: HostNs(u64::MAX), count: 0 };
         let loss = HostEvent { time: now, pcpu, kind };
-        self.guests.io(&loss, &Tasks::default());
-        timeline.push(&loss, &mut |span| self.span(&span));
-        self.host_views.event(&loss, timeline, &self.observers);
+        self.host.loss(&loss, timeline, &self.observers, &mut self.guests);
     }
-}
-
-fn kept(manifest: &Manifest) -> HashMap<Tid, PcpuId> {
-    let threads = manifest.vms.iter().flat_map(|vm| &vm.threads);
-    threads.filter_map(|thread| Some((thread.tid, thread.kept?))).collect()
 }
 
 /// The pCPUs on which every switch is recorded.

@@ -50,11 +50,11 @@ pub struct Names {
 
 /// What a group of threads is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct NamedGroup {
-    pub(super) kind: GroupKind,
-    pub(super) name: String,
+pub(crate) struct NamedGroup {
+    pub(crate) kind: GroupKind,
+    pub(crate) name: String,
     /// The path of the control group that it is, where that is known.
-    pub(super) path: Option<String>,
+    pub(crate) path: Option<String>,
 }
 
 /// The command line of a process, which is that of the program that it ran under one name.
@@ -68,14 +68,14 @@ pub struct CommandLine {
 
 /// Says who a thread is, as seen from a vCPU.
 #[derive(Debug)]
-pub(super) struct Directory<'a> {
+pub(crate) struct Directory<'a> {
     names: &'a Names,
     vms: &'a [VmThreads],
     vcpu_threads: HashMap<Tid, (VmIndex, VcpuId)>,
 }
 
 impl<'a> Directory<'a> {
-    pub(super) fn new(names: &'a Names, vms: &'a [VmThreads]) -> Self {
+    pub(crate) fn new(names: &'a Names, vms: &'a [VmThreads]) -> Self {
         let mut vcpu_threads = HashMap::new();
         for (index, vm) in vms.iter().enumerate() {
             for (vcpu, tid) in &vm.vcpus {
@@ -99,7 +99,7 @@ impl<'a> Directory<'a> {
 
     /// What the group of a task is called, as seen from a vCPU of `victim`: its VM, else its control group, else
     /// its own name.
-    pub(super) fn group(&self, task: &Task, victim: VmIndex) -> NamedGroup {
+    pub(crate) fn group(&self, task: &Task, victim: VmIndex) -> NamedGroup {
         let thread = || self.task(task, victim).name;
         let vcpu = self.vcpu_threads.get(&task.tid).map(|(vm, _)| TaskGroup::Vm(*vm));
         let (kind, name) = match vcpu.unwrap_or(task.task_group()) {
