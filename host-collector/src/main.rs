@@ -2,6 +2,7 @@
 
 mod cli;
 mod ps;
+mod top;
 
 use clap::{CommandFactory, Parser};
 use cli::terminal::shown;

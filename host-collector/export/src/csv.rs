@@ -3,7 +3,6 @@
 //! Times are nanoseconds. The five columns of phases add up to `latency_ns`, and so do the columns of parts: each
 //! nanosecond is in one phase and in one part.
 
-use vslice_report::who::VmNames;
 use crate::words::attribution;
 use std::collections::HashMap;
 use std::io::Write;
@@ -13,6 +12,7 @@ use vslice_core::units::HostNs;
 use vslice_report::analyse::observer::{Observer, Run, RunEnd};
 use vslice_report::summary::observed::Tasks;
 use vslice_report::summary::told::READER;
+use vslice_report::who::VmNames;
 use vslice_trace::manifest::VmRecord;
 use vslice_trace::observation::operation_name;
 use vslice_wire::ObservedRequest;

@@ -6,7 +6,6 @@
 //! db1;vCPU0;BQL;...;futex_wait_queue;schedule;released by: db1 main loop 1810442
 //! ```
 
-use vslice_report::who::VmNames;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use vslice_core::host_event::StackId;
@@ -16,6 +15,7 @@ use vslice_core::timeline::{Antagonist, Covers, Span, Tasks, ThreadState, Unknow
 use vslice_core::units::Tid;
 use vslice_report::analyse::observer::{MeasuredWindow, Observer, Run, RunEnd};
 use vslice_report::summary::OffReason;
+use vslice_report::who::VmNames;
 
 /// What is told apart at most. What comes after that counts for its thread and reason, as [`FURTHER`].
 const ROOM: Room = Room { rows: 1 << 15, names: 1 << 13 };

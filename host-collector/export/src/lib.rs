@@ -8,6 +8,7 @@
 //! folded   off-CPU time by stack, for flame graphs
 //! hlog     latencies second by second, as histograms
 //! page     a page of HTML to look at, with all figures
+//! prometheus  metrics, of a recording that goes on
 //! perfetto pCPUs, threads, reasons and requests over time, for Perfetto
 //! ```
 //!
@@ -23,4 +24,5 @@ pub mod hlog;
 mod html;
 pub mod page;
 pub mod perfetto;
+pub mod prometheus;
 mod words;

@@ -93,6 +93,17 @@ impl KvmDebugfs {
         Ok(tids)
     }
 
+    /// For how long KVM has polled for the halted vCPUs of a VMM that runs one VM, in vain or not
+    /// (`halt_poll_success_ns` and `halt_poll_fail_ns`, since 5.9).
+    ///
+    /// # Errors
+    /// As [`KvmDebugfs::relations_of`].
+    pub fn halt_poll_ns(&self, vmm: Tid) -> io::Result<u64> {
+        let vm = self.vm_of(vmm)?;
+        let names = ["halt_poll_success_ns", "halt_poll_fail_ns"];
+        names.into_iter().map(|name| number::<u64>(&vm.join(name))).sum()
+    }
+
     /// The processes that have a VM.
     pub(crate) fn processes(&self) -> BTreeSet<Tid> {
         let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
@@ -196,6 +207,17 @@ mod tests {
         ];
         assert_eq!(kvm.relations_of(Tid(31)).unwrap(), expected);
         assert_eq!(kvm.vcpu_tids(Tid(31)).unwrap(), [(VcpuId(1), Tid(34))]);
+    }
+
+    #[test]
+    fn polling_is_counted_whether_it_was_in_vain_or_not() {
+        let (_scratch, kvm) = debugfs(&[
+            ("31-9/halt_poll_success_ns", "1200\n"),
+            ("31-9/halt_poll_fail_ns", "34\n"),
+            ("41-9/halt_poll_fail_ns", "34\n"),
+        ]);
+        assert_eq!(kvm.halt_poll_ns(Tid(31)).unwrap(), 1234);
+        assert_eq!(kind(kvm.halt_poll_ns(Tid(41))), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -127,7 +127,18 @@ pub fn prepare<'a>(
     let interrupted = options.interrupted;
     let recording =
         Recording::prepare(recording_options(plan, evidence, interrupted), options.output)?;
-    Ok(Prepared { plan, interrupted, image, qemu, vsock, scratch, choice, io_scheduler, recording, output: options.output })
+    Ok(Prepared {
+        plan,
+        interrupted,
+        image,
+        qemu,
+        vsock,
+        scratch,
+        choice,
+        io_scheduler,
+        recording,
+        output: options.output,
+    })
 }
 
 fn recording_options<'a>(

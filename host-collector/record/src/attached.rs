@@ -54,6 +54,8 @@ pub struct AttachedVms {
     /// Where each agent is to connect, as the agent knows it.
     addresses: Vec<String>,
     agents: Vec<StartedAgent>,
+    /// Whether the recording goes on without those that have ended, until none is left.
+    outlives_vms: bool,
 }
 
 impl AttachedVms {
@@ -92,7 +94,13 @@ impl AttachedVms {
             })
             .collect();
         let (ports, addresses, agents) = (PluggedPorts::default(), Vec::new(), Vec::new());
-        AttachedVms { vms, starts, load, ports, addresses, agents }
+        AttachedVms { vms, starts, load, ports, addresses, agents, outlives_vms: false }
+    }
+
+    /// The recording goes on when one of them ends, until none is left.
+    #[must_use]
+    pub fn until_none_is_left(self) -> AttachedVms {
+        AttachedVms { outlives_vms: true, ..self }
     }
 
     /// The pCPUs on which their vCPUs may run, and another one for the collector, if there is one.
@@ -200,8 +208,11 @@ impl Guests for AttachedVms {
     }
 
     fn check(&mut self) -> Result<(), RecordingError> {
+        let is_gone = |recorded: &RecordedVm, start| !procfs::is_alive(recorded.vm.pid, start);
         let mut vms = self.vms.iter().zip(&self.starts);
-        match vms.find(|(recorded, start)| !procfs::is_alive(recorded.vm.pid, **start)) {
+        let mut gone = vms.clone().filter(|(recorded, start)| is_gone(recorded, **start));
+        let is_over = !self.outlives_vms || vms.all(|(recorded, start)| is_gone(recorded, *start));
+        match gone.next().filter(|_| is_over) {
             Some((RecordedVm { vm, .. }, _)) => {
                 Err(RecordingError::VmEnded { vm: vm.label(), pid: vm.pid })
             }

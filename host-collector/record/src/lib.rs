@@ -35,6 +35,7 @@ mod interrupts;
 mod kept;
 pub mod leftovers;
 pub mod live;
+mod live_counters;
 mod lock_facts;
 mod measurement;
 mod names;
@@ -56,6 +57,7 @@ pub mod watcher;
 
 pub use error::RecordingError;
 pub use evidence::{EvidencePlan, EvidenceSetting};
+pub use live_counters::{Counted, LiveCounters};
 pub use names::names_of;
 pub use recording::{EndedEarly, Recording, RecordingFacts, RecordingOptions};
 pub use until::UntilOver;

@@ -3,6 +3,7 @@
 //! Whoever looks on may be slow, and neither the rings nor the guests wait for it: what finds no room is left out, and
 //! how much that was is told.
 
+use crate::live_counters::LiveCounters;
 use crate::perf::{EventSink, SinkError, Symbols};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use vslice_core::host_event::{HostEvent, StackId};
@@ -49,6 +50,8 @@ pub struct LiveBegun {
     pub manifest: Manifest,
     /// The threads of the host.
     pub threads: Vec<HostThread>,
+    /// What the kernel counts of the VMs.
+    pub counters: LiveCounters,
 }
 
 /// What the rings had when they were read, once or a few times.

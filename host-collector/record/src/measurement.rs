@@ -8,6 +8,7 @@ use crate::host_recorder::{HostRecorder, record_plan};
 use crate::interrupts;
 use crate::kept::Kept;
 use crate::live::{LiveBegun, LiveNews, LiveSink, LiveTap};
+use crate::live_counters::LiveCounters;
 use crate::other_vms::OtherVms;
 use crate::perf::{KvmDetail, Recorder};
 use crate::quota;
@@ -80,13 +81,14 @@ impl Measurement<'_> {
         tscs.write(manifest);
         self.kept.fit_room(manifest)?;
         let before = Before::read(&manifest.vms);
+        let counters = self.live.map(|live| (live, LiveCounters::start(manifest)));
         let stolen_before_ns = steal::stolen_ns();
         manifest.frequency.start = frequency::of_pcpus();
         let cpu_before_ns = own_cpu_ns();
         let delay_before_ns = own_run_delay_ns();
         manifest.window = Some(Window { start_ns: host_now(), end_ns: None });
         self.kept.write_manifest(manifest)?;
-        self.tell_begun(manifest, &threads);
+        tell_begun(counters, manifest, &threads);
         let worked = work.go_on(&recorder, &mut tscs, &mut others, watcher);
         if let Some(window) = &mut manifest.window {
             let end = host_now();
@@ -145,12 +147,12 @@ impl Measurement<'_> {
             (None, None) => Recorder::start(&plan, |_: PcpuId, _: &[HostEvent]| Ok(()))?,
         })
     }
+}
 
-    fn tell_begun(&self, manifest: &Manifest, threads: &[HostThread]) {
-        if let Some(live) = self.live {
-            let (manifest, threads) = (manifest.clone(), threads.to_vec());
-            live.tell(LiveNews::Begun(Box::new(LiveBegun { manifest, threads })));
-        }
+fn tell_begun(live: Option<(&LiveTap, LiveCounters)>, manifest: &Manifest, threads: &[HostThread]) {
+    if let Some((live, counters)) = live {
+        let (manifest, threads) = (manifest.clone(), threads.to_vec());
+        live.tell(LiveNews::Begun(Box::new(LiveBegun { manifest, threads, counters })));
     }
 }
 
@@ -165,7 +167,7 @@ fn own_run_delay_ns() -> u64 {
 }
 
 /// CPU time that this process has used, user and system.
-fn own_cpu_ns() -> u64 {
+pub(crate) fn own_cpu_ns() -> u64 {
     let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return 0 };
     let ns = |time: nix::sys::time::TimeVal| {
         u64::try_from(time.tv_sec()).unwrap_or(0) * 1_000_000_000

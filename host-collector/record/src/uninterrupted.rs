@@ -23,18 +23,29 @@ impl Before {
         Before(threads.filter_map(|thread| Some((thread.tid, counts(thread.tid)?))).collect())
     }
 
+    /// Reads it again, and says who has not come anew and has run, and where.
+    pub(crate) fn kept(&self) -> Vec<(Tid, PcpuId)> {
+        let kept =
+            |(tid, before): &(Tid, Counts)| Some((*tid, kept(*tid, *before, counts(*tid)?)?));
+        self.0.iter().filter_map(kept).collect()
+    }
+
+    /// Who has not run since, and sleeps.
+    pub(crate) fn asleep(&self) -> Vec<Tid> {
+        let asleep = |(tid, before): &&(Tid, Counts)| counts(*tid) == Some(*before) && sleeps(*tid);
+        self.0.iter().filter(asleep).map(|(tid, _)| *tid).collect()
+    }
+
     /// Reads it again just after the window, and notes who has not come anew and has run.
     pub(crate) fn note(&self, vms: &mut [VmRecord]) {
+        let kept = self.kept();
         for thread in vms.iter_mut().flat_map(|vm| &mut vm.threads) {
-            let before = self.0.iter().find(|(tid, _)| *tid == thread.tid);
-            let pair = before.and_then(|(tid, before)| Some((*before, counts(*tid)?)));
-            thread.kept = pair.and_then(|(before, now)| kept(thread.tid, before, now));
+            let of_it = kept.iter().find(|(tid, _)| *tid == thread.tid);
+            thread.kept = of_it.map(|(_, pcpu)| *pcpu);
         }
+        let asleep = self.asleep();
         for vm in vms {
-            let asleep = vm.threads.iter().filter(|thread| {
-                let before = self.0.iter().find(|(tid, _)| *tid == thread.tid);
-                before.is_some_and(|(tid, before)| counts(*tid) == Some(*before) && sleeps(*tid))
-            });
+            let asleep = vm.threads.iter().filter(|thread| asleep.contains(&thread.tid));
             vm.asleep_vcpus = asleep.filter_map(|thread| thread.vcpu).collect();
         }
     }

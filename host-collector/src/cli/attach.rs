@@ -116,7 +116,7 @@ pub(crate) struct AttachArgs {
     exports: Exports,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     match quantity::parse_duration_ms(text) {
         Ok(0) => Err("the duration must be longer than 0".to_owned()),
         Ok(ms) => Ok(Duration::from_millis(ms)),
@@ -307,7 +307,7 @@ fn disk_name(name: &str) -> String {
 ///
 /// # Errors
 /// What no agent would take.
-fn observing(
+pub(super) fn observing(
     load: Option<Vec<WorkloadSpec>>,
     observe: &ObserveSpec,
     vms: &[Vm],

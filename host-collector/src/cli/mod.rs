@@ -10,6 +10,7 @@ pub(crate) mod emit;
 pub(crate) mod experiment;
 mod exports;
 pub(crate) mod list;
+mod metrics_to;
 mod output_file;
 pub(crate) mod plan;
 pub(crate) mod ps;
@@ -18,6 +19,7 @@ pub(crate) mod run;
 pub(crate) mod scripted_process;
 pub(crate) mod selftest;
 pub(crate) mod terminal;
+pub(crate) mod top;
 pub(crate) mod vm;
 
 use clap::{Parser, Subcommand};
@@ -43,6 +45,7 @@ Examples:
   vslice run demo --bus ide --json      the summary as JSON
   vslice experiment quick               disks with and without an iothread, alternating
   vslice attach web1 --duration 10s     a VM that is already running (see vslice ps)
+  vslice top                            the VMs of this host, live
   vslice plan show seed > my.toml       a plan to start from
   vslice report runs/demo-1795471866    the report of a run; without a name, the latest
   vslice list                           the runs below runs/, with the result of each
@@ -63,6 +66,8 @@ pub(crate) enum Command {
     Compare(compare::CompareArgs),
     /// Record VMs that are already running, without changing them, and report
     Attach(attach::AttachArgs),
+    /// Look at what the host does to VMs, live, and who does it
+    Top(top::TopArgs),
     /// List this host's virtual machines: threads, pCPUs, disks, and placements that cost latency
     Ps(ps::PsArgs),
     /// Check what vslice can do on this host, what is missing, and how to get it
@@ -91,6 +96,7 @@ impl Cli {
             Command::List(args) => list::execute(&args),
             Command::Compare(args) => compare::execute(&args),
             Command::Attach(args) => attach::execute(&args),
+            Command::Top(args) => top::execute(&args),
             Command::Ps(args) => ps::execute(&args),
             Command::Doctor(args) => doctor::execute(&args),
             Command::Plan(args) => plan::execute(&args),

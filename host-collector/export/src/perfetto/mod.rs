@@ -34,13 +34,13 @@ use self::pcpus::Pcpus;
 use self::requests::Requests;
 use self::threads::Threads;
 use self::trace::Trace;
-use vslice_report::who::VmNames;
 use std::io::Write;
 use vslice_core::host_event::{HostEvent, HostEventKind};
 use vslice_core::join::{Breakdown, GuestRequest, Unplaced};
 use vslice_core::task::VmIndex;
 use vslice_core::timeline::{Exit, LockWait, Span, Tasks};
 use vslice_report::analyse::observer::{MeasuredWindow, Observer, Run, RunEnd};
+use vslice_report::who::VmNames;
 use vslice_trace::manifest::Manifest;
 use vslice_wire::Dropped;
 

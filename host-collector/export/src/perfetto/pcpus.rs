@@ -7,13 +7,13 @@
 use super::bundle::{Bundle, Change, Woken};
 use super::schema;
 use super::trace::{Trace, shown};
-use vslice_report::who::VmNames;
 use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 use vslice_core::host_event::{HostEvent, HostEventKind, PrevState, Switch};
 use vslice_core::timeline::Tasks;
 use vslice_core::units::{HostNs, PcpuId, Tid};
 use vslice_report::analyse::watched_pcpus;
+use vslice_report::who::VmNames;
 use vslice_trace::manifest::Manifest;
 
 /// The priority of threads whose own was not recorded: no thread has it.

@@ -3,8 +3,8 @@
 use super::super::read::text;
 use super::super::trace::Trace;
 use super::*;
-use vslice_report::who::VmNames;
 use vslice_report::analyse::drawn::{VM1_VCPU1, host_at, manifest, switch};
+use vslice_report::who::VmNames;
 
 /// Not pinned to.
 const UNWATCHED: PcpuId = PcpuId(7);

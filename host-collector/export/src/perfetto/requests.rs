@@ -10,7 +10,6 @@
 
 use super::state;
 use super::trace::{Note, Place, Slice, Trace, Track, Value};
-use vslice_report::who::VmNames;
 use crate::words::{attribution, no_phase};
 use std::collections::HashMap;
 use std::io::Write;
@@ -18,6 +17,7 @@ use vslice_core::join::{Breakdown, GuestRequest, Part, PartsNs, Phase};
 use vslice_core::task::VmIndex;
 use vslice_core::timeline::{Span, ThreadState};
 use vslice_core::units::{HostNs, Tid};
+use vslice_report::who::VmNames;
 use vslice_trace::manifest::Manifest;
 use vslice_trace::observation::{ObservedTaskRecord, operation_name};
 use vslice_wire::ObservedRequest;

@@ -1,13 +1,13 @@
 //! What a thread's states are called in a trace, and what is said of them.
 
 use super::trace::{Note, Value};
-use vslice_report::who::VmNames;
 use std::borrow::Cow;
 use vslice_core::timeline::{
     Antagonist, DeviceAddress, RunMode, Sleep, Span, ThreadState, UnknownCause,
 };
 use vslice_core::units::Tid;
 use vslice_report::summary::OffReason;
+use vslice_report::who::VmNames;
 
 /// What a state is called.
 pub(super) fn name(state: &ThreadState) -> Cow<'static, str> {

@@ -11,9 +11,9 @@ use vslice_core::timeline::{Exit, ExitReason, LockWait, RunMode, Span, Tasks, Th
 use vslice_core::units::Tid;
 use vslice_report::analyse::observer::Run;
 use vslice_report::summary::OffReason;
+use vslice_report::who::VmNames;
 use vslice_trace::StackNames;
 use vslice_trace::manifest::VmRecord;
-use vslice_report::who::VmNames;
 
 /// The lanes of the VMs' threads.
 #[derive(Debug, Default)]

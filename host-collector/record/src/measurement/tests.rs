@@ -3,6 +3,7 @@ use crate::evidence::EvidenceSetting;
 use crate::guest::live::LiveFigures;
 use std::os::unix::fs::PermissionsExt;
 use vslice_report::analyse::drawn::{manifest, run_in};
+use vslice_trace::RunDir;
 
 struct Nobody;
 
@@ -41,9 +42,15 @@ fn measured(ends: fn() -> Result<(), RecordingError>) -> Result<(), RecordingErr
     let mut manifest = Manifest { vms: Vec::new(), ..manifest() };
     let scratch = tempfile::tempdir().unwrap();
     let dir = run_in(&scratch.path().join("run"), &manifest);
+    let kept = Kept::in_directory(dir.clone());
     let evidence = EvidencePlan::of_host(EvidenceSetting::Totals).unwrap();
-    let measurement =
-        Measurement { dir: &dir, collector_pcpu: None, evidence: &evidence, exits: false };
+    let measurement = Measurement {
+        kept: &kept,
+        live: None,
+        collector_pcpu: None,
+        evidence: &evidence,
+        exits: false,
+    };
     let mut load = Load { dir: &dir, ends, is_over: false };
     let result = measurement.make(&mut manifest, &mut Nobody, &mut load);
     assert!(load.is_over, "the census was taken while the load went on");
@@ -60,9 +67,15 @@ fn what_censuses_had_no_room_for_is_noted() {
     let mut manifest = manifest();
     let scratch = tempfile::tempdir().unwrap();
     let dir = run_in(&scratch.path().join("run"), &manifest);
+    let kept = Kept::in_directory(dir.clone());
     let evidence = EvidencePlan::of_host(EvidenceSetting::Totals).unwrap();
-    let measurement =
-        Measurement { dir: &dir, collector_pcpu: None, evidence: &evidence, exits: false };
+    let measurement = Measurement {
+        kept: &kept,
+        live: None,
+        collector_pcpu: None,
+        evidence: &evidence,
+        exits: false,
+    };
     for (threads_left_out_count, commands_left_out_count) in [(300, 20), (1, 4)] {
         let threads = Vec::new();
         let census = Census { threads, threads_left_out_count, commands_left_out_count };

@@ -31,6 +31,22 @@ pub enum GroupKind {
     Unknown,
 }
 
+impl GroupKind {
+    /// Its name in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            GroupKind::OwnVm => "own_vm",
+            GroupKind::OtherVm => "other_vm",
+            GroupKind::ControlGroup => "control_group",
+            GroupKind::Collector => "collector",
+            GroupKind::OtherVslice => "other_vslice",
+            GroupKind::KernelThread => "kernel_thread",
+            GroupKind::Unknown => "unknown",
+        }
+    }
+}
+
 /// A group, and what its members ran.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AntagonistGroup {

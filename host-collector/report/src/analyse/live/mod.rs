@@ -23,6 +23,7 @@ pub mod example;
 mod io_tally;
 mod latency;
 mod merge;
+mod observed;
 pub mod second;
 mod tally;
 mod vcpu_tally;
@@ -37,11 +38,12 @@ mod tests;
 
 pub use latency::{LATENCY_BOUNDS_NS, LatencyTally};
 pub use merge::LeftOut;
-pub use second::Second;
+pub use observed::ObservedTally;
+pub use second::{LossKind, Second};
 pub use vcpu_tally::Unseen;
 
-use super::host_pass::{HostPass, NoJoins};
 use super::chosen::Chosen;
+use super::host_pass::{HostPass, NoJoins};
 use super::observer::MeasuredWindow;
 use super::observers::Observers;
 use super::{threads, timeline_facts};
@@ -169,6 +171,12 @@ impl LiveAnalysis {
         self.merge.all_came_until() >= self.second_end()
     }
 
+    /// Whether all events until then have come.
+    #[must_use]
+    pub fn has_all_until(&self, time: HostNs) -> bool {
+        self.merge.all_came_until() >= time
+    }
+
     /// Ends the second that is over, with what was read at its end.
     pub fn close(&mut self, reading: &Reading) -> Second {
         self.close_at(self.second_end(), reading)
@@ -193,7 +201,10 @@ impl LiveAnalysis {
 
     fn close_at(&mut self, end: HostNs, reading: &Reading) -> Second {
         let done_before = HostNs(end.0.saturating_sub(IO_KNOWN_WITHIN_NS));
-        self.host.tell_ios(done_before, &Observers::new(&mut [&mut self.tally as _], self.chosen.clone()));
+        self.host.tell_ios(
+            done_before,
+            &Observers::new(&mut [&mut self.tally as _], self.chosen.clone()),
+        );
         for (_, tid, vcpu) in self.tally.vms.iter_mut().flat_map(|vm| &mut vm.vcpus) {
             for span in self.timeline.so_far(*tid, end) {
                 vcpu.open(&span, end);

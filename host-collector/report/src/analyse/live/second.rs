@@ -49,6 +49,29 @@ pub struct Losses {
     pub dropped_seconds: u64,
 }
 
+/// How events can be missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LossKind {
+    /// The kernel had no room.
+    Lost,
+    /// vslice left them out.
+    LeftOut,
+    /// They are not missing, but came late.
+    Late,
+}
+
+impl Losses {
+    /// The events by how they are missing.
+    #[must_use]
+    pub fn kinds(&self) -> [(LossKind, u64); 3] {
+        [
+            (LossKind::Lost, self.lost_events),
+            (LossKind::LeftOut, self.left_out_events),
+            (LossKind::Late, self.late_events),
+        ]
+    }
+}
+
 /// What vslice itself took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct OwnCost {

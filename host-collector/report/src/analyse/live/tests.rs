@@ -120,6 +120,23 @@ fn antagonists_of_a_second_are_those_of_its_part_of_the_waits() {
 }
 
 #[test]
+fn who_ran_in_an_earlier_second_of_a_wait_is_not_in_this_one() {
+    let other = Tid(301);
+    let events = vec![
+        switch(200, Tid::IDLE, RUNS, VM1_VCPU1),
+        switch(700, VM1_VCPU1, RUNS, CC),
+        switch(1000, CC, RUNS, other),
+        switch(1300, other, RUNS, VM1_VCPU1),
+    ];
+    let seconds = seconds(&mut live(), events, 2_000);
+    let ran = |place: usize| {
+        let groups = &seconds[place].vms[0].antagonists;
+        groups.iter().map(|group| (&*group.name, ms(group.ran_ns))).collect::<Vec<_>>()
+    };
+    assert_eq!((ran(0), ran(1)), (vec![("cc", 300)], vec![("tid 301", 300)]));
+}
+
+#[test]
 fn a_lock_wait_counts_where_it_ends_with_who_let_go() {
     let seconds = seconds(&mut live(), drawn(), 2_000);
     assert_eq!(seconds[0].vms[0].vcpus[0].lock_waits, LockWaits::default());
