@@ -157,6 +157,16 @@ mod tests {
     }
 
     #[test]
+    fn the_vms_of_a_run_are_named_as_far_as_a_terminal_may_be_sent_them() {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut manifest = crate::analyse::drawn::manifest();
+        manifest.vms[1].name = "vm\x1b2".to_owned();
+        let run = crate::analyse::drawn::run_in(&scratch.path().join("run"), &manifest);
+        assert_eq!(crate::runs::vms(run.path()), ["vm1"]);
+        assert!(crate::runs::vms(scratch.path()).is_empty());
+    }
+
+    #[test]
     fn a_run_has_the_size_of_its_files() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("of no file")).unwrap();

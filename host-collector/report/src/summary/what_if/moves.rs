@@ -283,8 +283,14 @@ impl WhatIfTally {
     /// Buckets that are kept, of all that may be taken away.
     pub(super) fn cells_count(&self) -> usize {
         let causes = self.causes.iter().map(|moves| moves.came.len()).sum::<usize>();
+        let groups = self.groups_cells_count();
+        causes + groups + self.groups.anyone.came.len() + self.inactivity.came.len()
+    }
+
+    /// Those of the groups.
+    pub(super) fn groups_cells_count(&self) -> usize {
         let groups = self.groups.rows.values().map(|row| row.moves.came.len()).sum::<usize>();
         assert_eq!(groups, self.groups.cells_count);
-        causes + groups + self.groups.anyone.came.len() + self.inactivity.came.len()
+        groups
     }
 }

@@ -459,18 +459,20 @@ fn lengths_beyond_all_reason_do_no_harm() {
 #[test]
 fn memory_is_bounded_by_the_buckets_and_not_by_the_requests() {
     let mut lengths = Distribution::new(Precision::Fine);
-    let mut tally = WhatIfTally::new(GroupRoom { groups: 8, cells: 1 << 10 });
+    let room = GroupRoom { groups: 8, cells: 1 << 11 };
+    let mut tally = WhatIfTally::new(room);
     for index in 0..20_000_u32 {
         let mut request = waited(vec![of_group(index % 32, u64::from(index) * 199)]);
         request.io = Err(NoPhase::NoIo);
         lengths.record(request.latency_ns());
         tally.add(VM1, &request, &lengths);
     }
+    assert!(tally.groups_cells_count() <= room.cells, "{} cells", tally.groups_cells_count());
     // All were alike, and none is longer than it was.
     let longest_ns = lengths.longest_ns(1);
     let buckets: BTreeSet<u64> =
         (0..=longest_ns / 100).map(|place| lengths.bucket_ns(place * 100)).collect();
     // Of waiting for a pCPU, of whoever may have run, and of the groups.
-    let most = 2 * (buckets.len() + 1) + (1 << 10);
+    let most = 2 * (buckets.len() + 1) + room.cells;
     assert!(tally.cells_count() <= most, "{} cells, {most} at most", tally.cells_count());
 }
