@@ -4,6 +4,7 @@
 //! Without the built binary and image, or without the rights to record, every test here is
 //! reported as ignored, with the reason where its kind stands.
 
+mod advice;
 mod bad_luck;
 mod evidence;
 mod experiment;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         bad_luck::CASES,
         evidence::CASES,
         slow_disk::CASES,
+        advice::CASES,
         observed_run::CASES,
         solo::CASES,
         host_view::CASES,

@@ -47,6 +47,7 @@ const KIND: Kind = Kind {
     script: concat!(
         include_str!("page/names.js"),
         include_str!("page/tail.js"),
+        include_str!("page/advice.js"),
         include_str!("page/what_if.js"),
         include_str!("page/over_time.js"),
         include_str!("page/worst.js"),

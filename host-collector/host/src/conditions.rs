@@ -15,6 +15,8 @@ pub fn of_host() -> Conditions {
         smt: read("/sys/devices/system/cpu/smt/control"),
         is_autogroup_on: read("/proc/sys/kernel/sched_autogroup_enabled").map(|text| text == "1"),
         idle_driver: read("/sys/devices/system/cpu/cpuidle/current_driver"),
+        halt_poll_ns: read("/sys/module/kvm/parameters/halt_poll_ns")
+            .and_then(|text| text.parse().ok()),
         hypervisor: hypervisor(),
         is_steal_told: super::steal::stolen_ns().is_some_and(|stolen_ns| stolen_ns > 0),
         frequency_driver: read(format!("{CPUFREQ}/scaling_driver")),

@@ -37,6 +37,10 @@ fn descriptors(files: &[OpenFile], path: &Path) -> Vec<u32> {
     own.map(|file| file.fd).take(DESCRIPTORS_MAX).collect()
 }
 
+fn iothreads(disk: &Disk) -> Vec<String> {
+    disk.iothreads.iter().map(|id| harmless(id)).collect()
+}
+
 fn image_record(vm: &Vm, disk: &Disk, files: &[OpenFile], room: &mut usize) -> ImageRecord {
     let own = |text: &Option<String>| text.as_deref().map(harmless);
     let mut record = ImageRecord {
@@ -44,6 +48,7 @@ fn image_record(vm: &Vm, disk: &Disk, files: &[OpenFile], room: &mut usize) -> I
         serial: own(&disk.serial),
         pci_address: own(&disk.pci_address),
         bus: harmless(&disk.bus.to_string()),
+        iothreads: disk.iothreads_missing.is_none().then(|| iothreads(disk)),
         size_bytes: None,
         is_direct: disk.is_direct,
         descriptors: Vec::new(),

@@ -194,6 +194,7 @@ mod tests {
             serial: None,
             pci_address: None,
             bus: bus.to_owned(),
+            iothreads: None,
             size_bytes: (gib > 0).then_some(gib << 30),
             is_direct: Some(true),
             descriptors: Vec::new(),

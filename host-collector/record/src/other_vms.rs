@@ -1,6 +1,6 @@
 //! The VMs of this host that are not recorded, so that they have names where their threads are in the way.
 
-use crate::vm_record::{helper_records, thread_records};
+use crate::vm_record::{domain_record, helper_records, thread_records};
 use std::collections::{BTreeMap, BTreeSet};
 use vslice_core::text::harmless;
 use vslice_core::units::{HostNs, Tid};
@@ -87,6 +87,7 @@ fn record(vm: &Vm, since: HostNs) -> OtherVmRecord {
     OtherVmRecord {
         name: harmless(&vm.label()),
         vmm: vm.vmm,
+        domain: domain_record(vm),
         pid: vm.pid,
         since_ns: since,
         threads,
@@ -147,6 +148,7 @@ mod tests {
         OtherVmRecord {
             name: name.to_owned(),
             vmm: vslice_trace::vmm::Vmm::Qemu,
+            domain: None,
             pid: Tid(pid),
             since_ns: HostNs(0),
             threads: Vec::new(),

@@ -3,18 +3,21 @@
 use crate::guests::RecordedVm;
 use crate::lock_facts;
 use crate::names::names_of;
+use vslice_core::text::harmless;
 use vslice_core::units::VcpuId;
 use vslice_host::scheduling::scheduling_of;
-use vslice_host::vm::Vm;
+use vslice_host::vm::{Manager, Vm};
 use vslice_trace::manifest::VmRecord;
 use vslice_trace::observation::ObservationRecord;
 use vslice_trace::thread::{HelperRecord, ThreadRecord};
+use vslice_trace::vmm::DomainRecord;
 
 /// What is known of a VM before anything was recorded of it.
 pub(crate) fn vm_record(recorded: &RecordedVm) -> VmRecord {
     let vm = &recorded.vm;
     let record = VmRecord {
         accelerator: vm.accelerator,
+        domain: domain_record(vm),
         device_pid: vm.device_pid,
         helpers: helper_records(vm),
         ..VmRecord::new(recorded.name.as_str(), vm.vmm, vm.pid, thread_records(vm))
@@ -31,6 +34,17 @@ pub(crate) fn vm_record(recorded: &RecordedVm) -> VmRecord {
         }),
         ..record
     }
+}
+
+/// The domain that a VM is. Names with letters that a terminal might obey are not kept: a command with another one would
+/// be for another domain.
+pub(crate) fn domain_record(vm: &Vm) -> Option<DomainRecord> {
+    let uri = match vm.manager? {
+        Manager::LibvirtSystem => "qemu:///system",
+        Manager::LibvirtSession => "qemu:///session",
+    };
+    let name = vm.name.clone().filter(|name| harmless(name) == *name)?;
+    Some(DomainRecord { name, uri: uri.to_owned() })
 }
 
 /// The threads of a VM's VMM.
@@ -69,4 +83,22 @@ pub fn vm_records(vms: &[Vm]) -> Vec<VmRecord> {
     let mut records: Vec<VmRecord> = recorded.map(|vm| vm_record(&vm)).collect();
     lock_facts::note(&mut records, None);
     records
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_domain_is_recorded_letter_by_letter_or_not_at_all() {
+        let vm = |name: &str, manager| Vm { manager, ..Vm::named(name) };
+        let of = |name: &str, manager| domain_record(&vm(name, manager));
+        let system = Some(Manager::LibvirtSystem);
+        let domain = of("Web 1; rm", system).expect("it is one");
+        assert_eq!((domain.name.as_str(), domain.uri.as_str()), ("Web 1; rm", "qemu:///system"));
+        let session = of("web", Some(Manager::LibvirtSession)).expect("it is one");
+        assert_eq!(session.uri, "qemu:///session");
+        assert_eq!(of("web\u{1b}[2J", system), None, "it would be called otherwise");
+        assert_eq!(of("web", None), None);
+    }
 }

@@ -155,6 +155,7 @@ mod tests {
     use std::fs;
     use vslice_core::units::HostNs;
     use vslice_report::analyse::drawn;
+    use vslice_report::summary::advice::Setup;
     use vslice_report::summary::model::{
         Accelerator, Cost, Environment, Lost, RunFacts, RunStatus,
     };
@@ -178,6 +179,7 @@ mod tests {
                 scheduled: vec![],
                 selection: None,
                 host_io: vslice_report::summary::host_io::HostIo::default(),
+                pcpus: vec![],
                 lost: Lost::default(),
                 cost: Cost::default(),
                 warnings: vec![],
@@ -186,6 +188,7 @@ mod tests {
             clocks_apart: vec![],
             disks: vec![],
             hidden: vec![],
+            setup: Setup::default(),
         }
     }
 

@@ -282,6 +282,10 @@ pub struct Conditions {
     pub is_autogroup_on: Option<bool>,
     /// The cpuidle driver.
     pub idle_driver: Option<String>,
+    /// For how long KVM polls on behalf of an idle vCPU at most (its parameter `halt_poll_ns`); `None` where there is
+    /// no KVM, and in older runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub halt_poll_ns: Option<u64>,
     /// The hypervisor under the host, if the host is a virtual machine itself.
     #[serde(default)]
     pub hypervisor: Option<String>,

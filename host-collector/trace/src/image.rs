@@ -18,6 +18,9 @@ pub struct ImageRecord {
     pub pci_address: Option<String>,
     /// What the guest sees: `virtio-blk`, `ahci`, ...
     pub bus: String,
+    /// The iothreads that serve it; none if the main loop does. `None` if that is unknown, and in older runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iothreads: Option<Vec<String>>,
     /// The size of the disk that the guest sees, in bytes; `None` if that could not be read.
     pub size_bytes: Option<u64>,
     /// Whether the VMM reads its file with `O_DIRECT`; `None` if that is unknown.

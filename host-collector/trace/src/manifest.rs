@@ -9,7 +9,7 @@ use crate::memory_map::MemoryMap;
 use crate::observation::ObservationRecord;
 use crate::quota::GroupRecord;
 use crate::thread::{HelperRecord, ThreadRecord};
-use crate::vmm::{Accelerator, Vmm};
+use crate::vmm::{Accelerator, DomainRecord, Vmm};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use vslice_core::clock::host_time::HostTimeSample;
@@ -129,6 +129,9 @@ pub struct VmRecord {
     /// What executes its instructions; `None` if that could not be seen, and in older runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accelerator: Option<Accelerator>,
+    /// The domain that it is; `None` if libvirt does not manage it, and in older runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<DomainRecord>,
     /// The pid of its VMM, which is also the tid of the main loop.
     pub pid: Tid,
     /// The process that serves its vsock device, if there is one.
@@ -210,6 +213,9 @@ pub struct OtherVmRecord {
     pub name: String,
     /// What runs it.
     pub vmm: Vmm,
+    /// The domain that it is; `None` if libvirt does not manage it, and in older runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<DomainRecord>,
     /// The pid of its VMM.
     pub pid: Tid,
     /// From when on this process is known to be that VM; 0 if it was when recording began.
@@ -439,6 +445,7 @@ impl VmRecord {
             name: name.to_owned(),
             vmm: Some(vmm),
             accelerator: None,
+            domain: None,
             pid,
             device_pid: None,
             helpers: Vec::new(),

@@ -113,6 +113,7 @@ mod tests {
             serial: None,
             pci_address: None,
             bus: String::from("virtio-blk"),
+            iothreads: None,
             size_bytes: None,
             is_direct: Some(true),
             descriptors: Vec::new(),

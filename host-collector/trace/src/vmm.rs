@@ -20,6 +20,15 @@ pub enum Vmm {
     Other,
 }
 
+/// The libvirt domain that a VM is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainRecord {
+    /// Its name, letter by letter: one that could not be shown so is not recorded.
+    pub name: String,
+    /// The connection of the libvirt that has it, such as `qemu:///system`.
+    pub uri: String,
+}
+
 /// What executes a guest's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

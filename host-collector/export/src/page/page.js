@@ -29,7 +29,7 @@ function draw() {
   const root = document.getElementById("page");
   const chosen = el("div");
   const main = el("main");
-  put(main, [chosen, runSections()]);
+  put(main, [adviceSection(), chosen, runSections()]);
   const header = el("header", null, opening());
   put(root, [header, main, tip]);
   document.title = `${page.title} \u2013 vslice`;

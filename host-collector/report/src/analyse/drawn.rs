@@ -93,6 +93,7 @@ pub fn vm(name: &str, pid: Tid, vcpu1: Tid, reads: bool) -> VmRecord {
         name: name.to_owned(),
         vmm: Some(vslice_trace::vmm::Vmm::Qemu),
         accelerator: Some(Accelerator::Kvm),
+        domain: None,
         pid,
         device_pid: None,
         helpers: Vec::new(),

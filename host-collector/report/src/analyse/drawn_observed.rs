@@ -40,6 +40,7 @@ pub fn observed_manifest() -> Manifest {
         serial: None,
         pci_address: None,
         bus: String::from("virtio-blk"),
+        iothreads: None,
         size_bytes: Some(1 << 20),
         is_direct: Some(true),
         descriptors: Vec::new(),

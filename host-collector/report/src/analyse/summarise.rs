@@ -5,6 +5,7 @@ mod hidden_tasks;
 mod host_io;
 mod losses;
 mod observations;
+mod pcpu_use;
 mod run_warnings;
 mod sampled;
 mod service_threads;
@@ -12,12 +13,14 @@ mod service_threads;
 use self::environment::environment;
 use self::hidden_tasks::HiddenTasks;
 use self::losses::Losses;
+use self::pcpu_use::PcpuUses;
 use self::sampled::Samples;
 use self::service_threads::ServiceThreads;
 use super::chosen::Chosen;
 use super::observer::{MeasuredWindow, Observer, Run, RunEnd};
 use super::pass;
 use super::timeline_facts::quota_use;
+use crate::summary::advice::Setup;
 use crate::summary::big_lock::BigLock;
 use crate::summary::host_io::HostIoTally;
 use crate::summary::io::IoDisk;
@@ -58,6 +61,7 @@ struct Totals {
     service: ServiceThreads,
     hidden: HiddenTasks,
     losses: Losses,
+    pcpus: PcpuUses,
     host_io: HostIoTally,
     samples: Samples,
     kvm_events_count: u64,
@@ -74,6 +78,7 @@ impl Totals {
             service: ServiceThreads::new(manifest, chosen),
             hidden: HiddenTasks::new(pass::watched_pcpus(manifest)),
             losses: Losses::default(),
+            pcpus: PcpuUses::new(pass::watched_pcpus(manifest), chosen.stretch()),
             host_io: HostIoTally::new(window.start),
             samples: Samples::new(manifest, chosen.stretch()),
             kvm_events_count: 0,
@@ -105,6 +110,7 @@ impl Totals {
                 selection: chosen.told([start, end.window_end], end.left_out),
                 hogs: vms().flat_map(|(_, vm)| hogs(vm)).collect(),
                 service: self.service.into_rows(),
+                pcpus: self.pcpus.into_rows(),
                 lost: self.losses.lost,
                 host_io: host_io::host_io(self.host_io, manifest, chosen),
                 big_locks: big_locks(run),
@@ -124,6 +130,7 @@ impl Totals {
             clocks: end.clocks.iter().filter(|row| is_told(&row.vm)).cloned().collect(),
             clocks_apart: end.clocks_apart.iter().filter(|row| is_told(&row.vm)).cloned().collect(),
             disks: vms().filter_map(|(_, vm)| io_disk(vm)).collect(),
+            setup: Setup::of(manifest),
             hidden: self.hidden.into_rows(|tid| Some(names.threads.get(&tid)?.name.clone())),
         };
         let mut summary = self.builder.finish(facts, &names);
@@ -159,6 +166,7 @@ impl Observer for SummaryObserver {
         totals.service.learn(event);
         totals.hidden.learn(event);
         totals.losses.learn(event, &totals.chosen.stretch());
+        totals.pcpus.learn(event);
         totals.kvm_events_count += u64::from(matches!(event.kind, HostEventKind::Kvm { .. }));
     }
 

@@ -164,6 +164,7 @@ fn manifest_with_helpers() -> Manifest {
     manifest.other_vms = vec![OtherVmRecord {
         name: "web".to_owned(),
         vmm: Vmm::Qemu,
+        domain: None,
         pid: Tid(500),
         since_ns: HostNs(0),
         threads: vec![vcpu0],

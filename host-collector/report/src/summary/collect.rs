@@ -1,5 +1,6 @@
 //! Adds up a run, one span and one request at a time.
 
+use super::advice::{Advice, Setup};
 use super::classes::Classes;
 use super::clock::{Clock, ClockMethod, ClockTally, ClocksApart, VcpuClock, offset_ns};
 use super::exits::ExitTally;
@@ -42,6 +43,8 @@ pub struct Facts {
     pub disks: Vec<IoDisk>,
     /// Tasks that the host's kernel hides from tracing.
     pub hidden: Vec<HiddenTask>,
+    /// What commands for this host and its VMs have to name.
+    pub setup: Setup,
 }
 
 /// Adds up a run. Its memory depends on the number of vCPUs and on how far latencies spread, not on
@@ -253,6 +256,7 @@ impl SummaryBuilder {
         let classes = Classes::of(&self.latencies, &latency_ns, &directory);
         let what_if = self.latencies.what_if(0, &directory);
         let observed = std::mem::take(&mut self.observed).finish(self.start, &directory);
+        let setup = facts.setup;
         let mut summary = Summary {
             schema: SCHEMA.to_owned(),
             facts: facts.run,
@@ -261,6 +265,7 @@ impl SummaryBuilder {
             classes: classes.classes,
             causes: classes.causes,
             what_if,
+            advice: Advice::default(),
             io: Io { disks: facts.disks, classes: classes.io, hidden: facts.hidden },
             parts: classes.parts,
             clock_error_ns: classes.clock_error_ns,
@@ -289,6 +294,7 @@ impl SummaryBuilder {
         let is_elsewhere = selection.is_some_and(|of| of.left_out.reader.total() > 0);
         let is_to_read = !is_elsewhere && self.vms.iter().any(|vm| vm.block_bytes.is_some());
         put_warnings(&mut summary, is_to_read);
+        summary.advice = Advice::of(&summary, &setup);
         debug_assert_eq!(laws::check(&summary), Ok(()), "of every summary");
         summary
     }

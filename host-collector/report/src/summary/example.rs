@@ -3,6 +3,7 @@
 //! Two guests of two vCPUs; vCPU1 of both share pCPU1, and vm1 reads on it. Of 2000 requests, 1975
 //! take a third of a millisecond, 20 meet vm2's vCPU1, 5 meet more than that.
 
+use super::advice::Setup;
 use super::big_lock::{BigLock, LockEvidence};
 use super::clock::{ClockCut, ClockMethod, HogCheck, KvmCheck, VcpuClock};
 use super::collect::{Facts, SummaryBuilder};
@@ -10,7 +11,9 @@ use super::host_io::HostIo;
 #[cfg(test)]
 use super::host_io::{HostIoDisk, HostIoOperation, WorstHostIo};
 use super::io::{HiddenTask, IoDisk};
-use super::model::{Accelerator, Cost, Environment, Hog, Lost, RunFacts, RunStatus, Summary};
+use super::model::{
+    Accelerator, Cost, Environment, Hog, Lost, PcpuUse, RunFacts, RunStatus, Summary,
+};
 use super::names::{CommandLine, Names, ThreadKind, VmIndex, VmThreads};
 use super::quota::QuotaUse;
 use super::selection::{LeftOut, LeftOutBy, Selection};
@@ -279,6 +282,17 @@ fn big_locks() -> Vec<BigLock> {
     ]
 }
 
+fn main_loop() -> ServiceThread {
+    ServiceThread {
+        vm: "vm1".to_owned(),
+        role: "main loop".to_owned(),
+        tid: Tid(200),
+        arrivals: 2_400,
+        woken_by_vcpus: 2_003,
+        woke_vcpus: 1_990,
+    }
+}
+
 pub(crate) fn facts() -> Facts {
     let clock = |vm: &str, vcpu, bound_ns| VcpuClock {
         vm: vm.to_owned(),
@@ -312,14 +326,7 @@ pub(crate) fn facts() -> Facts {
             measured_ns: 1_000_000_000,
             selection: None,
             hogs: vec![hog("vm1", 812_345_678), hog("vm2", 798_765_432)],
-            service: vec![ServiceThread {
-                vm: "vm1".to_owned(),
-                role: "main loop".to_owned(),
-                tid: Tid(200),
-                arrivals: 2_400,
-                woken_by_vcpus: 2_003,
-                woke_vcpus: 1_990,
-            }],
+            service: vec![main_loop()],
             big_locks: big_locks(),
             control_groups: GroupEvidence { source: GroupSource::Events, reason: String::new() },
             evidence: Evidence {
@@ -329,6 +336,7 @@ pub(crate) fn facts() -> Facts {
             sampled: None,
             scheduled: vec![],
             host_io: HostIo::default(),
+            pcpus: vec![PcpuUse { pcpu: PcpuId(1), seen_ns: 992_000_000, idle_ns: 3_000_000 }],
             lost: Lost { records: 12, intervals: 1, total_ns: 8_000_000 },
             cost: Cost {
                 collector_cpu_ns: 61_000_000,
@@ -347,6 +355,7 @@ pub(crate) fn facts() -> Facts {
             reason: None,
             unmapped_reason: None,
         }],
+        setup: Setup::default(),
         hidden: vec![HiddenTask { name: "idle".to_owned(), pcpu: PcpuId(0), count: 71 }],
     }
 }

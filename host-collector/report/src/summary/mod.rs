@@ -5,6 +5,7 @@
 //! [`model::Summary`] is what is left at the end and what `summary.json` holds; [`text`] prints it.
 //! Everything here is pure: no clock, file, environment variable or thread.
 
+pub mod advice;
 mod antagonists;
 pub mod big_lock;
 pub mod causes;

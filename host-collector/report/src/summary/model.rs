@@ -22,6 +22,7 @@ mod vcpu;
 
 pub use vcpu::{ExitKind, Exits, LockWaits, OffCpu, StackTotal, Timeslices, Vcpu};
 
+use super::advice::Advice;
 use super::big_lock::BigLock;
 use super::causes::Cause;
 use super::clock::Clock;
@@ -101,6 +102,9 @@ pub struct RunFacts {
     pub sampled: Option<Sampled>,
     /// What the scheduler counted of each vCPU's thread, if the run was not recorded.
     pub scheduled: Vec<ScheduledVcpu>,
+    /// How far the pCPUs were busy on which every switch was recorded.
+    #[serde(default)]
+    pub pcpus: Vec<PcpuUse>,
     /// What the kernel dropped while it recorded.
     pub lost: Lost,
     /// The VMs' I/O as the host alone saw it.
@@ -148,6 +152,9 @@ pub struct Summary {
     /// What the percentiles would be without a cause; `None` if no request could be attributed to causes.
     #[serde(default)]
     pub what_if: Option<WhatIf>,
+    /// What would help by the figures of this run, and what would not.
+    #[serde(default)]
+    pub advice: Advice,
     /// How each vCPU's thread was scheduled.
     pub vcpus: Vec<Vcpu>,
     /// The vCPU threads' waits for locks of their VMMs, the longest total first, at most [`LOCK_WAITS_MAX`].
@@ -527,6 +534,17 @@ pub struct Lost {
     pub intervals: u64,
     /// The part of the measured window in which events were lost on some pCPU, in nanoseconds.
     pub total_ns: u64,
+}
+
+/// How far a pCPU was busy in the measured window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PcpuUse {
+    /// The pCPU.
+    pub pcpu: PcpuId,
+    /// For how long it is known who was on it, in nanoseconds.
+    pub seen_ns: u64,
+    /// For how long of that nobody was.
+    pub idle_ns: u64,
 }
 
 /// What the collector itself took.

@@ -3,7 +3,7 @@
 use super::collect::SummaryBuilder;
 use super::model::{ClassAntagonist, RunStatus, SCHEMA, Summary};
 use super::warning::Warning;
-use super::{example, observed};
+use super::{advice, example, observed};
 use crate::summary::io::UnphasedBy;
 use crate::summary::observed::model::ObservedHidden;
 use serde_json::Value;
@@ -119,7 +119,7 @@ fn visit(key: &str, value: &Value, seen: &mut BTreeMap<String, BTreeSet<String>>
 }
 
 /// Some runs that between them have every key and every null.
-fn summaries() -> [Summary; 14] {
+fn summaries() -> [Summary; 15] {
     let empty = SummaryBuilder::new(example::START, example::vms());
     let empty = empty.finish(example::facts(), &example::names());
     let mut killed = example::sampled();
@@ -150,6 +150,7 @@ fn summaries() -> [Summary; 14] {
         guest.reader.iter_mut().for_each(|check| check.unchecked = Some("no disk".to_owned()));
     }
     [
+        advice::tests::with_a_command(),
         example::summary(),
         partial,
         example::with_exits(),

@@ -32,6 +32,7 @@ pub(super) fn image(device: u32) -> ImageRecord {
         serial: None,
         pci_address: None,
         bus: "virtio-blk".to_owned(),
+        iothreads: None,
         size_bytes: Some(1 << 20),
         is_direct: Some(true),
         descriptors: Vec::new(),

@@ -15,6 +15,7 @@ mod tally;
 mod under_way;
 mod warn;
 
+pub(super) use answer::is_of_reader;
 pub use answer::subject;
 pub use model::Observed;
 pub(super) use operation::OfGuest;

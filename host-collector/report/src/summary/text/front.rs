@@ -1,11 +1,11 @@
 //! The page that is printed by default: the answer first, and no more than a screenful.
 
-use super::asked::{self, ANTAGONISTS_MAX, Asked, CAUSES_LINES_MAX, CAUSES_MAX, WHO_LINES_MAX};
+use super::asked::{self, ANTAGONISTS_MAX, Asked, CAUSES_LINES_MAX, WHO_LINES_MAX};
 use super::contradiction::contradiction;
 use super::page::{Page, Tone, shorten};
 use super::{
-    NAME_CHARS_MAX, Style, chain, full, host_io, observed, sampled, selection, tables, under_way,
-    vcpus, what_if,
+    NAME_CHARS_MAX, Style, advice, chain, full, host_io, observed, sampled, selection, tables,
+    under_way, vcpus, what_if,
 };
 use crate::summary::model::{Lost, RunStatus, Summary};
 use crate::summary::totals::sum;
@@ -47,7 +47,7 @@ const VIOLATIONS_MAX: usize = 10;
 const VIOLATION_LINES_MAX: usize = 2;
 
 /// What a page of this width may have for each so many lines of one of 100 columns.
-fn lines(lines_count: usize, style: Style) -> usize {
+pub(super) fn lines(lines_count: usize, style: Style) -> usize {
     (lines_count * 100).div_ceil(style.width.clamp(1, 100))
 }
 
@@ -93,22 +93,19 @@ fn answer(mut page: Page, summary: &Summary, style: Style) -> String {
         (true, true) => {
             let asked = Asked::of_readers(summary);
             let room = left(&page, CAUSES_LINES_MAX);
-            page.fitting(room, CAUSES_MAX, |page, rows| asked::causes(page, &asked, rows));
+            let causes_max = advice::causes_max(summary);
+            page.fitting(room, causes_max, |page, rows| asked::causes(page, &asked, rows));
             let room = left(&page, WHO_LINES_MAX);
             page.fitting(room, ANTAGONISTS_MAX, |page, rows| asked::who(page, &asked, rows));
-            if let Some(told) = what_if::Told::of_readers(summary) {
-                let slowest = lines(chain::LINES_MIN, style);
-                let rest = left(&page, LINES_MAX).saturating_sub(slowest);
-                let room = left(&page, what_if::LINES_MAX).min(rest);
-                page.fitting(room, what_if::ROWS_MAX, |page, rows| {
-                    what_if::short(page, &told, rows);
-                });
-            }
+            let told = what_if::Told::of_readers(summary);
+            let slowest = lines(chain::LINES_MIN, style);
+            let room = left(&page, LINES_MAX).saturating_sub(slowest);
+            advice::beside_what_if(&mut page, summary, told.as_ref(), (room, style));
             let room = left(&page, LINES_MAX);
             page.fitting(room, chain::LINES_MAX, |page, rows| chain::slowest(page, summary, rows));
         }
         (true, false) if observed::answer(summary).is_some() => {
-            observed::front(&mut page, summary, |page, lines_max| left(page, lines_max));
+            observed::front(&mut page, summary, style, |page, lines_max| left(page, lines_max));
         }
         (true, false) => {
             let room = left(&page, HOST_IO_LINES_MAX);

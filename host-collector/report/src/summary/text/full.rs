@@ -3,8 +3,8 @@
 use super::contradiction::contradiction;
 use super::page::{Page, Tone, shorten};
 use super::{
-    NAME_CHARS_MAX, Style, chain, clock, exits, host_io, io, observed, sampled, selection, service,
-    tables, what_if,
+    NAME_CHARS_MAX, Style, advice, chain, clock, exits, host_io, io, observed, sampled, selection,
+    service, tables, what_if,
 };
 use crate::summary::Warning;
 use crate::summary::model::{Lost, RunStatus, Summary};
@@ -52,6 +52,9 @@ fn recorded(page: &mut Page, summary: &Summary) {
         io::phases(page, summary);
         tables::class_antagonists(page, summary);
         what_if::Told::of_readers(summary).iter().for_each(|told| what_if::full(page, told));
+    }
+    if summary.requests.count > 0 || observed::answer(summary).is_some() {
+        advice::full(page, summary);
     }
     host_io::disks(page, summary, usize::MAX);
     host_io::worst(page, summary, usize::MAX);

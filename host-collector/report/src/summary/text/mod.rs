@@ -1,5 +1,6 @@
 //! The summary as a page of text: what an engineer wants at a glance, in the order of the questions.
 
+mod advice;
 mod asked;
 mod chain;
 mod clock;

@@ -10,7 +10,7 @@ pub(super) use guest::{footing, hidden_events, losses};
 use super::asked::{self, Asked};
 use super::page::{Page, Table, Tone, shorten};
 use super::tables::share_percent;
-use super::{NAME_CHARS_MAX, chain, io, what_if};
+use super::{NAME_CHARS_MAX, Style, advice, chain, io, what_if};
 use crate::summary::io::IoClass;
 use crate::summary::model::{Class, LatencyNs, Summary};
 use crate::summary::observed::answer::slower_than;
@@ -54,7 +54,12 @@ pub(super) fn answer(summary: &Summary) -> Option<&ObservedOperation> {
 
 /// The first page's tables of the operation that the answer is about; `room` says how many of so many lines
 /// there are left.
-pub(super) fn front(page: &mut Page, summary: &Summary, room: impl Fn(&Page, usize) -> usize) {
+pub(super) fn front(
+    page: &mut Page,
+    summary: &Summary,
+    style: Style,
+    room: impl Fn(&Page, usize) -> usize,
+) {
     let Some(row) = answer(summary) else { return };
     let asked = Asked::of(row.plural().to_owned(), &row.classes, &row.causes);
     // However much there is to tell, what comes later has its room.
@@ -65,14 +70,13 @@ pub(super) fn front(page: &mut Page, summary: &Summary, room: impl Fn(&Page, usi
     let lines = beside(page, PROCESSES_LINES_MAX, of_who + CAUSES_LINES_MIN);
     page.fitting(lines, PROCESSES_MAX, |page, rows| suffered(page, summary, row, rows));
     let lines = beside(page, asked::CAUSES_LINES_MAX, of_who);
-    page.fitting(lines, asked::CAUSES_MAX, |page, rows| asked::causes(page, &asked, rows));
+    let causes_max = advice::causes_max(summary);
+    page.fitting(lines, causes_max, |page, rows| asked::causes(page, &asked, rows));
     let lines = beside(page, asked::WHO_LINES_MAX, of_slowest);
     page.fitting(lines, asked::ANTAGONISTS_MAX, |page, rows| asked::who(page, &asked, rows));
     let of_operation = summary.observed.as_ref().and_then(|observed| told_without(observed, row));
-    if let Some(told) = of_operation {
-        let lines = beside(page, what_if::LINES_MAX, of_slowest);
-        page.fitting(lines, what_if::ROWS_MAX, |page, rows| what_if::short(page, &told, rows));
-    }
+    let lines = beside(page, super::LINES_MAX, of_slowest);
+    advice::beside_what_if(page, summary, of_operation.as_ref(), (lines, style));
     let lines = room(page, super::LINES_MAX);
     page.fitting(lines, chain::LINES_MAX, |page, spans| slowest(page, row, spans));
 }

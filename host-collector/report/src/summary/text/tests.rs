@@ -1,4 +1,6 @@
 use super::*;
+use crate::summary::advice::Advice;
+use crate::summary::advice::tests::with_a_command;
 use crate::summary::clock::{ClockCheck, HogCheck};
 use crate::summary::group::{AntagonistGroup, GroupKind};
 use crate::summary::io::{IoDisk, UnphasedBy};
@@ -43,6 +45,23 @@ fn a_page_about_a_part_of_a_run_begins_with_that() {
     assert!(page.contains("of the requests of this part"), "{page}");
     let threads = page.lines().skip_while(|line| !line.starts_with("VMM threads")).nth(2).unwrap();
     assert!(threads.split_whitespace().any(|cell| cell == "?"), "per request: {threads}");
+}
+
+#[test]
+fn whatever_the_width_the_first_advice_is_on_the_first_page() {
+    for summary in [with_a_command(), example::summary()] {
+        for width in [60, 80, 100, 200] {
+            let page = render(&summary, Style { width, ..PLAIN });
+            for text in ["\nAdvice ", "1. Keep vm2 vCPU1 off pCPU1", "\nSlowest request"] {
+                assert!(page.contains(text), "{text} is not in\n{page}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_answer_with_a_command() {
+    assert_golden("front_advice.golden", &render(&with_a_command(), PLAIN));
 }
 
 #[test]
@@ -228,7 +247,9 @@ fn the_answer_is_a_page_whatever_the_run_was() {
 
 #[test]
 fn a_narrow_answer_says_the_same() {
-    for summary in [example::summary(), attached(), example::sampled()] {
+    for mut summary in [example::summary(), attached(), example::sampled()] {
+        // How much of advice fits, and of what if beside it, depends on the width.
+        summary.advice = Advice::default();
         let wide = render(&summary, Style { width: 200, ..PLAIN });
         for width in [60, 80, 100] {
             let page = render(&summary, Style { width, ..PLAIN });
@@ -453,7 +474,10 @@ fn with_every_string(name: &str) -> Summary {
 /// The same of any summary.
 pub(super) fn with_every_string_of(summary: Summary, name: &str) -> Summary {
     fn replace(value: &mut serde_json::Value, name: &str) {
-        const ENUMS: [&str; 16] = [
+        const ENUMS: [&str; 19] = [
+            "against",
+            "percentile",
+            "remedy",
             "cause",
             "operation",
             "kind",

@@ -16,6 +16,9 @@ use vslice_spec::quantity::{count, duration, known_duration};
 /// Lines of the table on the first page with its heading and the blank line before it, at 100 columns.
 pub(super) const LINES_MAX: usize = 7;
 
+/// The same with one row.
+pub(super) const LINES_MIN: usize = 4;
+
 /// Rows of that table.
 pub(super) const ROWS_MAX: usize = 2;
 
