@@ -318,6 +318,43 @@ fn an_idle_vcpu_waits_for_the_thread_that_serves_its_disk() {
 }
 
 #[test]
+fn what_is_set_where_a_vm_starts_has_no_command_and_says_so() {
+    let slow_by = |reason| vec![running(50_000), blocked(reason, 4_000_000), running(50_000)];
+    let advice = Drawn::new(slow_by(Reason::HostFault)).advice();
+    let row = one(&advice);
+    assert_eq!((row.against, &row.command), (Against::HostFault, &None));
+    assert!(row.because.contains("for 97 % of their time until the host had a page"), "{row:#?}");
+
+    let mut drawn = Drawn::new(slow_by(Reason::IoSubmit));
+    let advice = drawn.advice();
+    let row = one(&advice);
+    assert_eq!((row.against, &row.command), (Against::IoSubmit, &None));
+    assert!(row.action.contains("an iothread, and aio=native"), "{row:#?}");
+    let disks = drawn.setup.machines[0].disks.iter_mut().flatten();
+    disks.for_each(|disk| disk.has_iothread = Some(true));
+    let advice = drawn.advice();
+    assert!(!one(&advice).action.contains("an iothread"), "it has one: {advice:#?}");
+}
+
+#[test]
+fn where_nobody_is_known_to_be_in_the_way_the_vcpu_gets_a_pcpu_of_its_own() {
+    let slow = vec![running(50_000), preempted(4_000_000, &[(999, 4_000_000)]), running(50_000)];
+    let mut drawn = Drawn::new(slow);
+    let advice = drawn.advice();
+    let row = one(&advice);
+    assert_eq!(
+        (row.against, row.action.as_str(), row.command.as_deref()),
+        (Against::PcpuWait, "Give vm1 vCPU1 a pCPU of its own", Some("virsh vcpupin vm1 1 0"))
+    );
+    drawn.pcpu0_idle_ns = 0;
+    let advice = drawn.advice();
+    assert!(
+        one(&advice).no_command_because.as_deref().unwrap().contains("had room"),
+        "{advice:#?}"
+    );
+}
+
+#[test]
 fn a_quota_is_taken_away_where_it_was_used_up() {
     let mut drawn = Drawn::new(vec![running(50_000), throttled(4_000_000), running(50_000)]);
     let advice = drawn.advice();
