@@ -126,7 +126,8 @@ fn judge_recorded(name: &str, lab: &Lab) -> Result<(), Failed> {
     };
     let scratch = TempDir::new()?;
     let page = scratch.path().join("recorded.html");
-    let mut run = lab.command(&["run", "demo", "--observe", "--total", "16M", "--json", "--html"]);
+    let mut run =
+        lab.command(&["run", "demo", "--observe", "--total", "16MiB", "--json", "--html"]);
     let output = run.arg(&page).arg("--output").arg(scratch.path().join("run")).output()?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
