@@ -56,6 +56,13 @@ function losses() {
   return [unfinished > 0 || hidden.length > 0 ? "No scheduler event that was told." : "None: every scheduler event was recorded.", more];
 }
 
+/** By how much the kernel's stamps lie within the reader's own. */
+function stamps(check) {
+  if (check.matched === 0) return "";
+  const at = (latency) => `${duration(latency.p50)} (p99 ${duration(latency.p99)})`;
+  return `: queued ${at(check.before_ns)} after the reader's submission, completed ${at(check.after_ns)} before its completion`;
+}
+
 function observedGuest(guest) {
   const said = [guest.unobserved || `${count(guest.count)} requests recorded`];
   if (guest.lost_events > 0) said.push(`${count(guest.lost_events)} events of its kernel were lost in ${count(guest.lost_intervals)} intervals`);
@@ -64,7 +71,7 @@ function observedGuest(guest) {
   if (guest.end && guest.end.passthrough > 0) said.push(`${count(guest.end.passthrough)} passthrough commands, which are no block I/O`);
   if (guest.cost) said.push(`${duration(guest.cost.cpu_ns)} of CPU time for its agent${guest.cost.cpu_ns_per_request !== null ? `, ${duration(guest.cost.cpu_ns_per_request)} a request` : ""}, ${count(guest.cost.events)} events; reading its clock takes ${duration(guest.cost.clock_read_ns)}; what its kernel took is not in it`);
   for (const disk of guest.devices || []) said.push(`${disk.name} is ${disk.host_disk ? `on the host's ${disk.host_disk}` : `on an unknown disk of the host, because ${disk.host_disk_unknown}`}${disk.io_scheduler ? `, I/O scheduler ${disk.io_scheduler}` : ""}${disk.hardware_queues ? `, ${count(disk.hardware_queues)} hardware queues` : ""}`);
-  if (guest.reader) said.push(guest.reader.unchecked ? `its requests could not be held against the reader's, because ${guest.reader.unchecked}` : `${count(guest.reader.matched)} of the reader's requests were found among them, ${count(guest.reader.violations)} outside${guest.reader.violations > 0 ? ` by ${duration(guest.reader.worst_ns)} at worst` : ""}`);
+  if (guest.reader) said.push(guest.reader.unchecked ? `its requests could not be held against the reader's, because ${guest.reader.unchecked}` : `${count(guest.reader.matched)} of the reader's requests were found among them, ${count(guest.reader.violations)} outside${guest.reader.violations > 0 ? ` by ${duration(guest.reader.worst_ns)} at worst` : ""}${stamps(guest.reader)}`);
   return el("ul", { class: "lines" }, said.map((line) => el("li", null, line)));
 }
 

@@ -29,7 +29,7 @@ function hostWorst() {
   if (rows.length === 0) return null;
   const path = (key) => (row) => `host_io.worst.${rows.indexOf(row)}.${key}`;
   return [el("h3", null, "I/Os that waited longest for a vCPU"), table(null, [
-    { head: "at", kind: "plain", value: (row) => row.submitted_ns, show: (row) => seconds(row.submitted_ns) },
+    { head: "at", kind: "duration", value: (row) => row.submitted_ns },
     { head: "VM", value: (row) => (row.vcpu === null ? row.vm : vcpuName(row)) },
     { head: "disk", value: (row) => row.disk || "no known disk", class: "text" },
     { head: "I/O", value: (row) => row.operation },

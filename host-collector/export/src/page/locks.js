@@ -32,7 +32,7 @@ function lockTable(rows) {
     { head: "to reach", optional: true, value: (row) => row.device || "" },
     { head: "times", kind: "count", value: (row) => row.count, path: path("count") },
     { head: "total", kind: "duration", value: (row) => row.total_ns, path: path("total_ns") },
-    { head: "mean", kind: "duration", value: (row) => row.total_ns / row.count },
+    { head: "mean", kind: "duration", value: (row) => Math.floor(row.total_ns / row.count) },
     { head: "longest", kind: "duration", value: (row) => row.max_ns, path: path("max_ns") },
     { head: "held before", kind: "duration", value: (row) => (row.held_count > 0 ? row.held_ns / row.held_count : null) },
     { head: "known of", kind: "count", value: (row) => row.held_count, path: path("held_count") },

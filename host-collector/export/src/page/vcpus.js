@@ -58,7 +58,7 @@ function offCpuTable(rows) {
     { head: "total", kind: "duration", value: (line) => line.off.total_ns, path: (line) => `${line.path}total_ns` },
     { head: "of its time", kind: "percent", value: (line) => line.off.total_ns / line.row.observed_ns },
     { head: "times", kind: "count", value: (line) => line.off.count, path: (line) => `${line.path}count` },
-    { head: "mean", kind: "duration", value: (line) => line.off.total_ns / line.off.count },
+    { head: "mean", kind: "duration", value: (line) => Math.floor(line.off.total_ns / line.off.count) },
     { head: "longest", kind: "duration", value: (line) => line.off.max_ns, path: (line) => `${line.path}max_ns` },
   ], lines, { sorted: 3 })];
 }
@@ -80,7 +80,7 @@ function vcpuAntagonists(rows) {
     { head: "kind", value: (line) => line.kind },
     { head: "threads", value: (line) => line.crowd },
     { head: "longest", value: (line) => line.members, class: "text" },
-  ], lines, { sorted: 3 }), threadTable(rows.flatMap((row, at) => row.antagonists.map((entry, place) => ({ ...entry, waited: vcpuName(row), path: `vcpus.${at}.antagonists.${place}.` }))), [{ head: "vCPU", value: (entry) => entry.waited }])];
+  ], lines, { sorted: 3 }), threadTable(rows.flatMap((row, at) => row.antagonists.map((entry, place) => ({ ...entry, wait_ns: row.wait_ns, waited: vcpuName(row), path: `vcpus.${at}.antagonists.${place}.` }))), [{ head: "vCPU", value: (entry) => entry.waited }])];
 }
 
 /** The kernel's own totals, of runs that did not record each event. */

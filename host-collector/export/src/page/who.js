@@ -39,7 +39,7 @@ function whoTable(figures, name) {
 }
 
 function antagonistTable(row, base) {
-  return threadTable(row.antagonists.map((entry, place) => ({ ...entry, path: `${base}antagonists.${place}.` })));
+  return threadTable(row.antagonists.map((entry, place) => ({ ...entry, wait_ns: row.wait_ns, path: `${base}antagonists.${place}.` })));
 }
 
 /** Threads by how long they ran while others waited. */
@@ -52,7 +52,7 @@ function threadTable(threads, before) {
     { head: "kind", value: (entry) => kindLabel(entry.kind) },
     { head: "ran", kind: "duration", value: (entry) => entry.ran_ns, path: (entry) => `${entry.path}ran_ns` },
     { head: "or more by", kind: "duration", optional: true, value: (entry) => entry.error_ns, path: (entry) => `${entry.path}error_ns` },
-    { head: "share", kind: "percent", value: (entry) => entry.share, path: (entry) => `${entry.path}share` },
+    { head: "share", kind: "percent", value: (entry) => entry.ran_ns / entry.wait_ns },
     { head: "threads", value: crowd },
     { head: "group", value: (entry) => entry.group_path || entry.group || "" , class: "text" },
     { head: "command", value: (entry) => entry.command || "", class: "text" },

@@ -7,7 +7,7 @@ use crate::summary::causes::Cause;
 use crate::summary::group::ClassAntagonistGroup;
 use crate::summary::model::{Class, Summary};
 use crate::summary::totals::{ByClass, share};
-use vslice_spec::quantity::{duration, percent};
+use vslice_spec::quantity::duration;
 
 /// Lines of the tables on the first page with their headings and the blank lines before them, at 100 columns.
 pub(super) const CAUSES_LINES_MAX: usize = 9;
@@ -119,7 +119,12 @@ pub(super) fn who(page: &mut Page, asked: &Asked<'_>, rows_max: usize) {
             row.pcpu,
             tables::vcpu_name(&row.victim_vm, row.victim_vcpu)
         );
-        let cells = [name, waiting, duration(group.ran_ns), percent(group.share)];
+        let cells = [
+            name,
+            waiting,
+            duration(group.ran_ns),
+            tables::share_percent(group.ran_ns, class.wait_ns),
+        ];
         table.row(Tone::Plain, cells);
     }
     for (name, length_ns) in [

@@ -387,7 +387,7 @@ pub(super) fn antagonists(page: &mut Page, summary: &Summary) {
             let of_group = vcpu.antagonists.iter().filter(|thread| is_member(thread, group));
             let threads: Vec<&Antagonist> = of_group.take(GROUP_NAMES_MAX).collect();
             let kind = group_kind(group).to_owned();
-            let (ran, share) = (duration(group.ran_ns), percent(group.share));
+            let (ran, share) = (duration(group.ran_ns), share_percent(group.ran_ns, vcpu.wait_ns));
             // One name alone is the group's only row.
             let only = threads.first().filter(|_| group.names == 1);
             let tid = only.map_or_else(String::new, |thread| thread.thread.tid.to_string());
@@ -396,7 +396,8 @@ pub(super) fn antagonists(page: &mut Page, summary: &Summary) {
                 let name = shorten(&thread.thread.name, NAME_CHARS_MAX);
                 let name = format!("  {name}{}", members(thread));
                 let tid = thread.thread.tid.to_string();
-                let (ran, share) = (duration(thread.ran_ns), percent(thread.share));
+                let (ran, share) =
+                    (duration(thread.ran_ns), share_percent(thread.ran_ns, vcpu.wait_ns));
                 row(Tone::Dim, [name, relation(thread.thread.kind).to_owned(), tid, ran, share]);
             }
         }

@@ -6,7 +6,7 @@ use crate::summary::hindrance::hindered_share;
 use crate::summary::model::{OffCpu, Summary, Vcpu};
 use crate::summary::totals::share;
 use std::cmp::Reverse;
-use vslice_spec::quantity::{count, duration, known_duration, percent};
+use vslice_spec::quantity::{count, duration, known_duration};
 
 /// Reasons and antagonists that are listed of one vCPU.
 const ROWS_OF_VCPU_MAX: usize = 3;
@@ -71,8 +71,14 @@ pub(super) fn antagonists(page: &mut Page, summary: &Summary, rows_max: usize) {
         let mut names = [vcpu_name(&vcpu.vm, vcpu.vcpu), waited];
         for row in vcpu.antagonist_groups.iter().take(ROWS_OF_VCPU_MAX) {
             let name = tables::group_name(row);
-            let [vcpu, waited] = std::mem::take(&mut names);
-            rows.push([vcpu, waited, name, duration(row.ran_ns), percent(row.share)]);
+            let [name_of_vcpu, waited] = std::mem::take(&mut names);
+            rows.push([
+                name_of_vcpu,
+                waited,
+                name,
+                duration(row.ran_ns),
+                share_percent(row.ran_ns, vcpu.wait_ns),
+            ]);
         }
         let cut = vcpu.antagonist_groups.iter().skip(ROWS_OF_VCPU_MAX).map(|row| row.ran_ns);
         let others_ns = cut.fold(vcpu.other_groups_ns, u64::saturating_add);
@@ -81,11 +87,11 @@ pub(super) fn antagonists(page: &mut Page, summary: &Summary, rows_max: usize) {
             ("nobody (pCPU idle)", vcpu.idle_ns),
             ("not seen", vcpu.unseen_ns),
         ] {
-            let of_waits = share(length_ns, vcpu.wait_ns);
-            if of_waits >= REASON_SHARE_MIN {
-                let [vcpu, waited] = std::mem::take(&mut names);
+            if share(length_ns, vcpu.wait_ns) >= REASON_SHARE_MIN {
+                let [name_of_vcpu, waited] = std::mem::take(&mut names);
                 let ran = duration(length_ns);
-                rows.push([vcpu, waited, who.to_owned(), ran, percent(of_waits)]);
+                let of_waits = share_percent(length_ns, vcpu.wait_ns);
+                rows.push([name_of_vcpu, waited, who.to_owned(), ran, of_waits]);
             }
         }
     }
