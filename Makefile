@@ -29,7 +29,7 @@ ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += --jobs=2
 endif
 
-.PHONY: demo demo-fio test every-test bench bench-recording bench-observing lint build dist dist-agent image newer-image older-image
+.PHONY: demo demo-fio test every-test test-programs bench bench-recording bench-observing lint build dist dist-agent image newer-image older-image
 .PHONY: debian-image lab kernel needs clean
 
 demo: image
@@ -52,9 +52,8 @@ test:
 
 every-test: SHELL := /bin/bash
 every-test: .SHELLFLAGS := -o pipefail -c
-every-test: lint image newer-image older-image debian-image load-image
+every-test: test-programs image newer-image older-image debian-image load-image
 	@$(TIMED) "needs of the tests" .ci/install-needs test
-	@$(TIMED) "tests: compile" cargo test --workspace --locked --no-run
 	@newer="$$(tests/newer-tools)" && readers="$$(tests/readers)" || exit 1; \
 		VSLICE_NEWER_TOOLS="$$newer" VSLICE_READERS="$$readers" \
 		VSLICE_IMAGE=$(abspath $(IMAGE)) VSLICE_NEWER_IMAGE=$(abspath $(NEWER)) \
@@ -62,6 +61,10 @@ every-test: lint image newer-image older-image debian-image load-image
 		VSLICE_DEBIAN_IMAGE=$(abspath $(DEBIAN)) VSLICE_LOAD_IMAGE=$(abspath $(LOADS)) \
 		VSLICE_BIN=$(abspath $(VSLICE)) \
 		$(TIMED) "tests: run" tests/timed --tests cargo test --workspace --locked --no-fail-fast 2>&1 | tee target/test.log
+
+# Beside the release build and the images, and after lint, which would wait for the same directory.
+test-programs: lint
+	$(TIMED) "tests: compile" cargo test --workspace --locked --no-run
 
 # BENCH takes options: `make bench BENCH=--quick`, `make bench-recording BENCH=--json`, `BENCH=--help`.
 RECORDING_COST := cargo bench --profile dist --quiet --locked -p vslice-tests --bench recording_cost

@@ -132,7 +132,9 @@ fn late_guest(lab: &Lab) -> Result<(), Failed> {
     let toml = lab.command(&["plan", "show", "demo"]).output()?.stdout;
     fs::write(&plan, format!("boot_timeout = \"1s\"\n{}", String::from_utf8_lossy(&toml)))?;
     let run = lab.run(&[&plan.to_string_lossy(), "--accelerator", "tcg"])?;
-    failed_with(&run, 1, "the guest did not connect within 1 s")
+    failed_with(&run, 1, "the guest did not connect within 1 s")?;
+    // The test's directory, and with it the console's log, is gone when this is read.
+    failed_with(&run, 1, "the last line there: ")
 }
 
 /// An image without an init.

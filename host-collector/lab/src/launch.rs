@@ -267,6 +267,12 @@ impl Guest {
         self.qmp.as_deref()
     }
 
+    /// What its kernel prints.
+    #[must_use]
+    pub fn console(&self) -> &Path {
+        &self.console
+    }
+
     /// QEMU's command line, for the run's manifest.
     #[must_use]
     pub fn command_line(&self) -> Vec<String> {

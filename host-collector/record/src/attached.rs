@@ -196,7 +196,7 @@ impl Guests for AttachedVms {
         let agents = self.agents.drain(..).zip(&self.vms).zip(&self.addresses);
         for ((agent, RecordedVm { vm, .. }), address) in agents {
             match &met {
-                Err(error) if error.is_silence() => {
+                Err(error) if error.silent_vm().is_some() => {
                     let (vm, address) = (vm.label(), address.clone());
                     let words = agent.never_connected();
                     result = result.and(Err(RecordingError::AgentLost { vm, address, words }));

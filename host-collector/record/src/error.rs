@@ -85,10 +85,13 @@ pub enum RecordingError {
 }
 
 impl RecordingError {
-    /// Whether nobody came from a guest, or nobody who said anything.
-    pub(crate) fn is_silence(&self) -> bool {
-        let RecordingError::Session { source, .. } = self else { return false };
-        matches!(source, SessionError::NeverConnected { .. } | SessionError::Silent { .. })
+    /// The VM from which nobody came, or nobody who said anything; nothing of other errors.
+    #[must_use]
+    pub fn silent_vm(&self) -> Option<&str> {
+        let RecordingError::Session { vm, source } = self else { return None };
+        let is_silence =
+            matches!(source, SessionError::NeverConnected { .. } | SessionError::Silent { .. });
+        is_silence.then_some(vm.as_str())
     }
 
     /// Whether a guest's connection is gone, which may be the effect of something else.

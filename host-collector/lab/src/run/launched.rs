@@ -2,6 +2,7 @@
 
 use crate::launch::{Guest, Lab, LabConfig};
 use crate::plan::{LabAccelerator, VmPlan};
+use crate::process;
 use crate::vsock::GuestEndpoint;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -43,6 +44,14 @@ struct NotSeen {
     vm: String,
 }
 
+/// A guest from which nothing came; how far it got is said at once, as the run directory may not last.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}; the last line there: {console}")]
+struct SilentGuest {
+    error: RecordingError,
+    console: String,
+}
+
 impl<'a> LaunchedVms<'a> {
     /// The VMs of a plan, which do not run yet.
     pub(super) fn new(config: LabConfig<'a>) -> LaunchedVms<'a> {
@@ -81,6 +90,13 @@ impl<'a> LaunchedVms<'a> {
             workload: self.workload(vm),
             connect_timeout: Duration::from_millis(self.config.plan.boot_timeout_ms),
         })
+    }
+
+    /// The last line of the console of the guest that said nothing, if that is what is wrong.
+    fn console_of_silent(&self, error: &RecordingError) -> Option<String> {
+        let vm = error.silent_vm()?;
+        let guest = self.lab.iter().flat_map(Lab::guests).find(|guest| guest.name() == vm)?;
+        Some(process::last_line(guest.console()).unwrap_or_else(|| "it is empty".to_owned()))
     }
 
     fn recorded_vm(&self, vm: &VmPlan, guest: &Guest) -> Result<RecordedVm, RecordingError> {
@@ -124,7 +140,10 @@ impl Guests for LaunchedVms<'_> {
     }
 
     fn agents_met(&mut self, met: Result<(), RecordingError>) -> Result<(), RecordingError> {
-        met
+        met.map_err(|error| match self.console_of_silent(&error) {
+            Some(console) => failed(SilentGuest { error, console }),
+            None => error,
+        })
     }
 
     fn check(&mut self) -> Result<(), RecordingError> {
