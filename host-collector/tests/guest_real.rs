@@ -203,7 +203,7 @@ impl Plain {
             .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "512"])
             .args(["-name", &format!("guest={name},debug-threads=on")])
             .arg("-kernel")
-            .arg(image.join("vmlinuz"))
+            .arg(image.join("vmlinux"))
             .arg("-initrd")
             .arg(image.join("initramfs.cpio.gz"))
             .args(["-append", "quiet panic=-1", "-drive"])
@@ -430,7 +430,7 @@ fn domain(image: &Path, disk: &Path) -> String {
   </devices>
 </domain>
 ",
-        kernel = image.join("vmlinuz").display(),
+        kernel = image.join("vmlinux").display(),
         initrd = image.join("initramfs.cpio.gz").display(),
         disk = disk.display(),
     )

@@ -140,7 +140,7 @@ fn late_guest(lab: &Lab) -> Result<(), Failed> {
 /// An image without an init.
 fn panicking_guest(lab: &Lab) -> Result<(), Failed> {
     let image = tempfile::tempdir()?;
-    for file in ["vmlinuz", "manifest.json"] {
+    for file in ["vmlinux", "manifest.json"] {
         symlink(lab.image().join(file), image.path().join(file))?;
     }
     fs::write(image.path().join("initramfs.cpio.gz"), b"")?;

@@ -36,7 +36,7 @@ fn image_of(variable: &str) -> Result<PathBuf, String> {
 }
 
 fn image_in(directory: &Path) -> Result<PathBuf, String> {
-    if directory.join("vmlinuz").exists() {
+    if directory.join("vmlinux").exists() {
         return Ok(directory.to_owned());
     }
     let reason = std::fs::read_to_string(directory.join("missing")).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! The repository's scripts: from where they get what vslice needs, and how long they say that tests took.
 
 mod kernel;
+mod unpack;
 
 use std::fs;
 use std::path::{Path, PathBuf};

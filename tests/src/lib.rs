@@ -53,7 +53,7 @@ impl Lab {
         if !nix::unistd::geteuid().is_root() {
             return Err(String::from("recording needs root"));
         }
-        let (vslice, image) = (find("VSLICE_BIN", "")?, find("VSLICE_IMAGE", "vmlinuz")?);
+        let (vslice, image) = (find("VSLICE_BIN", "")?, find("VSLICE_IMAGE", "vmlinux")?);
         Ok(Lab { vslice, image, tools: None })
     }
 
@@ -106,7 +106,7 @@ impl Lab {
         if !reaches(&self.vslice, &[OsStr::new("--version")]) {
             return Err(format!("{} is out of an ordinary user's reach", self.vslice.display()));
         }
-        let kernel = self.image.join("vmlinuz");
+        let kernel = self.image.join("vmlinux");
         if !reaches(Path::new("test"), &[OsStr::new("-r"), kernel.as_os_str()]) {
             return Err(format!("{} is out of an ordinary user's reach", kernel.display()));
         }

@@ -8,7 +8,7 @@ use thiserror::Error;
 /// A guest image on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MicroImage {
-    /// The kernel, a bzImage.
+    /// The kernel, the unpacked ELF file.
     pub kernel: PathBuf,
     /// The initramfs.
     pub initramfs: PathBuf,
@@ -53,7 +53,7 @@ impl MicroImage {
                 Err(source) => Err(ImageError::Missing { path, source }),
             }
         };
-        let (kernel, initramfs) = (file("vmlinuz")?, file("initramfs.cpio.gz")?);
+        let (kernel, initramfs) = (file("vmlinux")?, file("initramfs.cpio.gz")?);
         let path = file("manifest.json")?;
         let text =
             fs::read(&path).map_err(|source| ImageError::Missing { path: path.clone(), source })?;
@@ -73,7 +73,7 @@ mod tests {
         let write = |name: &str, text: &str| {
             fs::write(directory.path().join(name), text).expect("scratch is writable");
         };
-        write("vmlinuz", "k");
+        write("vmlinux", "k");
         let message = MicroImage::in_directory(directory.path()).expect_err("no initramfs");
         let message = message.to_string();
         assert!(message.contains("initramfs.cpio.gz"), "{message}");

@@ -331,7 +331,7 @@ mod tests {
             disk.size_bytes = 1 << 20;
         }
         let image = MicroImage {
-            kernel: directory.join("vmlinuz"),
+            kernel: directory.join("vmlinux"),
             initramfs: directory.join("initramfs.cpio.gz"),
             manifest: serde_json::Value::Null,
         };

@@ -195,7 +195,7 @@ mod tests {
 
     fn files() -> GuestFiles<'static> {
         GuestFiles {
-            kernel: Path::new("/image/vmlinuz"),
+            kernel: Path::new("/image/vmlinux"),
             initramfs: Path::new("/image/initramfs.cpio.gz"),
             disk: Path::new("/tmp/d/vm1.raw"),
             console: Path::new("/run/vm1.console.log"),
@@ -230,7 +230,7 @@ mod tests {
              -nodefaults -no-user-config -display none -machine pc,memory-backend=memory \
              -accel tcg,thread=multi -cpu max \
              -smp 2 -m 256M -object memory-backend-memfd,id=memory,size=256M,share=on \
-             -no-reboot -kernel /image/vmlinuz -initrd /image/initramfs.cpio.gz \
+             -no-reboot -kernel /image/vmlinux -initrd /image/initramfs.cpio.gz \
              -append console=ttyS0 quiet panic=-1 no_timer_check vslice.connect=vsock:2:1024 \
              -chardev file,id=console,path=/run/vm1.console.log -serial chardev:console \
              -qmp unix:/tmp/d/vm1.qmp,server=on,wait=off \
@@ -255,7 +255,7 @@ mod tests {
              -nodefaults -no-user-config -display none -machine pc \
              -accel kvm -cpu host,migratable=off \
              -smp 5 -m 256M \
-             -no-reboot -kernel /image/vmlinuz -initrd /image/initramfs.cpio.gz \
+             -no-reboot -kernel /image/vmlinux -initrd /image/initramfs.cpio.gz \
              -append console=ttyS0 quiet panic=-1 no_timer_check vslice.connect=vsock:2:5000 \
              -chardev file,id=console,path=/run/vm1.console.log -serial chardev:console \
              -qmp unix:/tmp/d/vm1.qmp,server=on,wait=off \

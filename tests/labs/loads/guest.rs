@@ -165,7 +165,7 @@ fn command(image: &Path, dir: &Path) -> Result<Command, Failed> {
         .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "768"])
         .args(["-name", &format!("guest={NAME},debug-threads=on")])
         .arg("-kernel")
-        .arg(image.join("vmlinuz"))
+        .arg(image.join("vmlinux"))
         .arg("-initrd")
         .arg(image.join("initramfs.cpio.gz"))
         // Under TCG the clock source is hpet otherwise, and each reading of it an exit.

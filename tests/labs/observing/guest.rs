@@ -83,7 +83,7 @@ impl Guest {
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
             .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "256"])
             .arg("-kernel")
-            .arg(image.join("vmlinuz"))
+            .arg(image.join("vmlinux"))
             .arg("-initrd")
             .arg(image.join("initramfs.cpio.gz"))
             .args(["-append", &append])

@@ -47,7 +47,7 @@ impl Guest {
         command.args(["-name", "solo,debug-threads=on", "-nodefaults", "-no-user-config"]);
         command.args(["-display", "none", "-machine", "pc", "-accel", "tcg,thread=multi"]);
         command.args(["-cpu", "max", "-smp", "2", "-m", "256M", "-no-reboot"]);
-        command.arg("-kernel").arg(image.join("vmlinuz"));
+        command.arg("-kernel").arg(image.join("vmlinux"));
         command.arg("-initrd").arg(image.join("initramfs.cpio.gz"));
         command.args(["-append", &format!("console=ttyS0 quiet panic=-1 {PARAMETER}")]);
         command.args(["-chardev", &chardev, "-serial", "chardev:console"]);
