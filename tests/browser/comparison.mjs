@@ -3,7 +3,7 @@
 import { deepStrictEqual as same, ok } from "node:assert";
 import { readFileSync } from "node:fs";
 
-export const comparisonCases = ({ open, close, dataOf, openAll, readBack, into }) => {
+export const comparisonCases = ({ open, close, answerOf, dataOf, openAll, readBack, into }) => {
   /** Each number that says from where it is has the value that is there, and its letters say so within their digits. */
   async function figuresAreThose(page, data) {
     await openAll(page);
@@ -33,7 +33,7 @@ export const comparisonCases = ({ open, close, dataOf, openAll, readBack, into }
         const comparison = JSON.parse(readFileSync(files[at + 1], "utf8"));
         const data = await dataOf(page);
         same(data.pairs[0].comparison, comparison, "the page's comparison is not that of --json");
-        same(await page.locator("#answer").textContent(), comparison.answer.sentence);
+        same(await answerOf(page), comparison.answer.sentence);
         await figuresAreThose(page, data);
         for (const [place, metric] of comparison.metrics.entries()) {
           const points = await pointsOf(page, metric.metric);

@@ -58,7 +58,7 @@ function opening() {
   const warnings = only ? only.comparison.warnings : [];
   return [
     el("h1", null, `vslice ${page.command}: ${page.title}`),
-    el("p", { class: "answer", id: "answer" }, page.sentence),
+    el("p", { class: "answer", id: "answer" }, unbroken(page.sentence)),
     only && only.comparison.claim && el("p", { class: "claim" }, only.comparison.claim.sentence),
     el("p", { class: "facts" }, facts().join(" \u00b7 ")),
     page.partial && el("p", { class: "partial", role: "alert" }, el("strong", null, "Not finished. "), page.partial),

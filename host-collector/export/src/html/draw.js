@@ -33,6 +33,9 @@ function replace(parent, ...children) {
 
 // Numbers. A duration has three digits, as on the text page.
 
+/** No line ends between a number and its unit. */
+const unbroken = (text) => text.replace(/(\d) (?=(%|[num\u00b5]?s)(?![\w]))/g, "$1\u00a0");
+
 function duration(ns) {
   if (ns === null || ns === undefined) return "\u2013";
   const sign = ns < 0 ? "\u2212" : "";

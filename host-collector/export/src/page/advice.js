@@ -18,7 +18,7 @@ function adviceRow(row, path) {
   const gain = row.gain;
   const left = (ns) => gain.measured_ns - ns;
   const range = gain.least_ns !== gain.most_ns && `, between ${duration(left(gain.most_ns))} and ${duration(left(gain.least_ns))}`;
-  return [el("strong", null, row.action), `. ${row.because}. `,
+  return [el("strong", null, row.action), `: ${row.because}. `,
     el("span", { class: "muted" }, `${PERCENTILES[gain.percentile] || gain.percentile} of `, number("duration", gain.measured_ns, `${path}gain.measured_ns`), " would be ", number("duration", left(gain.told_ns), null), " at best", range || "", "."),
     row.command ? el("pre", { tabindex: 0 }, row.command) : el("div", { class: "muted" }, `No command, because ${row.no_command_because}.`)];
 }

@@ -87,7 +87,7 @@ function opening() {
   return [
     el("h1", null, `vslice: ${page.title}`),
     page.part && el("p", { id: "part" }, el("strong", null, page.part)),
-    el("p", { class: "answer", id: "answer" }, page.sentence),
+    el("p", { class: "answer", id: "answer" }, unbroken(page.sentence)),
     el("p", { class: "facts" }, facts.join(" \u00b7 ")),
     summary.status.state === "partial" && el("p", { class: "partial", role: "alert" }, el("strong", null, "Partial run. "), summary.status.reason || ""),
     page.warnings.length > 0 && el("div", { class: "warnings", id: "warnings" }, el("ul", null, page.warnings.map((text) => el("li", null, text)))),

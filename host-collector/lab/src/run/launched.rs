@@ -1,7 +1,7 @@
 //! The VMs of a plan, launched for one recording.
 
 use crate::launch::{Guest, Lab, LabConfig};
-use crate::plan::{LabAccelerator, VmPlan};
+use crate::plan::VmPlan;
 use crate::process;
 use crate::vsock::GuestEndpoint;
 use std::path::PathBuf;
@@ -129,7 +129,7 @@ impl Guests for LaunchedVms<'_> {
         let vms = self.config.plan.vms.iter().zip(&guests);
         let plans =
             vms.map(|(vm, endpoint)| self.guest_plan(vm, endpoint)).collect::<Result<_, _>>()?;
-        watcher.stage(&booting(guests.len(), self.config.accelerator));
+        watcher.stage(&booting(guests.len()));
         self.lab.iter_mut().try_for_each(Lab::start).map_err(failed)?;
         Ok(plans)
     }
@@ -169,10 +169,9 @@ fn failed(error: impl std::error::Error + Send + Sync + 'static) -> RecordingErr
 }
 
 /// What is said while guests boot.
-fn booting(guests_count: usize, accelerator: LabAccelerator) -> String {
+fn booting(guests_count: usize) -> String {
     let plural = if guests_count == 1 { "" } else { "s" };
-    let time = if accelerator == LabAccelerator::Tcg { "15 s" } else { "3 s" };
-    format!("booting {guests_count} guest{plural}, which takes about {time}")
+    format!("booting {guests_count} guest{plural}, which takes some seconds")
 }
 
 #[cfg(test)]
@@ -181,7 +180,7 @@ mod tests {
 
     #[test]
     fn one_guest_is_no_guests() {
-        assert_eq!(booting(1, LabAccelerator::Tcg), "booting 1 guest, which takes about 15 s");
-        assert_eq!(booting(2, LabAccelerator::Kvm), "booting 2 guests, which takes about 3 s");
+        assert_eq!(booting(1), "booting 1 guest, which takes some seconds");
+        assert_eq!(booting(2), "booting 2 guests, which takes some seconds");
     }
 }
