@@ -19,7 +19,7 @@ use vslice_workload::ring::{Consumer, Producer, Record, Recorded, recording_ring
 
 pub(crate) use vslice_workload::clock::Clock;
 
-/// Records that the ring holds while the streamer is away: at 40 bytes each it is 640 KiB, and at
+/// Records that the ring holds while the streamer is away: at 32 bytes each it is 512 KiB, and at
 /// 100,000 requests a second it is 160 ms.
 const RING_RECORDS: usize = 16 * 1024;
 

@@ -47,6 +47,29 @@ impl Clock {
         }
     }
 
+    /// The time now, for the beginning of something, which does not begin before it. What the program
+    /// did just before may still be under way in the processor: it is not waited for, some nanoseconds.
+    #[inline]
+    #[must_use]
+    pub fn beginning(self) -> u64 {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Clock::Tsc => read_tsc_before(),
+            Clock::MonotonicRaw => read_clock_ns(ClockId::CLOCK_MONOTONIC_RAW),
+        }
+    }
+
+    /// The time now, for the end of something: it was over by then.
+    #[inline]
+    #[must_use]
+    pub fn end(self) -> u64 {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Clock::Tsc => read_tsc_after(),
+            Clock::MonotonicRaw => read_clock_ns(ClockId::CLOCK_MONOTONIC_RAW),
+        }
+    }
+
     /// Whether this is the TSC, also where the variant does not exist.
     #[must_use]
     pub fn is_tsc(self) -> bool {
@@ -107,22 +130,51 @@ pub(crate) fn coarse_now_ns() -> u64 {
 /// Reads the TSC so that what the program does before it is done before it, and what comes after
 /// starts after it.
 ///
-/// `rdtsc` by itself is not ordered with its neighbours. `rdtscp` waits for what comes before, but
-/// lets what comes after start early. The first fence keeps the stamp of a completion from being
-/// taken before the load that saw it, the second keeps a request from starting before its stamp
-/// (Intel SDM volume 2, RDTSC; Linux makes `lfence` dispatch-serialising on AMD at boot).
+/// `rdtsc` by itself is not ordered with its neighbours. `rdtscp` waits for what comes before, as a fence
+/// and `rdtsc` do, and takes as long. That it tells the vCPU as well saves nothing: the thread's rseq
+/// area has it, and is read while the processor is at the TSC.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 fn read_tsc() -> u64 {
-    use std::arch::x86_64::{_mm_lfence, _rdtsc};
-    // SAFETY: `lfence` is part of SSE2, which every x86-64 has.
-    unsafe { _mm_lfence() };
+    fence();
+    let ticks = read_tsc_unordered();
+    fence();
+    ticks
+}
+
+/// Reads the TSC so that what comes after starts after it: no request starts before its stamp.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn read_tsc_before() -> u64 {
+    let ticks = read_tsc_unordered();
+    fence();
+    ticks
+}
+
+/// Reads the TSC so that what comes before it is done before it: the stamp of a completion is not taken
+/// before the load that saw it.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn read_tsc_after() -> u64 {
+    fence();
+    read_tsc_unordered()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn read_tsc_unordered() -> u64 {
     // SAFETY: `rdtsc` faults only under CR4.TSD, which Linux sets only for a thread that asked for
     // it by `prctl(PR_SET_TSC, PR_TSC_SIGSEGV)`; nothing in this workspace does.
-    let ticks = unsafe { _rdtsc() };
+    unsafe { std::arch::x86_64::_rdtsc() }
+}
+
+/// Waits for what comes before it, and lets nothing start that comes after (Intel SDM volume 2, RDTSC and
+/// LFENCE; Linux makes `lfence` dispatch-serialising on AMD at boot).
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn fence() {
     // SAFETY: `lfence` is part of SSE2, which every x86-64 has.
-    unsafe { _mm_lfence() };
-    ticks
+    unsafe { std::arch::x86_64::_mm_lfence() };
 }
 
 fn read_clock_ns(clock: ClockId) -> u64 {
@@ -152,6 +204,22 @@ mod tests {
                     let now = clock.now();
                     assert!(now >= last, "{clock:?} went from {last} to {now}");
                     last = now;
+                }
+            }
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn what_begins_begins_before_it_ends() {
+        let vcpu = crate::pin::current_vcpu();
+        std::thread::spawn(move || {
+            crate::pin::pin_current_thread(vcpu).unwrap();
+            for clock in clocks() {
+                for _ in 0..10_000 {
+                    let times = [clock.now(), clock.beginning(), clock.end(), clock.now()];
+                    assert!(times.is_sorted(), "{clock:?} says {times:?}");
                 }
             }
         })

@@ -13,7 +13,7 @@ pub struct Offsets {
     block_bytes: u64,
     /// At least 1.
     block_count: u64,
-    /// How many offsets were given out.
+    /// How many offsets were given out, with [`Pattern::Seq`] since the last start over.
     position: u64,
 }
 
@@ -29,18 +29,31 @@ impl Offsets {
     fn at(&self, position: u64) -> u64 {
         let block = match self.pattern {
             Pattern::Seq => position % self.block_count,
-            Pattern::Rand => scale(SplitMix64(0).at(position), self.block_count),
+            Pattern::Rand => self.random(position),
         };
         block * self.block_bytes
+    }
+
+    fn random(&self, position: u64) -> u64 {
+        scale(SplitMix64(0).at(position), self.block_count)
     }
 }
 
 impl Iterator for Offsets {
     type Item = u64;
 
+    #[inline]
     fn next(&mut self) -> Option<u64> {
-        let offset = self.at(self.position);
+        let block = match self.pattern {
+            // No division, which would take longer than the rest of this.
+            Pattern::Seq => self.position,
+            Pattern::Rand => self.random(self.position),
+        };
+        let offset = block * self.block_bytes;
         self.position += 1;
+        if self.pattern == Pattern::Seq && self.position == self.block_count {
+            self.position = 0;
+        }
         Some(offset)
     }
 }

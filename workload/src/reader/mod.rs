@@ -8,11 +8,13 @@
 //! session     when the reader is done, and what is recorded of each read
 //! psync       pread(2), one at a time
 //! uring       io_uring(7), many in flight
+//! null        no reads: what a request costs the reader itself
 //! ```
 
 mod buffer;
 mod create;
 mod disk;
+mod null;
 mod psync;
 mod session;
 mod target;
@@ -24,6 +26,7 @@ use crate::pin::pin_current_thread;
 use crate::ring::Producer;
 pub use disk::DiskPlace;
 use disk::SchedulerSetting;
+pub use null::run_without_reads;
 use psync::Psync;
 use session::Session;
 use std::path::Path;

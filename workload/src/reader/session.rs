@@ -19,6 +19,8 @@ pub(super) struct Session<'run> {
     request_limit: u64,
     /// On the coarse clock.
     deadline_ns: Option<u64>,
+    /// When the last completion was seen.
+    completed: u64,
     requests: u64,
     phase: Phase,
     io_errors: u64,
@@ -64,6 +66,7 @@ impl<'run> Session<'run> {
             block_bytes: spec.block_bytes,
             request_limit: spec.total_bytes.div_ceil(u64::from(spec.block_bytes)),
             deadline_ns: duration_ns.map(|ns| coarse_now_ns().saturating_add(ns)),
+            completed: 0,
             requests: 0,
             phase: Phase::Reading,
             io_errors: 0,
@@ -72,6 +75,7 @@ impl<'run> Session<'run> {
     }
 
     /// The next read, or `None` from the moment on when no further one shall be made.
+    #[inline]
     pub(super) fn next_request(&mut self) -> Option<Planned> {
         if self.phase == Phase::Reading {
             self.phase = self.phase_now();
@@ -98,22 +102,24 @@ impl<'run> Session<'run> {
         }
     }
 
-    /// The last thing before a request goes to the kernel: the clock after the vCPU, so that looking
-    /// up the vCPU is not part of the latency.
+    /// The last thing before a request goes to the kernel: the clock after the vCPU, so that looking up
+    /// the vCPU is not part of the latency. It is not before the last [`Session::stamp_after`], which the
+    /// processor may still be at.
     #[inline]
     pub(super) fn stamp_before(&self) -> Stamp {
-        let vcpu = current_vcpu();
-        Stamp { time: self.clock.now(), vcpu }
+        let (vcpu, completed) = (current_vcpu(), self.completed);
+        Stamp { time: self.clock.beginning().max(completed), vcpu }
     }
 
     /// The first thing after a completion was seen: the clock before the vCPU.
     #[inline]
-    pub(super) fn stamp_after(&self) -> Stamp {
-        let time = self.clock.now();
-        Stamp { time, vcpu: current_vcpu() }
+    pub(super) fn stamp_after(&mut self) -> Stamp {
+        self.completed = self.clock.end();
+        Stamp { time: self.completed, vcpu: current_vcpu() }
     }
 
     /// Records what became of a request; `result` is bytes, or the negated errno.
+    #[inline]
     pub(super) fn record(&mut self, index: u64, submitted: Stamp, completed: Stamp, result: i32) {
         match u32::try_from(result) {
             Err(_) => self.io_errors += 1,
@@ -139,5 +145,37 @@ impl<'run> Session<'run> {
             io_errors: self.io_errors,
             short_reads: self.short_reads,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::recording_ring;
+    use vslice_spec::ClockChoice;
+    use vslice_spec::workload::{Engine, Pattern};
+
+    #[test]
+    fn no_request_is_told_to_begin_before_the_last_completion_was_seen() {
+        let spec = ReaderSpec {
+            target: "unused".to_owned(),
+            create: false,
+            block_bytes: 4096,
+            total_bytes: 4096,
+            duration_ms: None,
+            pattern: Pattern::Seq,
+            engine: Engine::Psync,
+            depth: 1,
+            vcpu: 0,
+        };
+        let (producer, _consumer) = recording_ring(1);
+        let stop = AtomicBool::new(false);
+        let clock = Clock::choose(ClockChoice::Auto);
+        let mut session = Session::start(&spec, 4096, clock, producer, &stop);
+        let completed = session.stamp_after();
+        assert_eq!(session.completed, completed.time);
+        // As if the processor had been quicker with the later reading of the two.
+        session.completed = u64::MAX;
+        assert_eq!(session.stamp_before().time, u64::MAX);
     }
 }
