@@ -4,12 +4,16 @@
 //! then waits for the first completion. All requests of a batch have the stamp from just before
 //! that call, and all completions that are found together have the stamp from just after they were
 //! found: a request that waits behind its batch waits in the kernel, and that is latency.
+//!
+//! Where the kernel allows it, the file and the memory are registered, so that it need not look them
+//! up for each request, and it works off completions within that call, rather than by interrupting
+//! the reader on its way there.
 #![expect(unsafe_code, reason = "the kernel writes to memory that it is given by address")]
 
 use super::buffer::AlignedBuffer;
 use super::session::{Session, Stamp};
 use crate::error::WorkloadError;
-use io_uring::{IoUring, opcode, types};
+use io_uring::{IoUring, opcode, squeue, types};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
@@ -28,6 +32,8 @@ const BUSY_PAUSE: Duration = Duration::from_millis(1);
 /// The engine. Everything is allocated before the first request.
 pub(super) struct Uring {
     ring: IoUring,
+    /// Whether the ring knows the file as its file 0, and `buffer` as its buffer 0.
+    is_registered: bool,
     /// `None` only while being dropped.
     buffer: Option<AlignedBuffer>,
     block_bytes: u32,
@@ -63,12 +69,13 @@ impl Uring {
     pub(super) fn prepare(block_bytes: u32, depth: u16) -> Result<Uring, WorkloadError> {
         // The kernel rounds up to a power of two and makes the completion queue twice as long, so
         // with `depth` requests in flight neither queue can overflow.
-        let ring = IoUring::new(u32::from(depth))
+        let ring = set_up(u32::from(depth))
             .map_err(|source| WorkloadError::IoUringSetup { depth, source })?;
         let depth = usize::from(depth);
         let block_count = (BUFFERS_BYTES / block_bytes as usize).clamp(1, depth);
         Ok(Uring {
             ring,
+            is_registered: false,
             buffer: Some(AlignedBuffer::new(block_count * block_bytes as usize)),
             block_bytes,
             block_count,
@@ -84,6 +91,11 @@ impl Uring {
         file: &File,
         session: &mut Session<'_>,
     ) -> Result<(), WorkloadError> {
+        self.begin(file)?;
+        self.read(file, session)
+    }
+
+    fn read(&mut self, file: &File, session: &mut Session<'_>) -> Result<(), WorkloadError> {
         let mut busy_count = 0;
         loop {
             self.queue_due(file, session);
@@ -111,15 +123,32 @@ impl Uring {
         }
     }
 
+    /// Makes the ring the calling thread's, and registers the file and the memory with it. A kernel
+    /// that does not register them, as for want of locked memory, looks them up for each request.
+    fn begin(&mut self, file: &File) -> Result<(), WorkloadError> {
+        let depth = u16::try_from(self.slots.len()).unwrap_or(u16::MAX);
+        let submitter = self.ring.submitter();
+        if self.ring.params().is_setup_single_issuer() {
+            let enabled = submitter.register_enable_rings();
+            enabled.map_err(|source| WorkloadError::IoUringSetup { depth, source })?;
+        }
+        let length_bytes = self.block_count * self.block_bytes as usize;
+        let buffer = self.buffer.as_mut().expect("the buffer is there until `Drop`");
+        let memory = libc::iovec { iov_base: buffer.address_of(0).cast(), iov_len: length_bytes };
+        if submitter.register_files(&[file.as_raw_fd()]).is_err() {
+            return Ok(());
+        }
+        // SAFETY: the memory is `buffer`'s, which is `length_bytes` long. The kernel holds its pages
+        // until the ring is closed, and nothing but the reads of this ring is done to them.
+        self.is_registered = unsafe { submitter.register_buffers(&[memory]) }.is_ok();
+        Ok(())
+    }
+
     /// Queues a read for every free slot, as long as the session has one.
     fn queue_due(&mut self, file: &File, session: &mut Session<'_>) {
         while let Some(&slot) = self.free.last() {
             let Some(planned) = session.next_request() else { return };
-            let block = self.block_of(slot);
-            let read = opcode::Read::new(types::Fd(file.as_raw_fd()), block, self.block_bytes)
-                .offset(planned.offset)
-                .build()
-                .user_data(slot as u64);
+            let read = self.read_of(file, slot, planned.offset).user_data(slot as u64);
             // SAFETY: `file` is open until `run` returns, by which time nothing is in flight, or
             // the kernel holds its own reference to it (io_uring takes one as it accepts the
             // request). The block lies within `buffer`, which is neither read, written nor moved by
@@ -129,6 +158,16 @@ impl Uring {
             self.free.pop();
             self.slots[slot].index = planned.index;
             self.batch.push(slot);
+        }
+    }
+
+    /// The request for the block at `offset`, into the memory of `slot`.
+    fn read_of(&mut self, file: &File, slot: usize, offset: u64) -> squeue::Entry {
+        let (block, length) = (self.block_of(slot), self.block_bytes);
+        if self.is_registered {
+            opcode::ReadFixed::new(types::Fixed(0), block, length, 0).offset(offset).build()
+        } else {
+            opcode::Read::new(types::Fd(file.as_raw_fd()), block, length).offset(offset).build()
         }
     }
 
@@ -157,6 +196,20 @@ impl Uring {
     }
 }
 
+/// A ring that the kernel's newest way of completing works with, or a plain one.
+///
+/// With `SINGLE_ISSUER` and `DEFER_TASKRUN`, of Linux 6.1, completions are worked off in the reader's
+/// `io_uring_enter`. The one issuer is who enables the ring, and that is not who prepares it.
+fn set_up(entries: u32) -> io::Result<IoUring> {
+    let mut newest = IoUring::builder();
+    newest.setup_single_issuer().setup_defer_taskrun().setup_r_disabled();
+    match newest.build(entries) {
+        // What a kernel does not know of, it takes for an error (io_uring_setup(2)).
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => IoUring::new(entries),
+        built => built,
+    }
+}
+
 /// `EAGAIN`: no memory for a request now; `EBUSY`: completions must be reaped first
 /// (`io_uring_enter(2)`).
 fn is_busy(error: &io::Error) -> bool {
@@ -169,6 +222,60 @@ impl Drop for Uring {
     fn drop(&mut self) {
         if self.in_flight_count() > 0 {
             std::mem::forget(self.buffer.take());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::ring::recording_ring;
+    use std::io::Write;
+    use std::sync::atomic::AtomicBool;
+    use vslice_spec::workload::{Engine, Pattern};
+    use vslice_spec::{ClockChoice, ReaderSpec};
+
+    const BLOCKS: usize = 4;
+
+    /// What lies in the memory after each of four blocks was read, by whatever `how` does.
+    fn read(how: fn(&mut Uring, &File, &mut Session<'_>), uring: &mut Uring) -> Vec<u8> {
+        let mut file = tempfile::tempfile().unwrap();
+        (1..=4).for_each(|block| file.write_all(&[block; 512]).unwrap());
+        let spec = ReaderSpec {
+            target: "unused".to_owned(),
+            create: false,
+            block_bytes: 512,
+            total_bytes: 4 * 512,
+            duration_ms: None,
+            pattern: Pattern::Seq,
+            engine: Engine::IoUring,
+            depth: 4,
+            vcpu: 0,
+        };
+        let (producer, _consumer) = recording_ring(BLOCKS);
+        let stop = AtomicBool::new(false);
+        let clock = Clock::choose(ClockChoice::Auto);
+        let mut session = Session::start(&spec, spec.total_bytes, clock, producer, &stop);
+        how(uring, &file, &mut session);
+        let end = session.end();
+        assert_eq!((end.requests, end.io_errors, end.short_reads), (4, 0, 0));
+        let mut memory = uring.buffer.take().unwrap();
+        memory.as_mut_slice().chunks(512).map(|block| block[0]).collect()
+    }
+
+    /// Where io_uring is forbidden, the integration tests say that they were ignored.
+    #[test]
+    fn each_block_is_read_to_its_place_registered_or_not() {
+        if let Ok(mut uring) = Uring::prepare(512, 4) {
+            let blocks = read(|uring, file, session| uring.run(file, session).unwrap(), &mut uring);
+            assert_eq!((blocks, uring.is_registered), (vec![1, 2, 3, 4], true));
+        }
+        if let (Ok(mut uring), Ok(plain)) = (Uring::prepare(512, 4), IoUring::new(4)) {
+            uring.ring = plain;
+            let blocks =
+                read(|uring, file, session| uring.read(file, session).unwrap(), &mut uring);
+            assert_eq!((blocks, uring.is_registered), (vec![1, 2, 3, 4], false));
         }
     }
 }
