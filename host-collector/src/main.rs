@@ -2,6 +2,7 @@
 
 mod cli;
 mod ps;
+mod rotate;
 mod top;
 
 use clap::{CommandFactory, Parser};

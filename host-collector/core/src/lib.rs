@@ -14,9 +14,11 @@
 //! task        who a thread id is
 //! control_groups  which control groups there were
 //! text        what of a stranger's text may be shown
+//! calendar    days, of times that people read and write
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod calendar;
 pub mod clock;
 pub mod control_groups;
 pub mod extent;

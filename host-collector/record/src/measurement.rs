@@ -18,11 +18,13 @@ use crate::tsc_watch::TscWatch;
 use crate::uninterrupted::Before;
 use crate::watcher::Watcher;
 use nix::sys::resource::{UsageWho, getrusage};
+use vslice_core::clock::host_time::HostClocks;
 use vslice_core::host_event::HostEvent;
 use vslice_core::units::{PcpuId, Tid};
-use vslice_host::host_clock::host_now;
+use vslice_host::host_clock::host_clocks_now;
 use vslice_host::{frequency, procfs, steal};
 use vslice_trace::StoreError;
+use vslice_trace::date::DateSample;
 use vslice_trace::evidence::{Evidence, EvidenceLevel};
 use vslice_trace::manifest::{Manifest, Window, may_use_kvm};
 use vslice_trace::thread::HostThread;
@@ -86,15 +88,18 @@ impl Measurement<'_> {
         manifest.frequency.start = frequency::of_pcpus();
         let cpu_before_ns = own_cpu_ns();
         let delay_before_ns = own_run_delay_ns();
-        manifest.window = Some(Window { start_ns: host_now(), end_ns: None });
+        let date = date_now();
+        manifest.window = Some(Window { start_ns: date.host_ns, end_ns: None });
+        manifest.dates = vec![date];
         self.kept.write_manifest(manifest)?;
         tell_begun(counters, manifest, &threads);
         let worked = work.go_on(&recorder, &mut tscs, &mut others, watcher);
         if let Some(window) = &mut manifest.window {
-            let end = host_now();
-            window.end_ns = Some(end);
+            let date = date_now();
+            window.end_ns = Some(date.host_ns);
+            manifest.dates.push(date);
             if let Some(live) = self.live {
-                live.tell(LiveNews::Over(end));
+                live.tell(LiveNews::Over(date.host_ns));
             }
         }
         before.note(&mut manifest.vms);
@@ -154,6 +159,12 @@ fn tell_begun(live: Option<(&LiveTap, LiveCounters)>, manifest: &Manifest, threa
         let (manifest, threads) = (manifest.clone(), threads.to_vec());
         live.tell(LiveNews::Begun(Box::new(LiveBegun { manifest, threads, counters })));
     }
+}
+
+/// The host's clock, and its date at that moment but for the time of a system call.
+fn date_now() -> DateSample {
+    let HostClocks { before, realtime_ns, .. } = host_clocks_now();
+    DateSample { host_ns: before, realtime_ns }
 }
 
 /// For how long this process's threads of now were runnable and had no pCPU.

@@ -23,7 +23,7 @@ use vslice_trace::observation::{
     HiddenRecord, IssueRecord, ObservedDeviceRecord, ObservedEndRecord, ObservedOthersRecord,
     ObservedTaskRecord, UnderWayRecord,
 };
-use vslice_trace::{RunDir, StoreError};
+use vslice_trace::{RESERVE, RunDir, StoreError};
 use vslice_wire::{
     BlockOperation, CompletionVcpu, NAME_BYTES_MAX, NOTICE_BYTES_MAX, OBSERVED_UNDER_WAY_MAX,
 };
@@ -71,7 +71,7 @@ pub(crate) fn release(dir: &RunDir) {
 }
 
 fn path(dir: &RunDir) -> PathBuf {
-    dir.path().join(".reserve")
+    dir.path().join(RESERVE)
 }
 
 /// Makes the room at least so large; if that fails it stays as it was.

@@ -3,8 +3,9 @@
 use super::complete;
 use super::exports::Exports;
 use super::report::Form;
+use super::rotation::{self, RotationArgs};
 use super::run::{default_output, interrupts, report, watcher};
-use super::vm::choose_with_role;
+use super::vm::{all_with_vcpus, choose_with_role};
 use anyhow::{Context, anyhow, bail};
 use clap::{ArgGroup, Args};
 use clap_complete::ArgValueCompleter;
@@ -46,12 +47,17 @@ write and flush, by which process, and what the host did to its vCPUs meanwhile.
 --load is given too. The guest needs what it needs for --load, and an agent that runs as root.
 
 Several VMs share one recording: when one of them ends, the recording ends for all. The report then has \
-what was recorded, and the exit code is 1.
+what was recorded, and the exit code is 1. With --all, it goes on until none is left.
+
+With --rotate, one recording follows the other in bounded space, and each looks for the VMs anew. The next one is \
+started first, and the former ends once it records, so that no moment is missed.
 
 Examples:
   vslice ps                             the VMs of this host
   vslice attach web1 --duration 10s     record one of them for ten seconds
   vslice attach web1 db1 --json         record two at once, until Ctrl-C
+  vslice attach --all --rotate 5min --keep 2h
+                                        record always, and keep the last two hours
   vslice attach db1 --observe --agent ./vslice-agent
                                         explain the requests of what runs in the guest
   vslice attach db1 --observe --slower-than 5ms --duration 10m
@@ -64,24 +70,34 @@ Examples:
 pub(crate) struct AttachArgs {
     /// A VM: its name, its VMM's process id, or the path of its QMP socket (see `vslice ps`); ROLE is the
     /// plan's VM whose part it takes, if the names differ
-    #[arg(required_unless_present = "also", value_name = "VM[=ROLE]", add = ArgValueCompleter::new(complete::vms))]
+    #[arg(
+        required_unless_present_any = ["also", "all"],
+        value_name = "VM[=ROLE]",
+        add = ArgValueCompleter::new(complete::vms)
+    )]
     vms: Vec<String>,
     /// Same as the argument; can be repeated
     #[arg(long = "vm", id = "also", value_name = "VM[=ROLE]")]
     also: Vec<String>,
+    /// Record all VMs whose vCPUs are seen, as long as one of them is there
+    #[arg(long, conflicts_with_all = ["vms", "also"])]
+    pub(super) all: bool,
     /// How long to record, such as 10s, 1.5m or 2h [default: until Ctrl-C, or until the readers have
     /// finished]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     duration: Option<Duration>,
     /// Create the run directory here instead of runs/attach-SECONDS (since 1970)
     #[arg(long, short, value_name = "DIR")]
-    output: Option<PathBuf>,
+    pub(super) output: Option<PathBuf>,
     /// How the VMs' threads are observed; an error if this host does not allow it. The report states it
     #[arg(long, value_name = "LEVEL", default_value = "auto")]
-    evidence: EvidenceSetting,
+    pub(super) evidence: EvidenceSetting,
     /// Record every exit of every vCPU (KVM only); this takes time on the vCPUs' pCPUs
     #[arg(long)]
-    exits: bool,
+    pub(super) exits: bool,
+    /// Only record; `vslice report DIR` makes the report, here or elsewhere
+    #[arg(long, conflicts_with_all = ["Form", "Exports"])]
+    no_report: bool,
     /// Run the hogs and readers of this plan (a built-in one or a TOML file) in the guests
     #[arg(long, value_name = "PLAN")]
     load: Option<String>,
@@ -111,6 +127,8 @@ pub(crate) struct AttachArgs {
     #[arg(long, value_name = "PLAN")]
     pin: Option<String>,
     #[command(flatten)]
+    pub(super) rotation: RotationArgs,
+    #[command(flatten)]
     form: Form,
     #[command(flatten)]
     exports: Exports,
@@ -125,17 +143,12 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn execute(args: &AttachArgs) -> anyhow::Result<u8> {
+    if let Some(interval) = args.rotation.rotate {
+        return rotation::execute(args, interval);
+    }
     // Before the VMs are looked at: what was left behind may be their threads' affinities.
     leftovers::undo(&mut *watcher());
-    let there = find_all();
-    let chosen = args.vms.iter().chain(&args.also).map(|wanted| choose_with_role(wanted, &there));
-    let chosen = chosen.collect::<anyhow::Result<Vec<(Vm, Option<String>)>>>()?;
-    let (vms, roles): (Vec<Vm>, Vec<Option<String>>) = chosen.into_iter().unzip();
-    for (place, vm) in vms.iter().enumerate() {
-        if vms[..place].iter().any(|other| other.pid == vm.pid) {
-            bail!("{} is named twice", vm.label());
-        }
-    }
+    let (vms, roles) = chosen(args)?;
     let plans = Plans::of(args, &vms, &roles)?;
     if plans.load.is_none() && plans.pin.is_none() && roles.iter().any(Option::is_some) {
         bail!("VM=ROLE needs the plan that the role belongs to: name it with --load or --pin");
@@ -150,11 +163,33 @@ pub(super) fn execute(args: &AttachArgs) -> anyhow::Result<u8> {
     drop(watcher);
     // Whatever was recorded is reported, also if it ended early.
     let recorded = recorded.map_err(nothing_recorded)?;
-    let reported = report(&output, args.form, &args.exports);
+    let reported = match args.no_report {
+        true => Ok(()),
+        false => report(&output, args.form, &args.exports),
+    };
     recorded.with_context(|| {
         format!("the recording ended early; what was recorded is in {}", output.display())
     })?;
     reported.map(|()| 0)
+}
+
+/// The VMs to record, each with its role if it has one.
+fn chosen(args: &AttachArgs) -> anyhow::Result<(Vec<Vm>, Vec<Option<String>>)> {
+    let there = find_all();
+    if args.all {
+        let vms = all_with_vcpus(there)?;
+        let roles = vec![None; vms.len()];
+        return Ok((vms, roles));
+    }
+    let chosen = args.wanted().map(|wanted| choose_with_role(wanted, &there));
+    let chosen = chosen.collect::<anyhow::Result<Vec<(Vm, Option<String>)>>>()?;
+    let (vms, roles): (Vec<Vm>, Vec<Option<String>>) = chosen.into_iter().unzip();
+    for (place, vm) in vms.iter().enumerate() {
+        if vms[..place].iter().any(|other| other.pid == vm.pid) {
+            bail!("{} is named twice", vm.label());
+        }
+    }
+    Ok((vms, roles))
 }
 
 /// Records the VMs. The inner result is the outcome of a recording that did measure.
@@ -171,6 +206,9 @@ fn record(
     watcher: &mut dyn Watcher,
 ) -> Result<Result<(), RecordingError>, RecordingError> {
     let mut attached = AttachedVms::new(vms, plans.agents.clone(), watcher)?;
+    if args.all {
+        attached = attached.until_none_is_left();
+    }
     let evidence = EvidencePlan::of_host(args.evidence)?;
     let (pcpus, collector_pcpu) = match &plans.pin {
         Some(assignment) => {
@@ -290,6 +328,11 @@ impl Plans {
 }
 
 impl AttachArgs {
+    /// The VMs as they were named.
+    pub(super) fn wanted(&self) -> impl Iterator<Item = &String> {
+        self.vms.iter().chain(&self.also)
+    }
+
     fn observe_spec(&self) -> ObserveSpec {
         ObserveSpec {
             devices: self.devices.iter().map(|name| disk_name(name)).collect(),

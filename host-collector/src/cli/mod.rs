@@ -1,5 +1,6 @@
 //! The command line: what it understands, and one file for each command.
 
+mod at;
 pub(crate) mod attach;
 pub(crate) mod compare;
 mod complete;
@@ -10,11 +11,13 @@ pub(crate) mod emit;
 pub(crate) mod experiment;
 mod exports;
 pub(crate) mod list;
+mod local_time;
 mod metrics_to;
 mod output_file;
 pub(crate) mod plan;
 pub(crate) mod ps;
 pub(crate) mod report;
+mod rotation;
 pub(crate) mod run;
 pub(crate) mod scripted_process;
 pub(crate) mod selftest;

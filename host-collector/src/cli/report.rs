@@ -1,5 +1,6 @@
 //! `vslice report`: the report of a run directory, once more.
 
+use super::at::{AtArgs, Stretch};
 use super::complete;
 use super::exports::Exports;
 use super::list::{RUNS, found_in, tell};
@@ -25,6 +26,7 @@ Examples:
   vslice report RUN --html run.html     also as a page to look at
   vslice report RUN --since 12s --until 14s --vm web1 --slower-than 5ms
                                         a part of it, also in every file that is asked for
+  vslice report --at 03:12              what was recorded then, below runs/ or by the service
   vslice report RUN --csv tables        also its requests, for a spreadsheet")]
 pub(crate) struct ReportArgs {
     /// A run directory that `vslice run` or `vslice attach` wrote [default: the latest below runs/]
@@ -32,6 +34,8 @@ pub(crate) struct ReportArgs {
     run: Option<PathBuf>,
     #[command(flatten)]
     part: PartArgs,
+    #[command(flatten, next_help_heading = "Only a part of the run")]
+    at: AtArgs,
     #[command(flatten)]
     form: Form,
     #[command(flatten)]
@@ -71,7 +75,7 @@ impl PartArgs {
     }
 }
 
-fn nanoseconds(text: &str) -> Result<u64, String> {
+pub(super) fn nanoseconds(text: &str) -> Result<u64, String> {
     let length = duration::parse(text).map_err(|error| error.to_string())?;
     u64::try_from(length.as_nanos()).map_err(|_| format!("'{text}' is longer than any run"))
 }
@@ -88,9 +92,14 @@ pub(crate) struct Form {
 }
 
 pub(super) fn execute(args: &ReportArgs) -> anyhow::Result<u8> {
-    let path = match &args.run {
-        Some(path) => path.clone(),
-        None => latest(Path::new(RUNS))?,
+    let mut asked = args.part.asked();
+    let path = match (args.at.stretch(args.run.as_deref())?, &args.run) {
+        (Some(Stretch { run, since_ns, until_ns }), _) => {
+            (asked.since_ns, asked.until_ns) = (Some(since_ns), Some(until_ns));
+            run
+        }
+        (None, Some(path)) => path.clone(),
+        (None, None) => latest(Path::new(RUNS))?,
     };
     if !runs::is_run(&path) {
         if path.is_dir() && !found_in(&path)?.paths.is_empty() {
@@ -103,7 +112,7 @@ pub(super) fn execute(args: &ReportArgs) -> anyhow::Result<u8> {
     }
     let summary = args
         .exports
-        .analyse_chosen(&path, &args.part.asked())
+        .analyse_chosen(&path, &asked)
         .with_context(|| format!("cannot report on {}", path.display()))?;
     print(&summary, args.form)?;
     Ok(0)

@@ -3,7 +3,7 @@
 use super::metrics_to::{ExposedMetrics, MetricsTo};
 use super::run::{default_output, interrupts};
 use super::terminal::{letters, may_draw, shown, style};
-use super::vm::choose;
+use super::vm::{all_with_vcpus, choose};
 use super::{attach, complete};
 use crate::top::draw::draw;
 use crate::top::looking::look;
@@ -123,12 +123,9 @@ pub(super) fn execute(args: &TopArgs) -> anyhow::Result<u8> {
 fn vms(args: &TopArgs) -> anyhow::Result<Vec<Vm>> {
     let there = find_all();
     let vms: Vec<Vm> = match &args.vms[..] {
-        [] => there.into_iter().filter(|vm| vm.vcpus().next().is_some()).collect(),
+        [] => all_with_vcpus(there)?,
         wanted => wanted.iter().map(|wanted| choose(wanted, &there)).collect::<Result<_, _>>()?,
     };
-    if vms.is_empty() {
-        bail!("no virtual machine with vCPUs is visible to this user on this host");
-    }
     for (place, vm) in vms.iter().enumerate() {
         if vms[..place].iter().any(|other| other.pid == vm.pid) {
             bail!("{} is named twice", vm.label());

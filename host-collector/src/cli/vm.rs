@@ -56,3 +56,15 @@ pub(crate) fn nobody(wanted: &str, vms: &[Vm]) -> anyhow::Error {
     let there: Vec<String> = vms.iter().map(Vm::label).collect();
     anyhow::anyhow!("there is no VM '{wanted}' on this host; its VMs are: {}", there.join(", "))
 }
+
+/// Those whose vCPUs are seen.
+///
+/// # Errors
+/// If there are none.
+pub(crate) fn all_with_vcpus(there: Vec<Vm>) -> anyhow::Result<Vec<Vm>> {
+    let vms: Vec<Vm> = there.into_iter().filter(|vm| vm.vcpus().next().is_some()).collect();
+    if vms.is_empty() {
+        anyhow::bail!("no virtual machine with vCPUs is visible to this user on this host");
+    }
+    Ok(vms)
+}

@@ -65,6 +65,7 @@
 mod block;
 mod clock;
 mod column;
+pub mod date;
 #[cfg(feature = "decoded")]
 pub mod decoded;
 pub mod disk;
@@ -97,7 +98,7 @@ pub use hog_gaps::HogGapItem;
 pub use merge::EventMerge;
 pub use observed::ObservedItem;
 pub use requests::RequestItem;
-pub use run_dir::{JSON_BYTES_MAX, RunDir, VmName};
+pub use run_dir::{JSON_BYTES_MAX, RESERVE, RunDir, VmName};
 pub use stacks::{FRAMES_MAX, StackFrames, StackNames};
 
 use std::path::PathBuf;

@@ -1,5 +1,6 @@
 //! `run.json`: everything about a run that is not a stream of events.
 
+use crate::date::DateSample;
 use crate::disk::DiskRecord;
 use crate::evidence::{Evidence, GroupEvidence};
 use crate::host::{FrequencyRecord, HostFacts};
@@ -60,6 +61,10 @@ pub struct Manifest {
     pub image: serde_json::Value,
     /// The measured window: of a load from its start to its end, otherwise as long as was recorded.
     pub window: Option<Window>,
+    /// The host's date when the measured window began, and when it ended; empty in older runs, and the first alone
+    /// if the collector was killed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dates: Vec<DateSample>,
     /// The guests.
     pub vms: Vec<VmRecord>,
     /// The VMs of this host that were not recorded, as far as they were seen.
@@ -383,6 +388,7 @@ impl Manifest {
             collector_pid,
             image: serde_json::Value::Null,
             window: None,
+            dates: Vec::new(),
             vms: Vec::new(),
             other_vms: Vec::new(),
             group_evidence: None,

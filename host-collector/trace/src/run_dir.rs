@@ -12,6 +12,9 @@ use vslice_core::units::PcpuId;
 /// written.
 pub const JSON_BYTES_MAX: u64 = 64 << 20;
 
+/// The file that keeps room for a run's last words while it is recorded.
+pub const RESERVE: &str = ".reserve";
+
 /// What the umask leaves of these.
 const MODE_SHARED: u32 = 0o666;
 const MODE_PRIVATE: u32 = 0o600;
@@ -121,6 +124,12 @@ impl RunDir {
             let _stays = fs::remove_file(self.path.join(name));
         }
         self.remove_made();
+    }
+
+    /// Whether a recording leaves a file of this name in such a directory, also one that was killed.
+    #[must_use]
+    pub fn has_such_a_file(name: &str) -> bool {
+        is_of_a_run(name)
     }
 
     /// Where it is.
@@ -329,9 +338,9 @@ fn between<'a>(name: &'a str, before: &str, after: &str) -> Option<&'a str> {
     name.strip_prefix(before)?.strip_suffix(after)
 }
 
-/// Whether vslice gives a file of a run such a name.
+/// Whether a recording gives a file such a name.
 fn is_of_a_run(name: &str) -> bool {
-    [".vsr", ".json", ".json.tmp"].iter().any(|end| name.ends_with(end))
+    [".vsr", ".json", ".json.tmp"].iter().any(|end| name.ends_with(end)) || name == RESERVE
 }
 
 fn is_plain(name: &str) -> bool {

@@ -4,6 +4,10 @@ use crate::guest::live::LiveFigures;
 use std::os::unix::fs::PermissionsExt;
 use vslice_report::analyse::drawn::{manifest, run_in};
 use vslice_trace::RunDir;
+use vslice_trace::date::RunDates;
+
+/// In 2020, before which nothing was recorded.
+const LONG_AGO_NS: u64 = 1_577_836_800_000_000_000;
 
 struct Nobody;
 
@@ -54,6 +58,14 @@ fn measured(ends: fn() -> Result<(), RecordingError>) -> Result<(), RecordingErr
     let mut load = Load { dir: &dir, ends, is_over: false };
     let result = measurement.make(&mut manifest, &mut Nobody, &mut load);
     assert!(load.is_over, "the census was taken while the load went on");
+    let window = manifest.window.unwrap();
+    let moments: Vec<_> = manifest.dates.iter().map(|date| Some(date.host_ns)).collect();
+    assert_eq!(
+        moments,
+        [Some(window.start_ns), window.end_ns],
+        "the dates of both edges are noted"
+    );
+    assert!(RunDates::of(&manifest.dates).unwrap().start_realtime_ns() > LONG_AGO_NS);
     for name in ["threads.json", "threads_end.json"] {
         dir.read_json::<Vec<HostThread>>(name).unwrap();
         let mode = std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode();

@@ -52,6 +52,12 @@ pub(super) fn written(run: &Path) -> Option<SystemTime> {
     fs::metadata(run.join("run.json")).and_then(|data| data.modified()).ok()
 }
 
+/// When any of a run's files was last written, which for one without an end is about when it ended.
+pub(super) fn last_written(run: &Path) -> Option<SystemTime> {
+    let files = fs::read_dir(run).ok()?.flatten();
+    files.filter_map(|file| file.metadata().ok()?.modified().ok()).max()
+}
+
 struct Search {
     runs_max: usize,
     directories_left: usize,

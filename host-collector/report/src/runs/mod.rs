@@ -1,5 +1,6 @@
 //! The runs in a folder: where they are, which is the latest, and the result of each.
 
+pub mod at;
 mod find;
 mod list;
 pub mod text;

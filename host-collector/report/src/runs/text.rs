@@ -3,6 +3,7 @@
 use super::{Figures, Outcome, Run, Runs};
 use crate::summary::Style;
 use crate::summary::text::page::{Page, Table, Tone, shorten};
+use vslice_core::calendar::DayTime;
 use vslice_spec::quantity::{bytes, count, counted, known_duration, percent};
 
 /// Columns of a path that are printed; the JSON has it whole.
@@ -65,20 +66,11 @@ fn first_cause(figures: &Figures) -> String {
     cause.map_or_else(|| "-".to_owned(), |cause| shown(&cause.label, cause.share))
 }
 
-/// `2026-11-29 16:13`, by the proleptic Gregorian calendar.
+/// `2026-11-29 16:13`.
 fn utc(seconds: u64) -> String {
-    let (days, of_day) = (seconds / 86_400, seconds % 86_400);
-    // Eras of 400 years of which each year begins in March, so that the leap day is a year's last.
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month_index = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month_index + 2) / 5 + 1;
-    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
-    let year = year + era * 400 + u64::from(month <= 2);
-    let (hour, minute) = (of_day / 3_600, of_day % 3_600 / 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}")
+    let time = DayTime::of_unix_s(i64::try_from(seconds).unwrap_or(i64::MAX), 0).to_string();
+    // Without its seconds.
+    time[..time.len() - 3].to_owned()
 }
 
 #[cfg(test)]

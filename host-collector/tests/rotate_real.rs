@@ -1,0 +1,276 @@
+//! `vslice attach --rotate` beside a real QEMU, as a service manager would run it.
+//!
+//! What this host lacks (QEMU, a second pCPU, the right to record) shows as an ignored test with the reason.
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+use vslice_core::calendar::DayTime;
+use vslice_core::units::PcpuId;
+use vslice_lab::plan::LabAccelerator;
+use vslice_lab::tools;
+use vslice_record::perf::check_rights;
+use vslice_selftest::rig::boot_sector::Guest;
+use vslice_selftest::rig::frontend::Frontend;
+use vslice_selftest::rig::inject::rival;
+use vslice_selftest::rig::machine::{Machine, MachineConfig, Placement, START_LIMIT};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const NAP: Duration = Duration::from_millis(50);
+
+type Outcome = Result<(), Failed>;
+type Test = fn() -> Outcome;
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    // Each has the pCPUs to itself.
+    arguments.test_threads = Some(1);
+    let tests: [(&str, Test); 4] = [
+        ("runs_follow_each_other_and_no_moment_between_them_is_missed", rotated),
+        ("old_runs_are_removed_and_nothing_else", tidied),
+        ("a_supervisor_that_is_killed_leaves_whole_runs", killed),
+        ("a_recorder_that_fails_is_tried_again", tried_again),
+    ];
+    let trial = |(name, test): (&str, Test)| match missing() {
+        None => Trial::test(name, test),
+        Some(reason) => Trial::test(name, || Ok(())).with_kind(reason).with_ignored_flag(true),
+    };
+    libtest_mimic::run(&arguments, tests.into_iter().map(trial).collect()).exit();
+}
+
+fn missing() -> Option<String> {
+    if let Err(error) = check_rights() {
+        return Some(error.to_string());
+    }
+    if pcpus().0 == pcpus().1 {
+        return Some("there is only one pCPU".to_owned());
+    }
+    tools::find(tools::QEMU).is_none().then(|| format!("there is no {}", tools::QEMU))
+}
+
+/// For the vCPU, and for everything else.
+fn pcpus() -> (PcpuId, PcpuId) {
+    let online: Vec<PcpuId> = vslice_host::host::online_pcpus().expect("sysfs").iter().collect();
+    (*online.last().expect("this runs on one"), online[0])
+}
+
+fn machine() -> Result<Machine, Failed> {
+    let (vcpu, others) = pcpus();
+    let config = MachineConfig {
+        qemu: tools::find(tools::QEMU).ok_or("QEMU was there a moment ago")?,
+        accelerator: LabAccelerator::Tcg,
+        guest: Guest::Hog,
+        frontend: Frontend::VirtioBlk,
+        placement: Some(Placement { vcpu, others }),
+        start_limit: START_LIMIT,
+    };
+    Ok(Machine::start(&config)?)
+}
+
+fn check(condition: bool, what: impl FnOnce() -> String) -> Outcome {
+    if condition { Ok(()) } else { Err(what().into()) }
+}
+
+/// A continuous recording of one VM. Dropping it ends it.
+struct Recording {
+    folder: PathBuf,
+    supervisor: Child,
+    /// What it and its recorders say.
+    said: tempfile::NamedTempFile,
+}
+
+impl Recording {
+    fn start(folder: &Path, vm: &str, args: &[&str]) -> Result<Recording, Failed> {
+        let said = tempfile::NamedTempFile::new()?;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vslice"));
+        command.args(["attach", vm]).args(args).arg("--output").arg(folder);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said.reopen()?);
+        Ok(Recording { folder: folder.to_owned(), supervisor: command.spawn()?, said })
+    }
+
+    fn signal(&self, signal: Signal) -> Outcome {
+        Ok(kill(Pid::from_raw(i32::try_from(self.supervisor.id())?), signal)?)
+    }
+
+    /// Ends it as a service manager or a terminal does; what was said.
+    fn end(mut self, signal: Signal) -> Result<String, Failed> {
+        self.signal(signal)?;
+        let status = self.supervisor.wait()?;
+        let said = self.said();
+        check(status.success(), || format!("{status}: {said}"))?;
+        Ok(said)
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(self.said.path()).unwrap_or_default()
+    }
+
+    fn wait_for(&self, what: &str, is_there: impl Fn(&[PathBuf]) -> bool) -> Outcome {
+        let deadline = Instant::now() + DEADLINE;
+        while !is_there(&runs(&self.folder)) {
+            check(Instant::now() < deadline, || {
+                format!("no {what} after {DEADLINE:?}: {:?}: {}", runs(&self.folder), self.said())
+            })?;
+            sleep(NAP);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        let _may_have_ended = self.supervisor.kill();
+        let _status = self.supervisor.wait();
+    }
+}
+
+/// Its runs in order of their names.
+fn runs(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut runs: Vec<PathBuf> = entries.filter(|path| path.join("run.json").is_file()).collect();
+    runs.sort();
+    runs
+}
+
+fn manifest(run: &Path) -> Value {
+    serde_json::from_slice(&fs::read(run.join("run.json")).unwrap_or_default()).unwrap_or_default()
+}
+
+fn state(run: &Path) -> String {
+    manifest(run)["status"]["state"].as_str().unwrap_or_default().to_owned()
+}
+
+fn completed_count(runs: &[PathBuf]) -> usize {
+    runs.iter().filter(|run| state(run) == "complete").count()
+}
+
+fn are_whole(folder: &Path) -> Outcome {
+    for run in runs(folder) {
+        check(state(&run) == "complete", || format!("{}: {:#}", run.display(), manifest(&run)))?;
+        check(!run.join(".reserve").exists(), || format!("{} has a reserve", run.display()))?;
+    }
+    Ok(())
+}
+
+fn edge(run: &Path, name: &str) -> Result<u64, Failed> {
+    Ok(manifest(run)["window"][name]
+        .as_u64()
+        .ok_or_else(|| format!("{}: no {name}", run.display()))?)
+}
+
+/// Two changes from one recorder to the next, and an end by SIGTERM; then a time of day is found.
+fn rotated() -> Outcome {
+    let machine = machine()?;
+    let _rival = rival::start(pcpus().0)?;
+    let scratch = tempfile::tempdir()?;
+    let recording = Recording::start(
+        scratch.path(),
+        &machine.pid().to_string(),
+        &["--rotate", "2s", "--keep", "10min"],
+    )?;
+    recording.wait_for("third run", |runs| {
+        runs.len() >= 3 && manifest(&runs[2])["window"]["start_ns"].is_u64()
+    })?;
+    let said = recording.end(Signal::SIGTERM)?;
+    are_whole(scratch.path())?;
+    let runs = runs(scratch.path());
+    check(runs.len() >= 3 && said.contains(" of it twice, "), || said.clone())?;
+    for pair in runs.windows(2) {
+        let (end, next) = (edge(&pair[0], "end_ns")?, edge(&pair[1], "start_ns")?);
+        check(next <= end, || format!("{} ns between {pair:?}: {said}", next - end))?;
+        check(!pair[0].join("summary.json").exists(), || "a report was made".to_owned())?;
+    }
+    // A second in the middle of the second run.
+    let date_ns = |index: usize| manifest(&runs[1])["dates"][index]["realtime_ns"].as_u64();
+    let (start, end) = date_ns(0).zip(date_ns(1)).ok_or("no dates")?;
+    let middle_s = i64::try_from(start / 2 / 1_000_000_000 + end / 2 / 1_000_000_000)?;
+    let time = format!("{}Z", DayTime::of_unix_s(middle_s, 0));
+    let report = Command::new(env!("CARGO_BIN_EXE_vslice"))
+        .args(["report", "--at", &time, "--around", "0s", "--json"])
+        .arg(scratch.path())
+        .output()?;
+    let told = String::from_utf8_lossy(&report.stderr).into_owned();
+    check(report.status.success(), || told.clone())?;
+    let summary: Value = serde_json::from_slice(&report.stdout)?;
+    check(summary["vcpus"][0]["on_pcpu_ns"].as_u64() > Some(0), || format!("{summary:#}"))?;
+    let length_ns =
+        summary["selection"]["until_ns"].as_u64().zip(summary["selection"]["since_ns"].as_u64());
+    let length_ns = length_ns.map(|(until, since)| until.saturating_sub(since));
+    check(length_ns.is_some_and(|ns| ns > 0 && ns <= 1_001_000_000), || {
+        format!("{:#}", summary["selection"])
+    })
+}
+
+/// With a short memory: what is not a run of this recording stays.
+fn tidied() -> Outcome {
+    let machine = machine()?;
+    let scratch = tempfile::tempdir()?;
+    let folder = scratch.path().join("runs");
+    let users = folder.join("attach-2026-11-30T03-12-00Z");
+    let elsewhere = scratch.path().join("elsewhere");
+    for path in [&users, &elsewhere] {
+        fs::create_dir_all(path)?;
+        fs::write(path.join("notes.txt"), "mine")?;
+    }
+    std::os::unix::fs::symlink(&elsewhere, folder.join("attach-2026-11-30T03-12-01Z"))?;
+    let recording =
+        Recording::start(&folder, &machine.pid().to_string(), &["--rotate", "1s", "--keep", "1s"])?;
+    recording.wait_for("run", |runs| !runs.is_empty())?;
+    let first = runs(&folder)[0].clone();
+    recording.wait_for("removal", |_| !first.exists())?;
+    recording.wait_for("whole run", |runs| completed_count(runs) >= 1)?;
+    let said = recording.end(Signal::SIGINT)?;
+    let first = first.file_name().and_then(|name| name.to_str()).ok_or("a name")?;
+    check(said.contains(&format!("removed {first}: it ended longer ago")), || said.clone())?;
+    let left_alone = "attach-2026-11-30T03-12-00Z is left alone";
+    check(said.contains(left_alone), || said.clone())?;
+    check(users.join("notes.txt").exists() && elsewhere.join("notes.txt").exists(), || {
+        said.clone()
+    })?;
+    are_whole(&folder)
+}
+
+/// Nobody tells its recorder to end but the kernel.
+fn killed() -> Outcome {
+    let machine = machine()?;
+    let _rival = rival::start(pcpus().0)?;
+    let scratch = tempfile::tempdir()?;
+    let recording = Recording::start(
+        scratch.path(),
+        &machine.pid().to_string(),
+        &["--rotate", "1h", "--keep", "2h"],
+    )?;
+    recording.wait_for("window", |runs| {
+        runs.first().is_some_and(|run| manifest(run)["window"]["start_ns"].is_u64())
+    })?;
+    recording.signal(Signal::SIGKILL)?;
+    recording.wait_for("whole run", |runs| completed_count(runs) == 1)?;
+    are_whole(scratch.path())?;
+    // The lock went with it.
+    let again = Recording::start(
+        scratch.path(),
+        &machine.pid().to_string(),
+        &["--rotate", "1h", "--keep", "2h"],
+    )?;
+    again.wait_for("second run", |runs| runs.len() == 2)?;
+    again.end(Signal::SIGTERM).map(drop)
+}
+
+/// The VM is not there at first: each recorder says so, and the one after it waits longer.
+fn tried_again() -> Outcome {
+    let scratch = tempfile::tempdir()?;
+    let recording = Recording::start(scratch.path(), "nobody", &["--rotate", "5s"])?;
+    for wait in ["started in 1.00 s", "started in 2.00 s"] {
+        recording.wait_for(wait, |_| recording.said().contains(wait))?;
+    }
+    let said = recording.end(Signal::SIGTERM)?;
+    check(runs(scratch.path()).is_empty(), || said.clone())?;
+    let reasons = ["there is no VM 'nobody'", "no virtual machine is visible"];
+    check(reasons.iter().any(|reason| said.contains(reason)), || said.clone())
+}
