@@ -19,7 +19,10 @@ use vslice_spec::quantity::bytes;
 const INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 /// Runs that are kept at most, so that `vslice report --at` and `vslice list` find all of them.
-const RUNS_MAX: u128 = 900;
+const RUNS_MAX: u32 = 900;
+
+/// For how long runs are kept, if nothing is said of that.
+const KEEP: Duration = Duration::from_secs(2 * 3_600);
 
 /// Where the runs are by default, below the folder of all runs.
 const FOLDER: &str = "continuous";
@@ -38,9 +41,9 @@ pub(crate) struct RotationArgs {
         "duration", "agents", "pin", "no_report", "Form", "Exports",
     ])]
     pub(super) rotate: Option<Duration>,
-    /// Remove runs that ended longer ago than this
-    #[arg(long, value_name = "TIME", value_parser = duration, requires = "rotate", default_value = "2h")]
-    keep: Duration,
+    /// Remove runs that ended longer ago than this [default: 2h, or 900 times --rotate if that is less]
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "rotate")]
+    keep: Option<Duration>,
     /// Remove the oldest runs when all together take more than this on the disk, such as 20GiB [default: a tenth of the
     /// file system]. A run that grows to a quarter of it is ended early
     #[arg(long, value_name = "SIZE", value_parser = quantity::parse_bytes, requires = "rotate")]
@@ -53,8 +56,10 @@ pub(super) fn execute(args: &AttachArgs, interval: Duration) -> anyhow::Result<u
     if interval < INTERVAL_MIN {
         bail!("runs of less than a second are mostly beginning and end: use a longer --rotate");
     }
-    let runs_count = keep.as_millis().div_ceil(interval.as_millis());
-    if runs_count > RUNS_MAX {
+    let longest = interval.saturating_mul(RUNS_MAX);
+    let keep = keep.unwrap_or(KEEP.min(longest));
+    if keep > longest {
+        let runs_count = keep.as_millis().div_ceil(interval.as_millis());
         bail!(
             "that would keep {runs_count} runs, and at most {RUNS_MAX} are found again: use a longer --rotate or a \
              shorter --keep"
