@@ -37,11 +37,16 @@ fn main() {
         ("a_supervisor_that_is_killed_leaves_whole_runs", killed),
         ("a_recorder_that_fails_is_tried_again", tried_again),
     ];
-    let trial = |(name, test): (&str, Test)| match missing() {
+    let trial = |(name, test, missing): (&str, Test, Option<String>)| match missing {
         None => Trial::test(name, test),
         Some(reason) => Trial::test(name, || Ok(())).with_kind(reason).with_ignored_flag(true),
     };
-    libtest_mimic::run(&arguments, tests.into_iter().map(trial).collect()).exit();
+    let mut trials: Vec<Trial> =
+        tests.into_iter().map(|(name, test)| trial((name, test, missing()))).collect();
+    let no_tool = ["unshare", "setpriv"].into_iter().find(|tool| tools::find(tool).is_none());
+    let missing = missing().or_else(|| no_tool.map(|tool| format!("there is no {tool}")));
+    trials.push(trial(("the_units_capabilities_suffice", capabilities, missing)));
+    libtest_mimic::run(&arguments, trials).exit();
 }
 
 fn missing() -> Option<String> {
@@ -273,4 +278,35 @@ fn tried_again() -> Outcome {
     check(runs(scratch.path()).is_empty(), || said.clone())?;
     let reasons = ["there is no VM 'nobody'", "no virtual machine is visible"];
     check(reasons.iter().any(|reason| said.contains(reason)), || said.clone())
+}
+
+const UNIT: &str = include_str!("../systemd/vslice.service");
+
+/// What the recorder of a unit may do, where its tracefs is mounted: it records with nothing missing, and finds the lock
+/// of a QEMU. The mount is that of a namespace of its own.
+const AS_THE_UNIT: &str = r#"
+mount -t tracefs tracefs /sys/kernel/tracing || exit 77
+exec setpriv --bounding-set "-all,$1" --no-new-privs "$2" attach --all --duration 500ms --json --output "$3"
+"#;
+
+fn capabilities() -> Outcome {
+    let _machine = machine()?;
+    let line = UNIT.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    let names = line.ok_or("the unit bounds no capabilities")?.split(' ');
+    let names = names.map(|name| name.to_lowercase().replace("cap_", "+")).collect::<Vec<_>>();
+    let scratch = tempfile::tempdir()?;
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", AS_THE_UNIT, "sh", &names.join(",")])
+        .arg(env!("CARGO_BIN_EXE_vslice"))
+        .arg(scratch.path().join("run"))
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    check(output.status.success(), || said.clone())?;
+    let manifest = manifest(&scratch.path().join("run"));
+    let evidence = &manifest["evidence"];
+    check(evidence["level"] == "recorded", || format!("{evidence:#}"))?;
+    check(evidence["missing"].as_array().is_some_and(Vec::is_empty), || format!("{evidence:#}"))?;
+    let lock = &manifest["vms"][0]["lock"];
+    check(lock["bql"].is_object() || lock["bql"].is_number(), || format!("{lock:#}"))?;
+    check(scratch.path().join("run/stacks.json").exists(), || "stacks have no names".to_owned())
 }
