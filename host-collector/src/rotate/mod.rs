@@ -24,8 +24,9 @@ use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 use vslice_core::text::sentence;
+use vslice_host::host_clock::host_clocks_now;
 use vslice_spec::quantity::{bytes, duration};
 use vslice_trace::manifest::Manifest;
 
@@ -232,8 +233,8 @@ impl Rotation {
     }
 
     fn recorder(&self) -> anyhow::Result<Recorder> {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
-        let name = self.folder.new_name(i64::try_from(since.as_secs())?)?;
+        let realtime_s = host_clocks_now().realtime_ns / 1_000_000_000;
+        let name = self.folder.new_name(i64::try_from(realtime_s)?)?;
         let dir = self.folder.path().join(&name);
         Ok(Recorder::start(name, dir, &self.settings.args)?)
     }
@@ -273,7 +274,9 @@ impl Rotation {
         let recording_bytes = self.under_way().map(run_bytes).sum();
         self.is_full = current_bytes > limits.keep_bytes / RUNS_MIN;
         self.runs.retain(|run| !self.left_alone.contains(&run.name));
-        for (name, why) in to_remove(&self.runs, recording_bytes, SystemTime::now(), &limits) {
+        // Files have no other clock than the one that can be set.
+        let now = UNIX_EPOCH + Duration::from_nanos(host_clocks_now().realtime_ns);
+        for (name, why) in to_remove(&self.runs, recording_bytes, now, &limits) {
             match self.folder.remove(&name) {
                 Ok(()) => say(&format!("removed {name}: {why}")),
                 Err(error) => {
