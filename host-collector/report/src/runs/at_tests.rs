@@ -1,5 +1,6 @@
 use super::*;
 use crate::analyse::drawn;
+use std::time::Duration;
 use vslice_core::units::HostNs;
 use vslice_trace::date::DateSample;
 use vslice_trace::manifest::Manifest;
@@ -21,7 +22,7 @@ fn put_back(moment_s: i64) -> i64 {
 /// A run from one second after midnight, UTC, to another.
 fn run(name: &str, from_s: f64, to_s: f64) -> DatedRun {
     let sample = |at_s: f64| {
-        let at_ns = (at_s * 1e9).round() as u64;
+        let at_ns = u64::try_from(Duration::from_secs_f64(at_s).as_nanos()).unwrap();
         DateSample { host_ns: HostNs(7 + at_ns), realtime_ns: nanoseconds(MIDNIGHT_S) + at_ns }
     };
     DatedRun {
@@ -164,10 +165,10 @@ fn runs_say_when_they_were_recorded_and_one_without_an_end_ends_with_its_files()
         let path = folder.path().join(name);
         let _run = drawn::run_in(&path, &Manifest { dates, ..drawn::manifest() });
         let file = std::fs::File::create(path.join("events-0.vsr")).unwrap();
-        let written = UNIX_EPOCH + std::time::Duration::from_secs(MIDNIGHT_S as u64 + 250);
+        let written = UNIX_EPOCH + Duration::from_secs(MIDNIGHT_S.unsigned_abs() + 250);
         file.set_modified(written).unwrap();
         let manifest = std::fs::File::options().append(true).open(path.join("run.json")).unwrap();
-        manifest.set_modified(written - std::time::Duration::from_secs(50)).unwrap();
+        manifest.set_modified(written - Duration::from_secs(50)).unwrap();
         path
     });
     let (runs, undated_count) = dated(&paths);
