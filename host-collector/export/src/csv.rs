@@ -3,7 +3,6 @@
 //! Times are nanoseconds. The five columns of phases add up to `latency_ns`, and so do the columns of parts: each
 //! nanosecond is in one phase and in one part.
 
-use crate::words::attribution;
 use std::collections::HashMap;
 use std::io::Write;
 use vslice_core::join::{Breakdown, GuestRequest, Part, Phase};
@@ -173,7 +172,7 @@ impl Vm {
             request.vcpu_queued().to_string(),
             request.vcpu_issued().to_string(),
             request.vcpu_completed().to_string(),
-            attribution(breakdown.attribution).to_owned(),
+            breakdown.attribution.name().to_owned(),
         ]
     }
 

@@ -25,4 +25,3 @@ mod html;
 pub mod page;
 pub mod perfetto;
 pub mod prometheus;
-mod words;

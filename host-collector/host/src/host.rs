@@ -40,6 +40,7 @@ pub fn facts(qemu: &Path, host_disks: HostDisks) -> HostFacts {
     let mut known = |field: &str, told: Result<String, String>| {
         told.map_err(|reason| unknown.insert(field.to_owned(), reason)).ok()
     };
+    let host_name = known("host_name", read_told("/proc/sys/kernel/hostname"));
     let kernel_release = known("kernel_release", read_told("/proc/sys/kernel/osrelease"));
     let clocksource = known("clocksource", read_told(CLOCK_SOURCE));
     let governor = known("governor", read_told(GOVERNOR));
@@ -53,6 +54,7 @@ pub fn facts(qemu: &Path, host_disks: HostDisks) -> HostFacts {
     let pcpus_online = pcpus_online.ok();
     let pcpus_count = pcpus_online.as_ref().map(HostPcpus::count);
     HostFacts {
+        host_name,
         tick_hz: tick_ns.and_then(|tick_ns| u32::try_from(1_000_000_000 / tick_ns).ok()),
         slice: tick_ns
             .zip(pcpus_count)
@@ -266,6 +268,8 @@ mod tests {
             crate::host_disks::under_directory(Path::new("/")),
         );
         assert!(facts.kernel_release.is_some());
+        let told = nix::sys::utsname::uname().unwrap();
+        assert_eq!(facts.host_name.as_deref(), told.nodename().to_str());
         assert!(facts.pcpus_online.as_ref().is_some_and(|pcpus| pcpus.count() > 0));
         assert_eq!(facts.qemu_version, None);
         let lines = facts.lines().join("\n");

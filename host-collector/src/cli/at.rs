@@ -35,6 +35,11 @@ pub(super) struct Stretch {
 }
 
 impl AtArgs {
+    /// Whether it is.
+    pub(super) fn is_asked(&self) -> bool {
+        self.at.is_some()
+    }
+
     /// The stretch of a run that is asked for, which is told on standard error; `None` if no time is asked for.
     ///
     /// # Errors

@@ -10,6 +10,8 @@ use vslice_export::folded::OffCpuStacks;
 use vslice_export::hlog::LatencyLog;
 use vslice_export::page::PageObserver;
 use vslice_export::perfetto::PerfettoTrace;
+#[cfg(feature = "parquet")]
+use vslice_fleet::FleetTables;
 use vslice_report::analyse::chosen::Asked;
 use vslice_report::analyse::observer::Observer;
 use vslice_report::analyse::{SummaryObserver, analyse_chosen};
@@ -34,6 +36,10 @@ pub(crate) struct Exports {
     /// Write a trace for ui.perfetto.dev: pCPUs, threads, what kept them off, and each request
     #[arg(long, value_name = "FILE")]
     perfetto: Option<PathBuf>,
+    /// Write tables below DIR, of many runs and hosts, as Parquet: requests, waits, timeslices, locks, vCPUs, runs
+    #[cfg(feature = "parquet")]
+    #[arg(long, value_name = "DIR")]
+    parquet: Option<PathBuf>,
 }
 
 impl Exports {
@@ -51,7 +57,11 @@ impl Exports {
         let mut hlog = self.hlog.as_deref().map(create).transpose()?.map(LatencyLog::new);
         let perfetto = self.perfetto.as_deref().map(create).transpose()?;
         let mut perfetto = perfetto.map(PerfettoTrace::new);
+        #[cfg(feature = "parquet")]
+        let mut fleet = self.parquet.as_deref().map(|folder| fleet(folder, run)).transpose()?;
         let mut observers: Vec<&mut dyn Observer> = vec![&mut summary];
+        #[cfg(feature = "parquet")]
+        observers.extend(fleet.as_mut().map(|tables| tables as &mut dyn Observer));
         observers.extend(page.as_mut().map(|(page, _)| page as &mut dyn Observer));
         observers.extend(csv.as_mut().map(|csv| csv as &mut dyn Observer));
         observers.extend(folded.as_mut().map(|(stacks, _)| stacks as &mut dyn Observer));
@@ -76,8 +86,33 @@ impl Exports {
             let written = page.write(&summary, &mut file).and_then(|()| file.commit());
             written.with_context(|| cannot_write(path))?;
         }
+        #[cfg(feature = "parquet")]
+        if let Some((tables, folder)) = fleet.zip(self.parquet.as_deref()) {
+            tables.finish(&summary).with_context(|| cannot_write(folder))?;
+        }
         Ok(summary)
     }
+
+    /// Whether the run goes into tables of many runs: a part of it has no place there.
+    pub(super) fn is_for_many_runs(&self) -> bool {
+        #[cfg(feature = "parquet")]
+        return self.parquet.is_some();
+        #[cfg(not(feature = "parquet"))]
+        return false;
+    }
+
+    /// Whether there is a file that only one run can be written to.
+    pub(super) fn is_for_one_run(&self) -> bool {
+        let files = [&self.html, &self.csv, &self.folded, &self.hlog, &self.perfetto];
+        files.into_iter().any(Option::is_some)
+    }
+}
+
+/// The folder is made first, so that nobody waits in vain.
+#[cfg(feature = "parquet")]
+fn fleet(folder: &Path, run: &Path) -> Result<FleetTables> {
+    std::fs::create_dir_all(folder).with_context(|| cannot_write(folder))?;
+    Ok(FleetTables::new(folder, run))
 }
 
 /// The file is opened first, so that nobody waits in vain for one that cannot be written.

@@ -10,11 +10,13 @@ use clap::Args;
 use clap_complete::ArgValueCompleter;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use vslice_core::text::sentence;
 use vslice_core::units::VcpuId;
 use vslice_report::analyse::chosen::Asked;
 use vslice_report::runs::{self, Found};
 use vslice_report::summary::{Style, Summary, laws, render, render_full};
 use vslice_spec::duration;
+use vslice_spec::quantity::counted;
 
 /// The arguments of `vslice report`.
 #[derive(Debug, Args)]
@@ -27,11 +29,14 @@ Examples:
   vslice report RUN --since 12s --until 14s --vm web1 --slower-than 5ms
                                         a part of it, also in every file that is asked for
   vslice report --at 03:12              what was recorded then, below runs/ or by the service
-  vslice report RUN --csv tables        also its requests, for a spreadsheet")]
+  vslice report RUN --csv tables        also its requests, for a spreadsheet
+  vslice report runs/* --parquet fleet  many runs as tables for DuckDB or Spark: docs/fleet.md")]
 pub(crate) struct ReportArgs {
     /// A run directory that `vslice run` or `vslice attach` wrote [default: the latest below runs/]
-    #[arg(add = ArgValueCompleter::new(complete::run_directories))]
-    run: Option<PathBuf>,
+    ///
+    /// Of several runs only --parquet is written.
+    #[arg(value_name = "RUN", add = ArgValueCompleter::new(complete::run_directories))]
+    runs: Vec<PathBuf>,
     #[command(flatten)]
     part: PartArgs,
     #[command(flatten, next_help_heading = "Only a part of the run")]
@@ -93,7 +98,14 @@ pub(crate) struct Form {
 
 pub(super) fn execute(args: &ReportArgs) -> anyhow::Result<u8> {
     let mut asked = args.part.asked();
-    let path = match (args.at.stretch(args.run.as_deref())?, &args.run) {
+    if args.exports.is_for_many_runs() && (asked != Asked::default() || args.at.is_asked()) {
+        bail!("--parquet takes whole runs: its tables cannot say which part of one they have");
+    }
+    if args.runs.len() > 1 {
+        return several(&args.runs, args);
+    }
+    let named = args.runs.first();
+    let path = match (args.at.stretch(named.map(PathBuf::as_path))?, named) {
         (Some(Stretch { run, since_ns, until_ns }), _) => {
             (asked.since_ns, asked.until_ns) = (Some(since_ns), Some(until_ns));
             run
@@ -101,21 +113,55 @@ pub(super) fn execute(args: &ReportArgs) -> anyhow::Result<u8> {
         (None, Some(path)) => path.clone(),
         (None, None) => latest(Path::new(RUNS))?,
     };
-    if !runs::is_run(&path) {
-        if path.is_dir() && !found_in(&path)?.paths.is_empty() {
+    print(&analysed(&path, &args.exports, &asked)?, args.form)?;
+    Ok(0)
+}
+
+/// Writes several runs into tables; nothing of them is printed. One that cannot be read keeps none of the others out.
+fn several(runs: &[PathBuf], args: &ReportArgs) -> anyhow::Result<u8> {
+    if !args.exports.is_for_many_runs() {
+        bail!("a report is of one run; of {} runs only --parquet DIR is written", runs.len());
+    }
+    if args.exports.is_for_one_run() || args.form.full || args.form.json {
+        bail!("of several runs only --parquet is written: ask for the rest run by run");
+    }
+    let mut failed = 0_usize;
+    for run in runs {
+        match analysed(run, &args.exports, &Asked::default()) {
+            Ok(summary) => tell(&written(run, &summary)),
+            Err(error) => {
+                failed += 1;
+                tell(&sentence(error.as_ref()));
+            }
+        }
+    }
+    if failed > 0 {
+        bail!("{failed} of {} runs were not written", runs.len());
+    }
+    Ok(0)
+}
+
+/// What is told of a run that is in the tables now. Its figures may contradict themselves, which a report would say.
+fn written(run: &Path, summary: &Summary) -> String {
+    let doubt = laws::check(summary).err().map(|error| format!("; {error}"));
+    let requests = counted(summary.requests.count, "request");
+    format!("{}: written, {requests} of the reader{}", run.display(), doubt.unwrap_or_default())
+}
+
+/// The summary of a run, whose other files are written.
+fn analysed(path: &Path, exports: &Exports, asked: &Asked) -> anyhow::Result<Summary> {
+    if !runs::is_run(path) {
+        if path.is_dir() && !found_in(path)?.paths.is_empty() {
             let folder = path.display();
             bail!(
                 "{folder} is a folder of runs: name one of them; `vslice list {folder}` lists them"
             );
         }
-        bail!("{}", runs::what_it_is(&path));
+        bail!("{}", runs::what_it_is(path));
     }
-    let summary = args
-        .exports
-        .analyse_chosen(&path, &asked)
-        .with_context(|| format!("cannot report on {}", path.display()))?;
-    print(&summary, args.form)?;
-    Ok(0)
+    exports
+        .analyse_chosen(path, asked)
+        .with_context(|| format!("cannot report on {}", path.display()))
 }
 
 /// The latest run in a folder, which is named on standard error.
@@ -230,6 +276,7 @@ mod tests {
     }
 
     fn drawn_run(folder: &Path) -> PathBuf {
+        fs::create_dir_all(folder).unwrap();
         let path = folder.join("drawn");
         let run = drawn::run_in(&path, &drawn::manifest());
         drawn::names(&run);
@@ -299,6 +346,42 @@ mod tests {
         assert!(error.ends_with("here: name a run, or make one with `vslice run demo`"), "{error}");
         let error = latest(folder.path()).unwrap_err().to_string();
         assert!(error.contains("has no run in it"), "{error}");
+    }
+
+    #[cfg(feature = "parquet")]
+    #[test]
+    fn several_runs_are_written_into_tables_and_one_that_is_broken_keeps_none_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, second) =
+            (drawn_run(&folder.path().join("a")), drawn_run(&folder.path().join("b")));
+        let fleet = folder.path().join("fleet");
+        let broken = folder.path().join("broken");
+        fs::create_dir(&broken).unwrap();
+        let several = |options: &[&str]| {
+            let runs = [&first, &broken, &second].map(|run| run.to_str().unwrap().to_owned());
+            let words = ["report".to_owned()].into_iter().chain(runs);
+            let line = words.chain(options.iter().map(|word| (*word).to_owned()));
+            execute(&Line::try_parse_from(line).unwrap().args).unwrap_err().to_string()
+        };
+        let parquet = ["--parquet", fleet.to_str().unwrap()];
+        assert_eq!(several(&[]), "a report is of one run; of 3 runs only --parquet DIR is written");
+        let told = several(&[parquet[0], parquet[1], "--json"]);
+        assert_eq!(told, "of several runs only --parquet is written: ask for the rest run by run");
+        let told = several(&[parquet[0], parquet[1], "--vm", "vm1"]);
+        assert!(told.starts_with("--parquet takes whole runs"), "{told}");
+        assert!(!fleet.exists());
+        assert_eq!(several(&parquet), "1 of 3 runs were not written");
+        let none = "__HIVE_DEFAULT_PARTITION__";
+        let runs = fleet.join(format!("runs/host={none}/day={none}"));
+        let files = fs::read_dir(runs).unwrap().count();
+        assert_eq!(files, 1, "two runs of one name and time are the same run");
+        let second = fs::rename(&second, second.with_file_name("other"))
+            .map(|()| second.with_file_name("other"));
+        report(&second.unwrap(), &parquet).unwrap();
+        assert_eq!(
+            fs::read_dir(fleet.join(format!("requests/host={none}/day={none}"))).unwrap().count(),
+            2
+        );
     }
 
     #[test]

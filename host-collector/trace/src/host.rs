@@ -100,6 +100,9 @@ impl TryFrom<String> for HostPcpus {
 /// What a run's manifest says about its host. What the host does not tell is `None`, and `unknown` says why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostFacts {
+    /// What it calls itself, as `uname -n` prints it; `None` also in older runs.
+    #[serde(default)]
+    pub host_name: Option<String>,
     /// As `uname -r` prints it.
     pub kernel_release: Option<String>,
     /// `model name` of `/proc/cpuinfo`.

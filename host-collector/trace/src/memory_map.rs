@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
+use vslice_core::timeline::DeviceAddress;
 
 /// The devices that a vCPU can access, by address; empty if unknown.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +35,18 @@ impl MemoryMap {
     #[must_use]
     pub fn device_at_memory(&self, address: u64) -> Option<&str> {
         device_at(&self.memory, address)
+    }
+
+    /// The device at an address: its name if it is known, else the address.
+    #[must_use]
+    pub fn device(&self, at: DeviceAddress) -> String {
+        let (name, address) = match at {
+            DeviceAddress::Port(port) => (self.device_at_port(port), format!("port {port:#x}")),
+            DeviceAddress::Memory(address) => {
+                (self.device_at_memory(address), format!("memory {address:#x}"))
+            }
+        };
+        name.map_or(address, str::to_owned)
     }
 
     /// Whether no device is known.

@@ -31,6 +31,33 @@ pub enum Attribution {
     Forgotten,
 }
 
+impl Attribution {
+    /// Each of them.
+    pub const ALL: [Attribution; 7] = [
+        Attribution::Attributed,
+        Attribution::Lost,
+        Attribution::Moved,
+        Attribution::Steered,
+        Attribution::NotRecorded,
+        Attribution::Ambiguous,
+        Attribution::Forgotten,
+    ];
+
+    /// Its name in `summary.json`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Attribution::Attributed => "attributed",
+            Attribution::Lost => "lost",
+            Attribution::Moved => "moved",
+            Attribution::Steered => "steered",
+            Attribution::NotRecorded => "not_recorded",
+            Attribution::Ambiguous => "ambiguous",
+            Attribution::Forgotten => "forgotten",
+        }
+    }
+}
+
 /// What a request's I/O on the host says about the request's times.
 ///
 /// Only where its sectors are known, and read past the page cache, is I/O known to be its own

@@ -87,6 +87,24 @@ impl NoPhase {
         NoPhase::Contradiction,
         NoPhase::Forgotten,
     ];
+
+    /// Its name in `summary.json`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            NoPhase::NotRecorded => "not_recorded",
+            NoPhase::Lost => "lost",
+            NoPhase::PageCache => "page_cache",
+            NoPhase::NoIo => "no_io",
+            NoPhase::Ambiguous => "ambiguous",
+            NoPhase::Unmapped => "unmapped",
+            NoPhase::UnknownFile => "unknown_file",
+            NoPhase::NoWait => "no_wait",
+            NoPhase::Unfinished => "unfinished",
+            NoPhase::Contradiction => "contradiction",
+            NoPhase::Forgotten => "forgotten",
+        }
+    }
 }
 
 /// When the host had a request's I/O, within the request's own window.

@@ -10,7 +10,6 @@
 
 use super::state;
 use super::trace::{Note, Place, Slice, Trace, Track, Value};
-use crate::words::{attribution, no_phase};
 use std::collections::HashMap;
 use std::io::Write;
 use vslice_core::join::{Breakdown, GuestRequest, Part, PartsNs, Phase};
@@ -161,12 +160,12 @@ impl Vm {
         let mut notes = vec![
             Note::new("latency_ns", Value::Count(of.latency_ns())),
             Note::new("clock_bound_ns", Value::Count(of.bounds.worst_ns())),
-            Note::new("attribution", Value::Word(attribution(of.attribution))),
+            Note::new("attribution", Value::Word(of.attribution.name())),
             Note::new("parts_ns", Value::Notes(parts(&of.parts))),
             Note::new("io_inactivity_ns", Value::Count(of.phases.inactivity_ns())),
         ];
         if let Err(why) = of.io {
-            notes.push(Note::new("phases_unknown", Value::Word(no_phase(why))));
+            notes.push(Note::new("phases_unknown", Value::Word(why.name())));
         }
         if of.chain.cut_count > 0 {
             notes.push(Note::new("states_left_out", Value::Count(of.chain.cut_count)));

@@ -20,13 +20,14 @@ const NOT_KNOWN: &str = "unknown";
 
 /// Keys below the plan and the environment that no two runs need to share: names of files, processes
 /// and texts for people. Of a disk's `storage` see [`storage`].
-const ASIDE: [&str; 22] = [
+const ASIDE: [&str; 23] = [
     "agent_socket",
     "aio_missing",
     "contradiction",
     "description",
     "disk_notes",
     "format_missing",
+    "host_name",
     "iothreads_missing",
     "is_direct_from",
     "is_direct_missing",

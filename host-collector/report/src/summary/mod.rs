@@ -35,6 +35,7 @@ mod sampled;
 pub mod selection;
 mod sentence;
 pub mod service;
+pub mod stays;
 pub mod text;
 mod timeslice;
 pub mod told;

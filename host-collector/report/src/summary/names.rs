@@ -188,18 +188,7 @@ impl<'a> Directory<'a> {
 
     /// The device of a VM at an address: its name where the VM's memory map tells, else the address.
     pub(super) fn device(&self, vm: VmIndex, at: DeviceAddress) -> String {
-        let map = self.names.devices.get(vm.0);
-        let name = map.and_then(|map| match at {
-            DeviceAddress::Port(port) => map.device_at_port(port),
-            DeviceAddress::Memory(address) => map.device_at_memory(address),
-        });
-        name.map_or_else(
-            || match at {
-                DeviceAddress::Port(port) => format!("port {port:#x}"),
-                DeviceAddress::Memory(address) => format!("memory {address:#x}"),
-            },
-            str::to_owned,
-        )
+        self.names.devices.get(vm.0).unwrap_or(&MemoryMap::default()).device(at)
     }
 
     /// The symbols of a stack; empty where there is none.

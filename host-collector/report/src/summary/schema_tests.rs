@@ -1,14 +1,14 @@
 //! Holds `schema.md` and the model together.
 
 use super::collect::SummaryBuilder;
-use super::model::{ClassAntagonist, RunStatus, SCHEMA, Summary};
+use super::model::{AttributionName, ClassAntagonist, RunStatus, SCHEMA, Summary};
 use super::warning::Warning;
 use super::{advice, example, observed};
 use crate::summary::io::UnphasedBy;
 use crate::summary::observed::model::ObservedHidden;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use vslice_core::join::{Part, Phase};
+use vslice_core::join::{Attribution, NoPhase, Part, Phase};
 use vslice_core::timeline::LockBehaviour;
 use vslice_core::units::VcpuId;
 use vslice_trace::evidence::EvidenceLevel;
@@ -396,4 +396,14 @@ fn every_warning_reads_as_a_sentence() {
             "vm1: the disk is slow",
         ]
     );
+}
+
+#[test]
+fn reasons_are_called_alike_wherever_they_are_told() {
+    for why in NoPhase::ALL {
+        assert_eq!(serde_json::to_value(why).unwrap(), why.name());
+    }
+    for of in Attribution::ALL {
+        assert_eq!(serde_json::to_value(AttributionName::from(of)).unwrap(), of.name());
+    }
 }

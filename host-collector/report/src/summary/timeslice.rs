@@ -5,20 +5,16 @@ use super::ledger::Room;
 use super::model::{OffCpu, Timeslices};
 use super::reason::OffReason;
 use super::runners::{Runners, Told};
+use super::stays::Stays;
 use super::totals::round_4;
 use std::ops::Bound;
 use vslice_core::timeline::{RunMode, Span, ThreadState, Who};
-use vslice_core::units::HostNs;
 
 /// Who is told apart of those that ran while one vCPU waited, all in one bucket.
 const ROOM: Room = Room { keys: 1024, cells: 1024, members: 1 << 14 };
 const BUCKET: u64 = 0;
 
 /// The spans of one vCPU thread, in bounded memory.
-///
-/// A timeslice counts only if both its ends were seen, and a span does not say so itself: the
-/// first may be cut by the beginning of the window, the last by its end, any by a loss. So a stay
-/// on a pCPU is a timeslice if the spans right before and right after it are there and are known.
 #[derive(Debug)]
 pub(super) struct VcpuTally {
     timeslices: Distribution,
@@ -32,12 +28,7 @@ pub(super) struct VcpuTally {
     idle_ns: u64,
     on_pcpu_ns: u64,
     halt_poll_ns: Option<u64>,
-    /// Where the last span ended, if what it said is known.
-    known_until: Option<HostNs>,
-    /// Whether the last span was on a pCPU, whatever is known of its ends.
-    was_running: bool,
-    /// A timeslice of which only the beginning is certain so far.
-    open_ns: Option<u64>,
+    stays: Stays,
 }
 
 impl VcpuTally {
@@ -54,32 +45,20 @@ impl VcpuTally {
             idle_ns: 0,
             on_pcpu_ns: 0,
             halt_poll_ns: None,
-            known_until: None,
-            was_running: false,
-            open_ns: None,
+            stays: Stays::default(),
         }
     }
 
     /// Takes the thread's next span.
     pub(super) fn span(&mut self, span: &Span) {
         let length_ns = span.length_ns();
-        let is_known = !matches!(span.state, ThreadState::Unknown { .. });
-        let follows_known = self.known_until == Some(span.start);
-        let off_reason = OffReason::of(&span.state);
-        // A stay may come in several spans, one for each stretch in the guest, in KVM, in the VMM.
-        let goes_on = follows_known && self.was_running && off_reason.is_none();
-        let open_ns = self.open_ns.take();
-        if let Some(timeslice_ns) = open_ns
-            && follows_known
-            && is_known
-            && !goes_on
-        {
-            self.timeslice(timeslice_ns);
+        if let Some(timeslice) = self.stays.span(span) {
+            self.timeslice(timeslice.length_ns);
         }
         if let ThreadState::WakeupDelay { raced: Some(sleep), .. } = span.state {
             self.off(OffReason::Left(sleep.reason), 0);
         }
-        if let Some(reason) = off_reason {
+        if let Some(reason) = OffReason::of(&span.state) {
             self.off(reason, length_ns);
         } else {
             self.on_pcpu_ns = self.on_pcpu_ns.saturating_add(length_ns);
@@ -87,17 +66,10 @@ impl VcpuTally {
                 let polled_ns = self.halt_poll_ns.unwrap_or(0);
                 self.halt_poll_ns = Some(polled_ns.saturating_add(length_ns));
             }
-            self.open_ns = if goes_on {
-                open_ns.map(|open_ns| open_ns.saturating_add(length_ns))
-            } else {
-                follows_known.then_some(length_ns)
-            };
         }
         if span.state.waits_for().is_some() {
             self.wait(span);
         }
-        self.was_running = off_reason.is_none();
-        self.known_until = is_known.then_some(span.end);
     }
 
     fn wait(&mut self, span: &Span) {
@@ -183,7 +155,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use vslice_core::timeline::{Antagonist, Reason, Sleep, UnknownCause};
-    use vslice_core::units::{PcpuId, Tid};
+    use vslice_core::units::{HostNs, PcpuId, Tid};
 
     const PCPU: PcpuId = PcpuId(1);
 
