@@ -37,6 +37,27 @@ pub fn length_bytes(value: u64) -> u32 {
 /// # Errors
 /// If there is none; `rest` stays as it is.
 pub fn take(rest: &mut &[u8]) -> Result<u64, Leb128Error> {
+    if let Some(word) = rest.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes)) {
+        // The top bits of bytes that end a number.
+        let ends = !word & 0x8080_8080_8080_8080;
+        if ends != 0 {
+            let length_bits = ends.trailing_zeros() + 1;
+            *rest = rest.get(length_bits as usize / 8..).unwrap_or_default();
+            return Ok(squeezed(word << (64 - length_bits) >> (64 - length_bits)));
+        }
+    }
+    take_bytewise(rest)
+}
+
+/// The low seven bits of each byte, without the bits between them.
+fn squeezed(bytes: u64) -> u64 {
+    let pairs = (bytes & 0x007f_007f_007f_007f) | ((bytes & 0x7f00_7f00_7f00_7f00) >> 1);
+    let fours = (pairs & 0x0000_3fff_0000_3fff) | ((pairs & 0x3fff_0000_3fff_0000) >> 2);
+    (fours & 0x0fff_ffff) | ((fours & 0x0fff_ffff_0000_0000) >> 4)
+}
+
+/// The same of a number near the end of the bytes, or one of more than eight.
+fn take_bytewise(rest: &mut &[u8]) -> Result<u64, Leb128Error> {
     let mut value = 0;
     for (position, byte) in rest.iter().take(BYTES_MAX).enumerate() {
         // Nine bytes carry 63 bits: the tenth can add only one, and nothing can follow it.

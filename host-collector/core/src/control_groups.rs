@@ -1,7 +1,7 @@
 //! The control groups of a run: each path once, whatever number it had.
 
 use crate::task::ControlGroup;
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
 /// Groups that are told apart at most; the threads of more have an unknown one.
@@ -22,8 +22,8 @@ pub enum GroupName {
 #[derive(Debug, Clone, Default)]
 pub struct ControlGroups {
     names: Vec<GroupName>,
-    by_path: HashMap<Arc<str>, ControlGroup>,
-    by_number: HashMap<u64, ControlGroup>,
+    by_path: FxHashMap<Arc<str>, ControlGroup>,
+    by_number: FxHashMap<u64, ControlGroup>,
 }
 
 impl ControlGroups {

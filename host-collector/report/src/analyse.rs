@@ -8,7 +8,8 @@
 //! samples of each VM ----------> samples --------------------------------------------------------------'
 //! ```
 //!
-//! Of all this observers are told what is [`chosen`], the whole run unless a part is asked for. Each stream is decoded once. The two exceptions are told at `Guests::open` and at `locks_by_behaviour`.
+//! Of all this observers are told what is [`chosen`], the whole run unless a part is asked for. Each stream is decoded once, but for the events where
+//! [`look_ahead`] needs them.
 
 pub mod chosen;
 mod clocks;
@@ -35,7 +36,7 @@ mod timeline_facts;
 mod tsc_offset_check;
 
 use self::chosen::{Asked, Chosen, NothingChosen};
-use self::guests::{Guests, GuestsEnd};
+use self::guests::{GuestsAhead, GuestsEnd};
 use self::observer::{MeasuredWindow, Observer, Run, RunEnd};
 use self::observers::Observers;
 use self::pass::{Pass, PassEnd};
@@ -106,12 +107,13 @@ pub fn analyse_chosen(
     let window = MeasuredWindow::of(&manifest);
     let stack_table =
         StackTable::from(stacks.iter().map(|stack| stack.frames.clone()).collect::<Vec<_>>());
-    let locks = locks_by_behaviour(&run_dir, &manifest, &stack_table)?;
+    let mut guests = GuestsAhead::open(&run_dir, &manifest)?;
+    let locks = look_ahead(&run_dir, &manifest, &stack_table, &mut guests)?;
     let run = Run { manifest: &manifest, window, chosen: &chosen, stacks: &stacks, locks: &locks };
     let observers = Rc::new(Observers::new(observers, chosen.clone()));
     observers.tell(|observer| observer.start(&run));
     let last_sample = samples::read(&run_dir, &manifest, &observers)?;
-    let guests = Guests::open(&run_dir, &manifest, &observers)?;
+    let guests = guests.with_requests(&run_dir, &manifest, &observers)?;
     let timeline = timeline_facts::timeline(&manifest, stack_table, &locks);
     let (groups, damaged) = threads::control_groups(&run_dir);
     let timeline = timeline.with_tasks(threads::tasks(&manifest, &census, groups));
@@ -154,21 +156,33 @@ pub(crate) fn manifest_of(run: &RunDir) -> Result<Manifest, AnalyseError> {
     Ok(run.read_json("run.json")?)
 }
 
-/// What a run's events show of the big locks that QEMUs' code did not tell, for each VM. To say of the first
-/// wait what lock it was for, all events have to be read before: they are read only where there is such a VM.
-fn locks_by_behaviour(
+/// Reads all events ahead of the pass where what they show has to be known before it: the big locks that QEMUs' code did
+/// not tell, to say of the first wait what lock it was for; and hogs' timeslices, to place the first request. Returns the
+/// locks, for each VM.
+fn look_ahead(
     run: &RunDir,
     manifest: &Manifest,
     stacks: &StackTable,
+    guests: &mut GuestsAhead<'_>,
 ) -> Result<Vec<Option<FoundLock>>, StoreError> {
     let mut search = timeline_facts::lock_search(manifest, stacks.clone());
-    if !search.is_needed() || manifest.evidence.level != EvidenceLevel::Recorded {
-        return Ok(vec![None; manifest.vms.len()]);
+    let seeks_locks = search.is_needed() && manifest.evidence.level == EvidenceLevel::Recorded;
+    let narrows_clocks = guests.may_narrow(manifest);
+    if seeks_locks || narrows_clocks {
+        for event in EventMerge::open(run)? {
+            let event = event?;
+            if seeks_locks {
+                search.push(&event);
+            }
+            if narrows_clocks {
+                guests.check_by_hogs(&event);
+            }
+        }
     }
-    for event in EventMerge::open(run)? {
-        search.push(&event?);
+    if narrows_clocks {
+        guests.conclude_hogs()?;
     }
-    Ok(search.finish())
+    Ok(if seeks_locks { search.finish() } else { vec![None; manifest.vms.len()] })
 }
 
 /// The timelines of a run's VMs with all that its manifest knows, for whoever brings the events; `shown` is what

@@ -152,17 +152,30 @@ impl<'a> ColumnReader<'a> {
 
     /// A column of plain numbers.
     pub(super) fn varints<T: TryFrom<u64>>(&mut self, count: usize) -> Result<Vec<T>, CodecError> {
-        (0..count).map(|_| self.number()).collect()
+        self.numbers(count, |number| number)
     }
 
     /// A column of differences.
     pub(super) fn deltas<T: TryFrom<u64>>(&mut self, count: usize) -> Result<Vec<T>, CodecError> {
         let mut value = 0u64;
-        let next = |_| {
-            value = value.wrapping_add(from_zigzag(self.varint()?));
-            narrow(value)
-        };
-        (0..count).map(next).collect()
+        self.numbers(count, |difference| {
+            value = value.wrapping_add(from_zigzag(difference));
+            value
+        })
+    }
+
+    /// What `count` numbers come to, one after the other.
+    fn numbers<T: TryFrom<u64>>(
+        &mut self,
+        count: usize,
+        mut value_of: impl FnMut(u64) -> u64,
+    ) -> Result<Vec<T>, CodecError> {
+        // Each takes a byte at least, so this is small whatever `count` says.
+        let mut values = Vec::with_capacity(count.min(self.rest.len()));
+        for _ in 0..count {
+            values.push(narrow(value_of(self.varint()?))?);
+        }
+        Ok(values)
     }
 
     /// A column of runs.

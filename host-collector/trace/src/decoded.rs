@@ -1,8 +1,8 @@
-//! What this thread has opened and decoded of each stream, for tests of whoever reads them.
+//! What this process has opened and decoded of each stream, for tests of whoever reads them.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// What was decoded of one stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -13,14 +13,14 @@ pub struct Decoded {
     pub items_count: u64,
 }
 
-thread_local! {
-    static DECODED: RefCell<BTreeMap<PathBuf, Decoded>> = RefCell::default();
-}
+/// Of all threads: blocks are decoded ahead by others than those that ask for them.
+static DECODED: Mutex<BTreeMap<PathBuf, Decoded>> = Mutex::new(BTreeMap::new());
 
-/// All since this was last asked, by path.
+/// All below this directory since this was last asked, by path.
 #[must_use]
-pub fn take() -> BTreeMap<PathBuf, Decoded> {
-    DECODED.take()
+pub fn take(directory: &Path) -> BTreeMap<PathBuf, Decoded> {
+    let mut all = DECODED.lock().unwrap_or_else(PoisonError::into_inner);
+    all.extract_if(.., |path, _| path.starts_with(directory)).collect()
 }
 
 pub(crate) fn opened(path: &Path) {
@@ -32,5 +32,6 @@ pub(crate) fn items(path: &Path, count_of_block: usize) {
 }
 
 fn count(path: &Path, add: impl FnOnce(&mut Decoded)) {
-    DECODED.with_borrow_mut(|all| add(all.entry(path.to_owned()).or_default()));
+    let mut all = DECODED.lock().unwrap_or_else(PoisonError::into_inner);
+    add(all.entry(path.to_owned()).or_default());
 }

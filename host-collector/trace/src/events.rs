@@ -22,7 +22,6 @@ use super::column::{
     CodecError, ColumnReader, Columnar, StreamKind, narrow, put_deltas, put_runs, put_varints,
 };
 use detail::{decode_blocks, decode_kvm, encode_blocks, encode_kvm};
-use std::vec::IntoIter;
 use vslice_core::host_event::{HostEvent, HostEventKind, PrevState, StackId, Switch};
 use vslice_core::units::{HostNs, PcpuId, Tid};
 
@@ -67,23 +66,33 @@ impl Columnar for HostEvent {
         let times = columns.deltas::<u64>(count)?;
         let pcpus = columns.runs::<u32>(count)?;
         let of = |wanted: u8| codes.iter().filter(|code| **code == wanted).count();
-        let mut kinds: [IntoIter<HostEventKind>; 9] = [
-            decode_switches(of(SWITCH), columns)?.into_iter(),
-            decode_wakings(of(WAKING), columns)?.into_iter(),
-            decode_comms(of(COMM), columns)?.into_iter(),
-            decode_forks(of(FORK), columns)?.into_iter(),
-            decode_exits(of(EXIT), columns)?.into_iter(),
-            decode_losses(of(LOST), columns)?.into_iter(),
-            decode_kvm(of(KVM), columns)?.into_iter(),
-            decode_blocks(of(BLOCK), columns)?.into_iter(),
-            decode_groups(of(GROUP), columns)?.into_iter(),
-        ];
-        let event = |((code, time), pcpu): ((&u8, u64), u32)| {
-            let kind = kinds.get_mut(usize::from(*code)).and_then(Iterator::next);
+        let mut switches = decode_switches(of(SWITCH), columns)?;
+        let mut wakings = decode_wakings(of(WAKING), columns)?;
+        let mut comms = decode_comms(of(COMM), columns)?.into_iter();
+        let mut forks = decode_forks(of(FORK), columns)?;
+        let mut exits = decode_exits(of(EXIT), columns)?;
+        let mut losses = decode_losses(of(LOST), columns)?;
+        let mut kvm = decode_kvm(of(KVM), columns)?.into_iter();
+        let mut blocks = decode_blocks(of(BLOCK), columns)?.into_iter();
+        let mut groups = decode_groups(of(GROUP), columns)?;
+        let mut events = Vec::with_capacity(codes.len());
+        for ((code, time), pcpu) in codes.iter().zip(times).zip(pcpus) {
+            let kind = match *code {
+                SWITCH => switches.next().transpose()?,
+                WAKING => wakings.next(),
+                COMM => comms.next(),
+                FORK => forks.next(),
+                EXIT => exits.next(),
+                LOST => losses.next(),
+                KVM => kvm.next(),
+                BLOCK => blocks.next(),
+                GROUP => groups.next(),
+                _ => None,
+            };
             let kind = kind.ok_or(CodecError::OutOfRange(u64::from(*code)))?;
-            Ok(HostEvent { time: HostNs(time), pcpu: PcpuId(pcpu), kind })
-        };
-        codes.iter().zip(times).zip(pcpus).map(event).collect()
+            events.push(HostEvent { time: HostNs(time), pcpu: PcpuId(pcpu), kind });
+        }
+        Ok(events)
     }
 }
 
@@ -149,34 +158,33 @@ fn encode_switches(items: &[HostEvent], payload: &mut Vec<u8>) {
 fn decode_switches(
     count: usize,
     columns: &mut ColumnReader<'_>,
-) -> Result<Vec<HostEventKind>, CodecError> {
+) -> Result<impl Iterator<Item = Result<HostEventKind, CodecError>> + use<>, CodecError> {
     let states = columns.varints::<u64>(count)?;
-    let threads = columns.deltas::<u32>(2 * count)?;
+    let mut threads = columns.deltas::<u32>(2 * count)?.into_iter();
     let priorities = columns.runs::<u64>(count)?;
     let stacks = columns.varints::<u64>(count)?;
-    let mut call_args = decode_call_args(count, columns)?.into_iter();
-    let ends = states.into_iter().zip(threads.chunks_exact(2));
-    let rest = priorities.into_iter().zip(stacks);
-    let switch = |((state, pair), (priority, stack)): ((u64, &[u32]), (u64, u64))| {
+    let call_args = decode_call_args(count, columns)?;
+    let rest = priorities.into_iter().zip(stacks).zip(call_args);
+    Ok(states.into_iter().zip(rest).map(move |(state, ((priority, stack), call_args))| {
+        let [prev, next] = [(); 2].map(|()| Tid(threads.next().unwrap_or_default()));
         Ok(HostEventKind::Switch(Switch {
-            prev: Tid(pair[0]),
+            prev,
             prev_state: state_of(state)?,
-            next: Tid(pair[1]),
+            next,
             next_priority: priority_of(priority)?,
             stack: match stack.checked_sub(1) {
                 None => None,
                 Some(id) => Some(StackId(narrow(id)?)),
             },
-            call_args: call_args.next().flatten(),
+            call_args,
         }))
-    };
-    ends.zip(rest).map(switch).collect()
+    }))
 }
 
 fn decode_call_args(
     count: usize,
     columns: &mut ColumnReader<'_>,
-) -> Result<Vec<Option<[u64; 3]>>, CodecError> {
+) -> Result<impl Iterator<Item = Option<[u64; 3]>> + use<>, CodecError> {
     let are_there = columns.runs::<u8>(count)?;
     if let Some(code) = are_there.iter().find(|code| **code > 1) {
         return Err(CodecError::OutOfRange((*code).into()));
@@ -189,7 +197,7 @@ fn decode_call_args(
         }
     }
     let mut args = args.into_iter();
-    Ok(are_there.into_iter().map(|code| if code == 1 { args.next() } else { None }).collect())
+    Ok(are_there.into_iter().map(move |code| if code == 1 { args.next() } else { None }))
 }
 
 /// 0 is none; all others are moved up so that none is negative.
@@ -217,7 +225,7 @@ fn encode_wakings(items: &[HostEvent], payload: &mut Vec<u8>) {
 fn decode_wakings(
     count: usize,
     columns: &mut ColumnReader<'_>,
-) -> Result<Vec<HostEventKind>, CodecError> {
+) -> Result<impl Iterator<Item = HostEventKind> + use<>, CodecError> {
     let tids = columns.deltas::<u32>(count)?;
     let targets = columns.runs::<u32>(count)?;
     let wakers = columns.deltas::<u32>(count)?;
@@ -226,7 +234,7 @@ fn decode_wakings(
         target: PcpuId(target),
         waker: Tid(waker),
     };
-    Ok(tids.into_iter().zip(targets).zip(wakers).map(waking).collect())
+    Ok(tids.into_iter().zip(targets).zip(wakers).map(waking))
 }
 
 fn encode_comms(items: &[HostEvent], payload: &mut Vec<u8>) {
@@ -284,7 +292,7 @@ fn encode_lives(items: &[HostEvent], payload: &mut Vec<u8>) {
 fn decode_forks(
     count: usize,
     columns: &mut ColumnReader<'_>,
-) -> Result<Vec<HostEventKind>, CodecError> {
+) -> Result<impl Iterator<Item = HostEventKind> + use<>, CodecError> {
     let pids = columns.deltas::<u32>(count)?;
     let tids = columns.deltas::<u32>(count)?;
     let parents = columns.deltas::<u32>(count)?;
@@ -293,15 +301,15 @@ fn decode_forks(
         tid: Tid(tid),
         parent_pid: Tid(parent_pid),
     };
-    Ok(pids.into_iter().zip(tids).zip(parents).map(fork).collect())
+    Ok(pids.into_iter().zip(tids).zip(parents).map(fork))
 }
 
 fn decode_exits(
     count: usize,
     columns: &mut ColumnReader<'_>,
-) -> Result<Vec<HostEventKind>, CodecError> {
+) -> Result<impl Iterator<Item = HostEventKind> + use<>, CodecError> {
     let tids = columns.deltas::<u32>(count)?;
-    Ok(tids.into_iter().map(|tid| HostEventKind::Exit { tid: Tid(tid) }).collect())
+    Ok(tids.into_iter().map(|tid| HostEventKind::Exit { tid: Tid(tid) }))
 }
 
 fn encode_losses(items: &[HostEvent], payload: &mut Vec<u8>) {
@@ -318,11 +326,11 @@ fn encode_losses(items: &[HostEvent], payload: &mut Vec<u8>) {
 fn decode_losses(
     count: usize,
     columns: &mut ColumnReader<'_>,
-) -> Result<Vec<HostEventKind>, CodecError> {
+) -> Result<impl Iterator<Item = HostEventKind> + use<>, CodecError> {
     let untils = columns.deltas::<u64>(count)?;
     let counts = columns.varints::<u64>(count)?;
     let lost = |(until, count)| HostEventKind::Lost { until: HostNs(until), count };
-    Ok(untils.into_iter().zip(counts).map(lost).collect())
+    Ok(untils.into_iter().zip(counts).map(lost))
 }
 
 fn encode_groups(items: &[HostEvent], payload: &mut Vec<u8>) {
@@ -339,11 +347,11 @@ fn encode_groups(items: &[HostEvent], payload: &mut Vec<u8>) {
 fn decode_groups(
     count: usize,
     columns: &mut ColumnReader<'_>,
-) -> Result<Vec<HostEventKind>, CodecError> {
+) -> Result<impl Iterator<Item = HostEventKind> + use<>, CodecError> {
     let tids = columns.deltas::<u32>(count)?;
     let groups = columns.deltas::<u64>(count)?;
     let group = |(tid, group)| HostEventKind::Group { tid: Tid(tid), group };
-    Ok(tids.into_iter().zip(groups).map(group).collect())
+    Ok(tids.into_iter().zip(groups).map(group))
 }
 
 #[cfg(test)]

@@ -62,6 +62,7 @@
 
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod block;
 mod clock;
 mod column;
@@ -128,6 +129,9 @@ pub enum StoreError {
         /// What it said.
         source: std::io::Error,
     },
+    /// A thread that decoded a stream has ended before its time.
+    #[error("a thread that decoded a stream of the run has panicked")]
+    DecoderLost,
     /// The directory of a new run is not empty.
     #[error("{} exists and is not empty; a run needs a directory of its own", .0.display())]
     NotEmpty(PathBuf),

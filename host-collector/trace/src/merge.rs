@@ -1,13 +1,17 @@
 //! All pCPUs' events as one sequence in order of time.
 
+use super::ahead::{BlocksAhead, Decoders};
 use super::{RunDir, StoreError, StreamReader, Tail};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
+use std::path::PathBuf;
 use std::vec::IntoIter;
 use vslice_core::host_event::HostEvent;
 use vslice_core::units::{HostNs, PcpuId};
 
-/// Merges the `events-*.vsr` of a run, block by block: one block of each pCPU is in memory.
+/// Merges the `events-*.vsr` of a run, block by block: one block of each pCPU is in memory, and one that is decoded
+/// meanwhile.
 ///
 /// Events of equal time come in order of their pCPUs, and of one pCPU in the order in which they
 /// were recorded. A [`Lost`](vslice_core::host_event::HostEventKind::Lost) comes where the loss began. After the
@@ -15,6 +19,7 @@ use vslice_core::units::{HostNs, PcpuId};
 #[derive(Debug)]
 pub struct EventMerge {
     streams: Vec<Stream>,
+    decoders: Decoders<HostEvent>,
     /// The time of the next event of each stream that has one, with the stream's place.
     next: BinaryHeap<Reverse<(HostNs, usize)>>,
     ended_count: usize,
@@ -23,7 +28,8 @@ pub struct EventMerge {
 #[derive(Debug)]
 struct Stream {
     pcpu: PcpuId,
-    reader: StreamReader<HostEvent>,
+    path: PathBuf,
+    blocks: BlocksAhead<HostEvent>,
     block: IntoIter<HostEvent>,
     head: Option<HostEvent>,
 }
@@ -34,13 +40,19 @@ impl EventMerge {
     /// # Errors
     /// When one of them cannot be read or is not such a stream.
     pub fn open(run: &RunDir) -> Result<EventMerge, StoreError> {
-        let mut merge = EventMerge { streams: Vec::new(), next: BinaryHeap::new(), ended_count: 0 };
+        let (streams, next, decoders) = (Vec::new(), BinaryHeap::new(), Decoders::start());
+        let mut merge = EventMerge { streams, decoders, next, ended_count: 0 };
         for pcpu in run.event_pcpus()? {
-            let reader = StreamReader::open(&run.events_path(pcpu))?;
-            let mut stream = Stream { pcpu, reader, block: Vec::new().into_iter(), head: None };
-            stream.advance()?;
+            let path = run.events_path(pcpu);
+            let blocks = BlocksAhead::new(StreamReader::open(&path)?);
+            let block = Vec::new().into_iter();
+            let mut stream = Stream { pcpu, path, blocks, block, head: None };
+            stream.advance(&merge.decoders)?;
+            match &stream.head {
+                Some(head) => merge.next.push(Reverse((head.time, merge.streams.len()))),
+                None => merge.ended_count += 1,
+            }
             merge.streams.push(stream);
-            merge.queue(merge.streams.len() - 1);
         }
         Ok(merge)
     }
@@ -49,7 +61,7 @@ impl EventMerge {
     /// [`Tail::Torn`], nothing is known of that pCPU after its last event.
     #[must_use]
     pub fn tails(&self) -> Vec<(PcpuId, Tail)> {
-        let tail = |stream: &Stream| stream.reader.tail().map(|tail| (stream.pcpu, tail));
+        let tail = |stream: &Stream| stream.blocks.tail().map(|tail| (stream.pcpu, tail));
         self.streams.iter().filter_map(tail).collect()
     }
 
@@ -59,21 +71,13 @@ impl EventMerge {
     pub fn ended_count(&self) -> usize {
         self.ended_count
     }
-
-    fn queue(&mut self, place: usize) {
-        match &self.streams[place].head {
-            Some(event) => self.next.push(Reverse((event.time, place))),
-            // It is not asked again.
-            None => self.ended_count += 1,
-        }
-    }
 }
 
 impl Stream {
     /// Takes the head and puts the event after it in its place.
-    fn advance(&mut self) -> Result<Option<HostEvent>, StoreError> {
+    fn advance(&mut self, decoders: &Decoders<HostEvent>) -> Result<Option<HostEvent>, StoreError> {
         if self.block.len() == 0
-            && let Some(items) = self.reader.next_block()?
+            && let Some(items) = self.blocks.next_block(decoders)?
         {
             self.block = items.into_iter();
         }
@@ -82,7 +86,7 @@ impl Stream {
             && after.time < before.time
         {
             return Err(StoreError::Disorder {
-                path: self.reader.path().into(),
+                path: self.path.clone(),
                 before_ns: before.time.0,
                 after_ns: after.time.0,
             });
@@ -95,13 +99,24 @@ impl Iterator for EventMerge {
     type Item = Result<HostEvent, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let Reverse((_, place)) = self.next.pop()?;
-        match self.streams[place].advance() {
+        let mut first = self.next.peek_mut()?;
+        let Reverse((_, place)) = *first;
+        let stream = &mut self.streams[place];
+        match stream.advance(&self.decoders) {
             Ok(event) => {
-                self.queue(place);
+                match &stream.head {
+                    // Mostly it stays the first, or becomes the second: cheaper than to take it out and in again.
+                    Some(head) => *first = Reverse((head.time, place)),
+                    None => {
+                        PeekMut::pop(first);
+                        // It is not asked again.
+                        self.ended_count += 1;
+                    }
+                }
                 event.map(Ok)
             }
             Err(error) => {
+                drop(first);
                 self.next.clear();
                 Some(Err(error))
             }

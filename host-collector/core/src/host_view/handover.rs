@@ -93,6 +93,8 @@ struct Counts {
 /// An I/O that is done and was not seen to be handed over.
 #[derive(Debug)]
 struct Open {
+    /// In the order in which they were done.
+    number: u64,
     done: HostNs,
     way: Way,
     pcpu: PcpuId,
@@ -102,7 +104,7 @@ struct Open {
     is_at_once: bool,
     /// Nobody of the VMM was awake then, or a worker was woken for it: it was not handed over without a trace then.
     is_late: bool,
-    /// Nobody of the VMM has been awake since.
+    /// Nobody of the VMM was awake then; whether anybody has been since, see `woken_before`.
     is_quiet: bool,
     /// When a worker of the pCPU was there for the first time since.
     worked_from: Option<HostNs>,
@@ -112,9 +114,14 @@ struct Open {
 
 impl Open {
     /// The first moment at which it can have been handed over, by a worker that is there or was at `now`.
-    fn earliest(&self, now: HostNs) -> Option<HostNs> {
-        let earliest = if self.is_quiet { Some(now) } else { self.worked_from };
+    fn earliest(&self, now: HostNs, woken_before: u64) -> Option<HostNs> {
+        let earliest = if self.is_quiet_since(woken_before) { Some(now) } else { self.worked_from };
         earliest.filter(|_| self.is_late)
+    }
+
+    /// Whether nobody of the VMM has been awake since, who was woken before that number was given.
+    fn is_quiet_since(&self, woken_before: u64) -> bool {
+        self.is_quiet && self.number >= woken_before
     }
 }
 
@@ -133,6 +140,9 @@ struct Workers {
 pub(super) struct Handovers {
     /// In order of their ends.
     open: VecDeque<Open>,
+    next_number: u64,
+    /// A thread of the VMM was woken after all of lower numbers were done.
+    woken_before: u64,
     pcpus: BTreeMap<PcpuId, Workers>,
     ways: BTreeMap<Way, Counts>,
     /// Of those that were done before it was looked whether they were handed over at once.
@@ -155,6 +165,11 @@ pub(super) enum Progress {
 pub(super) type Known = (HostNs, Progress);
 
 impl Handovers {
+    /// Whether there are I/Os that are done and were not seen to be handed over.
+    pub(super) fn are_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
     /// An I/O was done; `is_quiet` is whether nobody of the VMM was awake.
     pub(super) fn done(
         &mut self,
@@ -162,10 +177,13 @@ impl Handovers {
         (pcpu, current): (PcpuId, Tid),
         is_quiet: bool,
     ) -> Option<Known> {
-        self.leave(pcpu);
+        self.leave(done, pcpu);
+        let number = self.next_number;
+        self.next_number += 1;
         let worked_from = self.pcpus.get(&pcpu).is_some_and(|of| of.is_on).then_some(done);
         let (is_at_once, is_late) = (true, is_quiet);
         self.open.push_back(Open {
+            number,
             done,
             way,
             pcpu,
@@ -190,10 +208,10 @@ impl Handovers {
         waker: (Tid, Role),
         known: &mut Vec<Known>,
     ) {
-        let at_once = self.open.iter().rposition(|open| {
-            let is_its = open.is_at_once && open.pcpu == pcpu && open.current == waker.0;
-            is_its && time.since_ns(open.done) <= AT_ONCE_NS
-        });
+        let at_once = self
+            .just_done(time)
+            .position(|open| open.is_at_once && open.pcpu == pcpu && open.current == waker.0);
+        let at_once = at_once.map(|from_last| self.open.len() - 1 - from_last);
         match tid.1 {
             Role::Worker(of) => {
                 self.pcpus.entry(of).or_default().wakes(tid.0);
@@ -212,7 +230,7 @@ impl Handovers {
                     }
                     None => self.by_worker(time, pcpu, waker.1, known),
                 }
-                self.open.iter_mut().for_each(|open| open.is_quiet = false);
+                self.woken_before = self.next_number;
             }
             Role::Vcpu | Role::OtherWorker | Role::Other => {}
         }
@@ -225,7 +243,7 @@ impl Handovers {
             Role::Worker(of) if of == pcpu => {
                 let of_pcpu = self.open.iter_mut().filter(|open| open.pcpu == pcpu);
                 for open in of_pcpu.filter(|open| open.from.is_none()) {
-                    open.from = open.earliest(time);
+                    open.from = open.earliest(time, self.woken_before);
                     self.own_count += u64::from(open.from.is_some());
                 }
                 // Else it is known better when the worker is idle.
@@ -234,8 +252,11 @@ impl Handovers {
                 }
             }
             Role::Worker(_) | Role::OtherWorker => {
-                let is_its = |open: &Open| open.is_late && open.is_quiet;
-                self.others_count += u64::from(self.open.iter().any(is_its));
+                let mut since = self.open.iter().rev();
+                let is_its = since
+                    .find(|open| open.number < self.woken_before || open.is_late && open.is_quiet);
+                let is_its = is_its.is_some_and(|open| open.number >= self.woken_before);
+                self.others_count += u64::from(is_its);
                 if !self.are_own() {
                     self.by_only_one(time, known);
                 }
@@ -249,7 +270,8 @@ impl Handovers {
         if self.open.len() == 1
             && let Some(open) = self.open.pop_front()
         {
-            let quiet = (open.is_late && open.is_quiet).then_some(time);
+            let is_quiet = open.is_quiet_since(self.woken_before);
+            let quiet = (open.is_late && is_quiet).then_some(time);
             let from = open.from.or(quiet);
             known.push((open.done, Progress::HandedOver(Handover { from, by: time })));
         }
@@ -269,7 +291,7 @@ impl Handovers {
         roles: [Role; 2],
         known: &mut Vec<Known>,
     ) {
-        self.leave(pcpu);
+        self.leave(time, pcpu);
         let mut is_over = switch.next == Tid::IDLE;
         if let Role::Worker(of) = roles[0] {
             // A new one may be elsewhere at first.
@@ -291,8 +313,10 @@ impl Handovers {
             let workers = self.pcpus.entry(pcpu).or_default();
             workers.wakes(switch.next);
             workers.is_on = true;
-            for open in self.open.iter_mut().filter(|open| open.pcpu == pcpu) {
-                open.worked_from.get_or_insert(time);
+            // Where a worker was there for one, one was for all that were done before.
+            let of_pcpu = self.open.iter_mut().rev().filter(|open| open.pcpu == pcpu);
+            for open in of_pcpu.take_while(|open| open.worked_from.is_none()) {
+                open.worked_from = Some(time);
             }
         }
     }
@@ -363,10 +387,16 @@ impl Handovers {
         workers.is_none_or(|of| of.awake.is_empty() && of.blocked.is_empty())
     }
 
+    /// The last ones, from the end, of which an interrupt may still wake somebody at once.
+    fn just_done(&self, time: HostNs) -> impl Iterator<Item = &Open> {
+        self.open.iter().rev().take_while(move |open| time.since_ns(open.done) <= AT_ONCE_NS)
+    }
+
     /// What interrupted this pCPU is over, or another interrupt follows.
-    fn leave(&mut self, pcpu: PcpuId) {
-        let last = self.open.iter_mut().rev().find(|open| open.pcpu == pcpu);
-        if let Some(last) = last {
+    fn leave(&mut self, time: HostNs, pcpu: PcpuId) {
+        let just_done =
+            self.open.iter_mut().rev().take_while(|open| time.since_ns(open.done) <= AT_ONCE_NS);
+        if let Some(last) = just_done.into_iter().find(|open| open.pcpu == pcpu) {
             last.is_at_once = false;
         }
     }

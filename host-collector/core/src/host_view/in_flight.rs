@@ -8,7 +8,8 @@ use crate::host_event::{BlockEvent, BlockStep};
 use crate::join::Submitter;
 use crate::join::sectors::BySector;
 use crate::units::HostNs;
-use std::collections::{BTreeMap, HashMap};
+use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// I/Os in flight that are kept at most, whoever's.
@@ -57,7 +58,7 @@ struct Flight {
 /// All I/O in flight, in bounded memory.
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
-    disks: HashMap<u32, BySector<Flight>>,
+    disks: FxHashMap<u32, BySector<Flight>>,
     /// Disk and first sector of each, by number.
     places: BTreeMap<u64, (u32, u64)>,
     next_number: u64,

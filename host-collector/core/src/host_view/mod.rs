@@ -298,6 +298,13 @@ impl HostView {
         self.notifier.note(time, tid, has_work);
     }
 
+    /// Whether it matters who comes onto a pCPU, or who is woken, though none of them is the VM's or a worker: an I/O is
+    /// done and was not seen to be handed over.
+    #[must_use]
+    pub fn minds_strangers(&self) -> bool {
+        self.handovers.are_open()
+    }
+
     fn done(&mut self, (done, way): (HostNs, Way), whom: (PcpuId, Tid)) {
         let is_quiet = done >= self.unsure_until && self.notifier.is_quiet();
         let gone = self.handovers.done((done, way), whom, is_quiet);

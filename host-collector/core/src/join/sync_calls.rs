@@ -23,7 +23,8 @@ use crate::host_event::{PrevState, Switch};
 use crate::timeline::StackTable;
 use crate::timeline::stack::{Mark, Marks};
 use crate::units::{HostNs, Tid};
-use std::collections::{HashMap, VecDeque};
+use rustc_hash::FxHashMap;
+use std::collections::VecDeque;
 use std::ops::Range;
 
 /// Sleeps that are kept at most.
@@ -75,10 +76,10 @@ struct Sleep {
 /// The waits for the flushes of an image, or perhaps of that image.
 #[derive(Debug, Default)]
 pub(super) struct SyncCalls {
-    asleep: HashMap<Tid, Sleep>,
+    asleep: FxHashMap<Tid, Sleep>,
     /// In order of their ends.
     over: VecDeque<Sleep>,
-    recorded_since: HashMap<Tid, HostNs>,
+    recorded_since: FxHashMap<Tid, HostNs>,
     /// Of what was before this, not all is known any more.
     forgotten_until: HostNs,
 }

@@ -11,8 +11,9 @@ use super::lock::LockUser;
 use super::stack::{Mark, Marks, StackTable};
 use crate::host_event::{HostEvent, HostEventKind, Switch};
 use crate::units::Tid;
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 /// How often vCPUs and main loop must have woken each other, in each direction. A thread that sleeps is also
 /// woken by signals, as by a vCPU's kick, which are not told from a lock's release: a few wakings prove
@@ -66,9 +67,9 @@ pub enum FoundLock {
 pub struct LockSearch {
     stacks: StackTable,
     vms: Vec<Vm>,
-    threads: HashMap<Tid, (usize, LockUser)>,
+    threads: FxHashMap<Tid, (usize, LockUser)>,
     /// On which mutex threads sleep.
-    asleep: HashMap<Tid, u64>,
+    asleep: FxHashMap<Tid, u64>,
 }
 
 #[derive(Debug)]
@@ -90,7 +91,7 @@ impl LockSearch {
             stacks,
             vms: vms.into_iter().map(vm).collect(),
             threads: threads.collect(),
-            asleep: HashMap::new(),
+            asleep: FxHashMap::default(),
         }
     }
 

@@ -13,7 +13,7 @@ use super::thread::{SwitchOut, Thread, Waker};
 use crate::control_groups::ControlGroups;
 use crate::host_event::{HostEvent, HostEventKind, KvmEvent, Switch};
 use crate::units::{HostNs, PcpuId, Tid};
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 /// Turns scheduling events into a gapless timeline for each watched thread.
 ///
@@ -46,7 +46,7 @@ pub struct Timeline {
     threads: Vec<Thread>,
     /// What each of `threads` is, in the same order.
     watched: Vec<Watched>,
-    index_by_tid: HashMap<Tid, usize>,
+    index_by_tid: FxHashMap<Tid, usize>,
     vms: Vec<LockFacts>,
     /// Who waits for the locks of each VM.
     lock_users: Vec<LockUsers>,
@@ -55,7 +55,7 @@ pub struct Timeline {
     last_seen: LastSeen,
     lock_waits: Vec<LockWait>,
     exits: Vec<Exit>,
-    pcpus: HashMap<PcpuId, Pcpu>,
+    pcpus: FxHashMap<PcpuId, Pcpu>,
     /// The latest time seen, or the explicit start.
     now: Option<HostNs>,
     /// The end of the latest loss so far.

@@ -3,7 +3,7 @@
 
 use super::classify::Next;
 use crate::units::{HostNs, PcpuId, Tid};
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 /// How many threads are remembered at most; beyond that all are forgotten, and how the next ones were
 /// switched in is unknown.
@@ -32,7 +32,7 @@ const STALE_NS: u64 = 1_000_000_000;
 /// What was last seen of every thread that is off its pCPU.
 #[derive(Debug, Default)]
 pub(super) struct LastSeen {
-    last: HashMap<Tid, Last>,
+    last: FxHashMap<Tid, Last>,
 }
 
 impl LastSeen {

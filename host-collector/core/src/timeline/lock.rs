@@ -4,7 +4,7 @@
 use super::reason::Reason;
 use super::span::DeviceAddress;
 use crate::units::{HostNs, Tid};
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 /// Locks of one VM of which it is kept who waits for them; beyond that, no new ones are.
 const LOCKS_MAX: usize = 4096;
@@ -47,7 +47,7 @@ pub enum LockUser {
 /// Which kinds of threads have been seen to wait for each lock of one VM.
 #[derive(Debug, Default)]
 pub(super) struct LockUsers {
-    seen: HashMap<u64, u8>,
+    seen: FxHashMap<u64, u8>,
 }
 
 impl LockUsers {

@@ -5,7 +5,8 @@ use crate::control_groups::ControlGroups;
 use crate::host_event::{HostEvent, HostEventKind};
 use crate::task::{Process, Task, ThreadKind, VmIndex};
 use crate::units::{HostNs, Tid};
-use std::collections::{HashMap, VecDeque};
+use rustc_hash::FxHashMap;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Threads that have ended and are still known, for those that they woke; the oldest are forgotten
@@ -18,9 +19,9 @@ const VSLICE: &str = "vslice";
 /// The threads that are known so far.
 #[derive(Debug, Default)]
 pub struct Tasks {
-    by_tid: HashMap<Tid, TaskEntry>,
+    by_tid: FxHashMap<Tid, TaskEntry>,
     /// Whose threads a process's newborns are, of processes that were there when recording began.
-    kind_of_process: HashMap<Tid, ThreadKind>,
+    kind_of_process: FxHashMap<Tid, ThreadKind>,
     ended: VecDeque<Tid>,
     groups: ControlGroups,
     /// VMs that are known from some time on, the earliest first.
@@ -49,7 +50,8 @@ struct TaskEntry {
 impl Tasks {
     /// Empty; the future threads of these processes are of these kinds.
     #[must_use]
-    pub fn new(kind_of_process: HashMap<Tid, ThreadKind>) -> Tasks {
+    pub fn new(kind_of_process: impl IntoIterator<Item = (Tid, ThreadKind)>) -> Tasks {
+        let kind_of_process = kind_of_process.into_iter().collect();
         Tasks { kind_of_process, ..Tasks::default() }
     }
 
@@ -279,7 +281,7 @@ mod tests {
 
     fn tasks() -> Tasks {
         let vmm = ThreadKind::Vmm { vm: VmIndex(0) };
-        let mut tasks = Tasks::new(HashMap::from([(COLLECTOR, ThreadKind::Collector), (VMM, vmm)]));
+        let mut tasks = Tasks::new([(COLLECTOR, ThreadKind::Collector), (VMM, vmm)]);
         let mut add = |tid, pid, kind, name: &str| {
             let process = Some(Process { pid: Tid(pid), since: HostNs(0) });
             let (tid, since, name) = (Tid(tid), HostNs(0), name.to_owned());

@@ -7,8 +7,8 @@
 use super::observer::MeasuredWindow;
 use crate::summary::VmIndex;
 use crate::summary::selection::{LeftOut, Selection, moment};
+use rustc_hash::FxHashSet;
 use std::borrow::Cow;
-use std::collections::HashSet;
 use vslice_core::join::GuestRequest;
 use vslice_core::text::harmless;
 use vslice_core::timeline::Span;
@@ -90,7 +90,7 @@ pub struct Chosen {
     /// Of each VM whether it is chosen.
     vms: Vec<bool>,
     /// The threads that are told of; `None`: all.
-    threads: Option<HashSet<Tid>>,
+    threads: Option<FxHashSet<Tid>>,
 }
 
 impl Chosen {

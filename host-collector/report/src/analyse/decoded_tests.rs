@@ -19,9 +19,9 @@ use vslice_wire::Request;
 
 /// How often the analysis decodes all of each stream, and how often it opens it.
 fn decoded(run: &RunDir) -> BTreeMap<String, (f64, u64)> {
-    let _of_whoever_was_before = decoded::take();
+    let _of_whoever_was_before = decoded::take(run.path());
     analyse(run.path()).unwrap();
-    let analysed = decoded::take();
+    let analysed = decoded::take(run.path());
     let times = |(path, of): (&std::path::PathBuf, &decoded::Decoded)| {
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
         let items = match name.split_once('-').unwrap().0 {

@@ -19,9 +19,7 @@ use vslice_core::join::{Clocks, Join, ObservedJoin, Submitter, SyncCall};
 use vslice_core::timeline::{Span, StackTable, Tasks};
 use vslice_core::units::{Tid, VcpuId};
 use vslice_trace::manifest::{Manifest, VmRecord};
-use vslice_trace::{
-    ClockSample, EventMerge, RunDir, StoreError, StreamReader, Tail, VmName, recorded_disks,
-};
+use vslice_trace::{ClockSample, RunDir, StoreError, StreamReader, Tail, VmName, recorded_disks};
 
 /// All guests of a run.
 pub(super) struct Guests<'o> {
@@ -72,40 +70,62 @@ pub(super) struct GuestsEnd {
     pub(super) is_torn: bool,
 }
 
-impl<'o> Guests<'o> {
-    /// Those of a run, whose requests are placed by the best clocks that there are.
-    ///
-    /// A hog's timeslices may make the clock better by which its guest's requests are placed. They are known
-    /// once all switches are, and requests are laid over the spans between those. So in such a run the events are
-    /// read twice, once for that; in all others no stream is.
+/// The guests of a run before its events are read: their clocks, and what checks those.
+pub(super) struct GuestsAhead<'o> {
+    guests: Vec<Guest<'o>>,
+}
+
+impl<'o> GuestsAhead<'o> {
+    /// Those of a run.
     ///
     /// # Errors
     /// When a stream cannot be read.
-    pub(super) fn open(
+    pub(super) fn open(run: &RunDir, manifest: &Manifest) -> Result<GuestsAhead<'o>, AnalyseError> {
+        let records = manifest.vms.iter().enumerate();
+        let guests = records.map(|(index, vm)| Guest::open(run, manifest, VmIndex(index), vm));
+        Ok(GuestsAhead { guests: guests.collect::<Result<_, AnalyseError>>()? })
+    }
+
+    /// Whether a hog's timeslices may make the clock better by which its guest's requests are placed. They are known
+    /// once all switches are, and requests are laid over the spans between those.
+    pub(super) fn may_narrow(&self, manifest: &Manifest) -> bool {
+        let has_requests = |vm: &VmRecord| vm.reader_vcpu.is_some() || vm.observation.is_some();
+        let mut guests = self.guests.iter().zip(&manifest.vms);
+        guests.any(|(guest, vm)| has_requests(vm) && guest.may_narrow())
+    }
+
+    /// Takes the next of all events.
+    pub(super) fn check_by_hogs(&mut self, event: &HostEvent) {
+        self.guests.iter_mut().for_each(|guest| guest.check_by_hogs(event));
+    }
+
+    /// Makes the clocks better: all events have been taken.
+    ///
+    /// # Errors
+    /// When the gaps of a hog cannot be read.
+    pub(super) fn conclude_hogs(&mut self) -> Result<(), StoreError> {
+        self.guests.iter_mut().try_for_each(Guest::conclude_hogs)
+    }
+
+    /// Opens their requests, which are placed by the best clocks that there are.
+    ///
+    /// # Errors
+    /// When a stream cannot be read.
+    pub(super) fn with_requests(
+        mut self,
         run: &RunDir,
         manifest: &Manifest,
         observers: &Rc<Observers<'o>>,
     ) -> Result<Guests<'o>, AnalyseError> {
-        let records = || manifest.vms.iter().enumerate();
-        let guests = records().map(|(index, vm)| Guest::open(run, manifest, VmIndex(index), vm));
-        let mut guests = guests.collect::<Result<Vec<_>, AnalyseError>>()?;
-        let has_requests = |vm: &VmRecord| vm.reader_vcpu.is_some() || vm.observation.is_some();
-        let is_placed_by_timeslices =
-            |(guest, vm): (&Guest<'_>, &VmRecord)| has_requests(vm) && guest.may_narrow();
-        if guests.iter().zip(&manifest.vms).any(is_placed_by_timeslices) {
-            for event in EventMerge::open(run)? {
-                let event = event?;
-                guests.iter_mut().for_each(|guest| guest.check_by_hogs(&event));
-            }
-            guests.iter_mut().try_for_each(Guest::conclude_hogs)?;
-        }
-        for (guest, vm) in guests.iter_mut().zip(&manifest.vms) {
+        for (guest, vm) in self.guests.iter_mut().zip(&manifest.vms) {
             guest.open_requests(run, vm, observers)?;
             guest.open_observed(run, vm, observers)?;
         }
-        Ok(Guests { guests, observers: Rc::clone(observers) })
+        Ok(Guests { guests: self.guests, observers: Rc::clone(observers) })
     }
+}
 
+impl Guests<'_> {
     /// Tells the joins how far recording has come, and what their disks did.
     fn io(&mut self, event: &HostEvent, tasks: &Tasks) {
         for guest in &mut self.guests {

@@ -3,7 +3,7 @@
 use super::host_views::HostViews;
 use super::observer::MeasuredWindow;
 use super::observers::Observers;
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 use vslice_core::host_event::HostEvent;
 use vslice_core::timeline::{
     RunMode, Span, StackTable, Tasks, ThreadState, Timeline, UnknownCause,
@@ -39,7 +39,7 @@ impl Joins for NoJoins {
 pub(crate) struct HostPass {
     host_views: HostViews,
     /// Threads that kept their pCPU through the window, so that no event told of them.
-    kept: HashMap<Tid, PcpuId>,
+    kept: FxHashMap<Tid, PcpuId>,
 }
 
 impl HostPass {
@@ -118,7 +118,7 @@ fn lock_waits(timeline: &mut Timeline, observers: &Observers<'_>) {
     }
 }
 
-fn kept(manifest: &Manifest) -> HashMap<Tid, PcpuId> {
+fn kept(manifest: &Manifest) -> FxHashMap<Tid, PcpuId> {
     let threads = manifest.vms.iter().flat_map(|vm| &vm.threads);
     threads.filter_map(|thread| Some((thread.tid, thread.kept?))).collect()
 }

@@ -2,11 +2,12 @@
 
 use super::observers::Observers;
 use crate::summary::VmIndex;
-use std::collections::{HashMap, HashSet};
+use rustc_hash::{FxHashMap, FxHashSet};
 use vslice_core::extent::Extent;
 use vslice_core::host_event::{BlockEvent, HostEvent, HostEventKind, KvmEvent};
 use vslice_core::host_view::{HostView, Role, ViewedIo};
 use vslice_core::join::Submitter;
+use vslice_core::task::ThreadKind;
 use vslice_core::timeline::{Reason, RunMode, Span, Tasks, ThreadState, Timeline, UnknownCause};
 use vslice_core::units::{HostNs, PcpuId, Tid};
 use vslice_trace::image::ImageRecord;
@@ -23,9 +24,9 @@ pub(super) struct HostViews(Vec<VmView>);
 struct VmView {
     vm: VmIndex,
     view: HostView,
-    vcpus: HashSet<Tid>,
+    vcpus: FxHashSet<Tid>,
     /// vCPUs that kept their pCPU through the window, so that no event told of them.
-    kept: HashMap<Tid, PcpuId>,
+    kept: FxHashMap<Tid, PcpuId>,
     disks: Vec<Disk>,
 }
 
@@ -54,8 +55,21 @@ impl HostViews {
         timeline: &Timeline,
         observers: &Observers<'_>,
     ) {
+        if self.0.is_empty() {
+            return;
+        }
+        // Most switches and wakings concern none of the VMs, on hosts that have many.
+        let concerned = match &event.kind {
+            HostEventKind::Switch(switch) => Some([switch.prev, switch.next]),
+            HostEventKind::Waking { tid, waker, .. } => Some([*tid, *waker]),
+            _ => None,
+        };
+        let tasks = timeline.tasks();
+        let belongs = concerned.map(|tids| tids.map(|tid| Belongs::of(tasks, tid)));
         for view in &mut self.0 {
-            view.event(event, timeline, observers);
+            if belongs.is_none_or(|both| both.iter().any(|one| view.is_concerned_by(*one))) {
+                view.event(event, timeline, observers);
+            }
         }
     }
 
@@ -80,7 +94,38 @@ impl HostViews {
     }
 }
 
+/// Whose a thread is, as far as that may matter to a VM's I/O.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Belongs {
+    Vm(VmIndex),
+    Worker,
+    Stranger,
+}
+
+impl Belongs {
+    fn of(tasks: &Tasks, tid: Tid) -> Belongs {
+        let kind = tasks.known(tid).map(|task| task.kind);
+        match kind {
+            Some(ThreadKind::Vcpu { vm, .. } | ThreadKind::Vmm { vm }) => Belongs::Vm(vm),
+            Some(ThreadKind::Kernel) => {
+                let role = tasks.kernel_thread(tid).map_or(Role::Other, Role::of_kernel_thread);
+                if role == Role::Other { Belongs::Stranger } else { Belongs::Worker }
+            }
+            _ => Belongs::Stranger,
+        }
+    }
+}
+
 impl VmView {
+    /// Whether an event of a thread matters to it.
+    fn is_concerned_by(&self, thread: Belongs) -> bool {
+        match thread {
+            Belongs::Vm(vm) => vm == self.vm || self.view.minds_strangers(),
+            Belongs::Worker => true,
+            Belongs::Stranger => self.view.minds_strangers(),
+        }
+    }
+
     fn of(vm: VmIndex, record: &VmRecord, start: HostNs) -> Option<VmView> {
         let disks = Disk::all_of(&record.disks);
         if disks.is_empty() {
@@ -161,7 +206,7 @@ impl VmView {
 }
 
 /// What a thread is to the VM's I/O.
-fn role(vcpus: &HashSet<Tid>, vm: VmIndex, tasks: &Tasks, tid: Tid) -> Role {
+fn role(vcpus: &FxHashSet<Tid>, vm: VmIndex, tasks: &Tasks, tid: Tid) -> Role {
     if vcpus.contains(&tid) {
         Role::Vcpu
     } else if tasks.vm_of(tid) == Some(vm) {
@@ -174,7 +219,7 @@ fn role(vcpus: &HashSet<Tid>, vm: VmIndex, tasks: &Tasks, tid: Tid) -> Role {
 /// What a vCPU's thread does, and since when.
 fn open(
     timeline: &Timeline,
-    kept: &HashMap<Tid, PcpuId>,
+    kept: &FxHashMap<Tid, PcpuId>,
     tid: Tid,
 ) -> Option<(HostNs, ThreadState)> {
     let (since, state) = timeline.open(tid)?;

@@ -6,7 +6,7 @@ use super::host_pass::HostPass;
 use super::observer::MeasuredWindow;
 use super::observers::Observers;
 use crate::summary::Warning;
-use std::collections::HashSet;
+use rustc_hash::FxHashSet;
 use std::rc::Rc;
 use vslice_core::host_event::{HostEvent, HostEventKind};
 use vslice_core::timeline::Timeline;
@@ -20,7 +20,7 @@ pub(super) struct Pass<'o> {
     guests: Guests<'o>,
     host: HostPass,
     window: MeasuredWindow,
-    watched: HashSet<PcpuId>,
+    watched: FxHashSet<PcpuId>,
     /// That the record of a pCPU was cut off; after that nothing is certain, whatever else is cut off.
     cut: Option<Warning>,
 }
@@ -120,8 +120,7 @@ impl<'o> Pass<'o> {
 }
 
 /// The pCPUs on which every switch is recorded.
-#[must_use]
-pub fn watched_pcpus(manifest: &Manifest) -> HashSet<PcpuId> {
+pub fn watched_pcpus<Pcpus: FromIterator<PcpuId>>(manifest: &Manifest) -> Pcpus {
     let pinned = manifest.vms.iter().flat_map(|vm| &vm.threads).filter_map(|thread| thread.pinned);
     pinned.chain(manifest.pcpus.iter().copied()).collect()
 }
@@ -129,7 +128,7 @@ pub fn watched_pcpus(manifest: &Manifest) -> HashSet<PcpuId> {
 /// A watched pCPU whose record has come to its end, but not to the one that its writer makes. The
 /// others' records of a run that was killed may go on for a second or so. On pCPUs that are not
 /// watched next to nothing happens, so the end of their record says little.
-fn cut_pcpu(events: &EventMerge, watched: &HashSet<PcpuId>) -> Option<PcpuId> {
+fn cut_pcpu(events: &EventMerge, watched: &FxHashSet<PcpuId>) -> Option<PcpuId> {
     let tails = events.tails().into_iter();
     let mut cut = tails.filter(|(pcpu, tail)| *tail != Tail::Finished && watched.contains(pcpu));
     cut.next().map(|(pcpu, _)| pcpu)

@@ -19,8 +19,9 @@ use super::totals::PartTotals;
 use super::warn::warnings;
 use super::warning::Warning;
 use super::{antagonists, laws};
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use vslice_core::host_event::StackId;
 use vslice_core::join::{self, Attribution, Breakdown, GuestRequest, Link, Part, Unplaced};
 use vslice_core::timeline::{Exit, LockWait, Reason, Sleep, Span, ThreadState, UnknownCause};
@@ -53,9 +54,9 @@ pub struct Facts {
 pub struct SummaryBuilder {
     start: HostNs,
     vms: Vec<VmThreads>,
-    vcpu_of_tid: HashMap<Tid, usize>,
+    vcpu_of_tid: FxHashMap<Tid, usize>,
     /// The threads of vCPUs that get no row.
-    untold: HashSet<Tid>,
+    untold: FxHashSet<Tid>,
     /// In the order of the VMs and their vCPUs.
     vcpus: Vec<(VmIndex, VcpuId, Tid, VcpuTally)>,
     stacks: BTreeMap<(OffReason, StackKey), (u64, u64)>,
@@ -82,7 +83,7 @@ impl SummaryBuilder {
     /// A run whose measured window starts at `start`.
     #[must_use]
     pub fn new(start: HostNs, vms: Vec<VmThreads>) -> Self {
-        let mut vcpu_of_tid = HashMap::new();
+        let mut vcpu_of_tid = FxHashMap::default();
         let mut vcpus = Vec::new();
         for (index, vm) in vms.iter().enumerate() {
             for (vcpu, tid) in &vm.vcpus {
@@ -94,7 +95,7 @@ impl SummaryBuilder {
             start,
             vms,
             vcpu_of_tid,
-            untold: HashSet::new(),
+            untold: FxHashSet::default(),
             vcpus,
             stacks: BTreeMap::new(),
             lock_waits: LockTally::default(),
@@ -119,7 +120,7 @@ impl SummaryBuilder {
 
     /// Leaves the vCPUs of these threads out, of which no span is told.
     #[must_use]
-    pub fn without_rows_of(self, untold: HashSet<Tid>) -> Self {
+    pub fn without_rows_of(self, untold: FxHashSet<Tid>) -> Self {
         SummaryBuilder { untold, ..self }
     }
 

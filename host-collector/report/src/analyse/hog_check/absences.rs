@@ -1,6 +1,6 @@
 //! When threads were off their pCPUs, as exactly as the kernel told it.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 use vslice_core::host_event::{HostEvent, HostEventKind};
 use vslice_core::units::{HostNs, Tid};
 
@@ -16,7 +16,7 @@ pub(super) struct Absence {
 /// When threads were off their pCPUs, from switches alone.
 #[derive(Debug)]
 pub(super) struct Absences {
-    left: HashMap<Tid, Option<HostNs>>,
+    left: FxHashMap<Tid, Option<HostNs>>,
 }
 
 impl Absences {

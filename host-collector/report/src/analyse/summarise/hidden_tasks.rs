@@ -5,7 +5,8 @@
 //! there begins with somebody else. What interrupts it is hidden as well, a disk's completion among that.
 
 use crate::summary::io::HiddenTask;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::BTreeMap;
 use vslice_core::host_event::{HostEvent, HostEventKind};
 use vslice_core::units::{PcpuId, Tid};
 
@@ -19,15 +20,15 @@ const TASKS_MAX: usize = 1024;
 #[derive(Debug)]
 pub(super) struct HiddenTasks {
     /// The pCPUs on which every switch is recorded.
-    watched: HashSet<PcpuId>,
+    watched: FxHashSet<PcpuId>,
     /// Who came on by the last switch.
-    on: HashMap<PcpuId, Tid>,
+    on: FxHashMap<PcpuId, Tid>,
     missed: BTreeMap<(PcpuId, Tid), u64>,
 }
 
 impl HiddenTasks {
-    pub(super) fn new(watched: HashSet<PcpuId>) -> HiddenTasks {
-        HiddenTasks { watched, on: HashMap::new(), missed: BTreeMap::new() }
+    pub(super) fn new(watched: FxHashSet<PcpuId>) -> HiddenTasks {
+        HiddenTasks { watched, on: FxHashMap::default(), missed: BTreeMap::new() }
     }
 
     /// Takes the events of each pCPU in order of time.
@@ -72,7 +73,7 @@ mod tests {
     use vslice_core::units::HostNs;
 
     fn rows(events: impl IntoIterator<Item = (u32, HostEventKind)>) -> Vec<HiddenTask> {
-        let mut hidden = HiddenTasks::new(HashSet::from([PcpuId(0)]));
+        let mut hidden = HiddenTasks::new(FxHashSet::from_iter([PcpuId(0)]));
         for ((pcpu, kind), time) in events.into_iter().zip(1..) {
             hidden.learn(&HostEvent { time: HostNs(time), pcpu: PcpuId(pcpu), kind });
         }

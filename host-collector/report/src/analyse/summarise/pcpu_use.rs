@@ -2,7 +2,8 @@
 
 use crate::analyse::observer::MeasuredWindow;
 use crate::summary::model::PcpuUse;
-use std::collections::{BTreeMap, HashSet};
+use rustc_hash::FxHashSet;
+use std::collections::BTreeMap;
 use vslice_core::host_event::{HostEvent, HostEventKind};
 use vslice_core::units::{HostNs, PcpuId, Tid};
 
@@ -22,7 +23,7 @@ struct Row {
 }
 
 impl PcpuUses {
-    pub(super) fn new(watched: HashSet<PcpuId>, window: MeasuredWindow) -> PcpuUses {
+    pub(super) fn new(watched: FxHashSet<PcpuId>, window: MeasuredWindow) -> PcpuUses {
         let rows = watched.into_iter().map(|pcpu| (pcpu, Row::default())).collect();
         PcpuUses { rows, window }
     }
@@ -60,7 +61,7 @@ mod tests {
 
     #[test]
     fn a_pcpu_is_idle_from_one_switch_to_the_next_and_unknown_after_a_loss() {
-        let watched = HashSet::from([PcpuId(0), PcpuId(1)]);
+        let watched = FxHashSet::from_iter([PcpuId(0), PcpuId(1)]);
         let mut uses = PcpuUses::new(watched, MeasuredWindow::of(&manifest()));
         let mut learn =
             |us, pcpu, kind| uses.learn(&HostEvent { time: host_at(us), pcpu: PcpuId(pcpu), kind });
@@ -86,7 +87,8 @@ mod tests {
 
     #[test]
     fn only_the_window_counts() {
-        let mut uses = PcpuUses::new(HashSet::from([PcpuId(0)]), MeasuredWindow::of(&manifest()));
+        let mut uses =
+            PcpuUses::new(FxHashSet::from_iter([PcpuId(0)]), MeasuredWindow::of(&manifest()));
         let window = MeasuredWindow::of(&manifest());
         let before = HostNs(window.start.0 - 500);
         let after = HostNs(window.end.0.saturating_add(500));

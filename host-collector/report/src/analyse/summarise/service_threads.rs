@@ -4,7 +4,7 @@ use crate::analyse::chosen::Chosen;
 use crate::analyse::observer::MeasuredWindow;
 use crate::summary::VmIndex;
 use crate::summary::service::ServiceThread;
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 use vslice_core::host_event::{HostEvent, HostEventKind};
 use vslice_core::units::Tid;
 use vslice_trace::manifest::Manifest;
@@ -13,9 +13,9 @@ use vslice_trace::manifest::Manifest;
 #[derive(Debug)]
 pub(super) struct ServiceThreads {
     rows: Vec<ServiceThread>,
-    row_of_tid: HashMap<Tid, usize>,
+    row_of_tid: FxHashMap<Tid, usize>,
     /// The place of its VM among the VMs.
-    vm_of_vcpu: HashMap<Tid, usize>,
+    vm_of_vcpu: FxHashMap<Tid, usize>,
     vm_of_row: Vec<usize>,
     window: MeasuredWindow,
 }
@@ -24,8 +24,8 @@ impl ServiceThreads {
     pub(super) fn new(manifest: &Manifest, chosen: &Chosen) -> ServiceThreads {
         let mut service = ServiceThreads {
             rows: Vec::new(),
-            row_of_tid: HashMap::new(),
-            vm_of_vcpu: HashMap::new(),
+            row_of_tid: FxHashMap::default(),
+            vm_of_vcpu: FxHashMap::default(),
             vm_of_row: Vec::new(),
             window: chosen.stretch(),
         };

@@ -8,8 +8,9 @@ use super::process::Tasks;
 use super::reader::{ReadPlaces, ReaderTally};
 use super::under_way;
 use crate::summary::names::{Directory, VmIndex};
+use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use vslice_core::join::{Breakdown, GuestRequest, Unplaced};
 use vslice_core::text::harmless;
 use vslice_core::units::{HostNs, PcpuId, Tid, VcpuId};
@@ -35,7 +36,7 @@ pub struct Observation {
 #[derive(Debug, Default)]
 pub(crate) struct ObservedTally {
     guests: BTreeMap<VmIndex, GuestTally>,
-    vcpus: HashMap<Tid, VcpuId>,
+    vcpus: FxHashMap<Tid, VcpuId>,
 }
 
 #[derive(Debug, Default)]
@@ -54,7 +55,7 @@ impl ObservedTally {
     /// Of these guests; `vcpus` are the vCPUs of all VMs by their threads.
     pub(crate) fn new(
         observations: BTreeMap<VmIndex, Observation>,
-        vcpus: HashMap<Tid, VcpuId>,
+        vcpus: FxHashMap<Tid, VcpuId>,
     ) -> ObservedTally {
         let guest = |observation: Observation| GuestTally {
             tasks: Tasks::of(&observation.record.tasks),
