@@ -3,8 +3,8 @@
 #   make demo    two real guests, one contended pCPU, and where the slow requests' time went
 #   make demo-fio      a guest with a load of its own, fio, beside a busy one, and where its requests' time went
 #   make test    every test, among them those that boot guests
-#   make bench   what recording costs, and what observing costs a guest, beside perf and trace-cmd: some
-#                ten minutes
+#   make bench   what recording costs, and what observing costs a guest, beside perf and trace-cmd, and
+#                the guest's reader beside fio: some ten minutes
 #   make lab     the seed's experiment under true KVM, in an emulated host: some fifty minutes; with
 #                BOX_KERNEL=trixie-backports that host runs Linux 7.3
 #   make lint    what CI demands of the sources
@@ -29,7 +29,7 @@ ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += --jobs=2
 endif
 
-.PHONY: demo demo-fio test every-test test-programs bench bench-recording bench-observing lint build dist dist-agent image newer-image older-image
+.PHONY: demo demo-fio test every-test test-programs bench bench-recording bench-observing bench-reading lint build dist dist-agent image newer-image older-image
 .PHONY: debian-image lab kernel needs clean
 
 demo: image
@@ -71,6 +71,7 @@ RECORDING_COST := cargo bench --profile dist --quiet --locked -p vslice-tests --
 bench:
 	@$(MAKE) --no-print-directory bench-recording
 	@$(MAKE) --no-print-directory bench-observing
+	@$(MAKE) --no-print-directory bench-reading
 
 bench-recording:
 	@.ci/install-needs bench >&2
@@ -83,6 +84,10 @@ bench-observing: dist-agent
 	@$(RECORDING_COST) -- --observing --agent $(abspath $(DIST_AGENT)) $(BENCH)
 	@tests/bench/in-guest "$$($(RECORDING_COST) --no-run --message-format json-render-diagnostics | \
 		sed -n 's/.*"executable":"\([^"]*recording_cost[^"]*\)".*/\1/p')" $(DIST_AGENT) $(BENCH)
+
+bench-reading:
+	@.ci/install-needs bench >&2
+	@$(RECORDING_COST) -- --reading $(BENCH)
 
 # What it leaves is in $(LAB): the runs, what compare says, the box's console.
 lab: image

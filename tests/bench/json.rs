@@ -44,7 +44,7 @@ fn row(row: &Row) -> Value {
     })
 }
 
-fn middle(middle: Middle) -> Value {
+pub(crate) fn middle(middle: Middle) -> Value {
     json!({"median": middle.median, "low": middle.interval.0, "high": middle.interval.1})
 }
 

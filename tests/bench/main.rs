@@ -8,6 +8,7 @@
 //! statistics   differences of neighbours, their median and its interval        (pure)
 //! table, json  the result
 //! observing    the other question: what observing a block request costs in a guest, or here
+//! reading      a third: what the guest's reader costs, and how fast it reads, beside fio
 //! trials       what `cargo test` checks: every rival records; no time is asserted
 //! ```
 //!
@@ -23,6 +24,7 @@ mod json;
 mod machine;
 mod observing;
 mod processes;
+mod reading;
 mod rivals;
 mod rounds;
 mod statistics;
@@ -54,6 +56,8 @@ struct Arguments {
     only: Option<String>,
     #[command(flatten)]
     observed: observing::Observed,
+    #[command(flatten)]
+    read: reading::Read,
     /// What cargo passes.
     #[arg(long, hide = true)]
     bench: bool,
@@ -89,6 +93,9 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.observed.observing {
         return observe(arguments, rounds, window);
     }
+    if arguments.read.reading {
+        return read(arguments, rounds, window);
+    }
     let wanted = |rival: &rivals::Rival| {
         arguments.only.as_ref().is_none_or(|text| rival.to_string().contains(text))
     };
@@ -119,5 +126,25 @@ fn observe(arguments: &Arguments, rounds: usize, window: Duration) -> anyhow::Re
     let results = schedule.run(&mut |round| eprint!("\rround {round} of {rounds}"))?;
     eprint!("\r                              \r");
     print!("{}", observing::table::of(&results));
+    Ok(())
+}
+
+fn read(arguments: &Arguments, rounds: usize, window: Duration) -> anyhow::Result<()> {
+    let only = arguments.only.as_ref();
+    let wanted =
+        |task: &reading::task::Task| only.is_none_or(|text| task.to_string().contains(text));
+    let schedule = reading::rounds::Schedule {
+        tasks: reading::task::ALL.into_iter().filter(wanted).collect(),
+        rounds,
+        window,
+        target: arguments.read.target.clone(),
+    };
+    let results = schedule.run(&mut |round| eprint!("\rround {round} of {rounds}"))?;
+    eprint!("\r                              \r");
+    if arguments.json {
+        println!("{:#}", reading::table::json_of(&results));
+    } else {
+        print!("{}", reading::table::of(&results));
+    }
     Ok(())
 }

@@ -5,7 +5,7 @@ use crate::machine::Places;
 use crate::rivals::{self, Expected, Rival, perf, trace_cmd};
 use crate::rounds::{Bench, Schedule};
 use crate::statistics::middle;
-use crate::{json, observing, table};
+use crate::{json, observing, reading, table};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,6 +23,7 @@ pub(crate) fn run() -> ExitCode {
         Trial::test("medians_and_intervals", medians_and_intervals),
         Trial::test("rounds_go_to_and_fro", rounds_go_to_and_fro),
         Trial::test("counts_are_read", counts_are_read),
+        Trial::test("what_fio_says_is_read", what_fio_says_is_read),
     ];
     let named =
         |rival: Rival| rival.to_string().replace([',', '[', ']', '+'], "").replace(' ', "_");
@@ -36,6 +37,11 @@ pub(crate) fn run() -> ExitCode {
         let name = format!("observes_with_{rival}").replace(',', "").replace([' ', '-'], "_");
         let missing = nowhere.clone().or_else(|| rival.missing(&agent()));
         trials.push(may_be_ignored(&name, missing, move || observes(rival)));
+    }
+    for task in reading::task::ALL {
+        let name = format!("beside_fio_{task}").replace(',', "").replace(' ', "_");
+        let missing = nowhere.clone().or_else(reading::missing);
+        trials.push(may_be_ignored(&name, missing, move || reads(task)));
     }
     let missing = nowhere.or_else(|| rivals::ALL[0].missing());
     trials.push(may_be_ignored("a_run_has_a_row_for_everyone", missing, everyone_has_a_row));
@@ -126,6 +132,35 @@ fn observes(rival: observing::rivals::Rival) -> Outcome {
     check(observing::table::of(&results).contains(&rival.to_string()), || "no row".into())?;
     let after = instances();
     check(before == after, || format!("tracefs instances were {before:?}, are {after:?}"))
+}
+
+/// vslice's reader and fio do the same, and of vslice's requests every one is recorded.
+fn reads(task: reading::task::Task) -> Outcome {
+    let (tasks, target) = (vec![task], None);
+    let schedule = reading::rounds::Schedule { tasks, rounds: 2, window: WINDOW, target };
+    let results = schedule.run(&mut |_| {}).map_err(|error| format!("{error:#}"))?;
+    let [row] = &results.rows[..] else { return Err(format!("{results:?}").into()) };
+    let is_whole = row.measured.as_ref().is_ok_and(|pairs| pairs.len() == 2);
+    check(is_whole && row.recorded_permille() == 1000, || format!("{row:?}"))?;
+    let (text, json) = (reading::table::of(&results), reading::table::json_of(&results));
+    check(text.contains(&task.to_string()), || format!("no {task} in {text}"))?;
+    check(json["rows"][0]["ratio"]["median"].is_number(), || json.to_string())
+}
+
+fn what_fio_says_is_read() -> Outcome {
+    let of = |error: u32, ios: u32| {
+        format!(
+            "fio: a remark\n{{\"jobs\": [{{\"error\": {error}, \
+             \"read\": {{\"total_ios\": {ios}, \"runtime\": 500}}, \
+             \"job_runtime\": 600, \"usr_cpu\": 10.0, \"sys_cpu\": 40.0}}]}}"
+        )
+    };
+    let rate = reading::of_json(&of(0, 1000)).map_err(|error| format!("{error:#}"))?;
+    check((rate.per_second, rate.processor_ns) == (2000.0, 300_000.0), || format!("{rate:?}"))?;
+    for wrong in [of(5, 1000), of(0, 0), String::new()] {
+        check(reading::of_json(&wrong).is_err(), || wrong.clone())?;
+    }
+    Ok(())
 }
 
 fn medians_and_intervals() -> Outcome {
