@@ -8,8 +8,8 @@
 //! samples of each VM ----------> samples --------------------------------------------------------------'
 //! ```
 //!
-//! Of all this observers are told what is [`chosen`], the whole run unless a part is asked for. Each stream is decoded once, but for the events where
-//! `look_ahead` needs them.
+//! Of all this observers are told what is [`chosen`], the whole run unless a part is asked for. Each stream is decoded
+//! once, but for the events where `look_ahead` needs them.
 
 pub mod chosen;
 mod clocks;
