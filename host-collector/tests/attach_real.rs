@@ -5,10 +5,13 @@
 
 #[path = "support/newer.rs"]
 mod newer;
+#[path = "support/rig.rs"]
+mod rig;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rig::{machine_of, missing, pcpus};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -21,13 +24,11 @@ use vslice_host::host::disk_facts;
 use vslice_host::host_clock::host_now;
 use vslice_host::pin::affinity;
 use vslice_host::scratch;
-use vslice_lab::plan::LabAccelerator;
 use vslice_lab::tools;
-use vslice_record::perf::check_rights;
 use vslice_selftest::rig::boot_sector::Guest;
 use vslice_selftest::rig::frontend::Frontend;
 use vslice_selftest::rig::inject::rival;
-use vslice_selftest::rig::machine::{Machine, MachineConfig, Placement, READER, START_LIMIT};
+use vslice_selftest::rig::machine::{Machine, READER};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const NAP: Duration = Duration::from_millis(20);
@@ -75,37 +76,8 @@ fn qemu() -> Result<PathBuf, Failed> {
     Ok(tools::find(tools::QEMU).ok_or("QEMU was there a moment ago")?)
 }
 
-fn missing() -> Option<String> {
-    if let Err(error) = check_rights() {
-        return Some(error.to_string());
-    }
-    if pcpus().0 == pcpus().1 {
-        return Some("there is only one pCPU".to_owned());
-    }
-    tools::find(tools::QEMU).is_none().then(|| format!("there is no {}", tools::QEMU))
-}
-
-/// For the vCPU, and for everything else.
-fn pcpus() -> (PcpuId, PcpuId) {
-    let online: Vec<PcpuId> = vslice_host::host::online_pcpus().expect("sysfs").iter().collect();
-    (*online.last().expect("this runs on one"), online[0])
-}
-
 fn machine(qemu: &Path) -> Result<Machine, Failed> {
     machine_of(qemu, Guest::Hog, Frontend::VirtioBlk)
-}
-
-fn machine_of(qemu: &Path, guest: Guest, frontend: Frontend) -> Result<Machine, Failed> {
-    let (vcpu, others) = pcpus();
-    let config = MachineConfig {
-        qemu: qemu.to_owned(),
-        accelerator: LabAccelerator::Tcg,
-        guest,
-        frontend,
-        placement: Some(Placement { vcpu, others }),
-        start_limit: START_LIMIT,
-    };
-    Ok(Machine::start(&config)?)
 }
 
 /// `vslice attach` with these arguments, its run directory in `dir`.

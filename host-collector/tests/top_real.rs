@@ -2,9 +2,13 @@
 //!
 //! What this host lacks (QEMU, a second pCPU, the right to record, tmux) shows as an ignored test with the reason.
 
+#[path = "support/rig.rs"]
+mod rig;
+
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rig::{machine_of, missing, pcpus};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,16 +16,14 @@ use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use vslice_core::timeline::{Span, ThreadState};
-use vslice_core::units::{HostNs, PcpuId, Tid};
-use vslice_lab::plan::LabAccelerator;
+use vslice_core::units::{HostNs, Tid};
 use vslice_lab::tools;
-use vslice_record::perf::check_rights;
 use vslice_report::analyse::observer::{MeasuredWindow, Observer, Run};
 use vslice_report::analyse_with;
 use vslice_selftest::rig::boot_sector::Guest;
 use vslice_selftest::rig::frontend::Frontend;
 use vslice_selftest::rig::inject::rival;
-use vslice_selftest::rig::machine::{Machine, MachineConfig, Placement, START_LIMIT};
+use vslice_selftest::rig::machine::Machine;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const NAP: Duration = Duration::from_millis(50);
@@ -49,33 +51,9 @@ fn main() {
     libtest_mimic::run(&arguments, tests.into_iter().map(trial).collect()).exit();
 }
 
-fn missing() -> Option<String> {
-    if let Err(error) = check_rights() {
-        return Some(error.to_string());
-    }
-    if pcpus().0 == pcpus().1 {
-        return Some("there is only one pCPU".to_owned());
-    }
-    tools::find(tools::QEMU).is_none().then(|| format!("there is no {}", tools::QEMU))
-}
-
-/// For the vCPU, and for everything else.
-fn pcpus() -> (PcpuId, PcpuId) {
-    let online: Vec<PcpuId> = vslice_host::host::online_pcpus().expect("sysfs").iter().collect();
-    (*online.last().expect("this runs on one"), online[0])
-}
-
 fn machine() -> Result<Machine, Failed> {
-    let (vcpu, others) = pcpus();
-    let config = MachineConfig {
-        qemu: tools::find(tools::QEMU).ok_or("QEMU was there a moment ago")?,
-        accelerator: LabAccelerator::Tcg,
-        guest: Guest::Hog,
-        frontend: Frontend::VirtioBlk,
-        placement: Some(Placement { vcpu, others }),
-        start_limit: START_LIMIT,
-    };
-    Ok(Machine::start(&config)?)
+    let qemu = tools::find(tools::QEMU).ok_or("QEMU was there a moment ago")?;
+    machine_of(&qemu, Guest::Hog, Frontend::VirtioBlk)
 }
 
 fn vslice() -> Command {

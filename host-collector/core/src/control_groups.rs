@@ -2,6 +2,7 @@
 
 use crate::task::ControlGroup;
 use rustc_hash::FxHashMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Groups that are told apart at most; the threads of more have an unknown one.
@@ -22,7 +23,7 @@ pub enum GroupName {
 #[derive(Debug, Clone, Default)]
 pub struct ControlGroups {
     names: Vec<GroupName>,
-    by_path: FxHashMap<Arc<str>, ControlGroup>,
+    by_path: HashMap<Arc<str>, ControlGroup>,
     by_number: FxHashMap<u64, ControlGroup>,
 }
 

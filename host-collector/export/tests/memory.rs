@@ -2,15 +2,15 @@
 //!
 //! `cargo test --release -p vslice-export --test memory -- --ignored --nocapture` writes each of a run of 10^7 events,
 //! and says how long it took and how large it is.
-#![expect(unsafe_code, reason = "an allocator that counts is an allocator")]
 #![expect(clippy::print_stdout, reason = "what it took is told")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+#[path = "../../report/tests/support/allocated.rs"]
+mod allocated;
+
+use allocated::{MEASURED, Peak};
 use std::error::Error;
 use std::io::{BufWriter, Write};
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 use vslice_core::clock::Exchange;
 use vslice_core::host_event::{HostEvent, HostEventKind, PrevState, StackId, Switch};
@@ -25,33 +25,6 @@ use vslice_report::analyse::{SummaryObserver, analyse_with};
 use vslice_trace::manifest::SCHEMA;
 use vslice_trace::{ClockSample, RequestItem, RunDir, StackNames, StreamWriter, VmName};
 use vslice_wire::Request;
-
-struct Counting;
-
-static NOW_BYTES: AtomicUsize = AtomicUsize::new(0);
-static PEAK_BYTES: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: all that is asked for is asked of `System` as it is, and what that gives is passed on.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = NOW_BYTES.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK_BYTES.fetch_max(now, Ordering::Relaxed);
-        // SAFETY: the caller keeps to the contract, which is the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        NOW_BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: `System` gave it, with this layout.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
-
-/// One trace is measured at a time.
-static MEASURED: Mutex<()> = Mutex::new(());
 
 const MAIN_LOOP: Tid = Tid(100);
 const VCPU: Tid = Tid(101);
@@ -265,11 +238,10 @@ fn written(turns: u64, form: Form) -> Result<Written, Box<dyn Error>> {
     run_of(turns, &run)?;
     let run_bytes = bytes_in(run.path())?;
     let path = scratch.path().join("export");
-    let before = NOW_BYTES.load(Ordering::Relaxed);
-    PEAK_BYTES.store(before, Ordering::Relaxed);
+    let peak = Peak::from_now();
     let (began, mut counts) = (Instant::now(), Counts::default());
     form.write(run.path(), &mut counts, BufWriter::new(std::fs::File::create(&path)?))?;
-    let peak_bytes = PEAK_BYTES.load(Ordering::Relaxed) - before;
+    let peak_bytes = peak.bytes();
     assert_eq!((counts.events, counts.requests), (turns * EVENTS_A_TURN, turns));
     let bytes = std::fs::metadata(&path)?.len();
     println!(

@@ -2,15 +2,15 @@
 //!
 //! `cargo test --release -p vslice-fleet --test memory -- --ignored --nocapture` writes 10^7 requests and as many waits,
 //! and says how long it took and how large they are.
-#![expect(unsafe_code, reason = "an allocator that counts is an allocator")]
 #![expect(clippy::print_stdout, reason = "what it took is told")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+#[path = "../../report/tests/support/allocated.rs"]
+mod allocated;
+
+use allocated::{MEASURED, Peak};
 use std::collections::HashMap;
 use std::error::Error;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 use vslice_core::join::Breakdown;
 use vslice_core::task::VmIndex;
@@ -22,33 +22,6 @@ use vslice_report::analyse::drawn::{VM1_VCPU1, manifest, names, run_in, streams}
 use vslice_report::analyse::observer::{MeasuredWindow, Observer, Run};
 use vslice_report::analyse::{SummaryObserver, analyse_with};
 use vslice_report::summary::Summary;
-
-struct Counting;
-
-static NOW_BYTES: AtomicUsize = AtomicUsize::new(0);
-static PEAK_BYTES: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: all that is asked for is asked of `System` as it is, and what that gives is passed on.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = NOW_BYTES.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK_BYTES.fetch_max(now, Ordering::Relaxed);
-        // SAFETY: the caller keeps to the contract, which is the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        NOW_BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: `System` gave it, with this layout.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
-
-/// One run is measured at a time.
-static MEASURED: Mutex<()> = Mutex::new(());
 
 /// What a file's end repeats of each row group, and what is longer by chance.
 const GROWTH_MAX_BYTES: usize = 4 << 20;
@@ -98,8 +71,7 @@ fn written(turns: u64) -> Result<(usize, Written), Box<dyn Error>> {
     let window = MeasuredWindow { start: HostNs(0), end: HostNs(u64::MAX) };
     let chosen = Chosen::whole(window);
     let run = Run { manifest: &manifest, window, chosen: &chosen, stacks: &[], locks: &[] };
-    let before = NOW_BYTES.load(Ordering::Relaxed);
-    PEAK_BYTES.store(before, Ordering::Relaxed);
+    let peak = Peak::from_now();
     let began = Instant::now();
     let folder = scratch.path().join("fleet");
     let mut tables = FleetTables::new(&folder, &scratch.path().join("drawn"));
@@ -120,7 +92,7 @@ fn written(turns: u64) -> Result<(usize, Written), Box<dyn Error>> {
         }
     }
     let written = tables.finish(&summary)?;
-    let peak_bytes = PEAK_BYTES.load(Ordering::Relaxed) - before;
+    let peak_bytes = peak.bytes();
     let bytes = bytes_below(&folder)?;
     println!(
         "{:?}: {:.1} s, {:.1} MiB at most in memory, {bytes} bytes",

@@ -1,10 +1,10 @@
 //! What an analysis takes of memory does not grow with the run.
-#![expect(unsafe_code, reason = "an allocator that counts is an allocator")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+#[path = "support/allocated.rs"]
+mod allocated;
+
+use allocated::{MEASURED, Peak};
 use std::error::Error;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use vslice_core::clock::Exchange;
 use vslice_core::host_event::{
     BlockEvent, BlockStep, HostEvent, HostEventKind, PrevState, StackId, Switch,
@@ -19,33 +19,6 @@ use vslice_trace::{
     ClockSample, HogGapItem, ObservedItem, RequestItem, RunDir, StackNames, StreamWriter, VmName,
 };
 use vslice_wire::{BlockOperation, ObservedFlags, ObservedRequest, Request};
-
-struct Counting;
-
-static NOW_BYTES: AtomicUsize = AtomicUsize::new(0);
-static PEAK_BYTES: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: all that is asked for is asked of `System` as it is, and what that gives is passed on.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = NOW_BYTES.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK_BYTES.fetch_max(now, Ordering::Relaxed);
-        // SAFETY: the caller keeps to the contract, which is the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        NOW_BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: `System` gave it, with this layout.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
-
-/// One analysis is measured at a time.
-static MEASURED: Mutex<()> = Mutex::new(());
 
 const MAIN_LOOP: Tid = Tid(100);
 const VCPU: Tid = Tid(101);
@@ -275,10 +248,9 @@ fn peak_bytes(turns: u64, asking: u64) -> Result<usize, Box<dyn Error>> {
     let scratch = tempfile::tempdir()?;
     let run = RunDir::create(&scratch.path().join("run"))?;
     run_of(turns, asking, &run)?;
-    let before = NOW_BYTES.load(Ordering::Relaxed);
-    PEAK_BYTES.store(before, Ordering::Relaxed);
+    let peak = Peak::from_now();
     let summary = analyse(run.path())?;
-    let peak = PEAK_BYTES.load(Ordering::Relaxed) - before;
+    let peak_bytes = peak.bytes();
     if asking < turns {
         let observed = summary.observed.as_ref().ok_or("nothing was observed")?;
         let counts: Vec<u64> = observed.operations.iter().map(|row| row.count).collect();
@@ -286,7 +258,7 @@ fn peak_bytes(turns: u64, asking: u64) -> Result<usize, Box<dyn Error>> {
     } else {
         assert_all_is_there(&summary, turns);
     }
-    Ok(peak)
+    Ok(peak_bytes)
 }
 
 #[test]

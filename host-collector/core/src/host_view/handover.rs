@@ -252,10 +252,9 @@ impl Handovers {
                 }
             }
             Role::Worker(_) | Role::OtherWorker => {
-                let mut since = self.open.iter().rev();
-                let is_its = since
-                    .find(|open| open.number < self.woken_before || open.is_late && open.is_quiet);
-                let is_its = is_its.is_some_and(|open| open.number >= self.woken_before);
+                let since = self.open.iter().rev();
+                let mut since = since.take_while(|open| open.number >= self.woken_before);
+                let is_its = since.any(|open| open.is_late && open.is_quiet);
                 self.others_count += u64::from(is_its);
                 if !self.are_own() {
                     self.by_only_one(time, known);
@@ -394,9 +393,9 @@ impl Handovers {
 
     /// What interrupted this pCPU is over, or another interrupt follows.
     fn leave(&mut self, time: HostNs, pcpu: PcpuId) {
-        let just_done =
+        let mut just_done =
             self.open.iter_mut().rev().take_while(|open| time.since_ns(open.done) <= AT_ONCE_NS);
-        if let Some(last) = just_done.into_iter().find(|open| open.pcpu == pcpu) {
+        if let Some(last) = just_done.find(|open| open.pcpu == pcpu) {
             last.is_at_once = false;
         }
     }
