@@ -8,8 +8,8 @@ use super::model::LatencyNs;
 use super::runners::{Buckets, Runners, Told};
 use super::totals::sum;
 use super::what_if::{GroupRoom, WhatIf, WhatIfTally};
-use std::collections::BTreeMap;
-use std::ops::Bound;
+use rustc_hash::FxHashMap;
+use std::ops::{Bound, RangeBounds};
 use vslice_core::join::{Breakdown, GuestRequest, Part, PartsNs, Phase};
 use vslice_core::timeline::Who;
 use vslice_core::units::{PcpuId, VcpuId};
@@ -85,7 +85,7 @@ impl ClassTotals {
 #[derive(Debug)]
 pub(super) struct LatencyTally {
     distribution: Distribution,
-    buckets: BTreeMap<u64, ClassTotals>,
+    buckets: FxHashMap<u64, ClassTotals>,
     /// Who ran while requests waited, by the same buckets.
     encounters: Runners<Encounter>,
     what_if: WhatIfTally,
@@ -105,7 +105,7 @@ impl LatencyTally {
     fn with(precision: Precision, room: Room, group_room: GroupRoom) -> Self {
         let (distribution, encounters) = (Distribution::new(precision), Runners::new(room));
         let what_if = WhatIfTally::new(group_room);
-        LatencyTally { distribution, buckets: BTreeMap::new(), encounters, what_if }
+        LatencyTally { distribution, buckets: FxHashMap::default(), encounters, what_if }
     }
 
     pub(super) fn record_unattributable(&mut self, latency_ns: u64) {
@@ -201,9 +201,9 @@ impl LatencyTally {
     /// The requests of a class.
     pub(super) fn class(&self, slower: Slower) -> ClassTotals {
         let mut totals = ClassTotals::new();
-        for (_, bucket) in self.buckets.range(slower.buckets()) {
-            totals.add_all(bucket);
-        }
+        let of_class =
+            self.buckets.iter().filter(|(edge_ns, _)| slower.buckets().contains(edge_ns));
+        of_class.for_each(|(_, bucket)| totals.add_all(bucket));
         totals
     }
 

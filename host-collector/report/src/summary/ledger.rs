@@ -15,6 +15,7 @@
 
 use super::members::{Budget, Roll};
 use super::model::Members;
+use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};
@@ -42,9 +43,9 @@ pub(super) struct Ledger<K> {
     budget: Budget,
     floor_ns: u64,
     /// By bucket, all that was added.
-    total_ns: BTreeMap<u64, u64>,
+    total_ns: FxHashMap<u64, u64>,
     /// By bucket, what was added without a key.
-    keyless_ns: BTreeMap<u64, u64>,
+    keyless_ns: FxHashMap<u64, u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -53,7 +54,7 @@ struct Row {
     weight_ns: u64,
     /// What it may have had before it had this row.
     error_ns: u64,
-    by_bucket_ns: BTreeMap<u64, u64>,
+    by_bucket_ns: FxHashMap<u64, u64>,
     threads: Roll,
     processes: Roll,
     /// Whoever had most at once.
@@ -83,8 +84,8 @@ impl<K: Ord + Clone> Ledger<K> {
             cells_count: 0,
             budget: Budget(room.members),
             floor_ns: 0,
-            total_ns: BTreeMap::new(),
-            keyless_ns: BTreeMap::new(),
+            total_ns: FxHashMap::default(),
+            keyless_ns: FxHashMap::default(),
         }
     }
 
@@ -105,7 +106,7 @@ impl<K: Ord + Clone> Ledger<K> {
         let row = self.rows.entry(key.clone()).or_insert_with(|| Row {
             weight_ns: 0,
             error_ns: self.floor_ns,
-            by_bucket_ns: BTreeMap::new(),
+            by_bucket_ns: FxHashMap::default(),
             threads: Roll::default(),
             processes: Roll::default(),
             example: Arc::clone(task),
@@ -192,13 +193,14 @@ impl<K: Ord + Clone> Ledger<K> {
     }
 }
 
-fn add_to(totals_ns: &mut BTreeMap<u64, u64>, bucket: u64, length_ns: u64) {
+fn add_to(totals_ns: &mut FxHashMap<u64, u64>, bucket: u64, length_ns: u64) {
     let total_ns = totals_ns.entry(bucket).or_insert(0);
     *total_ns = total_ns.saturating_add(length_ns);
 }
 
-fn sum(by_bucket_ns: &BTreeMap<u64, u64>, buckets: impl RangeBounds<u64>) -> u64 {
-    by_bucket_ns.range(buckets).fold(0, |sum_ns, (_, length_ns)| sum_ns.saturating_add(*length_ns))
+fn sum(by_bucket_ns: &FxHashMap<u64, u64>, buckets: impl RangeBounds<u64>) -> u64 {
+    let within = by_bucket_ns.iter().filter(|(bucket, _)| buckets.contains(bucket));
+    within.fold(0, |sum_ns, (_, length_ns)| sum_ns.saturating_add(*length_ns))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use crate::summary::group::GroupKind;
 use crate::summary::names::{Directory, VmIndex};
 use crate::summary::runners::GroupKey;
 use crate::summary::totals::sum;
+use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,43 +30,70 @@ const HIGH: usize = 1;
 const LOW: usize = 2;
 const COLUMNS: usize = 3;
 
+/// A length, and the bucket that holds it, by its lower edge.
+#[derive(Debug, Clone, Copy)]
+struct Length {
+    ns: u64,
+    bucket_ns: u64,
+}
+
+impl Length {
+    fn of(ns: u64, lengths: &Distribution) -> Length {
+        Length { ns, bucket_ns: lengths.bucket_ns(ns) }
+    }
+
+    fn less(self, taken_ns: u64, lengths: &Distribution) -> Length {
+        if taken_ns == 0 { self } else { Length::of(self.ns.saturating_sub(taken_ns), lengths) }
+    }
+}
+
 /// What becomes of requests when one thing is taken away.
 #[derive(Debug, Clone)]
 struct Moves {
     requests: u64,
     taken_ns: u64,
     /// By bucket how many came, less how many left.
-    came: BTreeMap<u64, [i64; COLUMNS]>,
+    came: FxHashMap<u64, [i64; COLUMNS]>,
     /// The shortest that came.
     shortest_ns: [u64; COLUMNS],
 }
 
 impl Moves {
     fn new() -> Moves {
-        let (came, shortest_ns) = (BTreeMap::new(), [u64::MAX; COLUMNS]);
+        let (came, shortest_ns) = (FxHashMap::default(), [u64::MAX; COLUMNS]);
         Moves { requests: 0, taken_ns: 0, came, shortest_ns }
     }
 
-    fn take(&mut self, lengths: &Distribution, length_ns: u64, taken: Taken) {
+    /// Takes a request of this length. What it keeps of one of which nothing is taken away is nothing: most requests
+    /// have nothing of most causes.
+    fn take(&mut self, lengths: &Distribution, length: Length, taken: Taken) {
+        if taken == Taken::default() {
+            return;
+        }
         self.requests += u64::from(taken.told_ns > 0);
         self.taken_ns = self.taken_ns.saturating_add(taken.told_ns);
+        let mut left = [0; COLUMNS];
         for (column, taken_ns) in
             [(TOLD, taken.told_ns), (HIGH, taken.least_ns), (LOW, taken.most_ns)]
         {
-            self.shift(column, lengths, length_ns, length_ns.saturating_sub(taken_ns));
+            let to = length.less(taken_ns, lengths);
+            self.shortest_ns[column] = self.shortest_ns[column].min(to.ns);
+            if to.bucket_ns != length.bucket_ns {
+                self.came.entry(to.bucket_ns).or_default()[column] += 1;
+                left[column] = 1;
+            }
+        }
+        if left != [0; COLUMNS] {
+            let came = self.came.entry(length.bucket_ns).or_default();
+            came.iter_mut().zip(left).for_each(|(came, left)| *came -= left);
         }
     }
 
-    fn shift(&mut self, column: usize, lengths: &Distribution, from_ns: u64, to_ns: u64) {
-        self.shortest_ns[column] = self.shortest_ns[column].min(to_ns);
-        // Most requests have nothing of most causes.
-        if from_ns == to_ns {
-            return;
-        }
-        let [from, to] = [from_ns, to_ns].map(|length_ns| lengths.bucket_ns(length_ns));
-        if from != to {
-            self.came.entry(from).or_default()[column] -= 1;
-            self.came.entry(to).or_default()[column] += 1;
+    fn shift(&mut self, column: usize, from: Length, to: Length) {
+        self.shortest_ns[column] = self.shortest_ns[column].min(to.ns);
+        if from.bucket_ns != to.bucket_ns {
+            self.came.entry(from.bucket_ns).or_default()[column] -= 1;
+            self.came.entry(to.bucket_ns).or_default()[column] += 1;
         }
     }
 
@@ -147,14 +175,15 @@ impl WhatIfTally {
         breakdown: &Breakdown,
         lengths: &Distribution,
     ) {
-        let (length_ns, taken) = (breakdown.latency_ns(), TakenOfRequest::of(breakdown));
+        let length = Length::of(breakdown.latency_ns(), lengths);
+        let taken = TakenOfRequest::of(breakdown);
         self.attributed += 1;
         self.phased += u64::from(breakdown.io.is_ok());
         for (moves, taken) in self.causes.iter_mut().zip(taken.causes) {
-            moves.take(lengths, length_ns, taken);
+            moves.take(lengths, length, taken);
         }
-        self.inactivity.take(lengths, length_ns, taken.inactivity);
-        self.groups.add(vm, length_ns, taken.groups, lengths);
+        self.inactivity.take(lengths, length, taken.inactivity);
+        self.groups.add(vm, length, taken.groups, lengths);
     }
 
     /// What is left of these lengths, and of so many that were shorter; `None` if none of them could be attributed.
@@ -221,13 +250,14 @@ impl GroupMoves {
         }
     }
 
-    fn add(&mut self, vm: VmIndex, length_ns: u64, groups: Groups, lengths: &Distribution) {
-        let anyone = length_ns.saturating_sub(groups.anyone_most_ns);
-        self.anyone.shift(LOW, lengths, length_ns, anyone);
+    fn add(&mut self, vm: VmIndex, length: Length, groups: Groups, lengths: &Distribution) {
+        let anyone = length.less(groups.anyone_most_ns, lengths);
+        self.anyone.shift(LOW, length, anyone);
         self.others_ns = self.others_ns.saturating_add(groups.unnamed_ns);
         for (key, task, taken) in groups.rows {
-            self.is_full |= self.rows.len() >= self.room.groups && !self.rows.contains_key(&key);
-            if self.is_full && !self.rows.contains_key(&key) {
+            let is_known = self.rows.contains_key(&key);
+            self.is_full |= self.rows.len() >= self.room.groups && !is_known;
+            if self.is_full && !is_known {
                 self.others_ns = self.others_ns.saturating_add(taken.told_ns);
                 continue;
             }
@@ -239,9 +269,9 @@ impl GroupMoves {
             });
             row.has_more_victims |= row.victim != vm;
             let cells_before = row.moves.came.len();
-            row.moves.take(lengths, length_ns, taken);
+            row.moves.take(lengths, length, taken);
             // Of this request it is known who it was.
-            row.moves.shift(LOW, lengths, anyone, length_ns);
+            row.moves.shift(LOW, anyone, length);
             self.cells_count += row.moves.came.len() - cells_before;
         }
         self.make_room();

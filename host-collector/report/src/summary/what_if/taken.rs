@@ -5,7 +5,7 @@ use crate::summary::latency::wait_ns;
 use crate::summary::runners::GroupKey;
 use crate::summary::totals::sum;
 use std::sync::Arc;
-use vslice_core::join::{Breakdown, NoPhase, Part, PartsNs, Phase};
+use vslice_core::join::{Breakdown, NoPhase, Part, Phase};
 use vslice_core::task::Task;
 use vslice_core::timeline::{Covers, Who};
 
@@ -43,17 +43,19 @@ impl TakenOfRequest {
         let (mut told, mut doubtful) = ([0_u64; Kind::ALL.len()], [0_u64; Kind::ALL.len()]);
         let is_phased = is_phased(breakdown);
         for (phase, kind, length_ns) in waited(breakdown) {
-            told[kind.place()] = told[kind.place()].saturating_add(length_ns);
+            let place = kind.place();
+            told[place] = told[place].saturating_add(length_ns);
             // It may be only context: what the vCPU did while the disk had the I/O.
             if phase == Phase::Unknown && !is_phased {
-                doubtful[kind.place()] = doubtful[kind.place()].saturating_add(length_ns);
+                doubtful[place] = doubtful[place].saturating_add(length_ns);
             }
         }
+        let errors_ns = errors_by_kind_ns(breakdown);
         let latency_ns = breakdown.latency_ns();
         let unknown_ns = told[Kind::State(Part::Unknown).place()];
         let causes = Kind::ALL.map(|kind| {
             let (told_ns, doubtful_ns) = (told[kind.place()], doubtful[kind.place()]);
-            let error_ns = error_ns(breakdown, kind);
+            let error_ns = errors_ns[kind.place()];
             let more_ns = match kind {
                 Kind::Device if is_phased => 0,
                 Kind::Device => breakdown.phases.of(Phase::Unknown).total_ns(),
@@ -66,12 +68,12 @@ impl TakenOfRequest {
                 most_ns: sum([told_ns, error_ns, more_ns]).min(latency_ns),
             }
         });
-        let (wait, place) = (Kind::PcpuWait, Kind::PcpuWait.place());
+        let place = Kind::PcpuWait.place();
         let groups = Groups::of(
             breakdown,
             told[place],
             told[place].saturating_sub(doubtful[place]),
-            (error_ns(breakdown, wait), unknown_ns),
+            (errors_ns[place], unknown_ns),
         );
         TakenOfRequest { causes, inactivity: inactivity(breakdown), groups }
     }
@@ -94,28 +96,28 @@ fn waited(breakdown: &Breakdown) -> impl Iterator<Item = (Phase, Kind, u64)> {
         };
         let whole = is_context.then(|| (phase, Kind::in_phase(phase, None), parts.total_ns()));
         let of_part = move |part| (phase, Kind::in_phase(phase, Some(part)), parts.get(part));
-        let each = (!is_context).then(|| Part::ALL.into_iter().map(of_part));
+        let some = Part::ALL.into_iter().filter(|part| parts.get(*part) > 0);
+        let each = (!is_context).then(|| some.map(of_part));
         whole.into_iter().chain(each.into_iter().flatten())
     })
 }
 
-/// By how much clock errors may change what a request has of a kind.
-fn error_ns(breakdown: &Breakdown, kind: Kind) -> u64 {
-    let of_parts = |of: &dyn Fn(Part) -> bool| errors_ns(&breakdown.clock_error.parts, of);
-    match kind {
-        Kind::Device => device_error_ns(breakdown),
-        Kind::GuestQueue => queue_error_ns(breakdown),
-        Kind::PcpuWait | Kind::State(_) | Kind::OnPcpu => {
-            let own_ns = of_parts(&|part| Kind::of(Some(part)) == kind);
-            // At the end of the guest's own queue, these become another kind.
-            let is_own_of_guest = matches!(kind, Kind::OnPcpu | Kind::State(Part::Halt));
-            own_ns.saturating_add(if is_own_of_guest { queue_error_ns(breakdown) } else { 0 })
-        }
+/// By how much clock errors may change what a request has of each kind, by its place.
+fn errors_by_kind_ns(breakdown: &Breakdown) -> [u64; Kind::ALL.len()] {
+    let mut errors_ns = [0_u64; Kind::ALL.len()];
+    for part in Part::ALL {
+        let error_ns = &mut errors_ns[Kind::of(Some(part)).place()];
+        *error_ns = error_ns.saturating_add(breakdown.clock_error.parts.get(part));
     }
-}
-
-fn errors_ns(errors: &PartsNs, is_meant: &dyn Fn(Part) -> bool) -> u64 {
-    sum(Part::ALL.into_iter().filter(|part| is_meant(*part)).map(|part| errors.get(part)))
+    let queue_error_ns = queue_error_ns(breakdown);
+    // At the end of the guest's own queue, these become another kind.
+    for own_of_guest in [Kind::OnPcpu, Kind::State(Part::Halt)] {
+        let error_ns = &mut errors_ns[own_of_guest.place()];
+        *error_ns = error_ns.saturating_add(queue_error_ns);
+    }
+    errors_ns[Kind::GuestQueue.place()] = queue_error_ns;
+    errors_ns[Kind::Device.place()] = device_error_ns(breakdown);
+    errors_ns
 }
 
 /// The host's own clock says when it had the I/O. What is off are the request's ends, which cut it if they are moved
@@ -141,7 +143,8 @@ fn queue_error_ns(breakdown: &Breakdown) -> u64 {
 
 fn inactivity(breakdown: &Breakdown) -> Taken {
     let told_ns = breakdown.phases.inactivity_ns();
-    let error_ns = errors_ns(&breakdown.clock_error.parts, &Part::is_inactivity);
+    let inactive = Part::ALL.into_iter().filter(|part| part.is_inactivity());
+    let error_ns = sum(inactive.map(|part| breakdown.clock_error.parts.get(part)));
     // Of a vCPU that is not known, nothing is; and where the phases are not, the I/O may have been done all the time.
     let mut more_ns = breakdown.phases.of(Phase::Completed).get(Part::Unknown);
     if !is_phased(breakdown) {
