@@ -8,6 +8,9 @@
 //! samples of each VM ----------> samples --------------------------------------------------------------'
 //! ```
 //!
+//! Blocks of events are decoded by threads of their own, the pass has another, and the listeners (joins and observers) are
+//! in the thread of whoever asked. What the observers are told does not depend on how many threads there are.
+//!
 //! Of all this observers are told what is [`chosen`], the whole run unless a part is asked for. Each stream is decoded
 //! once, but for the events where `look_ahead` needs them.
 
@@ -21,6 +24,7 @@ mod guests;
 mod hog_check;
 mod host_pass;
 mod host_views;
+mod listeners;
 pub mod live;
 mod lost_time;
 mod observed;
@@ -37,12 +41,14 @@ mod tsc_offset_check;
 
 use self::chosen::{Asked, Chosen, NothingChosen};
 use self::guests::{GuestsAhead, GuestsEnd};
+use self::listeners::Listeners;
 use self::observer::{MeasuredWindow, Observer, Run, RunEnd};
 use self::observers::Observers;
 use self::pass::{Pass, PassEnd};
 use crate::summary::Summary;
 use std::path::Path;
 use std::rc::Rc;
+use std::thread;
 use vslice_core::timeline::{FoundLock, LockSearch, StackTable, Timeline};
 use vslice_trace::evidence::EvidenceLevel;
 use vslice_trace::manifest::{Manifest, SCHEMA};
@@ -66,6 +72,12 @@ pub enum AnalyseError {
     /// See [`NothingChosen`].
     #[error(transparent)]
     Nothing(#[from] NothingChosen),
+    /// The system lets this process have no more threads.
+    #[error("no thread for the timelines: {source}")]
+    NoThread {
+        /// Why.
+        source: std::io::Error,
+    },
 }
 
 /// The summary of a run.
@@ -98,6 +110,17 @@ pub fn analyse_chosen(
     asked: &Asked,
     observers: &mut [&mut dyn Observer],
 ) -> Result<(), AnalyseError> {
+    let pcpus_count = thread::available_parallelism().map_or(1, usize::from);
+    analyse_on(pcpus_count, path, asked, observers)
+}
+
+/// [`analyse_chosen`] by as many threads as so many pCPUs are good for.
+fn analyse_on(
+    pcpus_count: usize,
+    path: &Path,
+    asked: &Asked,
+    observers: &mut [&mut dyn Observer],
+) -> Result<(), AnalyseError> {
     let run_dir = RunDir::open(path)?;
     let manifest = manifest_of(&run_dir)?;
     let chosen = Chosen::of(asked, &manifest)?;
@@ -108,19 +131,21 @@ pub fn analyse_chosen(
     let stack_table =
         StackTable::from(stacks.iter().map(|stack| stack.frames.clone()).collect::<Vec<_>>());
     let mut guests = GuestsAhead::open(&run_dir, &manifest)?;
-    let locks = look_ahead(&run_dir, &manifest, &stack_table, &mut guests)?;
+    let locks = look_ahead(pcpus_count, &run_dir, &manifest, &stack_table, &mut guests)?;
     let run = Run { manifest: &manifest, window, chosen: &chosen, stacks: &stacks, locks: &locks };
     let observers = Rc::new(Observers::new(observers, chosen.clone()));
     observers.tell(|observer| observer.start(&run));
     let last_sample = samples::read(&run_dir, &manifest, &observers)?;
     let guests = guests.with_requests(&run_dir, &manifest, &observers)?;
-    let timeline = timeline_facts::timeline(&manifest, stack_table, &locks);
+    let timeline = timeline_facts::timeline(&manifest, stack_table.clone(), &locks);
     let (groups, damaged) = threads::control_groups(&run_dir);
-    let timeline = timeline.with_tasks(threads::tasks(&manifest, &census, groups));
-    let events = EventMerge::open(&run_dir)?;
-    let pass = Pass::new(&manifest, guests, &observers).run(events, timeline, &manifest)?;
-    let PassEnd { timeline, last, events_count, contradictions_count, cut, guests } = pass;
-    let GuestsEnd { clocks, clocks_apart, mut warnings, is_torn } = guests;
+    let tasks = || threads::tasks(&manifest, &census, groups.clone());
+    let timeline = timeline.with_tasks(tasks());
+    let mut listeners = Listeners::new(&observers, guests, tasks(), stack_table);
+    let events = EventMerge::open_on(pcpus_count, &run_dir)?;
+    let pass = Pass::new(&manifest, timeline).run(events, pcpus_count, &mut listeners)?;
+    let PassEnd { timeline, last, events_count, contradictions_count, cut } = pass;
+    let GuestsEnd { clocks, clocks_apart, mut warnings, is_torn } = listeners.finish(&manifest)?;
     let is_torn = is_torn || cut.is_some();
     warnings.extend(unread.into_iter().chain(unread_at_end).chain(damaged).chain(cut));
     let planned_end = manifest.window.and_then(|window| window.end_ns);
@@ -160,6 +185,7 @@ pub(crate) fn manifest_of(run: &RunDir) -> Result<Manifest, AnalyseError> {
 /// not tell, to say of the first wait what lock it was for; and hogs' timeslices, to place the first request. Returns the
 /// locks, for each VM.
 fn look_ahead(
+    pcpus_count: usize,
     run: &RunDir,
     manifest: &Manifest,
     stacks: &StackTable,
@@ -169,7 +195,7 @@ fn look_ahead(
     let seeks_locks = search.is_needed() && manifest.evidence.level == EvidenceLevel::Recorded;
     let narrows_clocks = guests.may_narrow(manifest);
     if seeks_locks || narrows_clocks {
-        for event in EventMerge::open(run)? {
+        for event in EventMerge::open_on(pcpus_count, run)? {
             let event = event?;
             if seeks_locks {
                 search.push(&event);

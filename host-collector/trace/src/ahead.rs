@@ -25,10 +25,9 @@ pub(super) struct Decoders<T: Columnar> {
 }
 
 impl<T: Columnar + Send + 'static> Decoders<T> {
-    /// As many as this process has pCPUs beside the one that asks.
-    pub(super) fn start() -> Decoders<T> {
-        let pcpus_count = thread::available_parallelism().map_or(1, usize::from);
-        Decoders::with_threads((pcpus_count - 1).min(THREADS_MAX))
+    /// For so many pCPUs beside the one that asks.
+    pub(super) fn beside(pcpus_count: usize) -> Decoders<T> {
+        Decoders::with_threads(pcpus_count.min(THREADS_MAX))
     }
 
     fn with_threads(count: usize) -> Decoders<T> {

@@ -35,12 +35,21 @@ struct Stream {
 }
 
 impl EventMerge {
-    /// Opens every pCPU's stream of the run.
+    /// Opens every pCPU's stream of the run; what it reads is decoded where it is asked for.
     ///
     /// # Errors
     /// When one of them cannot be read or is not such a stream.
     pub fn open(run: &RunDir) -> Result<EventMerge, StoreError> {
-        let (streams, next, decoders) = (Vec::new(), BinaryHeap::new(), Decoders::start());
+        EventMerge::open_on(1, run)
+    }
+
+    /// As [`EventMerge::open`]; blocks are decoded ahead, by threads for all of so many pCPUs but the one that asks.
+    ///
+    /// # Errors
+    /// As that.
+    pub fn open_on(pcpus_count: usize, run: &RunDir) -> Result<EventMerge, StoreError> {
+        let decoders = Decoders::beside(pcpus_count.saturating_sub(1));
+        let (streams, next) = (Vec::new(), BinaryHeap::new());
         let mut merge = EventMerge { streams, decoders, next, ended_count: 0 };
         for pcpu in run.event_pcpus()? {
             let path = run.events_path(pcpu);

@@ -138,7 +138,7 @@ impl Tasks {
     }
 
     /// Takes what an event says of a thread's name, control group, birth or end.
-    pub(super) fn learn(&mut self, event: &HostEvent) {
+    pub fn learn(&mut self, event: &HostEvent) {
         while let Some(arrival) = self.arrivals.pop_front_if(|next| next.since <= event.time) {
             self.arrive(&arrival);
         }

@@ -2,7 +2,6 @@
 
 use super::clocks::{self, GuestClocks};
 use super::hog_check::HogChecks;
-use super::host_pass::Joins;
 use super::observed::PlacedObserved;
 use super::observer::MeasuredWindow;
 use super::observers::Observers;
@@ -159,8 +158,10 @@ impl Guests<'_> {
     }
 }
 
-impl Joins for Guests<'_> {
-    fn event(&mut self, event: &HostEvent, tasks: &Tasks, stacks: &StackTable) {
+/// Guests' requests are laid over what the host's threads did.
+impl Guests<'_> {
+    /// Takes the next event, in order of time, with the threads as they were before it.
+    pub(super) fn event(&mut self, event: &HostEvent, tasks: &Tasks, stacks: &StackTable) {
         for guest in &mut self.guests {
             guest.check_by_hogs(event);
             if let Some(observed) = &mut guest.observed {
@@ -170,11 +171,13 @@ impl Joins for Guests<'_> {
         self.io(event, tasks);
     }
 
-    fn loss(&mut self, loss: &HostEvent) {
+    /// Takes a loss that no event tells of.
+    pub(super) fn loss(&mut self, loss: &HostEvent) {
         self.io(loss, &Tasks::default());
     }
 
-    fn span(&mut self, span: &Span) {
+    /// Takes the next span of any thread.
+    pub(super) fn span(&mut self, span: &Span) {
         for guest in &mut self.guests {
             if let Some(requests) = &mut guest.requests {
                 let (vm, observers) = (guest.vm, &self.observers);

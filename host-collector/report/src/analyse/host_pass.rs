@@ -3,38 +3,63 @@
 use super::host_views::HostViews;
 use super::observer::MeasuredWindow;
 use super::observers::Observers;
+use crate::summary::VmIndex;
 use rustc_hash::FxHashMap;
 use vslice_core::host_event::HostEvent;
+use vslice_core::host_view::ViewedIo;
 use vslice_core::timeline::{
-    RunMode, Span, StackTable, Tasks, ThreadState, Timeline, UnknownCause,
+    Exit, LockWait, RunMode, Span, StackTable, Tasks, ThreadState, Timeline, UnknownCause,
 };
 use vslice_core::units::{HostNs, PcpuId, Tid};
 use vslice_trace::manifest::Manifest;
 
-/// Whoever lays what guests tell over what the host's threads did.
-pub(crate) trait Joins {
-    /// Takes the next event, in order of time, with the threads as they were before it.
+/// Takes what the host's events show, in the order in which they show it.
+pub(crate) trait HostSink {
+    /// Takes the next event, in order of time, before the timelines do.
     fn event(&mut self, event: &HostEvent, tasks: &Tasks, stacks: &StackTable);
 
     /// Takes a loss that no event tells of.
     fn loss(&mut self, loss: &HostEvent);
 
     /// Takes the next span of any thread.
-    fn span(&mut self, span: &Span);
+    fn span(&mut self, span: Span);
+
+    /// Takes an I/O of a VM, as the host saw it, and the disk that it is for, if that is known.
+    fn host_io(&mut self, vm: VmIndex, disk: Option<usize>, io: ViewedIo);
+
+    /// Takes an exit of a vCPU from its guest.
+    fn exit(&mut self, exit: Exit);
+
+    /// Takes a wait for a lock.
+    fn lock_wait(&mut self, wait: LockWait);
 }
 
-/// Where no guest tells anything.
-pub(crate) struct NoJoins;
-
-impl Joins for NoJoins {
-    fn event(&mut self, _event: &HostEvent, _tasks: &Tasks, _stacks: &StackTable) {}
+/// Observers by themselves, where no guest tells anything.
+impl HostSink for Observers<'_> {
+    fn event(&mut self, event: &HostEvent, tasks: &Tasks, _stacks: &StackTable) {
+        self.tell(|observer| observer.event(event, tasks));
+    }
 
     fn loss(&mut self, _loss: &HostEvent) {}
 
-    fn span(&mut self, _span: &Span) {}
+    fn span(&mut self, span: Span) {
+        Observers::span(self, &span);
+    }
+
+    fn host_io(&mut self, vm: VmIndex, disk: Option<usize>, io: ViewedIo) {
+        Observers::host_io(self, vm, disk, &io);
+    }
+
+    fn exit(&mut self, exit: Exit) {
+        Observers::exit(self, &exit);
+    }
+
+    fn lock_wait(&mut self, wait: LockWait) {
+        Observers::lock_wait(self, &wait);
+    }
 }
 
-/// Takes events through the timelines and the host's views, and tells observers of all that comes of it.
+/// Takes events through the timelines and the host's views.
 #[derive(Debug)]
 pub(crate) struct HostPass {
     host_views: HostViews,
@@ -53,17 +78,12 @@ impl HostPass {
         &mut self,
         event: &HostEvent,
         timeline: &mut Timeline,
-        observers: &Observers<'_>,
-        joins: &mut impl Joins,
+        sink: &mut impl HostSink,
     ) {
-        observers.tell(|observer| observer.event(event, timeline.tasks()));
-        joins.event(event, timeline.tasks(), timeline.stacks());
-        timeline.push(event, &mut |span| self.span(&span, observers, joins));
-        self.host_views.event(event, timeline, observers);
-        for exit in timeline.take_exits() {
-            observers.exit(&exit);
-        }
-        lock_waits(timeline, observers);
+        sink.event(event, timeline.tasks(), timeline.stacks());
+        self.push(event, timeline, sink);
+        timeline.take_exits().into_iter().for_each(|exit| sink.exit(exit));
+        timeline.take_lock_waits().into_iter().for_each(|wait| sink.lock_wait(wait));
     }
 
     /// Takes a loss that no event tells of.
@@ -71,12 +91,15 @@ impl HostPass {
         &mut self,
         loss: &HostEvent,
         timeline: &mut Timeline,
-        observers: &Observers<'_>,
-        joins: &mut impl Joins,
+        sink: &mut impl HostSink,
     ) {
-        joins.loss(loss);
-        timeline.push(loss, &mut |span| self.span(&span, observers, joins));
-        self.host_views.event(loss, timeline, observers);
+        sink.loss(loss);
+        self.push(loss, timeline, sink);
+    }
+
+    fn push(&mut self, event: &HostEvent, timeline: &mut Timeline, sink: &mut impl HostSink) {
+        timeline.push(event, &mut |span| self.span(span, sink));
+        self.host_views.event(event, timeline, sink);
     }
 
     /// No event will come any more.
@@ -84,37 +107,26 @@ impl HostPass {
         mut self,
         end: HostNs,
         timeline: &mut Timeline,
-        observers: &Observers<'_>,
-        joins: &mut impl Joins,
+        sink: &mut impl HostSink,
     ) {
-        timeline.finish(end, &mut |span| self.span(&span, observers, joins));
-        lock_waits(timeline, observers);
-        self.host_views.finish(observers);
+        timeline.finish(end, &mut |span| self.span(span, sink));
+        timeline.take_lock_waits().into_iter().for_each(|wait| sink.lock_wait(wait));
+        self.host_views.finish(sink);
     }
 
     /// Tells of the I/Os that were done before that, with what is known of them now.
-    pub(crate) fn tell_ios(&mut self, done_before: HostNs, observers: &Observers<'_>) {
-        self.host_views.tell_all(done_before, observers);
+    pub(crate) fn tell_ios(&mut self, done_before: HostNs, sink: &mut impl HostSink) {
+        self.host_views.tell_all(done_before, sink);
     }
 
-    fn span(&mut self, span: &Span, observers: &Observers<'_>, joins: &mut impl Joins) {
-        let kept = self.kept.get(&span.tid).filter(|_| {
-            matches!(span.state, ThreadState::Unknown { cause: UnknownCause::NotYetSeen })
-        });
-        let on_pcpu = kept.map(|pcpu| Span {
-            state: ThreadState::Running { pcpu: *pcpu, mode: RunMode::Unsplit },
-            ..span.clone()
-        });
-        let span = on_pcpu.as_ref().unwrap_or(span);
-        observers.span(span);
-        joins.span(span);
-        self.host_views.span(span);
-    }
-}
-
-fn lock_waits(timeline: &mut Timeline, observers: &Observers<'_>) {
-    for wait in timeline.take_lock_waits() {
-        observers.lock_wait(&wait);
+    fn span(&mut self, mut span: Span, sink: &mut impl HostSink) {
+        if matches!(span.state, ThreadState::Unknown { cause: UnknownCause::NotYetSeen })
+            && let Some(pcpu) = self.kept.get(&span.tid)
+        {
+            span.state = ThreadState::Running { pcpu: *pcpu, mode: RunMode::Unsplit };
+        }
+        self.host_views.span(&span);
+        sink.span(span);
     }
 }
 

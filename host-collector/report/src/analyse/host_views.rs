@@ -1,6 +1,6 @@
 //! The host's view of each VM's I/O, while a run is read.
 
-use super::observers::Observers;
+use super::host_pass::HostSink;
 use crate::summary::VmIndex;
 use rustc_hash::{FxHashMap, FxHashSet};
 use vslice_core::extent::Extent;
@@ -53,7 +53,7 @@ impl HostViews {
         &mut self,
         event: &HostEvent,
         timeline: &Timeline,
-        observers: &Observers<'_>,
+        sink: &mut impl HostSink,
     ) {
         if self.0.is_empty() {
             return;
@@ -68,7 +68,7 @@ impl HostViews {
         let belongs = concerned.map(|tids| tids.map(|tid| Belongs::of(tasks, tid)));
         for view in &mut self.0 {
             if belongs.is_none_or(|both| both.iter().any(|one| view.is_concerned_by(*one))) {
-                view.event(event, timeline, observers);
+                view.event(event, timeline, sink);
             }
         }
     }
@@ -80,16 +80,16 @@ impl HostViews {
     }
 
     /// Tells of those that were done before that, with what is known of them now.
-    pub(super) fn tell_all(&mut self, done_before: HostNs, observers: &Observers<'_>) {
+    pub(super) fn tell_all(&mut self, done_before: HostNs, sink: &mut impl HostSink) {
         for VmView { vm, view, disks, .. } in &mut self.0 {
-            view.give_up_before(done_before, &mut |io| tell(*vm, disks, observers, &io));
+            view.give_up_before(done_before, &mut |io| tell(*vm, disks, sink, io));
         }
     }
 
     /// Nothing will come any more.
-    pub(super) fn finish(self, observers: &Observers<'_>) {
+    pub(super) fn finish(self, sink: &mut impl HostSink) {
         for VmView { vm, view, disks, .. } in self.0 {
-            view.finish(&mut |io| tell(vm, &disks, observers, &io));
+            view.finish(&mut |io| tell(vm, &disks, sink, io));
         }
     }
 }
@@ -144,10 +144,10 @@ impl VmView {
         Some(VmView { vm, view, vcpus, kept, disks })
     }
 
-    fn event(&mut self, event: &HostEvent, timeline: &Timeline, observers: &Observers<'_>) {
+    fn event(&mut self, event: &HostEvent, timeline: &Timeline, sink: &mut impl HostSink) {
         let time = event.time;
         let (vm, disks) = (self.vm, &self.disks);
-        let mut sink = |io: ViewedIo| tell(vm, disks, observers, &io);
+        let mut sink = |io: ViewedIo| tell(vm, disks, sink, io);
         let tasks = timeline.tasks();
         let is_own = |tid: Tid| tasks.vm_of(tid) == Some(vm);
         let at = (time, event.pcpu);
@@ -292,7 +292,7 @@ fn disk_of(disks: &[Disk], event: &BlockEvent) -> Option<usize> {
     by_sectors.or_else(alone).map(|disk| disk.place)
 }
 
-fn tell(vm: VmIndex, disks: &[Disk], observers: &Observers<'_>, io: &ViewedIo) {
+fn tell(vm: VmIndex, disks: &[Disk], sink: &mut impl HostSink, io: ViewedIo) {
     let disk = disk_of(disks, &io.event);
-    observers.host_io(vm, disk, io);
+    sink.host_io(vm, disk, io);
 }

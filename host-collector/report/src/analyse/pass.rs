@@ -1,23 +1,26 @@
-//! The one pass over a run's events: each goes through the timelines and the joins, and all that comes of it to the
-//! observers.
+//! The one pass over a run's events: each goes through the timelines and the host's views, and all that these show of it
+//! to the joins and the observers. Where there are pCPUs for it, these listen in a thread of their own.
 
-use super::guests::{Guests, GuestsEnd};
+use super::AnalyseError;
 use super::host_pass::HostPass;
+use super::listeners::{Batches, Listeners, RunSink};
 use super::observer::MeasuredWindow;
-use super::observers::Observers;
 use crate::summary::Warning;
 use rustc_hash::FxHashSet;
-use std::rc::Rc;
+use std::sync::mpsc::sync_channel;
+use std::thread;
 use vslice_core::host_event::{HostEvent, HostEventKind};
 use vslice_core::timeline::Timeline;
 use vslice_core::units::{HostNs, PcpuId};
 use vslice_trace::manifest::Manifest;
 use vslice_trace::{EventMerge, StoreError, Tail};
 
+/// Batches that are on their way to the listeners at most.
+const BATCHES_AHEAD: usize = 4;
+
 /// A pass that is under way.
-pub(super) struct Pass<'o> {
-    observers: Rc<Observers<'o>>,
-    guests: Guests<'o>,
+pub(super) struct Pass {
+    timeline: Timeline,
     host: HostPass,
     window: MeasuredWindow,
     watched: FxHashSet<PcpuId>,
@@ -25,7 +28,8 @@ pub(super) struct Pass<'o> {
     cut: Option<Warning>,
 }
 
-/// What a pass comes to, beside what the observers were told.
+/// What a pass comes to, beside what the listeners took.
+#[derive(Debug)]
 pub(super) struct PassEnd {
     pub(super) timeline: Timeline,
     /// The time of the last event, or the start of the window.
@@ -36,72 +40,92 @@ pub(super) struct PassEnd {
     pub(super) contradictions_count: u64,
     /// That the record of a pCPU was cut off.
     pub(super) cut: Option<Warning>,
-    pub(super) guests: GuestsEnd,
 }
 
-impl<'o> Pass<'o> {
-    pub(super) fn new(
-        manifest: &Manifest,
-        guests: Guests<'o>,
-        observers: &Rc<Observers<'o>>,
-    ) -> Pass<'o> {
-        let window = MeasuredWindow::of(manifest);
+impl Pass {
+    pub(super) fn new(manifest: &Manifest, timeline: Timeline) -> Pass {
         Pass {
-            observers: Rc::clone(observers),
-            guests,
+            timeline,
             host: HostPass::new(manifest),
-            window,
+            window: MeasuredWindow::of(manifest),
             watched: watched_pcpus(manifest),
             cut: None,
         }
     }
 
-    /// Takes all events.
+    /// Takes all events, in a thread of its own if there is a second pCPU for it. What is shown to whom and in which order
+    /// does not depend on that.
     ///
     /// # Errors
-    /// When they, or requests, cannot be read.
+    /// When they cannot be read, or there is no thread to be had.
     pub(super) fn run(
+        self,
+        events: EventMerge,
+        pcpus_count: usize,
+        listeners: &mut Listeners<'_>,
+    ) -> Result<PassEnd, AnalyseError> {
+        if pcpus_count < 2 {
+            return Ok(self.take_all(events, listeners)?);
+        }
+        let (taken, batches) = sync_channel(BATCHES_AHEAD);
+        thread::scope(|scope| {
+            let timelines = thread::Builder::new().name("timelines".to_owned());
+            let take_all = move || {
+                let mut sink = Batches::new(taken);
+                let end = self.take_all(events, &mut sink);
+                sink.flush();
+                end
+            };
+            let timelines = timelines.spawn_scoped(scope, take_all);
+            let timelines = timelines.map_err(|source| AnalyseError::NoThread { source })?;
+            for batch in batches {
+                batch.into_iter().for_each(|shown| listeners.take(shown));
+            }
+            let end = timelines.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            Ok(end?)
+        })
+    }
+
+    fn take_all(
         mut self,
         mut events: EventMerge,
-        mut timeline: Timeline,
-        manifest: &Manifest,
+        sink: &mut impl RunSink,
     ) -> Result<PassEnd, StoreError> {
         let start = self.window.start;
         let mut last = start;
         // Where nothing at all is left, no event comes by at which it would be seen.
         let mut ended_count = events.ended_count();
-        self.look_for_a_cut(&events, &mut timeline, start);
+        self.look_for_a_cut(&events, start, sink);
         // What was contradicted before the window concerns no request.
         let mut contradictions_before = 0;
         let mut events_count = 0;
         while let Some(event) = events.next() {
             let event = event?;
             last = event.time;
-            self.host.event(&event, &mut timeline, &self.observers, &mut self.guests);
+            self.host.event(&event, &mut self.timeline, sink);
             if last < start {
-                contradictions_before = timeline.contradictions().count();
+                contradictions_before = self.timeline.contradictions().count();
             } else {
                 events_count += 1;
             }
             if events.ended_count() != ended_count {
                 ended_count = events.ended_count();
-                self.look_for_a_cut(&events, &mut timeline, last);
+                self.look_for_a_cut(&events, last, sink);
             }
         }
-        self.host.finish(last, &mut timeline, &self.observers, &mut self.guests);
+        self.host.finish(last, &mut self.timeline, sink);
         Ok(PassEnd {
             last,
             events_count,
-            contradictions_count: timeline.contradictions().count() - contradictions_before,
+            contradictions_count: self.timeline.contradictions().count() - contradictions_before,
             cut: self.cut,
-            guests: self.guests.finish(manifest)?,
-            timeline,
+            timeline: self.timeline,
         })
     }
 
     /// Where the record of a pCPU ends without its end, it is from there on as if the kernel had lost
     /// everything.
-    fn look_for_a_cut(&mut self, events: &EventMerge, timeline: &mut Timeline, now: HostNs) {
+    fn look_for_a_cut(&mut self, events: &EventMerge, now: HostNs, sink: &mut impl RunSink) {
         if self.cut.is_some() {
             return;
         }
@@ -112,10 +136,9 @@ impl<'o> Pass<'o> {
             now.since_ns(self.window.start) as f64 / 1e9
         );
         self.cut = Some(Warning::Notice { text });
-        self.observers.tell(|observer| observer.cut_off(pcpu, now));
+        sink.cut_off(pcpu, now);
         let kind = HostEventKind::Lost { until: HostNs(u64::MAX), count: 0 };
-        let loss = HostEvent { time: now, pcpu, kind };
-        self.host.loss(&loss, timeline, &self.observers, &mut self.guests);
+        self.host.loss(&HostEvent { time: now, pcpu, kind }, &mut self.timeline, sink);
     }
 }
 

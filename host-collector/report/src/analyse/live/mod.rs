@@ -43,7 +43,7 @@ pub use second::{LossKind, Second};
 pub use vcpu_tally::Unseen;
 
 use super::chosen::Chosen;
-use super::host_pass::{HostPass, NoJoins};
+use super::host_pass::HostPass;
 use super::observer::MeasuredWindow;
 use super::observers::Observers;
 use super::{threads, timeline_facts};
@@ -193,9 +193,9 @@ impl LiveAnalysis {
     fn take_before(&mut self, until: HostNs) {
         let events = self.merge.take_before(until);
         let observers = &mut [&mut self.tally as _];
-        let observers = Observers::new(observers, self.chosen.clone());
+        let mut observers = Observers::new(observers, self.chosen.clone());
         for event in &events {
-            self.host.event(event, &mut self.timeline, &observers, &mut NoJoins);
+            self.host.event(event, &mut self.timeline, &mut observers);
         }
     }
 
@@ -203,7 +203,7 @@ impl LiveAnalysis {
         let done_before = HostNs(end.0.saturating_sub(IO_KNOWN_WITHIN_NS));
         self.host.tell_ios(
             done_before,
-            &Observers::new(&mut [&mut self.tally as _], self.chosen.clone()),
+            &mut Observers::new(&mut [&mut self.tally as _], self.chosen.clone()),
         );
         for (_, tid, vcpu) in self.tally.vms.iter_mut().flat_map(|vm| &mut vm.vcpus) {
             for span in self.timeline.so_far(*tid, end) {
