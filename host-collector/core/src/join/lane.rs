@@ -21,10 +21,10 @@ pub(super) struct Lane {
     /// Pulled, but not reached by a span of its thread yet; in order of submission.
     waiting: VecDeque<Pulled>,
     /// Under way at the end of the last span, in order of submission.
-    open: Vec<Open>,
+    open: Vec<Box<Open>>,
     /// Covered to their ends, but not known to all sides of them: by the time up to which all must
     /// have come, and a number to tell them apart.
-    settling: BTreeMap<(HostNs, u64), Open>,
+    settling: BTreeMap<(HostNs, u64), Box<Open>>,
     settling_number: u64,
     pub(super) history: History,
 }
@@ -43,22 +43,17 @@ impl Lane {
     }
 
     /// Lays a span of its thread over the requests that are under way; returns those that it completes.
-    pub(super) fn cover(&mut self, span: &Span) -> Vec<Open> {
+    pub(super) fn cover(&mut self, span: &Span) -> Vec<Box<Open>> {
         self.history.push(span.start, span.end, Part::of(&span.state));
-        let mut covered = Vec::new();
-        self.open.retain_mut(|open| {
+        let covered = self.open.extract_if(.., |open| {
             open.cover(span);
-            let goes_on = open.breakdown.end > span.end;
-            if !goes_on {
-                covered.push(open.take());
-            }
-            goes_on
+            open.breakdown.end <= span.end
         });
-        covered
+        covered.collect()
     }
 
     /// Lays the span over a request that begins before its end; returns it if nothing more will cover it.
-    pub(super) fn begin(&mut self, pulled: Pulled, span: &Span) -> Option<Open> {
+    pub(super) fn begin(&mut self, pulled: Pulled, span: &Span) -> Option<Box<Open>> {
         let mut open = Open::new(self.thread, pulled);
         open.cover(span);
         if open.breakdown.end <= span.end {
@@ -73,7 +68,7 @@ impl Lane {
     }
 
     /// Keeps a request until a span of its thread reaches it; returns it given up if too many wait.
-    pub(super) fn wait(&mut self, pulled: Pulled) -> Option<Open> {
+    pub(super) fn wait(&mut self, pulled: Pulled) -> Option<Box<Open>> {
         if self.waiting.len() >= WAITING_MAX {
             let mut open = Open::new(self.thread, pulled);
             open.abandon();
@@ -93,7 +88,7 @@ impl Lane {
     }
 
     /// Holds back a request that is covered to its end; returns it if too many are held back.
-    pub(super) fn hold_back(&mut self, open: Open) -> Option<Open> {
+    pub(super) fn hold_back(&mut self, open: Box<Open>) -> Option<Box<Open>> {
         if self.settling.len() >= OPEN_REQUESTS_MAX {
             return Some(open);
         }
@@ -108,12 +103,12 @@ impl Lane {
     }
 
     /// The next of those that are held back.
-    pub(super) fn pop_held_back(&mut self) -> Option<Open> {
+    pub(super) fn pop_held_back(&mut self) -> Option<Box<Open>> {
         self.settling.pop_first().map(|(_, open)| open)
     }
 
     /// All that are left: those that are covered first, and given up those that are not.
-    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Open> + use<> {
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Box<Open>> + use<> {
         let (thread, settling) = (self.thread, std::mem::take(&mut self.settling));
         let waiting = std::mem::take(&mut self.waiting).into_iter();
         let waiting = waiting.map(move |pulled| Open::new(thread, pulled));

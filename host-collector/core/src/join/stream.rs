@@ -185,7 +185,7 @@ impl<Requests: Iterator<Item = Placed>> Join<Requests> {
     }
 
     /// A request that is covered to its end goes out, or waits for what is beyond that.
-    fn close(&mut self, place: usize, mut open: Open, sink: &mut impl FnMut(Breakdown)) {
+    fn close(&mut self, place: usize, mut open: Box<Open>, sink: &mut impl FnMut(Breakdown)) {
         let is_attributed = !open.touches_loss && !open.touches_unrecorded;
         if self.io.is_none() && !is_attributed {
             // The error of the clock is told only of those that can be attributed.

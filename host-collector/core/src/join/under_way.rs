@@ -52,8 +52,8 @@ pub(super) struct Open {
 }
 
 impl Open {
-    /// A request of the vCPU that this thread runs.
-    pub(super) fn new(thread: Tid, pulled: Pulled) -> Open {
+    /// A request of the vCPU that this thread runs. It is large, and goes from queue to queue.
+    pub(super) fn new(thread: Tid, pulled: Pulled) -> Box<Open> {
         let earliest = pulled.earliest();
         let Pulled { placed, window } = pulled;
         let Placed { request, start, issued, end, bounds, length_error_ns } = placed;
@@ -75,7 +75,7 @@ impl Open {
             io_check: IoCheck::Unchecked,
             phases: PhaseParts::default(),
         };
-        Open {
+        Box::new(Open {
             placed,
             breakdown,
             thread,
@@ -87,15 +87,7 @@ impl Open {
             spans_from: start,
             spans_until: HostNs(u64::MAX),
             window,
-        }
-    }
-
-    /// Takes all out of `self`.
-    pub(super) fn take(&mut self) -> Open {
-        let chain = std::mem::take(&mut self.breakdown.chain);
-        let waits = std::mem::take(&mut self.breakdown.waits);
-        let breakdown = Breakdown { chain, waits, ..self.breakdown };
-        Open { breakdown, window: self.window.take(), ..*self }
+        })
     }
 
     /// Covers what lies between the span and what is covered already as not recorded, and what lies

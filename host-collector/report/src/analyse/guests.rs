@@ -10,13 +10,14 @@ use super::requests::PlacedRequests;
 use super::{AnalyseError, optional};
 use crate::summary::clock::{ClocksApart, VcpuClock};
 use crate::summary::{VmIndex, Warning};
+use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use vslice_core::clock::RoundTrips;
-use vslice_core::host_event::{HostEvent, HostEventKind};
+use vslice_core::host_event::{BlockEvent, HostEvent, HostEventKind};
 use vslice_core::join::{Clocks, Join, ObservedJoin, Submitter, SyncCall};
 use vslice_core::timeline::{Span, StackTable, Tasks};
-use vslice_core::units::{Tid, VcpuId};
+use vslice_core::units::{HostNs, Tid, VcpuId};
 use vslice_trace::manifest::{Manifest, VmRecord};
 use vslice_trace::{ClockSample, RunDir, StoreError, StreamReader, Tail, VmName, recorded_disks};
 
@@ -24,6 +25,17 @@ use vslice_trace::{ClockSample, RunDir, StoreError, StreamReader, Tail, VmName, 
 pub(super) struct Guests<'o> {
     guests: Vec<Guest<'o>>,
     observers: Rc<Observers<'o>>,
+    of_thread: GuestsOfThreads,
+    /// How far recording has come. The joins of a guest are told when something comes for it, and not of each event.
+    now: HostNs,
+}
+
+/// Which guests a thread of the host may matter to, by their places: most events matter to none.
+#[derive(Debug, Default)]
+struct GuestsOfThreads {
+    by_vcpu: FxHashMap<Tid, usize>,
+    /// Those that are observed, by the VMM's process: the files that it flushes are its own.
+    by_vmm: FxHashMap<Tid, Vec<usize>>,
 }
 
 /// One guest.
@@ -120,28 +132,88 @@ impl<'o> GuestsAhead<'o> {
             guest.open_requests(run, vm, observers)?;
             guest.open_observed(run, vm, observers)?;
         }
-        Ok(Guests { guests: self.guests, observers: Rc::clone(observers) })
+        let of_thread = GuestsOfThreads::of(&self.guests, manifest);
+        let (guests, observers) = (self.guests, Rc::clone(observers));
+        Ok(Guests { guests, observers, of_thread, now: HostNs(0) })
     }
 }
 
+impl GuestsOfThreads {
+    fn of(guests: &[Guest<'_>], manifest: &Manifest) -> GuestsOfThreads {
+        let mut of = GuestsOfThreads::default();
+        for (place, (guest, vm)) in guests.iter().zip(&manifest.vms).enumerate() {
+            let vcpus = vm.threads.iter().filter(|thread| thread.vcpu.is_some());
+            of.by_vcpu.extend(vcpus.map(|thread| (thread.tid, place)));
+            if guest.observed.is_some() {
+                of.by_vmm.entry(vm.pid).or_default().push(place);
+            }
+        }
+        of
+    }
+
+    /// Those whose vCPUs these threads are, each of them once.
+    fn of_vcpus(&self, [one, other]: [Tid; 2]) -> impl Iterator<Item = usize> + use<> {
+        let [one, other] = [one, other].map(|tid| self.by_vcpu.get(&tid).copied());
+        one.into_iter().chain(other.filter(|_| one != other))
+    }
+
+    /// Those that are observed and whose VMM's process has one of these threads, each of them once.
+    fn of_vmms(&self, [one, other]: [Tid; 2], tasks: &Tasks) -> impl Iterator<Item = usize> {
+        let vmm = |tid| Some(tasks.process_of(tid)).filter(|_| !self.by_vmm.is_empty()).flatten();
+        let (one, other) = (vmm(one), vmm(other));
+        let vmms = one.into_iter().chain(other.filter(|_| one != other));
+        vmms.filter_map(|vmm| self.by_vmm.get(&vmm)).flatten().copied()
+    }
+}
+
+/// Guests' requests are laid over what the host's threads did.
 impl Guests<'_> {
-    /// Tells the joins how far recording has come, and what their disks did.
-    fn io(&mut self, event: &HostEvent, tasks: &Tasks) {
-        for guest in &mut self.guests {
-            if let Some(observed) = &mut guest.observed {
-                observed.io(event, |tid| tasks.vm_of(tid) == Some(guest.vm));
-            }
-            let Some(requests) = &mut guest.requests else { continue };
-            match &event.kind {
-                HostEventKind::Block(block) if requests.device == Some(block.device) => {
-                    let is_own = tasks.vm_of(block.tid) == Some(guest.vm);
-                    let submitter = if is_own { Submitter::OwnVm } else { Submitter::Other };
-                    requests.join.push_io(event.time, block, submitter);
+    /// Takes the next event, in order of time, with the threads as they were before it.
+    pub(super) fn event(&mut self, event: &HostEvent, tasks: &Tasks, stacks: &StackTable) {
+        let Guests { guests, of_thread, .. } = self;
+        match &event.kind {
+            HostEventKind::Switch(switch) => {
+                let threads = [switch.prev, switch.next];
+                of_thread.of_vcpus(threads).for_each(|place| guests[place].check_by_hogs(event));
+                for place in of_thread.of_vmms(threads, tasks) {
+                    guests[place].threads(event, tasks, stacks);
                 }
-                HostEventKind::Lost { until, .. } => requests.join.lost(event.time, *until),
-                _ => {}
             }
-            requests.join.advance(event.time);
+            HostEventKind::Waking { tid, .. } => {
+                for place in of_thread.of_vmms([*tid; 2], tasks) {
+                    guests[place].threads(event, tasks, stacks);
+                }
+            }
+            HostEventKind::Exit { .. } => {
+                guests.iter_mut().for_each(|guest| guest.threads(event, tasks, stacks));
+            }
+            HostEventKind::Block(_) => {
+                let now = self.now;
+                guests.iter_mut().for_each(|guest| guest.io(now, event, tasks));
+            }
+            HostEventKind::Lost { .. } => {
+                guests.iter_mut().for_each(|guest| guest.check_by_hogs(event));
+                self.loss(event);
+            }
+            HostEventKind::Comm { .. }
+            | HostEventKind::Group { .. }
+            | HostEventKind::Fork { .. }
+            | HostEventKind::Kvm { .. } => {}
+        }
+        self.now = event.time;
+    }
+
+    /// Takes a loss that no event tells of.
+    pub(super) fn loss(&mut self, loss: &HostEvent) {
+        let now = self.now;
+        self.guests.iter_mut().for_each(|guest| guest.io(now, loss, &Tasks::default()));
+        self.now = loss.time;
+    }
+
+    /// Takes the next span of any thread.
+    pub(super) fn span(&mut self, span: &Span) {
+        if let Some(place) = self.of_thread.by_vcpu.get(&span.tid) {
+            self.guests[*place].span(span, self.now, &self.observers);
         }
     }
 
@@ -151,46 +223,11 @@ impl Guests<'_> {
     /// When the rest of a stream cannot be read.
     pub(super) fn finish(self, manifest: &Manifest) -> Result<GuestsEnd, StoreError> {
         let mut end = GuestsEnd::default();
-        for (guest, vm) in self.guests.into_iter().zip(&manifest.vms) {
+        for (mut guest, vm) in self.guests.into_iter().zip(&manifest.vms) {
+            guest.advance(self.now);
             guest.finish(vm, &self.observers, &mut end)?;
         }
         Ok(end)
-    }
-}
-
-/// Guests' requests are laid over what the host's threads did.
-impl Guests<'_> {
-    /// Takes the next event, in order of time, with the threads as they were before it.
-    pub(super) fn event(&mut self, event: &HostEvent, tasks: &Tasks, stacks: &StackTable) {
-        for guest in &mut self.guests {
-            guest.check_by_hogs(event);
-            if let Some(observed) = &mut guest.observed {
-                observed.threads(event, tasks, stacks);
-            }
-        }
-        self.io(event, tasks);
-    }
-
-    /// Takes a loss that no event tells of.
-    pub(super) fn loss(&mut self, loss: &HostEvent) {
-        self.io(loss, &Tasks::default());
-    }
-
-    /// Takes the next span of any thread.
-    pub(super) fn span(&mut self, span: &Span) {
-        for guest in &mut self.guests {
-            if let Some(requests) = &mut guest.requests {
-                let (vm, observers) = (guest.vm, &self.observers);
-                requests.join.push_span(span, &mut |breakdown| observers.request(vm, &breakdown));
-            }
-            if let Some(observed) = &mut guest.observed {
-                let (vm, observers) = (guest.vm, &self.observers);
-                observed.join.push_span(span, &mut |breakdown| observers.request(vm, &breakdown));
-            }
-            if let Some(clock) = &mut guest.clock {
-                clock.clocks.tsc_offset_checks.iter_mut().for_each(|(_, check)| check.push(span));
-            }
-        }
     }
 }
 
@@ -234,6 +271,68 @@ impl<'o> Guest<'o> {
     fn check_by_hogs(&mut self, event: &HostEvent) {
         if let Some(hogs) = self.clock.as_mut().and_then(|clock| clock.hogs.as_mut()) {
             hogs.push(event);
+        }
+    }
+
+    /// Tells the joins that nothing will come any more that happened before `now`.
+    fn advance(&mut self, now: HostNs) {
+        if let Some(requests) = &mut self.requests {
+            requests.join.advance(now);
+        }
+        if let Some(observed) = &mut self.observed {
+            observed.join.advance(now);
+        }
+    }
+
+    /// Takes a block event or a loss, `now` being the time of the event before it.
+    fn io(&mut self, now: HostNs, event: &HostEvent, tasks: &Tasks) {
+        self.advance(now);
+        let submitter = |block: &BlockEvent| {
+            let is_own = tasks.vm_of(block.tid) == Some(self.vm);
+            if is_own { Submitter::OwnVm } else { Submitter::Other }
+        };
+        match &event.kind {
+            HostEventKind::Block(block) => {
+                if let Some(observed) = &mut self.observed {
+                    observed.join.push_io(event.time, block, submitter(block));
+                }
+                if let Some(requests) = &mut self.requests
+                    && requests.device == Some(block.device)
+                {
+                    requests.join.push_io(event.time, block, submitter(block));
+                }
+            }
+            HostEventKind::Lost { until, .. } => {
+                if let Some(observed) = &mut self.observed {
+                    observed.join.lost(event.time, *until);
+                }
+                if let Some(requests) = &mut self.requests {
+                    requests.join.lost(event.time, *until);
+                }
+            }
+            _ => {}
+        }
+        self.advance(event.time);
+    }
+
+    fn threads(&mut self, event: &HostEvent, tasks: &Tasks, stacks: &StackTable) {
+        if let Some(observed) = &mut self.observed {
+            observed.threads(event, tasks, stacks);
+        }
+    }
+
+    /// Takes a span of one of its vCPUs.
+    fn span(&mut self, span: &Span, now: HostNs, observers: &Observers<'_>) {
+        let vm = self.vm;
+        self.advance(now);
+        if let Some(requests) = &mut self.requests {
+            requests.join.push_span(span, &mut |breakdown| observers.request(vm, &breakdown));
+        }
+        if let Some(observed) = &mut self.observed {
+            observed.join.push_span(span, &mut |breakdown| observers.request(vm, &breakdown));
+        }
+        if let Some(clock) = &mut self.clock {
+            clock.clocks.tsc_offset_checks.iter_mut().for_each(|(_, check)| check.push(span));
         }
     }
 
@@ -386,19 +485,6 @@ impl GuestObserved<'_> {
             HostEventKind::Exit { tid } => self.join.ended(*tid),
             _ => {}
         }
-    }
-
-    /// Tells the join how far recording has come, and what the disks did; `is_own` is whether the VM has this thread.
-    fn io(&mut self, event: &HostEvent, is_own: impl Fn(Tid) -> bool) {
-        match &event.kind {
-            HostEventKind::Block(block) => {
-                let submitter = if is_own(block.tid) { Submitter::OwnVm } else { Submitter::Other };
-                self.join.push_io(event.time, block, submitter);
-            }
-            HostEventKind::Lost { until, .. } => self.join.lost(event.time, *until),
-            _ => {}
-        }
-        self.join.advance(event.time);
     }
 }
 

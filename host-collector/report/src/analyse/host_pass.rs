@@ -103,12 +103,7 @@ impl HostPass {
     }
 
     /// No event will come any more.
-    pub(crate) fn finish(
-        mut self,
-        end: HostNs,
-        timeline: &mut Timeline,
-        sink: &mut impl HostSink,
-    ) {
+    pub(crate) fn finish(mut self, end: HostNs, timeline: &mut Timeline, sink: &mut impl HostSink) {
         timeline.finish(end, &mut |span| self.span(span, sink));
         timeline.take_lock_waits().into_iter().for_each(|wait| sink.lock_wait(wait));
         self.host_views.finish(sink);

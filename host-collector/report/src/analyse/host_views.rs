@@ -3,8 +3,9 @@
 use super::host_pass::HostSink;
 use crate::summary::VmIndex;
 use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::BTreeSet;
 use vslice_core::extent::Extent;
-use vslice_core::host_event::{BlockEvent, HostEvent, HostEventKind, KvmEvent};
+use vslice_core::host_event::{BlockEvent, HostEvent, HostEventKind, KvmEvent, Switch};
 use vslice_core::host_view::{HostView, Role, ViewedIo};
 use vslice_core::join::Submitter;
 use vslice_core::task::ThreadKind;
@@ -18,7 +19,12 @@ const NO_MEDIUM: &str = "it has no medium";
 
 /// Those of all VMs that have a disk whose I/O was recorded.
 #[derive(Debug)]
-pub(super) struct HostViews(Vec<VmView>);
+pub(super) struct HostViews {
+    views: Vec<VmView>,
+    by_vm: FxHashMap<VmIndex, usize>,
+    /// Those that mind strangers at the moment.
+    minding: BTreeSet<usize>,
+}
 
 #[derive(Debug)]
 struct VmView {
@@ -45,7 +51,10 @@ struct Disk {
 impl HostViews {
     pub(super) fn of(manifest: &Manifest, start: HostNs) -> HostViews {
         let vms = manifest.vms.iter().enumerate();
-        HostViews(vms.filter_map(|(place, vm)| VmView::of(VmIndex(place), vm, start)).collect())
+        let views = vms.filter_map(|(place, vm)| VmView::of(VmIndex(place), vm, start));
+        let views: Vec<VmView> = views.collect();
+        let by_vm = views.iter().enumerate().map(|(place, view)| (view.vm, place)).collect();
+        HostViews { views, by_vm, minding: BTreeSet::new() }
     }
 
     /// Takes an event that the timelines have taken.
@@ -55,77 +64,125 @@ impl HostViews {
         timeline: &Timeline,
         sink: &mut impl HostSink,
     ) {
-        if self.0.is_empty() {
+        if self.views.is_empty() {
             return;
         }
-        // Most switches and wakings concern none of the VMs, on hosts that have many.
-        let concerned = match &event.kind {
-            HostEventKind::Switch(switch) => Some([switch.prev, switch.next]),
-            HostEventKind::Waking { tid, waker, .. } => Some([*tid, *waker]),
-            _ => None,
-        };
-        let tasks = timeline.tasks();
-        let belongs = concerned.map(|tids| tids.map(|tid| Belongs::of(tasks, tid)));
-        for view in &mut self.0 {
-            if belongs.is_none_or(|both| both.iter().any(|one| view.is_concerned_by(*one))) {
-                view.event(event, timeline, sink);
+        let thread = |tid| Thread::of(timeline.tasks(), tid);
+        match &event.kind {
+            HostEventKind::Switch(switch) => {
+                let threads = [switch.prev, switch.next].map(thread);
+                self.for_each_of(threads, |view| {
+                    view.switched(event, switch, threads, timeline, sink);
+                });
             }
+            HostEventKind::Waking { tid, waker, .. } => {
+                let threads = [*tid, *waker].map(thread);
+                self.for_each_of(threads, |view| view.waking(event, threads, timeline, sink));
+            }
+            HostEventKind::Exit { tid } | HostEventKind::Kvm { tid, .. } => {
+                let place = thread(*tid).vm.and_then(|vm| self.by_vm.get(&vm).copied());
+                place.into_iter().for_each(|place| {
+                    self.change(place, |view| view.own(event, *tid, timeline, sink));
+                });
+            }
+            HostEventKind::Block(block) => {
+                let submitter = thread(block.tid).vm;
+                for place in 0..self.views.len() {
+                    self.change(place, |view| view.block(event, block, submitter, sink));
+                }
+            }
+            HostEventKind::Lost { until, .. } => {
+                for place in 0..self.views.len() {
+                    self.change(place, |view| view.lost(event.time, *until, timeline, sink));
+                }
+            }
+            HostEventKind::Comm { .. }
+            | HostEventKind::Group { .. }
+            | HostEventKind::Fork { .. } => {}
+        }
+    }
+
+    /// Those that an event of these threads concerns, in order: most concern none of the VMs, on hosts that have many.
+    fn for_each_of(&mut self, threads: [Thread; 2], mut take: impl FnMut(&mut VmView)) {
+        if threads.iter().any(|thread| thread.vm.is_none() && thread.role != Role::Other) {
+            (0..self.views.len()).for_each(|place| self.change(place, &mut take));
+            return;
+        }
+        let [one, other] =
+            threads.map(|thread| thread.vm.and_then(|vm| self.by_vm.get(&vm).copied()));
+        if self.minding.is_empty() {
+            let own = [one.min(other), one.max(other).filter(|_| one != other)];
+            own.into_iter().flatten().for_each(|place| self.change(place, &mut take));
+            return;
+        }
+        let mut concerned = self.minding.clone();
+        concerned.extend(one.into_iter().chain(other));
+        concerned.into_iter().for_each(|place| self.change(place, &mut take));
+    }
+
+    fn change(&mut self, place: usize, take: impl FnOnce(&mut VmView)) {
+        let view = &mut self.views[place];
+        let minded_before = view.view.minds_strangers();
+        take(view);
+        match (minded_before, view.view.minds_strangers()) {
+            (false, true) => _ = self.minding.insert(place),
+            (true, false) => _ = self.minding.remove(&place),
+            (true, true) | (false, false) => {}
         }
     }
 
     pub(super) fn span(&mut self, span: &Span) {
-        for VmView { view, .. } in self.0.iter_mut().filter(|view| view.vcpus.contains(&span.tid)) {
+        let views = self.views.iter_mut();
+        for VmView { view, .. } in views.filter(|view| view.vcpus.contains(&span.tid)) {
             view.span(span);
         }
     }
 
     /// Tells of those that were done before that, with what is known of them now.
     pub(super) fn tell_all(&mut self, done_before: HostNs, sink: &mut impl HostSink) {
-        for VmView { vm, view, disks, .. } in &mut self.0 {
-            view.give_up_before(done_before, &mut |io| tell(*vm, disks, sink, io));
+        for place in 0..self.views.len() {
+            self.change(place, |VmView { vm, view, disks, .. }| {
+                view.give_up_before(done_before, &mut |io| tell(*vm, disks, sink, io));
+            });
         }
     }
 
     /// Nothing will come any more.
     pub(super) fn finish(self, sink: &mut impl HostSink) {
-        for VmView { vm, view, disks, .. } in self.0 {
+        for VmView { vm, view, disks, .. } in self.views {
             view.finish(&mut |io| tell(vm, &disks, sink, io));
         }
     }
 }
 
-/// Whose a thread is, as far as that may matter to a VM's I/O.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Belongs {
-    Vm(VmIndex),
-    Worker,
-    Stranger,
+/// A thread, as far as it may matter to a VM's I/O.
+#[derive(Debug, Clone, Copy)]
+struct Thread {
+    tid: Tid,
+    /// Whose it is, if it is a VM's.
+    vm: Option<VmIndex>,
+    /// What it is if it is one of the kernel's.
+    role: Role,
 }
 
-impl Belongs {
-    fn of(tasks: &Tasks, tid: Tid) -> Belongs {
-        let kind = tasks.known(tid).map(|task| task.kind);
-        match kind {
-            Some(ThreadKind::Vcpu { vm, .. } | ThreadKind::Vmm { vm }) => Belongs::Vm(vm),
-            Some(ThreadKind::Kernel) => {
-                let role = tasks.kernel_thread(tid).map_or(Role::Other, Role::of_kernel_thread);
-                if role == Role::Other { Belongs::Stranger } else { Belongs::Worker }
+impl Thread {
+    fn of(tasks: &Tasks, tid: Tid) -> Thread {
+        let stranger = Thread { tid, vm: None, role: Role::Other };
+        let Some(task) = tasks.known(tid) else { return stranger };
+        match task.kind {
+            ThreadKind::Vcpu { vm, .. } | ThreadKind::Vmm { vm } => {
+                Thread { vm: Some(vm), ..stranger }
             }
-            _ => Belongs::Stranger,
+            ThreadKind::Kernel => Thread { role: Role::of_kernel_thread(&task.name), ..stranger },
+            ThreadKind::Host
+            | ThreadKind::Collector
+            | ThreadKind::OtherVslice { .. }
+            | ThreadKind::Unknown => stranger,
         }
     }
 }
 
 impl VmView {
-    /// Whether an event of a thread matters to it.
-    fn is_concerned_by(&self, thread: Belongs) -> bool {
-        match thread {
-            Belongs::Vm(vm) => vm == self.vm || self.view.minds_strangers(),
-            Belongs::Worker => true,
-            Belongs::Stranger => self.view.minds_strangers(),
-        }
-    }
-
     fn of(vm: VmIndex, record: &VmRecord, start: HostNs) -> Option<VmView> {
         let disks = Disk::all_of(&record.disks);
         if disks.is_empty() {
@@ -144,75 +201,101 @@ impl VmView {
         Some(VmView { vm, view, vcpus, kept, disks })
     }
 
-    fn event(&mut self, event: &HostEvent, timeline: &Timeline, sink: &mut impl HostSink) {
-        let time = event.time;
-        let (vm, disks) = (self.vm, &self.disks);
-        let mut sink = |io: ViewedIo| tell(vm, disks, sink, io);
-        let tasks = timeline.tasks();
-        let is_own = |tid: Tid| tasks.vm_of(tid) == Some(vm);
-        let at = (time, event.pcpu);
+    /// What a thread is to the VM's I/O.
+    fn role(&self, thread: Thread) -> Role {
+        if self.vcpus.contains(&thread.tid) {
+            Role::Vcpu
+        } else if thread.vm == Some(self.vm) {
+            Role::Vmm
+        } else {
+            thread.role
+        }
+    }
+
+    fn switched(
+        &mut self,
+        event: &HostEvent,
+        switch: &Switch,
+        threads: [Thread; 2],
+        timeline: &Timeline,
+        sink: &mut impl HostSink,
+    ) {
+        let roles = threads.map(|thread| self.role(thread));
+        if roles[0] == Role::Vmm {
+            let has_work = switch.prev_state.is_runnable() || has_work(timeline, switch.prev);
+            self.view.notifier(event.time, switch.prev, has_work);
+        }
+        if roles[1] == Role::Vmm {
+            self.view.notifier(event.time, switch.next, true);
+        }
+        self.view.switched((event.time, event.pcpu), switch, roles);
+        if threads.iter().any(|thread| thread.vm == Some(self.vm)) {
+            self.settle(event.time, timeline, sink);
+        }
+    }
+
+    /// The first of these threads is woken by the other one.
+    fn waking(
+        &mut self,
+        event: &HostEvent,
+        [woken, waker]: [Thread; 2],
+        timeline: &Timeline,
+        sink: &mut impl HostSink,
+    ) {
+        let roles = [woken, waker].map(|thread| self.role(thread));
+        if roles[0] == Role::Vmm {
+            self.view.notifier(event.time, woken.tid, true);
+        }
+        let at = (event.time, event.pcpu);
+        self.view.waking(at, (woken.tid, roles[0]), (waker.tid, roles[1]));
+        if woken.vm == Some(self.vm) {
+            self.settle(event.time, timeline, sink);
+        }
+    }
+
+    /// Takes what one of its threads was seen to do, or KVM for it.
+    fn own(&mut self, event: &HostEvent, tid: Tid, timeline: &Timeline, sink: &mut impl HostSink) {
+        let is_vcpu = self.vcpus.contains(&tid);
         match &event.kind {
-            HostEventKind::Block(block) => {
-                if disks.iter().any(|disk| disk.device == block.device) {
-                    let own = is_own(block.tid);
-                    let submitter = if own { Submitter::OwnVm } else { Submitter::Other };
-                    self.view.block(at, block, submitter, &mut sink);
+            HostEventKind::Exit { .. } if !is_vcpu => self.view.notifier(event.time, tid, false),
+            HostEventKind::Kvm { event: KvmEvent::Interrupt { vcpu, vector }, .. } => {
+                if !is_vcpu {
+                    self.view.interrupt(event.time, *vcpu, *vector);
                 }
                 return;
             }
-            HostEventKind::Lost { until, .. } => self.view.lost(time, *until, &mut sink),
-            HostEventKind::Switch(switch) => {
-                let own = [switch.prev, switch.next].map(is_own);
-                if own[0] && !self.vcpus.contains(&switch.prev) {
-                    let has_work =
-                        switch.prev_state.is_runnable() || has_work(timeline, switch.prev);
-                    self.view.notifier(time, switch.prev, has_work);
-                }
-                if own[1] && !self.vcpus.contains(&switch.next) {
-                    self.view.notifier(time, switch.next, true);
-                }
-                let roles = [switch.prev, switch.next].map(|tid| role(&self.vcpus, vm, tasks, tid));
-                self.view.switched(at, switch, roles);
-                if own == [false; 2] {
-                    return;
-                }
-            }
-            HostEventKind::Waking { tid, waker, .. } => {
-                let is_own = is_own(*tid);
-                if is_own && !self.vcpus.contains(tid) {
-                    self.view.notifier(time, *tid, true);
-                }
-                let role = |tid| (tid, role(&self.vcpus, vm, tasks, tid));
-                self.view.waking(at, role(*tid), role(*waker));
-                if !is_own {
-                    return;
-                }
-            }
-            HostEventKind::Exit { tid } if is_own(*tid) && !self.vcpus.contains(tid) => {
-                self.view.notifier(time, *tid, false);
-            }
-            HostEventKind::Kvm { tid, event: KvmEvent::Interrupt { vcpu, vector } } => {
-                if is_own(*tid) && !self.vcpus.contains(tid) {
-                    self.view.interrupt(time, *vcpu, *vector);
-                }
-                return;
-            }
-            HostEventKind::Kvm { tid, .. } if self.vcpus.contains(tid) => {}
+            HostEventKind::Kvm { .. } if is_vcpu => {}
             _ => return,
         }
-        let kept = &self.kept;
-        self.view.settle(time, |tid| open(timeline, kept, tid), &mut sink);
+        self.settle(event.time, timeline, sink);
     }
-}
 
-/// What a thread is to the VM's I/O.
-fn role(vcpus: &FxHashSet<Tid>, vm: VmIndex, tasks: &Tasks, tid: Tid) -> Role {
-    if vcpus.contains(&tid) {
-        Role::Vcpu
-    } else if tasks.vm_of(tid) == Some(vm) {
-        Role::Vmm
-    } else {
-        tasks.kernel_thread(tid).map_or(Role::Other, Role::of_kernel_thread)
+    fn block(
+        &mut self,
+        event: &HostEvent,
+        block: &BlockEvent,
+        submitter: Option<VmIndex>,
+        sink: &mut impl HostSink,
+    ) {
+        let (vm, disks) = (self.vm, &self.disks);
+        if disks.iter().any(|disk| disk.device == block.device) {
+            let is_own = submitter == Some(vm);
+            let submitter = if is_own { Submitter::OwnVm } else { Submitter::Other };
+            let at = (event.time, event.pcpu);
+            self.view.block(at, block, submitter, &mut |io| tell(vm, disks, sink, io));
+        }
+    }
+
+    fn lost(&mut self, time: HostNs, until: HostNs, timeline: &Timeline, sink: &mut impl HostSink) {
+        let (vm, disks) = (self.vm, &self.disks);
+        self.view.lost(time, until, &mut |io| tell(vm, disks, sink, io));
+        self.settle(time, timeline, sink);
+    }
+
+    fn settle(&mut self, time: HostNs, timeline: &Timeline, sink: &mut impl HostSink) {
+        let (vm, disks, kept) = (self.vm, &self.disks, &self.kept);
+        let mut sink = |io| tell(vm, disks, sink, io);
+        self.view.settle(time, |tid| open(timeline, kept, tid), &mut sink);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Counts distinct threads and processes in bounded memory.
 
+use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
 use vslice_core::units::{HostNs, Tid};
 
 /// How many there are.
@@ -23,7 +23,7 @@ pub(super) struct Budget(pub(super) usize);
 /// Distinct members, as far as the budget goes.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Roll {
-    distinct: HashSet<Member>,
+    distinct: FxHashSet<Member>,
     is_short: bool,
 }
 
