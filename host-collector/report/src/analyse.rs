@@ -48,7 +48,6 @@ use self::pass::{Pass, PassEnd};
 use crate::summary::Summary;
 use std::path::Path;
 use std::rc::Rc;
-use std::thread;
 use vslice_core::timeline::{FoundLock, LockSearch, StackTable, Timeline};
 use vslice_trace::evidence::EvidenceLevel;
 use vslice_trace::manifest::{Manifest, SCHEMA};
@@ -110,8 +109,7 @@ pub fn analyse_chosen(
     asked: &Asked,
     observers: &mut [&mut dyn Observer],
 ) -> Result<(), AnalyseError> {
-    let pcpus_count = thread::available_parallelism().map_or(1, usize::from);
-    analyse_on(pcpus_count, path, asked, observers)
+    analyse_on(pass::pcpus_count(), path, asked, observers)
 }
 
 /// [`analyse_chosen`] by as many threads as so many pCPUs are good for.
@@ -260,3 +258,5 @@ mod observer_tests;
 mod sampled_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod transcript;

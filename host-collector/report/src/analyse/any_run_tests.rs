@@ -2,6 +2,7 @@
 //! pages can be drawn.
 
 use super::drawn::{BQL, VM1_VCPU1, host_at, manifest, run_dir, stream};
+use super::transcript::told_by_threads_for;
 use super::{analyse, any_observed};
 use crate::summary::{Style, laws, render, render_full};
 use proptest::prelude::*;
@@ -279,6 +280,10 @@ proptest! {
         stream(&run.hog_gaps_path(&vm1), gaps.into_iter().map(gap).collect(), true);
         // In a debug build it looks at the laws itself, and panics.
         let summary = analyse(run.path()).unwrap();
+        let by_one = told_by_threads_for(1, run.path());
+        for pcpus_count in [2, 4] {
+            prop_assert!(told_by_threads_for(pcpus_count, run.path()) == by_one, "{}", pcpus_count);
+        }
         prop_assert_eq!(laws::check(&summary), Ok(()));
         prop_assert!(summary.vcpus.iter().any(|vcpu| vcpu.tid == VM1_VCPU1));
         for page in [render(&summary, Style::PLAIN), render_full(&summary, Style::PLAIN)] {

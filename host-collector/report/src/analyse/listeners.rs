@@ -14,8 +14,8 @@ use vslice_core::units::{HostNs, PcpuId};
 use vslice_trace::StoreError;
 use vslice_trace::manifest::Manifest;
 
-/// What is shown at once: some 40 kB, and some microseconds of work.
-const BATCH_ITEMS: usize = 256;
+/// What is shown at once: some 20 kB, and some microseconds of work.
+const BATCH_ITEMS: usize = 128;
 
 /// The joins and the observers of an analysis.
 ///

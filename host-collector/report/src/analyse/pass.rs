@@ -15,8 +15,13 @@ use vslice_core::units::{HostNs, PcpuId};
 use vslice_trace::manifest::Manifest;
 use vslice_trace::{EventMerge, StoreError, Tail};
 
+/// How many pCPUs this process may run on.
+pub(super) fn pcpus_count() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Batches that are on their way to the listeners at most.
-const BATCHES_AHEAD: usize = 4;
+const BATCHES_AHEAD: usize = 2;
 
 /// A pass that is under way.
 pub(super) struct Pass {
