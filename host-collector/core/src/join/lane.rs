@@ -21,6 +21,7 @@ pub(super) struct Lane {
     /// Pulled, but not reached by a span of its thread yet; in order of submission.
     waiting: VecDeque<Pulled>,
     /// Under way at the end of the last span, in order of submission.
+    #[expect(clippy::vec_box, reason = "each goes on to other queues, and is a kilobyte")]
     open: Vec<Box<Open>>,
     /// Covered to their ends, but not known to all sides of them: by the time up to which all must
     /// have come, and a number to tell them apart.
@@ -43,6 +44,7 @@ impl Lane {
     }
 
     /// Lays a span of its thread over the requests that are under way; returns those that it completes.
+    #[expect(clippy::vec_box, reason = "as the open ones")]
     pub(super) fn cover(&mut self, span: &Span) -> Vec<Box<Open>> {
         self.history.push(span.start, span.end, Part::of(&span.state));
         let covered = self.open.extract_if(.., |open| {
