@@ -1,7 +1,11 @@
 //! A stream on disk: the file header and the blocks, see the layout in the module above.
 
 use super::column::{CodecError, ColumnReader, Columnar, StreamKind};
-use super::{BLOCK_BYTES_MAX, BLOCK_ITEMS_MAX, FORMAT_VERSION, FORMAT_VERSION_MIN, StoreError};
+use super::pack::{pack, unpack};
+use super::{
+    BLOCK_BYTES_MAX, BLOCK_ITEMS_MAX, FORMAT_VERSION, FORMAT_VERSION_MIN, FORMAT_VERSION_PACKED,
+    StoreError,
+};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::marker::PhantomData;
@@ -43,19 +47,21 @@ fn file_header_of(kind: StreamKind, version: u16) -> [u8; FILE_HEADER_BYTES] {
 }
 
 /// One block as bytes; no items make the block that ends a stream.
-fn block_bytes<T: Columnar>(items: &[T]) -> Vec<u8> {
+fn block_bytes<T: Columnar>(items: &[T]) -> io::Result<Vec<u8>> {
+    let mut payload = Vec::new();
     let mut bytes = vec![0; BLOCK_HEADER_BYTES];
     if !items.is_empty() {
-        T::encode(items, &mut bytes);
+        T::encode(items, &mut payload);
+        pack(&payload, T::PARTS, &mut bytes)?;
     }
     let payload_bytes = bytes.len() - BLOCK_HEADER_BYTES;
-    assert!(items.len() <= BLOCK_ITEMS_MAX && payload_bytes <= BLOCK_BYTES_MAX);
+    assert!(items.len() <= BLOCK_ITEMS_MAX && payload.len().max(payload_bytes) <= BLOCK_BYTES_MAX);
     let short = |length: usize| u32::try_from(length).expect("the limits above are below 2^32");
     bytes[..4].copy_from_slice(&short(payload_bytes).to_le_bytes());
     bytes[4..8].copy_from_slice(&short(items.len()).to_le_bytes());
     let crc = block_crc(&bytes[..8], &bytes[BLOCK_HEADER_BYTES..]);
     bytes[8..12].copy_from_slice(&crc.to_le_bytes());
-    bytes
+    Ok(bytes)
 }
 
 fn block_crc(lengths: &[u8], payload: &[u8]) -> u32 {
@@ -156,7 +162,7 @@ impl<T: Columnar, W: Write> StreamWriter<T, W> {
             return Ok(());
         }
         T::arrange(&mut self.items);
-        let bytes = block_bytes(&self.items);
+        let bytes = self.packed(&self.items)?;
         self.items.clear();
         self.oldest = None;
         self.write(&bytes)
@@ -168,9 +174,14 @@ impl<T: Columnar, W: Write> StreamWriter<T, W> {
     /// As [`StreamWriter::push`].
     pub fn finish(mut self) -> Result<(), StoreError> {
         self.flush()?;
-        self.write(&block_bytes::<T>(&[]))?;
+        self.write(&self.packed(&[])?)?;
         self.state = WriterState::Finished;
         Ok(())
+    }
+
+    fn packed(&self, items: &[T]) -> Result<Vec<u8>, StoreError> {
+        let refused = |source| StoreError::Io { doing: "pack", path: self.path.clone(), source };
+        block_bytes(items).map_err(refused)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
@@ -204,6 +215,7 @@ fn write_error(path: &Path, source: io::Error) -> StoreError {
 pub struct StreamReader<T: Columnar, R: Read = BufReader<File>> {
     path: PathBuf,
     source: R,
+    version: u16,
     tail: Option<Tail>,
     /// Reused from block to block.
     payload: Vec<u8>,
@@ -234,7 +246,8 @@ impl<T: Columnar, R: Read> StreamReader<T, R> {
     /// As [`StreamReader::open`].
     pub fn new(source: R, path: &Path) -> Result<Self, StoreError> {
         let (path, payload, items) = (path.into(), Vec::new(), PhantomData);
-        let mut reader = StreamReader { path, source, tail: None, payload, items };
+        let version = FORMAT_VERSION;
+        let mut reader = StreamReader { path, source, version, tail: None, payload, items };
         reader.read_file_header()?;
         Ok(reader)
     }
@@ -264,7 +277,7 @@ impl<T: Columnar, R: Read> StreamReader<T, R> {
         let got_bytes = self.fill(&mut payload)?;
         let whole = got_bytes == payload_bytes
             && block_crc(&header[..8], &payload) == u32::from_le_bytes(crc);
-        let items = if whole { decode(count, &payload).ok() } else { None };
+        let items = if whole { decode(self.version, count, &payload).ok() } else { None };
         self.payload = payload;
         match items {
             None => self.end_torn(header_bytes + got_bytes),
@@ -292,13 +305,13 @@ impl<T: Columnar, R: Read> StreamReader<T, R> {
     fn read_file_header(&mut self) -> Result<(), StoreError> {
         let mut header = [0; FILE_HEADER_BYTES];
         let got = self.fill(&mut header)?;
-        let known = || {
-            (FORMAT_VERSION_MIN..=FORMAT_VERSION).map(|version| file_header_of(T::KIND, version))
-        };
-        if known().any(|expected| header == expected) {
-            return Ok(());
-        }
-        if got < FILE_HEADER_BYTES && known().any(|expected| header[..got] == expected[..got]) {
+        let mut known = FORMAT_VERSION_MIN..=FORMAT_VERSION;
+        let is_of = |version: &u16| header[..got] == file_header_of(T::KIND, *version)[..got];
+        if let Some(version) = known.find(is_of) {
+            self.version = version;
+            if got == FILE_HEADER_BYTES {
+                return Ok(());
+            }
             // Its writer died before the first block: a torn stream without items.
             self.end_torn(got)?;
             return Ok(());
@@ -354,11 +367,19 @@ impl<T: Columnar, R: Read> StreamReader<T, R> {
     }
 }
 
-fn decode<T: Columnar>(count: usize, payload: &[u8]) -> Result<Vec<T>, CodecError> {
-    let mut columns = ColumnReader::new(payload);
-    let items = if count == 0 { Vec::new() } else { T::decode(count, &mut columns)? };
-    columns.finish()?;
-    Ok(items)
+fn decode<T: Columnar>(version: u16, count: usize, bytes: &[u8]) -> Result<Vec<T>, CodecError> {
+    if count == 0 {
+        return ColumnReader::new(bytes).finish().map(|()| Vec::new());
+    }
+    if version < FORMAT_VERSION_PACKED {
+        let mut columns = ColumnReader::new(bytes);
+        let items = T::decode_earlier(count, &mut columns)?;
+        return columns.finish().map(|()| items);
+    }
+    let payload = unpack(bytes)?;
+    let mut columns = ColumnReader::new(&payload);
+    let items = T::decode(count, &mut columns)?;
+    columns.finish().map(|()| items)
 }
 
 /// All items of a stream that is known to be small enough for memory, and how it ends.

@@ -47,6 +47,9 @@ pub enum CodecError {
     /// A name that is not UTF-8.
     #[error("a name is not UTF-8")]
     NotText,
+    /// A payload that is not packed as one is.
+    #[error("the payload cannot be unpacked")]
+    NotPacked,
 }
 
 /// A value that a stream can hold: how a block of them becomes columns and comes back.
@@ -55,6 +58,10 @@ pub enum CodecError {
 pub trait Columnar: Sized {
     /// The stream that holds such values.
     const KIND: StreamKind;
+
+    /// How many parts a payload has, each of values of one kind, whose lengths in bytes (varints) it begins with. None:
+    /// it is not parted.
+    const PARTS: usize = 0;
 
     /// Brings the items of one block into the order in which they are stored.
     fn arrange(_items: &mut [Self]) {}
@@ -67,6 +74,17 @@ pub trait Columnar: Sized {
     /// # Errors
     /// When the columns are not what [`Columnar::encode`] writes.
     fn decode(count: usize, columns: &mut ColumnReader<'_>) -> Result<Vec<Self>, CodecError>;
+
+    /// The same of a version before 6.
+    ///
+    /// # Errors
+    /// When the columns are not what such a version wrote.
+    fn decode_earlier(
+        count: usize,
+        columns: &mut ColumnReader<'_>,
+    ) -> Result<Vec<Self>, CodecError> {
+        Self::decode(count, columns)
+    }
 }
 
 /// Appends a number.
@@ -105,6 +123,12 @@ pub(super) fn put_runs(values: impl Iterator<Item = u64>, payload: &mut Vec<u8>)
     put_run(run, payload);
 }
 
+/// Appends parts, after their lengths.
+pub(super) fn put_parts(parts: &[Vec<u8>], payload: &mut Vec<u8>) {
+    put_varints(parts.iter().map(|part| part.len() as u64), payload);
+    payload.extend(parts.iter().flatten());
+}
+
 fn put_run(run: Option<(u64, u64)>, payload: &mut Vec<u8>) {
     if let Some((value, length)) = run {
         put_varint(length - 1, payload);
@@ -125,6 +149,11 @@ impl<'a> ColumnReader<'a> {
         ColumnReader { rest: payload }
     }
 
+    /// What is left.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     /// That nothing is left.
     pub(super) fn finish(self) -> Result<(), CodecError> {
         if self.rest.is_empty() { Ok(()) } else { Err(CodecError::Trailing(self.rest.len())) }
@@ -135,6 +164,25 @@ impl<'a> ColumnReader<'a> {
         let (bytes, rest) = self.rest.split_at_checked(count).ok_or(CodecError::Short)?;
         self.rest = rest;
         Ok(bytes)
+    }
+
+    /// The next byte.
+    pub(super) fn byte(&mut self) -> Result<u8, CodecError> {
+        let (byte, rest) = self.rest.split_first().ok_or(CodecError::Short)?;
+        self.rest = rest;
+        Ok(*byte)
+    }
+
+    /// The next parts, after their lengths.
+    pub(super) fn parts<const COUNT: usize>(
+        &mut self,
+    ) -> Result<[ColumnReader<'a>; COUNT], CodecError> {
+        let lengths = self.varints::<usize>(COUNT)?;
+        let mut parts = [const { ColumnReader { rest: &[] } }; COUNT];
+        for (part, length) in parts.iter_mut().zip(lengths) {
+            part.rest = self.bytes(length)?;
+        }
+        Ok(parts)
     }
 
     /// The next number.

@@ -24,15 +24,16 @@
 //! ```text
 //! file header, 16 bytes
 //!   0  8  magic 89 56 53 52 0d 0a 1a 0a   (like PNG's: a text-mode copy breaks it visibly)
-//!   8  2  format version, 5; those from 2 on are read as well: before 3 no event names a control group
-//!         or tells the end of a halt, before 4 no I/O has its operation, before 5 no event tells an interrupt
+//!   8  2  format version, 6; those from 2 on are read as well: before 3 no event names a control group
+//!         or tells the end of a halt, before 4 no I/O has its operation, before 5 no event tells an interrupt,
+//!         before 6 no payload is packed, and events and requests have other columns
 //!  10  2  stream kind, see StreamKind
 //!  12  4  CRC32 (IEEE) of the 12 bytes before
 //! block
 //!   0  4  payload length in bytes, at most BLOCK_BYTES_MAX
 //!   4  4  items in the block, at most BLOCK_ITEMS_MAX
 //!   8  4  CRC32 of the 8 bytes before and of the payload
-//!  12  n  payload
+//!  12  n  payload, packed: one frame of zstd that tells the size of its content, at most BLOCK_BYTES_MAX
 //! ```
 //!
 //! The last block of a stream whose writer finished has no items and no payload. A file without it,
@@ -49,14 +50,17 @@
 //!
 //! | stream | columns |
 //! |---|---|
-//! | events | kind: byte; time: delta; pcpu: runs; then for each kind its columns, see `events.rs` |
-//! | requests | kind: runs; then the columns of requests, then those of drops, see `requests.rs` |
+//! | events | parts, see `events.rs`; before 6: `events/earlier.rs` |
+//! | requests | parts, see `requests.rs`; before 6: `requests/earlier.rs` |
 //! | observed | kind: runs; then the columns of requests, of losses, of times, see `observed.rs` |
 //! | clock | vcpu: runs; host sent: delta; guest received: delta; guest sent minus received: varint; host received minus sent: varint |
 //! | gaps | vcpu: runs; start: delta; length: varint |
 //! | samples | kind: runs; time: delta; of the looks: tid: delta; state: byte; call: varint; three arguments of those in a call: delta each; the block's names: count, lengths, bytes; name, counted from 1: varint; of the schedstats: tid, on pCPU, run delay, timeslices: delta each; of the gaps: length, rounds: varint each |
 //! | groups | number: delta; length in bytes of those that have a path plus 1, 0 for the others: varint; the paths' bytes |
 //! | stacks | id: delta; frame count: varint; frames, of all stacks in a row: delta |
+//!
+//! Parts are pieces of a payload that holds values of one kind each. Their lengths in bytes come first, varints, and each
+//! part that is long enough begins a block of zstd.
 //!
 //! A change of any of this needs a new format version, a further kind of stream does not; `tests` in each file hold the bytes.
 
@@ -82,6 +86,7 @@ pub mod memory_map;
 mod merge;
 pub mod observation;
 mod observed;
+mod pack;
 pub mod quota;
 pub mod recorded_disks;
 mod requests;
@@ -105,10 +110,13 @@ pub use stacks::{FRAMES_MAX, StackFrames, StackNames};
 use std::path::PathBuf;
 
 /// The version of the stream format that this module writes.
-pub const FORMAT_VERSION: u16 = 5;
+pub const FORMAT_VERSION: u16 = 6;
 
 /// The oldest version that this module reads: what came later are kinds of items that it does not have.
 pub const FORMAT_VERSION_MIN: u16 = 2;
+
+/// The oldest version whose payloads are packed.
+const FORMAT_VERSION_PACKED: u16 = 6;
 
 /// Items in one block at most; a writer closes a block when it has this many.
 pub const BLOCK_ITEMS_MAX: usize = 4096;

@@ -1,7 +1,8 @@
 //! Streams that are whole, cut, corrupt, foreign, or that met a full disk.
 
 use super::*;
-use crate::events::tests::any_event;
+use crate::events::earlier::tests::encode as encode_earlier;
+use crate::events::tests::{any_event, lively};
 use proptest::prelude::*;
 use vslice_core::host_event::{HostEvent, HostEventKind};
 use vslice_core::units::{HostNs, PcpuId, Tid};
@@ -17,10 +18,10 @@ fn three_blocks() -> (Vec<u8>, [usize; 5]) {
     let mut ends = [bytes.len(); 5];
     let blocks = [vec![event(1), event(2)], vec![event(3), event(4), event(5)], vec![event(6)]];
     for (place, block) in blocks.iter().enumerate() {
-        bytes.extend(block_bytes(block));
+        bytes.extend(block_bytes(block).unwrap());
         ends[place + 1] = bytes.len();
     }
-    bytes.extend(block_bytes::<HostEvent>(&[]));
+    bytes.extend(block_bytes::<HostEvent>(&[]).unwrap());
     ends[4] = bytes.len();
     (bytes, ends)
 }
@@ -37,10 +38,10 @@ fn read(bytes: &[u8]) -> Result<(Vec<HostEvent>, Tail), StoreError> {
 #[test]
 fn the_header_has_these_bytes() {
     let header = file_header(StreamKind::Requests);
-    let expected = b"\x89VSR\r\n\x1a\n\x05\x00\x02\x00";
+    let expected = b"\x89VSR\r\n\x1a\n\x06\x00\x02\x00";
     assert_eq!(header[..12], expected[..12]);
     assert_eq!(header[12..], crc32fast::hash(&expected[..12]).to_le_bytes());
-    let end = block_bytes::<HostEvent>(&[]);
+    let end = block_bytes::<HostEvent>(&[]).unwrap();
     assert_eq!(end[..8], [0; 8]);
     assert_eq!(end.len(), BLOCK_HEADER_BYTES);
 }
@@ -78,13 +79,13 @@ fn a_foreign_file_is_a_sentence() {
     let kind = read(&file_header(StreamKind::Clock)).unwrap_err();
     assert_eq!(kind.to_string(), "x.vsr holds a stream of kind 3, expected Events");
     let mut newer = file_header(StreamKind::Events);
-    newer[8] = 6;
+    newer[8] = 7;
     let crc = crc32fast::hash(&newer[..12]);
     newer[12..].copy_from_slice(&crc.to_le_bytes());
     let newer = read(&newer).unwrap_err();
     assert_eq!(
         newer.to_string(),
-        "x.vsr has format version 6, this vslice reads up to 5; use a newer vslice"
+        "x.vsr has format version 7, this vslice reads up to 6; use a newer vslice"
     );
     let mut older = file_header(StreamKind::Events);
     older[8] = 1;
@@ -96,16 +97,60 @@ fn a_foreign_file_is_a_sentence() {
     );
 }
 
+/// A block whose payload is on disk as it is given.
+fn raw_block(count: usize, payload: &[u8]) -> Vec<u8> {
+    let lengths = [payload.len(), count].map(|length| u32::try_from(length).unwrap());
+    let lengths = lengths.map(u32::to_le_bytes).concat();
+    let crc = block_crc(&lengths, payload).to_le_bytes();
+    [&lengths, &crc[..], payload].concat()
+}
+
+fn packed(payload: &[u8], parts_count: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    pack(payload, parts_count, &mut bytes).unwrap();
+    bytes
+}
+
 #[test]
-fn streams_of_the_version_before_are_read() {
-    let (mut bytes, _) = three_blocks();
-    for version in 2..5 {
-        bytes[..FILE_HEADER_BYTES].copy_from_slice(&file_header_of(StreamKind::Events, version));
-        let (events, tail) = read(&bytes).unwrap();
-        assert_eq!((events.len(), tail), (6, Tail::Finished));
+fn streams_of_earlier_versions_are_read() {
+    for version in 2..6 {
+        let mut bytes = file_header_of(StreamKind::Events, version).to_vec();
+        for block in [vec![event(1), event(2)], vec![event(3)]] {
+            let mut payload = Vec::new();
+            encode_earlier(&block, &mut payload);
+            bytes.extend(raw_block(block.len(), &payload));
+        }
+        bytes.extend(raw_block(0, &[]));
+        let all = vec![event(1), event(2), event(3)];
+        assert_eq!(read(&bytes).unwrap(), (all, Tail::Finished), "{version}");
+        // A block of today's is none of theirs.
+        bytes.truncate(bytes.len() - BLOCK_HEADER_BYTES);
+        bytes.extend(block_bytes(&[event(4)]).unwrap());
+        assert!(matches!(read(&bytes).unwrap().1, Tail::Torn { bytes: 1.. }), "{version}");
+        let (events, tail) = read(&bytes[..10]).unwrap();
+        assert_eq!((events.len(), tail), (0, Tail::Torn { bytes: 10 }));
     }
-    let (events, tail) = read(&bytes[..10]).unwrap();
-    assert_eq!((events.len(), tail), (0, Tail::Torn { bytes: 10 }));
+}
+
+#[test]
+fn a_payload_that_unpacks_to_too_much_or_to_what_it_does_not_say_is_refused() {
+    let length = |packed: &[u8]| unpack(packed).map(|payload| payload.len());
+    assert_eq!(length(&packed(&vec![7; BLOCK_BYTES_MAX], 0)), Ok(BLOCK_BYTES_MAX));
+    assert_eq!(length(&packed(&vec![7; BLOCK_BYTES_MAX + 1], 0)), Err(CodecError::NotPacked));
+    // 1,000 bytes: a frame header with two bytes of length less 256, then one block.
+    let whole = packed(&[7; 1000], 0);
+    assert_eq!(whole[..7], [0x28, 0xb5, 0x2f, 0xfd, 0x60, 0xe8, 0x02]);
+    assert_eq!(length(&whole), Ok(1000));
+    for (said, place) in [(0xe7, 5), (0xe9, 5), (0x03, 6), (0x01, 6)] {
+        let mut other = whole.clone();
+        other[place] = said;
+        assert_eq!(length(&other), Err(CodecError::NotPacked), "{said:#x} at {place}");
+    }
+    for cut in 0..whole.len() {
+        assert_eq!(length(&whole[..cut]), Err(CodecError::NotPacked), "cut at {cut}");
+    }
+    // Two frames, the second of which is not in what the first says.
+    assert_eq!(length(&[&whole[..], &whole].concat()), Err(CodecError::NotPacked));
 }
 
 #[test]
@@ -125,10 +170,8 @@ fn a_block_with_too_many_items_is_refused_even_if_they_are_there() {
         let events: Vec<HostEvent> = (0..count as u64).map(event).collect();
         let mut payload = Vec::new();
         HostEvent::encode(&events, &mut payload);
-        let lengths = [payload.len(), count].map(|length| u32::try_from(length).unwrap());
-        let lengths = lengths.map(u32::to_le_bytes).concat();
-        let crc = block_crc(&lengths, &payload).to_le_bytes();
-        let bytes = [&file_header(StreamKind::Events)[..], &lengths, &crc, &payload].concat();
+        let payload = packed(&payload, HostEvent::PARTS);
+        let bytes = [&file_header(StreamKind::Events)[..], &raw_block(count, &payload)].concat();
         read(&bytes).unwrap().0.len()
     };
     assert_eq!(block(BLOCK_ITEMS_MAX), BLOCK_ITEMS_MAX);
@@ -184,7 +227,7 @@ impl Write for &mut SmallDisk {
 
 #[test]
 fn a_full_disk_names_the_file_and_what_was_written_stays_readable() {
-    let first_block_bytes = FILE_HEADER_BYTES + block_bytes(&[event(1)]).len();
+    let first_block_bytes = FILE_HEADER_BYTES + block_bytes(&[event(1)]).unwrap().len();
     let mut disk = SmallDisk { bytes: Vec::new(), left: first_block_bytes + 7 };
     let mut writer = StreamWriter::new(&mut disk, Path::new("run/events-1.vsr")).unwrap();
     writer.push(event(1)).unwrap();
@@ -221,6 +264,11 @@ proptest! {
     }
 
     #[test]
+    fn equal_items_make_equal_bytes(events in lively(0..700)) {
+        prop_assert_eq!(block_bytes(&events).unwrap(), block_bytes(&events.clone()).unwrap());
+    }
+
+    #[test]
     fn corrupt_bytes_never_panic_and_never_change_a_whole_block(
         place in 16usize..300,
         flip in 1u8..,
@@ -239,15 +287,13 @@ proptest! {
     #[test]
     fn payloads_that_pass_their_crc_never_panic(
         payload in prop::collection::vec(any::<u8>(), 0..200),
-        count in 0u32..5000,
+        count in 0_usize..5000,
+        version in FORMAT_VERSION_MIN..=FORMAT_VERSION,
+        is_packed: bool,
     ) {
-        let length = u32::try_from(payload.len()).unwrap();
-        let lengths = [length.to_le_bytes(), count.to_le_bytes()].concat();
-        let mut bytes = file_header(StreamKind::Events).to_vec();
-        bytes.extend(&lengths);
-        bytes.extend(block_crc(&lengths, &payload).to_le_bytes());
-        bytes.extend(&payload);
-        let (events, _) = read(&bytes).unwrap();
+        let payload = if is_packed { packed(&payload, 0) } else { payload };
+        let header = file_header_of(StreamKind::Events, version);
+        let (events, _) = read(&[&header[..], &raw_block(count, &payload)].concat()).unwrap();
         prop_assert!(events.len() <= BLOCK_ITEMS_MAX);
     }
 }

@@ -1,12 +1,12 @@
-//! The columns of what KVM and the disks did.
+//! What KVM and the disks did, as numbers, and the columns of it before version 6.
 
-use crate::column::{CodecError, ColumnReader, narrow, put_deltas, put_runs, put_varints};
-use vslice_core::host_event::{BlockEvent, BlockStep, HostEvent, HostEventKind, KvmEvent};
+use crate::column::{CodecError, ColumnReader, narrow};
+use vslice_core::host_event::{BlockEvent, BlockStep, HostEventKind, KvmEvent};
 use vslice_core::units::Tid;
 use vslice_wire::BlockOperation;
 
 /// What KVM did, as a code and two numbers; the second has 32 bits.
-fn kvm_columns(event: KvmEvent) -> (u8, u64, u64) {
+pub(super) fn kvm_columns(event: KvmEvent) -> (u8, u64, u64) {
     match event {
         KvmEvent::GuestEntry => (0, 0, 0),
         KvmEvent::GuestExit { isa, reason } => (1, reason.into(), isa.into()),
@@ -41,19 +41,6 @@ pub(super) fn kvm_of(code: u8, first: u64, second: u64) -> Result<KvmEvent, Code
     })
 }
 
-pub(super) fn encode_kvm(items: &[HostEvent], payload: &mut Vec<u8>) {
-    let events = || {
-        items.iter().filter_map(|event| match event.kind {
-            HostEventKind::Kvm { tid, event } => Some((tid, kvm_columns(event))),
-            _ => None,
-        })
-    };
-    put_deltas(events().map(|(tid, _)| tid.0.into()), payload);
-    payload.extend(events().map(|(_, (code, _, _))| code));
-    put_deltas(events().map(|(_, (_, first, _))| first), payload);
-    put_varints(events().map(|(_, (_, _, second))| second), payload);
-}
-
 pub(super) fn decode_kvm(
     count: usize,
     columns: &mut ColumnReader<'_>,
@@ -72,13 +59,13 @@ const STEPS: [BlockStep; 3] = [BlockStep::Submitted, BlockStep::Issued, BlockSte
 
 /// The step's place, plus three for each operation before this one; the first is that nobody knows it, which is all
 /// that there was before version 4.
-fn step_code(block: &BlockEvent) -> u64 {
+pub(super) fn step_code(block: &BlockEvent) -> u8 {
     let step = match block.step {
         BlockStep::Submitted => 0,
         BlockStep::Issued => 1,
         BlockStep::Completed => 2,
     };
-    step + 3 * block.operation.map_or(0, |operation| 1 + u64::from(operation.number()))
+    step + 3 * block.operation.map_or(0, |operation| 1 + operation.number())
 }
 
 pub(super) fn step_of(code: u8) -> Result<(BlockStep, Option<BlockOperation>), CodecError> {
@@ -91,20 +78,6 @@ pub(super) fn step_of(code: u8) -> Result<(BlockStep, Option<BlockOperation>), C
         }
     };
     Ok((STEPS[place % STEPS.len()], operation))
-}
-
-pub(super) fn encode_blocks(items: &[HostEvent], payload: &mut Vec<u8>) {
-    let blocks = || {
-        items.iter().filter_map(|event| match &event.kind {
-            HostEventKind::Block(block) => Some(block),
-            _ => None,
-        })
-    };
-    put_runs(blocks().map(step_code), payload);
-    put_deltas(blocks().map(|block| block.tid.0.into()), payload);
-    put_runs(blocks().map(|block| block.device.into()), payload);
-    put_deltas(blocks().map(|block| block.sector), payload);
-    put_runs(blocks().map(|block| block.sectors.into()), payload);
 }
 
 pub(super) fn decode_blocks(

@@ -1,0 +1,47 @@
+//! A payload as it is on disk: one zstd frame. Each part of it has blocks of zstd of its own, whose codes are then
+//! those of values of one kind.
+
+use super::BLOCK_BYTES_MAX;
+use super::column::{CodecError, ColumnReader};
+use std::io::{self, Write};
+use zstd::stream::write::Encoder;
+use zstd::zstd_safe::get_frame_content_size;
+
+/// What the collector pays for is its CPU time: the columns leave little for higher levels to find.
+const LEVEL: i32 = 1;
+
+/// A shorter part is not worth a block of its own.
+const PART_BYTES_MIN: usize = 256;
+
+/// Appends a payload that begins with the lengths of as many parts.
+pub(super) fn pack(payload: &[u8], parts_count: usize, packed: &mut Vec<u8>) -> io::Result<()> {
+    let mut encoder = Encoder::new(packed, LEVEL)?;
+    encoder.set_pledged_src_size(Some(payload.len() as u64))?;
+    let mut rest = ColumnReader::new(payload);
+    let lengths = rest.varints::<usize>(parts_count).map_err(io::Error::other)?;
+    let mut rest = rest.rest();
+    encoder.write_all(&payload[..payload.len() - rest.len()])?;
+    for length in lengths {
+        let (part, behind) = rest.split_at_checked(length).unwrap_or((rest, &[]));
+        rest = behind;
+        encoder.write_all(part)?;
+        if length >= PART_BYTES_MIN {
+            encoder.flush()?;
+        }
+    }
+    encoder.write_all(rest)?;
+    encoder.finish()?;
+    Ok(())
+}
+
+/// The payload that was packed.
+///
+/// # Errors
+/// If there is none, or one longer than any that is written; then nothing was allocated for it.
+pub(super) fn unpack(packed: &[u8]) -> Result<Vec<u8>, CodecError> {
+    let length = get_frame_content_size(packed).ok().flatten().ok_or(CodecError::NotPacked)?;
+    let length = usize::try_from(length).ok().filter(|length| *length <= BLOCK_BYTES_MAX);
+    let length = length.ok_or(CodecError::NotPacked)?;
+    // A frame whose content is not as long as it says is refused.
+    zstd::bulk::decompress(packed, length).map_err(|_| CodecError::NotPacked)
+}
