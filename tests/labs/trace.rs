@@ -8,18 +8,24 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use vslice_tests::{Lab, not_judged};
+use vslice_trace::{EventMerge, RunDir};
 
 pub(crate) const CASES: &[Case] = &[("a_trace_is_small_and_perfetto_takes_it", small_and_taken)];
 
 /// Enough reads that the run's events outweigh what the collector says of host and guests.
 const TOTAL: &str = "32MiB";
 
-fn bytes_in(directory: &Path) -> Result<u64, Failed> {
-    let mut bytes = 0;
-    for entry in fs::read_dir(directory)? {
-        bytes += entry?.metadata()?.len();
+/// What a trace takes at most for each event of a recorded run, with its spans and requests.
+const BYTES_AN_EVENT_MAX: u64 = 18;
+
+fn events_in(directory: &Path) -> Result<u64, Failed> {
+    let events = EventMerge::open(&RunDir::open(directory)?)?;
+    let mut count = 0;
+    for event in events {
+        event?;
+        count += 1;
     }
-    Ok(bytes)
+    Ok(count)
 }
 
 fn small_and_taken(lab: &Lab) -> Result<(), Failed> {
@@ -30,10 +36,9 @@ fn small_and_taken(lab: &Lab) -> Result<(), Failed> {
     if run.code() != Some(0) {
         return Err(format!("exit code {:?}:\n{}", run.code(), run.said()).into());
     }
-    let (trace_bytes, run_bytes) = (fs::metadata(&trace)?.len(), bytes_in(&run.run_dir())?);
-    if trace_bytes * 2 > run_bytes * 3 {
-        let what = format!("{trace_bytes} bytes of trace for {run_bytes} of the run directory");
-        return Err(what.into());
+    let (trace_bytes, events) = (fs::metadata(&trace)?.len(), events_in(&run.run_dir())?);
+    if trace_bytes > events * BYTES_AN_EVENT_MAX {
+        return Err(format!("{trace_bytes} bytes of trace for {events} events").into());
     }
     let Some(processor) = processor() else {
         return not_judged(

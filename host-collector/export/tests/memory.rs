@@ -39,6 +39,9 @@ const EVENTS_A_TURN: u64 = 6;
 /// More than all that is read in blocks, and than a batch of packets that is longer by chance.
 const GROWTH_MAX_BYTES: usize = 1 << 20;
 
+/// What a trace of these events takes at most for each of them.
+const TRACE_BYTES_AN_EVENT_MAX: u64 = 8;
+
 /// A page keeps a sample, which a run of a few thousand requests does not fill.
 const PAGE_GROWTH_MAX_BYTES: usize = 4 << 20;
 
@@ -202,7 +205,7 @@ impl Form {
 struct Written {
     peak_bytes: usize,
     bytes: u64,
-    run_bytes: u64,
+    events: u64,
 }
 
 /// How many events and requests there are.
@@ -251,14 +254,15 @@ fn written(turns: u64, form: Form) -> Result<Written, Box<dyn Error>> {
         began.elapsed().as_secs_f64(),
         peak_bytes as f64 / f64::from(1 << 20),
     );
-    Ok(Written { peak_bytes, bytes, run_bytes })
+    Ok(Written { peak_bytes, bytes, events: counts.events })
 }
 
-/// A trace has at most half as much again as the run; a page may be sent by mail.
+/// A trace can be opened in a browser; a page may be sent by mail.
 fn is_small(form: Form, written: &Written) {
     match form {
         Form::Perfetto => {
-            assert!(written.bytes * 2 <= written.run_bytes * 3, "{} bytes", written.bytes)
+            let most = written.events * TRACE_BYTES_AN_EVENT_MAX;
+            assert!(written.bytes <= most, "{} bytes", written.bytes);
         }
         Form::Page => assert!(written.bytes <= PAGE_MAX_BYTES, "{} bytes", written.bytes),
         Form::Csv | Form::Folded | Form::Hlog => assert!(written.bytes > 0, "{form:?} is empty"),

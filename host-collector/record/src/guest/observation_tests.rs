@@ -82,25 +82,32 @@ fn a_guest_that_floods_fills_no_disk() {
     assert_eq!(observation.record(0).requests_count, 2);
 }
 
-/// Requests that share nothing, as no kernel makes them, take more room than others.
+/// Requests that share nothing, as no kernel makes them, take more room than others, and cannot be packed. Their values
+/// are those of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
 fn nothing_in_common(order: u64) -> ObservedRequest {
-    let is_odd = order % 2 == 1;
-    let vcpu = u16::MAX - u16::from(is_odd);
-    let far = GuestTicks((1 << 63) * u64::from(is_odd));
+    let mut state = order.wrapping_mul(64);
+    let mut any = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    };
+    let short = |value: u64| u16::from_le_bytes([value.to_le_bytes()[0], value.to_le_bytes()[1]]);
+    let long = |value: u64| u32::try_from(value >> 32).unwrap();
     ObservedRequest {
-        device: vcpu,
-        operation: [BlockOperation::Read, BlockOperation::Other][usize::from(is_odd)],
-        flags: ObservedFlags(vcpu),
-        sector: far.0,
-        bytes: u32::MAX - u32::from(vcpu),
-        queued: far,
-        issued: GuestTicks(far.0 ^ (1 << 63)),
-        completed: far,
-        vcpu_queued: vcpu,
-        vcpu_issued: vcpu,
-        vcpu_completed: vcpu,
-        task: u32::MAX - u32::from(is_odd),
-        result: i32::MIN + i32::from(is_odd),
+        device: short(any()),
+        operation: [BlockOperation::Read, BlockOperation::Other][usize::from(any() % 2 == 1)],
+        flags: ObservedFlags(short(any())),
+        sector: any(),
+        bytes: long(any()),
+        queued: GuestTicks(any()),
+        issued: GuestTicks(any()),
+        completed: GuestTicks(any()),
+        vcpu_queued: short(any()),
+        vcpu_issued: short(any()),
+        vcpu_completed: short(any()),
+        task: long(any()),
+        result: long(any()).cast_signed(),
     }
 }
 
