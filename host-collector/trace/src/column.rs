@@ -126,7 +126,7 @@ pub(super) fn put_runs(values: impl Iterator<Item = u64>, payload: &mut Vec<u8>)
 /// Appends parts, after their lengths.
 pub(super) fn put_parts(parts: &[Vec<u8>], payload: &mut Vec<u8>) {
     put_varints(parts.iter().map(|part| part.len() as u64), payload);
-    payload.extend(parts.iter().flatten());
+    parts.iter().for_each(|part| payload.extend_from_slice(part));
 }
 
 fn put_run(run: Option<(u64, u64)>, payload: &mut Vec<u8>) {

@@ -3,9 +3,12 @@
 
 use super::BLOCK_BYTES_MAX;
 use super::column::{CodecError, ColumnReader};
+use std::cell::RefCell;
 use std::io::{self, Write};
+use zstd::bulk::Decompressor;
+use zstd::stream::raw::CParameter;
 use zstd::stream::write::Encoder;
-use zstd::zstd_safe::get_frame_content_size;
+use zstd::zstd_safe::{CCtx, get_frame_content_size};
 
 /// What the collector pays for is its CPU time: the columns leave little for higher levels to find.
 const LEVEL: i32 = 1;
@@ -13,9 +16,27 @@ const LEVEL: i32 = 1;
 /// A shorter part is not worth a block of its own.
 const PART_BYTES_MIN: usize = 256;
 
+thread_local! {
+    // What zstd works in is dear to make for each block, and too large to be kept for each stream.
+    static PACKER: RefCell<CCtx<'static>> = RefCell::new(CCtx::create());
+    static UNPACKER: RefCell<Decompressor<'static>> = RefCell::default();
+}
+
 /// Appends a payload that begins with the lengths of as many parts.
 pub(super) fn pack(payload: &[u8], parts_count: usize, packed: &mut Vec<u8>) -> io::Result<()> {
-    let mut encoder = Encoder::new(packed, LEVEL)?;
+    PACKER.with_borrow_mut(|packer| {
+        let mut encoder = Encoder::with_context(packed, packer);
+        encoder.set_parameter(CParameter::CompressionLevel(LEVEL))?;
+        put(payload, parts_count, &mut encoder)?;
+        encoder.finish().map(drop)
+    })
+}
+
+fn put(
+    payload: &[u8],
+    parts_count: usize,
+    encoder: &mut Encoder<'_, &mut Vec<u8>>,
+) -> io::Result<()> {
     encoder.set_pledged_src_size(Some(payload.len() as u64))?;
     let mut rest = ColumnReader::new(payload);
     let lengths = rest.varints::<usize>(parts_count).map_err(io::Error::other)?;
@@ -29,9 +50,7 @@ pub(super) fn pack(payload: &[u8], parts_count: usize, packed: &mut Vec<u8>) -> 
             encoder.flush()?;
         }
     }
-    encoder.write_all(rest)?;
-    encoder.finish()?;
-    Ok(())
+    encoder.write_all(rest)
 }
 
 /// The payload that was packed.
@@ -43,5 +62,6 @@ pub(super) fn unpack(packed: &[u8]) -> Result<Vec<u8>, CodecError> {
     let length = usize::try_from(length).ok().filter(|length| *length <= BLOCK_BYTES_MAX);
     let length = length.ok_or(CodecError::NotPacked)?;
     // A frame whose content is not as long as it says is refused.
-    zstd::bulk::decompress(packed, length).map_err(|_| CodecError::NotPacked)
+    let unpacked = UNPACKER.with_borrow_mut(|unpacker| unpacker.decompress(packed, length));
+    unpacked.map_err(|_| CodecError::NotPacked)
 }
