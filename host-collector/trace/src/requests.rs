@@ -27,7 +27,7 @@ const PARTS: usize = 6;
 
 /// References that are tried, and on how many requests of a block.
 const REFERENCES: [u8; 9] = [1, 0, 2, 4, 8, 16, 32, 64, 128];
-const TRIED_COUNT: usize = 512;
+const TRIED_COUNT: usize = 256;
 
 /// One item of `requests-<vm>.vsr`, in the order in which the guest sent them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
