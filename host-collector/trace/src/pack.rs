@@ -65,3 +65,26 @@ pub(super) fn unpack(packed: &[u8]) -> Result<Vec<u8>, CodecError> {
     let unpacked = UNPACKER.with_borrow_mut(|unpacker| unpacker.decompress(packed, length));
     unpacked.map_err(|_| CodecError::NotPacked)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packed(payload: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        pack(payload, 0, &mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn bytes_do_not_depend_on_what_a_thread_has_packed_before() {
+        let payload: Vec<u8> = (0..20_000_u32).map(|at| (at * at / 7).to_le_bytes()[1]).collect();
+        let first = packed(&payload);
+        for others in [vec![3; 100_000], payload[5_000..].to_vec(), Vec::new()] {
+            packed(&others);
+            assert_eq!(packed(&payload), first);
+        }
+        assert_eq!(unpack(&first[..first.len() / 2]), Err(CodecError::NotPacked));
+        assert_eq!(unpack(&first).as_ref(), Ok(&payload));
+    }
+}
