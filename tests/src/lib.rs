@@ -1,5 +1,7 @@
 //! What the end-to-end tests need: `vslice` as a user runs it, and a look at what it left behind.
 
+pub mod large;
+
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs;
