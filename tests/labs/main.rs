@@ -9,6 +9,7 @@ mod bad_luck;
 mod evidence;
 mod experiment;
 mod host_view;
+mod large;
 mod loads;
 mod matrix;
 mod newer_kernel;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         host_view::CASES,
         observing::CASES,
         trace::CASES,
+        large::CASES,
     ];
     let cases = cases.into_iter().flatten();
     let mut trials: Vec<Trial> = cases.map(|case| trial(*case, lab.clone())).collect();

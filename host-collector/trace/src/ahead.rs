@@ -55,6 +55,7 @@ fn decode_all<T: Columnar>(jobs: &Mutex<Receiver<Job<T>>>) {
 #[derive(Debug)]
 pub(super) struct BlocksAhead<T: Columnar> {
     reader: Reader<T>,
+    has_more: bool,
 }
 
 #[derive(Debug)]
@@ -68,30 +69,37 @@ enum Reader<T: Columnar> {
 impl<T: Columnar> BlocksAhead<T> {
     /// Of this stream; nothing of it is read before it is asked for.
     pub(super) fn new(reader: StreamReader<T>) -> BlocksAhead<T> {
-        BlocksAhead { reader: Reader::Here(Box::new(reader)) }
+        BlocksAhead { reader: Reader::Here(Box::new(reader)), has_more: true }
+    }
+
+    /// Has the next block decoded meanwhile: it will be asked for soon. A host has many pCPUs, and a block of each is enough
+    /// to keep.
+    pub(super) fn prepare(&mut self, decoders: &Decoders<T>) {
+        let Some(jobs) = decoders.jobs.as_ref().filter(|_| self.has_more) else { return };
+        self.reader = match std::mem::replace(&mut self.reader, Reader::Lost) {
+            Reader::Here(reader) => send_away(*reader, jobs),
+            other => other,
+        };
     }
 
     /// As [`StreamReader::next_block`].
     ///
     /// # Errors
     /// As that.
-    pub(super) fn next_block(&mut self, decoders: &Decoders<T>) -> NextBlock<T> {
+    pub(super) fn next_block(&mut self) -> NextBlock<T> {
         let (reader, block) = match std::mem::replace(&mut self.reader, Reader::Lost) {
             Reader::Here(mut reader) => {
                 let block = reader.next_block();
-                (*reader, block)
+                (reader, block)
             }
             Reader::Away(back) => match back.recv() {
-                Ok((reader, block)) => (reader, block),
+                Ok((reader, block)) => (Box::new(reader), block),
                 Err(_) => return Err(StoreError::DecoderLost),
             },
             Reader::Lost => return Err(StoreError::DecoderLost),
         };
-        let has_more = matches!(block, Ok(Some(_)));
-        self.reader = match decoders.jobs.as_ref().filter(|_| has_more) {
-            Some(jobs) => send_away(reader, jobs),
-            None => Reader::Here(Box::new(reader)),
-        };
+        self.has_more = matches!(block, Ok(Some(_)));
+        self.reader = Reader::Here(reader);
         block
     }
 
@@ -155,8 +163,11 @@ mod tests {
                 streams.iter_mut().filter(|(_, _, has_ended)| !has_ended)
             {
                 assert_eq!(blocks.tail(), None, "before it is asked for");
-                match blocks.next_block(decoders).unwrap() {
-                    Some(block) => items.extend(block),
+                match blocks.next_block().unwrap() {
+                    Some(block) => {
+                        blocks.prepare(decoders);
+                        items.extend(block);
+                    }
                     None => *has_ended = true,
                 }
             }

@@ -10,8 +10,11 @@ use std::vec::IntoIter;
 use vslice_core::host_event::HostEvent;
 use vslice_core::units::{HostNs, PcpuId};
 
-/// Merges the `events-*.vsr` of a run, block by block: one block of each pCPU is in memory, and one that is decoded
-/// meanwhile.
+/// With so many events left of a block, the next one is decoded: that takes less than it takes to look at these.
+const ITEMS_BEFORE_NEXT: usize = 1024;
+
+/// Merges the `events-*.vsr` of a run, block by block: one block of each pCPU is in memory, and towards its end the next
+/// one.
 ///
 /// Events of equal time come in order of their pCPUs, and of one pCPU in the order in which they
 /// were recorded. A [`Lost`](vslice_core::host_event::HostEventKind::Lost) comes where the loss began. After the
@@ -86,9 +89,14 @@ impl Stream {
     /// Takes the head and puts the event after it in its place.
     fn advance(&mut self, decoders: &Decoders<HostEvent>) -> Result<Option<HostEvent>, StoreError> {
         if self.block.len() == 0
-            && let Some(items) = self.blocks.next_block(decoders)?
+            && let Some(items) = self.blocks.next_block()?
         {
             self.block = items.into_iter();
+            if self.block.len() <= ITEMS_BEFORE_NEXT {
+                self.blocks.prepare(decoders);
+            }
+        } else if self.block.len() == ITEMS_BEFORE_NEXT {
+            self.blocks.prepare(decoders);
         }
         let event = std::mem::replace(&mut self.head, self.block.next());
         if let (Some(before), Some(after)) = (&event, &self.head)
