@@ -14,10 +14,11 @@ fn is_what_happened(lab: &Lab) -> Result<(), Failed> {
     let scratch = tempfile::tempdir()?;
     let run = scratch.path().join("run");
     let expected = write(&run, &ASKED)?;
-    let report = lab.run(&["report", "--json", run.to_str().ok_or("a path that is no text")?])?;
-    if report.code() != Some(0) {
-        return Err(format!("exit code {:?}:\n{}", report.code(), report.said()).into());
+    let run = run.to_str().ok_or("a path that is no text")?;
+    let report = lab.command(&["report", "--json", run]).output()?;
+    if !report.status.success() {
+        return Err(String::from_utf8_lossy(&report.stderr).into_owned().into());
     }
-    let differences = expected.differences(&serde_json::from_str(&report.printed())?);
+    let differences = expected.differences(&serde_json::from_slice(&report.stdout)?);
     if differences.is_empty() { Ok(()) } else { Err(differences.join("\n").into()) }
 }

@@ -64,7 +64,10 @@ pub struct Asked {
 /// Writes a run into a new directory, and says what its summary has to be.
 ///
 /// # Errors
-/// When it cannot be written, or there are too few pCPUs for so many VMs.
+/// When it cannot be written.
+///
+/// # Panics
+/// If there are too few pCPUs for so many VMs.
 pub fn write(path: &Path, asked: &Asked) -> Result<Expected, StoreError> {
     assert!(asked.vms * PCPUS_OF_VM <= asked.pcpus, "each VM needs {PCPUS_OF_VM} pCPUs");
     let run = RunDir::create(path)?;
