@@ -44,7 +44,7 @@ fn main() -> Result<()> {
     let Some(check) = check else {
         let expected =
             write(&run, &asked).with_context(|| format!("cannot write {}", run.display()))?;
-        println!("{} events, {} requests", expected.events, expected.latencies_ns.len());
+        println!("{} events, {} requests", expected.events, expected.latencies.count());
         return Ok(());
     };
     // What it has to be is made once more, into a directory that goes.
@@ -54,6 +54,6 @@ fn main() -> Result<()> {
         std::fs::read(&check).with_context(|| format!("cannot read {}", check.display()))?;
     let differences = expected.differences(&serde_json::from_slice(&summary)?);
     ensure!(differences.is_empty(), "otherwise than acted out:\n{}", differences.join("\n"));
-    println!("right: {} requests, {} vCPUs", expected.latencies_ns.len(), expected.vcpus.len());
+    println!("right: {} requests, {} vCPUs", expected.latencies.count(), expected.vcpus.len());
     Ok(())
 }

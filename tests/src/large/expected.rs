@@ -11,14 +11,53 @@ const QUANTILE_ERROR: f64 = 0.001;
 pub struct Expected {
     /// Host events.
     pub events: u64,
-    /// The length of each request.
-    pub latencies_ns: Vec<u32>,
+    /// How long requests took.
+    pub latencies: Latencies,
     /// What requests waited for, by phase and part.
     pub phases_ns: BTreeMap<(&'static str, &'static str), u64>,
     /// Each vCPU, by VM and number.
     pub vcpus: BTreeMap<(u32, u32), VcpuExpected>,
     /// Waits for the big lock of each VM's reading vCPU: how many, and for how long.
     pub lock_waits: BTreeMap<u32, (u64, u64)>,
+}
+
+/// How many requests took how long, exactly, in memory that does not grow with their number.
+#[derive(Debug, Default)]
+pub struct Latencies {
+    /// How many took so many nanoseconds, by these: none takes longer than a turn.
+    counts: Vec<u64>,
+}
+
+impl Latencies {
+    pub(super) fn push(&mut self, length_ns: u64) {
+        let place = usize::try_from(length_ns).unwrap_or(usize::MAX);
+        if self.counts.len() <= place {
+            self.counts.resize(place + 1, 0);
+        }
+        self.counts[place] += 1;
+    }
+
+    /// How many requests there were.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    fn sum_ns(&self) -> u64 {
+        (0..).zip(&self.counts).map(|(length_ns, count): (u64, &u64)| length_ns * count).sum()
+    }
+
+    /// The length of the request of this rank, from 1 for the shortest; 0 without requests.
+    fn at_rank(&self, rank: u64) -> u64 {
+        let mut left = rank;
+        for (length_ns, count) in (0..).zip(&self.counts) {
+            left = left.saturating_sub(*count);
+            if left == 0 {
+                return length_ns;
+            }
+        }
+        0
+    }
 }
 
 /// What is known of a vCPU.
@@ -46,8 +85,7 @@ impl Expected {
     }
 
     fn check_requests(&self, summary: &Value, differences: &mut Differences) {
-        let count = self.latencies_ns.len() as u64;
-        let latency_ns: u64 = self.latencies_ns.iter().copied().map(u64::from).sum();
+        let (count, latency_ns) = (self.latencies.count(), self.latencies.sum_ns());
         differences.check("requests", &summary["requests"]["count"], count);
         differences.check("unattributable", &summary["requests"]["unattributable"], 0);
         differences.check("bytes", &summary["requests"]["bytes"], count * super::BLOCK_BYTES);
@@ -64,19 +102,16 @@ impl Expected {
         for (part, length_ns) in &parts_ns {
             differences.check(part, &summary["parts"]["all"][part], *length_ns);
         }
-        let mut sorted = self.latencies_ns.clone();
-        sorted.sort_unstable();
         for (name, millionths) in [("p50", 500_000), ("p99", 990_000), ("p999", 999_000)] {
             let rank = (count * millionths).div_ceil(1_000_000);
-            let place = usize::try_from(rank).unwrap_or(usize::MAX).saturating_sub(1);
-            let true_ns = u64::from(sorted.get(place).copied().unwrap_or(0));
+            let true_ns = self.latencies.at_rank(rank);
             let told_ns = summary["latency_ns"][name].as_u64().unwrap_or(0);
             let most_ns = true_ns as f64 * (1.0 + QUANTILE_ERROR) + 1.0;
             if told_ns < true_ns || told_ns as f64 > most_ns {
                 differences.0.push(format!("{name}: {told_ns} instead of {true_ns}"));
             }
         }
-        let longest_ns = u64::from(sorted.last().copied().unwrap_or(0));
+        let longest_ns = self.latencies.at_rank(count);
         differences.check("the longest", &summary["latency_ns"]["max"], longest_ns);
     }
 

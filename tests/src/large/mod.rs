@@ -14,7 +14,7 @@ mod random;
 mod reader;
 mod strangers;
 
-pub use expected::{Expected, VcpuExpected};
+pub use expected::{Expected, Latencies, VcpuExpected};
 
 use random::Random;
 use reader::Reader;
