@@ -3,9 +3,12 @@
 Usage: read_fleet.py ENGINE FLEET_FOLDER PAGE EXPECTED_JSON
 """
 
+import atexit
 import json
 import math
+import os
 import re
+import shutil
 import sys
 
 engine, folder, page, expected_file = sys.argv[1:]
@@ -36,11 +39,28 @@ def duckdb_engine():
 
 
 def spark_engine():
+    import pyspark
     from pyspark.sql import SparkSession
 
+    # Its workers take connections from this machine alone.
+    os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+    # Three Javas of a minute's life: to compile better is not worth it.
+    java = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+    settings = {
+        "spark.ui.enabled": "false",
+        "spark.sql.shuffle.partitions": "2",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.extraJavaOptions": java,
+        "spark.executor.extraJavaOptions": java,
+    }
     builder = SparkSession.builder.master("local-cluster[2,1,1024]")
-    builder = builder.config("spark.ui.enabled", "false").config("spark.sql.shuffle.partitions", "4")
-    spark = builder.config("spark.driver.host", "127.0.0.1").config("spark.driver.bindAddress", "127.0.0.1").getOrCreate()
+    spark = builder.config(map=settings).getOrCreate()
+    spark.sparkContext.setLogLevel("ERROR")
+    # What its workers write stands where it is installed, and would grow with each run.
+    work = os.path.join(os.path.dirname(pyspark.__file__), "work", spark.sparkContext.applicationId)
+    atexit.register(shutil.rmtree, work, ignore_errors=True)
+    # Before that: else the executors that end with the workers are started anew.
+    atexit.register(spark.stop)
     load = fenced("### Spark", "python").replace('f"fleet/', f'f"{folder}/')
     exec(load, {"spark": spark})
     return lambda sql: [tuple(row) for row in spark.sql(sql).collect()]
