@@ -10,11 +10,11 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub(super) struct Instruction {
-    opcode: u8,
+    pub(super) opcode: u8,
     /// The destination in the low half, the source in the high one.
-    registers: u8,
-    offset: i16,
-    immediate: i32,
+    pub(super) registers: u8,
+    pub(super) offset: i16,
+    pub(super) immediate: i32,
 }
 
 /// A register: R0 has results, R1 to R5 arguments, which a call destroys; R6 to R9 survive calls,

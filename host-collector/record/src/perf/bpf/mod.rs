@@ -24,6 +24,8 @@
 
 mod assembly;
 mod block_programs;
+#[cfg(test)]
+mod c_tests;
 mod kernel_types;
 mod programs;
 mod record;
