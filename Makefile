@@ -29,7 +29,7 @@ ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += --jobs=2
 endif
 
-.PHONY: demo demo-fio test every-test test-programs bench bench-recording bench-observing bench-reading lint build dist dist-agent image newer-image older-image
+.PHONY: demo demo-fio test every-test test-programs test-tools bench bench-recording bench-observing bench-reading lint build dist dist-agent image newer-image older-image
 .PHONY: debian-image lab kernel needs clean
 
 demo: image
@@ -52,8 +52,7 @@ test:
 
 every-test: SHELL := /bin/bash
 every-test: .SHELLFLAGS := -o pipefail -c
-every-test: test-programs image newer-image older-image debian-image load-image
-	@$(TIMED) "needs of the tests" .ci/install-needs test
+every-test: test-programs image newer-image older-image debian-image load-image test-tools
 	@newer="$$(tests/newer-tools)" && readers="$$(tests/readers)" || exit 1; \
 		VSLICE_NEWER_TOOLS="$$newer" VSLICE_READERS="$$readers" \
 		VSLICE_IMAGE=$(abspath $(IMAGE)) VSLICE_NEWER_IMAGE=$(abspath $(NEWER)) \
@@ -67,6 +66,13 @@ every-test: test-programs image newer-image older-image debian-image load-image
 # Beside the release build and the images, and after lint, which would wait for the same directory.
 test-programs: lint
 	$(TIMED) "tests: compile" cargo test --workspace --locked --no-run
+
+# Where nothing is cached it is half a gigabyte to wait for: beside the compiler, and after the images, for apt
+# installs one thing at a time.
+test-tools: debian-image load-image
+	@$(TIMED) "needs of the tests" .ci/install-needs test
+	@$(TIMED) "newer tools" tests/newer-tools >/dev/null
+	@$(TIMED) "readers" tests/readers >/dev/null
 
 # BENCH takes options: `make bench BENCH=--quick`, `make bench-recording BENCH=--json`, `BENCH=--help`.
 RECORDING_COST := cargo bench --profile dist --quiet --locked -p vslice-tests --bench recording_cost
