@@ -3,8 +3,9 @@
 #   make demo    two real guests, one contended pCPU, and where the slow requests' time went
 #   make demo-fio      a guest with a load of its own, fio, beside a busy one, and where its requests' time went
 #   make test    every test, among them those that boot guests
-#   make bench   what recording costs, and what observing costs a guest, beside perf and trace-cmd, and
-#                the guest's reader beside fio: some ten minutes
+#   make bench   what recording costs, and what observing costs a guest, beside perf and trace-cmd; and
+#                every goal in one table, with what analysing takes: some twenty minutes
+#   make bench-parent PARENT=COMMIT  that table with an older vslice beside it
 #   make lab     the seed's experiment under true KVM, in an emulated host: some fifty minutes; with
 #                BOX_KERNEL=trixie-backports that host runs Linux 7.3
 #   make lint    what CI demands of the sources
@@ -29,7 +30,7 @@ ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += --jobs=2
 endif
 
-.PHONY: demo demo-fio test every-test test-programs test-tools bench bench-recording bench-observing bench-reading lint build dist dist-agent image newer-image older-image
+.PHONY: demo demo-fio test every-test test-programs test-tools bench bench-recording bench-observing bench-reading bench-goals bench-parent lint build dist dist-agent image newer-image older-image
 .PHONY: debian-image lab kernel needs clean
 
 demo: image
@@ -79,7 +80,7 @@ RECORDING_COST := cargo bench --profile dist --quiet --locked -p vslice-tests --
 bench:
 	@$(MAKE) --no-print-directory bench-recording
 	@$(MAKE) --no-print-directory bench-observing
-	@$(MAKE) --no-print-directory bench-reading
+	@$(MAKE) --no-print-directory bench-goals
 
 bench-recording:
 	@.ci/install-needs bench >&2
@@ -96,6 +97,19 @@ bench-observing: dist-agent
 bench-reading:
 	@.ci/install-needs bench >&2
 	@$(RECORDING_COST) -- --reading $(BENCH)
+
+# The guest's reader is among the goals. DOCUMENT=docs/costs.md writes the table there.
+GOALS := $(RECORDING_COST) -- --goals --vslice $(abspath target/dist/vslice) --image $(abspath $(IMAGE)) \
+	$(if $(DOCUMENT),--document $(abspath $(DOCUMENT)))
+bench-goals: image dist
+	@.ci/install-needs bench >&2
+	@$(GOALS) $(BENCH)
+
+# PARENT is the commit before the work on speed and size, if no other is named.
+PARENT := 19565b7
+bench-parent: image dist
+	@.ci/install-needs bench >&2
+	@older="$$(tests/bench/parent $(PARENT))" && $(GOALS) --parent "$$older" $(BENCH)
 
 # What it leaves is in $(LAB): the runs, what compare says, the box's console.
 lab: image

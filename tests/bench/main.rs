@@ -9,6 +9,7 @@
 //! table, json  the result
 //! observing    the other question: what observing a block request costs in a guest, or here
 //! reading      a third: what the guest's reader costs, and how fast it reads, beside fio
+//! analysing    every goal in one table: reports, recordings on disk, the reader, and an older vslice
 //! trials       what `cargo test` checks: every rival records; no time is asserted
 //! ```
 //!
@@ -20,6 +21,7 @@
 #![expect(clippy::print_stderr, reason = "a run takes minutes and says how far it is")]
 
 mod alternation;
+mod analysing;
 mod json;
 mod machine;
 mod observing;
@@ -58,6 +60,8 @@ struct Arguments {
     observed: observing::Observed,
     #[command(flatten)]
     read: reading::Read,
+    #[command(flatten)]
+    analysed: analysing::Analysed,
     /// What cargo passes.
     #[arg(long, hide = true)]
     bench: bool,
@@ -68,6 +72,9 @@ fn main() -> ExitCode {
     let first = arguments.next();
     if let Some(role) = first.as_deref().and_then(processes::Role::of) {
         return exit_code(processes::run(role, arguments));
+    }
+    if first.as_deref() == Some(analysing::child::ROLE) {
+        return exit_code(analysing::child::play(arguments));
     }
     if std::env::args().any(|argument| argument == "--bench") {
         return exit_code(measure(&Arguments::parse()));
@@ -92,6 +99,9 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     };
     if arguments.observed.observing {
         return observe(arguments, rounds, window);
+    }
+    if arguments.analysed.goals {
+        return goals(arguments, rounds, window);
     }
     if arguments.read.reading {
         return read(arguments, rounds, window);
@@ -138,6 +148,7 @@ fn read(arguments: &Arguments, rounds: usize, window: Duration) -> anyhow::Resul
         rounds,
         window,
         target: arguments.read.target.clone(),
+        older: None,
     };
     let results = schedule.run(&mut |round| eprint!("\rround {round} of {rounds}"))?;
     eprint!("\r                              \r");
@@ -147,4 +158,29 @@ fn read(arguments: &Arguments, rounds: usize, window: Duration) -> anyhow::Resul
         print!("{}", reading::table::of(&results));
     }
     Ok(())
+}
+
+fn goals(arguments: &Arguments, rounds: usize, window: Duration) -> anyhow::Result<()> {
+    let mut asked = arguments.analysed.clone();
+    if arguments.quick {
+        (asked.recordings, asked.total) = (1, "8MiB".to_owned());
+    }
+    let mut told = |what| eprint!("\r{what:<30}");
+    let (results, read) = analysing::rounds::run(&asked, rounds, window, &mut told)?;
+    eprint!("\r                              \r");
+    let table = analysing::table::of(&results);
+    if arguments.json {
+        let mut value = analysing::table::json_of(&results);
+        value["reading"] = read.as_ref().map(reading::table::json_of).into();
+        println!("{value:#}");
+    } else {
+        if let Some(read) = &read {
+            println!("{}", reading::table::of(read));
+        }
+        print!("{table}");
+    }
+    match &asked.document {
+        Some(path) => analysing::table::write_into(path, &table),
+        None => Ok(()),
+    }
 }

@@ -1,11 +1,12 @@
 //! What `cargo test` checks: that every rival records what its row says. No time is asserted.
 
 use crate::alternation::order;
+use crate::analysing::goal::{Better, Goal, Rival as Beaten, Row};
 use crate::machine::Places;
 use crate::rivals::{self, Expected, Rival, perf, trace_cmd};
 use crate::rounds::{Bench, Schedule};
 use crate::statistics::middle;
-use crate::{json, observing, reading, table};
+use crate::{analysing, json, observing, reading, table};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -24,6 +25,9 @@ pub(crate) fn run() -> ExitCode {
         Trial::test("rounds_go_to_and_fro", rounds_go_to_and_fro),
         Trial::test("counts_are_read", counts_are_read),
         Trial::test("what_fio_says_is_read", what_fio_says_is_read),
+        Trial::test("goals_are_met_or_not", goals_are_met_or_not),
+        Trial::test("a_document_gets_the_table_anew", a_document_gets_the_table_anew),
+        Trial::test("what_a_child_took_is_told", what_a_child_took_is_told),
     ];
     let named =
         |rival: Rival| rival.to_string().replace([',', '[', ']', '+'], "").replace(' ', "_");
@@ -43,6 +47,8 @@ pub(crate) fn run() -> ExitCode {
         let missing = nowhere.clone().or_else(reading::missing);
         trials.push(may_be_ignored(&name, missing, move || reads(task)));
     }
+    let missing = nowhere.clone().or_else(analysing::missing);
+    trials.push(may_be_ignored("perf_and_trace_cmd_record_at_once", missing, recorded_at_once));
     let missing = nowhere.or_else(|| rivals::ALL[0].missing());
     trials.push(may_be_ignored("a_run_has_a_row_for_everyone", missing, everyone_has_a_row));
     libtest_mimic::run(&arguments, trials).exit_code()
@@ -137,7 +143,8 @@ fn observes(rival: observing::rivals::Rival) -> Outcome {
 /// vslice's reader and fio do the same, and of vslice's requests every one is recorded.
 fn reads(task: reading::task::Task) -> Outcome {
     let (tasks, target) = (vec![task], None);
-    let schedule = reading::rounds::Schedule { tasks, rounds: 2, window: WINDOW, target };
+    let schedule =
+        reading::rounds::Schedule { tasks, rounds: 2, window: WINDOW, target, older: None };
     let results = schedule.run(&mut |_| {}).map_err(|error| format!("{error:#}"))?;
     let [row] = &results.rows[..] else { return Err(format!("{results:?}").into()) };
     let is_whole = row.measured.as_ref().is_ok_and(|pairs| pairs.len() == 2);
@@ -161,6 +168,85 @@ fn what_fio_says_is_read() -> Outcome {
         check(reading::of_json(&wrong).is_err(), || wrong.clone())?;
     }
     Ok(())
+}
+
+fn goals_are_met_or_not() -> Outcome {
+    let row = |better, goal, now: f64, of_rival: f64| Row {
+        name: "a row".to_owned(),
+        better,
+        goal,
+        places: 1,
+        parent: vec![2.0],
+        now: vec![now],
+        rival: Some(Beaten { name: "a rival", values: vec![of_rival] }),
+        missing: None,
+    };
+    let rows = [
+        (row(Better::More, Goal::Figure(3.0), 4.0, 8.0), Some(true), 0.5, 2.0),
+        (row(Better::Less, Goal::Figure(3.0), 4.0, 8.0), Some(false), 2.0, 0.5),
+        (row(Better::More, Goal::Ratio(1.0), 4.0, 8.0), Some(false), 0.5, 2.0),
+        (row(Better::Less, Goal::Ratio(1.5), 4.0, 8.0), Some(true), 2.0, 0.5),
+    ];
+    for (row, is_met, ratio, gain) in rows {
+        let found = (row.is_met(), row.ratio(), row.gain());
+        let medians = [found.1, found.2].map(|middle| middle.map(|middle| middle.median));
+        let is_right = found.0 == is_met && medians == [Some(ratio), Some(gain)];
+        check(is_right, || format!("{row:?}: {found:?}"))?;
+    }
+    let nothing = Row { now: vec![], ..row(Better::More, Goal::Figure(3.0), 4.0, 8.0) };
+    check(nothing.is_met().is_none(), || format!("{nothing:?}"))
+}
+
+fn a_document_gets_the_table_anew() -> Outcome {
+    let document = std::fs::read_to_string("../docs/costs.md")?;
+    let inserted = |document: &str, table| {
+        analysing::table::inserted(document, table).ok_or("docs/costs.md has no place for it")
+    };
+    let once = inserted(&document, "a table of today\n")?;
+    check(once.matches("\n```\na table of today\n```\n").count() == 1, || once.clone())?;
+    check(inserted(&once, "another one")?.matches("a table of today").count() == 0, || once)
+}
+
+/// A child that needs memory, and one that fails.
+fn what_a_child_took_is_told() -> Outcome {
+    let of = |program: &str, arguments: &[&str]| {
+        let mut command = std::process::Command::new(program);
+        command.args(arguments);
+        analysing::child::run(&command, None).map_err(|error| format!("{error:#}"))
+    };
+    // dd takes as much memory as a block has.
+    let took = of("dd", &["if=/dev/zero", "of=/dev/null", "bs=64M", "count=1"])?;
+    let is_right = took.peak_mib > 64.0
+        && took.peak_mib < 128.0
+        && took.seconds > 0.0
+        && took.processor_seconds > 0.0;
+    check(is_right, || format!("{took:?}"))?;
+    check(of("false", &[]).is_err(), || "a failure is none".into())
+}
+
+fn recorded_at_once() -> Outcome {
+    const SLEEPS: u64 = 1000;
+    let before = instances();
+    let scratch = tempfile::tempdir_in("/var/tmp")?;
+    let beside = || -> anyhow::Result<_> {
+        let mounts = crate::machine::Mounts::note();
+        let tools = analysing::Beside::start(scratch.path())?;
+        for _ in 0..SLEEPS {
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        let recorded = tools.stop(scratch.path())?;
+        drop(mounts);
+        Ok(recorded)
+    };
+    let recorded = beside().map_err(|error| format!("{error:#}"))?;
+    let [perf, trace_cmd] = recorded.map(|one| one.events_count);
+    // To sleep is to be switched away from.
+    check(perf >= SLEEPS && trace_cmd >= SLEEPS, || format!("{recorded:?}"))?;
+    check(recorded.iter().all(|one| one.bytes > 0 && one.processor_ns > 0), || {
+        format!("{recorded:?}")
+    })?;
+    let after = instances();
+    check(before == after, || format!("tracefs instances were {before:?}, are {after:?}"))
 }
 
 fn medians_and_intervals() -> Outcome {

@@ -6,6 +6,7 @@ use crate::machine::{self, Pinned, Places};
 use crate::statistics::{Middle, middle};
 use anyhow::Context;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 /// What is to be measured.
@@ -16,6 +17,8 @@ pub(crate) struct Schedule {
     pub(crate) window: Duration,
     /// What is read; a file on the disk of /var/tmp, if none is named.
     pub(crate) target: Option<PathBuf>,
+    /// The reader of an older vslice, as tests/bench/parent builds it.
+    pub(crate) older: Option<PathBuf>,
 }
 
 /// What a window needs to know.
@@ -26,6 +29,7 @@ pub(crate) struct Setting<'a> {
     pub(crate) target_bytes: u64,
     /// Where fio's logs go: in memory.
     pub(crate) scratch: &'a Path,
+    pub(crate) older: Option<&'a Path>,
 }
 
 /// Neighbours: a window of each.
@@ -36,6 +40,8 @@ pub(crate) struct Pair {
     pub(crate) fio: f64,
     /// The CPU time that fio took for a request, in ns.
     pub(crate) fio_processor_ns: f64,
+    /// Of the older reader, in the same unit.
+    pub(crate) older: Option<f64>,
 }
 
 /// All pairs of a task, or why there are none.
@@ -115,7 +121,8 @@ impl Schedule {
             }
         };
         let target_bytes = reader::size_bytes(&target)?;
-        let setting = Setting { places, target: &target, target_bytes, scratch: scratch.path() };
+        let (scratch, older) = (scratch.path(), self.older.as_deref());
+        let setting = Setting { places, target: &target, target_bytes, scratch, older };
         let row = |&task: &Task| Row { task, measured: fio::missing().map_or(Ok(vec![]), Err) };
         let mut rows: Vec<Row> = self.tasks.iter().map(row).collect();
         for round in 0..self.rounds {
@@ -144,6 +151,7 @@ fn pair(task: Task, setting: &Setting<'_>, window: Duration, round: usize) -> an
         Task::Read { engine, depth } => fio::read(setting, engine, depth, window)
             .map(|rate| (rate.per_second, rate.processor_ns)),
     };
+    let older = setting.older.map(|older| read_by_older(older, task, setting, window));
     let (vslice, (fio, fio_processor_ns)) = if round.is_multiple_of(2) {
         let vslice = vslice()?;
         (vslice, fio()?)
@@ -151,5 +159,24 @@ fn pair(task: Task, setting: &Setting<'_>, window: Duration, round: usize) -> an
         let fio = fio()?;
         (vslice()?, fio)
     };
-    Ok(Pair { vslice, fio, fio_processor_ns })
+    Ok(Pair { vslice, fio, fio_processor_ns, older: older.transpose()? })
+}
+
+/// A window of the older reader: a process of its own.
+fn read_by_older(
+    older: &Path,
+    task: Task,
+    setting: &Setting<'_>,
+    window: Duration,
+) -> anyhow::Result<f64> {
+    let output = Command::new(older)
+        .arg(task.to_string())
+        .arg(setting.target)
+        .args([setting.places.measured.0.to_string(), window.as_millis().to_string()])
+        .output()
+        .with_context(|| format!("cannot run {}", older.display()))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    said.trim().parse().with_context(|| {
+        format!("the older reader: {}", String::from_utf8_lossy(&output.stderr).trim())
+    })
 }
