@@ -22,6 +22,8 @@ pub(crate) struct Results {
     pub(crate) recordings: usize,
     pub(crate) events_count: u64,
     pub(crate) requests_count: u64,
+    /// The older vslice's, if there is one and it is known.
+    pub(crate) older_commit: Option<String>,
     /// Load averages at the start and at the end.
     pub(crate) load: [String; 2],
 }
@@ -136,9 +138,16 @@ pub(crate) fn run(
         recordings: now.loads.len(),
         events_count: analysed.run.events.events_count,
         requests_count: analysed.run.requests_count,
+        older_commit: asked.parent.as_deref().and_then(commit_of),
         load: [load, machine::load()?],
     };
     Ok((results, read))
+}
+
+/// What tests/bench/parent has written beside its programs.
+fn commit_of(older: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(older.join("commit")).ok()?;
+    Some(text.trim().to_owned())
 }
 
 /// Records the load by each vslice in turn; comes back with the bytes of fio's log for a request.

@@ -46,6 +46,10 @@ fn write(text: &mut String, results: &Results) -> std::fmt::Result {
          and {} requests.",
         results.rounds, results.recordings, results.events_count, results.requests_count
     )?;
+    if has_parent {
+        let commit = results.older_commit.as_deref().unwrap_or("an unknown commit");
+        writeln!(text, "before: {commit}, which recorded the same load by itself")?;
+    }
     writeln!(text, "{}", machine())?;
     writeln!(text, "load average {} at the start, {} at the end", results.load[0], results.load[1])
 }
@@ -107,6 +111,7 @@ pub(crate) fn json_of(results: &Results) -> Value {
         "recordings": results.recordings,
         "events_count": results.events_count,
         "requests_count": results.requests_count,
+        "older_commit": results.older_commit,
         "machine": machine(),
         "load_before": results.load[0],
         "load_after": results.load[1],
