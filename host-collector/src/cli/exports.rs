@@ -67,6 +67,7 @@ impl Exports {
         observers.extend(folded.as_mut().map(|(stacks, _)| stacks as &mut dyn Observer));
         observers.extend(hlog.as_mut().map(|hlog| hlog as &mut dyn Observer));
         observers.extend(perfetto.as_mut().map(|trace| trace as &mut dyn Observer));
+        super::memory::give_blocks_back();
         analyse_chosen(run, asked, &mut observers)?;
         if let Some((csv, path)) = csv.zip(self.csv.as_deref()) {
             csv.finish().and_then(OutputFile::commit).with_context(|| cannot_write(path))?;

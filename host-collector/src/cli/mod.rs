@@ -12,6 +12,7 @@ pub(crate) mod experiment;
 mod exports;
 pub(crate) mod list;
 mod local_time;
+mod memory;
 mod metrics_to;
 mod output_file;
 pub(crate) mod plan;
