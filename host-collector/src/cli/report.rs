@@ -358,7 +358,7 @@ mod tests {
         let broken = folder.path().join("broken");
         fs::create_dir(&broken).unwrap();
         let several = |options: &[&str]| {
-            let runs = [&first, &broken, &second].map(|run| run.to_str().unwrap().to_owned());
+            let runs = [&broken, &first, &second].map(|run| run.to_str().unwrap().to_owned());
             let words = ["report".to_owned()].into_iter().chain(runs);
             let line = words.chain(options.iter().map(|word| (*word).to_owned()));
             execute(&Line::try_parse_from(line).unwrap().args).unwrap_err().to_string()
