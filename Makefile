@@ -62,7 +62,7 @@ every-test: test-programs image newer-image older-image debian-image load-image 
 		VSLICE_BIN=$(abspath $(VSLICE)) \
 		$(TIMED) "tests: run" tests/timed --tests cargo test --workspace --locked --no-fail-fast 2>&1 | tee target/test.log
 	@if [ -r /sys/kernel/btf/vmlinux ] && [ "$$(id -u)" = 0 ]; then \
-		$(TIMED) "BPF against C" cargo test --workspace --locked --lib --quiet -- --ignored c_tests 2>&1; \
+		$(TIMED) "BPF against C" cargo test --workspace --locked --tests --quiet -- --ignored c_tests 2>&1; \
 	else \
 		echo "BPF against C: not judged, because this kernel has no BTF, or this is not root"; \
 	fi | tee -a target/test.log
