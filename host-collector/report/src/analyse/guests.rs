@@ -1,5 +1,8 @@
 //! The guests of a run while it is read: their clocks, what checks those, and their requests.
 
+mod of_threads;
+
+use self::of_threads::GuestsOfThreads;
 use super::clocks::{self, GuestClocks};
 use super::hog_check::HogChecks;
 use super::observed::PlacedObserved;
@@ -10,7 +13,6 @@ use super::requests::PlacedRequests;
 use super::{AnalyseError, optional};
 use crate::summary::clock::{ClocksApart, VcpuClock};
 use crate::summary::{VmIndex, Warning};
-use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use vslice_core::clock::RoundTrips;
@@ -28,14 +30,6 @@ pub(super) struct Guests<'o> {
     of_thread: GuestsOfThreads,
     /// How far recording has come. The joins of a guest are told when something comes for it, and not of each event.
     now: HostNs,
-}
-
-/// Which guests a thread of the host may matter to, by their places: most events matter to none.
-#[derive(Debug, Default)]
-struct GuestsOfThreads {
-    by_vcpu: FxHashMap<Tid, usize>,
-    /// Those that are observed, by the VMM's process: the files that it flushes are its own.
-    by_vmm: FxHashMap<Tid, Vec<usize>>,
 }
 
 /// One guest.
@@ -132,37 +126,10 @@ impl<'o> GuestsAhead<'o> {
             guest.open_requests(run, vm, observers)?;
             guest.open_observed(run, vm, observers)?;
         }
-        let of_thread = GuestsOfThreads::of(&self.guests, manifest);
+        let is_observed = |place: usize| self.guests[place].observed.is_some();
+        let of_thread = GuestsOfThreads::of(manifest, is_observed);
         let (guests, observers) = (self.guests, Rc::clone(observers));
         Ok(Guests { guests, observers, of_thread, now: HostNs(0) })
-    }
-}
-
-impl GuestsOfThreads {
-    fn of(guests: &[Guest<'_>], manifest: &Manifest) -> GuestsOfThreads {
-        let mut of = GuestsOfThreads::default();
-        for (place, (guest, vm)) in guests.iter().zip(&manifest.vms).enumerate() {
-            let vcpus = vm.threads.iter().filter(|thread| thread.vcpu.is_some());
-            of.by_vcpu.extend(vcpus.map(|thread| (thread.tid, place)));
-            if guest.observed.is_some() {
-                of.by_vmm.entry(vm.pid).or_default().push(place);
-            }
-        }
-        of
-    }
-
-    /// Those whose vCPUs these threads are, each of them once.
-    fn of_vcpus(&self, [one, other]: [Tid; 2]) -> impl Iterator<Item = usize> + use<> {
-        let [one, other] = [one, other].map(|tid| self.by_vcpu.get(&tid).copied());
-        one.into_iter().chain(other.filter(|_| one != other))
-    }
-
-    /// Those that are observed and whose VMM's process has one of these threads, each of them once.
-    fn of_vmms(&self, [one, other]: [Tid; 2], tasks: &Tasks) -> impl Iterator<Item = usize> {
-        let vmm = |tid| Some(tasks.process_of(tid)).filter(|_| !self.by_vmm.is_empty()).flatten();
-        let (one, other) = (vmm(one), vmm(other));
-        let vmms = one.into_iter().chain(other.filter(|_| one != other));
-        vmms.filter_map(|vmm| self.by_vmm.get(&vmm)).flatten().copied()
     }
 }
 
@@ -212,8 +179,8 @@ impl Guests<'_> {
 
     /// Takes the next span of any thread.
     pub(super) fn span(&mut self, span: &Span) {
-        if let Some(place) = self.of_thread.by_vcpu.get(&span.tid) {
-            self.guests[*place].span(span, self.now, &self.observers);
+        if let Some(place) = self.of_thread.of_vcpu(span.tid) {
+            self.guests[place].span(span, self.now, &self.observers);
         }
     }
 
