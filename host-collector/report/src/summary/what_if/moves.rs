@@ -64,8 +64,7 @@ impl Moves {
         Moves { requests: 0, taken_ns: 0, came, shortest_ns }
     }
 
-    /// Takes a request of this length. What it keeps of one of which nothing is taken away is nothing: most requests
-    /// have nothing of most causes.
+    /// Takes a request of this length. Most requests have nothing of most causes; of those nothing is kept.
     fn take(&mut self, lengths: &Distribution, length: Length, taken: Taken) {
         if taken == Taken::default() {
             return;
